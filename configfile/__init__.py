@@ -1,0 +1,20 @@
+"""YAML configuration whose errors name file, line and key path.
+
+The floor under the three libraries and the processes: it knows nothing of what is configured.
+"""
+
+from configfile.document import Document, parse, read
+from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
+from configfile.validate import problems_of, validate
+
+__all__ = [
+    "ConfigError",
+    "Document",
+    "KeyPart",
+    "Problem",
+    "key_path_text",
+    "parse",
+    "problems_of",
+    "read",
+    "validate",
+]

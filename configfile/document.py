@@ -1,0 +1,121 @@
+"""A YAML file whose every value knows its line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""A policy of 10,000 rules is about 3 MB; a file far beyond that is a mistake (a log, a core dump)."""
+
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Document:
+    """The parsed content of one YAML file.
+
+    `data` is plain Python (dict, list, str, int, float, bool, None, date); `line()` and `problem()`
+    find the place of a value by its key path.
+    """
+
+    __slots__ = ("_root", "data", "file")
+
+    def __init__(self, file: str, data: Any, root: yaml.Node | None) -> None:
+        self.file = file
+        self.data = data
+        self._root = root
+
+    def line(self, path: Sequence[KeyPart]) -> int:
+        """The line (from 1) of the value at `path`, or of its closest ancestor that exists."""
+        node = self._root
+        if node is None:
+            return 0
+        line = node.start_mark.line + 1
+        for part in path:
+            found = _child(node, part)
+            if found is None:
+                break
+            line, node = found
+        return line
+
+    def problem(self, path: Sequence[KeyPart], message: str) -> Problem:
+        """`message` as a problem at `path` of this file."""
+        return Problem(self.file, self.line(path), key_path_text(path), message)
+
+
+def read(path: Path) -> Document:
+    """The document in the file at `path`. Raises ConfigError when it cannot be read or parsed."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError.of(path, f"file is larger than {MAX_FILE_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError.of(path, f"is not UTF-8 text (byte {error.start})") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str = "<text>") -> Document:
+    """The document in `text`. Raises ConfigError for bad syntax and for keys that stand twice."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return Document(file, None, None)
+        duplicates = _duplicate_keys(root, file)
+        if duplicates:
+            raise ConfigError(duplicates)
+        return Document(file, loader.construct_document(root), root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 0
+        raise ConfigError([Problem(file, line, "", f"is not YAML: {error.problem or error}")]) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError.of(file, f"is not YAML: {error}") from error
+    finally:
+        loader.dispose()
+
+
+def _child(node: yaml.Node, part: KeyPart) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        value = node.value[part]
+        return value.start_mark.line + 1, value
+    if isinstance(node, yaml.MappingNode):
+        # From the end: a merge (`<<`) puts the merged pairs in front of the explicit ones, which win.
+        for key, value in reversed(node.value):
+            if key.value == str(part):
+                return key.start_mark.line + 1, value
+    return None
+
+
+def _duplicate_keys(root: yaml.Node, file: str) -> list[Problem]:
+    problems: list[Problem] = []
+    # Anchors may make the tree a graph: each node is visited once.
+    visited: set[int] = set()
+    waiting: list[tuple[tuple[KeyPart, ...], yaml.Node]] = [((), root)]
+    while waiting:
+        path, node = waiting.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting.extend(((*path, index), child) for index, child in enumerate(node.value))
+        elif isinstance(node, yaml.MappingNode):
+            first_lines: dict[tuple[str, str], int] = {}
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode):
+                    identity = (key.tag, key.value)
+                    if identity in first_lines and key.value != "<<":
+                        where = key_path_text((*path, key.value))
+                        message = f"key stands twice, first in line {first_lines[identity]}"
+                        problems.append(Problem(file, line, where, message))
+                    first_lines.setdefault(identity, line)
+                    waiting.append(((*path, key.value), value))
+                else:
+                    problems.append(Problem(file, line, key_path_text(path), "a key must be plain text"))
+    return problems

@@ -1,0 +1,49 @@
+"""What can be wrong in a configuration file, and where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+KeyPart = str | int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing wrong in one place.
+
+    `line` counts from 1; 0 means that the whole file is meant. `message` says what is wrong and,
+    where it can, what would be right.
+    """
+
+    file: str
+    line: int
+    key_path: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.key_path}: {self.message}" if self.key_path else f"{where}: {self.message}"
+
+
+class ConfigError(Exception):
+    """Configuration that cannot be used. `problems` holds every one found, never just the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def of(cls, file: Path | str, message: str) -> "ConfigError":
+        """A single problem that concerns a file as a whole."""
+        return cls([Problem(str(file), 0, "", message)])
+
+
+def key_path_text(path: Sequence[KeyPart]) -> str:
+    """A key path as people write it: `("rules", 3, "host")` becomes `rules[3].host`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text

@@ -1,0 +1,73 @@
+"""Where a server listens."""
+
+from dataclasses import dataclass
+
+DEFAULT_SOCKET_MODE = 0o660
+"""Owner and group: Envoy usually runs as another user of the same group, and nobody else should connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A TCP endpoint; port 0 asks the kernel for a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A unix socket: a file with a mode, or, where the path starts with `@`, an abstract name (Linux)."""
+
+    path: str
+    mode: int = DEFAULT_SOCKET_MODE
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+    @property
+    def abstract(self) -> bool:
+        """Whether the socket has a name in the kernel only and no file."""
+        return self.path.startswith("@")
+
+
+Address = TcpAddress | UnixAddress
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`, `unix:PATH?mode=0660` or `unix:@NAME` as an address.
+
+    Raises ValueError that says what would be right.
+    """
+    if text.startswith("unix:"):
+        return _parse_unix(text.removeprefix("unix:"), text)
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:9001")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"{text!r}: expected HOST:PORT (0-65535), unix:PATH or unix:@NAME")
+    return TcpAddress(host, int(port))
+
+
+def _parse_unix(rest: str, text: str) -> UnixAddress:
+    path, question, query = rest.partition("?")
+    if not path or path == "@":
+        raise ValueError(f"{text!r}: expected a path, as in unix:/run/sidecars/authz.sock")
+    # sockaddr_un holds 108 bytes on Linux, the last one NUL (unix(7)).
+    if len(path.encode()) > 107:
+        raise ValueError(f"{text!r}: a unix socket path has at most 107 bytes")
+    if not question:
+        return UnixAddress(path)
+    name, _, value = query.partition("=")
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = -1
+    if name != "mode" or not 0 <= mode <= 0o777:
+        raise ValueError(f"{text!r}: expected ?mode= with an octal file mode, as in ?mode=0660")
+    return UnixAddress(path, mode)
