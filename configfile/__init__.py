@@ -5,13 +5,14 @@ The floor under the three libraries and the processes: it knows nothing of what 
 
 from configfile.document import Document, parse, read
 from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
-from configfile.validate import problems_of, validate
+from configfile.validate import findings_of, problems_of, validate
 
 __all__ = [
     "ConfigError",
     "Document",
     "KeyPart",
     "Problem",
+    "findings_of",
     "key_path_text",
     "parse",
     "problems_of",

@@ -11,6 +11,9 @@ from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A policy of 10,000 rules is about 3 MB; a file far beyond that is a mistake (a log, a core dump)."""
 
+MAX_DEPTH = 100
+"""Nesting: configuration needs a dozen levels, and the C loader overflows its stack at about 100,000."""
+
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -41,6 +44,17 @@ class Document:
             line, node = found
         return line
 
+    def text(self, path: Sequence[KeyPart]) -> str | None:
+        """The scalar at `path` as it is written, without quotes: `0x10` stays `0x10`, `yes` stays `yes`.
+
+        None when there is no scalar at `path`. For readers of text that a person need not have quoted.
+        """
+        node = self._root
+        for part in path:
+            found = None if node is None else _child(node, part)
+            node = None if found is None else found[1]
+        return node.value if isinstance(node, yaml.ScalarNode) else None
+
     def problem(self, path: Sequence[KeyPart], message: str) -> Problem:
         """`message` as a problem at `path` of this file."""
         return Problem(self.file, self.line(path), key_path_text(path), message)
@@ -49,9 +63,11 @@ class Document:
 def read(path: Path) -> Document:
     """The document in the file at `path`. Raises ConfigError when it cannot be read or parsed."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
             raise ConfigError.of(path, f"file is larger than {MAX_FILE_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8")
     except OSError as error:
         raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -61,23 +77,46 @@ def read(path: Path) -> Document:
 
 def parse(text: str, file: str = "<text>") -> Document:
     """The document in `text`. Raises ConfigError for bad syntax and for keys that stand twice."""
-    loader = _Loader(text)
     try:
-        root = loader.get_single_node()
-        if root is None:
-            return Document(file, None, None)
-        duplicates = _duplicate_keys(root, file)
-        if duplicates:
-            raise ConfigError(duplicates)
-        return Document(file, loader.construct_document(root), root)
+        _check_depth(text, file)
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            if root is None:
+                return Document(file, None, None)
+            duplicates = _duplicate_keys(root, file)
+            if duplicates:
+                raise ConfigError(duplicates)
+            return Document(file, loader.construct_document(root), root)
+        finally:
+            loader.dispose()
+    except ConfigError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 0
-        raise ConfigError([Problem(file, line, "", f"is not YAML: {error.problem or error}")]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError.of(file, f"is not YAML: {error}") from error
-    finally:
-        loader.dispose()
+        raise ConfigError([Problem(file, mark.line + 1 if mark else 0, "", _syntax(error))]) from error
+    except Exception as error:  # a tagged value (`!!timestamp x`) fails with whatever its constructor raises
+        raise ConfigError.of(file, _syntax(error)) from error
+
+
+def _syntax(error: Exception) -> str:
+    text = error.problem if isinstance(error, yaml.MarkedYAMLError) and error.problem else str(error)
+    if isinstance(error, yaml.MarkedYAMLError) and text.startswith("but "):
+        text = f"{error.context} {text}"
+    return f"is not YAML: {' '.join(text.split())}"
+
+
+def _check_depth(text: str, file: str) -> None:
+    """Raises ConfigError where `text` nests too deep. Reads events, which needs no recursion."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise ConfigError([Problem(file, line, "", f"nests more than {MAX_DEPTH} levels deep")])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _child(node: yaml.Node, part: KeyPart) -> tuple[int, yaml.Node] | None:

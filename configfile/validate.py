@@ -23,23 +23,35 @@ def validate(document: Document, model: type[Model], context: Any = None) -> Mod
 
 def problems_of(error: ValidationError, document: Document, model: type[BaseModel]) -> list[Problem]:
     """Pydantic's findings as problems that name the line and key path in `document`."""
+    return [document.problem(path, message) for path, message in findings_of(error, document.data, model)]
+
+
+def findings_of(
+    error: ValidationError, data: Any, model: type[BaseModel]
+) -> Iterator[tuple[tuple[KeyPart, ...], str]]:
+    """Pydantic's findings about `data`, each as a key path in `data` and what is wrong there.
+
+    For data that comes from elsewhere than one document (a file and the environment, for instance).
+    """
     known_keys = sorted(set(_property_names(model.model_json_schema())))
-    problems = []
     for finding in error.errors(include_url=False):
-        path = _path_in(document.data, finding["loc"])
-        message = finding["msg"].removeprefix("Value error, ")
-        if finding["type"] == "extra_forbidden":
-            message = _unknown_key(str(path[-1]) if path else "", known_keys)
-        elif finding["type"] == "missing":
-            path, message = finding["loc"], "is required"
-        elif finding["type"] not in {"value_error", "assertion_error"} and _is_scalar(finding["input"]):
-            message += f", not {finding['input']!r}"
-        problems.append(document.problem(path, message))
-    return problems
+        location, kind = finding["loc"], finding["type"]
+        path = _path_in(data, location)
+        if kind == "extra_forbidden":
+            message = _unknown_key(str(location[-1]), known_keys)
+        elif kind == "missing":
+            path, message = (*_path_in(data, location[:-1]), location[-1]), "is required"
+        elif kind == "model_type":
+            message = "expected keys and values" + _instead_of(finding["input"])
+        elif kind in {"value_error", "assertion_error"}:
+            message = finding["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        else:
+            message = finding["msg"] + _instead_of(finding["input"])
+        yield path, message
 
 
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+def _instead_of(value: Any) -> str:
+    return f", not {value!r}" if value is None or isinstance(value, str | int | float | bool) else ""
 
 
 def _unknown_key(key: str, known_keys: list[str]) -> str:

@@ -1,0 +1,34 @@
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from protos import authz_pb2, generate
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_committed_stubs_are_those_of_the_protos() -> None:
+    assert generate.drifted(generate.FOLDER) == ()
+
+
+def test_check_names_the_stub_that_drifted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for stub in generate.FOLDER.glob("*_pb2.py*"):
+        shutil.copy(stub, tmp_path)
+    (tmp_path / "core_pb2.py").write_text("# edited by hand\n")
+    (tmp_path / "left_over_pb2.py").write_text("# its .proto is gone\n")
+    (tmp_path / "types_pb2.pyi").unlink()
+
+    assert generate.main(["--check"], tmp_path) == 1
+    assert "core_pb2.py, left_over_pb2.py, types_pb2.pyi" in capsys.readouterr().err
+
+
+def test_the_protobuf_we_require_runs_our_stubs() -> None:
+    """A protobuf refuses stubs of a later release than itself (its cross-version runtime guarantee)."""
+    stub = Path(authz_pb2.__file__).read_text()
+    stub_version = re.search(r"^# Protobuf Python Version: (.+)$", stub, re.MULTILINE)
+    assert stub_version is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"protobuf>={stub_version[1]}" in project["dependencies"]

