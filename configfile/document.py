@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
+from configfile.quick import Place, line_of, read_plain
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A policy of 10,000 rules is about 3 MB; a file far beyond that is a mistake (a log, a core dump)."""
@@ -24,15 +25,28 @@ class Document:
     find the place of a value by its key path.
     """
 
-    __slots__ = ("_root", "data", "file")
+    __slots__ = ("_first_line", "_places", "_root", "_text", "data", "file")
 
     def __init__(self, file: str, data: Any, root: yaml.Node | None) -> None:
         self.file = file
         self.data = data
         self._root = root
+        self._text: str | None = None
+        self._first_line = 0
+        self._places: Place = None
+
+    @classmethod
+    def _plain(cls, file: str, text: str, found: tuple[Any, int, Place]) -> "Document":
+        """The document of plain YAML, whose nodes are composed when somebody asks for the text of one."""
+        data, line, places = found
+        document = cls(file, data, None)
+        document._text, document._first_line, document._places = text, line, places
+        return document
 
     def line(self, path: Sequence[KeyPart]) -> int:
         """The line (from 1) of the value at `path`, or of its closest ancestor that exists."""
+        if self._places is not None:
+            return line_of(self._first_line, self._places, path)
         node = self._root
         if node is None:
             return 0
@@ -49,11 +63,23 @@ class Document:
 
         None when there is no scalar at `path`. For readers of text that a person need not have quoted.
         """
+        if self._root is None and self._text is not None:
+            self._root = yaml.compose(self._text, Loader=_Loader)
         node = self._root
         for part in path:
             found = None if node is None else _child(node, part)
             node = None if found is None else found[1]
         return node.value if isinstance(node, yaml.ScalarNode) else None
+
+    def let_go(self) -> None:
+        """Free the content piece by piece, for a thread beside a busy loop; the document is empty then."""
+        for part in (*_children(self.data), *_children(self._places)):
+            while isinstance(part, list | dict) and part:
+                if isinstance(part, list):
+                    part.pop()
+                else:
+                    part.popitem()
+        self.data, self._places, self._root, self._text = None, None, None, None
 
     def problem(self, path: Sequence[KeyPart], message: str) -> Problem:
         """`message` as a problem at `path` of this file."""
@@ -78,6 +104,9 @@ def read(path: Path) -> Document:
 def parse(text: str, file: str = "<text>") -> Document:
     """The document in `text`. Raises ConfigError for bad syntax and for keys that stand twice."""
     try:
+        plain = read_plain(text, _Loader, MAX_DEPTH)
+        if plain is not None:
+            return Document._plain(file, text, plain)  # noqa: SLF001 - its own way of being made
         _check_depth(text, file)
         loader = _Loader(text)
         try:
@@ -117,6 +146,13 @@ def _check_depth(text: str, file: str) -> None:
                 raise ConfigError([Problem(file, line, "", f"nests more than {MAX_DEPTH} levels deep")])
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+
+
+def _children(content: Any) -> list[Any]:
+    """The parts of a mapping; of a mapping of places, the places below."""
+    if not isinstance(content, dict):
+        return [content]
+    return [child[1] if isinstance(child, tuple) else child for child in content.values()]
 
 
 def _child(node: yaml.Node, part: KeyPart) -> tuple[int, yaml.Node] | None:

@@ -1,6 +1,6 @@
 """Checks a document against a pydantic model, with every error at its line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -8,6 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from configfile.document import Document
 from configfile.problems import ConfigError, KeyPart, Problem
+
+_MAX_LISTED_KEYS = 12
+"""More than that and the message is no longer read."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -33,12 +36,12 @@ def findings_of(
 
     For data that comes from elsewhere than one document (a file and the environment, for instance).
     """
-    known_keys = sorted(set(_property_names(model.model_json_schema())))
+    schema = model.model_json_schema()
     for finding in error.errors(include_url=False):
         location, kind = finding["loc"], finding["type"]
         path = _path_in(data, location)
         if kind == "extra_forbidden":
-            message = _unknown_key(str(location[-1]), known_keys)
+            message = _unknown_key(str(location[-1]), _keys_at(schema, path[:-1]))
         elif kind == "missing":
             path, message = (*_path_in(data, location[:-1]), location[-1]), "is required"
         elif kind == "model_type":
@@ -54,9 +57,12 @@ def _instead_of(value: Any) -> str:
     return f", not {value!r}" if value is None or isinstance(value, str | int | float | bool) else ""
 
 
-def _unknown_key(key: str, known_keys: list[str]) -> str:
+def _unknown_key(key: str, known_keys: Sequence[str]) -> str:
     close = get_close_matches(key, known_keys, n=1)
-    return f"unknown key; did you mean {close[0]!r}?" if close else "unknown key"
+    if close:
+        return f"unknown key; did you mean {close[0]!r}?"
+    listed = 0 < len(known_keys) <= _MAX_LISTED_KEYS
+    return f"unknown key; known here: {', '.join(known_keys)}" if listed else "unknown key"
 
 
 def _path_in(data: Any, location: Sequence[KeyPart]) -> tuple[KeyPart, ...]:
@@ -71,13 +77,27 @@ def _path_in(data: Any, location: Sequence[KeyPart]) -> tuple[KeyPart, ...]:
     return tuple(path)
 
 
-def _property_names(schema: Any) -> Iterator[str]:
-    if isinstance(schema, dict):
-        properties = schema.get("properties")
-        if isinstance(properties, dict):
-            yield from properties
-        for value in schema.values():
-            yield from _property_names(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from _property_names(value)
+def _keys_at(schema: Mapping[str, Any], path: Sequence[KeyPart]) -> list[str]:
+    """The keys that a JSON schema knows in the mapping at `path`."""
+    places = _alternatives(schema, schema)
+    for part in path:
+        below = [child for place in places for child in _children(place, part)]
+        places = [place for child in below for place in _alternatives(schema, child)]
+    return sorted({key for place in places for key in place.get("properties", {})})
+
+
+def _children(place: Mapping[str, Any], part: KeyPart) -> Iterator[Mapping[str, Any]]:
+    if isinstance(part, int):
+        found = place.get("items")
+    else:
+        found = place.get("properties", {}).get(part, place.get("additionalProperties"))
+    if isinstance(found, Mapping):
+        yield found
+
+
+def _alternatives(schema: Mapping[str, Any], place: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """`place` with references followed, or each of the schemas it may be one of."""
+    if "$ref" in place:
+        return _alternatives(schema, schema["$defs"][place["$ref"].rpartition("/")[2]])
+    choices = [*place.get("anyOf", ()), *place.get("oneOf", ()), *place.get("allOf", ())]
+    return [found for choice in choices for found in _alternatives(schema, choice)] or [place]

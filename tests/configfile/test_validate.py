@@ -71,8 +71,18 @@ def test_a_discriminator_is_no_part_of_the_key_path() -> None:
     ]
 
 
-def test_a_key_far_from_every_known_one_gets_no_suggestion() -> None:
-    assert problems("inner: {port: 1}\nzzzzzz: 1\n") == ["f.yaml:2: zzzzzz: unknown key"]
+def test_a_suggestion_is_a_key_that_would_be_right_in_this_place() -> None:
+    assert problems("inner: {port: 1, pahts: x, typ: 1}\nsinks: [{type: file, path: a, paht: b}]\n") == [
+        "f.yaml:1: inner.pahts: unknown key; known here: host, port",
+        "f.yaml:1: inner.typ: unknown key; known here: host, port",
+        "f.yaml:2: sinks[0].paht: unknown key; did you mean 'path'?",
+    ]
+
+
+def test_a_key_far_from_every_known_one_gets_the_list() -> None:
+    assert problems("inner: {port: 1}\nzzzzzz: 1\n") == [
+        "f.yaml:2: zzzzzz: unknown key; known here: inner, sinks"
+    ]
 
 
 @pytest.mark.parametrize("text", ["inner: 5", "inner: [1]", "inner: text"])

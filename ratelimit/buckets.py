@@ -1,0 +1,184 @@
+"""Buckets: how much is left, as pure arithmetic on whole microseconds.
+
+No clock, no storage and no rounding: a bucket is given its former state, the hits and the time, and
+returns what comes of it. The Redis script does the same steps with the same numbers.
+
+Two rules hold for both kinds:
+- A check with 0 hits passes while nothing is owed: at exactly 0 left, too (envoyproxy/ratelimit counts
+  so, and its token-quota check depends on it).
+- Negative hits give back. They always pass and never lift a bucket above full.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+SECOND_US = 1_000_000
+
+MAX_WINDOW_US = 10 * 365 * 86_400 * SECOND_US
+"""Ten years. Below 2^49, so that the Redis script's doubles (53 bits) have room to work exactly."""
+
+MAX_TOKENS = 2**32 - 1
+"""Of a limit or a burst: requests_per_unit is a uint32 on the wire."""
+
+MAX_HITS = 2**32 - 1
+"""Of one request: `hits_addend` is a uint64 on the wire; more than the largest limit changes nothing."""
+
+MAX_COUNT = 2**50
+"""Where a fixed window stops counting: exact in a double, and beyond every limit."""
+
+State = tuple[int, int]
+"""What a bucket remembers. Token bucket: its level in parts of a token and the time of that level.
+Fixed window: its count and the start of the window."""
+
+
+class Taken(NamedTuple):
+    """What came of one request to a bucket."""
+
+    allowed: bool
+    remaining: int
+    """Whole hits left after this request, never below 0."""
+    reset_us: int
+    """Until the bucket is full again, or the window ends."""
+    retry_after_us: int
+    """Until the same request would pass; 0 when it passed. Hits above the capacity never pass: for
+    them it is the time until the bucket is full, 0 where it is."""
+    used_before: int
+    """Hits in use before this request; above the limit where more was charged than there was."""
+
+    @property
+    def reset_seconds(self) -> int:
+        """`reset_us` in seconds, rounded up: a client that waits so long finds the quota restored."""
+        return -(-self.reset_us // SECOND_US)
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """`retry_after_us` in seconds, rounded up."""
+        return -(-self.retry_after_us // SECOND_US)
+
+
+class Bucket(Protocol):
+    """A limit that can be asked. Immutable: the state is the caller's to keep."""
+
+    def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
+        """The outcome of `hits` at `now_us` (since 1970), and the state to keep.
+
+        `state` None is a bucket never used. The state returned is the very object given when there is
+        nothing new to keep.
+        """
+
+    def idle_at_us(self, state: State) -> int:
+        """When a bucket with this state is as good as never used and may be forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBucket:
+    """`capacity` tokens, refilled evenly at `refill_tokens` in `period_us`: GCRA, counted from below.
+
+    In any time t it admits at most `capacity + refill_tokens * t / period_us` hits. The level is kept
+    in parts of a token, one part being 1/`period_us`: then a microsecond adds exactly `refill_tokens`
+    parts and nothing is ever rounded.
+
+    `charge_rejected`: hits that do not pass are charged all the same, down to a debt of one capacity.
+    For costs known only afterwards (Envoy's apply_on_stream_done), which would vanish otherwise.
+    """
+
+    capacity: int
+    refill_tokens: int
+    period_us: int
+    charge_rejected: bool = False
+
+    @property
+    def size(self) -> int:
+        """Hits that fit at most."""
+        return self.capacity
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.capacity <= MAX_TOKENS:
+            raise ValueError(f"capacity must be 1 to {MAX_TOKENS}, not {self.capacity}")
+        if not 1 <= self.refill_tokens <= MAX_TOKENS:
+            raise ValueError(f"refill_tokens must be 1 to {MAX_TOKENS}, not {self.refill_tokens}")
+        _check_window(self.period_us)
+
+    def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
+        """The outcome of `hits`, and the state to keep. See Bucket."""
+        period = self.period_us
+        full = self.capacity * period
+        if state is None:
+            level = full
+            stepped_back = False
+        else:
+            level, at_us = state
+            elapsed_us = now_us - at_us
+            stepped_back = elapsed_us < 0
+            if elapsed_us > 0:
+                level += elapsed_us * self.refill_tokens
+            level = min(level, full)
+        before = level
+        cost = hits * period
+        allowed = hits < 0 or level >= cost
+        if allowed or self.charge_rejected:
+            level = min(full, max(-full, level - cost))
+        taken = Taken(
+            allowed,
+            max(0, level // period),
+            -(-(full - level) // self.refill_tokens),
+            0 if allowed else -(-(min(cost, full) - level) // self.refill_tokens),
+            self.capacity - before // period,
+        )
+        # Where the clock was set back, time starts anew from here: waiting until it has caught up
+        # would keep an empty bucket empty for as long as the step was wide.
+        return taken, (level, now_us) if level != before or stepped_back else state
+
+    def idle_at_us(self, state: State) -> int:
+        """When the bucket is full again."""
+        level, at_us = state
+        return at_us - (level - self.capacity * self.period_us) // self.refill_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class FixedWindow:
+    """`limit` hits in each window of `window_us`, windows aligned to 1970: as envoyproxy/ratelimit counts.
+
+    `charge_rejected` (on, as there): hits over the limit are counted, too. Off, they leave no trace, so a
+    small request still passes after a large one did not (envoyproxy/ratelimit#185).
+    """
+
+    limit: int
+    window_us: int
+    charge_rejected: bool = True
+
+    @property
+    def size(self) -> int:
+        """Hits that fit at most."""
+        return self.limit
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.limit <= MAX_TOKENS:
+            raise ValueError(f"limit must be 0 to {MAX_TOKENS}, not {self.limit}")
+        _check_window(self.window_us)
+
+    def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
+        """The outcome of `hits`, and the state to keep. See Bucket."""
+        start_us = now_us - now_us % self.window_us
+        before = state[0] if state is not None and state[1] == start_us else 0
+        after = min(MAX_COUNT, max(0, before + hits))
+        allowed = hits < 0 or after <= self.limit
+        count = after if allowed or self.charge_rejected else before
+        reset_us = start_us + self.window_us - now_us
+        taken = Taken(
+            allowed,
+            max(0, self.limit - count),
+            reset_us,
+            0 if allowed else reset_us,
+            before,
+        )
+        return taken, (count, start_us) if count != before else state
+
+    def idle_at_us(self, state: State) -> int:
+        """When the window ends."""
+        return state[1] + self.window_us
+
+
+def _check_window(window_us: int) -> None:
+    if not 1 <= window_us <= MAX_WINDOW_US:
+        raise ValueError(f"a window must be 1 µs to {MAX_WINDOW_US} µs (ten years), not {window_us}")

@@ -1,0 +1,115 @@
+"""What a request comes to: the rules found for it, and the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ratelimit.request import Request
+from ratelimit.rules import Limits, Rule
+from ratelimit.stats import Counts
+from ratelimit.stores.store import Take
+
+MAX_MEMOS = 16
+"""Of one plan: it has about as many outcomes as descriptors, and those that come up are few."""
+
+
+class Status(NamedTuple):
+    """What became of one descriptor."""
+
+    over_limit: bool
+    rule: Rule | None
+    """None: none matched, or it was replaced."""
+    remaining: int
+    reset_seconds: int
+    """Until the limit is restored, rounded up."""
+    retry_after_seconds: int
+    """Until the same request would pass, rounded up; 0 when it passed, or never will."""
+    shadowed: bool = False
+    """Over the limit, but let pass by the rule's shadow mode."""
+    known: bool = True
+    """False: the store was away and the rule did not count by itself."""
+
+    @property
+    def current(self) -> Rule | None:
+        """The rule whose limit is shown to the caller: none where nobody knows what remains of it."""
+        rule = self.rule
+        return None if rule is None or rule.bucket is None or not self.known else rule
+
+
+UNMATCHED = Status(False, None, 0, 0, 0)
+
+
+class Charge(NamedTuple):
+    """A descriptor that is charged."""
+
+    position: int
+    """In the request."""
+    rule: Rule
+    hits: int
+    counts: Counts
+    near: int
+    """Hits in use from which the limit is near."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request whose rules are found. Holds for one configuration; may be decided any number of times."""
+
+    request: Request
+    limits: Limits
+    statuses: Sequence[Status]
+    """One for each descriptor; those of `charges` to be replaced."""
+    charges: Sequence[Charge] = ()
+    takes: Sequence[Take] = ()
+    """One for each charge."""
+    unlimited: Sequence[tuple[Counts, int]] = ()
+    """The counters and hits of unlimited rules."""
+    unknown_domain: bool = False
+    has_metadata: bool = False
+    """Whether any of its rules has metadata to hand on."""
+    memos: dict[object, bytes] = field(default_factory=dict, compare=False)
+    """For encodings that depend on the plan and its outcome alone; see `remember`."""
+
+    def remember(self, outcome: object, encoded: bytes) -> None:
+        """Keep `encoded` in `memos` under `outcome`, while there is room."""
+        if len(self.memos) < MAX_MEMOS:
+            self.memos[outcome] = encoded
+
+
+class Decision(NamedTuple):
+    """The answer to one call."""
+
+    over_limit: bool
+    statuses: Sequence[Status]
+    """One for each descriptor, in their order."""
+    plan: Plan
+    failure: str = ""
+    """Why the store gave no answer; empty when it did, or was not needed."""
+    shadowed: bool = False
+    """Whether a shadow mode, of a rule or of all, let pass what else would not have."""
+
+    @property
+    def deciding(self) -> Status | None:
+        """The status to explain the answer by.
+
+        The last one over its limit, else the one closest to it (the first of equals): the choice of
+        envoyproxy/ratelimit for its headers. None when no rule matched.
+        """
+        closest: Status | None = None
+        for status in self.statuses:
+            if status.rule is None:
+                continue
+            closer = closest is None or (not closest.over_limit and status.remaining < closest.remaining)
+            if closer or status.over_limit:
+                closest = status
+        return closest
+
+    @property
+    def reason(self) -> str:
+        """What else there is to say: `failure`, or `shadow_mode`, or nothing."""
+        return self.failure or ("shadow_mode" if self.shadowed else "")
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """When the same request could pass: the longest wait of those over their limit."""
+        return max([status.retry_after_seconds for status in self.statuses])

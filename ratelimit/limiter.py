@@ -1,0 +1,148 @@
+"""May they, how often still, and from when on: a request to a decision.
+
+The order of envoyproxy/ratelimit (src/service/ratelimit.go): find each descriptor's rule, drop replaced
+ones, charge all others whatever becomes of each, then join the codes. Finding depends on the request and
+the configuration alone, so it is a step of its own (`plan`) whose result may be kept and used again.
+"""
+
+from collections.abc import Awaitable, Iterable, Sequence
+
+from ratelimit.buckets import SECOND_US, Taken
+from ratelimit.decision import Charge, Decision, Plan, Status
+from ratelimit.plan import make_plan, near_limit
+from ratelimit.request import Request
+from ratelimit.rules import Limits, OnFailure
+from ratelimit.stats import Stats
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.store import Failure, Store, StoreError, Take
+
+
+class Limiter:
+    """Decides requests by `limits` (replaced as a whole by `use`), counting in `store`.
+
+    While the store fails each rule answers as its `on_failure` says; `local` counts in `fallback`.
+    `near_limit_ratio` is where the metric near_limit begins; `shadow_mode` lets every request pass.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        store: Store,
+        fallback: MemoryStore,
+        stats: Stats,
+        *,
+        near_limit_ratio: float = 0.8,
+        shadow_mode: bool = False,
+    ) -> None:
+        self.stats = stats
+        self._store = store
+        self._fallback = fallback
+        self._near_limit_ratio = near_limit_ratio
+        self._shadow_mode = shadow_mode
+        self.use(limits)
+
+    @property
+    def limits(self) -> Limits:
+        """The configuration in service."""
+        return self._limits
+
+    def use(self, limits: Limits) -> None:
+        """Decide by `limits` from now on. Buckets of unchanged windows keep what is counted."""
+        self.stats.keep_rules(rule.path for rule in limits.rules)
+        self.stats.loads += 1
+        self._limits = limits
+
+    def plan(self, request: Request) -> Plan:
+        """The rules for `request` by the configuration in service. Charges nothing.
+
+        Raises RequestError for what cannot be asked and UnconfiguredError while nothing is configured.
+        """
+        return make_plan(request, self._limits, self.stats, self._near_limit_ratio)
+
+    def decide(self, plan: Plan, budget_seconds: float | None = None) -> Decision | Awaitable[Decision]:
+        """The decision: at once, or an awaitable where a shared store must be asked.
+
+        `budget_seconds` is how long the caller can wait. A store that is away is no error.
+        """
+        stats = self.stats
+        stats.requests += 1
+        if plan.unknown_domain:
+            stats.domain_not_found(plan.request.domain)
+        for counts, hits in plan.unlimited:
+            counts.arrived(hits)
+            counts.within_limit += max(0, hits)
+        charges = plan.charges
+        if not charges:
+            return self._decision(plan, plan.statuses)
+        for charge in charges:
+            charge.counts.arrived(charge.hits)
+        try:
+            taken = self._store.take(plan.takes, budget_seconds)
+        except StoreError as error:
+            return self._without_store(plan, error.failure)
+        if isinstance(taken, list):
+            return self._counted(plan, taken)
+        return self._wait(plan, taken)
+
+    async def _wait(self, plan: Plan, answer: Awaitable[list[Taken]]) -> Decision:
+        try:
+            taken = await answer
+        except StoreError as error:
+            return self._without_store(plan, error.failure)
+        return self._counted(plan, taken)
+
+    def _counted(self, plan: Plan, taken: Iterable[Taken]) -> Decision:
+        statuses = list(plan.statuses)
+        for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
+            statuses[charge.position] = _status(charge, outcome, take.bucket.size, charge.near)
+        return self._decision(plan, statuses)
+
+    def _without_store(self, plan: Plan, failure: Failure) -> Decision:
+        self.stats.errors["redis_error"] += 1
+        statuses = list(plan.statuses)
+        for charge, take in zip(plan.charges, plan.takes, strict=True):
+            rule = charge.rule
+            self.stats.failure_answers[rule.on_failure.value] += 1
+            if rule.on_failure is OnFailure.LOCAL and rule.fallback is not None:
+                [local] = self._fallback.take([Take(take.key, rule.fallback, take.hits)])
+                size = rule.fallback.size
+                status = _status(charge, local, size, near_limit(size, self._near_limit_ratio))
+            else:
+                over = rule.on_failure is OnFailure.CLOSED and not rule.shadow_mode and take.hits >= 0
+                status = Status(over, rule, 0, 0, 0, known=False)
+            statuses[charge.position] = status
+        return self._decision(plan, statuses, str(failure))
+
+    def _decision(self, plan: Plan, statuses: Sequence[Status], failure: str = "") -> Decision:
+        over = shadowed = False
+        quota_rules = quota_over = 0
+        for charge in plan.charges:
+            status = statuses[charge.position]
+            if status.shadowed:
+                shadowed = True
+            if charge.rule.quota_mode:
+                quota_rules += 1
+                quota_over += status.over_limit
+            elif status.over_limit:
+                over = True
+        over = over or 0 < quota_rules == quota_over
+        if over and self._shadow_mode:
+            self.stats.global_shadow_mode += 1
+            over, shadowed = False, True
+        return Decision(over, statuses, plan, failure, shadowed)
+
+
+def _status(charge: Charge, taken: Taken, size: int, near: int) -> Status:
+    """What became of a descriptor that was charged; counts it."""
+    _, rule, hits, counts, _ = charge
+    allowed, remaining, reset_us, retry_after_us, used_before = taken
+    if hits >= 0:
+        counts.decided(used_before, hits, allowed, size, near)
+    reset_seconds = -(-reset_us // SECOND_US)
+    if allowed:
+        return Status(False, rule, remaining, reset_seconds, 0)
+    if rule.shadow_mode:
+        counts.shadow_mode += hits
+        return Status(False, rule, 0, reset_seconds, 0, shadowed=True)
+    # What is left after a refusal is too little for this request: 0, as envoyproxy/ratelimit says.
+    return Status(True, rule, 0, reset_seconds, -(-retry_after_us // SECOND_US))

@@ -1,0 +1,121 @@
+"""From a request to the rules it falls under and the buckets they charge."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ratelimit.buckets import MAX_HITS
+from ratelimit.decision import UNMATCHED, Charge, Plan, Status
+from ratelimit.match import Entry, Match, bucket_key, match, metric_path
+from ratelimit.request import Descriptor, Override, Request, RequestError, UnconfiguredError
+from ratelimit.rules import UNIT_SECONDS, Limits, Node, Rule, Unit, build_bucket
+from ratelimit.stats import Counts, Stats
+from ratelimit.stores.store import Take
+
+MAX_DESCRIPTORS = 256
+"""A route has a handful; a script of very many buckets would stop Redis for everybody."""
+
+UNLIMITED: Final = 2**32 - 1
+"""`limit_remaining` of an unlimited rule."""
+
+
+def make_plan(request: Request, limits: Limits, stats: Stats, near_limit_ratio: float) -> Plan:
+    """The rules for `request` in `limits`, their buckets and their counters.
+
+    Raises RequestError for what cannot be asked and UnconfiguredError where nothing is configured.
+    """
+    _check(request, limits)
+    domain, descriptors, request_hits = request
+    root = limits.domains.get(domain)
+    if root is None:
+        return Plan(request, limits, [UNMATCHED] * len(descriptors), unknown_domain=True)
+    matches = [_find(limits, domain, root, descriptor) for descriptor in descriptors]
+    replaced: set[str] = set()
+    for found in matches:
+        if found is not None and found.rule.replaces:
+            replaced |= found.rule.replaces
+    statuses: list[Status] = []
+    charges: list[Charge] = []
+    takes: list[Take] = []
+    unlimited: list[tuple[Counts, int]] = []
+    for descriptor, found in zip(descriptors, matches, strict=True):
+        if found is None:
+            statuses.append(UNMATCHED)
+            continue
+        rule, counted = found
+        bucket = rule.bucket
+        hits = _hits(descriptor, request_hits)
+        if bucket is None:
+            unlimited.append((_counts(stats, domain, root, rule, descriptor), hits))
+            statuses.append(Status(False, rule, UNLIMITED, 0, 0))
+            continue
+        if rule.name not in replaced:
+            counts = _counts(stats, domain, root, rule, descriptor)
+            near = near_limit(bucket.size, near_limit_ratio)
+            charges.append(Charge(len(statuses), rule, hits, counts, near))
+            takes.append(Take(bucket_key(domain, bucket, counted), bucket, hits))
+        statuses.append(UNMATCHED)
+    has_metadata = any(found is not None and found.rule.metadata for found in matches)
+    return Plan(request, limits, statuses, charges, takes, unlimited, has_metadata=has_metadata)
+
+
+def near_limit(size: int, ratio: float) -> int:
+    """Hits in use from which a limit of `size` is near. A hair above: 0.8 times 5 must not floor to 3."""
+    return int(size * ratio + 1e-6)
+
+
+def _counts(stats: Stats, domain: str, root: Node, rule: Rule, descriptor: Descriptor) -> Counts:
+    if not rule.metric_has_values:
+        return stats.of_rule(rule.path)
+    if descriptor.override is not None:
+        return stats.of_request(rule.path)
+    return stats.of_request(metric_path(root, rule, domain, descriptor.entries))
+
+
+def _check(request: Request, limits: Limits) -> None:
+    if not request.domain:
+        raise RequestError("rate limit domain must not be empty")
+    if not request.descriptors:
+        raise RequestError("rate limit descriptor list must not be empty")
+    if len(request.descriptors) > MAX_DESCRIPTORS:
+        raise RequestError(f"rate limit descriptor list must not be longer than {MAX_DESCRIPTORS}")
+    if not limits.domains:
+        raise UnconfiguredError("no rate limit configuration loaded")
+
+
+def _find(limits: Limits, domain: str, root: Node, descriptor: Descriptor) -> Match | None:
+    if descriptor.override is None:
+        return match(root, descriptor.entries)
+    return Match(_override_rule(limits, domain, descriptor.entries, descriptor.override), descriptor.entries)
+
+
+def _override_rule(limits: Limits, domain: str, entries: Sequence[Entry], override: Override) -> Rule:
+    """The limit that a request brings along, as a rule: never in shadow or quota mode, without a name."""
+    # UNKNOWN makes envoyproxy/ratelimit panic; a unit that is not known here would be a guess.
+    if override.unit not in UNIT_SECONDS:
+        raise RequestError(f"rate limit override has no unit that is known here: {override.unit}")
+    unit = Unit(override.unit)
+    window_seconds = UNIT_SECONDS[unit] * override.unit_multiplier
+    requests, options = override.requests_per_unit, limits.options
+    try:
+        bucket = build_bucket(requests, window_seconds, options.algorithm)
+        fallback = build_bucket(requests, window_seconds, options.algorithm, replicas=options.replicas)
+    except ValueError as error:
+        raise RequestError(f"rate limit override: {error}") from error
+    return Rule(
+        (domain, *(f"{key}_{value}" if value else key for key, value in entries)),
+        bucket,
+        fallback,
+        requests,
+        unit,
+        override.unit_multiplier,
+        metric_has_values=True,
+        on_failure=options.on_failure,
+        source="override",
+    )
+
+
+def _hits(descriptor: Descriptor, request_hits: int) -> int:
+    """The descriptor's own, 0 too, else the request's, at least 1 (GetHitsAddends); negative gives back."""
+    hits = max(1, request_hits) if descriptor.hits is None else descriptor.hits
+    hits = min(hits, MAX_HITS)
+    return -hits if descriptor.refund else hits

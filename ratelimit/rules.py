@@ -1,0 +1,165 @@
+"""The limits as they are served: compiled from YAML once, never changed, replaced as a whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+from ratelimit.buckets import SECOND_US, FixedWindow, TokenBucket
+
+
+class Unit(IntEnum):
+    """Units of time, numbered as in RateLimitResponse.RateLimit.Unit (and type.v3.RateLimitUnit)."""
+
+    SECOND = 1
+    MINUTE = 2
+    HOUR = 3
+    DAY = 4
+    MONTH = 5
+    YEAR = 6
+    WEEK = 7
+
+
+UNIT_SECONDS: Final[Mapping[Unit, int]] = {
+    Unit.SECOND: 1,
+    Unit.MINUTE: 60,
+    Unit.HOUR: 3_600,
+    Unit.DAY: 86_400,
+    Unit.WEEK: 7 * 86_400,
+    Unit.MONTH: 30 * 86_400,
+    Unit.YEAR: 365 * 86_400,
+}
+"""As envoyproxy/ratelimit counts them: every month has 30 days, every year 365."""
+
+
+class Algorithm(StrEnum):
+    """How a rule counts."""
+
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105 - a bucket of tokens, no secret
+    FIXED_WINDOW = "fixed_window"
+
+
+class OnFailure(StrEnum):
+    """What a rule answers while its store is away."""
+
+    OPEN = "open"
+    """Let pass."""
+    CLOSED = "closed"
+    """Refuse."""
+    LOCAL = "local"
+    """Count in this process: never stricter than the shared count would be, never without a limit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """One limit. Compared by identity: two rules are never the same rule."""
+
+    path: tuple[str, ...]
+    """Domain, then `key` or `key_value` of each level."""
+    bucket: TokenBucket | FixedWindow | None
+    """None: unlimited."""
+    fallback: TokenBucket | FixedWindow | None
+    """This process's share of the limit, for `on_failure: local`."""
+    requests_per_unit: int = 0
+    unit: Unit = Unit.SECOND
+    unit_multiplier: int = 1
+    name: str = ""
+    replaces: frozenset[str] = frozenset()
+    shadow_mode: bool = False
+    quota_mode: bool = False
+    detailed_metric: bool = False
+    metric_has_values: bool = False
+    """Whether its metric key depends on the request: by `detailed_metric`, or `value_to_metric` above it."""
+    metadata: Mapping[str, Any] | None = None
+    on_failure: OnFailure = OnFailure.LOCAL
+    source: str = ""
+    """FILE:LINE."""
+
+    @property
+    def key(self) -> str:
+        """The rule's identity in metrics, metadata and logs, as envoyproxy/ratelimit writes it."""
+        return ".".join(self.path)
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether it lets everything pass, uncounted."""
+        return self.bucket is None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wildcard:
+    """A descriptor with `*` in its composite key: each `*` stands for any text, also for none."""
+
+    parts: tuple[str, ...]
+    """What stands between the stars; at least two."""
+    node: "Node"
+
+    def matches(self, composite: str) -> bool:
+        """Whether the whole of `composite` fits. Linear in its length, however many stars there are."""
+        first, *middle, last = self.parts
+        if not composite.startswith(first):
+            return False
+        position = len(first)
+        for part in middle:
+            found = composite.find(part, position)
+            if found < 0:
+                return False
+            position = found + len(part)
+        return len(composite) - position >= len(last) and composite.endswith(last)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One level of a domain's tree."""
+
+    children: Mapping[str, "Node"]
+    """By composite key: `key_value`, or `key` for any value."""
+    wildcards: tuple[Wildcard, ...] = ()
+    """In the order of the configuration."""
+    rule: Rule | None = None
+    shared_value: str = ""
+    """The value pattern that all matching values are counted under (`share_threshold`), or empty."""
+    value_to_metric: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """A whole configuration."""
+
+    domains: Mapping[str, Node]
+    rules: tuple[Rule, ...]
+    revision: str
+    """Changes with the content of the files."""
+    options: "Options"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What holds for every rule that does not say otherwise."""
+
+    algorithm: Algorithm = Algorithm.TOKEN_BUCKET
+    on_failure: OnFailure = OnFailure.LOCAL
+    replicas: int = 1
+    """Sidecars that share a store: with the store away, each grants its part of a limit, rounded up."""
+    merge_domains: bool = False
+    """Whether several files may add to one domain (MERGE_DOMAIN_CONFIG)."""
+
+
+def build_bucket(
+    requests: int,
+    window_seconds: int,
+    algorithm: Algorithm,
+    *,
+    burst: int | None = None,
+    charge_rejected: bool | None = None,
+    replicas: int = 1,
+) -> TokenBucket | FixedWindow:
+    """The bucket of a limit, or one of `replicas` equal parts of it. Raises ValueError out of range."""
+    window_us = window_seconds * SECOND_US
+    share = -(-requests // replicas)
+    # Nothing refills a bucket of 0; a window of 0 refuses just the same and has an end to name.
+    if algorithm is Algorithm.FIXED_WINDOW or requests == 0:
+        charge = True if charge_rejected is None else charge_rejected
+        return FixedWindow(share, window_us, charge)
+    capacity = share if burst is None else -(-burst // replicas)
+    return TokenBucket(capacity, share, window_us, bool(charge_rejected))

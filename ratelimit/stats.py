@@ -1,0 +1,170 @@
+"""What each rule did, under the names that envoyproxy/ratelimit gives Prometheus.
+
+Dashboards made for it keep working: the names (src/stats/prom/default_mapper.yaml) and the labels
+`domain`, `key1`, `key2` are the same; levels below the second are joined to `key2` by dots. Those names
+lack the `_total` that Prometheus wants of counters, so their type is `untyped` here.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
+
+MAX_REQUEST_KEYS = 1_000
+"""Metric keys with values of requests in them (detailed_metric, value_to_metric, overrides): without a bound
+each client would add its own (envoyproxy/ratelimit#275, #1132). Further ones share one key a domain."""
+
+MAX_RULE_KEYS = 10_000
+"""Rules with counters of their own: 60,000 time series are much for a Prometheus as it is."""
+
+MAX_UNKNOWN_DOMAINS = 100
+"""Domains are named by Envoys, not by clients; this is for an Envoy gone wrong."""
+
+OTHER: Final = "other"
+
+Path = tuple[str, ...]
+
+_COUNTERS: Final = {
+    "total_hits": "Hits to the rule.",
+    "over_limit": "Hits above the limit.",
+    "near_limit": "Hits between near_limit_ratio and the limit.",
+    "within_limit": "Hits of requests that passed.",
+    "shadow_mode": "Hits that would not have passed, of rules in shadow mode.",
+    "total_negative_hits": "Hits given back.",
+}
+_PREFIX: Final = "ratelimit_service_rate_limit"
+
+
+class Counts:
+    """The counters of one rule."""
+
+    __slots__ = (*_COUNTERS,)
+
+    def __init__(self) -> None:
+        self.total_hits = 0
+        self.over_limit = 0
+        self.near_limit = 0
+        self.within_limit = 0
+        self.shadow_mode = 0
+        self.total_negative_hits = 0
+
+    def arrived(self, hits: int) -> None:
+        """Count hits asked for, whatever becomes of them; negative ones give back."""
+        if hits >= 0:
+            self.total_hits += hits
+        else:
+            self.total_negative_hits -= hits
+
+    def decided(self, before: int, hits: int, allowed: bool, limit: int, near: int) -> None:  # noqa: FBT001
+        """Count one outcome: of `hits`, added to `before`, some may be over `limit`, some above `near`.
+
+        envoyproxy/ratelimit splits so (checkOverLimitThreshold, checkNearLimitThreshold).
+        """
+        after = before + hits
+        if allowed:
+            self.within_limit += hits
+            if after > near:
+                self.near_limit += hits if before >= near else after - near
+        elif before >= limit:
+            self.over_limit += hits
+        else:
+            self.over_limit += after - limit
+            self.near_limit += limit - max(near, before)
+
+
+class Stats(Collector):
+    """The counters of all rules, and of what has no rule. Yields them when Prometheus asks."""
+
+    def __init__(self, max_request_keys: int = MAX_REQUEST_KEYS) -> None:
+        self.errors: dict[str, int] = {"service_error": 0, "redis_error": 0}
+        """Calls refused for what they asked, and calls whose store failed."""
+        self.failure_answers: dict[str, int] = {"open": 0, "closed": 0, "local": 0}
+        """Descriptors answered by their rule's `on_failure`."""
+        self.loads = 0
+        """Configurations put into service."""
+        self.failed_loads = 0
+        """Configurations that could not be."""
+        self.requests = 0
+        self.global_shadow_mode = 0
+        self._rules: dict[Path, Counts] = {}
+        self._of_requests: dict[Path, Counts] = {}
+        self._max_request_keys = max_request_keys
+        self._unknown_domains: dict[str, int] = {}
+
+    def keep_rules(self, paths: Iterable[Path]) -> None:
+        """Count for these rules from now on: known ones go on from where they are, others are forgotten."""
+        self._rules = {path: self._rules.get(path) or Counts() for path in islice(paths, MAX_RULE_KEYS)}
+
+    def of_rule(self, path: Path) -> Counts:
+        """The counters of a rule of the configuration, or those of `other` when there are too many."""
+        return self._rules.get(path) or self.of_request((path[0], OTHER))
+
+    def of_request(self, path: Path) -> Counts:
+        """The counters of a key with values of a request in it; those of `other` when there are too many."""
+        counts = self._of_requests.get(path)
+        if counts is None:
+            if len(self._of_requests) >= self._max_request_keys:
+                path = (path[0], OTHER)
+                counts = self._of_requests.get(path)
+            if counts is None:
+                counts = self._of_requests[path] = Counts()
+        return counts
+
+    def domain_not_found(self, domain: str) -> None:
+        """Count a request for a domain that no file configures."""
+        unknown = self._unknown_domains
+        if domain not in unknown and len(unknown) >= MAX_UNKNOWN_DOMAINS:
+            domain = OTHER
+        unknown[domain] = unknown.get(domain, 0) + 1
+
+    def describe(self) -> Iterator[Metric]:
+        """The metrics without their values."""
+        for name, text in _COUNTERS.items():
+            yield Metric(f"{_PREFIX}_{name}", text, "unknown")
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they stand."""
+        rows = [*self._rules.items(), *self._of_requests.items()]
+        labelled = [(_labels(path), counts) for path, counts in rows]
+        for name, text in _COUNTERS.items():
+            metric = Metric(f"{_PREFIX}_{name}", text, "unknown")
+            for labels, counts in labelled:
+                metric.add_sample(metric.name, labels, getattr(counts, name))
+            yield metric
+        text = "Requests for a domain that is not configured."
+        yield _metric(f"{_PREFIX}_domain_not_found", text, "domain", self._unknown_domains)
+        errors = "ratelimit_service_should_rate_limit_error"
+        yield _metric(errors, "Calls that could not be answered as asked.", "err_type", self.errors)
+        text = "Descriptors answered by on_failure of their rule."
+        yield _metric("ratelimit_service_failure_answers", text, "on_failure", self.failure_answers)
+        text = "Calls."
+        yield _metric(
+            "ratelimit_service_total_requests", text, "grpc_method", {"ShouldRateLimit": self.requests}
+        )
+        yield _single("global_shadow_mode", "Requests let pass by shadow_mode.", self.global_shadow_mode)
+        yield _single("config_load_success", "Configurations put into service.", self.loads)
+        yield _single("config_load_error", "Configurations that could not be loaded.", self.failed_loads)
+
+
+def _single(name: str, text: str, value: int) -> Metric:
+    metric = Metric(f"ratelimit_service_{name}", text, "unknown")
+    metric.add_sample(metric.name, {}, value)
+    return metric
+
+
+def _metric(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
+    metric = Metric(name, text, "unknown")
+    for value, count in values.items():
+        metric.add_sample(name, {label: value}, count)
+    return metric
+
+
+def _labels(path: Path) -> dict[str, str]:
+    labels = {"domain": path[0]}
+    if len(path) > 1:
+        labels["key1"] = path[1]
+    if len(path) > 2:
+        labels["key2"] = ".".join(path[2:])
+    return labels

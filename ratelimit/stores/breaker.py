@@ -1,0 +1,89 @@
+"""A circuit breaker: stops asking what does not answer, and finds out by itself when it does again."""
+
+from collections.abc import Callable
+from enum import IntEnum
+
+MAX_DOUBLINGS = 3
+"""The wait grows to 8 times `open_seconds` and no further: recovery must not go unseen for long."""
+
+
+class BreakerState(IntEnum):
+    """As a gauge shows it."""
+
+    CLOSED = 0
+    """All is asked."""
+    HALF_OPEN = 1
+    """One request is out to see whether answers come again."""
+    OPEN = 2
+    """Nothing is asked."""
+
+
+class Breaker:
+    """Opens after `failures` in a row, for `open_seconds`, then lets a single request try.
+
+    A failed try doubles the wait, with up to half of it more at random, so that many sidecars do not all
+    come back in the same moment. Sans-IO: time and randomness are passed in. `changed` is called when it
+    opens (again) and when it closes.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        failures: int = 5,
+        open_seconds: float = 0.5,
+        changed: Callable[[BreakerState], None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._failures_allowed = failures
+        self._open_seconds = open_seconds
+        self._failures = 0
+        self._doublings = 0
+        self._try_at = 0.0
+        self._changed = changed
+        self.state = BreakerState.CLOSED
+        self.opened = 0
+        """How often it opened, tries that failed included."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether asking is no use now."""
+        return self.state is not BreakerState.CLOSED and self._clock() < self._try_at
+
+    def allows(self) -> bool:
+        """Whether to ask now. Who is allowed says how it went: succeeded or failed.
+
+        A try whose end nobody tells (its task was cancelled) is made again after `open_seconds`.
+        """
+        if self.state is BreakerState.CLOSED:
+            return True
+        if self._clock() < self._try_at:
+            return False
+        self.state = BreakerState.HALF_OPEN
+        self._try_at = self._clock() + self._open_seconds
+        return True
+
+    def succeeded(self) -> None:
+        """An answer came. Closes the breaker."""
+        self._failures = 0
+        self._doublings = 0
+        if self.state is not BreakerState.CLOSED:
+            self._change(BreakerState.CLOSED)
+
+    def failed(self) -> None:
+        """No answer came."""
+        self._failures += 1
+        trying = self.state is BreakerState.HALF_OPEN
+        if trying or (self.state is BreakerState.CLOSED and self._failures >= self._failures_allowed):
+            if trying:
+                self._doublings = min(MAX_DOUBLINGS, self._doublings + 1)
+            wait = self._open_seconds * 2**self._doublings
+            self._try_at = self._clock() + wait * (1 + self._random() / 2)
+            self.opened += 1
+            self._change(BreakerState.OPEN)
+
+    def _change(self, state: BreakerState) -> None:
+        self.state = state
+        if self._changed is not None:
+            self._changed(state)

@@ -1,0 +1,45 @@
+"""What the stores count, read when Prometheus asks."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.redis import RedisStore
+
+
+class StoreCollector(Collector):
+    """Buckets and evictions in memory; failures, waiting requests and the breaker of Redis."""
+
+    def __init__(self, memory: MemoryStore, redis: RedisStore | None) -> None:
+        self._memory = memory
+        self._redis = redis
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they stand."""
+        yield GaugeMetricFamily(
+            "ratelimit_memory_buckets", "Buckets in this process.", value=len(self._memory)
+        )
+        yield CounterMetricFamily(
+            "ratelimit_memory_buckets_evicted",
+            "Buckets dropped for want of room although something was charged.",
+            value=self._memory.evicted,
+        )
+        redis = self._redis
+        if redis is None:
+            return
+        failures = CounterMetricFamily(
+            "ratelimit_redis_failures", "Requests that Redis gave no answer to.", labels=["reason"]
+        )
+        for reason, times in redis.failures.items():
+            failures.add_metric([reason.value], times)
+        yield failures
+        yield GaugeMetricFamily("ratelimit_redis_waiting", "Requests not sent yet.", value=redis.waiting)
+        breaker = redis.breaker
+        yield GaugeMetricFamily(
+            "ratelimit_redis_breaker_state", "0 closed, 1 half open, 2 open.", value=breaker.state
+        )
+        yield CounterMetricFamily(
+            "ratelimit_redis_breaker_opened", "Times the breaker opened.", value=breaker.opened
+        )

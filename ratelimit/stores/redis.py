@@ -1,0 +1,236 @@
+"""Buckets in Redis, shared by every sidecar that names the same one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ratelimit.buckets import SECOND_US, FixedWindow, State, Taken, TokenBucket
+from ratelimit.stores.breaker import Breaker
+from ratelimit.stores.store import Failure, StoreError, Take
+
+TIMEOUT_SECONDS = 0.01
+"""Half of the 20 ms that Envoy waits for a rate limit service by default: time to fall back and answer."""
+
+MAX_WAITING = 2_000
+"""Requests. At 10 ms each that is 200,000 a second, more than one process answers."""
+
+MAX_KEYS_PER_CALL = 64
+"""A script stops all of Redis while it runs: 64 buckets take it about half a millisecond."""
+
+MAX_CALLS = 4
+"""Calls under way at once, and so connections: while some wait for Redis, the next ones gather."""
+
+
+CALL_SECONDS = 1.0
+"""When a call is given up, for a client without timeouts of its own. Longer than any request waits for it:
+a new connection (TLS, far away) may take longer than that, and must come about all the same."""
+
+
+class _Waiting(NamedTuple):
+    takes: Sequence[Take]
+    answer: asyncio.Future[list[Taken] | StoreError]
+    # An error is a result, too: nobody need retrieve it where the caller has gone.
+
+
+class RedisStore:
+    """Counts in Redis, by one script for all buckets of a request, on the clock of Redis.
+
+    Requests that come while a call is under way share the next one: a call costs about 190 µs of this
+    process, a bucket more in it about 14 µs. What a request waits is bounded by `timeout_seconds` and its
+    own budget, how many may wait by `max_waiting`. Whatever fails is a StoreError; `breaker` spares a
+    Redis that is away, and the callers the wait. Not for Redis Cluster: a script's keys must share a slot.
+
+    `client` stays the caller's to close; it needs timeouts of its own, and should not retry: a script that
+    is sent again after a lost answer counts twice.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        breaker: Breaker,
+        *,
+        prefix: str = "ratelimit:",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self.breaker = breaker
+        self.failures = dict.fromkeys(Failure, 0)
+        """Requests without an answer, by reason."""
+        self._client = client
+        self._prefix = prefix
+        self._timeout_seconds = timeout_seconds
+        self._max_waiting = max_waiting
+        self._script = files("ratelimit.stores").joinpath("scripts/take.lua").read_text(encoding="utf-8")
+        self._script_sha = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._waiting: deque[_Waiting] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._call_begins = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests not sent to Redis yet."""
+        return len(self._waiting)
+
+    def take(self, takes: Sequence[Take], budget_seconds: float | None = None, /) -> Awaitable[list[Taken]]:
+        """The outcome of each of `takes`. Raises StoreError, at once where waiting would be no use."""
+        seconds = self._timeout_seconds
+        if budget_seconds is not None:
+            if budget_seconds <= 0:
+                raise self._failed(Failure.NO_TIME)
+            seconds = min(seconds, budget_seconds)
+        if self.breaker.blocks:
+            raise self._failed(Failure.BREAKER_OPEN)
+        if len(self._waiting) >= self._max_waiting:
+            raise self._failed(Failure.BUSY)
+        waiting = _Waiting(takes, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if not self._call_begins and len(self._calls) < MAX_CALLS:
+            self._call_begins = True
+            task = asyncio.create_task(self._call_while_some_wait())
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+        return self._answer(waiting, seconds)
+
+    async def close(self) -> None:
+        """End the calls under way; who waits gets StoreError."""
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            # Bounded: a cancellation may get lost in a client that is just setting a timeout of its own.
+            await asyncio.wait(self._calls, timeout=self._timeout_seconds)
+        _refuse(self._drain(), Failure.UNREACHABLE, "closing")
+
+    async def _answer(self, waiting: _Waiting, seconds: float) -> list[Taken]:
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await waiting.answer
+        except TimeoutError as error:
+            raise self._failed(Failure.TIMEOUT) from error
+        if isinstance(answer, StoreError):
+            self.failures[answer.failure] += 1
+            raise answer
+        return answer
+
+    def _failed(self, failure: Failure) -> StoreError:
+        self.failures[failure] += 1
+        return StoreError(failure)
+
+    async def _call_while_some_wait(self) -> None:
+        self._call_begins = False
+        while self._waiting:
+            if not self.breaker.allows():
+                _refuse(self._drain(), Failure.BREAKER_OPEN)
+                return
+            batch = self._next_batch()
+            if not batch:
+                continue
+            await self._call(batch)
+
+    async def _call(self, batch: list[_Waiting]) -> None:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                answer = await self._run([take for waiting in batch for take in waiting.takes])
+        except (TimeoutError, RedisTimeoutError) as error:
+            self.breaker.failed()
+            _refuse(batch, Failure.TIMEOUT, str(error))
+        except (RedisConnectionError, OSError) as error:
+            self.breaker.failed()
+            _refuse(batch, Failure.UNREACHABLE, str(error))
+        except RedisError as error:
+            self.breaker.failed()
+            _refuse(batch, Failure.REFUSED, str(error))
+        except BaseException as error:
+            _refuse(batch, Failure.UNREACHABLE, str(error))
+            raise
+        else:
+            _hand_out(batch, answer)
+            # An answer that nobody waited for any more is none.
+            if clock() - begun > self._timeout_seconds:
+                self.breaker.failed()
+            else:
+                self.breaker.succeeded()
+
+    def _drain(self) -> list[_Waiting]:
+        drained = list(self._waiting)
+        self._waiting.clear()
+        return drained
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Whole requests up to MAX_KEYS_PER_CALL buckets, at least one; without those that gave up."""
+        batch: list[_Waiting] = []
+        keys = 0
+        while self._waiting:
+            waiting = self._waiting[0]
+            if waiting.answer.done():
+                self._waiting.popleft()
+                continue
+            keys += len(waiting.takes)
+            if batch and keys > MAX_KEYS_PER_CALL:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _run(self, takes: Sequence[Take]) -> list[Taken]:
+        keys = [self._prefix + take.key for take in takes]
+        arguments = [argument for take in takes for argument in _script_arguments(take)]
+        run: Any = self._client.evalsha(self._script_sha, len(keys), *keys, *arguments)
+        try:
+            seconds, microseconds, *stored = await run
+        except NoScriptError:
+            # Redis was restarted or failed over. EVAL runs the script and makes it known in one call.
+            run = self._client.eval(self._script, len(keys), *keys, *arguments)
+            seconds, microseconds, *stored = await run
+        now_us = int(seconds) * SECOND_US + int(microseconds)
+        return [
+            take.bucket.take(read_state(take.bucket, before), take.hits, now_us)[0]
+            for take, before in zip(takes, stored, strict=True)
+        ]
+
+
+def read_state(bucket: TokenBucket | FixedWindow, stored: bytes | str | None) -> State | None:
+    """The state that the script stored. None where nothing of its own is stored, as the script sees it."""
+    if stored is None:
+        return None
+    numbers = stored.split()
+    with suppress(ValueError):
+        if isinstance(bucket, TokenBucket) and len(numbers) == 3:
+            tokens, parts, at_us = map(int, numbers)
+            return tokens * bucket.period_us + parts, at_us
+        if isinstance(bucket, FixedWindow) and len(numbers) == 2:
+            count, start_us = map(int, numbers)
+            return count, start_us
+    return None
+
+
+def _script_arguments(take: Take) -> tuple[str | int, ...]:
+    bucket = take.bucket
+    charge = "1" if bucket.charge_rejected else "0"
+    if isinstance(bucket, TokenBucket):
+        return "t", bucket.capacity, bucket.refill_tokens, bucket.period_us, take.hits, charge
+    return "w", bucket.limit, 0, bucket.window_us, take.hits, charge
+
+
+def _refuse(batch: Sequence[_Waiting], failure: Failure, detail: str = "") -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_result(StoreError(failure, detail))
+
+
+def _hand_out(batch: Sequence[_Waiting], answer: list[Taken]) -> None:
+    position = 0
+    for waiting in batch:
+        end = position + len(waiting.takes)
+        if not waiting.answer.done():
+            waiting.answer.set_result(answer[position:end])
+        position = end

@@ -1,0 +1,364 @@
+"""The YAML of envoyproxy/ratelimit: what it means, and every way it can be wrong (its config_test.go)."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from configfile import ConfigError, Document, parse
+from ratelimit.buckets import SECOND_US, FixedWindow, TokenBucket
+from ratelimit.config import compile_limits, load_limits
+from ratelimit.rules import Algorithm, Limits, OnFailure, Options, Rule, Unit
+
+
+def document(text: str, file: str = "limits.yaml") -> Document:
+    return parse(dedent(text), file)
+
+
+def compiled(text: str, options: Options | None = None) -> Limits:
+    return compile_limits([document(text)], options or Options())
+
+
+def rule_of(rate_limit: str, options: Options | None = None) -> Rule:
+    text = f"domain: d\ndescriptors:\n  - key: k\n    rate_limit: {rate_limit}\n"
+    return compile_limits([parse(text)], options or Options()).rules[0]
+
+
+def problems_of(text: str, *more: str, options: Options | None = None) -> list[str]:
+    documents = [document(content, f"{number}.yaml") for number, content in enumerate((text, *more), 1)]
+    with pytest.raises(ConfigError) as caught:
+        compile_limits(documents, options or Options())
+    return [str(problem) for problem in caught.value.problems]
+
+
+class TestMeaning:
+    def test_a_rule_is_named_by_its_path(self) -> None:
+        limits = compiled(
+            """
+            domain: edge
+            descriptors:
+              - key: route
+                value: login
+                descriptors:
+                  - key: remote_address
+                    rate_limit: {unit: minute, requests_per_unit: 5}
+            """
+        )
+        assert [rule.key for rule in limits.rules] == ["edge.route_login.remote_address"]
+        assert limits.rules[0].source == "limits.yaml:7"
+
+    @pytest.mark.parametrize(
+        ("unit", "seconds"),
+        [
+            ("second", 1),
+            ("MINUTE", 60),
+            ("Hour", 3600),
+            ("day", 86400),
+            ("week", 7 * 86400),
+            ("month", 30 * 86400),
+            ("year", 365 * 86400),
+        ],
+    )
+    def test_units_are_fixed_spans_in_any_case(self, unit: str, seconds: int) -> None:
+        """utilities.go UnitToDivider."""
+        rule = rule_of(f"{{unit: {unit}, requests_per_unit: 7}}")
+        assert rule.bucket == TokenBucket(7, 7, seconds * SECOND_US)
+        assert rule.unit is Unit[unit.upper()]
+
+    def test_week_has_its_own_number_on_the_wire(self) -> None:
+        assert rule_of("{unit: week, requests_per_unit: 1}").unit == 7
+
+    def test_fixed_window_for_strict_compatibility(self) -> None:
+        rule = rule_of("{unit: minute, requests_per_unit: 7, algorithm: fixed_window}")
+        assert rule.bucket == FixedWindow(7, 60 * SECOND_US, charge_rejected=True)
+
+    def test_the_default_algorithm_is_a_setting(self) -> None:
+        options = Options(algorithm=Algorithm.FIXED_WINDOW)
+        assert isinstance(rule_of("{unit: minute, requests_per_unit: 7}", options).bucket, FixedWindow)
+        named = rule_of("{unit: minute, requests_per_unit: 7, algorithm: token_bucket}", options)
+        assert isinstance(named.bucket, TokenBucket)
+
+    def test_burst_unit_multiplier_and_charge_rejected(self) -> None:
+        """unit_multiplier: envoyproxy/ratelimit#190, windows such as 30 s or 5 min."""
+        rule = rule_of(
+            "{unit: second, unit_multiplier: 30, requests_per_unit: 10, burst: 50, charge_rejected: true}"
+        )
+        assert rule.bucket == TokenBucket(50, 10, 30 * SECOND_US, charge_rejected=True)
+        assert rule.unit_multiplier == 30
+
+    def test_without_requests_per_unit_nothing_passes(self) -> None:
+        assert rule_of("{unit: minute}").bucket == FixedWindow(0, 60 * SECOND_US)
+
+    def test_on_failure_is_the_settings_or_the_rules_own(self) -> None:
+        options = Options(on_failure=OnFailure.OPEN)
+        assert rule_of("{unit: minute}", options).on_failure is OnFailure.OPEN
+        assert rule_of("{unit: minute, on_failure: closed}", options).on_failure is OnFailure.CLOSED
+
+    def test_a_replica_falls_back_to_its_part_rounded_up(self) -> None:
+        rule = rule_of("{unit: minute, requests_per_unit: 10, burst: 20}", Options(replicas=3))
+        assert rule.fallback == TokenBucket(7, 4, 60 * SECOND_US)
+        assert rule.bucket == TokenBucket(20, 10, 60 * SECOND_US)
+
+    def test_unlimited_has_no_bucket(self) -> None:
+        rule = rule_of("{unlimited: true, name: free, replaces: [{name: paid}]}")
+        assert rule.unlimited
+        assert (rule.name, list(rule.replaces)) == ("free", ["paid"])
+
+    def test_modes_and_metadata_of_the_descriptor_go_to_its_rule(self) -> None:
+        limits = compiled(
+            """
+            domain: d
+            descriptors:
+              - key: k
+                shadow_mode: true
+                quota_mode: true
+                detailed_metric: true
+                metadata: {team: edge, since: 2024-01-01, any_key: {ratio: 1.5, list: [1, [x]]}}
+                rate_limit: {unit: minute, requests_per_unit: 1}
+            """
+        )
+        rule = limits.rules[0]
+        assert (rule.shadow_mode, rule.quota_mode, rule.detailed_metric) == (True, True, True)
+        assert rule.metadata == {
+            "team": "edge",
+            "since": "2024-01-01",
+            "any_key": {"ratio": 1.5, "list": [1, ["x"]]},
+        }
+
+    @pytest.mark.parametrize(
+        ("written", "value"),
+        [("404", "404"), ("010", "010"), ("true", "true"), ("2024-01-01", "2024-01-01"), ("1_000", "1_000")],
+    )
+    def test_a_value_is_the_text_as_it_is_written(self, written: str, value: str) -> None:
+        """Go decodes an unquoted scalar into a string field as it stands in the file."""
+        limits = compiled(
+            f"""
+            domain: d
+            descriptors:
+              - key: status
+                value: {written}
+                rate_limit: {{unit: minute, requests_per_unit: 1}}
+            """
+        )
+        assert limits.rules[0].path == ("d", f"status_{value}")
+
+    def test_empty_maps_and_lists_are_nothing(self) -> None:
+        limits = compiled(
+            """
+            domain: d
+            descriptors:
+              - key: k
+                value:
+                rate_limit:
+                descriptors:
+            """
+        )
+        assert limits.rules == ()
+
+    def test_a_file_may_hold_a_domain_without_descriptors(self) -> None:
+        assert list(compiled("domain: d").domains) == ["d"]
+
+    def test_anchors_may_repeat_a_limit(self) -> None:
+        limits = compiled(
+            """
+            domain: d
+            descriptors:
+              - {key: a, rate_limit: &five {unit: minute, requests_per_unit: 5}}
+              - {key: b, rate_limit: *five}
+            """
+        )
+        assert [rule.key for rule in limits.rules] == ["d.a", "d.b"]
+
+
+class TestSeveralFiles:
+    def test_a_duplicate_domain_is_an_error(self) -> None:
+        assert problems_of("domain: d", "domain: d") == [
+            "2.yaml:1: domain: duplicate domain 'd' in config file, first in 1.yaml:1"
+        ]
+
+    def test_merge_domains_adds_to_one_domain(self) -> None:
+        """MERGE_DOMAIN_CONFIG."""
+        texts = [
+            f"domain: d\ndescriptors: [{{key: {key}, rate_limit: {{unit: second}}}}]" for key in ("a", "b")
+        ]
+        limits = compile_limits([parse(text) for text in texts], Options(merge_domains=True))
+        assert sorted(limits.domains["d"].children) == ["a", "b"]
+
+    def test_merged_files_may_not_say_the_same_twice(self) -> None:
+        text = "domain: d\ndescriptors: [{key: a}]"
+        assert problems_of(text, text, options=Options(merge_domains=True)) == [
+            "2.yaml:2: descriptors[0]: duplicate descriptor composite key 'd.a', first in 1.yaml:2"
+        ]
+
+    def test_a_folder_is_its_yaml_files_without_hidden_ones(self, tmp_path: Path) -> None:
+        """A mounted ConfigMap keeps its files in ..data and links to them."""
+        (tmp_path / "..data").mkdir()
+        (tmp_path / "..data" / "a.yaml").write_text("domain: a")
+        (tmp_path / "a.yaml").symlink_to(tmp_path / "..data" / "a.yaml")
+        (tmp_path / "b.yml").write_text("domain: b")
+        (tmp_path / ".c.yaml").write_text("domain: c")
+        (tmp_path / "notes.txt").write_text("domain: d")
+        assert sorted(load_limits([tmp_path], Options()).domains) == ["a", "b"]
+
+    def test_a_folder_without_any_is_a_mistake(self, tmp_path: Path) -> None:
+        """An empty mount must not replace the limits by none: no request would be limited any more."""
+        (tmp_path / "limits.yaml.bak").write_text("domain: a")
+        with pytest.raises(ConfigError, match=r"holds no limit file: \*\.yaml or \*\.yml$"):
+            load_limits([tmp_path], Options())
+
+    def test_the_revision_changes_with_the_content(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.yaml"
+        revisions = set()
+        for content in ("domain: a", "domain: b", "domain: a"):
+            file.write_text(content)
+            revisions.add(load_limits([file], Options()).revision)
+        assert len(revisions) == 2
+
+    def test_problems_of_all_files_are_told_at_once(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("domain: ''")
+        (tmp_path / "b.yaml").write_text("domain: [")
+        with pytest.raises(ConfigError) as caught:
+            load_limits([tmp_path, tmp_path / "absent.yaml"], Options())
+        assert {Path(problem.file).name for problem in caught.value.problems} == {
+            "a.yaml",
+            "b.yaml",
+            "absent.yaml",
+        }
+
+
+class TestErrors:
+    """Named after the fixtures of envoyproxy/ratelimit, with its texts; each with our file and line."""
+
+    def test_empty_domain(self) -> None:
+        assert problems_of("descriptors: []") == ["1.yaml:1: domain: config file cannot have empty domain"]
+
+    def test_empty_file(self) -> None:
+        assert problems_of("") == ["1.yaml: domain: config file cannot have empty domain"]
+
+    def test_empty_key(self) -> None:
+        text = "domain: d\ndescriptors:\n  - value: v"
+        assert problems_of(text) == ["1.yaml:3: descriptors[0].key: descriptor has empty key"]
+
+    def test_duplicate_key(self) -> None:
+        text = "domain: d\ndescriptors:\n  - {key: k, value: v}\n  - {key: k, value: v}"
+        assert problems_of(text) == [
+            "1.yaml:4: descriptors[1]: duplicate descriptor composite key 'd.k_v', first in 1.yaml:3"
+        ]
+
+    def test_composite_keys_are_joined_before_they_are_compared(self) -> None:
+        """As there: `a` with `b_c` and `a_b` with `c` cannot be told apart when a request is matched."""
+        text = "domain: d\ndescriptors:\n  - {key: a, value: b_c}\n  - {key: a_b, value: c}"
+        [problem] = problems_of(text)
+        assert "duplicate descriptor composite key 'd.a_b_c'" in problem
+
+    def test_bad_limit_unit(self) -> None:
+        [problem] = problems_of("domain: d\ndescriptors:\n  - key: k\n    rate_limit:\n      unit: foo")
+        assert problem.startswith("1.yaml:5: descriptors[0].rate_limit.unit: invalid rate limit unit 'foo'")
+
+    @pytest.mark.parametrize("rate_limit", ["{requests_per_unit: 1}", "{unit: unknown}"])
+    def test_no_unit(self, rate_limit: str) -> None:
+        [problem] = problems_of(f"domain: d\ndescriptors: [{{key: k, rate_limit: {rate_limit}}}]")
+        assert "invalid rate limit unit" in problem
+
+    def test_unlimited_with_unit(self) -> None:
+        text = "domain: d\ndescriptors: [{key: k, rate_limit: {unlimited: true, unit: day}}]"
+        [problem] = problems_of(text)
+        assert problem.endswith("should not specify rate limit unit when unlimited")
+
+    def test_replaces_self(self) -> None:
+        text = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, name: a, replaces: [{name: a}]}}]"
+        [problem] = problems_of(text)
+        assert problem.endswith("replaces should not contain name of same descriptor")
+
+    def test_replaces_empty(self) -> None:
+        text = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, name: a, replaces: [{name: ''}]}}]"
+        [problem] = problems_of(text)
+        assert problem.endswith("should not have an empty replaces entry")
+
+    def test_misspelled_key(self) -> None:
+        text = "domain: d\ndescriptors:\n  - key: k\n    ratelimit: {unit: day}"
+        [problem] = problems_of(text)
+        assert problem.startswith("1.yaml:4: descriptors[0].ratelimit: config error, unknown key 'ratelimit'")
+        assert problem.endswith("did you mean 'rate_limit'?")
+
+    def test_misplaced_key(self) -> None:
+        """There it is read by nobody and nobody is told."""
+        text = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, shadow_mode: true}, burst: 5}]"
+        assert [problem.partition("unknown key ")[2] for problem in problems_of(text)] == [
+            "'burst'; it belongs below rate_limit",
+            "'shadow_mode'; it belongs to a descriptor, beside its key",
+        ]
+
+    def test_non_string_key(self) -> None:
+        text = "domain: d\n0.25: x"
+        assert problems_of(text) == ["1.yaml:2: 0.25: config error, key is not of type string: 0.25"]
+
+    def test_non_map_list(self) -> None:
+        text = "domain: d\ndescriptors:\n  - a"
+        assert problems_of(text) == [
+            "1.yaml:3: descriptors[0]: config error, yaml file contains list of type other than map: a"
+        ]
+
+    @pytest.mark.parametrize("key", ["value: 1.5", "rate_limit: {unit: day, requests_per_unit: 1.5}"])
+    def test_a_float_is_no_value(self, key: str) -> None:
+        [problem] = problems_of(f"domain: d\ndescriptors: [{{key: k, {key}}}]")
+        assert "error checking config" in problem
+
+    @pytest.mark.parametrize("number", ["-1", "4294967296", "lots", "true"])
+    def test_requests_per_unit_is_a_uint32(self, number: str) -> None:
+        text = f"domain: d\ndescriptors: [{{key: k, rate_limit: {{unit: day, requests_per_unit: {number}}}}}]"
+        [problem] = problems_of(text)
+        assert "error loading config file" in problem
+
+    def test_a_flag_is_true_or_false(self) -> None:
+        [problem] = problems_of("domain: d\ndescriptors: [{key: k, shadow_mode: 'yes'}]")
+        assert problem.endswith("expected true or false, found 'yes'")
+
+    def test_share_threshold_needs_a_wildcard(self) -> None:
+        [problem] = problems_of("domain: d\ndescriptors: [{key: k, value: v, share_threshold: true}]")
+        assert problem.endswith(
+            "share_threshold can only be used with wildcard values (containing '*'), but found key 'k_v'"
+        )
+
+    def test_metadata_must_be_what_a_struct_carries(self) -> None:
+        text = "domain: d\ndescriptors:\n  - {key: a, metadata: [x]}\n  - {key: b, metadata: {1: x}}\n"
+        text += "  - {key: c, metadata: {x: {y: [.inf]}}}"
+        assert [problem.partition("file: ")[2] for problem in problems_of(text)] == [
+            "metadata must be a map",
+            "metadata has the key 1; a key must be text, so quote it",
+            "metadata.x.y[0] is inf, which JSON and Struct cannot carry",
+        ]
+
+    @pytest.mark.parametrize(
+        "rate_limit",
+        [
+            "{unit: day, algorithm: fixed_window, burst: 5}",
+            "{unit: day, requests_per_unit: 0, burst: 5}",
+            "{unit: day, algorithm: leaky}",
+            "{unit: day, on_failure: maybe}",
+            "{unit: year, unit_multiplier: 11}",
+            "{unit: day, unit_multiplier: 0}",
+            "{unlimited: true, burst: 5}",
+        ],
+    )
+    def test_extensions_that_make_no_sense(self, rate_limit: str) -> None:
+        assert len(problems_of(f"domain: d\ndescriptors: [{{key: k, rate_limit: {rate_limit}}}]")) == 1
+
+    @pytest.mark.parametrize("text", ["[]", "just text", "7"])
+    def test_a_file_must_be_a_map(self, text: str) -> None:
+        [problem] = problems_of(text)
+        assert "expected a map" in problem
+
+    def test_all_at_once(self) -> None:
+        found = problems_of(
+            """
+            domain: d
+            descriptors:
+              - key: a
+                rate_limit: {unit: foo, name: n, replaces: [{name: n}]}
+              - value: b
+              - key: a
+                descriptor: []
+            """
+        )
+        assert len(found) == 5

@@ -1,0 +1,503 @@
+"""Requests to decisions: the service of envoyproxy/ratelimit, behaviour by behaviour."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from textwrap import dedent
+
+import pytest
+
+from configfile import parse
+from ratelimit.buckets import SECOND_US, Taken
+from ratelimit.config import compile_limits
+from ratelimit.decision import Decision
+from ratelimit.limiter import Limiter
+from ratelimit.metadata import explain, merge
+from ratelimit.plan import MAX_DESCRIPTORS, UNLIMITED
+from ratelimit.request import Descriptor, Override, Request, RequestError, UnconfiguredError
+from ratelimit.rules import Algorithm, Limits, OnFailure, Options, Unit
+from ratelimit.stats import Stats
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.store import Failure, Store, StoreError, Take
+
+NOW = 1_790_000_040 * SECOND_US  # the start of a minute
+
+
+class AwayStore:
+    """A store without answers: at once, or after a wait."""
+
+    def __init__(self, *, waits: bool = False) -> None:
+        self._waits = waits
+
+    def take(
+        self, takes: Sequence[Take], budget_seconds: float | None = None, /
+    ) -> list[Taken] | Awaitable[list[Taken]]:
+        if self._waits:
+            return self._fail_later()
+        raise StoreError(Failure.BREAKER_OPEN)
+
+    async def _fail_later(self) -> list[Taken]:
+        await asyncio.sleep(0)
+        raise StoreError(Failure.TIMEOUT)
+
+    async def close(self) -> None: ...
+
+
+class LaterStore:
+    """A store that answers after a wait."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def take(self, takes: Sequence[Take], budget_seconds: float | None = None, /) -> list[Taken]:
+        await asyncio.sleep(0)
+        return self._store.take(takes)
+
+    async def close(self) -> None: ...
+
+
+class Bench:
+    """A limiter on a clock that stands still until told."""
+
+    def __init__(
+        self,
+        descriptors: str,
+        options: Options | None = None,
+        *,
+        store: Store | None = None,
+        shadow_mode: bool = False,
+    ) -> None:
+        self.now_us = NOW
+        self.options = options or Options()
+        self.memory = MemoryStore(lambda: self.now_us)
+        self.stats = Stats()
+        limits = self.compiled(descriptors)
+        self.limiter = Limiter(limits, store or self.memory, self.memory, self.stats, shadow_mode=shadow_mode)
+
+    def compiled(self, descriptors: str) -> Limits:
+        text = f"domain: d\ndescriptors:\n{dedent(descriptors)}"
+        return compile_limits([parse(text, "limits.yaml")], self.options, "r1")
+
+    def ask(self, *descriptors: Descriptor, hits: int = 0, domain: str = "d") -> Decision:
+        decision = self.ask_later(*descriptors, hits=hits, domain=domain)
+        assert isinstance(decision, Decision)
+        return decision
+
+    def ask_later(
+        self, *descriptors: Descriptor, hits: int = 0, domain: str = "d"
+    ) -> Decision | Awaitable[Decision]:
+        return self.limiter.decide(self.limiter.plan(Request(domain, descriptors, hits)))
+
+
+def of(*entries: tuple[str, str], **more: object) -> Descriptor:
+    return Descriptor(entries, **more)  # type: ignore[arg-type]
+
+
+A = of(("a", "1"))
+B = of(("b", "1"))
+FIVE_EACH = """
+    - {key: a, rate_limit: {unit: minute, requests_per_unit: 5}}
+    - {key: b, rate_limit: {unit: hour, requests_per_unit: 5}}
+"""
+
+
+class TestStatuses:
+    def test_one_for_each_descriptor_in_their_order(self) -> None:
+        bench = Bench(FIVE_EACH)
+        decision = bench.ask(B, of(("none", "1")), A)
+        assert [status.rule and status.rule.key for status in decision.statuses] == ["d.b", None, "d.a"]
+        assert [status.remaining for status in decision.statuses] == [4, 0, 4]
+
+    def test_no_match_is_ok_without_a_limit(self) -> None:
+        decision = Bench(FIVE_EACH).ask(of(("none", "1")))
+        [status] = decision.statuses
+        assert (decision.over_limit, status.over_limit, status.current) == (False, False, None)
+
+    def test_reset_is_told_in_whole_seconds_rounded_up(self) -> None:
+        bench = Bench(FIVE_EACH)
+        [status] = bench.ask(A).statuses
+        assert status.reset_seconds == 12
+        bench.now_us += 1
+        [status] = bench.ask(of(("a", "1"), hits=0)).statuses
+        assert status.reset_seconds == 12
+
+    def test_a_refusal_has_0_remaining_and_a_retry_after(self) -> None:
+        bench = Bench(FIVE_EACH)
+        bench.ask(A, hits=4)
+        decision = bench.ask(A, hits=3)
+        [status] = decision.statuses
+        assert (status.over_limit, status.remaining, status.retry_after_seconds) == (True, 0, 24)
+        assert decision.retry_after_seconds == 24
+
+    def test_over_limit_if_any_is_over_and_all_are_charged(self) -> None:
+        bench = Bench(FIVE_EACH)
+        bench.ask(A, hits=5)
+        decision = bench.ask(A, B)
+        assert decision.over_limit
+        assert [status.over_limit for status in decision.statuses] == [True, False]
+        assert bench.ask(of(("b", "1"), hits=0)).statuses[0].remaining == 4
+
+    def test_fixed_window_counts_as_there(self) -> None:
+        bench = Bench(FIVE_EACH, Options(algorithm=Algorithm.FIXED_WINDOW))
+        codes = [bench.ask(A).over_limit for _ in range(7)]
+        assert codes == [False] * 5 + [True] * 2
+        bench.now_us += 60 * SECOND_US
+        assert not bench.ask(A).over_limit
+
+    def test_the_deciding_status_is_the_tightest_or_the_last_over_its_limit(self) -> None:
+        """The descriptor that envoyproxy/ratelimit makes its headers of."""
+        bench = Bench(FIVE_EACH)
+        bench.ask(B)
+        assert (deciding := bench.ask(A, B).deciding) is not None
+        assert deciding.rule is not None
+        assert deciding.rule.key == "d.b"
+        bench.ask(A, hits=5)
+        bench.ask(B, hits=5)
+        decision = bench.ask(A, B, hits=5)
+        assert decision.deciding is decision.statuses[1]
+        assert bench.ask(of(("none", "1"))).deciding is None
+
+
+class TestHits:
+    """GetHitsAddends."""
+
+    @pytest.mark.parametrize(
+        ("own", "of_request", "charged"),
+        [(None, 0, 1), (None, 3, 3), (2, 3, 2), (2, 0, 2), (0, 3, 0), (0, 0, 0)],
+    )
+    def test_a_descriptors_own_win_and_may_be_0(self, own: int | None, of_request: int, charged: int) -> None:
+        bench = Bench(FIVE_EACH)
+        [status] = bench.ask(of(("a", "1"), hits=own), hits=of_request).statuses
+        assert status.remaining == 5 - charged
+
+    def test_each_descriptor_has_its_own(self) -> None:
+        bench = Bench(FIVE_EACH)
+        decision = bench.ask(of(("a", "1"), hits=2), of(("b", "1"), hits=4))
+        assert [status.remaining for status in decision.statuses] == [3, 1]
+
+    def test_negative_hits_refund(self) -> None:
+        """envoyproxy/ratelimit#1140."""
+        bench = Bench(FIVE_EACH)
+        bench.ask(A, hits=5)
+        decision = bench.ask(of(("a", "1"), hits=3, refund=True))
+        assert not decision.over_limit
+        assert decision.statuses[0].remaining == 3
+
+    def test_a_refund_passes_even_over_the_limit(self) -> None:
+        bench = Bench(FIVE_EACH, Options(algorithm=Algorithm.FIXED_WINDOW))
+        bench.ask(A, hits=50)
+        assert not bench.ask(of(("a", "1"), hits=1, refund=True)).over_limit
+        assert bench.ask(of(("a", "1"), hits=0)).over_limit
+
+    def test_token_quota_is_checked_with_0_and_charged_afterwards(self) -> None:
+        """The check at the start of a stream and Envoy's apply_on_stream_done at its end (token-quota.sh)."""
+        bench = Bench("- {key: a, rate_limit: {unit: hour, requests_per_unit: 100, charge_rejected: true}}")
+        check = of(("a", "1"), hits=0)
+        assert not bench.ask(check).over_limit
+        bench.ask(of(("a", "1"), hits=100))
+        assert not bench.ask(check).over_limit
+        bench.ask(of(("a", "1"), hits=50))
+        assert bench.ask(check).over_limit
+
+    def test_hits_beyond_32_bits_are_just_too_many(self) -> None:
+        assert Bench(FIVE_EACH).ask(of(("a", "1"), hits=2**64 - 1)).over_limit
+
+
+class TestUnlimitedAndReplaces:
+    NAMED = """
+        - {key: a, rate_limit: {unit: minute, requests_per_unit: 1, name: general}}
+        - {key: b, rate_limit: {unit: minute, requests_per_unit: 5, replaces: [{name: general}]}}
+        - {key: free, rate_limit: {unlimited: true, name: free, replaces: [{name: general}]}}
+        - {key: c, rate_limit: {unit: minute, requests_per_unit: 5, replaces: [{name: free}]}}
+    """
+
+    def test_unlimited_passes_with_the_largest_remaining_and_no_limit(self) -> None:
+        [status] = Bench(self.NAMED).ask(of(("free", "1")), hits=1_000_000).statuses
+        assert (status.over_limit, status.remaining, status.current) == (False, UNLIMITED, None)
+        assert UNLIMITED == 4294967295
+
+    def test_a_replaced_limit_is_neither_charged_nor_shown(self) -> None:
+        bench = Bench(self.NAMED)
+        for _ in range(3):
+            decision = bench.ask(A, B)
+            assert not decision.over_limit
+            assert decision.statuses[0].rule is None
+        assert not bench.ask(A).over_limit
+
+    def test_an_unlimited_rule_replaces_too(self) -> None:
+        bench = Bench(self.NAMED)
+        for _ in range(3):
+            assert not bench.ask(of(("free", "1")), A).over_limit
+
+    def test_an_unlimited_rule_cannot_be_replaced(self) -> None:
+        decision = Bench(self.NAMED).ask(of(("free", "1")), of(("c", "1")))
+        assert decision.statuses[0].remaining == UNLIMITED
+
+    def test_without_a_match_nothing_is_replaced(self) -> None:
+        bench = Bench(self.NAMED)
+        bench.ask(A)
+        assert bench.ask(A, of(("other", "1"))).over_limit
+
+
+class TestOverrides:
+    def test_an_override_takes_the_place_of_the_tree(self) -> None:
+        bench = Bench(FIVE_EACH)
+        decision = bench.ask(of(("a", "1"), override=Override(42, Unit.HOUR)))
+        [status] = decision.statuses
+        assert status.current is not None
+        assert (status.current.requests_per_unit, status.current.unit) == (42, Unit.HOUR)
+        assert status.remaining == 41
+
+    def test_it_works_for_descriptors_without_a_rule(self) -> None:
+        bench = Bench(FIVE_EACH)
+        descriptor = of(("z", "1"), override=Override(1, Unit.HOUR))
+        assert [bench.ask(descriptor).over_limit for _ in range(2)] == [False, True]
+
+    def test_unit_multiplier_makes_other_windows(self) -> None:
+        bench = Bench(FIVE_EACH)
+        [status] = bench.ask(of(("a", "1"), override=Override(1, Unit.MINUTE, 5))).statuses
+        assert status.reset_seconds == 300
+
+    @pytest.mark.parametrize("override", [Override(5, 0), Override(5, 99), Override(5, Unit.YEAR, 11)])
+    def test_an_override_that_makes_no_sense_is_an_error_and_no_crash(self, override: Override) -> None:
+        """Unit UNKNOWN makes envoyproxy/ratelimit panic."""
+        with pytest.raises(RequestError, match="override"):
+            Bench(FIVE_EACH).ask(of(("a", "1"), override=override))
+
+    def test_in_an_unknown_domain_it_is_not_even_looked_at(self) -> None:
+        decision = Bench(FIVE_EACH).ask(of(("a", "1"), override=Override(0, 0)), domain="other")
+        assert not decision.over_limit
+
+    def test_shadow_mode_of_the_tree_does_not_hold_for_it(self) -> None:
+        bench = Bench("- {key: a, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 1}}")
+        assert bench.ask(of(("a", "1"), override=Override(0, Unit.SECOND))).over_limit
+
+
+class TestModes:
+    def test_shadow_mode_of_a_rule_lets_pass_with_0_remaining(self) -> None:
+        bench = Bench("- {key: a, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 1}}")
+        bench.ask(A)
+        decision = bench.ask(A)
+        [status] = decision.statuses
+        assert (decision.over_limit, status.over_limit, status.remaining) == (False, False, 0)
+        assert decision.reason == "shadow_mode"
+
+    def test_shadow_mode_of_one_does_not_excuse_another(self) -> None:
+        bench = Bench(
+            """
+            - {key: a, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 1}}
+            - {key: b, rate_limit: {unit: minute, requests_per_unit: 1}}
+            """
+        )
+        bench.ask(A, B)
+        assert [status.over_limit for status in bench.ask(A, B).statuses] == [False, True]
+
+    def test_shadow_mode_of_all_turns_the_answer_and_keeps_the_codes(self) -> None:
+        """SHADOW_MODE: overall OK, descriptors stay OVER_LIMIT."""
+        bench = Bench(FIVE_EACH, shadow_mode=True)
+        decision = bench.ask(A, hits=6)
+        assert (decision.over_limit, decision.statuses[0].over_limit) == (False, True)
+        assert decision.reason == "shadow_mode"
+        assert bench.stats.global_shadow_mode == 1
+
+    QUOTAS = """
+        - {key: q1, quota_mode: true, rate_limit: {unit: minute, requests_per_unit: 1}}
+        - {key: q2, quota_mode: true, rate_limit: {unit: minute, requests_per_unit: 2}}
+        - {key: regular, rate_limit: {unit: minute, requests_per_unit: 1}}
+        - {key: wide, rate_limit: {unit: minute, requests_per_unit: 100}}
+    """
+
+    def test_quotas_refuse_only_when_all_of_them_are_used_up(self) -> None:
+        bench = Bench(self.QUOTAS)
+        both = (of(("q1", "1")), of(("q2", "1")))
+        answers = [bench.ask(*both) for _ in range(3)]
+        assert [[status.over_limit for status in answer.statuses] for answer in answers] == [
+            [False, False],
+            [True, False],
+            [True, True],
+        ]
+        assert [answer.over_limit for answer in answers] == [False, False, True]
+
+    def test_a_quota_alone_over_refuses_beside_regular_limits_that_pass(self) -> None:
+        """TestServiceMixedPerDescriptorModes."""
+        bench = Bench(self.QUOTAS)
+        both = (of(("q1", "1")), of(("wide", "1")))
+        assert [bench.ask(*both).over_limit for _ in range(2)] == [False, True]
+
+    def test_a_regular_limit_over_refuses_whatever_quotas_are_left(self) -> None:
+        """TestServicePerDescriptorQuotaMode."""
+        bench = Bench(self.QUOTAS)
+        both = (of(("q2", "1")), of(("regular", "1")))
+        assert [bench.ask(*both).over_limit for _ in range(2)] == [False, True]
+
+
+class TestErrors:
+    def test_an_empty_domain(self) -> None:
+        with pytest.raises(RequestError, match=r"^rate limit domain must not be empty$"):
+            Bench(FIVE_EACH).ask(A, domain="")
+
+    def test_an_empty_list(self) -> None:
+        with pytest.raises(RequestError, match=r"^rate limit descriptor list must not be empty$"):
+            Bench(FIVE_EACH).ask()
+
+    def test_too_long_a_list(self) -> None:
+        with pytest.raises(RequestError, match="longer than"):
+            Bench(FIVE_EACH).ask(*[A] * (MAX_DESCRIPTORS + 1))
+
+    def test_no_configuration(self) -> None:
+        bench = Bench(FIVE_EACH)
+        bench.limiter.use(compile_limits([], Options()))
+        with pytest.raises(UnconfiguredError, match=r"^no rate limit configuration loaded$"):
+            bench.ask(A)
+
+    def test_an_unknown_domain_passes_and_is_counted(self) -> None:
+        bench = Bench(FIVE_EACH)
+        decision = bench.ask(A, B, domain="other")
+        assert not decision.over_limit
+        assert len(decision.statuses) == 2
+        assert bench.stats._unknown_domains == {"other": 1}
+
+
+class TestReload:
+    def test_a_raised_limit_counts_on_from_what_is_used(self) -> None:
+        """envoyproxy/ratelimit#808."""
+        bench = Bench("- {key: a, rate_limit: {unit: hour, requests_per_unit: 5, algorithm: fixed_window}}")
+        bench.ask(A, hits=5)
+        bench.limiter.use(
+            bench.compiled(
+                "- {key: a, rate_limit: {unit: hour, requests_per_unit: 8, algorithm: fixed_window}}"
+            )
+        )
+        assert bench.ask(A).statuses[0].remaining == 2
+
+    def test_counters_go_on(self) -> None:
+        bench = Bench(FIVE_EACH)
+        bench.ask(A)
+        bench.limiter.use(bench.compiled(FIVE_EACH))
+        bench.ask(A)
+        assert bench.stats.of_rule(("d", "a")).total_hits == 2
+
+    def test_a_plan_made_before_is_decided_as_it_was_planned(self) -> None:
+        bench = Bench(FIVE_EACH)
+        plan = bench.limiter.plan(Request("d", (A,)))
+        bench.limiter.use(compile_limits([], Options(), "r2"))
+        decision = bench.limiter.decide(plan)
+        assert isinstance(decision, Decision)
+        assert decision.plan.limits.revision == "r1"
+
+
+class TestWithoutStore:
+    THREE = """
+        - {key: open, rate_limit: {unit: minute, requests_per_unit: 2, on_failure: open}}
+        - {key: closed, rate_limit: {unit: minute, requests_per_unit: 2, on_failure: closed}}
+        - {key: local, rate_limit: {unit: minute, requests_per_unit: 2, on_failure: local}}
+        - {key: shadow, shadow_mode: true, rate_limit: {unit: minute, on_failure: closed}}
+    """
+
+    def test_open_lets_pass_without_showing_a_limit(self) -> None:
+        decision = Bench(self.THREE, store=AwayStore()).ask(of(("open", "1")))
+        assert not decision.over_limit
+        assert decision.statuses[0].current is None
+        assert decision.failure == "store_breaker_open"
+
+    def test_closed_refuses(self) -> None:
+        decision = Bench(self.THREE, store=AwayStore()).ask(of(("closed", "1")))
+        assert decision.over_limit
+        assert decision.statuses[0].current is None
+
+    def test_closed_does_not_refuse_refunds_nor_in_shadow_mode(self) -> None:
+        bench = Bench(self.THREE, store=AwayStore())
+        assert not bench.ask(of(("closed", "1"), hits=1, refund=True)).over_limit
+        assert not bench.ask(of(("shadow", "1"))).over_limit
+
+    def test_local_counts_in_this_process(self) -> None:
+        bench = Bench(self.THREE, store=AwayStore())
+        answers = [bench.ask(of(("local", "1"))) for _ in range(3)]
+        assert [answer.over_limit for answer in answers] == [False, False, True]
+        assert answers[0].statuses[0].current is not None
+
+    def test_local_counts_the_part_of_one_replica(self) -> None:
+        bench = Bench(self.THREE, Options(replicas=2), store=AwayStore())
+        answers = [bench.ask(of(("local", "1"))) for _ in range(2)]
+        assert [answer.over_limit for answer in answers] == [False, True]
+
+    def test_each_rule_answers_as_it_says(self) -> None:
+        decision = Bench(self.THREE, store=AwayStore()).ask(
+            of(("open", "1")), of(("closed", "1")), of(("local", "1"))
+        )
+        assert [status.over_limit for status in decision.statuses] == [False, True, False]
+
+    async def test_a_store_that_fails_after_a_wait_is_the_same(self) -> None:
+        answer = Bench(self.THREE, store=AwayStore(waits=True)).ask_later(of(("closed", "1")))
+        assert not isinstance(answer, Decision)
+        decision = await answer
+        assert decision.over_limit
+        assert decision.failure == "store_timeout"
+
+    def test_what_was_answered_so_is_counted(self) -> None:
+        bench = Bench(self.THREE, store=AwayStore())
+        bench.ask(of(("open", "1")), of(("local", "1")))
+        assert bench.stats.failure_answers == {"open": 1, "closed": 0, "local": 1}
+        assert bench.stats.errors["redis_error"] == 1
+
+    def test_the_default_is_a_setting(self) -> None:
+        bench = Bench(FIVE_EACH, Options(on_failure=OnFailure.CLOSED), store=AwayStore())
+        assert bench.ask(A).over_limit
+
+    def test_what_no_rule_limits_needs_no_store(self) -> None:
+        decision = Bench(FIVE_EACH, store=AwayStore()).ask(of(("none", "1")))
+        assert (decision.over_limit, decision.failure) == (False, "")
+
+
+async def test_a_store_that_must_wait_makes_an_awaitable() -> None:
+    bench = Bench(FIVE_EACH)
+    limiter = Limiter(bench.limiter.limits, LaterStore(bench.memory), bench.memory, bench.stats)
+    answer = limiter.decide(limiter.plan(Request("d", (A,))))
+    assert not isinstance(answer, Decision)
+    assert (await answer).statuses[0].remaining == 4
+
+
+class TestExplain:
+    def test_tells_rule_outcome_and_revision_for_the_access_log(self) -> None:
+        explained = explain(Bench(FIVE_EACH).ask(A, B), full=False)
+        assert explained == {"domain": "d", "outcome": "ok", "revision": "r1", "rule": "d.a"}
+
+    def test_an_answer_over_the_limit(self) -> None:
+        explained = explain(Bench(FIVE_EACH).ask(A, B, hits=6), full=False)
+        assert (explained["outcome"], explained["rule"]) == ("over_limit", "d.b")
+
+    def test_full_tells_the_descriptors_as_envoyproxy_ratelimit_does(self) -> None:
+        """RESPONSE_DYNAMIC_METADATA."""
+        descriptors = (
+            of(("a", "1"), ("z", "x=y"), hits=0),
+            of(("b", "1"), override=Override(7, Unit.DAY)),
+        )
+        explained = explain(Bench(FIVE_EACH).ask(*descriptors, hits=3), full=True)
+        assert explained["hitsAddend"] == 3
+        assert explained["descriptors"] == [
+            {"entries": ["a=1", "z=x=y"], "hitsAddend": 0},
+            {"entries": ["b=1"], "limit": "requests_per_unit:7 unit:DAY"},
+        ]
+
+    def test_without_a_rule_there_is_none_to_tell(self) -> None:
+        assert "rule" not in explain(Bench(FIVE_EACH).ask(of(("none", "1"))), full=False)
+
+    def test_a_failure_is_the_reason(self) -> None:
+        explained = explain(Bench(FIVE_EACH, store=AwayStore()).ask(A), full=False)
+        assert explained["reason"] == "store_breaker_open"
+
+    def test_metadata_is_that_of_the_rules_that_passed_and_the_first_value_wins(self) -> None:
+        """TestOverlappingMetadataReturnsTheFirstValue."""
+        bench = Bench(
+            """
+            - {key: a, metadata: {name: one, deep: {x: 1}}, rate_limit: {unit: minute, requests_per_unit: 5}}
+            - {key: b, metadata: {name: two, deep: {y: 2}}, rate_limit: {unit: minute, requests_per_unit: 5}}
+            - {key: c, metadata: {gone: true}, rate_limit: {unit: minute, requests_per_unit: 0}}
+            """
+        )
+        explained = explain(bench.ask(A, B, of(("c", "1"))), full=False)
+        assert explained["metadata"] == {"name": "one", "deep": {"x": 1, "y": 2}}
+
+    def test_merging_changes_no_rule(self) -> None:
+        one, two = {"deep": {"x": 1}}, {"deep": {"y": 2}}
+        assert merge([one, two]) == {"deep": {"x": 1, "y": 2}}
+        assert (one, two) == ({"deep": {"x": 1}}, {"deep": {"y": 2}})

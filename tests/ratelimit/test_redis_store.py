@@ -1,0 +1,350 @@
+"""What only Redis can do wrong: its script, its restarts, its silences."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from ratelimit.buckets import (
+    MAX_HITS,
+    MAX_TOKENS,
+    MAX_WINDOW_US,
+    SECOND_US,
+    FixedWindow,
+    State,
+    Taken,
+    TokenBucket,
+)
+from ratelimit.stores.breaker import Breaker, BreakerState
+from ratelimit.stores.redis import MAX_CALLS, MAX_KEYS_PER_CALL, RedisStore, _script_arguments, read_state
+from ratelimit.stores.store import Failure, StoreError, Take
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+SLOW = TokenBucket(10, 10, MAX_WINDOW_US)
+SCRIPT = files("ratelimit.stores").joinpath("scripts/take.lua").read_text()
+
+Bucket = TokenBucket | FixedWindow
+
+windows_us = st.sampled_from(
+    [1, 7, SECOND_US, 60 * SECOND_US, 86_400 * SECOND_US, MAX_WINDOW_US]
+) | st.integers(1, MAX_WINDOW_US)
+sizes = st.integers(1, 20) | st.integers(1, MAX_TOKENS)
+buckets = st.builds(TokenBucket, sizes, sizes, windows_us, st.booleans()) | st.builds(
+    FixedWindow, st.integers(0, 20) | sizes, windows_us, st.booleans()
+)
+hits_choices = st.integers(-3, 12) | st.integers(-MAX_HITS, MAX_HITS)
+ages_us = st.sampled_from([0, 0, 0, 1, SECOND_US, -60 * SECOND_US]) | st.integers(0, MAX_WINDOW_US)
+
+
+@st.composite
+def partly_full(draw: st.DrawFn) -> tuple[TokenBucket, int, int]:
+    """A token bucket, its level, and a time in which it gets a good part of the way to full."""
+    period_us = draw(st.integers(1, MAX_WINDOW_US) | st.integers(MAX_WINDOW_US // 2, MAX_WINDOW_US))
+    refill = draw(st.integers(1, MAX_TOKENS) | st.integers(1, 1_000))
+    capacity = draw(st.integers(1, MAX_TOKENS) | st.integers(refill, MAX_TOKENS))
+    bucket = TokenBucket(capacity, refill, period_us, draw(st.booleans()))
+    full = capacity * period_us
+    level = draw(st.integers(-full, full))
+    way = draw(st.integers(0, 1_100))
+    return bucket, level, (full - level) * way // refill // 1_000
+
+
+@pytest.fixture(scope="module")
+def plain(_session_redis: RedisServer) -> Iterator["redis.Redis"]:
+    with _session_redis.client() as client:
+        yield client
+
+
+class TestScript:
+    @settings(max_examples=150)
+    @given(
+        st.lists(buckets, min_size=1, max_size=3),
+        st.lists(st.tuples(st.integers(0, 2), hits_choices, ages_us), min_size=1, max_size=12),
+    )
+    def test_changes_every_bucket_just_as_memory_does(
+        self, plain: "redis.Redis", choices: list[Bucket], steps: list[tuple[int, int, int]]
+    ) -> None:
+        """Any buckets, hits and leaps of time: what is stored is to the last part what Python computes."""
+        plain.flushall()
+        states: dict[str, State | None] = {}
+        for chosen, hits, age_us in steps:
+            bucket = choices[chosen % len(choices)]
+            key = f"{chosen % len(choices)}"
+            self._age(plain, states, key, bucket, age_us)
+            answer: Any = plain.eval(SCRIPT, 1, key, *_script_arguments(Take(key, bucket, hits)))
+            now_us = int(answer[0]) * SECOND_US + int(answer[1])
+            before = states.get(key)
+            if answer[2] is None and before is not None:
+                assert bucket.idle_at_us(before) <= now_us
+                before = None
+            assert read_state(bucket, answer[2]) == before
+            _, after = bucket.take(before, hits, now_us)
+            stored = plain.get(key)
+            assert isinstance(stored, bytes | None)
+            assert read_state(bucket, stored) == after
+            states[key] = after
+
+    @settings(max_examples=400)
+    @given(partly_full(), hits_choices)
+    def test_refills_exactly_where_doubles_alone_could_not(
+        self, plain: "redis.Redis", case: tuple[TokenBucket, int, int], hits: int
+    ) -> None:
+        """A bucket on its way from any level to full; the product of time and refill passes 2^53."""
+        bucket, level, age_us = case
+        seconds, microseconds = plain.time()
+        at_us = max(0, seconds * SECOND_US + microseconds - age_us)
+        plain.set("k", f"{level // bucket.period_us} {level % bucket.period_us} {at_us}")
+        answer: Any = plain.eval(SCRIPT, 1, "k", *_script_arguments(Take("k", bucket, hits)))
+        now_us = int(answer[0]) * SECOND_US + int(answer[1])
+        stored: Any = plain.get("k")
+        assert read_state(bucket, stored) == bucket.take((level, at_us), hits, now_us)[1]
+
+    @staticmethod
+    def _age(
+        plain: "redis.Redis", states: dict[str, State | None], key: str, bucket: Bucket, age_us: int
+    ) -> None:
+        state = states.get(key)
+        if state is None or age_us == 0:
+            return
+        level, at_us = state
+        at_us = max(0, at_us - age_us)
+        states[key] = (level, at_us)
+        stored = f"{level} {at_us}"
+        if isinstance(bucket, TokenBucket):
+            stored = f"{level // bucket.period_us} {level % bucket.period_us} {at_us}"
+        plain.set(key, stored, keepttl=True)
+
+    def test_what_it_stores_ends_by_itself(self, plain: "redis.Redis") -> None:
+        plain.flushall()
+        bucket = TokenBucket(10, 10, 100 * SECOND_US)
+        for key, hits in (("k", 5), ("debt", 10)):
+            plain.eval(SCRIPT, 1, key, *_script_arguments(Take(key, bucket, hits)))
+        left_ms: Any = [plain.pttl("k"), plain.pttl("debt")]
+        assert 50_000 < left_ms[0] <= 51_000
+        assert 100_000 < left_ms[1] <= 101_000
+
+    def test_what_somebody_else_stored_is_not_counted_with(self, plain: "redis.Redis") -> None:
+        plain.flushall()
+        plain.set("k", "-1 nonsense")
+        answer: Any = plain.eval(SCRIPT, 1, "k", *_script_arguments(Take("k", SLOW, 1)))
+        assert read_state(SLOW, answer[2]) is None
+        stored: Any = plain.get("k")
+        assert stored.startswith(b"9 0 ")
+
+
+def make_store(
+    server: RedisServer, *, timeout_seconds: float = 5.0, failures: int = 2
+) -> tuple[RedisStore, Redis]:
+    client = Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))
+    breaker = Breaker(time.monotonic, lambda: 0.0, failures=failures, open_seconds=0.05)
+    return RedisStore(client, breaker, prefix="t:", timeout_seconds=timeout_seconds), client
+
+
+@pytest.fixture
+async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
+    made, client = make_store(redis_server)
+    yield made
+    await made.close()
+    await client.aclose()
+
+
+async def take(store: RedisStore, *takes: Take) -> list[Taken]:
+    return await store.take(takes)
+
+
+async def failure_of(answer: Awaitable[list[Taken]]) -> Failure:
+    with pytest.raises(StoreError) as caught:
+        await answer
+    return caught.value.failure
+
+
+async def recovered(store: RedisStore) -> list[Taken]:
+    """The first answer after failures; the breaker lets a try through every 50 ms to 0.4 s."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await store.take([Take("recovered", SLOW, 1)])
+            except StoreError:
+                await asyncio.sleep(0.01)
+
+
+class TestTogether:
+    async def test_simultaneous_requests_never_share_a_token(self, store: RedisStore) -> None:
+        answers = await asyncio.gather(*[take(store, Take("k", SLOW, 1)) for _ in range(50)])
+        assert sum(taken.allowed for [taken] in answers) == 10
+
+    async def test_two_sidecars_share_one_limit(self, redis_server: RedisServer, store: RedisStore) -> None:
+        other, client = make_store(redis_server)
+        answers = await asyncio.gather(
+            *[take(one, Take("k", SLOW, 1)) for one in (store, other) for _ in range(20)]
+        )
+        await other.close()
+        await client.aclose()
+        assert sum(taken.allowed for [taken] in answers) == 10
+
+    async def test_each_gets_its_own_answers_out_of_a_shared_call(self, store: RedisStore) -> None:
+        requests = [[Take(f"{n}-{m}", SLOW, m) for m in range(1, n % 5 + 2)] for n in range(100)]
+        answers = await asyncio.gather(*[take(store, *request) for request in requests])
+        for request, answer in zip(requests, answers, strict=True):
+            assert [taken.remaining for taken in answer] == [10 - asked.hits for asked in request]
+
+    async def test_requests_of_one_moment_share_calls(
+        self, redis_server: RedisServer, store: RedisStore
+    ) -> None:
+        await asyncio.gather(*[take(store, Take(f"{n}", SLOW, 1)) for n in range(MAX_KEYS_PER_CALL)])
+        with redis_server.client() as plain:
+            commands: Any = plain.info("commandstats")
+        calls = commands["cmdstat_evalsha"]["calls"] + commands.get("cmdstat_eval", {}).get("calls", 0)
+        assert calls <= 4
+
+    async def test_a_request_larger_than_a_call_is_still_one_step(self, store: RedisStore) -> None:
+        takes = [Take(f"{n}", SLOW, 1) for n in range(MAX_KEYS_PER_CALL * 2)]
+        assert len(await take(store, *takes)) == MAX_KEYS_PER_CALL * 2
+
+
+class TestRestart:
+    async def test_a_restarted_redis_learns_the_script_anew(
+        self, redis_server: RedisServer, store: RedisStore
+    ) -> None:
+        """NOSCRIPT after a restart, a promotion or SCRIPT FLUSH."""
+        await take(store, Take("k", SLOW, 1))
+        redis_server.restart()
+        assert (await recovered(store))[0].allowed
+        assert store.breaker.state is BreakerState.CLOSED
+
+    async def test_script_flush_is_not_noticed_by_anyone(
+        self, redis_server: RedisServer, store: RedisStore
+    ) -> None:
+        await take(store, Take("k", SLOW, 4))
+        with redis_server.client() as plain:
+            plain.script_flush()
+        assert (await take(store, Take("k", SLOW, 1)))[0].remaining == 5
+        assert not any(store.failures.values())
+
+    async def test_away_at_the_start_and_there_later(self, redis_server: RedisServer) -> None:
+        redis_server.stop()
+        store, client = make_store(redis_server)
+        assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.UNREACHABLE
+        redis_server.start()
+        assert (await recovered(store))[0].allowed
+        await store.close()
+        await client.aclose()
+
+
+class TestSilence:
+    async def test_a_silent_redis_costs_no_more_than_the_timeout(self, redis_server: RedisServer) -> None:
+        store, client = make_store(redis_server, timeout_seconds=0.05)
+        await recovered(store)
+        redis_server.pause()
+        assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.TIMEOUT
+        redis_server.resume()
+        await recovered(store)
+        await store.close()
+        await client.aclose()
+
+    async def test_answers_that_always_come_too_late_open_the_breaker(
+        self, redis_server: RedisServer
+    ) -> None:
+        """Each request would else wait its whole timeout in vain."""
+        store, client = make_store(redis_server, timeout_seconds=0.000001, failures=2)
+        store.breaker._open_seconds = 1000.0
+        async with asyncio.timeout(20):
+            while store.breaker.state is not BreakerState.OPEN:
+                assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.TIMEOUT
+                await asyncio.sleep(0.01)
+        await store.close()
+        await client.aclose()
+
+    async def test_a_connection_slower_than_the_timeout_comes_about_all_the_same(
+        self, redis_server: RedisServer
+    ) -> None:
+        """Given up with the request that asked for it, it would be begun anew for each, for ever."""
+        store, client = make_store(redis_server, timeout_seconds=0.02, failures=100)
+        redis_server.pause()
+        for _ in range(12):
+            assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.TIMEOUT
+        redis_server.resume()
+        await recovered(store)
+        with redis_server.client() as plain:
+            seen: Any = plain.info("stats")
+        # The server's own start, this look, and what the store opened.
+        assert seen["total_connections_received"] <= 2 + MAX_CALLS
+        await store.close()
+        await client.aclose()
+
+    async def test_the_callers_budget_ends_the_wait_earlier(
+        self, redis_server: RedisServer, store: RedisStore
+    ) -> None:
+        """The timeout of this store is 5 s; the test's own is the proof."""
+        await take(store, Take("k", SLOW, 1))
+        redis_server.pause()
+        async with asyncio.timeout(4):
+            assert await failure_of(store.take([Take("k", SLOW, 1)], 0.05)) is Failure.TIMEOUT
+        redis_server.resume()
+
+    async def test_no_budget_is_no_question(self, store: RedisStore) -> None:
+        with pytest.raises(StoreError) as caught:
+            store.take([Take("k", SLOW, 1)], 0.0)
+        assert caught.value.failure is Failure.NO_TIME
+
+    async def test_the_breaker_opens_and_answers_at_once(self, redis_server: RedisServer) -> None:
+        store, client = make_store(redis_server, timeout_seconds=0.05, failures=2)
+        store.breaker._open_seconds = 1000.0
+        redis_server.stop()
+        for _ in range(2):
+            await failure_of(store.take([Take("k", SLOW, 1)]))
+        with pytest.raises(StoreError) as caught:
+            store.take([Take("k", SLOW, 1)])
+        assert caught.value.failure is Failure.BREAKER_OPEN
+        assert store.breaker.state is BreakerState.OPEN
+        await client.aclose()
+
+    async def test_more_than_may_wait_are_refused_at_once(self, redis_server: RedisServer) -> None:
+        client = Redis.from_url(redis_server.url, retry=Retry(NoBackoff(), 0))
+        breaker = Breaker(time.monotonic, lambda: 0.0)
+        store = RedisStore(client, breaker, timeout_seconds=5.0, max_waiting=3)
+        waiting = [store.take([Take("k", SLOW, 1)]) for _ in range(3)]
+        with pytest.raises(StoreError) as caught:
+            store.take([Take("k", SLOW, 1)])
+        assert caught.value.failure is Failure.BUSY
+        assert [taken.allowed for [taken] in await asyncio.gather(*waiting)] == [True] * 3
+        await client.aclose()
+
+    async def test_an_error_answer_is_a_failure_and_no_crash(self, redis_server: RedisServer) -> None:
+        store, client = make_store(redis_server)
+        with redis_server.client() as plain:
+            plain.lpush("t:k", "a list")
+        assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.REFUSED
+        assert (await store.take([Take("good", SLOW, 1)]))[0].allowed
+        assert store.failures[Failure.REFUSED] == 1
+        await store.close()
+        await client.aclose()
+
+    async def test_a_caller_that_goes_away_harms_nobody(self, store: RedisStore) -> None:
+        gone = asyncio.ensure_future(store.take([Take("k", SLOW, 1)]))
+        stays = asyncio.ensure_future(store.take([Take("k2", SLOW, 1)]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert (await stays)[0].allowed
+
+    async def test_closing_ends_every_wait(self, redis_server: RedisServer) -> None:
+        store, client = make_store(redis_server)
+        await recovered(store)
+        redis_server.pause()
+        waiting = asyncio.ensure_future(store.take([Take("k", SLOW, 1)]))
+        await asyncio.sleep(0.05)
+        await store.close()
+        assert await failure_of(waiting) is Failure.UNREACHABLE
+        redis_server.resume()
+        await client.aclose()

