@@ -1,0 +1,63 @@
+"""A record as one line of JSON, never longer than it may be."""
+
+from typing import Any
+
+import orjson
+
+MAX_RECORD_BYTES = 64 * 1024
+"""A usual record has 2 kB. Envoy takes 60 kB of request headers, all of which a setting may have it log; the
+collectors that read the lines commonly stop at 64 kB or more."""
+
+_LONGEST_TEXT = 1024
+"""What a text is cut to in a record that is too large: enough to tell what it was."""
+
+_SHORT_TEXT = 128
+"""The same where that is not enough. What a client can make long is cut, so that it cannot keep its request
+out of the log."""
+
+_LONGEST_LIST = 64
+"""Items: client certificates have a handful of names, requests a handful of descriptors."""
+
+_OPEN_MAPS = (
+    "metadata",
+    "filter_state",
+    "ratelimit_metadata",
+    "ratelimit_descriptors",
+    "response_trailers",
+    "response_headers",
+    "request_headers",
+    "tags",
+)
+
+_OPTIONS = orjson.OPT_APPEND_NEWLINE
+
+
+def json_line(record: dict[str, Any], max_bytes: int = MAX_RECORD_BYTES) -> bytes | None:
+    """`record` as a line, or None where it cannot be brought below `max_bytes`.
+
+    A record that is too large has its long texts and lists cut and, if that is not enough, its maps left out,
+    the least telling first, and its texts cut shorter; `truncated` then says so.
+    """
+    line = orjson.dumps(record, option=_OPTIONS)
+    if len(line) <= max_bytes:
+        return line
+    record = {name: _cut(value, _LONGEST_TEXT) for name, value in record.items()}
+    record["truncated"] = True
+    for name in (None, *_OPEN_MAPS):
+        if name is not None and record.pop(name, None) is None:
+            continue
+        line = orjson.dumps(record, option=_OPTIONS)
+        if len(line) <= max_bytes:
+            return line
+    line = orjson.dumps(_cut(record, _SHORT_TEXT), option=_OPTIONS)
+    return line if len(line) <= max_bytes else None
+
+
+def _cut(value: Any, longest: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= longest else f"{value[:longest]}..."
+    if isinstance(value, dict):
+        return {_cut(key, longest): _cut(inner, longest) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut(inner, longest) for inner in value[:_LONGEST_LIST]]
+    return value

@@ -1,0 +1,88 @@
+"""Every entry is accounted for, once: the equation that the metrics show and the tests hold.
+
+For each log (log_name and type) and each sink, at any moment:
+
+    received = sampled_out + dropped before the sinks + written{sink} + dropped{sink} + in flight{sink}
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MAX_LOGS = 64
+"""Each log name is a time series of every counter. Envoy's operator chooses them, a dozen is many; beyond
+the bound, names are counted together as `other`."""
+
+UNNAMED = "unknown"
+OTHER = "other"
+
+
+class DropReason(StrEnum):
+    """Why an entry was not written: the label `reason`."""
+
+    MALFORMED = "malformed"
+    """It is no protocol buffer of its type, or holds a time outside the calendar."""
+    TOO_LARGE = "too_large"
+    """Its record is beyond `max_record_bytes` even with long values cut."""
+    QUEUE_FULL = "queue_full"
+    """This sink had no room while another had."""
+    STREAM_CANCELLED = "stream_cancelled"
+    """The caller went away while the entry waited for room."""
+    DISK_FULL = "disk_full"
+    BROKEN_PIPE = "broken_pipe"
+    """The reader of standard output has gone; it does not come back."""
+    IO_ERROR = "io_error"
+    SINK_DEFECT = "sink_defect"
+    """The sink raised what a sink must not raise; the log has the whole error."""
+    SHUTDOWN = "shutdown"
+    """The process ended before the sink had taken it."""
+
+
+@dataclass(slots=True, eq=False)
+class Log:
+    """The account of one log: `name` as the metrics show it, `type` http or tcp. Counts are entries."""
+
+    name: str
+    type: str
+    received: int = 0
+    sampled_out: int = 0
+    redacted: int = 0
+    """Of the received, those in which something was redacted."""
+    dropped: Counter[DropReason] = field(default_factory=Counter)
+    """Dropped before any sink saw them."""
+    written_to: Counter[str] = field(default_factory=Counter)
+    dropped_by: Counter[tuple[str, DropReason]] = field(default_factory=Counter)
+
+    def in_flight(self, sink: str) -> int:
+        """Entries on their way to `sink`."""
+        lost = sum(count for (name, _), count in self.dropped_by.items() if name == sink)
+        passed = self.received - self.sampled_out - self.dropped.total()
+        return passed - self.written_to[sink] - lost
+
+
+class Ledger:
+    """The accounts of all logs, at most `MAX_LOGS` names."""
+
+    __slots__ = ("_logs", "_names", "unidentified_streams", "unreadable_messages")
+
+    def __init__(self) -> None:
+        self._logs: dict[tuple[str, str], Log] = {}
+        self._names: set[str] = set()
+        self.unidentified_streams = 0
+        """Streams whose first message had no identifier, against the protocol."""
+        self.unreadable_messages = 0
+        """Messages in which not even the entries could be told apart."""
+
+    def log(self, name: str, kind: str) -> Log:
+        """The account of the log `name` (empty: `unknown`) and type `kind`, opened when first asked for."""
+        name = name or UNNAMED
+        if name not in self._names:
+            if len(self._names) >= MAX_LOGS:
+                name = OTHER
+            else:
+                self._names.add(name)
+        return self._logs.setdefault((name, kind), Log(name, kind))
+
+    def __iter__(self) -> Iterator[Log]:
+        return iter(tuple(self._logs.values()))

@@ -1,0 +1,139 @@
+"""Envoy's dynamic metadata and filter state as JSON-able values."""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.wrappers_pb2 import (
+    BoolValue,
+    BytesValue,
+    DoubleValue,
+    FloatValue,
+    Int32Value,
+    Int64Value,
+    StringValue,
+    UInt32Value,
+    UInt64Value,
+)
+
+from protos.core_pb2 import Metadata
+
+_AUTHZ = {
+    "decision_id": "authz_decision_id",
+    "rule": "authz_rule",
+    "policy_revision": "authz_policy_revision",
+    "subject": "authz_subject",
+    "outcome": "authz_outcome",
+    "reason": "authz_reason",
+    "credential": "authz_credential",
+    "shadow_outcome": "authz_shadow_outcome",
+    "shadow_rule": "authz_shadow_rule",
+    # Added by Envoy itself to the metadata of an allowed request (ext_authz.cc).
+    "ext_authz_duration": "authz_duration_ms",
+}
+_RATELIMIT = {
+    "domain": "ratelimit_domain",
+    "outcome": "ratelimit_outcome",
+    "rule": "ratelimit_rule",
+    "reason": "ratelimit_reason",
+    "revision": "ratelimit_revision",
+    "hitsAddend": "ratelimit_hits",
+    "descriptors": "ratelimit_descriptors",
+    "metadata": "ratelimit_metadata",
+}
+JOINED: Mapping[str, Mapping[str, str]] = {
+    "envoy.filters.http.ext_authz": _AUTHZ,
+    "envoy.filters.network.ext_authz": _AUTHZ,
+    "envoy.filters.http.ratelimit": _RATELIMIT,
+    "envoy.filters.network.ratelimit": _RATELIMIT,
+}
+"""Namespaces whose keys become fields of the record; their other keys stay in `metadata`."""
+
+_WRAPPERS: Mapping[str, type[Message]] = {
+    f"type.googleapis.com/{wrapper.DESCRIPTOR.full_name}": wrapper
+    for wrapper in (
+        BoolValue,
+        BytesValue,
+        DoubleValue,
+        FloatValue,
+        Int32Value,
+        Int64Value,
+        StringValue,
+        UInt32Value,
+        UInt64Value,
+    )
+}
+_STRUCT = f"type.googleapis.com/{Struct.DESCRIPTOR.full_name}"
+
+
+def add_metadata(record: dict[str, Any], metadata: Metadata) -> None:
+    """Add to `record` the joined fields of `metadata`, and the rest as the map `metadata`."""
+    rest: dict[str, Any] = {}
+    namespaces = metadata.filter_metadata
+    for namespace in namespaces:
+        names = JOINED.get(namespace)
+        fields = namespaces[namespace].fields
+        others: dict[str, Any] = {}
+        for key in fields:
+            value = fields[key]
+            # Nearly every value is text: one look saves the question which of the six kinds it is.
+            plain = value.string_value or plain_value(value)
+            name = names.get(key) if names else None
+            if name is None:
+                others[key] = plain
+            else:
+                record[name] = plain
+        if others:
+            rest[namespace] = others
+    typed = metadata.typed_filter_metadata
+    for namespace in typed:
+        rest.setdefault(namespace, plain_any(typed[namespace]))
+    if rest:
+        record["metadata"] = rest
+
+
+def plain_value(value: Value) -> Any:
+    """A google.protobuf.Value as JSON has it; a number without a fraction as an integer."""
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        number = value.number_value
+        # Beyond 2**53 a double holds no exact integers (RFC 8259 section 6); inf and nan are no integers.
+        return int(number) if number.is_integer() and abs(number) <= 2**53 else number
+    if kind == "string_value":
+        return value.string_value
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "struct_value":
+        return plain_struct(value.struct_value)
+    if kind == "list_value":
+        return plain_list(value.list_value)
+    return None
+
+
+def plain_struct(struct: Struct) -> dict[str, Any]:
+    """A Struct as a dictionary. Its depth is bounded by the parser's limit of 100."""
+    fields = struct.fields
+    return {key: plain_value(fields[key]) for key in fields}
+
+
+def plain_list(values: ListValue) -> list[Any]:
+    """A ListValue as a list."""
+    return [plain_value(value) for value in values.values]
+
+
+def plain_any(value: AnyMessage) -> Any:
+    """The value of a wrapper or Struct; any other type as `{"@type": ..., "base64": ...}`."""
+    try:
+        if value.type_url == _STRUCT:
+            return plain_struct(Struct.FromString(value.value))
+        wrapper = _WRAPPERS.get(value.type_url)
+        if wrapper is not None:
+            content: Any = wrapper.FromString(value.value)
+            inner = content.value
+            return b64encode(inner).decode() if isinstance(inner, bytes) else inner
+    except DecodeError:
+        pass
+    return {"@type": value.type_url, "base64": b64encode(value.value).decode()}

@@ -1,0 +1,127 @@
+"""The accounts, queues and sinks as Prometheus metrics.
+
+The counters are plain integers of the ledger, read when Prometheus asks: no entry pays for a metric.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from accesslog.ledger import DropReason, Ledger
+from accesslog.pipeline import Pipeline
+
+_LOG = ("log_name", "type")
+_WRITE_SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)
+
+
+class SinkMetrics:
+    """Latency and errors of the sinks; the `Observer` of their outlets."""
+
+    __slots__ = ("_errors", "_seconds")
+
+    def __init__(self, registry: CollectorRegistry, sinks: Sequence[str]) -> None:
+        seconds = Histogram(
+            "accesslog_sink_write_seconds",
+            "How long a sink took to write a batch.",
+            ["sink"],
+            registry=registry,
+            buckets=_WRITE_SECONDS,
+        )
+        self._seconds = {sink: seconds.labels(sink) for sink in sinks}
+        self._errors = Counter(
+            "accesslog_sink_errors",
+            "Attempts of a sink to write a batch that failed; most are tried again.",
+            ["sink", "reason"],
+            registry=registry,
+        )
+
+    def wrote(self, sink: str, seconds: float) -> None:
+        """A batch was written, and how long that took."""
+        self._seconds[sink].observe(seconds)
+
+    def failed(self, sink: str, reason: DropReason) -> None:
+        """An attempt to write a batch failed."""
+        self._errors.labels(sink, reason.value).inc()
+
+
+class Streams(Protocol):
+    """Who knows how many streams there are."""
+
+    @property
+    def open_streams(self) -> int:
+        """How many Envoy workers are connected."""
+
+
+class AccesslogCollector(Collector):
+    """What the ledger, the pipeline and the streams say at the moment of the scrape."""
+
+    def __init__(self, ledger: Ledger, pipeline: Pipeline, streams: Streams) -> None:
+        self._ledger = ledger
+        self._pipeline = pipeline
+        self._streams = streams
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics but those of `SinkMetrics`."""
+        yield from self._entries()
+        yield from self._queues()
+        yield GaugeMetricFamily("accesslog_streams_open", "Open streams.", self._streams.open_streams)
+        yield GaugeMetricFamily(
+            "accesslog_streams_waiting",
+            "Streams not being read because the sinks have no room.",
+            self._pipeline.waiting_streams,
+        )
+        yield CounterMetricFamily(
+            "accesslog_streams_unidentified",
+            "Streams whose first message named neither node nor log.",
+            self._ledger.unidentified_streams,
+        )
+        yield CounterMetricFamily(
+            "accesslog_messages_unreadable",
+            "Messages that were no StreamAccessLogsMessage.",
+            self._ledger.unreadable_messages,
+        )
+
+    def _entries(self) -> Iterator[Metric]:
+        received = CounterMetricFamily(
+            "accesslog_entries_received", "Entries received from Envoy.", labels=_LOG
+        )
+        sampled = CounterMetricFamily("accesslog_entries_sampled_out", "Entries sampled out.", labels=_LOG)
+        redacted = CounterMetricFamily(
+            "accesslog_entries_redacted", "Entries in which something was redacted.", labels=_LOG
+        )
+        written = CounterMetricFamily(
+            "accesslog_entries_written", "Entries written, by sink.", labels=(*_LOG, "sink")
+        )
+        dropped = CounterMetricFamily(
+            "accesslog_entries_dropped",
+            "Entries lost, by sink (empty: before any sink saw them) and reason.",
+            labels=(*_LOG, "sink", "reason"),
+        )
+        for log in self._ledger:
+            labels = (log.name, log.type)
+            received.add_metric(labels, log.received)
+            sampled.add_metric(labels, log.sampled_out)
+            redacted.add_metric(labels, log.redacted)
+            for outlet in self._pipeline.outlets:
+                written.add_metric((*labels, outlet.sink.name), log.written_to[outlet.sink.name])
+            for reason, count in log.dropped.items():
+                dropped.add_metric((*labels, "", reason.value), count)
+            for (sink, reason), count in log.dropped_by.items():
+                dropped.add_metric((*labels, sink, reason.value), count)
+        yield from (received, sampled, redacted, written, dropped)
+
+    def _queues(self) -> Iterator[Metric]:
+        entries = GaugeMetricFamily("accesslog_queue_entries", "Entries waiting for a sink.", labels=["sink"])
+        size = GaugeMetricFamily("accesslog_queue_bytes", "Bytes waiting for a sink.", labels=["sink"])
+        failing = GaugeMetricFamily(
+            "accesslog_sink_failing", "1 while the last attempt to write failed.", labels=["sink"]
+        )
+        for outlet in self._pipeline.outlets:
+            labels = [outlet.sink.name]
+            entries.add_metric(labels, outlet.entries)
+            size.add_metric(labels, outlet.size_bytes)
+            failing.add_metric(labels, outlet.failing)
+        yield from (entries, size, failing)

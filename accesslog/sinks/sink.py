@@ -1,0 +1,35 @@
+"""What a sink is: where lines go. One sink, one queue, one task that writes."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from accesslog.ledger import DropReason
+
+
+class SinkError(Exception):
+    """A batch was not written, not even in part that counts. `retry` says whether trying again may help."""
+
+    def __init__(self, reason: DropReason, message: str, *, retry: bool = True) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry = retry
+
+
+class Sink(Protocol):
+    """Somewhere to write. Never called twice at a time; does no I/O on the event loop."""
+
+    @property
+    def name(self) -> str:
+        """The label `sink` of the metrics; unique among the sinks of a process."""
+
+    async def open(self) -> None:
+        """Make ready. Raises SinkError; `write` then opens by itself once that works."""
+
+    async def write(self, lines: Sequence[bytes]) -> None:
+        """Write all of `lines`, each of which ends in a newline, or none. Raises SinkError."""
+
+    async def reopen(self) -> None:
+        """Let go of what was opened, so that the next write opens anew (log rotation). Raises SinkError."""
+
+    async def close(self) -> None:
+        """Finish what was begun and close. Returns soon, whatever hangs; raises nothing."""

@@ -1,0 +1,58 @@
+"""JSON lines to standard output, where container platforms collect them."""
+
+import asyncio
+from collections.abc import Sequence
+
+from accesslog.sinks.descriptor import WriterThread, sink_error, write_all
+from accesslog.sinks.sink import SinkError
+
+_CLOSE_SECONDS = 1.0
+
+
+class StdoutSink:
+    """Writes to `descriptor`, which stays open: it belongs to the process.
+
+    A batch that failed halfway is written again whole, after a newline: lines may then stand twice, but none
+    is lost and none torn into another.
+    """
+
+    __slots__ = ("_descriptor", "_thread", "_torn", "name")
+
+    def __init__(self, name: str = "stdout", descriptor: int = 1) -> None:
+        self.name = name
+        self._descriptor = descriptor
+        self._thread = WriterThread(f"accesslog {name}")
+        self._torn = False
+
+    async def open(self) -> None:
+        """Nothing: it is open already."""
+
+    async def write(self, lines: Sequence[bytes]) -> None:
+        """Write all of `lines`. Raises SinkError; for a pipe whose reader is gone, one not to be retried."""
+        await self._thread.call(self._write, lines)
+
+    async def reopen(self) -> None:
+        """Nothing: whoever started the process owns the file behind it."""
+
+    async def close(self) -> None:
+        """Let what is being written finish, for a second at most."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._thread.call(lambda: None)
+        except TimeoutError:
+            pass
+        finally:
+            self._thread.end()
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        data = b"".join((b"\n", *lines)) if self._torn else b"".join(lines)
+        try:
+            write_all(self._descriptor, data)
+        except OSError as error:
+            self._torn = True
+            raise _error(error) from error
+        self._torn = False
+
+
+def _error(error: OSError) -> SinkError:
+    return sink_error(error, "standard output")

@@ -1,0 +1,251 @@
+"""The accesslog sidecar: Envoy's stream of access-log entries on its way to the sinks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from accesslog.intake import Intake, Rules
+from accesslog.ledger import Ledger
+from accesslog.message import UnreadableMessageError
+from accesslog.metrics import AccesslogCollector, SinkMetrics
+from accesslog.pipeline import Pipeline
+from accesslog.sample import Sampling
+from accesslog.sinks.file import FileSink
+from accesslog.sinks.outlet import Outlet
+from accesslog.sinks.sink import Sink
+from accesslog.sinks.stdout import StdoutSink
+from configfile import ConfigError, Problem
+from protos.accesslog_pb2 import StreamAccessLogsResponse
+from sidecars.runtime.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
+from sidecars.runtime.sidecar import Surroundings
+from sidecars.transport.service import Call, ClientStreaming, Code, Service, StatusError
+
+SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+
+QUIET_SECONDS = 0.05
+"""A stream from which nothing came for so long has been read to its end, as far as anyone can tell."""
+
+FINISH_SECONDS = 1.0
+"""Envoy goes on sending as long as there are requests, so at some point a stream is ended in any case."""
+
+_REPLY = StreamAccessLogsResponse().SerializeToString()
+
+_log = structlog.get_logger("sidecars.accesslog")
+
+
+class _Stream:
+    """One open call: Envoy keeps one for each worker thread and logger, and never ends it itself."""
+
+    __slots__ = ("_ended", "_intake", "_task", "messages", "reading")
+
+    def __init__(self, intake: Intake) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a handler runs in a task
+        self._task = task
+        self._intake = intake
+        self._ended = False
+        self.messages = 0
+        self.reading = False
+        """Whether it waits for Envoy, rather than for the sinks."""
+
+    async def run(self, messages: AsyncIterator[bytes], pipeline: Pipeline) -> None:
+        """Submit every entry until Envoy leaves or `end` is called."""
+        while not self._ended:
+            message = await self._next(messages)
+            if message is None:
+                return
+            self.messages += 1
+            await self._submit(message, pipeline)
+
+    def end(self) -> None:
+        """Have `run` return: at once where it waits for Envoy, else after the message in hand."""
+        self._ended = True
+        if self.reading:
+            self._task.cancel()
+
+    async def _submit(self, message: bytes, pipeline: Pipeline) -> None:
+        blocks = self._intake.read(message)
+        try:
+            for block in blocks:
+                await pipeline.submit(block)
+                if block.more:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            # The caller has gone, and what it sent last may tell why: only what finds no room is lost.
+            for block in blocks:
+                pipeline.offer(block)
+            raise
+
+    async def _next(self, messages: AsyncIterator[bytes]) -> bytes | None:
+        self.reading = True
+        try:
+            return await anext(messages, None)
+        except asyncio.CancelledError:
+            # Cancelled by `end`, the call goes on to its reply; cancelled by the transport too, it does not.
+            if self._ended and self._task.uncancel() == 0:
+                return None
+            raise
+        finally:
+            self.reading = False
+
+
+class AccesslogSidecar:
+    """`sidecars.runtime.sidecar.Sidecar` for the access log."""
+
+    name = "accesslog"
+
+    def __init__(
+        self,
+        settings: AccesslogSettings,
+        rules: Rules,
+        pipeline: Pipeline,
+        surroundings: Surroundings,
+        ledger: Ledger,
+    ) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._pipeline = pipeline
+        self._ledger = ledger
+        self._surroundings = surroundings
+        self._streams: set[_Stream] = set()
+        self._finished = False
+        self._reopening: asyncio.Task[None] | None = None
+        self.services: Sequence[Service] = (
+            Service(SERVICE, {"StreamAccessLogs": ClientStreaming(self.stream)}),
+        )
+        self.watched_files: Sequence[Path] = ()
+        surroundings.registry.register(AccesslogCollector(ledger, pipeline, self))
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    async def stream(self, messages: AsyncIterator[bytes], _call: Call) -> bytes:
+        """StreamAccessLogs: read until Envoy leaves or the process ends; the reply is empty.
+
+        Raises StatusError INVALID_ARGUMENT for bytes that are no StreamAccessLogsMessage. A single bad entry
+        is dropped and counted; the stream goes on.
+        """
+        if self._finished:
+            raise StatusError(Code.UNAVAILABLE, "the access log is shutting down")
+        surroundings = self._surroundings
+        intake = Intake(self._rules, self._ledger, surroundings.wall_clock, surroundings.random)
+        stream = _Stream(intake)
+        self._streams.add(stream)
+        try:
+            await stream.run(messages, self._pipeline)
+        except UnreadableMessageError as error:
+            raise StatusError(Code.INVALID_ARGUMENT, f"not a StreamAccessLogsMessage: {error}") from error
+        finally:
+            self._streams.discard(stream)
+        return _REPLY
+
+    async def start(self) -> None:
+        """Open the sinks. One that cannot be opened is tried again with each batch."""
+        for name in self._rules.redaction.allowed:
+            _log.warning("logged although secret: redact.allow", name=name)
+        await self._pipeline.start()
+
+    def prepare(self) -> Callable[[], None]:
+        """Nothing to read; the swap has the sinks open their files anew, as log rotation asks by SIGHUP."""
+        return self._reopen
+
+    def describe(self) -> dict[str, Any]:
+        """Sinks with their queues, what is done to records, and the accounts."""
+        return {
+            "sinks": [
+                {
+                    "name": outlet.sink.name,
+                    "required": outlet.required,
+                    "failing": outlet.failing,
+                    "queue_entries": outlet.entries,
+                    "queue_bytes": outlet.size_bytes,
+                }
+                for outlet in self._pipeline.outlets
+            ],
+            "sample_rate": self._settings.sample.rate,
+            "redaction_allowed": list(self._rules.redaction.allowed),
+            "streams_open": self.open_streams,
+            "entries_received": sum(log.received for log in self._ledger),
+        }
+
+    async def finish_streams(self) -> None:
+        """End every stream with OK, once nothing more comes from it or FINISH_SECONDS are over.
+
+        A stream that waits for room ends after its message in hand has found it.
+        """
+        clock = self._surroundings.monotonic_clock
+        give_up_at = clock() + FINISH_SECONDS
+        while self._streams:
+            seen = {stream: stream.messages for stream in self._streams}
+            await asyncio.sleep(QUIET_SECONDS)
+            late = clock() >= give_up_at
+            for stream, messages in seen.items():
+                if late or (stream.reading and stream.messages == messages):
+                    stream.end()
+            if late:
+                await asyncio.sleep(0)
+                break
+        self._finished = True
+
+    async def stop(self) -> None:
+        """Write what is queued, for at most `flush_seconds`, and close the sinks."""
+        self._finished = True
+        await self._pipeline.stop(self._settings.flush_seconds)
+
+    def _reopen(self) -> None:
+        self._reopening = asyncio.get_running_loop().create_task(self._pipeline.reopen())
+
+
+def build(settings: AccesslogSettings, surroundings: Surroundings) -> AccesslogSidecar:
+    """The sidecar of `settings`. Raises ConfigError for a file sink that can never work."""
+    problems = [
+        problem
+        for sink in settings.sinks
+        if isinstance(sink, FileSinkSettings)
+        for problem in _problems_of(sink.path)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    observer = SinkMetrics(surroundings.registry, [sink.label for sink in settings.sinks])
+    pipeline = Pipeline(
+        [
+            Outlet(
+                _sink(sink, surroundings),
+                sink.bounds,
+                surroundings.monotonic_clock,
+                observer,
+                required=sink.required,
+            )
+            for sink in settings.sinks
+        ]
+    )
+    rules = Rules(settings.redact.redaction, Sampling(settings.sample.rate), settings.max_record_bytes)
+    return AccesslogSidecar(settings, rules, pipeline, surroundings, Ledger())
+
+
+def _sink(settings: StdoutSinkSettings | FileSinkSettings, surroundings: Surroundings) -> Sink:
+    if isinstance(settings, StdoutSinkSettings):
+        return StdoutSink(settings.label)
+    return FileSink(
+        settings.path,
+        settings.label,
+        mode=int(settings.mode, 8),
+        fsync=settings.fsync,
+        fsync_seconds=settings.fsync_seconds,
+        clock=surroundings.monotonic_clock,
+    )
+
+
+def _problems_of(path: Path) -> list[Problem]:
+    if path.is_dir():
+        return [Problem(str(path), 0, "accesslog.sinks", "is a folder; a file sink needs the path of a file")]
+    if not path.parent.is_dir():
+        return [
+            Problem(str(path), 0, "accesslog.sinks", f"the folder {path.parent} does not exist; create it")
+        ]
+    return []

@@ -1,0 +1,193 @@
+"""received = sampled_out + dropped + written{sink} + dropped{sink} + in flight{sink}, whatever happens."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accesslog.intake import BLOCK_ENTRIES, Intake, Rules
+from accesslog.ledger import DropReason, Ledger
+from accesslog.pipeline import Pipeline
+from accesslog.redact import Redaction
+from accesslog.sample import Sampling
+from protos.accesslog_data_pb2 import HTTPAccessLogEntry
+from tests.accesslog.entries import http_entry, message, tcp_entry
+from tests.accesslog.fakes import PATIENT, Clock, Mood, MoodySink, pipeline, settle
+
+SINKS = ("one", "two")
+BOUNDS = replace(PATIENT, queue_entries=20, batch_bytes=5_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A stream sends a message: entries by kind."""
+
+    good: int
+    erring: int
+    bad_time: int
+    bad_text: int
+    log_name: str | None
+    tcp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Become:
+    """A sink changes its mood."""
+
+    sink: int
+    mood: Mood
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The oldest stream goes away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Time passes and everything that can goes on."""
+
+    seconds: float
+
+
+counts = st.integers(0, 4)
+sends = st.builds(
+    Send,
+    good=st.one_of(counts, st.integers(BLOCK_ENTRIES - 1, BLOCK_ENTRIES * 2 + 1)),
+    erring=counts,
+    bad_time=counts,
+    bad_text=counts,
+    log_name=st.sampled_from([None, "a", "b"]),
+    tcp=st.booleans(),
+)
+steps = st.lists(
+    st.one_of(
+        sends,
+        st.builds(Become, st.integers(0, 1), st.sampled_from(Mood)),
+        st.just(Cancel()),
+        st.builds(Pass, st.sampled_from([0.0, 1.0, 60.0])),
+    ),
+    max_size=25,
+)
+
+
+def encoded(send: Send) -> tuple[bytes, int]:
+    """The message of `send`, and how many entries are in it."""
+    entries = [http_entry(request_id=f"id-{number}") for number in range(send.good)]
+    entries += [http_entry(code=503) for _ in range(send.erring)]
+    for _ in range(send.bad_time):
+        bad = HTTPAccessLogEntry()
+        bad.common_properties.start_time.nanos = -1
+        entries.append(bad)
+    entries += [http_entry(path="/UTF8") for _ in range(send.bad_text)]
+    if send.tcp:
+        whole = message(*[tcp_entry() for _ in entries], log_name=send.log_name)
+        return whole.SerializeToString(), len(entries)
+    data = message(*entries, log_name=send.log_name).SerializeToString()
+    return data.replace(b"UTF8", b"\xff\xff\xff\xff"), len(entries)
+
+
+class World:
+    """A ledger, a pipeline to two moody sinks, and streams that come and go."""
+
+    def __init__(self, rate: float, required: bool) -> None:
+        self.ledger = Ledger()
+        self.sinks = [MoodySink(name) for name in SINKS]
+        self.clock = Clock()
+        self.line: Pipeline = pipeline(
+            *self.sinks, bounds=BOUNDS, clock=self.clock, required=["one"] if required else []
+        )
+        self.rules = Rules(Redaction(), Sampling(rate))
+        self.streams: list[asyncio.Task[None]] = []
+        self.sent = 0
+        self.held: Counter[int] = Counter()
+        """Lines that a stream has in hand, by its number: made, and not yet in the queues."""
+
+    async def stream(self, number: int, data: bytes, count: int) -> None:
+        intake = Intake(self.rules, self.ledger, lambda: 1.0, lambda: 0.5)
+        blocks = intake.read(data)
+        self.sent += count
+        try:
+            for block in blocks:
+                self.held[number] = len(block.lines)
+                await self.line.submit(block)
+                self.held[number] = 0
+        finally:
+            self.held[number] = 0
+            blocks.close()
+
+    async def do(self, step: Send | Become | Cancel | Pass) -> None:
+        match step:
+            case Send():
+                self.streams.append(asyncio.create_task(self.stream(len(self.streams), *encoded(step))))
+                await settle()
+            case Become(sink, mood):
+                self.sinks[sink].become(mood)
+            case Cancel():
+                running = [task for task in self.streams if not task.done()]
+                if running:
+                    running[0].cancel()
+                    await settle()
+            case Pass(seconds):
+                self.clock.now += seconds
+                await settle()
+
+    def check(self, at_rest: bool = False) -> None:
+        waiting = sum(1 for task in self.streams if not task.done())
+        for outlet in self.line.outlets:
+            name = outlet.sink.name
+            in_flight = sum(log.in_flight(name) for log in self.ledger)
+            assert all(log.in_flight(name) >= 0 for log in self.ledger)
+            assert in_flight >= outlet.entries + sum(self.held.values())
+            if not waiting or at_rest:
+                assert in_flight == outlet.entries
+            assert outlet.size_bytes >= outlet.entries >= 0
+        assert sum(log.received for log in self.ledger) == self.sent
+        assert self.line.waiting_streams == waiting
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.sampled_from([1.0, 0.5, 0.0]), st.booleans())
+def test_every_entry_is_counted_exactly_once(
+    todo: list[Send | Become | Cancel | Pass], rate: float, required: bool
+) -> None:
+    async def run() -> None:
+        world = World(rate, required)
+        await world.line.start()
+        for step in todo:
+            await world.do(step)
+            world.check()
+        for task in world.streams:
+            task.cancel()
+        await asyncio.gather(*world.streams, return_exceptions=True)
+        world.check(at_rest=True)
+        await world.line.stop(0)
+        world.check(at_rest=True)
+        for sink in world.sinks:
+            assert sum(log.in_flight(sink.name) for log in world.ledger) == 0
+            assert len(sink.lines) == sum(log.written_to[sink.name] for log in world.ledger)
+
+    asyncio.run(run())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(sends, max_size=10), st.sampled_from([1.0, 0.5]))
+def test_nothing_is_lost_while_the_sinks_are_well(messages: list[Send], rate: float) -> None:
+    async def run() -> None:
+        world = World(rate, required=True)
+        await world.line.start()
+        for send in messages:
+            await world.do(send)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*world.streams)
+        await world.line.stop(30)
+        lost = Counter[DropReason]()
+        for log in world.ledger:
+            lost += log.dropped
+            assert log.dropped_by.keys() <= {("two", DropReason.QUEUE_FULL)}
+            assert log.written_to["one"] == log.received - log.sampled_out - log.dropped.total()
+        assert set(lost) <= {DropReason.MALFORMED}
+
+    asyncio.run(run())
