@@ -28,6 +28,8 @@ class Identity:
     issuer: str = ""
     scopes: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset()
+    """The `aud` of a token: for whom it was issued."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     expires_at: float | None = None
     """Unix seconds after which the identity no longer holds."""
@@ -47,9 +49,13 @@ class RefusalReason(StrEnum):
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"
     TOKEN_SIGNATURE = "token_signature"
     TOKEN_ALGORITHM = "token_algorithm"
+    TOKEN_TYPE = "token_type"
     ISSUER_UNKNOWN = "issuer_unknown"
     AUDIENCE_MISMATCH = "audience_mismatch"
+    TOKEN_LIFETIME = "token_lifetime"
+    TOKEN_INACTIVE = "token_inactive"
     CLAIM_MISSING = "claim_missing"
+    CLAIM_FORBIDDEN = "claim_forbidden"
     KEY_UNKNOWN = "key_unknown"
     KEYS_UNAVAILABLE = "keys_unavailable"
     SESSION_UNKNOWN = "session_unknown"
@@ -57,8 +63,14 @@ class RefusalReason(StrEnum):
     SESSION_STORE_UNAVAILABLE = "session_store_unavailable"
     API_KEY_UNKNOWN = "api_key_unknown"
     API_KEY_EXPIRED = "api_key_expired"
+    INTROSPECTION_UNAVAILABLE = "introspection_unavailable"
+    PRINCIPAL_MALFORMED = "principal_malformed"
+    PRINCIPAL_UNTRUSTED = "principal_untrusted"
     REVOKED = "revoked"
+    REVOCATIONS_UNAVAILABLE = "revocations_unavailable"
     CREDENTIALS_AMBIGUOUS = "credentials_ambiguous"
+    THROTTLED = "throttled"
+    OVERLOADED = "overloaded"
     DEADLINE = "deadline"
 
 

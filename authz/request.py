@@ -1,25 +1,256 @@
-"""The request as rules and credentials see it."""
+"""The request as rules and credentials see it: Envoy's check request, read with suspicion.
 
-from collections.abc import Sequence
-from typing import Protocol
+Everything is read from the attributes that Envoy itself filled in, never from headers that a client
+could forge (`x-forwarded-uri`, `x-envoy-original-path`: CVE-2026-40575, CVE-2023-27487).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from ipaddress import AddressValueError, IPv6Address, ip_address
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+from authz.path import MAX_PATH_CHARACTERS, Oddity, Path, split_path
+from protos.authz_pb2 import CheckRequest
+
+MAX_QUERY_PARAMETERS: Final = 1_000
+"""More than any form has; each costs a list entry once a rule or credential looks at the query."""
+
+MAX_HOST_CHARACTERS: Final = 262
+"""A DNS name of 253 characters, a trailing dot, a colon and a port; a longer host cannot be looked up."""
+
+_DNS_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_PORT = re.compile(r"(?::[0-9]{0,5})?")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NEXT_SCHEME = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
+_NAME_OF = attrgetter("key")  # half the time of a comprehension, and it is done for every request
+_NO_VALUES: tuple[str, ...] = ()
 
 
-class Request(Protocol):
-    """What credentials read of a request (the concrete class replaces this one)."""
+class BadRequestReason(StrEnum):
+    """Why a request is refused with 400 before any rule is looked at."""
+
+    METHOD = "method_missing"
+    HOST = "host_malformed"
+    PATH_FORM = "path_form"
+    PATH_LENGTH = "path_too_long"
+    DUPLICATE_HOST = "duplicate_host"
+    DUPLICATE_AUTHORIZATION = "duplicate_authorization"
+
+
+class BadRequestError(Exception):
+    """The request cannot be judged, because other readers might understand it differently."""
+
+    def __init__(self, reason: BadRequestReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Request:
+    """One check request. Cheap to make: headers, cookies and query are looked at when somebody asks.
+
+    Raises BadRequestError when method, host or path cannot be understood in exactly one way.
+    """
+
+    __slots__ = (
+        "_authorization",
+        "_header_names",
+        "_http",
+        "_query",
+        "_trusted_hops",
+        "body_fields",
+        "host",
+        "message",
+        "method",
+        "path",
+        "query",
+        "raw_path",
+    )
+
+    def __init__(self, message: CheckRequest, trusted_hops: int = 0) -> None:
+        self.message = message
+        self._trusted_hops = trusted_hops
+        http = self._http = message.attributes.request.http
+        # None: the headers came as a map, one value a name, repeated ones joined by a comma.
+        self._header_names = list(map(_NAME_OF, http.header_map.headers)) or None
+        self._query: Mapping[str, Sequence[str]] | None = None
+        self.body_fields: Any = None
+        """What `authz.body` read, kept for the next who asks."""
+        self.method = http.method
+        if not self.method:
+            raise BadRequestError(BadRequestReason.METHOD)
+        self.host = canonical_host(http.host)
+        self._refuse_duplicates()
+        # The query sits inside `path`; `http.query` is always empty (CVE-2026-32811).
+        self.raw_path, _, self.query = http.path.partition("?")
+        if self.raw_path[:1] != "/":
+            raise BadRequestError(BadRequestReason.PATH_FORM)
+        if len(self.raw_path) > MAX_PATH_CHARACTERS:
+            raise BadRequestError(BadRequestReason.PATH_LENGTH)
+        self.path = split_path(self.raw_path)
+        if "#" in self.query:
+            self.path = Path(self.path.segments, self.path.oddities | Oddity.FRAGMENT)
 
     def header_values(self, name: str) -> Sequence[str]:
-        """Every value of the header (lower-case name), in order; empty when it is absent."""
+        """Every value of the header (lower-case name), in order; empty when it is absent.
+
+        Bytes become characters one to one (Latin-1), so that no value can fail to decode
+        (CVE-2023-27488). Where Envoy joined repeated headers by commas, they stay joined.
+        """
+        return self._authorization if name == "authorization" else self._values(name)
+
+    def _values(self, name: str) -> Sequence[str]:
+        names = self._header_names
+        if names is None:
+            value = self._http.headers.get(name)
+            return _NO_VALUES if value is None else (_as_bytes_would_read(value),)
+        times = names.count(name)
+        if not times:
+            return _NO_VALUES
+        if times == 1:
+            return (self._line(names.index(name)),)
+        return [self._line(index) for index, found in enumerate(names) if found == name]
 
     def cookie_values(self, name: str) -> Sequence[str]:
-        """Every value of the cookie of this name, over all cookie headers."""
+        """Every value of the cookie of this name, over all cookie headers (RFC 6265 section 4.2)."""
+        lines = self.header_values("cookie")
+        if not lines:
+            return _NO_VALUES
+        pairs = (pair.partition("=") for line in lines for pair in line.split(";"))
+        return [value.strip(" \t") for found, _, value in pairs if found.strip(" \t") == name]
 
     def query_values(self, name: str) -> Sequence[str]:
-        """Every decoded value of the query parameter."""
+        """Every decoded value of the query parameter; parameters beyond a bound do not count."""
+        if not self.query:
+            return _NO_VALUES
+        if self._query is None:
+            self._query = _parse_query(self.query)
+        return self._query.get(name, _NO_VALUES)
+
+    def all_headers(self) -> dict[str, list[str]]:
+        """Every header with all its values, as `header_values` gives them."""
+        names = self._header_names
+        if names is None:
+            return {name: [_as_bytes_would_read(value)] for name, value in self._http.headers.items()}
+        headers: dict[str, list[str]] = {}
+        for index, name in enumerate(names):
+            headers.setdefault(name, []).append(self._line(index))
+        return headers
+
+    def all_query(self) -> dict[str, list[str]] | None:
+        """Every query parameter with all its values, decoded; None where there are more than are read."""
+        if self.query.count("&") >= MAX_QUERY_PARAMETERS:
+            return None
+        return {name: list(values) for name, values in _parse_query(self.query).items()} if self.query else {}
+
+    @property
+    def body(self) -> bytes:
+        """What Envoy sent of the body (`with_request_body`); `authz.body` reads it."""
+        return self._http.raw_body or self._http.body.encode()
 
     @property
     def peer_principal(self) -> str:
         """The authenticated peer of the TLS connection (attributes.source.principal), or empty."""
+        return self.message.attributes.source.principal
+
+    @property
+    def source_address(self) -> str:
+        """The IP address at the other end of the connection; empty for a unix socket."""
+        return self.message.attributes.source.address.socket_address.address
 
     @property
     def client_address(self) -> str:
-        """The true client's IP address, by source address and trusted hops."""
+        """The true client's IP address, by source address and trusted hops.
+
+        Without trusted hops it is the source address, whatever `x-forwarded-for` says. With them it is
+        counted from the right, the source address being the last entry whether Envoy appended it
+        (`use_remote_address`) or not. A chain shorter than that came around the trusted hops: the
+        source address again. Empty where a trusted hop wrote something else than an address.
+        """
+        source = self.source_address
+        if not self._trusted_hops:
+            return source
+        chain = [
+            entry.strip(" \t") for line in self.header_values("x-forwarded-for") for entry in line.split(",")
+        ]
+        if not chain or chain[-1] != source:
+            chain.append(source)
+        if len(chain) <= self._trusted_hops:
+            return source
+        try:
+            return str(ip_address(chain[-1 - self._trusted_hops]))
+        except ValueError:
+            return ""
+
+    def _line(self, index: int) -> str:
+        header = self._http.header_map.headers[index]
+        return header.raw_value.decode("latin-1") or _as_bytes_would_read(header.value)
+
+    def _refuse_duplicates(self) -> None:
+        """Which of two values an upstream would take cannot be known (CVE-2021-32777)."""
+        authorization = self._authorization = self._values("authorization")
+        if len(authorization) > 1 or (authorization and _holds_two_credentials(authorization[0])):
+            raise BadRequestError(BadRequestReason.DUPLICATE_AUTHORIZATION)
+        names = self._header_names
+        if names is not None:
+            if names.count(":authority") + names.count("host") > 1:
+                raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
+            return
+        other_host = self._http.headers.get("host")
+        if other_host is not None and canonical_host(other_host) != self.host:
+            raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
+
+
+def _holds_two_credentials(authorization: str) -> bool:
+    """Whether the value is two that Envoy joined by a comma: it joins this header even in raw form.
+
+    Within one credential a comma stands between parameters, `name=value` (RFC 9110 section 11.4), so
+    only a second one has a word and a space behind its comma.
+    """
+    return "," in authorization and _NEXT_SCHEME.search(_QUOTED.sub("", authorization)) is not None
+
+
+def canonical_host(host: str) -> str:
+    """The host in lower case, without its port and one trailing dot; an IPv6 literal keeps its brackets.
+
+    Raises BadRequestError for what is no host: empty, several joined by a comma, with user
+    information (RFC 9110 section 4.2.4), or outside letters, digits, `-`, `_` and `.` (an
+    internationalised name travels as A-labels).
+    """
+    if len(host) <= MAX_HOST_CHARACTERS and host.isascii():
+        host = host.lower()
+        if _DNS_NAME.fullmatch(host):
+            return host
+        if host.startswith("["):
+            return _canonical_ipv6(host)
+        name, colon, port = host.partition(":")
+        name = name.removesuffix(".")
+        if _PORT.fullmatch(colon + port) and _DNS_NAME.fullmatch(name):
+            return name
+    raise BadRequestError(BadRequestReason.HOST)
+
+
+def _canonical_ipv6(host: str) -> str:
+    literal, bracket, port = host[1:].partition("]")
+    try:
+        address = IPv6Address(literal)
+    except AddressValueError:
+        raise BadRequestError(BadRequestReason.HOST) from None
+    if not bracket or not _PORT.fullmatch(port) or address.scope_id is not None:
+        raise BadRequestError(BadRequestReason.HOST)
+    return f"[{address}]"
+
+
+def _as_bytes_would_read(value: str) -> str:
+    return value if value.isascii() else value.encode().decode("latin-1")
+
+
+def _parse_query(query: str) -> Mapping[str, Sequence[str]]:
+    values: dict[str, list[str]] = {}
+    for pair in query.split("&", MAX_QUERY_PARAMETERS)[:MAX_QUERY_PARAMETERS]:
+        name, _, value = pair.partition("=")
+        values.setdefault(unquote_plus(name), []).append(unquote_plus(value))
+    return MappingProxyType(values)

@@ -1,0 +1,9 @@
+"""Who is asking: finds, verifies and remembers the credential of a request.
+
+`CredentialsConfig` is the `credentials:` block of a policy file; `Credentials` is that block in service.
+"""
+
+from authz.credentials.config import CredentialsConfig
+from authz.credentials.credentials import Credentials
+
+__all__ = ["Credentials", "CredentialsConfig"]

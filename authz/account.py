@@ -1,0 +1,154 @@
+"""What is told of a decision afterwards: to the ring of recent decisions and to the decision log.
+
+An account holds no header but the request id, no query and no body. What can still be personal in it
+(the caller, the client's address, segments of the path) is masked when it is told, not when it is kept.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from authz.decide import Decision
+from authz.identity import Identity
+from authz.policy.rule import Verdict
+from authz.policy.templates import clean
+from authz.policy.values import compile_pattern
+from authz.request import Request
+from protos.authz_pb2 import CheckRequest
+
+MAX_PATH_CHARACTERS: Final = 1_024
+"""Kept of a path, so that a thousand accounts stay below a few MB whatever clients send."""
+
+MAX_ID_CHARACTERS: Final = 128
+"""Kept of a request id and a host: Envoy's ids have 36 characters, but a client may send its own."""
+
+MASK: Final = "***"
+
+SECRET_SEGMENT: Final = r"[A-Za-z0-9_.~+=-]{32,}"  # noqa: S105  # a pattern
+"""A segment this long is a token or a key more often than a name (UUIDs have 36: they go too)."""
+
+NAMES: Final = (
+    *("time", "decision_id", "request_id", "outcome", "reason", "status", "rule", "policy_revision"),
+    *("subject", "issuer", "credential", "method", "host", "path", "client"),
+    *("shadow_outcome", "shadow_rule"),
+)
+"""Every name that an account may have, in order."""
+
+
+class Account(NamedTuple):
+    """A decision and what was asked. A tuple, because one is made for each request.
+
+    The decision's own parts and not the decision, which holds the request with its credential.
+    """
+
+    at: float
+    """Unix seconds."""
+    id: str
+    verdict: Verdict
+    trial: Verdict | None
+    revision: str
+    identity: Identity
+    credential: str
+    method: str
+    host: str
+    path: str
+    """As it was sent, without the query."""
+    request_id: str
+    client: str
+    """The address of the peer of the connection."""
+
+
+def account(request: Request, decision: Decision, now: float) -> Account:
+    """The account of a decision about `request`."""
+    verdict, number, revision, identity, credential, trial, _ = decision
+    ids = request.header_values("x-request-id")
+    return Account(
+        now,
+        number,
+        verdict,
+        trial,
+        revision,
+        identity,
+        credential,
+        request.method,
+        request.host,
+        request.raw_path[:MAX_PATH_CHARACTERS],
+        ids[0][:MAX_ID_CHARACTERS] if ids else "",
+        request.source_address,
+    )
+
+
+def account_of_unreadable(message: CheckRequest, decision: Decision, now: float) -> Account:
+    """The account of a decision about a message that makes no request."""
+    http = message.attributes.request.http
+    return Account(
+        now,
+        decision.id,
+        decision.verdict,
+        decision.trial,
+        decision.revision,
+        decision.identity,
+        decision.credential,
+        http.method[:MAX_ID_CHARACTERS],
+        http.host[:MAX_ID_CHARACTERS],
+        http.path.partition("?")[0][:MAX_PATH_CHARACTERS],
+        http.headers.get("x-request-id", "")[:MAX_ID_CHARACTERS],
+        message.attributes.source.address.socket_address.address,
+    )
+
+
+class Masking:
+    """What is left out of accounts, and what is replaced by `***`.
+
+    `names` are left out, `masked` replaced; segments of a path that match one of the patterns as a whole
+    (RE2) are replaced. Raises ValueError for a name that no account has and for what is no pattern.
+    """
+
+    __slots__ = ("_hidden", "_masked", "_secrets")
+
+    def __init__(
+        self,
+        leave_out: Iterable[str] = (),
+        masked: Iterable[str] = (),
+        segments: Sequence[str] = (SECRET_SEGMENT,),
+    ) -> None:
+        self._hidden = frozenset(leave_out)
+        self._masked = frozenset(masked)
+        unknown = sorted((self._hidden | self._masked) - set(NAMES))
+        if unknown:
+            raise ValueError(f"no account has {', '.join(unknown)}; known: {', '.join(NAMES)}")
+        self._secrets = tuple(compile_pattern(pattern) for pattern in segments)
+
+    def tell(self, account: Account) -> dict[str, Any]:
+        """The account as names and values: text without control characters, and one number, the status."""
+        verdict, trial, identity = account.verdict, account.trial, account.identity
+        told: dict[str, Any] = {
+            "time": datetime.fromtimestamp(account.at, UTC).isoformat(timespec="milliseconds"),
+            "decision_id": account.id,
+            "request_id": clean(account.request_id),
+            "outcome": verdict.outcome.value,
+            "reason": verdict.reason,
+            "status": verdict.status,
+            "rule": verdict.rule,
+            "policy_revision": account.revision,
+            "subject": clean(identity.subject),
+            "issuer": clean(identity.issuer),
+            "credential": account.credential,
+            "method": clean(account.method),
+            "host": clean(account.host),
+            "path": self._path(account.path),
+            "client": clean(account.client),
+            "shadow_outcome": trial.outcome.value if trial is not None else "",
+            "shadow_rule": trial.rule if trial is not None else "",
+        }
+        return {
+            name: MASK if name in self._masked else value
+            for name, value in told.items()
+            if value and name not in self._hidden
+        }
+
+    def _path(self, path: str) -> str:
+        return "/".join(MASK if self._is_secret(piece) else clean(piece) for piece in path.split("/"))
+
+    def _is_secret(self, piece: str) -> bool:
+        return any(pattern.fullmatch(piece) is not None for pattern in self._secrets)

@@ -1,0 +1,35 @@
+"""The signature algorithms accepted, each bound to the one family of keys it may be used with.
+
+There is no `none` and no HMAC here: what cannot be named cannot be configured, so that a public key
+can never be taken for a shared secret (CVE-2022-29217).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from jwt.algorithms import get_default_algorithms
+
+Verify = Callable[[bytes, Any, bytes], bool]
+"""(signing input, public key, signature) -> whether it holds."""
+
+FAMILIES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
+    ("RSA", ""): frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
+    ("EC", "P-256"): frozenset({"ES256"}),
+    ("EC", "P-384"): frozenset({"ES384"}),
+    ("EC", "P-521"): frozenset({"ES512"}),
+    ("OKP", "Ed25519"): frozenset({"EdDSA"}),
+    ("OKP", "Ed448"): frozenset({"EdDSA"}),
+}
+"""(kty, crv) -> algorithms (RFC 7518 section 3.1, RFC 8037 section 3.1)."""
+
+ALGORITHMS: Final[frozenset[str]] = frozenset().union(*FAMILIES.values())
+
+_IMPLEMENTATIONS = get_default_algorithms()
+
+VERIFY: Final[Mapping[str, Verify]] = {name: _IMPLEMENTATIONS[name].verify for name in ALGORITHMS}
+PARSE: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
+    "RSA": _IMPLEMENTATIONS["RS256"].from_jwk,
+    "EC": _IMPLEMENTATIONS["ES256"].from_jwk,
+    "OKP": _IMPLEMENTATIONS["EdDSA"].from_jwk,
+}
+"""kty -> JWK to public key; raises `jwt.InvalidKeyError` and friends."""

@@ -1,0 +1,129 @@
+"""The claims of a token: when it holds, what it must and must not say, and who it is about."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from authz.credentials.refused import refuse_token
+from authz.credentials.settings.issuer import ClaimConfig, IssuerConfig
+from authz.identity import CredentialKind, Identity, RefusalReason
+
+
+def identity_of(claims: Mapping[str, Any], config: IssuerConfig, now: float) -> Identity:
+    """The identity in the claims of a token whose signature holds. Raises RefusedError."""
+    expires_at = _check_times(claims, config, now)
+    check_claims(claims, config.required_claims, config.forbidden_claims)
+    subject = claims.get(config.subject_claim)
+    if not isinstance(subject, str) or not subject:
+        refuse_token(RefusalReason.CLAIM_MISSING, f"it has no {config.subject_claim}")
+    return Identity(
+        kind=CredentialKind.JWT,
+        subject=subject,
+        issuer=config.issuer,
+        audiences=audiences(claims.get("aud")),
+        scopes=scopes(claims, config.scope_claims),
+        roles=roles(claims, config.roles_claim),
+        claims=claims,
+        expires_at=expires_at,
+    )
+
+
+def _check_times(claims: Mapping[str, Any], config: IssuerConfig, now: float) -> float:
+    """The `exp` of a token that holds now (RFC 7519 sections 4.1.4 to 4.1.6)."""
+    expires_at, not_before, issued_at = (numeric_date(claims, name) for name in ("exp", "nbf", "iat"))
+    if expires_at is None:
+        refuse_token(RefusalReason.CLAIM_MISSING, "it has no exp")
+    check_time_now(expires_at, not_before, issued_at, config.leeway_seconds, now)
+    if config.max_lifetime_seconds is not None:
+        lifetime = expires_at - (issued_at if issued_at is not None else now)
+        if lifetime > config.max_lifetime_seconds:
+            refuse_token(RefusalReason.TOKEN_LIFETIME, f"it lives {lifetime:.0f} s")
+    return expires_at
+
+
+def check_time_now(
+    expires_at: float | None,
+    not_before: float | None,
+    issued_at: float | None,
+    leeway_seconds: float,
+    now: float,
+) -> None:
+    """Raises RefusedError for a token that holds no more, or not yet."""
+    if expires_at is not None and now >= expires_at + leeway_seconds:
+        refuse_token(RefusalReason.TOKEN_EXPIRED, f"it expired {now - expires_at:.0f} s ago")
+    if not_before is not None and now < not_before - leeway_seconds:
+        refuse_token(RefusalReason.TOKEN_NOT_YET_VALID, f"it holds only in {not_before - now:.0f} s")
+    if issued_at is not None and now < issued_at - leeway_seconds:
+        refuse_token(RefusalReason.TOKEN_NOT_YET_VALID, f"it was issued {issued_at - now:.0f} s from now")
+
+
+def check_claims(
+    claims: Mapping[str, Any], required: Sequence[ClaimConfig], forbidden: Sequence[ClaimConfig]
+) -> None:
+    """Raises RefusedError for a claim that is missing, or that may not be there."""
+    for wanted in required:
+        if not _has(claims, wanted):
+            refuse_token(RefusalReason.CLAIM_MISSING, f"it has no {'.'.join(wanted.claim)} as required")
+    for unwanted in forbidden:
+        if _has(claims, unwanted):
+            refuse_token(RefusalReason.CLAIM_FORBIDDEN, f"its {'.'.join(unwanted.claim)} is forbidden")
+
+
+def _has(claims: Mapping[str, Any], wanted: ClaimConfig) -> bool:
+    value = claim_at(claims, wanted.claim)
+    if value is None or wanted.values is None:
+        return value is not None
+    found = value if isinstance(value, list) else (value,)
+    # By type too: in Python `True` equals 1.
+    return any(one == value and type(one) is type(value) for one in found for value in wanted.values)
+
+
+def claim_at(claims: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """The claim at `path`; None where there is none."""
+    value: Any = claims
+    for name in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
+    """The claim as unix seconds; None where it is absent. Raises RefusedError."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    # bool is an int in Python, and JSON numbers may overflow to infinity.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is no number")
+    return float(value)
+
+
+def audiences(value: Any) -> frozenset[str]:
+    """The `aud`, one or several (RFC 7519 section 4.1.3)."""
+    if isinstance(value, str):
+        return frozenset((value,))
+    return _texts(value)
+
+
+def scopes(claims: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
+    """The scopes in the first of these claims that is there."""
+    for name in names:
+        value = claims.get(name)
+        if isinstance(value, str):
+            return frozenset(value.split())
+        if isinstance(value, list):
+            return _texts(value)
+    return frozenset()
+
+
+def roles(claims: Mapping[str, Any], path: Sequence[str]) -> frozenset[str]:
+    """The roles in the claim at `path`: a text or a list."""
+    value = claim_at(claims, path)
+    return frozenset((value,)) if isinstance(value, str) else _texts(value)
+
+
+def _texts(value: Any) -> frozenset[str]:
+    if not isinstance(value, list):
+        return frozenset()
+    return frozenset(item for item in value if isinstance(item, str))

@@ -1,0 +1,329 @@
+"""From the configuration to what serves it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from authz.credentials import apikey
+from authz.credentials.apikey import ApiKeys
+from authz.credentials.authenticate import PlacesAuthenticator
+from authz.credentials.cache import Recent
+from authz.credentials.config import CredentialsConfig
+from authz.credentials.fetch import Fetch
+from authz.credentials.introspection import Introspector
+from authz.credentials.jwks import Clockwork, FileKeys, RemoteKeys
+from authz.credentials.jwt import Issuer
+from authz.credentials.keys import KeySet, KeySetError, parse_key_set
+from authz.credentials.location import places
+from authz.credentials.logout import LogoutReceiver
+from authz.credentials.metrics import CredentialMetrics
+from authz.credentials.mtls import Certificates
+from authz.credentials.post import Poster
+from authz.credentials.revocation import NoRevocations, RevocationCheck, Revocations
+from authz.credentials.session import SessionStore
+from authz.credentials.sessions import Sessions
+from authz.credentials.settings.introspection import IntrospectionConfig
+from authz.credentials.settings.issuer import IssuerConfig
+from authz.credentials.stores.memory import MemoryStore
+from authz.credentials.stores.redis import Asker, RedisRevocations, RedisStore
+from authz.credentials.throttle import Throttle
+from authz.credentials.tokens import Tokens
+from authz.credentials.turns import Turns
+from authz.credentials.verifier import Verifier
+from authz.identity import CredentialKind
+from configfile import ConfigError, Problem
+from ratelimit.stores.breaker import Breaker
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What credentials need of the process around them."""
+
+    fetch: Fetch
+    poster: Callable[[IntrospectionConfig], Poster]
+    wall_clock: Callable[[], float]
+    monotonic_clock: Callable[[], float]
+    random: Callable[[], float]
+    redis: Redis | None
+    random_bytes: Callable[[int], bytes]
+    metrics: CredentialMetrics
+    redis_breaker: Breaker
+    """One for all that asks Redis: what finds it hanging spares the others the wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A configuration ready to serve."""
+
+    config: CredentialsConfig
+    issuers: Mapping[str, Issuer]
+    reread: Mapping[FileKeys, KeySet]
+    """Sources that go on, and what their files hold now."""
+    tokens: Tokens
+    sessions: Sessions | None
+    revocations: Revocations | None
+    logout: LogoutReceiver | None
+    api_keys: ApiKeys | None
+    introspector: Introspector | None
+    poster: Poster | None
+    throttle: Throttle | None
+    authenticator: PlacesAuthenticator
+
+    def remote_keys(self) -> Sequence[RemoteKeys]:
+        """The key sets that are fetched."""
+        return [issuer.keys for issuer in self.issuers.values() if isinstance(issuer.keys, RemoteKeys)]
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`. No secret, no token, no hash of either."""
+        return {
+            "issuers": [_describe_issuer(issuer) for issuer in self.issuers.values()],
+            "sessions": self.sessions.config.store if self.sessions is not None else None,
+            "revocations": len(self.revocations) if self.revocations is not None else None,
+            "introspection": self.config.introspection.url if self.config.introspection is not None else None,
+            "api_keys": len(self.api_keys) if self.api_keys is not None else None,
+            "remembered_tokens": len(self.tokens.verified),
+        }
+
+
+def compile_config(config: CredentialsConfig, world: World, before: Compiled | None) -> Compiled:
+    """`config` ready to serve, with all of `before` whose own configuration is the same.
+
+    Reads key files. Raises ConfigError with every problem.
+    """
+    problems: list[Problem] = []
+    reread: dict[FileKeys, KeySet] = {}
+    issuers: dict[str, Issuer] = {}
+    for block in config.issuers:
+        old = before.issuers.get(block.issuer) if before is not None else None
+        with _gathered(problems):
+            issuers[block.issuer] = _issuer(block, old, config, world, reread)
+    revocations, sessions, api_keys, introspector, poster = None, None, None, None, None
+    with _gathered(problems):
+        revocations = _revocations(config, before, world)
+    check: RevocationCheck = NoRevocations() if revocations is None else revocations
+    with _gathered(problems):
+        sessions = _sessions(config, before, world, check)
+    with _gathered(problems):
+        api_keys = apikey.load(config.api_keys) if config.api_keys is not None else None
+    with _gathered(problems):
+        introspector, poster = _introspection(config, before, world, check)
+    if problems:
+        raise ConfigError(problems)
+    tokens = _tokens(config, before, issuers, check, world)
+    candidates: dict[CredentialKind, Verifier | None] = {
+        CredentialKind.JWT: tokens,
+        CredentialKind.SESSION: sessions,
+        CredentialKind.API_KEY: api_keys,
+        CredentialKind.INTROSPECTION: introspector,
+    }
+    verifiers = {kind: verifier for kind, verifier in candidates.items() if verifier is not None}
+    throttle = _throttle(config, before, world)
+    certificates = Certificates(config.mtls) if config.mtls is not None else None
+    logout = None
+    if revocations is not None and any(issuer.config.logout is not None for issuer in issuers.values()):
+        logout = LogoutReceiver(issuers, revocations, config.tokens.max_bytes, world.wall_clock)
+    found = places(config.locations(), verifiers)
+    authenticator = PlacesAuthenticator(found, world.metrics, throttle, certificates)
+    return Compiled(
+        config=config,
+        issuers=issuers,
+        reread=reread,
+        tokens=tokens,
+        sessions=sessions,
+        revocations=revocations,
+        logout=logout,
+        api_keys=api_keys,
+        introspector=introspector,
+        poster=poster,
+        throttle=throttle,
+        authenticator=authenticator,
+    )
+
+
+@contextmanager
+def _gathered(problems: list[Problem]) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        problems.extend(error.problems)
+
+
+def _issuer(
+    config: IssuerConfig,
+    old: Issuer | None,
+    whole: CredentialsConfig,
+    world: World,
+    reread: dict[FileKeys, KeySet],
+) -> Issuer:
+    if config.jwks.file is not None:
+        old_keys = old.keys if old is not None and isinstance(old.keys, FileKeys) else None
+        keys = _read_key_file(config.jwks.file, old_keys.keys if old_keys is not None else None)
+        if old is not None and old.config == config and old_keys is not None:
+            reread[old_keys] = keys
+            return old
+        return Issuer.of(config, FileKeys(config.jwks.file, keys))
+    clockwork = Clockwork(world.fetch, world.monotonic_clock, world.random, whole.wait_seconds, config.issuer)
+    source = RemoteKeys(config.jwks, clockwork, world.metrics.key_set(config.issuer))
+    if old is not None and isinstance(old.keys, RemoteKeys):
+        if old.keys.same_as(source):
+            return old if old.config == config else Issuer.of(config, old.keys)
+        source.inherit(old.keys)
+    return Issuer.of(config, source)
+
+
+def _read_key_file(path: Path, previous: KeySet | None) -> KeySet:
+    """The operator's own file: there every unusable key is an error, not only a set without a usable one."""
+    try:
+        keys = parse_key_set(path.read_bytes(), previous)
+    except OSError as error:
+        raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
+    except KeySetError as error:
+        raise ConfigError.of(path, str(error)) from error
+    if keys.refused:
+        raise ConfigError([Problem(str(path), 0, f"key {key.id!r}", key.reason) for key in keys.refused])
+    return keys
+
+
+def _revocations(config: CredentialsConfig, before: Compiled | None, world: World) -> Revocations | None:
+    block = config.revocations
+    if block is None:
+        return None
+    old = before.revocations if before is not None else None
+    if before is not None and old is not None and _same_redis_wait(before, config) and old.config == block:
+        return old
+    store = None
+    if block.store == "redis":
+        store = RedisRevocations(_asker(config, world, "revocations"), block.prefix)
+    revocations = Revocations(block, store, world.wall_clock, world.monotonic_clock)
+    if old is not None and (old.config.store, old.config.prefix) == (block.store, block.prefix):
+        revocations.inherit(old)
+    return revocations
+
+
+def _sessions(
+    config: CredentialsConfig, before: Compiled | None, world: World, revocations: RevocationCheck
+) -> Sessions | None:
+    block = config.sessions
+    if block is None:
+        return None
+    old = before.sessions if before is not None else None
+    predecessor: MemoryStore | None = None
+    if before is not None and old is not None:
+        same = old.config == block and _same_redis_wait(before, config)
+        if same and _same_check(old.revocations, revocations):
+            return old
+        if isinstance(old.store, MemoryStore) and block.store == "memory":
+            # Sessions in memory outlive a change of their settings; the bound holds for new ones.
+            predecessor = old.store
+    store: SessionStore
+    if block.store == "memory":
+        store = MemoryStore(block.max_sessions, predecessor)
+    else:
+        store = RedisStore(_asker(config, world, "sessions"), block.prefix)
+    sessions = Sessions(
+        block,
+        store,
+        random_bytes=world.random_bytes,
+        wall_clock=world.wall_clock,
+        revocations=revocations,
+        metrics=world.metrics.sessions,
+    )
+    if old is not None:
+        sessions.inherit(old)
+    return sessions
+
+
+def _asker(config: CredentialsConfig, world: World, block: str) -> Asker:
+    if world.redis is None:
+        problem = f"is required by credentials.{block}.store: redis"
+        raise ConfigError([Problem("settings", 0, "redis", problem)])
+    return Asker(world.redis, config.wait_seconds, world.redis_breaker)
+
+
+def _same_redis_wait(before: Compiled, config: CredentialsConfig) -> bool:
+    return before.config.wait_seconds == config.wait_seconds
+
+
+def _same_check(one: RevocationCheck, other: RevocationCheck) -> bool:
+    return one is other or (isinstance(one, NoRevocations) and isinstance(other, NoRevocations))
+
+
+def _introspection(
+    config: CredentialsConfig, before: Compiled | None, world: World, revocations: RevocationCheck
+) -> tuple[Introspector | None, Poster | None]:
+    block = config.introspection
+    if block is None:
+        return None, None
+    try:
+        secret = block.client_secret_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError.of(block.client_secret_file, f"cannot be read: {error}") from error
+    old = before.introspector if before is not None else None
+    if (
+        before is not None
+        and old is not None
+        and (old.config, old.secret) == (block, secret)
+        and _same_redis_wait(before, config)
+        and _same_check(old.revocations, revocations)
+    ):
+        return old, before.poster
+    poster = world.poster(block)
+    introspector = Introspector(
+        block,
+        secret,
+        poster.post,
+        wait_seconds=config.wait_seconds,
+        breaker=Breaker(world.monotonic_clock, world.random),
+        wall_clock=world.wall_clock,
+        revocations=revocations,
+        metrics=world.metrics.introspection,
+    )
+    return introspector, poster
+
+
+def _throttle(config: CredentialsConfig, before: Compiled | None, world: World) -> Throttle | None:
+    if config.throttle is None:
+        return None
+    old = before.throttle if before is not None else None
+    if old is not None and old.config == config.throttle:
+        return old
+    return Throttle(config.throttle, world.monotonic_clock)
+
+
+def _tokens(
+    config: CredentialsConfig,
+    before: Compiled | None,
+    issuers: Mapping[str, Issuer],
+    revocations: RevocationCheck,
+    world: World,
+) -> Tokens:
+    # An epoch means something within one list only.
+    same = (
+        before is not None
+        and before.config.cache.identities == config.cache.identities
+        and before.revocations is (revocations if isinstance(revocations, Revocations) else None)
+    )
+    verified = before.tokens.verified if before is not None and same else Recent(config.cache.identities)
+    return Tokens(
+        issuers,
+        max_bytes=config.tokens.max_bytes,
+        cache=config.cache,
+        verified=verified,
+        revocations=revocations,
+        turns=Turns(world.monotonic_clock),
+        wait_seconds=config.wait_seconds,
+        metrics=world.metrics,
+    )
+
+
+def _describe_issuer(issuer: Issuer) -> dict[str, Any]:
+    return {
+        "issuer": issuer.config.issuer,
+        "audiences": issuer.config.audiences,
+        "algorithms": issuer.config.algorithms,
+        "key_set": issuer.keys.describe(),
+    }

@@ -1,0 +1,95 @@
+"""The `credentials:` block of a policy file, as pydantic models."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from authz.credentials.block import Block
+from authz.credentials.location import LocationConfig, check_apart
+from authz.credentials.settings.apikey import ApiKeysConfig
+from authz.credentials.settings.introspection import IntrospectionConfig
+from authz.credentials.settings.issuer import IssuerConfig
+from authz.credentials.settings.mtls import MtlsConfig
+from authz.credentials.settings.session import RevocationsConfig, SessionsConfig
+from authz.credentials.settings.throttle import ThrottleConfig
+from authz.credentials.settings.types import Locations, Seconds, refuse_repeated
+from authz.identity import CredentialKind
+
+
+class TokensConfig(Block):
+    """Where bearer tokens stand, and how long they may be."""
+
+    locations: Locations = (LocationConfig(header="authorization", scheme="Bearer"),)
+    max_bytes: Annotated[int, Field(ge=256, le=65536)] = 8192
+    """Checked before anything is parsed. Envoy accepts 60 KiB of headers; a token is 1 to 4 KiB."""
+
+
+class CacheConfig(Block):
+    """What is remembered of verified and of refused tokens."""
+
+    identities: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """Verified tokens remembered, about 2 KB each; the least recently used gives way."""
+    identity_seconds: Seconds = 300.0
+    """The longest that a verified token is remembered; never past its `exp`."""
+    failures: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Refused tokens remembered; they never push out verified ones."""
+    failure_seconds: Seconds = 10.0
+
+
+class CredentialsConfig(Block):
+    """The `credentials:` block: every kind of credential accepted. Without one, every caller is unknown."""
+
+    tokens: TokensConfig = TokensConfig()
+    issuers: tuple[IssuerConfig, ...] = ()
+    sessions: SessionsConfig | None = None
+    api_keys: ApiKeysConfig | None = None
+    introspection: IntrospectionConfig | None = None
+    mtls: MtlsConfig | None = None
+    revocations: RevocationsConfig | None = None
+    throttle: ThrottleConfig | None = ThrottleConfig()
+    """`null` turns it off."""
+    cache: CacheConfig = CacheConfig()
+    wait_seconds: Annotated[float, Field(gt=0, le=30)] = 0.15
+    """The longest a request waits for keys or a store. Envoy itself waits 0.2 s by default."""
+
+    @field_validator("issuers")
+    @classmethod
+    def _each_issuer_once(cls, issuers: tuple[IssuerConfig, ...]) -> tuple[IssuerConfig, ...]:
+        refuse_repeated("issuer", (issuer.issuer for issuer in issuers))
+        return issuers
+
+    @model_validator(mode="after")
+    def _kinds_can_be_told_apart(self) -> "CredentialsConfig":
+        check_apart(self.locations())
+        return self
+
+    @model_validator(mode="after")
+    def _logout_can_be_kept(self) -> "CredentialsConfig":
+        if self.revocations is None and any(issuer.logout is not None for issuer in self.issuers):
+            raise ValueError("logout needs a revocations block, to keep what has ended")
+        return self
+
+    def locations(self) -> Mapping[CredentialKind, Sequence[LocationConfig]]:
+        """Where each kind of credential that is configured may stand."""
+        locations: dict[CredentialKind, Sequence[LocationConfig]] = {}
+        if self.issuers:
+            locations[CredentialKind.JWT] = self.tokens.locations
+        if self.sessions is not None:
+            locations[CredentialKind.SESSION] = self.sessions.locations
+        if self.api_keys is not None:
+            locations[CredentialKind.API_KEY] = self.api_keys.locations
+        if self.introspection is not None:
+            locations[CredentialKind.INTROSPECTION] = self.introspection.locations
+        return locations
+
+    def files(self) -> Iterator[Path]:
+        """Every file that the block reads, for the watcher."""
+        for issuer in self.issuers:
+            if issuer.jwks.file is not None:
+                yield issuer.jwks.file
+        if self.api_keys is not None and self.api_keys.file is not None:
+            yield self.api_keys.file
+        if self.introspection is not None:
+            yield self.introspection.client_secret_file

@@ -1,0 +1,140 @@
+"""Sessions and revocations as operators handle them: plain values in, plain values out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from authz.credentials.revocation import Revocation, Revocations, Revoked
+from authz.credentials.session import Session, key_of
+from authz.credentials.sessions import Sessions
+
+MAX_LISTED: Final = 1000
+"""Sessions or revocations in one answer."""
+
+_KEY_CHARACTERS: Final = 64
+"""An id is a SHA-256 in hex: longer than any token that `Sessions` makes, which has 43 characters."""
+
+_SESSION_TARGETS: Final = frozenset({"token", "id", "subject", "before"})
+_TOKEN_TARGETS: Final = frozenset(Revoked)
+
+
+class DeskError(ValueError):
+    """A wish that makes no sense, or that the configuration has no place for."""
+
+
+class Desk:
+    """What may be done by hand. Every method raises StoreUnavailableError and DeskError."""
+
+    def __init__(
+        self, sessions: Sessions | None, revocations: Revocations | None, wall_clock: Callable[[], float]
+    ) -> None:
+        self._sessions_or_none = sessions
+        self._revocations_or_none = revocations
+        self._wall_clock = wall_clock
+
+    async def create_session(
+        self, subject: str, scopes: Sequence[str], roles: Sequence[str], claims: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """`token`, which is shown this once, and `id`. Raises StoreFullError."""
+        if not subject:
+            raise DeskError("a session needs a subject")
+        token = await self._sessions.create(
+            subject, self._wall_clock(), scopes=tuple(scopes), roles=tuple(roles), claims=claims
+        )
+        return {"token": token, "id": key_of(token)}
+
+    async def show_session(self, name: str) -> dict[str, Any] | None:
+        """The session of a token or an id; None where there is none."""
+        found = await self._sessions.store.read([_key(name)])
+        now = self._wall_clock()
+        return next((_shown(key, kept) for key, kept in found if kept.over_at > now), None)
+
+    async def list_sessions(self, subject: str | None, limit: int = MAX_LISTED) -> list[dict[str, Any]]:
+        """The sessions of `subject`, or of all; MAX_LISTED at most."""
+        found = await self._sessions.find(subject, max(1, min(limit, MAX_LISTED)))
+        return [_shown(key, kept) for key, kept in found]
+
+    async def revoke_sessions(self, target: str, value: Any) -> int:
+        """End sessions by `token`, `id`, `subject` or `before` (unix seconds); how many there were."""
+        if target == "before":
+            return await self._sessions.revoke_before(_time(value))
+        if target not in _SESSION_TARGETS or not isinstance(value, str) or not value:
+            raise DeskError(f"name one of {', '.join(sorted(_SESSION_TARGETS))}")
+        if target == "subject":
+            return await self._sessions.revoke_subject(value)
+        return await self._sessions.revoke_keys([_key(value)])
+
+    async def revoke_tokens(self, target: str, value: Any, issuer: str = "") -> dict[str, Any]:
+        """Refuse tokens by `jti`, `sid`, `sub` or `before` (unix seconds); the revocation.
+
+        By `sub` it concerns what was issued until now. Raises RevocationsFullError.
+        """
+        if target not in _TOKEN_TARGETS or not isinstance(issuer, str):
+            raise DeskError(f"name one of {', '.join(sorted(_TOKEN_TARGETS))}")
+        kind, now = Revoked(target), self._wall_clock()
+        until = now + self._revocations.config.keep_seconds
+        if kind is Revoked.EVERYTHING:
+            revocation = Revocation(kind, "", until, _time(value), issuer)
+        elif not isinstance(value, str) or not value:
+            raise DeskError(f"{target} needs a text")
+        elif kind is Revoked.SUBJECT:
+            revocation = Revocation(kind, value, until, now, issuer)
+        else:
+            revocation = Revocation(kind, value, until, issuer=issuer)
+        await self._revocations.revoke(revocation, now)
+        return _shown_revocation(revocation)
+
+    async def list_revocations(self) -> list[dict[str, Any]]:
+        """What is revoked; MAX_LISTED at most."""
+        store = self._revocations.store
+        if store is None:
+            found = self._revocations.entries
+        else:
+            found = await store.load(self._wall_clock(), MAX_LISTED)
+        return [_shown_revocation(revocation) for revocation in found[:MAX_LISTED]]
+
+    @property
+    def _sessions(self) -> Sessions:
+        if self._sessions_or_none is None:
+            raise DeskError("the policy has no sessions")
+        return self._sessions_or_none
+
+    @property
+    def _revocations(self) -> Revocations:
+        if self._revocations_or_none is None:
+            raise DeskError("the policy has no revocations block")
+        return self._revocations_or_none
+
+
+def _key(name: str) -> str:
+    if len(name) == _KEY_CHARACTERS and all(character in "0123456789abcdef" for character in name):
+        return name
+    return key_of(name)
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DeskError("before is a time in unix seconds")
+    return float(value)
+
+
+def _shown(key: str, session: Session) -> dict[str, Any]:
+    return {
+        "id": key,
+        "subject": session.subject,
+        "created_at": session.created_at,
+        "idle_until": session.idle_until,
+        "ends_at": session.ends_at,
+        "scopes": list(session.scopes),
+        "roles": list(session.roles),
+        "claims": dict(session.claims),
+    }
+
+
+def _shown_revocation(revocation: Revocation) -> dict[str, Any]:
+    return {
+        "kind": revocation.kind.value,
+        "value": revocation.value,
+        "issuer": revocation.issuer,
+        "before": None if revocation.before == float("inf") else revocation.before,
+        "until": revocation.until,
+    }

@@ -1,0 +1,106 @@
+"""One bounded GET of a document that another server publishes."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from authz.credentials.settings.issuer import KeySetConfig
+from authz.credentials.settings.types import Network
+
+MAX_DOCUMENT_BYTES: Final = 512 * 1024
+"""A hundred RSA keys with certificate chains are about 400 KiB; identity providers publish 2 to 20."""
+
+_CHUNK_BYTES: Final = 16 * 1024
+
+
+class FetchError(Exception):
+    """The document did not arrive, whatever the reason; the message says which."""
+
+
+Fetch = Callable[[KeySetConfig], Awaitable[bytes]]
+"""Returns the document at the URL; raises FetchError."""
+
+
+async def fetch(config: KeySetConfig) -> bytes:
+    """The document at `config.url`. Raises FetchError.
+
+    Follows no redirect, takes no compressed body, reads at most MAX_DOCUMENT_BYTES, ends after
+    `timeout_seconds`, and connects to no private address that is not listed, whatever the name
+    resolves to: a key set is one of the few things an outsider can make a proxy fetch.
+    """
+    url = config.url or ""
+    resolver = PublicResolver(config.allow_addresses)
+    try:
+        resolver.check_url(url)
+        async with (
+            asyncio.timeout(config.timeout_seconds),
+            # A connection each time: five minutes apart none would stay open, and the name may move.
+            aiohttp.TCPConnector(resolver=resolver, force_close=True) as connector,
+            aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
+            session.get(
+                url,
+                allow_redirects=False,
+                headers={
+                    "accept": "application/jwk-set+json, application/json",
+                    "accept-encoding": "identity",
+                },
+            ) as response,
+        ):
+            return await read_body(response, MAX_DOCUMENT_BYTES)
+    except TimeoutError as error:
+        raise FetchError(f"no answer within {config.timeout_seconds:g} s") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise FetchError(str(error) or type(error).__name__) from error
+
+
+async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The body of a 200 answer. Raises FetchError for any other, and for a longer one."""
+    if response.status != 200:
+        raise FetchError(f"HTTP status {response.status}, not 200")
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > max_bytes:
+            raise FetchError(f"the document is larger than {max_bytes} bytes")
+    return bytes(body)
+
+
+class PublicResolver(AbstractResolver):
+    """Resolves names, and refuses those that lead to an address which is neither public nor listed."""
+
+    def __init__(self, allowed: Sequence[Network]) -> None:
+        self._allowed = tuple(allowed)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of `host`. Raises FetchError when one of them may not be used."""
+        resolver = aiohttp.ThreadedResolver()
+        found = await resolver.resolve(host, port, family)
+        for entry in found:
+            self.check(entry["host"])
+        return found
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def check_url(self, url: str) -> None:
+        """Raises FetchError for a URL whose host is an address that may not be used."""
+        self.check(urlsplit(url).hostname or "")
+
+    def check(self, host: str) -> None:
+        """Raises FetchError for an address that may not be used. A name is checked once it is resolved."""
+        try:
+            address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if not address.is_global and not any(address in network for network in self._allowed):
+            raise FetchError(f"{address} is no public address, and allow_addresses does not list it")

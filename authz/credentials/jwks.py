@@ -1,0 +1,264 @@
+"""The key set of an issuer, from a file or from a URL that is asked again and again.
+
+Requests never fetch. A task of its own does, ahead of need; a request waits for it in two cases
+only: no set has arrived yet and one is on its way, or the token names a key id that the set does
+not hold (envoyproxy/gateway#6520). The second is bounded three times, because the key id comes from
+anybody (CVE-2026-48524): one fetch at a time, a cool-down between fetches, and a memory of ids that a
+fetch did not bring. A failure keeps the last good set for its stated time and then denies; there is
+no other key to fall back to (CVE-2026-31837).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from authz.credentials.cache import Recent
+from authz.credentials.discovery import DiscoveryError, discovery_url, key_set_url
+from authz.credentials.fetch import Fetch, FetchError
+from authz.credentials.keys import Key, KeySet, KeySetError, parse_key_set
+from authz.credentials.metrics import KeySetMetrics
+from authz.credentials.settings.issuer import KeySetConfig
+from authz.identity import CredentialKind, Refusal, RefusalReason
+
+MAX_UNKNOWN_KEY_IDS: Final = 1024
+"""Remembered per issuer. When more are tried, the cool-down alone still holds."""
+
+BACKOFF_SECONDS: Final = 1.0
+MAX_BACKOFF_SECONDS: Final = 60.0
+"""Failed fetches wait 1, 2, 4 ... 60 seconds, each shortened by up to a half (envoyproxy/gateway#6525)."""
+
+_LOG = structlog.get_logger(__name__)
+
+
+class FetchOutcome(StrEnum):
+    """How a fetch ended: the label `outcome` of the metric."""
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    INVALID = "invalid"
+
+
+class FileKeys:
+    """A key set that stands in a file. It changes by reload only."""
+
+    def __init__(self, path: Path, keys: KeySet) -> None:
+        self.path = path
+        self.keys = keys
+
+    def find(self, key_id: str | None, algorithm: str) -> Key | Refusal:
+        """The key, or why there is none."""
+        return self.keys.find(key_id, algorithm) or _unknown(key_id)
+
+    def replace(self, keys: KeySet) -> None:
+        """Serve `keys` from now on; what vanished keys have proven is void."""
+        self.keys.withdraw(keys)
+        self.keys = keys
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`."""
+        return {"file": str(self.path), "keys": [key.id for key in self.keys.keys]}
+
+
+@dataclass(frozen=True, slots=True)
+class Clockwork:
+    """What a RemoteKeys needs of the world."""
+
+    fetch: Fetch
+    monotonic_clock: Callable[[], float]
+    random: Callable[[], float]
+    wait_seconds: float
+    """The longest a request waits for a fetch."""
+    issuer: str = ""
+    """Whose keys they are: what a discovery document has to say of itself."""
+
+
+class RemoteKeys:
+    """A key set at a URL."""
+
+    def __init__(self, config: KeySetConfig, world: Clockwork, metrics: KeySetMetrics) -> None:
+        self.config = config
+        self.world = world
+        self._metrics = metrics
+        self.keys: KeySet | None = None
+        self.fetched_at = 0.0
+        self._last_begun = float("-inf")
+        self._due_at = world.monotonic_clock()
+        self._failures = 0
+        self._problem = "not fetched yet"
+        self._unknown_ids: Recent[str, float] = Recent(MAX_UNKNOWN_KEY_IDS)
+        self._wake = asyncio.Event()
+        self._flight: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def find(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
+        """The key, or why there is none; an awaitable only where a fetch could still bring it."""
+        now = self.world.monotonic_clock()
+        if self.keys is None or now - self.fetched_at > self.config.keep_seconds:
+            if self._flight is not None:
+                return self._find_after(self._flight, key_id, algorithm)
+            return _unavailable(self._problem)
+        key = self.keys.find(key_id, algorithm)
+        if key is not None:
+            return key
+        if key_id is None or self._is_known_unknown(key_id, now):
+            return _unknown(key_id)
+        flight = self._ask(now)
+        return self._find_after(flight, key_id, algorithm) if flight is not None else _unknown(key_id)
+
+    def start(self) -> None:
+        """Begin to fetch, on the running loop. `ready` tells when the first fetch has ended."""
+        if self._task is None:
+            self._take_off()
+            self._task = asyncio.create_task(self._run(), name=f"key set {self.place}")
+
+    async def ready(self) -> None:
+        """Returns when no fetch is on its way."""
+        if self._flight is not None:
+            await asyncio.shield(self._flight)
+
+    def stop(self) -> None:
+        """Fetch no more; the keys serve on until they are too old."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._land()
+
+    def same_as(self, other: "RemoteKeys") -> bool:
+        """Whether `other` would do the same."""
+        return self.config == other.config and self.world == other.world
+
+    @property
+    def place(self) -> str:
+        """The URL, or that of the discovery document."""
+        return self.config.url or discovery_url(self.config, self.world.issuer)
+
+    def inherit(self, other: "RemoteKeys") -> None:
+        """Begin with the keys that `other` has fetched from the same URL, and their age."""
+        if self.keys is None and other.place == self.place:
+            self.keys, self.fetched_at = other.keys, other.fetched_at
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`."""
+        age = self.world.monotonic_clock() - self.fetched_at
+        return {
+            "url": self.place,
+            "keys": [] if self.keys is None else [key.id for key in self.keys.keys],
+            "refused_keys": [] if self.keys is None else [f"{k.id}: {k.reason}" for k in self.keys.refused],
+            "age_seconds": None if self.keys is None else round(age, 1),
+            "problem": self._problem,
+        }
+
+    def _is_known_unknown(self, key_id: str, now: float) -> bool:
+        until = self._unknown_ids.get(key_id)
+        return until is not None and now < until
+
+    def _ask(self, now: float) -> "asyncio.Future[None] | None":
+        """The fetch that may bring an unknown key id; None where it has to wait for the cool-down."""
+        if self._flight is not None:
+            return self._flight
+        if self._task is None:
+            return None
+        earliest = self._last_begun + self.config.cooldown_seconds
+        self._due_at = min(self._due_at, max(earliest, now))
+        self._wake.set()
+        return self._take_off() if now >= earliest else None
+
+    def _take_off(self) -> "asyncio.Future[None]":
+        if self._flight is None:
+            self._flight = asyncio.get_running_loop().create_future()
+        return self._flight
+
+    def _land(self) -> None:
+        flight, self._flight = self._flight, None
+        if flight is not None and not flight.done():
+            flight.set_result(None)
+
+    async def _find_after(
+        self, flight: "asyncio.Future[None]", key_id: str | None, algorithm: str
+    ) -> Key | Refusal:
+        try:
+            async with asyncio.timeout(self.world.wait_seconds):
+                # Others wait for the same fetch: a caller that gives up does not end it.
+                await asyncio.shield(flight)
+        except TimeoutError:
+            return _unavailable("the fetch takes longer than a request may wait")
+        if self.keys is None or self._failures:
+            return _unavailable(self._problem)
+        key = self.keys.find(key_id, algorithm)
+        if key is None and key_id is not None:
+            until = self.world.monotonic_clock() + self.config.unknown_key_seconds
+            self._unknown_ids.put(key_id, until)
+        return key or _unknown(key_id)
+
+    async def _run(self) -> None:
+        while True:
+            delay = self._due_at - self.world.monotonic_clock()
+            if delay > 0:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._wake.wait()
+                continue
+            self._take_off()
+            try:
+                await self._fetch_once()
+            finally:
+                self._land()
+
+    async def _fetch_once(self) -> None:
+        self._last_begun = self.world.monotonic_clock()
+        try:
+            keys = parse_key_set(await self._fetch_document(), self.keys)
+        except FetchError as error:
+            self._failed(FetchOutcome.UNREACHABLE, str(error))
+        except (KeySetError, DiscoveryError) as error:
+            self._failed(FetchOutcome.INVALID, str(error))
+        except Exception as error:  # the task must live: without it the keys would grow old unseen
+            self._failed(FetchOutcome.UNREACHABLE, f"{type(error).__name__}: {error}")
+        else:
+            self._succeeded(keys)
+
+    async def _fetch_document(self) -> bytes:
+        if self.config.discovery is None:
+            return await self.world.fetch(self.config)
+        # Asked each time, as the place of the keys may move; the last good keys serve while either is away.
+        at = discovery_url(self.config, self.world.issuer)
+        document = await self.world.fetch(self.config.model_copy(update={"url": at}))
+        found = key_set_url(document, at, self.world.issuer, self.config)
+        return await self.world.fetch(self.config.model_copy(update={"url": found}))
+
+    def _succeeded(self, keys: KeySet) -> None:
+        now = self.world.monotonic_clock()
+        previous, self.keys = self.keys, keys
+        if previous is not None:
+            previous.withdraw(keys)
+        if previous is None or {key.id for key in previous.keys} != {key.id for key in keys.keys}:
+            refused = [f"{key.id}: {key.reason}" for key in keys.refused]
+            _LOG.info("key_set_changed", url=self.place, keys=[k.id for k in keys.keys], refused=refused)
+        self.fetched_at, self._failures, self._problem = now, 0, ""
+        self._due_at = now + self.config.refresh_seconds * (1 - 0.2 * self.world.random())
+        self._metrics.fetched(FetchOutcome.OK, keys=len(keys.keys), at=now)
+
+    def _failed(self, outcome: FetchOutcome, problem: str) -> None:
+        backoff = min(BACKOFF_SECONDS * 2 ** min(self._failures, 10), MAX_BACKOFF_SECONDS)
+        self._failures += 1
+        self._problem = problem
+        backoff *= 1 - 0.5 * self.world.random()
+        self._due_at = self.world.monotonic_clock() + min(backoff, self.config.refresh_seconds)
+        self._metrics.fetched(outcome)
+        _LOG.warning("key_set_fetch_failed", url=self.place, problem=problem, failures=self._failures)
+
+
+def _unknown(key_id: str | None) -> Refusal:
+    detail = f"no key {key_id!r}" if key_id is not None else "it has no kid, and not exactly one key fits"
+    return Refusal(RefusalReason.KEY_UNKNOWN, detail, CredentialKind.JWT)
+
+
+def _unavailable(problem: str) -> Refusal:
+    return Refusal(RefusalReason.KEYS_UNAVAILABLE, problem, CredentialKind.JWT)

@@ -1,0 +1,212 @@
+"""JSON Web Tokens: read, find the issuer, find its key, verify, check the claims (RFC 7519, RFC 8725).
+
+The issuer is found by one look-up of `iss`, so fifty cost as much as one (istio/istio#49691), and
+everything else hangs on the issuer: its keys, its algorithms, its audiences. Of the header only
+`alg`, `kid`, `typ` and `crit` are read; `jku`, `x5u`, `jwk` and `x5c` are never followed, because
+they would let a token name the key that proves it.
+"""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import orjson
+
+from authz.credentials.algorithms import VERIFY
+from authz.credentials.claims import identity_of
+from authz.credentials.keys import MAX_KEY_ID_CHARACTERS, Key
+from authz.credentials.refused import RefusedError, refuse_token
+from authz.credentials.settings.issuer import IssuerConfig
+from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
+
+MAX_HEADER_CHARACTERS: Final = 2048
+"""Of the encoded header; `alg`, `kid` and `typ` need about 100. An `x5c` chain, which is ignored, 1,500."""
+
+
+class KeySource(Protocol):
+    """Where an issuer's keys come from."""
+
+    def find(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
+        """The key, why there is none, or an awaitable where it has to be fetched."""
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token taken apart. Nothing of it is proven."""
+
+    algorithm: str
+    key_id: str | None
+    type: str | None
+    issuer: str
+    claims: Mapping[str, Any]
+    signing_input: bytes
+    signature: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Issuer:
+    """An issuer in service. Compared by identity: a changed configuration is another issuer.
+
+    `trusted` turns false when a reload puts another in its place: what it has accepted is then void.
+    """
+
+    config: IssuerConfig
+    keys: KeySource
+    algorithms: frozenset[str]
+    types: frozenset[str]
+    audiences: frozenset[str] | None
+    """None: any, because the configuration says so."""
+    trusted: bool = True
+
+    @classmethod
+    def of(cls, config: IssuerConfig, keys: KeySource) -> "Issuer":
+        """`config` with its sets built."""
+        audiences = None if config.audiences == "any" else frozenset(config.audiences)
+        types = frozenset(media_type(name) for name in config.types)
+        return cls(config, keys, frozenset(config.algorithms), types, audiences)
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """An identity, and what vouches for it."""
+
+    identity: Identity
+    issuer: Issuer
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAwaited:
+    """A token whose key has to be fetched."""
+
+    token: Token
+    issuer: Issuer
+    key: Awaitable[Key | Refusal]
+
+    def prove(self, key: Key | Refusal, now: float) -> Proven:
+        """The verified identity, now that the key is there. Raises RefusedError."""
+        if isinstance(key, Refusal):
+            raise RefusedError(key)
+        return _proven(self.token, self.issuer, key, now)
+
+
+class JwtVerifier:
+    """Verifies tokens of the configured issuers. Keeps nothing."""
+
+    def __init__(self, issuers: Mapping[str, Issuer]) -> None:
+        self._issuers = issuers
+
+    def verify(self, text: str, now: float) -> Proven | KeyAwaited:
+        """The verified identity, or the token with the key it waits for. Raises RefusedError.
+
+        The audience is not checked here: it is checked in every request (`check_audience`).
+        """
+        token = read(text)
+        issuer = self._issuers.get(token.issuer)
+        if issuer is None:
+            refuse_token(RefusalReason.ISSUER_UNKNOWN, f"no issuer {token.issuer[:100]!r} is configured")
+        required = issuer.config.type_required
+        check_header(token, issuer.algorithms, issuer.types, type_required=required)
+        key = issuer.keys.find(token.key_id, token.algorithm)
+        if isinstance(key, Key):
+            return _proven(token, issuer, key, now)
+        if isinstance(key, Refusal):
+            raise RefusedError(key)
+        return KeyAwaited(token, issuer, key)
+
+
+def check_audience(identity: Identity, issuer: Issuer) -> Identity | Refusal:
+    """`identity`, where it is meant for us (RFC 7519 section 4.1.3, Kuadrant/authorino#664)."""
+    if issuer.audiences is None or not issuer.audiences.isdisjoint(identity.audiences):
+        return identity
+    detail = f"aud {sorted(identity.audiences)} has none of {sorted(issuer.audiences)}"
+    return Refusal(RefusalReason.AUDIENCE_MISMATCH, detail, CredentialKind.JWT)
+
+
+def read(text: str) -> Token:
+    """`text` taken apart (JWS compact serialisation, RFC 7515 section 7.1). Raises RefusedError."""
+    parts = text.split(".")
+    if len(parts) != 3:
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"{len(parts)} parts between dots, not 3")
+    if len(parts[0]) > MAX_HEADER_CHARACTERS:
+        refuse_token(RefusalReason.TOKEN_MALFORMED, "its header is too long")
+    header = _json_object(parts[0], "header")
+    claims = _json_object(parts[1], "payload")
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    token_type, issuer = header.get("typ"), claims.get("iss")
+    if "crit" in header:
+        # RFC 7515 section 4.1.11: what is not understood must be refused, and no extension is
+        # (CVE-2026-32597, Authlib CVE-2025-59420).
+        refuse_token(RefusalReason.TOKEN_MALFORMED, "its header has crit")
+    if not isinstance(algorithm, str):
+        refuse_token(RefusalReason.TOKEN_MALFORMED, "its header has no alg")
+    if key_id is not None and (not isinstance(key_id, str) or len(key_id) > MAX_KEY_ID_CHARACTERS):
+        refuse_token(RefusalReason.TOKEN_MALFORMED, "its kid is no short text")
+    if token_type is not None and not isinstance(token_type, str):
+        refuse_token(RefusalReason.TOKEN_MALFORMED, "its typ is no text")
+    if not isinstance(issuer, str):
+        refuse_token(RefusalReason.CLAIM_MISSING, "it has no iss")
+    signing_input = text[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")
+    return Token(
+        algorithm, key_id, token_type, issuer, claims, signing_input, _decoded(parts[2], "signature")
+    )
+
+
+def _decoded(part: str, name: str) -> bytes:
+    """base64url without padding, in its one canonical form (RFC 7515 section 2, RFC 4648 section 3.5)."""
+    try:
+        encoded = part.encode("ascii")
+        content = urlsafe_b64decode(encoded + b"==="[: -len(part) % 4])
+    except ValueError:
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not base64url")
+    # Python skips what is not in the alphabet: only the way back shows that nothing was skipped.
+    if urlsafe_b64encode(content).rstrip(b"=") != encoded:
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not canonical base64url")
+    return content
+
+
+def _json_object(part: str, name: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(_decoded(part, name))
+    except orjson.JSONDecodeError:
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not JSON")
+    if not isinstance(value, dict):
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is no JSON object")
+    return value
+
+
+def media_type(name: str) -> str:
+    """`name` as it is compared (RFC 7515 section 4.1.9: `application/` and case do not matter)."""
+    return name.lower().removeprefix("application/")
+
+
+def check_header(
+    token: Token, algorithms: frozenset[str], types: frozenset[str], *, type_required: bool
+) -> None:
+    """Raises RefusedError where `alg` or `typ` is not what the issuer is configured with."""
+    if token.algorithm not in algorithms:
+        detail = f"alg {token.algorithm[:20]!r} is not accepted of this issuer"
+        refuse_token(RefusalReason.TOKEN_ALGORITHM, detail)
+    if token.type is None:
+        if type_required:
+            refuse_token(RefusalReason.TOKEN_TYPE, "it has no typ")
+    elif media_type(token.type) not in types:
+        refuse_token(RefusalReason.TOKEN_TYPE, f"typ {token.type[:40]!r} is not accepted of this issuer")
+
+
+def check_signature(token: Token, key: Key) -> None:
+    """Raises RefusedError where `key` did not sign `token`, or may not have."""
+    if token.algorithm not in key.algorithms:
+        detail = f"alg {token.algorithm} does not fit the key {key.id!r}"
+        refuse_token(RefusalReason.TOKEN_ALGORITHM, detail)
+    if not VERIFY[token.algorithm](token.signing_input, key.public_key, token.signature):
+        refuse_token(RefusalReason.TOKEN_SIGNATURE, f"the key {key.id!r} did not sign it")
+
+
+def _proven(token: Token, issuer: Issuer, key: Key, now: float) -> Proven:
+    check_signature(token, key)
+    return Proven(identity_of(token.claims, issuer.config, now), issuer, key)

@@ -1,0 +1,18 @@
+"""How the steps of a verification say no."""
+
+from typing import NoReturn
+
+from authz.identity import CredentialKind, Refusal, RefusalReason
+
+
+class RefusedError(Exception):
+    """A credential that does not hold; `refusal` says why. Never leaves `authz.credentials`."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+def refuse_token(reason: RefusalReason, detail: str) -> NoReturn:
+    """Ends the verification of a JWT."""
+    raise RefusedError(Refusal(reason, detail, CredentialKind.JWT))

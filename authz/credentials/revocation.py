@@ -1,0 +1,251 @@
+"""Tokens that are refused although they have not expired: by id, by session, by subject, by age.
+
+Every process holds the whole list, so that a request asks nobody. `epoch` changes whenever the list
+grows: what was remembered of a token under another epoch is checked against the list once more.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from typing import Any, Final, Protocol
+
+import orjson
+
+from authz.credentials.settings.session import RevocationsConfig
+from authz.identity import Identity, Refusal, RefusalReason
+
+MAX_VALUE_CHARACTERS: Final = 1024
+"""Of a `jti`, a `sid`, a subject or an issuer. OpenID Connect allows a subject 255."""
+
+UNAVAILABLE_EPOCH: Final = -1
+"""While it is not known what is revoked: equal to no epoch under which anything was remembered."""
+
+
+class RevocationsFullError(Exception):
+    """The list holds as many entries as it may."""
+
+
+class Revoked(StrEnum):
+    """What a revocation names."""
+
+    TOKEN = "jti"  # noqa: S105 - the name of a claim
+    SESSION = "sid"
+    SUBJECT = "sub"
+    EVERYTHING = "before"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Times in unix seconds."""
+
+    kind: Revoked
+    value: str
+    """Of the claim `kind`; empty for EVERYTHING."""
+    until: float
+    """When it may be forgotten, because all that it concerns has expired."""
+    before: float = inf
+    """It concerns what was issued before. A token without `iat` was issued before any time."""
+    issuer: str = ""
+    """It concerns this issuer only; empty: all of them."""
+
+    def __post_init__(self) -> None:
+        if bool(self.value) is (self.kind is Revoked.EVERYTHING):
+            raise ValueError(f"a revocation by {self.kind} {'takes no' if self.value else 'needs a'} value")
+        if max(len(self.value), len(self.issuer)) > MAX_VALUE_CHARACTERS:
+            raise ValueError(f"longer than {MAX_VALUE_CHARACTERS} characters")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is found by."""
+        return self.kind, self.issuer, self.value
+
+    def to_json(self) -> bytes:
+        """As it stands in Redis, without `until`, which is the score there."""
+        before = None if self.before == inf else self.before
+        return orjson.dumps([self.kind, self.issuer, self.value, before])
+
+    @classmethod
+    def from_json(cls, content: bytes | str, until: float) -> "Revocation":
+        """Raises ValueError for what is none."""
+        try:
+            kind, issuer, value, before = orjson.loads(content)
+            return cls(
+                Revoked(kind), str(value), until, inf if before is None else float(before), str(issuer)
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"no revocation: {error}") from None
+
+
+class RevocationStore(Protocol):
+    """Where the list is shared. Raises StoreUnavailableError."""
+
+    async def add(self, revocation: Revocation, now: float, max_entries: int) -> None:
+        """Keep and tell all others. Raises RevocationsFullError."""
+
+    async def load(self, now: float, limit: int) -> list[Revocation]:
+        """Everything kept, `limit` + 1 at most."""
+
+
+class Revocations:
+    """The list in service. Without a store it is this process's own."""
+
+    def __init__(
+        self,
+        config: RevocationsConfig,
+        store: RevocationStore | None,
+        wall_clock: Callable[[], float],
+        monotonic_clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.store = store
+        self._wall_clock = wall_clock
+        self._clock = monotonic_clock
+        self._entries: dict[tuple[str, str, str], Revocation] = {}
+        self._counter = 0
+        self._overflowed = False
+        self._confirmed_at = -inf
+        self.epoch = 0 if store is None else UNAVAILABLE_EPOCH
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def entries(self) -> list[Revocation]:
+        """Those that still concern something."""
+        now = self._wall_clock()
+        return [entry for entry in self._entries.values() if entry.until > now]
+
+    def check(self, identity: Identity, issued_at: float | None) -> Identity | Refusal:
+        """`identity`, unless it is revoked, or nobody can say."""
+        if self.epoch == UNAVAILABLE_EPOCH:
+            detail = (
+                "the list is not to be had" if not self._overflowed else "the list is longer than it may be"
+            )
+            return Refusal(RefusalReason.REVOCATIONS_UNAVAILABLE, detail, identity.kind)
+        if not self._entries:
+            return identity
+        claims = identity.claims
+        issuer = identity.issuer or _text(claims, "iss")
+        named = (
+            (Revoked.TOKEN, _text(claims, "jti")),
+            (Revoked.SESSION, _text(claims, "sid")),
+            (Revoked.SUBJECT, identity.subject),
+            (Revoked.EVERYTHING, ""),
+        )
+        for kind, value in named:
+            for of in (issuer, "") if issuer else ("",):
+                entry = self._entries.get((kind, of, value))
+                if entry is not None and (issued_at is None or issued_at < entry.before):
+                    return Refusal(RefusalReason.REVOKED, f"revoked by {kind}", identity.kind)
+        return identity
+
+    async def revoke(self, revocation: Revocation, now: float) -> None:
+        """Refuse what `revocation` names, here at once and elsewhere within a second.
+
+        Raises StoreUnavailableError, and RevocationsFullError for anything but EVERYTHING.
+        """
+        if self.store is not None:
+            await self.store.add(revocation, now, self.config.max_entries)
+        elif not self._has_room(revocation):
+            raise RevocationsFullError(f"{self.config.max_entries} revocations are kept")
+        self.add(revocation)
+
+    def add(self, revocation: Revocation) -> None:
+        """Take `revocation` into this process's list."""
+        if not self._has_room(revocation):
+            # It cannot be kept, and to pass over it would let in what is revoked.
+            self._overflowed = True
+            self.epoch = UNAVAILABLE_EPOCH
+            return
+        known = self._entries.get(revocation.key)
+        if known is not None and known.before >= revocation.before and known.until >= revocation.until:
+            return
+        if known is not None:
+            revocation = Revocation(
+                revocation.kind,
+                revocation.value,
+                max(known.until, revocation.until),
+                max(known.before, revocation.before),
+                revocation.issuer,
+            )
+        self._entries[revocation.key] = revocation
+        self._next_epoch()
+
+    def load(self, revocations: list[Revocation]) -> None:
+        """Take in what the store holds; what it lost (a failover) is not forgotten."""
+        self._prune()
+        self._overflowed = False
+        for revocation in revocations:
+            self.add(revocation)
+        self.confirm()
+
+    def confirm(self) -> None:
+        """The list is up to date now."""
+        self._confirmed_at = self._clock()
+        if self.epoch == UNAVAILABLE_EPOCH and not self._overflowed:
+            self._next_epoch()
+
+    def expire(self) -> None:
+        """Serve no more where the list may be out of date for too long."""
+        if self.store is not None and self._clock() - self._confirmed_at > self.config.stale_seconds:
+            self.epoch = UNAVAILABLE_EPOCH
+
+    def inherit(self, other: "Revocations") -> None:
+        """Begin with what `other` knows."""
+        # Taken over, not asked for: both are the same list in two configurations.
+        self._entries = dict(other._entries)  # noqa: SLF001
+        self._counter = other._counter  # noqa: SLF001
+        self._confirmed_at = other._confirmed_at  # noqa: SLF001
+        if other.epoch != UNAVAILABLE_EPOCH:
+            self._next_epoch()
+
+    def _has_room(self, revocation: Revocation) -> bool:
+        if revocation.kind is Revoked.EVERYTHING or revocation.key in self._entries:
+            return True
+        if len(self._entries) >= self.config.max_entries:
+            self._prune()
+        return len(self._entries) < self.config.max_entries
+
+    def _prune(self) -> None:
+        now = self._wall_clock()
+        for key in [key for key, entry in self._entries.items() if entry.until <= now]:
+            del self._entries[key]
+
+    def _next_epoch(self) -> None:
+        if self._overflowed or (self.store is not None and self._confirmed_at == -inf):
+            return
+        self._counter += 1
+        self.epoch = self._counter
+
+
+class NoRevocations:
+    """Nothing can be revoked, because the configuration has no list."""
+
+    epoch: Final = 0
+
+    def check(self, identity: Identity, _issued_at: float | None) -> Identity | Refusal:
+        """`identity`."""
+        return identity
+
+
+class RevocationCheck(Protocol):
+    """What verifiers need of the list."""
+
+    @property
+    def epoch(self) -> int:
+        """Changes when the list grows; UNAVAILABLE_EPOCH while it is not to be had."""
+
+    def check(self, identity: Identity, issued_at: float | None) -> Identity | Refusal:
+        """`identity`, unless it is revoked, or nobody can say."""
+
+
+def issued_at(identity: Identity) -> float | None:
+    """The `iat` of an identity; None where it has none."""
+    value = identity.claims.get("iat")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,1 @@
+"""The blocks inside `credentials:`, one kind of credential a file."""

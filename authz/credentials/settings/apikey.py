@@ -1,0 +1,41 @@
+"""The `api_keys:` of the credentials block."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from authz.credentials.block import Block
+from authz.credentials.location import LocationConfig
+from authz.credentials.settings.types import Instant, Locations, Name, NeighbourPath, refuse_repeated
+
+
+class ApiKeyConfig(Block):
+    """One API key. The key itself is `ID.SECRET`; only the hash of the secret stands here."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the secret, in hex. Enough where the secret is 128 random bits or more."""
+    subject: Name
+    scopes: tuple[Name, ...] = ()
+    roles: tuple[Name, ...] = ()
+    expires: Instant | None = None
+
+
+class ApiKeysConfig(Block):
+    """API keys in this file (`keys`) or in one of their own (`file`)."""
+
+    locations: Locations = (LocationConfig(header="x-api-key"),)
+    keys: tuple[ApiKeyConfig, ...] = ()
+    file: NeighbourPath | None = None
+
+    @model_validator(mode="after")
+    def _some_keys(self) -> "ApiKeysConfig":
+        if not self.keys and self.file is None:
+            raise ValueError("name keys, or the file that holds them")
+        return self
+
+    @field_validator("keys")
+    @classmethod
+    def _each_id_once(cls, keys: tuple[ApiKeyConfig, ...]) -> tuple[ApiKeyConfig, ...]:
+        refuse_repeated("API key", (key.id for key in keys))
+        return keys

@@ -1,0 +1,128 @@
+"""The `issuers:` of the credentials block."""
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from authz.credentials.algorithms import ALGORITHMS
+from authz.credentials.block import Block
+from authz.credentials.settings.types import ClaimPath, Name, NeighbourPath, Network, Seconds
+
+
+class KeySetConfig(Block):
+    """Where the keys of an issuer come from: `url`, `discovery` or `file`."""
+
+    url: str | None = None
+    discovery: str | Literal[True] | None = None
+    """The issuer's OpenID configuration, whose `jwks_uri` is fetched. `true`: at its usual place below the
+    issuer's own URL (OpenID Connect Discovery 1.0 section 4)."""
+    allow_hosts: tuple[Name, ...] = ()
+    """Hosts beside that of the discovery document which its `jwks_uri` may lead to."""
+    file: NeighbourPath | None = None
+    refresh_seconds: Seconds = 300.0
+    """How often the URL is asked; each time up to a fifth earlier, so that sidecars do not ask together."""
+    keep_seconds: Seconds = 86400.0
+    """How long the last good set serves while the URL cannot be read. Then every token is refused."""
+    cooldown_seconds: Seconds = 30.0
+    """The shortest time between two fetches that unknown key ids ask for."""
+    unknown_key_seconds: Seconds = 300.0
+    """For how long a key id that a fetch did not bring asks for no further fetch."""
+    timeout_seconds: Seconds = 5.0
+    """The time cap of one fetch, name look-up and TLS included."""
+    allow_http: bool = False
+    """Whether the URL may be plain http. For a key server on the same host, and for tests."""
+    allow_addresses: tuple[Network, ...] = ()
+    """The networks that are not public (loopback, private, link-local) which the URL may lead to."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "KeySetConfig":
+        if sum(origin is not None for origin in (self.url, self.discovery, self.file)) != 1:
+            raise ValueError("name exactly one of url, discovery and file")
+        for url in (self.url, self.discovery):
+            if isinstance(url, str):
+                check_url(url, allow_http=self.allow_http)
+        if self.allow_hosts and self.discovery is None:
+            raise ValueError("allow_hosts belongs to discovery")
+        return self
+
+
+def check_url(url: str, *, allow_http: bool) -> None:
+    """Raises ValueError for a URL that no document is fetched from."""
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not allow_http:
+        raise ValueError("the URL must be https (or say allow_http: true)")
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        raise ValueError("the URL must look like https://host/path")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the URL may not hold a user name or password")
+
+
+class ClaimConfig(Block):
+    """A claim, and the values meant. The name alone stands for a claim of any value."""
+
+    claim: ClaimPath
+    """A name, or the path to a claim inside others: `[realm_access, roles]`."""
+    values: Annotated[tuple[str | int | float | bool, ...], Field(min_length=1)] | None = None
+    """The claim is one of these, or a list with one of these in it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"claim": value} if isinstance(value, str) else value
+
+
+class LogoutConfig(Block):
+    """OpenID Connect Back-Channel Logout 1.0: the issuer tells us which sessions have ended."""
+
+    audiences: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """The client ids that the issuer knows us by: the `aud` of its logout tokens."""
+    max_age_seconds: Seconds = 120.0
+    """How old a logout token may be (section 2.4 advises at most two minutes)."""
+
+
+class IssuerConfig(Block):
+    """An issuer of JWTs: its keys, its algorithms and the audiences meant, bound together."""
+
+    issuer: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Equal to the `iss` claim, character by character (RFC 7519 section 4.1.1)."""
+    audiences: Literal["any"] | Annotated[tuple[Name, ...], Field(min_length=1)]
+    """The `aud` values accepted. Required (Kuadrant/authorino#664); `any` has to be said."""
+    algorithms: Annotated[tuple[str, ...], Field(min_length=1)] = ("RS256", "ES256", "EdDSA")
+    jwks: KeySetConfig
+    leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
+    """How far the clocks of issuer and sidecar may be apart (istio/istio#60259)."""
+    types: Annotated[tuple[Name, ...], Field(min_length=1)] = ("JWT", "at+jwt")
+    """The `typ` headers accepted, so that no other kind of JWT passes for one (RFC 8725 section 3.11)."""
+    type_required: bool = False
+    """Whether a token without `typ` is refused."""
+    required_claims: tuple[ClaimConfig, ...] = ()
+    """Claims that every token must have: `[email, {claim: email_verified, values: [true]}]`."""
+    forbidden_claims: tuple[ClaimConfig, ...] = ()
+    """Claims that no token may have: `[cnf]` refuses tokens bound to a key that nobody checks here."""
+    max_lifetime_seconds: Seconds | None = None
+    """The longest from `iat` (without one: from now) to `exp`. No limit unless set."""
+    logout: LogoutConfig | None = None
+    """Whether `POST /logout/backchannel` on the admin port takes logout tokens of this issuer."""
+    subject_claim: Name = "sub"
+    scope_claims: tuple[Name, ...] = ("scope", "scp")
+    """Claims with scopes: a text split at spaces (RFC 8693 section 4.2) or a list."""
+    roles_claim: ClaimPath = ("roles",)
+    """The path to the list of roles: `[realm_access, roles]`."""
+
+    @model_validator(mode="after")
+    def _discoverable(self) -> "IssuerConfig":
+        if self.jwks.discovery is True:
+            try:
+                check_url(self.issuer, allow_http=self.jwks.allow_http)
+            except ValueError as error:
+                raise ValueError(f"discovery: true needs an issuer that is a URL: {error}") from None
+        return self
+
+    @field_validator("algorithms")
+    @classmethod
+    def _known_algorithms(cls, algorithms: tuple[str, ...]) -> tuple[str, ...]:
+        for algorithm in algorithms:
+            if algorithm not in ALGORITHMS:
+                raise ValueError(f"{algorithm!r} is not one of {', '.join(sorted(ALGORITHMS))}")
+        return algorithms

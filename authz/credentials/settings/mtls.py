@@ -1,0 +1,40 @@
+"""The `mtls:` of the credentials block."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from authz.credentials.block import Block
+from authz.credentials.settings.types import Network
+
+Principal = Annotated[str, Field(pattern=r"^[^*]+\*?$", max_length=1024)]
+"""A principal, or the beginning of several, then `*`: `spiffe://prod.example/*`."""
+
+
+class ForwardedConfig(Block):
+    """The header `x-forwarded-client-cert` of proxies in front of this Envoy."""
+
+    trusted_peers: tuple[Principal, ...] = ()
+    """The principals (of their own certificates) of the proxies that are believed."""
+    trusted_networks: tuple[Network, ...] = ()
+    """The networks of the proxies that are believed. Weaker than a certificate: for a mesh of its own."""
+    depth: Annotated[int, Field(ge=1, le=8)] = 1
+    """Which element of the header describes the client, counted from the right: 1 where the proxy replaces
+    the header (SANITIZE_SET) and this Envoy leaves it as it is (FORWARD_ONLY, ALWAYS_FORWARD_ONLY); one more
+    for every proxy after it that appends, this Envoy included."""
+    names: Annotated[tuple[Literal["uri", "dns", "subject"], ...], Field(min_length=1)] = ("uri",)
+    """Which name of the certificate is the caller's; the first that it has."""
+
+    @model_validator(mode="after")
+    def _from_somebody(self) -> "ForwardedConfig":
+        if not self.trusted_peers and not self.trusted_networks:
+            raise ValueError("name the trusted_peers or trusted_networks whose header is believed")
+        return self
+
+
+class MtlsConfig(Block):
+    """Client certificates, which Envoy has verified. They count where a request has no other credential."""
+
+    principals: Annotated[tuple[Principal, ...], Field(min_length=1)]
+    """Who may be a caller. Others are refused: who trusts a CA does not trust each of its certificates."""
+    forwarded: ForwardedConfig | None = None

@@ -1,0 +1,50 @@
+"""Types that the blocks of the configuration share."""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from authz.credentials.location import LocationConfig
+
+Network = IPv4Network | IPv6Network
+
+
+def _beside_the_policy_file(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return (folder / path) if folder and not path.is_absolute() else path
+
+
+def _instant(value: Any) -> Any:
+    """YAML knows dates and naive times; both are meant as UTC."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value
+
+
+NeighbourPath = Annotated[Path, AfterValidator(_beside_the_policy_file)]
+"""A file; a relative one is meant from the folder of the policy file (validation context `folder`)."""
+
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+ClaimPath = Annotated[
+    tuple[Name, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
+Locations = Annotated[tuple[LocationConfig, ...], Field(min_length=1)]
+
+
+def refuse_repeated(what: str, names: Iterable[str]) -> None:
+    """Raises ValueError for a name that stands twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"the {what} {name!r} stands twice")
+        seen.add(name)

@@ -1,0 +1,228 @@
+"""Sessions and revocations in Redis, shared by every sidecar."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from authz.credentials.cache import Recent
+from authz.credentials.revocation import Revocation, RevocationsFullError, Revoked
+from authz.credentials.session import Session, StoreUnavailableError
+from ratelimit.stores.breaker import Breaker
+
+Answer = TypeVar("Answer")
+
+BATCH: Final = 500
+"""Keys in one command: Redis serves nobody else meanwhile, and 500 take it half a millisecond."""
+
+MAX_PARSED: Final = 20_000
+"""Sessions kept beside the value that they were read from, about 2 KB each."""
+
+_LOG = structlog.get_logger(__name__)
+
+_PUT_SESSION: Final = """
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+for number = 2, 3 do
+  redis.call('ZREMRANGEBYSCORE', KEYS[number], '-inf', ARGV[3])
+  redis.call('ZADD', KEYS[number], ARGV[4], ARGV[5])
+  local last = redis.call('ZRANGE', KEYS[number], -1, -1, 'WITHSCORES')
+  redis.call('EXPIREAT', KEYS[number], math.ceil(tonumber(last[2])))
+end
+"""
+
+_ADD_REVOCATION: Final = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+if ARGV[5] == '0' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[3])
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+redis.call('EXPIREAT', KEYS[1], math.ceil(tonumber(last[2])))
+redis.call('PUBLISH', KEYS[1], ARGV[6])
+return 1
+"""
+
+
+class Asker:
+    """Asks Redis with a bound on the wait, and not at all while it does not answer."""
+
+    def __init__(self, redis: Redis, wait_seconds: float, breaker: Breaker) -> None:
+        self.redis = redis
+        self._wait_seconds = wait_seconds
+        self._breaker = breaker
+
+    async def ask(self, command: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The answer to `command`. Raises StoreUnavailableError."""
+        if not self._breaker.allows():
+            raise StoreUnavailableError("Redis did not answer; it is asked again soon")
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                answer = await command()
+        except TimeoutError as error:
+            self._breaker.failed()
+            raise StoreUnavailableError(f"Redis gave no answer within {self._wait_seconds:g} s") from error
+        except (RedisError, OSError) as error:
+            self._breaker.failed()
+            raise StoreUnavailableError(f"Redis: {str(error) or type(error).__name__}") from error
+        self._breaker.succeeded()
+        return answer
+
+
+class RedisStore:
+    """One key a session: the prefix and the hash of the token. Redis forgets it when it is over.
+
+    Two sorted sets lead to them, of each subject and of all, scored by the end of the session. They may
+    name sessions that are gone; each creation clears those whose time is over.
+    """
+
+    def __init__(self, asker: Asker, prefix: str) -> None:
+        self._asker = asker
+        self._redis = asker.redis
+        self._prefix = prefix
+        self._all = f"{prefix}all"
+        # A session is asked for again and again and seldom changes: then it need not be parsed again.
+        self._parsed: Recent[str, tuple[Any, Session]] = Recent(MAX_PARSED)
+        self.channel = f"{prefix}revoked"
+
+    async def get(self, key: str) -> Session | None:
+        """The session. Raises StoreUnavailableError."""
+        name = self._prefix + key
+        value = await self._asker.ask(lambda: self._redis.get(name))
+        parsed = self._parsed.get(key)
+        if parsed is not None and parsed[0] == value:
+            return parsed[1]
+        session = self._read(name, value)
+        if session is not None:
+            self._parsed.put(key, (value, session))
+        return session
+
+    async def put(self, key: str, session: Session, now: float) -> None:
+        """Keep `session` until it is over. Raises StoreUnavailableError."""
+        names = (self._prefix + key, self._index(session.subject), self._all)
+        value, px = session.to_json(), _milliseconds(session, now)
+        await self._asker.ask(
+            lambda: self._redis.eval(_PUT_SESSION, 3, *names, value, px, now, session.ends_at, key)
+        )
+
+    async def renew(self, sessions: Mapping[str, Session], now: float) -> None:
+        """Write what use has changed. A session that was revoked meanwhile stays so (SET XX)."""
+        items = list(sessions.items())
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+
+            async def write(batch: Sequence[tuple[str, Session]] = batch) -> None:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for key, session in batch:
+                        value, px = session.to_json(), _milliseconds(session, now)
+                        pipe.set(self._prefix + key, value, px=px, xx=True)
+                    await pipe.execute()
+
+            await self._asker.ask(write)
+
+    async def revoke(self, keys: Sequence[str]) -> int:
+        """Forget these sessions and tell every sidecar; how many there were."""
+        ended = 0
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+
+            async def write(batch: Sequence[str] = batch) -> int:
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.delete(*(self._prefix + key for key in batch))
+                    pipe.zrem(self._all, *batch)
+                    pipe.publish(self.channel, orjson.dumps(batch))
+                    return int((await pipe.execute())[0])
+
+            ended += await self._asker.ask(write)
+        return ended
+
+    async def keys(self, subject: str | None, now: float) -> list[str]:
+        """The keys of all sessions, or of those of `subject`; among them perhaps some that are gone."""
+        index = self._all if subject is None else self._index(subject)
+        found: list[str] = []
+        while True:
+            start = len(found)
+            page = await self._asker.ask(
+                lambda start=start: self._redis.zrangebyscore(  # type: ignore[misc]
+                    index, f"({now!r}", "+inf", start=start, num=BATCH
+                )
+            )
+            found += (key.decode() if isinstance(key, bytes) else str(key) for key in page)
+            if len(page) < BATCH:
+                return found
+
+    async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
+        """The sessions of these keys that there are."""
+        found: list[tuple[str, Session]] = []
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            names = [self._prefix + key for key in batch]
+            values = await self._asker.ask(lambda names=names: self._redis.mget(names))  # type: ignore[misc]
+            read = (
+                (key, self._read(self._prefix + key, value)) for key, value in zip(batch, values, strict=True)
+            )
+            found += [(key, session) for key, session in read if session is not None]
+        return found
+
+    def _index(self, subject: str) -> str:
+        # Hashed: a subject may be long, and holds what it likes.
+        return f"{self._prefix}of:{hashlib.sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+    @staticmethod
+    def _read(name: str, value: Any) -> Session | None:
+        if value is None:
+            return None
+        try:
+            return Session.from_json(value.encode() if isinstance(value, str) else value)
+        except ValueError as error:
+            _LOG.warning("session_unreadable", key=name, problem=str(error))
+            return None
+
+
+class RedisRevocations:
+    """The list as one sorted set, scored by the time at which an entry may be forgotten."""
+
+    def __init__(self, asker: Asker, prefix: str) -> None:
+        self._asker = asker
+        self._redis = asker.redis
+        self._list = f"{prefix}list"
+        self.channel = self._list
+
+    async def add(self, revocation: Revocation, now: float, max_entries: int) -> None:
+        """Keep and tell every sidecar. Raises StoreUnavailableError and RevocationsFullError."""
+        content = revocation.to_json()
+        message = orjson.dumps([content.decode(), revocation.until])
+        exempt = int(revocation.kind is Revoked.EVERYTHING)
+        arguments = (now, revocation.until, content, max_entries, exempt, message)
+        kept = await self._asker.ask(lambda: self._redis.eval(_ADD_REVOCATION, 1, self._list, *arguments))
+        if not kept:
+            raise RevocationsFullError(f"{max_entries} revocations are kept")
+
+    async def load(self, now: float, limit: int) -> list[Revocation]:
+        """Everything kept, `limit` + 1 at most. Raises StoreUnavailableError."""
+        found: list[Revocation] = []
+        while len(found) <= limit:
+            start = len(found)
+            page: Sequence[Any] = await self._asker.ask(
+                lambda start=start: self._redis.zrangebyscore(  # type: ignore[misc]
+                    self._list, f"({now!r}", "+inf", start=start, num=BATCH, withscores=True
+                )
+            )
+            found += [Revocation.from_json(member, float(score)) for member, score in page]
+            if len(page) < BATCH:
+                break
+        return found
+
+
+def read_message(message: bytes) -> Revocation:
+    """The revocation in a message. Raises ValueError."""
+    content = orjson.loads(message)
+    if not isinstance(content, list) or len(content) != 2:
+        raise ValueError("no revocation")
+    return Revocation.from_json(content[0], float(content[1]))
+
+
+def _milliseconds(session: Session, now: float) -> int:
+    return max(1, round((session.over_at - now) * 1000))

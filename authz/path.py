@@ -1,0 +1,148 @@
+"""A request path, cut into segments before anything is decoded.
+
+Whoever decodes first and splits later sees `/a%2Fb` as `/a/b`, and whoever hands the path to a URL
+parser loses the first segment of `//admin/x` (CVE-2026-26205). So: split at `/`, then decode each
+segment once, and name everything that another reader might understand differently.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+
+class Oddity(IntFlag):
+    """What makes a path mean different things to different readers. Refused unless a rule opts in."""
+
+    EMPTY_SEGMENT = 1
+    """`//`: merged by some upstreams (CVE-2021-29492, CVE-2026-26205)."""
+    DOT_SEGMENT = 2
+    """`.` or `..`, plain or encoded: resolved by most upstreams (CVE-2026-33494, CVE-2019-9901)."""
+    ENCODED_SLASH = 4
+    """`%2F`: a separator to some, data to others (CVE-2021-29492)."""
+    BACKSLASH = 8
+    r"""`\` or `%5C`: a separator on some platforms (CVE-2021-29492)."""
+    DOUBLE_ENCODING = 16
+    """What is decoded still holds an escape, as in `%252F`: some upstreams decode twice."""
+    PARAMETERS = 32
+    """`;` or `%3B`: path parameters to some, data to others (GHSA-qcxp-gm7m-4j5v)."""
+    FRAGMENT = 64
+    """`#`: cut off by some upstreams (CVE-2021-32779)."""
+    BAD_ESCAPE = 128
+    """`%` without two hexadecimal digits behind it."""
+    NOT_UTF8 = 256
+    """Escapes that give no UTF-8: overlong forms of `/` and `.` hide there (RFC 3629 section 10)."""
+    NOT_ASCII = 512
+    """Raw bytes beyond ASCII, which no request target may have (RFC 9112 section 3.2)."""
+    CONTROL = 1024
+    """A control character or a raw space."""
+    NUL = 2048
+    """`%00` or a NUL byte: ends the path for whatever is written in C."""
+
+
+NOTHING_ODD: Final = Oddity(0)
+
+NEVER_ACCEPTED: Final = Oddity.DOT_SEGMENT | Oddity.NUL | Oddity.CONTROL | Oddity.NOT_UTF8
+"""No rule may opt in to these: there is no reading of them that a rule could safely name."""
+
+MAX_PATH_CHARACTERS: Final = 65_536
+"""Envoy's own limit for all headers of a request is 60 KiB by default, so a longer path is a mistake."""
+
+MAX_DECODINGS: Final = 3
+"""How often an upstream is thought to decode again; each pass costs the length of the path."""
+
+_ODD = re.compile(r"//|/\.{1,2}(?:/|\Z)|[^!$&'()*+,\-./0-9:=@A-Z_a-z~\[\]|^`{}\"<>]")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
+_SEPARATOR = re.compile(r"[/\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path as rules see it.
+
+    `segments` are decoded once; `/` has one empty segment, `/a/` has `a` and an empty one.
+    """
+
+    segments: tuple[str, ...]
+    oddities: Oddity
+
+    def eager_segments(self) -> tuple[str, ...]:
+        """The segments that the most eager upstream would make of it.
+
+        Separators of every kind split, parameters and fragments are dropped, escapes decoded again and
+        again, empty and dot segments resolved (RFC 3986 section 5.2.4). Deny rules are held
+        against this reading too, so that an oddity that one rule accepts is no way around another
+        that denies.
+        """
+        text = "/".join(self.segments)
+        for _ in range(MAX_DECODINGS):
+            text = _decode(text)[0]
+        resolved: list[str] = []
+        name = ""
+        for segment in _SEPARATOR.split(text.partition("#")[0]):
+            name = segment.partition(";")[0]
+            if name == "..":
+                del resolved[-1:]
+            elif name not in {"", "."}:
+                resolved.append(name)
+        if name in {"", ".", ".."}:
+            resolved.append("")
+        return tuple(resolved)
+
+
+def split_path(raw: str) -> Path:
+    """The path `raw` (without its query), which begins with `/`, in segments."""
+    if _ODD.search(raw) is None:
+        return Path(tuple(raw[1:].split("/")), NOTHING_ODD)
+    return _split_odd(raw)
+
+
+def _split_odd(raw: str) -> Path:
+    oddities = NOTHING_ODD
+    if not raw.isascii():
+        oddities |= Oddity.NOT_ASCII
+    if "#" in raw:
+        oddities |= Oddity.FRAGMENT
+    if " " in raw:
+        oddities |= Oddity.CONTROL
+    segments = []
+    for piece in raw[1:].split("/"):
+        segment, found = _decode(piece)
+        oddities |= found
+        segments.append(segment)
+    if "" in segments[:-1]:
+        oddities |= Oddity.EMPTY_SEGMENT
+    return Path(tuple(segments), oddities)
+
+
+def _decode(piece: str) -> tuple[str, Oddity]:
+    """One segment decoded once, and what is odd about it."""
+    oddities = NOTHING_ODD
+    if _BAD_ESCAPE.search(piece):
+        oddities |= Oddity.BAD_ESCAPE
+    segment = piece
+    if "%" in piece:
+        data = unquote_to_bytes(piece)
+        try:
+            segment = data.decode()
+        except UnicodeDecodeError:
+            segment = data.decode("utf-8", "replace")
+            oddities |= Oddity.NOT_UTF8
+        if "/" in segment:
+            oddities |= Oddity.ENCODED_SLASH
+        if _ESCAPE.search(segment):
+            oddities |= Oddity.DOUBLE_ENCODING
+    if segment in {".", ".."} or segment.partition(";")[0] in {".", ".."}:
+        oddities |= Oddity.DOT_SEGMENT
+    if ";" in segment:
+        oddities |= Oddity.PARAMETERS
+    if "\\" in segment:
+        oddities |= Oddity.BACKSLASH
+    if "\0" in segment:
+        oddities |= Oddity.NUL
+    if _CONTROL.search(segment):
+        oddities |= Oddity.CONTROL
+    return segment, oddities

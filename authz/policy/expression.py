@@ -1,0 +1,216 @@
+"""`when:`: an expression in the Common Expression Language, for what the other keys cannot say.
+
+The library (common-expression-language, a binding of the Rust crate `cel`) evaluates in about a
+microsecond; what costs is handing it values. So it gets only the variables that the expression
+names, and what it knows of a caller is handed over once for all requests of that caller.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from authz.body import UnreadableBodyError, fields_of
+from authz.identity import CredentialKind, Identity
+from authz.policy.condition import Condition, Subject
+from authz.policy.pattern import Template
+from authz.request import Request
+
+if TYPE_CHECKING:
+    import cel
+
+MAX_EXPRESSION_CHARACTERS: Final = 4_096
+"""A longer one is a program; and the parser recurses."""
+
+MAX_CALLERS: Final = 1_024
+"""Callers whose attributes are kept in the form that the library reads, a few KB each."""
+
+CALLER_VARIABLES: Final = ("kind", "subject", "issuer", "scopes", "roles", "audiences", "claims")
+_REQUEST_VARIABLES: Final[Mapping[str, Callable[[Request, float], Any]]] = {
+    "method": lambda request, _now: request.method,
+    "host": lambda request, _now: request.host,
+    "path": lambda request, _now: request.raw_path,
+    "segments": lambda request, _now: list(request.path.segments),
+    "headers": lambda request, _now: request.all_headers(),
+    "query": lambda request, _now: request.all_query(),
+    "client": lambda request, _now: request.client_address or None,
+    "peer": lambda request, _now: request.peer_principal or None,
+    "now": lambda _request, now: datetime.fromtimestamp(now, UTC),
+    "body": lambda request, _now: fields_of(request),
+}
+VARIABLES: Final = (*CALLER_VARIABLES, *_REQUEST_VARIABLES, "vars")
+_BULKY: Final = frozenset({"headers", "query", "body"})
+"""Not left behind in what is kept of a caller: a client chooses how large they are."""
+
+_FUNCTIONS: Final = frozenset({
+    "bytes", "contains", "double", "duration", "dyn", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek",
+    "getDayOfYear", "getFullYear", "getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds",
+    "int", "matches", "size", "startsWith", "string", "timestamp", "type", "uint",
+})  # fmt: skip
+_MACRO_NAME: Final = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_PATH_VARIABLE: Final = re.compile(
+    r"\bvars\s*\.\s*([A-Za-z_]\w*)|\bvars\s*\[\s*[\"']([A-Za-z_]\w*)[\"']\s*\]"
+)
+_HAS: Final = re.compile(r"\bhas\s*\(\s*vars\b|\bin\s+vars\b")
+
+
+class Expression:
+    """A compiled expression. Raises ValueError when the text is none, or names what does not exist."""
+
+    __slots__ = ("path_variables", "program", "text", "variables")
+
+    def __init__(self, text: str) -> None:
+        # Here, because its package brings a command line along, which takes 0.2 s to import.
+        import cel
+
+        if len(text) > MAX_EXPRESSION_CHARACTERS:
+            raise ValueError(f"an expression has at most {MAX_EXPRESSION_CHARACTERS} characters")
+        self.text = " ".join(text.split())
+        try:
+            self.program = cel.compile(text)
+        except ValueError as error:
+            raise ValueError(f"is no CEL expression: {_syntax(str(error))}") from None
+        bound = set(_MACRO_NAME.findall(text))
+        named = set(self.program.variables())
+        unknown = sorted(named - bound - set(VARIABLES))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is unknown; known here: {', '.join(VARIABLES)}")
+        functions = sorted(name for name in self.program.functions() if name[0].isalpha())
+        for name in functions:
+            if name not in _FUNCTIONS:
+                raise ValueError(f"there is no function {name!r}; there are: {', '.join(sorted(_FUNCTIONS))}")
+        self.variables = tuple(name for name in VARIABLES if name in named)
+        guarded = _HAS.search(text) is not None
+        self.path_variables = (
+            frozenset() if guarded else frozenset(a or b for a, b in _PATH_VARIABLE.findall(text))
+        )
+
+    @property
+    def subject(self) -> Subject:
+        """Whether it speaks of the caller."""
+        return Subject.REQUEST if not set(self.variables) & set(CALLER_VARIABLES) else Subject.CALLER
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Callers:
+    """What the library knows of callers, kept between requests. One for each policy; for one thread."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        # By identity of the object, which the value keeps alive, so that no address is used again.
+        self._known: dict[int, tuple[Identity, cel.Context]] = {}
+
+    def context(self, identity: Identity) -> "cel.Context":
+        """The variables that describe this caller. What a caller lacks is no variable at all."""
+        known = self._known.get(id(identity))
+        if known is not None:
+            return known[1]
+        import cel
+
+        context = cel.Context(variables=_caller_variables(identity))
+        if len(self._known) >= MAX_CALLERS:
+            del self._known[next(iter(self._known))]
+        self._known[id(identity)] = (identity, context)
+        return context
+
+
+def expression_condition(
+    expression: Expression, templates: Sequence[Template], callers: Callers, name: str = ""
+) -> Condition:
+    """The condition that the expression is true. `templates` are the paths of the rule, for `vars`.
+
+    What fails, and what is neither true nor false, cannot be told.
+    """
+    program, variables = expression.program, expression.variables
+    readers = tuple((key, _REQUEST_VARIABLES[key]) for key in variables if key in _REQUEST_VARIABLES)
+    bulky = tuple(key for key in variables if key in _BULKY)
+    binds = "vars" in variables
+
+    def test(identity: Identity, request: Request, now: float) -> bool | None:
+        context = callers.context(identity)
+        try:
+            for key, read in readers:
+                value = read(request, now)
+                if value is None:
+                    return None
+                context.add_variable(key, value)
+            if binds:
+                context.add_variable("vars", bind(templates, request.path.segments))
+            found = program.execute(context)
+        except Exception:  # the library raises what fits: KeyError, TypeError, ZeroDivisionError...
+            return None
+        finally:
+            for key in bulky:
+                context.add_variable(key, None)
+        return found if isinstance(found, bool) else None
+
+    def seen(identity: Identity, request: Request, now: float) -> str:
+        return _seen(expression, templates, identity, request, now)
+
+    return Condition(f"when {expression}", test, expression.subject, seen, name)
+
+
+def bind(templates: Sequence[Template], segments: Sequence[str]) -> dict[str, str]:
+    """The variables of the first template that covers the path; a rest keeps its slashes."""
+    for template in templates:
+        found = template.bind(segments)
+        if found is not None:
+            return found
+    return {}
+
+
+def _caller_variables(identity: Identity) -> dict[str, Any]:
+    variables = {
+        "kind": identity.kind.value,
+        "scopes": sorted(identity.scopes),
+        "roles": sorted(identity.roles),
+        "audiences": sorted(identity.audiences),
+        "claims": dict(identity.claims),
+    }
+    if identity.kind is CredentialKind.ANONYMOUS:
+        return variables
+    named = {"subject": identity.subject, "issuer": identity.issuer}
+    return variables | {key: value for key, value in named.items() if value}
+
+
+def _seen(
+    expression: Expression, templates: Sequence[Template], identity: Identity, request: Request, now: float
+) -> str:
+    """The values of the variables, or why the expression failed."""
+    values: dict[str, Any] = {}
+    known = _caller_variables(identity)
+    try:
+        for key in expression.variables:
+            if key in _REQUEST_VARIABLES:
+                values[key] = _REQUEST_VARIABLES[key](request, now)
+            elif key == "vars":
+                values[key] = bind(templates, request.path.segments)
+            elif key in known:
+                values[key] = known[key]
+        found = expression.program.execute({key: value for key, value in values.items() if value is not None})
+    except UnreadableBodyError as error:
+        return f"the body cannot be read: {error}"
+    except Exception as error:  # as above
+        return f"it fails: {_failure(error)}; {_told(values)}"
+    return _told(values) if isinstance(found, bool) else f"it gives {found!r}, neither true nor false"
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value!r}" for key, value in values.items()) or "no variables"
+
+
+def _failure(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"there is no {error.args[0]!r}"
+    return str(error).partition(". ")[0]
+
+
+def _syntax(message: str) -> str:
+    """The parser's first finding, without its drawing."""
+    found = re.search(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)", message)
+    if found is None:
+        return message.partition("\n")[0]
+    return f"{found[3].partition(' expecting ')[0]} (line {found[1]}, character {found[2]} of the expression)"

@@ -1,0 +1,253 @@
+"""A policy file, as pydantic models: what may be written, and how."""
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from authz.credentials import CredentialsConfig
+from authz.policy.callers import WhoConfig, Whos
+from authz.policy.expression import Expression
+from authz.policy.networks import Network, parse_network
+from authz.policy.pattern import EVERY_HOST, EVERY_PATH
+from authz.policy.templates import ValueTemplate, parse_text, parse_value
+from authz.policy.values import Comparison, TextComparison
+from authz.policy.window import TimeConfig
+from authz.policy.words import (
+    AT_LEAST_ONE,
+    Block,
+    DottedName,
+    HeaderName,
+    Host,
+    Method,
+    Name,
+    OneOrMany,
+    PathOddity,
+    PathTemplate,
+    Text,
+    Texts,
+)
+
+MAX_HYPHENS: Final = 4
+"""In the name of an identity header. Each doubles the number of underscore twins that are removed."""
+
+_RESERVED_HEADERS: Final = frozenset({
+    "connection", "content-length", "content-type", "cookie", "expect", "host", "keep-alive", "te", "trailer",
+    "proxy-connection", "transfer-encoding", "upgrade", "via", "x-forwarded-for", "x-forwarded-host",
+    "x-forwarded-proto", "x-request-id",
+})  # fmt: skip
+_URL: Final = re.compile(r"[!$%&'()*+,\-./:;=?@\[\]_~0-9A-Za-z]+")
+_RESERVED_FOR_CLIENTS: Final = _RESERVED_HEADERS - {"cookie"} | {"set-cookie", "location", "www-authenticate"}
+
+
+def _identity_header(name: str) -> str:
+    if name in _RESERVED_HEADERS or name.startswith("x-envoy-"):
+        raise ValueError(f"{name!r} has a meaning of its own and cannot carry an identity")
+    if name.count("-") > MAX_HYPHENS:
+        raise ValueError(f"{name!r} has more than {MAX_HYPHENS} hyphens")
+    return name
+
+
+def _response_header(name: str) -> str:
+    if name in _RESERVED_FOR_CLIENTS or name.startswith(("x-envoy-", "access-control-")):
+        raise ValueError(f"{name!r} has a meaning of its own and cannot be set here")
+    return name
+
+
+def _login_url(url: str) -> str:
+    local = url.startswith("/") and not url.startswith("//")
+    if not (local or url.startswith(("https://", "http://"))) or not _URL.fullmatch(url):
+        raise ValueError(f"{url!r}: expected a URL or a path of the same host, without a fragment")
+    return url
+
+
+def _expression(value: Any) -> Expression:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r}: expected a CEL expression, as in claims.tenant == vars.tenant")
+    return Expression(value)
+
+
+IdentityHeader = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$"), AfterValidator(_identity_header)]
+ResponseHeader = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$"), AfterValidator(_response_header)]
+Value = Annotated[
+    ValueTemplate, PlainValidator(parse_value), PlainSerializer(str), WithJsonSchema({"type": "string"})
+]
+"""What of the caller, as a word (`subject`) or within a text (`{claims.email}`)."""
+TextValue = Annotated[
+    ValueTemplate, PlainValidator(parse_text), PlainSerializer(str), WithJsonSchema({"type": "string"})
+]
+"""A fixed text, or one with places for what is known of the caller."""
+When = Annotated[
+    Expression,
+    PlainValidator(_expression),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["claims.tenant == vars.tenant"]}),
+]
+NetworkText = Annotated[
+    Network,
+    PlainValidator(parse_network),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
+]
+Networks = Annotated[tuple[NetworkText, ...], AT_LEAST_ONE, OneOrMany]
+Origin = Annotated[str, Field(pattern=r"^(https?://[a-z0-9.\[\]:-]+|null)$", max_length=300)]
+
+
+class ConditionConfig(Block):
+    """What must be so beside host, method and path: every key that stands here."""
+
+    caller: WhoConfig | None = None
+    headers: dict[HeaderName, TextComparison] = Field(default_factory=dict)
+    """By name in lower case. A value alone means equality, a list any of its values."""
+    query: dict[Text, TextComparison] = Field(default_factory=dict)
+    client: Networks | None = None
+    """The true client's address is in one of these networks."""
+    client_not: Networks | None = None
+    """It is in none of these."""
+    time: TimeConfig | None = None
+    body: dict[DottedName, Comparison] = Field(default_factory=dict)
+    """Fields of a JSON body or a form, where Envoy sends it."""
+    when: When | None = None
+    """A CEL expression that is true."""
+
+
+class NamedConditionConfig(ConditionConfig):
+    """A condition that rules name under `if`."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "NamedConditionConfig":
+        if not self.model_fields_set:
+            known = ", ".join(ConditionConfig.model_fields)
+            raise ValueError(f"say what must be so: {known}")
+        return self
+
+
+class CorsConfig(Block):
+    """Which scripts of other origins may ask, and how (the Fetch standard's CORS protocol)."""
+
+    origins: Annotated[tuple[Origin, ...], AT_LEAST_ONE, OneOrMany]
+    """Exact origins, as in https://app.example.com. No wildcard: these answers may carry credentials."""
+    headers: Texts = ("authorization", "content-type")
+    """Request headers that scripts may set."""
+    expose: Texts | None = None
+    """Response headers that scripts may read."""
+    credentials: bool = False
+    """Whether cookies may be sent along."""
+    max_age_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
+    """How long a browser remembers the answer."""
+
+
+class DenialConfig(Block):
+    """What a deny rule answers in place of 403 and its usual words."""
+
+    status: Annotated[int, Field(ge=400, le=499)] = 403
+    detail: Text | None = None
+    """A sentence for the client."""
+
+
+class SharedConfig(ConditionConfig):
+    """What a rule may say itself or inherit from `defaults`."""
+
+    named: Annotated[tuple[Name, ...], AT_LEAST_ONE, OneOrMany] | None = Field(None, alias="if")
+    """Conditions of the policy that must all hold."""
+    hosts: Annotated[tuple[Host, ...], AT_LEAST_ONE] = (EVERY_HOST,)
+    methods: Annotated[tuple[Method, ...], AT_LEAST_ONE] | None = None
+    """None: every method. HEAD is not part of GET."""
+    identity_headers: dict[IdentityHeader, Value] = Field(default_factory=dict)
+    """In addition to those of the policy."""
+    response_headers: dict[ResponseHeader, TextValue] = Field(default_factory=dict)
+    """Added to the response for the client, when the rule allows."""
+    query_set: dict[Text, TextValue] = Field(default_factory=dict)
+    """Query parameters that the upstream gets, in place of those that the client sent."""
+    query_remove: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
+    strip_session_cookie: bool | None = None
+    """Whether the session cookie is taken out of the upstream request (oauth2-proxy#644)."""
+    cors: CorsConfig | None = None
+    accept_in_path: tuple[PathOddity, ...] = ()
+    """What this rule tolerates in a path although readers differ about it."""
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """`shadow`: the rule decides nothing; the answer says what it would have changed."""
+    owner: Text | None = None
+    """Who answers for the rule."""
+    ticket: Text | None = None
+    """Where it was asked for."""
+
+
+class DefaultsConfig(SharedConfig):
+    """What the rules that say `inherit` share."""
+
+
+class RuleConfig(SharedConfig):
+    """One rule: on these hosts, with these methods, at these paths, allow (or deny) these callers."""
+
+    name: Name
+    inherit: Name | None = None
+    """The `defaults` whose conditions hold too, and whose other keys count where the rule has none."""
+    paths: Annotated[tuple[PathTemplate, ...], AT_LEAST_ONE] = (EVERY_PATH,)
+    allow: Whos | None = None
+    deny: Whos | None = None
+    answer: DenialConfig | None = None
+    """Of a deny rule: what the client gets."""
+
+    @model_validator(mode="after")
+    def _one_effect(self) -> "RuleConfig":
+        if (self.allow is None) == (self.deny is None):
+            raise ValueError("say either allow or deny, and who")
+        if self.deny is not None and ONLY_FOR_ALLOW & self.model_fields_set:
+            raise ValueError("a deny rule sends nothing upstream and covers odd paths anyway")
+        if self.allow is not None and self.answer is not None:
+            raise ValueError("answer belongs to deny rules")
+        return self
+
+
+ONLY_FOR_ALLOW: Final = frozenset({
+    "identity_headers", "response_headers", "query_set", "query_remove", "strip_session_cookie", "cors",
+    "accept_in_path",
+})  # fmt: skip
+
+
+class LoginConfig(Block):
+    """Where a browser without a credential is sent."""
+
+    url: Annotated[str, Field(max_length=2048), AfterValidator(_login_url)]
+    """Absolute, or a path of the same host."""
+    return_parameter: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "return_to"
+    """The query parameter that tells where to go after the login: always a path of the same host."""
+
+
+class PolicyFile(Block):
+    """A policy file. Several files make one policy.
+
+    Credentials, identity_headers, metadata, login and strip_session_cookie stand in one of them;
+    conditions and defaults may be used by all.
+    """
+
+    include: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
+    """Further files and folders, from the folder of this file."""
+    credentials: CredentialsConfig | None = None
+    identity_headers: dict[IdentityHeader, Value] | None = None
+    metadata: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")], Value] | None = None
+    """What of the caller stands under `claims` in the dynamic metadata, beside subject and credential."""
+    login: LoginConfig | None = None
+    strip_session_cookie: bool | None = None
+    conditions: dict[Name, NamedConditionConfig] = Field(default_factory=dict)
+    defaults: dict[Name, DefaultsConfig] = Field(default_factory=dict)
+    rules: tuple[RuleConfig, ...] = ()
+
+
+ONCE: Final = ("credentials", "identity_headers", "metadata", "login", "strip_session_cookie")
+"""The keys that only one file of a policy may hold."""
+
+DEFAULT_IDENTITY_HEADERS: Final = {
+    "x-auth-subject": parse_value("subject"),
+    "x-auth-issuer": parse_value("issuer"),
+    "x-auth-scopes": parse_value("scopes"),
+    "x-auth-roles": parse_value("roles"),
+}

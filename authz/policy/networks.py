@@ -1,0 +1,49 @@
+"""A set of IP networks, asked in the time of a look-up however many there are."""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
+from typing import Any
+
+Network = IPv4Network | IPv6Network
+
+
+def parse_network(value: Any) -> Network:
+    """A network from its text. Raises ValueError that says what would be right."""
+    try:
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no network, as in 10.0.0.0/8: {error}") from None
+
+
+class Networks:
+    """Whether an address lies in any of the networks."""
+
+    __slots__ = ("_ranges",)
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        by_version: dict[int, list[Network]] = {}
+        for network in networks:
+            by_version.setdefault(network.version, []).append(network)
+        # The networks of one version, apart from each other: where each begins, and where it ends.
+        self._ranges: dict[int, tuple[list[int], list[int]]] = {}
+        for version, members in by_version.items():
+            apart = sorted(collapse_addresses(members))  # type: ignore[type-var]
+            begins = [int(network.network_address) for network in apart]
+            self._ranges[version] = (begins, [int(network.broadcast_address) for network in apart])
+
+    def hold(self, text: str) -> bool | None:
+        """Whether the address is in one of them; None when the text is no address."""
+        try:
+            address = ip_address(text)
+        except ValueError:
+            return None
+        # A dual-stack listener reports 192.0.2.1 as ::ffff:192.0.2.1.
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        ranges = self._ranges.get(address.version)
+        if ranges is None:
+            return False
+        begins, ends = ranges
+        place = bisect_right(begins, int(address)) - 1
+        return place >= 0 and int(address) <= ends[place]

@@ -1,0 +1,239 @@
+"""What a rule may ask of a value: of a header, a query parameter, a claim, a field of the body."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import re2
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+
+from authz.policy.words import AT_LEAST_ONE, Block, Text
+
+MAX_MATCHED_CHARACTERS: Final = 8_192
+"""Whether a longer value matches cannot be told. RE2 takes linear time, but clients choose the values."""
+
+_RE2_OPTIONS: Final = re2.Options()
+_RE2_OPTIONS.log_errors = False
+_RE2_OPTIONS.max_mem = 1 << 20
+"""1 MiB a pattern: beyond it, a pattern such as `(a{1000}){1000}` is refused at load."""
+
+
+def compile_pattern(pattern: str) -> Any:
+    """The RE2 pattern: linear in the length of what it reads, so that no client can stall it.
+
+    Raises ValueError.
+    """
+    try:
+        return re2.compile(pattern, _RE2_OPTIONS)
+    except re2.error as error:
+        said = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+        raise ValueError(f"{pattern!r} is no regular expression (RE2): {said}") from None
+
+
+def _pattern(value: str) -> str:
+    compile_pattern(value)
+    return value
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_pattern)]
+Number = StrictInt | StrictFloat
+Scalar = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_length=1024)]
+
+
+def _shorthand(value: Any) -> Any:
+    """A value alone means equality with it, a list means any of its values."""
+    if isinstance(value, list | tuple):
+        return {"one_of": value}
+    return {"equals": value} if isinstance(value, str | int | float | bool) else value
+
+
+class TextComparison(Block):
+    """What is asked of a text: exactly one of these."""
+
+    equals: Annotated[StrictStr, Field(max_length=1024)] | None = None
+    one_of: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
+    not_one_of: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
+    """It is there, and is none of these."""
+    prefix: Text | None = None
+    suffix: Text | None = None
+    matches: Pattern | None = None
+    """The whole of it matches this RE2 expression."""
+    present: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return _shorthand(value)
+
+    @model_validator(mode="after")
+    def _one_operator(self) -> "TextComparison":
+        _check_operators(self)
+        return self
+
+
+class Comparison(Block):
+    """What is asked of a claim or a field: exactly one of these, save that at_least and at_most may pair."""
+
+    equals: Scalar | None = None
+    one_of: Annotated[tuple[Scalar, ...], AT_LEAST_ONE] | None = None
+    """It is one of these, or a list with one of these in it."""
+    not_one_of: Annotated[tuple[Scalar, ...], AT_LEAST_ONE] | None = None
+    """It is there, and neither it nor anything in it is one of these."""
+    contains: Scalar | None = None
+    """It is a list with this in it."""
+    prefix: Text | None = None
+    suffix: Text | None = None
+    matches: Pattern | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
+    present: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return _shorthand(value)
+
+    @model_validator(mode="after")
+    def _one_operator(self) -> "Comparison":
+        _check_operators(self)
+        return self
+
+
+def _check_operators(comparison: TextComparison | Comparison) -> None:
+    said = comparison.model_fields_set
+    if any(getattr(comparison, key) is None for key in said):
+        raise ValueError("null cannot be compared with")
+    if len(said) != 1 and said != {"at_least", "at_most"}:
+        known = ", ".join(type(comparison).model_fields)
+        raise ValueError(f"say exactly one of {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A comparison, compiled."""
+
+    text: str
+    one: Callable[[Any], bool | None]
+    """Whether one value is as asked; None: it cannot be told."""
+    negative: bool = False
+    """Whether it says what the value is not."""
+    exact: bool = False
+    """Whether it compares the value as a whole with others."""
+    absent: bool = False
+    """Whether it asks that there is none."""
+    inside: bool = False
+    """Whether it asks about a list as a whole."""
+
+    def of_untrusted(self, values: Sequence[Any], *, denies: bool) -> bool | None:
+        """Whether values that a client chose are as asked: for a rule that allows all, else any."""
+        return self._over(values, _any_of if denies else _all_of)
+
+    def of_trusted(self, values: Sequence[Any]) -> bool | None:
+        """Whether a value that an issuer vouches for (or anything in it) is as asked."""
+        return self._over(values, _all_of if self.negative else _any_of)
+
+    def _over(
+        self, values: Sequence[Any], together: Callable[[Iterable[bool | None]], bool | None]
+    ) -> bool | None:
+        if self.absent:
+            return not values
+        if not values:
+            return None if self.negative else False
+        return together(map(self.one, values))
+
+
+def _any_of(found: Iterable[bool | None]) -> bool | None:
+    told: bool | None = False
+    for one in found:
+        if one:
+            return True
+        told = None if one is None else told
+    return told
+
+
+def _all_of(found: Iterable[bool | None]) -> bool | None:
+    told: bool | None = True
+    for one in found:
+        if one is False:
+            return False
+        told = None if one is None else told
+    return told
+
+
+def check_of(comparison: TextComparison | Comparison) -> Check:
+    """The comparison, ready to be made."""
+    operator = next(iter(comparison.model_fields_set))
+    asked = getattr(comparison, operator)
+    match operator:
+        case "equals":
+            return Check(f"is {asked!r}", _is_one_of((asked,)), exact=True)
+        case "one_of":
+            return Check(f"is one of {_listed(asked)}", _is_one_of(asked), exact=True)
+        case "not_one_of":
+            known = _is_one_of(asked)
+            return Check(f"is none of {_listed(asked)}", lambda value: not known(value), negative=True)
+        case "contains":
+            member = _is_one_of((asked,))
+            return Check(f"contains {asked!r}", _holds(member), inside=True)
+        case "prefix":
+            return Check(
+                f"begins with {asked!r}", lambda value: isinstance(value, str) and value.startswith(asked)
+            )
+        case "suffix":
+            return Check(
+                f"ends with {asked!r}", lambda value: isinstance(value, str) and value.endswith(asked)
+            )
+        case "matches":
+            return Check(f"matches {asked}", _matches(asked))
+        case "present":
+            return Check("is present" if asked else "is absent", lambda _value: True, absent=not asked)
+    assert isinstance(comparison, Comparison)  # noqa: S101 - only its operators are left
+    return _range(comparison.at_least, comparison.at_most)
+
+
+def _range(low: float | None, high: float | None) -> Check:
+    def within(value: Any) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return (low is None or value >= low) and (high is None or value <= high)
+
+    words = [f"is at least {low}"] if low is not None else []
+    words += [f"is at most {high}"] if high is not None else []
+    return Check(" and ".join(words), within)
+
+
+def _is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool]:
+    texts = frozenset(value for value in asked if isinstance(value, str))
+    # To Python, True equals 1; to whoever writes a rule it does not.
+    others = tuple((isinstance(value, bool), value) for value in asked if not isinstance(value, str))
+
+    def known(value: Any) -> bool:
+        if isinstance(value, str):
+            return value in texts
+        return isinstance(value, int | float) and (isinstance(value, bool), value) in others
+
+    return known
+
+
+def _holds(member: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple | set | frozenset) and any(map(member, value))
+
+
+def _matches(pattern: str) -> Callable[[Any], bool | None]:
+    compiled = compile_pattern(pattern)
+
+    def matches(value: Any) -> bool | None:
+        if not isinstance(value, str):
+            return False
+        if len(value) > MAX_MATCHED_CHARACTERS:
+            return None
+        try:
+            return compiled.fullmatch(value) is not None
+        except UnicodeEncodeError:  # a lone surrogate, which JSON can hold
+            return None
+
+    return matches
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(repr(value) for value in values)

@@ -1,0 +1,174 @@
+"""The answer to Envoy: a decision as the bytes of a CheckResponse.
+
+Two answers with the same verdict to the same caller differ in the decision id only, and ids have a
+fixed length. So each answer is built once around a placeholder and cut at it; from then on an
+answer is the pieces joined by an id. What depends on the request itself (the cookie header without
+its session, the way back from a login) is never kept.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from google.protobuf.struct_pb2 import Struct
+
+from authz.decide import Decision
+from authz.denial import Form, denial, form_of, login_redirect, preflight_answer, script_headers
+from authz.identity import Identity
+from authz.policy.compile import Policy
+from authz.policy.cors import origin_of
+from authz.policy.rule import Outcome, Verdict
+from authz.policy.templates import MAX_VALUE_CHARACTERS, ValueTemplate, clean
+from authz.request import Request
+from authz.wire import appending, overwriting
+from protos.authz_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
+from protos.core_pb2 import QueryParameter
+
+MAX_ANSWERS: Final = 10_000
+"""Answers kept, about 1.5 KB each: as many callers as one Envoy usually has active within minutes."""
+
+MAX_HEADER_CHARACTERS: Final = MAX_VALUE_CHARACTERS
+
+_PERMISSION_DENIED: Final = 7
+_RPC_CODES: Final = {401: 16, 429: 8, 503: 14}
+"""The code inside the CheckResponse. Envoy asks only whether it is 0; access logs show it."""
+
+
+class Responder:
+    """Answers for the decisions of one policy."""
+
+    __slots__ = ("_answers", "_login", "_metadata", "_placeholder", "_removed_headers")
+
+    def __init__(self, policy: Policy, new_id: Callable[[], str]) -> None:
+        self._removed_headers = policy.removed_headers
+        self._metadata = policy.metadata
+        self._login = policy.login
+        # An id that no decision will ever have, and that no client can guess.
+        self._placeholder = new_id()
+        # By identity of the objects, which the values keep alive, so that no address is used again.
+        self._answers: dict[tuple[int, int, int, str, str], tuple[Decision, list[bytes]]] = {}
+
+    def respond(self, decision: Decision) -> bytes:
+        """The serialised CheckResponse."""
+        verdict, request = decision.verdict, decision.request
+        if verdict.outcome is Outcome.ALLOW:
+            extras = verdict.extras
+            variant = "" if extras.cors is None else origin_of(request, extras.cors) or ""
+            answer = self._kept(decision, variant)
+            if extras.strip_cookies and request is not None:
+                # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
+                answer += _without_cookies(request, extras.strip_cookies)
+            return answer
+        if verdict.outcome is Outcome.PREFLIGHT:
+            return self._build(decision, Form.TEXT).SerializeToString()
+        form = form_of(request)
+        if self._login is not None and login_redirect(self._login, decision, form) is not None:
+            return self._build(decision, form).SerializeToString()
+        if verdict.extras.cors is not None:
+            return self._build(decision, form).SerializeToString()
+        return self._kept(decision, form)
+
+    def take_apart(self) -> None:
+        """Free the answers kept, piece by piece, in a thread, once another responder has taken its place."""
+        answers, self._answers = self._answers, {}
+        while answers:
+            answers.popitem()
+
+    def _kept(self, decision: Decision, variant: str) -> bytes:
+        key = (id(decision.verdict), id(decision.identity), id(decision.trial), decision.credential, variant)
+        known = self._answers.get(key)
+        if known is not None:
+            return decision.id.encode().join(known[1])
+        marked = decision._replace(id=self._placeholder)
+        pieces = self._build(marked, variant).SerializeToString().split(self._placeholder.encode())
+        if len(self._answers) >= MAX_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        self._answers[key] = (decision._replace(request=None), pieces)
+        return decision.id.encode().join(pieces)
+
+    def _build(self, decision: Decision, variant: str) -> CheckResponse:
+        """The answer to a decision. `variant`: of an allow the script's origin, else the form of the body."""
+        verdict = decision.verdict
+        response = CheckResponse(dynamic_metadata=metadata(decision, self._metadata))
+        if verdict.outcome is Outcome.ALLOW:
+            response.ok_response.CopyFrom(self._allowed(verdict, decision.identity, variant))
+            return response
+        response.status.code = _RPC_CODES.get(verdict.status, _PERMISSION_DENIED)
+        response.status.message = verdict.reason
+        answer = response.error_response if verdict.outcome is Outcome.ERROR else response.denied_response
+        answer.CopyFrom(self._for_client(decision, Form(variant)))
+        return response
+
+    def _for_client(self, decision: Decision, form: Form) -> DeniedHttpResponse:
+        if decision.verdict.outcome is Outcome.PREFLIGHT:
+            return preflight_answer(decision)
+        redirect = None if self._login is None else login_redirect(self._login, decision, form)
+        return denial(decision, form) if redirect is None else redirect
+
+    def _allowed(self, verdict: Verdict, identity: Identity, origin: str) -> OkHttpResponse:
+        extras = verdict.extras
+        headers = _filled(extras.identity_headers, identity)
+        query = _filled(extras.query_set, identity)
+        unset = {name for name, _ in extras.query_set} - query.keys()
+        for_client = [overwriting(*pair) for pair in _filled(extras.response_headers, identity).items()]
+        if origin and extras.cors is not None:
+            for_client += [overwriting(*pair) for pair in script_headers(extras.cors, origin).items()]
+            for_client.append(appending("vary", "origin"))
+        # A name stands either here or there: which one Envoy would do last is its own affair.
+        return OkHttpResponse(
+            headers=[overwriting(name, value) for name, value in headers.items()],
+            headers_to_remove=sorted(self._removed_headers - headers.keys()),
+            response_headers_to_add=for_client,
+            query_parameters_to_set=[QueryParameter(key=name, value=value) for name, value in query.items()],
+            query_parameters_to_remove=sorted(unset | (set(extras.query_remove) - query.keys())),
+        )
+
+
+def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = ()) -> Struct:
+    """What later filters and the access log learn, under `envoy.filters.http.ext_authz`.
+
+    Envoy emits it for denials and errors too. It is the field of the CheckResponse itself: the
+    deprecated one of OkHttpResponse would override it. `claims`: what of the caller was asked for.
+    """
+    verdict, trial = decision.verdict, decision.trial
+    fields = {
+        "decision_id": decision.id,
+        "outcome": verdict.outcome.value,
+        "reason": verdict.reason,
+        "rule": verdict.rule,
+        "policy_revision": decision.revision,
+        "subject": clean(decision.identity.subject),
+        "credential": decision.credential,
+    }
+    if trial is not None:
+        fields |= {"shadow_outcome": trial.outcome.value, "shadow_rule": trial.rule}
+    struct = Struct()
+    struct.update({name: value for name, value in fields.items() if value})
+    chosen = _filled(claims, decision.identity)
+    if chosen:
+        struct.update({"claims": chosen})
+    return struct
+
+
+def _filled(templates: Iterable[tuple[str, ValueTemplate]], identity: Identity) -> dict[str, str]:
+    """The values for this caller; a name whose value is empty is left out."""
+    values = {name: template.fill(identity) for name, template in templates}
+    return {name: value for name, value in values.items() if value}
+
+
+def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
+    """What takes these cookies out of the upstream request; empty when it carries none of them.
+
+    The others go on in one line. One with bytes beyond ASCII, which no cookie may have (RFC 6265
+    section 4.1.1), goes too: an answer to Envoy holds text.
+    """
+    pairs = [pair.strip(" \t") for line in request.header_values("cookie") for pair in line.split(";")]
+    kept = [pair for pair in pairs if pair and pair.partition("=")[0].rstrip(" \t") not in names]
+    if len(kept) == len([pair for pair in pairs if pair]):
+        return b""
+    value = "; ".join(pair for pair in kept if pair.isascii())
+    changed = (
+        OkHttpResponse(headers=[overwriting("cookie", value)])
+        if value
+        else OkHttpResponse(headers_to_remove=["cookie"])
+    )
+    return CheckResponse(ok_response=changed).SerializeToString()

@@ -1,0 +1,191 @@
+"""The authz sidecar: `envoy.service.auth.v3.Authorization` over the library `authz`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from authz.credentials import Credentials
+from authz.decide import BAD_REQUEST, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
+from authz.policy.compile import Policy
+from authz.policy.load import load_policy
+from authz.policy.rule import Outcome, Verdict
+from authz.request import BadRequestError, Request
+from authz.respond import Responder
+from protos.authz_pb2 import CheckRequest
+from sidecars.runtime.admin_routes import AdminRoute
+from sidecars.runtime.settings.authz import AuthzSettings
+from sidecars.runtime.sidecar import Surroundings
+from sidecars.services.authz_admin import admin_routes
+from sidecars.services.authz_decisions import Decisions
+from sidecars.services.authz_spans import Spans
+from sidecars.transport.service import Call, Code, Service, StatusError, Unary
+
+MAX_WARNINGS: Final = 20
+"""Warnings of a policy that are logged and shown; `sidecars policy check` shows all."""
+
+CANCELLED: Final = Verdict(Outcome.ERROR, "cancelled", 503)
+"""Envoy gave up waiting, or its client did, before there was a decision (opa#6333: never logged)."""
+
+_log = structlog.get_logger("sidecars.authz")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A policy in service. Calls that wait while another takes its place end with the one they began with."""
+
+    authorizer: Authorizer
+    responder: Responder
+
+    def take_apart(self) -> None:
+        """Free it piece by piece, in a thread, once another serves."""
+        self.responder.take_apart()
+        self.authorizer.policy.take_apart()
+
+
+class AuthzSidecar:
+    """Answers Envoy's checks. Made by `build`."""
+
+    name = "authz"
+
+    def __init__(
+        self, settings: AuthzSettings, surroundings: Surroundings, policy: Policy, credentials: Credentials
+    ) -> None:
+        self._settings = settings
+        self._wall_clock = surroundings.wall_clock
+        self._trusted_hops = settings.trusted_hops
+        self._new_id = DecisionIds(surroundings.random)
+        self._credentials = credentials
+        self._spans = None if settings.tracing is None else Spans(settings.tracing)
+        self._decisions = Decisions(
+            settings.decisions,
+            surroundings.registry,
+            surroundings.random,
+            None if self._spans is None else self._spans.annotate,
+        )
+        self._serving = self._serve(policy)
+        check = self.check if self._spans is None else self._spans.traced(self.check)
+        self.services: Sequence[Service] = (
+            Service("envoy.service.auth.v3.Authorization", {"Check": Unary(check)}),
+        )
+
+    def check(self, message: bytes, call: Call) -> bytes | Awaitable[bytes]:
+        """The CheckResponse to a CheckRequest. Raises StatusError INVALID_ARGUMENT when it is none."""
+        serving = self._serving
+        try:
+            parsed = CheckRequest.FromString(message)
+        except DecodeError:
+            raise StatusError(Code.INVALID_ARGUMENT, "the message is no CheckRequest") from None
+        now = self._wall_clock()
+        request = None
+        try:
+            request = Request(parsed, self._trusted_hops)
+            decision = serving.authorizer.decide(request, now, call.deadline)
+        except BadRequestError as error:
+            decision = serving.authorizer.decided(BAD_REQUEST[error.reason])
+        except Exception:  # a defect must refuse this request and no other
+            decision = self._failed(serving)
+        if isinstance(decision, Decision):
+            self._decisions.note(parsed, request, decision, now)
+            return serving.responder.respond(decision)
+        return self._check_later(serving, decision, parsed, request, now)
+
+    async def _check_later(
+        self,
+        serving: Serving,
+        pending: Awaitable[Decision],
+        parsed: CheckRequest,
+        request: Request | None,
+        now: float,
+    ) -> bytes:
+        try:
+            decision = await pending
+        except asyncio.CancelledError:
+            # Nobody hears this answer, and that is what whoever looks for the decision has to find.
+            self._decisions.note(parsed, request, serving.authorizer.decided(CANCELLED), now)
+            raise
+        except Exception:  # as above
+            decision = self._failed(serving)
+        self._decisions.note(parsed, request, decision, now)
+        return serving.responder.respond(decision)
+
+    def _failed(self, serving: Serving) -> Decision:
+        decision = serving.authorizer.decided(INTERNAL_ERROR)
+        _log.exception("decision failed", decision_id=decision.id)
+        return decision
+
+    def _serve(self, policy: Policy) -> Serving:
+        for problem in policy.warnings[:MAX_WARNINGS]:
+            _log.warning("policy warning", problem=str(problem))
+        authorizer = Authorizer(policy, self._credentials, self._new_id)
+        return Serving(authorizer, Responder(policy, self._new_id))
+
+    @property
+    def admin_routes(self) -> Sequence[AdminRoute]:
+        """Recent decisions, back-channel logout and, where the settings say so, sessions and revocations."""
+        offered = admin_routes(self._credentials, session_admin=self._settings.session_admin)
+        return (*self._decisions.admin_routes, *offered)
+
+    @property
+    def watched_files(self) -> Sequence[Path]:
+        """The policy files and folders, and what the credentials read beside them."""
+        included = self._serving.authorizer.policy.files
+        return (*self._settings.policy, *included, *self._credentials.watched_files)
+
+    async def start(self) -> None:
+        """Begin to fetch key sets and to write the decision log. One that is away is no error."""
+        self._decisions.start()
+        await self._credentials.start()
+
+    def prepare(self) -> Callable[[], None]:
+        """Read and compile policy and credentials again; may run in a thread. Raises ConfigError."""
+        policy = load_policy(self._settings.policy)
+        swap_credentials = self._credentials.prepare(policy.credentials)
+        serving = self._serve(policy)
+
+        def swap() -> None:
+            swap_credentials()
+            before, self._serving = self._serving, serving
+            Thread(target=before.take_apart, name="authz-take-apart").start()
+
+        return swap
+
+    def describe(self) -> dict[str, Any]:
+        """The revision, the number of rules, the first warnings, and the state of the credentials."""
+        policy = self._serving.authorizer.policy
+        return {
+            "revision": policy.revision,
+            "rules": len(policy.rules),
+            "warnings": [str(problem) for problem in policy.warnings[:MAX_WARNINGS]],
+            "credentials": self._credentials.describe(),
+            "decisions": self._decisions.describe(),
+        }
+
+    async def finish_streams(self) -> None:
+        """Nothing: every call is unary."""
+
+    async def stop(self) -> None:
+        """End the fetching of key sets; write out the decision log and the spans."""
+        await self._credentials.stop()
+        await self._decisions.stop()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
+
+
+def build(settings: AuthzSettings, surroundings: Surroundings) -> AuthzSidecar:
+    """The sidecar, its files read and compiled. Raises ConfigError with every problem."""
+    policy = load_policy(settings.policy)
+    credentials = Credentials(
+        policy.credentials,
+        registry=surroundings.registry,
+        monotonic_clock=surroundings.monotonic_clock,
+        wall_clock=surroundings.wall_clock,
+        random=surroundings.random,
+        redis=surroundings.redis,
+    )
+    return AuthzSidecar(settings, surroundings, policy, credentials)

@@ -1,0 +1,101 @@
+"""A span for each check, in the trace that Envoy began (W3C Trace Context), by OpenTelemetry."""
+
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from authz.account import Account
+from configfile import ConfigError
+from sidecars.runtime.settings.authz import TracingSettings
+from sidecars.transport.service import Call, UnaryHandler
+
+NAME = "authz.check"
+
+
+class Spans:
+    """Makes spans. Raises ConfigError where OpenTelemetry is not installed.
+
+    `exporter`: in place of the OTLP exporter of the settings. Spans leave in a thread of the SDK's own,
+    through its bounded queue.
+    """
+
+    def __init__(self, settings: TracingSettings, exporter: Any = None) -> None:
+        try:
+            from opentelemetry import trace
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        except ImportError as error:
+            raise ConfigError.of(
+                "authz.tracing", f"needs the extra otel (pip install 'edge-sidecars[otel]'): {error}"
+            ) from error
+        self._trace = trace
+        self._provider = TracerProvider(
+            sampler=ParentBased(root=TraceIdRatioBased(settings.sample_roots)),
+            resource=Resource.create({"service.name": settings.service_name}),
+            shutdown_on_exit=False,
+        )
+        self._provider.add_span_processor(
+            BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=settings.endpoint))
+        )
+        self._tracer = self._provider.get_tracer("edge-sidecars")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def traced(self, handler: UnaryHandler) -> UnaryHandler:
+        """`handler`, each of its calls within a span."""
+
+        def handle(request: bytes, call: Call) -> bytes | Awaitable[bytes]:
+            span = self._tracer.start_span(NAME, context=self._parent(call), kind=self._trace.SpanKind.SERVER)
+            waits = False
+            try:
+                with self._current(span):
+                    reply = handler(request, call)
+                if not isinstance(reply, bytes):
+                    waits = True
+                    return finish(reply, span)
+                return reply
+            finally:
+                if not waits:
+                    span.end()
+
+        async def finish(waiting: Awaitable[bytes], span: Any) -> bytes:
+            try:
+                with self._current(span):
+                    return await waiting
+            finally:
+                span.end()
+
+        return handle
+
+    def annotate(self, account: Account) -> None:
+        """Write the decision into the span of the call that is being handled."""
+        span = self._trace.get_current_span()
+        if not span.is_recording():
+            return
+        verdict = account.verdict
+        span.set_attributes(
+            {
+                "authz.decision_id": account.id,
+                "authz.outcome": verdict.outcome.value,
+                "authz.reason": verdict.reason,
+                "authz.rule": verdict.rule,
+                "authz.policy_revision": account.revision,
+                "authz.credential": account.credential,
+                "http.request.method": account.method,
+                "server.address": account.host,
+            }
+        )
+
+    def close(self) -> None:
+        """Export what waits; blocks until then, so call it in a thread."""
+        self._provider.shutdown()
+
+    def _parent(self, call: Call) -> Any:
+        carrier = {name: value for name, value in call.metadata.items() if isinstance(value, str)}
+        return self._propagator.extract(carrier)
+
+    def _current(self, span: Any) -> AbstractContextManager[Any]:
+        return self._trace.use_span(span)

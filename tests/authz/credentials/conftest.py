@@ -1,0 +1,185 @@
+"""Credentials in service, on clocks that stand until a test moves them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from authz.credentials import Credentials, CredentialsConfig
+from authz.credentials.fetch import fetch
+from authz.credentials.settings.issuer import KeySetConfig
+from authz.identity import Outcome, Refusal, RefusalReason
+from authz.request import Request
+from tests.authz.credentials.signing import AUDIENCE, ISSUER, NOW, jwk, key_set, private_key
+from tests.authz.credentials.webserver import WebServer
+from tests.redis_server import RedisServer, _session_redis, redis_server, shared_redis
+
+__all__ = ["_session_redis", "redis_server", "shared_redis"]
+
+WAIT_SECONDS = 10.0
+"""Bounds every wait of a test for something that should happen at once."""
+
+
+@dataclass
+class Clock:
+    """A wall clock and a monotonic one that move together."""
+
+    wall_seconds: float = NOW
+    monotonic_seconds: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.monotonic_seconds
+
+    def advance(self, seconds: float) -> None:
+        self.wall_seconds += seconds
+        self.monotonic_seconds += seconds
+
+
+@dataclass
+class KeyServer:
+    """Stands for the URL of a key set: what it answers, and what it was asked."""
+
+    document: bytes | Exception = b""
+    calls: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Closed, it keeps a fetch waiting."""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def fetch(self, _config: KeySetConfig) -> bytes:
+        self.calls += 1
+        await self.gate.wait()
+        if isinstance(self.document, Exception):
+            raise self.document
+        return self.document
+
+
+class World:
+    """Credentials with everything around them in a test's hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self.registry = CollectorRegistry()
+        self.key_server = KeyServer()
+        self.redis: Any = None
+        self.real_fetch = False
+        """Whether key sets come over HTTP, and not from `key_server`."""
+
+    def write(self, name: str, content: bytes) -> Path:
+        """A file beside the policy file."""
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+    def config(self, block: Mapping[str, Any]) -> CredentialsConfig:
+        """The block as the policy file would have it."""
+        return CredentialsConfig.model_validate(block, context={"folder": self.folder})
+
+    def issuer(self, *keys: Mapping[str, Any], file: str = "keys.json", **changes: Any) -> dict[str, Any]:
+        """The block of an issuer whose keys stand in a file."""
+        self.write(file, key_set(*keys or (jwk(private_key("ES256")),)))
+        block = {
+            "issuer": ISSUER,
+            "audiences": [AUDIENCE],
+            "algorithms": ["RS256", "ES256", "EdDSA"],
+            "jwks": {"file": file},
+        }
+        return block | changes
+
+    def credentials(self, block: Mapping[str, Any]) -> Credentials:
+        """The block in service."""
+        return Credentials(
+            self.config(block),
+            registry=self.registry,
+            monotonic_clock=self.clock.monotonic,
+            wall_clock=lambda: self.clock.wall_seconds,
+            random=lambda: 0.0,
+            redis=self.redis,
+            fetch_document=fetch if self.real_fetch else self.key_server.fetch,
+        )
+
+    def outcome(self, credentials: Credentials, request: Request) -> Outcome:
+        """What is answered at once; fails where something has to be waited for."""
+        outcome = credentials.authenticate(request, self.clock.wall_seconds)
+        assert not hasattr(outcome, "__await__"), "this should be answered without waiting"
+        return outcome
+
+    async def awaited(self, credentials: Credentials, request: Request) -> Outcome:
+        """What is answered, at once or not."""
+        outcome = credentials.authenticate(request, self.clock.wall_seconds)
+        if hasattr(outcome, "__await__"):
+            return await asyncio.wait_for(outcome, WAIT_SECONDS)  # type: ignore[arg-type]
+        return outcome
+
+    async def next_fetch(self) -> None:
+        """Returns once the key server has been asked again."""
+        before = self.key_server.calls
+        await until(lambda: self.key_server.calls > before)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric now; 0 where it has none yet."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+async def redis(shared_redis: RedisServer) -> AsyncIterator[Redis]:
+    """A client of the shared Redis, which is empty."""
+    client: Redis = Redis.from_url(shared_redis.url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[], Awaitable[WebServer]]]:
+    """Starts real HTTP servers on loopback, and stops them after the test."""
+    servers: list[WebServer] = []
+
+    async def start() -> WebServer:
+        server = WebServer()
+        servers.append(server)
+        await server.start()
+        return server
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+def reason_of(outcome: Any) -> RefusalReason:
+    """Why `outcome` is a refusal; fails where it is none."""
+    assert isinstance(outcome, Refusal), outcome
+    return outcome.reason
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns once `condition` holds; fails after WAIT_SECONDS."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what the test waits for knows no event
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def started() -> AsyncIterator[Callable[[Credentials], Any]]:
+    """Starts credentials, and stops them after the test."""
+    running: list[Credentials] = []
+
+    async def start(credentials: Credentials) -> Credentials:
+        running.append(credentials)
+        await credentials.start()
+        return credentials
+
+    yield start
+    for credentials in running:
+        await credentials.stop()

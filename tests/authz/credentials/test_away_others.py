@@ -1,0 +1,129 @@
+"""docs/authn.md, "When something is away": introspection, clocks and too much at once. One test a row."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from authz.credentials import Credentials
+from authz.identity import Identity, RefusalReason
+from tests.authz.credentials.conftest import World, reason_of
+from tests.authz.credentials.signing import (
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    bearer,
+    jwk,
+    key_set,
+    private_key,
+    request,
+    token,
+)
+from tests.authz.credentials.test_introspection import Introspected
+from tests.authz.credentials.webserver import WebServer
+
+Serve = Callable[[], Awaitable[WebServer]]
+Start = Callable[[Credentials], Awaitable[Credentials]]
+UNAVAILABLE = RefusalReason.INTROSPECTION_UNAVAILABLE
+
+
+@pytest.fixture
+async def asked(world: World, serve: Serve) -> Introspected:
+    return Introspected(world, await serve())
+
+
+def failed(world: World) -> float:
+    return world.metric("authz_introspection_questions_total", outcome="failed")
+
+
+class TestIntrospection:
+    async def test_down(self, world: World, asked: Introspected, started: Start) -> None:
+        credentials = await started(world.credentials(asked.config(active_seconds=30)))
+        assert isinstance(await world.awaited(credentials, bearer("cached")), Identity)
+        asked.answers(active=False)
+        bad = await world.awaited(credentials, bearer("bad"))
+        assert reason_of(bad) == RefusalReason.TOKEN_INACTIVE
+        await asked.server.stop()
+        assert isinstance(world.outcome(credentials, bearer("cached")), Identity)
+        assert reason_of(world.outcome(credentials, bearer("bad"))) == RefusalReason.TOKEN_INACTIVE
+        assert reason_of(await world.awaited(credentials, bearer("new"))) == UNAVAILABLE
+        assert failed(world) == 1
+        # Outages are not remembered as refusals, and what is remembered serves to its stated age.
+        world.clock.advance(30)
+        assert reason_of(await world.awaited(credentials, bearer("cached"))) == UNAVAILABLE
+        asked.answers()
+        await asked.server.start()
+        assert isinstance(await world.awaited(credentials, bearer("new")), Identity)
+
+    async def test_after_a_few_failures_nobody_waits(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        await asked.server.stop()
+        credentials = await started(world.credentials(asked.config()))
+        for number in range(5):
+            await world.awaited(credentials, bearer(f"new-{number}"))
+        assert reason_of(world.outcome(credentials, bearer("another"))) == UNAVAILABLE
+        assert failed(world) == 5
+        await asked.server.start()
+        world.clock.advance(1)
+        assert isinstance(await world.awaited(credentials, bearer("another")), Identity)
+
+    async def test_slow(self, world: World, asked: Introspected, started: Start) -> None:
+        asked.server.gate.clear()
+        credentials = await started(world.credentials(asked.config() | {"wait_seconds": 0.02}))
+        assert reason_of(await world.awaited(credentials, bearer("opaque"))) == UNAVAILABLE
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"<html>", b"[]", b"{}", b'{"active": "true"}', b'{"active": 1}', b" " * 70_000]
+    )
+    async def test_answering_garbage(
+        self, world: World, asked: Introspected, started: Start, body: bytes
+    ) -> None:
+        asked.server.bodies["/introspect"] = body
+        credentials = await started(world.credentials(asked.config()))
+        assert reason_of(await world.awaited(credentials, bearer("opaque"))) == UNAVAILABLE
+        assert failed(world) == 1
+
+
+class TestClock:
+    async def test_a_jump_ahead_ends_what_has_expired_by_it(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()], "sessions": {}})
+        assert credentials.sessions is not None
+        session = request(("cookie", f"session={await credentials.sessions.create('alice', NOW)}"))
+        good = bearer(token())
+        assert isinstance(world.outcome(credentials, good), Identity)
+        assert isinstance(world.outcome(credentials, session), Identity)
+        world.clock.wall_seconds += 86400
+        assert reason_of(world.outcome(credentials, good)) == RefusalReason.TOKEN_EXPIRED
+        assert reason_of(world.outcome(credentials, session)) == RefusalReason.SESSION_EXPIRED
+
+    async def test_a_jump_back_prolongs_nothing_that_is_remembered(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()]})
+        good = bearer(token(iat=None))
+        assert isinstance(world.outcome(credentials, good), Identity)
+        world.clock.wall_seconds -= 3600
+        world.outcome(credentials, good)
+        assert world.metric("authz_identity_cache_lookups_total", result="miss") == 2
+
+    async def test_a_jump_back_refuses_what_was_issued_after_it(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()]})
+        good = bearer(token(iat=NOW))
+        assert isinstance(world.outcome(credentials, good), Identity)
+        world.clock.wall_seconds -= 3600
+        assert reason_of(world.outcome(credentials, good)) == RefusalReason.TOKEN_NOT_YET_VALID
+
+    async def test_keys_do_not_age_by_the_wall_clock(self, world: World, started: Any) -> None:
+        world.key_server.document = key_set(jwk(private_key("ES256")))
+        jwks = {"url": "https://idp.example.com/keys", "keep_seconds": 600}
+        issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": jwks}
+        credentials = await started(world.credentials({"issuers": [issuer]}))
+        world.clock.wall_seconds += 86400
+        later = token(exp=world.clock.wall_seconds + 60)
+        assert isinstance(world.outcome(credentials, bearer(later)), Identity)
+
+    async def test_a_revocation_outlives_a_jump_back(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()], "revocations": {}})
+        await credentials.desk.revoke_tokens("jti", "t1")
+        world.clock.wall_seconds -= 50
+        found = world.outcome(credentials, bearer(token(jti="t1")))
+        assert reason_of(found) == RefusalReason.REVOKED

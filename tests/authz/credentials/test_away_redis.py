@@ -1,0 +1,163 @@
+"""docs/authn.md, "When something is away": Redis. A real one, stopped and paused, one test a row."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from authz.credentials import Credentials
+from authz.identity import Identity, RefusalReason
+from sidecars.runtime.redis import connect
+from sidecars.runtime.settings.redis import RedisSettings
+from tests.authz.credentials.conftest import World, reason_of, until
+from tests.authz.credentials.signing import bearer, request, token
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+Start = Callable[[Credentials], Awaitable[Credentials]]
+UNAVAILABLE = RefusalReason.SESSION_STORE_UNAVAILABLE
+
+
+@pytest.fixture
+async def client(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    """As the sidecars use it, but for its patience: this machine may be busy."""
+    found = connect(RedisSettings(url=redis_server.url, operation_timeout_ms=2000, connect_timeout_ms=2000))
+    yield found
+    await found.aclose()
+
+
+@pytest.fixture(autouse=True)
+def now(world: World, client: Redis) -> None:
+    world.redis = client
+    world.clock.wall_seconds = time.time()
+
+
+def block(world: World, wait_seconds: float = 5, **changes: Any) -> dict[str, Any]:
+    return {
+        "issuers": [world.issuer(leeway_seconds=300)],
+        "sessions": {"store": "redis", "cache_seconds": 30},
+        "revocations": {"store": "redis", "stale_seconds": 120},
+        "wait_seconds": wait_seconds,
+    } | changes
+
+
+def cookie(text: str) -> Any:
+    return request(("cookie", f"session={text}"))
+
+
+def jwt(**changes: Any) -> Any:
+    now = time.time()
+    return bearer(token(**({"iat": now - 60, "exp": now + 3600} | changes)))
+
+
+async def gets(world: World, credentials: Credentials, of: Any) -> RefusalReason | None:
+    found = await world.awaited(credentials, of)
+    return None if isinstance(found, Identity) else reason_of(found)
+
+
+async def session(credentials: Credentials) -> str:
+    return str((await credentials.desk.create_session("alice", [], [], {}))["token"])
+
+
+def refused(world: World, reason: RefusalReason, credential: str = "session") -> float:
+    return world.metric("authz_credentials_refused_total", credential=credential, reason=reason.value)
+
+
+async def test_down_at_start(
+    world: World, redis_server: RedisServer, started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.credentials.credentials.START_WAIT_SECONDS", 0.1)
+    redis_server.stop()
+    credentials = await started(world.credentials(block(world)))
+    assert await gets(world, credentials, cookie("x" * 43)) == UNAVAILABLE
+    assert await gets(world, credentials, cookie("bad token")) == RefusalReason.SESSION_UNKNOWN
+    assert await gets(world, credentials, jwt()) == RefusalReason.REVOCATIONS_UNAVAILABLE
+    assert world.metric("authz_revocation_feed_connected") == 0
+    redis_server.start()
+    await until(lambda: world.metric("authz_revocation_feed_connected") == 1)
+    assert await gets(world, credentials, jwt()) is None
+
+
+async def test_down_later(world: World, redis_server: RedisServer, started: Start) -> None:
+    credentials = await started(world.credentials(block(world)))
+    cached, fresh = await session(credentials), await session(credentials)
+    assert await gets(world, credentials, cookie(cached)) is None
+    seen = jwt(jti="seen")
+    assert await gets(world, credentials, seen) is None
+    redis_server.stop()
+    await until(lambda: world.metric("authz_revocation_feed_connected") == 0)
+    assert isinstance(world.outcome(credentials, cookie(cached)), Identity)
+    assert await gets(world, credentials, cookie(fresh)) == UNAVAILABLE
+    assert await gets(world, credentials, seen) is None
+    assert await gets(world, credentials, jwt(jti="new")) is None
+    assert refused(world, UNAVAILABLE) >= 1
+    # What is remembered serves to its stated age and no longer.
+    world.clock.advance(30)
+    assert await gets(world, credentials, cookie(cached)) == UNAVAILABLE
+    world.clock.advance(91)
+    unavailable = RefusalReason.REVOCATIONS_UNAVAILABLE
+    await until(lambda: credentials.revocations is not None and credentials.revocations.epoch == -1)
+    assert await gets(world, credentials, seen) == unavailable
+    assert await gets(world, credentials, jwt(jti="newer")) == unavailable
+
+
+async def test_slow(world: World, redis_server: RedisServer, started: Start) -> None:
+    """It hangs: connections stay open, nobody answers. After a few waits nobody waits any more."""
+    credentials = await started(world.credentials(block(world, wait_seconds=0.05)))
+    cached = await session(credentials)
+    assert await gets(world, credentials, cookie(cached)) is None
+    redis_server.pause()
+    try:
+        for number in range(5):
+            assert await gets(world, credentials, cookie(f"{number}{'x' * 42}")) == UNAVAILABLE
+        assert world.metric("authz_credentials_redis_breaker_opened_total") >= 1
+        assert isinstance(world.outcome(credentials, cookie(cached)), Identity)
+        await until(lambda: world.metric("authz_revocation_feed_connected") == 0)
+    finally:
+        redis_server.resume()
+    world.clock.advance(5)
+    await until(lambda: world.metric("authz_revocation_feed_connected") == 1)
+    assert await gets(world, credentials, cookie(cached)) is None
+
+
+async def test_failing_over(world: World, redis_server: RedisServer, started: Start) -> None:
+    """Another Redis answers at the address, and lacks what was written last; here: everything."""
+    credentials = await started(world.credentials(block(world)))
+    text, revoked = await session(credentials), await session(credentials)
+    assert await gets(world, credentials, cookie(text)) is None
+    await credentials.desk.revoke_sessions("token", revoked)
+    await credentials.desk.revoke_tokens("jti", "bad")
+    redis_server.restart()
+    await until(lambda: world.metric("authz_revocation_feed_interruptions_total") >= 1)
+    world.clock.advance(3)
+    await until(lambda: world.metric("authz_revocation_feed_connected") == 1)
+    # A session that the new one does not know is over, for all sidecars alike.
+    assert await gets(world, credentials, cookie(text)) == RefusalReason.SESSION_UNKNOWN
+    # Nothing that was revoked comes back.
+    assert await gets(world, credentials, cookie(revoked)) == RefusalReason.REVOKED
+    assert await gets(world, credentials, jwt(jti="bad")) == RefusalReason.REVOKED
+    assert await gets(world, credentials, cookie(await session(credentials))) is None
+
+
+async def test_a_revocation_made_while_this_sidecar_was_cut_off_counts_afterwards(
+    world: World, client: Redis, started: Start, tmp_path: Any
+) -> None:
+    here = await started(world.credentials(block(world)))
+    other = World(tmp_path)
+    other.redis, other.clock.wall_seconds = client, time.time()
+    there = await started(other.credentials(block(other)))
+    text = await session(here)
+    of = jwt(jti="t1")
+    assert await gets(world, here, cookie(text)) is None
+    assert await gets(world, here, of) is None
+    assert here._feed is not None
+    await here._feed.stop()
+    await there.desk.revoke_sessions("token", text)
+    await there.desk.revoke_tokens("jti", "t1")
+    here._feed.start()
+    await until(lambda: here._feed is not None and here._feed.connected)
+    assert await gets(world, here, cookie(text)) == RefusalReason.SESSION_UNKNOWN
+    assert await gets(world, here, of) == RefusalReason.REVOKED

@@ -1,0 +1,96 @@
+"""Required and forbidden claims, and how long a token may live."""
+
+from typing import Any
+
+import pytest
+
+from authz.identity import Identity, RefusalReason
+from tests.authz.credentials.conftest import World, reason_of
+from tests.authz.credentials.signing import NOW, bearer, token
+
+
+def outcome(world: World, changes: dict[str, Any], **claims: Any) -> Any:
+    return world.outcome(world.credentials({"issuers": [world.issuer(**changes)]}), bearer(token(**claims)))
+
+
+class TestRequired:
+    @pytest.mark.parametrize(
+        ("required", "claims"),
+        [
+            ("email", {"email": "a@example.com"}),
+            ({"claim": "email_verified", "values": [True]}, {"email_verified": True}),
+            ({"claim": "tenant", "values": ["red", "blue"]}, {"tenant": "blue"}),
+            ({"claim": "groups", "values": ["staff"]}, {"groups": ["users", "staff"]}),
+            ({"claim": ["realm", "name"], "values": ["x"]}, {"realm": {"name": "x"}}),
+            ({"claim": "level", "values": [3]}, {"level": 3}),
+        ],
+    )
+    def test_a_token_that_has_the_claim_is_accepted(
+        self, world: World, required: Any, claims: dict[str, Any]
+    ) -> None:
+        assert isinstance(outcome(world, {"required_claims": [required]}, **claims), Identity)
+
+    @pytest.mark.parametrize(
+        ("required", "claims"),
+        [
+            ("email", {}),
+            ({"claim": "email_verified", "values": [True]}, {"email_verified": False}),
+            ({"claim": "email_verified", "values": [True]}, {"email_verified": 1}),
+            ({"claim": "email_verified", "values": [True]}, {"email_verified": "true"}),
+            ({"claim": "level", "values": [1]}, {"level": True}),
+            ({"claim": "tenant", "values": ["red"]}, {"tenant": "redder"}),
+            ({"claim": "groups", "values": ["staff"]}, {"groups": []}),
+            ({"claim": ["realm", "name"], "values": ["x"]}, {"realm": "x"}),
+        ],
+    )
+    def test_a_token_that_lacks_it_is_refused(
+        self, world: World, required: Any, claims: dict[str, Any]
+    ) -> None:
+        found = outcome(world, {"required_claims": [required]}, **claims)
+        assert reason_of(found) == RefusalReason.CLAIM_MISSING
+
+
+class TestForbidden:
+    @pytest.mark.parametrize(
+        ("forbidden", "claims"),
+        [
+            ("cnf", {"cnf": {"jkt": "x"}}),
+            ({"claim": "amr", "values": ["pwd"]}, {"amr": ["otp", "pwd"]}),
+            ({"claim": ["act", "sub"], "values": ["robot"]}, {"act": {"sub": "robot"}}),
+        ],
+    )
+    def test_a_token_that_has_the_claim_is_refused(
+        self, world: World, forbidden: Any, claims: dict[str, Any]
+    ) -> None:
+        found = outcome(world, {"forbidden_claims": [forbidden]}, **claims)
+        assert reason_of(found) == RefusalReason.CLAIM_FORBIDDEN
+
+    @pytest.mark.parametrize("claims", [{}, {"amr": ["otp"]}, {"amr": "otp"}])
+    def test_a_token_without_it_is_accepted(self, world: World, claims: dict[str, Any]) -> None:
+        forbidden = ["cnf", {"claim": "amr", "values": ["pwd"]}]
+        assert isinstance(outcome(world, {"forbidden_claims": forbidden}, **claims), Identity)
+
+
+class TestLifetime:
+    def test_a_token_of_the_longest_lifetime_is_accepted(self, world: World) -> None:
+        changes = {"max_lifetime_seconds": 660}
+        assert isinstance(outcome(world, changes, iat=NOW - 60, exp=NOW + 600), Identity)
+
+    def test_a_longer_one_is_refused(self, world: World) -> None:
+        changes = {"max_lifetime_seconds": 659}
+        found = outcome(world, changes, iat=NOW - 60, exp=NOW + 600)
+        assert reason_of(found) == RefusalReason.TOKEN_LIFETIME
+
+    def test_without_iat_it_is_measured_from_now(self, world: World) -> None:
+        changes = {"max_lifetime_seconds": 599}
+        found = outcome(world, changes, iat=None, exp=NOW + 600)
+        assert reason_of(found) == RefusalReason.TOKEN_LIFETIME
+
+    def test_there_is_no_limit_unless_one_is_set(self, world: World) -> None:
+        assert isinstance(outcome(world, {}, iat=NOW, exp=NOW + 1e9), Identity)
+
+
+@pytest.mark.parametrize("changes", [{"required_claims": [{"claim": []}]}, {"forbidden_claims": [""]}])
+def test_a_claim_without_a_name_is_an_error(world: World, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="claim"):
+        world.config({"issuers": [world.issuer(**changes)]})

@@ -1,0 +1,184 @@
+"""The `credentials:` block over its life: built, reloaded, counted, shown."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from authz.credentials import Credentials, CredentialsConfig
+from authz.credentials.fetch import FetchError
+from authz.identity import Identity
+from configfile import ConfigError, parse, validate
+from tests.authz.credentials.conftest import World
+from tests.authz.credentials.signing import (
+    AUDIENCE,
+    ISSUER,
+    bearer,
+    jwk,
+    key_set,
+    private_key,
+    request,
+    rsa_key,
+    token,
+)
+
+Start = Callable[[Credentials], Any]
+
+
+def remote(**jwks: Any) -> dict[str, Any]:
+    jwks = {"url": "https://idp.example.com/keys"} | jwks
+    return {"issuers": [{"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": jwks}]}
+
+
+class TestConfig:
+    def test_an_empty_block_accepts_no_credential(self, world: World) -> None:
+        assert world.outcome(world.credentials({}), bearer(token())) is None
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("sesions: {}", "did you mean 'sessions'"),
+            ("issuers:\n- issuer: a\n  audiences: []\n  jwks: {file: a}", ":3: issuers[0].audiences"),
+            ("issuers:\n- issuer: a\n  audiences: some\n  jwks: {file: a}", ":3: issuers[0].audiences"),
+            ("issuers:\n- issuer: a\n  audiences: any\n  jwks: {}", ":4: issuers[0].jwks: name exactly one"),
+            (
+                "issuers:\n- issuer: a\n  audiences: any\n  algorithms: [HS256]\n  jwks: {file: a}",
+                ":4: issuers[0].algorithms: 'HS256' is not one of ES256, ES384, ES512, EdDSA",
+            ),
+            (
+                "issuers:\n- issuer: a\n  audiences: any\n  algorithms: [none]\n  jwks: {file: a}",
+                "'none' is not one of",
+            ),
+            (
+                "issuers:\n- &a {issuer: a, audiences: any, jwks: {file: a}}\n- *a",
+                "the issuer 'a' stands twice",
+            ),
+            ("sessions: {idle_seconds: 100, absolute_seconds: 10}", "idle_seconds cannot be longer"),
+            (
+                """
+                sessions: {locations: [{header: x-a}]}
+                api_keys: {locations: [{header: x-a, scheme: K}], file: a}
+                """,
+                "both with a scheme and without",
+            ),
+        ],
+    )
+    def test_a_mistake_is_named_with_its_place(self, text: str, message: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            validate(parse(text, "policy.yaml"), CredentialsConfig)
+        assert message in str(caught.value)
+
+    def test_every_file_that_cannot_be_used_is_reported(self, world: World) -> None:
+        world.write("weak.json", key_set(jwk(rsa_key(1024), "weak"), jwk(private_key("ES256"), "good")))
+        issuers = [
+            {"issuer": name, "audiences": "any", "jwks": {"file": name}}
+            for name in ("gone.json", "weak.json")
+        ]
+        with pytest.raises(ConfigError) as caught:
+            world.credentials({"issuers": issuers, "api_keys": {"file": "keys.yaml"}})
+        text = str(caught.value)
+        assert "gone.json: cannot be read" in text
+        assert "weak.json: key 'weak': RSA of 1024 bits" in text
+        assert "keys.yaml: cannot be read" in text
+
+    def test_a_configuration_that_cannot_be_used_leaves_no_trace(self, world: World) -> None:
+        with pytest.raises(ConfigError):
+            world.credentials({"api_keys": {"file": "keys.yaml"}})
+        assert world.credentials({}) is not None
+
+    def test_the_schema_can_be_written(self) -> None:
+        assert json.dumps(CredentialsConfig.model_json_schema())
+
+
+class TestReload:
+    async def test_a_key_set_whose_configuration_stays_is_not_fetched_again(
+        self, world: World, started: Start
+    ) -> None:
+        world.key_server.document = key_set(jwk(private_key("ES256")))
+        credentials = await started(world.credentials(remote()))
+        credentials.prepare(world.config(remote() | {"sessions": {}}))()
+        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+        assert world.key_server.calls == 1
+
+    async def test_a_changed_audience_keeps_the_key_set(self, world: World, started: Start) -> None:
+        world.key_server.document = key_set(jwk(private_key("ES256")))
+        credentials = await started(world.credentials(remote()))
+        changed = remote()
+        changed["issuers"][0]["audiences"] = ["other"]
+        credentials.prepare(world.config(changed))()
+        assert isinstance(world.outcome(credentials, bearer(token(aud="other"))), Identity)
+        assert world.key_server.calls == 1
+
+    async def test_changed_times_keep_the_keys_until_new_ones_arrive(
+        self, world: World, started: Start
+    ) -> None:
+        world.key_server.document = key_set(jwk(private_key("ES256")))
+        credentials = await started(world.credentials(remote()))
+        world.key_server.document = FetchError("connection refused")
+        credentials.prepare(world.config(remote(refresh_seconds=60)))()
+        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+
+    async def test_sessions_in_memory_survive_changed_times(self, world: World) -> None:
+        credentials = world.credentials({"sessions": {}})
+        assert credentials.sessions is not None
+        text = await credentials.sessions.create("alice", world.clock.wall_seconds)
+        credentials.prepare(world.config({"sessions": {"idle_seconds": 60}}))()
+        assert isinstance(world.outcome(credentials, request(("cookie", f"session={text}"))), Identity)
+
+    def test_a_bad_configuration_changes_nothing(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()]})
+        with pytest.raises(ConfigError):
+            credentials.prepare(world.config({"api_keys": {"file": "gone.yaml"}}))
+        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+
+    def test_a_prepared_configuration_serves_only_once_it_is_swapped_in(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()]})
+        credentials.prepare(world.config({}))
+        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+
+    def test_the_files_to_watch_are_named(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()]})
+        assert credentials.watched_files == (world.folder / "keys.json",)
+
+
+class TestSeen:
+    def test_outcomes_are_counted(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()]})
+        for text in (token(), token(), token(kid="bogus")):
+            world.outcome(credentials, bearer(text))
+        assert world.metric("authz_credentials_accepted_total", credential="jwt") == 2
+        assert world.metric("authz_credentials_refused_total", credential="jwt", reason="key_unknown") == 1
+
+    async def test_an_outcome_that_had_to_wait_is_counted(self, world: World, started: Start) -> None:
+        world.key_server.document = key_set(jwk(private_key("ES256"), "other"))
+        credentials = await started(world.credentials(remote()))
+        world.key_server.document = key_set(jwk(private_key("ES256")))
+        world.clock.advance(31)
+        await world.awaited(credentials, bearer(token()))
+        assert world.metric("authz_credentials_accepted_total", credential="jwt") == 1
+
+    def test_the_state_holds_no_secret(self, world: World) -> None:
+        sha256 = "ab" * 32
+        keys = [{"id": "ci", "sha256": sha256, "subject": "builder"}]
+        credentials = world.credentials({"issuers": [world.issuer()], "api_keys": {"keys": keys}})
+        text = token()
+        world.outcome(credentials, bearer(text))
+        state = json.dumps(credentials.describe())
+        assert ISSUER in state
+        assert sha256 not in state
+        assert text not in state
+
+    def test_the_metrics_of_an_issuer_end_with_it(self, world: World) -> None:
+        credentials = world.credentials(remote())
+        assert ISSUER in generate_latest(world.registry).decode()
+        credentials.prepare(world.config({}))()
+        assert ISSUER not in generate_latest(world.registry).decode()
+
+    def test_two_processes_worth_of_credentials_do_not_share_anything(self, world: World) -> None:
+        first = world.credentials({"issuers": [world.issuer()]})
+        world.registry = CollectorRegistry()
+        second = world.credentials({"issuers": [world.issuer()]})
+        world.outcome(first, bearer(token()))
+        assert second.describe()["remembered_tokens"] == 0

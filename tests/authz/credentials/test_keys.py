@@ -1,0 +1,104 @@
+"""Which keys of a JWKS document are used."""
+
+import json
+from typing import Any
+
+import pytest
+
+from authz.credentials.keys import MAX_KEYS, KeySetError, parse_key_set
+from tests.authz.credentials.signing import jwk, key_set, private_key, rsa_key
+
+GOOD = jwk(private_key("ES256"), "good")
+
+
+def refused(*keys: Any) -> dict[str | None, str]:
+    """What is refused of a document that has a good key as well."""
+    parsed = parse_key_set(json.dumps({"keys": [GOOD, *keys]}).encode())
+    assert set(parsed.by_id) == {"good"}
+    return {key.id: key.reason for key in parsed.refused}
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ({"kty": "oct", "k": "c2VjcmV0", "kid": "x"}, "symmetric"),
+        (jwk(private_key("RS256"), "x", use="enc"), "not for signatures"),
+        (jwk(private_key("RS256"), "x", key_ops=["sign"]), "key_ops"),
+        (jwk(private_key("RS256"), "x", key_ops="verify"), "key_ops"),
+        (jwk(rsa_key(1024), "x"), "1024 bits"),
+        (jwk(private_key("RS256"), "x", alg="ES256"), "does not fit"),
+        (jwk(private_key("RS256"), "x", alg="HS256"), "does not fit"),
+        (jwk(private_key("RS256"), "x", alg=["RS256"]), "no text"),
+        (jwk(private_key("ES256"), "x", alg="ES384"), "does not fit"),
+        (jwk(private_key("RS256"), "x", d="AQAB"), "private key"),
+        (jwk(private_key("ES256"), "x", crv="P-384"), "cannot be read"),
+        (jwk(private_key("ES256"), "x", crv="secp256k1"), "not supported"),
+        (jwk(private_key("ES256"), "x", crv=7), "no text"),
+        (jwk(private_key("ES256"), "x", y="AAAA"), "cannot be read"),
+        (jwk(private_key("ES256"), "x", x="A" * 43, y="A" * 43), "cannot be read"),
+        ({"kty": "EC", "crv": "P-256", "kid": "x"}, "cannot be read"),
+        ({"kty": "RSA", "n": 7, "e": 3, "kid": "x"}, "cannot be read"),
+        ({"kty": "XYZ", "kid": "x"}, "kty"),
+        ({"kty": ["RSA"], "kid": "x"}, "no text"),
+        ({"kty": None, "kid": "x"}, "no text"),
+        ({"kid": "x"}, "kty"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_left_out(key: Any, reason: str) -> None:
+    """RFC 7517 section 5: the others still serve."""
+    assert reason in refused(key)["x"]
+
+
+@pytest.mark.parametrize(
+    "key", [None, 7, "text", [], {"kty": "EC", "kid": 7}, {"kty": "EC", "kid": "x" * 257}]
+)
+def test_what_is_no_key_is_left_out(key: Any) -> None:
+    assert None in refused(key)
+
+
+def test_two_keys_of_one_kid_are_both_left_out() -> None:
+    """RFC 7517 section 4.5: which one a token means could not be known."""
+    assert refused(jwk(private_key("RS256"), "x"), jwk(private_key("ES384"), "x")) == {
+        "x": "two keys have its kid"
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (b"", "not JSON"),
+        (b"<html>", "not JSON"),
+        (b"[]", "not a key set"),
+        (b"{}", "not a key set"),
+        (b'{"keys": {}}', "not a key set"),
+        (b'{"keys": []}', "it is empty"),
+        (key_set({"kty": "oct", "k": "AA"}), "symmetric"),
+        (key_set(*[{}] * (MAX_KEYS + 1)), "at most"),
+    ],
+)
+def test_a_document_without_a_usable_key_is_an_error(document: bytes, message: str) -> None:
+    with pytest.raises(KeySetError, match=message):
+        parse_key_set(document)
+
+
+def test_the_alg_of_a_key_narrows_what_it_is_used_with() -> None:
+    keys = parse_key_set(key_set(jwk(private_key("RS256"), "a", alg="PS384"), jwk(private_key("RS256"), "b")))
+    assert keys.by_id["a"].algorithms == {"PS384"}
+    assert keys.by_id["b"].algorithms == {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+
+
+def test_a_key_that_is_still_there_stays_the_same_object() -> None:
+    before = parse_key_set(key_set(GOOD, jwk(private_key("RS256"), "old")))
+    after = parse_key_set(key_set(jwk(private_key("ES384"), "new"), GOOD), before)
+    before.withdraw(after)
+    assert after.by_id["good"] is before.by_id["good"]
+    assert after.by_id["good"].trusted
+    assert not before.by_id["old"].trusted
+
+
+def test_a_key_that_changed_under_its_kid_is_another_key() -> None:
+    before = parse_key_set(key_set(GOOD))
+    after = parse_key_set(key_set(jwk(private_key("RS256"), "good")), before)
+    before.withdraw(after)
+    assert not before.by_id["good"].trusted
+    assert after.by_id["good"].trusted

@@ -1,0 +1,180 @@
+"""Where a credential stands in a request, and what happens when there are two."""
+
+from typing import Any
+
+import pytest
+
+from authz.credentials import Credentials
+from authz.credentials.apikey import new_api_key
+from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
+from authz.request import BadRequestError, Request
+from tests.authz.credentials.conftest import World
+from tests.authz.credentials.signing import bearer, request, token
+
+API_KEY, API_KEY_HASH = new_api_key("ci", lambda length: b"\x01" * length)
+
+
+def block(world: World, **changes: Any) -> dict[str, Any]:
+    return {
+        "issuers": [world.issuer()],
+        "sessions": {},
+        "api_keys": {"keys": [{"id": "ci", "sha256": API_KEY_HASH, "subject": "ci"}]},
+    } | changes
+
+
+@pytest.fixture
+def credentials(world: World) -> Credentials:
+    return world.credentials(block(world))
+
+
+def reason(world: World, credentials: Credentials, of: Request) -> RefusalReason:
+    outcome = world.outcome(credentials, of)
+    assert isinstance(outcome, Refusal), outcome
+    return outcome.reason
+
+
+def kind(world: World, credentials: Credentials, of: Request) -> CredentialKind:
+    outcome = world.outcome(credentials, of)
+    assert isinstance(outcome, Identity), outcome
+    return outcome.kind
+
+
+class TestBearer:
+    @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
+    def test_the_scheme_is_compared_without_case(
+        self, world: World, credentials: Credentials, scheme: str
+    ) -> None:
+        """RFC 9110 section 11.1; Authorino compares `Bearer ` exactly."""
+        found = kind(world, credentials, request(("authorization", f"{scheme} {token()}")))
+        assert found == CredentialKind.JWT
+
+    @pytest.mark.parametrize("separator", ["\t", " \t", "\t ", "  ", "\u00a0", "\x0b", ",", "="])
+    def test_ghsa_gv94_wp4h_vv8p_exactly_one_space_follows_the_scheme(
+        self, world: World, credentials: Credentials, separator: str
+    ) -> None:
+        """Keycloak took tabs for spaces, so a filter in front saw another token. RFC 6750 section 2.1."""
+        outcome = world.outcome(credentials, request(("authorization", f"Bearer{separator}{token()}")))
+        assert isinstance(outcome, Refusal)
+        assert outcome.reason == RefusalReason.TOKEN_MALFORMED
+
+    @pytest.mark.parametrize("value", ["Bearer", "Bearer ", "", " ", "Bearer a b"])
+    def test_a_scheme_without_a_token_is_refused(
+        self, world: World, credentials: Credentials, value: str
+    ) -> None:
+        assert reason(world, credentials, request(("authorization", value))) == RefusalReason.TOKEN_MALFORMED
+
+    @pytest.mark.parametrize("suffix", [" ", "\t", ",", ";"])
+    def test_nothing_follows_the_token(self, world: World, credentials: Credentials, suffix: str) -> None:
+        found = reason(world, credentials, bearer(token() + suffix))
+        assert found == RefusalReason.TOKEN_MALFORMED
+
+    @pytest.mark.parametrize("value", ["Basic dXNlcjpwYXNz", "Negotiate", "DPoP x"])
+    def test_another_scheme_is_no_credential_of_ours(
+        self, world: World, credentials: Credentials, value: str
+    ) -> None:
+        assert world.outcome(credentials, request(("authorization", value))) is None
+
+    def test_no_credential_at_all_is_no_outcome(self, world: World, credentials: Credentials) -> None:
+        assert world.outcome(credentials, request(("accept", "*/*"), ("cookie", "theme=dark"))) is None
+
+    def test_a_token_that_is_not_ascii_is_refused(self, world: World, credentials: Credentials) -> None:
+        """CVE-2023-27488: a header that is no UTF-8 must not stop the check."""
+        assert reason(world, credentials, bearer("tök.e.n")) == (RefusalReason.TOKEN_MALFORMED)
+
+
+class TestSeveral:
+    def test_cve_2021_32777_two_authorization_headers_are_refused(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        """Envoy once showed the last value only. The request itself is refused already."""
+        with pytest.raises(BadRequestError):
+            request(("authorization", f"Bearer {token()}"), ("authorization", "Bearer x"))
+
+    def test_cve_2021_32777_two_values_of_any_credential_header_are_refused(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        found = reason(world, credentials, request(("x-api-key", API_KEY), ("x-api-key", API_KEY)))
+        assert found == RefusalReason.CREDENTIALS_AMBIGUOUS
+
+    @pytest.mark.parametrize(
+        "cookies",
+        [[("cookie", "session=a; session=b")], [("cookie", "session=a"), ("cookie", "session=b")]],
+    )
+    def test_cve_2021_32777_two_session_cookies_are_refused(
+        self, world: World, credentials: Credentials, cookies: list[tuple[str, str]]
+    ) -> None:
+        assert reason(world, credentials, request(*cookies)) == RefusalReason.CREDENTIALS_AMBIGUOUS
+
+    def test_two_kinds_of_credential_are_refused(self, world: World, credentials: Credentials) -> None:
+        both = request(("authorization", f"Bearer {token()}"), ("x-api-key", API_KEY))
+        assert reason(world, credentials, both) == RefusalReason.CREDENTIALS_AMBIGUOUS
+
+    def test_one_token_in_two_places_is_refused(self, world: World) -> None:
+        """RFC 6750 section 2: at most one method a request."""
+        locations = [{"header": "authorization", "scheme": "Bearer"}, {"query": "access_token"}]
+        credentials = world.credentials(block(world, tokens={"locations": locations}))
+        text = token()
+        twice = request(("authorization", f"Bearer {text}"), path=f"/?access_token={text}")
+        assert reason(world, credentials, twice) == RefusalReason.CREDENTIALS_AMBIGUOUS
+
+    def test_a_repeated_query_parameter_is_refused(self, world: World) -> None:
+        credentials = world.credentials(block(world, tokens={"locations": [{"query": "access_token"}]}))
+        twice = request(path=f"/?access_token={token()}&access_token=x")
+        assert reason(world, credentials, twice) == RefusalReason.CREDENTIALS_AMBIGUOUS
+
+
+class TestPlaces:
+    @pytest.mark.parametrize(
+        ("location", "of"),
+        [
+            ({"header": "x-token"}, lambda text: request(("x-token", text))),
+            ({"header": "x-token", "scheme": "Token"}, lambda text: request(("x-token", f"token {text}"))),
+            ({"cookie": "jwt"}, lambda text: request(("cookie", f"a=b; jwt={text}"))),
+            ({"query": "access_token"}, lambda text: request(path=f"/a?b=c&access_token={text}")),
+        ],
+    )
+    def test_a_token_may_stand_in_header_cookie_or_query(self, world: World, location: Any, of: Any) -> None:
+        credentials = world.credentials(block(world, tokens={"locations": [location]}))
+        assert kind(world, credentials, of(token())) == CredentialKind.JWT
+        assert world.outcome(credentials, bearer(token())) is None
+
+    async def test_dots_tell_kinds_apart_that_share_a_place(self, world: World) -> None:
+        shared = {"locations": [{"header": "authorization", "scheme": "Bearer"}]}
+        keys = [{"id": "ci", "sha256": API_KEY_HASH, "subject": "ci"}]
+        credentials = world.credentials(
+            block(world, sessions=shared, tokens=shared, api_keys=shared | {"keys": keys})
+        )
+        assert credentials.sessions is not None
+        session = await credentials.sessions.create("alice", world.clock.wall_seconds)
+        assert kind(world, credentials, bearer(session)) == CredentialKind.SESSION
+        assert kind(world, credentials, bearer(API_KEY)) == CredentialKind.API_KEY
+        assert kind(world, credentials, bearer(token())) == CredentialKind.JWT
+        assert reason(world, credentials, bearer("a.b.c.d")) == RefusalReason.TOKEN_MALFORMED
+
+    def test_two_schemes_of_one_header_are_two_kinds(self, world: World) -> None:
+        keys = [{"id": "ci", "sha256": API_KEY_HASH, "subject": "ci"}]
+        location = {"header": "authorization", "scheme": "ApiKey"}
+        credentials = world.credentials(block(world, api_keys={"locations": [location], "keys": keys}))
+        assert kind(world, credentials, request(("authorization", f"ApiKey {API_KEY}"))) == "api_key"
+        assert kind(world, credentials, bearer(token())) == CredentialKind.JWT
+
+    def test_a_header_with_and_without_scheme_is_an_error(self, world: World) -> None:
+        locations = [{"header": "x-token", "scheme": "Token"}, {"header": "x-token"}]
+        with pytest.raises(ValueError, match="both with a scheme and without"):
+            world.config(block(world, tokens={"locations": locations}))
+
+    @pytest.mark.parametrize(
+        ("location", "message"),
+        [
+            ({}, "exactly one"),
+            ({"header": "a", "cookie": "b"}, "exactly one"),
+            ({"cookie": "a", "scheme": "Bearer"}, "a header only"),
+            ({"header": "authorization"}, "needs a scheme"),
+            ({"header": "X-Upper"}, "pattern"),
+        ],
+    )
+    def test_a_location_that_makes_no_sense_is_an_error(
+        self, world: World, location: Any, message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            world.config(block(world, tokens={"locations": [location]}))

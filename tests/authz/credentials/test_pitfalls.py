@@ -1,0 +1,154 @@
+"""Holes that others fell into, each named after its CVE or issue, where no other test stands for it.
+
+The rest: test_jwt (CVE-2022-29217, CVE-2026-32597, CVE-2026-48523, CVE-2025-59420), test_jwks
+(CVE-2026-48524, CVE-2026-31837), test_tokens and test_introspection (GHSA-4mq7-pvjg-xp2r,
+GHSA-qvp4-rpmr-xwrr, lua-resty-openidc#399, CVE-2022-29226), test_revocation (CVE-2021-41230,
+oauth2-proxy#1224), test_location (CVE-2021-32777, CVE-2023-27488, GHSA-gv94-wp4h-vv8p), test_mtls
+(CVE-2026-40575), tests/authz/test_respond (CVE-2023-27493, CVE-2025-64484, oauth2-proxy#644).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from authz.credentials import Credentials
+from authz.credentials.fetch import FetchError
+from authz.identity import Identity, RefusalReason
+from authz.request import BadRequestError
+from tests.authz.credentials.conftest import World, reason_of
+from tests.authz.credentials.signing import (
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    bearer,
+    jwk,
+    key_set,
+    private_key,
+    request,
+    token,
+)
+
+Start = Callable[[Credentials], Awaitable[Credentials]]
+PROXY = "spiffe://prod.example/proxy"
+
+
+async def test_cve_2025_64527_two_tokens_while_the_keys_are_away_are_two_refusals(
+    world: World, started: Start
+) -> None:
+    """Envoy crashed when a key fetch failed and a request carried two tokens."""
+    world.key_server.document = FetchError("connection refused")
+    jwks = {"url": "https://idp.example.com/keys"}
+    locations = [{"header": "authorization", "scheme": "Bearer"}, {"query": "access_token"}]
+    block = {
+        "issuers": [{"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": jwks}],
+        "tokens": {"locations": locations},
+    }
+    credentials = await started(world.credentials(block))
+    both = request(("authorization", f"Bearer {token()}"), path=f"/?access_token={token()}")
+    assert reason_of(world.outcome(credentials, both)) == RefusalReason.CREDENTIALS_AMBIGUOUS
+    assert reason_of(world.outcome(credentials, bearer(token()))) == RefusalReason.KEYS_UNAVAILABLE
+
+
+async def test_cve_2024_45809_a_reload_while_a_request_waits_for_keys_harms_neither(
+    world: World, started: Start
+) -> None:
+    """Envoy crashed when the route was cleared while a remote key set was fetched."""
+    world.key_server.gate.clear()
+    world.key_server.document = key_set(jwk(private_key("ES256")))
+    issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": {"url": "https://idp.example.com/keys"}}
+    credentials = world.credentials({"issuers": [issuer], "wait_seconds": 10})
+    for source in credentials._serving.remote_keys():
+        source.start()
+    waiting = asyncio.ensure_future(world.awaited(credentials, bearer(token())))
+    await asyncio.sleep(0)
+    credentials._started = True
+    credentials.prepare(world.config({"issuers": [issuer | {"audiences": ["other"]}], "wait_seconds": 10}))()
+    world.key_server.gate.set()
+    # It ends under the configuration that it began with; the next one does not.
+    assert isinstance(await waiting, Identity)
+    assert reason_of(await world.awaited(credentials, bearer(token()))) == RefusalReason.AUDIENCE_MISMATCH
+    await credentials.stop()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("x-jwt-payload", "eyJzdWIiOiJhbGljZSJ9"),
+        ("x-envoy-original-path", "/public"),
+        ("x-envoy-peer-metadata-id", "alice"),
+        ("x-forwarded-user", "alice"),
+        ("x-forwarded-uri", "/public"),
+        ("x-forwarded-proto", "https"),
+        ("x-auth-subject", "alice"),
+        ("x-forwarded-client-cert", "URI=spiffe://prod.example/alice"),
+        ("x_forwarded_client_cert", "URI=spiffe://prod.example/alice"),
+    ],
+)
+def test_envoy_43630_what_a_client_says_of_itself_in_headers_is_no_credential(
+    world: World, header: tuple[str, str]
+) -> None:
+    """Envoy PR 43630, CVE-2023-27487, CVE-2024-45806, CVE-2026-40575, CVE-2025-64484, GHSA-vhr5-ggp3-qq85."""
+    mtls = {"principals": ["spiffe://prod.example/*"], "forwarded": {"trusted_peers": [PROXY]}}
+    credentials = world.credentials({"issuers": [world.issuer()], "sessions": {}, "mtls": mtls})
+    assert world.outcome(credentials, request(header)) is None
+
+
+def test_cve_2025_64484_an_underscore_twin_of_the_certificate_header_is_not_read(world: World) -> None:
+    mtls = {"principals": ["spiffe://prod.example/*"], "forwarded": {"trusted_peers": [PROXY]}}
+    credentials = world.credentials({"mtls": mtls})
+    twin = request(("x_forwarded_client_cert", "URI=spiffe://prod.example/admin"), principal=PROXY)
+    assert world.outcome(credentials, twin) is None
+
+
+def test_cve_2026_26308_values_joined_by_a_comma_are_not_taken_for_one(world: World) -> None:
+    """GHSA-ghc4-35x6-crw5: what was two headers on the way in is one value with a comma later."""
+    credentials = world.credentials({"issuers": [world.issuer()], "sessions": {}})
+    good = token()
+    try:
+        joined = request(("authorization", f"Bearer {good},Bearer {good}"))
+    except BadRequestError:
+        return
+    assert reason_of(world.outcome(credentials, joined)) == RefusalReason.TOKEN_MALFORMED
+
+
+async def test_cve_2025_55162_a_session_cookie_kept_after_signing_out_is_worth_nothing(world: World) -> None:
+    """Envoy's oauth2 filter left cookies that went on working: here the store decides, not the cookie."""
+    credentials = world.credentials({"sessions": {}})
+    assert credentials.sessions is not None
+    kept = await credentials.sessions.create("alice", NOW)
+    cookie = request(("cookie", f"session={kept}"))
+    assert isinstance(world.outcome(credentials, cookie), Identity)
+    await credentials.sessions.revoke(kept)
+    assert reason_of(world.outcome(credentials, cookie)) == RefusalReason.REVOKED
+
+
+async def test_cve_2026_47775_a_changed_session_cookie_tells_nothing(world: World) -> None:
+    """Nothing is encrypted into the cookie, so there is no padding to ask about: any change is unknown."""
+    credentials = world.credentials({"sessions": {}})
+    assert credentials.sessions is not None
+    text = await credentials.sessions.create("alice", NOW)
+    outcomes: set[Any] = set()
+    for at in range(len(text)):
+        changed = text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
+        outcomes.add(world.outcome(credentials, request(("cookie", f"session={changed}"))))
+    assert [reason_of(outcome) for outcome in outcomes] == [RefusalReason.SESSION_UNKNOWN]
+
+
+def test_istio_49691_the_issuer_is_found_by_one_look_up(world: World) -> None:
+    """However many there are; `python -m bench authn` measures it."""
+    issuers = [world.issuer(issuer=f"https://idp-{number}.example") for number in range(50)]
+    credentials = world.credentials({"issuers": issuers})
+    looked_up: list[str] = []
+
+    class Watched(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            looked_up.append(key)
+            return super().get(key, default)
+
+    verifier = credentials._serving.tokens._verifier
+    verifier._issuers = Watched(verifier._issuers)
+    found = world.outcome(credentials, bearer(token(iss="https://idp-49.example")))
+    assert isinstance(found, Identity)
+    assert looked_up == ["https://idp-49.example"]

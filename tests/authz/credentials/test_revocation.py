@@ -1,0 +1,283 @@
+"""Tokens that are refused before they expire, here and on every other sidecar."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from authz.credentials import Credentials
+from authz.credentials.desk import DeskError
+from authz.credentials.revocation import Revocation, RevocationsFullError, Revoked
+from authz.credentials.session import StoreUnavailableError
+from authz.identity import Identity, RefusalReason
+from configfile import ConfigError
+from tests.authz.credentials.conftest import World, reason_of, until
+from tests.authz.credentials.signing import ISSUER, NOW, bearer, request, token
+from tests.redis_server import RedisServer
+
+Start = Callable[[Credentials], Awaitable[Credentials]]
+OTHER = "https://other.example.com"
+
+
+def block(world: World, **changes: Any) -> dict[str, Any]:
+    other = world.issuer(issuer=OTHER)
+    return {"issuers": [world.issuer(), other], "revocations": changes, "sessions": {}}
+
+
+def verdict(world: World, credentials: Credentials, text: str) -> RefusalReason | None:
+    outcome = world.outcome(credentials, bearer(text))
+    return None if isinstance(outcome, Identity) else reason_of(outcome)
+
+
+@pytest.fixture
+def credentials(world: World) -> Credentials:
+    return world.credentials(block(world))
+
+
+class TestWhat:
+    @pytest.mark.parametrize(
+        ("target", "value", "hit", "missed"),
+        [
+            ("jti", "t1", {"jti": "t1"}, {"jti": "t2"}),
+            ("sid", "s1", {"sid": "s1"}, {"sid": "s2"}),
+            ("sub", "alice", {"sub": "alice"}, {"sub": "bob"}),
+            ("before", NOW - 60, {"iat": NOW - 61}, {"iat": NOW - 60}),
+            ("sub", "alice", {"iat": None}, {"iat": NOW}),
+        ],
+    )
+    async def test_what_it_names_is_refused_and_nothing_else(
+        self, world: World, credentials: Credentials, target: str, value: Any, hit: Any, missed: Any
+    ) -> None:
+        bad, good = token(**hit), token(**missed)
+        assert [verdict(world, credentials, text) for text in (bad, good)] == [None, None]
+        await credentials.desk.revoke_tokens(target, value)
+        assert verdict(world, credentials, bad) == RefusalReason.REVOKED
+        assert verdict(world, credentials, good) is None
+
+    async def test_a_token_never_seen_before_is_refused_too(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        await credentials.desk.revoke_tokens("jti", "t1")
+        assert verdict(world, credentials, token(jti="t1")) == RefusalReason.REVOKED
+
+    async def test_it_may_concern_one_issuer(self, world: World, credentials: Credentials) -> None:
+        await credentials.desk.revoke_tokens("jti", "t1", OTHER)
+        assert verdict(world, credentials, token(jti="t1")) is None
+        assert verdict(world, credentials, token(jti="t1", iss=OTHER)) == RefusalReason.REVOKED
+
+    async def test_a_token_without_iat_was_issued_before_any_time(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        await credentials.desk.revoke_tokens("before", NOW - 1e6)
+        assert verdict(world, credentials, token(iat=None)) == RefusalReason.REVOKED
+
+    async def test_a_subject_signs_in_anew_and_is_accepted(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        await credentials.desk.revoke_tokens("sub", "alice")
+        world.clock.advance(1)
+        assert verdict(world, credentials, token(iat=NOW + 1)) is None
+
+    async def test_a_second_revocation_does_not_weaken_the_first(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        await credentials.desk.revoke_tokens("before", NOW)
+        await credentials.desk.revoke_tokens("before", NOW - 600)
+        assert verdict(world, credentials, token(iat=NOW - 60)) == RefusalReason.REVOKED
+
+    async def test_opaque_sessions_of_the_subject_end_with_it(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        """oauth2-proxy#1224: the session of a user who was logged out elsewhere lived on."""
+        assert credentials.sessions is not None
+        claims = {"iss": ISSUER, "sid": "s1"}
+        by_sid = await credentials.sessions.create("alice", NOW, claims=claims)
+        other = await credentials.sessions.create("alice", NOW)
+        for text in (by_sid, other):
+            assert isinstance(world.outcome(credentials, request(("cookie", f"session={text}"))), Identity)
+        await credentials.desk.revoke_tokens("sid", "s1", ISSUER)
+        found = world.outcome(credentials, request(("cookie", f"session={by_sid}")))
+        assert reason_of(found) == RefusalReason.REVOKED
+        assert isinstance(world.outcome(credentials, request(("cookie", f"session={other}"))), Identity)
+
+    @pytest.mark.parametrize(
+        ("target", "value"),
+        [("jti", ""), ("jti", 7), ("nothing", "x"), ("before", "x"), ("before", True), ("sub", None)],
+    )
+    async def test_a_wish_that_makes_no_sense_is_an_error(
+        self, credentials: Credentials, target: str, value: Any
+    ) -> None:
+        with pytest.raises(DeskError):
+            await credentials.desk.revoke_tokens(target, value)
+
+    async def test_without_the_block_there_is_nothing_to_revoke_with(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()]})
+        with pytest.raises(DeskError, match="revocations"):
+            await credentials.desk.revoke_tokens("jti", "x")
+
+
+class TestCache:
+    async def test_cve_2021_41230_a_remembered_token_is_checked_again(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        """What was true at sign-in must not stand for ever: the epoch voids what was remembered."""
+        good, bad = token(jti="good"), token(jti="bad")
+        for text in (good, bad):
+            assert verdict(world, credentials, text) is None
+        await credentials.desk.revoke_tokens("jti", "bad")
+        assert verdict(world, credentials, bad) == RefusalReason.REVOKED
+        assert verdict(world, credentials, good) is None
+
+    async def test_checking_again_costs_no_signature(self, world: World, credentials: Credentials) -> None:
+        good = token(jti="good")
+        world.outcome(credentials, bearer(good))
+        await credentials.desk.revoke_tokens("jti", "other")
+        world.outcome(credentials, bearer(good))
+        assert world.metric("authz_identity_cache_lookups_total", result="hit") == 1
+        assert world.metric("authz_identity_cache_lookups_total", result="miss") == 1
+
+    async def test_a_reload_forgets_no_revocation(self, world: World, credentials: Credentials) -> None:
+        await credentials.desk.revoke_tokens("jti", "bad")
+        credentials.prepare(world.config(block(world, keep_seconds=1000)))()
+        assert verdict(world, credentials, token(jti="bad")) == RefusalReason.REVOKED
+
+    async def test_a_list_that_a_reload_brings_counts_for_remembered_tokens(self, world: World) -> None:
+        credentials = world.credentials({"issuers": [world.issuer()]})
+        text = token(jti="t1")
+        assert verdict(world, credentials, text) is None
+        credentials.prepare(world.config({"issuers": [world.issuer()], "revocations": {}}))()
+        await credentials.desk.revoke_tokens("jti", "t1")
+        assert verdict(world, credentials, text) == RefusalReason.REVOKED
+
+
+class TestBound:
+    async def test_a_full_list_takes_only_what_is_broader(self, world: World) -> None:
+        credentials = world.credentials(block(world, max_entries=2))
+        for number in range(2):
+            await credentials.desk.revoke_tokens("jti", str(number))
+        with pytest.raises(RevocationsFullError):
+            await credentials.desk.revoke_tokens("jti", "2")
+        await credentials.desk.revoke_tokens("before", NOW)
+        assert verdict(world, credentials, token(iat=NOW - 1)) == RefusalReason.REVOKED
+
+    async def test_what_has_had_its_time_makes_room(self, world: World) -> None:
+        credentials = world.credentials(block(world, max_entries=2, keep_seconds=60))
+        for number in range(2):
+            await credentials.desk.revoke_tokens("jti", str(number))
+        world.clock.advance(61)
+        await credentials.desk.revoke_tokens("jti", "2")
+        assert [entry["value"] for entry in await credentials.desk.list_revocations()] == ["2"]
+
+    def test_a_value_has_a_bound(self) -> None:
+        with pytest.raises(ValueError, match="longer"):
+            Revocation(Revoked.TOKEN, "x" * 1025, 0)
+
+
+@pytest.mark.redis
+class TestRedis:
+    """Two sidecars, one Redis."""
+
+    @pytest.fixture
+    async def pair(self, world: World, tmp_path: Any, redis: Redis, started: Start) -> Any:
+        other = World(tmp_path)
+        found = []
+        for one in (world, other):
+            one.redis = redis
+            one.clock.wall_seconds = time.time()
+            found.append((one, await started(one.credentials(self.block(one)))))
+        return found
+
+    @staticmethod
+    def block(world: World, **changes: Any) -> dict[str, Any]:
+        return {
+            "issuers": [world.issuer(leeway_seconds=300)],
+            "revocations": {"store": "redis", **changes},
+            "wait_seconds": 5,
+        }
+
+    @staticmethod
+    def token(**changes: Any) -> str:
+        now = time.time()
+        return token(**({"iat": now - 60, "exp": now + 600} | changes))
+
+    @pytest.mark.parametrize(("target", "claim"), [("jti", "jti"), ("sid", "sid"), ("sub", "sub")])
+    async def test_it_arrives_on_the_other_by_itself(self, pair: Any, target: str, claim: str) -> None:
+        (here, ours), (there, theirs) = pair
+        text = self.token(**{claim: "x1"})
+        assert verdict(here, ours, text) is None
+        assert verdict(there, theirs, text) is None
+        await ours.desk.revoke_tokens(target, "x1")
+        assert verdict(here, ours, text) == RefusalReason.REVOKED
+        await until(lambda: verdict(there, theirs, text) == RefusalReason.REVOKED)
+
+    async def test_who_starts_later_knows_it_from_the_start(
+        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+    ) -> None:
+        (_, ours), _ = pair
+        for number in range(3):
+            await ours.desk.revoke_tokens("jti", str(number))
+        late = World(tmp_path)
+        late.redis, late.clock.wall_seconds = redis, time.time()
+        credentials = await started(late.credentials(self.block(late)))
+        assert verdict(late, credentials, self.token(jti="2")) == RefusalReason.REVOKED
+        assert verdict(late, credentials, self.token(jti="3")) is None
+
+    async def test_redis_forgets_what_has_had_its_time(self, pair: Any, redis: Redis) -> None:
+        (here, ours), _ = pair
+        await ours.desk.revoke_tokens("jti", "1")
+        here.clock.advance(86401)
+        await ours.desk.revoke_tokens("jti", "2")
+        assert await redis.zcard("sidecars:revoked:list") == 1
+        assert await redis.ttl("sidecars:revoked:list") > 86400
+
+    async def test_the_bound_holds_for_all_together(self, world: World, redis: Redis, started: Start) -> None:
+        world.redis = redis
+        credentials = await started(world.credentials(self.block(world, max_entries=2)))
+        for number in range(2):
+            await credentials.desk.revoke_tokens("jti", str(number))
+        with pytest.raises(RevocationsFullError):
+            await credentials.desk.revoke_tokens("jti", "2")
+
+    async def test_a_list_that_is_longer_than_it_may_be_denies(
+        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+    ) -> None:
+        """What does not fit might be the very token that is asked about."""
+        (_, ours), _ = pair
+        for number in range(3):
+            await ours.desk.revoke_tokens("jti", str(number))
+        small = World(tmp_path)
+        small.redis, small.clock.wall_seconds = redis, time.time()
+        credentials = await started(small.credentials(self.block(small, max_entries=2)))
+        assert verdict(small, credentials, self.token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
+
+    async def test_before_the_list_has_come_nobody_is_let_in(self, world: World, redis: Redis) -> None:
+        world.redis = redis
+        credentials = world.credentials(self.block(world))
+        assert verdict(world, credentials, token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
+
+    async def test_a_revocation_that_cannot_be_kept_is_an_error(
+        self, world: World, redis_server: RedisServer, started: Start
+    ) -> None:
+        client: Redis = Redis.from_url(redis_server.url)
+        world.redis = client
+        credentials = await started(world.credentials(self.block(world)))
+        redis_server.stop()
+        with pytest.raises(StoreUnavailableError):
+            await credentials.desk.revoke_tokens("jti", "1")
+        await credentials.stop()
+        await client.aclose()
+
+    async def test_garbage_on_the_channel_changes_nothing(self, pair: Any, redis: Redis) -> None:
+        (here, ours), _ = pair
+        for message in (b"", b"garbage", b"[]", b'["[]", 1]', b'[7, "x"]', b"null"):
+            await redis.publish("sidecars:revoked:list", message)
+        await ours.desk.revoke_tokens("jti", "1")
+        assert ours._feed is not None
+        await until(lambda: verdict(here, ours, self.token(jti="1")) == RefusalReason.REVOKED)
+        assert ours._feed.connected
+
+    def test_without_redis_it_is_a_configuration_error(self, world: World) -> None:
+        with pytest.raises(ConfigError, match="revocations"):
+            world.credentials(self.block(world))

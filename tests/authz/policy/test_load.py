@@ -1,0 +1,196 @@
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from authz.policy.load import load_policy, parse_policy
+from authz.policy.model import PolicyFile
+from configfile import ConfigError
+
+RULE = "rules: [{name: %s, paths: [/a], allow: anyone}]\n"
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_policy(text, "p.yaml")
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_every_error_is_found_at_its_line() -> None:
+    found = problems(
+        """rules:
+  - name: one
+    paths: [users]
+    allow: anyone
+  - name: two
+    hosts: ["a:80"]
+    methods: [get]
+    allow: anybody
+  - nmae: three
+    allow: {scope: [a]}
+"""
+    )
+    assert [line.partition(" ")[0] for line in found] == [
+        "p.yaml:3:",
+        "p.yaml:6:",
+        "p.yaml:7:",
+        "p.yaml:8:",
+        "p.yaml:9:",
+        "p.yaml:9:",
+        "p.yaml:10:",
+    ]
+    assert "begins with /" in found[0]
+    assert "write GET" in found[2]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("{name: a}", "either allow or deny"),
+        ("{name: a, allow: anyone, deny: anyone}", "either allow or deny"),
+        ("{name: a, allow: {}}", "say who"),
+        ("{name: a, allow: []}", "at least one"),
+        ("{name: a, allow: {scopes: []}}", "at least one"),
+        ("{name: a, allow: {scopes: ['a b']}}", "pattern"),
+        ("{name: a, allow: {kinds: [anonymous]}}", "write anyone"),
+        ("{name: a, allow: {kinds: [cookie]}}", "jwt"),
+        ("{name: a, allow: {rolles: [x]}}", "did you mean 'roles'"),
+        ("{name: a, deny: anyone, identity_headers: {x-a: subject}}", "sends nothing upstream"),
+        ("{name: a, allow: anyone, identity_headers: {host: subject}}", "meaning of its own"),
+        ("{name: a, allow: anyone, identity_headers: {x-envoy-a: subject}}", "meaning of its own"),
+        ("{name: a, allow: anyone, identity_headers: {x-a-b-c-d-e: subject}}", "hyphens"),
+        ("{name: a, allow: anyone, identity_headers: {X-A: subject}}", "pattern"),
+        ("{name: a, allow: anyone, accept_in_path: [dot_segment]}", "cannot be accepted"),
+        ("{name: a, allow: anyone, accept_in_path: [nul]}", "cannot be accepted"),
+        ("{name: a, allow: anyone, mode: dry}", "shadow"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused_with_what_would(rule: str, message: str) -> None:
+    found = problems(f"rules: [{rule}]")
+    assert len(found) == 1
+    assert message in found[0]
+
+
+def test_a_name_stands_once_over_all_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(RULE % "same")
+    (tmp_path / "b.yml").write_text(RULE % "same")
+    with pytest.raises(
+        ConfigError, match=r"b\.yml:1: rules\[0\]\.name: rule 'same' stands already in .*a\.yaml:1"
+    ):
+        load_policy([tmp_path])
+
+
+def test_credentials_and_identity_headers_stand_in_one_file(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("credentials: {}\nidentity_headers: {x-user: subject}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_policy([tmp_path])
+    assert [problem.key_path for problem in caught.value.problems] == ["credentials", "identity_headers"]
+
+
+def test_the_errors_of_every_file_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("rules: [{name: a}]")
+    (tmp_path / "b.yaml").write_text("rules: [")
+    with pytest.raises(ConfigError) as caught:
+        load_policy([tmp_path])
+    assert {Path(problem.file).name for problem in caught.value.problems} == {"a.yaml", "b.yaml"}
+
+
+def test_a_folder_is_read_without_hidden_names(tmp_path: Path) -> None:
+    """Kubernetes keeps the versions of a mounted ConfigMap in `..data`."""
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "a.yaml").write_text(RULE % "a")
+    (tmp_path / "team").mkdir()
+    (tmp_path / "team" / "a.yaml").symlink_to(tmp_path / "..data" / "a.yaml")
+    (tmp_path / "notes.txt").write_text("no policy")
+    assert [rule.name for rule in load_policy([tmp_path]).rules] == ["a"]
+
+
+def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(RULE % "a")
+    assert len(load_policy([file, tmp_path]).rules) == 1
+
+
+def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        load_policy([tmp_path / "gone.yaml", tmp_path / "empty"])
+    assert [problem.message for problem in caught.value.problems] == [
+        "the folder holds no .yaml or .yml file",
+        "no such file or folder",
+    ]
+
+
+def test_the_revision_follows_the_meaning_not_the_layout() -> None:
+    one = parse_policy("rules:\n  - {name: a, allow: anyone}\n").revision
+    same = parse_policy("# why\nrules:\n  - allow: anyone\n    name: a\n").revision
+    other = parse_policy("rules:\n  - {name: a, allow: authenticated}\n").revision
+    assert one == same != other
+
+
+def warnings(text: str) -> list[tuple[str, str]]:
+    return [
+        (problem.key_path, problem.message.partition(":")[0])
+        for problem in parse_policy(text).warnings
+        if "anyone anything" not in problem.message
+    ]
+
+
+@pytest.mark.parametrize(
+    ("broad", "narrow", "warned"),
+    [
+        ("deny: anyone", "paths: [/a]", True),
+        ("deny: anyone, paths: ['/a/**']", "paths: [/a, /a/, '/a/{x}', '/a/b/**']", True),
+        ("deny: anyone, paths: ['/a/{x}']", "paths: [/a/b]", True),
+        ("deny: anyone, paths: [/a/b]", "paths: ['/a/{x}']", False),
+        ("deny: anyone, paths: ['/a/{x}']", "paths: ['/a/**']", False),
+        ("deny: anyone, paths: [/a, /a/, '/a/{x}/**']", "paths: ['/a/**']", True),
+        ("deny: anyone, methods: [GET]", "paths: [/a]", False),
+        ("deny: anyone, methods: [GET, PUT]", "methods: [PUT]", True),
+        ("deny: anyone, hosts: ['*.a.example']", "hosts: [x.a.example, '*.b.a.example']", True),
+        ("deny: anyone, hosts: ['*.a.example']", "hosts: ['*']", False),
+        ("deny: anyone, hosts: ['*.a.example']", "hosts: [a.example]", False),
+        ("deny: {kinds: [jwt]}", "paths: [/a]", False),
+        ("deny: anyone, mode: shadow", "paths: [/a]", False),
+    ],
+)
+def test_an_allow_rule_that_never_decides_is_warned_of(broad: str, narrow: str, warned: bool) -> None:
+    found = warnings(f"rules: [{{name: broad, {broad}}}, {{name: narrow, allow: anyone, {narrow}}}]")
+    assert found == ([("rules[1]", "never decides")] if warned else [])
+
+
+def test_a_demand_under_an_open_rule_is_warned_of() -> None:
+    found = warnings(
+        """rules:
+  - {name: careful, paths: [/a/b], allow: authenticated}
+  - {name: open, paths: ['/a/**'], allow: anyone}
+"""
+    )
+    assert found == [("rules[0]", "asks in vain")]
+
+
+def test_the_schema_knows_what_the_loader_takes() -> None:
+    schema = PolicyFile.model_json_schema()
+    for allow in ("anyone", {"roles": ["a"]}, ["authenticated", {"scopes": ["b"]}]):
+        content = {"rules": [{"name": "r", "hosts": ["*.a.example"], "paths": ["/{x}"], "allow": allow}]}
+        jsonschema.validate(content, schema)
+        PolicyFile.model_validate(content)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"rules": [{"name": "r", "allow": "anybody"}]}, schema)
+
+
+@pytest.mark.parametrize(
+    ("broad", "narrow", "warned"),
+    [
+        ("allow: authenticated, paths: ['/a/**']", "allow: authenticated, paths: [/a/b]", True),
+        ("allow: {roles: [x]}, paths: ['/a/**']", "allow: {roles: [x]}, paths: ['/a/{b}']", True),
+        ("allow: {roles: [x]}, paths: ['/a/**']", "allow: {roles: [y]}, paths: ['/a/{b}']", False),
+        ("allow: authenticated, mode: shadow", "allow: authenticated, paths: [/a]", False),
+        ("allow: authenticated, client: 10.0.0.0/8", "allow: authenticated, paths: [/a]", False),
+        ("allow: authenticated", "allow: authenticated, paths: [/a], response_headers: {x-a: b}", False),
+    ],
+)
+def test_a_rule_that_a_broader_one_makes_needless_is_warned_of(broad: str, narrow: str, warned: bool) -> None:
+    found = warnings(f"rules: [{{name: broad, {broad}}}, {{name: narrow, {narrow}}}]")
+    assert found == ([("rules[1]", "adds nothing")] if warned else [])

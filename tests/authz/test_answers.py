@@ -1,0 +1,257 @@
+"""What goes along with an allow: to the upstream, to the client, to later filters."""
+
+from typing import Any, ClassVar
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from authz.decide import Authorizer, Decision, DecisionIds
+from authz.identity import CredentialKind, Identity, Outcome
+from authz.policy.load import parse_policy
+from authz.policy.templates import MAX_VALUE_CHARACTERS
+from authz.respond import Responder
+from configfile import ConfigError
+from protos.authz_pb2 import CheckResponse
+from tests.authz.callers import Says
+from tests.authz.checks import request
+from tests.authz.policy.asking import caller
+
+
+class Answers:
+    """A policy in service: what it answers to which request."""
+
+    def __init__(self, policy: str, who: Outcome = None) -> None:
+        compiled = parse_policy(policy)
+        new_id = DecisionIds(lambda: 0.5)
+        self.says = Says(who)
+        self.authorizer = Authorizer(compiled, self.says, new_id)
+        self.responder = Responder(compiled, new_id)
+
+    def __call__(self, *args: Any, **asked: Any) -> CheckResponse:
+        decision = self.authorizer.decide(request(*args, **asked), 0.0)
+        assert isinstance(decision, Decision)
+        return CheckResponse.FromString(self.responder.respond(decision))
+
+
+def pairs(options: Any) -> dict[str, str]:
+    return {option.header.key: option.header.value for option in options}
+
+
+class TestTemplates:
+    @pytest.mark.parametrize(
+        ("template", "value"),
+        [
+            ("subject", "alice"),
+            ("'{subject}'", "alice"),
+            ("'{claims.email}'", "a@example.com"),
+            ("'tenant-{claims.tenant.id}/{subject}'", "tenant-7/alice"),
+            ("'{claims.groups}'", "a,b"),
+            ("'{claims.verified}'", "true"),
+            ("'{claims.missing}'", None),
+            ("'x-{claims.missing}'", None),
+            ("'{claims.tenant}'", None),
+            ("'{scopes}'", "users.read"),
+        ],
+    )
+    def test_a_header_holds_what_is_known_of_the_caller(self, template: str, value: str | None) -> None:
+        who = caller(email="a@example.com", tenant={"id": 7}, groups=["b", "a", "x,y"], verified=True)
+        answer = Answers(
+            f"identity_headers: {{x-a: {template}}}\nrules: [{{name: r, allow: authenticated}}]", who
+        )()
+        assert pairs(answer.ok_response.headers).get("x-a") == value
+        assert ("x-a" in answer.ok_response.headers_to_remove) is (value is None)
+
+    @pytest.mark.parametrize("claim", ["a\r\nx-admin: 1", "a\0x-admin: 1"])
+    def test_cve_2023_27493_a_claim_ends_no_header(self, claim: str) -> None:
+        policy = "rules: [{name: r, allow: authenticated, identity_headers: {x-a: '{claims.c}'}}]"
+        answer = Answers(policy, caller(c=claim))()
+        assert pairs(answer.ok_response.headers)["x-a"] == "ax-admin: 1"
+
+    def test_a_value_too_long_is_left_out(self) -> None:
+        policy = "rules: [{name: r, allow: authenticated, identity_headers: {x-a: '{claims.c}'}}]"
+        answer = Answers(policy, caller(c="c" * (MAX_VALUE_CHARACTERS + 1)))()
+        assert "x-a" in answer.ok_response.headers_to_remove
+
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [
+            ("'{email}'", "'email' is unknown"),
+            ("'{claims.}'", "is unknown"),
+            ("'{claims.a'", "braces"),
+            ("email", "is none of"),
+            ("''", "expected text"),
+            ('"{subject}\\r\\nx: y"', "control characters"),
+        ],
+    )
+    def test_a_template_that_makes_no_sense_is_refused(self, template: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            parse_policy(f"identity_headers: {{x-a: {template}}}")
+
+
+class TestClientHeaders:
+    POLICY = """
+rules:
+  - name: r
+    allow: anyone
+    response_headers: {strict-transport-security: max-age=31536000, x-who: "{subject}"}
+"""
+
+    def test_they_are_added_to_the_response_in_place_of_others(self) -> None:
+        options = Answers(self.POLICY)().ok_response.response_headers_to_add
+        assert pairs(options) == {"strict-transport-security": "max-age=31536000"}
+        assert all(option.HasField("append") and not option.append.value for option in options)
+
+    @pytest.mark.parametrize(
+        "name", ["set-cookie", "location", "content-length", "access-control-allow-origin"]
+    )
+    def test_headers_with_a_meaning_of_their_own_cannot_be_set(self, name: str) -> None:
+        with pytest.raises(ConfigError, match="meaning of its own"):
+            parse_policy(f"rules: [{{name: r, allow: anyone, response_headers: {{{name}: x}}}}]")
+
+
+class TestQuery:
+    def test_parameters_are_set_and_removed(self) -> None:
+        policy = """
+rules:
+  - name: r
+    allow: authenticated
+    query_set: {tenant: "{claims.tenant}", source: edge, lost: "{claims.lost}"}
+    query_remove: [debug, source]
+"""
+        ok = Answers(policy, caller(tenant="acme"))().ok_response
+        assert {one.key: one.value for one in ok.query_parameters_to_set} == {
+            "tenant": "acme",
+            "source": "edge",
+        }
+        assert list(ok.query_parameters_to_remove) == ["debug", "lost"]
+
+
+class TestSessionCookie:
+    POLICY = """
+credentials: {sessions: {store: memory, locations: [{cookie: session}]}}
+strip_session_cookie: true
+rules:
+  - {name: app, paths: [/app], allow: anyone}
+  - {name: sso, paths: [/sso], allow: anyone, strip_session_cookie: false}
+"""
+
+    @pytest.mark.parametrize(
+        ("cookies", "upstream"),
+        [
+            (["session=abc; theme=dark; lang=de"], "theme=dark; lang=de"),
+            (["theme=dark", "session=abc", "lang=de"], "theme=dark; lang=de"),
+            (["theme=dark;session = abc"], "theme=dark"),
+            (["a=1; session=abc; b=caf\u00e9"], "a=1"),
+        ],
+    )
+    def test_oauth2_proxy_644_it_does_not_go_upstream(self, cookies: list[str], upstream: str) -> None:
+        answer = Answers(self.POLICY)(path="/app", headers=[("cookie", line) for line in cookies])
+        assert pairs(answer.ok_response.headers)["cookie"] == upstream
+        assert answer.ok_response.headers[-1].append.value is False
+        assert "x-auth-subject" in answer.ok_response.headers_to_remove
+
+    def test_a_header_with_nothing_else_is_removed(self) -> None:
+        answer = Answers(self.POLICY)(path="/app", headers=[("cookie", "session=abc")])
+        assert "cookie" in answer.ok_response.headers_to_remove
+        assert "cookie" not in pairs(answer.ok_response.headers)
+
+    @pytest.mark.parametrize(
+        ("path", "cookie"), [("/app", "theme=dark; sessions=1"), ("/sso", "session=abc"), ("/app", "")]
+    )
+    def test_other_cookies_and_other_rules_are_left_alone(self, path: str, cookie: str) -> None:
+        ok = Answers(self.POLICY)(path=path, headers=[("cookie", cookie)] if cookie else []).ok_response
+        assert "cookie" not in pairs(ok.headers)
+        assert "cookie" not in ok.headers_to_remove
+
+    def test_what_is_kept_of_one_caller_is_not_the_cookie_of_another(self) -> None:
+        answers = Answers(self.POLICY)
+        for value in ("1", "2"):
+            ok = answers(path="/app", headers=[("cookie", f"session=x; a={value}")]).ok_response
+            assert pairs(ok.headers)["cookie"] == f"a={value}"
+
+
+def test_chosen_claims_stand_in_the_metadata() -> None:
+    policy = """
+metadata: {tenant: "{claims.tenant}", roles: roles, lost: "{claims.lost}"}
+rules: [{name: r, allow: {claims: {tenant: acme}}}]
+"""
+    metadata = MessageToDict(Answers(policy, caller(tenant="acme"))().dynamic_metadata)
+    assert metadata["claims"] == {"tenant": "acme", "roles": "staff"}
+    refused = MessageToDict(Answers(policy, caller(tenant="other"))().dynamic_metadata)
+    assert (refused["claims"]["tenant"], refused["rule"]) == ("other", "r")
+    assert "claims" not in MessageToDict(Answers(policy)().dynamic_metadata)
+
+
+class TestCors:
+    POLICY = """
+rules:
+  - name: api
+    methods: [PUT]
+    paths: [/api]
+    allow: authenticated
+    cors:
+      origins: [https://app.example.com]
+      headers: [authorization, x-custom]
+      expose: [x-total]
+      credentials: true
+      max_age_seconds: 60
+  - {name: plain, paths: [/plain], allow: anyone}
+  - {name: closed, paths: [/closed], deny: anyone}
+  - {name: closed too, paths: [/closed], allow: anyone, cors: {origins: https://app.example.com}}
+"""
+    ASKS: ClassVar = {"origin": "https://app.example.com", "access-control-request-method": "PUT"}
+
+    def test_a_preflight_is_answered_by_the_rule_of_the_request_it_asks_for(self) -> None:
+        answers = Answers(self.POLICY)
+        answer = answers("OPTIONS", "/api", headers=self.ASKS)
+        assert answer.denied_response.status.code == 204
+        assert pairs(answer.denied_response.headers) == {
+            "access-control-allow-origin": "https://app.example.com",
+            "access-control-allow-credentials": "true",
+            "access-control-allow-methods": "PUT",
+            "access-control-allow-headers": "authorization, x-custom",
+            "access-control-max-age": "60",
+            "vary": "origin, access-control-request-method",
+        }
+        assert answers.says.times == 0
+        metadata = MessageToDict(answer.dynamic_metadata)
+        assert (metadata["outcome"], metadata["rule"]) == ("preflight", "api")
+
+    @pytest.mark.parametrize(
+        ("path", "change"),
+        [
+            ("/api", {"origin": "https://evil.example"}),
+            ("/api", {"origin": "https://app.example.com.evil.example"}),
+            ("/api", {"origin": "null"}),
+            ("/api", {"access-control-request-method": "DELETE"}),
+            ("/plain", {}),
+            ("/closed", {}),
+            ("/api//x", {}),
+        ],
+    )
+    def test_no_other_script_is_let_in(self, path: str, change: dict[str, str]) -> None:
+        answer = Answers(self.POLICY)("OPTIONS", path, headers=self.ASKS | change)
+        told = pairs(answer.denied_response.headers) | pairs(answer.ok_response.response_headers_to_add)
+        assert not [name for name in told if name.startswith("access-control-")]
+
+    def test_a_script_may_read_the_response_and_the_refusal(self) -> None:
+        headers = {"origin": "https://app.example.com"}
+        allowed = Answers(self.POLICY, caller())("PUT", "/api", headers=headers)
+        refused = Answers(self.POLICY)("PUT", "/api", headers=headers)
+        assert refused.denied_response.status.code == 401
+        for told in (allowed.ok_response.response_headers_to_add, refused.denied_response.headers):
+            assert pairs(told)["access-control-allow-origin"] == "https://app.example.com"
+            assert pairs(told)["access-control-expose-headers"] == "x-total"
+            assert "origin" in pairs(told)["vary"]
+
+    def test_the_answer_to_one_origin_is_not_kept_for_another(self) -> None:
+        answers = Answers(self.POLICY, caller())
+        answers("PUT", "/api", headers={"origin": "https://app.example.com"})
+        for headers in ({}, {"origin": "https://evil.example"}):
+            assert not answers("PUT", "/api", headers=headers).ok_response.response_headers_to_add
+
+
+def test_an_mtls_caller_has_no_claims_and_gets_no_header_of_them() -> None:
+    policy = "rules: [{name: r, allow: authenticated, identity_headers: {x-a: '{claims.c}'}}]"
+    answer = Answers(policy, Identity(CredentialKind.MTLS, "spiffe://x/y"))()
+    assert "x-a" in answer.ok_response.headers_to_remove

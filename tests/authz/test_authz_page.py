@@ -1,0 +1,29 @@
+"""docs/authz.md names tests: each of them exists."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "authz.md"
+NAMED = re.compile(r"`([a-z_/]+\.py)(?:::(test_\w+))?`")
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    named = NAMED.findall(PAGE.read_text())
+    assert len(named) > 70
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not (ROOT / "tests" / file).is_file()
+        or (test and f"def {test}(" not in (ROOT / "tests" / file).read_text())
+    ]
+    assert not missing
+
+
+def test_every_row_of_the_page_has_a_test_or_says_why_not() -> None:
+    rows = [
+        line for line in PAGE.read_text().splitlines() if line.startswith("| ") and " asked for " not in line
+    ]
+    assert [row for row in rows if not NAMED.search(row) and "|---" not in row and " hole |" not in row] == [
+        next(row for row in rows if "clear_route_cache" in row)
+    ]

@@ -1,0 +1,221 @@
+"""The explanation takes its own way to the answer, so it has to come to the same as `decide`."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz.decide import BAD_REQUEST, Authorizer, Decision
+from authz.example import Given
+from authz.explain import Answer, Considered, Explanation, explain, explain_unreadable
+from authz.identity import CredentialKind, Identity, Outcome, Refusal, RefusalReason
+from authz.policy.compile import Policy
+from authz.policy.load import parse_policy
+from authz.request import BadRequestReason, Request
+from tests.authz.callers import ALICE
+from tests.authz.checks import request
+
+NOW = 1_770_000_000.0
+
+hosts = st.sampled_from(["a.example", "b.a.example", "c.b.a.example", "other.example", "*.a.example", "*"])
+paths = st.sampled_from(["/", "/x", "/x/y", "/x/{id}", "/{id}", "/{rest=**}", "/x/{rest=**}", "/admin/**"])
+methods = st.sampled_from(["GET", "POST", "OPTIONS"])
+scopes = st.sampled_from(["read", "write", "admin"])
+whos: st.SearchStrategy[Any] = st.one_of(
+    st.just("anyone"),
+    st.just("authenticated"),
+    st.builds(lambda one: {"scopes": [one]}, scopes),
+    st.builds(lambda one: {"roles": [one]}, scopes),
+    st.builds(
+        lambda one, two: [{"scopes": [one]}, {"subjects": [two]}], scopes, st.sampled_from(["al", "bo"])
+    ),
+    st.just({"claims": {"tenant": "acme"}}),
+)
+conditions: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {},
+        {"headers": {"x-tenant": "acme"}},
+        {"headers": {"x-tenant": {"not_one_of": ["acme"]}}},
+        {"query": {"debug": {"present": False}}},
+        {"client": ["10.0.0.0/8"]},
+        {"client_not": [str(ip_network("10.0.0.0/8"))]},
+        {"when": "claims.tenant == 'acme'"},
+        {"when": "method == 'GET' && headers['x-tenant'][0] == 'acme'"},
+        {"caller": {"kinds": ["jwt"]}},
+        {"time": {"zone": "UTC", "days": ["mon-fri"]}},
+        {"if": ["office"]},
+        {"inherit": "tenants"},
+    ]
+)
+oddities = st.lists(
+    st.sampled_from(["empty_segment", "encoded_slash", "parameters"]), max_size=2, unique=True
+)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    rules = []
+    for number in range(draw(st.integers(0, 6))):
+        allows = draw(st.booleans())
+        rule: dict[str, Any] = {
+            "name": f"rule-{number}",
+            "hosts": draw(st.lists(hosts, min_size=1, max_size=2, unique=True)),
+            "paths": draw(st.lists(paths, min_size=1, max_size=2, unique=True)),
+            "allow" if allows else "deny": draw(whos),
+            "mode": draw(st.sampled_from(["enforce", "enforce", "shadow"])),
+            **draw(conditions),
+        }
+        if draw(st.booleans()):
+            rule["methods"] = draw(st.lists(methods, min_size=1, max_size=2, unique=True))
+        if allows and (accepted := draw(oddities)):
+            rule["accept_in_path"] = accepted
+        if allows and draw(st.integers(0, 4)) == 0:
+            rule["cors"] = {"origins": ["https://app.example"]}
+        rules.append(rule)
+    text = {
+        "conditions": {"office": {"client": ["10.0.0.0/8"]}},
+        "defaults": {"tenants": {"headers": {"x-tenant": {"present": True}}, "methods": ["GET"]}},
+        "rules": rules,
+    }
+    return parse_policy(orjson.dumps(text).decode())
+
+
+requests = st.builds(
+    request,
+    method=methods,
+    path=st.sampled_from(
+        [
+            "/",
+            "/x",
+            "/x/",
+            "/x/y",
+            "/x/y?debug=1",
+            "/admin/u",
+            "//admin/u",
+            "/x/..%2fadmin",
+            "/x/a%2Fb",
+            "/x;v=1/y",
+        ]
+    ),
+    host=st.sampled_from(["a.example", "b.a.example", "c.b.a.example", "nowhere.example"]),
+    headers=st.sampled_from(
+        [
+            {},
+            {"x-tenant": "acme"},
+            {"x-tenant": "acme,other"},
+            {"origin": "https://app.example", "access-control-request-method": "GET"},
+        ]
+    ),
+    source=st.sampled_from(["10.1.2.3", "192.0.2.1", ""]),
+)
+outcomes: st.SearchStrategy[Outcome] = st.one_of(
+    st.none(),
+    st.builds(Refusal, st.sampled_from(RefusalReason)),
+    st.builds(
+        Identity,
+        st.sampled_from([CredentialKind.JWT, CredentialKind.API_KEY]),
+        st.sampled_from(["al", "bo"]),
+        scopes=st.frozensets(scopes),
+        roles=st.frozensets(scopes),
+        claims=st.sampled_from([{}, {"tenant": "acme"}, {"tenant": ["other"]}]),
+    ),
+)
+
+
+def decided(policy: Policy, asked: Request, outcome: Outcome, now: float = NOW) -> Decision:
+    decision = Authorizer(policy, Given(outcome), lambda: "0" * 24).decide(asked, now)
+    assert isinstance(decision, Decision)
+    return decision
+
+
+@settings(max_examples=400, deadline=None)
+@given(policies(), requests, outcomes, st.sampled_from([NOW, NOW + 86_400 * 3]))
+def test_the_explanation_comes_to_the_decision(
+    policy: Policy, asked: Request, outcome: Outcome, now: float
+) -> None:
+    decision = decided(policy, asked, outcome, now)
+    explained = explain(policy, asked, outcome, now)
+    verdict, trial = decision.verdict, decision.trial
+    assert explained.answer == Answer(verdict.outcome, verdict.reason, verdict.status, verdict.rule)
+    assert (explained.trial and (explained.trial.outcome, explained.trial.rule)) == (
+        trial and (trial.outcome, trial.rule)
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(policies(), requests, outcomes)
+def test_the_rule_that_decided_is_one_that_spoke(policy: Policy, asked: Request, outcome: Outcome) -> None:
+    explained = explain(policy, asked, outcome, NOW)
+    if explained.answer.reason in {"allowed", "denied_by_rule"}:
+        assert considered(explained, explained.answer.rule).spoke is True
+
+
+def considered(explanation: Explanation, name: str) -> Considered:
+    return next(one for one in explanation.considered if one.rule.name == name)
+
+
+POLICY = """
+conditions:
+  office: {client: [10.0.0.0/8]}
+rules:
+  - {name: users, hosts: [api.example.com], methods: [GET], paths: ["/users/{id}"], allow: {scopes: [read]}}
+  - {name: tenants, paths: ["/users/{id}"], if: office, allow: [{roles: [admin]}, {subjects: [alice]}]}
+  - {name: orders, paths: [/orders], when: "claims.level > 3", allow: authenticated}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (request(path="/users/1", host="other.example"), "host other.example is not api.example.com"),
+        (request(method="POST", path="/users/1"), "method POST is not GET"),
+        (request(path="/user/1"), "path /user/1 is not /users/{id}"),
+    ],
+)
+def test_it_says_which_of_host_method_and_path_is_not_the_rules(asked: Request, why: str) -> None:
+    found = considered(explain(parse_policy(POLICY), asked, ALICE, NOW), "users")
+    assert (found.covered, found.why_not) == (False, why)
+
+
+def test_it_says_what_was_found_in_place_of_what_was_asked_for() -> None:
+    caller = Identity(CredentialKind.JWT, "bob", scopes=frozenset({"orders.read"}))
+    found = considered(explain(parse_policy(POLICY), request(path="/users/1"), caller, NOW), "users")
+    assert found.spoke is False
+    assert [(one.text, one.held, one.found) for one in found.callers[0]][1:] == [
+        ("has scopes read", False, "orders.read")
+    ]
+
+
+def test_a_named_condition_keeps_its_name() -> None:
+    found = considered(explain(parse_policy(POLICY), request(path="/users/1"), ALICE, NOW), "tenants")
+    assert [(one.name, one.held) for one in found.requests] == [("office", False)]
+
+
+def test_every_description_of_callers_is_told() -> None:
+    asked = request(path="/users/1", source="10.0.0.1")
+    found = considered(explain(parse_policy(POLICY), asked, ALICE, NOW), "tenants")
+    assert [all(one.held for one in conditions) for conditions in found.callers] == [False, True]
+    assert found.spoke is True
+
+
+def test_an_expression_that_fails_says_why() -> None:
+    found = considered(explain(parse_policy(POLICY), request(path="/orders"), ALICE, NOW), "orders")
+    assert found.demands[0].held is None
+    assert "level" in found.demands[0].found
+
+
+def test_callers_are_not_looked_at_where_nobody_has_to_ask() -> None:
+    policy = parse_policy("rules: [{name: open, allow: anyone}, {name: other, allow: {scopes: [x]}}]")
+    explained = explain(policy, request(), Refusal(RefusalReason.TOKEN_EXPIRED), NOW)
+    assert explained.answer.rule == "open"
+    assert considered(explained, "other").spoke is None
+
+
+def test_a_request_that_cannot_be_judged_is_explained_too() -> None:
+    reason = BadRequestReason.HOST
+    explained = explain_unreadable(reason)
+    verdict = BAD_REQUEST[reason]
+    assert explained.answer == Answer(verdict.outcome, verdict.reason, verdict.status)

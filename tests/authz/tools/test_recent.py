@@ -1,0 +1,127 @@
+import pytest
+
+from authz.account import MASK, Account, Masking, account, account_of_unreadable
+from authz.decide import BAD_REQUEST, INTERNAL_ERROR, Decision
+from authz.identity import Identity
+from authz.policy.rule import Outcome, Verdict
+from authz.recent import RecentDecisions
+from authz.request import BadRequestReason
+from tests.authz.callers import ALICE
+from tests.authz.checks import check_request, request
+
+ALLOWED = Verdict(Outcome.ALLOW, "allowed", 200, "users")
+DENIED = Verdict(Outcome.DENY, "denied_by_rule", 403, "shut")
+NOW = 1_770_000_000.0
+
+
+def decision(number: int = 0, verdict: Verdict = ALLOWED, identity: Identity = ALICE) -> Decision:
+    return Decision(verdict, f"{number:024x}", "revision", identity, "jwt")
+
+
+def entry(
+    number: int = 0, verdict: Verdict = ALLOWED, path: str = "/users/1", request_id: str = ""
+) -> Account:
+    headers = {"x-request-id": request_id} if request_id else {}
+    return account(request(path=path, headers=headers), decision(number, verdict), NOW)
+
+
+def ring(*entries: Account, capacity: int = 10) -> RecentDecisions:
+    recent = RecentDecisions(capacity, Masking())
+    for one in entries:
+        recent.keep(one)
+    return recent
+
+
+def test_an_account_tells_what_was_asked_and_what_was_decided() -> None:
+    assert Masking().tell(entry(7, request_id="r-1")) == {
+        "time": "2026-02-02T02:40:00.000+00:00",
+        "decision_id": f"{7:024x}",
+        "request_id": "r-1",
+        "outcome": "allow",
+        "reason": "allowed",
+        "status": 200,
+        "rule": "users",
+        "policy_revision": "revision",
+        "subject": "alice",
+        "issuer": "https://idp.example",
+        "credential": "jwt",
+        "method": "GET",
+        "host": "api.example.com",
+        "path": "/users/1",
+        "client": "192.0.2.1",
+    }
+
+
+def test_what_shadow_rules_would_have_answered_is_told() -> None:
+    kept = entry()._replace(trial=DENIED)
+    told = Masking().tell(kept)
+    assert (told["shadow_outcome"], told["shadow_rule"]) == ("deny", "shut")
+
+
+def test_the_query_is_never_kept() -> None:
+    """RFC 6750 section 2.3: tokens travel there."""
+    assert "secret" not in repr(entry(path="/users?access_token=secret"))
+
+
+def test_a_segment_that_looks_like_a_token_is_masked() -> None:
+    assert Masking().tell(entry(path=f"/reset/{'a1' * 20}/now"))["path"] == f"/reset/{MASK}/now"
+
+
+def test_fields_are_left_out_and_masked_as_asked_for() -> None:
+    told = Masking(leave_out=["client"], masked=["subject"]).tell(entry())
+    assert "client" not in told
+    assert told["subject"] == MASK
+
+
+def test_a_field_that_no_account_has_cannot_be_masked() -> None:
+    with pytest.raises(ValueError, match="no account has subjekt"):
+        Masking(masked=["subjekt"])
+
+
+def test_control_characters_do_not_reach_the_log() -> None:
+    kept = entry(request_id="a\r\nb")
+    assert Masking().tell(kept)["request_id"] == "ab"
+
+
+def test_a_long_path_is_cut() -> None:
+    assert len(entry(path=f"/{'a/' * 5000}").path) == 1_024
+
+
+def test_a_request_that_could_not_be_read_has_an_account() -> None:
+    message = check_request(host="a,b", path="/x?token=secret")
+    verdict = BAD_REQUEST[BadRequestReason.HOST]
+    told = Masking().tell(account_of_unreadable(message, decision(verdict=verdict), NOW))
+    assert (told["host"], told["path"], told["reason"]) == ("a,b", "/x", "host_malformed")
+
+
+def test_the_newest_comes_first() -> None:
+    found = ring(entry(1), entry(2)).find()
+    assert [int(one["decision_id"], 16) for one in found] == [2, 1]
+
+
+def test_the_oldest_gives_way() -> None:
+    found = ring(*(entry(number) for number in range(5)), capacity=3).find()
+    assert [int(one["decision_id"], 16) for one in found] == [4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "numbers"),
+    [
+        ({"decision_id": f"{1:024x}"}, [1]),
+        ({"request_id": "r-2"}, [2]),
+        ({"outcome": "denied"}, [2, 1]),
+        ({"outcome": "deny", "limit": 1}, [2]),
+        ({"outcome": "error"}, [3]),
+        ({"rule": "users"}, [0]),
+        ({"outcome": "allowed", "request_id": "r-2"}, []),
+    ],
+)
+def test_decisions_are_found(asked: dict[str, str | int], numbers: list[int]) -> None:
+    recent = ring(entry(0), entry(1, DENIED), entry(2, DENIED, request_id="r-2"), entry(3, INTERNAL_ERROR))
+    found = recent.find(**asked)  # type: ignore[arg-type]
+    assert [int(one["decision_id"], 16) for one in found] == numbers
+
+
+def test_an_unknown_outcome_is_refused() -> None:
+    with pytest.raises(ValueError, match="outcome is one of"):
+        ring().find(outcome="maybe")

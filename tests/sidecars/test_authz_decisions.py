@@ -1,0 +1,235 @@
+"""What the authz sidecar tells of its decisions beside the answers."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from authz.account import Account
+from configfile import ConfigError
+from protos.authz_pb2 import CheckRequest, CheckResponse
+from sidecars.runtime.admin_routes import AdminAnswer, AdminRequest
+from sidecars.runtime.settings.authz import AuthzSettings, TracingSettings
+from sidecars.runtime.sidecar import Surroundings
+from sidecars.services.authz import AuthzSidecar, build
+from sidecars.services.authz_spans import Spans
+from tests.authz.checks import check_request
+from tests.sidecars.running import SIDECARS, Running, call, connect
+from tests.sidecars.test_authz_service import KEY, POLICY, SECRET, Never, OneCall
+
+
+class Built:
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        file = folder / "policy.yaml"
+        file.write_text(POLICY)
+        self.registry = CollectorRegistry()
+        surroundings = Surroundings(
+            registry=self.registry,
+            wall_clock=lambda: 1_700_000_000.0,
+            monotonic_clock=lambda: 0.0,
+            random=lambda: 0.5,
+            redis=None,
+        )
+        self.sidecar: AuthzSidecar = build(
+            AuthzSettings.model_validate({"listen": ["unix:/tmp/authz.sock"], "policy": [file], **settings}),
+            surroundings,
+        )
+
+    def ask(self, message: CheckRequest) -> dict[str, Any]:
+        answer = self.sidecar.check(message.SerializeToString(), OneCall())
+        assert isinstance(answer, bytes)
+        return MessageToDict(CheckResponse.FromString(answer).dynamic_metadata)
+
+    async def page(self, **query: str) -> AdminAnswer:
+        route = next(one for one in self.sidecar.admin_routes if one.path == "/decisions")
+        return await route.handle(AdminRequest(query, "", b""))
+
+    async def shown(self, **query: str) -> list[dict[str, Any]]:
+        page = await self.page(**query)
+        assert page.status == 200
+        found: list[dict[str, Any]] = orjson.loads(page.body)["decisions"]
+        return found
+
+
+async def test_a_decision_is_found_by_the_id_that_the_access_log_has(tmp_path: Path) -> None:
+    built = Built(tmp_path)
+    built.ask(check_request(path="/public"))
+    told = built.ask(check_request(path="/orders", headers=KEY))
+    (found,) = await built.shown(id=told["decision_id"])
+    assert (found["rule"], found["subject"], found["path"]) == ("orders", "reports", "/orders")
+
+
+async def test_denials_are_found_by_outcome_and_request_id(tmp_path: Path) -> None:
+    built = Built(tmp_path)
+    built.ask(check_request(path="/public", headers={"x-request-id": "r-1"}))
+    built.ask(check_request(path="/nothing", headers={"x-request-id": "r-2"}))
+    built.ask(check_request(host="a,b"))
+    assert [one["reason"] for one in await built.shown(outcome="denied")] == ["host_malformed", "no_rule"]
+    assert [one["outcome"] for one in await built.shown(request_id="r-1")] == ["allow"]
+    assert len(await built.shown(limit="1")) == 1
+
+
+async def test_no_credential_is_kept(tmp_path: Path) -> None:
+    """Not only masked when it is shown: what is not there cannot leak from a core dump either."""
+    built = Built(tmp_path)
+    built.ask(check_request(path=f"/orders?key={SECRET}", headers=KEY))
+    page = await built.page()
+    assert SECRET not in page.body.decode()
+    assert built.sidecar._decisions.recent is not None
+    assert SECRET not in repr(list(built.sidecar._decisions.recent._ring))
+
+
+@pytest.mark.parametrize("query", [{"outcome": "maybe"}, {"limit": "0"}, {"limit": "x"}, {"ids": "1"}])
+async def test_a_question_that_makes_no_sense_is_400(tmp_path: Path, query: dict[str, str]) -> None:
+    page = await Built(tmp_path).page(**query)
+    assert page.status == 400
+
+
+async def test_nothing_is_kept_where_nothing_is_asked_for(tmp_path: Path) -> None:
+    built = Built(tmp_path, decisions={"recent": 0})
+    assert [one.path for one in built.sidecar.admin_routes if one.path == "/decisions"] == []
+
+
+async def test_decisions_are_logged_to_a_file(tmp_path: Path) -> None:
+    log = tmp_path / "decisions.jsonl"
+    mask = {"replace": ["subject"], "leave_out": ["client"]}
+    built = Built(tmp_path, decisions={"log": {"file": log, "sample_allows": 0.1}, "mask": mask})
+    await built.sidecar.start()
+    built.ask(check_request(path="/public"))
+    built.ask(check_request(path="/orders"))
+    await built.sidecar.stop()
+    (line,) = [orjson.loads(line) for line in log.read_bytes().splitlines()]
+    assert (line["outcome"], line["reason"]) == ("deny", "credentials_missing")
+    assert "client" not in line
+    lines = "authz_decision_log_lines_total"
+    assert built.registry.get_sample_value(lines, {"result": "sampled_out"}) == 1
+    assert built.sidecar.describe()["decisions"]["log"]["written"] == 1
+
+
+async def test_a_log_that_cannot_be_written_changes_no_answer(tmp_path: Path) -> None:
+    """opa-envoy-plugin turned allows into errors when its decision log failed."""
+    built = Built(tmp_path, decisions={"log": {"file": tmp_path / "no" / "folder"}})
+    with capture_logs():
+        await built.sidecar.start()
+        assert built.ask(check_request(path="/public"))["outcome"] == "allow"
+        await built.sidecar.stop()
+    assert built.registry.get_sample_value("authz_decision_log_lines_total", {"result": "dropped"}) == 1
+
+
+def test_a_defect_in_taking_note_changes_no_answer(tmp_path: Path) -> None:
+    built = Built(tmp_path)
+
+    def broken(_account: Account) -> None:
+        raise RuntimeError("a defect")
+
+    built.sidecar._decisions._told = (broken,)
+    with capture_logs() as logs:
+        assert built.ask(check_request(path="/public"))["outcome"] == "allow"
+    assert [line["event"] for line in logs] == ["decision not noted"]
+
+
+async def test_a_check_that_envoy_gave_up_is_noted(tmp_path: Path) -> None:
+    """open-policy-agent/opa#6333: what timed out was missing in the log."""
+    built = Built(tmp_path)
+    built.sidecar._serving.authorizer._authenticator = Never()
+    pending = built.sidecar.check(check_request(path="/orders").SerializeToString(), OneCall())
+    assert not isinstance(pending, bytes)
+    task = asyncio.ensure_future(pending)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [one["reason"] for one in await built.shown()] == ["cancelled"]
+
+
+def test_a_mask_for_an_unknown_field_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no account has nobody"):
+        AuthzSettings.model_validate(
+            {"listen": ["unix:/a"], "policy": ["p"], "decisions": {"mask": {"replace": ["nobody"]}}}
+        )
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+
+
+def spans_of(
+    built: Built, messages: Sequence[CheckRequest], metadata: dict[str, str | bytes]
+) -> list[dict[str, Any]]:
+    exporter = InMemorySpanExporter()
+    spans = Spans(TracingSettings(), exporter)
+    built.sidecar._decisions._told = (spans.annotate,)
+    handler = spans.traced(built.sidecar.check)
+    for message in messages:
+        assert isinstance(handler(message.SerializeToString(), OneCall(metadata=metadata)), bytes)
+    spans.close()
+    return [orjson.loads(span.to_json()) for span in exporter.get_finished_spans()]
+
+
+def test_a_check_is_a_span_in_the_trace_that_envoy_began(tmp_path: Path) -> None:
+    """W3C Trace Context section 3.2."""
+    (span,) = spans_of(Built(tmp_path), [check_request(path="/orders", headers=KEY)], dict(PARENT))
+    assert span["context"]["trace_id"] == f"0x{TRACE}"
+    assert span["parent_id"] == "0x00f067aa0ba902b7"
+    attributes = span["attributes"]
+    assert (attributes["authz.outcome"], attributes["authz.rule"]) == ("allow", "orders")
+    assert SECRET not in repr(span)
+
+
+@pytest.mark.parametrize("traceparent", [{}, {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-00"}])
+def test_what_envoy_does_not_trace_is_not_traced(tmp_path: Path, traceparent: dict[str, str | bytes]) -> None:
+    assert spans_of(Built(tmp_path), [check_request(path="/public")], traceparent) == []
+
+
+async def test_a_check_that_waits_is_one_span(tmp_path: Path) -> None:
+    exporter = InMemorySpanExporter()
+    spans = Spans(TracingSettings(), exporter)
+    built = Built(tmp_path)
+    built.sidecar._decisions._told = (spans.annotate,)
+
+    class Later:
+        async def authenticate(self, request: object, now: float) -> None:
+            await asyncio.sleep(0)
+
+    built.sidecar._serving.authorizer._authenticator = Later()
+    handler = spans.traced(built.sidecar.check)
+    pending = handler(check_request(path="/orders").SerializeToString(), OneCall(metadata=dict(PARENT)))
+    assert not isinstance(pending, bytes)
+    assert exporter.get_finished_spans() == ()
+    await pending
+    spans.close()
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["authz.reason"] == "credentials_missing"
+
+
+def test_tracing_without_its_extra_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry", None)
+    with pytest.raises(ConfigError, match="needs the extra otel"):
+        Built(tmp_path, tracing={})
+
+
+def test_a_running_process_shows_its_decisions_on_the_admin_port(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    address = f"unix:{tmp_path}/authz.sock"
+    settings = {"authz": {"listen": [address], "policy": ["policy.yaml"]}}
+    with Running(tmp_path, settings, program=SIDECARS) as running:
+        running.wait_until_ready()
+        with connect(address) as channel:
+            message = check_request(path="/public").SerializeToString()
+            reply = CheckResponse.FromString(
+                call(channel, "/envoy.service.auth.v3.Authorization/Check", message)
+            )
+        number = MessageToDict(reply.dynamic_metadata)["decision_id"]
+        status, body = running.get(f"/decisions?id={number}")
+    assert status == 200
+    assert [one["rule"] for one in orjson.loads(body)["decisions"]] == ["public"]
