@@ -1,0 +1,81 @@
+"""The authz sidecar alone, as a server: `python -m bench.tools.authz_server own|grpcio POLICY`.
+
+SIGHUP: the policy is read again and swapped in, as the process does it. Then comes a line with the seconds
+that took, and in milliseconds the longest that the event loop was late meanwhile, and the swap alone.
+"""
+
+import asyncio
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from sidecars.runtime.calls import CallMetrics
+from sidecars.runtime.settings.authz import AuthzSettings
+from sidecars.runtime.sidecar import Surroundings
+from sidecars.services.authz import AuthzSidecar, build
+from sidecars.transport.address import TcpAddress
+from sidecars.transport.grpcio_server import GrpcioServer
+from sidecars.transport.server import OwnServer
+from sidecars.transport.service import Server
+
+TICK_SECONDS = 0.0005
+
+
+async def serve(transport: str, policy: Path) -> None:
+    """Serve until SIGTERM; the port is printed once it accepts."""
+    registry = CollectorRegistry()
+    settings = AuthzSettings(listen=(TcpAddress("127.0.0.1", 0),), policy=(policy,))
+    sidecar = build(settings, Surroundings(registry, time.time, time.monotonic, random.random, None))
+    calls = CallMetrics(registry, time.monotonic)
+    services = tuple(calls.measured(service) for service in sidecar.services)
+    await sidecar.start()
+    server: Server = (OwnServer if transport == "own" else GrpcioServer)(services, settings.listen)
+    await server.start()
+    loop = asyncio.get_running_loop()
+    stop, reload = asyncio.Event(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    print(server.ports[0], flush=True)
+    reloading = asyncio.create_task(_reload_when_asked(sidecar, reload))
+    await stop.wait()
+    reloading.cancel()
+    await server.drain(0)
+    await sidecar.stop()
+
+
+async def _reload_when_asked(sidecar: AuthzSidecar, asked: asyncio.Event) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        lateness = asyncio.create_task(_lateness())
+        await asyncio.sleep(0.1)
+        begun = time.perf_counter()
+        swap = await asyncio.to_thread(sidecar.prepare)
+        loaded = time.perf_counter()
+        swap()
+        swapped = time.perf_counter()
+        await asyncio.sleep(0.1)
+        lateness.cancel()
+        late = max(await lateness)
+        print(f"{loaded - begun} {late * 1e3} {(swapped - loaded) * 1e3}", flush=True)
+
+
+async def _lateness() -> list[float]:
+    """How late each tick of the loop was, in seconds, until cancelled."""
+    late = [0.0]
+    try:
+        while True:
+            due = time.perf_counter() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            late.append(time.perf_counter() - due)
+    except asyncio.CancelledError:
+        return late
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(sys.argv[1], Path(sys.argv[2])))

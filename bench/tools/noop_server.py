@@ -1,0 +1,42 @@
+"""A server whose one Check does nothing: `python -m bench.tools.noop_server own|grpcio`."""
+
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from bench.tools.processes import allow_open_files
+from sidecars.transport.address import TcpAddress
+from sidecars.transport.grpcio_server import GrpcioServer
+from sidecars.transport.server import OwnServer
+from sidecars.transport.service import Call, Server, Service, Unary
+
+SERVICE = "envoy.service.auth.v3.Authorization"
+PATH = f"/{SERVICE}/Check"
+REPLY = b"\x0a\x00"
+"""A CheckResponse whose status is OK."""
+OPEN_FILES = 12_000
+
+
+def check(_request: bytes, _call: Call) -> bytes:
+    """Always yes."""
+    return REPLY
+
+
+async def serve(transport: str) -> None:
+    """Serve until SIGTERM; the port is printed once it accepts."""
+    services = (Service(SERVICE, {"Check": Unary(check)}),)
+    address = TcpAddress("127.0.0.1", 0)
+    server: Server = (OwnServer if transport == "own" else GrpcioServer)(services, (address,))
+    await server.start()
+    print(server.ports[0], flush=True)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await server.drain(0)
+
+
+if __name__ == "__main__":
+    allow_open_files(OPEN_FILES)
+    uvloop.run(serve(sys.argv[1]))

@@ -1,0 +1,96 @@
+"""Processes on cores of their own: the server on one, the load on another."""
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+_PAGE_BYTES = resource.getpagesize()
+
+
+def server_core() -> int:
+    """The core of every server under test: only one of them is ever under load."""
+    return min(os.sched_getaffinity(0))
+
+
+def load_core() -> int:
+    """The core of the load; the server's own where the machine has just one."""
+    return max(os.sched_getaffinity(0))
+
+
+@contextmanager
+def running(command: Sequence[str], core: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`command` pinned to `core`, ended with the block."""
+    environment = {**os.environ, **variables}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        os.sched_setaffinity(process.pid, {core})
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def run(command: Sequence[str], core: int) -> str:
+    """What `command` prints, pinned to `core`. Raises CalledProcessError when it fails."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        os.sched_setaffinity(process.pid, {core})
+        output, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, output)
+    return output.decode()
+
+
+@contextmanager
+def python_server(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A module of ours as a server: it prints its port, alone on a line, once it accepts."""
+    with running([sys.executable, "-m", module, *arguments], server_core()) as process:
+        assert process.stdout is not None  # noqa: S101  # asked for with PIPE
+        line = process.stdout.readline()
+        if not line.strip().isdigit():
+            raise RuntimeError(f"{module} {' '.join(arguments)} did not start; its error is above")
+        yield process, int(line)
+
+
+def free_port() -> int:
+    """A port that nobody listens on, for a program that cannot find one by itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for_port(port: int) -> None:
+    """Return once somebody accepts on `port`. Raises TimeoutError."""
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"nobody listens on 127.0.0.1:{port}")
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process, as the kernel counts it."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def allow_open_files(wanted: int) -> int:
+    """How many files this process may open now, after asking for `wanted`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = max(soft, min(wanted, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    return granted

@@ -1,0 +1,206 @@
+"""Runs the handlers: in place where they answer at once, as a task where they must wait."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from sidecars.transport.call import ServerCall
+from sidecars.transport.calls import Outcome
+from sidecars.transport.failure import status_of
+from sidecars.transport.service import (
+    Bidirectional,
+    ClientStreaming,
+    Code,
+    ServerStreaming,
+    Status,
+    UnaryHandler,
+)
+from sidecars.transport.stream import Stream
+from sidecars.transport.streams import Streams
+
+_OK = Status(Code.OK)
+_EXPIRED = Status(Code.DEADLINE_EXCEEDED, "deadline exceeded")
+_CANCELLED = Status(Code.CANCELLED, "the handler was cancelled")
+
+LARGE_MESSAGE_BYTES = 64 * 1024
+"""After a message this large a reader lets other connections have their turn."""
+
+
+class _Running:
+    """A handler that has not finished: its task, its deadline, and what it waits for."""
+
+    __slots__ = ("future", "readable", "timer", "writable")
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.readable: asyncio.Future[None] | None = None
+        self.writable: asyncio.Future[None] | None = None
+
+
+class Dispatch:
+    """The handlers' side of every connection of a server; a `streams.Calls`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+        self._loop = loop
+        self._clock = clock
+
+    # -- what connections ask for --------------------------------------------------------------------------
+
+    def answer(self, handler: UnaryHandler, message: bytes, call: ServerCall) -> Outcome:
+        """What the handler returned, or the status its exception stands for."""
+        try:
+            return handler(message, call)
+        except Exception as error:
+            return status_of(error, call.method)
+        except asyncio.CancelledError:
+            return _CANCELLED
+
+    def later(self, streams: Streams, stream: Stream, reply: Awaitable[bytes]) -> None:
+        """Wait for the reply of a call, until its deadline."""
+        try:
+            future = asyncio.ensure_future(reply, loop=self._loop)
+        except TypeError as error:
+            streams.finish(stream, status_of(error, stream.call.method))
+            return
+        self._watch(streams, stream, future)
+        future.add_done_callback(lambda done: self._replied(streams, stream, done))
+
+    def begin(self, streams: Streams, stream: Stream) -> None:
+        """Start the handler of a streaming call."""
+        method = stream.request.method
+        # Set before the handler is called: one that fails at once is finished like any other.
+        stream.running = _Running()
+        try:
+            if isinstance(method, ClientStreaming):
+                self.later(streams, stream, method.handler(_Messages(streams, stream), stream.call))
+            elif isinstance(method, ServerStreaming):
+                request = streams.read(stream)
+                if request is not None:  # else it could not be inflated, and the call is over
+                    self._pump(streams, stream, method.handler(request, stream.call))
+            elif isinstance(method, Bidirectional):
+                self._pump(streams, stream, method.handler(_Messages(streams, stream), stream.call))
+        except Exception as error:
+            self._finish(streams, stream, status_of(error, stream.call.method))
+
+    def wake(self, stream: Stream) -> None:
+        """Let a handler that waits look again."""
+        running: _Running | None = stream.running
+        if running is not None:
+            for waiter in (running.readable, running.writable):
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+
+    def cancel(self, stream: Stream) -> None:
+        """Stop the handler, whose reply nobody waits for."""
+        running = self._detach(stream)
+        if running is not None and running.future is not None:
+            running.future.cancel()
+
+    # -- within --------------------------------------------------------------------------------------------
+
+    def _watch(self, streams: Streams, stream: Stream, future: asyncio.Future[Any]) -> None:
+        running: _Running = stream.running or _Running()
+        stream.running = running
+        running.future = future
+        deadline = stream.call.deadline
+        if deadline is not None:
+            left = max(0.0, deadline - self._clock())
+            running.timer = self._loop.call_later(left, streams.finish, stream, _EXPIRED)
+
+    @staticmethod
+    def _detach(stream: Stream) -> _Running | None:
+        running: _Running | None = stream.running
+        stream.running = None
+        if running is not None and running.timer is not None:
+            running.timer.cancel()
+        return running
+
+    def _replied(self, streams: Streams, stream: Stream, done: asyncio.Future[bytes]) -> None:
+        """A future with a reply is done; its call may have ended before it."""
+        self._detach(stream)
+        if done.cancelled():
+            status = _CANCELLED
+        elif (error := done.exception()) is not None:
+            # Logged even where nobody waits for the answer any more.
+            status = status_of(_as_exception(error), stream.call.method)
+        elif isinstance(reply := _anything(done.result()), bytes):
+            streams.reply(stream, reply)
+            return
+        else:
+            status = status_of(TypeError("a handler's reply must be bytes"), stream.call.method)
+        streams.finish(stream, status)
+
+    def _pump(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
+        self._watch(streams, stream, self._loop.create_task(self._send_all(streams, stream, replies)))
+
+    async def _send_all(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
+        status = _OK
+        try:
+            async for reply in replies:
+                if not streams.send(stream, reply):
+                    await self._room(streams, stream)
+        except asyncio.CancelledError:
+            if stream.running is None:
+                raise
+            status = _CANCELLED
+        except Exception as error:
+            status = status_of(error, stream.call.method)
+        finally:
+            # One that stands at a yield has not noticed that its caller left.
+            close = getattr(replies, "aclose", None)
+            if close is not None:
+                with suppress(Exception):
+                    await close()
+        self._finish(streams, stream, status)
+
+    def _finish(self, streams: Streams, stream: Stream, status: Status) -> None:
+        self._detach(stream)
+        streams.finish(stream, status)
+
+    async def _room(self, streams: Streams, stream: Stream) -> None:
+        running: _Running | None = stream.running
+        while running is not None and (stream.unsent or streams.paused) and not stream.closed:
+            running.writable = self._loop.create_future()
+            await running.writable
+
+
+class _Messages:
+    """The messages of a streaming request. Reading opens the peer's windows; not reading shuts them."""
+
+    __slots__ = ("_large", "_stream", "_streams")
+
+    def __init__(self, streams: Streams, stream: Stream) -> None:
+        self._streams = streams
+        self._stream = stream
+        self._large = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        stream = self._stream
+        if self._large:
+            await asyncio.sleep(0)
+        while True:
+            message = self._streams.read(stream)
+            if message is not None:
+                self._large = len(message) > LARGE_MESSAGE_BYTES
+                return message
+            running: _Running | None = stream.running
+            if running is None or stream.closed or stream.answered:
+                raise asyncio.CancelledError  # the rest of the request is lost: its end would be a lie
+            if stream.peer_done:
+                raise StopAsyncIteration
+            running.readable = asyncio.get_running_loop().create_future()
+            await running.readable
+
+
+def _anything(reply: object) -> object:
+    """What a handler returned, whatever its signature says."""
+    return reply
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(f"handler raised {type(error).__name__}")

@@ -1,0 +1,220 @@
+"""Header blocks as requests: what a block of bytes asks for, worked out once and then looked up."""
+
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Mapping, Sequence
+
+from sidecars.transport.service import Code, Metadata, Method, Status, Unary, UnaryHandler
+
+Field = tuple[bytes, bytes]
+
+_NAME = re.compile(rb"[^\x00-\x20A-Z\x7f-\xff:]+")
+_VALUE = re.compile(rb"(?:[^\x00\r\n \t](?:[^\x00\r\n]*[^\x00\r\n \t])?)?")
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_TIMEOUT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_CONTENT_TYPE = re.compile(rb"application/grpc(?:\+[^;]*)?(?:[; ].*)?", re.DOTALL)
+
+_PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
+_CONNECTION_SPECIFIC = frozenset(
+    {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
+)
+"""Of HTTP/1; a request that holds one is malformed (RFC 9113 section 8.2.2)."""
+
+SPOKEN = (
+    _PSEUDO
+    | _CONNECTION_SPECIFIC
+    | {b"te", b"content-type", b"content-length", b"grpc-timeout", b"grpc-encoding"}
+)
+"""Fields that decide whether and how a call is served; all others are only carried."""
+
+_NO_METADATA = frozenset(
+    {
+        *(b"te", b"content-type", b"content-length", b"host"),
+        *(b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"grpc-message-type"),
+    }
+)
+"""Fields of the protocol itself, which handlers do not see as metadata."""
+
+ANY_LENGTH = -1
+
+
+class MalformedRequestError(Exception):
+    """A header list that HTTP/2 forbids (RFC 9113 section 8.1.1), or binary metadata that is no base64."""
+
+
+class Request:
+    """What one header list asks for. Shared by all calls with the same header block, so never changed."""
+
+    __slots__ = (
+        "_metadata",
+        "content_length",
+        "fields",
+        "gzip",
+        "http_status",
+        "method",
+        "path",
+        "pseudo_count",
+        "refusal",
+        "timeout_seconds",
+        "unary",
+    )
+
+    def __init__(self, path: str, fields: Sequence[Field], pseudo_count: int) -> None:
+        self.path = path
+        self.fields = fields
+        self.pseudo_count = pseudo_count
+        self.method: Method | None = None
+        self.unary: UnaryHandler | None = None
+        """The handler, where the method is unary and nothing stands against calling it."""
+        self.timeout_seconds: float | None = None
+        self.content_length = ANY_LENGTH
+        self.gzip = False
+        self.http_status = 0
+        """The answer to what is no gRPC request: 405 or 415; else 0."""
+        self.refusal: Status | None = None
+        """The answer to a request that no handler sees."""
+        self._metadata: Metadata | None = None
+
+    def with_fields(self, fields: Sequence[Field]) -> "Request":
+        """The same request with other metadata."""
+        like = Request(self.path, fields, self.pseudo_count)
+        like.method = self.method
+        like.unary = self.unary
+        like.timeout_seconds = self.timeout_seconds
+        like.content_length = self.content_length
+        like.gzip = self.gzip
+        like.http_status = self.http_status
+        like.refusal = self.refusal
+        return like
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata, decoded when first asked for."""
+        if self._metadata is None:
+            self._metadata = metadata_of(self.fields)
+        return self._metadata
+
+
+def metadata_of(fields: Iterable[Field]) -> Metadata:
+    """Text as str, binary (`-bin`) as bytes, no fields of the protocol; the last of a name counts."""
+    metadata: dict[str, str | bytes] = {}
+    for name, value in fields:
+        if name.startswith(b":") or name in _NO_METADATA:
+            continue
+        if name.endswith(b"-bin"):
+            metadata[name.decode()] = _binary(value)
+        else:
+            metadata[name.decode()] = value.decode("utf-8", "replace")
+    return metadata
+
+
+def _binary(value: bytes) -> bytes:
+    """Base64, padded or not; of several values joined by commas the last one. Raises ValueError."""
+    last = value.rpartition(b",")[2].strip().rstrip(b"=")
+    return b64decode(last + b"=" * (-len(last) % 4), validate=True)
+
+
+def spoken(fields: Iterable[Field]) -> tuple[Field, ...]:
+    """Of the fields those that decide: two requests alike in them differ in their metadata only."""
+    return tuple([field for field in fields if field[0] in SPOKEN])
+
+
+def read_request(fields: Sequence[Field], methods: Mapping[bytes, Method]) -> Request:
+    """The request in a decoded header list. Raises MalformedRequestError for what HTTP/2 forbids.
+
+    What HTTP/2 allows and gRPC does not is a request with a refusal.
+    """
+    pseudo = _read_pseudo(fields)
+    try:
+        request = Request(pseudo[b":path"].decode("ascii"), fields, len(pseudo))
+    except UnicodeDecodeError:
+        raise MalformedRequestError(":path is not ASCII") from None
+    content_type = b""
+    for name, value in fields[len(pseudo) :]:
+        match name:
+            case b"content-type":
+                content_type = value
+            case b"content-length":
+                request.content_length = _content_length(value, request.content_length)
+            case b"grpc-timeout":
+                _read_timeout(request, value)
+            case b"grpc-encoding":
+                _read_encoding(request, value)
+    if pseudo[b":method"] != b"POST":
+        request.http_status = 405
+    elif not _CONTENT_TYPE.fullmatch(content_type):
+        request.http_status = 415
+    request.method = methods.get(pseudo[b":path"])
+    if request.method is None:
+        request.refusal = Status(Code.UNIMPLEMENTED, f"unknown method {request.path}")
+    elif isinstance(request.method, Unary) and not request.http_status and request.refusal is None:
+        request.unary = request.method.handler
+    return request
+
+
+def _read_pseudo(fields: Sequence[Field]) -> dict[bytes, bytes]:
+    pseudo: dict[bytes, bytes] = {}
+    for index, (name, value) in enumerate(fields):
+        if not name.startswith(b":"):
+            for field in fields[index:]:
+                check_field(*field)
+            break
+        if name not in _PSEUDO or name in pseudo:
+            raise MalformedRequestError(f"pseudo-header {name!r} is unknown or comes twice")
+        if not _VALUE.fullmatch(value):
+            raise MalformedRequestError(f"forbidden character in {name!r}")
+        pseudo[name] = value
+    for name in (b":method", b":scheme", b":path"):
+        if not pseudo.get(name):
+            raise MalformedRequestError(f"pseudo-header {name!r} is missing or empty")
+    return pseudo
+
+
+def check_field(name: bytes, value: bytes) -> None:
+    """Raises MalformedRequestError for a regular field that HTTP/2 forbids (RFC 9113 section 8.2)."""
+    if not _NAME.fullmatch(name):
+        raise MalformedRequestError(f"forbidden field name {name!r}")
+    if not _VALUE.fullmatch(value):
+        raise MalformedRequestError(f"forbidden character in the value of {name!r}")
+    if name in _CONNECTION_SPECIFIC:
+        raise MalformedRequestError(f"connection-specific field {name!r}")
+    if name == b"te" and value != b"trailers":
+        raise MalformedRequestError("te with other than trailers")
+    if name.endswith(b"-bin"):
+        try:
+            _binary(value)
+        except ValueError:
+            raise MalformedRequestError(f"{name!r} is no base64") from None
+
+
+def check_trailers(fields: Iterable[Field]) -> None:
+    """Raises MalformedRequestError where trailers hold a forbidden field; a pseudo-header is one."""
+    for name, value in fields:
+        check_field(name, value)
+
+
+def _content_length(value: bytes, earlier: int) -> int:
+    if not value.isdigit() or len(value) > 19:
+        raise MalformedRequestError("content-length is no number")
+    length = int(value)
+    if earlier not in {ANY_LENGTH, length}:
+        raise MalformedRequestError("two values of content-length")
+    return length
+
+
+def _read_timeout(request: Request, value: bytes) -> None:
+    match = _TIMEOUT.fullmatch(value)
+    if match is None:
+        request.refusal = Status(Code.INTERNAL, "grpc-timeout: expected at most 8 digits and a unit")
+        return
+    request.timeout_seconds = int(match[1]) * _TIMEOUT_SECONDS[match[2]]
+    if not request.timeout_seconds:
+        request.refusal = Status(Code.DEADLINE_EXCEEDED, "the deadline had passed on arrival")
+
+
+def _read_encoding(request: Request, value: bytes) -> None:
+    request.gzip = value == b"gzip"
+    if value not in {b"gzip", b"identity"}:
+        request.refusal = Status(
+            Code.UNIMPLEMENTED, f"grpc-encoding {value.decode('ascii', 'replace')} is not supported"
+        )

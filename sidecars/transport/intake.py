@@ -1,0 +1,67 @@
+"""What may still come in: receive windows that open only as the handlers read (RFC 9113 section 5.2)."""
+
+from sidecars.transport.errors import GoAwayError, Reason, StreamResetError
+from sidecars.transport.frames import DEFAULT_WINDOW_BYTES, ErrorCode, window_update
+from sidecars.transport.limits import Limits
+from sidecars.transport.stream import Stream
+
+
+class Intake:
+    """The windows that we grant: one for the connection, one a stream.
+
+    A window is topped up when half of it is used, which keeps WINDOW_UPDATE rare. Bytes of whole messages
+    that no handler has read are left out of it, so a handler that does not read stops its peer.
+    """
+
+    __slots__ = ("_limits", "held_bytes", "low", "unread_bytes", "window")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.window = DEFAULT_WINDOW_BYTES
+        """What the peer may still send on the connection."""
+        self.low = limits.connection_window_bytes // 2
+        """Below this the window is topped up."""
+        self.held_bytes = 0
+        """Bytes of messages that are not whole yet."""
+        self.unread_bytes = 0
+        """Bytes of whole messages that wait for their handler."""
+
+    def received(self, size: int) -> None:
+        """Count a DATA frame. Raises GoAwayError when the peer sent more than it may."""
+        self.window -= size
+        if self.window < 0:
+            raise GoAwayError(
+                ErrorCode.FLOW_CONTROL_ERROR, Reason.FLOW_CONTROL, "DATA beyond the connection's window"
+            )
+
+    def top_up(self) -> bytes:
+        """The WINDOW_UPDATE that opens the connection again; empty where it is open or must stay shut."""
+        target = self._limits.connection_window_bytes - self.unread_bytes
+        self.low = max(target // 2, 0)
+        if self.window > self.low or self.held_bytes >= self._limits.max_held_bytes or target <= self.window:
+            return b""
+        increment = target - self.window
+        self.window = target
+        return window_update(0, increment)
+
+    def received_on(self, stream: Stream, size: int) -> None:
+        """Count a DATA frame of `stream`. Raises StreamResetError when the peer sent more than it may."""
+        stream.receive_window -= size
+        if stream.receive_window < 0:
+            raise StreamResetError(
+                stream.id,
+                ErrorCode.FLOW_CONTROL_ERROR,
+                Reason.FLOW_CONTROL,
+                "DATA beyond the stream's window",
+            )
+
+    def top_up_stream(self, stream: Stream) -> bytes:
+        """The same for one stream; a message that is not whole never shuts it, as its size has a limit."""
+        if stream.peer_done:
+            return b""
+        target = self._limits.stream_window_bytes - stream.unread_bytes
+        if stream.receive_window > target // 2 or target <= stream.receive_window:
+            return b""
+        increment = target - stream.receive_window
+        stream.receive_window = target
+        return window_update(stream.id, increment)

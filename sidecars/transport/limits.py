@@ -1,0 +1,120 @@
+"""Every bound of the transport, with the reason why it stands.
+
+What a peer can make grow is held here: memory, frames a second, time. A peer that goes past a limit loses its
+connection (or the one stream), never more.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many at once, and so many a second after that."""
+
+    burst: int
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one peer may ask of the server. The defaults leave Envoy, grpc and h2load far from each limit."""
+
+    max_connections: int = 20_000
+    """Connections at once, over all addresses; one more is closed at once. Holds memory and descriptors."""
+
+    max_concurrent_streams: int = 1_000
+    """SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 5.1.2). One more is refused with REFUSED_STREAM."""
+
+    max_message_bytes: int = 4 * 1024 * 1024
+    """One request message after inflation, as grpc's default. More ends the call with RESOURCE_EXHAUSTED:
+    holds a length larger than what is sent, and gzip bombs."""
+
+    max_header_list_bytes: int = 16 * 1024
+    """SETTINGS_MAX_HEADER_LIST_SIZE: a decoded header list, 32 bytes added a field. HPACK bombs
+    (CVE-2016-6581) grow a small block into a large list."""
+
+    max_header_block_bytes: int = 16 * 1024
+    """A header block before decoding, over all its frames (CVE-2024-27316)."""
+
+    max_continuation_frames: int = 8
+    """Frames that may continue one header block. Unbounded, empty ones cost CPU for ever (CVE-2024-27316)."""
+
+    stream_window_bytes: int = 256 * 1024
+    """SETTINGS_INITIAL_WINDOW_SIZE: what a stream may hold that its handler has not read."""
+
+    connection_window_bytes: int = 1024 * 1024
+    """The same over all streams of a connection."""
+
+    max_held_bytes: int = 16 * 1024 * 1024
+    """Request bytes held for a connection: messages begun but not whole. At the limit its window stays shut,
+    so that a thousand half-sent messages of 4 MB each cannot be (CVE-2019-9517's mirror image)."""
+
+    max_unsent_bytes: int = 16 * 1024 * 1024
+    """Reply bytes that wait for a connection's windows. A peer that asks and never opens its window
+    (CVE-2019-9511, CVE-2019-9517) loses the connection at this limit."""
+
+    reply_bytes_at_once: int = 1024 * 1024
+    """After so many bytes of replies the rest of a read waits until they are written: it may hold thousands
+    of small requests, and only what is written can be held back by a peer that does not read."""
+
+    resets: Rate = Rate(2_000, 1_000.0)
+    """Streams reset before their reply, by the peer (rapid reset, CVE-2023-44487) or by us for its mistakes
+    (CVE-2025-8671). Generous, as an Envoy whose timeout is short resets many calls of a slow sidecar."""
+
+    pings: Rate = Rate(200, 50.0)
+    """PING frames: each asks for an answer (CVE-2019-9512). grpc's bandwidth probe sends some each second."""
+
+    settings: Rate = Rate(50, 5.0)
+    """SETTINGS frames: each asks for an answer (CVE-2019-9515)."""
+
+    empty_frames: Rate = Rate(200, 50.0)
+    """DATA frames without data that end nothing (CVE-2019-9518)."""
+
+    idle_frames: Rate = Rate(1_000, 100.0)
+    """PRIORITY frames (CVE-2019-9513), unknown frames, and frames on streams that are gone: they ask for
+    nothing, and cost CPU."""
+
+    window_updates: Rate = Rate(2_000, 1_000.0)
+    """WINDOW_UPDATE frames beyond `window_updates_per_stream`."""
+
+    window_updates_per_stream: int = 8
+    """A client may open both windows once a reply; more comes with large replies only."""
+
+    inflated_bytes: Rate = Rate(64 * 1024 * 1024, 64.0 * 1024 * 1024)
+    """What gzip messages may grow to. Each is below `max_message_bytes`, but a thousand zeros cost one byte
+    on the wire, so a stream of them could keep a core busy."""
+
+    first_frames_seconds: float = 10.0
+    """From accept to the end of the client's preface and SETTINGS: an open socket that says nothing."""
+
+    settings_ack_seconds: float = 30.0
+    """For the peer to acknowledge our SETTINGS (RFC 9113 section 6.5.3: SETTINGS_TIMEOUT)."""
+
+    message_seconds: float = 30.0
+    """From the start of a request message to its end: one byte a minute would hold a stream for hours."""
+
+    stalled_seconds: float = 60.0
+    """For a peer to take any of what waits for it: closed windows, or a socket it does not read."""
+
+    lingering_seconds: float = 10.0
+    """For a peer to end the requests that were answered before they ended, and to hang up after a GOAWAY."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long connections live. None: for ever."""
+
+    keepalive_seconds: float | None = 60.0
+    """A PING goes to a peer that has been silent so long."""
+
+    keepalive_timeout_seconds: float = 20.0
+    """A peer that stays silent so long after the PING is gone."""
+
+    max_age_seconds: float | None = None
+    """A connection this old is drained, so that clients spread anew over the servers."""
+
+    max_age_jitter: float = 0.1
+    """Each connection's age differs by up to this fraction, so that they do not all end at once."""
+
+    max_age_grace_seconds: float = 30.0
+    """For calls in flight on a connection that is too old; then it is closed."""

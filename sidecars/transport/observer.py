@@ -1,0 +1,29 @@
+"""Who counts what happens on the connections; the transport itself knows no metrics library."""
+
+from typing import Protocol
+
+from sidecars.transport.errors import Reason
+
+
+class Observer(Protocol):
+    """Told of events off the common path; never of a call that went well."""
+
+    def connection_opened(self) -> None:
+        """A connection was accepted."""
+
+    def connection_closed(self) -> None:
+        """A connection that was opened is gone, for whatever reason."""
+
+    def peer_error(self, reason: Reason) -> None:
+        """A peer broke a rule and lost its connection or a stream."""
+
+
+class _Nobody:
+    def connection_opened(self) -> None: ...
+
+    def connection_closed(self) -> None: ...
+
+    def peer_error(self, reason: Reason) -> None: ...
+
+
+NO_OBSERVER: Observer = _Nobody()

@@ -1,0 +1,407 @@
+"""The streams of one connection: calls begin, their messages arrive, replies leave, and all of it ends.
+
+The upper half is what frames do to streams; the lower half (`reply`, `send`, `finish`, `read`) is what a
+running handler does.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from sidecars.transport import frames, replies
+from sidecars.transport.call import ServerCall
+from sidecars.transport.calls import Calls, Outcome
+from sidecars.transport.errors import GoAwayError, Reason, StreamResetError
+from sidecars.transport.floods import Floods
+from sidecars.transport.frames import ErrorCode
+from sidecars.transport.headers import ANY_LENGTH, Request
+from sidecars.transport.intake import Intake
+from sidecars.transport.limits import Limits
+from sidecars.transport.messages import Assembler, Message, inflate
+from sidecars.transport.outbox import Outbox
+from sidecars.transport.service import (
+    Bidirectional,
+    ClientStreaming,
+    Code,
+    Status,
+    StatusError,
+    Unary,
+)
+from sidecars.transport.stream import Stream
+
+MAX_REMEMBERED_RESETS = 128
+"""Of streams that we reset: the peer may not know yet, so what it still sends on them is no error (RFC 9113
+section 5.1). And of those that it reset, where what it sends is one. Older ones are forgotten."""
+
+
+class Streams:
+    """The stream table of a connection, with the windows that the streams share."""
+
+    __slots__ = (
+        "_calls",
+        "_floods",
+        "_limits",
+        "_output_ready",
+        "_resets",
+        "fault",
+        "first_window",
+        "intake",
+        "last_id",
+        "now",
+        "outbox",
+        "paused",
+        "peer",
+        "table",
+    )
+
+    def __init__(
+        self, calls: Calls, limits: Limits, floods: Floods, peer: str, output_ready: Callable[[], None]
+    ) -> None:
+        self._calls = calls
+        self._limits = limits
+        self._floods = floods
+        self._output_ready = output_ready
+        self._resets: deque[int] | None = None
+        """Streams that we reset, and those that the peer did as negative numbers."""
+        self.peer = peer
+        self.outbox = Outbox()
+        self.intake = Intake(limits)
+        self.table: dict[int, Stream] = {}
+        self.last_id = 0
+        """The highest stream that the peer opened."""
+        self.first_window = max(limits.stream_window_bytes, frames.DEFAULT_WINDOW_BYTES)
+        """What a new stream may send us: the default counts until the peer acknowledges our SETTINGS."""
+        self.now = 0.0
+        self.paused = False
+        """Whether the socket takes no more; streamed replies wait."""
+        self.fault: GoAwayError | None = None
+        """What a handler's reply did to the connection; handled when output is taken."""
+
+    # -- what frames do ------------------------------------------------------------------------------------
+
+    def open(self, stream_id: int, request: Request, *, ended: bool) -> None:
+        """HEADERS of a new stream came."""
+        if len(self.table) >= self._limits.max_concurrent_streams:
+            raise StreamResetError(
+                stream_id,
+                ErrorCode.REFUSED_STREAM,
+                Reason.TOO_MANY_STREAMS,
+                f"more than {self._limits.max_concurrent_streams} streams at once",
+            )
+        stream = self._register(stream_id, request, ServerCall(request, self.peer, self.now))
+        if request.http_status:
+            headers = replies.no_grpc_headers(stream_id, request.http_status)
+            self.outbox.send_text(stream, headers, replies.NO_GRPC_TEXT)
+            self._sent(stream)
+        elif request.refusal is not None:
+            self._end(stream, replies.trailers_only(stream_id, request.refusal))
+        else:
+            stream.assembler = Assembler(self._limits.max_message_bytes)
+            if isinstance(request.method, ClientStreaming | Bidirectional):
+                self._calls.begin(self, stream)
+        if ended:
+            self.end_request(stream)
+
+    def settle(self, stream_id: int, request: Request, call: ServerCall, outcome: Outcome) -> None:
+        """A unary call that came whole, and has no reply that can leave at once."""
+        stream = self._register(stream_id, request, call)
+        stream.peer_done = True
+        self._settle(stream, outcome)
+
+    def data(self, stream: Stream, payload: bytes, size: int, *, ended: bool) -> None:
+        """DATA came; `size` is its payload with the padding."""
+        if stream.peer_done:
+            raise StreamResetError(
+                stream.id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "DATA after the end of the stream"
+            )
+        self.intake.received_on(stream, size)
+        stream.received_bytes += len(payload)
+        self._check_length(stream, ended=ended)
+        if stream.assembler is None:  # answered already: nobody reads it, and its window is not opened again
+            if not ended and stream.receive_window < self.first_window // 2:
+                self.reset(stream.id, ErrorCode.NO_ERROR)
+                return
+        elif payload:
+            self._assemble(stream, stream.assembler, payload)
+        if ended:
+            self.end_request(stream)
+        elif not stream.answered:
+            self._put(self.intake.top_up_stream(stream))
+
+    def end_request(self, stream: Stream) -> None:
+        """END_STREAM came."""
+        if stream.peer_done:
+            raise StreamResetError(
+                stream.id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "a second end of the stream"
+            )
+        self._check_length(stream, ended=True)
+        stream.peer_done = True
+        if stream.answered:
+            self._close_if_over(stream)
+        elif stream.assembler is not None and stream.assembler.held_bytes:
+            self._fail(stream, Status(Code.INTERNAL, "the request ended within a message"))
+        elif isinstance(stream.request.method, ClientStreaming | Bidirectional):
+            self._calls.wake(stream)
+        elif not (unread := stream.unread) or len(unread) != 1:
+            self._fail(stream, Status(Code.UNIMPLEMENTED, "expected exactly one request message"))
+        elif isinstance(stream.request.method, Unary):
+            self._settle(stream, self._answer(stream, unread, stream.request.method))
+        else:
+            self._calls.begin(self, stream)
+
+    def reset_by_peer(self, stream: Stream) -> None:
+        """RST_STREAM came."""
+        self._remember_reset(-stream.id)
+        self._leave(stream)
+
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
+        """End a stream with RST_STREAM, whether it is open or not."""
+        self._put(frames.rst_stream(stream_id, code))
+        self._remember_reset(stream_id)
+        stream = self.table.get(stream_id)
+        if stream is not None:
+            stream.call.cancelled = not stream.answered
+            self._close(stream)
+
+    def was_reset(self, stream_id: int) -> bool:
+        """Whether we reset the stream not long ago."""
+        return self._resets is not None and stream_id in self._resets
+
+    def was_reset_by_peer(self, stream_id: int) -> bool:
+        """Whether the peer did."""
+        return self._resets is not None and -stream_id in self._resets
+
+    def window_opened(self, stream: Stream | None, increment: int) -> None:
+        """WINDOW_UPDATE came, for a stream or (None) for the connection."""
+        if stream is None:
+            for served in self.outbox.opened(increment):
+                self._sent(served)
+            return
+        if increment > frames.MAX_WINDOW_BYTES - stream.send_window:
+            raise StreamResetError(
+                stream.id,
+                ErrorCode.FLOW_CONTROL_ERROR,
+                Reason.WINDOW_OVERFLOW,
+                "the stream's window overflows",
+            )
+        stream.send_window += increment
+        self._push(stream)
+
+    def initial_window_changed(self, value: int) -> None:
+        """SETTINGS_INITIAL_WINDOW_SIZE moves the window of every stream (RFC 9113 section 6.9.2)."""
+        change = value - self.outbox.initial_window
+        self.outbox.initial_window = value
+        for stream in list(self.table.values()):
+            stream.send_window += change
+            if stream.send_window > frames.MAX_WINDOW_BYTES:
+                raise GoAwayError(
+                    ErrorCode.FLOW_CONTROL_ERROR,
+                    Reason.WINDOW_OVERFLOW,
+                    "SETTINGS overflow a stream's window",
+                )
+            self._push(stream)
+
+    def resume(self) -> None:
+        """The socket takes more again."""
+        self.paused = False
+        for stream in list(self.table.values()):
+            self._calls.wake(stream)
+
+    def end_all(self) -> None:
+        """The connection is over: every caller has gone."""
+        for stream in list(self.table.values()):
+            self._leave(stream)
+
+    # -- what handlers do ----------------------------------------------------------------------------------
+
+    def reply(self, stream: Stream, message: bytes) -> None:
+        """The one reply of a call, and OK."""
+        if not stream.answered and not stream.closed:
+            self._reply(stream, message)
+            self._output_ready()
+
+    def send(self, stream: Stream, message: bytes) -> bool:
+        """One of many replies. Returns whether all has left: if not, wait until `wake` before the next."""
+        if stream.answered or stream.closed:
+            return True
+        self.outbox.send(stream, message)
+        self._check_unsent()
+        self._output_ready()
+        return not stream.unsent and not self.paused
+
+    def finish(self, stream: Stream, status: Status) -> None:
+        """The end of a call, after what was sent."""
+        if not stream.answered and not stream.closed:
+            self._fail(stream, status)
+            self._output_ready()
+
+    def read(self, stream: Stream) -> bytes | None:
+        """The next message of the request; opens the windows again.
+
+        None when there is none yet, or when it cannot be inflated, which ends the call.
+        """
+        if not stream.unread:
+            return None
+        try:
+            return self._read(stream, stream.unread)
+        except StatusError as error:
+            self._fail(stream, error.status)
+            return None
+        finally:
+            if not stream.answered:
+                self._put(self.intake.top_up_stream(stream))
+            self._put(self.intake.top_up())
+            self._output_ready()
+
+    # -- within --------------------------------------------------------------------------------------------
+
+    def _put(self, frame: bytes) -> None:
+        if frame:
+            self.outbox.put(frame)
+
+    def _register(self, stream_id: int, request: Request, call: ServerCall) -> Stream:
+        stream = Stream(stream_id, request, call, self.first_window, self.outbox.initial_window)
+        self.table[stream_id] = stream
+        return stream
+
+    def _settle(self, stream: Stream, outcome: Outcome) -> None:
+        if isinstance(outcome, bytes):
+            self._reply(stream, outcome)
+        elif isinstance(outcome, Status):
+            self._fail(stream, outcome)
+        else:
+            self._calls.later(self, stream, outcome)
+
+    def _answer(self, stream: Stream, unread: deque[Message], method: Unary) -> Outcome:
+        try:
+            message = self._read(stream, unread)
+        except StatusError as error:
+            return error.status
+        return self._calls.answer(method.handler, message, stream.call)
+
+    def _assemble(self, stream: Stream, assembler: Assembler, payload: bytes) -> None:
+        held = assembler.held_bytes
+        try:
+            messages = assembler.feed(payload)
+        except StatusError as error:
+            self.intake.held_bytes += assembler.held_bytes - held  # all of it is let go of in _fail
+            self._fail(stream, error.status)
+            return
+        self.intake.held_bytes += assembler.held_bytes - held
+        if messages or not held:
+            stream.message_began = self.now
+        if not messages:
+            return
+        if stream.unread is None:
+            stream.unread = deque()
+        for message in messages:
+            stream.unread.append(message)
+            stream.unread_bytes += message.wire_bytes
+            self.intake.unread_bytes += message.wire_bytes
+        if isinstance(stream.request.method, ClientStreaming | Bidirectional):
+            self._calls.wake(stream)
+
+    def _read(self, stream: Stream, unread: deque[Message]) -> bytes:
+        """The next message, inflated. Raises StatusError when that cannot be."""
+        message = unread.popleft()
+        stream.unread_bytes -= message.wire_bytes
+        self.intake.unread_bytes -= message.wire_bytes
+        if not message.compressed:
+            return message.payload
+        if not stream.request.gzip:
+            raise StatusError(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how")
+        inflated = inflate(message.payload, self._limits.max_message_bytes)
+        try:
+            self._floods.count(Reason.INFLATION_FLOOD, self.now, amount=len(inflated))
+        except GoAwayError as fault:
+            self.fault = fault
+        return inflated
+
+    def _check_length(self, stream: Stream, *, ended: bool) -> None:
+        expected = stream.request.content_length
+        if expected == ANY_LENGTH:
+            return
+        if stream.received_bytes > expected or (ended and stream.received_bytes != expected):
+            raise StreamResetError(
+                stream.id,
+                ErrorCode.PROTOCOL_ERROR,
+                Reason.CONTENT_LENGTH,
+                f"content-length {expected}, DATA {stream.received_bytes}",
+            )
+
+    def _reply(self, stream: Stream, message: bytes) -> None:
+        # A window of its own that SETTINGS or WINDOW_UPDATE moved needs the longer way.
+        if stream.send_window == self.outbox.initial_window and self.outbox.reply(stream.id, message):
+            stream.headers_sent = True
+            stream.answered = True
+            self._sent(stream)
+            return
+        self.outbox.send(stream, message)
+        self._check_unsent()
+        self._end(stream, replies.ok_trailers(stream.id))
+
+    def _fail(self, stream: Stream, status: Status) -> None:
+        build = replies.trailers if stream.headers_sent else replies.trailers_only
+        self._end(stream, build(stream.id, status))
+
+    def _end(self, stream: Stream, trailers: bytes) -> None:
+        self._forget_request(stream)
+        if stream.running is not None:  # it was not the handler that ended the call
+            self._calls.cancel(stream)
+        self.outbox.finish(stream, trailers)
+        self._sent(stream)
+
+    def _push(self, stream: Stream) -> None:
+        self.outbox.push(stream)
+        self._sent(stream)
+
+    def _sent(self, stream: Stream) -> None:
+        """Something of a stream may have left."""
+        if stream.answered:
+            self._close_if_over(stream)
+        elif not stream.unsent:
+            self._calls.wake(stream)
+
+    def _close_if_over(self, stream: Stream) -> None:
+        if stream.trailers is None and not stream.unsent:
+            if stream.peer_done:
+                self._close(stream)
+            else:
+                self._forget_request(stream)
+                stream.message_began = self.now  # from here on it lingers
+
+    def _check_unsent(self) -> None:
+        if self.outbox.unsent_bytes > self._limits.max_unsent_bytes and self.fault is None:
+            self.fault = GoAwayError(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                Reason.UNSENT_REPLIES,
+                f"more than {self._limits.max_unsent_bytes} bytes of replies wait for the peer's windows",
+            )
+
+    def _forget_request(self, stream: Stream) -> None:
+        """Let go of what no handler will read, so that it takes no window."""
+        if stream.assembler is not None:
+            self.intake.held_bytes -= stream.assembler.held_bytes
+            stream.assembler = None
+        if stream.unread:
+            self.intake.unread_bytes -= stream.unread_bytes
+            stream.unread_bytes = 0
+        stream.unread = None
+        # What it took may be all that kept the connection's window shut.
+        self._put(self.intake.top_up())
+
+    def _remember_reset(self, number: int) -> None:
+        if self._resets is None:
+            self._resets = deque(maxlen=MAX_REMEMBERED_RESETS)
+        self._resets.append(number)
+
+    def _leave(self, stream: Stream) -> None:
+        stream.call.cancelled = True
+        self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        stream.closed = True
+        self.table.pop(stream.id, None)
+        self._forget_request(stream)
+        self.outbox.drop(stream)
+        if stream.running is not None:
+            self._calls.cancel(stream)

@@ -1,0 +1,122 @@
+"""TLS for a listening socket: HTTP/2 by ALPN, client certificates, and files that change while it serves."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+_log = structlog.get_logger("sidecars.transport")
+
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2, those that HTTP/2 does not forbid (RFC 9113 section 9.2.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """The files of a TLS server. With `client_ca` every client must show a certificate it signed (mTLS)."""
+
+    certificate: Path
+    """The chain, PEM, the server's own certificate first."""
+    key: Path
+    """The private key, PEM."""
+    client_ca: Path | None = None
+    """The authorities, PEM, that client certificates are checked against."""
+    reload_seconds: float = 10.0
+    """How often the files are looked at; connections made after a change get what the files hold then."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file named."""
+        return (self.certificate, self.key, *([self.client_ca] if self.client_ca is not None else []))
+
+
+class ServerContext:
+    """An SSL context whose certificates and authorities follow their files.
+
+    Each handshake takes the context of the moment, from a callback that OpenSSL runs at every ClientHello; a
+    change that cannot be loaded leaves the last good one in service.
+    """
+
+    def __init__(self, settings: TlsSettings, current: ssl.SSLContext, seen: object) -> None:
+        self._settings = settings
+        self._current = current
+        self._seen = seen
+        self._watcher: asyncio.Task[None] | None = None
+        self.ssl_context = _build(settings)
+        self.ssl_context.sni_callback = self._use_current
+
+    @classmethod
+    async def load(cls, settings: TlsSettings) -> "ServerContext":
+        """Read the files. Raises OSError when they are not usable."""
+        return await asyncio.to_thread(lambda: cls(settings, _build(settings), _stamps(settings)))
+
+    async def reload(self) -> bool:
+        """Read the files again; whether they are usable. The last good ones stay where they are not."""
+        try:
+            self._current = await asyncio.to_thread(_build, self._settings)
+        except OSError as error:
+            _log.warning("cannot reload TLS files, keeping the old ones", error=str(error))
+            return False
+        _log.info("TLS files reloaded", certificate=str(self._settings.certificate))
+        return True
+
+    def keep_fresh(self) -> None:
+        """Watch the files until `stop`."""
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Watch no more."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+            self._watcher = None
+
+    def _use_current(self, session: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        session.context = self._current
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.reload_seconds)
+            seen = await asyncio.to_thread(_stamps, self._settings)
+            # A pair that is half replaced does not load: it is tried again until it does.
+            if seen != self._seen and await self.reload():
+                self._seen = seen
+
+
+def _build(settings: TlsSettings) -> ssl.SSLContext:
+    """Raises OSError with the files in its text."""
+    try:
+        return _context(settings)
+    except OSError as error:  # ssl.SSLError is one, and names no file either
+        names = ", ".join(map(str, settings.files))
+        raise OSError(error.errno, f"cannot serve TLS with {names}: {error.strerror or error}") from None
+
+
+def _context(settings: TlsSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(settings.certificate, settings.key)
+    if settings.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(settings.client_ca)
+    return context
+
+
+def _stamps(settings: TlsSettings) -> object:
+    """What changes when a file does, be it written to, replaced, or reached by another symbolic link."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for path in settings.files:
+        try:
+            found = path.stat()
+        except OSError:
+            stamps.append(None)
+        else:
+            stamps.append((found.st_mtime_ns, found.st_ino, found.st_size))
+    return stamps

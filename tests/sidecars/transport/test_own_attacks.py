@@ -1,0 +1,608 @@
+"""Every attack of issue 3, and the limit that ends it.
+
+Each goes against the sans-IO connection, with the limit made small, so that the frame that is one too many is
+known; the last ones go against a server, to see that other connections do not notice.
+"""
+
+import asyncio
+import gzip
+from collections.abc import Callable, Iterable
+
+import pytest
+from structlog.testing import capture_logs
+
+from sidecars.transport import frames
+from sidecars.transport.errors import Reason
+from sidecars.transport.frames import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PADDED,
+    PING,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ErrorCode,
+)
+from sidecars.transport.limits import Lifetime, Limits, Rate
+from sidecars.transport.service import Call, Unary
+from tests.sidecars.transport.harness import Connect, Serve, path, within
+from tests.sidecars.transport.wire import (
+    OPENING,
+    Bench,
+    FrameRow,
+    block,
+    frame,
+    message,
+    parse,
+    request,
+    request_fields,
+)
+
+CANCEL = int(ErrorCode.CANCEL).to_bytes(4, "big")
+
+
+def greeted(limits: Limits | None = None) -> Bench:
+    bench = Bench(limits)
+    bench.feed(OPENING)
+    return bench
+
+
+def goaway_code(output: bytes) -> ErrorCode | None:
+    """The code of the GOAWAY in `output`, None where there is none."""
+    codes = [
+        ErrorCode(int.from_bytes(payload[4:8], "big"))
+        for kind, _, _, payload in parse(output)
+        if kind == GOAWAY
+    ]
+    return codes[0] if codes else None
+
+
+def resets(output: bytes) -> list[tuple[int, ErrorCode]]:
+    return [
+        (stream_id, ErrorCode(int.from_bytes(payload, "big")))
+        for kind, _, stream_id, payload in parse(output)
+        if kind == RST_STREAM
+    ]
+
+
+def ends_at(bench: Bench, rounds: Iterable[bytes]) -> int | None:
+    """Which round, counted from one, ended the connection with ENHANCE_YOUR_CALM; None: none did."""
+    for number, data in enumerate(rounds, 1):
+        output = bench.feed(data)
+        if bench.connection.over:
+            assert goaway_code(output) is ErrorCode.ENHANCE_YOUR_CALM
+            return number
+    return None
+
+
+def opened(stream_id: int, method: str = "/p/Echo") -> bytes:
+    return frame(HEADERS, END_HEADERS, stream_id, request(method))
+
+
+def stream_ids(count: int) -> range:
+    return range(1, 2 * count, 2)
+
+
+FIVE = Rate(5, 1.0)
+
+
+# -- floods of frames --------------------------------------------------------------------------------------
+
+
+def priority(number: int) -> bytes:
+    return frame(PRIORITY, 0, 2 * number + 1, bytes(5))
+
+
+FLOODS: dict[str, tuple[Limits, Callable[[int], bytes], Reason]] = {
+    "ping (CVE-2019-9512)": (Limits(pings=FIVE), lambda n: frame(PING, 0, 0, bytes(8)), Reason.PING_FLOOD),
+    "ping answers": (Limits(pings=FIVE), lambda n: frame(PING, frames.ACK, 0, bytes(8)), Reason.PING_FLOOD),
+    "priority (CVE-2019-9513)": (Limits(idle_frames=FIVE), priority, Reason.IDLE_FRAME_FLOOD),
+    "unknown frames": (
+        Limits(idle_frames=FIVE),
+        lambda n: frame(0xFA, 0, n, b"whatever"),
+        Reason.IDLE_FRAME_FLOOD,
+    ),
+    "goaway": (Limits(idle_frames=FIVE), lambda n: frame(GOAWAY, 0, 0, bytes(8)), Reason.IDLE_FRAME_FLOOD),
+    "rapid reset (CVE-2023-44487)": (
+        Limits(resets=FIVE),
+        lambda n: opened(2 * n + 1) + frame(RST_STREAM, 0, 2 * n + 1, CANCEL),
+        Reason.RAPID_RESET,
+    ),
+    "rapid reset of calls that were answered": (
+        Limits(resets=FIVE),
+        lambda n: (
+            opened(2 * n + 1)
+            + frame(DATA, END_STREAM, 2 * n + 1, message(b"x"))
+            + frame(RST_STREAM, 0, 2 * n + 1, CANCEL)
+        ),
+        Reason.RAPID_RESET,
+    ),
+    "resets that we are made to send (CVE-2025-8671)": (
+        Limits(resets=FIVE),
+        lambda n: opened(2 * n + 1, "/p/Join") + frame(WINDOW_UPDATE, 0, 2 * n + 1, bytes(4)),
+        Reason.RAPID_RESET,
+    ),
+    "malformed requests": (
+        Limits(resets=FIVE),
+        lambda n: frame(HEADERS, END_HEADERS, 2 * n + 1, block((":method", "POST"))),
+        Reason.RAPID_RESET,
+    ),
+    "streams over the limit": (
+        Limits(resets=FIVE, max_concurrent_streams=1),
+        lambda n: (
+            opened(2 * n + 1, "/p/Join") + opened(2 * n + 3, "/p/Join") if n == 0 else opened(2 * n + 3)
+        ),
+        Reason.RAPID_RESET,
+    ),
+}
+
+
+@pytest.mark.parametrize(("limits", "build", "reason"), FLOODS.values(), ids=FLOODS.keys())
+def test_a_flood_is_ended_at_its_limit(limits: Limits, build: Callable[[int], bytes], reason: Reason) -> None:
+    bench = greeted(limits)
+    assert ends_at(bench, map(build, range(50))) == 6
+    assert bench.tally.reasons[-1] is reason
+
+
+@pytest.mark.parametrize(("limits", "build", "reason"), FLOODS.values(), ids=FLOODS.keys())
+def test_the_same_frames_at_leisure_are_no_flood(
+    limits: Limits, build: Callable[[int], bytes], reason: Reason
+) -> None:
+    bench = greeted(limits)
+    for number in range(50):
+        bench.now += 2.0
+        bench.feed(build(number))
+        assert not bench.connection.over, number
+
+
+def test_a_settings_flood_is_ended_at_its_limit() -> None:
+    """CVE-2019-9515: each asks for an answer. Those of the greeting count as well."""
+    bench = greeted(Limits(settings=FIVE))
+    assert ends_at(bench, [frame(SETTINGS, 0, 0)] * 50) == 4
+    assert bench.tally.reasons == [Reason.SETTINGS_FLOOD]
+
+
+@pytest.mark.parametrize(
+    "empty", [frame(DATA, 0, 1), frame(DATA, PADDED, 1, b"\x04" + bytes(4))], ids=["empty", "padding only"]
+)
+def test_empty_data_is_ended_at_its_limit(empty: bytes) -> None:
+    """CVE-2019-9518."""
+    bench = greeted(Limits(empty_frames=FIVE))
+    bench.feed(opened(1, "/p/Join"))
+    assert ends_at(bench, [empty] * 50) == 6
+    assert bench.tally.reasons == [Reason.EMPTY_FRAME_FLOOD]
+
+
+def test_window_updates_are_ended_at_their_limit() -> None:
+    bench = greeted(Limits(window_updates=FIVE))
+    assert ends_at(bench, [frames.window_update(0, 1)] * 50) == 6
+    assert bench.tally.reasons == [Reason.WINDOW_UPDATE_FLOOD]
+
+
+def test_each_stream_earns_window_updates() -> None:
+    """A client that opens both windows after each reply is no flood, however long it goes on."""
+    bench = greeted(Limits(window_updates=FIVE))
+    for stream_id in stream_ids(200):
+        bench.feed(
+            opened(stream_id)
+            + frame(DATA, END_STREAM, stream_id, message(b"x"))
+            + frames.window_update(0, 1)
+            + frames.window_update(stream_id, 1)
+        )
+    assert not bench.connection.over
+
+
+# -- header blocks -----------------------------------------------------------------------------------------
+
+
+def test_a_continuation_flood_is_ended_at_its_limit() -> None:
+    """CVE-2024-27316: empty frames that never end the block."""
+    bench = greeted(Limits(max_continuation_frames=5))
+    bench.feed(frame(HEADERS, 0, 1, request("/p/Echo")))
+    assert ends_at(bench, [frame(CONTINUATION, 0, 1)] * 50) == 6
+    assert bench.tally.reasons == [Reason.CONTINUATION_FLOOD]
+
+
+def test_a_block_is_not_collected_beyond_its_limit() -> None:
+    bench = greeted(Limits(max_header_block_bytes=5000))
+    bench.feed(frame(HEADERS, 0, 1, bytes(1000)))
+    assert ends_at(bench, [frame(CONTINUATION, 0, 1, bytes(1000))] * 50) == 5
+    assert bench.tally.reasons == [Reason.HEADER_LIST_SIZE]
+
+
+def test_a_hpack_bomb_is_ended() -> None:
+    """CVE-2016-6581: one entry as large as the table, then a byte for each copy of it."""
+    entry = b"\x40" + b"\x01x" + b"\x7f\x81\x1e" + b"y" * 3968
+    bomb = entry + b"\xbe" * 10_000
+    bench = greeted()
+    assert ends_at(bench, [frame(HEADERS, END_HEADERS, 1, bomb)]) == 1
+    assert bench.tally.reasons == [Reason.HEADER_LIST_SIZE]
+
+
+def test_a_header_list_over_the_cap_is_refused() -> None:
+    """The cap counts 32 bytes a field (RFC 9113 section 6.5.2)."""
+    usual = request_fields("/p/Echo")
+    size = sum(len(name) + len(value) + 32 for name, value in usual) + len("x-pad") + 32
+    fits, too_large = (block(*usual, ("x-pad", "p" * (2000 - size + extra))) for extra in (0, 1))
+    bench = greeted(Limits(max_header_list_bytes=2000))
+    bench.feed(frame(HEADERS, END_HEADERS, 1, fits))
+    assert not bench.connection.over
+    assert ends_at(bench, [frame(HEADERS, END_HEADERS, 3, too_large)]) == 1
+    assert bench.tally.reasons == [Reason.HEADER_LIST_SIZE]
+
+
+def test_the_table_grows_to_what_we_allow_and_no_further() -> None:
+    """RFC 7541 section 6.3: a larger size is a decoding error."""
+    bench = greeted()
+    bench.feed(frame(HEADERS, END_HEADERS, 1, b"\x3f\xe1\x1f" + request("/p/Echo")))  # 4096
+    assert not bench.connection.over
+    output = bench.feed(frame(HEADERS, END_HEADERS, 3, b"\x3f\xe2\x1f" + request("/p/Echo")))  # 4097
+    assert goaway_code(output) is ErrorCode.COMPRESSION_ERROR
+    assert bench.tally.reasons == [Reason.HEADER_BLOCK]
+
+
+@pytest.mark.parametrize("size", [b"\x3f\xff\xff\xff\xff\xff\xff\x7f", b"\xff\xff\xff\xff\xff\xff\xff\x7f"])
+def test_numbers_without_end_are_refused(size: bytes) -> None:
+    """RFC 7541 section 5.1: an integer over the limit of the implementation is a decoding error."""
+    output = greeted().feed(frame(HEADERS, END_HEADERS, 1, size))
+    assert goaway_code(output) is ErrorCode.COMPRESSION_ERROR
+
+
+# -- windows -----------------------------------------------------------------------------------------------
+
+
+def test_a_window_update_of_nothing_ends_the_connection_or_the_stream() -> None:
+    bench = greeted()
+    output = bench.feed(opened(1, "/p/Join") + frame(WINDOW_UPDATE, 0, 1, bytes(4)))
+    assert resets(output) == [(1, ErrorCode.PROTOCOL_ERROR)]
+    assert goaway_code(bench.feed(frame(WINDOW_UPDATE, 0, 0, bytes(4)))) is ErrorCode.PROTOCOL_ERROR
+    assert bench.tally.reasons == [Reason.ZERO_INCREMENT] * 2
+
+
+def test_a_window_does_not_grow_past_its_largest_size() -> None:
+    """RFC 9113 section 6.9.1: FLOW_CONTROL_ERROR, of the stream or of the connection."""
+    bench = greeted()
+    most = frames.MAX_WINDOW_BYTES
+    output = bench.feed(opened(1, "/p/Join") + frames.window_update(1, most))
+    assert resets(output) == [(1, ErrorCode.FLOW_CONTROL_ERROR)]
+    assert goaway_code(bench.feed(frames.window_update(0, most))) is ErrorCode.FLOW_CONTROL_ERROR
+    assert bench.tally.reasons == [Reason.WINDOW_OVERFLOW] * 2
+
+
+def test_settings_do_not_grow_the_window_of_a_stream_past_its_largest_size() -> None:
+    """RFC 9113 section 6.9.2."""
+    bench = greeted()
+    bench.feed(opened(1, "/p/Join") + frames.window_update(1, 1000))
+    output = bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW_BYTES}))
+    assert goaway_code(output) is ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_a_peer_that_ignores_our_windows_is_stopped() -> None:
+    limits = Limits(stream_window_bytes=70_000, connection_window_bytes=100_000)
+    bench = greeted(limits)
+    bench.feed(opened(1, "/p/Join"))
+    output = b""
+    for _ in range(5):  # whole messages that no handler reads: the window is not opened again
+        output += bench.feed(frame(DATA, 0, 1, message(bytes(16_000))))
+    assert resets(output) == [(1, ErrorCode.FLOW_CONTROL_ERROR)]
+    bench.feed(opened(3, "/p/Join") + opened(5, "/p/Join"))
+    for stream_id in (3, 3, 3, 3, 5, 5, 5):
+        output = bench.feed(frame(DATA, 0, stream_id, message(bytes(16_000))))
+    assert goaway_code(output) is ErrorCode.FLOW_CONTROL_ERROR
+    assert set(bench.tally.reasons) == {Reason.FLOW_CONTROL}
+
+
+def test_replies_that_wait_for_a_window_have_a_limit() -> None:
+    """CVE-2019-9511, CVE-2019-9517: asks for much and opens no window."""
+    bench = greeted(Limits(max_unsent_bytes=50_000))
+    bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 0}))
+    calls = (
+        opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(9_995)))
+        for stream_id in stream_ids(50)
+    )
+    assert ends_at(bench, calls) == 6
+    assert bench.tally.reasons == [Reason.UNSENT_REPLIES]
+
+
+def test_a_connection_window_that_stays_shut_ends_the_connection() -> None:
+    bench = greeted(Limits(stalled_seconds=60))
+    size = frames.DEFAULT_WINDOW_BYTES // 5
+    for stream_id in stream_ids(6):
+        bench.feed(opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(size))))
+    assert waited(bench, 61) == b""
+    output = waited(bench, 61)
+    assert goaway_code(output) is ErrorCode.ENHANCE_YOUR_CALM
+    assert bench.tally.reasons == [Reason.STALLED]
+
+
+def test_a_stream_window_that_stays_shut_ends_the_stream() -> None:
+    bench = greeted(Limits(stalled_seconds=60))
+    bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 10}))
+    bench.feed(opened(1) + frame(DATA, END_STREAM, 1, message(bytes(100))))
+    waited(bench, 1)
+    bench.feed(frames.window_update(1, 10))  # it takes something: that starts its time anew
+    waited(bench, 59)
+    assert waited(bench, 59) == b""
+    assert resets(waited(bench, 2)) == [(1, ErrorCode.CANCEL)]
+    assert bench.connection.streams.outbox.unsent_bytes == 0
+
+
+# -- slow peers --------------------------------------------------------------------------------------------
+
+
+def waited(bench: Bench, seconds: float) -> bytes:
+    """What the connection sends when `seconds` have passed."""
+    bench.now += seconds
+    bench.connection.tick(bench.now, Lifetime(keepalive_seconds=None))
+    return bench.connection.take()
+
+
+@pytest.mark.parametrize(
+    "said", [b"", frames.PREFACE[:10], frames.PREFACE], ids=["nothing", "part", "preface"]
+)
+def test_a_socket_that_does_not_greet_is_closed(said: bytes) -> None:
+    bench = Bench(Limits(first_frames_seconds=10))
+    bench.feed(said)
+    assert waited(bench, 9) == b""
+    assert goaway_code(waited(bench, 2)) is ErrorCode.PROTOCOL_ERROR
+    assert bench.tally.reasons == [Reason.SLOW_START]
+
+
+def test_settings_must_be_acknowledged() -> None:
+    """RFC 9113 section 6.5.3."""
+    bench = Bench(Limits(settings_ack_seconds=30))
+    bench.feed(frames.PREFACE + frame(SETTINGS, 0, 0))
+    assert waited(bench, 29) == b""
+    assert goaway_code(waited(bench, 2)) is ErrorCode.SETTINGS_TIMEOUT
+    assert bench.tally.reasons == [Reason.SETTINGS_TIMEOUT]
+
+
+@pytest.mark.parametrize("method", ["/p/Echo", "/p/Split", "/p/Join"])
+def test_a_byte_a_minute_does_not_hold_a_stream(method: str) -> None:
+    bench = greeted(Limits(message_seconds=30))
+    bench.feed(opened(1, method))
+    request = message(bytes(100))
+    output = b""
+    for i in range(3):
+        bench.feed(frame(DATA, 0, 1, request[i : i + 1]))
+        output += waited(bench, 15)
+    assert resets(output) == [(1, ErrorCode.CANCEL)]
+    assert bench.tally.reasons == [Reason.SLOW_MESSAGE]
+    assert not bench.connection.streams.table
+
+
+def test_a_peer_that_we_do_not_read_from_is_not_slow() -> None:
+    """Its socket takes none of our replies, which has a limit of its own."""
+    bench = greeted(Limits(message_seconds=30))
+    bench.feed(opened(1) + opened(3)[:20])
+    bench.connection.streams.paused = True
+    for _ in range(10):
+        bench.now += 20
+        bench.connection.tick(bench.now, Lifetime(keepalive_seconds=60))
+    bench.connection.streams.resume()
+    assert bench.connection.take() == b""
+    assert waited(bench, 20) == b""
+    assert bench.tally.reasons == []
+
+
+def test_a_read_with_more_replies_than_fit_is_left_in_the_middle() -> None:
+    """A peer that does not read may still write much: what it gets ready is bounded, and nothing is lost."""
+    bench = greeted(Limits(reply_bytes_at_once=30_000))
+    bench.feed(frames.window_update(0, 2**20))
+    calls = b"".join(
+        opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(10_000)))
+        for stream_id in stream_ids(10)
+    )
+    output = bench.feed(calls)
+    outputs = [output]
+    while bench.connection.behind:
+        outputs.append(bench.feed(b""))
+    assert len(outputs) == 4
+    assert all(len(output) < 45_000 for output in outputs)
+    assert [row[2] for row in parse(b"".join(outputs)) if row[0] == DATA] == list(stream_ids(10))
+
+
+def test_a_connection_that_ends_is_not_behind() -> None:
+    bench = greeted(Limits(reply_bytes_at_once=10, max_unsent_bytes=10_000))
+    bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 100}))
+    call = message(bytes(11_000))
+    bench.feed(opened(1) + frame(DATA, END_STREAM, 1, call) + opened(3))
+    assert bench.connection.over
+    assert not bench.connection.behind
+
+
+def test_a_stream_of_messages_may_rest_between_two() -> None:
+    """Envoy keeps its access-log stream open for days."""
+    bench = greeted(Limits(message_seconds=30))
+    bench.feed(opened(1, "/p/Join"))
+    for _ in range(3):
+        assert waited(bench, 86_400) == b""
+        bench.feed(frame(DATA, 0, 1, message(b"x")[:3]))
+        bench.now += 1
+        bench.feed(frame(DATA, 0, 1, message(b"x")[3:]))
+    assert 1 in bench.connection.streams.table
+
+
+@pytest.mark.parametrize(
+    "part",
+    [opened(1)[:20], frame(HEADERS, 0, 1, request("/p/Echo"))],
+    ids=["half a frame", "a header block without end"],
+)
+def test_a_frame_that_does_not_end_is_not_waited_for(part: bytes) -> None:
+    bench = greeted(Limits(message_seconds=30))
+    bench.feed(part)
+    assert waited(bench, 29) == b""
+    assert goaway_code(waited(bench, 2)) is ErrorCode.ENHANCE_YOUR_CALM
+    assert bench.tally.reasons == [Reason.SLOW_MESSAGE]
+
+
+def test_a_request_that_was_answered_early_is_not_waited_for() -> None:
+    bench = greeted(Limits(lingering_seconds=10))
+    bench.feed(opened(1, "/p/Nowhere"))
+    assert waited(bench, 9) == b""
+    assert resets(waited(bench, 2)) == [(1, ErrorCode.NO_ERROR)]
+    assert not bench.connection.streams.table
+
+
+def test_a_request_that_was_answered_early_is_not_taken_in() -> None:
+    """RFC 9113 section 8.1: RST_STREAM (NO_ERROR) asks the client to stop sending."""
+    bench = greeted(Limits(stream_window_bytes=100_000))
+    bench.feed(opened(1, "/p/Nowhere"))
+    output = b""
+    for _ in range(4):
+        output += bench.feed(frame(DATA, 0, 1, bytes(16_000)))
+    assert resets(output) == [(1, ErrorCode.NO_ERROR)]
+    assert bench.connection.streams.intake.held_bytes == 0
+
+
+# -- streams and messages ----------------------------------------------------------------------------------
+
+
+def test_streams_over_the_limit_are_refused_alone() -> None:
+    """RFC 9113 section 5.1.2; REFUSED_STREAM says that the call may be tried again."""
+    bench = greeted(Limits(max_concurrent_streams=3))
+    output = bench.feed(b"".join(opened(stream_id, "/p/Join") for stream_id in stream_ids(4)))
+    assert resets(output) == [(7, ErrorCode.REFUSED_STREAM)]
+    assert sorted(bench.connection.streams.table) == [1, 3, 5]
+
+
+def test_calls_that_have_only_begun_count_as_streams() -> None:
+    bench = greeted(Limits(max_concurrent_streams=3))
+    output = bench.feed(b"".join(opened(stream_id, "/p/Echo") for stream_id in stream_ids(4)))
+    assert resets(output) == [(7, ErrorCode.REFUSED_STREAM)]
+
+
+def status(output: bytes, stream_id: int) -> int:
+    """The grpc-status of a stream: the literal of one or two digits behind its name."""
+    (trailers,) = [row for row in parse(output) if ended(row, stream_id)]
+    after = trailers[3].split(b"\x0bgrpc-status")[1]
+    return int(after[1 : 1 + after[0]])
+
+
+def ended(row: FrameRow, stream_id: int) -> bool:
+    return row[0] == HEADERS and row[2] == stream_id and bool(row[1] & END_STREAM)
+
+
+def test_a_length_larger_than_the_cap_is_refused_before_it_is_sent() -> None:
+    bench = greeted(Limits(max_message_bytes=1000))
+    output = bench.feed(opened(1) + frame(DATA, 0, 1, b"\x00\xff\xff\xff\xff"))
+    assert status(output, 1) == 8  # RESOURCE_EXHAUSTED
+    assert bench.connection.streams.intake.held_bytes == 0
+
+
+def test_a_length_larger_than_what_is_sent_ends_the_call() -> None:
+    bench = greeted()
+    output = bench.feed(opened(1) + frame(DATA, END_STREAM, 1, message(bytes(100))[:50]))
+    assert status(output, 1) == 13  # INTERNAL
+    assert bench.calls.seen == []
+
+
+def test_messages_begun_on_many_streams_shut_the_window() -> None:
+    """A window is opened again while a message is on its way, but not for a thousand of them."""
+    limits = Limits(stream_window_bytes=70_000, connection_window_bytes=100_000, max_held_bytes=200_000)
+    bench = greeted(limits)
+    sent = 0
+    for stream_id in stream_ids(100):
+        if bench.connection.streams.intake.window < 16_000:
+            break
+        bench.feed(opened(stream_id) + frame(DATA, 0, stream_id, message(bytes(1_000_000))[:16_000]))
+        sent += 16_000
+    assert 200_000 <= sent <= 300_000
+    shut = bench.connection.streams.intake.window
+    bench.feed(frame(RST_STREAM, 0, 1, CANCEL))
+    for stream_id in range(3, 13, 2):
+        bench.feed(frame(RST_STREAM, 0, stream_id, CANCEL))
+    assert bench.connection.streams.intake.window > shut
+
+
+def test_a_stream_that_is_reset_gives_its_window_back() -> None:
+    """All of the connection's window may have been taken by what one handler did not read."""
+    limits = Limits(stream_window_bytes=100_000, connection_window_bytes=70_000)
+    bench = greeted(limits)
+    bench.feed(opened(1, "/p/Join"))
+    for _ in range(4):
+        bench.feed(frame(DATA, 0, 1, message(bytes(16_000))))
+    assert bench.connection.streams.intake.window < 16_000
+    output = bench.feed(frame(RST_STREAM, 0, 1, CANCEL))
+    assert bench.connection.streams.intake.window == 70_000
+    assert [row[0] for row in parse(output)] == [WINDOW_UPDATE]
+
+
+def gzip_call(stream_id: int, body: bytes) -> bytes:
+    headers = request("/p/Echo", ("grpc-encoding", "gzip"))
+    data = message(gzip.compress(body), flag=1)
+    return frame(HEADERS, END_HEADERS, stream_id, headers) + frame(DATA, END_STREAM, stream_id, data)
+
+
+def test_a_gzip_bomb_is_not_inflated() -> None:
+    bench = greeted(Limits(max_message_bytes=10_000))
+    assert status(bench.feed(gzip_call(1, bytes(10_001))), 1) == 8  # RESOURCE_EXHAUSTED
+    bench.feed(gzip_call(3, bytes(10_000)))
+    assert bench.calls.seen == [("/p/Echo", bytes(10_000))]
+
+
+def test_many_small_gzip_bombs_are_ended_at_their_limit() -> None:
+    bench = greeted(Limits(inflated_bytes=Rate(50_000, 1.0)))
+    assert ends_at(bench, (gzip_call(stream_id, bytes(10_000)) for stream_id in stream_ids(50))) == 6
+    assert bench.tally.reasons == [Reason.INFLATION_FLOOD]
+
+
+# -- a server that is attacked -----------------------------------------------------------------------------
+
+
+def echo(request: bytes, call: Call) -> bytes:
+    return request
+
+
+ATTACKS = {
+    "http/1": b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "rapid reset": OPENING
+    + b"".join(
+        frame(HEADERS, END_HEADERS, n, request(path("Echo"))) + frame(RST_STREAM, 0, n, CANCEL)
+        for n in stream_ids(5000)
+    ),
+    "ping": OPENING + frame(PING, 0, 0, bytes(8)) * 5000,
+    "continuation": OPENING + frame(HEADERS, 0, 1) + frame(CONTINUATION, 0, 1) * 5000,
+    "noise": OPENING + bytes(range(256)) * 100,
+}
+
+
+@pytest.mark.parametrize("transport", ["own"], indirect=True)
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+async def test_other_connections_do_not_notice(serve: Serve, connect: Connect, attack: bytes) -> None:
+    """The attacker is told why and cut off; the neighbour's calls go on."""
+    served = await serve({"Echo": Unary(echo)})
+    neighbour = connect(served)
+    assert await within(neighbour.unary("Echo", b"before")) == b"before"
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(attack)
+    during = await within(neighbour.unary("Echo", b"during"))
+    output = await within(reader.read())
+    writer.transport.abort()
+    assert during == b"during"
+    assert goaway_code(output) in {
+        ErrorCode.ENHANCE_YOUR_CALM,
+        ErrorCode.PROTOCOL_ERROR,
+        ErrorCode.FRAME_SIZE_ERROR,
+    }
+    assert await within(neighbour.unary("Echo", b"after")) == b"after"
+
+
+@pytest.mark.parametrize("transport", ["own"], indirect=True)
+async def test_many_faults_are_one_log_line(serve: Serve) -> None:
+    served = await serve({"Echo": Unary(echo)})
+    with capture_logs() as logs:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(b"no HTTP/2, to be sure of it")
+            assert goaway_code(await within(reader.read())) is ErrorCode.PROTOCOL_ERROR
+            writer.transport.abort()
+    lines = [log for log in logs if log["event"] == "connection ended"]
+    assert 1 <= len(lines) < 20
+    assert lines[0]["reason"] == "bad_preface"
+    assert "preface" in lines[0]["detail"]

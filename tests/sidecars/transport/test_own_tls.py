@@ -1,0 +1,254 @@
+"""TLS and mutual TLS of our own server: h2 by ALPN, clients that may come in, files that change."""
+
+import asyncio
+import datetime as dt
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
+
+from sidecars.transport.errors import Reason
+from sidecars.transport.server import OwnServer
+from sidecars.transport.service import Call, Unary
+from sidecars.transport.tls import TlsSettings
+from tests.sidecars.transport.harness import CLIENT_OPTIONS, LOOPBACK, path, services, until, within
+from tests.sidecars.transport.wire import Tally
+
+DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and its key, PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+class Authority:
+    """Signs certificates of servers and clients."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.certificate = pem(
+            self._build(self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def sign(self, name: str) -> Pair:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        hosts = x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+        )
+        signed = (
+            self._build(subject, key).add_extension(hosts, critical=False).sign(self._key, hashes.SHA256())
+        )
+        return Pair(
+            pem(signed),
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            ),
+        )
+
+    def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - DAY)
+            .not_valid_after(now + DAY)
+        )
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+class Files:
+    """The files of a server, which a test changes under it."""
+
+    def __init__(self, folder: Path, *, mutual: bool) -> None:
+        self.authority = Authority("servers")
+        self.clients = Authority("clients")
+        ca = folder / "clients.pem" if mutual else None
+        self.settings = TlsSettings(folder / "server.pem", folder / "server.key", ca, reload_seconds=0.05)
+        self.write(self.authority.sign("first"))
+        if ca is not None:
+            ca.write_bytes(self.clients.certificate)
+
+    def write(self, pair: Pair) -> None:
+        """One file, then the other, as a pair is replaced in practice."""
+        self.settings.certificate.write_bytes(pair.certificate)
+        self.settings.key.write_bytes(pair.key)
+
+
+Start = Callable[..., Awaitable[OwnServer]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    servers: list[OwnServer] = []
+
+    async def start_one(files: Files, tally: Tally | None = None) -> OwnServer:
+        def echo(request: bytes, call: Call) -> bytes:
+            return request
+
+        server = OwnServer(
+            services({"Echo": Unary(echo)}), [LOOPBACK], tls=files.settings, observer=tally or Tally()
+        )
+        await within(server.start())
+        servers.append(server)
+        return server
+
+    yield start_one
+    for server in servers:
+        await within(server.drain(0))
+
+
+async def call(server: OwnServer, authority: Authority, client: Pair | None = None) -> bytes:
+    """What a grpc client gets over a connection of its own."""
+    credentials = grpc.ssl_channel_credentials(
+        authority.certificate, *((client.key, client.certificate) if client is not None else ())
+    )
+    target = f"localhost:{server.ports[0]}"
+    async with grpc.aio.secure_channel(target, credentials, CLIENT_OPTIONS) as channel:
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path("Echo"))
+        reply: bytes = await within(method(b"hello"))
+        return reply
+
+
+async def subject(server: OwnServer, authority: Authority) -> str:
+    """The name in the certificate that a new connection is shown."""
+    context = ssl.create_default_context(cadata=authority.certificate.decode())
+    context.set_alpn_protocols(["h2"])
+    _, writer = await within(asyncio.open_connection("localhost", server.ports[0], ssl=context))
+    shown = writer.get_extra_info("peercert")
+    writer.transport.abort()
+    return str(dict(field[0] for field in shown["subject"])["commonName"])
+
+
+async def test_a_call_over_tls(start: Start, tmp_path: Path) -> None:
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    assert await call(server, files.authority) == b"hello"
+
+
+async def test_a_large_call_over_tls(start: Start, tmp_path: Path) -> None:
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    credentials = grpc.ssl_channel_credentials(files.authority.certificate)
+    async with grpc.aio.secure_channel(
+        f"localhost:{server.ports[0]}", credentials, CLIENT_OPTIONS
+    ) as channel:
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path("Echo"))
+        request = bytes(range(256)) * 8000
+        assert await within(method(request)) == request
+
+
+async def test_a_drain_over_tls_lets_calls_finish(start: Start, tmp_path: Path) -> None:
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    assert await call(server, files.authority) == b"hello"
+    await within(server.drain(5))
+
+
+async def test_a_client_with_a_certificate_comes_in(start: Start, tmp_path: Path) -> None:
+    files = Files(tmp_path, mutual=True)
+    server = await start(files)
+    assert await call(server, files.authority, files.clients.sign("envoy")) == b"hello"
+
+
+@pytest.mark.parametrize("stranger", [True, False], ids=["signed by another", "none"])
+async def test_a_client_without_the_right_certificate_stays_out(
+    start: Start, tmp_path: Path, stranger: bool
+) -> None:
+    files = Files(tmp_path, mutual=True)
+    server = await start(files)
+    pair = Authority("strangers").sign("envoy") if stranger else None
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call(server, files.authority, pair)
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_client_that_does_not_agree_on_h2_is_turned_away(start: Start, tmp_path: Path) -> None:
+    """RFC 9113 section 3.2: over TLS the protocol is chosen by ALPN."""
+    files, tally = Files(tmp_path, mutual=False), Tally()
+    server = await start(files, tally)
+    context = ssl.create_default_context(cadata=files.authority.certificate.decode())
+    _, writer = await within(asyncio.open_connection("localhost", server.ports[0], ssl=context))
+    await until(lambda: bool(tally.reasons))
+    assert tally.reasons == [Reason.TLS_WITHOUT_H2]
+    writer.transport.abort()
+
+
+async def test_ciphers_that_http2_forbids_are_refused(start: Start, tmp_path: Path) -> None:
+    """RFC 9113 section 9.2.2 and appendix A."""
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    context = ssl.create_default_context(cadata=files.authority.certificate.decode())
+    context.set_alpn_protocols(["h2"])
+    context.set_ciphers("AES128-SHA")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):
+        await within(asyncio.open_connection("localhost", server.ports[0], ssl=context))
+
+
+async def test_a_new_certificate_is_shown_to_new_connections(start: Start, tmp_path: Path) -> None:
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    assert await subject(server, files.authority) == "first"
+    files.write(files.authority.sign("second"))
+    for _ in range(600):
+        await asyncio.sleep(0.05)
+        if await subject(server, files.authority) == "second":
+            break
+    else:
+        pytest.fail("the old certificate is still shown")
+
+
+async def test_a_new_client_authority_replaces_the_old_one(start: Start, tmp_path: Path) -> None:
+    """Both ways: who was trusted is not any more, who was not is."""
+    files = Files(tmp_path, mutual=True)
+    server = await start(files)
+    old, successor = files.clients.sign("envoy"), Authority("clients, the next")
+    assert await call(server, files.authority, old) == b"hello"
+    assert files.settings.client_ca is not None
+    files.settings.client_ca.write_bytes(successor.certificate)
+    assert await within(server.reload_tls())
+    assert await call(server, files.authority, successor.sign("envoy")) == b"hello"
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call(server, files.authority, old)
+
+
+async def test_files_that_do_not_load_leave_the_old_ones_in_service(start: Start, tmp_path: Path) -> None:
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    files.settings.certificate.write_text("no certificate")
+    with capture_logs() as logs:
+        assert not await within(server.reload_tls())
+    assert "cannot reload TLS files, keeping the old ones" in [log["event"] for log in logs]
+    assert await subject(server, files.authority) == "first"
+
+
+async def test_files_that_do_not_load_stop_a_start(tmp_path: Path) -> None:
+    files = Files(tmp_path, mutual=False)
+    files.settings.key.unlink()
+    server = OwnServer(services({}), [LOOPBACK], tls=files.settings)
+    with pytest.raises(OSError, match=r"server\.key"):
+        await within(server.start())
