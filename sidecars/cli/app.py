@@ -1,0 +1,75 @@
+"""The command line as a whole: its groups, its errors, its exit codes."""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from configfile import ConfigError
+from sidecars.cli import config, demo, limits, policy, run, session
+from sidecars.cli.exit import OK, USAGE, WRONG
+
+app = typer.Typer(
+    name="sidecars",
+    help="Three gRPC servers beside Envoy: who may (authz), how much (ratelimit), what happened (accesslog).",
+    epilog=(
+        "Exit codes: 0 all is well; 1 something was found wrong or failed; "
+        "2 bad usage, or a configuration that cannot be started with. To begin: `sidecars demo`."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("demo")(demo.demo)
+app.add_typer(config.app, name="config")
+app.add_typer(policy.app, name="policy")
+app.add_typer(limits.app, name="limits")
+app.add_typer(session.app, name="session")
+app.add_typer(session.token_app, name="token")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from sidecars.runtime.metrics import package_version
+
+    typer.echo(package_version())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit. What may be expected to fail is told in a line on stderr, not a traceback."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="sidecars", standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "sidecars"
+        text = " ".join(error.format_message().replace("Value error, ", "").split())
+        return _fail(f"{where}: {text} (see {where} --help)" if text else "", code=error.exit_code)
+    except ConfigError as error:
+        return _fail(*map(str, error.problems), code=USAGE)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            # Whoever read our output has enough, and Python would complain when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return WRONG
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"sidecars: {where}{error.strerror or error}", code=WRONG)
+    except typer.Abort:
+        return WRONG
+    return code if isinstance(code, int) else OK
+
+
+def _fail(*lines: str, code: int) -> int:
+    for line in filter(None, lines):
+        typer.echo(line, err=True)
+    return code

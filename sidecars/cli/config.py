@@ -1,0 +1,49 @@
+"""`sidecars config`: the settings file."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from configfile import ConfigError
+from sidecars.cli.report import report
+
+app = typer.Typer(help="Check the settings file, and list every setting.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The settings file.", exists=True, dir_okay=False)
+    ],
+) -> None:
+    """Check a settings file, SIDECARS_* variables, and the policy and limits files they name.
+
+    Example: `sidecars config check examples/sidecars.yaml`
+
+    Exit codes: 0 a process would start with it; 1 problems were found, one a line; 2 bad usage.
+    """
+    from sidecars.runtime.main import ALL, assemble
+    from sidecars.runtime.settings.load import read_settings
+
+    try:
+        assembly = assemble(read_settings(file, os.environ), ALL)
+    except ConfigError as error:
+        report(error.problems)
+    names = ", ".join(one.sidecar.name for one in assembly.placed)
+    typer.echo(f"{file}: ok ({names})")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the settings file, for editors and other tools.
+
+    Example: `sidecars config schema > sidecars.schema.json`, and in the settings file the first line
+    `# yaml-language-server: $schema=sidecars.schema.json`
+    """
+    from sidecars.runtime.settings.root import Settings
+
+    text = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
+    typer.echo(orjson.dumps(text, option=orjson.OPT_INDENT_2))

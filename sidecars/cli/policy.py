@@ -1,0 +1,226 @@
+"""`sidecars policy`: the rules of authz."""
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from configfile import ConfigError, Problem
+from sidecars.cli.exit import WRONG
+from sidecars.cli.policy_explain import explain
+from sidecars.cli.report import report, warn
+
+app = typer.Typer(help="Work with authz policy files.", no_args_is_help=True)
+
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE", help="Policy files, or folders of them.", exists=True)
+]
+
+
+@app.command()
+def check(
+    files: Files,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail the check too.")] = False,
+) -> None:
+    """Check policy files together, as authz would load them.
+
+    Example: `sidecars policy check examples/policy.yaml`
+
+    Exit codes: 0 authz would load them; 1 problems were found, one a line; 2 bad usage.
+    """
+    from authz.policy.load import load_policy
+
+    try:
+        policy = load_policy(files)
+    except ConfigError as error:
+        report(error.problems)
+    warn(policy.warnings)
+    if strict and policy.warnings:
+        raise typer.Exit(WRONG)
+    typer.echo(f"ok: {len(policy.rules)} rules, revision {policy.revision}")
+
+
+@app.command()
+def schema(
+    suite: Annotated[bool, typer.Option("--suite", help="Of test suites, not of policies.")] = False,
+) -> None:
+    """Print the JSON Schema of policy files, for editors and other tools.
+
+    Example: `sidecars policy schema > policy.schema.json`, and in a policy file the first line
+    `# yaml-language-server: $schema=policy.schema.json`
+    """
+    from authz.policy.model import PolicyFile
+    from authz.suites.model import SuiteFile
+
+    model = (SuiteFile if suite else PolicyFile).model_json_schema(by_alias=True)
+    text = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model}
+    typer.echo(orjson.dumps(text, option=orjson.OPT_INDENT_2))
+
+
+@app.command()
+def fmt(
+    files: Files,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 where something would be.")
+    ] = False,
+) -> None:
+    """Lay policy files out in one way: order of keys, indentation, blank lines. Comments stay.
+
+    Example: `sidecars policy fmt --check examples/policy.yaml`
+
+    Exit codes: 0 all is laid out; 1 with --check something was not, or a file has problems; 2 bad usage.
+    """
+    from authz.layout import tidy
+    from authz.policy.load import policy_files
+
+    problems: list[Problem] = []
+    changed = 0
+    for file in policy_files(files):
+        text = file.read_text(encoding="utf-8")
+        try:
+            tidied = tidy(text, str(file))
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        if tidied != text:
+            changed += 1
+            typer.echo(f"{'would change' if check_only else 'changed'} {file}")
+            if not check_only:
+                file.write_text(tidied, encoding="utf-8")
+    if problems:
+        report(problems)
+    if check_only and changed:
+        raise typer.Exit(WRONG)
+
+
+@app.command()
+def show(files: Files) -> None:
+    """Show the rules as they count, with what they inherit: deny rules first, as they are asked.
+
+    Example: `sidecars policy show examples/policy.yaml`
+
+    Exit codes: 0 shown; 1 problems were found, one a line; 2 bad usage.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from authz.compare import when_text, who_text
+    from authz.policy.load import load_policy
+
+    try:
+        policy = load_policy(files)
+    except ConfigError as error:
+        report(error.problems)
+    names = ("rule", "effect", "methods", "hosts", "paths", "who", "when", "mode", "owner", "ticket")
+    rows = [
+        (
+            rule.name,
+            "allow" if rule.allows else "deny",
+            "every" if rule.methods is None else "\n".join(rule.methods),
+            "\n".join(map(str, rule.hosts)),
+            "\n".join(map(str, rule.templates)),
+            who_text(rule),
+            when_text(rule),
+            "shadow" if rule.shadow else "enforce",
+            rule.owner,
+            rule.ticket,
+        )
+        for rule in sorted(policy.rules, key=lambda rule: (rule.allows, rule.order))
+    ]
+    # A column in which nothing stands is left out.
+    shown = [place for place, _ in enumerate(names) if any(row[place] for row in rows)]
+    table = Table()
+    for place in shown:
+        table.add_column(names[place], overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(row[place]) for place in shown))
+    out = Console(highlight=False)
+    out.print(table)
+    out.print("Whatever no rule allows is refused; a deny rule beats every allow rule.")
+
+
+@app.command("test")
+def run_tests(
+    suites: Annotated[
+        list[Path], typer.Argument(metavar="SUITE", help="Suite files, or folders of them.", exists=True)
+    ],
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option("--policy", help="Policy files or folders, in place of those that the suites name."),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write the results as JUnit XML.")] = None,
+    min_coverage: Annotated[
+        float | None, typer.Option("--min-coverage", min=0, max=100, help="Fail below this percentage.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Explain passed cases too.")] = False,
+    coverage: Annotated[bool, typer.Option("--coverage", help="List what no case reached.")] = False,
+) -> None:
+    """Run test suites against a policy: requests and callers, and what has to be answered to them.
+
+    Example: `sidecars policy test examples/policy-tests`
+
+    Exit codes: 0 every case passed; 1 a case failed, a file has problems, or the coverage is too low;
+    2 bad usage.
+    """
+    from sidecars.cli.policy_suites import run_suites
+
+    run_suites(suites, policy, junit, min_coverage, verbose=verbose, coverage=coverage)
+
+
+app.command()(explain)
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A policy file or folder.", exists=True)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A policy file or folder.", exists=True)],
+    suites: Annotated[
+        list[Path] | None,
+        typer.Option("--tests", help="Test suites: which of their cases would be answered differently?"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compare two policies: rules added, removed and changed, with everything they inherit.
+
+    Example: `sidecars policy diff examples/policy.yaml new-policy.yaml --tests examples/policy-tests`
+
+    Exit codes: 0 nothing differs; 1 something does, or a file has problems; 2 bad usage.
+    """
+    from sidecars.cli.policy_compare import compare_policies
+
+    compare_policies(old, new, suites, json=json)
+
+
+@app.command()
+def replay(
+    log: Annotated[
+        list[Path],
+        typer.Option("--log", help="Access log of the accesslog sidecar, JSON lines; - for stdin."),
+    ],
+    against: Annotated[
+        list[Path], typer.Option("--against", help="The new policy: files or folders.", exists=True)
+    ],
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option("--policy", help="The policy that decided the requests: fewer stay undecidable."),
+    ] = None,
+    callers: Annotated[
+        list[Path] | None,
+        typer.Option("--callers", help="YAML with callers:, as a suite has: their scopes, roles, claims."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Hold recorded requests against a new policy, and tell which would now be answered differently.
+
+    Not recorded, and so unknown: scopes, roles, issuer and claims of callers, headers that were not logged,
+    redacted query parameters, bodies. Requests whose answer depends on them are counted as undecidable.
+
+    Example: `sidecars policy replay --log access.jsonl --against new.yaml --policy examples/policy.yaml`
+
+    Exit codes: 0 no answer differs; 1 some do, or a file has problems; 2 bad usage.
+    """
+    from sidecars.cli.policy_compare import replay_log
+
+    replay_log(log, against, policy, callers, json=json)

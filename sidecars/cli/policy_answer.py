@@ -1,0 +1,108 @@
+"""Explains one request: what stands behind `sidecars policy explain`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from authz.example import Question, RequestExample
+from authz.explain import Explanation, explain, explain_unreadable
+from authz.identity import Outcome
+from authz.policy.compile import Policy
+from authz.policy.load import load_policy
+from authz.request import BadRequestError, Request
+from configfile import ConfigError, read, validate
+from sidecars.cli.policy_tree import as_data, tree
+from sidecars.cli.report import report
+
+
+def answer(
+    policy: list[Path],
+    question: Question,
+    *,
+    at: str | None,
+    trusted_hops: int,
+    everything: bool,
+    json: bool,
+) -> None:
+    """Print the explanation. Exits with 1 when a policy file has problems."""
+    try:
+        compiled = load_policy(policy)
+    except ConfigError as error:
+        report(error.problems)
+    outcome = None if question.caller is None else question.caller.outcome()
+    explanation = _explain(compiled, question.request, outcome, _moment(at), trusted_hops)
+    if json:
+        typer.echo(orjson.dumps(as_data(explanation), option=orjson.OPT_INDENT_2))
+    else:
+        Console(highlight=False).print(tree(explanation, everything=everything))
+
+
+def question_of_file(file: Path) -> Question:
+    """The question in a YAML file. Exits with 1 when it has problems."""
+    try:
+        return validate(read(file), Question)
+    except ConfigError as error:
+        report(error.problems)
+
+
+def question_of_options(
+    *, method: str, url: str, headers: list[str], client: str | None, body: str | None, caller: dict[str, Any]
+) -> Question:
+    """The question that the options make; `caller`: what was said of who asks. Raises BadParameter."""
+    said = {key: value for key, value in caller.items() if value is not None}
+    if "scopes" in said:
+        said["scopes"] = said["scopes"].replace(",", " ").split()
+    if "roles" in said:
+        said["roles"] = [role.strip() for role in said["roles"].split(",")]
+    if "claims" in said:
+        said["claims"] = _json(said["claims"])
+    request = {"method": method, "url": url, "headers": _headers(headers), "client": client, "body": body}
+    try:
+        return Question.model_validate({"request": request, "caller": said or None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        raise typer.BadParameter(f"{where}: {first['msg']}") from None
+
+
+def _explain(
+    policy: Policy, example: RequestExample, outcome: Outcome, now: float, trusted_hops: int
+) -> Explanation:
+    try:
+        request = Request(example.message(), trusted_hops)
+    except BadRequestError as error:
+        return explain_unreadable(error.reason)
+    return explain(policy, request, outcome, now)
+
+
+def _headers(lines: Any) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise typer.BadParameter(f"{line!r}: expected 'name: value'", param_hint="--header")
+        headers.setdefault(name.strip().lower(), []).append(value.strip())
+    return {name: values[0] if len(values) == 1 else values for name, values in headers.items()}
+
+
+def _json(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise typer.BadParameter(f"{text!r} is no JSON: {error}", param_hint="--claims") from None
+
+
+def _moment(text: str | None) -> float:
+    if text is None:
+        return datetime.now(UTC).timestamp()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{text!r}: expected a time, as in 2026-01-31T08:30Z"
+        raise typer.BadParameter(message, param_hint="--at") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

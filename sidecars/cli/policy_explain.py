@@ -1,0 +1,68 @@
+"""`sidecars policy explain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    policy: Annotated[
+        list[Path], typer.Option("--policy", "-p", help="Policy files, or folders of them.", exists=True)
+    ],
+    url: Annotated[str | None, typer.Argument(metavar="URL", help="https://host/path?query.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--request", help="A YAML file with request: and caller:.", exists=True, dir_okay=False),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", "-X")] = "GET",
+    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="'name: value'.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="The body, as it is sent.")] = None,
+    client: Annotated[str | None, typer.Option("--client", help="The client's address.")] = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Who asks; none: anonymous.")] = None,
+    issuer: Annotated[str | None, typer.Option("--issuer")] = None,
+    scopes: Annotated[str | None, typer.Option("--scopes", help="Separated by spaces or commas.")] = None,
+    roles: Annotated[str | None, typer.Option("--roles", help="Separated by commas.")] = None,
+    claims: Annotated[str | None, typer.Option("--claims", help="A JSON object.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="jwt, session, api_key...")] = None,
+    refused: Annotated[
+        str | None, typer.Option("--refused", help="The credential was refused for this reason.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="The time it is meant to be, as in 2026-01-31T08:30+01:00.")
+    ] = None,
+    trusted_hops: Annotated[int, typer.Option("--trusted-hops", min=0, max=16)] = 0,
+    everything: Annotated[bool, typer.Option("--all", help="Also rules for other hosts and paths.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, with every rule.")] = False,
+) -> None:
+    """Tell why a request is allowed or not: each step, and each rule that was considered.
+
+    Example: `sidecars policy explain --policy examples/policy.yaml --subject alice --scopes orders:read
+    https://api.example.com/orders`
+
+    Exit codes: 0 explained, whatever the answer; 1 a file has problems; 2 bad usage.
+    """
+    if (url is None) == (file is None):
+        raise typer.BadParameter("name either a URL or --request FILE")
+    from sidecars.cli.policy_answer import answer, question_of_file, question_of_options
+
+    if file is not None:
+        question = question_of_file(file)
+    else:
+        question = question_of_options(
+            method=method,
+            url=url or "/",
+            headers=header or [],
+            client=client,
+            body=data,
+            caller={
+                "subject": subject,
+                "issuer": issuer,
+                "scopes": scopes,
+                "roles": roles,
+                "claims": claims,
+                "kind": kind,
+                "refused": refused,
+            },
+        )
+    answer(policy, question, at=at, trusted_hops=trusted_hops, everything=everything, json=json)

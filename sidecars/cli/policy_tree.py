@@ -1,0 +1,113 @@
+"""An explanation as a tree for people, and as plain data for programs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.markup import escape
+from rich.tree import Tree
+
+from authz.explain import Answer, Considered, Explanation, Finding
+
+_COLOURS = {"allow": "green", "deny": "red", "error": "yellow", "preflight": "cyan"}
+MAX_FOUND_CHARACTERS = 200
+"""Of a value that a condition found: a token or a body would bury the tree."""
+
+
+def tree(explanation: Explanation, *, everything: bool = False) -> Tree:
+    """The explanation as a tree. `everything`: also each rule that does not cover host, method and path."""
+    root = Tree(answer_text(explanation.answer))
+    for step in explanation.steps:
+        root.add(f"[bold]{escape(step.title)}[/]: {escape(step.text)}")
+    if explanation.trial is not None:
+        root.add(f"[bold]shadow[/]: would have been {answer_text(explanation.trial)}")
+    covered = [one for one in explanation.considered if one.covered]
+    if covered:
+        _add_rules(root.add("[bold]rules that cover host, method and path[/]"), covered)
+    others = [one for one in explanation.considered if not one.covered]
+    if others and everything:
+        branch = root.add("[bold]rules that do not[/]")
+        for one in others:
+            branch.add(f"[dim]{escape(one.rule.name)}: {escape(one.why_not)}[/]")
+    elif others:
+        root.add(f"[dim]{len(others)} rules do not cover host, method and path[/]")
+    return root
+
+
+def answer_text(answer: Answer) -> str:
+    """The answer in one line of rich markup."""
+    by = f" by rule {escape(answer.rule)!r}" if answer.rule else ""
+    colour = _COLOURS[answer.outcome.value]
+    return f"[bold {colour}]{answer.outcome.value}[/] {answer.status} {escape(answer.reason)}{by}"
+
+
+def as_data(explanation: Explanation) -> dict[str, Any]:
+    """The explanation as plain data: the format of `--json`, which only ever gains keys."""
+    return {
+        **_answer(explanation.answer),
+        "steps": [{"title": step.title, "text": step.text} for step in explanation.steps],
+        "shadow": None if explanation.trial is None else _answer(explanation.trial),
+        "rules": [_rule(one) for one in explanation.considered],
+    }
+
+
+def _add_rules(branch: Tree, rules: Iterable[Considered]) -> None:
+    for one in sorted(rules, key=lambda one: (one.rule.allows, one.rule.order)):
+        rule = one.rule
+        effect = "allow" if rule.allows else "deny"
+        shadow = " [magenta](shadow)[/]" if rule.shadow else ""
+        twig = branch.add(
+            f"{_mark(one.spoke)} {effect} [bold]{escape(rule.name)}[/]{shadow} [dim]{escape(rule.source)}[/]"
+        )
+        _add_findings(twig, (*one.requests, *one.demands))
+        if rule.open and not rule.callers:
+            twig.add("[dim]whoever asks[/]")
+        for number, conditions in enumerate(one.callers, start=1):
+            several = len(one.callers) > 1
+            _add_findings(twig.add(f"caller, description {number}") if several else twig, conditions)
+        if one.spoke is None:
+            twig.add("[dim]nobody had to ask who it is[/]")
+
+
+def _add_findings(branch: Tree, findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        name = f" [dim]({escape(finding.name)})[/]" if finding.name else ""
+        found = f"[dim]; found: {escape(_short(finding.found))}[/]" if finding.found else ""
+        branch.add(f"{_mark(finding.held)} {escape(finding.text)}{name}{found}")
+
+
+def _mark(held: bool | None) -> str:
+    if held is None:
+        return "[yellow]?[/]"
+    return "[green]✓[/]" if held else "[red]✗[/]"
+
+
+def _short(found: str) -> str:
+    return found if len(found) <= MAX_FOUND_CHARACTERS else f"{found[:MAX_FOUND_CHARACTERS]}..."
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "outcome": answer.outcome.value,
+        "status": answer.status,
+        "reason": answer.reason,
+        "rule": answer.rule,
+    }
+
+
+def _rule(one: Considered) -> dict[str, Any]:
+    rule = one.rule
+    return {
+        "rule": rule.name,
+        "source": rule.source,
+        "effect": "allow" if rule.allows else "deny",
+        "mode": "shadow" if rule.shadow else "enforce",
+        "covers": one.covered,
+        "why_not": one.why_not,
+        "spoke": one.spoke,
+        "conditions": [_finding(finding) for finding in (*one.requests, *one.demands)],
+        "callers": [[_finding(finding) for finding in conditions] for conditions in one.callers],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {"text": finding.text, "held": finding.held, "found": finding.found, "name": finding.name}

@@ -1,0 +1,22 @@
+"""What a check found, as lines."""
+
+from collections.abc import Iterable
+from typing import NoReturn
+
+import typer
+
+from configfile import Problem
+from sidecars.cli.exit import WRONG
+
+
+def report(problems: Iterable[Problem]) -> NoReturn:
+    """Print `problems`, one a line on stderr, and exit with 1."""
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(WRONG)
+
+
+def warn(problems: Iterable[Problem]) -> None:
+    """Print `problems` as warnings: they stop nothing."""
+    for problem in problems:
+        typer.echo(f"warning: {problem}", err=True)

@@ -1,0 +1,52 @@
+"""`sidecars run`."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Which(StrEnum):
+    """What may be run."""
+
+    AUTHZ = "authz"
+    RATELIMIT = "ratelimit"
+    ACCESSLOG = "accesslog"
+    ALL = "all"
+
+
+def run(
+    which: Annotated[
+        Which,
+        typer.Argument(metavar="WHICH", help="One sidecar, or all that the file configures."),
+    ],
+    config: Annotated[
+        Path,
+        typer.Option("--config", "-c", metavar="FILE", help="The settings file (YAML).", show_default=False),
+    ],
+    worker: Annotated[
+        int | None,
+        typer.Option(hidden=True, min=0, help="What a supervisor starts each of its workers with."),
+    ] = None,
+) -> int:
+    """Run sidecars until SIGTERM or Ctrl-C.
+
+    Settings may also come from the environment: SIDECARS_LOG__LEVEL=debug is `log.level`.
+    SIGHUP, or a changed file, reloads policy and limits; bad ones never replace good ones.
+    The settings file itself is read at the start only.
+    With `workers: N` this process starts N that serve, and starts a dead one again.
+    SIGTERM drains: calls in flight finish first. A second signal ends the process at once.
+
+    Example: `sidecars run all --config examples/sidecars.yaml`
+
+    Exit codes: 0 stopped as asked; 1 failed (an address is taken, for instance);
+    2 bad usage or bad configuration, with every problem found as FILE:LINE: KEY: PROBLEM.
+    """
+    from sidecars.runtime.main import run as run_process
+    from sidecars.runtime.main import run_worker
+
+    if worker is not None:
+        return run_worker(config, which, os.environ, worker)
+    return run_process(config, which, os.environ)

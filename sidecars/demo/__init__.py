@@ -1,0 +1,9 @@
+"""One command that shows the suite at work: a whole edge on this machine, and requests through it."""
+
+
+def run(*, once: bool, port: int) -> int:
+    """The exit code of `sidecars demo`: see `sidecars.demo.demo.run`."""
+    # Not at import: the modules beside it are of use without the sidecars (`python -m sidecars.demo.envoy`).
+    from sidecars.demo import demo
+
+    return demo.run(once=once, port=port)

@@ -1,0 +1,57 @@
+"""The admin port of the sidecars, for whoever runs them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarsAdmin:
+    """The admin server behind a unix socket. Every method raises aiohttp.ClientError when it is away."""
+
+    socket: Path
+
+    async def ready(self) -> bool:
+        """Whether the sidecars serve; False, too, while there are none."""
+        try:
+            async with self._client() as client, client.get("/readyz") as response:
+                return response.ok
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def metric(self, name: str) -> float:
+        """The sum over all labels of a metric; 0 when there is none of that name."""
+        async with self._client() as client, client.get("/metrics", raise_for_status=True) as response:
+            families = text_string_to_metric_families(await response.text())
+            return sum(
+                sample.value for family in families for sample in family.samples if sample.name == name
+            )
+
+    async def create_session(self, subject: str, scopes: Sequence[str]) -> str:
+        """The token of a new session."""
+        created = await self._ask("/authz/sessions", {"subject": subject, "scopes": list(scopes)})
+        return str(created["token"])
+
+    async def revoke_session(self, token: str) -> None:
+        """End the session of `token`."""
+        await self._ask("/authz/sessions/revoke", {"target": "token", "value": token})
+
+    async def _ask(self, path: str, question: Mapping[str, Any]) -> Any:
+        async with (
+            self._client() as client,
+            client.post(path, json=question, raise_for_status=True) as response,
+        ):
+            return await response.json()
+
+    def _client(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            "http://sidecars",
+            connector=aiohttp.UnixConnector(path=str(self.socket)),
+            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
+        )

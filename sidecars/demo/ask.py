@@ -1,0 +1,48 @@
+"""One request, and what came back."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+import orjson
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+MAX_ANSWER_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back through Envoy."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    def upstream_values(self, name: str) -> list[str]:
+        """Every value of the header (lower-case name) that reached the upstream."""
+        seen = orjson.loads(self.body)
+        return [value for header, value in seen["headers"] if header == name]
+
+
+async def ask(
+    origin: str,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    body: bytes = b"",
+) -> Answer:
+    """What the server at `origin` answers on a connection of its own. Redirects are not followed.
+
+    `path` is sent as it is written: one with tricks in it is not tidied up on the way.
+    """
+    url = URL(origin + path, encoded=True)
+    timeout = aiohttp.ClientTimeout(total=MAX_ANSWER_SECONDS)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as client,
+        client.request(
+            method, url, headers=CIMultiDict(headers), data=body or None, allow_redirects=False
+        ) as answer,
+    ):
+        return Answer(answer.status, answer.headers, await answer.read())

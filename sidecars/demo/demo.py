@@ -1,0 +1,125 @@
+"""`sidecars demo`: start an edge, send requests through it, show what came of them."""
+
+import asyncio
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+
+from sidecars.demo.edge import Edge, serve_edge
+from sidecars.demo.envoy import EnvoyError
+from sidecars.demo.process import ProcessError
+from sidecars.demo.rows import rows
+from sidecars.demo.scenario import Result, check_log, send
+from sidecars.demo.show import curl_lines, print_results
+
+DEFAULT_PORT = 10000
+MAX_SOCKET_PATH_BYTES = 107
+"""sockaddr_un holds 108 bytes on Linux, the last one NUL (unix(7))."""
+LOG_SECONDS = 20.0
+"""Envoy sends its access log once a second."""
+LOG_POLL_SECONDS = 0.1
+
+OK, FAILED = 0, 1
+
+
+def run(*, once: bool, port: int = DEFAULT_PORT, environment: Mapping[str, str] | None = None) -> int:
+    """The exit code: 1 when something did not start or, with `once`, a row did not do what it should."""
+    console = Console(highlight=False)
+    try:
+        with tempfile.TemporaryDirectory(prefix="edge-sidecars-", dir=_short_folder()) as folder:
+            outcome = _demo(Path(folder), environment or os.environ, console, once=once, port=port)
+            return asyncio.run(outcome)
+    except (EnvoyError, ProcessError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        return FAILED
+
+
+async def play(edge: Edge) -> list[Result]:
+    """The results of every row, access log included."""
+    results = [await send(edge, number, row) for number, row in enumerate(await rows(edge), start=1)]
+    expected = sum(result.row.times for result in results)
+    check_log(results, await log_lines(edge.places.access_log, at_least(expected)))
+    return results
+
+
+Lines = list[dict[str, Any]]
+
+
+async def log_lines(access_log: Path, enough: Callable[[Lines], bool]) -> Lines:
+    """The lines of the access log as soon as they are enough, else those there are after LOG_SECONDS."""
+    lines: Lines = []
+    for _ in range(round(LOG_SECONDS / LOG_POLL_SECONDS)):
+        lines = await asyncio.to_thread(_read_lines, access_log)
+        if enough(lines):
+            break
+        await asyncio.sleep(LOG_POLL_SECONDS)
+    return lines
+
+
+def at_least(number: int) -> Callable[[Lines], bool]:
+    """Enough is this many."""
+    return lambda lines: len(lines) >= number
+
+
+async def _demo(
+    folder: Path, environment: Mapping[str, str], console: Console, *, once: bool, port: int
+) -> int:
+    stop_asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop_asked.set)
+    if not _is_free(port):
+        console.print(f"Port {port} is taken; Envoy gets another.", style="yellow")
+        port = 0
+    async with serve_edge(folder, environment, port=port, progress=console.print) as edge:
+        console.print(f"Envoy listens on {edge.url}. Sending requests ...\n")
+        results = await play(edge)
+        print_results(console, results)
+        failed = sum(bool(result.problems) for result in results)
+        if failed:
+            console.print(f"\n{failed} of {len(results)} did not do what they should.", style="red")
+        else:
+            console.print(f"\nAll {len(results)} did what they should.", style="green")
+        if not once:
+            await _stay(edge, stop_asked, console)
+    return FAILED if once and failed else OK
+
+
+async def _stay(edge: Edge, stop_asked: asyncio.Event, console: Console) -> None:
+    console.print("\nEverything stays up until Ctrl-C. To try:\n")
+    session = await edge.admin.create_session("dave", ("orders:read",))
+    for line in curl_lines(edge, session):
+        # As plain text: a wrapped line cannot be pasted.
+        console.print(line, soft_wrap=True, markup=False)
+    await stop_asked.wait()
+    console.print("\nStopping ...")
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody listens on the port. Envoy would share it with another Envoy (SO_REUSEPORT) unasked."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _short_folder() -> str | None:
+    """Where a unix socket in a folder of our own has a path that is short enough; None: where it is usual."""
+    longest = len(os.fsencode(tempfile.gettempdir())) + len("/edge-sidecars-xxxxxxxx/envoy-admin.sock")
+    return None if longest <= MAX_SOCKET_PATH_BYTES else "/tmp"  # noqa: S108  # mkdtemp makes a private folder in it
+
+
+def _read_lines(access_log: Path) -> Lines:
+    if not access_log.exists():
+        return []
+    whole, _, _unfinished = access_log.read_bytes().rpartition(b"\n")
+    return [orjson.loads(line) for line in whole.splitlines()]

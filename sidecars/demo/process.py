@@ -1,0 +1,82 @@
+"""A child process with a log file: started, waited for, ended."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+POLL_SECONDS = 0.05
+LOG_TAIL_BYTES = 4096
+
+
+class ProcessError(Exception):
+    """A child process ended by itself, or never became ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running child."""
+
+    name: str
+    child: asyncio.subprocess.Process
+    log_file: Path
+
+    async def until_ready(self, is_ready: Callable[[], Awaitable[bool]], seconds: float) -> None:
+        """Return once `is_ready`. Raises ProcessError, with the end of its log, when that never comes."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not await is_ready():
+                    if self.child.returncode is not None:
+                        ended = f"{self.name} ended with {self.child.returncode}"
+                        raise ProcessError(f"{ended}:\n{self.log_tail()}")
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError as error:
+            late = f"{self.name} was not ready after {seconds:g} seconds"
+            raise ProcessError(f"{late}:\n{self.log_tail()}") from error
+
+    def log_tail(self) -> str:
+        """The last lines that it wrote."""
+        with self.log_file.open("rb") as log:
+            log.seek(max(0, self.log_file.stat().st_size - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace").strip()
+
+    async def stop(self, seconds: float) -> int:
+        """Ask it to end, and make it after `seconds`. Returns its exit code, negative for the signal."""
+        with suppress(ProcessLookupError):
+            self.child.send_signal(signal.SIGTERM)
+        try:
+            return await asyncio.wait_for(self.child.wait(), seconds)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self.child.kill()
+            return await self.child.wait()
+
+
+@asynccontextmanager
+async def spawn(
+    name: str,
+    command: Sequence[str],
+    log_file: Path,
+    *,
+    stop_seconds: float,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Process]:
+    """A block in which `command` runs, its output in `log_file`; it has ended when the block is left."""
+    # Opened once, in milliseconds, before anything is served.
+    with log_file.open("wb") as log:
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+            # A Ctrl-C is for us: we end our children in order.
+            start_new_session=True,
+        )
+    process = Process(name, child, log_file)
+    try:
+        yield process
+    finally:
+        await process.stop(stop_seconds)

@@ -1,0 +1,79 @@
+"""How the demo looks on a terminal."""
+
+from collections.abc import Mapping, Sequence
+from shlex import quote
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sidecars.demo.edge import Edge
+from sidecars.demo.rows import bearer
+from sidecars.demo.scenario import Result
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """Each request, what it should do and what it did."""
+    table = Table(title="Through Envoy", title_justify="left", expand=False)
+    for heading in ("", "request", "", "should", "did"):
+        table.add_column(heading, overflow="fold")
+    for number, result in enumerate(results, start=1):
+        row = result.row
+        verdict = "[red]no[/]" if result.problems else "[green]ok[/]"
+        did = "\n".join((result.did, *(f"[red]{escape(problem)}[/]" for problem in result.problems)))
+        request = f"{row.name}\n[dim]{row.method} {escape(row.path)}[/]"
+        table.add_row(str(number), request, verdict, row.should, did)
+    return table
+
+
+def log_table(results: Sequence[Result]) -> Table:
+    """What the access log says of the requests, by the number of the row above; equal lines once."""
+    table = Table(title="The access log of these requests", title_justify="left", expand=False)
+    for heading in ("", "code", "authz", "subject", "ratelimit"):
+        table.add_column(heading, overflow="fold")
+    for number, result in enumerate(results, start=1):
+        for cells in dict.fromkeys(_cells(line) for line in result.lines):
+            table.add_row(str(number), *map(escape, cells))
+    return table
+
+
+def curl_lines(edge: Edge, session: str) -> tuple[str, ...]:
+    """Commands to try, credentials included."""
+    reader = bearer(edge.provider.token("alice", "orders:read"))["authorization"]
+    writer = bearer(edge.provider.token("bob", "orders:read orders:write"))["authorization"]
+    url = edge.url
+    return (
+        f"curl -i {url}/public/hello",
+        f"curl -i {url}/orders",
+        f"curl -i {url}/orders -H {quote(f'authorization: {reader}')}",
+        f"curl -i {url}/orders -X POST -H {quote(f'authorization: {writer}')}",
+        f"curl -i {url}/orders -b {quote(f'session={session}')}",
+        f"curl -i {url}/orders -H {quote(f'x-api-key: {edge.api_key}')}",
+        f"for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' -X POST {url}/login; done",
+        f"tail -f {quote(str(edge.places.access_log))}",
+    )
+
+
+def print_results(console: Console, results: Sequence[Result]) -> None:
+    """Both tables, and one whole line of the log."""
+    console.print(results_table(results))
+    console.print(log_table(results))
+    lines = [line for result in results for line in result.lines]
+    if lines:
+        console.print("One whole line:")
+        console.print_json(data=max(lines, key=len), indent=None)
+
+
+def _cells(line: Mapping[str, Any]) -> tuple[str, ...]:
+    outcome, rule, reason = (line.get(f"authz_{name}", "") for name in ("outcome", "rule", "reason"))
+    decision = f"{outcome} by {rule}" if rule else str(outcome or "not asked")
+    limit = line.get("ratelimit_outcome", "not asked")
+    if "ratelimit_rule" in line:
+        limit += f" by {line['ratelimit_rule']}"
+    return (
+        str(line.get("code")),
+        decision if outcome in {"allow", ""} else f"{decision}: {reason}",
+        str(line.get("authz_subject", "")),
+        limit,
+    )

@@ -1,0 +1,30 @@
+"""Takes secrets out of what `/config` shows."""
+
+import re
+from typing import Any
+
+MASK = "***"
+
+_SECRET_KEY = re.compile(
+    r"(^|_)(password|passphrase|secret|token|credential|private_key|api_key)s?$", re.IGNORECASE
+)
+"""Keys whose text is a secret. `password_file` and `token_header` are none, and stay readable."""
+
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+
+
+def masked(value: Any) -> Any:
+    """`value` (mappings, lists, text) with the text under secret keys and credentials in URLs replaced.
+
+    Settings already hold their secrets as pydantic's SecretStr, which prints as asterisks; this is the net
+    below, for what stands in a URL and for a section that forgot.
+    """
+    if isinstance(value, dict):
+        return {key: MASK if _is_secret(key, inner) else masked(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner) for inner in value]
+    return _URL_CREDENTIALS.sub(f"{MASK}@", value) if isinstance(value, str) else value
+
+
+def _is_secret(key: Any, value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and bool(_SECRET_KEY.search(str(key)))

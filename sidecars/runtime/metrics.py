@@ -1,0 +1,68 @@
+"""Metrics of the process itself."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+
+def package_version() -> str:
+    """The version of edge-sidecars that runs; `unknown` in a checkout that was never installed."""
+    try:
+        return version("edge-sidecars")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def process_metrics(registry: CollectorRegistry, transport: str) -> None:
+    """Register memory, CPU, file descriptors, garbage collection and what is running."""
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    Info("build", "What is running.", registry=registry).info(
+        {"version": package_version(), "python": platform.python_version(), "transport": transport}
+    )
+
+
+class ReloadMetrics:
+    """What became of each sidecar's policy, limits and other files."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str) -> Counter:
+            return Counter(name, text, ["sidecar"], registry=registry)
+
+        self._reloads = counter("config_reload", "Reloads attempted.")
+        self._failures = counter("config_reload_failures", "Reloads refused; the last good files serve on.")
+        self._loaded = Gauge(
+            "config_loaded_timestamp_seconds",
+            "When what serves now was loaded.",
+            ["sidecar"],
+            registry=registry,
+        )
+        self._revision = Gauge(
+            "config_revision_info", "What serves now: always 1.", ["sidecar", "revision"], registry=registry
+        )
+        self._revisions: dict[str, str] = {}
+
+    def loaded(self, sidecar: str, state: dict[str, Any], now: float) -> None:
+        """`sidecar` serves what `state`, its own description, speaks of, since `now` in Unix seconds."""
+        self._reloads.labels(sidecar)
+        self._failures.labels(sidecar)
+        self._loaded.labels(sidecar).set(now)
+        before = self._revisions.get(sidecar)
+        if before is not None:
+            self._revision.remove(sidecar, before)
+            del self._revisions[sidecar]
+        if "revision" in state:
+            self._revisions[sidecar] = str(state["revision"])
+            self._revision.labels(sidecar, self._revisions[sidecar]).set(1)
+
+    def attempted(self, sidecar: str) -> None:
+        """A reload begins."""
+        self._reloads.labels(sidecar).inc()
+
+    def failed(self, sidecar: str) -> None:
+        """A reload was refused."""
+        self._failures.labels(sidecar).inc()

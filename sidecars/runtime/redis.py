@@ -1,0 +1,123 @@
+"""The Redis client the sidecars share: short timeouts, no retries, fails at once while Redis is away."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from sidecars.runtime.settings.redis import RedisSettings
+
+
+def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic) -> Redis:
+    """A client for the Redis of `settings`. Opens nothing: its first command does, and may raise RedisError.
+
+    A command ends within the timeouts of `settings`. It is sent once: sent again after a lost reply, a
+    rate-limit script would count its hits twice. `clock` counts seconds.
+    """
+    options: dict[str, Any] = {
+        "max_connections": settings.max_connections,
+        "timeout": settings.operation_timeout_ms / 1000,
+        "socket_timeout": settings.operation_timeout_ms / 1000,
+        "socket_connect_timeout": settings.connect_timeout_ms / 1000,
+        "health_check_interval": settings.health_check_seconds,
+        "retry": Retry(NoBackoff(), 0),
+        # RESP3 would cost a HELLO and a subscription in each handshake; nothing here needs it.
+        "protocol": 2,
+    }
+    if settings.password_file is not None:
+        options["credential_provider"] = PasswordFile(settings.username, settings.password_file)
+    if urlsplit(settings.url).scheme == "rediss":
+        options |= {
+            "ssl_ca_certs": _text(settings.ca_file),
+            "ssl_certfile": _text(settings.cert_file),
+            "ssl_keyfile": _text(settings.key_file),
+        }
+    pool = FailFastPool.from_url(settings.url, **options)
+    pool.back_off(settings.backoff_min_ms / 1000, settings.backoff_max_ms / 1000, clock)
+    return Redis.from_pool(pool)
+
+
+def describe(client: Redis) -> dict[str, Any]:
+    """What `/config` shows of `client`: connections, and while Redis is away why."""
+    pool = client.connection_pool
+    if not isinstance(pool, FailFastPool):
+        return {}
+    return {
+        "state": "away" if pool.failures else "connected" if pool.connected else "no connection",
+        "failed_connections_in_a_row": pool.failures,
+        "last_error": pool.last_error,
+    }
+
+
+class FailFastPool(BlockingConnectionPool):
+    """A bounded pool that, after a failed connection, refuses new ones at once until the backoff is over.
+
+    Without it every call would wait out its own connection timeout while Redis is away: the suite would be
+    slow just when it is to follow its failure setting. (Subclassing is how redis-py takes a pool.)
+    """
+
+    failures = 0
+    last_error: str | None = None
+    _min_seconds = 0.05
+    _max_seconds = 2.0
+    _closed_until = 0.0
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+
+    def back_off(self, min_seconds: float, max_seconds: float, clock: Callable[[], float]) -> None:
+        """Set the first and the longest pause between attempts, on `clock`."""
+        self._min_seconds, self._max_seconds, self._clock = min_seconds, max_seconds, clock
+
+    @property
+    def connected(self) -> bool:
+        """Whether any connection of the pool is open."""
+        connections = (*self._available_connections, *self._in_use_connections)
+        return any(connection.is_connected for connection in connections)
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        """As in the pool below, but raises ConnectionError at once while the backoff lasts."""
+        if not connection.is_connected and self._clock() < self._closed_until:
+            raise RedisConnectionError(f"Redis is away, next attempt soon: {self.last_error}")
+        try:
+            await super().ensure_connection(connection)
+        except RedisError as error:
+            self.failures += 1
+            pause = min(self._max_seconds, self._min_seconds * 2 ** min(self.failures - 1, 16))
+            self._closed_until = self._clock() + pause
+            self.last_error = str(error)
+            raise
+        self.failures = 0
+        self.last_error = None
+
+
+class PasswordFile(CredentialProvider):
+    """Credentials from a file, read at each new connection: a rotated password needs no restart."""
+
+    def __init__(self, username: str | None, path: Path) -> None:
+        self._username = username
+        self._path = path
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """The password, or user name and password. Raises ConnectionError when the file cannot be read."""
+        try:
+            password = self._path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RedisConnectionError(f"password_file {self._path} cannot be read: {error}") from error
+        return (self._username, password) if self._username else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """As `get_credentials`, without blocking the loop."""
+        return await asyncio.to_thread(self.get_credentials)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,81 @@
+"""From one YAML file and the environment to Settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from configfile import ConfigError, Document, KeyPart, Problem, findings_of, read
+from sidecars.runtime.masking import masked
+from sidecars.runtime.settings.environment import Environment, merge, read_environment
+from sidecars.runtime.settings.root import Settings
+from sidecars.runtime.worker_settings import unfit_for_workers
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a settings file holds, and everything wrong with it."""
+
+    path: Path
+    settings: Settings | None
+    """Beside problems: the sections that have none, or None where too little is left."""
+    problems: tuple[Problem, ...]
+
+
+def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings in the file at `path`, overridden by the `SIDECARS_*` variables of `environ`.
+
+    Raises ConfigError with every problem of both.
+    """
+    reading = read_settings(path, environ)
+    if reading.problems or reading.settings is None:
+        raise ConfigError(reading.problems)
+    return reading.settings
+
+
+def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
+    """As `load_settings`, but returns the problems beside what can be used in spite of them.
+
+    So that the files named by the good sections can be checked in the same run.
+    """
+    environment = read_environment(environ, Settings)
+    try:
+        document = read(path)
+    except ConfigError as error:
+        return Reading(path, None, (*error.problems, *environment.problems))
+    data: Any = {} if document.data is None else document.data
+    if isinstance(data, dict):
+        merge(data, environment.data)
+    context = {"folder": path.parent}
+    findings: list[tuple[tuple[KeyPart, ...], str]] = []
+    settings: Settings | None
+    try:
+        settings = Settings.model_validate(data, context=context)
+    except ValidationError as error:
+        findings = list(findings_of(error, data, Settings))
+        settings = _without(findings, data, context)
+    if settings is not None:
+        findings += unfit_for_workers(settings)
+    problems = [_locate(document, environment, at, message) for at, message in findings]
+    return Reading(path, settings, (*environment.problems, *problems))
+
+
+def _locate(document: Document, environment: Environment, path: tuple[KeyPart, ...], message: str) -> Problem:
+    found = document.problem(path, masked(message))  # the message may show the wrong value
+    variable = environment.variable_of(path)
+    return Problem(variable, 0, found.key_path, found.message) if variable else found
+
+
+def _without(
+    findings: list[tuple[tuple[KeyPart, ...], str]], data: Any, context: Mapping[str, Any]
+) -> Settings | None:
+    bad_sections = {path[0] for path, _ in findings if path}
+    if len(bad_sections) < len({path[:1] for path, _ in findings}):
+        return None  # something is wrong with the file as a whole
+    rest = {key: value for key, value in data.items() if key not in bad_sections}
+    try:
+        return Settings.model_validate(rest, context=context)
+    except ValidationError:
+        return None

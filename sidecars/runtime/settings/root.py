@@ -1,0 +1,38 @@
+"""The settings file as a whole: one process, its shared parts, and a section for each sidecar it may run."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sidecars.runtime.settings.accesslog import AccesslogSettings
+from sidecars.runtime.settings.authz import AuthzSettings
+from sidecars.runtime.settings.process import AdminSettings, DrainSettings, LogSettings, ReloadSettings
+from sidecars.runtime.settings.ratelimit import RatelimitSettings
+from sidecars.runtime.settings.redis import RedisSettings
+
+
+class Settings(BaseModel):
+    """Settings of the edge sidecars."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    transport: Literal["grpcio", "own"] = Field(
+        "grpcio", description="The gRPC server: grpcio is the reference implementation."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description=(
+            "Processes that serve side by side, one for each core to be used. Unix sockets and files need "
+            "{worker} in the path; worker N listens on TCP port + N. Envoy lists each as an endpoint."
+        ),
+    )
+    admin: AdminSettings = AdminSettings()
+    log: LogSettings = LogSettings()
+    drain: DrainSettings = DrainSettings()
+    reload: ReloadSettings = ReloadSettings()
+    redis: RedisSettings | None = Field(None, description="One Redis for all sidecars that need it.")
+    authz: AuthzSettings | None = Field(None, description="Who is asking, and may they?")
+    ratelimit: RatelimitSettings | None = Field(None, description="How much may they?")
+    accesslog: AccesslogSettings | None = Field(None, description="What happened?")

@@ -1,0 +1,105 @@
+"""Every configuration in envoy-test is one that Envoy takes, and holds what the edge needs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configfile import read
+from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
+from sidecars.runtime.settings.load import load_settings
+from sidecars.transport.address import TcpAddress, UnixAddress
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATIONS = sorted((ROOT / "envoy-test").glob("envoy*.yaml"))
+
+every_configuration = pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.name)
+
+
+def values(tree: Any, key: str) -> Iterator[Any]:
+    """Every value that stands under `key`, wherever in the tree."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            if name == key:
+                yield value
+            yield from values(value, key)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from values(value, key)
+
+
+def cluster_addresses(configuration: Any) -> dict[str, Any]:
+    clusters = configuration["static_resources"]["clusters"]
+    return {cluster["name"]: next(values(cluster, "address")) for cluster in clusters}
+
+
+@pytest.mark.envoy
+@every_configuration
+async def test_envoy_accepts_it_without_a_warning(file: Path) -> None:
+    assert await check_configuration(find_envoy(os.environ, scripts_folder()), file) == ""
+
+
+@pytest.mark.envoy
+async def test_a_configuration_that_envoy_refuses_is_reported_with_its_reason(tmp_path: Path) -> None:
+    file = tmp_path / "envoy.yaml"
+    file.write_text("static_resources: {listeners: [{name: edge, no_such_field: 1}]}\n")
+    assert "no_such_field" in await check_configuration(find_envoy(os.environ, scripts_folder()), file)
+
+
+def test_both_configurations_differ_in_the_addresses_of_the_sidecars_alone() -> None:
+    unix, tcp = (read(ROOT / "envoy-test" / name).data for name in ("envoy.yaml", "envoy-tcp.yaml"))
+    for configuration in (unix, tcp):
+        for cluster in configuration["static_resources"]["clusters"]:
+            if cluster["name"] != "upstream":
+                next(values(cluster, "endpoint"))["address"] = "of the sidecar"
+    assert unix == tcp
+
+
+@pytest.mark.parametrize(
+    ("settings_file", "envoy_file"),
+    [("sidecars.yaml", "envoy.yaml"), ("sidecars-tcp.yaml", "envoy-tcp.yaml")],
+)
+def test_the_example_settings_listen_where_envoy_asks(settings_file: str, envoy_file: str) -> None:
+    settings = load_settings(ROOT / "examples" / settings_file, {})
+    asked = cluster_addresses(read(ROOT / "envoy-test" / envoy_file).data)
+    for name in ("authz", "ratelimit", "accesslog"):
+        (listen,) = getattr(settings, name).listen
+        if isinstance(listen, UnixAddress):
+            assert asked[name] == {"pipe": {"path": listen.path}}
+        else:
+            assert isinstance(listen, TcpAddress)
+            assert asked[name] == {"socket_address": {"address": listen.host, "port_value": listen.port}}
+
+
+@every_configuration
+def test_a_request_that_authz_did_not_answer_is_refused(file: Path) -> None:
+    assert set(values(read(file).data, "failure_mode_allow")) == {False}
+
+
+@every_configuration
+def test_repeated_headers_reach_authz_line_by_line(file: Path) -> None:
+    """CVE-2021-32777, CVE-2026-26308: joined or dropped values were matched instead of each one."""
+    assert set(values(read(file).data, "encode_raw_headers")) == {True}
+
+
+@every_configuration
+def test_paths_are_normalised_before_anyone_decides(file: Path) -> None:
+    """CVE-2019-9901, CVE-2021-29492."""
+    configuration = read(file).data
+    assert set(values(configuration, "normalize_path")) == {True}
+    assert set(values(configuration, "merge_slashes")) == {True}
+    assert set(values(configuration, "path_with_escaped_slashes_action")) == {"REJECT_REQUEST"}
+
+
+@every_configuration
+def test_every_access_log_buffer_is_sized_for_an_edge(file: Path) -> None:
+    """Envoy's default of 16 KiB holds some 16 entries."""
+    assert set(values(read(file).data, "buffer_size_bytes")) == {262144}
+
+
+def test_no_configuration_listens_beyond_this_machine() -> None:
+    for file in CONFIGURATIONS:
+        for listener in read(file).data["static_resources"]["listeners"]:
+            assert listener["address"]["socket_address"]["address"] == "127.0.0.1"

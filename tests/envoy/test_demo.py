@@ -1,0 +1,99 @@
+"""The demo as a newcomer runs it: a process of its own."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecars.demo.ask import ask
+
+pytestmark = pytest.mark.envoy
+
+WAIT_SECONDS = 90
+
+
+@asynccontextmanager
+async def demo(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecars", "demo", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), WAIT_SECONDS)
+
+
+async def outcome(*arguments: str, **environment: str) -> tuple[int | None, str]:
+    async with demo(*arguments, **environment) as process:
+        output, _ = await asyncio.wait_for(process.communicate(), WAIT_SECONDS)
+        return process.returncode, output.decode()
+
+
+async def until_printed(process: asyncio.subprocess.Process, pattern: str) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(WAIT_SECONDS):
+        while line := (await process.stdout.readline()).decode():
+            if re.search(pattern, line):
+                return line
+    pytest.fail(f"the demo ended without a line like {pattern}")
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_it_exits_with_0_when_every_request_did_what_it_should() -> None:
+    code, output = await outcome("--once", "--port", "0")
+    assert code == 0, output
+    assert re.search(r"^All \d+ did what they should\.$", output, re.MULTILINE)
+
+
+async def test_a_taken_port_is_named_and_another_picked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, output = await outcome("--once", "--port", str(port))
+    assert code == 0, output
+    assert f"Port {port} is taken" in output
+    assert f"Envoy listens on http://127.0.0.1:{port}." not in output
+
+
+async def test_it_stays_up_until_ctrl_c_and_leaves_nothing_behind() -> None:
+    async with demo("--port", "0") as process:
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", await until_printed(process, "Envoy listens on"))
+        assert found is not None
+        port = int(found[1])
+        await until_printed(process, "Everything stays up")
+        cookie = re.search(r"-b (session=\S+)", await until_printed(process, " -b session="))
+        assert cookie is not None
+        answer = await ask(f"http://127.0.0.1:{port}", "/orders", headers={"cookie": cookie[1]})
+        assert answer.status == 200
+
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.communicate(), WAIT_SECONDS)
+        assert process.returncode == 0
+        assert not is_listening(port)
+
+
+async def test_a_missing_envoy_is_one_clear_line() -> None:
+    code, output = await outcome("--once", ENVOY_BIN="/nowhere/envoy")
+    assert code == 1
+    assert output.splitlines() == ["ENVOY_BIN is '/nowhere/envoy', which is no program that can be run"]
+
+
+async def test_settings_of_the_callers_own_sidecars_are_not_meant_for_the_demo() -> None:
+    code, output = await outcome("--once", "--port", "0", SIDECARS_AUTHZ__LISTEN='["127.0.0.1:1"]')
+    assert code == 0, output

@@ -1,0 +1,125 @@
+"""docs/ratelimit.md and docs/accesslog.md say what the code does."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from accesslog.fields import FIELDS
+from accesslog.ledger import DropReason, Ledger
+from accesslog.metrics import AccesslogCollector, SinkMetrics
+from accesslog.pipeline import Pipeline
+from accesslog.redact import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT
+from accesslog.sinks.outlet import Bounds, Outlet
+from accesslog.sinks.stdout import StdoutSink
+from configfile import parse
+from ratelimit.config import compile_limits
+from ratelimit.rules import Options
+from ratelimit.stats import Stats
+from ratelimit.stores.breaker import Breaker
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.metrics import StoreCollector
+from ratelimit.stores.redis import RedisStore
+from sidecars.runtime.settings.accesslog import AccesslogSettings
+from sidecars.runtime.settings.load import load_settings
+from sidecars.runtime.settings.ratelimit import RatelimitSettings
+
+DOCS = Path(__file__).parent.parent / "docs"
+RATELIMIT = (DOCS / "ratelimit.md").read_text(encoding="utf-8")
+ACCESSLOG = (DOCS / "accesslog.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    found: list[str] = re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return found
+
+
+def tables(text: str) -> Iterator[list[list[str]]]:
+    """Each table's rows below its head, as cells without backquotes."""
+    for table in re.findall(r"^\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE):
+        yield [
+            [cell.strip().strip("`") for cell in row.strip("|").split(" | ")] for row in table.splitlines()
+        ]
+
+
+def first_cells(text: str, like: str) -> set[str]:
+    """Of the table that has a row `like`."""
+    [cells] = [cells for rows in tables(text) if like in (cells := {row[0] for row in rows})]
+    return cells
+
+
+def names_of(registry: CollectorRegistry) -> set[str]:
+    """Counters with their `_total`, as a query spells them."""
+    return {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in registry.collect()
+    }
+
+
+class Streams:
+    open_streams = 0
+
+
+def accesslog_metrics() -> set[str]:
+    registry = CollectorRegistry()
+    observer = SinkMetrics(registry, ["stdout"])
+    pipeline = Pipeline([Outlet(StdoutSink(), Bounds(), lambda: 0.0, observer)])
+    registry.register(AccesslogCollector(Ledger(), pipeline, Streams()))
+    return names_of(registry)
+
+
+def ratelimit_metrics() -> set[str]:
+    registry = CollectorRegistry()
+    registry.register(Stats())
+    redis = RedisStore(None, Breaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
+    registry.register(StoreCollector(MemoryStore(lambda: 0), redis))
+    return names_of(registry)
+
+
+@pytest.mark.parametrize("text", [text for text in blocks(RATELIMIT, "yaml") if text.startswith("domain")])
+def test_the_limits_of_the_page_are_taken(text: str) -> None:
+    assert compile_limits([parse(text)], Options()).rules
+
+
+@pytest.mark.parametrize("page", [RATELIMIT, ACCESSLOG], ids=["ratelimit", "accesslog"])
+def test_the_settings_of_the_page_are_taken_and_complete(page: str, tmp_path: Path) -> None:
+    [text] = [text for text in blocks(page, "yaml") if not text.startswith("domain")]
+    file = tmp_path / "sidecars.yaml"
+    file.write_text(text)
+    settings = load_settings(file, {})
+    section = settings.ratelimit or settings.accesslog
+    assert isinstance(section, RatelimitSettings | AccesslogSettings)
+    shown = yaml.safe_load(text)["ratelimit" if settings.ratelimit else "accesslog"]
+    assert shown.keys() == type(section).model_fields.keys()
+
+
+def test_the_metrics_of_ratelimit_are_all_there() -> None:
+    assert first_cells(RATELIMIT, "ratelimit_redis_waiting") == ratelimit_metrics()
+
+
+def test_the_metrics_of_accesslog_are_all_there() -> None:
+    assert first_cells(ACCESSLOG, "accesslog_queue_entries") == accesslog_metrics()
+
+
+def test_queries_ask_for_metrics_that_exist() -> None:
+    known = accesslog_metrics()
+    asked = set(re.findall(r"accesslog_\w+", " ".join(blocks(ACCESSLOG, "promql"))))
+    assert asked
+    assert asked <= known
+
+
+def test_the_reasons_of_a_drop_are_all_there() -> None:
+    assert first_cells(ACCESSLOG, "queue_full") == set(DropReason)
+
+
+def test_the_fields_of_a_record_are_all_there_with_their_meaning() -> None:
+    [rows] = [rows for rows in tables(ACCESSLOG) if rows[0][0] == "time"]
+    assert rows == [[name, kind, meaning] for name, (kind, meaning) in FIELDS.items()]
+
+
+def test_what_is_redacted_by_default_is_told() -> None:
+    told = set(re.findall(r"`([^`]+)`", ACCESSLOG.partition("## Redaction")[2].partition("## Sampling")[0]))
+    assert told >= DEFAULT_HEADERS | DEFAULT_QUERY_PARAMETERS
+    assert f"{LONGEST_TEXT:,} characters" in ACCESSLOG
