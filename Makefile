@@ -4,6 +4,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# The reference of the wire-contract test has a folder of its own: its package also ships modules named
+# cel and opentelemetry, which would overwrite those of the packages that we use.
+XDS_PROTOS := $(VENV)/xds-protos
 ARGS ?=
 
 .PHONY: demo test check format protos lock clean
@@ -45,6 +48,8 @@ $(VENV)/.demo-ready: pyproject.toml constraints.txt $(VENV)/bin/python
 $(VENV)/.dev-ready: pyproject.toml constraints.txt $(VENV)/bin/python
 	@echo "Installing the development tools into $(VENV) (about 250 MB, once) ..."
 	@$(call install,.[dev])
+	@rm -rf $(XDS_PROTOS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --target $(XDS_PROTOS) xds-protos
 	@touch $@ $(VENV)/.demo-ready
 
 # A venv that was interrupted while it was made has a python and no pip: it is made once more.
@@ -57,7 +62,9 @@ endef
 lock:
 	rm -rf .cache/lock-venv && $(PYTHON) -m venv .cache/lock-venv
 	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	.cache/lock-venv/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | grep == > constraints.txt
+	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/lock-venv/xds-protos xds-protos
+	{ .cache/lock-venv/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; \
+	  .cache/lock-venv/bin/python -m pip freeze --path .cache/lock-venv/xds-protos; } | grep == | sort -f > constraints.txt
 	rm -rf .cache/lock-venv
 
 clean:

@@ -36,6 +36,9 @@ ENVOY_FILES = (
     "envoy/type/v3/ratelimit_unit.proto",
     "envoy/type/v3/semantic_version.proto",
 )
+XDS_PROTOS = Path(sys.prefix) / "xds-protos"
+"""Beside the other packages, not among them: it ships modules whose names theirs have, too."""
+
 HEALTH_FILE = "src/proto/grpc/health/v1/health.proto"
 """Not of Envoy's API; Envoy's own gRPC health checker brings it into the binary."""
 
@@ -84,8 +87,15 @@ def published() -> Contract:
     """The contract of the xds-protos package."""
     modules = [name.removesuffix(".proto").replace("/", ".") + "_pb2" for name in ENVOY_FILES]
     command = [sys.executable, "-m", "tests.protos.print_xds_contract", *modules]
+    assert XDS_PROTOS.is_dir(), f"{XDS_PROTOS} is missing; `make test` installs it"
     answer = subprocess.run(
-        command, capture_output=True, check=False, text=True, timeout=60, cwd=Path(__file__).parents[2]
+        command,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+        env={"PYTHONPATH": str(XDS_PROTOS)},
     )
     assert answer.returncode == 0, answer.stderr
     found: Contract = json.loads(answer.stdout)
