@@ -17,6 +17,7 @@ import orjson
 
 from authz.credentials.cache import Recent
 from authz.credentials.claims import audiences, check_claims, check_time_now, numeric_date, roles, scopes
+from authz.credentials.ending import end
 from authz.credentials.fetch import FetchError
 from authz.credentials.metrics import IntrospectionMetrics
 from authz.credentials.post import Post
@@ -118,10 +119,8 @@ class Introspector:
 
     async def close(self) -> None:
         """Give up the questions in flight."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        for flight in list(self._flights.values()):
+            await end(flight)
 
     async def _answer_of(self, flight: "asyncio.Task[Verified]") -> Verified:
         try:

@@ -8,13 +8,13 @@ they would let a token name the key that proves it.
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import orjson
 
 from authz.credentials.algorithms import VERIFY
-from authz.credentials.claims import identity_of
+from authz.credentials.claims import Shared, identity_of
 from authz.credentials.keys import MAX_KEY_ID_CHARACTERS, Key
 from authz.credentials.refused import RefusedError, refuse_token
 from authz.credentials.settings.issuer import IssuerConfig
@@ -42,7 +42,7 @@ class Token:
     key_id: str | None
     type: str | None
     issuer: str
-    claims: Mapping[str, Any]
+    claims: dict[str, Any]
     signing_input: bytes
     signature: bytes
 
@@ -61,6 +61,7 @@ class Issuer:
     audiences: frozenset[str] | None
     """None: any, because the configuration says so."""
     trusted: bool = True
+    shared: Shared = field(default_factory=Shared)
 
     @classmethod
     def of(cls, config: IssuerConfig, keys: KeySource) -> "Issuer":
@@ -209,4 +210,4 @@ def check_signature(token: Token, key: Key) -> None:
 
 def _proven(token: Token, issuer: Issuer, key: Key, now: float) -> Proven:
     check_signature(token, key)
-    return Proven(identity_of(token.claims, issuer.config, now), issuer, key)
+    return Proven(identity_of(token.claims, issuer.config, issuer.shared, now), issuer, key)

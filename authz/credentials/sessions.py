@@ -95,7 +95,10 @@ class Sessions:
 
     def known(self, token: str, now: float) -> Verified | None:
         """What is known of `token` without the store."""
-        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        try:
+            digest = hashlib.sha256(token.encode("ascii")).digest()
+        except UnicodeEncodeError:
+            return _UNKNOWN
         entry = self._known.get(digest)
         if entry is None or not entry.since <= now < entry.until:
             return self._remembered_refusal(digest, now)
