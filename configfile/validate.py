@@ -37,8 +37,11 @@ def findings_of(
     For data that comes from elsewhere than one document (a file and the environment, for instance).
     """
     schema = model.model_json_schema()
-    for finding in error.errors(include_url=False):
+    findings = error.errors(include_url=False)
+    for finding in findings:
         location, kind = finding["loc"], finding["type"]
+        if kind == "too_short" and any(_is_below(other["loc"], location) for other in findings):
+            continue  # pydantic counts without the bad items
         path = _path_in(data, location)
         if kind == "extra_forbidden":
             message = _unknown_key(str(location[-1]), _keys_at(schema, path[:-1]))
@@ -46,11 +49,18 @@ def findings_of(
             path, message = (*_path_in(data, location[:-1]), location[-1]), "is required"
         elif kind == "model_type":
             message = "expected keys and values" + _instead_of(finding["input"])
+        elif kind == "too_short":
+            least, found = finding["ctx"]["min_length"], finding["ctx"]["actual_length"]
+            message = f"expected at least {least} item{'s' if least > 1 else ''}, not {found}"
         elif kind in {"value_error", "assertion_error"}:
             message = finding["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         else:
             message = finding["msg"] + _instead_of(finding["input"])
         yield path, message
+
+
+def _is_below(location: Sequence[KeyPart], above: Sequence[KeyPart]) -> bool:
+    return len(location) > len(above) and tuple(location[: len(above)]) == tuple(above)
 
 
 def _instead_of(value: Any) -> str:

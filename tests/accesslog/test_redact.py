@@ -220,7 +220,7 @@ def test_redacting_twice_changes_nothing() -> None:
 
 
 def test_each_place_is_named_once_however_often_and_however_it_was_written() -> None:
-    record = {"query": "token=a&Token=b&%20token=c&ToKeN=d"}
+    record: dict[str, Any] = {"query": "token=a&Token=b&%20token=c&ToKeN=d"}
     Redaction().apply(record)
     assert record["redacted"] == ["query.token"]
 

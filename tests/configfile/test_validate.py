@@ -100,6 +100,23 @@ def test_a_value_of_the_wrong_type_is_shown() -> None:
     assert problem.endswith("not 'many'")
 
 
+class Ports(Strict):
+    ports: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+
+
+def test_a_list_that_needs_more_says_how_many() -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(parse("ports: []", "f.yaml"), Ports)
+    assert str(caught.value) == "f.yaml:1: ports: expected at least 1 item, not 0"
+
+
+def test_a_bad_item_does_not_make_its_list_too_short() -> None:
+    """Pydantic leaves the item out and then counts."""
+    with pytest.raises(ConfigError) as caught:
+        validate(parse("ports: [0]", "f.yaml"), Ports)
+    assert [problem.key_path for problem in caught.value.problems] == ["ports[0]"]
+
+
 def test_the_value_of_an_unknown_key_is_never_shown() -> None:
     """It may be a password put in the wrong place."""
     assert "hunter2" not in "".join(problems("inner: {port: 1, password: hunter2}"))

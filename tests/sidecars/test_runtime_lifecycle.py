@@ -41,6 +41,28 @@ def channel(running: Running, tmp_path: Path) -> Iterator[Any]:
         yield channel
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A process for tests that only look: starting one takes most of their time."""
+    folder = tmp_path_factory.mktemp("lasting")
+    (folder / "policy.yaml").write_text("answer: one\n")
+    with Running(folder, {"authz": section(folder)}) as process:
+        yield process.wait_until_ready()
+
+
+@pytest.fixture
+def lasting_channel(lasting: Running) -> Iterator[Any]:
+    with connect(f"unix:{lasting.folder}/s") as channel:
+        yield channel
+
+
+def replace(path: Path, text: str) -> None:
+    """Put `text` there in one step: on a loaded machine a file stays empty for a while between two."""
+    beside = path.with_name("beside")
+    beside.write_text(text)
+    beside.replace(path)
+
+
 def health(name: str = "") -> bytes:
     return HealthCheckRequest(service=name).SerializeToString()
 
@@ -49,28 +71,34 @@ def status(reply: bytes) -> str:
     return HealthCheckResponse.ServingStatus.Name(HealthCheckResponse.FromString(reply).status)
 
 
-def test_it_serves_and_says_so(running: Running, channel: Any) -> None:
-    assert call(channel, ANSWER) == b"one"
-    assert running.get("/healthz") == (200, "ok\n")
-    assert running.get("/readyz") == (200, "ready\n")
-    assert [status(call(channel, CHECK, health(name))) for name in ("", "test.Probe")] == ["SERVING"] * 2
+def test_it_serves_and_says_so(lasting: Running, lasting_channel: Any) -> None:
+    assert call(lasting_channel, ANSWER) == b"one"
+    assert lasting.get("/healthz") == (200, "ok\n")
+    assert lasting.get("/readyz") == (200, "ready\n")
+    assert [status(call(lasting_channel, CHECK, health(name))) for name in ("", "test.Probe")] == [
+        "SERVING"
+    ] * 2
 
 
-def test_calls_are_counted_by_method_and_code(running: Running, channel: Any) -> None:
-    call(channel, ANSWER)
-    call(channel, ANSWER)
+def test_calls_are_counted_by_method_and_code(lasting: Running, lasting_channel: Any) -> None:
     labels = 'grpc_method="Answer",grpc_service="test.Probe",grpc_type="unary"'
-    assert running.metric(f'grpc_server_handled_total{{grpc_code="OK",{labels}}}') == 2
-    assert running.metric(f"grpc_server_handling_seconds_count{{{labels}}}") == 2
-    assert running.metric("process_open_fds")
+    samples = (
+        f'grpc_server_handled_total{{grpc_code="OK",{labels}}}',
+        f"grpc_server_handling_seconds_count{{{labels}}}",
+    )
+    before = [lasting.metric(sample) or 0 for sample in samples]
+    call(lasting_channel, ANSWER)
+    call(lasting_channel, ANSWER)
+    assert [lasting.metric(sample) for sample in samples] == [count + 2 for count in before]
+    assert lasting.metric("process_open_fds")
 
 
-def test_config_shows_settings_state_and_where_it_listens(running: Running, tmp_path: Path) -> None:
-    config = running.config()
+def test_config_shows_settings_state_and_where_it_listens(lasting: Running) -> None:
+    config = lasting.config()
     assert config["phase"] == "ready"
-    assert config["settings"]["authz"]["policy"] == [str(tmp_path / "policy.yaml")]
+    assert config["settings"]["authz"]["policy"] == [str(lasting.folder / "policy.yaml")]
     authz = config["sidecars"]["authz"]
-    assert authz["listening"] == [f"unix:{tmp_path}/s"]
+    assert authz["listening"] == [f"unix:{lasting.folder}/s"]
     assert authz["state"]["revision"] == "1"
     assert authz["last_reload"] is None
 
@@ -142,7 +170,7 @@ def test_a_taken_admin_address_ends_the_start_with_1(tmp_path: Path, policy: Pat
 
 
 def test_a_changed_file_is_reloaded(running: Running, channel: Any, policy: Path) -> None:
-    policy.write_text("answer: two\nrevision: '2'\n")
+    replace(policy, "answer: two\nrevision: '2'\n")
     running.wait_until(lambda: call(channel, ANSWER) == b"two")
     running.wait_until(lambda: running.metric('config_revision_info{revision="2",sidecar="authz"}') == 1)
     assert running.metric('config_revision_info{revision="1",sidecar="authz"}') is None
@@ -174,7 +202,7 @@ def test_sighup_reloads_without_a_change(running: Running) -> None:
 
 
 def test_a_bad_file_never_replaces_a_good_one(running: Running, channel: Any, policy: Path) -> None:
-    policy.write_text("answer: [1]\nextra: 1\n")
+    replace(policy, "answer: [1]\nextra: 1\n")
     running.wait_until(lambda: running.metric(FAILURES) == 1)
     assert call(channel, ANSWER) == b"one"
     assert running.get("/readyz")[0] == 200
@@ -187,14 +215,14 @@ def test_a_bad_file_never_replaces_a_good_one(running: Running, channel: Any, po
     (line,) = [line for line in running.log if line["level"] == "error"]
     assert line["problems"] == reload["problems"]
 
-    policy.write_text("answer: two\n")
+    replace(policy, "answer: two\n")
     running.wait_until(lambda: call(channel, ANSWER) == b"two")
     running.wait_until(lambda: running.config()["sidecars"]["authz"]["last_reload"]["ok"])
     assert running.metric(FAILURES) == 1
 
 
 def test_a_bad_file_is_refused_once_and_not_at_every_look(running: Running, policy: Path) -> None:
-    policy.write_text("nonsense\n")
+    replace(policy, "nonsense\n")
     running.wait_until(lambda: running.metric(FAILURES) == 1)
     running.signal(signal.SIGHUP)
     running.wait_until(lambda: running.metric(FAILURES) == 2)
@@ -259,14 +287,14 @@ def test_health_watchers_are_told_before_the_process_stops_serving(tmp_path: Pat
         assert running.wait_for_exit() == 0
 
 
-def test_an_unknown_service_is_not_found(channel: Any) -> None:
+def test_an_unknown_service_is_not_found(lasting_channel: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        call(channel, CHECK, health("no.Such"))
+        call(lasting_channel, CHECK, health("no.Such"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_malformed_health_check_is_an_invalid_argument(channel: Any) -> None:
-    for method in (channel.unary_unary(CHECK), channel.unary_stream(WATCH)):
+def test_a_malformed_health_check_is_an_invalid_argument(lasting_channel: Any) -> None:
+    for method in (lasting_channel.unary_unary(CHECK), lasting_channel.unary_stream(WATCH)):
         with pytest.raises(grpc.RpcError) as caught:
             list(method(b"\xff", timeout=WAIT_SECONDS))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
