@@ -14,7 +14,7 @@ from authz.policy.rule import Verdict
 from authz.policy.templates import clean
 from authz.policy.values import compile_pattern
 from authz.request import Request
-from protos.authz_pb2 import CheckRequest
+from protos.authz_pb2 import AttributeContext, CheckRequest
 
 MAX_PATH_CHARACTERS: Final = 1_024
 """Kept of a path, so that a thousand accounts stay below a few MB whatever clients send."""
@@ -92,9 +92,16 @@ def account_of_unreadable(message: CheckRequest, decision: Decision, now: float)
         http.method[:MAX_ID_CHARACTERS],
         http.host[:MAX_ID_CHARACTERS],
         http.path.partition("?")[0][:MAX_PATH_CHARACTERS],
-        http.headers.get("x-request-id", "")[:MAX_ID_CHARACTERS],
+        _request_id(http)[:MAX_ID_CHARACTERS],
         message.attributes.source.address.socket_address.address,
     )
+
+
+def _request_id(http: AttributeContext.HttpRequest) -> str:
+    for header in http.header_map.headers:
+        if header.key == "x-request-id":
+            return header.raw_value.decode("latin-1") or header.value
+    return http.headers.get("x-request-id", "")
 
 
 class Masking:

@@ -1,8 +1,8 @@
 """The fields of a request body, where Envoy sends it (`with_request_body`).
 
 Whatever two readers of the body could understand differently is not read at all: a truncated body,
-a JSON key that stands twice, a content type or encoding that is not the one we read. A rule that
-allows is then not met, and a rule that denies is.
+a JSON key that stands twice or in other letter case, a `;` in a form, a content type or encoding that
+is not the one we read. A rule that allows is then not met, and a rule that denies is.
 """
 
 import json
@@ -54,12 +54,33 @@ def _fields(request: Request) -> Any:
         raise UnreadableBodyError("Envoy cut the body off (max_request_bytes)")
     body = request.body
     if not body:
+        # A client that forges the header for an Envoy that sends no bodies says so itself.
+        if any(value != "0" for value in request.header_values("content-length")):
+            raise UnreadableBodyError("there is a body, and Envoy did not send it")
         return None
     if len(body) > MAX_BODY_BYTES:
         raise UnreadableBodyError(f"larger than {MAX_BODY_BYTES} bytes")
     if any(value.lower() != "identity" for value in request.header_values("content-encoding")):
         raise UnreadableBodyError("compressed")
     return _read(_media_type(request.header_values("content-type")), body)
+
+
+def body_values(content: Any, parts: Sequence[str]) -> Sequence[Any]:
+    """As `values_at`, for a body. Raises UnreadableBodyError where a name is there in other letter case.
+
+    Some readers take `Role` for `role`: Go's encoding/json, for one.
+    """
+    below = content
+    for part in parts:
+        if not isinstance(below, Mapping):
+            break
+        if part not in below:
+            folded = part.casefold()
+            if any(name.casefold() == folded for name in below):
+                raise UnreadableBodyError(f"{part} is there in other letter case")
+            break
+        below = below[part]
+    return values_at(content, parts)
 
 
 def values_at(content: Any, parts: Sequence[str]) -> Sequence[Any]:
@@ -96,6 +117,8 @@ def _read(media_type: str, body: bytes) -> Any:
 
 
 def _form(text: str) -> Mapping[str, list[str]]:
+    if ";" in text:
+        raise ValueError("a ; separates fields to some readers")
     fields: dict[str, list[str]] = {}
     pairs = parse_qsl(
         text, keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS, errors="strict"
@@ -106,9 +129,12 @@ def _form(text: str) -> Mapping[str, list[str]]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two equal keys some readers take the first, others the last (RFC 8259 section 4)."""
+    """Of two equal keys some readers take the first, others the last (RFC 8259 section 4).
+
+    Equal to some are keys that differ in letter case only.
+    """
     content = dict(pairs)
-    if len(content) < len(pairs):
+    if len(pairs) > 1 and len({key.casefold() for key in content}) < len(pairs):
         raise ValueError("a key stands twice")
     return content
 

@@ -8,6 +8,7 @@ are removed all the same.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -50,6 +51,23 @@ def _refused(reason: RefusalReason) -> Verdict:
 
 
 REFUSED: Final = {reason: _refused(reason) for reason in RefusalReason}
+
+
+MAX_RETRY_AFTER_SECONDS: Final = 3600
+"""Who has to wait for longer asks again in an hour: each wait told is a verdict of its own, and kept."""
+
+_THROTTLED: Final = {
+    seconds: replace(REFUSED[RefusalReason.THROTTLED], retry_after_seconds=seconds)
+    for seconds in (*range(1, 60), *range(60, MAX_RETRY_AFTER_SECONDS + 1, 60))
+}
+"""By seconds, from a minute on by whole minutes, so that there are few."""
+
+
+def _verdict(refusal: Refusal) -> Verdict:
+    seconds = min(refusal.retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
+    if refusal.reason is not RefusalReason.THROTTLED or not seconds:
+        return REFUSED[refusal.reason]
+    return _THROTTLED[seconds if seconds < 60 else -(-seconds // 60) * 60]
 
 
 class Decision(NamedTuple):
@@ -121,6 +139,8 @@ class Authorizer:
         if cell.settled is not None:
             return self._decided_for(cell, ANONYMOUS, request, now)
         outcome = self._authenticator.authenticate(request, now)
+        if isinstance(outcome, Identity):
+            return self._decided_for(cell, outcome, request, now)
         if isinstance(outcome, Awaitable):
             return self._judge_later(cell, outcome, request, now, deadline)
         return self._judge(cell, outcome, request, now)
@@ -134,7 +154,7 @@ class Authorizer:
             return self._decided_for(cell, ANONYMOUS, request, now)
         if isinstance(outcome, Refusal):
             kind = outcome.kind.value if outcome.kind else ""
-            return self.decided(cell.refused(REFUSED[outcome.reason]), kind, request)
+            return self.decided(cell.refused(_verdict(outcome)), kind, request)
         return self._decided_for(cell, outcome, request, now)
 
     async def _judge_later(

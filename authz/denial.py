@@ -118,7 +118,7 @@ def denial(decision: Decision, form: Form) -> DeniedHttpResponse:
     if challenge:
         headers["www-authenticate"] = challenge
     if verdict.status in RETRY_AFTER_SECONDS:
-        headers["retry-after"] = str(RETRY_AFTER_SECONDS[verdict.status])
+        headers["retry-after"] = str(verdict.retry_after_seconds or RETRY_AFTER_SECONDS[verdict.status])
     if form is Form.HTML:
         headers["content-security-policy"] = "default-src 'none'"
     if form is Form.GRPC:

@@ -81,6 +81,8 @@ class Refusal:
     reason: RefusalReason
     detail: str = ""
     kind: CredentialKind | None = None
+    retry_after_seconds: int = 0
+    """When the same credential may be looked at, where that is known; 0: not known."""
 
 
 Outcome = Identity | Refusal | None

@@ -6,9 +6,8 @@ segment once, and name everything that another reader might understand different
 """
 
 import re
-from dataclasses import dataclass
 from enum import IntFlag
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 
@@ -39,11 +38,13 @@ class Oddity(IntFlag):
     """A control character or a raw space."""
     NUL = 2048
     """`%00` or a NUL byte: ends the path for whatever is written in C."""
+    DISGUISED = 4096
+    """What no rule may accept, behind what some may: `..%2Fadmin` behind `%2F`, `%252e%252e` behind `%25`."""
 
 
 NOTHING_ODD: Final = Oddity(0)
 
-NEVER_ACCEPTED: Final = Oddity.DOT_SEGMENT | Oddity.NUL | Oddity.CONTROL | Oddity.NOT_UTF8
+NEVER_ACCEPTED: Final = Oddity.DOT_SEGMENT | Oddity.NUL | Oddity.CONTROL | Oddity.NOT_UTF8 | Oddity.DISGUISED
 """No rule may opt in to these: there is no reading of them that a rule could safely name."""
 
 MAX_PATH_CHARACTERS: Final = 65_536
@@ -57,11 +58,12 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
 _SEPARATOR = re.compile(r"[/\\]")
+_DOTS = re.compile(r"(?:\A|[/\\])\.{1,2}(?:[/\\;#?]|\Z)")
+"""A dot segment to whoever splits at separators of every kind and cuts off what may follow a path."""
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A path as rules see it.
+class Path(NamedTuple):
+    """A path as rules see it. A tuple, because one is made for each request.
 
     `segments` are decoded once; `/` has one empty segment, `/a/` has `a` and an empty one.
     """
@@ -119,7 +121,23 @@ def _split_odd(raw: str) -> Path:
 
 
 def _decode(piece: str) -> tuple[str, Oddity]:
-    """One segment decoded once, and what is odd about it."""
+    """One segment decoded once, and what is odd about it.
+
+    What no rule may accept is looked for in every further decoding, too: whoever accepts `%25` in
+    a path has not accepted `%252e%252e`.
+    """
+    segment, oddities = _decode_once(piece)
+    again = segment
+    for _ in range(MAX_DECODINGS):
+        if not _ESCAPE.search(again):
+            break
+        again, found = _decode_once(again)
+        if found & NEVER_ACCEPTED:
+            oddities |= Oddity.DISGUISED
+    return segment, oddities
+
+
+def _decode_once(piece: str) -> tuple[str, Oddity]:
     oddities = NOTHING_ODD
     if _BAD_ESCAPE.search(piece):
         oddities |= Oddity.BAD_ESCAPE
@@ -137,6 +155,8 @@ def _decode(piece: str) -> tuple[str, Oddity]:
             oddities |= Oddity.DOUBLE_ENCODING
     if segment in {".", ".."} or segment.partition(";")[0] in {".", ".."}:
         oddities |= Oddity.DOT_SEGMENT
+    elif _DOTS.search(segment):
+        oddities |= Oddity.DISGUISED
     if ";" in segment:
         oddities |= Oddity.PARAMETERS
     if "\\" in segment:

@@ -5,8 +5,9 @@ could forge (`x-forwarded-uri`, `x-envoy-original-path`: CVE-2026-40575, CVE-202
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_address
 from operator import attrgetter
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from urllib.parse import unquote_plus
 
 from authz.path import MAX_PATH_CHARACTERS, Oddity, Path, split_path
 from protos.authz_pb2 import CheckRequest
+from protos.core_pb2 import HeaderValue
 
 MAX_QUERY_PARAMETERS: Final = 1_000
 """More than any form has; each costs a list entry once a rule or credential looks at the query."""
@@ -29,11 +31,15 @@ _NEXT_SCHEME = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
 _NAME_OF = attrgetter("key")  # half the time of a comprehension, and it is done for every request
 _NO_VALUES: tuple[str, ...] = ()
 
+HOSTS_REMEMBERED: Final = 1_024
+"""Spellings of hosts whose canonical form is remembered: more than one Envoy usually serves."""
+
 
 class BadRequestReason(StrEnum):
     """Why a request is refused with 400 before any rule is looked at."""
 
     METHOD = "method_missing"
+    METHOD_CASE = "method_not_upper_case"
     HOST = "host_malformed"
     PATH_FORM = "path_form"
     PATH_LENGTH = "path_too_long"
@@ -57,8 +63,9 @@ class Request:
 
     __slots__ = (
         "_authorization",
-        "_header_names",
         "_http",
+        "_line_of",
+        "_lines",
         "_query",
         "_trusted_hops",
         "body_fields",
@@ -75,13 +82,20 @@ class Request:
         self._trusted_hops = trusted_hops
         http = self._http = message.attributes.request.http
         # None: the headers came as a map, one value a name, repeated ones joined by a comma.
-        self._header_names = list(map(_NAME_OF, http.header_map.headers)) or None
+        self._lines: list[HeaderValue] | None = list(http.header_map.headers) or None
+        # The last line of each name; where a name comes twice there are fewer than lines.
+        self._line_of: dict[str, HeaderValue] = (
+            {} if self._lines is None else dict(zip(map(_NAME_OF, self._lines), self._lines, strict=True))
+        )
         self._query: Mapping[str, Sequence[str]] | None = None
         self.body_fields: Any = None
         """What `authz.body` read, kept for the next who asks."""
         self.method = http.method
         if not self.method:
             raise BadRequestError(BadRequestReason.METHOD)
+        # Methods have a case (RFC 9110 section 9.1), but not to all: Django takes `delete` for DELETE.
+        if not self.method.isupper():
+            raise BadRequestError(BadRequestReason.METHOD_CASE)
         self.host = canonical_host(http.host)
         self._refuse_duplicates()
         # The query sits inside `path`; `http.query` is always empty (CVE-2026-32811).
@@ -103,16 +117,16 @@ class Request:
         return self._authorization if name == "authorization" else self._values(name)
 
     def _values(self, name: str) -> Sequence[str]:
-        names = self._header_names
-        if names is None:
+        lines = self._lines
+        if lines is None:
             value = self._http.headers.get(name)
             return _NO_VALUES if value is None else (_as_bytes_would_read(value),)
-        times = names.count(name)
-        if not times:
+        line = self._line_of.get(name)
+        if line is None:
             return _NO_VALUES
-        if times == 1:
-            return (self._line(names.index(name)),)
-        return [self._line(index) for index, found in enumerate(names) if found == name]
+        if len(lines) == len(self._line_of):
+            return (_value_of(line),)
+        return [_value_of(line) for line in lines if line.key == name]
 
     def cookie_values(self, name: str) -> Sequence[str]:
         """Every value of the cookie of this name, over all cookie headers (RFC 6265 section 4.2)."""
@@ -130,14 +144,23 @@ class Request:
             self._query = _parse_query(self.query)
         return self._query.get(name, _NO_VALUES)
 
+    def query_values_by_semicolon(self, name: str) -> Sequence[str]:
+        """As `query_values`, read as some upstreams do: a `;` separates parameters, too (CVE-2021-23336)."""
+        return _parse_query(self.query.replace(";", "&")).get(name, _NO_VALUES)
+
+    def query_spellings(self, names: Collection[str]) -> set[str]:
+        """How the client spelled those of its query parameters that have one of these names when decoded."""
+        pieces = self.query.split("&") if self.query else ()
+        spelled = {piece.partition("=")[0] for piece in pieces}
+        return {one for one in spelled if unquote_plus(one) in names}
+
     def all_headers(self) -> dict[str, list[str]]:
         """Every header with all its values, as `header_values` gives them."""
-        names = self._header_names
-        if names is None:
+        if self._lines is None:
             return {name: [_as_bytes_would_read(value)] for name, value in self._http.headers.items()}
         headers: dict[str, list[str]] = {}
-        for index, name in enumerate(names):
-            headers.setdefault(name, []).append(self._line(index))
+        for line in self._lines:
+            headers.setdefault(line.key, []).append(_value_of(line))
         return headers
 
     def all_query(self) -> dict[str, list[str]] | None:
@@ -185,23 +208,27 @@ class Request:
         except ValueError:
             return ""
 
-    def _line(self, index: int) -> str:
-        header = self._http.header_map.headers[index]
-        return header.raw_value.decode("latin-1") or _as_bytes_would_read(header.value)
-
     def _refuse_duplicates(self) -> None:
         """Which of two values an upstream would take cannot be known (CVE-2021-32777)."""
         authorization = self._authorization = self._values("authorization")
         if len(authorization) > 1 or (authorization and _holds_two_credentials(authorization[0])):
             raise BadRequestError(BadRequestReason.DUPLICATE_AUTHORIZATION)
-        names = self._header_names
-        if names is not None:
-            if names.count(":authority") + names.count("host") > 1:
+        lines = self._lines
+        if lines is not None:
+            known = self._line_of
+            both = "host" in known and ":authority" in known
+            if both or (
+                len(lines) > len(known) and sum(line.key in {"host", ":authority"} for line in lines) > 1
+            ):
                 raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
             return
         other_host = self._http.headers.get("host")
         if other_host is not None and canonical_host(other_host) != self.host:
             raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
+
+
+def _value_of(line: HeaderValue) -> str:
+    return line.raw_value.decode("latin-1") or _as_bytes_would_read(line.value)
 
 
 def _holds_two_credentials(authorization: str) -> bool:
@@ -213,6 +240,7 @@ def _holds_two_credentials(authorization: str) -> bool:
     return "," in authorization and _NEXT_SCHEME.search(_QUOTED.sub("", authorization)) is not None
 
 
+@lru_cache(maxsize=HOSTS_REMEMBERED)
 def canonical_host(host: str) -> str:
     """The host in lower case, without its port and one trailing dot; an IPv6 literal keeps its brackets.
 

@@ -8,6 +8,7 @@ its session, the way back from a login) is never kept.
 
 from collections.abc import Callable, Iterable
 from typing import Final
+from urllib.parse import quote
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -16,7 +17,7 @@ from authz.denial import Form, denial, form_of, login_redirect, preflight_answer
 from authz.identity import Identity
 from authz.policy.compile import Policy
 from authz.policy.cors import origin_of
-from authz.policy.rule import Outcome, Verdict
+from authz.policy.rule import Extras, Outcome, Verdict
 from authz.policy.templates import MAX_VALUE_CHARACTERS, ValueTemplate, clean
 from authz.request import Request
 from authz.wire import appending, overwriting
@@ -57,6 +58,8 @@ class Responder:
             if extras.strip_cookies and request is not None:
                 # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
                 answer += _without_cookies(request, extras.strip_cookies)
+            if (extras.query_set or extras.query_remove) and request is not None and request.query:
+                answer += _without_parameters(request, extras)
             return answer
         if verdict.outcome is Outcome.PREFLIGHT:
             return self._build(decision, Form.TEXT).SerializeToString()
@@ -118,8 +121,13 @@ class Responder:
             headers=[overwriting(name, value) for name, value in headers.items()],
             headers_to_remove=sorted(self._removed_headers - headers.keys()),
             response_headers_to_add=for_client,
-            query_parameters_to_set=[QueryParameter(key=name, value=value) for name, value in query.items()],
-            query_parameters_to_remove=sorted(unset | (set(extras.query_remove) - query.keys())),
+            # Envoy puts them into the path as they are: a claim `a&admin=1` would be two parameters.
+            query_parameters_to_set=[
+                QueryParameter(key=_escaped(name), value=_escaped(value)) for name, value in query.items()
+            ],
+            query_parameters_to_remove=sorted(
+                map(_escaped, unset | (set(extras.query_remove) - query.keys()))
+            ),
         )
 
 
@@ -153,6 +161,24 @@ def _filled(templates: Iterable[tuple[str, ValueTemplate]], identity: Identity) 
     """The values for this caller; a name whose value is empty is left out."""
     values = {name: template.fill(identity) for name, template in templates}
     return {name: value for name, value in values.items() if value}
+
+
+def _without_parameters(request: Request, extras: Extras) -> bytes:
+    """What takes parameters that the rule sets or removes out of the query, where they are spelled otherwise.
+
+    Envoy compares names without decoding them, and upstreams decode: `%64ebug` would get through.
+    """
+    names = {*extras.query_remove, *(name for name, _ in extras.query_set)}
+    others = request.query_spellings(names) - set(map(_escaped, names))
+    if not others:
+        return b""
+    return CheckResponse(
+        ok_response=OkHttpResponse(query_parameters_to_remove=sorted(others))
+    ).SerializeToString()
+
+
+def _escaped(text: str) -> str:
+    return quote(text, safe="")
 
 
 def _without_cookies(request: Request, names: frozenset[str]) -> bytes:

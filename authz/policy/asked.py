@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from authz.body import UnreadableBodyError, fields_of, values_at
+from authz.body import UnreadableBodyError, body_values, fields_of
 from authz.identity import Identity
 from authz.policy.condition import Condition, Subject
 from authz.policy.networks import Network, Networks
@@ -39,13 +39,20 @@ def header_condition(header: str, comparison: TextComparison, name: str, *, deni
 
 
 def query_condition(parameter: str, comparison: TextComparison, name: str, *, denies: bool) -> Condition:
-    """A comparison of a query parameter, decoded. As with headers, all values count."""
+    """A comparison of a query parameter, decoded. As with headers, all values count.
+
+    Where there is a `;` both readings count: to some upstreams it separates parameters (CVE-2021-23336).
+    """
     check = check_of(comparison)
 
     def test(_identity: Identity, request: Request, _now: float) -> bool | None:
         if request.query.count("&") >= MAX_QUERY_PARAMETERS:
             return None
-        return check.of_untrusted(request.query_values(parameter), denies=denies)
+        held = check.of_untrusted(request.query_values(parameter), denies=denies)
+        if ";" not in request.query or held is denies:
+            return held
+        other = check.of_untrusted(request.query_values_by_semicolon(parameter), denies=denies)
+        return other if held is not None or other is denies else None
 
     def seen(_identity: Identity, request: Request, _now: float) -> Sequence[str]:
         return request.query_values(parameter)
@@ -86,7 +93,7 @@ def body_condition(field: str, comparison: Comparison, name: str, *, denies: boo
     parts = split_name(field)
 
     def find(request: Request) -> Sequence[Any]:
-        found = values_at(fields_of(request), parts)
+        found = body_values(fields_of(request), parts)
         return (found,) if check.inside and isinstance(found, list) else found
 
     def test(_identity: Identity, request: Request, _now: float) -> bool | None:

@@ -31,7 +31,7 @@ class WhoConfig(Block):
     """The token was issued for at least one of these."""
     kinds: Annotated[tuple[CredentialKind, ...], AT_LEAST_ONE] | None = None
     """The credential is one of these kinds."""
-    claims: dict[DottedName, Comparison] = Field(default_factory=dict)
+    claims: Annotated[dict[DottedName, Comparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """By dotted name: `realm_access.roles: {contains: admin}`. A value alone means equality."""
 
     @model_validator(mode="after")

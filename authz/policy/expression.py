@@ -130,8 +130,10 @@ def expression_condition(
     binds = "vars" in variables
 
     def test(identity: Identity, request: Request, now: float) -> bool | None:
-        context = callers.context(identity)
+        context = None
         try:
+            # Within, because not every claim has a form that the library reads: half a surrogate has none.
+            context = callers.context(identity)
             for key, read in readers:
                 value = read(request, now)
                 if value is None:
@@ -143,8 +145,9 @@ def expression_condition(
         except Exception:  # the library raises what fits: KeyError, TypeError, ZeroDivisionError...
             return None
         finally:
-            for key in bulky:
-                context.add_variable(key, None)
+            if context is not None:
+                for key in bulky:
+                    context.add_variable(key, None)
         return found if isinstance(found, bool) else None
 
     def seen(identity: Identity, request: Request, now: float) -> str:

@@ -104,15 +104,15 @@ class ConditionConfig(Block):
     """What must be so beside host, method and path: every key that stands here."""
 
     caller: WhoConfig | None = None
-    headers: dict[HeaderName, TextComparison] = Field(default_factory=dict)
+    headers: Annotated[dict[HeaderName, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """By name in lower case. A value alone means equality, a list any of its values."""
-    query: dict[Text, TextComparison] = Field(default_factory=dict)
+    query: Annotated[dict[Text, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
     client: Networks | None = None
     """The true client's address is in one of these networks."""
     client_not: Networks | None = None
     """It is in none of these."""
     time: TimeConfig | None = None
-    body: dict[DottedName, Comparison] = Field(default_factory=dict)
+    body: Annotated[dict[DottedName, Comparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """Fields of a JSON body or a form, where Envoy sends it."""
     when: When | None = None
     """A CEL expression that is true."""

@@ -9,6 +9,7 @@ from authz.policy.model import ONLY_FOR_ALLOW, RuleConfig
 from authz.policy.pattern import EVERY_HOST, EVERY_PATH, HostPattern, Template
 from authz.policy.rule import Rule
 
+_Callers = tuple[tuple[str, ...], ...]
 _SOMETHING: Final = "\0"
 """Stands for any segment, host label or method: no rule can name it, so only wildcards cover it."""
 
@@ -19,16 +20,16 @@ def review(rules: Sequence[tuple[RuleConfig, Rule]]) -> Iterator[tuple[Rule, str
     An allow rule under a rule that denies anyone never decides; one under a rule that allows anyone
     asks for a credential in vain.
     """
-    denials, openings, same = Index(), Index(), dict[str, Index]()
-    alike = Counter(_callers_alone(config, rule) for config, rule in rules)
-    del alike[""]
+    denials, openings, same = Index(), Index(), dict[_Callers, Index]()
+    alone = [_callers_alone(config, rule) for config, rule in rules]
+    alike = Counter(alone)
+    del alike[()]
     deepest = 0
-    for config, rule in rules:
+    for (config, rule), callers in zip(rules, alone, strict=True):
         if rule.open and not rule.requests and not rule.shadow:
             index = openings if rule.allows else denials
             index.add(rule, config.hosts, config.paths, config.methods)
             deepest = max(deepest, *(len(path.segments) for path in config.paths))
-        callers = _callers_alone(config, rule)
         if alike[callers] > 1:
             same.setdefault(callers, Index()).add(rule, config.hosts, config.paths, config.methods)
             deepest = max(deepest, *(len(path.segments) for path in config.paths))
@@ -36,7 +37,7 @@ def review(rules: Sequence[tuple[RuleConfig, Rule]]) -> Iterator[tuple[Rule, str
     openings.compile()
     for index in same.values():
         index.compile()
-    for config, rule in rules:
+    for (config, rule), callers in zip(rules, alone, strict=True):
         if not rule.allows:
             continue
         if _allows_all(config, rule):
@@ -47,7 +48,6 @@ def review(rules: Sequence[tuple[RuleConfig, Rule]]) -> Iterator[tuple[Rule, str
         opening = None if rule.open and not rule.requests else _cover(openings, config, deepest)
         if opening is not None:
             yield rule, f"asks in vain: {opening.name!r} ({opening.source}) allows anyone all that it covers"
-        callers = _callers_alone(config, rule)
         broader = _cover(same[callers], config, deepest, apart_from=rule) if callers in same else None
         if broader is not None:
             yield rule, f"adds nothing: {broader.name!r} ({broader.source}) allows these callers all of it"
@@ -60,11 +60,13 @@ def _allows_all(config: RuleConfig, rule: Rule) -> bool:
     return everywhere and rule.open and not rule.requests and not rule.shadow
 
 
-def _callers_alone(config: RuleConfig, rule: Rule) -> str:
+def _callers_alone(config: RuleConfig, rule: Rule) -> _Callers:
     """Whom the rule allows, where it asks for nothing else and adds nothing to the answer; else empty."""
     plain = rule.allows and not (rule.open or rule.shadow or rule.requests or rule.demands)
-    said = config.model_fields_set & ONLY_FOR_ALLOW
-    return repr(config.allow) if plain and not said else ""
+    if not plain or config.model_fields_set & ONLY_FOR_ALLOW:
+        return ()
+    # Two conditions with one text ask the same.
+    return tuple(tuple(condition.text for condition in conditions) for conditions in rule.callers)
 
 
 def _cover(index: Index, config: RuleConfig, deepest: int, apart_from: Rule | None = None) -> Rule | None:

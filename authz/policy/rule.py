@@ -67,6 +67,8 @@ class Verdict:
     extras: Extras = NO_EXTRAS
     detail: str = ""
     """The sentence for the client that the rule itself has; empty: the usual one."""
+    retry_after_seconds: int = 0
+    """When the client may come back; 0: what is usual for the status."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

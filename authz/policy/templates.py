@@ -1,7 +1,7 @@
 """Values for headers, query parameters and metadata, made of what is known of the caller."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -104,9 +104,12 @@ def _source(template: str, name: str) -> Callable[[Identity], str]:
     return lambda identity: _claim_text(values_at(identity.claims, parts))
 
 
-def _claim_text(values: Iterable[Any]) -> str:
+def _claim_text(values: Sequence[Any]) -> str:
     texts = [_scalar(value) for value in values]
-    return listed((text for text in texts if text), ",") if len(texts) != 1 else clean(texts[0])
+    if isinstance(values, list):
+        # However few there are: the one group `a,admin` is not two.
+        return listed((text for text in texts if text), ",")
+    return clean(texts[0]) if texts else ""
 
 
 def _scalar(value: Any) -> str:

@@ -192,9 +192,10 @@ def check_of(comparison: TextComparison | Comparison) -> Check:
 
 
 def _range(low: float | None, high: float | None) -> Check:
-    def within(value: Any) -> bool:
+    def within(value: Any) -> bool | None:
+        # The upstream may read "5000" as a number, so whether it is too large cannot be told.
         if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
+            return None
         return (low is None or value >= low) and (high is None or value <= high)
 
     words = [f"is at least {low}"] if low is not None else []

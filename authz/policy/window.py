@@ -1,5 +1,6 @@
 """Times at which a rule holds: days, hours and dates, by the clock of a place."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from enum import IntEnum
@@ -24,6 +25,7 @@ class Weekday(IntEnum):
     SUN = 6
 
 
+_CLOCK_TIME: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _DAY_NAMES: Final = tuple(day.name.lower() for day in Weekday)
 
 
@@ -40,11 +42,10 @@ def _days(value: Any) -> tuple[Weekday, ...]:
 def _clock_time(value: Any) -> time:
     if value == "24:00":
         return time.max
-    try:
-        hour, minute = (int(part) for part in value.split(":")) if len(value) == 5 else (99, 99)
-        return time(hour, minute)
-    except (ValueError, AttributeError, TypeError):
-        raise ValueError(f'{value!r}: expected a time between quotes, as in "08:30" or "24:00"') from None
+    found = _CLOCK_TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f'{value!r}: expected a time between quotes, as in "08:30" or "24:00"')
+    return time(int(found[1]), int(found[2]))
 
 
 def _zone(value: Any) -> ZoneInfo:
@@ -63,17 +64,27 @@ def _zone_of(key: str) -> ZoneInfo:
 
 
 def _instant(value: Any) -> Any:
-    """A date alone begins at midnight of the zone; YAML itself reads 2026-01-31 as a date."""
-    if isinstance(value, date) and not isinstance(value, datetime):
+    """A date alone begins at midnight of the zone; YAML itself reads 2026-01-31 as a date.
+
+    No number: `after: 2026` would be half an hour after the beginning of 1970.
+    """
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
         return datetime.combine(value, time())
-    return value
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{value!r}: expected a date or a moment, as in 2026-01-31 or 2026-01-31T18:00:00+01:00"
+        ) from None
 
 
 ClockTime = Annotated[
     time,
     PlainValidator(_clock_time),
     PlainSerializer(lambda at: "24:00" if at == time.max else f"{at:%H:%M}"),
-    WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-4]):[0-5]\d$"}),
+    WithJsonSchema({"type": "string", "pattern": r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$"}),
 ]
 Days = Annotated[
     tuple[Weekday, ...],

@@ -1,7 +1,7 @@
 """The words of a policy file: the types that its blocks share."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Annotated, Any, Final
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     WithJsonSchema,
+    field_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
@@ -32,6 +33,14 @@ class Block(BaseModel):
     """A block of the file: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _says_something_under_each_key(cls, value: Any) -> Any:
+        """`scopes:` with nothing behind it would ask for nothing: more callers than anybody meant."""
+        if value is None:
+            raise ValueError("nothing stands here; write what is meant, or leave the key out")
+        return value
 
 
 class OneOrMany:
@@ -85,7 +94,7 @@ def _oddity(value: Any) -> Oddity:
     return found
 
 
-def _at_least_one(values: Sequence[Any]) -> Sequence[Any]:
+def _at_least_one(values: Collection[Any]) -> Collection[Any]:
     # Not min_length: pydantic counts the good items only, and would add a second error to each bad one.
     if not values:
         raise ValueError("name at least one, or leave the key out")

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any, Final
 
 import structlog
@@ -12,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from authz.credentials import Credentials
 from authz.decide import BAD_REQUEST, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
+from authz.policy.background import share_interpreter
 from authz.policy.compile import Policy
 from authz.policy.load import load_policy
 from authz.policy.rule import Outcome, Verdict
@@ -139,6 +139,7 @@ class AuthzSidecar:
 
     async def start(self) -> None:
         """Begin to fetch key sets and to write the decision log. One that is away is no error."""
+        share_interpreter()
         self._decisions.start()
         await self._credentials.start()
 
@@ -151,7 +152,8 @@ class AuthzSidecar:
         def swap() -> None:
             swap_credentials()
             before, self._serving = self._serving, serving
-            Thread(target=before.take_apart, name="authz-take-apart").start()
+            # In a thread that waits for work: starting one would hold the loop up until it runs.
+            asyncio.get_running_loop().run_in_executor(None, before.take_apart)
 
         return swap
 

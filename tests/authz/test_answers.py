@@ -38,6 +38,9 @@ def pairs(options: Any) -> dict[str, str]:
 
 
 class TestTemplates:
+    COMMAS: ClassVar = {"one": ["staff,admin"], "name": "Doe, Jane"}
+    """A list of one group is not two groups; a text may hold a comma."""
+
     @pytest.mark.parametrize(
         ("template", "value"),
         [
@@ -46,6 +49,8 @@ class TestTemplates:
             ("'{claims.email}'", "a@example.com"),
             ("'tenant-{claims.tenant.id}/{subject}'", "tenant-7/alice"),
             ("'{claims.groups}'", "a,b"),
+            ("'{claims.one}'", None),
+            ("'{claims.name}'", "Doe, Jane"),
             ("'{claims.verified}'", "true"),
             ("'{claims.missing}'", None),
             ("'x-{claims.missing}'", None),
@@ -54,7 +59,8 @@ class TestTemplates:
         ],
     )
     def test_a_header_holds_what_is_known_of_the_caller(self, template: str, value: str | None) -> None:
-        who = caller(email="a@example.com", tenant={"id": 7}, groups=["b", "a", "x,y"], verified=True)
+        groups = ["b", "a", "x,y"]
+        who = caller(email="a@example.com", tenant={"id": 7}, groups=groups, verified=True, **self.COMMAS)
         answer = Answers(
             f"identity_headers: {{x-a: {template}}}\nrules: [{{name: r, allow: authenticated}}]", who
         )()
@@ -124,6 +130,21 @@ rules:
             "source": "edge",
         }
         assert list(ok.query_parameters_to_remove) == ["debug", "lost"]
+
+    def test_a_value_adds_no_parameter_of_its_own(self) -> None:
+        """Envoy writes it into the path as it is."""
+        policy = "rules: [{name: r, allow: authenticated, query_set: {tenant: '{claims.tenant}'}}]"
+        [set_to] = Answers(policy, caller(tenant="a&admin=1 #é"))().ok_response.query_parameters_to_set
+        assert (set_to.key, set_to.value) == ("tenant", "a%26admin%3D1%20%23%C3%A9")
+
+    def test_other_spellings_of_a_name_are_removed_too(self) -> None:
+        """Envoy compares names as they stand, upstreams decode them."""
+        policy = "rules: [{name: r, allow: anyone, query_set: {tenant: a}, query_remove: [debug, x y]}]"
+        answers = Answers(policy)
+        query = "%64ebug=1&te%6Eant=b&debug=2&x+y=3&other=%64ebug"
+        ok = answers(path=f"/?{query}").ok_response
+        assert set(ok.query_parameters_to_remove) == {"debug", "%64ebug", "te%6Eant", "x%20y", "x+y"}
+        assert set(answers(path="/?a=b").ok_response.query_parameters_to_remove) == {"debug", "x%20y"}
 
 
 class TestSessionCookie:

@@ -74,7 +74,7 @@ ADMIN = Identity(CredentialKind.SESSION, "root", roles=frozenset({"admin", "staf
         (ALICE, "GET", "a", "/users/7?x=/../..", "200 read users"),
         (ALICE, "GET", "a", "/users/", "403 no_rule"),
         (ALICE, "GET", "a", "/users/7/8", "403 no_rule"),
-        (ALICE, "get", "a", "/users/7", "403 no_rule"),
+        (ALICE, "PATCH", "a", "/users/7", "403 no_rule"),
         (ALICE, "PUT", "a", "/users/7", "403 write users"),
         (ADMIN, "PUT", "a", "/users/7", "200 write users"),
         (ADMIN, "GET", "a", "/users/7", "403 read users"),
@@ -272,13 +272,36 @@ rules:
         assert answer(policy, ALICE, path="/files/a;b") == "403 mine"
 
     @pytest.mark.parametrize("path", ["/public/..%2fadmin", "/public/x%2f..%2f..%2fadmin"])
-    def test_dots_behind_an_escaped_slash_are_refused_or_denied(self, path: str) -> None:
+    def test_dots_behind_an_escaped_slash_are_refused(self, path: str) -> None:
         policy = """
 rules:
   - {name: public, paths: ["/public/**"], allow: anyone, accept_in_path: [encoded_slash]}
-  - {name: admin, paths: ["/admin/**"], deny: anyone}
+  - {name: admin, paths: ["/admin/**"], allow: {roles: [admin]}}
 """
-        assert answer(policy, path=path) == "403 admin"
+        assert answer(policy, path=path) == "400 path_encoded_slash"
+
+    @pytest.mark.parametrize(
+        "piece",
+        [
+            "..%2Fadmin", "x%2f..%2f..%2fadmin", "x%2F%2e%2e%2F..%2Fadmin", "..%5Cadmin", "..\\admin",
+            "%252e%252e", "%252e%252e%252fadmin", "%25252e%25252e%25252fadmin", "..%252fadmin", "a%2500",
+            "a%250d%250a", "%25c0%25ae", "..#x", "..%23x", "..%3Fx", "..%2F..;/admin", "..;%2Fadmin",
+        ],
+    )  # fmt: skip
+    def test_what_no_rule_may_accept_hides_behind_nothing_that_one_accepts(self, piece: str) -> None:
+        accepted = "[encoded_slash, backslash, double_encoding, fragment, bad_escape, parameters, not_ascii]"
+        policy = f"rules: [{{name: r, paths: ['/files/**'], allow: anyone, accept_in_path: {accepted}}}]"
+        assert answer(policy, path=f"/files/{piece}").startswith("400 path_")
+
+    @pytest.mark.parametrize(
+        "piece", ["a%2Fb", "a%2F..b", "a%5Cb", "a%252Fb", "100%25", "a;b", "...", "a%2F...%2Fb"]
+    )
+    def test_what_only_looks_like_it_is_accepted(self, piece: str) -> None:
+        policy = (
+            "rules: [{name: r, paths: ['/files/{name}'], allow: anyone, "
+            "accept_in_path: [encoded_slash, backslash, double_encoding, parameters]}]"
+        )
+        assert answer(policy, path=f"/files/{piece}") == "200 r"
 
     @pytest.mark.parametrize("path", ["//admin/x", "/admin//x", "/admin;v=1/x", "/%61dmin/x", "/admin"])
     def test_an_accepted_oddity_is_no_way_around_a_deny_rule(self, path: str) -> None:

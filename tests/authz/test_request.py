@@ -133,6 +133,14 @@ class TestPath:
     def test_a_request_has_a_method(self) -> None:
         assert refusal(method="") is BadRequestReason.METHOD
 
+    @pytest.mark.parametrize("method", ["delete", "Delete", "dELETE", "123"])
+    def test_a_method_in_other_letter_case_is_refused(self, method: str) -> None:
+        """Django and Symfony take it for DELETE: a deny rule about DELETE would not see it."""
+        assert refusal(method=method) is BadRequestReason.METHOD_CASE
+
+    def test_a_method_may_be_of_any_upper_case_name(self) -> None:
+        assert request("M-SEARCH").method == "M-SEARCH"
+
 
 class TestHeaders:
     def test_every_value_of_a_repeated_header_is_seen(self) -> None:

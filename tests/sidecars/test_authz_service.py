@@ -172,7 +172,7 @@ def test_decisions_are_counted(built: Built) -> None:
     assert built.registry.get_sample_value("authz_decisions_total", labels) == 1
 
 
-def test_a_reload_takes_effect_at_the_swap(built: Built) -> None:
+async def test_a_reload_takes_effect_at_the_swap(built: Built) -> None:
     built.file.write_text(POLICY.replace("allow: anyone", "deny: anyone"))
     before = built.sidecar.describe()["revision"]
     swap = built.sidecar.prepare()
@@ -182,7 +182,7 @@ def test_a_reload_takes_effect_at_the_swap(built: Built) -> None:
     assert built.sidecar.describe()["revision"] != before
 
 
-def test_a_reload_brings_new_credentials(built: Built) -> None:
+async def test_a_reload_brings_new_credentials(built: Built) -> None:
     built.file.write_text(POLICY.replace("scopes: [orders.read]\nrules", "scopes: [other]\nrules"))
     built.sidecar.prepare()()
     response = built.ask(check_request(path="/orders", headers=KEY))

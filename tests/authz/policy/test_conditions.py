@@ -40,6 +40,15 @@ class TestHeaders:
         assert not allowed(f"headers: {{x-tenant: {asked}}}")
         assert not allowed(f"query: {{tenant: {asked}}}")
 
+    @pytest.mark.parametrize("query", ["x=1;format=exe&format=csv", "format=csv;format=exe", "a;format=exe"])
+    def test_cve_2021_23336_a_semicolon_separates_parameters_to_some(self, query: str) -> None:
+        assert not allowed("query: {format: csv}", path=f"/?{query}")
+        assert denied("query: {format: exe}", path=f"/?{query}")
+
+    def test_a_semicolon_elsewhere_in_the_query_changes_nothing(self) -> None:
+        assert allowed("query: {format: csv}", path="/?ids=1;2&format=csv")
+        assert not denied("query: {format: exe}", path="/?ids=1;2&format=csv")
+
     def test_absence_can_be_asked_for(self) -> None:
         assert allowed("headers: {x-debug: {present: false}}")
 
@@ -163,8 +172,6 @@ class TestBody:
             ("{amount: {at_most: 100}}", b'{"amount": 100}', True),
             ("{amount: {at_most: 100}}", b'{"amount": 100.5}', False),
             ("{amount: {at_least: 1, at_most: 9}}", b'{"amount": 0}', False),
-            ("{amount: {at_most: 100}}", b'{"amount": "1"}', False),
-            ("{amount: {at_most: 100}}", b'{"amount": true}', False),
             ("{live: true}", b'{"live": true}', True),
             ("{live: true}", b'{"live": 1}', False),
             ("{order.kind: gift}", b'{"order": {"kind": "gift"}}', True),
@@ -179,6 +186,42 @@ class TestBody:
     def test_a_field_of_json_is_compared(self, asked: str, content: bytes, held: bool) -> None:
         assert allowed(f"body: {asked}", headers=self.JSON, body=content) is held
         assert denied(f"body: {asked}", headers=self.JSON, body=content) is held
+
+    @pytest.mark.parametrize("amount", ['"5000"', "true", "{}", '["5000"]'])
+    def test_what_is_no_number_cannot_be_told_to_be_small_or_large(self, amount: str) -> None:
+        """Many readers take "5000" for 5000: it gets past neither a limit nor a deny rule about one."""
+        asked: dict[str, Any] = {"headers": self.JSON, "body": f'{{"amount": {amount}}}'.encode()}
+        assert not allowed("body: {amount: {at_most: 9000}}", **asked)
+        assert denied("body: {amount: {at_least: 1000}}", **asked)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b'{"role": "user", "Role": "admin"}',
+            b'{"ROLE": "admin"}',
+            b'{"u": {"role": "user", "rol\\u0045": "admin"}}',
+            '{"u": {"\u017f": 1, "s": 2}}'.encode(),
+        ],
+    )
+    def test_names_that_differ_in_letter_case_only_are_one_to_some(self, content: bytes) -> None:
+        """Go's encoding/json takes `Role` for `role`, and the last of both."""
+        asked: dict[str, Any] = {"headers": self.JSON, "body": content}
+        for field in ("role", "u.role"):
+            assert not allowed(f"body: {{{field}: user}}", **asked)
+        assert denied("body: {role: admin}", **asked)
+        assert not allowed("body: {role: {present: false}}", **asked)
+
+    def test_a_form_that_a_semicolon_separates_to_some_is_not_read(self) -> None:
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        assert not allowed("body: {role: {not_one_of: [admin]}}", headers=form, body=b"role=user;role=admin")
+        assert denied("body: {role: admin}", headers=form, body=b"x=1;role=admin")
+
+    def test_an_empty_body_of_some_length_was_not_sent_to_us(self) -> None:
+        """The header about it is forged, then: Envoy was not told to send bodies."""
+        headers = [("content-length", "20")]
+        assert not allowed("body: {admin: {present: false}}", headers=headers, body=b"")
+        assert denied("body: {admin: true}", headers=headers, body=b"")
+        assert allowed("body: {admin: {present: false}}", headers=[("content-length", "0")], body=b"")
 
     def test_every_value_of_a_list_counts(self) -> None:
         body = b'{"to": ["alice", "mallory"]}'

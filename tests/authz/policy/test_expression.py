@@ -106,6 +106,15 @@ class TestWhen:
         assert not allowed(f'when: "{expression}"', who)
         assert denied(f'when: "{expression}"', who)
 
+    def test_claims_that_the_library_cannot_read_cannot_be_told(self) -> None:
+        """Half a surrogate is JSON and no text: the rule fails, not the request."""
+        who = caller(tenant="acme", other="\ud800")
+        policy = """
+rules: [{name: o, allow: anyone}, {name: r, MODE deny: authenticated, when: claims.tenant == 'x'}]
+"""
+        assert ask(policy.replace("MODE", ""), who).verdict.rule == "r"
+        assert ask(policy.replace("MODE", "mode: shadow,"), who).verdict.rule == "o"
+
     def test_nobody_has_no_subject(self) -> None:
         """A rule that names an attribute the request lacks never allows."""
         assert not allowed("when: \"subject != 'mallory'\"")

@@ -71,6 +71,26 @@ def test_a_rule_that_makes_no_sense_is_refused_with_what_would(rule: str, messag
     assert message in found[0]
 
 
+@pytest.mark.parametrize(
+    ("rule", "key"),
+    [
+        ("allow: {scopes: }", "allow.scopes"),
+        ("allow: {claims: {}}", "allow.claims"),
+        ("allow: anyone, client: ", "client"),
+        ("allow: anyone, methods: ", "methods"),
+        ("allow: anyone, when: ", "when"),
+        ("allow: anyone, if: ", "if"),
+        ("allow: anyone, headers: {}", "headers"),
+        ("allow: anyone, time: {zone: UTC, days: }", "time.days"),
+        ("deny: anyone, hosts: ", "hosts"),
+    ],
+)
+def test_a_key_without_a_value_asks_for_something(rule: str, key: str) -> None:
+    """Taken for nothing, it would let in more than whoever began to write it meant."""
+    [problem] = problems(f"rules:\n  - {{name: r, {rule}}}\n")
+    assert problem.startswith(f"p.yaml:2: rules[0].{key}: ")
+
+
 def test_a_name_stands_once_over_all_files(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(RULE % "same")
     (tmp_path / "b.yml").write_text(RULE % "same")

@@ -7,7 +7,7 @@ from authz.policy.rule import Outcome, Verdict
 from authz.recent import RecentDecisions
 from authz.request import BadRequestReason
 from tests.authz.callers import ALICE
-from tests.authz.checks import check_request, request
+from tests.authz.checks import Headers, check_request, request
 
 ALLOWED = Verdict(Outcome.ALLOW, "allowed", 200, "users")
 DENIED = Verdict(Outcome.DENY, "denied_by_rule", 403, "shut")
@@ -92,6 +92,13 @@ def test_a_request_that_could_not_be_read_has_an_account() -> None:
     verdict = BAD_REQUEST[BadRequestReason.HOST]
     told = Masking().tell(account_of_unreadable(message, decision(verdict=verdict), NOW))
     assert (told["host"], told["path"], told["reason"]) == ("a,b", "/x", "host_malformed")
+
+
+@pytest.mark.parametrize("headers", [{"x-request-id": "r-1"}, [("x-request-id", "r-1")]])
+def test_a_request_that_could_not_be_read_is_found_by_its_id(headers: Headers) -> None:
+    message = check_request(path="no-slash", headers=headers)
+    refused = decision(verdict=BAD_REQUEST[BadRequestReason.PATH_FORM])
+    assert account_of_unreadable(message, refused, NOW).request_id == "r-1"
 
 
 def test_the_newest_comes_first() -> None:
