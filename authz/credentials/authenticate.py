@@ -11,8 +11,8 @@ from authz.credentials.verifier import Verified, Verifier
 from authz.identity import Identity, Outcome, Refusal, RefusalReason
 from authz.request import Request
 
-_THROTTLED_ADDRESS: Final = Refusal(RefusalReason.THROTTLED, "too many bad credentials from this address")
-_THROTTLED_SUBJECT: Final = Refusal(RefusalReason.THROTTLED, "too many bad credentials in this name")
+_TOO_MANY_OF_ADDRESS: Final = "too many bad credentials from this address"
+_TOO_MANY_OF_SUBJECT: Final = "too many bad credentials in this name"
 
 
 class PlacesAuthenticator:
@@ -69,11 +69,13 @@ class PlacesAuthenticator:
         throttle = self._throttle
         if throttle is None or not len(throttle):
             return None
-        if throttle.stops_address(request.client_address):
-            return _THROTTLED_ADDRESS
+        seconds = throttle.stops_address(request.client_address)
+        if seconds:
+            return Refusal(RefusalReason.THROTTLED, _TOO_MANY_OF_ADDRESS, retry_after_seconds=seconds)
         # Only while somebody's name is misused does it cost anything to see whose name this is.
-        if throttle.counts_subjects and throttle.stops_subject(verifier.claimed(credential)):
-            return _THROTTLED_SUBJECT
+        seconds = throttle.stops_subject(verifier.claimed(credential)) if throttle.counts_subjects else 0
+        if seconds:
+            return Refusal(RefusalReason.THROTTLED, _TOO_MANY_OF_SUBJECT, retry_after_seconds=seconds)
         return None
 
     def _counted(self, outcome: Outcome) -> Outcome:

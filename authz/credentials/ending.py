@@ -10,8 +10,8 @@ AGAIN_SECONDS: Final = 0.05
 async def end(task: "asyncio.Task[Any]") -> None:
     """Cancel `task` until it has ended; how it ended does not matter.
 
-    Once is not always enough: up to Python 3.11 `asyncio.wait_for`, which redis-py uses, swallows a
-    cancellation that comes in the moment its own wait ends (python/cpython#86296).
+    Once is not always enough: before Python 3.12 `asyncio.wait_for`, which redis-py uses, hides a
+    cancellation that comes in the moment its own wait ends (python/cpython#86296, bpo-42130).
     """
     while not task.done():
         task.cancel()

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -100,7 +100,26 @@ class PublicResolver(AbstractResolver):
             address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
         except ValueError:
             return
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        if not address.is_global and not any(address in network for network in self._allowed):
+        if isinstance(address, IPv6Address):
+            address = _inside(address) or address
+        public = address.is_global and not address.is_multicast
+        if not public and not any(address in network for network in self._allowed):
             raise FetchError(f"{address} is no public address, and allow_addresses does not list it")
+
+
+_IPV4_LAST: Final = tuple(
+    IPv6Network(network)
+    for network in (
+        "::/96",  # IPv4-compatible, RFC 4291 section 2.5.5.1
+        "64:ff9b::/96",  # NAT64, RFC 6052 section 2.1
+        "64:ff9b:1::/48",  # NAT64 of one's own, RFC 8215
+    )
+)
+"""IPv6 networks whose addresses end in the IPv4 address that is reached."""
+
+
+def _inside(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that a gateway or the kernel makes of `address`; None where it is none."""
+    if int(address) > 1 and any(address in network for network in _IPV4_LAST):
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour

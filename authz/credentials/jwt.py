@@ -150,7 +150,7 @@ def read(text: str) -> Token:
     if token_type is not None and not isinstance(token_type, str):
         refuse_token(RefusalReason.TOKEN_MALFORMED, "its typ is no text")
     if not isinstance(issuer, str):
-        refuse_token(RefusalReason.CLAIM_MISSING, "it has no iss")
+        refuse_token(RefusalReason.ISSUER_UNKNOWN, "it has no iss")
     signing_input = text[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")
     return Token(
         algorithm, key_id, token_type, issuer, claims, signing_input, _decoded(parts[2], "signature")

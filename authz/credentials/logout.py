@@ -33,6 +33,8 @@ class Logout:
     subject: str
     session: str
     issued_at: float
+    id: str
+    """Its `jti`."""
 
 
 class LogoutReceiver:
@@ -63,6 +65,7 @@ class LogoutReceiver:
         issuer = self._issuers.get(token.issuer)
         if issuer is None:
             refuse_token(RefusalReason.ISSUER_UNKNOWN, "no issuer of this name is configured with logout")
+        assert issuer.config.logout is not None  # noqa: S101 - only such issuers are looked up
         check_header(token, issuer.algorithms, TYPES, type_required=False)
         found = issuer.keys.find(token.key_id, token.algorithm)
         key = found if not hasattr(found, "__await__") else await found
@@ -80,6 +83,9 @@ class LogoutReceiver:
             before = logout.issued_at + 1
             entry = Revocation(Revoked.SUBJECT, logout.subject, until, before, logout.issuer)
         await self._revocations.revoke(entry, now)
+        # Only now: one that could not be kept is sent again (section 2.8), and is no replay then.
+        remember_seconds = issuer.config.logout.max_age_seconds + 2 * issuer.config.leeway_seconds
+        self._seen.put((logout.issuer, logout.id), now + remember_seconds)
         return logout
 
     def _checked(self, token: Token, issuer: Issuer, now: float) -> Logout:
@@ -107,9 +113,7 @@ class LogoutReceiver:
         seen_until = self._seen.get((config.issuer, token_id))
         if seen_until is not None and now < seen_until:
             refuse_token(RefusalReason.REVOKED, "it was received before")
-        remember_seconds = config.logout.max_age_seconds + 2 * config.leeway_seconds
-        self._seen.put((config.issuer, token_id), now + remember_seconds)
-        return Logout(config.issuer, subject, session, issued_at)
+        return Logout(config.issuer, subject, session, issued_at, token_id)
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

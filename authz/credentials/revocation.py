@@ -192,9 +192,9 @@ class Revocations:
             self.epoch = UNAVAILABLE_EPOCH
 
     def inherit(self, other: "Revocations") -> None:
-        """Begin with what `other` knows."""
-        # Taken over, not asked for: both are the same list in two configurations.
-        self._entries = dict(other._entries)  # noqa: SLF001
+        """Begin with what `other` knows, and hear what it still learns."""
+        # Shared, not copied: what is revoked while a reload is prepared counts after it.
+        self._entries = other._entries  # noqa: SLF001 - the same list in two configurations
         self._counter = other._counter  # noqa: SLF001
         self._confirmed_at = other._confirmed_at  # noqa: SLF001
         if other.epoch != UNAVAILABLE_EPOCH:

@@ -80,6 +80,9 @@ class Session:
             raise ValueError("larger than a session may be")
         content: Any = orjson.loads(value)
         try:
+            claims = content["claims"]
+            if not isinstance(claims, dict):
+                raise TypeError("its claims are no object")
             session = cls(
                 subject=_text(content["subject"]),
                 created_at=float(content["created_at"]),
@@ -87,7 +90,7 @@ class Session:
                 ends_at=float(content["ends_at"]),
                 scopes=tuple(content["scopes"]),
                 roles=tuple(content["roles"]),
-                claims=dict(content["claims"]),
+                claims=claims,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a session: {error}") from error

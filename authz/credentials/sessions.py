@@ -88,6 +88,8 @@ class Sessions:
         self._revoked: Recent[bytes, float] = Recent(MAX_REVOKED)
         self._renewals: dict[str, Session] = {}
         self._fresh_seconds = inf if isinstance(store, MemoryStore) else config.cache_seconds
+        self._gaps = 0
+        """How often messages may have been missed: an answer that was asked for before is not remembered."""
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -202,6 +204,7 @@ class Sessions:
         """Ask the store anew about every session: messages may have been missed."""
         if not isinstance(self.store, MemoryStore):
             self._known.clear()
+            self._gaps += 1
 
     def start(self) -> None:
         """Begin to write renewals, on the running loop."""
@@ -262,9 +265,13 @@ class Sessions:
 
     async def _later(self, key: str, found: Awaitable[Session | None], now: float) -> Verified:
         try:
-            return self._outcome(key, await found, now)
+            gaps = self._gaps
+            outcome = self._outcome(key, await found, now)
         except StoreUnavailableError as error:
             return _unavailable(error)
+        if gaps != self._gaps:
+            self._known.forget(bytes.fromhex(key))
+        return outcome
 
     def _outcome(self, key: str, session: Session | None, now: float) -> Verified:
         digest = bytes.fromhex(key)

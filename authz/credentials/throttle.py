@@ -43,12 +43,12 @@ class Throttle:
         """Whether any subject is to be looked up at all."""
         return len(self._subjects) > 0
 
-    def stops_address(self, address: str) -> bool:
-        """Whether credentials from `address` are not to be looked at."""
-        return len(self._addresses) > 0 and self._addresses.spent(network_of(address), self._now_us())
+    def stops_address(self, address: str) -> int:
+        """For how many seconds credentials from `address` are not to be looked at; 0: they are."""
+        return self._addresses.spent(network_of(address), self._now_us()) if len(self._addresses) else 0
 
-    def stops_subject(self, subject: str) -> bool:
-        """Whether credentials in the name of `subject` are not to be looked at."""
+    def stops_subject(self, subject: str) -> int:
+        """For how many seconds credentials in the name of `subject` are not to be looked at; 0: they are."""
         return self._subjects.spent(subject[:MAX_SUBJECT_CHARACTERS], self._now_us())
 
     def failed(self, address: str, subject: str) -> None:
@@ -73,14 +73,14 @@ class _Counts:
         )
         self._states: Recent[str, State] = Recent(config.remembered)
 
-    def spent(self, key: str, now_us: int) -> bool:
+    def spent(self, key: str, now_us: int) -> int:
         state = self._states.peek(key)
         if state is None or self._bucket is None:
-            return False
+            return 0
         taken, _ = self._bucket.take(state, 1, now_us)
         if self._bucket.idle_at_us(state) <= now_us:
             self._states.forget(key)
-        return not taken.allowed
+        return taken.retry_after_seconds
 
     def count(self, key: str, now_us: int) -> None:
         if not key or self._bucket is None:

@@ -62,8 +62,11 @@ def question_of_options(
     if "claims" in said:
         said["claims"] = _json(said["claims"])
     request = {"method": method, "url": url, "headers": _headers(headers), "client": client, "body": body}
+    question: dict[str, Any] = {"request": {key: one for key, one in request.items() if one is not None}}
+    if said:
+        question["caller"] = said
     try:
-        return Question.model_validate({"request": request, "caller": said or None})
+        return Question.model_validate(question)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"][1:])

@@ -22,6 +22,9 @@ from sidecars.cli.exit import USAGE, WRONG
 ADMIN_SECONDS = 10.0
 """For an answer of the admin port, which itself waits for nothing long."""
 
+PATIENCE_SECONDS = 5.0
+"""For an answer of Redis: a person waits longer than a request."""
+
 T = TypeVar("T")
 
 Config = Annotated[
@@ -202,10 +205,10 @@ def _ask(config: Path, block: str, work: Callable[[Counter], Awaitable[T]]) -> T
     from authz.credentials.revocation import RevocationsFullError
     from authz.credentials.session import StoreFullError, StoreUnavailableError
 
-    counter = _counter(config, block)
+    asked = counter(config, block)
 
     async def ask() -> T:
-        async with counter as opened:
+        async with asked as opened:
             return await work(opened)
 
     try:
@@ -216,7 +219,7 @@ def _ask(config: Path, block: str, work: Callable[[Counter], Awaitable[T]]) -> T
         _fail(str(error))
 
 
-def _counter(config: Path, block: str) -> AbstractAsyncContextManager[Counter]:
+def counter(config: Path, block: str) -> AbstractAsyncContextManager[Counter]:
     """The desk over Redis, or the admin port. Raises ConfigError."""
     from authz.policy.load import load_policy
     from configfile import ConfigError
@@ -243,15 +246,18 @@ async def _redis_desk(settings: Any, credentials: Any) -> AsyncIterator[Counter]
     from authz.credentials import Credentials, CredentialsConfig
     from sidecars.runtime.redis import connect
 
-    redis = connect(settings)
+    # Not the milliseconds of a request: a command that gives up has revoked nothing.
+    patience_ms = round(PATIENCE_SECONDS * 1000)
+    redis = connect(
+        settings.model_copy(update={"connect_timeout_ms": patience_ms, "operation_timeout_ms": patience_ms})
+    )
     # Only what is kept in Redis: the rest of the configuration needs files and servers of its own.
     kept = {
         name: block
         for name in ("sessions", "revocations")
         if (block := getattr(credentials, name)) is not None and block.store == "redis"
     }
-    # A person waits longer than a request.
-    config = CredentialsConfig(**kept, wait_seconds=5)
+    config = CredentialsConfig(**kept, wait_seconds=PATIENCE_SECONDS)
     try:
         yield Credentials(
             config,

@@ -33,6 +33,17 @@ class SidecarsAdmin:
                 sample.value for family in families for sample in family.samples if sample.name == name
             )
 
+    async def policy_revision(self) -> str:
+        """The revision of the policy that decides now."""
+        async with self._client() as client, client.get("/config", raise_for_status=True) as response:
+            return str((await response.json())["sidecars"]["authz"]["state"]["revision"])
+
+    async def log_out(self, logout_token: str) -> int:
+        """The HTTP status of the answer to a logout token (OpenID Connect Back-Channel Logout 1.0)."""
+        form = {"logout_token": logout_token}
+        async with self._client() as client, client.post("/authz/backchannel-logout", data=form) as response:
+            return response.status
+
     async def create_session(self, subject: str, scopes: Sequence[str]) -> str:
         """The token of a new session."""
         created = await self._ask("/authz/sessions", {"subject": subject, "scopes": list(scopes)})

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ssl import SSLContext
 
 import aiohttp
 import orjson
@@ -32,6 +33,7 @@ async def ask(
     method: str = "GET",
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     body: bytes = b"",
+    tls: SSLContext | bool = True,
 ) -> Answer:
     """What the server at `origin` answers on a connection of its own. Redirects are not followed.
 
@@ -42,7 +44,7 @@ async def ask(
     async with (
         aiohttp.ClientSession(timeout=timeout) as client,
         client.request(
-            method, url, headers=CIMultiDict(headers), data=body or None, allow_redirects=False
+            method, url, headers=CIMultiDict(headers), data=body or None, allow_redirects=False, ssl=tls
         ) as answer,
     ):
         return Answer(answer.status, answer.headers, await answer.read())

@@ -4,6 +4,7 @@ The files in `files/` are links to `examples/` and `envoy-test/`, so whoever run
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from configfile import read
 FILES = Path(__file__).parent / "files"
 
 SIDECARS = ("authz", "ratelimit", "accesslog")
+
+SECOND_AUTHZ = "authz-2"
+SECOND_EDGE = "edge-2"
+"""The names of the second authz and of the listener of Envoy that asks it."""
 
 PATIENCE_SECONDS = 5
 """The demo shows decisions, not latency: on a machine busy with installing, 20 ms are soon over."""
@@ -30,11 +35,18 @@ class Places:
     """Envoy's; 0 asks for a free one."""
     upstream_port: int
     idp_port: int
+    redis_url: str | None = None
+    """A Redis that two authz share. None: there is one, which keeps everything in its memory."""
 
     @property
     def settings_file(self) -> Path:
         """The settings of the sidecars."""
         return self.folder / "sidecars.yaml"
+
+    @property
+    def other_settings_file(self) -> Path:
+        """The settings of the second authz."""
+        return self.folder / "sidecars-2.yaml"
 
     @property
     def policy_file(self) -> Path:
@@ -50,6 +62,11 @@ class Places:
     def admin_socket(self) -> Path:
         """Where the sidecars' admin server listens."""
         return self.folder / "admin.sock"
+
+    @property
+    def other_admin_socket(self) -> Path:
+        """Where the admin server of the second authz listens."""
+        return self.folder / "admin-2.sock"
 
     def socket(self, sidecar: str) -> Path:
         """Where the sidecar listens for Envoy."""
@@ -69,6 +86,14 @@ def write_sidecar_files(places: Places, api_key_hash: str) -> None:
     settings["reload"] = {"interval_seconds": 0.2}
     # Its socket lies in the folder of the run, which is open to us alone.
     settings["authz"]["session_admin"] = True
+    if places.redis_url is not None:
+        patience_ms = PATIENCE_SECONDS * 1000
+        settings["redis"] = {
+            "url": places.redis_url,
+            "connect_timeout_ms": patience_ms,
+            "operation_timeout_ms": patience_ms,
+        }
+        _write(places.other_settings_file, _of_second_authz(places, settings))
     _write(places.settings_file, settings)
 
     policy = read(FILES / "policy.yaml").data
@@ -76,6 +101,9 @@ def write_sidecar_files(places: Places, api_key_hash: str) -> None:
     credentials["issuers"][0]["jwks"]["url"] = f"http://127.0.0.1:{places.idp_port}/.well-known/jwks.json"
     credentials["api_keys"]["keys"][0]["sha256"] = api_key_hash
     credentials["wait_seconds"] = PATIENCE_SECONDS
+    if places.redis_url is not None:
+        credentials["sessions"]["store"] = "redis"
+        credentials["revocations"] = {"store": "redis"}
     _write(places.policy_file, policy)
 
     limits = places.folder / "limits"
@@ -91,16 +119,52 @@ def envoy_configuration(places: Places) -> dict[str, Any]:
     clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
     for name in SIDECARS:
         _endpoint(clusters[name])["address"] = {"pipe": {"path": str(places.socket(name))}}
+    if places.redis_url is not None:
+        _add_second_authz(places, resources)
     _endpoint(clusters["upstream"])["address"]["socket_address"]["port_value"] = places.upstream_port
     for listener in resources["listeners"]:
         port = places.edge_port if listener["name"] == "edge" else 0
         listener["address"]["socket_address"]["port_value"] = port
-    for name, filter_config in _http_filters(configuration).items():
-        if name == "envoy.filters.http.ext_authz":
-            filter_config["grpc_service"]["timeout"] = f"{PATIENCE_SECONDS}s"
-        elif name == "envoy.filters.http.ratelimit":
-            filter_config["timeout"] = f"{PATIENCE_SECONDS}s"
+    for listener in _http_listeners(resources):
+        filters = http_filters(listener)
+        filters["envoy.filters.http.ext_authz"]["grpc_service"]["timeout"] = f"{PATIENCE_SECONDS}s"
+        filters["envoy.filters.http.ratelimit"]["timeout"] = f"{PATIENCE_SECONDS}s"
     return configuration
+
+
+def http_manager(listener: Mapping[str, Any]) -> dict[str, Any]:
+    """The HTTP connection manager of an HTTP listener."""
+    found: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
+def http_filters(listener: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The configuration of each HTTP filter of an HTTP listener, by name."""
+    filters = http_manager(listener)["http_filters"]
+    return {http_filter["name"]: http_filter["typed_config"] for http_filter in filters}
+
+
+def _of_second_authz(places: Places, settings: Mapping[str, Any]) -> dict[str, Any]:
+    shared = {name: settings[name] for name in ("log", "redis", "drain", "reload")}
+    authz = {**settings["authz"], "listen": [f"unix:{places.socket(SECOND_AUTHZ)}"]}
+    return {**shared, "admin": {"listen": f"unix:{places.other_admin_socket}"}, "authz": authz}
+
+
+def _add_second_authz(places: Places, resources: dict[str, Any]) -> None:
+    """A copy of the edge whose requests the second authz decides."""
+    cluster = deepcopy(next(one for one in resources["clusters"] if one["name"] == "authz"))
+    cluster["name"] = cluster["load_assignment"]["cluster_name"] = SECOND_AUTHZ
+    _endpoint(cluster)["address"] = {"pipe": {"path": str(places.socket(SECOND_AUTHZ))}}
+    resources["clusters"].append(cluster)
+    listener = deepcopy(next(one for one in resources["listeners"] if one["name"] == "edge"))
+    listener["name"] = SECOND_EDGE
+    asked = http_filters(listener)["envoy.filters.http.ext_authz"]["grpc_service"]["envoy_grpc"]
+    asked["cluster_name"] = SECOND_AUTHZ
+    resources["listeners"].append(listener)
+
+
+def _http_listeners(resources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in resources["listeners"] if one["name"] in {"edge", SECOND_EDGE}]
 
 
 def _write(path: Path, data: Any) -> None:
@@ -110,9 +174,3 @@ def _write(path: Path, data: Any) -> None:
 def _endpoint(cluster: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     return found
-
-
-def _http_filters(configuration: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    edge = configuration["static_resources"]["listeners"][0]
-    manager = edge["filter_chains"][0]["filters"][0]["typed_config"]
-    return {http_filter["name"]: http_filter["typed_config"] for http_filter in manager["http_filters"]}

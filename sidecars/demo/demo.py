@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import orjson
 from rich.console import Console
 
 from sidecars.demo.edge import Edge, serve_edge
-from sidecars.demo.envoy import EnvoyError
+from sidecars.demo.envoy import EnvoyError, find_envoy, scripts_folder
 from sidecars.demo.process import ProcessError
+from sidecars.demo.redis import NO_REDIS, find_redis, serve_redis
 from sidecars.demo.rows import rows
-from sidecars.demo.scenario import Result, check_log, send
+from sidecars.demo.scenario import Result, check_log, is_of_a_row, send
 from sidecars.demo.show import curl_lines, print_results
 
 DEFAULT_PORT = 10000
@@ -44,7 +46,7 @@ def run(*, once: bool, port: int = DEFAULT_PORT, environment: Mapping[str, str] 
 async def play(edge: Edge) -> list[Result]:
     """The results of every row, access log included."""
     results = [await send(edge, number, row) for number, row in enumerate(await rows(edge), start=1)]
-    expected = sum(result.row.times for result in results)
+    expected = sum(len(result.answers) for result in results)
     check_log(results, await log_lines(edge.places.access_log, at_least(expected)))
     return results
 
@@ -64,8 +66,8 @@ async def log_lines(access_log: Path, enough: Callable[[Lines], bool]) -> Lines:
 
 
 def at_least(number: int) -> Callable[[Lines], bool]:
-    """Enough is this many."""
-    return lambda lines: len(lines) >= number
+    """Enough is this many lines of rows."""
+    return lambda lines: sum(map(is_of_a_row, lines)) >= number
 
 
 async def _demo(
@@ -77,18 +79,44 @@ async def _demo(
     if not _is_free(port):
         console.print(f"Port {port} is taken; Envoy gets another.", style="yellow")
         port = 0
-    async with serve_edge(folder, environment, port=port, progress=console.print) as edge:
+    find_envoy(environment, scripts_folder())  # without one nothing need be started
+    async with AsyncExitStack() as running:
+        redis_url = await _redis(folder, environment, running, console)
+        edge = await running.enter_async_context(
+            serve_edge(folder, environment, port=port, redis_url=redis_url, progress=console.print)
+        )
         console.print(f"Envoy listens on {edge.url}. Sending requests ...\n")
         results = await play(edge)
         print_results(console, results)
-        failed = sum(bool(result.problems) for result in results)
-        if failed:
-            console.print(f"\n{failed} of {len(results)} did not do what they should.", style="red")
-        else:
-            console.print(f"\nAll {len(results)} did what they should.", style="green")
+        failed = _print_verdict(results, console)
         if not once:
             await _stay(edge, stop_asked, console)
     return FAILED if once and failed else OK
+
+
+async def _redis(
+    folder: Path, environment: Mapping[str, str], running: AsyncExitStack, console: Console
+) -> str | None:
+    """The URL of a Redis that runs as long as `running`; None where there is none to run."""
+    executable = find_redis(environment)
+    if executable is None:
+        console.print(NO_REDIS, style="yellow", soft_wrap=True)
+        return None
+    console.print(f"Starting Redis ({executable}) ...", markup=False, soft_wrap=True)
+    return await running.enter_async_context(serve_redis(executable, folder))
+
+
+def _print_verdict(results: Sequence[Result], console: Console) -> int:
+    """How many rows did not do what they should."""
+    sent = [result for result in results if not result.row.skipped]
+    failed = sum(bool(result.problems) for result in sent)
+    if failed:
+        console.print(f"\n{failed} of {len(sent)} did not do what they should.", style="red")
+    else:
+        console.print(f"\nAll {len(sent)} did what they should.", style="green")
+    if len(sent) < len(results):
+        console.print(f"{len(results) - len(sent)} were skipped.", style="yellow")
+    return failed
 
 
 async def _stay(edge: Edge, stop_asked: asyncio.Event, console: Console) -> None:

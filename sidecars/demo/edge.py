@@ -4,16 +4,21 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from authz.credentials.apikey import new_api_key
+from configfile import read
 from sidecars.demo.admin import SidecarsAdmin
-from sidecars.demo.configuration import Places, envoy_configuration, write_sidecar_files
+from sidecars.demo.configuration import SECOND_EDGE, Places, envoy_configuration, write_sidecar_files
 from sidecars.demo.envoy import Envoy, find_envoy, scripts_folder, serve_envoy
 from sidecars.demo.idp import IdentityProvider, serve_idp
 from sidecars.demo.process import Process, spawn
+from sidecars.demo.until import until
 from sidecars.demo.upstream import Echo, serve_upstream
 
 READY_SECONDS = 60.0
@@ -26,6 +31,8 @@ class Edge:
     """Everything that runs, and what one needs to talk to it."""
 
     url: str
+    other_url: str
+    """The same edge, whose requests the second authz decides; the same as `url` where there is none."""
     places: Places
     provider: IdentityProvider
     echo: Echo
@@ -34,6 +41,22 @@ class Edge:
     admin: SidecarsAdmin
     api_key: str
 
+    async def change_policy(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Write what `change` makes of the policy, and return once every authz decides by it."""
+        policy = read(self.places.policy_file).data
+        change(policy)
+        before = await self.admin.policy_revision()
+        self.places.policy_file.write_text(yaml.safe_dump(policy, sort_keys=False), encoding="utf-8")
+        sockets = {self.places.admin_socket}
+        if self.places.redis_url is not None:
+            sockets.add(self.places.other_admin_socket)
+        for socket in sockets:
+            await until(lambda socket=socket: _decides_anew(socket, before), "the changed policy decides")  # type: ignore[misc]
+
+
+async def _decides_anew(admin_socket: Path, before: str) -> bool:
+    return await SidecarsAdmin(admin_socket).policy_revision() != before
+
 
 @asynccontextmanager
 async def serve_edge(
@@ -41,13 +64,16 @@ async def serve_edge(
     environment: Mapping[str, str],
     *,
     port: int = 0,
+    redis_url: str | None = None,
+    change_envoy: Callable[[dict[str, Any], Path], None] = lambda _configuration, _folder: None,
     progress: Callable[[str], None] = lambda _line: None,
     wall_clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Edge]:
     """A block in which the edge serves on 127.0.0.1; all has ended when the block is left.
 
-    Everything written lies in `folder`; `progress` is told of each step. Raises EnvoyError and
-    ProcessError, each with the end of the log of what did not start.
+    Everything written lies in `folder`; `progress` is told of each step. With `redis_url` there are two
+    authz, which share that Redis. `change_envoy` may change the configuration of Envoy, and is given
+    `folder` too. Raises EnvoyError and ProcessError, each with the end of the log of what did not start.
     """
     program = find_envoy(environment, scripts_folder())
     async with AsyncExitStack() as running:
@@ -55,27 +81,49 @@ async def serve_edge(
         provider, echo = IdentityProvider(wall_clock), Echo()
         idp_port = await running.enter_async_context(serve_idp(provider))
         upstream_port = await running.enter_async_context(serve_upstream(echo))
-        places = Places(folder, port, upstream_port, idp_port)
+        places = Places(folder, port, upstream_port, idp_port, redis_url)
         api_key, api_key_hash = new_api_key("reports", secrets.token_bytes)
         write_sidecar_files(places, api_key_hash)
 
         progress("Starting authz, ratelimit and accesslog ...")
         sidecars = await running.enter_async_context(serve_sidecars(places, environment))
+        if redis_url is not None:
+            progress("Starting a second authz, which shares Redis with the first ...")
+            await running.enter_async_context(_serve_second_authz(places, environment))
 
         progress(f"Starting Envoy ({program.found}) ...")
-        envoy = await running.enter_async_context(serve_envoy(program, envoy_configuration(places), folder))
-        url = f"http://127.0.0.1:{envoy.ports['edge']}"
+        configuration = envoy_configuration(places)
+        change_envoy(configuration, folder)
+        envoy = await running.enter_async_context(serve_envoy(program, configuration, folder))
+        url, other_url = (
+            f"http://127.0.0.1:{envoy.ports.get(listener, envoy.ports['edge'])}"
+            for listener in ("edge", SECOND_EDGE)
+        )
         admin = SidecarsAdmin(places.admin_socket)
-        yield Edge(url, places, provider, echo, sidecars, envoy, admin, api_key)
+        yield Edge(url, other_url, places, provider, echo, sidecars, envoy, admin, api_key)
 
 
 @asynccontextmanager
 async def serve_sidecars(places: Places, environment: Mapping[str, str]) -> AsyncIterator[Process]:
     """A block in which the three sidecars run, in a process of their own, from the files of `places`."""
-    command = (sys.executable, "-m", "sidecars", "run", "all", "--config", str(places.settings_file))
+    async with _serve("the sidecars", places.settings_file, places.admin_socket, environment) as process:
+        yield process
+
+
+def _serve_second_authz(
+    places: Places, environment: Mapping[str, str]
+) -> AbstractAsyncContextManager[Process]:
+    return _serve("the second authz", places.other_settings_file, places.other_admin_socket, environment)
+
+
+@asynccontextmanager
+async def _serve(
+    name: str, settings_file: Path, admin_socket: Path, environment: Mapping[str, str]
+) -> AsyncIterator[Process]:
+    command = (sys.executable, "-m", "sidecars", "run", "all", "--config", str(settings_file))
     # Settings of the caller's own sidecars are not meant for these.
     own = {name: value for name, value in environment.items() if not name.startswith("SIDECARS_")}
-    log = places.folder / "sidecars.log"
-    async with spawn("the sidecars", command, log, stop_seconds=STOP_SECONDS, environment=own) as process:
-        await process.until_ready(SidecarsAdmin(places.admin_socket).ready, READY_SECONDS)
+    log = settings_file.with_suffix(".log")
+    async with spawn(name, command, log, stop_seconds=STOP_SECONDS, environment=own) as process:
+        await process.until_ready(SidecarsAdmin(admin_socket).ready, READY_SECONDS)
         yield process

@@ -1,10 +1,12 @@
 """The requests of the demo, in order."""
 
+import time
 from http import HTTPStatus
 
+from sidecars.cli.session import counter
 from sidecars.demo.edge import Edge
 from sidecars.demo.idp import IdentityProvider
-from sidecars.demo.scenario import Row, challenge, limited_after, status, upstream_sees
+from sidecars.demo.scenario import Row, challenge, every_status, limited_after, status, upstream_sees
 
 LOGIN_LIMIT = 5
 """Attempts a minute that `examples/limits/edge.yaml` grants to one address."""
@@ -23,6 +25,7 @@ async def rows(edge: Edge) -> tuple[Row, ...]:
         *_bad_tokens(edge.provider),
         *_good_tokens(edge.provider),
         *await _sessions(edge),
+        *await _on_two_sidecars(edge),
         *_api_keys(edge.api_key),
         *_limits(),
     )
@@ -152,6 +155,59 @@ async def _sessions(edge: Edge) -> tuple[Row, ...]:
             headers=cookie,
             before=lambda: edge.admin.revoke_session(token),
         ),
+    )
+
+
+async def _on_two_sidecars(edge: Edge) -> tuple[Row, ...]:
+    """What one of two sidecars has to hear of the other: they share a Redis, and nothing else."""
+    skipped = "" if edge.places.redis_url is not None else "no redis-server"
+    session = "" if skipped else await edge.admin.create_session("erin", ("orders:read",))
+    jti = "jti-of-the-demo"
+    token = edge.provider.token("frank", "orders:read", jti=jti)
+
+    # What `sidecars session revoke` and `sidecars token revoke --jti` do once they have read the settings.
+    async def revoke_session() -> float:
+        async with counter(edge.places.settings_file, "sessions") as desk:
+            began = time.monotonic()
+            await desk.revoke_sessions("token", session)
+            return began
+
+    async def revoke_token() -> float:
+        async with counter(edge.places.settings_file, "revocations") as desk:
+            began = time.monotonic()
+            await desk.revoke_tokens("jti", jti, "")
+            return began
+
+    credentials = (
+        ("sign-in session", "session", {"cookie": f"session={session}"}, "erin", revoke_session),
+        ("JWT", "jwt", bearer(token), "frank", revoke_token),
+    )
+    return tuple(
+        row
+        for name, kind, headers, subject, revoke in credentials
+        for row in (
+            Row(
+                f"{name}, on two sidecars",
+                "200 by both",
+                "/orders",
+                (every_status(HTTPStatus.OK), upstream_sees("x-auth-subject", subject)),
+                {"code": 200, "authz_subject": subject, "authz_credential": kind},
+                headers=headers,
+                everywhere=True,
+                skipped=skipped,
+            ),
+            Row(
+                f"`sidecars {'session' if kind == 'session' else 'token'} revoke`",
+                "401 by both, within a second",
+                "/orders",
+                (every_status(HTTPStatus.UNAUTHORIZED),),
+                {"code": 401, "authz_outcome": "deny", "authz_reason": "revoked"},
+                headers=headers,
+                everywhere=True,
+                revoke=revoke,
+                skipped=skipped,
+            ),
+        )
     )
 
 

@@ -1,6 +1,9 @@
 """A request, what should come of it, and whether it did."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +14,10 @@ from sidecars.demo.edge import Edge
 USER_AGENT = "edge-sidecars-demo/"
 """With the number of the row behind it, so that a line of the access log finds its row."""
 
+MAX_REVOCATION_SECONDS = 1.0
+"""How long another sidecar may accept what was revoked."""
+ASK_AGAIN_SECONDS = 0.02
+"""Both are asked, and `examples/limits/edge.yaml` grants a client 100 requests a second."""
 
 Check = Callable[[Sequence[Answer]], str]
 """What is wrong with the answers to a row's requests; empty when nothing is."""
@@ -30,6 +37,12 @@ class Row:
     headers: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
     before: Callable[[], Awaitable[object]] | None = None
+    everywhere: bool = False
+    """Sent to both authz, one after the other."""
+    revoke: Callable[[], Awaitable[float]] | None = None
+    """Ends the credential and tells when it began to (monotonic). Measured: how long until both refuse it."""
+    skipped: str = ""
+    """Why it is not sent; empty: it is."""
 
 
 @dataclass(slots=True)
@@ -40,10 +53,19 @@ class Result:
     answers: Sequence[Answer]
     problems: list[str]
     lines: list[dict[str, Any]] = field(default_factory=list)
+    refused_after_seconds: float | None = None
 
     @property
     def did(self) -> str:
         """The statuses, as `200` or `5 x 200, 3 x 429`."""
+        if self.row.skipped:
+            return f"skipped: {self.row.skipped}"
+        if self.refused_after_seconds is not None:
+            return f"{self._statuses}, {self.refused_after_seconds * 1000:.0f} ms after its revocation"
+        return self._statuses
+
+    @property
+    def _statuses(self) -> str:
         counts: dict[int, int] = {}
         for answer in self.answers:
             counts[answer.status] = counts.get(answer.status, 0) + 1
@@ -54,19 +76,57 @@ class Result:
 
 async def send(edge: Edge, number: int, row: Row) -> Result:
     """The result of the row, without its access log."""
+    if row.skipped:
+        return Result(row, (), [])
     if row.before is not None:
         await row.before()
+    urls = (edge.url, edge.other_url) if row.everywhere else (edge.url,)
+    seconds = None
+    if row.revoke is not None:
+        seconds = await _seconds_until_refused(row, row.revoke, urls)
     headers = {"user-agent": f"{USER_AGENT}{number}", **row.headers}
-    answers = [await ask(edge.url, row.path, method=row.method, headers=headers) for _ in range(row.times)]
-    return Result(row, answers, [problem for check in row.checks if (problem := check(answers))])
+    answers = [
+        await ask(url, row.path, method=row.method, headers=headers) for _ in range(row.times) for url in urls
+    ]
+    problems = [problem for check in row.checks if (problem := check(answers))]
+    if seconds is not None and seconds > MAX_REVOCATION_SECONDS:
+        problems.append(f"refused only {seconds:.1f} s after its revocation")
+    return Result(row, answers, problems, refused_after_seconds=seconds)
+
+
+async def _seconds_until_refused(
+    row: Row, revoke: Callable[[], Awaitable[float]], urls: Sequence[str]
+) -> float:
+    """From the beginning of the revocation until every one of `urls` refuses the row's request."""
+
+    async def refused(url: str) -> None:
+        headers = {"user-agent": f"{USER_AGENT}until-refused", **row.headers}
+        while True:
+            answer = await ask(url, row.path, method=row.method, headers=headers)
+            if answer.status == HTTPStatus.UNAUTHORIZED:
+                return
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+    began = await revoke()
+    # What takes too long is a problem of the row, and no reason to wait for ever.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5 * MAX_REVOCATION_SECONDS):
+            await asyncio.gather(*map(refused, urls))
+    return time.monotonic() - began
+
+
+def is_of_a_row(line: Mapping[str, Any]) -> bool:
+    """Whether the line of the access log is of a row, and not of a question in between."""
+    return str(line.get("user_agent", "")).removeprefix(USER_AGENT).isdigit()
 
 
 def check_log(results: Sequence[Result], lines: Sequence[dict[str, Any]]) -> None:
     """Give each result its lines of the access log, and note where they do not say what they should."""
     for number, result in enumerate(results, start=1):
         result.lines = [line for line in lines if line.get("user_agent") == f"{USER_AGENT}{number}"]
-        if len(result.lines) != result.row.times:
-            result.problems.append(f"{len(result.lines)} lines in the access log, not {result.row.times}")
+        if len(result.lines) != len(result.answers):
+            result.problems.append(f"{len(result.lines)} lines in the access log, not {len(result.answers)}")
+        if not result.lines or result.problems:
             continue
         last = result.lines[-1]
         for name, expected in result.row.logged.items():
@@ -80,6 +140,16 @@ def status(expected: HTTPStatus) -> Check:
     def check(answers: Sequence[Answer]) -> str:
         found = answers[-1].status
         return "" if found == expected else f"status {found}, not {int(expected)}"
+
+    return check
+
+
+def every_status(expected: HTTPStatus) -> Check:
+    """Every answer has this status."""
+
+    def check(answers: Sequence[Answer]) -> str:
+        found = [answer.status for answer in answers]
+        return "" if set(found) == {expected} else f"statuses {found}, not all {int(expected)}"
 
     return check
 

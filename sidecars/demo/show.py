@@ -20,7 +20,7 @@ def results_table(results: Sequence[Result]) -> Table:
         table.add_column(heading, overflow="fold")
     for number, result in enumerate(results, start=1):
         row = result.row
-        verdict = "[red]no[/]" if result.problems else "[green]ok[/]"
+        verdict = "[yellow]-[/]" if row.skipped else "[red]no[/]" if result.problems else "[green]ok[/]"
         did = "\n".join((result.did, *(f"[red]{escape(problem)}[/]" for problem in result.problems)))
         request = f"{row.name}\n[dim]{row.method} {escape(row.path)}[/]"
         table.add_row(str(number), request, verdict, row.should, did)

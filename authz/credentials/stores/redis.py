@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -141,17 +141,8 @@ class RedisStore:
     async def keys(self, subject: str | None, now: float) -> list[str]:
         """The keys of all sessions, or of those of `subject`; among them perhaps some that are gone."""
         index = self._all if subject is None else self._index(subject)
-        found: list[str] = []
-        while True:
-            start = len(found)
-            page = await self._asker.ask(
-                lambda start=start: self._redis.zrangebyscore(  # type: ignore[misc]
-                    index, f"({now!r}", "+inf", start=start, num=BATCH
-                )
-            )
-            found += (key.decode() if isinstance(key, bytes) else str(key) for key in page)
-            if len(page) < BATCH:
-                return found
+        entries = [entry async for entry in _scanned(self._asker, index, now)]
+        return [key.decode() if isinstance(key, bytes) else str(key) for key, _ends_at in entries]
 
     async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
         """The sessions of these keys that there are."""
@@ -202,18 +193,30 @@ class RedisRevocations:
 
     async def load(self, now: float, limit: int) -> list[Revocation]:
         """Everything kept, `limit` + 1 at most. Raises StoreUnavailableError."""
-        found: list[Revocation] = []
-        while len(found) <= limit:
-            start = len(found)
-            page: Sequence[Any] = await self._asker.ask(
-                lambda start=start: self._redis.zrangebyscore(  # type: ignore[misc]
-                    self._list, f"({now!r}", "+inf", start=start, num=BATCH, withscores=True
-                )
-            )
-            found += [Revocation.from_json(member, float(score)) for member, score in page]
-            if len(page) < BATCH:
+        found: dict[bytes, Revocation] = {}
+        async for member, until in _scanned(self._asker, self._list, now):
+            found[member] = Revocation.from_json(member, until)
+            if len(found) > limit:
                 break
-        return found
+        return list(found.values())
+
+
+async def _scanned(asker: Asker, name: str, now: float) -> AsyncIterator[tuple[Any, float]]:
+    """The members of a sorted set with a score above `now`, some perhaps twice.
+
+    By ZSCAN, which promises every member that is there from beginning to end: pages counted from the start
+    pass over one member for each that leaves the pages before (another sidecar's logout).
+    """
+    cursor = 0
+    while True:
+        cursor, page = await asker.ask(
+            lambda cursor=cursor: asker.redis.zscan(name, cursor, count=BATCH)  # type: ignore[misc]
+        )
+        for member, score in page:
+            if float(score) > now:
+                yield member, float(score)
+        if not cursor:
+            return
 
 
 def read_message(message: bytes) -> Revocation:

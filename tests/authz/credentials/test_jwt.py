@@ -225,7 +225,7 @@ class TestClaims:
         [
             ({"iss": "https://other.example"}, RefusalReason.ISSUER_UNKNOWN),
             ({"iss": ISSUER + "/"}, RefusalReason.ISSUER_UNKNOWN),
-            ({"iss": None}, RefusalReason.CLAIM_MISSING),
+            ({"iss": None}, RefusalReason.ISSUER_UNKNOWN),
             ({"aud": "another"}, RefusalReason.AUDIENCE_MISMATCH),
             ({"aud": None}, RefusalReason.AUDIENCE_MISMATCH),
             ({"aud": ["another", "EDGE"]}, RefusalReason.AUDIENCE_MISMATCH),

@@ -1,0 +1,16 @@
+"""Where a rule lets anyone in, nobody has to say who they are, and a bad credential does no harm."""
+
+from sidecars.demo.ask import ask
+from sidecars.demo.edge import Edge
+from sidecars.demo.rows import bearer
+
+
+async def scenario(edge: Edge) -> None:
+    forged = bearer(edge.provider.forged_token("admin", "orders:read"))
+    good = bearer(edge.provider.token("alice", "orders:read"))
+    for headers in ({}, forged, good, {"cookie": "session=nonsense"}):
+        answer = await ask(edge.url, "/public/hello", headers={**headers, "x-auth-subject": "admin"})
+        assert answer.status == 200
+        # Nobody was asked, so nobody is named, not even who could have been.
+        assert answer.upstream_values("x-auth-subject") == []
+    assert (await ask(edge.url, "/orders")).status == 401

