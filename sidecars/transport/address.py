@@ -1,9 +1,29 @@
 """Where a server listens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 DEFAULT_SOCKET_MODE = 0o660
 """Owner and group: Envoy usually runs as another user of the same group, and nobody else should connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """The files of a TLS server. With `client_ca` every client must show a certificate it signed (mTLS)."""
+
+    certificate: Path
+    """The chain, PEM, the server's own certificate first."""
+    key: Path
+    """The private key, PEM."""
+    client_ca: Path | None = None
+    """The authorities, PEM, that client certificates are checked against."""
+    reload_seconds: float = 10.0
+    """How often the files are looked at; connections made after a change get what the files hold then."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file named."""
+        return (self.certificate, self.key, *([self.client_ca] if self.client_ca is not None else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +32,8 @@ class TcpAddress:
 
     host: str
     port: int
+    tls: TlsSettings | None = field(default=None, compare=False)
+    """How it is served, which makes it no other place."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -24,6 +46,7 @@ class UnixAddress:
 
     path: str
     mode: int = DEFAULT_SOCKET_MODE
+    tls: TlsSettings | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"unix:{self.path}"

@@ -35,10 +35,11 @@ from sidecars.transport.frames import (
     ErrorCode,
 )
 from sidecars.transport.headers import ANY_LENGTH, MalformedRequestError, Request
+from sidecars.transport.heads import Heads
 from sidecars.transport.limits import Lifetime, Limits
 from sidecars.transport.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.observer import Observer
-from sidecars.transport.open_block import OpenBlock, without_padding
+from sidecars.transport.open_block import without_padding
 from sidecars.transport.overdue import overdue
 from sidecars.transport.service import Method
 from sidecars.transport.streams import Streams
@@ -58,12 +59,12 @@ class Connection:
 
     __slots__ = (
         "_begun",
-        "_block",
         "_blocks",
         "_calls",
         "_control",
         "_floods",
         "_frame_began",
+        "_heads",
         "_limits",
         "_observer",
         "_plain",
@@ -90,17 +91,17 @@ class Connection:
         self._calls = calls
         self._limits = limits
         self._observer = observer
-        self._blocks = HeaderBlocks(methods, limits)
         self._floods = Floods(limits)
-        self.streams = Streams(calls, limits, self._floods, peer, output_ready)
+        self.streams = Streams(calls, limits, self._floods, observer, peer, output_ready)
         self._control = Control(self.streams, self._floods, limits, now)
+        self._blocks = HeaderBlocks(methods, limits)
+        self._heads = Heads(self._blocks, self.streams, self._control, self._floods, limits)
         self._preface_seen = False
         self._rest = b""
         """The beginning of a frame whose end has not come."""
         self._frame_began = now
         self._begun: dict[int, Request] = {}
         """Unary calls of which this read has brought the HEADERS and nothing else yet."""
-        self._block: OpenBlock | None = None
         self._plain = False
         """Whether a call may take the short way: greeted, no open header block, not at the end of a drain."""
         self._whole_bytes = min(
@@ -170,7 +171,8 @@ class Connection:
         try:
             self._control.check_times(now, lifetime)
             self._plain = self._plain and self._control.serving
-            began = self._block.began if self._block is not None else self._frame_began if self._rest else now
+            block = self._heads.open
+            began = block.began if block is not None else self._frame_began if self._rest else now
             if now - began > self._limits.message_seconds:
                 raise GoAwayError(
                     ErrorCode.ENHANCE_YOUR_CALM, Reason.SLOW_MESSAGE, "a frame that does not end"
@@ -311,14 +313,14 @@ class Connection:
             if kind == DATA:
                 self._data(flags, stream_id, payload)
             elif kind == HEADERS:
-                self._headers(flags, stream_id, payload)
+                self._heads.headers(flags, stream_id, payload)
             elif kind == CONTINUATION:
-                self._continuation(flags, stream_id, payload)
+                self._heads.continuation(flags, stream_id, payload)
             else:
                 _CONTROL_FRAMES.get(kind, Control.unknown)(self._control, flags, stream_id, payload)
         except StreamResetError as fault:
             self._reset(fault)
-        self._plain = self._block is None and self._control.serving
+        self._plain = self._heads.open is None and self._control.serving
         self._raise_fault()
 
     def _reset(self, fault: StreamResetError) -> None:
@@ -330,7 +332,7 @@ class Connection:
     def _check_order(self, kind: int, flags: int) -> None:
         if not self._control.greeted and (kind != SETTINGS or flags & ACK):
             raise protocol_error(Reason.FRAME_ORDER, "expected SETTINGS behind the preface")
-        if self._block is not None and kind != CONTINUATION:
+        if self._heads.open is not None and kind != CONTINUATION:
             raise protocol_error(Reason.FRAME_ORDER, "expected CONTINUATION of an open header block")
 
     def _raise_fault(self) -> None:
@@ -340,78 +342,11 @@ class Connection:
     def _fail(self, fault: GoAwayError) -> None:
         self.fault = fault
         self._observer.peer_error(fault.reason)
+        self._observer.goaway_sent(fault.code)
         self.lost()
         self.streams.outbox.put(
             frames.goaway(self.streams.last_id, fault.code, fault.detail[:MAX_GOAWAY_TEXT])
         )
-
-    # -- header blocks and DATA ----------------------------------------------------------------------------
-
-    def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._block = OpenBlock(flags, stream_id, payload, self.streams.now)
-        self._end_block(self._block, flags)
-
-    def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is None or self._block.stream_id != stream_id:
-            raise protocol_error(Reason.FRAME_ORDER, "CONTINUATION of no open header block")
-        self._block.extend(payload, self._limits)
-        self._end_block(self._block, flags)
-
-    def _end_block(self, block: OpenBlock, flags: int) -> None:
-        block.check_size(self._limits)
-        if flags & END_HEADERS:
-            self._block = None
-            self._take_block(block, b"".join(block.fragments))
-
-    def _take_block(self, block: OpenBlock, encoded: bytes) -> None:
-        """A complete header block: a new call, or the trailers of one."""
-        stream_id = block.stream_id
-        streams = self.streams
-        if stream_id in streams.table:
-            self._trailers(block, encoded)
-            return
-        if stream_id <= streams.last_id:
-            self._late_block(stream_id, encoded)
-            return
-        if self._control.final_id is not None:
-            self._blocks.discard(encoded)
-            return
-        streams.last_id = stream_id
-        try:
-            request = self._blocks.request(encoded)
-        except MalformedRequestError as error:
-            raise malformed(stream_id, str(error)) from None
-        block.check_dependency()
-        streams.open(stream_id, request, ended=block.ended)
-
-    def _trailers(self, block: OpenBlock, encoded: bytes) -> None:
-        try:
-            self._blocks.trailers(encoded)
-        except MalformedRequestError as error:
-            raise malformed(block.stream_id, str(error)) from None
-        block.check_dependency()
-        if not block.ended:
-            raise malformed(block.stream_id, "trailers that do not end the stream")
-        self.streams.end_request(self.streams.table[block.stream_id])
-
-    def _late_block(self, stream_id: int, encoded: bytes) -> None:
-        """HEADERS on a stream that is gone."""
-        if self.streams.was_reset(stream_id):
-            self._floods.count(Reason.IDLE_FRAME_FLOOD, self.streams.now)
-            self._blocks.discard(encoded)
-        elif self.streams.was_reset_by_peer(stream_id):
-            self._blocks.discard(encoded)
-            raise StreamResetError(
-                stream_id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "HEADERS behind RST_STREAM"
-            )
-        elif stream_id == self.streams.last_id:
-            raise GoAwayError(
-                ErrorCode.STREAM_CLOSED,
-                Reason.STREAM_CLOSED,
-                f"HEADERS on stream {stream_id}, which is closed",
-            )
-        else:
-            raise protocol_error(Reason.STREAM_ID, f"HEADERS on stream {stream_id}: numbers only rise")
 
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         data = without_padding(flags, payload)

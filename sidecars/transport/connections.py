@@ -46,6 +46,11 @@ class Connections:
         self._none_open.set()
         self._draining = False
 
+    @property
+    def open_streams(self) -> int:
+        """Streams of all connections whose calls are not over."""
+        return sum(protocol.open_streams for protocol in self._open)
+
     def connect(self, protocol: SocketProtocol, peer: str) -> Connection | None:
         """The connection for a new socket; None when there are too many."""
         if len(self._open) >= self._limits.max_connections:

@@ -77,6 +77,7 @@ class Control:
         """The second GOAWAY: what came until now is served, what comes later was never begun."""
         if self.final_id is None:
             self.final_id = self._streams.last_id
+            self._streams.observer.goaway_sent(ErrorCode.NO_ERROR)
             self._streams.outbox.put(frames.goaway(self.final_id, ErrorCode.NO_ERROR, "draining"))
 
     def drain(self, now: float) -> None:
@@ -118,6 +119,7 @@ class Control:
         """The caller has gone (RFC 9113 section 6.4)."""
         if len(payload) != 4:
             raise frame_size_error("RST_STREAM has 4 bytes")
+        self._streams.observer.reset_received()
         self._count(Reason.RAPID_RESET)
         stream = self._streams.table.get(stream_id)
         if stream is not None:

@@ -53,7 +53,7 @@ class Dispatch:
         try:
             return handler(message, call)
         except Exception as error:
-            return status_of(error, call.method)
+            return status_of(error, call)
         except asyncio.CancelledError:
             return _CANCELLED
 
@@ -62,7 +62,7 @@ class Dispatch:
         try:
             future = asyncio.ensure_future(reply, loop=self._loop)
         except TypeError as error:
-            streams.finish(stream, status_of(error, stream.call.method))
+            streams.finish(stream, status_of(error, stream.call))
             return
         self._watch(streams, stream, future)
         future.add_done_callback(lambda done: self._replied(streams, stream, done))
@@ -82,7 +82,7 @@ class Dispatch:
             elif isinstance(method, Bidirectional):
                 self._pump(streams, stream, method.handler(_Messages(streams, stream), stream.call))
         except Exception as error:
-            self._finish(streams, stream, status_of(error, stream.call.method))
+            self._finish(streams, stream, status_of(error, stream.call))
 
     def wake(self, stream: Stream) -> None:
         """Let a handler that waits look again."""
@@ -124,12 +124,12 @@ class Dispatch:
             status = _CANCELLED
         elif (error := done.exception()) is not None:
             # Logged even where nobody waits for the answer any more.
-            status = status_of(_as_exception(error), stream.call.method)
+            status = status_of(_as_exception(error), stream.call)
         elif isinstance(reply := _anything(done.result()), bytes):
             streams.reply(stream, reply)
             return
         else:
-            status = status_of(TypeError("a handler's reply must be bytes"), stream.call.method)
+            status = status_of(TypeError("a handler's reply must be bytes"), stream.call)
         streams.finish(stream, status)
 
     def _pump(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
@@ -146,7 +146,7 @@ class Dispatch:
                 raise
             status = _CANCELLED
         except Exception as error:
-            status = status_of(error, stream.call.method)
+            status = status_of(error, stream.call)
         finally:
             # One that stands at a yield has not noticed that its caller left.
             close = getattr(replies, "aclose", None)

@@ -54,6 +54,8 @@ class GrpcioServer:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_concurrent_streams: int = MAX_CONCURRENT_STREAMS,
     ) -> None:
+        if any(address.tls is not None for address in addresses):
+            raise ValueError("grpcio_server serves no TLS: what asked for it must not be served without")
         self._handlers = _Handlers(routes(services))
         self._addresses = tuple(addresses)
         self._options = (
@@ -209,5 +211,5 @@ def _many_replies(path: str, handler: Callable[[Any, _Call], AsyncIterable[bytes
 
 
 async def _fail(context: "_Context", error: Exception, path: str) -> bytes:
-    status = status_of(error, path)
+    status = status_of(error, _Call(path, context))
     await context.abort(_CODES[status.code], status.message)

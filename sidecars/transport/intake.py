@@ -1,8 +1,12 @@
 """What may still come in: receive windows that open only as the handlers read (RFC 9113 section 5.2)."""
 
+from collections import deque
+
 from sidecars.transport.errors import GoAwayError, Reason, StreamResetError
 from sidecars.transport.frames import DEFAULT_WINDOW_BYTES, ErrorCode, window_update
+from sidecars.transport.headers import ANY_LENGTH
 from sidecars.transport.limits import Limits
+from sidecars.transport.messages import Assembler, Message
 from sidecars.transport.stream import Stream
 
 
@@ -65,3 +69,56 @@ class Intake:
         increment = target - stream.receive_window
         stream.receive_window = target
         return window_update(stream.id, increment)
+
+    def assemble(self, stream: Stream, assembler: Assembler, payload: bytes, now: float) -> bool:
+        """Whether DATA of `stream` completes messages, which then wait for its handler.
+
+        Raises StatusError for one that is too large or no message; all of the stream is to be forgotten then.
+        """
+        held = assembler.held_bytes
+        try:
+            messages = assembler.feed(payload)
+        finally:
+            self.held_bytes += assembler.held_bytes - held
+        if messages or not held:
+            stream.message_began = now
+        if not messages:
+            return False
+        if stream.unread is None:
+            stream.unread = deque()
+        for message in messages:
+            stream.unread.append(message)
+            stream.unread_bytes += message.wire_bytes
+            self.unread_bytes += message.wire_bytes
+        return True
+
+    def take(self, stream: Stream, unread: deque[Message]) -> Message:
+        """The first of the messages that wait; its bytes may come again."""
+        message = unread.popleft()
+        stream.unread_bytes -= message.wire_bytes
+        self.unread_bytes -= message.wire_bytes
+        return message
+
+    def forget(self, stream: Stream) -> None:
+        """Let go of what no handler will read."""
+        if stream.assembler is not None:
+            self.held_bytes -= stream.assembler.held_bytes
+            stream.assembler = None
+        if stream.unread:
+            self.unread_bytes -= stream.unread_bytes
+            stream.unread_bytes = 0
+        stream.unread = None
+
+
+def check_length(stream: Stream, *, ended: bool) -> None:
+    """Raises StreamResetError where DATA and content-length cannot agree (RFC 9113 section 8.1.1)."""
+    expected = stream.request.content_length
+    if expected == ANY_LENGTH:
+        return
+    if stream.received_bytes > expected or (ended and stream.received_bytes != expected):
+        raise StreamResetError(
+            stream.id,
+            ErrorCode.PROTOCOL_ERROR,
+            Reason.CONTENT_LENGTH,
+            f"content-length {expected}, DATA {stream.received_bytes}",
+        )

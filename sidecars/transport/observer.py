@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from sidecars.transport.errors import Reason
+from sidecars.transport.frames import ErrorCode
 
 
 class Observer(Protocol):
@@ -17,6 +18,15 @@ class Observer(Protocol):
     def peer_error(self, reason: Reason) -> None:
         """A peer broke a rule and lost its connection or a stream."""
 
+    def goaway_sent(self, code: ErrorCode) -> None:
+        """A connection was told that it ends; of a drain, the second time."""
+
+    def reset_sent(self, code: ErrorCode) -> None:
+        """We sent RST_STREAM."""
+
+    def reset_received(self) -> None:
+        """The peer sent RST_STREAM."""
+
 
 class _Nobody:
     def connection_opened(self) -> None: ...
@@ -24,6 +34,12 @@ class _Nobody:
     def connection_closed(self) -> None: ...
 
     def peer_error(self, reason: Reason) -> None: ...
+
+    def goaway_sent(self, code: ErrorCode) -> None: ...
+
+    def reset_sent(self, code: ErrorCode) -> None: ...
+
+    def reset_received(self) -> None: ...
 
 
 NO_OBSERVER: Observer = _Nobody()

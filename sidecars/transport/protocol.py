@@ -68,6 +68,11 @@ class SocketProtocol(asyncio.Protocol):
         self._stuck_since: float | None = None
         self._stuck_bytes = 0
 
+    @property
+    def open_streams(self) -> int:
+        """Streams whose calls are not over."""
+        return 0 if self._connection is None else len(self._connection.streams.table)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet, unless this socket is one too many or did not agree on h2."""
         self._transport = cast("asyncio.Transport", transport)

@@ -5,14 +5,14 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from sidecars.transport.address import Address
+from sidecars.transport.address import Address, TlsSettings
 from sidecars.transport.connections import Connections
 from sidecars.transport.limits import Lifetime, Limits
 from sidecars.transport.observer import NO_OBSERVER, Observer
 from sidecars.transport.protocol import SocketProtocol
 from sidecars.transport.service import Service, routes
 from sidecars.transport.sockets import Listener, listen
-from sidecars.transport.tls import ServerContext, TlsSettings
+from sidecars.transport.tls import ServerContext
 
 _DEFAULT_LIMITS = Limits()
 _DEFAULT_LIFETIME = Lifetime()
@@ -28,7 +28,6 @@ class OwnServer:
         *,
         limits: Limits = _DEFAULT_LIMITS,
         lifetime: Lifetime = _DEFAULT_LIFETIME,
-        tls: TlsSettings | None = None,
         observer: Observer = NO_OBSERVER,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
@@ -37,23 +36,23 @@ class OwnServer:
         self._addresses = tuple(addresses)
         self._limits = limits
         self._lifetime = lifetime
-        self._tls = tls
         self._observer = observer
         self._clock = clock
         self._random = random
         self._listeners: list[Listener] = []
         self._servers: list[asyncio.Server] = []
         self._connections: Connections | None = None
-        self._context: ServerContext | None = None
+        self._contexts: dict[TlsSettings, ServerContext] = {}
         self._ports: tuple[int, ...] = ()
+        self._draining = False
 
     async def start(self) -> None:
         """Bind every address and accept.
 
         Raises OSError, with the address in it, when one cannot be bound, or when a TLS file is not usable.
         """
-        if self._tls is not None:
-            self._context = await ServerContext.load(self._tls)
+        for tls in {address.tls for address in self._addresses if address.tls is not None}:
+            self._contexts[tls] = await ServerContext.load(tls)
         try:
             for address in self._addresses:
                 self._listeners.append(await listen(address))  # one by one: the bound ones are closed below
@@ -71,38 +70,43 @@ class OwnServer:
         """The TCP ports bound, in the order of the addresses."""
         return self._ports
 
+    @property
+    def open_streams(self) -> int:
+        """Calls that wait for their end; one that is answered in the read that brought it is none."""
+        return 0 if self._connections is None else self._connections.open_streams
+
     async def drain(self, grace_seconds: float) -> None:
         """Take no new work, let calls in flight finish, then close; after `grace_seconds` close anyway."""
-        connections, self._connections = self._connections, None
-        if connections is None:
+        connections = self._connections
+        if connections is None or self._draining:
             return
+        self._draining = True
         for server in self._servers:
             server.close()
         self._servers.clear()
         self._close_listeners()
         await connections.drain(grace_seconds)
-        if self._context is not None:
-            await self._context.stop()
+        for context in self._contexts.values():
+            await context.stop()
 
     async def reload_tls(self) -> bool:
-        """Read the TLS files now rather than at the next look; whether they are usable, True without TLS."""
-        return True if self._context is None else await self._context.reload()
+        """Read the TLS files now rather than at the next look; whether all are usable, True without TLS."""
+        return all([await context.reload() for context in self._contexts.values()])
 
     async def _accept(self, connections: Connections) -> None:
         loop = asyncio.get_running_loop()
-        context = None
-        if self._context is not None:
-            context = self._context.ssl_context
-            self._context.keep_fresh()
+        for context in self._contexts.values():
+            context.keep_fresh()
         for listener in self._listeners:
+            tls = listener.address.tls
             for sock in listener.sockets:
                 create = loop.create_server if listener.port is not None else loop.create_unix_server
                 self._servers.append(
                     await create(
                         lambda: SocketProtocol(connections),
                         sock=sock,
-                        ssl=context,
-                        ssl_handshake_timeout=self._limits.first_frames_seconds if context else None,
+                        ssl=self._contexts[tls].ssl_context if tls else None,
+                        ssl_handshake_timeout=self._limits.first_frames_seconds if tls else None,
                     )
                 )
 

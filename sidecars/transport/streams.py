@@ -13,10 +13,11 @@ from sidecars.transport.calls import Calls, Outcome
 from sidecars.transport.errors import GoAwayError, Reason, StreamResetError
 from sidecars.transport.floods import Floods
 from sidecars.transport.frames import ErrorCode
-from sidecars.transport.headers import ANY_LENGTH, Request
-from sidecars.transport.intake import Intake
+from sidecars.transport.headers import Request
+from sidecars.transport.intake import Intake, check_length
 from sidecars.transport.limits import Limits
 from sidecars.transport.messages import Assembler, Message, inflate
+from sidecars.transport.observer import Observer
 from sidecars.transport.outbox import Outbox
 from sidecars.transport.service import (
     Bidirectional,
@@ -47,6 +48,7 @@ class Streams:
         "intake",
         "last_id",
         "now",
+        "observer",
         "outbox",
         "paused",
         "peer",
@@ -54,7 +56,13 @@ class Streams:
     )
 
     def __init__(
-        self, calls: Calls, limits: Limits, floods: Floods, peer: str, output_ready: Callable[[], None]
+        self,
+        calls: Calls,
+        limits: Limits,
+        floods: Floods,
+        observer: Observer,
+        peer: str,
+        output_ready: Callable[[], None],
     ) -> None:
         self._calls = calls
         self._limits = limits
@@ -62,6 +70,7 @@ class Streams:
         self._output_ready = output_ready
         self._resets: deque[int] | None = None
         """Streams that we reset, and those that the peer did as negative numbers."""
+        self.observer = observer
         self.peer = peer
         self.outbox = Outbox()
         self.intake = Intake(limits)
@@ -115,7 +124,7 @@ class Streams:
             )
         self.intake.received_on(stream, size)
         stream.received_bytes += len(payload)
-        self._check_length(stream, ended=ended)
+        check_length(stream, ended=ended)
         if stream.assembler is None:  # answered already: nobody reads it, and its window is not opened again
             if not ended and stream.receive_window < self.first_window // 2:
                 self.reset(stream.id, ErrorCode.NO_ERROR)
@@ -133,7 +142,7 @@ class Streams:
             raise StreamResetError(
                 stream.id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "a second end of the stream"
             )
-        self._check_length(stream, ended=True)
+        check_length(stream, ended=True)
         stream.peer_done = True
         if stream.answered:
             self._close_if_over(stream)
@@ -156,6 +165,7 @@ class Streams:
     def reset(self, stream_id: int, code: ErrorCode) -> None:
         """End a stream with RST_STREAM, whether it is open or not."""
         self._put(frames.rst_stream(stream_id, code))
+        self.observer.reset_sent(code)
         self._remember_reset(stream_id)
         stream = self.table.get(stream_id)
         if stream is not None:
@@ -279,32 +289,17 @@ class Streams:
         return self._calls.answer(method.handler, message, stream.call)
 
     def _assemble(self, stream: Stream, assembler: Assembler, payload: bytes) -> None:
-        held = assembler.held_bytes
         try:
-            messages = assembler.feed(payload)
+            messages = self.intake.assemble(stream, assembler, payload, self.now)
         except StatusError as error:
-            self.intake.held_bytes += assembler.held_bytes - held  # all of it is let go of in _fail
             self._fail(stream, error.status)
             return
-        self.intake.held_bytes += assembler.held_bytes - held
-        if messages or not held:
-            stream.message_began = self.now
-        if not messages:
-            return
-        if stream.unread is None:
-            stream.unread = deque()
-        for message in messages:
-            stream.unread.append(message)
-            stream.unread_bytes += message.wire_bytes
-            self.intake.unread_bytes += message.wire_bytes
-        if isinstance(stream.request.method, ClientStreaming | Bidirectional):
+        if messages and isinstance(stream.request.method, ClientStreaming | Bidirectional):
             self._calls.wake(stream)
 
     def _read(self, stream: Stream, unread: deque[Message]) -> bytes:
         """The next message, inflated. Raises StatusError when that cannot be."""
-        message = unread.popleft()
-        stream.unread_bytes -= message.wire_bytes
-        self.intake.unread_bytes -= message.wire_bytes
+        message = self.intake.take(stream, unread)
         if not message.compressed:
             return message.payload
         if not stream.request.gzip:
@@ -315,18 +310,6 @@ class Streams:
         except GoAwayError as fault:
             self.fault = fault
         return inflated
-
-    def _check_length(self, stream: Stream, *, ended: bool) -> None:
-        expected = stream.request.content_length
-        if expected == ANY_LENGTH:
-            return
-        if stream.received_bytes > expected or (ended and stream.received_bytes != expected):
-            raise StreamResetError(
-                stream.id,
-                ErrorCode.PROTOCOL_ERROR,
-                Reason.CONTENT_LENGTH,
-                f"content-length {expected}, DATA {stream.received_bytes}",
-            )
 
     def _reply(self, stream: Stream, message: bytes) -> None:
         # A window of its own that SETTINGS or WINDOW_UPDATE moved needs the longer way.
@@ -379,13 +362,7 @@ class Streams:
 
     def _forget_request(self, stream: Stream) -> None:
         """Let go of what no handler will read, so that it takes no window."""
-        if stream.assembler is not None:
-            self.intake.held_bytes -= stream.assembler.held_bytes
-            stream.assembler = None
-        if stream.unread:
-            self.intake.unread_bytes -= stream.unread_bytes
-            stream.unread_bytes = 0
-        stream.unread = None
+        self.intake.forget(stream)
         # What it took may be all that kept the connection's window shut.
         self._put(self.intake.top_up())
 

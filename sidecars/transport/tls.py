@@ -3,34 +3,15 @@
 import asyncio
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
+
+from sidecars.transport.address import TlsSettings
 
 _log = structlog.get_logger("sidecars.transport")
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2, those that HTTP/2 does not forbid (RFC 9113 section 9.2.2)."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """The files of a TLS server. With `client_ca` every client must show a certificate it signed (mTLS)."""
-
-    certificate: Path
-    """The chain, PEM, the server's own certificate first."""
-    key: Path
-    """The private key, PEM."""
-    client_ca: Path | None = None
-    """The authorities, PEM, that client certificates are checked against."""
-    reload_seconds: float = 10.0
-    """How often the files are looked at; connections made after a change get what the files hold then."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Every file named."""
-        return (self.certificate, self.key, *([self.client_ca] if self.client_ca is not None else []))
 
 
 class ServerContext:

@@ -31,7 +31,7 @@ def test_an_empty_file_has_defaults_and_no_sidecar(file: Path) -> None:
     file.write_text("")
     settings = load_settings(file, {})
     assert settings.admin.listen == TcpAddress("127.0.0.1", 9090)
-    assert settings.transport == "grpcio"
+    assert settings.transport == "own"
     assert (settings.redis, settings.authz, settings.ratelimit, settings.accesslog) == (None,) * 4
 
 
@@ -47,16 +47,16 @@ def test_settings_are_frozen(file: Path) -> None:
     file.write_text("")
     settings = load_settings(file, {})
     with pytest.raises(ValidationError, match="frozen"):
-        settings.transport = "own"  # type: ignore[misc]
+        settings.transport = "grpcio"  # type: ignore[misc]
 
 
 def test_a_variable_wins_over_the_file(file: Path) -> None:
     file.write_text("admin: {listen: '127.0.0.1:1', port_file: p}\nlog: {level: error}\n")
-    settings = load_settings(file, {"SIDECARS_ADMIN__LISTEN": "127.0.0.1:2", "SIDECARS_TRANSPORT": "own"})
+    settings = load_settings(file, {"SIDECARS_ADMIN__LISTEN": "127.0.0.1:2", "SIDECARS_TRANSPORT": "grpcio"})
     assert settings.admin.listen == TcpAddress("127.0.0.1", 2)
     assert settings.admin.port_file == file.parent / "p"
     assert settings.log.level == "error"
-    assert settings.transport == "own"
+    assert settings.transport == "grpcio"
 
 
 def test_a_section_may_stand_in_the_environment_alone(file: Path) -> None:

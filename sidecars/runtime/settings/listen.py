@@ -1,11 +1,24 @@
 """Addresses and paths as they stand in the settings file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetPydanticSchema,
+    PlainSerializer,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
-from sidecars.transport.address import Address, TcpAddress, UnixAddress, parse_address
+from sidecars.transport.address import Address, TcpAddress, TlsSettings, UnixAddress, parse_address
 
 
 def _address(value: Any) -> Any:
@@ -17,7 +30,10 @@ def _beside_the_settings_file(path: Path, info: ValidationInfo) -> Path:
     return (folder / path) if folder and not path.is_absolute() else path
 
 
-ListenAddress = Annotated[
+ConfigPath = Annotated[Path, AfterValidator(_beside_the_settings_file)]
+"""A file or folder; a relative one is meant from the folder of the settings file."""
+
+PlainAddress = Annotated[
     TcpAddress | UnixAddress,
     BeforeValidator(_address),
     PlainSerializer(str),
@@ -29,8 +45,66 @@ ListenAddress = Annotated[
         }
     ),
 ]
+"""An address that is served without TLS."""
 
-ConfigPath = Annotated[Path, AfterValidator(_beside_the_settings_file)]
-"""A file or folder; a relative one is meant from the folder of the settings file."""
 
-__all__ = ["Address", "ConfigPath", "ListenAddress"]
+class TlsFiles(BaseModel):
+    """TLS 1.2 or 1.3, HTTP/2 by ALPN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cert_file: ConfigPath = Field(description="PEM chain, the server's own certificate first.")
+    key_file: ConfigPath = Field(description="PEM private key of cert_file.")
+    client_ca_file: ConfigPath | None = Field(
+        None, description="PEM authorities. With it every client must show a certificate that one signed."
+    )
+    reload_seconds: float = Field(
+        10,
+        ge=0.05,
+        le=3600,
+        description="How often the files are looked at. New connections get what they hold then.",
+    )
+
+
+class _Listen(BaseModel):
+    """An address and the files of its TLS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: PlainAddress
+    tls: TlsFiles | None = None
+
+
+def _with_tls(listen: _Listen) -> Address:
+    tls = listen.tls
+    if tls is None:
+        return listen.address
+    files = TlsSettings(tls.cert_file, tls.key_file, tls.client_ca_file, tls.reload_seconds)
+    return replace(listen.address, tls=files)
+
+
+def _as_in_the_file(address: Address) -> Any:
+    tls = address.tls
+    if tls is None:
+        return str(address)
+    files = TlsFiles(
+        cert_file=tls.certificate,
+        key_file=tls.key,
+        client_ca_file=tls.client_ca,
+        reload_seconds=tls.reload_seconds,
+    )
+    return {"address": str(address), "tls": files.model_dump(mode="json")}
+
+
+_FORMS = Annotated[
+    Annotated[PlainAddress, Tag("text")] | Annotated[_Listen, AfterValidator(_with_tls), Tag("mapping")],
+    Discriminator(lambda value: "mapping" if isinstance(value, dict) else "text"),
+    PlainSerializer(_as_in_the_file),
+]
+
+ListenAddress = Annotated[
+    TcpAddress | UnixAddress, GetPydanticSchema(lambda _, handler: handler.generate_schema(_FORMS))
+]
+"""An address as text, or `{address: ..., tls: {...}}`."""
+
+__all__ = ["Address", "ConfigPath", "ListenAddress", "PlainAddress"]

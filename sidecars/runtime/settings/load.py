@@ -11,6 +11,7 @@ from configfile import ConfigError, Document, KeyPart, Problem, findings_of, rea
 from sidecars.runtime.masking import masked
 from sidecars.runtime.settings.environment import Environment, merge, read_environment
 from sidecars.runtime.settings.root import Settings
+from sidecars.runtime.transports import unfit_for_transport
 from sidecars.runtime.worker_settings import unfit_for_workers
 
 
@@ -58,6 +59,7 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
         settings = _without(findings, data, context)
     if settings is not None:
         findings += unfit_for_workers(settings)
+        findings += unfit_for_transport(settings)
     problems = [_locate(document, environment, at, message) for at, message in findings]
     return Reading(path, settings, (*environment.problems, *problems))
 

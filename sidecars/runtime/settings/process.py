@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sidecars.runtime.settings.listen import ConfigPath, ListenAddress
+from sidecars.runtime.settings.listen import ConfigPath, PlainAddress
 from sidecars.transport.address import TcpAddress
 
 
@@ -13,11 +13,11 @@ class AdminSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: ListenAddress = Field(TcpAddress("127.0.0.1", 9090), validate_default=True)
+    listen: PlainAddress = Field(TcpAddress("127.0.0.1", 9090), validate_default=True)
     port_file: ConfigPath | None = Field(
         None, description="The TCP port is written to this file once it is bound; for port 0."
     )
-    workers: ListenAddress | None = Field(
+    workers: PlainAddress | None = Field(
         None,
         description=(
             "With several workers `listen` answers for all of them; here each answers for itself, on a path "

@@ -9,6 +9,7 @@ from sidecars.runtime.settings.authz import AuthzSettings
 from sidecars.runtime.settings.process import AdminSettings, DrainSettings, LogSettings, ReloadSettings
 from sidecars.runtime.settings.ratelimit import RatelimitSettings
 from sidecars.runtime.settings.redis import RedisSettings
+from sidecars.runtime.settings.transport import ConnectionSettings
 
 
 class Settings(BaseModel):
@@ -16,8 +17,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    transport: Literal["grpcio", "own"] = Field(
-        "grpcio", description="The gRPC server: grpcio is the reference implementation."
+    transport: Literal["own", "grpcio"] = Field(
+        "own",
+        description="The gRPC server: our own, or grpc.aio to fall back on, which is slower and without TLS.",
+    )
+    connections: ConnectionSettings = Field(
+        ConnectionSettings(), description="What peers may ask, and how long their connections live."
     )
     workers: int = Field(
         1,

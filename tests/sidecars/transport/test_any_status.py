@@ -124,6 +124,26 @@ async def test_a_handler_that_raises_answers_internal_and_tells_the_peer_nothing
     assert failures[0]["error_id"] in message
 
 
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{'a' * 32}-{'b' * 16}-01", "a" * 32),
+        ("00-no-trace-01", None),
+        (None, None),
+    ],
+    ids=["a trace", "no trace context", "nothing"],
+)
+async def test_a_handler_that_raises_is_logged_with_the_trace_of_its_call(
+    serve: Serve, connect: Connect, traceparent: str | None, trace_id: str | None
+) -> None:
+    """Issue 3, "Bad input"; a value that is no trace is not repeated in the log."""
+    served = await serve({"Boom": Unary(raise_at_once)})
+    metadata = (("traceparent", traceparent),) if traceparent is not None else ()
+    with capture_logs() as logs:
+        await outcome(connect(served).unary("Boom", b"x", metadata=metadata))
+    assert [log["trace_id"] for log in logs if log["event"] == "handler failed"] == [trace_id]
+
+
 async def test_replies_that_were_sent_before_the_failure_arrive(serve: Serve, connect: Connect) -> None:
     async def give_up(request: bytes, call: Call) -> AsyncIterator[bytes]:
         yield b"one"

@@ -1,15 +1,13 @@
 """Every attack of issue 3, and the limit that ends it.
 
 Each goes against the sans-IO connection, with the limit made small, so that the frame that is one too many is
-known; the last ones go against a server, to see that other connections do not notice.
+known. What neighbours notice of them is in test_own_attacked.py.
 """
 
-import asyncio
 import gzip
 from collections.abc import Callable, Iterable
 
 import pytest
-from structlog.testing import capture_logs
 
 from sidecars.transport import frames
 from sidecars.transport.errors import Reason
@@ -29,8 +27,6 @@ from sidecars.transport.frames import (
     ErrorCode,
 )
 from sidecars.transport.limits import Lifetime, Limits, Rate
-from sidecars.transport.service import Call, Unary
-from tests.sidecars.transport.harness import Connect, Serve, path, within
 from tests.sidecars.transport.wire import (
     OPENING,
     Bench,
@@ -550,59 +546,3 @@ def test_many_small_gzip_bombs_are_ended_at_their_limit() -> None:
     bench = greeted(Limits(inflated_bytes=Rate(50_000, 1.0)))
     assert ends_at(bench, (gzip_call(stream_id, bytes(10_000)) for stream_id in stream_ids(50))) == 6
     assert bench.tally.reasons == [Reason.INFLATION_FLOOD]
-
-
-# -- a server that is attacked -----------------------------------------------------------------------------
-
-
-def echo(request: bytes, call: Call) -> bytes:
-    return request
-
-
-ATTACKS = {
-    "http/1": b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
-    "rapid reset": OPENING
-    + b"".join(
-        frame(HEADERS, END_HEADERS, n, request(path("Echo"))) + frame(RST_STREAM, 0, n, CANCEL)
-        for n in stream_ids(5000)
-    ),
-    "ping": OPENING + frame(PING, 0, 0, bytes(8)) * 5000,
-    "continuation": OPENING + frame(HEADERS, 0, 1) + frame(CONTINUATION, 0, 1) * 5000,
-    "noise": OPENING + bytes(range(256)) * 100,
-}
-
-
-@pytest.mark.parametrize("transport", ["own"], indirect=True)
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-async def test_other_connections_do_not_notice(serve: Serve, connect: Connect, attack: bytes) -> None:
-    """The attacker is told why and cut off; the neighbour's calls go on."""
-    served = await serve({"Echo": Unary(echo)})
-    neighbour = connect(served)
-    assert await within(neighbour.unary("Echo", b"before")) == b"before"
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(attack)
-    during = await within(neighbour.unary("Echo", b"during"))
-    output = await within(reader.read())
-    writer.transport.abort()
-    assert during == b"during"
-    assert goaway_code(output) in {
-        ErrorCode.ENHANCE_YOUR_CALM,
-        ErrorCode.PROTOCOL_ERROR,
-        ErrorCode.FRAME_SIZE_ERROR,
-    }
-    assert await within(neighbour.unary("Echo", b"after")) == b"after"
-
-
-@pytest.mark.parametrize("transport", ["own"], indirect=True)
-async def test_many_faults_are_one_log_line(serve: Serve) -> None:
-    served = await serve({"Echo": Unary(echo)})
-    with capture_logs() as logs:
-        for _ in range(20):
-            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-            writer.write(b"no HTTP/2, to be sure of it")
-            assert goaway_code(await within(reader.read())) is ErrorCode.PROTOCOL_ERROR
-            writer.transport.abort()
-    lines = [log for log in logs if log["event"] == "connection ended"]
-    assert 1 <= len(lines) < 20
-    assert lines[0]["reason"] == "bad_preface"
-    assert "preface" in lines[0]["detail"]

@@ -8,7 +8,7 @@ from hpack.exceptions import HPACKError
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.huffman_table import decode_huffman
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecars.transport import huffman
@@ -68,6 +68,7 @@ FIELD = st.tuples(
 
 
 @given(st.lists(st.one_of(st.lists(FIELD, max_size=6), st.sampled_from([0, 100, 4096])), max_size=12))
+@example([0, [], 4096, 4096, [], []])
 @settings(max_examples=300, deadline=None)
 def test_blocks_of_one_connection_mean_what_hpack_says(
     steps: list[list[tuple[str, str, bool]] | int],
@@ -76,7 +77,9 @@ def test_blocks_of_one_connection_mean_what_hpack_says(
     encoder, decoder, ours = hpack.Encoder(), hpack.Decoder(), HeaderBlocks(METHODS, PERMISSIVE)
     for step in steps:
         if isinstance(step, int):
-            if encoder.header_table_size != step:  # told twice, hpack forgets that it must say so
+            # Told the same size twice, hpack's encoder forgets to write the update that is due, and then not
+            # even hpack's decoder finds its entries: a defect of the encoder, and none of a decoder.
+            if encoder.header_table_size != step:
                 encoder.header_table_size = step
             continue
         encoded = encoder.encode([*USUAL, *step])

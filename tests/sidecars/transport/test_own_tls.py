@@ -1,83 +1,23 @@
 """TLS and mutual TLS of our own server: h2 by ALPN, clients that may come in, files that change."""
 
 import asyncio
-import datetime as dt
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
+from sidecars.transport.address import TlsSettings
 from sidecars.transport.errors import Reason
 from sidecars.transport.server import OwnServer
 from sidecars.transport.service import Call, Unary
-from sidecars.transport.tls import TlsSettings
+from tests.sidecars.transport.authority import Authority, Pair
 from tests.sidecars.transport.harness import CLIENT_OPTIONS, LOOPBACK, path, services, until, within
 from tests.sidecars.transport.wire import Tally
-
-DAY = dt.timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A certificate and its key, PEM."""
-
-    certificate: bytes
-    key: bytes
-
-
-class Authority:
-    """Signs certificates of servers and clients."""
-
-    def __init__(self, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = pem(
-            self._build(self._name, self._key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
-
-    def sign(self, name: str) -> Pair:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        hosts = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-        )
-        signed = (
-            self._build(subject, key).add_extension(hosts, critical=False).sign(self._key, hashes.SHA256())
-        )
-        return Pair(
-            pem(signed),
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ),
-        )
-
-    def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
-        )
-
-
-def pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 class Files:
@@ -109,9 +49,8 @@ async def start() -> AsyncIterator[Start]:
         def echo(request: bytes, call: Call) -> bytes:
             return request
 
-        server = OwnServer(
-            services({"Echo": Unary(echo)}), [LOOPBACK], tls=files.settings, observer=tally or Tally()
-        )
+        address = replace(LOOPBACK, tls=files.settings)
+        server = OwnServer(services({"Echo": Unary(echo)}), [address], observer=tally or Tally())
         await within(server.start())
         servers.append(server)
         return server
@@ -249,6 +188,6 @@ async def test_files_that_do_not_load_leave_the_old_ones_in_service(start: Start
 async def test_files_that_do_not_load_stop_a_start(tmp_path: Path) -> None:
     files = Files(tmp_path, mutual=False)
     files.settings.key.unlink()
-    server = OwnServer(services({}), [LOOPBACK], tls=files.settings)
+    server = OwnServer(services({}), [replace(LOOPBACK, tls=files.settings)])
     with pytest.raises(OSError, match=r"server\.key"):
         await within(server.start())

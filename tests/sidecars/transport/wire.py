@@ -188,10 +188,22 @@ class Tally:
 
     def __init__(self) -> None:
         self.reasons: list[Reason] = []
+        self.goaways: list[frames.ErrorCode] = []
+        self.resets_sent: list[frames.ErrorCode] = []
+        self.resets_received = 0
 
     def connection_opened(self) -> None: ...
 
     def connection_closed(self) -> None: ...
+
+    def goaway_sent(self, code: frames.ErrorCode) -> None:
+        self.goaways.append(code)
+
+    def reset_sent(self, code: frames.ErrorCode) -> None:
+        self.resets_sent.append(code)
+
+    def reset_received(self) -> None:
+        self.resets_received += 1
 
     def peer_error(self, reason: Reason) -> None:
         self.reasons.append(reason)
