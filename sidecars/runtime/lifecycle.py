@@ -15,6 +15,7 @@ from sidecars.runtime.admin import Admin
 from sidecars.runtime.admin_routes import routes_of
 from sidecars.runtime.calls import CallMetrics
 from sidecars.runtime.compose import Placed
+from sidecars.runtime.connection_metrics import ConnectionMetrics
 from sidecars.runtime.health import Health, Phase
 from sidecars.runtime.metrics import ReloadMetrics, package_version, process_metrics
 from sidecars.runtime.notify import Notifier
@@ -69,6 +70,7 @@ class Process:
         self._sidecars = tuple(one.sidecar for one in placed)
         self._started: list[Sidecar] = []
         self._stop_asked = asyncio.Event()
+        self._signalled = False
         self._notifier = Notifier(environ)
         self._health = Health(service.name for sidecar in self._sidecars for service in sidecar.services)
         registry = surroundings.registry
@@ -81,13 +83,15 @@ class Process:
             self._announce_reload,
         )
         self._admin = Admin(settings.admin, self._health, registry, self.describe, routes_of(self._sidecars))
+        connections = ConnectionMetrics(registry)
         calls = CallMetrics(registry, surroundings.monotonic_clock)
         health_service = calls.measured(self._health.service)
         self._listen = {one.sidecar.name: one.listen for one in placed}
         self._servers: dict[str, Server] = {}
         for one in placed:
             services = (*(calls.measured(service) for service in one.sidecar.services), health_service)
-            self._servers[one.sidecar.name] = make_server(settings.transport, services, one.listen)
+            tally = connections.of(one.sidecar.name)
+            self._servers[one.sidecar.name] = make_server(settings, services, one.listen, tally)
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, drain. Raises OSError when an address cannot be bound."""
@@ -171,8 +175,9 @@ class Process:
         _log.info("stopped")
 
     def _on_stop_signal(self, name: str) -> None:
-        if self._stop_asked.is_set():
+        if self._signalled:
             os._exit(1)  # asked twice: whoever asks no longer wants to wait
+        self._signalled = True
         _log.info("stop asked", signal=name)
         self._stop_asked.set()
 

@@ -28,6 +28,8 @@ from sidecars.runtime.workers import supervise
 
 ALL = "all"
 
+_log = structlog.get_logger("sidecars.runtime")
+
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
@@ -99,9 +101,10 @@ def run(
 
 
 def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) -> int:
-    """Run as worker number `worker` of a supervisor, whose settings come over standard input; as `run`.
+    """Run as worker number `worker` of a supervisor, whose settings come over standard input.
 
-    `path` is the file that the supervisor read.
+    `path` is the file that the supervisor read. Returns the exit code. Raises OSError where there is no
+    supervisor.
     """
     settings = read_letter(sys.stdin.buffer)
     structlog.contextvars.bind_contextvars(worker=worker)
@@ -116,6 +119,13 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(on_the_leash())
+    except ConfigError as error:
+        # Into the log, where its number stands beside it: others serve, and log, at the same time.
+        _log.error("cannot start", problems=[str(problem) for problem in error.problems])
+        return 2
+    except OSError as error:
+        _log.error("cannot start", problems=[error.strerror or str(error)])
+        return 1
     finally:
         logs.stop()
     return 0

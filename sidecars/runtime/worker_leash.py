@@ -11,7 +11,7 @@ import os
 import pickle
 import struct
 from collections.abc import Callable
-from errno import EPIPE
+from errno import ENODATA
 from threading import Thread
 from typing import BinaryIO
 
@@ -60,5 +60,5 @@ def when_pulled(descriptor: int, stop: Callable[[], None], end_anyway: Callable[
 def _exactly(pipe: BinaryIO, size: int) -> bytes:
     data = pipe.read(size)
     if len(data) < size:
-        raise OSError(EPIPE, "no settings on standard input: only a supervisor starts a worker")
+        raise OSError(ENODATA, "no settings on standard input: only a supervisor starts a worker")
     return data

@@ -5,6 +5,7 @@ the worker's number, from 0. A TCP port is that of worker 0, and worker N listen
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def for_worker(settings: Settings, worker: int) -> Settings:
 def address_of(address: Address, worker: int) -> Address:
     """Where worker number `worker` listens; port 0 stays: each is given a free one."""
     if isinstance(address, TcpAddress):
-        return TcpAddress(address.host, address.port + worker) if address.port else address
-    return UnixAddress(address.path.replace(PLACEHOLDER, str(worker)), address.mode)
+        return replace(address, port=address.port + worker) if address.port else address
+    return replace(address, path=address.path.replace(PLACEHOLDER, str(worker)))
 
 
 def unfit_for_workers(settings: Settings) -> Iterator[tuple[_Path, str]]:

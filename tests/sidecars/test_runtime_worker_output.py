@@ -22,7 +22,7 @@ def target(tmp_path: Path) -> Iterator[int]:
 
 
 def write_and_close(descriptor: int, data: bytes) -> None:
-    with open(descriptor, "wb", buffering=0) as file:
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
         rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) or 0 :]
@@ -35,7 +35,7 @@ def test_long_lines_of_several_writers_are_never_torn() -> None:
     writers = [Thread(target=write_and_close, args=(output.pipe(i), text[i])) for i in range(3)]
     for writer in writers:
         writer.start()
-    with open(reading, "rb") as file:
+    with os.fdopen(reading, "rb") as file:
         found = [file.readline() for _ in range(3 * LINES)]
     for writer in writers:
         writer.join()

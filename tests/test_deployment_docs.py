@@ -1,0 +1,105 @@
+"""What docs/deployment.md and deploy/ tell people to write works as it is written."""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
+from sidecars.runtime.lifecycle import drain_at_most_seconds
+from sidecars.runtime.settings.load import load_settings
+from sidecars.runtime.settings.process import DrainSettings
+from tests.sidecars.transport.authority import Authority
+from tests.sidecars.transport.test_clients_envoy import filters, listener
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs" / "deployment.md"
+UNIT = ROOT / "deploy" / "edge-sidecars.service"
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def envoy_blocks() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cluster, and what stands in a filter for it."""
+    cluster, service = (yaml.safe_load(block) for block in blocks("yaml")[1:3])
+    return cluster, service
+
+
+def with_service(service: dict[str, Any]) -> list[dict[str, Any]]:
+    """HTTP filters of which ext_authz asks `service`."""
+    ext_authz, router = filters()
+    ext_authz["typed_config"] |= service
+    return [ext_authz, router]
+
+
+def test_the_settings_of_several_workers_load(tmp_path: Path) -> None:
+    file = tmp_path / "sidecars.yaml"
+    file.write_text(blocks("yaml")[0])
+    settings = load_settings(file, {})
+    assert (settings.workers, settings.transport) == (2, "own")
+
+
+def test_the_settings_with_tls_load(tmp_path: Path) -> None:
+    file = tmp_path / "sidecars.yaml"
+    file.write_text(blocks("yaml")[3])
+    authz = load_settings(file, {}).authz
+    assert authz is not None
+    (address,) = authz.listen
+    assert address.tls is not None
+    assert len(address.tls.files) == 3
+
+
+@pytest.mark.envoy
+async def test_envoy_accepts_the_cluster_and_the_service(tmp_path: Path) -> None:
+    cluster, service = envoy_blocks()
+    cluster |= yaml.safe_load(blocks("yaml")[4].replace("/etc/envoy/tls", str(tmp_path)))
+    authority = Authority("sidecars")
+    pair = authority.sign("envoy")
+    (tmp_path / "envoy.pem").write_bytes(pair.certificate)
+    (tmp_path / "envoy.key").write_bytes(pair.key)
+    (tmp_path / "sidecars-ca.pem").write_bytes(authority.certificate)
+    resources = {"listeners": [listener(with_service(service))], "clusters": [cluster]}
+    file = tmp_path / "envoy.json"
+    file.write_bytes(orjson.dumps({"static_resources": resources}))
+    assert await check_configuration(find_envoy(os.environ, scripts_folder()), file) == ""
+
+
+def unit() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=True, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNIT)
+    return parser
+
+
+def test_the_unit_waits_longer_than_a_drain_takes() -> None:
+    seconds = float(unit()["Service"]["TimeoutStopSec"].removesuffix("s"))
+    assert seconds > drain_at_most_seconds(DrainSettings()) + 2  # the supervisor's own margin
+
+
+def test_the_unit_is_told_by_notification_and_signals_the_supervisor_alone() -> None:
+    service = unit()["Service"]
+    assert service["Type"] == "notify-reload"
+    assert service["KillMode"] == "mixed"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    # It looks whether the programs are there.
+    copy.write_text(UNIT.read_text().replace("/opt/sidecars/bin/sidecars", "/bin/true"))
+    found = subprocess.run(
+        ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False
+    )
+    problems = [line for line in found.stderr.splitlines() if copy.name in line]
+    # systemd before 253 does not know this type.
+    assert [line for line in problems if not line.endswith("ignoring: notify-reload")] == []
