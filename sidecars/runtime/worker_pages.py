@@ -69,6 +69,7 @@ class WorkerPages:
             "/readyz": self._readyz,
             "/config": self._config,
             "/version": self._version,
+            "/": self._index,
         }
         self.app = web.Application(client_max_size=MAX_BODY_BYTES)
         self.app.router.add_route("*", "/{path:.*}", self._page)
@@ -170,6 +171,9 @@ class WorkerPages:
     async def _version(self, _request: web.Request) -> web.Response:
         return _json({"version": package_version(), "python": platform.python_version()})
 
+    async def _index(self, _request: web.Request) -> web.Response:
+        return _text(200, "\n".join([*list(self._own)[:-1], "", "Of one worker: ?worker=0"]))
+
     async def _config(self, _request: web.Request) -> web.Response:
         pages = await asyncio.gather(*(self._ask(worker, "GET", URL("/config")) for worker in self._workers))
         workers = [
@@ -185,7 +189,13 @@ class WorkerPages:
             }
             for worker, page in zip(self._workers, pages, strict=True)
         ]
-        return _json({"version": package_version(), "phase": self._readiness()[1], "workers": workers})
+        return _json(
+            {
+                "version": package_version(),
+                "phase": self._readiness()[1].partition("\n")[0],
+                "workers": workers,
+            }
+        )
 
 
 _PASSED_ON = ("Content-Type", "Cache-Control")

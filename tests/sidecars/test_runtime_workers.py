@@ -155,6 +155,7 @@ def test_a_page_of_one_worker_is_had_by_its_number(running: Running, tmp_path: P
     assert running.get("/readyz?worker=1") == (200, "ready\n")
     assert running.get("/config?worker=2") == (404, "no such worker: they are 0 to 1\n")
     assert running.get("/no-such-page")[0] == 404
+    assert running.get("/")[1].splitlines()[0] == "/metrics"
 
 
 def test_each_worker_may_have_an_admin_address_of_its_own(tmp_path: Path, limits: Path) -> None:
@@ -208,6 +209,7 @@ def test_a_crash_loop_is_told_by_metric_log_and_readyz_and_can_be_ended(
     assert (status, text.splitlines()[0]) == (503, "degraded")
     assert "worker 1: " in text
     assert "times in a row" in text
+    assert running.config()["phase"] == "degraded"
     assert ask(tmp_path, 0) == "OK"
     limits.write_text(LIMITS)
     running.wait_until(lambda: running.get("/readyz")[0] == 200)
