@@ -3,17 +3,20 @@
 The floor under the three libraries and the processes: it knows nothing of what is configured.
 """
 
+from configfile.breaks import Breathe, no_breaks
 from configfile.document import Document, parse, read
 from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
 from configfile.validate import findings_of, problems_of, validate
 
 __all__ = [
+    "Breathe",
     "ConfigError",
     "Document",
     "KeyPart",
     "Problem",
     "findings_of",
     "key_path_text",
+    "no_breaks",
     "parse",
     "problems_of",
     "read",

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from configfile.breaks import Breathe, no_breaks
 from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
 from configfile.quick import Place, line_of, read_plain
 
@@ -71,10 +72,11 @@ class Document:
             node = None if found is None else found[1]
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
-    def let_go(self) -> None:
+    def let_go(self, breathe: Breathe = no_breaks) -> None:
         """Free the content piece by piece, for a thread beside a busy loop; the document is empty then."""
         for part in (*_children(self.data), *_children(self._places)):
             while isinstance(part, list | dict) and part:
+                breathe()
                 if isinstance(part, list):
                     part.pop()
                 else:
@@ -86,7 +88,7 @@ class Document:
         return Problem(self.file, self.line(path), key_path_text(path), message)
 
 
-def read(path: Path) -> Document:
+def read(path: Path, breathe: Breathe = no_breaks) -> Document:
     """The document in the file at `path`. Raises ConfigError when it cannot be read or parsed."""
     try:
         with path.open("rb") as file:
@@ -98,13 +100,13 @@ def read(path: Path) -> Document:
         raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError.of(path, f"is not UTF-8 text (byte {error.start})") from error
-    return parse(text, str(path))
+    return parse(text, str(path), breathe)
 
 
-def parse(text: str, file: str = "<text>") -> Document:
+def parse(text: str, file: str = "<text>", breathe: Breathe = no_breaks) -> Document:
     """The document in `text`. Raises ConfigError for bad syntax and for keys that stand twice."""
     try:
-        plain = read_plain(text, _Loader, MAX_DEPTH)
+        plain = read_plain(text, _Loader, MAX_DEPTH, breathe)
         if plain is not None:
             return Document._plain(file, text, plain)  # noqa: SLF001 - its own way of being made
         _check_depth(text, file)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from configfile.breaks import Breathe, no_breaks
 from configfile.problems import KeyPart
 
 Place = dict[str, tuple[int, Any]] | list[tuple[int, Any]] | None
@@ -21,77 +22,93 @@ _RESOLVERS: Final = _SAFE.yaml_implicit_resolvers
 _STR: Final = "tag:yaml.org,2002:str"
 
 
+_Found = tuple[Any, int, Place]
+
+
 class _NotPlainError(Exception):
     pass
 
 
-def read_plain(text: str, loader: type[yaml.SafeLoader], max_depth: int) -> tuple[Any, int, Place] | None:
+def read_plain(
+    text: str, loader: type[yaml.SafeLoader], max_depth: int, breathe: Breathe = no_breaks
+) -> _Found | None:
     """The data, the line it begins in (from 1) and the places below; None when the text is not plain YAML."""
+    try:
+        parser = loader(text)
+        try:
+            return _follow(parser, max_depth, breathe)
+        finally:
+            parser.dispose()
+    except (yaml.YAMLError, _NotPlainError):
+        return None
+
+
+def _follow(parser: Any, max_depth: int, breathe: Breathe) -> _Found | None:
+    """What `read_plain` returns; `parser` is a loader of PyYAML, whose methods have no types."""
     scalars: dict[str, Any] = {}
     # The collections that are open around the present one, each with its places.
     stack: list[tuple[Any, Any]] = []
-    root: tuple[Any, int, Place] | None = None
+    root: _Found | None = None
     data: Any = None
     places: Any = None
     # Of the present mapping: the key that waits for its value.
     key: str | None = None
-    try:
-        for found in yaml.parse(text, Loader=loader):
-            event: Any = found  # what it has depends on its kind
-            kind = type(event)
-            if kind is yaml.ScalarEvent:
-                if event.anchor is not None or event.tag is not None:
-                    return None
-                value = event.value
-                if type(data) is dict and key is None:
-                    key = _key(value, data, implicit=event.implicit[0])
-                    key_line = event.start_mark.line + 1
-                    places[key] = (key_line, None)
-                    continue
-                if event.implicit[0]:
-                    if value in scalars:
-                        value = scalars[value]
-                    else:
-                        value = scalars[value] = _scalar(value)
-                line = event.start_mark.line + 1
-            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-                if event.anchor is not None or event.tag is not None or len(stack) >= max_depth:
-                    return None
-                if type(data) is dict and key is None:
-                    return None
-                stack.append((data, places))
-                line = event.start_mark.line + 1
-                below: Any = {} if kind is yaml.MappingStartEvent else []
-                below_places: Any = {} if kind is yaml.MappingStartEvent else []
-                if data is None:
-                    root = (below, line, below_places)
-                elif type(data) is dict:
-                    data[key] = below
-                    places[key] = (places[key][0], below_places)
+    while True:
+        breathe()
+        event: Any = parser.get_event()  # what it has depends on its kind
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            if event.anchor is not None or event.tag is not None:
+                return None
+            value = event.value
+            if type(data) is dict and key is None:
+                key = _key(value, data, implicit=event.implicit[0])
+                key_line = event.start_mark.line + 1
+                places[key] = (key_line, None)
+                continue
+            if event.implicit[0]:
+                if value in scalars:
+                    value = scalars[value]
                 else:
-                    data.append(below)
-                    places.append((line, below_places))
-                data, places, key = below, below_places, None
-                continue
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                data, places = stack.pop()
-                key = None
-                continue
-            elif kind is yaml.AliasEvent or (kind is yaml.DocumentStartEvent and root is not None):
+                    value = scalars[value] = _scalar(value)
+            line = event.start_mark.line + 1
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            if event.anchor is not None or event.tag is not None or len(stack) >= max_depth:
                 return None
-            else:
-                continue
+            if type(data) is dict and key is None:
+                return None
+            stack.append((data, places))
+            line = event.start_mark.line + 1
+            below: Any = {} if kind is yaml.MappingStartEvent else []
+            below_places: Any = {} if kind is yaml.MappingStartEvent else []
             if data is None:
-                return None
-            if type(data) is dict:
-                data[key] = value
-                key = None
+                root = (below, line, below_places)
+            elif type(data) is dict:
+                data[key] = below
+                places[key] = (places[key][0], below_places)
             else:
-                data.append(value)
-                places.append((line, None))
-    except (yaml.YAMLError, _NotPlainError):
-        return None
-    return root
+                data.append(below)
+                places.append((line, below_places))
+            data, places, key = below, below_places, None
+            continue
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            data, places = stack.pop()
+            key = None
+            continue
+        elif kind is yaml.StreamEndEvent:
+            return root
+        elif kind is yaml.AliasEvent or (kind is yaml.DocumentStartEvent and root is not None):
+            return None
+        else:
+            continue
+        if data is None:
+            return None
+        if type(data) is dict:
+            data[key] = value
+            key = None
+        else:
+            data.append(value)
+            places.append((line, None))
 
 
 def line_of(line: int, place: Place, path: Sequence[KeyPart]) -> int:

@@ -13,7 +13,7 @@ import orjson
 
 from authz.credentials import CredentialsConfig
 from authz.path import NOTHING_ODD
-from authz.policy.background import background_work
+from authz.policy.background import Breaks, background_work
 from authz.policy.callers import callers_of, scope_of
 from authz.policy.condition import Condition, Subject
 from authz.policy.conditions import conditions_of
@@ -31,7 +31,7 @@ from authz.policy.model import (
 from authz.policy.review import review
 from authz.policy.rule import Cors, Extras, Outcome, Rule, Verdict
 from authz.policy.templates import ValueTemplate
-from configfile import ConfigError, Document, Problem
+from configfile import Breathe, ConfigError, Document, Problem, no_breaks
 
 REVISION_CHARACTERS: Final = 12
 """48 bits of the hash: enough to tell the revisions of one policy apart, short enough to be read aloud."""
@@ -66,15 +66,17 @@ class Policy:
         Left to itself it would go at once: 0.1 s for 10,000 rules, in which the loop answers nobody.
         Calls that still wait hold what they need of it; no request may be asked of it any more.
         """
+        breathe = Breaks().breathe
         with background_work():
             rules = list(self.rules)
             object.__setattr__(self, "rules", ())
-            self.index.take_apart()
+            self.index.take_apart(breathe)
             while rules:
                 rules.pop()
+                breathe()
 
 
-def compile_policy(files: Sequence[tuple[Document, PolicyFile]]) -> Policy:
+def compile_policy(files: Sequence[tuple[Document, PolicyFile]], breathe: Breathe = no_breaks) -> Policy:
     """The policy that the files make together. Raises ConfigError with every contradiction between them."""
     problems = _repeated_blocks(files)
     shared = Shared.of(files)
@@ -86,6 +88,7 @@ def compile_policy(files: Sequence[tuple[Document, PolicyFile]]) -> Policy:
     index = Index()
     rules = []
     for order, entry in enumerate(written):
+        breathe()
         rule = compiler.rule(entry, order)
         rules.append(rule)
         index.add(rule, entry.config.hosts, entry.config.paths, entry.config.methods)
@@ -93,10 +96,10 @@ def compile_policy(files: Sequence[tuple[Document, PolicyFile]]) -> Policy:
         raise ConfigError(compiler.problems)
     pairs = [(entry.config, rule) for entry, rule in zip(written, rules, strict=True)]
     headers = {name for entry in written for name in entry.config.identity_headers}
-    suspicious = [written[rule.order].problem(message) for rule, message in review(pairs)]
+    suspicious = [written[rule.order].problem(message) for rule, message in review(pairs, breathe)]
     return Policy(
-        revision=_revision([document.data for document, _ in files]),
-        index=index.compile(),
+        revision=_revision([document.data for document, _ in files], breathe),
+        index=index.compile(breathe),
         rules=tuple(rules),
         credentials=compiler.credentials,
         removed_headers=frozenset(
@@ -241,13 +244,14 @@ def _repeated_blocks(files: Sequence[tuple[Document, PolicyFile]]) -> list[Probl
     return problems
 
 
-def _revision(contents: Sequence[Any]) -> str:
+def _revision(contents: Sequence[Any], breathe: Breathe) -> str:
     """A hash of what the files say: block by block, because hashing all of them is one long call."""
     digest = hashlib.sha256()
     for content in contents:
         blocks = content.items() if isinstance(content, dict) else ()
         for key, block in sorted(blocks, key=lambda item: str(item[0])):
             for part in block if isinstance(block, list) else (block,):
+                breathe()
                 digest.update(orjson.dumps([key, part], default=str, option=_CANONICAL))
         digest.update(b"\n")
     return digest.hexdigest()[:REVISION_CHARACTERS]

@@ -15,6 +15,7 @@ from authz.identity import ANONYMOUS, Identity
 from authz.policy.pattern import HostPattern, Template
 from authz.policy.rule import NO_EXTRAS, Extras, Outcome, Rule, Verdict
 from authz.request import Request
+from configfile import Breathe, no_breaks
 
 MAX_MERGED: Final = 8_192
 """Combinations of leaves remembered. A policy has few; the bound holds when one has many."""
@@ -246,20 +247,22 @@ class Index:
                 leaf.rules.append((rule, named))
                 self._leaves[id(leaf)] = leaf
 
-    def compile(self) -> "Index":
+    def compile(self, breathe: Breathe = no_breaks) -> "Index":
         """The index itself, ready to be asked."""
         cells: dict[tuple[Rule, ...], Cell] = {}
         for leaf in self._leaves.values():
+            breathe()
             leaf.compile(cells)
         self._by_host = {host: self._trees_of(host) for host in self._exact}
         return self
 
-    def take_apart(self) -> None:
+    def take_apart(self, breathe: Breathe) -> None:
         """Free the index piece by piece; it finds nothing any more."""
         self._by_host.clear()
         while self._merged:
             self._merged.popitem()
         while self._leaves:
+            breathe()
             _, leaf = self._leaves.popitem()
             leaf.rules.clear()
             leaf.by_method.clear()
@@ -268,6 +271,7 @@ class Index:
             while trees:
                 _, tree = trees.popitem()
                 while tree.plain:
+                    breathe()
                     tree.plain.popitem()
 
     def find(self, host: str, method: str, segments: Sequence[str]) -> Cell:

@@ -8,6 +8,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -197,7 +198,10 @@ class RuleConfig(SharedConfig):
     """Of a deny rule: what the client gets."""
 
     @model_validator(mode="after")
-    def _one_effect(self) -> "RuleConfig":
+    def _one_effect(self, info: ValidationInfo) -> "RuleConfig":
+        if info.context is not None:
+            # One call of pydantic checks all the rules of a file.
+            info.context["breathe"]()
         if (self.allow is None) == (self.deny is None):
             raise ValueError("say either allow or deny, and who")
         if self.deny is not None and ONLY_FOR_ALLOW & self.model_fields_set:

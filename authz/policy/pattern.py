@@ -11,6 +11,7 @@ from authz.request import BadRequestError, canonical_host
 MAX_TEMPLATE_SEGMENTS: Final = 64
 """Deeper than any API; it bounds the depth of the index."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(=\*\*)?\}")
 
 
@@ -127,6 +128,8 @@ def parse_template(value: Any) -> Template:
 
 
 def _literal(template: str, piece: str) -> str:
+    if _PLAIN.fullmatch(piece):
+        return piece
     if any(character in piece for character in "{}*"):
         raise ValueError(f"{template!r}: {{name}}, {{name=**}}, * and ** stand for whole segments")
     if "%" in piece:

@@ -8,13 +8,16 @@ from authz.policy.index import Index
 from authz.policy.model import ONLY_FOR_ALLOW, RuleConfig
 from authz.policy.pattern import EVERY_HOST, EVERY_PATH, HostPattern, Template
 from authz.policy.rule import Rule
+from configfile import Breathe, no_breaks
 
 _Callers = tuple[tuple[str, ...], ...]
 _SOMETHING: Final = "\0"
 """Stands for any segment, host label or method: no rule can name it, so only wildcards cover it."""
 
 
-def review(rules: Sequence[tuple[RuleConfig, Rule]]) -> Iterator[tuple[Rule, str]]:
+def review(
+    rules: Sequence[tuple[RuleConfig, Rule]], breathe: Breathe = no_breaks
+) -> Iterator[tuple[Rule, str]]:
     """What is suspicious, with the rule it is about.
 
     An allow rule under a rule that denies anyone never decides; one under a rule that allows anyone
@@ -26,6 +29,7 @@ def review(rules: Sequence[tuple[RuleConfig, Rule]]) -> Iterator[tuple[Rule, str
     del alike[()]
     deepest = 0
     for (config, rule), callers in zip(rules, alone, strict=True):
+        breathe()
         if rule.open and not rule.requests and not rule.shadow:
             index = openings if rule.allows else denials
             index.add(rule, config.hosts, config.paths, config.methods)
@@ -33,11 +37,10 @@ def review(rules: Sequence[tuple[RuleConfig, Rule]]) -> Iterator[tuple[Rule, str
         if alike[callers] > 1:
             same.setdefault(callers, Index()).add(rule, config.hosts, config.paths, config.methods)
             deepest = max(deepest, *(len(path.segments) for path in config.paths))
-    denials.compile()
-    openings.compile()
-    for index in same.values():
-        index.compile()
+    for index in (denials, openings, *same.values()):
+        index.compile(breathe)
     for (config, rule), callers in zip(rules, alone, strict=True):
+        breathe()
         if not rule.allows:
             continue
         if _allows_all(config, rule):
@@ -51,6 +54,9 @@ def review(rules: Sequence[tuple[RuleConfig, Rule]]) -> Iterator[tuple[Rule, str
         broader = _cover(same[callers], config, deepest, apart_from=rule) if callers in same else None
         if broader is not None:
             yield rule, f"adds nothing: {broader.name!r} ({broader.source}) allows these callers all of it"
+    # Left to themselves they would go at once, and hold up the loop that this runs beside.
+    for index in (denials, openings, *same.values()):
+        index.take_apart(breathe)
 
 
 def _allows_all(config: RuleConfig, rule: Rule) -> bool:

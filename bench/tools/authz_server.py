@@ -23,7 +23,9 @@ from sidecars.transport.grpcio_server import GrpcioServer
 from sidecars.transport.server import OwnServer
 from sidecars.transport.service import Server
 
-TICK_SECONDS = 0.0005
+TICK_SECONDS = 0.001
+"""The resolution of uvloop's timers. Anything less is not waited for at all: the loop would spin, and take
+half of its one core from the thread that loads."""
 
 
 async def serve(transport: str, policy: Path) -> None:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from authz.credentials import Credentials
 from authz.decide import BAD_REQUEST, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
-from authz.policy.background import share_interpreter
+from authz.policy.background import Breaks, share_interpreter
 from authz.policy.compile import Policy
 from authz.policy.load import load_policy
 from authz.policy.rule import Outcome, Verdict
@@ -145,7 +145,7 @@ class AuthzSidecar:
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile policy and credentials again; may run in a thread. Raises ConfigError."""
-        policy = load_policy(self._settings.policy)
+        policy = load_policy(self._settings.policy, Breaks().breathe)
         swap_credentials = self._credentials.prepare(policy.credentials)
         serving = self._serve(policy)
 

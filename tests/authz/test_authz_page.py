@@ -21,9 +21,8 @@ def test_every_test_that_the_page_names_exists() -> None:
 
 
 def test_every_row_of_the_page_has_a_test_or_says_why_not() -> None:
-    rows = [
-        line for line in PAGE.read_text().splitlines() if line.startswith("| ") and " asked for " not in line
-    ]
+    features, _, _ = PAGE.read_text().partition("## Measured")
+    rows = [line for line in features.splitlines() if line.startswith("| ") and " asked for " not in line]
     assert [row for row in rows if not NAMED.search(row) and "|---" not in row and " hole |" not in row] == [
         next(row for row in rows if "clear_route_cache" in row)
     ]
