@@ -12,7 +12,7 @@ from pydantic import Field
 from authz.credentials.block import Block
 from authz.credentials.cache import Recent
 from authz.credentials.settings.apikey import ApiKeyConfig, ApiKeysConfig
-from authz.credentials.verifier import Verified
+from authz.credentials.verifier import Stopped, Verified, nobody_stopped
 from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 from configfile import ConfigError, read, validate
 
@@ -56,7 +56,7 @@ class ApiKeys:
         """The id of the key."""
         return f"key {credential.partition('.')[0]}"
 
-    def verify(self, credential: str, now: float) -> Verified:
+    def verify(self, credential: str, now: float, _stopped: Stopped = nobody_stopped) -> Verified:
         """The identity that `credential` proves, or why it proves none."""
         shape = _SHAPE.fullmatch(credential)
         if shape is None:

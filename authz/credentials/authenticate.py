@@ -49,7 +49,7 @@ class PlacesAuthenticator:
         stopped = self._stopped(verifier, credential, request)
         if stopped is not None:
             return self._counted(stopped)
-        outcome = verifier.verify(credential, now)
+        outcome = verifier.verify(credential, now, lambda: self._stopped(verifier, credential, request))
         if isinstance(outcome, Identity | Refusal):
             return self._judged(outcome, verifier, credential, request)
         return self._later(outcome, verifier, credential, request)

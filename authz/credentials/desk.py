@@ -80,7 +80,7 @@ class Desk:
             revocation = Revocation(kind, value, until, now, issuer)
         else:
             revocation = Revocation(kind, value, until, issuer=issuer)
-        await self._revocations.revoke(revocation, now)
+        await self._revocations.revoke(revocation)
         return _shown_revocation(revocation)
 
     async def list_revocations(self) -> list[dict[str, Any]]:
@@ -89,7 +89,8 @@ class Desk:
         if store is None:
             found = self._revocations.entries
         else:
-            found = await store.load(self._wall_clock(), MAX_LISTED)
+            now = self._wall_clock()
+            found = [one for one in await store.load(self._revocations.config.max_entries) if one.until > now]
         return [_shown_revocation(revocation) for revocation in found[:MAX_LISTED]]
 
     @property

@@ -24,7 +24,7 @@ from authz.credentials.post import Post
 from authz.credentials.refused import RefusedError, refuse_token
 from authz.credentials.revocation import RevocationCheck, issued_at
 from authz.credentials.settings.introspection import IntrospectionConfig
-from authz.credentials.verifier import Verified
+from authz.credentials.verifier import Stopped, Verified, nobody_stopped
 from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 from ratelimit.stores.breaker import Breaker
 
@@ -97,7 +97,9 @@ class Introspector:
             return inactive[0]
         return None
 
-    def verify(self, token: str, _now: float) -> Verified | Awaitable[Verified]:
+    def verify(
+        self, token: str, _now: float, _stopped: Stopped = nobody_stopped
+    ) -> Verified | Awaitable[Verified]:
         """The outcome of a question to the server. Several requests with one token ask once."""
         if not token or not _TOKEN_CHARACTERS.issuperset(token):
             return _NO_TOKEN

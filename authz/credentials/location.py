@@ -17,7 +17,7 @@ from typing import Annotated, Final
 from pydantic import Field, model_validator
 
 from authz.credentials.block import Block
-from authz.credentials.verifier import Verified, Verifier
+from authz.credentials.verifier import Stopped, Verified, Verifier, nobody_stopped
 from authz.identity import CredentialKind, Refusal, RefusalReason
 from authz.request import Request
 
@@ -163,9 +163,11 @@ class ByDots:
         """As the one verifier that it may concern."""
         return self._by_dots.get(credential.count("."), self._otherwise).known(credential, now)
 
-    def verify(self, credential: str, now: float) -> Verified | Awaitable[Verified]:
+    def verify(
+        self, credential: str, now: float, stopped: Stopped = nobody_stopped
+    ) -> Verified | Awaitable[Verified]:
         """As the one verifier that it may concern."""
-        return self._by_dots.get(credential.count("."), self._otherwise).verify(credential, now)
+        return self._by_dots.get(credential.count("."), self._otherwise).verify(credential, now, stopped)
 
     def claimed(self, credential: str) -> str:
         """As the one verifier that it may concern."""
@@ -178,7 +180,9 @@ class _Nothing:
     def known(self, _credential: str, _now: float) -> Verified | None:
         return _SHAPELESS
 
-    def verify(self, _credential: str, _now: float) -> Verified | Awaitable[Verified]:
+    def verify(
+        self, _credential: str, _now: float, _stopped: Stopped = nobody_stopped
+    ) -> Verified | Awaitable[Verified]:
         return _SHAPELESS
 
     def claimed(self, _credential: str) -> str:

@@ -82,7 +82,7 @@ class LogoutReceiver:
             # `iat` counts whole seconds: what was issued within the same one belongs to what has ended.
             before = logout.issued_at + 1
             entry = Revocation(Revoked.SUBJECT, logout.subject, until, before, logout.issuer)
-        await self._revocations.revoke(entry, now)
+        await self._revocations.revoke(entry)
         # Only now: one that could not be kept is sent again (section 2.8), and is no replay then.
         remember_seconds = issuer.config.logout.max_age_seconds + 2 * issuer.config.leeway_seconds
         self._seen.put((logout.issuer, logout.id), now + remember_seconds)

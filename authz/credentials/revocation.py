@@ -80,11 +80,11 @@ class Revocation:
 class RevocationStore(Protocol):
     """Where the list is shared. Raises StoreUnavailableError."""
 
-    async def add(self, revocation: Revocation, now: float, max_entries: int) -> None:
+    async def add(self, revocation: Revocation, max_entries: int) -> None:
         """Keep and tell all others. Raises RevocationsFullError."""
 
-    async def load(self, now: float, limit: int) -> list[Revocation]:
-        """Everything kept, `limit` + 1 at most."""
+    async def load(self, limit: int) -> list[Revocation]:
+        """Everything kept, `limit` + 1 at most, among it perhaps what is over."""
 
 
 class Revocations:
@@ -140,13 +140,13 @@ class Revocations:
                     return Refusal(RefusalReason.REVOKED, f"revoked by {kind}", identity.kind)
         return identity
 
-    async def revoke(self, revocation: Revocation, now: float) -> None:
+    async def revoke(self, revocation: Revocation) -> None:
         """Refuse what `revocation` names, here at once and elsewhere within a second.
 
         Raises StoreUnavailableError, and RevocationsFullError for anything but EVERYTHING.
         """
         if self.store is not None:
-            await self.store.add(revocation, now, self.config.max_entries)
+            await self.store.add(revocation, self.config.max_entries)
         elif not self._has_room(revocation):
             raise RevocationsFullError(f"{self.config.max_entries} revocations are kept")
         self.add(revocation)
@@ -174,7 +174,6 @@ class Revocations:
 
     def load(self, revocations: list[Revocation]) -> None:
         """Take in what the store holds; what it lost (a failover) is not forgotten."""
-        self._prune()
         self._overflowed = False
         for revocation in revocations:
             self.add(revocation)
@@ -208,6 +207,7 @@ class Revocations:
         return len(self._entries) < self.config.max_entries
 
     def _prune(self) -> None:
+        # Only for want of room: a clock that is ahead for a while must not forgive anything for good.
         now = self._wall_clock()
         for key in [key for key, entry in self._entries.items() if entry.until <= now]:
             del self._entries[key]

@@ -115,8 +115,8 @@ class SessionStore(Protocol):
     async def revoke(self, keys: Sequence[str]) -> int:
         """Forget these sessions and tell every sidecar; how many there were."""
 
-    async def keys(self, subject: str | None, now: float) -> list[str]:
-        """The keys of all sessions, or of those of `subject`; among them perhaps some that are gone."""
+    async def keys(self, subject: str | None) -> list[str]:
+        """The keys of all sessions, or of those of `subject`; perhaps some that are gone or over."""
 
     async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
         """The sessions of these keys that there are."""

@@ -18,7 +18,7 @@ from authz.credentials.revocation import RevocationCheck
 from authz.credentials.session import Session, SessionStore, StoreUnavailableError, key_of
 from authz.credentials.settings.session import SessionsConfig
 from authz.credentials.stores.memory import MemoryStore
-from authz.credentials.verifier import Verified
+from authz.credentials.verifier import Stopped, Verified, nobody_stopped
 from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 
 TOKEN_BYTES: Final = 32
@@ -113,7 +113,9 @@ class Sessions:
             return self._renewed(digest.hex(), entry, now).identity
         return entry.identity
 
-    def verify(self, token: str, now: float) -> Verified | Awaitable[Verified]:
+    def verify(
+        self, token: str, now: float, _stopped: Stopped = nobody_stopped
+    ) -> Verified | Awaitable[Verified]:
         """The identity behind `token`, or why there is none; an awaitable where the store is elsewhere."""
         if _SHAPE.fullmatch(token) is None:
             return _UNKNOWN
@@ -159,18 +161,18 @@ class Sessions:
 
     async def revoke_subject(self, subject: str) -> int:
         """End every session of `subject`; how many there were. Raises StoreUnavailableError."""
-        return await self.revoke_keys(await self.store.keys(subject, self._wall_clock()))
+        return await self.revoke_keys(await self.store.keys(subject))
 
     async def revoke_before(self, created_before: float) -> int:
         """End every session created before; how many there were. Raises StoreUnavailableError."""
-        sessions = await self.store.read(await self.store.keys(None, self._wall_clock()))
+        sessions = await self.store.read(await self.store.keys(None))
         return await self.revoke_keys([key for key, kept in sessions if kept.created_at < created_before])
 
     async def find(self, subject: str | None, limit: int) -> list[tuple[str, Session]]:
         """Sessions and their keys, of `subject` or of all; `limit` at most. Raises StoreUnavailableError."""
         now = self._wall_clock()
         found: list[tuple[str, Session]] = []
-        keys = await self.store.keys(subject, now)
+        keys = await self.store.keys(subject)
         for start in range(0, len(keys), limit):
             read = await self.store.read(keys[start : start + limit])
             found += [(key, kept) for key, kept in read if kept.over_at > now]

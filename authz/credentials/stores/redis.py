@@ -25,23 +25,26 @@ MAX_PARSED: Final = 20_000
 
 _LOG = structlog.get_logger(__name__)
 
+# What is over is cleared by the clock of Redis: a sidecar whose clock is ahead would clear it for all.
+
 _PUT_SESSION: Final = """
+local now = redis.call('TIME')[1]
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 for number = 2, 3 do
-  redis.call('ZREMRANGEBYSCORE', KEYS[number], '-inf', ARGV[3])
-  redis.call('ZADD', KEYS[number], ARGV[4], ARGV[5])
+  redis.call('ZREMRANGEBYSCORE', KEYS[number], '-inf', now)
+  redis.call('ZADD', KEYS[number], ARGV[3], ARGV[4])
   local last = redis.call('ZRANGE', KEYS[number], -1, -1, 'WITHSCORES')
   redis.call('EXPIREAT', KEYS[number], math.ceil(tonumber(last[2])))
 end
 """
 
 _ADD_REVOCATION: Final = """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-if ARGV[5] == '0' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
-redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
+if ARGV[4] == '0' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
+redis.call('ZADD', KEYS[1], 'GT', ARGV[1], ARGV[2])
 local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 redis.call('EXPIREAT', KEYS[1], math.ceil(tonumber(last[2])))
-redis.call('PUBLISH', KEYS[1], ARGV[6])
+redis.call('PUBLISH', KEYS[1], ARGV[5])
 return 1
 """
 
@@ -104,7 +107,7 @@ class RedisStore:
         names = (self._prefix + key, self._index(session.subject), self._all)
         value, px = session.to_json(), _milliseconds(session, now)
         await self._asker.ask(
-            lambda: self._redis.eval(_PUT_SESSION, 3, *names, value, px, now, session.ends_at, key)
+            lambda: self._redis.eval(_PUT_SESSION, 3, *names, value, px, session.ends_at, key)
         )
 
     async def renew(self, sessions: Mapping[str, Session], now: float) -> None:
@@ -138,10 +141,10 @@ class RedisStore:
             ended += await self._asker.ask(write)
         return ended
 
-    async def keys(self, subject: str | None, now: float) -> list[str]:
+    async def keys(self, subject: str | None) -> list[str]:
         """The keys of all sessions, or of those of `subject`; among them perhaps some that are gone."""
         index = self._all if subject is None else self._index(subject)
-        entries = [entry async for entry in _scanned(self._asker, index, now)]
+        entries = [entry async for entry in _scanned(self._asker, index)]
         return [key.decode() if isinstance(key, bytes) else str(key) for key, _ends_at in entries]
 
     async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
@@ -181,28 +184,28 @@ class RedisRevocations:
         self._list = f"{prefix}list"
         self.channel = self._list
 
-    async def add(self, revocation: Revocation, now: float, max_entries: int) -> None:
+    async def add(self, revocation: Revocation, max_entries: int) -> None:
         """Keep and tell every sidecar. Raises StoreUnavailableError and RevocationsFullError."""
         content = revocation.to_json()
         message = orjson.dumps([content.decode(), revocation.until])
         exempt = int(revocation.kind is Revoked.EVERYTHING)
-        arguments = (now, revocation.until, content, max_entries, exempt, message)
+        arguments = (revocation.until, content, max_entries, exempt, message)
         kept = await self._asker.ask(lambda: self._redis.eval(_ADD_REVOCATION, 1, self._list, *arguments))
         if not kept:
             raise RevocationsFullError(f"{max_entries} revocations are kept")
 
-    async def load(self, now: float, limit: int) -> list[Revocation]:
-        """Everything kept, `limit` + 1 at most. Raises StoreUnavailableError."""
+    async def load(self, limit: int) -> list[Revocation]:
+        """Everything kept, `limit` + 1 at most, perhaps what is over. Raises StoreUnavailableError."""
         found: dict[bytes, Revocation] = {}
-        async for member, until in _scanned(self._asker, self._list, now):
+        async for member, until in _scanned(self._asker, self._list):
             found[member] = Revocation.from_json(member, until)
             if len(found) > limit:
                 break
         return list(found.values())
 
 
-async def _scanned(asker: Asker, name: str, now: float) -> AsyncIterator[tuple[Any, float]]:
-    """The members of a sorted set with a score above `now`, some perhaps twice.
+async def _scanned(asker: Asker, name: str) -> AsyncIterator[tuple[Any, float]]:
+    """The members of a sorted set with their scores, some perhaps twice.
 
     By ZSCAN, which promises every member that is there from beginning to end: pages counted from the start
     pass over one member for each that leaves the pages before (another sidecar's logout).
@@ -213,8 +216,7 @@ async def _scanned(asker: Asker, name: str, now: float) -> AsyncIterator[tuple[A
             lambda cursor=cursor: asker.redis.zscan(name, cursor, count=BATCH)  # type: ignore[misc]
         )
         for member, score in page:
-            if float(score) > now:
-                yield member, float(score)
+            yield member, float(score)
         if not cursor:
             return
 

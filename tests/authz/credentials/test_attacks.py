@@ -74,7 +74,7 @@ class TestListsThatChangeWhileTheyAreRead:
         credentials = reader.credentials(wish)
         assert credentials.revocations is not None
         assert credentials.revocations.store is not None
-        found = await credentials.revocations.store.load(world.clock.wall_seconds, 10_000)
+        found = await credentials.revocations.store.load(10_000)
         assert {entry.value for entry in found} == {f"t{number:04}" for number in range(MANY)}
 
     async def test_no_session_survives_that_began_before(self, world: World, redis: Redis) -> None:

@@ -225,12 +225,31 @@ class TestRedis:
         assert verdict(late, credentials, self.token(jti="3")) is None
 
     async def test_redis_forgets_what_has_had_its_time(self, pair: Any, redis: Redis) -> None:
-        (here, ours), _ = pair
+        (_, ours), _ = pair
         await ours.desk.revoke_tokens("jti", "1")
-        here.clock.advance(86401)
+        await redis.zadd("sidecars:revoked:list", {'["jti", "", "over", null]': time.time() - 1})
         await ours.desk.revoke_tokens("jti", "2")
-        assert await redis.zcard("sidecars:revoked:list") == 1
-        assert await redis.ttl("sidecars:revoked:list") > 86400
+        assert await redis.zcard("sidecars:revoked:list") == 2
+        assert await redis.ttl("sidecars:revoked:list") > 86390
+
+    async def test_a_clock_that_is_ahead_for_a_while_forgives_nothing_for_good(
+        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+    ) -> None:
+        """Neither in Redis, where that one sidecar would clear the list of all, nor in its own list."""
+        (here, ours), (there, theirs) = pair
+        await ours.desk.revoke_tokens("jti", "1")
+        await until(lambda: verdict(there, theirs, self.token(jti="1")) == RefusalReason.REVOKED)
+        ahead = World(tmp_path)
+        ahead.redis, ahead.clock.wall_seconds = redis, time.time() + 2 * 86400
+        credentials = await started(ahead.credentials(self.block(ahead)))
+        await credentials.desk.revoke_tokens("jti", "2")
+        here.clock.wall_seconds += 2 * 86400
+        assert ours.revocations is not None
+        ours.revocations.load([])
+        for one in (here, ahead):
+            one.clock.wall_seconds -= 2 * 86400
+        for one, its in ((here, ours), (there, theirs), (ahead, credentials)):
+            assert verdict(one, its, self.token(jti="1")) == RefusalReason.REVOKED
 
     async def test_the_bound_holds_for_all_together(self, world: World, redis: Redis, started: Start) -> None:
         world.redis = redis

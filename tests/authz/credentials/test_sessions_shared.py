@@ -83,7 +83,7 @@ class TestSliding:
     async def test_renewals_that_wait_have_a_bound(self, world: World, credentials: Credentials) -> None:
         sessions = sessions_of(credentials)
         token = await sessions.create("alice", NOW)
-        filler = (await sessions.store.read([next(iter(await sessions.store.keys(None, NOW)))]))[0][1]
+        filler = (await sessions.store.read([next(iter(await sessions.store.keys(None)))]))[0][1]
         sessions._renewals = {str(number): filler for number in range(MAX_RENEWALS)}
         world.clock.advance(30)
         assert isinstance(await world.awaited(credentials, cookie(token)), Identity)

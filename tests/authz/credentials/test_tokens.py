@@ -16,9 +16,9 @@ def verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     original = Tokens.verify
 
-    def counted(self: Tokens, text: str, now: float) -> Any:
+    def counted(self: Tokens, text: str, now: float, *rest: Any) -> Any:
         seen.append(text)
-        return original(self, text, now)
+        return original(self, text, now, *rest)
 
     monkeypatch.setattr(Tokens, "verify", counted)
     return seen

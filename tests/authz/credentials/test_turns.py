@@ -8,7 +8,7 @@ import pytest
 from authz.credentials.turns import MAX_WAITING, OverloadedError, Turns
 from authz.identity import Identity, RefusalReason
 from tests.authz.credentials.conftest import WAIT_SECONDS, World, reason_of
-from tests.authz.credentials.signing import bearer, token
+from tests.authz.credentials.signing import bearer, private_key, token
 
 
 class Work:
@@ -115,3 +115,27 @@ async def test_who_waits_too_long_in_line_is_told_so(world: World) -> None:
     turns._spent_seconds, turns._turn_booked = 1.0, True  # a turn that never ends
     outcome = await world.awaited(credentials, bearer(token()))
     assert reason_of(outcome) == RefusalReason.OVERLOADED
+
+
+async def test_bad_tokens_in_line_cost_nothing_once_their_address_is_throttled(world: World) -> None:
+    """Issue 4: after N failures the answer is 429 without verification work, also for what waits already."""
+    limits = {"address_failures": 3, "per_seconds": 60}
+    credentials = world.credentials({"issuers": [world.issuer()], "wait_seconds": 30, "throttle": limits})
+    verified = 0
+
+    def clock() -> float:
+        nonlocal verified
+        verified += 1
+        return verified / 1000  # asked before and after each piece, which so takes 1 ms
+
+    credentials._serving.tokens.turns._clock = clock
+    world.outcome(credentials, bearer(token(), "198.51.100.7"))
+    forged = [
+        bearer(token(key=private_key("ES256", 1), jti=str(number)), "192.0.2.1") for number in range(50)
+    ]
+    pending = [credentials.authenticate(one, world.clock.wall_seconds) for one in forged]
+    later = [asyncio.ensure_future(one) for one in pending]  # type: ignore[arg-type]
+    found = [reason_of(one) for one in await asyncio.wait_for(asyncio.gather(*later), WAIT_SECONDS)]
+    # Those of the turns that end before the failures of the first are heard of.
+    assert 3 <= found.count(RefusalReason.TOKEN_SIGNATURE) <= 5
+    assert found.count(RefusalReason.THROTTLED) == 50 - found.count(RefusalReason.TOKEN_SIGNATURE)
