@@ -94,6 +94,25 @@ class RedisServer:
     ) -> None:
         self.close()
 
+    def follow(self, master: "RedisServer") -> None:
+        """Become a replica of `master` (which listens on TCP), and wait until it has what that has."""
+        until = time.monotonic() + START_SECONDS
+        with self.client() as client, master.client() as of:
+            client.replicaof("127.0.0.1", master.port)
+            wanted = of.info("replication")["master_repl_offset"]
+            while (info := client.info("replication")).get("master_link_status") != "up" or (
+                info["slave_repl_offset"] < wanted
+            ):
+                if time.monotonic() > until:
+                    raise RuntimeError(f"no replica after {START_SECONDS:g} s: {info}")
+                time.sleep(0.01)
+
+    def take_over(self, master: "RedisServer") -> None:
+        """Become the master, and `master` a replica of it: both stay up, as in a planned failover."""
+        with self.client() as client:
+            client.replicaof("NO", "ONE")
+        master.follow(self)
+
     def client(self) -> "redis.Redis":
         """A blocking client, for looking at the data from a test. The caller closes it."""
         return redis.Redis.from_url(self.url)
@@ -119,6 +138,42 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+class Pair:
+    """A master and its replica behind one address, which leads to whoever is the master."""
+
+    def __init__(self, folder: Path) -> None:
+        self.master, self.replica = RedisServer(tcp=True), RedisServer(tcp=True)
+        self._link = folder / "master.sock"
+        self.url = f"unix://{self._link}?db=0"
+
+    def __enter__(self) -> Self:
+        self.master.__enter__()
+        self.replica.__enter__()
+        self.replica.follow(self.master)
+        self._link.symlink_to(self.master.socket)
+        return self
+
+    def fail_over(self) -> None:
+        """The replica takes over, once it has all that the master has; the master goes on as a replica."""
+        self.replica.follow(self.master)
+        self.replica.take_over(self.master)
+        self._link.unlink()
+        self._link.symlink_to(self.replica.socket)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.replica.close()
+        self.master.close()
+
+
+@pytest.fixture
+def redis_pair(tmp_path: Path) -> Iterator[Pair]:
+    """A running master with its replica."""
+    with Pair(tmp_path) as pair:
+        yield pair
 
 
 @pytest.fixture

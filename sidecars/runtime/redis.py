@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -13,9 +13,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from sidecars.runtime.settings.redis import RedisSettings
+
+Answer = TypeVar("Answer")
 
 
 def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic) -> Redis:
@@ -30,7 +32,7 @@ def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic
         "socket_timeout": settings.operation_timeout_ms / 1000,
         "socket_connect_timeout": settings.connect_timeout_ms / 1000,
         "health_check_interval": settings.health_check_seconds,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": Once(NoBackoff(), 0),
         # RESP3 would cost a HELLO and a subscription in each handshake; nothing here needs it.
         "protocol": 2,
     }
@@ -99,6 +101,30 @@ class FailFastPool(BlockingConnectionPool):
         self.last_error = None
 
 
+class Once(Retry):
+    """Sends a command once. Closes the connection where it failed, or where it leads to a replica.
+
+    A master that was demoted keeps its connections, and would refuse every write for as long as we do
+    (redis-py sees to it for Sentinel alone).
+    """
+
+    async def call_with_retry(
+        self,
+        do: Callable[[], Awaitable[Answer]],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,  # noqa: FBT001, FBT002 - redis-py's signature
+    ) -> Answer:
+        """The answer of `do`. Raises what it raises."""
+        try:
+            return await do()
+        except Exception as error:
+            lost = isinstance(error, self._supported_errors) and (is_retryable is None or is_retryable(error))
+            if lost or _of_a_replica(error):
+                await (fail(error, 1) if with_failure_count else fail(error))
+            raise
+
+
 class PasswordFile(CredentialProvider):
     """Credentials from a file, read at each new connection: a rotated password needs no restart."""
 
@@ -117,6 +143,13 @@ class PasswordFile(CredentialProvider):
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
         """As `get_credentials`, without blocking the loop."""
         return await asyncio.to_thread(self.get_credentials)
+
+
+def _of_a_replica(error: Exception) -> bool:
+    # A script has an error of its own, with that of its command in the text.
+    return isinstance(error, ReadOnlyError) or (
+        isinstance(error, ResponseError) and "-READONLY" in str(error)
+    )
 
 
 def _text(path: Path | None) -> str | None:

@@ -1,18 +1,20 @@
 """The shared Redis client against a real Redis that comes, goes and stands still."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sidecars.runtime.redis import connect, describe
 from sidecars.runtime.settings.redis import RedisSettings
-from tests.redis_server import RedisServer
+from tests.redis_server import Pair, RedisServer, redis_pair
+
+__all__ = ["redis_pair"]
 
 pytestmark = pytest.mark.redis
 
@@ -139,6 +141,34 @@ async def test_a_command_whose_reply_is_late_is_not_sent_again(redis_server: Red
     await client.aclose()
     with redis_server.client() as other:
         assert other.get("n") == b"1"
+
+
+async def _set(client: Redis) -> None:
+    await client.set("a", "1")
+
+
+async def _script(client: Redis) -> None:
+    await client.eval("return redis.call('SET', KEYS[1], '1')", 1, "a")
+
+
+async def _pipeline(client: Redis) -> None:
+    async with client.pipeline(transaction=True) as pipe:
+        pipe.set("a", "1")
+        await pipe.execute()
+
+
+@pytest.mark.parametrize("write", [_set, _script, _pipeline])
+async def test_after_one_refused_write_a_demoted_master_is_left_for_the_new_one(
+    redis_pair: Pair, write: Callable[[Redis], Awaitable[None]]
+) -> None:
+    """A planned failover closes no connection: held on to, the old master would refuse every write."""
+    client = connect(RedisSettings(url=redis_pair.url, **PATIENT))
+    await write(client)
+    redis_pair.fail_over()
+    with pytest.raises(ResponseError, match=r"READONLY|read only"):
+        await write(client)
+    await write(client)
+    await client.aclose()
 
 
 async def test_a_rotated_password_is_read_at_the_next_connection(tmp_path: Path) -> None:

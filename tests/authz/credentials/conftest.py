@@ -17,9 +17,9 @@ from authz.identity import Outcome, Refusal, RefusalReason
 from authz.request import Request
 from tests.authz.credentials.signing import AUDIENCE, ISSUER, NOW, jwk, key_set, private_key
 from tests.authz.credentials.webserver import WebServer
-from tests.redis_server import RedisServer, _session_redis, redis_server, shared_redis
+from tests.redis_server import RedisServer, _session_redis, redis_pair, redis_server, shared_redis
 
-__all__ = ["_session_redis", "redis_server", "shared_redis"]
+__all__ = ["_session_redis", "redis_pair", "redis_server", "shared_redis"]
 
 WAIT_SECONDS = 10.0
 """Bounds every wait of a test for something that should happen at once."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from sidecars.runtime.redis import connect
 from sidecars.runtime.settings.redis import RedisSettings
 from tests.authz.credentials.conftest import World, reason_of, until
 from tests.authz.credentials.signing import bearer, request, token
-from tests.redis_server import RedisServer
+from tests.redis_server import Pair, RedisServer
 
 pytestmark = pytest.mark.redis
 
@@ -140,6 +141,39 @@ async def test_failing_over(world: World, redis_server: RedisServer, started: St
     assert await gets(world, credentials, cookie(revoked)) == RefusalReason.REVOKED
     assert await gets(world, credentials, jwt(jti="bad")) == RefusalReason.REVOKED
     assert await gets(world, credentials, cookie(await session(credentials))) is None
+
+
+async def test_a_replica_takes_over(world: World, redis_pair: Pair, started: Start, tmp_path: Path) -> None:
+    """What was written goes on; the old master, demoted, is left after one refused write."""
+    client = connect(RedisSettings(url=redis_pair.url, operation_timeout_ms=2000, connect_timeout_ms=2000))
+    world.redis = client
+    credentials = await started(world.credentials(block(world)))
+    text, revoked = await session(credentials), await session(credentials)
+    await credentials.desk.revoke_sessions("token", revoked)
+    await credentials.desk.revoke_tokens("jti", "bad")
+    redis_pair.fail_over()
+    assert credentials.sessions is not None
+    world.clock.advance(credentials.sessions.config.idle_seconds / 2)
+    assert await gets(world, credentials, cookie(text)) is None
+    await credentials.sessions.flush()
+    assert world.metric("authz_session_renewals_lost_total") == 1
+    other = World(tmp_path)
+    other.redis, other.clock.wall_seconds = client, time.time()
+    fresh = await started(other.credentials(block(other)))
+    for of in (credentials, fresh):
+        assert await gets(world, of, cookie(text)) is None
+        assert await gets(world, of, cookie(revoked)) in {
+            RefusalReason.REVOKED,
+            RefusalReason.SESSION_UNKNOWN,
+        }
+        assert await gets(world, of, jwt(jti="bad")) == RefusalReason.REVOKED
+    later = await session(credentials)
+    assert await gets(world, credentials, cookie(later)) is None
+    await fresh.desk.revoke_sessions("token", later)
+    await until(lambda: not isinstance(world.outcome(credentials, cookie(later)), Identity))
+    await fresh.stop()
+    await credentials.stop()
+    await client.aclose()
 
 
 async def test_a_revocation_made_while_this_sidecar_was_cut_off_counts_afterwards(
