@@ -158,7 +158,9 @@ class SharedConfig(ConditionConfig):
 
     named: Annotated[tuple[Name, ...], AT_LEAST_ONE, OneOrMany] | None = Field(None, alias="if")
     """Conditions of the policy that must all hold."""
-    hosts: Annotated[tuple[Host, ...], AT_LEAST_ONE] = (EVERY_HOST,)
+    hosts: Annotated[
+        tuple[Host, ...], AT_LEAST_ONE, Field(json_schema_extra={"default": [str(EVERY_HOST)]})
+    ] = (EVERY_HOST,)
     methods: Annotated[tuple[Method, ...], AT_LEAST_ONE] | None = None
     """None: every method. HEAD is not part of GET."""
     identity_headers: dict[IdentityHeader, Value] = Field(default_factory=dict)
@@ -191,7 +193,9 @@ class RuleConfig(SharedConfig):
     name: Name
     inherit: Name | None = None
     """The `defaults` whose conditions hold too, and whose other keys count where the rule has none."""
-    paths: Annotated[tuple[PathTemplate, ...], AT_LEAST_ONE] = (EVERY_PATH,)
+    paths: Annotated[
+        tuple[PathTemplate, ...], AT_LEAST_ONE, Field(json_schema_extra={"default": [str(EVERY_PATH)]})
+    ] = (EVERY_PATH,)
     allow: Whos | None = None
     deny: Whos | None = None
     answer: DenialConfig | None = None

@@ -42,6 +42,19 @@ class Block(BaseModel):
             raise ValueError("nothing stands here; write what is meant, or leave the key out")
         return value
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """As pydantic has it, but without the null that stands for a key left out."""
+        found = handler(schema)
+        for key in handler.resolve_ref_schema(found).get("properties", {}).values():
+            choices = [choice for choice in key.pop("anyOf", ()) if choice != {"type": "null"}]
+            key.update(choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})
+            if key.get("default", "") is None:
+                del key["default"]
+        return found
+
 
 class OneOrMany:
     """Lets one value stand for a list of one, in validation and in the JSON schema."""

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from pydantic import ValidationError
 
 from authz.policy.load import load_policy, parse_policy
 from authz.policy.model import PolicyFile
@@ -155,6 +156,35 @@ def warnings(text: str) -> list[tuple[str, str]]:
         for problem in parse_policy(text).warnings
         if "anyone anything" not in problem.message
     ]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"methods": None},
+        {"when": None},
+        {"headers": {"x-a": {"equals": None}}},
+        {"time": {"from": None}},
+        {"cors": {"origins": "https://a.example", "expose": None}},
+        {"deny": None},
+    ],
+)
+def test_what_the_loader_refuses_for_being_empty_the_schema_refuses_too(rule: dict[str, object]) -> None:
+    content = {"rules": [{"name": "r", "allow": "anyone", **rule}]}
+    with pytest.raises(ValidationError):
+        PolicyFile.model_validate(content)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(content, PolicyFile.model_json_schema())
+
+
+def test_what_a_key_left_out_means_is_written_in_the_schema_as_in_a_policy() -> None:
+    schema = PolicyFile.model_json_schema()
+    of_rule = schema["$defs"]["RuleConfig"]["properties"]
+    defaults = {key: value["default"] for key, value in of_rule.items() if "default" in value}
+    assert (defaults["hosts"], defaults["paths"], defaults["mode"]) == (["*"], ["/**"], "enforce")
+    content = {"rules": [{"name": "r", "allow": "anyone", **defaults}]}
+    jsonschema.validate(content, schema)
+    PolicyFile.model_validate(content)
 
 
 @pytest.mark.parametrize(
