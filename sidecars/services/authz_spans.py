@@ -1,5 +1,6 @@
 """A span for each check, in the trace that Envoy began (W3C Trace Context), by OpenTelemetry."""
 
+import threading
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,6 +11,10 @@ from sidecars.runtime.settings.authz import TracingSettings
 from sidecars.transport.service import Call, UnaryHandler
 
 NAME = "authz.check"
+
+EXPORT_SECONDS = 2.0
+"""For one batch, retries included; and for all that is left when we stop. The SDK would wait 10 s for each
+batch, which is more than orchestrators grant, when the collector is away."""
 
 
 class Spans:
@@ -38,9 +43,8 @@ class Spans:
             resource=Resource.create({"service.name": settings.service_name}),
             shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(
-            BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=settings.endpoint))
-        )
+        otlp = OTLPSpanExporter(endpoint=settings.endpoint, timeout=EXPORT_SECONDS)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or otlp))
         self._tracer = self._provider.get_tracer("edge-sidecars")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -90,8 +94,11 @@ class Spans:
         )
 
     def close(self) -> None:
-        """Export what waits; blocks until then, so call it in a thread."""
-        self._provider.shutdown()
+        """Export what waits; blocks until then or for EXPORT_SECONDS, so call it in a thread."""
+        # A thread that is left behind: the SDK's own exports one batch after the other, each with its time.
+        leaving = threading.Thread(target=self._provider.shutdown, daemon=True)
+        leaving.start()
+        leaving.join(EXPORT_SECONDS)
 
     def _parent(self, call: Call) -> Any:
         carrier = {name: value for name, value in call.metadata.items() if isinstance(value, str)}

@@ -1,25 +1,21 @@
 """What the authz sidecar tells of its decisions beside the answers."""
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from google.protobuf.json_format import MessageToDict
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from authz.account import Account
-from configfile import ConfigError
 from protos.authz_pb2 import CheckRequest, CheckResponse
 from sidecars.runtime.admin_routes import AdminAnswer, AdminRequest
-from sidecars.runtime.settings.authz import AuthzSettings, TracingSettings
+from sidecars.runtime.settings.authz import AuthzSettings
 from sidecars.runtime.sidecar import Surroundings
 from sidecars.services.authz import AuthzSidecar, build
-from sidecars.services.authz_spans import Spans
 from tests.authz.checks import check_request
 from tests.sidecars.running import SIDECARS, Running, call, connect
 from tests.sidecars.test_authz_service import KEY, POLICY, SECRET, Never, OneCall
@@ -154,68 +150,6 @@ def test_a_mask_for_an_unknown_field_is_an_error() -> None:
         AuthzSettings.model_validate(
             {"listen": ["unix:/a"], "policy": ["p"], "decisions": {"mask": {"replace": ["nobody"]}}}
         )
-
-
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-PARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
-
-
-def spans_of(
-    built: Built, messages: Sequence[CheckRequest], metadata: dict[str, str | bytes]
-) -> list[dict[str, Any]]:
-    exporter = InMemorySpanExporter()
-    spans = Spans(TracingSettings(), exporter)
-    built.sidecar._decisions._told = (spans.annotate,)
-    handler = spans.traced(built.sidecar.check)
-    for message in messages:
-        assert isinstance(handler(message.SerializeToString(), OneCall(metadata=metadata)), bytes)
-    spans.close()
-    return [orjson.loads(span.to_json()) for span in exporter.get_finished_spans()]
-
-
-def test_a_check_is_a_span_in_the_trace_that_envoy_began(tmp_path: Path) -> None:
-    """W3C Trace Context section 3.2."""
-    (span,) = spans_of(Built(tmp_path), [check_request(path="/orders", headers=KEY)], dict(PARENT))
-    assert span["context"]["trace_id"] == f"0x{TRACE}"
-    assert span["parent_id"] == "0x00f067aa0ba902b7"
-    attributes = span["attributes"]
-    assert (attributes["authz.outcome"], attributes["authz.rule"]) == ("allow", "orders")
-    assert SECRET not in repr(span)
-
-
-@pytest.mark.parametrize("traceparent", [{}, {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-00"}])
-def test_what_envoy_does_not_trace_is_not_traced(tmp_path: Path, traceparent: dict[str, str | bytes]) -> None:
-    assert spans_of(Built(tmp_path), [check_request(path="/public")], traceparent) == []
-
-
-async def test_a_check_that_waits_is_one_span(tmp_path: Path) -> None:
-    exporter = InMemorySpanExporter()
-    spans = Spans(TracingSettings(), exporter)
-    built = Built(tmp_path)
-    built.sidecar._decisions._told = (spans.annotate,)
-
-    class Later:
-        async def authenticate(self, request: object, now: float) -> None:
-            await asyncio.sleep(0)
-
-    built.sidecar._serving.authorizer._authenticator = Later()
-    handler = spans.traced(built.sidecar.check)
-    pending = handler(check_request(path="/orders").SerializeToString(), OneCall(metadata=dict(PARENT)))
-    assert not isinstance(pending, bytes)
-    assert exporter.get_finished_spans() == ()
-    await pending
-    spans.close()
-    (span,) = exporter.get_finished_spans()
-    assert span.attributes is not None
-    assert span.attributes["authz.reason"] == "credentials_missing"
-
-
-def test_tracing_without_its_extra_is_an_error_that_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "opentelemetry", None)
-    with pytest.raises(ConfigError, match="needs the extra otel"):
-        Built(tmp_path, tracing={})
 
 
 def test_a_running_process_shows_its_decisions_on_the_admin_port(tmp_path: Path) -> None:

@@ -1,0 +1,160 @@
+"""A span for each check, by OpenTelemetry."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from configfile import ConfigError
+from protos.authz_pb2 import CheckRequest
+from sidecars.runtime.settings.authz import TracingSettings
+from sidecars.services import authz_spans
+from sidecars.services.authz_spans import Spans
+from sidecars.transport.service import Unary
+from tests.authz.checks import check_request
+from tests.sidecars.test_authz_decisions import Built
+from tests.sidecars.test_authz_service import KEY, SECRET, OneCall
+
+WAIT_SECONDS = 20.0
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+
+
+def spans_of(
+    built: Built, messages: Sequence[CheckRequest], metadata: dict[str, str | bytes]
+) -> list[dict[str, Any]]:
+    exporter = InMemorySpanExporter()
+    spans = Spans(TracingSettings(), exporter)
+    built.sidecar._decisions._told = (spans.annotate,)
+    handler = spans.traced(built.sidecar.check)
+    for message in messages:
+        assert isinstance(handler(message.SerializeToString(), OneCall(metadata=metadata)), bytes)
+    spans.close()
+    return [orjson.loads(span.to_json()) for span in exporter.get_finished_spans()]
+
+
+def test_a_check_is_a_span_in_the_trace_that_envoy_began(tmp_path: Path) -> None:
+    """W3C Trace Context section 3.2."""
+    (span,) = spans_of(Built(tmp_path), [check_request(path="/orders", headers=KEY)], dict(PARENT))
+    assert span["context"]["trace_id"] == f"0x{TRACE}"
+    assert span["parent_id"] == "0x00f067aa0ba902b7"
+    attributes = span["attributes"]
+    assert (attributes["authz.outcome"], attributes["authz.rule"]) == ("allow", "orders")
+    assert SECRET not in repr(span)
+
+
+@pytest.mark.parametrize("traceparent", [{}, {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-00"}])
+def test_what_envoy_does_not_trace_is_not_traced(tmp_path: Path, traceparent: dict[str, str | bytes]) -> None:
+    assert spans_of(Built(tmp_path), [check_request(path="/public")], traceparent) == []
+
+
+async def test_a_check_that_waits_is_one_span(tmp_path: Path) -> None:
+    exporter = InMemorySpanExporter()
+    spans = Spans(TracingSettings(), exporter)
+    built = Built(tmp_path)
+    built.sidecar._decisions._told = (spans.annotate,)
+
+    class Later:
+        async def authenticate(self, request: object, now: float) -> None:
+            await asyncio.sleep(0)
+
+    built.sidecar._serving.authorizer._authenticator = Later()
+    handler = spans.traced(built.sidecar.check)
+    pending = handler(check_request(path="/orders").SerializeToString(), OneCall(metadata=dict(PARENT)))
+    assert not isinstance(pending, bytes)
+    assert exporter.get_finished_spans() == ()
+    await pending
+    spans.close()
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["authz.reason"] == "credentials_missing"
+
+
+def test_tracing_without_its_extra_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry", None)
+    with pytest.raises(ConfigError, match="needs the extra otel"):
+        Built(tmp_path, tracing={})
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes spans as a collector does: OTLP over HTTP, protobuf."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1/traces"
+
+    @property
+    def spans(self) -> list[Any]:
+        found = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
+        return [
+            span for one in found for of in one.resource_spans for in_ in of.scope_spans for span in in_.spans
+        ]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/traces"
+        assert self.headers["content-type"] == "application/x-protobuf"
+        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+async def test_a_collector_gets_the_spans_over_http(tmp_path: Path, collector: Collector) -> None:
+    built = Built(tmp_path, tracing={"endpoint": collector.endpoint, "service_name": "edge"})
+    (service,) = [one for one in built.sidecar.services if one.name.endswith("Authorization")]
+    (method,) = service.methods.values()
+    message = check_request(path="/orders", headers=KEY).SerializeToString()
+    assert isinstance(method, Unary)
+    assert isinstance(method.handler(message, OneCall(metadata=dict(PARENT))), bytes)
+    await built.sidecar.stop()
+    (span,) = collector.spans
+    assert (span.name, span.trace_id.hex()) == ("authz.check", TRACE)
+    assert ("authz.rule", "orders") in {(one.key, one.value.string_value) for one in span.attributes}
+    assert b"edge" in collector.bodies[0]
+
+
+def test_a_collector_that_is_away_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several batches each would be tried for as long as one may take."""
+    monkeypatch.setattr(authz_spans, "EXPORT_SECONDS", 0.2)
+    stuck, done = threading.Event(), threading.Event()
+    spans = Spans(TracingSettings())
+
+    def shutdown() -> None:
+        stuck.wait(WAIT_SECONDS)
+        done.set()
+
+    monkeypatch.setattr(spans._provider, "shutdown", shutdown)
+    spans.close()
+    assert not done.is_set()
+    stuck.set()
