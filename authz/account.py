@@ -4,9 +4,11 @@ An account holds no header but the request id, no query and no body. What can st
 (the caller, the client's address, segments of the path) is masked when it is told, not when it is kept.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from authz.decide import Decision
 from authz.identity import Identity
@@ -23,6 +25,8 @@ MAX_ID_CHARACTERS: Final = 128
 """Kept of a request id and a host: Envoy's ids have 36 characters, but a client may send its own."""
 
 MASK: Final = "***"
+
+_SEPARATORS: Final = re.compile(r"[/;,:?#&=]")
 
 SECRET_SEGMENT: Final = r"[A-Za-z0-9_.~+=-]{32,}"  # noqa: S105  # a pattern
 """A segment this long is a token or a key more often than a name (UUIDs have 36: they go too)."""
@@ -107,8 +111,9 @@ def _request_id(http: AttributeContext.HttpRequest) -> str:
 class Masking:
     """What is left out of accounts, and what is replaced by `***`.
 
-    `names` are left out, `masked` replaced; segments of a path that match one of the patterns as a whole
-    (RE2) are replaced. Raises ValueError for a name that no account has and for what is no pattern.
+    `names` are left out, `masked` replaced. Replaced too are segments of a path that match one of the
+    patterns (RE2) as a whole, decoded or not, or in one of the parts that separators make of them.
+    Raises ValueError for a name that no account has and for what is no pattern.
     """
 
     __slots__ = ("_hidden", "_masked", "_secrets")
@@ -158,4 +163,14 @@ class Masking:
         return "/".join(MASK if self._is_secret(piece) else clean(piece) for piece in path.split("/"))
 
     def _is_secret(self, piece: str) -> bool:
-        return any(pattern.fullmatch(piece) is not None for pattern in self._secrets)
+        if self._matches(piece):
+            return True
+        # Nor may a `%3D` behind it, a parameter's name before it or a second encoding keep it from being one.
+        decoded = unquote(unquote(piece)) if "%" in piece else piece
+        parts = _SEPARATORS.split(decoded)
+        return (decoded is not piece and self._matches(decoded)) or (
+            len(parts) > 1 and any(map(self._matches, parts))
+        )
+
+    def _matches(self, text: str) -> bool:
+        return any(pattern.fullmatch(text) is not None for pattern in self._secrets)

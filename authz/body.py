@@ -66,12 +66,15 @@ def _fields(request: Request) -> Any:
 
 
 def body_values(content: Any, parts: Sequence[str]) -> Sequence[Any]:
-    """As `values_at`, for a body. Raises UnreadableBodyError where a name is there in other letter case.
+    """As `values_at`, for a body. Raises UnreadableBodyError where that is not all there is to know.
 
-    Some readers take `Role` for `role`: Go's encoding/json, for one.
+    Where a name is there in other letter case: some readers take `Role` for `role` (Go's encoding/json,
+    for one). And where the name may be in each item of a list.
     """
     below = content
     for part in parts:
+        if isinstance(below, list) and any(isinstance(item, Mapping | list) for item in below):
+            raise UnreadableBodyError(f"{part} is asked for below a list")
         if not isinstance(below, Mapping):
             break
         if part not in below:

@@ -90,6 +90,10 @@ class Decision(NamedTuple):
     """What was asked; None for what could not be read as a request."""
 
 
+ID_BYTES: Final = 12
+"""Of a decision id, which is written in hexadecimal digits."""
+
+
 class DecisionIds:
     """Ids of 24 hexadecimal digits: a random half per process, and a counter. About 0.2 us each."""
 

@@ -5,7 +5,8 @@ could forge (`x-forwarded-uri`, `x-envoy-original-path`: CVE-2026-40575, CVE-202
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_address
@@ -148,11 +149,13 @@ class Request:
         """As `query_values`, read as some upstreams do: a `;` separates parameters, too (CVE-2021-23336)."""
         return _parse_query(self.query.replace(";", "&")).get(name, _NO_VALUES)
 
-    def query_spellings(self, names: Collection[str]) -> set[str]:
-        """How the client spelled those of its query parameters that have one of these names when decoded."""
+    def query_spellings(self, names: AbstractSet[str]) -> set[str]:
+        """How the client spelled those of its query parameters that have one of these names when decoded.
+
+        Also those that hide one behind a `;`: to some upstreams it separates parameters (CVE-2021-23336).
+        """
         pieces = self.query.split("&") if self.query else ()
-        spelled = {piece.partition("=")[0] for piece in pieces}
-        return {one for one in spelled if unquote_plus(one) in names}
+        return {piece.partition("=")[0] for piece in pieces if not names.isdisjoint(_names_in(piece))}
 
     def all_headers(self) -> dict[str, list[str]]:
         """Every header with all its values, as `header_values` gives them."""
@@ -274,6 +277,10 @@ def _canonical_ipv6(host: str) -> str:
 
 def _as_bytes_would_read(value: str) -> str:
     return value if value.isascii() else value.encode().decode("latin-1")
+
+
+def _names_in(piece: str) -> list[str]:
+    return [unquote_plus(part.partition("=")[0]) for part in piece.split(";")]
 
 
 def _parse_query(query: str) -> Mapping[str, Sequence[str]]:

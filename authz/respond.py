@@ -6,7 +6,7 @@ answer is the pieces joined by an id. What depends on the request itself (the co
 its session, the way back from a login) is never kept.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
 
@@ -39,12 +39,15 @@ class Responder:
 
     __slots__ = ("_answers", "_login", "_metadata", "_placeholder", "_removed_headers")
 
-    def __init__(self, policy: Policy, new_id: Callable[[], str]) -> None:
+    def __init__(self, policy: Policy, placeholder: str) -> None:
+        """`placeholder`: as long as an id, and nothing that anybody could guess.
+
+        A caller whose name it is would get the id of each decision in its place.
+        """
         self._removed_headers = policy.removed_headers
         self._metadata = policy.metadata
         self._login = policy.login
-        # An id that no decision will ever have, and that no client can guess.
-        self._placeholder = new_id()
+        self._placeholder = placeholder
         # By identity of the objects, which the values keep alive, so that no address is used again.
         self._answers: dict[tuple[int, int, int, str, str], tuple[Decision, list[bytes]]] = {}
 

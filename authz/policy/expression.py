@@ -29,9 +29,10 @@ CALLER_VARIABLES: Final = ("kind", "subject", "issuer", "scopes", "roles", "audi
 _REQUEST_VARIABLES: Final[Mapping[str, Callable[[Request, float], Any]]] = {
     "method": lambda request, _now: request.method,
     "host": lambda request, _now: request.host,
-    "path": lambda request, _now: request.raw_path,
+    # Decoded: `%61dmin` must not be something else than `admin`.
+    "path": lambda request, _now: "/" + "/".join(request.path.segments),
     "segments": lambda request, _now: list(request.path.segments),
-    "headers": lambda request, _now: request.all_headers(),
+    "headers": lambda request, _now: _with_parts(request.all_headers()),
     "query": lambda request, _now: request.all_query(),
     "client": lambda request, _now: request.client_address or None,
     "peer": lambda request, _now: request.peer_principal or None,
@@ -199,6 +200,21 @@ def _seen(
     except Exception as error:  # as above
         return f"it fails: {_failure(error)}; {_told(values)}"
     return _told(values) if isinstance(found, bool) else f"it gives {found!r}, neither true nor false"
+
+
+def _with_parts(headers: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The values as they came, and behind them the parts of those that hold a comma.
+
+    Who joins values by commas says the same as who sends several lines (RFC 9110 section 5.3), so an
+    expression that looks for one of them must find it (CVE-2026-26308).
+    """
+    found: dict[str, Sequence[str]] = {}
+    for name, lines in headers.items():
+        joined = [line for line in lines if "," in line]
+        found[name] = (
+            [*lines, *(part.strip(" \t") for line in joined for part in line.split(","))] if joined else lines
+        )
+    return found
 
 
 def _told(values: Mapping[str, Any]) -> str:

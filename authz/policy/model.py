@@ -19,7 +19,7 @@ from authz.policy.expression import Expression
 from authz.policy.networks import Network, parse_network
 from authz.policy.pattern import EVERY_HOST, EVERY_PATH
 from authz.policy.templates import ValueTemplate, parse_text, parse_value
-from authz.policy.values import Comparison, TextComparison
+from authz.policy.values import Comparison, HeaderComparison, TextComparison
 from authz.policy.window import TimeConfig
 from authz.policy.words import (
     AT_LEAST_ONE,
@@ -105,7 +105,7 @@ class ConditionConfig(Block):
     """What must be so beside host, method and path: every key that stands here."""
 
     caller: WhoConfig | None = None
-    headers: Annotated[dict[HeaderName, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
+    headers: Annotated[dict[HeaderName, HeaderComparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """By name in lower case. A value alone means equality, a list any of its values."""
     query: Annotated[dict[Text, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
     client: Networks | None = None

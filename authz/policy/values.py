@@ -71,6 +71,21 @@ class TextComparison(Block):
         return self
 
 
+def _header_text(comparison: TextComparison) -> TextComparison:
+    for asked in comparison.model_dump(exclude_none=True).values():
+        for text in (asked,) if isinstance(asked, str) else asked if isinstance(asked, tuple) else ():
+            if not text.isascii():
+                raise ValueError(
+                    f"{text!r}: a header holds ASCII (RFC 9110 section 5.5); how other characters come "
+                    "is each client's own affair, so this would match some of them only"
+                )
+    return comparison
+
+
+HeaderComparison = Annotated[TextComparison, AfterValidator(_header_text)]
+"""A comparison with text that comes in one way only."""
+
+
 class Comparison(Block):
     """What is asked of a claim or a field: exactly one of these, save that at_least and at_most may pair."""
 

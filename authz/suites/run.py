@@ -52,8 +52,7 @@ class Runner:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        # The responder takes the first id for itself, as a placeholder that no decision has.
-        self._responder = Responder(policy, lambda: _OTHER_ID)
+        self._responder = Responder(policy, _OTHER_ID)
 
     def decide(self, case: Case) -> tuple[Decision, Explanation]:
         """The decision, and why."""

@@ -1,6 +1,7 @@
 """The authz sidecar: `envoy.service.auth.v3.Authorization` over the library `authz`."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from authz.credentials import Credentials
-from authz.decide import BAD_REQUEST, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
+from authz.decide import BAD_REQUEST, ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
 from authz.policy.background import Breaks, share_interpreter
 from authz.policy.compile import Policy
 from authz.policy.load import load_policy
@@ -123,7 +124,7 @@ class AuthzSidecar:
         for problem in policy.warnings[:MAX_WARNINGS]:
             _log.warning("policy warning", problem=str(problem))
         authorizer = Authorizer(policy, self._credentials, self._new_id)
-        return Serving(authorizer, Responder(policy, self._new_id))
+        return Serving(authorizer, Responder(policy, secrets.token_hex(ID_BYTES)))
 
     @property
     def admin_routes(self) -> Sequence[AdminRoute]:

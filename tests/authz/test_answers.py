@@ -25,7 +25,7 @@ class Answers:
         new_id = DecisionIds(lambda: 0.5)
         self.says = Says(who)
         self.authorizer = Authorizer(compiled, self.says, new_id)
-        self.responder = Responder(compiled, new_id)
+        self.responder = Responder(compiled, "f" * 24)
 
     def __call__(self, *args: Any, **asked: Any) -> CheckResponse:
         decision = self.authorizer.decide(request(*args, **asked), 0.0)
@@ -145,6 +145,24 @@ rules:
         ok = answers(path=f"/?{query}").ok_response
         assert set(ok.query_parameters_to_remove) == {"debug", "%64ebug", "te%6Eant", "x%20y", "x+y"}
         assert set(answers(path="/?a=b").ok_response.query_parameters_to_remove) == {"debug", "x%20y"}
+
+    @pytest.mark.parametrize(
+        ("query", "removed"),
+        [
+            ("a=1;debug=1&b=2", "a"),
+            ("a;%64ebug=1", "a;%64ebug"),
+            (";debug", ";debug"),
+            ("a=1;x=debug;tenant=evil", "a"),
+        ],
+    )
+    def test_cve_2021_23336_what_hides_a_name_behind_a_semicolon_goes_as_a_whole(
+        self, query: str, removed: str
+    ) -> None:
+        """Envoy splits at `&` alone, some upstreams at `;` too: a part of a parameter cannot be removed."""
+        policy = "rules: [{name: r, allow: anyone, query_set: {tenant: a}, query_remove: [debug]}]"
+        ok = Answers(policy)("GET", f"/x?{query}").ok_response
+        assert removed in ok.query_parameters_to_remove
+        assert "b" not in ok.query_parameters_to_remove
 
 
 class TestSessionCookie:

@@ -213,7 +213,7 @@ rules:
     def test_envoy_42098_an_outage_is_no_denial(self) -> None:
         compiled, new_id = parse_policy(GUARDED), DecisionIds(lambda: 0.5)
         decided = Authorizer(compiled, Says(None), new_id).decided(INTERNAL_ERROR)
-        response = CheckResponse.FromString(Responder(compiled, new_id).respond(decided))
+        response = CheckResponse.FromString(Responder(compiled, "f" * 24).respond(decided))
         assert response.HasField("error_response")
         assert response.error_response.status.code == 503
         assert int(pairs(response.error_response.headers)["retry-after"]) > 0

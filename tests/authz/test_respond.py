@@ -27,6 +27,9 @@ rules:
 READER = Identity(CredentialKind.JWT, "alice", scopes=frozenset({"users.read", "users.list"}))
 
 
+PLACEHOLDER = "f" * 24
+
+
 class Edge:
     """An authorizer and its responder, as one service has them."""
 
@@ -34,7 +37,7 @@ class Edge:
         compiled = parse_policy(policy)
         new_id = DecisionIds(lambda: 0.5)
         self.authorizer = Authorizer(compiled, Says(who), new_id)
-        self.responder = Responder(compiled, new_id)
+        self.responder = Responder(compiled, PLACEHOLDER)
 
     def ask(self, path: str) -> tuple[Decision, CheckResponse]:
         decision = self.authorizer.decide(request(path=path), 0.0)

@@ -47,7 +47,7 @@ def answer(policy: str, asked: str) -> str:
     authorizer = Authorizer(compiled, Says(identity_of(said)), DecisionIds(lambda: 0.5))
     decision = authorizer.decide(Request(message), now)
     assert isinstance(decision, Decision)
-    responder = Responder(compiled, DecisionIds(lambda: 0.6))
+    responder = Responder(compiled, "f" * 24)
     response = CheckResponse.FromString(responder.respond(decision))
     status = response.denied_response.status.code or 200
     return f"{status} {decision.verdict.rule or decision.verdict.reason}"

@@ -216,6 +216,27 @@ class TestBody:
         assert not allowed("body: {role: {not_one_of: [admin]}}", headers=form, body=b"role=user;role=admin")
         assert denied("body: {role: admin}", headers=form, body=b"x=1;role=admin")
 
+    @pytest.mark.parametrize(
+        "asked", ["équipe", "{prefix: é}", "[a, ß]", "{not_one_of: [ü]}", "{matches: 'é.*'}"]
+    )
+    def test_text_that_no_header_holds_in_one_way_is_refused(self, asked: str) -> None:
+        """RFC 9110 section 5.5: what is not ASCII comes as UTF-8 from one client, as Latin-1 from another."""
+        with pytest.raises(ConfigError, match="ASCII"):
+            parse_policy(f"rules: [{{name: r, deny: anyone, headers: {{x-team: {asked}}}}}]")
+
+    @pytest.mark.parametrize(
+        "content",
+        [b'{"items": [{"role": "admin"}]}', b'[{"items": {"role": "user"}}]', b'{"items": [[{"role": 1}]]}'],
+    )
+    def test_a_field_below_a_list_cannot_be_told(self, content: bytes) -> None:
+        asked: dict[str, Any] = {"headers": self.JSON, "body": content}
+        assert denied("body: {items.role: admin}", **asked)
+        assert not allowed("body: {items.role: {present: false}}", **asked)
+        assert not allowed("body: {items.role: user}", **asked)
+
+    def test_a_list_of_plain_values_has_no_fields(self) -> None:
+        assert allowed("body: {items.role: {present: false}}", headers=self.JSON, body=b'{"items": [1, "a"]}')
+
     def test_an_empty_body_of_some_length_was_not_sent_to_us(self) -> None:
         """The header about it is forged, then: Envoy was not told to send bodies."""
         headers = [("content-length", "20")]

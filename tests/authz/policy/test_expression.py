@@ -106,6 +106,22 @@ class TestWhen:
         assert not allowed(f'when: "{expression}"', who)
         assert denied(f'when: "{expression}"', who)
 
+    @pytest.mark.parametrize("value", ["user,admin", "user , admin", "admin,user"])
+    def test_cve_2026_26308_a_value_joined_by_commas_is_found(self, value: str) -> None:
+        asked: dict[str, Any] = {"headers": [("x-role", value)]}
+        assert denied("when: \"headers['x-role'].exists(v, v == 'admin')\"", **asked)
+        assert denied(f"when: \"headers['x-role'][0] == '{value}'\"", **asked)
+        assert not allowed("when: \"headers['x-role'] == ['admin']\"", **asked)
+
+    @pytest.mark.parametrize("path", ["/%61dmin/x", "/admin/x", "/%61%64min/%78"])
+    def test_the_path_is_the_one_that_templates_see(self, path: str) -> None:
+        assert denied("when: path.startsWith('/admin/')", path=path)
+        assert denied("when: path == '/admin/x'", path=path)
+
+    @pytest.mark.parametrize("path", ["/", "/a/", "/a/b/"])
+    def test_a_slash_at_the_end_of_the_path_stays(self, path: str) -> None:
+        assert denied(f"when: path == '{path}'", path=path)
+
     def test_claims_that_the_library_cannot_read_cannot_be_told(self) -> None:
         """Half a surrogate is JSON and no text: the rule fails, not the request."""
         who = caller(tenant="acme", other="\ud800")

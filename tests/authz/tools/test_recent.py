@@ -67,6 +67,25 @@ def test_a_segment_that_looks_like_a_token_is_masked() -> None:
     assert Masking().tell(entry(path=f"/reset/{'a1' * 20}/now"))["path"] == f"/reset/{MASK}/now"
 
 
+@pytest.mark.parametrize(
+    "segment",
+    [
+        f"{'A' * 40}%3D",
+        f"x;jsessionid={'0f' * 16}",
+        f"x#access_token={'a.' * 20}b",
+        f"x%3Ftoken%3D{'a' * 32}",
+        f"x%253Btoken%253D{'a' * 32}",
+        "%61" * 32,
+    ],
+)
+def test_no_spelling_keeps_a_token_from_being_masked(segment: str) -> None:
+    assert Masking().tell(entry(path=f"/reset/{segment}"))["path"] == f"/reset/{MASK}"
+
+
+def test_what_only_looks_encoded_is_shown() -> None:
+    assert Masking().tell(entry(path="/caf%C3%A9;v=1/x"))["path"] == "/caf%C3%A9;v=1/x"
+
+
 def test_fields_are_left_out_and_masked_as_asked_for() -> None:
     told = Masking(leave_out=["client"], masked=["subject"]).tell(entry())
     assert "client" not in told
