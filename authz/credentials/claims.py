@@ -9,6 +9,10 @@ from authz.credentials.refused import refuse_token
 from authz.credentials.settings.issuer import ClaimConfig, IssuerConfig
 from authz.identity import CredentialKind, Identity, RefusalReason
 
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+"""Names a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4), which lets nobody in. Older
+providers give it no `typ` of its own."""
+
 MAX_SHARED: Final = 1_000
 """Sets of an issuer that are kept once: its audiences, and the scopes and roles that people share."""
 
@@ -31,6 +35,9 @@ class Shared:
 def identity_of(claims: dict[str, Any], config: IssuerConfig, shared: Shared, now: float) -> Identity:
     """The identity in the claims of a token whose signature holds. Raises RefusedError."""
     expires_at = _check_times(claims, config, now)
+    events = claims.get("events")
+    if isinstance(events, dict) and LOGOUT_EVENT in events:
+        refuse_token(RefusalReason.TOKEN_TYPE, "it is a logout token")
     check_claims(claims, config.required_claims, config.forbidden_claims)
     subject = claims.get(config.subject_claim)
     if not isinstance(subject, str) or not subject:

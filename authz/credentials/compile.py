@@ -28,8 +28,9 @@ from authz.credentials.session import SessionStore
 from authz.credentials.sessions import Sessions
 from authz.credentials.settings.introspection import IntrospectionConfig
 from authz.credentials.settings.issuer import IssuerConfig
+from authz.credentials.stores.asker import Asker
 from authz.credentials.stores.memory import MemoryStore
-from authz.credentials.stores.redis import Asker, RedisRevocations, RedisStore
+from authz.credentials.stores.redis import RedisRevocations, RedisStore
 from authz.credentials.throttle import Throttle
 from authz.credentials.tokens import Tokens
 from authz.credentials.turns import Turns

@@ -207,7 +207,7 @@ class Credentials:
                 sessions.forget_all()
             if revocations is not None and revocations.store is not None:
                 limit = revocations.config.max_entries
-                revocations.load(await revocations.store.load(limit))
+                await revocations.load(await revocations.store.load(limit))
 
         def tick(connected: bool) -> None:  # noqa: FBT001 - the one thing it is told
             if revocations is not None and revocations.store is not None:

@@ -1,14 +1,18 @@
 """Sessions and revocations as operators handle them: plain values in, plain values out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any, Final
 
 from authz.credentials.revocation import Revocation, Revocations, Revoked
-from authz.credentials.session import Session, key_of
+from authz.credentials.session import Session, SessionTooLargeError, key_of
 from authz.credentials.sessions import Sessions
 
 MAX_LISTED: Final = 1000
 """Sessions or revocations in one answer."""
+
+AHEAD_SECONDS: Final = 300.0
+"""How far a clock may be ahead of ours."""
 
 _KEY_CHARACTERS: Final = 64
 """An id is a SHA-256 in hex: longer than any token that `Sessions` makes, which has 43 characters."""
@@ -37,9 +41,12 @@ class Desk:
         """`token`, which is shown this once, and `id`. Raises StoreFullError."""
         if not subject:
             raise DeskError("a session needs a subject")
-        token = await self._sessions.create(
-            subject, self._wall_clock(), scopes=tuple(scopes), roles=tuple(roles), claims=claims
-        )
+        try:
+            token = await self._sessions.create(
+                subject, self._wall_clock(), scopes=tuple(scopes), roles=tuple(roles), claims=claims
+            )
+        except SessionTooLargeError as error:
+            raise DeskError(str(error)) from None
         return {"token": token, "id": key_of(token)}
 
     async def show_session(self, name: str) -> dict[str, Any] | None:
@@ -56,7 +63,7 @@ class Desk:
     async def revoke_sessions(self, target: str, value: Any) -> int:
         """End sessions by `token`, `id`, `subject` or `before` (unix seconds); how many there were."""
         if target == "before":
-            return await self._sessions.revoke_before(_time(value))
+            return await self._sessions.revoke_before(_time(value, self._wall_clock()))
         if target not in _SESSION_TARGETS or not isinstance(value, str) or not value:
             raise DeskError(f"name one of {', '.join(sorted(_SESSION_TARGETS))}")
         if target == "subject":
@@ -73,7 +80,7 @@ class Desk:
         kind, now = Revoked(target), self._wall_clock()
         until = now + self._revocations.config.keep_seconds
         if kind is Revoked.EVERYTHING:
-            revocation = Revocation(kind, "", until, _time(value), issuer)
+            revocation = Revocation(kind, "", until, _time(value, now), issuer)
         elif not isinstance(value, str) or not value:
             raise DeskError(f"{target} needs a text")
         elif kind is Revoked.SUBJECT:
@@ -112,9 +119,11 @@ def _key(name: str) -> str:
     return key_of(name)
 
 
-def _time(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _time(value: Any, now: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise DeskError("before is a time in unix seconds")
+    if value > now + AHEAD_SECONDS:
+        raise DeskError("before is in the future: it would refuse what is issued from now on")
     return float(value)
 
 

@@ -5,10 +5,10 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from authz.credentials.settings.issuer import KeySetConfig
 from authz.credentials.settings.types import Network
@@ -21,6 +21,14 @@ _CHUNK_BYTES: Final = 16 * 1024
 
 class FetchError(Exception):
     """The document did not arrive, whatever the reason; the message says which."""
+
+
+class StatusError(FetchError):
+    """The server answered, but not with 200."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP status {status}, not 200")
+        self.status = status
 
 
 Fetch = Callable[[KeySetConfig], Awaitable[bytes]]
@@ -60,9 +68,9 @@ async def fetch(config: KeySetConfig) -> bytes:
 
 
 async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """The body of a 200 answer. Raises FetchError for any other, and for a longer one."""
+    """The body of a 200 answer. Raises StatusError for any other, FetchError for a longer one."""
     if response.status != 200:
-        raise FetchError(f"HTTP status {response.status}, not 200")
+        raise StatusError(response.status)
     body = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         body += chunk
@@ -92,7 +100,8 @@ class PublicResolver(AbstractResolver):
 
     def check_url(self, url: str) -> None:
         """Raises FetchError for a URL whose host is an address that may not be used."""
-        self.check(urlsplit(url).hostname or "")
+        # As the client reads it: escapes and `。` in a host become dots there.
+        self.check(URL(url).raw_host or "")
 
     def check(self, host: str) -> None:
         """Raises FetchError for an address that may not be used. A name is checked once it is resolved."""
@@ -102,7 +111,9 @@ class PublicResolver(AbstractResolver):
             return
         if isinstance(address, IPv6Address):
             address = _inside(address) or address
-        public = address.is_global and not address.is_multicast
+        # Site-local addresses (RFC 3879) are private, too, and Python calls them global.
+        site_local = isinstance(address, IPv6Address) and address.is_site_local
+        public = address.is_global and not address.is_multicast and not site_local
         if not public and not any(address in network for network in self._allowed):
             raise FetchError(f"{address} is no public address, and allow_addresses does not list it")
 

@@ -18,7 +18,7 @@ import orjson
 from authz.credentials.cache import Recent
 from authz.credentials.claims import audiences, check_claims, check_time_now, numeric_date, roles, scopes
 from authz.credentials.ending import end
-from authz.credentials.fetch import FetchError
+from authz.credentials.fetch import FetchError, StatusError
 from authz.credentials.metrics import IntrospectionMetrics
 from authz.credentials.post import Post
 from authz.credentials.refused import RefusedError, refuse_token
@@ -32,6 +32,12 @@ _KIND: Final = CredentialKind.INTROSPECTION
 _TOO_LONG: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "longer than introspection.max_bytes", _KIND)
 _NO_TOKEN: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not made of the characters of a token", _KIND)
 _INACTIVE: Final = Refusal(RefusalReason.TOKEN_INACTIVE, "the server says it is not active", _KIND)
+
+_REJECTED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the server rejects the question about it", _KIND)
+
+_ABOUT_THE_TOKEN: Final = frozenset({400, 413, 414, 431})
+"""Statuses of a server that does not like what it is asked. As an outage they would let anybody who sends
+five odd tokens shut out all others."""
 
 _TOKEN_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")
 """b64token (RFC 6750 section 2.1)."""
@@ -137,6 +143,8 @@ class Introspector:
         try:
             content = _read(await self._post(form, headers))
         except FetchError as error:
+            if isinstance(error, StatusError) and error.status in _ABOUT_THE_TOKEN:
+                return self._rejected(digest)
             self._breaker.failed()
             self._metrics.failed += 1
             return self._unavailable(str(error))
@@ -149,6 +157,14 @@ class Introspector:
             refusal = replace(error.refusal, kind=_KIND)
             self._inactive.put(digest, (refusal, now, now + self.config.inactive_seconds))
             return refusal
+
+    def _rejected(self, digest: bytes) -> Refusal:
+        """The server is there, and does not look at this token: nobody else's business."""
+        self._breaker.succeeded()
+        self._metrics.rejected += 1
+        now = self._wall_clock()
+        self._inactive.put(digest, (_REJECTED, now, now + self.config.inactive_seconds))
+        return _REJECTED
 
     def _question(self, token: str) -> tuple[dict[str, str], dict[str, str]]:
         form = {"token": token, "token_type_hint": "access_token"}

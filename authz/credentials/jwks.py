@@ -92,6 +92,7 @@ class RemoteKeys:
         self._failures = 0
         self._problem = "not fetched yet"
         self._unknown_ids: Recent[str, float] = Recent(MAX_UNKNOWN_KEY_IDS)
+        self._predecessor: RemoteKeys | None = None
         self._wake = asyncio.Event()
         self._flight: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -108,12 +109,17 @@ class RemoteKeys:
             return key
         if key_id is None or self._is_known_unknown(key_id, now):
             return _unknown(key_id)
+        if self._failures and self._flight is None:
+            # Fetches are tried at their own pace; whether one would bring the key cannot be told.
+            return _unavailable(self._problem)
         flight = self._ask(now)
         return self._find_after(flight, key_id, algorithm) if flight is not None else _unknown(key_id)
 
     def start(self) -> None:
         """Begin to fetch, on the running loop. `ready` tells when the first fetch has ended."""
         if self._task is None:
+            self._take_over()
+            self._predecessor = None
             self._take_off()
             self._task = asyncio.create_task(self._run(), name=f"key set {self.place}")
 
@@ -139,8 +145,17 @@ class RemoteKeys:
         return self.config.url or discovery_url(self.config, self.world.issuer)
 
     def inherit(self, other: "RemoteKeys") -> None:
-        """Begin with the keys that `other` has fetched from the same URL, and their age."""
-        if self.keys is None and other.place == self.place:
+        """Begin with the keys that `other` has fetched from the same URL, and their age.
+
+        With those that it has when this one starts: until then it goes on, and keys may be withdrawn.
+        """
+        if other.place == self.place:
+            self._predecessor = other
+            self._take_over()
+
+    def _take_over(self) -> None:
+        other = self._predecessor
+        if other is not None:
             self.keys, self.fetched_at = other.keys, other.fetched_at
 
     def describe(self) -> dict[str, Any]:

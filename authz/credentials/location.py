@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from authz.credentials.block import Block
 from authz.credentials.verifier import Stopped, Verified, Verifier, nobody_stopped
 from authz.identity import CredentialKind, Refusal, RefusalReason
-from authz.request import Request
+from authz.request import MAX_QUERY_PARAMETERS, Request
 
 DOTS: Final[Mapping[CredentialKind, int]] = {
     CredentialKind.JWT: 2,
@@ -31,6 +31,9 @@ _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 section 5.6.2. A tab is no separator (Keycloak GHSA-gv94-wp4h-vv8p)."""
 
 _AMBIGUOUS: Final = Refusal(RefusalReason.CREDENTIALS_AMBIGUOUS, "more than one credential")
+_UNREAD: Final = ("", "")
+"""As good as two: which one the upstream would take cannot be known."""
+
 _SHAPELESS: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "no credential of a known shape")
 _MALFORMED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the header is not `scheme SP credential`")
 
@@ -139,7 +142,14 @@ def _values_of(place: str, name: str) -> Callable[[Request], Sequence[str]]:
         return lambda request: request.header_values(name)
     if place == "cookie":
         return lambda request: request.cookie_values(name)
-    return lambda request: request.query_values(name)
+    return lambda request: _query_values(request, name)
+
+
+def _query_values(request: Request, name: str) -> Sequence[str]:
+    # Beyond so many parameters they are not read, and one of those might be another credential.
+    if request.query.count("&") >= MAX_QUERY_PARAMETERS:
+        return _UNREAD
+    return request.query_values(name)
 
 
 def _by_shape(place: str, kinds: Mapping[CredentialKind, Verifier]) -> Verifier:

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.credentials.cache import Recent
-from authz.credentials.claims import audiences, check_time_now, numeric_date
+from authz.credentials.claims import LOGOUT_EVENT, audiences, check_time_now, numeric_date
 from authz.credentials.jwt import Issuer, Token, check_header, check_signature, read
 from authz.credentials.keys import Key
 from authz.credentials.refused import RefusedError, refuse_token
 from authz.credentials.revocation import MAX_VALUE_CHARACTERS, Revocation, Revocations, Revoked
 from authz.identity import RefusalReason
-
-EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 
 TYPES: Final = frozenset({"logout+jwt", "jwt"})
 """Section 2.4 recommends the first; providers older than that send the second or none."""
@@ -100,7 +98,7 @@ class LogoutReceiver:
         if audiences(claims.get("aud")).isdisjoint(config.logout.audiences):
             refuse_token(RefusalReason.AUDIENCE_MISMATCH, "its aud is none of logout.audiences")
         events = claims.get("events")
-        if not isinstance(events, dict) or not isinstance(events.get(EVENT), dict):
+        if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
             refuse_token(RefusalReason.CLAIM_MISSING, "its events do not name a back-channel logout")
         if "nonce" in claims:
             # Section 2.4: so that no ID token passes for a logout token.

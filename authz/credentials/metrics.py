@@ -65,6 +65,7 @@ class IntrospectionMetrics:
     """Of questions to the introspection endpoint."""
 
     answered: int = 0
+    rejected: int = 0
     failed: int = 0
 
 
@@ -152,6 +153,7 @@ class CredentialMetrics(Collector):
             "authz_introspection_questions", "Questions about opaque tokens.", labels=["outcome"]
         )
         questions.add_metric(["ok"], self.introspection.answered)
+        questions.add_metric(["rejected"], self.introspection.rejected)
         questions.add_metric(["failed"], self.introspection.failed)
         yield questions
         if self._feed is not None:

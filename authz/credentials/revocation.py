@@ -4,10 +4,11 @@ Every process holds the whole list, so that a request asks nobody. `epoch` chang
 grows: what was remembered of a token under another epoch is checked against the list once more.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import inf
+from math import inf, isfinite, isnan
 from typing import Any, Final, Protocol
 
 import orjson
@@ -20,6 +21,10 @@ MAX_VALUE_CHARACTERS: Final = 1024
 
 UNAVAILABLE_EPOCH: Final = -1
 """While it is not known what is revoked: equal to no epoch under which anything was remembered."""
+
+
+LOADED_AT_ONCE: Final = 500
+"""Of a list; then calls are answered. A hundred thousand at once would hold them up for 0.15 s."""
 
 
 class RevocationsFullError(Exception):
@@ -52,8 +57,14 @@ class Revocation:
     def __post_init__(self) -> None:
         if bool(self.value) is (self.kind is Revoked.EVERYTHING):
             raise ValueError(f"a revocation by {self.kind} {'takes no' if self.value else 'needs a'} value")
+        if not isfinite(self.until) or isnan(self.before):
+            raise ValueError("its times are no times")
         if max(len(self.value), len(self.issuer)) > MAX_VALUE_CHARACTERS:
             raise ValueError(f"longer than {MAX_VALUE_CHARACTERS} characters")
+
+    def joined(self, other: "Revocation") -> "Revocation":
+        """What both together revoke; they have the same key."""
+        return replace(self, until=max(self.until, other.until), before=max(self.before, other.before))
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -104,6 +115,7 @@ class Revocations:
         self._entries: dict[tuple[str, str, str], Revocation] = {}
         self._counter = 0
         self._overflowed = False
+        self._heir: Revocations | None = None
         self._confirmed_at = -inf
         self.epoch = 0 if store is None else UNAVAILABLE_EPOCH
 
@@ -131,14 +143,19 @@ class Revocations:
             (Revoked.TOKEN, _text(claims, "jti")),
             (Revoked.SESSION, _text(claims, "sid")),
             (Revoked.SUBJECT, identity.subject),
+            # What the issuer calls it, and so its logout tokens, where `subject_claim` is another.
+            (Revoked.SUBJECT, _text(claims, "sub")),
             (Revoked.EVERYTHING, ""),
         )
         for kind, value in named:
             for of in (issuer, "") if issuer else ("",):
                 entry = self._entries.get((kind, of, value))
-                if entry is not None and (issued_at is None or issued_at < entry.before):
+                if entry is not None and self._concerns(entry, issued_at):
                     return Refusal(RefusalReason.REVOKED, f"revoked by {kind}", identity.kind)
         return identity
+
+    def _concerns(self, entry: Revocation, issued_at: float | None) -> bool:
+        return (issued_at is None or issued_at < entry.before) and self._wall_clock() < entry.until
 
     async def revoke(self, revocation: Revocation) -> None:
         """Refuse what `revocation` names, here at once and elsewhere within a second.
@@ -161,22 +178,16 @@ class Revocations:
         known = self._entries.get(revocation.key)
         if known is not None and known.before >= revocation.before and known.until >= revocation.until:
             return
-        if known is not None:
-            revocation = Revocation(
-                revocation.kind,
-                revocation.value,
-                max(known.until, revocation.until),
-                max(known.before, revocation.before),
-                revocation.issuer,
-            )
-        self._entries[revocation.key] = revocation
+        self._entries[revocation.key] = revocation if known is None else known.joined(revocation)
         self._next_epoch()
 
-    def load(self, revocations: list[Revocation]) -> None:
+    async def load(self, revocations: Sequence[Revocation]) -> None:
         """Take in what the store holds; what it lost (a failover) is not forgotten."""
         self._overflowed = False
-        for revocation in revocations:
-            self.add(revocation)
+        for start in range(0, len(revocations), LOADED_AT_ONCE):
+            for revocation in revocations[start : start + LOADED_AT_ONCE]:
+                self.add(revocation)
+            await asyncio.sleep(0)
         self.confirm()
 
     def confirm(self) -> None:
@@ -196,15 +207,19 @@ class Revocations:
         self._entries = other._entries  # noqa: SLF001 - the same list in two configurations
         self._counter = other._counter  # noqa: SLF001
         self._confirmed_at = other._confirmed_at  # noqa: SLF001
+        # Who still adds to the other (a logout that waited for a key) adds to this one, too.
+        other._heir = self  # noqa: SLF001
         if other.epoch != UNAVAILABLE_EPOCH:
             self._next_epoch()
 
     def _has_room(self, revocation: Revocation) -> bool:
         if revocation.kind is Revoked.EVERYTHING or revocation.key in self._entries:
             return True
-        if len(self._entries) >= self.config.max_entries:
-            self._prune()
-        return len(self._entries) < self.config.max_entries
+        if len(self._entries) < self.config.max_entries:
+            return True
+        self._prune()
+        exempt = sum(kind is Revoked.EVERYTHING for kind, _, _ in self._entries)
+        return len(self._entries) - exempt < self.config.max_entries
 
     def _prune(self) -> None:
         # Only for want of room: a clock that is ahead for a while must not forgive anything for good.
@@ -213,6 +228,8 @@ class Revocations:
             del self._entries[key]
 
     def _next_epoch(self) -> None:
+        if self._heir is not None:
+            self._heir._next_epoch()  # noqa: SLF001 - the same list, of which that one remembers things
         if self._overflowed or (self.store is not None and self._confirmed_at == -inf):
             return
         self._counter += 1

@@ -23,6 +23,10 @@ class StoreUnavailableError(Exception):
     """The store did not answer in time, or not at all."""
 
 
+class SessionTooLargeError(ValueError):
+    """It holds more than would be read again."""
+
+
 class StoreFullError(Exception):
     """The store holds as many sessions as it may."""
 

@@ -15,7 +15,14 @@ from authz.credentials.cache import Recent
 from authz.credentials.ending import end
 from authz.credentials.metrics import SessionMetrics
 from authz.credentials.revocation import RevocationCheck
-from authz.credentials.session import Session, SessionStore, StoreUnavailableError, key_of
+from authz.credentials.session import (
+    MAX_RECORD_BYTES,
+    Session,
+    SessionStore,
+    SessionTooLargeError,
+    StoreUnavailableError,
+    key_of,
+)
 from authz.credentials.settings.session import SessionsConfig
 from authz.credentials.stores.memory import MemoryStore
 from authz.credentials.verifier import Stopped, Verified, nobody_stopped
@@ -23,6 +30,9 @@ from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 
 TOKEN_BYTES: Final = 32
 """256 random bits (OWASP asks for 64 at least)."""
+
+NEW_TOKEN_ATTEMPTS: Final = 8
+"""One token of 64 begins with a hyphen, which a command line takes for an option."""
 
 RENEWED_FRACTION: Final = 0.1
 """A use is written once a tenth of `idle_seconds` has passed since the last one written: a session in
@@ -141,13 +151,26 @@ class Sessions:
         roles: tuple[str, ...] = (),
         claims: Mapping[str, object] | None = None,
     ) -> str:
-        """The token of a new session. Raises StoreUnavailableError and StoreFullError."""
+        """The token of a new session.
+
+        Raises StoreUnavailableError, StoreFullError and SessionTooLargeError.
+        """
         if not subject:
             raise ValueError("a session needs a subject")
-        token = urlsafe_b64encode(self._random_bytes(TOKEN_BYTES)).rstrip(b"=").decode("ascii")
+        token = self._new_token()
         ends_at, idle_until = now + self.config.absolute_seconds, now + self.config.idle_seconds
         session = Session(subject, now, idle_until, ends_at, scopes, roles, claims or {})
+        size = len(session.to_json())
+        if size > MAX_RECORD_BYTES:
+            raise SessionTooLargeError(f"{size} bytes of claims; a session has at most {MAX_RECORD_BYTES}")
         await self.store.put(key_of(token), session, now)
+        return token
+
+    def _new_token(self) -> str:
+        for _ in range(NEW_TOKEN_ATTEMPTS):
+            token = urlsafe_b64encode(self._random_bytes(TOKEN_BYTES)).rstrip(b"=").decode("ascii")
+            if not token.startswith("-"):
+                break
         return token
 
     async def revoke(self, token: str) -> bool:

@@ -1,6 +1,7 @@
 """Bad credentials cost work, so nobody may bring any number of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -68,9 +69,10 @@ class _Counts:
     """A bucket for each key, filled by failures."""
 
     def __init__(self, failures: int | None, config: ThrottleConfig) -> None:
-        self._bucket = (
-            TokenBucket(failures, failures, round(config.per_seconds * SECOND_US)) if failures else None
-        )
+        period_us = round(config.per_seconds * SECOND_US)
+        self._bucket = TokenBucket(failures, failures, period_us) if failures else None
+        # Failures that were on their way together are all charged: the bucket goes into debt.
+        self._charged = replace(self._bucket, charge_rejected=True) if self._bucket is not None else None
         self._states: Recent[str, State] = Recent(config.remembered)
 
     def spent(self, key: str, now_us: int) -> int:
@@ -83,9 +85,9 @@ class _Counts:
         return taken.retry_after_seconds
 
     def count(self, key: str, now_us: int) -> None:
-        if not key or self._bucket is None:
+        if not key or self._charged is None:
             return
-        _, state = self._bucket.take(self._states.peek(key), 1, now_us)
+        _, state = self._charged.take(self._states.peek(key), 1, now_us)
         if state is not None:
             self._states.put(key, state)
 

@@ -27,9 +27,13 @@ LASTING: Final = frozenset(
         RefusalReason.TOKEN_LIFETIME,
         RefusalReason.CLAIM_MISSING,
         RefusalReason.CLAIM_FORBIDDEN,
+        RefusalReason.REVOKED,
     }
 )
-"""Refusals that a moment later would be the same. Missing keys and tokens of the future may come good."""
+"""Refusals that a moment later would be the same. Missing keys may come good."""
+
+NOT_YET_SECONDS: Final = 1.0
+"""How long a token of the future is refused from memory: it comes good."""
 
 _TOO_LONG: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "longer than tokens.max_bytes", CredentialKind.JWT)
 _OVERLOADED: Final = Refusal(
@@ -171,7 +175,7 @@ class Tokens:
         epoch = self._revocations.epoch
         outcome = self._revocations.check(identity, issued_at(identity))
         if isinstance(outcome, Refusal):
-            return outcome
+            return self._refused(digest, outcome, now)
         until = now + self._cache.identity_seconds
         if identity.expires_at is not None:
             until = min(until, identity.expires_at)
@@ -190,8 +194,12 @@ class Tokens:
         return check_audience(known.identity, known.issuer)
 
     def _refused(self, digest: bytes, refusal: Refusal, now: float) -> Refusal:
-        if refusal.reason in LASTING:
-            self._failed.put(digest, Failed(refusal, now, now + self._cache.failure_seconds))
+        seconds = self._cache.failure_seconds
+        if refusal.reason is RefusalReason.TOKEN_NOT_YET_VALID:
+            seconds = min(seconds, NOT_YET_SECONDS)
+        elif refusal.reason not in LASTING:
+            return refusal
+        self._failed.put(digest, Failed(refusal, now, now + seconds))
         return refusal
 
 

@@ -128,12 +128,17 @@ def test_tokens_are_revoked_and_listed(config: Path) -> None:
         ["session", "create", "--subject", "a", "--claims", "{"],
         ["session", "create", "--subject", "a", "--claims", "[]"],
         ["session", "create", "--subject", ""],
+        ["session", "create", "--subject", "a", "--claims", json.dumps({"a": "x" * 70_000})],
         ["session", "revoke"],
         ["session", "revoke", "x", "--subject", "alice"],
         ["session", "revoke", "--before", "yesterday"],
         ["token", "revoke"],
         ["token", "revoke", "--jti", "a", "--sid", "b"],
         ["token", "revoke", "--jti", ""],
+        ["token", "revoke", "--before", "nan"],
+        ["token", "revoke", "--before", "inf"],
+        ["token", "revoke", "--before", "2999-01-01"],
+        ["session", "revoke", "--before", "nan"],
     ],
 )
 def test_bad_usage_is_told_and_exits_with_2(

@@ -103,7 +103,7 @@ class IssuerConfig(Block):
     max_lifetime_seconds: Seconds | None = None
     """The longest from `iat` (without one: from now) to `exp`. No limit unless set."""
     logout: LogoutConfig | None = None
-    """Whether `POST /logout/backchannel` on the admin port takes logout tokens of this issuer."""
+    """Whether `POST /authz/backchannel-logout` on the admin port takes logout tokens of this issuer."""
     subject_claim: Name = "sub"
     scope_claims: tuple[Name, ...] = ("scope", "scp")
     """Claims with scopes: a text split at spaces (RFC 8693 section 4.2) or a list."""

@@ -1,24 +1,17 @@
 """Sessions and revocations in Redis, shared by every sidecar."""
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
 
 import orjson
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from authz.credentials.cache import Recent
 from authz.credentials.revocation import Revocation, RevocationsFullError, Revoked
-from authz.credentials.session import Session, StoreUnavailableError
-from ratelimit.stores.breaker import Breaker
-
-Answer = TypeVar("Answer")
-
-BATCH: Final = 500
-"""Keys in one command: Redis serves nobody else meanwhile, and 500 take it half a millisecond."""
+from authz.credentials.session import Session
+from authz.credentials.stores.asker import BATCH, Asker
+from authz.credentials.stores.reads import Reads
 
 MAX_PARSED: Final = 20_000
 """Sessions kept beside the value that they were read from, about 2 KB each."""
@@ -49,31 +42,6 @@ return 1
 """
 
 
-class Asker:
-    """Asks Redis with a bound on the wait, and not at all while it does not answer."""
-
-    def __init__(self, redis: Redis, wait_seconds: float, breaker: Breaker) -> None:
-        self.redis = redis
-        self._wait_seconds = wait_seconds
-        self._breaker = breaker
-
-    async def ask(self, command: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer to `command`. Raises StoreUnavailableError."""
-        if not self._breaker.allows():
-            raise StoreUnavailableError("Redis did not answer; it is asked again soon")
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                answer = await command()
-        except TimeoutError as error:
-            self._breaker.failed()
-            raise StoreUnavailableError(f"Redis gave no answer within {self._wait_seconds:g} s") from error
-        except (RedisError, OSError) as error:
-            self._breaker.failed()
-            raise StoreUnavailableError(f"Redis: {str(error) or type(error).__name__}") from error
-        self._breaker.succeeded()
-        return answer
-
-
 class RedisStore:
     """One key a session: the prefix and the hash of the token. Redis forgets it when it is over.
 
@@ -84,6 +52,7 @@ class RedisStore:
     def __init__(self, asker: Asker, prefix: str) -> None:
         self._asker = asker
         self._redis = asker.redis
+        self._reads = Reads(asker)
         self._prefix = prefix
         self._all = f"{prefix}all"
         # A session is asked for again and again and seldom changes: then it need not be parsed again.
@@ -93,7 +62,7 @@ class RedisStore:
     async def get(self, key: str) -> Session | None:
         """The session. Raises StoreUnavailableError."""
         name = self._prefix + key
-        value = await self._asker.ask(lambda: self._redis.get(name))
+        value = await self._reads.get(name)
         parsed = self._parsed.get(key)
         if parsed is not None and parsed[0] == value:
             return parsed[1]
@@ -195,11 +164,19 @@ class RedisRevocations:
             raise RevocationsFullError(f"{max_entries} revocations are kept")
 
     async def load(self, limit: int) -> list[Revocation]:
-        """Everything kept, `limit` + 1 at most, perhaps what is over. Raises StoreUnavailableError."""
-        found: dict[bytes, Revocation] = {}
+        """Everything kept, `limit` + 1 at most beside EVERYTHING, perhaps what is over.
+
+        Raises StoreUnavailableError.
+        """
+        found: dict[tuple[str, str, str], Revocation] = {}
+        limited = 0
         async for member, until in _scanned(self._asker, self._list):
-            found[member] = Revocation.from_json(member, until)
-            if len(found) > limit:
+            revocation = Revocation.from_json(member, until)
+            known = found.get(revocation.key)
+            # One subject may stand there for each of its logouts, and so may everything.
+            found[revocation.key] = revocation if known is None else known.joined(revocation)
+            limited += known is None and revocation.kind is not Revoked.EVERYTHING
+            if limited > limit:
                 break
         return list(found.values())
 

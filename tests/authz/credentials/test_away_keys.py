@@ -95,6 +95,24 @@ async def test_down_later(world: World, server: WebServer, started: Start) -> No
     )
 
 
+async def test_an_unknown_key_id_while_it_is_down(world: World, server: WebServer, started: Start) -> None:
+    """Whether a fetch would bring it cannot be told; and key ids, which anybody makes up, cause none."""
+    credentials = await started(world.credentials(block(server)))
+    await server.stop()
+    await fails_again(world, "unreachable")
+    before = fetches(world, "unreachable")
+    for number in range(20):
+        unknown = token(key=NEW, kid=f"new-{number}", exp=world.clock.wall_seconds + 60)
+        assert Row(world, credentials).gets(unknown) == RefusalReason.KEYS_UNAVAILABLE
+    assert fetches(world, "unreachable") == before
+    await server.start()
+    server.bodies["/keys"] = key_set(jwk(OLD, "old"), jwk(NEW, "new-0"))
+    world.clock.advance(60)
+    await until(lambda: fetches(world, "ok") >= 2)
+    found = token(key=NEW, kid="new-0", exp=world.clock.wall_seconds + 60)
+    assert Row(world, credentials).gets(found) is None
+
+
 async def test_slow_at_start_bounds_the_wait_of_a_request(
     world: World, server: WebServer, started: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +143,7 @@ async def test_slow_beyond_its_time_cap(world: World, server: WebServer, started
     await fails_again(world, "unreachable")
     assert "no answer within" in credentials.describe()["issuers"][0]["key_set"]["problem"]
     assert Row(world, credentials).gets(good()) is None
+    assert Row(world, credentials).gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -157,6 +176,7 @@ async def test_answering_ten_megabytes(world: World, server: WebServer, started:
     assert sent < 10 * 1024 * 1024
     assert "larger than" in credentials.describe()["issuers"][0]["key_set"]["problem"]
     assert Row(world, credentials).gets(good()) is None
+    assert Row(world, credentials).gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
 
 
 async def test_rotating(world: World, server: WebServer, started: Start) -> None:

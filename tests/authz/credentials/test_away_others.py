@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from authz.credentials import Credentials
 from authz.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
+from tests.authz.credentials.conftest import World, reason_of, until
 from tests.authz.credentials.signing import (
     AUDIENCE,
     ISSUER,
@@ -69,9 +70,40 @@ class TestIntrospection:
         assert isinstance(await world.awaited(credentials, bearer("another")), Identity)
 
     async def test_slow(self, world: World, asked: Introspected, started: Start) -> None:
+        credentials = await started(
+            world.credentials(asked.config(timeout_seconds=0.2) | {"wait_seconds": 0.02})
+        )
+        assert isinstance(await world.awaited(credentials, bearer("cached")), Identity)
         asked.server.gate.clear()
-        credentials = await started(world.credentials(asked.config() | {"wait_seconds": 0.02}))
-        assert reason_of(await world.awaited(credentials, bearer("opaque"))) == UNAVAILABLE
+        assert reason_of(await world.awaited(credentials, bearer("good"))) == UNAVAILABLE
+        asked.answers(active=False)
+        assert reason_of(await world.awaited(credentials, bearer("bad"))) == UNAVAILABLE
+        assert isinstance(world.outcome(credentials, bearer("cached")), Identity)
+        await until(lambda: failed(world) == 2)
+
+    @pytest.mark.parametrize("status", [400, 413, 414, 431])
+    async def test_rejecting_some_tokens(
+        self, world: World, asked: Introspected, started: Start, status: int
+    ) -> None:
+        """Five odd tokens of anybody must not look like an outage to everybody."""
+
+        async def answer(_request: web.Request) -> web.StreamResponse:
+            if len(asked.server.forms[-1]["token"]) > 100:
+                return web.Response(status=status)
+            return web.Response(body=asked.server.bodies["/introspect"])
+
+        asked.server.handler = answer
+        credentials = await started(
+            world.credentials(asked.config() | {"throttle": {"address_failures": 10, "per_seconds": 600}})
+        )
+        for number in range(10):
+            odd = bearer(f"{number}{'x' * 200}", "192.0.2.1")
+            assert reason_of(await world.awaited(credentials, odd)) == RefusalReason.TOKEN_MALFORMED
+        assert reason_of(world.outcome(credentials, odd)) == RefusalReason.TOKEN_MALFORMED
+        another = bearer(f"another{'x' * 200}", "192.0.2.1")
+        assert reason_of(world.outcome(credentials, another)) == RefusalReason.THROTTLED
+        assert world.metric("authz_introspection_questions_total", outcome="rejected") == 10
+        assert isinstance(await world.awaited(credentials, bearer("good", "192.0.2.2")), Identity)
 
     @pytest.mark.parametrize(
         "body", [b"", b"<html>", b"[]", b"{}", b'{"active": "true"}', b'{"active": 1}', b" " * 70_000]
@@ -95,6 +127,7 @@ class TestClock:
         assert isinstance(world.outcome(credentials, session), Identity)
         world.clock.wall_seconds += 86400
         assert reason_of(world.outcome(credentials, good)) == RefusalReason.TOKEN_EXPIRED
+        assert world.metric("authz_credentials_refused_total", credential="jwt", reason="token_expired") == 1
         assert reason_of(world.outcome(credentials, session)) == RefusalReason.SESSION_EXPIRED
 
     async def test_a_jump_back_prolongs_nothing_that_is_remembered(self, world: World) -> None:

@@ -113,7 +113,11 @@ async def test_a_server_that_is_away_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.1.1", "[::1]", "[fd00::1]", "[::ffff:10.0.0.1]"],
+    [
+        *("127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.1.1"),
+        *("[::1]", "[fd00::1]", "[::ffff:10.0.0.1]", "[fec0::1]"),
+        *("127\u30020\u30020\u30021", "\u2460\u2461\u2466.\u24ea.\u24ea.\u2460"),
+    ],
 )
 async def test_a_private_address_is_not_asked_unless_listed(host: str) -> None:
     with pytest.raises(FetchError, match="no public address"):

@@ -225,10 +225,10 @@ class TestCache:
         found = await world.awaited(credentials, bearer("opaque"))
         assert reason_of(found) == RefusalReason.TOKEN_INACTIVE
 
-    async def test_ghsa_qvp4_rpmr_xwrr_audience_and_claims_are_no_part_of_what_is_remembered(
+    async def test_cve_2021_32701_audience_and_claims_are_no_part_of_what_is_remembered(
         self, world: World, asked: Introspected, started: Start
     ) -> None:
-        """CVE-2021-32701: Oathkeeper's cache answered for scopes that it had not been asked about."""
+        """GHSA-qvp4-rpmr-xwrr: Oathkeeper's cache answered for scopes that it had not been asked about."""
         asked.answers(aud="other")
         credentials = await started(world.credentials(asked.config()))
         for _ in range(2):

@@ -159,8 +159,10 @@ class TestSignature:
 
 class TestHeader:
     @pytest.mark.parametrize("crit", [["x"], [], ["b64"], "x", None])
-    def test_cve_2026_32597_crit_is_refused(self, world: World, credentials: Credentials, crit: Any) -> None:
-        """Also Authlib CVE-2025-59420; RFC 7515 section 4.1.11."""
+    def test_cve_2026_32597_and_cve_2025_59420_crit_is_refused(
+        self, world: World, credentials: Credentials, crit: Any
+    ) -> None:
+        """PyJWT and Authlib; RFC 7515 section 4.1.11."""
         header = {"alg": "ES256", "kid": "k1", "crit": crit, "x": 1, "b64": False}
         text = raw_token(header, claims())
         assert reason(world, credentials, text) == RefusalReason.TOKEN_MALFORMED

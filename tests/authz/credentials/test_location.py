@@ -7,7 +7,7 @@ import pytest
 from authz.credentials import Credentials
 from authz.credentials.apikey import new_api_key
 from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
-from authz.request import BadRequestError, Request
+from authz.request import MAX_QUERY_PARAMETERS, BadRequestError, Request
 from tests.authz.credentials.conftest import World
 from tests.authz.credentials.signing import bearer, request, token
 
@@ -77,8 +77,10 @@ class TestBearer:
     def test_no_credential_at_all_is_no_outcome(self, world: World, credentials: Credentials) -> None:
         assert world.outcome(credentials, request(("accept", "*/*"), ("cookie", "theme=dark"))) is None
 
-    def test_a_token_that_is_not_ascii_is_refused(self, world: World, credentials: Credentials) -> None:
-        """CVE-2023-27488: a header that is no UTF-8 must not stop the check."""
+    def test_cve_2023_27488_a_token_that_is_not_ascii_is_refused(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        """A header that is no UTF-8 must not stop the check."""
         assert reason(world, credentials, bearer("tök.e.n")) == (RefusalReason.TOKEN_MALFORMED)
 
 
@@ -150,6 +152,14 @@ class TestPlaces:
         assert kind(world, credentials, bearer(API_KEY)) == CredentialKind.API_KEY
         assert kind(world, credentials, bearer(token())) == CredentialKind.JWT
         assert reason(world, credentials, bearer("a.b.c.d")) == RefusalReason.TOKEN_MALFORMED
+
+    @pytest.mark.parametrize("more", [MAX_QUERY_PARAMETERS - 1, MAX_QUERY_PARAMETERS])
+    def test_a_query_too_long_to_be_read_may_hold_another(self, world: World, more: int) -> None:
+        locations = [{"query": "access_token"}]
+        credentials = world.credentials(block(world, tokens={"locations": locations}))
+        query = f"access_token={token()}{'&a' * (more - 1)}&access_token=other"
+        found = reason(world, credentials, request(path=f"/?{query}"))
+        assert found == RefusalReason.CREDENTIALS_AMBIGUOUS
 
     def test_two_schemes_of_one_header_are_two_kinds(self, world: World) -> None:
         keys = [{"id": "ci", "sha256": API_KEY_HASH, "subject": "ci"}]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from authz.credentials import Credentials
-from authz.credentials.logout import EVENT
+from authz.credentials.claims import LOGOUT_EVENT as EVENT
 from authz.credentials.refused import RefusedError
 from authz.identity import Identity, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of
@@ -14,9 +14,11 @@ from tests.authz.credentials.signing import ISSUER, NOW, bearer, private_key, ra
 
 EVENTS: Mapping[str, Any] = {EVENT: {}}
 
+CLIENT = "edge-client"
+
 
 def block(world: World, **changes: Any) -> dict[str, Any]:
-    issuer = world.issuer(logout={"audiences": ["edge-client"]} | changes)
+    issuer = world.issuer(logout={"audiences": [CLIENT]} | changes)
     return {"issuers": [issuer], "revocations": {}}
 
 
@@ -28,7 +30,7 @@ def credentials(world: World) -> Credentials:
 def logout_token(**changes: Any) -> str:
     """A good logout token for the session s1 of alice."""
     good = {
-        "aud": "edge-client",
+        "aud": CLIENT,
         "iat": NOW,
         "exp": NOW + 120,
         "jti": "logout-1",
@@ -67,6 +69,33 @@ class TestGood:
         assert reason_of(world.outcome(credentials, bearer(token(sid="s1")))) == RefusalReason.REVOKED
         assert reason_of(world.outcome(credentials, bearer(token(sid="s2")))) == RefusalReason.REVOKED
         assert isinstance(world.outcome(credentials, bearer(token(sub="bob"))), Identity)
+
+    async def test_sub_means_the_claim_also_where_the_subject_is_another(self, world: World) -> None:
+        issuer = world.issuer(logout={"audiences": [CLIENT]}, subject_claim="email")
+        credentials = world.credentials({"issuers": [issuer], "revocations": {}})
+        ours = bearer(token(sub="alice", email="alice@example.com"))
+        assert isinstance(world.outcome(credentials, ours), Identity)
+        await receive(credentials, logout_token(sid=None, sub="alice"))
+        assert reason_of(world.outcome(credentials, ours)) == RefusalReason.REVOKED
+
+    async def test_one_that_waited_for_a_key_over_a_reload_counts_after_it(self, world: World) -> None:
+        issuer = world.issuer(logout={"audiences": [CLIENT]})
+        credentials = world.credentials({"issuers": [issuer], "revocations": {}})
+        before = credentials.logout
+        assert before is not None
+        credentials.prepare(world.config({"issuers": [issuer], "revocations": {"keep_seconds": 3600}}))()
+        ours = bearer(token(sid="s1"))
+        assert isinstance(world.outcome(credentials, ours), Identity)
+        await before.receive(logout_token())
+        assert reason_of(world.outcome(credentials, ours)) == RefusalReason.REVOKED
+
+    @pytest.mark.parametrize("kind", ["JWT", "logout+jwt", None])
+    async def test_a_logout_token_lets_nobody_in(self, world: World, kind: str | None) -> None:
+        """Section 2.4: where the client of the logout is the audience of the API, only `events` tells."""
+        issuer = world.issuer(audiences=[CLIENT], logout={"audiences": [CLIENT]}, types=["JWT", "logout+jwt"])
+        credentials = world.credentials({"issuers": [issuer], "revocations": {}})
+        text = logout_token(aud=CLIENT, sub="alice", exp=NOW + 60, header={"typ": kind} if kind else {})
+        assert reason_of(world.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_TYPE
 
     async def test_who_signs_in_after_it_is_accepted(self, world: World, credentials: Credentials) -> None:
         await receive(credentials, logout_token(sid=None))
@@ -123,7 +152,7 @@ class TestBad:
 
     async def test_an_unsigned_one_ends_nothing(self, credentials: Credentials) -> None:
         """Section 2.6: alg none must not be accepted."""
-        claims = {"iss": ISSUER, "aud": "edge-client", "iat": NOW, "sid": "s1", "events": EVENTS, "jti": "1"}
+        claims = {"iss": ISSUER, "aud": CLIENT, "iat": NOW, "sid": "s1", "events": EVENTS, "jti": "1"}
         text = raw_token({"alg": "none"}, claims, b"")
         assert await refusal(credentials, text) == RefusalReason.TOKEN_ALGORITHM
 

@@ -1,5 +1,6 @@
 """Tokens that are refused before they expire, here and on every other sidecar."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -87,7 +88,7 @@ class TestWhat:
         await credentials.desk.revoke_tokens("before", NOW - 600)
         assert verdict(world, credentials, token(iat=NOW - 60)) == RefusalReason.REVOKED
 
-    async def test_opaque_sessions_of_the_subject_end_with_it(
+    async def test_oauth2_proxy_1224_opaque_sessions_of_the_subject_end_with_it(
         self, world: World, credentials: Credentials
     ) -> None:
         """oauth2-proxy#1224: the session of a user who was logged out elsewhere lived on."""
@@ -104,7 +105,10 @@ class TestWhat:
 
     @pytest.mark.parametrize(
         ("target", "value"),
-        [("jti", ""), ("jti", 7), ("nothing", "x"), ("before", "x"), ("before", True), ("sub", None)],
+        [
+            *(("jti", ""), ("jti", 7), ("nothing", "x"), ("sub", None), ("before", "x"), ("before", True)),
+            *(("before", float("nan")), ("before", float("inf")), ("before", NOW + 3600)),
+        ],
     )
     async def test_a_wish_that_makes_no_sense_is_an_error(
         self, credentials: Credentials, target: str, value: Any
@@ -129,6 +133,13 @@ class TestCache:
         await credentials.desk.revoke_tokens("jti", "bad")
         assert verdict(world, credentials, bad) == RefusalReason.REVOKED
         assert verdict(world, credentials, good) is None
+
+    async def test_a_revoked_token_is_refused_from_memory(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        await credentials.desk.revoke_tokens("jti", "bad")
+        text = token(jti="bad")
+        assert verdict(world, credentials, text) == RefusalReason.REVOKED
+        assert reason_of(credentials._serving.tokens.known(text, NOW)) == RefusalReason.REVOKED
 
     async def test_checking_again_costs_no_signature(self, world: World, credentials: Credentials) -> None:
         good = token(jti="good")
@@ -169,6 +180,18 @@ class TestBound:
         world.clock.advance(61)
         await credentials.desk.revoke_tokens("jti", "2")
         assert [entry["value"] for entry in await credentials.desk.list_revocations()] == ["2"]
+
+    async def test_what_has_had_its_time_concerns_nobody_any_more(self, world: World) -> None:
+        credentials = world.credentials(block(world, keep_seconds=60))
+        await credentials.desk.revoke_tokens("sub", "alice")
+        world.clock.advance(61)
+        later = world.clock.wall_seconds + 60
+        assert verdict(world, credentials, token(sub="alice", iat=None, exp=later)) is None
+
+    @pytest.mark.parametrize("times", [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan"))])
+    def test_its_times_are_times(self, times: tuple[float, float]) -> None:
+        with pytest.raises(ValueError, match="times"):
+            Revocation(Revoked.TOKEN, "x", *times)
 
     def test_a_value_has_a_bound(self) -> None:
         with pytest.raises(ValueError, match="longer"):
@@ -245,7 +268,7 @@ class TestRedis:
         await credentials.desk.revoke_tokens("jti", "2")
         here.clock.wall_seconds += 2 * 86400
         assert ours.revocations is not None
-        ours.revocations.load([])
+        await ours.revocations.load([])
         for one in (here, ahead):
             one.clock.wall_seconds -= 2 * 86400
         for one, its in ((here, ours), (there, theirs), (ahead, credentials)):
@@ -258,6 +281,35 @@ class TestRedis:
             await credentials.desk.revoke_tokens("jti", str(number))
         with pytest.raises(RevocationsFullError):
             await credentials.desk.revoke_tokens("jti", "2")
+
+    async def test_a_full_list_forgets_no_time_over_a_restart(
+        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+    ) -> None:
+        """Each time is an entry of its own in Redis, and exempt from the bound."""
+        (_, ours), _ = pair
+        for number in range(3):
+            await ours.desk.revoke_tokens("jti", str(number))
+        for seconds in (7200, 3600, 1800, 0):
+            await ours.desk.revoke_tokens("before", time.time() - seconds)
+        restarted = World(tmp_path)
+        restarted.redis, restarted.clock.wall_seconds = redis, time.time()
+        credentials = await started(restarted.credentials(self.block(restarted, max_entries=3)))
+        assert verdict(restarted, credentials, self.token(jti="x")) == RefusalReason.REVOKED
+
+    async def test_a_long_list_is_taken_in_piece_by_piece(self, pair: Any) -> None:
+        """Calls are answered meanwhile."""
+        (_, ours), _ = pair
+        entries = [Revocation(Revoked.TOKEN, str(number), time.time() + 60) for number in range(2_000)]
+        sizes: list[int] = []
+
+        async def look() -> None:
+            while len(ours.revocations or ()) < 2_000:
+                sizes.append(len(ours.revocations or ()))
+                await asyncio.sleep(0)
+
+        assert ours.revocations is not None
+        await asyncio.gather(ours.revocations.load(entries), look())
+        assert sizes == [500, 1_000, 1_500]
 
     async def test_a_list_that_is_longer_than_it_may_be_denies(
         self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any

@@ -40,6 +40,13 @@ def cookie(token: str) -> Any:
     return request(("cookie", f"theme=dark; session={token}"))
 
 
+async def test_a_token_does_not_look_like_an_option(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = sessions_of(world.credentials({"sessions": {}}))
+    drawn = iter([b"\xf8" * 32, b"\xfb" * 32, b"\x00" * 32])
+    monkeypatch.setattr(sessions, "_random_bytes", lambda _length: next(drawn))
+    assert await sessions.create("alice", NOW) == "A" * 43
+
+
 class TestEveryStore:
     async def test_a_session_is_who_it_was_created_for(self, world: World, credentials: Credentials) -> None:
         token = await sessions_of(credentials).create(

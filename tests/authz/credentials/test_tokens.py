@@ -102,7 +102,7 @@ def test_the_memory_has_a_bound(world: World) -> None:
     assert world.metric("authz_credentials_remembered", what="tokens") == 3
 
 
-def test_the_token_itself_is_not_kept(world: World) -> None:
+def test_oathkeeper_the_token_itself_is_not_kept(world: World) -> None:
     """Oathkeeper uses the raw token as its cache key: a core dump would be full of them."""
     credentials = world.credentials({"issuers": [world.issuer()]})
     text = token()
