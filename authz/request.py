@@ -30,6 +30,7 @@ _PORT = re.compile(r"(?::[0-9]{0,5})?")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NEXT_SCHEME = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
 _NAME_OF = attrgetter("key")  # half the time of a comprehension, and it is done for every request
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _NO_VALUES: tuple[str, ...] = ()
 
 HOSTS_REMEMBERED: Final = 1_024
@@ -100,7 +101,9 @@ class Request:
         self.host = canonical_host(http.host)
         self._refuse_duplicates()
         # The query sits inside `path`; `http.query` is always empty (CVE-2026-32811).
-        self.raw_path, _, self.query = http.path.partition("?")
+        told = http.path
+        path = told if "!" not in told else self._path_as_sent(told)
+        self.raw_path, _, self.query = path.partition("?")
         if self.raw_path[:1] != "/":
             raise BadRequestError(BadRequestReason.PATH_FORM)
         if len(self.raw_path) > MAX_PATH_CHARACTERS:
@@ -108,6 +111,24 @@ class Request:
         self.path = split_path(self.raw_path)
         if "#" in self.query:
             self.path = Path(self.path.segments, self.path.oddities | Oddity.FRAGMENT)
+        if path is not told:
+            # Also in the query: Envoy could not be told to remove a parameter with such a name.
+            self.path = Path(self.path.segments, self.path.oddities | Oddity.NOT_UTF8)
+
+    def _path_as_sent(self, path: str) -> str:
+        """`path`, but where Envoy put `!` for bytes that are no UTF-8 (CVE-2023-27488) with these, escaped.
+
+        The upstream gets the bytes. They stand in the raw headers; without those it cannot be known.
+        """
+        line = self._line_of.get(":path")
+        if line is None:
+            return path
+        raw = line.raw_value
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            return _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], raw).decode("ascii")
+        return path
 
     def header_values(self, name: str) -> Sequence[str]:
         """Every value of the header (lower-case name), in order; empty when it is absent.

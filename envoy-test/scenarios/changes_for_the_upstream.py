@@ -18,6 +18,11 @@ RULES = """
   paths: [/hello]
   allow: authenticated
   identity_headers: {x-hello: "hello {subject}"}
+- name: named
+  paths: [/named]
+  allow: authenticated
+  identity_headers: {x-name: "{claims.name}", x-groups: "{claims.groups}"}
+  response_headers: {x-greeting: "hello {claims.name}"}
 """
 
 
@@ -47,3 +52,17 @@ async def scenario(edge: Edge) -> None:
     assert hello.upstream_values("x-hello") == ["hello alice"]
     public = await ask(edge.url, "/changed", headers=forged)
     assert public.upstream_values("x-hello") == []
+
+    # No claim ends the header that it stands in, or the request (CVE-2023-27493).
+    ends = "Al\r\nx-admin: 1\r\n\r\nGET /admin/users HTTP/1.1\0ice"
+    token = bearer(edge.provider.token("alice", name=ends, groups=["a\r\nx-admin: 1", "b"]))
+    edge.echo.received.clear()
+    named = await ask(edge.url, "/named", headers=token)
+    assert named.status == 200
+    assert len(edge.echo.received) == 1
+    in_one_line = "Alx-admin: 1GET /admin/users HTTP/1.1ice"
+    assert named.upstream_values("x-name") == [in_one_line]
+    assert named.upstream_values("x-groups") == ["ax-admin: 1,b"]
+    assert named.upstream_values("x-admin") == []
+    assert named.headers.getall("x-greeting") == [f"hello {in_one_line}"]
+    assert "x-admin" not in named.headers

@@ -16,3 +16,17 @@ async def scenario(edge: Edge) -> None:
     joined = await ask(edge.url, "/orders", headers={"authorization": f"{good}, {bad}"})
     assert joined.status in {400, 401}
     assert not edge.echo.received
+
+    session = f"session={await edge.admin.create_session('carol', ['orders:read'])}"
+    assert (await ask(edge.url, "/orders", headers={"cookie": session})).status == 200
+    edge.echo.received.clear()
+    cookies = (
+        [("cookie", f"{session}; session=other")],
+        [("cookie", f"session=other; {session}")],
+        [("cookie", session), ("cookie", "session=other")],
+        [("cookie", session), ("cookie", session)],
+        [("cookie", session), ("authorization", good)],
+    )
+    for headers in cookies:
+        assert (await ask(edge.url, "/orders", headers=headers)).status == 400, headers
+    assert not edge.echo.received

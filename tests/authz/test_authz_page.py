@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "authz.md"
 NAMED = re.compile(r"`([a-z_/]+\.py)(?:::(test_\w+))?`")
+SCENARIO = re.compile(r"`([a-z_]+)`")
 
 
 def test_every_test_that_the_page_names_exists() -> None:
@@ -18,6 +19,13 @@ def test_every_test_that_the_page_names_exists() -> None:
         or (test and f"def {test}(" not in (ROOT / "tests" / file).read_text())
     ]
     assert not missing
+
+
+def test_every_scenario_that_the_page_names_exists() -> None:
+    _, _, holes = PAGE.read_text().partition("## Measured")[0].partition("| hole |")
+    named = {name for row in holes.splitlines() for name in SCENARIO.findall(row.rpartition(" | ")[2])}
+    assert len(named) > 5
+    assert not named - {file.stem for file in (ROOT / "envoy-test" / "scenarios").glob("*.py")}
 
 
 def test_every_row_of_the_page_has_a_test_or_says_why_not() -> None:

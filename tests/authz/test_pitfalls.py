@@ -1,8 +1,12 @@
 """Where others were broken: one test for each published hole and each known misreading, named after it."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import MessageToDict
+from structlog.testing import capture_logs
 
 from authz.decide import INTERNAL_ERROR, Authorizer, DecisionIds
 from authz.identity import Outcome, Refusal, RefusalReason
@@ -12,9 +16,11 @@ from authz.request import BadRequestError, BadRequestReason, Request
 from authz.respond import Responder
 from protos.authz_pb2 import CheckRequest, CheckResponse
 from tests.authz.callers import ALICE, Says
-from tests.authz.checks import request
+from tests.authz.checks import check_request, request
 from tests.authz.policy.asking import ask, caller
 from tests.authz.test_answers import Answers, pairs
+from tests.sidecars.test_authz_decisions import Built as BuiltWithLog
+from tests.sidecars.test_authz_service import KEY, Built, OneCall
 
 GUARDED = """
 rules:
@@ -37,6 +43,7 @@ class TestPath:
     def test_opa_envoy_plugin_an_escaped_slash_separates_nothing(self) -> None:
         """Its fix still unescaped before splitting, and trimmed all leading slashes."""
         assert split_path("/admin%2Fx").segments == ("admin/x",)
+        assert split_path("///admin").segments == ("", "", "admin")
         lax = 'rules: [{name: one, paths: ["/{name}"], allow: anyone, accept_in_path: [encoded_slash]}]'
         assert answer("/admin%2Fx", lax) == "200 one"
         assert answer("/admin/x", lax) == "403 no_rule"
@@ -47,15 +54,39 @@ class TestPath:
 
     @pytest.mark.parametrize("path", ["/public/../admin/x", "/public/%2e%2e/admin/x", "/public/..%2fadmin/x"])
     def test_cve_2026_42274_and_cve_2026_33494_no_dots_lead_out_of_what_is_public(self, path: str) -> None:
+        """CVE-2026-33494 is GHSA-p224-6x5r-fjpm."""
         assert answer(path).startswith("400 path_")
 
     @pytest.mark.parametrize("path", ["/admin//x", "/%2Fadmin/x", "/public%5C..%5Cadmin", "/public\\admin"])
     def test_cve_2021_29492_and_cve_2021_31920_slashes_of_every_kind_are_told_apart(self, path: str) -> None:
+        """ISTIO-SECURITY-2021-005."""
         assert answer(path).startswith("400 path_")
 
     @pytest.mark.parametrize("path", ["/public/x#/admin", "/public/x?#", "/admin#/../public/x"])
     def test_cve_2021_39156_and_cve_2021_32779_a_fragment_hides_nothing(self, path: str) -> None:
         assert answer(path) in {"400 path_fragment", "400 path_dot_segment"}
+
+    @pytest.mark.parametrize(
+        ("told", "sent"),
+        [
+            ("/public/!!!!/admin", b"/public/\xc0\xae\xc0\xae/admin"),
+            ("/public/a!b", b"/public/a\x80b"),
+            ("/public/x?y!;debug=1", b"/public/x?y\xff;debug=1"),
+        ],
+    )
+    def test_cve_2023_27488_a_path_is_judged_as_the_upstream_gets_it(self, told: str, sent: bytes) -> None:
+        """Envoy puts `!` in place of what is no UTF-8, but the upstream gets the bytes."""
+        message = check_request(path=told, headers=[(":path", sent)])
+        authorizer = Authorizer(parse_policy(GUARDED), Says(None), DecisionIds(lambda: 0.5))
+        decision: Any = authorizer.decide(Request(message), 0.0)
+        assert (decision.verdict.status, decision.verdict.reason) == (400, "path_not_utf8")
+
+    @pytest.mark.parametrize("sent", [b"/public/wow!", b"/public/wow!?x=!"])
+    def test_an_exclamation_mark_that_was_sent_is_one(self, sent: bytes) -> None:
+        message = check_request(path=sent.decode(), headers=[(":path", sent)])
+        authorizer = Authorizer(parse_policy(GUARDED), Says(None), DecisionIds(lambda: 0.5))
+        decision: Any = authorizer.decide(Request(message), 0.0)
+        assert decision.verdict.status == 200
 
     @pytest.mark.parametrize("path", ["/./admin/x", "/public/./../admin/x", "/admin/.", "/x/.%2E/admin"])
     def test_cve_2019_9901_what_is_not_normalised_is_refused(self, path: str) -> None:
@@ -122,6 +153,7 @@ class TestHeaders:
         assert answer("/", policy, headers=[("x-a", "bad"), ("x-a", "good")]) == "403 closed"
 
     def test_cve_2026_26308_a_joined_value_hides_none(self) -> None:
+        """GHSA-ghc4-35x6-crw5."""
         policy = "rules: [{name: o, allow: anyone}, {name: closed, deny: anyone, headers: {x-a: bad}}]"
         assert answer("/", policy, headers={"x-a": "good,bad"}) == "403 closed"
 
@@ -172,6 +204,17 @@ class TestHeaders:
         assert not Answers(GUARDED)(path="/public/x").ok_response.HasField("dynamic_metadata")
 
 
+class Gated:
+    """Says that it is Alice, once it is opened."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def authenticate(self, request: Request, now: float) -> Outcome:
+        await self.open.wait()
+        return ALICE
+
+
 class TestErrorsAndModes:
     @pytest.mark.parametrize("reason", RefusalReason)
     def test_authorino_649_no_failure_to_find_out_ever_allows(self, reason: RefusalReason) -> None:
@@ -185,6 +228,53 @@ class TestErrorsAndModes:
         assert (decision.verdict.status, decision.verdict.rule) == (200, "public")
         assert decision.trial is not None
         assert decision.trial.rule == "new"
+
+    @pytest.mark.parametrize("who", ["anonymous", "known"])
+    async def test_opa_envoy_plugin_a_decision_log_that_fails_changes_no_answer(
+        self, tmp_path: Path, who: str
+    ) -> None:
+        """Its failure to log a decision turned an allow into UNKNOWN, which is a deny."""
+        headers = KEY if who == "known" else {}
+        log = {"file": tmp_path / "no such folder" / "decisions.jsonl", "queue_lines": 1}
+        failing, healthy = BuiltWithLog(tmp_path, decisions={"log": log}), BuiltWithLog(tmp_path)
+        with capture_logs() as logs:
+            await failing.sidecar.start()
+            for path in ("/public", "/orders", "/nothing", "//"):
+                message = check_request(path=path, headers=headers).SerializeToString()
+                answers = [one.sidecar.check(message, OneCall()) for one in (failing, healthy)]
+                assert answers[0] == answers[1]
+            await failing.sidecar.stop()
+        assert "decision log cannot be written" in [line["event"] for line in logs]
+        assert failing.sidecar.describe()["decisions"]["log"]["dropped"] == 4
+
+    async def test_opa_envoy_plugin_a_reload_amid_calls_mixes_no_two_policies(self, tmp_path: Path) -> None:
+        """Its hot reload replaced what calls were using, without a lock."""
+
+        def policy(name: str) -> str:
+            return f"identity_headers: {{x-{name}: subject}}\nrules: [{{name: {name}, allow: authenticated}}]"
+
+        sidecar = Built(tmp_path, policy("one")).sidecar
+        message = check_request(path="/orders").SerializeToString()
+        waiting: dict[str, tuple[Gated, asyncio.Future[bytes]]] = {}
+        for name, other in (("one", "two"), ("two", "three"), ("three", "four")):
+            gate = Gated()
+            sidecar._serving.authorizer._authenticator = gate
+            pending = sidecar.check(message, OneCall())
+            assert not isinstance(pending, bytes)
+            waiting[name] = (gate, asyncio.ensure_future(pending))
+            await asyncio.sleep(0)
+            (tmp_path / "policy.yaml").write_text(policy(other))
+            (await asyncio.to_thread(sidecar.prepare))()
+        # The policies replaced have been taken apart.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        for name, (gate, answer) in waiting.items():
+            gate.open.set()
+            response = CheckResponse.FromString(await answer)
+            # What is set is the rule's, what is removed is the policy's.
+            assert pairs(response.ok_response.headers) == {f"x-{name}": "alice"}
+            assert list(response.ok_response.headers_to_remove) == [f"x_{name}"]
+            assert MessageToDict(response.dynamic_metadata)["rule"] == name
+        assert sidecar._serving.authorizer.policy.rules[0].name == "four"
 
     def test_authorino_hmac_a_credential_that_is_not_verified_admits_nobody(self) -> None:
         assert answer("/admin/x", headers={"authorization": "HMAC anything"}) == "401 admin"

@@ -94,6 +94,31 @@ def test_paths_are_normalised_before_anyone_decides(file: Path) -> None:
 
 
 @every_configuration
+def test_no_header_has_an_underscore(file: Path) -> None:
+    """CVE-2025-64484: to many upstreams x_user is x-user."""
+    assert set(values(read(file).data, "headers_with_underscores_action")) == {"REJECT_REQUEST"}
+
+
+@every_configuration
+def test_the_client_is_the_peer_of_the_connection_and_nobody_is_internal(file: Path) -> None:
+    """CVE-2023-27487, CVE-2024-45806: x-envoy-* headers were believed from outside."""
+    configuration = read(file).data
+    assert set(values(configuration, "use_remote_address")) == {True}
+    (internal,) = values(configuration, "internal_address_config")
+    assert internal == {"cidr_ranges": [{"address_prefix": "0.0.0.0", "prefix_len": 32}]}
+
+
+@every_configuration
+def test_cve_2026_47205_one_authorizer_is_asked_about_every_route(file: Path) -> None:
+    """With another for some route older Envoys crash, and who clears the route cache changes who decides."""
+    configuration = read(file).data
+    settings = list(values(configuration, "typed_per_filter_config"))
+    assert settings
+    assert not any("envoy.filters.http.ext_authz" in of_route for of_route in settings)
+    assert not list(values(configuration, "clear_route_cache"))
+
+
+@every_configuration
 def test_every_access_log_buffer_is_sized_for_an_edge(file: Path) -> None:
     """Envoy's default of 16 KiB holds some 16 entries."""
     assert set(values(read(file).data, "buffer_size_bytes")) == {262144}

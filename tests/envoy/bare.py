@@ -1,0 +1,141 @@
+"""What the scenarios about odd requests need: a listener that passes them on, and a client that sends them.
+
+The edge of `envoy-test/envoy.yaml` puts much right, or refuses it, before authz is asked. Which is well,
+and shows nothing of authz. So there is a second listener without any of that, and both say of each answer
+that is not the upstream's whose it is.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from copy import deepcopy
+from http.client import parse_headers
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from sidecars.demo.ask import Answer
+from sidecars.demo.configuration import http_manager
+from sidecars.demo.edge import Edge
+
+BARE = "bare"
+"""The name of that listener."""
+
+MAX_ANSWER_SECONDS = 20.0
+
+_TOLD = {
+    "x-details": "%RESPONSE_CODE_DETAILS%",
+    "x-reason": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:reason)%",
+}
+_BY_AUTHZ = {"ext_authz_denied", "ext_authz_error"}
+
+
+def add_bare_listener(configuration: dict[str, Any], _folder: Path) -> None:
+    """The `change_envoy` of a scenario: a listener that changes nothing and refuses only what it must."""
+    listeners = configuration["static_resources"]["listeners"]
+    edge = listeners[0]
+    manager = http_manager(edge)
+    manager["local_reply_config"] = {
+        "mappers": [
+            {
+                "filter": {"not_health_check_filter": {}},
+                "headers_to_add": [
+                    {"header": {"key": name, "value": value}, "keep_empty_value": True}
+                    for name, value in _TOLD.items()
+                ],
+            }
+        ]
+    }
+    # Odd requests come as fast as they are answered, and none is to be 429.
+    manager["http_filters"] = [one for one in manager["http_filters"] if "ratelimit" not in one["name"]]
+    bare = deepcopy(edge)
+    bare["name"] = BARE
+    http_manager(bare).update(
+        normalize_path=False,
+        merge_slashes=False,
+        path_with_escaped_slashes_action="KEEP_UNCHANGED",
+        # This machine is one of ours, whose x-envoy-* headers are believed.
+        internal_address_config={"cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}]},
+    )
+    http_manager(bare)["common_http_protocol_options"]["headers_with_underscores_action"] = "ALLOW"
+    listeners.append(bare)
+
+
+async def send(
+    edge: Edge,
+    target: str | bytes,
+    headers: Iterable[tuple[str, str | bytes]] = (),
+    *,
+    listener: str = BARE,
+    host: str = "edge.example",
+    method: str = "GET",
+) -> Answer:
+    """What that listener answers to these very bytes; text is sent as Latin-1.
+
+    Raises EOFError where the connection is closed without an answer of a known length.
+    """
+    lines = [(method, target, "HTTP/1.1"), ("host:", host), ("connection:", "close")]
+    head = b"\r\n".join(b" ".join(map(_bytes, line)) for line in lines) + b"\r\n"
+    head += b"".join(b"%s: %s\r\n" % (_bytes(name), _bytes(value)) for name, value in headers)
+    async with asyncio.timeout(MAX_ANSWER_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.ports[listener])
+        try:
+            writer.write(head + b"\r\n")
+            # Not until it is closed: after an error Envoy takes a second for that.
+            return await _read(reader)
+        finally:
+            writer.close()
+
+
+async def send_http2(edge: Edge, path: bytes, *, listener: str = BARE) -> Answer:
+    """The same for a path that HTTP/1 cannot carry to Envoy.
+
+    Raises EOFError where the connection is closed without an answer.
+    """
+    config = H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
+    connection = H2Connection(config)
+    connection.initiate_connection()
+    request = {b":method": b"GET", b":scheme": b"http", b":authority": b"edge.example", b":path": path}
+    connection.send_headers(1, list(request.items()), end_stream=True)
+    headers: CIMultiDict[str] = CIMultiDict()
+    body = b""
+    async with asyncio.timeout(MAX_ANSWER_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.ports[listener])
+        try:
+            writer.write(connection.data_to_send())
+            while received := await reader.read(65536):
+                for event in connection.receive_data(received):
+                    if isinstance(event, ResponseReceived):
+                        headers.extend((name.decode(), value.decode()) for name, value in event.headers)
+                    elif isinstance(event, DataReceived):
+                        body += event.data
+                    elif isinstance(event, StreamEnded):
+                        return Answer(int(headers.pop(":status")), CIMultiDictProxy(headers), body)
+                writer.write(connection.data_to_send())
+        finally:
+            writer.close()
+    raise EOFError("no answer")
+
+
+def refused(answer: Answer) -> str:
+    """Who refused it and why: `authz no_rule`, `envoy http1.codec_error`; empty where nobody did."""
+    details = answer.headers.get("x-details")
+    if details is None:
+        return ""
+    return f"authz {answer.headers['x-reason']}" if details in _BY_AUTHZ else f"envoy {details}"
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1")
+
+
+async def _read(reader: asyncio.StreamReader) -> Answer:
+    head = await reader.readuntil(b"\r\n\r\n")
+    status, _, fields = head.partition(b"\r\n")
+    headers = CIMultiDict(parse_headers(BytesIO(fields)).items())
+    body = await reader.readexactly(int(headers["content-length"]))
+    return Answer(int(status.split()[1]), CIMultiDictProxy(headers), body)
