@@ -1,11 +1,11 @@
 """Requests and callers written down by hand: for test suites of policies and for explanations."""
 
 import re
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from authz.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason
 from authz.policy.words import Block
@@ -25,6 +25,22 @@ def _header_name(name: str) -> str:
 Header = Annotated[str, Field(pattern=r"^:?[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), AfterValidator(_header_name)]
 
 
+def _address(value: Any) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        message = f"{value!r}: expected an IP address, as in 192.0.2.1 or 2001:db8::1"
+        raise ValueError(message) from None
+
+
+ClientAddress = Annotated[
+    IPv4Address | IPv6Address,
+    PlainValidator(_address),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
+]
+
+
 class RequestExample(Block):
     """A request as Envoy would ask about it."""
 
@@ -36,7 +52,7 @@ class RequestExample(Block):
     """With the query."""
     headers: dict[Header, str | tuple[str, ...]] = Field(default_factory=dict)
     """A list: the header stands several times."""
-    client: IPv4Address | IPv6Address | None = None
+    client: ClientAddress | None = None
     """The address at the other end of the connection."""
     principal: str = ""
     """The peer of the TLS connection, by its certificate."""

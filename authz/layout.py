@@ -5,6 +5,7 @@ YAML anew (ruamel.yaml) hangs a comment on the value *above* it, so that a key t
 wrong comment along.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,8 @@ STEP: Final = 2
 _FIRST: Final = ("name", "owner", "ticket", "mode", "inherit", "if", "hosts", "methods", "paths")
 """Of a rule: what it is called and what it is about come first, then its conditions, then who."""
 _LAST: Final = ("deny", "allow", "answer")
+_OTHER_BREAKS: Final = re.compile("[\r\x85\u2028\u2029]")
+"""What ends a line in YAML beside LF: with one, a text stays as it is."""
 
 
 def _keys(model: Any) -> tuple[str, ...]:
@@ -43,29 +46,102 @@ _ORDERS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def tidy(text: str, file: str = "<text>") -> str:
-    """`text` in the one layout. Raises ConfigError where it is no YAML.
+    """`text` in the one layout. Raises ConfigError where it is no YAML, or cannot be laid out.
 
-    The data is the same as before, apart from the order of keys. What is written between braces or brackets
-    stays as it is.
+    It says the same as before, apart from the order of keys. Where that order matters, because an alias
+    (`*name`) has to stand behind its anchor (`&name`), it stays as it is. So does what is written between
+    braces or brackets.
     """
     data = parse(text, file).data
-    if not isinstance(data, dict) or not _is_block(_root(text)):
+    if not isinstance(data, dict) or _OTHER_BREAKS.search(text):
         return text
-    tidied = _spaced(_ordered(_indented(text)))
-    if parse(tidied, file).data != data or _comments(tidied) != _comments(text):
-        raise ConfigError.of(file, "cannot be laid out without changing what it says; it stays as it is")
-    return tidied
+    if not _is_block(_root(text)):
+        return text
+    says = (_meaning(text), _comments(text))
+    for order in (_ordered, _ordered_within, str):
+        try:
+            tidied = _spaced(order(_indented(text)))
+            if (_meaning(tidied), _comments(tidied)) == says:
+                return tidied
+        except yaml.YAMLError:
+            continue
+    raise ConfigError.of(file, "cannot be laid out without changing what it says; it stays as it is")
 
 
 def _comments(text: str) -> list[str]:
     return sorted(line.strip() for line in text.split("\n") if line.lstrip().startswith("#"))
 
 
-def _root(text: str) -> yaml.MappingNode:
+_Events = Iterator[Any]
+"""Of PyYAML, whose events have no common type."""
+
+
+def _events(text: str) -> _Events:
+    """The events of the one document. Its depth has a bound: `configfile.parse` has read it."""
     # The loader of `configfile`: the one in Python reads some texts otherwise (`{url: /a?b}`).
-    root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    assert isinstance(root, yaml.MappingNode)  # noqa: S101  # the data was a dictionary
+    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return (event for event in events if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent))
+
+
+def _below(events: _Events) -> Iterator[Any]:
+    """The first event of each node of the collection that has begun; whoever takes one reads its node."""
+    while not isinstance(event := next(events), yaml.CollectionEndEvent):
+        yield event
+
+
+def _meaning(text: str) -> object:
+    """All that the text says, the order of keys aside. Raises YAMLError where an alias has no anchor.
+
+    Not the data: that has a value for each alias, all of which may be one, or hold itself.
+    """
+    events = _events(text)
+    anchors: dict[str, object] = {}
+
+    def said(event: Any, place: tuple[object, ...]) -> object:
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in anchors:
+                raise yaml.YAMLError(f"{event.anchor} has no anchor")
+            return ("alias", anchors[event.anchor])
+        if event.anchor is not None:
+            anchors[event.anchor] = place
+        if isinstance(event, yaml.ScalarEvent):
+            return (event.tag, event.implicit, event.value)
+        if isinstance(event, yaml.SequenceStartEvent):
+            entries = (said(one, (*place, number)) for number, one in enumerate(_below(events)))
+            return (event.tag, list(entries))
+        pairs: dict[object, list[object]] = {}
+        for one in _below(events):
+            key = said(one, (*place, "key", getattr(one, "value", None)))
+            values = pairs.setdefault(repr(key), [])
+            values.append(said(next(events), (*place, repr(key), len(values))))
+        return (event.tag, pairs)
+
+    return said(next(events), ())
+
+
+def _root(text: str) -> yaml.MappingNode:
+    """The nodes of the text, each where it is written: an alias is one of its own."""
+    events = _events(text)
+    root = _node(next(events), events)
+    if not isinstance(root, yaml.MappingNode):
+        raise yaml.YAMLError("is no mapping any more")
     return root
+
+
+def _node(event: Any, events: _Events) -> yaml.Node:
+    start, end, kind = event.start_mark, event.end_mark, type(event)
+    if kind is yaml.AliasEvent:
+        return yaml.ScalarNode("", event.anchor, start, end)
+    if kind is yaml.ScalarEvent:
+        return yaml.ScalarNode("", event.value, start, end)
+    style = event.flow_style
+    children: list[yaml.Node] = []
+    while type(event := next(events)) not in {yaml.SequenceEndEvent, yaml.MappingEndEvent}:
+        children.append(_node(event, events))
+    if kind is yaml.SequenceStartEvent:
+        return yaml.SequenceNode("", children, start, event.end_mark, style)
+    pairs = list(zip(children[::2], children[1::2], strict=True))
+    return yaml.MappingNode("", pairs, start, event.end_mark, style)
 
 
 def _is_block(node: yaml.Node) -> bool:
@@ -140,11 +216,16 @@ def _opaque_lines(root: yaml.Node) -> set[int]:
 
 def _ordered(text: str) -> str:
     """The keys in order, those of the file last because their lines hold all others."""
+    lines = _ordered_within(text).split("\n")
+    _reorder(lines, _root(text), len(lines), _ORDERS[()])
+    return "\n".join(lines)
+
+
+def _ordered_within(text: str) -> str:
+    """The keys of each rule, condition and default in order; those of the file where they are."""
     lines = text.split("\n")
-    root = _root(text)
-    for path, node, stop in _inner_blocks(root, lines):
+    for path, node, stop in _inner_blocks(_root(text), lines):
         _reorder(lines, node, stop, _ORDERS[path, "*"])
-    _reorder(lines, root, len(lines), _ORDERS[()])
     return "\n".join(lines)
 
 
@@ -172,6 +253,10 @@ def _reorder(lines: list[str], node: yaml.MappingNode, end: int, order: Sequence
     column = node.value[0][0].start_mark.column
     first = lines[starts[0]]
     dash = first.lstrip().startswith("- ")
+    if any(
+        lines[key.start_mark.line][: key.start_mark.column].strip() not in {"", "-"} for key, _ in node.value
+    ):
+        return  # what stands in front (an anchor, a tag, `? `) is not the key's alone
     if dash:
         lines[starts[0]] = " " * column + first[column:]
     rank = {name: place for place, name in enumerate(order)}

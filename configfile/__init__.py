@@ -4,7 +4,7 @@ The floor under the three libraries and the processes: it knows nothing of what 
 """
 
 from configfile.breaks import Breathe, no_breaks
-from configfile.document import Document, parse, read
+from configfile.document import Document, parse, read, read_text
 from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
 from configfile.validate import findings_of, problems_of, validate
 
@@ -20,5 +20,6 @@ __all__ = [
     "parse",
     "problems_of",
     "read",
+    "read_text",
     "validate",
 ]

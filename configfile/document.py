@@ -88,23 +88,35 @@ class Document:
         return Problem(self.file, self.line(path), key_path_text(path), message)
 
 
-def read(path: Path, breathe: Breathe = no_breaks) -> Document:
-    """The document in the file at `path`. Raises ConfigError when it cannot be read or parsed."""
+def read(path: Path, breathe: Breathe = no_breaks, repeated: list[Problem] | None = None) -> Document:
+    """The document in the file at `path`. Raises ConfigError when it cannot be read or parsed.
+
+    `repeated`: as with `parse`.
+    """
+    return parse(read_text(path), str(path), breathe, repeated)
+
+
+def read_text(path: Path) -> str:
+    """The text of the file at `path`, line ends as they are. Raises ConfigError when it cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise ConfigError.of(path, f"file is larger than {MAX_FILE_BYTES} bytes")
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except OSError as error:
         raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError.of(path, f"is not UTF-8 text (byte {error.start})") from error
-    return parse(text, str(path), breathe)
 
 
-def parse(text: str, file: str = "<text>", breathe: Breathe = no_breaks) -> Document:
-    """The document in `text`. Raises ConfigError for bad syntax and for keys that stand twice."""
+def parse(
+    text: str, file: str = "<text>", breathe: Breathe = no_breaks, repeated: list[Problem] | None = None
+) -> Document:
+    """The document in `text`. Raises ConfigError for bad syntax and for keys that stand twice.
+
+    `repeated`: a list for the latter, where the rest of the file is to be looked at all the same.
+    """
     try:
         plain = read_plain(text, _Loader, MAX_DEPTH, breathe)
         if plain is not None:
@@ -116,8 +128,10 @@ def parse(text: str, file: str = "<text>", breathe: Breathe = no_breaks) -> Docu
             if root is None:
                 return Document(file, None, None)
             duplicates = _duplicate_keys(root, file)
-            if duplicates:
+            if duplicates and repeated is None:
                 raise ConfigError(duplicates)
+            if repeated is not None:
+                repeated += duplicates
             return Document(file, loader.construct_document(root), root)
         finally:
             loader.dispose()

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ratelimit.config import compile_limits
 from ratelimit.rules import Options
 from sidecars.cli import main
 from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
+from sidecars.demo.show import POLICY_LINES
 from sidecars.runtime.settings.load import load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -101,12 +103,15 @@ def test_commands_exist(command: list[str]) -> None:
         case "make":
             assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ".venv/bin/sidecars":
-            names = [argument for argument in arguments if re.fullmatch("[a-z]+", argument)]
+            names = [*takewhile(re.compile("[a-z]+").fullmatch, arguments)]
             assert sidecars(*names, "--help") == 0
-            assert all((ROOT / argument).exists() for argument in arguments if "/" in argument)
+            files = [argument for argument in arguments if "/" in argument and "://" not in argument]
+            assert all((ROOT / file).exists() for file in files)
         case ".venv/bin/python":
             assert arguments[0] == "-m"
             assert (ROOT / arguments[1].replace(".", "/")).with_suffix(".py").is_file()
+        case "sed":
+            assert command in [shlex.split(line) for line in POLICY_LINES]
         case "envoy-test/run":
             assert os.access(ROOT / program, os.X_OK)
             assert (ROOT / "envoy-test" / arguments[0]).is_file()

@@ -1,7 +1,7 @@
 """Turns the rules of policy files into a policy in service."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -17,6 +17,7 @@ from authz.policy.background import Breaks, background_work
 from authz.policy.callers import callers_of, scope_of
 from authz.policy.condition import Condition, Subject
 from authz.policy.conditions import conditions_of
+from authz.policy.contents import Content, asked_by
 from authz.policy.effective import Shared, WrittenRule, effective_rules
 from authz.policy.expression import Callers
 from authz.policy.index import Index
@@ -26,12 +27,12 @@ from authz.policy.model import (
     CorsConfig,
     DenialConfig,
     LoginConfig,
-    PolicyFile,
 )
-from authz.policy.review import review
+from authz.policy.review import Alike, review
 from authz.policy.rule import Cors, Extras, Outcome, Rule, Verdict
+from authz.policy.source import Source
 from authz.policy.templates import ValueTemplate
-from configfile import Breathe, ConfigError, Document, Problem, no_breaks
+from configfile import Breathe, ConfigError, Problem, no_breaks
 
 REVISION_CHARACTERS: Final = 12
 """48 bits of the hash: enough to tell the revisions of one policy apart, short enough to be read aloud."""
@@ -76,12 +77,27 @@ class Policy:
                 breathe()
 
 
-def compile_policy(files: Sequence[tuple[Document, PolicyFile]], breathe: Breathe = no_breaks) -> Policy:
-    """The policy that the files make together. Raises ConfigError with every contradiction between them."""
-    problems = _repeated_blocks(files)
-    shared = Shared.of(files)
+def compile_policy(
+    files: Sequence[Source],
+    breathe: Breathe = no_breaks,
+    found: Sequence[Problem] = (),
+    *,
+    complete: bool = True,
+) -> Policy:
+    """The policy that the files make together.
+
+    `found`: the problems that they have by themselves; `complete`: whether every file could be read.
+    Raises ConfigError with those and with every contradiction between the files.
+    """
+    shared = Shared.of(files, complete=complete)
     written = effective_rules(files, shared)
-    problems += [*shared.problems, *_repeated_names(written)]
+    problems = [
+        *found,
+        *_repeated_blocks(files),
+        *shared.problems,
+        *_repeated_names(written),
+        *_unbound_variables(written, shared, breathe),
+    ]
     if problems:
         raise ConfigError(problems)
     compiler = _Compiler(files, shared)
@@ -92,13 +108,14 @@ def compile_policy(files: Sequence[tuple[Document, PolicyFile]], breathe: Breath
         rule = compiler.rule(entry, order)
         rules.append(rule)
         index.add(rule, entry.config.hosts, entry.config.paths, entry.config.methods)
-    if compiler.problems:
-        raise ConfigError(compiler.problems)
     pairs = [(entry.config, rule) for entry, rule in zip(written, rules, strict=True)]
     headers = {name for entry in written for name in entry.config.identity_headers}
-    suspicious = [written[rule.order].problem(message) for rule, message in review(pairs, breathe)]
+    suspicious = [
+        written[rule.order].problem(message)
+        for rule, message in review(pairs, _alike_in(written, shared), breathe)
+    ]
     return Policy(
-        revision=_revision([document.data for document, _ in files], breathe),
+        revision=_revision([source.document.data for source in files], breathe),
         index=index.compile(breathe),
         rules=tuple(rules),
         credentials=compiler.credentials,
@@ -110,6 +127,13 @@ def compile_policy(files: Sequence[tuple[Document, PolicyFile]], breathe: Breath
         login=_said(files, "login"),
         cors=any(rule.verdict.extras.cors is not None for rule in rules),
     )
+
+
+def _alike_in(written: Sequence[WrittenRule], shared: Shared) -> Alike:
+    def asked(rule: Rule) -> Content:
+        return asked_by(written[rule.order], shared)
+
+    return lambda one, other: asked(one) == asked(other)
 
 
 def spellings(header: str) -> set[str]:
@@ -128,7 +152,7 @@ def spellings(header: str) -> set[str]:
 class _Compiler:
     """Turns written rules into rules, with what the whole policy has in common."""
 
-    def __init__(self, files: Sequence[tuple[Document, PolicyFile]], shared: Shared) -> None:
+    def __init__(self, files: Sequence[Source], shared: Shared) -> None:
         self._shared = shared
         self._callers = Callers()
         self._strip = _said(files, "strip_session_cookie") or False
@@ -139,7 +163,6 @@ class _Compiler:
         )
         self._identity_headers = tuple(self.identity_headers.items())
         self._session_cookies = _session_cookies(self.credentials)
-        self.problems: list[Problem] = []
 
     def rule(self, entry: WrittenRule, order: int) -> Rule:
         config = entry.config
@@ -168,15 +191,6 @@ class _Compiler:
             conditions += conditions_of(
                 condition, name, config.paths, self._callers, denies=config.deny is not None
             )
-            names = condition.when.path_variables if condition.when else ()
-            for path in config.paths:
-                lacking = sorted(set(names) - set(path.variables))
-                if lacking:
-                    self.problems.append(
-                        entry.problem(
-                            f"vars.{lacking[0]}: the path {path} has no variable of that name", "when"
-                        )
-                    )
         return tuple(conditions)
 
     def _verdict(self, entry: WrittenRule) -> Verdict:
@@ -218,8 +232,9 @@ def _session_cookies(credentials: CredentialsConfig) -> frozenset[str]:
     return frozenset(place.cookie for place in credentials.sessions.locations if place.cookie)
 
 
-def _said(files: Sequence[tuple[Document, PolicyFile]], key: str) -> Any:
-    return next((getattr(file, key) for _, file in files if getattr(file, key) is not None), None)
+def _said(files: Sequence[Source], key: str) -> Any:
+    values = (getattr(source.file, key) for source in files)
+    return next((value for value in values if value is not None), None)
 
 
 def _repeated_names(written: Sequence[WrittenRule]) -> list[Problem]:
@@ -227,16 +242,33 @@ def _repeated_names(written: Sequence[WrittenRule]) -> list[Problem]:
     first: dict[str, WrittenRule] = {}
     for entry in written:
         name = entry.config.name
+        if "name" in entry.amended:
+            continue
         if name in first:
             problems.append(entry.problem(f"rule {name!r} stands already in {first[name].source}", "name"))
         first.setdefault(name, entry)
     return problems
 
 
-def _repeated_blocks(files: Sequence[tuple[Document, PolicyFile]]) -> list[Problem]:
+def _unbound_variables(written: Sequence[WrittenRule], shared: Shared, breathe: Breathe) -> Iterator[Problem]:
+    """Expressions about `vars` that a path of the rule does not have."""
+    for entry in written:
+        if not entry.conditional or "paths" in entry.amended:
+            continue
+        breathe()
+        for _, condition in shared.conditions_of(entry):
+            names = condition.when.path_variables if condition.when else frozenset()
+            for path in entry.config.paths if names else ():
+                lacking = sorted(names.difference(path.variables))
+                if lacking:
+                    message = f"vars.{lacking[0]}: the path {path} has no variable of that name"
+                    yield entry.problem(message, "when")
+
+
+def _repeated_blocks(files: Sequence[Source]) -> list[Problem]:
     problems = []
     for key in ONCE:
-        holders = [document for document, file in files if getattr(file, key) is not None]
+        holders = [source.document for source in files if key in source.keys]
         problems += [
             document.problem((key,), f"stands already in {holders[0].file}; one file of a policy holds it")
             for document in holders[1:]

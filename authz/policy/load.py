@@ -7,8 +7,9 @@ from typing import Final
 
 from authz.policy.background import background_work, keep_from_collections
 from authz.policy.compile import Policy, compile_policy
-from authz.policy.model import PolicyFile
-from configfile import Breathe, ConfigError, Document, Problem, no_breaks, parse, read, validate
+from authz.policy.contents import Contents, contents_of
+from authz.policy.source import Source, source_of
+from configfile import Breathe, ConfigError, Problem, no_breaks, parse, read
 
 LARGE_POLICY_RULES: Final = 1_000
 """From here on the garbage collector would take tens of milliseconds to look at a policy."""
@@ -23,68 +24,104 @@ def load_policy(paths: Sequence[Path], breathe: Breathe = no_breaks) -> Policy:
     Raises ConfigError with every problem of every file.
     """
     with background_work():
-        files = _read_all(paths, breathe)
-        policy = compile_policy(files, breathe)
-        names = tuple(Path(document.file) for document, _ in files)
+        reading = _Reading(breathe)
+        reading.read(paths)
+        files = reading.files
+        policy = compile_policy(files, breathe, reading.problems, complete=reading.complete)
+        names = tuple(Path(source.document.file) for source in files)
         _let_go(files, breathe)
         if len(policy.rules) >= LARGE_POLICY_RULES:
             keep_from_collections()
         return replace(policy, files=names)
 
 
-def _let_go(files: list[tuple[Document, PolicyFile]], breathe: Breathe) -> None:
+def load_with_contents(paths: Sequence[Path]) -> tuple[Policy, Contents]:
+    """The policy, and what its files say, to be compared with others. Raises ConfigError as `load_policy`."""
+    reading = _Reading(no_breaks)
+    reading.read(paths)
+    policy = compile_policy(reading.files, found=reading.problems, complete=reading.complete)
+    return policy, contents_of(reading.files)
+
+
+def _let_go(files: list[Source], breathe: Breathe) -> None:
     """Free what was read piece by piece: at once it would take 0.1 s, in which no other thread runs."""
     while files:
-        document, file = files.pop()
-        configs = list(file.rules)
+        source = files.pop()
+        configs = list(source.file.rules)
         # The block never changes for anybody: nobody else has it.
-        file.__dict__["rules"] = ()
-        document.let_go(breathe)
+        source.file.__dict__["rules"] = ()
+        source.document.let_go(breathe)
         while configs:
             configs.pop()
             breathe()
 
 
-def _read_all(paths: Sequence[Path], breathe: Breathe) -> list[tuple[Document, PolicyFile]]:
-    problems: list[Problem] = []
-    files: list[tuple[Document, PolicyFile]] = []
-    waiting = dict.fromkeys(policy_files(paths))
-    known = {path.resolve() for path in waiting}
-    while waiting:
-        path = next(iter(waiting))
-        del waiting[path]
-        try:
-            document = read(path, breathe)
-            file = validate(document, PolicyFile, {"folder": path.parent, "breathe": breathe})
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        files.append((document, file))
-        for place, name in enumerate(file.include or ()):
-            # A file that is included twice, or includes itself, is read once.
+class _Reading:
+    """Reads files and all that they include, and goes on behind whatever is wrong."""
+
+    def __init__(self, breathe: Breathe) -> None:
+        self._breathe = breathe
+        self._known: set[Path] = set()
+        self._waiting: dict[Path, None] = {}
+        self.files: list[Source] = []
+        self.problems: list[Problem] = []
+        self.complete = True
+        """Whether every file of the policy is among `files`, whole or in part."""
+
+    def read(self, paths: Sequence[Path]) -> None:
+        """Read these files and folders. `files` and `problems` grow."""
+        for path in paths:
             try:
-                found = policy_files([path.parent / name])
+                self._want(policy_files([path]))
             except ConfigError as error:
-                keys = ("include", place) if isinstance(document.data["include"], list) else ("include",)
-                problems.append(document.problem(keys, f"{name}: {error.problems[0].message}"))
+                self._miss(error.problems)
+        while self._waiting:
+            path = next(iter(self._waiting))
+            del self._waiting[path]
+            repeated: list[Problem] = []
+            try:
+                document = read(path, self._breathe, repeated)
+            except ConfigError as error:
+                self._miss(error.problems)
                 continue
-            new = [one for one in found if one.resolve() not in known]
-            known.update(one.resolve() for one in new)
-            waiting.update(dict.fromkeys(new))
-    if problems:
-        raise ConfigError(problems)
-    return files
+            if repeated:
+                # What stood under the first of two keys is not among what was read.
+                self._miss(repeated)
+            source, problems = source_of(document, {"folder": path.parent, "breathe": self._breathe})
+            self.files.append(source)
+            self.problems += problems
+            self.complete = self.complete and source.amended.isdisjoint({(), ("include",)})
+            self._include(source, path.parent)
+
+    def _include(self, source: Source, folder: Path) -> None:
+        for place, name in enumerate(source.file.include or ()):
+            try:
+                self._want(policy_files([folder / name]))
+            except ConfigError as error:
+                keys = ("include", place) if isinstance(source.keys["include"], list) else ("include",)
+                self._miss([source.document.problem(keys, f"{name}: {error.problems[0].message}")])
+
+    def _want(self, files: Sequence[Path]) -> None:
+        """A file that is named twice, or includes itself, is read once."""
+        new = [one for one in files if one.resolve() not in self._known]
+        self._known.update(one.resolve() for one in new)
+        self._waiting.update(dict.fromkeys(new))
+
+    def _miss(self, problems: Sequence[Problem]) -> None:
+        self.problems += problems
+        self.complete = False
 
 
 def parse_policy(text: str, file: str = "<text>") -> Policy:
     """The policy in `text`, which includes nothing. Raises ConfigError with every problem."""
     document = parse(text, file)
-    content = validate(document, PolicyFile)
-    if content.include is not None:
-        raise ConfigError(
-            [document.problem(("include",), "text includes nothing: there is no folder to look in")]
-        )
-    return compile_policy([(document, content)])
+    source, problems = source_of(document)
+    includes = "include" in source.keys
+    if includes and ("include",) not in source.amended:
+        message = "text includes nothing: there is no folder to look in"
+        problems.append(document.problem(("include",), message))
+    complete = not includes and () not in source.amended
+    return compile_policy([source], found=problems, complete=complete)
 
 
 def policy_files(paths: Sequence[Path]) -> list[Path]:

@@ -1,62 +1,150 @@
 """Finds rules that cannot mean what they say: they are legal, so these are warnings."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from authz.policy.condition import Condition
 from authz.policy.index import Index
 from authz.policy.model import ONLY_FOR_ALLOW, RuleConfig
 from authz.policy.pattern import EVERY_HOST, EVERY_PATH, HostPattern, Template
 from authz.policy.rule import Rule
 from configfile import Breathe, no_breaks
 
-_Callers = tuple[tuple[str, ...], ...]
+_Asked = tuple[object, ...]
 _SOMETHING: Final = "\0"
 """Stands for any segment, host label or method: no rule can name it, so only wildcards cover it."""
 
+Alike = Callable[[Rule, Rule], bool]
+"""Whether two rules with the same effect ask the same, word for word, host, method and path aside."""
+
 
 def review(
-    rules: Sequence[tuple[RuleConfig, Rule]], breathe: Breathe = no_breaks
-) -> Iterator[tuple[Rule, str]]:
-    """What is suspicious, with the rule it is about.
+    rules: Sequence[tuple[RuleConfig, Rule]],
+    alike: Alike,
+    breathe: Breathe = no_breaks,
+) -> list[tuple[Rule, str]]:
+    """What is suspicious, with the rule it is about, in the order of the rules.
 
     An allow rule under a rule that denies anyone never decides; one under a rule that allows anyone
-    asks for a credential in vain.
+    asks for a credential in vain; a rule under one with the same effect adds nothing.
     """
-    denials, openings, same = Index(), Index(), dict[_Callers, Index]()
-    alone = [_callers_alone(config, rule) for config, rule in rules]
-    alike = Counter(alone)
-    del alike[()]
-    deepest = 0
-    for (config, rule), callers in zip(rules, alone, strict=True):
+    reviewer = _Reviewer(rules, alike, breathe)
+    found: list[tuple[Rule, str]] = []
+    # From the last to the first: of two rules that cover each other, the later adds nothing.
+    for (config, rule), asked in zip(reversed(rules), reversed(reviewer.asked), strict=True):
         breathe()
-        if rule.open and not rule.requests and not rule.shadow:
-            index = openings if rule.allows else denials
-            index.add(rule, config.hosts, config.paths, config.methods)
-            deepest = max(deepest, *(len(path.segments) for path in config.paths))
-        if alike[callers] > 1:
-            same.setdefault(callers, Index()).add(rule, config.hosts, config.paths, config.methods)
-            deepest = max(deepest, *(len(path.segments) for path in config.paths))
-    for index in (denials, openings, *same.values()):
-        index.compile(breathe)
-    for (config, rule), callers in zip(rules, alone, strict=True):
-        breathe()
-        if not rule.allows:
-            continue
+        found += ((rule, message) for message in reversed([*reviewer.messages(config, rule, asked)]))
+    reviewer.let_go()
+    return found[::-1]
+
+
+class _Reviewer:
+    """The rules that may cover others, by what they ask."""
+
+    def __init__(self, rules: Sequence[tuple[RuleConfig, Rule]], alike: Alike, breathe: Breathe) -> None:
+        self._alike = alike
+        self._breathe = breathe
+        self._denials, self._openings, self._same = Index(), Index(), dict[_Asked, Index]()
+        self._needless: set[Rule] = set()
+        """Rules that were said to add nothing: taken out together, none of them is what covers another."""
+        self._deepest = 0
+        self.asked = [_asked(config, rule) for config, rule in rules]
+        often = Counter(self.asked)
+        del often[()]
+        for (config, rule), asked in zip(rules, self.asked, strict=True):
+            breathe()
+            if rule.open and not rule.requests and not rule.shadow:
+                self._add(self._openings if rule.allows else self._denials, config, rule)
+            if often[asked] > 1:
+                self._add(self._same.setdefault(asked, Index()), config, rule)
+        for index in self._indices():
+            index.compile(breathe)
+
+    def messages(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
+        """What is suspicious about the rule."""
+        if rule.allows:
+            yield from self._of_allow(config, rule, asked)
+        elif not rule.shadow:
+            yield from self._of_deny(config, rule, asked)
+
+    def let_go(self) -> None:
+        """Free the indices: left to themselves they would go at once, and hold up the loop beside."""
+        for index in self._indices():
+            index.take_apart(self._breathe)
+
+    def _add(self, index: Index, config: RuleConfig, rule: Rule) -> None:
+        index.add(rule, config.hosts, config.paths, config.methods)
+        self._deepest = max(self._deepest, *(len(path.segments) for path in config.paths))
+
+    def _indices(self) -> Iterator[Index]:
+        yield from (self._denials, self._openings, *self._same.values())
+
+    def _of_allow(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
         if _allows_all(config, rule):
-            yield rule, "allows anyone anything, on every host and path"
-        denial = _cover(denials, config, deepest)
+            yield "allows anyone anything, on every host and path"
+        denial = self._cover(self._denials, config)
         if denial is not None:
-            yield rule, f"never decides: {denial.name!r} ({denial.source}) denies anyone all that it covers"
-        opening = None if rule.open and not rule.requests else _cover(openings, config, deepest)
+            yield f"never decides: {_named(denial)} denies anyone all that it covers"
+        opening = None if rule.open and not rule.requests else self._cover(self._openings, config)
         if opening is not None:
-            yield rule, f"asks in vain: {opening.name!r} ({opening.source}) allows anyone all that it covers"
-        broader = _cover(same[callers], config, deepest, apart_from=rule) if callers in same else None
+            yield f"asks in vain: {_named(opening)} allows anyone all that it covers"
+        broader = self._broader(config, rule, asked)
         if broader is not None:
-            yield rule, f"adds nothing: {broader.name!r} ({broader.source}) allows these callers all of it"
-    # Left to themselves they would go at once, and hold up the loop that this runs beside.
-    for index in (denials, openings, *same.values()):
-        index.take_apart(breathe)
+            self._needless.add(rule)
+            yield f"adds nothing: {_named(broader)} allows these callers all of it"
+
+    def _of_deny(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
+        # Where a rule denies anyone, none that looks at the caller is asked.
+        denial = self._cover(
+            self._denials, config, lambda other: self._counts(other, rule) and _answers(other, rule)
+        )
+        broader = self._broader(config, rule, asked) if denial is None else None
+        if denial is not None:
+            yield f"adds nothing: {_named(denial)} denies anyone all of it"
+        elif broader is not None:
+            yield f"adds nothing: {_named(broader)} denies all of it on the same conditions"
+        if denial is not None or broader is not None:
+            self._needless.add(rule)
+
+    def _broader(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Rule | None:
+        """A rule that asks the same and covers all of this one."""
+        index = self._same.get(asked)
+        if index is None:
+            return None
+        return self._cover(
+            index,
+            config,
+            lambda other: self._counts(other, rule) and _answers(other, rule) and self._alike(other, rule),
+        )
+
+    def _counts(self, other: Rule, rule: Rule) -> bool:
+        return other is not rule and other not in self._needless
+
+    def _cover(
+        self, index: Index, config: RuleConfig, counts: Callable[[Rule], bool] | None = None
+    ) -> Rule | None:
+        """A rule of the index, if those of its rules that count cover together all that this one does."""
+        cover = None
+        for host in config.hosts:
+            for path in config.paths:
+                for segments in _examples(path, self._deepest):
+                    for method in config.methods or (_SOMETHING,):
+                        rules = index.find(_example_host(host), method, segments).rules
+                        cover = next((one for one in rules if counts is None or counts(one)), None)
+                        if cover is None:
+                            return None
+        return cover
+
+
+def _named(rule: Rule) -> str:
+    return f"{rule.name!r} ({rule.source})"
+
+
+def _answers(other: Rule, rule: Rule) -> bool:
+    """Whether a client is answered all the same if `other` decides in place of `rule`."""
+    same = (other.verdict.status, other.verdict.detail) == (rule.verdict.status, rule.verdict.detail)
+    return same or other.order < rule.order or (other.open and not rule.open)
 
 
 def _allows_all(config: RuleConfig, rule: Rule) -> bool:
@@ -66,27 +154,24 @@ def _allows_all(config: RuleConfig, rule: Rule) -> bool:
     return everywhere and rule.open and not rule.requests and not rule.shadow
 
 
-def _callers_alone(config: RuleConfig, rule: Rule) -> _Callers:
-    """Whom the rule allows, where it asks for nothing else and adds nothing to the answer; else empty."""
-    plain = rule.allows and not (rule.open or rule.shadow or rule.requests or rule.demands)
-    if not plain or config.model_fields_set & ONLY_FOR_ALLOW:
+def _asked(config: RuleConfig, rule: Rule) -> _Asked:
+    """What the rule asks beside host, method and path, in words; empty where it is compared with none."""
+    if rule.shadow or (rule.open and not rule.requests):
         return ()
-    # Two conditions with one text ask the same.
-    return tuple(tuple(condition.text for condition in conditions) for conditions in rule.callers)
+    if rule.allows and (rule.open or rule.requests or rule.demands):
+        return ()
+    if config.model_fields_set & ONLY_FOR_ALLOW:
+        # It may answer otherwise than another that allows.
+        return ()
+    callers = tuple(_texts(conditions) for conditions in rule.callers)
+    conditions = (*_texts(rule.requests), *_texts(rule.demands))
+    # To an expression, what `vars` holds depends on the path.
+    binds = any(text.startswith("when ") and "vars" in text for text in conditions)
+    return (rule.allows, callers, conditions, config.paths if binds else ())
 
 
-def _cover(index: Index, config: RuleConfig, deepest: int, apart_from: Rule | None = None) -> Rule | None:
-    """A rule of the index, if its rules together cover everything that this one does."""
-    cover = None
-    for host in config.hosts:
-        for path in config.paths:
-            for segments in _examples(path, deepest):
-                for method in config.methods or (_SOMETHING,):
-                    rules = index.find(_example_host(host), method, segments).rules
-                    cover = next((rule for rule in rules if rule is not apart_from), None)
-                    if cover is None:
-                        return None
-    return cover
+def _texts(conditions: Iterable[Condition]) -> tuple[str, ...]:
+    return tuple(condition.text for condition in conditions)
 
 
 def _example_host(host: HostPattern) -> str:

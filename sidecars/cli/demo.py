@@ -16,7 +16,8 @@ def demo(
     """Show everything at work on this machine, behind a real Envoy.
 
     Starts an identity provider, an upstream, the three sidecars and Envoy, sends requests through them,
-    and prints what each should do and did. Then everything stays up for you to try, until Ctrl-C.
+    and prints what each should do and did, and how to test, break and explain the policy that decided.
+    Then everything stays up for you to try, until Ctrl-C.
 
     Example: `sidecars demo --once`
 

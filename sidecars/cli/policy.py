@@ -6,7 +6,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from configfile import ConfigError, Problem
+from configfile import ConfigError, Problem, read_text
 from sidecars.cli.exit import WRONG
 from sidecars.cli.policy_explain import explain
 from sidecars.cli.report import report, warn
@@ -67,6 +67,9 @@ def fmt(
 ) -> None:
     """Lay policy files out in one way: order of keys, indentation, blank lines. Comments stay.
 
+    A file goes on meaning the same. Where the order of keys matters (an alias stands behind its anchor),
+    it is kept; a file that cannot be laid out is named and left alone.
+
     Example: `sidecars policy fmt --check examples/policy.yaml`
 
     Exit codes: 0 all is laid out; 1 with --check something was not, or a file has problems; 2 bad usage.
@@ -76,22 +79,33 @@ def fmt(
 
     problems: list[Problem] = []
     changed = 0
-    for file in policy_files(files):
-        text = file.read_text(encoding="utf-8")
+    try:
+        found = policy_files(files)
+    except ConfigError as error:
+        report(error.problems)
+    for file in found:
         try:
+            text = read_text(file).replace("\r\n", "\n")
             tidied = tidy(text, str(file))
+            if tidied != text and not check_only:
+                _write(file, tidied)
         except ConfigError as error:
             problems += error.problems
             continue
         if tidied != text:
             changed += 1
             typer.echo(f"{'would change' if check_only else 'changed'} {file}")
-            if not check_only:
-                file.write_text(tidied, encoding="utf-8")
     if problems:
         report(problems)
     if check_only and changed:
         raise typer.Exit(WRONG)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError.of(file, f"cannot be written: {error.strerror or error}") from error
 
 
 @app.command()
@@ -150,7 +164,12 @@ def run_tests(
         list[Path] | None,
         typer.Option("--policy", help="Policy files or folders, in place of those that the suites name."),
     ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write the results as JUnit XML.")] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            "--junit", dir_okay=False, help="Write the results as JUnit XML, in a folder that exists."
+        ),
+    ] = None,
     min_coverage: Annotated[
         float | None, typer.Option("--min-coverage", min=0, max=100, help="Fail below this percentage.")
     ] = None,
@@ -164,6 +183,9 @@ def run_tests(
     Exit codes: 0 every case passed; 1 a case failed, a file has problems, or the coverage is too low;
     2 bad usage.
     """
+    if junit is not None and not junit.parent.is_dir():
+        # Before the suites run: a build would look for the results elsewhere than where they went.
+        raise typer.BadParameter(f"there is no folder {str(junit.parent)!r}", param_hint="--junit")
     from sidecars.cli.policy_suites import run_suites
 
     run_suites(suites, policy, junit, min_coverage, verbose=verbose, coverage=coverage)
@@ -182,7 +204,9 @@ def diff(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Compare two policies: rules added, removed and changed, with everything they inherit.
+    """Compare two policies: what is said of the whole, rules added, removed, changed, with all they inherit.
+
+    Whatever is named, inherited or written out: what means the same does not differ.
 
     Example: `sidecars policy diff examples/policy.yaml new-policy.yaml --tests examples/policy-tests`
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import typer
@@ -15,9 +15,12 @@ from authz.identity import Outcome
 from authz.policy.compile import Policy
 from authz.policy.load import load_policy
 from authz.request import BadRequestError, Request
-from configfile import ConfigError, read, validate
+from configfile import ConfigError, findings_of, read, validate
 from sidecars.cli.policy_tree import as_data, tree
 from sidecars.cli.report import report
+
+_OPTIONS: Final = {"url": "URL", "headers": "--header", "body": "--data"}
+"""Where an option is called otherwise than the key of a question that it is."""
 
 
 def answer(
@@ -68,9 +71,9 @@ def question_of_options(
     try:
         return Question.model_validate(question)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        raise typer.BadParameter(f"{where}: {first['msg']}") from None
+        path, message = next(findings_of(error, question, Question))
+        key = str(path[1]) if len(path) > 1 else ""
+        raise typer.BadParameter(message, param_hint=_OPTIONS.get(key, f"--{key}") if key else None) from None
 
 
 def _explain(
@@ -95,9 +98,13 @@ def _headers(lines: Any) -> dict[str, Any]:
 
 def _json(text: str) -> Any:
     try:
-        return orjson.loads(text)
+        found = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise typer.BadParameter(f"{text!r} is no JSON: {error}", param_hint="--claims") from None
+    if not isinstance(found, dict):
+        message = f'{text!r}: expected a JSON object, as in {{"tenant": "acme"}}'
+        raise typer.BadParameter(message, param_hint="--claims")
+    return found
 
 
 def _moment(text: str | None) -> float:

@@ -1,6 +1,6 @@
 """Compares policies: what stands behind `sidecars policy diff` and `sidecars policy replay`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from authz.compare import Comparison, compare, when_text, who_text
+from authz.compare import Change, Comparison, compare, when_text, who_text
 from authz.explain import Explanation
 from authz.identity import Identity
 from authz.policy.compile import Policy
-from authz.policy.load import load_policy
+from authz.policy.load import load_policy, load_with_contents
 from authz.policy.rule import Rule
 from authz.replay import Report, replay
 from authz.suites.load import Case, load_suites
@@ -29,12 +29,12 @@ from sidecars.cli.report import report
 def compare_policies(old: Path, new: Path, suites: list[Path] | None, *, json: bool) -> None:
     """Print what differs. Exits with 1 when something does."""
     try:
-        before, after = load_policy([old]), load_policy([new])
+        before, after = load_with_contents([old]), load_with_contents([new])
         cases = [case for suite in load_suites(suites) for case in suite.cases] if suites else []
     except ConfigError as error:
         report(error.problems)
     comparison = compare(before, after)
-    turned = _turned(before, after, cases)
+    turned = _turned(before[0], after[0], cases)
     if json:
         typer.echo(orjson.dumps(_diff_data(comparison, turned), option=orjson.OPT_INDENT_2))
     else:
@@ -93,17 +93,18 @@ def _turned(old: Policy, new: Policy, cases: list[Case]) -> _Turned:
 
 
 def _show_diff(out: Console, comparison: Comparison, turned: _Turned, cases: list[Case]) -> None:
+    if comparison.whole:
+        out.print("[yellow]~[/] the whole policy")
+        _show_changes(out, comparison.whole)
     for rule in comparison.removed:
         out.print(f"[red]- {escape(_rule_text(rule))}[/]")
     for rule in comparison.added:
         out.print(f"[green]+ {escape(_rule_text(rule))}[/]")
     for change in comparison.changed:
         out.print(f"[yellow]~ {escape(change.new.name)}[/] [dim]{escape(change.new.source)}[/]")
-        for facet in change.changes:
-            out.print(f"    {facet.what}: [red]{escape(facet.old or 'nothing')}[/] -> ", end="")
-            out.print(f"[green]{escape(facet.new or 'nothing')}[/]")
+        _show_changes(out, change.changes)
     if not comparison:
-        out.print("no rule differs")
+        out.print("nothing differs")
     if cases:
         out.print(f"{len(turned)} of {len(cases)} cases would be answered differently")
     for case, one, other in turned:
@@ -113,22 +114,27 @@ def _show_diff(out: Console, comparison: Comparison, turned: _Turned, cases: lis
         out.print(f"    {answer_text(one.answer)} -> {answer_text(other.answer)}", soft_wrap=True)
 
 
+def _show_changes(out: Console, changes: Iterable[Change]) -> None:
+    for one in changes:
+        old, new = escape(one.old or "nothing"), escape(one.new or "nothing")
+        out.print(f"    {escape(one.what)}: [red]{old}[/] -> [green]{new}[/]", soft_wrap=True)
+
+
 def _rule_text(rule: Rule) -> str:
     methods = "every method" if rule.methods is None else " ".join(rule.methods)
     places = ", ".join(f"{host}{path}" for host in rule.hosts for path in rule.templates)
     effect = "allow" if rule.allows else "deny"
     when = f" when {when_text(rule)}" if rule.requests else ""
-    return f"{rule.name}: {effect} {methods} {places} to {who_text(rule)}{when}"
+    shadow = " (shadow)" if rule.shadow else ""
+    return f"{rule.name}: {effect} {methods} {places} to {who_text(rule)}{when}{shadow}"
 
 
 def _diff_data(comparison: Comparison, turned: _Turned) -> dict[str, Any]:
     return {
+        "policy": _changes_data(comparison.whole),
         "added": [rule.name for rule in comparison.added],
         "removed": [rule.name for rule in comparison.removed],
-        "changed": {
-            change.new.name: {one.what: {"old": one.old, "new": one.new} for one in change.changes}
-            for change in comparison.changed
-        },
+        "changed": {change.new.name: _changes_data(change.changes) for change in comparison.changed},
         "cases": [
             {
                 "source": case.source,
@@ -140,6 +146,10 @@ def _diff_data(comparison: Comparison, turned: _Turned) -> dict[str, Any]:
             for case, one, other in turned
         ],
     }
+
+
+def _changes_data(changes: Iterable[Change]) -> dict[str, Any]:
+    return {one.what: {"old": one.old, "new": one.new} for one in changes}
 
 
 def _show_replay(out: Console, result: Report) -> None:

@@ -1,19 +1,30 @@
 """`sidecars policy explain`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+_OF_REQUEST_FILES: Final = (
+    "method", "header", "data", "client", "subject", "issuer", "scopes", "roles", "claims", "kind", "refused",
+)  # fmt: skip
+"""What a file says with `request:` and `caller:`. The command line adds nothing to it."""
+
 
 def explain(
+    context: typer.Context,
     policy: Annotated[
         list[Path], typer.Option("--policy", "-p", help="Policy files, or folders of them.", exists=True)
     ],
     url: Annotated[str | None, typer.Argument(metavar="URL", help="https://host/path?query.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--request", help="A YAML file with request: and caller:.", exists=True, dir_okay=False),
+        typer.Option(
+            "--request",
+            help="A YAML file with request: and caller:, in place of the URL and all options about them.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     method: Annotated[str, typer.Option("--method", "-X")] = "GET",
     header: Annotated[list[str] | None, typer.Option("--header", "-H", help="'name: value'.")] = None,
@@ -44,6 +55,8 @@ def explain(
     """
     if (url is None) == (file is None):
         raise typer.BadParameter("name either a URL or --request FILE")
+    if file is not None:
+        _refuse_options_beside_a_file(context)
     from sidecars.cli.policy_answer import answer, question_of_file, question_of_options
 
     if file is not None:
@@ -66,3 +79,11 @@ def explain(
             },
         )
     answer(policy, question, at=at, trusted_hops=trusted_hops, everything=everything, json=json)
+
+
+def _refuse_options_beside_a_file(context: typer.Context) -> None:
+    sources = {name: context.get_parameter_source(name) for name in _OF_REQUEST_FILES}
+    given = [f"--{name}" for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+    if given:
+        message = f"the file says what is asked and by whom: write it there, in place of {', '.join(given)}"
+        raise typer.BadParameter(message, param_hint="--request")

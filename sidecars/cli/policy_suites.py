@@ -49,7 +49,10 @@ def run_suites(
     failed = sum(not result.passed for result in results)
     _summary(out, results)
     if junit is not None:
-        write_junit(junit, results)
+        try:
+            write_junit(junit, results)
+        except ConfigError as error:
+            report(error.problems)
     if failed or low:
         raise typer.Exit(WRONG)
 
@@ -115,7 +118,7 @@ def _summary(out: Console, results: Sequence[Result]) -> None:
 
 
 def write_junit(file: Path, results: Sequence[Result]) -> None:
-    """The results as JUnit XML, one testsuite a file."""
+    """The results as JUnit XML, one testsuite a file. Raises ConfigError where `file` cannot be written."""
     root = Element("testsuites", name="sidecars policy test")
     suites: dict[str, Element] = {}
     for result in results:
@@ -142,8 +145,10 @@ def write_junit(file: Path, results: Sequence[Result]) -> None:
         suite.set("tests", str(len(suite)))
         suite.set("failures", str(len(suite.findall("testcase/failure"))))
         suite.set("errors", "0")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+    try:
+        ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise ConfigError.of(file, f"cannot be written: {error.strerror or error}") from error
 
 
 def _plain_tree(result: Result) -> str:

@@ -19,7 +19,7 @@ from sidecars.demo.process import ProcessError
 from sidecars.demo.redis import NO_REDIS, find_redis, serve_redis
 from sidecars.demo.rows import rows
 from sidecars.demo.scenario import Result, check_log, is_of_a_row, send
-from sidecars.demo.show import curl_lines, print_results
+from sidecars.demo.show import curl_lines, print_policy_lines, print_results
 
 DEFAULT_PORT = 10000
 MAX_SOCKET_PATH_BYTES = 107
@@ -89,6 +89,7 @@ async def _demo(
         results = await play(edge)
         print_results(console, results)
         failed = _print_verdict(results, console)
+        print_policy_lines(console)
         if not once:
             await _stay(edge, stop_asked, console)
     return FAILED if once and failed else OK

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from shlex import quote
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +11,19 @@ from rich.table import Table
 from sidecars.demo.edge import Edge
 from sidecars.demo.rows import bearer
 from sidecars.demo.scenario import Result
+
+POLICY_LINES: Final = (
+    ".venv/bin/sidecars policy test examples/policy-tests",
+    (
+        "sed 's/orders:write/orders:read/' examples/policy.yaml > broken.yaml"
+        " && .venv/bin/sidecars policy test examples/policy-tests --policy broken.yaml"
+    ),
+    (
+        ".venv/bin/sidecars policy explain --policy broken.yaml --subject bob --scopes orders:read"
+        " -X POST https://api.example.com/orders"
+    ),
+)
+"""Commands for a checkout: test the policy of the demo, break a rule, see a test fail, ask why."""
 
 
 def results_table(results: Sequence[Result]) -> Table:
@@ -53,6 +66,14 @@ def curl_lines(edge: Edge, session: str) -> tuple[str, ...]:
         f"for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' -X POST {url}/login; done",
         f"tail -f {quote(str(edge.places.access_log))}",
     )
+
+
+def print_policy_lines(console: Console) -> None:
+    """How the policy that decided is tested, broken and explained."""
+    console.print("\nThe policy that decided has tests. In a checkout, run, break and explain it:\n")
+    for line in POLICY_LINES:
+        # As plain text: a wrapped line cannot be pasted.
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def print_results(console: Console, results: Sequence[Result]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sidecars.demo.ask import ask
+from sidecars.demo.show import POLICY_LINES
 
 pytestmark = pytest.mark.envoy
 
@@ -60,6 +61,7 @@ async def test_it_exits_with_0_when_every_request_did_what_it_should() -> None:
     code, output = await outcome("--once", "--port", "0")
     assert code == 0, output
     assert re.search(r"^All \d+ did what they should\.$", output, re.MULTILINE)
+    assert output.endswith("".join(f"{line}\n" for line in POLICY_LINES))
 
 
 async def test_a_taken_port_is_named_and_another_picked() -> None:

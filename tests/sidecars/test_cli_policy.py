@@ -79,6 +79,52 @@ def test_fmt_changes_a_file_once(policy: Command) -> None:
     assert policy("fmt", "--check", policy.policy) == (0, "", "")
 
 
+ALIASES = """\
+rules:
+- allow: anyone
+  name: a
+  inherit: d
+  hosts: &h [a.example]
+defaults:
+  d: {hosts: *h}
+"""
+
+
+def test_fmt_keeps_an_alias_behind_its_anchor(policy: Command) -> None:
+    policy.policy.write_text(ALIASES)
+    before = policy("check", policy.policy)[1]
+    assert policy("fmt", policy.policy) == (0, f"changed {policy.policy}\n", "")
+    assert policy("check", policy.policy)[1] == before
+    assert policy.policy.read_text().splitlines()[1] == "  - name: a"
+    assert policy("fmt", "--check", policy.policy) == (0, "", "")
+
+
+def test_fmt_names_what_it_cannot_read_and_lays_out_the_rest(policy: Command) -> None:
+    latin, broken = policy.folder / "latin.yaml", policy.folder / "broken.yaml"
+    latin.write_bytes(b"rules: []  # \xe9\n")
+    broken.write_text("rules: [")
+    policy.policy.write_text("rules:\n- name: a\n  allow: anyone\n")
+    code, out, err = policy("fmt", policy.folder)
+    assert (code, out) == (1, f"changed {policy.policy}\n")
+    assert f"{latin}: is not UTF-8 text (byte 13)" in err
+    assert f"{broken}:2: is not YAML" in err
+    assert latin.read_bytes() == b"rules: []  # \xe9\n"
+
+
+def test_fmt_of_a_folder_without_a_policy_says_so(policy: Command) -> None:
+    (policy.folder / "empty").mkdir()
+    code, _, err = policy("fmt", policy.folder / "empty")
+    assert (code, "holds no .yaml" in err) == (1, True)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_fmt_leaves_alone_what_is_laid_out(policy: Command, end: str) -> None:
+    content = f"rules:{end}  - name: a{end}    allow: anyone{end}".encode()
+    policy.policy.write_bytes(content)
+    assert policy("fmt", policy.policy) == (0, "", "")
+    assert policy.policy.read_bytes() == content
+
+
 def test_show_lists_every_rule_with_its_owner(policy: Command) -> None:
     code, out, _ = policy("show", policy.policy)
     assert code == 0
@@ -122,7 +168,7 @@ def test_a_suite_without_a_policy_needs_the_option(policy: Command) -> None:
 
 
 def test_junit_names_cases_and_failures(policy: Command) -> None:
-    file = policy.folder / "out" / "junit.xml"
+    file = policy.folder / "junit.xml"
     policy("test", "--junit", file, policy.suite("deny"))
     root = ET.parse(file).getroot()
     (suite,) = root.findall("testsuite")
@@ -131,6 +177,14 @@ def test_junit_names_cases_and_failures(policy: Command) -> None:
     assert failure is not None
     assert failure.get("message") == "outcome: expected deny, got allow"
     assert "has scopes read" in (failure.text or "")
+
+
+def test_junit_is_written_in_a_folder_that_exists(policy: Command) -> None:
+    folder = policy.folder / "out"
+    code, out, err = policy("test", "--junit", folder / "junit.xml", policy.suite("allow"))
+    assert (code, out) == (2, "")
+    assert f"Invalid value for --junit: there is no folder '{folder}'" in err
+    assert not folder.exists()
 
 
 def test_explain_prints_a_tree(policy: Command) -> None:
@@ -156,9 +210,50 @@ def test_explain_reads_a_request_from_a_file(policy: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        ("--subject", "b"),
+        ("--scopes", ""),
+        ("-X", "GET"),
+        ("-H", "x-a: b"),
+        ("--data", ""),
+        ("--client", "192.0.2.1"),
+        ("--issuer", "i"),
+        ("--roles", "r"),
+        ("--claims", "{}"),
+        ("--kind", "jwt"),
+        ("--refused", "token_expired"),
+    ],
+)
+def test_explain_takes_a_request_from_a_file_or_from_options_never_from_both(
+    policy: Command, options: tuple[str, str]
+) -> None:
+    file = policy.folder / "request.yaml"
+    file.write_text("request: {path: /a}\n")
+    code, out, err = policy("explain", "-p", policy.policy, "--request", file, *options)
+    assert (code, out) == (2, "")
+    name = {"-X": "--method", "-H": "--header"}.get(options[0], options[0])
+    assert err.startswith("sidecars policy explain: Invalid value for --request: the file says what is asked")
+    assert f"in place of {name} (" in err
+
+
+def test_how_a_file_is_explained_is_no_part_of_it(policy: Command) -> None:
+    file = policy.folder / "request.yaml"
+    file.write_text("request: {path: /a}\n")
+    options = ("--at", "2026-01-01", "--trusted-hops", "1", "--all", "--json")
+    assert policy("explain", "-p", policy.policy, "--request", file, *options)[0] == 0
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ((), "either a URL or --request"),
+        (
+            ("/a", "--client", "foo"),
+            "--client: 'foo': expected an IP address, as in 192.0.2.1 or 2001:db8::1 (",
+        ),
+        (("/a", "--claims", "[]"), "expected a JSON object"),
+        (("/a", "-H", "a b: c"), "for --header: "),
         (("/a", "-H", "nonsense"), "expected 'name: value'"),
         (("/a", "--claims", "{"), "is no JSON"),
         (("/a", "--at", "noon"), "expected a time"),
@@ -174,7 +269,21 @@ def test_explain_tells_what_is_wrong_with_its_options(
 
 
 def test_diff_of_a_policy_with_itself_is_empty(policy: Command) -> None:
-    assert policy("diff", policy.policy, policy.policy) == (0, "no rule differs\n", "")
+    assert policy("diff", policy.policy, policy.policy) == (0, "nothing differs\n", "")
+
+
+def test_diff_tells_what_is_said_of_the_whole_policy(policy: Command) -> None:
+    new = policy.folder / "new.yaml"
+    new.write_text(POLICY + "login: {url: /login}\nstrip_session_cookie: true\n")
+    code, out, _ = policy("diff", policy.policy, new)
+    assert code == 1
+    assert out.splitlines() == [
+        "~ the whole policy",
+        '    login: nothing -> {"url":"/login","return_parameter":"return_to"}',
+        "    strip_session_cookie: false -> true",
+    ]
+    told = json.loads(policy("diff", policy.policy, new, "--json")[1])
+    assert told["policy"]["strip_session_cookie"] == {"old": "false", "new": "true"}
 
 
 def test_diff_tells_what_was_added_removed_and_changed(policy: Command) -> None:

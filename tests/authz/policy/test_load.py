@@ -2,6 +2,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from authz.policy.load import load_policy, parse_policy
@@ -244,3 +245,128 @@ def test_the_schema_knows_what_the_loader_takes() -> None:
 def test_a_rule_that_a_broader_one_makes_needless_is_warned_of(broad: str, narrow: str, warned: bool) -> None:
     found = warnings(f"rules: [{{name: broad, {broad}}}, {{name: narrow, {narrow}}}]")
     assert found == ([("rules[1]", "adds nothing")] if warned else [])
+
+
+class TestAllAtOnce:
+    """One run says all that can be known; what is wrong only because something else is, it does not say."""
+
+    def test_a_bad_path_hides_neither_unknown_names_nor_repeated_ones_nor_unbound_variables(self) -> None:
+        found = problems(
+            """rules:
+  - {name: a, paths: [users], allow: anyone}
+  - {name: b, paths: [/b], allow: anyone, if: nowhere, inherit: nobody}
+  - {name: c, paths: [/c], allow: anyone}
+  - {name: c, paths: [/d], allow: anyone}
+  - {name: e, paths: ["/{id}"], allow: anyone, when: vars.x == 'a'}
+"""
+        )
+        assert [line.split(": ")[1] for line in found] == [
+            "rules[0].paths[0]",
+            "rules[1].if",
+            "rules[1].inherit",
+            "rules[3].name",
+            "rules[4].when",
+        ]
+
+    def test_the_same_rule_may_have_mistakes_of_every_kind(self) -> None:
+        found = problems(
+            """rules:
+  - {name: a, paths: [/a], deny: anyone}
+  - {name: a, hosts: ["a:80"], paths: ["/{id}"], allow: nobody, if: x, inherit: y, when: vars.x == 'a'}
+"""
+        )
+        assert [line.split(": ")[1] for line in found] == [
+            "rules[1].allow",
+            "rules[1].hosts[0]",
+            "rules[1].if",
+            "rules[1].inherit",
+            "rules[1].name",
+            "rules[1].when",
+        ]
+
+    def test_that_a_rule_as_a_whole_makes_no_sense_is_said_beside_a_bad_key(self) -> None:
+        found = problems("rules: [{name: a, paths: [x]}, {name: b, hosts: [''], allow: anyone, answer: {}}]")
+        assert [line.split(": ")[1] for line in found] == [
+            "rules[0]",
+            "rules[0].paths[0]",
+            "rules[1]",
+            "rules[1].hosts[0]",
+        ]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "conditions: {x: {client: nowhere}}\nrules: [{name: a, allow: anyone, if: x}]",
+            "conditions: {x: {client: nowhere, when: 'true'}}\nrules: [{name: a, allow: anyone, if: x}]",
+            "conditions: {x: }\nrules: [{name: a, allow: anyone, if: x}]",
+            "conditions: [x]\nrules: [{name: a, allow: anyone, if: x}]",
+            "defaults: {x: {hosts: ['a:80']}}\nrules: [{name: a, allow: anyone, inherit: x}]",
+            "defaults: {x: {if: 7}}\nrules: [{name: a, allow: anyone, inherit: x}]",
+            "rules: [{name: a, paths: [x], allow: anyone, when: vars.id == 'a'}]",
+            "rules: [{name: 7, allow: anyone}, {name: 7.5, deny: {scopes: [a], rolles: [b]}}]",
+            "rules: [{allow: anyone, paths: [/a]}, {allow: anyone, paths: [/b]}]",
+            "rules: [a, b]",
+            "rules: {name: a}",
+            "login: /login\ncredentials: {issuers: 7}\nidentity_headers: {host: subject}",
+            "- a",
+        ],
+    )
+    def test_what_has_a_mistake_is_there_all_the_same(self, text: str) -> None:
+        """None of these has a mistake beside those that its models find."""
+        with pytest.raises(ValidationError) as caught:
+            PolicyFile.model_validate(yaml.safe_load(text))
+        assert len(problems(text)) == caught.value.error_count()
+
+    def test_a_name_that_is_none_does_not_keep_others_from_being_unknown(self) -> None:
+        found = problems("conditions: {1: {client: 10.0.0.0/8}}\nrules: [{name: a, allow: anyone, if: x}]")
+        assert [line.split(": ")[1] for line in found] == ["conditions[1]", "rules[0].if"]
+
+    def test_files_are_held_against_each_other_whatever_is_wrong_in_one(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(
+            "credentials: {}\nrules: [{name: same, paths: [x], allow: anyone}]\n"
+        )
+        (tmp_path / "b.yaml").write_text("credentials: 7\nrules: [{name: same, allow: anyone, if: gone}]\n")
+        with pytest.raises(ConfigError) as caught:
+            load_policy([tmp_path])
+        assert [(Path(one.file).name, one.key_path) for one in caught.value.problems] == [
+            ("a.yaml", "rules[0].paths[0]"),
+            ("b.yaml", "credentials"),
+            ("b.yaml", "credentials"),
+            ("b.yaml", "rules[0].if"),
+            ("b.yaml", "rules[0].name"),
+        ]
+
+    @pytest.mark.parametrize("other", ["rules: [", "- a", "include: 7", None])
+    def test_names_that_an_unreadable_file_may_hold_are_not_called_unknown(
+        self, tmp_path: Path, other: str | None
+    ) -> None:
+        first = tmp_path / "a.yaml"
+        first.write_text("include: b.yaml\nrules:\n  - {name: a, paths: [x], allow: anyone, if: there}\n")
+        if other is not None:
+            (tmp_path / "b.yaml").write_text(other)
+        with pytest.raises(ConfigError) as caught:
+            load_policy([first])
+        assert len(caught.value.problems) == 2
+        assert "there is no" not in str(caught.value)
+
+    def test_a_key_that_stands_twice_hides_nothing_else(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.yaml"
+        file.write_text(
+            "conditions: {x: {client: 10.0.0.0/8}}\n"
+            "rules:\n  - {name: a, name: b, paths: [x], allow: anyone, if: x}\n"
+            "conditions: {y: {client: 10.0.0.0/8}}\n"
+        )
+        with pytest.raises(ConfigError) as caught:
+            load_policy([file])
+        assert [one.key_path for one in caught.value.problems] == [
+            "rules[0].name",
+            "rules[0].paths[0]",
+            "conditions",
+        ]
+
+    def test_a_folder_without_a_policy_hides_no_file(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "a.yaml").write_text("rules: [{name: a}]")
+        with pytest.raises(ConfigError) as caught:
+            load_policy([tmp_path / "empty", tmp_path / "a.yaml"])
+        assert len(caught.value.problems) == 2

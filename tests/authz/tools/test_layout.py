@@ -126,3 +126,64 @@ def test_no_comment_is_lost(rules: list[object], indent: int, places: list[int])
 def test_what_is_no_yaml_is_an_error_with_its_line() -> None:
     with pytest.raises(ConfigError, match=r"p\.yaml:3"):
         tidy("rules:\n- [\n", "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # The rules come first all the same; within them the order is the usual one.
+        (
+            "rules:\n- allow: anyone\n  hosts: &h [a]\n  name: a\ndefaults:\n  d: {hosts: *h}\n",
+            "rules:\n  - name: a\n    hosts: &h [a]\n    allow: anyone\n\ndefaults:\n  d: {hosts: *h}\n",
+        ),
+        # Nor can the keys of this rule change places.
+        (
+            "rules:\n- methods: &m [a]\n  ticket: t\n  hosts: *m\n",
+            "rules:\n  - methods: &m [a]\n    ticket: t\n    hosts: *m\n",
+        ),
+        (
+            "rules:\n- &a\n  allow: x\n  name: y\n- *a\n",
+            "rules:\n  - &a\n    name: y\n    allow: x\n\n  - *a\n",
+        ),
+        ("rules: &a [*a]\ninclude: x\n", "include: x\n\nrules: &a [*a]\n"),
+    ],
+)
+def test_where_order_matters_it_is_kept(text: str, expected: str) -> None:
+    assert tidy(text) == expected
+    assert tidy(expected) == expected
+
+
+@pytest.mark.parametrize("text", ["? rules\n: []\n? include\n: a\n", "!!map\n? a\n: b\n"])
+def test_what_cannot_be_laid_out_is_said_to_be_left_alone(text: str) -> None:
+    with pytest.raises(ConfigError, match="stays as it is"):
+        tidy(text)
+
+
+@pytest.mark.parametrize("mark", ["\r", "\x85", "\u2028", "\u2029"])
+def test_a_line_that_ends_as_no_other_does_is_left_alone(mark: str) -> None:
+    text = f"rules: []\n# a {mark}# b\ndefaults: {{}}\n"
+    assert tidy(text) == text
+
+
+shared = st.lists(st.sampled_from(["/a", "two words", 7]), min_size=1, max_size=2)
+
+
+@given(st.lists(shared, min_size=1, max_size=2), st.data(), st.sampled_from([None, False]))
+def test_whatever_is_shared_by_aliases_means_the_same_behind(
+    parts: list[list[object]], data: st.DataObject, flow: bool | None
+) -> None:
+    """PyYAML writes an anchor where an object stands first, and an alias where it stands again."""
+    one = st.sampled_from(parts)
+    blocks = st.dictionaries(names, one, min_size=1, max_size=4)
+    keys = data.draw(st.permutations(["rules", "conditions", "defaults", "include"]))
+    kinds = {
+        "rules": st.lists(blocks, min_size=1, max_size=3),
+        "conditions": st.dictionaries(st.sampled_from(["x", "y"]), blocks, min_size=1, max_size=2),
+        "defaults": st.dictionaries(st.sampled_from(["x", "y"]), blocks, min_size=1, max_size=2),
+        "include": one,
+    }
+    content = {key: data.draw(kinds[key]) for key in keys}
+    text = yaml.dump(content, default_flow_style=flow, sort_keys=False)
+    once = tidy(text)
+    assert yaml.safe_load(once) == content
+    assert tidy(once) == once
