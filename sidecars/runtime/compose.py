@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from configfile import ConfigError, Problem
 from sidecars.runtime.settings.root import Settings
 from sidecars.runtime.sidecar import Sidecar, Surroundings
+from sidecars.runtime.watch import Before
 from sidecars.transport.address import Address
 
 Builder = Callable[[Any, Surroundings], Sidecar]
@@ -19,6 +21,8 @@ class Placed:
 
     sidecar: Sidecar
     listen: tuple[Address, ...]
+    before: Before
+    """Its files before it was built, and read them."""
 
 
 def _authz(section: Any, surroundings: Surroundings) -> Sidecar:
@@ -42,6 +46,13 @@ def _accesslog(section: Any, surroundings: Surroundings) -> Sidecar:
 BUILDERS: Mapping[str, Builder] = {"authz": _authz, "ratelimit": _ratelimit, "accesslog": _accesslog}
 """By name; a service is imported when it is built, so that a process carries only what it runs."""
 
+_FILES: Mapping[str, Callable[[Any], Sequence[Path]]] = {
+    "authz": lambda section: section.policy,
+    "ratelimit": lambda section: section.limits,
+    "accesslog": lambda _: (),
+}
+"""The files and folders that a section names for its sidecar to read, and to watch."""
+
 
 def build(
     settings: Settings,
@@ -54,8 +65,9 @@ def build(
     problems: list[Problem] = []
     for name in names:
         section = getattr(settings, name)
+        before = Before.look(_FILES[name](section), surroundings.wall_clock)
         try:
-            placed.append(Placed(builders[name](section, surroundings), section.listen))
+            placed.append(Placed(builders[name](section, surroundings), section.listen, before))
         except ConfigError as error:
             problems.extend(error.problems)
     if problems:

@@ -77,6 +77,7 @@ class Process:
         process_metrics(registry, settings.transport)
         self._reloader = Reloader(
             self._sidecars,
+            {one.sidecar.name: one.before for one in placed},
             settings.reload,
             ReloadMetrics(registry),
             surroundings.wall_clock,

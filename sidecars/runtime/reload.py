@@ -1,7 +1,7 @@
 """New policy and limits without a restart; bad ones never replace good ones."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from configfile import ConfigError
 from sidecars.runtime.metrics import ReloadMetrics
 from sidecars.runtime.settings.process import ReloadSettings
 from sidecars.runtime.sidecar import Sidecar
-from sidecars.runtime.watch import Snapshot, Watcher
+from sidecars.runtime.watch import Before, Snapshot, Watcher
 
 SETTLE_SECONDS = 0.1
 """A file is read once it looked the same twice: half a policy can be valid YAML without its last rules."""
@@ -39,19 +39,21 @@ class Outcome:
 class Reloader:
     """Reloads sidecars when asked (SIGHUP) and when their files changed.
 
-    `wall_clock` gives Unix seconds. `announce` is called with True before and False after the reloads that
-    were asked for or found due.
+    `before` is what was there before each sidecar was built, by its name. `wall_clock` gives Unix seconds.
+    `announce` is called with True before and False after the reloads that were asked for or found due.
     """
 
     def __init__(
         self,
         sidecars: Sequence[Sidecar],
+        before: Mapping[str, Before],
         settings: ReloadSettings,
         metrics: ReloadMetrics,
         wall_clock: Callable[[], float],
         announce: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._sidecars = tuple(sidecars)
+        self._before = before
         self._settings = settings
         self._metrics = metrics
         self._wall_clock = wall_clock
@@ -67,9 +69,10 @@ class Reloader:
         self._asked.set()
 
     async def remember(self) -> None:
-        """Take what lies on disk now for what the sidecars serve."""
+        """Take what lay on disk when the sidecars were built for what they serve."""
         for sidecar in self._sidecars:
-            self._seen[sidecar.name] = await self._look(sidecar)
+            now = await self._look(sidecar)
+            self._seen[sidecar.name] = await asyncio.to_thread(self._before[sidecar.name].as_read, now)
             self._metrics.loaded(sidecar.name, sidecar.describe(), self._wall_clock())
 
     async def run(self) -> None:

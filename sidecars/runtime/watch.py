@@ -7,7 +7,8 @@ inode changes.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -16,8 +17,41 @@ MAX_FILES = 10_000
 
 _CHUNK_BYTES = 1 << 20
 
+MAX_LINKS = 40
+"""As many as the kernel follows (path_resolution(7))."""
+
+CLOCK_SECONDS = 0.1
+"""The times of files lag behind the clock by a tick of the kernel, 10 ms at most; taken amply, as a file that
+is read once too often does no harm."""
+
 Snapshot = Mapping[Path, bytes]
 """A digest of each file found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was there before a sidecar read its files: what it serves is at least as new."""
+
+    files: Snapshot
+    """Those that its settings name, and below. Which ones these name in turn was not known yet."""
+    unix_seconds: float
+
+    @classmethod
+    def look(cls, paths: Iterable[Path], wall_clock: Callable[[], float]) -> "Before":
+        """As it is now. Blocks on the disk."""
+        began = wall_clock()
+        return cls(Watcher().snapshot(paths), began)
+
+    def as_read(self, now: Snapshot) -> Snapshot:
+        """What was read for certain, where `now` is there now: what changed meanwhile is not in it as it is.
+
+        Of a file that only another file names, the times tell. Blocks on the disk.
+        """
+        oldest = self.unix_seconds - CLOCK_SECONDS
+        found = {path: digest for path, digest in now.items() if path not in self.files}
+        return {path: digest for path, digest in found.items() if _put_there(path) < oldest} | dict(
+            self.files
+        )
 
 
 class Watcher:
@@ -50,6 +84,22 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
                 yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
         else:
             yield path
+
+
+def _put_there(path: Path) -> float:
+    """When `path` began to lead to what it leads to, in Unix seconds; 0 where it leads nowhere."""
+    newest = 0.0
+    try:
+        for _ in range(MAX_LINKS):
+            links = [part for part in (path, *path.parents) if part.is_symlink()]
+            newest = max(newest, *(part.lstat().st_ctime for part in (path, *links)))
+            if not links:
+                break
+            first = links[-1]
+            path = first.parent / first.readlink() / path.relative_to(first)
+    except OSError:
+        return 0.0
+    return newest
 
 
 def _digest(file: Path) -> bytes:

@@ -81,13 +81,17 @@ class Totals:
             _add(self._ended, last.summed)
 
     def families(self, fresh: Iterable[str]) -> Iterator[Metric]:
-        """The sums over all that was ever seen, and the other samples of the workers `fresh`."""
+        """The sums over all that was ever seen, and the other samples of the workers `fresh`.
+
+        One of these that has ended since it answered is in the sums only: its gauges are nobody's.
+        """
         sums: _Families = {}
         for summed in (self._ended, *(last.summed for last in self._last.values())):
             _add(sums, summed)
         own: _Families = {}
         for worker in fresh:
-            for name, family in self._last[worker].own.items():
+            last = self._last.get(worker)
+            for name, family in last.own.items() if last is not None else ():
                 into = own.setdefault(name, _Family(family.documentation, family.type)).samples
                 for (sample, labels), value in family.samples.items():
                     into[sample, _labelled(labels, worker)] = value

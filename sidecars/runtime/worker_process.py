@@ -70,7 +70,7 @@ class Worker:
         """Counts the processes: two answers are of the same one when it is the same."""
         self.restarts = 0
         self.hung = 0
-        """Times it was killed because its loop stood still."""
+        """Times it was killed because it did not become ready, or its loop stood still."""
         self.exit_code: int | None = None
         """Of the process that ended last: negative for a signal."""
         self.next_start_seconds: float | None = None
@@ -86,6 +86,8 @@ class Worker:
         self._failures = 0
         self._ready_at: float | None = None
         self._alive = False
+        self._reload_due = False
+        """A reload was asked for while it started: it may have read its files already."""
         self._stop_asked = asyncio.Event()
         self._child: asyncio.subprocess.Process | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -174,10 +176,12 @@ class Worker:
                 _log.error("worker could not be started", worker=self.number, error=str(error))
 
     def reload(self) -> None:
-        """Have its files read again. One that starts reads them anyway, and has no ear for signals yet."""
+        """Have its files read again: once it is ready where it starts, as it has no ear for signals yet."""
         if self.serves:
             self._signal(signal.SIGHUP)
             self._enter(Phase.RELOADING)
+        elif self.phase is Phase.STARTING:
+            self._reload_due = True
 
     def stop(self) -> None:
         """Ask it to drain and end, for good. Asked again, it goes on draining."""
@@ -195,9 +199,9 @@ class Worker:
         self._signal(signal.SIGKILL)
 
     def look(self) -> bool:
-        """Whether its loop has turned since the last look, or need not."""
+        """Whether it was started, became ready or had its loop turn since the last look, or need not."""
         alive, self._alive = self._alive, False
-        return alive or not self.serves
+        return alive or self.phase in {Phase.DRAINING, Phase.ENDED}
 
     def _is_stable(self) -> bool:
         return self._ready_at is not None and self._clock() - self._ready_at >= STABLE_SECONDS
@@ -209,6 +213,7 @@ class Worker:
         self.life += 1
         self._ready_at = None
         self._alive = True
+        self._reload_due = False
         self._enter(Phase.STARTING)
 
     def _note_the_end(self, code: int) -> None:
@@ -234,6 +239,9 @@ class Worker:
             self._alive = True
             self._ready_at = self._ready_at or self._clock()
             self._enter(Phase.READY)
+            if self._reload_due:
+                self._reload_due = False
+                self.reload()
         elif line == b"RELOADING=1":
             self._enter(Phase.RELOADING)
         elif line == b"STOPPING=1":

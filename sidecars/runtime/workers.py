@@ -5,6 +5,7 @@ on the main admin address for all of them.
 """
 
 import asyncio
+import math
 import os
 import signal
 import tempfile
@@ -41,6 +42,10 @@ WATCHDOG_SECONDS = 10.0
 LOOKS_BEFORE_KILL = 3
 """A machine under load may make a worker miss one; a worker that misses three serves nobody."""
 
+START_SECONDS = 60.0
+"""For a worker to become ready. It waits for nothing outside, and reads 10,000 rules in a few seconds; one
+that takes so long hangs, on a disk that is gone for example, and the next one may find it there."""
+
 CRASH_LOOP_FAILURES = 3
 """From here on the log speaks of a crash loop."""
 
@@ -69,6 +74,7 @@ class Supervisor:
         environ: Mapping[str, str],
         folder: Path,
         watchdog_seconds: float = WATCHDOG_SECONDS,
+        start_seconds: float = START_SECONDS,
     ) -> None:
         own_admin = settings.admin.workers or UnixAddress(f"{folder}/{PLACEHOLDER}.admin", 0o600)
         settings = settings.model_copy(
@@ -77,6 +83,7 @@ class Supervisor:
         self._settings = settings
         self._environ = environ
         self._watchdog_seconds = watchdog_seconds
+        self._looks_at_a_start = math.ceil(start_seconds / watchdog_seconds)
         self._notifier = Notifier(environ)
         self._output = Output()
         self._totals = Totals()
@@ -183,10 +190,12 @@ class Supervisor:
             await asyncio.sleep(self._watchdog_seconds)
             for worker in self._workers:
                 missed[worker] = 0 if worker.look() else missed[worker] + 1
-                if missed[worker] >= LOOKS_BEFORE_KILL:
+                starts = worker.phase is Phase.STARTING
+                if missed[worker] >= (self._looks_at_a_start if starts else LOOKS_BEFORE_KILL):
                     missed[worker] = 0
                     worker.hung += 1
-                    _log.error("worker hangs and is killed", worker=worker.number, pid=worker.pid)
+                    what = "does not become ready" if starts else "hangs"
+                    _log.error(f"worker {what} and is killed", worker=worker.number, pid=worker.pid)
                     worker.kill()
 
     def _warn(self) -> None:

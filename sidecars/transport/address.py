@@ -18,7 +18,7 @@ class TlsSettings:
     client_ca: Path | None = None
     """The authorities, PEM, that client certificates are checked against."""
     reload_seconds: float = 10.0
-    """How often the files are looked at; connections made after a change get what the files hold then."""
+    """How often the files are looked at; a handshake that begins after that gets what they held then."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -42,7 +42,10 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A unix socket: a file with a mode, or, where the path starts with `@`, an abstract name (Linux)."""
+    """A unix socket: a file with a mode, or, where the path starts with `@`, an abstract name (Linux).
+
+    Abstract names have no mode: any local user in the network namespace may connect (unix(7)).
+    """
 
     path: str
     mode: int = DEFAULT_SOCKET_MODE
@@ -93,4 +96,9 @@ def _parse_unix(rest: str, text: str) -> UnixAddress:
         mode = -1
     if name != "mode" or not 0 <= mode <= 0o777:
         raise ValueError(f"{text!r}: expected ?mode= with an octal file mode, as in ?mode=0660")
+    if path.startswith("@"):
+        raise ValueError(
+            f"{text!r}: an abstract name has no file and so no mode: any local user in the network namespace "
+            "may connect. Where that must not be, expected a path, as in unix:/run/authz.sock?mode=0660"
+        )
     return UnixAddress(path, mode)

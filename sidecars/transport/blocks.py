@@ -111,7 +111,7 @@ class HeaderBlocks:
         kind = self._kinds.get(key)
         if kind is None or fields[kind.pseudo_count - 1] is not key[kind.pseudo_count - 1]:
             request = read_request(fields, self._methods)
-            _remember(self._kinds, key, request)
+            _remember(self._kinds, key, request.with_fields(()))  # what all of a kind share, and no more
             return request
         for name, value in literals:
             if name not in SPOKEN:

@@ -23,6 +23,9 @@ class Calls(Protocol):
     def later(self, streams: "Streams", stream: Stream, reply: Awaitable[bytes]) -> None:
         """Wait for `reply`, then `streams.reply` or `streams.finish`."""
 
+    def watch(self, streams: "Streams", stream: Stream) -> None:
+        """End the call at its deadline, though its request has not come whole."""
+
     def begin(self, streams: "Streams", stream: Stream) -> None:
         """Start the handler of a streaming call; it reads with `streams.read`."""
 

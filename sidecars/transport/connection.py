@@ -70,6 +70,7 @@ class Connection:
         "_plain",
         "_preface_seen",
         "_rest",
+        "_roster",
         "_whole_bytes",
         "behind",
         "fault",
@@ -93,6 +94,7 @@ class Connection:
         self._observer = observer
         self._floods = Floods(limits)
         self.streams = Streams(calls, limits, self._floods, observer, peer, output_ready)
+        self._roster = self.streams.roster
         self._control = Control(self.streams, self._floods, limits, now)
         self._blocks = HeaderBlocks(methods, limits)
         self._heads = Heads(self._blocks, self.streams, self._control, self._floods, limits)
@@ -127,6 +129,7 @@ class Connection:
         try:
             start = 0 if self._preface_seen else self._read_preface(data)
             taken = self._walk(data, start, now) if self._preface_seen else 0
+            self.streams.watch_deadlines()
         except GoAwayError as fault:
             self._fail(fault)
             return
@@ -216,7 +219,7 @@ class Connection:
         end = len(data)
         unpack = HEAD.unpack_from
         outbox = self.streams.outbox
-        enough = self._limits.reply_bytes_at_once
+        enough = self._limits.turn_bytes
         begun = self._begun
         while end - pos >= HEAD_BYTES:
             head, flags, stream_id = unpack(data, pos)
@@ -237,7 +240,7 @@ class Connection:
                     self._open_begun()
                 self._frame(kind, flags, stream_id & ~R_BIT, data[body:stop])
             pos = stop
-            if outbox.ready_bytes > enough:
+            if outbox.turn_bytes > enough:
                 self.behind = pos < end
                 break
         if begun:
@@ -246,18 +249,18 @@ class Connection:
 
     def _begin(self, stream_id: int, block: bytes) -> None:
         """HEADERS in one frame, with more to come: how every call begins."""
-        streams = self.streams
+        roster = self._roster
         if (
-            stream_id <= streams.last_id
+            stream_id <= roster.last_id
             or stream_id & _ODD_WITHOUT_R_BIT != 1
-            or len(streams.table) + len(self._begun) >= self._limits.max_concurrent_streams
+            or len(roster.table) + len(self._begun) >= roster.most
             or len(block) > self._limits.max_header_block_bytes
         ):
             self._open_begun()
             self._frame(HEADERS, END_HEADERS, stream_id & ~R_BIT, block)
             return
         request = self._blocks.known.get(block)
-        streams.last_id = stream_id
+        roster.last_id = stream_id
         if request is None:
             try:
                 request = self._blocks.request(block)
@@ -267,7 +270,7 @@ class Connection:
         if request.unary is not None:
             self._begun[stream_id] = request
         else:
-            streams.open(stream_id, request, ended=False)
+            self._open(stream_id, request)
             self._raise_fault()
 
     def _whole_request(
@@ -292,18 +295,26 @@ class Connection:
                     self._top_up()
                 call = ServerCall(request, streams.peer, now)
                 outcome = self._calls.answer(handler, data[body + PREFIX_BYTES : stop], call)
-                if type(outcome) is not bytes or not streams.outbox.reply(stream_id, outcome):
+                if type(outcome) is bytes and streams.outbox.reply(stream_id, outcome):
+                    self._roster.opened += 1
+                else:
                     streams.settle(stream_id, request, call, outcome)
                     self._raise_fault()
                 return
-        streams.open(stream_id, request, ended=False)
+        self._open(stream_id, request)
         self._frame(DATA, END_STREAM, stream_id, data[body:stop])
 
     def _open_begun(self) -> None:
         """Give the calls that have begun in this read a Stream, as it takes more to end them."""
         for stream_id, request in self._begun.items():
-            self.streams.open(stream_id, request, ended=False)
+            self._open(stream_id, request)
         self._begun.clear()
+
+    def _open(self, stream_id: int, request: Request) -> None:
+        try:
+            self.streams.open(stream_id, request, ended=False)
+        except StreamResetError as fault:
+            self._reset(fault)
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """Any frame, the long way."""
@@ -340,12 +351,14 @@ class Connection:
             raise self.streams.fault
 
     def _fail(self, fault: GoAwayError) -> None:
+        # Its traceback leads to us: kept, it would hold all this until the next collection of garbage.
+        fault.__traceback__ = fault.__context__ = None
         self.fault = fault
         self._observer.peer_error(fault.reason)
         self._observer.goaway_sent(fault.code)
         self.lost()
         self.streams.outbox.put(
-            frames.goaway(self.streams.last_id, fault.code, fault.detail[:MAX_GOAWAY_TEXT])
+            frames.goaway(self._roster.last_id, fault.code, fault.detail[:MAX_GOAWAY_TEXT])
         )
 
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from sidecars.transport.connection import Connection
+from sidecars.transport.control import DRAIN_PING_SECONDS
 from sidecars.transport.dispatch import Dispatch
 from sidecars.transport.errors import Reason
 from sidecars.transport.faultlog import FaultLog
@@ -18,7 +19,7 @@ TICKS_PER_LIMIT = 4
 
 
 class Connections:
-    """What the connections of a server share; a `protocol.Home`."""
+    """What the connections of a server share; a `handshake.Door`, and so a `protocol.Home`."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.clock = clock
         self.lifetime = lifetime
+        self.first_frames_seconds = limits.first_frames_seconds
         self.stalled_seconds = limits.stalled_seconds
         self.lingering_seconds = limits.lingering_seconds
         self._methods = methods
@@ -42,6 +44,8 @@ class Connections:
         self._log = FaultLog(clock)
         self._ticker = Ticker(self.loop, _shortest_seconds(limits, lifetime) / TICKS_PER_LIMIT)
         self._open: set[SocketProtocol] = set()
+        """From accept on, so those in their TLS handshake too."""
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._none_open = asyncio.Event()
         self._none_open.set()
         self._draining = False
@@ -51,14 +55,27 @@ class Connections:
         """Streams of all connections whose calls are not over."""
         return sum(protocol.open_streams for protocol in self._open)
 
-    def connect(self, protocol: SocketProtocol, peer: str) -> Connection | None:
-        """The connection for a new socket; None when there are too many."""
+    def admit(self, protocol: SocketProtocol) -> bool:
+        """Count a new socket, once; False when there are too many."""
+        if protocol in self._open:
+            return True
         if len(self._open) >= self._limits.max_connections:
-            return None
+            return False
         self._open.add(protocol)
         self._none_open.clear()
-        self._ticker.add(protocol)
         self._observer.connection_opened()
+        return True
+
+    def handshake_began(self, task: asyncio.Task[None]) -> None:
+        """Of a socket that was admitted."""
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    def connect(self, protocol: SocketProtocol, peer: str) -> Connection | None:
+        """The connection for a new socket; None when there are too many."""
+        if not self.admit(protocol):
+            return None
+        self._ticker.add(protocol)
         connection = Connection(
             self._methods,
             self._dispatch,
@@ -73,7 +90,9 @@ class Connections:
         return connection
 
     def disconnected(self, protocol: SocketProtocol) -> None:
-        """The socket is gone."""
+        """The socket is gone, or is not wanted."""
+        if protocol not in self._open:
+            return
         self._open.discard(protocol)
         self._ticker.remove(protocol)
         self._observer.connection_closed()
@@ -99,14 +118,22 @@ class Connections:
         self._draining = True
         for protocol in tuple(self._open):
             protocol.drain()
+        # A handshake that ends soon brings a client that is told to go elsewhere; a silent one brings nobody.
+        ending = self.loop.call_later(DRAIN_PING_SECONDS, self._end_handshakes)
         try:
             async with asyncio.timeout(grace_seconds):
                 await self._none_open.wait()
         except TimeoutError:
+            self._end_handshakes()
             for protocol in tuple(self._open):
                 protocol.abort()
             await self._none_open.wait()
+        ending.cancel()
         self._ticker.stop()
+
+    def _end_handshakes(self) -> None:
+        for handshake in self._handshakes:
+            handshake.cancel()
 
 
 def _shortest_seconds(limits: Limits, lifetime: Lifetime) -> float:

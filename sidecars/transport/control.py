@@ -76,7 +76,7 @@ class Control:
     def end(self) -> None:
         """The second GOAWAY: what came until now is served, what comes later was never begun."""
         if self.final_id is None:
-            self.final_id = self._streams.last_id
+            self.final_id = self._streams.roster.last_id
             self._streams.observer.goaway_sent(ErrorCode.NO_ERROR)
             self._streams.outbox.put(frames.goaway(self.final_id, ErrorCode.NO_ERROR, "draining"))
 
@@ -124,8 +124,8 @@ class Control:
         stream = self._streams.table.get(stream_id)
         if stream is not None:
             self._streams.reset_by_peer(stream)
-        else:
-            self.check_gone(stream_id, "RST_STREAM")
+        else:  # mostly our answer and the caller's patience have crossed
+            self._is_closed(stream_id, "RST_STREAM")
 
     def settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         """What the peer can take, or that it knows what we can (RFC 9113 section 6.5)."""
@@ -135,18 +135,28 @@ class Control:
         if flags & frames.ACK:
             if payload:
                 raise frame_size_error("an acknowledgement of SETTINGS is empty")
-            self._ours_since = None
-            self._streams.first_window = self._limits.stream_window_bytes
+            if self._ours_since is not None:
+                self._ours_since = None
+                self._streams.our_settings_known()
             return
         if len(payload) % 6:
             raise frame_size_error("SETTINGS have 6 bytes each")
+        too_many = len(payload) // 6 - self._limits.settings_parameters
+        if too_many > 0:
+            self._floods.count(Reason.SETTINGS_FLOOD, self._streams.now, amount=too_many)
         # First, as a wider window counts for the peer from the acknowledgement on, and may set DATA free.
         self._streams.outbox.put(frames.SETTINGS_ACK)
+        windows = []
         for setting, value in frames.parse_settings(payload):
-            self._setting(setting, value)
+            self._check_setting(setting, value)
+            if setting == Setting.INITIAL_WINDOW_SIZE:
+                windows.append(value)
+        if windows:
+            self._streams.initial_window_changed(windows[-1], max(windows))
         self.greeted = True
 
-    def _setting(self, setting: int, value: int) -> None:
+    @staticmethod
+    def _check_setting(setting: int, value: int) -> None:
         """One parameter (RFC 9113 section 6.5.2).
 
         Those that bind only what we never do are only checked: we use no dynamic table, push nothing, and
@@ -157,7 +167,6 @@ class Control:
                 raise GoAwayError(
                     ErrorCode.FLOW_CONTROL_ERROR, Reason.SETTINGS_VALUE, "INITIAL_WINDOW_SIZE above 2^31-1"
                 )
-            self._streams.initial_window_changed(value)
         elif setting == Setting.MAX_FRAME_SIZE:
             if not MAX_FRAME_BYTES <= value < 2**24:
                 raise protocol_error(Reason.SETTINGS_VALUE, "MAX_FRAME_SIZE outside 2^14 to 2^24-1")
@@ -192,12 +201,12 @@ class Control:
         """More may be sent, on a stream or on all (RFC 9113 section 6.9)."""
         if len(payload) != 4:
             raise frame_size_error("WINDOW_UPDATE has 4 bytes")
-        earned = self._streams.last_id // 2 * self._limits.window_updates_per_stream
+        earned = self._streams.roster.opened * self._limits.window_updates_per_stream
         self._floods.count(Reason.WINDOW_UPDATE_FLOOD, self._streams.now, earned=earned)
         increment = frames.parse_uint32(payload) & ~R_BIT
         stream = self._streams.table.get(stream_id) if stream_id else None
         if stream is None and stream_id:
-            self.check_gone(stream_id, "WINDOW_UPDATE")  # late ones are expected (RFC 9113 section 5.1)
+            self._is_closed(stream_id, "WINDOW_UPDATE")  # late ones are expected (RFC 9113 section 5.1)
             return
         if not increment:
             detail = "WINDOW_UPDATE by nothing"
@@ -216,11 +225,16 @@ class Control:
         False: the peer cannot know yet that it is gone. Raises GoAwayError when it was never opened.
         """
         self._count(Reason.IDLE_FRAME_FLOOD)
+        return self._is_closed(stream_id, what)
+
+    def _is_closed(self, stream_id: int, what: str) -> bool:
+        """The same for a frame that has been counted already: once is what it costs."""
         if self.final_id is not None and stream_id > self.final_id:
             return False
-        if stream_id > self._streams.last_id or not stream_id & 1:
+        roster = self._streams.roster
+        if stream_id > roster.last_id or not stream_id & 1:
             raise protocol_error(Reason.STREAM_ID, f"{what} on stream {stream_id}, which is idle")
-        return not self._streams.was_reset(stream_id)
+        return not roster.was_reset(stream_id)
 
     # -- time ----------------------------------------------------------------------------------------------
 

@@ -23,8 +23,11 @@ _OK = Status(Code.OK)
 _EXPIRED = Status(Code.DEADLINE_EXCEEDED, "deadline exceeded")
 _CANCELLED = Status(Code.CANCELLED, "the handler was cancelled")
 
-LARGE_MESSAGE_BYTES = 64 * 1024
-"""After a message this large a reader lets other connections have their turn."""
+READ_AT_ONCE_BYTES = 64 * 1024
+"""After messages of so many bytes a reader lets other connections have their turn."""
+
+MESSAGE_COST_BYTES = 256
+"""Added to each: to read a message of nothing costs as much as so many bytes of a large one."""
 
 
 class _Running:
@@ -67,11 +70,16 @@ class Dispatch:
         self._watch(streams, stream, future)
         future.add_done_callback(lambda done: self._replied(streams, stream, done))
 
+    def watch(self, streams: Streams, stream: Stream) -> None:
+        """End the call at its deadline, though its request has not come whole."""
+        stream.running = _Running()
+        self._set_timer(streams, stream, stream.running)
+
     def begin(self, streams: Streams, stream: Stream) -> None:
         """Start the handler of a streaming call."""
         method = stream.request.method
         # Set before the handler is called: one that fails at once is finished like any other.
-        stream.running = _Running()
+        stream.running = stream.running or _Running()
         try:
             if isinstance(method, ClientStreaming):
                 self.later(streams, stream, method.handler(_Messages(streams, stream), stream.call))
@@ -104,6 +112,10 @@ class Dispatch:
         running: _Running = stream.running or _Running()
         stream.running = running
         running.future = future
+        if running.timer is None:
+            self._set_timer(streams, stream, running)
+
+    def _set_timer(self, streams: Streams, stream: Stream, running: _Running) -> None:
         deadline = stream.call.deadline
         if deadline is not None:
             left = max(0.0, deadline - self._clock())
@@ -169,24 +181,25 @@ class Dispatch:
 class _Messages:
     """The messages of a streaming request. Reading opens the peer's windows; not reading shuts them."""
 
-    __slots__ = ("_large", "_stream", "_streams")
+    __slots__ = ("_at_once_bytes", "_stream", "_streams")
 
     def __init__(self, streams: Streams, stream: Stream) -> None:
         self._streams = streams
         self._stream = stream
-        self._large = False
+        self._at_once_bytes = 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         stream = self._stream
-        if self._large:
+        if self._at_once_bytes > READ_AT_ONCE_BYTES:
+            self._at_once_bytes = 0
             await asyncio.sleep(0)
         while True:
             message = self._streams.read(stream)
             if message is not None:
-                self._large = len(message) > LARGE_MESSAGE_BYTES
+                self._at_once_bytes += len(message) + MESSAGE_COST_BYTES
                 return message
             running: _Running | None = stream.running
             if running is None or stream.closed or stream.answered:
@@ -195,6 +208,7 @@ class _Messages:
                 raise StopAsyncIteration
             running.readable = asyncio.get_running_loop().create_future()
             await running.readable
+            self._at_once_bytes = 0
 
 
 def _anything(reply: object) -> object:

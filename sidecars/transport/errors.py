@@ -39,6 +39,7 @@ class Reason(StrEnum):
     SETTINGS_TIMEOUT = "settings_timeout"
     KEEPALIVE_TIMEOUT = "keepalive_timeout"
     TOO_MANY_CONNECTIONS = "too_many_connections"
+    TLS_HANDSHAKE = "tls_handshake"
     TLS_WITHOUT_H2 = "tls_without_h2"
 
 

@@ -3,6 +3,7 @@
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from sidecars.transport.service import Code, Metadata, Method, Status, Unary, UnaryHandler
 
@@ -22,10 +23,16 @@ _CONNECTION_SPECIFIC = frozenset(
 
 SPOKEN = (
     _PSEUDO
+    | {b":status"}
     | _CONNECTION_SPECIFIC
     | {b"te", b"content-type", b"content-length", b"grpc-timeout", b"grpc-encoding"}
 )
-"""Fields that decide whether and how a call is served; all others are only carried."""
+"""Fields that decide whether and how a call is served; all others are only carried. No request may have a
+`:status`, but it is in the static table, so it can come without being spelt out (RFC 7541 appendix A)."""
+
+FIELD_BYTES = 320
+"""What a field of a header list takes in memory beside its text: three or four objects, and as many again
+once a handler has asked for the metadata. HPACK reckons with 32 (RFC 7541 section 4.1)."""
 
 _NO_METADATA = frozenset(
     {
@@ -51,6 +58,7 @@ class Request:
         "fields",
         "gzip",
         "http_status",
+        "kept_bytes",
         "method",
         "path",
         "pseudo_count",
@@ -74,6 +82,8 @@ class Request:
         self.refusal: Status | None = None
         """The answer to a request that no handler sees."""
         self._metadata: Metadata | None = None
+        self.kept_bytes = 0
+        """What `fields` takes in memory, about, once it was weighed."""
 
     def with_fields(self, fields: Sequence[Field]) -> "Request":
         """The same request with other metadata."""
@@ -86,6 +96,11 @@ class Request:
         like.http_status = self.http_status
         like.refusal = self.refusal
         return like
+
+    def weigh(self) -> int:
+        """`kept_bytes`, worked out."""
+        self.kept_bytes = sum(map(len, chain.from_iterable(self.fields))) + FIELD_BYTES * len(self.fields)
+        return self.kept_bytes
 
     @property
     def metadata(self) -> Metadata:

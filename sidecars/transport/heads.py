@@ -52,13 +52,13 @@ class Heads:
         if stream_id in streams.table:
             self._trailers(block, encoded)
             return
-        if stream_id <= streams.last_id:
+        if stream_id <= streams.roster.last_id:
             self._late(stream_id, encoded)
             return
         if self._control.final_id is not None:
             self._blocks.discard(encoded)
             return
-        streams.last_id = stream_id
+        streams.roster.last_id = stream_id
         try:
             request = self._blocks.request(encoded)
         except MalformedRequestError as error:
@@ -78,15 +78,16 @@ class Heads:
 
     def _late(self, stream_id: int, encoded: bytes) -> None:
         """HEADERS on a stream that is gone."""
-        if self._streams.was_reset(stream_id):
+        roster = self._streams.roster
+        if roster.was_reset(stream_id):
             self._floods.count(Reason.IDLE_FRAME_FLOOD, self._streams.now)
             self._blocks.discard(encoded)
-        elif self._streams.was_reset_by_peer(stream_id):
+        elif roster.was_reset_by_peer(stream_id):
             self._blocks.discard(encoded)
             raise StreamResetError(
                 stream_id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "HEADERS behind RST_STREAM"
             )
-        elif stream_id == self._streams.last_id:
+        elif stream_id == roster.last_id:
             raise GoAwayError(
                 ErrorCode.STREAM_CLOSED,
                 Reason.STREAM_CLOSED,

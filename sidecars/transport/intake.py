@@ -1,12 +1,11 @@
 """What may still come in: receive windows that open only as the handlers read (RFC 9113 section 5.2)."""
 
-from collections import deque
-
 from sidecars.transport.errors import GoAwayError, Reason, StreamResetError
 from sidecars.transport.frames import DEFAULT_WINDOW_BYTES, ErrorCode, window_update
 from sidecars.transport.headers import ANY_LENGTH
 from sidecars.transport.limits import Limits
-from sidecars.transport.messages import Assembler, Message
+from sidecars.transport.messages import PREFIX_BYTES, Assembler
+from sidecars.transport.service import Bidirectional, ClientStreaming
 from sidecars.transport.stream import Stream
 
 
@@ -61,9 +60,9 @@ class Intake:
 
     def top_up_stream(self, stream: Stream) -> bytes:
         """The same for one stream; a message that is not whole never shuts it, as its size has a limit."""
-        if stream.peer_done:
+        if stream.peer_done or stream.assembler is None:
             return b""
-        target = self._limits.stream_window_bytes - stream.unread_bytes
+        target = self._limits.stream_window_bytes - stream.assembler.whole_bytes
         if stream.receive_window > target // 2 or target <= stream.receive_window:
             return b""
         increment = target - stream.receive_window
@@ -75,39 +74,29 @@ class Intake:
 
         Raises StatusError for one that is too large or no message; all of the stream is to be forgotten then.
         """
-        held = assembler.held_bytes
+        held, whole = assembler.held_bytes, assembler.whole_bytes
         try:
             messages = assembler.feed(payload)
         finally:
             self.held_bytes += assembler.held_bytes - held
-        if messages or not held:
+            self.unread_bytes += assembler.whole_bytes - whole
+        # A request of one message has its time as a whole: else each message too many would start it anew.
+        if (messages or not held) and isinstance(stream.request.method, ClientStreaming | Bidirectional):
             stream.message_began = now
-        if not messages:
-            return False
-        if stream.unread is None:
-            stream.unread = deque()
-        for message in messages:
-            stream.unread.append(message)
-            stream.unread_bytes += message.wire_bytes
-            self.unread_bytes += message.wire_bytes
-        return True
+        return messages > 0
 
-    def take(self, stream: Stream, unread: deque[Message]) -> Message:
-        """The first of the messages that wait; its bytes may come again."""
-        message = unread.popleft()
-        stream.unread_bytes -= message.wire_bytes
-        self.unread_bytes -= message.wire_bytes
-        return message
+    def take(self, assembler: Assembler) -> tuple[bytes, bool]:
+        """The first of the messages that wait, and whether it is compressed; its bytes may come again."""
+        message, compressed = assembler.take()
+        self.unread_bytes -= len(message) + PREFIX_BYTES
+        return message, compressed
 
     def forget(self, stream: Stream) -> None:
         """Let go of what no handler will read."""
         if stream.assembler is not None:
             self.held_bytes -= stream.assembler.held_bytes
+            self.unread_bytes -= stream.assembler.whole_bytes
             stream.assembler = None
-        if stream.unread:
-            self.unread_bytes -= stream.unread_bytes
-            stream.unread_bytes = 0
-        stream.unread = None
 
 
 def check_length(stream: Stream, *, ended: bool) -> None:

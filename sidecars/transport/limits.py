@@ -20,7 +20,8 @@ class Limits:
     """What one peer may ask of the server. The defaults leave Envoy, grpc and h2load far from each limit."""
 
     max_connections: int = 20_000
-    """Connections at once, over all addresses; one more is closed at once. Holds memory and descriptors."""
+    """Connections at once, over all addresses, from their accept on; one more is closed at once. Holds memory
+    and descriptors."""
 
     max_concurrent_streams: int = 1_000
     """SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 5.1.2). One more is refused with REFUSED_STREAM."""
@@ -32,6 +33,11 @@ class Limits:
     max_header_list_bytes: int = 16 * 1024
     """SETTINGS_MAX_HEADER_LIST_SIZE: a decoded header list, 32 bytes added a field. HPACK bombs
     (CVE-2016-6581) grow a small block into a large list."""
+
+    max_open_header_bytes: int = 16 * 1024 * 1024
+    """Header lists of the streams that are open on a connection, as they lie in memory: 320 bytes added a
+    field, so that many tiny fields are seen for what they are. One stream more is refused with
+    REFUSED_STREAM. A thousand calls of forty fields fit."""
 
     max_header_block_bytes: int = 16 * 1024
     """A header block before decoding, over all its frames (CVE-2024-27316)."""
@@ -53,19 +59,25 @@ class Limits:
     """Reply bytes that wait for a connection's windows. A peer that asks and never opens its window
     (CVE-2019-9511, CVE-2019-9517) loses the connection at this limit."""
 
-    reply_bytes_at_once: int = 1024 * 1024
-    """After so many bytes of replies the rest of a read waits until they are written: it may hold thousands
-    of small requests, and only what is written can be held back by a peer that does not read."""
+    turn_bytes: int = 1024 * 1024
+    """After so many bytes, of replies and of messages that were inflated, the rest of a read waits for the
+    next turn of the loop: it may hold thousands of small requests, other connections want their turn, and
+    only what is written can be held back by a peer that does not read."""
 
     resets: Rate = Rate(2_000, 1_000.0)
-    """Streams reset before their reply, by the peer (rapid reset, CVE-2023-44487) or by us for its mistakes
-    (CVE-2025-8671). Generous, as an Envoy whose timeout is short resets many calls of a slow sidecar."""
+    """Streams reset, before their reply or just behind it, by the peer (rapid reset, CVE-2023-44487) or by us
+    for its mistakes (CVE-2025-8671). Generous, as an Envoy whose timeout is short resets many calls of a
+    slow sidecar."""
 
     pings: Rate = Rate(200, 50.0)
     """PING frames: each asks for an answer (CVE-2019-9512). grpc's bandwidth probe sends some each second."""
 
     settings: Rate = Rate(50, 5.0)
-    """SETTINGS frames: each asks for an answer (CVE-2019-9515)."""
+    """SETTINGS frames: each asks for an answer (CVE-2019-9515), and may move the window of every stream."""
+
+    settings_parameters: int = 16
+    """Of one SETTINGS frame; each one more counts as a frame of `settings`. RFC 9113 knows six, and a frame
+    may hold 2,730 of them."""
 
     empty_frames: Rate = Rate(200, 50.0)
     """DATA frames without data that end nothing (CVE-2019-9518)."""
@@ -78,11 +90,13 @@ class Limits:
     """WINDOW_UPDATE frames beyond `window_updates_per_stream`."""
 
     window_updates_per_stream: int = 8
-    """A client may open both windows once a reply; more comes with large replies only."""
+    """Of each stream that was opened. A client may open both windows once a reply; more comes with large
+    replies only."""
 
     inflated_bytes: Rate = Rate(64 * 1024 * 1024, 64.0 * 1024 * 1024)
-    """What gzip messages may grow to. Each is below `max_message_bytes`, but a thousand zeros cost one byte
-    on the wire, so a stream of them could keep a core busy."""
+    """What gzip messages may grow to, those that turn out too large or broken as well. Each is below
+    `max_message_bytes`, but a thousand zeros cost one byte on the wire, so a stream of them could keep a
+    core busy."""
 
     first_frames_seconds: float = 10.0
     """From accept to the end of the client's preface and SETTINGS: an open socket that says nothing."""
@@ -91,7 +105,8 @@ class Limits:
     """For the peer to acknowledge our SETTINGS (RFC 9113 section 6.5.3: SETTINGS_TIMEOUT)."""
 
     message_seconds: float = 30.0
-    """From the start of a request message to its end: one byte a minute would hold a stream for hours."""
+    """From the start of a request message to its end, and of a request that is one message from HEADERS to
+    END_STREAM: one byte a minute would hold a stream for hours."""
 
     stalled_seconds: float = 60.0
     """For a peer to take any of what waits for it: closed windows, or a socket it does not read."""

@@ -22,7 +22,7 @@ Chunk = bytes | memoryview
 class Outbox:
     """Frames until they are taken, and messages until the peer's windows let them become frames."""
 
-    __slots__ = ("_frames", "_ready", "initial_window", "ready_bytes", "unsent_bytes", "window")
+    __slots__ = ("_frames", "_ready", "initial_window", "turn_bytes", "unsent_bytes", "window")
 
     def __init__(self) -> None:
         self._frames: list[Chunk] = []
@@ -31,18 +31,18 @@ class Outbox:
         self.window = DEFAULT_WINDOW_BYTES
         """What the connection may still send."""
         self.initial_window = DEFAULT_WINDOW_BYTES
-        self.ready_bytes = 0
-        """DATA among the frames that are ready to be taken."""
+        self.turn_bytes = 0
+        """What was made since the last `take`: DATA that is ready, and what was inflated to make it."""
         self.unsent_bytes = 0
 
     def take(self) -> bytes:
         """All that is ready to leave, once."""
+        self.turn_bytes = 0
         frames = self._frames
         if not frames:
             return b""
         taken = b"".join(frames)
         frames.clear()
-        self.ready_bytes = 0
         return taken
 
     def put(self, frame: bytes) -> None:
@@ -55,7 +55,7 @@ class Outbox:
         if size > self.window or size > self.initial_window or size > MAX_FRAME_BYTES:
             return False
         self.window -= size
-        self.ready_bytes += size
+        self.turn_bytes += size
         self._frames += unary_reply(stream_id, message)
         return True
 
@@ -143,7 +143,7 @@ class Outbox:
             chunks.append(chunk)
             size += len(chunk)
         self.window -= size
-        self.ready_bytes += size
+        self.turn_bytes += size
         stream.send_window -= size
         self.unsent_bytes -= size
         stream.stalled_since = None

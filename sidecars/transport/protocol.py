@@ -1,7 +1,6 @@
 """Joins a connection to a socket: reads go in, one write a read comes out."""
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -55,6 +54,7 @@ class SocketProtocol(asyncio.Protocol):
         "_stuck_bytes",
         "_stuck_since",
         "_transport",
+        "_turn_due",
     )
 
     def __init__(self, home: Home) -> None:
@@ -62,6 +62,7 @@ class SocketProtocol(asyncio.Protocol):
         self._connection: Connection | None = None
         self._transport: asyncio.Transport | None = None
         self._flush_due = False
+        self._turn_due = False
         self._last_call: asyncio.TimerHandle | None = None
         """Set when nothing is left but to hang up."""
         self._retires: float | None = None
@@ -74,14 +75,9 @@ class SocketProtocol(asyncio.Protocol):
         return 0 if self._connection is None else len(self._connection.streams.table)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet, unless this socket is one too many or did not agree on h2."""
+        """Greet, unless this socket is one too many."""
         self._transport = cast("asyncio.Transport", transport)
-        peer = _peer_name(self._transport)
-        session: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        if session is not None and session.selected_alpn_protocol() != "h2":
-            self._home.refused(Reason.TLS_WITHOUT_H2, "the TLS handshake did not agree on h2 by ALPN", peer)
-            self._transport.abort()
-            return
+        peer = peer_name(self._transport.get_extra_info("peername"))
         connection = self._home.connect(self, peer)
         if connection is None:
             self._home.refused(Reason.TOO_MANY_CONNECTIONS, "too many connections", peer)
@@ -103,7 +99,7 @@ class SocketProtocol(asyncio.Protocol):
         connection.receive(data, self._home.clock())
         self._flush()
         if connection.behind:
-            self._catch_up(connection)
+            self._read_on(connection)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Cancel what runs for this peer."""
@@ -126,10 +122,8 @@ class SocketProtocol(asyncio.Protocol):
         """The peer reads again."""
         self._stuck_since = None
         if self._connection is not None and self._transport is not None:
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
             self._connection.streams.resume()
-            self._catch_up(self._connection)
+            self._read_on(self._connection)
 
     def output_ready(self) -> None:
         """Handlers that finish in the same turn of the loop share one write."""
@@ -168,11 +162,25 @@ class SocketProtocol(asyncio.Protocol):
         connection.tick(now, lifetime)
         self._flush()
 
+    def _read_on(self, connection: Connection) -> None:
+        """Read from the socket, but not before the last read is done with; that waits for its turn."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or connection.streams.paused:
+            return
+        if not connection.behind:
+            transport.resume_reading()
+        elif not self._turn_due:
+            self._turn_due = True
+            transport.pause_reading()
+            self._home.loop.call_soon(self._catch_up, connection)
+
     def _catch_up(self, connection: Connection) -> None:
         """Go on with a read that was left in the middle, unless the socket takes no more."""
-        while connection.behind and not connection.streams.paused:
+        self._turn_due = False
+        if connection.behind and not connection.streams.paused:
             connection.receive(b"", self._home.clock())
             self._flush()
+        self._read_on(connection)
 
     def _is_stuck(self, now: float) -> bool:
         if self._stuck_since is None or self._transport is None:
@@ -215,8 +223,8 @@ class SocketProtocol(asyncio.Protocol):
             transport.abort()
 
 
-def _peer_name(transport: asyncio.Transport) -> str:
-    name: Any = transport.get_extra_info("peername")
+def peer_name(name: Any) -> str:
+    """The address of a peer, as the kernel gives it, the way gRPC writes it."""
     if isinstance(name, tuple):
         return f"ipv6:[{name[0]}]:{name[1]}" if len(name) == 4 else f"ipv4:{name[0]}:{name[1]}"
     return "unix:"

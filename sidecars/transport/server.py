@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sidecars.transport.address import Address, TlsSettings
 from sidecars.transport.connections import Connections
+from sidecars.transport.handshake import TlsServer
 from sidecars.transport.limits import Lifetime, Limits
 from sidecars.transport.observer import NO_OBSERVER, Observer
 from sidecars.transport.protocol import SocketProtocol
@@ -40,7 +41,7 @@ class OwnServer:
         self._clock = clock
         self._random = random
         self._listeners: list[Listener] = []
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | TlsServer] = []
         self._connections: Connections | None = None
         self._contexts: dict[TlsSettings, ServerContext] = {}
         self._ports: tuple[int, ...] = ()
@@ -99,16 +100,12 @@ class OwnServer:
             context.keep_fresh()
         for listener in self._listeners:
             tls = listener.address.tls
+            create = loop.create_server if listener.port is not None else loop.create_unix_server
             for sock in listener.sockets:
-                create = loop.create_server if listener.port is not None else loop.create_unix_server
-                self._servers.append(
-                    await create(
-                        lambda: SocketProtocol(connections),
-                        sock=sock,
-                        ssl=self._contexts[tls].ssl_context if tls else None,
-                        ssl_handshake_timeout=self._limits.first_frames_seconds if tls else None,
-                    )
-                )
+                if tls is not None:
+                    self._servers.append(TlsServer(connections, sock, self._contexts[tls].current))
+                else:
+                    self._servers.append(await create(lambda: SocketProtocol(connections), sock=sock))
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

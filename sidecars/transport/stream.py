@@ -5,7 +5,7 @@ from typing import Any
 
 from sidecars.transport.call import ServerCall
 from sidecars.transport.headers import Request
-from sidecars.transport.messages import Assembler, Message
+from sidecars.transport.messages import Assembler
 
 
 class Stream:
@@ -27,8 +27,6 @@ class Stream:
         "send_window",
         "stalled_since",
         "trailers",
-        "unread",
-        "unread_bytes",
         "unsent",
     )
 
@@ -39,17 +37,15 @@ class Stream:
         self.request = request
         self.call = call
         self.assembler: Assembler | None = None
+        """What of the request no handler has read; None once nobody will."""
         self.receive_window = receive_window
         """What the peer may still send."""
         self.received_bytes = 0
         """DATA without padding, to be compared with content-length."""
         self.message_began = call.arrived
-        """When the message that is not whole yet began; for a unary call, when the call did."""
+        """When the message that is not whole yet began; for a request of one message, when the call did."""
         self.peer_done = False
         """Half-closed (remote): END_STREAM came."""
-        self.unread: deque[Message] | None = None
-        """Whole messages that the handler has not read."""
-        self.unread_bytes = 0
         self.send_window = send_window
         """What we may still send; negative after SETTINGS shrank it (RFC 9113 section 6.9.2)."""
         self.unsent: deque[bytes | memoryview] | None = None

@@ -4,7 +4,6 @@ The upper half is what frames do to streams; the lower half (`reply`, `send`, `f
 running handler does.
 """
 
-from collections import deque
 from collections.abc import Callable
 
 from sidecars.transport import frames, replies
@@ -16,9 +15,10 @@ from sidecars.transport.frames import ErrorCode
 from sidecars.transport.headers import Request
 from sidecars.transport.intake import Intake, check_length
 from sidecars.transport.limits import Limits
-from sidecars.transport.messages import Assembler, Message, inflate
+from sidecars.transport.messages import Assembler, inflate
 from sidecars.transport.observer import Observer
 from sidecars.transport.outbox import Outbox
+from sidecars.transport.roster import Roster
 from sidecars.transport.service import (
     Bidirectional,
     ClientStreaming,
@@ -29,9 +29,8 @@ from sidecars.transport.service import (
 )
 from sidecars.transport.stream import Stream
 
-MAX_REMEMBERED_RESETS = 128
-"""Of streams that we reset: the peer may not know yet, so what it still sends on them is no error (RFC 9113
-section 5.1). And of those that it reset, where what it sends is one. Older ones are forgotten."""
+_NOT_ONE_MESSAGE = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
+"""A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
 
 
 class Streams:
@@ -42,16 +41,16 @@ class Streams:
         "_floods",
         "_limits",
         "_output_ready",
-        "_resets",
+        "_timed",
         "fault",
         "first_window",
         "intake",
-        "last_id",
         "now",
         "observer",
         "outbox",
         "paused",
         "peer",
+        "roster",
         "table",
     )
 
@@ -68,15 +67,14 @@ class Streams:
         self._limits = limits
         self._floods = floods
         self._output_ready = output_ready
-        self._resets: deque[int] | None = None
-        """Streams that we reset, and those that the peer did as negative numbers."""
+        self._timed: list[Stream] | None = None
+        """Streams of this read whose caller gives up some time, and may do so before it has asked."""
         self.observer = observer
         self.peer = peer
         self.outbox = Outbox()
         self.intake = Intake(limits)
-        self.table: dict[int, Stream] = {}
-        self.last_id = 0
-        """The highest stream that the peer opened."""
+        self.roster = Roster(limits)
+        self.table = self.roster.table
         self.first_window = max(limits.stream_window_bytes, frames.DEFAULT_WINDOW_BYTES)
         """What a new stream may send us: the default counts until the peer acknowledges our SETTINGS."""
         self.now = 0.0
@@ -89,13 +87,7 @@ class Streams:
 
     def open(self, stream_id: int, request: Request, *, ended: bool) -> None:
         """HEADERS of a new stream came."""
-        if len(self.table) >= self._limits.max_concurrent_streams:
-            raise StreamResetError(
-                stream_id,
-                ErrorCode.REFUSED_STREAM,
-                Reason.TOO_MANY_STREAMS,
-                f"more than {self._limits.max_concurrent_streams} streams at once",
-            )
+        self.roster.check_room(stream_id)
         stream = self._register(stream_id, request, ServerCall(request, self.peer, self.now))
         if request.http_status:
             headers = replies.no_grpc_headers(stream_id, request.http_status)
@@ -107,8 +99,20 @@ class Streams:
             stream.assembler = Assembler(self._limits.max_message_bytes)
             if isinstance(request.method, ClientStreaming | Bidirectional):
                 self._calls.begin(self, stream)
+            elif request.timeout_seconds is not None:
+                if self._timed is None:
+                    self._timed = []
+                self._timed.append(stream)
         if ended:
             self.end_request(stream)
+
+    def watch_deadlines(self) -> None:
+        """At the end of a read: the time of calls that have begun in it and not come whole runs."""
+        if self._timed:
+            for stream in self._timed:
+                if not (stream.peer_done or stream.answered or stream.closed):
+                    self._calls.watch(self, stream)
+            self._timed = None
 
     def settle(self, stream_id: int, request: Request, call: ServerCall, outcome: Outcome) -> None:
         """A unary call that came whole, and has no reply that can leave at once."""
@@ -150,35 +154,27 @@ class Streams:
             self._fail(stream, Status(Code.INTERNAL, "the request ended within a message"))
         elif isinstance(stream.request.method, ClientStreaming | Bidirectional):
             self._calls.wake(stream)
-        elif not (unread := stream.unread) or len(unread) != 1:
-            self._fail(stream, Status(Code.UNIMPLEMENTED, "expected exactly one request message"))
+        elif stream.assembler is None or stream.assembler.whole_messages != 1:
+            self._fail(stream, _NOT_ONE_MESSAGE)
         elif isinstance(stream.request.method, Unary):
-            self._settle(stream, self._answer(stream, unread, stream.request.method))
+            self._settle(stream, self._answer(stream, stream.assembler, stream.request.method))
         else:
             self._calls.begin(self, stream)
 
     def reset_by_peer(self, stream: Stream) -> None:
         """RST_STREAM came."""
-        self._remember_reset(-stream.id)
+        self.roster.remember_reset(stream.id, by_peer=True)
         self._leave(stream)
 
     def reset(self, stream_id: int, code: ErrorCode) -> None:
         """End a stream with RST_STREAM, whether it is open or not."""
         self._put(frames.rst_stream(stream_id, code))
         self.observer.reset_sent(code)
-        self._remember_reset(stream_id)
+        self.roster.remember_reset(stream_id, by_peer=False)
         stream = self.table.get(stream_id)
         if stream is not None:
             stream.call.cancelled = not stream.answered
             self._close(stream)
-
-    def was_reset(self, stream_id: int) -> bool:
-        """Whether we reset the stream not long ago."""
-        return self._resets is not None and stream_id in self._resets
-
-    def was_reset_by_peer(self, stream_id: int) -> bool:
-        """Whether the peer did."""
-        return self._resets is not None and -stream_id in self._resets
 
     def window_opened(self, stream: Stream | None, increment: int) -> None:
         """WINDOW_UPDATE came, for a stream or (None) for the connection."""
@@ -196,19 +192,36 @@ class Streams:
         stream.send_window += increment
         self._push(stream)
 
-    def initial_window_changed(self, value: int) -> None:
-        """SETTINGS_INITIAL_WINDOW_SIZE moves the window of every stream (RFC 9113 section 6.9.2)."""
-        change = value - self.outbox.initial_window
-        self.outbox.initial_window = value
+    def initial_window_changed(self, last: int, largest: int) -> None:
+        """SETTINGS_INITIAL_WINDOW_SIZE moves the window of every stream (RFC 9113 section 6.9.2).
+
+        One frame may say it often. `last` is what counts, as nothing happens between two of its values; but
+        the `largest` of them must not overflow any window either. Raises GoAwayError.
+        """
+        before, self.outbox.initial_window = self.outbox.initial_window, last
         for stream in list(self.table.values()):
-            stream.send_window += change
-            if stream.send_window > frames.MAX_WINDOW_BYTES:
+            if stream.send_window + largest - before > frames.MAX_WINDOW_BYTES:
                 raise GoAwayError(
                     ErrorCode.FLOW_CONTROL_ERROR,
                     Reason.WINDOW_OVERFLOW,
                     "SETTINGS overflow a stream's window",
                 )
-            self._push(stream)
+            stream.send_window += last - before
+            if stream.unsent:
+                self._push(stream)
+
+    def our_settings_known(self) -> None:
+        """The peer has applied our SETTINGS: a window below the default is one from here on.
+
+        It counts for the streams that were opened before as well (RFC 9113 section 6.9.2), and the windows
+        that it shut are opened again.
+        """
+        change = self._limits.stream_window_bytes - self.first_window
+        self.first_window = self._limits.stream_window_bytes
+        if change:
+            for stream in self.table.values():
+                stream.receive_window += change
+                self._put(self.intake.top_up_stream(stream))
 
     def resume(self) -> None:
         """The socket takes more again."""
@@ -249,18 +262,17 @@ class Streams:
 
         None when there is none yet, or when it cannot be inflated, which ends the call.
         """
-        if not stream.unread:
+        assembler = stream.assembler
+        if assembler is None or not assembler.whole_messages:
             return None
-        try:
-            return self._read(stream, stream.unread)
-        except StatusError as error:
-            self._fail(stream, error.status)
-            return None
-        finally:
-            if not stream.answered:
-                self._put(self.intake.top_up_stream(stream))
-            self._put(self.intake.top_up())
-            self._output_ready()
+        message = self._read(stream, assembler)
+        if isinstance(message, Status):
+            self._fail(stream, message)
+        else:
+            self._put(self.intake.top_up_stream(stream))
+        self._put(self.intake.top_up())
+        self._output_ready()
+        return message if isinstance(message, bytes) else None
 
     # -- within --------------------------------------------------------------------------------------------
 
@@ -270,7 +282,7 @@ class Streams:
 
     def _register(self, stream_id: int, request: Request, call: ServerCall) -> Stream:
         stream = Stream(stream_id, request, call, self.first_window, self.outbox.initial_window)
-        self.table[stream_id] = stream
+        self.roster.add(stream)
         return stream
 
     def _settle(self, stream: Stream, outcome: Outcome) -> None:
@@ -281,12 +293,13 @@ class Streams:
         else:
             self._calls.later(self, stream, outcome)
 
-    def _answer(self, stream: Stream, unread: deque[Message], method: Unary) -> Outcome:
-        try:
-            message = self._read(stream, unread)
-        except StatusError as error:
-            return error.status
-        return self._calls.answer(method.handler, message, stream.call)
+    def _answer(self, stream: Stream, assembler: Assembler, method: Unary) -> Outcome:
+        message = self._read(stream, assembler)
+        return (
+            message
+            if isinstance(message, Status)
+            else self._calls.answer(method.handler, message, stream.call)
+        )
 
     def _assemble(self, stream: Stream, assembler: Assembler, payload: bytes) -> None:
         try:
@@ -294,19 +307,24 @@ class Streams:
         except StatusError as error:
             self._fail(stream, error.status)
             return
-        if messages and isinstance(stream.request.method, ClientStreaming | Bidirectional):
+        if not messages:
+            return
+        if isinstance(stream.request.method, ClientStreaming | Bidirectional):
             self._calls.wake(stream)
+        elif assembler.whole_messages > 1:
+            self._fail(stream, _NOT_ONE_MESSAGE)
 
-    def _read(self, stream: Stream, unread: deque[Message]) -> bytes:
-        """The next message, inflated. Raises StatusError when that cannot be."""
-        message = self.intake.take(stream, unread)
-        if not message.compressed:
-            return message.payload
+    def _read(self, stream: Stream, assembler: Assembler) -> bytes | Status:
+        """The next message, inflated; or why that cannot be."""
+        message, compressed = self.intake.take(assembler)
+        if not compressed:
+            return message
         if not stream.request.gzip:
-            raise StatusError(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how")
-        inflated = inflate(message.payload, self._limits.max_message_bytes)
+            return Status(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how")
+        inflated, size = inflate(message, self._limits.max_message_bytes)
+        self.outbox.turn_bytes += size
         try:
-            self._floods.count(Reason.INFLATION_FLOOD, self.now, amount=len(inflated))
+            self._floods.count(Reason.INFLATION_FLOOD, self.now, amount=size)
         except GoAwayError as fault:
             self.fault = fault
         return inflated
@@ -366,18 +384,13 @@ class Streams:
         # What it took may be all that kept the connection's window shut.
         self._put(self.intake.top_up())
 
-    def _remember_reset(self, number: int) -> None:
-        if self._resets is None:
-            self._resets = deque(maxlen=MAX_REMEMBERED_RESETS)
-        self._resets.append(number)
-
     def _leave(self, stream: Stream) -> None:
         stream.call.cancelled = True
         self._close(stream)
 
     def _close(self, stream: Stream) -> None:
         stream.closed = True
-        self.table.pop(stream.id, None)
+        self.roster.remove(stream)
         self._forget_request(stream)
         self.outbox.drop(stream)
         if stream.running is not None:

@@ -15,10 +15,11 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class ServerContext:
-    """An SSL context whose certificates and authorities follow their files.
+    """An SSL context that follows its files.
 
-    Each handshake takes the context of the moment, from a callback that OpenSSL runs at every ClientHello; a
-    change that cannot be loaded leaves the last good one in service.
+    A change makes a new one, for the handshakes that begin after it. Sessions belong to the context they were
+    made with, so none outlives the files that let its client in. A change that cannot be loaded leaves the
+    last good one in service.
     """
 
     def __init__(self, settings: TlsSettings, current: ssl.SSLContext, seen: object) -> None:
@@ -26,13 +27,17 @@ class ServerContext:
         self._current = current
         self._seen = seen
         self._watcher: asyncio.Task[None] | None = None
-        self.ssl_context = _build(settings)
-        self.ssl_context.sni_callback = self._use_current
 
     @classmethod
     async def load(cls, settings: TlsSettings) -> "ServerContext":
         """Read the files. Raises OSError when they are not usable."""
-        return await asyncio.to_thread(lambda: cls(settings, _build(settings), _stamps(settings)))
+        # First: a change while the files are read must be seen as one.
+        seen = await asyncio.to_thread(_stamps, settings)
+        return cls(settings, await asyncio.to_thread(_build, settings), seen)
+
+    def current(self) -> ssl.SSLContext:
+        """The one for a handshake that begins now."""
+        return self._current
 
     async def reload(self) -> bool:
         """Read the files again; whether they are usable. The last good ones stay where they are not."""
@@ -56,9 +61,6 @@ class ServerContext:
                 await self._watcher
             self._watcher = None
 
-    def _use_current(self, session: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        session.context = self._current
-
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._settings.reload_seconds)
@@ -81,7 +83,10 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # No tickets: Envoy's connections are few and long, and whoever gets hold of the key of the tickets opens
+    # what all of them said. TLS 1.3 then resumes nothing; TLS 1.2 what this context remembers.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
     context.set_alpn_protocols(["h2"])
     context.load_cert_chain(settings.certificate, settings.key)
     if settings.client_ca is not None:

@@ -41,6 +41,8 @@ MAX_INPUT_BYTES = 4096
 HANG_SECONDS = 5
 """Of one input: a thousand times what a long one takes."""
 
+MOST_HEADER_BYTES = 12_000
+
 LIMITS = Limits(
     max_concurrent_streams=8,
     max_message_bytes=4096,
@@ -52,6 +54,10 @@ LIMITS = Limits(
     empty_frames=Rate(30, 10.0),
     idle_frames=Rate(60, 10.0),
     window_updates=Rate(60, 10.0),
+    settings_parameters=2,
+    max_open_header_bytes=MOST_HEADER_BYTES,
+    inflated_bytes=Rate(32_768, 1024.0),
+    turn_bytes=16_384,
 )
 """Small, so that an input of a few bytes reaches every limit."""
 
@@ -198,6 +204,9 @@ class Player:
     def check_bounds(self) -> None:
         streams = self.bench.connection.streams
         assert len(streams.table) <= LIMITS.max_concurrent_streams
+        kept = sum(stream.request.kept_bytes for stream in streams.table.values())
+        assert streams.roster.header_bytes == kept
+        assert streams.roster.most == (LIMITS.max_concurrent_streams if kept <= MOST_HEADER_BYTES else 0)
         largest = LIMITS.max_message_bytes + frames.MAX_FRAME_BYTES + 5
         assert 0 <= streams.intake.held_bytes <= LIMITS.max_held_bytes + LIMITS.connection_window_bytes
         assert 0 <= streams.intake.unread_bytes <= LIMITS.connection_window_bytes + largest
@@ -215,6 +224,7 @@ class Player:
         connection.lost()
         streams = connection.streams
         assert not streams.table
+        assert streams.roster.header_bytes == 0
         assert streams.intake.held_bytes == 0
         assert streams.intake.unread_bytes == 0
         assert streams.outbox.unsent_bytes == 0

@@ -54,6 +54,8 @@ class ProbeSidecar:
 
     async def start(self) -> None:
         self.lived.append("start")
+        if text := os.environ.get("PROBE_FILE_BECOMES"):
+            self._files[0].write_text(text)
 
     def prepare(self) -> Callable[[], None]:
         content = _load(self._files)

@@ -178,6 +178,16 @@ def test_a_changed_file_is_reloaded(running: Running, channel: Any, policy: Path
     assert running.config()["sidecars"]["authz"]["last_reload"]["ok"] is True
 
 
+def test_a_file_that_changes_while_the_process_starts_is_reloaded(tmp_path: Path, policy: Path) -> None:
+    environ = {"PROBE_FILE_BECOMES": "answer: two\n"}
+    with (
+        Running(tmp_path, {"authz": section(tmp_path)}, environ=environ) as running,
+        connect(f"unix:{tmp_path}/s") as channel,
+    ):
+        running.wait_until_ready()
+        running.wait_until(lambda: call(channel, ANSWER) == b"two")
+
+
 def test_a_swapped_link_is_reloaded_as_kubernetes_swaps_it(tmp_path: Path) -> None:
     (tmp_path / "..v1").mkdir()
     (tmp_path / "..v1" / "policy.yaml").write_text("answer: one\n")

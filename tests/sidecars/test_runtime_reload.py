@@ -14,7 +14,7 @@ from sidecars.runtime.metrics import ReloadMetrics
 from sidecars.runtime.reload import Outcome, Reloader
 from sidecars.runtime.settings.process import ReloadSettings
 from sidecars.runtime.sidecar import Sidecar
-from sidecars.runtime.watch import Snapshot, Watcher
+from sidecars.runtime.watch import Before, Snapshot, Watcher
 from tests.sidecars.probe import ProbeSidecar
 
 WAIT_SECONDS = 20
@@ -25,8 +25,9 @@ class Reloading:
         self.registry = CollectorRegistry()
         self.announced: list[bool] = []
         settings = ReloadSettings(watch=watch, interval_seconds=0.05)
+        before = {sidecar.name: Before.look(sidecar.watched_files, lambda: 1000.0) for sidecar in sidecars}
         self.reloader = Reloader(
-            sidecars, settings, ReloadMetrics(self.registry), lambda: 1000.0, self.announced.append
+            sidecars, before, settings, ReloadMetrics(self.registry), lambda: 1000.0, self.announced.append
         )
 
     def count(self, name: str) -> float | None:
@@ -109,6 +110,26 @@ async def test_counters_are_there_before_the_first_reload(sidecar: ProbeSidecar)
     await reloading.reloader.remember()
     assert reloading.count("config_reload_total") == 0
     assert reloading.count("config_reload_failures_total") == 0
+
+
+async def test_a_file_that_changed_between_reading_it_and_looking_at_it_is_read_again(
+    sidecar: ProbeSidecar, file: Path
+) -> None:
+    reloading = Reloading(sidecar)
+    write(file, "answer: two\nrevision: '2'\n")
+    await reloading.reloader.remember()
+    running = asyncio.create_task(reloading.reloader.run())
+    await until(lambda: reloading.reloader.outcomes)
+    running.cancel()
+    assert sidecar.describe()["revision"] == "2"
+
+
+async def test_what_did_not_change_since_it_was_read_is_not_read_again(
+    sidecar: ProbeSidecar, file: Path
+) -> None:
+    reloading = Reloading(sidecar)
+    await reloading.reloader.remember()
+    assert not await reloading.reloader._changed(sidecar)
 
 
 async def test_only_the_sidecar_whose_files_changed_is_reloaded(tmp_path: Path, file: Path) -> None:

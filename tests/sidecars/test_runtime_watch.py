@@ -1,12 +1,13 @@
 """What counts as a changed file."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from sidecars.runtime import watch
-from sidecars.runtime.watch import Watcher
+from sidecars.runtime.watch import Before, Snapshot, Watcher
 
 
 @pytest.fixture
@@ -110,3 +111,57 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
 def test_the_number_of_files_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "MAX_FILES", 1)
     assert len(Watcher().snapshot([folder])) == 1
+
+
+class TestBefore:
+    """Of two files the settings name one, which names the other: that was not known before it was read."""
+
+    @pytest.fixture
+    def named(self, folder: Path) -> Path:
+        return folder / "a.yaml"
+
+    @pytest.fixture
+    def included(self, folder: Path) -> Path:
+        return folder / "below" / "b.yaml"
+
+    def look(self, *paths: Path) -> Snapshot:
+        return Watcher().snapshot(paths)
+
+    def later(self) -> float:
+        return time.time() + 3600
+
+    def test_where_nothing_changed_all_was_read(self, named: Path, included: Path) -> None:
+        now = self.look(named, included)
+        assert Before.look([named], self.later).as_read(now) == now
+
+    def test_a_named_file_that_changed_was_not_read_as_it_is(self, named: Path) -> None:
+        before = Before.look([named], self.later)
+        named.write_text("two")
+        now = self.look(named)
+        assert before.as_read(now)[named] != now[named]
+
+    def test_a_named_file_that_is_gone_was_read(self, named: Path) -> None:
+        before = Before.look([named], self.later)
+        named.unlink()
+        assert named in before.as_read(self.look(named))
+
+    def test_an_included_file_that_is_newer_may_not_have_been_read_as_it_is(
+        self, named: Path, included: Path
+    ) -> None:
+        before = Before.look([named], time.time)
+        included.write_text("two")
+        assert included not in before.as_read(self.look(named, included))
+
+    def test_an_included_file_behind_a_link_that_is_newer_may_not_have_been_read_as_it_is(
+        self, folder: Path, named: Path
+    ) -> None:
+        """A mounted ConfigMap: all its files change as one link is swapped, each as old as it was."""
+        (folder / "..v1").mkdir()
+        (folder / "..v1" / "c.yaml").write_text("one")
+        (folder / "c.yaml").symlink_to("..data/c.yaml")
+        time.sleep(2 * watch.CLOCK_SECONDS)
+        before = Before.look([named], time.time)
+        (folder / "..data").symlink_to("..v1")
+        now = self.look(named, folder / "c.yaml")
+        assert len(now) == 2
+        assert folder / "c.yaml" not in before.as_read(now)

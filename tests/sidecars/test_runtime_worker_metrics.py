@@ -103,6 +103,15 @@ def test_gauges_of_a_worker_that_does_not_answer_are_left_out_and_its_counts_sta
     assert found["calls_total|method=Check"] == 5
 
 
+def test_a_worker_that_ends_just_after_its_answer_is_in_the_sums_and_has_no_gauges() -> None:
+    totals = two()[0]
+    totals.ended("1")
+    found = samples(totals, "0", "1")
+    assert found["calls_total|method=Check"] == 5
+    assert "streams_open|worker=0" in found
+    assert "streams_open|worker=1" not in found
+
+
 def test_a_worker_that_ended_before_it_was_ever_seen_changes_nothing() -> None:
     totals = two()[0]
     before = samples(totals, "0", "1")

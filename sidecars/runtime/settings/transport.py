@@ -63,6 +63,11 @@ class LimitSettings(_Section):
         ge=1024,
         description="A decoded header list, 32 bytes added a field: HPACK bombs (CVE-2016-6581).",
     )
+    max_open_header_bytes: int = Field(
+        _LIMITS.max_open_header_bytes,
+        ge=1024,
+        description="Header lists of the open streams, as they lie in memory: 320 bytes added a field.",
+    )
     max_header_block_bytes: int = Field(
         _LIMITS.max_header_block_bytes,
         ge=1024,
@@ -95,10 +100,10 @@ class LimitSettings(_Section):
         ge=1024,
         description="Replies that wait for windows the peer keeps shut (CVE-2019-9511, CVE-2019-9517).",
     )
-    reply_bytes_at_once: int = Field(
-        _LIMITS.reply_bytes_at_once,
+    turn_bytes: int = Field(
+        _LIMITS.turn_bytes,
         ge=1024,
-        description="After so many bytes of replies the rest of a read waits until they are written.",
+        description="After so many bytes of replies, or inflated, the rest of a read waits for its turn.",
     )
     resets: RateSettings = _rate(
         _LIMITS.resets,
@@ -106,6 +111,11 @@ class LimitSettings(_Section):
     )
     pings: RateSettings = _rate(_LIMITS.pings, "PING: each asks for an answer (CVE-2019-9512).")
     settings: RateSettings = _rate(_LIMITS.settings, "SETTINGS: each asks for an answer (CVE-2019-9515).")
+    settings_parameters: int = Field(
+        _LIMITS.settings_parameters,
+        ge=1,
+        description="Of one SETTINGS frame; each one more counts as a frame of settings.",
+    )
     empty_frames: RateSettings = _rate(
         _LIMITS.empty_frames, "DATA without data that ends nothing (CVE-2019-9518)."
     )

@@ -32,14 +32,16 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def sign(self, name: str) -> Pair:
+    def sign(self, name: str, expires: dt.datetime | None = None) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         hosts = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         )
         signed = (
-            self._build(subject, key).add_extension(hosts, critical=False).sign(self._key, hashes.SHA256())
+            self._build(subject, key, expires)
+            .add_extension(hosts, critical=False)
+            .sign(self._key, hashes.SHA256())
         )
         return Pair(
             pem(signed),
@@ -48,7 +50,9 @@ class Authority:
             ),
         )
 
-    def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _build(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, expires: dt.datetime | None = None
+    ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
@@ -56,8 +60,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_before(now - 2 * DAY)
+            .not_valid_after(expires or now + DAY)
         )
 
 

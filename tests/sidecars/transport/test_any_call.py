@@ -2,15 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import grpc.aio
 import pytest
 
 from sidecars.transport.address import TcpAddress, UnixAddress
-from sidecars.transport.service import Bidirectional, Call, ClientStreaming, ServerStreaming, Unary
+from sidecars.transport.service import (
+    Bidirectional,
+    Call,
+    ClientStreaming,
+    Code,
+    Method,
+    ServerStreaming,
+    Unary,
+)
 from tests.sidecars.transport.harness import WAIT_SECONDS, Connect, Gate, Serve, outcome, path, within
+from tests.sidecars.transport.rawclient import RawClient, raw_client, request_headers
+from tests.sidecars.transport.rawclient import message as framed
 
 
 class Seen:
@@ -248,3 +258,59 @@ async def test_a_cancelled_call_leaves_its_connection_in_order(serve: Serve, con
         call.cancel()
         await gate.wait_left()
         assert await within(client.unary("See", b"")) == b""
+
+
+async def one_reply(request: bytes, call: Call) -> AsyncIterator[bytes]:
+    yield request
+
+
+@pytest.fixture
+async def half_sent(serve: Serve) -> AsyncIterator[Callable[[str, str], Awaitable[tuple[RawClient, int]]]]:
+    """Begins a call with a timeout, whose request is not whole; every connection is closed after the test."""
+    gate = Gate()
+    methods: dict[str, Method] = {
+        "Echo": Unary(lambda request, call: request),
+        "Wait": Unary(gate.unary),
+        "Split": ServerStreaming(one_reply),
+    }
+    served = await serve(methods)
+    async with raw_client(served) as client:
+
+        async def begin(method: str, timeout: str) -> tuple[RawClient, int]:
+            stream_id = client.open(request_headers(method, ("grpc-timeout", timeout)))
+            client.send(stream_id, framed(b"request")[:7])
+            return client, stream_id
+
+        yield begin
+
+
+@pytest.mark.parametrize("method", ["Echo", "Split"])
+async def test_a_request_that_does_not_come_whole_ends_at_its_deadline(
+    half_sent: Callable[[str, str], Awaitable[tuple[RawClient, int]]], method: str
+) -> None:
+    """The clock starts when the call does (gRPC over HTTP/2, Timeout), not with its last byte."""
+    client, stream_id = await half_sent(method, "100m")
+    answer = await client.answer(stream_id)
+    assert answer.status == Code.DEADLINE_EXCEEDED
+    assert answer.data == b""
+
+
+@pytest.mark.parametrize("method", ["Echo", "Split"])
+async def test_a_request_that_comes_whole_before_its_deadline_is_served(
+    half_sent: Callable[[str, str], Awaitable[tuple[RawClient, int]]], method: str
+) -> None:
+    client, stream_id = await half_sent(method, "1H")
+    await client.until(lambda: client.settings_acks)  # a read of its own
+    client.send(stream_id, framed(b"request")[7:], end=True)
+    answer = await client.answer(stream_id)
+    assert answer.status == Code.OK
+    assert answer.data == framed(b"request")
+
+
+async def test_a_handler_that_began_late_still_ends_at_the_deadline_of_its_call(
+    half_sent: Callable[[str, str], Awaitable[tuple[RawClient, int]]],
+) -> None:
+    client, stream_id = await half_sent("Wait", "300m")
+    await client.until(lambda: client.settings_acks)
+    client.send(stream_id, framed(b"request")[7:], end=True)
+    assert (await client.answer(stream_id)).status == Code.DEADLINE_EXCEEDED

@@ -374,6 +374,6 @@ def test_no_sequence_raises_anything_but_ends_in_a_goaway_or_goes_on(sequence: l
     output += bench.connection.take()
     if bench.connection.fault is not None:
         kind = output.rindex(
-            frames.goaway(bench.connection.streams.last_id, bench.connection.fault.code)[9:17]
+            frames.goaway(bench.connection.streams.roster.last_id, bench.connection.fault.code)[9:17]
         )
         assert output[kind - 6] == GOAWAY

@@ -38,7 +38,12 @@ COMPRESSION = ErrorCode.COMPRESSION_ERROR
 MOST_BYTES = 4 * 1024 * 1024
 """What a connection may come to hold under attack, with the limits below."""
 
-LIMITS = Limits(connection_window_bytes=256 * 1024, max_held_bytes=1024 * 1024, max_unsent_bytes=1024 * 1024)
+LIMITS = Limits(
+    connection_window_bytes=256 * 1024,
+    max_held_bytes=1024 * 1024,
+    max_unsent_bytes=1024 * 1024,
+    max_open_header_bytes=2 * 1024 * 1024,
+)
 ROUNDS = 4_000
 
 Attack = Callable[[str], Iterator[bytes]]
@@ -131,6 +136,13 @@ def unread_messages(package: str) -> Iterator[bytes]:
     yield from itertools.repeat(frame(DATA, 0, 1, message(bytes(16_000))))
 
 
+def long_lists(package: str) -> Iterator[bytes]:
+    """Open streams with as many tiny fields as a header list may have."""
+    encoded = request(f"{package}/Join", *((f"{number:03x}", "") for number in range(440)))
+    for number in itertools.islice(stream_ids(), 300):
+        yield frame(HEADERS, END_HEADERS, number, encoded)
+
+
 def false_length(package: str) -> Iterator[bytes]:
     for number in stream_ids():
         yield opened(package, "Echo", number) + frame(DATA, END_STREAM, number, b"\x00\xff\xff\xff\xff")
@@ -186,6 +198,7 @@ ENDURED: dict[str, Attack] = {
     "a header block byte by byte": bytewise,
     "messages that nobody reads": unread_messages,
     "lengths larger than what is sent": false_length,
+    "header lists of open streams": long_lists,
     "entries that fill the header table": new_entries,
 }
 """Those that cost one stream each, or that time ends: see test_own_attacks.py."""

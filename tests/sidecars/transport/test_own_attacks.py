@@ -1,11 +1,11 @@
-"""Every attack of issue 3, and the limit that ends it.
+"""Floods of frames, header blocks and streams, and the limit that ends each.
 
 Each goes against the sans-IO connection, with the limit made small, so that the frame that is one too many is
-known. What neighbours notice of them is in test_own_attacked.py.
+known. Others are in test_own_windows.py, test_own_slow.py and test_own_costs.py; what neighbours notice of
+them is in test_own_attacked.py.
 """
 
-import gzip
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 
@@ -26,66 +26,27 @@ from sidecars.transport.frames import (
     WINDOW_UPDATE,
     ErrorCode,
 )
-from sidecars.transport.limits import Lifetime, Limits, Rate
+from sidecars.transport.limits import Limits, Rate
 from tests.sidecars.transport.wire import (
-    OPENING,
-    Bench,
-    FrameRow,
+    CANCEL,
     block,
+    ends_at,
     frame,
+    goaway_code,
+    greeted,
+    gzip_call,
     message,
+    opened,
     parse,
     request,
     request_fields,
+    resets,
+    status,
+    stream_ids,
+    zeros,
 )
 
-CANCEL = int(ErrorCode.CANCEL).to_bytes(4, "big")
-
-
-def greeted(limits: Limits | None = None) -> Bench:
-    bench = Bench(limits)
-    bench.feed(OPENING)
-    return bench
-
-
-def goaway_code(output: bytes) -> ErrorCode | None:
-    """The code of the GOAWAY in `output`, None where there is none."""
-    codes = [
-        ErrorCode(int.from_bytes(payload[4:8], "big"))
-        for kind, _, _, payload in parse(output)
-        if kind == GOAWAY
-    ]
-    return codes[0] if codes else None
-
-
-def resets(output: bytes) -> list[tuple[int, ErrorCode]]:
-    return [
-        (stream_id, ErrorCode(int.from_bytes(payload, "big")))
-        for kind, _, stream_id, payload in parse(output)
-        if kind == RST_STREAM
-    ]
-
-
-def ends_at(bench: Bench, rounds: Iterable[bytes]) -> int | None:
-    """Which round, counted from one, ended the connection with ENHANCE_YOUR_CALM; None: none did."""
-    for number, data in enumerate(rounds, 1):
-        output = bench.feed(data)
-        if bench.connection.over:
-            assert goaway_code(output) is ErrorCode.ENHANCE_YOUR_CALM
-            return number
-    return None
-
-
-def opened(stream_id: int, method: str = "/p/Echo") -> bytes:
-    return frame(HEADERS, END_HEADERS, stream_id, request(method))
-
-
-def stream_ids(count: int) -> range:
-    return range(1, 2 * count, 2)
-
-
 FIVE = Rate(5, 1.0)
-
 
 # -- floods of frames --------------------------------------------------------------------------------------
 
@@ -249,213 +210,6 @@ def test_numbers_without_end_are_refused(size: bytes) -> None:
     assert goaway_code(output) is ErrorCode.COMPRESSION_ERROR
 
 
-# -- windows -----------------------------------------------------------------------------------------------
-
-
-def test_a_window_update_of_nothing_ends_the_connection_or_the_stream() -> None:
-    bench = greeted()
-    output = bench.feed(opened(1, "/p/Join") + frame(WINDOW_UPDATE, 0, 1, bytes(4)))
-    assert resets(output) == [(1, ErrorCode.PROTOCOL_ERROR)]
-    assert goaway_code(bench.feed(frame(WINDOW_UPDATE, 0, 0, bytes(4)))) is ErrorCode.PROTOCOL_ERROR
-    assert bench.tally.reasons == [Reason.ZERO_INCREMENT] * 2
-
-
-def test_a_window_does_not_grow_past_its_largest_size() -> None:
-    """RFC 9113 section 6.9.1: FLOW_CONTROL_ERROR, of the stream or of the connection."""
-    bench = greeted()
-    most = frames.MAX_WINDOW_BYTES
-    output = bench.feed(opened(1, "/p/Join") + frames.window_update(1, most))
-    assert resets(output) == [(1, ErrorCode.FLOW_CONTROL_ERROR)]
-    assert goaway_code(bench.feed(frames.window_update(0, most))) is ErrorCode.FLOW_CONTROL_ERROR
-    assert bench.tally.reasons == [Reason.WINDOW_OVERFLOW] * 2
-
-
-def test_settings_do_not_grow_the_window_of_a_stream_past_its_largest_size() -> None:
-    """RFC 9113 section 6.9.2."""
-    bench = greeted()
-    bench.feed(opened(1, "/p/Join") + frames.window_update(1, 1000))
-    output = bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW_BYTES}))
-    assert goaway_code(output) is ErrorCode.FLOW_CONTROL_ERROR
-
-
-def test_a_peer_that_ignores_our_windows_is_stopped() -> None:
-    limits = Limits(stream_window_bytes=70_000, connection_window_bytes=100_000)
-    bench = greeted(limits)
-    bench.feed(opened(1, "/p/Join"))
-    output = b""
-    for _ in range(5):  # whole messages that no handler reads: the window is not opened again
-        output += bench.feed(frame(DATA, 0, 1, message(bytes(16_000))))
-    assert resets(output) == [(1, ErrorCode.FLOW_CONTROL_ERROR)]
-    bench.feed(opened(3, "/p/Join") + opened(5, "/p/Join"))
-    for stream_id in (3, 3, 3, 3, 5, 5, 5):
-        output = bench.feed(frame(DATA, 0, stream_id, message(bytes(16_000))))
-    assert goaway_code(output) is ErrorCode.FLOW_CONTROL_ERROR
-    assert set(bench.tally.reasons) == {Reason.FLOW_CONTROL}
-
-
-def test_replies_that_wait_for_a_window_have_a_limit() -> None:
-    """CVE-2019-9511, CVE-2019-9517: asks for much and opens no window."""
-    bench = greeted(Limits(max_unsent_bytes=50_000))
-    bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 0}))
-    calls = (
-        opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(9_995)))
-        for stream_id in stream_ids(50)
-    )
-    assert ends_at(bench, calls) == 6
-    assert bench.tally.reasons == [Reason.UNSENT_REPLIES]
-
-
-def test_a_connection_window_that_stays_shut_ends_the_connection() -> None:
-    bench = greeted(Limits(stalled_seconds=60))
-    size = frames.DEFAULT_WINDOW_BYTES // 5
-    for stream_id in stream_ids(6):
-        bench.feed(opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(size))))
-    assert waited(bench, 61) == b""
-    output = waited(bench, 61)
-    assert goaway_code(output) is ErrorCode.ENHANCE_YOUR_CALM
-    assert bench.tally.reasons == [Reason.STALLED]
-
-
-def test_a_stream_window_that_stays_shut_ends_the_stream() -> None:
-    bench = greeted(Limits(stalled_seconds=60))
-    bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 10}))
-    bench.feed(opened(1) + frame(DATA, END_STREAM, 1, message(bytes(100))))
-    waited(bench, 1)
-    bench.feed(frames.window_update(1, 10))  # it takes something: that starts its time anew
-    waited(bench, 59)
-    assert waited(bench, 59) == b""
-    assert resets(waited(bench, 2)) == [(1, ErrorCode.CANCEL)]
-    assert bench.connection.streams.outbox.unsent_bytes == 0
-
-
-# -- slow peers --------------------------------------------------------------------------------------------
-
-
-def waited(bench: Bench, seconds: float) -> bytes:
-    """What the connection sends when `seconds` have passed."""
-    bench.now += seconds
-    bench.connection.tick(bench.now, Lifetime(keepalive_seconds=None))
-    return bench.connection.take()
-
-
-@pytest.mark.parametrize(
-    "said", [b"", frames.PREFACE[:10], frames.PREFACE], ids=["nothing", "part", "preface"]
-)
-def test_a_socket_that_does_not_greet_is_closed(said: bytes) -> None:
-    bench = Bench(Limits(first_frames_seconds=10))
-    bench.feed(said)
-    assert waited(bench, 9) == b""
-    assert goaway_code(waited(bench, 2)) is ErrorCode.PROTOCOL_ERROR
-    assert bench.tally.reasons == [Reason.SLOW_START]
-
-
-def test_settings_must_be_acknowledged() -> None:
-    """RFC 9113 section 6.5.3."""
-    bench = Bench(Limits(settings_ack_seconds=30))
-    bench.feed(frames.PREFACE + frame(SETTINGS, 0, 0))
-    assert waited(bench, 29) == b""
-    assert goaway_code(waited(bench, 2)) is ErrorCode.SETTINGS_TIMEOUT
-    assert bench.tally.reasons == [Reason.SETTINGS_TIMEOUT]
-
-
-@pytest.mark.parametrize("method", ["/p/Echo", "/p/Split", "/p/Join"])
-def test_a_byte_a_minute_does_not_hold_a_stream(method: str) -> None:
-    bench = greeted(Limits(message_seconds=30))
-    bench.feed(opened(1, method))
-    request = message(bytes(100))
-    output = b""
-    for i in range(3):
-        bench.feed(frame(DATA, 0, 1, request[i : i + 1]))
-        output += waited(bench, 15)
-    assert resets(output) == [(1, ErrorCode.CANCEL)]
-    assert bench.tally.reasons == [Reason.SLOW_MESSAGE]
-    assert not bench.connection.streams.table
-
-
-def test_a_peer_that_we_do_not_read_from_is_not_slow() -> None:
-    """Its socket takes none of our replies, which has a limit of its own."""
-    bench = greeted(Limits(message_seconds=30))
-    bench.feed(opened(1) + opened(3)[:20])
-    bench.connection.streams.paused = True
-    for _ in range(10):
-        bench.now += 20
-        bench.connection.tick(bench.now, Lifetime(keepalive_seconds=60))
-    bench.connection.streams.resume()
-    assert bench.connection.take() == b""
-    assert waited(bench, 20) == b""
-    assert bench.tally.reasons == []
-
-
-def test_a_read_with_more_replies_than_fit_is_left_in_the_middle() -> None:
-    """A peer that does not read may still write much: what it gets ready is bounded, and nothing is lost."""
-    bench = greeted(Limits(reply_bytes_at_once=30_000))
-    bench.feed(frames.window_update(0, 2**20))
-    calls = b"".join(
-        opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(10_000)))
-        for stream_id in stream_ids(10)
-    )
-    output = bench.feed(calls)
-    outputs = [output]
-    while bench.connection.behind:
-        outputs.append(bench.feed(b""))
-    assert len(outputs) == 4
-    assert all(len(output) < 45_000 for output in outputs)
-    assert [row[2] for row in parse(b"".join(outputs)) if row[0] == DATA] == list(stream_ids(10))
-
-
-def test_a_connection_that_ends_is_not_behind() -> None:
-    bench = greeted(Limits(reply_bytes_at_once=10, max_unsent_bytes=10_000))
-    bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 100}))
-    call = message(bytes(11_000))
-    bench.feed(opened(1) + frame(DATA, END_STREAM, 1, call) + opened(3))
-    assert bench.connection.over
-    assert not bench.connection.behind
-
-
-def test_a_stream_of_messages_may_rest_between_two() -> None:
-    """Envoy keeps its access-log stream open for days."""
-    bench = greeted(Limits(message_seconds=30))
-    bench.feed(opened(1, "/p/Join"))
-    for _ in range(3):
-        assert waited(bench, 86_400) == b""
-        bench.feed(frame(DATA, 0, 1, message(b"x")[:3]))
-        bench.now += 1
-        bench.feed(frame(DATA, 0, 1, message(b"x")[3:]))
-    assert 1 in bench.connection.streams.table
-
-
-@pytest.mark.parametrize(
-    "part",
-    [opened(1)[:20], frame(HEADERS, 0, 1, request("/p/Echo"))],
-    ids=["half a frame", "a header block without end"],
-)
-def test_a_frame_that_does_not_end_is_not_waited_for(part: bytes) -> None:
-    bench = greeted(Limits(message_seconds=30))
-    bench.feed(part)
-    assert waited(bench, 29) == b""
-    assert goaway_code(waited(bench, 2)) is ErrorCode.ENHANCE_YOUR_CALM
-    assert bench.tally.reasons == [Reason.SLOW_MESSAGE]
-
-
-def test_a_request_that_was_answered_early_is_not_waited_for() -> None:
-    bench = greeted(Limits(lingering_seconds=10))
-    bench.feed(opened(1, "/p/Nowhere"))
-    assert waited(bench, 9) == b""
-    assert resets(waited(bench, 2)) == [(1, ErrorCode.NO_ERROR)]
-    assert not bench.connection.streams.table
-
-
-def test_a_request_that_was_answered_early_is_not_taken_in() -> None:
-    """RFC 9113 section 8.1: RST_STREAM (NO_ERROR) asks the client to stop sending."""
-    bench = greeted(Limits(stream_window_bytes=100_000))
-    bench.feed(opened(1, "/p/Nowhere"))
-    output = b""
-    for _ in range(4):
-        output += bench.feed(frame(DATA, 0, 1, bytes(16_000)))
-    assert resets(output) == [(1, ErrorCode.NO_ERROR)]
-    assert bench.connection.streams.intake.held_bytes == 0
-
-
 # -- streams and messages ----------------------------------------------------------------------------------
 
 
@@ -471,17 +225,6 @@ def test_calls_that_have_only_begun_count_as_streams() -> None:
     bench = greeted(Limits(max_concurrent_streams=3))
     output = bench.feed(b"".join(opened(stream_id, "/p/Echo") for stream_id in stream_ids(4)))
     assert resets(output) == [(7, ErrorCode.REFUSED_STREAM)]
-
-
-def status(output: bytes, stream_id: int) -> int:
-    """The grpc-status of a stream: the literal of one or two digits behind its name."""
-    (trailers,) = [row for row in parse(output) if ended(row, stream_id)]
-    after = trailers[3].split(b"\x0bgrpc-status")[1]
-    return int(after[1 : 1 + after[0]])
-
-
-def ended(row: FrameRow, stream_id: int) -> bool:
-    return row[0] == HEADERS and row[2] == stream_id and bool(row[1] & END_STREAM)
 
 
 def test_a_length_larger_than_the_cap_is_refused_before_it_is_sent() -> None:
@@ -529,20 +272,14 @@ def test_a_stream_that_is_reset_gives_its_window_back() -> None:
     assert [row[0] for row in parse(output)] == [WINDOW_UPDATE]
 
 
-def gzip_call(stream_id: int, body: bytes) -> bytes:
-    headers = request("/p/Echo", ("grpc-encoding", "gzip"))
-    data = message(gzip.compress(body), flag=1)
-    return frame(HEADERS, END_HEADERS, stream_id, headers) + frame(DATA, END_STREAM, stream_id, data)
-
-
 def test_a_gzip_bomb_is_not_inflated() -> None:
     bench = greeted(Limits(max_message_bytes=10_000))
-    assert status(bench.feed(gzip_call(1, bytes(10_001))), 1) == 8  # RESOURCE_EXHAUSTED
-    bench.feed(gzip_call(3, bytes(10_000)))
+    assert status(bench.feed(gzip_call(1, zeros(10_001))), 1) == 8  # RESOURCE_EXHAUSTED
+    bench.feed(gzip_call(3, zeros(10_000)))
     assert bench.calls.seen == [("/p/Echo", bytes(10_000))]
 
 
 def test_many_small_gzip_bombs_are_ended_at_their_limit() -> None:
     bench = greeted(Limits(inflated_bytes=Rate(50_000, 1.0)))
-    assert ends_at(bench, (gzip_call(stream_id, bytes(10_000)) for stream_id in stream_ids(50))) == 6
+    assert ends_at(bench, (gzip_call(stream_id, zeros(10_000)) for stream_id in stream_ids(50))) == 6
     assert bench.tally.reasons == [Reason.INFLATION_FLOOD]

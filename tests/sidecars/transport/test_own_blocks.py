@@ -67,11 +67,16 @@ FIELD = st.tuples(
 )
 
 
-@given(st.lists(st.one_of(st.lists(FIELD, max_size=6), st.sampled_from([0, 100, 4096])), max_size=12))
+STATIC = st.sampled_from(range(1, 62)).map(lambda index: bytes([0x80 | index]))
+"""A field of the static table, indexed."""
+
+
+@given(st.lists(st.one_of(st.lists(FIELD, max_size=6), st.sampled_from([0, 100, 4096]), STATIC), max_size=12))
 @example([0, [], 4096, 4096, [], []])
+@example([[("x-a", "a", False)], b"\x88"])
 @settings(max_examples=300, deadline=None)
 def test_blocks_of_one_connection_mean_what_hpack_says(
-    steps: list[list[tuple[str, str, bool]] | int],
+    steps: list[list[tuple[str, str, bool]] | int | bytes],
 ) -> None:
     """The tables stay in step over insertions, evictions and changes of size."""
     encoder, decoder, ours = hpack.Encoder(), hpack.Decoder(), HeaderBlocks(METHODS, PERMISSIVE)
@@ -82,7 +87,11 @@ def test_blocks_of_one_connection_mean_what_hpack_says(
             if encoder.header_table_size != step:
                 encoder.header_table_size = step
             continue
-        encoded = encoder.encode([*USUAL, *step])
+        if isinstance(step, bytes):  # behind a field that is new each time, as a trace is
+            trace = ("traceparent", os.urandom(4).hex())
+            encoded = encoder.encode([*USUAL, trace]) + step
+        else:
+            encoded = encoder.encode([*USUAL, *step])
         theirs = [(bytes(name), bytes(value)) for name, value in decoder.decode(encoded, raw=True)]
         try:
             expected = read_request(theirs, METHODS)
@@ -175,6 +184,16 @@ class TestTracing:
         ours.request(encoder.encode([*USUAL, ("traceparent", self.trace())]))
         with pytest.raises(MalformedRequestError):
             ours.request(encoder.encode([*USUAL[:3], ("traceparent", self.trace()), *USUAL[3:]]))
+
+    @pytest.mark.parametrize("index", [*range(1, 8), *range(8, 15)])
+    def test_a_pseudo_header_of_the_static_table_is_found(self, index: int) -> None:
+        """It takes one byte, and none of it is literal; the first fourteen entries are pseudo-headers."""
+        ours, encoder = blocks(), hpack.Encoder()
+        ours.request(encoder.encode([*USUAL, ("traceparent", self.trace())]))
+        for _ in range(3):
+            encoded = encoder.encode([*USUAL, ("traceparent", self.trace())])
+            with pytest.raises(MalformedRequestError):
+                ours.request(encoded + bytes([0x80 | index]))
 
     def test_a_field_that_decides_is_not_taken_from_a_call_before(self) -> None:
         ours, encoder = blocks(), hpack.Encoder()

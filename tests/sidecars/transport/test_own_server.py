@@ -17,7 +17,7 @@ from sidecars.transport.errors import Reason
 from sidecars.transport.limits import Limits
 from sidecars.transport.protocol import WRITE_BUFFER_BYTES, SocketProtocol
 from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, Code, StatusError, Unary
+from sidecars.transport.service import Call, Code, StatusError, Unary, UnaryHandler
 from tests.sidecars.transport.harness import LOOPBACK, Served, path, services, settled, until, within
 from tests.sidecars.transport.rawclient import raw_client, request_headers
 from tests.sidecars.transport.wire import OPENING, Tally, frame, message, request
@@ -38,8 +38,8 @@ async def start() -> AsyncIterator[Start]:
     """Starts a server of our own; every one is closed after the test."""
     servers: list[OwnServer] = []
 
-    async def start_one(**options: Any) -> tuple[OwnServer, Served]:
-        server = OwnServer(services({"Large": Unary(large)}), [LOOPBACK], **options)
+    async def start_one(handler: UnaryHandler = large, **options: Any) -> tuple[OwnServer, Served]:
+        server = OwnServer(services({"Large": Unary(handler)}), [LOOPBACK], **options)
         await within(server.start())
         servers.append(server)
         return server, Served(server, (LOOPBACK,))
@@ -98,7 +98,7 @@ async def test_a_peer_that_does_not_read_its_replies_is_not_read_either(start: S
     transport = only_protocol(server)._transport
     assert transport is not None
     waiting = await settled(transport.get_write_buffer_size)
-    assert 0 < waiting < WRITE_BUFFER_BYTES + 2 * Limits().reply_bytes_at_once
+    assert 0 < waiting < WRITE_BUFFER_BYTES + 2 * Limits().turn_bytes
     client.close()
 
 
@@ -113,6 +113,27 @@ async def test_a_peer_that_reads_again_gets_every_reply(start: Start) -> None:
         received += await within(loop.sock_recv(client, 1_000_000))
     assert received.count(message(REPLY)[:5]) == MANY
     client.close()
+
+
+@pytest.mark.parametrize("turn_bytes", [1024, 10 * len(REPLY)])
+async def test_a_read_of_many_calls_leaves_others_their_turn(start: Start, turn_bytes: int) -> None:
+    """One read may hold hours of work: after so many bytes the loop goes on with what else waits."""
+    order: list[str] = []
+
+    def answer(request: bytes, call: Call) -> bytes:
+        if not order:
+            asyncio.get_running_loop().call_soon(order.append, "another")
+        order.append("call")
+        return REPLY
+
+    _, served = await start(answer, limits=Limits(turn_bytes=turn_bytes))
+    client = greedy_client(served.port)
+    client.send(b"".join(call(2 * number + 1) for number in range(10)))
+    received = b""
+    while received.count(b"grpc-status") < 10:
+        received += await within(asyncio.get_running_loop().sock_recv(client, 1_000_000))
+    client.close()
+    assert order.index("another") == (1 if turn_bytes == 1024 else 10)
 
 
 async def test_a_peer_that_never_reads_again_is_closed(start: Start) -> None:

@@ -1,6 +1,8 @@
 """TLS and mutual TLS of our own server: h2 by ALPN, clients that may come in, files that change."""
 
 import asyncio
+import datetime as dt
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -11,12 +13,21 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
+from sidecars.transport import frames, tls
 from sidecars.transport.address import TlsSettings
 from sidecars.transport.errors import Reason
 from sidecars.transport.server import OwnServer
 from sidecars.transport.service import Call, Unary
 from tests.sidecars.transport.authority import Authority, Pair
-from tests.sidecars.transport.harness import CLIENT_OPTIONS, LOOPBACK, path, services, until, within
+from tests.sidecars.transport.harness import (
+    CLIENT_OPTIONS,
+    LOOPBACK,
+    WAIT_SECONDS,
+    path,
+    services,
+    until,
+    within,
+)
 from tests.sidecars.transport.wire import Tally
 
 
@@ -80,6 +91,93 @@ async def subject(server: OwnServer, authority: Authority) -> str:
     shown = writer.get_extra_info("peercert")
     writer.transport.abort()
     return str(dict(field[0] for field in shown["subject"])["commonName"])
+
+
+class Visitor:
+    """A client with a certificate that comes back with the session of its last visit, if it has one."""
+
+    def __init__(self, files: Files, folder: Path, pair: Pair, version: ssl.TLSVersion) -> None:
+        self._context = ssl.create_default_context(cadata=files.authority.certificate.decode())
+        self._context.minimum_version = self._context.maximum_version = version
+        self._context.set_alpn_protocols(["h2"])
+        own = folder / "visitor.pem"
+        own.write_bytes(pair.key + pair.certificate)
+        self._context.load_cert_chain(own)
+        self._session: ssl.SSLSession | None = None
+
+    async def comes(self, server: OwnServer, *, anew: bool = False) -> bool:
+        """Whether it is served: greeted in HTTP/2. `anew` leaves the session at home."""
+        return await within(asyncio.to_thread(self._come, server.ports[0], None if anew else self._session))
+
+    def _come(self, port: int, session: ssl.SSLSession | None) -> bool:
+        raw = socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
+        try:
+            with self._context.wrap_socket(raw, server_hostname="localhost", session=session) as secure:
+                secure.sendall(frames.PREFACE + frames.settings({}))
+                if not secure.recv(1024):
+                    return False
+                self._session = secure.session  # in TLS 1.3 its ticket came before the greeting
+                return True
+        except (ssl.SSLError, ConnectionError):
+            return False
+
+
+TLS_VERSIONS = pytest.mark.parametrize(
+    "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: str(version.name)
+)
+
+
+@TLS_VERSIONS
+async def test_a_session_does_not_outlive_the_authority_that_let_its_client_in(
+    start: Start, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """A resumed handshake shows no certificate (RFC 5246 section 7.3, RFC 8446 section 2.2)."""
+    files = Files(tmp_path, mutual=True)
+    server = await start(files)
+    visitor = Visitor(files, tmp_path, files.clients.sign("envoy"), version)
+    assert await visitor.comes(server)
+    assert await visitor.comes(server)
+    assert files.settings.client_ca is not None
+    files.settings.client_ca.write_bytes(Authority("clients, the next").certificate)
+    assert await within(server.reload_tls())
+    assert not await visitor.comes(server, anew=True)
+    assert not await visitor.comes(server)
+
+
+@TLS_VERSIONS
+async def test_a_session_does_not_outlive_the_certificate_of_its_client(
+    start: Start, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    files, tally = Files(tmp_path, mutual=True), Tally()
+    server = await start(files, tally)
+    expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=3)
+    visitor = Visitor(files, tmp_path, files.clients.sign("envoy", expires), version)
+    assert await visitor.comes(server)
+    await until(lambda: dt.datetime.now(dt.UTC) > expires + dt.timedelta(seconds=1))
+    assert not await visitor.comes(server)
+    assert tally.reasons == [Reason.TLS_HANDSHAKE]
+
+
+async def test_files_that_change_while_they_are_read_are_read_again(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(tmp_path, mutual=False)
+    build = tls._build
+
+    def build_and_change(settings: TlsSettings) -> ssl.SSLContext:
+        monkeypatch.undo()
+        built = build(settings)
+        files.write(files.authority.sign("second"))
+        return built
+
+    monkeypatch.setattr(tls, "_build", build_and_change)
+    server = await start(files)
+    for _ in range(600):
+        if await subject(server, files.authority) == "second":
+            break
+        await asyncio.sleep(0.05)
+    else:
+        pytest.fail("the old certificate is still shown")
 
 
 async def test_a_call_over_tls(start: Start, tmp_path: Path) -> None:

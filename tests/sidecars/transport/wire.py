@@ -1,6 +1,7 @@
 """The sans-IO connection on a bench: frames by hand, handlers without a loop, a clock that stands still."""
 
-from collections.abc import AsyncIterator, Awaitable
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from typing import Any, cast
 
 from hpack import Encoder
@@ -10,7 +11,16 @@ from sidecars.transport.call import ServerCall
 from sidecars.transport.calls import Outcome
 from sidecars.transport.connection import Connection
 from sidecars.transport.errors import Reason
-from sidecars.transport.limits import Limits
+from sidecars.transport.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    RST_STREAM,
+    ErrorCode,
+)
+from sidecars.transport.limits import Lifetime, Limits
 from sidecars.transport.service import (
     Bidirectional,
     Call,
@@ -58,6 +68,8 @@ def request(path: str, *extra: tuple[str, str]) -> bytes:
 def message(body: bytes, flag: int = 0) -> bytes:
     return bytes([flag]) + len(body).to_bytes(4, "big") + body
 
+
+CANCEL = int(ErrorCode.CANCEL).to_bytes(4, "big")
 
 OPENING = frames.PREFACE + frame(frames.SETTINGS, 0, 0) + frames.SETTINGS_ACK
 
@@ -122,6 +134,8 @@ class ManualCalls:
     def __init__(self) -> None:
         self.seen: list[tuple[str, bytes]] = []
         """Every message that reached a handler."""
+        self.watched: list[int] = []
+        """Streams whose deadline runs though their request is not whole."""
         self._running: dict[int, tuple[Streams, Stream]] = {}
         self._read: dict[int, list[bytes]] = {}
 
@@ -135,6 +149,9 @@ class ManualCalls:
     def later(self, streams: Streams, stream: Stream, reply: Any) -> None:
         self._start(streams, stream)
         self._read[stream.id] = [bytes(reply)]
+
+    def watch(self, streams: Streams, stream: Stream) -> None:
+        self.watched.append(stream.id)
 
     def begin(self, streams: Streams, stream: Stream) -> None:
         self._start(streams, stream)
@@ -235,3 +252,79 @@ class Bench:
         """What the connection sends as the handlers go on."""
         self.calls.run()
         return self.connection.take()
+
+
+def greeted(limits: Limits | None = None) -> Bench:
+    bench = Bench(limits)
+    bench.feed(OPENING)
+    return bench
+
+
+def goaway_code(output: bytes) -> ErrorCode | None:
+    """The code of the GOAWAY in `output`, None where there is none."""
+    codes = [
+        ErrorCode(int.from_bytes(payload[4:8], "big"))
+        for kind, _, _, payload in parse(output)
+        if kind == GOAWAY
+    ]
+    return codes[0] if codes else None
+
+
+def resets(output: bytes) -> list[tuple[int, ErrorCode]]:
+    return [
+        (stream_id, ErrorCode(int.from_bytes(payload, "big")))
+        for kind, _, stream_id, payload in parse(output)
+        if kind == RST_STREAM
+    ]
+
+
+def ends_at(bench: Bench, rounds: Iterable[bytes]) -> int | None:
+    """Which round, counted from one, ended the connection with ENHANCE_YOUR_CALM; None: none did."""
+    for number, data in enumerate(rounds, 1):
+        output = bench.feed(data)
+        if bench.connection.over:
+            assert goaway_code(output) is ErrorCode.ENHANCE_YOUR_CALM
+            return number
+    return None
+
+
+def opened(stream_id: int, method: str = "/p/Echo") -> bytes:
+    return frame(HEADERS, END_HEADERS, stream_id, request(method))
+
+
+def stream_ids(count: int) -> range:
+    return range(1, 2 * count, 2)
+
+
+def waited(bench: Bench, seconds: float) -> bytes:
+    """What the connection sends when `seconds` have passed."""
+    bench.now += seconds
+    bench.connection.tick(bench.now, Lifetime(keepalive_seconds=None))
+    return bench.connection.take()
+
+
+def status(output: bytes, stream_id: int) -> int:
+    """The grpc-status of a stream: the literal of one or two digits behind its name."""
+    (trailers,) = [row for row in parse(output) if ended(row, stream_id)]
+    after = trailers[3].split(b"\x0bgrpc-status")[1]
+    return int(after[1 : 1 + after[0]])
+
+
+def ended(row: FrameRow, stream_id: int) -> bool:
+    return row[0] == HEADERS and row[2] == stream_id and bool(row[1] & END_STREAM)
+
+
+def call(stream_id: int, body: bytes = b"x", method: str = "/p/Echo") -> bytes:
+    """A whole call of one message."""
+    return opened(stream_id, method) + frame(DATA, END_STREAM, stream_id, message(body))
+
+
+def gzip_call(stream_id: int, compressed: bytes) -> bytes:
+    headers = request("/p/Echo", ("grpc-encoding", "gzip"))
+    data = message(compressed, flag=1)
+    return frame(HEADERS, END_HEADERS, stream_id, headers) + frame(DATA, END_STREAM, stream_id, data)
+
+
+def zeros(count: int) -> bytes:
+    """So many of them as gzip, a thousandth as large."""
+    return gzip.compress(bytes(count))
