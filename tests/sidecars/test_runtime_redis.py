@@ -1,5 +1,6 @@
 """The shared Redis client against a real Redis that comes, goes and stands still."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,40 @@ async def test_a_command_whose_reply_is_late_is_not_sent_again(redis_server: Red
     await client.aclose()
     with redis_server.client() as other:
         assert other.get("n") == b"1"
+
+
+async def test_a_command_waits_for_a_free_connection(redis_server: RedisServer) -> None:
+    client = connect(RedisSettings(url=redis_server.url, max_connections=2, **PATIENT))
+    assert await asyncio.gather(*(client.incr("n") for _ in range(50))) == list(range(1, 51))
+    with redis_server.client() as other:
+        assert int(other.info("clients")["connected_clients"]) <= 3
+    await client.aclose()
+
+
+async def test_a_command_waits_no_longer_than_the_operation_timeout(redis_server: RedisServer) -> None:
+    client = connect(RedisSettings(url=redis_server.url, max_connections=1, operation_timeout_ms=50))
+    pool: Any = client.connection_pool
+    held = await pool.get_connection()
+    with pytest.raises(RedisError, match=r"all 1 connections were in use for 0\.05 s"):
+        await client.ping()
+    await pool.release(held)
+    assert await client.ping()
+    await client.aclose()
+
+
+async def test_commands_that_are_given_up_leave_their_connections_to_others(
+    redis_server: RedisServer,
+) -> None:
+    client = connect(RedisSettings(url=redis_server.url, max_connections=2, **PATIENT))
+    for turns in range(4):
+        commands = [asyncio.ensure_future(client.get("a")) for _ in range(6)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for command in commands:
+            command.cancel()
+        await asyncio.gather(*commands, return_exceptions=True)
+    assert await asyncio.gather(*(client.incr("n") for _ in range(6))) == [1, 2, 3, 4, 5, 6]
+    await client.aclose()
 
 
 async def _set(client: Redis) -> None:

