@@ -146,7 +146,7 @@ async def test_a_command_whose_reply_is_late_is_not_sent_again(redis_server: Red
 
 async def test_a_command_waits_for_a_free_connection(redis_server: RedisServer) -> None:
     client = connect(RedisSettings(url=redis_server.url, max_connections=2, **PATIENT))
-    assert await asyncio.gather(*(client.incr("n") for _ in range(50))) == list(range(1, 51))
+    assert sorted(await asyncio.gather(*(client.incr("n") for _ in range(50)))) == list(range(1, 51))
     with redis_server.client() as other:
         assert int(other.info("clients")["connected_clients"]) <= 3
     await client.aclose()
@@ -174,7 +174,7 @@ async def test_commands_that_are_given_up_leave_their_connections_to_others(
         for command in commands:
             command.cancel()
         await asyncio.gather(*commands, return_exceptions=True)
-    assert await asyncio.gather(*(client.incr("n") for _ in range(6))) == [1, 2, 3, 4, 5, 6]
+    assert sorted(await asyncio.gather(*(client.incr("n") for _ in range(6)))) == [1, 2, 3, 4, 5, 6]
     await client.aclose()
 
 
