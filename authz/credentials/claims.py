@@ -138,7 +138,8 @@ def scopes(claims: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
     for name in names:
         value = claims.get(name)
         if isinstance(value, str):
-            return frozenset(value.split())
+            # One space, and nothing else, separates them (RFC 6749 section 3.3).
+            return frozenset(value.split(" ")) - {""}
         if isinstance(value, list):
             return _texts(value)
     return frozenset()

@@ -44,6 +44,10 @@ class KeySetConfig(Block):
                 check_url(url, allow_http=self.allow_http)
         if self.allow_hosts and self.discovery is None:
             raise ValueError("allow_hosts belongs to discovery")
+        if self.file is None and self.keep_seconds < self.refresh_seconds:
+            raise ValueError(
+                "keep_seconds must not be less than refresh_seconds: between, there would be no keys"
+            )
         return self
 
 

@@ -94,3 +94,16 @@ class TestLifetime:
 def test_a_claim_without_a_name_is_an_error(world: World, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="claim"):
         world.config({"issuers": [world.issuer(**changes)]})
+
+
+def test_scopes_are_separated_by_single_spaces_alone(world: World) -> None:
+    """RFC 6749 section 3.3: another kind of space is no separator, and must not make a scope of its own."""
+    found = outcome(world, {}, scope="orders:read\u2003admin  profile")
+    assert isinstance(found, Identity)
+    assert found.scopes == {"orders:read\u2003admin", "profile"}
+
+
+def test_keys_that_would_be_too_old_before_they_are_fetched_anew_are_an_error(world: World) -> None:
+    jwks = {"url": "https://idp.example.com/keys", "refresh_seconds": 300, "keep_seconds": 60}
+    with pytest.raises(ValueError, match="keep_seconds must not be less than refresh_seconds"):
+        world.config({"issuers": [world.issuer(jwks=jwks)]})

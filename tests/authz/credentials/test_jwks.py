@@ -227,7 +227,7 @@ class TestAway:
     async def test_cve_2026_31837_after_its_stated_age_there_is_no_key_to_fall_back_to(
         self, world: World, started: Start
     ) -> None:
-        credentials = await started(world.credentials(block(keep_seconds=60)))
+        credentials = await started(world.credentials(block(refresh_seconds=60, keep_seconds=60)))
         world.key_server.document = FetchError("connection refused")
         world.key_server.gate.clear()
         await credentials.stop()
