@@ -239,18 +239,18 @@ class _Search:
 
     def _refused(self, rules: list[Rule], refusal: Outcome) -> Iterator[Possible]:
         """With a refused credential only rules for anyone decide, and only where they settle it."""
-        unsettled = False
+        unsettled: bool | None = False
         for rule in _denies_first(rules):
             met = self._met(rule, rule.requests)
             if met is False:
                 continue
             if not rule.open:
-                unsettled = unsettled or (not rule.allows and met is True)
+                unsettled = unsettled or (unsettled if rule.allows else met)
                 continue
             if rule.allows and unsettled:
                 break
             yield _by(rule)
-            if met is True:
+            if met is True and (unsettled is False or not rule.allows):
                 return
         yield Possible(refusal.value, next((rule.name for rule in rules if rule.allows), ""))
 
