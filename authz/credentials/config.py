@@ -71,6 +71,21 @@ class CredentialsConfig(Block):
             raise ValueError("logout needs a revocations block, to keep what has ended")
         return self
 
+    @model_validator(mode="after")
+    def _revocations_outlive_what_they_end(self) -> "CredentialsConfig":
+        if self.revocations is None:
+            return self
+        kept_seconds, ahead_seconds = self.revocations.keep_seconds, self.revocations.leeway_seconds
+        if self.sessions is not None and self.sessions.absolute_seconds + ahead_seconds > kept_seconds:
+            raise ValueError(
+                f"revocations.keep_seconds is {kept_seconds:g}, and a session may live longer: it must be at "
+                "least sessions.absolute_seconds + revocations.leeway_seconds = "
+                f"{self.sessions.absolute_seconds + ahead_seconds:g}"
+            )
+        for issuer in self.issuers:
+            _check_outlived(issuer, self.revocations)
+        return self
+
     def locations(self) -> Mapping[CredentialKind, Sequence[LocationConfig]]:
         """Where each kind of credential that is configured may stand."""
         locations: dict[CredentialKind, Sequence[LocationConfig]] = {}
@@ -93,3 +108,25 @@ class CredentialsConfig(Block):
             yield self.api_keys.file
         if self.introspection is not None:
             yield self.introspection.client_secret_file
+
+
+def _check_outlived(issuer: IssuerConfig, revocations: RevocationsConfig) -> None:
+    """Raises ValueError where a token could be good again once its revocation is forgotten."""
+    if issuer.leeway_seconds > revocations.leeway_seconds:
+        raise ValueError(
+            f"revocations.leeway_seconds is {revocations.leeway_seconds:g}: it must be at least the "
+            f"leeway_seconds of every issuer, which is {issuer.leeway_seconds:g} for {issuer.issuer}"
+        )
+    margin_seconds = issuer.leeway_seconds + revocations.leeway_seconds
+    most_seconds = revocations.keep_seconds - margin_seconds
+    if issuer.max_lifetime_seconds is None:
+        raise ValueError(
+            f"beside revocations, the issuer {issuer.issuer} needs max_lifetime_seconds, {most_seconds:g} at "
+            "most: a token that outlives its revocation would be accepted again"
+        )
+    if issuer.max_lifetime_seconds > most_seconds:
+        raise ValueError(
+            f"revocations.keep_seconds is {revocations.keep_seconds:g}, and a token of {issuer.issuer} may "
+            "live longer: it must be at least max_lifetime_seconds + leeway_seconds + "
+            f"revocations.leeway_seconds = {issuer.max_lifetime_seconds + margin_seconds:g}"
+        )

@@ -233,6 +233,9 @@ def counter(config: Path, block: str) -> AbstractAsyncContextManager[Counter]:
     if kept is None:
         raise ConfigError.of(settings.authz.policy[0], f"its credentials have no {block}")
     if kept.store == "memory":
+        if settings.workers > 1:
+            problem = f"with workers, {block} in memory are known to one only: write {block}.store: redis"
+            raise ConfigError.of(settings.authz.policy[0], problem)
         return _admin_port(settings.admin.listen, settings.admin.port_file)
     if settings.redis is None:
         raise ConfigError.of(config, f"has no section redis, which credentials.{block}.store: redis needs")

@@ -142,4 +142,5 @@ def _surroundings(settings: Settings) -> Surroundings:
         monotonic_clock=time.monotonic,
         random=random.random,
         redis=None if settings.redis is None else connect(settings.redis),
+        workers=settings.workers,
     )

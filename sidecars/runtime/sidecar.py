@@ -24,6 +24,8 @@ class Surroundings:
     """A number in [0, 1), as `random.random`."""
     redis: Redis | None
     """The shared Redis client, where the settings name one; it may be away at any time."""
+    workers: int = 1
+    """Processes that serve the same settings: what one of them keeps in memory, the others do not know."""
 
 
 class Sidecar(Protocol):

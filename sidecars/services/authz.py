@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from google.protobuf.message import DecodeError
 
-from authz.credentials import Credentials
+from authz.credentials import Credentials, CredentialsConfig
 from authz.decide import BAD_REQUEST, ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
 from authz.policy.background import Breaks, share_interpreter
 from authz.policy.compile import Policy
@@ -18,6 +18,7 @@ from authz.policy.load import load_policy
 from authz.policy.rule import Outcome, Verdict
 from authz.request import BadRequestError, Request
 from authz.respond import Responder
+from configfile import ConfigError, Problem
 from protos.authz_pb2 import CheckRequest
 from sidecars.runtime.admin_routes import AdminRoute
 from sidecars.runtime.settings.authz import AuthzSettings
@@ -59,6 +60,7 @@ class AuthzSidecar:
     ) -> None:
         self._settings = settings
         self._wall_clock = surroundings.wall_clock
+        self._workers = surroundings.workers
         self._trusted_hops = settings.trusted_hops
         self._new_id = DecisionIds(surroundings.random)
         self._credentials = credentials
@@ -147,6 +149,7 @@ class AuthzSidecar:
     def prepare(self) -> Callable[[], None]:
         """Read and compile policy and credentials again; may run in a thread. Raises ConfigError."""
         policy = load_policy(self._settings.policy, Breaks().breathe)
+        _check_shared(policy.credentials, self._settings, self._workers)
         swap_credentials = self._credentials.prepare(policy.credentials)
         serving = self._serve(policy)
 
@@ -183,6 +186,7 @@ class AuthzSidecar:
 def build(settings: AuthzSettings, surroundings: Surroundings) -> AuthzSidecar:
     """The sidecar, its files read and compiled. Raises ConfigError with every problem."""
     policy = load_policy(settings.policy)
+    _check_shared(policy.credentials, settings, surroundings.workers)
     credentials = Credentials(
         policy.credentials,
         registry=surroundings.registry,
@@ -192,3 +196,21 @@ def build(settings: AuthzSettings, surroundings: Surroundings) -> AuthzSidecar:
         redis=surroundings.redis,
     )
     return AuthzSidecar(settings, surroundings, policy, credentials)
+
+
+def _check_shared(credentials: CredentialsConfig, settings: AuthzSettings, workers: int) -> None:
+    """Raises ConfigError for what one worker would know and the others, and its successor, would not."""
+    blocks = {"sessions": credentials.sessions, "revocations": credentials.revocations}
+    problems = [
+        Problem(
+            str(settings.policy[0]),
+            0,
+            f"credentials.{name}.store",
+            f"cannot be memory with workers: {workers}: each would know its own {name}, and one that is "
+            "started again none; write store: redis",
+        )
+        for name, block in blocks.items()
+        if workers > 1 and block is not None and block.store == "memory"
+    ]
+    if problems:
+        raise ConfigError(problems)

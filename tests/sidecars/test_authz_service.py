@@ -47,7 +47,9 @@ class OneCall:
 
 
 class Built:
-    def __init__(self, folder: Path, policy: str = POLICY, trusted_hops: int = 0) -> None:
+    def __init__(
+        self, folder: Path, policy: str = POLICY, trusted_hops: int = 0, *, workers: int = 1
+    ) -> None:
         self.file = folder / "policy.yaml"
         self.file.write_text(policy)
         self.registry = CollectorRegistry()
@@ -57,6 +59,7 @@ class Built:
             monotonic_clock=lambda: 0.0,
             random=lambda: 0.5,
             redis=None,
+            workers=workers,
         )
         settings = AuthzSettings.model_validate(
             {"listen": ["unix:/tmp/authz.sock"], "policy": [self.file], "trusted_hops": trusted_hops}
@@ -187,6 +190,22 @@ async def test_a_reload_brings_new_credentials(built: Built) -> None:
     built.sidecar.prepare()()
     response = built.ask(check_request(path="/orders", headers=KEY))
     assert reason(response) == "credentials_insufficient"
+
+
+@pytest.mark.parametrize("block", ["sessions", "revocations"])
+def test_what_one_worker_keeps_in_memory_is_refused_with_several(tmp_path: Path, block: str) -> None:
+    """A worker that is started again would let in what was logged out, and its siblings never heard of it."""
+    policy = POLICY.replace("credentials:", f"credentials:\n  {block}: {{store: memory}}")
+    Built(tmp_path, policy)
+    with pytest.raises(ConfigError, match=f"credentials.{block}.store: .*workers: 2.* store: redis"):
+        Built(tmp_path, policy, workers=2)
+
+
+def test_nor_does_a_reload_bring_it(tmp_path: Path) -> None:
+    built = Built(tmp_path, workers=2)
+    built.file.write_text(POLICY.replace("credentials:", "credentials:\n  revocations: {}"))
+    with pytest.raises(ConfigError, match=r"credentials.revocations.store"):
+        built.sidecar.prepare()
 
 
 def test_a_bad_reload_changes_nothing(built: Built) -> None:

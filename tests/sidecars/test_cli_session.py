@@ -195,3 +195,13 @@ def test_a_configuration_without_sessions_is_told(
     found = command(file, "session", "list")
     assert found.returncode == 2
     assert message in found.stderr
+
+
+def test_with_several_workers_there_is_no_memory_to_ask(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("memory")))
+    file = tmp_path / "sidecars.yaml"
+    authz = {"listen": [f"unix:{tmp_path}/a.{{worker}}.sock"], "policy": ["policy.yaml"]}
+    file.write_text(yaml.safe_dump({"workers": 2, "authz": authz}))
+    found = command(file, "session", "list")
+    assert found.returncode == 2
+    assert "write sessions.store: redis" in found.stderr

@@ -90,6 +90,7 @@ class World:
             "audiences": [AUDIENCE],
             "algorithms": ["RS256", "ES256", "EdDSA"],
             "jwks": {"file": file},
+            "max_lifetime_seconds": 36_000,
         }
         return block | changes
 

@@ -98,11 +98,11 @@ class TestListsThatChangeWhileTheyAreRead:
 
 class TestRevocationMeetsReload:
     def test_what_is_revoked_while_a_reload_is_prepared_stays_revoked(self, world: World) -> None:
-        block: dict[str, Any] = {"issuers": [world.issuer()], "revocations": {"keep_seconds": 1000}}
+        block: dict[str, Any] = {"issuers": [world.issuer()], "revocations": {"keep_seconds": 50_000}}
         credentials = world.credentials(block)
         text = token(jti="t1")
         assert isinstance(world.outcome(credentials, bearer(text)), Identity)
-        swap = credentials.prepare(world.config(block | {"revocations": {"keep_seconds": 2000}}))
+        swap = credentials.prepare(world.config(block | {"revocations": {"keep_seconds": 60_000}}))
         asyncio.run(credentials.desk.revoke_tokens("jti", "t1"))
         swap()
         assert reason_of(world.outcome(credentials, bearer(text))) == RefusalReason.REVOKED

@@ -40,7 +40,7 @@ def block(world: World, wait_seconds: float = 5, **changes: Any) -> dict[str, An
     return {
         "issuers": [world.issuer(leeway_seconds=300)],
         "sessions": {"store": "redis", "cache_seconds": 30},
-        "revocations": {"store": "redis", "stale_seconds": 120},
+        "revocations": {"store": "redis", "stale_seconds": 120, "leeway_seconds": 300},
         "wait_seconds": wait_seconds,
     } | changes
 

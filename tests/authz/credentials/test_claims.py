@@ -87,7 +87,7 @@ class TestLifetime:
         assert reason_of(found) == RefusalReason.TOKEN_LIFETIME
 
     def test_there_is_no_limit_unless_one_is_set(self, world: World) -> None:
-        assert isinstance(outcome(world, {}, iat=NOW, exp=NOW + 1e9), Identity)
+        assert isinstance(outcome(world, {"max_lifetime_seconds": None}, iat=NOW, exp=NOW + 1e9), Identity)
 
 
 @pytest.mark.parametrize("changes", [{"required_claims": [{"claim": []}]}, {"forbidden_claims": [""]}])

@@ -83,7 +83,7 @@ class TestGood:
         credentials = world.credentials({"issuers": [issuer], "revocations": {}})
         before = credentials.logout
         assert before is not None
-        credentials.prepare(world.config({"issuers": [issuer], "revocations": {"keep_seconds": 3600}}))()
+        credentials.prepare(world.config({"issuers": [issuer], "revocations": {"keep_seconds": 50_000}}))()
         ours = bearer(token(sid="s1"))
         assert isinstance(world.outcome(credentials, ours), Identity)
         await before.receive(logout_token())

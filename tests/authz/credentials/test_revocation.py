@@ -151,7 +151,7 @@ class TestCache:
 
     async def test_a_reload_forgets_no_revocation(self, world: World, credentials: Credentials) -> None:
         await credentials.desk.revoke_tokens("jti", "bad")
-        credentials.prepare(world.config(block(world, keep_seconds=1000)))()
+        credentials.prepare(world.config(block(world, keep_seconds=50_000)))()
         assert verdict(world, credentials, token(jti="bad")) == RefusalReason.REVOKED
 
     async def test_a_list_that_a_reload_brings_counts_for_remembered_tokens(self, world: World) -> None:
@@ -161,6 +161,45 @@ class TestCache:
         credentials.prepare(world.config({"issuers": [world.issuer()], "revocations": {}}))()
         await credentials.desk.revoke_tokens("jti", "t1")
         assert verdict(world, credentials, text) == RefusalReason.REVOKED
+
+
+class TestWhatIsRevokedStaysSo:
+    """A revocation that is forgotten before what it names has ended would let that in again."""
+
+    @pytest.mark.parametrize(
+        ("issuer", "revocations", "sessions", "message"),
+        [
+            (
+                {},
+                {"keep_seconds": 36_059},
+                {"absolute_seconds": 3600},
+                "at least max_lifetime_seconds .* = 36060",
+            ),
+            (
+                {},
+                {"leeway_seconds": 29},
+                {},
+                "must be at least the leeway_seconds of every issuer, which is 30",
+            ),
+            ({"max_lifetime_seconds": None}, {}, {}, "needs max_lifetime_seconds, 86340 at most"),
+            (
+                {"max_lifetime_seconds": 60},
+                {"keep_seconds": 43_229},
+                {},
+                "at least sessions.absolute_.* = 43230",
+            ),
+        ],
+    )
+    def test_it_is_kept_for_as_long_as_anything_may_live(
+        self, world: World, issuer: Any, revocations: Any, sessions: Any, message: str
+    ) -> None:
+        block = {"issuers": [world.issuer(**issuer)], "revocations": revocations, "sessions": sessions}
+        with pytest.raises(ValueError, match=message):
+            world.config(block)
+
+    def test_and_no_longer_than_that(self, world: World) -> None:
+        issuers = [world.issuer(), world.issuer(issuer=OTHER, max_lifetime_seconds=43_170)]
+        world.config({"issuers": issuers, "revocations": {"keep_seconds": 43_230}, "sessions": {}})
 
 
 class TestBound:
@@ -174,17 +213,17 @@ class TestBound:
         assert verdict(world, credentials, token(iat=NOW - 1)) == RefusalReason.REVOKED
 
     async def test_what_has_had_its_time_makes_room(self, world: World) -> None:
-        credentials = world.credentials(block(world, max_entries=2, keep_seconds=60))
+        credentials = world.credentials(block(world, max_entries=2, keep_seconds=50_000))
         for number in range(2):
             await credentials.desk.revoke_tokens("jti", str(number))
-        world.clock.advance(61)
+        world.clock.advance(50_001)
         await credentials.desk.revoke_tokens("jti", "2")
         assert [entry["value"] for entry in await credentials.desk.list_revocations()] == ["2"]
 
     async def test_what_has_had_its_time_concerns_nobody_any_more(self, world: World) -> None:
-        credentials = world.credentials(block(world, keep_seconds=60))
+        credentials = world.credentials(block(world, keep_seconds=50_000))
         await credentials.desk.revoke_tokens("sub", "alice")
-        world.clock.advance(61)
+        world.clock.advance(50_001)
         later = world.clock.wall_seconds + 60
         assert verdict(world, credentials, token(sub="alice", iat=None, exp=later)) is None
 
@@ -216,7 +255,7 @@ class TestRedis:
     def block(world: World, **changes: Any) -> dict[str, Any]:
         return {
             "issuers": [world.issuer(leeway_seconds=300)],
-            "revocations": {"store": "redis", **changes},
+            "revocations": {"store": "redis", "leeway_seconds": 300, **changes},
             "wait_seconds": 5,
         }
 

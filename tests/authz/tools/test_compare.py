@@ -53,8 +53,9 @@ credentials:
         allow_addresses: [127.0.0.0/8]
     - issuer: https://b.example
       audiences: any
+      max_lifetime_seconds: 60
       jwks: {discovery: "https://b.example/x", allow_hosts: [keys.b.example]}
-    - {issuer: https://c.example, audiences: any, jwks: {file: keys.json}}
+    - {issuer: https://c.example, audiences: any, max_lifetime_seconds: 60, jwks: {file: keys.json}}
   sessions:
     locations: [{cookie: sid}]
     store: redis
@@ -95,7 +96,8 @@ credentials:
   mtls:
     principals: ["spiffe://a/*"]
     forwarded: {trusted_peers: [spiffe://proxy], trusted_networks: [10.0.0.0/8], depth: 2, names: [dns]}
-  revocations: {store: redis, prefix: "r:", keep_seconds: 60, max_entries: 10, stale_seconds: 10}
+  revocations:
+    {store: redis, prefix: "r:", keep_seconds: 9000, leeway_seconds: 40, max_entries: 10, stale_seconds: 10}
   throttle: {address_failures: 5, subject_failures: 6, per_seconds: 7, remembered: 8}
   cache: {identities: 5, identity_seconds: 6, failures: 7, failure_seconds: 8}
   wait_seconds: 0.1

@@ -154,7 +154,8 @@ def test_the_original_path_counts_where_envoy_rewrote_it() -> None:
 
 def test_a_refused_credential_may_be_what_a_denial_waits_for_that_depends_on_more() -> None:
     """The header was not logged; if the denial concerns the request, nobody gets by without a credential."""
-    new = "rules: [{name: d, deny: authenticated, headers: {x-tenant: {not_one_of: [acme]}}}, {name: a, allow: anyone}]"
+    denial = "{name: d, deny: authenticated, headers: {x-tenant: {not_one_of: [acme]}}}"
+    new = f"rules: [{denial}, {{name: a, allow: anyone}}]"
     refused = record(authz_outcome="deny", authz_reason="token_malformed", authz_subject=None)
     assert counts(replayed(new, refused)) == (0, 0, 1)
 
