@@ -57,6 +57,7 @@ class RefusalReason(StrEnum):
     CLAIM_MISSING = "claim_missing"
     CLAIM_FORBIDDEN = "claim_forbidden"
     KEY_UNKNOWN = "key_unknown"
+    KEY_RETIRED = "key_retired"
     KEYS_UNAVAILABLE = "keys_unavailable"
     SESSION_UNKNOWN = "session_unknown"
     SESSION_EXPIRED = "session_expired"

@@ -1,11 +1,12 @@
 """The key set of an issuer, from a file or from a URL that is asked again and again.
 
-Requests never fetch. A task of its own does, ahead of need; a request waits for it in two cases
-only: no set has arrived yet and one is on its way, or the token names a key id that the set does
-not hold (envoyproxy/gateway#6520). The second is bounded three times, because the key id comes from
-anybody (CVE-2026-48524): one fetch at a time, a cool-down between fetches, and a memory of ids that a
-fetch did not bring. A failure keeps the last good set for its stated time and then denies; there is
-no other key to fall back to (CVE-2026-31837).
+Requests never fetch. A task of its own does, ahead of need; a request waits for it in two cases only: no
+set has arrived yet and one is on its way, or the token names a key id that the set does not hold
+(envoyproxy/gateway#6520). The second is bounded three times, because the key id comes from anybody
+(CVE-2026-48524): one fetch at a time, a cool-down between the fetches that key ids ask for, and a memory of
+ids that a fetch did not bring. In the cool-down it cannot be told whether a key id is unknown or new, so
+the answer is that of an outage, which counts against nobody. A failure keeps the last good set for its
+stated time and then denies; there is no other key to fall back to (CVE-2026-31837).
 """
 
 import asyncio
@@ -51,9 +52,13 @@ class FileKeys:
         self.path = path
         self.keys = keys
 
+    def held(self, key_id: str | None, algorithm: str) -> Key | None:
+        """The key, where the file has it."""
+        return self.keys.find(key_id, algorithm)
+
     def find(self, key_id: str | None, algorithm: str) -> Key | Refusal:
         """The key, or why there is none."""
-        return self.keys.find(key_id, algorithm) or _unknown(key_id)
+        return self.keys.find(key_id, algorithm) or _missing(key_id, self.keys)
 
     def replace(self, keys: KeySet) -> None:
         """Serve `keys` from now on; what vanished keys have proven is void."""
@@ -87,7 +92,10 @@ class RemoteKeys:
         self._metrics = metrics
         self.keys: KeySet | None = None
         self.fetched_at = 0.0
-        self._last_begun = float("-inf")
+        self._asked_at = float("-inf")
+        """When the last fetch that a key id asked for began."""
+        self._wanted = False
+        """Whether a key id asks for the next fetch."""
         self._due_at = world.monotonic_clock()
         self._failures = 0
         self._problem = "not fetched yet"
@@ -97,10 +105,16 @@ class RemoteKeys:
         self._flight: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
+    def held(self, key_id: str | None, algorithm: str) -> Key | None:
+        """The key, where the set has come, is not too old, and has it."""
+        if self.keys is None or self._too_old(self.world.monotonic_clock()):
+            return None
+        return self.keys.find(key_id, algorithm)
+
     def find(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
         """The key, or why there is none; an awaitable only where a fetch could still bring it."""
         now = self.world.monotonic_clock()
-        if self.keys is None or now - self.fetched_at > self.config.keep_seconds:
+        if self.keys is None or self._too_old(now):
             if self._flight is not None:
                 return self._find_after(self._flight, key_id, algorithm)
             return _unavailable(self._problem)
@@ -108,12 +122,14 @@ class RemoteKeys:
         if key is not None:
             return key
         if key_id is None or self._is_known_unknown(key_id, now):
-            return _unknown(key_id)
+            return _missing(key_id, self.keys)
         if self._failures and self._flight is None:
             # Fetches are tried at their own pace; whether one would bring the key cannot be told.
             return _unavailable(self._problem)
         flight = self._ask(now)
-        return self._find_after(flight, key_id, algorithm) if flight is not None else _unknown(key_id)
+        if flight is None:
+            return _unavailable(f"no key {key_id!r} yet; key ids asked for a fetch a moment ago")
+        return self._find_after(flight, key_id, algorithm)
 
     def start(self) -> None:
         """Begin to fetch, on the running loop. `ready` tells when the first fetch has ended."""
@@ -169,6 +185,9 @@ class RemoteKeys:
             "problem": self._problem,
         }
 
+    def _too_old(self, now: float) -> bool:
+        return now - self.fetched_at > self.config.keep_seconds
+
     def _is_known_unknown(self, key_id: str, now: float) -> bool:
         until = self._unknown_ids.get(key_id)
         return until is not None and now < until
@@ -179,8 +198,9 @@ class RemoteKeys:
             return self._flight
         if self._task is None:
             return None
-        earliest = self._last_begun + self.config.cooldown_seconds
+        earliest = self._asked_at + self.config.cooldown_seconds
         self._due_at = min(self._due_at, max(earliest, now))
+        self._wanted = True
         self._wake.set()
         return self._take_off() if now >= earliest else None
 
@@ -209,7 +229,7 @@ class RemoteKeys:
         if key is None and key_id is not None:
             until = self.world.monotonic_clock() + self.config.unknown_key_seconds
             self._unknown_ids.put(key_id, until)
-        return key or _unknown(key_id)
+        return key or _missing(key_id, self.keys)
 
     async def _run(self) -> None:
         while True:
@@ -227,7 +247,8 @@ class RemoteKeys:
                 self._land()
 
     async def _fetch_once(self) -> None:
-        self._last_begun = self.world.monotonic_clock()
+        if self._wanted:
+            self._wanted, self._asked_at = False, self.world.monotonic_clock()
         try:
             keys = parse_key_set(await self._fetch_document(), self.keys)
         except FetchError as error:
@@ -270,7 +291,11 @@ class RemoteKeys:
         _LOG.warning("key_set_fetch_failed", url=self.place, problem=problem, failures=self._failures)
 
 
-def _unknown(key_id: str | None) -> Refusal:
+def _missing(key_id: str | None, keys: KeySet) -> Refusal:
+    if key_id in keys.retired:
+        return Refusal(
+            RefusalReason.KEY_RETIRED, f"key {key_id!r} is not in use any more", CredentialKind.JWT
+        )
     detail = f"no key {key_id!r}" if key_id is not None else "it has no kid, and not exactly one key fits"
     return Refusal(RefusalReason.KEY_UNKNOWN, detail, CredentialKind.JWT)
 

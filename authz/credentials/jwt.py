@@ -27,6 +27,9 @@ MAX_HEADER_CHARACTERS: Final = 2048
 class KeySource(Protocol):
     """Where an issuer's keys come from."""
 
+    def held(self, key_id: str | None, algorithm: str) -> Key | None:
+        """The key, where it is at hand."""
+
     def find(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
         """The key, why there is none, or an awaitable where it has to be fetched."""
 
@@ -112,12 +115,23 @@ class JwtVerifier:
             refuse_token(RefusalReason.ISSUER_UNKNOWN, f"no issuer {token.issuer[:100]!r} is configured")
         required = issuer.config.type_required
         check_header(token, issuer.algorithms, issuer.types, type_required=required)
-        key = issuer.keys.find(token.key_id, token.algorithm)
-        if isinstance(key, Key):
+        key = issuer.keys.held(token.key_id, token.algorithm)
+        if key is not None:
             return _proven(token, issuer, key, now)
-        if isinstance(key, Refusal):
-            raise RefusedError(key)
-        return KeyAwaited(token, issuer, key)
+        _check_worth_a_key(token, issuer, now)
+        found = issuer.keys.find(token.key_id, token.algorithm)
+        if isinstance(found, Refusal):
+            raise RefusedError(found)
+        return (
+            _proven(token, issuer, found, now) if isinstance(found, Key) else KeyAwaited(token, issuer, found)
+        )
+
+
+def _check_worth_a_key(token: Token, issuer: Issuer, now: float) -> None:
+    """Raises RefusedError for what no key would make good: it is to cause no fetch, and to wait for none."""
+    found = check_audience(identity_of(dict(token.claims), issuer.config, Shared(), now), issuer)
+    if isinstance(found, Refusal):
+        raise RefusedError(found)
 
 
 def check_audience(identity: Identity, issuer: Issuer) -> Identity | Refusal:

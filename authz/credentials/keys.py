@@ -22,6 +22,10 @@ MAX_RSA_BITS: Final = 8192
 """Verification costs the square of the size: a 16,384-bit key would be 2 ms a token."""
 
 
+MAX_RETIRED: Final = 100
+"""Ids of keys that were in the set before, the latest of them: a token of one was good once."""
+
+
 class KeySetError(ValueError):
     """A document that is no key set, or holds no usable key."""
 
@@ -52,6 +56,8 @@ class KeySet:
     keys: tuple[Key, ...]
     by_id: Mapping[str, Key]
     refused: tuple[RefusedKey, ...] = ()
+    retired: tuple[str, ...] = ()
+    """Ids of keys that earlier documents held, and this one does not."""
 
     def find(self, key_id: str | None, algorithm: str) -> Key | None:
         """The key for a token; None where there is none, or where more than one would fit.
@@ -99,7 +105,15 @@ def parse_key_set(document: bytes, previous: KeySet | None = None) -> KeySet:
     if not keys:
         reasons = "; ".join(sorted({key.reason for key in refused})) or "it is empty"
         raise KeySetError(f"no usable key: {reasons}")
-    return KeySet(tuple(keys), {key.id: key for key in keys if key.id is not None}, tuple(refused))
+    by_id = {key.id: key for key in keys if key.id is not None}
+    return KeySet(tuple(keys), by_id, tuple(refused), _retired(previous, by_id))
+
+
+def _retired(previous: KeySet | None, by_id: Mapping[str, Key]) -> tuple[str, ...]:
+    if previous is None:
+        return ()
+    gone = [key_id for key_id in (*previous.retired, *previous.by_id) if key_id not in by_id]
+    return tuple(gone[-MAX_RETIRED:])
 
 
 def _repeated(ids: Iterable[Any]) -> frozenset[str]:

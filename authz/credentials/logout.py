@@ -16,8 +16,8 @@ TYPES: Final = frozenset({"logout+jwt", "jwt"})
 """Section 2.4 recommends the first; providers older than that send the second or none."""
 
 MAX_TOKEN_IDS: Final = 10_000
-"""Logout tokens remembered against replay, 0.2 KB each. A replay that slips past changes nothing: what it
-ends is measured by its own `iat`."""
+"""Logout tokens remembered, 0.2 KB each, so that a replay writes nothing. One that slips past changes
+nothing: what it ends is measured by its own `iat`."""
 
 OUTAGES: Final = frozenset({RefusalReason.KEYS_UNAVAILABLE, RefusalReason.REVOCATIONS_UNAVAILABLE})
 """Refusals after which the issuer may send the same token again."""
@@ -65,13 +65,17 @@ class LogoutReceiver:
             refuse_token(RefusalReason.ISSUER_UNKNOWN, "no issuer of this name is configured with logout")
         assert issuer.config.logout is not None  # noqa: S101 - only such issuers are looked up
         check_header(token, issuer.algorithms, TYPES, type_required=False)
+        # Before its key is looked for: what cannot hold is to cause no fetch.
+        logout = self._checked(token, issuer, self._wall_clock())
         found = issuer.keys.find(token.key_id, token.algorithm)
         key = found if not hasattr(found, "__await__") else await found
         if not isinstance(key, Key):
             raise RefusedError(key)
         check_signature(token, key)
         now = self._wall_clock()
-        logout = self._checked(token, issuer, now)
+        if now < (self._seen.get((logout.issuer, logout.id)) or 0.0):
+            # Sent again by an issuer that did not hear the answer, or replayed: it has been done.
+            return logout
         until = now + self._revocations.config.keep_seconds
         # Whoever is named by session loses that one; whoever is named alone loses all of them.
         if logout.session:
@@ -108,9 +112,6 @@ class LogoutReceiver:
             refuse_token(RefusalReason.CLAIM_MISSING, "it has neither sub nor sid")
         if not token_id:
             refuse_token(RefusalReason.CLAIM_MISSING, "it has no jti")
-        seen_until = self._seen.get((config.issuer, token_id))
-        if seen_until is not None and now < seen_until:
-            refuse_token(RefusalReason.REVOKED, "it was received before")
         return Logout(config.issuer, subject, session, issued_at, token_id)
 
 

@@ -137,6 +137,19 @@ async def test_slow_later_delays_nobody(world: World, server: WebServer, started
     assert row.gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
 
 
+async def test_slow_later_only_an_unknown_key_id_waits(
+    world: World, server: WebServer, started: Start
+) -> None:
+    """The fetch on its way may bring it."""
+    credentials = await started(world.credentials(block(server, wait_seconds=0.02)))
+    asked = len(server.asked)
+    server.gate.clear()
+    world.clock.advance(60)
+    await until(lambda: len(server.asked) > asked)
+    found = await world.awaited(credentials, bearer(token(key=NEW, kid="new")))
+    assert reason_of(found) == RefusalReason.KEYS_UNAVAILABLE
+
+
 async def test_slow_beyond_its_time_cap(world: World, server: WebServer, started: Start) -> None:
     credentials = await started(world.credentials(block(server, timeout_seconds=0.05)))
     server.gate.clear()
@@ -186,12 +199,16 @@ async def test_rotating(world: World, server: WebServer, started: Start) -> None
     cached = good(1)
     assert row.gets(cached) is None
     server.bodies["/keys"] = key_set(jwk(OLD, "old"), jwk(NEW, "new"))
-    world.clock.advance(31)
     assert isinstance(await world.awaited(credentials, bearer(token(key=NEW, kid="new"))), Identity)
     assert row.gets(cached) is None
     server.bodies["/keys"] = key_set(jwk(NEW, "new"))
+    newer = token(key=NEW, kid="newer")
+    assert row.gets(newer) == RefusalReason.KEYS_UNAVAILABLE
     world.clock.advance(31)
-    unknown = await world.awaited(credentials, bearer(token(key=NEW, kid="newer")))
-    assert reason_of(unknown) == RefusalReason.KEY_UNKNOWN
+    assert reason_of(await world.awaited(credentials, bearer(newer))) == RefusalReason.KEY_UNKNOWN
     assert (world.metric("authz_key_set_keys", issuer=ISSUER), fetches(world, "ok")) == (1, 3)
-    assert row.gets(cached) == RefusalReason.KEY_UNKNOWN
+    assert row.gets(newer) == RefusalReason.KEY_UNKNOWN
+    assert row.gets(cached) == RefusalReason.KEYS_UNAVAILABLE
+    world.clock.advance(31)
+    assert reason_of(await world.awaited(credentials, bearer(good(1)))) == RefusalReason.KEY_RETIRED
+    assert row.gets(good(2)) == RefusalReason.KEY_RETIRED

@@ -13,6 +13,7 @@ from tests.authz.credentials.conftest import World, until
 from tests.authz.credentials.signing import (
     AUDIENCE,
     ISSUER,
+    NOW,
     bearer,
     jwk,
     key_set,
@@ -113,9 +114,27 @@ class TestRotation:
         text = old_token()
         assert isinstance(world.outcome(credentials, bearer(text)), Identity)
         world.key_server.document = key_set(jwk(NEW, "new"))
-        world.clock.advance(31)
         assert isinstance(await world.awaited(credentials, bearer(new_token())), Identity)
-        assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.KEY_UNKNOWN
+        world.clock.advance(31)
+        assert reason(await world.awaited(credentials, bearer(text))) == RefusalReason.KEY_RETIRED
+
+    async def test_a_key_that_comes_back_serves_again(self, world: World, started: Start) -> None:
+        """One of several servers behind a name may be late to know it."""
+        credentials = await started(world.credentials(block()))
+        world.key_server.document = key_set(jwk(NEW, "new"))
+        await world.awaited(credentials, bearer(new_token()))
+        world.key_server.document = key_set(jwk(NEW, "new"), jwk(OLD, "old"))
+        world.clock.advance(31)
+        assert isinstance(await world.awaited(credentials, bearer(old_token())), Identity)
+
+    async def test_a_kid_is_fetched_at_once_also_right_after_a_scheduled_fetch(
+        self, world: World, started: Start
+    ) -> None:
+        """The cool-down is between fetches that key ids ask for: a rotation may follow any other at once."""
+        credentials = await started(world.credentials(block()))
+        world.key_server.document = key_set(jwk(OLD, "old"), jwk(NEW, "new"))
+        assert isinstance(await world.awaited(credentials, bearer(new_token())), Identity)
+        assert world.key_server.calls == 2
 
     async def test_what_a_remaining_key_has_proven_stays(self, world: World, started: Start) -> None:
         credentials = await started(world.credentials(block()))
@@ -141,11 +160,52 @@ class TestUnknownKeyIds:
     ) -> None:
         """PyJWT asked the URL once for every token with an unknown kid."""
         credentials = await started(world.credentials(block()))
-        world.clock.advance(31)
+        reasons = []
         for number in range(200):
             outcome = await world.awaited(credentials, bearer(token(key=OLD, kid=f"bogus-{number}")))
-            assert reason(outcome) == RefusalReason.KEY_UNKNOWN
+            reasons.append(reason(outcome))
+        assert reasons == [RefusalReason.KEY_UNKNOWN, *[RefusalReason.KEYS_UNAVAILABLE] * 199]
         assert world.key_server.calls == 2
+
+    async def test_the_fetch_that_the_cool_down_put_off_begins_another(
+        self, world: World, started: Start
+    ) -> None:
+        credentials = await started(world.credentials(block()))
+        for number in range(2):
+            await world.awaited(credentials, bearer(token(key=OLD, kid=f"bogus-{number}")))
+        world.clock.advance(30)
+        (source,) = credentials._serving.remote_keys()
+        source._wake.set()
+        await world.next_fetch()
+        await source.ready()
+        outcome = world.outcome(credentials, bearer(token(key=OLD, kid="bogus-2")))
+        assert (reason(outcome), world.key_server.calls) == (RefusalReason.KEYS_UNAVAILABLE, 3)
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"iat": NOW - 2000, "exp": NOW - 1000}, RefusalReason.TOKEN_EXPIRED),
+            ({"nbf": NOW + 9000}, RefusalReason.TOKEN_NOT_YET_VALID),
+            ({"aud": "other"}, RefusalReason.AUDIENCE_MISMATCH),
+            ({"sub": None}, RefusalReason.CLAIM_MISSING),
+        ],
+    )
+    async def test_what_no_key_would_make_good_causes_no_fetch(
+        self, world: World, started: Start, changes: dict[str, Any], expected: RefusalReason
+    ) -> None:
+        """Never a fetch on the path of a request that could be answered without."""
+        credentials = await started(world.credentials(block()))
+        outcome = world.outcome(credentials, bearer(token(key=OLD, kid="bogus", **changes)))
+        assert (reason(outcome), world.key_server.calls) == (expected, 1)
+
+    async def test_nor_does_it_wait_for_one_that_is_on_its_way(
+        self, world: World, started: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("authz.credentials.credentials.START_WAIT_SECONDS", 0.001)
+        world.key_server.gate.clear()
+        credentials = await started(world.credentials(block()))
+        outcome = world.outcome(credentials, bearer(old_token(iat=NOW - 2000, exp=NOW - 1000)))
+        assert reason(outcome) == RefusalReason.TOKEN_EXPIRED
 
     async def test_a_kid_that_a_fetch_did_not_bring_asks_for_no_other(
         self, world: World, started: Start
@@ -173,10 +233,11 @@ class TestUnknownKeyIds:
     ) -> None:
         """Nobody has to ask twice: the first refusal books the fetch."""
         credentials = await started(world.credentials(block(cooldown_seconds=0.05)))
+        await world.awaited(credentials, bearer(token(key=OLD, kid="bogus")))
         world.key_server.document = key_set(jwk(NEW, "new"))
-        assert reason(world.outcome(credentials, bearer(new_token()))) == RefusalReason.KEY_UNKNOWN
+        assert reason(world.outcome(credentials, bearer(new_token()))) == RefusalReason.KEYS_UNAVAILABLE
         world.clock.advance(0.05)
-        await until(lambda: world.key_server.calls == 2)
+        await until(lambda: world.key_server.calls == 3)
         await until(lambda: isinstance(world.outcome(credentials, bearer(new_token())), Identity))
 
     async def test_a_token_without_kid_asks_for_no_fetch(self, world: World, started: Start) -> None:

@@ -1,6 +1,6 @@
 """OpenID Connect Back-Channel Logout 1.0, section 2.6 point by point."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,8 +10,9 @@ from authz.credentials.claims import LOGOUT_EVENT as EVENT
 from authz.credentials.refused import RefusedError
 from authz.identity import Identity, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.signing import ISSUER, NOW, bearer, private_key, raw_token, token
+from tests.authz.credentials.signing import ISSUER, NOW, bearer, jwk, key_set, private_key, raw_token, token
 
+Start = Callable[[Credentials], Awaitable[Credentials]]
 EVENTS: Mapping[str, Any] = {EVENT: {}}
 
 CLIENT = "edge-client"
@@ -106,6 +107,17 @@ class TestGood:
     async def test_the_types_in_use_are_taken(self, credentials: Credentials, header: Any) -> None:
         assert (await receive(credentials, logout_token(header=header))).session == "s1"
 
+    async def test_one_that_is_sent_again_is_answered_as_before(
+        self, world: World, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of several workers one may have failed to keep it, and the issuer then asks all of them again."""
+        text = logout_token()
+        first = await receive(credentials, text)
+        assert credentials.revocations is not None
+        before = credentials.revocations.epoch
+        assert await receive(credentials, text) == first
+        assert credentials.revocations.epoch == before
+
     async def test_without_exp_its_age_decides(self, world: World, credentials: Credentials) -> None:
         """Drafts had no exp, and so have providers today."""
         text = logout_token(exp=None)
@@ -156,10 +168,17 @@ class TestBad:
         text = raw_token({"alg": "none"}, claims, b"")
         assert await refusal(credentials, text) == RefusalReason.TOKEN_ALGORITHM
 
-    async def test_the_same_one_twice_is_refused(self, credentials: Credentials) -> None:
-        text = logout_token()
-        await receive(credentials, text)
-        assert await refusal(credentials, text) == RefusalReason.REVOKED
+    async def test_one_that_waits_for_no_key_because_it_cannot_hold(
+        self, world: World, started: Start
+    ) -> None:
+        """Whoever reaches the port could make up key ids, and have the issuer asked for each."""
+        world.key_server.document = key_set(jwk(private_key("ES256")))
+        jwks = {"url": "https://idp.example.com/keys"}
+        issuer = world.issuer(logout={"audiences": [CLIENT]}, jwks=jwks)
+        credentials = await started(world.credentials({"issuers": [issuer], "revocations": {}}))
+        bad = logout_token(kid="made-up", iat=NOW - 1000)
+        assert await refusal(credentials, bad) == RefusalReason.TOKEN_EXPIRED
+        assert world.key_server.calls == 1
 
     async def test_a_replay_elsewhere_ends_nothing_new(self, world: World, credentials: Credentials) -> None:
         """Another sidecar does not know the jti; what the token ends is measured by its own time."""

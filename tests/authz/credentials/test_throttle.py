@@ -1,5 +1,6 @@
 """Bad credentials: after so many of them nothing is looked at any more."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from authz.credentials.apikey import new_api_key
 from authz.credentials.throttle import network_of
 from authz.identity import Identity, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.signing import NOW, bearer, private_key, request, token
+from tests.authz.credentials.signing import NOW, bearer, jwk, key_set, private_key, request, token
 
+Start = Callable[[Credentials], Awaitable[Credentials]]
 HOME, AWAY = "192.0.2.1", "198.51.100.7"
 FORGER = private_key("ES256", 1)
 API_KEY, API_KEY_HASH = new_api_key("ci", lambda length: b"\x01" * length)
@@ -30,6 +32,44 @@ def fail(world: World, credentials: Credentials, times: int, address: str = HOME
     for number in range(times):
         found = world.outcome(credentials, bearer(forged(number), address))
         assert reason_of(found) == RefusalReason.TOKEN_SIGNATURE
+
+
+class TestKeys:
+    """Of a rotation the callers know nothing."""
+
+    @pytest.fixture
+    def remote(self, world: World) -> dict[str, Any]:
+        world.key_server.document = key_set(jwk(private_key("ES256"), "k1"))
+        issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
+        return {"issuers": [issuer], "throttle": {"address_failures": 3}, "wait_seconds": 5}
+
+    async def test_a_token_of_a_retired_key_is_no_bad_one(
+        self, world: World, remote: dict[str, Any], started: Start
+    ) -> None:
+        credentials = await started(world.credentials(remote))
+        world.key_server.document = key_set(jwk(FORGER, "k2"))
+        for number in range(10):
+            found = await world.awaited(credentials, bearer(token(kid="k1", jti=str(number)), HOME))
+            if isinstance(found, Identity):
+                await world.awaited(credentials, bearer(token(key=FORGER, kid="k2"), AWAY))
+            else:
+                assert reason_of(found) in {RefusalReason.KEYS_UNAVAILABLE, RefusalReason.KEY_RETIRED}
+                world.clock.advance(6)
+        assert isinstance(world.outcome(credentials, bearer(forged(0, kid="k2"), HOME)), Identity)
+
+    async def test_an_unknown_key_id_is_counted_once_a_fetch_has_told(
+        self, world: World, remote: dict[str, Any], started: Start
+    ) -> None:
+        credentials = await started(world.credentials(remote))
+        reasons = []
+        for number in range(5):
+            found = await world.awaited(credentials, bearer(token(kid="made-up", jti=str(number)), HOME))
+            reasons.append(reason_of(found))
+        assert reasons == [RefusalReason.KEY_UNKNOWN] * 3 + [RefusalReason.THROTTLED] * 2
+        for number in range(5):
+            found = await world.awaited(credentials, bearer(token(kid=f"other-{number}"), AWAY))
+            assert reason_of(found) == RefusalReason.KEYS_UNAVAILABLE
+        assert isinstance(world.outcome(credentials, bearer(token(kid="k1"), AWAY)), Identity)
 
 
 class TestAddress:

@@ -160,7 +160,7 @@ class TestReload:
         assert isinstance(world.outcome(credentials, bearer(text)), Identity)
         world.issuer(jwk(private_key("RS256"), "r1"))
         credentials.prepare(world.config(block))()
-        assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.KEY_UNKNOWN
+        assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.KEY_RETIRED
 
     def test_what_did_not_change_stays_remembered(self, world: World, verifications: list[str]) -> None:
         block = {"issuers": [world.issuer()]}
