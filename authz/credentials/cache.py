@@ -1,6 +1,7 @@
 """A dictionary with a bound."""
 
 from collections import OrderedDict
+from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -40,6 +41,10 @@ class Recent(Generic[K, V]):
         if len(self._entries) > self.limit:
             self._entries.popitem(last=False)
             self.dropped += 1
+
+    def latest(self, count: int) -> list[K]:
+        """The keys used last, `count` at most."""
+        return list(islice(reversed(self._entries), count))
 
     def forget(self, key: K) -> None:
         """Drop the entry, if there is one."""

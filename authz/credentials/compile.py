@@ -30,7 +30,8 @@ from authz.credentials.settings.introspection import IntrospectionConfig
 from authz.credentials.settings.issuer import IssuerConfig
 from authz.credentials.stores.asker import Asker
 from authz.credentials.stores.memory import MemoryStore
-from authz.credentials.stores.redis import RedisRevocations, RedisStore
+from authz.credentials.stores.redis import RedisStore
+from authz.credentials.stores.redis_revocations import RedisRevocations
 from authz.credentials.throttle import Throttle
 from authz.credentials.tokens import Tokens
 from authz.credentials.turns import Turns

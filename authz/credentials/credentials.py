@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -19,13 +20,17 @@ from authz.credentials.feed import Feed
 from authz.credentials.logout import LogoutReceiver
 from authz.credentials.metrics import CredentialMetrics
 from authz.credentials.post import Poster
-from authz.credentials.revocation import Revocations
+from authz.credentials.revocation import Revocation, Revocations, RevocationsFullError
+from authz.credentials.session import StoreUnavailableError
 from authz.credentials.sessions import Sessions
 from authz.credentials.settings.introspection import IntrospectionConfig
-from authz.credentials.stores.redis import RedisRevocations, RedisStore, read_message
+from authz.credentials.stores.redis import RedisStore
+from authz.credentials.stores.redis_revocations import RedisRevocations, read_message
 from authz.identity import Outcome
 from authz.request import Request
 from ratelimit.stores.breaker import Breaker
+
+_LOG = structlog.get_logger(__name__)
 
 START_WAIT_SECONDS: Final = 2.0
 """How long a start waits for the first key sets. An identity provider that is slower delays no start."""
@@ -203,11 +208,14 @@ class Credentials:
             return None
 
         async def begin() -> None:
+            kept: Sequence[Revocation] = ()
             if sessions is not None:
                 sessions.forget_all()
             if revocations is not None and revocations.store is not None:
                 limit = revocations.config.max_entries
-                await revocations.load(await revocations.store.load(limit))
+                kept = await revocations.store.load(limit)
+                await revocations.load(kept)
+            await _give_back(sessions, revocations, kept)
 
         def tick(connected: bool) -> None:  # noqa: FBT001 - the one thing it is told
             if revocations is not None and revocations.store is not None:
@@ -233,3 +241,17 @@ class Credentials:
             self._feed,
             self._world.redis_breaker if self._feed is not None else None,
         )
+
+
+async def _give_back(
+    sessions: Sessions | None, revocations: Revocations | None, kept: Sequence[Revocation]
+) -> None:
+    """Write what a failover lost. A Redis that takes no writes is no reason not to hear what it says."""
+    try:
+        again = 0 if sessions is None else await sessions.restore()
+        again += 0 if revocations is None else await revocations.restore(kept)
+    except (StoreUnavailableError, RevocationsFullError) as error:
+        _LOG.warning("revocations_not_restored", problem=str(error))
+    else:
+        if again:
+            _LOG.warning("revocations_restored", lost=again)

@@ -1,7 +1,7 @@
 """Sessions and revocations as operators handle them: plain values in, plain values out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Final
 
 from authz.credentials.revocation import Revocation, Revocations, Revoked
@@ -10,6 +10,9 @@ from authz.credentials.sessions import Sessions
 
 MAX_LISTED: Final = 1000
 """Sessions or revocations in one answer."""
+
+NOW: Final = "now"
+"""Stands for a time that the store tells."""
 
 AHEAD_SECONDS: Final = 300.0
 """How far a clock may be ahead of ours."""
@@ -41,6 +44,8 @@ class Desk:
         """`token`, which is shown this once, and `id`. Raises StoreFullError."""
         if not subject:
             raise DeskError("a session needs a subject")
+        for text in (subject, *scopes, *roles):
+            _check_text(text)
         try:
             token = await self._sessions.create(
                 subject, self._wall_clock(), scopes=tuple(scopes), roles=tuple(roles), claims=claims
@@ -57,37 +62,49 @@ class Desk:
 
     async def list_sessions(self, subject: str | None, limit: int = MAX_LISTED) -> list[dict[str, Any]]:
         """The sessions of `subject`, or of all; MAX_LISTED at most."""
+        _check_text(subject or "")
         found = await self._sessions.find(subject, max(1, min(limit, MAX_LISTED)))
         return [_shown(key, kept) for key, kept in found]
 
     async def revoke_sessions(self, target: str, value: Any) -> int:
-        """End sessions by `token`, `id`, `subject` or `before` (unix seconds); how many there were."""
+        """End sessions by `token`, `id`, `subject` or `before` (unix seconds, or `now`: all that there are).
+
+        Returns how many there were.
+        """
         if target == "before":
-            return await self._sessions.revoke_before(_time(value, self._wall_clock()))
+            before = inf if value == NOW else _time(value, self._wall_clock())
+            return await self._sessions.revoke_before(before)
         if target not in _SESSION_TARGETS or not isinstance(value, str) or not value:
             raise DeskError(f"name one of {', '.join(sorted(_SESSION_TARGETS))}")
+        _check_text(value)
         if target == "subject":
             return await self._sessions.revoke_subject(value)
         return await self._sessions.revoke_keys([_key(value)])
 
     async def revoke_tokens(self, target: str, value: Any, issuer: str = "") -> dict[str, Any]:
-        """Refuse tokens by `jti`, `sid`, `sub` or `before` (unix seconds); the revocation.
+        """Refuse tokens by `jti`, `sid`, `sub` or `before` (unix seconds, or `now`); the revocation.
 
-        By `sub` it concerns what was issued until now. Raises RevocationsFullError.
+        By `sub` it concerns what was issued until now: by the time of the store, not of whoever asks, and
+        with the leeway, since the clock of an issuer may be ahead. Raises RevocationsFullError.
         """
         if target not in _TOKEN_TARGETS or not isinstance(issuer, str):
             raise DeskError(f"name one of {', '.join(sorted(_TOKEN_TARGETS))}")
-        kind, now = Revoked(target), self._wall_clock()
-        until = now + self._revocations.config.keep_seconds
-        if kind is Revoked.EVERYTHING:
-            revocation = Revocation(kind, "", until, _time(value, now), issuer)
-        elif not isinstance(value, str) or not value:
+        kind, revocations = Revoked(target), self._revocations
+        if kind is not Revoked.EVERYTHING and (not isinstance(value, str) or not value):
             raise DeskError(f"{target} needs a text")
-        elif kind is Revoked.SUBJECT:
-            revocation = Revocation(kind, value, until, now, issuer)
-        else:
-            revocation = Revocation(kind, value, until, issuer=issuer)
-        await self._revocations.revoke(revocation)
+        for text in (value, issuer):
+            _check_text(text if isinstance(text, str) else "")
+        now, before = await revocations.now(), inf
+        by_now = now + revocations.config.leeway_seconds
+        if kind is Revoked.SUBJECT:
+            before = by_now
+        elif kind is Revoked.EVERYTHING:
+            before, value = by_now if value == NOW else _time(value, now), ""
+        # From `before` on, where that is ahead: until then what it concerns may be issued.
+        from_then_on = max(now, before) if isfinite(before) else now
+        until = from_then_on + revocations.config.keep_seconds
+        revocation = Revocation(kind, value, until, before, issuer)
+        await revocations.revoke(revocation)
         return _shown_revocation(revocation)
 
     async def list_revocations(self) -> list[dict[str, Any]]:
@@ -96,9 +113,14 @@ class Desk:
         if store is None:
             found = self._revocations.entries
         else:
-            now = self._wall_clock()
+            now = await store.now()
             found = [one for one in await store.load(self._revocations.config.max_entries) if one.until > now]
         return [_shown_revocation(revocation) for revocation in found[:MAX_LISTED]]
+
+    async def clean_revocations(self) -> list[str]:
+        """Remove entries that cannot be read, which keep every token out; what they were."""
+        store = self._revocations.store
+        return [] if store is None else await store.clean()
 
     @property
     def _sessions(self) -> Sessions:
@@ -117,6 +139,14 @@ def _key(name: str) -> str:
     if len(name) == _KEY_CHARACTERS and all(character in "0123456789abcdef" for character in name):
         return name
     return key_of(name)
+
+
+def _check_text(text: str) -> None:
+    """Raises DeskError for what no token says, as JSON is UTF-8: bytes of a command line that are none."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DeskError(f"{text!r} is no text in UTF-8") from None
 
 
 def _time(value: Any, now: float) -> float:

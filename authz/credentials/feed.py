@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from authz.credentials.ending import end
+from authz.credentials.session import StoreUnavailableError
 
 PING_SECONDS: Final = 0.5
 """A silent connection is asked for a sign of life so often; after twice as long it counts as lost."""
@@ -72,7 +73,7 @@ class Feed:
             try:
                 await self._listen()
             except Exception as error:  # whatever it is: without this task nobody hears of revocations
-                expected = isinstance(error, RedisError | OSError | TimeoutError)
+                expected = isinstance(error, RedisError | OSError | TimeoutError | StoreUnavailableError)
                 self.problem = str(error) or type(error).__name__
                 if self.connected or failures == 0:
                     _LOG.warning("revocation_feed_lost", problem=self.problem, exc_info=not expected)

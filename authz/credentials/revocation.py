@@ -5,13 +5,11 @@ grows: what was remembered of a token under another epoch is checked against the
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf, isfinite, isnan
 from typing import Any, Final, Protocol
-
-import orjson
 
 from authz.credentials.settings.session import RevocationsConfig
 from authz.identity import Identity, Refusal, RefusalReason
@@ -66,36 +64,30 @@ class Revocation:
         """What both together revoke; they have the same key."""
         return replace(self, until=max(self.until, other.until), before=max(self.before, other.before))
 
+    def within(self, other: "Revocation | None") -> bool:
+        """Whether `other`, which has the same key, revokes as much."""
+        return other is not None and other.until >= self.until and other.before >= self.before
+
     @property
     def key(self) -> tuple[str, str, str]:
         """What it is found by."""
         return self.kind, self.issuer, self.value
 
-    def to_json(self) -> bytes:
-        """As it stands in Redis, without `until`, which is the score there."""
-        before = None if self.before == inf else self.before
-        return orjson.dumps([self.kind, self.issuer, self.value, before])
-
-    @classmethod
-    def from_json(cls, content: bytes | str, until: float) -> "Revocation":
-        """Raises ValueError for what is none."""
-        try:
-            kind, issuer, value, before = orjson.loads(content)
-            return cls(
-                Revoked(kind), str(value), until, inf if before is None else float(before), str(issuer)
-            )
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"no revocation: {error}") from None
-
 
 class RevocationStore(Protocol):
     """Where the list is shared. Raises StoreUnavailableError."""
 
-    async def add(self, revocation: Revocation, max_entries: int) -> None:
-        """Keep and tell all others. Raises RevocationsFullError."""
+    async def now(self) -> float:
+        """The time in unix seconds that all who share the list agree on."""
+
+    async def add(self, revocations: Sequence[Revocation], max_entries: int) -> None:
+        """Keep these and tell all others. Raises RevocationsFullError where some had no room."""
 
     async def load(self, limit: int) -> list[Revocation]:
         """Everything kept, `limit` + 1 at most, among it perhaps what is over."""
+
+    async def clean(self) -> list[str]:
+        """Remove what cannot be read, and keeps the list from being loaded; what that was."""
 
 
 class Revocations:
@@ -163,7 +155,7 @@ class Revocations:
         Raises StoreUnavailableError, and RevocationsFullError for anything but EVERYTHING.
         """
         if self.store is not None:
-            await self.store.add(revocation, self.config.max_entries)
+            await self.store.add([revocation], self.config.max_entries)
         elif not self._has_room(revocation):
             raise RevocationsFullError(f"{self.config.max_entries} revocations are kept")
         self.add(revocation)
@@ -176,7 +168,7 @@ class Revocations:
             self.epoch = UNAVAILABLE_EPOCH
             return
         known = self._entries.get(revocation.key)
-        if known is not None and known.before >= revocation.before and known.until >= revocation.until:
+        if revocation.within(known):
             return
         self._entries[revocation.key] = revocation if known is None else known.joined(revocation)
         self._next_epoch()
@@ -184,11 +176,33 @@ class Revocations:
     async def load(self, revocations: Sequence[Revocation]) -> None:
         """Take in what the store holds; what it lost (a failover) is not forgotten."""
         self._overflowed = False
-        for start in range(0, len(revocations), LOADED_AT_ONCE):
-            for revocation in revocations[start : start + LOADED_AT_ONCE]:
+        for page in _pages(revocations):
+            for revocation in page:
                 self.add(revocation)
             await asyncio.sleep(0)
         self.confirm()
+
+    async def restore(self, kept: Sequence[Revocation]) -> int:
+        """Give back to the store what it lost, where `kept` is all that it has; how many that was.
+
+        Who starts later knows only what the store does. Raises StoreUnavailableError and
+        RevocationsFullError.
+        """
+        there: dict[tuple[str, str, str], Revocation] = {}
+        for page in _pages(kept):
+            there.update((entry.key, entry) for entry in page)
+            await asyncio.sleep(0)
+        now, lost = self._wall_clock(), []
+        for page in _pages(list(self._entries.values())):
+            lost += [entry for entry in page if entry.until > now and not entry.within(there.get(entry.key))]
+            await asyncio.sleep(0)
+        if lost and self.store is not None:
+            await self.store.add(lost, self.config.max_entries)
+        return len(lost)
+
+    async def now(self) -> float:
+        """The time in unix seconds, of the store where there is one. Raises StoreUnavailableError."""
+        return self._wall_clock() if self.store is None else await self.store.now()
 
     def confirm(self) -> None:
         """The list is up to date now."""
@@ -261,6 +275,11 @@ def issued_at(identity: Identity) -> float | None:
     """The `iat` of an identity; None where it has none."""
     value = identity.claims.get("iat")
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _pages(revocations: Sequence[Revocation]) -> Iterator[Sequence[Revocation]]:
+    for start in range(0, len(revocations), LOADED_AT_ONCE):
+        yield revocations[start : start + LOADED_AT_ONCE]
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

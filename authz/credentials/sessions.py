@@ -54,6 +54,10 @@ MAX_REVOKED: Final = 100_000
 """Revoked sessions remembered, about 0.2 KB each: none comes back because Redis lost its deletion in a
 failover, or because an answer was on its way while the session was revoked."""
 
+RESTORED_AT_MOST: Final = 1_000
+"""Of these, the latest are looked for when the connection is back. Older ones were not lost by a failover,
+and a thousand sidecars ask Redis at the same moment."""
+
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{22,128}")
 
 _UNKNOWN: Final = Refusal(RefusalReason.SESSION_UNKNOWN, "no such session", CredentialKind.SESSION)
@@ -230,6 +234,15 @@ class Sessions:
         if not isinstance(self.store, MemoryStore):
             self._known.clear()
             self._gaps += 1
+
+    async def restore(self) -> int:
+        """End once more what was revoked, where the store lost that; how many there were.
+
+        Who starts later knows only what the store does. Raises StoreUnavailableError.
+        """
+        keys = [digest.hex() for digest in self._revoked.latest(RESTORED_AT_MOST)]
+        back = [key for key, _ in await self.store.read(keys)]
+        return await self.revoke_keys(back) if back else 0
 
     def start(self) -> None:
         """Begin to write renewals, on the running loop."""

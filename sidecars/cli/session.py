@@ -25,6 +25,9 @@ ADMIN_SECONDS = 10.0
 PATIENCE_SECONDS = 5.0
 """For an answer of Redis: a person waits longer than a request."""
 
+MAX_LISTED = 1000
+"""Sessions or revocations in one answer, as the desk gives them."""
+
 T = TypeVar("T")
 
 Config = Annotated[
@@ -72,6 +75,9 @@ class Counter(Protocol):
 
     def list_revocations(self) -> Awaitable[list[dict[str, Any]]]:
         """What is revoked."""
+
+    def clean_revocations(self) -> Awaitable[list[str]]:
+        """What was removed because nobody can read it."""
 
 
 @app.command()
@@ -123,7 +129,7 @@ def show(
 def list_sessions(
     config: Config,
     subject: Subject = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LISTED)] = 100,
 ) -> None:
     """Print open sessions, a JSON object a line.
 
@@ -131,8 +137,7 @@ def list_sessions(
 
     Exit codes: 0 printed, be it none; 1 the store is away; 2 bad usage or configuration.
     """
-    for found in _ask(config, "sessions", lambda counter: counter.list_sessions(subject, limit)):
-        typer.echo(orjson.dumps(_readable(found)))
+    _print(_ask(config, "sessions", lambda counter: counter.list_sessions(subject, limit)), limit)
 
 
 @app.command()
@@ -177,6 +182,8 @@ def revoke_tokens(
 ) -> None:
     """Refuse tokens before they expire. Sessions of the same subject or sid are refused with them.
 
+    Now is the time of Redis, and `revocations.leeway_seconds` more: an issuer's clock may be ahead.
+
     Example: `sidecars token revoke -c sidecars.yaml --jti 5f1c --issuer https://idp.example`
 
     Exit codes: 0 revoked; 1 the store is away, or the list is full; 2 bad usage or configuration.
@@ -196,8 +203,28 @@ def list_revocations(config: Config) -> None:
 
     Exit codes: 0 printed, be it nothing; 1 the store is away; 2 bad usage or configuration.
     """
-    for found in _ask(config, "revocations", lambda counter: counter.list_revocations()):
-        typer.echo(orjson.dumps(_readable(found)))
+    _print(_ask(config, "revocations", lambda counter: counter.list_revocations()), MAX_LISTED)
+
+
+@token_app.command("clean")
+def clean_revocations(config: Config) -> None:
+    """Remove entries of the list that nobody can read. One such entry keeps every token out.
+
+    Prints what they were. Written by an older or newer release, they may still mean something to it.
+
+    Example: `sidecars token clean -c sidecars.yaml`
+
+    Exit codes: 0 done, be there none; 1 the store is away; 2 bad usage or configuration.
+    """
+    for removed in _ask(config, "revocations", lambda counter: counter.clean_revocations()):
+        typer.echo(removed)
+
+
+def _print(found: Sequence[Mapping[str, Any]], limit: int) -> None:
+    for one in found:
+        typer.echo(orjson.dumps(_readable(one)))
+    if len(found) == limit:
+        typer.echo(f"these are {limit}; there may be more", err=True)
 
 
 def _ask(config: Path, block: str, work: Callable[[Counter], Awaitable[T]]) -> T:
@@ -335,6 +362,10 @@ class AdminPort:
         """What is revoked."""
         return list(await self._asked("GET", "/authz/revocations"))
 
+    async def clean_revocations(self) -> list[str]:
+        """Nothing: a list in memory holds what this process has written."""
+        return []
+
     async def _asked(self, method: str, path: str, **options: Any) -> Any:
         import aiohttp
 
@@ -370,9 +401,9 @@ def _one_of(wishes: Mapping[str, str | None], what: str) -> tuple[str, str]:
     return given[0]
 
 
-def _time(text: str) -> float:
+def _time(text: str) -> float | str:
     if text == "now":
-        return time.time()
+        return text  # the store says when that is: the clocks of this machine may be another
     try:
         return float(text)
     except ValueError:

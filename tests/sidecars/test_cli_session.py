@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 import yaml
+from redis import Redis
 
 from sidecars.cli.app import main
 from tests.redis_server import RedisServer, _session_redis, redis_server, shared_redis
@@ -121,10 +122,40 @@ def test_tokens_are_revoked_and_listed(config: Path) -> None:
     }
 
 
+@pytest.mark.redis
+def test_an_entry_that_nobody_can_read_is_named_and_removed(
+    tmp_path: Path, shared_redis: RedisServer
+) -> None:
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("redis")))
+    authz = {"listen": [f"unix:{tmp_path}/a.sock"], "policy": ["policy.yaml"]}
+    file = tmp_path / "sidecars.yaml"
+    file.write_text(yaml.safe_dump({"authz": authz, "redis": {"url": shared_redis.url}}))
+    with Redis.from_url(shared_redis.url) as client:
+        client.zadd("sidecars:revoked:list", {"gibberish": 1e12})
+    listed = command(file, "token", "list")
+    assert (listed.returncode, listed.stdout) == (1, "")
+    assert "gibberish" in listed.stderr
+    assert "sidecars token clean" in listed.stderr
+    assert command(file, "token", "clean").stdout == "b'gibberish'\n"
+    assert command(file, "token", "list").returncode == 0
+
+
+def test_a_list_that_was_cut_says_so(config: Path) -> None:
+    for _ in range(3):
+        assert command(config, "session", "create", "--subject", "alice").returncode == 0
+    cut = command(config, "session", "list", "--limit", "2")
+    assert (len(cut.stdout.splitlines()), cut.stderr) == (2, "these are 2; there may be more\n")
+    assert command(config, "session", "list", "--limit", "4").stderr == ""
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["session", "create"],
+        ["session", "create", "--subject", "\udcff"],
+        ["session", "create", "--subject", "a", "--scope", "\udcff"],
+        ["session", "list", "--subject", "\udcff"],
+        ["session", "revoke", "--subject", "\udcff"],
+        ["token", "revoke", "--subject", "\udcff"],
         ["session", "create", "--subject", "a", "--claims", "{"],
         ["session", "create", "--subject", "a", "--claims", "[]"],
         ["session", "create", "--subject", ""],

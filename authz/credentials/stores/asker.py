@@ -1,8 +1,8 @@
 """Questions to Redis, each with a bound."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -39,3 +39,19 @@ class Asker:
             raise StoreUnavailableError(f"Redis: {str(error) or type(error).__name__}") from error
         self._breaker.succeeded()
         return answer
+
+    async def pages(self, name: str) -> AsyncIterator[list[tuple[Any, float]]]:
+        """The members of a sorted set with their scores, some perhaps twice. Raises StoreUnavailableError.
+
+        By ZSCAN, which promises every member that is there from beginning to end: pages counted from the
+        start pass over one member for each that leaves the pages before (another sidecar's logout).
+        """
+        cursor = 0
+        while True:
+            cursor, page = await self.ask(
+                lambda cursor=cursor: self.redis.zscan(name, cursor, count=BATCH)  # type: ignore[misc]
+            )
+            if page:
+                yield [(member, float(score)) for member, score in page]
+            if not cursor:
+                return

@@ -1,14 +1,13 @@
-"""Sessions and revocations in Redis, shared by every sidecar."""
+"""Sessions in Redis, shared by every sidecar."""
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 import structlog
 
 from authz.credentials.cache import Recent
-from authz.credentials.revocation import Revocation, RevocationsFullError, Revoked
 from authz.credentials.session import Session
 from authz.credentials.stores.asker import BATCH, Asker
 from authz.credentials.stores.reads import Reads
@@ -29,16 +28,6 @@ for number = 2, 3 do
   local last = redis.call('ZRANGE', KEYS[number], -1, -1, 'WITHSCORES')
   redis.call('EXPIREAT', KEYS[number], math.ceil(tonumber(last[2])))
 end
-"""
-
-_ADD_REVOCATION: Final = """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
-if ARGV[4] == '0' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
-redis.call('ZADD', KEYS[1], 'GT', ARGV[1], ARGV[2])
-local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
-redis.call('EXPIREAT', KEYS[1], math.ceil(tonumber(last[2])))
-redis.call('PUBLISH', KEYS[1], ARGV[5])
-return 1
 """
 
 
@@ -113,8 +102,8 @@ class RedisStore:
     async def keys(self, subject: str | None) -> list[str]:
         """The keys of all sessions, or of those of `subject`; among them perhaps some that are gone."""
         index = self._all if subject is None else self._index(subject)
-        entries = [entry async for entry in _scanned(self._asker, index)]
-        return [key.decode() if isinstance(key, bytes) else str(key) for key, _ends_at in entries]
+        keys = [key async for page in self._asker.pages(index) for key, _ends_at in page]
+        return [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
 
     async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
         """The sessions of these keys that there are."""
@@ -142,68 +131,6 @@ class RedisStore:
         except ValueError as error:
             _LOG.warning("session_unreadable", key=name, problem=str(error))
             return None
-
-
-class RedisRevocations:
-    """The list as one sorted set, scored by the time at which an entry may be forgotten."""
-
-    def __init__(self, asker: Asker, prefix: str) -> None:
-        self._asker = asker
-        self._redis = asker.redis
-        self._list = f"{prefix}list"
-        self.channel = self._list
-
-    async def add(self, revocation: Revocation, max_entries: int) -> None:
-        """Keep and tell every sidecar. Raises StoreUnavailableError and RevocationsFullError."""
-        content = revocation.to_json()
-        message = orjson.dumps([content.decode(), revocation.until])
-        exempt = int(revocation.kind is Revoked.EVERYTHING)
-        arguments = (revocation.until, content, max_entries, exempt, message)
-        kept = await self._asker.ask(lambda: self._redis.eval(_ADD_REVOCATION, 1, self._list, *arguments))
-        if not kept:
-            raise RevocationsFullError(f"{max_entries} revocations are kept")
-
-    async def load(self, limit: int) -> list[Revocation]:
-        """Everything kept, `limit` + 1 at most beside EVERYTHING, perhaps what is over.
-
-        Raises StoreUnavailableError.
-        """
-        found: dict[tuple[str, str, str], Revocation] = {}
-        limited = 0
-        async for member, until in _scanned(self._asker, self._list):
-            revocation = Revocation.from_json(member, until)
-            known = found.get(revocation.key)
-            # One subject may stand there for each of its logouts, and so may everything.
-            found[revocation.key] = revocation if known is None else known.joined(revocation)
-            limited += known is None and revocation.kind is not Revoked.EVERYTHING
-            if limited > limit:
-                break
-        return list(found.values())
-
-
-async def _scanned(asker: Asker, name: str) -> AsyncIterator[tuple[Any, float]]:
-    """The members of a sorted set with their scores, some perhaps twice.
-
-    By ZSCAN, which promises every member that is there from beginning to end: pages counted from the start
-    pass over one member for each that leaves the pages before (another sidecar's logout).
-    """
-    cursor = 0
-    while True:
-        cursor, page = await asker.ask(
-            lambda cursor=cursor: asker.redis.zscan(name, cursor, count=BATCH)  # type: ignore[misc]
-        )
-        for member, score in page:
-            yield member, float(score)
-        if not cursor:
-            return
-
-
-def read_message(message: bytes) -> Revocation:
-    """The revocation in a message. Raises ValueError."""
-    content = orjson.loads(message)
-    if not isinstance(content, list) or len(content) != 2:
-        raise ValueError("no revocation")
-    return Revocation.from_json(content[0], float(content[1]))
 
 
 def _milliseconds(session: Session, now: float) -> int:

@@ -124,7 +124,7 @@ async def test_slow(world: World, redis_server: RedisServer, started: Start) -> 
     assert await gets(world, credentials, cookie(cached)) is None
 
 
-async def test_failing_over(world: World, redis_server: RedisServer, started: Start) -> None:
+async def test_failing_over(world: World, redis_server: RedisServer, started: Start, tmp_path: Path) -> None:
     """Another Redis answers at the address, and lacks what was written last; here: everything."""
     credentials = await started(world.credentials(block(world)))
     text, revoked = await session(credentials), await session(credentials)
@@ -141,6 +141,31 @@ async def test_failing_over(world: World, redis_server: RedisServer, started: St
     assert await gets(world, credentials, cookie(revoked)) == RefusalReason.REVOKED
     assert await gets(world, credentials, jwt(jti="bad")) == RefusalReason.REVOKED
     assert await gets(world, credentials, cookie(await session(credentials))) is None
+    # Not for one that starts now, either: who knew it has told the new one.
+    late = World(tmp_path)
+    late.redis, late.clock.wall_seconds = world.redis, time.time()
+    fresh = await started(late.credentials(block(late)))
+    assert await gets(late, fresh, jwt(jti="bad")) == RefusalReason.REVOKED
+
+
+async def test_failing_over_to_one_that_lacks_an_end(
+    world: World, client: Redis, started: Start, tmp_path: Path
+) -> None:
+    """The deletion of a session was written last, and did not reach the replica."""
+    credentials = await started(world.credentials(block(world)))
+    text = await session(credentials)
+    (name,) = [key async for key in client.scan_iter("sidecars:session:" + "[0-9a-f]" * 64)]
+    value = await client.get(name) or b""
+    await credentials.desk.revoke_sessions("token", text)
+    await client.set(name, value)
+    assert credentials._feed is not None
+    await credentials._feed.stop()
+    credentials._feed.start()
+    await until(lambda: credentials._feed is not None and credentials._feed.connected)
+    late = World(tmp_path)
+    late.redis, late.clock.wall_seconds = client, time.time()
+    fresh = await started(late.credentials(block(late)))
+    assert await gets(late, fresh, cookie(text)) == RefusalReason.SESSION_UNKNOWN
 
 
 async def test_a_replica_takes_over(world: World, redis_pair: Pair, started: Start, tmp_path: Path) -> None:

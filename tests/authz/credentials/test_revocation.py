@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from authz.credentials import Credentials
 from authz.credentials.desk import DeskError
@@ -45,7 +46,8 @@ class TestWhat:
             ("sid", "s1", {"sid": "s1"}, {"sid": "s2"}),
             ("sub", "alice", {"sub": "alice"}, {"sub": "bob"}),
             ("before", NOW - 60, {"iat": NOW - 61}, {"iat": NOW - 60}),
-            ("sub", "alice", {"iat": None}, {"iat": NOW}),
+            ("sub", "alice", {"iat": None}, {"iat": None, "sub": "bob"}),
+            ("before", "now", {"iat": NOW + 29}, {"iat": NOW + 30}),
         ],
     )
     async def test_what_it_names_is_refused_and_nothing_else(
@@ -77,9 +79,19 @@ class TestWhat:
     async def test_a_subject_signs_in_anew_and_is_accepted(
         self, world: World, credentials: Credentials
     ) -> None:
+        """Once the leeway is over, for which the clock of an issuer may be ahead."""
         await credentials.desk.revoke_tokens("sub", "alice")
-        world.clock.advance(1)
-        assert verdict(world, credentials, token(iat=NOW + 1)) is None
+        world.clock.advance(30)
+        assert verdict(world, credentials, token(iat=NOW + 29)) == RefusalReason.REVOKED
+        assert verdict(world, credentials, token(iat=NOW + 30)) is None
+
+    async def test_what_an_issuer_whose_clock_is_ahead_has_issued_is_refused_too(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        text = token(iat=NOW + 25)
+        assert verdict(world, credentials, text) is None
+        await credentials.desk.revoke_tokens("sub", "alice")
+        assert verdict(world, credentials, text) == RefusalReason.REVOKED
 
     async def test_a_second_revocation_does_not_weaken_the_first(
         self, world: World, credentials: Credentials
@@ -223,7 +235,7 @@ class TestBound:
     async def test_what_has_had_its_time_concerns_nobody_any_more(self, world: World) -> None:
         credentials = world.credentials(block(world, keep_seconds=50_000))
         await credentials.desk.revoke_tokens("sub", "alice")
-        world.clock.advance(50_001)
+        world.clock.advance(50_031)
         later = world.clock.wall_seconds + 60
         assert verdict(world, credentials, token(sub="alice", iat=None, exp=later)) is None
 
@@ -289,10 +301,90 @@ class TestRedis:
     async def test_redis_forgets_what_has_had_its_time(self, pair: Any, redis: Redis) -> None:
         (_, ours), _ = pair
         await ours.desk.revoke_tokens("jti", "1")
-        await redis.zadd("sidecars:revoked:list", {'["jti", "", "over", null]': time.time() - 1})
+        over = {f'["jti","","over-{number}"]': time.time() - 1 for number in range(2_500)}
+        for name in ("list", "before"):
+            await redis.zadd(f"sidecars:revoked:{name}", over)
         await ours.desk.revoke_tokens("jti", "2")
-        assert await redis.zcard("sidecars:revoked:list") == 2
-        assert await redis.ttl("sidecars:revoked:list") > 86390
+        for name in ("list", "before"):
+            assert await redis.zcard(f"sidecars:revoked:{name}") == 2
+            assert await redis.ttl(f"sidecars:revoked:{name}") > 86390
+
+    async def test_a_subject_has_one_entry_however_often_it_is_revoked(
+        self, world: World, redis: Redis, started: Start
+    ) -> None:
+        """Its logouts would fill the list for everybody."""
+        world.redis = redis
+        credentials = await started(world.credentials(self.block(world, max_entries=2)))
+        for _ in range(5):
+            await credentials.desk.revoke_tokens("sub", "alice")
+        await credentials.desk.revoke_tokens("sub", "bob")
+        listed = await credentials.desk.list_revocations()
+        assert sorted(entry["value"] for entry in listed) == ["alice", "bob"]
+
+    async def test_of_two_times_the_later_one_counts_everywhere(
+        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+    ) -> None:
+        (_, ours), _ = pair
+        now = time.time()
+        for seconds in (3600, 30, 7200):
+            await ours.desk.revoke_tokens("before", now - seconds)
+        late = World(tmp_path)
+        late.redis, late.clock.wall_seconds = redis, now
+        credentials = await started(late.credentials(self.block(late)))
+        assert verdict(late, credentials, self.token(iat=now - 40)) == RefusalReason.REVOKED
+        assert verdict(late, credentials, self.token(iat=now - 20)) is None
+
+    async def test_until_now_means_by_the_time_of_redis(
+        self, pair: Any, redis: Redis, started: Start, tmp_path: Any
+    ) -> None:
+        """The machine of whoever revokes may be late."""
+        (here, ours), _ = pair
+        behind = World(tmp_path)
+        behind.redis, behind.clock.wall_seconds = redis, time.time() - 6000
+        for target, value in (("sub", "alice"), ("before", "now")):
+            made = await behind.credentials(
+                {"revocations": {"store": "redis"}, "wait_seconds": 5}
+            ).desk.revoke_tokens(target, value)
+            assert made["before"] >= time.time() - 10
+            assert made["until"] >= time.time() + 86390
+        await until(lambda: verdict(here, ours, self.token()) == RefusalReason.REVOKED)
+
+    async def test_an_entry_that_nobody_can_read_keeps_everybody_out_until_it_is_removed(
+        self, world: World, redis: Redis, started: Start
+    ) -> None:
+        """It may name any token; the log and the command say which it is."""
+        world.redis = redis
+        await redis.zadd("sidecars:revoked:list", {b'["jkt","","x"]': time.time() + 600, b"\xff": 1e12})
+        credentials = world.credentials(self.block(world))
+        world.clock.wall_seconds = time.time()
+        with capture_logs() as logs:
+            await started(credentials)
+        assert verdict(world, credentials, self.token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
+        (lost,) = (entry for entry in logs if entry["event"] == "revocation_feed_lost")
+        assert "sidecars:revoked:list is no revocation" in lost["problem"]
+        assert "sidecars token clean" in lost["problem"]
+        with pytest.raises(StoreUnavailableError, match="token clean"):
+            await credentials.desk.list_revocations()
+        removed = await credentials.desk.clean_revocations()
+        assert sorted(removed) == sorted([repr(b'["jkt","","x"]'), repr(b"\xff")])
+        await until(lambda: verdict(world, credentials, self.token()) is None)
+
+    async def test_a_redis_that_takes_no_writes_is_heard_all_the_same(
+        self, world: World, pair: Any, redis: Redis
+    ) -> None:
+        """What it lost cannot be given back; what it has still counts."""
+        (here, ours), _ = pair
+        await ours.desk.revoke_tokens("jti", "1")
+        await redis.flushall()
+        try:
+            await redis.config_set("min-replicas-to-write", 1)
+            await ours._feed.stop()
+            ours._feed.start()
+            await until(lambda: ours._feed.connected)
+        finally:
+            await redis.config_set("min-replicas-to-write", 0)
+        assert verdict(here, ours, self.token(jti="1")) == RefusalReason.REVOKED
+        assert verdict(here, ours, self.token(jti="2")) is None
 
     async def test_a_clock_that_is_ahead_for_a_while_forgives_nothing_for_good(
         self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
@@ -381,7 +473,7 @@ class TestRedis:
 
     async def test_garbage_on_the_channel_changes_nothing(self, pair: Any, redis: Redis) -> None:
         (here, ours), _ = pair
-        for message in (b"", b"garbage", b"[]", b'["[]", 1]', b'[7, "x"]', b"null"):
+        for message in (b"", b"garbage", b"[]", b'["[]", null, 1]', b'[7, 1, "x"]', b"null", b"[[1], 2, 3]"):
             await redis.publish("sidecars:revoked:list", message)
         await ours.desk.revoke_tokens("jti", "1")
         assert ours._feed is not None
