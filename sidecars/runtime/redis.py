@@ -104,7 +104,11 @@ class FailFastPool(ConnectionPool):
             await self._wait_for_a_free_one()
         else:
             await self._free.acquire()
-        connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        try:
+            connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._free.release()
+            raise
         try:
             await self.ensure_connection(connection)
         except BaseException:
@@ -130,6 +134,11 @@ class FailFastPool(ConnectionPool):
             pause = min(self._max_seconds, self._min_seconds * 2 ** min(self.failures - 1, 16))
             self._closed_until = self._clock() + pause
             self.last_error = str(error)
+            raise
+        except BaseException:
+            # Given up while the password was read, it is open, but neither logged in nor in its database:
+            # redis-py closes it after a RedisError alone, and would not make up for it later.
+            await connection.disconnect(nowait=True)
             raise
         self.failures = 0
         self.last_error = None

@@ -153,12 +153,13 @@ async def test_a_command_waits_for_a_free_connection(redis_server: RedisServer) 
 
 
 async def test_a_command_waits_no_longer_than_the_operation_timeout(redis_server: RedisServer) -> None:
-    client = connect(RedisSettings(url=redis_server.url, max_connections=1, operation_timeout_ms=50))
+    client = connect(RedisSettings(url=redis_server.url, max_connections=2, operation_timeout_ms=50))
     pool: Any = client.connection_pool
-    held = await pool.get_connection()
-    with pytest.raises(RedisError, match=r"all 1 connections were in use for 0\.05 s"):
+    held = [await pool.get_connection() for _ in range(2)]
+    with pytest.raises(RedisError, match=r"all 2 connections were in use for 0\.05 s"):
         await client.ping()
-    await pool.release(held)
+    for connection in held:
+        await pool.release(connection)
     assert await client.ping()
     await client.aclose()
 
@@ -222,6 +223,29 @@ async def test_a_rotated_password_is_read_at_the_next_connection(tmp_path: Path)
         password.write_text("second\n")
         clock.seconds += 10
         assert await client.ping()
+        await client.aclose()
+
+
+async def test_a_connection_given_up_before_its_login_is_not_handed_on(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """It would stay for good: another user's, in database 0."""
+    password = tmp_path / "password"
+    password.write_text("first")
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "sidecars", "on", ">first", "~*", "+@all")
+    settings = RedisSettings(
+        url=f"unix://{redis_server.socket}?db=3", username="sidecars", password_file=password, **PATIENT
+    )
+    for turns in range(12):
+        client = connect(settings)
+        command = asyncio.ensure_future(client.ping())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        command.cancel()
+        await asyncio.gather(command, return_exceptions=True)
+        seen = await client.client_info()
+        assert (seen["user"], seen["db"]) == ("sidecars", 3), f"after {turns} turns of the loop"
         await client.aclose()
 
 

@@ -67,7 +67,11 @@ class RedisSettings(BaseModel):
         2_000, ge=1, le=60_000, description="... doubled at each further failure, up to this."
     )
     max_connections: int = Field(
-        32, ge=1, le=1000, description="Calls in flight at once; one more waits for a free connection."
+        32,
+        ge=2,
+        le=1000,
+        description="Calls in flight at once; one more waits for a free connection. One is held by the "
+        "subscription that hears of revoked sessions and tokens.",
     )
 
     @model_validator(mode="after")
