@@ -18,7 +18,7 @@ from authz.identity import Identity
 from authz.policy.compile import Policy
 from authz.policy.cors import origin_of
 from authz.policy.rule import Extras, Outcome, Verdict
-from authz.policy.templates import MAX_VALUE_CHARACTERS, ValueTemplate, clean
+from authz.policy.templates import ValueTemplate, clean
 from authz.request import Request
 from authz.wire import appending, overwriting
 from protos.authz_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
@@ -27,7 +27,9 @@ from protos.core_pb2 import QueryParameter
 MAX_ANSWERS: Final = 10_000
 """Answers kept, about 1.5 KB each: as many callers as one Envoy usually has active within minutes."""
 
-MAX_HEADER_CHARACTERS: Final = MAX_VALUE_CHARACTERS
+MAX_IDENTITY_BYTES: Final = 6_144
+"""Of all identity headers, names included. Many upstreams refuse a head of more than 8 KiB, and the client's
+own headers are in it, too. The longest are left out until the rest fits (oauth2-proxy#1902)."""
 
 _PERMISSION_DENIED: Final = 7
 _RPC_CODES: Final = {401: 16, 429: 8, 503: 14}
@@ -112,7 +114,7 @@ class Responder:
 
     def _allowed(self, verdict: Verdict, identity: Identity, origin: str) -> OkHttpResponse:
         extras = verdict.extras
-        headers = _filled(extras.identity_headers, identity)
+        headers = _within_bounds(_filled(extras.identity_headers, identity))
         query = _filled(extras.query_set, identity)
         unset = {name for name, _ in extras.query_set} - query.keys()
         for_client = [overwriting(*pair) for pair in _filled(extras.response_headers, identity).items()]
@@ -164,6 +166,13 @@ def _filled(templates: Iterable[tuple[str, ValueTemplate]], identity: Identity) 
     """The values for this caller; a name whose value is empty is left out."""
     values = {name: template.fill(identity) for name, template in templates}
     return {name: value for name, value in values.items() if value}
+
+
+def _within_bounds(headers: dict[str, str]) -> dict[str, str]:
+    sizes = {name: len(name) + len(value.encode()) for name, value in headers.items()}
+    while sum(sizes.values()) > MAX_IDENTITY_BYTES:
+        del sizes[max(sizes, key=sizes.__getitem__)]
+    return headers if len(sizes) == len(headers) else {name: headers[name] for name in sizes}
 
 
 def _without_parameters(request: Request, extras: Extras) -> bytes:

@@ -307,6 +307,8 @@ def _tokens(
     same = (
         before is not None
         and before.config.cache.identities == config.cache.identities
+        # What is remembered holds its end: a shorter one counts for all, at once.
+        and before.config.cache.identity_seconds <= config.cache.identity_seconds
         and before.revocations is (revocations if isinstance(revocations, Revocations) else None)
     )
     verified = before.tokens.verified if before is not None and same else Recent(config.cache.identities)

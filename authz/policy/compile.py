@@ -155,7 +155,7 @@ class _Compiler:
     def __init__(self, files: Sequence[Source], shared: Shared) -> None:
         self._shared = shared
         self._callers = Callers()
-        self._strip = _said(files, "strip_session_cookie") or False
+        self._strip = _said(files, "strip_session_cookie") is not False
         self.credentials: CredentialsConfig = _said(files, "credentials") or CredentialsConfig()
         said = _said(files, "identity_headers")
         self.identity_headers: Mapping[str, ValueTemplate] = (

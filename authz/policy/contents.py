@@ -27,7 +27,7 @@ _UNSAID: Final[Content] = {
     "credentials": {},
     "identity_headers": {name: str(value) for name, value in DEFAULT_IDENTITY_HEADERS.items()},
     "metadata": {},
-    "strip_session_cookie": False,
+    "strip_session_cookie": True,
 }
 """What counts of the whole policy where no file says it; of other keys, nothing."""
 

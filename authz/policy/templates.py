@@ -9,7 +9,7 @@ from authz.body import values_at
 from authz.identity import Identity
 from authz.policy.words import split_name
 
-MAX_VALUE_CHARACTERS: Final = 4_096
+MAX_VALUE_BYTES: Final = 4_096
 """A longer value is left out: upstreams refuse requests for it (oauth2-proxy#1902)."""
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -55,7 +55,7 @@ class ValueTemplate:
                 return ""
             values.append(value)
         value = "".join(values)
-        return value if len(value) <= MAX_VALUE_CHARACTERS else ""
+        return value if len(value.encode()) <= MAX_VALUE_BYTES else ""
 
     def __str__(self) -> str:
         return self.text
@@ -63,7 +63,7 @@ class ValueTemplate:
 
 def parse_value(value: Any) -> ValueTemplate:
     """A template from its text; a word such as `subject` alone is `{subject}`. Raises ValueError."""
-    if not isinstance(value, str) or not value or len(value) > MAX_VALUE_CHARACTERS:
+    if not isinstance(value, str) or not value or len(value) > MAX_VALUE_BYTES:
         raise ValueError(f"{value!r}: expected text, as in subject or '{{claims.email}}'")
     if clean(value) != value:
         raise ValueError(f"{value!r}: a value holds no control characters")

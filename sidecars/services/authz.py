@@ -96,7 +96,11 @@ class AuthzSidecar:
         if isinstance(decision, Decision):
             self._decisions.note(parsed, request, decision, now)
             return serving.responder.respond(decision)
-        return self._check_later(serving, decision, parsed, request, now)
+        answer = asyncio.ensure_future(self._check_later(serving, decision, parsed, request, now))
+        answer.add_done_callback(
+            lambda done: self._note_if_given_up(done, serving, decision, parsed, request, now)
+        )
+        return answer
 
     async def _check_later(
         self,
@@ -108,14 +112,28 @@ class AuthzSidecar:
     ) -> bytes:
         try:
             decision = await pending
-        except asyncio.CancelledError:
-            # Nobody hears this answer, and that is what whoever looks for the decision has to find.
-            self._decisions.note(parsed, request, serving.authorizer.decided(CANCELLED), now)
-            raise
         except Exception:  # as above
             decision = self._failed(serving)
         self._decisions.note(parsed, request, decision, now)
         return serving.responder.respond(decision)
+
+    def _note_if_given_up(
+        self,
+        answer: "asyncio.Future[bytes]",
+        serving: Serving,
+        pending: Awaitable[Decision],
+        parsed: CheckRequest,
+        request: Request | None,
+        now: float,
+    ) -> None:
+        """Nobody hears this answer, and that is what whoever looks for the decision has to find.
+
+        From outside: under load the caller has left before the first step of what answers it (opa#6333).
+        """
+        if answer.cancelled():
+            if asyncio.iscoroutine(pending):
+                pending.close()  # one that has begun has ended
+            self._decisions.note(parsed, request, serving.authorizer.decided(CANCELLED), now)
 
     def _failed(self, serving: Serving) -> Decision:
         decision = serving.authorizer.decided(INTERNAL_ERROR)

@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from authz.decide import Authorizer, Decision, DecisionIds
 from authz.identity import CredentialKind, Identity, Outcome
 from authz.policy.load import parse_policy
-from authz.policy.templates import MAX_VALUE_CHARACTERS
+from authz.policy.templates import MAX_VALUE_BYTES
 from authz.respond import Responder
 from configfile import ConfigError
 from protos.authz_pb2 import CheckResponse
@@ -73,10 +73,21 @@ class TestTemplates:
         answer = Answers(policy, caller(c=claim))()
         assert pairs(answer.ok_response.headers)["x-a"] == "ax-admin: 1"
 
-    def test_a_value_too_long_is_left_out(self) -> None:
+    @pytest.mark.parametrize("value", ["c" * (MAX_VALUE_BYTES + 1), "\u00e9" * (MAX_VALUE_BYTES // 2 + 1)])
+    def test_a_value_too_long_is_left_out(self, value: str) -> None:
         policy = "rules: [{name: r, allow: authenticated, identity_headers: {x-a: '{claims.c}'}}]"
-        answer = Answers(policy, caller(c="c" * (MAX_VALUE_CHARACTERS + 1)))()
+        answer = Answers(policy, caller(c=value))()
         assert "x-a" in answer.ok_response.headers_to_remove
+        assert "x-a" not in pairs(answer.ok_response.headers)
+
+    def test_oauth2_proxy_1902_all_headers_together_leave_room_for_those_of_the_client(self) -> None:
+        policy = (
+            "identity_headers: {x-a: '{claims.a}', x-b: '{claims.b}', x-c: '{claims.c}', x-user: subject}\n"
+            "rules: [{name: r, allow: authenticated}]"
+        )
+        answer = Answers(policy, caller(a="a" * 3000, b="b" * 4000, c="c" * 3000))()
+        assert set(pairs(answer.ok_response.headers)) == {"x-a", "x-c", "x-user"}
+        assert "x-b" in answer.ok_response.headers_to_remove
 
     @pytest.mark.parametrize(
         ("template", "message"),
@@ -168,7 +179,6 @@ rules:
 class TestSessionCookie:
     POLICY = """
 credentials: {sessions: {store: memory, locations: [{cookie: session}]}}
-strip_session_cookie: true
 rules:
   - {name: app, paths: [/app], allow: anyone}
   - {name: sso, paths: [/sso], allow: anyone, strip_session_cookie: false}
@@ -188,6 +198,12 @@ rules:
         assert pairs(answer.ok_response.headers)["cookie"] == upstream
         assert answer.ok_response.headers[-1].append.value is False
         assert "x-auth-subject" in answer.ok_response.headers_to_remove
+
+    def test_a_policy_may_say_otherwise_for_all(self) -> None:
+        answer = Answers("strip_session_cookie: false" + self.POLICY)(
+            path="/app", headers=[("cookie", "session=abc")]
+        )
+        assert "cookie" not in answer.ok_response.headers_to_remove
 
     def test_a_header_with_nothing_else_is_removed(self) -> None:
         answer = Answers(self.POLICY)(path="/app", headers=[("cookie", "session=abc")])

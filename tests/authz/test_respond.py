@@ -7,7 +7,8 @@ from authz.identity import CredentialKind, Identity, Outcome, RefusalReason
 from authz.path import Oddity
 from authz.policy.compile import spellings
 from authz.policy.load import parse_policy
-from authz.respond import MAX_ANSWERS, MAX_HEADER_CHARACTERS, Responder
+from authz.policy.templates import MAX_VALUE_BYTES
+from authz.respond import MAX_ANSWERS, Responder
 from protos.authz_pb2 import CheckResponse
 from protos.core_pb2 import HeaderValueOption
 from tests.authz.callers import ALICE, Says
@@ -99,7 +100,7 @@ class TestAllowed:
         assert upstream_headers(Edge(sly).answer("/staff"))["x-roles"] == "staff"
 
     def test_oauth2_proxy_1902_a_huge_list_breaks_no_upstream(self) -> None:
-        many = frozenset({"staff"} | {f"group-{n:08}" for n in range(MAX_HEADER_CHARACTERS // 10)})
+        many = frozenset({"staff"} | {f"group-{n:08}" for n in range(MAX_VALUE_BYTES // 10)})
         response = Edge(Identity(CredentialKind.JWT, "a", roles=many)).answer("/staff")
         assert upstream_headers(response) == {"x-user": "a"}
         assert "x-roles" in response.ok_response.headers_to_remove

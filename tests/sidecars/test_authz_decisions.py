@@ -1,6 +1,7 @@
 """What the authz sidecar tells of its decisions beside the answers."""
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from authz.account import Account
+from authz.identity import Outcome
+from authz.request import Request
 from protos.authz_pb2 import CheckRequest, CheckResponse
 from sidecars.runtime.admin_routes import AdminAnswer, AdminRequest
 from sidecars.runtime.settings.authz import AuthzSettings
@@ -18,7 +21,7 @@ from sidecars.runtime.sidecar import Surroundings
 from sidecars.services.authz import AuthzSidecar, build
 from tests.authz.checks import check_request
 from tests.sidecars.running import SIDECARS, Running, call, connect
-from tests.sidecars.test_authz_service import KEY, POLICY, SECRET, Never, OneCall
+from tests.sidecars.test_authz_service import KEY, POLICY, SECRET, OneCall
 
 
 class Built:
@@ -131,18 +134,25 @@ def test_a_defect_in_taking_note_changes_no_answer(tmp_path: Path) -> None:
     assert [line["event"] for line in logs] == ["decision not noted"]
 
 
-async def test_a_check_that_envoy_gave_up_is_noted(tmp_path: Path) -> None:
-    """open-policy-agent/opa#6333: what timed out was missing in the log."""
+class Waiting:
+    def authenticate(self, _request: Request, _now: float) -> Awaitable[Outcome]:
+        return asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_opa_6333_a_check_that_envoy_gave_up_is_noted(tmp_path: Path, turns: int) -> None:
+    """What timed out was missing in the log; under load its caller leaves before it has begun."""
     built = Built(tmp_path)
-    built.sidecar._serving.authorizer._authenticator = Never()
+    built.sidecar._serving.authorizer._authenticator = Waiting()
     pending = built.sidecar.check(check_request(path="/orders").SerializeToString(), OneCall())
     assert not isinstance(pending, bytes)
     task = asyncio.ensure_future(pending)
-    await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [one["reason"] for one in await built.shown()] == ["cancelled"]
+    assert [(one["reason"], one["path"]) for one in await built.shown()] == [("cancelled", "/orders")]
 
 
 def test_a_mask_for_an_unknown_field_is_an_error() -> None:

@@ -274,16 +274,16 @@ def test_diff_of_a_policy_with_itself_is_empty(policy: Command) -> None:
 
 def test_diff_tells_what_is_said_of_the_whole_policy(policy: Command) -> None:
     new = policy.folder / "new.yaml"
-    new.write_text(POLICY + "login: {url: /login}\nstrip_session_cookie: true\n")
+    new.write_text(POLICY + "login: {url: /login}\nstrip_session_cookie: false\n")
     code, out, _ = policy("diff", policy.policy, new)
     assert code == 1
     assert out.splitlines() == [
         "~ the whole policy",
         '    login: nothing -> {"url":"/login","return_parameter":"return_to"}',
-        "    strip_session_cookie: false -> true",
+        "    strip_session_cookie: true -> false",
     ]
     told = json.loads(policy("diff", policy.policy, new, "--json")[1])
-    assert told["policy"]["strip_session_cookie"] == {"old": "false", "new": "true"}
+    assert told["policy"]["strip_session_cookie"] == {"old": "true", "new": "false"}
 
 
 def test_diff_tells_what_was_added_removed_and_changed(policy: Command) -> None:

@@ -26,9 +26,13 @@ from tests.authz.credentials.signing import (
     jwk,
     key_set,
     private_key,
+    raw_token,
     request,
     token,
 )
+from tests.authz.credentials.signing import claims as signed_claims
+from tests.authz.credentials.test_introspection import Introspected
+from tests.authz.credentials.webserver import WebServer
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
 PROXY = "spiffe://prod.example/proxy"
@@ -102,15 +106,82 @@ def test_cve_2025_64484_an_underscore_twin_of_the_certificate_header_is_not_read
     assert world.outcome(credentials, twin) is None
 
 
-def test_cve_2026_26308_values_joined_by_a_comma_are_not_taken_for_one(world: World) -> None:
+def test_cve_2026_26308_values_joined_by_a_comma_are_not_taken_for_one() -> None:
     """GHSA-ghc4-35x6-crw5: what was two headers on the way in is one value with a comma later."""
-    credentials = world.credentials({"issuers": [world.issuer()], "sessions": {}})
     good = token()
-    try:
-        joined = request(("authorization", f"Bearer {good},Bearer {good}"))
-    except BadRequestError:
-        return
-    assert reason_of(world.outcome(credentials, joined)) == RefusalReason.TOKEN_MALFORMED
+    for joined in (f"Bearer {good},Bearer {good}", f"Bearer {good}, Basic YTpi"):
+        with pytest.raises(BadRequestError):
+            request(("authorization", joined))
+
+
+async def test_cve_2021_41230_a_new_sign_in_is_judged_by_what_it_says_now(world: World) -> None:
+    """Pomerium kept the groups of the first sign-in: nothing is remembered by subject."""
+    issuer = world.issuer(roles_claim="roles")
+    credentials = world.credentials({"issuers": [issuer], "sessions": {}})
+    assert credentials.sessions is not None
+    for roles in (["admin"], ["guest"], []):
+        by_token = world.outcome(credentials, bearer(token(roles=roles, sid="s1")))
+        claims = {"iss": ISSUER, "sid": "s1"}
+        made = await credentials.sessions.create("alice", NOW, roles=tuple(roles), claims=claims)
+        by_session = world.outcome(credentials, request(("cookie", f"session={made}")))
+        for found in (by_token, by_session):
+            assert isinstance(found, Identity)
+            assert (found.subject, found.roles) == ("alice", frozenset(roles))
+
+
+async def test_cve_2021_41230_what_the_authorization_server_takes_away_is_gone_when_it_is_asked_again(
+    world: World, serve: Callable[[], Awaitable[WebServer]], started: Start
+) -> None:
+    asked = Introspected(world, await serve())
+    credentials = await started(world.credentials(asked.config(active_seconds=30)))
+    asked.answers(scope="read write admin")
+    found = await world.awaited(credentials, bearer("opaque"))
+    assert isinstance(found, Identity)
+    assert "admin" in found.scopes
+    asked.answers(scope="read")
+    world.clock.advance(30)
+    found = await world.awaited(credentials, bearer("opaque"))
+    assert isinstance(found, Identity)
+    assert found.scopes == {"read"}
+
+
+async def test_ghsa_v75c_crr9_733c_while_the_keys_are_away_nobody_elses_count(
+    world: World, started: Start
+) -> None:
+    """CVE-2026-31837: Istio then took a key that everybody has.
+
+    Ours are those of the issuer, or none: not a former one, not another issuer's, not one in the token.
+    """
+    world.key_server.document = FetchError("connection refused")
+    own, known = private_key("ES256", 1), private_key("RS256", 1)
+    away = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": {"url": "https://idp.example.com/keys"}}
+    there = world.issuer(jwk(known, "k1"), issuer="https://other.example")
+    credentials = await started(world.credentials({"issuers": [away, there]}))
+    for forged in (
+        token("RS256", key=known),
+        token("RS256", key=known, kid=None),
+        token("RS256", key=known, header={"jwk": jwk(known)}),
+        token(key=own, header={"jku": "https://mallory.example/keys"}),
+    ):
+        assert reason_of(world.outcome(credentials, bearer(forged))) == RefusalReason.KEYS_UNAVAILABLE
+    unsigned = raw_token({"alg": "none"}, signed_claims(), b"")
+    assert reason_of(world.outcome(credentials, bearer(unsigned))) == RefusalReason.TOKEN_ALGORITHM
+
+
+async def test_ghsa_fhv5_28vv_h8m8_unknown_kids_with_a_failing_server_neither_hammer_it_nor_cost_good_keys(
+    world: World, started: Start
+) -> None:
+    """CVE-2026-48524: PyJWT fetched for each of them, and forgot all keys when that failed."""
+    world.key_server.document = key_set(jwk(private_key("ES256")))
+    jwks = {"url": "https://idp.example.com/keys"}
+    issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "algorithms": ["ES256"], "jwks": jwks}
+    credentials = await started(world.credentials({"issuers": [issuer], "wait_seconds": 5, "throttle": None}))
+    world.key_server.document = FetchError("connection refused")
+    world.clock.advance(31)
+    for number in range(50):
+        await world.awaited(credentials, bearer(token(kid=f"bogus-{number}")))
+        assert isinstance(world.outcome(credentials, bearer(token(jti=str(number)))), Identity)
+    assert world.key_server.calls == 2
 
 
 async def test_cve_2025_55162_a_session_cookie_kept_after_signing_out_is_worth_nothing(world: World) -> None:

@@ -136,6 +136,16 @@ class TestReload:
         assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.AUDIENCE_MISMATCH
         assert len(verifications) == 2
 
+    def test_a_shorter_memory_counts_at_once(self, world: World, verifications: list[str]) -> None:
+        block = {"issuers": [world.issuer()], "cache": {"identity_seconds": 300}}
+        credentials = world.credentials(block)
+        text = token()
+        world.outcome(credentials, bearer(text))
+        credentials.prepare(world.config(block | {"cache": {"identity_seconds": 10}}))()
+        world.clock.advance(11)
+        world.outcome(credentials, bearer(text))
+        assert len(verifications) == 2
+
     def test_ghsa_4mq7_pvjg_xp2r_an_issuer_taken_away_counts_at_once(self, world: World) -> None:
         credentials = world.credentials({"issuers": [world.issuer()]})
         text = token()

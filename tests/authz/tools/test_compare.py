@@ -104,7 +104,7 @@ credentials:
 identity_headers: {x-user: subject}
 metadata: {tenant: "{claims.tenant}"}
 login: {url: /login, return_parameter: back}
-strip_session_cookie: true
+strip_session_cookie: false
 conditions:
   office: {client: [10.0.0.0/8], client_not: [10.1.0.0/16]}
   staff: {caller: {roles: [staff]}}
@@ -160,7 +160,7 @@ rules:
     response_headers: {x-answer: hello}
     query_set: {from: edge}
     query_remove: [debug]
-    strip_session_cookie: false
+    strip_session_cookie: true
     cors:
       origins: [https://app.example.com]
       headers: [x-asked]
@@ -345,7 +345,7 @@ rules: []
 """
         new = """
 credentials: {issuers: [{issuer: "https://a.example", audiences: any, jwks: {file: a.json}}]}
-strip_session_cookie: true
+strip_session_cookie: false
 metadata: {tenant: "{claims.tenant}"}
 identity_headers: {x-auth-subject: subject}
 rules: []
@@ -356,7 +356,7 @@ rules: []
             "identity_headers.x-auth-scopes": ("scopes", ""),
             "identity_headers.x-auth-roles": ("roles", ""),
             "metadata.tenant": ("", "{claims.tenant}"),
-            "strip_session_cookie": ("false", "true"),
+            "strip_session_cookie": ("true", "false"),
         }
 
     def test_a_rule_is_told_in_the_words_of_the_language(self, tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ class TestMeaning:
             ),
             (
                 "rules: [{name: r, allow: anyone}]",
-                "credentials: {}\nmetadata: {}\nrules: [{name: r, allow: anyone}]\nstrip_session_cookie: no",
+                "credentials: {}\nmetadata: {}\nrules: [{name: r, allow: anyone}]\nstrip_session_cookie: yes",
             ),
             (
                 "rules: [{name: a, allow: anyone, paths: [/a]}, {name: d, deny: anyone, paths: [/b]}]",
