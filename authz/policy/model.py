@@ -171,7 +171,7 @@ class SharedConfig(ConditionConfig):
     """Query parameters that the upstream gets, in place of those that the client sent."""
     query_remove: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
     strip_session_cookie: bool | None = None
-    """Whether the session cookie is kept from the upstream (oauth2-proxy#644). It is unless `false` is said."""
+    """Whether the session cookie is kept from the upstream (oauth2-proxy#644): it is, unless `false`."""
     cors: CorsConfig | None = None
     accept_in_path: tuple[PathOddity, ...] = ()
     """What this rule tolerates in a path although readers differ about it."""
