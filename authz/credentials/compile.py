@@ -225,7 +225,7 @@ def _sessions(
     if block.store == "memory":
         store = MemoryStore(block.max_sessions, predecessor)
     else:
-        store = RedisStore(_asker(config, world, "sessions"), block.prefix)
+        store = RedisStore(_asker(config, world, "sessions"), block.prefix, block.ended_seconds)
     sessions = Sessions(
         block,
         store,

@@ -74,7 +74,10 @@ class CredentialMetrics(Collector):
 
     def __init__(self, monotonic_clock: Callable[[], float]) -> None:
         self._monotonic_clock = monotonic_clock
-        self.accepted: dict[CredentialKind, int] = dict.fromkeys(CredentialKind, 0)
+        # Where anyone is allowed nobody looks for a credential, so there is none to count.
+        self.accepted: dict[CredentialKind, int] = {
+            kind: 0 for kind in CredentialKind if kind is not CredentialKind.ANONYMOUS
+        }
         self.refused: dict[tuple[CredentialKind | None, RefusalReason], int] = {}
         self.cache_hits = 0
         self.cache_misses = 0

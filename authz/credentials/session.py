@@ -101,6 +101,10 @@ class Session:
         return session
 
 
+ENDED: Final = Session("nobody any more", 0.0, 0.0, 0.0)
+"""Stands for a session that there was, and of which nothing more is known."""
+
+
 class SessionStore(Protocol):
     """Keeps sessions by the hash of their token.
 
@@ -108,7 +112,7 @@ class SessionStore(Protocol):
     """
 
     def get(self, key: str) -> Session | Awaitable[Session | None] | None:
-        """The session; an awaitable where the store is elsewhere."""
+        """The session, or ENDED; an awaitable where the store is elsewhere."""
 
     async def put(self, key: str, session: Session, now: float) -> None:
         """Keep `session` until it is over. Raises StoreFullError."""

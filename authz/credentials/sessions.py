@@ -44,10 +44,11 @@ FLUSH_SECONDS: Final = 0.5
 MAX_RENEWALS: Final = 10_000
 """Waiting to be written, about 1 KB each. Beyond, a renewal is left to the next use of its session."""
 
-UNKNOWN_SECONDS: Final = 10.0
-"""How long a token that the store does not know is not asked about again. Nobody guesses one that will be."""
+REFUSED_SECONDS: Final = 10.0
+"""How long a token that is over, or that the store does not know, is not asked about again. Nobody guesses
+one that will be."""
 
-MAX_UNKNOWN: Final = 10_000
+MAX_REFUSED: Final = 10_000
 """Such tokens remembered, apart from good ones, which they never push out."""
 
 MAX_REVOKED: Final = 100_000
@@ -98,7 +99,7 @@ class Sessions:
         self._wall_clock = wall_clock
         self._metrics = metrics
         self._known: Recent[bytes, Entry] = Recent(config.cached)
-        self._unknown: Recent[bytes, float] = Recent(MAX_UNKNOWN)
+        self._refused: Recent[bytes, tuple[Refusal, float]] = Recent(MAX_REFUSED)
         self._revoked: Recent[bytes, float] = Recent(MAX_REVOKED)
         self._renewals: dict[str, Session] = {}
         self._fresh_seconds = inf if isinstance(store, MemoryStore) else config.cache_seconds
@@ -272,9 +273,12 @@ class Sessions:
         # No answer of the store makes these good again, but a clock set back must not make them last longer.
         if now < (self._revoked.peek(digest) or 0.0):
             return _REVOKED
-        if now < (self._unknown.peek(digest) or 0.0) <= now + UNKNOWN_SECONDS:
-            return _UNKNOWN
-        return None
+        refusal, until = self._refused.peek(digest) or (None, 0.0)
+        return refusal if now < until <= now + REFUSED_SECONDS else None
+
+    def _refuse(self, digest: bytes, refusal: Refusal, now: float) -> Refusal:
+        self._refused.put(digest, (refusal, now + REFUSED_SECONDS))
+        return refusal
 
     def _renewed(self, key: str, entry: Entry, now: float) -> Entry:
         """The entry after this use, which is written later."""
@@ -317,13 +321,12 @@ class Sessions:
         if refusal is not None:
             return refusal
         if session is None:
-            self._unknown.put(digest, now + UNKNOWN_SECONDS)
-            return _UNKNOWN
+            return self._refuse(digest, _UNKNOWN, now)
         pending = self._renewals.get(key)
         if pending is not None:
             session = pending
         if now >= session.over_at:
-            return _EXPIRED
+            return self._refuse(digest, _EXPIRED, now)
         known = self._known.peek(digest)
         if known is not None and known.session is session and known.epoch == self.revocations.epoch:
             known.since, known.fresh_until = now, now + self._fresh_seconds

@@ -30,6 +30,10 @@ class SessionsConfig(Block):
     """The longest that Redis is not asked again. A revocation reaches every sidecar at once by a message;
     this is for how long one that missed the message, or all while Redis is away, may know no better."""
 
+    ended_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 86400.0
+    """How long Redis remembers that there was a session which has ended, by its hash, about 0.1 KB: a token
+    of one is no guess, and does not count against its address."""
+
     @model_validator(mode="after")
     def _idle_within_absolute(self) -> "SessionsConfig":
         if self.idle_seconds > self.absolute_seconds:

@@ -1,5 +1,6 @@
 """Sessions in Redis, shared by every sidecar."""
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -8,7 +9,7 @@ import orjson
 import structlog
 
 from authz.credentials.cache import Recent
-from authz.credentials.session import Session
+from authz.credentials.session import ENDED, Session, StoreUnavailableError
 from authz.credentials.stores.asker import BATCH, Asker
 from authz.credentials.stores.reads import Reads
 
@@ -22,6 +23,7 @@ _LOG = structlog.get_logger(__name__)
 _PUT_SESSION: Final = """
 local now = redis.call('TIME')[1]
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[4], '', 'PX', ARGV[5])
 for number = 2, 3 do
   redis.call('ZREMRANGEBYSCORE', KEYS[number], '-inf', now)
   redis.call('ZADD', KEYS[number], ARGV[3], ARGV[4])
@@ -34,24 +36,29 @@ end
 class RedisStore:
     """One key a session: the prefix and the hash of the token. Redis forgets it when it is over.
 
-    Two sorted sets lead to them, of each subject and of all, scored by the end of the session. They may
-    name sessions that are gone; each creation clears those whose time is over.
+    An empty one beside it is kept for longer: whose session has ended is no stranger. Two sorted sets lead
+    to the sessions, of each subject and of all, scored by the end of the session. They may name sessions
+    that are gone; each creation clears those whose time is over.
     """
 
-    def __init__(self, asker: Asker, prefix: str) -> None:
+    def __init__(self, asker: Asker, prefix: str, ended_seconds: float) -> None:
         self._asker = asker
         self._redis = asker.redis
         self._reads = Reads(asker)
         self._prefix = prefix
+        self._ended_seconds = ended_seconds
         self._all = f"{prefix}all"
         # A session is asked for again and again and seldom changes: then it need not be parsed again.
         self._parsed: Recent[str, tuple[Any, Session]] = Recent(MAX_PARSED)
         self.channel = f"{prefix}revoked"
 
     async def get(self, key: str) -> Session | None:
-        """The session. Raises StoreUnavailableError."""
+        """The session, or ENDED. Raises StoreUnavailableError, within the wait of the asker."""
         name = self._prefix + key
+        begun = asyncio.get_running_loop().time()
         value = await self._reads.get(name)
+        if value is None:
+            return await self._ended(key, begun)
         parsed = self._parsed.get(key)
         if parsed is not None and parsed[0] == value:
             return parsed[1]
@@ -60,13 +67,20 @@ class RedisStore:
             self._parsed.put(key, (value, session))
         return session
 
+    async def _ended(self, key: str, begun: float) -> Session | None:
+        try:
+            async with asyncio.timeout_at(begun + self._asker.wait_seconds):
+                return None if await self._reads.get(self._ended_name(key)) is None else ENDED
+        except TimeoutError:
+            problem = f"Redis gave no answer within {self._asker.wait_seconds:g} s"
+            raise StoreUnavailableError(problem) from None
+
     async def put(self, key: str, session: Session, now: float) -> None:
         """Keep `session` until it is over. Raises StoreUnavailableError."""
-        names = (self._prefix + key, self._index(session.subject), self._all)
-        value, px = session.to_json(), _milliseconds(session, now)
-        await self._asker.ask(
-            lambda: self._redis.eval(_PUT_SESSION, 3, *names, value, px, session.ends_at, key)
-        )
+        names = (self._prefix + key, self._index(session.subject), self._all, self._ended_name(key))
+        px, ended_px = _milliseconds(session, now), _milliseconds(session, now, self._ended_seconds)
+        arguments = (session.to_json(), px, session.ends_at, key, ended_px)
+        await self._asker.ask(lambda: self._redis.eval(_PUT_SESSION, 4, *names, *arguments))
 
     async def renew(self, sessions: Mapping[str, Session], now: float) -> None:
         """Write what use has changed. A session that was revoked meanwhile stays so (SET XX)."""
@@ -79,6 +93,8 @@ class RedisStore:
                     for key, session in batch:
                         value, px = session.to_json(), _milliseconds(session, now)
                         pipe.set(self._prefix + key, value, px=px, xx=True)
+                        ended_px = _milliseconds(session, now, self._ended_seconds)
+                        pipe.set(self._ended_name(key), b"", px=ended_px)
                     await pipe.execute()
 
             await self._asker.ask(write)
@@ -118,6 +134,9 @@ class RedisStore:
             found += [(key, session) for key, session in read if session is not None]
         return found
 
+    def _ended_name(self, key: str) -> str:
+        return f"{self._prefix}ended:{key}"
+
     def _index(self, subject: str) -> str:
         # Hashed: a subject may be long, and holds what it likes.
         return f"{self._prefix}of:{hashlib.sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
@@ -133,5 +152,5 @@ class RedisStore:
             return None
 
 
-def _milliseconds(session: Session, now: float) -> int:
-    return max(1, round((session.over_at - now) * 1000))
+def _milliseconds(session: Session, now: float, more_seconds: float = 0.0) -> int:
+    return max(1, round((session.over_at + more_seconds - now) * 1000))

@@ -215,7 +215,7 @@ class TestSessions:
         credentials = here.credentials(wish)
         asks = request(("cookie", f"session={made['token']}"))
         await here.awaited(credentials, asks)
-        assert reason_of(await here.awaited(credentials, asks)) == RefusalReason.SESSION_UNKNOWN
+        assert reason_of(await here.awaited(credentials, asks)) == RefusalReason.SESSION_EXPIRED
 
 
 def test_a_kid_is_a_name_and_no_path(world: World) -> None:

@@ -165,7 +165,7 @@ async def test_failing_over_to_one_that_lacks_an_end(
     late = World(tmp_path)
     late.redis, late.clock.wall_seconds = client, time.time()
     fresh = await started(late.credentials(block(late)))
-    assert await gets(late, fresh, cookie(text)) == RefusalReason.SESSION_UNKNOWN
+    assert await gets(late, fresh, cookie(text)) == RefusalReason.SESSION_EXPIRED
 
 
 async def test_a_replica_takes_over(world: World, redis_pair: Pair, started: Start, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_a_replica_takes_over(world: World, redis_pair: Pair, started: Sta
         assert await gets(world, of, cookie(text)) is None
         assert await gets(world, of, cookie(revoked)) in {
             RefusalReason.REVOKED,
-            RefusalReason.SESSION_UNKNOWN,
+            RefusalReason.SESSION_EXPIRED,
         }
         assert await gets(world, of, jwt(jti="bad")) == RefusalReason.REVOKED
     later = await session(credentials)
@@ -218,5 +218,5 @@ async def test_a_revocation_made_while_this_sidecar_was_cut_off_counts_afterward
     await there.desk.revoke_tokens("jti", "t1")
     here._feed.start()
     await until(lambda: here._feed is not None and here._feed.connected)
-    assert await gets(world, here, cookie(text)) == RefusalReason.SESSION_UNKNOWN
+    assert await gets(world, here, cookie(text)) == RefusalReason.SESSION_EXPIRED
     assert await gets(world, here, of) == RefusalReason.REVOKED

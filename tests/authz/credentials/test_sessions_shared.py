@@ -238,7 +238,7 @@ class TestTwoSidecars:
         theirs._feed.start()
         await until(lambda: theirs._feed.connected)
         found = await there.awaited(theirs, cookie(made["token"]))
-        assert reason_of(found) == RefusalReason.SESSION_UNKNOWN
+        assert reason_of(found) == RefusalReason.SESSION_EXPIRED
 
     async def test_a_connection_that_is_cut_comes_back(self, pair: Any, redis: Redis) -> None:
         _, (there, _theirs) = pair
@@ -257,6 +257,62 @@ class TestTwoSidecars:
         await ours.desk.revoke_sessions("token", made["token"])
         await until(lambda: not isinstance(there.outcome(theirs, cookie(made["token"])), Identity))
         assert theirs._feed.interruptions == 0
+
+    async def test_whose_session_has_ended_is_no_stranger(
+        self, world: World, redis: Redis, started: Start
+    ) -> None:
+        """On a Monday a whole office comes back with old cookies: that is no attack from its address."""
+
+        def at_home(text: str) -> Any:
+            return request(("cookie", f"session={text}"), address="192.0.2.1")
+
+        world.redis = redis
+        world.clock.wall_seconds = time.time()
+        block = {
+            "sessions": {"store": "redis", "idle_seconds": 0.2, "absolute_seconds": 3600},
+            "throttle": {"address_failures": 3},
+            "wait_seconds": 5,
+        }
+        credentials = await started(world.credentials(block))
+        sessions = sessions_of(credentials)
+        old = [await sessions.create("alice", world.clock.wall_seconds) for _ in range(5)]
+        revoked = await sessions.create("alice", world.clock.wall_seconds)
+        assert isinstance(await world.awaited(credentials, at_home(old[0])), Identity)
+        await redis.delete(*[key async for key in redis.scan_iter("sidecars:session:" + "[0-9a-f]" * 64)])
+        world.clock.advance(1)
+        for text in (*old, revoked):
+            assert reason_of(await world.awaited(credentials, at_home(text))) == RefusalReason.SESSION_EXPIRED
+            assert reason_of(world.outcome(credentials, at_home(text))) == RefusalReason.SESSION_EXPIRED
+        names = [key async for key in redis.scan_iter("sidecars:session:ended:*")]
+        assert all([86_000 < await redis.ttl(name) <= 86_401 for name in names])
+        assert len(names) == 6
+        new = await sessions.create("alice", world.clock.wall_seconds)
+        assert isinstance(await world.awaited(credentials, at_home(new)), Identity)
+        for number in range(3):
+            guess = str(number) * 43
+            assert (
+                reason_of(await world.awaited(credentials, at_home(guess))) == RefusalReason.SESSION_UNKNOWN
+            )
+        assert reason_of(await world.awaited(credentials, at_home("x" * 43))) == RefusalReason.THROTTLED
+
+    async def test_a_renewal_keeps_that_knowledge_alive(
+        self, world: World, redis: Redis, started: Start
+    ) -> None:
+        world.redis = redis
+        sessions_block = {
+            "store": "redis",
+            "idle_seconds": 60,
+            "absolute_seconds": 3600,
+            "ended_seconds": 100,
+        }
+        credentials = await started(world.credentials({"sessions": sessions_block, "wait_seconds": 5}))
+        text = await sessions_of(credentials).create("alice", NOW)
+        (name,) = [key async for key in redis.scan_iter("sidecars:session:ended:*")]
+        await redis.expire(name, 1)
+        world.clock.advance(30)
+        await world.awaited(credentials, cookie(text))
+        await sessions_of(credentials).flush()
+        assert 150 < await redis.ttl(name) <= 160
 
     async def test_an_unknown_token_is_asked_about_once_in_a_while(self, pair: Any) -> None:
         (here, ours), _ = pair
