@@ -65,6 +65,7 @@ credentials:
     max_sessions: 10
     cached: 10
     cache_seconds: 1
+    ended_seconds: 1
   api_keys:
     locations: [{query: key}]
     keys:
