@@ -264,6 +264,8 @@ def _introspection(
         secret = block.client_secret_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError.of(block.client_secret_file, f"cannot be read: {error}") from error
+    if not secret:
+        raise ConfigError.of(block.client_secret_file, "holds no secret")
     old = before.introspector if before is not None else None
     if (
         before is not None

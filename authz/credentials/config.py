@@ -14,7 +14,12 @@ from authz.credentials.settings.issuer import IssuerConfig
 from authz.credentials.settings.mtls import MtlsConfig
 from authz.credentials.settings.session import RevocationsConfig, SessionsConfig
 from authz.credentials.settings.throttle import ThrottleConfig
-from authz.credentials.settings.types import Locations, Seconds, refuse_repeated
+from authz.credentials.settings.types import (
+    Locations,
+    Seconds,
+    refuse_repeated,
+    refuse_without_effect,
+)
 from authz.identity import CredentialKind
 
 
@@ -63,6 +68,12 @@ class CredentialsConfig(Block):
     @model_validator(mode="after")
     def _kinds_can_be_told_apart(self) -> "CredentialsConfig":
         check_apart(self.locations())
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_have_issuers(self) -> "CredentialsConfig":
+        if not self.issuers:
+            refuse_without_effect(self, ("tokens",), "without issuers")
         return self
 
     @model_validator(mode="after")

@@ -39,6 +39,9 @@ _TOO_LONG: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "longer than tokens.ma
 _OVERLOADED: Final = Refusal(
     RefusalReason.OVERLOADED, "more new tokens than can be verified", CredentialKind.JWT
 )
+_KEY_LATE: Final = Refusal(
+    RefusalReason.KEYS_UNAVAILABLE, "the fetch takes longer than a request may wait", CredentialKind.JWT
+)
 _NOT_ASCII: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not ASCII", CredentialKind.JWT)
 
 
@@ -156,19 +159,22 @@ class Tokens:
         stopped: Stopped,
     ) -> Verified:
         try:
-            while not isinstance(step, Proven):
-                if isinstance(step, KeyAwaited):
-                    awaited, key = step, await step.key
-                    # Done or waited for at once, so that both names still mean what they mean here.
-                    step = self.turns.do(_unless(stopped, lambda: awaited.prove(key, now)))  # noqa: B023
-                else:
-                    async with asyncio.timeout(self._wait_seconds):
+            # One bound for all of it: it may wait in line, for its key, and in line again.
+            async with asyncio.timeout(self._wait_seconds):
+                while not isinstance(step, Proven):
+                    if isinstance(step, KeyAwaited):
+                        awaited, key = step, await step.key
+                        # Done or waited for at once, so that both names still mean what they mean here.
+                        step = self.turns.do(_unless(stopped, lambda: awaited.prove(key, now)))  # noqa: B023
+                    else:
                         step = await step
             return self._accepted(digest, step, now)
         except RefusedError as error:
             return self._refused(digest, error.refusal, now)
-        except (TimeoutError, OverloadedError):
+        except OverloadedError:
             return _OVERLOADED
+        except TimeoutError:
+            return _KEY_LATE if isinstance(step, KeyAwaited) else _OVERLOADED
 
     def _accepted(self, digest: bytes, proven: Proven, now: float) -> Verified:
         identity = proven.identity

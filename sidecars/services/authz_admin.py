@@ -60,7 +60,9 @@ async def _logout(credentials: Credentials, request: AdminRequest) -> AdminAnswe
     except (StoreUnavailableError, RevocationsFullError) as error:
         _log.error("logout not kept", problem=str(error))
         return _failed(503, "temporarily_unavailable", str(error))
-    _log.info("logged out by the issuer", issuer=logout.issuer, subject=logout.subject)
+    _log.info(
+        "logged out by the issuer", issuer=logout.issuer, subject=logout.subject, session=logout.session
+    )
     return AdminAnswer(200, headers=_NO_STORE)
 
 

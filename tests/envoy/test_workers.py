@@ -177,7 +177,7 @@ async def test_a_worker_that_ends_under_load_is_started_again_and_no_request_fai
 
 
 async def test_two_processes_restarted_in_turn_under_load_fail_no_request(folder: Path) -> None:
-    """Issue 3: through a real Envoy at full load, SIGTERM and restart with two endpoints listed."""
+    """Through a real Envoy at full load, SIGTERM and restart with two endpoints listed."""
     names = ("one", "two")
     admins = {name: SidecarsAdmin(folder / f"{name}.admin") for name in names}
     async with AsyncExitStack() as stack:

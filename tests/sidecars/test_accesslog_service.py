@@ -139,7 +139,7 @@ class TestStream:
         assert running.count("accesslog_entries_dropped_total", **dropped) == 1
 
     async def test_a_message_that_is_no_protobuf_is_an_invalid_argument(self, start: Start) -> None:
-        """Issue 2: malformed protobuf is INVALID_ARGUMENT, and the process goes on."""
+        """Malformed protobuf is INVALID_ARGUMENT, and the process goes on."""
         running = await start()
         stream = running.open()
         await stream.write(b"\xff\xff\xff")

@@ -220,7 +220,7 @@ def test_tls_files_that_do_not_load_end_the_start_and_are_named(tmp_path: Path) 
 
 
 def test_what_happens_on_connections_is_counted_and_logged(tmp_path: Path) -> None:
-    """Issue 3, "Bad input": one counter by reason, one log line."""
+    """One counter by reason, one log line."""
     with Running(tmp_path, settings(tmp_path, f"unix:{tmp_path}/s")) as running:
         running.wait_until_ready()
         for reason in Reason:

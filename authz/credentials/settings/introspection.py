@@ -7,7 +7,15 @@ from pydantic import Field, model_validator
 from authz.credentials.block import Block
 from authz.credentials.location import LocationConfig
 from authz.credentials.settings.issuer import ClaimConfig, check_url
-from authz.credentials.settings.types import ClaimPath, Locations, Name, NeighbourPath, Network, Seconds
+from authz.credentials.settings.types import (
+    Audiences,
+    ClaimPath,
+    Locations,
+    Name,
+    NeighbourPath,
+    Network,
+    Seconds,
+)
 
 
 class IntrospectionConfig(Block):
@@ -21,7 +29,7 @@ class IntrospectionConfig(Block):
     """The file that holds the client's secret; a reload reads it again."""
     client_auth: Literal["basic", "post"] = "basic"
     """How the client proves itself (RFC 6749 section 2.3.1)."""
-    audiences: Literal["any"] | Annotated[tuple[Name, ...], Field(min_length=1)]
+    audiences: Audiences
     """The `aud` values accepted (CVE-2022-29226: any access token was). Required; `any` has to be said."""
     issuer: str = ""
     """Where set, an answer with another `iss` is refused; without `iss` it is taken for this one."""

@@ -1,13 +1,26 @@
 """The `issuers:` of the credentials block."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from authz.credentials.algorithms import ALGORITHMS
 from authz.credentials.block import Block
-from authz.credentials.settings.types import ClaimPath, Name, NeighbourPath, Network, Seconds
+from authz.credentials.settings.types import (
+    Audiences,
+    ClaimPath,
+    Name,
+    NeighbourPath,
+    Network,
+    Seconds,
+    refuse_without_effect,
+)
+
+_OF_URLS: Final = (
+    "refresh_seconds", "keep_seconds", "cooldown_seconds", "unknown_key_seconds", "timeout_seconds",
+    "allow_http", "allow_addresses",
+)  # fmt: skip
 
 
 class KeySetConfig(Block):
@@ -44,6 +57,8 @@ class KeySetConfig(Block):
                 check_url(url, allow_http=self.allow_http)
         if self.allow_hosts and self.discovery is None:
             raise ValueError("allow_hosts belongs to discovery")
+        if self.file is not None:
+            refuse_without_effect(self, _OF_URLS, "with a file")
         if self.file is None and self.keep_seconds < self.refresh_seconds:
             raise ValueError(
                 "keep_seconds must not be less than refresh_seconds: between, there would be no keys"
@@ -90,7 +105,7 @@ class IssuerConfig(Block):
 
     issuer: Annotated[str, Field(min_length=1, max_length=1024)]
     """Equal to the `iss` claim, character by character (RFC 7519 section 4.1.1)."""
-    audiences: Literal["any"] | Annotated[tuple[Name, ...], Field(min_length=1)]
+    audiences: Audiences
     """The `aud` values accepted. Required (Kuadrant/authorino#664); `any` has to be said."""
     algorithms: Annotated[tuple[str, ...], Field(min_length=1)] = ("RS256", "ES256", "EdDSA")
     jwks: KeySetConfig

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
 
 from authz.credentials.location import LocationConfig
 
@@ -27,6 +27,12 @@ def _instant(value: Any) -> Any:
     return value
 
 
+def _not_any(audiences: tuple[str, ...]) -> tuple[str, ...]:
+    if "any" in audiences:
+        raise ValueError("`any` in a list is an audience of that name; to accept all write audiences: any")
+    return audiences
+
+
 NeighbourPath = Annotated[Path, AfterValidator(_beside_the_policy_file)]
 """A file; a relative one is meant from the folder of the policy file (validation context `folder`)."""
 
@@ -38,6 +44,7 @@ ClaimPath = Annotated[
     Field(min_length=1),
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
 ]
+Audiences = Literal["any"] | Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_not_any)]
 Locations = Annotated[tuple[LocationConfig, ...], Field(min_length=1)]
 
 
@@ -48,3 +55,10 @@ def refuse_repeated(what: str, names: Iterable[str]) -> None:
         if name in seen:
             raise ValueError(f"the {what} {name!r} stands twice")
         seen.add(name)
+
+
+def refuse_without_effect(block: BaseModel, names: Iterable[str], where: str) -> None:
+    """Raises ValueError for a setting that was written down and does nothing there."""
+    for name in names:
+        if name in block.model_fields_set:
+            raise ValueError(f"{name} does nothing {where}")

@@ -107,3 +107,23 @@ def test_keys_that_would_be_too_old_before_they_are_fetched_anew_are_an_error(wo
     jwks = {"url": "https://idp.example.com/keys", "refresh_seconds": 300, "keep_seconds": 60}
     with pytest.raises(ValueError, match="keep_seconds must not be less than refresh_seconds"):
         world.config({"issuers": [world.issuer(jwks=jwks)]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audiences": ["any"]}, "to accept all write audiences: any"),
+        ({"jwks": {"file": "keys.json", "refresh_seconds": 60}}, "refresh_seconds does nothing with a file"),
+        ({"jwks": {"file": "keys.json", "allow_http": True}}, "allow_http does nothing with a file"),
+    ],
+)
+def test_what_would_not_do_what_it_says_is_an_error(
+    world: World, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        world.config({"issuers": [world.issuer(**changes)]})
+
+
+def test_so_are_places_for_tokens_that_nobody_issues(world: World) -> None:
+    with pytest.raises(ValueError, match="tokens does nothing without issuers"):
+        world.config({"tokens": {"max_bytes": 4096}})

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from authz.credentials import Credentials
 from authz.identity import CredentialKind, Identity, RefusalReason
+from configfile import ConfigError
 from tests.authz.credentials.conftest import World, reason_of, until
 from tests.authz.credentials.signing import NOW, bearer, token
 from tests.authz.credentials.webserver import WebServer
@@ -315,3 +316,11 @@ class TestPlaces:
         }
         with pytest.raises(ValueError, match="nothing tells them apart"):
             world.config({"introspection": block, "sessions": {"locations": place}})
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \r\n"])
+def test_a_file_without_a_secret_is_an_error(world: World, content: bytes) -> None:
+    world.write("secret", content)
+    block = {"url": "https://idp.example.com/i", "client_id": "edge", "client_secret_file": "secret"}
+    with pytest.raises(ConfigError, match=r"secret.*holds no secret"):
+        world.credentials({"introspection": {**block, "audiences": "any"}})

@@ -191,7 +191,7 @@ class TestTwoSidecars:
 
     @pytest.mark.parametrize("target", ["token", "id", "subject", "before"])
     async def test_a_revoked_session_is_refused_by_the_other_too(self, pair: Any, target: str) -> None:
-        """Issue 4: everywhere within a second; measured by `python -m bench authn`."""
+        """Everywhere within a second; measured by `python -m bench authn`."""
         (here, ours), (there, theirs) = pair
         made = await ours.desk.create_session("alice", [], [], {})
         for one, credentials in pair:

@@ -1,14 +1,18 @@
 """Verification may not hold the loop."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from authz.credentials import Credentials
 from authz.credentials.turns import MAX_WAITING, OverloadedError, Turns
-from authz.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import WAIT_SECONDS, World, reason_of
-from tests.authz.credentials.signing import bearer, private_key, token
+from authz.identity import Identity, Refusal, RefusalReason
+from tests.authz.credentials.conftest import WAIT_SECONDS, World, reason_of, until
+from tests.authz.credentials.signing import bearer, jwk, key_set, private_key, token
+
+Start = Callable[[Credentials], Awaitable[Credentials]]
 
 
 class Work:
@@ -94,7 +98,7 @@ async def test_the_line_has_a_bound() -> None:
 
 
 async def test_known_tokens_go_past_a_burst_of_new_ones(world: World) -> None:
-    """Issue 4: a thousand cold tokens may not delay cached ones."""
+    """A thousand cold tokens may not delay cached ones."""
     credentials = world.credentials({"issuers": [world.issuer()], "wait_seconds": 30})
     known = token()
     world.outcome(credentials, bearer(known))
@@ -117,8 +121,38 @@ async def test_who_waits_too_long_in_line_is_told_so(world: World) -> None:
     assert reason_of(outcome) == RefusalReason.OVERLOADED
 
 
+async def test_one_bound_holds_for_the_line_the_key_and_the_line_again(
+    world: World, started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits longer than `wait_seconds` in all."""
+    world.key_server.document = key_set(jwk(private_key("ES256"), "old"))
+    issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
+    credentials = await started(world.credentials({"issuers": [issuer], "wait_seconds": 30}))
+    world.key_server.gate.clear()
+    turns = credentials._serving.tokens.turns
+    turns._clock = iter(number / 1000 for number in range(100_000)).__next__  # each piece takes 1 ms
+    real, bounds = asyncio.timeout, list[asyncio.Timeout]()
+
+    def timeout(seconds: float) -> asyncio.Timeout:
+        bound = real(seconds)
+        if seconds == 30:
+            bounds.append(bound)
+        return bound
+
+    monkeypatch.setattr("asyncio.timeout", timeout)
+    asks = [bearer(token(kid=kid)) for kid in ("old", "new")]
+    first, pending = (credentials.authenticate(one, world.clock.wall_seconds) for one in asks)
+    assert isinstance(first, Identity), "after which the turn is over, and the second has to stand in line"
+    assert not isinstance(pending, Identity | Refusal | None)
+    waits = asyncio.ensure_future(pending)
+    await until(lambda: world.key_server.calls == 2)
+    bounds[0].reschedule(asyncio.get_running_loop().time())
+    assert reason_of(await waits) == RefusalReason.KEYS_UNAVAILABLE
+    world.key_server.gate.set()
+
+
 async def test_bad_tokens_in_line_cost_nothing_once_their_address_is_throttled(world: World) -> None:
-    """Issue 4: after N failures the answer is 429 without verification work, also for what waits already."""
+    """After N failures the answer is 429 without verification work, also for what waits already."""
     limits = {"address_failures": 3, "per_seconds": 60}
     credentials = world.credentials({"issuers": [world.issuer()], "wait_seconds": 30, "throttle": limits})
     verified = 0

@@ -150,7 +150,7 @@ async def test_watchers_are_told_of_each_change_until_they_leave(serve: Serve, c
 
 
 async def test_a_handler_that_does_not_read_stops_its_peer(serve: Serve, connect: Connect) -> None:
-    """Issue 3: a full accesslog pipeline stops reading: no end of the stream, no buffer without end."""
+    """A full accesslog pipeline stops reading: no end of the stream, no buffer without end."""
     gate, written, read = Gate(), 0, 0
 
     async def swallow(messages: AsyncIterator[bytes], call: Call) -> bytes:

@@ -208,7 +208,7 @@ async def test_envoy_asks_and_obeys(start: Start, tmp_path: Path, kind: str, han
 
 @pytest.mark.parametrize("transport", ["own"], indirect=True)
 async def test_a_rolling_restart_under_load_fails_no_request(start: Start, tmp_path: Path) -> None:
-    """Issue 3: through a real Envoy, drain and restart of each of two listed sidecars in turn.
+    """Through a real Envoy, drain and restart of each of two listed sidecars in turn.
 
     Ours only. When grpc.aio stops under load, every call whose handler was called is answered, but others
     that it had taken in are cancelled without one (measured: 143 of the 192 calls that met 12 drains; of ours

@@ -229,7 +229,7 @@ uvloop.run(main())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_idle_connection_costs_at_most_ten_kilobytes(tmp_path: Path) -> None:
-    """Issue 3. Each has made its first call, so that its table and its caches are filled."""
+    """Each has made its first call, so that its table and its caches are filled."""
     address = str(tmp_path / "idle.sock")
     server = subprocess.Popen(
         [sys.executable, "-c", IDLE, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
