@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -17,11 +16,11 @@ from authz.credentials.compile import Compiled, World, compile_config
 from authz.credentials.config import CredentialsConfig
 from authz.credentials.desk import Desk
 from authz.credentials.feed import Feed
+from authz.credentials.giveback import GiveBack
 from authz.credentials.logout import LogoutReceiver
 from authz.credentials.metrics import CredentialMetrics
 from authz.credentials.post import Poster
-from authz.credentials.revocation import Revocation, Revocations, RevocationsFullError
-from authz.credentials.session import StoreUnavailableError
+from authz.credentials.revocation import Revocations
 from authz.credentials.sessions import Sessions
 from authz.credentials.settings.introspection import IntrospectionConfig
 from authz.credentials.stores.redis import RedisStore
@@ -29,8 +28,6 @@ from authz.credentials.stores.redis_revocations import RedisRevocations, read_me
 from authz.identity import Outcome
 from authz.request import Request
 from ratelimit.stores.breaker import Breaker
-
-_LOG = structlog.get_logger(__name__)
 
 START_WAIT_SECONDS: Final = 2.0
 """How long a start waits for the first key sets. An identity provider that is slower delays no start."""
@@ -207,15 +204,15 @@ class Credentials:
         if not channels or self._world.redis is None:
             return None
 
+        give_back = GiveBack(sessions, revocations, self._world.random)
+
         async def begin() -> None:
-            kept: Sequence[Revocation] = ()
             if sessions is not None:
                 sessions.forget_all()
             if revocations is not None and revocations.store is not None:
                 limit = revocations.config.max_entries
-                kept = await revocations.store.load(limit)
-                await revocations.load(kept)
-            await _give_back(sessions, revocations, kept)
+                give_back.kept = await revocations.store.load(limit)
+                await revocations.load(give_back.kept)
 
         def tick(connected: bool) -> None:  # noqa: FBT001 - the one thing it is told
             if revocations is not None and revocations.store is not None:
@@ -223,7 +220,14 @@ class Credentials:
                     revocations.confirm()
                 revocations.expire()
 
-        return Feed(self._world.redis, channels, on_begin=begin, on_tick=tick, random=self._world.random)
+        return Feed(
+            self._world.redis,
+            channels,
+            on_begin=begin,
+            on_tick=tick,
+            meanwhile=give_back.run,
+            random=self._world.random,
+        )
 
     def _measure(self) -> None:
         serving = self._serving
@@ -241,17 +245,3 @@ class Credentials:
             self._feed,
             self._world.redis_breaker if self._feed is not None else None,
         )
-
-
-async def _give_back(
-    sessions: Sessions | None, revocations: Revocations | None, kept: Sequence[Revocation]
-) -> None:
-    """Write what a failover lost. A Redis that takes no writes is no reason not to hear what it says."""
-    try:
-        again = 0 if sessions is None else await sessions.restore()
-        again += 0 if revocations is None else await revocations.restore(kept)
-    except (StoreUnavailableError, RevocationsFullError) as error:
-        _LOG.warning("revocations_not_restored", problem=str(error))
-    else:
-        if again:
-            _LOG.warning("revocations_restored", lost=again)

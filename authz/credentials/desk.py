@@ -150,7 +150,7 @@ def _check_text(text: str) -> None:
 
 
 def _time(value: Any, now: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
         raise DeskError("before is a time in unix seconds")
     if value > now + AHEAD_SECONDS:
         raise DeskError("before is in the future: it would refuse what is issued from now on")

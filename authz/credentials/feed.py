@@ -1,7 +1,7 @@
 """Messages between sidecars over Redis pub/sub, and the knowledge whether any may have been missed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import structlog
@@ -28,7 +28,8 @@ class Feed:
     """One subscription to several channels, kept up while it is started.
 
     `on_begin` runs when a subscription stands and before its messages count: there everything is loaded
-    that may have been missed. `on_tick` hears twice a second or so whether the subscription stands.
+    that may have been missed. `meanwhile` runs while messages are heard, until it returns or the subscription
+    is lost; it begins anew with the next. `on_tick` hears twice a second or so whether one stands.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Feed:
         *,
         on_begin: Callable[[], Awaitable[None]],
         on_tick: Callable[[bool], None],
+        meanwhile: Callable[[], Coroutine[Any, Any, None]],
         random: Callable[[], float],
     ) -> None:
         self._redis = redis
         self._channels = dict(channels)
         self._on_begin = on_begin
         self._on_tick = on_tick
+        self._meanwhile = meanwhile
         self._random = random
         self._task: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
@@ -98,7 +101,12 @@ class Feed:
             self.connected, self.problem = True, ""
             self._begun.set()
             self._on_tick(True)
-            await self._hear(pubsub)
+            beside = asyncio.create_task(self._meanwhile(), name="beside the revocation feed")
+            beside.add_done_callback(_told)
+            try:
+                await self._hear(pubsub)
+            finally:
+                await end(beside)
 
     async def _hear(self, pubsub: Any) -> None:
         silent = 0
@@ -123,3 +131,8 @@ class Feed:
             handle(data if isinstance(data, bytes) else str(data).encode())
         except ValueError as error:
             _LOG.warning("revocation_message_unreadable", problem=str(error))
+
+
+def _told(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _LOG.error("revocations_not_restored", exc_info=task.exception())

@@ -103,6 +103,7 @@ class RemoteKeys:
         self._predecessor: RemoteKeys | None = None
         self._wake = asyncio.Event()
         self._flight: asyncio.Future[None] | None = None
+        self._fetching = False
         self._task: asyncio.Task[None] | None = None
 
     def held(self, key_id: str | None, algorithm: str) -> Key | None:
@@ -126,10 +127,11 @@ class RemoteKeys:
         if self._failures and self._flight is None:
             # Fetches are tried at their own pace; whether one would bring the key cannot be told.
             return _unavailable(self._problem)
+        if self._fetching and self._flight is not None:
+            # It began before this key id was heard of, and may bring an answer from before it was in use.
+            return self._find_after(self._flight, key_id, algorithm, conclusive=False)
         flight = self._ask(now)
-        if flight is None:
-            return _unavailable(f"no key {key_id!r} yet; key ids asked for a fetch a moment ago")
-        return self._find_after(flight, key_id, algorithm)
+        return _too_early(key_id) if flight is None else self._find_after(flight, key_id, algorithm)
 
     def start(self) -> None:
         """Begin to fetch, on the running loop. `ready` tells when the first fetch has ended."""
@@ -194,15 +196,13 @@ class RemoteKeys:
 
     def _ask(self, now: float) -> "asyncio.Future[None] | None":
         """The fetch that may bring an unknown key id; None where it has to wait for the cool-down."""
-        if self._flight is not None:
-            return self._flight
         if self._task is None:
             return None
         earliest = self._asked_at + self.config.cooldown_seconds
         self._due_at = min(self._due_at, max(earliest, now))
         self._wanted = True
         self._wake.set()
-        return self._take_off() if now >= earliest else None
+        return self._take_off() if now >= earliest or self._flight is not None else None
 
     def _take_off(self) -> "asyncio.Future[None]":
         if self._flight is None:
@@ -215,7 +215,7 @@ class RemoteKeys:
             flight.set_result(None)
 
     async def _find_after(
-        self, flight: "asyncio.Future[None]", key_id: str | None, algorithm: str
+        self, flight: "asyncio.Future[None]", key_id: str | None, algorithm: str, *, conclusive: bool = True
     ) -> Key | Refusal:
         try:
             async with asyncio.timeout(self.world.wait_seconds):
@@ -226,10 +226,14 @@ class RemoteKeys:
         if self.keys is None or self._failures:
             return _unavailable(self._problem)
         key = self.keys.find(key_id, algorithm)
-        if key is None and key_id is not None:
-            until = self.world.monotonic_clock() + self.config.unknown_key_seconds
-            self._unknown_ids.put(key_id, until)
-        return key or _missing(key_id, self.keys)
+        if key is not None or key_id is None:
+            return key or _missing(key_id, self.keys)
+        now = self.world.monotonic_clock()
+        if not conclusive:
+            self._ask(now)
+            return _too_early(key_id)
+        self._unknown_ids.put(key_id, now + self.config.unknown_key_seconds)
+        return _missing(key_id, self.keys)
 
     async def _run(self) -> None:
         while True:
@@ -249,6 +253,7 @@ class RemoteKeys:
     async def _fetch_once(self) -> None:
         if self._wanted:
             self._wanted, self._asked_at = False, self.world.monotonic_clock()
+        self._fetching = True
         try:
             keys = parse_key_set(await self._fetch_document(), self.keys)
         except FetchError as error:
@@ -259,6 +264,8 @@ class RemoteKeys:
             self._failed(FetchOutcome.UNREACHABLE, f"{type(error).__name__}: {error}")
         else:
             self._succeeded(keys)
+        finally:
+            self._fetching = False
 
     async def _fetch_document(self) -> bytes:
         if self.config.discovery is None:
@@ -298,6 +305,10 @@ def _missing(key_id: str | None, keys: KeySet) -> Refusal:
         )
     detail = f"no key {key_id!r}" if key_id is not None else "it has no kid, and not exactly one key fits"
     return Refusal(RefusalReason.KEY_UNKNOWN, detail, CredentialKind.JWT)
+
+
+def _too_early(key_id: str) -> Refusal:
+    return _unavailable(f"no key {key_id!r} yet, and it is too early to ask for it")
 
 
 def _unavailable(problem: str) -> Refusal:

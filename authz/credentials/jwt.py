@@ -126,16 +126,19 @@ class JwtVerifier:
 
 def _check_worth_a_key(token: Token, issuer: Issuer, now: float) -> None:
     """Raises RefusedError for what no key would make good: it is to cause no fetch, and to wait for none."""
-    found = check_audience(identity_of(dict(token.claims), issuer.config, Shared(), now), issuer)
+    try:
+        found = check_audience(identity_of(dict(token.claims), issuer.config, Shared(), now), issuer)
+    except RefusedError as error:
+        raise RefusedError(error.refusal, kept=False) from None
     if isinstance(found, Refusal):
-        raise RefusedError(found)
+        raise RefusedError(found, kept=False)
 
 
 def check_audience(identity: Identity, issuer: Issuer) -> Identity | Refusal:
     """`identity`, where it is meant for us (RFC 7519 section 4.1.3, Kuadrant/authorino#664)."""
     if issuer.audiences is None or not issuer.audiences.isdisjoint(identity.audiences):
         return identity
-    detail = f"aud {sorted(identity.audiences)} has none of {sorted(issuer.audiences)}"
+    detail = f"aud {sorted(identity.audiences)!s:.200} has none of {sorted(issuer.audiences)!s:.200}"
     return Refusal(RefusalReason.AUDIENCE_MISMATCH, detail, CredentialKind.JWT)
 
 

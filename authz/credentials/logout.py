@@ -49,7 +49,7 @@ class LogoutReceiver:
         self._revocations = revocations
         self._max_bytes = max_bytes
         self._wall_clock = wall_clock
-        self._seen: Recent[tuple[str, str], float] = Recent(MAX_TOKEN_IDS)
+        self._seen: Recent[Logout, float] = Recent(MAX_TOKEN_IDS)
 
     async def receive(self, text: str) -> Logout:
         """End what `text` names; what that was.
@@ -73,7 +73,7 @@ class LogoutReceiver:
             raise RefusedError(key)
         check_signature(token, key)
         now = self._wall_clock()
-        if now < (self._seen.get((logout.issuer, logout.id)) or 0.0):
+        if now < (self._seen.get(logout) or 0.0):
             # Sent again by an issuer that did not hear the answer, or replayed: it has been done.
             return logout
         until = now + self._revocations.config.keep_seconds
@@ -87,7 +87,7 @@ class LogoutReceiver:
         await self._revocations.revoke(entry)
         # Only now: one that could not be kept is sent again (section 2.8), and is no replay then.
         remember_seconds = issuer.config.logout.max_age_seconds + 2 * issuer.config.leeway_seconds
-        self._seen.put((logout.issuer, logout.id), now + remember_seconds)
+        self._seen.put(logout, now + remember_seconds)
         return logout
 
     def _checked(self, token: Token, issuer: Issuer, now: float) -> Logout:

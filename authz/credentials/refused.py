@@ -8,9 +8,11 @@ from authz.identity import CredentialKind, Refusal, RefusalReason
 class RefusedError(Exception):
     """A credential that does not hold; `refusal` says why. Never leaves `authz.credentials`."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, *, kept: bool = True) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
+        self.kept = kept
+        """Whether it may be remembered: not what cost no work."""
 
 
 def refuse_token(reason: RefusalReason, detail: str) -> NoReturn:

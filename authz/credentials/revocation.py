@@ -12,7 +12,7 @@ from math import inf, isfinite, isnan
 from typing import Any, Final, Protocol
 
 from authz.credentials.settings.session import RevocationsConfig
-from authz.identity import Identity, Refusal, RefusalReason
+from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 
 MAX_VALUE_CHARACTERS: Final = 1024
 """Of a `jti`, a `sid`, a subject or an issuer. OpenID Connect allows a subject 255."""
@@ -23,6 +23,11 @@ UNAVAILABLE_EPOCH: Final = -1
 
 LOADED_AT_ONCE: Final = 500
 """Of a list; then calls are answered. A hundred thousand at once would hold them up for 0.15 s."""
+
+
+_NO_TIME: Final = Refusal(
+    RefusalReason.CLAIM_MISSING, "it has no iat, without which it could not be revoked", CredentialKind.JWT
+)
 
 
 class RevocationsFullError(Exception):
@@ -127,6 +132,9 @@ class Revocations:
                 "the list is not to be had" if not self._overflowed else "the list is longer than it may be"
             )
             return Refusal(RefusalReason.REVOCATIONS_UNAVAILABLE, detail, identity.kind)
+        if issued_at is None and identity.kind is CredentialKind.JWT:
+            # How long it lives in all cannot be told, and so not for how long a revocation has to be kept.
+            return _NO_TIME
         if not self._entries:
             return identity
         claims = identity.claims
@@ -182,23 +190,22 @@ class Revocations:
             await asyncio.sleep(0)
         self.confirm()
 
-    async def restore(self, kept: Sequence[Revocation]) -> int:
-        """Give back to the store what it lost, where `kept` is all that it has; how many that was.
+    async def missing_in(self, kept: Sequence[Revocation]) -> list[Revocation]:
+        """What is known here and still concerns something, where `kept` is all that the store has.
 
-        Who starts later knows only what the store does. Raises StoreUnavailableError and
-        RevocationsFullError.
+        Who starts later knows only what the store does.
         """
         there: dict[tuple[str, str, str], Revocation] = {}
         for page in _pages(kept):
             there.update((entry.key, entry) for entry in page)
             await asyncio.sleep(0)
-        now, lost = self._wall_clock(), []
+        now, missing = self._wall_clock(), list[Revocation]()
         for page in _pages(list(self._entries.values())):
-            lost += [entry for entry in page if entry.until > now and not entry.within(there.get(entry.key))]
+            missing += [
+                entry for entry in page if entry.until > now and not entry.within(there.get(entry.key))
+            ]
             await asyncio.sleep(0)
-        if lost and self.store is not None:
-            await self.store.add(lost, self.config.max_entries)
-        return len(lost)
+        return missing
 
     async def now(self) -> float:
         """The time in unix seconds, of the store where there is one. Raises StoreUnavailableError."""

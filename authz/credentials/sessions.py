@@ -16,6 +16,7 @@ from authz.credentials.ending import end
 from authz.credentials.metrics import SessionMetrics
 from authz.credentials.revocation import RevocationCheck
 from authz.credentials.session import (
+    ENDED,
     MAX_RECORD_BYTES,
     Session,
     SessionStore,
@@ -322,6 +323,10 @@ class Sessions:
             return refusal
         if session is None:
             return self._refuse(digest, _UNKNOWN, now)
+        if session is ENDED:
+            # Not what waits to be written: it was used before it ended.
+            self._renewals.pop(key, None)
+            return self._refuse(digest, _EXPIRED, now)
         pending = self._renewals.get(key)
         if pending is not None:
             session = pending

@@ -135,7 +135,7 @@ class Tokens:
         try:
             proven = self.turns.do(_unless(stopped, lambda: self._verifier.verify(text, now)))
         except RefusedError as error:
-            return self._refused(digest, error.refusal, now)
+            return self._refused(digest, error.refusal, now) if error.kept else error.refusal
         except OverloadedError:
             return _OVERLOADED
         if isinstance(proven, Proven):
@@ -170,7 +170,7 @@ class Tokens:
                         step = await step
             return self._accepted(digest, step, now)
         except RefusedError as error:
-            return self._refused(digest, error.refusal, now)
+            return self._refused(digest, error.refusal, now) if error.kept else error.refusal
         except OverloadedError:
             return _OVERLOADED
         except TimeoutError:

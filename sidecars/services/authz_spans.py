@@ -1,5 +1,6 @@
 """A span for each check, in the trace that Envoy began (W3C Trace Context), by OpenTelemetry."""
 
+import asyncio
 import threading
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
@@ -53,24 +54,19 @@ class Spans:
 
         def handle(request: bytes, call: Call) -> bytes | Awaitable[bytes]:
             span = self._tracer.start_span(NAME, context=self._parent(call), kind=self._trace.SpanKind.SERVER)
-            waits = False
+            waiting = None
             try:
                 with self._current(span):
                     reply = handler(request, call)
-                if not isinstance(reply, bytes):
-                    waits = True
-                    return finish(reply, span)
-                return reply
+                    if isinstance(reply, bytes):
+                        return reply
+                    waiting = asyncio.ensure_future(reply)
+                # From outside: its caller may leave before its first step.
+                waiting.add_done_callback(lambda _: span.end())
+                return waiting
             finally:
-                if not waits:
+                if waiting is None:
                     span.end()
-
-        async def finish(waiting: Awaitable[bytes], span: Any) -> bytes:
-            try:
-                with self._current(span):
-                    return await waiting
-            finally:
-                span.end()
 
         return handle
 

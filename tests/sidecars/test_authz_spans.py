@@ -19,7 +19,7 @@ from sidecars.services import authz_spans
 from sidecars.services.authz_spans import Spans
 from sidecars.transport.service import Unary
 from tests.authz.checks import check_request
-from tests.sidecars.test_authz_decisions import Built
+from tests.sidecars.test_authz_decisions import Built, Waiting
 from tests.sidecars.test_authz_service import KEY, SECRET, OneCall
 
 WAIT_SECONDS = 20.0
@@ -76,6 +76,26 @@ async def test_a_check_that_waits_is_one_span(tmp_path: Path) -> None:
     (span,) = exporter.get_finished_spans()
     assert span.attributes is not None
     assert span.attributes["authz.reason"] == "credentials_missing"
+
+
+async def test_a_check_that_was_given_up_before_it_began_is_one_span_too(tmp_path: Path) -> None:
+    exporter = InMemorySpanExporter()
+    spans = Spans(TracingSettings(), exporter)
+    built = Built(tmp_path)
+    built.sidecar._decisions._told = (spans.annotate,)
+    built.sidecar._serving.authorizer._authenticator = Waiting()
+    handler = spans.traced(built.sidecar.check)
+    pending = handler(check_request(path="/orders").SerializeToString(), OneCall(metadata=dict(PARENT)))
+    assert not isinstance(pending, bytes)
+    task = asyncio.ensure_future(pending)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    spans.close()
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["authz.reason"] == "cancelled"
 
 
 def test_tracing_without_its_extra_is_an_error_that_says_so(

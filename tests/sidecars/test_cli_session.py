@@ -169,6 +169,8 @@ def test_a_list_that_was_cut_says_so(config: Path) -> None:
         ["token", "revoke", "--before", "nan"],
         ["token", "revoke", "--before", "inf"],
         ["token", "revoke", "--before", "2999-01-01"],
+        ["token", "revoke", "--before=-62135596801"],
+        ["session", "revoke", "--before=-1e18"],
         ["session", "revoke", "--before", "nan"],
     ],
 )

@@ -39,8 +39,9 @@ class KeySetConfig(Block):
     """How long the last good set serves while the URL cannot be read. Then every token is refused."""
     cooldown_seconds: Seconds = 30.0
     """The shortest time between two fetches that unknown key ids ask for."""
-    unknown_key_seconds: Seconds = 300.0
-    """For how long a key id that a fetch did not bring asks for no further fetch."""
+    unknown_key_seconds: Seconds = 60.0
+    """For how long a key id that a fetch did not bring asks for no further fetch. So long, at most, a key is
+    kept out whose id somebody tried before it came into use."""
     timeout_seconds: Seconds = 5.0
     """The time cap of one fetch, name look-up and TLS included."""
     allow_http: bool = False

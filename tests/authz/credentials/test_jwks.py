@@ -240,6 +240,41 @@ class TestUnknownKeyIds:
         await until(lambda: world.key_server.calls == 3)
         await until(lambda: isinstance(world.outcome(credentials, bearer(new_token())), Identity))
 
+    async def test_a_fetch_that_had_begun_before_says_nothing_about_a_kid(
+        self, world: World, started: Start
+    ) -> None:
+        """The server may have answered before the key was in use: another fetch is asked for."""
+        credentials = await started(world.credentials(block()))
+        before = key_set(jwk(OLD, "old"))
+
+        async def late(_: Any) -> bytes:
+            world.key_server.calls += 1
+            await world.key_server.gate.wait()
+            return before
+
+        (source,) = credentials._serving.remote_keys()
+        world.key_server.gate.clear()
+        object.__setattr__(source.world, "fetch", late)
+        first = asyncio.ensure_future(world.awaited(credentials, bearer(token(key=OLD, kid="made-up"))))
+        await until(lambda: world.key_server.calls == 2)
+        second = asyncio.ensure_future(world.awaited(credentials, bearer(new_token())))
+        await asyncio.sleep(0)
+        world.key_server.gate.set()
+        assert reason(await first) == RefusalReason.KEY_UNKNOWN
+        assert reason(await second) == RefusalReason.KEYS_UNAVAILABLE
+        before = key_set(jwk(OLD, "old"), jwk(NEW, "new"))
+        world.clock.advance(30)
+        assert isinstance(await world.awaited(credentials, bearer(new_token())), Identity)
+        assert world.key_server.calls == 3
+
+    async def test_what_no_key_would_make_good_is_not_remembered(self, world: World, started: Start) -> None:
+        """It cost nothing, and would push out what did."""
+        credentials = await started(world.credentials(block()))
+        for number in range(5):
+            expired = token(key=OLD, kid=f"bogus-{number}", iat=NOW - 2000, exp=NOW - 1000)
+            assert reason(world.outcome(credentials, bearer(expired))) == RefusalReason.TOKEN_EXPIRED
+        assert len(credentials._serving.tokens._failed) == 0
+
     async def test_a_token_without_kid_asks_for_no_fetch(self, world: World, started: Start) -> None:
         credentials = await started(world.credentials(block()))
         world.clock.advance(31)

@@ -118,6 +118,13 @@ class TestGood:
         assert await receive(credentials, text) == first
         assert credentials.revocations.epoch == before
 
+    async def test_another_one_with_the_same_jti_is_another_one(
+        self, world: World, credentials: Credentials
+    ) -> None:
+        await receive(credentials, logout_token())
+        await receive(credentials, logout_token(sid="s2"))
+        assert reason_of(world.outcome(credentials, bearer(token(sid="s2")))) == RefusalReason.REVOKED
+
     async def test_without_exp_its_age_decides(self, world: World, credentials: Credentials) -> None:
         """Drafts had no exp, and so have providers today."""
         text = logout_token(exp=None)

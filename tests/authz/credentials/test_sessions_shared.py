@@ -258,6 +258,28 @@ class TestTwoSidecars:
         await until(lambda: not isinstance(there.outcome(theirs, cookie(made["token"])), Identity))
         assert theirs._feed.interruptions == 0
 
+    async def test_a_use_that_is_not_written_yet_brings_back_no_revoked_session(
+        self, world: World, redis: Redis, started: Start, tmp_path: Any
+    ) -> None:
+        """While messages do not arrive: asked again, Redis says that it has ended, and that counts."""
+        block = {
+            "sessions": {"store": "redis", "idle_seconds": 60, "cache_seconds": 10},
+            "wait_seconds": 5,
+        }
+        other = World(tmp_path)
+        world.redis = other.redis = redis
+        here, there = world.credentials(block), other.credentials(block)
+        text = await sessions_of(here).create("alice", NOW)
+        assert isinstance(await world.awaited(here, cookie(text)), Identity)
+        await sessions_of(there).revoke(text)
+        world.clock.advance(9.8)
+        assert isinstance(await world.awaited(here, cookie(text)), Identity), "the stated age of the cache"
+        assert len(sessions_of(here)._renewals) == 1
+        world.clock.advance(0.3)
+        assert reason_of(await world.awaited(here, cookie(text))) == RefusalReason.SESSION_EXPIRED
+        await sessions_of(here).flush()
+        assert reason_of(await world.awaited(here, cookie(text))) == RefusalReason.SESSION_EXPIRED
+
     async def test_whose_session_has_ended_is_no_stranger(
         self, world: World, redis: Redis, started: Start
     ) -> None:

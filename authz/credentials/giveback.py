@@ -1,0 +1,67 @@
+"""What Redis lost in a failover is written again by the sidecars that know it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from authz.credentials.revocation import Revocation, Revocations, RevocationsFullError
+from authz.credentials.session import StoreUnavailableError
+from authz.credentials.sessions import Sessions
+
+SPREAD_SECONDS: Final = 2.0
+"""Within it sidecars begin: who comes later finds the most of it written, and Redis is not asked by all."""
+
+RETRY_SECONDS: Final = 1.0
+MAX_RETRY_SECONDS: Final = 30.0
+"""Between attempts, doubled each time: a replica that is to become the master takes no writes yet."""
+
+_LOG = structlog.get_logger(__name__)
+
+
+class GiveBack:
+    """Compares what is known here with what Redis has, and writes what is missing there.
+
+    Beside everything else: messages are heard meanwhile, and a Redis that takes no writes harms nothing.
+    """
+
+    def __init__(
+        self, sessions: Sessions | None, revocations: Revocations | None, random: Callable[[], float]
+    ) -> None:
+        self._sessions = sessions
+        self._revocations = revocations
+        self._random = random
+        self.kept: Sequence[Revocation] = ()
+        """What Redis had when it was asked last."""
+
+    async def run(self) -> None:
+        """Returns once Redis has what is known here, however many attempts that takes."""
+        failures = 0
+        while True:
+            try:
+                written = await self._attempt()
+            except StoreUnavailableError as error:
+                if not failures:
+                    _LOG.warning("revocations_not_restored_yet", problem=str(error))
+            except RevocationsFullError as error:
+                _LOG.error("revocations_not_restored", problem=str(error))
+                return
+            else:
+                if written:
+                    _LOG.warning("revocations_restored", written=written)
+                return
+            delay = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(failures, 8))
+            failures += 1
+            await asyncio.sleep(delay * (1 - 0.5 * self._random()))
+
+    async def _attempt(self) -> int:
+        written = 0 if self._sessions is None else await self._sessions.restore()
+        revocations = self._revocations
+        if revocations is None or revocations.store is None or not await revocations.missing_in(self.kept):
+            return written
+        await asyncio.sleep(SPREAD_SECONDS * self._random())
+        self.kept = await revocations.store.load(revocations.config.max_entries)
+        missing = await revocations.missing_in(self.kept)
+        await revocations.store.add(missing, revocations.config.max_entries)
+        return written + len(missing)
