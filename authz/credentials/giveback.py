@@ -48,8 +48,9 @@ class GiveBack:
                 _LOG.error("revocations_not_restored", problem=str(error))
                 return
             else:
-                if written:
+                if written or failures:
                     _LOG.warning("revocations_restored", written=written)
+                self.kept = ()
                 return
             delay = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(failures, 8))
             failures += 1
