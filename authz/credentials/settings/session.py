@@ -47,7 +47,7 @@ class RevocationsConfig(Block):
     store: Literal["memory", "redis"] = "memory"
     prefix: Prefix = "sidecars:revoked:"
     """In front of every Redis key."""
-    keep_seconds: Seconds = 86400.0
+    keep_seconds: Seconds = 172_800.0
     """How long a revocation is kept: at least as long as a session or a token may live. So every issuer needs
     `max_lifetime_seconds` beside this block."""
     leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
