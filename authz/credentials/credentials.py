@@ -15,7 +15,7 @@ from authz.credentials import fetch
 from authz.credentials.compile import Compiled, World, compile_config
 from authz.credentials.config import CredentialsConfig
 from authz.credentials.desk import Desk
-from authz.credentials.feed import Feed
+from authz.credentials.feed import Feed, ReadAnewError
 from authz.credentials.giveback import GiveBack
 from authz.credentials.logout import LogoutReceiver
 from authz.credentials.metrics import CredentialMetrics
@@ -26,6 +26,7 @@ from authz.credentials.settings.introspection import IntrospectionConfig
 from authz.credentials.stores.redis import RedisStore
 from authz.credentials.stores.redis_revocations import RedisRevocations, read_message
 from authz.identity import Outcome
+from authz.policy.background import background_work
 from authz.request import Request
 from ratelimit.stores.breaker import Breaker
 
@@ -210,12 +211,14 @@ class Credentials:
             if sessions is not None:
                 sessions.forget_all()
             if revocations is not None and revocations.store is not None:
-                limit = revocations.config.max_entries
-                give_back.kept = await revocations.store.load(limit)
-                await revocations.load(give_back.kept)
+                with background_work():
+                    give_back.kept = await revocations.store.load(revocations.limit)
+                    await revocations.load(give_back.kept)
 
         def tick(connected: bool) -> None:  # noqa: FBT001 - the one thing it is told
             if revocations is not None and revocations.store is not None:
+                if connected and revocations.to_be_read_anew:
+                    raise ReadAnewError("the list was longer than it may be")
                 if connected:
                     revocations.confirm()
                 revocations.expire()

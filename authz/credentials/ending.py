@@ -13,6 +13,13 @@ async def end(task: "asyncio.Task[Any]") -> None:
     Once is not always enough: before Python 3.12 `asyncio.wait_for`, which redis-py uses, hides a
     cancellation that comes in the moment its own wait ends (python/cpython#86296, bpo-42130).
     """
+    cancelled = False
     while not task.done():
         task.cancel()
-        await asyncio.wait({task}, timeout=AGAIN_SECONDS)
+        try:
+            await asyncio.wait({task}, timeout=AGAIN_SECONDS)
+        except asyncio.CancelledError:
+            # Whoever ends us, too, is told so afterwards: `task` would be left behind, at work.
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError

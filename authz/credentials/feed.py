@@ -19,9 +19,14 @@ MAX_RETRY_SECONDS: Final = 2.0
 """Between attempts to subscribe: each is one connection, and what is revoked meanwhile comes with it."""
 
 SUBSCRIBE_SECONDS: Final = 2.0
-"""For a connection, the subscription and the first load together."""
+"""For a connection and the subscription. The load that follows may take longer; each of its questions is
+bounded by itself."""
 
 _LOG = structlog.get_logger(__name__)
+
+
+class ReadAnewError(Exception):
+    """What was heard could not be taken in: everything is to be loaded again."""
 
 
 class Feed:
@@ -76,7 +81,9 @@ class Feed:
             try:
                 await self._listen()
             except Exception as error:  # whatever it is: without this task nobody hears of revocations
-                expected = isinstance(error, RedisError | OSError | TimeoutError | StoreUnavailableError)
+                expected = isinstance(
+                    error, RedisError | OSError | TimeoutError | StoreUnavailableError | ReadAnewError
+                )
                 self.problem = str(error) or type(error).__name__
                 if self.connected or failures == 0:
                     _LOG.warning("revocation_feed_lost", problem=self.problem, exc_info=not expected)
@@ -97,12 +104,11 @@ class Feed:
                 while confirmed < len(self._channels):
                     message = await pubsub.get_message(timeout=SUBSCRIBE_SECONDS)
                     confirmed += message is not None and message["type"] == "subscribe"
-                await self._on_begin()
+            await self._on_begin()
             self.connected, self.problem = True, ""
             self._begun.set()
             self._on_tick(True)
             beside = asyncio.create_task(self._meanwhile(), name="beside the revocation feed")
-            beside.add_done_callback(_told)
             try:
                 await self._hear(pubsub)
             finally:
@@ -123,6 +129,8 @@ class Feed:
             if message["type"] == "message":
                 self._deliver(message)
             self._on_tick(True)
+            # Where many wait already, reading them gives nobody else a turn.
+            await asyncio.sleep(0)
 
     def _deliver(self, message: Mapping[str, Any]) -> None:
         channel, data = message["channel"], message["data"]
@@ -131,8 +139,3 @@ class Feed:
             handle(data if isinstance(data, bytes) else str(data).encode())
         except ValueError as error:
             _LOG.warning("revocation_message_unreadable", problem=str(error))
-
-
-def _told(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _LOG.error("revocations_not_restored", exc_info=task.exception())

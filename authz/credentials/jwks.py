@@ -117,7 +117,7 @@ class RemoteKeys:
         now = self.world.monotonic_clock()
         if self.keys is None or self._too_old(now):
             if self._flight is not None:
-                return self._find_after(self._flight, key_id, algorithm)
+                return self._find_after(self._flight, key_id, algorithm, conclusive=not self._fetching)
             return _unavailable(self._problem)
         key = self.keys.find(key_id, algorithm)
         if key is not None:

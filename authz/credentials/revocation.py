@@ -21,6 +21,13 @@ UNAVAILABLE_EPOCH: Final = -1
 """While it is not known what is revoked: equal to no epoch under which anything was remembered."""
 
 
+SURPLUS: Final = 2
+"""How many times `max_entries` of a store are taken in. The store keeps to the bound; what it lost in a
+failover is here beside what came since."""
+
+OVERFLOWED_SECONDS: Final = 30.0
+"""After so long a list that was too long is read anew: it may have become shorter."""
+
 LOADED_AT_ONCE: Final = 500
 """Of a list; then calls are answered. A hundred thousand at once would hold them up for 0.15 s."""
 
@@ -112,6 +119,7 @@ class Revocations:
         self._entries: dict[tuple[str, str, str], Revocation] = {}
         self._counter = 0
         self._overflowed = False
+        self._overflowed_at = -inf
         self._heir: Revocations | None = None
         self._confirmed_at = -inf
         self.epoch = 0 if store is None else UNAVAILABLE_EPOCH
@@ -172,7 +180,7 @@ class Revocations:
         """Take `revocation` into this process's list."""
         if not self._has_room(revocation):
             # It cannot be kept, and to pass over it would let in what is revoked.
-            self._overflowed = True
+            self._overflowed, self._overflowed_at = True, self._clock()
             self.epoch = UNAVAILABLE_EPOCH
             return
         known = self._entries.get(revocation.key)
@@ -205,6 +213,10 @@ class Revocations:
                 entry for entry in page if entry.until > now and not entry.within(there.get(entry.key))
             ]
             await asyncio.sleep(0)
+        while there:  # piece by piece: at once it would take ten milliseconds
+            for _ in range(min(LOADED_AT_ONCE, len(there))):
+                there.popitem()
+            await asyncio.sleep(0)
         return missing
 
     async def now(self) -> float:
@@ -222,6 +234,16 @@ class Revocations:
         if self.store is not None and self._clock() - self._confirmed_at > self.config.stale_seconds:
             self.epoch = UNAVAILABLE_EPOCH
 
+    @property
+    def limit(self) -> int:
+        """How many entries are taken in, beside EVERYTHING."""
+        return self.config.max_entries * (1 if self.store is None else SURPLUS)
+
+    @property
+    def to_be_read_anew(self) -> bool:
+        """Whether it was too long a while ago."""
+        return self._overflowed and self._clock() - self._overflowed_at > OVERFLOWED_SECONDS
+
     def inherit(self, other: "Revocations") -> None:
         """Begin with what `other` knows, and hear what it still learns."""
         # Shared, not copied: what is revoked while a reload is prepared counts after it.
@@ -236,11 +258,11 @@ class Revocations:
     def _has_room(self, revocation: Revocation) -> bool:
         if revocation.kind is Revoked.EVERYTHING or revocation.key in self._entries:
             return True
-        if len(self._entries) < self.config.max_entries:
+        if len(self._entries) < self.limit:
             return True
         self._prune()
         exempt = sum(kind is Revoked.EVERYTHING for kind, _, _ in self._entries)
-        return len(self._entries) - exempt < self.config.max_entries
+        return len(self._entries) - exempt < self.limit
 
     def _prune(self) -> None:
         # Only for want of room: a clock that is ahead for a while must not forgive anything for good.

@@ -62,13 +62,20 @@ class Spans:
                         return reply
                     waiting = asyncio.ensure_future(reply)
                 # From outside: its caller may leave before its first step.
-                waiting.add_done_callback(lambda _: span.end())
+                waiting.add_done_callback(lambda done: self._end(span, done))
                 return waiting
             finally:
                 if waiting is None:
                     span.end()
 
         return handle
+
+    def _end(self, span: Any, done: "asyncio.Future[bytes]") -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            span.record_exception(error)
+            span.set_status(self._trace.StatusCode.ERROR, str(error))
+        span.end()
 
     def annotate(self, account: Account) -> None:
         """Write the decision into the span of the call that is being handled."""

@@ -17,7 +17,7 @@ from protos.authz_pb2 import CheckRequest
 from sidecars.runtime.settings.authz import TracingSettings
 from sidecars.services import authz_spans
 from sidecars.services.authz_spans import Spans
-from sidecars.transport.service import Unary
+from sidecars.transport.service import Call, Unary
 from tests.authz.checks import check_request
 from tests.sidecars.test_authz_decisions import Built, Waiting
 from tests.sidecars.test_authz_service import KEY, SECRET, OneCall
@@ -96,6 +96,24 @@ async def test_a_check_that_was_given_up_before_it_began_is_one_span_too(tmp_pat
     (span,) = exporter.get_finished_spans()
     assert span.attributes is not None
     assert span.attributes["authz.reason"] == "cancelled"
+
+
+async def test_what_goes_wrong_later_is_in_the_span(tmp_path: Path) -> None:
+    exporter = InMemorySpanExporter()
+    spans = Spans(TracingSettings(), exporter)
+
+    async def fails(_request: bytes, _call: Call) -> bytes:
+        raise RuntimeError("a defect")
+
+    pending = spans.traced(fails)(b"", OneCall(metadata=dict(PARENT)))
+    assert not isinstance(pending, bytes)
+    with pytest.raises(RuntimeError):
+        await pending
+    await asyncio.sleep(0)
+    spans.close()
+    (span,) = exporter.get_finished_spans()
+    assert not span.status.is_ok
+    assert [event.name for event in span.events] == ["exception"]
 
 
 def test_tracing_without_its_extra_is_an_error_that_says_so(

@@ -28,9 +28,15 @@ class Asker:
         """The answer to `command`. Raises StoreUnavailableError."""
         if not self._breaker.allows():
             raise StoreUnavailableError("Redis did not answer; it is asked again soon")
+        task = asyncio.current_task()
+        cancellations = 0 if task is None else task.cancelling()
         try:
             async with asyncio.timeout(self.wait_seconds):
                 answer = await command()
+                if task is not None and task.cancelling() > cancellations:
+                    # Before Python 3.12 `asyncio.wait_for`, which redis-py uses, hides one that comes in the
+                    # moment its own wait ends (python/cpython#86296).
+                    raise asyncio.CancelledError
         except TimeoutError as error:
             self._breaker.failed()
             raise StoreUnavailableError(f"Redis gave no answer within {self.wait_seconds:g} s") from error

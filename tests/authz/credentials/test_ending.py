@@ -1,6 +1,11 @@
 import asyncio
+import contextlib
+
+import pytest
 
 from authz.credentials.ending import end
+from authz.credentials.stores.asker import Asker
+from ratelimit.stores.breaker import Breaker
 
 
 async def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:
@@ -32,3 +37,41 @@ async def test_a_task_that_has_ended_is_left_alone() -> None:
     await task
     await end(task)
     assert task.result() == 1
+
+
+async def test_a_task_is_not_left_behind_by_one_that_is_ended_itself() -> None:
+    """A subscription that is ended while it ends what runs beside it."""
+    rounds = 0
+
+    async def stubborn() -> None:
+        nonlocal rounds
+        while rounds < 3:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                rounds += 1
+
+    inner = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    outer = asyncio.create_task(end(inner))
+    await asyncio.sleep(0)
+    outer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await outer
+    assert inner.done()
+
+
+async def test_a_cancellation_that_a_command_hides_counts_all_the_same() -> None:
+    """python/cpython#86296: redis-py's commands do, where it comes with their answer."""
+
+    async def hides() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        return "answer"
+
+    asker = Asker(None, 10, Breaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
+    asking = asyncio.create_task(asker.ask(hides))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking

@@ -267,6 +267,21 @@ class TestUnknownKeyIds:
         assert isinstance(await world.awaited(credentials, bearer(new_token())), Identity)
         assert world.key_server.calls == 3
 
+    async def test_nor_does_the_first_one(
+        self, world: World, started: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("authz.credentials.credentials.START_WAIT_SECONDS", 0.001)
+        world.key_server.gate.clear()
+        credentials = await started(world.credentials(block()))
+        await until(lambda: world.key_server.calls == 1)
+        waits = asyncio.ensure_future(world.awaited(credentials, bearer(new_token())))
+        await asyncio.sleep(0)
+        world.key_server.gate.set()
+        assert reason(await waits) == RefusalReason.KEYS_UNAVAILABLE
+        world.key_server.document = key_set(jwk(OLD, "old"), jwk(NEW, "new"))
+        world.clock.advance(31)
+        assert isinstance(await world.awaited(credentials, bearer(new_token())), Identity)
+
     async def test_what_no_key_would_make_good_is_not_remembered(self, world: World, started: Start) -> None:
         """It cost nothing, and would push out what did."""
         credentials = await started(world.credentials(block()))

@@ -509,17 +509,41 @@ class TestRedis:
         await asyncio.gather(ours.revocations.load(entries), look())
         assert sizes == [500, 1_000, 1_500]
 
-    async def test_a_list_that_is_longer_than_it_may_be_denies(
+    async def test_a_list_that_is_longer_than_it_may_be_denies_until_it_is_shorter(
         self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
-        """What does not fit might be the very token that is asked about."""
+        """What does not fit might be the very token that is asked about; so the list is read anew later."""
         (_, ours), _ = pair
-        for number in range(3):
+        for number in range(5):
             await ours.desk.revoke_tokens("jti", str(number))
         small = World(tmp_path)
         small.redis, small.clock.wall_seconds = redis, time.time()
         credentials = await started(small.credentials(self.block(small, max_entries=2)))
         assert verdict(small, credentials, self.token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
+        await redis.zrem("sidecars:revoked:list", '["jti","","3"]', '["jti","","4"]')
+        assert credentials.revocations is not None
+        credentials.revocations._entries.clear()
+        small.clock.advance(31)
+        await until(lambda: verdict(small, credentials, self.token()) is None)
+        assert verdict(small, credentials, self.token(jti="0")) == RefusalReason.REVOKED
+
+    async def test_what_a_failover_lost_and_what_came_since_fit_both(
+        self, world: World, redis: Redis, started: Start, tmp_path: Any
+    ) -> None:
+        """The store keeps to the bound, and so has room for new ones where it has lost the old."""
+        other = World(tmp_path)
+        world.redis = other.redis = redis
+        world.clock.wall_seconds = other.clock.wall_seconds = time.time()
+        ours, theirs = [
+            await started(one.credentials(self.block(one, max_entries=3))) for one in (world, other)
+        ]
+        for number in range(3):
+            await ours.desk.revoke_tokens("jti", str(number))
+        await redis.flushall()
+        await theirs.desk.revoke_tokens("jti", "new")
+        await until(lambda: verdict(world, ours, self.token(jti="new")) == RefusalReason.REVOKED)
+        assert verdict(world, ours, self.token(jti="0")) == RefusalReason.REVOKED
+        assert verdict(world, ours, self.token(jti="good")) is None
 
     async def test_before_the_list_has_come_nobody_is_let_in(self, world: World, redis: Redis) -> None:
         world.redis = redis
