@@ -180,7 +180,8 @@ class Revocations:
         """Take `revocation` into this process's list."""
         if not self._has_room(revocation):
             # It cannot be kept, and to pass over it would let in what is revoked.
-            self._overflowed, self._overflowed_at = True, self._clock()
+            if not self._overflowed:  # the first time: others may follow without end
+                self._overflowed, self._overflowed_at = True, self._clock()
             self.epoch = UNAVAILABLE_EPOCH
             return
         known = self._entries.get(revocation.key)

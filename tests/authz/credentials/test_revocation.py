@@ -527,6 +527,15 @@ class TestRedis:
         await until(lambda: verdict(small, credentials, self.token()) is None)
         assert verdict(small, credentials, self.token(jti="0")) == RefusalReason.REVOKED
 
+    async def test_more_that_does_not_fit_puts_that_off_no_further(self, world: World, redis: Redis) -> None:
+        world.redis = redis
+        revocations = world.credentials(self.block(world, max_entries=1)).revocations
+        assert revocations is not None
+        for number in range(8):
+            world.clock.advance(10)
+            revocations.add(Revocation(Revoked.TOKEN, str(number), world.clock.wall_seconds + 600))
+        assert revocations.to_be_read_anew
+
     async def test_what_a_failover_lost_and_what_came_since_fit_both(
         self, world: World, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
