@@ -61,8 +61,8 @@ def filters() -> list[dict[str, Any]]:
                 "grpc_service": {
                     "envoy_grpc": {"cluster_name": "authz"},
                     # Here, not inside envoy_grpc: that one is for streams which are opened anew.
-                    # As many as docs/deployment.md says. On a busy machine Envoy tried a stopped endpoint some
-                    # 24 times before it took it out, and one request of 5,593 used up three retries there.
+                    # As many as docs/deployment.md says. On a busy machine Envoy tried a stopped endpoint
+                    # some 24 times before taking it out, and one request of 5,593 used up three retries.
                     "retry_policy": {
                         "num_retries": 5,
                         "retry_on": "unavailable,cancelled,connect-failure,refused-stream,reset",
