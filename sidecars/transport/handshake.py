@@ -154,9 +154,18 @@ def _has_expired(certificate: dict[str, Any] | None) -> bool:
     return certificate is not None and ssl.cert_time_to_seconds(certificate["notAfter"]) < time.time()
 
 
+_EXTENSION_HINTS = {
+    85: " (RFC 5280 section 4.2.1.1; sign it with authorityKeyIdentifier=keyid)",
+    86: " (RFC 5280 section 4.2.1.2; make the authority with subjectKeyIdentifier=hash)",
+}
+"""What to change in a certificate that lacks an extension, by OpenSSL's X509_V_ERR code."""
+
+
 def _what_failed(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"client certificate refused: {error.verify_message}"
+        return (
+            f"client certificate refused: {error.verify_message}{_EXTENSION_HINTS.get(error.verify_code, '')}"
+        )
     reason = error.reason or ""
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "the client shows no certificate"

@@ -1,4 +1,4 @@
-"""Certificates for tests, of authorities that live as long as the test."""
+"""Certificates for tests, signed by authorities of their own, with the extensions that RFC 5280 asks for."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -11,6 +11,18 @@ from cryptography.x509.oid import NameOID
 
 DAY = dt.timedelta(days=1)
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -21,16 +33,25 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates of servers and clients."""
+    """Signs certificates of servers and clients.
 
-    def __init__(self, name: str) -> None:
+    `identified=False` leaves out the Authority Key Identifier of what it signs, as some authorities do;
+    `identifies=False` leaves out its own Subject Key Identifier.
+    """
+
+    def __init__(self, name: str, *, identified: bool = True, identifies: bool = True) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = pem(
+        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        self._identified = identified
+        built = (
             self._build(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(self._key, hashes.SHA256())
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
         )
+        if identifies:
+            built = built.add_extension(self._identifier, critical=False)
+        self.certificate = pem(built.sign(self._key, hashes.SHA256()))
 
     def sign(self, name: str, expires: dt.datetime | None = None) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -38,13 +59,12 @@ class Authority:
         hosts = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         )
-        signed = (
-            self._build(subject, key, expires)
-            .add_extension(hosts, critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
+        built = self._build(subject, key, expires).add_extension(hosts, critical=False)
+        if self._identified:
+            of_issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier)
+            built = built.add_extension(of_issuer, critical=False)
         return Pair(
-            pem(signed),
+            pem(built.sign(self._key, hashes.SHA256())),
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             ),

@@ -24,6 +24,7 @@ from tests.sidecars.transport.authority import Authority
 from tests.sidecars.transport.harness import LOOPBACK, WAIT_SECONDS, services, until, within
 
 SERVERS, CLIENTS = Authority("servers"), Authority("clients")
+UNIDENTIFIED = Authority("private", identified=False)
 
 
 class Guarded:
@@ -52,7 +53,8 @@ class Guarded:
 def tls(tmp_path: Path) -> TlsSettings:
     pair = SERVERS.sign("server")
     settings = TlsSettings(tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "clients.pem")
-    for path, content in zip(settings.files, (pair.certificate, pair.key, CLIENTS.certificate), strict=True):
+    authorities = CLIENTS.certificate + UNIDENTIFIED.certificate
+    for path, content in zip(settings.files, (pair.certificate, pair.key, authorities), strict=True):
         path.write_bytes(content)
     return settings
 
@@ -104,6 +106,10 @@ def knock(address: tuple[str, int] | str, context: ssl.SSLContext) -> bytes:
             return b""
 
 
+NO_KEY_IDENTIFIER = (
+    "client certificate refused: Missing Authority Key Identifier"
+    " (RFC 5280 section 4.2.1.1; sign it with authorityKeyIdentifier=keyid)"
+)
 YESTERDAY = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
 
 
@@ -113,8 +119,9 @@ YESTERDAY = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
         (None, None, "the client shows no certificate"),
         (Authority("strangers"), None, "client certificate refused: unable to get local issuer certificate"),
         (CLIENTS, YESTERDAY, "client certificate refused: certificate has expired"),
+        (UNIDENTIFIED, None, NO_KEY_IDENTIFIER),
     ],
-    ids=["none", "of strangers", "expired"],
+    ids=["none", "of strangers", "expired", "without authority key identifier"],
 )
 async def test_a_client_that_may_not_come_in_is_counted_and_logged_with_the_reason(
     guard: Guard,

@@ -289,3 +289,14 @@ async def test_files_that_do_not_load_stop_a_start(tmp_path: Path) -> None:
     server = OwnServer(services({}), [replace(LOOPBACK, tls=files.settings)])
     with pytest.raises(OSError, match=r"server\.key"):
         await within(server.start())
+
+
+async def test_an_authority_without_subject_key_identifier_stops_a_start_and_is_named(tmp_path: Path) -> None:
+    files = Files(tmp_path, mutual=True)
+    assert files.settings.client_ca is not None
+    private = Authority("private", identifies=False)
+    files.settings.client_ca.write_bytes(files.clients.certificate + private.certificate)
+    server = OwnServer(services({}), [replace(LOOPBACK, tls=files.settings)])
+    says = r"authority CN=private in .*clients\.pem lacks the extension Subject Key Identifier \(RFC 5280"
+    with pytest.raises(OSError, match=says):
+        await within(server.start())
