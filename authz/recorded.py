@@ -4,7 +4,7 @@ Both answer what they know and note what they are asked and do not know. The nam
 access log's records.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from authz.identity import CredentialKind
@@ -67,6 +67,11 @@ class RecordedRequest(Request):
             self.missing.add(f"header {name}")
             return ()
         return (value,) if value else ()
+
+    @property
+    def header_names(self) -> Collection[str]:
+        """None: the record does not say which other headers there were."""
+        return ()
 
     def all_headers(self) -> dict[str, list[str]]:
         """Of the headers only some were logged."""

@@ -5,7 +5,7 @@ could forge (`x-forwarded-uri`, `x-envoy-original-path`: CVE-2026-40575, CVE-202
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from functools import lru_cache
@@ -137,6 +137,11 @@ class Request:
         (CVE-2023-27488). Where Envoy joined repeated headers by commas, they stay joined.
         """
         return self._authorization if name == "authorization" else self._values(name)
+
+    @property
+    def header_names(self) -> Collection[str]:
+        """The name of each header, in lower case and once."""
+        return self._http.headers if self._lines is None else self._line_of
 
     def _values(self, name: str) -> Sequence[str]:
         lines = self._lines

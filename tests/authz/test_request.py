@@ -256,3 +256,8 @@ def test_any_message_is_read_or_refused(data: bytes) -> None:
     except BadRequestError:
         return
     assert asked.path.segments
+
+
+def test_header_names_are_told_once_however_they_came() -> None:
+    assert sorted(request(headers={"a": "1", "b": "2"}).header_names) == ["a", "b"]
+    assert sorted(request(headers=[("a", "1"), ("b", "2"), ("a", "3")]).header_names) == ["a", "b"]
