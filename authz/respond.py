@@ -14,6 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from authz.decide import Decision
 from authz.denial import Form, denial, form_of, login_redirect, preflight_answer, script_headers
+from authz.header_names import NamesAlike
 from authz.identity import Identity
 from authz.policy.compile import Policy
 from authz.policy.cors import origin_of
@@ -39,7 +40,7 @@ _RPC_CODES: Final = {401: 16, 429: 8, 503: 14}
 class Responder:
     """Answers for the decisions of one policy."""
 
-    __slots__ = ("_answers", "_login", "_metadata", "_placeholder", "_removed_headers")
+    __slots__ = ("_alike", "_answers", "_login", "_metadata", "_placeholder", "_removed_headers")
 
     def __init__(self, policy: Policy, placeholder: str) -> None:
         """`placeholder`: as long as an id, and nothing that anybody could guess.
@@ -47,6 +48,7 @@ class Responder:
         A caller whose name it is would get the id of each decision in its place.
         """
         self._removed_headers = policy.removed_headers
+        self._alike = NamesAlike(policy.removed_headers)
         self._metadata = policy.metadata
         self._login = policy.login
         self._placeholder = placeholder
@@ -60,12 +62,8 @@ class Responder:
             extras = verdict.extras
             variant = "" if extras.cors is None else origin_of(request, extras.cors) or ""
             answer = self._kept(decision, variant)
-            if extras.strip_cookies and request is not None:
-                # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
-                answer += _without_cookies(request, extras.strip_cookies)
-            if (extras.query_set or extras.query_remove) and request is not None and request.query:
-                answer += _without_parameters(request, extras)
-            return answer
+            # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
+            return answer if request is None else answer + self._of_request(request, extras)
         if verdict.outcome is Outcome.PREFLIGHT:
             return self._build(decision, Form.TEXT).SerializeToString()
         form = form_of(request)
@@ -74,6 +72,18 @@ class Responder:
         if verdict.extras.cors is not None:
             return self._build(decision, form).SerializeToString()
         return self._kept(decision, form)
+
+    def _of_request(self, request: Request, extras: Extras) -> bytes:
+        """What an allow says of this request alone; mostly nothing."""
+        said = b""
+        alike = self._alike.among(request.header_names)
+        if alike:
+            said = _message(OkHttpResponse(headers_to_remove=alike))
+        if extras.strip_cookies:
+            said += _without_cookies(request, extras.strip_cookies)
+        if (extras.query_set or extras.query_remove) and request.query:
+            said += _without_parameters(request, extras)
+        return said
 
     def take_apart(self) -> None:
         """Free the answers kept, piece by piece, in a thread, once another responder has taken its place."""
@@ -184,9 +194,7 @@ def _without_parameters(request: Request, extras: Extras) -> bytes:
     others = request.query_spellings(names) - set(map(_escaped, names))
     if not others:
         return b""
-    return CheckResponse(
-        ok_response=OkHttpResponse(query_parameters_to_remove=sorted(others))
-    ).SerializeToString()
+    return _message(OkHttpResponse(query_parameters_to_remove=sorted(others)))
 
 
 def _escaped(text: str) -> str:
@@ -204,9 +212,10 @@ def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
     if len(kept) == len([pair for pair in pairs if pair]):
         return b""
     value = "; ".join(pair for pair in kept if pair.isascii())
-    changed = (
-        OkHttpResponse(headers=[overwriting("cookie", value)])
-        if value
-        else OkHttpResponse(headers_to_remove=["cookie"])
-    )
-    return CheckResponse(ok_response=changed).SerializeToString()
+    if not value:
+        return _message(OkHttpResponse(headers_to_remove=["cookie"]))
+    return _message(OkHttpResponse(headers=[overwriting("cookie", value)]))
+
+
+def _message(response: OkHttpResponse) -> bytes:
+    return CheckResponse(ok_response=response).SerializeToString()

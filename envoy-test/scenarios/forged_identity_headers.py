@@ -1,5 +1,8 @@
 """What a client says of itself never reaches the upstream, on public paths neither, however it is spelled."""
 
+import orjson
+
+from authz.header_names import fold
 from sidecars.demo.ask import Answer, ask
 from sidecars.demo.edge import Edge
 from sidecars.demo.rows import bearer
@@ -7,6 +10,10 @@ from tests.envoy.bare import BARE, add_bare_listener, refused, send
 
 TWINS = ("x_auth_subject", "x-auth_subject", "x_auth-subject", "X_AUTH_SUBJECT", "X-Auth_Subject")
 """Many upstreams read each of these as x-auth-subject (CVE-2025-64484)."""
+
+SIGNS = "!#$%&'*+.^`|~"
+"""What a name may hold beside letters, digits, hyphens and underscores: to PHP, lighttpd and other CGI-like
+servers `x.auth-subject` is x-auth-subject, too (GHSA-rf44-j88r-hh8c)."""
 
 change_envoy = add_bare_listener
 
@@ -37,6 +44,28 @@ async def scenario(edge: Edge) -> None:
         assert _subjects(await send(edge, "/public/hello", lines, listener=BARE)) == [], twins
         both = [*token.items(), *lines, ("x-auth-subject", "root")]
         assert _subjects(await send(edge, "/orders", both, listener=BARE)) == ["alice"], twins
+    for sign in SIGNS:
+        respelled = (f"x{sign}auth{sign}subject", f"X-Auth{sign}Subject")
+        other = f"x{sign}other"
+        for listener in ("edge", BARE):
+            lines = [(other, "1"), *((name, "admin") for name in respelled)]
+            public = await send(edge, "/public/hello", lines, listener=listener)
+            assert _folded(public, other) == ["1"], (sign, listener)
+            assert _folded(public, "x-auth-subject") == [], (sign, listener)
+            known = await send(edge, "/orders", [*token.items(), *lines], listener=listener)
+            assert _folded(known, "x-auth-subject") == ["alice"], (sign, listener)
+
+    # What lighttpd would fold, too, is no name to any Envoy.
+    for listener in ("edge", BARE):
+        refusal = await send(edge, "/public/hello", [("x\xa0auth-subject", "admin")], listener=listener)
+        assert (refusal.status, refused(refusal)) == (400, "envoy http1.codec_error"), listener
+
+
+def _folded(answer: Answer, name: str) -> list[str]:
+    """Every value that a server would read under the name that folds all signs into one."""
+    assert answer.status == 200, answer
+    headers = orjson.loads(answer.body)["headers"]
+    return [value for found, value in headers if fold(found) == fold(name)]
 
 
 def _subjects(answer: Answer) -> list[str]:

@@ -12,7 +12,7 @@ from authz.respond import MAX_ANSWERS, Responder
 from protos.authz_pb2 import CheckResponse
 from protos.core_pb2 import HeaderValueOption
 from tests.authz.callers import ALICE, Says
-from tests.authz.checks import request
+from tests.authz.checks import Headers, request
 
 POLICY = """
 identity_headers: {x-user: subject, x-scopes: scopes, x-roles: roles}
@@ -40,13 +40,13 @@ class Edge:
         self.authorizer = Authorizer(compiled, Says(who), new_id)
         self.responder = Responder(compiled, PLACEHOLDER)
 
-    def ask(self, path: str) -> tuple[Decision, CheckResponse]:
-        decision = self.authorizer.decide(request(path=path), 0.0)
+    def ask(self, path: str, headers: Headers = ()) -> tuple[Decision, CheckResponse]:
+        decision = self.authorizer.decide(request(path=path, headers=headers), 0.0)
         assert isinstance(decision, Decision)
         return decision, CheckResponse.FromString(self.responder.respond(decision))
 
-    def answer(self, path: str) -> CheckResponse:
-        return self.ask(path)[1]
+    def answer(self, path: str, headers: Headers = ()) -> CheckResponse:
+        return self.ask(path, headers)[1]
 
 
 def upstream_headers(response: CheckResponse) -> dict[str, str]:
@@ -81,6 +81,21 @@ class TestAllowed:
         gone = set(response.ok_response.headers_to_remove) | set(upstream_headers(response))
         for name in ("x-user", "x-scopes", "x-roles", "x-kind"):
             assert {name, name.replace("-", "_")} <= gone
+
+    @pytest.mark.parametrize("path", ["/public", "/users"])
+    @pytest.mark.parametrize("joined", [True, False])
+    def test_ghsa_rf44_j88r_hh8c_no_inbound_copy_survives_that_reads_like_one(
+        self, path: str, joined: bool
+    ) -> None:
+        """Nor with one that reads like a header of another rule, however Envoy sends the headers."""
+        names = ("accept", "x.user", "x~scopes", "x!kind", "x.user.agent", "xuser", "x-kind")
+        pairs = [(name, "admin") for name in names]
+        edge = Edge(READER)
+        for _ in range(2):
+            response = edge.answer(path, dict(pairs) if joined else pairs)
+            gone = set(response.ok_response.headers_to_remove) | set(upstream_headers(response))
+            assert gone.intersection(names) == {"x.user", "x~scopes", "x!kind", "x-kind"}
+        assert "x.user" not in edge.answer(path).ok_response.headers_to_remove
 
     @pytest.mark.parametrize("path", ["/public", "/users", "/staff"])
     def test_no_name_is_both_set_and_removed(self, path: str) -> None:

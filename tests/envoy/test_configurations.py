@@ -85,6 +85,14 @@ def test_repeated_headers_reach_authz_line_by_line(file: Path) -> None:
 
 
 @every_configuration
+def test_ghsa_rf44_j88r_hh8c_no_header_is_hidden_from_authz(file: Path) -> None:
+    """Of another spelling of an identity header it has to see the name, or it cannot remove it."""
+    configuration = read(file).data
+    assert not list(values(configuration, "allowed_headers"))
+    assert not list(values(configuration, "disallowed_headers"))
+
+
+@every_configuration
 def test_paths_are_normalised_before_anyone_decides(file: Path) -> None:
     """CVE-2019-9901, CVE-2021-29492."""
     configuration = read(file).data
