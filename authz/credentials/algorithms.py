@@ -17,16 +17,21 @@ FAMILIES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("EC", "P-256"): frozenset({"ES256"}),
     ("EC", "P-384"): frozenset({"ES384"}),
     ("EC", "P-521"): frozenset({"ES512"}),
-    ("OKP", "Ed25519"): frozenset({"EdDSA"}),
-    ("OKP", "Ed448"): frozenset({"EdDSA"}),
+    ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),
+    ("OKP", "Ed448"): frozenset({"EdDSA", "Ed448"}),
 }
-"""(kty, crv) -> algorithms (RFC 7518 section 3.1, RFC 8037 section 3.1)."""
+"""(kty, crv) -> algorithms (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864 section 2.2)."""
+
+EDDSA: Final = frozenset({"EdDSA", "Ed25519", "Ed448"})
+"""The name of both curves, and those that RFC 9864 binds to a curve each."""
 
 ALGORITHMS: Final[frozenset[str]] = frozenset().union(*FAMILIES.values())
 
 _IMPLEMENTATIONS = get_default_algorithms()
 
-VERIFY: Final[Mapping[str, Verify]] = {name: _IMPLEMENTATIONS[name].verify for name in ALGORITHMS}
+VERIFY: Final[Mapping[str, Verify]] = {
+    name: _IMPLEMENTATIONS["EdDSA" if name in EDDSA else name].verify for name in ALGORITHMS
+}
 PARSE: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
     "RSA": _IMPLEMENTATIONS["RS256"].from_jwk,
     "EC": _IMPLEMENTATIONS["ES256"].from_jwk,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
 
 from authz.credentials import apikey
@@ -39,6 +40,8 @@ from authz.credentials.verifier import Verifier
 from authz.identity import CredentialKind
 from configfile import ConfigError, Problem
 from ratelimit.stores.breaker import Breaker
+
+_LOG = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +181,21 @@ def _issuer(
 
 
 def _read_key_file(path: Path, previous: KeySet | None) -> KeySet:
-    """The operator's own file: there every unusable key is an error, not only a set without a usable one."""
+    """The keys of the operator's own file. As from a URL, an entry that cannot be used costs no other.
+
+    Raises ConfigError where none can be used, and for secrets: whoever reads the file could sign.
+    """
     try:
         keys = parse_key_set(path.read_bytes(), previous)
     except OSError as error:
         raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
     except KeySetError as error:
         raise ConfigError.of(path, str(error)) from error
+    secret = [key for key in keys.refused if key.secret]
+    if secret:
+        raise ConfigError([Problem(str(path), 0, f"key {key.id!r}", key.reason) for key in secret])
     if keys.refused:
-        raise ConfigError([Problem(str(path), 0, f"key {key.id!r}", key.reason) for key in keys.refused])
+        _LOG.warning("key_file_entries_unusable", file=str(path), refused=[str(key) for key in keys.refused])
     return keys
 
 

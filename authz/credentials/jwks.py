@@ -67,7 +67,11 @@ class FileKeys:
 
     def describe(self) -> dict[str, Any]:
         """For `/config`."""
-        return {"file": str(self.path), "keys": [key.id for key in self.keys.keys]}
+        return {
+            "file": str(self.path),
+            "keys": [key.id for key in self.keys.keys],
+            "refused_keys": [str(key) for key in self.keys.refused],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,7 @@ class RemoteKeys:
         return {
             "url": self.place,
             "keys": [] if self.keys is None else [key.id for key in self.keys.keys],
-            "refused_keys": [] if self.keys is None else [f"{k.id}: {k.reason}" for k in self.keys.refused],
+            "refused_keys": [] if self.keys is None else [str(key) for key in self.keys.refused],
             "age_seconds": None if self.keys is None else round(age, 1),
             "problem": self._problem,
         }
@@ -282,7 +286,7 @@ class RemoteKeys:
         if previous is not None:
             previous.withdraw(keys)
         if previous is None or {key.id for key in previous.keys} != {key.id for key in keys.keys}:
-            refused = [f"{key.id}: {key.reason}" for key in keys.refused]
+            refused = [str(key) for key in keys.refused]
             _LOG.info("key_set_changed", url=self.place, keys=[k.id for k in keys.keys], refused=refused)
         self.fetched_at, self._failures, self._problem = now, 0, ""
         self._due_at = now + self.config.refresh_seconds * (1 - 0.2 * self.world.random())

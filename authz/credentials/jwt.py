@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from authz.credentials.algorithms import VERIFY
+from authz.credentials.algorithms import EDDSA, VERIFY
 from authz.credentials.claims import Shared, identity_of
 from authz.credentials.keys import MAX_KEY_ID_CHARACTERS, Key
 from authz.credentials.refused import RefusedError, refuse_token
@@ -68,7 +68,10 @@ class Issuer:
         """`config` with its sets built."""
         audiences = None if config.audiences == "any" else frozenset(config.audiences)
         types = frozenset(media_type(name) for name in config.types)
-        return cls(config, keys, frozenset(config.algorithms), types, audiences)
+        algorithms = frozenset(config.algorithms)
+        if "EdDSA" in algorithms:
+            algorithms |= EDDSA
+        return cls(config, keys, algorithms, types, audiences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +167,9 @@ def read(text: str) -> Token:
     if not isinstance(issuer, str):
         refuse_token(RefusalReason.ISSUER_UNKNOWN, "it has no iss")
     signing_input = text[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")
-    return Token(
-        algorithm, key_id, token_type, issuer, claims, signing_input, _decoded(parts[2], "signature")
-    )
+    signature = _decoded(parts[2], "signature")
+    # An empty kid says nothing, in a token as in a key.
+    return Token(algorithm, key_id or None, token_type, issuer, claims, signing_input, signature)
 
 
 def _decoded(part: str, name: str) -> bytes:
@@ -176,6 +179,9 @@ def _decoded(part: str, name: str) -> bytes:
         content = urlsafe_b64decode(encoded + b"==="[: -len(part) % 4])
     except ValueError:
         refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not base64url")
+    if encoded.endswith(b"="):
+        detail = f"its {name} is padded base64url, as AWS load balancers write it; RFC 7515 has no padding"
+        refuse_token(RefusalReason.TOKEN_MALFORMED, detail)
     # Python skips what is not in the alphabet: only the way back shows that nothing was skipped.
     if urlsafe_b64encode(content).rstrip(b"=") != encoded:
         refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not canonical base64url")

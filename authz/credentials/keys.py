@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import orjson
 
-from authz.credentials.algorithms import FAMILIES, PARSE
+from authz.credentials.algorithms import EDDSA, FAMILIES, PARSE
+from authz.credentials.weak_rsa import weakness
 
 MAX_KEYS: Final = 100
 """Identity providers publish 1 to 10. Each is parsed on the loop (30 us for RSA)."""
@@ -21,9 +22,22 @@ MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
 """Verification costs the square of the size: a 16,384-bit key would be 2 ms a token."""
 
-
 MAX_RETIRED: Final = 100
 """Ids of keys that were in the set before, the latest of them: a token of one was good once."""
+
+MAX_PREAMBLE_BYTES: Final = 1024
+"""Looked at to see what else than a key set a document is."""
+
+_SECRET: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+"""Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1)."""
+
+_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
+"""By kty, the members that are the public key."""
+
+_MEANT: Final = ("kty", "crv", "kid", "alg", "n", "e", "x", "y", "issuer")
+"""What makes two entries different keys; certificates and dates of one key may change."""
+
+_BASE64URL: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 class KeySetError(ValueError):
@@ -47,6 +61,11 @@ class RefusedKey:
 
     id: str | None
     reason: str
+    secret: bool = False
+    """Whether the document gives away what signs tokens."""
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +74,9 @@ class KeySet:
 
     keys: tuple[Key, ...]
     by_id: Mapping[str, Key]
+    """The first key of each kid."""
+    by_use: Mapping[tuple[str, str], Key] = field(default_factory=dict)
+    """By kid and algorithm: keys of one kid may differ in that (keycloak#15114)."""
     refused: tuple[RefusedKey, ...] = ()
     retired: tuple[str, ...] = ()
     """Ids of keys that earlier documents held, and this one does not."""
@@ -65,7 +87,7 @@ class KeySet:
         Without a key id on one of the two sides, the algorithm has to single the key out.
         """
         if key_id is not None:
-            key = self.by_id.get(key_id)
+            key = self.by_use.get((key_id, algorithm)) or self.by_id.get(key_id)
             if key is not None:
                 return key
         candidates = self.keys if key_id is None else (key for key in self.keys if key.id is None)
@@ -86,27 +108,60 @@ def parse_key_set(document: bytes, previous: KeySet | None = None) -> KeySet:
     A key that cannot be used is left out and listed in `refused` (RFC 7517 section 5). Raises
     KeySetError when the document is no key set or has no usable key at all.
     """
+    entries = _entries(document)
+    known = {} if previous is None else {_fingerprint(key.jwk): key for key in previous.keys}
+    usable: dict[bytes, Key] = {}
+    refused: list[RefusedKey] = []
+    for entry in entries:
+        found = _read(entry, known)
+        if isinstance(found, RefusedKey):
+            refused.append(found)
+        else:
+            usable.setdefault(_fingerprint(found.jwk), found)
+    keys, ambiguous = _told_apart(usable.values())
+    refused += ambiguous
+    if not keys:
+        reasons = "; ".join(sorted({key.reason for key in refused})) or "it is empty"
+        raise KeySetError(f"no usable key: {reasons}")
+    by_id: dict[str, Key] = {}
+    by_use: dict[tuple[str, str], Key] = {}
+    for key in keys:
+        if key.id is not None:
+            by_id.setdefault(key.id, key)
+            by_use |= {(key.id, algorithm): key for algorithm in key.algorithms}
+    return KeySet(tuple(keys), by_id, by_use, tuple(refused), _retired(previous, by_id))
+
+
+def _entries(document: bytes) -> list[Any]:
+    """The list `keys` of the document. Raises KeySetError."""
+    if b"-----BEGIN " in document[:MAX_PREAMBLE_BYTES]:
+        # AWS load balancers publish a PEM key by kid, Google certificates by kid.
+        raise KeySetError("it is PEM, and a JSON Web Key Set is expected; publishers of both have two URLs")
     try:
         content = orjson.loads(document)
     except orjson.JSONDecodeError as error:
         raise KeySetError(f"not JSON: {error}") from error
     entries = content.get("keys") if isinstance(content, dict) else None
     if not isinstance(entries, list):
+        if isinstance(content, dict) and "jwks_uri" in content:
+            raise KeySetError("it is an OpenID configuration: write jwks: {discovery: URL}")
         raise KeySetError('not a key set: no list "keys"')
     if len(entries) > MAX_KEYS:
         raise KeySetError(f"{len(entries)} keys; at most {MAX_KEYS} are read")
-    known = {} if previous is None else {_fingerprint(key.jwk): key for key in previous.keys}
-    keys: list[Key] = []
-    refused: list[RefusedKey] = []
-    twice = _repeated(entry.get("kid") for entry in entries if isinstance(entry, dict))
-    for entry in entries:
-        usable = _usable(entry, twice, known)
-        (keys if isinstance(usable, Key) else refused).append(usable)  # type: ignore[arg-type]
-    if not keys:
-        reasons = "; ".join(sorted({key.reason for key in refused})) or "it is empty"
-        raise KeySetError(f"no usable key: {reasons}")
-    by_id = {key.id: key for key in keys if key.id is not None}
-    return KeySet(tuple(keys), by_id, tuple(refused), _retired(previous, by_id))
+    return entries
+
+
+def _told_apart(usable: Iterable[Key]) -> tuple[list[Key], list[RefusedKey]]:
+    """The keys that a kid and an algorithm single out, and those that share both (RFC 7517 section 4.5)."""
+    keys = list(usable)
+    sharing = Counter((key.id, algorithm) for key in keys for algorithm in key.algorithms)
+    alone, ambiguous = [], []
+    for key in keys:
+        if key.id is not None and any(sharing[key.id, algorithm] > 1 for algorithm in key.algorithms):
+            ambiguous.append(RefusedKey(key.id, "two keys have its kid and an alg in common"))
+        else:
+            alone.append(key)
+    return alone, ambiguous
 
 
 def _retired(previous: KeySet | None, by_id: Mapping[str, Key]) -> tuple[str, ...]:
@@ -116,65 +171,78 @@ def _retired(previous: KeySet | None, by_id: Mapping[str, Key]) -> tuple[str, ..
     return tuple(gone[-MAX_RETIRED:])
 
 
-def _repeated(ids: Iterable[Any]) -> frozenset[str]:
-    return frozenset(kid for kid, times in Counter(i for i in ids if isinstance(i, str)).items() if times > 1)
-
-
 def _fingerprint(jwk: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(jwk, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps({name: jwk[name] for name in _MEANT if name in jwk}, option=orjson.OPT_SORT_KEYS)
 
 
-def _usable(entry: Any, twice: frozenset[str], known: Mapping[bytes, Key]) -> Key | RefusedKey:
+def _read(entry: Any, known: Mapping[bytes, Key]) -> Key | RefusedKey:
+    """The key of an entry; the one that is `known` where it is the same."""
     if not isinstance(entry, dict):
         return RefusedKey(None, "a key is no JSON object")
-    kid = entry.get("kid")
+    # Some publishers write every member that they know of: what says nothing is absent.
+    jwk = {name: value for name, value in entry.items() if value not in (None, "", [])}
+    kid = jwk.get("kid")
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KEY_ID_CHARACTERS):
         return RefusedKey(None, f"its kid is no text of at most {MAX_KEY_ID_CHARACTERS} characters")
-    reason = _fault(entry, twice)
+    if jwk.get("kty") == "oct":
+        reason = "a symmetric key (kty oct) has no place in a key set for verification"
+        return RefusedKey(kid, reason, secret=True)
+    if not _SECRET.isdisjoint(jwk):
+        return RefusedKey(kid, "it is a private key: whoever reads the set can sign", secret=True)
+    reason = _fault(jwk)
     if reason:
         return RefusedKey(kid, reason)
-    key = known.get(_fingerprint(entry))
-    if key is not None:
-        return key
-    return _parsed(entry, kid)
+    return known.get(_fingerprint(jwk)) or _parsed(jwk, kid)
 
 
-def _fault(entry: Mapping[str, Any], twice: frozenset[str]) -> str:
-    if entry.get("kid") in twice:
-        return "two keys have its kid"
-    if any(not isinstance(entry.get(name, ""), str) for name in ("kty", "crv", "alg", "use")):
+def _fault(jwk: Mapping[str, Any]) -> str:
+    """Why the entry is no key for signatures, in words; empty where it may be one."""
+    if any(not isinstance(jwk.get(name, ""), str) for name in ("kty", "crv", "alg", "use")):
         return "its kty, crv, alg or use is no text"
-    if entry.get("kty") == "oct":
-        return "a symmetric key (kty oct) has no place in a key set for verification"
-    if entry.get("kty") not in PARSE:
-        return f"its kty {entry.get('kty')!r} is not one of {', '.join(sorted(PARSE))}"
-    if "d" in entry:
-        return "it is a private key: whoever reads the set can sign"
-    if entry.get("use", "sig") != "sig":
-        return f"it is for use {entry['use']!r}, not for signatures"
-    operations = entry.get("key_ops", ["verify"])
+    kty = jwk.get("kty", "")
+    if "x5c" in jwk and "n" not in jwk and "x" not in jwk:
+        return (
+            "it has only x5c, a certificate; the members of the key itself are missing (RFC 7518 section 6)"
+        )
+    if kty not in PARSE:
+        return f"its kty {kty!r} is not one of {', '.join(sorted(PARSE))}"
+    if jwk.get("use", "sig") != "sig":
+        return f"it is for use {jwk['use']!r}, not for signatures"
+    operations = jwk.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         return "its key_ops do not include verify"
+    for name in _NUMBERS[kty]:
+        number = jwk.get(name)
+        if isinstance(number, str) and not _BASE64URL.issuperset(number):
+            what = "padded base64url (=)" if number.endswith("=") else "not base64url"
+            return f"its {name} is {what}: RFC 7518 has A-Z a-z 0-9 - _ and no padding"
     return ""
 
 
-def _parsed(entry: dict[str, Any], kid: str | None) -> Key | RefusedKey:
-    family = (entry["kty"], entry.get("crv", "") if entry["kty"] != "RSA" else "")
+def _parsed(jwk: dict[str, Any], kid: str | None) -> Key | RefusedKey:
+    family = (jwk["kty"], jwk.get("crv", "") if jwk["kty"] != "RSA" else "")
     algorithms = FAMILIES.get(family)
     if algorithms is None:
-        return RefusedKey(kid, f"its crv {entry.get('crv')!r} is not supported")
-    declared = entry.get("alg")
+        return RefusedKey(kid, f"its crv {jwk.get('crv')!r} is not supported")
+    declared = jwk.get("alg")
     if declared is not None:
         # The key, not the token, says what it is used with (RFC 8725 section 3.1, CVE-2026-48523).
         if declared not in algorithms:
             return RefusedKey(kid, f"its alg {declared!r} does not fit its kty")
-        algorithms = frozenset({declared})
+        # On one curve, the names of EdDSA mean the same (RFC 9864).
+        algorithms = algorithms & EDDSA if declared in EDDSA else frozenset({declared})
     try:
-        public_key = PARSE[entry["kty"]](entry)
+        public_key = PARSE[jwk["kty"]](jwk)
     except Exception as error:  # PyJWT and cryptography raise a wide range for bad numbers
         return RefusedKey(kid, f"it cannot be read: {type(error).__name__}: {error}")
-    if entry["kty"] == "RSA" and not MIN_RSA_BITS <= public_key.key_size <= MAX_RSA_BITS:
-        return RefusedKey(
-            kid, f"RSA of {public_key.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are used"
-        )
-    return Key(kid, algorithms, public_key, entry)
+    if jwk["kty"] == "RSA":
+        reason = _rsa_fault(public_key)
+        if reason:
+            return RefusedKey(kid, reason)
+    return Key(kid, algorithms, public_key, jwk)
+
+
+def _rsa_fault(public_key: Any) -> str:
+    if not MIN_RSA_BITS <= public_key.key_size <= MAX_RSA_BITS:
+        return f"RSA of {public_key.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are used"
+    return weakness(public_key.public_numbers().n)

@@ -5,11 +5,11 @@ its own client stands in a header, and is read only where the peer is such a pro
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
+from authz.credentials.principals import Principals
 from authz.credentials.settings.mtls import ForwardedConfig, MtlsConfig
 from authz.identity import CredentialKind, Identity, Outcome, Refusal, RefusalReason
 from authz.request import Request
@@ -24,24 +24,6 @@ _PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^",;]*)(;|,|$)')
 
 class ForwardedError(ValueError):
     """A header that is not as Envoy writes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principals:
-    """Names, and beginnings of names."""
-
-    exact: frozenset[str]
-    prefixes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> "Principals":
-        """`names`, where a `*` at the end stands for any end."""
-        listed = tuple(names)
-        exact = frozenset(name for name in listed if not name.endswith("*"))
-        return cls(exact, tuple(name[:-1] for name in listed if name.endswith("*")))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.exact or (bool(self.prefixes) and name.startswith(self.prefixes))
 
 
 class Certificates:
@@ -89,16 +71,23 @@ class Certificates:
         return self._identity(name, "forwarded") if name else None
 
     def _identity(self, name: str, source: str) -> Identity | Refusal:
+        known = self._identities.get((name, source))
+        if known is not None:
+            return known
         if name not in self._callers:
-            detail = f"{name[:200]!r} is not in mtls.principals"
-            return Refusal(RefusalReason.PRINCIPAL_UNTRUSTED, detail, CredentialKind.MTLS)
-        identity = self._identities.get((name, source))
-        if identity is None:
-            identity = Identity(CredentialKind.MTLS, name, claims={"source": source})
-            if len(self._identities) >= MAX_IDENTITIES:
-                self._identities.clear()
-            self._identities[name, source] = identity
+            return self._refused(name)
+        identity = Identity(CredentialKind.MTLS, name, claims={"source": source})
+        if len(self._identities) >= MAX_IDENTITIES:
+            self._identities.clear()
+        self._identities[name, source] = identity
         return identity
+
+    def _refused(self, name: str) -> Refusal:
+        if self._callers.begins(name):
+            detail = f"{name[:200]!r} begins as mtls.principals say, but {self._callers.fault(name)}"
+            return Refusal(RefusalReason.PRINCIPAL_MALFORMED, detail, CredentialKind.MTLS)
+        detail = f"{name[:200]!r} is not in mtls.principals"
+        return Refusal(RefusalReason.PRINCIPAL_UNTRUSTED, detail, CredentialKind.MTLS)
 
 
 MAX_IDENTITIES: Final = 10_000

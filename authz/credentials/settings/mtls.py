@@ -1,13 +1,25 @@
 """The `mtls:` of the credentials block."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from authz.credentials.block import Block
 from authz.credentials.settings.types import Network
 
-Principal = Annotated[str, Field(pattern=r"^[^*]+\*?$", max_length=1024)]
+_WITHIN_HOST: Final = re.compile(r"(?P<host>[A-Za-z][A-Za-z0-9+.-]*://[^/]*)\*")
+
+
+def _past_the_host(principal: str) -> str:
+    """Raises ValueError for a prefix of hosts: `spiffe://prod*` would mean `spiffe://prod-two/x` too."""
+    found = _WITHIN_HOST.fullmatch(principal)
+    if found is not None:
+        raise ValueError(f"the * must come after the host: {found['host']}/*")
+    return principal
+
+
+Principal = Annotated[str, Field(pattern=r"^[^*]+\*?$", max_length=1024), AfterValidator(_past_the_host)]
 """A principal, or the beginning of several, then `*`: `spiffe://prod.example/*`."""
 
 

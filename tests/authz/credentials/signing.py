@@ -85,6 +85,12 @@ def token(
     return jwt.encode(claims(**changes), signer, algorithm, headers=extra)
 
 
+def ed_token(algorithm: str, key: Any, kid: str = "k1", **changes: Any) -> str:
+    """A token signed by an Ed25519 or Ed448 key under any name of the algorithm."""
+    signing_input = f"{encoded({'alg': algorithm, 'kid': kid})}.{encoded(claims(**changes))}"
+    return f"{signing_input}.{encoded(key.sign(signing_input.encode()))}"
+
+
 def raw_token(header: Any, payload: Any, signature: bytes = b"signature") -> str:
     """A token of any content at all; bytes are taken as they are."""
     return ".".join((encoded(header), encoded(payload), encoded(signature)))

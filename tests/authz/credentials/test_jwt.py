@@ -331,6 +331,18 @@ class TestMalformed:
         assert reason(world, credentials, text + insert) == RefusalReason.TOKEN_MALFORMED
         assert reason(world, credentials, text[:5] + insert + text[5:]) == RefusalReason.TOKEN_MALFORMED
 
+    @pytest.mark.parametrize("part", [0, 1, 2])
+    def test_padding_as_aws_load_balancers_write_it_is_named(
+        self, world: World, credentials: Credentials, part: int
+    ) -> None:
+        parts = token().split(".")
+        parts[part] += "=" * (-len(parts[part]) % 4) or "=="
+        outcome = world.outcome(credentials, bearer(".".join(parts)))
+        assert isinstance(outcome, Refusal)
+        assert outcome.detail.startswith(
+            f"its {('header', 'payload', 'signature')[part]} is padded base64url"
+        )
+
     def test_unused_bits_of_a_signature_must_be_zero(self, world: World, credentials: Credentials) -> None:
         """RFC 4648 section 3.5: a token has one spelling, so that a hash of it is its name."""
         alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

@@ -40,7 +40,13 @@ def refused(*keys: Any) -> dict[str | None, str]:
         ({"kty": "RSA", "n": 7, "e": 3, "kid": "x"}, "cannot be read"),
         ({"kty": "XYZ", "kid": "x"}, "kty"),
         ({"kty": ["RSA"], "kid": "x"}, "no text"),
-        ({"kty": None, "kid": "x"}, "no text"),
+        ({"kty": None, "kid": "x"}, "kty"),
+        (jwk(private_key("RS256"), "x", p="AQAB"), "private key"),
+        ({"kty": "RSA", "kid": "x", "x5c": ["MIIB"]}, "only x5c"),
+        ({"kid": "x", "x5c": ["MIIB"]}, "only x5c"),
+        (jwk(private_key("RS256"), "x", e="AQAB=="), "its e is padded base64url"),
+        (jwk(private_key("ES256"), "x", y="+/+/"), "its y is not base64url"),
+        (jwk(private_key("EdDSA"), "x", alg="Ed448"), "does not fit"),
         ({"kid": "x"}, "kty"),
     ],
 )
@@ -56,11 +62,89 @@ def test_what_is_no_key_is_left_out(key: Any) -> None:
     assert None in refused(key)
 
 
-def test_two_keys_of_one_kid_are_both_left_out() -> None:
+def test_two_keys_of_one_kid_and_alg_are_both_left_out() -> None:
     """RFC 7517 section 4.5: which one a token means could not be known."""
-    assert refused(jwk(private_key("RS256"), "x"), jwk(private_key("ES384"), "x")) == {
-        "x": "two keys have its kid"
-    }
+    same = [jwk(rsa_key(2048, number), "x", alg=alg) for number, alg in ((5, "RS256"), (6, None))]
+    assert refused(*same) == {"x": "two keys have its kid and an alg in common"}
+
+
+class TestAsPublished:
+    """Key sets as identity providers write them."""
+
+    def test_keycloak_15114_keys_of_one_kid_are_told_apart_by_their_alg(self) -> None:
+        rsa, ec = jwk(private_key("RS256"), "x"), jwk(private_key("ES384"), "x")
+        keys = parse_key_set(key_set(rsa, ec))
+        assert keys.refused == ()
+        for algorithm, crv in (("RS256", None), ("PS512", None), ("ES384", "P-384")):
+            found = keys.find("x", algorithm)
+            assert found is not None
+            assert found.jwk.get("crv") == crv
+
+    def test_one_alg_each_tells_two_rsa_keys_of_one_kid_apart(self) -> None:
+        keys = parse_key_set(
+            key_set(jwk(rsa_key(2048, 5), "x", alg="RS256"), jwk(rsa_key(2048, 6), "x", alg="PS256"))
+        )
+        first, second = keys.find("x", "RS256"), keys.find("x", "PS256")
+        assert first is not None
+        assert second is not None
+        assert first.jwk["n"] != second.jwk["n"]
+
+    @pytest.mark.parametrize(
+        "unusable",
+        [
+            jwk(private_key("RS256"), "good", use="enc"),
+            jwk(private_key("RS256"), "good", alg="RSA-OAEP"),
+            jwk(rsa_key(1024), "good"),
+            {"kty": "oct", "k": "c2VjcmV0", "kid": "good"},
+            {"kty": "XYZ", "kid": "good"},
+        ],
+        ids=["for encryption", "RSA-OAEP", "too short", "symmetric", "of an unknown kty"],
+    )
+    def test_opensearch_security_4618_an_unusable_key_takes_no_kid_away(self, unusable: Any) -> None:
+        assert "good" in refused(unusable)
+
+    def test_identical_entries_are_one(self) -> None:
+        later = GOOD | {"x5t": "another", "nbf": 1}
+        keys = parse_key_set(key_set(GOOD, GOOD, later))
+        assert [key.id for key in keys.keys] == ["good"]
+        assert keys.refused == ()
+
+    def test_identical_entries_without_kid_are_one(self) -> None:
+        entry = jwk(private_key("ES256"), None)
+        assert parse_key_set(key_set(entry, entry)).find(None, "ES256") is not None
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            {"d": None},
+            {"d": ""},
+            {"use": ""},
+            {"use": None},
+            {"key_ops": []},
+            {"key_ops": None},
+            {"alg": None},
+            {"alg": ""},
+            {"x5c": [], "x5t": ""},
+        ],
+        ids=str,
+    )
+    def test_null_empty_text_and_empty_list_mean_absent(self, members: dict[str, Any]) -> None:
+        assert parse_key_set(key_set(GOOD | members)).refused == ()
+
+    @pytest.mark.parametrize("kid", [None, ""])
+    def test_a_kid_that_says_nothing_is_none(self, kid: Any) -> None:
+        keys = parse_key_set(key_set(GOOD | {"kid": kid}))
+        assert keys.by_id == {}
+        assert keys.find(None, "ES256") is keys.keys[0]
+
+    @pytest.mark.parametrize(("kind", "name"), [("EdDSA", "Ed25519"), ("Ed448", "Ed448")])
+    @pytest.mark.parametrize("declared", [None, "EdDSA", "same"])
+    def test_rfc_9864_the_name_of_the_curve_is_the_algorithm(
+        self, kind: str, name: str, declared: str | None
+    ) -> None:
+        alg = name if declared == "same" else declared
+        keys = parse_key_set(key_set(jwk(private_key(kind), "x", alg=alg)))
+        assert keys.by_id["x"].algorithms == {"EdDSA", name}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +154,9 @@ def test_two_keys_of_one_kid_are_both_left_out() -> None:
         (b"<html>", "not JSON"),
         (b"[]", "not a key set"),
         (b"{}", "not a key set"),
+        (b"-----BEGIN PUBLIC KEY-----\nMFkw", "PEM"),
+        (b'{"1f88": "-----BEGIN CERTIFICATE-----\\nMIID"}', "PEM"),
+        (b'{"issuer": "https://idp", "jwks_uri": "https://idp/keys"}', "discovery: URL"),
         (b'{"keys": {}}', "not a key set"),
         (b'{"keys": []}', "it is empty"),
         (key_set({"kty": "oct", "k": "AA"}), "symmetric"),

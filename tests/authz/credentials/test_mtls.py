@@ -48,6 +48,60 @@ class TestPeer:
         found = world.outcome(world.credentials(block()), request(principal=principal))
         assert reason_of(found) == RefusalReason.PRINCIPAL_UNTRUSTED
 
+    @pytest.mark.parametrize(
+        "rest",
+        [
+            *("", "/", "ns/../../admin", "./a", "a/.", "..", "a//b", "a/"),
+            *("a\x00b", "a\nb", "a b", " a", "a\u00e4", "a\u202eb"),
+            *("a%2e%2e", "%2e%2e/a", "a%00", "a\\b", "a?b", "a#b", "a;b", "a*"),
+        ],
+        ids=repr,
+    )
+    def test_cve_2026_47778_a_prefix_takes_plain_ends_only(self, world: World, rest: str) -> None:
+        """Services would read these as another name than the one that the prefix was written for."""
+        found = world.outcome(world.credentials(block()), request(principal="spiffe://prod.example/" + rest))
+        assert reason_of(found) == RefusalReason.PRINCIPAL_MALFORMED
+
+    def test_so_does_the_prefix_of_a_trusted_proxy(self, world: World) -> None:
+        peers = {"trusted_peers": ["spiffe://prod.example/ns/edge/*"]}
+        credentials = world.credentials(block(forwarded=peers))
+        forged = of(f"URI={ALICE}", principal="spiffe://prod.example/ns/edge/../shop/sa/mallory")
+        assert reason_of(world.outcome(credentials, forged)) == RefusalReason.PRINCIPAL_MALFORMED
+
+    @pytest.mark.parametrize("rest", ["", "..", "a%2fb"])
+    def test_so_does_a_name_that_a_proxy_tells(self, world: World, rest: str) -> None:
+        found = world.outcome(world.credentials(forwarded()), of(f"URI=spiffe://prod.example/{rest}"))
+        assert reason_of(found) == RefusalReason.PRINCIPAL_MALFORMED
+
+    @pytest.mark.parametrize(
+        ("prefix", "name", "plain"),
+        [
+            ("https://pki.example/u/*", "https://pki.example/u/alice:7", True),
+            ("https://pki.example/u/*", "https://pki.example/u/..;/root", False),
+            ("https://pki.example/u/*", "https://pki.example/u/%61", False),
+            ("CN=svc-*", "CN=svc-a,O=50% off", True),
+            ("CN=svc-*", "CN=svc-a\tb", False),
+            ("CN=svc-*", "CN=svc-a ", False),
+            ("CN=svc-*", "CN=svc-", False),
+        ],
+    )
+    def test_names_of_other_kinds_have_their_own_plain_form(
+        self, world: World, prefix: str, name: str, plain: bool
+    ) -> None:
+        found = world.outcome(world.credentials(block(principals=[prefix])), request(principal=name))
+        assert isinstance(found, Identity) is plain
+
+    def test_a_listed_name_is_taken_as_it_is(self, world: World) -> None:
+        odd = "spiffe://prod.example/a%20b"
+        found = world.outcome(world.credentials(block(principals=[odd])), request(principal=odd))
+        assert isinstance(found, Identity)
+
+    @pytest.mark.parametrize("prefix", ["spiffe://*", "spiffe://prod*", "https://pki.example*"])
+    def test_a_prefix_of_hosts_is_a_configuration_error(self, world: World, prefix: str) -> None:
+        """`spiffe://prod*` would also mean the trust domain `prod.example.attacker`."""
+        with pytest.raises(ValueError, match="after the host"):
+            world.config(block(principals=[prefix]))
+
     def test_a_name_without_a_star_is_that_name_only(self, world: World) -> None:
         credentials = world.credentials(block(principals=[ALICE]))
         assert isinstance(world.outcome(credentials, request(principal=ALICE)), Identity)

@@ -1,0 +1,62 @@
+"""Names of certificates: listed as they are, or by their beginning."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+_SPIFFE: Final = re.compile(r"spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)+", re.ASCII)
+"""A SPIFFE ID with a path (SPIFFE-ID section 2): no percent-encoding, no empty segment, no query."""
+
+_UNSAFE_IN_URI: Final = re.compile(r"[%\\?#\s]")
+"""What readers of a URI undo or cut off, each in its own way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principals:
+    """Names, and beginnings of names."""
+
+    exact: frozenset[str]
+    prefixes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "Principals":
+        """`names`, where a `*` at the end means any end that is plain."""
+        listed = tuple(names)
+        exact = frozenset(name for name in listed if not name.endswith("*"))
+        return cls(exact, tuple(name[:-1] for name in listed if name.endswith("*")))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.exact or (self.begins(name) and not self.fault(name))
+
+    def begins(self, name: str) -> bool:
+        """Whether the name begins with one of the prefixes."""
+        return bool(self.prefixes) and name.startswith(self.prefixes)
+
+    def fault(self, name: str) -> str:
+        """Why a name that begins as a prefix does is not what the prefix means; empty where it is.
+
+        A prefix lists names that nobody has read. Services would read one with dot segments, escapes or
+        control characters as another name (the class of CVE-2026-47778), so none of these is accepted.
+        """
+        if all(len(name) == len(prefix) for prefix in self.prefixes if name.startswith(prefix)):
+            return "nothing follows the prefix"
+        return _malformed(name)
+
+
+def _malformed(name: str) -> str:
+    if not name.isprintable() or name != name.strip():
+        return "it has control characters or outer blanks"
+    if name.lower().startswith("spiffe:"):
+        path = name.split("/")[3:]
+        if not _SPIFFE.fullmatch(name) or any(segment in {".", ".."} for segment in path):
+            return "it is no SPIFFE ID with a path"
+        return ""
+    if "://" not in name:
+        return ""
+    if _UNSAFE_IN_URI.search(name):
+        return "its URI has an escape, a backslash, a blank, a query or a fragment"
+    path = name.partition("://")[2].split("/")
+    if any(segment.partition(";")[0] in {"", ".", ".."} for segment in path):
+        return "its URI has an empty or a dot segment"
+    return ""
