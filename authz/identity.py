@@ -45,6 +45,7 @@ class RefusalReason(StrEnum):
     """
 
     TOKEN_MALFORMED = "token_malformed"
+    TOKEN_TOO_LONG = "token_too_long"
     TOKEN_EXPIRED = "token_expired"
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"
     TOKEN_SIGNATURE = "token_signature"
@@ -56,6 +57,7 @@ class RefusalReason(StrEnum):
     TOKEN_INACTIVE = "token_inactive"
     CLAIM_MISSING = "claim_missing"
     CLAIM_FORBIDDEN = "claim_forbidden"
+    SUBJECT_MALFORMED = "subject_malformed"
     KEY_UNKNOWN = "key_unknown"
     KEY_RETIRED = "key_retired"
     KEYS_UNAVAILABLE = "keys_unavailable"

@@ -13,6 +13,8 @@ LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 """Names a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4), which lets nobody in. Older
 providers give it no `typ` of its own."""
 
+_KINDS: Final = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
+
 MAX_SHARED: Final = 1_000
 """Sets of an issuer that are kept once: its audiences, and the scopes and roles that people share."""
 
@@ -39,9 +41,7 @@ def identity_of(claims: dict[str, Any], config: IssuerConfig, shared: Shared, no
     if isinstance(events, dict) and LOGOUT_EVENT in events:
         refuse_token(RefusalReason.TOKEN_TYPE, "it is a logout token")
     check_claims(claims, config.required_claims, config.forbidden_claims)
-    subject = claims.get(config.subject_claim)
-    if not isinstance(subject, str) or not subject:
-        refuse_token(RefusalReason.CLAIM_MISSING, f"it has no {config.subject_claim}")
+    subject = subject_of(claims, config.subject_claim)
     claims["iss"] = config.issuer  # equal, and there already
     return Identity(
         kind=CredentialKind.JWT,
@@ -53,6 +53,19 @@ def identity_of(claims: dict[str, Any], config: IssuerConfig, shared: Shared, no
         claims=claims,
         expires_at=expires_at,
     )
+
+
+def subject_of(claims: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The first of the claims `names` that says something. Raises RefusedError."""
+    name = next((name for name in names if claims.get(name) not in (None, "")), None)
+    if name is None:
+        refuse_token(RefusalReason.CLAIM_MISSING, f"it has no {' and no '.join(names)}")
+    value = claims[name]
+    if not isinstance(value, str):
+        # RFC 7519 section 4.1.2. Written as text, 1 and "1" would be one caller.
+        detail = f"its {name} is {_KINDS.get(type(value), 'no text')}, and a subject is text"
+        refuse_token(RefusalReason.SUBJECT_MALFORMED, detail)
+    return value
 
 
 def _check_times(claims: Mapping[str, Any], config: IssuerConfig, now: float) -> float:
@@ -146,9 +159,16 @@ def scopes(claims: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
 
 
 def roles(claims: Mapping[str, Any], path: Sequence[str]) -> frozenset[str]:
-    """The roles in the claim at `path`: a text or a list."""
+    """The roles in the claim at `path`: a text, a list, or the keys of an object (Zitadel).
+
+    A key whose value is false, null, 0 or empty is no role: some issuers write `{"admin": false}`.
+    """
     value = claim_at(claims, path)
-    return frozenset((value,)) if isinstance(value, str) else _texts(value)
+    if isinstance(value, str):
+        return frozenset((value,))
+    if isinstance(value, dict):
+        return frozenset(name for name, granted in value.items() if granted)
+    return _texts(value)
 
 
 def _texts(value: Any) -> frozenset[str]:

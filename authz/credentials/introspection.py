@@ -16,7 +16,15 @@ from urllib.parse import quote_plus
 import orjson
 
 from authz.credentials.cache import Recent
-from authz.credentials.claims import audiences, check_claims, check_time_now, numeric_date, roles, scopes
+from authz.credentials.claims import (
+    audiences,
+    check_claims,
+    check_time_now,
+    numeric_date,
+    roles,
+    scopes,
+    subject_of,
+)
 from authz.credentials.ending import end
 from authz.credentials.fetch import FetchError, StatusError
 from authz.credentials.metrics import IntrospectionMetrics
@@ -29,7 +37,6 @@ from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 from ratelimit.stores.breaker import Breaker
 
 _KIND: Final = CredentialKind.INTROSPECTION
-_TOO_LONG: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "longer than introspection.max_bytes", _KIND)
 _NO_TOKEN: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not made of the characters of a token", _KIND)
 _INACTIVE: Final = Refusal(RefusalReason.TOKEN_INACTIVE, "the server says it is not active", _KIND)
 
@@ -77,6 +84,8 @@ class Introspector:
         self._wall_clock = wall_clock
         self._metrics = metrics
         self._audiences = None if config.audiences == "any" else frozenset(config.audiences)
+        too_long = f"longer than introspection.max_bytes, which is {config.max_bytes}"
+        self._too_long = Refusal(RefusalReason.TOKEN_TOO_LONG, too_long, _KIND)
         self._active: Recent[bytes, Active] = Recent(config.active)
         self._inactive: Recent[bytes, tuple[Refusal, float, float]] = Recent(config.inactive)
         self._flights: dict[bytes, asyncio.Task[Verified]] = {}
@@ -87,7 +96,7 @@ class Introspector:
     def known(self, token: str, now: float) -> Verified | None:
         """What is remembered of the token; None where the server has to be asked."""
         if len(token) > self.config.max_bytes:
-            return _TOO_LONG
+            return self._too_long
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         active = self._active.get(digest)
         if active is not None and active.since <= now < active.until:
@@ -187,12 +196,9 @@ class Introspector:
         expires_at, not_before, issued = (numeric_date(content, name) for name in ("exp", "nbf", "iat"))
         check_time_now(expires_at, not_before, issued, config.leeway_seconds, now)
         check_claims(content, config.required_claims, config.forbidden_claims)
-        subject = content.get(config.subject_claim)
-        if not isinstance(subject, str) or not subject:
-            refuse_token(RefusalReason.CLAIM_MISSING, f"it has no {config.subject_claim}")
         return Identity(
             kind=_KIND,
-            subject=subject,
+            subject=subject_of(content, config.subject_claim),
             issuer=issuer,
             scopes=scopes(content, config.scope_claims),
             roles=roles(content, config.roles_claim),

@@ -57,8 +57,11 @@ class LogoutReceiver:
         Raises RefusedError for a token that does not hold (section 2.6), StoreUnavailableError and
         RevocationsFullError where it cannot be kept.
         """
-        if len(text) > self._max_bytes or not text.isascii():
-            refuse_token(RefusalReason.TOKEN_MALFORMED, "too long, or not ASCII")
+        if len(text) > self._max_bytes:
+            detail = f"longer than tokens.max_bytes, which is {self._max_bytes}"
+            refuse_token(RefusalReason.TOKEN_TOO_LONG, detail)
+        if not text.isascii():
+            refuse_token(RefusalReason.TOKEN_MALFORMED, "not ASCII")
         token = read(text)
         issuer = self._issuers.get(token.issuer)
         if issuer is None:

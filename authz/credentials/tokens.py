@@ -27,6 +27,7 @@ LASTING: Final = frozenset(
         RefusalReason.TOKEN_LIFETIME,
         RefusalReason.CLAIM_MISSING,
         RefusalReason.CLAIM_FORBIDDEN,
+        RefusalReason.SUBJECT_MALFORMED,
         RefusalReason.REVOKED,
     }
 )
@@ -35,7 +36,6 @@ LASTING: Final = frozenset(
 NOT_YET_SECONDS: Final = 1.0
 """How long a token of the future is refused from memory: it comes good."""
 
-_TOO_LONG: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "longer than tokens.max_bytes", CredentialKind.JWT)
 _OVERLOADED: Final = Refusal(
     RefusalReason.OVERLOADED, "more new tokens than can be verified", CredentialKind.JWT
 )
@@ -91,6 +91,8 @@ class Tokens:
         self.verified = verified
         self._verifier = JwtVerifier(issuers)
         self._max_bytes = max_bytes
+        too_long = f"longer than tokens.max_bytes, which is {max_bytes}"
+        self._too_long = Refusal(RefusalReason.TOKEN_TOO_LONG, too_long, CredentialKind.JWT)
         self._cache = cache
         self._failed: Recent[bytes, Failed] = Recent(cache.failures)
         self._revocations = revocations
@@ -101,7 +103,7 @@ class Tokens:
     def known(self, text: str, now: float) -> Verified | None:
         """What is remembered of the token; None where it has to be verified."""
         if len(text) > self._max_bytes:
-            return _TOO_LONG
+            return self._too_long
         try:
             digest = hashlib.sha256(text.encode("ascii")).digest()
         except UnicodeEncodeError:

@@ -9,6 +9,7 @@ from authz.credentials.location import LocationConfig
 from authz.credentials.settings.issuer import ClaimConfig, check_url
 from authz.credentials.settings.types import (
     Audiences,
+    ClaimNames,
     ClaimPath,
     Locations,
     Name,
@@ -35,7 +36,8 @@ class IntrospectionConfig(Block):
     """Where set, an answer with another `iss` is refused; without `iss` it is taken for this one."""
     required_claims: tuple[ClaimConfig, ...] = ()
     forbidden_claims: tuple[ClaimConfig, ...] = ()
-    subject_claim: Name = "sub"
+    subject_claim: ClaimNames = ("sub",)
+    """The claim that names the caller, or several, of which the first that says something counts."""
     scope_claims: tuple[Name, ...] = ("scope",)
     roles_claim: ClaimPath = ("roles",)
     leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0

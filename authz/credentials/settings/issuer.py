@@ -9,6 +9,7 @@ from authz.credentials.algorithms import ALGORITHMS
 from authz.credentials.block import Block
 from authz.credentials.settings.types import (
     Audiences,
+    ClaimNames,
     ClaimPath,
     Name,
     NeighbourPath,
@@ -124,11 +125,12 @@ class IssuerConfig(Block):
     """The longest from `iat` (without one: from now) to `exp`. No limit unless set."""
     logout: LogoutConfig | None = None
     """Whether `POST /authz/backchannel-logout` on the admin port takes logout tokens of this issuer."""
-    subject_claim: Name = "sub"
+    subject_claim: ClaimNames = ("sub",)
+    """The claim that names the caller, or several, of which the first that says something counts."""
     scope_claims: tuple[Name, ...] = ("scope", "scp")
     """Claims with scopes: a text split at spaces (RFC 8693 section 4.2) or a list."""
     roles_claim: ClaimPath = ("roles",)
-    """The path to the list of roles: `[realm_access, roles]`."""
+    """The path to the roles, `[realm_access, roles]`: a text, a list, or the keys of an object."""
 
     @model_validator(mode="after")
     def _discoverable(self) -> "IssuerConfig":

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from authz.identity import Identity, RefusalReason
+from authz.identity import Identity, Refusal, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of
 from tests.authz.credentials.signing import NOW, bearer, token
 
@@ -127,3 +127,67 @@ def test_what_would_not_do_what_it_says_is_an_error(
 def test_so_are_places_for_tokens_that_nobody_issues(world: World) -> None:
     with pytest.raises(ValueError, match="tokens does nothing without issuers"):
         world.config({"tokens": {"max_bytes": 4096}})
+
+
+class TestSubject:
+    @pytest.mark.parametrize(
+        ("value", "kind"),
+        [
+            (7, "a number"),
+            (7.5, "a number"),
+            (True, "true or false"),
+            (["a"], "a list"),
+            ({"a": 1}, "an object"),
+        ],
+    )
+    def test_one_that_is_no_text_has_its_own_reason(self, world: World, value: Any, kind: str) -> None:
+        """RFC 7519 section 4.1.2: providers that number their users write it as a number."""
+        found = outcome(world, {}, sub=value)
+        assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
+        assert isinstance(found, Refusal)
+        assert found.detail == f"its sub is {kind}, and a subject is text"
+
+    @pytest.mark.parametrize(
+        ("claims", "subject"),
+        [
+            ({"email": "a@example.com"}, "a@example.com"),
+            ({"email": ""}, "alice"),
+            ({}, "alice"),
+            ({"email": "a@example.com", "sub": None}, "a@example.com"),
+        ],
+    )
+    def test_the_first_claim_of_a_list_that_says_something_counts(
+        self, world: World, claims: dict[str, Any], subject: str
+    ) -> None:
+        found = outcome(world, {"subject_claim": ["email", "sub"]}, **claims)
+        assert isinstance(found, Identity)
+        assert found.subject == subject
+
+    def test_the_next_one_is_no_way_around_a_bad_one(self, world: World) -> None:
+        found = outcome(world, {"subject_claim": ["email", "sub"]}, email=7)
+        assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
+
+    def test_without_any_of_them_all_are_named(self, world: World) -> None:
+        found = outcome(world, {"subject_claim": ["email", "sub"]}, sub=None)
+        assert isinstance(found, Refusal)
+        assert (found.reason, found.detail) == (
+            RefusalReason.CLAIM_MISSING,
+            "it has no email and no sub",
+        )
+
+
+@pytest.mark.parametrize(
+    ("value", "roles"),
+    [
+        ({"admin": {"2": "shop.example"}, "viewer": {"2": "shop.example"}}, {"admin", "viewer"}),
+        ({"admin": False, "root": None, "owner": {}, "viewer": True}, {"viewer"}),
+        ({}, set()),
+        ("admin", {"admin"}),
+        (7, set()),
+    ],
+)
+def test_zitadel_roles_may_be_the_keys_of_an_object(world: World, value: Any, roles: set[str]) -> None:
+    claim = "urn:zitadel:iam:org:project:roles"
+    found = outcome(world, {"roles_claim": claim}, **{claim: value})
+    assert isinstance(found, Identity)
+    assert found.roles == roles

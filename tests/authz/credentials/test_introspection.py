@@ -79,7 +79,7 @@ class TestAnswers:
             ({"exp": NOW - 31}, RefusalReason.TOKEN_EXPIRED),
             ({"nbf": NOW + 31}, RefusalReason.TOKEN_NOT_YET_VALID),
             ({"sub": None}, RefusalReason.CLAIM_MISSING),
-            ({"sub": 7}, RefusalReason.CLAIM_MISSING),
+            ({"sub": 7}, RefusalReason.SUBJECT_MALFORMED),
             ({"token_type": "refresh_token"}, RefusalReason.TOKEN_TYPE),
             ({"token_type": "DPoP"}, RefusalReason.TOKEN_TYPE),
             ({"exp": "soon"}, RefusalReason.TOKEN_MALFORMED),
@@ -135,7 +135,7 @@ class TestAnswers:
 
     async def test_a_long_token_is_not_asked_about(self, world: World, asked: Introspected) -> None:
         found = world.outcome(world.credentials(asked.config(max_bytes=16)), bearer("x" * 17))
-        assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
+        assert reason_of(found) == RefusalReason.TOKEN_TOO_LONG
 
 
 class TestClient:

@@ -198,7 +198,7 @@ class TestBad:
         assert isinstance(world.outcome(credentials, bearer(token(iat=NOW + 2))), Identity)
 
     async def test_its_size_has_a_bound(self, credentials: Credentials) -> None:
-        assert await refusal(credentials, "x" * 8193) == RefusalReason.TOKEN_MALFORMED
+        assert await refusal(credentials, "x" * 8193) == RefusalReason.TOKEN_TOO_LONG
 
     def test_an_issuer_without_the_block_has_no_logout(self, world: World) -> None:
         assert world.credentials({"issuers": [world.issuer()], "revocations": {}}).logout is None
