@@ -1,6 +1,7 @@
 """The Redis client the sidecars share: short timeouts, no retries, fails at once while Redis is away."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -42,6 +43,8 @@ def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic
             "ssl_ca_certs": _text(settings.ca_file),
             "ssl_certfile": _text(settings.cert_file),
             "ssl_keyfile": _text(settings.key_file),
+            # Python 3.13 and later verify like this by default: each Python refuses the same.
+            "ssl_include_verify_flags": [ssl.VERIFY_X509_STRICT],
         }
     pool = FailFastPool.from_url(settings.url, **options)
     pool.wait_at_most(settings.operation_timeout_ms / 1000)
