@@ -12,8 +12,8 @@ from urllib.parse import unquote
 
 from authz.decide import Decision
 from authz.identity import Identity
+from authz.plain_text import escaped, plain
 from authz.policy.rule import Verdict
-from authz.policy.templates import clean
 from authz.policy.values import compile_pattern
 from authz.request import Request
 from protos.authz_pb2 import AttributeContext, CheckRequest
@@ -132,24 +132,27 @@ class Masking:
         self._secrets = tuple(compile_pattern(pattern) for pattern in segments)
 
     def tell(self, account: Account) -> dict[str, Any]:
-        """The account as names and values: text without control characters, and one number, the status."""
+        """The account as names and values: text without control characters, and one number: the status.
+
+        A subject or issuer that cannot be carried unchanged is left out.
+        """
         verdict, trial, identity = account.verdict, account.trial, account.identity
         told: dict[str, Any] = {
             "time": datetime.fromtimestamp(account.at, UTC).isoformat(timespec="milliseconds"),
             "decision_id": account.id,
-            "request_id": clean(account.request_id),
+            "request_id": escaped(account.request_id),
             "outcome": verdict.outcome.value,
             "reason": verdict.reason,
             "status": verdict.status,
             "rule": verdict.rule,
             "policy_revision": account.revision,
-            "subject": clean(identity.subject),
-            "issuer": clean(identity.issuer),
+            "subject": plain(identity.subject),
+            "issuer": plain(identity.issuer),
             "credential": account.credential,
-            "method": clean(account.method),
-            "host": clean(account.host),
+            "method": escaped(account.method),
+            "host": escaped(account.host),
             "path": self._path(account.path),
-            "client": clean(account.client),
+            "client": escaped(account.client),
             "shadow_outcome": trial.outcome.value if trial is not None else "",
             "shadow_rule": trial.rule if trial is not None else "",
         }
@@ -160,7 +163,7 @@ class Masking:
         }
 
     def _path(self, path: str) -> str:
-        return "/".join(MASK if self._is_secret(piece) else clean(piece) for piece in path.split("/"))
+        return "/".join(MASK if self._is_secret(piece) else escaped(piece) for piece in path.split("/"))
 
     def _is_secret(self, piece: str) -> bool:
         if self._matches(piece):

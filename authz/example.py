@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from authz.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason
+from authz.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason, named
 from authz.policy.words import Block
 from protos.authz_pb2 import CheckRequest
 
@@ -135,8 +135,10 @@ class CallerExample(Block):
             return Refusal(self.refused, kind=self.kind if "kind" in self.model_fields_set else None)
         if self.kind is CredentialKind.ANONYMOUS:
             return None
-        return Identity(
-            self.kind, self.subject, self.issuer, self.scopes, self.roles, self.audiences, self.claims
+        return named(
+            Identity(
+                self.kind, self.subject, self.issuer, self.scopes, self.roles, self.audiences, self.claims
+            )
         )
 
 

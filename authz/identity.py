@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from authz.plain_text import is_plain
 from authz.request import Request
 
 
@@ -86,6 +87,17 @@ class Refusal:
     kind: CredentialKind | None = None
     retry_after_seconds: int = 0
     """When the same credential may be looked at, where that is known; 0: not known."""
+
+
+def named(identity: Identity) -> Identity | Refusal:
+    """The identity; a refusal where its subject is text that would not arrive as it was sent.
+
+    The subject is what limits count by and logs are searched for: left out, it would escape both.
+    """
+    if is_plain(identity.subject):
+        return identity
+    detail = "its subject holds control characters, or blanks around it"
+    return Refusal(RefusalReason.SUBJECT_MALFORMED, detail, identity.kind)
 
 
 Outcome = Identity | Refusal | None

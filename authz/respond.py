@@ -16,10 +16,11 @@ from authz.decide import Decision
 from authz.denial import Form, denial, form_of, login_redirect, preflight_answer, script_headers
 from authz.header_names import NamesAlike
 from authz.identity import Identity
+from authz.plain_text import plain
 from authz.policy.compile import Policy
 from authz.policy.cors import origin_of
 from authz.policy.rule import Extras, Outcome, Verdict
-from authz.policy.templates import ValueTemplate, clean
+from authz.policy.templates import ValueTemplate
 from authz.request import Request
 from authz.wire import appending, overwriting
 from protos.authz_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
@@ -159,7 +160,7 @@ def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = (
         "reason": verdict.reason,
         "rule": verdict.rule,
         "policy_revision": decision.revision,
-        "subject": clean(decision.identity.subject),
+        "subject": plain(decision.identity.subject),
         "credential": decision.credential,
     }
     if trial is not None:

@@ -8,7 +8,7 @@ from authz.credentials.metrics import CredentialMetrics
 from authz.credentials.mtls import Certificates
 from authz.credentials.throttle import BAD, Throttle
 from authz.credentials.verifier import Verified, Verifier
-from authz.identity import Identity, Outcome, Refusal, RefusalReason
+from authz.identity import Identity, Outcome, Refusal, RefusalReason, named
 from authz.request import Request
 
 _TOO_MANY_OF_ADDRESS: Final = "too many bad credentials from this address"
@@ -79,6 +79,8 @@ class PlacesAuthenticator:
         return None
 
     def _counted(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Identity):
+            outcome = named(outcome)
         if isinstance(outcome, Identity):
             self._metrics.accepted[outcome.kind] += 1
         elif outcome is not None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from authz.credentials.revocation import Revocation, Revocations, Revoked
 from authz.credentials.session import Session, SessionTooLargeError, key_of
 from authz.credentials.sessions import Sessions
+from authz.plain_text import is_plain
 
 MAX_LISTED: Final = 1000
 """Sessions or revocations in one answer."""
@@ -46,6 +47,8 @@ class Desk:
             raise DeskError("a session needs a subject")
         for text in (subject, *scopes, *roles):
             _check_text(text)
+            if not is_plain(text):
+                raise DeskError(f"{text!r} holds control characters, or blanks around it")
         try:
             token = await self._sessions.create(
                 subject, self._wall_clock(), scopes=tuple(scopes), roles=tuple(roles), claims=claims

@@ -7,31 +7,26 @@ from typing import Any, Final
 
 from authz.body import values_at
 from authz.identity import Identity
+from authz.plain_text import is_plain, plain
 from authz.policy.words import split_name
 
 MAX_VALUE_BYTES: Final = 4_096
 """A longer value is left out: upstreams refuse requests for it (oauth2-proxy#1902)."""
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
-def clean(value: str) -> str:
-    """`value` without control characters: CR, LF and NUL would end a header (CVE-2023-27493).
-
-    Half surrogates, which a JSON claim may hold, go too: they have no UTF-8.
-    """
-    return _UNSAFE.sub("", value)
-
-
 def listed(values: Iterable[str], separator: str) -> str:
-    """The values, separated. One that holds the separator could pass for two, so it is left out."""
-    return separator.join(sorted(clean(value) for value in values if separator not in value))
+    """The values, separated. One that holds the separator could pass for two, so it is left out.
+
+    So is one that cannot be carried unchanged: to whoever splits the list, ` admin` is `admin`.
+    """
+    return separator.join(sorted(value for value in values if separator not in value and is_plain(value)))
 
 
 _SOURCES: Final[dict[str, Callable[[Identity], str]]] = {
-    "subject": lambda identity: clean(identity.subject),
-    "issuer": lambda identity: clean(identity.issuer),
+    "subject": lambda identity: plain(identity.subject),
+    "issuer": lambda identity: plain(identity.issuer),
     "scopes": lambda identity: listed(identity.scopes, " "),
     "roles": lambda identity: listed(identity.roles, ","),
     "audiences": lambda identity: listed(identity.audiences, ","),
@@ -47,7 +42,10 @@ class ValueTemplate:
     parts: tuple[str | Callable[[Identity], str], ...]
 
     def fill(self, identity: Identity) -> str:
-        """The value for this caller; empty, so left out, where any of its places is, or it is too long."""
+        """The value for this caller; empty, so left out, where any of its places is, or it is too long.
+
+        A place is empty, too, where what would stand there cannot be carried unchanged.
+        """
         values = []
         for part in self.parts:
             value = part if isinstance(part, str) else part(identity)
@@ -65,8 +63,8 @@ def parse_value(value: Any) -> ValueTemplate:
     """A template from its text; a word such as `subject` alone is `{subject}`. Raises ValueError."""
     if not isinstance(value, str) or not value or len(value) > MAX_VALUE_BYTES:
         raise ValueError(f"{value!r}: expected text, as in subject or '{{claims.email}}'")
-    if clean(value) != value:
-        raise ValueError(f"{value!r}: a value holds no control characters")
+    if not is_plain(value):
+        raise ValueError(f"{value!r}: a value holds no control characters, and no blanks around it")
     if value in _SOURCES:
         return ValueTemplate(value, (_SOURCES[value],))
     parts: list[str | Callable[[Identity], str]] = []
@@ -88,7 +86,7 @@ def parse_value(value: Any) -> ValueTemplate:
 
 def parse_text(value: Any) -> ValueTemplate:
     """As `parse_value`, for places where a fixed text is meant as it stands. Raises ValueError."""
-    if isinstance(value, str) and value and "{" not in value and "}" not in value and clean(value) == value:
+    if isinstance(value, str) and value and "{" not in value and "}" not in value and is_plain(value):
         return ValueTemplate(value, (value,))
     return parse_value(value)
 
@@ -109,7 +107,7 @@ def _claim_text(values: Sequence[Any]) -> str:
     if isinstance(values, list):
         # However few there are: the one group `a,admin` is not two.
         return listed((text for text in texts if text), ",")
-    return clean(texts[0]) if texts else ""
+    return plain(texts[0]) if texts else ""
 
 
 def _scalar(value: Any) -> str:

@@ -198,7 +198,8 @@ class TestHeaders:
     def test_cve_2023_27493_a_claim_ends_no_header(self) -> None:
         policy = "rules: [{name: o, allow: authenticated, identity_headers: {x-a: '{claims.a}'}}]"
         ok = Answers(policy, caller(a="b\r\nx-admin: 1\0"))().ok_response
-        assert pairs(ok.headers)["x-a"] == "bx-admin: 1"
+        assert "x-a" not in pairs(ok.headers)
+        assert "x-a" in ok.headers_to_remove
 
     def test_the_deprecated_metadata_that_overrides_the_other_is_never_set(self) -> None:
         assert not Answers(GUARDED)(path="/public/x").ok_response.HasField("dynamic_metadata")

@@ -108,7 +108,9 @@ class TestAllowed:
 
     def test_cve_2023_27493_nothing_in_a_claim_ends_a_header(self) -> None:
         sly = Identity(CredentialKind.JWT, "a\r\nx-admin: 1\0\x85\ud800", roles=frozenset({"staff", "r\n"}))
-        assert upstream_headers(Edge(sly).answer("/staff")) == {"x-user": "ax-admin: 1", "x-roles": "r,staff"}
+        answer = Edge(sly).answer("/staff")
+        assert upstream_headers(answer) == {"x-roles": "staff"}
+        assert "subject" not in answer.dynamic_metadata
 
     def test_a_role_that_holds_the_separator_cannot_pass_for_two(self) -> None:
         sly = Identity(CredentialKind.JWT, "a", roles=frozenset({"staff", "guest,admin"}))

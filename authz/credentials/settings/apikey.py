@@ -2,11 +2,21 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from authz.credentials.block import Block
 from authz.credentials.location import LocationConfig
 from authz.credentials.settings.types import Instant, Locations, Name, NeighbourPath, refuse_repeated
+from authz.plain_text import is_plain
+
+
+def _carried(text: str) -> str:
+    if not is_plain(text):
+        raise ValueError(f"{text!r}: a name holds no control characters, and no blanks around it")
+    return text
+
+
+_Name = Annotated[Name, AfterValidator(_carried)]
 
 
 class ApiKeyConfig(Block):
@@ -15,9 +25,9 @@ class ApiKeyConfig(Block):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the secret, in hex. Enough where the secret is 128 random bits or more."""
-    subject: Name
-    scopes: tuple[Name, ...] = ()
-    roles: tuple[Name, ...] = ()
+    subject: _Name
+    scopes: tuple[_Name, ...] = ()
+    roles: tuple[_Name, ...] = ()
     expires: Instant | None = None
 
 

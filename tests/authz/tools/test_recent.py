@@ -2,7 +2,7 @@ import pytest
 
 from authz.account import MASK, Account, Masking, account, account_of_unreadable
 from authz.decide import BAD_REQUEST, INTERNAL_ERROR, Decision
-from authz.identity import Identity
+from authz.identity import CredentialKind, Identity
 from authz.policy.rule import Outcome, Verdict
 from authz.recent import RecentDecisions
 from authz.request import BadRequestReason
@@ -99,7 +99,13 @@ def test_a_field_that_no_account_has_cannot_be_masked() -> None:
 
 def test_control_characters_do_not_reach_the_log() -> None:
     kept = entry(request_id="a\r\nb")
-    assert Masking().tell(kept)["request_id"] == "ab"
+    assert Masking().tell(kept)["request_id"] == "a%0D%0Ab"
+
+
+@pytest.mark.parametrize("subject", ["adm\nin", " admin"])
+def test_a_subject_stands_in_the_log_as_it_is_or_not_at_all(subject: str) -> None:
+    kept = entry()._replace(identity=Identity(CredentialKind.JWT, subject))
+    assert "subject" not in Masking().tell(kept)
 
 
 def test_a_long_path_is_cut() -> None:

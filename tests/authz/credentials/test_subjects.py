@@ -1,0 +1,69 @@
+"""A subject reaches rules, headers, limits and logs as it is, or its credential is refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from authz.credentials.desk import DeskError
+from authz.example import CallerExample
+from authz.identity import Identity, Refusal, RefusalReason
+from tests.authz.credentials.conftest import World, reason_of
+from tests.authz.credentials.signing import NOW, bearer, request, token
+
+CHANGED = ["adm\nin", " admin", "admin ", "\tadmin", "admin\u00a0", "adm\x85in", " "]
+UNCHANGED = ["Zoë Admin", "DOMAIN\\admin", "a\u200db", "管理者", "x\u00a0y", "a,b"]
+
+
+@pytest.mark.parametrize("subject", CHANGED)
+def test_a_subject_that_would_change_on_the_way_is_refused(world: World, subject: str) -> None:
+    credentials = world.credentials({"issuers": [world.issuer()]})
+    for _ in range(2):
+        assert (
+            reason_of(world.outcome(credentials, bearer(token(sub=subject))))
+            == RefusalReason.SUBJECT_MALFORMED
+        )
+    assert world.metric("authz_credentials_accepted_total", credential="jwt") == 0
+
+
+@pytest.mark.parametrize("subject", UNCHANGED)
+def test_any_other_subject_is_accepted(world: World, subject: str) -> None:
+    found = world.outcome(world.credentials({"issuers": [world.issuer()]}), bearer(token(sub=subject)))
+    assert isinstance(found, Identity)
+    assert found.subject == subject
+
+
+async def test_a_session_of_such_a_subject_is_refused(world: World) -> None:
+    """Whoever wrote it into the store."""
+    credentials = world.credentials({"sessions": {}})
+    desk = credentials.desk
+    assert desk is not None
+    kept = await desk._sessions.create("adm\nin", NOW)
+    found = world.outcome(credentials, request(("cookie", f"session={kept}")))
+    assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
+
+
+@pytest.mark.parametrize("text", ["adm\nin", " admin"])
+async def test_no_session_is_created_with_such_a_name(world: World, text: str) -> None:
+    desk = world.credentials({"sessions": {}}).desk
+    assert desk is not None
+    for subject, scopes, roles in ((text, (), ()), ("alice", (text,), ()), ("alice", (), (text,))):
+        with pytest.raises(DeskError, match="control characters"):
+            await desk.create_session(subject, scopes, roles, {})
+
+
+def test_a_certificate_with_such_a_name_is_refused(world: World) -> None:
+    block = {"mtls": {"principals": [" CN=admin"]}}
+    found = world.outcome(world.credentials(block), request(principal=" CN=admin"))
+    assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
+
+
+@pytest.mark.parametrize("changes", [{"subject": " ci"}, {"roles": ["adm\nin"]}, {"scopes": ["a "]}])
+def test_no_api_key_has_such_a_name(world: World, changes: dict[str, object]) -> None:
+    key = {"id": "ci", "sha256": "0" * 64, "subject": "ci"} | changes
+    with pytest.raises(ValidationError, match="no blanks around it"):
+        world.config({"api_keys": {"keys": [key]}})
+
+
+def test_a_caller_written_down_for_a_test_is_refused_as_well() -> None:
+    outcome = CallerExample(subject="adm\nin").outcome()
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason == RefusalReason.SUBJECT_MALFORMED
