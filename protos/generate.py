@@ -1,4 +1,7 @@
-"""Writes the Python stubs of every .proto beside it; `--check` says which ones have drifted."""
+"""Writes what is generated from the .proto files: Python stubs and a descriptor set.
+
+`--check` writes nothing and says which of them have drifted.
+"""
 
 import argparse
 import importlib.resources
@@ -6,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from protos.descriptors import PROTOSET
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
@@ -17,7 +22,7 @@ class GenerateError(Exception):
 
 
 def generate(target: Path) -> tuple[Path, ...]:
-    """The stubs, written below `target` as `protos/NAME_pb2.py` and `.pyi`. Raises GenerateError."""
+    """The stubs and the descriptor set, written below `target` in `protos`. Raises GenerateError."""
     try:
         from grpc_tools import protoc
     except ImportError as error:
@@ -31,33 +36,39 @@ def generate(target: Path) -> tuple[Path, ...]:
         importlib.resources.files("google.rpc") / ".." / "..",
     )
     sources = sorted(path.relative_to(ROOT).as_posix() for path in FOLDER.glob("*.proto"))
+    folder = target / FOLDER.name
+    folder.mkdir(exist_ok=True)
     exit_code = protoc.main(
         [
             "protoc",
             *(f"--proto_path={include}" for include in includes),
             f"--python_out={target}",
             f"--pyi_out={target}",
+            f"--descriptor_set_out={folder / PROTOSET}",
+            "--include_imports",
+            "--include_source_info",  # the comments, which `grpcurl describe` prints
             *sources,
         ]
     )
     if exit_code:
         raise GenerateError(f"protoc ended with {exit_code}; what it found wrong is printed above")
-    stubs = (target / source.removesuffix(".proto") for source in sources)
-    return tuple(stub.with_name(stub.name + suffix) for stub in stubs for suffix in STUB_SUFFIXES)
+    names = [Path(source).stem + suffix for source in sources for suffix in STUB_SUFFIXES]
+    return tuple(folder / name for name in (*names, PROTOSET))
 
 
 def drifted(folder: Path) -> tuple[str, ...]:
-    """The names of stubs in `folder` that are missing, stale or without a .proto."""
+    """The names of generated files in `folder` that are missing, stale or without a .proto."""
     with tempfile.TemporaryDirectory() as fresh_root:
         fresh = {path.name: path.read_bytes() for path in generate(Path(fresh_root))}
-    present = {path.name: path.read_bytes() for suffix in STUB_SUFFIXES for path in folder.glob(f"*{suffix}")}
+    patterns = (*(f"*{suffix}" for suffix in STUB_SUFFIXES), "*.protoset")
+    present = {path.name: path.read_bytes() for pattern in patterns for path in folder.glob(pattern)}
     return tuple(sorted(name for name in fresh | present if fresh.get(name) != present.get(name)))
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
     """The exit code: 0, or 1 when `--check` finds drift in the stubs of `folder` or protoc fails."""
     parser = argparse.ArgumentParser(prog="python -m protos.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a stub has drifted")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file has drifted")
     options = parser.parse_args(arguments)
     try:
         if not options.check:
@@ -68,7 +79,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     if stale:
-        sys.stderr.write(f"stubs differ from their .proto: {', '.join(stale)}\nrun: make protos\n")
+        sys.stderr.write(f"generated files differ from their .proto: {', '.join(stale)}\nrun: make protos\n")
     return 1 if stale else 0
 
 

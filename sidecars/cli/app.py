@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from configfile import ConfigError
-from sidecars.cli import config, demo, limits, policy, run, session
+from sidecars.cli import config, demo, limits, policy, protoset, run, session
 from sidecars.cli.exit import OK, USAGE, WRONG
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
+app.command("protoset")(protoset.protoset)
 app.add_typer(config.app, name="config")
 app.add_typer(policy.app, name="policy")
 app.add_typer(limits.app, name="limits")

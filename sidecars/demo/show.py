@@ -55,7 +55,7 @@ def curl_lines(edge: Edge, session: str) -> tuple[str, ...]:
     """Commands to try, credentials included."""
     reader = bearer(edge.provider.token("alice", "orders:read"))["authorization"]
     writer = bearer(edge.provider.token("bob", "orders:read orders:write"))["authorization"]
-    url = edge.url
+    url, socket = edge.url, edge.places.socket("authz")
     return (
         f"curl -i {url}/public/hello",
         f"curl -i {url}/orders",
@@ -65,6 +65,7 @@ def curl_lines(edge: Edge, session: str) -> tuple[str, ...]:
         f"curl -i {url}/orders -H {quote(f'x-api-key: {edge.api_key}')}",
         f"for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' -X POST {url}/login; done",
         f"tail -f {quote(str(edge.places.access_log))}",
+        f"grpcurl -plaintext {quote(f'unix://{socket}')} list",
     )
 
 

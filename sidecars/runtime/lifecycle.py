@@ -19,6 +19,7 @@ from sidecars.runtime.connection_metrics import ConnectionMetrics
 from sidecars.runtime.health import Health, Phase
 from sidecars.runtime.metrics import ReloadMetrics, package_version, process_metrics
 from sidecars.runtime.notify import Notifier
+from sidecars.runtime.reflection import Reflection
 from sidecars.runtime.reload import Reloader
 from sidecars.runtime.settings.process import DrainSettings
 from sidecars.runtime.settings.root import Settings
@@ -86,13 +87,18 @@ class Process:
         self._admin = Admin(settings.admin, self._health, registry, self.describe, routes_of(self._sidecars))
         connections = ConnectionMetrics(registry)
         calls = CallMetrics(registry, surroundings.monotonic_clock)
-        health_service = calls.measured(self._health.service)
         self._listen = {one.sidecar.name: one.listen for one in placed}
         self._servers: dict[str, Server] = {}
+        self._reflections: list[Reflection] = []
+        health_service = calls.measured(self._health.service)
         for one in placed:
-            services = (*(calls.measured(service) for service in one.sidecar.services), health_service)
+            services = [*map(calls.measured, one.sidecar.services), health_service]
+            if settings.reflection:
+                reflection = Reflection(service.name for service in services)
+                self._reflections.append(reflection)
+                services += reflection.services
             tally = connections.of(one.sidecar.name)
-            self._servers[one.sidecar.name] = make_server(settings, services, one.listen, tally)
+            self._servers[one.sidecar.name] = make_server(settings, tuple(services), one.listen, tally)
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, drain. Raises OSError when an address cannot be bound."""
@@ -162,6 +168,8 @@ class Process:
         for task in background:
             task.cancel()
         self._health.finish_streams()
+        for reflection in self._reflections:
+            reflection.finish_streams()
         # Side by side: the transport takes no new work, so no stream begins behind those that end here.
         work = {
             f"{name} transport": server.drain(drain.grace_seconds) for name, server in self._servers.items()

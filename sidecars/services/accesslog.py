@@ -19,6 +19,7 @@ from accesslog.sinks.sink import Sink
 from accesslog.sinks.stdout import StdoutSink
 from configfile import ConfigError, Problem
 from protos.accesslog_pb2 import StreamAccessLogsResponse
+from sidecars.runtime.reading import Reader
 from sidecars.runtime.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
 from sidecars.runtime.sidecar import Surroundings
 from sidecars.transport.service import Call, ClientStreaming, Code, Service, StatusError
@@ -39,32 +40,30 @@ _log = structlog.get_logger("sidecars.accesslog")
 class _Stream:
     """One open call: Envoy keeps one for each worker thread and logger, and never ends it itself."""
 
-    __slots__ = ("_ended", "_intake", "_task", "messages", "reading")
+    __slots__ = ("_intake", "_reader", "cut_off", "messages")
 
-    def __init__(self, intake: Intake) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a handler runs in a task
-        self._task = task
+    def __init__(self, messages: AsyncIterator[bytes], intake: Intake) -> None:
+        self._reader = Reader(messages)
         self._intake = intake
-        self._ended = False
         self.messages = 0
-        self.reading = False
-        """Whether it waits for Envoy, rather than for the sinks."""
+        self.cut_off = False
+        """Whether it was ended although the client may have sent more than was read."""
 
-    async def run(self, messages: AsyncIterator[bytes], pipeline: Pipeline) -> None:
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for Envoy, rather than for the sinks."""
+        return self._reader.waiting
+
+    async def run(self, pipeline: Pipeline) -> None:
         """Submit every entry until Envoy leaves or `end` is called."""
-        while not self._ended:
-            message = await self._next(messages)
-            if message is None:
-                return
+        while (message := await self._reader.next()) is not None:
             self.messages += 1
             await self._submit(message, pipeline)
 
-    def end(self) -> None:
+    def end(self, *, cut_off: bool) -> None:
         """Have `run` return: at once where it waits for Envoy, else after the message in hand."""
-        self._ended = True
-        if self.reading:
-            self._task.cancel()
+        self.cut_off = cut_off
+        self._reader.stop()
 
     async def _submit(self, message: bytes, pipeline: Pipeline) -> None:
         blocks = self._intake.read(message)
@@ -78,18 +77,6 @@ class _Stream:
             for block in blocks:
                 pipeline.offer(block)
             raise
-
-    async def _next(self, messages: AsyncIterator[bytes]) -> bytes | None:
-        self.reading = True
-        try:
-            return await anext(messages, None)
-        except asyncio.CancelledError:
-            # Cancelled by `end`, the call goes on to its reply; cancelled by the transport too, it does not.
-            if self._ended and self._task.uncancel() == 0:
-                return None
-            raise
-        finally:
-            self.reading = False
 
 
 class AccesslogSidecar:
@@ -127,21 +114,25 @@ class AccesslogSidecar:
     async def stream(self, messages: AsyncIterator[bytes], _call: Call) -> bytes:
         """StreamAccessLogs: read until Envoy leaves or the process ends; the reply is empty.
 
-        Raises StatusError INVALID_ARGUMENT for bytes that are no StreamAccessLogsMessage. A single bad entry
-        is dropped and counted; the stream goes on.
+        Raises StatusError INVALID_ARGUMENT for bytes that are no StreamAccessLogsMessage, and UNAVAILABLE
+        where the process ends before it has read all that was sent. A single bad entry is dropped and
+        counted; the stream goes on.
         """
         if self._finished:
             raise StatusError(Code.UNAVAILABLE, "the access log is shutting down")
         surroundings = self._surroundings
         intake = Intake(self._rules, self._ledger, surroundings.wall_clock, surroundings.random)
-        stream = _Stream(intake)
+        stream = _Stream(messages, intake)
         self._streams.add(stream)
         try:
-            await stream.run(messages, self._pipeline)
+            await stream.run(self._pipeline)
         except UnreadableMessageError as error:
             raise StatusError(Code.INVALID_ARGUMENT, f"not a StreamAccessLogsMessage: {error}") from error
         finally:
             self._streams.discard(stream)
+        if stream.cut_off:
+            text = f"the access log is shutting down: it has taken {stream.messages} messages of this stream"
+            raise StatusError(Code.UNAVAILABLE, f"{text}, and read no further")
         return _REPLY
 
     async def start(self) -> None:
@@ -174,7 +165,7 @@ class AccesslogSidecar:
         }
 
     async def finish_streams(self) -> None:
-        """End every stream with OK, once nothing more comes from it or FINISH_SECONDS are over.
+        """End every stream: with OK once nothing more comes from it, with UNAVAILABLE after FINISH_SECONDS.
 
         A stream that waits for room ends after its message in hand has found it.
         """
@@ -185,8 +176,9 @@ class AccesslogSidecar:
             await asyncio.sleep(QUIET_SECONDS)
             late = clock() >= give_up_at
             for stream, messages in seen.items():
-                if late or (stream.reading and stream.messages == messages):
-                    stream.end()
+                quiet = stream.waiting and stream.messages == messages
+                if quiet or late:
+                    stream.end(cut_off=not quiet)
             if late:
                 await asyncio.sleep(0)
                 break

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from protos.descriptors import protoset_path, read_descriptors
 from sidecars.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +46,7 @@ class Command:
 
 
 GROUPS = {
-    (): ("run", "demo", "version", "config", "policy", "limits"),
+    (): ("run", "demo", "protoset", "version", "config", "policy", "limits"),
     ("config",): ("check", "schema"),
     ("policy",): ("check",),
     ("limits",): ("check",),
@@ -64,6 +66,7 @@ def test_the_help_of_a_group_names_its_commands(sidecars: Command, group: tuple[
     [
         ("run",),
         ("demo",),
+        ("protoset",),
         ("config", "check"),
         ("config", "schema"),
         ("policy", "check"),
@@ -77,7 +80,8 @@ def test_the_help_of_a_command_has_an_example(sidecars: Command, command: tuple[
 
 
 @pytest.mark.parametrize(
-    "command", [("run",), ("demo",), ("config", "check"), ("policy", "check"), ("limits", "check")]
+    "command",
+    [("run",), ("demo",), ("protoset",), ("config", "check"), ("policy", "check"), ("limits", "check")],
 )
 def test_the_help_of_a_command_explains_its_exit_codes(sidecars: Command, command: tuple[str, ...]) -> None:
     assert "Exit codes: 0 " in sidecars(*command, "--help").out
@@ -233,6 +237,26 @@ class TestRun:
         result = sidecars("run", "authz", "-c", tmp_path / "s.yaml")
         assert result.code == 2
         assert result.err.endswith("write a section authz\n")
+
+
+class TestProtoset:
+    def test_it_prints_where_the_descriptor_set_lies(self, sidecars: Command) -> None:
+        result = sidecars("protoset")
+        assert (result.code, result.err) == (0, "")
+        assert FileDescriptorSet.FromString(Path(result.out.strip()).read_bytes()) == read_descriptors()
+
+    def test_it_writes_a_copy(self, sidecars: Command, tmp_path: Path) -> None:
+        copy = tmp_path / "copy.protoset"
+        result = sidecars("protoset", "--output", copy)
+        assert (result.code, result.out, result.err) == (0, "", "")
+        assert copy.read_bytes() == protoset_path().read_bytes()
+
+    def test_a_copy_that_cannot_be_written_is_one_line(self, sidecars: Command, tmp_path: Path) -> None:
+        result = sidecars("protoset", "-o", tmp_path / "none" / "copy")
+        assert (result.code, result.err) == (
+            1,
+            f"sidecars: {tmp_path}/none/copy: No such file or directory\n",
+        )
 
 
 def test_the_module_is_the_command() -> None:

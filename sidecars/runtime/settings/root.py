@@ -33,6 +33,13 @@ class Settings(BaseModel):
             "{worker} in the path; worker N listens on TCP port + N. Envoy lists each as an endpoint."
         ),
     )
+    reflection: bool = Field(
+        default=True,
+        description=(
+            "Server reflection on every address, for tools such as grpcurl: tells which services there are "
+            "and what their messages look like, all of it public; nothing of the configuration."
+        ),
+    )
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
     drain: DrainSettings = DrainSettings()

@@ -1,0 +1,31 @@
+"""`sidecars protoset`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def protoset(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write a copy there.", show_default=False),
+    ] = None,
+) -> None:
+    """Print where the descriptor set of the sidecars' gRPC services lies, for tools that call them by hand.
+
+    It is a serialized google.protobuf.FileDescriptorSet with imports and comments, for instance for
+    `grpcurl -protoset "$(sidecars protoset)" list`. A sidecar that runs tells the same by server reflection,
+    unless its settings say `reflection: false`.
+
+    Example: `sidecars protoset --output sidecars.protoset`
+
+    Exit codes: 0 all is well; 1 the copy could not be written; 2 bad usage.
+    """
+    from protos.descriptors import protoset_path
+
+    path = protoset_path()
+    if output is None:
+        typer.echo(path)
+    else:
+        output.write_bytes(path.read_bytes())
