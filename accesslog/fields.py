@@ -107,6 +107,7 @@ metadata                              map      dynamic metadata by namespace, le
 ratelimit_metadata                    map      free-form metadata of the limits that let the request pass
 sample_rate                           number   below 1: one of 1/sample_rate such requests was kept
 redacted                              list     what was redacted, as request_headers.authorization or query.token
+not_utf8                              list     the texts with bytes that are not UTF-8: in these alone such a byte is \\xff, and a backslash is \\\\
 truncated                             boolean  true: long values were cut, maps perhaps left out, because the record was too large
 """  # noqa: E501  # a table reads best with one row a line
 

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
+from google.protobuf.message import Message
 
 from accesslog.encode import MAX_RECORD_BYTES, json_line
 from accesslog.ledger import DropReason, Ledger, Log
 from accesslog.message import Batch, UnreadableMessageError, read_message
+from accesslog.not_utf8 import ToRecord, record_of
 from accesslog.record import Record, http_record, tcp_record
 from accesslog.redact import Redaction
 from accesslog.sample import Sampling, keeps
 from protos.accesslog_data_pb2 import HTTPAccessLogEntry, TCPAccessLogEntry
 from protos.accesslog_pb2 import StreamAccessLogsMessage
+from protos.lenient import shown
 
 BLOCK_ENTRIES = 64
 """Entries made into lines at a stretch. At about 30 us each that holds the event loop for 2 ms, which an
@@ -20,7 +24,7 @@ authz server in the same process can bear; a whole message of 4 MB would hold it
 
 _log = structlog.get_logger("accesslog")
 
-_Entries = Sequence[HTTPAccessLogEntry] | Sequence[TCPAccessLogEntry]
+_M = TypeVar("_M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,24 +107,19 @@ class Intake:
             "node_region": node.locality.region,
             "node_zone": node.locality.zone,
         }
-        self._origin = {name: value for name, value in origin.items() if value}
-        self._log_name = identifier.log_name
+        self._origin = {name: shown(value) for name, value in origin.items() if value}
+        self._log_name = shown(identifier.log_name)
 
     def _blocks_of(self, batch: Batch) -> Generator[Block]:
-        for kind, to_record, entries, malformed in (
-            ("http", http_record, batch.http, batch.malformed_http),
-            ("tcp", tcp_record, batch.tcp, batch.malformed_tcp),
-        ):
-            if not (entries or malformed):
-                continue
-            log = self._ledger.log(self._log_name, kind)
-            log.received += malformed
-            if malformed:
-                log.dropped[DropReason.MALFORMED] += malformed
-                self._complain(log, None)
-            yield from self._blocks(log, to_record, entries)
+        if batch.http:
+            yield from self._blocks("http", http_record, HTTPAccessLogEntry, batch.http)
+        if batch.tcp:
+            yield from self._blocks("tcp", tcp_record, TCPAccessLogEntry, batch.tcp)
 
-    def _blocks(self, log: Log, to_record: Callable[..., Record], entries: _Entries) -> Generator[Block]:
+    def _blocks(
+        self, type_: str, to_record: ToRecord[_M], kind: type[_M], entries: Sequence[_M] | Sequence[bytes]
+    ) -> Generator[Block]:
+        log = self._ledger.log(self._log_name, type_)
         waiting = len(entries)
         log.received += waiting
         now = self._clock()
@@ -130,7 +129,7 @@ class Intake:
                 for entry in entries[start : start + BLOCK_ENTRIES]:
                     waiting -= 1
                     try:
-                        line = self._line(to_record(entry, self._origin, now), log)
+                        line = self._line(record_of(to_record, kind, entry, self._origin, now), log)
                     # Whatever is odd about one entry must not cost the stream its others (issue 2).
                     except Exception as error:
                         log.dropped[DropReason.MALFORMED] += 1
@@ -156,7 +155,7 @@ class Intake:
             log.dropped[DropReason.TOO_LARGE] += 1
         return line
 
-    def _complain(self, log: Log, error: Exception | None) -> None:
+    def _complain(self, log: Log, error: Exception) -> None:
         """Once a stream: the counter tells how many, one example tells why."""
         if not self._complained:
             self._complained = True

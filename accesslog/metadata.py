@@ -20,6 +20,7 @@ from google.protobuf.wrappers_pb2 import (
 )
 
 from protos.core_pb2 import Metadata
+from protos.lenient import parse_refused
 
 _AUTHZ = {
     "decision_id": "authz_decision_id",
@@ -52,9 +53,9 @@ JOINED: Mapping[str, Mapping[str, str]] = {
 }
 """Namespaces whose keys become fields of the record; their other keys stay in `metadata`."""
 
-_WRAPPERS: Mapping[str, type[Message]] = {
-    f"type.googleapis.com/{wrapper.DESCRIPTOR.full_name}": wrapper
-    for wrapper in (
+_PLAIN: Mapping[str, type[Message]] = {
+    f"type.googleapis.com/{kind.DESCRIPTOR.full_name}": kind
+    for kind in (
         BoolValue,
         BytesValue,
         DoubleValue,
@@ -62,11 +63,15 @@ _WRAPPERS: Mapping[str, type[Message]] = {
         Int32Value,
         Int64Value,
         StringValue,
+        Struct,
         UInt32Value,
         UInt64Value,
     )
 }
-_STRUCT = f"type.googleapis.com/{Struct.DESCRIPTOR.full_name}"
+
+
+class NotUtf8Error(Exception):
+    """A text within an Any holds bytes that are not UTF-8, so the entry has to be read leniently."""
 
 
 def add_metadata(record: dict[str, Any], metadata: Metadata) -> None:
@@ -125,15 +130,27 @@ def plain_list(values: ListValue) -> list[Any]:
 
 
 def plain_any(value: AnyMessage) -> Any:
-    """The value of a wrapper or Struct; any other type as `{"@type": ..., "base64": ...}`."""
-    try:
-        if value.type_url == _STRUCT:
-            return plain_struct(Struct.FromString(value.value))
-        wrapper = _WRAPPERS.get(value.type_url)
-        if wrapper is not None:
-            content: Any = wrapper.FromString(value.value)
+    """The value of a wrapper or Struct; any other type as `{"@type": ..., "base64": ...}`.
+
+    Raises NotUtf8Error where a text in it is not UTF-8.
+    """
+    kind = _PLAIN.get(value.type_url)
+    if kind is not None:
+        try:
+            content: Any = kind.FromString(value.value)
+        except DecodeError:
+            _refuse_not_utf8(kind, value.value)
+        else:
+            if kind is Struct:
+                return plain_struct(content)
             inner = content.value
             return b64encode(inner).decode() if isinstance(inner, bytes) else inner
-    except DecodeError:
-        pass
     return {"@type": value.type_url, "base64": b64encode(value.value).decode()}
+
+
+def _refuse_not_utf8(kind: type[Message], data: bytes) -> None:
+    try:
+        parse_refused(kind, data)
+    except DecodeError:
+        return
+    raise NotUtf8Error

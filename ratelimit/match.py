@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from protos.lenient import shown
 from ratelimit.buckets import FixedWindow, TokenBucket
 from ratelimit.rules import Node, Rule
 
@@ -67,7 +68,7 @@ def metric_path(root: Node, rule: Rule, domain: str, entries: Sequence[Entry]) -
             child = wildcard.node if wildcard else node.children[key]
             configured = "*".join(wildcard.parts) if wildcard else key
             shows_value = (rule.detailed_metric or child.value_to_metric) and not child.shared_value
-            name = (composite if value else key) if shows_value else configured
+            name = shown(composite if value else key) if shows_value else configured
         path.append(name)
         node = child
     return tuple(path)

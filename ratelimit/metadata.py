@@ -5,6 +5,7 @@ from datetime import date
 from math import isfinite
 from typing import Any
 
+from protos.lenient import is_marked, shown
 from ratelimit.decision import Decision
 from ratelimit.request import Descriptor
 from ratelimit.rules import Unit
@@ -56,7 +57,10 @@ def explain(decision: Decision, *, full: bool) -> dict[str, Any]:
 
 
 def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
-    explained: dict[str, Any] = {"entries": [f"{key}={value}" for key, value in descriptor.entries]}
+    entries = [f"{key}={value}" for key, value in descriptor.entries]
+    explained: dict[str, Any] = {"entries": [shown(entry) for entry in entries]}
+    if any(map(is_marked, entries)):
+        explained["not_utf8"] = True
     if descriptor.override is not None:
         requests, unit, multiplier = descriptor.override
         name = Unit(unit).name if unit in Unit.__members__.values() else "UNKNOWN"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from protos.lenient import shown
 from ratelimit.buckets import MAX_HITS
 from ratelimit.decision import UNMATCHED, Charge, Plan, Status
 from ratelimit.match import Entry, Match, bucket_key, match, metric_path
@@ -102,7 +103,7 @@ def _override_rule(limits: Limits, domain: str, entries: Sequence[Entry], overri
     except ValueError as error:
         raise RequestError(f"rate limit override: {error}") from error
     return Rule(
-        (domain, *(f"{key}_{value}" if value else key for key, value in entries)),
+        (domain, *(shown(f"{key}_{value}" if value else key) for key, value in entries)),
         bucket,
         fallback,
         requests,

@@ -5,7 +5,9 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import printable
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -20,6 +22,7 @@ from authz.request import BadRequestError, Request
 from authz.respond import Responder
 from configfile import ConfigError, Problem
 from protos.authz_pb2 import CheckRequest
+from protos.lenient import original, parse_refused
 from sidecars.runtime.admin_routes import AdminRoute
 from sidecars.runtime.settings.authz import AuthzSettings
 from sidecars.runtime.sidecar import Surroundings
@@ -83,7 +86,7 @@ class AuthzSidecar:
         try:
             parsed = CheckRequest.FromString(message)
         except DecodeError:
-            raise StatusError(Code.INVALID_ARGUMENT, "the message is no CheckRequest") from None
+            parsed = _read_refused(message)
         now = self._wall_clock()
         request = None
         try:
@@ -199,6 +202,23 @@ class AuthzSidecar:
         await self._decisions.stop()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
+
+
+def _read_refused(message: bytes) -> CheckRequest:
+    """A check request that protobuf refused: a client may put bytes that are not UTF-8 into one.
+
+    Envoy copies the server name of TLS and other filters' metadata as they came. Refused as a message, such
+    a check would be an error, which `failure_mode_allow` lets pass. Raises StatusError.
+    """
+    try:
+        parsed = parse_refused(CheckRequest, message)
+    except DecodeError:
+        raise StatusError(Code.INVALID_ARGUMENT, "the message is no CheckRequest") from None
+    http = parsed.attributes.request.http
+    if not http.path.isascii():
+        # As escapes they are what no rule may accept: path_not_utf8.
+        http.path = quote(original(http.path), safe=printable)
+    return parsed
 
 
 def build(settings: AuthzSettings, surroundings: Surroundings) -> AuthzSidecar:

@@ -10,6 +10,7 @@ from typing import Final
 from google.protobuf.struct_pb2 import Struct
 
 from protos.core_pb2 import HeaderValue
+from protos.lenient import parse
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.decision import Decision, Status
@@ -27,8 +28,12 @@ RULES_REMEMBERED: Final = 10_000
 
 
 def read_request(message: bytes) -> Request:
-    """A RateLimitRequest as the library takes it. Raises DecodeError."""
-    request = RateLimitRequest.FromString(message)
+    """A RateLimitRequest as the library takes it. Raises DecodeError.
+
+    Entries hold bytes that clients choose; those that are not UTF-8 are marked (`protos.lenient`), so that
+    they count like any other value, each by itself.
+    """
+    request = parse(RateLimitRequest, message)
     descriptors = tuple([_descriptor(descriptor) for descriptor in request.descriptors])
     return Request(request.domain, descriptors, request.hits_addend)
 

@@ -27,7 +27,7 @@ class Send:
     good: int
     erring: int
     bad_time: int
-    bad_text: int
+    odd_text: int
     log_name: str | None
     tcp: bool
 
@@ -58,7 +58,7 @@ sends = st.builds(
     good=st.one_of(counts, st.integers(BLOCK_ENTRIES - 1, BLOCK_ENTRIES * 2 + 1)),
     erring=counts,
     bad_time=counts,
-    bad_text=counts,
+    odd_text=counts,
     log_name=st.sampled_from([None, "a", "b"]),
     tcp=st.booleans(),
 )
@@ -81,7 +81,7 @@ def encoded(send: Send) -> tuple[bytes, int]:
         bad = HTTPAccessLogEntry()
         bad.common_properties.start_time.nanos = -1
         entries.append(bad)
-    entries += [http_entry(path="/UTF8") for _ in range(send.bad_text)]
+    entries += [http_entry(path="/UTF8") for _ in range(send.odd_text)]
     if send.tcp:
         whole = message(*[tcp_entry() for _ in entries], log_name=send.log_name)
         return whole.SerializeToString(), len(entries)

@@ -8,6 +8,7 @@ from accesslog.ledger import MAX_LOGS, DropReason, Ledger, Log
 from accesslog.message import UnreadableMessageError
 from accesslog.redact import REDACTED, Redaction
 from accesslog.sample import Sampling
+from protos.wire import field_with
 from tests.accesslog.entries import http_entry, message, tcp_entry
 
 
@@ -79,14 +80,25 @@ class TestEntries:
         assert setup.log().received == 3
         assert setup.log().dropped == {DropReason.MALFORMED: 1}
 
-    def test_that_are_no_utf_8_are_counted_as_received_and_malformed(self) -> None:
+    def test_that_are_not_utf_8_are_written_and_marked(self) -> None:
         setup = Setup()
         data = (
             message(http_entry(path="/UTF8"), http_entry()).SerializeToString().replace(b"UTF8", b"\xff" * 4)
         )
-        assert sum(len(block.lines) for block in setup.intake.read(data)) == 1
+        lines = [line for block in setup.intake.read(data) for line in block.lines]
+        odd, plain = (json.loads(line) for line in lines)
+        assert (odd["path"], odd["not_utf8"]) == (r"/\xff\xff\xff\xff", ["path"])
+        assert "not_utf8" not in plain
         assert setup.log().received == 2
-        assert setup.log().dropped == {DropReason.MALFORMED: 1}
+        assert not setup.log().dropped
+
+    def test_of_a_message_that_cannot_be_parsed_cost_themselves_alone(self) -> None:
+        setup = Setup()
+        good = field_with(1, http_entry().SerializeToString())
+        data = field_with(2, good + field_with(1, b"\x0a\x7f") + good)
+        assert sum(len(block.lines) for block in setup.intake.read(data)) == 2
+        assert setup.log("unknown").received == 3
+        assert setup.log("unknown").dropped == {DropReason.MALFORMED: 1}
 
     def test_beyond_the_size_of_a_record_are_counted(self) -> None:
         setup = Setup(max_record_bytes=100)

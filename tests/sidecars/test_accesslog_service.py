@@ -140,10 +140,9 @@ class TestStream:
     async def test_a_bad_entry_does_not_end_the_stream(self, start: Start, tmp_path: Path) -> None:
         running = await start()
         stream = running.open()
-        bad = (
-            message(http_entry(path="/UTF8"), http_entry()).SerializeToString().replace(b"UTF8", b"\xff" * 4)
-        )
-        await stream.write(bad)
+        bad = http_entry()
+        bad.common_properties.start_time.seconds = 2**60
+        await stream.write(message(bad, http_entry()).SerializeToString())
         await stream.write(message(http_entry()).SerializeToString())
         await stream.done_writing()
         assert await outcome(stream) == (grpc.StatusCode.OK, "")
@@ -151,6 +150,20 @@ class TestStream:
         assert len(lines_of(tmp_path / "access.jsonl")) == 2
         dropped = {"log_name": "edge", "type": "http", "sink": "", "reason": "malformed"}
         assert running.count("accesslog_entries_dropped_total", **dropped) == 1
+
+    async def test_bytes_that_are_not_utf_8_keep_no_request_out_of_the_log(
+        self, start: Start, tmp_path: Path
+    ) -> None:
+        running = await start()
+        stream = running.open()
+        odd = message(http_entry(request_id="UTF8"), http_entry()).SerializeToString()
+        await stream.write(odd.replace(b"UTF8", b"\xff" * 4))
+        await stream.done_writing()
+        assert await outcome(stream) == (grpc.StatusCode.OK, "")
+        await running.close()
+        records = lines_of(tmp_path / "access.jsonl")
+        assert [record.get("not_utf8") for record in records] == [["request_id"], None]
+        assert records[0]["request_id"] == r"\xff\xff\xff\xff"
 
     async def test_a_message_that_is_no_protobuf_is_an_invalid_argument(self, start: Start) -> None:
         """Malformed protobuf is INVALID_ARGUMENT, and the process goes on."""

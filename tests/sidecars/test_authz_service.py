@@ -107,6 +107,32 @@ def test_malformed_bytes_are_an_invalid_argument(built: Built) -> None:
     assert built.ask(check_request(path="/public")).status.code == 0
 
 
+def ask_with_odd_bytes(built: Built, message: CheckRequest) -> CheckResponse:
+    data = message.SerializeToString()
+    assert b"UTF8" in data
+    answer = built.sidecar.check(data.replace(b"UTF8", b"\xff\xfe\xff\xfe"), OneCall())
+    assert isinstance(answer, bytes)
+    return CheckResponse.FromString(answer)
+
+
+def test_a_server_name_that_is_not_utf_8_does_not_make_a_check_an_error(built: Built) -> None:
+    """`failure_mode_allow` would let it pass."""
+    message = check_request(path="/orders", headers=KEY)
+    message.attributes.tls_session.sni = "UTF8"
+    assert ask_with_odd_bytes(built, message).status.code == 0
+
+
+def test_metadata_that_is_not_utf_8_does_not_make_a_check_an_error(built: Built) -> None:
+    message = check_request(path="/orders")
+    message.attributes.metadata_context.filter_metadata["x"].update({"tenant": "UTF8"})
+    assert reason(ask_with_odd_bytes(built, message)) == "credentials_missing"
+
+
+def test_a_path_that_is_not_utf_8_is_what_no_rule_may_accept(built: Built) -> None:
+    response = ask_with_odd_bytes(built, check_request(path="/public/UTF8", headers=KEY))
+    assert reason(response) == "path_not_utf8"
+
+
 @pytest.mark.parametrize("message", [b"", CheckRequest().SerializeToString()])
 def test_an_empty_check_is_refused(built: Built, message: bytes) -> None:
     answer = built.sidecar.check(message, OneCall())

@@ -11,13 +11,14 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from configfile import ConfigError, parse
+from protos.lenient import mark
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.config import compile_limits
@@ -291,6 +292,64 @@ class TestWire:
         headers = {header.key: header.value for header in response.response_headers_to_add}
         longest = max(status.retry_after_seconds for status in statuses)
         assert headers.get("Retry-After") == (str(longest) if over_limit and longest else None)
+
+
+class TestNotUtf8:
+    """envoyproxy/envoy#22996: Envoy copies header and query bytes into descriptors as they came."""
+
+    LIMITS = """
+domain: edge
+descriptors:
+  - key: agent
+    detailed_metric: true
+    rate_limit: {unit: day, requests_per_unit: 2}
+  - key: remote_address
+    rate_limit: {unit: day, requests_per_unit: 3}
+"""
+
+    @pytest.fixture
+    def sidecar(self, tmp_path: Path) -> RatelimitSidecar:
+        (tmp_path / "edge.yaml").write_text(self.LIMITS)
+        self.registry = CollectorRegistry()
+        around = Surroundings(self.registry, time.time, time.monotonic, lambda: 0.0, None)
+        return build(settings_with(tmp_path), around)
+
+    @staticmethod
+    def asked(value: bytes, address: str = "") -> bytes:
+        stand_in = b"#" * len(value)
+        more = [{"remote_address": address}] if address else []
+        return request({"agent": stand_in.decode()}, *more).replace(stand_in, value)
+
+    def test_a_byte_that_is_not_utf_8_escapes_no_limit(self, sidecar: RatelimitSidecar) -> None:
+        codes = [answered(sidecar, self.asked(b"a\xff", f"10.0.0.{n}")).overall_code for n in range(3)]
+        assert codes == [1, 1, 2]
+
+    def test_it_lets_the_other_limits_of_the_call_stand(self, sidecar: RatelimitSidecar) -> None:
+        values = [b"\xff%d" % number for number in range(4)]
+        codes = [answered(sidecar, self.asked(value, "10.0.0.1")).overall_code for value in values]
+        assert codes == [1, 1, 1, 2]
+
+    def test_different_bytes_have_different_buckets(self, sidecar: RatelimitSidecar) -> None:
+        marked = mark(b"\xff").encode()
+        for value in (b"\xff", b"\xfe", b"\xff\xff", b"\\xff", b"%FF", marked, "\u00ff".encode(), b"\xc3"):
+            codes = [answered(sidecar, self.asked(value)).overall_code for _ in range(3)]
+            assert codes == [1, 1, 2], value
+
+    def test_metadata_says_which_descriptor_is_not_what_it_looks_like(
+        self, sidecar: RatelimitSidecar
+    ) -> None:
+        read = MessageToDict(answered(sidecar, self.asked(b"a\xff\\")).dynamic_metadata)
+        assert read["descriptors"] == [{"entries": [r"agent=a\xff\\"], "not_utf8": True}]
+        read = MessageToDict(answered(sidecar, self.asked(b"a\\")).dynamic_metadata)
+        assert read["descriptors"] == [{"entries": ["agent=a\\"]}]
+
+    def test_metrics_show_it_and_can_be_scraped(self, sidecar: RatelimitSidecar) -> None:
+        for value in (b"a\xff", b"a\\xff"):
+            answered(sidecar, self.asked(value))
+        hits = "ratelimit_service_rate_limit_total_hits"
+        labels = {"domain": "edge", "key1": r"agent_a\xff"}
+        assert generate_latest(self.registry)
+        assert self.registry.get_sample_value(hits, labels) == 2
 
 
 class TestErrors:

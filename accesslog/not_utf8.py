@@ -1,0 +1,60 @@
+r"""Entries with bytes that are not UTF-8: their records are whole, and say where such bytes stand.
+
+A client chooses them, in `x-request-id` for one, so they may not keep its request out of the log.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from accesslog.metadata import NotUtf8Error
+from accesslog.record import Record
+from protos.lenient import is_marked, parse_refused, shown
+
+_M = TypeVar("_M", bound=Message)
+ToRecord = Callable[[_M, Mapping[str, str], float], Record]
+
+
+def record_of(
+    to_record: ToRecord[_M], kind: type[_M], entry: _M | bytes, origin: Mapping[str, str], received_at: float
+) -> Record:
+    r"""The record that `to_record` makes of an entry, or of its bytes where its message could not be parsed.
+
+    A text with bytes that are not UTF-8 has `\xff` for such a byte and `\\` for a backslash; the field
+    `not_utf8` lists these texts. Raises DecodeError for bytes that are no entry, ValueError as `to_record`.
+    """
+    try:
+        parsed = kind.FromString(entry) if isinstance(entry, bytes) else entry
+        return to_record(parsed, origin, received_at)
+    except (DecodeError, NotUtf8Error):
+        data = entry if isinstance(entry, bytes) else entry.SerializeToString()
+    record = to_record(parse_refused(kind, data), origin, received_at)
+    places: list[str] = []
+    for field, value in record.items():
+        record[field] = _shown(value, field, places)
+    if places:
+        record["not_utf8"] = list(dict.fromkeys(places))
+    return record
+
+
+def _shown(value: Any, where: str, places: list[str]) -> Any:
+    if isinstance(value, str):
+        if is_marked(value):
+            places.append(where)
+        return shown(value)
+    if isinstance(value, dict):
+        return dict(_shown_item(key, inner, where, places) for key, inner in value.items())
+    if isinstance(value, list):
+        return [_shown(inner, where, places) for inner in value]
+    return value
+
+
+def _shown_item(key: str, value: Any, where: str, places: list[str]) -> tuple[str, Any]:
+    place = f"{where}.{shown(key)}"
+    if isinstance(value, str) and is_marked(key) and not is_marked(value):
+        # One place names both, so both are written the same way.
+        value = value.replace("\\", "\\\\")
+    if is_marked(key):
+        places.append(place)
+    return shown(key), _shown(value, place, places)

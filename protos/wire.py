@@ -1,0 +1,67 @@
+"""The bytes of a message, field by field, without its descriptor (protobuf.dev, "Encoding")."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+_FIXED_BYTES: Final = {_FIXED64: 8, _FIXED32: 4}
+_MOST_VARINT_BYTES: Final = 10
+
+
+class WireError(DecodeError):
+    """Bytes in which not even the fields can be told apart."""
+
+
+def fields(data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
+    """Each field of `data`: its number, its content where that has a length, and all its bytes.
+
+    Texts, bytes and submessages have a content; numbers have None. Raises WireError.
+    """
+    position = 0
+    while position < len(data):
+        start = position
+        tag, position = _varint(data, position)
+        wire_type = tag & 7
+        content = None
+        if wire_type == _LENGTH_DELIMITED:
+            length, position = _varint(data, position)
+            content = data[position : position + length]
+            position += length
+        elif wire_type == _VARINT:
+            _, position = _varint(data, position)
+        elif wire_type in _FIXED_BYTES:
+            position += _FIXED_BYTES[wire_type]
+        else:
+            raise WireError(f"wire type {wire_type} is not in use")
+        if position > len(data):
+            raise WireError("a field is longer than the message")
+        yield tag >> 3, content, data[start:position]
+
+
+def field_with(number: int, content: bytes) -> bytes:
+    """The bytes of the field `number` that holds `content`."""
+    return _encoded(number << 3 | _LENGTH_DELIMITED) + _encoded(len(content)) + content
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 7 * _MOST_VARINT_BYTES, 7):
+        if position >= len(data):
+            raise WireError("the message ends within a number")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise WireError("a number is longer than ten bytes")
+
+
+def _encoded(number: int) -> bytes:
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
