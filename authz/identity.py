@@ -1,6 +1,6 @@
 """Who is asking: the outcome of authentication, as rules see it."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -87,6 +87,8 @@ class Refusal:
     kind: CredentialKind | None = None
     retry_after_seconds: int = 0
     """When the same credential may be looked at, where that is known; 0: not known."""
+    once_final: Callable[[Callable[[], None]], None] | None = field(default=None, compare=False, repr=False)
+    """Takes what to do once it is certain that the credential is bad; None: it is certain now."""
 
 
 def named(identity: Identity) -> Identity | Refusal:

@@ -1,6 +1,7 @@
 """From a request to the identity behind it."""
 
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import Final
 
 from authz.credentials.location import Place, find
@@ -61,7 +62,12 @@ class PlacesAuthenticator:
 
     def _judged(self, outcome: Verified, verifier: Verifier, credential: str, request: Request) -> Outcome:
         if self._throttle is not None and isinstance(outcome, Refusal) and outcome.reason in BAD:
-            self._throttle.failed(request.client_address, verifier.claimed(credential))
+            charge = partial(self._throttle.failed, request.client_address, verifier.claimed(credential))
+            if outcome.once_final is None:
+                charge()
+            else:
+                # Its key may have been replaced: until that is known, nobody is charged.
+                outcome.once_final(charge)
         return self._counted(outcome)
 
     def _stopped(self, verifier: Verifier, credential: str, request: Request) -> Refusal | None:

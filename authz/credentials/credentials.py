@@ -163,6 +163,8 @@ class Credentials:
         old, new = set(before.remote_keys()), set(compiled.remote_keys())
         for started in new - old if self._started else ():
             started.start()
+        for kept_on in old & new:
+            kept_on.fetch_soon()
         for stopped in old - new:
             stopped.stop()
         old_feed = self._feed

@@ -22,9 +22,11 @@ import structlog
 from authz.credentials.cache import Recent
 from authz.credentials.discovery import DiscoveryError, discovery_url, key_set_url
 from authz.credentials.fetch import Fetch, FetchError
+from authz.credentials.jwt import Doubt
 from authz.credentials.keys import Key, KeySet, KeySetError, parse_key_set
 from authz.credentials.metrics import KeySetMetrics
 from authz.credentials.settings.issuer import KeySetConfig
+from authz.credentials.suspicion import Suspicions
 from authz.identity import CredentialKind, Refusal, RefusalReason
 
 MAX_UNKNOWN_KEY_IDS: Final = 1024
@@ -33,6 +35,9 @@ MAX_UNKNOWN_KEY_IDS: Final = 1024
 BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 60.0
 """Failed fetches wait 1, 2, 4 ... 60 seconds, each shortened by up to a half (envoyproxy/gateway#6525)."""
+
+SPREAD_SECONDS: Final = 1.0
+"""Within which the fetches after a reload begin: one change of files reloads every sidecar."""
 
 _LOG = structlog.get_logger(__name__)
 
@@ -59,6 +64,9 @@ class FileKeys:
     def find(self, key_id: str | None, algorithm: str) -> Key | Refusal:
         """The key, or why there is none."""
         return self.keys.find(key_id, algorithm) or _missing(key_id, self.keys)
+
+    def doubt(self, _key: Key, _key_id: str | None, _algorithm: str) -> None:
+        """Nothing: the file is what counts."""
 
     def replace(self, keys: KeySet) -> None:
         """Serve `keys` from now on; what vanished keys have proven is void."""
@@ -105,6 +113,7 @@ class RemoteKeys:
         self._problem = "not fetched yet"
         self._unknown_ids: Recent[str, float] = Recent(MAX_UNKNOWN_KEY_IDS)
         self._predecessor: RemoteKeys | None = None
+        self._suspicions = Suspicions()
         self._wake = asyncio.Event()
         self._flight: asyncio.Future[None] | None = None
         self._fetching = False
@@ -136,6 +145,28 @@ class RemoteKeys:
             return self._find_after(self._flight, key_id, algorithm, conclusive=False)
         flight = self._ask(now)
         return _too_early(key_id) if flight is None else self._find_after(flight, key_id, algorithm)
+
+    def doubt(self, key: Key, key_id: str | None, algorithm: str) -> Doubt | None:
+        """What to wait for before a token that `key` did not sign is known to be bad.
+
+        The issuer may have put another key under the same id, so a fetch is asked for as for an unknown id.
+        """
+        if self._task is None:
+            return None
+        once_final = self._suspicions.of(key)
+        if self._failures:
+            return Doubt(None, once_final)
+        flight = self._flight if self._fetching else None
+        if flight is not None:
+            return Doubt(self._find_after(flight, key_id, algorithm, conclusive=False), once_final)
+        flight = self._ask(self.world.monotonic_clock())
+        return Doubt(None if flight is None else self._find_after(flight, key_id, algorithm), once_final)
+
+    def fetch_soon(self) -> None:
+        """Fetch within a second, because an operator asks for it."""
+        soon = self.world.monotonic_clock() + SPREAD_SECONDS * self.world.random()
+        self._due_at = min(self._due_at, soon)
+        self._wake.set()
 
     def start(self) -> None:
         """Begin to fetch, on the running loop. `ready` tells when the first fetch has ended."""
@@ -258,6 +289,7 @@ class RemoteKeys:
         if self._wanted:
             self._wanted, self._asked_at = False, self.world.monotonic_clock()
         self._fetching = True
+        self._suspicions.fetch_begins()
         try:
             keys = parse_key_set(await self._fetch_document(), self.keys)
         except FetchError as error:
@@ -285,6 +317,7 @@ class RemoteKeys:
         previous, self.keys = self.keys, keys
         if previous is not None:
             previous.withdraw(keys)
+        self._suspicions.fetch_succeeded()
         if previous is None or {key.id for key in previous.keys} != {key.id for key in keys.keys}:
             refused = [str(key) for key in keys.refused]
             _LOG.info("key_set_changed", url=self.place, keys=[k.id for k in keys.keys], refused=refused)

@@ -7,8 +7,8 @@ they would let a token name the key that proves it.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import orjson
@@ -30,8 +30,21 @@ class KeySource(Protocol):
     def find(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
         """The key, why there is none, or an awaitable where it has to be fetched."""
 
+    def doubt(self, key: Key, key_id: str | None, algorithm: str) -> "Doubt | None":
+        """What a token means that `key` did not sign: another key may be in use. None: no other is."""
+
     def describe(self) -> dict[str, Any]:
         """For `/config`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A key that a token did not hold under, while a fetch may bring another one."""
+
+    fetched: Awaitable[Key | Refusal] | None
+    """The key from a fetch; None where it is too early for one."""
+    once_final: Callable[[Callable[[], None]], None]
+    """As of `Refusal`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +103,16 @@ class KeyAwaited:
     token: Token
     issuer: Issuer
     key: Awaitable[Key | Refusal]
+    failed: RefusedError | None = None
+    """How the token failed at the key that was there."""
 
     def prove(self, key: Key | Refusal, now: float) -> Proven:
         """The verified identity, now that the key is there. Raises RefusedError."""
+        if self.failed is not None and (
+            key is self.failed.key
+            or (isinstance(key, Refusal) and key.reason is RefusalReason.KEYS_UNAVAILABLE)
+        ):
+            raise self.failed
         if isinstance(key, Refusal):
             raise RefusedError(key)
         return _proven(self.token, self.issuer, key, now)
@@ -117,7 +137,11 @@ class JwtVerifier:
         check_header(token, issuer.algorithms, issuer.types, type_required=required)
         key = issuer.keys.held(token.key_id, token.algorithm)
         if key is not None:
-            return _proven(token, issuer, key, now)
+            try:
+                check_signature(token, key)
+            except RefusedError as error:
+                return _doubted(token, issuer, error, now)
+            return Proven(identity_of(token.claims, issuer.config, issuer.shared, now), issuer, key)
         _check_worth_a_key(token, issuer, now)
         found = issuer.keys.find(token.key_id, token.algorithm)
         if isinstance(found, Refusal):
@@ -125,6 +149,22 @@ class JwtVerifier:
         return (
             _proven(token, issuer, found, now) if isinstance(found, Key) else KeyAwaited(token, issuer, found)
         )
+
+
+def _doubted(token: Token, issuer: Issuer, failed: RefusedError, now: float) -> KeyAwaited:
+    """The token with the key that a fetch may bring under the same id. Raises RefusedError."""
+    assert failed.key is not None  # noqa: S101 - a signature fails at a key
+    try:
+        _check_worth_a_key(token, issuer, now)
+    except RefusedError:
+        raise failed from None
+    doubt = issuer.keys.doubt(failed.key, token.key_id, token.algorithm)
+    if doubt is None:
+        raise failed
+    undecided = RefusedError(replace(failed.refusal, once_final=doubt.once_final), key=failed.key)
+    if doubt.fetched is None:
+        raise undecided
+    return KeyAwaited(token, issuer, doubt.fetched, undecided)
 
 
 def _check_worth_a_key(token: Token, issuer: Issuer, now: float) -> None:
@@ -221,9 +261,10 @@ def check_signature(token: Token, key: Key) -> None:
     """Raises RefusedError where `key` did not sign `token`, or may not have."""
     if token.algorithm not in key.algorithms:
         detail = f"alg {token.algorithm} does not fit the key {key.id!r}"
-        refuse_token(RefusalReason.TOKEN_ALGORITHM, detail)
+        raise RefusedError(Refusal(RefusalReason.TOKEN_ALGORITHM, detail, CredentialKind.JWT), key=key)
     if not VERIFY[token.algorithm](token.signing_input, key.public_key, token.signature):
-        refuse_token(RefusalReason.TOKEN_SIGNATURE, f"the key {key.id!r} did not sign it")
+        detail = f"the key {key.id!r} did not sign it"
+        raise RefusedError(Refusal(RefusalReason.TOKEN_SIGNATURE, detail, CredentialKind.JWT), key=key)
 
 
 def _proven(token: Token, issuer: Issuer, key: Key, now: float) -> Proven:

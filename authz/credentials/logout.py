@@ -1,6 +1,6 @@
 """OpenID Connect Back-Channel Logout 1.0: an issuer says which of its sessions have ended."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from authz.credentials.jwt import Issuer, Token, check_header, check_signature, 
 from authz.credentials.keys import Key
 from authz.credentials.refused import RefusedError, refuse_token
 from authz.credentials.revocation import MAX_VALUE_CHARACTERS, Revocation, Revocations, Revoked
-from authz.identity import RefusalReason
+from authz.identity import Refusal, RefusalReason
 
 TYPES: Final = frozenset({"logout+jwt", "jwt"})
 """Section 2.4 recommends the first; providers older than that send the second or none."""
@@ -70,11 +70,7 @@ class LogoutReceiver:
         check_header(token, issuer.algorithms, TYPES, type_required=False)
         # Before its key is looked for: what cannot hold is to cause no fetch.
         logout = self._checked(token, issuer, self._wall_clock())
-        found = issuer.keys.find(token.key_id, token.algorithm)
-        key = found if not hasattr(found, "__await__") else await found
-        if not isinstance(key, Key):
-            raise RefusedError(key)
-        check_signature(token, key)
+        await _check_signature(token, issuer)
         now = self._wall_clock()
         if now < (self._seen.get(logout) or 0.0):
             # Sent again by an issuer that did not hear the answer, or replayed: it has been done.
@@ -116,6 +112,22 @@ class LogoutReceiver:
         if not token_id:
             refuse_token(RefusalReason.CLAIM_MISSING, "it has no jti")
         return Logout(config.issuer, subject, session, issued_at, token_id)
+
+
+async def _check_signature(token: Token, issuer: Issuer) -> None:
+    """Raises RefusedError for a token that no key of the issuer signed, one just put in place included."""
+    found = issuer.keys.find(token.key_id, token.algorithm)
+    key = await found if isinstance(found, Awaitable) else found
+    if isinstance(key, Refusal):
+        raise RefusedError(key)
+    try:
+        check_signature(token, key)
+    except RefusedError:
+        doubt = issuer.keys.doubt(key, token.key_id, token.algorithm)
+        fetched = None if doubt is None or doubt.fetched is None else await doubt.fetched
+        if not isinstance(fetched, Key) or fetched is key:
+            raise
+        check_signature(token, fetched)
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

@@ -65,6 +65,8 @@ class Failed:
     refusal: Refusal
     since: float
     until: float
+    key: Key | None
+    """The key that it failed at, while that serves; None: none would have made it good."""
 
 
 class Tokens:
@@ -121,7 +123,11 @@ class Tokens:
             return check_audience(known.identity, known.issuer)
         self._metrics.cache_misses += 1
         failed = self._failed.get(digest)
-        if failed is not None and failed.since <= now < failed.until:
+        if (
+            failed is not None
+            and failed.since <= now < failed.until
+            and (failed.key is None or failed.key.trusted)
+        ):
             return failed.refusal
         return None
 
@@ -137,7 +143,7 @@ class Tokens:
         try:
             proven = self.turns.do(_unless(stopped, lambda: self._verifier.verify(text, now)))
         except RefusedError as error:
-            return self._refused(digest, error.refusal, now) if error.kept else error.refusal
+            return self._refused(digest, error.refusal, now, error.key) if error.kept else error.refusal
         except OverloadedError:
             return _OVERLOADED
         if isinstance(proven, Proven):
@@ -172,11 +178,13 @@ class Tokens:
                         step = await step
             return self._accepted(digest, step, now)
         except RefusedError as error:
-            return self._refused(digest, error.refusal, now) if error.kept else error.refusal
+            return self._refused(digest, error.refusal, now, error.key) if error.kept else error.refusal
         except OverloadedError:
             return _OVERLOADED
         except TimeoutError:
-            return _KEY_LATE if isinstance(step, KeyAwaited) else _OVERLOADED
+            if not isinstance(step, KeyAwaited):
+                return _OVERLOADED
+            return _KEY_LATE if step.failed is None else step.failed.refusal
 
     def _accepted(self, digest: bytes, proven: Proven, now: float) -> Verified:
         identity = proven.identity
@@ -201,13 +209,13 @@ class Tokens:
         known.epoch = epoch
         return check_audience(known.identity, known.issuer)
 
-    def _refused(self, digest: bytes, refusal: Refusal, now: float) -> Refusal:
+    def _refused(self, digest: bytes, refusal: Refusal, now: float, key: Key | None = None) -> Refusal:
         seconds = self._cache.failure_seconds
         if refusal.reason is RefusalReason.TOKEN_NOT_YET_VALID:
             seconds = min(seconds, NOT_YET_SECONDS)
         elif refusal.reason not in LASTING:
             return refusal
-        self._failed.put(digest, Failed(refusal, now, now + seconds))
+        self._failed.put(digest, Failed(refusal, now, now + seconds, key))
         return refusal
 
 
