@@ -6,24 +6,18 @@ from functools import lru_cache
 from html import escape
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import quote, urlsplit
 
 import orjson
 
 from authz.decide import Decision
 from authz.policy.cors import origin_of
-from authz.policy.model import LoginConfig
 from authz.policy.rule import Cors, Outcome, Verdict
 from authz.request import Request
-from authz.wire import overwriting
+from authz.wire import denied
 from protos.authz_pb2 import DeniedHttpResponse
-from protos.types_pb2 import HttpStatus, StatusCode
 
 RETRY_AFTER_SECONDS: Final = {503: 1, 429: 10}
 """Outages of key servers and stores pass within seconds, and a single sidecar asks them, not every client."""
-
-MAX_RETURN_CHARACTERS: Final = 2_048
-"""Of the way back from a login; a longer one leads to `/`. Login pages keep it in a cookie or a URL."""
 
 MAX_ACCEPT_CHARACTERS: Final = 1_024
 """A longer Accept header is taken for none. Browsers send 150."""
@@ -128,33 +122,7 @@ def denial(decision: Decision, form: Form) -> DeniedHttpResponse:
     if origin is not None and verdict.extras.cors is not None:
         headers |= script_headers(verdict.extras.cors, origin)
         headers["vary"] = "accept, origin"
-    return _response(verdict.status, headers, _body(decision, form))
-
-
-def login_redirect(login: LoginConfig, decision: Decision, form: Form) -> DeniedHttpResponse | None:
-    """The way to the login for a browser that shows a page without a credential; None for all others."""
-    verdict, request = decision.verdict, decision.request
-    if request is None or verdict.status != 401 or form is not Form.HTML:
-        return None
-    navigating = request.header_values("sec-fetch-mode")
-    if request.method not in {"GET", "HEAD"} or (navigating and list(navigating) != ["navigate"]):
-        return None
-    if request.raw_path == urlsplit(login.url).path and login.url.startswith("/"):
-        return None
-    way_back = quote(_return_target(request), safe="/")
-    joint = "&" if "?" in login.url else "?"
-    location = f"{login.url}{joint}{login.return_parameter}={way_back}"
-    return _response(302, {"location": location, "cache-control": "no-store"}, "")
-
-
-def _return_target(request: Request) -> str:
-    r"""The path and query that the browser asked for: a path of this host and nothing else.
-
-    A path that readers differ about is not led back to: `//evil.example`, `/\evil.example` and the
-    like would be another host (CWE-601).
-    """
-    target = f"{request.raw_path}?{request.query}" if request.query else request.raw_path
-    return "/" if request.path.oddities or len(target) > MAX_RETURN_CHARACTERS else target
+    return denied(verdict.status, headers, _body(decision, form))
 
 
 def preflight_answer(decision: Decision) -> DeniedHttpResponse:
@@ -169,7 +137,7 @@ def preflight_answer(decision: Decision) -> DeniedHttpResponse:
         "vary": "origin, access-control-request-method",
     }
     headers.pop("access-control-expose-headers", None)
-    return _response(decision.verdict.status, headers, "")
+    return denied(decision.verdict.status, headers, "")
 
 
 def script_headers(cors: Cors, origin: str) -> dict[str, str]:
@@ -180,14 +148,6 @@ def script_headers(cors: Cors, origin: str) -> dict[str, str]:
     if cors.expose_headers:
         headers["access-control-expose-headers"] = cors.expose_headers
     return headers
-
-
-def _response(status: int, headers: Mapping[str, str], body: str) -> DeniedHttpResponse:
-    return DeniedHttpResponse(
-        status=HttpStatus(code=StatusCode.Name(status)),
-        headers=[overwriting(name, value) for name, value in headers.items()],
-        body=body,
-    )
 
 
 def _body(decision: Decision, form: Form) -> str:

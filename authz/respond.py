@@ -13,9 +13,10 @@ from urllib.parse import quote
 from google.protobuf.struct_pb2 import Struct
 
 from authz.decide import Decision
-from authz.denial import Form, denial, form_of, login_redirect, preflight_answer, script_headers
+from authz.denial import Form, denial, form_of, preflight_answer, script_headers
 from authz.header_names import NamesAlike
 from authz.identity import Identity
+from authz.login import Login
 from authz.plain_text import plain
 from authz.policy.compile import Policy
 from authz.policy.cors import origin_of
@@ -51,7 +52,7 @@ class Responder:
         self._removed_headers = policy.removed_headers
         self._alike = NamesAlike(policy.removed_headers)
         self._metadata = policy.metadata
-        self._login = policy.login
+        self._login = None if policy.login is None else Login(policy.login, policy.credential_cookies)
         self._placeholder = placeholder
         # By identity of the objects, which the values keep alive, so that no address is used again.
         self._answers: dict[tuple[int, int, int, str, str], tuple[Decision, list[bytes]]] = {}
@@ -68,7 +69,7 @@ class Responder:
         if verdict.outcome is Outcome.PREFLIGHT:
             return self._build(decision, Form.TEXT).SerializeToString()
         form = form_of(request)
-        if self._login is not None and login_redirect(self._login, decision, form) is not None:
+        if self._login is not None and self._login.redirect(decision, form) is not None:
             return self._build(decision, form).SerializeToString()
         if verdict.extras.cors is not None:
             return self._build(decision, form).SerializeToString()
@@ -120,7 +121,7 @@ class Responder:
     def _for_client(self, decision: Decision, form: Form) -> DeniedHttpResponse:
         if decision.verdict.outcome is Outcome.PREFLIGHT:
             return preflight_answer(decision)
-        redirect = None if self._login is None else login_redirect(self._login, decision, form)
+        redirect = None if self._login is None else self._login.redirect(decision, form)
         return denial(decision, form) if redirect is None else redirect
 
     def _allowed(self, verdict: Verdict, identity: Identity, origin: str) -> OkHttpResponse:

@@ -2,7 +2,8 @@
 
 A request that carries two is refused: services behind the proxy may look at the other one than we
 did. That holds for two values of one header or cookie (CVE-2021-32777: only the last one was seen),
-for one credential in two places, and for credentials of two kinds.
+for one credential in two places, and for credentials of two kinds. Values that are equal are one to every
+reader, and an empty one is none.
 
 Credentials of several kinds may share a place. There the number of dots tells them apart: two in a
 JWT, one in an API key (`id.secret`), none in a session token. Opaque access tokens, which may look like
@@ -30,10 +31,10 @@ DOTS: Final[Mapping[CredentialKind, int]] = {
 _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 section 5.6.2. A tab is no separator (Keycloak GHSA-gv94-wp4h-vv8p)."""
 
-_AMBIGUOUS: Final = Refusal(RefusalReason.CREDENTIALS_AMBIGUOUS, "more than one credential")
-_UNREAD: Final = ("", "")
+_UNREAD: Final = ("one", "another")
 """As good as two: which one the upstream would take cannot be known."""
 
+_EMPTY: Final = ("",)
 _SHAPELESS: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "no credential of a known shape")
 _MALFORMED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the header is not `scheme SP credential`")
 
@@ -66,6 +67,8 @@ class LocationConfig(Block):
 class Place:
     """A header, cookie or query parameter. `schemes` is None where the whole value is the credential."""
 
+    name: str
+    """In words: `cookie session`."""
     values: Callable[[Request], Sequence[str]]
     schemes: Mapping[str, Verifier] | None
     whole: Verifier | None
@@ -91,21 +94,30 @@ def check_apart(locations: Mapping[CredentialKind, Sequence[LocationConfig]]) ->
 def find(places: Sequence[Place], request: Request) -> tuple[Verifier, str] | Refusal | None:
     """The credential and what verifies it; a refusal for several; None where there is none."""
     found: tuple[Verifier, str] | None = None
+    first = ""
     for place in places:
         values = place.values(request)
         if not values:
             continue
         if len(values) > 1:
-            return _AMBIGUOUS
+            values = [value for value in dict.fromkeys(values) if value] or _EMPTY
+            if len(values) > 1:
+                return _ambiguous(f"{len(values)} different values of {place.name}")
+        if not values[0]:
+            continue
         presented = _read(place, values[0])
         if presented is None:
             continue
         if isinstance(presented, Refusal):
             return presented
         if found is not None:
-            return _AMBIGUOUS
-        found = presented
+            return _ambiguous(f"one in {first}, one in {place.name}")
+        found, first = presented, place.name
     return found
+
+
+def _ambiguous(detail: str) -> Refusal:
+    return Refusal(RefusalReason.CREDENTIALS_AMBIGUOUS, f"more than one credential: {detail}")
 
 
 def _read(place: Place, value: str) -> tuple[Verifier, str] | Refusal | None:
@@ -134,7 +146,7 @@ def _place(place: str, name: str, schemes: Mapping[str, Mapping[CredentialKind, 
     whole = compiled.pop("", None)
     if whole is not None and compiled:
         raise LocationError(f"{place} {name} is read both with a scheme and without")
-    return Place(_values_of(place, name), None if whole else compiled, whole)
+    return Place(f"{place} {name}", _values_of(place, name), None if whole else compiled, whole)
 
 
 def _values_of(place: str, name: str) -> Callable[[Request], Sequence[str]]:

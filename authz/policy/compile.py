@@ -58,6 +58,8 @@ class Policy:
     metadata: tuple[tuple[str, ValueTemplate], ...] = ()
     """What of the caller stands under `claims` in the dynamic metadata."""
     login: LoginConfig | None = None
+    credential_cookies: tuple[str, ...] = ()
+    """Cookies that credentials may stand in."""
     cors: bool = False
     """Whether any rule answers CORS preflights."""
 
@@ -125,6 +127,7 @@ def compile_policy(
         warnings=(*suspicious, *shared.unused()),
         metadata=tuple((_said(files, "metadata") or {}).items()),
         login=_said(files, "login"),
+        credential_cookies=_credential_cookies(compiler.credentials),
         cors=any(rule.verdict.extras.cors is not None for rule in rules),
     )
 
@@ -230,6 +233,11 @@ def _session_cookies(credentials: CredentialsConfig) -> frozenset[str]:
     if credentials.sessions is None:
         return frozenset()
     return frozenset(place.cookie for place in credentials.sessions.locations if place.cookie)
+
+
+def _credential_cookies(credentials: CredentialsConfig) -> tuple[str, ...]:
+    places = (place for places in credentials.locations().values() for place in places)
+    return tuple(dict.fromkeys(place.cookie for place in places if place.cookie))
 
 
 def _said(files: Sequence[Source], key: str) -> Any:

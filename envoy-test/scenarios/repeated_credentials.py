@@ -3,6 +3,7 @@
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge
 from sidecars.demo.rows import bearer
+from sidecars.demo.until import until
 
 
 async def scenario(edge: Edge) -> None:
@@ -24,9 +25,29 @@ async def scenario(edge: Edge) -> None:
         [("cookie", f"{session}; session=other")],
         [("cookie", f"session=other; {session}")],
         [("cookie", session), ("cookie", "session=other")],
-        [("cookie", session), ("cookie", session)],
         [("cookie", session), ("authorization", good)],
     )
     for headers in cookies:
         assert (await ask(edge.url, "/orders", headers=headers)).status == 400, headers
     assert not edge.echo.received
+
+    # To every reader two equal values are one, and an empty one is none (oauth2-proxy#2606).
+    for cookie in (f"{session}; {session}", f"session=; {session}"):
+        assert (await ask(edge.url, "/orders", headers={"cookie": cookie})).status == 200, cookie
+    assert (await ask(edge.url, "/public/hello", headers={"cookie": "session="})).status == 200
+    assert (await ask(edge.url, "/orders", headers={"cookie": "session="})).status == 401
+
+    # A browser is no dead end: it gets the login, and its cookies are ended.
+    file = edge.places.policy_file
+    file.write_text(f"login: {{url: 'https://login.example/'}}\n{file.read_text()}")
+    page = {"accept": "text/html", "cookie": f"{session}; session=other"}
+
+    async def leads_to_login() -> bool:
+        return (await ask(edge.url, "/orders", headers=page)).status == 302
+
+    await until(leads_to_login, "the login is known")
+    answer = await ask(edge.url, "/orders", headers=page)
+    assert answer.headers["location"] == "https://login.example/?return_to=/orders"
+    ended = answer.headers.getall("set-cookie")
+    assert "session=; Path=/; Max-Age=0" in ended
+    assert "session=; Path=/orders; Max-Age=0" in ended

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from authz.decide import REFUSED
-from authz.denial import MAX_RETURN_CHARACTERS
 from authz.identity import Refusal, RefusalReason
+from authz.login import MAX_RETURN_CHARACTERS
 from authz.policy.load import parse_policy
 from configfile import ConfigError
 from protos.authz_pb2 import CheckResponse

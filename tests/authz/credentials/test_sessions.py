@@ -72,7 +72,7 @@ class TestEveryStore:
         world.clock.advance(60)
         assert reason(await world.awaited(credentials, cookie(token))) == RefusalReason.SESSION_EXPIRED
 
-    @pytest.mark.parametrize("token", ["", "x", "x" * 129, "a.b", "é" * 43, "x" * 42 + "=", "../" * 20])
+    @pytest.mark.parametrize("token", ["x", "x" * 129, "a.b", "é" * 43, "x" * 42 + "=", "../" * 20])
     async def test_what_is_no_token_is_refused_without_asking_the_store(
         self, world: World, credentials: Credentials, token: str
     ) -> None:
