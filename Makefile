@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XDS_PROTOS := $(VENV)/xds-protos
 ARGS ?=
 
-.PHONY: demo test check format protos lock clean
+.PHONY: demo test test-all check format protos lock clean
 # `make -j demo test` must not run pip twice at once.
 .NOTPARALLEL:
 
@@ -18,6 +18,12 @@ demo: $(VENV)/.demo-ready
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What needs root or minutes besides: each part says what it needs where it is skipped.
+test-all: test
+	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests/fresh-machine needs root"; \
+	elif ! command -v debootstrap >/dev/null; then echo "skipped: tests/fresh-machine needs debootstrap (Debian: apt install debootstrap)"; \
+	else tests/fresh-machine; fi
 
 check: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .
