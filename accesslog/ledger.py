@@ -12,10 +12,11 @@ from enum import StrEnum
 
 MAX_LOGS = 64
 """Each log name is a time series of every counter. Envoy's operator chooses them, a dozen is many; beyond
-the bound, names are counted together as `other`."""
+the bound, names are counted together as `(other)`."""
 
 UNNAMED = "unknown"
-OTHER = "other"
+OTHER = "(other)"
+"""In parentheses, so that few logs are named like it."""
 
 
 class DropReason(StrEnum):

@@ -3,10 +3,13 @@
 Dashboards made for it keep working: the names (src/stats/prom/default_mapper.yaml) and the labels
 `domain`, `key1`, `key2` are the same; levels below the second are joined to `key2` by dots. Those names
 lack the `_total` that Prometheus wants of counters, so their type is `untyped` here.
+
+Several metric keys may come to the same labels: an override of a configured key, a detailed metric without
+a value, a value with a dot. They share one series, and so one count: Prometheus refuses a page in which a
+series stands twice.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 from prometheus_client import Metric
@@ -22,9 +25,17 @@ MAX_RULE_KEYS = 10_000
 MAX_UNKNOWN_DOMAINS = 100
 """Domains are named by Envoys, not by clients; this is for an Envoy gone wrong."""
 
-OTHER: Final = "other"
+MAX_GONE_KEYS = 10_000
+"""Rules that are configured no more, whose counts go on should they come back."""
+
+OTHER: Final = "(other)"
+"""The key, or domain, of what goes beyond a bound: in parentheses, so that few rules are named like it."""
 
 Path = tuple[str, ...]
+"""The metric key of a rule: domain, then each level."""
+
+Series = tuple[str, str, str]
+"""The labels domain, key1 and key2. An empty label is none: Prometheus does not tell them apart."""
 
 _COUNTERS: Final = {
     "total_hits": "Hits to the rule.",
@@ -88,29 +99,57 @@ class Stats(Collector):
         """Configurations that could not be."""
         self.requests = 0
         self.global_shadow_mode = 0
-        self._rules: dict[Path, Counts] = {}
-        self._of_requests: dict[Path, Counts] = {}
+        self._of_paths: dict[Path, Counts] = {}
+        # Each series is in one of these three.
+        self._rules: dict[Series, Counts] = {}
+        self._of_requests: dict[Series, Counts] = {}
+        self._gone: dict[Series, Counts] = {}
         self._max_request_keys = max_request_keys
         self._unknown_domains: dict[str, int] = {}
 
     def keep_rules(self, paths: Iterable[Path]) -> None:
-        """Count for these rules from now on: known ones go on from where they are, others are forgotten."""
-        self._rules = {path: self._rules.get(path) or Counts() for path in islice(paths, MAX_RULE_KEYS)}
+        """Count for these rules from now on. Known ones go on from where they are; others are not shown."""
+        gone, self._rules, self._of_paths = self._rules, {}, {}
+        for path in paths:
+            series = _series(path)
+            counts = self._rules.get(series)
+            if counts is None:
+                if len(self._rules) >= MAX_RULE_KEYS:
+                    continue
+                counts = gone.pop(series, None) or self._of_requests.pop(series, None) or self._again(series)
+                self._rules[series] = counts
+            self._of_paths[path] = counts
+        self._gone |= gone
+        while len(self._gone) > MAX_GONE_KEYS:
+            del self._gone[next(iter(self._gone))]
 
     def of_rule(self, path: Path) -> Counts:
-        """The counters of a rule of the configuration, or those of `other` when there are too many."""
-        return self._rules.get(path) or self.of_request((path[0], OTHER))
+        """The counters of a rule of the configuration, or those of `(other)` when there are too many."""
+        return self._of_paths.get(path) or self._shown((path[0], OTHER, ""))
 
     def of_request(self, path: Path) -> Counts:
-        """The counters of a key with values of a request in it; those of `other` when there are too many."""
-        counts = self._of_requests.get(path)
+        """The counters of a key with values of a request in it; of `(other)` when there are too many.
+
+        Those of a rule, where the key comes to the same labels.
+        """
+        series = _series(path)
+        counts = self._rules.get(series) or self._of_requests.get(series)
         if counts is None:
             if len(self._of_requests) >= self._max_request_keys:
-                path = (path[0], OTHER)
-                counts = self._of_requests.get(path)
-            if counts is None:
-                counts = self._of_requests[path] = Counts()
+                series = (path[0], OTHER, "")
+            counts = self._shown(series)
         return counts
+
+    def _shown(self, series: Series) -> Counts:
+        """The counters of `series`, which is shown from now on."""
+        counts = self._rules.get(series) or self._of_requests.get(series)
+        if counts is None:
+            counts = self._of_requests[series] = self._again(series)
+        return counts
+
+    def _again(self, series: Series) -> Counts:
+        """The counters of a series that is not shown: a counter must not fall because its rule was away."""
+        return self._gone.pop(series, None) or Counts()
 
     def domain_not_found(self, domain: str) -> None:
         """Count a request for a domain that no file configures."""
@@ -127,7 +166,7 @@ class Stats(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand."""
         rows = [*self._rules.items(), *self._of_requests.items()]
-        labelled = [(_labels(path), counts) for path, counts in rows]
+        labelled = [(_labels(series), counts) for series, counts in rows]
         for name, text in _COUNTERS.items():
             metric = Metric(f"{_PREFIX}_{name}", text, "unknown")
             for labels, counts in labelled:
@@ -161,10 +200,16 @@ def _metric(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
     return metric
 
 
-def _labels(path: Path) -> dict[str, str]:
-    labels = {"domain": path[0]}
-    if len(path) > 1:
-        labels["key1"] = path[1]
-    if len(path) > 2:
-        labels["key2"] = ".".join(path[2:])
+def _series(path: Path) -> Series:
+    depth = len(path)
+    return path[0], path[1] if depth > 1 else "", ".".join(path[2:]) if depth > 2 else ""
+
+
+def _labels(series: Series) -> dict[str, str]:
+    domain, key1, key2 = series
+    labels = {"domain": domain}
+    if key1:
+        labels["key1"] = key1
+    if key2:
+        labels["key2"] = key2
     return labels

@@ -6,12 +6,15 @@ on the loop's one thread, and a request has 3 us for its credential.
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from authz.identity import CredentialKind, Refusal, RefusalReason
+
+MAX_GONE_ISSUERS: Final = 100
+"""Issuers that are configured no more, whose counts go on should they come back."""
 
 
 @dataclass(slots=True)
@@ -86,7 +89,10 @@ class CredentialMetrics(Collector):
         self._remembered: Mapping[str, Sized] = {}
         self._feed: FeedState | None = None
         self._breaker: BreakerState | None = None
+        self._interruptions_before = 0
+        """Of feeds that were replaced: a counter must not fall at a reload."""
         self._key_sets: dict[str, KeySetMetrics] = {}
+        self._issuers: Container[str] = ()
 
     def count_refusal(self, refusal: Refusal) -> None:
         """Count a credential that was not accepted."""
@@ -104,11 +110,18 @@ class CredentialMetrics(Collector):
         feed: "FeedState | None",
         breaker: "BreakerState | None",
     ) -> None:
-        """Measure these from now on, and forget the issuers that are configured no more."""
+        """Measure these from now on, and show no issuer that is configured no more."""
         self._remembered = remembered
+        if self._feed is not None and self._feed is not feed:
+            self._interruptions_before += self._feed.interruptions
         self._feed = feed
         self._breaker = breaker
-        for issuer in [issuer for issuer in self._key_sets if issuer not in issuers]:
+        self._issuers = issuers
+        gone = [issuer for issuer in self._key_sets if issuer not in issuers]
+        for issuer in gone:
+            # Its fetches are counted on should it come back; its keys are fetched again then.
+            self._key_sets[issuer].keys, self._key_sets[issuer].fetched_at = 0, None
+        for issuer in gone[: max(0, len(gone) - MAX_GONE_ISSUERS)]:
             del self._key_sets[issuer]
 
     def collect(self) -> Iterable[Metric]:
@@ -168,7 +181,7 @@ class CredentialMetrics(Collector):
             yield CounterMetricFamily(
                 "authz_revocation_feed_interruptions",
                 "How often the feed of revocations was lost.",
-                value=self._feed.interruptions,
+                value=self._interruptions_before + self._feed.interruptions,
             )
         if self._breaker is not None:
             yield CounterMetricFamily(
@@ -187,6 +200,8 @@ class CredentialMetrics(Collector):
         )
         now = self._monotonic_clock()
         for issuer, key_set in self._key_sets.items():
+            if issuer not in self._issuers:
+                continue
             for outcome, times in key_set.fetches.items():
                 fetches.add_metric([issuer, outcome], times)
             keys.add_metric([issuer], key_set.keys)

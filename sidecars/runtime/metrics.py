@@ -35,6 +35,12 @@ class ReloadMetrics:
 
         self._reloads = counter("config_reload", "Reloads attempted.")
         self._failures = counter("config_reload_failures", "Reloads refused; the last good files serve on.")
+        self._failed = Gauge(
+            "config_last_reload_failed",
+            "1 while the files on disk were refused and the last good ones serve.",
+            ["sidecar"],
+            registry=registry,
+        )
         self._loaded = Gauge(
             "config_loaded_timestamp_seconds",
             "When what serves now was loaded.",
@@ -50,6 +56,7 @@ class ReloadMetrics:
         """`sidecar` serves what `state`, its own description, speaks of, since `now` in Unix seconds."""
         self._reloads.labels(sidecar)
         self._failures.labels(sidecar)
+        self._failed.labels(sidecar).set(0)
         self._loaded.labels(sidecar).set(now)
         before = self._revisions.get(sidecar)
         if before is not None:
@@ -65,4 +72,5 @@ class ReloadMetrics:
 
     def failed(self, sidecar: str) -> None:
         """A reload was refused."""
+        self._failed.labels(sidecar).set(1)
         self._failures.labels(sidecar).inc()

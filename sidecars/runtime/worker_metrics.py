@@ -4,11 +4,13 @@ Counters, histograms and summaries are summed. So are untyped samples: here thos
 under the names that envoyproxy/ratelimit gave them. Of anything else (gauges, quantiles) a sum may mean
 nothing, so each worker keeps its own, with a label `worker`.
 
-A sum must not fall when a worker ends, as Prometheus would take that for a restart of everything: what a
-worker that has ended was last seen to have counted stays in the sums. A sum has no moment at which it was
-created, so `_created` samples are left out.
+A sum must not fall, as Prometheus would take that for a restart of everything: what a worker that has ended
+was last seen to have counted stays in the sums, and so does what a worker counted of a series that it shows
+no more (a rule that a reload removed). A sum has no moment at which it was created, so `_created` samples are
+left out.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -17,102 +19,134 @@ from prometheus_client.parser import text_string_to_metric_families
 
 LABEL = "worker"
 
+MAX_HIDDEN = 200_000
+"""Counts of series that no worker shows any more, kept so that a sum does not fall when one comes back.
+Rules that are renamed at each reload would else fill the memory of the supervisor."""
+
 _SUMMED_TYPES = frozenset({"counter", "histogram", "summary", "unknown"})
 
 _Labels = tuple[tuple[str, str], ...]
-_Key = tuple[str, _Labels]
+_Key = tuple[str, str, _Labels]
+"""Family, sample and labels in order: what may stand once in a page."""
 
 
-@dataclass(slots=True)
-class _Family:
-    """A metric by name: its samples by their names and labels."""
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a page says once of a family."""
 
     documentation: str
     type: str
-    samples: dict[_Key, float] = field(default_factory=dict)
-
-
-_Families = dict[str, _Family]
 
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
     """What one source said at one moment, in two parts."""
 
-    summed: Mapping[str, _Family]
-    own: Mapping[str, _Family]
+    kinds: Mapping[str, _Kind]
+    summed: Mapping[_Key, float]
+    own: Mapping[_Key, float]
 
 
 def scrape(families: str | Iterable[Metric]) -> Scrape:
     """The samples of `families`, or of a page in Prometheus's text format. Raises ValueError."""
     found = text_string_to_metric_families(families) if isinstance(families, str) else families
-    summed: _Families = {}
-    own: _Families = {}
+    kinds: dict[str, _Kind] = {}
+    summed: dict[_Key, float] = {}
+    own: dict[_Key, float] = {}
     for metric in found:
+        kinds[metric.name] = _Kind(metric.documentation, metric.type)
         for sample in metric.samples:
             if sample.name.endswith("_created"):
                 continue
             sums = metric.type in _SUMMED_TYPES and "quantile" not in sample.labels
-            family = (summed if sums else own).setdefault(
-                metric.name, _Family(metric.documentation, metric.type)
-            )
-            family.samples[sample.name, tuple(sample.labels.items())] = sample.value
-    return Scrape(summed, own)
+            key = (metric.name, sample.name, tuple(sorted(sample.labels.items())))
+            (summed if sums else own)[key] = sample.value
+    return Scrape(kinds, summed, own)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A worker's process as it was seen so far."""
+
+    last: Scrape = field(default_factory=lambda: Scrape({}, {}, {}))
+    counted: dict[_Key, float] = field(default_factory=dict)
+    """The latest value of each summed sample it ever showed."""
 
 
 class Totals:
     """What all workers have counted, those that have ended included.
 
-    Bounded by what one worker may export, times the workers there are.
+    Bounded by what one worker may export, times the workers there are, and by MAX_HIDDEN.
     """
 
     def __init__(self) -> None:
-        self._ended: _Families = {}
-        self._last: dict[str, Scrape] = {}
+        self._kinds: dict[str, _Kind] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._before: defaultdict[_Key, float] = defaultdict(float)
+        """What was counted by processes that ended, or that began again from 0."""
+        self._left: set[_Key] = set()
+        """Of these, what is shown although no worker counts it (yet)."""
 
     def saw(self, worker: str, found: Scrape) -> None:
         """`worker` answered with `found`."""
-        self._last[worker] = found
+        seen = self._seen.setdefault(worker, _Seen())
+        self._kinds.update(found.kinds)
+        for key, value in found.summed.items():
+            known = seen.counted.get(key, 0.0)
+            if value < known:
+                self._before[key] += known
+            seen.counted[key] = value
+        self._left.difference_update(seen.last.summed.keys() - found.summed.keys())
+        seen.last = found
+        self._forget_beyond_the_bound()
 
     def ended(self, worker: str) -> None:
         """`worker` has ended; the next one under its name begins from 0."""
-        last = self._last.pop(worker, None)
-        if last is not None:
-            _add(self._ended, last.summed)
+        seen = self._seen.pop(worker, None)
+        if seen is not None:
+            self._left.update(seen.last.summed)
+            for key, value in seen.counted.items():
+                self._before[key] += value
 
     def families(self, fresh: Iterable[str]) -> Iterator[Metric]:
         """The sums over all that was ever seen, and the other samples of the workers `fresh`.
 
         One of these that has ended since it answered is in the sums only: its gauges are nobody's.
         """
-        sums: _Families = {}
-        for summed in (self._ended, *(last.summed for last in self._last.values())):
-            _add(sums, summed)
-        own: _Families = {}
+        samples: dict[str, dict[tuple[str, _Labels], float]] = {}
+        for key in self._shown():
+            value = self._before.get(key, 0.0)
+            value += sum(seen.counted.get(key, 0.0) for seen in self._seen.values())
+            family, sample, labels = key
+            samples.setdefault(family, {})[sample, labels] = value
         for worker in fresh:
-            last = self._last.get(worker)
-            for name, family in last.own.items() if last is not None else ():
-                into = own.setdefault(name, _Family(family.documentation, family.type)).samples
-                for (sample, labels), value in family.samples.items():
-                    into[sample, _labelled(labels, worker)] = value
-        for name in (*sums, *(name for name in own if name not in sums)):
-            yield _metric(name, [family for family in (sums.get(name), own.get(name)) if family is not None])
+            seen = self._seen.get(worker)
+            for (family, sample, labels), value in seen.last.own.items() if seen is not None else ():
+                samples.setdefault(family, {})[sample, _labelled(labels, worker)] = value
+        for name, values in samples.items():
+            kind = self._kinds[name]
+            metric = Metric(name, kind.documentation, kind.type)
+            for (sample, labels), value in values.items():
+                metric.add_sample(sample, dict(labels), value)
+            yield metric
 
+    def _shown(self) -> dict[_Key, None]:
+        """The samples that a worker shows, or that one showed which has ended, in the order of the pages."""
+        shown: dict[_Key, None] = {}
+        for seen in self._seen.values():
+            shown |= dict.fromkeys(seen.last.summed)
+        return shown | dict.fromkeys(key for key in self._before if key in self._left)
 
-def _add(into: _Families, more: Mapping[str, _Family]) -> None:
-    for name, family in more.items():
-        samples = into.setdefault(name, _Family(family.documentation, family.type)).samples
-        for key, value in family.samples.items():
-            samples[key] = samples.get(key, 0.0) + value
+    def _forget_beyond_the_bound(self) -> None:
+        counts: tuple[dict[_Key, float], ...] = (self._before, *(one.counted for one in self._seen.values()))
+        shown = sum(len(one.last.summed) for one in self._seen.values()) + len(self._left)
+        if sum(map(len, counts)) <= MAX_HIDDEN + shown:
+            return
+        kept = self._shown()
+        for count in counts:
+            for key in [key for key in count if key not in kept]:
+                del count[key]
 
 
 def _labelled(labels: _Labels, worker: str) -> _Labels:
     return labels if any(name == LABEL for name, _ in labels) else (*labels, (LABEL, worker))
-
-
-def _metric(name: str, families: list[_Family]) -> Metric:
-    metric = Metric(name, families[0].documentation, families[0].type)
-    for family in families:
-        for (sample, labels), value in family.samples.items():
-            metric.add_sample(sample, dict(labels), value)
-    return metric

@@ -56,7 +56,7 @@ class TestIdentifier:
             [record] = setup.read(http_entry(), log_name=f"log-{number}")
             assert record["log_name"] == f"log-{number}"
         assert len(list(setup.ledger)) == MAX_LOGS + 1
-        assert setup.log("other").received == 10
+        assert setup.log("(other)").received == 10
 
 
 class TestEntries:

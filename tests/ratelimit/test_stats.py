@@ -4,6 +4,7 @@ from textwrap import dedent
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from configfile import parse
 from ratelimit.buckets import SECOND_US
@@ -11,7 +12,7 @@ from ratelimit.config import compile_limits
 from ratelimit.limiter import Limiter
 from ratelimit.request import Descriptor, Override, Request
 from ratelimit.rules import Algorithm, Options, Unit
-from ratelimit.stats import MAX_RULE_KEYS, MAX_UNKNOWN_DOMAINS, Stats
+from ratelimit.stats import MAX_GONE_KEYS, MAX_RULE_KEYS, MAX_UNKNOWN_DOMAINS, Stats
 from ratelimit.stores.memory import MemoryStore
 
 NOW = 1_790_000_040 * SECOND_US
@@ -136,6 +137,82 @@ class TestNames:
         assert sample(limiter, name, domain="d", key1="a_1") == 1
 
 
+def series(limiter: Limiter) -> list[tuple[str, ...]]:
+    """The labels of every series of total_hits, as a page has them."""
+    registry = CollectorRegistry()
+    registry.register(limiter.stats)
+    name = "ratelimit_service_rate_limit_total_hits"
+    page = text_string_to_metric_families(generate_latest(registry).decode())
+    return [
+        tuple(sample.labels.get(label, "") for label in ("domain", "key1", "key2"))
+        for family in page
+        for sample in family.samples
+        if sample.name == name
+    ]
+
+
+DETAILED = "- {key: a, detailed_metric: true, rate_limit: {unit: minute, requests_per_unit: 10}}"
+DOTS = """
+- key: a
+  descriptors:
+    - {key: b.c, rate_limit: {unit: minute, requests_per_unit: 10}}
+    - key: b
+      descriptors:
+        - {key: c, rate_limit: {unit: minute, requests_per_unit: 10}}
+"""
+
+
+class TestSeries:
+    """Prometheus refuses a whole page in which a series stands twice."""
+
+    def test_an_override_of_a_configured_key_shares_its_series(self) -> None:
+        limiter = make_limiter("- {key: a, value: x, rate_limit: {unit: minute, requests_per_unit: 10}}")
+        ask(limiter, ("a", "x"))
+        override = Descriptor((("a", "x"),), override=Override(5, Unit.HOUR))
+        limiter.decide(limiter.plan(Request("d", (override,))))
+        assert series(limiter) == [("d", "a_x", "")]
+        assert sample(limiter, "ratelimit_service_rate_limit_total_hits", domain="d", key1="a_x") == 2
+
+    @pytest.mark.parametrize("value", ["", "x"])
+    def test_a_detailed_metric_of_an_empty_or_the_only_value_shares_that_of_the_rule(
+        self, value: str
+    ) -> None:
+        written = f", value: {value}" if value else ""
+        limiter = make_limiter(DETAILED.replace("key: a", f"key: a{written}"))
+        ask(limiter, ("a", value), hits=3)
+        assert series(limiter) == [("d", f"a_{value}" if value else "a", "")]
+
+    def test_levels_and_values_with_dots_share_one(self) -> None:
+        limiter = make_limiter(DOTS)
+        ask(limiter, ("a", "1"), ("b.c", "1"))
+        ask(limiter, ("a", "1"), ("b", "1"), ("c", "1"))
+        assert series(limiter) == [("d", "a", "b.c")]
+        labels = {"domain": "d", "key1": "a", "key2": "b.c"}
+        assert sample(limiter, "ratelimit_service_rate_limit_total_hits", **labels) == 2
+
+    @pytest.mark.parametrize("name", ["other", "(other)"])
+    def test_a_rule_that_is_named_like_the_rest(self, name: str) -> None:
+        limiter = make_limiter(
+            f"{DETAILED}\n- {{key: {name}, rate_limit: {{unlimited: true}}}}", max_request_keys=0
+        )
+        ask(limiter, ("a", "1"))
+        found = series(limiter)
+        assert len(found) == len(set(found))
+        assert counted_of(limiter, "other") == (0 if name == "other" else None)
+        assert counted_of(limiter, "(other)") == 1
+
+    def test_an_override_without_entries_has_the_domain_alone(self) -> None:
+        limiter = make_limiter(TEN)
+        for entries in ((), (("", ""),)):
+            descriptor = Descriptor(entries, override=Override(5, Unit.HOUR))
+            limiter.decide(limiter.plan(Request("d", (descriptor,))))
+        assert series(limiter) == [("d", "a", ""), ("d", "", "")]
+
+
+def counted_of(limiter: Limiter, key: str) -> float | None:
+    return sample(limiter, "ratelimit_service_rate_limit_total_hits", domain="d", key1=key)
+
+
 class TestBounds:
     def test_values_of_requests_make_no_more_keys_than_allowed(self) -> None:
         """envoyproxy/ratelimit#275, #1132: memory without end."""
@@ -146,7 +223,7 @@ class TestBounds:
         for number in range(100):
             ask(limiter, ("a", str(number)))
         name = "ratelimit_service_rate_limit_total_hits"
-        assert sample(limiter, name, domain="d", key1="other") == 97
+        assert sample(limiter, name, domain="d", key1="(other)") == 97
         assert len(limiter.stats._of_requests) == 4
 
     def test_more_rules_than_have_counters_share_one(self) -> None:
@@ -159,12 +236,24 @@ class TestBounds:
         stats = Stats()
         for number in range(MAX_UNKNOWN_DOMAINS + 50):
             stats.domain_not_found(f"d{number}")
-        assert stats._unknown_domains["other"] == 50
+        assert stats._unknown_domains["(other)"] == 50
 
-    def test_rules_that_are_gone_leave(self) -> None:
+    def test_rules_that_are_gone_are_not_shown_and_count_on_when_they_come_back(self) -> None:
+        """Prometheus takes a counter that falls for a restart, and counts all of it again."""
+        limiter = make_limiter(TEN)
+        ask(limiter, ("a", "1"), hits=7)
+        limiter.use(
+            compile_limits(
+                [parse("{domain: d, descriptors: [{key: b, rate_limit: {unlimited: true}}]}")], Options()
+            )
+        )
+        assert series(limiter) == [("d", "b", "")]
+        limiter.use(compile_limits([parse(f"domain: d\ndescriptors:\n{TEN}")], Options()))
+        assert series(limiter) == [("d", "a", "")]
+        assert counted(limiter, "total_hits") == 7
+
+    def test_not_for_ever_are_the_counts_of_rules_kept_that_are_gone(self) -> None:
         stats = Stats()
-        stats.keep_rules([("d", "a"), ("d", "b")])
-        stats.of_rule(("d", "b")).total_hits = 7
-        stats.keep_rules([("d", "b")])
-        assert stats.of_rule(("d", "b")).total_hits == 7
-        assert ("d", "a") not in stats._rules
+        for number in range(3):
+            stats.keep_rules((f"d{number}", f"k{key}") for key in range(MAX_GONE_KEYS))
+        assert len(stats._gone) == MAX_GONE_KEYS

@@ -83,12 +83,14 @@ async def test_a_refusal_keeps_every_problem_and_a_success_clears_them(
     assert sidecar.describe()["revision"] == "1"
     assert len(reloading.reloader.outcomes["authz"].problems) == 2
     assert reloading.count("config_reload_failures_total") == 1
+    assert reloading.count("config_last_reload_failed") == 1
     write(file, "answer: two\nrevision: '2'\n")
     await reloading.reloader.reload(sidecar)
     assert reloading.reloader.outcomes["authz"] == Outcome(1000.0)
     assert sidecar.describe()["revision"] == "2"
     assert reloading.count("config_reload_total") == 2
     assert reloading.count("config_reload_failures_total") == 1
+    assert reloading.count("config_last_reload_failed") == 0
     assert reloading.count("config_loaded_timestamp_seconds") == 1000
 
 
@@ -110,6 +112,7 @@ async def test_counters_are_there_before_the_first_reload(sidecar: ProbeSidecar)
     await reloading.reloader.remember()
     assert reloading.count("config_reload_total") == 0
     assert reloading.count("config_reload_failures_total") == 0
+    assert reloading.count("config_last_reload_failed") == 0
 
 
 async def test_a_file_that_changed_between_reading_it_and_looking_at_it_is_read_again(

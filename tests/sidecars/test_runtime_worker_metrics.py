@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from sidecars.runtime.worker_metrics import Scrape, Totals, scrape
+from sidecars.runtime.worker_metrics import MAX_HIDDEN, Scrape, Totals, scrape
 
 
 class Source:
@@ -101,6 +101,41 @@ def test_gauges_of_a_worker_that_does_not_answer_are_left_out_and_its_counts_sta
     found = samples(two()[0], "1")
     assert "streams_open|worker=0" not in found
     assert found["calls_total|method=Check"] == 5
+
+
+def hits(**rules: float) -> Scrape:
+    """The untyped counters of ratelimit, of the rules that are configured."""
+    lines = [f'total_hits{{key1="{rule}"}} {count}' for rule, count in rules.items()]
+    return scrape("\n".join(["# TYPE total_hits untyped", *lines, ""]))
+
+
+def test_a_sum_does_not_fall_while_a_reload_has_reached_one_worker_only() -> None:
+    """20 fell to 14: one worker had removed the rule, the other not yet."""
+    totals = Totals()
+    totals.saw("0", hits(a=6))
+    totals.saw("1", hits(a=14))
+    totals.saw("0", hits(b=1))
+    assert samples(totals, "0", "1") == {"total_hits|key1=a": 20, "total_hits|key1=b": 1}
+    totals.saw("1", hits(b=1))
+    assert samples(totals, "0", "1") == {"total_hits|key1=b": 2}
+    totals.saw("1", hits(a=15, b=1))
+    assert samples(totals, "0", "1") == {"total_hits|key1=a": 21, "total_hits|key1=b": 2}
+
+
+def test_a_worker_that_counts_a_series_from_0_again_makes_no_sum_fall() -> None:
+    totals = Totals()
+    for count in (5, 2, 3):
+        totals.saw("0", hits(a=count))
+    assert samples(totals, "0") == {"total_hits|key1=a": 8}
+
+
+def test_the_counts_of_series_that_nobody_shows_any_more_are_bounded() -> None:
+    totals = Totals()
+    many = MAX_HIDDEN // 2
+    for generation in range(4):
+        totals.saw("0", hits(kept=1, **{f"r{generation}_{number}": 1 for number in range(many)}))
+    assert sum(len(seen.counted) for seen in totals._seen.values()) <= MAX_HIDDEN + many
+    assert samples(totals, "0")["total_hits|key1=kept"] == 1
 
 
 def test_a_worker_that_ends_just_after_its_answer_is_in_the_sums_and_has_no_gauges() -> None:
