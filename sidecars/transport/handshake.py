@@ -8,18 +8,24 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 import structlog
 
 from sidecars.transport.errors import Reason
-from sidecars.transport.protocol import Home, SocketProtocol, peer_name
+from sidecars.transport.protocol import CLOSE_SECONDS, Home, SocketProtocol, peer_name
+from sidecars.transport.tls import alert_of
 
 ACCEPTS_AT_ONCE = 100
 """Then other sockets have their turn, as with asyncio's servers."""
 
 ACCEPT_AGAIN_SECONDS = 1.0
 """The pause when accept fails: a process that is out of descriptors would ask as fast as it can."""
+
+LAST_READ_BYTES = 16 * 1024
+MAX_LAST_READS = 16
+"""Of a client that was refused: more than it sends before it knows."""
 
 _NOT_TLS = frozenset(
     {
@@ -94,7 +100,7 @@ class TlsServer:
         def ended(task: asyncio.Task[None]) -> None:
             if task.cancelled():
                 accepted.close()  # before it had begun, perhaps
-            if not entrance.passed:
+            if not entrance.opened:
                 door.disconnected(entrance.protocol)
 
         task = door.loop.create_task(self._shake_hands(accepted, entrance))
@@ -103,35 +109,67 @@ class TlsServer:
 
     async def _shake_hands(self, accepted: socket.socket, entrance: "_Entrance") -> None:
         door = self._door
+        ours = _duplicate(accepted)  # the loop closes its own before a failure is known here
         try:
             await door.loop.connect_accepted_socket(
                 lambda: entrance,
                 accepted,
                 ssl=self._context(),
                 ssl_handshake_timeout=door.first_frames_seconds,
+                ssl_shutdown_timeout=CLOSE_SECONDS,
             )
         except ssl.SSLError as error:
             door.refused(Reason.TLS_HANDSHAKE, _what_failed(error), entrance.peer)
+            if ours is not None and error.reason not in _NOT_TLS:
+                await _tell(door.loop, ours, alert_of(error))
         except ConnectionAbortedError:  # by the loop, when the time is over
             detail = f"no TLS handshake within {door.first_frames_seconds:g} s"
             door.refused(Reason.SLOW_START, detail, entrance.peer)
         except OSError:
             pass  # it hung up, as the probe of a load balancer does: that breaks no rule
+        finally:
+            if ours is not None:
+                ours.close()
+
+
+def _duplicate(accepted: socket.socket) -> socket.socket | None:
+    """The same connection once more; None where the process is out of descriptors."""
+    try:
+        return accepted.dup()
+    except OSError:
+        return None
+
+
+async def _tell(loop: asyncio.AbstractEventLoop, to: socket.socket, alert: bytes) -> None:
+    """Send the alert, and give the client a moment to read it.
+
+    What the client sent behind its certificate is read, too: to close with unread input resets the
+    connection, and a reset may overtake the alert.
+    """
+    with suppress(OSError):  # TimeoutError is one
+        to.send(alert)
+        to.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(CLOSE_SECONDS):
+            for _ in range(MAX_LAST_READS):
+                if not await loop.sock_recv(to, LAST_READ_BYTES):
+                    break
 
 
 class _Entrance(asyncio.Protocol):
     """Lets a socket in whose handshake is over, into the hands of its `SocketProtocol`."""
 
-    __slots__ = ("_door", "passed", "peer", "protocol")
+    __slots__ = ("_door", "opened", "peer", "protocol")
 
     def __init__(self, door: Door, peer: str) -> None:
         self._door = door
         self.peer = peer
         self.protocol = SocketProtocol(door)
-        self.passed = False
+        self.opened = False
+        """Whether the handshake was completed: the end of the socket is told here or by `protocol` then."""
 
     def connection_made(self, made: asyncio.BaseTransport) -> None:
-        """Ours only until here."""
+        """Ours only until here, unless it is turned away."""
+        self.opened = True
         transport = cast("asyncio.Transport", made)
         session: ssl.SSLObject = transport.get_extra_info("ssl_object")
         if session.selected_alpn_protocol() != "h2":
@@ -141,13 +179,16 @@ class _Entrance(asyncio.Protocol):
             detail = "client certificate refused: certificate has expired"
             self._turn_away(transport, Reason.TLS_HANDSHAKE, detail)
         else:
-            self.passed = True
             transport.set_protocol(self.protocol)
             self.protocol.connection_made(transport)
 
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """A socket that was turned away is closed."""
+        self._door.disconnected(self.protocol)
+
     def _turn_away(self, transport: asyncio.Transport, reason: Reason, detail: str) -> None:
         self._door.refused(reason, detail, self.peer)
-        transport.abort()
+        transport.close()  # in TLS with a close_notify, so that the client sees an end and no accident
 
 
 def _has_expired(certificate: dict[str, Any] | None) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import structlog
 from cryptography import x509
@@ -72,6 +73,40 @@ class ServerContext:
                 self._seen = seen
 
 
+def alert_of(error: ssl.SSLError) -> bytes:
+    """What a handshake that ended with `error` has still to send: the alert that tells the client why.
+
+    OpenSSL writes it (RFC 8446 section 6.2). The TLS of asyncio and uvloop drops it with the connection.
+    """
+    alert: bytes = getattr(error, "alert", b"")
+    return alert
+
+
+class _Context(ssl.SSLContext):
+    """A context whose handshakes keep their alert in the error that they end with."""
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:  # type: ignore[override]
+        session = cast("_Session", super().wrap_bio(incoming, outgoing, **options))
+        session.outgoing = outgoing
+        return session
+
+
+class _Session(ssl.SSLObject):
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.alert = self.outgoing.read()  # type: ignore[attr-defined]
+            raise
+
+
+_Context.sslobject_class = _Session
+
+
 def _build(settings: TlsSettings) -> ssl.SSLContext:
     """Raises OSError with the files in its text."""
     try:
@@ -82,7 +117,7 @@ def _build(settings: TlsSettings) -> ssl.SSLContext:
 
 
 def _context(settings: TlsSettings) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     # No tickets: Envoy's connections are few and long, and whoever gets hold of the key of the tickets opens

@@ -5,6 +5,7 @@ import datetime as dt
 import errno
 import socket
 import ssl
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -163,6 +164,111 @@ async def test_what_is_not_tls_is_counted_and_logged_as_such(guard: Guard, sent:
     assert guarded.reasons == {Reason.TLS_HANDSHAKE: 1}
     [line] = [line for line in logs if line["event"] == "connection ended"]
     assert line["detail"].startswith("what it sends is not TLS (")
+
+
+def told(port: int, context: ssl.SSLContext) -> str:
+    """The error that a client of OpenSSL ends with when it connects, says something and reads."""
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS) as raw:
+        try:
+            with context.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=False) as secure:
+                secure.sendall(frames.PREFACE + frames.settings({}))
+                return "end" if secure.recv(1) == b"" else ""
+        except OSError as error:
+            return getattr(error, "reason", None) or str(error)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("signed_by", "expires", "alerts"),
+    [
+        (None, None, ("HANDSHAKE_FAILURE", "CERTIFICATE_REQUIRED")),
+        (Authority("strangers"), None, ("UNKNOWN_CA", "UNKNOWN_CA")),
+        (CLIENTS, YESTERDAY, ("CERTIFICATE_EXPIRED", "CERTIFICATE_EXPIRED")),
+    ],
+    ids=["none", "of strangers", "expired"],
+)
+async def test_a_client_that_may_not_come_in_is_told_why_by_an_alert(
+    guard: Guard,
+    tmp_path: Path,
+    signed_by: Authority | None,
+    expires: dt.datetime | None,
+    alerts: tuple[str, str],
+    version: ssl.TLSVersion,
+) -> None:
+    """RFC 8446 section 6.2. In TLS 1.3 the client takes itself for connected, and has begun to speak."""
+    guarded = await guard()
+    context = client_context(tmp_path, signed_by, expires)
+    context.minimum_version = context.maximum_version = version
+    error = await within(asyncio.to_thread(told, guarded.server.ports[0], context))
+    assert error.endswith(f"_ALERT_{alerts[version is ssl.TLSVersion.TLSv1_3]}")
+    await until(lambda: guarded.open == 0)
+
+
+async def test_a_client_of_a_version_that_is_not_spoken_is_told_so(guard: Guard, tmp_path: Path) -> None:
+    guarded = await guard()
+    context = client_context(tmp_path, CLIENTS, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    error = await within(asyncio.to_thread(told, guarded.server.ports[0], context))
+    if error == "NO_PROTOCOLS_AVAILABLE":
+        pytest.skip("this OpenSSL cannot speak TLS 1.1")
+    assert error.endswith("_ALERT_PROTOCOL_VERSION")
+
+
+async def test_a_client_without_h2_sees_an_orderly_end(guard: Guard, tmp_path: Path) -> None:
+    """The end of TLS is a close_notify (RFC 8446 section 6.1); without one the client suspects an attack."""
+    guarded = await guard()
+    context = client_context(tmp_path, CLIENTS, None)
+    context.set_alpn_protocols(["http/1.1"])
+    assert await within(asyncio.to_thread(told, guarded.server.ports[0], context)) == "end"
+    await until(lambda: guarded.open == 0)
+    assert guarded.reasons == {Reason.TLS_WITHOUT_H2: 1}
+
+
+@pytest.mark.parametrize("protocol", ["h2", "http/1.1"], ids=["refused", "turned away"])
+async def test_a_client_that_may_not_come_in_counts_until_its_socket_is_closed(
+    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """It is waited for, so that its alert arrives; not for long, and not beyond `max_connections`."""
+    monkeypatch.setattr("sidecars.transport.handshake.CLOSE_SECONDS", 0.3)
+    guarded = await guard()
+    context = client_context(tmp_path, None if protocol == "h2" else CLIENTS, None)
+    context.set_alpn_protocols([protocol])
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    reader, writer = await guarded.connect()
+    while True:
+        try:
+            session.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            writer.write(outgoing.read())
+            incoming.write(await within(reader.read(65_536)))
+    writer.write(outgoing.read())
+    await until(lambda: bool(guarded.reasons))
+    assert guarded.open == 1
+    await until(lambda: guarded.open == 0)
+    assert not writer.transport.is_closing()
+    writer.transport.abort()
+
+
+async def test_without_a_descriptor_for_alerts_clients_come_in_all_the_same(
+    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    guarded = await guard()
+    monkeypatch.setattr(socket.socket, "dup", no_more)
+    port = guarded.server.ports[0]
+    context = client_context(tmp_path, CLIENTS, None)
+    assert await within(asyncio.to_thread(knock, ("127.0.0.1", port), context))
+    assert not await within(
+        asyncio.to_thread(knock, ("127.0.0.1", port), client_context(tmp_path, None, None))
+    )
+    await until(lambda: guarded.open == 0)
 
 
 async def test_a_client_that_does_not_trust_us_is_told_of(guard: Guard, tmp_path: Path) -> None:
