@@ -23,6 +23,7 @@ from authz.credentials.location import places
 from authz.credentials.logout import LogoutReceiver
 from authz.credentials.metrics import CredentialMetrics
 from authz.credentials.mtls import Certificates
+from authz.credentials.outbound import check_ca_file
 from authz.credentials.post import Poster
 from authz.credentials.revocation import NoRevocations, RevocationCheck, Revocations
 from authz.credentials.session import SessionStore
@@ -75,6 +76,8 @@ class Compiled:
     api_keys: ApiKeys | None
     introspector: Introspector | None
     poster: Poster | None
+    introspection_authorities: bytes
+    """What `introspection.ca_file` holds; empty where there is none."""
     throttle: Throttle | None
     authenticator: PlacesAuthenticator
 
@@ -107,6 +110,7 @@ def compile_config(config: CredentialsConfig, world: World, before: Compiled | N
         with _gathered(problems):
             issuers[block.issuer] = _issuer(block, old, config, world, reread)
     revocations, sessions, api_keys, introspector, poster = None, None, None, None, None
+    introspection_authorities = b""
     with _gathered(problems):
         revocations = _revocations(config, before, world)
     check: RevocationCheck = NoRevocations() if revocations is None else revocations
@@ -115,7 +119,8 @@ def compile_config(config: CredentialsConfig, world: World, before: Compiled | N
     with _gathered(problems):
         api_keys = apikey.load(config.api_keys) if config.api_keys is not None else None
     with _gathered(problems):
-        introspector, poster = _introspection(config, before, world, check)
+        introspection_authorities = _authorities(config)
+        introspector, poster = _introspection(config, before, world, check, introspection_authorities)
     if problems:
         raise ConfigError(problems)
     tokens = _tokens(config, before, issuers, check, world)
@@ -144,6 +149,7 @@ def compile_config(config: CredentialsConfig, world: World, before: Compiled | N
         api_keys=api_keys,
         introspector=introspector,
         poster=poster,
+        introspection_authorities=introspection_authorities,
         throttle=throttle,
         authenticator=authenticator,
     )
@@ -171,6 +177,7 @@ def _issuer(
             reread[old_keys] = keys
             return old
         return Issuer.of(config, FileKeys(config.jwks.file, keys))
+    check_ca_file(config.jwks.ca_file)
     clockwork = Clockwork(world.fetch, world.monotonic_clock, world.random, whole.wait_seconds, config.issuer)
     source = RemoteKeys(config.jwks, clockwork, world.metrics.key_set(config.issuer))
     if old is not None and isinstance(old.keys, RemoteKeys):
@@ -263,8 +270,18 @@ def _same_check(one: RevocationCheck, other: RevocationCheck) -> bool:
     return one is other or (isinstance(one, NoRevocations) and isinstance(other, NoRevocations))
 
 
+def _authorities(config: CredentialsConfig) -> bytes:
+    path = config.introspection.ca_file if config.introspection is not None else None
+    check_ca_file(path)
+    return b"" if path is None else path.read_bytes()
+
+
 def _introspection(
-    config: CredentialsConfig, before: Compiled | None, world: World, revocations: RevocationCheck
+    config: CredentialsConfig,
+    before: Compiled | None,
+    world: World,
+    revocations: RevocationCheck,
+    authorities: bytes,
 ) -> tuple[Introspector | None, Poster | None]:
     block = config.introspection
     if block is None:
@@ -280,6 +297,7 @@ def _introspection(
         before is not None
         and old is not None
         and (old.config, old.secret) == (block, secret)
+        and before.introspection_authorities == authorities
         and _same_redis_wait(before, config)
         and _same_check(old.revocations, revocations)
     ):

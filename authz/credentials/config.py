@@ -113,12 +113,13 @@ class CredentialsConfig(Block):
     def files(self) -> Iterator[Path]:
         """Every file that the block reads, for the watcher."""
         for issuer in self.issuers:
-            if issuer.jwks.file is not None:
-                yield issuer.jwks.file
+            yield from filter(None, (issuer.jwks.file, issuer.jwks.ca_file))
         if self.api_keys is not None and self.api_keys.file is not None:
             yield self.api_keys.file
         if self.introspection is not None:
             yield self.introspection.client_secret_file
+            if self.introspection.ca_file is not None:
+                yield self.introspection.ca_file
 
 
 def _check_outlived(issuer: IssuerConfig, revocations: RevocationsConfig) -> None:

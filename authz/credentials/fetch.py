@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
@@ -10,11 +11,15 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from authz.credentials.outbound import Proxy, authorities, proxy_for
 from authz.credentials.settings.issuer import KeySetConfig
 from authz.credentials.settings.types import Network
 
 MAX_DOCUMENT_BYTES: Final = 512 * 1024
 """A hundred RSA keys with certificate chains are about 400 KiB; identity providers publish 2 to 20."""
+
+MAX_CONNECTIONS: Final = 16
+"""Kept open to a server that is asked often."""
 
 _CHUNK_BYTES: Final = 16 * 1024
 
@@ -46,14 +51,18 @@ async def fetch(config: KeySetConfig) -> bytes:
     resolver = PublicResolver(config.allow_addresses)
     try:
         resolver.check_url(url)
+        proxy = proxy_for(url, config.proxy)
+        tls = await asyncio.to_thread(authorities, config.ca_file)
         async with (
             asyncio.timeout(config.timeout_seconds),
             # A connection each time: five minutes apart none would stay open, and the name may move.
-            aiohttp.TCPConnector(resolver=resolver, force_close=True) as connector,
+            connector_to(proxy, resolver, tls, force_close=True) as connector,
             aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
             session.get(
                 url,
                 allow_redirects=False,
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=None if proxy is None else proxy.headers,
                 headers={
                     "accept": "application/jwk-set+json, application/json",
                     "accept-encoding": "identity",
@@ -64,7 +73,30 @@ async def fetch(config: KeySetConfig) -> bytes:
     except TimeoutError as error:
         raise FetchError(f"no answer within {config.timeout_seconds:g} s") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise FetchError(str(error) or type(error).__name__) from error
+        raise FetchError(told(error)) from error
+
+
+def connector_to(
+    proxy: Proxy | None, resolver: AbstractResolver, tls: ssl.SSLContext, *, force_close: bool = False
+) -> aiohttp.TCPConnector:
+    """Connects to servers through `resolver`, or to the proxy, whose place the operator has chosen."""
+    chosen = resolver if proxy is None else None
+    return aiohttp.TCPConnector(resolver=chosen, ssl=tls, force_close=force_close, limit=MAX_CONNECTIONS)
+
+
+def told(error: Exception) -> str:
+    """What went wrong on the way, in words for the operator."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        why = getattr(cause, "verify_message", "") or str(cause)
+        return f"the certificate of {error.host} is not accepted: {why} (see ca_file and SSL_CERT_FILE)"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered with HTTP status {error.status}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return (
+            f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or 'no answer'}"
+        )
+    return str(error) or type(error).__name__
 
 
 async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

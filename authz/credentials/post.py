@@ -6,14 +6,12 @@ from typing import Final
 
 import aiohttp
 
-from authz.credentials.fetch import FetchError, PublicResolver, read_body
+from authz.credentials.fetch import FetchError, PublicResolver, connector_to, read_body, told
+from authz.credentials.outbound import Proxy, authorities, proxy_for
 from authz.credentials.settings.introspection import IntrospectionConfig
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
 """An introspection answer is the claims of one token: 0.2 to 4 KiB."""
-
-MAX_CONNECTIONS: Final = 16
-"""Kept open to the server."""
 
 Post = Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[bytes]]
 """(form, headers) -> body of a 200 answer; raises FetchError."""
@@ -32,9 +30,13 @@ class Poster:
         try:
             async with asyncio.timeout(self._config.timeout_seconds):
                 self._resolver.check_url(self._config.url)
-                async with self._open().post(
+                proxy = proxy_for(self._config.url, self._config.proxy)
+                client = self._client or await self._open(proxy)
+                async with client.post(
                     self._config.url,
                     data=form,
+                    proxy=None if proxy is None else proxy.url,
+                    proxy_headers=None if proxy is None else proxy.headers,
                     headers={"accept": "application/json", "accept-encoding": "identity", **headers},
                     allow_redirects=False,
                 ) as response:
@@ -42,7 +44,7 @@ class Poster:
         except TimeoutError as error:
             raise FetchError(f"no answer within {self._config.timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchError(str(error) or type(error).__name__) from error
+            raise FetchError(told(error)) from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -50,9 +52,10 @@ class Poster:
         if client is not None:
             await client.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._client is None:
-            connector = aiohttp.TCPConnector(resolver=self._resolver, limit=MAX_CONNECTIONS)
+    async def _open(self, proxy: Proxy | None) -> aiohttp.ClientSession:
+        tls = await asyncio.to_thread(authorities, self._config.ca_file)
+        if self._client is None:  # another question may have been faster
+            connector = connector_to(proxy, self._resolver, tls)
             # No cookies: an answer about one token must not depend on who asked about another.
             self._client = aiohttp.ClientSession(
                 connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()

@@ -15,6 +15,7 @@ from authz.credentials.settings.types import (
     Name,
     NeighbourPath,
     Network,
+    ProxyUrl,
     Seconds,
 )
 
@@ -58,6 +59,10 @@ class IntrospectionConfig(Block):
     """Questions in flight at once. One more token is refused as if the server were away."""
     allow_http: bool = False
     allow_addresses: tuple[Network, ...] = ()
+    ca_file: NeighbourPath | None = None
+    """The authorities (PEM) that vouch for the server, in place of those of the system."""
+    proxy: ProxyUrl | Literal[False] | None = None
+    """The proxy to the server; false: none. Unless set, the environment says."""
 
     @model_validator(mode="after")
     def _safe_url(self) -> "IntrospectionConfig":

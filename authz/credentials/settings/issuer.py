@@ -14,13 +14,14 @@ from authz.credentials.settings.types import (
     Name,
     NeighbourPath,
     Network,
+    ProxyUrl,
     Seconds,
     refuse_without_effect,
 )
 
 _OF_URLS: Final = (
     "refresh_seconds", "keep_seconds", "cooldown_seconds", "unknown_key_seconds", "timeout_seconds",
-    "allow_http", "allow_addresses",
+    "allow_http", "allow_addresses", "ca_file", "proxy",
 )  # fmt: skip
 
 
@@ -49,6 +50,10 @@ class KeySetConfig(Block):
     """Whether the URL may be plain http. For a key server on the same host, and for tests."""
     allow_addresses: tuple[Network, ...] = ()
     """The networks that are not public (loopback, private, link-local) which the URL may lead to."""
+    ca_file: NeighbourPath | None = None
+    """The authorities (PEM) that vouch for the server, in place of the system's. Read at each fetch."""
+    proxy: ProxyUrl | Literal[False] | None = None
+    """The proxy to the URL: `http://proxy.example:3128`; false: none. Unless set, the environment says."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "KeySetConfig":

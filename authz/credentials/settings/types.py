@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
 
@@ -33,9 +34,19 @@ def _not_any(audiences: tuple[str, ...]) -> tuple[str, ...]:
     return audiences
 
 
+def _proxy_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError("the proxy must look like http://host:port")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the proxy's password belongs in the environment (HTTPS_PROXY), not in this file")
+    return url
+
+
 NeighbourPath = Annotated[Path, AfterValidator(_beside_the_policy_file)]
 """A file; a relative one is meant from the folder of the policy file (validation context `folder`)."""
 
+ProxyUrl = Annotated[str, Field(max_length=1024), AfterValidator(_proxy_url)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]

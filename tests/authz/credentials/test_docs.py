@@ -14,6 +14,7 @@ from authz.decide import REFUSED
 from authz.identity import RefusalReason
 from tests.authz.credentials.conftest import World
 from tests.authz.credentials.signing import jwk, key_set, private_key
+from tests.sidecars.transport.authority import Authority
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "authn.md").read_text(encoding="utf-8")
 
@@ -26,6 +27,7 @@ def test_each_example_is_a_configuration(world: World, text: str) -> None:
     assert block.keys() == {"credentials"}
     world.write("keys.json", key_set(jwk(private_key("ES256"))))
     world.write("introspection.secret", b"secret")
+    world.write("corp-ca.pem", Authority("corp").certificate)
     world.redis = object()
     credentials = world.credentials(block["credentials"])
     assert isinstance(credentials.config, CredentialsConfig)

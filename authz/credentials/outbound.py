@@ -1,0 +1,123 @@
+"""How this process reaches other servers: the authorities that it trusts, and the proxy in between.
+
+Only this module reads the environment of the process: SSL_CERT_FILE and SSL_CERT_DIR (by OpenSSL), and
+HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as curl and most other clients do.
+"""
+
+import ssl
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies_environment
+
+from configfile import ConfigError
+
+_SCHEMES: Final = frozenset({"http", "https"})
+
+
+class OutboundError(ValueError):
+    """The environment names a proxy that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, and what it asks for."""
+
+    url: str
+    """Without user name and password, so that it may be shown."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What proves to the proxy who asks."""
+
+
+def authorities(ca_file: Path | None) -> ssl.SSLContext:
+    """What verifies a server: by the authorities in `ca_file` alone, without one by those of the system.
+
+    Blocks while it reads. Raises OSError for a file that cannot be read or holds no certificate.
+    """
+    return _system_authorities() if ca_file is None else _context(ca_file)
+
+
+@cache
+def _system_authorities() -> ssl.SSLContext:
+    return _context(None)
+
+
+def _context(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_file)
+    # Python 3.13 refuses private authorities without Authority Key Identifier, and 3.12 does not: the same
+    # file is to work on both.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def check_ca_file(path: Path | None) -> None:
+    """Raises ConfigError for a file of authorities that cannot be used."""
+    if path is None:
+        return
+    try:
+        _context(path)
+    except ssl.SSLError:
+        raise ConfigError.of(path, "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)") from None
+    except OSError as error:
+        raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def proxy_for(url: str, configured: str | Literal[False] | None) -> Proxy | None:
+    """The proxy for `url`: the `configured` one, none for False, and for None what the environment says.
+
+    Raises OutboundError.
+    """
+    if configured is not None:
+        return Proxy(configured) if configured else None
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxies = getproxies_environment()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    if not found or _is_this_host(host) or _is_direct(host, parts.port, proxies.get("no", "")):
+        return None
+    return _parsed(found if "://" in found else f"http://{found}")
+
+
+def _is_this_host(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_direct(host: str, port: int | None, no_proxy: str) -> bool:
+    """Whether NO_PROXY lists the host: by name, `.parent`, `host:port`, address or network; `*` is all."""
+    for listed in filter(None, (part.strip().lower() for part in no_proxy.split(","))):
+        if listed in {"*", host, f"{host}:{port}"} or host.endswith("." + listed.lstrip("*.")):
+            return True
+        try:
+            if ip_address(host) in ip_network(listed, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def _parsed(text: str) -> Proxy:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise OutboundError("the proxy of the environment is not http://HOST:PORT") from None
+    if parts.scheme not in _SCHEMES or not parts.hostname:
+        raise OutboundError("the proxy of the environment is not http://HOST:PORT")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    headers = {}
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        # aiohttp makes Proxy-Authorization of it, in the CONNECT or in the request itself.
+        headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    return Proxy(f"{parts.scheme}://{host}" + (f":{port}" if port is not None else ""), headers)
