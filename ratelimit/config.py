@@ -1,6 +1,9 @@
 """Limits from YAML, as envoyproxy/ratelimit reads them (src/config/config_impl.go), and a little more.
 
-More than there, each below `rate_limit`:
+More than there, beside `key`:
+- `normalise`: host or path, for values that a client can spell in many ways
+
+and below `rate_limit`:
 - `algorithm`: token_bucket or fixed_window (there: always fixed_window)
 - `burst`: the capacity of a token bucket, where it is not `requests_per_unit`
 - `unit_multiplier`: the window is so many units long (envoyproxy/ratelimit#190)
@@ -13,14 +16,15 @@ by nobody there); every problem is reported at once, each with file and line; no
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from configfile import ConfigError, Document, KeyPart, Problem, read
 from ratelimit.buckets import MAX_TOKENS, MAX_WINDOW_US, SECOND_US
+from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS, hint_for
 from ratelimit.metadata import MetadataError, as_metadata
+from ratelimit.normalise import NORMALISERS
 from ratelimit.rules import (
     UNIT_SECONDS,
     Algorithm,
@@ -35,33 +39,6 @@ from ratelimit.rules import (
 )
 
 SUFFIXES: Final = (".yaml", ".yml")
-
-_ROOT_KEYS = ("domain", "descriptors")
-_DESCRIPTOR_KEYS = (
-    "key",
-    "value",
-    "descriptors",
-    "rate_limit",
-    "shadow_mode",
-    "quota_mode",
-    "detailed_metric",
-    "value_to_metric",
-    "share_threshold",
-    "metadata",
-)
-_LIMIT_KEYS = (
-    "unit",
-    "requests_per_unit",
-    "unlimited",
-    "name",
-    "replaces",
-    "unit_multiplier",
-    "algorithm",
-    "burst",
-    "charge_rejected",
-    "on_failure",
-)
-_ALL_KEYS = (*_ROOT_KEYS, *_DESCRIPTOR_KEYS, *_LIMIT_KEYS)
 
 _NEEDS_WILDCARD = "share_threshold can only be used with wildcard values (containing '*'), but found key"
 
@@ -135,6 +112,8 @@ class _Draft:
     rule: Rule | None = None
     shared_value: str = ""
     value_to_metric: bool = False
+    normalise: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By key of the children: host, path or empty, and where that was said first."""
 
     def freeze(self) -> Node:
         children = {composite: draft.freeze() for composite, draft in self.children.items()}
@@ -143,7 +122,8 @@ class _Draft:
             for composite, node in children.items()
             if "*" in composite
         )
-        return Node(children, wildcards, self.rule, self.shared_value, self.value_to_metric)
+        normalise = {key: NORMALISERS[kind] for key, (kind, _) in self.normalise.items() if kind}
+        return Node(children, wildcards, self.rule, self.shared_value, self.value_to_metric, normalise)
 
 
 class _Compiler:
@@ -155,7 +135,7 @@ class _Compiler:
 
     def add(self, document: Document) -> None:
         root = _Map(document, (), document.data, self.problems)
-        if not root.check(_ROOT_KEYS):
+        if not root.check(ROOT_KEYS):
             return
         domain = root.text("domain")
         if not domain:
@@ -174,12 +154,13 @@ class _Compiler:
         self, parent: "_Map", into: _Draft, path: tuple[str, ...], *, has_values: bool
     ) -> None:
         for descriptor in parent.maps("descriptors"):
-            if not descriptor.check(_DESCRIPTOR_KEYS):
+            if not descriptor.check(DESCRIPTOR_KEYS):
                 continue
             key, value = descriptor.text("key"), descriptor.text("value")
             if not key:
                 descriptor.problem("descriptor has empty key", "key")
                 continue
+            self._normalise(descriptor, into, key, value)
             composite = f"{key}_{value}" if value else key
             child_path = (*path, composite)
             source = f"{descriptor.document.file}:{descriptor.line}"
@@ -197,13 +178,31 @@ class _Compiler:
             draft.rule = self._rule(descriptor, child_path, source, has_values=below)
             self._add_descriptors(descriptor, draft, child_path, has_values=below)
 
+    @staticmethod
+    def _normalise(descriptor: "_Map", into: _Draft, key: str, value: str) -> None:
+        """What is said once for each key of a level: a value is normalised before its rule is looked for."""
+        kind = descriptor.text("normalise")
+        if kind and kind not in NORMALISERS:
+            expected = " or ".join(NORMALISERS)
+            descriptor.problem(f"expected {expected}, found '{kind}'", "normalise")
+            return
+        first, where = into.normalise.setdefault(key, (kind, f"{descriptor.document.file}:{descriptor.line}"))
+        if first != kind:
+            said = f"normalise: {first}" if first else "no normalise"
+            text = f"descriptors of one key are normalised alike: '{key}' has {said} in {where}"
+            descriptor.problem(text, "normalise" if kind else "key")
+        elif kind and value and (normal := NORMALISERS[kind](value)) != value:
+            descriptor.problem(
+                f"'{value}' is not normalised and would match nothing; write '{normal}'", "value"
+            )
+
     def _rule(
         self, descriptor: "_Map", path: tuple[str, ...], source: str, *, has_values: bool
     ) -> Rule | None:
         shadow_mode, quota_mode = descriptor.flag("shadow_mode"), descriptor.flag("quota_mode")
         detailed_metric, metadata = descriptor.flag("detailed_metric"), descriptor.metadata()
         limit = descriptor.map("rate_limit")
-        if limit is None or not limit.check(_LIMIT_KEYS):
+        if limit is None or not limit.check(LIMIT_KEYS):
             return None
         found = len(self.problems)
         name = limit.text("name")
@@ -305,7 +304,7 @@ class _Map:
                 written = str(key)
                 self.problem(f"config error, key is not of type string: {written}", written)
             elif key not in known:
-                self.problem(f"config error, unknown key '{key}'{_hint(key, known)}", key)
+                self.problem(f"config error, unknown key '{key}'{hint_for(key, known)}", key)
         return self._is_map
 
     def text(self, key: str) -> str:
@@ -383,12 +382,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     return "a map" if isinstance(value, dict) else repr(value)
-
-
-def _hint(key: str, known: Sequence[str]) -> str:
-    if key in _DESCRIPTOR_KEYS:
-        return "; it belongs to a descriptor, beside its key"
-    if key in _LIMIT_KEYS:
-        return "; it belongs below rate_limit"
-    close = get_close_matches(key, known, n=1) or get_close_matches(key, _ALL_KEYS, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""

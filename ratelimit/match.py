@@ -21,7 +21,7 @@ class Match(NamedTuple):
 
     rule: Rule
     counted: Sequence[Entry]
-    """The entries of the request; those under `share_threshold` with the pattern for their value."""
+    """The entries of the request; values normalised, those under `share_threshold` the pattern."""
 
 
 def match(root: Node, entries: Sequence[Entry]) -> Match | None:
@@ -33,6 +33,9 @@ def match(root: Node, entries: Sequence[Entry]) -> Match | None:
     node = root
     counted = entries
     for index, (key, value) in enumerate(entries):
+        if key in node.normalise:
+            value = node.normalise[key](value)  # noqa: PLW2901  # from here on there is no other value
+            counted = [*counted[:index], (key, value), *counted[index + 1 :]]
         composite = f"{key}_{value}"
         children = node.children
         child = children.get(composite)
@@ -60,6 +63,8 @@ def metric_path(root: Node, rule: Rule, domain: str, entries: Sequence[Entry]) -
     path = [domain]
     node = root
     for key, value in entries:
+        if key in node.normalise:
+            value = node.normalise[key](value)  # noqa: PLW2901  # as in `match`
         composite = f"{key}_{value}"
         name, child = composite, node.children.get(composite)
         if child is None:

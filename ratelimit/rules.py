@@ -1,7 +1,7 @@
 """The limits as they are served: compiled from YAML once, never changed, replaced as a whole."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
@@ -120,6 +120,8 @@ class Node:
     shared_value: str = ""
     """The value pattern that all matching values are counted under (`share_threshold`), or empty."""
     value_to_metric: bool = False
+    normalise: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    """By key: what makes one spelling of a value before a child is looked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -102,6 +102,14 @@ def test_paths_are_normalised_before_anyone_decides(file: Path) -> None:
 
 
 @every_configuration
+def test_hosts_have_one_spelling_before_anyone_decides(file: Path) -> None:
+    """A limit by `:authority` had another bucket for `example.com:8443` and `example.com.`."""
+    configuration = read(file).data
+    assert set(values(configuration, "strip_any_host_port")) == {True}
+    assert set(values(configuration, "strip_trailing_host_dot")) == {True}
+
+
+@every_configuration
 def test_no_header_has_an_underscore(file: Path) -> None:
     """CVE-2025-64484: to many upstreams x_user is x-user."""
     assert set(values(read(file).data, "headers_with_underscores_action")) == {"REJECT_REQUEST"}

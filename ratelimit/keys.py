@@ -1,0 +1,43 @@
+"""The keys of a limits file: which there are, and where each belongs."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Final
+
+ROOT_KEYS: Final = ("domain", "descriptors")
+DESCRIPTOR_KEYS: Final = (
+    "key",
+    "value",
+    "descriptors",
+    "rate_limit",
+    "shadow_mode",
+    "quota_mode",
+    "detailed_metric",
+    "value_to_metric",
+    "share_threshold",
+    "metadata",
+    "normalise",
+)
+LIMIT_KEYS: Final = (
+    "unit",
+    "requests_per_unit",
+    "unlimited",
+    "name",
+    "replaces",
+    "unit_multiplier",
+    "algorithm",
+    "burst",
+    "charge_rejected",
+    "on_failure",
+)
+_ALL_KEYS = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
+
+
+def hint_for(key: str, known: Sequence[str]) -> str:
+    """What to say of the unknown `key` where `known` may stand: where it belongs, or which was meant."""
+    if key in DESCRIPTOR_KEYS:
+        return "; it belongs to a descriptor, beside its key"
+    if key in LIMIT_KEYS:
+        return "; it belongs below rate_limit"
+    close = get_close_matches(key, known, n=1) or get_close_matches(key, _ALL_KEYS, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
