@@ -20,6 +20,8 @@ from authz.policy.cors import preflight
 from authz.policy.index import Cell
 from authz.policy.rule import Outcome, Verdict
 from authz.request import BadRequestReason, Request
+from authz.unreadable import UnreadableRequest
+from protos.authz_pb2 import CheckRequest
 
 ANSWER_SECONDS: Final = 0.01
 """Kept back from the deadline, so that the answer is with Envoy before Envoy gives up and cannot say why."""
@@ -152,6 +154,10 @@ class Authorizer:
     def decided(self, verdict: Verdict, credential: str = "", request: Request | None = None) -> Decision:
         """A decision that concerns nobody in particular."""
         return Decision(verdict, self._new_id(), self.policy.revision, ANONYMOUS, credential, None, request)
+
+    def unreadable(self, message: CheckRequest, reason: BadRequestReason) -> Decision:
+        """The decision about a message that makes no request which could be judged."""
+        return self.decided(BAD_REQUEST[reason], request=UnreadableRequest(message))
 
     def _judge(self, cell: Cell, outcome: Authenticated, request: Request, now: float) -> Decision:
         if outcome is None:

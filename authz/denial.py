@@ -10,11 +10,12 @@ from typing import Final
 import orjson
 
 from authz.decide import Decision
-from authz.policy.cors import origin_of
+from authz.policy.cors import Script, origin_of
 from authz.policy.rule import Cors, Outcome, Verdict
 from authz.request import Request
-from authz.wire import denied
+from authz.wire import appending, denied, overwriting
 from protos.authz_pb2 import DeniedHttpResponse
+from protos.core_pb2 import HeaderValueOption
 
 RETRY_AFTER_SECONDS: Final = {503: 1, 429: 10}
 """Outages of key servers and stores pass within seconds, and a single sidecar asks them, not every client."""
@@ -118,10 +119,6 @@ def denial(decision: Decision, form: Form) -> DeniedHttpResponse:
     if form is Form.GRPC:
         # Envoy makes it 200 with a grpc-message; a content type of ours would break the answer.
         headers["grpc-status"] = str(_GRPC_STATUS.get(verdict.status, _PERMISSION_DENIED))
-    origin = origin_of(decision.request, verdict.extras.cors)
-    if origin is not None and verdict.extras.cors is not None:
-        headers |= script_headers(verdict.extras.cors, origin)
-        headers["vary"] = "accept, origin"
     return denied(verdict.status, headers, _body(decision, form))
 
 
@@ -138,6 +135,12 @@ def preflight_answer(decision: Decision) -> DeniedHttpResponse:
     }
     headers.pop("access-control-expose-headers", None)
     return denied(decision.verdict.status, headers, "")
+
+
+def for_script(script: Script, *, denied: bool = False) -> list[HeaderValueOption]:
+    """What lets a script read the response, or the denial, which is already told apart by `vary: accept`."""
+    headers = [overwriting(*pair) for pair in script_headers(script.cors, script.origin).items()]
+    return [*headers, (overwriting if denied else appending)("vary", "origin")]
 
 
 def script_headers(cors: Cors, origin: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from authz.path import MAX_PATH_CHARACTERS, Oddity, Path, split_path
-from protos.authz_pb2 import CheckRequest
+from protos.authz_pb2 import AttributeContext, CheckRequest
 from protos.core_pb2 import HeaderValue
 
 MAX_QUERY_PARAMETERS: Final = 1_000
@@ -80,18 +80,7 @@ class Request:
     )
 
     def __init__(self, message: CheckRequest, trusted_hops: int = 0) -> None:
-        self.message = message
-        self._trusted_hops = trusted_hops
-        http = self._http = message.attributes.request.http
-        # None: the headers came as a map, one value a name, repeated ones joined by a comma.
-        self._lines: list[HeaderValue] | None = list(http.header_map.headers) or None
-        # The last line of each name; where a name comes twice there are fewer than lines.
-        self._line_of: dict[str, HeaderValue] = (
-            {} if self._lines is None else dict(zip(map(_NAME_OF, self._lines), self._lines, strict=True))
-        )
-        self._query: Mapping[str, Sequence[str]] | None = None
-        self.body_fields: Any = None
-        """What `authz.body` read, kept for the next who asks."""
+        http = self._read_headers(message, trusted_hops)
         self.method = http.method
         if not self.method:
             raise BadRequestError(BadRequestReason.METHOD)
@@ -114,6 +103,21 @@ class Request:
         if path is not told:
             # Also in the query: Envoy could not be told to remove a parameter with such a name.
             self.path = Path(self.path.segments, self.path.oddities | Oddity.NOT_UTF8)
+
+    def _read_headers(self, message: CheckRequest, trusted_hops: int) -> AttributeContext.HttpRequest:
+        self.message = message
+        self._trusted_hops = trusted_hops
+        http = self._http = message.attributes.request.http
+        # None: the headers came as a map, one value a name, repeated ones joined by a comma.
+        self._lines: list[HeaderValue] | None = list(http.header_map.headers) or None
+        # The last line of each name; where a name comes twice there are fewer than lines.
+        self._line_of: dict[str, HeaderValue] = (
+            {} if self._lines is None else dict(zip(map(_NAME_OF, self._lines), self._lines, strict=True))
+        )
+        self._query: Mapping[str, Sequence[str]] | None = None
+        self.body_fields: Any = None
+        """What `authz.body` read, kept for the next who asks."""
+        return http
 
     def _path_as_sent(self, path: str) -> str:
         """`path`, but where Envoy put `!` for bytes that are no UTF-8 (CVE-2023-27488) with these, escaped.

@@ -13,17 +13,17 @@ from urllib.parse import quote
 from google.protobuf.struct_pb2 import Struct
 
 from authz.decide import Decision
-from authz.denial import Form, denial, form_of, preflight_answer, script_headers
+from authz.denial import Form, denial, for_script, form_of, preflight_answer
 from authz.header_names import NamesAlike
 from authz.identity import Identity
 from authz.login import Login
 from authz.plain_text import plain
 from authz.policy.compile import Policy
-from authz.policy.cors import origin_of
+from authz.policy.cors import Script, script_of
 from authz.policy.rule import Extras, Outcome, Verdict
 from authz.policy.templates import ValueTemplate
 from authz.request import Request
-from authz.wire import appending, overwriting
+from authz.wire import overwriting
 from protos.authz_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from protos.core_pb2 import QueryParameter
 
@@ -42,13 +42,14 @@ _RPC_CODES: Final = {401: 16, 429: 8, 503: 14}
 class Responder:
     """Answers for the decisions of one policy."""
 
-    __slots__ = ("_alike", "_answers", "_login", "_metadata", "_placeholder", "_removed_headers")
+    __slots__ = ("_alike", "_answers", "_login", "_metadata", "_placeholder", "_policy", "_removed_headers")
 
     def __init__(self, policy: Policy, placeholder: str) -> None:
         """`placeholder`: as long as an id, and nothing that anybody could guess.
 
         A caller whose name it is would get the id of each decision in its place.
         """
+        self._policy = policy
         self._removed_headers = policy.removed_headers
         self._alike = NamesAlike(policy.removed_headers)
         self._metadata = policy.metadata
@@ -60,10 +61,12 @@ class Responder:
     def respond(self, decision: Decision) -> bytes:
         """The serialised CheckResponse."""
         verdict, request = decision.verdict, decision.request
+        script = None if request is None else script_of(self._policy, request)
         if verdict.outcome is Outcome.ALLOW:
             extras = verdict.extras
-            variant = "" if extras.cors is None else origin_of(request, extras.cors) or ""
-            answer = self._kept(decision, variant)
+            answer = self._kept(decision, "")
+            if script is not None:
+                answer += _message(OkHttpResponse(response_headers_to_add=for_script(script)))
             # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
             return answer if request is None else answer + self._of_request(request, extras)
         if verdict.outcome is Outcome.PREFLIGHT:
@@ -71,9 +74,8 @@ class Responder:
         form = form_of(request)
         if self._login is not None and self._login.redirect(decision, form) is not None:
             return self._build(decision, form).SerializeToString()
-        if verdict.extras.cors is not None:
-            return self._build(decision, form).SerializeToString()
-        return self._kept(decision, form)
+        answer = self._kept(decision, form)
+        return answer if script is None else answer + _readable_by(script, verdict)
 
     def _of_request(self, request: Request, extras: Extras) -> bytes:
         """What an allow says of this request alone; mostly nothing."""
@@ -106,11 +108,11 @@ class Responder:
         return decision.id.encode().join(pieces)
 
     def _build(self, decision: Decision, variant: str) -> CheckResponse:
-        """The answer to a decision. `variant`: of an allow the script's origin, else the form of the body."""
+        """The answer to a decision. `variant`: the form of the body; an allow has none."""
         verdict = decision.verdict
         response = CheckResponse(dynamic_metadata=metadata(decision, self._metadata))
         if verdict.outcome is Outcome.ALLOW:
-            response.ok_response.CopyFrom(self._allowed(verdict, decision.identity, variant))
+            response.ok_response.CopyFrom(self._allowed(verdict, decision.identity))
             return response
         response.status.code = _RPC_CODES.get(verdict.status, _PERMISSION_DENIED)
         response.status.message = verdict.reason
@@ -124,15 +126,12 @@ class Responder:
         redirect = None if self._login is None else self._login.redirect(decision, form)
         return denial(decision, form) if redirect is None else redirect
 
-    def _allowed(self, verdict: Verdict, identity: Identity, origin: str) -> OkHttpResponse:
+    def _allowed(self, verdict: Verdict, identity: Identity) -> OkHttpResponse:
         extras = verdict.extras
         headers = _within_bounds(_filled(extras.identity_headers, identity))
         query = _filled(extras.query_set, identity)
         unset = {name for name, _ in extras.query_set} - query.keys()
         for_client = [overwriting(*pair) for pair in _filled(extras.response_headers, identity).items()]
-        if origin and extras.cors is not None:
-            for_client += [overwriting(*pair) for pair in script_headers(extras.cors, origin).items()]
-            for_client.append(appending("vary", "origin"))
         # A name stands either here or there: which one Envoy would do last is its own affair.
         return OkHttpResponse(
             headers=[overwriting(name, value) for name, value in headers.items()],
@@ -217,6 +216,14 @@ def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
     if not value:
         return _message(OkHttpResponse(headers_to_remove=["cookie"]))
     return _message(OkHttpResponse(headers=[overwriting("cookie", value)]))
+
+
+def _readable_by(script: Script, verdict: Verdict) -> bytes:
+    """What lets the script read a denial or an error."""
+    headers = DeniedHttpResponse(headers=for_script(script, denied=True))
+    if verdict.outcome is Outcome.ERROR:
+        return CheckResponse(error_response=headers).SerializeToString()
+    return CheckResponse(denied_response=headers).SerializeToString()
 
 
 def _message(response: OkHttpResponse) -> bytes:

@@ -13,7 +13,7 @@ from typing import Final
 
 from authz.identity import ANONYMOUS, Identity
 from authz.policy.pattern import HostPattern, Template
-from authz.policy.rule import NO_EXTRAS, Extras, Outcome, Rule, Verdict
+from authz.policy.rule import Outcome, Rule, Verdict
 from authz.request import Request
 from configfile import Breathe, no_breaks
 
@@ -139,11 +139,7 @@ class Cell:
             self._kept = {}
         kept = self._kept.get(verdict)
         if kept is None:
-            first = rule.verdict
-            cors = first.extras.cors
-            # Scripts may read why they were refused; nothing else of an allow goes along.
-            extras = NO_EXTRAS if cors is None else Extras(cors=cors)
-            kept = replace(verdict, rule=first.rule, scope=first.scope, extras=extras)
+            kept = replace(verdict, rule=rule.verdict.rule, scope=rule.verdict.scope)
             self._kept[verdict] = kept
         return kept
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from authz.decide import BAD_REQUEST, Authorizer, Decision
+from authz.decide import Authorizer, Decision
 from authz.example import Given, identity_of, outcome_of
 from authz.explain import Explanation, explain, explain_unreadable
 from authz.policy.compile import Policy
@@ -58,10 +58,11 @@ class Runner:
         """The decision, and why."""
         outcome = outcome_of(case.caller)
         authorizer = Authorizer(self._policy, Given(outcome), lambda: _ID)
+        message = case.request.message()
         try:
-            request = Request(case.request.message(), case.trusted_hops)
+            request = Request(message, case.trusted_hops)
         except BadRequestError as error:
-            return authorizer.decided(BAD_REQUEST[error.reason]), explain_unreadable(error.reason)
+            return authorizer.unreadable(message, error.reason), explain_unreadable(error.reason)
         decision = authorizer.decide(request, case.now)
         assert isinstance(decision, Decision)  # noqa: S101  # only a credential has to be waited for
         return decision, explain(self._policy, request, outcome, case.now)

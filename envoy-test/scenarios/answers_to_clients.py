@@ -4,6 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge
+from sidecars.demo.rows import bearer
 from sidecars.demo.until import until
 
 RULES = """
@@ -12,6 +13,7 @@ RULES = """
   methods: [PUT]
   allow: authenticated
   cors: {origins: [https://app.example], headers: [authorization]}
+- {name: closed, paths: [/scripts/closed], deny: anyone}
 - {name: members, paths: ["/members/{rest=**}"], allow: authenticated}
 - {name: gone, paths: [/gone], deny: anyone, answer: {status: 404, detail: It is gone.}}
 - {name: office, paths: [/office], allow: anyone, headers: {x-tenant: acme}}
@@ -64,6 +66,22 @@ async def scenario(edge: Edge) -> None:
         edge.url, "/scripts/a", method="OPTIONS", headers=asks | {"origin": "https://evil.example"}
     )
     assert "access-control-allow-origin" not in stranger.headers
+
+    # Whatever the answer is, the script may read it (emissary-ingress/emissary#3051, envoyproxy/envoy#23473).
+    script = {"origin": "https://app.example"}
+    bearers = f"{bearer(edge.provider.token('alice', 'orders:read'))['authorization']}, Bearer x"
+    for path, headers, status in (
+        ("/scripts/a", {}, 401),
+        ("/scripts/closed", {}, 403),
+        ("/scripts/a%2", {}, 400),
+        ("/scripts/a", {"authorization": bearers}, 400),
+        ("/scripts/a", {"authorization": "Bearer x"}, 401),
+    ):
+        told = await ask(edge.url, path, method="PUT", headers=script | headers)
+        assert told.status == status, path
+        assert told.headers["access-control-allow-origin"] == "https://app.example", path
+        assert "origin" in ",".join(told.headers.getall("vary")), path
+        assert "accept" in ",".join(told.headers.getall("vary")), path
 
     # A header that comes twice is no way around a rule about its value (CVE-2026-26308).
     assert (await ask(edge.url, "/office", headers={"x-tenant": "acme"})).status == 200

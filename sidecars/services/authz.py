@@ -13,7 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from authz.credentials import Credentials, CredentialsConfig
-from authz.decide import BAD_REQUEST, ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
+from authz.decide import ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
 from authz.policy.background import Breaks, share_interpreter
 from authz.policy.compile import Policy
 from authz.policy.load import load_policy
@@ -93,9 +93,9 @@ class AuthzSidecar:
             request = Request(parsed, self._trusted_hops)
             decision = serving.authorizer.decide(request, now, call.deadline)
         except BadRequestError as error:
-            decision = serving.authorizer.decided(BAD_REQUEST[error.reason])
+            decision = serving.authorizer.unreadable(parsed, error.reason)
         except Exception:  # a defect must refuse this request and no other
-            decision = self._failed(serving)
+            decision = self._failed(serving, request)
         if isinstance(decision, Decision):
             self._decisions.note(parsed, request, decision, now)
             return serving.responder.respond(decision)
@@ -116,7 +116,7 @@ class AuthzSidecar:
         try:
             decision = await pending
         except Exception:  # as above
-            decision = self._failed(serving)
+            decision = self._failed(serving, request)
         self._decisions.note(parsed, request, decision, now)
         return serving.responder.respond(decision)
 
@@ -138,8 +138,8 @@ class AuthzSidecar:
                 pending.close()  # one that has begun has ended
             self._decisions.note(parsed, request, serving.authorizer.decided(CANCELLED), now)
 
-    def _failed(self, serving: Serving) -> Decision:
-        decision = serving.authorizer.decided(INTERNAL_ERROR)
+    def _failed(self, serving: Serving, request: Request | None) -> Decision:
+        decision = serving.authorizer.decided(INTERNAL_ERROR, request=request)
         _log.exception("decision failed", decision_id=decision.id)
         return decision
 

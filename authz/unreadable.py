@@ -1,0 +1,32 @@
+"""A request that cannot be judged, as far as it helps to answer it: in which form, for which origin."""
+
+from typing import Final
+
+from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Path, split_path
+from authz.request import BadRequestError, Request, canonical_host
+from protos.authz_pb2 import CheckRequest
+
+_NO_PATH: Final = Path((), NOTHING_ODD)
+
+
+class UnreadableRequest(Request):
+    """A request of which nothing is refused. No rule may be asked about it."""
+
+    __slots__ = ()
+
+    def __init__(self, message: CheckRequest) -> None:
+        http = message.attributes.request.http
+        self._read_headers(message, 0)
+        self._authorization = ()
+        self.method = http.method
+        self.host = _host(http.host)
+        self.raw_path, _, self.query = http.path.partition("?")
+        usual = self.raw_path[:1] == "/" and len(self.raw_path) <= MAX_PATH_CHARACTERS
+        self.path = split_path(self.raw_path) if usual else _NO_PATH
+
+
+def _host(host: str) -> str:
+    try:
+        return canonical_host(host)
+    except BadRequestError:
+        return ""
