@@ -5,6 +5,7 @@ import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """One without Authority Key Identifier, as home-made ones are: its file is `ca.pem`."""
+    """A private one; its file is `ca.pem`."""
     made = Authority("private authority")
     (tmp_path / "ca.pem").write_bytes(made.certificate)
     return made
@@ -49,6 +50,12 @@ async def _answer(_request: web.Request) -> web.Response:
 @pytest.fixture
 async def https(authority: Authority, tmp_path: Path) -> AsyncIterator[str]:
     """The URL of a TLS server whose certificate the authority has signed."""
+    async with tls_server(authority, tmp_path) as url:
+        yield url
+
+
+@asynccontextmanager
+async def tls_server(authority: Authority, tmp_path: Path) -> AsyncIterator[str]:
     pair = authority.sign("localhost")
     (tmp_path / "server.pem").write_bytes(pair.certificate + pair.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -132,8 +139,21 @@ class TestAuthorities:
             await fetch(key_config(https))
 
     async def test_a_ca_file_does(self, https: str, tmp_path: Path) -> None:
-        """Also one without Authority Key Identifier, which Python 3.13 would refuse and 3.12 would not."""
         assert await fetch(key_config(https, ca_file=tmp_path / "ca.pem")) == DOCUMENT
+
+    async def test_a_certificate_without_authority_key_identifier_is_refused_by_name(
+        self, tmp_path: Path
+    ) -> None:
+        """By every Python: before 3.13 the default is to take it."""
+        private = Authority("private", identified=False)
+        (tmp_path / "private.pem").write_bytes(private.certificate)
+        async with tls_server(private, tmp_path) as url:
+            for asked in (
+                fetch(key_config(url, ca_file=tmp_path / "private.pem")),
+                posted(introspection(url, ca_file=tmp_path / "private.pem")),
+            ):
+                with pytest.raises(FetchError, match="not accepted: Missing Authority Key Identifier"):
+                    await asked
 
     async def test_it_does_for_introspection_too(self, https: str, tmp_path: Path) -> None:
         with pytest.raises(FetchError, match="is not accepted"):
