@@ -182,10 +182,17 @@ class Request:
     def query_spellings(self, names: AbstractSet[str]) -> set[str]:
         """How the client spelled those of its query parameters that have one of these names when decoded.
 
-        Also those that hide one behind a `;`: to some upstreams it separates parameters (CVE-2021-23336).
+        Also those that some upstream reads as one of them: in other letter case, as a list (`a[]`, `a[0]`),
+        with a dot or blank for a `_` as PHP does, or hidden behind a `;` (CVE-2021-23336).
         """
-        pieces = self.query.split("&") if self.query else ()
-        return {piece.partition("=")[0] for piece in pieces if not names.isdisjoint(_names_in(piece))}
+        if not self.query:
+            return set()
+        read = {_read_as(name) for name in names}
+        return {
+            piece.partition("=")[0]
+            for piece in self.query.split("&")
+            if not read.isdisjoint(map(_read_as, _names_in(piece)))
+        }
 
     def all_headers(self) -> dict[str, list[str]]:
         """Every header with all its values, as `header_values` gives them."""
@@ -311,6 +318,11 @@ def _as_bytes_would_read(value: str) -> str:
 
 def _names_in(piece: str) -> list[str]:
     return [unquote_plus(part.partition("=")[0]) for part in piece.split(";")]
+
+
+def _read_as(name: str) -> str:
+    """One text for all spellings of a parameter's name that some upstream takes for each other."""
+    return name.partition("\0")[0].strip().partition("[")[0].lower().replace(".", "_").replace(" ", "_")
 
 
 def _parse_query(query: str) -> Mapping[str, Sequence[str]]:

@@ -63,12 +63,11 @@ class Responder:
         verdict, request = decision.verdict, decision.request
         script = None if request is None else script_of(self._policy, request)
         if verdict.outcome is Outcome.ALLOW:
-            extras = verdict.extras
             answer = self._kept(decision, "")
             if script is not None:
                 answer += _message(OkHttpResponse(response_headers_to_add=for_script(script)))
             # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
-            return answer if request is None else answer + self._of_request(request, extras)
+            return answer if request is None else answer + self._of_request(request, decision)
         if verdict.outcome is Outcome.PREFLIGHT:
             return self._build(decision, Form.TEXT).SerializeToString()
         form = form_of(request)
@@ -77,16 +76,16 @@ class Responder:
         answer = self._kept(decision, form)
         return answer if script is None else answer + _readable_by(script, verdict)
 
-    def _of_request(self, request: Request, extras: Extras) -> bytes:
+    def _of_request(self, request: Request, decision: Decision) -> bytes:
         """What an allow says of this request alone; mostly nothing."""
-        said = b""
+        said, extras = b"", decision.verdict.extras
         alike = self._alike.among(request.header_names)
         if alike:
             said = _message(OkHttpResponse(headers_to_remove=alike))
         if extras.strip_cookies:
             said += _without_cookies(request, extras.strip_cookies)
         if (extras.query_set or extras.query_remove) and request.query:
-            said += _without_parameters(request, extras)
+            said += _without_parameters(request, extras, decision.identity)
         return said
 
     def take_apart(self) -> None:
@@ -130,7 +129,6 @@ class Responder:
         extras = verdict.extras
         headers = _within_bounds(_filled(extras.identity_headers, identity))
         query = _filled(extras.query_set, identity)
-        unset = {name for name, _ in extras.query_set} - query.keys()
         for_client = [overwriting(*pair) for pair in _filled(extras.response_headers, identity).items()]
         # A name stands either here or there: which one Envoy would do last is its own affair.
         return OkHttpResponse(
@@ -141,9 +139,6 @@ class Responder:
             query_parameters_to_set=[
                 QueryParameter(key=_escaped(name), value=_escaped(value)) for name, value in query.items()
             ],
-            query_parameters_to_remove=sorted(
-                map(_escaped, unset | (set(extras.query_remove) - query.keys()))
-            ),
         )
 
 
@@ -186,16 +181,19 @@ def _within_bounds(headers: dict[str, str]) -> dict[str, str]:
     return headers if len(sizes) == len(headers) else {name: headers[name] for name in sizes}
 
 
-def _without_parameters(request: Request, extras: Extras) -> bytes:
-    """What takes parameters that the rule sets or removes out of the query, where they are spelled otherwise.
+def _without_parameters(request: Request, extras: Extras, identity: Identity) -> bytes:
+    """What takes parameters that the rule sets or removes out of the query, as the request spells them.
 
-    Envoy compares names without decoding them, and upstreams decode: `%64ebug` would get through.
+    Envoy compares names without decoding them, and upstreams decode: `%64ebug` would get through. No name
+    is told that the request lacks: for any name Envoy sorts and re-encodes the whole query.
     """
     names = {*extras.query_remove, *(name for name, _ in extras.query_set)}
-    others = request.query_spellings(names) - set(map(_escaped, names))
-    if not others:
+    present = request.query_spellings(names)
+    if not present:
         return b""
-    return _message(OkHttpResponse(query_parameters_to_remove=sorted(others)))
+    # What Envoy sets takes the place of its own name; removed as well, it would be gone.
+    present -= set(map(_escaped, _filled(extras.query_set, identity)))
+    return _message(OkHttpResponse(query_parameters_to_remove=sorted(present)))
 
 
 def _escaped(text: str) -> str:

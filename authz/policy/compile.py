@@ -38,6 +38,13 @@ REVISION_CHARACTERS: Final = 12
 """48 bits of the hash: enough to tell the revisions of one policy apart, short enough to be read aloud."""
 
 _CANONICAL: Final = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+_RETRY_AFTER_SECONDS: Final = {503: 60}
+"""Maintenance lasts for minutes; an outage of ours, which has the same status, for seconds."""
+_DETAILS: Final = {
+    429: "Too many requests. Try again later.",
+    503: "This resource is out of service at the moment. Try again later.",
+}
+"""Where the usual words of the status speak of credentials."""
 _USUAL_DENIAL: Final = DenialConfig()
 
 
@@ -201,7 +208,12 @@ class _Compiler:
         if config.deny is not None:
             denial = config.answer or _USUAL_DENIAL
             return Verdict(
-                Outcome.DENY, "denied_by_rule", denial.status, config.name, detail=denial.detail or ""
+                Outcome.DENY,
+                "denied_by_rule",
+                denial.status,
+                config.name,
+                detail=denial.detail or _DETAILS.get(denial.status, ""),
+                retry_after_seconds=denial.retry_after_seconds or _RETRY_AFTER_SECONDS.get(denial.status, 0),
             )
         strip = self._strip if config.strip_session_cookie is None else config.strip_session_cookie
         headers = self._identity_headers

@@ -62,6 +62,12 @@ def _response_header(name: str) -> str:
     return name
 
 
+def _denial_status(status: int) -> int:
+    if not 400 <= status <= 499 and status != 503:
+        raise ValueError(f"{status} is no answer of a deny rule: expected one of 400 to 499, or 503")
+    return status
+
+
 def _login_url(url: str) -> str:
     local = url.startswith("/") and not url.startswith("//")
     if not (local or url.startswith(("https://", "http://"))) or not _URL.fullmatch(url):
@@ -76,6 +82,11 @@ def _expression(value: Any) -> Expression:
 
 
 IdentityHeader = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$"), AfterValidator(_identity_header)]
+DenialStatus = Annotated[
+    int,
+    AfterValidator(_denial_status),
+    WithJsonSchema({"type": "integer", "anyOf": [{"minimum": 400, "maximum": 499}, {"const": 503}]}),
+]
 ResponseHeader = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$"), AfterValidator(_response_header)]
 Value = Annotated[
     ValueTemplate, PlainValidator(parse_value), PlainSerializer(str), WithJsonSchema({"type": "string"})
@@ -148,9 +159,18 @@ class CorsConfig(Block):
 class DenialConfig(Block):
     """What a deny rule answers in place of 403 and its usual words."""
 
-    status: Annotated[int, Field(ge=400, le=499)] = 403
+    status: DenialStatus = 403
+    """One of 400 to 499, or 503 for what is out of service."""
     detail: Text | None = None
     """A sentence for the client."""
+    retry_after_seconds: Annotated[int, Field(ge=1, le=604_800)] | None = None
+    """With 429 or 503: when the client may come back, as `Retry-After` tells it."""
+
+    @model_validator(mode="after")
+    def _comes_back_to_something(self) -> "DenialConfig":
+        if self.retry_after_seconds is not None and self.status not in {429, 503}:
+            raise ValueError("retry_after_seconds belongs to status 429 or 503")
+        return self
 
 
 class SharedConfig(ConditionConfig):

@@ -143,8 +143,13 @@ def _named(rule: Rule) -> str:
 
 def _answers(other: Rule, rule: Rule) -> bool:
     """Whether a client is answered all the same if `other` decides in place of `rule`."""
-    same = (other.verdict.status, other.verdict.detail) == (rule.verdict.status, rule.verdict.detail)
+    same = _told(other) == _told(rule)
     return same or other.order < rule.order or (other.open and not rule.open)
+
+
+def _told(rule: Rule) -> tuple[int, str, int]:
+    verdict = rule.verdict
+    return verdict.status, verdict.detail, verdict.retry_after_seconds
 
 
 def _allows_all(config: RuleConfig, rule: Rule) -> bool:

@@ -16,6 +16,7 @@ RULES = """
 - {name: closed, paths: [/scripts/closed], deny: anyone}
 - {name: members, paths: ["/members/{rest=**}"], allow: authenticated}
 - {name: gone, paths: [/gone], deny: anyone, answer: {status: 404, detail: It is gone.}}
+- {name: moving, paths: [/moving], deny: anyone, answer: {status: 503, retry_after_seconds: 900}}
 - {name: office, paths: [/office], allow: anyone, headers: {x-tenant: acme}}
 - {name: greeting, paths: [/greeting], allow: anyone, response_headers: {x-greeting: hello}}
 """
@@ -42,6 +43,10 @@ async def scenario(edge: Edge) -> None:
     gone = await ask(edge.url, "/gone", headers=BROWSER)
     assert (gone.status, gone.headers["content-type"]) == (404, "text/html; charset=utf-8")
     assert b"It is gone." in gone.body
+
+    moving = await ask(edge.url, "/moving")
+    assert (moving.status, moving.headers["retry-after"]) == (503, "900")
+    assert b"out of service" in moving.body
 
     # Envoy itself answers gRPC callers with 200 and a status; envoyproxy/envoy#11079.
     for path, status, message in (

@@ -310,7 +310,7 @@ async def test_envoy_33108_a_check_that_fails_is_asked_again_by_static_configura
 LOGGED: Mapping[str, tuple[Headers, str, str]] = {
     "no credential": ({}, "/orders", "credentials_missing"),
     "an empty token": ({"authorization": "Bearer "}, "/orders", "token_malformed"),
-    "an empty header": ({"authorization": ""}, "/orders", "token_malformed"),
+    "an empty header": ({"authorization": ""}, "/orders", "credentials_missing"),
     "no token": ({"authorization": "Bearer a.b.c"}, "/orders", "token_malformed"),
     "two tokens": (
         [("authorization", "Bearer a"), ("authorization", "Bearer b")],

@@ -67,6 +67,31 @@ class TestForm:
             "It was <moved>.",
         )
 
+    @pytest.mark.parametrize(("said", "seconds"), [(", retry_after_seconds: 900", "900"), ("", "60")])
+    def test_what_is_out_of_service_says_when_to_come_back(self, said: str, seconds: str) -> None:
+        policy = f"rules: [{{name: r, deny: anyone, answer: {{status: 503{said}}}}}]"
+        response = Answers(policy)()
+        assert response.denied_response.status.code == 503
+        assert headers_of(response)["retry-after"] == seconds
+        problem = orjson.loads(response.denied_response.body)
+        assert problem["detail"] == "This resource is out of service at the moment. Try again later."
+        assert response.dynamic_metadata["outcome"] == "deny"
+        grpc = Answers(policy)(headers={"content-type": "application/grpc"})
+        assert headers_of(grpc)["grpc-status"] == "14"
+
+    @pytest.mark.parametrize(
+        ("answer", "message"),
+        [
+            ("{status: 200}", "expected one of 400 to 499, or 503"),
+            ("{status: 500}", "expected one of 400 to 499, or 503"),
+            ("{status: 404, retry_after_seconds: 9}", "belongs to status 429 or 503"),
+            ("{status: 503, retry_after_seconds: 0}", "retry_after_seconds"),
+        ],
+    )
+    def test_what_no_deny_rule_answers_is_an_error(self, answer: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            parse_policy(f"rules: [{{name: r, deny: anyone, answer: {answer}}}]")
+
     def test_answers_in_two_forms_are_not_mixed_up(self) -> None:
         answers = Answers(POLICY)
         for _ in range(2):

@@ -125,6 +125,15 @@ def test_the_client_is_the_peer_of_the_connection_and_nobody_is_internal(file: P
 
 
 @every_configuration
+def test_every_response_has_an_id_that_a_customer_can_quote(file: Path) -> None:
+    configuration = read(file).data
+    assert set(values(configuration, "always_set_request_id_in_response")) == {True}
+    assert len(list(values(configuration, "always_set_request_id_in_response"))) == len(
+        list(values(configuration, "http_filters"))
+    )
+
+
+@every_configuration
 def test_cve_2026_47205_one_authorizer_is_asked_about_every_route(file: Path) -> None:
     """With another for some route older Envoys crash, and who clears the route cache changes who decides."""
     configuration = read(file).data

@@ -87,6 +87,11 @@ def test_the_rules_that_add_nothing_can_all_go_at_once() -> None:
         ("paths: [/x], deny: {roles: [a]}", "deny: {roles: [a]}, answer: {detail: Go away.}", []),
         ("paths: [/x], deny: {roles: [a]}, answer: {status: 404}", "deny: anyone", ["rules[0]"]),
         ("paths: [/x], deny: anyone, answer: {status: 404}", "deny: anyone", []),
+        (
+            "paths: [/x], deny: anyone, answer: {status: 503, retry_after_seconds: 9}",
+            "deny: anyone, answer: {status: 503}",
+            [],
+        ),
         ("paths: [/x], deny: anyone, client: 10.0.0.0/8, answer: {status: 404}", "deny: anyone", []),
     ],
 )
