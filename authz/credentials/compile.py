@@ -1,34 +1,28 @@
 """From the configuration to what serves it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import structlog
-from redis.asyncio import Redis
 
 from authz.credentials import apikey
 from authz.credentials.apikey import ApiKeys
 from authz.credentials.authenticate import PlacesAuthenticator
 from authz.credentials.cache import Recent
 from authz.credentials.config import CredentialsConfig
-from authz.credentials.fetch import Fetch
 from authz.credentials.introspection import Introspector
-from authz.credentials.jwks import Clockwork, FileKeys, RemoteKeys
+from authz.credentials.issuers import issuers_of
+from authz.credentials.jwks import FileKeys, RemoteKeys
 from authz.credentials.jwt import Issuer
-from authz.credentials.keys import KeySet, KeySetError, parse_key_set
+from authz.credentials.keys import KeySet
 from authz.credentials.location import places
 from authz.credentials.logout import LogoutReceiver
-from authz.credentials.metrics import CredentialMetrics
 from authz.credentials.mtls import Certificates
 from authz.credentials.outbound import check_ca_file
 from authz.credentials.post import Poster
 from authz.credentials.revocation import NoRevocations, RevocationCheck, Revocations
 from authz.credentials.session import SessionStore
 from authz.credentials.sessions import Sessions
-from authz.credentials.settings.introspection import IntrospectionConfig
 from authz.credentials.settings.issuer import IssuerConfig
 from authz.credentials.stores.asker import Asker
 from authz.credentials.stores.memory import MemoryStore
@@ -38,27 +32,10 @@ from authz.credentials.throttle import Throttle
 from authz.credentials.tokens import Tokens
 from authz.credentials.turns import Turns
 from authz.credentials.verifier import Verifier
+from authz.credentials.world import World
 from authz.identity import CredentialKind
 from configfile import ConfigError, Problem
 from ratelimit.stores.breaker import Breaker
-
-_LOG = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What credentials need of the process around them."""
-
-    fetch: Fetch
-    poster: Callable[[IntrospectionConfig], Poster]
-    wall_clock: Callable[[], float]
-    monotonic_clock: Callable[[], float]
-    random: Callable[[], float]
-    redis: Redis | None
-    random_bytes: Callable[[int], bytes]
-    metrics: CredentialMetrics
-    redis_breaker: Breaker
-    """One for all that asks Redis: what finds it hanging spares the others the wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +60,15 @@ class Compiled:
 
     def remote_keys(self) -> Sequence[RemoteKeys]:
         """The key sets that are fetched."""
-        return [issuer.keys for issuer in self.issuers.values() if isinstance(issuer.keys, RemoteKeys)]
+        sources = dict.fromkeys(issuer.keys for issuer in self.issuers.values())
+        return [source for source in sources if isinstance(source, RemoteKeys)]
 
     def describe(self) -> dict[str, Any]:
         """For `/config`. No secret, no token, no hash of either."""
         return {
-            "issuers": [_describe_issuer(issuer) for issuer in self.issuers.values()],
+            "issuers": [
+                _describe_issuer(block, self.issuers[block.names[0]]) for block in self.config.issuers
+            ],
             "sessions": self.sessions.config.store if self.sessions is not None else None,
             "revocations": len(self.revocations) if self.revocations is not None else None,
             "introspection": self.config.introspection.url if self.config.introspection is not None else None,
@@ -106,9 +86,10 @@ def compile_config(config: CredentialsConfig, world: World, before: Compiled | N
     reread: dict[FileKeys, KeySet] = {}
     issuers: dict[str, Issuer] = {}
     for block in config.issuers:
-        old = before.issuers.get(block.issuer) if before is not None else None
         with _gathered(problems):
-            issuers[block.issuer] = _issuer(block, old, config, world, reread)
+            issuers |= issuers_of(
+                block, before.issuers if before is not None else {}, config.wait_seconds, world, reread
+            )
     revocations, sessions, api_keys, introspector, poster = None, None, None, None, None
     introspection_authorities = b""
     with _gathered(problems):
@@ -161,49 +142,6 @@ def _gathered(problems: list[Problem]) -> Iterator[None]:
         yield
     except ConfigError as error:
         problems.extend(error.problems)
-
-
-def _issuer(
-    config: IssuerConfig,
-    old: Issuer | None,
-    whole: CredentialsConfig,
-    world: World,
-    reread: dict[FileKeys, KeySet],
-) -> Issuer:
-    if config.jwks.file is not None:
-        old_keys = old.keys if old is not None and isinstance(old.keys, FileKeys) else None
-        keys = _read_key_file(config.jwks.file, old_keys.keys if old_keys is not None else None)
-        if old is not None and old.config == config and old_keys is not None:
-            reread[old_keys] = keys
-            return old
-        return Issuer.of(config, FileKeys(config.jwks.file, keys))
-    check_ca_file(config.jwks.ca_file)
-    clockwork = Clockwork(world.fetch, world.monotonic_clock, world.random, whole.wait_seconds, config.issuer)
-    source = RemoteKeys(config.jwks, clockwork, world.metrics.key_set(config.issuer))
-    if old is not None and isinstance(old.keys, RemoteKeys):
-        if old.keys.same_as(source):
-            return old if old.config == config else Issuer.of(config, old.keys)
-        source.inherit(old.keys)
-    return Issuer.of(config, source)
-
-
-def _read_key_file(path: Path, previous: KeySet | None) -> KeySet:
-    """The keys of the operator's own file. As from a URL, an entry that cannot be used costs no other.
-
-    Raises ConfigError where none can be used, and for secrets: whoever reads the file could sign.
-    """
-    try:
-        keys = parse_key_set(path.read_bytes(), previous)
-    except OSError as error:
-        raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
-    except KeySetError as error:
-        raise ConfigError.of(path, str(error)) from error
-    secret = [key for key in keys.refused if key.secret]
-    if secret:
-        raise ConfigError([Problem(str(path), 0, f"key {key.id!r}", key.reason) for key in secret])
-    if keys.refused:
-        _LOG.warning("key_file_entries_unusable", file=str(path), refused=[str(key) for key in keys.refused])
-    return keys
 
 
 def _revocations(config: CredentialsConfig, before: Compiled | None, world: World) -> Revocations | None:
@@ -353,10 +291,11 @@ def _tokens(
     )
 
 
-def _describe_issuer(issuer: Issuer) -> dict[str, Any]:
+def _describe_issuer(config: IssuerConfig, issuer: Issuer) -> dict[str, Any]:
     return {
-        "issuer": issuer.config.issuer,
-        "audiences": issuer.config.audiences,
-        "algorithms": issuer.config.algorithms,
+        "issuer": config.issuer,
+        **({"tenants": len(config.tenants)} if config.tenants else {}),
+        "audiences": config.audiences,
+        "algorithms": config.algorithms,
         "key_set": issuer.keys.describe(),
     }

@@ -62,7 +62,7 @@ class CredentialsConfig(Block):
     @field_validator("issuers")
     @classmethod
     def _each_issuer_once(cls, issuers: tuple[IssuerConfig, ...]) -> tuple[IssuerConfig, ...]:
-        refuse_repeated("issuer", (issuer.issuer for issuer in issuers))
+        refuse_repeated("issuer", (name for issuer in issuers for name in issuer.names))
         return issuers
 
     @model_validator(mode="after")

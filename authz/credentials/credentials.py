@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from authz.credentials import fetch
-from authz.credentials.compile import Compiled, World, compile_config
+from authz.credentials.compile import Compiled, compile_config
 from authz.credentials.config import CredentialsConfig
 from authz.credentials.desk import Desk
 from authz.credentials.feed import Feed, ReadAnewError
@@ -25,6 +25,7 @@ from authz.credentials.sessions import Sessions
 from authz.credentials.settings.introspection import IntrospectionConfig
 from authz.credentials.stores.redis import RedisStore
 from authz.credentials.stores.redis_revocations import RedisRevocations, read_message
+from authz.credentials.world import World
 from authz.identity import Outcome
 from authz.policy.background import background_work
 from authz.request import Request
@@ -246,7 +247,7 @@ class Credentials:
         }
         self._metrics.serve(
             {what: entries for what, entries in remembered.items() if entries is not None},
-            serving.issuers,
+            {issuer.issuer for issuer in serving.config.issuers},
             self._feed,
             self._world.redis_breaker if self._feed is not None else None,
         )

@@ -17,7 +17,7 @@ from authz.credentials.algorithms import EDDSA, VERIFY
 from authz.credentials.claims import Shared, identity_of
 from authz.credentials.keys import MAX_KEY_ID_CHARACTERS, Key
 from authz.credentials.refused import RefusedError, refuse_token
-from authz.credentials.settings.issuer import IssuerConfig
+from authz.credentials.settings.issuer import TENANT, IssuerConfig
 from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 
 
@@ -73,18 +73,20 @@ class Issuer:
     types: frozenset[str]
     audiences: frozenset[str] | None
     """None: any, because the configuration says so."""
+    tenant: str = ""
+    """What takes the place of `{tenantid}` in a template; empty where there is none."""
     trusted: bool = True
     shared: Shared = field(default_factory=Shared)
 
     @classmethod
-    def of(cls, config: IssuerConfig, keys: KeySource) -> "Issuer":
+    def of(cls, config: IssuerConfig, keys: KeySource, tenant: str = "") -> "Issuer":
         """`config` with its sets built."""
         audiences = None if config.audiences == "any" else frozenset(config.audiences)
         types = frozenset(media_type(name) for name in config.types)
         algorithms = frozenset(config.algorithms)
         if "EdDSA" in algorithms:
             algorithms |= EDDSA
-        return cls(config, keys, algorithms, types, audiences)
+        return cls(config, keys, algorithms, types, audiences, tenant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class JwtVerifier:
         key = issuer.keys.held(token.key_id, token.algorithm)
         if key is not None:
             try:
-                check_signature(token, key)
+                check_key(token, issuer, key)
             except RefusedError as error:
                 return _doubted(token, issuer, error, now)
             return Proven(identity_of(token.claims, issuer.config, issuer.shared, now), issuer, key)
@@ -267,6 +269,18 @@ def check_signature(token: Token, key: Key) -> None:
         raise RefusedError(Refusal(RefusalReason.TOKEN_SIGNATURE, detail, CredentialKind.JWT), key=key)
 
 
-def _proven(token: Token, issuer: Issuer, key: Key, now: float) -> Proven:
+def check_key(token: Token, issuer: Issuer, key: Key) -> None:
+    """Raises RefusedError where `key` did not sign `token`, or may not have.
+
+    Tenants share a key set, in which a key may be meant for one of them (its member `issuer`, Entra).
+    """
     check_signature(token, key)
+    meant = key.jwk.get("issuer") if issuer.tenant else None
+    if isinstance(meant, str) and meant.replace(TENANT, issuer.tenant) != issuer.config.issuer:
+        detail = f"the key {key.id!r} is for the issuer {meant[:200]!r}"
+        raise RefusedError(Refusal(RefusalReason.KEY_UNKNOWN, detail, CredentialKind.JWT), key=key)
+
+
+def _proven(token: Token, issuer: Issuer, key: Key, now: float) -> Proven:
+    check_key(token, issuer, key)
     return Proven(identity_of(token.claims, issuer.config, issuer.shared, now), issuer, key)

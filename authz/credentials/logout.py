@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from authz.credentials.cache import Recent
 from authz.credentials.claims import LOGOUT_EVENT, audiences, check_time_now, numeric_date
-from authz.credentials.jwt import Issuer, Token, check_header, check_signature, read
+from authz.credentials.jwt import Issuer, Token, check_header, check_key, read
 from authz.credentials.keys import Key
 from authz.credentials.refused import RefusedError, refuse_token
 from authz.credentials.revocation import MAX_VALUE_CHARACTERS, Revocation, Revocations, Revoked
@@ -121,13 +121,13 @@ async def _check_signature(token: Token, issuer: Issuer) -> None:
     if isinstance(key, Refusal):
         raise RefusedError(key)
     try:
-        check_signature(token, key)
+        check_key(token, issuer, key)
     except RefusedError:
         doubt = issuer.keys.doubt(key, token.key_id, token.algorithm)
         fetched = None if doubt is None or doubt.fetched is None else await doubt.fetched
         if not isinstance(fetched, Key) or fetched is key:
             raise
-        check_signature(token, fetched)
+        check_key(token, issuer, fetched)
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

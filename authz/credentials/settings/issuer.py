@@ -25,6 +25,12 @@ _OF_URLS: Final = (
 )  # fmt: skip
 
 
+TENANT: Final = "{tenantid}"
+"""As Microsoft Entra writes it in the `issuer` of its OpenID configuration and of its keys."""
+
+Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=256)]
+
+
 class KeySetConfig(Block):
     """Where the keys of an issuer come from: `url`, `discovery` or `file`."""
 
@@ -111,7 +117,9 @@ class IssuerConfig(Block):
     """An issuer of JWTs: its keys, its algorithms and the audiences meant, bound together."""
 
     issuer: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Equal to the `iss` claim, character by character (RFC 7519 section 4.1.1)."""
+    """Equal to `iss`, character by character (RFC 7519 section 4.1.1); a template where there are `tenants`."""
+    tenants: Annotated[tuple[Tenant, ...], Field(max_length=10_000)] = ()
+    """The tenants accepted: each takes the place of `{tenantid}` in `issuer`, and they share the key set."""
     audiences: Audiences
     """The `aud` values accepted. Required (Kuadrant/authorino#664); `any` has to be said."""
     algorithms: Annotated[tuple[str, ...], Field(min_length=1)] = ("RS256", "ES256", "EdDSA")
@@ -137,8 +145,32 @@ class IssuerConfig(Block):
     roles_claim: ClaimPath = ("roles",)
     """The path to the roles, `[realm_access, roles]`: a text, a list, or the keys of an object."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every `iss` that is meant."""
+        if not self.tenants:
+            return (self.issuer,)
+        return tuple(self.issuer.replace(TENANT, tenant) for tenant in self.tenants)
+
+    def of_tenant(self, tenant: str) -> "IssuerConfig":
+        """The block as it is for one tenant; the block itself where it is no template."""
+        if not self.tenants:
+            return self
+        name = self.issuer.replace(TENANT, tenant)
+        return self.model_copy(update={"issuer": name, "tenants": ()})
+
+    @model_validator(mode="after")
+    def _template_has_tenants(self) -> "IssuerConfig":
+        if self.tenants and self.issuer.count(TENANT) != 1:
+            raise ValueError(f"with tenants, the issuer holds {TENANT} once, where they belong")
+        if not self.tenants and TENANT in self.issuer:
+            raise ValueError(f"the issuer holds {TENANT}: list the tenants that are accepted")
+        return self
+
     @model_validator(mode="after")
     def _discoverable(self) -> "IssuerConfig":
+        if self.jwks.discovery is True and self.tenants:
+            raise ValueError("with tenants, discovery is the URL of the OpenID configuration that they share")
         if self.jwks.discovery is True:
             try:
                 check_url(self.issuer, allow_http=self.jwks.allow_http)

@@ -1,0 +1,90 @@
+"""From the issuers of the configuration to those in service."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from authz.credentials.jwks import Clockwork, FileKeys, RemoteKeys
+from authz.credentials.jwt import Issuer
+from authz.credentials.keys import KeySet, KeySetError, parse_key_set
+from authz.credentials.outbound import check_ca_file
+from authz.credentials.settings.issuer import IssuerConfig
+from authz.credentials.world import World
+from configfile import ConfigError, Problem
+
+_LOG = structlog.get_logger(__name__)
+
+
+def issuers_of(
+    block: IssuerConfig,
+    before: Mapping[str, Issuer],
+    wait_seconds: float,
+    world: World,
+    reread: dict[FileKeys, KeySet],
+) -> dict[str, Issuer]:
+    """The issuers that `block` means, by name; the tenants of a template share one key set.
+
+    One that is configured as it was `before` is the same object, and so is its source of keys. `reread` gets
+    what the file of a source that goes on holds now. Raises ConfigError.
+    """
+    old = [before[name] for name in block.names if name in before]
+    source: FileKeys | RemoteKeys
+    if block.jwks.file is not None:
+        source = _file_source(block.jwks.file, old, reread)
+    else:
+        source = _remote_source(block, old, wait_seconds, world)
+    return {
+        name: _issuer(block.of_tenant(tenant), tenant, before.get(name), source)
+        for name, tenant in zip(block.names, block.tenants or ("",), strict=True)
+    }
+
+
+def _issuer(config: IssuerConfig, tenant: str, old: Issuer | None, source: FileKeys | RemoteKeys) -> Issuer:
+    if old is not None and old.keys is source and (old.config, old.tenant) == (config, tenant):
+        return old
+    return Issuer.of(config, source, tenant)
+
+
+def _file_source(path: Path, old: Sequence[Issuer], reread: dict[FileKeys, KeySet]) -> FileKeys:
+    sources = [issuer.keys for issuer in old if isinstance(issuer.keys, FileKeys)]
+    keys = _read_key_file(path, sources[0].keys if sources else None)
+    same = next((source for source in sources if source.path == path), None)
+    if same is None:
+        return FileKeys(path, keys)
+    reread[same] = keys
+    return same
+
+
+def _remote_source(
+    block: IssuerConfig, old: Sequence[Issuer], wait_seconds: float, world: World
+) -> RemoteKeys:
+    check_ca_file(block.jwks.ca_file)
+    clockwork = Clockwork(world.fetch, world.monotonic_clock, world.random, wait_seconds, block.issuer)
+    source = RemoteKeys(block.jwks, clockwork, world.metrics.key_set(block.issuer))
+    sources = [issuer.keys for issuer in old if isinstance(issuer.keys, RemoteKeys)]
+    same = next((one for one in sources if one.same_as(source)), None)
+    if same is not None:
+        return same
+    if sources:
+        source.inherit(sources[0])
+    return source
+
+
+def _read_key_file(path: Path, previous: KeySet | None) -> KeySet:
+    """The keys of the operator's own file. As from a URL, an entry that cannot be used costs no other.
+
+    Raises ConfigError where none can be used, and for secrets: whoever reads the file could sign.
+    """
+    try:
+        keys = parse_key_set(path.read_bytes(), previous)
+    except OSError as error:
+        raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
+    except KeySetError as error:
+        raise ConfigError.of(path, str(error)) from error
+    secret = [key for key in keys.refused if key.secret]
+    if secret:
+        raise ConfigError([Problem(str(path), 0, f"key {key.id!r}", key.reason) for key in secret])
+    if keys.refused:
+        _LOG.warning("key_file_entries_unusable", file=str(path), refused=[str(key) for key in keys.refused])
+    return keys
