@@ -10,6 +10,9 @@ from authz.policy.rule import Outcome
 MAX_SHOWN: Final = 1_000
 """In one answer, however many are asked for: about 500 KB of JSON."""
 
+DEFAULT_SHOWN: Final = 100
+"""In an answer to a question that names no number."""
+
 OUTCOMES: Final = {
     "allow": Outcome.ALLOW,
     "allowed": Outcome.ALLOW,
@@ -42,7 +45,7 @@ class RecentDecisions:
         request_id: str = "",
         outcome: str = "",
         rule: str = "",
-        limit: int = 100,
+        limit: int = DEFAULT_SHOWN,
     ) -> list[dict[str, Any]]:
         """The newest accounts that have all that is asked for (empty: anything), newest first, masked.
 

@@ -16,7 +16,7 @@ from authz.account import Account, account, account_of_unreadable
 from authz.decide import Decision
 from authz.decision_log import DecisionLog, Writer
 from authz.metrics import DecisionMetrics
-from authz.recent import MAX_SHOWN, RecentDecisions
+from authz.recent import DEFAULT_SHOWN, MAX_SHOWN, RecentDecisions
 from authz.request import Request
 from protos.authz_pb2 import CheckRequest
 from sidecars.runtime.admin_routes import AdminAnswer, AdminRequest, AdminRoute
@@ -96,7 +96,7 @@ class Decisions:
 
     async def _shown(self, asked: AdminRequest) -> AdminAnswer:
         query = dict(asked.query)
-        limit = query.pop("limit", "100")
+        limit = query.pop("limit", str(DEFAULT_SHOWN))
         unknown = sorted(query.keys() - _ASKED.keys())
         try:
             if unknown:

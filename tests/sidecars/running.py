@@ -109,11 +109,12 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body of a page of the admin server."""
+    def get(self, path: str, form: str | None = None) -> tuple[int, str]:
+        """Status and body of a page of the admin server; with `form`, of the answer to its POST."""
         url = f"http://127.0.0.1:{self._port_file.read_text().strip()}{path}"
+        body = None if form is None else form.encode()
         try:
-            with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as response:
+            with urllib.request.urlopen(url, body, timeout=WAIT_SECONDS) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:

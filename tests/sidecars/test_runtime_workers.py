@@ -21,9 +21,11 @@ from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from sidecars.runtime.settings.root import Settings
 from sidecars.runtime.worker_process import RESTART_MAX_SECONDS, restart_seconds
 from sidecars.runtime.workers import Supervisor
+from tests.authz.checks import check_request
 from tests.sidecars.running import SIDECARS, WAIT_SECONDS, Running, call, connect
 
 RATELIMIT = "envoy.service.ratelimit.v3.RateLimitService"
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
 ASK = f"/{RATELIMIT}/ShouldRateLimit"
 LOG = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 COUNT = (
@@ -144,6 +146,49 @@ def test_metrics_are_those_of_all_workers_and_do_not_fall_when_one_ends(
     assert running.metric(COUNT) == 3
     ask(tmp_path, 1)
     assert running.metric(COUNT) == 4
+
+
+POLICY = """
+rules:
+  - {name: open, methods: [GET], paths: ["/{rest=**}"], allow: anyone}
+"""
+
+
+def check(tmp_path: Path, worker: int, path: str) -> None:
+    with connect(f"unix:{tmp_path}/{worker}.a") as channel:
+        call(channel, CHECK, check_request(path=path).SerializeToString())
+
+
+def test_a_worker_that_hangs_takes_no_page_and_no_logout_with_it(tmp_path: Path, limits: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    authz = {"listen": [f"unix:{tmp_path}/{{worker}}.a"], "policy": ["policy.yaml"]}
+    with serve(tmp_path, {"authz": authz}) as running:
+        running.wait_until_ready()
+        for number in range(3):
+            for worker in (1, 0):
+                check(tmp_path, worker, f"/{number}/{worker}")
+        status, body = running.get("/decisions?limit=4")
+        found = json.loads(body)
+        assert [one["path"] for one in found["decisions"]] == ["/2/0", "/2/1", "/1/0", "/1/1"]
+        assert found["workers_without_answer"] == []
+        hanging = pid(running, 0)
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            status, page = running.get("/metrics")
+            assert status == 200
+            assert 'worker_answered{worker="0"} 0.0' in page
+            assert 'worker_answered{worker="1"} 1.0' in page
+            found = json.loads(running.get("/decisions")[1])
+            assert [one["path"] for one in found["decisions"]] == ["/2/1", "/1/1", "/0/1"]
+            assert found["workers_without_answer"] == [0]
+            assert running.config()["workers"][0]["config"] is None
+            status, body = running.get("/authz/backchannel-logout", "logout_token=x")
+            assert (status, json.loads(body)["error_description"]) == (
+                404,
+                "no issuer is configured with logout",
+            )
+        finally:
+            os.kill(hanging, signal.SIGCONT)
 
 
 def test_a_page_of_one_worker_is_had_by_its_number(running: Running, tmp_path: Path) -> None:
