@@ -117,7 +117,7 @@ class IssuerConfig(Block):
     """An issuer of JWTs: its keys, its algorithms and the audiences meant, bound together."""
 
     issuer: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Equal to `iss`, character by character (RFC 7519 section 4.1.1); a template where there are `tenants`."""
+    """Equal to `iss`, character by character (RFC 7519 section 4.1.1); with `tenants` a template."""
     tenants: Annotated[tuple[Tenant, ...], Field(max_length=10_000)] = ()
     """The tenants accepted: each takes the place of `{tenantid}` in `issuer`, and they share the key set."""
     audiences: Audiences

@@ -84,7 +84,7 @@ async def test_the_discovery_document_names_the_template(world: World, started: 
         assert isinstance(keys, bytes)
         return document if config.url == at else keys
 
-    world.key_server.fetch = fetch  # type: ignore[method-assign]
+    world.key_server.fetch = fetch  # type: ignore[assignment,method-assign]
     credentials = await started(world.credentials(block(jwks={"discovery": at})))
     assert isinstance(world.outcome(credentials, bearer(of(CONTOSO))), Identity)
 

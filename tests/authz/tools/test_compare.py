@@ -51,11 +51,18 @@ credentials:
         timeout_seconds: 2
         allow_http: true
         allow_addresses: [127.0.0.0/8]
+        ca_file: ca.pem
+        proxy: http://127.0.0.1:3128
     - issuer: https://b.example
       audiences: any
       max_lifetime_seconds: 60
       jwks: {discovery: "https://b.example/x", allow_hosts: [keys.b.example]}
     - {issuer: https://c.example, audiences: any, max_lifetime_seconds: 60, jwks: {file: keys.json}}
+    - issuer: https://d.example/{tenantid}
+      tenants: [t1, t2]
+      audiences: any
+      max_lifetime_seconds: 60
+      jwks: {file: keys.json}
   sessions:
     locations: [{cookie: sid}]
     store: redis
@@ -94,6 +101,8 @@ credentials:
     max_questions: 3
     allow_http: true
     allow_addresses: [127.0.0.0/8]
+    ca_file: ca.pem
+    proxy: http://127.0.0.1:3128
   mtls:
     principals: ["spiffe://a/*"]
     forwarded: {trusted_peers: [spiffe://proxy], trusted_networks: [10.0.0.0/8], depth: 2, names: [dns]}
@@ -174,6 +183,7 @@ rules:
     ticket: T-1
   - {name: inherits, paths: [/i], allow: authenticated, inherit: team, if: [staff]}
   - {name: denies, deny: {roles: [bad]}, answer: {status: 404, detail: Nothing here.}}
+  - {name: pauses, paths: [/p], deny: anyone, answer: {status: 503, retry_after_seconds: 5}}
   - {name: second, paths: [/s], allow: anyone, client: 192.0.2.0/24, client_not: [192.0.2.1]}
   - {name: third, paths: [/t], allow: anyone, caller: {subjects: [u1]}}
 """.replace("HASH", HASH)
@@ -260,7 +270,7 @@ def others(value: Any) -> Iterator[Any]:
         case bool():
             yield not value
         case int() | float():
-            yield from (value + 1, value - 1, value / 2)
+            yield from (value + 1, value - 1, value / 2, 429)
         case str():
             yield from (f"{value}x", f"x{value}", value[:-1], value.replace("  ", " "), "/other", "anyone")
             yield from ("jwt", "mtls", "shadow", "enforce", "memory", "basic", "uri", "slash", "backslash")
