@@ -44,6 +44,8 @@ def unfit_for_transport(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...
         for index, address in enumerate(section.listen if section is not None else ()):
             if address.tls is not None:
                 yield (name, "listen", index, "tls"), "needs `transport: own`: grpcio is served without TLS"
+            if address.trusted is not None:
+                yield (name, "listen", index, "trusted"), "needs `transport: own`: grpcio trusts no peer"
     for part, defaults in (("limits", LimitSettings()), ("lifetime", LifetimeSettings())):
         given = getattr(settings.connections, part)
         for key in type(defaults).model_fields:

@@ -34,6 +34,13 @@ class TcpAddress:
     port: int
     tls: TlsSettings | None = field(default=None, compare=False)
     """How it is served, which makes it no other place."""
+    trusted: bool | None = field(default=None, compare=False)
+    """Whether its peers may reset calls as often as they like; None: those that show a certificate (mTLS)."""
+
+    @property
+    def trusts_peers(self) -> bool:
+        """`trusted`, or what follows from how peers get in."""
+        return _asks_for_certificates(self.tls) if self.trusted is None else self.trusted
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -50,6 +57,8 @@ class UnixAddress:
     path: str
     mode: int = DEFAULT_SOCKET_MODE
     tls: TlsSettings | None = field(default=None, compare=False)
+    trusted: bool | None = field(default=None, compare=False)
+    """As for TCP. None: those whom the mode of a file lets in; an abstract name keeps no local user out."""
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
@@ -58,6 +67,13 @@ class UnixAddress:
     def abstract(self) -> bool:
         """Whether the socket has a name in the kernel only and no file."""
         return self.path.startswith("@")
+
+    @property
+    def trusts_peers(self) -> bool:
+        """`trusted`, or what follows from how peers get in."""
+        if self.trusted is not None:
+            return self.trusted
+        return not self.abstract or _asks_for_certificates(self.tls)
 
 
 Address = TcpAddress | UnixAddress
@@ -78,6 +94,10 @@ def parse_address(text: str) -> Address:
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError(f"{text!r}: expected HOST:PORT (0-65535), unix:PATH or unix:@NAME")
     return TcpAddress(host, int(port))
+
+
+def _asks_for_certificates(tls: TlsSettings | None) -> bool:
+    return tls is not None and tls.client_ca is not None
 
 
 def _parse_unix(rest: str, text: str) -> UnixAddress:

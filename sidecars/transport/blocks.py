@@ -9,6 +9,7 @@ the walk over a block is our own: hpack's table and integers, but each field cut
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from typing import TypeVar
@@ -23,6 +24,7 @@ from sidecars.transport.frames import ErrorCode
 from sidecars.transport.headers import (
     SPOKEN,
     Field,
+    HeaderListTooLargeError,
     MalformedRequestError,
     Request,
     check_field,
@@ -31,7 +33,7 @@ from sidecars.transport.headers import (
     spoken,
 )
 from sidecars.transport.limits import Limits
-from sidecars.transport.service import Method
+from sidecars.transport.service import Code, Method, Status
 
 MAX_KNOWN_BLOCKS = 32
 """Blocks remembered for a connection. Envoy needs one a method; who never repeats himself gains nothing."""
@@ -56,11 +58,12 @@ _TABLE_BYTES = HeaderTable.DEFAULT_SIZE
 class HeaderBlocks:
     """The header blocks of one connection, in the order they came."""
 
-    __slots__ = ("_kinds", "_max_list_bytes", "_methods", "_table", "_trusted", "known")
+    __slots__ = ("_kinds", "_max_list_bytes", "_methods", "_most_bytes", "_table", "_trusted", "known")
 
     def __init__(self, methods: Mapping[bytes, Method], limits: Limits) -> None:
         self._methods = methods
         self._max_list_bytes = limits.max_header_list_bytes
+        self._most_bytes = limits.absolute_max_header_list_bytes
         self._table: HeaderTable | None = None
         self._kinds: dict[tuple[Field, ...], Request] | None = None
         """Requests by the fields that decide, for those that differ in their metadata each time."""
@@ -72,30 +75,37 @@ class HeaderBlocks:
     def request(self, block: bytes) -> Request:
         """What a block that is not `known` asks for.
 
-        Raises GoAwayError, or MalformedRequestError with the table still in step.
+        One that is too large is a request with a refusal. Raises GoAwayError, or MalformedRequestError with
+        the table still in step.
         """
-        fields, literals, changed = self._decode(block)
         try:
-            if not changed:
-                request = read_request(fields, self._methods)
-                if len(block) <= MAX_KNOWN_BLOCK_BYTES:
-                    _remember(self.known, block, request)
-            else:
-                request = self._like_another(fields, literals)
+            fields, literals, changed = self._decode(block)
+            if changed:
+                return self._like_another(fields, literals)
+            request = read_request(fields, self._methods)
         except MalformedRequestError:
             self._trusted = False
             raise
+        except HeaderListTooLargeError as error:
+            self._trusted = False
+            return Request.refused(Status(Code.RESOURCE_EXHAUSTED, str(error)))
+        if len(block) <= MAX_KNOWN_BLOCK_BYTES:
+            _remember(self.known, block, request)
         return request
 
     def trailers(self, block: bytes) -> None:
         """Decode trailers, which hold nothing for us. Raises as `request` does."""
         self._trusted = False  # a client that sends trailers is none whose speed matters
-        check_trailers(self._decode(block)[0])
+        try:
+            check_trailers(self._decode(block)[0])
+        except HeaderListTooLargeError as error:
+            raise MalformedRequestError(str(error)) from None
 
     def discard(self, block: bytes) -> None:
         """Keep the table in step with a block that nobody will read. Raises GoAwayError."""
         self._trusted = False
-        self._decode(block)
+        with suppress(HeaderListTooLargeError):
+            self._decode(block)
 
     def _like_another(self, fields: list[Field], literals: list[Field]) -> Request:
         """A request that put fields into the table: mostly one as before with another trace id.
@@ -124,7 +134,7 @@ class HeaderBlocks:
         if table is None:
             table = self._table = HeaderTable()
         try:
-            fields, literals, changed = _decode(block, table)
+            fields, literals, changed = _decode(block, table, self._most_bytes // _FIELD_OVERHEAD_BYTES)
         except (IndexError, HPACKError) as error:
             raise GoAwayError(
                 ErrorCode.COMPRESSION_ERROR, Reason.HEADER_BLOCK, f"cannot decode a header block: {error}"
@@ -133,11 +143,9 @@ class HeaderBlocks:
             self.known.clear()
         list_bytes = sum(map(len, chain.from_iterable(fields))) + _FIELD_OVERHEAD_BYTES * len(fields)
         if list_bytes > self._max_list_bytes:
-            raise GoAwayError(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                Reason.HEADER_LIST_SIZE,
-                f"a header list of more than {self._max_list_bytes} bytes",
-            )
+            if list_bytes > self._most_bytes:
+                raise _too_large(self._most_bytes)
+            raise HeaderListTooLargeError(list_bytes, self._max_list_bytes)
         return fields, literals, changed
 
 
@@ -152,43 +160,73 @@ def _remember(requests: dict[_Key, Request], key: _Key, request: Request) -> Non
     requests[key] = request
 
 
-def _decode(block: bytes, table: HeaderTable) -> tuple[list[Field], list[Field], bool]:
-    """Raises IndexError where a block is cut short or an entry is not there, HPACKError for the rest."""
+def _too_large(most_bytes: int) -> GoAwayError:
+    return GoAwayError(
+        ErrorCode.ENHANCE_YOUR_CALM,
+        Reason.HEADER_LIST_SIZE,
+        f"a header list of more than {most_bytes} bytes",
+    )
+
+
+def _decode(block: bytes, table: HeaderTable, most: int) -> tuple[list[Field], list[Field], bool]:
+    """The fields, the literal ones among them, and whether the table changed.
+
+    Raises IndexError where a block is cut short or an entry is not there, GoAwayError for more than `most`
+    fields, HPACKError for the rest.
+    """
     entries = table.dynamic_entries
     fields: list[Field] = []
     literals: list[Field] = []
     changed = False
     pos, end = 0, len(block)
+    repeated = _decode_repeated if end <= MAX_KNOWN_BLOCK_BYTES else huffman.decode
     while pos < end:
-        first = block[pos]
-        if 0x80 < first < 0xFF:  # indexed field, one byte (section 6.1): most of what there is
-            index = first - 0x80
-            pos += 1
-            fields.append(entries[index - _FIRST_DYNAMIC] if index >= _FIRST_DYNAMIC else _STATIC[index - 1])
-        elif first & 0x80:
-            index, pos = _integer(block, pos, 7)
-            fields.append(_entry(entries, index))
-        elif first & 0xE0 == 0x20:  # size of the table (section 6.3)
-            size, pos = _integer(block, pos, 5)
-            if fields or size > _TABLE_BYTES:
-                raise HPACKError("a size update behind a field, or to more than we allow")
-            table.maxsize = size
-            changed = True
-        else:  # literal field, with indexing or without (section 6.2)
-            index, pos = _integer(block, pos, 6 if first & 0x40 else 4)
-            decode = huffman.decode if first & 0xF0 else _decode_repeated
-            if index:
-                name = _entry(entries, index)[0]
-            else:
-                name, pos = _string(block, pos, decode)
-            value, pos = _string(block, pos, decode)
-            field = (name, value)
-            fields.append(field)
-            literals.append(field)
-            if first & 0x40:
-                table.add(name, value)
+        stop = min(end, pos + most)  # each field takes a byte or more
+        while pos < stop:
+            first = block[pos]
+            if 0x80 < first < 0xFF:  # indexed field, one byte (section 6.1): most of what there is
+                index = first - 0x80
+                pos += 1
+                fields.append(
+                    entries[index - _FIRST_DYNAMIC] if index >= _FIRST_DYNAMIC else _STATIC[index - 1]
+                )
+            elif first & 0x80:
+                index, pos = _integer(block, pos, 7)
+                fields.append(_entry(entries, index))
+            elif first & 0xE0 == 0x20:  # size of the table (section 6.3)
+                if fields:
+                    raise HPACKError("a size update behind a field")
+                pos = _resize(block, pos, table, most)
                 changed = True
+            else:  # literal field, with indexing or without (section 6.2)
+                index, pos = _integer(block, pos, 6 if first & 0x40 else 4)
+                decode = huffman.decode if first & 0xF0 else repeated
+                if index:
+                    name = _entry(entries, index)[0]
+                else:
+                    name, pos = _string(block, pos, decode)
+                value, pos = _string(block, pos, decode)
+                field = (name, value)
+                fields.append(field)
+                literals.append(field)
+                if first & 0x40:
+                    table.add(name, value)
+                    changed = True
+        if len(fields) > most:
+            raise _too_large(most * _FIELD_OVERHEAD_BYTES)
     return fields, literals, changed
+
+
+def _resize(block: bytes, pos: int, table: HeaderTable, most: int) -> int:
+    """Change the size of the table as often as the block says, `most` times at most; returns its end."""
+    for _ in range(most):
+        size, pos = _integer(block, pos, 5)
+        if size > _TABLE_BYTES:
+            raise HPACKError("a size update to more than we allow")
+        table.maxsize = size
+        if pos == len(block) or block[pos] & 0xE0 != 0x20:
+            return pos
+    raise HPACKError(f"more than {most} size updates")
 
 
 def _entry(entries: deque[Field], index: int) -> Field:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from sidecars.transport import frames
 from sidecars.transport.blocks import HeaderBlocks
+from sidecars.transport.bodies import Bodies
 from sidecars.transport.call import ServerCall
 from sidecars.transport.calls import Calls
 from sidecars.transport.control import Control
@@ -19,7 +20,6 @@ from sidecars.transport.errors import (
     malformed,
     protocol_error,
 )
-from sidecars.transport.floods import Floods
 from sidecars.transport.frames import (
     ACK,
     CONTINUATION,
@@ -31,6 +31,7 @@ from sidecars.transport.frames import (
     HEADERS,
     MAX_FRAME_BYTES,
     R_BIT,
+    RST_STREAM,
     SETTINGS,
     ErrorCode,
 )
@@ -39,12 +40,17 @@ from sidecars.transport.heads import Heads
 from sidecars.transport.limits import Lifetime, Limits
 from sidecars.transport.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.observer import Observer
-from sidecars.transport.open_block import without_padding
 from sidecars.transport.overdue import overdue
 from sidecars.transport.service import Method
 from sidecars.transport.streams import Streams
 
 _ODD_WITHOUT_R_BIT = 0x80000001
+
+LOOK_AT_CLOCK_BYTES = 512
+"""After so many bytes of a read that still goes on: about one call of Envoy's."""
+
+_RESET_HEAD = 4 << 8 | RST_STREAM
+_RESET_BYTES = HEAD_BYTES + 4
 
 MAX_GOAWAY_TEXT = 200
 """Of the reason in a GOAWAY, which may quote the peer."""
@@ -60,9 +66,10 @@ class Connection:
     __slots__ = (
         "_begun",
         "_blocks",
+        "_bodies",
         "_calls",
+        "_clock",
         "_control",
-        "_floods",
         "_frame_began",
         "_heads",
         "_limits",
@@ -86,18 +93,21 @@ class Connection:
         observer: Observer,
         *,
         peer: str,
-        now: float,
+        clock: Callable[[], float],
         output_ready: Callable[[], None],
+        trusted: bool = False,
     ) -> None:
+        now = clock()
+        self._clock = clock
         self._calls = calls
         self._limits = limits
         self._observer = observer
-        self._floods = Floods(limits)
-        self.streams = Streams(calls, limits, self._floods, observer, peer, output_ready)
+        self.streams = Streams(calls, limits, observer, peer, output_ready, trusted=trusted)
         self._roster = self.streams.roster
-        self._control = Control(self.streams, self._floods, limits, now)
+        self._control = Control(self.streams, limits, now)
+        self._bodies = Bodies(self.streams, self._control)
         self._blocks = HeaderBlocks(methods, limits)
-        self._heads = Heads(self._blocks, self.streams, self._control, self._floods, limits)
+        self._heads = Heads(self._blocks, self.streams, self._control, limits)
         self._preface_seen = False
         self._rest = b""
         """The beginning of a frame whose end has not come."""
@@ -214,14 +224,24 @@ class Connection:
         """Act on every whole frame from `pos`; returns where the first one begins that is not whole.
 
         A unary call whose HEADERS and whose one DATA frame come in the same read is served in here, without a
-        Stream. Clients write the HEADERS of several calls before their DATA, so calls wait in `_begun`.
+        Stream. Clients write the HEADERS of several calls before their DATA, so calls wait in `_begun`. A
+        call that its caller has cancelled by then is not begun. What no longer fits into this turn of the
+        loop is left for the next.
         """
         end = len(data)
         unpack = HEAD.unpack_from
         outbox = self.streams.outbox
         enough = self._limits.turn_bytes
+        over = now + self._limits.turn_seconds
+        look = pos + LOOK_AT_CLOCK_BYTES
+        cancels = self._roster.cancels
         begun = self._begun
         while end - pos >= HEAD_BYTES:
+            if pos > look or outbox.turn_bytes > enough:
+                if outbox.turn_bytes > enough or self._clock() > over:
+                    self.behind = True
+                    break
+                look = pos + LOOK_AT_CLOCK_BYTES
             head, flags, stream_id = unpack(data, pos)
             length = head >> 8
             if length > MAX_FRAME_BYTES:
@@ -232,17 +252,20 @@ class Connection:
                 break
             kind = head & 0xFF
             if kind == DATA and flags == END_STREAM and stream_id in begun:
-                self._whole_request(stream_id, begun.pop(stream_id), data, body, stop, now)
+                request = begun.pop(stream_id)
+                if cancels and data.startswith(HEAD.pack(_RESET_HEAD, 0, stream_id), stop, end - 4):
+                    self._bodies.skip(stream_id, length)
+                    stop += _RESET_BYTES
+                else:
+                    self._whole_request(stream_id, request, data, body, stop, now)
             elif kind == HEADERS and flags == END_HEADERS and self._plain:
                 self._begin(stream_id, data[body:stop])
             else:
                 if begun:
                     self._open_begun()
                 self._frame(kind, flags, stream_id & ~R_BIT, data[body:stop])
+                look = body  # such a frame may cost more than its bytes
             pos = stop
-            if outbox.turn_bytes > enough:
-                self.behind = pos < end
-                break
         if begun:
             self._open_begun()
         return pos
@@ -292,7 +315,7 @@ class Connection:
             ):
                 intake.window -= size
                 if intake.window < intake.low:
-                    self._top_up()
+                    self._bodies.top_up()
                 call = ServerCall(request, streams.peer, now)
                 outcome = self._calls.answer(handler, data[body + PREFIX_BYTES : stop], call)
                 if type(outcome) is bytes and streams.outbox.reply(stream_id, outcome):
@@ -322,7 +345,7 @@ class Connection:
             self._check_order(kind, flags)
         try:
             if kind == DATA:
-                self._data(flags, stream_id, payload)
+                self._bodies.data(flags, stream_id, payload)
             elif kind == HEADERS:
                 self._heads.headers(flags, stream_id, payload)
             elif kind == CONTINUATION:
@@ -337,7 +360,7 @@ class Connection:
     def _reset(self, fault: StreamResetError) -> None:
         """End a stream for a mistake. Counted with the peer's own resets: it makes us work as much."""
         self._observer.peer_error(fault.reason)
-        self._floods.count(Reason.RAPID_RESET, self.streams.now)
+        self.streams.floods.count(Reason.RAPID_RESET, self.streams.now)
         self.streams.reset(fault.stream_id, fault.code)
 
     def _check_order(self, kind: int, flags: int) -> None:
@@ -360,32 +383,6 @@ class Connection:
         self.streams.outbox.put(
             frames.goaway(self._roster.last_id, fault.code, fault.detail[:MAX_GOAWAY_TEXT])
         )
-
-    def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        data = without_padding(flags, payload)
-        ended = bool(flags & END_STREAM)
-        streams = self.streams
-        streams.intake.received(len(payload))
-        stream = streams.table.get(stream_id)
-        try:
-            if not data and not ended:
-                self._floods.count(Reason.EMPTY_FRAME_FLOOD, streams.now)
-            if stream is not None:
-                streams.data(stream, data, len(payload), ended=ended)
-            elif self._control.check_gone(stream_id, "DATA"):
-                raise StreamResetError(
-                    stream_id,
-                    ErrorCode.STREAM_CLOSED,
-                    Reason.STREAM_CLOSED,
-                    "DATA on a stream that is closed",
-                )
-        finally:
-            self._top_up()
-
-    def _top_up(self) -> None:
-        frame = self.streams.intake.top_up()
-        if frame:
-            self.streams.outbox.put(frame)
 
 
 _CONTROL_FRAMES = {

@@ -82,8 +82,9 @@ class Connections:
             self._limits,
             self._observer,
             peer=peer,
-            now=self.clock(),
+            clock=self.clock,
             output_ready=protocol.output_ready,
+            trusted=protocol.trusted,
         )
         if self._draining:  # accepted in the same turn of the loop as the drain began
             self.loop.call_soon(protocol.drain)

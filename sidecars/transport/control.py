@@ -8,13 +8,16 @@ from sidecars.transport.errors import (
     frame_size_error,
     protocol_error,
 )
-from sidecars.transport.floods import Floods
 from sidecars.transport.frames import MAX_FRAME_BYTES, R_BIT, ErrorCode, Setting
 from sidecars.transport.limits import Lifetime, Limits
+from sidecars.transport.stream import Stream
 from sidecars.transport.streams import Streams
 
 DRAIN_PING_SECONDS = 1.0
 """For the PING behind the first GOAWAY to come back; a peer that takes longer may lose what it sends then."""
+
+SHORTEST_PATIENCE_SECONDS = 0.001
+"""A call that is reset sooner was never meant to be answered, whatever deadline it named."""
 
 _DRAIN_PING = b"draining"
 _KEEPALIVE_PING = b"there?  "
@@ -24,7 +27,6 @@ class Control:
     """The state of a connection beyond its streams: greeted, alive, draining."""
 
     __slots__ = (
-        "_floods",
         "_limits",
         "_opened",
         "_ours_since",
@@ -36,9 +38,8 @@ class Control:
         "heard",
     )
 
-    def __init__(self, streams: Streams, floods: Floods, limits: Limits, now: float) -> None:
+    def __init__(self, streams: Streams, limits: Limits, now: float) -> None:
         self._streams = streams
-        self._floods = floods
         self._limits = limits
         self._opened = now
         self._ours_since: float | None = now
@@ -120,12 +121,14 @@ class Control:
         if len(payload) != 4:
             raise frame_size_error("RST_STREAM has 4 bytes")
         self._streams.observer.reset_received()
-        self._count(Reason.RAPID_RESET)
+        self._streams.roster.cancels = True
         stream = self._streams.table.get(stream_id)
-        if stream is not None:
-            self._streams.reset_by_peer(stream)
-        else:  # mostly our answer and the caller's patience have crossed
-            self._is_closed(stream_id, "RST_STREAM")
+        if stream is None:  # mostly our answer and the caller's patience have crossed
+            self.check_gone(stream_id, "RST_STREAM")
+            return
+        if not stream.answered and not _was_patient(stream, self._streams.now):
+            self._count(Reason.RAPID_RESET)
+        self._streams.reset_by_peer(stream)
 
     def settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         """What the peer can take, or that it knows what we can (RFC 9113 section 6.5)."""
@@ -143,7 +146,7 @@ class Control:
             raise frame_size_error("SETTINGS have 6 bytes each")
         too_many = len(payload) // 6 - self._limits.settings_parameters
         if too_many > 0:
-            self._floods.count(Reason.SETTINGS_FLOOD, self._streams.now, amount=too_many)
+            self._count(Reason.SETTINGS_FLOOD, too_many)
         # First, as a wider window counts for the peer from the acknowledgement on, and may set DATA free.
         self._streams.outbox.put(frames.SETTINGS_ACK)
         windows = []
@@ -201,8 +204,7 @@ class Control:
         """More may be sent, on a stream or on all (RFC 9113 section 6.9)."""
         if len(payload) != 4:
             raise frame_size_error("WINDOW_UPDATE has 4 bytes")
-        earned = self._streams.roster.opened * self._limits.window_updates_per_stream
-        self._floods.count(Reason.WINDOW_UPDATE_FLOOD, self._streams.now, earned=earned)
+        self._count(Reason.WINDOW_UPDATE_FLOOD)
         increment = frames.parse_uint32(payload) & ~R_BIT
         stream = self._streams.table.get(stream_id) if stream_id else None
         if stream is None and stream_id:
@@ -260,5 +262,11 @@ class Control:
             self._pinged = now
             self._streams.outbox.put(frames.ping(_KEEPALIVE_PING))
 
-    def _count(self, reason: Reason) -> None:
-        self._floods.count(reason, self._streams.now)
+    def _count(self, reason: Reason, amount: int = 1) -> None:
+        self._streams.floods.count(reason, self._streams.now, amount)
+
+
+def _was_patient(stream: Stream, now: float) -> bool:
+    """Whether the caller gave a call about the time it had announced: our own timer ends it by then, too."""
+    timeout = stream.request.timeout_seconds
+    return timeout is not None and now - stream.call.arrived >= max(timeout / 2, SHORTEST_PATIENCE_SECONDS)

@@ -58,9 +58,17 @@ class Door(Home, Protocol):
 class TlsServer:
     """Accepts on `listening` until `close`; each handshake asks `context` for its own."""
 
-    def __init__(self, door: Door, listening: socket.socket, context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self,
+        door: Door,
+        listening: socket.socket,
+        context: Callable[[], ssl.SSLContext],
+        *,
+        trusted: bool,
+    ) -> None:
         self._door = door
         self._listening = listening
+        self._trusted = trusted
         self._context = context
         self._again: asyncio.TimerHandle | None = None
         self._listen()
@@ -91,7 +99,7 @@ class TlsServer:
 
     def _begin(self, accepted: socket.socket, peer: str) -> None:
         door = self._door
-        entrance = _Entrance(door, peer)
+        entrance = _Entrance(door, peer, trusted=self._trusted)
         if not door.admit(entrance.protocol):
             door.refused(Reason.TOO_MANY_CONNECTIONS, "too many connections", peer)
             accepted.close()
@@ -160,10 +168,10 @@ class _Entrance(asyncio.Protocol):
 
     __slots__ = ("_door", "opened", "peer", "protocol")
 
-    def __init__(self, door: Door, peer: str) -> None:
+    def __init__(self, door: Door, peer: str, *, trusted: bool) -> None:
         self._door = door
         self.peer = peer
-        self.protocol = SocketProtocol(door)
+        self.protocol = SocketProtocol(door, trusted=trusted)
         self.opened = False
         """Whether the handshake was completed: the end of the socket is told here or by `protocol` then."""
 

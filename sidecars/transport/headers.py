@@ -49,6 +49,13 @@ class MalformedRequestError(Exception):
     """A header list that HTTP/2 forbids (RFC 9113 section 8.1.1), or binary metadata that is no base64."""
 
 
+class HeaderListTooLargeError(Exception):
+    """A header list that is decoded, and larger than a call may have."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"metadata of {size} bytes with 32 for each field: at most {most}")
+
+
 class Request:
     """What one header list asks for. Shared by all calls with the same header block, so never changed."""
 
@@ -84,6 +91,13 @@ class Request:
         self._metadata: Metadata | None = None
         self.kept_bytes = 0
         """What `fields` takes in memory, about, once it was weighed."""
+
+    @classmethod
+    def refused(cls, status: Status) -> "Request":
+        """A request of which nothing is kept but the answer."""
+        request = cls("", (), 0)
+        request.refusal = status
+        return request
 
     def with_fields(self, fields: Sequence[Field]) -> "Request":
         """The same request with other metadata."""

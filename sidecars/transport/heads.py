@@ -3,7 +3,6 @@
 from sidecars.transport.blocks import HeaderBlocks
 from sidecars.transport.control import Control
 from sidecars.transport.errors import GoAwayError, Reason, StreamResetError, malformed, protocol_error
-from sidecars.transport.floods import Floods
 from sidecars.transport.frames import END_HEADERS, ErrorCode
 from sidecars.transport.headers import MalformedRequestError
 from sidecars.transport.limits import Limits
@@ -14,15 +13,12 @@ from sidecars.transport.streams import Streams
 class Heads:
     """The header blocks of a connection that do not come the short way."""
 
-    __slots__ = ("_blocks", "_control", "_floods", "_limits", "_streams", "open")
+    __slots__ = ("_blocks", "_control", "_limits", "_streams", "open")
 
-    def __init__(
-        self, blocks: HeaderBlocks, streams: Streams, control: Control, floods: Floods, limits: Limits
-    ) -> None:
+    def __init__(self, blocks: HeaderBlocks, streams: Streams, control: Control, limits: Limits) -> None:
         self._blocks = blocks
         self._streams = streams
         self._control = control
-        self._floods = floods
         self._limits = limits
         self.open: OpenBlock | None = None
         """The block whose end has not come: until then nothing but CONTINUATION may."""
@@ -80,7 +76,7 @@ class Heads:
         """HEADERS on a stream that is gone."""
         roster = self._streams.roster
         if roster.was_reset(stream_id):
-            self._floods.count(Reason.IDLE_FRAME_FLOOD, self._streams.now)
+            self._streams.floods.count(Reason.IDLE_FRAME_FLOOD, self._streams.now)
             self._blocks.discard(encoded)
         elif roster.was_reset_by_peer(stream_id):
             self._blocks.discard(encoded)

@@ -31,16 +31,21 @@ class Limits:
     holds a length larger than what is sent, and gzip bombs."""
 
     max_header_list_bytes: int = 16 * 1024
-    """SETTINGS_MAX_HEADER_LIST_SIZE: a decoded header list, 32 bytes added a field. HPACK bombs
-    (CVE-2016-6581) grow a small block into a large list."""
+    """SETTINGS_MAX_HEADER_LIST_SIZE: a decoded header list, 32 bytes added a field. A call with more is
+    refused alone with RESOURCE_EXHAUSTED: many clients never look at the setting."""
+
+    absolute_max_header_list_bytes: int = 64 * 1024
+    """A larger list ends the connection, as it is not decoded to its end. HPACK bombs (CVE-2016-6581) grow a
+    small block into a large list."""
 
     max_open_header_bytes: int = 16 * 1024 * 1024
     """Header lists of the streams that are open on a connection, as they lie in memory: 320 bytes added a
     field, so that many tiny fields are seen for what they are. One stream more is refused with
     REFUSED_STREAM. A thousand calls of forty fields fit."""
 
-    max_header_block_bytes: int = 16 * 1024
-    """A header block before decoding, over all its frames (CVE-2024-27316)."""
+    max_header_block_bytes: int = 64 * 1024
+    """A header block before decoding, over all its frames (CVE-2024-27316). As large as the largest list that
+    is decoded, so that the call can be refused alone."""
 
     max_continuation_frames: int = 8
     """Frames that may continue one header block. Unbounded, empty ones cost CPU for ever (CVE-2024-27316)."""
@@ -64,13 +69,18 @@ class Limits:
     next turn of the loop: it may hold thousands of small requests, other connections want their turn, and
     only what is written can be held back by a peer that does not read."""
 
+    turn_seconds: float = 0.001
+    """After so long, too: thousands of calls with small replies, or of frames that cost more than their
+    bytes. Ten such connections leave an eleventh its turn within 10 ms."""
+
     resets: Rate = Rate(2_000, 1_000.0)
-    """Streams reset, before their reply or just behind it, by the peer (rapid reset, CVE-2023-44487) or by us
-    for its mistakes (CVE-2025-8671). Generous, as an Envoy whose timeout is short resets many calls of a
-    slow sidecar."""
+    """Streams reset before their reply by the peer (rapid reset, CVE-2023-44487), or by us for its mistakes
+    (CVE-2025-8671). Each call that ends otherwise earns one: a peer whose deadlines are short is no flood.
+    A trusted peer is not held to it."""
 
     pings: Rate = Rate(200, 50.0)
-    """PING frames: each asks for an answer (CVE-2019-9512). grpc's bandwidth probe sends some each second."""
+    """PING frames: each asks for an answer (CVE-2019-9512). Each call and each DATA frame that we sent earns
+    one: grpc-go measures bandwidth with a PING for each reply."""
 
     settings: Rate = Rate(50, 5.0)
     """SETTINGS frames: each asks for an answer (CVE-2019-9515), and may move the window of every stream."""
@@ -84,14 +94,13 @@ class Limits:
 
     idle_frames: Rate = Rate(1_000, 100.0)
     """PRIORITY frames (CVE-2019-9513), unknown frames, and frames on streams that are gone: they ask for
-    nothing, and cost CPU."""
+    nothing, and cost CPU. Each call earns five: its caller may cancel it while the answer is on its way."""
 
     window_updates: Rate = Rate(2_000, 1_000.0)
-    """WINDOW_UPDATE frames beyond `window_updates_per_stream`."""
+    """WINDOW_UPDATE frames beyond `window_updates_per_stream`, and two for each DATA frame that we sent."""
 
     window_updates_per_stream: int = 8
-    """Of each stream that was opened. A client may open both windows once a reply; more comes with large
-    replies only."""
+    """Earned by each stream that was opened: a client may open both windows once for each reply."""
 
     inflated_bytes: Rate = Rate(64 * 1024 * 1024, 64.0 * 1024 * 1024)
     """What gzip messages may grow to, those that turn out too large or broken as well. Each is below

@@ -22,7 +22,7 @@ Chunk = bytes | memoryview
 class Outbox:
     """Frames until they are taken, and messages until the peer's windows let them become frames."""
 
-    __slots__ = ("_frames", "_ready", "initial_window", "turn_bytes", "unsent_bytes", "window")
+    __slots__ = ("_frames", "_ready", "data_frames", "initial_window", "turn_bytes", "unsent_bytes", "window")
 
     def __init__(self) -> None:
         self._frames: list[Chunk] = []
@@ -34,6 +34,8 @@ class Outbox:
         self.turn_bytes = 0
         """What was made since the last `take`: DATA that is ready, and what was inflated to make it."""
         self.unsent_bytes = 0
+        self.data_frames = 0
+        """DATA frames that were sent, other than those of whole replies: there is one a stream of these."""
 
     def take(self) -> bytes:
         """All that is ready to leave, once."""
@@ -147,6 +149,7 @@ class Outbox:
         stream.send_window -= size
         self.unsent_bytes -= size
         stream.stalled_since = None
+        self.data_frames += 1
         self._frames.append(head(DATA, 0, stream.id, size))
         self._frames += chunks
         return True

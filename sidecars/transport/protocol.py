@@ -55,10 +55,13 @@ class SocketProtocol(asyncio.Protocol):
         "_stuck_since",
         "_transport",
         "_turn_due",
+        "trusted",
     )
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, trusted: bool) -> None:
         self._home = home
+        self.trusted = trusted
+        """Whether the address that accepted it trusts its peers."""
         self._connection: Connection | None = None
         self._transport: asyncio.Transport | None = None
         self._flush_due = False
@@ -129,13 +132,13 @@ class SocketProtocol(asyncio.Protocol):
         """Handlers that finish in the same turn of the loop share one write."""
         if not self._flush_due:
             self._flush_due = True
-            self._home.loop.call_soon(self._flush)
+            self._home.loop.call_soon(self._flush_if_open)
 
     def drain(self) -> None:
         """Let the calls in flight finish, then hang up."""
         if self._connection is not None:
             self._connection.drain(self._home.clock())
-            self._flush()
+            self._flush_if_open()
             self._home.loop.call_later(DRAIN_PING_SECONDS * 1.01, self.tick)
 
     def abort(self) -> None:
@@ -160,7 +163,7 @@ class SocketProtocol(asyncio.Protocol):
             self.abort()
             return
         connection.tick(now, lifetime)
-        self._flush()
+        self._flush_if_open()
 
     def _read_on(self, connection: Connection) -> None:
         """Read from the socket, but not before the last read is done with; that waits for its turn."""
@@ -189,6 +192,11 @@ class SocketProtocol(asyncio.Protocol):
         if waiting < self._stuck_bytes:
             self._stuck_since, self._stuck_bytes = now, waiting
         return now - self._stuck_since > self._home.stalled_seconds
+
+    def _flush_if_open(self) -> None:
+        """Outside of a read: a socket that failed stays here for a moment, and refuses to be written to."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._flush()
 
     def _flush(self) -> None:
         self._flush_due = False

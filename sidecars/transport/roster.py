@@ -15,7 +15,17 @@ section 5.1). And of those that it reset, where what it sends is one. Older ones
 class Roster:
     """The streams of one connection by their numbers."""
 
-    __slots__ = ("_limits", "_resets", "header_bytes", "last_id", "most", "opened", "table")
+    __slots__ = (
+        "_limits",
+        "_resets",
+        "cancels",
+        "cut",
+        "header_bytes",
+        "last_id",
+        "most",
+        "opened",
+        "table",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -28,8 +38,17 @@ class Roster:
         """The highest stream that the peer opened."""
         self.opened = 0
         """How many it opened, whatever their numbers."""
+        self.cut = 0
+        """How many of them ended with RST_STREAM before their answer."""
+        self.cancels = False
+        """Whether the peer has ever reset a stream: its next call may be gone by the time it is read."""
         self.most = limits.max_concurrent_streams
         """So many may be open; none more while their header lists take too much."""
+
+    @property
+    def finished(self) -> int:
+        """Streams that ended with their answer."""
+        return self.opened - self.cut - len(self.table)
 
     def add(self, stream: Stream) -> None:
         """A stream is open."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sidecars.transport.address import Address, TlsSettings
 from sidecars.transport.connections import Connections
@@ -99,13 +100,15 @@ class OwnServer:
         for context in self._contexts.values():
             context.keep_fresh()
         for listener in self._listeners:
-            tls = listener.address.tls
+            tls, trusted = listener.address.tls, listener.address.trusts_peers
             create = loop.create_server if listener.port is not None else loop.create_unix_server
             for sock in listener.sockets:
                 if tls is not None:
-                    self._servers.append(TlsServer(connections, sock, self._contexts[tls].current))
+                    current = self._contexts[tls].current
+                    self._servers.append(TlsServer(connections, sock, current, trusted=trusted))
                 else:
-                    self._servers.append(await create(lambda: SocketProtocol(connections), sock=sock))
+                    protocol = partial(SocketProtocol, connections, trusted=trusted)
+                    self._servers.append(await create(protocol, sock=sock))
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

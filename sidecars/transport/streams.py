@@ -38,12 +38,12 @@ class Streams:
 
     __slots__ = (
         "_calls",
-        "_floods",
         "_limits",
         "_output_ready",
         "_timed",
         "fault",
         "first_window",
+        "floods",
         "intake",
         "now",
         "observer",
@@ -58,14 +58,14 @@ class Streams:
         self,
         calls: Calls,
         limits: Limits,
-        floods: Floods,
         observer: Observer,
         peer: str,
         output_ready: Callable[[], None],
+        *,
+        trusted: bool,
     ) -> None:
         self._calls = calls
         self._limits = limits
-        self._floods = floods
         self._output_ready = output_ready
         self._timed: list[Stream] | None = None
         """Streams of this read whose caller gives up some time, and may do so before it has asked."""
@@ -75,6 +75,7 @@ class Streams:
         self.intake = Intake(limits)
         self.roster = Roster(limits)
         self.table = self.roster.table
+        self.floods = Floods(limits, self.roster, self.outbox, trusted=trusted)
         self.first_window = max(limits.stream_window_bytes, frames.DEFAULT_WINDOW_BYTES)
         """What a new stream may send us: the default counts until the peer acknowledges our SETTINGS."""
         self.now = 0.0
@@ -164,6 +165,7 @@ class Streams:
     def reset_by_peer(self, stream: Stream) -> None:
         """RST_STREAM came."""
         self.roster.remember_reset(stream.id, by_peer=True)
+        self.roster.cut += not stream.answered
         self._leave(stream)
 
     def reset(self, stream_id: int, code: ErrorCode) -> None:
@@ -174,6 +176,7 @@ class Streams:
         stream = self.table.get(stream_id)
         if stream is not None:
             stream.call.cancelled = not stream.answered
+            self.roster.cut += not stream.answered
             self._close(stream)
 
     def window_opened(self, stream: Stream | None, increment: int) -> None:
@@ -324,7 +327,7 @@ class Streams:
         inflated, size = inflate(message, self._limits.max_message_bytes)
         self.outbox.turn_bytes += size
         try:
-            self._floods.count(Reason.INFLATION_FLOOD, self.now, amount=size)
+            self.floods.count(Reason.INFLATION_FLOOD, self.now, size)
         except GoAwayError as fault:
             self.fault = fault
         return inflated

@@ -84,6 +84,40 @@ class TestLimits:
         assert "max_held_bytes (16777216) is less than max_message_bytes (20000000)" in problem
 
 
+class TestTrust:
+    @pytest.mark.parametrize(
+        ("listen", "trusted", "trusts"),
+        [
+            ("127.0.0.1:1", None, False),
+            ("{address: '127.0.0.1:1', trusted: true}", True, True),
+            ("{address: 'unix:/run/a', trusted: false}", False, False),
+            (f"{{address: '127.0.0.1:1', tls: {TLS}}}", None, True),
+            (f"{{address: '127.0.0.1:1', tls: {TLS}, trusted: false}}", False, False),
+        ],
+    )
+    def test_each_address_says_whom_it_trusts(
+        self, file: Path, listen: str, trusted: bool | None, trusts: bool
+    ) -> None:
+        settings = load(file, "workers: 1\n" + authz(listen))
+        section = for_worker(settings, 0).authz
+        assert section is not None
+        (address,) = section.listen
+        assert (address.trusted, address.trusts_peers) == (trusted, trusts)
+        (shown,) = settings.model_dump(mode="json")["authz"]["listen"]
+        assert (shown.get("trusted") if isinstance(shown, dict) else None) is trusted
+
+    def test_grpcio_knows_no_trust(self, file: Path) -> None:
+        text = authz("{address: '127.0.0.1:1', trusted: true}")
+        assert problems(file, f"transport: grpcio\n{text}") == [
+            "5: authz.listen[0].trusted: needs `transport: own`: grpcio trusts no peer"
+        ]
+
+    def test_the_absolute_cap_is_no_less_than_the_cap(self, file: Path) -> None:
+        text = "connections:\n  limits: {max_header_list_bytes: 100000}\n"
+        (problem,) = problems(file, text)
+        assert "absolute_max_header_list_bytes (65536) is less than max_header_list_bytes (100000)" in problem
+
+
 class TestTls:
     def test_each_address_may_have_its_own(self, file: Path) -> None:
         section = load(file, f"{authz('127.0.0.1:1')}  - {{address: 'unix:/run/a', tls: {TLS}}}\n").authz

@@ -67,33 +67,45 @@ class TlsFiles(BaseModel):
 
 
 class _Listen(BaseModel):
-    """An address and the files of its TLS."""
+    """An address, the files of its TLS, and whether its peers are trusted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     address: PlainAddress
     tls: TlsFiles | None = None
+    trusted: bool | None = Field(
+        None,
+        description=(
+            "Whether peers may cancel as many calls as they like, as an Envoy does for its clients. null: "
+            "on a unix socket with a path, and with client_ca_file. On loopback any local user is a peer."
+        ),
+    )
 
 
 def _with_tls(listen: _Listen) -> Address:
     tls = listen.tls
     if tls is None:
-        return listen.address
+        return replace(listen.address, trusted=listen.trusted)
     files = TlsSettings(tls.cert_file, tls.key_file, tls.client_ca_file, tls.reload_seconds)
-    return replace(listen.address, tls=files)
+    return replace(listen.address, tls=files, trusted=listen.trusted)
 
 
 def _as_in_the_file(address: Address) -> Any:
     tls = address.tls
-    if tls is None:
+    if tls is None and address.trusted is None:
         return str(address)
-    files = TlsFiles(
-        cert_file=tls.certificate,
-        key_file=tls.key,
-        client_ca_file=tls.client_ca,
-        reload_seconds=tls.reload_seconds,
-    )
-    return {"address": str(address), "tls": files.model_dump(mode="json")}
+    mapping: dict[str, Any] = {"address": str(address)}
+    if tls is not None:
+        files = TlsFiles(
+            cert_file=tls.certificate,
+            key_file=tls.key,
+            client_ca_file=tls.client_ca,
+            reload_seconds=tls.reload_seconds,
+        )
+        mapping["tls"] = files.model_dump(mode="json")
+    if address.trusted is not None:
+        mapping["trusted"] = address.trusted
+    return mapping
 
 
 _FORMS = Annotated[
@@ -105,6 +117,6 @@ _FORMS = Annotated[
 ListenAddress = Annotated[
     TcpAddress | UnixAddress, GetPydanticSchema(lambda _, handler: handler.generate_schema(_FORMS))
 ]
-"""An address as text, or `{address: ..., tls: {...}}`."""
+"""An address as text, or `{address: ..., tls: {...}, trusted: ...}`."""
 
 __all__ = ["Address", "ConfigPath", "ListenAddress", "PlainAddress"]

@@ -61,7 +61,12 @@ class LimitSettings(_Section):
     max_header_list_bytes: int = Field(
         _LIMITS.max_header_list_bytes,
         ge=1024,
-        description="A decoded header list, 32 bytes added a field: HPACK bombs (CVE-2016-6581).",
+        description="A decoded header list, 32 bytes added a field. A call with more is refused alone.",
+    )
+    absolute_max_header_list_bytes: int = Field(
+        _LIMITS.absolute_max_header_list_bytes,
+        ge=1024,
+        description="A larger list ends its connection: HPACK bombs (CVE-2016-6581).",
     )
     max_open_header_bytes: int = Field(
         _LIMITS.max_open_header_bytes,
@@ -105,11 +110,18 @@ class LimitSettings(_Section):
         ge=1024,
         description="After so many bytes of replies, or inflated, the rest of a read waits for its turn.",
     )
+    turn_seconds: float = _seconds(
+        _LIMITS.turn_seconds, "After so long the rest of a read waits for its turn, too."
+    )
     resets: RateSettings = _rate(
         _LIMITS.resets,
-        "Streams reset by the peer, or by us for its mistakes (CVE-2023-44487, CVE-2025-8671).",
+        "Calls reset before their answer by a peer that is not trusted, or by us for its mistakes "
+        "(CVE-2023-44487, CVE-2025-8671), beyond one for each call that was answered.",
     )
-    pings: RateSettings = _rate(_LIMITS.pings, "PING: each asks for an answer (CVE-2019-9512).")
+    pings: RateSettings = _rate(
+        _LIMITS.pings,
+        "PING beyond one for each call and DATA frame: each asks for an answer (CVE-2019-9512).",
+    )
     settings: RateSettings = _rate(_LIMITS.settings, "SETTINGS: each asks for an answer (CVE-2019-9515).")
     settings_parameters: int = Field(
         _LIMITS.settings_parameters,
@@ -120,7 +132,8 @@ class LimitSettings(_Section):
         _LIMITS.empty_frames, "DATA without data that ends nothing (CVE-2019-9518)."
     )
     idle_frames: RateSettings = _rate(
-        _LIMITS.idle_frames, "PRIORITY (CVE-2019-9513), unknown frames, frames on streams that are gone."
+        _LIMITS.idle_frames,
+        "PRIORITY (CVE-2019-9513), unknown frames, frames on streams that are gone, beyond five a call.",
     )
     window_updates: RateSettings = _rate(
         _LIMITS.window_updates, "WINDOW_UPDATE beyond window_updates_per_stream."
@@ -154,6 +167,11 @@ class LimitSettings(_Section):
             raise ValueError(
                 f"max_held_bytes ({self.max_held_bytes}) is less than max_message_bytes "
                 f"({self.max_message_bytes}): the largest message could never become whole"
+            )
+        if self.absolute_max_header_list_bytes < self.max_header_list_bytes:
+            raise ValueError(
+                f"absolute_max_header_list_bytes ({self.absolute_max_header_list_bytes}) is less than "
+                f"max_header_list_bytes ({self.max_header_list_bytes}): no call could be refused alone"
             )
         return self
 

@@ -64,11 +64,15 @@ def test_every_difference_from_h2_is_explained(difference: Difference) -> None:
 
 
 def test_the_example_of_settings_is_valid(tmp_path: Path) -> None:
-    example, cluster = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    example, trust, cluster = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     file = tmp_path / "sidecars.yaml"
     file.write_text(example)
     settings = load_settings(file, {})
     assert settings.connections.limits.limits == Limits()
     assert settings.authz is not None
     assert [address.tls is not None for address in settings.authz.listen] == [False, True]
+    file.write_text(trust)
+    trusting = load_settings(file, {}).authz
+    assert trusting is not None
+    assert [address.trusts_peers for address in trusting.listen] == [True, True]
     assert yaml.safe_load(cluster)["clusters"][0]["name"] == "authz"

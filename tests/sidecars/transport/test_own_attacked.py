@@ -101,8 +101,19 @@ def new_entries(package: str) -> Iterator[bytes]:
         )
 
 
+def refused_lists(package: str) -> Iterator[bytes]:
+    """Each over the size of a list that a call may have."""
+    encoded = request(f"{package}/Echo", *((f"x-{number}", "") for number in range(500)))
+    for number in stream_ids():
+        yield frame(HEADERS, END_HEADERS | END_STREAM, number, encoded)
+
+
 def long_list(package: str) -> Iterator[bytes]:
-    yield opened(package, "Echo", 1, *((f"x-{number}", "") for number in range(500)))
+    encoded = request(f"{package}/Echo", *((f"x-{number}", "v" * 100) for number in range(500)))
+    *first, last = (encoded[start : start + 16_000] for start in range(0, len(encoded), 16_000))
+    yield frame(HEADERS, 0, 1, first[0])
+    yield from (frame(CONTINUATION, 0, 1, fragment) for fragment in first[1:])
+    yield frame(CONTINUATION, END_HEADERS, 1, last)
 
 
 def always(data: bytes) -> Attack:
@@ -199,6 +210,7 @@ ENDURED: dict[str, Attack] = {
     "messages that nobody reads": unread_messages,
     "lengths larger than what is sent": false_length,
     "header lists of open streams": long_lists,
+    "header lists that are refused": refused_lists,
     "entries that fill the header table": new_entries,
 }
 """Those that cost one stream each, or that time ends: see test_own_attacks.py."""

@@ -30,6 +30,7 @@ from sidecars.transport.limits import Limits, Rate
 from tests.sidecars.transport.wire import (
     CANCEL,
     block,
+    call,
     ends_at,
     frame,
     goaway_code,
@@ -70,11 +71,15 @@ FLOODS: dict[str, tuple[Limits, Callable[[int], bytes], Reason]] = {
         lambda n: opened(2 * n + 1) + frame(RST_STREAM, 0, 2 * n + 1, CANCEL),
         Reason.RAPID_RESET,
     ),
-    "rapid reset of calls that were answered": (
+    "rapid reset of calls that wait for their answer": (
+        Limits(resets=FIVE),
+        lambda n: call(2 * n + 1, method="/p/Later") + frame(RST_STREAM, 0, 2 * n + 1, CANCEL),
+        Reason.RAPID_RESET,
+    ),
+    "rapid reset with a deadline": (
         Limits(resets=FIVE),
         lambda n: (
-            opened(2 * n + 1)
-            + frame(DATA, END_STREAM, 2 * n + 1, message(b"x"))
+            frame(HEADERS, END_HEADERS, 2 * n + 1, request("/p/Join", ("grpc-timeout", "1u")))
             + frame(RST_STREAM, 0, 2 * n + 1, CANCEL)
         ),
         Reason.RAPID_RESET,
@@ -181,16 +186,59 @@ def test_a_hpack_bomb_is_ended() -> None:
     assert bench.tally.reasons == [Reason.HEADER_LIST_SIZE]
 
 
-def test_a_header_list_over_the_cap_is_refused() -> None:
-    """The cap counts 32 bytes a field (RFC 9113 section 6.5.2)."""
+def test_a_header_list_over_the_cap_is_refused_alone() -> None:
+    """The cap counts 32 bytes a field (RFC 9113 section 6.5.2); grpc-js, connect-es and tonic ignore it."""
     usual = request_fields("/p/Echo")
     size = sum(len(name) + len(value) + 32 for name, value in usual) + len("x-pad") + 32
     fits, too_large = (block(*usual, ("x-pad", "p" * (2000 - size + extra))) for extra in (0, 1))
     bench = greeted(Limits(max_header_list_bytes=2000))
     bench.feed(frame(HEADERS, END_HEADERS, 1, fits))
     assert not bench.connection.over
-    assert ends_at(bench, [frame(HEADERS, END_HEADERS, 3, too_large)]) == 1
+    held = bench.connection.streams.roster.header_bytes
+    output = bench.feed(frame(HEADERS, END_HEADERS, 3, too_large))
+    assert status(output, 3) == 8  # RESOURCE_EXHAUSTED
+    assert b"metadata of 2001 bytes with 32 for each field: at most 2000" in output
+    assert status(bench.feed(call(5)), 5) == 0
+    assert bench.connection.streams.roster.header_bytes == held  # nothing of the refused one is kept
+    assert bench.tally.reasons == []
+
+
+def test_a_header_list_over_the_absolute_cap_ends_the_connection() -> None:
+    bench = greeted(Limits(max_header_list_bytes=1000, absolute_max_header_list_bytes=2000))
+    assert ends_at(bench, [frame(HEADERS, END_HEADERS, 1, request("/p/Echo", ("x-pad", "p" * 2000)))]) == 1
     assert bench.tally.reasons == [Reason.HEADER_LIST_SIZE]
+
+
+def test_fields_are_not_decoded_beyond_the_absolute_cap() -> None:
+    """A byte each: the list of them is refused before it is made."""
+    bench = greeted(Limits(absolute_max_header_list_bytes=32_000))
+    assert ends_at(bench, [frame(HEADERS, END_HEADERS, 1, b"\x82" * 16_000)]) == 1
+    assert bench.tally.reasons == [Reason.HEADER_LIST_SIZE]
+
+
+def test_the_table_is_not_resized_without_end() -> None:
+    bench = greeted(Limits(absolute_max_header_list_bytes=32_000))
+    output = bench.feed(frame(HEADERS, END_HEADERS, 1, b"\x20" * 16_000 + request("/p/Echo")))
+    assert goaway_code(output) is ErrorCode.COMPRESSION_ERROR
+
+
+def test_a_refused_header_list_leaves_the_table_in_step() -> None:
+    """Its entries are in the table, and what refers to them is held to the rules like any literal field."""
+    bench = greeted(Limits(max_header_list_bytes=1000))
+    entry = b"\x40\x05x-bad\x03a b"[:-3] + b"a\x00b"
+    bench.feed(frame(HEADERS, END_HEADERS, 1, request("/p/Echo", ("x-pad", "p" * 1000)) + entry))
+    assert resets(bench.feed(frame(HEADERS, END_HEADERS, 3, request("/p/Echo") + b"\xbe"))) == [
+        (3, ErrorCode.PROTOCOL_ERROR)
+    ]
+    assert status(bench.feed(call(5)), 5) == 0
+
+
+def test_trailers_over_the_cap_cost_their_stream() -> None:
+    bench = greeted(Limits(max_header_list_bytes=1000))
+    bench.feed(opened(1, "/p/Join"))
+    trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, block(("x-pad", "p" * 1000)))
+    assert resets(bench.feed(trailers)) == [(1, ErrorCode.PROTOCOL_ERROR)]
+    assert status(bench.feed(call(3)), 3) == 0
 
 
 def test_the_table_grows_to_what_we_allow_and_no_further() -> None:

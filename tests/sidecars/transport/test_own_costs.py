@@ -21,6 +21,7 @@ from sidecars.transport.frames import (
 from sidecars.transport.limits import Limits, Rate
 from tests.sidecars.transport.wire import (
     CANCEL,
+    Bench,
     call,
     ends_at,
     frame,
@@ -102,15 +103,26 @@ def test_streams_that_are_refused_earn_no_window_updates() -> None:
     assert ends_at(bench, [frames.window_update(0, 1)] * 50) == 5 + 8 + 1
 
 
+def test_what_was_earned_long_ago_is_not_all_saved() -> None:
+    """A connection of many years saves what the streams earn that it may have open at once."""
+    bench = greeted(Limits(window_updates=FIVE, max_concurrent_streams=3))
+    for stream_id in stream_ids(200):
+        bench.feed(call(stream_id))
+    assert ends_at(bench, [frames.window_update(0, 1)] * 50) == 5 + 3 * 8 + 1
+
+
 # -- frames that are counted once --------------------------------------------------------------------------
 
 
-def test_a_reset_behind_the_answer_is_no_idle_frame() -> None:
-    """The timeouts of a well-behaved Envoy cross with our answers, as often as `resets` allows."""
-    bench = greeted(Limits(resets=Rate(100, 1.0), idle_frames=FIVE))
-    rounds = (call(number) + frame(RST_STREAM, 0, number, CANCEL) for number in stream_ids(200))
-    assert ends_at(bench, rounds) == 101
-    assert bench.tally.reasons == [Reason.RAPID_RESET]
+def test_a_reset_behind_the_answer_costs_nothing() -> None:
+    """The timeouts of a well-behaved client cross with our answers, and a stream can be reset only once."""
+    bench = greeted(Limits(resets=FIVE, idle_frames=FIVE, max_concurrent_streams=1))
+    for number in stream_ids(200):
+        bench.feed(call(number))
+        bench.feed(frame(RST_STREAM, 0, number, CANCEL))
+        assert not bench.connection.over
+    assert ends_at(bench, [frame(RST_STREAM, 0, 1, CANCEL)] * 50) == 5 + 4 + 1  # a stream earns five
+    assert bench.tally.reasons == [Reason.IDLE_FRAME_FLOOD]
 
 
 def test_a_window_update_behind_the_answer_is_no_idle_frame() -> None:
@@ -159,6 +171,29 @@ def test_a_read_that_inflates_much_is_left_in_the_middle() -> None:
         outputs.append(bench.feed(b""))
     assert [len(parse(output)) for output in outputs] == [3, 3, 3, 1]
     assert all(status(b"".join(outputs), number) == 8 for number in stream_ids(10))
+
+
+class Slow(list[tuple[str, bytes]]):
+    """What a bench has seen; each call takes 0.4 ms of its time."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def append(self, seen: tuple[str, bytes]) -> None:
+        super().append(seen)
+        self._bench.now += 0.0004
+
+
+@pytest.mark.parametrize("between", [b"", frames.window_update(0, 1)], ids=["calls alone", "frames between"])
+def test_a_read_that_takes_long_is_left_in_the_middle(between: bytes) -> None:
+    """Thousands of small calls come in one read, and their replies are far from `turn_bytes`."""
+    bench = greeted(Limits(turn_seconds=0.001))
+    bench.calls.seen = Slow(bench)
+    outputs = [bench.feed(b"".join(call(number, bytes(600)) + between for number in stream_ids(9)))]
+    while bench.connection.behind:
+        outputs.append(bench.feed(b""))
+    assert [count for output in outputs if (count := output.count(b"grpc-status"))] == [3, 3, 3]
+    assert all(status(b"".join(outputs), number) == 0 for number in stream_ids(9))
 
 
 def test_messages_that_nobody_reads_take_no_more_than_was_sent() -> None:

@@ -126,7 +126,7 @@ async def test_a_read_of_many_calls_leaves_others_their_turn(start: Start, turn_
         order.append("call")
         return REPLY
 
-    _, served = await start(answer, limits=Limits(turn_bytes=turn_bytes))
+    _, served = await start(answer, limits=Limits(turn_bytes=turn_bytes, turn_seconds=10))
     client = greedy_client(served.port)
     client.send(b"".join(call(2 * number + 1) for number in range(10)))
     received = b""

@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from hpack import Encoder
@@ -229,19 +230,29 @@ class Tally:
 class Bench:
     """A connection with what it is joined to."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, trusted: bool = False) -> None:
         self.calls = ManualCalls()
         self.tally = Tally()
-        self.now = 0.0
+        self._clock = [0.0]
         self.connection = Connection(
             METHODS,
             self.calls,
             limits or Limits(),
             self.tally,
             peer="unix:",
-            now=self.now,
+            clock=partial(self._clock.__getitem__, 0),
             output_ready=lambda: None,
+            trusted=trusted,
         )
+
+    @property
+    def now(self) -> float:
+        """The time of the connection, which holds no reference back to this bench."""
+        return self._clock[0]
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._clock[0] = now
 
     def feed(self, data: bytes) -> bytes:
         """What the connection answers to one read, before any handler has gone on."""
@@ -254,8 +265,8 @@ class Bench:
         return self.connection.take()
 
 
-def greeted(limits: Limits | None = None) -> Bench:
-    bench = Bench(limits)
+def greeted(limits: Limits | None = None, *, trusted: bool = False) -> Bench:
+    bench = Bench(limits, trusted=trusted)
     bench.feed(OPENING)
     return bench
 
