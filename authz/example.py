@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Wit
 
 from authz.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason, named
 from authz.policy.words import Block
+from configfile import Spelled
 from protos.authz_pb2 import CheckRequest
 
 DEFAULT_HOST: Final = "api.example.com"
@@ -22,7 +23,7 @@ def _header_name(name: str) -> str:
     return name
 
 
-Header = Annotated[str, Field(pattern=r"^:?[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), AfterValidator(_header_name)]
+Header = Annotated[str, Spelled(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+", "x-tenant"), AfterValidator(_header_name)]
 
 
 def _address(value: Any) -> IPv4Address | IPv6Address:

@@ -1,11 +1,13 @@
 """Checks a document against a pydantic model, with every error at its line."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from configfile import wording
 from configfile.document import Document
 from configfile.problems import ConfigError, KeyPart, Problem
 
@@ -13,6 +15,9 @@ _MAX_LISTED_KEYS = 12
 """More than that and the message is no longer read."""
 
 Model = TypeVar("Model", bound=BaseModel)
+Path = tuple[KeyPart, ...]
+Written = Callable[[Sequence[KeyPart]], str | None]
+"""The scalar at a key path as it is written, where that is known."""
 
 
 def validate(document: Document, model: type[Model], context: Any = None) -> Model:
@@ -26,56 +31,96 @@ def validate(document: Document, model: type[Model], context: Any = None) -> Mod
 
 def problems_of(error: ValidationError, document: Document, model: type[BaseModel]) -> list[Problem]:
     """Pydantic's findings as problems that name the line and key path in `document`."""
-    return [document.problem(path, message) for path, message in findings_of(error, document.data, model)]
+    findings = findings_of(error, document.data, model, document.text)
+    return [document.problem(path, message) for path, message in findings]
 
 
 def findings_of(
-    error: ValidationError, data: Any, model: type[BaseModel]
-) -> Iterator[tuple[tuple[KeyPart, ...], str]]:
+    error: ValidationError, data: Any, model: type[BaseModel], written: Written = lambda _: None
+) -> Iterator[tuple[Path, str]]:
     """Pydantic's findings about `data`, each as a key path in `data` and what is wrong there.
 
     For data that comes from elsewhere than one document (a file and the environment, for instance).
+    Where a value may have several forms and has none of them, one message names them all.
     """
-    schema = model.model_json_schema()
-    findings = error.errors(include_url=False)
-    for finding in findings:
-        location, kind = finding["loc"], finding["type"]
-        if kind == "too_short" and any(_is_below(other["loc"], location) for other in findings):
-            continue  # pydantic counts without the bad items
-        path = _path_in(data, location)
-        if kind == "extra_forbidden":
-            message = _unknown_key(str(location[-1]), _keys_at(schema, path[:-1]))
-        elif kind == "missing":
-            path, message = (*_path_in(data, location[:-1]), location[-1]), "is required"
-        elif kind == "model_type":
-            message = "expected keys and values" + _instead_of(finding["input"])
-        elif kind == "too_short":
-            least, found = finding["ctx"]["min_length"], finding["ctx"]["actual_length"]
-            message = f"expected at least {least} item{'s' if least > 1 else ''}, not {found}"
-        elif kind in {"value_error", "assertion_error"}:
-            message = finding["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    schema = _json_schema(model)
+    findings = [(_place_of(finding, data), finding) for finding in error.errors(include_url=False)]
+    told: dict[Path, list[tuple[str, Any]]] = {}
+    for path, finding in findings:
+        kind = finding["type"]
+        if _is_container(kind) and any(_is_below(other, path) for other, _ in findings):
+            continue  # it has one of its forms, with something wrong inside; and bad items are not counted
+        wanted = wording.expected(kind, finding.get("ctx", {}))
+        if not wanted:
+            yield path, _message(finding, path, schema, data, written(path))
+        elif path in told:
+            told[path].append((wanted, _value(finding)))
         else:
-            message = finding["msg"] + _instead_of(finding["input"])
-        yield path, message
+            told[path] = [(wanted, _value(finding))]
+    for path, forms in told.items():
+        every = wording.any_of(list(dict.fromkeys(wanted for wanted, _ in forms)))
+        yield path, f"expected {every}{wording.instead(forms[0][1], written(path), every)}"
+
+
+@lru_cache(maxsize=16)
+def _json_schema(model: type[BaseModel]) -> Mapping[str, Any]:
+    return model.model_json_schema()
+
+
+def _place_of(finding: Any, data: Any) -> Path:
+    location, kind = finding["loc"], finding["type"]
+    if kind == "missing":
+        return (*_path_in(data, location[:-1]), location[-1])
+    path = _path_in(data, location)
+    if kind == "union_tag_invalid":
+        return (*path, _discriminator(finding))
+    return path
+
+
+def _value(finding: Any) -> Any:
+    """What is wrong: of a mapping whose `type` is wrong, the type."""
+    value = finding["input"]
+    return value[_discriminator(finding)] if finding["type"] == "union_tag_invalid" else value
+
+
+def _discriminator(finding: Any) -> str:
+    text: str = finding["ctx"]["discriminator"]
+    return text.strip("'")
+
+
+def _message(finding: Any, path: Path, schema: Mapping[str, Any], data: Any, written: str | None) -> str:
+    kind, value = finding["type"], finding["input"]
+    if kind == "extra_forbidden":
+        return _unknown_key(str(path[-1]), _keys_at(schema, data, path[:-1]))
+    if kind == "union_tag_not_found":
+        return f"needs the key {_discriminator(finding)}"
+    if kind in wording.SIZES:
+        return wording.SIZES[kind](finding["ctx"], value)
+    if kind in wording.OTHERS:
+        return wording.OTHERS[kind]
+    if kind in {"value_error", "assertion_error"}:
+        return wording.own_words(finding["msg"], value, written)
+    return "does not belong here" + wording.instead(value, written, "")
+
+
+def _is_container(kind: str) -> bool:
+    """Whether the finding is about a value as a whole, whose parts may have findings of their own."""
+    return kind == "too_short" or kind in wording.SHAPES or kind in wording.BOUNDS
 
 
 def _is_below(location: Sequence[KeyPart], above: Sequence[KeyPart]) -> bool:
     return len(location) > len(above) and tuple(location[: len(above)]) == tuple(above)
 
 
-def _instead_of(value: Any) -> str:
-    return f", not {value!r}" if value is None or isinstance(value, str | int | float | bool) else ""
-
-
 def _unknown_key(key: str, known_keys: Sequence[str]) -> str:
-    close = get_close_matches(key, known_keys, n=1)
+    close = get_close_matches(key, [known for known in known_keys if known != key], n=1)
     if close:
         return f"unknown key; did you mean {close[0]!r}?"
     listed = 0 < len(known_keys) <= _MAX_LISTED_KEYS
     return f"unknown key; known here: {', '.join(known_keys)}" if listed else "unknown key"
 
 
-def _path_in(data: Any, location: Sequence[KeyPart]) -> tuple[KeyPart, ...]:
+def _path_in(data: Any, location: Sequence[KeyPart]) -> Path:
     """The parts of `location` that exist in the data: pydantic adds union tags and validator names."""
     path: list[KeyPart] = []
     for part in location:
@@ -87,13 +132,22 @@ def _path_in(data: Any, location: Sequence[KeyPart]) -> tuple[KeyPart, ...]:
     return tuple(path)
 
 
-def _keys_at(schema: Mapping[str, Any], path: Sequence[KeyPart]) -> list[str]:
+def _keys_at(schema: Mapping[str, Any], data: Any, path: Path) -> list[str]:
     """The keys that a JSON schema knows in the mapping at `path`."""
-    places = _alternatives(schema, schema)
+    return sorted({key for place in _places(schema, data, path) for key in place.get("properties", {})})
+
+
+def _places(schema: Mapping[str, Any], data: Any, path: Path) -> list[Mapping[str, Any]]:
+    """The schemas that the value at `path` may have."""
+    places = _alternatives(schema, schema, data)
     for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            data = None
         below = [child for place in places for child in _children(place, part)]
-        places = [place for child in below for place in _alternatives(schema, child)]
-    return sorted({key for place in places for key in place.get("properties", {})})
+        places = [place for child in below for place in _alternatives(schema, child, data)]
+    return places
 
 
 def _children(place: Mapping[str, Any], part: KeyPart) -> Iterator[Mapping[str, Any]]:
@@ -101,13 +155,25 @@ def _children(place: Mapping[str, Any], part: KeyPart) -> Iterator[Mapping[str, 
         found = place.get("items")
     else:
         found = place.get("properties", {}).get(part, place.get("additionalProperties"))
+        yield from place.get("patternProperties", {}).values()
     if isinstance(found, Mapping):
         yield found
 
 
-def _alternatives(schema: Mapping[str, Any], place: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """`place` with references followed, or each of the schemas it may be one of."""
+def _alternatives(schema: Mapping[str, Any], place: Mapping[str, Any], data: Any) -> list[Mapping[str, Any]]:
+    """`place` with references followed, or the schemas it may be one of: not those of another `type`."""
     if "$ref" in place:
-        return _alternatives(schema, schema["$defs"][place["$ref"].rpartition("/")[2]])
+        return _alternatives(schema, schema["$defs"][place["$ref"].rpartition("/")[2]], data)
     choices = [*place.get("anyOf", ()), *place.get("oneOf", ()), *place.get("allOf", ())]
-    return [found for choice in choices for found in _alternatives(schema, choice)] or [place]
+    found = [found for choice in choices for found in _alternatives(schema, choice, data)] or [place]
+    return [one for one in found if _may_be(one, data)] or found
+
+
+def _may_be(place: Mapping[str, Any], data: Any) -> bool:
+    """Whether the constants of the schema are those of the data, where it has them at all."""
+    if not isinstance(data, Mapping):
+        return True
+    return all(
+        "const" not in below or key not in data or data[key] == below["const"]
+        for key, below in place.get("properties", {}).items()
+    )

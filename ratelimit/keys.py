@@ -39,5 +39,7 @@ def hint_for(key: str, known: Sequence[str]) -> str:
         return "; it belongs to a descriptor, beside its key"
     if key in LIMIT_KEYS:
         return "; it belongs below rate_limit"
+    if key in ROOT_KEYS:
+        return "; it belongs to the top of the file, beside domain and descriptors"
     close = get_close_matches(key, known, n=1) or get_close_matches(key, _ALL_KEYS, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""

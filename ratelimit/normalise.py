@@ -61,7 +61,7 @@ def _decoded(text: str) -> str:
         if "%" not in decoded:
             break
         decoded = unquote(decoded, errors="surrogateescape")
-    return mark(decoded.encode("utf-8", "surrogateescape")).casefold()
+    return mark(decoded.casefold().encode("utf-8", "surrogateescape"))
 
 
 NORMALISERS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(

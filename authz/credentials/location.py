@@ -21,6 +21,7 @@ from authz.credentials.block import Block
 from authz.credentials.verifier import Stopped, Verified, Verifier, nobody_stopped
 from authz.identity import CredentialKind, Refusal, RefusalReason
 from authz.request import MAX_QUERY_PARAMETERS, Request
+from configfile import Spelled
 
 DOTS: Final[Mapping[CredentialKind, int]] = {
     CredentialKind.JWT: 2,
@@ -46,10 +47,10 @@ class LocationError(ValueError):
 class LocationConfig(Block):
     """Where a credential may stand: one of `header`, `cookie`, `query`."""
 
-    header: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=128)] | None = None
-    scheme: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=64)] | None = None
+    header: Annotated[str, Field(max_length=128), Spelled(r"[a-z0-9][a-z0-9-]*", "x-api-key")] | None = None
+    scheme: Annotated[str, Field(max_length=64), Spelled(_SCHEME.pattern, "Bearer")] | None = None
     """The authentication scheme in front of the credential, compared without case (RFC 9110 section 11.1)."""
-    cookie: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128)] | None = None
+    cookie: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "session")] | None = None
     query: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
     @model_validator(mode="after")

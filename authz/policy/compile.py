@@ -20,6 +20,7 @@ from authz.policy.conditions import conditions_of
 from authz.policy.contents import Content, asked_by
 from authz.policy.effective import Shared, WrittenRule, effective_rules
 from authz.policy.expression import Callers
+from authz.policy.impossible import Impossible
 from authz.policy.index import Index
 from authz.policy.model import (
     DEFAULT_IDENTITY_HEADERS,
@@ -123,6 +124,7 @@ def compile_policy(
         written[rule.order].problem(message)
         for rule, message in review(pairs, _alike_in(written, shared), breathe)
     ]
+    suspicious += _impossible(files, written, shared, breathe)
     return Policy(
         revision=_revision([source.document.data for source in files], breathe),
         index=index.compile(breathe),
@@ -283,6 +285,18 @@ def _unbound_variables(written: Sequence[WrittenRule], shared: Shared, breathe: 
                 if lacking:
                     message = f"vars.{lacking[0]}: the path {path} has no variable of that name"
                     yield entry.problem(message, "when")
+
+
+def _impossible(
+    files: Sequence[Source], written: Sequence[WrittenRule], shared: Shared, breathe: Breathe
+) -> Iterator[Problem]:
+    """Warnings of rules that ask what no request can have."""
+    impossible = Impossible(_said(files, "credentials"))
+    for entry in written:
+        breathe()
+        blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []
+        for key, message in impossible.in_rule(entry.config, blocks):
+            yield entry.problem(message, *filter(None, (key,)))
 
 
 def _repeated_blocks(files: Sequence[Source]) -> list[Problem]:

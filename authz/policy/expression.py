@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from authz.body import UnreadableBodyError, fields_of
 from authz.identity import CredentialKind, Identity
 from authz.policy.condition import Condition, Subject
+from authz.policy.expression_check import check_kinds
+from authz.policy.expression_words import what_is_wrong
 from authz.policy.pattern import Template
 from authz.request import Request
 
@@ -56,9 +58,9 @@ _HAS: Final = re.compile(r"\bhas\s*\(\s*vars\b|\bin\s+vars\b")
 
 
 class Expression:
-    """A compiled expression. Raises ValueError when the text is none, or names what does not exist."""
+    """A compiled expression. Raises ValueError when the text is none, or can never be true and false."""
 
-    __slots__ = ("path_variables", "program", "text", "variables")
+    __slots__ = ("compared", "path_variables", "program", "text", "variables")
 
     def __init__(self, text: str) -> None:
         # Here, because its package brings a command line along, which takes 0.2 s to import.
@@ -70,21 +72,33 @@ class Expression:
         try:
             self.program = cel.compile(text)
         except ValueError as error:
-            raise ValueError(f"is no CEL expression: {_syntax(str(error))}") from None
+            raise ValueError(f"is no CEL expression: {what_is_wrong(text, str(error))}") from None
         bound = set(_MACRO_NAME.findall(text))
         named = set(self.program.variables())
         unknown = sorted(named - bound - set(VARIABLES))
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is unknown; known here: {', '.join(VARIABLES)}")
+            hint = "" if f"-{unknown[0]}" not in text else '; a name with a hyphen is written headers["x-a"]'
+            raise ValueError(f"{unknown[0]!r} is unknown; known here: {', '.join(VARIABLES)}{hint}")
         functions = sorted(name for name in self.program.functions() if name[0].isalpha())
         for name in functions:
             if name not in _FUNCTIONS:
                 raise ValueError(f"there is no function {name!r}; there are: {', '.join(sorted(_FUNCTIONS))}")
+        self.compared = check_kinds(text)
         self.variables = tuple(name for name in VARIABLES if name in named)
         guarded = _HAS.search(text) is not None
         self.path_variables = (
             frozenset() if guarded else frozenset(a or b for a, b in _PATH_VARIABLE.findall(text))
         )
+
+    @property
+    def never(self) -> bool:
+        """Whether it is the same for every request, and not true."""
+        if self.variables:
+            return False
+        try:
+            return self.program.execute({}) is not True
+        except Exception:  # the library raises what fits
+            return True
 
     @property
     def subject(self) -> Subject:
@@ -225,11 +239,3 @@ def _failure(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"there is no {error.args[0]!r}"
     return str(error).partition(". ")[0]
-
-
-def _syntax(message: str) -> str:
-    """The parser's first finding, without its drawing."""
-    found = re.search(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)", message)
-    if found is None:
-        return message.partition("\n")[0]
-    return f"{found[3].partition(' expecting ')[0]} (line {found[1]}, character {found[2]} of the expression)"

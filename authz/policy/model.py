@@ -35,6 +35,7 @@ from authz.policy.words import (
     Text,
     Texts,
 )
+from configfile import Spelled
 
 MAX_HYPHENS: Final = 4
 """In the name of an identity header. Each doubles the number of underscore twins that are removed."""
@@ -81,13 +82,17 @@ def _expression(value: Any) -> Expression:
     return Expression(value)
 
 
-IdentityHeader = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$"), AfterValidator(_identity_header)]
+IdentityHeader = Annotated[
+    str, Spelled(r"[a-z0-9-]{1,64}", "x-auth-tenant"), AfterValidator(_identity_header)
+]
 DenialStatus = Annotated[
     int,
     AfterValidator(_denial_status),
     WithJsonSchema({"type": "integer", "anyOf": [{"minimum": 400, "maximum": 499}, {"const": 503}]}),
 ]
-ResponseHeader = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$"), AfterValidator(_response_header)]
+ResponseHeader = Annotated[
+    str, Spelled(r"[a-z0-9-]{1,64}", "x-frame-options"), AfterValidator(_response_header)
+]
 Value = Annotated[
     ValueTemplate, PlainValidator(parse_value), PlainSerializer(str), WithJsonSchema({"type": "string"})
 ]
@@ -109,7 +114,9 @@ NetworkText = Annotated[
     WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
 ]
 Networks = Annotated[tuple[NetworkText, ...], AT_LEAST_ONE, OneOrMany]
-Origin = Annotated[str, Field(pattern=r"^(https?://[a-z0-9.\[\]:-]+|null)$", max_length=300)]
+Origin = Annotated[
+    str, Field(max_length=300), Spelled(r"(https?://[a-z0-9.\[\]:-]+|null)", "https://app.example.com")
+]
 
 
 class ConditionConfig(Block):
@@ -246,7 +253,7 @@ class LoginConfig(Block):
 
     url: Annotated[str, Field(max_length=2048), AfterValidator(_login_url)]
     """Absolute, or a path of the same host."""
-    return_parameter: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "return_to"
+    return_parameter: Annotated[str, Spelled(r"[A-Za-z0-9_.-]{1,64}", "return_to")] = "return_to"
     """The query parameter that tells where to go after the login: always a path of the same host."""
 
 
@@ -261,7 +268,7 @@ class PolicyFile(Block):
     """Further files and folders, from the folder of this file."""
     credentials: CredentialsConfig | None = None
     identity_headers: dict[IdentityHeader, Value] | None = None
-    metadata: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")], Value] | None = None
+    metadata: dict[Annotated[str, Spelled(r"[a-z0-9_]{1,64}", "tenant")], Value] | None = None
     """What of the caller stands under `claims` in the dynamic metadata, beside subject and credential."""
     login: LoginConfig | None = None
     strip_session_cookie: bool | None = None

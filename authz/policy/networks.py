@@ -12,8 +12,16 @@ def parse_network(value: Any) -> Network:
     """A network from its text. Raises ValueError that says what would be right."""
     try:
         return ip_network(value if isinstance(value, str) else "")
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no network, as in 10.0.0.0/8: {error}") from None
+    except ValueError:
+        raise ValueError(f"{value!r}: expected a network, as in {_nearest(value)}") from None
+
+
+def _nearest(value: Any) -> str:
+    """The network that an address with a prefix lies in: `10.1.2.3/8` was meant as `10.0.0.0/8`."""
+    try:
+        return str(ip_network(value if isinstance(value, str) else "", strict=False))
+    except ValueError:
+        return "10.0.0.0/8 or 2001:db8::/32"
 
 
 class Networks:

@@ -12,6 +12,10 @@ MAX_TEMPLATE_SEGMENTS: Final = 64
 """Deeper than any API; it bounds the depth of the index."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_OTHER_VARIABLE = re.compile(
+    r":([A-Za-z_][\w-]*)(?:\([^/]*\))?[?*+]?|<(?:\w+:)?([A-Za-z_][\w-]*)>|\[(?:\.{3})?(\w+)\]"
+)
+"""How other routers write a variable: `:id` (Express), `<id>` and `<int:id>` (Flask), `[id]` (Next)."""
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(=\*\*)?\}")
 
 
@@ -130,6 +134,12 @@ def parse_template(value: Any) -> Template:
 def _literal(template: str, piece: str) -> str:
     if _PLAIN.fullmatch(piece):
         return piece
+    other = _OTHER_VARIABLE.fullmatch(piece)
+    if other:
+        name = re.sub(r"\W", "_", other[1] or other[2] or other[3])
+        raise ValueError(
+            f"{template!r}: a variable is written {{{name}}}; {piece} would match only that very text"
+        )
     if any(character in piece for character in "{}*"):
         raise ValueError(f"{template!r}: {{name}}, {{name=**}}, * and ** stand for whole segments")
     if "%" in piece:

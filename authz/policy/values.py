@@ -111,6 +111,8 @@ class Comparison(Block):
     @model_validator(mode="after")
     def _one_operator(self) -> "Comparison":
         _check_operators(self)
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"nothing is at least {self.at_least} and at most {self.at_most}")
         return self
 
 

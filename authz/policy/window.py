@@ -84,7 +84,9 @@ ClockTime = Annotated[
     time,
     PlainValidator(_clock_time),
     PlainSerializer(lambda at: "24:00" if at == time.max else f"{at:%H:%M}"),
-    WithJsonSchema({"type": "string", "pattern": r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$"}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$", "examples": ["08:30", "24:00"]}
+    ),
 ]
 Days = Annotated[
     tuple[Weekday, ...],
@@ -123,6 +125,9 @@ class TimeConfig(Block):
             raise ValueError('from and until belong together; a whole day is from "00:00" until "24:00"')
         if self.start is not None and self.start == self.until:
             raise ValueError("from and until are the same time")
+        after, before = _unix(self.after, self.zone), _unix(self.before, self.zone)
+        if after is not None and before is not None and after >= before:
+            raise ValueError("no moment is after the one and before the other: before must be the later one")
         return self
 
 

@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from authz.path import NEVER_ACCEPTED, Oddity
 from authz.policy.pattern import HostPattern, Template, parse_host, parse_template
+from configfile import Spelled
 
 MAX_NAME_PARTS: Final = 16
 """In the dotted name of a claim or field; deeper than any token or form."""
@@ -117,14 +118,14 @@ def _at_least_one(values: Collection[Any]) -> Collection[Any]:
 AT_LEAST_ONE: Final = AfterValidator(_at_least_one)
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Texts = Annotated[tuple[Text, ...], AT_LEAST_ONE]
-Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5B\x5D-\x7E]{1,256}$")]
+Scope = Annotated[str, Spelled(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}", "orders:read")]
 """RFC 6749 section 3.3; it may stand in a challenge between double quotes."""
 Scopes = Annotated[tuple[Scope, ...], AT_LEAST_ONE]
-Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
+Name = Annotated[str, Spelled(r"[^\x00-\x1f\x7f]{1,128}", "orders-read")]
 DottedName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_dotted)]
 """The name of a claim or of a field of the body."""
 Method = Annotated[str, AfterValidator(_method)]
-HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+HeaderName = Annotated[str, Spelled(r"[a-z0-9_-]{1,64}", "x-tenant")]
 """A request header, in lower case, as Envoy sends them."""
 Host = Annotated[
     HostPattern,

@@ -51,7 +51,7 @@ def test_a_good_document_becomes_the_model() -> None:
 def test_every_problem_is_found_and_sorted_by_line() -> None:
     assert problems("sinks:\n  - type: file\ninner:\n  port: 0\n  host: ''\n  hots: x\n") == [
         "f.yaml:2: sinks[0].path: is required",
-        "f.yaml:4: inner.port: Input should be greater than or equal to 1, not 0",
+        "f.yaml:4: inner.port: expected at least 1, not 0",
         "f.yaml:5: inner.host: must not be empty; write a name, as in example.com",
         "f.yaml:6: inner.hots: unknown key; did you mean 'host'?",
     ]
@@ -67,7 +67,7 @@ def test_an_empty_file_lacks_what_is_required() -> None:
 
 def test_a_discriminator_is_no_part_of_the_key_path() -> None:
     assert problems("inner: {port: 1}\nsinks:\n  - {type: stdout, path: x}\n") == [
-        "f.yaml:3: sinks[0].path: unknown key; did you mean 'path'?"
+        "f.yaml:3: sinks[0].path: unknown key; known here: type"
     ]
 
 
@@ -91,13 +91,11 @@ def test_a_value_where_keys_are_expected_says_so(text: str) -> None:
 
 
 def test_a_file_that_is_no_mapping_says_so() -> None:
-    assert problems("- a\n") == ["f.yaml:1: expected keys and values"]
+    assert problems("- a\n") == ["f.yaml:1: expected keys and values, not a list"]
 
 
 def test_a_value_of_the_wrong_type_is_shown() -> None:
-    (problem,) = problems("inner: {port: many}")
-    assert problem.startswith("f.yaml:1: inner.port: Input should be a valid integer")
-    assert problem.endswith("not 'many'")
+    assert problems("inner: {port: many}") == ["f.yaml:1: inner.port: expected a whole number, not 'many'"]
 
 
 class Ports(Strict):

@@ -3,7 +3,7 @@
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configfile import ConfigError, parse
@@ -131,6 +131,7 @@ pieces = st.lists(
 
 
 @given(pieces)
+@example("%25aa")
 def test_what_is_normal_stays_as_it_is(text: str) -> None:
     for normal in (normal_path, normal_host):
         again = once = normal(text)

@@ -257,7 +257,7 @@ def test_how_a_file_is_explained_is_no_part_of_it(policy: Command) -> None:
         (("/a", "-H", "nonsense"), "expected 'name: value'"),
         (("/a", "--claims", "{"), "is no JSON"),
         (("/a", "--at", "noon"), "expected a time"),
-        (("/a", "--kind", "magic"), "kind: Input should be"),
+        (("/a", "--kind", "magic"), "kind: expected jwt"),
         (("a",), "expected https://host/path"),
     ],
 )

@@ -74,8 +74,8 @@ class TestLimits:
         )
         assert problems(file, text) == [
             "3: connections.limits.max_streams: unknown key; did you mean 'max_concurrent_streams'?",
-            "4: connections.limits.message_seconds: Input should be greater than 0, not -1",
-            "6: connections.lifetime.max_age_jitter: Input should be less than or equal to 0.9, not 2",
+            "4: connections.limits.message_seconds: expected more than 0, not -1",
+            "6: connections.lifetime.max_age_jitter: expected at most 0.9, not 2",
         ]
 
     def test_a_message_larger_than_what_may_be_held_is_refused(self, file: Path) -> None:

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 from authz.credentials.block import Block
 from authz.credentials.location import LocationConfig
 from authz.credentials.settings.types import Instant, Locations, Name, NeighbourPath, refuse_repeated
 from authz.plain_text import is_plain
+from configfile import Spelled
 
 
 def _carried(text: str) -> str:
@@ -22,8 +23,8 @@ _Name = Annotated[Name, AfterValidator(_carried)]
 class ApiKeyConfig(Block):
     """One API key. The key itself is `ID.SECRET`; only the hash of the secret stands here."""
 
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    id: Annotated[str, Spelled(r"[A-Za-z0-9_-]{1,64}", "ci-2026")]
+    sha256: Annotated[str, Spelled(r"[0-9a-f]{64}", "e3b0c442...7852b855")]
     """SHA-256 of the secret, in hex. Enough where the secret is 128 random bits or more."""
     subject: _Name
     scopes: tuple[_Name, ...] = ()

@@ -18,6 +18,7 @@ from authz.credentials.settings.types import (
     Seconds,
     refuse_without_effect,
 )
+from configfile import Spelled
 
 _OF_URLS: Final = (
     "refresh_seconds", "keep_seconds", "cooldown_seconds", "unknown_key_seconds", "timeout_seconds",
@@ -28,7 +29,7 @@ _OF_URLS: Final = (
 TENANT: Final = "{tenantid}"
 """As Microsoft Entra writes it in the `issuer` of its OpenID configuration and of its keys."""
 
-Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=256)]
+Tenant = Annotated[str, Field(max_length=256), Spelled(r"[A-Za-z0-9._-]+", "contoso.example")]
 
 
 class KeySetConfig(Block):

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from authz.credentials.block import Block
 from authz.credentials.settings.types import Network
+from configfile import Spelled
 
 _WITHIN_HOST: Final = re.compile(r"(?P<host>[A-Za-z][A-Za-z0-9+.-]*://[^/]*)\*")
 
@@ -19,7 +20,12 @@ def _past_the_host(principal: str) -> str:
     return principal
 
 
-Principal = Annotated[str, Field(pattern=r"^[^*]+\*?$", max_length=1024), AfterValidator(_past_the_host)]
+Principal = Annotated[
+    str,
+    Field(max_length=1024),
+    Spelled(r"[^*]+\*?", "spiffe://prod/*"),
+    AfterValidator(_past_the_host),
+]
 """A principal, or the beginning of several, then `*`: `spiffe://prod.example/*`."""
 
 

@@ -2,16 +2,31 @@
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from authz.credentials.location import LocationConfig
 
-Network = IPv4Network | IPv6Network
+
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    """A number is an address to `ip_network`: `trusted_networks: [10]` would be 0.0.0.10."""
+    try:
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError(f"{value!r}: expected a network, as in 10.0.0.0/8 or 2001:db8::/32") from None
 
 
 def _beside_the_policy_file(path: Path, info: ValidationInfo) -> Path:
@@ -47,6 +62,12 @@ NeighbourPath = Annotated[Path, AfterValidator(_beside_the_policy_file)]
 """A file; a relative one is meant from the folder of the policy file (validation context `folder`)."""
 
 ProxyUrl = Annotated[str, Field(max_length=1024), AfterValidator(_proxy_url)]
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    PlainValidator(_network),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
+]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]

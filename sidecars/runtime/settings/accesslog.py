@@ -9,10 +9,10 @@ from accesslog.encode import MAX_RECORD_BYTES
 from accesslog.redact import Redaction
 from accesslog.sinks.file import FILE_MODE, Fsync
 from accesslog.sinks.outlet import Bounds
+from configfile import Spelled
 from sidecars.runtime.settings.listen import ConfigPath, ListenAddress
 
 _BOUNDS = Bounds()
-_LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
 class _Section(BaseModel):
@@ -27,7 +27,9 @@ class QueueSettings(_Section):
 
 
 class _SinkSettings(_Section):
-    name: str = Field("", description="Its label in metrics; default: the type.", pattern=rf"^$|{_LABEL}")
+    name: Annotated[str, Spelled(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?", "audit")] = Field(
+        "", description="Its label in metrics; default: the type."
+    )
     required: bool = Field(
         default=False,
         description=(
@@ -71,7 +73,9 @@ class FileSinkSettings(_SinkSettings):
 
     type: Literal["file"] = "file"
     path: ConfigPath
-    mode: str = Field(f"{FILE_MODE:04o}", description="Octal mode of a new file.", pattern=r"^0?[0-7]{3}$")
+    mode: Annotated[str, Spelled(r"0?[0-7]{3}", "0640")] = Field(
+        f"{FILE_MODE:04o}", description="Octal mode of a new file."
+    )
     fsync: Fsync = Field(
         Fsync.NEVER,
         description="never; interval (at most fsync_seconds later); batch (before entries count as written).",

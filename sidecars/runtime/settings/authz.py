@@ -5,7 +5,10 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from authz.account import SECRET_SEGMENT, Masking
+from configfile import Spelled
 from sidecars.runtime.settings.listen import ConfigPath, ListenAddress
+
+_COLLECTOR = "http://127.0.0.1:4318/v1/traces"
 
 
 class _Section(BaseModel):
@@ -57,10 +60,8 @@ class DecisionsSettings(_Section):
 class TracingSettings(_Section):
     """A span for each check, in the trace that Envoy began. Needs the extra `otel`."""
 
-    endpoint: str = Field(
-        "http://127.0.0.1:4318/v1/traces",
-        pattern=r"^https?://\S+$",
-        description="An OpenTelemetry collector: OTLP over HTTP.",
+    endpoint: Annotated[str, Spelled(r"https?://\S+", _COLLECTOR)] = Field(
+        _COLLECTOR, description="An OpenTelemetry collector: OTLP over HTTP."
     )
     service_name: str = Field("authz", min_length=1, max_length=128)
     sample_roots: float = Field(

@@ -22,7 +22,13 @@ from sidecars.transport.address import Address, TcpAddress, TlsSettings, UnixAdd
 
 
 def _address(value: Any) -> Any:
-    return parse_address(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return parse_address(value)
+    if isinstance(value, TcpAddress | UnixAddress):
+        return value
+    raise ValueError(
+        f"expected an address as text, as in 127.0.0.1:9001 or unix:/run/authz.sock, not {value!r}"
+    )
 
 
 def _beside_the_settings_file(path: Path, info: ValidationInfo) -> Path:

@@ -1,6 +1,6 @@
 """From one YAML file and the environment to Settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,11 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
     try:
         settings = Settings.model_validate(data, context=context)
     except ValidationError as error:
-        findings = list(findings_of(error, data, Settings))
+
+        def written(at: Sequence[KeyPart]) -> str | None:
+            return None if environment.variable_of(tuple(at)) else document.text(at)
+
+        findings = list(findings_of(error, data, Settings, written))
         settings = _without(findings, data, context)
     if settings is not None:
         findings += unfit_for_workers(settings)

@@ -1,16 +1,17 @@
 """The `ratelimit:` section of the settings file."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from configfile import Spelled
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.stats import MAX_REQUEST_KEYS
 from ratelimit.stores.memory import MAX_BUCKETS
 from ratelimit.stores.redis import MAX_WAITING, TIMEOUT_SECONDS
 from sidecars.runtime.settings.listen import ConfigPath, ListenAddress
 
-_HEADER_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+_HeaderName = Annotated[str, Spelled(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "RateLimit-Limit")]
 
 
 class _Section(BaseModel):
@@ -24,9 +25,9 @@ class HeaderSettings(_Section):
         default=False,
         description="Add limit, remaining and reset of the rule that decided, as plain numbers.",
     )
-    limit: str = Field("RateLimit-Limit", pattern=_HEADER_NAME)
-    remaining: str = Field("RateLimit-Remaining", pattern=_HEADER_NAME)
-    reset: str = Field("RateLimit-Reset", pattern=_HEADER_NAME)
+    limit: _HeaderName = "RateLimit-Limit"
+    remaining: _HeaderName = "RateLimit-Remaining"
+    reset: _HeaderName = "RateLimit-Reset"
     retry_after: bool = Field(
         default=True, description="Add Retry-After (RFC 9110 section 10.2.3) when a request is refused."
     )

@@ -13,8 +13,10 @@ def _redis_url(url: str) -> str:
     try:
         parts.port  # noqa: B018  # raises when it is no port
         parameters = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-    except ValueError as error:
-        raise ValueError(f"is no URL: {error}") from error
+    except ValueError:
+        raise ValueError(
+            "expected redis://HOST:PORT/DB with a port up to 65535, or unix:///PATH?db=DB"
+        ) from None
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("expected redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH?db=DB")
     if parts.scheme == "unix" and not parts.path:

@@ -222,7 +222,7 @@ class TestPlaces:
             ({"header": "a", "cookie": "b"}, "exactly one"),
             ({"cookie": "a", "scheme": "Bearer"}, "a header only"),
             ({"header": "authorization"}, "needs a scheme"),
-            ({"header": "X-Upper"}, "pattern"),
+            ({"header": "X-Upper"}, "expected text as in"),
         ],
     )
     def test_a_location_that_makes_no_sense_is_an_error(

@@ -61,6 +61,7 @@ def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: 
         "Index.take_apart",
         "_Reviewer.__init__",
         "review",
+        "_impossible",
         "_revision",
         "Document.let_go",
         "_let_go",

@@ -297,13 +297,13 @@ class TestBody:
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("headers: {X-A: b}", "pattern"),
-        ("headers: {x-a: 1}", "string"),
+        ("headers: {X-A: b}", "as in x-tenant"),
+        ("headers: {x-a: 1}", 'write it in quotes: "1"'),
         ("headers: {x-a: {}}", "exactly one of"),
         ("headers: {x-a: {prefix: a, suffix: b}}", "exactly one of"),
         ("headers: {x-a: {matches: '('}}", "no regular expression"),
         ("headers: {x-a: {matches: '(?=a)'}}", "no regular expression"),
-        ("client: [10.0.0.1/8]", "host bits"),
+        ("client: [10.0.0.1/8]", "expected a network, as in 10.0.0.0/8"),
         ("client: []", "at least one"),
         ("time: {days: [mon]}", "is required"),
         ("time: {zone: Mars/Base, days: [mon]}", "no time zone"),

@@ -53,7 +53,7 @@ def test_every_error_is_found_at_its_line() -> None:
         ("{name: a, allow: {}}", "say who"),
         ("{name: a, allow: []}", "at least one"),
         ("{name: a, allow: {scopes: []}}", "at least one"),
-        ("{name: a, allow: {scopes: ['a b']}}", "pattern"),
+        ("{name: a, allow: {scopes: ['a b']}}", "as in orders:read"),
         ("{name: a, allow: {kinds: [anonymous]}}", "write anyone"),
         ("{name: a, allow: {kinds: [cookie]}}", "jwt"),
         ("{name: a, allow: {rolles: [x]}}", "did you mean 'roles'"),
@@ -61,7 +61,7 @@ def test_every_error_is_found_at_its_line() -> None:
         ("{name: a, allow: anyone, identity_headers: {host: subject}}", "meaning of its own"),
         ("{name: a, allow: anyone, identity_headers: {x-envoy-a: subject}}", "meaning of its own"),
         ("{name: a, allow: anyone, identity_headers: {x-a-b-c-d-e: subject}}", "hyphens"),
-        ("{name: a, allow: anyone, identity_headers: {X-A: subject}}", "pattern"),
+        ("{name: a, allow: anyone, identity_headers: {X-A: subject}}", "as in x-auth-tenant"),
         ("{name: a, allow: anyone, accept_in_path: [dot_segment]}", "cannot be accepted"),
         ("{name: a, allow: anyone, accept_in_path: [nul]}", "cannot be accepted"),
         ("{name: a, allow: anyone, mode: dry}", "shadow"),
@@ -202,12 +202,13 @@ def test_what_a_key_left_out_means_is_written_in_the_schema_as_in_a_policy() -> 
         ("deny: anyone, hosts: ['*.a.example']", "hosts: [x.a.example, '*.b.a.example']", True),
         ("deny: anyone, hosts: ['*.a.example']", "hosts: ['*']", False),
         ("deny: anyone, hosts: ['*.a.example']", "hosts: [a.example]", False),
-        ("deny: {kinds: [jwt]}", "paths: [/a]", False),
+        ("deny: {kinds: [api_key]}", "paths: [/a]", False),
         ("deny: anyone, mode: shadow", "paths: [/a]", False),
     ],
 )
 def test_an_allow_rule_that_never_decides_is_warned_of(broad: str, narrow: str, warned: bool) -> None:
-    found = warnings(f"rules: [{{name: broad, {broad}}}, {{name: narrow, allow: anyone, {narrow}}}]")
+    rules = f"[{{name: broad, {broad}}}, {{name: narrow, allow: anyone, {narrow}}}]"
+    found = warnings(f"credentials: {{api_keys: {{file: k}}}}\nrules: {rules}")
     assert found == ([("rules[1]", "never decides")] if warned else [])
 
 

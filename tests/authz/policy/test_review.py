@@ -4,10 +4,14 @@ import pytest
 
 from authz.policy.load import parse_policy
 
+CREDENTIALS = "credentials: {api_keys: {keys: [], file: keys.yaml}}\n"
+
 
 def warnings(*rules: str) -> list[tuple[str, str]]:
     text = "".join(f"  - {{name: r{number}, {rule}}}\n" for number, rule in enumerate(rules))
-    return [(one.key_path, one.message) for one in parse_policy(f"rules:\n{text}", "p.yaml").warnings]
+    return [
+        (one.key_path, one.message) for one in parse_policy(f"rules:\n{text}{CREDENTIALS}", "p.yaml").warnings
+    ]
 
 
 ANYONE = "denies anyone all of it"

@@ -1,0 +1,60 @@
+"""What is wrong with the text of an expression, in words of the language and not of the parser."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_FINDING: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): ([^\n]*)")
+_PIECE: Final = re.compile(r"[A-Za-z_]\w*|\d[\w.]*|[=!<>&|]{2,3}|\.\.+|\S")
+_RESERVED: Final = re.compile(r"reserved identifier: (\w+)")
+
+_OTHER_LANGUAGES: Final[Mapping[str, str]] = {
+    "=": "write == to compare",
+    "===": "write == to compare",
+    "<>": "write !=",
+    "and": "write &&",
+    "or": "write ||",
+    "not": "write !",
+    "&": "write &&",
+    "|": "write ||",
+    "?": "a choice is written CONDITION ? VALUE : VALUE",
+}
+"""What people write who think of another language, and what it is here."""
+
+
+def what_is_wrong(text: str, found: str) -> str:
+    """The first finding about `text`, in our words, with its place. `found`: the parser's message."""
+    findings = [finding for finding in _FINDING.findall(found) if "Incomplete" not in finding[2]]
+    if not findings:
+        return "nests too deep" if "recursion" in found.lower() or text.count("(") > 50 else "cannot be read"
+    line, column, message = int(findings[0][0]), int(findings[0][1]), findings[0][2]
+    return f"{_words(text, line, column, message)} (line {line}, character {column} of the expression)"
+
+
+def _words(text: str, line: int, column: int, message: str) -> str:
+    reserved = _RESERVED.search(message)
+    if reserved:
+        return f"{reserved[1]!r} is a reserved word"
+    if "simple name" in message:
+        return "a macro binds a name first, as in roles.exists(role, role == 'admin')"
+    if "has()" in message:
+        return "has() asks whether there is a field, as in has(claims.tenant)"
+    if "literal" in message:
+        return "the number is too large"
+    lines = text.splitlines() or [""]
+    rest = lines[line - 1][column - 1 :] if line <= len(lines) else ""
+    if rest[:1] in {"'", '"'}:
+        return "a text has no closing quote, or holds an escape that does not exist"
+    piece = _PIECE.match(rest.lstrip())
+    if piece is None:
+        missing = re.search(r"missing '(\S)'", message)
+        return f"it ends where {missing[1] if missing else 'more'} is expected"
+    before = _PIECE.findall(lines[line - 1][: column - 1])
+    return _unexpected(piece[0], before[-1] if before else "")
+
+
+def _unexpected(piece: str, before: str) -> str:
+    for said in (before + piece, piece, before):
+        if said in _OTHER_LANGUAGES:
+            return f"{said!r} means nothing here: {_OTHER_LANGUAGES[said]}"
+    return f"{piece!r} is not expected here"

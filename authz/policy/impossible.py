@@ -1,0 +1,104 @@
+"""Finds what a rule asks and no request can have: legal, so these are warnings.
+
+A deny rule of this kind protects nothing, and its author believes that it does.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from itertools import combinations
+
+from authz.credentials import CredentialsConfig
+from authz.identity import CredentialKind
+from authz.policy.callers import WhoConfig
+from authz.policy.model import ConditionConfig, RuleConfig
+from authz.policy.networks import Network
+
+MAX_NAMED = 5
+"""Issuers listed in a warning: a template may have thousands of tenants."""
+
+Finding = tuple[str, str]
+"""The key of the rule that it is about, which may be empty, and what is wrong."""
+
+
+class Impossible:
+    """What cannot be, given the credentials that the policy accepts."""
+
+    def __init__(self, credentials: CredentialsConfig | None) -> None:
+        self._credentials = credentials
+        self._issuers = (
+            () if credentials is None else tuple(name for one in credentials.issuers for name in one.names)
+        )
+        introspection = None if credentials is None else credentials.introspection
+        self._any_issuer = credentials is None or (introspection is not None and not introspection.issuer)
+        if introspection is not None and introspection.issuer:
+            self._issuers = (*self._issuers, introspection.issuer)
+        self._kinds = set() if credentials is None else set(credentials.locations())
+        if credentials is not None and credentials.mtls is not None:
+            self._kinds.add(CredentialKind.MTLS)
+
+    def in_rule(self, config: RuleConfig, blocks: Sequence[ConditionConfig]) -> Iterator[Finding]:
+        """What no request can have. `blocks`: every block of conditions that the rule has to meet."""
+        effect = "deny" if config.deny is not None else "allow"
+        for who in config.deny or config.allow or ():
+            if isinstance(who, WhoConfig):
+                yield from ((effect, message) for message in self._of_caller(who))
+        for block in blocks:
+            if block.caller is not None:
+                yield from (("", message) for message in self._of_caller(block.caller))
+            if block.when is not None:
+                yield from (("", message) for message in self._of_expression(block))
+        yield from (("", message) for message in _of_clients(blocks))
+        if config.deny is not None and not self._kinds and _asks_who(config.deny, blocks):
+            yield "deny", "never matches: the policy accepts no credentials, so every caller is anonymous"
+
+    def _of_caller(self, who: WhoConfig) -> Iterator[str]:
+        for issuer in who.issuers or ():
+            yield from self._of_issuer(issuer)
+        for kind in who.kinds or ():
+            if self._credentials is not None and kind not in self._kinds:
+                yield f"never matches {kind.value}: credentials accepts none of that kind"
+
+    def _of_expression(self, block: ConditionConfig) -> Iterator[str]:
+        expression = block.when
+        assert expression is not None  # noqa: S101 - the caller has looked
+        if expression.never:
+            yield f"never matches: when is {expression}, which is true of no request"
+        for compared in expression.compared:
+            if compared.variable == "issuer":
+                yield from self._of_issuer(compared.text)
+
+    def _of_issuer(self, issuer: str) -> Iterator[str]:
+        if self._any_issuer or issuer in self._issuers:
+            return
+        close = get_close_matches(issuer, self._issuers, n=1)
+        known = ", ".join(self._issuers[:MAX_NAMED]) or "none"
+        hint = f"did you mean {close[0]}?" if close else f"it has {known}"
+        yield f"never matches the issuer {issuer}: credentials does not have it; {hint}"
+
+
+def _of_clients(blocks: Iterable[ConditionConfig]) -> Iterator[str]:
+    """Networks that exclude each other."""
+    asked = [block.client for block in blocks if block.client is not None]
+    excluded = [network for block in blocks for network in block.client_not or ()]
+    for one, other in combinations(asked, 2):
+        if not any(_overlap(network, another) for network in one for another in other):
+            yield f"never matches: no client is in {_listed(one)} and in {_listed(other)}"
+    for networks in asked:
+        if all(any(_within(network, outer) for outer in excluded) for network in networks):
+            yield f"never matches: client_not excludes all of {_listed(networks)}"
+
+
+def _asks_who(whos: Iterable[object], blocks: Iterable[ConditionConfig]) -> bool:
+    return "anyone" not in whos or any(block.caller is not None for block in blocks)
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _within(network: Network, outer: Network) -> bool:
+    return _overlap(network, outer) and network.prefixlen >= outer.prefixlen
+
+
+def _listed(networks: Iterable[Network]) -> str:
+    return " or ".join(map(str, networks))

@@ -1,0 +1,130 @@
+"""An expression that can never mean anything is an error, with what would."""
+
+import re
+
+import pytest
+
+from authz.policy.expression import Expression
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'query.debug == "1"',
+            'query.debug is a list and "1" is a text: they are never equal; write "1" in query.debug',
+        ),
+        ('roles == "guest"', 'write "guest" in roles'),
+        ('"guest" == roles', 'write "guest" in roles'),
+        ('roles != "guest"', 'they are always different; write !("guest" in roles)'),
+        ('headers["x-a"] == "b"', 'write "b" in headers["x-a"]'),
+        ("query.a[0] == 1", "query.a[0] is a text and 1 is a whole number: they are never equal"),
+        ('size(roles) == "1"', "never equal"),
+        ('segments == "a"', "a list and"),
+        ("query.debug", "query.debug is a list, neither true nor false; write has(query.debug)"),
+        ("roles", "roles is a list, neither true nor false"),
+        ("size(roles)", "size(roles) is a whole number, neither true nor false"),
+        ("'true'", "'true' is a text, neither true nor false"),
+        ("roles && true", "neither true nor false"),
+        ("!roles", "neither true nor false"),
+        ("roles ? true : false", "neither true nor false"),
+        ("true ? 'a' : 'b'", "is a text, neither true nor false"),
+        ('"a" in "abc"', 'write "abc".contains("a")'),
+        ("1 in roles", "1 is a whole number, and roles never holds one"),
+        ("1 in query", "never holds one"),
+        ("now > '2026-01-01'", "neither is less than the other"),
+        ("roles < 'a'", "neither is less than the other"),
+        ("subject + 1 == 'a'", "+ does not take both"),
+        ("1 + 2.5 > 2.0", "write double() around both"),
+        ("roles.startsWith('a')", "write roles.exists(one, one.startsWith('a'))"),
+        ("roles.contains('a')", "write 'a' in roles"),
+        ("path.startsWith(1)", "1 is a whole number, and startsWith() asks a text"),
+        ("subject.getHours() == 1", "as in now.getHours()"),
+        ("subject.name == 'a'", "which has no fields"),
+        ("subject['name'] == 'a'", "has no ['name']"),
+        ("roles['a'] == 'a'", "what stands in its brackets is a whole number"),
+        ("roles.exists(r, r == 1)", "never equal"),
+        ("subject.exists(r, r == 'a')", "goes through a list"),
+        ("roles.filter(r, r == 'a')", "is a list, neither true nor false"),
+        ("size(1) == 1", "has no size"),
+        ("headers['X-A'] == ['b']", "write 'x-a'"),
+        ("'X-A' in headers", "write 'x-a'"),
+        ("has(headers.Accept)", "write 'accept'"),
+        ("host == 'API.example.com:443'", "host is in lower case and has no port: write 'api.example.com'"),
+        ("host in ['A.example.com']", "write 'a.example.com'"),
+        ("method == 'get'", "write 'GET'"),
+        ("path == 'admin'", "path begins with a slash: write '/admin'"),
+        ("path.startsWith('admin')", "path begins with a slash"),
+        ("kind == 'cookie'", "kind is never 'cookie'; it is jwt or session"),
+        ("path.matches('(')", "no regular expression"),
+        ("now > timestamp('tomorrow')", "timestamp('tomorrow') always fails: write it as in"),
+        ("now - now > duration('5 days')", "duration('5 days') always fails"),
+        ("headers.x-a == 'b'", 'a name with a hyphen is written headers["x-a"]'),
+    ],
+)
+def test_what_can_never_be_meant_is_an_error(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Expression(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"x" in query && query.x.exists(n, int(n) > 100)',
+        "headers['x-a'] == ['b']",
+        "query.a[0] == 'b' && size(query.a) == 1 && query.a.size() < 2.5",
+        "claims.admin",
+        "claims.roles == 'x' || claims.level > 3 || claims.a.b.c in roles",
+        "body[0] == 1 || body.a == 'b' || body",
+        "now - timestamp('2026-01-01T00:00:00Z') > duration('1h') && now.getHours('UTC') >= 8",
+        "headers['x-a'][0].startsWith('b') ? true : claims.x",
+        "roles.map(r, r + 'x') == ['ax'] && roles.filter(r, r != '').size() > 0",
+        "query.all(name, name != 'debug') && [1, 2].exists(x, x == 2)",
+        "subject == null || vars.id == subject || path.matches('/a/[0-9]+')",
+        "{'a': 1}.a == 1 && type(claims.a) == type(1) && b'a' == b'a' && 0x10 == 16 && 1u == 1u",
+        "r'\\d' == '''a''' // a remark\n && -size(roles) < 0",
+        "!(issuer in ['a', 'b']) && kind in ['jwt', 'anonymous'] && method == 'M-SEARCH'",
+    ],
+)
+def test_what_can_be_meant_is_not(text: str) -> None:
+    Expression(text)
+
+
+def test_the_texts_that_variables_are_compared_with_are_known() -> None:
+    found = Expression("issuer == 'a' || issuer in ['b'] || 'c' != issuer || subject == 'd'").compared
+    assert [(one.variable, one.text) for one in found] == [
+        ("issuer", "a"), ("issuer", "b"), ("issuer", "c"), ("subject", "d")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("claims.a ==", "it ends where more is expected (line 1, character 12 of the expression)"),
+        ("(claims.a", "it ends where ) is expected"),
+        ("claims.a = 1", "'=' means nothing here: write == to compare"),
+        ("claims.a === 1", "write == to compare"),
+        ("claims.a <> 1", "write !="),
+        ("claims.a and claims.b", "'and' means nothing here: write &&"),
+        ("claims.a or claims.b", "'or' means nothing here: write ||"),
+        ("not claims.a", "'not' means nothing here: write !"),
+        ("claims.a & claims.b", "write &&"),
+        ("claims.a @ 1", "'@' is not expected here (line 1, character 10"),
+        ("claims.a\n  ~ 1", "'~' is not expected here (line 2, character 3"),
+        ("path == 'a", "no closing quote"),
+        ("path == '\\q'", "an escape that does not exist"),
+        ("if", "'if' is a reserved word"),
+        ("99999999999999999999 == 1", "the number is too large"),
+        ("has(claims)", "as in has(claims.tenant)"),
+        ("roles.exists(1, true)", "as in roles.exists(role, role == 'admin')"),
+        ("claims..a", "'.' is not expected here"),
+        ("claims.a ? 1", "it ends where more is expected"),
+    ],
+)
+def test_a_mistake_of_the_language_is_told_in_its_words(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match="is no CEL expression: ") as caught:
+        Expression(text)
+    assert message in str(caught.value)
+    assert not any(
+        word in str(caught.value) for word in ("token", "mismatched", "extraneous", "EOF", "viable")
+    )
