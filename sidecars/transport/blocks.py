@@ -29,6 +29,7 @@ from sidecars.transport.headers import (
     Request,
     check_field,
     check_trailers,
+    is_binary,
     read_request,
     spoken,
 )
@@ -68,7 +69,7 @@ class HeaderBlocks:
         self._kinds: dict[tuple[Field, ...], Request] | None = None
         """Requests by the fields that decide, for those that differ in their metadata each time."""
         self._trusted = True
-        """Whether every entry of the table came in a request that was well-formed."""
+        """Whether every entry of the table came in a request that was well-formed, metadata included."""
         self.known: dict[bytes, Request] = {}
         """Requests by their block, true of the table as it is. Read on the hot path; written here only."""
 
@@ -114,19 +115,28 @@ class HeaderBlocks:
         of these only the ones that are not the same as before.
         """
         if not self._trusted:
-            return read_request(fields, self._methods)
+            return self._read(fields)
         if self._kinds is None:
             self._kinds = {}
         key = spoken(fields)
         kind = self._kinds.get(key)
         if kind is None or fields[kind.pseudo_count - 1] is not key[kind.pseudo_count - 1]:
-            request = read_request(fields, self._methods)
+            request = self._read(fields)
             _remember(self._kinds, key, request.with_fields(()))  # what all of a kind share, and no more
             return request
         for name, value in literals:
             if name not in SPOKEN:
                 check_field(name, value)
+                if name.endswith(b"-bin") and not is_binary(value):
+                    return self._read(fields)
         return kind.with_fields(fields)
+
+    def _read(self, fields: list[Field]) -> Request:
+        """What fields ask for of which some are in the table now."""
+        request = read_request(fields, self._methods)
+        if request.metadata_refused:
+            self._trusted = False
+        return request
 
     def _decode(self, block: bytes) -> tuple[list[Field], list[Field], bool]:
         """The fields of a block, the literal ones among them, and whether it changed the table."""

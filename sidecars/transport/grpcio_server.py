@@ -158,7 +158,8 @@ class _Call:
 
     @cached_property
     def metadata(self) -> Metadata:
-        return dict(self._context.invocation_metadata() or ())
+        found = self._context.invocation_metadata() or ()
+        return {name: value.strip(" \t") if isinstance(value, str) else value for name, value in found}
 
     @property
     def cancelled(self) -> bool:

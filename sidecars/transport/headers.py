@@ -11,6 +11,8 @@ Field = tuple[bytes, bytes]
 
 _NAME = re.compile(rb"[^\x00-\x20A-Z\x7f-\xff:]+")
 _VALUE = re.compile(rb"(?:[^\x00\r\n \t](?:[^\x00\r\n]*[^\x00\r\n \t])?)?")
+_METADATA_VALUE = re.compile(rb"[^\x00\r\n]*")
+_BLANKS = b" \t"
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _TIMEOUT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _CONTENT_TYPE = re.compile(rb"application/grpc(?:\+[^;]*)?(?:[; ].*)?", re.DOTALL)
@@ -46,7 +48,7 @@ ANY_LENGTH = -1
 
 
 class MalformedRequestError(Exception):
-    """A header list that HTTP/2 forbids (RFC 9113 section 8.1.1), or binary metadata that is no base64."""
+    """A header list that HTTP/2 forbids (RFC 9113 section 8.1.1)."""
 
 
 class HeaderListTooLargeError(Exception):
@@ -66,6 +68,7 @@ class Request:
         "gzip",
         "http_status",
         "kept_bytes",
+        "metadata_refused",
         "method",
         "path",
         "pseudo_count",
@@ -88,6 +91,8 @@ class Request:
         """The answer to what is no gRPC request: 405 or 415; else 0."""
         self.refusal: Status | None = None
         """The answer to a request that no handler sees."""
+        self.metadata_refused = False
+        """Whether it is refused for metadata that has no value."""
         self._metadata: Metadata | None = None
         self.kept_bytes = 0
         """What `fields` takes in memory, about, once it was weighed."""
@@ -125,7 +130,10 @@ class Request:
 
 
 def metadata_of(fields: Iterable[Field]) -> Metadata:
-    """Text as str, binary (`-bin`) as bytes, no fields of the protocol; the last of a name counts."""
+    """Text as str, binary (`-bin`) as bytes, no fields of the protocol; the last of a name counts.
+
+    Blanks around a text are not part of it (gRPC over HTTP/2: they may be stripped).
+    """
     metadata: dict[str, str | bytes] = {}
     for name, value in fields:
         if name.startswith(b":") or name in _NO_METADATA:
@@ -133,7 +141,7 @@ def metadata_of(fields: Iterable[Field]) -> Metadata:
         if name.endswith(b"-bin"):
             metadata[name.decode()] = _binary(value)
         else:
-            metadata[name.decode()] = value.decode("utf-8", "replace")
+            metadata[name.decode()] = value.strip(_BLANKS).decode("utf-8", "replace")
     return metadata
 
 
@@ -141,6 +149,15 @@ def _binary(value: bytes) -> bytes:
     """Base64, padded or not; of several values joined by commas the last one. Raises ValueError."""
     last = value.rpartition(b",")[2].strip().rstrip(b"=")
     return b64decode(last + b"=" * (-len(last) % 4), validate=True)
+
+
+def is_binary(value: bytes) -> bool:
+    """Whether a value of a `-bin` field is base64."""
+    try:
+        _binary(value)
+    except ValueError:
+        return False
+    return True
 
 
 def spoken(fields: Iterable[Field]) -> tuple[Field, ...]:
@@ -169,6 +186,9 @@ def read_request(fields: Sequence[Field], methods: Mapping[bytes, Method]) -> Re
                 _read_timeout(request, value)
             case b"grpc-encoding":
                 _read_encoding(request, value)
+            case _ if name.endswith(b"-bin") and not is_binary(value):
+                request.metadata_refused = True
+                request.refusal = Status(Code.INTERNAL, f"metadata {name.decode()}: the value is not base64")
     if pseudo[b":method"] != b"POST":
         request.http_status = 405
     elif not _CONTENT_TYPE.fullmatch(content_type):
@@ -200,20 +220,19 @@ def _read_pseudo(fields: Sequence[Field]) -> dict[bytes, bytes]:
 
 
 def check_field(name: bytes, value: bytes) -> None:
-    """Raises MalformedRequestError for a regular field that HTTP/2 forbids (RFC 9113 section 8.2)."""
+    """Raises MalformedRequestError for a regular field that HTTP/2 forbids (RFC 9113 section 8.2).
+
+    Metadata may have blanks around its value all the same: gRPC lets an application send them, and a reset
+    would end the call without a reason.
+    """
     if not _NAME.fullmatch(name):
         raise MalformedRequestError(f"forbidden field name {name!r}")
-    if not _VALUE.fullmatch(value):
+    if not (_VALUE if name in SPOKEN else _METADATA_VALUE).fullmatch(value):
         raise MalformedRequestError(f"forbidden character in the value of {name!r}")
     if name in _CONNECTION_SPECIFIC:
         raise MalformedRequestError(f"connection-specific field {name!r}")
     if name == b"te" and value != b"trailers":
         raise MalformedRequestError("te with other than trailers")
-    if name.endswith(b"-bin"):
-        try:
-            _binary(value)
-        except ValueError:
-            raise MalformedRequestError(f"{name!r} is no base64") from None
 
 
 def check_trailers(fields: Iterable[Field]) -> None:
@@ -245,5 +264,6 @@ def _read_encoding(request: Request, value: bytes) -> None:
     request.gzip = value == b"gzip"
     if value not in {b"gzip", b"identity"}:
         request.refusal = Status(
-            Code.UNIMPLEMENTED, f"grpc-encoding {value.decode('ascii', 'replace')} is not supported"
+            Code.UNIMPLEMENTED,
+            f"grpc-encoding {value.decode('ascii', 'replace')!r} is not supported: use gzip or identity",
         )

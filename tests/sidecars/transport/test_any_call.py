@@ -61,6 +61,12 @@ async def test_binary_metadata_arrives_as_bytes(serve: Serve, connect: Connect, 
     assert (await metadata_seen(serve, connect, ("trace-bin", value)))["trace-bin"] == value
 
 
+async def test_blanks_around_metadata_are_no_part_of_it(serve: Serve, connect: Connect) -> None:
+    """Applications send them, and gRPC over HTTP/2 says that they may be stripped (Custom-Metadata)."""
+    seen = await metadata_seen(serve, connect, ("x-a", "  v w "), ("x-b", " "), ("c-bin", b" v "))
+    assert (seen["x-a"], seen["x-b"], seen["c-bin"]) == ("v w", "", b" v ")
+
+
 async def test_the_last_of_a_repeated_name_counts(serve: Serve, connect: Connect) -> None:
     seen = await metadata_seen(serve, connect, ("x-a", "1"), ("x-a", "2"), ("b-bin", b"1"), ("b-bin", b"2"))
     assert (seen["x-a"], seen["b-bin"]) == ("2", b"2")

@@ -132,6 +132,21 @@ DELIBERATE = (
         ((HEADERS, END_HEADERS | END_STREAM, 1, NO_TABLE + block((":method", "POST"), ("Upper", "x"))),),
     ),
     Difference(
+        "blanks around metadata are stripped",
+        "gRPC over HTTP/2 allows it; h2 ends the connection, by RFC 9113 section 8.2.1.",
+        lambda last, bench, oracle: (
+            not bench.connection.over and "surrounded by whitespace" in str(oracle.error)
+        ),
+        (
+            (
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                1,
+                NO_TABLE + block(*request_fields("/p/Echo"), ("x-blank", " v")),
+            ),
+        ),
+    ),
+    Difference(
         "a zero increment costs its stream",
         "RFC 9113 section 6.9: a stream error on a stream; h2's frame parser knows no streams.",
         lambda last, bench, oracle: zero_increment(last) and not bench.connection.over,
