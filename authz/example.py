@@ -8,7 +8,7 @@ import orjson
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from authz.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason, named
-from authz.policy.words import Block
+from authz.policy.words import Block, Text
 from configfile import Spelled
 from protos.authz_pb2 import CheckRequest
 
@@ -57,6 +57,8 @@ class RequestExample(Block):
     """The address at the other end of the connection."""
     principal: str = ""
     """The peer of the TLS connection, by its certificate."""
+    context_extensions: dict[Text, str] = Field(default_factory=dict)
+    """What the route has for the ext_authz filter."""
     body: Any = None
     """Text as it is sent, or anything else to be sent as JSON."""
 
@@ -84,6 +86,7 @@ class RequestExample(Block):
         if self.client is not None:
             attributes.source.address.socket_address.address = str(self.client)
         attributes.source.principal = self.principal
+        attributes.context_extensions.update(self.context_extensions)
         headers = dict(self.headers)
         if self.body is not None:
             self._add_body(message, headers)

@@ -91,6 +91,11 @@ class RecordedRequest(Request):
             self.missing.add("query")
         return super().all_query()
 
+    def context_values(self, name: str) -> Sequence[str]:
+        """Not logged."""
+        self.missing.add(f"context {name}")
+        return ()
+
     @property
     def body(self) -> bytes:
         """Bodies are not logged."""

@@ -209,6 +209,11 @@ class Request:
             return None
         return {name: list(values) for name, values in _parse_query(self.query).items()} if self.query else {}
 
+    def context_values(self, name: str) -> Sequence[str]:
+        """What the route has under this name in its `context_extensions`: one value, or none."""
+        value = self.message.attributes.context_extensions.get(name)
+        return _NO_VALUES if value is None else (value,)
+
     @property
     def body(self) -> bytes:
         """What Envoy sent of the body (`with_request_body`); `authz.body` reads it."""

@@ -14,6 +14,8 @@ from authz.policy.condition import Condition
 from authz.policy.expression import Callers, expression_condition
 from authz.policy.model import ConditionConfig
 from authz.policy.pattern import Template
+from authz.policy.route import context_condition
+from authz.policy.share import share_condition
 
 
 def conditions_of(
@@ -30,6 +32,10 @@ def conditions_of(
         yield client_condition(config.client, name)
     if config.client_not is not None:
         yield client_condition(config.client_not, name, inside=False)
+    for key, text in config.context_extensions.items():
+        yield context_condition(key, text, name, denies=denies)
+    if config.share is not None:
+        yield share_condition(config.share, name)
     for header, text in config.headers.items():
         yield header_condition(header, text, name, denies=denies)
     for parameter, text in config.query.items():

@@ -18,6 +18,7 @@ from authz.policy.callers import WhoConfig, Whos
 from authz.policy.expression import Expression
 from authz.policy.networks import Network, parse_network
 from authz.policy.pattern import EVERY_HOST, EVERY_PATH
+from authz.policy.share import OrPercent, ShareConfig
 from authz.policy.templates import ValueTemplate, parse_text, parse_value
 from authz.policy.values import Comparison, HeaderComparison, TextComparison
 from authz.policy.window import TimeConfig
@@ -131,6 +132,10 @@ class ConditionConfig(Block):
     client_not: Networks | None = None
     """It is in none of these."""
     time: TimeConfig | None = None
+    context_extensions: Annotated[dict[Text, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
+    """What Envoy's route has under `context_extensions` for the ext_authz filter; no client can set it."""
+    share: Annotated[ShareConfig, OrPercent] | None = None
+    """The caller is one of so many of a hundred, as in `5%`: the same ones each time."""
     body: Annotated[dict[DottedName, Comparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """Fields of a JSON body or a form, where Envoy sends it."""
     when: When | None = None

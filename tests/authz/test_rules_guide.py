@@ -41,6 +41,8 @@ def answer(policy: str, asked: str) -> str:
     if "body" in said:
         headers |= {"content-type": "application/json", "x-envoy-auth-partial-body": "false"}
     message = check_request(method, slash + path, host, headers, said.get("client", "198.51.100.1"))
+    context = {key.removeprefix("context."): text for key, text in said.items() if key.startswith("context.")}
+    message.attributes.context_extensions.update(context)
     message.attributes.request.http.body = said.get("body", "")
     now = datetime.fromisoformat(said["time"]).timestamp() if "time" in said else NOON
     compiled = parse_policy(policy)

@@ -156,6 +156,8 @@ rules:
       after: 2026-01-01
       before: 2027-01-01
     when: claims.a == 'x  y'
+    context_extensions: {audience: internal}
+    share: {percent: 25, by: subject, seed: s}
     allow:
       scopes: [s1, s2]
       any_scope: [s3]
@@ -293,6 +295,7 @@ def others(value: Any) -> Iterator[Any]:
                 "office",
                 "team",
                 "any",
+                "client",
             )
         case list():
             yield value[1:]

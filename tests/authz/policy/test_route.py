@@ -1,0 +1,66 @@
+"""What the route says of itself can be a condition (envoyproxy/envoy#23615)."""
+
+from collections.abc import Mapping
+
+import orjson
+import pytest
+
+from authz.decide import Authorizer, Decision, DecisionIds
+from authz.example import RequestExample
+from authz.explain import explain
+from authz.policy.load import parse_policy
+from authz.replay import replay
+from authz.request import Request
+from tests.authz.callers import Says
+from tests.authz.tools.test_replay import record
+
+POLICY = """
+rules:
+  - {name: open, allow: anyone}
+  - {name: inner, deny: anyone, context_extensions: {audience: {one_of: [internal, ops]}}}
+"""
+
+
+def rule(policy: str, context: Mapping[str, str]) -> str:
+    message = RequestExample(context_extensions=dict(context)).message()
+    authorizer = Authorizer(parse_policy(policy), Says(None), DecisionIds(lambda: 0.5))
+    decision = authorizer.decide(Request(message), 0.0)
+    assert isinstance(decision, Decision)
+    return decision.verdict.rule
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        ({"audience": "internal"}, "inner"),
+        ({"audience": "ops"}, "inner"),
+        ({"audience": "Internal"}, "open"),
+        ({"other": "internal"}, "open"),
+        ({}, "open"),
+    ],
+)
+def test_it_is_compared_as_it_is(context: Mapping[str, str], expected: str) -> None:
+    assert rule(POLICY, context) == expected
+
+
+def test_an_allow_rule_needs_it() -> None:
+    policy = "rules: [{name: r, allow: anyone, context_extensions: {audience: {present: true}}}]"
+    decision = parse_policy(policy).rules[0]
+    assert [condition.text for condition in decision.requests] == ["context audience is present"]
+    assert rule(policy, {"audience": "x"}) == "r"
+
+
+def test_no_header_passes_for_it() -> None:
+    message = RequestExample(headers={"audience": "internal", "x-audience": "internal"}).message()
+    assert not parse_policy(POLICY).rules[1].covers(Request(message), 0.0)
+
+
+def test_an_explanation_tells_what_was_found() -> None:
+    request = Request(RequestExample(context_extensions={"audience": "ops"}).message())
+    considered = explain(parse_policy(POLICY), request, None, 0.0).considered[1]
+    assert [(one.held, one.found) for one in considered.requests] == [(True, "ops")]
+
+
+def test_a_replay_knows_that_no_record_has_it() -> None:
+    report = replay([orjson.dumps(record(authz_rule="open"))], parse_policy(POLICY))
+    assert (report.unknown, report.missing["context audience"]) == (1, 1)
