@@ -7,17 +7,16 @@ is not the one we read. A rule that allows is then not met, and a rule that deni
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from authz.field_names import BAD_ESCAPE, MAX_FIELDS, WantedNames, fold_name, pairs_of
 from authz.request import Request
 
 MAX_BODY_BYTES: Final = 256 * 1024
 """A larger body is not read: it would hold up the loop for milliseconds. Envoy's `max_request_bytes`
 is the operator's own limit and usually far smaller."""
-
-MAX_FIELDS: Final = 1_000
-"""Of a form."""
 
 _PARTIAL: Final = "x-envoy-auth-partial-body"
 
@@ -26,26 +25,37 @@ class UnreadableBodyError(Exception):
     """The body cannot be read, or not in exactly one way. Its text says why, for operators."""
 
 
-def fields_of(request: Request) -> Any:
-    """What the JSON says, or a mapping of form fields to their lists of values; None: there is no body.
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What was read of a body."""
 
-    Raises UnreadableBodyError.
-    """
+    content: Any
+    """What the JSON says, or a mapping of form fields to their lists of values; None: there is no body."""
+    is_form: bool = False
+
+
+_NO_BODY: Final = Body(None)
+
+
+def fields_of(request: Request) -> Any:
+    """The content of the body. Raises UnreadableBodyError."""
+    return read_body(request).content
+
+
+def read_body(request: Request) -> Body:
+    """The body, read once for each request. Raises UnreadableBodyError."""
     if request.body_fields is None:
-        request.body_fields = _outcome(request)
+        try:
+            request.body_fields = _body(request)
+        except UnreadableBodyError as error:
+            request.body_fields = error
     if isinstance(request.body_fields, UnreadableBodyError):
         raise request.body_fields
-    return request.body_fields[0]
+    found: Body = request.body_fields
+    return found
 
 
-def _outcome(request: Request) -> tuple[Any] | UnreadableBodyError:
-    try:
-        return (_fields(request),)
-    except UnreadableBodyError as error:
-        return error
-
-
-def _fields(request: Request) -> Any:
+def _body(request: Request) -> Body:
     partial = request.header_values(_PARTIAL)
     if not partial:
         raise UnreadableBodyError("Envoy sends no bodies (with_request_body is not set)")
@@ -57,33 +67,57 @@ def _fields(request: Request) -> Any:
         # A client that forges the header for an Envoy that sends no bodies says so itself.
         if any(value != "0" for value in request.header_values("content-length")):
             raise UnreadableBodyError("there is a body, and Envoy did not send it")
-        return None
+        return _NO_BODY
     if len(body) > MAX_BODY_BYTES:
         raise UnreadableBodyError(f"larger than {MAX_BODY_BYTES} bytes")
     if any(value.lower() != "identity" for value in request.header_values("content-encoding")):
         raise UnreadableBodyError("compressed")
+    if request.masks_body and b"!" in body:
+        raise UnreadableBodyError("Envoy shows ! for bytes that are not UTF-8 (without pack_as_bytes)")
     return _read(_media_type(request.header_values("content-type")), body)
 
 
-def body_values(content: Any, parts: Sequence[str]) -> Sequence[Any]:
+def body_values(body: Body, parts: Sequence[str]) -> Sequence[Any]:
     """As `values_at`, for a body. Raises UnreadableBodyError where that is not all there is to know.
 
-    Where a name is there in other letter case: some readers take `Role` for `role` (Go's encoding/json,
-    for one). And where the name may be in each item of a list.
+    Where a name is there in another spelling: some readers take `Role` for `role` (Go's encoding/json, for
+    one), and `role[]` in a form. And where the name may be in each item of a list.
     """
-    below = content
+    if body.is_form:
+        return _form_values(body.content, parts)
+    below = body.content
     for part in parts:
         if isinstance(below, list) and any(isinstance(item, Mapping | list) for item in below):
             raise UnreadableBodyError(f"{part} is asked for below a list")
         if not isinstance(below, Mapping):
             break
         if part not in below:
-            folded = part.casefold()
-            if any(name.casefold() == folded for name in below):
-                raise UnreadableBodyError(f"{part} is there in other letter case")
+            folded = fold_name(part)
+            if any(fold_name(name) == folded for name in below):
+                raise UnreadableBodyError(f"{part} is there in another spelling")
             break
         below = below[part]
-    return values_at(content, parts)
+    return values_at(body.content, parts)
+
+
+def _form_values(fields: Mapping[str, list[str]], parts: Sequence[str]) -> Sequence[Any]:
+    name = ".".join(parts)
+    wanted = WantedNames((name,))
+    for other in fields:
+        if (other != name or len(parts) > 1) and wanted.mean(other):
+            raise UnreadableBodyError(f"{name} is there in another spelling")
+    return fields.get(name, ()) if len(parts) == 1 else ()
+
+
+def is_below_list(content: Any, parts: Sequence[str]) -> bool:
+    """Whether a field of these names would be in the items of a list."""
+    for part in parts:
+        if isinstance(content, list):
+            return any(isinstance(item, Mapping | list) for item in content)
+        if not isinstance(content, Mapping):
+            return False
+        content = content.get(part)
+    return False
 
 
 def values_at(content: Any, parts: Sequence[str]) -> Sequence[Any]:
@@ -107,13 +141,13 @@ def _media_type(lines: Sequence[str]) -> str:
     return kind.strip(" \t").lower()
 
 
-def _read(media_type: str, body: bytes) -> Any:
+def _read(media_type: str, body: bytes) -> Body:
     try:
         text = body.decode()
         if media_type == "application/x-www-form-urlencoded":
-            return _form(text)
+            return Body(_form(text), is_form=True)
         if media_type == "application/json" or media_type.endswith("+json"):
-            return json.loads(text, object_pairs_hook=_object, parse_constant=_no_json)
+            return Body(json.loads(text, object_pairs_hook=_object, parse_constant=_no_json))
     except (ValueError, RecursionError) as error:
         raise UnreadableBodyError(f"no {media_type}: {error}") from error
     raise UnreadableBodyError(f"{media_type or 'a body without a type'} is not read")
@@ -122,6 +156,8 @@ def _read(media_type: str, body: bytes) -> Any:
 def _form(text: str) -> Mapping[str, list[str]]:
     if ";" in text:
         raise ValueError("a ; separates fields to some readers")
+    if any(value is None for _, value in pairs_of(text)) or BAD_ESCAPE.search(text):
+        raise ValueError("an escape is none, or a value has a NUL")
     fields: dict[str, list[str]] = {}
     pairs = parse_qsl(
         text, keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS, errors="strict"

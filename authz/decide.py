@@ -9,7 +9,7 @@ are removed all the same.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from typing import Final, NamedTuple
 
 from authz.identity import ANONYMOUS, Authenticator, Identity, Refusal, RefusalReason
@@ -18,6 +18,7 @@ from authz.path import Oddity
 from authz.policy.compile import Policy
 from authz.policy.cors import preflight
 from authz.policy.index import Cell
+from authz.policy.paths import EXACT
 from authz.policy.rule import Outcome, Verdict
 from authz.request import BadRequestReason, Request
 from authz.unreadable import UnreadableRequest
@@ -140,6 +141,8 @@ class Authorizer:
             if accepting is None:
                 return self.decided(ODD_PATH[next(iter(path.oddities))], request=request)
             cell = accepting
+        elif self.policy.matching is not EXACT:
+            cell = self._in_other_spellings(cell, request)
         if cell.conditional:
             cell = cell.narrow(request, now)
         if cell.settled is not None:
@@ -191,15 +194,23 @@ class Authorizer:
         credential = "" if identity is ANONYMOUS else identity.kind.value
         return Decision(verdict, self._new_id(), self.policy.revision, identity, credential, trial, request)
 
+    def _in_other_spellings(self, cell: Cell, request: Request) -> Cell:
+        """The cell with the deny rules for what is another path only in letter case or a slash at its end."""
+        spellings = self.policy.matching.spellings(request.path) or ()
+        index = self.policy.index
+        return index.with_denials(cell, request.host, request.method, spellings[1:])
+
     def _accepting(self, cell: Cell, request: Request) -> Cell | None:
         """The rules for a path that readers differ about; None when none of them accepts that.
 
         Allow rules count if they opted in to all that is odd. Deny rules count always, and also
-        those that cover the path as the most eager upstream would read it.
+        those that cover another reading of the path.
         """
         path = request.path
         allows = [rule for rule in cell.allows if not path.oddities & ~rule.accepts]
-        if not allows:
+        spellings = self.policy.matching.spellings(path) if allows else None
+        if spellings is None:
             return None
-        eager = self.policy.index.find(request.host, request.method, path.eager_segments())
-        return Cell([*allows, *cell.denies, *eager.denies])
+        find = self.policy.index.find
+        others = (find(request.host, request.method, segments).denies for segments in spellings[1:])
+        return Cell([*allows, *cell.denies, *chain.from_iterable(others)])

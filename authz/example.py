@@ -90,7 +90,11 @@ class RequestExample(Block):
         headers = dict(self.headers)
         if self.body is not None:
             self._add_body(message, headers)
-        if any(isinstance(value, tuple) for value in headers.values()):
+        values = headers.values()
+        lines = [line for value in values for line in ((value,) if isinstance(value, str) else value)]
+        if len(lines) > len(headers) or any("!" in text for text in (path, *lines)):
+            # As with encode_raw_headers, so that a ! is known to be one.
+            http.header_map.headers.add(key=":path", raw_value=path.encode())
             for name, value in headers.items():
                 for line in (value,) if isinstance(value, str) else value:
                     http.header_map.headers.add(key=name, raw_value=line.encode())

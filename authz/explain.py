@@ -213,13 +213,13 @@ def why_not(rule: Rule, request: Request) -> str:
     if rule.methods is not None and request.method not in rule.methods:
         return f"method {request.method} is not {_one_of(rule.methods)}"
     path = request.path
-    covers = template_covers(rule.templates, path.segments)
-    if path.oddities and not rule.allows:
-        covers = covers or template_covers(rule.templates, path.eager_segments())
-    if not covers:
+    readings = [path.segments] if rule.allows else rule.matching.readings(path) or [path.segments]
+    if not any(template_covers(rule.templates, one, any_case=rule.matching.any_case) for one in readings):
         return f"path {request.raw_path} is not {_one_of(rule.templates)}"
     if path.oddities and rule.shadow:
         return "shadow rules are not tried on paths that readers differ about"
+    if rule.allows and path.readings() is None:
+        return "readers differ about the path in too many ways"
     refused = path.oddities & ~rule.accepts if rule.allows else NOTHING_ODD
     return f"the rule does not accept {_names(refused)} in a path" if refused else ""
 
@@ -231,9 +231,11 @@ def host_covers(pattern: HostPattern, host: str) -> bool:
     return not pattern.name or host.endswith(f".{pattern.name}")
 
 
-def template_covers(templates: Iterable[Template], segments: Sequence[str]) -> bool:
+def template_covers(
+    templates: Iterable[Template], segments: Sequence[str], *, any_case: bool = False
+) -> bool:
     """Whether one of the templates covers the path."""
-    return any(template.bind(segments) is not None for template in templates)
+    return any(template.bind(segments, any_case=any_case) is not None for template in templates)
 
 
 def _of_caller(

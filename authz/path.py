@@ -6,6 +6,7 @@ segment once, and name everything that another reader might understand different
 """
 
 import re
+from collections.abc import Callable
 from enum import IntFlag
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -41,6 +42,9 @@ class Oddity(IntFlag):
     DISGUISED = 4096
     """What no rule may accept, behind what some may: `..%2Fadmin` behind `%2F`, `%252e%252e` behind `%25`."""
 
+    MASKED = 8192
+    """`!`, where Envoy may show it for bytes that are not UTF-8: the upstream gets the bytes."""
+
 
 NOTHING_ODD: Final = Oddity(0)
 
@@ -57,9 +61,17 @@ _ODD = re.compile(r"//|/\.{1,2}(?:/|\Z)|[^!$&'()*+,\-./0-9:=@A-Z_a-z~\[\]|^`{}\"
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
-_SEPARATOR = re.compile(r"[/\\]")
+_FRAGMENT = re.compile(r"[#?]")
+"""What follows is no part of the path to whoever parses it once more after decoding it."""
 _DOTS = re.compile(r"(?:\A|[/\\])\.{1,2}(?:[/\\;#?]|\Z)")
 """A dot segment to whoever splits at separators of every kind and cuts off what may follow a path."""
+
+
+MAX_ODD_CHARACTERS: Final = 4_096
+"""A longer path that readers differ about is refused: each of its readings costs as much as its length."""
+
+MAX_READINGS: Final = 128
+"""Ways to read one path; a path with more of them is refused. A rule that accepts one oddity meets 2 to 4."""
 
 
 class Path(NamedTuple):
@@ -71,28 +83,74 @@ class Path(NamedTuple):
     segments: tuple[str, ...]
     oddities: Oddity
 
-    def eager_segments(self) -> tuple[str, ...]:
-        """The segments that the most eager upstream would make of it.
+    def readings(self) -> tuple[tuple[str, ...], ...] | None:
+        """The segments that each upstream would make of the path, `segments` first; None: too many to try.
 
-        Separators of every kind split, parameters and fragments are dropped, escapes decoded again and
-        again, empty and dot segments resolved (RFC 3986 section 5.2.4). Deny rules are held
-        against this reading too, so that an oddity that one rule accepts is no way around another
-        that denies.
+        Upstreams decode again, split at further separators, take what follows `//` for a host, cut off
+        fragments and parameters, and merge slashes: each of them some of this, in this order. Deny rules
+        are held against every reading, so that an oddity that one rule accepts is no way around another
+        rule that denies.
         """
-        text = "/".join(self.segments)
-        for _ in range(MAX_DECODINGS):
-            text = _decode(text)[0]
-        resolved: list[str] = []
-        name = ""
-        for segment in _SEPARATOR.split(text.partition("#")[0]):
-            name = segment.partition(";")[0]
-            if name == "..":
-                del resolved[-1:]
-            elif name not in {"", "."}:
-                resolved.append(name)
-        if name in {"", ".", ".."}:
-            resolved.append("")
-        return tuple(resolved)
+        if not self.oddities:
+            return (self.segments,)
+        if sum(map(len, self.segments)) + len(self.segments) > MAX_ODD_CHARACTERS:
+            return None
+        found = {self.segments: None}
+        for step in (_without_masks, *_STEPS) if self.oddities & Oddity.MASKED else _STEPS:
+            for reading in list(found):
+                found[step(reading)] = None
+            if len(found) > MAX_READINGS:
+                return None
+        return tuple(found)
+
+
+def _without_masks(segments: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(segment.replace("!", "") for segment in segments)
+
+
+def _decoded_again(segments: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_decode_once(segment)[0] for segment in segments)
+
+
+def _split_at(separator: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    return lambda segments: tuple("/".join(segments).replace(separator, "/").split("/"))
+
+
+def _without_authority(segments: tuple[str, ...]) -> tuple[str, ...]:
+    """`//host/path` as a URL parser reads it: `/path` (RFC 3986 section 4.2, CVE-2026-26205)."""
+    return (segments[2:] or ("",)) if len(segments) > 1 and not segments[0] else segments
+
+
+def _without_fragment(segments: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_FRAGMENT.split("/".join(segments), maxsplit=1)[0].split("/"))
+
+
+def _without_parameters(segments: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(segment.partition(";")[0] for segment in segments)
+
+
+def _merged(segments: tuple[str, ...]) -> tuple[str, ...]:
+    return (*(segment for segment in segments[:-1] if segment), segments[-1])
+
+
+def _resolved(segments: tuple[str, ...]) -> tuple[str, ...]:
+    """Without dot segments (RFC 3986 section 5.2.4)."""
+    resolved: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            del resolved[-1:]
+        elif segment != ".":
+            resolved.append(segment)
+    if segments[-1] in {".", ".."} or not resolved:
+        resolved.append("")
+    return tuple(resolved)
+
+
+_STEPS: Final = (
+    *[_decoded_again] * MAX_DECODINGS, _split_at("/"), _split_at("\\"), _without_authority,
+    _without_fragment, _without_parameters, _merged, _resolved,
+)  # fmt: skip
+"""What an upstream may do to the segments, in order. Each upstream does some of it."""
 
 
 def split_path(raw: str) -> Path:

@@ -73,6 +73,14 @@ class RecordedRequest(Request):
         """None: the record does not say which other headers there were."""
         return ()
 
+    @property
+    def masks_bytes(self) -> bool:
+        """The access log has the bytes themselves, escaped."""
+        return False
+
+    def _path_as_sent(self, path: str) -> str:
+        return path
+
     def all_headers(self) -> dict[str, list[str]]:
         """Of the headers only some were logged."""
         self.missing.add("headers")

@@ -6,7 +6,6 @@ could forge (`x-forwarded-uri`, `x-envoy-original-path`: CVE-2026-40575, CVE-202
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_address
@@ -15,12 +14,13 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from authz.path import MAX_PATH_CHARACTERS, Oddity, Path, split_path
+from authz.field_names import MAX_FIELDS, Pair, WantedNames, pairs_of, spellings_in
+from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, Path, split_path
 from protos.authz_pb2 import AttributeContext, CheckRequest
 from protos.core_pb2 import HeaderValue
 
-MAX_QUERY_PARAMETERS: Final = 1_000
-"""More than any form has; each costs a list entry once a rule or credential looks at the query."""
+MAX_QUERY_PARAMETERS: Final = MAX_FIELDS
+"""Each costs a list entry once a rule or credential looks at the query."""
 
 MAX_HOST_CHARACTERS: Final = 262
 """A DNS name of 253 characters, a trailing dot, a colon and a port; a longer host cannot be looked up."""
@@ -69,9 +69,11 @@ class Request:
         "_line_of",
         "_lines",
         "_query",
+        "_query_pairs",
         "_trusted_hops",
         "body_fields",
         "host",
+        "masked_query",
         "message",
         "method",
         "path",
@@ -91,7 +93,8 @@ class Request:
         self._refuse_duplicates()
         # The query sits inside `path`; `http.query` is always empty (CVE-2026-32811).
         told = http.path
-        path = told if "!" not in told else self._path_as_sent(told)
+        as_sent = told if "!" not in told else self._path_as_sent(told)
+        path = told if as_sent is None else as_sent
         self.raw_path, _, self.query = path.partition("?")
         if self.raw_path[:1] != "/":
             raise BadRequestError(BadRequestReason.PATH_FORM)
@@ -100,9 +103,8 @@ class Request:
         self.path = split_path(self.raw_path)
         if "#" in self.query:
             self.path = Path(self.path.segments, self.path.oddities | Oddity.FRAGMENT)
-        if path is not told:
-            # Also in the query: Envoy could not be told to remove a parameter with such a name.
-            self.path = Path(self.path.segments, self.path.oddities | Oddity.NOT_UTF8)
+        if as_sent is not told:
+            self._note_bytes(known=as_sent is not None)
 
     def _read_headers(self, message: CheckRequest, trusted_hops: int) -> AttributeContext.HttpRequest:
         self.message = message
@@ -115,24 +117,45 @@ class Request:
             {} if self._lines is None else dict(zip(map(_NAME_OF, self._lines), self._lines, strict=True))
         )
         self._query: Mapping[str, Sequence[str]] | None = None
+        self._query_pairs: Sequence[Pair] | None = None
+        self.masked_query = False
+        """Whether a `!` of the query may be what Envoy shows for bytes that are not UTF-8."""
         self.body_fields: Any = None
         """What `authz.body` read, kept for the next who asks."""
         return http
 
-    def _path_as_sent(self, path: str) -> str:
+    def _note_bytes(self, *, known: bool) -> None:
+        """Take the path for one with bytes that are not UTF-8, or (not `known`) that may have some."""
+        odd = Oddity.NOT_UTF8
+        if not known:
+            self.masked_query = "!" in self.query
+            odd = Oddity.MASKED if "!" in self.raw_path else NOTHING_ODD
+        # Known ones count in the query, too: Envoy could not be told to remove a parameter with such a name.
+        self.path = Path(self.path.segments, self.path.oddities | odd)
+
+    def _path_as_sent(self, path: str) -> str | None:
         """`path`, but where Envoy put `!` for bytes that are no UTF-8 (CVE-2023-27488) with these, escaped.
 
-        The upstream gets the bytes. They stand in the raw headers; without those it cannot be known.
+        The upstream gets the bytes. They stand in the raw headers; without those it cannot be known: None.
         """
         line = self._line_of.get(":path")
         if line is None:
-            return path
+            return None
         raw = line.raw_value
         try:
             raw.decode()
         except UnicodeDecodeError:
             return _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], raw).decode("ascii")
         return path
+
+    @property
+    def masks_bytes(self) -> bool:
+        """Whether a `!` in a header may be what Envoy shows for a byte that is not UTF-8.
+
+        It is, where Envoy sends the headers as text (without `encode_raw_headers`): the upstream gets the
+        byte.
+        """
+        return self._lines is None
 
     def header_values(self, name: str) -> Sequence[str]:
         """Every value of the header (lower-case name), in order; empty when it is absent.
@@ -175,24 +198,28 @@ class Request:
             self._query = _parse_query(self.query)
         return self._query.get(name, _NO_VALUES)
 
-    def query_values_by_semicolon(self, name: str) -> Sequence[str]:
-        """As `query_values`, read as some upstreams do: a `;` separates parameters, too (CVE-2021-23336)."""
-        return _parse_query(self.query.replace(";", "&")).get(name, _NO_VALUES)
+    @property
+    def has_too_many_parameters(self) -> bool:
+        """Whether the query has more parameters than are read."""
+        query = self.query
+        return query.count("&") >= MAX_QUERY_PARAMETERS or (
+            ";" in query and query.count("&") + query.count(";") >= MAX_QUERY_PARAMETERS
+        )
 
-    def query_spellings(self, names: AbstractSet[str]) -> set[str]:
-        """How the client spelled those of its query parameters that have one of these names when decoded.
-
-        Also those that some upstream reads as one of them: in other letter case, as a list (`a[]`, `a[0]`),
-        with a dot or blank for a `_` as PHP does, or hidden behind a `;` (CVE-2021-23336).
-        """
+    def query_pairs(self) -> Sequence[Pair]:
+        """Every query parameter as the most lenient upstreams separate and decode them."""
         if not self.query:
-            return set()
-        read = {_read_as(name) for name in names}
-        return {
-            piece.partition("=")[0]
-            for piece in self.query.split("&")
-            if not read.isdisjoint(map(_read_as, _names_in(piece)))
-        }
+            return ()
+        if self._query_pairs is None:
+            self._query_pairs = pairs_of(self.query, masked=self.masked_query)
+        return self._query_pairs
+
+    def query_spellings(self, wanted: WantedNames) -> set[str]:
+        """How the client spelled those of its query parameters that some upstream reads as one `wanted`.
+
+        Also those that hide one behind a `;`: to some upstreams it separates parameters (CVE-2021-23336).
+        """
+        return spellings_in(self.query, wanted) if self.query else set()
 
     def all_headers(self) -> dict[str, list[str]]:
         """Every header with all its values, as `header_values` gives them."""
@@ -205,7 +232,7 @@ class Request:
 
     def all_query(self) -> dict[str, list[str]] | None:
         """Every query parameter with all its values, decoded; None where there are more than are read."""
-        if self.query.count("&") >= MAX_QUERY_PARAMETERS:
+        if self.has_too_many_parameters:
             return None
         return {name: list(values) for name, values in _parse_query(self.query).items()} if self.query else {}
 
@@ -218,6 +245,14 @@ class Request:
     def body(self) -> bytes:
         """What Envoy sent of the body (`with_request_body`); `authz.body` reads it."""
         return self._http.raw_body or self._http.body.encode()
+
+    @property
+    def masks_body(self) -> bool:
+        """Whether a `!` of the body may be what Envoy shows for a byte that is not UTF-8.
+
+        It is, where Envoy sends the body as text (without `pack_as_bytes`).
+        """
+        return not self._http.raw_body
 
     @property
     def peer_principal(self) -> str:
@@ -237,19 +272,19 @@ class Request:
         counted from the right, the source address being the last entry whether Envoy appended it
         (`use_remote_address`) or not. A chain shorter than that came around the trusted hops: the
         source address again. Empty where a trusted hop wrote something else than an address.
+        IPv4 addresses are written as such, also where the listener reports them as IPv6.
         """
         source = self.source_address
         if not self._trusted_hops:
-            return source
+            return unmapped(source) if ":" in source else source
         chain = [
             entry.strip(" \t") for line in self.header_values("x-forwarded-for") for entry in line.split(",")
         ]
         if not chain or chain[-1] != source:
             chain.append(source)
-        if len(chain) <= self._trusted_hops:
-            return source
+        told = source if len(chain) <= self._trusted_hops else chain[-1 - self._trusted_hops]
         try:
-            return str(ip_address(chain[-1 - self._trusted_hops]))
+            return unmapped(told) if told is source else unmapped(str(ip_address(told)))
         except ValueError:
             return ""
 
@@ -317,17 +352,20 @@ def _canonical_ipv6(host: str) -> str:
     return f"[{address}]"
 
 
+def unmapped(address: str) -> str:
+    """The IPv4 address that an IPv4-mapped IPv6 address holds (RFC 4291 section 2.5.5.2), or what was given.
+
+    A dual-stack listener reports 192.0.2.1 as ::ffff:192.0.2.1.
+    """
+    try:
+        mapped = IPv6Address(address).ipv4_mapped
+    except AddressValueError:
+        return address
+    return address if mapped is None else str(mapped)
+
+
 def _as_bytes_would_read(value: str) -> str:
     return value if value.isascii() else value.encode().decode("latin-1")
-
-
-def _names_in(piece: str) -> list[str]:
-    return [unquote_plus(part.partition("=")[0]) for part in piece.split(";")]
-
-
-def _read_as(name: str) -> str:
-    """One text for all spellings of a parameter's name that some upstream takes for each other."""
-    return name.partition("\0")[0].strip().partition("[")[0].lower().replace(".", "_").replace(" ", "_")
 
 
 def _parse_query(query: str) -> Mapping[str, Sequence[str]]:

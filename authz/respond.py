@@ -7,6 +7,7 @@ its session, the way back from a login) is never kept.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from authz.decide import Decision
 from authz.denial import Form, denial, for_script, form_of, preflight_answer
+from authz.field_names import WantedNames
 from authz.header_names import NamesAlike
 from authz.identity import Identity
 from authz.login import Login
@@ -187,13 +189,18 @@ def _without_parameters(request: Request, extras: Extras, identity: Identity) ->
     Envoy compares names without decoding them, and upstreams decode: `%64ebug` would get through. No name
     is told that the request lacks: for any name Envoy sorts and re-encodes the whole query.
     """
-    names = {*extras.query_remove, *(name for name, _ in extras.query_set)}
-    present = request.query_spellings(names)
+    names = frozenset((*extras.query_remove, *(name for name, _ in extras.query_set)))
+    present = request.query_spellings(_wanted(names))
     if not present:
         return b""
     # What Envoy sets takes the place of its own name; removed as well, it would be gone.
     present -= set(map(_escaped, _filled(extras.query_set, identity)))
     return _message(OkHttpResponse(query_parameters_to_remove=sorted(present)))
+
+
+@lru_cache(maxsize=MAX_ANSWERS)
+def _wanted(names: frozenset[str]) -> WantedNames:
+    return WantedNames(names)
 
 
 def _escaped(text: str) -> str:

@@ -66,6 +66,8 @@ class Certificates:
             if len(elements) < config.depth:
                 raise ForwardedError(f"{len(elements)} elements, not {config.depth}")
             name = _name(elements[-config.depth], config)
+            if "!" in name and request.masks_bytes:
+                raise ForwardedError("a name with !, which Envoy shows for bytes that are not UTF-8")
         except ForwardedError as error:
             return Refusal(RefusalReason.PRINCIPAL_MALFORMED, f"{HEADER}: {error}", CredentialKind.MTLS)
         return self._identity(name, "forwarded") if name else None

@@ -3,61 +3,89 @@
 from collections.abc import Sequence
 from typing import Any
 
-from authz.body import UnreadableBodyError, body_values, fields_of
+from authz.body import UnreadableBodyError, body_values, read_body
+from authz.field_names import Pair, WantedNames
+from authz.header_names import NamesAlike
 from authz.identity import Identity
 from authz.policy.condition import Condition, Subject
 from authz.policy.networks import Network, Networks
-from authz.policy.values import Comparison, TextComparison, check_of
+from authz.policy.values import UNKNOWN, Comparison, TextComparison, check_of, either_reading
 from authz.policy.window import TimeConfig, local_time, window_of, window_text
 from authz.policy.words import split_name
-from authz.request import MAX_QUERY_PARAMETERS, Request
+from authz.request import Request
 
 
 def header_condition(header: str, comparison: TextComparison, name: str, *, denies: bool) -> Condition:
     """A comparison of a header.
 
-    A client may send a header several times, in one line or in many (RFC 9110 section 5.3): a rule
-    that allows is met by all values together, a rule that denies by any (CVE-2026-26308).
+    A client may send a header several times, in one line or in many (RFC 9110 section 5.3), and under
+    another name that CGI servers read as the same (GHSA-rf44-j88r-hh8c): a rule that allows is met by all
+    values together, a rule that denies by any (CVE-2026-26308).
     """
     check = check_of(comparison)
+    alike = NamesAlike((header,))
+
+    def held(request: Request, lines: Sequence[str]) -> bool | None:
+        masked = request.masks_bytes
+        if not any("," in line for line in lines):
+            return check.of_untrusted(_known(lines) if masked else lines, denies=denies)
+        parts = [part.strip(" \t") for line in lines for part in line.split(",")]
+        if denies:
+            values = [*lines, *parts]
+            return check.of_untrusted(_known(values) if masked else values, denies=True)
+        if check.exact and check.of_untrusted(_known(lines) if masked else lines, denies=False):
+            return True
+        return check.of_untrusted(_known(parts) if masked else parts, denies=False)
 
     def test(_identity: Identity, request: Request, _now: float) -> bool | None:
         lines = request.header_values(header)
-        if not any("," in line for line in lines):
-            return check.of_untrusted(lines, denies=denies)
-        parts = [part.strip(" \t") for line in lines for part in line.split(",")]
-        if denies:
-            return check.of_untrusted([*lines, *parts], denies=True)
-        if check.exact and check.of_untrusted(lines, denies=False):
-            return True
-        return check.of_untrusted(parts, denies=False)
+        found = held(request, lines)
+        others = alike.among(request.header_names)
+        if not others or found is denies:
+            return found
+        all_lines = [*lines, *(line for other in others for line in request.header_values(other))]
+        return either_reading((found, held(request, all_lines)), denies=denies)
 
     def seen(_identity: Identity, request: Request, _now: float) -> Sequence[str]:
-        return request.header_values(header)
+        return [
+            line
+            for one in (header, *alike.among(request.header_names))
+            for line in request.header_values(one)
+        ]
 
     return Condition(f"header {header} {check.text}", test, Subject.REQUEST, seen, name)
+
+
+def _known(values: Sequence[str]) -> Sequence[Any]:
+    """The values, where Envoy shows `!` for each byte that is not UTF-8."""
+    return [UNKNOWN if "!" in value else value for value in values]
 
 
 def query_condition(parameter: str, comparison: TextComparison, name: str, *, denies: bool) -> Condition:
     """A comparison of a query parameter, decoded. As with headers, all values count.
 
-    Where there is a `;` both readings count: to some upstreams it separates parameters (CVE-2021-23336).
+    So do those that only some upstreams read as this parameter: `role[]` or `ROLE` for `role`, and what
+    follows a `;` (CVE-2021-23336).
     """
     check = check_of(comparison)
+    wanted = WantedNames((parameter,))
 
     def test(_identity: Identity, request: Request, _now: float) -> bool | None:
-        if request.query.count("&") >= MAX_QUERY_PARAMETERS:
+        if request.has_too_many_parameters:
             return None
-        held = check.of_untrusted(request.query_values(parameter), denies=denies)
-        if ";" not in request.query or held is denies:
-            return held
-        other = check.of_untrusted(request.query_values_by_semicolon(parameter), denies=denies)
-        return other if held is not None or other is denies else None
+        first = request.query_values(parameter)
+        others = values_meant(request.query_pairs(), wanted)
+        return check.over_readings(first, None if others == first else others, denies=denies)
 
-    def seen(_identity: Identity, request: Request, _now: float) -> Sequence[str]:
-        return request.query_values(parameter)
+    def seen(_identity: Identity, request: Request, _now: float) -> Sequence[Any]:
+        return values_meant(request.query_pairs(), wanted) or request.query_values(parameter)
 
     return Condition(f"query {parameter} {check.text}", test, Subject.REQUEST, seen, name)
+
+
+def values_meant(pairs: Sequence[Pair], wanted: WantedNames) -> list[Any]:
+    """The values of the fields that may mean one of the names, UNKNOWN those that cannot be known."""
+    return [UNKNOWN if value is None else value for name, value in pairs if wanted.mean(name)]
 
 
 def client_condition(networks: Sequence[Network], name: str, *, inside: bool = True) -> Condition:
@@ -93,7 +121,7 @@ def body_condition(field: str, comparison: Comparison, name: str, *, denies: boo
     parts = split_name(field)
 
     def find(request: Request) -> Sequence[Any]:
-        found = body_values(fields_of(request), parts)
+        found = body_values(read_body(request), parts)
         return (found,) if check.inside and isinstance(found, list) else found
 
     def test(_identity: Identity, request: Request, _now: float) -> bool | None:

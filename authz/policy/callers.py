@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from authz.body import values_at
+from authz.body import is_below_list, values_at
 from authz.identity import CredentialKind, Identity
 from authz.policy.condition import Condition
 from authz.policy.values import Check, Comparison, check_of
@@ -130,9 +130,16 @@ def _superset(words: str, attribute: str, values: Iterable[str], name: str) -> C
 def _claim(claim: str, check: Check, name: str) -> Condition:
     parts = split_name(claim)
     find = partial(_claim_values, parts, whole=check.inside)
+
+    def test(identity: Identity, _request: Request, _now: float) -> bool | None:
+        found = find(identity)
+        if not found and len(parts) > 1 and is_below_list(identity.claims, parts):
+            return None
+        return check.of_trusted(found)
+
     return Condition(
         f"claim {claim} {check.text}",
-        lambda identity, _request, _now: check.of_trusted(find(identity)),
+        test,
         seen=lambda identity, _request, _now: find(identity),
         name=name,
     )

@@ -29,6 +29,8 @@ from authz.policy.model import (
     DenialConfig,
     LoginConfig,
 )
+from authz.policy.paths import EXACT, PathMatching
+from authz.policy.pattern import Template
 from authz.policy.review import Alike, review
 from authz.policy.rule import Cors, Extras, Outcome, Rule, Verdict
 from authz.policy.source import Source
@@ -70,6 +72,8 @@ class Policy:
     """Cookies that credentials may stand in."""
     cors: bool = False
     """Whether any rule answers CORS preflights."""
+    matching: PathMatching = EXACT
+    """How deny rules are held against paths."""
 
     def take_apart(self) -> None:
         """Free the policy piece by piece, in a thread, once another has taken its place.
@@ -117,7 +121,10 @@ def compile_policy(
         breathe()
         rule = compiler.rule(entry, order)
         rules.append(rule)
-        index.add(rule, entry.config.hosts, entry.config.paths, entry.config.methods)
+        paths: Sequence[Template] = entry.config.paths
+        if rule.matching.any_case:
+            paths = list(dict.fromkeys([*paths, *(path.without_case() for path in paths)]))
+        index.add(rule, entry.config.hosts, paths, entry.config.methods)
     pairs = [(entry.config, rule) for entry, rule in zip(written, rules, strict=True)]
     headers = {name for entry in written for name in entry.config.identity_headers}
     suspicious = [
@@ -138,6 +145,7 @@ def compile_policy(
         login=_said(files, "login"),
         credential_cookies=_credential_cookies(compiler.credentials),
         cors=any(rule.verdict.extras.cors is not None for rule in rules),
+        matching=compiler.matching,
     )
 
 
@@ -175,6 +183,7 @@ class _Compiler:
         )
         self._identity_headers = tuple(self.identity_headers.items())
         self._session_cookies = _session_cookies(self.credentials)
+        self.matching = PathMatching.of(_said(files, "paths"))
 
     def rule(self, entry: WrittenRule, order: int) -> Rule:
         config = entry.config
@@ -192,6 +201,7 @@ class _Compiler:
             templates=config.paths,
             hosts=config.hosts,
             methods=config.methods,
+            matching=self.matching if config.deny is not None else EXACT,
             owner=config.owner or "",
             ticket=config.ticket or "",
         )
@@ -201,7 +211,12 @@ class _Compiler:
         conditions: list[Condition] = []
         for name, condition in self._shared.conditions_of(entry):
             conditions += conditions_of(
-                condition, name, config.paths, self._callers, denies=config.deny is not None
+                condition,
+                name,
+                config.paths,
+                self._callers,
+                denies=config.deny is not None,
+                matching=self.matching if config.deny is not None else EXACT,
             )
         return tuple(conditions)
 

@@ -13,18 +13,25 @@ from authz.policy.callers import caller_conditions
 from authz.policy.condition import Condition
 from authz.policy.expression import Callers, expression_condition
 from authz.policy.model import ConditionConfig
+from authz.policy.paths import EXACT, PathMatching
 from authz.policy.pattern import Template
 from authz.policy.route import context_condition
 from authz.policy.share import share_condition
 
 
 def conditions_of(
-    config: ConditionConfig, name: str, templates: Sequence[Template], callers: Callers, *, denies: bool
+    config: ConditionConfig,
+    name: str,
+    templates: Sequence[Template],
+    callers: Callers,
+    *,
+    denies: bool,
+    matching: PathMatching = EXACT,
 ) -> Iterator[Condition]:
     """The conditions of a block, the cheap ones first.
 
     `denies`: of the rule they serve, because of several values of a header a rule that allows asks
-    for all and a rule that denies for any. `templates`: its paths.
+    for all and a rule that denies for any. `templates`: its paths. `matching`: how it is held against paths.
     """
     if config.time is not None:
         yield time_condition(config.time, name)
@@ -45,4 +52,4 @@ def conditions_of(
     if config.caller is not None:
         yield from caller_conditions(config.caller, name)
     if config.when is not None:
-        yield expression_condition(config.when, templates, callers, name)
+        yield expression_condition(config.when, templates, callers, name, denies=denies, matching=matching)

@@ -12,6 +12,7 @@ import orjson
 
 from authz.policy.effective import Shared, WrittenRule, effective_rules
 from authz.policy.model import DEFAULT_IDENTITY_HEADERS, ConditionConfig, PolicyFile
+from authz.policy.paths import PathsConfig
 from authz.policy.source import Source
 
 Content = Mapping[str, Any]
@@ -27,6 +28,7 @@ _UNSAID: Final[Content] = {
     "credentials": {},
     "identity_headers": {name: str(value) for name, value in DEFAULT_IDENTITY_HEADERS.items()},
     "metadata": {},
+    "paths": PathsConfig().model_dump(),
     "strip_session_cookie": True,
 }
 """What counts of the whole policy where no file says it; of other keys, nothing."""

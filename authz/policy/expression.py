@@ -15,7 +15,21 @@ from authz.identity import CredentialKind, Identity
 from authz.policy.condition import Condition, Subject
 from authz.policy.expression_check import check_kinds
 from authz.policy.expression_words import what_is_wrong
+from authz.policy.paths import EXACT, PathMatching
 from authz.policy.pattern import Template
+from authz.policy.readings import (
+    PATH_VARIABLES,
+    Named,
+    Reading,
+    Readings,
+    bind,
+    body_readings,
+    combined,
+    header_readings,
+    path_readings,
+    query_readings,
+    with_parts,
+)
 from authz.request import Request
 
 if TYPE_CHECKING:
@@ -28,20 +42,25 @@ MAX_CALLERS: Final = 1_024
 """Callers whose attributes are kept in the form that the library reads, a few KB each."""
 
 CALLER_VARIABLES: Final = ("kind", "subject", "issuer", "scopes", "roles", "audiences", "claims")
-_REQUEST_VARIABLES: Final[Mapping[str, Callable[[Request, float], Any]]] = {
+_PLAIN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
     "method": lambda request, _now: request.method,
     "host": lambda request, _now: request.host,
-    # Decoded: `%61dmin` must not be something else than `admin`.
-    "path": lambda request, _now: "/" + "/".join(request.path.segments),
-    "segments": lambda request, _now: list(request.path.segments),
-    "headers": lambda request, _now: _with_parts(request.all_headers()),
-    "query": lambda request, _now: request.all_query(),
     "client": lambda request, _now: request.client_address or None,
     "peer": lambda request, _now: request.peer_principal or None,
     "now": lambda _request, now: datetime.fromtimestamp(now, UTC),
+}
+"""What there is one reading of."""
+_SHOWN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
+    **_PLAIN,
+    # Decoded: `%61dmin` must not be something else than `admin`.
+    "path": lambda request, _now: "/" + "/".join(request.path.segments),
+    "segments": lambda request, _now: list(request.path.segments),
+    "headers": lambda request, _now: with_parts(request.all_headers()),
+    "query": lambda request, _now: request.all_query(),
     "body": lambda request, _now: fields_of(request),
 }
-VARIABLES: Final = (*CALLER_VARIABLES, *_REQUEST_VARIABLES, "vars")
+"""What explanations show: the request as it came."""
+VARIABLES: Final = (*CALLER_VARIABLES, *_SHOWN, "vars")
 _BULKY: Final = frozenset({"headers", "query", "body"})
 """Not left behind in what is kept of a caller: a client chooses how large they are."""
 
@@ -133,37 +152,51 @@ class Callers:
 
 
 def expression_condition(
-    expression: Expression, templates: Sequence[Template], callers: Callers, name: str = ""
+    expression: Expression,
+    templates: Sequence[Template],
+    callers: Callers,
+    name: str = "",
+    *,
+    denies: bool = False,
+    matching: PathMatching = EXACT,
 ) -> Condition:
     """The condition that the expression is true. `templates` are the paths of the rule, for `vars`.
 
-    What fails, and what is neither true nor false, cannot be told.
+    What fails, and what is neither true nor false, cannot be told. Where upstreams may read the request
+    in several ways, a rule that denies is met by any of them, and a rule that allows by all together.
     """
-    program, variables = expression.program, expression.variables
-    readers = tuple((key, _REQUEST_VARIABLES[key]) for key in variables if key in _REQUEST_VARIABLES)
-    bulky = tuple(key for key in variables if key in _BULKY)
-    binds = "vars" in variables
+    execute = expression.program.execute
+    plain = tuple((key, _PLAIN[key]) for key in expression.variables if key in _PLAIN)
+    several = _several_readings(expression, templates, denies=denies, matching=matching)
+    bulky = tuple(key for key in expression.variables if key in _BULKY)
 
     def test(identity: Identity, request: Request, now: float) -> bool | None:
         context = None
         try:
             # Within, because not every claim has a form that the library reads: half a surrogate has none.
             context = callers.context(identity)
-            for key, read in readers:
+            for key, read in plain:
                 value = read(request, now)
                 if value is None:
                     return None
                 context.add_variable(key, value)
-            if binds:
-                context.add_variable("vars", bind(templates, request.path.segments))
-            found = program.execute(context)
+            differing = []
+            for readings in several:
+                found = readings(request)
+                if len(found) > 1:
+                    differing.append(found)
+                else:
+                    _add(context, found[0])
+            if differing:
+                return _over(differing, execute, context, denies=denies)
+            result = execute(context)
         except Exception:  # the library raises what fits: KeyError, TypeError, ZeroDivisionError...
             return None
         finally:
             if context is not None:
                 for key in bulky:
                     context.add_variable(key, None)
-        return found if isinstance(found, bool) else None
+        return result if isinstance(result, bool) else None
 
     def seen(identity: Identity, request: Request, now: float) -> str:
         return _seen(expression, templates, identity, request, now)
@@ -171,13 +204,47 @@ def expression_condition(
     return Condition(f"when {expression}", test, expression.subject, seen, name)
 
 
-def bind(templates: Sequence[Template], segments: Sequence[str]) -> dict[str, str]:
-    """The variables of the first template that covers the path; a rest keeps its slashes."""
-    for template in templates:
-        found = template.bind(segments)
-        if found is not None:
-            return found
-    return {}
+def _several_readings(
+    expression: Expression, templates: Sequence[Template], *, denies: bool, matching: PathMatching
+) -> Sequence[Readings]:
+    """Reads those variables of the expression that upstreams may differ about."""
+    variables = expression.variables
+    named = Named(expression.text)
+    named_readings = (_READ[key](named, denies=denies) for key in variables if key in _READ)
+    if PATH_VARIABLES.isdisjoint(variables):
+        return tuple(named_readings)
+    return (path_readings(variables, templates, matching), *named_readings)
+
+
+_READ: Final = {"headers": header_readings, "query": query_readings, "body": body_readings}
+
+
+def _add(context: "cel.Context", reading: Reading) -> None:
+    for key, value in reading.items():
+        context.add_variable(key, value)
+
+
+def _over(
+    several: Sequence[Sequence[Reading]],
+    execute: Callable[["cel.Context"], Any],
+    context: "cel.Context",
+    *,
+    denies: bool,
+) -> bool | None:
+    """What the expression says of all readings together."""
+    told: bool | None = not denies
+    found: object
+    for reading in combined(several):
+        _add(context, reading)
+        try:
+            found = execute(context)
+        except Exception:  # as above
+            found = None
+        if found is denies:
+            return denies
+        if not isinstance(found, bool):
+            told = None
+    return told
 
 
 def _caller_variables(identity: Identity) -> dict[str, Any]:
@@ -202,8 +269,8 @@ def _seen(
     known = _caller_variables(identity)
     try:
         for key in expression.variables:
-            if key in _REQUEST_VARIABLES:
-                values[key] = _REQUEST_VARIABLES[key](request, now)
+            if key in _SHOWN:
+                values[key] = _SHOWN[key](request, now)
             elif key == "vars":
                 values[key] = bind(templates, request.path.segments)
             elif key in known:
@@ -214,21 +281,6 @@ def _seen(
     except Exception as error:  # as above
         return f"it fails: {_failure(error)}; {_told(values)}"
     return _told(values) if isinstance(found, bool) else f"it gives {found!r}, neither true nor false"
-
-
-def _with_parts(headers: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """The values as they came, and behind them the parts of those that hold a comma.
-
-    Who joins values by commas says the same as who sends several lines (RFC 9110 section 5.3), so an
-    expression that looks for one of them must find it (CVE-2026-26308).
-    """
-    found: dict[str, Sequence[str]] = {}
-    for name, lines in headers.items():
-        joined = [line for line in lines if "," in line]
-        found[name] = (
-            [*lines, *(part.strip(" \t") for line in joined for part in line.split(","))] if joined else lines
-        )
-    return found
 
 
 def _told(values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ dictionary, and a variable (`{id}`) or a rest (`{rest=**}`) adds a second branch
 stand side by side.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Final
@@ -224,7 +224,7 @@ class Index:
         """By the name behind `*.`; every host is below the empty name."""
         self._leaves: dict[int, _Leaf] = {}
         self._by_host: dict[str, tuple[_Node, ...]] = {}
-        self._merged: dict[tuple[Cell, ...], Cell] = {}
+        self._merged: dict[tuple[_RulesOf, tuple[Cell, ...]], Cell] = {}
 
     def add(
         self,
@@ -280,7 +280,16 @@ class Index:
             _walk(tree, method, segments, found)
         if len(found) == 1:
             return found[0]
-        return self._merge(tuple(found)) if found else NO_CELL
+        return self._merge(tuple(found), _all_rules) if found else NO_CELL
+
+    def with_denials(self, cell: Cell, host: str, method: str, readings: Iterable[Sequence[str]]) -> Cell:
+        """The cell, and the deny rules that cover the request in other readings of its path."""
+        others = tuple(
+            found
+            for found in (self.find(host, method, reading) for reading in readings)
+            if found is not cell and found is not NO_CELL
+        )
+        return self._merge((cell, *others), _denying) if others else cell
 
     def _trees_of(self, host: str) -> tuple[_Node, ...]:
         """The trees of every pattern that covers `host`: as many look-ups as the name has labels."""
@@ -293,13 +302,27 @@ class Index:
             trees.append(self._below.get(""))
         return tuple(tree for tree in trees if tree is not None)
 
-    def _merge(self, cells: tuple[Cell, ...]) -> Cell:
-        merged = self._merged.get(cells)
+    def _merge(self, cells: tuple[Cell, ...], rules_of: "_RulesOf") -> Cell:
+        key = (rules_of, cells)
+        merged = self._merged.get(key)
         if merged is None:
-            merged = Cell(rule for cell in cells for rule in cell.rules)
+            merged = Cell(rules_of(cells))
             if len(self._merged) < MAX_MERGED:
-                self._merged[cells] = merged
+                self._merged[key] = merged
         return merged
+
+
+_RulesOf = Callable[[tuple[Cell, ...]], Iterator[Rule]]
+
+
+def _all_rules(cells: tuple[Cell, ...]) -> Iterator[Rule]:
+    return (rule for cell in cells for rule in cell.rules)
+
+
+def _denying(cells: tuple[Cell, ...]) -> Iterator[Rule]:
+    """Of the cells behind the first, only what denies."""
+    yield from cells[0].rules
+    yield from (rule for rule in _all_rules(cells[1:]) if not rule.allows)
 
 
 def _walk(tree: _Node, method: str, segments: Sequence[str], found: list[Cell]) -> None:

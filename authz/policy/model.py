@@ -17,6 +17,7 @@ from authz.credentials import CredentialsConfig
 from authz.policy.callers import WhoConfig, Whos
 from authz.policy.expression import Expression
 from authz.policy.networks import Network, parse_network
+from authz.policy.paths import PathsConfig
 from authz.policy.pattern import EVERY_HOST, EVERY_PATH
 from authz.policy.share import OrPercent, ShareConfig
 from authz.policy.templates import ValueTemplate, parse_text, parse_value
@@ -265,7 +266,7 @@ class LoginConfig(Block):
 class PolicyFile(Block):
     """A policy file. Several files make one policy.
 
-    Credentials, identity_headers, metadata, login and strip_session_cookie stand in one of them;
+    Credentials, identity_headers, metadata, login, paths and strip_session_cookie stand in one of them;
     conditions and defaults may be used by all.
     """
 
@@ -276,13 +277,15 @@ class PolicyFile(Block):
     metadata: dict[Annotated[str, Spelled(r"[a-z0-9_]{1,64}", "tenant")], Value] | None = None
     """What of the caller stands under `claims` in the dynamic metadata, beside subject and credential."""
     login: LoginConfig | None = None
+    paths: PathsConfig | None = None
+    """How deny rules compare paths."""
     strip_session_cookie: bool | None = None
     conditions: dict[Name, NamedConditionConfig] = Field(default_factory=dict)
     defaults: dict[Name, DefaultsConfig] = Field(default_factory=dict)
     rules: tuple[RuleConfig, ...] = ()
 
 
-ONCE: Final = ("credentials", "identity_headers", "metadata", "login", "strip_session_cookie")
+ONCE: Final = ("credentials", "identity_headers", "metadata", "login", "paths", "strip_session_cookie")
 """The keys that only one file of a policy may hold."""
 
 DEFAULT_IDENTITY_HEADERS: Final = {

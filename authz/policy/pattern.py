@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from authz.path import MAX_PATH_CHARACTERS, split_path
@@ -57,10 +57,11 @@ class Template:
     def __str__(self) -> str:
         return self.text
 
-    def bind(self, path: Sequence[str]) -> dict[str, str] | None:
+    def bind(self, path: Sequence[str], *, any_case: bool = False) -> dict[str, str] | None:
         """The variables of a path, decoded; None where the template does not cover it.
 
-        A rest holds all segments that follow, joined by slashes.
+        A rest holds all segments that follow, joined by slashes. With `any_case`, plain segments are
+        compared without case.
         """
         plain = len(self.segments)
         if len(path) < plain or (len(path) > plain and not self.rest):
@@ -71,12 +72,17 @@ class Template:
                 if not segment:
                     return None
                 values.append(segment)
-            elif wanted != segment:
+            elif wanted != segment and not (any_case and wanted.casefold() == segment.casefold()):
                 return None
         named = {name: value for name, value in zip(self.names, values, strict=True) if name}
         if self.rest_name:
             named[self.rest_name] = "/".join(path[plain:])
         return named
+
+    def without_case(self) -> "Template":
+        """The template with its plain segments in one case."""
+        segments = tuple(None if segment is None else segment.casefold() for segment in self.segments)
+        return self if segments == self.segments else replace(self, segments=segments)
 
 
 EVERY_PATH: Final = Template("/**", (), rest=True)

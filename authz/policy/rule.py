@@ -7,6 +7,7 @@ from typing import Final
 from authz.identity import ANONYMOUS, Identity
 from authz.path import Oddity
 from authz.policy.condition import Condition
+from authz.policy.paths import EXACT, PathMatching
 from authz.policy.pattern import HostPattern, Template
 from authz.policy.templates import ValueTemplate
 from authz.request import Request
@@ -95,6 +96,8 @@ class Rule:
     hosts: tuple[HostPattern, ...] = field(default=(), repr=False)
     methods: tuple[str, ...] | None = None
     """Of `hosts`, `methods` (None: every one) and `templates` the index knows; these are for explanations."""
+    matching: PathMatching = EXACT
+    """Of a deny rule: how it is held against paths."""
     owner: str = ""
     ticket: str = ""
 

@@ -2,12 +2,22 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Any, Final
 
 import re2
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from authz.policy.words import AT_LEAST_ONE, Block, Text
+
+
+class Unknown(Enum):
+    """The value of what is there, but cannot be known."""
+
+    VALUE = "unknown"
+
+
+UNKNOWN: Final = Unknown.VALUE
 
 MAX_MATCHED_CHARACTERS: Final = 8_192
 """Whether a longer value matches cannot be told. RE2 takes linear time, but clients choose the values."""
@@ -140,10 +150,24 @@ class Check:
     """Whether it asks that there is none."""
     inside: bool = False
     """Whether it asks about a list as a whole."""
+    reads: bool = True
+    """Whether it looks at the value, and not only whether there is one."""
 
     def of_untrusted(self, values: Sequence[Any], *, denies: bool) -> bool | None:
         """Whether values that a client chose are as asked: for a rule that allows all, else any."""
         return self._over(values, _any_of if denies else _all_of)
+
+    def over_readings(
+        self, first: Sequence[Any], others: Sequence[Any] | None, *, denies: bool
+    ) -> bool | None:
+        """As `of_untrusted`, of values that some upstreams read as `first` and some as `others` (None: none).
+
+        A rule that allows is met by both readings, a rule that denies by either.
+        """
+        held = self.of_untrusted(first, denies=denies)
+        if others is None or held is denies:
+            return held
+        return either_reading((held, self.of_untrusted(others, denies=denies)), denies=denies)
 
     def of_trusted(self, values: Sequence[Any]) -> bool | None:
         """Whether a value that an issuer vouches for (or anything in it) is as asked."""
@@ -156,7 +180,15 @@ class Check:
             return not values
         if not values:
             return None if self.negative else False
-        return together(map(self.one, values))
+        return together(map(self._one_known, values))
+
+    def _one_known(self, value: Any) -> bool | None:
+        return None if value is UNKNOWN and self.reads else self.one(value)
+
+
+def either_reading(found: Iterable[bool | None], *, denies: bool) -> bool | None:
+    """What several readings come to: all of them, for a rule that allows; any, for a rule that denies."""
+    return (_any_of if denies else _all_of)(found)
 
 
 def _any_of(found: Iterable[bool | None]) -> bool | None:
@@ -187,8 +219,7 @@ def check_of(comparison: TextComparison | Comparison) -> Check:
         case "one_of":
             return Check(f"is one of {_listed(asked)}", _is_one_of(asked), exact=True)
         case "not_one_of":
-            known = _is_one_of(asked)
-            return Check(f"is none of {_listed(asked)}", lambda value: not known(value), negative=True)
+            return Check(f"is none of {_listed(asked)}", _is_none_of(asked), negative=True)
         case "contains":
             member = _is_one_of((asked,))
             return Check(f"contains {asked!r}", _holds(member), inside=True)
@@ -203,7 +234,8 @@ def check_of(comparison: TextComparison | Comparison) -> Check:
         case "matches":
             return Check(f"matches {asked}", _matches(asked))
         case "present":
-            return Check("is present" if asked else "is absent", lambda _value: True, absent=not asked)
+            text = "is present" if asked else "is absent"
+            return Check(text, lambda _value: True, absent=not asked, reads=False)
     assert isinstance(comparison, Comparison)  # noqa: S101 - only its operators are left
     return _range(comparison.at_least, comparison.at_most)
 
@@ -220,21 +252,63 @@ def _range(low: float | None, high: float | None) -> Check:
     return Check(" and ".join(words), within)
 
 
-def _is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool]:
+def _is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
     texts = frozenset(value for value in asked if isinstance(value, str))
     # To Python, True equals 1; to whoever writes a rule it does not.
     others = tuple((isinstance(value, bool), value) for value in asked if not isinstance(value, str))
+    numbers = frozenset(value for is_bool, value in others if not is_bool)
+    spelled = frozenset(spelling for value in asked for spelling in _spellings(value))
 
-    def known(value: Any) -> bool:
+    def known(value: Any) -> bool | None:
         if isinstance(value, str):
-            return value in texts
-        return isinstance(value, int | float) and (isinstance(value, bool), value) in others
+            if value in texts:
+                return True
+            unlike = not others or (value.strip().casefold() not in spelled and _number(value) not in numbers)
+            return False if unlike else None
+        if not isinstance(value, int | float):
+            return False
+        if (isinstance(value, bool), value) in others:
+            return True
+        return False if spelled.isdisjoint(_spellings(value)) else None
 
     return known
 
 
-def _holds(member: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list | tuple | set | frozenset) and any(map(member, value))
+def _is_none_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
+    known = _is_one_of(asked)
+
+    def unknown(value: Any) -> bool | None:
+        found = known(value)
+        return None if found is None else not found
+
+    return unknown
+
+
+_TRUE: Final = frozenset({"true", "1", "yes", "on", "t", "y"})
+_FALSE: Final = frozenset({"false", "0", "no", "off", "f", "n", ""})
+
+
+def _spellings(value: Any) -> frozenset[str]:
+    """What readers that convert types take for the value: `"true"` and 1 for true, `"5"` for 5."""
+    if isinstance(value, bool):
+        return _TRUE if value else _FALSE
+    if isinstance(value, int | float):
+        return frozenset({f"{value:g}", str(value)})
+    return frozenset({value.strip().casefold()})
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _holds(member: Callable[[Any], bool | None]) -> Callable[[Any], bool | None]:
+    def holds(value: Any) -> bool | None:
+        return _any_of(map(member, value)) if isinstance(value, list | tuple | set | frozenset) else False
+
+    return holds
 
 
 def _matches(pattern: str) -> Callable[[Any], bool | None]:

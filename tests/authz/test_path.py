@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, split_path
+from authz.path import MAX_ODD_CHARACTERS, MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, split_path
 
 
 @pytest.mark.parametrize(
@@ -90,26 +90,52 @@ def test_cve_2026_33494_and_cve_2026_42274_no_way_up_is_ordinary(dots: str, slas
 
 
 @pytest.mark.parametrize(
-    ("raw", "eager"),
+    ("raw", "reading"),
     [
-        ("/public/..%2fadmin", ("admin",)),
-        ("/public/..%252fadmin", ("admin",)),
-        ("/public%5c..%5cadmin", ("admin",)),
-        ("/a//b/./c", ("a", "b", "c")),
-        ("/a;v=1/b;w", ("a", "b")),
-        ("/admin#x", ("admin",)),
-        ("/a%2f", ("a", "")),
-        ("/..", ("",)),
-        ("/", ("",)),
+        ("/public/..%2fadmin", "/admin"),
+        ("/public/..%252fadmin", "/admin"),
+        ("/public%5c..%5cadmin", "/admin"),
+        ("/a//b/./c", "/a/b/c"),
+        ("/a;v=1/b;w", "/a/b"),
+        ("/admin#x", "/admin"),
+        ("/a%2f", "/a/"),
+        ("/..", "/"),
+        ("//host/admin", "/admin"),
+        ("//host//admin", "/admin"),
+        ("//host", "/"),
+        ("///admin", "/admin"),
+        ("/%2Fhost/admin", "/admin"),
+        ("/%252Fhost%252Fadmin", "/admin"),
+        ("/\\host/admin", "/admin"),
+        ("/%5Chost/admin", "/admin"),
+        ("//host/a;v/b", "/a/b"),
+        ("/admin//x;p", "/admin/x;p"),
+        ("/admin//x%2fy", "/admin/x/y"),
+        ("/admin%23x%2fy", "/admin"),
+        ("/admin%3Fx%2fy", "/admin"),
     ],
 )
-def test_the_eager_reading_is_that_of_the_most_helpful_upstream(raw: str, eager: tuple[str, ...]) -> None:
-    assert split_path(raw).eager_segments() == eager
+def test_every_reading_of_an_upstream_is_there(raw: str, reading: str) -> None:
+    assert tuple(reading[1:].split("/")) in readings(raw)
+    assert readings(raw)[0] == split_path(raw).segments
+
+
+def readings(raw: str) -> tuple[tuple[str, ...], ...]:
+    found = split_path(raw).readings()
+    assert found is not None
+    return found
+
+
+def test_a_path_with_too_many_readings_has_none() -> None:
+    """Of those that a rule can accept, all at once, and of a path that takes long."""
+    assert split_path("/" + "//a%5c%2f;%252f#%25252f" * 3).readings() is not None
+    assert split_path("//a" * MAX_ODD_CHARACTERS).readings() is None
 
 
 def test_escapes_of_escapes_do_not_multiply_the_work() -> None:
     nested = "/" + "%25" * 10 + "2f" * (MAX_PATH_CHARACTERS // 4)
-    assert split_path(nested).eager_segments()
+    assert split_path(nested).readings() is None
+    assert split_path("/" + "%25" * 10 + "2f" * (MAX_ODD_CHARACTERS // 4)).readings()
 
 
 plain = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="-_.~@:"), min_size=1)
@@ -158,7 +184,7 @@ def test_an_encoded_segment_decodes_to_what_was_encoded(segments: list[str]) -> 
 def test_a_path_without_oddities_has_one_reading(tail: str) -> None:
     path = split_path("/" + tail)
     if not path.oddities:
-        assert path.eager_segments() == path.segments
+        assert path.readings() == (path.segments,)
 
 
 @given(wild)

@@ -115,6 +115,7 @@ identity_headers: {x-user: subject}
 metadata: {tenant: "{claims.tenant}"}
 login: {url: /login, return_parameter: back}
 strip_session_cookie: false
+paths: {case: ignore, trailing_slash: ignore}
 conditions:
   office: {client: [10.0.0.0/8], client_not: [10.1.0.0/16]}
   staff: {caller: {roles: [staff]}}
@@ -275,7 +276,18 @@ def others(value: Any) -> Iterator[Any]:
             yield from (value + 1, value - 1, value / 2, 429)
         case str():
             yield from (f"{value}x", f"x{value}", value[:-1], value.replace("  ", " "), "/other", "anyone")
-            yield from ("jwt", "mtls", "shadow", "enforce", "memory", "basic", "uri", "slash", "backslash")
+            yield from (
+                "jwt",
+                "mtls",
+                "shadow",
+                "enforce",
+                "memory",
+                "basic",
+                "uri",
+                "slash",
+                "backslash",
+                "exact",
+            )
             yield from (
                 "PUT",
                 "ES256",

@@ -1,0 +1,263 @@
+"""What an expression sees of a request, in every reading that an upstream may have of it.
+
+A rule that denies is held against each reading, so that `/public%2fadmin`, `ROLE=admin` and `role[]=admin`
+are no way around it. A rule that allows sees the request as it came, and is not met where another
+reading differs in what the expression names. Readings are only looked for in what the expression names.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, Final
+
+from authz.body import Body, read_body
+from authz.field_names import Pair, WantedNames, fold_name, members
+from authz.header_names import NamesAlike, fold
+from authz.policy.paths import PathMatching, without_case
+from authz.policy.pattern import Template
+from authz.request import Request
+
+MAX_COMBINED: Final = 64
+"""Readings of path, headers, query and body together; with more, the expression cannot be told."""
+
+Reading = Mapping[str, Any]
+"""The variables of an expression, or some of them."""
+Readings = Callable[[Request], Sequence[Reading]]
+
+PATH_VARIABLES: Final = frozenset({"path", "segments", "vars"})
+
+_MEMBER: Final = re.compile(r"\.\s*([A-Za-z_]\w*)\b(?!\s*\()")
+_KEY: Final = re.compile(r"""\[\s*(["'])(.*?)\1\s*\]|(["'])([^"']*)\3\s*in\b""")
+_TEXT: Final = re.compile(r"""(["'])(.*?)\1""")
+_WHOLE: Final = re.compile(r"\b(?:headers|query|body)\b(?!\s*[.\[])|\b(?:headers|query|body)\s*\.\s*\w+\s*\(")
+"""A map that is looked at as a whole: `query.exists(name, ...)`, `size(headers)`."""
+_IN_MAP: Final = re.compile(r"""(["'])[^"']*\1\s*in\s*(?:headers|query|body)\b""")
+
+
+class UnknownError(Exception):
+    """What the expression names cannot be known: upstreams differ about it."""
+
+
+class Named:
+    """The names that an expression looks for in headers, query and body."""
+
+    __slots__ = ("headers", "names", "wanted", "whole")
+
+    def __init__(self, text: str) -> None:
+        found = set(_MEMBER.findall(text))
+        found |= {one or other for _, one, _, other in _KEY.findall(text)}
+        self.whole = _WHOLE.search(_IN_MAP.sub("", text)) is not None
+        """Whether it goes through all names itself, and compares them with texts."""
+        if self.whole:
+            found |= {literal for _, literal in _TEXT.findall(text)}
+        self.names = frozenset(found)
+        """Each as it is written."""
+        self.wanted = WantedNames(sorted(found))
+        self.headers = NamesAlike(sorted(found))
+
+    def spelled(self, name: str) -> str:
+        """The name as the expression has it, where that is another spelling of it."""
+        if name in self.names:
+            return name
+        folded = "".join(map(fold_name, members(name)))
+        return next((one for one in self.wanted.meant_by(name) if fold_name(one) == folded), name)
+
+
+def path_readings(names: Sequence[str], templates: Sequence[Template], matching: PathMatching) -> Readings:
+    """Of `path`, `segments` and `vars`: those that a template covers, or the path as it came."""
+    any_case = matching.any_case
+    binds = "vars" in names
+
+    def variables(segments: tuple[str, ...], bound: Mapping[str, str]) -> Reading:
+        found: dict[str, Any] = {"vars": bound} if binds else {}
+        if "path" in names:
+            found["path"] = "/" + "/".join(segments)
+        if "segments" in names:
+            found["segments"] = list(segments)
+        return found
+
+    def read(request: Request) -> Sequence[Reading]:
+        path = request.path
+        if not path.oddities and not any_case and not matching.any_slash:
+            return (variables(path.segments, bind(templates, path.segments) if binds else {}),)
+        readings = matching.readings(path)
+        if readings is None:
+            raise UnknownError
+        found = []
+        for segments in readings:
+            bound = first_bound(templates, segments, any_case=any_case)
+            if bound is None:
+                continue
+            found.append(variables(segments, bound))
+            if any_case and (lower := without_case(segments)) != segments:
+                found.append(variables(lower, bound))
+        return found or (variables(path.segments, {}),)
+
+    return read
+
+
+def bind(templates: Sequence[Template], segments: Sequence[str]) -> Mapping[str, str]:
+    """The variables of the first template that covers the path; a rest keeps its slashes."""
+    return first_bound(templates, segments) or {}
+
+
+def first_bound(
+    templates: Sequence[Template], segments: Sequence[str], *, any_case: bool = False
+) -> Mapping[str, str] | None:
+    """As `bind`; None where no template covers the path."""
+    for template in templates:
+        found = template.bind(segments, any_case=any_case)
+        if found is not None:
+            return found
+    return None
+
+
+def header_readings(named: Named, *, denies: bool) -> Readings:
+    """Of `headers`: also with those that a CGI server reads as one that is named."""
+
+    def read(request: Request) -> Sequence[Reading]:
+        first = with_parts(request.all_headers())
+        if request.masks_bytes:
+            _refuse_masks(first, named)
+        others = named.headers.among(request.header_names)
+        if not others:
+            return ({"headers": first},)
+        if not denies:
+            raise UnknownError
+        second = {name: list(values) for name, values in first.items()}
+        for other in others:
+            for name in named.names:
+                if fold(name) == fold(other):
+                    second.setdefault(name, []).extend(first[other])
+        return ({"headers": first}, {"headers": second})
+
+    return read
+
+
+def _refuse_masks(headers: Mapping[str, Sequence[str]], named: Named) -> None:
+    for name, values in headers.items():
+        if any("!" in value for value in values) and (
+            named.whole or name in named.names or named.headers.among((name,))
+        ):
+            raise UnknownError
+
+
+def query_readings(named: Named, *, denies: bool) -> Readings:
+    """Of `query`: also as the most lenient upstreams read the names, and with `;` between parameters."""
+
+    def read(request: Request) -> Sequence[Reading]:
+        first = request.all_query()
+        if first is None:
+            raise UnknownError
+        meant = _meant(request.query_pairs(), named)
+        if all(first.get(name) == values for name, values in meant.items()):
+            return ({"query": first},)
+        if not denies:
+            raise UnknownError
+        return ({"query": first}, {"query": {**first, **meant}})
+
+    return read
+
+
+def _meant(pairs: Sequence[Pair], named: Named) -> dict[str, list[str]]:
+    """The values of each name of the expression that a parameter may mean."""
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        meant = set(named.wanted.meant_by(name))
+        for wanted in {name, *meant} if named.whole else meant:
+            if value is None:
+                raise UnknownError
+            found.setdefault(wanted, []).append(value)
+    return found
+
+
+def body_readings(named: Named, *, denies: bool) -> Readings:
+    """Of `body`. Of a form: its lists, and for a rule that denies also single values, by place.
+
+    Raises UnreadableBodyError.
+    """
+
+    def read(request: Request) -> Sequence[Reading]:
+        body = read_body(request)
+        if body.content is None:
+            raise UnknownError
+        if not body.is_form:
+            _refuse_other_spellings(body.content, named)
+            return ({"body": body.content},)
+        if denies:
+            return [{"body": one} for one in _form_readings(body, named)]
+        if any(name not in named.names and named.wanted.mean(name) for name in body.content):
+            raise UnknownError
+        return ({"body": body.content},)
+
+    return read
+
+
+def _refuse_other_spellings(content: Any, named: Named) -> None:
+    """Go's encoding/json takes `Role` for `role`."""
+    folded = {fold_name(name) for name in named.names}
+    waiting = [content]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if any(name not in named.names and fold_name(name) in folded for name in one):
+                raise UnknownError
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+
+
+def _form_readings(form: Body, named: Named) -> Iterator[Any]:
+    yield form.content
+    fields: dict[tuple[str, ...], list[str]] = {}
+    for name, values in form.content.items():
+        for place in {(name,), (named.spelled(name),), tuple(map(named.spelled, members(name)))}:
+            fields.setdefault(place, []).extend(values)
+    yield _nested(fields)
+    asked = [values for place, values in fields.items() if not named.names.isdisjoint(place)]
+    for at in range(min(max(map(len, asked), default=1), MAX_COMBINED + 1)):
+        yield _nested({place: values[min(at, len(values) - 1)] for place, values in fields.items()})
+
+
+def _nested(fields: Mapping[tuple[str, ...], Any]) -> Any:
+    """`user[role]=x` as PHP, Rack and qs read it."""
+    tree: dict[str, Any] = {}
+    for (*above, name), value in fields.items():
+        node = tree
+        for one in above:
+            node = node.setdefault(one, {})
+            if not isinstance(node, dict):
+                raise UnknownError
+        if name in node:
+            raise UnknownError
+        node[name] = value
+    return tree
+
+
+def combined(several: Sequence[Sequence[Reading]]) -> Iterator[Reading]:
+    """Each combination of the readings of several variables. Raises UnknownError where there are too many."""
+    number = 1
+    for readings in several:
+        number *= len(readings)
+    if number > MAX_COMBINED:
+        raise UnknownError
+    for combination in product(*several):
+        merged: dict[str, Any] = {}
+        for reading in combination:
+            merged.update(reading)
+        yield merged
+
+
+def with_parts(headers: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The values as they came, and behind them the parts of those that hold a comma.
+
+    Who joins values by commas says the same as who sends several lines (RFC 9110 section 5.3), so an
+    expression that looks for one of them must find it (CVE-2026-26308).
+    """
+    found: dict[str, Sequence[str]] = {}
+    for name, lines in headers.items():
+        joined = [line for line in lines if "," in line]
+        found[name] = (
+            [*lines, *(part.strip(" \t") for line in joined for part in line.split(","))] if joined else lines
+        )
+    return found

@@ -1,0 +1,372 @@
+"""What denies, denies in every reading that an upstream may have; what allows is met by all of them."""
+
+from typing import Any, ClassVar
+
+import pytest
+
+from authz.decide import Authorizer, Decision, DecisionIds
+from authz.field_names import MAX_FIELDS
+from authz.policy.load import parse_policy
+from authz.policy.paths import PathMatching
+from authz.request import Request
+from configfile import ConfigError
+from tests.authz.callers import Says
+from tests.authz.checks import check_request
+from tests.authz.policy.asking import allowed, ask, denied
+
+ROLE = "'role' in query && query.role.exists(r, r == 'admin')"
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+JSON = {"content-type": "application/json"}
+
+SPELLINGS = (
+    "role[]=admin", "role[0]=admin", "role[x]=admin", "+role=admin", "%20role=admin", "role%00=admin",
+    "role%00x=admin", "ROLE=admin", "Role=admin", "rol%65=admin", "role.x=admin", "%u0072ole=admin",
+    "x=1;role=admin", "role=user&role=admin", "role=user&role[]=admin",
+)  # fmt: skip
+UNKNOWN_VALUES = ("role=adm%ffin", "role=%zz", "role=%u0061dmin", "role=admin%00", "ROLE=%ff")
+
+
+class TestQuery:
+    @pytest.mark.parametrize("query", [*SPELLINGS, *UNKNOWN_VALUES])
+    def test_a_deny_that_could_mean_it_denies(self, query: str) -> None:
+        assert denied("query: {role: admin}", path=f"/?{query}")
+        assert denied(f'when: "{ROLE}"', path=f"/?{query}")
+        assert not allowed("query: {role: user}", path=f"/?role=user&{query}")
+        assert not allowed("when: \"query.role == ['user']\"", path=f"/?role=user&{query}")
+
+    @pytest.mark.parametrize(
+        "query", ["roles=admin", "x=admin", "user[role]=admin", "role=user", "x=%ff", ""]
+    )
+    def test_what_means_something_else_does_not(self, query: str) -> None:
+        assert not denied("query: {role: admin}", path=f"/?{query}")
+        assert not denied(f'when: "{ROLE}"', path=f"/?{query}")
+
+    def test_another_spelling_is_no_presence_to_a_rule_that_denies_absence(self) -> None:
+        assert denied("query: {role: {present: false}}", path="/?role[]=x")
+        assert not allowed("query: {role: {present: false}}", path="/?role[]=x")
+        assert denied("query: {role: {present: true}}", path="/?role[]=%ff")
+
+    @pytest.mark.parametrize("query", ["user[role]=admin", "user.role=admin", "USER[ROLE][]=admin"])
+    def test_a_name_with_brackets_can_be_asked_for(self, query: str) -> None:
+        assert denied("query: {'user[role]': admin}", path=f"/?{query}")
+        assert denied("when: \"query['user[role]'] == ['admin']\"", path=f"/?{query}")
+
+    @pytest.mark.parametrize(
+        "expression",
+        [
+            "query.exists(name, name == 'role')",
+            "query.exists(name, name.startsWith('rol') && query[name].exists(v, v == 'admin'))",
+        ],
+    )
+    @pytest.mark.parametrize("query", ["role[]=admin", "x=1;role=admin", "role=admin"])
+    def test_an_expression_that_goes_through_all_names_finds_it(self, expression: str, query: str) -> None:
+        assert denied(f'when: "{expression}"', path=f"/?{query}")
+
+    def test_semicolons_count_as_parameters(self) -> None:
+        path = "/?" + "x;" * MAX_FIELDS + "role=admin"
+        assert denied("query: {role: admin}", path=path)
+        assert denied(f'when: "{ROLE}"', path=path)
+
+
+class TestMasked:
+    """Envoy shows `!` for bytes that are not UTF-8, unless it is told to send headers as they came."""
+
+    @pytest.mark.parametrize(
+        ("condition", "asked"),
+        [
+            ("headers: {x-role: admin}", {"headers": {"x-role": "adm!in"}}),
+            ("headers: {x-role: admin}", {"headers": {"x-role": "user, adm!in"}}),
+            ("when: \"headers['x-role'].exists(v, v == 'admin')\"", {"headers": {"x-role": "adm!in"}}),
+            ("when: \"headers.exists(n, headers[n].exists(v, v == 'evil'))\"", {"headers": {"x": "e!il"}}),
+            ("query: {role: admin}", {"path": "/?role=adm!in"}),
+            ("query: {role: admin}", {"path": "/?ro!le=admin"}),
+            (f'when: "{ROLE}"', {"path": "/?role=adm!in"}),
+        ],
+    )
+    def test_what_envoy_shows_in_place_of_bytes_denies(self, condition: str, asked: dict[str, Any]) -> None:
+        assert denied(condition, **asked)
+
+    @pytest.mark.parametrize(
+        ("condition", "asked"),
+        [
+            ("headers: {x-role: 'hi!'}", {"headers": {"x-role": "hi!"}}),
+            ("headers: {x-role: {not_one_of: [admin]}}", {"headers": {"x-role": "adm!in"}}),
+            ("when: \"headers['x-role'] == ['hi!']\"", {"headers": {"x-role": "hi!"}}),
+            ("query: {role: 'hi!'}", {"path": "/?role=hi!"}),
+            ("when: \"query.role == ['hi!']\"", {"path": "/?role=hi!"}),
+        ],
+    )
+    def test_and_never_allows(self, condition: str, asked: dict[str, Any]) -> None:
+        assert not allowed(condition, **asked)
+
+    def test_a_mark_elsewhere_changes_nothing(self) -> None:
+        asked: dict[str, Any] = {"headers": {"x-other": "hi!", "x-role": "user"}, "path": "/?q=hi!"}
+        assert not denied("headers: {x-role: admin}", **asked)
+        assert not denied("query: {role: admin}", **asked)
+        assert not denied("when: \"headers['x-role'] == ['admin']\"", **asked)
+        assert allowed("headers: {x-role: user}", **asked)
+        assert allowed("headers: {x-other: {present: true}}", **asked)
+
+    def test_where_headers_come_as_bytes_it_is_itself(self) -> None:
+        headers = [(":path", "/hi!?role=hi!"), ("x-role", "hi!")]
+        asked: dict[str, Any] = {"headers": headers, "path": "/hi!?role=hi!"}
+        assert allowed("headers: {x-role: 'hi!'}", **asked)
+        assert allowed("query: {role: 'hi!'}", **asked)
+        assert not denied("query: {role: admin}", **asked)
+
+    def test_a_path_with_one_has_to_be_accepted(self) -> None:
+        policy = """
+rules:
+  - {name: r, paths: ["/files/**"], allow: anyone ACCEPT}
+  - {name: d, paths: [/files/x], deny: anyone}
+"""
+        assert ask(policy.replace("ACCEPT", ""), path="/files/hi!").verdict.reason == "path_masked"
+        accepting = policy.replace("ACCEPT", ", accept_in_path: [masked]")
+        assert ask(accepting, path="/files/hi!").verdict.rule == "r"
+        assert ask(accepting, path="/files/x!").verdict.rule == "d"
+
+    @pytest.mark.parametrize("packed", [True, False])
+    def test_a_body_as_text_with_one_cannot_be_read(self, packed: bool) -> None:
+        message = check_request("POST", headers={**JSON, "x-envoy-auth-partial-body": "false"})
+        http = message.attributes.request.http
+        if packed:
+            http.raw_body = b'{"role": "adm!in"}'
+        else:
+            http.body = '{"role": "adm!in"}'
+        for rule in ("body: {role: admin}", "when: body.role == 'admin'"):
+            policy = f"rules: [{{name: o, allow: anyone}}, {{name: r, deny: anyone, {rule}}}]"
+            assert decided(policy, Request(message)) == ("o" if packed else "r")
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("name", ["x_role", "x.role", "x~role"])
+    def test_a_deny_rule_sees_what_cgi_servers_take_for_the_header(self, name: str) -> None:
+        headers = [(name, "admin")]
+        assert denied("headers: {x-role: admin}", headers=headers)
+        assert denied("headers: {x-role: {present: true}}", headers=headers)
+        assert denied("headers: {x-role: {present: false}}", headers=headers)
+        assert denied("when: \"'x-role' in headers && 'admin' in headers['x-role']\"", headers=headers)
+        assert denied("when: \"headers.exists(n, n == 'x-role')\"", headers=headers)
+
+    @pytest.mark.parametrize("name", ["x_role", "x.role"])
+    def test_and_an_allow_rule_is_met_by_all_of_them(self, name: str) -> None:
+        headers = [("x-role", "user"), (name, "admin")]
+        assert not allowed("headers: {x-role: user}", headers=headers)
+        assert not allowed("headers: {x-role: {present: false}}", headers=headers[1:])
+        assert not allowed("when: \"headers['x-role'] == ['user']\"", headers=headers)
+        assert allowed("headers: {x-role: user}", headers=[("x-role", "user"), (name, "user")])
+
+    def test_an_unlike_name_is_another(self) -> None:
+        assert not denied("headers: {x-role: admin}", headers=[("xrole", "admin"), ("x-roles", "admin")])
+
+
+class TestForms:
+    IS_ADMIN: ClassVar = "when: body.role == 'admin'"
+
+    @pytest.mark.parametrize("body", [*SPELLINGS, *UNKNOWN_VALUES])
+    def test_a_deny_that_could_mean_it_denies(self, body: str) -> None:
+        asked: dict[str, Any] = {"headers": FORM, "body": body.encode()}
+        assert denied("body: {role: admin}", **asked)
+        assert not allowed("body: {role: user}", **{**asked, "body": b"role=user&" + body.encode()})
+        if body not in {"role[x]=admin", "role.x=admin"}:
+            assert denied(self.IS_ADMIN, **asked)
+            assert denied("when: has(body.role) && body.role == 'admin'", **asked)
+
+    def test_a_deny_about_one_value_is_held_against_the_values_of_a_form(self) -> None:
+        """A form has lists of values, and a client chooses whether it sends a form or JSON."""
+        for body in (b"role=admin", b"role=user&role=admin&role=user", b"kind=a&role=admin"):
+            assert denied(self.IS_ADMIN, headers=FORM, body=body)
+            assert denied("when: \"'admin' in body.role\"", headers=FORM, body=body)
+        assert not denied(self.IS_ADMIN, headers=FORM, body=b"role=user")
+
+    @pytest.mark.parametrize("body", [b"user[role]=admin", b"user.role=admin", b"USER[0][role]=admin"])
+    def test_a_member_is_found_within_brackets(self, body: bytes) -> None:
+        assert denied("body: {user.role: admin}", headers=FORM, body=body)
+        assert denied("when: has(body.user) && body.user.role == 'admin'", headers=FORM, body=body)
+        assert not allowed("body: {user.role: {present: false}}", headers=FORM, body=body)
+
+    def test_another_member_is_another(self) -> None:
+        body = b"user[role]=guest&user[name]=admin"
+        assert not denied("when: has(body.user) && body.user.role == 'admin'", headers=FORM, body=body)
+        assert not denied("body: {role: guest}", headers=FORM, body=body)
+
+    def test_an_allow_rule_sees_lists(self) -> None:
+        assert allowed("when: \"body.role == ['user']\"", headers=FORM, body=b"role=user")
+        assert not allowed("when: \"body.role == ['user']\"", headers=FORM, body=b"role=user&role[]=admin")
+
+    def test_a_name_with_a_dot_can_be_asked_for_as_it_is(self) -> None:
+        assert allowed(r"body: {user\.role: guest}", headers=FORM, body=b"user.role=guest")
+
+    def test_more_values_than_are_tried_deny(self) -> None:
+        many = b"&".join([b"role=user"] * 100)
+        assert denied(self.IS_ADMIN, headers=FORM, body=many)
+        others = b"&".join([b"id=1"] * 100)
+        assert not denied(self.IS_ADMIN, headers=FORM, body=b"role=user&" + others)
+
+
+class TestJson:
+    @pytest.mark.parametrize("body", [b'{"Role": "admin"}', b'{"u": [{"ROLE": "admin"}]}', b'{"r_ole": 1}'])
+    def test_has_finds_no_other_case_and_so_cannot_be_told(self, body: bytes) -> None:
+        assert denied("when: has(body.role) && body.role == 'admin'", headers=JSON, body=body)
+        assert not allowed("when: '!has(body.role)'", headers=JSON, body=body)
+
+    def test_values_of_the_expression_are_no_names(self) -> None:
+        body = b'{"role": "user", "Admin": false, "Size": 1}'
+        assert not denied("when: body.role == 'admin' && body.role.size() > 1", headers=JSON, body=body)
+
+
+POLICY = """
+rules:
+  - {name: open, paths: ["/**"], allow: anyone, accept_in_path: [OPTED]}
+  - {name: closed, paths: ["/admin/**"], deny: anyone}
+  - {name: expression, paths: ["/**"], deny: anyone, when: "WHEN"}
+"""
+
+READ_AS_SECRET = (
+    ("//host/secret/x", "empty_segment"),
+    ("///secret/x", "empty_segment"),
+    ("//host//secret/x", "empty_segment"),
+    ("/secret//x", "empty_segment"),
+    ("/secret%2fx", "encoded_slash"),
+    ("/%2fhost/secret/x", "encoded_slash"),
+    ("/secret\\x", "backslash"),
+    ("/\\host/secret/x", "backslash"),
+    ("/secret;v=1/x", "parameters"),
+    ("/%2573ecret/x", "double_encoding"),
+)
+
+
+class TestPaths:
+    @pytest.mark.parametrize(("path", "oddity"), READ_AS_SECRET)
+    @pytest.mark.parametrize(
+        "when",
+        [
+            "path == '/secret/x'",
+            "path.startsWith('/secret/')",
+            "segments[0] == 'secret'",
+            "size(segments) == 2 && segments == ['secret', 'x']",
+        ],
+    )
+    def test_an_expression_that_denies_sees_every_reading(self, path: str, oddity: str, when: str) -> None:
+        policy = POLICY.replace("OPTED", oddity).replace("WHEN", when)
+        assert ask(policy, path=path).verdict.rule == "expression"
+
+    @pytest.mark.parametrize(("path", "oddity"), READ_AS_SECRET)
+    def test_a_template_that_denies_sees_every_reading(self, path: str, oddity: str) -> None:
+        policy = POLICY.replace("OPTED", oddity).replace("WHEN", "path == '/none'")
+        path = path.replace("secret", "admin").replace("%2573ecret", "%2561dmin")
+        assert ask(policy, path=path).verdict.rule == "closed"
+
+    @pytest.mark.parametrize("path", ["/users//alice", "//host/users/alice", "//users/alice"])
+    def test_variables_are_those_of_every_reading(self, path: str) -> None:
+        policy = """
+rules:
+  - {name: open, paths: ["/**"], allow: anyone, accept_in_path: [empty_segment]}
+  - {name: r, paths: ["/users/{user}"], deny: anyone, when: vars.user == 'alice'}
+"""
+        assert ask(policy, path=path).verdict.rule == "r"
+        assert ask(policy, path=path.replace("alice", "bob")).verdict.rule == "open"
+
+    def test_an_allow_rule_is_met_by_all_readings_that_its_paths_cover(self) -> None:
+        policy = """
+rules:
+  - {name: r, paths: ["/f/{rest=**}"], allow: anyone, accept_in_path: [parameters], when: vars.rest != 'x'}
+"""
+        assert ask(policy, path="/f/y;v").verdict.status == 200
+        assert ask(policy, path="/f/x;v").verdict.status == 403
+
+    def test_a_path_with_too_many_readings_is_refused(self) -> None:
+        policy = POLICY.replace("OPTED", "empty_segment").replace("WHEN", "path == '/x'")
+        assert ask(policy, path="//a" * 3_000).verdict.reason == "path_empty_segment"
+
+
+OPEN_THEN_DENY = """
+paths: {SETTING: ignore}
+rules:
+  - {name: open, paths: ["/**"], allow: anyone}
+  - {name: closed, paths: [/admin, "/Users/{user}/Keys"], deny: anyone}
+  - {name: members, paths: ["/teams/{team}"], deny: anyone, when: "vars.team == 'Acme' || path == '/teams/x'"}
+  - {name: trial, paths: ["/try/**"], deny: anyone, mode: shadow}
+"""
+
+
+class TestSpelling:
+    """Express, koa-router and others serve `/admin` for `/ADMIN` and `/admin/`."""
+
+    @pytest.mark.parametrize(
+        ("path", "rule"),
+        [
+            ("/admin", "closed"),
+            ("/ADMIN", "closed"),
+            ("/%41dmin", "closed"),
+            ("/users/Bob/keys", "closed"),
+            ("/USERS/Bob/KEYS", "closed"),
+            ("/Teams/Acme", "members"),
+            ("/TEAMS/X", "members"),
+            ("/teams/other", "open"),
+            ("/admin/x", "open"),
+            ("/adminx", "open"),
+        ],
+    )
+    def test_letter_case_does_not_count_for_what_denies(self, path: str, rule: str) -> None:
+        policy = OPEN_THEN_DENY.replace("SETTING", "case")
+        assert ask(policy, path=path).verdict.rule == rule
+
+    @pytest.mark.parametrize(
+        ("path", "rule"),
+        [
+            ("/admin/", "closed"),
+            ("/Users/b/Keys/", "closed"),
+            ("/teams/Acme/", "members"),
+            ("/ADMIN", "open"),
+        ],
+    )
+    def test_a_slash_at_the_end_does_not_count(self, path: str, rule: str) -> None:
+        assert ask(OPEN_THEN_DENY.replace("SETTING", "trailing_slash"), path=path).verdict.rule == rule
+
+    def test_without_the_setting_both_count(self) -> None:
+        policy = OPEN_THEN_DENY.replace("paths: {SETTING: ignore}", "")
+        assert ask(policy, path="/ADMIN").verdict.rule == "open"
+        assert ask(policy, path="/admin/").verdict.rule == "open"
+
+    def test_what_allows_is_never_widened(self) -> None:
+        policy = (
+            "paths: {case: ignore, trailing_slash: ignore}\nrules: [{name: r, paths: [/a], allow: anyone}]"
+        )
+        assert ask(policy, path="/a").verdict.status == 200
+        for path in ("/A", "/a/"):
+            assert ask(policy, path=path).verdict.reason == "no_rule"
+
+    def test_rules_on_trial_are_tried_on_other_spellings(self) -> None:
+        decision = ask(OPEN_THEN_DENY.replace("SETTING", "case"), path="/TRY/x")
+        assert decision.verdict.rule == "open"
+        assert decision.trial is not None
+        assert decision.trial.rule == "trial"
+
+    def test_both_settings_and_an_oddity_together(self) -> None:
+        policy = """
+paths: {case: ignore, trailing_slash: ignore}
+rules:
+  - {name: open, paths: ["/**"], allow: anyone, accept_in_path: [empty_segment]}
+  - {name: closed, paths: ["/admin/x"], deny: anyone}
+"""
+        for path in ("/ADMIN/x/", "//ADMIN//X", "//host/Admin/x/", "/admin/X"):
+            assert ask(policy, path=path).verdict.rule == "closed", path
+
+    def test_the_same_request_is_judged_the_same_twice(self) -> None:
+        policy = parse_policy(OPEN_THEN_DENY.replace("SETTING", "case"))
+        cell = policy.index.find("api.example.com", "GET", ("ADMIN",))
+        merged = [policy.index.with_denials(cell, "api.example.com", "GET", [("admin",)]) for _ in range(2)]
+        assert merged[0] is merged[1]
+        assert policy.matching == PathMatching(any_case=True)
+
+    @pytest.mark.parametrize("said", ["{case: no}", "{cases: ignore}", "ignore"])
+    def test_what_the_setting_does_not_know_is_refused(self, said: str) -> None:
+        with pytest.raises(ConfigError):
+            parse_policy(f"paths: {said}\nrules: []")
+
+
+def decided(policy: str, asked: Request) -> str:
+    decision = Authorizer(parse_policy(policy), Says(None), DecisionIds(lambda: 0.5)).decide(asked, 0.0)
+    assert isinstance(decision, Decision)
+    return decision.verdict.rule
