@@ -167,6 +167,8 @@ class Authorizer:
             return self._decided_for(cell, ANONYMOUS, request, now)
         if isinstance(outcome, Refusal):
             kind = outcome.kind.value if outcome.kind else ""
+            if cell.optional:
+                return self._decided_for(cell, ANONYMOUS, request, now)._replace(credential=kind)
             return self.decided(cell.refused(_verdict(outcome)), kind, request)
         return self._decided_for(cell, outcome, request, now)
 

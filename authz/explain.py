@@ -135,15 +135,19 @@ class _Judgement:
         if settled is not None:
             steps.append(Step("credential", "not looked at: the answer is the same whoever asks"))
             answer, identity = settled, ANONYMOUS
-        elif isinstance(self._outcome, Refusal):
+        elif isinstance(self._outcome, Refusal) and not _optional(enforced):
             steps.append(Step("credential", f"refused: {self._outcome.reason.value}"))
             verdict = REFUSED[self._outcome.reason]
             asking = sorted((rule for rule in enforced if not rule.open), key=lambda rule: not rule.allows)
             first = asking[0].name if asking else ""
             return self._done(Answer(verdict.outcome, verdict.reason, verdict.status, first), steps, None)
         else:
-            identity = self._outcome or ANONYMOUS
-            steps.append(Step("credential", _who(identity)))
+            if isinstance(self._outcome, Refusal):
+                identity, said = ANONYMOUS, _refused_text(self._outcome)
+            else:
+                identity = self._outcome or ANONYMOUS
+                said = _who(identity)
+            steps.append(Step("credential", said))
             answer = self._judged(enforced, identity)
         trial = None
         if len(enforced) < len(self._rules):
@@ -159,7 +163,7 @@ class _Judgement:
             if self._missed is None:
                 return Answer(Outcome.DENY, "no_rule", 403)
             return Answer(Outcome.DENY, "conditions_unmet", 403, self._missed.name)
-        if decided is None and not denies:
+        if decided is None and not denies and not _optional(rules):
             decided = next((rule for rule in allows if rule.open), None)
         return None if decided is None else _by(decided)
 
@@ -266,6 +270,15 @@ def _speaks_of(rule: Rule, demands: Sequence[Finding], callers: Sequence[Sequenc
 def _by(rule: Rule) -> Answer:
     verdict = rule.verdict
     return Answer(verdict.outcome, verdict.reason, verdict.status, rule.name)
+
+
+def _optional(rules: Iterable[Rule]) -> bool:
+    """Whether one of the rules allows anyone, and yet looks who asks."""
+    return any(rule.allows and rule.open and rule.identifies for rule in rules)
+
+
+def _refused_text(refusal: Refusal) -> str:
+    return f"refused: {refusal.reason.value}; that is none, as a rule allows anyone and identify is optional"
 
 
 def _who(identity: Identity) -> str:

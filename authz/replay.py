@@ -203,6 +203,7 @@ class _Search:
         self._known = callers.get(str(record.get("authz_subject", "")))
         self._facts = facts
         self._now = now
+        self._refused_is_none = False
         self.missing: set[str] = set()
 
     def answers(self) -> Iterator[Possible]:
@@ -223,7 +224,12 @@ class _Search:
         reason = self._record.get("authz_reason")
         refusals = {one.value: one for one in RefusalReason}
         if reason in refusals:
-            yield from self._refused(rules, REFUSED[refusals[reason]].outcome)
+            optional = [self._met(rule, rule.requests) for rule in rules if rule.open and rule.identifies]
+            if True not in optional:
+                yield from self._refused(rules, REFUSED[refusals[reason]].outcome)
+            if any(met is not False for met in optional):
+                self._refused_is_none = True
+                yield from self._judged(rules)
         else:
             yield from self._judged(rules)
 
@@ -289,6 +295,8 @@ class _Search:
         return held if held is not None else not rule.allows
 
     def _caller(self) -> Identity | RecordedCaller:
+        if self._refused_is_none:
+            return ANONYMOUS
         if self._known is not None:
             return self._known
         if self._record.get("authz_reason") == "credentials_missing":

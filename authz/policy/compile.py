@@ -129,7 +129,9 @@ def compile_policy(
     headers = {name for entry in written for name in entry.config.identity_headers}
     suspicious = [
         written[rule.order].problem(message)
-        for rule, message in review(pairs, _alike_in(written, shared), breathe)
+        for rule, message in review(
+            pairs, _alike_in(written, shared), breathe, told=_said(files, "identity_headers") is not None
+        )
     ]
     suspicious += _impossible(files, written, shared, breathe)
     return Policy(
@@ -202,6 +204,7 @@ class _Compiler:
             hosts=config.hosts,
             methods=config.methods,
             matching=self.matching if config.deny is not None else EXACT,
+            identifies=config.identify == "optional" and "anyone" in (config.allow or ()),
             owner=config.owner or "",
             ticket=config.ticket or "",
         )

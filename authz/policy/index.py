@@ -45,6 +45,7 @@ class Cell:
         "conditional",
         "denies",
         "missed",
+        "optional",
         "settled",
         "trial",
     )
@@ -69,6 +70,8 @@ class Cell:
     def _arrange(self, rules: Sequence[Rule]) -> None:
         self.denies = tuple(rule for rule in rules if not rule.allows)
         self.allows = tuple(rule for rule in rules if rule.allows)
+        self.optional = any(rule.open and rule.identifies for rule in self.allows)
+        """Whether a credential that is not accepted is none: who asks is wanted, and not demanded."""
         self.settled = self._settle()
         """The verdict, where it is the same whoever asks; None: a credential is needed."""
 
@@ -78,7 +81,7 @@ class Cell:
                 return rule.verdict
         if not self.allows:
             return self._otherwise()
-        if self.denies:
+        if self.denies or self.optional:
             return None
         return next((rule.verdict for rule in self.allows if rule.open), None)
 

@@ -198,6 +198,9 @@ class SharedConfig(ConditionConfig):
     """None: every method. HEAD is not part of GET."""
     identity_headers: dict[IdentityHeader, Value] = Field(default_factory=dict)
     """In addition to those of the policy."""
+    identify: Literal["optional", "never"] | None = None
+    """Of a rule that allows anyone. `optional`: the upstream is told who asks, if a good credential does.
+    `never`: as without the key, credentials are looked at only where a deny rule asks for that."""
     response_headers: dict[ResponseHeader, TextValue] = Field(default_factory=dict)
     """Added to the response for the client, when the rule allows."""
     query_set: dict[Text, TextValue] = Field(default_factory=dict)
@@ -243,14 +246,16 @@ class RuleConfig(SharedConfig):
             raise ValueError("say either allow or deny, and who")
         if self.deny is not None and ONLY_FOR_ALLOW & self.model_fields_set:
             raise ValueError("a deny rule sends nothing upstream and covers odd paths anyway")
+        if self.identify is not None and "anyone" not in (self.allow or ()):
+            raise ValueError("identify belongs to allow: anyone; who else is allowed is asked anyway")
         if self.allow is not None and self.answer is not None:
             raise ValueError("answer belongs to deny rules")
         return self
 
 
 ONLY_FOR_ALLOW: Final = frozenset({
-    "identity_headers", "response_headers", "query_set", "query_remove", "strip_session_cookie", "cors",
-    "accept_in_path",
+    "identify", "identity_headers", "response_headers", "query_set", "query_remove", "strip_session_cookie",
+    "cors", "accept_in_path",
 })  # fmt: skip
 
 

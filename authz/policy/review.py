@@ -12,6 +12,7 @@ from authz.policy.rule import Rule
 from configfile import Breathe, no_breaks
 
 _Asked = tuple[object, ...]
+_UNASKED: Final = "nobody is asked; write identify: optional to look at credentials, or identify: never"
 _SOMETHING: Final = "\0"
 """Stands for any segment, host label or method: no rule can name it, so only wildcards cover it."""
 
@@ -23,13 +24,17 @@ def review(
     rules: Sequence[tuple[RuleConfig, Rule]],
     alike: Alike,
     breathe: Breathe = no_breaks,
+    *,
+    told: bool = False,
 ) -> list[tuple[Rule, str]]:
     """What is suspicious, with the rule it is about, in the order of the rules.
+
+    `told`: whether the policy says itself what the upstream is told of callers.
 
     An allow rule under a rule that denies anyone never decides; one under a rule that allows anyone
     asks for a credential in vain; a rule under one with the same effect adds nothing.
     """
-    reviewer = _Reviewer(rules, alike, breathe)
+    reviewer = _Reviewer(rules, alike, breathe, told=told)
     found: list[tuple[Rule, str]] = []
     # From the last to the first: of two rules that cover each other, the later adds nothing.
     for (config, rule), asked in zip(reversed(rules), reversed(reviewer.asked), strict=True):
@@ -42,8 +47,11 @@ def review(
 class _Reviewer:
     """The rules that may cover others, by what they ask."""
 
-    def __init__(self, rules: Sequence[tuple[RuleConfig, Rule]], alike: Alike, breathe: Breathe) -> None:
+    def __init__(
+        self, rules: Sequence[tuple[RuleConfig, Rule]], alike: Alike, breathe: Breathe, *, told: bool
+    ) -> None:
         self._alike = alike
+        self._told = told
         self._breathe = breathe
         self._denials, self._openings, self._same = Index(), Index(), dict[_Asked, Index]()
         self._needless: set[Rule] = set()
@@ -88,7 +96,12 @@ class _Reviewer:
             yield f"never decides: {_named(denial)} denies anyone all that it covers"
         opening = None if rule.open and not rule.requests else self._cover(self._openings, config)
         if opening is not None:
-            yield f"asks in vain: {_named(opening)} allows anyone all that it covers"
+            looks = (
+                "" if opening.identifies else ", and nobody is told who asks: identify: optional there would"
+            )
+            yield f"asks in vain: {_named(opening)} allows anyone all that it covers{looks}"
+        if rule.open and not rule.shadow and config.identify is None:
+            yield from _of_opening(config, told=self._told)
         broader = self._broader(config, rule, asked)
         if broader is not None:
             self._needless.add(rule)
@@ -135,6 +148,20 @@ class _Reviewer:
                         if cover is None:
                             return None
         return cover
+
+
+def _of_opening(config: RuleConfig, *, told: bool) -> Iterator[str]:
+    """What a rule for anyone seems to tell of callers, and does not."""
+    filled = {
+        "identity_headers": config.identity_headers,
+        "response_headers": config.response_headers,
+        "query_set": config.query_set,
+    }
+    empty = [key for key, said in filled.items() if any(one.of_caller for one in said.values())]
+    if empty:
+        yield f"leaves {' and '.join(empty)} empty: anyone is allowed, and {_UNASKED}"
+    elif told:
+        yield f"sends no identity upstream, also for a good credential: anyone is allowed, and {_UNASKED}"
 
 
 def _named(rule: Rule) -> str:

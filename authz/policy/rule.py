@@ -98,6 +98,8 @@ class Rule:
     """Of `hosts`, `methods` (None: every one) and `templates` the index knows; these are for explanations."""
     matching: PathMatching = EXACT
     """Of a deny rule: how it is held against paths."""
+    identifies: bool = False
+    """Whether it looks who asks although it allows anyone."""
     owner: str = ""
     ticket: str = ""
 

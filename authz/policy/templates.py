@@ -55,6 +55,11 @@ class ValueTemplate:
         value = "".join(values)
         return value if len(value.encode()) <= MAX_VALUE_BYTES else ""
 
+    @property
+    def of_caller(self) -> bool:
+        """Whether it says anything of the caller."""
+        return any(callable(part) for part in self.parts)
+
     def __str__(self) -> str:
         return self.text
 

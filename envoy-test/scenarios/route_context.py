@@ -8,7 +8,6 @@ from sidecars.demo.configuration import http_manager
 from sidecars.demo.edge import Edge
 from sidecars.demo.until import until
 
-FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 RULES = """
 - {name: hello, paths: ["/hello/**"], allow: anyone}
 - name: inner
@@ -17,6 +16,7 @@ RULES = """
   context_extensions: {audience: internal}
   answer: {status: 404}
 """
+PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 
 
 def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
@@ -29,7 +29,7 @@ def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
             "route": {"cluster": "upstream"},
             "typed_per_filter_config": {
                 "envoy.filters.http.ext_authz": {
-                    "@type": f"{FILTERS}.ext_authz.v3.ExtAuthzPerRoute",
+                    "@type": PER_ROUTE,
                     "check_settings": {"context_extensions": {"audience": "internal"}},
                 }
             },

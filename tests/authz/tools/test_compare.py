@@ -187,6 +187,10 @@ rules:
   - {name: inherits, paths: [/i], allow: authenticated, inherit: team, if: [staff]}
   - {name: denies, deny: {roles: [bad]}, answer: {status: 404, detail: Nothing here.}}
   - {name: pauses, paths: [/p], deny: anyone, answer: {status: 503, retry_after_seconds: 5}}
+  - name: closed
+    deny: {roles: [late]}
+    answer: {status: 503, detail: Later., retry_after_seconds: 5}
+  - {name: open, paths: [/open], allow: anyone, identify: optional}
   - {name: second, paths: [/s], allow: anyone, client: 192.0.2.0/24, client_not: [192.0.2.1]}
   - {name: third, paths: [/t], allow: anyone, caller: {subjects: [u1]}}
 """.replace("HASH", HASH)
@@ -283,10 +287,12 @@ def others(value: Any) -> Iterator[Any]:
                 "enforce",
                 "memory",
                 "basic",
+                "client",
+                "never",
+                "exact",
                 "uri",
                 "slash",
                 "backslash",
-                "exact",
             )
             yield from (
                 "PUT",
@@ -299,6 +305,7 @@ def others(value: Any) -> Iterator[Any]:
             )
             yield from (
                 ["other"],
+                ["anyone", "authenticated"],
                 "authenticated",
                 "staff",
                 "https://other.example",

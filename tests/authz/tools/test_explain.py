@@ -77,6 +77,8 @@ def policies(draw: st.DrawFn) -> Policy:
             rule["accept_in_path"] = accepted
         if allows and draw(st.integers(0, 4)) == 0:
             rule["cors"] = {"origins": ["https://app.example"]}
+        if rule.get("allow") == "anyone":
+            rule["identify"] = draw(st.sampled_from(["optional", "never"]))
         rules.append(rule)
     text = {
         "conditions": {"office": {"client": ["10.0.0.0/8"]}},
