@@ -11,8 +11,10 @@ anything, share a place with JWTs only, and there everything else is one.
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Final
 
 from pydantic import Field, model_validator
@@ -35,6 +37,8 @@ _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNREAD: Final = ("one", "another")
 """As good as two: which one the upstream would take cannot be known."""
 
+_ENCODED: Final = "base64url."
+"""A marker that begins so says how the credential is written."""
 _EMPTY: Final = ("",)
 _SHAPELESS: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "no credential of a known shape")
 _MALFORMED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the header is not `scheme SP credential`")
@@ -45,18 +49,24 @@ class LocationError(ValueError):
 
 
 class LocationConfig(Block):
-    """Where a credential may stand: one of `header`, `cookie`, `query`."""
+    """Where a credential may stand: one of `header`, `cookie`, `query`, `websocket_protocol`."""
 
     header: Annotated[str, Field(max_length=128), Spelled(r"[a-z0-9][a-z0-9-]*", "x-api-key")] | None = None
     scheme: Annotated[str, Field(max_length=64), Spelled(_SCHEME.pattern, "Bearer")] | None = None
     """The authentication scheme in front of the credential, compared without case (RFC 9110 section 11.1)."""
     cookie: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "session")] | None = None
     query: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    websocket_protocol: (
+        Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128)] | None
+    ) = None
+    """The name that marks it in Sec-WebSocket-Protocol, as `NAME.CREDENTIAL` or as `NAME, CREDENTIAL`:
+    browsers let scripts set no other header of a WebSocket."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "LocationConfig":
-        if sum(place is not None for place in (self.header, self.cookie, self.query)) != 1:
-            raise ValueError("name exactly one of header, cookie and query")
+        places = (self.header, self.cookie, self.query, self.websocket_protocol)
+        if sum(place is not None for place in places) != 1:
+            raise ValueError("name exactly one of header, cookie, query and websocket_protocol")
         if self.scheme is not None and self.header is None:
             raise ValueError("a scheme stands in a header only")
         if self.header == "authorization" and self.scheme is None:
@@ -66,7 +76,7 @@ class LocationConfig(Block):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A header, cookie or query parameter. `schemes` is None where the whole value is the credential."""
+    """Where a credential may stand. `schemes` is None where the whole value is the credential."""
 
     name: str
     """In words: `cookie session`."""
@@ -139,6 +149,8 @@ def _name(location: LocationConfig) -> tuple[str, str]:
         return "header", location.header
     if location.cookie is not None:
         return "cookie", location.cookie
+    if location.websocket_protocol is not None:
+        return "websocket_protocol", location.websocket_protocol
     return "query", location.query or ""
 
 
@@ -155,6 +167,8 @@ def _values_of(place: str, name: str) -> Callable[[Request], Sequence[str]]:
         return lambda request: request.header_values(name)
     if place == "cookie":
         return lambda request: request.cookie_values(name)
+    if place == "websocket_protocol":
+        return lambda request: _offered_values(request, name)
     return lambda request: _query_values(request, name)
 
 
@@ -163,6 +177,27 @@ def _query_values(request: Request, name: str) -> Sequence[str]:
     if request.query.count("&") >= MAX_QUERY_PARAMETERS:
         return _UNREAD
     return request.query_values(name)
+
+
+def _offered_values(request: Request, name: str) -> Sequence[str]:
+    """What a client offers as a protocol and means as a credential (RFC 6455 section 11.3.4)."""
+    lines = request.header_values("sec-websocket-protocol")
+    if not lines:
+        return lines
+    offered = [entry.strip(" \t") for line in lines for entry in line.split(",")]
+    values = [entry[len(name) + 1 :] for entry in offered if entry.startswith(f"{name}.")]
+    values += [value for mark, value in pairwise(offered) if mark == name]
+    # As Kubernetes has it: a protocol cannot hold every credential, so its base64url stands there.
+    return [_decoded(value) for value in values] if name.startswith(_ENCODED) else values
+
+
+def _decoded(value: str) -> str:
+    """The text in base64url; as it is, and so refused by whoever verifies it, where it is none."""
+    try:
+        padded = value + "=" * (-len(value) % 4)
+        return b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        return value
 
 
 def _by_shape(place: str, kinds: Mapping[CredentialKind, Verifier]) -> Verifier:

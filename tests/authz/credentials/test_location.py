@@ -9,7 +9,7 @@ from authz.credentials.apikey import new_api_key
 from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 from authz.request import MAX_QUERY_PARAMETERS, BadRequestError, Request
 from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.signing import bearer, request, token
+from tests.authz.credentials.signing import bearer, encoded, request, token
 
 API_KEY, API_KEY_HASH = new_api_key("ci", lambda length: b"\x01" * length)
 
@@ -175,12 +175,66 @@ class TestPlaces:
             ({"header": "x-token", "scheme": "Token"}, lambda text: request(("x-token", f"token {text}"))),
             ({"cookie": "jwt"}, lambda text: request(("cookie", f"a=b; jwt={text}"))),
             ({"query": "access_token"}, lambda text: request(path=f"/a?b=c&access_token={text}")),
+            (
+                {"websocket_protocol": "bearer"},
+                lambda text: request(("sec-websocket-protocol", f"chat, bearer.{text}")),
+            ),
+            (
+                {"websocket_protocol": "access_token"},
+                lambda text: request(("sec-websocket-protocol", f"access_token, {text}, chat")),
+            ),
+            (
+                {"websocket_protocol": "access_token"},
+                lambda text: request(
+                    ("sec-websocket-protocol", "access_token"), ("sec-websocket-protocol", text)
+                ),
+            ),
+            (
+                {"websocket_protocol": "base64url.bearer.authorization.k8s.io"},
+                lambda text: request(
+                    (
+                        "sec-websocket-protocol",
+                        f"base64url.bearer.authorization.k8s.io.{encoded(text.encode())}, binary.k8s.io",
+                    )
+                ),
+            ),
         ],
     )
     def test_a_token_may_stand_in_header_cookie_or_query(self, world: World, location: Any, of: Any) -> None:
         credentials = world.credentials(block(world, tokens={"locations": [location]}))
         assert kind(world, credentials, of(token())) == CredentialKind.JWT
         assert world.outcome(credentials, bearer(token())) is None
+
+    @pytest.mark.parametrize(
+        ("offered", "expected"),
+        [
+            ("chat", None),
+            ("bearer", None),
+            ("bearer,", None),
+            ("Bearer.TOKEN", None),
+            ("bearerTOKEN", None),
+            ("bearer.x", RefusalReason.TOKEN_MALFORMED),
+            ("bearer, chat", RefusalReason.TOKEN_MALFORMED),
+            ("bearer.TOKEN, bearer.x", RefusalReason.CREDENTIALS_AMBIGUOUS),
+            ("bearer.x, bearer, TOKEN", RefusalReason.CREDENTIALS_AMBIGUOUS),
+        ],
+    )
+    def test_a_protocol_is_a_credential_only_where_it_is_marked_as_one(
+        self, world: World, offered: str, expected: RefusalReason | None
+    ) -> None:
+        credentials = world.credentials(
+            block(world, tokens={"locations": [{"websocket_protocol": "bearer"}]})
+        )
+        of = request(("sec-websocket-protocol", offered.replace("TOKEN", token())))
+        found = world.outcome(credentials, of)
+        assert (found if found is None else reason_of(found)) == expected
+
+    @pytest.mark.parametrize("value", ["!", "é", "_____w", "eA==="])
+    def test_what_is_no_base64url_is_refused(self, world: World, value: str) -> None:
+        location = {"websocket_protocol": "base64url.bearer"}
+        credentials = world.credentials(block(world, tokens={"locations": [location]}))
+        of = request(("sec-websocket-protocol", f"base64url.bearer.{value}"))
+        assert reason(world, credentials, of) == RefusalReason.TOKEN_MALFORMED
 
     async def test_dots_tell_kinds_apart_that_share_a_place(self, world: World) -> None:
         shared = {"locations": [{"header": "authorization", "scheme": "Bearer"}]}

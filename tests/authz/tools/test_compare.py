@@ -74,7 +74,7 @@ credentials:
     cache_seconds: 1
     ended_seconds: 1
   api_keys:
-    locations: [{query: key}]
+    locations: [{query: key}, {websocket_protocol: key}]
     keys:
       - {id: k1, sha256: HASH, subject: s, scopes: [a], roles: [b], expires: 2030-01-01}
     file: more.yaml
