@@ -8,7 +8,7 @@ import orjson
 import typer
 
 from configfile import ConfigError
-from sidecars.cli.report import report
+from sidecars.cli.report import report, warn
 
 app = typer.Typer(help="Check the settings file, and list every setting.", no_args_is_help=True)
 
@@ -18,18 +18,34 @@ def check(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="The settings file.", exists=True, dir_okay=False)
     ],
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Not on the machine that will serve: look at no TLS files, no folders of sockets and logs.",
+        ),
+    ] = False,
 ) -> None:
     """Check a settings file, SIDECARS_* variables, and the policy and limits files they name.
+
+    Also what they need of this machine: TLS files that fit together, folders of sockets and logs.
+    Warned of: ports that every network reaches without TLS.
 
     Example: `sidecars config check examples/sidecars.yaml`
 
     Exit codes: 0 a process would start with it; 1 problems were found, one a line; 2 bad usage.
     """
+    from sidecars.runtime.machine import on_this_machine, open_to_all
     from sidecars.runtime.main import ALL, assemble
     from sidecars.runtime.settings.load import read_settings
 
+    reading = read_settings(file, os.environ)
+    if not offline:
+        reading = on_this_machine(reading)
+    if reading.settings is not None:
+        warn(reading.locate(path, message) for path, message in open_to_all(reading.settings))
     try:
-        assembly = assemble(read_settings(file, os.environ), ALL)
+        assembly = assemble(reading, ALL)
     except ConfigError as error:
         report(error.problems)
     names = ", ".join(one.sidecar.name for one in assembly.placed)

@@ -13,12 +13,13 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from configfile import ConfigError
+from configfile import ConfigError, Problem
 from sidecars.runtime.compose import BUILDERS, Builder, Placed, build, configured
 from sidecars.runtime.lifecycle import Process, drain_at_most_seconds, end_anyway_after
 from sidecars.runtime.logs import Logs
+from sidecars.runtime.machine import on_this_machine
 from sidecars.runtime.redis import connect
-from sidecars.runtime.settings.load import Reading, read_settings
+from sidecars.runtime.settings.load import Reading, read_settings, reading_of
 from sidecars.runtime.settings.process import LogSettings
 from sidecars.runtime.settings.root import Settings
 from sidecars.runtime.sidecar import Surroundings
@@ -62,7 +63,7 @@ def assemble(
     try:
         placed = build(settings, names, surroundings, builders)
     except ConfigError as error:
-        problems.extend(error.problems)
+        problems += (_named_by(reading, settings, problem) for problem in error.problems)
     if problems:
         raise ConfigError(problems)
     return Assembly(settings, placed, surroundings)
@@ -75,7 +76,7 @@ def run(
 
     Returns the exit code. Raises ConfigError before anything is bound, and OSError when an address cannot be.
     """
-    reading = read_settings(path, environ)
+    reading = on_this_machine(read_settings(path, environ))
     logs = Logs(reading.settings.log if reading.settings is not None else LogSettings())
     try:
         assembly = assemble(reading, which, builders)
@@ -110,7 +111,7 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     structlog.contextvars.bind_contextvars(worker=worker)
     logs = Logs(settings.log)
     try:
-        process = _process(assemble(Reading(path, settings, ()), which, worker=worker), environ)
+        process = _process(assemble(reading_of(path, settings), which, worker=worker), environ)
 
         async def on_the_leash() -> None:
             at_most_seconds = drain_at_most_seconds(settings.drain)
@@ -129,6 +130,17 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     finally:
         logs.stop()
     return 0
+
+
+def _named_by(reading: Reading, settings: Settings, problem: Problem) -> Problem:
+    """A problem of a file as a whole, at the place in the settings that names the file."""
+    if problem.line or problem.key_path:
+        return problem
+    for section, key in (("authz", "policy"), ("ratelimit", "limits")):
+        for index, path in enumerate(getattr(getattr(settings, section), key, ())):
+            if str(path) == problem.file:
+                return reading.locate((section, key, index), f"{path}: {problem.message}")
+    return problem
 
 
 def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from configfile import KeyPart
+from configfile import KeyPart, key_path_text
 from sidecars.runtime.settings.accesslog import FileSinkSettings
 from sidecars.runtime.settings.root import Settings
 from sidecars.transport.address import Address, TcpAddress, UnixAddress
@@ -60,10 +60,10 @@ def address_of(address: Address, worker: int) -> Address:
 
 def unfit_for_workers(settings: Settings) -> Iterator[tuple[_Path, str]]:
     """What in `settings` cannot work with as many workers as they ask for: key paths and messages."""
+    yield from clashes(settings)
     if settings.workers == 1:
         return
     yield from _without_placeholder(settings)
-    yield from _clashes(settings)
     if settings.authz is not None and settings.authz.session_admin:
         text = (
             f"cannot be with workers: {settings.workers}, as a session in memory is known to one worker "
@@ -105,26 +105,52 @@ def _without_placeholder(settings: Settings) -> Iterator[tuple[_Path, str]]:
             yield path, f"with workers: {settings.workers} each needs a file of its own: write {example}"
 
 
-def _clashes(settings: Settings) -> Iterator[tuple[_Path, str]]:
-    taken: dict[Address, str] = {}
-    if not _free_port(settings.admin.listen):
-        taken[settings.admin.listen] = "admin.listen"
+def clashes(settings: Settings) -> Iterator[tuple[_Path, str]]:
+    """Addresses that are wanted twice, by whichever workers: key paths and messages, one for each pair."""
+    taken: list[tuple[_Path, int, Address]] = [(("admin", "listen"), 0, settings.admin.listen)]
+    several = settings.workers > 1
     for path, address in _listens(settings):
         if _free_port(address):
             if path == ("admin", "workers"):
                 yield path, "needs a port: nobody would know the one that the kernel picks"
             continue
-        if isinstance(address, UnixAddress) and PLACEHOLDER not in address.path:
+        if several and isinstance(address, UnixAddress) and PLACEHOLDER not in address.path:
             continue  # told already
-        for worker in range(settings.workers):
-            own = address_of(address, worker)
-            if isinstance(own, TcpAddress) and own.port > 65535:
-                yield path, f"worker {worker} would listen on port {own.port}; the last one is 65535"
+        found: dict[_Path, str] = {}
+        own = [(worker, address_of(address, worker)) for worker in range(settings.workers)]
+        for worker, one in own:
+            if isinstance(one, TcpAddress) and one.port > 65535:
+                yield path, f"worker {worker} would listen on port {one.port}; the last one is 65535"
                 break
-            other = taken.setdefault(own, f"worker {worker} of {path[0]}")
-            if other != f"worker {worker} of {path[0]}":
-                yield path, f"{own}, for worker {worker}, is that of {other}; worker N listens on port + N"
-                break
+            for other_path, other_worker, other in taken:
+                if _same_place(one, other) and other_path not in found:
+                    found[other_path] = _clash(one, worker, other_path, other_worker, several=several)
+        yield from ((path, message) for message in found.values())
+        taken += ((path, worker, one) for worker, one in own)
+
+
+def _clash(address: Address, worker: int, other: _Path, other_worker: int, *, several: bool) -> str:
+    where = key_path_text(other)
+    if not several:
+        return f"{address} is taken by {where}"
+    owner = where if where == "admin.listen" else f"worker {other_worker} of {where}"
+    return f"{address}, for worker {worker}, is taken by {owner}; worker N listens on port + N"
+
+
+def _same_place(one: Address, other: Address) -> bool:
+    """Whether only one of two servers can have it."""
+    if not (isinstance(one, TcpAddress) and isinstance(other, TcpAddress)):
+        return one == other
+    return one.port == other.port != 0 and (_covers(one.host, other.host) or _covers(other.host, one.host))
+
+
+def _covers(one: str, other: str) -> bool:
+    """Whether a server on host `one` takes the port of host `other`."""
+    if one == "0.0.0.0":
+        return ":" not in other
+    if one == "::":
+        return ":" in other or other == "localhost"
+    return one == other or (one == "localhost" and other in {"127.0.0.1", "::1"})
 
 
 def _free_port(address: Address) -> bool:

@@ -17,7 +17,6 @@ from accesslog.sinks.file import FileSink
 from accesslog.sinks.outlet import Outlet
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.stdout import StdoutSink
-from configfile import ConfigError, Problem
 from protos.accesslog_pb2 import StreamAccessLogsResponse
 from sidecars.runtime.reading import Reader
 from sidecars.runtime.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
@@ -194,15 +193,7 @@ class AccesslogSidecar:
 
 
 def build(settings: AccesslogSettings, surroundings: Surroundings) -> AccesslogSidecar:
-    """The sidecar of `settings`. Raises ConfigError for a file sink that can never work."""
-    problems = [
-        problem
-        for sink in settings.sinks
-        if isinstance(sink, FileSinkSettings)
-        for problem in _problems_of(sink.path)
-    ]
-    if problems:
-        raise ConfigError(problems)
+    """The sidecar of `settings`."""
     observer = SinkMetrics(surroundings.registry, [sink.label for sink in settings.sinks])
     pipeline = Pipeline(
         [
@@ -231,13 +222,3 @@ def _sink(settings: StdoutSinkSettings | FileSinkSettings, surroundings: Surroun
         fsync_seconds=settings.fsync_seconds,
         clock=surroundings.monotonic_clock,
     )
-
-
-def _problems_of(path: Path) -> list[Problem]:
-    if path.is_dir():
-        return [Problem(str(path), 0, "accesslog.sinks", "is a folder; a file sink needs the path of a file")]
-    if not path.parent.is_dir():
-        return [
-            Problem(str(path), 0, "accesslog.sinks", f"the folder {path.parent} does not exist; create it")
-        ]
-    return []

@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from configfile import ConfigError
 from sidecars.runtime.settings.accesslog import AccesslogSettings
 from sidecars.runtime.sidecar import Sidecar, Surroundings
 from sidecars.services.accesslog import SERVICE, AccesslogSidecar, build
@@ -367,8 +366,8 @@ class TestSettings:
                 "same path",
             ),
             ({"sinks": [{"type": "file"}]}, "path"),
-            ({"sinks": [{"type": "stdout", "name": "a b"}]}, "pattern"),
-            ({"sinks": [{"type": "file", "path": "a", "mode": "0999"}]}, "pattern"),
+            ({"sinks": [{"type": "stdout", "name": "a b"}]}, "expected text as in"),
+            ({"sinks": [{"type": "file", "path": "a", "mode": "0999"}]}, "expected text as in"),
             ({"redact": {"allow": {"headers": ["cokie"]}}}, "redacted by default; those are authorization"),
             ({"redact": False}, "RedactSettings"),
             ({"sample": {"rate": 1.5}}, "less than or equal to 1"),
@@ -378,17 +377,6 @@ class TestSettings:
     def test_bad_ones_are_refused_with_the_reason(self, section: dict[str, Any], complaint: str) -> None:
         with pytest.raises(ValidationError, match=complaint):
             settings(**section)
-
-    def test_every_file_sink_that_can_never_work_is_named(self, tmp_path: Path) -> None:
-        missing = tmp_path / "missing" / "access.jsonl"
-        sinks = [
-            {"type": "file", "name": "a", "path": str(missing)},
-            {"type": "file", "name": "b", "path": str(tmp_path)},
-        ]
-        with pytest.raises(ConfigError) as caught:
-            build(settings(sinks=sinks), surroundings())
-        assert len(caught.value.problems) == 2
-        assert f"the folder {missing.parent} does not exist" in str(caught.value)
 
     async def test_what_is_allowed_although_secret_is_said_aloud_at_start(self, tmp_path: Path) -> None:
         redact = {"allow": {"headers": ["cookie"], "query_parameters": ["token"]}}

@@ -66,7 +66,7 @@ def test_one_sidecar_that_cannot_be_built_does_not_hide_another(file: Path) -> N
     with pytest.raises(ConfigError) as caught:
         assemble(reading, "all", {**BUILDERS, "ratelimit": refuse})
     assert [problem.file.rpartition("/")[2] for problem in caught.value.problems] == [
-        "none.yaml",
+        "sidecars.yaml",  # where the file that is not there is named
         "limits.yaml",
     ]
 

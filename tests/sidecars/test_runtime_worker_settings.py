@@ -127,11 +127,11 @@ def test_what_each_needs_for_itself_has_to_say_worker(
     [
         (
             "accesslog: {listen: ['127.0.0.1:9001']}\nratelimit: {listen: ['127.0.0.1:9002'], limits: [l]}\n",
-            "accesslog.listen[0]: 127.0.0.1:9002, for worker 1, is that of worker 0 of ratelimit;",
+            "accesslog.listen[0]: 127.0.0.1:9002, for worker 1, is taken by worker 0 of ratelimit.listen[0];",
         ),
         (
             "accesslog: {listen: ['127.0.0.1:9089']}\n",
-            "accesslog.listen[0]: 127.0.0.1:9090, for worker 1, is that of admin.listen;",
+            "accesslog.listen[0]: 127.0.0.1:9090, for worker 1, is taken by admin.listen;",
         ),
         (
             "accesslog: {listen: ['127.0.0.1:65535']}\n",

@@ -1,13 +1,14 @@
 """From one YAML file and the environment to Settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from configfile import ConfigError, Document, KeyPart, Problem, findings_of, read
+from configfile import ConfigError, Document, KeyPart, Problem, findings_of, key_path_text, read
 from sidecars.runtime.masking import masked
 from sidecars.runtime.settings.environment import Environment, merge, read_environment
 from sidecars.runtime.settings.root import Settings
@@ -23,6 +24,8 @@ class Reading:
     settings: Settings | None
     """Beside problems: the sections that have none, or None where too little is left."""
     problems: tuple[Problem, ...]
+    locate: Callable[[Sequence[KeyPart], str], Problem]
+    """A message about a key path, as a problem that names the line or the variable where it is written."""
 
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -45,7 +48,7 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
     try:
         document = read(path)
     except ConfigError as error:
-        return Reading(path, None, (*error.problems, *environment.problems))
+        return Reading(path, None, (*error.problems, *environment.problems), partial(_nowhere, path))
     data: Any = {} if document.data is None else document.data
     if isinstance(data, dict):
         merge(data, environment.data)
@@ -64,13 +67,23 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
     if settings is not None:
         findings += unfit_for_workers(settings)
         findings += unfit_for_transport(settings)
-    problems = [_locate(document, environment, at, message) for at, message in findings]
-    return Reading(path, settings, (*environment.problems, *problems))
+    locate = partial(_locate, document, environment)
+    problems = [locate(at, message) for at, message in findings]
+    return Reading(path, settings, (*environment.problems, *problems), locate)
 
 
-def _locate(document: Document, environment: Environment, path: tuple[KeyPart, ...], message: str) -> Problem:
+def reading_of(path: Path, settings: Settings) -> Reading:
+    """Settings that were read before, by another process, from the file at `path`."""
+    return Reading(path, settings, (), partial(_nowhere, path))
+
+
+def _nowhere(file: Path, path: Sequence[KeyPart], message: str) -> Problem:
+    return Problem(str(file), 0, key_path_text(path), masked(message))
+
+
+def _locate(document: Document, environment: Environment, path: Sequence[KeyPart], message: str) -> Problem:
     found = document.problem(path, masked(message))  # the message may show the wrong value
-    variable = environment.variable_of(path)
+    variable = environment.variable_of(tuple(path))
     return Problem(variable, 0, found.key_path, found.message) if variable else found
 
 
