@@ -75,7 +75,9 @@ async def test_envoy_accepts_the_cluster_and_the_service(tmp_path: Path) -> None
 
 
 def unit() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(strict=True, interpolation=None)
+    parser = configparser.ConfigParser(
+        strict=False, interpolation=None
+    )  # the last line counts, as in systemd
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(UNIT)
     return parser
@@ -90,6 +92,20 @@ def test_the_unit_is_told_by_notification_and_signals_the_supervisor_alone() -> 
     service = unit()["Service"]
     assert service["Type"] == "notify-reload"
     assert service["KillMode"] == "mixed"
+
+
+def test_a_systemd_that_does_not_know_the_type_keeps_one_with_readiness() -> None:
+    """Before 253 it ignores `notify-reload`: the line before it counts, and none would be `simple`."""
+    types = [line for line in UNIT.read_text().splitlines() if line.startswith("Type=")]
+    assert types == ["Type=notify", "Type=notify-reload"]
+
+
+def test_what_the_pages_log_to_is_what_the_unit_may_write() -> None:
+    folder = f"/var/log/{unit()['Service']['LogsDirectory']}"
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    logs = {log for page in pages for log in re.findall(r"/var/log/[\w./{}-]+\.jsonl", page.read_text())}
+    assert logs
+    assert {str(Path(log).parent) for log in logs} == {folder}
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

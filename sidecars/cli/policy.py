@@ -109,50 +109,18 @@ def _write(file: Path, text: str) -> None:
 
 
 @app.command()
-def show(files: Files) -> None:
+def show(files: Files, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show the rules as they count, with what they inherit: deny rules first, as they are asked.
+
+    Every host, every method and `mode: enforce` go without saying.
 
     Example: `sidecars policy show examples/policy.yaml`
 
     Exit codes: 0 shown; 1 problems were found, one a line; 2 bad usage.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from sidecars.cli.policy_show import show_rules
 
-    from authz.compare import when_text, who_text
-    from authz.policy.load import load_policy
-
-    try:
-        policy = load_policy(files)
-    except ConfigError as error:
-        report(error.problems)
-    names = ("rule", "effect", "methods", "hosts", "paths", "who", "when", "mode", "owner", "ticket")
-    rows = [
-        (
-            rule.name,
-            "allow" if rule.allows else "deny",
-            "every" if rule.methods is None else "\n".join(rule.methods),
-            "\n".join(map(str, rule.hosts)),
-            "\n".join(map(str, rule.templates)),
-            who_text(rule),
-            when_text(rule),
-            "shadow" if rule.shadow else "enforce",
-            rule.owner,
-            rule.ticket,
-        )
-        for rule in sorted(policy.rules, key=lambda rule: (rule.allows, rule.order))
-    ]
-    # A column in which nothing stands is left out.
-    shown = [place for place, _ in enumerate(names) if any(row[place] for row in rows)]
-    table = Table()
-    for place in shown:
-        table.add_column(names[place], overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(row[place]) for place in shown))
-    out = Console(highlight=False)
-    out.print(table)
-    out.print("Whatever no rule allows is refused; a deny rule beats every allow rule.")
+    show_rules(files, json=json)
 
 
 @app.command("test")

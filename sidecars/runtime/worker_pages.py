@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from yarl import URL
 
+from sidecars.runtime.admin_index import index_page, links_in
 from sidecars.runtime.admin_routes import MAX_BODY_BYTES
 from sidecars.runtime.metrics import package_version
 from sidecars.runtime.worker_client import PATIENT_SECONDS, Said, WorkerClient
@@ -134,8 +135,10 @@ class WorkerPages:
     async def _version(self, _request: web.Request) -> web.Response:
         return _json({"version": package_version(), "python": platform.python_version()})
 
-    async def _index(self, _request: web.Request) -> web.Response:
-        return _text(200, "\n".join([*list(self._own)[:-1], "", "Of one worker: ?worker=0"]))
+    async def _index(self, request: web.Request) -> web.Response:
+        said = await self._ask_all(request, b"")
+        theirs = [path for one in said if one is not None for path in links_in(one.body.decode())]
+        return index_page((*list(self._own)[:-1], *theirs), note="Of one worker: ?worker=0")
 
     async def _config(self, _request: web.Request) -> web.Response:
         pages = await self._client.ask_all(URL("/config"))

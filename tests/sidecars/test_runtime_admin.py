@@ -2,7 +2,7 @@
 
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,24 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic import SecretStr
 
 from sidecars.runtime.admin import Admin
+from sidecars.runtime.admin_index import links_in
+from sidecars.runtime.admin_routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.runtime.health import Health, Phase
 from sidecars.runtime.settings.process import AdminSettings
 
 
 class Served:
-    def __init__(self, listen: str = "127.0.0.1:0", port_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        listen: str = "127.0.0.1:0",
+        port_file: Path | None = None,
+        routes: Sequence[AdminRoute] = (),
+    ) -> None:
         self.health = Health(["a.B"])
         self.registry = CollectorRegistry()
         self.state: dict[str, Any] = {"settings": {}}
         settings = AdminSettings(listen=listen, port_file=port_file)
-        self.admin = Admin(settings, self.health, self.registry, lambda: self.state)
+        self.admin = Admin(settings, self.health, self.registry, lambda: self.state, routes)
         self.address = ""
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> aiohttp.ClientResponse:
@@ -85,9 +92,27 @@ async def test_version_says_what_runs(served: Served) -> None:
 
 
 async def test_the_index_names_every_page(served: Served) -> None:
-    for path in (await (await served.get("/")).text()).split():
+    page = await served.get("/")
+    assert page.content_type == "text/html"
+    links = links_in(await page.text())
+    assert len(links) == 5
+    for path in links:
         served.health.enter(Phase.READY)
         assert (await served.get(path)).status == 200
+
+
+async def test_the_index_links_to_the_pages_of_the_sidecars() -> None:
+    async def answer(_request: AdminRequest) -> AdminAnswer:
+        return AdminAnswer()
+
+    served = Served(
+        routes=[AdminRoute("GET", "/decisions", answer), AdminRoute("POST", "/authz/<x>", answer)]
+    )
+    served.address = await served.admin.start()
+    page = await (await served.get("/")).text()
+    assert links_in(page)[-1] == "/decisions"
+    assert "<li>POST /authz/&lt;x&gt;</li>" in page
+    await served.admin.stop()
 
 
 @pytest.mark.parametrize(("method", "status"), [("POST", 405), ("DELETE", 405)])

@@ -18,6 +18,7 @@ from protos.accesslog_data_pb2 import HTTPAccessLogEntry
 from protos.accesslog_pb2 import StreamAccessLogsMessage
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from sidecars.runtime.admin_index import links_in
 from sidecars.runtime.settings.root import Settings
 from sidecars.runtime.worker_process import RESTART_MAX_SECONDS, restart_seconds
 from sidecars.runtime.workers import Supervisor
@@ -200,7 +201,7 @@ def test_a_page_of_one_worker_is_had_by_its_number(running: Running, tmp_path: P
     assert running.get("/readyz?worker=1") == (200, "ready\n")
     assert running.get("/config?worker=2") == (404, "no such worker: they are 0 to 1\n")
     assert running.get("/no-such-page")[0] == 404
-    assert running.get("/")[1].splitlines()[0] == "/metrics"
+    assert links_in(running.get("/")[1]) == ["/metrics", "/healthz", "/readyz", "/config", "/version"]
 
 
 def test_each_worker_may_have_an_admin_address_of_its_own(tmp_path: Path, limits: Path) -> None:

@@ -1,0 +1,22 @@
+"""The first page of the admin server: every other page, as a link where a browser can follow it."""
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from aiohttp import web
+
+_LINK = re.compile(r'<a href="([^"]+)">')
+
+
+def index_page(links: Iterable[str], others: Sequence[str] = (), note: str = "") -> web.Response:
+    """A page with `links` (paths that answer GET), `others` (`POST /path`) and a `note` below."""
+    items = [f'<li><a href="{escape(path)}">{escape(path)}</a></li>' for path in dict.fromkeys(links)]
+    items += [f"<li>{escape(other)}</li>" for other in others]
+    body = "\n".join(["<!doctype html>", "<title>edge-sidecars</title>", "<ul>", *items, "</ul>"])
+    return web.Response(text=f"{body}\n{escape(note)}\n" if note else f"{body}\n", content_type="text/html")
+
+
+def links_in(page: str) -> list[str]:
+    """The paths that a page made by `index_page` links to."""
+    return _LINK.findall(page)
