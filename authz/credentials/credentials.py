@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -29,7 +30,9 @@ from authz.credentials.world import World
 from authz.identity import Outcome
 from authz.policy.background import background_work
 from authz.request import Request
-from ratelimit.stores.breaker import Breaker
+from ratelimit.stores.breaker import Breaker, BreakerState
+
+_LOG = structlog.get_logger(__name__)
 
 START_WAIT_SECONDS: Final = 2.0
 """How long a start waits for the first key sets. An identity provider that is slower delays no start."""
@@ -66,7 +69,7 @@ class Credentials:
             redis=redis,
             random_bytes=random_bytes,
             metrics=self._metrics,
-            redis_breaker=Breaker(monotonic_clock, random),
+            redis_breaker=_logged_breaker(monotonic_clock, random),
         )
         self._feed: Feed | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -251,3 +254,16 @@ class Credentials:
             self._feed,
             self._world.redis_breaker if self._feed is not None else None,
         )
+
+
+def _logged_breaker(clock: Callable[[], float], random: Callable[[], float]) -> Breaker:
+    """A breaker whose log line has the cause."""
+
+    def told(state: BreakerState) -> None:
+        if state is BreakerState.CLOSED:
+            _LOG.info("redis_answers_again")
+        else:
+            _LOG.warning("redis_not_asked_for_a_while", cause=breaker.cause)
+
+    breaker = Breaker(clock, random, changed=told)
+    return breaker

@@ -45,11 +45,18 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.opened = 0
         """How often it opened, tries that failed included."""
+        self.cause = ""
+        """Why the latest request failed, in words; empty once an answer came."""
 
     @property
     def blocks(self) -> bool:
         """Whether asking is no use now."""
         return self.state is not BreakerState.CLOSED and self._clock() < self._try_at
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long until `allows` lets a request try; 0 where it may at once."""
+        return 0.0 if self.state is BreakerState.CLOSED else max(0.0, self._try_at - self._clock())
 
     def allows(self) -> bool:
         """Whether to ask now. Who is allowed says how it went: succeeded or failed.
@@ -68,11 +75,13 @@ class Breaker:
         """An answer came. Closes the breaker."""
         self._failures = 0
         self._doublings = 0
+        self.cause = ""
         if self.state is not BreakerState.CLOSED:
             self._change(BreakerState.CLOSED)
 
-    def failed(self) -> None:
-        """No answer came."""
+    def failed(self, cause: str = "") -> None:
+        """No answer came, because of `cause`."""
+        self.cause = cause
         self._failures += 1
         trying = self.state is BreakerState.HALF_OPEN
         if trying or (self.state is BreakerState.CLOSED and self._failures >= self._failures_allowed):

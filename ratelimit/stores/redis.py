@@ -2,19 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit.buckets import SECOND_US, FixedWindow, State, Taken, TokenBucket
-from ratelimit.stores.breaker import Breaker
+from ratelimit.stores.breaker import Breaker, BreakerState
+from ratelimit.stores.errors import answer_in, error_text
 from ratelimit.stores.store import Failure, StoreError, Take
 
 TIMEOUT_SECONDS = 0.01
@@ -35,6 +35,14 @@ CALL_SECONDS = 1.0
 a new connection (TLS, far away) may take longer than that, and must come about all the same."""
 
 
+PROBE_SECONDS = 0.05
+"""Between two looks at the breaker while it is open, at the least."""
+
+PROBE = Take("probe", FixedWindow(1, SECOND_US, charge_rejected=True), 1)
+"""What is asked while nobody else asks. It writes, as every request does: a replica, and a server that may
+not write, would answer what only reads. Its key is gone two seconds later."""
+
+
 class _Waiting(NamedTuple):
     takes: Sequence[Take]
     answer: asyncio.Future[list[Taken] | StoreError]
@@ -47,7 +55,11 @@ class RedisStore:
     Requests that come while a call is under way share the next one: a call costs about 130 µs of this
     process, a bucket more in it about 8 µs. What a request waits is bounded by `timeout_seconds` and its
     own budget, how many may wait by `max_waiting`. Whatever fails is a StoreError; `breaker` spares a
-    Redis that is away, and the callers the wait. Not for Redis Cluster: a script's keys must share a slot.
+    Redis that is away, and the callers the wait. While it is open the store finds out by itself when Redis
+    is back, so that its state is right where nobody asks. Not for Redis Cluster: a script's keys must share
+    a slot.
+
+    `refused` is called with what Redis said each time that it says no.
 
     `client` stays the caller's to close; it needs timeouts of its own, and should not retry: a script that
     is sent again after a lost answer counts twice.
@@ -61,6 +73,7 @@ class RedisStore:
         prefix: str = "ratelimit:",
         timeout_seconds: float = TIMEOUT_SECONDS,
         max_waiting: int = MAX_WAITING,
+        refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.breaker = breaker
         self.failures = dict.fromkeys(Failure, 0)
@@ -73,6 +86,8 @@ class RedisStore:
         self._script_sha = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._waiting: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
+        self._probing: asyncio.Task[None] | None = None
+        self._refused = refused
         self._call_begins = False
 
     @property
@@ -102,11 +117,12 @@ class RedisStore:
 
     async def close(self) -> None:
         """End the calls under way; who waits gets StoreError."""
-        for call in self._calls:
-            call.cancel()
-        if self._calls:
+        tasks = self._calls if self._probing is None else {*self._calls, self._probing}
+        for task in tasks:
+            task.cancel()
+        if tasks:
             # Bounded: a cancellation may get lost in a client that is just setting a timeout of its own.
-            await asyncio.wait(self._calls, timeout=self._timeout_seconds)
+            await asyncio.wait(tasks, timeout=self._timeout_seconds)
         _refuse(self._drain(), Failure.UNREACHABLE, "closing")
 
     async def _answer(self, waiting: _Waiting, seconds: float) -> list[Taken]:
@@ -142,24 +158,60 @@ class RedisStore:
             async with asyncio.timeout(CALL_SECONDS):
                 answer = await self._run([take for waiting in batch for take in waiting.takes])
         except (TimeoutError, RedisTimeoutError) as error:
-            self.breaker.failed()
-            _refuse(batch, Failure.TIMEOUT, str(error))
-        except (RedisConnectionError, OSError) as error:
-            self.breaker.failed()
-            _refuse(batch, Failure.UNREACHABLE, str(error))
+            self._away(batch, Failure.TIMEOUT, error_text(error))
         except RedisError as error:
-            self.breaker.failed()
-            _refuse(batch, Failure.REFUSED, str(error))
+            if answer_in(error) is None:
+                self._away(batch, Failure.UNREACHABLE, error_text(error))
+            else:
+                await self._answered_no(batch, error_text(error))
+        except OSError as error:
+            self._away(batch, Failure.UNREACHABLE, error_text(error))
         except BaseException as error:
-            _refuse(batch, Failure.UNREACHABLE, str(error))
+            _refuse(batch, Failure.UNREACHABLE, error_text(error))
             raise
         else:
             _hand_out(batch, answer)
+            seconds = clock() - begun
             # An answer that nobody waited for any more is none.
-            if clock() - begun > self._timeout_seconds:
-                self.breaker.failed()
+            if seconds > self._timeout_seconds:
+                self._failed_call(Failure.TIMEOUT, f"answered after {seconds * 1000:.0f} ms")
             else:
                 self.breaker.succeeded()
+
+    def _away(self, batch: list[_Waiting], failure: Failure, detail: str) -> None:
+        _refuse(batch, failure, detail)
+        self._failed_call(failure, detail)
+
+    async def _answered_no(self, batch: list[_Waiting], detail: str) -> None:
+        """Redis refused a whole call, and has charged nothing: the script reads all before it writes."""
+        of_a_key = "WRONGTYPE" in detail
+        if of_a_key and len(batch) > 1:
+            # One request must not fail for the key of another.
+            for waiting in batch:
+                await self._call([waiting])
+            return
+        self._refused(detail)
+        _refuse(batch, Failure.REFUSED, detail)
+        if of_a_key:
+            self.breaker.succeeded()
+        else:
+            self._failed_call(Failure.REFUSED, detail)
+
+    def _failed_call(self, failure: Failure, detail: str) -> None:
+        self.breaker.failed(str(StoreError(failure, detail)))
+        if self.breaker.state is BreakerState.OPEN and self._probing is None:
+            self._probing = asyncio.create_task(self._probe_until_closed(), name="redis probe")
+            self._probing.add_done_callback(self._probed)
+
+    def _probed(self, _: asyncio.Task[None]) -> None:
+        self._probing = None
+
+    async def _probe_until_closed(self) -> None:
+        """Ask until the breaker closes: without that its state would be wrong until somebody asks."""
+        while self.breaker.state is not BreakerState.CLOSED:
+            await asyncio.sleep(max(PROBE_SECONDS, self.breaker.wait_seconds))
+            if self.breaker.allows():
+                await self._call([_Waiting([PROBE], asyncio.get_running_loop().create_future())])
 
     def _drain(self) -> list[_Waiting]:
         drained = list(self._waiting)

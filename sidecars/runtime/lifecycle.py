@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
+from redis.asyncio import Redis
 
 from sidecars.runtime import redis
 from sidecars.runtime.admin import Admin
@@ -20,6 +21,7 @@ from sidecars.runtime.health import Health, Phase
 from sidecars.runtime.metrics import ReloadMetrics, package_version, process_metrics
 from sidecars.runtime.notify import Notifier
 from sidecars.runtime.reflection import Reflection
+from sidecars.runtime.redis_fitness import RedisFitness
 from sidecars.runtime.reload import Reloader
 from sidecars.runtime.settings.process import DrainSettings
 from sidecars.runtime.settings.root import Settings
@@ -84,6 +86,8 @@ class Process:
             surroundings.wall_clock,
             self._announce_reload,
         )
+        client = surroundings.redis
+        self._redis_fitness = None if client is None else RedisFitness(client)
         self._admin = Admin(settings.admin, self._health, registry, self.describe, routes_of(self._sidecars))
         connections = ConnectionMetrics(registry)
         calls = CallMetrics(registry, surroundings.monotonic_clock)
@@ -113,6 +117,8 @@ class Process:
                 asyncio.create_task(self._reloader.run()),
                 asyncio.create_task(self._notifier.feed_watchdog()),
             ]
+            if self._redis_fitness is not None:
+                background.append(asyncio.create_task(self._redis_fitness.run()))
             await self._stop_asked.wait()
         finally:
             await self._drain(background)
@@ -129,7 +135,7 @@ class Process:
             "version": package_version(),
             "phase": self._health.phase,
             "settings": self._settings.model_dump(mode="json"),
-            "redis": None if client is None else redis.describe(client),
+            "redis": None if client is None else self._describe_redis(client),
             "sidecars": {
                 sidecar.name: {
                     "listening": self._listening(sidecar.name),
@@ -139,6 +145,10 @@ class Process:
                 for sidecar in self._sidecars
             },
         }
+
+    def _describe_redis(self, client: Redis) -> dict[str, Any]:
+        fitness = {} if self._redis_fitness is None else self._redis_fitness.describe()
+        return {**redis.describe(client), **fitness}
 
     async def _start(self) -> None:
         _log.info("admin listening", address=await self._admin.start())

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -14,8 +15,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from ratelimit.stores.errors import answer_in, error_text
 from sidecars.runtime.settings.redis import RedisSettings
 
 Answer = TypeVar("Answer")
@@ -27,14 +29,18 @@ def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic
     A command ends within the timeouts of `settings`. It is sent once: sent again after a lost reply, a
     rate-limit script would count its hits twice. `clock` counts seconds.
     """
+    refusals = Refusals()
     options: dict[str, Any] = {
         "max_connections": settings.max_connections,
         "socket_timeout": settings.operation_timeout_ms / 1000,
         "socket_connect_timeout": settings.connect_timeout_ms / 1000,
         "health_check_interval": settings.health_check_seconds,
-        "retry": Once(NoBackoff(), 0),
+        "retry": Once(refusals),
         # RESP3 would cost a HELLO and a subscription in each handshake; nothing here needs it.
         "protocol": 2,
+        # CLIENT SETINFO: two commands in each handshake, which Redis before 7.2 and a strict ACL refuse.
+        "driver_info": None,
+        "redis_connect_func": _greet,
     }
     if settings.password_file is not None:
         options["credential_provider"] = PasswordFile(settings.username, settings.password_file)
@@ -47,21 +53,63 @@ def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic
             "ssl_include_verify_flags": [ssl.VERIFY_X509_STRICT],
         }
     pool = FailFastPool.from_url(settings.url, **options)
+    pool.refusals = refusals
     pool.wait_at_most(settings.operation_timeout_ms / 1000)
     pool.back_off(settings.backoff_min_ms / 1000, settings.backoff_max_ms / 1000, clock)
     return Redis.from_pool(pool)
 
 
+async def _greet(connection: AbstractConnection) -> None:
+    """Log in, and hear from Redis: the kernel accepts connections for a process that stands still."""
+    await connection.on_connect()
+    await connection.send_command("PING", check_health=False)
+    with suppress(NoPermissionError):  # an answer all the same
+        await connection.read_response()
+
+
 def describe(client: Redis) -> dict[str, Any]:
-    """What `/config` shows of `client`: connections, and while Redis is away why."""
+    """What `/config` shows of `client`: connections, and why Redis is away or refuses."""
     pool = client.connection_pool
     if not isinstance(pool, FailFastPool):
         return {}
     return {
-        "state": "away" if pool.failures else "connected" if pool.connected else "no connection",
+        "state": _state(pool),
         "failed_connections_in_a_row": pool.failures,
         "last_error": pool.last_error,
+        "refused": pool.refusals.times,
+        "last_refusal": pool.refusals.last,
     }
+
+
+def _state(pool: "FailFastPool") -> str:
+    if pool.failures:
+        return "refuses connections" if pool.refused_connection else "away"
+    if pool.refusals.lasting:
+        return "refuses"
+    return "connected" if pool.connected else "no connection"
+
+
+class Refusals:
+    """What Redis answered with an error, over all connections of a pool."""
+
+    __slots__ = ("last", "lasting", "times")
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.last: str | None = None
+        """In the words of Redis."""
+        self.lasting = False
+        """Whether the latest command was refused."""
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "Refusals":
+        # Each connection takes a copy of its Retry; what they note is one.
+        return self
+
+    def note(self, error: Exception) -> None:
+        """Take note of an error that Redis answered."""
+        self.times += 1
+        self.last = error_text(error)
+        self.lasting = True
 
 
 class FailFastPool(ConnectionPool):
@@ -77,14 +125,21 @@ class FailFastPool(ConnectionPool):
 
     failures = 0
     last_error: str | None = None
+    lost = 0
+    """Connections that failed or could not be opened, so far."""
+    refused_connection = False
+    """Whether Redis answered the last attempt, and said no."""
+    refusals: Refusals
     _wait_seconds = 0.01
     _min_seconds = 0.05
     _max_seconds = 2.0
     _closed_until = 0.0
+    _answer: Exception | None = None
     _clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.refusals = Refusals()
         self._free = asyncio.Semaphore(self.max_connections)
 
     def wait_at_most(self, seconds: float) -> None:
@@ -129,22 +184,30 @@ class FailFastPool(ConnectionPool):
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         """As in the pool below, but raises ConnectionError at once while the backoff lasts."""
         if not connection.is_connected and self._clock() < self._closed_until:
-            raise RedisConnectionError(f"Redis is away, next attempt soon: {self.last_error}")
+            what = "Redis refuses connections" if self.refused_connection else "Redis is away"
+            raise RedisConnectionError(f"{what}, next attempt soon: {self.last_error}") from self._answer
         try:
             await super().ensure_connection(connection)
         except RedisError as error:
             self.failures += 1
+            self.lost += 1
             pause = min(self._max_seconds, self._min_seconds * 2 ** min(self.failures - 1, 16))
             self._closed_until = self._clock() + pause
-            self.last_error = str(error)
+            self.last_error = error_text(error)
+            answer = answer_in(error)
+            self.refused_connection = answer is not None
+            # Without its traceback, which would hold on to the call that failed.
+            self._answer = None if answer is None else answer.with_traceback(None)
             raise
         except BaseException:
             # Given up while the password was read, it is open, but neither logged in nor in its database:
             # redis-py closes it after a RedisError alone, and would not make up for it later.
             await connection.disconnect(nowait=True)
             raise
-        self.failures = 0
-        self.last_error = None
+        if self.failures:
+            self.failures = 0
+            self.last_error = self._answer = None
+            self.refused_connection = False
 
     async def _wait_for_a_free_one(self) -> None:
         try:
@@ -163,6 +226,10 @@ class Once(Retry):
     (redis-py sees to it for Sentinel alone).
     """
 
+    def __init__(self, refusals: Refusals) -> None:
+        super().__init__(NoBackoff(), 0)
+        self._refusals = refusals
+
     async def call_with_retry(
         self,
         do: Callable[[], Awaitable[Answer]],
@@ -172,12 +239,18 @@ class Once(Retry):
     ) -> Answer:
         """The answer of `do`. Raises what it raises."""
         try:
-            return await do()
+            answer = await do()
         except Exception as error:
+            # A script that Redis does not know (yet) is sent next; that is no refusal.
+            if isinstance(error, ResponseError) and not isinstance(error, NoScriptError):
+                self._refusals.note(error)
             lost = isinstance(error, self._supported_errors) and (is_retryable is None or is_retryable(error))
             if lost or _of_a_replica(error):
                 await (fail(error, 1) if with_failure_count else fail(error))
             raise
+        if self._refusals.lasting:
+            self._refusals.lasting = False
+        return answer
 
 
 class PasswordFile(CredentialProvider):

@@ -1,6 +1,7 @@
 """The ratelimit sidecar: `envoy.service.ratelimit.v3.RateLimitService` over the library `ratelimit`."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from ratelimit.stores.breaker import Breaker, BreakerState
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
+from ratelimit.stores.store import Failure
 from sidecars.runtime.settings.ratelimit import RatelimitSettings
 from sidecars.runtime.sidecar import Surroundings
 from sidecars.services.ratelimit_wire import Responses, read_request
@@ -32,6 +34,9 @@ PLANS_REMEMBERED: Final = 4_096
 
 MAX_REMEMBERED_BYTES: Final = 1_024
 """Of one request. Longer ones are rare, and not worth their room."""
+
+REFUSAL_LOG_SECONDS: Final = 60.0
+"""Between two log lines about requests that Redis refuses: clients choose how often they come."""
 
 _log = structlog.get_logger("sidecars.ratelimit")
 
@@ -47,12 +52,14 @@ class RatelimitSidecar:
         limiter: Limiter,
         memory: MemoryStore,
         redis: RedisStore | None,
+        refusals: "Refusals",
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._limiter = limiter
         self._memory = memory
         self._redis = redis
+        self._refusals = refusals
         self._clock = clock
         self._responses = Responses(settings)
         self._plans: Recent[bytes, Plan] = Recent(PLANS_REMEMBERED)
@@ -135,7 +142,10 @@ class RatelimitSidecar:
             "buckets_in_memory": len(self._memory),
         }
         if self._redis is not None:
-            described["breaker"] = self._redis.breaker.state.name.lower()
+            breaker = self._redis.breaker
+            described["breaker"] = breaker.state.name.lower()
+            described["breaker_cause"] = breaker.cause or None
+            described["last_refusal"] = self._refusals.describe()
         return described
 
     async def finish_streams(self) -> None:
@@ -161,7 +171,8 @@ def build(settings: RatelimitSettings, surroundings: Surroundings) -> RatelimitS
         raise ConfigError(problems)
     wall_clock = surroundings.wall_clock
     memory = MemoryStore(lambda: int(wall_clock() * SECOND_US), settings.max_buckets)
-    redis = _redis_store(settings, surroundings)
+    refusals = Refusals(surroundings.monotonic_clock, surroundings.wall_clock)
+    redis = _redis_store(settings, surroundings, refusals)
     stats = Stats(settings.max_metric_keys)
     limiter = Limiter(
         limits,
@@ -173,10 +184,37 @@ def build(settings: RatelimitSettings, surroundings: Surroundings) -> RatelimitS
     )
     surroundings.registry.register(stats)
     surroundings.registry.register(StoreCollector(memory, redis))
-    return RatelimitSidecar(settings, limiter, memory, redis, surroundings.monotonic_clock)
+    return RatelimitSidecar(settings, limiter, memory, redis, refusals, surroundings.monotonic_clock)
 
 
-def _redis_store(settings: RatelimitSettings, surroundings: Surroundings) -> RedisStore | None:
+class Refusals:
+    """What Redis said when it said no: the last of it for `/config`, and a log line now and then."""
+
+    def __init__(self, monotonic_clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+        self._monotonic_clock = monotonic_clock
+        self._wall_clock = wall_clock
+        self._last: tuple[str, float] | None = None
+        self._quiet_until = 0.0
+
+    def note(self, text: str) -> None:
+        """Keep `text`; log it unless another was logged within REFUSAL_LOG_SECONDS."""
+        self._last = text, self._wall_clock()
+        now = self._monotonic_clock()
+        if now >= self._quiet_until:
+            self._quiet_until = now + REFUSAL_LOG_SECONDS
+            _log.warning("redis refuses a request, its rules follow their on_failure", error=text)
+
+    def describe(self) -> dict[str, Any] | None:
+        """The last one and when it came; None where there was none."""
+        if self._last is None:
+            return None
+        text, at = self._last
+        return {"error": text, "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")}
+
+
+def _redis_store(
+    settings: RatelimitSettings, surroundings: Surroundings, refusals: Refusals
+) -> RedisStore | None:
     if settings.store != "redis" or surroundings.redis is None:
         return None
     breaker = Breaker(
@@ -184,7 +222,7 @@ def _redis_store(settings: RatelimitSettings, surroundings: Surroundings) -> Red
         surroundings.random,
         settings.breaker.failures,
         settings.breaker.open_seconds,
-        _log_breaker,
+        lambda state: _log_breaker(state, breaker.cause),
     )
     return RedisStore(
         surroundings.redis,
@@ -192,11 +230,14 @@ def _redis_store(settings: RatelimitSettings, surroundings: Surroundings) -> Red
         prefix=settings.redis_prefix,
         timeout_seconds=settings.redis_timeout_ms / 1000,
         max_waiting=settings.redis_max_waiting,
+        refused=refusals.note,
     )
 
 
-def _log_breaker(state: BreakerState) -> None:
+def _log_breaker(state: BreakerState, cause: str) -> None:
     if state is BreakerState.CLOSED:
         _log.info("redis answers again")
-    else:
-        _log.warning("redis does not answer, rules follow their on_failure", breaker=state.name.lower())
+        return
+    # What it says no to, it may say no to for long: the operator has to change something there.
+    what = "redis refuses" if cause.startswith(Failure.REFUSED) else "redis does not answer"
+    _log.warning(f"{what}, rules follow their on_failure", breaker=state.name.lower(), cause=cause)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from structlog.testing import capture_logs
 
 from configfile import ConfigError, parse
 from protos.lenient import mark
@@ -487,6 +488,40 @@ class TestRedis:
         assert sidecar.describe()["breaker"] == "closed"
         unreachable = {"reason": "store_unreachable"}
         assert (around.registry.get_sample_value("ratelimit_redis_failures_total", unreachable) or 0) >= 2
+        await sidecar.stop()
+
+    async def test_that_says_no_is_told_in_its_own_words(
+        self, folder: Path, redis_server: RedisServer, shared_client: Redis
+    ) -> None:
+        """In `/config`, in the log and as the cause of the breaker: not as a Redis that is away."""
+        sidecar = build(settings_with(folder, **PATIENT), surroundings(shared_client))
+        assert sidecar.describe()["last_refusal"] is None
+        with redis_server.client() as admin, capture_logs() as logs:
+            admin.config_set("min-replicas-to-write", 1)
+            while sidecar.describe()["breaker"] == "closed":
+                response = await awaited(sidecar, request({"closed": "1"}))
+                assert MessageToDict(response.dynamic_metadata)["reason"] == "store_refused"
+            told = sidecar.describe()
+            assert "NOREPLICAS" in told["last_refusal"]["error"]
+            assert told["breaker_cause"].startswith("store_refused: ")
+            assert "NOREPLICAS" in told["breaker_cause"]
+            admin.config_set("min-replicas-to-write", 0)
+            async with asyncio.timeout(20):
+                while True:
+                    if sidecar.describe()["breaker"] == "closed":  # although nobody asks
+                        break
+                    await asyncio.sleep(0.01)
+        assert sidecar.describe()["breaker_cause"] is None
+        events = [line["event"] for line in logs]
+        # Asked again it may say no again: then the breaker has another line, and requests one a minute.
+        assert events[:2] == [
+            "redis refuses a request, its rules follow their on_failure",
+            "redis refuses, rules follow their on_failure",
+        ]
+        assert events[-1] == "redis answers again"
+        assert events.count(events[0]) == 1
+        assert "NOREPLICAS" in logs[0]["error"]
+        assert "NOREPLICAS" in logs[1]["cause"]
         await sidecar.stop()
 
     async def test_silent_it_answers_within_the_callers_deadline(

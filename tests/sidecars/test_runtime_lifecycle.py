@@ -117,7 +117,9 @@ def test_redis_away_at_start_is_no_error(tmp_path: Path, policy: Path) -> None:
     with Running(
         tmp_path, {"authz": section(tmp_path), "redis": {"url": f"unix://{tmp_path}/none"}}
     ) as running:
-        assert running.wait_until_ready().config()["redis"]["state"] == "no connection"
+        running.wait_until_ready()
+        running.wait_until(lambda: running.config()["redis"]["state"] == "away")
+        running.wait_until(lambda: "redis is away" in running.events())
 
 
 def test_port_0_takes_a_free_port_and_names_it(tmp_path: Path, policy: Path) -> None:

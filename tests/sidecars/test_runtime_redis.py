@@ -11,6 +11,7 @@ from redis.asyncio.connection import SSLConnection
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ratelimit.stores.errors import answer_in
 from sidecars.runtime.redis import connect, describe
 from sidecars.runtime.settings.redis import RedisSettings
 from tests.redis_server import Pair, RedisServer, redis_pair
@@ -95,6 +96,8 @@ async def test_while_redis_is_away_calls_fail_at_once_until_the_backoff_is_over(
         "state": "connected",
         "failed_connections_in_a_row": 0,
         "last_error": None,
+        "refused": 0,
+        "last_refusal": None,
     }
 
 
@@ -129,6 +132,51 @@ async def test_a_redis_that_stands_still_costs_the_operation_timeout_and_recover
     redis_server.resume()
     clock.seconds += 10
     assert await client.ping()
+    await client.aclose()
+
+
+async def test_a_redis_that_says_no_is_not_away(client: Redis, redis_server: RedisServer) -> None:
+    with redis_server.client() as admin:
+        admin.config_set("min-replicas-to-write", 1)
+        with pytest.raises(ResponseError):
+            await client.set("a", "1")
+        told = describe(client)
+        assert (told["state"], told["refused"], told["failed_connections_in_a_row"]) == ("refuses", 1, 0)
+        assert told["last_refusal"].startswith("NOREPLICAS ")
+        admin.config_set("min-replicas-to-write", 0)
+    await client.set("a", "1")
+    assert describe(client)["state"] == "connected"
+    assert describe(client)["last_refusal"].startswith("NOREPLICAS ")
+
+
+async def test_a_script_that_redis_has_yet_to_learn_is_no_refusal(client: Redis) -> None:
+    with pytest.raises(ResponseError):
+        await client.evalsha("0" * 40, 0)
+    assert describe(client)["refused"] == 0
+
+
+async def test_a_login_that_is_refused_is_told_in_the_words_of_redis(
+    redis_server: RedisServer, clock: Clock, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("wrong")
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "sidecars", "on", ">right", "~*", "+@all")
+    settings = RedisSettings(
+        url=redis_server.url, username="sidecars", password_file=tmp_path / "password", **PATIENT
+    )
+    client = connect(settings, clock)
+    for expected in (
+        "invalid username-password pair",
+        "Redis refuses connections, next attempt soon: WRONGPASS",
+    ):
+        with pytest.raises(RedisError, match=expected) as caught:
+            await client.ping()
+        assert answer_in(caught.value) is not None
+    assert describe(client)["state"] == "refuses connections"
+    (tmp_path / "password").write_text("right")
+    clock.seconds += 10
+    assert await client.ping()
+    assert describe(client)["state"] == "connected"
     await client.aclose()
 
 

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from authz.credentials.session import StoreUnavailableError
 from ratelimit.stores.breaker import Breaker
+from ratelimit.stores.errors import answer_in, error_text
 
 Answer = TypeVar("Answer")
 
@@ -27,7 +28,8 @@ class Asker:
     async def ask(self, command: Callable[[], Awaitable[Answer]]) -> Answer:
         """The answer to `command`. Raises StoreUnavailableError."""
         if not self._breaker.allows():
-            raise StoreUnavailableError("Redis did not answer; it is asked again soon")
+            cause = self._breaker.cause or "Redis did not answer"
+            raise StoreUnavailableError(f"{cause}; it is asked again soon")
         task = asyncio.current_task()
         cancellations = 0 if task is None else task.cancelling()
         try:
@@ -38,11 +40,14 @@ class Asker:
                     # moment its own wait ends (python/cpython#86296).
                     raise asyncio.CancelledError
         except TimeoutError as error:
-            self._breaker.failed()
-            raise StoreUnavailableError(f"Redis gave no answer within {self.wait_seconds:g} s") from error
+            problem = f"Redis gave no answer within {self.wait_seconds:g} s"
+            self._breaker.failed(problem)
+            raise StoreUnavailableError(problem) from error
         except (RedisError, OSError) as error:
-            self._breaker.failed()
-            raise StoreUnavailableError(f"Redis: {str(error) or type(error).__name__}") from error
+            verb = "refuses" if answer_in(error) is not None else "is away"
+            problem = f"Redis {verb}: {error_text(error)}"
+            self._breaker.failed(problem)
+            raise StoreUnavailableError(problem) from error
         self._breaker.succeeded()
         return answer
 

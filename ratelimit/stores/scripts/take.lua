@@ -8,6 +8,9 @@
 -- nil. The caller computes the outcome from that with the very functions the memory store uses
 -- (ratelimit/buckets.py); this script only makes the same change of state, with the same numbers.
 --
+-- Every key is read before the first is written, so a call that is refused (a key that holds a list, a server
+-- that may not write) has charged nothing.
+--
 -- Stored: "TOKENS PARTS TIME_US" (parts of a token, one being 1/period) or "COUNT WINDOW_START_US".
 -- Every number is a whole number below 2^53, so that doubles hold it exactly. Needs Redis 5: before it,
 -- a script that read the clock could not write.
@@ -16,6 +19,8 @@ local EXACT = 9007199254740992
 local MAX_COUNT = 1125899906842624
 local SPARE_MS = 1000
 local MAX_TTL_MS = 315360000000
+
+local stored = {} -- by key: what is there now; false where nothing is
 
 -- floor(a * b / m) and what is left, exactly, where a * b may pass 2^53: digit by digit in base 8.
 -- a < 2^51, b < 2^32, m < 2^49.
@@ -39,7 +44,9 @@ end
 
 local function keep(key, ttl_ms, format, ...)
   ttl_ms = math.min(MAX_TTL_MS, math.ceil(ttl_ms) + SPARE_MS)
-  redis.call('SET', key, string.format(format, ...), 'PX', string.format('%.0f', ttl_ms))
+  local text = string.format(format, ...)
+  redis.call('SET', key, text, 'PX', string.format('%.0f', ttl_ms))
+  stored[key] = text
 end
 
 local function take_tokens(key, stored, now, capacity, refill, period, hits, charge_rejected)
@@ -106,17 +113,21 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local answer = { time[1], time[2] }
+for _, key in ipairs(KEYS) do
+  if stored[key] == nil then
+    stored[key] = redis.call('GET', key)
+  end
+end
 for i = 1, #KEYS do
   local key = KEYS[i]
   local a = (i - 1) * 6
   local size, refill, period = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
   local hits, charge_rejected = tonumber(ARGV[a + 5]), ARGV[a + 6] == '1'
-  local stored = redis.call('GET', key)
+  answer[i + 2] = stored[key]
   if ARGV[a + 1] == 't' then
-    take_tokens(key, stored, now, size, refill, period, hits, charge_rejected)
+    take_tokens(key, stored[key], now, size, refill, period, hits, charge_rejected)
   else
-    count_window(key, stored, now, size, period, hits, charge_rejected)
+    count_window(key, stored[key], now, size, period, hits, charge_rejected)
   end
-  answer[i + 2] = stored
 end
 return answer

@@ -1,0 +1,24 @@
+"""What Redis said when it did not do what it was asked."""
+
+from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
+
+_ANSWERS = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
+
+
+def answer_in(error: BaseException) -> Exception | None:
+    """The error that Redis itself answered, where `error` is one or came of one; None where it is away.
+
+    redis-py counts a wrong password, and a server that is still loading, as lost connections.
+    """
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, _ANSWERS):
+        found = found.__cause__
+    return found
+
+
+def error_text(error: BaseException) -> str:
+    """The words of `error`, or of the answer it came of, with the code before them (NOPERM, READONLY)."""
+    error = answer_in(error) or error
+    text = str(error) or type(error).__name__
+    code = getattr(error, "status_code", None)
+    return f"{code} {text}" if code and not text.startswith(code) else text

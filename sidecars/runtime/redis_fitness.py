@@ -1,0 +1,147 @@
+"""Whether the Redis that answers is one that the sidecars can work with, and whether it is back."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from ratelimit.stores.errors import answer_in, error_text
+from sidecars.runtime.redis import FailFastPool
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the pool. It costs nothing while all is well: Redis is asked only when a connection
+was lost."""
+
+REFUSED_SECONDS = 30.0
+"""Redis is asked again what it is where it refused commands: a master may have become a replica."""
+
+OLDEST = (5, 0)
+"""Before it, a script that has read the clock may not write."""
+
+_log = structlog.get_logger("sidecars.runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What INFO says that matters here. Empty where the server does not tell."""
+
+    version: str
+    mode: str
+    """standalone, cluster or sentinel."""
+    role: str
+    """master or slave."""
+    maxmemory: int
+    """Bytes; 0: no limit."""
+    maxmemory_policy: str
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "ServerFacts":
+        """The facts in an answer to INFO, as redis-py parses it."""
+        return cls(
+            # Valkey's own version is not the one it is compatible with.
+            str(info.get("redis_version", "")),
+            str(info.get("server_mode", info.get("redis_mode", ""))),
+            str(info.get("role", "")),
+            int(info.get("maxmemory", 0)),
+            str(info.get("maxmemory_policy", "")),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`."""
+        return {
+            "version": self.version,
+            "mode": self.mode,
+            "role": self.role,
+            "maxmemory": self.maxmemory,
+            "maxmemory_policy": self.maxmemory_policy,
+        }
+
+    def misfits(self) -> Iterator[str]:
+        """What does not fit, each with what would."""
+        if self.mode == "sentinel":
+            yield "this is a Sentinel, which keeps no data: give the address of the master it watches"
+            return
+        if self.mode == "cluster":
+            yield (
+                "this is a node of a Redis Cluster: the keys of one call lie in different slots, which it "
+                "refuses (CROSSSLOT); give a server with cluster-enabled no"
+            )
+        if self.role == "slave":
+            yield "this is a replica, which refuses writes (READONLY): give the address of the master"
+        if self.maxmemory and self.maxmemory_policy not in {"", "noeviction"}:
+            yield (
+                f"maxmemory-policy is {self.maxmemory_policy}: when memory is short, limits start afresh and "
+                "sessions and revocations are forgotten; set noeviction"
+            )
+        if self.version and _numbers(self.version) < OLDEST:
+            yield f"this is version {self.version}: 5.0 or newer is needed"
+
+
+class RedisFitness:
+    """Asks the Redis of `client` what it is, when it is first there and each time that it was away.
+
+    While it is away, it is asked whether it is back: `/config` is right although nobody else asks.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self.facts: ServerFacts | None = None
+        self.misfits: tuple[str, ...] = ()
+        self._told = ""
+
+    def describe(self) -> dict[str, Any]:
+        """What the server is, and what about it does not fit."""
+        return {
+            "server": None if self.facts is None else self.facts.describe(),
+            "misfits": list(self.misfits),
+        }
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        pool = self._client.connection_pool
+        assert isinstance(pool, FailFastPool)  # noqa: S101  # that is what `connect` gives
+        asked_at: tuple[int, int] | None = None
+        refused_look = 0.0
+        clock = asyncio.get_running_loop().time
+        while True:
+            lost, refused = pool.lost, pool.refusals.times
+            due = asked_at is None or asked_at[0] != lost or pool.failures > 0
+            if not due and asked_at is not None and asked_at[1] != refused and clock() >= refused_look:
+                due, refused_look = True, clock() + REFUSED_SECONDS
+            if due and await self.ask():
+                asked_at = lost, pool.refusals.times
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def ask(self) -> bool:
+        """Ask once; whether Redis answered. Says in the log what is new."""
+        try:
+            info = await self._client.info()
+        except ResponseError as error:
+            self._tell("info", "redis cannot be asked what it is", error=error_text(error))
+            return True
+        except (RedisError, OSError, TimeoutError) as error:
+            what = "redis is away" if answer_in(error) is None else "redis refuses connections"
+            self._tell("warning", what, error=error_text(error))
+            return False
+        self.facts = ServerFacts.of(info)
+        self.misfits = tuple(self.facts.misfits())
+        if self.misfits:
+            self._tell("error", "redis does not fit", problems=list(self.misfits))
+        else:
+            self._tell("info", "redis is there", **self.facts.describe())
+        return True
+
+    def _tell(self, level: str, event: str, **facts: Any) -> None:
+        # Once, not at each look.
+        told = f"{event} {facts.get('problems', '')}"
+        if told != self._told:
+            self._told = told
+            getattr(_log, level)(event, **facts)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
