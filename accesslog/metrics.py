@@ -117,7 +117,9 @@ class AccesslogCollector(Collector):
         entries = GaugeMetricFamily("accesslog_queue_entries", "Entries waiting for a sink.", labels=["sink"])
         size = GaugeMetricFamily("accesslog_queue_bytes", "Bytes waiting for a sink.", labels=["sink"])
         failing = GaugeMetricFamily(
-            "accesslog_sink_failing", "1 while the last attempt to write failed.", labels=["sink"]
+            "accesslog_sink_failing",
+            "1 while the last attempt to open or write failed.",
+            labels=["sink"],
         )
         for outlet in self._pipeline.outlets:
             labels = [outlet.sink.name]

@@ -146,4 +146,5 @@ async def _try(outlet: Outlet, opening: Awaitable[None], what: str) -> None:
         async with asyncio.timeout(OPEN_SECONDS):
             await opening
     except (SinkError, TimeoutError) as error:
+        outlet.not_ready()
         _log.error("sink not ready", sink=outlet.sink.name, doing=what, error=str(error) or "no answer")

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import select
+import stat
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
@@ -14,6 +15,9 @@ from accesslog.sinks.sink import SinkError
 
 _T = TypeVar("_T")
 _Job = Callable[[], None]
+
+ROOM_BYTES = 256 * 1024
+"""A full file system that has so much room again takes a batch."""
 
 _REASONS = {
     errno.ENOSPC: DropReason.DISK_FULL,
@@ -38,6 +42,26 @@ def write_all(descriptor: int, data: bytes) -> None:
         except BlockingIOError:
             # Standard output is shared, and another process may have made it non-blocking.
             select.select([], [descriptor], [])
+
+
+def check_writable(descriptor: int) -> None:
+    """Raise the OSError that a write would, as far as that shows without writing.
+
+    A pipe has no reader, a device refuses, a file system has no room for a batch. (A quota shows only when
+    something is written.)
+    """
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        system = os.fstatvfs(descriptor)
+        if system.f_bavail * system.f_frsize < ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif stat.S_ISCHR(mode):
+        os.write(descriptor, b"")
+    else:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if any(events & (select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0)):
+            raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class WriterThread:

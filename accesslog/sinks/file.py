@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from accesslog.sinks.descriptor import WriterThread, sink_error, write_all
+from accesslog.sinks.descriptor import WriterThread, check_writable, sink_error, write_all
 
 _log = structlog.get_logger("accesslog")
 
@@ -86,6 +86,10 @@ class FileSink:
         if unsynced and self._pending_sync is None:
             self._pending_sync = asyncio.create_task(self._sync_later())
 
+    async def check(self) -> None:
+        """Open the file where it is not; look whether there is room. Raises SinkError."""
+        await self._thread.call(self._check)
+
     async def reopen(self) -> None:
         """Close the file and open the path again. Raises SinkError."""
         await self._thread.call(self._reopen)
@@ -127,6 +131,14 @@ class FileSink:
             raise sink_error(error, str(self._path)) from error
         self._torn = False
         return self._fsync is Fsync.INTERVAL and not synced
+
+    def _check(self) -> None:
+        self._open_if_needed()
+        assert self._descriptor is not None  # noqa: S101  # as above
+        try:
+            check_writable(self._descriptor)
+        except OSError as error:
+            raise sink_error(error, str(self._path)) from error
 
     def _take_back(self, descriptor: int, began_at: int) -> None:
         """Undo a part of a batch. A file that is now shorter was truncated by a rotation: it stays so."""

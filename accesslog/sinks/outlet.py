@@ -1,6 +1,7 @@
 """A sink with its bounded queue and the task that empties it."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Outlet:
 
     @property
     def failing(self) -> bool:
-        """Whether the last attempt to write failed."""
+        """Whether the last attempt to open, to write or to see whether writing would work failed."""
         return self._failing_since is not None
 
     def on_freed(self, freed: Callable[[], None]) -> None:
@@ -116,8 +117,33 @@ class Outlet:
         while True:
             while not self._blocks:
                 self._arrived.clear()
-                await self._arrived.wait()
+                await self._until_something_arrives()
             await self._deliver(self._next_batch())
+
+    def not_ready(self) -> None:
+        """The sink could not be opened."""
+        if self._failing_since is None:
+            self._failing_since = self._clock()
+
+    async def _until_something_arrives(self) -> None:
+        """Wait for a block. Meanwhile a sink that fails is looked at, or it would seem to fail for good."""
+        while self.failing and not self._blocks:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.bounds.longest_backoff_seconds):
+                    await self._arrived.wait()
+                return
+            await self._check()
+        await self._arrived.wait()
+
+    async def _check(self) -> None:
+        try:
+            await self.sink.check()
+        except SinkError:
+            return
+        except Exception:  # as in `_deliver`
+            _log.exception("sink failed unexpectedly", sink=self.sink.name)
+            return
+        self._recovered(self._clock())
 
     def abandon(self) -> None:
         """Count all that is left as dropped, once `run` has ended for good."""

@@ -28,6 +28,9 @@ class Sink(Protocol):
     async def write(self, lines: Sequence[bytes]) -> None:
         """Write all of `lines`, each of which ends in a newline, or none. Raises SinkError."""
 
+    async def check(self) -> None:
+        """Raises SinkError where a write would fail, as far as that shows without writing."""
+
     async def reopen(self) -> None:
         """Let go of what was opened, so that the next write opens anew (log rotation). Raises SinkError."""
 

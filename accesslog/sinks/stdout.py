@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from accesslog.sinks.descriptor import WriterThread, sink_error, write_all
+from accesslog.sinks.descriptor import WriterThread, check_writable, sink_error, write_all
 from accesslog.sinks.sink import SinkError
 
 _CLOSE_SECONDS = 1.0
@@ -31,6 +31,10 @@ class StdoutSink:
         """Write all of `lines`. Raises SinkError; for a pipe whose reader is gone, one not to be retried."""
         await self._thread.call(self._write, lines)
 
+    async def check(self) -> None:
+        """Look whether a pipe has a reader and a file room. Raises SinkError."""
+        await self._thread.call(self._check)
+
     async def reopen(self) -> None:
         """Nothing: whoever started the process owns the file behind it."""
 
@@ -43,6 +47,12 @@ class StdoutSink:
             pass
         finally:
             self._thread.end()
+
+    def _check(self) -> None:
+        try:
+            check_writable(self._descriptor)
+        except OSError as error:
+            raise _error(error) from error
 
     def _write(self, lines: Sequence[bytes]) -> None:
         data = b"".join((b"\n", *lines)) if self._torn else b"".join(lines)

@@ -34,6 +34,7 @@ class MoodySink:
         self.attempts = 0
         self.closed = False
         self.reopened = 0
+        self.checked = 0
         self._changed = asyncio.Event()
 
     def become(self, mood: Mood) -> None:
@@ -57,6 +58,13 @@ class MoodySink:
             raise ZeroDivisionError
         self.lines += lines
         self.batches.append(len(lines))
+
+    async def check(self) -> None:
+        self.checked += 1
+        if self.mood is Mood.DEFECT:
+            raise ZeroDivisionError
+        if self.mood is not Mood.GOOD:
+            raise SinkError(DropReason.IO_ERROR, "would fail")
 
     async def reopen(self) -> None:
         self.reopened += 1

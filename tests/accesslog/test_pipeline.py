@@ -2,6 +2,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from accesslog.ledger import DropReason, Log
 from accesslog.pipeline import Pipeline
@@ -228,10 +229,46 @@ class TestFailure:
         sink = MoodySink(mood=Mood.BROKEN)
         line = pipeline(sink)
         await line.start()
+        assert failing(line)
         sink.become(Mood.GOOD)
         await line.submit(block(log))
         await line.stop(10)
         assert len(sink.lines) == 1
+        assert not failing(line)
+
+    @pytest.mark.parametrize("mood", [Mood.FULL, Mood.BROKEN, Mood.DEFECT])
+    async def test_that_is_over_is_seen_although_no_entry_comes(self, log: Log, mood: Mood) -> None:
+        """An idle worker said for hours that its disk was full."""
+        sink, clock = MoodySink(mood=mood), Clock()
+        line = pipeline(sink, clock=clock)
+        with capture_logs() as logs:
+            await line.start()
+            await line.submit(block(log))
+            await settle()
+            clock.now = PATIENT.retry_seconds
+            await until(lambda: line.outlets[0].entries == 0)
+            checked = sink.checked
+            await until(lambda: sink.checked > checked + 2)
+            assert failing(line)
+            sink.become(Mood.GOOD)
+            await until(lambda: not failing(line))
+        assert logs[-1]["event"] == "sink recovered"
+        checked = sink.checked
+        await settle()
+        assert sink.checked == checked  # one that is well is left alone
+        await line.stop(10)
+
+    async def test_to_reopen_shows_until_it_is_open_again(self, log: Log) -> None:
+        sink = MoodySink()
+        line = pipeline(sink)
+        await line.start()
+        sink.become(Mood.FULL)
+        await line.reopen()
+        assert failing(line)
+        sink.become(Mood.GOOD)
+        await line.submit(block(log))
+        await until(lambda: not failing(line))
+        await line.stop(10)
 
 
 class TestStop:

@@ -6,6 +6,7 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
@@ -120,6 +121,37 @@ class TestFullDisk:
         assert path.read_bytes() == b"one\n"
         await sink.write([b"two\n", b"three\n", b"four\n"])
         assert path.read_bytes() == b"one\ntwo\nthree\nfour\n"
+
+
+class TestCheck:
+    async def test_of_a_device_without_room_says_so(self, path: Path, sink: FileSink) -> None:
+        path.symlink_to("/dev/full")
+        with pytest.raises(SinkError) as caught:
+            await sink.check()
+        assert caught.value.reason is DropReason.DISK_FULL
+        path.unlink()
+        await sink.check()
+
+    async def test_of_a_file_system_without_room_says_so_and_writes_nothing(
+        self, path: Path, sink: FileSink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await sink.write([b"one\n"])
+        blocks = {"f_bavail": 1, "f_frsize": 4096}
+        monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(**blocks))
+        with pytest.raises(SinkError) as caught:
+            await sink.check()
+        assert caught.value.reason is DropReason.DISK_FULL
+        blocks["f_bavail"] = 1000
+        await sink.check()
+        assert path.read_bytes() == b"one\n"
+
+    async def test_of_a_missing_folder_says_so_until_it_is_there(self, tmp_path: Path) -> None:
+        sink = FileSink(tmp_path / "later" / "access.jsonl")
+        with pytest.raises(SinkError):
+            await sink.check()
+        (tmp_path / "later").mkdir()
+        await sink.check()
+        await sink.close()
 
 
 async def test_a_folder_that_is_missing_is_an_error_until_it_is_there(tmp_path: Path) -> None:

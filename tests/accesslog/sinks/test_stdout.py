@@ -104,3 +104,15 @@ async def test_closing_returns_though_nobody_reads(monkeypatch: pytest.MonkeyPat
     await writing
     os.close(reader)
     os.close(writer)
+
+
+async def test_a_look_at_a_pipe_says_whether_it_has_a_reader() -> None:
+    reading, writing = os.pipe()
+    sink = StdoutSink(descriptor=writing)
+    await sink.check()
+    os.close(reading)
+    with pytest.raises(SinkError) as caught:
+        await sink.check()
+    assert caught.value.reason is DropReason.BROKEN_PIPE
+    await sink.close()
+    os.close(writing)
