@@ -24,6 +24,9 @@ MAX_PATH_CHARACTERS: Final = 1_024
 MAX_ID_CHARACTERS: Final = 128
 """Kept of a request id and a host: Envoy's ids have 36 characters, but a client may send its own."""
 
+MAX_DETAIL_CHARACTERS: Final = 400
+"""Kept of a detail, which may hold an issuer or an audience that a client wrote."""
+
 MASK: Final = "***"
 
 _SEPARATORS: Final = re.compile(r"[/;,:?#&=]")
@@ -33,7 +36,7 @@ SECRET_SEGMENT: Final = r"[A-Za-z0-9_.~+=-]{32,}"  # noqa: S105  # a pattern
 
 NAMES: Final = (
     *("time", "decision_id", "request_id", "outcome", "reason", "status", "rule", "policy_revision"),
-    *("subject", "issuer", "credential", "method", "host", "path", "client"),
+    *("detail", "subject", "issuer", "credential", "method", "host", "path", "client"),
     *("shadow_outcome", "shadow_rule"),
 )
 """Every name that an account may have, in order."""
@@ -60,11 +63,13 @@ class Account(NamedTuple):
     request_id: str
     client: str
     """The address of the peer of the connection."""
+    detail: str
+    """More about the reason: which claim, which issuer, which condition."""
 
 
 def account(request: Request, decision: Decision, now: float) -> Account:
     """The account of a decision about `request`."""
-    verdict, number, revision, identity, credential, trial, _ = decision
+    verdict, number, revision, identity, credential, trial, _, detail = decision
     ids = request.header_values("x-request-id")
     return Account(
         now,
@@ -79,6 +84,7 @@ def account(request: Request, decision: Decision, now: float) -> Account:
         request.raw_path[:MAX_PATH_CHARACTERS],
         ids[0][:MAX_ID_CHARACTERS] if ids else "",
         request.source_address,
+        detail[:MAX_DETAIL_CHARACTERS],
     )
 
 
@@ -98,6 +104,7 @@ def account_of_unreadable(message: CheckRequest, decision: Decision, now: float)
         http.path.partition("?")[0][:MAX_PATH_CHARACTERS],
         _request_id(http)[:MAX_ID_CHARACTERS],
         message.attributes.source.address.socket_address.address,
+        decision.detail[:MAX_DETAIL_CHARACTERS],
     )
 
 
@@ -146,6 +153,7 @@ class Masking:
             "status": verdict.status,
             "rule": verdict.rule,
             "policy_revision": account.revision,
+            "detail": escaped(account.detail),
             "subject": plain(identity.subject),
             "issuer": plain(identity.issuer),
             "credential": account.credential,

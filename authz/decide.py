@@ -20,7 +20,8 @@ from authz.policy.cors import preflight
 from authz.policy.index import Cell
 from authz.policy.paths import EXACT
 from authz.policy.rule import Outcome, Verdict
-from authz.request import BadRequestReason, Request
+from authz.policy.shortfall import shortfall
+from authz.request import BadRequestError, BadRequestReason, Request
 from authz.unreadable import UnreadableRequest
 from protos.authz_pb2 import CheckRequest
 
@@ -55,6 +56,8 @@ def _refused(reason: RefusalReason) -> Verdict:
 
 REFUSED: Final = {reason: _refused(reason) for reason in RefusalReason}
 
+
+_LATE: Final = Refusal(RefusalReason.DEADLINE, "the call ended before what the credential needs had come")
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600
 """Who has to wait for longer asks again in an hour: each wait told is a verdict of its own, and kept."""
@@ -91,6 +94,8 @@ class Decision(NamedTuple):
     """What the shadow rules would have answered, where that is another outcome."""
     request: Request | None = None
     """What was asked; None for what could not be read as a request."""
+    detail: str = ""
+    """More about the reason, for operators and never for the client; empty for an allow. No credential."""
 
 
 ID_BYTES: Final = 12
@@ -154,13 +159,18 @@ class Authorizer:
             return self._judge_later(cell, outcome, request, now, deadline)
         return self._judge(cell, outcome, request, now)
 
-    def decided(self, verdict: Verdict, credential: str = "", request: Request | None = None) -> Decision:
+    def decided(
+        self, verdict: Verdict, credential: str = "", request: Request | None = None, detail: str = ""
+    ) -> Decision:
         """A decision that concerns nobody in particular."""
-        return Decision(verdict, self._new_id(), self.policy.revision, ANONYMOUS, credential, None, request)
+        return Decision(
+            verdict, self._new_id(), self.policy.revision, ANONYMOUS, credential, None, request, detail
+        )
 
-    def unreadable(self, message: CheckRequest, reason: BadRequestReason) -> Decision:
+    def unreadable(self, message: CheckRequest, error: BadRequestError) -> Decision:
         """The decision about a message that makes no request which could be judged."""
-        return self.decided(BAD_REQUEST[reason], request=UnreadableRequest(message))
+        request = UnreadableRequest(message)
+        return self.decided(BAD_REQUEST[error.reason], request=request, detail=error.detail)
 
     def _judge(self, cell: Cell, outcome: Authenticated, request: Request, now: float) -> Decision:
         if outcome is None:
@@ -169,7 +179,7 @@ class Authorizer:
             kind = outcome.kind.value if outcome.kind else ""
             if cell.optional:
                 return self._decided_for(cell, ANONYMOUS, request, now)._replace(credential=kind)
-            return self.decided(cell.refused(_verdict(outcome)), kind, request)
+            return self.decided(cell.refused(_verdict(outcome)), kind, request, outcome.detail)
         return self._decided_for(cell, outcome, request, now)
 
     async def _judge_later(
@@ -184,7 +194,7 @@ class Authorizer:
             async with asyncio.timeout_at(None if deadline is None else deadline - ANSWER_SECONDS):
                 outcome = await pending
         except TimeoutError:
-            outcome = Refusal(RefusalReason.DEADLINE)
+            outcome = _LATE
         return self._judge(cell, outcome, request, now)
 
     def _decided_for(self, cell: Cell, identity: Identity, request: Request, now: float) -> Decision:
@@ -194,7 +204,10 @@ class Authorizer:
             would_be = cell.trial.judge(identity, request, now)
             trial = would_be if would_be.outcome is not verdict.outcome else None
         credential = "" if identity is ANONYMOUS else identity.kind.value
-        return Decision(verdict, self._new_id(), self.policy.revision, identity, credential, trial, request)
+        detail = "" if verdict.outcome is Outcome.ALLOW else shortfall(cell, verdict, identity, request, now)
+        return Decision(
+            verdict, self._new_id(), self.policy.revision, identity, credential, trial, request, detail
+        )
 
     def _in_other_spellings(self, cell: Cell, request: Request) -> Cell:
         """The cell with the deny rules for what is another path only in letter case or a slash at its end."""

@@ -136,7 +136,8 @@ class _Judgement:
             steps.append(Step("credential", "not looked at: the answer is the same whoever asks"))
             answer, identity = settled, ANONYMOUS
         elif isinstance(self._outcome, Refusal) and not _optional(enforced):
-            steps.append(Step("credential", f"refused: {self._outcome.reason.value}"))
+            detail = f": {self._outcome.detail}" if self._outcome.detail else ""
+            steps.append(Step("credential", f"refused: {self._outcome.reason.value}{detail}"))
             verdict = REFUSED[self._outcome.reason]
             asking = sorted((rule for rule in enforced if not rule.open), key=lambda rule: not rule.allows)
             first = asking[0].name if asking else ""

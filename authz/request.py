@@ -52,9 +52,11 @@ class BadRequestReason(StrEnum):
 class BadRequestError(Exception):
     """The request cannot be judged, because other readers might understand it differently."""
 
-    def __init__(self, reason: BadRequestReason) -> None:
+    def __init__(self, reason: BadRequestReason, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.detail = detail
+        """For operators, never for the client."""
 
 
 class Request:
@@ -338,7 +340,14 @@ def canonical_host(host: str) -> str:
         name = name.removesuffix(".")
         if _PORT.fullmatch(colon + port) and _DNS_NAME.fullmatch(name):
             return name
-    raise BadRequestError(BadRequestReason.HOST)
+    raise _malformed(host)
+
+
+def _malformed(host: str) -> BadRequestError:
+    # What stands before an @ may be a password.
+    user, _, name = host.rpartition("@")
+    detail = f"host {name[:MAX_HOST_CHARACTERS]!r}{' with user information' if user else ''}"
+    return BadRequestError(BadRequestReason.HOST, detail)
 
 
 def _canonical_ipv6(host: str) -> str:
@@ -346,9 +355,9 @@ def _canonical_ipv6(host: str) -> str:
     try:
         address = IPv6Address(literal)
     except AddressValueError:
-        raise BadRequestError(BadRequestReason.HOST) from None
+        raise _malformed(host) from None
     if not bracket or not _PORT.fullmatch(port) or address.scope_id is not None:
-        raise BadRequestError(BadRequestReason.HOST)
+        raise _malformed(host)
     return f"[{address}]"
 
 

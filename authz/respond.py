@@ -105,7 +105,7 @@ class Responder:
         pieces = self._build(marked, variant).SerializeToString().split(self._placeholder.encode())
         if len(self._answers) >= MAX_ANSWERS:
             del self._answers[next(iter(self._answers))]
-        self._answers[key] = (decision._replace(request=None), pieces)
+        self._answers[key] = (decision._replace(request=None, detail=""), pieces)
         return decision.id.encode().join(pieces)
 
     def _build(self, decision: Decision, variant: str) -> CheckResponse:

@@ -40,8 +40,6 @@ _KIND: Final = CredentialKind.INTROSPECTION
 _NO_TOKEN: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not made of the characters of a token", _KIND)
 _INACTIVE: Final = Refusal(RefusalReason.TOKEN_INACTIVE, "the server says it is not active", _KIND)
 
-_REJECTED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the server rejects the question about it", _KIND)
-
 _ABOUT_THE_TOKEN: Final = frozenset({400, 413, 414, 431})
 """Statuses of a server that does not like what it is asked. As an outage they would let anybody who sends
 five odd tokens shut out all others."""
@@ -153,10 +151,10 @@ class Introspector:
             content = _read(await self._post(form, headers))
         except FetchError as error:
             if isinstance(error, StatusError) and error.status in _ABOUT_THE_TOKEN:
-                return self._rejected(digest)
+                return self._rejected(digest, error.status)
             self._breaker.failed()
             self._metrics.failed += 1
-            return self._unavailable(str(error))
+            return self._unavailable(_told(error))
         self._breaker.succeeded()
         self._metrics.answered += 1
         now = self._wall_clock()
@@ -167,13 +165,15 @@ class Introspector:
             self._inactive.put(digest, (refusal, now, now + self.config.inactive_seconds))
             return refusal
 
-    def _rejected(self, digest: bytes) -> Refusal:
+    def _rejected(self, digest: bytes, status: int) -> Refusal:
         """The server is there, and does not look at this token: nobody else's business."""
         self._breaker.succeeded()
         self._metrics.rejected += 1
         now = self._wall_clock()
-        self._inactive.put(digest, (_REJECTED, now, now + self.config.inactive_seconds))
-        return _REJECTED
+        detail = f"the server rejects the question about it with HTTP status {status}"
+        refusal = Refusal(RefusalReason.TOKEN_MALFORMED, detail, _KIND)
+        self._inactive.put(digest, (refusal, now, now + self.config.inactive_seconds))
+        return refusal
 
     def _question(self, token: str) -> tuple[dict[str, str], dict[str, str]]:
         form = {"token": token, "token_type_hint": "access_token"}
@@ -229,11 +229,35 @@ class Introspector:
         return Refusal(RefusalReason.INTROSPECTION_UNAVAILABLE, problem, _KIND)
 
 
+def _told(error: FetchError) -> str:
+    if isinstance(error, StatusError) and error.status in {401, 403}:
+        return f"{error}: the server does not accept client_id and the secret by client_auth"
+    return str(error)
+
+
 def _read(body: bytes) -> Mapping[str, Any]:
+    """The answer about a token (RFC 7662 section 2.2). Raises FetchError, which says what is wrong."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise FetchError("the answer is not JSON") from None
-    if not isinstance(content, dict) or not isinstance(content.get("active"), bool):
-        raise FetchError("the answer has no `active` that is true or false")
+        raise FetchError(f"the answer is {_look(body)}, not JSON") from None
+    if not isinstance(content, dict):
+        raise FetchError("the answer is JSON, but no object")
+    active = content.get("active")
+    if not isinstance(active, bool):
+        said = "no `active`" if active is None else f"`active`: {str(active)[:40]!r}"
+        error = content.get("error")
+        also = f", and the error {error[:100]!r}" if isinstance(error, str) else ""
+        raise FetchError(f"the answer has {said}, not true or false{also}")
     return content
+
+
+def _look(body: bytes) -> str:
+    """What a body that is no JSON looks like. Its text may hold secrets."""
+    if not body.strip():
+        return "empty"
+    if body.lstrip().startswith(b"<"):
+        return "HTML or XML"
+    if body.lstrip().startswith(b"eyJ"):
+        return "a JWT (RFC 9701)"
+    return f"{len(body)} bytes of something else"

@@ -110,6 +110,12 @@ class KeyAwaited:
 
     def prove(self, key: Key | Refusal, now: float) -> Proven:
         """The verified identity, now that the key is there. Raises RefusedError."""
+        try:
+            return self._prove(key, now)
+        except RefusedError as error:
+            raise error.of_issuer(self.issuer.config.issuer) from None
+
+    def _prove(self, key: Key | Refusal, now: float) -> Proven:
         if self.failed is not None and (
             key is self.failed.key
             or (isinstance(key, Refusal) and key.reason is RefusalReason.KEYS_UNAVAILABLE)
@@ -135,22 +141,27 @@ class JwtVerifier:
         issuer = self._issuers.get(token.issuer)
         if issuer is None:
             refuse_token(RefusalReason.ISSUER_UNKNOWN, f"no issuer {token.issuer[:100]!r} is configured")
-        required = issuer.config.type_required
-        check_header(token, issuer.algorithms, issuer.types, type_required=required)
-        key = issuer.keys.held(token.key_id, token.algorithm)
-        if key is not None:
-            try:
-                check_key(token, issuer, key)
-            except RefusedError as error:
-                return _doubted(token, issuer, error, now)
-            return Proven(identity_of(token.claims, issuer.config, issuer.shared, now), issuer, key)
-        _check_worth_a_key(token, issuer, now)
-        found = issuer.keys.find(token.key_id, token.algorithm)
-        if isinstance(found, Refusal):
-            raise RefusedError(found)
-        return (
-            _proven(token, issuer, found, now) if isinstance(found, Key) else KeyAwaited(token, issuer, found)
-        )
+        try:
+            return _verified(token, issuer, now)
+        except RefusedError as error:
+            raise error.of_issuer(token.issuer) from None
+
+
+def _verified(token: Token, issuer: Issuer, now: float) -> Proven | KeyAwaited:
+    required = issuer.config.type_required
+    check_header(token, issuer.algorithms, issuer.types, type_required=required)
+    key = issuer.keys.held(token.key_id, token.algorithm)
+    if key is not None:
+        try:
+            check_key(token, issuer, key)
+        except RefusedError as error:
+            return _doubted(token, issuer, error, now)
+        return Proven(identity_of(token.claims, issuer.config, issuer.shared, now), issuer, key)
+    _check_worth_a_key(token, issuer, now)
+    found = issuer.keys.find(token.key_id, token.algorithm)
+    if isinstance(found, Refusal):
+        raise RefusedError(found)
+    return _proven(token, issuer, found, now) if isinstance(found, Key) else KeyAwaited(token, issuer, found)
 
 
 def _doubted(token: Token, issuer: Issuer, failed: RefusedError, now: float) -> KeyAwaited:
@@ -184,6 +195,7 @@ def check_audience(identity: Identity, issuer: Issuer) -> Identity | Refusal:
     if issuer.audiences is None or not issuer.audiences.isdisjoint(identity.audiences):
         return identity
     detail = f"aud {sorted(identity.audiences)!s:.200} has none of {sorted(issuer.audiences)!s:.200}"
+    detail += f" (issuer {issuer.config.issuer})"
     return Refusal(RefusalReason.AUDIENCE_MISMATCH, detail, CredentialKind.JWT)
 
 

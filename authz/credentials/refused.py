@@ -1,5 +1,6 @@
 """How the steps of a verification say no."""
 
+from dataclasses import replace
 from typing import NoReturn
 
 from authz.credentials.keys import Key
@@ -16,6 +17,12 @@ class RefusedError(Exception):
         """Whether it may be remembered: not what cost no work."""
         self.key = key
         """The key that it failed at: under another it may hold."""
+
+    def of_issuer(self, issuer: str) -> "RefusedError":
+        """The same, saying whose token it was, or claims to be."""
+        named = f" (issuer {issuer})"
+        refusal = replace(self.refusal, detail=self.refusal.detail.removesuffix(named) + named)
+        return RefusedError(refusal, kept=self.kept, key=self.key)
 
 
 def refuse_token(reason: RefusalReason, detail: str) -> NoReturn:

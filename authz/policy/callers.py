@@ -106,7 +106,11 @@ def _member(words: str, attribute: str, values: Iterable[str], name: str) -> Con
     known = frozenset(values)
     text = f"{words} {' or '.join(sorted(map(str, known)))}"
     return Condition(
-        text, lambda identity, _r, _n: getattr(identity, attribute) in known, seen=_seen(attribute), name=name
+        text,
+        lambda identity, _r, _n: getattr(identity, attribute) in known,
+        seen=_seen(attribute),
+        tells=attribute != "subject",
+        name=name,
     )
 
 
@@ -116,14 +120,19 @@ def _overlap(words: str, attribute: str, values: Iterable[str], name: str) -> Co
     def holds(identity: Identity, _request: Request, _now: float) -> bool:
         return not known.isdisjoint(getattr(identity, attribute))
 
-    return Condition(f"{words} {' or '.join(values)}", holds, seen=_seen(attribute), name=name)
+    text = f"{words} {' or '.join(values)}"
+    return Condition(text, holds, seen=_seen(attribute), tells=True, name=name)
 
 
 def _superset(words: str, attribute: str, values: Iterable[str], name: str) -> Condition:
     known = frozenset(values)
     text = f"{words} {' and '.join(values)}"
     return Condition(
-        text, lambda identity, _r, _n: known <= getattr(identity, attribute), seen=_seen(attribute), name=name
+        text,
+        lambda identity, _r, _n: known <= getattr(identity, attribute),
+        seen=_seen(attribute),
+        tells=True,
+        name=name,
     )
 
 

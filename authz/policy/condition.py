@@ -36,6 +36,8 @@ class Condition:
     explanations; never called on the way of a request."""
     name: str = ""
     """The named condition of the file (`conditions:`) that it comes from; empty: the rule's own."""
+    tells: bool = False
+    """Whether what was found may stand in a log: scopes may, a header may hold a secret."""
 
     def why(self, identity: Identity, request: Request, now: float) -> str:
         """What was found, in words, for whoever asks why it held or did not."""

@@ -62,7 +62,7 @@ class Runner:
         try:
             request = Request(message, case.trusted_hops)
         except BadRequestError as error:
-            return authorizer.unreadable(message, error.reason), explain_unreadable(error.reason)
+            return authorizer.unreadable(message, error), explain_unreadable(error.reason)
         decision = authorizer.decide(request, case.now)
         assert isinstance(decision, Decision)  # noqa: S101  # only a credential has to be waited for
         return decision, explain(self._policy, request, outcome, case.now)

@@ -20,8 +20,8 @@ from sidecars.runtime.connection_metrics import ConnectionMetrics
 from sidecars.runtime.health import Health, Phase
 from sidecars.runtime.metrics import ReloadMetrics, package_version, process_metrics
 from sidecars.runtime.notify import Notifier
-from sidecars.runtime.reflection import Reflection
 from sidecars.runtime.redis_fitness import RedisFitness
+from sidecars.runtime.reflection import Reflection
 from sidecars.runtime.reload import Reloader
 from sidecars.runtime.settings.process import DrainSettings
 from sidecars.runtime.settings.root import Settings

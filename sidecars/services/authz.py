@@ -93,7 +93,7 @@ class AuthzSidecar:
             request = Request(parsed, self._trusted_hops)
             decision = serving.authorizer.decide(request, now, call.deadline)
         except BadRequestError as error:
-            decision = serving.authorizer.unreadable(parsed, error.reason)
+            decision = serving.authorizer.unreadable(parsed, error)
         except Exception:  # a defect must refuse this request and no other
             decision = self._failed(serving, request)
         if isinstance(decision, Decision):

@@ -67,6 +67,11 @@ class Decisions:
     def note(self, message: CheckRequest, request: Request | None, decision: Decision, now: float) -> None:
         """Take note of a decision about `request`; None: the message made none. `now`: unix seconds."""
         self._metrics.count(decision)
+        if decision.detail:
+            # Clients choose how often, so it is for the level debug alone.
+            _log.debug(
+                "refused", decision_id=decision.id, reason=decision.verdict.reason, detail=decision.detail
+            )
         if not self._told:
             return
         try:

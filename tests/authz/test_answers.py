@@ -408,7 +408,7 @@ rules:
         message = check_request(**{"path": "/two", "headers": headers} | changes)
         with pytest.raises(BadRequestError, match=reason):
             Request(message)
-        answer = answers.responder.respond(answers.authorizer.unreadable(message, reason))
+        answer = answers.responder.respond(answers.authorizer.unreadable(message, BadRequestError(reason)))
         told = CheckResponse.FromString(answer).denied_response
         assert told.status.code == 400
         assert pairs(told.headers)["access-control-allow-origin"] == "https://app.example.com"
@@ -423,7 +423,7 @@ rules:
         message = check_request(headers={"origin": "https://app.example.com"}, **changes)
         with pytest.raises(BadRequestError) as caught:
             Request(message)
-        answer = answers.responder.respond(answers.authorizer.unreadable(message, caught.value.reason))
+        answer = answers.responder.respond(answers.authorizer.unreadable(message, caught.value))
         assert CheckResponse.FromString(answer).denied_response.status.code == 400
 
     def test_the_answer_to_one_origin_is_not_kept_for_another(self) -> None:

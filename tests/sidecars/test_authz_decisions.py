@@ -57,6 +57,33 @@ class Built:
         return found
 
 
+async def test_a_refusal_says_what_was_wrong_to_operators_alone(tmp_path: Path) -> None:
+    """To `/decisions`, the decision log and, at the level debug, the process log; never the credential."""
+    built = Built(tmp_path, decisions={"log": {"file": tmp_path / "decisions.jsonl"}})
+    built.sidecar._decisions.start()
+    with capture_logs() as logged:
+        told = built.ask(check_request(path="/orders", headers={"x-api-key": f"reports.{SECRET}x"}))
+        built.ask(check_request(host="user:hunter2@bad host"))
+    assert "detail" not in told
+    malformed, refused = await built.shown()
+    assert (refused["reason"], refused["detail"]) == ("api_key_unknown", "no such key")
+    assert (malformed["reason"], malformed["detail"]) == (
+        "host_malformed",
+        "host 'bad host' with user information",
+    )
+    assert [(line["log_level"], line["detail"]) for line in logged if line["event"] == "refused"] == [
+        ("debug", refused["detail"]),
+        ("debug", malformed["detail"]),
+    ]
+    await built.sidecar.stop()
+    lines = (tmp_path / "decisions.jsonl").read_text()
+    assert [orjson.loads(line)["detail"] for line in lines.splitlines()] == [
+        refused["detail"],
+        malformed["detail"],
+    ]
+    assert SECRET not in lines + str(logged)
+
+
 async def test_a_decision_is_found_by_the_id_that_the_access_log_has(tmp_path: Path) -> None:
     built = Built(tmp_path)
     built.ask(check_request(path="/public"))

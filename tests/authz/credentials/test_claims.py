@@ -6,7 +6,7 @@ import pytest
 
 from authz.identity import Identity, Refusal, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.signing import NOW, bearer, token
+from tests.authz.credentials.signing import ISSUER, NOW, bearer, token
 
 
 def outcome(world: World, changes: dict[str, Any], **claims: Any) -> Any:
@@ -145,7 +145,7 @@ class TestSubject:
         found = outcome(world, {}, sub=value)
         assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
         assert isinstance(found, Refusal)
-        assert found.detail == f"its sub is {kind}, and a subject is text"
+        assert found.detail == f"its sub is {kind}, and a subject is text (issuer {ISSUER})"
 
     @pytest.mark.parametrize(
         ("claims", "subject"),
@@ -172,7 +172,7 @@ class TestSubject:
         assert isinstance(found, Refusal)
         assert (found.reason, found.detail) == (
             RefusalReason.CLAIM_MISSING,
-            "it has no email and no sub",
+            f"it has no email and no sub (issuer {ISSUER})",
         )
 
 

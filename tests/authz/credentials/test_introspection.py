@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from authz.credentials import Credentials
-from authz.identity import CredentialKind, Identity, RefusalReason
+from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
 from configfile import ConfigError
 from tests.authz.credentials.conftest import World, reason_of, until
 from tests.authz.credentials.signing import NOW, bearer, token
@@ -324,3 +324,50 @@ def test_a_file_without_a_secret_is_an_error(world: World, content: bytes) -> No
     block = {"url": "https://idp.example.com/i", "client_id": "edge", "client_secret_file": "secret"}
     with pytest.raises(ConfigError, match=r"secret.*holds no secret"):
         world.credentials({"introspection": {**block, "audiences": "any"}})
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "the answer is empty, not JSON"),
+        (b"<html>sign in</html>", "the answer is HTML or XML, not JSON"),
+        (b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "the answer is a JWT (RFC 9701), not JSON"),
+        (b"secret-word", "the answer is 11 bytes of something else, not JSON"),
+        (b"[]", "the answer is JSON, but no object"),
+        (b"{}", "the answer has no `active`, not true or false"),
+        (b'{"active": "true"}', "the answer has `active`: 'true', not true or false"),
+        (
+            b'{"error": "invalid_client"}',
+            "the answer has no `active`, not true or false, and the error 'invalid_client'",
+        ),
+    ],
+)
+async def test_what_is_wrong_with_an_answer_is_told(
+    world: World, asked: Introspected, started: Start, body: bytes, detail: str
+) -> None:
+    asked.server.bodies["/introspect"] = body
+    credentials = await started(world.credentials(asked.config()))
+    found = await world.awaited(credentials, bearer("opaque"))
+    assert isinstance(found, Refusal)
+    assert (found.reason, found.detail) == (RefusalReason.INTROSPECTION_UNAVAILABLE, detail)
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (401, "HTTP status 401, not 200: the server does not accept client_id and the secret by client_auth"),
+        (500, "HTTP status 500, not 200"),
+        (400, "the server rejects the question about it with HTTP status 400"),
+    ],
+)
+async def test_so_is_the_status_of_one(
+    world: World, asked: Introspected, started: Start, status: int, detail: str
+) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    asked.server.handler = answer
+    credentials = await started(world.credentials(asked.config()))
+    found = await world.awaited(credentials, bearer("opaque"))
+    assert isinstance(found, Refusal)
+    assert found.detail == detail
