@@ -59,19 +59,19 @@ def run(*, quick: bool, say: Say, transport: str = "own") -> Figures:
     plan = QUICK if quick else FULL
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        token = _issue(folder)
+        token = issue_token(folder)
         policies = {
-            "rules_100": _policy(folder, 100),
-            "rules_10": _policy(folder, 10),
-            "rules_10k": _policy(folder, 10_000),
-            "cel": _policy(folder, 100, when="claims.tenant == 'acme'"),
+            "rules_100": policy_file(folder, 100),
+            "rules_10": policy_file(folder, 10),
+            "rules_10k": policy_file(folder, 10_000),
+            "cel": policy_file(folder, 100, when="claims.tenant == 'acme'"),
         }
         noop = stack.enter_context(python_server("bench.tools.noop_server", "grpcio"))[1]
         servers = {
             key: stack.enter_context(python_server("bench.tools.authz_server", transport, str(file)))
             for key, file in policies.items()
         }
-        order = Load(PATH, _message(token), seconds=plan.seconds, warm_up_seconds=plan.warm_up_seconds)
+        order = Load(PATH, check_message(token), seconds=plan.seconds, warm_up_seconds=plan.warm_up_seconds)
         for _, port in servers.values():
             _check_allowed(port, order)
         ports = {"grpcio_noop": noop, **{key: port for key, (_, port) in servers.items()}}
@@ -105,7 +105,7 @@ def run(*, quick: bool, say: Say, transport: str = "own") -> Figures:
     }
 
 
-def _issue(folder: Path) -> str:
+def issue_token(folder: Path) -> str:
     """A token for an hour; its issuer's keys are put into the folder."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
@@ -123,7 +123,7 @@ def _issue(folder: Path) -> str:
     return jwt.encode(claims, key, algorithm="RS256", headers={"kid": "bench"})
 
 
-def _policy(folder: Path, rules: int, when: str = "") -> Path:
+def policy_file(folder: Path, rules: int, when: str = "") -> Path:
     """A policy file of that many rules, each for one service; requests go to the one in the middle."""
     condition = f"    when: {orjson.dumps(when).decode()}\n" if when else ""
     text = [
@@ -142,7 +142,7 @@ def _policy(folder: Path, rules: int, when: str = "") -> Path:
     return file
 
 
-def _message(token: str) -> bytes:
+def check_message(token: str) -> bytes:
     """What Envoy sends about a request of a browser, about 1.5 KB."""
     message = CheckRequest()
     attributes = message.attributes

@@ -1,4 +1,4 @@
-"""The authz sidecar alone, as a server: `python -m bench.tools.authz_server own|grpcio POLICY`.
+"""The authz sidecar alone, as a server: `python -m bench.tools.authz_server own|grpcio POLICY [trusting]`.
 
 SIGHUP: the policy is read again and swapped in, as the process does it. Then comes a line with the seconds
 that took, and in milliseconds the longest that the event loop was late meanwhile, and the swap alone.
@@ -28,10 +28,11 @@ TICK_SECONDS = 0.001
 half of its one core from the thread that loads."""
 
 
-async def serve(transport: str, policy: Path) -> None:
+async def serve(transport: str, policy: Path, *, trusted: bool) -> None:
     """Serve until SIGTERM; the port is printed once it accepts."""
     registry = CollectorRegistry()
-    settings = AuthzSettings(listen=(TcpAddress("127.0.0.1", 0),), policy=(policy,))
+    address = TcpAddress("127.0.0.1", 0, trusted=trusted)
+    settings = AuthzSettings(listen=(address,), policy=(policy,))
     sidecar = build(settings, Surroundings(registry, time.time, time.monotonic, random.random, None))
     calls = CallMetrics(registry, time.monotonic)
     services = tuple(calls.measured(service) for service in sidecar.services)
@@ -80,4 +81,4 @@ async def _lateness() -> list[float]:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(sys.argv[1], Path(sys.argv[2])))
+    uvloop.run(serve(sys.argv[1], Path(sys.argv[2]), trusted="trusting" in sys.argv[3:]))

@@ -39,6 +39,7 @@ class Streams:
     __slots__ = (
         "_calls",
         "_limits",
+        "_most_inflated",
         "_output_ready",
         "_timed",
         "fault",
@@ -66,6 +67,7 @@ class Streams:
     ) -> None:
         self._calls = calls
         self._limits = limits
+        self._most_inflated = min(limits.max_inflated_bytes, limits.max_message_bytes)
         self._output_ready = output_ready
         self._timed: list[Stream] | None = None
         """Streams of this read whose caller gives up some time, and may do so before it has asked."""
@@ -214,10 +216,9 @@ class Streams:
                 self._push(stream)
 
     def our_settings_known(self) -> None:
-        """The peer has applied our SETTINGS: a window below the default is one from here on.
+        """The peer has applied our SETTINGS, so a window below the default counts, and is opened when shut.
 
-        It counts for the streams that were opened before as well (RFC 9113 section 6.9.2), and the windows
-        that it shut are opened again.
+        That of a stream which was opened before counts as well (RFC 9113 section 6.9.2).
         """
         change = self._limits.stream_window_bytes - self.first_window
         self.first_window = self._limits.stream_window_bytes
@@ -298,11 +299,9 @@ class Streams:
 
     def _answer(self, stream: Stream, assembler: Assembler, method: Unary) -> Outcome:
         message = self._read(stream, assembler)
-        return (
-            message
-            if isinstance(message, Status)
-            else self._calls.answer(method.handler, message, stream.call)
-        )
+        if isinstance(message, Status):
+            return message
+        return self._calls.answer(method.handler, message, stream.call)
 
     def _assemble(self, stream: Stream, assembler: Assembler, payload: bytes) -> None:
         try:
@@ -324,7 +323,7 @@ class Streams:
             return message
         if not stream.request.gzip:
             return Status(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how")
-        inflated, size = inflate(message, self._limits.max_message_bytes)
+        inflated, size = inflate(message, self._most_inflated)
         self.outbox.turn_bytes += size
         try:
             self.floods.count(Reason.INFLATION_FLOOD, self.now, size)

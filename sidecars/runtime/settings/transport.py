@@ -56,7 +56,13 @@ class LimitSettings(_Section):
         _LIMITS.max_message_bytes,
         ge=1024,
         le=MAX_WINDOW_BYTES,
-        description="One request message, inflated. More is RESOURCE_EXHAUSTED: false lengths, gzip bombs.",
+        description="One request message. More is RESOURCE_EXHAUSTED: lengths larger than what is sent.",
+    )
+    max_inflated_bytes: int = Field(
+        _LIMITS.max_inflated_bytes,
+        ge=1024,
+        le=MAX_WINDOW_BYTES,
+        description="The same of a gzip message, inflated, where that is less: no bomb holds the loop long.",
     )
     max_header_list_bytes: int = Field(
         _LIMITS.max_header_list_bytes,

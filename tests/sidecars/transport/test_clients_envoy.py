@@ -4,7 +4,8 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ import pytest
 from google.rpc import status_pb2
 
 from protos import authz_pb2
+from sidecars.transport import frames
 from sidecars.transport.address import Address, TcpAddress, UnixAddress
+from sidecars.transport.errors import Reason
+from sidecars.transport.limits import Limits, Rate
+from sidecars.transport.server import OwnServer
 from sidecars.transport.service import Call, Code, Server, Service, Unary
 from tests.sidecars.transport.harness import LOOPBACK, Served, make_server, until, within
+from tests.sidecars.transport.wire import CANCEL, OPENING, Tally, block, frame, stream_ids
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
 
@@ -254,3 +260,71 @@ async def test_a_rolling_restart_under_load_fails_no_request(start: Start, tmp_p
         stop.set()
         await within(asyncio.gather(*clients))
     assert failures == []
+
+
+def resets_of_a_client(count: int) -> bytes:
+    """A connection of an outside client: every request is reset as soon as it is opened."""
+    fields = (
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/open"),
+        (":authority", "edge.example"),
+    )
+    encoded = block(*fields)
+    requests = (
+        frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number, encoded)
+        + frame(frames.RST_STREAM, 0, number, CANCEL)
+        for number in stream_ids(count)
+    )
+    return OPENING + b"".join(requests)
+
+
+@pytest.mark.parametrize("handler", [check, check_later], ids=["at_once", "awaited"])
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_who_resets_at_envoy_takes_nobody_else_down(
+    tmp_path: Path, handler: Any, trusted: bool
+) -> None:
+    """CVE-2023-44487 through Envoy. The connection of a trusted Envoy stays, and no check of others fails."""
+    tally = Tally()
+    address = replace(LOOPBACK, trusted=trusted)
+    server = OwnServer(
+        (Service(AUTHZ, {"Check": Unary(handler)}),),
+        [address],
+        limits=Limits(resets=Rate(100, 1.0)),
+        observer=tally,
+    )
+    await within(server.start())
+    failures: list[int] = []
+    over = asyncio.Event()
+
+    async def others(session: aiohttp.ClientSession) -> None:
+        while not over.is_set():
+            async with session.get("/open") as response:
+                if response.status != 200:
+                    failures.append(response.status)
+
+    # Envoy itself hangs up after 500 requests that end like this, so there is one client after another.
+    async def attack(port: int) -> None:
+        while not over.is_set():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with suppress(ConnectionError):
+                writer.write(resets_of_a_client(400))
+                await within(reader.read(1))
+                await asyncio.sleep(0.01)
+            writer.transport.abort()
+
+    async with (
+        envoy(tmp_path, endpoint(LOOPBACK, server.ports[0])) as url,
+        aiohttp.ClientSession(url) as session,
+    ):
+        port = int(url.rpartition(":")[2])
+        tasks = [asyncio.create_task(attack(port)), *(asyncio.create_task(others(session)) for _ in range(4))]
+        await until(lambda: tally.resets_received > 2_000 or bool(tally.reasons))
+        over.set()
+        await within(asyncio.gather(*tasks))
+    await within(server.drain(0))
+    if trusted:
+        assert tally.reasons == []
+        assert failures == []
+    else:
+        assert tally.reasons == [Reason.RAPID_RESET] * len(tally.reasons) != []

@@ -320,8 +320,13 @@ def test_a_stream_that_is_reset_gives_its_window_back() -> None:
     assert [row[0] for row in parse(output)] == [WINDOW_UPDATE]
 
 
-def test_a_gzip_bomb_is_not_inflated() -> None:
-    bench = greeted(Limits(max_message_bytes=10_000))
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(max_message_bytes=10_000), Limits(max_inflated_bytes=10_000)],
+    ids=["as any message", "as a compressed one"],
+)
+def test_a_gzip_bomb_is_not_inflated(limits: Limits) -> None:
+    bench = greeted(limits)
     assert status(bench.feed(gzip_call(1, zeros(10_001))), 1) == 8  # RESOURCE_EXHAUSTED
     bench.feed(gzip_call(3, zeros(10_000)))
     assert bench.calls.seen == [("/p/Echo", bytes(10_000))]

@@ -1,0 +1,79 @@
+"""The floods of the benches are what they say, and the benches measure what others notice."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.attacks import GOALS, flooding, measure
+from bench.resets import under_attack
+from bench.tools.edge import edge
+from bench.tools.floods import FLOOD_BYTES, FLOODS, Request, flood
+from bench.tools.processes import python_server
+from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
+from sidecars.transport.errors import Reason
+from tests.sidecars.transport.wire import Bench, parse
+
+REQUEST = Request("/p/Echo", b"x" * 200)
+
+ENDS: dict[str, Reason] = {
+    "rapid_reset": Reason.RAPID_RESET,
+    "made_you_reset": Reason.RAPID_RESET,
+    "malformed_requests": Reason.RAPID_RESET,
+    "cancelled_calls": Reason.RAPID_RESET,
+    "pings": Reason.PING_FLOOD,
+    "settings": Reason.SETTINGS_FLOOD,
+    "window_settings": Reason.SETTINGS_FLOOD,
+    "window_updates": Reason.WINDOW_UPDATE_FLOOD,
+    "empty_data": Reason.EMPTY_FRAME_FLOOD,
+    "priority": Reason.IDLE_FRAME_FLOOD,
+    "unknown_frames": Reason.IDLE_FRAME_FLOOD,
+    "continuation": Reason.CONTINUATION_FLOOD,
+    "hpack_bomb": Reason.HEADER_LIST_SIZE,
+    "open_streams": Reason.RAPID_RESET,
+    "dribbled_replies": Reason.WINDOW_UPDATE_FLOOD,
+    "gzip_bombs": Reason.INFLATION_FLOOD,
+}
+"""Those that a guard ends; the others cost what calls cost, and a turn of the loop at a time."""
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_does_what_it_says(name: str) -> None:
+    bench = Bench()
+    data = flood(name, REQUEST)
+    assert len(data) < 2 * FLOOD_BYTES
+    for start in range(0, len(data), 100_000):
+        parse(bench.feed(data[start : start + 100_000]))
+        while bench.connection.behind:
+            parse(bench.feed(b""))
+    assert bench.connection.over is (name in ENDS), bench.tally.reasons
+    if name in ENDS:
+        assert bench.tally.reasons[-1] is ENDS[name]
+
+
+def test_every_flood_has_a_goal() -> None:
+    assert {f"{name}_p99_ms" for name in FLOODS} <= set(GOALS)
+
+
+@pytest.mark.parametrize("name", ["rapid_reset", "calls_in_one_write", "gzip_bombs"])
+def test_a_second_connection_is_measured_during_a_flood(name: str) -> None:
+    with (
+        python_server("bench.tools.noop_server", "own") as (_, port),
+        flooding(port, name, b"x" * 200, 0.3) as attacker,
+    ):
+        times = measure(port, b"x" * 200, 0.3)
+    assert times
+    assert attacker["connections"] >= 1
+    assert attacker["megabytes"] > 0
+
+
+@pytest.mark.envoy
+@pytest.mark.timeout(180)
+async def test_checks_of_others_are_measured_while_a_client_resets(tmp_path: Path) -> None:
+    with python_server("bench.tools.noop_server", "own") as (_, port):
+        async with serve_envoy(find_envoy(os.environ, scripts_folder()), edge(port), tmp_path) as envoy:
+            times, failed = await asyncio.wait_for(under_attack(envoy.ports["edge"], "token", 400, 1.0), 60)
+            assert await envoy.counter("cluster.authz.upstream_rq_tx_reset") > 0
+    assert times
+    assert failed == 0
