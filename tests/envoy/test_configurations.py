@@ -153,3 +153,40 @@ def test_no_configuration_listens_beyond_this_machine() -> None:
     for file in CONFIGURATIONS:
         for listener in read(file).data["static_resources"]["listeners"]:
             assert listener["address"]["socket_address"]["address"] == "127.0.0.1"
+
+
+@every_configuration
+def test_every_cluster_of_a_sidecar_allows_the_retries_that_its_filter_asks_for(file: Path) -> None:
+    """Envoy allows three at once, and one endpoint that goes away asks for as many as calls are in flight."""
+    configuration = read(file).data
+    clusters = configuration["static_resources"]["clusters"]
+    sidecars = [cluster for cluster in clusters if cluster["name"] != "upstream"]
+    assert len(sidecars) == 3
+    for cluster in sidecars:
+        (threshold,) = cluster["circuit_breakers"]["thresholds"]
+        assert threshold["max_retries"] >= 1000
+    services = [service for service in values(configuration, "grpc_service") if "envoy_grpc" in service]
+    retried = {service["envoy_grpc"]["cluster_name"] for service in services if "retry_policy" in service}
+    assert retried == {"authz", "ratelimit"}
+    logs = list(values(configuration, "common_config"))
+    assert all(log["grpc_stream_retry_policy"]["num_retries"] for log in logs)
+
+
+def test_a_rate_limit_call_is_repeated_only_where_it_was_not_begun() -> None:
+    """Asked twice it would be counted twice."""
+    configuration = read(CONFIGURATIONS[0]).data
+    (policy,) = (
+        service["retry_policy"]
+        for service in values(configuration, "grpc_service")
+        if service["envoy_grpc"]["cluster_name"] == "ratelimit"
+    )
+    assert set(policy["retry_on"].split(",")) == {"connect-failure", "refused-stream"}
+    assert policy["retry_back_off"]["max_interval"] == "0.004s"  # the call has 20 ms
+
+
+def test_the_sidecars_of_the_examples_trust_their_envoy() -> None:
+    for file in ("sidecars.yaml", "sidecars-tcp.yaml"):
+        settings = load_settings(ROOT / "examples" / file, {})
+        for section in (settings.authz, settings.ratelimit, settings.accesslog):
+            assert section is not None
+            assert all(address.trusts_peers for address in section.listen)
