@@ -14,7 +14,7 @@ from authz.path import NOTHING_ODD, Oddity
 from authz.policy.compile import Policy
 from authz.policy.condition import Condition
 from authz.policy.cors import preflight
-from authz.policy.pattern import HostPattern, Template
+from authz.policy.pattern import HostPattern
 from authz.policy.rule import Outcome, Rule
 from authz.request import BadRequestReason, Request
 
@@ -219,7 +219,8 @@ def why_not(rule: Rule, request: Request) -> str:
         return f"method {request.method} is not {_one_of(rule.methods)}"
     path = request.path
     readings = [path.segments] if rule.allows else rule.matching.readings(path) or [path.segments]
-    if not any(template_covers(rule.templates, one, any_case=rule.matching.any_case) for one in readings):
+    templates = rule.matching.templates(rule.templates)
+    if all(rule.matching.bind(templates, one) is None for one in readings):
         return f"path {request.raw_path} is not {_one_of(rule.templates)}"
     if path.oddities and rule.shadow:
         return "shadow rules are not tried on paths that readers differ about"
@@ -234,13 +235,6 @@ def host_covers(pattern: HostPattern, host: str) -> bool:
     if not pattern.wildcard:
         return host == pattern.name
     return not pattern.name or host.endswith(f".{pattern.name}")
-
-
-def template_covers(
-    templates: Iterable[Template], segments: Sequence[str], *, any_case: bool = False
-) -> bool:
-    """Whether one of the templates covers the path."""
-    return any(template.bind(segments, any_case=any_case) is not None for template in templates)
 
 
 def _of_caller(

@@ -121,6 +121,12 @@ def _without_authority(segments: tuple[str, ...]) -> tuple[str, ...]:
     return (segments[2:] or ("",)) if len(segments) > 1 and not segments[0] else segments
 
 
+def _without_host(segments: tuple[str, ...]) -> tuple[str, ...]:
+    """`///host/path` as the WHATWG URL standard reads it, which takes any number of slashes: `/path`."""
+    first = next((place for place, segment in enumerate(segments) if segment), len(segments))
+    return (segments[first + 1 :] or ("",)) if first else segments
+
+
 def _without_fragment(segments: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_FRAGMENT.split("/".join(segments), maxsplit=1)[0].split("/"))
 
@@ -148,7 +154,7 @@ def _resolved(segments: tuple[str, ...]) -> tuple[str, ...]:
 
 _STEPS: Final = (
     *[_decoded_again] * MAX_DECODINGS, _split_at("/"), _split_at("\\"), _without_authority,
-    _without_fragment, _without_parameters, _merged, _resolved,
+    _without_host, _without_fragment, _without_parameters, _merged, _resolved,
 )  # fmt: skip
 """What an upstream may do to the segments, in order. Each upstream does some of it."""
 

@@ -30,7 +30,6 @@ from authz.policy.model import (
     LoginConfig,
 )
 from authz.policy.paths import EXACT, PathMatching
-from authz.policy.pattern import Template
 from authz.policy.review import Alike, review
 from authz.policy.rule import Cors, Extras, Outcome, Rule, Verdict
 from authz.policy.source import Source
@@ -121,9 +120,7 @@ def compile_policy(
         breathe()
         rule = compiler.rule(entry, order)
         rules.append(rule)
-        paths: Sequence[Template] = entry.config.paths
-        if rule.matching.any_case:
-            paths = list(dict.fromkeys([*paths, *(path.without_case() for path in paths)]))
+        paths = rule.matching.indexed(entry.config.paths)
         index.add(rule, entry.config.hosts, paths, entry.config.methods)
     pairs = [(entry.config, rule) for entry, rule in zip(written, rules, strict=True)]
     headers = {name for entry in written for name in entry.config.identity_headers}

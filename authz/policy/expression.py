@@ -30,6 +30,7 @@ from authz.policy.readings import (
     query_readings,
     with_parts,
 )
+from authz.policy.values import either_reading
 from authz.request import Request
 
 if TYPE_CHECKING:
@@ -231,20 +232,29 @@ def _over(
     *,
     denies: bool,
 ) -> bool | None:
-    """What the expression says of all readings together."""
-    told: bool | None = not denies
-    found: object
+    """What the expression says of all readings together.
+
+    One that it cannot be asked about, because it looks for a list where a form is read as single values or
+    the other way round, counts only if none is left.
+    """
+    told: list[bool | None] = []
     for reading in combined(several):
         _add(context, reading)
         try:
             found = execute(context)
-        except Exception:  # as above
-            found = None
+        except Exception as error:  # as above
+            if not denies or not _is_about_types(error):
+                told.append(None)
+            continue
         if found is denies:
-            return denies
-        if not isinstance(found, bool):
-            told = None
-    return told
+            return bool(found)
+        told.append(found if isinstance(found, bool) else None)
+    return either_reading(told, denies=denies) if told else None
+
+
+def _is_about_types(error: Exception) -> bool:
+    # Of a function that exists, and other variables do not differ between readings.
+    return isinstance(error, TypeError) or str(error).startswith("Undefined variable or function")
 
 
 def _caller_variables(identity: Identity) -> dict[str, Any]:

@@ -4,11 +4,12 @@ Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. Wh
 never widened: a path in another spelling is then one that no rule allows, or that a broader rule does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from authz.path import Path
+from authz.policy.pattern import Template
 from authz.policy.words import Block
 
 Segments = tuple[str, ...]
@@ -38,12 +39,33 @@ class PathMatching:
         found = cls(config.case == "ignore", config.trailing_slash == "ignore")
         return EXACT if found == EXACT else found
 
+    def templates(self, paths: Sequence[Template]) -> Sequence[Template]:
+        """The templates that a rule with these paths covers."""
+        if not self.any_slash:
+            return paths
+        return [*paths, *(other for path in paths for other in path.other_ends())]
+
+    def indexed(self, paths: Sequence[Template]) -> Sequence[Template]:
+        """The templates that the index holds for them: in lower case, too, if letter case does not count."""
+        found = self.templates(paths)
+        if not self.any_case:
+            return found
+        return list(dict.fromkeys([*found, *(path.without_case() for path in found)]))
+
+    def bind(self, templates: Sequence[Template], segments: Segments) -> Mapping[str, str] | None:
+        """The variables of the first of `templates` that covers a reading; None where none does."""
+        for template in templates:
+            found = template.bind(segments, any_case=self.any_case)
+            if found is not None:
+                return found
+        return None
+
     def readings(self, path: Path) -> Sequence[Segments] | None:
         """The segments in every reading, `path.segments` first; None: there are too many."""
         found = path.readings()
         if found is None or not self.any_slash:
             return found
-        return tuple(dict.fromkeys([*found, *map(_other_end, found)]))
+        return tuple(dict.fromkeys([*found, *map(_without_slash, found)]))
 
     def spellings(self, path: Path) -> Sequence[Segments] | None:
         """The readings, and each in lower case where letter case does not count."""
@@ -61,8 +83,5 @@ def without_case(segments: Segments) -> Segments:
     return tuple(segment.casefold() for segment in segments)
 
 
-def _other_end(segments: Segments) -> Segments:
-    """The path with a slash at its end if it had none, and without one if it had."""
-    if segments[-1]:
-        return (*segments, "")
-    return segments[:-1] or segments
+def _without_slash(segments: Segments) -> Segments:
+    return segments if segments[-1] else segments[:-1] or segments

@@ -1,7 +1,7 @@
 """Hosts and path templates, as rules write them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -78,6 +78,19 @@ class Template:
         if self.rest_name:
             named[self.rest_name] = "/".join(path[plain:])
         return named
+
+    def other_ends(self) -> Iterator["Template"]:
+        """The template as upstreams take it that pass over a slash at the end of a path.
+
+        `/users/` is `/users`. And Fastify serves `/users/` as `/users/{id}`, with nothing for the variable.
+        """
+        if self.rest or len(self.segments) < 2:
+            return
+        *above, last = self.segments
+        if last is None:
+            yield replace(self, segments=(*above, ""), names=self.names[:-1])
+        elif not last:
+            yield replace(self, segments=tuple(above))
 
     def without_case(self) -> "Template":
         """The template with its plain segments in one case."""

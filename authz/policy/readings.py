@@ -13,7 +13,7 @@ from typing import Any, Final
 from authz.body import Body, read_body
 from authz.field_names import Pair, WantedNames, fold_name, members
 from authz.header_names import NamesAlike, fold
-from authz.policy.paths import PathMatching, without_case
+from authz.policy.paths import EXACT, PathMatching, without_case
 from authz.policy.pattern import Template
 from authz.request import Request
 
@@ -28,6 +28,9 @@ PATH_VARIABLES: Final = frozenset({"path", "segments", "vars"})
 
 _MEMBER: Final = re.compile(r"\.\s*([A-Za-z_]\w*)\b(?!\s*\()")
 _KEY: Final = re.compile(r"""\[\s*(["'])(.*?)\1\s*\]|(["'])([^"']*)\3\s*in\b""")
+_ABOVE: Final = re.compile(
+    r"""(?:\[\s*(["'])(.*?)\1\s*\]|\.\s*([A-Za-z_]\w*))\s*(?=\[|\.\s*[A-Za-z_]\w*\b(?!\s*\())"""
+)
 _TEXT: Final = re.compile(r"""(["'])(.*?)\1""")
 _WHOLE: Final = re.compile(r"\b(?:headers|query|body)\b(?!\s*[.\[])|\b(?:headers|query|body)\s*\.\s*\w+\s*\(")
 """A map that is looked at as a whole: `query.exists(name, ...)`, `size(headers)`."""
@@ -41,7 +44,7 @@ class UnknownError(Exception):
 class Named:
     """The names that an expression looks for in headers, query and body."""
 
-    __slots__ = ("headers", "names", "wanted", "whole")
+    __slots__ = ("_above", "headers", "names", "wanted", "whole")
 
     def __init__(self, text: str) -> None:
         found = set(_MEMBER.findall(text))
@@ -52,6 +55,8 @@ class Named:
             found |= {literal for _, literal in _TEXT.findall(text)}
         self.names = frozenset(found)
         """Each as it is written."""
+        self._above = {one or other for _, one, other in _ABOVE.findall(text)}
+        """Those that the expression looks below: `user` of `body.user.role`."""
         self.wanted = WantedNames(sorted(found))
         self.headers = NamesAlike(sorted(found))
 
@@ -62,9 +67,19 @@ class Named:
         folded = "".join(map(fold_name, members(name)))
         return next((one for one in self.wanted.meant_by(name) if fold_name(one) == folded), name)
 
+    def place(self, name: str) -> tuple[str, ...]:
+        """Where a form's field stands, as far down as the expression looks: `role[x]` is within `role`."""
+        parts: list[str] = []
+        for part in map(self.spelled, members(name)):
+            parts.append(part)
+            if part in self.names and part not in self._above:
+                break
+        return tuple(parts)
+
 
 def path_readings(names: Sequence[str], templates: Sequence[Template], matching: PathMatching) -> Readings:
     """Of `path`, `segments` and `vars`: those that a template covers, or the path as it came."""
+    templates = matching.templates(templates)
     any_case = matching.any_case
     binds = "vars" in names
 
@@ -85,7 +100,7 @@ def path_readings(names: Sequence[str], templates: Sequence[Template], matching:
             raise UnknownError
         found = []
         for segments in readings:
-            bound = first_bound(templates, segments, any_case=any_case)
+            bound = matching.bind(templates, segments)
             if bound is None:
                 continue
             found.append(variables(segments, bound))
@@ -98,18 +113,7 @@ def path_readings(names: Sequence[str], templates: Sequence[Template], matching:
 
 def bind(templates: Sequence[Template], segments: Sequence[str]) -> Mapping[str, str]:
     """The variables of the first template that covers the path; a rest keeps its slashes."""
-    return first_bound(templates, segments) or {}
-
-
-def first_bound(
-    templates: Sequence[Template], segments: Sequence[str], *, any_case: bool = False
-) -> Mapping[str, str] | None:
-    """As `bind`; None where no template covers the path."""
-    for template in templates:
-        found = template.bind(segments, any_case=any_case)
-        if found is not None:
-            return found
-    return None
+    return EXACT.bind(templates, tuple(segments)) or {}
 
 
 def header_readings(named: Named, *, denies: bool) -> Readings:
@@ -211,7 +215,7 @@ def _form_readings(form: Body, named: Named) -> Iterator[Any]:
     yield form.content
     fields: dict[tuple[str, ...], list[str]] = {}
     for name, values in form.content.items():
-        for place in {(name,), (named.spelled(name),), tuple(map(named.spelled, members(name)))}:
+        for place in {(name,), (named.spelled(name),), named.place(name)}:
             fields.setdefault(place, []).extend(values)
     yield _nested(fields)
     asked = [values for place, values in fields.items() if not named.names.isdisjoint(place)]

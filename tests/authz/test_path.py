@@ -104,6 +104,8 @@ def test_cve_2026_33494_and_cve_2026_42274_no_way_up_is_ordinary(dots: str, slas
         ("//host//admin", "/admin"),
         ("//host", "/"),
         ("///admin", "/admin"),
+        ("///host/admin", "/admin"),
+        ("/%2F/host/admin", "/admin"),
         ("/%2Fhost/admin", "/admin"),
         ("/%252Fhost%252Fadmin", "/admin"),
         ("/\\host/admin", "/admin"),

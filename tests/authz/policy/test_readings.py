@@ -168,9 +168,9 @@ class TestForms:
         asked: dict[str, Any] = {"headers": FORM, "body": body.encode()}
         assert denied("body: {role: admin}", **asked)
         assert not allowed("body: {role: user}", **{**asked, "body": b"role=user&" + body.encode()})
-        if body not in {"role[x]=admin", "role.x=admin"}:
-            assert denied(self.IS_ADMIN, **asked)
-            assert denied("when: has(body.role) && body.role == 'admin'", **asked)
+        assert denied(self.IS_ADMIN, **asked)
+        assert denied("when: has(body.role) && body.role == 'admin'", **asked)
+        assert denied("when: \"has(body.role) && 'admin' in body.role\"", **asked)
 
     def test_a_deny_about_one_value_is_held_against_the_values_of_a_form(self) -> None:
         """A form has lists of values, and a client chooses whether it sends a form or JSON."""
@@ -178,6 +178,27 @@ class TestForms:
             assert denied(self.IS_ADMIN, headers=FORM, body=body)
             assert denied("when: \"'admin' in body.role\"", headers=FORM, body=body)
         assert not denied(self.IS_ADMIN, headers=FORM, body=b"role=user")
+
+    @pytest.mark.parametrize(
+        "expression",
+        [
+            "'admin' in body.role",
+            "body.role.exists(r, r == 'admin')",
+            "body.role[0] == 'admin'",
+            "body.role == 'admin'",
+            "body.role.startsWith('adm')",
+            "body.role == ['admin']",
+        ],
+    )
+    def test_an_expression_may_be_about_the_list_or_about_a_value(self, expression: str) -> None:
+        assert denied(f'when: "{expression}"', headers=FORM, body=b"role=admin")
+        assert not denied(f'when: "{expression}"', headers=FORM, body=b"role=user")
+
+    @pytest.mark.parametrize("body", [b"role=x&level=high", b"role=x", b"role=y&level="])
+    def test_what_fails_on_a_value_still_denies(self, body: bytes) -> None:
+        rule = "when: (body.role == 'x' && int(body.level) > 5) || int(body.level) > 9"
+        assert denied(rule, headers=FORM, body=body)
+        assert not denied(rule, headers=FORM, body=b"role=x&level=1")
 
     @pytest.mark.parametrize("body", [b"user[role]=admin", b"user.role=admin", b"USER[0][role]=admin"])
     def test_a_member_is_found_within_brackets(self, body: bytes) -> None:
@@ -285,6 +306,7 @@ paths: {SETTING: ignore}
 rules:
   - {name: open, paths: ["/**"], allow: anyone}
   - {name: closed, paths: [/admin, "/Users/{user}/Keys"], deny: anyone}
+  - {name: ends, paths: [/end/], deny: anyone}
   - {name: members, paths: ["/teams/{team}"], deny: anyone, when: "vars.team == 'Acme' || path == '/teams/x'"}
   - {name: trial, paths: ["/try/**"], deny: anyone, mode: shadow}
 """
@@ -318,6 +340,10 @@ class TestSpelling:
             ("/admin/", "closed"),
             ("/Users/b/Keys/", "closed"),
             ("/teams/Acme/", "members"),
+            ("/teams/", "members"),
+            ("/teams", "open"),
+            ("/end", "ends"),
+            ("/end/", "ends"),
             ("/ADMIN", "open"),
         ],
     )
