@@ -287,7 +287,7 @@ class TestShutdown:
         """The status holds how many messages were taken: the others can be sent again, elsewhere."""
         monkeypatch.setattr("sidecars.services.accesslog.FINISH_SECONDS", 0.1)
         running = await start()
-        # Not a client of grpc.aio: of a write that fails it makes a status of its own.
+        # Not grpc.aio: its client replaces the status (findings/grpc_aio_replaces_a_status.sh).
         sending = asyncio.create_task(asyncio.to_thread(send_until_the_end, running.target))
         await running.received(1)
         await within(running.sidecar.finish_streams())

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def run(command: str, tool: str, ports: dict[str, str]) -> str:
     """What the command prints, standard error included. Fails when its exit code is not 0."""
     for port, free in ports.items():
         command = command.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
-    folders = (str(Path(tool).parent), str(ROOT / ".venv" / "bin"), os.environ["PATH"])
+    folders = (str(Path(tool).parent), str(Path(sys.executable).parent), os.environ["PATH"])
     done = subprocess.run(
         ["bash", "-c", command],
         env={**os.environ, "PATH": os.pathsep.join(folders)},
