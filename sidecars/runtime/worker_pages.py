@@ -135,8 +135,8 @@ class WorkerPages:
     async def _version(self, _request: web.Request) -> web.Response:
         return _json({"version": package_version(), "python": platform.python_version()})
 
-    async def _index(self, request: web.Request) -> web.Response:
-        said = await self._ask_all(request, b"")
+    async def _index(self, _request: web.Request) -> web.Response:
+        said = await self._client.ask_all(URL("/"))
         theirs = [path for one in said if one is not None for path in links_in(one.body.decode())]
         return index_page((*list(self._own)[:-1], *theirs), note="Of one worker: ?worker=0")
 
