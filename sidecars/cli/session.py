@@ -16,6 +16,7 @@ import typer
 
 from sidecars.cli.exit import USAGE, WRONG
 from sidecars.cli.session_counter import Counter, counter
+from sidecars.cli.token_explain import explain
 
 MAX_LISTED = 1000
 """Sessions or revocations in one answer, as the desk gives them."""
@@ -42,7 +43,8 @@ Before = Annotated[
 Names = Annotated[list[str] | None, typer.Option(help="May be given several times.")]
 
 app = typer.Typer(help="Create, show, list and revoke sessions.", no_args_is_help=True)
-token_app = typer.Typer(help="Revoke tokens (JWTs and introspected ones).", no_args_is_help=True)
+token_app = typer.Typer(help="Explain and revoke tokens (JWTs and introspected ones).", no_args_is_help=True)
+token_app.command("explain", context_settings={"allow_extra_args": True})(explain)
 
 
 @app.command()

@@ -1,0 +1,269 @@
+"""Each check that a bearer token goes through, one after the other, for `sidecars token explain`.
+
+The verdict is that of the verifier that serves requests. The checks go on where that one stops, so that
+a person who mends a token or a policy sees everything at once. No text holds what could be used as the token.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+from authz.credentials.claims import (
+    audiences,
+    check_claims,
+    check_time_now,
+    identity_of,
+    numeric_date,
+    subject_of,
+)
+from authz.credentials.compile import Compiled, compile_config
+from authz.credentials.config import CredentialsConfig
+from authz.credentials.jwks import RemoteKeys
+from authz.credentials.jwt import Issuer, Token, check_audience, check_header, check_key, read
+from authz.credentials.keys import Key
+from authz.credentials.refused import RefusedError
+from authz.credentials.settings.issuer import ClaimConfig, IssuerConfig
+from authz.credentials.verifier import Verified
+from authz.credentials.world import World
+from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
+
+MAX_LISTED: Final = 5
+"""Issuers or keys named in a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check, and what came of it."""
+
+    title: str
+    held: bool | None
+    """None: it was not made, and the text says why."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Every check of a token, and what is answered to it."""
+
+    checks: tuple[Check, ...]
+    outcome: Verified
+
+
+async def explain_token(text: str, config: CredentialsConfig, world: World, now: float) -> Explained:
+    """What becomes of the token under `config`; `now` in unix seconds. Raises ConfigError.
+
+    Fetches the keys of its issuer, or asks the introspection endpoint; revocations are not looked at.
+    """
+    token, checks, refusal = _form(text, config)
+    if token is None and refusal is None:
+        return await _introspected(text, config, world, checks, now)
+    block = None if token is None else _block_of(token, config)
+    if token is None or block is None:
+        if token is not None:
+            checks.append(Check("issuer", held=False, text=_no_issuer(token, config)))
+        detail = f"no issuer {token.issuer[:100]!r} is configured" if token is not None else ""
+        return Explained(tuple(checks), refusal or Refusal(RefusalReason.ISSUER_UNKNOWN, detail))
+    compiled = compile_config(_only(config, block), world, None)
+    issuer = compiled.issuers[token.issuer]
+    try:
+        await _fetch(issuer, block)
+        checks += _token_checks(token, issuer, now)
+        outcome = await _verified(compiled, text, now)
+    finally:
+        for source in compiled.remote_keys():
+            source.stop()
+    checks.append(Check("revocations", held=None, text="not looked at here: see `sidecars token list`"))
+    return Explained(tuple(checks), outcome)
+
+
+def _form(text: str, config: CredentialsConfig) -> tuple[Token | None, list[Check], Refusal | None]:
+    """The token taken apart; without one the refusal, or neither for one that is asked about."""
+    opaque = config.introspection is not None and text.count(".") != 2
+    limit = config.introspection.max_bytes if opaque and config.introspection else config.tokens.max_bytes
+    checks = [Check("size", held=len(text) <= limit, text=f"{len(text)} of at most {limit} characters")]
+    if len(text) > limit:
+        return None, checks, Refusal(RefusalReason.TOKEN_TOO_LONG, f"longer than {limit}")
+    if opaque:
+        return None, checks, None
+    try:
+        if not text.isascii():
+            raise RefusedError(Refusal(RefusalReason.TOKEN_MALFORMED, "not ASCII"))
+        token = read(text)
+    except RefusedError as error:
+        checks.append(Check("form", held=False, text=error.refusal.detail))
+        return None, checks, error.refusal
+    said = f"alg {token.algorithm[:20]!r}, kid {token.key_id!r}, typ {token.type!r:.40}"
+    checks.append(Check("form", held=True, text=said))
+    return token, checks, None
+
+
+def _block_of(token: Token, config: CredentialsConfig) -> IssuerConfig | None:
+    return next((block for block in config.issuers if token.issuer in block.names), None)
+
+
+def _no_issuer(token: Token, config: CredentialsConfig) -> str:
+    names = [name for block in config.issuers for name in block.names]
+    for name in names:
+        if name.casefold().rstrip("/") == token.issuer.casefold().rstrip("/"):
+            return f"iss is {token.issuer[:200]!r}; configured is {name!r}, and every character counts"
+    listed = ", ".join(map(repr, names[:MAX_LISTED])) or "none"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"iss is {token.issuer[:200]!r}; configured: {listed}{more}"
+
+
+def _only(config: CredentialsConfig, block: IssuerConfig | None) -> CredentialsConfig:
+    """`config` without what needs other parts of a running sidecar."""
+    without = dict.fromkeys(("sessions", "api_keys", "mtls", "revocations", "throttle"))
+    if block is None:
+        return config.model_copy(update={**without, "issuers": ()})
+    wait_seconds = block.jwks.timeout_seconds + 1
+    changes = {**without, "issuers": (block,), "introspection": None, "wait_seconds": wait_seconds}
+    return config.model_copy(update=changes)
+
+
+async def _fetch(issuer: Issuer, block: IssuerConfig) -> None:
+    if isinstance(issuer.keys, RemoteKeys):
+        issuer.keys.start()
+        async with asyncio.timeout(2 * block.jwks.timeout_seconds + 1):
+            await issuer.keys.ready()
+
+
+async def _verified(compiled: Compiled, text: str, now: float) -> Verified:
+    known = compiled.tokens.known(text, now)
+    found = compiled.tokens.verify(text, now) if known is None else known
+    return found if isinstance(found, Identity | Refusal) else await found
+
+
+async def _introspected(
+    text: str, config: CredentialsConfig, world: World, checks: list[Check], now: float
+) -> Explained:
+    assert config.introspection is not None  # noqa: S101 - else a token of this form is no JWT
+    changes = {"wait_seconds": config.introspection.timeout_seconds + 1}
+    compiled = compile_config(_only(config, None).model_copy(update=changes), world, None)
+    assert compiled.introspector is not None  # noqa: S101 - as above
+    assert compiled.poster is not None  # noqa: S101 - as above
+    try:
+        known = compiled.introspector.known(text, now)
+        found = compiled.introspector.verify(text, now) if known is None else known
+        outcome = found if isinstance(found, Identity | Refusal) else await found
+    finally:
+        await compiled.introspector.close()
+        await compiled.poster.close()
+    held = isinstance(outcome, Identity)
+    said = outcome.detail if isinstance(outcome, Refusal) else "active, and meant for us"
+    checks.append(Check("introspection", held=held, text=said))
+    return Explained(tuple(checks), outcome)
+
+
+def _token_checks(token: Token, issuer: Issuer, now: float) -> Iterator[Check]:
+    config = issuer.config
+    yield Check("issuer", held=True, text=config.issuer)
+    yield _check("algorithm", lambda: _algorithm(token, issuer))
+    yield _check("type", lambda: _type(token, issuer))
+    yield from _key_checks(token, issuer)
+    yield from _time_checks(token, config, now)
+    yield from _claim_checks(token.claims, config)
+    yield _check("subject", lambda: f"{'/'.join(config.subject_claim)}: {_subject(token, config)}")
+    # With the whole of it: lifetime, logout tokens and whatever is added there.
+    yield _check("claims together", lambda: _together(token, issuer, now))
+    yield _check("audience", lambda: _audience(token, issuer))
+
+
+def _check(title: str, work: Callable[[], str]) -> Check:
+    try:
+        return Check(title, held=True, text=work())
+    except RefusedError as error:
+        return Check(title, held=False, text=error.refusal.detail)
+
+
+def _algorithm(token: Token, issuer: Issuer) -> str:
+    check_header(replace(token, type=None), issuer.algorithms, issuer.types, type_required=False)
+    return f"{token.algorithm} is one of {', '.join(sorted(issuer.algorithms))}"
+
+
+def _type(token: Token, issuer: Issuer) -> str:
+    accepted = issuer.algorithms | {token.algorithm}
+    check_header(token, accepted, issuer.types, type_required=issuer.config.type_required)
+    return f"{token.type!r:.40}; accepted: {', '.join(sorted(issuer.types))}"
+
+
+def _key_checks(token: Token, issuer: Issuer) -> Iterator[Check]:
+    told = issuer.keys.describe()
+    ids = [str(name) for name in told["keys"]]
+    unused = f"; not used: {'; '.join(told['refused_keys'][:MAX_LISTED])}" if told["refused_keys"] else ""
+    place = told.get("url") or told.get("file")
+    if told.get("problem") and not ids:
+        yield Check("key set", held=False, text=f"{place}: {told['problem']}")
+    else:
+        yield Check("key set", held=True, text=f"{place}: {', '.join(ids[:MAX_LISTED])}{unused}")
+    key = issuer.keys.held(token.key_id, token.algorithm)
+    if key is None:
+        yield Check("signature", held=False, text=f"the key set has no key for kid {token.key_id!r}")
+        return
+    yield _check("signature", partial(_signed, token, issuer, key))
+
+
+def _signed(token: Token, issuer: Issuer, key: Key) -> str:
+    check_key(token, issuer, key)
+    return f"the key {key.id!r} signed it"
+
+
+def _time_checks(token: Token, config: IssuerConfig, now: float) -> Iterator[Check]:
+    for name in ("exp", "nbf", "iat"):
+        yield _check(name, partial(_time, token, name, config, now))
+
+
+def _time(token: Token, name: str, config: IssuerConfig, now: float) -> str:
+    at = numeric_date(token.claims, name)
+    if at is None:
+        if name == "exp":
+            raise RefusedError(Refusal(RefusalReason.CLAIM_MISSING, "it has no exp"))
+        return "absent"
+    times = {"exp": None, "nbf": None, "iat": None} | {name: at}
+    check_time_now(times["exp"], times["nbf"], times["iat"], config.leeway_seconds, now)
+    return f"{_readable(at)}, {at - now:+.0f} s from now; leeway {config.leeway_seconds:g} s"
+
+
+def _readable(at: float) -> str:
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{at:g}"
+
+
+def _claim_checks(claims: dict[str, Any], config: IssuerConfig) -> Iterator[Check]:
+    for one in config.required_claims:
+        yield _check(f"required {_named(one)}", partial(_claim, claims, (one,), ()))
+    for one in config.forbidden_claims:
+        yield _check(f"forbidden {_named(one)}", partial(_claim, claims, (), (one,)))
+
+
+def _named(claim: ClaimConfig) -> str:
+    name = ".".join(claim.claim)
+    return name if claim.values is None else f"{name} = {' or '.join(map(repr, claim.values))}"
+
+
+def _claim(claims: dict[str, Any], required: Sequence[ClaimConfig], forbidden: Sequence[ClaimConfig]) -> str:
+    check_claims(claims, required, forbidden)
+    return "there" if required else "not there"
+
+
+def _subject(token: Token, config: IssuerConfig) -> str:
+    return subject_of(token.claims, config.subject_claim)
+
+
+def _together(token: Token, issuer: Issuer, now: float) -> str:
+    identity = identity_of(dict(token.claims), issuer.config, issuer.shared, now)
+    scopes, roles = (" ".join(sorted(names)) or "none" for names in (identity.scopes, identity.roles))
+    return f"scopes: {scopes}; roles: {roles}"
+
+
+def _audience(token: Token, issuer: Issuer) -> str:
+    meant = Identity(CredentialKind.JWT, "", audiences=audiences(token.claims.get("aud")))
+    found = check_audience(meant, issuer)
+    if isinstance(found, Refusal):
+        raise RefusedError(found)
+    return "any" if issuer.audiences is None else ", ".join(sorted(meant.audiences & issuer.audiences))

@@ -1,0 +1,165 @@
+"""`sidecars token explain`."""
+
+import asyncio
+import getpass
+import logging
+import random
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sidecars.cli.exit import WRONG
+
+if TYPE_CHECKING:
+    from authz.credentials.config import CredentialsConfig
+    from authz.credentials.token_checks import Explained
+
+_MARKS = {True: "ok  ", False: "FAIL", None: "-   "}
+
+
+def explain(
+    context: typer.Context,
+    policy: Annotated[
+        list[Path], typer.Option("--policy", "-p", help="Policy files, or folders of them.", exists=True)
+    ],
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="The file that holds the token. Otherwise stdin.", exists=True, dir_okay=False),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="The time it is meant to be, as in 2026-01-31T08:30Z.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Tell each check that a bearer token goes through, and which of them fail. Never prints the token.
+
+    It comes from stdin or from a file, never from an argument: all users of a machine can see those. The keys
+    of its issuer are fetched as a sidecar does; of an opaque token the introspection endpoint is asked.
+
+    Example: `sidecars token explain --policy policy.yaml < token`
+
+    Exit codes: 0 accepted; 1 refused; 2 bad usage or configuration.
+    """
+    if context.args:
+        # Without this the parser would repeat it in its own complaint.
+        raise typer.BadParameter(
+            "a token comes from stdin or --token-file: all users of the machine can see arguments"
+        )
+    from authz.policy.load import load_policy
+
+    text = _token(token_file)
+    credentials = load_policy(policy).credentials
+    with _quiet():
+        explained = asyncio.run(_explained(text, credentials, _moment(at)))
+    typer.echo(_as_json(explained) if json else _as_text(explained))
+    if not _is_accepted(explained):
+        raise typer.Exit(WRONG)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what a sidecar would log about its key sets out of the output: the checks say the same."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _token(file: Path | None) -> str:
+    if file is not None:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    elif sys.stdin.isatty():
+        text = getpass.getpass("token (not shown): ")
+    else:
+        text = typer.get_text_stream("stdin", errors="surrogateescape").read()
+    scheme, _, rest = text.strip().partition(" ")
+    found = rest.strip() if scheme.lower() == "bearer" else text.strip()
+    if not found:
+        raise typer.BadParameter("there is no token: name --token-file, or write it to stdin")
+    return found
+
+
+def _moment(text: str | None) -> float:
+    if text is None:
+        return time.time()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{text!r}: expected a time, as in 2026-01-31T08:30Z"
+        raise typer.BadParameter(message, param_hint="--at") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+async def _explained(text: str, credentials: "CredentialsConfig", now: float) -> "Explained":
+    from authz.credentials import fetch
+    from authz.credentials.metrics import CredentialMetrics
+    from authz.credentials.post import Poster
+    from authz.credentials.token_checks import explain_token
+    from authz.credentials.world import World
+    from ratelimit.stores.breaker import Breaker
+
+    world = World(
+        fetch=fetch.fetch,
+        poster=Poster,
+        wall_clock=lambda: now,
+        monotonic_clock=time.monotonic,
+        random=random.random,
+        redis=None,
+        random_bytes=secrets.token_bytes,
+        metrics=CredentialMetrics(time.monotonic),
+        redis_breaker=Breaker(time.monotonic, random.random),
+    )
+    return await explain_token(text, credentials, world, now)
+
+
+def _is_accepted(explained: "Explained") -> bool:
+    from authz.identity import Identity
+
+    return isinstance(explained.outcome, Identity)
+
+
+def _as_text(explained: "Explained") -> str:
+    from authz.plain_text import escaped
+
+    width = max(len(check.title) for check in explained.checks)
+    lines = [f"{_MARKS[one.held]}  {one.title:<{width}}  {one.text}" for one in explained.checks]
+    return "\n".join(map(escaped, [*lines, _verdict(explained)]))
+
+
+def _verdict(explained: "Explained") -> str:
+    from authz.identity import Refusal
+
+    outcome = explained.outcome
+    if isinstance(outcome, Refusal):
+        return f"refused: {outcome.reason.value}: {outcome.detail}"
+    scopes, roles = (" ".join(sorted(names)) or "none" for names in (outcome.scopes, outcome.roles))
+    return f"accepted: subject {outcome.subject}; scopes: {scopes}; roles: {roles}"
+
+
+def _as_json(explained: "Explained") -> bytes:
+    import orjson
+
+    from authz.identity import Refusal
+
+    outcome = explained.outcome
+    told: dict[str, Any] = {
+        "accepted": not isinstance(outcome, Refusal),
+        "checks": [{"title": one.title, "held": one.held, "text": one.text} for one in explained.checks],
+    }
+    if isinstance(outcome, Refusal):
+        told |= {"reason": outcome.reason.value, "detail": outcome.detail}
+    else:
+        told |= {"subject": outcome.subject, "issuer": outcome.issuer}
+        told |= {"scopes": sorted(outcome.scopes), "roles": sorted(outcome.roles)}
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2)
