@@ -3,6 +3,7 @@
 The protocol is grpc/grpc doc/server-reflection.md. Its version v1alpha has the same messages as v1.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
 
@@ -22,6 +23,9 @@ from protos.reflection_pb2 import (
 )
 from sidecars.runtime.reading import Reader
 from sidecars.transport.service import Bidirectional, Call, Code, Service, StatusError
+
+MAX_STREAMS = 20
+"""At once on an address; a tool needs one. Answers are a thousand times as large as their questions."""
 
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
@@ -90,6 +94,8 @@ class Reflection:
         return Files(read_descriptors())
 
     async def _answer_all(self, requests: AsyncIterator[bytes], _call: Call) -> AsyncIterator[bytes]:
+        if len(self._readers) >= MAX_STREAMS:
+            raise StatusError(Code.RESOURCE_EXHAUSTED, f"more than {MAX_STREAMS} reflection streams at once")
         reader = Reader(requests)
         self._readers.add(reader)
         if self._finished:
@@ -97,6 +103,7 @@ class Reflection:
         try:
             while (request := await reader.next()) is not None:
                 yield self._answer(request)
+                await asyncio.sleep(0)  # the answer leaves before the next is made
         finally:
             self._readers.discard(reader)
 

@@ -12,10 +12,25 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from protos.descriptors import read_descriptors
 from protos.reflection_pb2 import ExtensionRequest, ServerReflectionRequest, ServerReflectionResponse
-from sidecars.runtime.reflection import NAMES, Reflection
+from sidecars.runtime.reflection import MAX_STREAMS, NAMES, Reflection
 from sidecars.transport.address import UnixAddress
+from sidecars.transport.connections import Connections
+from sidecars.transport.protocol import SocketProtocol
+from sidecars.transport.server import OwnServer
 from tests.sidecars.running import SIDECARS, WAIT_SECONDS, Running, connect
-from tests.sidecars.transport.harness import TRANSPORTS, Client, make_server, outcome, read_all, within
+from tests.sidecars.transport.harness import (
+    LOOPBACK,
+    TRANSPORTS,
+    Client,
+    Served,
+    make_server,
+    outcome,
+    read_all,
+    settled,
+    until,
+    within,
+)
+from tests.sidecars.transport.rawclient import message, raw_client, request_headers
 
 AUTHORIZATION = "envoy.service.auth.v3.Authorization"
 Question = ServerReflectionRequest
@@ -155,6 +170,46 @@ async def test_a_shutdown_ends_an_open_stream_with_ok_after_its_answers(asked: A
     assert await within(call.read()) is grpc.aio.EOF
     assert await within(call.code()) is grpc.StatusCode.OK
     assert await read_all(asked.open()) == []
+
+
+async def test_streams_have_a_limit_and_leave_their_place(asked: Asked) -> None:
+    question = Question(list_services="").SerializeToString()
+    calls = [asked.open() for _ in range(MAX_STREAMS)]
+    for call in calls:
+        await call.write(question)
+        assert await within(call.read())
+    code, text = await outcome(read_all(asked.open()))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert str(MAX_STREAMS) in text
+    await calls[0].done_writing()
+    assert await read_all(calls[0]) == []
+    assert len(await asked.ask(Question(list_services=""))) == 1
+
+
+async def test_answers_that_are_not_read_do_not_pile_up() -> None:
+    """A question of 25 bytes has an answer of 40 KB, and the client opens its windows as wide as it likes."""
+    reflection = Reflection([])
+    server = OwnServer(reflection.services, (LOOPBACK,))
+    await server.start()
+    asked = message(Question(file_by_filename="protos/authz.proto").SerializeToString())
+    async with raw_client(Served(server, (LOOPBACK,)), INITIAL_WINDOW_SIZE=2**31 - 1) as client:
+        client.h2.increment_flow_control_window(2**30)
+        path = f"/{NAMES[0]}/ServerReflectionInfo"
+        stream_id = client.open(request_headers(path))
+        client.send(stream_id, asked * 600)
+        assert server._connections is not None
+        [protocol] = await within(opened(server._connections))
+        transport = protocol._transport
+        assert transport is not None
+        await until(lambda: transport.get_write_buffer_size() > 0)
+        largest = await settled(transport.get_write_buffer_size)
+        assert largest < 1_000_000
+    await within(server.drain(0))
+
+
+async def opened(connections: Connections) -> set[SocketProtocol]:
+    await until(lambda: bool(connections._open))
+    return connections._open
 
 
 class TestProcess:
