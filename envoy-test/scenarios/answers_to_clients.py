@@ -75,7 +75,7 @@ async def scenario(edge: Edge) -> None:
     # Whatever the answer is, the script may read it (emissary-ingress/emissary#3051, envoyproxy/envoy#23473).
     script = {"origin": "https://app.example"}
     bearers = f"{bearer(edge.provider.token('alice', 'orders:read'))['authorization']}, Bearer x"
-    for path, headers, status in (
+    for path, headers, expected in (
         ("/scripts/a", {}, 401),
         ("/scripts/closed", {}, 403),
         ("/scripts/a%2", {}, 400),
@@ -83,7 +83,7 @@ async def scenario(edge: Edge) -> None:
         ("/scripts/a", {"authorization": "Bearer x"}, 401),
     ):
         told = await ask(edge.url, path, method="PUT", headers=script | headers)
-        assert told.status == status, path
+        assert told.status == expected, path
         assert told.headers["access-control-allow-origin"] == "https://app.example", path
         assert "origin" in ",".join(told.headers.getall("vary")), path
         assert "accept" in ",".join(told.headers.getall("vary")), path

@@ -74,7 +74,7 @@ async def _connect(edge: Edge, listener: str) -> bytes:
 
 
 async def _websocket_status(edge: Edge) -> int:
-    connection = H2Connection(H2Configuration(header_encoding="ascii"))
+    connection = H2Connection(H2Configuration())
     connection.initiate_connection()
     names = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "http", ":authority": "edge.example"}
     connection.send_headers(1, [*names.items(), (":path", "/chat"), ("sec-websocket-version", "13")])
@@ -85,7 +85,7 @@ async def _websocket_status(edge: Edge) -> int:
             while received := await reader.read(65536):
                 for event in connection.receive_data(received):
                     if isinstance(event, ResponseReceived):
-                        return int(dict(event.headers)[":status"])
+                        return int(dict(event.headers)[b":status"])
                 writer.write(connection.data_to_send())
         finally:
             writer.close()

@@ -46,11 +46,11 @@ async def scenario(edge: Edge) -> None:
         assert _subjects(await send(edge, "/orders", both, listener=BARE)) == ["alice"], twins
     for sign in SIGNS:
         respelled = (f"x{sign}auth{sign}subject", f"X-Auth{sign}Subject")
-        other = f"x{sign}other"
+        unlike = f"x{sign}other"
         for listener in ("edge", BARE):
-            lines = [(other, "1"), *((name, "admin") for name in respelled)]
+            lines = [(unlike, "1"), *((name, "admin") for name in respelled)]
             public = await send(edge, "/public/hello", lines, listener=listener)
-            assert _folded(public, other) == ["1"], (sign, listener)
+            assert _folded(public, unlike) == ["1"], (sign, listener)
             assert _folded(public, "x-auth-subject") == [], (sign, listener)
             known = await send(edge, "/orders", [*token.items(), *lines], listener=listener)
             assert _folded(known, "x-auth-subject") == ["alice"], (sign, listener)
