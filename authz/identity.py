@@ -34,6 +34,11 @@ class Identity:
     claims: Mapping[str, Any] = field(default_factory=dict)
     expires_at: float | None = None
     """Unix seconds after which the identity no longer holds."""
+    plain: bool = field(init=False, repr=False, compare=False)
+    """Whether the subject arrives as it is, wherever it is carried; told once, as each request asks."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plain", is_plain(self.subject))
 
 
 ANONYMOUS = Identity(CredentialKind.ANONYMOUS, "")
@@ -96,7 +101,7 @@ def named(identity: Identity) -> Identity | Refusal:
 
     The subject is what limits count by and logs are searched for: left out, it would escape both.
     """
-    if is_plain(identity.subject):
+    if identity.plain:
         return identity
     detail = "its subject holds control characters, or blanks around it"
     return Refusal(RefusalReason.SUBJECT_MALFORMED, detail, identity.kind)

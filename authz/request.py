@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 
 from authz.field_names import MAX_FIELDS, Pair, WantedNames, pairs_of, spellings_in
 from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, Path, split_path
-from protos.authz_pb2 import AttributeContext, CheckRequest
+from protos.authz_pb2 import CheckRequest
 from protos.core_pb2 import HeaderValue
 
 MAX_QUERY_PARAMETERS: Final = MAX_FIELDS
@@ -84,7 +84,21 @@ class Request:
     )
 
     def __init__(self, message: CheckRequest, trusted_hops: int = 0) -> None:
-        http = self._read_headers(message, trusted_hops)
+        self.message = message
+        self._trusted_hops = trusted_hops
+        http = self._http = message.attributes.request.http
+        # None: the headers came as a map, one value a name, repeated ones joined by a comma.
+        self._lines: list[HeaderValue] | None = list(http.header_map.headers) or None
+        # The last line of each name; where a name comes twice there are fewer than lines.
+        self._line_of: dict[str, HeaderValue] = (
+            {} if self._lines is None else dict(zip(map(_NAME_OF, self._lines), self._lines, strict=True))
+        )
+        self._query: Mapping[str, Sequence[str]] | None = None
+        self._query_pairs: Sequence[Pair] | None = None
+        self.masked_query = False
+        """Whether a `!` of the query may be what Envoy shows for bytes that are not UTF-8."""
+        self.body_fields: Any = None
+        """What `authz.body` read, kept for the next who asks."""
         self.method = http.method
         if not self.method:
             raise BadRequestError(BadRequestReason.METHOD)
@@ -107,24 +121,6 @@ class Request:
             self.path = Path(self.path.segments, self.path.oddities | Oddity.FRAGMENT)
         if as_sent is not told:
             self._note_bytes(known=as_sent is not None)
-
-    def _read_headers(self, message: CheckRequest, trusted_hops: int) -> AttributeContext.HttpRequest:
-        self.message = message
-        self._trusted_hops = trusted_hops
-        http = self._http = message.attributes.request.http
-        # None: the headers came as a map, one value a name, repeated ones joined by a comma.
-        self._lines: list[HeaderValue] | None = list(http.header_map.headers) or None
-        # The last line of each name; where a name comes twice there are fewer than lines.
-        self._line_of: dict[str, HeaderValue] = (
-            {} if self._lines is None else dict(zip(map(_NAME_OF, self._lines), self._lines, strict=True))
-        )
-        self._query: Mapping[str, Sequence[str]] | None = None
-        self._query_pairs: Sequence[Pair] | None = None
-        self.masked_query = False
-        """Whether a `!` of the query may be what Envoy shows for bytes that are not UTF-8."""
-        self.body_fields: Any = None
-        """What `authz.body` read, kept for the next who asks."""
-        return http
 
     def _note_bytes(self, *, known: bool) -> None:
         """Take the path for one with bytes that are not UTF-8, or (not `known`) that may have some."""

@@ -6,7 +6,7 @@ answer is the pieces joined by an id. What depends on the request itself (the co
 its session, the way back from a login) is never kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -63,13 +63,19 @@ class Responder:
     def respond(self, decision: Decision) -> bytes:
         """The serialised CheckResponse."""
         verdict, request = decision.verdict, decision.request
-        script = None if request is None else script_of(self._policy, request)
+        script = script_of(self._policy, request) if self._policy.cors and request is not None else None
         if verdict.outcome is Outcome.ALLOW:
             answer = self._kept(decision, "")
             if script is not None:
                 answer += _message(OkHttpResponse(response_headers_to_add=for_script(script)))
             # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
-            return answer if request is None else answer + self._of_request(request, decision)
+            if request is None:
+                return answer
+            extras = verdict.extras
+            alike = self._alike.among(request.header_names)
+            if alike or extras.strip_cookies or extras.query_set or extras.query_remove:
+                answer += _of_request(request, decision, alike)
+            return answer
         if verdict.outcome is Outcome.PREFLIGHT:
             return self._build(decision, Form.TEXT).SerializeToString()
         form = form_of(request)
@@ -77,18 +83,6 @@ class Responder:
             return self._build(decision, form).SerializeToString()
         answer = self._kept(decision, form)
         return answer if script is None else answer + _readable_by(script, verdict)
-
-    def _of_request(self, request: Request, decision: Decision) -> bytes:
-        """What an allow says of this request alone; mostly nothing."""
-        said, extras = b"", decision.verdict.extras
-        alike = self._alike.among(request.header_names)
-        if alike:
-            said = _message(OkHttpResponse(headers_to_remove=alike))
-        if extras.strip_cookies:
-            said += _without_cookies(request, extras.strip_cookies)
-        if (extras.query_set or extras.query_remove) and request.query:
-            said += _without_parameters(request, extras, decision.identity)
-        return said
 
     def take_apart(self) -> None:
         """Free the answers kept, piece by piece, in a thread, once another responder has taken its place."""
@@ -181,6 +175,17 @@ def _within_bounds(headers: dict[str, str]) -> dict[str, str]:
     while sum(sizes.values()) > MAX_IDENTITY_BYTES:
         del sizes[max(sizes, key=sizes.__getitem__)]
     return headers if len(sizes) == len(headers) else {name: headers[name] for name in sizes}
+
+
+def _of_request(request: Request, decision: Decision, alike: Sequence[str]) -> bytes:
+    """What an allow says of this request alone. `alike`: its headers that read like identity headers."""
+    extras = decision.verdict.extras
+    said = _message(OkHttpResponse(headers_to_remove=alike)) if alike else b""
+    if extras.strip_cookies:
+        said += _without_cookies(request, extras.strip_cookies)
+    if (extras.query_set or extras.query_remove) and request.query:
+        said += _without_parameters(request, extras, decision.identity)
+    return said
 
 
 def _without_parameters(request: Request, extras: Extras, identity: Identity) -> bytes:

@@ -1,5 +1,6 @@
 """A request that cannot be judged, as far as it helps to answer it: in which form, for which origin."""
 
+from contextlib import suppress
 from typing import Final
 
 from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Path, split_path
@@ -15,10 +16,10 @@ class UnreadableRequest(Request):
     __slots__ = ()
 
     def __init__(self, message: CheckRequest) -> None:
+        with suppress(BadRequestError):  # the headers are read before anything is refused
+            super().__init__(message)
         http = message.attributes.request.http
-        self._read_headers(message, 0)
         self._authorization = ()
-        self.method = http.method
         self.host = _host(http.host)
         self.raw_path, _, self.query = http.path.partition("?")
         usual = self.raw_path[:1] == "/" and len(self.raw_path) <= MAX_PATH_CHARACTERS

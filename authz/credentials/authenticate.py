@@ -85,7 +85,7 @@ class PlacesAuthenticator:
         return None
 
     def _counted(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Identity):
+        if isinstance(outcome, Identity) and not outcome.plain:
             outcome = named(outcome)
         if isinstance(outcome, Identity):
             self._metrics.accepted[outcome.kind] += 1
