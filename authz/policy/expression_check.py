@@ -261,7 +261,7 @@ class _Reader:
             need_text(of, name, arguments)
             if name == "matches" and arguments and arguments[0].literal is not None:
                 compile_pattern(arguments[0].literal)
-            if of.variable == "path" and name == "startsWith" and arguments[0].literal is not None:
+            if of.variable == "path" and name == "startsWith" and arguments and arguments[0].literal:
                 _need_possible("path", arguments[0].literal)
             return self._operand(BOOL, begin)
         if name == "size":

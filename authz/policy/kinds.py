@@ -146,6 +146,8 @@ def result(left: Operand, right: Operand, sign: str) -> Kind:
             return kinds[0]
         if sign == "-" and kinds[0] in {MOMENT, DURATION}:
             return DURATION
+    if sign == "+" and {kind.name for kind in kinds} == {"list"}:
+        return list_of(ANY)
     if set(kinds) == {MOMENT, DURATION} and sign in {"+", "-"}:
         return MOMENT
     hint = "; write double() around both" if kinds[0] in _NUMBERS and kinds[1] in _NUMBERS else ""

@@ -3,7 +3,7 @@
 import os
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from configfile import KeyPart
 from sidecars.runtime.settings.accesslog import FileSinkSettings
 from sidecars.runtime.settings.load import Reading
 from sidecars.runtime.settings.root import Settings
-from sidecars.runtime.worker_settings import address_of
+from sidecars.runtime.worker_settings import for_worker
 from sidecars.transport.address import Address, TcpAddress, TlsSettings, UnixAddress
 
 _Path = tuple[KeyPart, ...]
@@ -21,23 +21,34 @@ SECTIONS = ("authz", "ratelimit", "accesslog")
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::", "*"})
 
 
-def on_this_machine(reading: Reading) -> Reading:
-    """`reading` with the problems that its settings have on this machine, too."""
+def on_this_machine(reading: Reading, names: Collection[str] = SECTIONS) -> Reading:
+    """`reading` with the problems on this machine, too. `names`: the sidecars that run."""
     if reading.settings is None:
         return reading
-    found = [reading.locate(path, message) for path, message in unfit_for_machine(reading.settings)]
+    found = [
+        reading.locate(path, message)
+        for path, message in unfit_for_machine(reading.settings)
+        if path[0] not in SECTIONS or path[0] in names
+    ]
     return replace(reading, problems=(*reading.problems, *found))
 
 
 def unfit_for_machine(settings: Settings) -> Iterator[_Finding]:
-    """What this machine lacks: key paths and messages."""
+    """What this machine lacks, each once: key paths and messages."""
+    found = [*_of_files(settings)]
+    for worker in range(settings.workers):
+        own = for_worker(settings, worker)
+        for path, address in listens(own):
+            found += _of_socket(path, address)
+        found += _of_outputs(own)
+    yield from dict.fromkeys(found)
+
+
+def _of_files(settings: Settings) -> Iterator[_Finding]:
     for path, address in listens(settings):
-        if isinstance(address, UnixAddress):
-            yield from _of_socket(path, address_of(address, 0))
         if address.tls is not None:
             yield from _of_tls((*path, "tls"), address.tls)
     yield from _of_redis(settings)
-    yield from _of_outputs(settings)
 
 
 def open_to_all(settings: Settings) -> Iterator[_Finding]:
@@ -55,8 +66,6 @@ def open_to_all(settings: Settings) -> Iterator[_Finding]:
 def listens(settings: Settings) -> Iterator[tuple[_Path, Address]]:
     """Every address that is listened on."""
     yield ("admin", "listen"), settings.admin.listen
-    if settings.admin.workers is not None:
-        yield ("admin", "workers"), settings.admin.workers
     for name in SECTIONS:
         section = getattr(settings, name)
         for index, address in enumerate(section.listen if section is not None else ()):

@@ -76,7 +76,7 @@ def run(
 
     Returns the exit code. Raises ConfigError before anything is bound, and OSError when an address cannot be.
     """
-    reading = on_this_machine(read_settings(path, environ))
+    reading = on_this_machine(read_settings(path, environ), BUILDERS if which == ALL else (which,))
     logs = Logs(reading.settings.log if reading.settings is not None else LogSettings())
     try:
         assembly = assemble(reading, which, builders)

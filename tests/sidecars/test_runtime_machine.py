@@ -101,19 +101,42 @@ accesslog:
   sinks: [{type: file, path: logs/a}, {type: file, name: b, path: .}]
 redis: {url: 'rediss://r:1', password_file: none, ca_file: none, cert_file: one.pem, key_file: two.key}
 """
+    found = problems(file, text.replace("PLACE", str(file.parent)))
+    assert sorted(found) == sorted(
+        [
+            "1: admin.listen: the folder run does not exist; create it",
+            "3: authz.listen[0]: the folder run does not exist; create it",
+            "3: authz.listen[1]: file exists and is no socket: name another path, or remove it",
+            "7: accesslog.listen[0]: the folder run does not exist; create it",
+            "9: redis.password_file: none cannot be read: No such file or directory",
+            "9: redis.ca_file: none cannot be read: No such file or directory",
+            "9: redis.key_file: two.key is not the key of the first certificate in one.pem",
+            "8: accesslog.sinks[0].path: the folder logs does not exist; create it",
+            f"8: accesslog.sinks[1].path: {file.parent} is a folder; expected the path of a file",
+            "5: authz.decisions.log.file: the folder logs does not exist; create it",
+            "1: admin.port_file: the folder none does not exist; create it",
+        ]
+    )
+
+
+def test_each_worker_has_its_folder(file: Path) -> None:
+    (file.parent / "0").mkdir()
+    sink = "{type: file, path: '{worker}/a'}"
+    text = f"workers: 2\naccesslog: {{listen: ['unix:PLACE/{{worker}}/s'], sinks: [{sink}]}}\n"
     assert problems(file, text.replace("PLACE", str(file.parent))) == [
-        "1: admin.listen: the folder run does not exist; create it",
-        "3: authz.listen[0]: the folder run does not exist; create it",
-        "3: authz.listen[1]: file exists and is no socket: name another path, or remove it",
-        "7: accesslog.listen[0]: the folder run does not exist; create it",
-        "9: redis.password_file: none cannot be read: No such file or directory",
-        "9: redis.ca_file: none cannot be read: No such file or directory",
-        "9: redis.key_file: two.key is not the key of the first certificate in one.pem",
-        "8: accesslog.sinks[0].path: the folder logs does not exist; create it",
-        f"8: accesslog.sinks[1].path: {file.parent} is a folder; expected the path of a file",
-        "5: authz.decisions.log.file: the folder logs does not exist; create it",
-        "1: admin.port_file: the folder none does not exist; create it",
+        "2: accesslog.listen[0]: the folder 1 does not exist; create it",
+        "2: accesslog.sinks[0].path: the folder 1 does not exist; create it",
     ]
+
+
+def test_what_only_another_sidecar_needs_is_not_asked_for(file: Path) -> None:
+    file.write_text(
+        "authz: {listen: ['unix:/tmp/a.s'], policy: [policy.yaml]}\n"
+        "accesslog: {listen: ['unix:/none/l.s'], sinks: [{type: file, path: /none/a}]}\n"
+    )
+    reading = read_settings(file, {})
+    assert len(on_this_machine(reading).problems) == 2
+    assert on_this_machine(reading, ("authz",)).problems == ()
 
 
 def test_all_addresses_that_are_wanted_twice_are_named_at_once(file: Path) -> None:

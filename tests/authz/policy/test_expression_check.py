@@ -83,6 +83,7 @@ def test_what_can_never_be_meant_is_an_error(text: str, message: str) -> None:
         "subject == null || vars.id == subject || path.matches('/a/[0-9]+')",
         "{'a': 1}.a == 1 && type(claims.a) == type(1) && b'a' == b'a' && 0x10 == 16 && 1u == 1u",
         "r'\\d' == '''a''' // a remark\n && -size(roles) < 0",
+        "path.startsWith('') && [1] + ['a'] != [] && roles + scopes != ['a'] && dyn(roles) == 'x'",
         "!(issuer in ['a', 'b']) && kind in ['jwt', 'anonymous'] && method == 'M-SEARCH'",
     ],
 )
