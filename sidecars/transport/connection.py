@@ -232,13 +232,11 @@ class Connection:
         unpack = HEAD.unpack_from
         outbox = self.streams.outbox
         enough = self._limits.turn_bytes
-        over = now + self._limits.turn_seconds
         look = pos + LOOK_AT_CLOCK_BYTES
-        cancels = self._roster.cancels
         begun = self._begun
         while end - pos >= HEAD_BYTES:
             if pos > look or outbox.turn_bytes > enough:
-                if outbox.turn_bytes > enough or self._clock() > over:
+                if outbox.turn_bytes > enough or self._clock() - now > self._limits.turn_seconds:
                     self.behind = True
                     break
                 look = pos + LOOK_AT_CLOCK_BYTES
@@ -253,7 +251,9 @@ class Connection:
             kind = head & 0xFF
             if kind == DATA and flags == END_STREAM and stream_id in begun:
                 request = begun.pop(stream_id)
-                if cancels and data.startswith(HEAD.pack(_RESET_HEAD, 0, stream_id), stop, end - 4):
+                if self._roster.cancels and data.startswith(
+                    HEAD.pack(_RESET_HEAD, 0, stream_id), stop, end - 4
+                ):
                     self._bodies.skip(stream_id, length)
                     stop += _RESET_BYTES
                 else:
