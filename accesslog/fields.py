@@ -90,7 +90,7 @@ authz_reason                          text     why
 authz_credential                      text     what proved the identity: jwt, session, api_key ...
 authz_shadow_outcome                  text     what the shadow rules would have decided, where that differs
 authz_shadow_rule                     text     the shadow rule that would have decided
-authz_duration_ms                     integer  how long Envoy waited for the answer; on allowed requests only
+authz_duration_us                     integer  how long Envoy waited for the answer; needs emit_filter_state_stats and the custom tag of this name
 ratelimit_domain                      text     the rate-limit domain
 ratelimit_outcome                     text     ok or over_limit
 ratelimit_rule                        text     the limit that decided

@@ -32,8 +32,8 @@ _AUTHZ = {
     "credential": "authz_credential",
     "shadow_outcome": "authz_shadow_outcome",
     "shadow_rule": "authz_shadow_rule",
-    # Added by Envoy itself to the metadata of an allowed request (ext_authz.cc).
-    "ext_authz_duration": "authz_duration_ms",
+    # Envoy's own, on allowed requests (ext_authz.cc): whole milliseconds, so mostly 0, and left out.
+    "ext_authz_duration": "",
 }
 _RATELIMIT = {
     "domain": "ratelimit_domain",
@@ -51,7 +51,8 @@ JOINED: Mapping[str, Mapping[str, str]] = {
     "envoy.filters.http.ratelimit": _RATELIMIT,
     "envoy.filters.network.ratelimit": _RATELIMIT,
 }
-"""Namespaces whose keys become fields of the record; their other keys stay in `metadata`."""
+"""Namespaces whose keys become fields of the record, or are left out (empty); their other keys stay in
+`metadata`."""
 
 _PLAIN: Mapping[str, type[Message]] = {
     f"type.googleapis.com/{kind.DESCRIPTOR.full_name}": kind
@@ -89,7 +90,7 @@ def add_metadata(record: dict[str, Any], metadata: Metadata) -> None:
             name = names.get(key) if names else None
             if name is None:
                 others[key] = plain
-            else:
+            elif name:
                 record[name] = plain
         if others:
             rest[namespace] = others

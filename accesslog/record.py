@@ -19,6 +19,12 @@ from protos.core_pb2 import Address
 
 Record = dict[str, Any]
 
+DURATION_TAG = "authz_duration_us"
+"""The custom tag in which Envoy tells how long it waited for authz, and the field that it becomes."""
+
+MAX_DIGITS = 15
+"""Of that number: 30 years. A longer one is no duration, and beyond 2**53 no exact integer of JSON."""
+
 
 class _Plan:
     """Scalar fields read together; those that are set go into the record under their names."""
@@ -220,7 +226,13 @@ def _add_common(record: Record, common: AccessLogCommon) -> None:
         add_metadata(record, common.metadata)
     tags = common.custom_tags
     if tags:
-        record["tags"] = {tag: tags[tag] for tag in tags}
+        named = {tag: tags[tag] for tag in tags}
+        waited = named.get(DURATION_TAG, "")
+        # Envoy writes a duration as text: filter state reaches a tag, and nothing finer reaches an entry.
+        if waited.isascii() and waited.isdigit() and len(waited) <= MAX_DIGITS:
+            record[DURATION_TAG] = int(named.pop(DURATION_TAG))
+        if named:
+            record["tags"] = named
     objects = common.filter_state_objects
     if objects:
         record["filter_state"] = {key: plain_any(objects[key]) for key in objects}

@@ -85,7 +85,8 @@ def test_the_limits_of_the_page_are_taken(text: str) -> None:
 
 @pytest.mark.parametrize("page", [RATELIMIT, ACCESSLOG], ids=["ratelimit", "accesslog"])
 def test_the_settings_of_the_page_are_taken_and_complete(page: str, tmp_path: Path) -> None:
-    [text] = [text for text in blocks(page, "yaml") if not text.startswith("domain")]
+    # The others are limits, and parts of Envoy's configuration.
+    [text] = [text for text in blocks(page, "yaml") if not text.startswith(("domain", "# in "))]
     file = tmp_path / "sidecars.yaml"
     file.write_text(text)
     settings = load_settings(file, {})
@@ -112,6 +113,19 @@ def test_queries_ask_for_metrics_that_exist() -> None:
 
 def test_the_reasons_of_a_drop_are_all_there() -> None:
     assert first_cells(ACCESSLOG, "queue_full") == set(DropReason)
+
+
+def test_what_envoy_needs_for_the_duration_is_what_its_shipped_configuration_has() -> None:
+    shipped = (DOCS.parent / "envoy-test" / "envoy.yaml").read_text(encoding="utf-8")
+    listener = yaml.safe_load(shipped)["static_resources"]["listeners"][0]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    common = manager["access_log"][0]["typed_config"]["common_config"]
+    authz = manager["http_filters"][0]["typed_config"]
+    told = [yaml.safe_load(text) for text in blocks(ACCESSLOG, "yaml") if text.startswith("# in ")]
+    assert told == [
+        {"emit_filter_state_stats": authz["emit_filter_state_stats"]},
+        {"custom_tags": common["custom_tags"]},
+    ]
 
 
 def test_the_fields_of_a_record_are_all_there_with_their_meaning() -> None:

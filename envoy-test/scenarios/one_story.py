@@ -20,6 +20,9 @@ async def scenario(edge: Edge) -> None:
     assert allowed["authz_policy_revision"] == denied["authz_policy_revision"] != ""
     assert allowed["authz_decision_id"] != denied["authz_decision_id"]
     assert allowed["ratelimit_domain"] == "edge"
+    for line in (allowed, denied):
+        assert 0 < line["authz_duration_us"] <= line["duration_us"]
+    assert "tags" not in allowed
 
     written = edge.places.access_log.read_text()
     assert "s3cret" not in written

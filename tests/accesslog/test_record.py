@@ -239,9 +239,19 @@ class TestMetadata:
             "authz_credential": "jwt",
             "authz_shadow_outcome": "deny",
             "authz_shadow_rule": "orders-strict",
-            "authz_duration_ms": 3,
         }
         assert "metadata" not in record
+
+    def test_how_long_envoy_waited_for_authz_comes_as_a_tag(self) -> None:
+        record = http_record(http_entry(tags={"authz_duration_us": "412", "tier": "gold"}), ORIGIN, 0)
+        assert (record["authz_duration_us"], record["tags"]) == (412, {"tier": "gold"})
+        assert "tags" not in http_record(http_entry(tags={"authz_duration_us": "0"}), ORIGIN, 0)
+
+    @pytest.mark.parametrize("value", ["", "-", "1.5", "-1", "\u0664", "9" * 16])
+    def test_a_tag_of_that_name_that_is_no_duration_stays_a_tag(self, value: str) -> None:
+        record = http_record(http_entry(tags={"authz_duration_us": value}), ORIGIN, 0)
+        assert record["tags"] == {"authz_duration_us": value}
+        assert "authz_duration_us" not in record
 
     def test_of_ratelimit_becomes_fields(self) -> None:
         descriptor = {"entries": ["user=alice"], "limit": {"unit": "SECOND"}}
