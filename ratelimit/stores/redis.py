@@ -1,6 +1,7 @@
 """Buckets in Redis, shared by every sidecar that names the same one."""
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -41,6 +42,10 @@ PROBE_SECONDS = 0.05
 PROBE = Take("probe", FixedWindow(1, SECOND_US, charge_rejected=True), 1)
 """What is asked while nobody else asks. It writes, as every request does: a replica, and a server that may
 not write, would answer what only reads. Its key is gone two seconds later."""
+
+
+_WRONG_TYPE = re.compile(r"WRONGTYPE.*\(key (\d+)\)")
+"""As the script says it."""
 
 
 class _Waiting(NamedTuple):
@@ -184,18 +189,19 @@ class RedisStore:
 
     async def _answered_no(self, batch: list[_Waiting], detail: str) -> None:
         """Redis refused a whole call, and has charged nothing: the script reads all before it writes."""
-        of_a_key = "WRONGTYPE" in detail
-        if of_a_key and len(batch) > 1:
-            # One request must not fail for the key of another.
-            for waiting in batch:
-                await self._call([waiting])
-            return
         self._refused(detail)
-        _refuse(batch, Failure.REFUSED, detail)
-        if of_a_key:
-            self.breaker.succeeded()
-        else:
+        position = _unreadable_key(detail)
+        if position is None:
+            _refuse(batch, Failure.REFUSED, detail)
             self._failed_call(Failure.REFUSED, detail)
+            return
+        # One request must not fail for the key of another, nor all of them for that of one.
+        refused = _owner(batch, position)
+        _refuse([refused], Failure.REFUSED, detail)
+        self.breaker.succeeded()
+        others = [waiting for waiting in batch if waiting is not refused]
+        if others:
+            await self._call(others)
 
     def _failed_call(self, failure: Failure, detail: str) -> None:
         self.breaker.failed(str(StoreError(failure, detail)))
@@ -271,6 +277,21 @@ def _script_arguments(take: Take) -> tuple[str | int, ...]:
     if isinstance(bucket, TokenBucket):
         return "t", bucket.capacity, bucket.refill_tokens, bucket.period_us, take.hits, charge
     return "w", bucket.limit, 0, bucket.window_us, take.hits, charge
+
+
+def _unreadable_key(detail: str) -> int | None:
+    """Which key of a call holds something other than text, from 0; None where that is not why it failed."""
+    found = _WRONG_TYPE.search(detail)
+    return None if found is None else int(found[1]) - 1
+
+
+def _owner(batch: Sequence[_Waiting], position: int) -> _Waiting:
+    """The request of `batch` that asked for the key at `position` of their call."""
+    for waiting in batch:
+        position -= len(waiting.takes)
+        if position < 0:
+            return waiting
+    return batch[-1]
 
 
 def _refuse(batch: Sequence[_Waiting], failure: Failure, detail: str = "") -> None:

@@ -113,9 +113,14 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local answer = { time[1], time[2] }
-for _, key in ipairs(KEYS) do
+for i = 1, #KEYS do
+  local key = KEYS[i]
   if stored[key] == nil then
-    stored[key] = redis.call('GET', key)
+    local found = redis.pcall('GET', key)
+    if type(found) == 'table' then
+      return { err = found.err .. ' (key ' .. i .. ')' }
+    end
+    stored[key] = found
   end
 end
 for i = 1, #KEYS do
