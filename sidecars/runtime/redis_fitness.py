@@ -104,16 +104,13 @@ class RedisFitness:
         """Look until cancelled."""
         pool = self._client.connection_pool
         assert isinstance(pool, FailFastPool)  # noqa: S101  # that is what `connect` gives
-        asked_at: tuple[int, int] | None = None
-        refused_look = 0.0
         clock = asyncio.get_running_loop().time
+        answered_at = -REFUSED_SECONDS
+        lost = refused = -1  # what had been lost and refused when it last answered
         while True:
-            lost, refused = pool.lost, pool.refusals.times
-            due = asked_at is None or asked_at[0] != lost or pool.failures > 0
-            if not due and asked_at is not None and asked_at[1] != refused and clock() >= refused_look:
-                due, refused_look = True, clock() + REFUSED_SECONDS
-            if due and await self.ask():
-                asked_at = lost, pool.refusals.times
+            refuses = pool.refusals.times != refused and clock() - answered_at >= REFUSED_SECONDS
+            if (pool.failures or pool.lost != lost or refuses) and await self.ask():
+                answered_at, lost, refused = clock(), pool.lost, pool.refusals.times
             await asyncio.sleep(LOOK_SECONDS)
 
     async def ask(self) -> bool:

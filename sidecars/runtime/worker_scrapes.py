@@ -1,7 +1,7 @@
 """The metrics of all workers, asked for at the moment of the scrape."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry, Metric
@@ -28,20 +28,22 @@ class WorkerScrapes:
         self._client = client
         self._registry = registry
         self._totals = totals
-        self._asked: dict[int, asyncio.Task[bool]] = {}
+        self._asked: dict[int, asyncio.Task[None]] = {}
+        self._answered: set[int] = set()
+        """Workers whose answer came since the last page."""
 
     async def gather(self) -> CollectorRegistry:
         """The metrics of all, with those of the workers that answer within ANSWER_SECONDS up to date."""
         for worker in self._client.workers:
             if worker.number not in self._asked:
                 self._ask(worker)
-        asked = dict(self._asked)
-        await asyncio.wait(asked.values(), timeout=ANSWER_SECONDS)
-        answered = {number: task.done() and task.result() for number, task in asked.items()}
+        await asyncio.wait(tuple(self._asked.values()), timeout=ANSWER_SECONDS)
+        answered, self._answered = self._answered, set()
         self._totals.saw(SUPERVISOR, scrape(self._registry.collect()))
-        fresh = (SUPERVISOR, *(str(number) for number, did in answered.items() if did))
+        whether = {worker.number: worker.number in answered for worker in self._client.workers}
         registry = CollectorRegistry()
-        registry.register(_Collected([_answered(answered), *self._totals.families(fresh)]))
+        families = self._totals.families((SUPERVISOR, *map(str, sorted(answered))))
+        registry.register(_Collected([_worker_answered(whether), *families]))
         return registry
 
     async def stop(self) -> None:
@@ -55,31 +57,30 @@ class WorkerScrapes:
         task = self._asked[worker.number] = asyncio.create_task(self._scrape(worker))
         task.add_done_callback(lambda _: self._asked.pop(worker.number))
 
-    async def _scrape(self, worker: Worker) -> bool:
-        """Take in the metrics of `worker`; whether it answered."""
+    async def _scrape(self, worker: Worker) -> None:
+        """Take in the metrics of `worker`, when they come."""
         life = worker.life
         page = await self._client.ask(worker, "GET", URL("/metrics"), PATIENT_SECONDS)
         if page is None or page.status != 200:
-            return False
+            return
         try:
             # In a thread: the parser is slow, and we must hear when a worker ends.
             found = await asyncio.to_thread(scrape, page.body.decode())
         except ValueError as error:
             _log.error("metrics of a worker cannot be read", worker=worker.number, error=str(error))
-            return False
-        if worker.life != life or worker.pid is None:
-            return False
-        self._totals.saw(str(worker.number), found)
-        return True
+            return
+        if worker.life == life and worker.pid is not None:
+            self._totals.saw(str(worker.number), found)
+            self._answered.add(worker.number)
 
 
-def _answered(answered: dict[int, bool]) -> Metric:
+def _worker_answered(answered: Mapping[int, bool]) -> Metric:
     family = GaugeMetricFamily(
         "worker_answered",
-        "1 where this page has its latest metrics; 0: its counts are those of its last answer.",
+        "1 where an answer came since the page before; 0: its counts are those of its last answer.",
         labels=["worker"],
     )
-    for number, did in sorted(answered.items()):
+    for number, did in answered.items():
         family.add_metric([str(number)], did)
     return family
 

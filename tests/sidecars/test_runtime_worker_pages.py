@@ -179,9 +179,14 @@ async def test_metrics_that_come_late_are_in_the_next_page(
         assert "calls_total" not in (await metrics(client))[1]
         slow.goes_on.set()
         while True:
-            if "calls_total 2.0" in (await metrics(client))[1]:
+            if "0" in totals._seen:
                 break
             await asyncio.sleep(0.01)
+        slow.goes_on.clear()  # it is as slow at the next one
+        text = (await metrics(client))[1]
+        assert "calls_total 2.0" in text
+        assert 'open{worker="0"} 1.0' in text
+        assert 'worker_answered{worker="0"} 1.0' in text
 
 
 async def test_metrics_that_cannot_be_read_are_those_of_a_worker_without_answer(tmp_path: Path) -> None:
