@@ -63,13 +63,14 @@ class Intake:
         "_log_name",
         "_origin",
         "_random",
-        "_rules",
+        "rules",
     )
 
     def __init__(
         self, rules: Rules, ledger: Ledger, clock: Callable[[], float], random: Callable[[], float]
     ) -> None:
-        self._rules = rules
+        self.rules = rules
+        """Others may take their place between two messages."""
         self._ledger = ledger
         self._clock = clock
         self._random = random
@@ -143,7 +144,7 @@ class Intake:
                 log.dropped[DropReason.STREAM_CANCELLED] += waiting
 
     def _line(self, record: Record, log: Log) -> bytes | None:
-        rules = self._rules
+        rules = self.rules
         if not keeps(rules.sampling, record, self._random):
             log.sampled_out += 1
             return None

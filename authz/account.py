@@ -1,10 +1,10 @@
 """What is told of a decision afterwards: to the ring of recent decisions and to the decision log.
 
-An account holds no header but the request id, no query and no body. What can still be personal in it
-(the caller, the client's address, segments of the path) is masked when it is told, not when it is kept.
+An account holds no header but the request id, no query and no body. Secrets in host, path and request id are
+redacted as in the access log; what can still be personal (the caller, the client's address, segments of the
+path) is masked where the settings say so. Both happen when it is told, not when it is kept.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ from authz.policy.rule import Verdict
 from authz.policy.values import compile_pattern
 from authz.request import Request
 from protos.authz_pb2 import AttributeContext, CheckRequest
+from redaction import Secrets
 
 MAX_PATH_CHARACTERS: Final = 1_024
 """Kept of a path, so that a thousand accounts stay below a few MB whatever clients send."""
@@ -28,11 +29,6 @@ MAX_DETAIL_CHARACTERS: Final = 400
 """Kept of a detail, which may hold an issuer or an audience that a client wrote."""
 
 MASK: Final = "***"
-
-_SEPARATORS: Final = re.compile(r"[/;,:?#&=]")
-
-SECRET_SEGMENT: Final = r"[A-Za-z0-9_.~+=-]{32,}"  # noqa: S105  # a pattern
-"""A segment this long is a token or a key more often than a name (UUIDs have 36: they go too)."""
 
 NAMES: Final = (
     *("time", "decision_id", "request_id", "outcome", "reason", "status", "rule", "policy_revision"),
@@ -116,27 +112,30 @@ def _request_id(http: AttributeContext.HttpRequest) -> str:
 
 
 class Masking:
-    """What is left out of accounts, and what is replaced by `***`.
+    """What is left out of accounts, and what is replaced: secrets by `[redacted]`, what is masked by `***`.
 
     `names` are left out, `masked` replaced. Replaced too are segments of a path that match one of the
-    patterns (RE2) as a whole, decoded or not, or in one of the parts that separators make of them.
+    patterns (RE2) as a whole, decoded or not. `secrets` are those of the access log.
     Raises ValueError for a name that no account has and for what is no pattern.
     """
 
-    __slots__ = ("_hidden", "_masked", "_secrets")
+    __slots__ = ("_hidden", "_masked", "_patterns", "secrets")
 
     def __init__(
         self,
         leave_out: Iterable[str] = (),
         masked: Iterable[str] = (),
-        segments: Sequence[str] = (SECRET_SEGMENT,),
+        segments: Sequence[str] = (),
+        secrets: Secrets | None = None,
     ) -> None:
         self._hidden = frozenset(leave_out)
         self._masked = frozenset(masked)
         unknown = sorted((self._hidden | self._masked) - set(NAMES))
         if unknown:
             raise ValueError(f"no account has {', '.join(unknown)}; known: {', '.join(NAMES)}")
-        self._secrets = tuple(compile_pattern(pattern) for pattern in segments)
+        self._patterns = tuple(compile_pattern(pattern) for pattern in segments)
+        self.secrets = secrets or Secrets()
+        """May be replaced: a policy that is reloaded may read its credentials from other names."""
 
     def tell(self, account: Account) -> dict[str, Any]:
         """The account as names and values: text without control characters, and one number: the status.
@@ -147,18 +146,18 @@ class Masking:
         told: dict[str, Any] = {
             "time": datetime.fromtimestamp(account.at, UTC).isoformat(timespec="milliseconds"),
             "decision_id": account.id,
-            "request_id": escaped(account.request_id),
+            "request_id": escaped(self.secrets.text(account.request_id, "", [])),
             "outcome": verdict.outcome.value,
             "reason": verdict.reason,
             "status": verdict.status,
             "rule": verdict.rule,
             "policy_revision": account.revision,
-            "detail": escaped(account.detail),
+            "detail": escaped(self.secrets.text(account.detail, "", [])),
             "subject": plain(identity.subject),
             "issuer": plain(identity.issuer),
             "credential": account.credential,
             "method": escaped(account.method),
-            "host": escaped(account.host),
+            "host": escaped(self.secrets.authority(account.host, "", [])),
             "path": self._path(account.path),
             "client": escaped(account.client),
             "shadow_outcome": trial.outcome.value if trial is not None else "",
@@ -171,17 +170,13 @@ class Masking:
         }
 
     def _path(self, path: str) -> str:
-        return "/".join(MASK if self._is_secret(piece) else escaped(piece) for piece in path.split("/"))
+        path = self.secrets.path(path, "", [])
+        if self._patterns:
+            path = "/".join([MASK if self._matches(piece) else piece for piece in path.split("/")])
+        return escaped(path)
 
-    def _is_secret(self, piece: str) -> bool:
-        if self._matches(piece):
-            return True
-        # Nor may a `%3D` behind it, a parameter's name before it or a second encoding keep it from being one.
+    def _matches(self, piece: str) -> bool:
         decoded = unquote(unquote(piece)) if "%" in piece else piece
-        parts = _SEPARATORS.split(decoded)
-        return (decoded is not piece and self._matches(decoded)) or (
-            len(parts) > 1 and any(map(self._matches, parts))
+        return any(
+            pattern.fullmatch(text) is not None for pattern in self._patterns for text in {piece, decoded}
         )
-
-    def _matches(self, text: str) -> bool:
-        return any(pattern.fullmatch(text) is not None for pattern in self._secrets)

@@ -12,7 +12,6 @@ from accesslog.fields import FIELDS
 from accesslog.ledger import DropReason, Ledger
 from accesslog.metrics import AccesslogCollector, SinkMetrics
 from accesslog.pipeline import Pipeline
-from accesslog.redact import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT
 from accesslog.sinks.outlet import Bounds, Outlet
 from accesslog.sinks.stdout import StdoutSink
 from configfile import parse
@@ -23,6 +22,7 @@ from ratelimit.stores.breaker import Breaker
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
+from redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT
 from sidecars.runtime.settings.accesslog import AccesslogSettings
 from sidecars.runtime.settings.load import load_settings
 from sidecars.runtime.settings.ratelimit import RatelimitSettings

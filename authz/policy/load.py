@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from authz.credentials import CredentialsConfig
 from authz.policy.background import background_work, keep_from_collections
 from authz.policy.compile import Policy, compile_policy
 from authz.policy.contents import Contents, contents_of
@@ -41,6 +42,21 @@ def load_with_contents(paths: Sequence[Path]) -> tuple[Policy, Contents]:
     reading.read(paths)
     policy = compile_policy(reading.files, found=reading.problems, complete=reading.complete)
     return policy, contents_of(reading.files)
+
+
+def load_credentials(
+    paths: Sequence[Path], breathe: Breathe = no_breaks
+) -> tuple[list[CredentialsConfig], list[Path]]:
+    """The `credentials:` blocks in the files that `load_policy` would read, and these files.
+
+    No rule is compiled: it is for those who only ask where credentials stand. Raises ConfigError.
+    """
+    reading = _Reading(breathe)
+    reading.read(paths)
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    said = [source.file.credentials for source in reading.files]
+    return [one for one in said if one is not None], [Path(source.document.file) for source in reading.files]
 
 
 def _let_go(files: list[Source], breathe: Breathe) -> None:

@@ -46,10 +46,10 @@ def _accesslog(section: Any, surroundings: Surroundings) -> Sidecar:
 BUILDERS: Mapping[str, Builder] = {"authz": _authz, "ratelimit": _ratelimit, "accesslog": _accesslog}
 """By name; a service is imported when it is built, so that a process carries only what it runs."""
 
-_FILES: Mapping[str, Callable[[Any], Sequence[Path]]] = {
-    "authz": lambda section: section.policy,
-    "ratelimit": lambda section: section.limits,
-    "accesslog": lambda _: (),
+_FILES: Mapping[str, Callable[[Any, Surroundings], Sequence[Path]]] = {
+    "authz": lambda section, _: section.policy,
+    "ratelimit": lambda section, _: section.limits,
+    "accesslog": lambda section, surroundings: section.redact.policy or surroundings.policy,
 }
 """The files and folders that a section names for its sidecar to read, and to watch."""
 
@@ -65,13 +65,14 @@ def build(
     problems: list[Problem] = []
     for name in names:
         section = getattr(settings, name)
-        before = Before.look(_FILES[name](section), surroundings.wall_clock)
+        before = Before.look(_FILES[name](section, surroundings), surroundings.wall_clock)
         try:
             placed.append(Placed(builders[name](section, surroundings), section.listen, before))
         except ConfigError as error:
             problems.extend(error.problems)
     if problems:
-        raise ConfigError(problems)
+        # authz and accesslog may read the same policy.
+        raise ConfigError(list(dict.fromkeys(problems)))
     return tuple(placed)
 
 

@@ -14,6 +14,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from configfile import ConfigError, Problem
+from redaction import NO_NAMES
 from sidecars.runtime.compose import BUILDERS, Builder, Placed, build, configured
 from sidecars.runtime.lifecycle import Process, drain_at_most_seconds, end_anyway_after
 from sidecars.runtime.logs import Logs
@@ -154,5 +155,7 @@ def _surroundings(settings: Settings) -> Surroundings:
         monotonic_clock=time.monotonic,
         random=random.random,
         redis=None if settings.redis is None else connect(settings.redis),
+        policy=() if settings.authz is None else settings.authz.policy,
+        secret_names=NO_NAMES if settings.accesslog is None else settings.accesslog.redact.names,
         workers=settings.workers,
     )

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from redaction import NO_NAMES, SecretNames
 from sidecars.transport.service import Service
 
 
@@ -24,6 +25,10 @@ class Surroundings:
     """A number in [0, 1), as `random.random`."""
     redis: Redis | None
     """The shared Redis client, where the settings name one; it may be away at any time."""
+    policy: tuple[Path, ...] = ()
+    """The policy that the settings name for authz, whether it runs here or not: its names are secrets."""
+    secret_names: SecretNames = NO_NAMES
+    """What the settings of the access log redact besides, for every log of the process."""
     workers: int = 1
     """Processes that serve the same settings: what one of them keeps in memory, the others do not know."""
 

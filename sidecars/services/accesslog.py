@@ -17,7 +17,9 @@ from accesslog.sinks.file import FileSink
 from accesslog.sinks.outlet import Outlet
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.stdout import StdoutSink
+from configfile import no_breaks
 from protos.accesslog_pb2 import StreamAccessLogsResponse
+from redaction import NO_NAMES
 from sidecars.runtime.reading import Reader
 from sidecars.runtime.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
 from sidecars.runtime.sidecar import Surroundings
@@ -59,6 +61,10 @@ class _Stream:
             self.messages += 1
             await self._submit(message, pipeline)
 
+    def use(self, rules: Rules) -> None:
+        """Make the records of the next message by `rules`."""
+        self._intake.rules = rules
+
     def end(self, *, cut_off: bool) -> None:
         """Have `run` return: at once where it waits for Envoy, else after the message in hand."""
         self.cut_off = cut_off
@@ -90,6 +96,7 @@ class AccesslogSidecar:
         pipeline: Pipeline,
         surroundings: Surroundings,
         ledger: Ledger,
+        files: Sequence[Path] = (),
     ) -> None:
         self._settings = settings
         self._rules = rules
@@ -102,7 +109,7 @@ class AccesslogSidecar:
         self.services: Sequence[Service] = (
             Service(SERVICE, {"StreamAccessLogs": ClientStreaming(self.stream)}),
         )
-        self.watched_files: Sequence[Path] = ()
+        self.watched_files = files
         surroundings.registry.register(AccesslogCollector(ledger, pipeline, self))
 
     @property
@@ -141,8 +148,19 @@ class AccesslogSidecar:
         await self._pipeline.start()
 
     def prepare(self) -> Callable[[], None]:
-        """Nothing to read; the swap has the sinks open their files anew, as log rotation asks by SIGHUP."""
-        return self._reopen
+        """Read again which names the policy takes credentials from. Raises ConfigError.
+
+        The swap has the sinks open their files again, too, as log rotation asks by SIGHUP.
+        """
+        rules, files = _rules(self._settings, self._surroundings, beside_loop=True)
+
+        def swap() -> None:
+            self._rules, self.watched_files = rules, files
+            for stream in self._streams:
+                stream.use(rules)
+            self._reopen()
+
+        return swap
 
     def describe(self) -> dict[str, Any]:
         """Sinks with their queues, what is done to records, and the accounts."""
@@ -193,7 +211,8 @@ class AccesslogSidecar:
 
 
 def build(settings: AccesslogSettings, surroundings: Surroundings) -> AccesslogSidecar:
-    """The sidecar of `settings`."""
+    """The sidecar of `settings`. Raises ConfigError for a bad policy."""
+    rules, files = _rules(settings, surroundings)
     observer = SinkMetrics(surroundings.registry, [sink.label for sink in settings.sinks])
     pipeline = Pipeline(
         [
@@ -207,8 +226,25 @@ def build(settings: AccesslogSettings, surroundings: Surroundings) -> AccesslogS
             for sink in settings.sinks
         ]
     )
-    rules = Rules(settings.redact.redaction, Sampling(settings.sample.rate), settings.max_record_bytes)
-    return AccesslogSidecar(settings, rules, pipeline, surroundings, Ledger())
+    return AccesslogSidecar(settings, rules, pipeline, surroundings, Ledger(), files)
+
+
+def _rules(
+    settings: AccesslogSettings, surroundings: Surroundings, *, beside_loop: bool = False
+) -> tuple[Rules, Sequence[Path]]:
+    """What is done to every record, and the policy files to watch. Raises ConfigError."""
+    names, files = NO_NAMES, list(settings.redact.policy or surroundings.policy)
+    if files:
+        # Here, so that a process without authz and without a policy carries none of it.
+        from authz.credentials.secret_names import secret_names
+        from authz.policy.background import Breaks
+        from authz.policy.load import load_credentials
+
+        credentials, read = load_credentials(files, Breaks().breathe if beside_loop else no_breaks)
+        names = secret_names(credentials)
+        files += read
+    redaction = settings.redact.redaction(names)
+    return Rules(redaction, Sampling(settings.sample.rate), settings.max_record_bytes), tuple(files)
 
 
 def _sink(settings: StdoutSinkSettings | FileSinkSettings, surroundings: Surroundings) -> Sink:

@@ -13,6 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from authz.credentials import Credentials, CredentialsConfig
+from authz.credentials.secret_names import secret_names
 from authz.decide import ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
 from authz.policy.background import Breaks, share_interpreter
 from authz.policy.compile import Policy
@@ -23,6 +24,7 @@ from authz.respond import Responder
 from configfile import ConfigError, Problem
 from protos.authz_pb2 import CheckRequest
 from protos.lenient import original, parse_refused
+from redaction import Secrets
 from sidecars.runtime.admin_routes import AdminRoute
 from sidecars.runtime.settings.authz import AuthzSettings
 from sidecars.runtime.sidecar import Surroundings
@@ -74,6 +76,8 @@ class AuthzSidecar:
             surroundings.random,
             None if self._spans is None else self._spans.annotate,
         )
+        self._secret_names = surroundings.secret_names
+        self._decisions.redact(self._secrets_of(policy))
         self._serving = self._serve(policy)
         check = self.check if self._spans is None else self._spans.traced(self.check)
         self.services: Sequence[Service] = (
@@ -149,6 +153,10 @@ class AuthzSidecar:
         authorizer = Authorizer(policy, self._credentials, self._new_id)
         return Serving(authorizer, Responder(policy, secrets.token_hex(ID_BYTES)))
 
+    def _secrets_of(self, policy: Policy) -> Secrets:
+        names = self._secret_names.with_those_of(secret_names([policy.credentials]))
+        return Secrets(names.headers, names.query_parameters)
+
     @property
     def admin_routes(self) -> Sequence[AdminRoute]:
         """Recent decisions, back-channel logout and, where the settings say so, sessions and revocations."""
@@ -172,10 +180,11 @@ class AuthzSidecar:
         policy = load_policy(self._settings.policy, Breaks().breathe)
         _check_shared(policy.credentials, self._settings, self._workers)
         swap_credentials = self._credentials.prepare(policy.credentials)
-        serving = self._serve(policy)
+        serving, secrets_of_policy = self._serve(policy), self._secrets_of(policy)
 
         def swap() -> None:
             swap_credentials()
+            self._decisions.redact(secrets_of_policy)
             before, self._serving = self._serving, serving
             # In a thread that waits for work: starting one would hold the loop up until it runs.
             asyncio.get_running_loop().run_in_executor(None, before.take_apart)

@@ -19,6 +19,7 @@ from authz.metrics import DecisionMetrics
 from authz.recent import DEFAULT_SHOWN, MAX_SHOWN, RecentDecisions
 from authz.request import Request
 from protos.authz_pb2 import CheckRequest
+from redaction import Secrets
 from sidecars.runtime.admin_routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.runtime.settings.authz import DecisionLogSettings, DecisionsSettings
 
@@ -43,7 +44,7 @@ class Decisions:
     ) -> None:
         self._metrics = DecisionMetrics()
         registry.register(self._metrics)
-        masking = settings.mask.masking
+        masking = self._masking = settings.mask.masking
         self.recent = RecentDecisions(settings.recent, masking) if settings.recent else None
         self.log: DecisionLog | None = None
         if settings.log is not None:
@@ -83,6 +84,10 @@ class Decisions:
                 tell(noted)
         except Exception:  # see above
             _log.exception("decision not noted", decision_id=decision.id)
+
+    def redact(self, secrets: Secrets) -> None:
+        """Take out of what is told from now on what stands under these names."""
+        self._masking.secrets = secrets
 
     def start(self) -> None:
         """Begin to write the decision log."""

@@ -8,10 +8,14 @@ from typing import Any
 
 from authz.account import Account
 from configfile import ConfigError
+from redaction import Secrets
 from sidecars.runtime.settings.authz import TracingSettings
 from sidecars.transport.service import Call, UnaryHandler
 
 NAME = "authz.check"
+
+SECRETS = Secrets()
+"""A host needs none of the names that a policy adds."""
 
 EXPORT_SECONDS = 2.0
 """For one batch, retries included; and for all that is left when we stop. The SDK would wait 10 s for each
@@ -92,7 +96,7 @@ class Spans:
                 "authz.policy_revision": account.revision,
                 "authz.credential": account.credential,
                 "http.request.method": account.method,
-                "server.address": account.host,
+                "server.address": SECRETS.authority(account.host, "", []),
             }
         )
 

@@ -6,9 +6,10 @@ import pytest
 from accesslog.intake import BLOCK_ENTRIES, Intake, Rules
 from accesslog.ledger import MAX_LOGS, DropReason, Ledger, Log
 from accesslog.message import UnreadableMessageError
-from accesslog.redact import REDACTED, Redaction
+from accesslog.redact import Redaction
 from accesslog.sample import Sampling
 from protos.wire import field_with
+from redaction import REDACTED
 from tests.accesslog.entries import http_entry, message, tcp_entry
 
 

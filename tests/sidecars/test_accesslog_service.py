@@ -306,7 +306,7 @@ class TestShutdown:
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         running = await start(sinks=[{"type": "file", "path": str(fifo), "queue": {"entries": 1}}])
         stream = running.open()
-        data = message(*[http_entry(path="/" + "a" * 10_000)] * 20).SerializeToString()
+        data = message(*[http_entry(path="/ab" * 4_000)] * 20).SerializeToString()
         for _ in range(2):
             await stream.write(data)
         await until(lambda: running.count("accesslog_streams_waiting") == 1)
@@ -368,7 +368,7 @@ class TestSettings:
             ({"sinks": [{"type": "file"}]}, "path"),
             ({"sinks": [{"type": "stdout", "name": "a b"}]}, "expected text as in"),
             ({"sinks": [{"type": "file", "path": "a", "mode": "0999"}]}, "expected text as in"),
-            ({"redact": {"allow": {"headers": ["cokie"]}}}, "redacted by default; those are authorization"),
+            ({"redact": {"allow": {"headers": ["cokie"]}}}, "redacted by default; did you mean 'cookie'"),
             ({"redact": False}, "RedactSettings"),
             ({"sample": {"rate": 1.5}}, "less than or equal to 1"),
             ({"unknown": 1}, "Extra inputs"),

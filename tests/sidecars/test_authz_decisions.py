@@ -25,9 +25,9 @@ from tests.sidecars.test_authz_service import KEY, POLICY, SECRET, OneCall
 
 
 class Built:
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        file = folder / "policy.yaml"
-        file.write_text(POLICY)
+    def __init__(self, folder: Path, policy: str = POLICY, **settings: Any) -> None:
+        file = self.file = folder / "policy.yaml"
+        file.write_text(policy)
         self.registry = CollectorRegistry()
         surroundings = Surroundings(
             registry=self.registry,

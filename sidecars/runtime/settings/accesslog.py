@@ -10,6 +10,7 @@ from accesslog.redact import Redaction
 from accesslog.sinks.file import FILE_MODE, Fsync
 from accesslog.sinks.outlet import Bounds
 from configfile import Spelled
+from redaction import NO_NAMES, SecretNames
 from sidecars.runtime.settings.listen import ConfigPath, ListenAddress
 
 _BOUNDS = Bounds()
@@ -99,7 +100,7 @@ class AllowSettings(_Section):
 
 
 class RedactSettings(_Section):
-    """What is redacted beside the defaults (authorization, cookie, set-cookie, access_token ...)."""
+    """What is redacted besides the defaults (authorization, cookie, set-cookie, access_token ...)."""
 
     headers: tuple[str, ...] = Field(
         (), description="Headers; the names hold for trailers, tags and metadata keys too."
@@ -108,15 +109,25 @@ class RedactSettings(_Section):
         (), description="Parameters of path, original path and referer."
     )
     allow: AllowSettings = AllowSettings()
+    policy: tuple[ConfigPath, ...] = Field(
+        (),
+        description="Policy files and folders of authz: every name that they read a credential from is "
+        "redacted, too. Default: those of the section authz of this file, where there is one.",
+    )
 
     @property
-    def redaction(self) -> Redaction:
-        """The names, compiled. Raises ValueError for an allowed name that is not redacted by default."""
-        return Redaction(self.headers, self.query_parameters, self.allow.headers, self.allow.query_parameters)
+    def names(self) -> SecretNames:
+        """The names that are redacted besides the defaults."""
+        return SecretNames(frozenset(self.headers), frozenset(self.query_parameters))
+
+    def redaction(self, names: SecretNames = NO_NAMES) -> Redaction:
+        """The names, with further ones, compiled. Raises ValueError for one allowed that is not a default."""
+        more = self.names.with_those_of(names)
+        return Redaction(more.headers, more.query_parameters, self.allow.headers, self.allow.query_parameters)
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
-        _ = self.redaction
+        self.redaction()
         return self
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from authz.account import SECRET_SEGMENT, Masking
+from authz.account import Masking
 from configfile import Spelled
 from sidecars.runtime.settings.listen import ConfigPath, ListenAddress
 
@@ -21,7 +21,9 @@ class MaskSettings(_Section):
     leave_out: tuple[str, ...] = Field((), description="Fields left out, as in client.")
     replace: tuple[str, ...] = Field((), description="Fields whose value becomes ***, as in subject.")
     path_segments: tuple[str, ...] = Field(
-        (SECRET_SEGMENT,), description="RE2 patterns: a segment of a path that matches becomes ***."
+        (),
+        description="RE2 patterns: a segment of a path that matches becomes ***. What looks like a token is "
+        "redacted without them.",
     )
 
     @property

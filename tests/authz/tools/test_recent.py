@@ -6,6 +6,7 @@ from authz.identity import CredentialKind, Identity
 from authz.policy.rule import Outcome, Verdict
 from authz.recent import RecentDecisions
 from authz.request import BadRequestReason
+from redaction import REDACTED
 from tests.authz.callers import ALICE
 from tests.authz.checks import Headers, check_request, request
 
@@ -63,23 +64,44 @@ def test_the_query_is_never_kept() -> None:
     assert "secret" not in repr(entry(path="/users?access_token=secret"))
 
 
-def test_a_segment_that_looks_like_a_token_is_masked() -> None:
-    assert Masking().tell(entry(path=f"/reset/{'a1' * 20}/now"))["path"] == f"/reset/{MASK}/now"
+def test_a_segment_that_looks_like_a_token_is_redacted() -> None:
+    assert Masking().tell(entry(path=f"/reset/{'a1' * 20}/now"))["path"] == f"/reset/{REDACTED}/now"
 
 
 @pytest.mark.parametrize(
-    "segment",
+    ("segment", "shown"),
     [
-        f"{'A' * 40}%3D",
-        f"x;jsessionid={'0f' * 16}",
-        f"x#access_token={'a.' * 20}b",
-        f"x%3Ftoken%3D{'a' * 32}",
-        f"x%253Btoken%253D{'a' * 32}",
-        "%61" * 32,
+        (f"{'A' * 40}%3D", REDACTED),
+        (f"x;jsessionid={'0f' * 16}", f"x;{REDACTED}"),
+        ("x;jsessionid=0f", f"x;jsessionid={REDACTED}"),
+        (f"x#access_token={'a.' * 20}b", f"x#access_token={REDACTED}"),
+        (f"x%3Ftoken%3D{'a' * 32}", REDACTED),
+        (f"x%253Btoken%253D{'a' * 32}", REDACTED),
+        ("%61" * 32, REDACTED),
+        ("550e8400-e29b-41d4-a716-446655440000", "550e8400-e29b-41d4-a716-446655440000"),
     ],
 )
-def test_no_spelling_keeps_a_token_from_being_masked(segment: str) -> None:
-    assert Masking().tell(entry(path=f"/reset/{segment}"))["path"] == f"/reset/{MASK}"
+def test_no_spelling_keeps_a_token_from_being_redacted(segment: str, shown: str) -> None:
+    assert Masking().tell(entry(path=f"/reset/{segment}"))["path"] == f"/reset/{shown}"
+
+
+def test_user_information_is_redacted_as_in_the_access_log() -> None:
+    """RFC 3986 section 3.2.1. Such a host is refused, and the refusal is logged."""
+    message = check_request(host="user:hunter2@h", path="/go/https://user:hunter2@h/x?q")
+    told = Masking().tell(
+        account_of_unreadable(message, decision(verdict=BAD_REQUEST[BadRequestReason.HOST]), NOW)
+    )
+    assert (told["host"], told["path"]) == (f"{REDACTED}@h", f"/go/https://{REDACTED}@h/x")
+
+
+def test_a_request_id_is_redacted_too() -> None:
+    """A client may choose it."""
+    assert Masking().tell(entry(request_id="token=hunter2"))["request_id"] == f"token={REDACTED}"
+
+
+def test_segments_of_the_settings_are_masked() -> None:
+    masking = Masking(segments=["[0-9]{6}"])
+    assert masking.tell(entry(path="/people/123456/%31%32%33456/x"))["path"] == f"/people/{MASK}/{MASK}/x"
 
 
 def test_what_only_looks_encoded_is_shown() -> None:

@@ -1,0 +1,116 @@
+"""The names under which requests and answers carry secrets, and how they are compared."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final, NamedTuple
+
+DEFAULT_HEADERS: Final = frozenset(
+    {
+        *("authorization", "cookie", "proxy-authorization", "set-cookie"),
+        *("api-key", "apikey", "x-api-key", "x-goog-api-key", "x-functions-key", "ocp-apim-subscription-key"),
+        *("access-token", "auth-token", "x-access-token", "x-auth-token", "x-session-token", "x-csrf-token"),
+        *("x-xsrf-token", "x-amz-security-token", "x-vault-token", "x-gitlab-token", "private-token"),
+        *("x-forwarded-access-token", "x-auth-request-access-token", "x-ms-token-aad-access-token"),
+        *(
+            "x-ms-token-aad-id-token",
+            "x-amzn-oidc-accesstoken",
+            "x-amzn-oidc-data",
+            "cf-access-jwt-assertion",
+        ),
+        *("x-goog-iap-jwt-assertion", "cf-access-client-secret", "x-hub-signature", "x-hub-signature-256"),
+        *("dpop", "x-session-id", "x-auth", "x-secret", "x-password"),
+    }
+)
+"""Credentials by RFC 9110 section 11, RFC 6265 and RFC 9449, and the names that products give to theirs."""
+
+DEFAULT_QUERY_PARAMETERS: Final = frozenset(
+    {
+        # RFC 6749, 6750, 7521, 7636, 8628, 8693 and OpenID Connect
+        *("access_token", "refresh_token", "id_token", "id_token_hint", "logout_token", "client_secret"),
+        *("code", "state", "assertion", "client_assertion", "code_verifier", "device_code", "user_code"),
+        *("subject_token", "actor_token"),
+        # SAML bindings and CAS
+        *("SAMLResponse", "SAMLRequest", "ticket", "pgtIou"),
+        # Presigned URLs of AWS, Google and Azure
+        *(
+            "sig",
+            "signature",
+            "X-Amz-Signature",
+            "X-Amz-Security-Token",
+            "X-Goog-Signature",
+            "security_token",
+        ),
+        # What forms and APIs call theirs
+        *("token", "auth_token", "api_token", "csrf_token", "xsrf_token", "session_token", "private_token"),
+        *("job_token", "reset_token", "reset_password_token", "confirmation_token", "invitation_token"),
+        *("verification_token", "csrfmiddlewaretoken", "authenticity_token"),
+        *("api_key", "apikey", "api_secret", "access_key", "secret_key", "secret_access_key", "private_key"),
+        *(
+            "subscription_key",
+            "secret",
+            "shared_secret",
+            "hmac",
+            "jwt",
+            "auth",
+            "authorization",
+            "bearer_token",
+        ),
+        *("password", "passwd", "pwd", "pass", "passphrase", "passcode", "new_password", "old_password"),
+        *("current_password", "password_confirmation", "confirm_password", "credential", "credentials"),
+        *("session", "session_id", "sid", "jsessionid", "phpsessid", "otp", "totp", "mfa_code", "pin"),
+    }
+)
+"""Parameters of queries, forms and JSON that hold what lets a caller in, alone or with something else."""
+
+
+class SecretNames(NamedTuple):
+    """Names to be redacted in addition to the defaults."""
+
+    headers: frozenset[str]
+    """Of headers and cookies, and of all that may hold what such a header held: tags, metadata."""
+    query_parameters: frozenset[str]
+
+    def with_those_of(self, other: "SecretNames") -> "SecretNames":
+        """Those of both."""
+        return SecretNames(self.headers | other.headers, self.query_parameters | other.query_parameters)
+
+
+NO_NAMES: Final = SecretNames(frozenset(), frozenset())
+
+_SEPARATORS: Final = re.compile(r"[\[\].:/\s\"'{}()<>,\\|]+")
+_FOLDED_AWAY: Final = re.compile(r"[\W_]+")
+
+
+def folded(name: str) -> str:
+    """`name` as names are compared: small letters and digits alone.
+
+    `access_token`, `Access-Token` and `accessToken` are one name, and so are those that a server would take
+    for it after it has dropped what it does not know.
+    """
+    return _FOLDED_AWAY.sub("", name).lower()
+
+
+def secret_part(name: str, secrets: frozenset[str]) -> str:
+    """What of `name` is one of the folded names `secrets`, in small letters; empty where nothing is.
+
+    Looked at are the whole and the parts that brackets, dots and blanks make of it: `user[password]`,
+    `user.password`, ` password`.
+    """
+    if folded(name) in secrets:
+        return name.strip(" \t[]+").lower()
+    for part in _SEPARATORS.split(name):
+        if folded(part) in secrets:
+            return part.lower()
+    return ""
+
+
+def all_but(defaults: frozenset[str], allowed: Iterable[str], kind: str) -> frozenset[str]:
+    """The folded names of `defaults` less the allowed ones. Raises ValueError for one that is not there."""
+    names = frozenset(map(folded, defaults))
+    for name in allowed:
+        if folded(name) not in names:
+            close = get_close_matches(name.lower(), sorted(defaults), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "docs/accesslog.md lists those that are"
+            raise ValueError(f"{name!r} is not a {kind} redacted by default; {hint}")
+    return names - frozenset(map(folded, allowed))

@@ -1,0 +1,264 @@
+"""Secrets planted wherever a request can carry one: none may stand in any file or page of the sidecars.
+
+Through a real Envoy that logs all that it can, with its hardening and without it, and to an upstream whose
+answers carry secrets, too.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+
+from sidecars.demo.demo import log_lines
+from sidecars.demo.edge import Edge
+from sidecars.demo.until import until
+from tests.attacks.edges import LISTENERS, PLAIN, rules, serve_both
+from tests.envoy.bare import send
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
+
+NAMES = (
+    *(
+        "access_token",
+        "refresh_token",
+        "id_token",
+        "client_secret",
+        "code",
+        "state",
+        "sig",
+        "signature",
+        "assertion",
+    ),
+    *(
+        "X-Amz-Signature",
+        "X-Amz-Security-Token",
+        "X-Goog-Signature",
+        "SAMLResponse",
+        "jwt",
+        "auth",
+        "authorization",
+    ),
+    *("secret", "pwd", "passwd", "password", "ticket", "session", "sid", "otp", "token", "api_key", "apiKey"),
+    *("resume", "my_session"),  # which the policy reads
+)
+HEADERS = (
+    *("authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token", "x-amz-security-token"),
+    *("x-partner-pass", "my_session"),  # which the policy reads
+)
+
+CREDENTIALS = {
+    "sessions": {"store": "memory", "locations": [{"cookie": "my_session"}, {"query": "resume"}]},
+    "api_keys": {
+        "locations": [{"header": "x-partner-pass"}],
+        "keys": [{"id": "a", "sha256": "0" * 64, "subject": "a"}],
+    },
+}
+OPEN = """
+- name: everything
+  paths: ["/{rest=**}"]
+  allow: anyone
+  accept_in_path: [double_encoding, parameters, encoded_slash]
+"""
+
+
+class Canaries:
+    """Makes secrets, each of them once. As words they look like nothing; as tokens like what they are."""
+
+    def __init__(self, listener: str) -> None:
+        self._listener = listener
+        self._numbers = count()
+        self.all: list[str] = []
+
+    def word(self) -> str:
+        return self._planted(f"Canary{self._listener}{next(self._numbers):04d}")
+
+    def token(self) -> str:
+        word = f"{self._listener}-{next(self._numbers)}"
+        return self._planted(base64.urlsafe_b64encode(f"a\xff{word}\xfe{word}".encode("latin-1")).decode())
+
+    def jwt(self) -> str:
+        parts = [json.dumps({"alg": "none"}), json.dumps({"sub": next(self._numbers)})]
+        return self._planted(
+            ".".join(base64.urlsafe_b64encode(part.encode()).decode().strip("=") for part in parts) + "."
+        )
+
+    def _planted(self, secret: str) -> str:
+        self.all.append(secret)
+        return secret
+
+
+def queries(plant: Canaries) -> Iterator[str]:
+    """Queries with a secret in each parameter."""
+    for name in NAMES:
+        yield f"a=1&{name}={plant.word()}&b=2"
+    for name in ("token", "password", "code", "resume"):
+        for spelled in (
+            f"user[{name}]",
+            f"user%5B{name}%5D",
+            f"+{name}",
+            f"%20{name}",
+            f"user.{name}",
+            name.upper(),
+        ):
+            yield f"a=1&{spelled}={plant.word()}&b=2"
+        yield f"a=1;{name}={plant.word()}"
+        yield f"%{ord(name[0]):02x}{name[1:]}={plant.word()}"
+        yield f"%25{ord(name[0]):02x}{name[1:]}={plant.word()}"
+        yield f"{name}%3D{plant.word()}"
+        for within in (
+            f"https://app.example/cb?{name}={plant.word()}&x=1",
+            f"https://app.example/cb#{name}={plant.word()}",
+            f"https://u:{plant.word()}@app.example/",
+            json.dumps({"user": {name: plant.word()}}),
+            json.dumps({name: [plant.word(), plant.word()]}),
+            f"/reset/{plant.token()}",
+            f"Bearer {plant.word()}",
+        ):
+            yield f"next={quote(within, safe='')}"
+            yield f"next={quote(quote(within, safe=''), safe='')}&b=2"
+    yield f"x={plant.jwt()}"
+
+
+def paths(plant: Canaries) -> Iterator[str]:
+    """Paths with a secret in each."""
+    for name in ("token", "jsessionid", "resume"):
+        yield f"/a;{name}={plant.word()}/b"
+        yield f"/a/{name}={plant.word()}"
+        yield f"/a/x%3B{name}%3D{plant.word()}"
+    yield f"/reset/{plant.token()}"
+    yield f"/reset/{plant.token()}/now"
+    yield f"/reset/{plant.jwt()}"
+    yield f"/go/https://u:{plant.word()}@app.example/x"
+    yield f"/go/https%3A%2F%2Fu%3A{plant.word()}%40app.example"
+    yield f"/go/x%253Ftoken%253D{plant.word()}"
+
+
+def headers(plant: Canaries) -> Iterator[tuple[str, str]]:
+    """Header lines with a secret in each."""
+    for name in HEADERS:
+        yield name, f"Bearer {plant.word()}" if name.endswith("authorization") else plant.word()
+    for value in (
+        f"https://shop.example/cart?token={plant.word()}",
+        f"https://shop.example/reset/{plant.token()}?x",
+        f"https://u:{plant.word()}@shop.example/",
+        f"https://shop.example/;jsessionid={plant.word()}?next={quote(f'/x?code={plant.word()}')}",
+    ):
+        yield "referer", value
+    yield "user-agent", f"agent (https://u:{plant.word()}@bot.example)"
+    yield "x-forwarded-for", f"token={plant.word()}"
+    yield "x-request-id", f"token={plant.word()}"
+    for value in (
+        f"Basic {plant.word()}",
+        json.dumps({"password": plant.word()}),
+        f"token={plant.word()}",
+        plant.jwt(),
+        f"https://app.example/?sig={plant.word()}",
+    ):
+        yield "x-tag", value
+    yield (
+        "x-location",
+        f"https://app.example/cb?code={plant.word()}&state={plant.word()}#id_token={plant.word()}",
+    )
+    yield "x-location", f"/reset/{plant.token()}"
+
+
+def log_everything(manager: dict[str, Any]) -> None:
+    """All that Envoy can log: headers both ways, tags, metadata; and limits by what clients send."""
+    [log] = manager["access_log"]
+    config = log["typed_config"]
+    logged = [*HEADERS, "x-tag", "referer"]
+    config["additional_request_headers_to_log"] = logged
+    config["additional_response_headers_to_log"] = ["location", "set-cookie", "www-authenticate"]
+    config["common_config"]["custom_tags"] = [
+        {"tag": f"tag-{name}" if name == "x-tag" else name, "request_header": {"name": name}}
+        for name in logged
+    ]
+    to_metadata = "type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config"
+    header_rules = [
+        {
+            "header": name,
+            "on_header_present": {"metadata_namespace": "client", "key": name, "type": "STRING"},
+            "remove": False,
+        }
+        for name in logged
+    ]
+    manager["http_filters"].insert(
+        0,
+        {
+            "name": "envoy.filters.http.header_to_metadata",
+            "typed_config": {"@type": to_metadata, "request_rules": header_rules},
+        },
+    )
+    [host] = manager["route_config"]["virtual_hosts"]
+    actions = [
+        {"actions": [{"request_headers": {"header_name": name, "descriptor_key": name.strip(":")}}]}
+        for name in (":path", "authorization", "x-tag")
+    ]
+    for route in host["routes"]:
+        route["route"]["rate_limits"] = actions
+    host["rate_limits"] = actions
+    # The upstream's answer carries what the request says.
+    host["response_headers_to_add"] = [
+        {"header": {"key": name, "value": f"%REQ({source})%"}}
+        for name, source in (("location", "x-location"), ("set-cookie", "cookie"))
+    ]
+
+
+async def _decisions(edge: Edge) -> str:
+    connector = aiohttp.UnixConnector(path=str(edge.places.admin_socket))
+    async with (
+        aiohttp.ClientSession("http://sidecars", connector=connector) as client,
+        client.get("/decisions?limit=1000", raise_for_status=True) as response,
+    ):
+        return await response.text()
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+async def test_no_canary_sings(listener: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    plant = Canaries(listener)
+    folder = tmp_path_factory.mktemp("e")
+    async with serve_both(folder, log_everything) as edge:
+
+        def configure(policy: dict[str, Any]) -> None:
+            policy["credentials"] = CREDENTIALS
+            rules(OPEN)(policy)
+
+        reloads = await edge.admin.metric("config_reload_total")
+        await edge.change_policy(configure)
+
+        async def both_know() -> bool:
+            return await edge.admin.metric("config_reload_total") >= reloads + 2
+
+        await until(both_know, "authz and accesslog know the changed policy")
+        sent = 0
+        for query in queries(plant):
+            await send(edge, f"/public/q?{query}", listener=listener)
+            sent += 1
+        for path in paths(plant):
+            await send(edge, path, listener=listener)
+            sent += 1
+        for header in headers(plant):
+            await send(edge, "/public/h", [header], listener=listener)
+            sent += 1
+        await send(edge, "/public/host", listener=listener, host=f"u:{plant.word()}@edge.example")
+        lines = await log_lines(edge.places.access_log, lambda lines: len(lines) >= sent)
+        assert len(lines) >= sent
+        assert len(plant.all) > 140
+        told = {
+            "the access log": edge.places.access_log.read_text(),
+            "/decisions": await _decisions(edge),
+            "the process log": edge.places.settings_file.with_suffix(".log").read_text(),
+        }
+        for where, text in told.items():
+            shown = [line for line in text.splitlines() if any(secret in line for secret in plant.all)]
+            assert shown == [], where
+        # What is no secret stays readable.
+        assert '"path":"/public/q"' in told["the access log"]
+        assert "a=1&" in told["the access log"]
+        if listener == PLAIN:
+            assert "[redacted]" in told["/decisions"]
