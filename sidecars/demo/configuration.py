@@ -128,7 +128,10 @@ def envoy_configuration(places: Places) -> dict[str, Any]:
     for listener in _http_listeners(resources):
         filters = http_filters(listener)
         filters["envoy.filters.http.ext_authz"]["grpc_service"]["timeout"] = f"{PATIENCE_SECONDS}s"
-        filters["envoy.filters.http.ratelimit"]["timeout"] = f"{PATIENCE_SECONDS}s"
+        limits = filters["envoy.filters.http.ratelimit"]
+        limits["timeout"] = f"{PATIENCE_SECONDS}s"
+        retries = limits["rate_limit_service"]["grpc_service"]["retry_policy"]
+        retries["retry_back_off"]["max_interval"] = f"{PATIENCE_SECONDS}s"
     return configuration
 
 
