@@ -4,12 +4,17 @@ What is redacted by default stays redacted unless the settings allow it by name;
 ever adds. The names, and how texts are searched for them, are those of every log of the suite (`redaction`).
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
 from redaction import REDACTED, Secrets
 
-_QUERIES: Final = ("query", "original_query", "request_id", "stream_id")
+_QUERIES: Final = ("query", "original_query")
+_IDS: Final = ("request_id", "stream_id")
+"""Made by Envoy, unless it takes those of clients (`preserve_external_request_id`)."""
+
+_MADE_BY_ENVOY: Final = re.compile(r"[0-9a-f-]{36}")
 _PATHS: Final = ("path", "original_path")
 _TEXTS: Final = ("referer", "user_agent", "forwarded_for", "ratelimit_rule")
 """Texts that clients choose as a whole."""
@@ -53,6 +58,10 @@ class Redaction:
         for field in _QUERIES:
             if field in record:
                 record[field] = secrets.query(record[field], field, found)
+        for field in _IDS:
+            text = record.get(field)
+            if text and _MADE_BY_ENVOY.fullmatch(text) is None:
+                record[field] = secrets.text(text, field, found)
         for field in _PATHS:
             if field in record:
                 record[field] = secrets.path(record[field], field, found)

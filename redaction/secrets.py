@@ -31,7 +31,7 @@ _KEPT_IN_A_VALUE: Final = "[]=/:?;,@!$'()*+-._~\"{}\\ "
 # Clients choose the texts, so each pattern must take time in proportion to their length: no two of its parts
 # may compete for the same characters, and each attempt must end where the next may begin.
 _ODD: Final = re.compile(r"[%+@\"']")
-_NAMES: Final = re.compile(r"(?:^|(?<=[?&;#=]))([^&;?#=]*)=")
+_NAMES: Final = re.compile(r"(?:^|[?&;#=])([^&;?#=]*)(?==)")
 _JSON_NAME: Final = re.compile(r"\\{0,8}[\"']([^\"'\\]{1,128})\\{0,8}[\"']\s*:\s*")
 _JSON_VALUE: Final = re.compile(r"\\{0,8}\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[\[{].*|[^,}\]&\s]*", re.DOTALL)
 """Of an object or a list all that follows: a little too much redacted is the better mistake."""
@@ -221,7 +221,7 @@ class Secrets:
             if part:
                 found.append(f"{where}.{part}")
                 # To the end: servers differ on `;`, and a little too much redacted is the better mistake.
-                return piece[: match.end()] + REDACTED
+                return f"{piece[: match.end()]}={REDACTED}"
         if depth >= MAX_DECODINGS or ("%" not in piece and "+" not in piece):
             return piece
         decoded = unquote_plus(piece, errors="surrogateescape")

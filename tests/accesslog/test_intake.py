@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from accesslog.intake import BLOCK_ENTRIES, Intake, Rules
+from accesslog.intake import BLOCK_ENTRIES, BLOCK_UNPARSED_ENTRIES, Intake, Rules
 from accesslog.ledger import MAX_LOGS, DropReason, Ledger, Log
 from accesslog.message import UnreadableMessageError
 from accesslog.redact import Redaction
@@ -118,6 +118,14 @@ class TestEntries:
         entries = [http_entry()] * (2 * BLOCK_ENTRIES + 1)
         sizes = [len(block.lines) for block in setup.intake.read(message(*entries).SerializeToString())]
         assert sizes == [BLOCK_ENTRIES, BLOCK_ENTRIES, 1]
+
+    def test_with_bytes_that_are_not_utf_8_come_in_smaller_blocks(self) -> None:
+        """They take longer, and a client chooses how many there are."""
+        setup = Setup()
+        entries = [http_entry(request_id="UTF8")] * (2 * BLOCK_UNPARSED_ENTRIES + 1)
+        data = message(*entries).SerializeToString().replace(b"UTF8", b"\xff" * 4)
+        sizes = [len(block.lines) for block in setup.intake.read(data)]
+        assert sizes == [BLOCK_UNPARSED_ENTRIES, BLOCK_UNPARSED_ENTRIES, 1]
 
     def test_that_are_never_asked_for_are_dropped_and_counted(self) -> None:
         setup = Setup()
