@@ -13,12 +13,13 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from configfile import ConfigError, Problem
+from configfile import ConfigError
 from redaction import NO_NAMES
 from sidecars.runtime.compose import BUILDERS, Builder, Placed, build, configured
 from sidecars.runtime.lifecycle import Process, drain_at_most_seconds, end_anyway_after
 from sidecars.runtime.logs import Logs
 from sidecars.runtime.machine import on_this_machine
+from sidecars.runtime.named_files import at_its_name
 from sidecars.runtime.redis import connect
 from sidecars.runtime.settings.load import Reading, read_settings, reading_of
 from sidecars.runtime.settings.process import LogSettings
@@ -64,7 +65,7 @@ def assemble(
     try:
         placed = build(settings, names, surroundings, builders)
     except ConfigError as error:
-        problems += (_named_by(reading, settings, problem) for problem in error.problems)
+        problems += (at_its_name(reading, settings, problem) for problem in error.problems)
     if problems:
         raise ConfigError(problems)
     return Assembly(settings, placed, surroundings)
@@ -131,17 +132,6 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     finally:
         logs.stop()
     return 0
-
-
-def _named_by(reading: Reading, settings: Settings, problem: Problem) -> Problem:
-    """A problem of a file as a whole, at the place in the settings that names the file."""
-    if problem.line or problem.key_path:
-        return problem
-    for section, key in (("authz", "policy"), ("ratelimit", "limits")):
-        for index, path in enumerate(getattr(getattr(settings, section), key, ())):
-            if str(path) == problem.file:
-                return reading.locate((section, key, index), f"{path}: {problem.message}")
-    return problem
 
 
 def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:

@@ -208,3 +208,18 @@ def test_a_file_that_is_not_there_is_told_where_it_is_named(
     result = sidecars("config", "check", file)
     assert result.code == 1
     assert found in result.err.replace(f"{file}:", "").replace(f"{file.parent}/", "")
+
+
+def test_a_file_that_a_policy_names_is_told_where(sidecars: Command, file: Path) -> None:
+    (file.parent / "policy.yaml").write_text(
+        "credentials:\n"
+        "  issuers:\n"
+        "    - {issuer: 'https://a.example', audiences: [x], jwks: {file: no.json}}\n"
+        "  api_keys: {file: no-keys.yaml}\n" + POLICY
+    )
+    file.write_text("authz: {listen: ['unix:/tmp/x'], policy: [policy.yaml]}")
+    result = sidecars("config", "check", file)
+    found = result.err.replace(f"{file.parent}/", "")
+    assert result.code == 1
+    assert "policy.yaml:3: credentials.issuers[0].jwks.file: no.json: cannot be read: No such file" in found
+    assert "policy.yaml:4: credentials.api_keys.file: no-keys.yaml: cannot be read: No such file" in found
