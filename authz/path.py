@@ -6,7 +6,7 @@ segment once, and name everything that another reader might understand different
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntFlag
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -67,7 +67,7 @@ _DOTS = re.compile(r"(?:\A|[/\\])\.{1,2}(?:[/\\;#?]|\Z)")
 """A dot segment to whoever splits at separators of every kind and cuts off what may follow a path."""
 
 
-MAX_ODD_CHARACTERS: Final = 4_096
+MAX_ODD_CHARACTERS: Final = 2_048
 """A longer path that readers differ about is refused: each of its readings costs as much as its length."""
 
 MAX_READINGS: Final = 128
@@ -82,6 +82,8 @@ class Path(NamedTuple):
 
     segments: tuple[str, ...]
     oddities: Oddity
+    raw: str
+    """As it came."""
 
     def readings(self) -> tuple[tuple[str, ...], ...] | None:
         """The segments that each upstream would make of the path, `segments` first; None: too many to try.
@@ -95,7 +97,7 @@ class Path(NamedTuple):
             return (self.segments,)
         if sum(map(len, self.segments)) + len(self.segments) > MAX_ODD_CHARACTERS:
             return None
-        found = {self.segments: None}
+        found = dict.fromkeys((self.segments, *_raw_readings(self.raw)))
         for step in (_without_masks, *_STEPS) if self.oddities & Oddity.MASKED else _STEPS:
             for reading in list(found):
                 found[step(reading)] = None
@@ -104,16 +106,25 @@ class Path(NamedTuple):
         return tuple(found)
 
 
+def _raw_readings(raw: str) -> Iterator[tuple[str, ...]]:
+    """The path to those who cut it before they decode it: `%5C`, `%23` and `%3B` are data to them."""
+    texts = {raw: None}
+    for sign, other in _RAW_STEPS:
+        for text in list(texts):
+            texts[sign.sub(other, text)] = None
+    return (tuple(map(_unescaped, text[1:].split("/"))) for text in texts)
+
+
 def _without_masks(segments: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(segment.replace("!", "") for segment in segments)
 
 
 def _decoded_again(segments: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_decode_once(segment)[0] for segment in segments)
+    return tuple(map(_unescaped, segments))
 
 
 def _split_at(separator: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
-    return lambda segments: tuple("/".join(segments).replace(separator, "/").split("/"))
+    return lambda segments: tuple(part for segment in segments for part in segment.split(separator))
 
 
 def _without_authority(segments: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,7 +139,11 @@ def _without_host(segments: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _without_fragment(segments: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_FRAGMENT.split("/".join(segments), maxsplit=1)[0].split("/"))
+    for place, segment in enumerate(segments):
+        cut = _FRAGMENT.split(segment, maxsplit=1)[0]
+        if cut != segment:
+            return (*segments[:place], cut)
+    return segments
 
 
 def _without_parameters(segments: tuple[str, ...]) -> tuple[str, ...]:
@@ -152,6 +167,11 @@ def _resolved(segments: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(resolved)
 
 
+_RAW_STEPS: Final = (
+    (re.compile(r"(?s)#.*"), ""),
+    (re.compile(r"\\"), "/"),
+    (re.compile(r";[^/]*"), ""),
+)
 _STEPS: Final = (
     *[_decoded_again] * MAX_DECODINGS, _split_at("/"), _split_at("\\"), _without_authority,
     _without_host, _without_fragment, _without_parameters, _merged, _resolved,
@@ -162,7 +182,7 @@ _STEPS: Final = (
 def split_path(raw: str) -> Path:
     """The path `raw` (without its query), which begins with `/`, in segments."""
     if _ODD.search(raw) is None:
-        return Path(tuple(raw[1:].split("/")), NOTHING_ODD)
+        return Path(tuple(raw[1:].split("/")), NOTHING_ODD, raw)
     return _split_odd(raw)
 
 
@@ -181,7 +201,7 @@ def _split_odd(raw: str) -> Path:
         segments.append(segment)
     if "" in segments[:-1]:
         oddities |= Oddity.EMPTY_SEGMENT
-    return Path(tuple(segments), oddities)
+    return Path(tuple(segments), oddities, raw)
 
 
 def _decode(piece: str) -> tuple[str, Oddity]:
@@ -199,6 +219,10 @@ def _decode(piece: str) -> tuple[str, Oddity]:
         if found & NEVER_ACCEPTED:
             oddities |= Oddity.DISGUISED
     return segment, oddities
+
+
+def _unescaped(piece: str) -> str:
+    return unquote_to_bytes(piece).decode("utf-8", "replace") if "%" in piece else piece
 
 
 def _decode_once(piece: str) -> tuple[str, Oddity]:

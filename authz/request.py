@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from authz.field_names import MAX_FIELDS, Pair, WantedNames, pairs_of, spellings_in
-from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, Path, split_path
+from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, split_path
 from protos.authz_pb2 import CheckRequest
 from protos.core_pb2 import HeaderValue
 
@@ -118,7 +118,7 @@ class Request:
             raise BadRequestError(BadRequestReason.PATH_LENGTH)
         self.path = split_path(self.raw_path)
         if "#" in self.query:
-            self.path = Path(self.path.segments, self.path.oddities | Oddity.FRAGMENT)
+            self.path = self.path._replace(oddities=self.path.oddities | Oddity.FRAGMENT)
         if as_sent is not told:
             self._note_bytes(known=as_sent is not None)
 
@@ -129,7 +129,7 @@ class Request:
             self.masked_query = "!" in self.query
             odd = Oddity.MASKED if "!" in self.raw_path else NOTHING_ODD
         # Known ones count in the query, too: Envoy could not be told to remove a parameter with such a name.
-        self.path = Path(self.path.segments, self.path.oddities | odd)
+        self.path = self.path._replace(oddities=self.path.oddities | odd)
 
     def _path_as_sent(self, path: str) -> str | None:
         """`path`, but where Envoy put `!` for bytes that are no UTF-8 (CVE-2023-27488) with these, escaped.

@@ -7,7 +7,7 @@ from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Path, split_path
 from authz.request import BadRequestError, Request, canonical_host
 from protos.authz_pb2 import CheckRequest
 
-_NO_PATH: Final = Path((), NOTHING_ODD)
+_NO_PATH: Final = Path((), NOTHING_ODD, "")
 
 
 class UnreadableRequest(Request):

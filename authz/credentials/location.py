@@ -56,9 +56,9 @@ class LocationConfig(Block):
     """The authentication scheme in front of the credential, compared without case (RFC 9110 section 11.1)."""
     cookie: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "session")] | None = None
     query: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    websocket_protocol: (
-        Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128)] | None
-    ) = None
+    websocket_protocol: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "bearer")] | None = (
+        None
+    )
     """The name that marks it in Sec-WebSocket-Protocol, as `NAME.CREDENTIAL` or as `NAME, CREDENTIAL`:
     browsers let scripts set no other header of a WebSocket."""
 

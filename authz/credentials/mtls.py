@@ -12,7 +12,7 @@ from typing import Final
 from authz.credentials.principals import Principals
 from authz.credentials.settings.mtls import ForwardedConfig, MtlsConfig
 from authz.identity import CredentialKind, Identity, Outcome, Refusal, RefusalReason
-from authz.request import Request
+from authz.request import Request, unmapped
 
 HEADER: Final = "x-forwarded-client-cert"
 
@@ -49,7 +49,7 @@ class Certificates:
         if not config.trusted_networks or not address:
             return False
         try:
-            found = ip_address(address)
+            found = ip_address(unmapped(address))
         except ValueError:
             return False
         return any(found in network for network in config.trusted_networks)

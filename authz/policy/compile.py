@@ -18,6 +18,7 @@ from authz.policy.callers import callers_of, scope_of
 from authz.policy.condition import Condition, Subject
 from authz.policy.conditions import conditions_of
 from authz.policy.contents import Content, asked_by
+from authz.policy.doubtful import doubts_of
 from authz.policy.effective import Shared, WrittenRule, effective_rules
 from authz.policy.expression import Callers
 from authz.policy.impossible import Impossible
@@ -33,6 +34,7 @@ from authz.policy.paths import EXACT, PathMatching
 from authz.policy.review import Alike, review
 from authz.policy.rule import Cors, Extras, Outcome, Rule, Verdict
 from authz.policy.source import Source
+from authz.policy.spellings import escapes
 from authz.policy.templates import ValueTemplate
 from configfile import Breathe, ConfigError, Problem, no_breaks
 
@@ -131,9 +133,15 @@ def compile_policy(
         )
     ]
     suspicious += _impossible(files, written, shared, breathe)
+    suspicious += _doubtful(written, shared, breathe)
+    index.compile(breathe)
+    suspicious += [
+        written[rule.order].problem(message, "paths")
+        for rule, message in escapes(pairs, index, _said(files, "paths"), breathe)
+    ]
     return Policy(
         revision=_revision([source.document.data for source in files], breathe),
-        index=index.compile(breathe),
+        index=index,
         rules=tuple(rules),
         credentials=compiler.credentials,
         removed_headers=frozenset(
@@ -311,6 +319,15 @@ def _impossible(
         breathe()
         blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []
         for key, message in impossible.in_rule(entry.config, blocks):
+            yield entry.problem(message, *filter(None, (key,)))
+
+
+def _doubtful(written: Sequence[WrittenRule], shared: Shared, breathe: Breathe) -> Iterator[Problem]:
+    """Warnings of conditions that match less or more than their words."""
+    for entry in written:
+        breathe()
+        blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []
+        for key, message in doubts_of(entry.config, blocks):
             yield entry.problem(message, *filter(None, (key,)))
 
 

@@ -16,7 +16,7 @@ from pydantic import (
 from authz.credentials import CredentialsConfig
 from authz.policy.callers import WhoConfig, Whos
 from authz.policy.expression import Expression
-from authz.policy.networks import Network, parse_network
+from authz.policy.networks import Network, parse_client_network
 from authz.policy.paths import PathsConfig
 from authz.policy.pattern import EVERY_HOST, EVERY_PATH
 from authz.policy.share import OrPercent, ShareConfig
@@ -111,7 +111,7 @@ When = Annotated[
 ]
 NetworkText = Annotated[
     Network,
-    PlainValidator(parse_network),
+    PlainValidator(parse_client_network),
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
 ]

@@ -55,3 +55,21 @@ class Networks:
         begins, ends = ranges
         place = bisect_right(begins, int(address)) - 1
         return place >= 0 and int(address) <= ends[place]
+
+
+def parse_client_network(value: Any) -> Network:
+    """A network that clients are looked for in. Raises ValueError that says what would be right.
+
+    Clients with an IPv4-mapped address (RFC 4291 section 2.5.5.2) are IPv4 clients, so no such network ever
+    holds one.
+    """
+    network = parse_network(value)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        inner = ip_network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+        raise ValueError(
+            f"{value!r} never holds a client: IPv4 addresses are compared as such; write {inner}"
+        )
+    return network
+
+
+_MAPPED = IPv6Network("::ffff:0:0/96")

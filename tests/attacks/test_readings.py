@@ -122,6 +122,8 @@ paths = st.tuples(
 @example("//host/admin")
 @example("///host/admin")
 @example("/ADMIN/")
+@example("/\\host%2fx/admin")
+@example("/\\host%5Cx/admin")
 def test_no_spelling_of_a_path_gets_around_a_deny_rule(raw: str) -> None:
     """Whatever Express, Werkzeug, a WHATWG URL parser, PHP or Starlette take for `/admin`."""
     if not any(model(raw) == "/admin" for model in PATHS.values()):

@@ -73,6 +73,7 @@ async def send(
     listener: str = BARE,
     host: str = "edge.example",
     method: str = "GET",
+    body: bytes = b"",
 ) -> Answer:
     """What that listener answers to these very bytes; text is sent as Latin-1.
 
@@ -81,17 +82,20 @@ async def send(
     lines = [(method, target, "HTTP/1.1"), ("host:", host), ("connection:", "close")]
     head = b"\r\n".join(b" ".join(map(_bytes, line)) for line in lines) + b"\r\n"
     head += b"".join(b"%s: %s\r\n" % (_bytes(name), _bytes(value)) for name, value in headers)
+    head += b"content-length: %d\r\n" % len(body) if body else b""
     async with asyncio.timeout(MAX_ANSWER_SECONDS):
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.ports[listener])
         try:
-            writer.write(head + b"\r\n")
+            writer.write(head + b"\r\n" + body)
             # Not until it is closed: after an error Envoy takes a second for that.
             return await _read(reader)
         finally:
             writer.close()
 
 
-async def send_http2(edge: Edge, path: bytes, *, listener: str = BARE) -> Answer:
+async def send_http2(
+    edge: Edge, path: bytes, *, listener: str = BARE, authority: str = "edge.example"
+) -> Answer:
     """The same for a path that HTTP/1 cannot carry to Envoy.
 
     Raises EOFError where the connection is closed without an answer.
@@ -99,7 +103,7 @@ async def send_http2(edge: Edge, path: bytes, *, listener: str = BARE) -> Answer
     config = H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
     connection = H2Connection(config)
     connection.initiate_connection()
-    request = {b":method": b"GET", b":scheme": b"http", b":authority": b"edge.example", b":path": path}
+    request = {b":method": b"GET", b":scheme": b"http", b":authority": authority.encode(), b":path": path}
     connection.send_headers(1, list(request.items()), end_stream=True)
     headers: CIMultiDict[str] = CIMultiDict()
     body = b""

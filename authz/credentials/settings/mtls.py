@@ -1,6 +1,7 @@
 """The `mtls:` of the credentials block."""
 
 import re
+from ipaddress import IPv6Network
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -9,6 +10,8 @@ from authz.credentials.block import Block
 from authz.credentials.settings.types import Network
 from configfile import Spelled
 
+_IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+"""Peers with such an address are IPv4 peers of a listener for both (RFC 4291 section 2.5.5.2)."""
 _WITHIN_HOST: Final = re.compile(r"(?P<host>[A-Za-z][A-Za-z0-9+.-]*://[^/]*)\*")
 
 
@@ -47,6 +50,9 @@ class ForwardedConfig(Block):
     def _from_somebody(self) -> "ForwardedConfig":
         if not self.trusted_peers and not self.trusted_networks:
             raise ValueError("name the trusted_peers or trusted_networks whose header is believed")
+        for network in self.trusted_networks:
+            if network.version == 6 and network.subnet_of(_IPV4_MAPPED):
+                raise ValueError(f"{network} never holds a peer: write the IPv4 network")
         return self
 
 

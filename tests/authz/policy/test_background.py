@@ -55,6 +55,8 @@ def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: 
     assert load_policy([tmp_path / "policy.yaml"], breathe).revision == parse_policy(text).revision
     assert {stage for stage in set(asked) if asked.count(stage) >= 50} == {
         "_follow",
+        "_doubtful",
+        "escapes",
         "RuleConfig._one_effect",
         "compile_policy",
         "Index.compile",

@@ -122,6 +122,13 @@ class TestClient:
         assert denied(f"client: {networks}", source=client) is held
         assert allowed(f"client_not: {networks}", source=client) is not held
 
+    @pytest.mark.parametrize("client", ["::ffff:10.0.0.1", "::FFFF:a00:1", "10.0.0.1"])
+    def test_an_ipv4_client_of_a_listener_for_both_is_one_to_expressions_too(self, client: str) -> None:
+        assert denied("when: client == '10.0.0.1'", source=client)
+        assert denied("when: client.startsWith('10.')", source=client)
+        headers = {"x-forwarded-for": f"{client}, 192.0.2.1"}
+        assert denied("when: client == '10.0.0.1'", headers=headers, trusted_hops=1)
+
     @pytest.mark.parametrize("key", ["client", "client_not"])
     def test_a_client_without_an_address_is_never_allowed_and_always_denied(self, key: str) -> None:
         assert not allowed(f"{key}: [10.0.0.0/8]", source="")
@@ -329,6 +336,8 @@ class TestBody:
         ("headers: {x-a: {matches: '(?=a)'}}", "no regular expression"),
         ("client: [10.0.0.1/8]", "expected a network, as in 10.0.0.0/8"),
         ("client: []", "at least one"),
+        ("client: ['::ffff:10.0.0.0/104']", "write 10.0.0.0/8"),
+        ("client_not: '::ffff:0:0/96'", "write 0.0.0.0/0"),
         ("time: {days: [mon]}", "is required"),
         ("time: {zone: Mars/Base, days: [mon]}", "no time zone"),
         ("time: {zone: ../../etc/passwd, days: [mon]}", "no time zone"),

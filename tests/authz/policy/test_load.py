@@ -207,8 +207,9 @@ def test_what_a_key_left_out_means_is_written_in_the_schema_as_in_a_policy() -> 
     ],
 )
 def test_an_allow_rule_that_never_decides_is_warned_of(broad: str, narrow: str, warned: bool) -> None:
+    exact = "paths: {case: exact, trailing_slash: exact}\n"
     rules = f"rules: [{{name: broad, {broad}}}, {{name: narrow, allow: anyone, {narrow}}}]"
-    found = warnings(f"{rules}\ncredentials: {{api_keys: {{file: keys.yaml}}}}")
+    found = warnings(f"{exact}{rules}\ncredentials: {{api_keys: {{file: keys.yaml}}}}")
     assert found == ([("rules[1]", "never decides")] if warned else [])
 
 

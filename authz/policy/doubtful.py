@@ -1,0 +1,99 @@
+"""Finds conditions that match less or more than their words: legal, so these are warnings."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from authz.policy.callers import WhoConfig
+from authz.policy.model import ConditionConfig, RuleConfig
+from authz.policy.values import Comparison
+
+Doubt = tuple[str, str]
+"""The key of the rule that it is about, which may be empty, and what is wrong."""
+
+_OF_ANOTHER_TYPE: Final = re.compile(r"true|false|null|[-+]?\d+(?:\.\d+)?", re.IGNORECASE)
+_TEXT: Final = r"""[rR]?(?P<quote>["'])(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)"""
+_CLAIM: Final = r"""claims(?:\s*\.\s*\w+|\s*\[\s*["'][^"']*["']\s*\])+"""
+_CLAIM_COMPARED: Final = re.compile(rf"(?P<claim>{_CLAIM})\s*[=!]=\s*{_TEXT}")
+_COMPARED_CLAIM: Final = re.compile(rf"{_TEXT}\s*[=!]=\s*(?P<claim>{_CLAIM})")
+_NAME_TESTED: Final = re.compile(
+    rf"\b(?P<name>host|issuer|subject|peer)\s*\.\s*(?P<how>matches|contains|endsWith)\s*\(\s*{_TEXT}\s*\)"
+)
+_MAPPED: Final = re.compile(rf"\bclient\b[^&|]*?{_TEXT}")
+_FLAGS: Final = re.compile(r"\(\?[a-zA-Z]+\)")
+_CLASS: Final = re.compile(r"\[\]?[^\]]*\]")
+_ANY_CHARACTER: Final = re.compile(r"(?<=\w)\.(?=\w)")
+
+
+def doubts_of(config: RuleConfig, blocks: Sequence[ConditionConfig]) -> Iterator[Doubt]:
+    """What of the rule matches less or more than it seems. `blocks`: every block that it has to meet."""
+    effect = "deny" if config.deny is not None else "allow"
+    for who in config.deny or config.allow or ():
+        if isinstance(who, WhoConfig):
+            yield from ((effect, message) for message in _of_values("claim", who.claims))
+    for block in blocks:
+        if block.caller is not None:
+            yield from (("", message) for message in _of_values("claim", block.caller.claims))
+        yield from (("", message) for message in _of_values("body field", block.body))
+        if block.when is not None:
+            yield from (("", message) for message in _of_expression(block.when.text))
+
+
+def _of_values(what: str, compared: dict[str, Comparison]) -> Iterator[str]:
+    for name, comparison in compared.items():
+        asked: list[Any] = []
+        for value in (
+            comparison.equals,
+            comparison.contains,
+            *(comparison.one_of or ()),
+            *(comparison.not_one_of or ()),
+        ):
+            asked += [] if value is None else [value]
+        others = {str(value).lower() for value in asked if not isinstance(value, str)}
+        for value in asked:
+            if isinstance(value, str) and _OF_ANOTHER_TYPE.fullmatch(value) and value.lower() not in others:
+                yield f"{what} {name} is compared with {_in_another_type(value)}, or list both"
+
+
+def _in_another_type(text: str) -> str:
+    plain = text.lower()
+    return f'the text "{text}", which is not {plain}: leave the quotes out for {plain}'
+
+
+def _of_expression(text: str) -> Iterator[str]:
+    for found in (*_CLAIM_COMPARED.finditer(text), *_COMPARED_CLAIM.finditer(text)):
+        if _OF_ANOTHER_TYPE.fullmatch(found["text"]):
+            yield f"{found['claim']} is compared with {_in_another_type(found['text'])}"
+    for found in _NAME_TESTED.finditer(text):
+        yield from _of_name(found["name"], found["how"], found["text"].replace("\\\\", "\\"))
+    if any("::ffff:" in found["text"].lower() for found in _MAPPED.finditer(text)):
+        yield "client never begins with ::ffff: an IPv4 address is written as such, as in 192.0.2.1"
+
+
+def _of_name(name: str, how: str, asked: str) -> Iterator[str]:
+    if how == "matches":
+        if not _is_anchored(asked):
+            yield (
+                f"{name}.matches('{asked}') is true wherever this stands within the {name}: "
+                f"write '^(?:{asked.removeprefix('^').removesuffix('$')})$' for the whole of it"
+            )
+        elif name == "host" and _ANY_CHARACTER.search(_CLASS.sub("", asked)):
+            yield f"host.matches('{asked}'): . is any character here; write [.] for a dot"
+    elif name == "host" and (how == "contains" or not asked.startswith(".")):
+        other = f"{asked}.evil.example" if how == "contains" else f"evil{asked}"
+        yield f"host.{how}('{asked}') is also true of {other}: write hosts, as in *.example.com"
+
+
+def _is_anchored(pattern: str) -> bool:
+    """Whether the RE2 pattern is held against the whole text, in each of its alternatives."""
+    pattern = _FLAGS.sub("", pattern, count=1) if pattern.startswith("(?") else pattern
+    begins = pattern.startswith(("^", r"\A"))
+    ends = pattern.endswith(r"\z") or (pattern.endswith("$") and not pattern.endswith(r"\$"))
+    return begins and ends and "|" not in _outside_groups(pattern)
+
+
+def _outside_groups(pattern: str) -> str:
+    plain = _CLASS.sub("", re.sub(r"\\.", "", pattern))
+    while (shorter := re.sub(r"\([^()]*\)", "", plain)) != plain:
+        plain = shorter
+    return plain

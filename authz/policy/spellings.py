@@ -1,0 +1,80 @@
+"""Finds deny rules that a path in another spelling gets around: legal, so these are warnings.
+
+Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. Where a broad rule allows what
+another denies, the spelling decides, unless the policy says how its upstreams compare paths.
+"""
+
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from authz.policy.index import Index
+from authz.policy.model import RuleConfig
+from authz.policy.paths import PathsConfig
+from authz.policy.pattern import EVERY_HOST, HostPattern, Template
+from authz.policy.rule import Rule
+from configfile import Breathe
+
+_SOME: Final = "x"
+"""Stands for any segment or host label, and in capitals for any method."""
+
+
+def escapes(
+    rules: Sequence[tuple[RuleConfig, Rule]], index: Index, said: PathsConfig | None, breathe: Breathe
+) -> Iterator[tuple[Rule, str]]:
+    """The deny rules that another spelling of one of their paths gets around, with a rule that allows it.
+
+    `said`: what the policy says of paths; about what it settles, either way, nothing is said.
+    """
+    settled: AbstractSet[str] = frozenset() if said is None else said.model_fields_set
+    if {"case", "trailing_slash"} <= settled:
+        return
+    for config, rule in rules:
+        breathe()
+        if rule.allows or rule.shadow:
+            continue
+        found = next(_ways_around(config, rule, index, settled), None)
+        if found is not None:
+            key, path, other = found
+            allowed = (
+                f"which {other.name!r} ({other.source}) allows and many upstreams serve as the same path"
+            )
+            way_out = f"write paths: {{{key}: ignore}}, or exact if yours tells them apart"
+            yield rule, f"does not deny {path}, {allowed}: {way_out}"
+
+
+def _ways_around(
+    config: RuleConfig, rule: Rule, index: Index, settled: AbstractSet[str]
+) -> Iterator[tuple[str, str, Rule]]:
+    for template in config.paths:
+        for key, segments in _other_spellings(template):
+            if key in settled:
+                continue
+            for host in config.hosts:
+                for method in config.methods or (_SOME.upper(),):
+                    cell = index.find(_example(host), method, segments)
+                    if rule in cell.denies:
+                        continue
+                    allow = next((one for one in cell.allows if one.open or not rule.open), None)
+                    if allow is not None and not any(one.open and not one.requests for one in cell.denies):
+                        yield key, "/" + "/".join(segments), allow
+
+
+def _other_spellings(template: Template) -> Iterator[tuple[str, list[str]]]:
+    segments = [_SOME if segment is None else segment for segment in template.segments]
+    if template.rest:
+        segments.append(_SOME)
+    upper = [
+        segment if wanted is None else segment.swapcase()
+        for segment, wanted in zip(segments, (*template.segments, None), strict=False)
+    ]
+    if upper != segments:
+        yield "case", upper
+    if not template.rest and segments[-1]:
+        yield "trailing_slash", [*segments, ""]
+
+
+def _example(host: HostPattern) -> str:
+    if host == EVERY_HOST:
+        return _SOME
+    return f"{_SOME}.{host.name}" if host.wildcard else host.name

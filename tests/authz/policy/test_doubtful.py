@@ -1,0 +1,141 @@
+"""Rules that load and match less or more than their words: each is warned of, with its place."""
+
+import pytest
+
+from authz.policy.load import parse_policy
+from tests.authz.policy.asking import ask, caller
+
+CREDENTIALS = "credentials: {api_keys: {file: keys.yaml}}"
+
+
+def warnings(rule: str) -> list[str]:
+    policy = parse_policy(f"rules:\n  - {{name: r, {rule}}}\n{CREDENTIALS}", "p.yaml")
+    assert all((one.file, one.line) == ("p.yaml", 2) for one in policy.warnings)
+    return [one.message for one in policy.warnings]
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("allow: {claims: {admin: 'true'}}", 'the text "true", which is not true'),
+        ("deny: {claims: {level: ['5', '6x']}}", 'the text "5", which is not 5'),
+        ("deny: {claims: {level: {not_one_of: ['5']}}}", 'the text "5"'),
+        ("allow: authenticated, caller: {claims: {admin: {contains: 'True'}}}", 'the text "True"'),
+        ("deny: anyone, body: {admin: 'false'}", 'body field admin is compared with the text "false"'),
+        ("deny: anyone, when: \"claims.admin == 'true'\"", "claims.admin is compared with"),
+        ("deny: anyone, when: \"'5' != claims.a['level']\"", "claims.a['level'] is compared with"),
+        ("allow: anyone, when: \"host.matches('example.com')\"", "within the host"),
+        ("allow: anyone, when: \"host.matches('^api[.]example[.]com')\"", "within the host"),
+        ("allow: anyone, when: \"host.matches('^a$|b')\"", "within the host"),
+        ("allow: anyone, when: \"host.matches('^a|b$')\"", "within the host"),
+        ("allow: anyone, when: \"host.matches('^api.example[.]com$')\"", "any character"),
+        ("deny: anyone, when: \"issuer.matches('https://idp[.]example')\"", "within the issuer"),
+        ("allow: anyone, when: host.endsWith('example.com')", "also true of evilexample.com"),
+        ("allow: anyone, when: host.contains('example.com')", "also true of example.com.evil.example"),
+        ("deny: anyone, when: \"client.startsWith('::ffff:10.')\"", "as in 192.0.2.1"),
+        ("deny: anyone, when: client == '::FFFF:10.0.0.1'", "as in 192.0.2.1"),
+    ],
+)
+def test_what_matches_less_or_more_than_it_says_is_warned_of(rule: str, told: str) -> None:
+    [message] = warnings(rule)
+    assert told in message
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "allow: {claims: {admin: true}}",
+        "allow: {claims: {admin: [true, 'true']}}",
+        "allow: {claims: {level: [5, '5']}}",
+        "allow: {claims: {tenant: '5a'}}",
+        "allow: authenticated, when: claims.tenant == 'acme'",
+        "allow: authenticated, when: \"host.matches('^(a|b)[.]example[.]com$')\"",
+        "allow: authenticated, when: \"host.matches('(?i)^[a-z.]+[.]example[.]com$')\"",
+        "allow: authenticated, when: \"host.matches('\\\\\\\\Aa\\\\\\\\.b\\\\\\\\z')\"",
+        "allow: authenticated, when: host.endsWith('.example.com')",
+        "allow: authenticated, when: path.matches('a')",
+        "allow: authenticated, when: client.startsWith('10.')",
+    ],
+)
+def test_what_means_what_it_says_is_not(rule: str) -> None:
+    assert not warnings(rule)
+
+
+def test_the_doubts_of_a_condition_are_those_of_each_rule_that_names_it() -> None:
+    text = """
+conditions: {office: {when: "host.endsWith('example.com')"}}
+rules:
+  - {name: r, allow: authenticated, if: office}
+"""
+    [warning] = parse_policy(text, "p.yaml").warnings
+    assert (warning.line, "evilexample.com" in warning.message) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "claims"),
+    [
+        ("{suspended: true}", {"suspended": "true"}),
+        ("{suspended: 'true'}", {"suspended": True}),
+        ("{level: 5}", {"level": "5"}),
+        ("{groups.name: bad}", {"groups": [{"name": "bad"}]}),
+        ("{groups.name: {present: true}}", {"groups": [{"name": "bad"}]}),
+    ],
+)
+def test_a_claim_that_may_be_what_is_denied_denies(asked: str, claims: dict[str, object]) -> None:
+    """In another type, or below a list."""
+    policy = f"rules: [{{name: o, allow: anyone}}, {{name: r, deny: {{claims: {asked}}}}}]"
+    assert ask(policy, caller(**claims)).verdict.rule == "r"
+    assert ask(policy, caller(other=1)).verdict.rule == "o"
+    allowing = f"rules: [{{name: r, allow: {{claims: {asked}}}}}]"
+    assert ask(allowing, caller(**claims)).verdict.status == 403
+
+
+OPEN = '{name: open, paths: ["/**"], allow: anyone}'
+
+
+def escapes(*rules: str, head: str = "") -> list[tuple[int, str]]:
+    text = f"{head}\nrules:\n" + "".join(f"  - {rule}\n" for rule in rules)
+    warned = parse_policy(text, "p.yaml").warnings
+    return [(one.line, one.message) for one in warned if "does not deny" in one.message]
+
+
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ("{name: r, paths: [/admin], deny: anyone}", "/ADMIN"),
+        ('{name: r, paths: ["/admin/**"], deny: anyone}', "/ADMIN/x"),
+        ('{name: r, paths: ["/{team}/Keys/**"], deny: {roles: [a]}}', "/x/kEYS/x"),
+        ("{name: r, paths: [/7], deny: anyone}", "/7/"),
+        ('{name: r, paths: ["/7/{id}"], deny: anyone}', "/7/x/"),
+        ("{name: r, hosts: [a.example], methods: [GET], paths: [/x], deny: anyone}", "/X"),
+        ("{name: r, paths: [/x], deny: anyone, client: 10.0.0.0/8}", "/X"),
+    ],
+)
+def test_a_deny_rule_that_another_spelling_gets_around_is_warned_of(rule: str, path: str) -> None:
+    [(line, message)] = escapes(OPEN, rule)
+    assert line == 4
+    assert message.startswith(f"does not deny {path}, which 'open' (p.yaml:3) allows")
+
+
+@pytest.mark.parametrize(
+    ("rule", "other", "head"),
+    [
+        ("{name: r, paths: [/admin], deny: anyone}", OPEN, "paths: {case: ignore, trailing_slash: ignore}"),
+        ("{name: r, paths: [/admin], deny: anyone}", OPEN, "paths: {case: exact, trailing_slash: exact}"),
+        ('{name: r, paths: ["/admin/**"], deny: anyone}', OPEN, "paths: {case: exact}"),
+        ('{name: r, paths: ["/7/**"], deny: anyone}', OPEN, ""),
+        ("{name: r, deny: anyone, client: 10.0.0.0/8}", OPEN, ""),
+        ("{name: r, paths: [/x], deny: anyone, mode: shadow}", OPEN, ""),
+        ("{name: r, paths: [/x], deny: anyone}", '{name: o, paths: ["/y/**"], allow: anyone}', ""),
+        ('{name: r, paths: ["/x/a"], deny: anyone}', '{name: o, paths: ["/x/a"], allow: anyone}', ""),
+        ("{name: r, hosts: [a.b], paths: [/x], deny: anyone}", "{name: o, hosts: [c.b], allow: anyone}", ""),
+    ],
+)  # fmt: skip
+def test_what_no_spelling_gets_around_is_not(rule: str, other: str, head: str) -> None:
+    assert not escapes(other, rule, head=head)
+
+
+def test_a_setting_for_one_leaves_the_other_to_be_said() -> None:
+    [(_, message)] = escapes(OPEN, "{name: r, paths: [/x], deny: anyone}", head="paths: {case: ignore}")
+    assert "/x/" in message
+    assert "trailing_slash: ignore" in message
