@@ -156,6 +156,8 @@ def _read(media_type: str, body: bytes) -> Body:
 def _form(text: str) -> Mapping[str, list[str]]:
     if ";" in text:
         raise ValueError("a ; separates fields to some readers")
+    if text.count("&") >= MAX_FIELDS:
+        raise ValueError(f"more than {MAX_FIELDS} fields")
     if any(value is None for _, value in pairs_of(text)) or BAD_ESCAPE.search(text):
         raise ValueError("an escape is none, or a value has a NUL")
     fields: dict[str, list[str]] = {}

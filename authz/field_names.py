@@ -26,10 +26,20 @@ Pair = tuple[str, str | None]
 """A name and its value; None where the value cannot be known."""
 
 
-@lru_cache(maxsize=MAX_REMEMBERED)
+MAX_REMEMBERED_CHARACTERS: Final = 128
+"""A longer name is folded each time: clients choose names, and these would fill memory."""
+
+
 def fold_name(name: str) -> str:
     """The letters and digits of the name, without case; a name that has none of these stays as it is."""
+    return _remembered(name) if len(name) <= MAX_REMEMBERED_CHARACTERS else _letters_and_digits(name)
+
+
+def _letters_and_digits(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold())) or name
+
+
+_remembered = lru_cache(maxsize=MAX_REMEMBERED)(_letters_and_digits)
 
 
 def members(name: str) -> list[str]:
@@ -44,12 +54,14 @@ def members(name: str) -> list[str]:
 class WantedNames:
     """Finds the names that may mean one of a few."""
 
-    __slots__ = ("_by_folded",)
+    __slots__ = ("_by_folded", "_longest")
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._by_folded: dict[str, str] = {}
+        self._by_folded: dict[str, tuple[str, ...]] = {}
         for name in names:
-            self._by_folded.setdefault(_folded(members(name)), name)
+            folded = _folded(members(name))
+            self._by_folded[folded] = (*self._by_folded.get(folded, ()), name)
+        self._longest = max(map(len, self._by_folded), default=0)
 
     def mean(self, name: str) -> bool:
         """Whether an upstream may read the name as one of the few."""
@@ -58,16 +70,15 @@ class WantedNames:
     def meant_by(self, name: str) -> Iterator[str]:
         """Those of the few that an upstream may read the name as, or as something within."""
         if name.isalnum():
-            meant = self._by_folded.get(fold_name(name))
-            if meant is not None:
-                yield meant
+            yield from self._by_folded.get(fold_name(name), ())
             return
         folded = ""
         for member in members(name):
             folded += fold_name(member)
-            meant = self._by_folded.get(folded)
-            if meant is not None:
-                yield meant
+            # Else a name of many members would take time that grows with its square.
+            if len(folded) > self._longest:
+                return
+            yield from self._by_folded.get(folded, ())
 
 
 def _folded(parts: Iterable[str]) -> str:

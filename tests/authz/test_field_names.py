@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.field_names import WantedNames, members, pairs_of
+from authz.field_names import (
+    MAX_REMEMBERED_CHARACTERS,
+    WantedNames,
+    _remembered,
+    fold_name,
+    members,
+    pairs_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +61,10 @@ def test_another_name_is_another(name: str, asked: str) -> None:
     assert not WantedNames((asked,)).mean(name)
 
 
+def test_two_spellings_that_are_asked_for_are_both_meant() -> None:
+    assert list(WantedNames(("role", "Role")).meant_by("ROLE[]")) == ["role", "Role"]
+
+
 def test_places_in_lists_are_no_members() -> None:
     assert members("a[0][b][]") == ["a", "b"]
 
@@ -79,6 +90,19 @@ def test_a_query_is_read_as_the_most_lenient_read_it(text: str, found: list[obje
 
 def test_a_masked_value_cannot_be_known() -> None:
     assert pairs_of("a=x!&b=y", masked=True) == [("a", None), ("b", "y")]
+
+
+def test_names_of_any_length_take_time_that_grows_with_it() -> None:
+    """With its square these would take minutes."""
+    wanted = WantedNames(("role", "user.role"))
+    assert not wanted.mean("a." * 500_000)
+    assert wanted.mean("user[role]" + "[a]" * 500_000)
+
+
+def test_a_long_name_is_not_remembered() -> None:
+    before = _remembered.cache_info().currsize
+    assert fold_name("A-" * MAX_REMEMBERED_CHARACTERS) == "a" * MAX_REMEMBERED_CHARACTERS
+    assert _remembered.cache_info().currsize == before
 
 
 @given(st.text())

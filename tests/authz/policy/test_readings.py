@@ -218,6 +218,11 @@ class TestForms:
     def test_a_name_with_a_dot_can_be_asked_for_as_it_is(self) -> None:
         assert allowed(r"body: {user\.role: guest}", headers=FORM, body=b"user.role=guest")
 
+    def test_names_within_names_deny_beyond_a_depth(self) -> None:
+        assert denied(self.IS_ADMIN, headers=FORM, body=b"role=user&x" + b"[x]" * 10_000 + b"=1")
+        assert denied(self.IS_ADMIN, headers=FORM, body=b"role=user&" + b"&".join([b"x=1"] * MAX_FIELDS))
+        assert not denied(self.IS_ADMIN, headers=FORM, body=b"role=user&x" + b"[x]" * 20 + b"=1")
+
     def test_more_values_than_are_tried_deny(self) -> None:
         many = b"&".join([b"role=user"] * 100)
         assert denied(self.IS_ADMIN, headers=FORM, body=many)
