@@ -1,4 +1,4 @@
-"""docs/outcomes.md is complete, and names a test that exists for each row."""
+"""docs/outcomes.md and docs/threat-model.md name tests that exist, and no outcome is missing."""
 
 import ast
 import re
@@ -12,13 +12,19 @@ from authz.request import BadRequestReason
 from ratelimit.stores.store import Failure
 
 TESTS = Path(__file__).parent
-PAGE = (TESTS.parent / "docs" / "outcomes.md").read_text(encoding="utf-8")
-ROWS = [
-    row
-    for table in re.findall(r"^\|-.*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
-    for row in table.splitlines()
-    if row
-]
+DOCS = TESTS.parent / "docs"
+SCENARIOS = TESTS.parent / "envoy-test" / "scenarios"
+
+
+def rows(page: str) -> list[str]:
+    """The rows of every table of a page, without heads."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    tables = re.findall(r"^\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [row for table in tables for row in table.splitlines()]
+
+
+ROWS = rows("outcomes.md")
+THREATS = [row for row in rows("threat-model.md") if row.count(" | ") == 3]
 
 
 def exists(place: str) -> bool:
@@ -41,6 +47,18 @@ def exists(place: str) -> bool:
 def test_each_row_is_proven_by_a_test(row: str) -> None:
     [place] = re.findall(r"`([\w/]+\.py[\w:]*)` \|$", row)
     assert exists(place), f"there is no test {place}"
+
+
+@pytest.mark.parametrize("row", THREATS, ids=lambda row: row.strip("| ").split(" | ")[0])
+def test_each_threat_is_held_by_a_test_or_said_not_to_be(row: str) -> None:
+    _, _, holds, told = (
+        row.strip("| ").split(" | ") if not row.endswith("| |") else (*row.split(" | ")[:3], "")
+    )
+    tests = re.findall(r"`([\w/]+\.py[\w:]*)`", told)
+    scenarios = re.findall(r"scenario `(\w+)`", told)
+    assert tests or scenarios or "not held" in holds
+    assert [one for one in tests if not exists(one)] == []
+    assert [one for one in scenarios if not (SCENARIOS / f"{one}.py").is_file()] == []
 
 
 @pytest.mark.parametrize("reasons", [RefusalReason, BadRequestReason, Failure, DropReason])
