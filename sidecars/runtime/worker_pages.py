@@ -27,6 +27,10 @@ from sidecars.transport.address import Address
 _Page = Callable[[web.Request], Awaitable[web.Response]]
 
 
+ALWAYS_THERE = ("/metrics", "/healthz", "/readyz", "/config", "/version")
+"""The pages of every suite; workers have more, depending on their sidecars."""
+
+
 class WorkerPages:
     """The application. `readiness` says whether all serve, and in words; `registry` is the supervisor's."""
 
@@ -138,7 +142,7 @@ class WorkerPages:
     async def _index(self, _request: web.Request) -> web.Response:
         said = await self._client.ask_all(URL("/"))
         theirs = [path for one in said if one is not None for path in links_in(one.body.decode())]
-        return index_page((*list(self._own)[:-1], *theirs), note="Of one worker: ?worker=0")
+        return index_page((*ALWAYS_THERE, *theirs), note="Of one worker: ?worker=0")
 
     async def _config(self, _request: web.Request) -> web.Response:
         pages = await self._client.ask_all(URL("/config"))
