@@ -34,6 +34,7 @@ _MARK_ITSELF: Final = f"{MARK}s"
 _MARKED: Final = re.compile(f"{MARK}(s|[0-9A-F]{{2}})")
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 _ANY: Final = "google.protobuf.Any"
+_TYPE_URL, _VALUE = 1, 2
 
 _M = TypeVar("_M", bound=Message)
 
@@ -111,27 +112,32 @@ def _texts_and_messages(descriptor: Any) -> Mapping[int, Any]:
 def _marked(data: bytes, descriptor: Any, levels: int) -> bytes:
     if not levels:
         raise WireError(f"messages in messages, deeper than {MOST_LEVELS}")
-    if descriptor.full_name == _ANY:
-        return _marked_any(data, levels)
-    inner = _texts_and_messages(descriptor)
+    is_any = descriptor.full_name == _ANY
+    inner = _parts_of_any(data) if is_any else _texts_and_messages(descriptor)
     parts = []
     for number, content, whole in fields(data):
         if content is None or number not in inner:
             parts.append(whole)
             continue
         message = inner[number]
-        better = mark(content).encode() if message is None else _marked(content, message, levels - 1)
+        try:
+            better = mark(content).encode() if message is None else _marked(content, message, levels - 1)
+        except WireError:
+            if not is_any:
+                raise
+            better = content  # the value is not of its type: it stays as it came
         parts.append(whole if better == content else field_with(number, better))
     return b"".join(parts)
 
 
-def _marked_any(data: bytes, levels: int) -> bytes:
-    """An Any with its value marked, where the type is known and the value is one of it."""
-    parts = {number: content for number, content, _ in fields(data) if content is not None}
-    type_url, value = mark(parts.get(1, b"")), parts.get(2, b"")
+def _parts_of_any(data: bytes) -> Mapping[int, Any]:
+    """The fields of an Any as `_texts_and_messages` tells them: its value is known where its type is."""
+    type_url = b""
+    for number, content, _ in fields(data):
+        if number == _TYPE_URL and content is not None:
+            type_url = content
     try:
-        descriptor = descriptor_pool.Default().FindMessageTypeByName(type_url.rpartition("/")[2])
-        value = _marked(value, descriptor, levels - 1)
-    except (KeyError, WireError):
-        pass  # it stays as it came; who reads it finds out
-    return field_with(1, type_url.encode()) + field_with(2, value)
+        name = mark(type_url).rpartition("/")[2]
+        return {_TYPE_URL: None, _VALUE: descriptor_pool.Default().FindMessageTypeByName(name)}
+    except KeyError:
+        return {_TYPE_URL: None}

@@ -5,8 +5,8 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
-_FIXED_BYTES: Final = {_FIXED64: 8, _FIXED32: 4}
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
+_BYTES_AFTER_TAG: Final = {_FIXED64: 8, _FIXED32: 4, _START_GROUP: 0, _END_GROUP: 0}
 _MOST_VARINT_BYTES: Final = 10
 
 
@@ -17,7 +17,8 @@ class WireError(DecodeError):
 def fields(data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
     """Each field of `data`: its number, its content where that has a length, and all its bytes.
 
-    Texts, bytes and submessages have a content; numbers have None. Raises WireError.
+    Texts, bytes and submessages have a content; numbers have None. The start and the end of a group, which
+    no message of proto3 has, are told like numbers, and its fields between them. Raises WireError.
     """
     position = 0
     while position < len(data):
@@ -31,8 +32,8 @@ def fields(data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
             position += length
         elif wire_type == _VARINT:
             _, position = _varint(data, position)
-        elif wire_type in _FIXED_BYTES:
-            position += _FIXED_BYTES[wire_type]
+        elif wire_type in _BYTES_AFTER_TAG:
+            position += _BYTES_AFTER_TAG[wire_type]
         else:
             raise WireError(f"wire type {wire_type} is not in use")
         if position > len(data):

@@ -123,7 +123,15 @@ class _Draft:
             if "*" in composite
         )
         normalise = {key: NORMALISERS[kind] for key, (kind, _) in self.normalise.items() if kind}
-        return Node(children, wildcards, self.rule, self.shared_value, self.value_to_metric, normalise)
+        return Node(
+            children,
+            wildcards,
+            self.rule,
+            self.shared_value,
+            self.value_to_metric,
+            normalise,
+            self.composite,
+        )
 
 
 class _Compiler:
@@ -191,7 +199,7 @@ class _Compiler:
             said = f"normalise: {first}" if first else "no normalise"
             text = f"descriptors of one key are normalised alike: '{key}' has {said} in {where}"
             descriptor.problem(text, "normalise" if kind else "key")
-        elif kind and value and (normal := NORMALISERS[kind](value)) != value:
+        elif kind and value and (normal := NORMALISERS[kind](value)[0]) != value:
             descriptor.problem(
                 f"'{value}' is not normalised and would match nothing; write '{normal}'", "value"
             )

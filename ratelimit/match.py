@@ -33,49 +33,52 @@ def match(root: Node, entries: Sequence[Entry]) -> Match | None:
     node = root
     counted = entries
     for index, (key, value) in enumerate(entries):
-        if key in node.normalise:
-            value = node.normalise[key](value)  # noqa: PLW2901  # from here on there is no other value
-            counted = [*counted[:index], (key, value), *counted[index + 1 :]]
-        composite = f"{key}_{value}"
-        children = node.children
-        child = children.get(composite)
-        if child is None:
-            for wildcard in node.wildcards:
-                if wildcard.matches(composite):
-                    child = wildcard.node
-                    break
-            if child is None:
-                child = children.get(key)
-                if child is None:
-                    return None
-            elif child.shared_value:
-                counted = [*counted[:index], (key, child.shared_value), *counted[index + 1 :]]
-        node = child
+        found = _child(node, key, value)
+        if found is None:
+            return None
+        node, reading = found
+        reading = node.shared_value or reading
+        if reading != value:
+            counted = [*counted[:index], (key, reading), *counted[index + 1 :]]
     return None if node.rule is None else Match(node.rule, counted)
+
+
+def _child(node: Node, key: str, value: str) -> tuple[Node, str] | None:
+    """The child that an entry falls under, and the value as it counts there: normalised where that is said.
+
+    Where servers read a value in several ways (`ratelimit.normalise`), each may meet a rule for a value.
+    """
+    normalise = node.normalise.get(key)
+    readings = (value,) if normalise is None else normalise(value)
+    children = node.children
+    for reading in readings:
+        child = children.get(f"{key}_{reading}")
+        if child is not None:
+            return child, reading
+    for wildcard in node.wildcards:
+        for reading in readings:
+            if wildcard.matches(f"{key}_{reading}"):
+                return wildcard.node, reading
+    child = children.get(key)
+    return None if child is None else (child, readings[0])
 
 
 def metric_path(root: Node, rule: Rule, domain: str, entries: Sequence[Entry]) -> tuple[str, ...]:
     """The metric key of a rule whose key has values of the request in it (`metric_has_values`).
 
     `share_threshold` shows the pattern; else `detailed_metric` shows every value and `value_to_metric`
-    that of its own level; else a level reads as in the configuration.
+    that of its own level; else a level reads as in the configuration. Raises ValueError for entries that
+    `match` finds no rule for.
     """
     path = [domain]
     node = root
     for key, value in entries:
-        if key in node.normalise:
-            value = node.normalise[key](value)  # noqa: PLW2901  # as in `match`
-        composite = f"{key}_{value}"
-        name, child = composite, node.children.get(composite)
-        if child is None:
-            fitting = (wildcard for wildcard in node.wildcards if wildcard.matches(composite))
-            wildcard = next(fitting, None)
-            child = wildcard.node if wildcard else node.children[key]
-            configured = "*".join(wildcard.parts) if wildcard else key
-            shows_value = (rule.detailed_metric or child.value_to_metric) and not child.shared_value
-            name = shown(composite if value else key) if shows_value else configured
-        path.append(name)
-        node = child
+        found = _child(node, key, value)
+        if found is None:
+            raise ValueError(f"no rule for {key!r}")
+        node, reading = found
+        shows_value = (rule.detailed_metric or node.value_to_metric) and not node.shared_value
+        path.append(shown(f"{key}_{reading}" if reading else key) if shows_value else node.composite)
     return tuple(path)
 
 

@@ -1,11 +1,12 @@
 """One spelling of a host or a path, so that a client finds no second one with a bucket of its own.
 
-What is merged too eagerly shares a limit; what is not merged has none. So every reading counts that some
-server is known to have, and all of them lead to one text.
+What is merged too eagerly shares a limit; what is not merged has none. So all that some server is known to
+take for the same leads to one text. Where servers read one path as several, each of these is a reading, and a
+limit is met by any of them.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import AddressValueError, IPv6Address
 from types import MappingProxyType
 from typing import Final
@@ -17,54 +18,121 @@ MAX_DECODINGS: Final = 4
 """How often escapes are decoded. Servers decode once, a proxy before them once more; each pass costs the
 length of the text, and clients choose it."""
 
+MAX_PATH_CHARACTERS: Final = 8_192
+"""Without the query; what follows is cut off. Clients may send 60 kB; servers commonly answer 414 from 8,000
+octets on, the least that RFC 9110 section 4.1 asks for."""
+
+MAX_HOST_CHARACTERS: Final = 1_024
+"""DNS has 253; user information and escapes need more."""
+
+_MAX_DNS_CHARACTERS: Final = 253
+_QUERY: Final = re.compile("[?#]")
 _END: Final = re.compile("[?#\0]")
 _SEPARATOR: Final = re.compile(r"[/\\]")
+_WIDE_ESCAPE: Final = re.compile("%u([0-9A-Fa-f]{4})")
+"""Of Microsoft's servers."""
+
 _BLANK: Final = "".join(map(chr, range(0x21))) + "\x7f"
+_LEFT_OUT_AT_END: Final = f".{_BLANK}"
+"""Windows opens `login.` as `login`."""
 
 
-def normal_path(text: str) -> str:
-    """The path in small letters, decoded, without query, parameters, empty and dot segments.
+def path_readings(text: str) -> Sequence[str]:
+    """What servers may read the path as, the most common reading first.
 
-    `/Login/`, `//login`, `/x/../login`, `/%6cogin`, `/login;v=1`, `/login?x` and `/login.` are `/login`.
-    Servers that tell two of them apart are served as one: RFC 3986 section 6.2, and what is known of
-    servers that do not (`authz.path` names them one by one).
+    A reading is in small letters, decoded, without query, parameters, empty segments and what dot segments
+    take away (RFC 3986 section 6.2): `/Login/`, `//login`, `/x/../login`, `/%6cogin`, `/login;v=1`,
+    `/login?x` and `/login.` are `/login`. Servers that tell two of them apart are served as one.
+
+    There are others where `..` or an escaped `?` is in the path, or two slashes begin it: see `_others`.
     """
-    decoded = _decoded(text)
+    decoded = _decoded(_QUERY.split(text, maxsplit=1)[0][:MAX_PATH_CHARACTERS])
+    segments = list(map(_plain_segment, _SEPARATOR.split(decoded)))
+    first = _joined(_resolved(segments))
+    if ".." not in segments and segments[1:2] != [""] and _END.search(decoded) is None:
+        return (first,)
+    return tuple(dict.fromkeys((first, *_others(decoded, segments))))
+
+
+def _others(decoded: str, segments: Sequence[str]) -> Iterable[str]:
+    # Cut at an escaped `?`, `#` or NUL before dot segments are resolved: who decodes before parsing.
+    cut = _END.split(decoded, maxsplit=1)[0]
+    yield _joined(_resolved(map(_plain_segment, _SEPARATOR.split(cut))))
+    # An empty segment counts for the `..` behind it: RFC 3986 section 5.2.4, WHATWG URL.
+    yield _joined(_resolved(segments, empty=True))
+    # Neither resolved nor cut: Express, Starlette, and the routes of an Envoy without `normalize_path`.
+    yield f"/{'/'.join(filter(None, segments))}"
+    if segments[1:2] == [""]:  # `//host/path` is no path alone (WHATWG URL, PHP)
+        yield _joined(_resolved(list(filter(None, segments))[1:]))
+
+
+def _plain_segment(segment: str) -> str:
+    """`segment` without parameters, blanks around it and dots at its end; `..` as it is, `.` as empty."""
+    name = segment.partition(";")[0].strip(_BLANK)
+    return name if name == ".." else name.rstrip(_LEFT_OUT_AT_END)
+
+
+def _resolved(segments: Iterable[str], *, empty: bool = False) -> list[str]:
+    """What is left once each `..` has taken away the segment before it; `empty`: empty ones, too."""
     names: list[str] = []
-    for segment in _SEPARATOR.split(_END.split(decoded, maxsplit=1)[0]):
-        name = segment.partition(";")[0].strip(_BLANK)
-        if name == "..":
+    for segment in segments:
+        if segment == "..":
             del names[-1:]
-        elif name := name.rstrip(f".{_BLANK}"):  # Windows opens `login.` as `login`
-            names.append(name)
-    return f"/{'/'.join(names)}"
+        elif segment or empty:
+            names.append(segment)
+    return names
 
 
-def normal_host(text: str) -> str:
-    """The host in small letters, without user information, port and trailing dots (RFC 9110 section 4.2).
+def _joined(names: Iterable[str]) -> str:
+    path = "/".join(filter(None, names))
+    return f"/{_END.split(path, maxsplit=1)[0].rstrip(f'/{_LEFT_OUT_AT_END}')}"
+
+
+def host_readings(text: str) -> Sequence[str]:
+    """The one reading of a host: without user information, port and trailing dots (RFC 9110 section 4.2).
 
     `API.example.com`, `api.example.com.`, `api.example.com:443` and `x@api.example.com` are
-    `api.example.com`; an IPv6 address is written as RFC 5952 wants it, in brackets.
+    `api.example.com`; an IPv6 address is written as RFC 5952 wants it, in brackets and without a zone; a name
+    in another script as DNS has it (`xn--`).
     """
-    host = _decoded(text).rpartition("@")[2].strip(_BLANK)
+    host = _decoded(text[:MAX_HOST_CHARACTERS]).rpartition("@")[2].strip(_BLANK)
     literal = host[1:].partition("]")[0] if host.startswith("[") else host
     try:
-        return f"[{IPv6Address(literal)}]"
+        address = IPv6Address(literal.partition("%")[0])
     except AddressValueError:
-        return host.partition(":")[0].rstrip(f".{_BLANK}")
+        return (_dns_name(host.partition(":")[0]).rstrip(_LEFT_OUT_AT_END),)
+    return (str(address.ipv4_mapped or f"[{address}]"),)
+
+
+def _dns_name(host: str) -> str:
+    if host.isascii() or len(host) > _MAX_DNS_CHARACTERS:
+        return host
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return host
 
 
 def _decoded(text: str) -> str:
     """`text` in small letters, its escapes decoded; bytes that are not UTF-8 are marked however they came."""
+    if "%" not in text and text.isascii():
+        return text.lower()
     decoded = original(text).decode("utf-8", "surrogateescape")
     for _ in range(MAX_DECODINGS):
         if "%" not in decoded:
             break
+        if "%u" in decoded:
+            decoded = _WIDE_ESCAPE.sub(_wide_character, decoded)
         decoded = unquote(decoded, errors="surrogateescape")
     return mark(decoded.casefold().encode("utf-8", "surrogateescape"))
 
 
-NORMALISERS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
-    {"host": normal_host, "path": normal_path}
+def _wide_character(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return escape[0] if "\ud800" <= character <= "\udfff" else character
+
+
+NORMALISERS: Final[Mapping[str, Callable[[str], Sequence[str]]]] = MappingProxyType(
+    {"host": host_readings, "path": path_readings}
 )
 """What `normalise` of a descriptor may be."""

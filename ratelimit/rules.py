@@ -1,6 +1,6 @@
 """The limits as they are served: compiled from YAML once, never changed, replaced as a whole."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
@@ -120,8 +120,10 @@ class Node:
     shared_value: str = ""
     """The value pattern that all matching values are counted under (`share_threshold`), or empty."""
     value_to_metric: bool = False
-    normalise: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
-    """By key: what makes one spelling of a value before a child is looked for."""
+    normalise: Mapping[str, Callable[[str], Sequence[str]]] = field(default_factory=dict)
+    """By key of the children: what makes of a value what it is read as, before a child is looked for."""
+    composite: str = ""
+    """`key_value` or `key`, as the level above knows it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

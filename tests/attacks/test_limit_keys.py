@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sidecars.demo.edge import Edge
-from tests.attacks.edges import LISTENERS, serve_both
+from tests.attacks.edges import LISTENERS, PLAIN, serve_both
 from tests.envoy.bare import send, send_http2
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
@@ -51,6 +51,9 @@ PATHS = (
         "http://edge.example/login",
     ),
 )
+
+READ_IN_SEVERAL_WAYS = ("/x%3f/../login", "/login//..", "//x.example/login", "/login%3f/../x")
+"""Where Envoy does not make one path of them."""
 
 HOSTS = (
     *(
@@ -102,6 +105,9 @@ async def test_no_spelling_has_a_limit_of_its_own(
         assert await _let_pass(edge, listener, "/login")
         passed = [path for path in PATHS if await _let_pass(edge, listener, path)]
         assert not passed
+        if listener == PLAIN:
+            passed = [path for path in READ_IN_SEVERAL_WAYS if await _let_pass(edge, listener, path)]
+            assert not passed
         assert (await send_http2(edge, b"/LOGIN?x", listener=listener)).status == 429
         assert await _let_pass(edge, listener, "/host")
         passed = [host for host in HOSTS if await _let_pass(edge, listener, "/host", host)]

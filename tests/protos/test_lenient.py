@@ -1,7 +1,7 @@
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +88,21 @@ def test_an_any_of_another_type_or_of_no_sense_stays_as_it_came() -> None:
     assert read_typed["unknown"].value == b"\xff\xff"
     assert read_typed["broken"].value == b"\x0a\x7f\xff"
     assert read.attributes.tls_session.sni == mark(b"a\xffbc")
+
+
+def test_what_protobuf_reads_is_read_alike() -> None:
+    """Groups, unknown fields, numbers that are longer than need be, an Any in two parts."""
+    url = b"type.googleapis.com/google.protobuf.Struct"
+    value = Struct(fields={"a": Value()}).SerializeToString()
+    any_parts = field_with(1, b"k") + field_with(2, field_with(1, url)) + field_with(2, field_with(2, value))
+    for kind, data in (
+        (RateLimitRequest, field_with(1, b"d") + b"\x9b\x3f\x08\x01\x9c\x3f"),
+        (RateLimitRequest, b"\x8a\x80\x00\x81\x00d" + b"\x98\x3f\x05"),
+        (CheckRequest, field_with(1, field_with(11, field_with(2, any_parts)))),
+        (AnyMessage, field_with(1, url) + b"\x98\x3f\x05" + field_with(2, value)),
+    ):
+        assert parse_refused(kind, data) == kind.FromString(data)
+        assert parse_refused(kind, data).SerializeToString() == kind.FromString(data).SerializeToString()
 
 
 def test_the_mark_itself_passes_for_no_byte() -> None:

@@ -9,9 +9,19 @@ from hypothesis import strategies as st
 from configfile import ConfigError, parse
 from protos.lenient import mark
 from ratelimit.config import compile_limits
-from ratelimit.match import bucket_key, match
-from ratelimit.normalise import normal_host, normal_path
+from ratelimit.match import bucket_key, match, metric_path
+from ratelimit.normalise import MAX_PATH_CHARACTERS, host_readings, path_readings
 from ratelimit.rules import Limits, Options
+
+
+def normal_path(text: str) -> str:
+    return path_readings(text)[0]
+
+
+def normal_host(text: str) -> str:
+    [host] = host_readings(text)
+    return host
+
 
 PATHS = [
     *(
@@ -81,14 +91,85 @@ def test_every_spelling_of_a_path_is_the_same(spelled: str) -> None:
     assert normal_path(spelled) == "/login"
 
 
+READ_IN_SEVERAL_WAYS = [
+    ("/x%3f/../login", "nginx"),
+    ("/x%23/../login", "nginx"),
+    ("/login%3f/../x", "who decodes before parsing"),
+    ("/login%00/../x", "who ends at NUL"),
+    ("/login//..", "new URL(path, base) of JavaScript"),
+    ("/a/..//login//..", "new URL(path, base) of JavaScript"),
+    ("//host.example/login", "new URL(path, base) of JavaScript"),
+    ("/\\host.example/login", "new URL(path, base) of JavaScript"),
+    ("//host.example/x/../login", "new URL(path, base) of JavaScript"),
+    ("/%u006cogin", "IIS"),
+]
+
+
+@pytest.mark.parametrize(("spelled", "by"), READ_IN_SEVERAL_WAYS)
+def test_a_limit_is_met_by_what_any_server_reads(limits: Limits, spelled: str, by: str) -> None:
+    assert name(limits, ("path", spelled)).startswith("d.path_/login "), by
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    ["/reports/../x", "/reports/%2e%2e/x", "/reports/..;/x", "/reports/7/../../x", "/reports/%252e%252e/x"],
+)
+def test_a_wildcard_is_met_where_dot_segments_are_not_resolved(limits: Limits, spelled: str) -> None:
+    """Express and Starlette, and the route of an Envoy without `normalize_path`."""
+    assert name(limits, ("path", spelled)) == name(limits, ("path", "/reports/8"))
+
+
+def test_what_falls_under_any_value_counts_as_most_servers_read_it(limits: Limits) -> None:
+    assert name(limits, ("path", "/else/../other")) == name(limits, ("path", "/other"))
+    found = match(limits.domains["d"], [("path", "/else/../other")])
+    assert found is not None
+    metric = metric_path(limits.domains["d"], found.rule, "d", [("path", "/else/../other")])
+    assert metric == ("d", "path_/other")
+
+
+def test_a_path_without_dots_and_escapes_has_one_reading() -> None:
+    assert path_readings("/Orders/7;v=1/?x=..") == ("/orders/7",)
+    assert path_readings("/a/../b") == ("/b", "/a/../b")
+
+
+def test_a_long_path_is_cut() -> None:
+    long = "/" + "a" * MAX_PATH_CHARACTERS
+    assert path_readings(long) == path_readings(f"{long}bc") != path_readings(long[:-2])
+    assert path_readings("/login?" + "a" * MAX_PATH_CHARACTERS) == ("/login",)
+
+
 @pytest.mark.parametrize("spelled", HOSTS)
 def test_every_spelling_of_a_host_is_the_same(spelled: str) -> None:
     assert normal_host(spelled) == "api.example.com"
 
 
-@pytest.mark.parametrize("spelled", ["[2001:db8::1]", "[2001:DB8:0::0:1]:443", "2001:db8:0:0:0:0:0:1"])
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "[2001:db8::1]",
+        "[2001:DB8:0::0:1]:443",
+        "2001:db8:0:0:0:0:0:1",
+        "[2001:db8::1%25eth0]",
+        "[2001:db8::1%eth1]:80",
+    ],
+)
 def test_an_ipv6_address_is_written_one_way(spelled: str) -> None:
     assert normal_host(spelled) == "[2001:db8::1]"
+
+
+@pytest.mark.parametrize(
+    ("spelled", "host"),
+    [
+        ("[::ffff:192.0.2.1]:80", "192.0.2.1"),
+        ("b%C3%BCcher.example", "xn--bcher-kva.example"),
+        ("BÜCHER。example", "xn--bcher-kva.example"),
+        ("api\uff0eexample%E3%80%82com%E3%80%82:443", "api.example.com"),
+        ("\uff41pi.example.com", "api.example.com"),
+        ("ü" * 300, "ü" * 300),
+    ],
+)
+def test_a_host_in_another_script_is_as_dns_has_it(spelled: str, host: str) -> None:
+    assert normal_host(spelled) == host
 
 
 @pytest.mark.parametrize("one", ["/login", "/", "/a/b", "/caf\u00e9", "/a.b", "/a b", "/" + mark(b"\xff")])
