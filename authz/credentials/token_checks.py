@@ -28,7 +28,7 @@ from authz.credentials.refused import RefusedError
 from authz.credentials.settings.issuer import ClaimConfig, IssuerConfig
 from authz.credentials.verifier import Verified
 from authz.credentials.world import World
-from authz.identity import CredentialKind, Identity, Refusal, RefusalReason
+from authz.identity import CredentialKind, Identity, Refusal, RefusalReason, named
 
 MAX_LISTED: Final = 5
 """Issuers or keys named in a text."""
@@ -134,7 +134,12 @@ async def _fetch(issuer: Issuer, block: IssuerConfig) -> None:
 async def _verified(compiled: Compiled, text: str, now: float) -> Verified:
     known = compiled.tokens.known(text, now)
     found = compiled.tokens.verify(text, now) if known is None else known
-    return found if isinstance(found, Identity | Refusal) else await found
+    return _answered(found if isinstance(found, Identity | Refusal) else await found)
+
+
+def _answered(outcome: Verified) -> Verified:
+    """`outcome` as a request meets it: some subjects prove nobody, although their token holds."""
+    return named(outcome) if isinstance(outcome, Identity) else outcome
 
 
 async def _introspected(
@@ -148,7 +153,7 @@ async def _introspected(
     try:
         known = compiled.introspector.known(text, now)
         found = compiled.introspector.verify(text, now) if known is None else known
-        outcome = found if isinstance(found, Identity | Refusal) else await found
+        outcome = _answered(found if isinstance(found, Identity | Refusal) else await found)
     finally:
         await compiled.introspector.close()
         await compiled.poster.close()
@@ -252,7 +257,11 @@ def _claim(claims: dict[str, Any], required: Sequence[ClaimConfig], forbidden: S
 
 
 def _subject(token: Token, config: IssuerConfig) -> str:
-    return subject_of(token.claims, config.subject_claim)
+    subject = subject_of(token.claims, config.subject_claim)
+    found = named(Identity(CredentialKind.JWT, subject))
+    if isinstance(found, Refusal):
+        raise RefusedError(found)
+    return subject
 
 
 def _together(token: Token, issuer: Issuer, now: float) -> str:

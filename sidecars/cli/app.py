@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import typer
 
 from configfile import ConfigError
+from redaction import REDACTED, looks_like_token
+from redaction.tokens import without_jwts
 from sidecars.cli import config, demo, limits, policy, protoset, run, session
 from sidecars.cli.exit import OK, USAGE, WRONG
 
@@ -49,12 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         code = command.main(arguments, prog_name="sidecars", standalone_mode=False)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "sidecars"
-        text = " ".join(error.format_message().replace("Value error, ", "").split())
+        text = _without_tokens(error.format_message().replace("Value error, ", ""), given)
         return _fail(f"{where}: {text} (see {where} --help)" if text else "", code=error.exit_code)
     except ConfigError as error:
         return _fail(*map(str, error.problems), code=USAGE)
@@ -63,11 +66,20 @@ def _run(arguments: Sequence[str] | None) -> int:
             # Whoever read our output has enough, and Python would complain when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return WRONG
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{_without_tokens(str(error.filename), given)}: " if error.filename else ""
         return _fail(f"sidecars: {where}{error.strerror or error}", code=WRONG)
     except typer.Abort:
         return WRONG
     return code if isinstance(code, int) else OK
+
+
+def _without_tokens(text: str, arguments: Sequence[str]) -> str:
+    """`text` on one line, without arguments that look like a token: errors end up in logs and tickets."""
+    for argument in arguments:
+        for part in (argument, argument.partition("=")[2]):
+            if "/" not in part and looks_like_token(part):
+                text = text.replace(part, REDACTED)
+    return " ".join(without_jwts(text, REDACTED).split())
 
 
 def _fail(*lines: str, code: int) -> int:

@@ -81,6 +81,31 @@ def test_it_is_never_an_argument(policy: Path) -> None:
     assert GOOD not in err
 
 
+OPAQUE = "mF_9.B5f-4.1JqM8s0Vx2kQ7tZ"
+
+
+@pytest.mark.parametrize("text", [GOOD, GOOD[:-40], OPAQUE])
+@pytest.mark.parametrize(
+    "before", [("--token-file",), ("--at",), ("--policy",), ("--token",), ("--json",), ("-t",), ("--",)]
+)
+def test_nor_is_it_repeated_where_it_was_one(policy: Path, before: tuple[str, ...], text: str) -> None:
+    code, out, err = run("--policy", policy, *before, text, stdin=GOOD)
+    assert (code, out) == (2, "")
+    assert text not in err
+    assert all(part not in err for part in text.split(".") if len(part) > 10)
+    code, _, err = run("--policy", policy, f"{before[0]}={text}", stdin=GOOD)
+    assert code == 2
+    assert text not in err
+
+
+@pytest.mark.parametrize("text", [GOOD, OPAQUE])
+def test_nor_where_it_was_taken_for_a_command(text: str) -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stderr(out), pytest.raises(SystemExit):
+        main(["token", text])
+    assert "No such command '[redacted]'" in out.getvalue()
+
+
 def test_without_a_token_the_usage_is_wrong(policy: Path) -> None:
     code, _, err = run("--policy", policy, stdin="\n")
     assert code == 2

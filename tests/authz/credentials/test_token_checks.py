@@ -76,6 +76,8 @@ TOKENS = {
     "for others": token(aud="another", **SAID),
     "without subject": token(sub=None, **SAID),
     "of a numeric subject": token(sub=7, **SAID),
+    "of a subject with a line feed": token(sub="adm\nin", **SAID),
+    "of a subject with a blank before it": token(sub=" admin", **SAID),
     "without email": token(verified=True),
     "not verified": token(email="a@example.com", verified=False),
     "bound to a key": token(cnf={"jkt": "x"}, **SAID),
