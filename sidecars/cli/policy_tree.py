@@ -35,7 +35,7 @@ def tree(explanation: Explanation, *, everything: bool = False) -> Tree:
 
 def answer_text(answer: Answer) -> str:
     """The answer in one line of rich markup."""
-    by = f" by rule {escape(answer.rule)!r}" if answer.rule else ""
+    by = f" by rule {escape(repr(answer.rule))}" if answer.rule else ""
     colour = _COLOURS[answer.outcome.value]
     return f"[bold {colour}]{answer.outcome.value}[/] {answer.status} {escape(answer.reason)}{by}"
 

