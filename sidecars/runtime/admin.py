@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sidecars.runtime import admin_routes
-from sidecars.runtime.admin_index import index_page
+from sidecars.runtime.admin_index import OWN_PAGES, index_page
 from sidecars.runtime.admin_routes import AdminRoute
 from sidecars.runtime.health import Health, Phase
 from sidecars.runtime.masking import masked
@@ -23,9 +23,6 @@ from sidecars.transport.listening import bind_error, remove_stale_socket, socket
 
 _SHUTDOWN_SECONDS = 1.0
 """An operator's request takes milliseconds; one that hangs must not hold up the end of the process."""
-
-
-OWN_PAGES = ("/metrics", "/healthz", "/readyz", "/config", "/version")
 
 
 class AdminSite:

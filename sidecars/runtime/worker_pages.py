@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from yarl import URL
 
-from sidecars.runtime.admin_index import index_page, links_in
+from sidecars.runtime.admin_index import OWN_PAGES, index_page, links_in, others_in
 from sidecars.runtime.admin_routes import MAX_BODY_BYTES
 from sidecars.runtime.metrics import package_version
 from sidecars.runtime.worker_client import PATIENT_SECONDS, Said, WorkerClient
@@ -25,10 +25,6 @@ from sidecars.runtime.worker_scrapes import WorkerScrapes
 from sidecars.transport.address import Address
 
 _Page = Callable[[web.Request], Awaitable[web.Response]]
-
-
-ALWAYS_THERE = ("/metrics", "/healthz", "/readyz", "/config", "/version")
-"""The pages of every suite; workers have more, depending on their sidecars."""
 
 
 class WorkerPages:
@@ -141,8 +137,10 @@ class WorkerPages:
 
     async def _index(self, _request: web.Request) -> web.Response:
         said = await self._client.ask_all(URL("/"))
-        theirs = [path for one in said if one is not None for path in links_in(one.body.decode())]
-        return index_page((*ALWAYS_THERE, *theirs), note="Of one worker: ?worker=0")
+        pages = [one.body.decode() for one in said if one is not None]
+        links = [path for page in pages for path in links_in(page)]
+        others = [other for page in pages for other in others_in(page)]
+        return index_page((*OWN_PAGES, *links), others, note="One worker alone: ?worker=0")
 
     async def _config(self, _request: web.Request) -> web.Response:
         pages = await self._client.ask_all(URL("/config"))

@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from sidecars.runtime import worker_client, worker_scrapes
+from sidecars.runtime.admin_index import OWN_PAGES, index_page, links_in, others_in
 from sidecars.runtime.worker_metrics import Scrape, Totals, scrape
 from sidecars.runtime.worker_pages import WorkerPages
 from sidecars.runtime.worker_process import Phase, Worker
@@ -54,6 +55,9 @@ class Ready:
         await self.goes_on.wait()
         return web.json_response({"number": self.number})
 
+    async def index(self, _: web.Request) -> web.Response:
+        return index_page(["/metrics", "/state", "/a&b"], ["POST /do", "POST /<x>"])
+
     async def post(self, request: web.Request) -> web.Response:
         await self.goes_on.wait()
         self.posts.append(await request.read())
@@ -86,6 +90,7 @@ async def asked_for_all(
             app.router.add_get("/metrics", worker.metrics)
             app.router.add_get("/decisions", worker.recent)
             app.router.add_get("/state", worker.state)
+            app.router.add_get("/", worker.index)
             app.router.add_get("/config", worker.state)
             app.router.add_post("/do", worker.post)
             await stack.enter_async_context(listening(app, address.path))
@@ -216,6 +221,17 @@ async def test_the_newest_decisions_of_all_workers_are_as_many_as_asked_for(tmp_
             assert len((await response.json())["decisions"]) == 6
         async with client.get("/decisions?limit=x") as response:
             assert (response.status, await response.text()) == (400, "limit is a number\n")
+
+
+async def test_the_index_names_each_page_of_the_workers_once(tmp_path: Path) -> None:
+    async with (
+        asyncio.timeout(20),
+        asked_for_all(tmp_path, Totals(), Ready(0), Ready(1)) as client,
+        client.get("/") as response,
+    ):
+        page = await response.text()
+    assert links_in(page) == [*OWN_PAGES, "/state", "/a&b"]
+    assert others_in(page) == ["POST /do", "POST /<x>"]
 
 
 async def test_a_page_that_no_worker_has_is_answered_as_they_do(tmp_path: Path) -> None:
