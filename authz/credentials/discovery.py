@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from authz.credentials.documents import looks_like
 from authz.credentials.settings.issuer import KeySetConfig, check_url
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
@@ -29,8 +30,8 @@ def key_set_url(document: bytes, at: str, issuer: str, config: KeySetConfig) -> 
     """The `jwks_uri` in `document`, which came from `at`. Raises DiscoveryError."""
     try:
         content: Any = orjson.loads(document)
-    except orjson.JSONDecodeError as error:
-        raise DiscoveryError(f"the OpenID configuration is not JSON: {error}") from None
+    except orjson.JSONDecodeError:
+        raise DiscoveryError(f"the OpenID configuration is {looks_like(document)}, not JSON") from None
     if not isinstance(content, dict):
         raise DiscoveryError("the OpenID configuration is no JSON object")
     if content.get("issuer") != issuer:

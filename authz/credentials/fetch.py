@@ -1,6 +1,8 @@
 """One bounded GET of a document that another server publishes."""
 
 import asyncio
+import os
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -93,10 +95,17 @@ def told(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered with HTTP status {error.status}"
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return (
-            f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or 'no answer'}"
-        )
+        return f"the proxy {error.host}:{error.port} cannot be reached: {_why(error.os_error)}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name {error.host} cannot be resolved: {_why(error.os_error)}"
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        return f"{error.host}:{error.port} cannot be reached: {_why(error.os_error)}"
     return str(error) or type(error).__name__
+
+
+def _why(error: OSError) -> str:
+    # asyncio writes its own words in place of those of the system; errors of names have numbers below 0.
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -140,6 +149,8 @@ class PublicResolver(AbstractResolver):
         try:
             address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
         except ValueError:
+            if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
+                raise FetchError(f"{host[:64]!r} is an address in a form of its own: write a.b.c.d") from None
             return
         if isinstance(address, IPv6Address):
             address = _inside(address) or address
@@ -149,6 +160,9 @@ class PublicResolver(AbstractResolver):
         if not public and not any(address in network for network in self._allowed):
             raise FetchError(f"{address} is no public address, and allow_addresses does not list it")
 
+
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE | re.ASCII)
+"""The last label of what resolvers read as an address, never that of a name: `127.1`, `0x7f000001`."""
 
 _IPV4_LAST: Final = tuple(
     IPv6Network(network)

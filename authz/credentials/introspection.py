@@ -25,6 +25,7 @@ from authz.credentials.claims import (
     scopes,
     subject_of,
 )
+from authz.credentials.documents import looks_like
 from authz.credentials.ending import end
 from authz.credentials.fetch import FetchError, StatusError
 from authz.credentials.metrics import IntrospectionMetrics
@@ -240,7 +241,7 @@ def _read(body: bytes) -> Mapping[str, Any]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise FetchError(f"the answer is {_look(body)}, not JSON") from None
+        raise FetchError(f"the answer is {looks_like(body)}, not JSON") from None
     if not isinstance(content, dict):
         raise FetchError("the answer is JSON, but no object")
     active = content.get("active")
@@ -250,14 +251,3 @@ def _read(body: bytes) -> Mapping[str, Any]:
         also = f", and the error {error[:100]!r}" if isinstance(error, str) else ""
         raise FetchError(f"the answer has {said}, not true or false{also}")
     return content
-
-
-def _look(body: bytes) -> str:
-    """What a body that is no JSON looks like. Its text may hold secrets."""
-    if not body.strip():
-        return "empty"
-    if body.lstrip().startswith(b"<"):
-        return "HTML or XML"
-    if body.lstrip().startswith(b"eyJ"):
-        return "a JWT (RFC 9701)"
-    return f"{len(body)} bytes of something else"

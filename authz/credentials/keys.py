@@ -1,6 +1,5 @@
 """JSON Web Key Sets (RFC 7517): which of their keys may verify a token, and with what."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -8,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from authz.credentials.algorithms import EDDSA, FAMILIES, PARSE
+from authz.credentials.documents import looks_like
 from authz.credentials.weak_rsa import weakness
 
 MAX_KEYS: Final = 100
@@ -34,8 +34,13 @@ _SECRET: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}
 _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
 """By kty, the members that are the public key."""
 
-_MEANT: Final = ("kty", "crv", "kid", "alg", "n", "e", "x", "y", "issuer")
+_MATERIAL: Final = ("kty", "crv", "n", "e", "x", "y")
+"""What makes two public keys different."""
+
+_MEANT: Final = (*_MATERIAL, "kid", "alg", "issuer")
 """What makes two entries different keys; certificates and dates of one key may change."""
+
+_CURVES: Final = {kty: {crv for of, crv in FAMILIES if of == kty} for kty in ("EC", "OKP")}
 
 _BASE64URL: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
@@ -52,6 +57,8 @@ class Key:
     algorithms: frozenset[str]
     public_key: Any
     jwk: Mapping[str, Any] = field(repr=False)
+    material: bytes = field(repr=False)
+    """Equal for entries of one public key, whatever else they say of it."""
     trusted: bool = True
 
 
@@ -65,7 +72,7 @@ class RefusedKey:
     """Whether the document gives away what signs tokens."""
 
     def __str__(self) -> str:
-        return f"{self.id}: {self.reason}"
+        return f"{self.id or 'without kid'}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ class KeySet:
                 return key
         candidates = self.keys if key_id is None else (key for key in self.keys if key.id is None)
         fitting = [key for key in candidates if algorithm in key.algorithms]
-        return fitting[0] if len(fitting) == 1 else None
+        return fitting[0] if len({key.material for key in fitting}) == 1 else None
 
     def withdraw(self, successor: "KeySet | None") -> None:
         """Ends the trust in every key that `successor` does not hold."""
@@ -109,7 +116,7 @@ def parse_key_set(document: bytes, previous: KeySet | None = None) -> KeySet:
     KeySetError when the document is no key set or has no usable key at all.
     """
     entries = _entries(document)
-    known = {} if previous is None else {_fingerprint(key.jwk): key for key in previous.keys}
+    known = {} if previous is None else {_fingerprint(key.jwk, _MEANT): key for key in previous.keys}
     usable: dict[bytes, Key] = {}
     refused: list[RefusedKey] = []
     for entry in entries:
@@ -117,7 +124,7 @@ def parse_key_set(document: bytes, previous: KeySet | None = None) -> KeySet:
         if isinstance(found, RefusedKey):
             refused.append(found)
         else:
-            usable.setdefault(_fingerprint(found.jwk), found)
+            usable.setdefault(_fingerprint(found.jwk, _MEANT), found)
     keys, ambiguous = _told_apart(usable.values())
     refused += ambiguous
     if not keys:
@@ -128,7 +135,8 @@ def parse_key_set(document: bytes, previous: KeySet | None = None) -> KeySet:
     for key in keys:
         if key.id is not None:
             by_id.setdefault(key.id, key)
-            by_use |= {(key.id, algorithm): key for algorithm in key.algorithms}
+            for algorithm in key.algorithms:
+                by_use.setdefault((key.id, algorithm), key)
     return KeySet(tuple(keys), by_id, by_use, tuple(refused), _retired(previous, by_id))
 
 
@@ -140,7 +148,8 @@ def _entries(document: bytes) -> list[Any]:
     try:
         content = orjson.loads(document)
     except orjson.JSONDecodeError as error:
-        raise KeySetError(f"not JSON: {error}") from error
+        place = f" (line {error.lineno}, column {error.colno})" if document.strip() else ""
+        raise KeySetError(f"it is {looks_like(document)}, not JSON{place}") from None
     entries = content.get("keys") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         if isinstance(content, dict) and "jwks_uri" in content:
@@ -152,12 +161,18 @@ def _entries(document: bytes) -> list[Any]:
 
 
 def _told_apart(usable: Iterable[Key]) -> tuple[list[Key], list[RefusedKey]]:
-    """The keys that a kid and an algorithm single out, and those that share both (RFC 7517 section 4.5)."""
+    """The keys that a kid and an algorithm single out, and those that share both (RFC 7517 section 4.5).
+
+    One public key may stand there several times, with its `alg` and without.
+    """
     keys = list(usable)
-    sharing = Counter((key.id, algorithm) for key in keys for algorithm in key.algorithms)
+    sharing: dict[tuple[str | None, str], set[bytes]] = {}
+    for key in keys:
+        for algorithm in key.algorithms:
+            sharing.setdefault((key.id, algorithm), set()).add(key.material)
     alone, ambiguous = [], []
     for key in keys:
-        if key.id is not None and any(sharing[key.id, algorithm] > 1 for algorithm in key.algorithms):
+        if key.id is not None and any(len(sharing[key.id, name]) > 1 for name in key.algorithms):
             ambiguous.append(RefusedKey(key.id, "two keys have its kid and an alg in common"))
         else:
             alone.append(key)
@@ -171,8 +186,8 @@ def _retired(previous: KeySet | None, by_id: Mapping[str, Key]) -> tuple[str, ..
     return tuple(gone[-MAX_RETIRED:])
 
 
-def _fingerprint(jwk: Mapping[str, Any]) -> bytes:
-    return orjson.dumps({name: jwk[name] for name in _MEANT if name in jwk}, option=orjson.OPT_SORT_KEYS)
+def _fingerprint(jwk: Mapping[str, Any], members: Iterable[str]) -> bytes:
+    return orjson.dumps({name: jwk[name] for name in members if name in jwk}, option=orjson.OPT_SORT_KEYS)
 
 
 def _read(entry: Any, known: Mapping[bytes, Key]) -> Key | RefusedKey:
@@ -192,7 +207,7 @@ def _read(entry: Any, known: Mapping[bytes, Key]) -> Key | RefusedKey:
     reason = _fault(jwk)
     if reason:
         return RefusedKey(kid, reason)
-    return known.get(_fingerprint(jwk)) or _parsed(jwk, kid)
+    return known.get(_fingerprint(jwk, _MEANT)) or _parsed(jwk, kid)
 
 
 def _fault(jwk: Mapping[str, Any]) -> str:
@@ -213,7 +228,10 @@ def _fault(jwk: Mapping[str, Any]) -> str:
         return "its key_ops do not include verify"
     for name in _NUMBERS[kty]:
         number = jwk.get(name)
-        if isinstance(number, str) and not _BASE64URL.issuperset(number):
+        if not isinstance(number, str):
+            lacks = f"it lacks {name} (RFC 7518 section 6)"
+            return lacks if number is None else f"its {name} is no text"
+        if not _BASE64URL.issuperset(number):
             what = "padded base64url (=)" if number.endswith("=") else "not base64url"
             return f"its {name} is {what}: RFC 7518 has A-Z a-z 0-9 - _ and no padding"
     return ""
@@ -223,7 +241,9 @@ def _parsed(jwk: dict[str, Any], kid: str | None) -> Key | RefusedKey:
     family = (jwk["kty"], jwk.get("crv", "") if jwk["kty"] != "RSA" else "")
     algorithms = FAMILIES.get(family)
     if algorithms is None:
-        return RefusedKey(kid, f"its crv {jwk.get('crv')!r} is not supported")
+        crv = jwk.get("crv")
+        reason = "it lacks crv" if crv is None else f"its crv {crv!r} is not supported"
+        return RefusedKey(kid, f"{reason}; supported: {', '.join(sorted(_CURVES[jwk['kty']]))}")
     declared = jwk.get("alg")
     if declared is not None:
         # The key, not the token, says what it is used with (RFC 8725 section 3.1, CVE-2026-48523).
@@ -233,13 +253,15 @@ def _parsed(jwk: dict[str, Any], kid: str | None) -> Key | RefusedKey:
         algorithms = algorithms & EDDSA if declared in EDDSA else frozenset({declared})
     try:
         public_key = PARSE[jwk["kty"]](jwk)
-    except Exception as error:  # PyJWT and cryptography raise a wide range for bad numbers
-        return RefusedKey(kid, f"it cannot be read: {type(error).__name__}: {error}")
+    except Exception:  # PyJWT and cryptography raise a wide range for bad numbers
+        numbers = _NUMBERS[jwk["kty"]]
+        made = f"{' and '.join(numbers)} {'make' if len(numbers) > 1 else 'makes'}"
+        return RefusedKey(kid, f"its {made} no key of {family[1] or 'RSA'}")
     if jwk["kty"] == "RSA":
         reason = _rsa_fault(public_key)
         if reason:
             return RefusedKey(kid, reason)
-    return Key(kid, algorithms, public_key, jwk)
+    return Key(kid, algorithms, public_key, jwk, _fingerprint(jwk, _MATERIAL))
 
 
 def _rsa_fault(public_key: Any) -> str:

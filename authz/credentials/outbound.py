@@ -4,6 +4,7 @@ Only this module reads the environment of the process: SSL_CERT_FILE and SSL_CER
 HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as curl and most other clients do.
 """
 
+import re
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
@@ -17,7 +18,11 @@ from urllib.request import getproxies_environment
 
 from configfile import ConfigError
 
-_SCHEMES: Final = frozenset({"http", "https"})
+_PORTS: Final = {"http": 80, "https": 443}
+"""Of the schemes that a proxy may have, and of URLs without a port."""
+
+_LIST: Final = re.compile(r"[,\s]+")
+"""What separates the entries of NO_PROXY: commas, and blanks as curl takes them."""
 
 
 class OutboundError(ValueError):
@@ -77,10 +82,12 @@ def proxy_for(url: str, configured: str | Literal[False] | None) -> Proxy | None
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxies = getproxies_environment()
-    found = proxies.get(parts.scheme) or proxies.get("all")
-    if not found or _is_this_host(host) or _is_direct(host, parts.port, proxies.get("no", "")):
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    found = proxies.get(name)
+    port = parts.port or _PORTS.get(parts.scheme)
+    if not found or _is_this_host(host) or _is_direct(host, port, proxies.get("no", "")):
         return None
-    return _parsed(found if "://" in found else f"http://{found}")
+    return _parsed(found if "://" in found else f"http://{found}", f"{name.upper()}_PROXY")
 
 
 def _is_this_host(host: str) -> bool:
@@ -94,8 +101,10 @@ def _is_this_host(host: str) -> bool:
 
 def _is_direct(host: str, port: int | None, no_proxy: str) -> bool:
     """Whether NO_PROXY lists the host: by name, `.parent`, `host:port`, address or network; `*` is all."""
-    for listed in filter(None, (part.strip().lower() for part in no_proxy.split(","))):
-        if listed in {"*", host, f"{host}:{port}"} or host.endswith("." + listed.lstrip("*.")):
+    names = {host, f"{host}:{port}", f"[{host}]", f"[{host}]:{port}"}
+    for listed in filter(None, _LIST.split(no_proxy.lower())):
+        parent = listed.lstrip("*.")
+        if listed == "*" or listed in names or (parent and host.endswith(f".{parent}")):
             return True
         try:
             if ip_address(host) in ip_network(listed, strict=False):
@@ -105,15 +114,15 @@ def _is_direct(host: str, port: int | None, no_proxy: str) -> bool:
     return False
 
 
-def _parsed(text: str) -> Proxy:
+def _parsed(text: str, variable: str) -> Proxy:
     try:
         parts = urlsplit(text)
-        port = parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
-        raise OutboundError("the proxy of the environment is not http://HOST:PORT") from None
-    if parts.scheme not in _SCHEMES or not parts.hostname:
-        raise OutboundError("the proxy of the environment is not http://HOST:PORT")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        host = None
+    if not host or parts.scheme not in _PORTS:
+        raise OutboundError(f"the proxy of the environment ({variable}) is not http://HOST:PORT")
+    host = f"[{host}]" if ":" in host else host
     headers = {}
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -107,7 +107,7 @@ async def test_a_body_that_trickles_is_given_up(serve: Serve) -> None:
 
 
 async def test_a_server_that_is_away_is_an_error() -> None:
-    with pytest.raises(FetchError):
+    with pytest.raises(FetchError, match=r"^127\.0\.0\.1:1 cannot be reached: Connection refused$"):
         await fetch(config("http://127.0.0.1:1/keys"))
 
 
@@ -122,6 +122,25 @@ async def test_a_server_that_is_away_is_an_error() -> None:
 async def test_a_private_address_is_not_asked_unless_listed(host: str) -> None:
     with pytest.raises(FetchError, match="no public address"):
         await fetch(config(f"http://{host}/keys", allow_addresses=()))
+
+
+@pytest.mark.parametrize(
+    "host", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "0", "1%32%37.0.0.1"]
+)
+async def test_an_address_in_a_form_of_its_own_is_not_asked(host: str) -> None:
+    """Resolvers and `connect` read more than four decimals as an address, each its own set."""
+    with pytest.raises(FetchError, match=f"'{host}' is an address in a form of its own"):
+        await fetch(KeySetConfig(url=f"https://{host}/keys"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1.example", "4.example", "0xyz"])
+def test_a_name_with_digits_is_a_name(host: str) -> None:
+    PublicResolver(()).check(host)
+
+
+async def test_a_name_that_cannot_be_resolved_is_named() -> None:
+    with pytest.raises(FetchError, match=r"^the name keys\.invalid cannot be resolved: "):
+        await fetch(KeySetConfig(url="https://keys.invalid/keys", proxy=False))
 
 
 async def test_a_name_that_leads_to_a_private_address_is_not_asked() -> None:

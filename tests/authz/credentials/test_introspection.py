@@ -331,7 +331,7 @@ def test_a_file_without_a_secret_is_an_error(world: World, content: bytes) -> No
     [
         (b"", "the answer is empty, not JSON"),
         (b"<html>sign in</html>", "the answer is HTML or XML, not JSON"),
-        (b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "the answer is a JWT (RFC 9701), not JSON"),
+        (b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "the answer is a JWT, not JSON"),
         (b"secret-word", "the answer is 11 bytes of something else, not JSON"),
         (b"[]", "the answer is JSON, but no object"),
         (b"{}", "the answer has no `active`, not true or false"),

@@ -31,13 +31,17 @@ def refused(*keys: Any) -> dict[str | None, str]:
         (jwk(private_key("RS256"), "x", alg=["RS256"]), "no text"),
         (jwk(private_key("ES256"), "x", alg="ES384"), "does not fit"),
         (jwk(private_key("RS256"), "x", d="AQAB"), "private key"),
-        (jwk(private_key("ES256"), "x", crv="P-384"), "cannot be read"),
+        (jwk(private_key("ES256"), "x", crv="P-384"), "its x and y make no key of P-384"),
         (jwk(private_key("ES256"), "x", crv="secp256k1"), "not supported"),
         (jwk(private_key("ES256"), "x", crv=7), "no text"),
-        (jwk(private_key("ES256"), "x", y="AAAA"), "cannot be read"),
-        (jwk(private_key("ES256"), "x", x="A" * 43, y="A" * 43), "cannot be read"),
-        ({"kty": "EC", "crv": "P-256", "kid": "x"}, "cannot be read"),
-        ({"kty": "RSA", "n": 7, "e": 3, "kid": "x"}, "cannot be read"),
+        (jwk(private_key("ES256"), "x", y="AAAA"), "its x and y make no key of P-256"),
+        (jwk(private_key("ES256"), "x", x="A" * 43, y="A" * 43), "its x and y make no key of P-256"),
+        ({"kty": "EC", "crv": "P-256", "kid": "x"}, "it lacks x"),
+        ({"kty": "RSA", "n": 7, "e": 3, "kid": "x"}, "its n is no text"),
+        ({"kty": "RSA", "n": "AQAB", "kid": "x"}, "it lacks e"),
+        (jwk(private_key("RS256"), "x", e="AQ"), "its n and e make no key of RSA"),
+        (jwk(private_key("EdDSA"), "x", x="AAAA"), "its x makes no key of Ed25519"),
+        (jwk(private_key("ES256"), "x", crv=None), "it lacks crv; supported: P-256, P-384, P-521"),
         ({"kty": "XYZ", "kid": "x"}, "kty"),
         ({"kty": ["RSA"], "kid": "x"}, "no text"),
         ({"kty": None, "kid": "x"}, "kty"),
@@ -114,6 +118,18 @@ class TestAsPublished:
         assert parse_key_set(key_set(entry, entry)).find(None, "ES256") is not None
 
     @pytest.mark.parametrize(
+        "other", [{"alg": "RS256"}, {"alg": "RS512"}, {"issuer": "https://b.example"}], ids=str
+    )
+    def test_one_public_key_may_stand_there_twice(self, other: Any) -> None:
+        """With its `alg` and without, or for two issuers: whichever is meant, it is the same key."""
+        for kid in ("x", None):
+            entry = jwk(private_key("RS256"), kid)
+            keys = parse_key_set(key_set(entry, entry | other))
+            assert keys.refused == ()
+            for algorithm in ("RS256", "PS256"):
+                assert keys.find(kid, algorithm) is keys.keys[0]
+
+    @pytest.mark.parametrize(
         "members",
         [
             {"d": None},
@@ -150,8 +166,9 @@ class TestAsPublished:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (b"", "not JSON"),
-        (b"<html>", "not JSON"),
+        (b"", "it is empty, not JSON$"),
+        (b"\n<html>", r"it is HTML or XML, not JSON \(line 2, column 1\)"),
+        (b'\xef\xbb\xbf{"keys": []}', "byte order mark, not JSON"),
         (b"[]", "not a key set"),
         (b"{}", "not a key set"),
         (b"-----BEGIN PUBLIC KEY-----\nMFkw", "PEM"),

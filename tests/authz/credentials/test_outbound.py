@@ -267,7 +267,15 @@ class TestProxy:
             ("*.idp.example", "http://keys.idp.example/", True),
             ("idp.example", "http://myidp.example/", False),
             ("IDP.example:8443, other", "http://idp.example:8443/", True),
+            ("idp.example:80", "http://idp.example/", True),
             ("idp.example:8443", "http://idp.example/", False),
+            ("other idp.example", "http://idp.example/", True),
+            (".", "http://idp.example/", False),
+            ("*.", "http://idp.example./", False),
+            ("2001:db8::1", "http://[2001:db8::1]/", True),
+            ("[2001:db8::1]", "http://[2001:db8::1]/", True),
+            ("[2001:db8::1]:8080", "http://[2001:db8::1]:8080/", True),
+            ("2001:db8::/32", "http://[2001:db8::1]/", True),
             ("10.0.0.0/8", "http://10.1.2.3/", True),
             ("10.0.0.0/8", "http://11.1.2.3/", False),
             ("", "http://localhost:8080/", True),
@@ -294,7 +302,11 @@ class TestProxy:
         self, monkeypatch: pytest.MonkeyPatch, text: str
     ) -> None:
         monkeypatch.setenv("HTTP_PROXY", text)
-        with pytest.raises(OutboundError, match="the proxy of the environment"):
+        with pytest.raises(OutboundError, match=r"environment \(HTTP_PROXY\) is not http://HOST:PORT"):
+            proxy_for(PROXIED, None)
+        monkeypatch.delenv("HTTP_PROXY")
+        monkeypatch.setenv("all_proxy", text)
+        with pytest.raises(OutboundError, match=r"\(ALL_PROXY\)"):
             proxy_for(PROXIED, None)
 
     @pytest.mark.parametrize(
