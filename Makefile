@@ -19,7 +19,7 @@ demo: $(VENV)/.demo-ready
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What needs root or minutes besides: each part says what it needs where it is skipped.
+# Adds what needs root or more minutes. A part that is skipped says what it needs.
 test-all: test
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests/fresh-machine needs root"; \
 	elif ! command -v debootstrap >/dev/null; then echo "skipped: tests/fresh-machine needs debootstrap (Debian: apt install debootstrap)"; \
