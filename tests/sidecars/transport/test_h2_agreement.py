@@ -154,7 +154,7 @@ DELIBERATE = (
     ),
     Difference(
         "the reserved bit of WINDOW_UPDATE is ignored",
-        "RFC 9113 section 6.9 leaves it undefined, to be ignored; h2 takes it for a part of the number.",
+        "RFC 9113 section 6.9 says to ignore it; h2 reads it as part of the number.",
         lambda last, bench, oracle: last[0] == WINDOW_UPDATE and len(last[3]) == 4 and last[3][0] >= 0x80,
         (*OPEN, (WINDOW_UPDATE, 0, 1, b"\x80\x00\x00\x01")),
     ),
@@ -177,8 +177,8 @@ DELIBERATE = (
         (*OPEN, (RST_STREAM, 0, 9, bytes(4))),
     ),
     Difference(
-        "what comes behind our RST_STREAM is ignored",
-        "RFC 9113 section 5.1: it may have been on its way; h2 remembers only how the stream first closed.",
+        "frames after our own RST_STREAM are ignored",
+        "RFC 9113 section 5.1: they may have been on their way; h2 remembers only how the stream first closed.",
         lambda last, bench, oracle: (
             last[0] == HEADERS
             and not bench.connection.over
@@ -202,8 +202,8 @@ DELIBERATE = (
         ),
     ),
     Difference(
-        "ALTSVC is a frame like any unknown one",
-        "RFC 7838 section 4: a server ignores it; h2 parses what is in it.",
+        "ALTSVC counts as an unknown frame",
+        "RFC 7838 section 4: a server ignores it; h2 parses its content.",
         lambda last, bench, oracle: last[0] == ALTSVC and not bench.connection.over,
         ((ALTSVC, 0, 0, b""),),
     ),
@@ -217,7 +217,7 @@ DELIBERATE = (
     ),
     Difference(
         "after a client's GOAWAY its streams go on",
-        "RFC 9113 section 6.8: GOAWAY ends no stream that exists; h2 takes nothing more in.",
+        "RFC 9113 section 6.8: GOAWAY ends no stream that exists; h2 accepts nothing more.",
         lambda last, bench, oracle: (
             not bench.connection.over
             and oracle.error is not None
