@@ -1,5 +1,6 @@
 """How the bytes of a connection are cut into reads must not matter."""
 
+from collections import Counter
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -7,7 +8,17 @@ from hypothesis import strategies as st
 
 from sidecars.transport import frames
 from sidecars.transport.frames import END_HEADERS, END_STREAM
-from tests.sidecars.transport.wire import NO_TABLE, OPENING, Bench, frame, message, request
+from tests.sidecars.transport.wire import (
+    CANCEL,
+    NO_TABLE,
+    OPENING,
+    Bench,
+    FrameRow,
+    frame,
+    message,
+    parse,
+    request,
+)
 
 BODIES = st.binary(max_size=40)
 PATHS = st.sampled_from(
@@ -36,8 +47,6 @@ def call_frames(draw: st.DrawFn, stream_id: int) -> list[bytes]:
         frame(frames.DATA, END_STREAM if index == len(pieces) - 1 else 0, stream_id, piece)
         for index, piece in enumerate(pieces)
     ]
-    if draw(st.integers(0, 9)) == 0:
-        block.append(frame(frames.RST_STREAM, 0, stream_id, (8).to_bytes(4, "big")))
     return block
 
 
@@ -47,9 +56,11 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> bytes:
+def conversations(draw: st.DrawFn, most_resets: int = 1) -> bytes:
     """Calls that begin in order and interleave as they like, with other frames between them."""
     calls = [draw(call_frames(2 * number + 1)) for number in range(draw(st.integers(1, 4)))]
+    for number in draw(st.sets(st.integers(0, len(calls) - 1), max_size=most_resets)):
+        calls[number].append(frame(frames.RST_STREAM, 0, 2 * number + 1, CANCEL))
     begun, wire = 0, []
     while any(calls):
         choices = [index for index in range(min(begun + 1, len(calls))) if calls[index]]
@@ -85,15 +96,43 @@ def talk(reads: list[bytes]) -> tuple[bytes, bytes, list[tuple[str, bytes]], boo
 def test_the_same_bytes_give_the_same_calls_and_the_same_answer_however_they_are_cut(
     wire: bytes, places: list[float]
 ) -> None:
-    """The short way for whole calls, and the long way for cut ones, must not be told apart from outside."""
-    whole = talk([wire])
-    assert talk(cut(wire, [int(place * len(wire)) for place in places])) == whole
+    """The short way for whole calls, and the long way for cut ones, must not be told apart from outside.
+
+    One reset at most: a client that cancels often is the next test's.
+    """
+    assert talk(cut(wire, [int(place * len(wire)) for place in places])) == talk([wire])
 
 
 @settings(max_examples=60, deadline=None)
 @given(conversations())
 def test_a_byte_a_read_gives_the_same_as_all_at_once(wire: bytes) -> None:
     assert talk([wire[i : i + 1] for i in range(len(wire))]) == talk([wire])
+
+
+@settings(max_examples=400, deadline=None)
+@given(conversations(most_resets=4), st.lists(st.floats(0, 1), max_size=12))
+def test_a_cut_decides_about_cancelled_calls_alone(wire: bytes, places: list[float]) -> None:
+    """A call is not begun where its reset came in the same read, from a client that cancelled before."""
+    cancelled = {row[2] for row in parse_some(wire[len(frames.PREFACE) :]) if row[0] == frames.RST_STREAM}
+    before, after, seen, over = talk([wire])
+    cut_before, cut_after, cut_seen, cut_over = talk(cut(wire, [int(place * len(wire)) for place in places]))
+
+    def of_others(output: bytes) -> list[FrameRow]:
+        return [row for row in parse(output) if row[2] not in cancelled]
+
+    assert of_others(cut_before) == of_others(before)
+    assert of_others(cut_after) == of_others(after)
+    assert cut_over == over
+    assert Counter(seen) <= Counter(cut_seen)
+
+
+def parse_some(wire: bytes) -> list[FrameRow]:
+    """The whole frames at the beginning of `wire`."""
+    stop = 0
+    while len(wire) - stop >= frames.HEAD_BYTES:
+        length = frames.HEAD.unpack_from(wire, stop)[0] >> 8
+        stop += frames.HEAD_BYTES + length
+    return parse(wire[:stop])
 
 
 def test_the_conversations_reach_the_handlers() -> None:

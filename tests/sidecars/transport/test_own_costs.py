@@ -186,10 +186,10 @@ class Slow(list[tuple[str, bytes]]):
 
 @pytest.mark.parametrize("between", [b"", frames.window_update(0, 1)], ids=["calls alone", "frames between"])
 def test_a_read_that_takes_long_is_left_in_the_middle(between: bytes) -> None:
-    """Thousands of small calls come in one read, and their replies are far from `turn_bytes`."""
+    """Thousands of calls come in one read, and their replies are far from `turn_bytes`."""
     bench = greeted(Limits(turn_seconds=0.001))
     bench.calls.seen = Slow(bench)
-    outputs = [bench.feed(b"".join(call(number, bytes(600)) + between for number in stream_ids(9)))]
+    outputs = [bench.feed(b"".join(call(number, bytes(2_000)) + between for number in stream_ids(9)))]
     while bench.connection.behind:
         outputs.append(bench.feed(b""))
     assert [count for output in outputs if (count := output.count(b"grpc-status"))] == [3, 3, 3]
