@@ -18,6 +18,10 @@ from urllib.request import getproxies_environment
 
 from configfile import ConfigError
 
+VERIFY_FLAGS: Final = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+"""RFC 5280 to the letter, and an intermediate authority may vouch alone: what Python 3.13 and later do by
+default, so that each Python accepts and refuses the same."""
+
 _PORTS: Final = {"http": 80, "https": 443}
 """Of the schemes that a proxy may have, and of URLs without a port."""
 
@@ -54,8 +58,7 @@ def _system_authorities() -> ssl.SSLContext:
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
-    # Python 3.13 and later verify like this by default: each Python refuses the same.
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.verify_flags |= VERIFY_FLAGS
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -49,8 +49,8 @@ def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic
             "ssl_ca_certs": _text(settings.ca_file),
             "ssl_certfile": _text(settings.cert_file),
             "ssl_keyfile": _text(settings.key_file),
-            # Python 3.13 and later verify like this by default: each Python refuses the same.
-            "ssl_include_verify_flags": [ssl.VERIFY_X509_STRICT],
+            # Python 3.13 and later verify like this by default: each Python accepts and refuses the same.
+            "ssl_include_verify_flags": [ssl.VERIFY_X509_STRICT, ssl.VERIFY_X509_PARTIAL_CHAIN],
         }
     pool = FailFastPool.from_url(settings.url, **options)
     pool.refusals = refusals

@@ -1,12 +1,14 @@
 """A span for each check, in the trace that Envoy began (W3C Trace Context), by OpenTelemetry."""
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from authz.account import Account
+from authz.credentials.outbound import VERIFY_FLAGS
 from configfile import ConfigError
 from redaction import Secrets
 from sidecars.runtime.settings.authz import TracingSettings
@@ -48,8 +50,10 @@ class Spans:
             resource=Resource.create({"service.name": settings.service_name}),
             shutdown_on_exit=False,
         )
-        otlp = OTLPSpanExporter(endpoint=settings.endpoint, timeout=EXPORT_SECONDS)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or otlp))
+        if exporter is None:
+            session = strict_session()
+            exporter = OTLPSpanExporter(settings.endpoint, timeout=EXPORT_SECONDS, session=session)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("edge-sidecars")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -113,3 +117,26 @@ class Spans:
 
     def _current(self, span: Any) -> AbstractContextManager[Any]:
         return self._trace.use_span(span)
+
+
+def strict_session() -> Any:
+    """A `requests.Session`, as the exporter takes one, that verifies certificates as all of the suite does.
+
+    The authorities are those of the exporter: its environment names them.
+    """
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= VERIFY_FLAGS
+
+    class Adapter(HTTPAdapter):  # subclassing is how requests takes a context
+        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+            super().init_poolmanager(*arguments, **options, ssl_context=context)
+
+        def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
+            return super().proxy_manager_for(proxy, **options, ssl_context=context)
+
+    session = requests.Session()
+    session.mount("https://", Adapter())
+    return session

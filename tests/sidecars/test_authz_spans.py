@@ -1,8 +1,10 @@
 """A span for each check, by OpenTelemetry."""
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from sidecars.transport.service import Call, Unary
 from tests.authz.checks import check_request
 from tests.sidecars.test_authz_decisions import Built, Waiting
 from tests.sidecars.test_authz_service import KEY, SECRET, OneCall
+from tests.sidecars.transport.authority import Authority
 
 WAIT_SECONDS = 20.0
 
@@ -127,13 +130,16 @@ def test_tracing_without_its_extra_is_an_error_that_says_so(
 class Collector(ThreadingHTTPServer):
     """Takes spans as a collector does: OTLP over HTTP, protobuf."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.bodies: list[bytes] = []
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.scheme = "http" if context is None else "https"
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/traces"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/v1/traces"
 
     @property
     def spans(self) -> list[Any]:
@@ -160,12 +166,20 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as server:
+    with served(Collector()) as server:
+        yield server
+
+
+@contextmanager
+def served(server: Collector) -> Iterator[Collector]:
+    with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 async def test_a_collector_gets_the_spans_over_http(tmp_path: Path, collector: Collector) -> None:
@@ -180,6 +194,28 @@ async def test_a_collector_gets_the_spans_over_http(tmp_path: Path, collector: C
     assert (span.name, span.trace_id.hex()) == ("authz.check", TRACE)
     assert ("authz.rule", "orders") in {(one.key, one.value.string_value) for one in span.attributes}
     assert b"edge" in collector.bodies[0]
+
+
+@pytest.mark.parametrize("identified", [True, False])
+def test_a_certificate_without_authority_key_identifier_is_refused_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, identified: bool
+) -> None:
+    """By every Python: before 3.13 the default of the exporter is to take it."""
+    authority = Authority("private", identified=identified)
+    pair = authority.sign("localhost")
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    (tmp_path / "server.pem").write_bytes(pair.certificate + pair.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.pem"))
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # which requests would prefer
+        monkeypatch.delenv(name, raising=False)
+    with served(Collector(context)) as collector:
+        spans = Spans(TracingSettings(endpoint=collector.endpoint, sample_roots=1.0))
+        spans._tracer.start_span("check").end()
+        spans.close()
+        assert len(collector.bodies) == identified
+    assert ("Missing Authority Key Identifier" in caplog.text) is not identified
 
 
 def test_a_collector_that_is_away_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,8 +53,11 @@ async def tls_in_front_of(
         )
 
 
-async def test_the_server_is_verified_with_the_ca_file(redis_server: RedisServer, tmp_path: Path) -> None:
-    async with tls_in_front_of(redis_server, tmp_path, Authority("private")) as settings:
+@pytest.mark.parametrize("below", [None, Authority("root")], ids=["a root", "an intermediate alone"])
+async def test_the_server_is_verified_with_the_ca_file(
+    redis_server: RedisServer, tmp_path: Path, below: Authority | None
+) -> None:
+    async with tls_in_front_of(redis_server, tmp_path, Authority("private", below=below)) as settings:
         client = connect(settings)
         assert await client.ping()
         await client.aclose()

@@ -155,6 +155,22 @@ class TestAuthorities:
                 with pytest.raises(FetchError, match="not accepted: Missing Authority Key Identifier"):
                     await asked
 
+    async def test_an_authority_without_subject_key_identifier_is_refused_by_name(
+        self, tmp_path: Path
+    ) -> None:
+        private = Authority("private", identifies=False)
+        (tmp_path / "private.pem").write_bytes(private.certificate)
+        async with tls_server(private, tmp_path) as url:
+            with pytest.raises(FetchError, match="not accepted: Missing Subject Key Identifier"):
+                await fetch(key_config(url, ca_file=tmp_path / "private.pem"))
+
+    async def test_an_intermediate_authority_vouches_alone(self, tmp_path: Path) -> None:
+        """On every Python: before 3.13 the default is to ask for its root, too."""
+        issuing = Authority("issuing", below=Authority("root"))
+        (tmp_path / "issuing.pem").write_bytes(issuing.certificate)
+        async with tls_server(issuing, tmp_path) as url:
+            assert await fetch(key_config(url, ca_file=tmp_path / "issuing.pem")) == DOCUMENT
+
     async def test_it_does_for_introspection_too(self, https: str, tmp_path: Path) -> None:
         with pytest.raises(FetchError, match="is not accepted"):
             await posted(introspection(https))

@@ -36,22 +36,28 @@ class Authority:
     """Signs certificates of servers and clients.
 
     `identified=False` leaves out the Authority Key Identifier of what it signs, as some authorities do;
-    `identifies=False` leaves out its own Subject Key Identifier.
+    `identifies=False` leaves out its own Subject Key Identifier. `below` another one it is an intermediate.
     """
 
-    def __init__(self, name: str, *, identified: bool = True, identifies: bool = True) -> None:
+    def __init__(
+        self, name: str, *, identified: bool = True, identifies: bool = True, below: "Authority | None" = None
+    ) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         self._identified = identified
+        above = below or self
         built = (
-            self._build(self._name, self._key)
+            self._build(self._name, self._key, issuer=above._name)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_SIGNS_CERTIFICATES, critical=True)
         )
         if identifies:
             built = built.add_extension(self._identifier, critical=False)
-        self.certificate = pem(built.sign(self._key, hashes.SHA256()))
+        if below is not None:
+            of_issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(below._identifier)
+            built = built.add_extension(of_issuer, critical=False)
+        self.certificate = pem(built.sign(above._key, hashes.SHA256()))
 
     def sign(self, name: str, expires: dt.datetime | None = None) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -71,13 +77,17 @@ class Authority:
         )
 
     def _build(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, expires: dt.datetime | None = None
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        expires: dt.datetime | None = None,
+        issuer: x509.Name | None = None,
     ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(self._name)
+            .issuer_name(issuer or self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - 2 * DAY)
