@@ -178,7 +178,7 @@ DELIBERATE = (
     ),
     Difference(
         "frames after our own RST_STREAM are ignored",
-        "RFC 9113 section 5.1: they may have been on their way; h2 remembers only how the stream first closed.",
+        "RFC 9113 section 5.1: they may have been on the way; h2 remembers only how the stream first closed.",
         lambda last, bench, oracle: (
             last[0] == HEADERS
             and not bench.connection.over
