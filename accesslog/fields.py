@@ -103,7 +103,7 @@ response_headers                      map      additional_response_headers_to_lo
 response_trailers                     map      additional_response_trailers_to_log
 tags                                  map      custom_tags
 filter_state                          map      filter_state_objects_to_log; a type unknown here as {"@type", "base64"}
-metadata                              map      dynamic metadata by namespace, less what stands in authz_* and ratelimit_*
+metadata                              map      dynamic metadata by namespace, without what authz_* and ratelimit_* show
 ratelimit_metadata                    map      free-form metadata of the limits that let the request pass
 sample_rate                           number   below 1: one of 1/sample_rate such requests was kept
 redacted                              list     what was redacted, as request_headers.authorization or query.token
