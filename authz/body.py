@@ -1,17 +1,18 @@
 """The fields of a request body, where Envoy sends it (`with_request_body`).
 
 Whatever two readers of the body could understand differently is not read at all: a truncated body,
-a JSON key that stands twice or in other letter case, a `;` in a form, a content type or encoding that
-is not the one we read. A rule that allows is then not met, and a rule that denies is.
+a JSON key that stands twice or in other letter case, JSON that calls itself a form, a text with a NUL,
+a `;` in a form, a content type or encoding that is not the one we read. A rule that allows is then not
+met, and a rule that denies is.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from authz.field_names import BAD_ESCAPE, MAX_FIELDS, WantedNames, fold_name, pairs_of
+from authz.field_names import BAD_ESCAPE, MAX_FIELDS, Meanings, fold_members, fold_name, pairs_of
 from authz.request import Request
 
 MAX_BODY_BYTES: Final = 256 * 1024
@@ -25,13 +26,58 @@ class UnreadableBodyError(Exception):
     """The body cannot be read, or not in exactly one way. Its text says why, for operators."""
 
 
-@dataclass(frozen=True, slots=True)
+_MAY_BE_JSON: Final = re.compile(r"[\s\ufeff]*(?:\{|\[\s*[\[{\"]|/[/*])")
+"""How JSON begins, for parsers that take a byte order mark or comments, too."""
+
+_NO_TEXT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+"""Escapes of a NUL and of surrogates."""
+_NO_TEXT_WITHIN: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000|[\ud800-\udfff]")
+"""The same once each whole pair of surrogates is a character."""
+
+
 class Body:
     """What was read of a body."""
 
-    content: Any
-    """What the JSON says, or a mapping of form fields to their lists of values; None: there is no body."""
-    is_form: bool = False
+    __slots__ = ("_of_form", "_of_json", "content", "is_form")
+
+    def __init__(self, content: Any, *, is_form: bool = False) -> None:
+        self.content = content
+        """What the JSON says, or the fields of a form with their lists of values; None: there is no body."""
+        self.is_form = is_form
+        self._of_form: Meanings[tuple[str, Any]] | None = None
+        self._of_json: Mapping[str, Sequence[tuple[str, Any]]] | None = None
+
+    def fields(self, folded: str) -> Sequence[tuple[str, Any]]:
+        """The fields that some upstream may read under a name, given in its folded form: spelling and value.
+
+        Of JSON they are those of every object, at any depth.
+        """
+        if self.is_form:
+            if self._of_form is None:
+                self._of_form = Meanings((name, (name, values)) for name, values in self.content.items())
+            return self._of_form.under(folded)
+        if self._of_json is None:
+            self._of_json = _by_folded(self.content)
+        return self._of_json.get(folded, ())
+
+
+def _by_folded(content: Any) -> Mapping[str, Sequence[tuple[str, Any]]]:
+    found: dict[str, list[tuple[str, Any]]] = {}
+    for name, value in _members(content):
+        found.setdefault(fold_name(name), []).append((name, value))
+    return found
+
+
+def _members(content: Any) -> Iterator[tuple[str, Any]]:
+    """Of every object within the JSON."""
+    waiting = [content]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield from one.items()
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
 
 
 _NO_BODY: Final = Body(None)
@@ -84,7 +130,7 @@ def body_values(body: Body, parts: Sequence[str]) -> Sequence[Any]:
     one), and `role[]` in a form. And where the name may be in each item of a list.
     """
     if body.is_form:
-        return _form_values(body.content, parts)
+        return _form_values(body, parts)
     below = body.content
     for part in parts:
         if isinstance(below, list) and any(isinstance(item, Mapping | list) for item in below):
@@ -100,13 +146,13 @@ def body_values(body: Body, parts: Sequence[str]) -> Sequence[Any]:
     return values_at(body.content, parts)
 
 
-def _form_values(fields: Mapping[str, list[str]], parts: Sequence[str]) -> Sequence[Any]:
+def _form_values(body: Body, parts: Sequence[str]) -> Sequence[Any]:
     name = ".".join(parts)
-    wanted = WantedNames((name,))
-    for other in fields:
-        if (other != name or len(parts) > 1) and wanted.mean(other):
+    for other, _ in body.fields(fold_members(name)):
+        if other != name or len(parts) > 1:
             raise UnreadableBodyError(f"{name} is there in another spelling")
-    return fields.get(name, ()) if len(parts) == 1 else ()
+    values: Sequence[Any] = body.content.get(name, ())
+    return values if len(parts) == 1 else ()
 
 
 def is_below_list(content: Any, parts: Sequence[str]) -> bool:
@@ -147,13 +193,24 @@ def _read(media_type: str, body: bytes) -> Body:
         if media_type == "application/x-www-form-urlencoded":
             return Body(_form(text), is_form=True)
         if media_type == "application/json" or media_type.endswith("+json"):
-            return Body(json.loads(text, object_pairs_hook=_object, parse_constant=_no_json))
+            return Body(_json(text))
     except (ValueError, RecursionError) as error:
         raise UnreadableBodyError(f"no {media_type}: {error}") from error
     raise UnreadableBodyError(f"{media_type or 'a body without a type'} is not read")
 
 
+def _json(text: str) -> Any:
+    content = json.loads(text, object_pairs_hook=_object, parse_constant=_no_json)
+    # Some readers end a text at its NUL, and some leave out a half surrogate.
+    if _NO_TEXT.search(text) and _NO_TEXT_WITHIN.search(json.dumps(content, ensure_ascii=False)):
+        raise ValueError("a text holds a NUL or half a surrogate")
+    return content
+
+
 def _form(text: str) -> Mapping[str, list[str]]:
+    if _MAY_BE_JSON.match(text):
+        # Go's json.NewDecoder and Flask's get_json(force=True), for two, do not ask for the content type.
+        raise ValueError("it may be JSON")
     if ";" in text:
         raise ValueError("a ; separates fields to some readers")
     if text.count("&") >= MAX_FIELDS:

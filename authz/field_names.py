@@ -6,40 +6,48 @@ records which server reads what. Names are compared with all but letters and dig
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Final
+from itertools import islice
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 MAX_FIELDS: Final = 1_000
 """Of a query or form: more than any page has."""
 
-MAX_REMEMBERED: Final = 4_096
-"""Names whose folded form is remembered; all requests of an API share some hundred."""
+MAX_REMEMBERED: Final = 1_024
+"""Names whose folded form and meanings are remembered; all requests of an API share some hundred."""
+
+SHORT_NAME: Final = 16
+"""Characters of most names that policies ask for; longer ones are folded only where one asks for them."""
+
+MAX_MEMBERS: Final = 64
+"""Names within one name that are read: PHP reads 64, Rack 32, qs 5."""
 
 _MEMBER: Final = re.compile(r"[^\[\].]+")
 BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _WIDE_ESCAPE: Final = re.compile(r"%u([0-9A-Fa-f]{4})")
 """A form of escape that ASP.NET reads, too."""
 
+Value = TypeVar("Value")
 Pair = tuple[str, str | None]
 """A name and its value; None where the value cannot be known."""
 
 
 MAX_REMEMBERED_CHARACTERS: Final = 128
-"""A longer name is folded each time: clients choose names, and these would fill memory."""
+"""A longer name is read each time: clients choose names, and these would fill memory."""
 
 
 def fold_name(name: str) -> str:
     """The letters and digits of the name, without case; a name that has none of these stays as it is."""
-    return _remembered(name) if len(name) <= MAX_REMEMBERED_CHARACTERS else _letters_and_digits(name)
+    return _remembered_fold(name) if len(name) <= MAX_REMEMBERED_CHARACTERS else _letters_and_digits(name)
 
 
 def _letters_and_digits(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold())) or name
 
 
-_remembered = lru_cache(maxsize=MAX_REMEMBERED)(_letters_and_digits)
+_remembered_fold = lru_cache(maxsize=MAX_REMEMBERED)(_letters_and_digits)
 
 
 def members(name: str) -> list[str]:
@@ -47,21 +55,86 @@ def members(name: str) -> list[str]:
 
     Places in lists are left out, and what follows a NUL.
     """
-    found = [one for one in _MEMBER.findall(name.partition("\0")[0]) if not one.isdecimal()]
-    return found or [name]
+    return list(_members(name)) or [name]
+
+
+def _members(name: str) -> Iterator[str]:
+    for part in islice(_MEMBER.finditer(name.partition("\0")[0]), MAX_MEMBERS):
+        if not part[0].isdecimal():
+            yield part[0]
+
+
+def meanings(name: str, longest: int) -> tuple[str, ...]:
+    """The folded names that an upstream may read `name` as: those it is within, and last the whole.
+
+    `user[role]` is within `user`, and is `userrole`. Those of more than `longest` characters are left out.
+    """
+    short = len(name) <= MAX_REMEMBERED_CHARACTERS
+    return _remembered(name, longest) if short else _meanings(name, longest)
+
+
+def _meanings(name: str, longest: int) -> tuple[str, ...]:
+    if name.isalnum():
+        return (fold_name(name),)
+    found = []
+    folded = ""
+    for member in _members(name):
+        folded += fold_name(member)
+        # Else a name of many members would take time and memory that grow with its square.
+        if len(folded) > longest:
+            break
+        found.append(folded)
+    return tuple(found) if folded else (fold_name(name),)
+
+
+_remembered = lru_cache(maxsize=MAX_REMEMBERED)(_meanings)
+
+
+def fold_members(name: str) -> str:
+    """The folded name of all that is within the name, as `meanings` has it: `userrole` for `user[role]`."""
+    return "".join(map(fold_name, members(name)))
+
+
+class Meanings(Generic[Value]):
+    """The values of fields, found by each name that an upstream may read them under.
+
+    Made once for a request, however many rules ask: a client chooses how many fields there are.
+    """
+
+    __slots__ = ("_fields", "_found", "_longest")
+
+    def __init__(self, fields: Iterable[tuple[str, Value]]) -> None:
+        self._fields = fields if isinstance(fields, Sequence) else tuple(fields)
+        self._found: dict[str, list[Value]] = {}
+        self._longest = 0
+
+    def under(self, folded: str) -> Sequence[Value]:
+        """The values that may be read under a name, given in its folded form (`fold_members`)."""
+        if len(folded) > self._longest:
+            self._longest = max(SHORT_NAME, 1 << len(folded).bit_length())
+            self._found = self._by_meaning()
+        return self._found.get(folded, ())
+
+    def _by_meaning(self) -> dict[str, list[Value]]:
+        found: dict[str, list[Value]] = {}
+        for name, value in self._fields:
+            for folded in meanings(name, self._longest):
+                found.setdefault(folded, []).append(value)
+        return found
 
 
 class WantedNames:
     """Finds the names that may mean one of a few."""
 
-    __slots__ = ("_by_folded", "_longest")
+    __slots__ = ("_longest", "by_folded")
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._by_folded: dict[str, tuple[str, ...]] = {}
+        self.by_folded: dict[str, tuple[str, ...]] = {}
+        """The few, by their folded form."""
         for name in names:
-            folded = _folded(members(name))
-            self._by_folded[folded] = (*self._by_folded.get(folded, ()), name)
-        self._longest = max(map(len, self._by_folded), default=0)
+            folded = fold_members(name)
+            self.by_folded[folded] = (*self.by_folded.get(folded, ()), name)
+        self._longest = max(map(len, self.by_folded), default=0)
 
     def mean(self, name: str) -> bool:
         """Whether an upstream may read the name as one of the few."""
@@ -69,20 +142,8 @@ class WantedNames:
 
     def meant_by(self, name: str) -> Iterator[str]:
         """Those of the few that an upstream may read the name as, or as something within."""
-        if name.isalnum():
-            yield from self._by_folded.get(fold_name(name), ())
-            return
-        folded = ""
-        for member in members(name):
-            folded += fold_name(member)
-            # Else a name of many members would take time that grows with its square.
-            if len(folded) > self._longest:
-                return
-            yield from self._by_folded.get(folded, ())
-
-
-def _folded(parts: Iterable[str]) -> str:
-    return "".join(map(fold_name, parts))
+        for folded in meanings(name, self._longest):
+            yield from self.by_folded.get(folded, ())
 
 
 def pairs_of(text: str, *, masked: bool = False) -> list[Pair]:

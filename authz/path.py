@@ -8,6 +8,7 @@ segment once, and name everything that another reader might understand different
 import re
 from collections.abc import Callable, Iterator
 from enum import IntFlag
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -93,17 +94,21 @@ class Path(NamedTuple):
         are held against every reading, so that an oddity that one rule accepts is no way around another
         rule that denies.
         """
-        if not self.oddities:
-            return (self.segments,)
-        if sum(map(len, self.segments)) + len(self.segments) > MAX_ODD_CHARACTERS:
+        return _readings(self) if self.oddities else (self.segments,)
+
+
+@lru_cache(maxsize=1)
+def _readings(path: Path) -> tuple[tuple[str, ...], ...] | None:
+    """The readings of an odd path. The last ones are kept: all rules of a request ask for the same."""
+    if sum(map(len, path.segments)) + len(path.segments) > MAX_ODD_CHARACTERS:
+        return None
+    found = dict.fromkeys((path.segments, *_raw_readings(path.raw)))
+    for step in (_without_masks, *_STEPS) if path.oddities & Oddity.MASKED else _STEPS:
+        for reading in list(found):
+            found[step(reading)] = None
+        if len(found) > MAX_READINGS:
             return None
-        found = dict.fromkeys((self.segments, *_raw_readings(self.raw)))
-        for step in (_without_masks, *_STEPS) if self.oddities & Oddity.MASKED else _STEPS:
-            for reading in list(found):
-                found[step(reading)] = None
-            if len(found) > MAX_READINGS:
-                return None
-        return tuple(found)
+    return tuple(found)
 
 
 def _raw_readings(raw: str) -> Iterator[tuple[str, ...]]:

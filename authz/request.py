@@ -14,13 +14,16 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from authz.field_names import MAX_FIELDS, Pair, WantedNames, pairs_of, spellings_in
+from authz.field_names import MAX_FIELDS, Meanings, Pair, WantedNames, pairs_of, spellings_in
 from authz.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, split_path
 from protos.authz_pb2 import CheckRequest
 from protos.core_pb2 import HeaderValue
 
 MAX_QUERY_PARAMETERS: Final = MAX_FIELDS
 """Each costs a list entry once a rule or credential looks at the query."""
+
+MAX_PARTS: Final = 1_000
+"""Of a header that a list stands in, separated by commas; with more, a rule about it cannot be told."""
 
 MAX_HOST_CHARACTERS: Final = 262
 """A DNS name of 253 characters, a trailing dot, a colon and a port; a longer host cannot be looked up."""
@@ -71,6 +74,7 @@ class Request:
         "_line_of",
         "_lines",
         "_query",
+        "_query_meanings",
         "_query_pairs",
         "_trusted_hops",
         "body_fields",
@@ -95,6 +99,7 @@ class Request:
         )
         self._query: Mapping[str, Sequence[str]] | None = None
         self._query_pairs: Sequence[Pair] | None = None
+        self._query_meanings: Meanings[str | None] | None = None
         self.masked_query = False
         """Whether a `!` of the query may be what Envoy shows for bytes that are not UTF-8."""
         self.body_fields: Any = None
@@ -212,6 +217,15 @@ class Request:
             self._query_pairs = pairs_of(self.query, masked=self.masked_query)
         return self._query_pairs
 
+    def query_meaning(self, folded: str) -> Sequence[str | None]:
+        """The values of the parameters that some upstream may read under a name, given in its folded form.
+
+        None is a value that cannot be known (`field_names.fold_members`, `field_names.pairs_of`).
+        """
+        if self._query_meanings is None:
+            self._query_meanings = Meanings(self.query_pairs())
+        return self._query_meanings.under(folded)
+
     def query_spellings(self, wanted: WantedNames) -> set[str]:
         """How the client spelled those of its query parameters that some upstream reads as one `wanted`.
 
@@ -232,7 +246,11 @@ class Request:
         """Every query parameter with all its values, decoded; None where there are more than are read."""
         if self.has_too_many_parameters:
             return None
-        return {name: list(values) for name, values in _parse_query(self.query).items()} if self.query else {}
+        if not self.query:
+            return {}
+        if self._query is None:
+            self._query = _parse_query(self.query)
+        return {name: list(values) for name, values in self._query.items()}
 
     def context_values(self, name: str) -> Sequence[str]:
         """What the route has under this name in its `context_extensions`: one value, or none."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from authz.body import UnreadableBodyError, body_values, read_body
-from authz.field_names import Pair, WantedNames
+from authz.field_names import fold_members
 from authz.header_names import NamesAlike
 from authz.identity import Identity
 from authz.policy.condition import Condition, Subject
@@ -12,7 +12,7 @@ from authz.policy.networks import Network, Networks
 from authz.policy.values import UNKNOWN, Comparison, TextComparison, check_of, either_reading
 from authz.policy.window import TimeConfig, local_time, window_of, window_text
 from authz.policy.words import split_name
-from authz.request import Request
+from authz.request import MAX_PARTS, Request
 
 
 def header_condition(header: str, comparison: TextComparison, name: str, *, denies: bool) -> Condition:
@@ -27,8 +27,11 @@ def header_condition(header: str, comparison: TextComparison, name: str, *, deni
 
     def held(request: Request, lines: Sequence[str]) -> bool | None:
         masked = request.masks_bytes
-        if not any("," in line for line in lines):
+        commas = sum(line.count(",") for line in lines)
+        if not commas:
             return check.of_untrusted(_known(lines) if masked else lines, denies=denies)
+        if commas >= MAX_PARTS:
+            return None
         parts = [part.strip(" \t") for line in lines for part in line.split(",")]
         if denies:
             values = [*lines, *parts]
@@ -68,24 +71,24 @@ def query_condition(parameter: str, comparison: TextComparison, name: str, *, de
     follows a `;` (CVE-2021-23336).
     """
     check = check_of(comparison)
-    wanted = WantedNames((parameter,))
+    folded = fold_members(parameter)
 
     def test(_identity: Identity, request: Request, _now: float) -> bool | None:
         if request.has_too_many_parameters:
             return None
         first = request.query_values(parameter)
-        others = values_meant(request.query_pairs(), wanted)
+        others = values_meant(request, folded)
         return check.over_readings(first, None if others == first else others, denies=denies)
 
     def seen(_identity: Identity, request: Request, _now: float) -> Sequence[Any]:
-        return values_meant(request.query_pairs(), wanted) or request.query_values(parameter)
+        return values_meant(request, folded) or request.query_values(parameter)
 
     return Condition(f"query {parameter} {check.text}", test, Subject.REQUEST, seen, name)
 
 
-def values_meant(pairs: Sequence[Pair], wanted: WantedNames) -> list[Any]:
-    """The values of the fields that may mean one of the names, UNKNOWN those that cannot be known."""
-    return [UNKNOWN if value is None else value for name, value in pairs if wanted.mean(name)]
+def values_meant(request: Request, folded: str) -> list[Any]:
+    """The values of the parameters that may mean the name, UNKNOWN those that cannot be known."""
+    return [UNKNOWN if value is None else value for value in request.query_meaning(folded)]
 
 
 def client_condition(networks: Sequence[Network], name: str, *, inside: bool = True) -> Condition:

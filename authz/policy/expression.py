@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from authz.body import UnreadableBodyError, fields_of
 from authz.identity import CredentialKind, Identity
+from authz.policy.body_readings import body_readings
 from authz.policy.condition import Condition, Subject
 from authz.policy.expression_check import check_kinds
 from authz.policy.expression_words import what_is_wrong
@@ -23,7 +24,6 @@ from authz.policy.readings import (
     Reading,
     Readings,
     bind,
-    body_readings,
     combined,
     header_readings,
     path_readings,
@@ -211,13 +211,14 @@ def _several_readings(
     """Reads those variables of the expression that upstreams may differ about."""
     variables = expression.variables
     named = Named(expression.text)
-    named_readings = (_READ[key](named, denies=denies) for key in variables if key in _READ)
-    if PATH_VARIABLES.isdisjoint(variables):
-        return tuple(named_readings)
-    return (path_readings(variables, templates, matching), *named_readings)
-
-
-_READ: Final = {"headers": header_readings, "query": query_readings, "body": body_readings}
+    found = [] if PATH_VARIABLES.isdisjoint(variables) else [path_readings(variables, templates, matching)]
+    if "headers" in variables:
+        found.append(header_readings(named, denies=denies))
+    if "query" in variables:
+        found.append(query_readings(named, denies=denies))
+    if "body" in variables:
+        found.append(body_readings(named, expression.compared, denies=denies))
+    return found
 
 
 def _add(context: "cel.Context", reading: Reading) -> None:

@@ -6,9 +6,9 @@ Where it cannot know (claims, bodies), everything may be.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from authz.identity import CredentialKind
 from authz.policy.kinds import (
@@ -59,7 +59,12 @@ _TOKEN: Final = re.compile(
 )
 
 
+_FIELD: Final = re.compile(r"""(?:\.\s?(\w+)|\[\s?(["'])([^"']*)\2\s?\])(?:\s?\[\s?\d+\s?\])*$""")
+"""The name at the end of `body.user.role`, `body['role']` and `body.roles[0]`."""
+
+Scalar = bool | int | float | str
 _Part = Callable[[], Operand]
+_NUMBER: Final = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)[uU]?")
 _EXAMPLES: Final = 'write it as in timestamp("2026-01-31T08:00:00Z"), duration("1h30m") or int("7")'
 _PREFIXES: Final = "rR"
 
@@ -84,8 +89,18 @@ class Compared:
     text: str
 
 
-def check_kinds(text: str) -> tuple[Compared, ...]:
-    """The texts that variables are compared with. Raises ValueError where the kinds of values do not fit.
+class Comparisons(NamedTuple):
+    """What an expression compares with what is written out."""
+
+    variables: tuple[Compared, ...] = ()
+    fields: Mapping[str, Sequence[Scalar]] = {}
+    """By the name of a field of the body, or of an item in it: what it is asked to equal, or not to equal."""
+    lists: Collection[str] = ()
+    """The fields that it looks into as lists: `'admin' in body.roles`."""
+
+
+def check_kinds(text: str) -> Comparisons:
+    """What the expression compares. Raises ValueError where the kinds of values do not fit.
 
     `text` is an expression that the library has compiled: its syntax is right.
     """
@@ -93,9 +108,9 @@ def check_kinds(text: str) -> tuple[Compared, ...]:
         reader = _Reader(text)
         found = reader.whole()
     except (_NotKnownError, RecursionError):
-        return ()
+        return Comparisons()
     need_condition(found)
-    return tuple(reader.compared)
+    return Comparisons(tuple(reader.compared), reader.fields, reader.lists)
 
 
 class _Reader:
@@ -107,6 +122,8 @@ class _Reader:
         self._at = 0
         self._bound: list[tuple[str, Kind]] = []
         self.compared: list[Compared] = []
+        self.fields: dict[str, list[Scalar]] = {}
+        self.lists: set[str] = set()
 
     def whole(self) -> Operand:
         found = self._choice()
@@ -181,6 +198,7 @@ class _Reader:
 
     def _member(self, left: Operand, right: Operand) -> None:
         need_member(left, right)
+        self._note_list(right)
         if right.variable == "headers" and left.literal is not None:
             _need_lower_case(left.literal)
         for item in right.items:
@@ -190,6 +208,21 @@ class _Reader:
         if operand.variable and other.literal is not None:
             _need_possible(operand.variable, other.literal)
             self.compared.append(Compared(operand.variable, other.literal))
+        field, value = self._field_of(operand), _scalar(other)
+        if field and value is not None:
+            self.fields.setdefault(field, []).append(value)
+
+    def _note_list(self, operand: Operand) -> None:
+        field = self._field_of(operand)
+        if field:
+            self.lists.add(field)
+
+    def _field_of(self, operand: Operand) -> str:
+        """The name of the field of the body, or of an item in it, that the operand is; empty for others."""
+        root, field = re.match(r"\w+", operand.text), _FIELD.search(operand.text)
+        if root is None or field is None or root[0] not in {"body", *(name for name, _ in self._bound)}:
+            return ""
+        return field[1] or field[3]
 
     def _sum(self) -> Operand:
         return self._arithmetic(("+", "-"), lambda: self._arithmetic(("*", "/", "%"), self._unary))
@@ -245,6 +278,8 @@ class _Reader:
         if of.kind.name not in {"list", "map", "any"}:
             raise ValueError(f"{of.text} is {of.kind}, which has no [{key.text}]")
         wanted = WHOLE if of.kind.name == "list" else TEXT
+        if key.kind == WHOLE:
+            self._note_list(of)
         if of.kind.name != "any" and key.kind not in {wanted, ANY}:
             raise ValueError(
                 f"{of.text} is {of.kind}: what stands in its brackets is {wanted}, not {key.text}"
@@ -273,6 +308,7 @@ class _Reader:
     def _macro(self, of: Operand, name: str, begin: int) -> Operand:
         if of.kind.name not in {"list", "map", "any"}:
             raise ValueError(f"{of.text} is {of.kind}, and {name}() goes through a list")
+        self._note_list(of)
         bound = self._next()
         if bound.sort != "name":
             raise _NotKnownError
@@ -358,6 +394,17 @@ class _Reader:
         if name == "size" and arguments:
             return self._sized(arguments[0], begin)
         return self._operand(_CONVERSIONS.get(name, ANY), begin)
+
+
+def _scalar(operand: Operand) -> Scalar | None:
+    """What is written out; None where it is no text, number, true or false."""
+    if operand.literal is not None:
+        return operand.literal
+    if operand.text in {"true", "false"}:
+        return operand.text == "true"
+    if operand.kind in {WHOLE, UNSIGNED, FRACTION} and _NUMBER.fullmatch(operand.text):
+        return float(operand.text) if operand.kind is FRACTION else int(operand.text.rstrip("uU"), 0)
+    return None
 
 
 def _tokens(text: str) -> list[_Token]:

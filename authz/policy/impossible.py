@@ -63,7 +63,7 @@ class Impossible:
         assert expression is not None  # noqa: S101 - the caller has looked
         if expression.never:
             yield f"never matches: when is {expression}, which is true of no request"
-        for compared in expression.compared:
+        for compared in expression.compared.variables:
             if compared.variable == "issuer":
                 yield from self._of_issuer(compared.text)
 

@@ -6,19 +6,19 @@ reading differs in what the expression names. Readings are only looked for in wh
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Final
 
-from authz.body import Body, read_body
-from authz.field_names import Pair, WantedNames, fold_name, members
+from authz.field_names import WantedNames, fold_members, fold_name, members
 from authz.header_names import NamesAlike, fold
 from authz.policy.paths import EXACT, PathMatching, without_case
 from authz.policy.pattern import Template
-from authz.request import Request
+from authz.request import MAX_PARTS, Request
 
 MAX_COMBINED: Final = 64
 """Readings of path, headers, query and body together; with more, the expression cannot be told."""
+
 
 MAX_DEPTH: Final = 32
 """Names within the name of one field of a form; qs reads 5, Rack 32, PHP 64. The library recurses."""
@@ -35,9 +35,12 @@ _ABOVE: Final = re.compile(
     r"""(?:\[\s*(["'])(.*?)\1\s*\]|\.\s*([A-Za-z_]\w*))\s*(?=\[|\.\s*[A-Za-z_]\w*\b(?!\s*\())"""
 )
 _TEXT: Final = re.compile(r"""(["'])(.*?)\1""")
-_WHOLE: Final = re.compile(r"\b(?:headers|query|body)\b(?!\s*[.\[])|\b(?:headers|query|body)\s*\.\s*\w+\s*\(")
-"""A map that is looked at as a whole: `query.exists(name, ...)`, `size(headers)`."""
-_IN_MAP: Final = re.compile(r"""(["'])[^"']*\1\s*in\s*(?:headers|query|body)\b""")
+_WHOLE: Final = re.compile(
+    r"""\b(?:headers|query|body)(?:\b(?!\s*[.\[])|\s*\.\s*\w+\s*\(|\s*\[(?!\s*(["'])[^"'\\]*\1\s*\]))"""
+    r"""|\'{3}|"{3}"""
+)
+"""A map that is looked at as a whole: `query.exists(name, ...)`, `size(headers)`, `query[name]`."""
+_IN_MAP: Final = re.compile(r"""(["'])[^"'\\]*\1\s*in\s*(?:headers|query|body)\b""")
 
 
 class UnknownError(Exception):
@@ -47,7 +50,7 @@ class UnknownError(Exception):
 class Named:
     """The names that an expression looks for in headers, query and body."""
 
-    __slots__ = ("_above", "headers", "names", "wanted", "whole")
+    __slots__ = ("_above", "headers", "keys", "names", "wanted", "whole")
 
     def __init__(self, text: str) -> None:
         found = set(_MEMBER.findall(text))
@@ -61,14 +64,15 @@ class Named:
         self._above = {one or other for _, one, other in _ABOVE.findall(text)}
         """Those that the expression looks below: `user` of `body.user.role`."""
         self.wanted = WantedNames(sorted(found))
+        self.keys = frozenset(map(fold_name, found))
+        """Folded, as keys of JSON are: those have no members."""
         self.headers = NamesAlike(sorted(found))
 
     def spelled(self, name: str) -> str:
         """The name as the expression has it, where that is another spelling of it."""
         if name in self.names:
             return name
-        folded = "".join(map(fold_name, members(name)))
-        return next((one for one in self.wanted.meant_by(name) if fold_name(one) == folded), name)
+        return self.wanted.by_folded.get(fold_members(name), (name,))[0]
 
     def place(self, name: str) -> tuple[str, ...]:
         """Where a form's field stands, as far down as the expression looks: `role[x]` is within `role`."""
@@ -126,10 +130,11 @@ def header_readings(named: Named, *, denies: bool) -> Readings:
     """Of `headers`: also with those that a CGI server reads as one that is named."""
 
     def read(request: Request) -> Sequence[Reading]:
-        first = with_parts(request.all_headers())
-        if request.masks_bytes:
-            _refuse_masks(first, named)
         others = named.headers.among(request.header_names)
+        asked = (*named.names, *others)
+        first = with_parts(request.all_headers() if named.whole else _present(asked, request.header_values))
+        if request.masks_bytes:
+            _refuse_masks(first)
         if not others:
             return ({"headers": first},)
         if not denies:
@@ -144,22 +149,29 @@ def header_readings(named: Named, *, denies: bool) -> Readings:
     return read
 
 
-def _refuse_masks(headers: Mapping[str, Sequence[str]], named: Named) -> None:
-    for name, values in headers.items():
-        if any("!" in value for value in values) and (
-            named.whole or name in named.names or named.headers.among((name,))
-        ):
-            raise UnknownError
+def _present(names: Iterable[str], values_of: Callable[[str], Sequence[str]]) -> dict[str, list[str]]:
+    """The names that have values: handed over alone, what a client sends besides costs nothing."""
+    found = {}
+    for name in names:
+        values = values_of(name)
+        if values:
+            found[name] = list(values)
+    return found
+
+
+def _refuse_masks(headers: Mapping[str, Sequence[str]]) -> None:
+    if any("!" in value for values in headers.values() for value in values):
+        raise UnknownError
 
 
 def query_readings(named: Named, *, denies: bool) -> Readings:
     """Of `query`: also as the most lenient upstreams read the names, and with `;` between parameters."""
 
     def read(request: Request) -> Sequence[Reading]:
-        first = request.all_query()
-        if first is None:
+        first = request.all_query() if named.whole else _present(named.names, request.query_values)
+        if first is None or request.has_too_many_parameters:
             raise UnknownError
-        meant = _meant(request.query_pairs(), named)
+        meant = _meant(request, named)
         if all(first.get(name) == values for name, values in meant.items()):
             return ({"query": first},)
         if not denies:
@@ -169,79 +181,21 @@ def query_readings(named: Named, *, denies: bool) -> Readings:
     return read
 
 
-def _meant(pairs: Sequence[Pair], named: Named) -> dict[str, list[str]]:
-    """The values of each name of the expression that a parameter may mean."""
-    found: dict[str, list[str]] = {}
-    for name, value in pairs:
-        meant = set(named.wanted.meant_by(name))
-        for wanted in {name, *meant} if named.whole else meant:
-            if value is None:
-                raise UnknownError
-            found.setdefault(wanted, []).append(value)
-    return found
-
-
-def body_readings(named: Named, *, denies: bool) -> Readings:
-    """Of `body`. Of a form: its lists, and for a rule that denies also single values, by place.
-
-    Raises UnreadableBodyError.
-    """
-
-    def read(request: Request) -> Sequence[Reading]:
-        body = read_body(request)
-        if body.content is None:
-            raise UnknownError
-        if not body.is_form:
-            _refuse_other_spellings(body.content, named)
-            return ({"body": body.content},)
-        if denies:
-            return [{"body": one} for one in _form_readings(body, named)]
-        if any(name not in named.names and named.wanted.mean(name) for name in body.content):
-            raise UnknownError
-        return ({"body": body.content},)
-
-    return read
-
-
-def _refuse_other_spellings(content: Any, named: Named) -> None:
-    """Go's encoding/json takes `Role` for `role`."""
-    folded = {fold_name(name) for name in named.names}
-    waiting = [content]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            if any(name not in named.names and fold_name(name) in folded for name in one):
-                raise UnknownError
-            waiting += one.values()
-        elif isinstance(one, list):
-            waiting += one
-
-
-def _form_readings(form: Body, named: Named) -> Iterator[Any]:
-    yield form.content
-    fields: dict[tuple[str, ...], list[str]] = {}
-    for name, values in form.content.items():
-        for place in {(name,), (named.spelled(name),), named.place(name)}:
-            fields.setdefault(place, []).extend(values)
-    yield _nested(fields)
-    asked = [values for place, values in fields.items() if not named.names.isdisjoint(place)]
-    for at in range(min(max(map(len, asked), default=1), MAX_COMBINED + 1)):
-        yield _nested({place: values[min(at, len(values) - 1)] for place, values in fields.items()})
-
-
-def _nested(fields: Mapping[tuple[str, ...], Any]) -> Any:
-    """`user[role]=x` as PHP, Rack and qs read it."""
-    tree: dict[str, Any] = {}
-    for (*above, name), value in fields.items():
-        node = tree
-        for one in above:
-            node = node.setdefault(one, {})
-            if not isinstance(node, dict):
-                raise UnknownError
-        if name in node:
-            raise UnknownError
-        node[name] = value
-    return tree
+def _meant(request: Request, named: Named) -> dict[str, list[str]]:
+    """The values of each name of the expression that a parameter may mean; of every name where it asks so."""
+    found: dict[str, list[str | None]] = {}
+    for folded, names in named.wanted.by_folded.items():
+        values = request.query_meaning(folded)
+        if values:
+            found.update((name, list(values)) for name in names)
+    if named.whole:
+        for name, value in request.query_pairs():
+            if name not in named.names:
+                found.setdefault(name, []).append(value)
+    known = {name: [value for value in values if value is not None] for name, values in found.items()}
+    if any(len(known[name]) < len(values) for name, values in found.items()):
+        raise UnknownError
+    return known
 
 
 def combined(several: Sequence[Sequence[Reading]]) -> Iterator[Reading]:
@@ -262,11 +216,13 @@ def with_parts(headers: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]
     """The values as they came, and behind them the parts of those that hold a comma.
 
     Who joins values by commas says the same as who sends several lines (RFC 9110 section 5.3), so an
-    expression that looks for one of them must find it (CVE-2026-26308).
+    expression that looks for one of them must find it (CVE-2026-26308). Raises UnknownError for too many.
     """
     found: dict[str, Sequence[str]] = {}
     for name, lines in headers.items():
         joined = [line for line in lines if "," in line]
+        if sum(line.count(",") for line in joined) >= MAX_PARTS:
+            raise UnknownError
         found[name] = (
             [*lines, *(part.strip(" \t") for line in joined for part in line.split(","))] if joined else lines
         )

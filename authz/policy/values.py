@@ -215,13 +215,13 @@ def check_of(comparison: TextComparison | Comparison) -> Check:
     asked = getattr(comparison, operator)
     match operator:
         case "equals":
-            return Check(f"is {asked!r}", _is_one_of((asked,)), exact=True)
+            return Check(f"is {asked!r}", is_one_of((asked,)), exact=True)
         case "one_of":
-            return Check(f"is one of {_listed(asked)}", _is_one_of(asked), exact=True)
+            return Check(f"is one of {_listed(asked)}", is_one_of(asked), exact=True)
         case "not_one_of":
             return Check(f"is none of {_listed(asked)}", _is_none_of(asked), negative=True)
         case "contains":
-            member = _is_one_of((asked,))
+            member = is_one_of((asked,))
             return Check(f"contains {asked!r}", _holds(member), inside=True)
         case "prefix":
             return Check(
@@ -252,7 +252,11 @@ def _range(low: float | None, high: float | None) -> Check:
     return Check(" and ".join(words), within)
 
 
-def _is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
+def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
+    """Whether a value is one of those asked for; None: readers that convert types may take it for one.
+
+    They do so with `"5"` for 5, `"true"` and 1 for true, and JavaScript with `["admin"]` for `admin`.
+    """
     texts = frozenset(value for value in asked if isinstance(value, str))
     # To Python, True equals 1; to whoever writes a rule it does not.
     others = tuple((isinstance(value, bool), value) for value in asked if not isinstance(value, str))
@@ -265,6 +269,8 @@ def _is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
                 return True
             unlike = not others or (value.strip().casefold() not in spelled and _number(value) not in numbers)
             return False if unlike else None
+        if isinstance(value, list):
+            return None if any(known(item) is not False for item in value) else False
         if not isinstance(value, int | float):
             return False
         if (isinstance(value, bool), value) in others:
@@ -275,7 +281,7 @@ def _is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
 
 
 def _is_none_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
-    known = _is_one_of(asked)
+    known = is_one_of(asked)
 
     def unknown(value: Any) -> bool | None:
         found = known(value)

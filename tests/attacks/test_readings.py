@@ -148,7 +148,13 @@ def test_no_escape_of_a_name_gets_around_a_deny_rule(after: str, name: str) -> N
 def test_the_content_type_is_a_choice_of_the_client() -> None:
     """What a rule says of JSON it says of forms, and what is neither cannot be told."""
     rule = "when: has(body.role) && body.role == 'admin'"
-    for kind, body in ((FORM, "role=admin"), ("application/json", '{"role": "admin"}'), ("text/x", "role")):
+    for kind, body in (
+        (FORM, "role=admin"),
+        (FORM, '{"role":"admin","x":"="}'),
+        ("application/json", '{"role": "admin"}'),
+        ("application/json", '{"role": ["admin"]}'),
+        ("text/x", "role"),
+    ):
         message = check_of(Fact("form", body, "role", ()), joined=False)
         for line in message.attributes.request.http.header_map.headers:
             if line.key == "content-type":

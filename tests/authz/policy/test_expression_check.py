@@ -92,7 +92,9 @@ def test_what_can_be_meant_is_not(text: str) -> None:
 
 
 def test_the_texts_that_variables_are_compared_with_are_known() -> None:
-    found = Expression("issuer == 'a' || issuer in ['b'] || 'c' != issuer || subject == 'd'").compared
+    found = Expression(
+        "issuer == 'a' || issuer in ['b'] || 'c' != issuer || subject == 'd'"
+    ).compared.variables
     assert [(one.variable, one.text) for one in found] == [
         ("issuer", "a"), ("issuer", "b"), ("issuer", "c"), ("subject", "d")
     ]  # fmt: skip

@@ -213,13 +213,14 @@ class TestForms:
 
     def test_an_allow_rule_sees_lists(self) -> None:
         assert allowed("when: \"body.role == ['user']\"", headers=FORM, body=b"role=user")
+        assert not allowed("when: body.role != 'admin'", headers=FORM, body=b"role=admin")
         assert not allowed("when: \"body.role == ['user']\"", headers=FORM, body=b"role=user&role[]=admin")
 
     def test_a_name_with_a_dot_can_be_asked_for_as_it_is(self) -> None:
         assert allowed(r"body: {user\.role: guest}", headers=FORM, body=b"user.role=guest")
 
     def test_names_within_names_deny_beyond_a_depth(self) -> None:
-        assert denied(self.IS_ADMIN, headers=FORM, body=b"role=user&x" + b"[x]" * 10_000 + b"=1")
+        assert denied(self.IS_ADMIN, headers=FORM, body=b"role=user&role" + b"[x]" * 10_000 + b"=1")
         assert denied(self.IS_ADMIN, headers=FORM, body=b"role=user&" + b"&".join([b"x=1"] * MAX_FIELDS))
         assert not denied(self.IS_ADMIN, headers=FORM, body=b"role=user&x" + b"[x]" * 20 + b"=1")
 
@@ -228,6 +229,96 @@ class TestForms:
         assert denied(self.IS_ADMIN, headers=FORM, body=many)
         others = b"&".join([b"id=1"] * 100)
         assert not denied(self.IS_ADMIN, headers=FORM, body=b"role=user&" + others)
+
+    def test_fields_of_many_names_and_values_deny_where_the_expression_asks_for_all_of_them(self) -> None:
+        several = b"&".join([b"role=user"] * 60 + [b"user[x%d]=1" % number for number in range(900)])
+        assert denied("when: body.role == 'admin' || body.user.x == '2'", headers=FORM, body=several)
+        assert not denied(self.IS_ADMIN, headers=FORM, body=several)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"role":"admin","x":"="}',
+            b' \r\n{"role":"admin","x":"="}',
+            b'\xef\xbb\xbf{"role":"admin","x":"="}',
+            b'{"role":"admin"}&x=1',
+            b'[{"role":"admin","x":"="}]',
+            b'/*=*/{"role":"admin"}',
+        ],
+    )
+    @pytest.mark.parametrize(
+        "rule", ["body: {role: admin}", "when: has(body.role) && body.role == 'admin'", IS_ADMIN]
+    )
+    def test_json_that_calls_itself_a_form_cannot_be_told(self, body: bytes, rule: str) -> None:
+        """Go's json.NewDecoder does not ask for the content type, and stops behind the first value."""
+        assert denied(rule, headers=FORM, body=body)
+
+    def test_a_form_whose_value_is_json_is_a_form(self) -> None:
+        body = b'note={"role":"admin"}&role=user&list=[1]'
+        assert not denied("body: {role: admin}", headers=FORM, body=body)
+        assert allowed("body: {role: user}", headers=FORM, body=body)
+
+
+class TestTypes:
+    """A client chooses the type of each value, and many upstreams convert it."""
+
+    IS_ADMIN: ClassVar = "when: has(body.admin) && body.admin == true"
+
+    @pytest.mark.parametrize(
+        ("headers", "body"),
+        [
+            (FORM, b"admin=true"),
+            (FORM, b"admin=1"),
+            (FORM, b"ADMIN[]=on"),
+            (JSON, b'{"admin": true}'),
+            (JSON, b'{"admin": "true"}'),
+            (JSON, b'{"admin": 1}'),
+            (JSON, b'{"admin": [true]}'),
+            (JSON, b'{"admin": ["True"]}'),
+        ],
+    )
+    def test_what_may_be_true_denies(self, headers: dict[str, str], body: bytes) -> None:
+        asked: dict[str, Any] = {"headers": headers, "body": body}
+        assert denied(self.IS_ADMIN, **asked)
+        assert denied("when: \"has(body.admin) && body['admin'] in [true]\"", **asked)
+        assert denied("body: {admin: true}", **asked)
+        assert not allowed("when: body.admin != true", **asked)
+
+    @pytest.mark.parametrize(
+        ("headers", "body"),
+        [(FORM, b"admin=false"), (FORM, b"admin=0"), (JSON, b'{"admin": false}'), (JSON, b'{"x": "true"}')],
+    )
+    def test_what_may_not_does_not(self, headers: dict[str, str], body: bytes) -> None:
+        assert not denied(self.IS_ADMIN, headers=headers, body=body)
+
+    @pytest.mark.parametrize("body", [b'{"n": 5}', b'{"n": "5"}', b'{"n": "5.0"}', b'{"n": [5]}'])
+    @pytest.mark.parametrize("when", ["body.n == 5", "5 == body.n", "body.n in [4, 5]", "body.n == '5'"])
+    def test_numbers_and_texts(self, body: bytes, when: str) -> None:
+        if "'5'" in when and b"5.0" in body:
+            return
+        assert denied(f'when: "{when}"', headers=JSON, body=body)
+        assert not denied(f'when: "{when}"', headers=JSON, body=body.replace(b"5", b"6"))
+
+    @pytest.mark.parametrize("body", [b'{"role": ["admin"]}', b'{"role": [["user", ["admin"]]]}'])
+    def test_a_list_of_one_is_that_one_to_javascript(self, body: bytes) -> None:
+        assert denied("when: body.role == 'admin'", headers=JSON, body=body)
+        assert denied("body: {role: admin}", headers=JSON, body=body)
+        assert not allowed("when: body.role != 'admin'", headers=JSON, body=body)
+
+    def test_items_of_a_list_count_too(self) -> None:
+        rule = 'when: "body.users.exists(user, user.admin == true)"'
+        assert denied(rule, headers=JSON, body=b'{"users": [{"admin": "yes"}]}')
+        assert not denied(rule, headers=JSON, body=b'{"users": [{"admin": "no"}]}')
+
+    def test_an_expression_that_looks_into_lists_knows_of_them(self) -> None:
+        rule = "when: \"'user' in body.role || body.role == 'user'\""
+        assert allowed(rule, headers=JSON, body=b'{"role": ["user"]}')
+
+    def test_types_that_fit_are_compared_as_they_are(self) -> None:
+        assert allowed(
+            "when: body.admin == false && body.n <= 5", headers=JSON, body=b'{"admin":false,"n":1}'
+        )
+        assert allowed("when: body.n == 5 && body.kind == '1'", headers=JSON, body=b'{"n":5,"kind":"1"}')
 
 
 class TestJson:
@@ -239,6 +330,31 @@ class TestJson:
     def test_values_of_the_expression_are_no_names(self) -> None:
         body = b'{"role": "user", "Admin": false, "Size": 1}'
         assert not denied("when: body.role == 'admin' && body.role.size() > 1", headers=JSON, body=body)
+
+    @pytest.mark.parametrize("body", [rb'{"role": "admin\u0000"}', rb'{"role": "adm\ud800in"}'])
+    @pytest.mark.parametrize("rule", ["body: {role: admin}", "when: body.role == 'admin'"])
+    def test_a_text_that_readers_end_or_mend_cannot_be_told(self, body: bytes, rule: str) -> None:
+        assert denied(rule, headers=JSON, body=body)
+        assert not allowed("body: {role: {present: true}}", headers=JSON, body=body)
+
+    @pytest.mark.parametrize("note", [rb"\ud83d\ude00", rb"\\u0000", rb"\\\\ud800", rb"\u00e9"])
+    def test_other_escapes_are_texts(self, note: bytes) -> None:
+        assert allowed("body: {role: user}", headers=JSON, body=b'{"role": "user", "note": "%s"}' % note)
+
+
+class TestComputedNames:
+    @pytest.mark.parametrize(
+        "expression",
+        [
+            "['role'].exists(name, name in query && query[name].exists(v, v == 'admin'))",
+            "TQroleTQ in query && query[TQroleTQ].exists(v, v == 'admin')".replace("TQ", "'" * 3),
+            "r'role' in query && query[r'role'].exists(v, v == 'admin')",
+        ],
+    )
+    @pytest.mark.parametrize("query", ["role=admin", "ROLE=admin"])
+    def test_they_are_found_in_every_spelling(self, expression: str, query: str) -> None:
+        assert denied(f'when: "{expression}"', path=f"/?{query}")
+        assert not denied(f'when: "{expression}"', path="/?x=admin")
 
 
 POLICY = """
