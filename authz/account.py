@@ -13,8 +13,8 @@ from urllib.parse import unquote
 from authz.decide import Decision
 from authz.identity import Identity
 from authz.plain_text import escaped, plain
+from authz.policy.regular_expressions import compile_pattern
 from authz.policy.rule import Verdict
-from authz.policy.values import compile_pattern
 from authz.request import Request
 from protos.authz_pb2 import AttributeContext, CheckRequest
 from redaction import Secrets

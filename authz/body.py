@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from authz.field_names import BAD_ESCAPE, MAX_FIELDS, Meanings, fold_members, fold_name, pairs_of
 from authz.request import Request
+from configfile import json_place
 
 MAX_BODY_BYTES: Final = 256 * 1024
 """A larger body is not read: it would hold up the loop for milliseconds. Envoy's `max_request_bytes`
@@ -194,7 +195,14 @@ def _read(media_type: str, body: bytes) -> Body:
             return Body(_form(text), is_form=True)
         if media_type == "application/json" or media_type.endswith("+json"):
             return Body(_json(text))
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
+        place = json_place(error)
+        raise UnreadableBodyError(f"no {media_type} from {place} on") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableBodyError("not in UTF-8") from error
+    except RecursionError as error:
+        raise UnreadableBodyError(f"no {media_type}: it nests too deep") from error
+    except ValueError as error:
         raise UnreadableBodyError(f"no {media_type}: {error}") from error
     raise UnreadableBodyError(f"{media_type or 'a body without a type'} is not read")
 
@@ -218,9 +226,9 @@ def _form(text: str) -> Mapping[str, list[str]]:
     if any(value is None for _, value in pairs_of(text)) or BAD_ESCAPE.search(text):
         raise ValueError("an escape is none, or a value has a NUL")
     fields: dict[str, list[str]] = {}
-    pairs = parse_qsl(
-        text, keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS, errors="strict"
-    )
+    if text and not all("=" in field for field in text.split("&")):
+        raise ValueError("a field has no =")
+    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     for name, value in pairs:
         fields.setdefault(name, []).append(value)
     return fields

@@ -104,6 +104,11 @@ class RecordedRequest(Request):
         self.missing.add(f"context {name}")
         return ()
 
+    def all_context(self) -> dict[str, str]:
+        """Not logged."""
+        self.missing.add("context")
+        return {}
+
     @property
     def body(self) -> bytes:
         """Bodies are not logged."""

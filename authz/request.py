@@ -257,6 +257,10 @@ class Request:
         value = self.message.attributes.context_extensions.get(name)
         return _NO_VALUES if value is None else (value,)
 
+    def all_context(self) -> dict[str, str]:
+        """All that the route has in its `context_extensions`."""
+        return dict(self.message.attributes.context_extensions)
+
     @property
     def body(self) -> bytes:
         """What Envoy sent of the body (`with_request_body`); `authz.body` reads it."""

@@ -5,7 +5,7 @@ The floor under the three libraries and the processes: it knows nothing of what 
 
 from configfile.breaks import Breathe, no_breaks
 from configfile.document import Document, parse, read, read_text
-from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
+from configfile.problems import ConfigError, KeyPart, Problem, json_place, key_path_text
 from configfile.spelled import Spelled
 from configfile.validate import findings_of, problems_of, validate
 
@@ -17,6 +17,7 @@ __all__ = [
     "Problem",
     "Spelled",
     "findings_of",
+    "json_place",
     "key_path_text",
     "no_breaks",
     "parse",

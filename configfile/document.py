@@ -1,6 +1,6 @@
 """A YAML file whose every value knows its line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import yaml
 from configfile.breaks import Breathe, no_breaks
 from configfile.problems import ConfigError, KeyPart, Problem, key_path_text
 from configfile.quick import Place, line_of, read_plain
+from configfile.yaml_words import told
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A policy of 10,000 rules is about 3 MB; a file far beyond that is a mistake (a log, a core dump)."""
@@ -132,23 +133,43 @@ def parse(
                 raise ConfigError(duplicates)
             if repeated is not None:
                 repeated += duplicates
-            return Document(file, loader.construct_document(root), root)
+            return Document(file, _constructed(loader, root, file), root)
         finally:
             loader.dispose()
-    except ConfigError:
+    except yaml.YAMLError as error:
+        line, message = told(error, text)
+        raise ConfigError([Problem(file, line, "", f"is not YAML: {message}")]) from error
+    except UnicodeEncodeError as error:  # half a surrogate, which no file in UTF-8 has
+        raise ConfigError.of(file, "is not YAML: a character cannot be written in UTF-8") from error
+
+
+def _constructed(loader: yaml.SafeLoader, root: yaml.Node, file: str) -> Any:
+    """The data of the tree. Raises ConfigError for a value that is not what it looks like."""
+    try:
+        return loader.construct_document(root)
+    except yaml.YAMLError:
         raise
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise ConfigError([Problem(file, mark.line + 1 if mark else 0, "", _syntax(error))]) from error
-    except Exception as error:  # a tagged value (`!!timestamp x`) fails with whatever its constructor raises
-        raise ConfigError.of(file, _syntax(error)) from error
+    except Exception as error:  # of a date (`2026-13-45`) and a tagged value: whatever the constructor raises
+        problems = [
+            Problem(file, node.start_mark.line + 1, key_path_text(path), _no_value(node))
+            for path, node in _nodes(root)
+            if isinstance(node, yaml.ScalarNode) and not _constructs(loader, node)
+        ]
+        raise ConfigError(problems or [Problem(file, 0, "", "a value cannot be read")]) from error
 
 
-def _syntax(error: Exception) -> str:
-    text = error.problem if isinstance(error, yaml.MarkedYAMLError) and error.problem else str(error)
-    if isinstance(error, yaml.MarkedYAMLError) and text.startswith("but "):
-        text = f"{error.context} {text}"
-    return f"is not YAML: {' '.join(text.split())}"
+def _constructs(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
+    try:
+        loader.construct_object(node)
+    except Exception:  # as above
+        return False
+    return True
+
+
+def _no_value(node: yaml.ScalarNode) -> str:
+    kind = node.tag.rpartition(":")[2]
+    thing = {"timestamp": "date", "int": "number", "float": "number", "bool": "true or false"}.get(kind, kind)
+    return f"{node.value} is no {thing}; write it in quotes if it is text"
 
 
 def _check_depth(text: str, file: str) -> None:
@@ -183,8 +204,8 @@ def _child(node: yaml.Node, part: KeyPart) -> tuple[int, yaml.Node] | None:
     return None
 
 
-def _duplicate_keys(root: yaml.Node, file: str) -> list[Problem]:
-    problems: list[Problem] = []
+def _nodes(root: yaml.Node) -> Iterator[tuple[tuple[KeyPart, ...], yaml.Node]]:
+    """Each node below and with `root`, with its key path."""
     # Anchors may make the tree a graph: each node is visited once.
     visited: set[int] = set()
     waiting: list[tuple[tuple[KeyPart, ...], yaml.Node]] = [((), root)]
@@ -193,20 +214,30 @@ def _duplicate_keys(root: yaml.Node, file: str) -> list[Problem]:
         if id(node) in visited:
             continue
         visited.add(id(node))
+        yield path, node
         if isinstance(node, yaml.SequenceNode):
             waiting.extend(((*path, index), child) for index, child in enumerate(node.value))
         elif isinstance(node, yaml.MappingNode):
-            first_lines: dict[tuple[str, str], int] = {}
-            for key, value in node.value:
-                line = key.start_mark.line + 1
-                if isinstance(key, yaml.ScalarNode):
-                    identity = (key.tag, key.value)
-                    if identity in first_lines and key.value != "<<":
-                        where = key_path_text((*path, key.value))
-                        message = f"key stands twice, first in line {first_lines[identity]}"
-                        problems.append(Problem(file, line, where, message))
-                    first_lines.setdefault(identity, line)
-                    waiting.append(((*path, key.value), value))
-                else:
-                    problems.append(Problem(file, line, key_path_text(path), "a key must be plain text"))
+            waiting.extend(
+                ((*path, key.value), value) for key, value in node.value if isinstance(key, yaml.ScalarNode)
+            )
+
+
+def _duplicate_keys(root: yaml.Node, file: str) -> list[Problem]:
+    problems: list[Problem] = []
+    for path, node in _nodes(root):
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        first_lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                problems.append(Problem(file, line, key_path_text(path), "a key must be plain text"))
+                continue
+            identity = (key.tag, key.value)
+            if identity in first_lines and key.value != "<<":
+                where = key_path_text((*path, key.value))
+                message = f"key stands twice, first in line {first_lines[identity]}"
+                problems.append(Problem(file, line, where, message))
+            first_lines.setdefault(identity, line)
     return problems

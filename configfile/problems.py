@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 
 KeyPart = str | int
@@ -36,6 +37,11 @@ class ConfigError(Exception):
     def of(cls, file: Path | str, message: str) -> "ConfigError":
         """A single problem that concerns a file as a whole."""
         return cls([Problem(str(file), 0, "", message)])
+
+
+def json_place(error: JSONDecodeError) -> str:
+    """Where a text stops being JSON: `line 3, character 5`."""
+    return f"line {error.lineno}, character {error.colno}"
 
 
 def key_path_text(path: Sequence[KeyPart]) -> str:

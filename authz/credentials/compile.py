@@ -227,7 +227,8 @@ def _introspection(
     try:
         secret = block.client_secret_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError.of(block.client_secret_file, f"cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError.of(block.client_secret_file, f"cannot be read: {reason}") from error
     if not secret:
         raise ConfigError.of(block.client_secret_file, "holds no secret")
     old = before.introspector if before is not None else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from authz.body import Body, read_body
-from authz.policy.expression_check import Comparisons
+from authz.policy.expression_comparisons import Comparisons
 from authz.policy.readings import MAX_COMBINED, Named, Reading, Readings, UnknownError
 from authz.policy.values import is_one_of
 from authz.request import Request

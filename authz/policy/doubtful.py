@@ -13,13 +13,17 @@ Doubt = tuple[str, str]
 
 _OF_ANOTHER_TYPE: Final = re.compile(r"true|false|null|[-+]?\d+(?:\.\d+)?", re.IGNORECASE)
 _TEXT: Final = r"""[rR]?(?P<quote>["'])(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)"""
-_CLAIM: Final = r"""claims(?:\s*\.\s*\w+|\s*\[\s*["'][^"']*["']\s*\])+"""
+_CLAIM: Final = r"""(?<![.\w])claims(?:\s*\.\s*\w+|\s*\[\s*["'][^"']*["']\s*\])+"""
 _CLAIM_COMPARED: Final = re.compile(rf"(?P<claim>{_CLAIM})\s*[=!]=\s*{_TEXT}")
 _COMPARED_CLAIM: Final = re.compile(rf"{_TEXT}\s*[=!]=\s*(?P<claim>{_CLAIM})")
 _NAME_TESTED: Final = re.compile(
-    rf"\b(?P<name>host|issuer|subject|peer)\s*\.\s*(?P<how>matches|contains|endsWith)\s*\(\s*{_TEXT}\s*\)"
+    rf"(?<![.\w])(?P<name>host|issuer|subject|peer)\s*\.\s*(?P<how>matches|contains|endsWith)\s*\(\s*{_TEXT}\s*\)"
 )
-_MAPPED: Final = re.compile(rf"\bclient\b[^&|]*?{_TEXT}")
+_MAPPED: Final = re.compile(rf"(?<![.\w])client\b[^&|]*?{_TEXT}")
+_TEXT_CLAIMS: Final = frozenset({
+    "acr", "azp", "client_id", "jti", "nonce", "oid", "phone_number", "sid", "sub", "tid", "ver",
+})  # fmt: skip
+"""Claims that hold text also where it looks like a number (OpenID Connect Core, RFC 7519, Entra)."""
 _FLAGS: Final = re.compile(r"\(\?[a-zA-Z]+\)")
 _CLASS: Final = re.compile(r"\[\]?[^\]]*\]")
 _ANY_CHARACTER: Final = re.compile(r"(?<=\w)\.(?=\w)")
@@ -51,7 +55,12 @@ def _of_values(what: str, compared: dict[str, Comparison]) -> Iterator[str]:
             asked += [] if value is None else [value]
         others = {str(value).lower() for value in asked if not isinstance(value, str)}
         for value in asked:
-            if isinstance(value, str) and _OF_ANOTHER_TYPE.fullmatch(value) and value.lower() not in others:
+            if (
+                isinstance(value, str)
+                and _OF_ANOTHER_TYPE.fullmatch(value)
+                and value.lower() not in others
+                and name not in _TEXT_CLAIMS
+            ):
                 yield f"{what} {name} is compared with {_in_another_type(value)}, or list both"
 
 
@@ -62,12 +71,23 @@ def _in_another_type(text: str) -> str:
 
 def _of_expression(text: str) -> Iterator[str]:
     for found in (*_CLAIM_COMPARED.finditer(text), *_COMPARED_CLAIM.finditer(text)):
-        if _OF_ANOTHER_TYPE.fullmatch(found["text"]):
-            yield f"{found['claim']} is compared with {_in_another_type(found['text'])}"
+        claim, asked = found["claim"], found["text"]
+        if _OF_ANOTHER_TYPE.fullmatch(asked) and not _is_text(claim) and not _compares(text, claim, asked):
+            yield f"{claim} is compared with {_in_another_type(asked)}, or compare with both"
     for found in _NAME_TESTED.finditer(text):
         yield from _of_name(found["name"], found["how"], found["text"].replace("\\\\", "\\"))
     if any("::ffff:" in found["text"].lower() for found in _MAPPED.finditer(text)):
         yield "client never begins with ::ffff: an IPv4 address is written as such, as in 192.0.2.1"
+
+
+def _is_text(claim: str) -> bool:
+    return claim.removeprefix("claims").strip(" .[]'\"") in _TEXT_CLAIMS
+
+
+def _compares(text: str, claim: str, asked: str) -> bool:
+    """Whether the expression compares the claim with the value without quotes, too."""
+    bare, name = re.escape(asked.lower()), re.escape(claim)
+    return re.search(rf"{name}\s*[=!]=\s*{bare}\b|\b{bare}\s*[=!]=\s*{name}", text) is not None
 
 
 def _of_name(name: str, how: str, asked: str) -> Iterator[str]:

@@ -14,8 +14,10 @@ from authz.body import UnreadableBodyError, fields_of
 from authz.identity import CredentialKind, Identity
 from authz.policy.body_readings import body_readings
 from authz.policy.condition import Condition, Subject
-from authz.policy.expression_check import check_kinds
-from authz.policy.expression_words import what_is_wrong
+from authz.policy.expression_calls import FUNCTION_NAMES
+from authz.policy.expression_check import check_kinds, unknown
+from authz.policy.expression_words import what_is_wrong, why_failed
+from authz.policy.kinds import TYPE_NAMES, VARIABLE_KINDS
 from authz.policy.paths import EXACT, PathMatching
 from authz.policy.pattern import Template
 from authz.policy.readings import (
@@ -49,6 +51,7 @@ _PLAIN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
     "client": lambda request, _now: request.client_address or None,
     "peer": lambda request, _now: request.peer_principal or None,
     "now": lambda _request, now: datetime.fromtimestamp(now, UTC),
+    "context_extensions": lambda request, _now: request.all_context(),
 }
 """What there is one reading of."""
 _SHOWN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
@@ -61,15 +64,10 @@ _SHOWN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
     "body": lambda request, _now: fields_of(request),
 }
 """What explanations show: the request as it came."""
-VARIABLES: Final = (*CALLER_VARIABLES, *_SHOWN, "vars")
+VARIABLES: Final = tuple(VARIABLE_KINDS)
 _BULKY: Final = frozenset({"headers", "query", "body"})
 """Not left behind in what is kept of a caller: a client chooses how large they are."""
 
-_FUNCTIONS: Final = frozenset({
-    "bytes", "contains", "double", "duration", "dyn", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek",
-    "getDayOfYear", "getFullYear", "getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds",
-    "int", "matches", "size", "startsWith", "string", "timestamp", "type", "uint",
-})  # fmt: skip
 _MACRO_NAME: Final = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _PATH_VARIABLE: Final = re.compile(
     r"\bvars\s*\.\s*([A-Za-z_]\w*)|\bvars\s*\[\s*[\"']([A-Za-z_]\w*)[\"']\s*\]"
@@ -95,15 +93,13 @@ class Expression:
             raise ValueError(f"is no CEL expression: {what_is_wrong(text, str(error))}") from None
         bound = set(_MACRO_NAME.findall(text))
         named = set(self.program.variables())
-        unknown = sorted(named - bound - set(VARIABLES))
-        if unknown:
-            hint = "" if f"-{unknown[0]}" not in text else '; a name with a hyphen is written headers["x-a"]'
-            raise ValueError(f"{unknown[0]!r} is unknown; known here: {', '.join(VARIABLES)}{hint}")
-        functions = sorted(name for name in self.program.functions() if name[0].isalpha())
-        for name in functions:
-            if name not in _FUNCTIONS:
-                raise ValueError(f"there is no function {name!r}; there are: {', '.join(sorted(_FUNCTIONS))}")
         self.compared = check_kinds(text)
+        for name in sorted(self.program.functions()):
+            if name[0].isalpha() and name not in FUNCTION_NAMES:
+                known = ", ".join(sorted(FUNCTION_NAMES))
+                raise ValueError(f"there is no function {name!r}; there are: {known}")
+        for name in sorted(named - bound - TYPE_NAMES - VARIABLE_KINDS.keys()):
+            raise ValueError(unknown(name, text))
         self.variables = tuple(name for name in VARIABLES if name in named)
         guarded = _HAS.search(text) is not None
         self.path_variables = (
@@ -290,15 +286,9 @@ def _seen(
     except UnreadableBodyError as error:
         return f"the body cannot be read: {error}"
     except Exception as error:  # as above
-        return f"it fails: {_failure(error)}; {_told(values)}"
+        return f"it fails: {why_failed(error)}; {_told(values)}"
     return _told(values) if isinstance(found, bool) else f"it gives {found!r}, neither true nor false"
 
 
 def _told(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value!r}" for key, value in values.items()) or "no variables"
-
-
-def _failure(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"there is no {error.args[0]!r}"
-    return str(error).partition(". ")[0]

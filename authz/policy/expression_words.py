@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Final
 
 _FINDING: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): ([^\n]*)")
-_PIECE: Final = re.compile(r"[A-Za-z_]\w*|\d[\w.]*|[=!<>&|]{2,3}|\.\.+|\S")
+_PIECE: Final = re.compile(r"[.\[]\?|\.`|/\*|[A-Za-z_]\w*|\d[\w.]*|[=!<>&|]{2,3}|\.\.+|\S")
+_QUOTED: Final = re.compile("'([^']*)'")
 _RESERVED: Final = re.compile(r"reserved identifier: (\w+)")
 
 _OTHER_LANGUAGES: Final[Mapping[str, str]] = {
@@ -17,6 +18,10 @@ _OTHER_LANGUAGES: Final[Mapping[str, str]] = {
     "not": "write !",
     "&": "write &&",
     "|": "write ||",
+    ".?": "write has(claims.tenant) && ... for a field that may be missing",
+    "[?": "write 'tenant' in claims && ... for a field that may be missing",
+    ".`": 'write claims["a-b"] for a name with other signs',
+    "/*": "a remark begins with // and ends with the line",
     "?": "a choice is written CONDITION ? VALUE : VALUE",
 }
 """What people write who think of another language, and what it is here."""
@@ -29,6 +34,28 @@ def what_is_wrong(text: str, found: str) -> str:
         return "nests too deep" if "recursion" in found.lower() or text.count("(") > 50 else "cannot be read"
     line, column, message = int(findings[0][0]), int(findings[0][1]), findings[0][2]
     return f"{_words(text, line, column, message)} (line {line}, character {column} of the expression)"
+
+
+def why_failed(error: Exception) -> str:
+    """Why an expression gave nothing for a request. `error`: what the library raised."""
+    found = str(error)
+    name = _QUOTED.search(found)
+    match error:
+        case KeyError():
+            return f"there is no {error.args[0]!r}"
+        case IndexError():
+            return f"a list has no item {found.rpartition(' ')[2]}"
+        case ZeroDivisionError():
+            return "it divides by zero"
+        case OverflowError():
+            return "a number is too large, or below zero where none may be"
+        case RuntimeError() if name and found.startswith("Function"):
+            return f"{name[1]}() cannot read its value"
+        case RuntimeError() if name and found.startswith("Undefined"):
+            return f"{name[1]} is not known of this request, or does not take these values"
+        case TypeError():
+            return "values of kinds that do not fit together are compared or combined"
+    return "it cannot be evaluated"
 
 
 def _words(text: str, line: int, column: int, message: str) -> str:
@@ -57,4 +84,5 @@ def _unexpected(piece: str, before: str) -> str:
     for said in (before + piece, piece, before):
         if said in _OTHER_LANGUAGES:
             return f"{said!r} means nothing here: {_OTHER_LANGUAGES[said]}"
-    return f"{piece!r} is not expected here"
+    hint = f'; a field of that name is written ["{piece}"]' if before == "." and piece.isidentifier() else ""
+    return f"{piece!r} is not expected here{hint}"

@@ -4,17 +4,18 @@ What fits is CEL's own rule (the language definition, "Gradual type checking" an
 functions), save that numbers of every kind are compared, as the library does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of value; `inside`: of what a list, or the values of a map, hold."""
+    """A kind of value; `inside`: of the items of a list, or of what a map holds; `key`: of its keys."""
 
     name: str
     inside: "Kind | None" = None
+    key: "Kind | None" = None
 
     def __str__(self) -> str:
         return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
@@ -38,24 +39,39 @@ def list_of(inside: Kind) -> Kind:
     return Kind("list", inside)
 
 
-def map_of(inside: Kind) -> Kind:
-    """A map from names to these."""
-    return Kind("map", inside)
+def map_of(inside: Kind, key: Kind = TEXT) -> Kind:
+    """A map to these, from names unless the kind of its keys is told."""
+    return Kind("map", inside, key)
+
+
+def walked(kind: Kind) -> Kind:
+    """What a macro goes through: the items of a list, the keys of a map."""
+    return (kind.key if kind.name == "map" else kind.inside) or ANY
 
 
 TEXTS: Final = list_of(TEXT)
 VARIABLE_KINDS: Final[Mapping[str, Kind]] = {
-    **dict.fromkeys(("kind", "subject", "issuer", "method", "host", "path", "client", "peer"), TEXT),
-    **dict.fromkeys(("scopes", "roles", "audiences", "segments"), TEXTS),
-    **dict.fromkeys(("headers", "query"), map_of(TEXTS)),
-    "vars": map_of(TEXT),
+    **dict.fromkeys(("kind", "subject", "issuer"), TEXT),
+    **dict.fromkeys(("scopes", "roles", "audiences"), TEXTS),
     "claims": map_of(ANY),
+    **dict.fromkeys(("method", "host", "client", "peer"), TEXT),
     "now": MOMENT,
+    "context_extensions": map_of(TEXT),
+    "path": TEXT,
+    "segments": TEXTS,
+    **dict.fromkeys(("headers", "query"), map_of(TEXTS)),
+    "body": ANY,
+    "vars": map_of(TEXT),
 }
-"""What each variable holds; a body may hold anything."""
+"""What each variable holds."""
 
-_NUMBERS: Final = (WHOLE, UNSIGNED, FRACTION)
-_ORDERED: Final = (*_NUMBERS, TEXT, BYTES, MOMENT, DURATION, BOOL)
+TYPE_NAMES: Final = frozenset({
+    "bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint",
+})  # fmt: skip
+"""The names of types that `type()` is compared with."""
+
+NUMBERS: Final = (WHOLE, UNSIGNED, FRACTION)
+_ORDERED: Final = (*NUMBERS, TEXT, BYTES, MOMENT, DURATION, BOOL)
 _JOINED: Final = (TEXT, BYTES, DURATION)
 
 
@@ -69,16 +85,13 @@ class Operand:
     """The text itself, where it is written out."""
     items: tuple["Operand", ...] = ()
     """Of a list that is written out."""
-
-    @property
-    def variable(self) -> str:
-        """The variable that it is, if it is one."""
-        return self.text if self.text in VARIABLE_KINDS else ""
+    variable: str = ""
+    """The variable that it is, if it is one."""
 
 
 def may_be_equal(one: Kind, other: Kind) -> bool:
     """Whether there are values of these kinds that are equal."""
-    if {one, other} & {ANY, NULL} or (one in _NUMBERS and other in _NUMBERS):
+    if {one, other} & {ANY, NULL} or (one in NUMBERS and other in NUMBERS):
         return True
     if one.inside is not None and other.inside is not None:
         return one.name == other.name and may_be_equal(one.inside, other.inside)
@@ -90,7 +103,12 @@ def need_equal(left: Operand, right: Operand, sign: str) -> None:
     if may_be_equal(left.kind, right.kind):
         return
     never = "never equal" if sign == "==" else "always different"
-    hint = _member_hint(left, right, sign) or _member_hint(right, left, sign)
+    hint = (
+        _member_hint(left, right, sign)
+        or _member_hint(right, left, sign)
+        or _type_hint(left, right)
+        or _type_hint(right, left)
+    )
     raise ValueError(f"{left.text} is {left.kind} and {right.text} is {right.kind}: they are {never}{hint}")
 
 
@@ -99,8 +117,7 @@ def need_member(left: Operand, right: Operand) -> None:
     if right.kind.name not in {"list", "map", "any"}:
         hint = f"; write {right.text}.contains({left.text})" if {left.kind, right.kind} == {TEXT} else ""
         raise ValueError(f"in looks into a list or a map, but {right.text} is {right.kind}{hint}")
-    inside = TEXT if right.kind.name == "map" else right.kind.inside or ANY
-    if not may_be_equal(left.kind, inside):
+    if not may_be_equal(left.kind, walked(right.kind)):
         raise ValueError(f"{left.text} is {left.kind}, and {right.text} never holds one")
 
 
@@ -121,39 +138,47 @@ def need_condition(operand: Operand) -> None:
         raise ValueError(f"{operand.text} is {operand.kind}, neither true nor false{hint}")
 
 
-def need_text(of: Operand, method: str, arguments: Sequence[Operand]) -> None:
-    """Raises ValueError where the method of a text is asked of something else, or about something else."""
-    asked = ", ".join(argument.text for argument in arguments)
-    if of.kind.name == "list":
-        right = (
-            f"{asked} in {of.text}"
-            if method == "contains"
-            else f"{of.text}.exists(one, one.{method}({asked}))"
-        )
-        raise ValueError(f"{of.text} is {of.kind}, and {method}() asks a text; write {right}")
-    for operand in (of, *arguments):
-        if operand.kind not in {TEXT, ANY}:
-            raise ValueError(f"{operand.text} is {operand.kind}, and {method}() asks a text")
-
-
 def result(left: Operand, right: Operand, sign: str) -> Kind:
     """The kind of what `left sign right` gives. Raises ValueError where it gives nothing."""
-    kinds = (left.kind, right.kind)
-    if ANY in kinds:
+    one, other = left.kind, right.kind
+    if ANY in {one, other}:
         return ANY
-    if kinds[0] == kinds[1]:
-        if kinds[0] in _NUMBERS or (sign == "+" and (kinds[0] in _JOINED or kinds[0].name == "list")):
-            return kinds[0]
-        if sign == "-" and kinds[0] in {MOMENT, DURATION}:
+    if one == other:
+        if one in NUMBERS and not (sign == "%" and one == FRACTION):
+            return one
+        if sign == "+" and one in _JOINED:
+            return one
+        if sign == "-" and one in {MOMENT, DURATION}:
             return DURATION
-    if sign == "+" and {kind.name for kind in kinds} == {"list"}:
-        return list_of(ANY)
-    if set(kinds) == {MOMENT, DURATION} and sign in {"+", "-"}:
+    if sign == "+" and one.name == other.name == "list":
+        return one if one == other else list_of(ANY)
+    if one == MOMENT and other == DURATION and sign in {"+", "-"}:
         return MOMENT
-    hint = "; write double() around both" if kinds[0] in _NUMBERS and kinds[1] in _NUMBERS else ""
     raise ValueError(
-        f"{left.text} is {left.kind} and {right.text} is {right.kind}: {sign} does not take both{hint}"
+        f"{left.text} is {one} and {right.text} is {other}: {sign} does not take both"
+        f"{_result_hint(left, right, sign)}"
     )
+
+
+def _result_hint(left: Operand, right: Operand, sign: str) -> str:
+    if left.kind != right.kind and left.kind in NUMBERS and right.kind in NUMBERS:
+        return f"; write {'double' if FRACTION in {left.kind, right.kind} else 'int'}() around both"
+    if (left.kind, right.kind, sign) == (DURATION, MOMENT, "+"):
+        return f"; write {right.text} + {left.text}"
+    return ""
+
+
+def negated(operand: Operand) -> Kind:
+    """The kind of `-operand`. Raises ValueError where it gives nothing."""
+    if operand.kind not in {WHOLE, FRACTION, ANY}:
+        raise ValueError(f"{operand.text} is {operand.kind}: - does not take it")
+    return operand.kind
+
+
+def _type_hint(kind: Operand, one: Operand) -> str:
+    if kind.kind != TYPE or one.literal not in TYPE_NAMES:
+        return ""
+    return f"; write {one.literal} without quotes"
 
 
 def _member_hint(held: Operand, one: Operand, sign: str) -> str:

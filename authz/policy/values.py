@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Final
 
-import re2
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
+from authz.policy.regular_expressions import compile_pattern
 from authz.policy.words import AT_LEAST_ONE, Block, Text
 
 
@@ -21,23 +21,6 @@ UNKNOWN: Final = Unknown.VALUE
 
 MAX_MATCHED_CHARACTERS: Final = 8_192
 """Whether a longer value matches cannot be told. RE2 takes linear time, but clients choose the values."""
-
-_RE2_OPTIONS: Final = re2.Options()
-_RE2_OPTIONS.log_errors = False
-_RE2_OPTIONS.max_mem = 1 << 20
-"""1 MiB a pattern: beyond it, a pattern such as `(a{1000}){1000}` is refused at load."""
-
-
-def compile_pattern(pattern: str) -> Any:
-    """The RE2 pattern: linear in the length of what it reads, so that no client can stall it.
-
-    Raises ValueError.
-    """
-    try:
-        return re2.compile(pattern, _RE2_OPTIONS)
-    except re2.error as error:
-        said = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(f"{pattern!r} is no regular expression (RE2): {said}") from None
 
 
 def _pattern(value: str) -> str:

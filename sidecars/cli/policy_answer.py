@@ -1,5 +1,6 @@
 """Explains one request: what stands behind `sidecars policy explain`."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +16,16 @@ from authz.identity import Outcome
 from authz.policy.compile import Policy
 from authz.policy.load import load_policy
 from authz.request import BadRequestError, Request
-from configfile import ConfigError, findings_of, read, validate
+from configfile import ConfigError, findings_of, json_place, read, validate
 from sidecars.cli.policy_tree import as_data, tree
 from sidecars.cli.report import report
 
-_OPTIONS: Final = {"url": "URL", "headers": "--header", "body": "--data"}
+_OPTIONS: Final = {
+    "url": "URL",
+    "headers": "--header",
+    "body": "--data",
+    "context_extensions": "--context",
+}
 """Where an option is called otherwise than the key of a question that it is."""
 
 
@@ -54,7 +60,14 @@ def question_of_file(file: Path) -> Question:
 
 
 def question_of_options(
-    *, method: str, url: str, headers: list[str], client: str | None, body: str | None, caller: dict[str, Any]
+    *,
+    method: str,
+    url: str,
+    headers: list[str],
+    client: str | None,
+    context: list[str],
+    body: str | None,
+    caller: dict[str, Any],
 ) -> Question:
     """The question that the options make; `caller`: what was said of who asks. Raises BadParameter."""
     said = {key: value for key, value in caller.items() if value is not None}
@@ -64,7 +77,14 @@ def question_of_options(
         said["roles"] = [role.strip() for role in said["roles"].split(",")]
     if "claims" in said:
         said["claims"] = _json(said["claims"])
-    request = {"method": method, "url": url, "headers": _headers(headers), "client": client, "body": body}
+    request = {
+        "method": method,
+        "url": url,
+        "headers": _headers(headers),
+        "client": client,
+        "context_extensions": _context(context),
+        "body": body,
+    }
     question: dict[str, Any] = {"request": {key: one for key, one in request.items() if one is not None}}
     if said:
         question["caller"] = said
@@ -96,11 +116,22 @@ def _headers(lines: Any) -> dict[str, Any]:
     return {name: values[0] if len(values) == 1 else values for name, values in headers.items()}
 
 
+def _context(pairs: Sequence[str]) -> dict[str, str]:
+    context: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{pair!r}: expected 'name=value'", param_hint="--context")
+        context[name] = value
+    return context
+
+
 def _json(text: str) -> Any:
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"{text!r} is no JSON: {error}", param_hint="--claims") from None
+        message = f"{text!r} is no JSON from {json_place(error)} on"
+        raise typer.BadParameter(message, param_hint="--claims") from None
     if not isinstance(found, dict):
         message = f'{text!r}: expected a JSON object, as in {{"tenant": "acme"}}'
         raise typer.BadParameter(message, param_hint="--claims")

@@ -6,13 +6,14 @@ from typing import Annotated, Final
 import typer
 
 _OF_REQUEST_FILES: Final = (
-    "method", "header", "data", "client", "subject", "issuer", "scopes", "roles", "claims", "kind", "refused",
+    "method", "header", "data", "client", "context", "subject", "issuer", "scopes", "roles", "claims", "kind",
+    "refused",
 )  # fmt: skip
 """What a file says with `request:` and `caller:`. The command line adds nothing to it."""
 
 
 def explain(
-    context: typer.Context,
+    command: typer.Context,
     policy: Annotated[
         list[Path], typer.Option("--policy", "-p", help="Policy files, or folders of them.", exists=True)
     ],
@@ -30,6 +31,10 @@ def explain(
     header: Annotated[list[str] | None, typer.Option("--header", "-H", help="'name: value'.")] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="The body, as it is sent.")] = None,
     client: Annotated[str | None, typer.Option("--client", help="The client's address.")] = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option("--context", help="'name=value', of the context_extensions of the route."),
+    ] = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Who asks; none: anonymous.")] = None,
     issuer: Annotated[str | None, typer.Option("--issuer")] = None,
     scopes: Annotated[str | None, typer.Option("--scopes", help="Separated by spaces or commas.")] = None,
@@ -56,7 +61,7 @@ def explain(
     if (url is None) == (file is None):
         raise typer.BadParameter("name either a URL or --request FILE")
     if file is not None:
-        _refuse_options_beside_a_file(context)
+        _refuse_options_beside_a_file(command)
     from sidecars.cli.policy_answer import answer, question_of_file, question_of_options
 
     if file is not None:
@@ -67,6 +72,7 @@ def explain(
             url=url or "/",
             headers=header or [],
             client=client,
+            context=context or [],
             body=data,
             caller={
                 "subject": subject,
@@ -81,8 +87,8 @@ def explain(
     answer(policy, question, at=at, trusted_hops=trusted_hops, everything=everything, json=json)
 
 
-def _refuse_options_beside_a_file(context: typer.Context) -> None:
-    sources = {name: context.get_parameter_source(name) for name in _OF_REQUEST_FILES}
+def _refuse_options_beside_a_file(command: typer.Context) -> None:
+    sources = {name: command.get_parameter_source(name) for name in _OF_REQUEST_FILES}
     given = [f"--{name}" for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:
         message = f"the file says what is asked and by whom: write it there, in place of {', '.join(given)}"

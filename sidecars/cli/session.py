@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import orjson
 import typer
 
+from configfile import json_place
 from sidecars.cli.exit import USAGE, WRONG
 from sidecars.cli.session_counter import Counter, counter
 from sidecars.cli.token_explain import explain
@@ -64,7 +65,7 @@ def create(
     try:
         content = orjson.loads(claims)
     except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"--claims is no JSON: {error}") from None
+        raise typer.BadParameter(f"--claims is no JSON from {json_place(error)} on") from None
     if not isinstance(content, dict):
         raise typer.BadParameter("--claims is no JSON object")
     made = _ask(

@@ -13,6 +13,7 @@ from authz.credentials.logout import OUTAGES
 from authz.credentials.refused import RefusedError
 from authz.credentials.revocation import RevocationsFullError
 from authz.credentials.session import StoreFullError, StoreUnavailableError
+from configfile import json_place
 from sidecars.runtime.admin_routes import AdminAnswer, AdminRequest, AdminRoute
 
 LOGOUT_PATH: Final = "/authz/backchannel-logout"
@@ -119,7 +120,7 @@ async def _with_json(
             return _failed(400, "bad_request", "expected a JSON object")
         return await _answered(work(asked))
     except orjson.JSONDecodeError as error:
-        return _failed(400, "bad_request", str(error))
+        return _failed(400, "bad_request", f"no JSON from {json_place(error)} on")
     except DeskError as error:
         return _failed(400, "bad_request", str(error))
 

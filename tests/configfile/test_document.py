@@ -88,21 +88,47 @@ def test_a_key_that_is_no_scalar_is_a_problem() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: b: c", "f.yaml:1: is not YAML: mapping values are not allowed in this context"),
-        ("a: 1\nb: [1, 2", "f.yaml:3: is not YAML: did not find expected ',' or ']'"),
-        ("a:\n\t- b", "f.yaml:2: is not YAML: found character that cannot start any token"),
-        ("a: 1\n---\nb: 2", "f.yaml:2: is not YAML: expected a single document in the stream but found"),
-        ("a: *nowhere", "f.yaml:1: is not YAML: found undefined alias"),
-        ("a: !!python/object:os.system x", "f.yaml:1: is not YAML: could not determine a constructor"),
-        ("a: 2024-13-45", "f.yaml: is not YAML: month must be in 1..12"),
-        ("a: !!timestamp never", "f.yaml: is not YAML: "),
-        ("a: \0", "f.yaml: is not YAML: unacceptable character #x0000"),
+        ("a: b: c", "f.yaml:1: is not YAML: a colon where no key ends: a value with a colon is in quotes"),
+        ("a:\n- 1\n b: 2", "f.yaml:3: is not YAML: a colon where no key ends"),
+        ("a: 1\nb: [1, 2", "f.yaml:2: is not YAML: a [ has no closing ], or a comma is missing"),
+        ("a: 1\nb: {c: 2", "f.yaml:2: is not YAML: a { has no closing }, or a comma is missing"),
+        ("a:\n\t- b", "f.yaml:2: is not YAML: a tab; lines are indented with spaces"),
+        ("a:\n  b: 1\n\tc: 2", "f.yaml:3: is not YAML: a tab; lines are indented with spaces"),
+        ("a:\n  b: 1\n c: 2", "f.yaml:3: is not YAML: this does not fit what is above"),
+        ('a: "b" c', "f.yaml:1: is not YAML: this does not fit what is above"),
+        ("a: @b", "f.yaml:1: is not YAML: a value cannot begin with @; write it in quotes"),
+        ("a: [**]", "f.yaml:1: is not YAML: a name follows * and &"),
+        ("a: [1,,2]", "f.yaml:1: is not YAML: a value is expected here, not ,"),
+        ("a: 1\nb: ]", "f.yaml:2: is not YAML: a value is expected here, not ]"),
+        ("a: 1\nb: [", "f.yaml:2: is not YAML: a value is expected here, not the end"),
+        ("a: 1\nb: 'c\nd: 1\n", "f.yaml:2: is not YAML: a quote is not closed"),
+        (r'a: "\d"', "f.yaml:1: is not YAML: an escape that does not exist: in single quotes"),
+        (r'a: "\ud800"', "f.yaml:1: is not YAML: an escape of half a character"),
+        ("a: 1\nb\nc: 2", "f.yaml:2: is not YAML: a key has no colon and value"),
+        ("a: - b", "f.yaml:1: is not YAML: a list begins within the line of its key"),
+        ("a: |x\n b", "f.yaml:1: is not YAML: only a line end, + or - follows | and >"),
+        ("a: 1\n---\nb: 2", "f.yaml:2: is not YAML: a second document begins (---)"),
+        ("a: *nowhere", "f.yaml:1: is not YAML: *nowhere is the name of an anchor that is not above"),
+        ("a: &b 1\nc: &b 2", "f.yaml:2: is not YAML: the anchor &b stands twice"),
+        ("a: !!python/object:os.system x", "f.yaml:1: is not YAML: the tag !!python/object:os.system is"),
+        ("a: !include b", "f.yaml:1: is not YAML: the tag !include is unknown"),
+        ("<<: 2", "f.yaml:1: is not YAML: << takes an alias of a block"),
+        ("a: !<x b", "f.yaml:1: is not YAML: it cannot be read from here on"),
+        (
+            "a: 1\nb: [1, 2024-13-45]",
+            "f.yaml:2: b[1]: 2024-13-45 is no date; write it in quotes",
+        ),
+        ("a: !!timestamp never", "f.yaml:1: a: never is no date"),
+        ("a: !!int x", "f.yaml:1: a: x is no number"),
+        ("a: 1\nb: \0", "f.yaml:2: is not YAML: a control character"),
+        ('a: "\ud83d"', "f.yaml: is not YAML: a character cannot be written in UTF-8"),
     ],
 )
 def test_bad_syntax_is_one_line_that_says_where(text: str, message: str) -> None:
     error = error_of(text)
     assert error.startswith(message)
     assert "\n" not in error
+    assert not any(word in error for word in ("context", "scalar", "node", "token", "stream", "mapping"))
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a: ", "}"), ("- ", "")])

@@ -107,7 +107,7 @@ def test_fmt_names_what_it_cannot_read_and_lays_out_the_rest(policy: Command) ->
     code, out, err = policy("fmt", policy.folder)
     assert (code, out) == (1, f"changed {policy.policy}\n")
     assert f"{latin}: is not UTF-8 text (byte 13)" in err
-    assert f"{broken}:2: is not YAML" in err
+    assert f"{broken}:1: is not YAML" in err
     assert latin.read_bytes() == b"rules: []  # \xe9\n"
 
 
@@ -263,6 +263,7 @@ def test_explain_reads_a_request_from_a_file(policy: Command) -> None:
         ("-H", "x-a: b"),
         ("--data", ""),
         ("--client", "192.0.2.1"),
+        ("--context", "audience=internal"),
         ("--issuer", "i"),
         ("--roles", "r"),
         ("--claims", "{}"),
@@ -280,6 +281,22 @@ def test_explain_takes_a_request_from_a_file_or_from_options_never_from_both(
     name = {"-X": "--method", "-H": "--header"}.get(options[0], options[0])
     assert err.startswith("sidecars policy explain: Invalid value for --request: the file says what is asked")
     assert f"in place of {name} (" in err
+
+
+def test_explain_takes_what_the_route_says(policy: Command) -> None:
+    file = policy.folder / "route.yaml"
+    file.write_text("""
+rules:
+  - name: inner
+    allow: anyone
+    context_extensions: {audience: internal}
+    when: context_extensions.a == 'b=c'
+""")
+    found = ("--context", "audience=internal", "--context", "a=b=c")
+    assert "allow 200" in policy("explain", "-p", file, "/a", *found)[1]
+    out = policy("explain", "-p", file, "/a", "--context", "audience=internal")[1]
+    assert "deny 403" in out
+    assert "it fails: there is no 'a'" in out
 
 
 def test_how_a_file_is_explained_is_no_part_of_it(policy: Command) -> None:
@@ -300,7 +317,8 @@ def test_how_a_file_is_explained_is_no_part_of_it(policy: Command) -> None:
         (("/a", "--claims", "[]"), "expected a JSON object"),
         (("/a", "-H", "a b: c"), "for --header: "),
         (("/a", "-H", "nonsense"), "expected 'name: value'"),
-        (("/a", "--claims", "{"), "is no JSON"),
+        (("/a", "--claims", "{"), "is no JSON from line 1, character 2 on"),
+        (("/a", "--context", "audience"), "for --context: 'audience': expected 'name=value'"),
         (("/a", "--at", "noon"), "expected a time"),
         (("/a", "--kind", "magic"), "kind: expected jwt"),
         (("a",), "expected https://host/path"),

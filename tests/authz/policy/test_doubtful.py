@@ -54,6 +54,13 @@ def test_what_matches_less_or_more_than_it_says_is_warned_of(rule: str, told: st
         "allow: authenticated, when: \"host.matches('\\\\\\\\Aa\\\\\\\\.b\\\\\\\\z')\"",
         "allow: authenticated, when: host.endsWith('.example.com')",
         "allow: authenticated, when: path.matches('a')",
+        "allow: {claims: {ver: '2.0', acr: ['1', '2']}}",
+        "allow: authenticated, when: \"claims.acr == '2' || claims['ver'] != '1.0'\"",
+        "allow: authenticated, when: claims.admin == 'true' || claims.admin == true",
+        "allow: authenticated, when: 5 == claims.level || claims.level == '5'",
+        "allow: authenticated, when: claims.host.endsWith('example.com')",
+        "allow: authenticated, when: claims.client == '::ffff:10.0.0.1'",
+        "allow: authenticated, when: \"has(body.claims) && body.claims.a == 'true'\"",
         "allow: authenticated, when: client.startsWith('10.')",
     ],
 )

@@ -192,6 +192,30 @@ rules:
         assert Expression("claims.a.all(x, claims.b.exists(y, x == y))").variables == ("claims",)
 
 
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("claims.b == 1", "there is no 'b'"),
+        ("claims.a > now", "values of kinds that do not fit together are compared or combined"),
+        (
+            "timestamp(claims.a) > now",
+            "timestamp is not known of this request, or does not take these values",
+        ),
+        ("peer == 'x'", "peer is not known of this request, or does not take these values"),
+        ("claims.a / 0 == 1", "it divides by zero"),
+        ("[claims.a][1] == 1", "a list has no item 1"),
+        ("int(path) == 1", "int() cannot read its value"),
+        ("uint(claims.a - 5) == 1u", "a number is too large, or below zero where none may be"),
+    ],
+)
+def test_why_an_expression_fails_is_told_in_our_words(expression: str, why: str) -> None:
+    rule = parse_policy(
+        f"rules: [{{name: r, allow: anyone, when: '{expression.replace(chr(39), 2 * chr(39))}'}}]"
+    ).rules[0]
+    found = [*rule.requests, *rule.demands][-1].why(caller(a=1), request(path="/"), NOON)
+    assert found.startswith(f"it fails: {why}; ")
+
+
 class TestExplanation:
     """Each condition knows its text, and what it saw."""
 

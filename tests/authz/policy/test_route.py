@@ -55,6 +55,36 @@ def test_no_header_passes_for_it() -> None:
     assert not parse_policy(POLICY).rules[1].covers(Request(message), 0.0)
 
 
+@pytest.mark.parametrize(
+    ("effect", "context", "allowed"),
+    [
+        ("allow", {"audience": "ops"}, True),
+        ("allow", {"audience": "public"}, False),
+        ("allow", {}, False),
+        ("deny", {"audience": "ops"}, False),
+        ("deny", {"audience": "public"}, True),
+        ("deny", {}, False),
+    ],
+)
+def test_an_expression_sees_it(effect: str, context: Mapping[str, str], allowed: bool) -> None:
+    policy = f"""
+rules:
+  - {{name: open, allow: anyone, paths: [{"/" if effect == "deny" else "/else"}]}}
+  - {{name: r, paths: [/], {effect}: anyone, when: context_extensions.audience == 'ops'}}
+"""
+    message = RequestExample(path="/", context_extensions=dict(context)).message()
+    authorizer = Authorizer(parse_policy(policy), Says(None), DecisionIds(lambda: 0.5))
+    decision = authorizer.decide(Request(message), 0.0)
+    assert isinstance(decision, Decision)
+    assert (decision.verdict.status == 200) is allowed
+
+
+def test_a_replay_of_an_expression_about_it_is_undecidable() -> None:
+    policy = "rules: [{name: open, allow: anyone, when: context_extensions.audience == 'ops'}]"
+    report = replay([orjson.dumps(record(authz_rule="open"))], parse_policy(policy))
+    assert (report.unknown, report.missing["context"]) == (1, 1)
+
+
 def test_an_explanation_tells_what_was_found() -> None:
     request = Request(RequestExample(context_extensions={"audience": "ops"}).message())
     considered = explain(parse_policy(POLICY), request, None, 0.0).considered[1]

@@ -124,7 +124,7 @@ def test_no_comment_is_lost(rules: list[object], indent: int, places: list[int])
 
 
 def test_what_is_no_yaml_is_an_error_with_its_line() -> None:
-    with pytest.raises(ConfigError, match=r"p\.yaml:3"):
+    with pytest.raises(ConfigError, match=r"p\.yaml:2: is not YAML"):
         tidy("rules:\n- [\n", "p.yaml")
 
 

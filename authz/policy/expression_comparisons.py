@@ -1,0 +1,78 @@
+"""What an expression compares with values that are written out in it, noted while it is read."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from authz.policy.kinds import FRACTION, UNSIGNED, WHOLE, Operand
+
+Scalar = bool | int | float | str
+
+_FIELD: Final = re.compile(r"""(?:\.\s?(\w+)|\[\s?(["'])([^"']*)\2\s?\])(?:\s?\[\s?\d+\s?\])*$""")
+"""The name at the end of `body.user.role`, `body['role']` and `body.roles[0]`."""
+_NUMBER: Final = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)[uU]?")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A variable that is compared with a text."""
+
+    variable: str
+    text: str
+
+
+class Comparisons(NamedTuple):
+    """What an expression compares with what is written out."""
+
+    variables: tuple[Compared, ...] = ()
+    fields: Mapping[str, Sequence[Scalar]] = {}
+    """By the name of a field of the body, or of an item in it: what it is asked to equal, or not to equal."""
+    lists: Collection[str] = ()
+    """The fields that it looks into as lists: `'admin' in body.roles`."""
+
+
+class Notes:
+    """Collects the comparisons of one expression."""
+
+    def __init__(self) -> None:
+        self._variables: list[Compared] = []
+        self._fields: dict[str, list[Scalar]] = {}
+        self._lists: set[str] = set()
+
+    def compared(self, operand: Operand, other: Operand, bound: Collection[str]) -> None:
+        """Note that `operand` is compared with `other`; `bound`: the names that macros have bound."""
+        if operand.variable and other.literal is not None:
+            self._variables.append(Compared(operand.variable, other.literal))
+        field, value = _field_of(operand, bound), _scalar(other)
+        if field and value is not None:
+            self._fields.setdefault(field, []).append(value)
+
+    def list_asked(self, operand: Operand, bound: Collection[str]) -> None:
+        """Note that the expression looks into `operand` as a list."""
+        field = _field_of(operand, bound)
+        if field:
+            self._lists.add(field)
+
+    def all(self) -> Comparisons:
+        """Everything noted so far."""
+        return Comparisons(tuple(self._variables), self._fields, self._lists)
+
+
+def _field_of(operand: Operand, bound: Collection[str]) -> str:
+    """The name of the field of the body, or of an item in it, that the operand is; empty for others."""
+    root, field = re.match(r"\w+", operand.text), _FIELD.search(operand.text)
+    if root is None or field is None or root[0] not in {"body", *bound}:
+        return ""
+    return field[1] or field[3]
+
+
+def _scalar(operand: Operand) -> Scalar | None:
+    """What is written out; None where it is no text, number, true or false."""
+    if operand.literal is not None:
+        return operand.literal
+    if operand.text in {"true", "false"}:
+        return operand.text == "true"
+    if operand.kind in {WHOLE, UNSIGNED, FRACTION} and _NUMBER.fullmatch(operand.text):
+        return float(operand.text) if operand.kind is FRACTION else int(operand.text.rstrip("uU"), 0)
+    return None
