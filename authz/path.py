@@ -41,7 +41,8 @@ class Oddity(IntFlag):
     NUL = 2048
     """`%00` or a NUL byte: ends the path for whatever is written in C."""
     DISGUISED = 4096
-    """What no rule may accept, behind what some may: `..%2Fadmin` behind `%2F`, `%252e%252e` behind `%25`."""
+    """What no rule may accept, behind what some may: `..%2Fadmin` behind `%2F`, `%252e%252e` behind `%25`,
+    `%u002e%u002e` behind a bad escape."""
 
     MASKED = 8192
     """`!`, where Envoy may show it for bytes that are not UTF-8: the upstream gets the bytes."""
@@ -61,6 +62,8 @@ MAX_DECODINGS: Final = 3
 _ODD = re.compile(r"//|/\.{1,2}(?:/|\Z)|[^!$&'()*+,\-./0-9:=@A-Z_a-z~\[\]|^`{}\"<>]")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_WIDE_ESCAPE = re.compile(r"%[uU][0-9A-Fa-f]{4}")
+"""No escape by RFC 3986, but IIS decodes it: `%u002e%u002e` is `..` there."""
 _CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
 _FRAGMENT = re.compile(r"[#?]")
 """What follows is no part of the path to whoever parses it once more after decoding it."""
@@ -223,6 +226,8 @@ def _decode(piece: str) -> tuple[str, Oddity]:
         again, found = _decode_once(again)
         if found & NEVER_ACCEPTED:
             oddities |= Oddity.DISGUISED
+    if _WIDE_ESCAPE.search(again):
+        oddities |= Oddity.DISGUISED
     return segment, oddities
 
 

@@ -35,6 +35,7 @@ _NEXT_SCHEME = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
 _NAME_OF = attrgetter("key")  # half the time of a comprehension, and it is done for every request
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _NO_VALUES: tuple[str, ...] = ()
+_BLANKS: Final = " \t"
 
 HOSTS_REMEMBERED: Final = 1_024
 """Spellings of hosts whose canonical form is remembered: more than one Envoy usually serves."""
@@ -164,7 +165,9 @@ class Request:
         """Every value of the header (lower-case name), in order; empty when it is absent.
 
         Bytes become characters one to one (Latin-1), so that no value can fail to decode
-        (CVE-2023-27488). Where Envoy joined repeated headers by commas, they stay joined.
+        (CVE-2023-27488). Where Envoy joined repeated headers by commas, they stay joined. Blanks around a
+        value are no part of it (RFC 9110 section 5.5): Envoy passes them on where they come over HTTP/2, and
+        an upstream that speaks HTTP/1 never sees them.
         """
         return self._authorization if name == "authorization" else self._values(name)
 
@@ -328,7 +331,7 @@ class Request:
 
 
 def _value_of(line: HeaderValue) -> str:
-    return line.raw_value.decode("latin-1") or _as_bytes_would_read(line.value)
+    return line.raw_value.decode("latin-1").strip(_BLANKS) or _as_bytes_would_read(line.value)
 
 
 def _holds_two_credentials(authorization: str) -> bool:
@@ -392,7 +395,7 @@ def unmapped(address: str) -> str:
 
 
 def _as_bytes_would_read(value: str) -> str:
-    return value if value.isascii() else value.encode().decode("latin-1")
+    return (value if value.isascii() else value.encode().decode("latin-1")).strip(_BLANKS)
 
 
 def _parse_query(query: str) -> Mapping[str, Sequence[str]]:

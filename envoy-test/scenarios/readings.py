@@ -69,6 +69,7 @@ async def scenario(edge: Edge) -> None:
             for listener in LISTENERS:
                 await _ask(edge, fact, rule, listener)
     await _bytes_that_are_no_text(edge)
+    await _blanks_around_values(edge)
     await _marks_that_are_themselves(edge)
 
 
@@ -117,6 +118,16 @@ async def _bytes_that_are_no_text(edge: Edge) -> None:
         assert refused(answer) == found, path
         answer = await send_http2(edge, path, listener=BARE, authority=BYTES)
         assert refused(answer) == "authz path_not_utf8", path
+
+
+async def _blanks_around_values(edge: Edge) -> None:
+    """Over HTTP/2 they come through Envoy, and the upstream, which speaks HTTP/1, reads the value without."""
+    for listener in LISTENERS:
+        for value in (b" admin", b"admin ", b"\tadmin\t", b"user ,\tadmin "):
+            answer = await send_http2(edge, b"/x", [(b"x-role", value)], listener=listener, authority=BYTES)
+            assert refused(answer) == "authz denied_by_rule", (listener, value)
+        answer = await send_http2(edge, b"/x", [(b"x-role", b" user ")], listener=listener, authority=BYTES)
+        assert answer.upstream_values("x-role") == ["user"], listener
 
 
 async def _marks_that_are_themselves(edge: Edge) -> None:

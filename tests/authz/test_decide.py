@@ -285,7 +285,8 @@ rules:
         [
             "..%2Fadmin", "x%2f..%2f..%2fadmin", "x%2F%2e%2e%2F..%2Fadmin", "..%5Cadmin", "..\\admin",
             "%252e%252e", "%252e%252e%252fadmin", "%25252e%25252e%25252fadmin", "..%252fadmin", "a%2500",
-            "a%250d%250a", "%25c0%25ae", "..#x", "..%23x", "..%3Fx", "..%2F..;/admin", "..;%2Fadmin",
+            "a%250d%250a", "%25c0%25ae", "%u002e%u002e", "%25u002e", "%U0061dmin", "..#x",
+            "..%23x", "..%3Fx", "..%2F..;/admin", "..;%2Fadmin",
         ],
     )  # fmt: skip
     def test_what_no_rule_may_accept_hides_behind_nothing_that_one_accepts(self, piece: str) -> None:

@@ -158,6 +158,14 @@ class TestHeaders:
         asked = request(headers=[("x-tag", b"\xff\xfe")])
         assert list(asked.header_values("x-tag")) == ["\xff\xfe"]
 
+    @pytest.mark.parametrize("value", [" admin", "admin ", "\tadmin \t"])
+    def test_blanks_around_a_value_are_no_part_of_it(self, value: str) -> None:
+        for headers in ({"x-role": value}, [("x-role", value)]):
+            asked = request(headers=headers)
+            assert list(asked.header_values("x-role")) == ["admin"]
+            assert asked.all_headers()["x-role"] == ["admin"]
+        assert list(request(headers=[("x-role", "\xa0a")]).header_values("x-role")) == ["\xc2\xa0a"]
+
     def test_both_forms_of_headers_read_alike(self) -> None:
         as_map, as_lines = request(headers={"x-tag": "é"}), request(headers=[("x-tag", "é")])
         assert list(as_map.header_values("x-tag")) == list(as_lines.header_values("x-tag"))

@@ -94,9 +94,14 @@ async def send(
 
 
 async def send_http2(
-    edge: Edge, path: bytes, *, listener: str = BARE, authority: str = "edge.example"
+    edge: Edge,
+    path: bytes,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    *,
+    listener: str = BARE,
+    authority: str = "edge.example",
 ) -> Answer:
-    """The same for a path that HTTP/1 cannot carry to Envoy.
+    """The same for a path or headers that HTTP/1 cannot carry to Envoy.
 
     Raises EOFError where the connection is closed without an answer.
     """
@@ -104,8 +109,8 @@ async def send_http2(
     connection = H2Connection(config)
     connection.initiate_connection()
     request = {b":method": b"GET", b":scheme": b"http", b":authority": authority.encode(), b":path": path}
-    connection.send_headers(1, list(request.items()), end_stream=True)
-    headers: CIMultiDict[str] = CIMultiDict()
+    connection.send_headers(1, [*request.items(), *headers], end_stream=True)
+    answered: CIMultiDict[str] = CIMultiDict()
     body = b""
     async with asyncio.timeout(MAX_ANSWER_SECONDS):
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.ports[listener])
@@ -114,11 +119,11 @@ async def send_http2(
             while received := await reader.read(65536):
                 for event in connection.receive_data(received):
                     if isinstance(event, ResponseReceived):
-                        headers.extend((name.decode(), value.decode()) for name, value in event.headers)
+                        answered.extend((name.decode(), value.decode()) for name, value in event.headers)
                     elif isinstance(event, DataReceived):
                         body += event.data
                     elif isinstance(event, StreamEnded):
-                        return Answer(int(headers.pop(":status")), CIMultiDictProxy(headers), body)
+                        return Answer(int(answered.pop(":status")), CIMultiDictProxy(answered), body)
                 writer.write(connection.data_to_send())
         finally:
             writer.close()
