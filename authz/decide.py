@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import chain, count
 from typing import Final, NamedTuple
 
+from authz.credentials.mtls import HEADER as FORWARDED_CERTIFICATE
 from authz.identity import ANONYMOUS, Authenticator, Identity, Refusal, RefusalReason
 from authz.identity import Outcome as Authenticated
 from authz.path import Oddity
@@ -177,10 +178,19 @@ class Authorizer:
             return self._decided_for(cell, ANONYMOUS, request, now)
         if isinstance(outcome, Refusal):
             kind = outcome.kind.value if outcome.kind else ""
-            if cell.optional:
+            if cell.optional and not (cell.denies and self._has_certificate(request)):
                 return self._decided_for(cell, ANONYMOUS, request, now)._replace(credential=kind)
             return self.decided(cell.refused(_verdict(outcome)), kind, request, outcome.detail)
         return self._decided_for(cell, outcome, request, now)
+
+    def _has_certificate(self, request: Request) -> bool:
+        """Whether the caller is somebody without its credential, too, and a deny rule may be about that one.
+
+        A client can leave every credential out but its certificate. A bad token must not do that for it.
+        """
+        if self.policy.credentials.mtls is None:
+            return False
+        return bool(request.peer_principal or request.header_values(FORWARDED_CERTIFICATE))
 
     async def _judge_later(
         self,

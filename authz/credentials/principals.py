@@ -18,20 +18,23 @@ class Principals:
 
     exact: frozenset[str]
     prefixes: tuple[str, ...]
+    uri_prefixes: tuple[str, ...]
+    """Those that go past the host of a URI: others never mean one, as `s` would mean every SPIFFE ID."""
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Principals":
         """`names`, where a `*` at the end means any end that is plain."""
         listed = tuple(names)
         exact = frozenset(name for name in listed if not name.endswith("*"))
-        return cls(exact, tuple(name[:-1] for name in listed if name.endswith("*")))
+        prefixes = tuple(name[:-1] for name in listed if name.endswith("*"))
+        return cls(exact, prefixes, tuple(prefix for prefix in prefixes if "://" in prefix))
 
     def __contains__(self, name: str) -> bool:
         return name in self.exact or (self.begins(name) and not self.fault(name))
 
     def begins(self, name: str) -> bool:
         """Whether the name begins with one of the prefixes."""
-        return bool(self.prefixes) and name.startswith(self.prefixes)
+        return name.startswith(self.uri_prefixes if "://" in name else self.prefixes)
 
     def fault(self, name: str) -> str:
         """Why a name that begins as a prefix does is not what the prefix means; empty where it is.

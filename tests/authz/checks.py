@@ -38,6 +38,7 @@ def request(
     headers: Headers = (),
     source: str = "192.0.2.1",
     trusted_hops: int = 0,
+    principal: str = "",
 ) -> Request:
     """The same, read."""
-    return Request(check_request(method, path, host, headers, source), trusted_hops)
+    return Request(check_request(method, path, host, headers, source, principal), trusted_hops)

@@ -56,6 +56,29 @@ def test_a_deny_rule_about_callers_still_counts() -> None:
     assert answer(REFUSED, strict).denied_response.status.code == 401
 
 
+WITH_CERTIFICATES = """
+credentials:
+  mtls: {principals: ["spiffe://prod/*"], forwarded: {trusted_networks: [10.0.0.0/8]}}
+rules:
+  - {name: open, allow: anyone, identify: optional}
+  - {name: shut, paths: [/shut], deny: {subjects: ["spiffe://prod/mallory"]}}
+"""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"principal": "spiffe://prod/mallory"},
+        {"source": "10.1.2.3", "headers": {"x-forwarded-client-cert": "URI=spiffe://prod/mallory"}},
+    ],
+)
+def test_a_bad_token_does_not_hide_a_certificate_from_a_deny_rule(asked: dict[str, Any]) -> None:
+    for who in (REFUSED, AWAY):
+        assert not answer(who, WITH_CERTIFICATES, path="/shut", **asked).HasField("ok_response")
+        assert answer(who, WITH_CERTIFICATES, path="/open", **asked).HasField("ok_response")
+        assert answer(who, WITH_CERTIFICATES, path="/shut").HasField("ok_response")
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_several_rules_for_anyone_one_is_enough(order: int) -> None:
     rules = ["{name: wide, allow: anyone}", "{name: near, paths: [/a], allow: anyone, identify: optional}"]

@@ -12,14 +12,14 @@ from configfile import Spelled
 
 _IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 """Peers with such an address are IPv4 peers of a listener for both (RFC 4291 section 2.5.5.2)."""
-_WITHIN_HOST: Final = re.compile(r"(?P<host>[A-Za-z][A-Za-z0-9+.-]*://[^/]*)\*")
+_WITHIN_HOST: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:)(?:/|//(?P<host>[^/]*))?\*")
 
 
 def _past_the_host(principal: str) -> str:
     """Raises ValueError for a prefix of hosts: `spiffe://prod*` would mean `spiffe://prod-two/x` too."""
     found = _WITHIN_HOST.fullmatch(principal)
     if found is not None:
-        raise ValueError(f"the * must come after the host: {found['host']}/*")
+        raise ValueError(f"the * must come after the host: {found['scheme']}//{found['host'] or 'HOST'}/*")
     return principal
 
 

@@ -96,7 +96,16 @@ class TestPeer:
         found = world.outcome(world.credentials(block(principals=[odd])), request(principal=odd))
         assert isinstance(found, Identity)
 
-    @pytest.mark.parametrize("prefix", ["spiffe://*", "spiffe://prod*", "https://pki.example*"])
+    def test_a_prefix_without_a_host_means_no_uri(self, world: World) -> None:
+        credentials = world.credentials(block(principals=["s*", "alice*"]))
+        refused = world.outcome(credentials, request(principal=ALICE))
+        assert reason_of(refused) == RefusalReason.PRINCIPAL_UNTRUSTED
+        assert isinstance(world.outcome(credentials, request(principal="alice.example")), Identity)
+
+    @pytest.mark.parametrize(
+        "prefix",
+        ["spiffe://*", "spiffe://prod*", "https://pki.example*", "spiffe:*", "spiffe:/*"],
+    )
     def test_a_prefix_of_hosts_is_a_configuration_error(self, world: World, prefix: str) -> None:
         """`spiffe://prod*` would also mean the trust domain `prod.example.attacker`."""
         with pytest.raises(ValueError, match="after the host"):
