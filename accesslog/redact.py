@@ -57,7 +57,7 @@ class Redaction:
         secrets = self._secrets
         for field in _QUERIES:
             if field in record:
-                record[field] = secrets.query(record[field], field, found)
+                record[field] = secrets.text(record[field], field, found)
         for field in _IDS:
             text = record.get(field)
             if text and _MADE_BY_ENVOY.fullmatch(text) is None:

@@ -30,8 +30,8 @@ DEFAULT_QUERY_PARAMETERS: Final = frozenset(
         *("access_token", "refresh_token", "id_token", "id_token_hint", "logout_token", "client_secret"),
         *("code", "state", "assertion", "client_assertion", "code_verifier", "device_code", "user_code"),
         *("subject_token", "actor_token"),
-        # SAML bindings and CAS
-        *("SAMLResponse", "SAMLRequest", "ticket", "pgtIou"),
+        # OAuth 1.0 (RFC 5849), SAML bindings and CAS
+        *("oauth_verifier", "SAMLResponse", "SAMLRequest", "SAMLart", "ticket", "pgtIou"),
         # Presigned URLs of AWS, Google and Azure
         *(
             "sig",
@@ -41,6 +41,17 @@ DEFAULT_QUERY_PARAMETERS: Final = frozenset(
             "X-Goog-Signature",
             "security_token",
         ),
+        # Codes sent by mail or to a phone
+        *(
+            "access_code",
+            "activation_code",
+            "auth_code",
+            "backup_code",
+            "confirmation_code",
+            "invitation_code",
+        ),
+        *("login_code", "one_time_code", "pin_code", "recovery_code", "security_code", "sms_code"),
+        *("verification_code", "magic_link"),
         # What forms and APIs call theirs
         *("token", "auth_token", "api_token", "csrf_token", "xsrf_token", "session_token", "private_token"),
         *("job_token", "reset_token", "reset_password_token", "confirmation_token", "invitation_token"),
@@ -48,6 +59,7 @@ DEFAULT_QUERY_PARAMETERS: Final = frozenset(
         *("api_key", "apikey", "api_secret", "access_key", "secret_key", "secret_access_key", "private_key"),
         *(
             "subscription_key",
+            "account_key",
             "secret",
             "shared_secret",
             "hmac",
@@ -62,6 +74,28 @@ DEFAULT_QUERY_PARAMETERS: Final = frozenset(
     }
 )
 """Parameters of queries, forms and JSON that hold what lets a caller in, alone or with something else."""
+
+
+SECRET_ENDINGS: Final = (
+    *("token", "password", "passwd", "passphrase", "secret", "credentials", "signature"),
+    *("apikey", "accesskey", "accountkey", "privatekey", "secretkey", "sessionid"),
+)
+"""How names end that products and forms give to secrets of their own: `user_token`, `password2`."""
+
+NOT_SECRET: Final = frozenset(
+    {
+        *(
+            "pagetoken",
+            "nextpagetoken",
+            "prevpagetoken",
+            "previouspagetoken",
+            "nexttoken",
+            "continuationtoken",
+        ),
+        *("nextcontinuationtoken", "synctoken", "nextsynctoken", "starttoken", "stoptoken"),
+    }
+)
+"""Names with such an ending that say where a list goes on."""
 
 
 class SecretNames(NamedTuple):
@@ -91,25 +125,34 @@ def folded(name: str) -> str:
     return _FOLDED_AWAY.sub("", name).lower()
 
 
-def secret_part(name: str, secrets: frozenset[str]) -> str:
-    """What of `name` is one of the folded names `secrets`, in small letters; empty where nothing is.
+def secret_part(name: str, secrets: frozenset[str], shown: frozenset[str] = frozenset()) -> str:
+    """What of `name` names a secret, in small letters; empty where nothing does.
 
+    A secret has one of the folded names `secrets`, or one without escapes that ends as secrets do and is not
+    in `shown`.
     Looked at are the whole and the parts that brackets, dots and blanks make of it: `user[password]`,
     `user.password`, ` password`.
     """
-    if folded(name) in secrets:
-        return name.strip(" \t[]+").lower()
-    for part in _SEPARATORS.split(name):
-        if folded(part) in secrets:
-            return part.lower()
+    for part in (name, *_SEPARATORS.split(name)):
+        known = folded(part)
+        if known in secrets or ("%" not in part and ends_as_secret(known) and known not in shown):
+            return part.strip(" \t[]+").lower()
     return ""
 
 
+def ends_as_secret(name: str) -> bool:
+    """Whether the folded `name`, a number at its end aside, ends as the names of secrets do."""
+    return name.rstrip("0123456789").endswith(SECRET_ENDINGS) and name not in NOT_SECRET
+
+
 def all_but(defaults: frozenset[str], allowed: Iterable[str], kind: str) -> frozenset[str]:
-    """The folded names of `defaults` less the allowed ones. Raises ValueError for one that is not there."""
+    """The folded names of `defaults` less the allowed ones.
+
+    Raises ValueError for an allowed one that is not there, and does not end as the names of secrets do.
+    """
     names = frozenset(map(folded, defaults))
     for name in allowed:
-        if folded(name) not in names:
+        if folded(name) not in names and not ends_as_secret(folded(name)):
             close = get_close_matches(name.lower(), sorted(defaults), n=1)
             hint = f"did you mean {close[0]!r}?" if close else "docs/accesslog.md lists those that are"
             raise ValueError(f"{name!r} is not a {kind} redacted by default; {hint}")

@@ -22,6 +22,10 @@ MAX_DECODINGS: Final = 4
 LONGEST_REMEMBERED: Final = 256
 """Of names and texts that are remembered: clients choose them, and may fill half a MB each."""
 
+MOST_VALUES: Final = 512
+"""With escapes, and values within them, that are looked into in one text; each costs up to 20 us. A query of
+a large form has 100."""
+
 NAMES_REMEMBERED: Final = 2_048
 TEXTS_REMEMBERED: Final = 2_048
 
@@ -30,25 +34,65 @@ _KEPT_IN_A_VALUE: Final = "[]=/:?;,@!$'()*+-._~\"{}\\ "
 
 # Clients choose the texts, so each pattern must take time in proportion to their length: no two of its parts
 # may compete for the same characters, and each attempt must end where the next may begin.
-_ODD: Final = re.compile(r"[%+@\"']")
+_ODD: Final = re.compile(r"[%+@\"'/\\\s]")
+_MAY_HIDE: Final = re.compile(r"[=@\"'%+\s]|eyJ")
+"""What a short text has if there is a secret in it."""
+
 _NAMES: Final = re.compile(r"(?:^|[?&;#=])([^&;?#=]*)(?==)")
-_JSON_NAME: Final = re.compile(r"\\{0,8}[\"']([^\"'\\]{1,128})\\{0,8}[\"']\s*:\s*")
+_JSON_NAME: Final = re.compile(
+    r"""\\{0,8}["']([^"'\\]{1,128})\\{0,8}["']\s*(?::|=>)\s*"""
+    r"""|(?<![\w-])([A-Za-z_][\w-]{1,63})\s*(?::|=>)\s*(?=\\{0,8}["'])"""
+)
+"""In quotes; or without them, before a value in quotes: JavaScript, GraphQL, Ruby."""
+
 _JSON_VALUE: Final = re.compile(r"\\{0,8}\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[\[{].*|[^,}\]&\s]*", re.DOTALL)
 """Of an object or a list all that follows: a little too much redacted is the better mistake."""
+
 _JSON_ESCAPE: Final = re.compile(r"\\+u00([2-7][0-9a-fA-F])")
-_CREDENTIALS: Final = re.compile(
-    r"(?P<scheme>\s*(?:basic|bearer|digest|dpop|hoba|mutual|negotiate)\s+)\S", re.IGNORECASE
+_WIDE_ESCAPE: Final = re.compile(r"%u00([2-7][0-9a-fA-F])")
+"""Of Microsoft's servers."""
+
+_SCHEMES: Final = (
+    "(?:api-?key|aws4-hmac-sha256|basic|bearer|digest|dpop|hawk|hoba|mutual|negotiate|ntlm|oauth|token)"
 )
-"""What an Authorization header holds (IANA HTTP Authentication Schemes), which a tag may rename."""
-_SCHEME: Final = re.compile(
-    r"((?:^|[=:\"'\s,&])(?:basic|bearer|digest|dpop|hoba|mutual|negotiate)\s+)[^\s&\"',;][^&\"',;]*",
-    re.IGNORECASE,
+"""What an Authorization header begins with (IANA HTTP Authentication Schemes, and those of products)."""
+
+_CREDENTIALS: Final = re.compile(rf"(?P<scheme>\s*{_SCHEMES}\s+)\S", re.IGNORECASE)
+_SCHEME: Final = re.compile(rf"([=:\"']\s*{_SCHEMES}\s+)[^\s&\"',;][^&\"',;]*", re.IGNORECASE)
+_SCHEME_OF_A_VALUE: Final = re.compile(
+    rf"((?:^|[=:\"'\s,&/]){_SCHEMES}\s+)[^\s&\"',;][^&\"',;]*", re.IGNORECASE
 )
-_QUERY: Final = re.compile(r"[?#]")
-_SLASHES: Final = re.compile(r"[/\\]")
-_LONG_SEGMENT: Final = re.compile(rf"[^/]{{{SHORTEST}}}")
-_ODD_IN_A_PATH: Final = re.compile(r"[%;=:@,&?#\"\\]")
+_LONG_SEGMENT: Final = re.compile(rf"[^/\\]{{{SHORTEST}}}")
+_AFTER_SLASH: Final = re.compile(rf"(?<=[/\\])[^/\\?#&=;,\s\"'<>]{{{SHORTEST},}}")
+_ODD_IN_A_PATH: Final = re.compile(r"[%;=:@,&?#\"'\\]")
 _PIECES: Final = re.compile(r"([;,?#&=])")
+
+
+class _Search:
+    """What is found in one text, and how many more values of it may be looked into."""
+
+    __slots__ = ("_where", "found", "left")
+
+    def __init__(self, where: str, found: list[str]) -> None:
+        self._where = where
+        self.found = found
+        self.left = MOST_VALUES
+
+    def note(self, what: str) -> None:
+        self.found.append(f"{self._where}.{what}")
+
+    def noted(self, what: str, before: str, after: str) -> str:
+        """`after`; noted where it is not what was there before."""
+        if after != before:
+            self.note(what)
+        return after
+
+    def may_look(self) -> bool:
+        """Whether one more value may be looked into; noted where it may not, and then has to be redacted."""
+        self.left -= 1
+        if self.left < 0:
+            self.note("not_searched")
+        return self.left >= 0
 
 
 class Secrets:
@@ -59,7 +103,15 @@ class Secrets:
     Each method appends to `found` where something was, below `where`: `query.token`, `referer.userinfo`.
     """
 
-    __slots__ = ("_harmless", "_key", "_keys", "_parameter", "_parameters", "allowed", "has_authorization")
+    __slots__ = (
+        "_harmless",
+        "_key",
+        "_long_key",
+        "_long_parameter",
+        "_parameter",
+        "allowed",
+        "has_authorization",
+    )
 
     def __init__(
         self,
@@ -78,21 +130,27 @@ class Secrets:
         shown = frozenset(map(folded, (*allow_headers, *allow_query_parameters)))
         more_parameters = frozenset(map(folded, query_parameters)) - {""}
         more_headers = frozenset(map(folded, headers)) - {""}
-        self._parameters = kept_parameters | more_parameters
+        parameters = kept_parameters | more_parameters
         # A tag or a metadata key may hold what a header or a parameter held, so the maps know both.
-        self._keys = ((kept_headers | kept_parameters) - shown) | more_parameters | more_headers
-        self.has_authorization = "authorization" in self._keys
+        keys = ((kept_headers | kept_parameters) - shown) | more_parameters | more_headers
+        self.has_authorization = "authorization" in keys
+        self._long_parameter = partial(secret_part, secrets=parameters, shown=shown)
+        self._long_key = partial(secret_part, secrets=keys, shown=shown)
+        self._parameter = lru_cache(NAMES_REMEMBERED)(self._long_parameter)
+        self._key = lru_cache(NAMES_REMEMBERED)(self._long_key)
         # Most texts come again: content types, user agents, outcomes.
         self._harmless = lru_cache(TEXTS_REMEMBERED)(self._is_harmless)
-        self._parameter = lru_cache(NAMES_REMEMBERED)(partial(secret_part, secrets=self._parameters))
-        self._key = lru_cache(NAMES_REMEMBERED)(partial(secret_part, secrets=self._keys))
 
     def is_key(self, key: str) -> bool:
         """Whether a map holds a secret under `key`: the name of a header or of a parameter."""
-        return bool(self._key(key) if len(key) <= LONGEST_REMEMBERED else secret_part(key, self._keys))
+        return bool(self._key(key) if len(key) <= LONGEST_REMEMBERED else self._long_key(key))
 
-    def query(self, text: str, where: str, found: list[str]) -> str:
-        """A query, or any other text of parameters, without secrets."""
+    def is_harmless(self, text: str) -> bool:
+        """Whether `text` is short, known to hold no secret, and no value of an Authorization header."""
+        return len(text) <= LONGEST_REMEMBERED and self._harmless(text)
+
+    def text(self, text: str, where: str, found: list[str]) -> str:
+        """Any text, which may be or hold a query, a URL or JSON, without secrets."""
         if (
             len(text) <= LONGEST_REMEMBERED
             and _ODD.search(text) is None
@@ -102,19 +160,8 @@ class Secrets:
             return text  # the common query: nothing in it but names and values
         text = shortened(text)
         there = len(found)
-        cleaned = self._clean(text, where, found, 0)
+        cleaned = self._clean(text, _Search(where, found), 0)
         return cleaned if len(found) > there else text
-
-    def is_harmless(self, text: str) -> bool:
-        """Whether `text` is short, known to hold no secret, and no value of an Authorization header."""
-        return len(text) <= LONGEST_REMEMBERED and self._harmless(text)
-
-    def text(self, text: str, where: str, found: list[str]) -> str:
-        """Any text, which may be or hold a URL, a query or JSON, without secrets."""
-        text = self.query(text, where, found)
-        if "/" in text and (text[0] == "/" or "://" in text):
-            return self._url(text, where, found, 0)
-        return text
 
     def credentials(self, text: str, where: str, found: list[str]) -> str:
         """What an Authorization header may hold: its scheme alone. Any other text as it is."""
@@ -131,32 +178,33 @@ class Secrets:
         return f"{REDACTED}@{text.rpartition('@')[2]}"
 
     def path(self, path: str, where: str, found: list[str]) -> str:
-        """A path without what looks like a token, and without the secrets of parameters and URLs in it."""
+        """A path without what looks like a token and without secrets in its parameters, URLs and JSON."""
         if _LONG_SEGMENT.search(path) is None and _ODD_IN_A_PATH.search(path) is None:
             return shortened(path)
         path = shortened(path)
+        search = _Search(where, found)
         if "@" in path:
-            path = without_user_information(path, REDACTED, where, found)
-        return "/".join([self._segment(segment, where, found, 0) for segment in path.split("/")])
+            path = search.noted("userinfo", path, without_user_information(path, REDACTED))
+        if '"' in path or "'" in path:
+            path = self._json(path, search)
+        return "/".join([self._segment(segment, search) for segment in path.split("/")])
 
     def _is_harmless(self, text: str) -> bool:
         found: list[str] = []
         self.credentials(text, "", found)
-        if _ODD.search(text) is not None or "=" in text or "/" in text or "eyJ" in text:
-            self.text(text, "", found)
+        self.text(text, "", found)
         return not found
 
-    def _segment(self, segment: str, where: str, found: list[str], depth: int) -> str:
+    def _segment(self, segment: str, search: _Search) -> str:
         if len(segment) < SHORTEST and _ODD_IN_A_PATH.search(segment) is None:
             return segment
-        if "%" in segment and depth < MAX_DECODINGS and self._hides(segment, where, found, depth):
+        if "%" in segment and self._hides(segment, search):
             return REDACTED
-        cleaned = without_tokens(segment, REDACTED)
-        if cleaned != segment:
-            found.append(f"{where}.segment")
-        return self._matrix(cleaned, where, found) if "=" in cleaned else cleaned
+        without = without_tokens(without_jwts(segment, REDACTED), REDACTED)
+        cleaned = search.noted("segment", segment, without)
+        return self._matrix(cleaned, search) if "=" in cleaned else cleaned
 
-    def _matrix(self, segment: str, where: str, found: list[str]) -> str:
+    def _matrix(self, segment: str, search: _Search) -> str:
         """Parameters of a segment (RFC 3986 section 3.3), whose values end at `;` and `,`."""
         pieces = _PIECES.split(segment)
         for index in range(2, len(pieces), 2):
@@ -164,95 +212,88 @@ class Secrets:
             if part:
                 end = next((at for at in range(index, len(pieces)) if pieces[at] in {";", ","}), len(pieces))
                 pieces[index:end] = [REDACTED, *[""] * (end - index - 1)]
-                found.append(f"{where}.{part}")
+                search.note(part)
         return "".join(pieces)
 
-    def _hides(self, segment: str, where: str, found: list[str], depth: int) -> bool:
-        """Whether there is a secret in the segment once its escapes are decoded."""
+    def _hides(self, segment: str, search: _Search) -> bool:
+        """Whether there is a secret in the segment of a path once its escapes are decoded."""
         decoded = unquote(segment, errors="surrogateescape")
-        if decoded == segment:
+        if len(decoded) < SHORTEST and _MAY_HIDE.search(decoded) is None:
             return False
-        there = len(found)
-        self._clean(decoded, where, found, depth + 1)
-        for piece in _SLASHES.split(decoded):
-            self._segment(piece, where, found, depth + 1)
-        return len(found) > there
+        if not search.may_look():
+            return True
+        there = len(search.found)
+        self._clean(f"/{decoded}", search, 1)
+        return len(search.found) > there
 
-    def _clean(self, text: str, where: str, found: list[str], depth: int) -> str:
+    def _clean(self, text: str, search: _Search, depth: int) -> str:
         if "eyJ" in text:
-            without = without_jwts(text, REDACTED)
-            if without != text:
-                text = without
-                found.append(f"{where}.jwt")
+            text = search.noted("jwt", text, without_jwts(text, REDACTED))
         if "@" in text:
-            text = without_user_information(text, REDACTED, where, found)
+            text = search.noted("userinfo", text, without_user_information(text, REDACTED))
         if '"' in text or "'" in text:
-            text = self._json(text, where, found)
-        if depth and " " in text and self.has_authorization:
-            text, number = _SCHEME.subn(rf"\1{REDACTED}", text)
-            if number:
-                found.append(f"{where}.authorization")
-        if depth and "/" in text:
-            text = self._url(text, where, found, depth)
-        return self._parameters_of(text, where, found, depth)
+            text = self._json(text, search)
+        if (" " in text or "\t" in text) and self.has_authorization:
+            # At the beginning of a text a challenge may stand, which is not secret; see `credentials`.
+            scheme = _SCHEME_OF_A_VALUE if depth else _SCHEME
+            text = search.noted("authorization", text, scheme.sub(rf"\1{REDACTED}", text))
+        if _LONG_SEGMENT.search(text) is not None and ("/" in text or "\\" in text):
+            text = search.noted("segment", text, _AFTER_SLASH.sub(_without_tokens, text))
+        return self._parameters_of(text, search, depth)
 
-    def _url(self, url: str, where: str, found: list[str], depth: int) -> str:
-        """`url` with its path cleaned: from the authority to the query."""
-        scheme = url.find("://")
-        start = max(url.find("/", scheme + 3), 0) if scheme >= 0 else 0
-        query = _QUERY.search(url, start)
-        end = query.start() if query else len(url)
-        path = url[start:end]
-        if _LONG_SEGMENT.search(path) is None and _ODD_IN_A_PATH.search(path) is None:
-            return url
-        segments = [self._segment(part, where, found, depth) for part in path.split("/")]
-        return url[:start] + "/".join(segments) + url[end:]
-
-    def _parameters_of(self, text: str, where: str, found: list[str], depth: int) -> str:
-        names = _NAMES.findall(text)
-        secret = any(map(self._named, names)) if names else False
+    def _parameters_of(self, text: str, search: _Search, depth: int) -> str:
+        secret = any(map(self._named, _NAMES.findall(text)))
         if not secret and "%" not in text and "+" not in text:
             return text
-        return "&".join([self._piece(piece, where, found, depth) for piece in text.split("&")])
+        return "&".join([self._piece(piece, search, depth) for piece in text.split("&")])
 
-    def _piece(self, piece: str, where: str, found: list[str], depth: int) -> str:
+    def _piece(self, piece: str, search: _Search, depth: int) -> str:
         for match in _NAMES.finditer(piece):
             part = self._named(match[1])
             if part:
-                found.append(f"{where}.{part}")
+                search.note(part)
                 # To the end: servers differ on `;`, and a little too much redacted is the better mistake.
                 return f"{piece[: match.end()]}={REDACTED}"
         if depth >= MAX_DECODINGS or ("%" not in piece and "+" not in piece):
             return piece
         decoded = unquote_plus(piece, errors="surrogateescape")
-        if decoded == piece:
+        if "%u" in decoded:
+            decoded = _WIDE_ESCAPE.sub(_character, decoded)
+        if decoded == piece or (len(decoded) < SHORTEST and _MAY_HIDE.search(decoded) is None):
             return piece
-        there = len(found)
-        cleaned = self._clean(decoded, where, found, depth + 1)
+        if not search.may_look():
+            return REDACTED
+        there = len(search.found)
+        cleaned = self._clean(decoded, search, depth + 1)
         return (
             quote(cleaned, _KEPT_IN_A_VALUE, errors="surrogateescape").replace(" ", "+")
-            if len(found) > there
+            if len(search.found) > there
             else piece
         )
 
-    def _json(self, text: str, where: str, found: list[str]) -> str:
+    def _json(self, text: str, search: _Search) -> str:
         if "\\u" in text:
-            text = _JSON_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text)
-
+            text = _JSON_ESCAPE.sub(_character, text)
         parts: list[str] = []
         done = 0
         for name in _JSON_NAME.finditer(text):
-            if name.start() >= done and (part := self._named(name[1])):
-                found.append(f"{where}.{part}")
+            if name.start() >= done and (part := self._named(name[1] or name[2])):
+                search.note(part)
                 parts += (text[done : name.end()], f'"{REDACTED}"')
                 value = _JSON_VALUE.match(text, name.end())
                 done = value.end() if value else len(text)
         return "".join((*parts, text[done:]))
 
     def _named(self, name: str) -> str:
-        return (
-            self._parameter(name) if len(name) <= LONGEST_REMEMBERED else secret_part(name, self._parameters)
-        )
+        return self._parameter(name) if len(name) <= LONGEST_REMEMBERED else self._long_parameter(name)
+
+
+def _without_tokens(segment: re.Match[str]) -> str:
+    return without_tokens(segment[0], REDACTED)
+
+
+def _character(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16))
 
 
 def shortened(text: str) -> str:

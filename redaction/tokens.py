@@ -15,6 +15,11 @@ TURNS: Final = 3
 LONG_RUN: Final = 32
 """From here on a text has to read as words, or it is taken for a token."""
 
+SHORT_HASH: Final = 16
+"""Characters that need not read as words in a text without capitals, and in the name of a script, a style
+sheet or a font. Builds and orchestrators name files and pods so: `app.8f3a2b1c.js`, `web-7d4b9c6f8d-x2v9k`.
+"""
+
 _RUN: Final = re.compile(r"[A-Za-z0-9_.~+=-]{20,}")
 _JOSE: Final = re.compile(r"[A-Za-z0-9_.-]{12,}")
 _UUID: Final = re.compile(
@@ -24,9 +29,11 @@ _LETTERS_AND_DIGITS: Final = re.compile(r"(?<=[0-9])[A-Za-z]|(?<=[A-Za-z])[0-9]"
 _CASES: Final = re.compile(r"[a-z]+|[A-Z]+|[0-9]+")
 _PARTS: Final = re.compile(r"[_.~+=-]+")
 _WORDS: Final = re.compile(
-    r"[a-z]{0,20}(?:[A-Z]{1,6}[a-z]{1,20}){0,10}[A-Z]{0,6}(?:[0-9]{1,12}[a-z]{0,8}[0-9]{0,3})?"
+    r"[a-z]{0,20}(?:[A-Z]{1,6}[a-z]{1,20}){0,10}[A-Z]{0,12}(?:[0-9]{1,12}[a-z]{0,8}[0-9]{0,3})?"
 )
-"""A word or several in camel case, perhaps with a number: `ListOrders`, `v1alpha1`, `2026`."""
+"""A word or several in camel case, perhaps with a number: `ListOrders`, `v1alpha1`, `SNAPSHOT`, `2026`."""
+
+_OF_A_PAGE: Final = re.compile(r".*\.(?:js|mjs|css|map|woff2?|wasm)")
 
 
 def without_jwts(text: str, instead: str) -> str:
@@ -48,14 +55,18 @@ def looks_like_token(text: str) -> bool:
     """Whether a run of letters, digits and `-_.~+=` looks like a token: 20 characters or more, UUIDs aside.
 
     It has letters and digits in turns, or changes its letter case nearly as often as not; from 32 characters
-    on, it does not read as words. Hashes and other long ids look like tokens, too.
+    on, it does not read as words. Hashes and other long ids look like tokens, too; short ones in the names of
+    files and pods do not.
     """
     text = _UUID.sub("", text)
     if len(text) < SHORTEST:
         return False
     if len(text) < LONG_RUN and len(_LETTERS_AND_DIGITS.findall(text)) < TURNS:
         return 2 * len(_CASES.findall(text)) > len(text)
-    return not all(map(_reads_as_words, _PARTS.split(text)))
+    unread = sum(len(part) for part in _PARTS.split(text) if not _reads_as_words(part))
+    if text.islower() or _OF_A_PAGE.fullmatch(text) is not None:
+        return unread > SHORT_HASH
+    return unread > 0
 
 
 def _reads_as_words(part: str) -> bool:

@@ -9,7 +9,7 @@ _ENDS: Final = re.compile(r"""([/\\?#\s"'<>]+)""")
 _VALUES: Final = re.compile(r"[&=;,]")
 
 
-def without_user_information(text: str, instead: str, where: str, found: list[str]) -> str:
+def without_user_information(text: str, instead: str) -> str:
     """`text` with `instead` for all that stands before the `@` of an authority.
 
     An authority stands behind `//`, or behind one slash and a colon where slashes were merged; without a
@@ -27,7 +27,4 @@ def without_user_information(text: str, instead: str, where: str, found: list[st
             pieces[index] = f"{instead}@{after}"
         elif ":" in (last := _VALUES.split(before)[-1]):
             pieces[index] = f"{before.removesuffix(last)}{instead}@{after}"
-        else:
-            continue
-        found.append(f"{where}.userinfo")
     return "".join(pieces)

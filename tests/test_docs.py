@@ -23,6 +23,8 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
 from redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT
+from redaction.names import SECRET_ENDINGS
+from redaction.secrets import MOST_VALUES
 from sidecars.runtime.settings.accesslog import AccesslogSettings
 from sidecars.runtime.settings.load import load_settings
 from sidecars.runtime.settings.ratelimit import RatelimitSettings
@@ -135,5 +137,6 @@ def test_the_fields_of_a_record_are_all_there_with_their_meaning() -> None:
 
 def test_what_is_redacted_by_default_is_told() -> None:
     told = set(re.findall(r"`([^`]+)`", ACCESSLOG.partition("## Redaction")[2].partition("## Sampling")[0]))
-    assert told >= DEFAULT_HEADERS | DEFAULT_QUERY_PARAMETERS
+    assert told >= DEFAULT_HEADERS | DEFAULT_QUERY_PARAMETERS | set(SECRET_ENDINGS)
+    assert f"{MOST_VALUES} values" in ACCESSLOG
     assert f"{LONGEST_TEXT:,} characters" in ACCESSLOG
