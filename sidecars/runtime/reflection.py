@@ -3,7 +3,6 @@
 The protocol is grpc/grpc doc/server-reflection.md. Its version v1alpha has the same messages as v1.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
 
@@ -103,7 +102,6 @@ class Reflection:
         try:
             while (request := await reader.next()) is not None:
                 yield self._answer(request)
-                await asyncio.sleep(0)  # the answer leaves before the next is made
         finally:
             self._readers.discard(reader)
 

@@ -47,8 +47,8 @@ from sidecars.transport.streams import Streams
 _ODD_WITHOUT_R_BIT = 0x80000001
 
 LOOK_AT_CLOCK_BYTES = 2048
-"""After so many bytes of a read that still goes on: one or two calls of Envoy's. To look costs a twentieth of
-what the transport needs for a call; a call that takes long, to verify a token, has its bytes, too."""
+"""After so many bytes of a read that still goes on: one or two calls of Envoy's. To look costs as much as a
+twentieth of a call, and a call that takes long, to verify a token, has its bytes."""
 
 _RESET_HEAD = 4 << 8 | RST_STREAM
 _RESET_BYTES = HEAD_BYTES + 4
@@ -121,7 +121,7 @@ class Connection:
             MAX_FRAME_BYTES, limits.max_message_bytes + PREFIX_BYTES, limits.stream_window_bytes
         )
         self.behind = False
-        """Whether a read was left in the middle, as enough replies were ready: `receive` goes on with it."""
+        """Whether a read was left in the middle, as its turn was over: `receive` goes on with it."""
         self.fault: GoAwayError | None = None
         """Why the connection is over, where that was the peer's doing."""
         self.over = False
@@ -225,9 +225,8 @@ class Connection:
         """Act on every whole frame from `pos`; returns where the first one begins that is not whole.
 
         A unary call whose HEADERS and whose one DATA frame come in the same read is served in here, without a
-        Stream. Clients write the HEADERS of several calls before their DATA, so calls wait in `_begun`. A
-        call that its caller has cancelled by then is not begun. What no longer fits into this turn of the
-        loop is left for the next.
+        Stream. Clients write the HEADERS of several calls before their DATA, so calls wait in `_begun`. One
+        that was cancelled by then is not begun. What is too much for this turn of the loop is left.
         """
         end = len(data)
         last_head = end - HEAD_BYTES

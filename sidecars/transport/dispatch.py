@@ -23,11 +23,11 @@ _OK = Status(Code.OK)
 _EXPIRED = Status(Code.DEADLINE_EXCEEDED, "deadline exceeded")
 _CANCELLED = Status(Code.CANCELLED, "the handler was cancelled")
 
-READ_AT_ONCE_BYTES = 64 * 1024
-"""After messages of so many bytes a reader lets other connections have their turn."""
+AT_ONCE_BYTES = 64 * 1024
+"""After messages of so many bytes a handler that reads or sends lets other connections have their turn."""
 
 MESSAGE_COST_BYTES = 256
-"""Added to each: to read a message of nothing costs as much as so many bytes of a large one."""
+"""Added to each: a message of nothing costs as much as so many bytes of a large one."""
 
 
 class _Running:
@@ -149,9 +149,12 @@ class Dispatch:
 
     async def _send_all(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
         status = _OK
+        at_once_bytes = 0
         try:
             async for reply in replies:
-                if not streams.send(stream, reply):
+                at_once_bytes += len(reply) + MESSAGE_COST_BYTES
+                if not streams.send(stream, reply) or at_once_bytes > AT_ONCE_BYTES:
+                    at_once_bytes = 0
                     await self._room(streams, stream)
         except asyncio.CancelledError:
             if stream.running is None:
@@ -172,6 +175,8 @@ class Dispatch:
         streams.finish(stream, status)
 
     async def _room(self, streams: Streams, stream: Stream) -> None:
+        """Return when the next reply may be sent, not before what was sent has been written."""
+        await asyncio.sleep(0)
         running: _Running | None = stream.running
         while running is not None and (stream.unsent or streams.paused) and not stream.closed:
             running.writable = self._loop.create_future()
@@ -193,7 +198,7 @@ class _Messages:
 
     async def __anext__(self) -> bytes:
         stream = self._stream
-        if self._at_once_bytes > READ_AT_ONCE_BYTES:
+        if self._at_once_bytes > AT_ONCE_BYTES:
             self._at_once_bytes = 0
             await asyncio.sleep(0)
         while True:

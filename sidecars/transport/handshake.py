@@ -15,7 +15,7 @@ import structlog
 
 from sidecars.transport.errors import Reason
 from sidecars.transport.protocol import CLOSE_SECONDS, Home, SocketProtocol, peer_name
-from sidecars.transport.tls import alert_of
+from sidecars.transport.tls import alert_of, words
 
 ACCEPTS_AT_ONCE = 100
 """Then other sockets have their turn, as with asyncio's servers."""
@@ -219,11 +219,7 @@ def _what_failed(error: ssl.SSLError) -> str:
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "the client shows no certificate"
     if reason in _NOT_TLS:
-        return f"what it sends is not TLS ({_words(reason)})"
+        return f"what it sends is not TLS ({words(error)})"
     if "_ALERT_" in reason:
-        return f"the client ends the handshake: {_words(reason.partition('_ALERT_')[2])}"
-    return _words(reason) or str(error)
-
-
-def _words(reason: str) -> str:
-    return reason.lower().replace("_", " ")
+        return f"the client ends the handshake: {words(error).partition(' alert ')[2]}"
+    return words(error) or str(error)

@@ -70,8 +70,9 @@ class Limits:
 
     turn_bytes: int = 1024 * 1024
     """After so many bytes, of replies and of messages that were inflated, the rest of a read waits for the
-    next turn of the loop: it may hold thousands of small requests, other connections want their turn, and
-    only what is written can be held back by a peer that does not read."""
+    next turn of the loop, and so do the replies that a handler streams: a read may hold thousands of small
+    requests, other connections want their turn, and only what is written can be held back by a peer that does
+    not read."""
 
     turn_seconds: float = 0.001
     """After so long, too: thousands of calls with small replies, or of frames that cost more than their

@@ -223,7 +223,9 @@ class SocketProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if transport.get_write_buffer_size() and seconds_left > 0:
+        if not transport.get_write_buffer_size() and not transport.can_write_eof():
+            transport.close()  # TLS: with a close_notify, which `_hang_up` has no way to send
+        elif transport.get_write_buffer_size() and seconds_left > 0:
             self._last_call = self._home.loop.call_later(
                 CLOSE_SECONDS, self._let_go, seconds_left - CLOSE_SECONDS
             )

@@ -247,13 +247,13 @@ class Streams:
             self._output_ready()
 
     def send(self, stream: Stream, message: bytes) -> bool:
-        """One of many replies. Returns whether all has left: if not, wait until `wake` before the next."""
+        """One of many replies. False: the next one waits for a turn of the loop, and until there is room."""
         if stream.answered or stream.closed:
             return True
         self.outbox.send(stream, message)
         self._check_unsent()
         self._output_ready()
-        return not stream.unsent and not self.paused
+        return not (stream.unsent or self.paused or self.outbox.turn_bytes > self._limits.turn_bytes)
 
     def finish(self, stream: Stream, status: Status) -> None:
         """The end of a call, after what was sent."""
@@ -332,7 +332,6 @@ class Streams:
         return inflated
 
     def _reply(self, stream: Stream, message: bytes) -> None:
-        # A window of its own that SETTINGS or WINDOW_UPDATE moved needs the longer way.
         if stream.send_window == self.outbox.initial_window and self.outbox.reply(stream.id, message):
             stream.headers_sent = True
             stream.answered = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -107,13 +108,22 @@ class _Session(ssl.SSLObject):
 _Context.sslobject_class = _Session
 
 
+def words(error: ssl.SSLError) -> str:
+    """OpenSSL's reason as words, without its source file and line; empty where it gives none."""
+    return (error.reason or "").lower().replace("_", " ")
+
+
 def _build(settings: TlsSettings) -> ssl.SSLContext:
     """Raises OSError with the files in its text."""
     try:
         return _context(settings)
     except OSError as error:  # ssl.SSLError is one, and names no file either
         names = ", ".join(map(str, settings.files))
-        raise OSError(error.errno, f"cannot serve TLS with {names}: {error.strerror or error}") from None
+        if isinstance(error, ssl.SSLError):
+            detail = words(error) or "not each of them holds PEM"
+        else:
+            detail = error.strerror or str(error)
+        raise OSError(f"cannot serve TLS with {names}: {detail}") from None
 
 
 def _context(settings: TlsSettings) -> ssl.SSLContext:
@@ -125,7 +135,7 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0
     context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(settings.certificate, settings.key)
+    context.load_cert_chain(settings.certificate, settings.key, _refuse_to_ask(settings.key))
     if settings.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         # RFC 5280 to the letter, as Python 3.13 and later verify by default: each Python refuses the same.
@@ -133,6 +143,15 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
         context.load_verify_locations(settings.client_ca)
         _check_authorities(settings.client_ca)
     return context
+
+
+def _refuse_to_ask(key: Path) -> Callable[[], str]:
+    """For a key that needs a password: OpenSSL would ask at the terminal, and wait for ever."""
+
+    def refuse() -> str:
+        raise OSError(f"{key} is encrypted; write the key without a password (openssl pkey -in OLD -out NEW)")
+
+    return refuse
 
 
 def _check_authorities(file: Path) -> None:
@@ -143,7 +162,6 @@ def _check_authorities(file: Path) -> None:
         except x509.ExtensionNotFound:
             name = authority.subject.rfc4514_string()
             raise OSError(
-                0,
                 f"the authority {name} in {file} lacks the extension Subject Key Identifier"
                 " (RFC 5280 section 4.2.1.2); make its certificate with subjectKeyIdentifier=hash",
             ) from None

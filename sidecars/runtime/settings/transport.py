@@ -114,7 +114,7 @@ class LimitSettings(_Section):
     turn_bytes: int = Field(
         _LIMITS.turn_bytes,
         ge=1024,
-        description="After so many bytes of replies, or inflated, the rest of a read waits for its turn.",
+        description="After so many bytes of replies, or inflated, the rest of a read or reply has to wait.",
     )
     turn_seconds: float = _seconds(
         _LIMITS.turn_seconds, "After so long the rest of a read waits for its turn, too."
@@ -142,7 +142,8 @@ class LimitSettings(_Section):
         "PRIORITY (CVE-2019-9513), unknown frames, frames on streams that are gone, beyond five a call.",
     )
     window_updates: RateSettings = _rate(
-        _LIMITS.window_updates, "WINDOW_UPDATE beyond window_updates_per_stream."
+        _LIMITS.window_updates,
+        "WINDOW_UPDATE beyond window_updates_per_stream, and two a DATA frame of ours.",
     )
     window_updates_per_stream: int = Field(
         _LIMITS.window_updates_per_stream, ge=1, description="A client may open both windows once a reply."

@@ -13,11 +13,12 @@ import pytest
 
 from sidecars.transport import frames
 from sidecars.transport.address import UnixAddress
+from sidecars.transport.dispatch import AT_ONCE_BYTES, MESSAGE_COST_BYTES
 from sidecars.transport.errors import Reason
 from sidecars.transport.limits import Limits
 from sidecars.transport.protocol import WRITE_BUFFER_BYTES, SocketProtocol
 from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, Code, StatusError, Unary, UnaryHandler
+from sidecars.transport.service import Call, Code, ServerStreaming, StatusError, Unary, UnaryHandler
 from tests.sidecars.transport.harness import LOOPBACK, Served, path, services, settled, until, within
 from tests.sidecars.transport.rawclient import raw_client, request_headers
 from tests.sidecars.transport.wire import OPENING, Tally, frame, message, request
@@ -78,8 +79,8 @@ def greedy_client(port: int) -> socket.socket:
     return client
 
 
-def call(stream_id: int) -> bytes:
-    return frame(frames.HEADERS, frames.END_HEADERS, stream_id, request(path("Large"))) + frame(
+def call(stream_id: int, method: str = "Large") -> bytes:
+    return frame(frames.HEADERS, frames.END_HEADERS, stream_id, request(path(method))) + frame(
         frames.DATA, frames.END_STREAM, stream_id, message(b"x")
     )
 
@@ -134,6 +135,58 @@ async def test_a_read_of_many_calls_leaves_others_their_turn(start: Start, turn_
         received += await within(asyncio.get_running_loop().sock_recv(client, 1_000_000))
     client.close()
     assert order.index("another") == (1 if turn_bytes == 1024 else 10)
+
+
+async def test_streamed_replies_that_nobody_reads_do_not_pile_up() -> None:
+    """Neither in our process, as the windows are open, nor in the time of others: a handler need not wait."""
+    sent = 0
+
+    async def pour(request: bytes, call: Call) -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 3000:  # 300 MB of replies
+            sent += 1
+            yield REPLY
+
+    server = OwnServer(services({"Pour": ServerStreaming(pour)}), [LOOPBACK])
+    await within(server.start())
+    client = greedy_client(server.ports[0])
+    client.send(call(1, method="Pour"))
+    await until(lambda: is_paused(server))
+    transport = only_protocol(server)._transport
+    assert transport is not None
+    assert 0 < await settled(transport.get_write_buffer_size) < WRITE_BUFFER_BYTES + 2 * Limits().turn_bytes
+    assert sent < 3000
+    client.close()
+    await within(server.drain(0))
+
+
+async def test_a_handler_that_streams_without_waiting_leaves_others_their_turn() -> None:
+    turns = 0
+
+    async def pour(request: bytes, call: Call) -> AsyncIterator[bytes]:
+        nonlocal turns
+        turns = 0
+        for _ in range(10_000):
+            yield b""
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    server = OwnServer(services({"Pour": ServerStreaming(pour)}), [LOOPBACK])
+    await within(server.start())
+    another = asyncio.create_task(others())
+    client = greedy_client(server.ports[0])
+    client.send(call(1, method="Pour"))
+    received = b""
+    while b"grpc-status" not in received:
+        received = received[-50:] + await within(asyncio.get_running_loop().sock_recv(client, 1_000_000))
+    assert turns >= 10_000 * MESSAGE_COST_BYTES // AT_ONCE_BYTES
+    another.cancel()
+    client.close()
+    await within(server.drain(0))
 
 
 async def test_a_peer_that_never_reads_again_is_closed(start: Start) -> None:

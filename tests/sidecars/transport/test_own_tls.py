@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,11 +12,13 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 
 from sidecars.transport import frames, tls
 from sidecars.transport.address import TlsSettings
 from sidecars.transport.errors import Reason
+from sidecars.transport.frames import DATA, GOAWAY
 from sidecars.transport.server import OwnServer
 from sidecars.transport.service import Call, Unary
 from tests.sidecars.transport.authority import Authority, Pair
@@ -28,7 +31,7 @@ from tests.sidecars.transport.harness import (
     until,
     within,
 )
-from tests.sidecars.transport.wire import Tally
+from tests.sidecars.transport.wire import OPENING, Tally, frame
 
 
 class Files:
@@ -289,6 +292,66 @@ async def test_files_that_do_not_load_stop_a_start(tmp_path: Path) -> None:
     server = OwnServer(services({}), [replace(LOOPBACK, tls=files.settings)])
     with pytest.raises(OSError, match=r"server\.key"):
         await within(server.start())
+
+
+def encrypted(key: bytes) -> bytes:
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+
+
+UNUSABLE_KEYS = {
+    "encrypted": (
+        encrypted(Authority("any").sign("any").key),
+        r"server\.key is encrypted; write the key without",
+    ),
+    "of another": (Authority("any").sign("any").key, "key values mismatch"),
+    "no PEM": (b"no key", "not each of them holds PEM"),
+}
+
+
+@pytest.mark.parametrize(("key", "says"), UNUSABLE_KEYS.values(), ids=UNUSABLE_KEYS.keys())
+async def test_a_key_that_is_not_usable_stops_a_start_and_a_reload(
+    start: Start, tmp_path: Path, key: bytes, says: str
+) -> None:
+    """OpenSSL asks for the password of an encrypted key at the terminal, where nobody would answer."""
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    files.settings.key.write_bytes(key)
+    with capture_logs() as logs:
+        assert not await within(server.reload_tls())
+    (error,) = [log["error"] for log in logs if log["event"].startswith("cannot reload TLS files")]
+    assert re.search(f"^cannot serve TLS with .*: .*{says}", error)
+    assert await call(server, files.authority) == b"hello"
+    with pytest.raises(OSError, match=says):
+        await within(start(files))
+
+
+@pytest.mark.parametrize("drained", [False, True], ids=["cut off", "drained"])
+async def test_a_connection_ends_with_a_close_notify(start: Start, tmp_path: Path, drained: bool) -> None:
+    """RFC 8446 section 6.1: without it the client cannot tell an end from an attack."""
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    context = ssl.create_default_context(cadata=files.authority.certificate.decode())
+    context.set_alpn_protocols(["h2"])
+    raw = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", server.ports[0]), WAIT_SECONDS)
+    client = await within(
+        asyncio.to_thread(context.wrap_socket, raw, server_hostname="localhost", suppress_ragged_eofs=False)
+    )
+
+    def read_to_the_end() -> bytes:
+        return b"".join(iter(lambda: client.recv(65_536), b""))  # raises SSLEOFError without close_notify
+
+    client.sendall(OPENING if drained else OPENING + frame(DATA, 0, 0, b"x"))
+    assert client.recv(9)
+    drain = asyncio.create_task(server.drain(WAIT_SECONDS)) if drained else None
+    assert b"draining" in (read := await within(asyncio.to_thread(read_to_the_end))) or not drained
+    assert bytes([GOAWAY]) in read
+    client.close()
+    if drain is not None:
+        await within(drain)
 
 
 async def test_an_authority_without_subject_key_identifier_stops_a_start_and_is_named(tmp_path: Path) -> None:
