@@ -152,7 +152,7 @@ class Masking:
             "status": verdict.status,
             "rule": verdict.rule,
             "policy_revision": account.revision,
-            "detail": escaped(self.secrets.text(account.detail, "", [])),
+            "detail": self._detail(account.detail),
             "subject": plain(identity.subject),
             "issuer": plain(identity.issuer),
             "credential": account.credential,
@@ -168,6 +168,15 @@ class Masking:
             for name, value in told.items()
             if value and name not in self._hidden
         }
+
+    def detail(self, text: str) -> str:
+        """The detail of a decision alone, as `tell` has it; empty where it is left out."""
+        if "detail" in self._hidden:
+            return ""
+        return MASK if "detail" in self._masked else self._detail(text[:MAX_DETAIL_CHARACTERS])
+
+    def _detail(self, detail: str) -> str:
+        return escaped(self.secrets.text(detail, "", []))
 
     def _path(self, path: str) -> str:
         path = self.secrets.path(path, "", [])

@@ -7,7 +7,7 @@ from typing import Final
 from authz.credentials.location import Place, find
 from authz.credentials.metrics import CredentialMetrics
 from authz.credentials.mtls import Certificates
-from authz.credentials.throttle import BAD, Throttle
+from authz.credentials.throttle import BAD, MAX_SUBJECT_CHARACTERS, Throttle
 from authz.credentials.verifier import Verified, Verifier
 from authz.identity import Identity, Outcome, Refusal, RefusalReason, named
 from authz.request import Request
@@ -62,7 +62,9 @@ class PlacesAuthenticator:
 
     def _judged(self, outcome: Verified, verifier: Verifier, credential: str, request: Request) -> Outcome:
         if self._throttle is not None and isinstance(outcome, Refusal) and outcome.reason in BAD:
-            charge = partial(self._throttle.failed, request.client_address, verifier.claimed(credential))
+            # Cut here, as a charge may have to wait: clients choose how long a subject is.
+            subject = verifier.claimed(credential)[:MAX_SUBJECT_CHARACTERS]
+            charge = partial(self._throttle.failed, request.client_address, subject)
             if outcome.once_final is None:
                 charge()
             else:

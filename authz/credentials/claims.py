@@ -13,7 +13,14 @@ LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 """Names a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4), which lets nobody in. Older
 providers give it no `typ` of its own."""
 
-_KINDS: Final = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
+_KINDS: Final = {
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 
 MAX_SHARED: Final = 1_000
 """Sets of an issuer that are kept once: its audiences, and the scopes and roles that people share."""
@@ -63,9 +70,14 @@ def subject_of(claims: Mapping[str, Any], names: Sequence[str]) -> str:
     value = claims[name]
     if not isinstance(value, str):
         # RFC 7519 section 4.1.2. Written as text, 1 and "1" would be one caller.
-        detail = f"its {name} is {_KINDS.get(type(value), 'no text')}, and a subject is text"
+        detail = f"its {name} is {kind_of(value)}, and a subject is text"
         refuse_token(RefusalReason.SUBJECT_MALFORMED, detail)
     return value
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words: unlike the value, it may be told to anyone."""
+    return _KINDS.get(type(value), "null")
 
 
 def _check_times(claims: Mapping[str, Any], config: IssuerConfig, now: float) -> float:

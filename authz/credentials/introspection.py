@@ -7,6 +7,7 @@ request and are no part of the key (GHSA-qvp4-rpmr-xwrr).
 
 import asyncio
 import hashlib
+import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from authz.credentials.claims import (
     audiences,
     check_claims,
     check_time_now,
+    kind_of,
     numeric_date,
     roles,
     scopes,
@@ -44,6 +46,8 @@ _INACTIVE: Final = Refusal(RefusalReason.TOKEN_INACTIVE, "the server says it is 
 _ABOUT_THE_TOKEN: Final = frozenset({400, 413, 414, 431})
 """Statuses of a server that does not like what it is asked. As an outage they would let anybody who sends
 five odd tokens shut out all others."""
+
+_CODE: Final = re.compile(r"(?=.{1,40}\Z)[a-z]+(?:_[a-z]+)*", re.ASCII)
 
 _TOKEN_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")
 """b64token (RFC 6750 section 2.1)."""
@@ -246,8 +250,9 @@ def _read(body: bytes) -> Mapping[str, Any]:
         raise FetchError("the answer is JSON, but no object")
     active = content.get("active")
     if not isinstance(active, bool):
-        said = "no `active`" if active is None else f"`active`: {str(active)[:40]!r}"
+        said = "no `active`" if active is None else f"{kind_of(active)} as `active`"
         error = content.get("error")
-        also = f", and the error {error[:100]!r}" if isinstance(error, str) else ""
+        # A code names what is wrong (RFC 6749 section 5.2); any other text may repeat the token.
+        also = f", and the error {error!r}" if isinstance(error, str) and _CODE.fullmatch(error) else ""
         raise FetchError(f"the answer has {said}, not true or false{also}")
     return content

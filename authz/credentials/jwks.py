@@ -158,7 +158,7 @@ class RemoteKeys:
             return Doubt(None, once_final)
         flight = self._flight if self._fetching else None
         if flight is not None:
-            return Doubt(self._find_after(flight, key_id, algorithm, conclusive=False), once_final)
+            return Doubt(self._found_meanwhile(flight, key, key_id, algorithm), once_final)
         flight = self._ask(self.world.monotonic_clock())
         return Doubt(None if flight is None else self._find_after(flight, key_id, algorithm), once_final)
 
@@ -269,6 +269,15 @@ class RemoteKeys:
             return _too_early(key_id)
         self._unknown_ids.put(key_id, now + self.config.unknown_key_seconds)
         return _missing(key_id, self.keys)
+
+    async def _found_meanwhile(
+        self, flight: "asyncio.Future[None]", key: Key, key_id: str | None, algorithm: str
+    ) -> Key | Refusal:
+        """What a fetch brings that began before `key` was in doubt. Where it is `key`, one more is due."""
+        found = await self._find_after(flight, key_id, algorithm, conclusive=False)
+        if found is key:
+            self._ask(self.world.monotonic_clock())
+        return found
 
     async def _run(self) -> None:
         while True:

@@ -57,11 +57,13 @@ class Built:
         return found
 
 
-async def test_a_refusal_says_what_was_wrong_to_operators_alone(tmp_path: Path) -> None:
+async def test_a_refusal_says_what_was_wrong_to_operators_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """To `/decisions`, the decision log and, at the level debug, the process log; never the credential."""
     built = Built(tmp_path, decisions={"log": {"file": tmp_path / "decisions.jsonl"}})
     built.sidecar._decisions.start()
-    with capture_logs() as logged:
+    with capture_logs() as logged, caplog.at_level("DEBUG"):
         told = built.ask(check_request(path="/orders", headers={"x-api-key": f"reports.{SECRET}x"}))
         built.ask(check_request(host="user:hunter2@bad host"))
     assert "detail" not in told
@@ -82,6 +84,25 @@ async def test_a_refusal_says_what_was_wrong_to_operators_alone(tmp_path: Path) 
         malformed["detail"],
     ]
     assert SECRET not in lines + str(logged)
+
+
+@pytest.mark.parametrize(
+    ("mask", "detail"),
+    [({}, "host 'a?token=[redacted]"), ({"replace": ["detail"]}, "***"), ({"leave_out": ["detail"]}, "")],
+)
+def test_the_process_log_holds_no_more_of_a_detail_than_the_decision_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mask: dict[str, list[str]], detail: str
+) -> None:
+    built = Built(tmp_path, decisions={"mask": mask})
+    with capture_logs() as logged, caplog.at_level("DEBUG"):
+        built.ask(check_request(host="a?token=hunter2"))
+    assert [line["detail"] for line in logged if line["event"] == "refused"] == [detail]
+
+
+def test_at_the_level_info_it_holds_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with capture_logs() as logged, caplog.at_level("INFO"):
+        Built(tmp_path).ask(check_request(host="a b"))
+    assert [line["event"] for line in logged] == []
 
 
 async def test_a_decision_is_found_by_the_id_that_the_access_log_has(tmp_path: Path) -> None:

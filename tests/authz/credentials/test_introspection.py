@@ -335,7 +335,9 @@ def test_a_file_without_a_secret_is_an_error(world: World, content: bytes) -> No
         (b"secret-word", "the answer is 11 bytes of something else, not JSON"),
         (b"[]", "the answer is JSON, but no object"),
         (b"{}", "the answer has no `active`, not true or false"),
-        (b'{"active": "true"}', "the answer has `active`: 'true', not true or false"),
+        (b'{"active": "true"}', "the answer has a text as `active`, not true or false"),
+        (b'{"active": 1}', "the answer has a number as `active`, not true or false"),
+        (b'{"error": "no token opaque"}', "the answer has no `active`, not true or false"),
         (
             b'{"error": "invalid_client"}',
             "the answer has no `active`, not true or false, and the error 'invalid_client'",

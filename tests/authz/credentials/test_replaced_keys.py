@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from authz.credentials import Credentials
 from authz.credentials.fetch import FetchError
 from authz.credentials.suspicion import MAX_SUSPICIONS
+from authz.credentials.throttle import MAX_SUBJECT_CHARACTERS
 from authz.identity import Identity, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of, until
 from tests.authz.credentials.signing import NOW, bearer, jwk, key_set, private_key, token
@@ -107,6 +109,21 @@ async def test_many_that_wait_cause_one_fetch(world: World, block: dict[str, Any
     assert world.key_server.calls == 2
 
 
+async def test_a_fetch_that_began_before_has_told_nothing(
+    world: World, block: dict[str, Any], started: Start
+) -> None:
+    """It may bring the answer of before: one more is due, although no other token asks."""
+    credentials = await started(world.credentials(block))
+    world.key_server.gate.clear()
+    credentials.prepare(world.config(block))()
+    await until(lambda: world.key_server.calls == 2)
+    waiting = asyncio.ensure_future(world.awaited(credentials, bearer(of(NEW))))
+    await asyncio.sleep(0)
+    world.key_server.gate.set()
+    assert reason_of(await waiting) == RefusalReason.TOKEN_SIGNATURE
+    await until(lambda: world.key_server.calls == 3)
+
+
 class TestThrottle:
     async def test_nobody_is_charged_for_a_key_that_was_replaced(
         self, world: World, block: dict[str, Any], started: Start
@@ -155,6 +172,18 @@ class TestThrottle:
         [source] = credentials._serving.remote_keys()
         assert len(source._suspicions) == MAX_SUSPICIONS
         assert await failed(world, credentials, number + 1) == RefusalReason.THROTTLED
+
+    async def test_a_charge_that_waits_holds_no_long_subject(
+        self, world: World, block: dict[str, Any], started: Start
+    ) -> None:
+        """Clients choose it: a thousand of 6 KB would be 6 MB for each key set."""
+        credentials = await started(world.credentials(block))
+        world.key_server.document = FetchError("connection refused")
+        await world.awaited(credentials, bearer(of(NEW, sub="s" * 5_000)))
+        [source] = credentials._serving.remote_keys()
+        [(_, _, charge)] = source._suspicions._waiting
+        assert isinstance(charge, partial)
+        assert max(map(len, charge.args)) <= MAX_SUBJECT_CHARACTERS
 
     def test_of_a_file_they_are_due_at_once(self, world: World, block: dict[str, Any]) -> None:
         credentials = world.credentials(block | {"issuers": [world.issuer()]})
