@@ -250,7 +250,7 @@ class Credentials:
         }
         self._metrics.serve(
             {what: entries for what, entries in remembered.items() if entries is not None},
-            {issuer.issuer for issuer in serving.config.issuers},
+            {issuer.issuer for issuer in serving.config.issuers if issuer.jwks.file is None},
             self._feed,
             self._world.redis_breaker if self._feed is not None else None,
         )

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from authz.identity import CredentialKind, Refusal, RefusalReason
 
 MAX_GONE_ISSUERS: Final = 100
-"""Issuers that are configured no more, whose counts go on should they come back."""
+"""Issuers whose keys are fetched no more, and whose counts go on should they come back."""
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class CredentialMetrics(Collector):
         feed: "FeedState | None",
         breaker: "BreakerState | None",
     ) -> None:
-        """Measure these from now on, and show no issuer that is configured no more."""
+        """Measure these from now on, and show no other issuer. `issuers`: those whose keys are fetched."""
         self._remembered = remembered
         if self._feed is not None and self._feed is not feed:
             self._interruptions_before += self._feed.interruptions

@@ -23,10 +23,15 @@ class ConnectionTally:
         self.resets_sent = dict.fromkeys(ErrorCode, 0)
         self.resets_received = 0
         self.open_streams: Callable[[], int] = lambda: 0
+        self.tls_is_stale: Callable[[], bool] = lambda: False
 
     def count_open_streams(self, count: Callable[[], int]) -> None:
         """Ask `count` at each scrape how many streams are open."""
         self.open_streams = count
+
+    def ask_about_tls(self, is_stale: Callable[[], bool]) -> None:
+        """Ask `is_stale` at each scrape whether TLS files were refused and older ones serve."""
+        self.tls_is_stale = is_stale
 
     def connection_opened(self) -> None:
         """A connection was accepted."""
@@ -74,6 +79,11 @@ class ConnectionMetrics:
         streams = GaugeMetricFamily(
             "transport_streams_open", "Calls that wait for their end.", labels=("sidecar",)
         )
+        stale = GaugeMetricFamily(
+            "transport_tls_last_reload_failed",
+            "1 while the TLS files on disk were refused and the last good ones serve.",
+            labels=("sidecar",),
+        )
         errors = CounterMetricFamily(
             "transport_peer_errors",
             "Peers that broke a rule and lost a connection or stream.",
@@ -84,11 +94,12 @@ class ConnectionMetrics:
         )
         for name, tally in self._tallies.items():
             streams.add_metric((name,), tally.open_streams())
+            stale.add_metric((name,), int(tally.tls_is_stale()))
             for reason, count in tally.errors.items():
                 # All from the start: an increase from nothing to the first attack is one to see.
                 errors.add_metric((name, reason.value), count)
             received.add_metric((name,), tally.resets_received)
-        yield from (streams, errors, received)
+        yield from (streams, stale, errors, received)
         yield self._by_code("transport_goaways_sent", "Connections told to end.", lambda tally: tally.goaways)
         yield self._by_code("transport_resets_sent", "Streams we reset.", lambda tally: tally.resets_sent)
 

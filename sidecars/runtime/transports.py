@@ -23,6 +23,7 @@ def make_server(
         lifetime = settings.connections.lifetime.lifetime
         server = OwnServer(services, addresses, limits=limits.limits, lifetime=lifetime, observer=tally)
         tally.count_open_streams(lambda: server.open_streams)
+        tally.ask_about_tls(lambda: server.tls_is_stale)
         return server
     # Here, as it takes 10 MB that the other transport does not need.
     from sidecars.transport.grpcio_server import GrpcioServer

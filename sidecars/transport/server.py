@@ -77,6 +77,11 @@ class OwnServer:
         """Calls that wait for their end; one that is answered in the read that brought it is none."""
         return 0 if self._connections is None else self._connections.open_streams
 
+    @property
+    def tls_is_stale(self) -> bool:
+        """Whether TLS files were refused when they were last read, so that the last good ones serve."""
+        return any(context.is_stale for context in self._contexts.values())
+
     async def drain(self, grace_seconds: float) -> None:
         """Take no new work, let calls in flight finish, then close; after `grace_seconds` close anyway."""
         connections = self._connections

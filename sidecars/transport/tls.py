@@ -31,6 +31,7 @@ class ServerContext:
         self._current = current
         self._seen = seen
         self._watcher: asyncio.Task[None] | None = None
+        self._refused = ""
 
     @classmethod
     async def load(cls, settings: TlsSettings) -> "ServerContext":
@@ -43,13 +44,21 @@ class ServerContext:
         """The one for a handshake that begins now."""
         return self._current
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether the files were refused when they were last read, so that the last good ones serve."""
+        return bool(self._refused)
+
     async def reload(self) -> bool:
         """Read the files again; whether they are usable. The last good ones stay where they are not."""
         try:
             self._current = await asyncio.to_thread(_build, self._settings)
         except OSError as error:
-            _log.warning("cannot reload TLS files, keeping the old ones", error=str(error))
+            if str(error) != self._refused:  # once, and not at every look
+                _log.warning("cannot reload TLS files, keeping the old ones", error=str(error))
+            self._refused = str(error)
             return False
+        self._refused = ""
         _log.info("TLS files reloaded", certificate=str(self._settings.certificate))
         return True
 
@@ -70,7 +79,9 @@ class ServerContext:
             await asyncio.sleep(self._settings.reload_seconds)
             seen = await asyncio.to_thread(_stamps, self._settings)
             # A pair that is half replaced does not load: it is tried again until it does.
-            if seen != self._seen and await self.reload():
+            if seen == self._seen:
+                self._refused = ""  # what was refused in between is gone
+            elif await self.reload():
                 self._seen = seen
 
 

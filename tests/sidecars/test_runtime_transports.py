@@ -273,6 +273,7 @@ def test_what_happens_on_connections_is_counted_and_logged(tmp_path: Path) -> No
             'transport_connections_opened_total{sidecar="authz"}': 4,
             'transport_connections_closed_total{sidecar="authz"}': 4,
             'transport_streams_open{sidecar="authz"}': 0,
+            'transport_tls_last_reload_failed{sidecar="authz"}': 0,
             'transport_peer_errors_total{reason="bad_preface",sidecar="authz"}': 3,
             'transport_goaways_sent_total{code="PROTOCOL_ERROR",sidecar="authz"}': 3,
         }
@@ -280,6 +281,23 @@ def test_what_happens_on_connections_is_counted_and_logged(tmp_path: Path) -> No
         lines = [line for line in running.log if line["event"] == "connection ended"]
     assert 1 <= len(lines) <= 3
     assert lines[0]["reason"] == "bad_preface"
+
+
+def test_tls_files_that_are_refused_show_as_a_state(tmp_path: Path) -> None:
+    signed = Authority("servers").sign("server")
+    certificate, key = tmp_path / "s.pem", tmp_path / "s.key"
+    certificate.write_bytes(signed.certificate)
+    key.write_bytes(signed.key)
+    tls = {"cert_file": "s.pem", "key_file": "s.key", "reload_seconds": 0.1}
+    whole = settings(tmp_path, {"address": "127.0.0.1:0", "tls": tls})
+    name = 'transport_tls_last_reload_failed{sidecar="authz"}'
+    with Running(tmp_path, whole) as running:
+        running.wait_until_ready()
+        assert running.metric(name) == 0
+        certificate.write_bytes(b"no certificate")
+        running.wait_until(lambda: running.metric(name) == 1)
+        certificate.write_bytes(signed.certificate)
+        running.wait_until(lambda: running.metric(name) == 0)
 
 
 def test_a_connection_ends_at_the_age_of_the_settings(tmp_path: Path) -> None:

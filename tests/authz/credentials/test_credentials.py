@@ -111,6 +111,20 @@ class TestReload:
         assert isinstance(world.outcome(credentials, bearer(token(aud="other"))), Identity)
         assert world.key_server.calls == 1
 
+    async def test_of_an_issuer_whose_keys_come_from_a_file_now_no_fetch_is_told(
+        self, world: World, started: Start
+    ) -> None:
+        world.key_server.document = key_set(jwk(private_key("ES256")))
+        credentials = await started(world.credentials(remote()))
+        assert world.metric("authz_key_set_keys", issuer=ISSUER) == 1
+        credentials.prepare(world.config({"issuers": [world.issuer()]}))()
+        for name in ("authz_key_set_keys", "authz_key_set_age_seconds"):
+            assert world.registry.get_sample_value(name, {"issuer": ISSUER}) is None
+        credentials.prepare(world.config(remote()))()
+        await credentials.start()
+        assert world.metric("authz_key_set_keys", issuer=ISSUER) == 1
+        assert world.metric("authz_key_set_fetches_total", issuer=ISSUER, outcome="ok") == 2
+
     async def test_changed_times_keep_the_keys_until_new_ones_arrive(
         self, world: World, started: Start
     ) -> None:

@@ -286,6 +286,30 @@ async def test_files_that_do_not_load_leave_the_old_ones_in_service(start: Start
     assert await subject(server, files.authority) == "first"
 
 
+async def test_refused_files_are_a_state_that_ends_when_good_ones_are_there(
+    start: Start, tmp_path: Path
+) -> None:
+    """Told once, not at every look; the old files put back end it, and so do new ones."""
+    files = Files(tmp_path, mutual=False)
+    server = await start(files)
+    certificate, aside, bad = files.settings.certificate, tmp_path / "aside.pem", tmp_path / "bad.pem"
+    assert not server.tls_is_stale
+    aside.hardlink_to(certificate)
+    bad.write_text("no certificate")
+    with capture_logs() as logs:
+        bad.rename(certificate)
+        await until(lambda: server.tls_is_stale)
+        await asyncio.sleep(4 * files.settings.reload_seconds)
+    assert [log["event"] for log in logs] == ["cannot reload TLS files, keeping the old ones"]
+    aside.rename(certificate)
+    await until(lambda: not server.tls_is_stale)
+    certificate.write_text("no certificate")
+    await until(lambda: server.tls_is_stale)
+    files.write(files.authority.sign("second"))
+    await until(lambda: not server.tls_is_stale)
+    assert await subject(server, files.authority) == "second"
+
+
 async def test_files_that_do_not_load_stop_a_start(tmp_path: Path) -> None:
     files = Files(tmp_path, mutual=False)
     files.settings.key.unlink()
