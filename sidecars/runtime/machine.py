@@ -13,6 +13,7 @@ from sidecars.runtime.settings.load import Reading
 from sidecars.runtime.settings.root import Settings
 from sidecars.runtime.worker_settings import for_worker
 from sidecars.transport.address import Address, TcpAddress, TlsSettings, UnixAddress
+from sidecars.transport.tls import check_authorities
 
 _Path = tuple[KeyPart, ...]
 _Finding = tuple[_Path, str]
@@ -111,7 +112,7 @@ def _of_tls(path: _Path, tls: TlsSettings) -> Iterator[_Finding]:
     if not lacking:
         yield from _of_pair(path, tls.certificate, tls.key)
         if tls.client_ca is not None:
-            yield from _of_authorities((*path, "client_ca_file"), tls.client_ca)
+            yield from _of_client_authorities((*path, "client_ca_file"), tls.client_ca)
 
 
 def _of_pair(path: _Path, certificate: Path, key: Path) -> Iterator[_Finding]:
@@ -140,6 +141,16 @@ def _of_authorities(path: _Path, file: Path) -> Iterator[_Finding]:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(file)
     except OSError:  # SSLError is one
         yield path, f"{file} holds no PEM certificate"
+
+
+def _of_client_authorities(path: _Path, file: Path) -> Iterator[_Finding]:
+    wrong = [*_of_authorities(path, file)]
+    yield from wrong
+    if not wrong:
+        try:
+            check_authorities(file)
+        except OSError as error:
+            yield path, str(error)
 
 
 def _of_redis(settings: Settings) -> Iterator[_Finding]:

@@ -152,7 +152,7 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
         # RFC 5280 to the letter, as Python 3.13 and later verify by default: each Python refuses the same.
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         context.load_verify_locations(settings.client_ca)
-        _check_authorities(settings.client_ca)
+        check_authorities(settings.client_ca)
     return context
 
 
@@ -165,17 +165,29 @@ def _refuse_to_ask(key: Path) -> Callable[[], str]:
     return refuse
 
 
-def _check_authorities(file: Path) -> None:
+_UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+
+
+def check_authorities(file: Path) -> None:
     """Raises OSError for an authority that strict verification never accepts."""
-    for authority in x509.load_pem_x509_certificates(file.read_bytes()):
-        try:
-            authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        except x509.ExtensionNotFound:
-            name = authority.subject.rfc4514_string()
-            raise OSError(
-                f"the authority {name} in {file} lacks the extension Subject Key Identifier"
-                " (RFC 5280 section 4.2.1.2); make its certificate with subjectKeyIdentifier=hash",
-            ) from None
+    try:
+        authorities = x509.load_pem_x509_certificates(file.read_bytes())
+        lacking = [authority for authority in authorities if not _has_identifier(authority)]
+    except _UNREADABLE:
+        raise OSError(f"{file} holds a certificate that does not keep to RFC 5280") from None
+    if lacking:
+        raise OSError(
+            f"the authority {lacking[0].subject.rfc4514_string()} in {file} lacks the extension Subject Key"
+            " Identifier (RFC 5280 section 4.2.1.2); make its certificate with subjectKeyIdentifier=hash"
+        )
+
+
+def _has_identifier(authority: x509.Certificate) -> bool:
+    try:
+        authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return False
+    return True
 
 
 def _stamps(settings: TlsSettings) -> object:

@@ -25,6 +25,7 @@ def file(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.pem").write_bytes(pair.certificate)
         (tmp_path / f"{name}.key").write_bytes(pair.key)
     (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    (tmp_path / "private.pem").write_bytes(Authority("private", identifies=False).certificate)
     (tmp_path / "text").write_text("hello\n")
     key = serialization.load_pem_private_key((tmp_path / "one.key").read_bytes(), None)
     (tmp_path / "locked.key").write_bytes(
@@ -74,6 +75,11 @@ def tls(file: Path, **files: str) -> list[str]:
             {"cert_file": "one.pem", "key_file": "one.key", "client_ca_file": "no"},
             "client_ca_file",
             "cannot be read",
+        ),
+        (
+            {"cert_file": "one.pem", "key_file": "one.key", "client_ca_file": "private.pem"},
+            "client_ca_file",
+            "the authority CN=private in private.pem lacks the extension Subject Key Identifier",
         ),
     ],
 )

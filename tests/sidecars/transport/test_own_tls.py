@@ -353,6 +353,27 @@ async def test_a_key_that_is_not_usable_stops_a_start_and_a_reload(
         await within(start(files))
 
 
+VERSION_3 = bytes.fromhex("a003020102")
+
+
+async def test_an_authority_that_openssl_alone_can_read_does_not_end_the_watch_of_the_files(
+    start: Start, tmp_path: Path
+) -> None:
+    """OpenSSL takes any version of a certificate for what it is."""
+    files = Files(tmp_path, mutual=True)
+    server = await start(files)
+    file = files.settings.client_ca
+    assert file is not None
+    odd = ssl.PEM_cert_to_DER_cert(files.clients.certificate.decode()).replace(VERSION_3, b"\xa0\3\2\1\4", 1)
+    file.write_text(ssl.DER_cert_to_PEM_cert(odd))
+    with capture_logs() as logs:
+        assert not await within(server.reload_tls())
+        assert "clients.pem holds a certificate that does not keep to RFC 5280" in logs[0]["error"]
+        await until(lambda: len(logs) > 2)  # the watch goes on
+    file.write_bytes(files.clients.certificate)
+    assert await call(server, files.authority, files.clients.sign("envoy")) == b"hello"
+
+
 @pytest.mark.parametrize("drained", [False, True], ids=["cut off", "drained"])
 async def test_a_connection_ends_with_a_close_notify(start: Start, tmp_path: Path, drained: bool) -> None:
     """RFC 8446 section 6.1: without it the client cannot tell an end from an attack."""
