@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
+from authz.credentials.location import QUOTED_NOTHING
 from authz.decide import REFUSED, Decision
 from authz.denial import Form
 from authz.identity import RefusalReason
@@ -19,6 +20,7 @@ MAX_RETURN_CHARACTERS: Final = 2_048
 MAX_CLEARED: Final = 24
 """Set-Cookie lines of one answer, about 100 bytes each."""
 
+_NOTHING: Final = frozenset({"", QUOTED_NOTHING})
 _AMBIGUOUS: Final = REFUSED[RefusalReason.CREDENTIALS_AMBIGUOUS].reason
 
 
@@ -32,25 +34,29 @@ class Login:
     def redirect(self, decision: Decision, form: Form) -> DeniedHttpResponse | None:
         """The way to the login; None for a client that is no browser showing a page, or has no use for it.
 
-        Where one cookie has several values, each of them is ended: the login's own would be one more, and
-        lead here again (oauth2-proxy#2606).
+        Where one cookie has several values, or several hold a credential, each of them is ended: the login's
+        own would be one more, and lead here again (oauth2-proxy#2606).
         """
         request = decision.request
         if request is None or form is not Form.HTML or not self._leads_there(request):
             return None
         verdict = decision.verdict
-        repeated: Sequence[str] = ()
-        if verdict.reason == _AMBIGUOUS:
-            repeated = [name for name in self.cookies if len(set(request.cookie_values(name)) - {""}) > 1]
-        if verdict.status != 401 and not repeated:
+        several = self._several(request) if verdict.reason == _AMBIGUOUS else ()
+        if verdict.status != 401 and not several:
             return None
         way_back = quote(_return_target(request), safe="/")
         joint = "&" if "?" in self.config.url else "?"
         location = f"{self.config.url}{joint}{self.config.return_parameter}={way_back}"
         answer = denied(302, {"location": location, "cache-control": "no-store"}, "")
         # Envoy sends each header of a denial as a line of its own, and leaves out those to be appended.
-        answer.headers.extend(overwriting("set-cookie", line) for line in _endings(repeated, request))
+        answer.headers.extend(overwriting("set-cookie", line) for line in _endings(several, request))
         return answer
+
+    def _several(self, request: Request) -> Sequence[str]:
+        """The cookies that make the credential ambiguous; empty where it is something else."""
+        values = {name: set(request.cookie_values(name)) - _NOTHING for name in self.cookies}
+        held = [name for name, found in values.items() if found]
+        return held if len(held) > 1 else [name for name in held if len(values[name]) > 1]
 
     def _leads_there(self, request: Request) -> bool:
         navigating = request.header_values("sec-fetch-mode")
@@ -95,7 +101,8 @@ def _folders(request: Request) -> Iterator[str]:
     yield "/"
     if request.path.oddities:
         return
-    path = request.raw_path.rstrip("/")
-    while path and ";" not in path:
+    path = request.raw_path
+    while path.strip("/") and ";" not in path:
         yield path
-        path = path.rpartition("/")[0]
+        # To a cookie, `/app` and `/app/` are two folders, and both hold `/app/page` (section 5.1.4).
+        path = path[:-1] if path.endswith("/") else path.rpartition("/")[0] + "/"

@@ -37,6 +37,9 @@ _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNREAD: Final = ("one", "another")
 """As good as two: which one the upstream would take cannot be known."""
 
+QUOTED_NOTHING: Final = '""'
+"""An empty cookie as Python's http.cookies and others write it (RFC 6265 section 4.1.1)."""
+
 _ENCODED: Final = "base64url."
 """A marker that begins so says how the credential is written."""
 _EMPTY: Final = ("",)
@@ -166,10 +169,17 @@ def _values_of(place: str, name: str) -> Callable[[Request], Sequence[str]]:
     if place == "header":
         return lambda request: request.header_values(name)
     if place == "cookie":
-        return lambda request: request.cookie_values(name)
+        return lambda request: _cookie_values(request, name)
     if place == "websocket_protocol":
         return lambda request: _offered_values(request, name)
     return lambda request: _query_values(request, name)
+
+
+def _cookie_values(request: Request, name: str) -> Sequence[str]:
+    values = request.cookie_values(name)
+    return (
+        ["" if value == QUOTED_NOTHING else value for value in values] if QUOTED_NOTHING in values else values
+    )
 
 
 def _query_values(request: Request, name: str) -> Sequence[str]:

@@ -37,9 +37,20 @@ def test_both_cookies_are_ended_wherever_they_came_from() -> None:
     ended = {line.removesuffix("; Max-Age=0") for line in cookies(asked())}
     assert ended == {
         f"session=; Path={path}{domain}"
-        for path in ("/", "/app", "/app/page")
+        for path in ("/", "/app", "/app/", "/app/page")
         for domain in ("", "; Domain=a.example.com", "; Domain=example.com")
     }
+
+
+def test_two_cookies_that_both_hold_a_credential_are_no_dead_end() -> None:
+    """Of two kinds, say: neither the browser nor its user can take one of them out."""
+    headers = {"accept": "text/html", "cookie": "session=a; __Secure-s=b; theme=dark"}
+    response = asked(headers=headers, host="localhost", path="/")
+    assert response.status.code == 302
+    assert cookies(response) == [
+        "session=; Path=/; Max-Age=0",
+        "__Secure-s=; Path=/; Max-Age=0; Secure",
+    ]
 
 
 def test_no_line_is_one_that_envoy_leaves_out() -> None:
@@ -69,6 +80,7 @@ def test_lines_are_bounded() -> None:
         {"headers": TWICE | {"accept": "application/json"}},
         {"headers": TWICE | {"sec-fetch-mode": "cors"}},
         {"headers": {"accept": "text/html", "cookie": "session=a", "authorization": "Bearer b"}},
+        {"headers": {"accept": "text/html", "cookie": 'session=a; session=""; session='}},
     ],
 )
 def test_what_is_no_browser_with_two_cookies_gets_400(changes: dict[str, Any]) -> None:

@@ -122,6 +122,7 @@ class TestSeveral:
             [("cookie", "jwt=TOKEN; jwt=TOKEN")],
             [("cookie", "jwt=TOKEN"), ("cookie", "a=b; jwt=TOKEN")],
             [("cookie", "jwt=; jwt=TOKEN")],
+            [("cookie", 'jwt=TOKEN; jwt=""; session=""')],
             [("cookie", "jwt=TOKEN; jwt; session=")],
             [("x-token", "TOKEN"), ("x-token", "TOKEN"), ("x-api-key", ""), ("authorization", "")],
         ],
@@ -140,6 +141,7 @@ class TestSeveral:
         [
             request(("cookie", "session=")),
             request(("cookie", "session=; session=")),
+            request(("cookie", 'session=""; jwt=""')),
             request(("x-api-key", ""), ("x-api-key", "")),
             request(("authorization", "")),
         ],
