@@ -1,8 +1,8 @@
 """Names of fields as upstreams read them: `role[]`, `role[0]`, `+role`, `role%00`, `ROLE` may all be `role`.
 
-PHP drops leading blanks, stops at a NUL and makes `_` of dots; PHP, Rack and Node's qs take brackets for
+PHP drops leading blanks, stops at a NUL and turns dots into `_`; PHP, Rack and Node's qs take brackets for
 lists and members; ASP.NET and Go's encoding/json compare names without case. `tests/attacks/upstreams.json`
-records which server reads what. Names are compared with all but letters and digits left out.
+records which server reads what. Names are compared by their letters and digits alone.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 MAX_FIELDS: Final = 1_000
-"""Of a query or form: more than any page has."""
+"""The most fields of a query or form: more than any page has."""
 
 MAX_REMEMBERED: Final = 1_024
 """Names whose folded form and meanings are remembered; all requests of an API share some hundred."""
@@ -27,11 +27,11 @@ MAX_MEMBERS: Final = 64
 _MEMBER: Final = re.compile(r"[^\[\].]+")
 BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _WIDE_ESCAPE: Final = re.compile(r"%u([0-9A-Fa-f]{4})")
-"""A form of escape that ASP.NET reads, too."""
+"""A further form of escape, which ASP.NET reads."""
 
 Value = TypeVar("Value")
 Pair = tuple[str, str | None]
-"""A name and its value; None where the value cannot be known."""
+"""A name and its value; None if the value cannot be known."""
 
 
 MAX_REMEMBERED_CHARACTERS: Final = 128
@@ -53,7 +53,7 @@ _remembered_fold = lru_cache(maxsize=MAX_REMEMBERED)(_letters_and_digits)
 def members(name: str) -> list[str]:
     """The names within a name: `user[role][0]` and `user.role` have `user` and `role`.
 
-    Places in lists are left out, and what follows a NUL.
+    Places in lists are left out, and so is the text after a NUL.
     """
     return list(_members(name)) or [name]
 
@@ -149,8 +149,8 @@ class WantedNames:
 def pairs_of(text: str, *, masked: bool = False) -> list[Pair]:
     """The names and values of a query or form, decoded: separated by `&`, and by `;`, too (CVE-2021-23336).
 
-    A value cannot be known where upstreams differ about it: where an escape is none, where it is not UTF-8 or
-    holds a NUL, or, with `masked`, where a `!` may be what Envoy shows for other bytes.
+    A value cannot be known if upstreams differ about it: if it has a broken escape, is not UTF-8 or holds a
+    NUL, or, with `masked`, if a `!` may be what Envoy shows for other bytes.
     """
     found = []
     for piece in text.split("&"):
@@ -163,7 +163,7 @@ def pairs_of(text: str, *, masked: bool = False) -> list[Pair]:
 def spellings_in(query: str, wanted: WantedNames) -> set[str]:
     """The names in `query`, as they are spelled there, of the parameters that may mean one `wanted`.
 
-    A parameter that hides one behind a `;` counts as a whole: that is how Envoy names it.
+    A parameter that hides one after a `;` counts as a whole: that is how Envoy names it.
     """
     return {
         piece.partition("=")[0]

@@ -1,35 +1,35 @@
 """Header names as servers that follow CGI read them: `x.auth-roles` and `X_Auth_Roles` are one variable.
 
 CGI makes a variable of each header (RFC 3875 section 4.1.18). nginx, WSGI and Rack turn `-` into `_`; PHP
-does the same with `.`, and lighttpd with every byte that is neither letter nor digit. What one header may
-say, another spelling of it says to these servers, too (CVE-2025-64484, GHSA-rf44-j88r-hh8c).
+does the same with `.`, and lighttpd with every byte that is neither letter nor digit. To these servers
+every spelling of a header says the same (CVE-2025-64484, GHSA-rf44-j88r-hh8c).
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 MAX_REMEMBERED: Final = 4_096
-"""Names remembered as unlike: clients of one Envoy send some hundred, and junk beyond that starts over."""
+"""Names remembered as unlike. Clients of one Envoy send some hundred; junk beyond that starts over."""
 
 MAX_NAME_CHARACTERS: Final = 128
-"""A longer name is read each time: it would fill memory, and each character stands for one."""
+"""The longest name that is remembered; longer ones would fill memory and are read each time."""
 
 _FOLDED: Final = {code: chr(code) if chr(code).isalnum() else "_" for code in range(128)}
 _NOTHING: Final[Sequence[str]] = ()
 
 
 def fold(name: str) -> str:
-    """The name in lower case, with `_` in place of each ASCII character that is neither letter nor digit."""
+    """The name in lower case, with `_` for each ASCII character that is neither letter nor digit."""
     return name.lower().translate(_FOLDED)
 
 
 class NamesAlike:
-    """Finds the names that read like one of a few, and costs one set comparison where there are none."""
+    """Finds the names that read like one of a few; costs one set comparison if there are none."""
 
     __slots__ = ("_folded", "_unlike", "_wanted")
 
     def __init__(self, names: Iterable[str], passed_over: Iterable[str] = ()) -> None:
-        """`passed_over`: spellings that are never told, beside `names` themselves."""
+        """`passed_over`: spellings that are never reported, besides `names` themselves."""
         wanted = tuple(names)
         self._folded = frozenset(map(fold, wanted))
         self._wanted = frozenset((*wanted, *passed_over))

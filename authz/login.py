@@ -15,7 +15,7 @@ from authz.wire import denied, overwriting
 from protos.authz_pb2 import DeniedHttpResponse
 
 MAX_RETURN_CHARACTERS: Final = 2_048
-"""Of the way back from a login; a longer one leads to `/`. Login pages keep it in a cookie or a URL."""
+"""The longest way back from a login; a longer one leads to `/`. Login pages keep it in a cookie or a URL."""
 
 MAX_CLEARED: Final = 24
 """Set-Cookie lines of one answer, about 100 bytes each."""
@@ -32,7 +32,7 @@ class Login:
     cookies: tuple[str, ...]
 
     def redirect(self, decision: Decision, form: Form) -> DeniedHttpResponse | None:
-        """The way to the login; None for a client that is no browser showing a page, or has no use for it.
+        """The redirect to the login; None for a client that shows no page or has no use for a login.
 
         Where one cookie has several values, or several hold a credential, each of them is ended: the login's
         own would be one more, and lead here again (oauth2-proxy#2606).
@@ -69,15 +69,15 @@ class Login:
 def _return_target(request: Request) -> str:
     r"""The path and query that the browser asked for: a path of this host and nothing else.
 
-    A path that readers differ about is not led back to: `//evil.example`, `/\evil.example` and the
-    like would be another host (CWE-601).
+    A path that readers differ about is never a way back: `//evil.example`, `/\evil.example` and the like
+    would be another host (CWE-601).
     """
     target = f"{request.raw_path}?{request.query}" if request.query else request.raw_path
     return "/" if request.path.oddities or len(target) > MAX_RETURN_CHARACTERS else target
 
 
 def _endings(names: Iterable[str], request: Request) -> list[str]:
-    """What ends these cookies wherever they were set for this host and path (RFC 6265 section 5.3)."""
+    """Set-Cookie values that delete these cookies for every host and path (RFC 6265 section 5.3)."""
     return [
         f"{name}=; Path={path}{domain}; Max-Age=0{'; Secure' if name.startswith('__') else ''}"
         for name in names

@@ -1,7 +1,7 @@
-r"""Text that arrives as it was sent, wherever it is carried: in headers, metadata, keys of limits and logs.
+r"""Text that arrives as it was sent: in headers, metadata, keys of limits and logs.
 
-A control character ends a header (CVE-2023-27493), and blanks around a value are no part of it (RFC 9110
-section 5.5). Text with either is left out or refused, never mended: a mended `adm\nin` would be `admin`.
+A control character ends a header (CVE-2023-27493), and blanks around a value do not belong to it (RFC 9110
+section 5.5). Text with either is left out or refused, never cleaned: a cleaned `adm\nin` would be `admin`.
 """
 
 import re
@@ -20,7 +20,7 @@ def is_plain(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """The text, or nothing where it cannot be carried unchanged."""
+    """The text, or an empty one if it cannot be carried unchanged."""
     return text if is_plain(text) else ""
 
 

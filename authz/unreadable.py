@@ -1,4 +1,4 @@
-"""A request that cannot be judged, as far as it helps to answer it: in which form, for which origin."""
+"""A request that cannot be judged, read far enough to answer in the right form and for the right origin."""
 
 from contextlib import suppress
 from typing import Final
@@ -11,7 +11,7 @@ _NO_PATH: Final = Path((), NOTHING_ODD, "")
 
 
 class UnreadableRequest(Request):
-    """A request of which nothing is refused. No rule may be asked about it."""
+    """A request that is read without refusing anything. It must never reach a rule."""
 
     __slots__ = ()
 

@@ -25,8 +25,8 @@ def issuers_of(
 ) -> dict[str, Issuer]:
     """The issuers that `block` means, by name; the tenants of a template share one key set.
 
-    One that is configured as it was `before` is the same object, and so is its source of keys. `reread` gets
-    what the file of a source that goes on holds now. Raises ConfigError.
+    An issuer configured as in `before` stays the same object, and so does its source of keys. `reread` gets
+    the present key set of each key file that stays in use. Raises ConfigError.
     """
     old = [before[name] for name in block.names if name in before]
     source: FileKeys | RemoteKeys
@@ -72,9 +72,9 @@ def _remote_source(
 
 
 def _read_key_file(path: Path, previous: KeySet | None) -> KeySet:
-    """The keys of the operator's own file. As from a URL, an entry that cannot be used costs no other.
+    """The keys of the operator's own file. As from a URL, an unusable entry costs no other entry.
 
-    Raises ConfigError where none can be used, and for secrets: whoever reads the file could sign.
+    Raises ConfigError if no key can be used, and for secret keys: everyone who reads the file could sign.
     """
     try:
         keys = parse_key_set(path.read_bytes(), previous)

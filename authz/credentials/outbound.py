@@ -35,16 +35,16 @@ class OutboundError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and what it asks for."""
+    """A proxy, and the headers that it asks for."""
 
     url: str
     """Without user name and password, so that it may be shown."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What proves to the proxy who asks."""
+    """Headers that authenticate this process to the proxy."""
 
 
 def authorities(ca_file: Path | None) -> ssl.SSLContext:
-    """What verifies a server: by the authorities in `ca_file` alone, without one by those of the system.
+    """A context that verifies servers by the authorities in `ca_file` alone, or by those of the system.
 
     Blocks while it reads. Raises OSError for a file that cannot be read or holds no certificate.
     """

@@ -1,4 +1,4 @@
-"""Names of certificates: listed as they are, or by their beginning."""
+"""Names of certificates, listed in full or by a prefix."""
 
 import re
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ _SPIFFE: Final = re.compile(r"spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)+", re.AS
 """A SPIFFE ID with a path (SPIFFE-ID section 2): no percent-encoding, no empty segment, no query."""
 
 _UNSAFE_IN_URI: Final = re.compile(r"[%\\?#\s]")
-"""What readers of a URI undo or cut off, each in its own way."""
+"""Characters that readers of a URI decode or cut off, each in its own way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """Names, and beginnings of names."""
+    """Full names, and prefixes of names."""
 
     exact: frozenset[str]
     prefixes: tuple[str, ...]
@@ -23,7 +23,7 @@ class Principals:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Principals":
-        """`names`, where a `*` at the end means any end that is plain."""
+        """The principals of `names`; a `*` at the end matches any plain end."""
         listed = tuple(names)
         exact = frozenset(name for name in listed if not name.endswith("*"))
         prefixes = tuple(name[:-1] for name in listed if name.endswith("*"))
@@ -37,10 +37,10 @@ class Principals:
         return name.startswith(self.uri_prefixes if "://" in name else self.prefixes)
 
     def fault(self, name: str) -> str:
-        """Why a name that begins as a prefix does is not what the prefix means; empty where it is.
+        """Why a name with one of the prefixes does not match; empty if it does.
 
-        A prefix lists names that nobody has read. Services would read one with dot segments, escapes or
-        control characters as another name (the class of CVE-2026-47778), so none of these is accepted.
+        A prefix lists names that the operator has not seen. Services would read dot segments, escapes or
+        control characters in one as another name (class of CVE-2026-47778), so none of these is accepted.
         """
         if all(len(name) == len(prefix) for prefix in self.prefixes if name.startswith(prefix)):
             return "nothing follows the prefix"

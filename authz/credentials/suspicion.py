@@ -1,4 +1,4 @@
-"""Failed signatures, from the moment they fail until a fetch has told whether their key still serves."""
+"""Failed signatures, from the failure until a fetch shows whether their key is still in use."""
 
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class _Suspicion(NamedTuple):
 
 
 class Suspicions:
-    """Charges that wait. They fall due when a fetch that began after them has brought the same key again."""
+    """Charges that wait. They are due once a fetch that began after them has brought the same key again."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Suspicion] = deque()
@@ -30,7 +30,7 @@ class Suspicions:
         """The last fetch that succeeded, by the same count."""
 
     def of(self, key: Key) -> Callable[[Charge], None]:
-        """What takes a charge for a token that `key` did not sign just now."""
+        """A function that takes the charge for a token whose signature by `key` has just failed."""
         begun = self._begun
 
         def once_final(charge: Charge) -> None:
@@ -48,7 +48,7 @@ class Suspicions:
         self._begun += 1
 
     def fetch_succeeded(self) -> None:
-        """The fetch that began last has told which keys serve: settle what waited for it."""
+        """The fetch that began last has shown which keys are in use: settle the charges that wait for it."""
         self._answered = self._begun
         while self._waiting and self._waiting[0].begun < self._answered:
             found = self._waiting.popleft()

@@ -1,7 +1,7 @@
 """Each check that a bearer token goes through, one after the other, for `sidecars token explain`.
 
-The verdict is that of the verifier that serves requests. The checks go on where that one stops, so that
-a person who mends a token or a policy sees everything at once. No text holds what could be used as the token.
+The verdict is that of the verifier that serves requests. The checks go on where the verifier stops, so that
+a person who fixes a token or a policy sees everything at once. No text holds anything usable as the token.
 """
 
 import asyncio
@@ -31,31 +31,31 @@ from authz.credentials.world import World
 from authz.identity import CredentialKind, Identity, Refusal, RefusalReason, named
 
 MAX_LISTED: Final = 5
-"""Issuers or keys named in a text."""
+"""At most so many issuers or keys are named in a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check, and what came of it."""
+    """One check and its result."""
 
     title: str
     held: bool | None
-    """None: it was not made, and the text says why."""
+    """None: the check was not made, and the text says why."""
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """Every check of a token, and what is answered to it."""
+    """Every check of a token, and the verdict."""
 
     checks: tuple[Check, ...]
     outcome: Verified
 
 
 async def explain_token(text: str, config: CredentialsConfig, world: World, now: float) -> Explained:
-    """What becomes of the token under `config`; `now` in unix seconds. Raises ConfigError.
+    """The checks and the verdict of the token under `config`; `now` in unix seconds. Raises ConfigError.
 
-    Fetches the keys of its issuer, or asks the introspection endpoint; revocations are not looked at.
+    Fetches the keys of its issuer, or asks the introspection endpoint; does not look at revocations.
     """
     token, checks, refusal = _form(text, config)
     if token is None and refusal is None:
@@ -80,7 +80,7 @@ async def explain_token(text: str, config: CredentialsConfig, world: World, now:
 
 
 def _form(text: str, config: CredentialsConfig) -> tuple[Token | None, list[Check], Refusal | None]:
-    """The token taken apart; without one the refusal, or neither for one that is asked about."""
+    """The parsed token, or its refusal; neither for an opaque token, which the server is asked about."""
     opaque = config.introspection is not None and text.count(".") != 2
     limit = config.introspection.max_bytes if opaque and config.introspection else config.tokens.max_bytes
     checks = [Check("size", held=len(text) <= limit, text=f"{len(text)} of at most {limit} characters")]
@@ -172,7 +172,7 @@ def _token_checks(token: Token, issuer: Issuer, now: float) -> Iterator[Check]:
     yield from _time_checks(token, config, now)
     yield from _claim_checks(token.claims, config)
     yield _check("subject", lambda: f"{'/'.join(config.subject_claim)}: {_subject(token, config)}")
-    # With the whole of it: lifetime, logout tokens and whatever is added there.
+    # The verifier's own check of all claims, which has more than is listed above: lifetime, logout tokens.
     yield _check("claims together", lambda: _together(token, issuer, now))
     yield _check("audience", lambda: _audience(token, issuer))
 

@@ -6,12 +6,12 @@ from typing import Final
 _PRIMES: Final = tuple(
     number for number in range(3, 168) if all(number % divisor for divisor in range(2, number))
 )
-"""The residues modulo these betray a modulus of Infineon's RSALib, whatever its size."""
+"""The residues modulo these primes betray a modulus of Infineon's RSALib of any size."""
 
 _RESIDUES: Final = tuple(
     (prime, frozenset(pow(65537, exponent, prime) for exponent in range(prime - 1))) for prime in _PRIMES
 )
-"""By prime: what a modulus leaves when both of its factors are powers of 65537 modulo that prime."""
+"""For each prime, the residues of a modulus whose two factors are powers of 65537 modulo that prime."""
 
 _SMALL_FACTORS: Final = 2 * prod(_PRIMES)
 
@@ -20,7 +20,7 @@ FERMAT_STEPS: Final = 20
 
 
 def weakness(modulus: int) -> str:
-    """Why the modulus is easy to factor, in words for the operator; empty where no reason is known.
+    """Why the modulus is easy to factor, in words for the operator; empty if no reason is known.
 
     One sound modulus in 2^27 has the fingerprint of ROCA (CVE-2017-15361) by chance.
     """
@@ -34,7 +34,7 @@ def weakness(modulus: int) -> str:
 
 
 def _has_close_factors(modulus: int) -> bool:
-    """Fermat: p * q = a^2 - b^2, with `a` near the square root where p and q are near each other."""
+    """Fermat: p * q = a^2 - b^2, with `a` near the square root if p and q are near each other."""
     root = isqrt(modulus - 1) + 1
     for candidate in range(root, root + FERMAT_STEPS):
         square = candidate * candidate - modulus

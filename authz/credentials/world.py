@@ -25,4 +25,4 @@ class World:
     random_bytes: Callable[[int], bytes]
     metrics: CredentialMetrics
     redis_breaker: Breaker
-    """One for all that asks Redis: what finds it hanging spares the others the wait."""
+    """Shared by all that ask Redis: once one finds that it hangs, the others need not wait."""

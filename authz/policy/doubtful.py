@@ -1,4 +1,4 @@
-"""Finds conditions that match less or more than their words: legal, so these are warnings."""
+"""Finds conditions that match less or more than they say. They are legal, so these are warnings."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from authz.policy.model import ConditionConfig, RuleConfig
 from authz.policy.values import Comparison
 
 Doubt = tuple[str, str]
-"""The key of the rule that it is about, which may be empty, and what is wrong."""
+"""The key of the rule that has the doubt (may be empty), and what is wrong."""
 
 _OF_ANOTHER_TYPE: Final = re.compile(r"true|false|null|[-+]?\d+(?:\.\d+)?", re.IGNORECASE)
 _TEXT: Final = r"""[rR]?(?P<quote>["'])(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)"""
@@ -30,7 +30,7 @@ _ANY_CHARACTER: Final = re.compile(r"(?<=\w)\.(?=\w)")
 
 
 def doubts_of(config: RuleConfig, blocks: Sequence[ConditionConfig]) -> Iterator[Doubt]:
-    """What of the rule matches less or more than it seems. `blocks`: every block that it has to meet."""
+    """What in the rule matches less or more than it seems. `blocks`: every block that it must meet."""
     effect = "deny" if config.deny is not None else "allow"
     for who in config.deny or config.allow or ():
         if isinstance(who, WhoConfig):
@@ -94,7 +94,7 @@ def _of_name(name: str, how: str, asked: str) -> Iterator[str]:
     if how == "matches":
         if not _is_anchored(asked):
             yield (
-                f"{name}.matches('{asked}') is true wherever this stands within the {name}: "
+                f"{name}.matches('{asked}') is true wherever the {name} contains this: "
                 f"write '^(?:{asked.removeprefix('^').removesuffix('$')})$' for the whole of it"
             )
         elif name == "host" and _ANY_CHARACTER.search(_CLASS.sub("", asked)):
@@ -105,7 +105,7 @@ def _of_name(name: str, how: str, asked: str) -> Iterator[str]:
 
 
 def _is_anchored(pattern: str) -> bool:
-    """Whether the RE2 pattern is held against the whole text, in each of its alternatives."""
+    """Whether each alternative of the RE2 pattern must match the whole text."""
     pattern = _FLAGS.sub("", pattern, count=1) if pattern.startswith("(?") else pattern
     begins = pattern.startswith(("^", r"\A"))
     ends = pattern.endswith(r"\z") or (pattern.endswith("$") and not pattern.endswith(r"\$"))

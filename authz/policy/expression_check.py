@@ -1,8 +1,8 @@
-"""Finds what an expression can never mean: a list compared with a text, a condition that is none.
+"""Finds expressions that can never be meant: a list compared with a text, a condition that is not a boolean.
 
 The library that evaluates has no checker of its own, so a comparison that is never true loads and does
-nothing. This one reads the expression once, following CEL's grammar, and knows what the variables hold.
-Where it cannot know (claims, bodies), everything may be.
+nothing. This checker reads the expression once, following CEL's grammar, and knows what the variables hold.
+It accepts everything about values that it cannot know (claims, bodies).
 """
 
 import re
@@ -66,7 +66,7 @@ def check_kinds(text: str) -> Comparisons:
 
 
 class _Reader:
-    """Reads by recursive descent, and gives each part its kind at once: there is no tree."""
+    """Reads by recursive descent and determines the kind of each part at once, without a tree."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -1,4 +1,4 @@
-"""What is wrong with the text of an expression, in words of the language and not of the parser."""
+"""What is wrong with the text of an expression, in the words of the language instead of the parser's."""
 
 import re
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ _OTHER_LANGUAGES: Final[Mapping[str, str]] = {
     "/*": "a remark begins with // and ends with the line",
     "?": "a choice is written CONDITION ? VALUE : VALUE",
 }
-"""What people write who think of another language, and what it is here."""
+"""Words of other languages that people write, and what to write instead."""
 
 
 def what_is_wrong(text: str, found: str) -> str:
-    """The first finding about `text`, in our words, with its place. `found`: the parser's message."""
+    """The first error in `text`, in our words, with its place. `found`: the parser's message."""
     findings = [finding for finding in _FINDING.findall(found) if "Incomplete" not in finding[2]]
     if not findings:
         return "nests too deep" if "recursion" in found.lower() or text.count("(") > 50 else "cannot be read"

@@ -1,4 +1,4 @@
-"""Finds what a rule asks and no request can have: legal, so these are warnings.
+"""Finds conditions that no request can meet. They are legal, so these are warnings.
 
 A deny rule of this kind protects nothing, and its author believes that it does.
 """
@@ -14,14 +14,14 @@ from authz.policy.model import ConditionConfig, RuleConfig
 from authz.policy.networks import Network
 
 MAX_NAMED = 5
-"""Issuers listed in a warning: a template may have thousands of tenants."""
+"""The most issuers that a warning lists: a template may have thousands of tenants."""
 
 Finding = tuple[str, str]
-"""The key of the rule that it is about, which may be empty, and what is wrong."""
+"""The key of the rule that has the fault (may be empty), and what is wrong."""
 
 
 class Impossible:
-    """What cannot be, given the credentials that the policy accepts."""
+    """Finds what cannot be, given the credentials that the policy accepts."""
 
     def __init__(self, credentials: CredentialsConfig | None) -> None:
         self._credentials = credentials
@@ -37,7 +37,7 @@ class Impossible:
             self._kinds.add(CredentialKind.MTLS)
 
     def in_rule(self, config: RuleConfig, blocks: Sequence[ConditionConfig]) -> Iterator[Finding]:
-        """What no request can have. `blocks`: every block of conditions that the rule has to meet."""
+        """The conditions that no request can meet. `blocks`: every block that the rule must meet."""
         effect = "deny" if config.deny is not None else "allow"
         for who in config.deny or config.allow or ():
             if isinstance(who, WhoConfig):

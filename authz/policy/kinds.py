@@ -1,7 +1,7 @@
 """The kinds of values that an expression handles, and which of them fit together.
 
 What fits is CEL's own rule (the language definition, "Gradual type checking" and its list of standard
-functions), save that numbers of every kind are compared, as the library does.
+functions), except that numbers of every kind are compared, as the library does.
 """
 
 from collections.abc import Mapping
@@ -77,12 +77,12 @@ _JOINED: Final = (TEXT, BYTES, DURATION)
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A part of the expression: what kind of value it gives, and what else is known of it."""
+    """A part of the expression: the kind of its value, and what else is known of it."""
 
     kind: Kind
     text: str
     literal: str | None = None
-    """The text itself, where it is written out."""
+    """The text itself, if the expression spells it out."""
     items: tuple["Operand", ...] = ()
     """Of a list that is written out."""
     variable: str = ""
@@ -99,7 +99,7 @@ def may_be_equal(one: Kind, other: Kind) -> bool:
 
 
 def need_equal(left: Operand, right: Operand, sign: str) -> None:
-    """Raises ValueError where `==` or `!=` can have one answer only."""
+    """Raises ValueError if `==` or `!=` can have only one answer."""
     if may_be_equal(left.kind, right.kind):
         return
     never = "never equal" if sign == "==" else "always different"
@@ -113,7 +113,7 @@ def need_equal(left: Operand, right: Operand, sign: str) -> None:
 
 
 def need_member(left: Operand, right: Operand) -> None:
-    """Raises ValueError where `left in right` can have no answer, or one only."""
+    """Raises ValueError if `left in right` can have no answer, or only one."""
     if right.kind.name not in {"list", "map", "any"}:
         hint = f"; write {right.text}.contains({left.text})" if {left.kind, right.kind} == {TEXT} else ""
         raise ValueError(f"in looks into a list or a map, but {right.text} is {right.kind}{hint}")
@@ -122,7 +122,7 @@ def need_member(left: Operand, right: Operand) -> None:
 
 
 def need_order(left: Operand, right: Operand) -> None:
-    """Raises ValueError where neither can be more than the other."""
+    """Raises ValueError if the two kinds have no order."""
     if ANY in {left.kind, right.kind}:
         return
     if left.kind not in _ORDERED or not may_be_equal(left.kind, right.kind):
@@ -132,7 +132,7 @@ def need_order(left: Operand, right: Operand) -> None:
 
 
 def need_condition(operand: Operand) -> None:
-    """Raises ValueError for what is neither true nor false."""
+    """Raises ValueError unless the operand is true or false."""
     if operand.kind not in {BOOL, ANY}:
         hint = f"; write has({operand.text})" if operand.kind.inside and "." in operand.text else ""
         raise ValueError(f"{operand.text} is {operand.kind}, neither true nor false{hint}")

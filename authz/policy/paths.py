@@ -1,7 +1,7 @@
 """Which paths are one path to a deny rule: `paths:` of a policy.
 
-Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. What an allow rule says is
-never widened: a path in another spelling is then one that no rule allows, or that a broader rule does.
+Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. An allow rule is never widened:
+a path in another spelling is one that no rule allows, or that a broader rule allows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Segments = tuple[str, ...]
 
 
 class PathsConfig(Block):
-    """How upstreams compare paths: what `ignore` stands under, deny rules are held without."""
+    """How upstreams compare paths: deny rules disregard what is `ignore`."""
 
     case: Literal["exact", "ignore"] = "exact"
     """Letter case."""
@@ -26,14 +26,14 @@ class PathsConfig(Block):
 
 @dataclass(frozen=True, slots=True)
 class PathMatching:
-    """How a rule that denies is held against paths."""
+    """How deny rules are compared with paths."""
 
     any_case: bool = False
     any_slash: bool = False
 
     @classmethod
     def of(cls, config: PathsConfig | None) -> "PathMatching":
-        """What the policy says."""
+        """The matching that the policy configures."""
         if config is None:
             return EXACT
         found = cls(config.case == "ignore", config.trailing_slash == "ignore")
@@ -53,7 +53,7 @@ class PathMatching:
         return list(dict.fromkeys([*found, *(path.without_case() for path in found)]))
 
     def bind(self, templates: Sequence[Template], segments: Segments) -> Mapping[str, str] | None:
-        """The variables of the first of `templates` that covers a reading; None where none does."""
+        """The variables of the first of `templates` that covers a reading; None if none does."""
         for template in templates:
             found = template.bind(segments, any_case=self.any_case)
             if found is not None:
@@ -68,7 +68,7 @@ class PathMatching:
         return tuple(dict.fromkeys([*found, *map(_without_slash, found)]))
 
     def spellings(self, path: Path) -> Sequence[Segments] | None:
-        """The readings, and each in lower case where letter case does not count."""
+        """The readings, and each in lower case if letter case does not count."""
         found = self.readings(path)
         if found is None or not self.any_case:
             return found

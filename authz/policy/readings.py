@@ -1,8 +1,8 @@
 """What an expression sees of a request, in every reading that an upstream may have of it.
 
-A rule that denies is held against each reading, so that `/public%2fadmin`, `ROLE=admin` and `role[]=admin`
-are no way around it. A rule that allows sees the request as it came, and is not met where another
-reading differs in what the expression names. Readings are only looked for in what the expression names.
+A deny rule is tried on each reading, so that `/public%2fadmin`, `ROLE=admin` and `role[]=admin` do not get
+around it. An allow rule sees the request as it came, and is not met if another reading differs in something
+that the expression names. Only what the expression names is read in several ways.
 """
 
 import re
@@ -17,7 +17,7 @@ from authz.policy.pattern import Template
 from authz.request import MAX_PARTS, Request
 
 MAX_COMBINED: Final = 64
-"""Readings of path, headers, query and body together; with more, the expression cannot be told."""
+"""The most readings of path, headers, query and body together; with more, the expression fails."""
 
 
 MAX_DEPTH: Final = 32
@@ -56,26 +56,26 @@ class Named:
         found = set(_MEMBER.findall(text))
         found |= {one or other for _, one, _, other in _KEY.findall(text)}
         self.whole = _WHOLE.search(_IN_MAP.sub("", text)) is not None
-        """Whether it goes through all names itself, and compares them with texts."""
+        """Whether the expression goes through all names itself and compares them with texts."""
         if self.whole:
             found |= {literal for _, literal in _TEXT.findall(text)}
         self.names = frozenset(found)
-        """Each as it is written."""
+        """Each name as the expression spells it."""
         self._above = {one or other for _, one, other in _ABOVE.findall(text)}
-        """Those that the expression looks below: `user` of `body.user.role`."""
+        """Names whose members the expression uses: `user` in `body.user.role`."""
         self.wanted = WantedNames(sorted(found))
         self.keys = frozenset(map(fold_name, found))
         """Folded, as keys of JSON are: those have no members."""
         self.headers = NamesAlike(sorted(found))
 
     def spelled(self, name: str) -> str:
-        """The name as the expression has it, where that is another spelling of it."""
+        """The name as the expression spells it; the name itself if the expression has no spelling of it."""
         if name in self.names:
             return name
         return self.wanted.by_folded.get(fold_members(name), (name,))[0]
 
     def place(self, name: str) -> tuple[str, ...]:
-        """Where a form's field stands, as far down as the expression looks: `role[x]` is within `role`."""
+        """The place of a form's field, as deep as the expression looks: `role[x]` is within `role`."""
         parts: list[str] = []
         found = members(name)
         if len(found) > MAX_DEPTH:
@@ -88,7 +88,7 @@ class Named:
 
 
 def path_readings(names: Sequence[str], templates: Sequence[Template], matching: PathMatching) -> Readings:
-    """Of `path`, `segments` and `vars`: those that a template covers, or the path as it came."""
+    """Readings of `path`, `segments` and `vars`: those that a template covers, or the path as it came."""
     templates = matching.templates(templates)
     any_case = matching.any_case
     binds = "vars" in names
@@ -127,7 +127,7 @@ def bind(templates: Sequence[Template], segments: Sequence[str]) -> Mapping[str,
 
 
 def header_readings(named: Named, *, denies: bool) -> Readings:
-    """Of `headers`: also with those that a CGI server reads as one that is named."""
+    """Readings of `headers`, also with the headers that a CGI server reads as one that is named."""
 
     def read(request: Request) -> Sequence[Reading]:
         others = named.headers.among(request.header_names)
@@ -165,7 +165,7 @@ def _refuse_masks(headers: Mapping[str, Sequence[str]]) -> None:
 
 
 def query_readings(named: Named, *, denies: bool) -> Readings:
-    """Of `query`: also as the most lenient upstreams read the names, and with `;` between parameters."""
+    """Readings of `query`, also as the most lenient upstreams read names, and with `;` as a separator."""
 
     def read(request: Request) -> Sequence[Reading]:
         first = request.all_query() if named.whole else _present(named.names, request.query_values)
@@ -199,7 +199,7 @@ def _meant(request: Request, named: Named) -> dict[str, list[str]]:
 
 
 def combined(several: Sequence[Sequence[Reading]]) -> Iterator[Reading]:
-    """Each combination of the readings of several variables. Raises UnknownError where there are too many."""
+    """Each combination of the readings of several variables. Raises UnknownError if there are too many."""
     number = 1
     for readings in several:
         number *= len(readings)
@@ -213,7 +213,7 @@ def combined(several: Sequence[Sequence[Reading]]) -> Iterator[Reading]:
 
 
 def with_parts(headers: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """The values as they came, and behind them the parts of those that hold a comma.
+    """The values as they came, followed by the parts of those that hold a comma.
 
     Who joins values by commas says the same as who sends several lines (RFC 9110 section 5.3), so an
     expression that looks for one of them must find it (CVE-2026-26308). Raises UnknownError for too many.

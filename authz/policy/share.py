@@ -18,21 +18,21 @@ _PERCENT: Final = r"^(100|[0-9]{1,2})(\.[0-9]{1,4})?%$"
 _WRITTEN: Final = re.compile(_PERCENT)
 _PARTS: Final = 2**64
 _HOST_BITS: Final = 64
-"""Of an IPv6 address: a client changes them at will, and keeps its network."""
+"""The low bits of an IPv6 address: a client changes them at will, but keeps its network."""
 
 
 class ShareConfig(Block):
-    """So many callers of a hundred."""
+    """A percentage of the callers."""
 
     percent: float = Field(ge=0, le=100, allow_inf_nan=False)
     by: Literal["client", "subject"] = "client"
-    """What stays the same for a caller: its address (of IPv6, the network of 64 bits), or who it is."""
+    """What identifies a caller: its address (for IPv6, the /64 network), or its subject."""
     seed: str = Field("", max_length=128)
-    """Another seed chooses others. Shares with one seed choose the same, and a larger share them and more."""
+    """Another seed chooses other callers. Of two shares with one seed, the larger includes the smaller."""
 
 
 class OrPercent:
-    """Lets `5%` stand for `{percent: 5}`, in validation and in the JSON schema."""
+    """Accepts `5%` for `{percent: 5}`, in validation and in the JSON schema."""
 
     @staticmethod
     def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -52,9 +52,9 @@ def _spelled_out(value: Any) -> Any:
 
 
 def share_condition(config: ShareConfig, name: str) -> Condition:
-    """Whether the caller is one of the share.
+    """A condition that is true for callers in the share.
 
-    A client without an address cannot be told; a caller whom nobody knows is in no share of subjects.
+    For a client without an address it cannot be known; a caller without a subject is in no share of subjects.
     """
     limit = config.percent / 100
     seed = config.seed.encode()
@@ -71,7 +71,7 @@ def share_condition(config: ShareConfig, name: str) -> Condition:
 
     def seen(identity: Identity, request: Request, _now: float) -> str:
         found = place(identity, request)
-        return "nothing to tell it by" if found is None else f"this one comes at {found:.2%}"
+        return "unknown: no address or subject" if found is None else f"this caller is at {found:.2%}"
 
     seeded = f" by seed {config.seed!r}" if config.seed else ""
     text = f"is one of {config.percent:g}% of {config.by}s{seeded}"
@@ -79,13 +79,13 @@ def share_condition(config: ShareConfig, name: str) -> Condition:
 
 
 def _place(seed: bytes, key: str) -> float:
-    """Where the caller stands among all, from 0 up to 1: the same in every process and after every start."""
+    """The caller's place among all, from 0 up to 1: the same in every process and after every start."""
     digest = blake2b(seed + b"\0" + key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) / _PARTS
 
 
 def _network(address: str) -> str:
-    """What stays the same of the address; empty where it is none."""
+    """The part of the address that stays the same; empty if it is not an address."""
     try:
         found = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a request or a caller lacks, in words for operators. Never told to a client."""
+"""What a request or a caller lacks, in words for operators. No client ever sees it."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ from authz.policy.rule import Verdict
 from authz.request import Request
 
 MAX_CONDITIONS = 4
-"""Told of one rule; a rule has one to three."""
+"""The most conditions named for one rule; most rules have one to three."""
 
 
 def shortfall(cell: Cell, verdict: Verdict, identity: Identity, request: Request, now: float) -> str:
-    """What kept the request from being allowed, where `verdict` of `cell` says only that something did.
+    """What kept the request from being allowed; `verdict` of `cell` says only that something did.
 
-    Names the conditions as the policy has them. Of what was found instead it tells scopes, roles and the
-    like, and no header, claim or body, which may hold secrets. `now`: unix seconds.
+    Names the conditions as the policy spells them. Of what the request has instead, it shows scopes, roles
+    and the like, but no header, claim or body, which may hold secrets. `now`: unix seconds.
     """
     if verdict.reason == UNMET.reason and cell.missed is not None:
         return _told(_failing(cell.missed.requests, identity, request, now), identity, request, now)
@@ -24,7 +24,7 @@ def shortfall(cell: Cell, verdict: Verdict, identity: Identity, request: Request
         rule = cell.allows[0]
         lacking = _failing(rule.demands, identity, request, now)
         described = [_failing(conditions, identity, request, now) for conditions in rule.callers]
-        # Of several descriptions of callers, the one that this caller came closest to.
+        # Among several descriptions of callers, name the one that this caller came closest to.
         nearest = min(described, key=len, default=[])
         return _told([*lacking, *nearest], identity, request, now)
     return ""

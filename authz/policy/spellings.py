@@ -1,6 +1,6 @@
-"""Finds deny rules that a path in another spelling gets around: legal, so these are warnings.
+"""Finds deny rules that a path in another spelling gets around. They are legal, so these are warnings.
 
-Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. Where a broad rule allows what
+Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. If a broad rule allows what
 another denies, the spelling decides, unless the policy says how its upstreams compare paths.
 """
 
@@ -16,7 +16,7 @@ from authz.policy.rule import Rule
 from configfile import Breathe
 
 _SOME: Final = "x"
-"""Stands for any segment or host label, and in capitals for any method."""
+"""An example of any segment or host label; in capitals, of any method."""
 
 
 def escapes(
@@ -24,7 +24,7 @@ def escapes(
 ) -> Iterator[tuple[Rule, str]]:
     """The deny rules that another spelling of one of their paths gets around, with a rule that allows it.
 
-    `said`: what the policy says of paths; about what it settles, either way, nothing is said.
+    `said`: what the policy says about paths; a spelling that it settles, either way, is not reported.
     """
     settled: AbstractSet[str] = frozenset() if said is None else said.model_fields_set
     if {"case", "trailing_slash"} <= settled:

@@ -42,7 +42,7 @@ from authz.policy.expression import Expression
         ("subject.getHours() == 1", "as in now.getHours()"),
         ("subject.name == 'a'", "which has no fields"),
         ("subject['name'] == 'a'", "has no ['name']"),
-        ("roles['a'] == 'a'", "what stands in its brackets is a whole number"),
+        ("roles['a'] == 'a'", "its brackets take a whole number"),
         ("roles.exists(r, r == 1)", "never equal"),
         ("subject.exists(r, r == 'a')", "goes through a list"),
         ("roles.filter(r, r == 'a')", "is a list, neither true nor false"),
