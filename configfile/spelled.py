@@ -1,4 +1,4 @@
-"""Text of one form, for models: whose problem shows an example of what would be right."""
+"""A type for text of a given form, for models; its error shows an example of valid text."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from pydantic_core import CoreSchema, core_schema
 class Spelled:
     """`Annotated[str, Spelled(PATTERN, EXAMPLE)]`: text that matches the pattern as a whole.
 
-    In place of `Field(pattern=...)`, which tells only the pattern, and which matches a part unless anchored.
+    It replaces `Field(pattern=...)`, whose error shows only the pattern, and which matches a part unless
+    anchored.
     """
 
     pattern: str

@@ -12,12 +12,12 @@ from configfile.document import Document
 from configfile.problems import ConfigError, KeyPart, Problem
 
 _MAX_LISTED_KEYS = 12
-"""More than that and the message is no longer read."""
+"""The most keys that a message lists: people stop reading longer ones."""
 
 Model = TypeVar("Model", bound=BaseModel)
 Path = tuple[KeyPart, ...]
 Written = Callable[[Sequence[KeyPart]], str | None]
-"""The scalar at a key path as it is written, where that is known."""
+"""Returns the scalar at a key path as the file spells it, if that is known."""
 
 
 def validate(document: Document, model: type[Model], context: Any = None) -> Model:
@@ -40,8 +40,8 @@ def findings_of(
 ) -> Iterator[tuple[Path, str]]:
     """Pydantic's findings about `data`, each as a key path in `data` and what is wrong there.
 
-    For data that comes from elsewhere than one document (a file and the environment, for instance).
-    Where a value may have several forms and has none of them, one message names them all.
+    This is for data that does not come from one document (a file and the environment, for instance). If a
+    value may have several forms and has none of them, one message names them all.
     """
     schema = _json_schema(model)
     findings = [(_place_of(finding, data), finding) for finding in error.errors(include_url=False)]

@@ -8,7 +8,7 @@ from typing import Any, Final
 Context = Mapping[str, Any]
 
 MAX_SHOWN_CHARACTERS: Final = 80
-"""Of a value that is wrong: enough to find it, short enough to read the rest of the line."""
+"""How much of a wrong value is shown: enough to find it, short enough to read the rest of the line."""
 
 _TEXT: Final = "text"
 _LIST: Final = "a list"
@@ -46,7 +46,7 @@ SHAPES: Final[Mapping[str, str]] = {
     "datetime_object_invalid": _MOMENT,
     "datetime_from_date_parsing": _MOMENT,
 }
-"""By the type of the finding: what would be right, where only the shape of the value is wrong."""
+"""What would be right, by the type of the finding, if only the shape of the value is wrong."""
 
 
 def _counted(number: int, thing: str) -> str:
@@ -62,7 +62,7 @@ BOUNDS: Final[Mapping[str, Callable[[Context], str]]] = {
     "enum": lambda context: choices(context["expected"]),
     "union_tag_invalid": lambda context: choices(context["expected_tags"]),
 }
-"""By the type of the finding: what would be right, where the value is outside what is allowed."""
+"""What would be right, by the type of the finding, if the value is out of range."""
 
 SIZES: Final[Mapping[str, Callable[[Context, Any], str]]] = {
     "too_short": lambda context, _: (
@@ -80,7 +80,7 @@ SIZES: Final[Mapping[str, Callable[[Context, Any], str]]] = {
         f"expected at most {_counted(context['max_length'], 'character')}, not {_length(value)}"
     ),
 }
-"""By the type of the finding: the message, where the value has the wrong length."""
+"""The message, by the type of the finding, if the value has the wrong length."""
 
 OTHERS: Final[Mapping[str, str]] = {
     "missing": "is required",
@@ -88,20 +88,20 @@ OTHERS: Final[Mapping[str, str]] = {
     "recursion_depth_exceeded": "nests too deep",
     "invalid_key": "a key must be text",
 }
-"""By the type of the finding: the whole message."""
+"""The whole message, by the type of the finding."""
 
 _CONSTANTS: Final = {"True": "true", "False": "false", "None": "nothing"}
 
 
 def expected(kind: str, context: Context) -> str:
-    """What would be right in place of a value with a finding of the type `kind`; empty where unknown."""
+    """What would be right instead of a value with a finding of the type `kind`; empty if unknown."""
     if kind in SHAPES:
         return SHAPES[kind]
     return BOUNDS[kind](context) if kind in BOUNDS else ""
 
 
 def instead(value: Any, written: str | None, wanted: str) -> str:
-    """`, not VALUE`: what stands there now. `written`: as it stands in the file, where that is known."""
+    """`, not VALUE`, with the present value. `written`: the value as the file spells it, if that is known."""
     if value is None:
         return ", but nothing stands here"
     text = f", not {shown(value, written)}"
@@ -113,7 +113,7 @@ def instead(value: Any, written: str | None, wanted: str) -> str:
 
 
 def shown(value: Any, written: str | None) -> str:
-    """The value as its writer knows it: never as Python spells it."""
+    """The value as its writer knows it, never as Python spells it."""
     if isinstance(value, dict):
         return _KEYS
     if isinstance(value, list | tuple | set | frozenset):
@@ -132,7 +132,7 @@ def own_words(message: str, value: Any, written: str | None) -> str:
 
 
 def choices(listed: str) -> str:
-    """`'a', 'b' or True`, as pydantic lists them, as YAML writes them."""
+    """Pydantic's list `'a', 'b' or True`, spelled as in YAML."""
     names = re.findall(r"'((?:[^'\\]|\\.)*)'|(\w+)(?=,|$| or )", listed)
     return any_of([text or _CONSTANTS.get(other, other) for text, other in names])
 

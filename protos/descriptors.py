@@ -9,10 +9,10 @@ PROTOSET = "edge-sidecars.protoset"
 
 
 def protoset_path() -> Path:
-    """Where the descriptor set lies."""
+    """The path of the descriptor set."""
     return Path(__file__).with_name(PROTOSET)
 
 
 def read_descriptors() -> FileDescriptorSet:
-    """The files of the descriptor set, each after those it imports. Raises OSError where it is missing."""
+    """The files of the descriptor set, each after those it imports. Raises OSError if it is missing."""
     return FileDescriptorSet.FromString(protoset_path().read_bytes())

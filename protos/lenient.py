@@ -1,15 +1,15 @@
-"""Messages whose texts hold bytes that are not UTF-8: read whole, and no two of them alike.
+"""Reads messages whose texts hold bytes that are not UTF-8, whole, and without making two of them equal.
 
 Envoy copies bytes that clients choose into texts: a header into a rate-limit descriptor, a request id into
 the access log, a server name into a check request (envoyproxy/envoy#5141, #22996, #32607). A parser of
 proto3 refuses the whole message for one such byte, so a client would choose what is limited and logged.
 
 Here such a byte becomes a mark and two hexadecimal digits. The mark is U+10FFFF, a noncharacter that Unicode
-keeps for the inside of a program; where a text holds the mark itself, the letter `s` follows it. Different
-bytes therefore make different texts, and a text that is UTF-8 stays as it is. `shown` makes of it what
-people read.
+reserves for use inside a program; if a text holds the mark itself, the letter `s` follows it. Different bytes
+therefore make different texts, and a text that is UTF-8 stays as it is. `shown` turns it into text for
+people.
 
-The common message costs nothing: only what protobuf refused is looked at a second time.
+A common message costs nothing: only messages that protobuf refused are read a second time.
 """
 
 import re
@@ -24,10 +24,10 @@ from google.protobuf.message import DecodeError, Message
 from protos.wire import WireError, field_with, fields
 
 MARK: Final = "\U0010ffff"
-"""Stands before the two digits of each byte that is not UTF-8."""
+"""Precedes the two digits of each byte that is not UTF-8."""
 
 MOST_LEVELS: Final = 100
-"""Of messages in messages: the limit of protobuf's own parsers."""
+"""How deep messages may be nested: the limit of protobuf's own parsers."""
 
 _MARK_BYTES: Final = MARK.encode()
 _MARK_ITSELF: Final = f"{MARK}s"
@@ -50,12 +50,12 @@ def parse(kind: type[_M], data: bytes) -> _M:
 
 
 def parse_refused(kind: type[_M], data: bytes) -> _M:
-    """As `parse`, for bytes that protobuf has refused. Raises DecodeError where a text is not the reason."""
+    """As `parse`, for bytes that protobuf has refused. Raises DecodeError if a text is not the reason."""
     return kind.FromString(_marked(data, kind.DESCRIPTOR, MOST_LEVELS))
 
 
 def mark(text: bytes) -> str:
-    """`text` as a text, its bytes that are not UTF-8 marked. Different bytes make different texts."""
+    """`text` decoded, with its bytes that are not UTF-8 marked. Different bytes make different texts."""
     if text.isascii():
         return text.decode("ascii")
     told = text.decode("utf-8", "surrogateescape").replace(MARK, _MARK_ITSELF)
@@ -63,7 +63,7 @@ def mark(text: bytes) -> str:
 
 
 def original(text: str) -> bytes:
-    """The bytes of which `mark` makes `text`."""
+    """The bytes that `mark` turns into `text`."""
     if MARK not in text:
         return text.encode()
     return _MARKED.sub(_surrogate, text).encode("utf-8", "surrogateescape")
@@ -77,8 +77,8 @@ def is_marked(text: str) -> bool:
 def shown(text: str) -> str:
     r"""`text` for people: a byte that is not UTF-8 as `\xff`, and in such a text a backslash as `\\`.
 
-    Any other text stays as it is, so two texts look alike only where one is marked and the other is not:
-    what shows a text says beside it which of the two it is (`is_marked`).
+    Any other text stays as it is, so two texts look alike only if one is marked and the other is not: code
+    that shows a text also says which of the two it is (`is_marked`).
     """
     if MARK not in text:
         return text
@@ -101,7 +101,7 @@ def _shown_byte(found: re.Match[str]) -> str:
 
 @cache
 def _texts_and_messages(descriptor: Any) -> Mapping[int, Any]:
-    """The fields of a message in which a text can stand: None for a text, else what the submessage is."""
+    """The fields of a message that may hold a text: None for a text, else the type of the submessage."""
     return {
         field.number: field.message_type
         for field in descriptor.fields

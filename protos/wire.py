@@ -11,11 +11,11 @@ _MOST_VARINT_BYTES: Final = 10
 
 
 class WireError(DecodeError):
-    """Bytes in which not even the fields can be told apart."""
+    """Bytes that cannot even be split into fields."""
 
 
 def fields(data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
-    """Each field of `data`: its number, its content where that has a length, and all its bytes.
+    """Each field of `data`: its number, its content if that has a length, and all its bytes.
 
     Texts, bytes and submessages have a content; numbers have None. The start and the end of a group, which
     no message of proto3 has, are told like numbers, and its fields between them. Raises WireError.

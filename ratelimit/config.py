@@ -1,6 +1,6 @@
 """Limits from YAML, as envoyproxy/ratelimit reads them (src/config/config_impl.go), and a little more.
 
-More than there, beside `key`:
+Keys that envoyproxy/ratelimit lacks, next to `key`:
 - `normalise`: host or path, for values that a client can spell in many ways
 
 and below `rate_limit`:

@@ -1,4 +1,4 @@
-"""The keys of a limits file: which there are, and where each belongs."""
+"""The keys of a limits file, and the place of each."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -34,7 +34,7 @@ _ALL_KEYS = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
 
 
 def hint_for(key: str, known: Sequence[str]) -> str:
-    """What to say of the unknown `key` where `known` may stand: where it belongs, or which was meant."""
+    """A hint about the unknown `key` in a place of `known` keys: where it belongs, or which key was meant."""
     if key in DESCRIPTOR_KEYS:
         return "; it belongs to a descriptor, beside its key"
     if key in LIMIT_KEYS:

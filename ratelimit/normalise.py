@@ -135,4 +135,4 @@ def _wide_character(escape: re.Match[str]) -> str:
 NORMALISERS: Final[Mapping[str, Callable[[str], Sequence[str]]]] = MappingProxyType(
     {"host": host_readings, "path": path_readings}
 )
-"""What `normalise` of a descriptor may be."""
+"""The values that `normalise` of a descriptor may have."""

@@ -1,4 +1,4 @@
-"""Secrets taken out of what is logged: one set of names and shapes for every log of the suite."""
+"""Takes secrets out of what is logged, by one set of names and shapes for every log of the suite."""
 
 from redaction.names import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, NO_NAMES, SecretNames, folded
 from redaction.secrets import LONGEST_TEXT, REDACTED, Secrets

@@ -22,7 +22,7 @@ DEFAULT_HEADERS: Final = frozenset(
         *("dpop", "x-session-id", "x-auth", "x-secret", "x-password"),
     }
 )
-"""Credentials by RFC 9110 section 11, RFC 6265 and RFC 9449, and the names that products give to theirs."""
+"""Headers of credentials by RFC 9110 section 11, RFC 6265 and RFC 9449, and those of products."""
 
 DEFAULT_QUERY_PARAMETERS: Final = frozenset(
     {
@@ -73,7 +73,7 @@ DEFAULT_QUERY_PARAMETERS: Final = frozenset(
         *("session", "session_id", "sid", "jsessionid", "phpsessid", "otp", "totp", "mfa_code", "pin"),
     }
 )
-"""Parameters of queries, forms and JSON that hold what lets a caller in, alone or with something else."""
+"""Parameters of queries, forms and JSON that let a caller in, alone or together with another one."""
 
 
 SECRET_ENDINGS: Final = (
@@ -102,11 +102,11 @@ class SecretNames(NamedTuple):
     """Names to be redacted in addition to the defaults."""
 
     headers: frozenset[str]
-    """Of headers and cookies, and of all that may hold what such a header held: tags, metadata."""
+    """Names of headers and cookies, also for places that may repeat such a header: tags, metadata."""
     query_parameters: frozenset[str]
 
     def with_those_of(self, other: "SecretNames") -> "SecretNames":
-        """Those of both."""
+        """The names of both."""
         return SecretNames(self.headers | other.headers, self.query_parameters | other.query_parameters)
 
 
@@ -117,10 +117,10 @@ _FOLDED_AWAY: Final = re.compile(r"[\W_]+")
 
 
 def folded(name: str) -> str:
-    """`name` as names are compared: small letters and digits alone.
+    """`name` as names are compared: only its small letters and digits.
 
-    `access_token`, `Access-Token` and `accessToken` are one name, and so are those that a server would take
-    for it after it has dropped what it does not know.
+    `access_token`, `Access-Token` and `accessToken` are one name, and so is every spelling that a server
+    takes for it.
     """
     return _FOLDED_AWAY.sub("", name).lower()
 

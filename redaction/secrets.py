@@ -13,14 +13,14 @@ from redaction.userinfo import without_user_information
 REDACTED: Final = "[redacted]"
 
 LONGEST_TEXT: Final = 8192
-"""Of a text that is searched for secrets; the rest is cut. Clients choose the texts (Envoy takes 60 kB), and
-a parameter to redact costs microseconds. RFC 9110 section 4.1 asks that URIs of 8,000 octets be supported."""
+"""How much of a text is searched for secrets; the rest is cut. Clients choose the texts (up to 60 kB), and a
+parameter to redact costs microseconds. RFC 9110 section 4.1 asks that URIs of 8,000 octets be supported."""
 
 MAX_DECODINGS: Final = 4
 """How deep values within values are looked into; each level costs the length of the text."""
 
 LONGEST_REMEMBERED: Final = 256
-"""Of names and texts that are remembered: clients choose them, and may fill half a MB each."""
+"""The most names, and texts, that are remembered: clients choose them, and may fill half a MB each."""
 
 MOST_VALUES: Final = 512
 """With escapes, and values within them, that are looked into in one text; each costs up to 20 us. A query of
@@ -30,7 +30,7 @@ NAMES_REMEMBERED: Final = 2_048
 TEXTS_REMEMBERED: Final = 2_048
 
 _KEPT_IN_A_VALUE: Final = "[]=/:?;,@!$'()*+-._~\"{}\\ "
-"""What is written as it is when a value is put together again: not what ends it."""
+"""Characters that stay unescaped when a value is put together again: none that would end it."""
 
 # Clients choose the texts, so each pattern must take time in proportion to their length: no two of its parts
 # may compete for the same characters, and each attempt must end where the next may begin.
@@ -96,11 +96,11 @@ class _Search:
 
 
 class Secrets:
-    """The names to redact, compiled, and the texts without what stands under them.
+    """The names to redact, compiled; its methods return texts without secrets.
 
     `headers` and `query_parameters` add to the defaults. `allow_headers` and `allow_query_parameters` name
-    those of the defaults that are to be logged after all: ValueError for a name that is not one of them.
-    Each method appends to `found` where something was, below `where`: `query.token`, `referer.userinfo`.
+    defaults that are logged after all: ValueError for a name that is not a default. Each method appends the
+    places of secrets to `found`, below `where`: `query.token`, `referer.userinfo`.
     """
 
     __slots__ = (
@@ -164,7 +164,7 @@ class Secrets:
         return cleaned if len(found) > there else text
 
     def credentials(self, text: str, where: str, found: list[str]) -> str:
-        """What an Authorization header may hold: its scheme alone. Any other text as it is."""
+        """The scheme alone of a value of an Authorization header. Any other text stays as it is."""
         if not self.has_authorization or (match := _CREDENTIALS.match(text)) is None:
             return text
         found.append(where)
@@ -297,5 +297,5 @@ def _character(escape: re.Match[str]) -> str:
 
 
 def shortened(text: str) -> str:
-    """`text`, cut where it is longer than what is searched for secrets."""
+    """`text`, cut to the length that is searched for secrets."""
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."

@@ -1,19 +1,19 @@
-"""What looks like a token, whatever its name is: keys, signed tokens, links to reset a password."""
+"""Finds text that looks like a token under any name: keys, signed tokens, links to reset a password."""
 
 import re
 from typing import Final
 
 SHORTEST: Final = 20
-"""Characters. 16 random bytes have 22 in base64url; what is shorter is an id more often than a secret."""
+"""The fewest characters of a token. 16 random bytes have 22 in base64url; shorter text is mostly an id."""
 
 SHORTEST_HEADER: Final = 9
-"""Of a JWT, in base64url: less than `{"alg"` is not one."""
+"""The fewest characters of a JWT's header in base64url: it has at least `{"alg"`."""
 
 TURNS: Final = 3
-"""From letters to digits or back: `v1alpha1` has three, and so few random characters are rare."""
+"""The most changes from letters to digits or back in a word: `v1alpha1` has three; random text has more."""
 
 LONG_RUN: Final = 32
-"""From here on a text has to read as words, or it is taken for a token."""
+"""Text of this length or more must read as words, or it is taken for a token."""
 
 SHORT_HASH: Final = 16
 """Characters that need not read as words in a text without capitals, and in the name of a script, a style

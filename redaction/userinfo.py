@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 _ENDS: Final = re.compile(r"""([/\\?#\s"'<>]+)""")
-"""What an authority, with the user information in it, stands between."""
+"""The delimiters of an authority that may hold user information."""
 
 _VALUES: Final = re.compile(r"[&=;,]")
 
@@ -12,8 +12,8 @@ _VALUES: Final = re.compile(r"[&=;,]")
 def without_user_information(text: str, instead: str) -> str:
     """`text` with `instead` for all that stands before the `@` of an authority.
 
-    An authority stands behind `//`, or behind one slash and a colon where slashes were merged; without a
-    scheme it is known by the colon between user and password. A mail address is not one.
+    An authority follows `//`, or a colon and one slash if slashes were merged; without a scheme, the colon
+    between user and password marks it. A mail address is not one.
     """
     pieces = _ENDS.split(text)
     for index in range(0, len(pieces), 2):

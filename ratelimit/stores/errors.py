@@ -1,4 +1,4 @@
-"""What Redis said when it did not do what it was asked."""
+"""The answer of a Redis that refuses a command."""
 
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
 
@@ -6,7 +6,7 @@ _ANSWERS = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingE
 
 
 def answer_in(error: BaseException) -> Exception | None:
-    """The error that Redis itself answered, where `error` is one or came of one; None where it is away.
+    """The error that Redis itself answered, if `error` is one or was caused by one; None if Redis is away.
 
     redis-py counts a wrong password, and a server that is still loading, as lost connections.
     """
@@ -17,7 +17,7 @@ def answer_in(error: BaseException) -> Exception | None:
 
 
 def error_text(error: BaseException) -> str:
-    """The words of `error`, or of the answer it came of, with the code before them (NOPERM, READONLY)."""
+    """The text of `error`, or of the answer that caused it, after its code (NOPERM, READONLY)."""
     error = answer_in(error) or error
     text = str(error) or type(error).__name__
     code = getattr(error, "status_code", None)

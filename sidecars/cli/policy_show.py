@@ -1,4 +1,4 @@
-"""The rules as they count, for people and for programs."""
+"""Shows the rules as they apply, for people and for programs."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from sidecars.cli.report import report
 
 _KEYS: Final = ("methods", "hosts", "paths", "who", "when", "mode", "owner", "ticket")
 _ORDINARY: Final = {"hosts": ["*"], "mode": "enforce", "methods": None}
-"""What goes without saying, and so is not said to people."""
+"""Values that are usual, and so are not shown to people."""
 
 
 def show_rules(files: list[Path], *, json: bool) -> None:
@@ -40,7 +40,7 @@ def show_rules(files: list[Path], *, json: bool) -> None:
 
 
 def _block(data: dict[str, Any]) -> Table:
-    """One line a key: it folds in a narrow terminal, where a table of ten columns would be torn."""
+    """One line for each key, which folds in a narrow terminal; a table of ten columns would be torn."""
     block = Table.grid(padding=(0, 1))
     block.add_column(min_width=2)
     block.add_column(style="dim", no_wrap=True)

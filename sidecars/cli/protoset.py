@@ -12,10 +12,10 @@ def protoset(
         typer.Option("--output", "-o", metavar="FILE", help="Write a copy there.", show_default=False),
     ] = None,
 ) -> None:
-    """Print where the descriptor set of the sidecars' gRPC services lies, for tools that call them by hand.
+    """Print the path of the descriptor set of the sidecars' gRPC services, for tools that call them by hand.
 
     It is a serialized google.protobuf.FileDescriptorSet with imports and comments, for instance for
-    `grpcurl -protoset "$(sidecars protoset)" list`. A sidecar that runs tells the same by server reflection,
+    `grpcurl -protoset "$(sidecars protoset)" list`. A running sidecar tells the same by server reflection,
     unless its settings say `reflection: false`.
 
     Example: `sidecars protoset --output sidecars.protoset`

@@ -38,17 +38,18 @@ def explain(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Tell each check that a bearer token goes through, and which of them fail. Never prints the token.
+    """Print each check that a bearer token goes through, and which of them fail. Never print the token.
 
-    It comes from stdin or from a file, never from an argument: all users of a machine can see those. The keys
-    of its issuer are fetched as a sidecar does; of an opaque token the introspection endpoint is asked.
+    The token comes from stdin or from a file, never from an argument: all users of a machine can see those.
+    The command fetches the keys of its issuer as a sidecar does; for an opaque token it asks the
+    introspection endpoint.
 
     Example: `sidecars token explain --policy policy.yaml < token`
 
     Exit codes: 0 accepted; 1 refused; 2 bad usage or configuration.
     """
     if context.args:
-        # Without this the parser would repeat it in its own complaint.
+        # Without this the parser would repeat the token in its own complaint.
         raise typer.BadParameter(
             "a token comes from stdin or --token-file: all users of the machine can see arguments"
         )
@@ -65,7 +66,7 @@ def explain(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what a sidecar would log about its key sets out of the output: the checks say the same."""
+    """Suppresses what a sidecar would log about its key sets: the checks say the same."""
     import structlog
 
     before = structlog.get_config()
