@@ -6,10 +6,11 @@ every spelling of a header says the same (CVE-2025-64484, GHSA-rf44-j88r-hh8c).
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
-MAX_REMEMBERED: Final = 4_096
-"""Names remembered as unlike. Clients of one Envoy send some hundred; junk beyond that starts over."""
+MAX_REMEMBERED: Final = 1_024
+"""Names remembered as unlike: clients of one Envoy send some hundred, and junk beyond that starts over."""
 
 MAX_NAME_CHARACTERS: Final = 128
 """The longest name that is remembered; longer ones would fill memory and are read each time."""
@@ -19,7 +20,11 @@ _NOTHING: Final[Sequence[str]] = ()
 
 
 def fold(name: str) -> str:
-    """The name in lower case, with `_` for each ASCII character that is neither letter nor digit."""
+    """The name in lower case, with `_` in place of each ASCII character that is neither letter nor digit.
+
+    No server leaves characters out of the name of a header, so `xrole` is not `x-role`, as it would be to
+    `field_names.fold_name`, which is for parameters and fields.
+    """
     return name.lower().translate(_FOLDED)
 
 
@@ -28,11 +33,9 @@ class NamesAlike:
 
     __slots__ = ("_folded", "_unlike", "_wanted")
 
-    def __init__(self, names: Iterable[str], passed_over: Iterable[str] = ()) -> None:
-        """`passed_over`: spellings that are never reported, besides `names` themselves."""
-        wanted = tuple(names)
-        self._folded = frozenset(map(fold, wanted))
-        self._wanted = frozenset((*wanted, *passed_over))
+    def __init__(self, names: Iterable[str]) -> None:
+        self._wanted = frozenset(names)
+        self._folded = frozenset(map(fold, self._wanted))
         self._unlike = set(self._wanted)
 
     def among(self, names: Collection[str]) -> Sequence[str]:
@@ -53,3 +56,9 @@ class NamesAlike:
         if len(self._unlike) >= MAX_REMEMBERED + len(self._wanted):
             self._unlike = set(self._wanted)
         self._unlike.add(name)
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def names_alike(names: tuple[str, ...]) -> NamesAlike:
+    """What finds these names, one for all rules that ask for them: each remembers what clients send."""
+    return NamesAlike(names)

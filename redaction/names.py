@@ -117,12 +117,12 @@ _FOLDED_AWAY: Final = re.compile(r"[\W_]+")
 
 
 def folded(name: str) -> str:
-    """`name` as names are compared: only its small letters and digits.
+    """`name` as names are compared: letters and digits alone, without case.
 
     `access_token`, `Access-Token` and `accessToken` are one name, and so is every spelling that a server
     takes for it.
     """
-    return _FOLDED_AWAY.sub("", name).lower()
+    return _FOLDED_AWAY.sub("", name.casefold())
 
 
 def secret_part(name: str, secrets: frozenset[str], shown: frozenset[str] = frozenset()) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from authz.body import UnreadableBodyError, body_values, read_body
 from authz.field_names import fold_members
-from authz.header_names import NamesAlike
+from authz.header_names import names_alike
 from authz.identity import Identity
 from authz.policy.condition import Condition, Subject
 from authz.policy.networks import Network, Networks
@@ -23,7 +23,7 @@ def header_condition(header: str, comparison: TextComparison, name: str, *, deni
     values together, a rule that denies by any (CVE-2026-26308).
     """
     check = check_of(comparison)
-    alike = NamesAlike((header,))
+    alike = names_alike((header,))
 
     def held(request: Request, lines: Sequence[str]) -> bool | None:
         masked = request.masks_bytes

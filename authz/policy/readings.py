@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any, Final
 
 from authz.field_names import WantedNames, fold_members, fold_name, members
-from authz.header_names import NamesAlike, fold
+from authz.header_names import fold, names_alike
 from authz.policy.paths import EXACT, PathMatching, without_case
 from authz.policy.pattern import Template
 from authz.request import MAX_PARTS, Request
@@ -66,7 +66,7 @@ class Named:
         self.wanted = WantedNames(sorted(found))
         self.keys = frozenset(map(fold_name, found))
         """Folded, as keys of JSON are: those have no members."""
-        self.headers = NamesAlike(sorted(found))
+        self.headers = names_alike(tuple(sorted(found)))
 
     def spelled(self, name: str) -> str:
         """The name as the expression spells it; the name itself if the expression has no spelling of it."""

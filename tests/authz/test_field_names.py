@@ -12,6 +12,7 @@ from authz.field_names import (
     members,
     pairs_of,
 )
+from redaction.names import folded
 
 
 @pytest.mark.parametrize(
@@ -109,3 +110,13 @@ def test_a_long_name_is_not_remembered() -> None:
 def test_every_text_is_read(text: str) -> None:
     for name, _ in pairs_of(text):
         assert WantedNames((name,)).mean(name)
+
+
+@given(st.text(max_size=8))
+def test_names_of_secrets_fold_alike(name: str) -> None:
+    """What a rule takes for `password`, a log has to take for it, too."""
+    assert fold_name(name) == (folded(name) or name)
+
+
+def test_go_folds_letters_that_lower_case_keeps_apart() -> None:
+    assert fold_name("pa\u017f\u017fword") == folded("pa\u017f\u017fword") == "password"

@@ -1,4 +1,8 @@
+import tracemalloc
+
 from authz.header_names import MAX_NAME_CHARACTERS, MAX_REMEMBERED, NamesAlike, fold
+from authz.policy.load import parse_policy
+from tests.authz.checks import request
 
 TOKEN_SIGNS = "!#$%&'*+-.^_`|~"
 """What a header name may hold beside letters and digits (RFC 9110 section 5.6.2)."""
@@ -20,8 +24,19 @@ def test_the_other_spellings_are_found_and_nothing_else() -> None:
         assert alike.among(names) == ["x.auth.roles", "x_user"]
 
 
-def test_spellings_passed_over_are_not_told() -> None:
-    assert NamesAlike(["x-user"], ["x_user"]).among(["x_user", "x~user"]) == ["x~user"]
+def test_all_rules_that_ask_for_a_header_remember_together() -> None:
+    rules = "".join(f"  - {{name: r{one}, deny: anyone, headers: {{x-role: r{one}}}}}\n" for one in range(20))
+    policy = parse_policy(f"rules:\n  - {{name: open, allow: anyone}}\n{rules}")
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for rule in policy.rules[1:]:
+            for number in range(20):
+                asked = request(headers=[(f"n{number * 100 + one}", "v") for one in range(100)])
+                assert not rule.covers(asked, 0.0)
+        assert tracemalloc.get_traced_memory()[0] - before < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_names_remembered_are_bounded_in_number_and_length() -> None:
