@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from authz.credentials.ending import end
 from authz.credentials.session import StoreUnavailableError
+from ratelimit.stores.errors import error_text
 
 PING_SECONDS: Final = 0.5
 """A silent connection is asked for a sign of life so often; after twice as long it counts as lost."""
@@ -84,7 +85,8 @@ class Feed:
                 expected = isinstance(
                     error, RedisError | OSError | TimeoutError | StoreUnavailableError | ReadAnewError
                 )
-                self.problem = str(error) or type(error).__name__
+                known = isinstance(error, RedisError)
+                self.problem = error_text(error) if known else str(error) or type(error).__name__
                 if self.connected or failures == 0:
                     _LOG.warning("revocation_feed_lost", problem=self.problem, exc_info=not expected)
             if self.connected:

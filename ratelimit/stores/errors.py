@@ -2,6 +2,8 @@
 
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
 
+_REPEATED = ", with args beginning with"
+
 _ANSWERS = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
 
 
@@ -17,8 +19,11 @@ def answer_in(error: BaseException) -> Exception | None:
 
 
 def error_text(error: BaseException) -> str:
-    """The text of `error`, or of the answer that caused it, after its code (NOPERM, READONLY)."""
+    """The text of `error`, or of the answer that caused it, after its code (NOPERM, READONLY).
+
+    Without the arguments that Redis repeats of a command it does not know: keys hold what clients sent.
+    """
     error = answer_in(error) or error
-    text = str(error) or type(error).__name__
+    text = str(error).partition(_REPEATED)[0] or type(error).__name__
     code = getattr(error, "status_code", None)
     return f"{code} {text}" if code and not text.startswith(code) else text
