@@ -224,9 +224,7 @@ class _Reader:
         elif of.kind.name == "map":
             wanted = walked(of.kind)
             if not may_be_equal(key.kind, wanted):
-                raise ValueError(
-                    f"{of.text} is {of.kind}: what stands in its brackets is {wanted}, not {key.text}"
-                )
+                raise ValueError(f"{of.text} is {of.kind}: its brackets take {wanted}, not {key.text}")
         elif of.kind != ANY:
             raise ValueError(f"{of.text} is {of.kind}, which has no [{key.text}]")
         if of.variable == "headers" and key.literal is not None:
@@ -353,7 +351,7 @@ def _common(kinds: set[Kind]) -> Kind:
 def _need_place(of: Operand, key: Operand) -> None:
     """Raises ValueError for what is no place in a list."""
     if key.kind not in {WHOLE, UNSIGNED, ANY}:
-        raise ValueError(f"{of.text} is {of.kind}: what stands in its brackets is {WHOLE}, not {key.text}")
+        raise ValueError(f"{of.text} is {of.kind}: its brackets take {WHOLE}, not {key.text}")
     if re.fullmatch(r"-\s*\d+", key.text):
         from_end = key.text.removeprefix("-").strip()
         raise ValueError(
