@@ -23,7 +23,7 @@ BLOCK_ENTRIES = 64
 authz server in the same process can bear; a whole message of 4 MB would hold it for 150 ms."""
 
 BLOCK_UNPARSED_ENTRIES = 8
-"""The same where they come as bytes: one with bytes that are not UTF-8 takes about 250 us."""
+"""Entries made into lines at a stretch if they come as bytes: one that is not UTF-8 takes about 250 us."""
 
 _log = structlog.get_logger("accesslog")
 

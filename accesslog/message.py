@@ -17,12 +17,12 @@ _LOG_ENTRY = 1
 
 
 class UnreadableMessageError(Exception):
-    """Bytes in which not even the entries can be told apart."""
+    """Bytes that cannot even be split into entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one message brought: entries of one type; as bytes where the message could not be parsed."""
+    """The content of a message: entries of one type, as bytes if the message could not be parsed."""
 
     identifier: Identifier | None
     http: Sequence[HTTPAccessLogEntry] | Sequence[bytes] = ()

@@ -1,6 +1,6 @@
-r"""Entries with bytes that are not UTF-8: their records are whole, and say where such bytes stand.
+r"""Makes whole records of entries with bytes that are not UTF-8; the record lists where they are.
 
-A client chooses them, in `x-request-id` for one, so they may not keep its request out of the log.
+A client chooses such bytes, for instance in `x-request-id`, so they must not keep its request out of the log.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +19,11 @@ ToRecord = Callable[[_M, Mapping[str, str], float], Record]
 def record_of(
     to_record: ToRecord[_M], kind: type[_M], entry: _M | bytes, origin: Mapping[str, str], received_at: float
 ) -> Record:
-    r"""The record that `to_record` makes of an entry, or of its bytes where its message could not be parsed.
+    r"""The record that `to_record` makes of an entry, or of its bytes if its message could not be parsed.
 
     A text with bytes that are not UTF-8 has `\xff` for such a byte and `\\` for a backslash; the field
-    `not_utf8` lists these texts. Raises DecodeError for bytes that are no entry, ValueError as `to_record`.
+    `not_utf8` lists these texts. Raises DecodeError for bytes that are not an entry, ValueError as
+    `to_record`.
     """
     try:
         parsed = kind.FromString(entry) if isinstance(entry, bytes) else entry

@@ -23,7 +23,7 @@ DURATION_TAG = "authz_duration_us"
 """The custom tag in which Envoy tells how long it waited for authz, and the field that it becomes."""
 
 MAX_DIGITS = 15
-"""Of that number: 30 years. A longer one is no duration, and beyond 2**53 no exact integer of JSON."""
+"""The most digits of that number: 30 years. A longer one is not a duration; above 2**53 JSON is inexact."""
 
 
 class _Plan:

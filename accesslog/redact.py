@@ -1,7 +1,7 @@
-"""Secrets are taken out of every record before anything else sees it.
+"""Takes secrets out of every record before anything else sees it.
 
-What is redacted by default stays redacted unless the settings allow it by name; a list of further names only
-ever adds. The names, and how texts are searched for them, are those of every log of the suite (`redaction`).
+Defaults stay redacted unless the settings allow them by name; a list of further names only ever adds. Every
+log of the suite uses the same names and the same search (`redaction`).
 """
 
 import re
@@ -36,7 +36,7 @@ _CHALLENGES: Final = ("response_headers", "response_trailers")
 class Redaction:
     """The names to redact, compiled. Made once; `apply` is called for each record. Arguments as `Secrets`.
 
-    `allowed` lists the defaults that are logged after all, so that the process can say so aloud.
+    `allowed` lists the defaults that are logged after all, so that the process can log a warning.
     """
 
     __slots__ = ("_secrets", "allowed")

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 _Job = Callable[[], None]
 
 ROOM_BYTES = 256 * 1024
-"""A full file system that has so much room again takes a batch."""
+"""The free bytes with which a file system that was full can take a batch again."""
 
 _REASONS = {
     errno.ENOSPC: DropReason.DISK_FULL,
@@ -67,8 +67,8 @@ def check_writable(descriptor: int) -> None:
 class WriterThread:
     """The one thread in which a sink does its blocking calls, in order.
 
-    A daemon, unlike those of ThreadPoolExecutor: a write that hangs (a dead NFS server, a pipe that nobody
-    reads) must not keep the process from ending.
+    A daemon, unlike those of ThreadPoolExecutor: a write that hangs (a dead NFS server, a pipe without
+    a reader) must not keep the process from ending.
     """
 
     __slots__ = ("_jobs", "_name", "_thread")

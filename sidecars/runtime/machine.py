@@ -1,4 +1,4 @@
-"""What the settings need of the machine they run on: files of TLS, folders of sockets and logs."""
+"""Checks what the settings need on this machine: TLS files, folders of sockets and logs."""
 
 import os
 import ssl
@@ -57,10 +57,10 @@ def open_to_all(settings: Settings) -> Iterator[_Finding]:
     for path, address in listens(settings):
         whole = isinstance(address, TcpAddress) and address.host in _EVERY_ADDRESS
         if whole and path[0] == "admin":
-            text = "and shows the configuration to whoever asks: listen on 127.0.0.1"
+            text = "and shows the configuration to everyone: listen on 127.0.0.1"
             yield path, f"{address} is open to every network without TLS, {text}"
         elif whole and address.tls is None:
-            text = "and answers whoever asks as it answers Envoy: add tls, or listen on 127.0.0.1"
+            text = "and answers everyone as it answers Envoy: add tls, or listen on 127.0.0.1"
             yield path, f"{address} is open to every network without TLS, {text}"
 
 
@@ -83,7 +83,7 @@ def _of_socket(path: _Path, address: Address) -> Iterator[_Finding]:
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        yield path, f"{socket} exists and is no socket: name another path, or remove it"
+        yield path, f"{socket} exists and is not a socket: name another path, or remove it"
 
 
 def _of_folder(path: _Path, file: Path) -> Iterator[_Finding]:
@@ -132,7 +132,7 @@ def _of_pair(path: _Path, certificate: Path, key: Path) -> Iterator[_Finding]:
 
 
 def _no_password() -> str:
-    """For an encrypted key OpenSSL would ask at the terminal."""
+    """Prevents the prompt at the terminal that OpenSSL shows for an encrypted key."""
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Puts a problem of a file as a whole where the file is named: in the settings, or in a policy."""
+"""Gives a problem of a whole file the place that names the file: in the settings, or in a policy."""
 
 from collections.abc import Iterator
 from pathlib import Path

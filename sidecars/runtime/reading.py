@@ -23,7 +23,7 @@ class Reader:
         return None if self.stopped else await self._wait()
 
     def stop(self) -> None:
-        """Have `next` return None: at once where the handler waits for the client."""
+        """Make `next` return None: at once if the handler waits for the client."""
         self.stopped = True
         if self.waiting:
             self._task.cancel()

@@ -241,7 +241,7 @@ class Once(Retry):
         try:
             answer = await do()
         except Exception as error:
-            # A script that Redis does not know (yet) is sent next; that is no refusal.
+            # A script that Redis does not know (yet) is sent next; that does not count as a refusal.
             if isinstance(error, ResponseError) and not isinstance(error, NoScriptError):
                 self._refusals.note(error)
             lost = isinstance(error, self._supported_errors) and (is_retryable is None or is_retryable(error))

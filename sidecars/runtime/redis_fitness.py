@@ -13,21 +13,21 @@ from ratelimit.stores.errors import answer_in, error_text
 from sidecars.runtime.redis import FailFastPool
 
 LOOK_SECONDS = 1.0
-"""Between two looks at the pool. It costs nothing while all is well: Redis is asked only when a connection
-was lost."""
+"""Seconds between two checks of the pool. They cost nothing while all is well: Redis is asked only after a
+connection was lost."""
 
 REFUSED_SECONDS = 30.0
-"""Redis is asked again what it is where it refused commands: a master may have become a replica."""
+"""Seconds until Redis is asked again if it refused commands: a master may have become a replica."""
 
 OLDEST = (5, 0)
-"""Before it, a script that has read the clock may not write."""
+"""The first version in which a script that has read the clock may write."""
 
 _log = structlog.get_logger("sidecars.runtime")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What INFO says that matters here. Empty where the server does not tell."""
+    """The facts of INFO that matter here; empty if the server does not tell."""
 
     version: str
     mode: str
@@ -61,7 +61,7 @@ class ServerFacts:
         }
 
     def misfits(self) -> Iterator[str]:
-        """What does not fit, each with what would."""
+        """What does not fit, each with what would fit."""
         if self.mode == "sentinel":
             yield "this is a Sentinel, which keeps no data: give the address of the master it watches"
             return
@@ -84,7 +84,7 @@ class ServerFacts:
 class RedisFitness:
     """Asks the Redis of `client` what it is, when it is first there and each time that it was away.
 
-    While it is away, it is asked whether it is back: `/config` is right although nobody else asks.
+    While Redis is away, this asks whether it is back: `/config` is right even if no request comes.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -94,7 +94,7 @@ class RedisFitness:
         self._told = ""
 
     def describe(self) -> dict[str, Any]:
-        """What the server is, and what about it does not fit."""
+        """What the server is, and in what it does not fit."""
         return {
             "server": None if self.facts is None else self.facts.describe(),
             "misfits": list(self.misfits),

@@ -24,7 +24,7 @@ from sidecars.runtime.reading import Reader
 from sidecars.transport.service import Bidirectional, Call, Code, Service, StatusError
 
 MAX_STREAMS = 20
-"""At once on an address; a tool needs one. Answers are a thousand times as large as their questions."""
+"""Streams at once on an address; a tool needs one. Answers are a thousand times as large as questions."""
 
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
@@ -68,7 +68,7 @@ class Files:
 
 
 class Reflection:
-    """Both versions of the reflection service, on an address that serves `names` besides them."""
+    """Both versions of the reflection service, for an address that also serves `names`."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = sorted((*names, *NAMES))

@@ -12,11 +12,11 @@ from sidecars.runtime.worker_process import Phase, Worker
 from sidecars.transport.address import Address, TcpAddress
 
 ANSWER_SECONDS = 0.75
-"""For a page made of the answers of all: a worker that hangs must not take the page with it, and whoever
-looks for the worker that hangs must not wait."""
+"""The wait for a page of all workers: one that hangs must not delay the page, least of all for the person
+who looks for it."""
 
 PATIENT_SECONDS = 5.0
-"""For a page of one worker alone, and for metrics that may come late: below Prometheus's 10 s."""
+"""The wait for a page of one worker, and for metrics that may come late: below Prometheus's 10 s."""
 
 _PASSED_ON = ("Content-Type", "Cache-Control")
 
@@ -30,7 +30,7 @@ class Said:
     headers: Mapping[str, str]
 
     def response(self) -> web.Response:
-        """The same for whoever asked us."""
+        """The worker's answer as an answer of the supervisor."""
         return web.Response(status=self.status, body=self.body, headers=self.headers)
 
 
@@ -87,7 +87,7 @@ class WorkerClient:
     async def ask_one(self, method: str, url: URL, *, body: bytes, headers: Mapping[str, str]) -> Said | None:
         """What the first worker answers that does: one that serves, and answered when it was last asked.
 
-        Where one gives no answer the next is asked: what is asked so may be done twice without harm.
+        If one gives no answer, the next is asked: these requests may be done twice without harm.
         """
         for worker in sorted(self.workers, key=lambda one: (not one.serves, one.number in self._silent)):
             said = await self.ask(worker, method, url, PATIENT_SECONDS, body=body, headers=headers)
@@ -97,7 +97,7 @@ class WorkerClient:
 
 
 def _session(address: Address) -> aiohttp.ClientSession:
-    # A connection an answer: a worker that ended leaves none behind that looks alive.
+    # One connection for each answer: a worker that ended leaves no connection that looks alive.
     connector: aiohttp.BaseConnector
     if isinstance(address, TcpAddress):
         base, connector = f"http://{address}", aiohttp.TCPConnector(force_close=True)

@@ -85,7 +85,7 @@ class Totals:
         self._before: defaultdict[_Key, float] = defaultdict(float)
         """What was counted by processes that ended, or that began again from 0."""
         self._left: set[_Key] = set()
-        """Of these, what is shown although no worker counts it (yet)."""
+        """The metrics that are shown although no worker counts them (yet)."""
 
     def saw(self, worker: str, found: Scrape) -> None:
         """`worker` answered with `found`."""

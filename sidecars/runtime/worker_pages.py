@@ -1,8 +1,8 @@
 """The admin pages of all workers behind one address.
 
-Where the supervisor has no page of its own, a GET is put to every worker and their answers are listed. What
-changes something is put to one worker: with several, all state that such a page may change is in Redis.
-`?worker=N` on any page asks one worker, and its answer is passed on as it is.
+For a page that the supervisor does not have, a GET goes to every worker and the page lists their answers. A
+request that changes something goes to one worker: with several, all state that it may change is in Redis.
+`?worker=N` on any page asks one worker, and passes on its answer unchanged.
 """
 
 import platform

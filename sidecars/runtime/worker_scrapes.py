@@ -20,8 +20,8 @@ _log = structlog.get_logger("sidecars.workers")
 class WorkerScrapes:
     """Fills `totals` with what the workers and the supervisor's own `registry` count.
 
-    A worker is asked one question at a time. An answer that misses its page is taken all the same when it
-    comes, so a worker that is slow, and not away, is one page late in the sums and not missing.
+    A worker has one request at a time. An answer that misses its page still counts when it comes, so a slow
+    worker is one page late in the sums, not missing.
     """
 
     def __init__(self, client: WorkerClient, registry: CollectorRegistry, totals: Totals) -> None:

@@ -37,14 +37,16 @@ from sidecars.transport.limits import Limits
 from sidecars.transport.service import Code, Method, Status
 
 MAX_KNOWN_BLOCKS = 32
-"""Blocks remembered for a connection. Envoy needs one a method; who never repeats himself gains nothing."""
+"""Blocks remembered for a connection. Envoy needs one for each method; a client that never repeats a block
+gains nothing."""
 
 MAX_KNOWN_BLOCK_BYTES = 1024
 """A longer block is decoded each time, so that the memory of a connection stays small."""
 
 MAX_REPEATED_STRINGS = 128
-"""Huffman strings remembered for the process, of fields without indexing: clients send them whole each time,
-as Envoy does `:path`. Not of those never to be indexed: they may hold secrets (RFC 7541 section 7.1.3)."""
+"""Huffman strings of fields without indexing, remembered for the process: clients send them whole each time,
+as Envoy does `:path`. Fields never to be indexed are left out: they may hold secrets (RFC 7541 section
+7.1.3)."""
 
 _STATIC = HeaderTable.STATIC_TABLE
 _FIRST_DYNAMIC = len(_STATIC) + 1
@@ -67,17 +69,17 @@ class HeaderBlocks:
         self._most_bytes = limits.absolute_max_header_list_bytes
         self._table: HeaderTable | None = None
         self._kinds: dict[tuple[Field, ...], Request] | None = None
-        """Requests by the fields that decide, for those that differ in their metadata each time."""
+        """Requests by the fields that decide, for requests whose other metadata differs each time."""
         self._trusted = True
         """Whether every entry of the table came in a request that was well-formed, metadata included."""
         self.known: dict[bytes, Request] = {}
         """Requests by their block, true of the table as it is. Read on the hot path; written here only."""
 
     def request(self, block: bytes) -> Request:
-        """What a block that is not `known` asks for.
+        """The request of a block that is not in `known`.
 
-        One that is too large is a request with a refusal. Raises GoAwayError, or MalformedRequestError with
-        the table still in step.
+        A block that is too large gives a request with a refusal. Raises GoAwayError, or MalformedRequestError
+        with the table still in step.
         """
         try:
             fields, literals, changed = self._decode(block)
@@ -96,14 +98,14 @@ class HeaderBlocks:
 
     def trailers(self, block: bytes) -> None:
         """Decode trailers, which hold nothing for us. Raises as `request` does."""
-        self._trusted = False  # a client that sends trailers is none whose speed matters
+        self._trusted = False  # the speed of clients that send trailers does not matter
         try:
             check_trailers(self._decode(block)[0])
         except HeaderListTooLargeError as error:
             raise MalformedRequestError(str(error)) from None
 
     def discard(self, block: bytes) -> None:
-        """Keep the table in step with a block that nobody will read. Raises GoAwayError."""
+        """Keep the table in step with a block whose request is not served. Raises GoAwayError."""
         self._trusted = False
         with suppress(HeaderListTooLargeError):
             self._decode(block)
@@ -132,7 +134,7 @@ class HeaderBlocks:
         return kind.with_fields(fields)
 
     def _read(self, fields: list[Field]) -> Request:
-        """What fields ask for of which some are in the table now."""
+        """The request of fields, some of which are now in the table."""
         request = read_request(fields, self._methods)
         if request.metadata_refused:
             self._trusted = False
@@ -272,5 +274,5 @@ def _string(block: bytes, pos: int, decode: Callable[[bytes], bytes | None]) -> 
         return raw, stop
     decoded = decode(raw)
     if decoded is None:
-        raise HPACKError("a string that is no Huffman code")
+        raise HPACKError("a string that is not Huffman code")
     return decoded, stop

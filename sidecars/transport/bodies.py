@@ -1,4 +1,4 @@
-"""DATA that does not come the short way: it is counted, and reaches its stream."""
+"""Handles DATA frames off the fast path: counts them and passes them to their streams."""
 
 from sidecars.transport.control import Control
 from sidecars.transport.errors import Reason, StreamResetError
@@ -34,7 +34,7 @@ class Bodies:
             self.top_up()
 
     def skip(self, stream_id: int, size: int) -> None:
-        """DATA came for a call that its caller has cancelled before it was read. Raises GoAwayError."""
+        """DATA came for a call that its caller cancelled before it was read. Raises GoAwayError."""
         streams = self._streams
         streams.intake.received(size)
         self.top_up()
@@ -49,7 +49,7 @@ class Bodies:
             self._streams.outbox.put(frame)
 
     def _behind_the_end(self, stream_id: int) -> None:
-        """A stream error (RFC 9113 section 5.1), which costs nothing where the peer has reset the stream.
+        """A stream error (RFC 9113 section 5.1), which is not counted if the peer has reset the stream.
 
         grpc-java cancels a call with RST_STREAM and sends the DATA that it had queued before.
         """

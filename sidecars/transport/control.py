@@ -14,10 +14,10 @@ from sidecars.transport.stream import Stream
 from sidecars.transport.streams import Streams
 
 DRAIN_PING_SECONDS = 1.0
-"""For the PING behind the first GOAWAY to come back; a peer that takes longer may lose what it sends then."""
+"""Time for the PING after the first GOAWAY to come back; a slower peer may lose what it sends then."""
 
 SHORTEST_PATIENCE_SECONDS = 0.001
-"""A call that is reset sooner was never meant to be answered, whatever deadline it named."""
+"""A call that is reset sooner was never meant to be answered, with any deadline."""
 
 _DRAIN_PING = b"draining"
 _KEEPALIVE_PING = b"there?  "

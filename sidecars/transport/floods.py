@@ -1,4 +1,4 @@
-"""Frames that are cheap to send and cost us something: so many, and no more."""
+"""Bounds frames that are cheap to send and cost the server something."""
 
 from operator import attrgetter
 
@@ -22,15 +22,15 @@ _WINDOW_UPDATES_PER_DATA = 2
 """A client opens the window of the stream and that of the connection again for what it was sent."""
 
 _LATE_FRAMES_PER_STREAM = 5
-"""What honest clients send on a stream that is gone: RST_STREAM where it crosses our answer, the DATA queued
-behind it, and (Netty, the h2 crate) RST_STREAM again for each of the three frames of that answer."""
+"""Frames that honest clients send on a stream that is gone: RST_STREAM that crosses our answer, the DATA
+queued after it, and (Netty, the h2 crate) RST_STREAM again for each of the three frames of that answer."""
 
 
 class Floods:
     """One leaking bucket for each kind of frame, made when the first one comes.
 
-    Honest work earns a peer some frames of a kind: what it earned since the last one empties the bucket. It
-    saves for later what as many streams have earned as it may have open at once, and no more.
+    Honest work earns a peer some frames of a kind: what it earned since the last frame empties the bucket. It
+    may save as much as the streams earn that it may have open at once, and no more.
     """
 
     __slots__ = ("_buckets", "_limits", "_outbox", "_roster", "_trusted")

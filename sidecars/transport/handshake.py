@@ -1,6 +1,6 @@
-"""TLS of accepted sockets: counted from their accept, bounded in time, told when it fails.
+"""TLS of accepted sockets: counted from their accept, bounded in time, reported if it fails.
 
-asyncio's own TLS servers take one context for ever, and keep to themselves which handshakes fail, and why.
+asyncio's own TLS servers keep one context, and do not report which handshakes fail, and why.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from sidecars.transport.protocol import CLOSE_SECONDS, Home, SocketProtocol, pee
 from sidecars.transport.tls import alert_of, words
 
 ACCEPTS_AT_ONCE = 100
-"""Then other sockets have their turn, as with asyncio's servers."""
+"""The most sockets accepted before others have their turn, as with asyncio's servers."""
 
 ACCEPT_AGAIN_SECONDS = 1.0
 """The pause when accept fails: a process that is out of descriptors would ask as fast as it can."""
 
 LAST_READ_BYTES = 16 * 1024
 MAX_LAST_READS = 16
-"""Of a client that was refused: more than it sends before it knows."""
+"""The most bytes read from a refused client: more than it sends before it learns of the refusal."""
 
 _NOT_TLS = frozenset(
     {
@@ -141,7 +141,7 @@ class TlsServer:
 
 
 def _duplicate(accepted: socket.socket) -> socket.socket | None:
-    """The same connection once more; None where the process is out of descriptors."""
+    """A duplicate of the socket; None if the process is out of descriptors."""
     try:
         return accepted.dup()
     except OSError:
@@ -151,8 +151,8 @@ def _duplicate(accepted: socket.socket) -> socket.socket | None:
 async def _tell(loop: asyncio.AbstractEventLoop, to: socket.socket, alert: bytes) -> None:
     """Send the alert, and give the client a moment to read it.
 
-    What the client sent behind its certificate is read, too: to close with unread input resets the
-    connection, and a reset may overtake the alert.
+    It also reads what the client sent after its certificate: closing with unread input resets the connection,
+    and a reset may overtake the alert.
     """
     with suppress(OSError):  # TimeoutError is one
         to.send(alert)

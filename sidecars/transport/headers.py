@@ -88,7 +88,7 @@ class Request:
         self.content_length = ANY_LENGTH
         self.gzip = False
         self.http_status = 0
-        """The answer to what is no gRPC request: 405 or 415; else 0."""
+        """The HTTP status for a request that is not gRPC: 405 or 415; else 0."""
         self.refusal: Status | None = None
         """The answer to a request that no handler sees."""
         self.metadata_refused = False
@@ -99,7 +99,7 @@ class Request:
 
     @classmethod
     def refused(cls, status: Status) -> "Request":
-        """A request of which nothing is kept but the answer."""
+        """A request that keeps only its answer."""
         request = cls("", (), 0)
         request.refusal = status
         return request
@@ -161,7 +161,7 @@ def is_binary(value: bytes) -> bool:
 
 
 def spoken(fields: Iterable[Field]) -> tuple[Field, ...]:
-    """Of the fields those that decide: two requests alike in them differ in their metadata only."""
+    """The fields that decide: two requests with the same ones differ in their metadata only."""
     return tuple([field for field in fields if field[0] in SPOKEN])
 
 
@@ -243,7 +243,7 @@ def check_trailers(fields: Iterable[Field]) -> None:
 
 def _content_length(value: bytes, earlier: int) -> int:
     if not value.isdigit() or len(value) > 19:
-        raise MalformedRequestError("content-length is no number")
+        raise MalformedRequestError("content-length is not a number")
     length = int(value)
     if earlier not in {ANY_LENGTH, length}:
         raise MalformedRequestError("two values of content-length")

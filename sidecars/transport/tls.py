@@ -15,7 +15,7 @@ from sidecars.transport.address import TlsSettings
 _log = structlog.get_logger("sidecars.transport")
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2, those that HTTP/2 does not forbid (RFC 9113 section 9.2.2)."""
+"""The ciphers of TLS 1.2 that HTTP/2 does not forbid (RFC 9113 section 9.2.2)."""
 
 
 class ServerContext:
@@ -141,8 +141,8 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
     context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
-    # No tickets: Envoy's connections are few and long, and whoever gets hold of the key of the tickets opens
-    # what all of them said. TLS 1.3 then resumes nothing; TLS 1.2 what this context remembers.
+    # No tickets: Envoy's connections are few and long, and anyone with the key of the tickets could read all
+    # of them. TLS 1.3 then resumes nothing; TLS 1.2 what this context remembers.
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0
     context.set_alpn_protocols(["h2"])

@@ -112,7 +112,7 @@ redis: {url: 'rediss://r:1', password_file: none, ca_file: none, cert_file: one.
         [
             "1: admin.listen: the folder run does not exist; create it",
             "3: authz.listen[0]: the folder run does not exist; create it",
-            "3: authz.listen[1]: file exists and is no socket: name another path, or remove it",
+            "3: authz.listen[1]: file exists and is not a socket: name another path, or remove it",
             "7: accesslog.listen[0]: the folder run does not exist; create it",
             "9: redis.password_file: none cannot be read: No such file or directory",
             "9: redis.ca_file: none cannot be read: No such file or directory",
