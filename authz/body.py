@@ -111,9 +111,9 @@ def _body(request: Request) -> Body:
         raise UnreadableBodyError("Envoy cut the body off (max_request_bytes)")
     body = request.body
     if not body:
-        # A client that forges the header for an Envoy that sends no bodies says so itself.
-        if any(value != "0" for value in request.header_values("content-length")):
-            raise UnreadableBodyError("there is a body, and Envoy did not send it")
+        # For an Envoy that sends no bodies a client may forge the header, and HTTP/2 asks for no length.
+        if list(request.header_values("content-length")) != ["0"]:
+            raise UnreadableBodyError("there may be a body, and Envoy did not send it")
         return _NO_BODY
     if len(body) > MAX_BODY_BYTES:
         raise UnreadableBodyError(f"larger than {MAX_BODY_BYTES} bytes")
