@@ -23,6 +23,16 @@ MAX_DOCUMENT_BYTES: Final = 512 * 1024
 MAX_CONNECTIONS: Final = 16
 """Kept open to a server that is asked often."""
 
+_REMEDIES: Final = {
+    "Missing Authority Key Identifier": (
+        "RFC 5280 section 4.2.1.1; sign it with authorityKeyIdentifier=keyid"
+    ),
+    "Missing Subject Key Identifier": (
+        "RFC 5280 section 4.2.1.2; make that of its authority with subjectKeyIdentifier=hash"
+    ),
+}
+"""By the words of OpenSSL, what to do about a certificate that only strict verification refuses."""
+
 _CHUNK_BYTES: Final = 16 * 1024
 
 
@@ -91,7 +101,8 @@ def told(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause = error.certificate_error
         why = getattr(cause, "verify_message", "") or str(cause)
-        return f"the certificate of {error.host} is not accepted: {why} (see ca_file and SSL_CERT_FILE)"
+        remedy = _REMEDIES.get(why, "see ca_file and SSL_CERT_FILE")
+        return f"the certificate of {error.host} is not accepted: {why} ({remedy})"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered with HTTP status {error.status}"
     if isinstance(error, aiohttp.ClientProxyConnectionError):

@@ -152,7 +152,7 @@ class TestAuthorities:
                 fetch(key_config(url, ca_file=tmp_path / "private.pem")),
                 posted(introspection(url, ca_file=tmp_path / "private.pem")),
             ):
-                with pytest.raises(FetchError, match="not accepted: Missing Authority Key Identifier"):
+                with pytest.raises(FetchError, match=r"Missing Authority Key Identifier \(RFC 5280 .*=keyid"):
                     await asked
 
     async def test_an_authority_without_subject_key_identifier_is_refused_by_name(
@@ -161,7 +161,7 @@ class TestAuthorities:
         private = Authority("private", identifies=False)
         (tmp_path / "private.pem").write_bytes(private.certificate)
         async with tls_server(private, tmp_path) as url:
-            with pytest.raises(FetchError, match="not accepted: Missing Subject Key Identifier"):
+            with pytest.raises(FetchError, match=r"Missing Subject Key Identifier \(RFC 5280 .*=hash"):
                 await fetch(key_config(url, ca_file=tmp_path / "private.pem"))
 
     async def test_an_intermediate_authority_vouches_alone(self, tmp_path: Path) -> None:
