@@ -1,12 +1,14 @@
 """What the authz sidecar tells of its decisions beside the answers."""
 
 import asyncio
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import structlog
 from google.protobuf.json_format import MessageToDict
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
@@ -57,13 +59,22 @@ class Built:
         return found
 
 
-async def test_a_refusal_says_what_was_wrong_to_operators_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def _debug(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The level of the process log is debug, whatever an earlier test has set."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
+    with caplog.at_level(logging.DEBUG):
+        yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("_debug")
+async def test_a_refusal_says_what_was_wrong_to_operators_alone(tmp_path: Path) -> None:
     """To `/decisions`, the decision log and, at the level debug, the process log; never the credential."""
     built = Built(tmp_path, decisions={"log": {"file": tmp_path / "decisions.jsonl"}})
     built.sidecar._decisions.start()
-    with capture_logs() as logged, caplog.at_level("DEBUG"):
+    with capture_logs() as logged:
         told = built.ask(check_request(path="/orders", headers={"x-api-key": f"reports.{SECRET}x"}))
         built.ask(check_request(host="user:hunter2@bad host"))
     assert "detail" not in told
@@ -86,15 +97,16 @@ async def test_a_refusal_says_what_was_wrong_to_operators_alone(
     assert SECRET not in lines + str(logged)
 
 
+@pytest.mark.usefixtures("_debug")
 @pytest.mark.parametrize(
     ("mask", "detail"),
     [({}, "host 'a?token=[redacted]"), ({"replace": ["detail"]}, "***"), ({"leave_out": ["detail"]}, "")],
 )
 def test_the_process_log_holds_no_more_of_a_detail_than_the_decision_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, mask: dict[str, list[str]], detail: str
+    tmp_path: Path, mask: dict[str, list[str]], detail: str
 ) -> None:
     built = Built(tmp_path, decisions={"mask": mask})
-    with capture_logs() as logged, caplog.at_level("DEBUG"):
+    with capture_logs() as logged:
         built.ask(check_request(host="a?token=hunter2"))
     assert [line["detail"] for line in logged if line["event"] == "refused"] == [detail]
 
