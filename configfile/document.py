@@ -27,13 +27,14 @@ class Document:
     find the place of a value by its key path.
     """
 
-    __slots__ = ("_first_line", "_places", "_root", "_text", "data", "file")
+    __slots__ = ("_first_line", "_lines", "_places", "_root", "_text", "data", "file")
 
-    def __init__(self, file: str, data: Any, root: yaml.Node | None) -> None:
+    def __init__(self, file: str, data: Any, root: yaml.Node | None, text: str | None = None) -> None:
         self.file = file
         self.data = data
         self._root = root
-        self._text: str | None = None
+        self._text = text
+        self._lines: list[str] | None = None
         self._first_line = 0
         self._places: Place = None
 
@@ -41,8 +42,8 @@ class Document:
     def _plain(cls, file: str, text: str, found: tuple[Any, int, Place]) -> "Document":
         """The document of plain YAML, whose nodes are composed when somebody asks for the text of one."""
         data, line, places = found
-        document = cls(file, data, None)
-        document._text, document._first_line, document._places = text, line, places
+        document = cls(file, data, None, text)
+        document._first_line, document._places = line, places
         return document
 
     def line(self, path: Sequence[KeyPart]) -> int:
@@ -59,6 +60,13 @@ class Document:
                 break
             line, node = found
         return line
+
+    def line_text(self, path: Sequence[KeyPart]) -> str:
+        """The whole line of the value at `path`; empty where the text is not known any more."""
+        if self._lines is None:
+            self._lines = [] if self._text is None else self._text.split("\n")
+        number = self.line(path)
+        return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
 
     def text(self, path: Sequence[KeyPart]) -> str | None:
         """The scalar at `path` as it is written, without quotes: `0x10` stays `0x10`, `yes` stays `yes`.
@@ -82,7 +90,7 @@ class Document:
                     part.pop()
                 else:
                     part.popitem()
-        self.data, self._places, self._root, self._text = None, None, None, None
+        self.data, self._places, self._root, self._text, self._lines = None, None, None, None, None
 
     def problem(self, path: Sequence[KeyPart], message: str) -> Problem:
         """`message` as a problem at `path` of this file."""
@@ -133,7 +141,7 @@ def parse(
                 raise ConfigError(duplicates)
             if repeated is not None:
                 repeated += duplicates
-            return Document(file, _constructed(loader, root, file), root)
+            return Document(file, _constructed(loader, root, file), root, text)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:

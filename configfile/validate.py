@@ -91,7 +91,8 @@ def _discriminator(finding: Any) -> str:
 def _message(finding: Any, path: Path, schema: Mapping[str, Any], data: Any, written: str | None) -> str:
     kind, value = finding["type"], finding["input"]
     if kind == "extra_forbidden":
-        return _unknown_key(str(path[-1]), _keys_at(schema, data, path[:-1]))
+        places = _places(schema, data, path[:-1])
+        return _unknown_key(str(path[-1]), _keys_of(places), _holders(schema, places, str(path[-1])))
     if kind == "union_tag_not_found":
         return f"needs the key {_discriminator(finding)}"
     if kind in wording.SIZES:
@@ -112,7 +113,9 @@ def _is_below(location: Sequence[KeyPart], above: Sequence[KeyPart]) -> bool:
     return len(location) > len(above) and tuple(location[: len(above)]) == tuple(above)
 
 
-def _unknown_key(key: str, known_keys: Sequence[str]) -> str:
+def _unknown_key(key: str, known_keys: Sequence[str], holders: Sequence[str]) -> str:
+    if holders:
+        return f"unknown key; it belongs under {wording.any_of(list(holders))}"
     close = get_close_matches(key, [known for known in known_keys if known != key], n=1)
     if close:
         return f"unknown key; did you mean {close[0]!r}?"
@@ -132,9 +135,20 @@ def _path_in(data: Any, location: Sequence[KeyPart]) -> Path:
     return tuple(path)
 
 
-def _keys_at(schema: Mapping[str, Any], data: Any, path: Path) -> list[str]:
-    """The keys that a JSON schema knows in the mapping at `path`."""
-    return sorted({key for place in _places(schema, data, path) for key in place.get("properties", {})})
+def _keys_of(places: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that a JSON schema knows in a mapping that may have these forms."""
+    return sorted({key for place in places for key in place.get("properties", {})})
+
+
+def _holders(schema: Mapping[str, Any], places: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """The keys of the mapping whose own mappings know `key`: it was written one level too high."""
+    return sorted(
+        holder
+        for holder in _keys_of(places)
+        for place in places
+        for form in _alternatives(schema, place.get("properties", {}).get(holder, {}), None)
+        if key in form.get("properties", {})
+    )
 
 
 def _places(schema: Mapping[str, Any], data: Any, path: Path) -> list[Mapping[str, Any]]:

@@ -108,7 +108,8 @@ def instead(value: Any, written: str | None, wanted: str) -> str:
     if _TEXT in wanted and isinstance(value, bool | int | float | date | time):
         quoted = written or shown(value, None)
         kind = _yaml_kind(value)
-        text += f': YAML reads {quoted} as {kind}, so write it in quotes: "{quoted}"'
+        read = f"YAML reads {quoted} as {kind}" if kind != quoted else f"{quoted} is no text to YAML"
+        text += f': {read}, so write it in quotes: "{quoted}"'
     return text
 
 

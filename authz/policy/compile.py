@@ -34,6 +34,7 @@ from authz.policy.paths import EXACT, PathMatching
 from authz.policy.review import Alike, review
 from authz.policy.rule import Cors, Extras, Outcome, Rule, Verdict
 from authz.policy.source import Source
+from authz.policy.spelled_booleans import spelled_booleans
 from authz.policy.spellings import escapes
 from authz.policy.templates import ValueTemplate
 from configfile import Breathe, ConfigError, Problem, no_breaks
@@ -329,6 +330,9 @@ def _doubtful(written: Sequence[WrittenRule], shared: Shared, breathe: Breathe) 
         blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []
         for key, message in doubts_of(entry.config, blocks):
             yield entry.problem(message, *filter(None, (key,)))
+        yield from spelled_booleans(entry.document, ("rules", entry.position))
+    for document, path in shared.places.values():
+        yield from spelled_booleans(document, path)
 
 
 def _repeated_blocks(files: Sequence[Source]) -> list[Problem]:

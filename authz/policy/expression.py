@@ -109,12 +109,19 @@ class Expression:
     @property
     def never(self) -> bool:
         """Whether it is the same for every request, and not true."""
-        if self.variables:
-            return False
+        return not self.variables and self._constant() is not True
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails for every request, whatever that holds."""
+        return not self.variables and self._constant() is None
+
+    def _constant(self) -> bool | None:
+        """What it gives without any variables; None where it fails."""
         try:
-            return self.program.execute({}) is not True
+            return bool(self.program.execute({}))
         except Exception:  # the library raises what fits
-            return True
+            return None
 
     @property
     def subject(self) -> Subject:

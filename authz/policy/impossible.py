@@ -16,6 +16,9 @@ from authz.policy.networks import Network
 MAX_NAMED = 5
 """The most issuers that a warning lists: a template may have thousands of tenants."""
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+"""Those of RFC 9110 and RFC 5789. Others exist, so one is doubted only where it looks like one of these."""
+
 Finding = tuple[str, str]
 """The key of the rule that has the fault (may be empty), and what is wrong."""
 
@@ -46,8 +49,9 @@ class Impossible:
             if block.caller is not None:
                 yield from (("", message) for message in self._of_caller(block.caller))
             if block.when is not None:
-                yield from (("", message) for message in self._of_expression(block))
+                yield from (("", message) for message in self._of_expression(config, block))
         yield from (("", message) for message in _of_clients(blocks))
+        yield from (("methods", message) for method in config.methods or () for message in _of_method(method))
         if config.deny is not None and not self._kinds and _asks_who(config.deny, blocks):
             yield "deny", "never matches: the policy accepts no credentials, so every caller is anonymous"
 
@@ -55,17 +59,30 @@ class Impossible:
         for issuer in who.issuers or ():
             yield from self._of_issuer(issuer)
         for kind in who.kinds or ():
-            if self._credentials is not None and kind not in self._kinds:
-                yield f"never matches {kind.value}: credentials accepts none of that kind"
+            yield from self._of_kind(kind)
+        for subject in who.subjects or ():
+            if "*" in subject:
+                yield (
+                    f"never matches the subject {subject}: * stands for itself; for a part of a name, "
+                    "compare the claim: claims: {sub: {suffix: '@example.com'}}"
+                )
 
-    def _of_expression(self, block: ConditionConfig) -> Iterator[str]:
+    def _of_kind(self, kind: CredentialKind) -> Iterator[str]:
+        if self._credentials is not None and kind not in {*self._kinds, CredentialKind.ANONYMOUS}:
+            yield f"never matches {kind.value}: credentials accepts none of that kind"
+
+    def _of_expression(self, config: RuleConfig, block: ConditionConfig) -> Iterator[str]:
         expression = block.when
         assert expression is not None  # noqa: S101 - the caller has looked
-        if expression.never:
+        if expression.fails and config.deny is not None:
+            yield f"denies all that it covers: when is {expression}, which fails for every request"
+        elif expression.never:
             yield f"never matches: when is {expression}, which is true of no request"
         for compared in expression.compared.variables:
             if compared.variable == "issuer":
                 yield from self._of_issuer(compared.text)
+            if compared.variable == "kind":
+                yield from self._of_kind(CredentialKind(compared.text))
 
     def _of_issuer(self, issuer: str) -> Iterator[str]:
         if self._any_issuer or issuer in self._issuers:
@@ -74,6 +91,17 @@ class Impossible:
         known = ", ".join(self._issuers[:MAX_NAMED]) or "none"
         hint = f"did you mean {close[0]}?" if close else f"it has {known}"
         yield f"never matches the issuer {issuer}: credentials does not have it; {hint}"
+
+
+def _of_method(method: str) -> Iterator[str]:
+    if method == "CONNECT":
+        yield "never matches CONNECT: a tunnel has no path, and is refused with 400 before any rule"
+    if method in _METHODS:
+        return
+    swapped = [known for known in _METHODS if sorted(known) == sorted(method)]
+    close = swapped or get_close_matches(method, _METHODS, n=1, cutoff=0.85)
+    if close:
+        yield f"is about the method {method}; did you mean {close[0]}?"
 
 
 def _of_clients(blocks: Iterable[ConditionConfig]) -> Iterator[str]:

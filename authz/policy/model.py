@@ -71,6 +71,15 @@ def _denial_status(status: int) -> int:
     return status
 
 
+def _origin(value: str) -> str:
+    if "*" in value:
+        raise ValueError(f"{value!r}: each origin is named by itself; there is no wildcard")
+    scheme, _, rest = value.partition("://")
+    if rest and "/" in rest:
+        raise ValueError(f"{value!r}: an origin has no path: write {scheme}://{rest.partition('/')[0]}")
+    return value
+
+
 def _login_url(url: str) -> str:
     local = url.startswith("/") and not url.startswith("//")
     if not (local or url.startswith(("https://", "http://"))) or not _URL.fullmatch(url):
@@ -117,7 +126,10 @@ NetworkText = Annotated[
 ]
 Networks = Annotated[tuple[NetworkText, ...], AT_LEAST_ONE, OneOrMany]
 Origin = Annotated[
-    str, Field(max_length=300), Spelled(r"(https?://[a-z0-9.\[\]:-]+|null)", "https://app.example.com")
+    str,
+    Field(max_length=300),
+    AfterValidator(_origin),
+    Spelled(r"(https?://[a-z0-9.\[\]:-]+|null)", "https://app.example.com"),
 ]
 
 
@@ -244,8 +256,13 @@ class RuleConfig(SharedConfig):
             info.context["breathe"]()
         if (self.allow is None) == (self.deny is None):
             raise ValueError("say either allow or deny, and who")
-        if self.deny is not None and ONLY_FOR_ALLOW & self.model_fields_set:
-            raise ValueError("a deny rule sends nothing upstream and covers odd paths anyway")
+        misplaced = sorted(ONLY_FOR_ALLOW & self.model_fields_set) if self.deny is not None else ()
+        if misplaced:
+            belongs = "belongs" if len(misplaced) == 1 else "belong"
+            raise ValueError(
+                f"{' and '.join(misplaced)} {belongs} to allow rules: "
+                "a deny rule sends nothing upstream and covers odd paths anyway"
+            )
         if self.identify is not None and "anyone" not in (self.allow or ()):
             raise ValueError("identify belongs to allow: anyone; who else is allowed is asked anyway")
         if self.allow is not None and self.answer is not None:

@@ -12,6 +12,8 @@ MAX_TEMPLATE_SEGMENTS: Final = 64
 """Deeper than any API; it bounds the depth of the index."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_NAMED = re.compile(r"\{([^{}:=]+)(:.*)?\}")
+_REGULAR_EXPRESSION = re.compile(r"\([^()]*\|[^()]*\)|\.\+|\[[^\]]*\][+?]|^\^|[^/]\$$")
 _OTHER_VARIABLE = re.compile(
     r":([A-Za-z_][\w-]*)(?:\([^/]*\))?[?*+]?|<(?:\w+:)?([A-Za-z_][\w-]*)>|\[(?:\.{3})?(\w+)\]"
 )
@@ -159,6 +161,14 @@ def _literal(template: str, piece: str) -> str:
         raise ValueError(
             f"{template!r}: a variable is written {{{name}}}; {piece} would match only that very text"
         )
+    named = _NAMED.fullmatch(piece)
+    if named and named[2]:
+        raise ValueError(f"{template!r}: a variable has no pattern: write {{{named[1]}}}, test it in when")
+    if named:
+        name = re.sub(r"\W", "_", named[1])
+        raise ValueError(f"{template!r}: a variable's name has letters, digits and _, as in {{{name}}}")
+    if _REGULAR_EXPRESSION.search(piece):
+        raise ValueError(f"{template!r}: a path is no regular expression: write {{name}}, or several paths")
     if any(character in piece for character in "{}*"):
         raise ValueError(f"{template!r}: {{name}}, {{name=**}}, * and ** stand for whole segments")
     if "%" in piece:

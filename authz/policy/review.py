@@ -183,7 +183,7 @@ def _allows_all(config: RuleConfig, rule: Rule) -> bool:
     everywhere = EVERY_HOST in config.hosts and EVERY_PATH.segments in {
         path.segments for path in config.paths if path.rest
     }
-    return everywhere and rule.open and not rule.requests and not rule.shadow
+    return everywhere and config.methods is None and rule.open and not rule.requests and not rule.shadow
 
 
 def _asked(config: RuleConfig, rule: Rule) -> _Asked:

@@ -16,7 +16,8 @@ from authz.request import Request
 
 _PERCENT: Final = r"^(100|[0-9]{1,2})(\.[0-9]{1,4})?%$"
 _WRITTEN: Final = re.compile(_PERCENT)
-_PARTS: Final = 2**64
+_PLACE_BITS: Final = 53
+"""All that a float holds, so that no place is rounded up to the end, where 100% would leave it out."""
 _HOST_BITS: Final = 64
 """The low bits of an IPv6 address: a client changes them at will, but keeps its network."""
 
@@ -81,7 +82,7 @@ def share_condition(config: ShareConfig, name: str) -> Condition:
 def _place(seed: bytes, key: str) -> float:
     """The caller's place among all, from 0 up to 1: the same in every process and after every start."""
     digest = blake2b(seed + b"\0" + key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) / _PARTS
+    return float(int.from_bytes(digest) >> 64 - _PLACE_BITS) / (1 << _PLACE_BITS)
 
 
 def _network(address: str) -> str:

@@ -95,6 +95,8 @@ def _method(value: str) -> str:
     if not _METHOD.fullmatch(value):
         hint = f"; methods are compared with case, so write {value.upper()}" if value.upper() != value else ""
         raise ValueError(f"{value!r} is no method{hint}")
+    if value == "*":
+        raise ValueError("'*' is no method; without methods, a rule is about all of them")
     return value
 
 

@@ -1,5 +1,7 @@
 """What a rule asks and no request can have is said when the policy is checked."""
 
+import re
+
 import pytest
 
 from authz.policy.load import parse_policy
@@ -34,7 +36,17 @@ def warnings(rule: str, credentials: str = CREDENTIALS) -> list[tuple[str, str]]
         ("deny: anyone, when: \"issuer in ['x']\"", "", NO_ISSUER),
         ("deny: {kinds: [session]}", "deny", "never matches session: credentials accepts none of that kind"),
         ("deny: anyone, when: '1 == 2'", "", "never matches: when is 1 == 2"),
-        ("deny: anyone, when: '1 / 0 == 2'", "", "never matches: when is 1 / 0 == 2"),
+        (
+            "deny: anyone, when: '1 / 0 == 2'",
+            "",
+            "denies all that it covers: when is 1 / 0 == 2",
+        ),
+        ("allow: authenticated, when: '1 / 0 == 2'", "", "never matches: when is 1 / 0 == 2"),
+        ("deny: anyone, when: kind == 'session'", "", "never matches session"),
+        ("allow: {subjects: ['*@example.com']}", "allow", "claims: {sub: {suffix: '@example.com'}}"),
+        ("deny: anyone, methods: [CONNECT]", "methods", "never matches CONNECT"),
+        ("deny: anyone, methods: [GTE]", "methods", "did you mean GET?"),
+        ("deny: anyone, methods: [DELET]", "methods", "did you mean DELETE?"),
         (
             "deny: anyone, client: 10.0.0.0/8, client_not: [10.0.0.0/8]",
             "",
@@ -59,6 +71,9 @@ def test_what_no_request_can_have_is_warned_of(rule: str, key: str, message: str
         "allow: {issuers: ['https://idp.example.com']}",
         "allow: authenticated, when: issuer == 'https://idp.example.com'",
         "deny: {kinds: [jwt]}",
+        "deny: anyone, when: \"kind in ['jwt', 'anonymous']\"",
+        "deny: anyone, methods: [PROPFIND, PURGE, M-SEARCH, LINK, LOCK, QUERY]",
+        "allow: {subjects: ['a@example.com'], scopes: ['orders:*']}",
         "deny: anyone, when: '1 == 1'",
         "deny: anyone, client: [10.0.0.0/8, 192.0.2.0/24], client_not: [10.0.0.0/8]",
         "deny: anyone, client: 10.0.0.0/8, client_not: ['::/0']",
@@ -109,7 +124,25 @@ def test_a_variable_as_other_routers_write_it_is_no_text(path: str, right: str) 
     assert f"a variable is written {right}" in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["/v1/users:batchGet", "/odata/$metadata", "/a/b:c"])
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/users/{user-id}", "as in {user_id}"),
+        ("/users/{id:[0-9]+}", "a variable has no pattern: write {id}"),
+        ("/users/(a|b)", "a path is no regular expression"),
+        ("/users/[0-9]+", "a path is no regular expression"),
+        ("/users/.+", "a path is no regular expression"),
+        ("/users$", "a path is no regular expression"),
+    ],
+)
+def test_a_pattern_of_another_kind_is_no_text(path: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(right)):
+        parse_policy(f'rules: [{{name: r, paths: ["{path}"], deny: anyone}}]')
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/users:batchGet", "/odata/$metadata", "/a/b:c", "/Products(5)", "/c++", "/a|b", "/v1.0+x"]
+)
 def test_a_colon_within_a_segment_is_text(path: str) -> None:
     assert parse_policy(f'rules: [{{name: r, paths: ["{path}"], allow: anyone}}]').rules
 
