@@ -26,7 +26,7 @@ MAX_ID_CHARACTERS: Final = 128
 """Kept of a request id and a host: Envoy's ids have 36 characters, but a client may send its own."""
 
 MAX_DETAIL_CHARACTERS: Final = 400
-"""Kept of a detail, which may hold an issuer or an audience that a client wrote."""
+"""The most characters kept of a detail, which may hold an issuer or audience that a client wrote."""
 
 MASK: Final = "***"
 

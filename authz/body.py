@@ -37,7 +37,7 @@ _NO_TEXT_WITHIN: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000|[\ud800-\udfff]")
 
 
 class Body:
-    """What was read of a body."""
+    """The content that was read of a body."""
 
     __slots__ = ("_of_form", "_of_json", "content", "is_form")
 

@@ -138,7 +138,7 @@ def preflight_answer(decision: Decision) -> DeniedHttpResponse:
 
 
 def for_script(script: Script, *, denied: bool = False) -> list[HeaderValueOption]:
-    """What lets a script read the response, or the denial, which is already told apart by `vary: accept`."""
+    """Headers that let a script read the response, or the denial, which already has `vary: accept`."""
     headers = [overwriting(*pair) for pair in script_headers(script.cors, script.origin).items()]
     return [*headers, (overwriting if denied else appending)("vary", "origin")]
 

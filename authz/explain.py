@@ -268,7 +268,7 @@ def _by(rule: Rule) -> Answer:
 
 
 def _optional(rules: Iterable[Rule]) -> bool:
-    """Whether one of the rules allows anyone, and yet looks who asks."""
+    """Whether one of the rules allows anyone and still identifies the caller."""
     return any(rule.allows and rule.open and rule.identifies for rule in rules)
 
 

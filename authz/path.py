@@ -66,7 +66,7 @@ _WIDE_ESCAPE = re.compile(r"%[uU][0-9A-Fa-f]{4}")
 """No escape by RFC 3986, but IIS decodes it: `%u002e%u002e` is `..` there."""
 _CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
 _FRAGMENT = re.compile(r"[#?]")
-"""What follows is no part of the path to whoever parses it once more after decoding it."""
+"""Text after one of these is not part of the path for a reader that parses it again after decoding."""
 _DOTS = re.compile(r"(?:\A|[/\\])\.{1,2}(?:[/\\;#?]|\Z)")
 """A dot segment to whoever splits at separators of every kind and cuts off what may follow a path."""
 
@@ -94,7 +94,7 @@ class Path(NamedTuple):
 
         Upstreams decode again, split at further separators, take what follows `//` for a host, cut off
         fragments and parameters, and merge slashes: each of them some of this, in this order. Deny rules
-        are held against every reading, so that an oddity that one rule accepts is no way around another
+        are tried on every reading, so that an oddity that one rule accepts does not get around another
         rule that denies.
         """
         return _readings(self) if self.oddities else (self.segments,)

@@ -11,7 +11,7 @@ MAX_SHOWN: Final = 1_000
 """In one answer, however many are asked for: about 500 KB of JSON."""
 
 DEFAULT_SHOWN: Final = 100
-"""In an answer to a question that names no number."""
+"""Decisions in an answer to a request without a limit."""
 
 OUTCOMES: Final = {
     "allow": Outcome.ALLOW,

@@ -140,7 +140,7 @@ class Request:
     def _path_as_sent(self, path: str) -> str | None:
         """`path`, but where Envoy put `!` for bytes that are no UTF-8 (CVE-2023-27488) with these, escaped.
 
-        The upstream gets the bytes. They stand in the raw headers; without those it cannot be known: None.
+        The upstream gets the bytes. The raw headers have them; without those the value cannot be known: None.
         """
         line = self._line_of.get(":path")
         if line is None:
@@ -365,7 +365,7 @@ def canonical_host(host: str) -> str:
 
 
 def _malformed(host: str) -> BadRequestError:
-    # What stands before an @ may be a password.
+    # The text before an @ may be a password.
     user, _, name = host.rpartition("@")
     detail = f"host {name[:MAX_HOST_CHARACTERS]!r}{' with user information' if user else ''}"
     return BadRequestError(BadRequestReason.HOST, detail)

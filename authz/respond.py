@@ -229,7 +229,7 @@ def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
 
 
 def _readable_by(script: Script, verdict: Verdict) -> bytes:
-    """What lets the script read a denial or an error."""
+    """Headers that let the script read a denial or an error."""
     headers = DeniedHttpResponse(headers=for_script(script, denied=True))
     if verdict.outcome is Outcome.ERROR:
         return CheckResponse(error_response=headers).SerializeToString()

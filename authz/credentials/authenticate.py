@@ -68,7 +68,7 @@ class PlacesAuthenticator:
             if outcome.once_final is None:
                 charge()
             else:
-                # Its key may have been replaced: until that is known, nobody is charged.
+                # Its key may have been replaced: until that is known, the client is not charged.
                 outcome.once_final(charge)
         return self._counted(outcome)
 

@@ -63,7 +63,7 @@ def identity_of(claims: dict[str, Any], config: IssuerConfig, shared: Shared, no
 
 
 def subject_of(claims: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The first of the claims `names` that says something. Raises RefusedError."""
+    """The first of the claims `names` that has a value. Raises RefusedError."""
     name = next((name for name in names if claims.get(name) not in (None, "")), None)
     if name is None:
         refuse_token(RefusalReason.CLAIM_MISSING, f"it has no {' and no '.join(names)}")
@@ -173,7 +173,7 @@ def scopes(claims: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
 def roles(claims: Mapping[str, Any], path: Sequence[str]) -> frozenset[str]:
     """The roles in the claim at `path`: a text, a list, or the keys of an object (Zitadel).
 
-    A key whose value is false, null, 0 or empty is no role: some issuers write `{"admin": false}`.
+    A key whose value is false, null, 0 or empty does not count: some issuers write `{"admin": false}`.
     """
     value = claim_at(claims, path)
     if isinstance(value, str):

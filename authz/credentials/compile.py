@@ -54,7 +54,7 @@ class Compiled:
     introspector: Introspector | None
     poster: Poster | None
     introspection_authorities: bytes
-    """What `introspection.ca_file` holds; empty where there is none."""
+    """The content of `introspection.ca_file`; empty if there is none."""
     throttle: Throttle | None
     authenticator: PlacesAuthenticator
 

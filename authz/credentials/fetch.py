@@ -21,7 +21,7 @@ MAX_DOCUMENT_BYTES: Final = 512 * 1024
 """A hundred RSA keys with certificate chains are about 400 KiB; identity providers publish 2 to 20."""
 
 MAX_CONNECTIONS: Final = 16
-"""Kept open to a server that is asked often."""
+"""Connections kept open to a server that is asked often."""
 
 _REMEDIES: Final = {
     "Missing Authority Key Identifier": (
@@ -97,7 +97,7 @@ def connector_to(
 
 
 def told(error: Exception) -> str:
-    """What went wrong on the way, in words for the operator."""
+    """Why a server cannot be reached, in words for the operator."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause = error.certificate_error
         why = getattr(cause, "verify_message", "") or str(cause)

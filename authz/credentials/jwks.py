@@ -37,7 +37,7 @@ MAX_BACKOFF_SECONDS: Final = 60.0
 """Failed fetches wait 1, 2, 4 ... 60 seconds, each shortened by up to a half (envoyproxy/gateway#6525)."""
 
 SPREAD_SECONDS: Final = 1.0
-"""Within which the fetches after a reload begin: one change of files reloads every sidecar."""
+"""Seconds over which fetches after a reload spread: one change of files reloads every sidecar."""
 
 _LOG = structlog.get_logger(__name__)
 

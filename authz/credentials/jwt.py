@@ -31,7 +31,7 @@ class KeySource(Protocol):
         """The key, why there is none, or an awaitable where it has to be fetched."""
 
     def doubt(self, key: Key, key_id: str | None, algorithm: str) -> "Doubt | None":
-        """What a token means that `key` did not sign: another key may be in use. None: no other is."""
+        """Handles a token that `key` did not sign: another key may be in use. None: no other key is."""
 
     def describe(self) -> dict[str, Any]:
         """For `/config`."""
@@ -39,7 +39,7 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A key that a token did not hold under, while a fetch may bring another one."""
+    """A key that failed to verify a token, while a fetch may bring another key."""
 
     fetched: Awaitable[Key | Refusal] | None
     """The key from a fetch; None where it is too early for one."""
@@ -74,7 +74,7 @@ class Issuer:
     audiences: frozenset[str] | None
     """None: any, because the configuration says so."""
     tenant: str = ""
-    """What takes the place of `{tenantid}` in a template; empty where there is none."""
+    """The text for `{tenantid}` in a template; empty if the issuer is not one."""
     trusted: bool = True
     shared: Shared = field(default_factory=Shared)
 
@@ -272,7 +272,7 @@ def check_header(
 
 
 def check_signature(token: Token, key: Key) -> None:
-    """Raises RefusedError where `key` did not sign `token`, or may not have."""
+    """Raises RefusedError if `key` did not sign `token`, or is not allowed to."""
     if token.algorithm not in key.algorithms:
         detail = f"alg {token.algorithm} does not fit the key {key.id!r}"
         raise RefusedError(Refusal(RefusalReason.TOKEN_ALGORITHM, detail, CredentialKind.JWT), key=key)
@@ -282,7 +282,7 @@ def check_signature(token: Token, key: Key) -> None:
 
 
 def check_key(token: Token, issuer: Issuer, key: Key) -> None:
-    """Raises RefusedError where `key` did not sign `token`, or may not have.
+    """Raises RefusedError if `key` did not sign `token`, or is not allowed to.
 
     Tenants share a key set, in which a key may be meant for one of them (its member `issuer`, Entra).
     """

@@ -32,7 +32,7 @@ _SECRET: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}
 """Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1)."""
 
 _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
-"""By kty, the members that are the public key."""
+"""The members of the public key, by kty."""
 
 _MATERIAL: Final = ("kty", "crv", "n", "e", "x", "y")
 """What makes two public keys different."""
@@ -69,7 +69,7 @@ class RefusedKey:
     id: str | None
     reason: str
     secret: bool = False
-    """Whether the document gives away what signs tokens."""
+    """Whether the document reveals a key that signs tokens."""
 
     def __str__(self) -> str:
         return f"{self.id or 'without kid'}: {self.reason}"
@@ -83,7 +83,7 @@ class KeySet:
     by_id: Mapping[str, Key]
     """The first key of each kid."""
     by_use: Mapping[tuple[str, str], Key] = field(default_factory=dict)
-    """By kid and algorithm: keys of one kid may differ in that (keycloak#15114)."""
+    """Keys by kid and algorithm: keys of one kid may differ in that (keycloak#15114)."""
     refused: tuple[RefusedKey, ...] = ()
     retired: tuple[str, ...] = ()
     """Ids of keys that earlier documents held, and this one does not."""
@@ -191,10 +191,10 @@ def _fingerprint(jwk: Mapping[str, Any], members: Iterable[str]) -> bytes:
 
 
 def _read(entry: Any, known: Mapping[bytes, Key]) -> Key | RefusedKey:
-    """The key of an entry; the one that is `known` where it is the same."""
+    """The key of an entry; the object that is `known` if it is the same key."""
     if not isinstance(entry, dict):
         return RefusedKey(None, "a key is no JSON object")
-    # Some publishers write every member that they know of: what says nothing is absent.
+    # Some publishers write every member that they know: one without a value is absent.
     jwk = {name: value for name, value in entry.items() if value not in (None, "", [])}
     kid = jwk.get("kid")
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KEY_ID_CHARACTERS):
@@ -203,7 +203,7 @@ def _read(entry: Any, known: Mapping[bytes, Key]) -> Key | RefusedKey:
         reason = "a symmetric key (kty oct) has no place in a key set for verification"
         return RefusedKey(kid, reason, secret=True)
     if not _SECRET.isdisjoint(jwk):
-        return RefusedKey(kid, "it is a private key: whoever reads the set can sign", secret=True)
+        return RefusedKey(kid, "it is a private key: everyone who reads the set can sign", secret=True)
     reason = _fault(jwk)
     if reason:
         return RefusedKey(kid, reason)
@@ -211,7 +211,7 @@ def _read(entry: Any, known: Mapping[bytes, Key]) -> Key | RefusedKey:
 
 
 def _fault(jwk: Mapping[str, Any]) -> str:
-    """Why the entry is no key for signatures, in words; empty where it may be one."""
+    """Why the entry is not a key for signatures, in words; empty if it may be one."""
     if any(not isinstance(jwk.get(name, ""), str) for name in ("kty", "crv", "alg", "use")):
         return "its kty, crv, alg or use is no text"
     kty = jwk.get("kty", "")

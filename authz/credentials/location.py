@@ -41,7 +41,7 @@ QUOTED_NOTHING: Final = '""'
 """An empty cookie as Python's http.cookies and others write it (RFC 6265 section 4.1.1)."""
 
 _ENCODED: Final = "base64url."
-"""A marker that begins so says how the credential is written."""
+"""A marker with this prefix means that the credential is in base64url."""
 _EMPTY: Final = ("",)
 _SHAPELESS: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "no credential of a known shape")
 _MALFORMED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the header is not `scheme SP credential`")
@@ -190,19 +190,19 @@ def _query_values(request: Request, name: str) -> Sequence[str]:
 
 
 def _offered_values(request: Request, name: str) -> Sequence[str]:
-    """What a client offers as a protocol and means as a credential (RFC 6455 section 11.3.4)."""
+    """Credentials that a client offers as protocols (RFC 6455 section 11.3.4)."""
     lines = request.header_values("sec-websocket-protocol")
     if not lines:
         return lines
     offered = [entry.strip(" \t") for line in lines for entry in line.split(",")]
     values = [entry[len(name) + 1 :] for entry in offered if entry.startswith(f"{name}.")]
     values += [value for mark, value in pairwise(offered) if mark == name]
-    # As Kubernetes has it: a protocol cannot hold every credential, so its base64url stands there.
+    # As Kubernetes does: a protocol cannot hold every credential, so it holds the base64url.
     return [_decoded(value) for value in values] if name.startswith(_ENCODED) else values
 
 
 def _decoded(value: str) -> str:
-    """The text in base64url; as it is, and so refused by whoever verifies it, where it is none."""
+    """The text that is encoded in base64url; other text stays as it is, and its verifier refuses it."""
     try:
         padded = value + "=" * (-len(value) % 4)
         return b64decode(padded, altchars=b"-_", validate=True).decode("ascii")

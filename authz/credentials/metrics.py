@@ -90,7 +90,7 @@ class CredentialMetrics(Collector):
         self._feed: FeedState | None = None
         self._breaker: BreakerState | None = None
         self._interruptions_before = 0
-        """Of feeds that were replaced: a counter must not fall at a reload."""
+        """The counts of replaced feeds: a counter must not fall at a reload."""
         self._key_sets: dict[str, KeySetMetrics] = {}
         self._issuers: Container[str] = ()
 

@@ -19,7 +19,7 @@ class RefusedError(Exception):
         """The key that it failed at: under another it may hold."""
 
     def of_issuer(self, issuer: str) -> "RefusedError":
-        """The same, saying whose token it was, or claims to be."""
+        """The error with the issuer that the token has, or claims, in its detail."""
         named = f" (issuer {issuer})"
         refusal = replace(self.refusal, detail=self.refusal.detail.removesuffix(named) + named)
         return RefusedError(refusal, kept=self.kept, key=self.key)

@@ -49,7 +49,7 @@ _DETAILS: Final = {
     429: "Too many requests. Try again later.",
     503: "This resource is out of service at the moment. Try again later.",
 }
-"""Where the usual words of the status speak of credentials."""
+"""Words for statuses whose usual words are about credentials."""
 _USUAL_DENIAL: Final = DenialConfig()
 
 
@@ -71,11 +71,11 @@ class Policy:
     """What of the caller stands under `claims` in the dynamic metadata."""
     login: LoginConfig | None = None
     credential_cookies: tuple[str, ...] = ()
-    """Cookies that credentials may stand in."""
+    """Cookies that may carry credentials."""
     cors: bool = False
     """Whether any rule answers CORS preflights."""
     matching: PathMatching = EXACT
-    """How deny rules are held against paths."""
+    """How deny rules are compared with paths."""
 
     def take_apart(self) -> None:
         """Free the policy piece by piece, in a thread, once another has taken its place.
@@ -314,7 +314,7 @@ def _unbound_variables(written: Sequence[WrittenRule], shared: Shared, breathe: 
 def _impossible(
     files: Sequence[Source], written: Sequence[WrittenRule], shared: Shared, breathe: Breathe
 ) -> Iterator[Problem]:
-    """Warnings of rules that ask what no request can have."""
+    """Warnings of rules with conditions that no request can meet."""
     impossible = Impossible(_said(files, "credentials"))
     for entry in written:
         breathe()
@@ -324,7 +324,7 @@ def _impossible(
 
 
 def _doubtful(written: Sequence[WrittenRule], shared: Shared, breathe: Breathe) -> Iterator[Problem]:
-    """Warnings of conditions that match less or more than their words."""
+    """Warnings of conditions that match less or more than they say."""
     for entry in written:
         breathe()
         blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []

@@ -37,7 +37,7 @@ class Condition:
     name: str = ""
     """The named condition of the file (`conditions:`) that it comes from; empty: the rule's own."""
     tells: bool = False
-    """Whether what was found may stand in a log: scopes may, a header may hold a secret."""
+    """Whether a log may show what was found: scopes yes; a header may hold a secret."""
 
     def why(self, identity: Identity, request: Request, now: float) -> str:
         """What was found, in words, for whoever asks why it held or did not."""

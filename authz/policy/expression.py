@@ -53,7 +53,7 @@ _PLAIN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
     "now": lambda _request, now: datetime.fromtimestamp(now, UTC),
     "context_extensions": lambda request, _now: request.all_context(),
 }
-"""What there is one reading of."""
+"""The variables that have only one reading."""
 _SHOWN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
     **_PLAIN,
     # Decoded: `%61dmin` must not be something else than `admin`.
@@ -236,7 +236,7 @@ def _over(
     *,
     denies: bool,
 ) -> bool | None:
-    """What the expression says of all readings together.
+    """The result of the expression over all readings together.
 
     One that it cannot be asked about, because it looks for a list where a form is read as single values or
     the other way round, counts only if none is left.

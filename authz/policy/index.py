@@ -71,7 +71,7 @@ class Cell:
         self.denies = tuple(rule for rule in rules if not rule.allows)
         self.allows = tuple(rule for rule in rules if rule.allows)
         self.optional = any(rule.open and rule.identifies for rule in self.allows)
-        """Whether a credential that is not accepted is none: who asks is wanted, and not demanded."""
+        """Whether a credential that is not accepted does not count: the caller is wanted, not required."""
         self.settled = self._settle()
         """The verdict, where it is the same whoever asks; None: a credential is needed."""
 
@@ -323,7 +323,7 @@ def _all_rules(cells: tuple[Cell, ...]) -> Iterator[Rule]:
 
 
 def _denying(cells: tuple[Cell, ...]) -> Iterator[Rule]:
-    """Of the cells behind the first, only what denies."""
+    """The deny rules of the cells after the first."""
     yield from cells[0].rules
     yield from (rule for rule in _all_rules(cells[1:]) if not rule.allows)
 

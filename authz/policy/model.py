@@ -67,7 +67,7 @@ def _response_header(name: str) -> str:
 
 def _denial_status(status: int) -> int:
     if not 400 <= status <= 499 and status != 503:
-        raise ValueError(f"{status} is no answer of a deny rule: expected one of 400 to 499, or 503")
+        raise ValueError(f"{status} is not an answer of a deny rule: expected one of 400 to 499, or 503")
     return status
 
 
@@ -148,7 +148,7 @@ class ConditionConfig(Block):
     context_extensions: Annotated[dict[Text, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """What Envoy's route has under `context_extensions` for the ext_authz filter; no client can set it."""
     share: Annotated[ShareConfig, OrPercent] | None = None
-    """The caller is one of so many of a hundred, as in `5%`: the same ones each time."""
+    """The caller is in this percentage of callers, as in `5%`: the same ones each time."""
     body: Annotated[dict[DottedName, Comparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """Fields of a JSON body or a form, where Envoy sends it."""
     when: When | None = None
@@ -185,7 +185,7 @@ class DenialConfig(Block):
     """What a deny rule answers in place of 403 and its usual words."""
 
     status: DenialStatus = 403
-    """One of 400 to 499, or 503 for what is out of service."""
+    """One of 400 to 499, or 503 for maintenance."""
     detail: Text | None = None
     """A sentence for the client."""
     retry_after_seconds: Annotated[int, Field(ge=1, le=604_800)] | None = None
@@ -211,7 +211,7 @@ class SharedConfig(ConditionConfig):
     identity_headers: dict[IdentityHeader, Value] = Field(default_factory=dict)
     """In addition to those of the policy."""
     identify: Literal["optional", "never"] | None = None
-    """Of a rule that allows anyone. `optional`: the upstream is told who asks, if a good credential does.
+    """For a rule that allows anyone. `optional`: the upstream learns the caller, if the credential is good.
     `never`: as without the key, credentials are looked at only where a deny rule asks for that."""
     response_headers: dict[ResponseHeader, TextValue] = Field(default_factory=dict)
     """Added to the response for the client, when the rule allows."""
@@ -288,7 +288,7 @@ class LoginConfig(Block):
 class PolicyFile(Block):
     """A policy file. Several files make one policy.
 
-    Credentials, identity_headers, metadata, login, paths and strip_session_cookie stand in one of them;
+    Credentials, identity_headers, metadata, login, paths and strip_session_cookie are in one of them;
     conditions and defaults may be used by all.
     """
 

@@ -151,7 +151,7 @@ class _Reviewer:
 
 
 def _of_opening(config: RuleConfig, *, told: bool) -> Iterator[str]:
-    """What a rule for anyone seems to tell of callers, and does not."""
+    """Details of callers that a rule for anyone seems to pass on, and does not."""
     filled = {
         "identity_headers": config.identity_headers,
         "response_headers": config.response_headers,

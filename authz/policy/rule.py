@@ -97,9 +97,9 @@ class Rule:
     methods: tuple[str, ...] | None = None
     """Of `hosts`, `methods` (None: every one) and `templates` the index knows; these are for explanations."""
     matching: PathMatching = EXACT
-    """Of a deny rule: how it is held against paths."""
+    """For a deny rule: how it is compared with paths."""
     identifies: bool = False
-    """Whether it looks who asks although it allows anyone."""
+    """Whether it identifies the caller although it allows anyone."""
     owner: str = ""
     ticket: str = ""
 

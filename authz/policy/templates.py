@@ -19,7 +19,7 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 def listed(values: Iterable[str], separator: str) -> str:
     """The values, separated. One that holds the separator could pass for two, so it is left out.
 
-    So is one that cannot be carried unchanged: to whoever splits the list, ` admin` is `admin`.
+    So is one that cannot be carried unchanged: for a reader that splits the list, ` admin` is `admin`.
     """
     return separator.join(sorted(value for value in values if separator not in value and is_plain(value)))
 
@@ -57,7 +57,7 @@ class ValueTemplate:
 
     @property
     def of_caller(self) -> bool:
-        """Whether it says anything of the caller."""
+        """Whether it depends on the caller."""
         return any(callable(part) for part in self.parts)
 
     def __str__(self) -> str:

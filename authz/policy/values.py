@@ -12,7 +12,7 @@ from authz.policy.words import AT_LEAST_ONE, Block, Text
 
 
 class Unknown(Enum):
-    """The value of what is there, but cannot be known."""
+    """Represents a value that is there, but cannot be known."""
 
     VALUE = "unknown"
 
@@ -170,7 +170,7 @@ class Check:
 
 
 def either_reading(found: Iterable[bool | None], *, denies: bool) -> bool | None:
-    """What several readings come to: all of them, for a rule that allows; any, for a rule that denies."""
+    """The result of several readings: all of them for an allow rule, any of them for a deny rule."""
     return (_any_of if denies else _all_of)(found)
 
 

@@ -38,7 +38,7 @@ class IntrospectionConfig(Block):
     required_claims: tuple[ClaimConfig, ...] = ()
     forbidden_claims: tuple[ClaimConfig, ...] = ()
     subject_claim: ClaimNames = ("sub",)
-    """The claim that names the caller, or several, of which the first that says something counts."""
+    """The claim that names the caller, or several: the first that has a value counts."""
     scope_claims: tuple[Name, ...] = ("scope",)
     roles_claim: ClaimPath = ("roles",)
     leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
@@ -60,9 +60,9 @@ class IntrospectionConfig(Block):
     allow_http: bool = False
     allow_addresses: tuple[Network, ...] = ()
     ca_file: NeighbourPath | None = None
-    """The authorities (PEM) that vouch for the server, in place of those of the system."""
+    """The authorities (PEM) for the server, instead of those of the system."""
     proxy: ProxyUrl | Literal[False] | None = None
-    """The proxy to the server; false: none. Unless set, the environment says."""
+    """The proxy to the server; false: none. Default: that of the environment."""
 
     @model_validator(mode="after")
     def _safe_url(self) -> "IntrospectionConfig":

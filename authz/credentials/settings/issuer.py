@@ -58,9 +58,9 @@ class KeySetConfig(Block):
     allow_addresses: tuple[Network, ...] = ()
     """The networks that are not public (loopback, private, link-local) which the URL may lead to."""
     ca_file: NeighbourPath | None = None
-    """The authorities (PEM) that vouch for the server, in place of the system's. Read at each fetch."""
+    """The authorities (PEM) for the server, instead of those of the system. Read at each fetch."""
     proxy: ProxyUrl | Literal[False] | None = None
-    """The proxy to the URL: `http://proxy.example:3128`; false: none. Unless set, the environment says."""
+    """The proxy to the URL: `http://proxy.example:3128`; false: none. Default: that of the environment."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "KeySetConfig":
@@ -120,7 +120,7 @@ class IssuerConfig(Block):
     issuer: Annotated[str, Field(min_length=1, max_length=1024)]
     """Equal to `iss`, character by character (RFC 7519 section 4.1.1); with `tenants` a template."""
     tenants: Annotated[tuple[Tenant, ...], Field(max_length=10_000)] = ()
-    """The tenants accepted: each takes the place of `{tenantid}` in `issuer`, and they share the key set."""
+    """The accepted tenants: each replaces `{tenantid}` in `issuer`, and they share the key set."""
     audiences: Audiences
     """The `aud` values accepted. Required (Kuadrant/authorino#664); `any` has to be said."""
     algorithms: Annotated[tuple[str, ...], Field(min_length=1)] = ("RS256", "ES256", "EdDSA")
@@ -140,7 +140,7 @@ class IssuerConfig(Block):
     logout: LogoutConfig | None = None
     """Whether `POST /authz/backchannel-logout` on the admin port takes logout tokens of this issuer."""
     subject_claim: ClaimNames = ("sub",)
-    """The claim that names the caller, or several, of which the first that says something counts."""
+    """The claim that names the caller, or several: the first that has a value counts."""
     scope_claims: tuple[Name, ...] = ("scope", "scp")
     """Claims with scopes: a text split at spaces (RFC 8693 section 4.2) or a list."""
     roles_claim: ClaimPath = ("roles",)
@@ -154,7 +154,7 @@ class IssuerConfig(Block):
         return tuple(self.issuer.replace(TENANT, tenant) for tenant in self.tenants)
 
     def of_tenant(self, tenant: str) -> "IssuerConfig":
-        """The block as it is for one tenant; the block itself where it is no template."""
+        """The block for one tenant; the block itself if it is not a template."""
         if not self.tenants:
             return self
         name = self.issuer.replace(TENANT, tenant)

@@ -81,7 +81,7 @@ ClaimNames = Annotated[
     Field(min_length=1, max_length=8),
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
 ]
-"""One claim, or several of which the first that says something counts."""
+"""One claim, or several: the first that has a value counts."""
 Audiences = Literal["any"] | Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_not_any)]
 Locations = Annotated[tuple[LocationConfig, ...], Field(min_length=1)]
 

@@ -112,7 +112,7 @@ class RedactSettings(_Section):
     policy: tuple[ConfigPath, ...] = Field(
         (),
         description="Policy files and folders of authz: every name that they read a credential from is "
-        "redacted, too. Default: those of the section authz of this file, where there is one.",
+        "redacted, too. Default: those of the section authz of this file, if there is one.",
     )
 
     @property

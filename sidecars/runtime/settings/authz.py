@@ -22,8 +22,8 @@ class MaskSettings(_Section):
     replace: tuple[str, ...] = Field((), description="Fields whose value becomes ***, as in subject.")
     path_segments: tuple[str, ...] = Field(
         (),
-        description="RE2 patterns: a segment of a path that matches becomes ***. What looks like a token is "
-        "redacted without them.",
+        description="RE2 patterns: a path segment that matches becomes ***. Segments that look like tokens "
+        "are redacted in any case.",
     )
 
     @property

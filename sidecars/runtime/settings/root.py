@@ -36,8 +36,8 @@ class Settings(BaseModel):
     reflection: bool = Field(
         default=True,
         description=(
-            "Server reflection on every address, for tools such as grpcurl: tells which services there are "
-            "and what their messages look like, all of it public; nothing of the configuration."
+            "Server reflection on every address, for tools such as grpcurl. It shows the services and their "
+            "messages, which are public, and nothing of the configuration."
         ),
     )
     admin: AdminSettings = AdminSettings()

@@ -44,7 +44,7 @@ class LimitSettings(_Section):
     max_connections: int = Field(
         _LIMITS.max_connections,
         ge=1,
-        description="At once, for each sidecar; one more is closed. Holds memory and descriptors.",
+        description="Connections of each sidecar at once; one more is closed. Bounds memory and descriptors.",
     )
     max_concurrent_streams: int = Field(
         _LIMITS.max_concurrent_streams,
@@ -56,18 +56,18 @@ class LimitSettings(_Section):
         _LIMITS.max_message_bytes,
         ge=1024,
         le=MAX_WINDOW_BYTES,
-        description="One request message. More is RESOURCE_EXHAUSTED: lengths larger than what is sent.",
+        description="One request message. More is RESOURCE_EXHAUSTED, even if only the length claims it.",
     )
     max_inflated_bytes: int = Field(
         _LIMITS.max_inflated_bytes,
         ge=1024,
         le=MAX_WINDOW_BYTES,
-        description="The same of a gzip message, inflated, where that is less: no bomb holds the loop long.",
+        description="One gzip message after inflation, if less than max_message_bytes: bounds gzip bombs.",
     )
     max_header_list_bytes: int = Field(
         _LIMITS.max_header_list_bytes,
         ge=1024,
-        description="A decoded header list, 32 bytes added a field. A call with more is refused alone.",
+        description="A decoded header list, 32 bytes added for each field. Such a call is refused alone.",
     )
     absolute_max_header_list_bytes: int = Field(
         _LIMITS.absolute_max_header_list_bytes,
@@ -77,7 +77,7 @@ class LimitSettings(_Section):
     max_open_header_bytes: int = Field(
         _LIMITS.max_open_header_bytes,
         ge=1024,
-        description="Header lists of the open streams, as they lie in memory: 320 bytes added a field.",
+        description="Header lists of the open streams, by memory: 320 bytes added for each field.",
     )
     max_header_block_bytes: int = Field(
         _LIMITS.max_header_block_bytes,
@@ -87,24 +87,24 @@ class LimitSettings(_Section):
     max_continuation_frames: int = Field(
         _LIMITS.max_continuation_frames,
         ge=1,
-        description="Frames that continue one header block: empty ones cost CPU for ever (CVE-2024-27316).",
+        description="Frames that continue one header block: empty ones only cost CPU (CVE-2024-27316).",
     )
     stream_window_bytes: int = Field(
         _LIMITS.stream_window_bytes,
         ge=1024,
         le=MAX_WINDOW_BYTES,
-        description="What a stream may hold that its handler has not read.",
+        description="Bytes that a stream may hold before its handler has read them.",
     )
     connection_window_bytes: int = Field(
         _LIMITS.connection_window_bytes,
         ge=DEFAULT_WINDOW_BYTES,
         le=MAX_WINDOW_BYTES,
-        description="The same over all streams of a connection; HTTP/2 has no way to say less than 65535.",
+        description="Such bytes of all streams of a connection; HTTP/2 cannot express less than 65535.",
     )
     max_held_bytes: int = Field(
         _LIMITS.max_held_bytes,
         ge=DEFAULT_WINDOW_BYTES,
-        description="Of messages begun and not whole, over a connection: a thousand of them at once.",
+        description="Bytes of unfinished messages of a connection, which may have a thousand at once.",
     )
     max_unsent_bytes: int = Field(
         _LIMITS.max_unsent_bytes,
@@ -117,7 +117,7 @@ class LimitSettings(_Section):
         description="After so many bytes of replies, or inflated, the rest of a read or reply has to wait.",
     )
     turn_seconds: float = _seconds(
-        _LIMITS.turn_seconds, "After so long the rest of a read waits for its turn, too."
+        _LIMITS.turn_seconds, "After so long, a read waits for its next turn, too."
     )
     resets: RateSettings = _rate(
         _LIMITS.resets,
@@ -126,13 +126,13 @@ class LimitSettings(_Section):
     )
     pings: RateSettings = _rate(
         _LIMITS.pings,
-        "PING beyond one for each call and DATA frame: each asks for an answer (CVE-2019-9512).",
+        "PING beyond one for each call and each DATA frame sent: each needs an answer (CVE-2019-9512).",
     )
-    settings: RateSettings = _rate(_LIMITS.settings, "SETTINGS: each asks for an answer (CVE-2019-9515).")
+    settings: RateSettings = _rate(_LIMITS.settings, "SETTINGS: each needs an answer (CVE-2019-9515).")
     settings_parameters: int = Field(
         _LIMITS.settings_parameters,
         ge=1,
-        description="Of one SETTINGS frame; each one more counts as a frame of settings.",
+        description="Parameters of one SETTINGS frame; each further one counts as a frame of settings.",
     )
     empty_frames: RateSettings = _rate(
         _LIMITS.empty_frames, "DATA without data that ends nothing (CVE-2019-9518)."
@@ -146,26 +146,31 @@ class LimitSettings(_Section):
         "WINDOW_UPDATE beyond window_updates_per_stream, and two a DATA frame of ours.",
     )
     window_updates_per_stream: int = Field(
-        _LIMITS.window_updates_per_stream, ge=1, description="A client may open both windows once a reply."
+        _LIMITS.window_updates_per_stream,
+        ge=1,
+        description="WINDOW_UPDATE that each stream earns: a client opens both windows for each reply.",
     )
     inflated_bytes: RateSettings = _rate(
-        _LIMITS.inflated_bytes, "What gzip messages grow to: zeros cost a thousandth of it on the wire."
+        _LIMITS.inflated_bytes,
+        "Bytes that gzip messages inflate to: zeros cost a thousandth of it on the wire.",
     )
     first_frames_seconds: float = _seconds(
-        _LIMITS.first_frames_seconds, "For preface and SETTINGS, and for the TLS handshake before them."
+        _LIMITS.first_frames_seconds, "Time for preface and SETTINGS, and for the TLS handshake before them."
     )
     settings_ack_seconds: float = _seconds(
-        _LIMITS.settings_ack_seconds, "For our SETTINGS to be acknowledged (RFC 9113 section 6.5.3)."
+        _LIMITS.settings_ack_seconds,
+        "Time for the server's SETTINGS to be acknowledged (RFC 9113 section 6.5.3).",
     )
     message_seconds: float = _seconds(
         _LIMITS.message_seconds,
-        "From the start of a request message, a frame or a header block to its end: a byte a minute.",
+        "Time from the start of a request message, a frame or a header block to its end.",
     )
     stalled_seconds: float = _seconds(
-        _LIMITS.stalled_seconds, "For a peer to take any of the replies that wait for it."
+        _LIMITS.stalled_seconds, "Time for a peer to take some of the replies that wait for it."
     )
     lingering_seconds: float = _seconds(
-        _LIMITS.lingering_seconds, "To end a request that was answered early, and to hang up after GOAWAY."
+        _LIMITS.lingering_seconds,
+        "Time to end a request that was answered early, and to hang up after GOAWAY.",
     )
 
     @model_validator(mode="after")
