@@ -20,7 +20,7 @@ from authz.policy.conditions import conditions_of
 from authz.policy.contents import Content, asked_by
 from authz.policy.doubtful import doubts_of
 from authz.policy.effective import Shared, WrittenRule, effective_rules
-from authz.policy.expression import Callers
+from authz.policy.expression import Callers, Expression
 from authz.policy.impossible import Impossible
 from authz.policy.index import Index
 from authz.policy.model import (
@@ -35,7 +35,7 @@ from authz.policy.review import Alike, review
 from authz.policy.rule import Cors, Extras, Outcome, Rule, Verdict
 from authz.policy.source import Source
 from authz.policy.spelled_booleans import spelled_booleans
-from authz.policy.spellings import escapes
+from authz.policy.spellings import Expressions, escapes
 from authz.policy.templates import ValueTemplate
 from configfile import Breathe, ConfigError, Problem, no_breaks
 
@@ -137,8 +137,12 @@ def compile_policy(
     suspicious += _doubtful(written, shared, breathe)
     index.compile(breathe)
     suspicious += [
-        written[rule.order].problem(message, "paths")
-        for rule, message in escapes(pairs, index, _said(files, "paths"), breathe)
+        written[rule.order].problem(
+            message, *((key,) if key in written[rule.order].config.model_fields_set else ())
+        )
+        for rule, key, message in escapes(
+            pairs, index, _said(files, "paths"), breathe, _expressions_in(written, shared)
+        )
     ]
     return Policy(
         revision=_revision([source.document.data for source in files], breathe),
@@ -155,6 +159,16 @@ def compile_policy(
         cors=any(rule.verdict.extras.cors is not None for rule in rules),
         matching=compiler.matching,
     )
+
+
+def _expressions_in(written: Sequence[WrittenRule], shared: Shared) -> Expressions:
+    def expressions(rule: Rule) -> Iterator[Expression]:
+        entry = written[rule.order]
+        for _, block in shared.conditions_of(entry) if entry.conditional else ():
+            if block.when is not None:
+                yield block.when
+
+    return expressions
 
 
 def _alike_in(written: Sequence[WrittenRule], shared: Shared) -> Alike:

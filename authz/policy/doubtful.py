@@ -2,10 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
 from authz.policy.callers import WhoConfig
+from authz.policy.expression import Expression
+from authz.policy.kinds import Operand
 from authz.policy.model import ConditionConfig, RuleConfig
+from authz.policy.networks import Network
 from authz.policy.values import Comparison
 
 Doubt = tuple[str, str]
@@ -13,12 +17,14 @@ Doubt = tuple[str, str]
 
 _OF_ANOTHER_TYPE: Final = re.compile(r"true|false|null|[-+]?\d+(?:\.\d+)?", re.IGNORECASE)
 _TEXT: Final = r"""[rR]?(?P<quote>["'])(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)"""
-_CLAIM: Final = r"""(?<![.\w])claims(?:\s*\.\s*\w+|\s*\[\s*["'][^"']*["']\s*\])+"""
-_CLAIM_COMPARED: Final = re.compile(rf"(?P<claim>{_CLAIM})\s*[=!]=\s*{_TEXT}")
-_COMPARED_CLAIM: Final = re.compile(rf"{_TEXT}\s*[=!]=\s*(?P<claim>{_CLAIM})")
 _NAME_TESTED: Final = re.compile(
-    rf"(?<![.\w])(?P<name>host|issuer|subject|peer)\s*\.\s*(?P<how>matches|contains|endsWith)\s*\(\s*{_TEXT}\s*\)"
+    r"(?<![.\w])(?P<name>host|issuer|subject|peer|client)\s*\.\s*"
+    rf"(?P<how>matches|contains|endsWith|startsWith)\s*\(\s*{_TEXT}\s*\)"
 )
+_WITHIN_HOST: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]+")
+"""The beginning of a URL that may end in the midst of its host."""
+_MAPPED_NETWORK: Final = IPv6Network("::ffff:0:0/96")
+"""IPv4 addresses as IPv6 writes them (RFC 4291 section 2.5.5.2): a client never has one."""
 _MAPPED: Final = re.compile(rf"(?<![.\w])client\b[^&|]*?{_TEXT}")
 _TEXT_CLAIMS: Final = frozenset({
     "acr", "azp", "client_id", "jti", "nonce", "oid", "phone_number", "sid", "sub", "tid", "ver",
@@ -40,7 +46,9 @@ def doubts_of(config: RuleConfig, blocks: Sequence[ConditionConfig]) -> Iterator
             yield from (("", message) for message in _of_values("claim", block.caller.claims))
         yield from (("", message) for message in _of_values("body field", block.body))
         if block.when is not None:
-            yield from (("", message) for message in _of_expression(block.when.text))
+            yield from (("", message) for message in _of_expression(block.when))
+        yield from (("", message) for message in _of_networks("client", block.client))
+        yield from (("", message) for message in _of_networks("client_not", block.client_not))
 
 
 def _of_values(what: str, compared: dict[str, Comparison]) -> Iterator[str]:
@@ -69,11 +77,21 @@ def _in_another_type(text: str) -> str:
     return f'the text "{text}", which is not {plain}: leave the quotes out for {plain}'
 
 
-def _of_expression(text: str) -> Iterator[str]:
-    for found in (*_CLAIM_COMPARED.finditer(text), *_COMPARED_CLAIM.finditer(text)):
-        claim, asked = found["claim"], found["text"]
-        if _OF_ANOTHER_TYPE.fullmatch(asked) and not _is_text(claim) and not _compares(text, claim, asked):
-            yield f"{claim} is compared with {_in_another_type(asked)}, or compare with both"
+def _of_networks(key: str, networks: Sequence[Network] | None) -> Iterator[str]:
+    """The networks that seem to hold IPv4 clients, too."""
+    listed = networks or ()
+    if any(isinstance(network, IPv4Network) for network in listed):
+        return
+    for network in listed:
+        if isinstance(network, IPv6Network) and _MAPPED_NETWORK.subnet_of(network):
+            yield f"{key}: {network} holds no IPv4 client: list 0.0.0.0/0, too"
+            return
+
+
+def _of_expression(expression: Expression) -> Iterator[str]:
+    text = expression.text
+    for claim, asked in expression.compared.claims.items():
+        yield from (() if _is_text(claim) else _of_claim(claim, asked))
     for found in _NAME_TESTED.finditer(text):
         yield from _of_name(found["name"], found["how"], found["text"].replace("\\\\", "\\"))
     if any("::ffff:" in found["text"].lower() for found in _MAPPED.finditer(text)):
@@ -84,14 +102,23 @@ def _is_text(claim: str) -> bool:
     return claim.removeprefix("claims").strip(" .[]'\"") in _TEXT_CLAIMS
 
 
-def _compares(text: str, claim: str, asked: str) -> bool:
-    """Whether the expression compares the claim with the value without quotes, too."""
-    bare, name = re.escape(asked.lower()), re.escape(claim)
-    return re.search(rf"{name}\s*[=!]=\s*{bare}\b|\b{bare}\s*[=!]=\s*{name}", text) is not None
+def _of_claim(claim: str, asked: Sequence[Operand]) -> Iterator[str]:
+    without_quotes = {one.text for one in asked if one.literal is None}
+    for text in dict.fromkeys(one.literal for one in asked if one.literal is not None):
+        if _OF_ANOTHER_TYPE.fullmatch(text) and text.lower() not in without_quotes:
+            yield f"{claim} is compared with {_in_another_type(text)}, or compare with both"
 
 
 def _of_name(name: str, how: str, asked: str) -> Iterator[str]:
-    if how == "matches":
+    if name == "client":
+        if not _is_precise(how, asked):
+            yield f"client.{how}('{asked}') is also true of other addresses: write client, as in 10.0.0.0/8"
+    elif how == "startsWith":
+        if name == "host" or _WITHIN_HOST.fullmatch(asked):
+            right = "hosts, as in *.example.com" if name == "host" else f"the host to its end: '{asked}/'"
+            other = f"{asked.removesuffix('.')}.evil.example"
+            yield f"{name}.startsWith('{asked}') is also true of {other}: write {right}"
+    elif how == "matches":
         if not _is_anchored(asked):
             yield (
                 f"{name}.matches('{asked}') is true wherever the {name} contains this: "
@@ -102,6 +129,13 @@ def _of_name(name: str, how: str, asked: str) -> Iterator[str]:
     elif name == "host" and (how == "contains" or not asked.startswith(".")):
         other = f"{asked}.evil.example" if how == "contains" else f"evil{asked}"
         yield f"host.{how}('{asked}') is also true of {other}: write hosts, as in *.example.com"
+
+
+def _is_precise(how: str, asked: str) -> bool:
+    """Whether the test of an address as text ends where a number of it ends."""
+    if how == "startsWith":
+        return asked.endswith((".", ":"))
+    return how == "matches" and _is_anchored(asked)
 
 
 def _is_anchored(pattern: str) -> bool:

@@ -46,19 +46,19 @@ _FUNCTIONS: Final[Mapping[str, _Function]] = {
     "type": _Function(TYPE),
 }
 _WITH_SIZE: Final = frozenset({"list", "map", TEXT.name, BYTES.name, ANY.name})
-_OF_TEXTS: Final = frozenset({"contains", "endsWith", "matches", "startsWith"})
+TEXT_TESTS: Final = frozenset({"contains", "endsWith", "matches", "startsWith"})
 _OF_MOMENTS: Final = frozenset({
     "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours", "getMilliseconds",
     "getMinutes", "getMonth", "getSeconds",
 })  # fmt: skip
 _OF_DURATIONS: Final = frozenset({"getHours", "getMilliseconds", "getMinutes", "getSeconds"})
 
-FUNCTION_NAMES: Final = frozenset({*_FUNCTIONS, "size"}) | _OF_TEXTS | _OF_MOMENTS
+FUNCTION_NAMES: Final = frozenset({*_FUNCTIONS, "size"}) | TEXT_TESTS | _OF_MOMENTS
 
 
 def call(name: str, arguments: Sequence[Operand]) -> Kind:
     """The kind of what `name(arguments)` gives. Raises ValueError where it always fails."""
-    if name in _OF_TEXTS | _OF_MOMENTS:
+    if name in TEXT_TESTS | _OF_MOMENTS:
         of, *others = (argument.text for argument in arguments) if arguments else ("now",)
         raise ValueError(f"{name}() is asked of a value: write {of}.{name}({', '.join(others)})")
     if len(arguments) != 1:
@@ -78,7 +78,7 @@ def call(name: str, arguments: Sequence[Operand]) -> Kind:
 
 def method(of: Operand, name: str, arguments: Sequence[Operand]) -> Kind:
     """The kind of what `of.name(arguments)` gives. Raises ValueError where it always fails."""
-    if name in _OF_TEXTS:
+    if name in TEXT_TESTS:
         _need_text(of, name, arguments)
         return BOOL
     if name in _OF_MOMENTS:

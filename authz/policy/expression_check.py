@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from authz.policy.expression_calls import call, method
+from authz.policy.expression_calls import TEXT_TESTS, call, method
 from authz.policy.expression_comparisons import Comparisons, Notes
 from authz.policy.expression_literals import (
+    ignores_case,
     need_convertible,
     need_lower_case,
     need_pattern,
@@ -73,6 +74,7 @@ class _Reader:
         self._tokens = tokens(text)
         self._at = 0
         self._bound: list[tuple[str, Kind]] = []
+        self._negated = False
         self.notes = Notes()
 
     def whole(self) -> Operand:
@@ -146,25 +148,33 @@ class _Reader:
 
     def _equal(self, left: Operand, right: Operand, sign: str) -> None:
         need_equal(left, right, sign)
-        self._note(left, right)
-        self._note(right, left)
+        for one, other in ((left, right), (right, left)):
+            self._note(one, other)
+            self._note_path(one, other, negated=sign == "!=")
 
     def _member(self, left: Operand, right: Operand) -> None:
         need_member(left, right)
         self.notes.list_asked(right, self._names())
+        self.notes.claim(right, left, self._names())
+        self._note_path(right, left)
         if right.variable == "headers" and left.literal is not None:
             need_lower_case(left.literal)
         for item in right.items:
             self._note(left, item)
+            self._note_path(left, item)
 
     def _note(self, operand: Operand, other: Operand) -> None:
         if operand.variable and other.literal is not None:
             need_possible(operand.variable, other.literal)
         self.notes.compared(operand, other, self._names())
 
-    def _names(self) -> list[str]:
+    def _note_path(self, operand: Operand, other: Operand, *, negated: bool = False) -> None:
+        if negated == self._negated:
+            self.notes.path(operand, other, self._names())
+
+    def _names(self) -> frozenset[str]:
         """The names that macros have bound here."""
-        return [name for name, _ in self._bound]
+        return frozenset(name for name, _ in self._bound)
 
     def _sum(self) -> Operand:
         return self._arithmetic(("+", "-"), lambda: self._arithmetic(("*", "/", "%"), self._unary))
@@ -182,7 +192,9 @@ class _Reader:
         sign = self._take("!", "-")
         if not sign:
             return self._access()
+        before, self._negated = self._negated, self._negated != (sign == "!")
         operand = self._unary()
+        self._negated = before
         if sign == "!":
             need_condition(operand)
             return self._operand(BOOL, begin)
@@ -237,6 +249,8 @@ class _Reader:
         arguments = self._arguments(")")
         kind = method(of, name, arguments)
         literal = arguments[0].literal if arguments else None
+        if name in TEXT_TESTS and not (name == "matches" and literal and ignores_case(literal)):
+            self._note_path(of, arguments[0])
         if name == "matches" and literal is not None:
             need_pattern(literal)
         if name == "startsWith" and of.variable == "path" and literal:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -11,6 +12,9 @@ Scalar = bool | int | float | str
 
 _FIELD: Final = re.compile(r"""(?:\.\s?(\w+)|\[\s?(["'])([^"']*)\2\s?\])(?:\s?\[\s?\d+\s?\])*$""")
 """The name at the end of `body.user.role`, `body['role']` and `body.roles[0]`."""
+_CLAIM: Final = re.compile(r"""claims(?:\s?\.\s?\w+|\s?\[\s?(?:\d+|"[^"]*"|'[^']*')\s?\])+""")
+"""`claims.level`, `claims['level']`, `claims.levels[0]`."""
+_PATH: Final = re.compile(r"path|segments(?:\s?\[[^\]]*\])?")
 _NUMBER: Final = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)[uU]?")
 
 
@@ -30,6 +34,10 @@ class Comparisons(NamedTuple):
     """By the name of a field of the body, or of an item in it: what it is asked to equal, or not to equal."""
     lists: Collection[str] = ()
     """The fields that it looks into as lists: `'admin' in body.roles`."""
+    claims: Mapping[str, Sequence[Operand]] = {}
+    """By claim: what it is compared with, or asked to hold."""
+    paths: Sequence[str] = ()
+    """The texts that `path`, `segments` or one of them is asked to match, unless the test is negated."""
 
 
 class Notes:
@@ -39,16 +47,30 @@ class Notes:
         self._variables: list[Compared] = []
         self._fields: dict[str, list[Scalar]] = {}
         self._lists: set[str] = set()
+        self._claims: dict[str, list[Operand]] = {}
+        self._paths: list[str] = []
 
-    def compared(self, operand: Operand, other: Operand, bound: Collection[str]) -> None:
+    def compared(self, operand: Operand, other: Operand, bound: AbstractSet[str]) -> None:
         """Note that `operand` is compared with `other`; `bound`: the names that macros have bound."""
         if operand.variable and other.literal is not None:
             self._variables.append(Compared(operand.variable, other.literal))
         field, value = _field_of(operand, bound), _scalar(other)
         if field and value is not None:
             self._fields.setdefault(field, []).append(value)
+        self.claim(operand, other, bound)
 
-    def list_asked(self, operand: Operand, bound: Collection[str]) -> None:
+    def claim(self, operand: Operand, other: Operand, bound: AbstractSet[str]) -> None:
+        """Note that `operand` is compared with `other` or asked to hold it, if it is a claim."""
+        if _CLAIM.fullmatch(operand.text) and "claims" not in bound:
+            self._claims.setdefault(operand.text, []).append(other)
+
+    def path(self, operand: Operand, other: Operand, bound: AbstractSet[str]) -> None:
+        """Note that `operand` is asked to match `other`, if it is the path or a part of it."""
+        found = _PATH.fullmatch(operand.text)
+        if found and other.literal is not None and bound.isdisjoint(("path", "segments")):
+            self._paths.append(other.literal)
+
+    def list_asked(self, operand: Operand, bound: AbstractSet[str]) -> None:
         """Note that the expression looks into `operand` as a list."""
         field = _field_of(operand, bound)
         if field:
@@ -56,10 +78,10 @@ class Notes:
 
     def all(self) -> Comparisons:
         """Everything noted so far."""
-        return Comparisons(tuple(self._variables), self._fields, self._lists)
+        return Comparisons(tuple(self._variables), self._fields, self._lists, self._claims, self._paths)
 
 
-def _field_of(operand: Operand, bound: Collection[str]) -> str:
+def _field_of(operand: Operand, bound: AbstractSet[str]) -> str:
     """The name of the field of the body, or of an item in it, that the operand is; empty for others."""
     root, field = re.match(r"\w+", operand.text), _FIELD.search(operand.text)
     if root is None or field is None or root[0] not in {"body", *bound}:

@@ -35,6 +35,11 @@ def need_convertible(name: str, literal: str, source: str) -> None:
         raise ValueError(f"{source} is not read to its end: {_EXAMPLES}")
 
 
+def ignores_case(pattern: str) -> bool:
+    """Whether the RE2 pattern begins with the flag that makes it ignore letter case."""
+    return re.match(r"\^?\(\?[a-zA-Z]*i", pattern) is not None
+
+
 def need_lower_case(header: str) -> None:
     """Raises ValueError for the name of a header that is not spelled as Envoy sends it."""
     if header != header.lower():

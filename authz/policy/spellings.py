@@ -1,14 +1,16 @@
 """Finds deny rules that a path in another spelling gets around. They are legal, so these are warnings.
 
 Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. If a broad rule allows what
-another denies, the spelling decides, unless the policy says how its upstreams compare paths.
+another denies, the spelling decides, unless the policy says how its upstreams compare paths. The same holds
+if the `when` of a deny rule compares a path with text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from authz.policy.index import Index
+from authz.policy.expression import Expression
+from authz.policy.index import Cell, Index
 from authz.policy.model import RuleConfig
 from authz.policy.paths import PathsConfig
 from authz.policy.pattern import EVERY_HOST, HostPattern, Template
@@ -19,10 +21,18 @@ _SOME: Final = "x"
 """An example of any segment or host label; in capitals, of any method."""
 
 
+Expressions = Callable[[Rule], Iterable[Expression]]
+"""The `when` of each block of conditions that a rule must meet."""
+
+
 def escapes(
-    rules: Sequence[tuple[RuleConfig, Rule]], index: Index, said: PathsConfig | None, breathe: Breathe
-) -> Iterator[tuple[Rule, str]]:
-    """The deny rules that another spelling of one of their paths gets around, with a rule that allows it.
+    rules: Sequence[tuple[RuleConfig, Rule]],
+    index: Index,
+    said: PathsConfig | None,
+    breathe: Breathe,
+    expressions: Expressions,
+) -> Iterator[tuple[Rule, str, str]]:
+    """The deny rules that another spelling of a path gets around: the rule, its key and the message.
 
     `said`: what the policy says about paths; a spelling that it settles, either way, is not reported.
     """
@@ -33,6 +43,10 @@ def escapes(
         breathe()
         if rule.allows or rule.shadow:
             continue
+        if "case" not in settled:
+            message = next(_ways_around_expressions(config, rule, index, expressions(rule)), None)
+            if message is not None:
+                yield rule, "when", message
         found = next(_ways_around(config, rule, index, settled), None)
         if found is not None:
             key, path, other = found
@@ -40,7 +54,39 @@ def escapes(
                 f"which {other.name!r} ({other.source}) allows and many upstreams serve as the same path"
             )
             way_out = f"write paths: {{{key}: ignore}}, or exact if yours tells them apart"
-            yield rule, f"does not deny {path}, {allowed}: {way_out}"
+            yield rule, "paths", f"does not deny {path}, {allowed}: {way_out}"
+
+
+def _ways_around_expressions(
+    config: RuleConfig, rule: Rule, index: Index, expressions: Iterable[Expression]
+) -> Iterator[str]:
+    texts = (text for one in expressions for text in one.compared.paths if text != text.swapcase())
+    text = next(texts, None)
+    if text is None:
+        return
+    lower = text.casefold()
+    right = f" and {lower!r}" if lower != text and "\\" not in text else ""
+    for template in config.paths:
+        segments = [_SOME if segment is None else segment for segment in template.segments]
+        if template.rest:
+            segments.append(_SOME)
+        for host in config.hosts:
+            for method in config.methods or (_SOME.upper(),):
+                cell = index.find(_example(host), method, segments)
+                allow = _allowed(cell, rule)
+                if allow is not None:
+                    yield (
+                        f"compares a path with {text!r} in this letter case only; {allow.name!r} "
+                        f"({allow.source}) allows others, and many upstreams serve both as one path: "
+                        f"write paths: {{case: ignore}}{right}, or exact if yours tells them apart"
+                    )
+
+
+def _allowed(cell: Cell, rule: Rule) -> Rule | None:
+    """The first that allows callers whom the rule denies, unless another rule denies everything here."""
+    if any(one.open and not one.requests for one in cell.denies if one is not rule):
+        return None
+    return next((one for one in cell.allows if one.open or not rule.open), None)
 
 
 def _ways_around(
@@ -55,8 +101,8 @@ def _ways_around(
                     cell = index.find(_example(host), method, segments)
                     if rule in cell.denies:
                         continue
-                    allow = next((one for one in cell.allows if one.open or not rule.open), None)
-                    if allow is not None and not any(one.open and not one.requests for one in cell.denies):
+                    allow = _allowed(cell, rule)
+                    if allow is not None:
                         yield key, "/" + "/".join(segments), allow
 
 

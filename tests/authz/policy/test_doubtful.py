@@ -24,6 +24,18 @@ def warnings(rule: str) -> list[str]:
         ("deny: anyone, body: {admin: 'false'}", 'body field admin is compared with the text "false"'),
         ("deny: anyone, when: \"claims.admin == 'true'\"", "claims.admin is compared with"),
         ("deny: anyone, when: \"'5' != claims.a['level']\"", "claims.a['level'] is compared with"),
+        ("deny: anyone, when: \"claims.level in ['5', 'x']\"", 'the text "5"'),
+        ("deny: anyone, when: \"'true' in claims.flags\"", 'the text "true"'),
+        ("deny: anyone, when: \"claims.levels[0] == '5'\"", "claims.levels[0] is compared with"),
+        ("deny: anyone, when: \"claims.level in ['5', '6x', 6]\"", 'the text "5"'),
+        ("allow: anyone, when: host.startsWith('api')", "also true of api.evil.example"),
+        ("allow: anyone, when: host.startsWith('api.')", "also true of api.evil.example"),
+        ("deny: anyone, when: issuer.startsWith('https://idp.example')", "the host to its end"),
+        ("allow: anyone, when: peer.startsWith('spiffe://prod')", "'spiffe://prod/'"),
+        ("allow: anyone, when: client.startsWith('10.1')", "also true of other addresses"),
+        ("allow: anyone, when: \"client.matches('10.0')\"", "also true of other addresses"),
+        ("deny: anyone, client: '::/0'", "holds no IPv4 client"),
+        ("allow: anyone, client_not: ['::/64', '2001:db8::/32']", "client_not: ::/64 holds no IPv4 client"),
         ("allow: anyone, when: \"host.matches('example.com')\"", "wherever the host contains this"),
         ("allow: anyone, when: \"host.matches('^api[.]example[.]com')\"", "wherever the host contains this"),
         ("allow: anyone, when: \"host.matches('^a$|b')\"", "wherever the host contains this"),
@@ -65,6 +77,16 @@ def test_what_matches_less_or_more_than_it_says_is_warned_of(rule: str, told: st
         "allow: authenticated, when: claims.client == '::ffff:10.0.0.1'",
         "allow: authenticated, when: \"has(body.claims) && body.claims.a == 'true'\"",
         "allow: authenticated, when: client.startsWith('10.')",
+        "allow: authenticated, when: \"client.matches('^10[.]0[.]0[.][12]$')\"",
+        "allow: authenticated, when: peer.startsWith('spiffe://prod/')",
+        "allow: authenticated, when: subject.startsWith('svc-')",
+        "allow: authenticated, when: claims.client.startsWith('10.1')",
+        "allow: authenticated, client: ['::/0', 0.0.0.0/0]",
+        "allow: authenticated, client: '2001:db8::/32'",
+        "allow: authenticated, when: \"'admin' in claims.groups\"",
+        "allow: authenticated, when: \"claims.level in ['5', 5]\"",
+        "allow: authenticated, when: \"'5' in claims.levels || 5 in claims.levels\"",
+        "allow: authenticated, when: \"claims.acr in ['1', '2']\"",
     ],
 )
 def test_what_means_what_it_says_is_not(rule: str) -> None:
@@ -125,6 +147,58 @@ def test_a_deny_rule_that_another_spelling_gets_around_is_warned_of(rule: str, p
     [(line, message)] = escapes(OPEN, rule)
     assert line == 4
     assert message.startswith(f"does not deny {path}, which 'open' (p.yaml:3) allows")
+
+
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [
+        ("path.startsWith('/admin')", "/admin"),
+        ("method == 'GET' && path == '/Admin'", "/Admin"),
+        ("segments[0] == 'admin'", "admin"),
+        ("segments[0].startsWith('admin')", "admin"),
+        ("'admin' in segments", "admin"),
+        ("path in ['/7', '/x']", "/x"),
+        ("path.matches('^/admin')", "^/admin"),
+        ("!(path != '/admin')", "/admin"),
+    ],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_so_is_an_expression_that_compares_a_path(when: str, text: str, named: bool) -> None:
+    rule = '{name: r, deny: anyone, CONDITION: "WHEN"}'.replace("WHEN", "c" if named else when)
+    head = f'conditions: {{c: {{when: "{when}"}}}}' if named else ""
+    rule = rule.replace("CONDITION", "if" if named else "when")
+    warned = parse_policy(f"{head}\nrules:\n  - {OPEN}\n  - {rule}\n", "p.yaml").warnings
+    [(line, message)] = [(one.line, one.message) for one in warned if "letter case" in one.message]
+    assert line == 4
+    assert message.startswith(f"compares a path with {text!r}")
+    assert ("case: ignore} and '/admin'" in message) == (text == "/Admin")
+    for setting in ("ignore", "exact"):
+        settled = f"paths: {{case: {setting}}}\n{head}\nrules:\n  - {OPEN}\n  - {rule}\n"
+        assert not [one for one in parse_policy(settled).warnings if "letter case" in one.message]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "path == '/7'",
+        "host == 'a.example'",
+        "vars.x == 'a'",
+        "!path.startsWith('/7/public')",
+        "path != '/7/public'",
+        "path.matches('(?i)^/7/a')",
+        "roles.exists(path, path == 'a')",
+    ],
+)
+def test_what_has_no_letters_or_no_path_or_allows_by_case_is_not(when: str) -> None:
+    rule = f'{{name: r, paths: ["/7/{{x}}"], deny: anyone, when: "{when}"}}'
+    warned = parse_policy(f"rules:\n  - {OPEN}\n  - {rule}\n", "p.yaml").warnings
+    assert not [one for one in warned if "letter case" in one.message]
+
+
+def test_nor_is_one_that_another_rule_denies_all_the_same() -> None:
+    rules = [OPEN, "{name: all, deny: anyone}", "{name: r, deny: anyone, when: path == '/admin'}"]
+    text = "rules:\n" + "".join(f"  - {rule}\n" for rule in rules)
+    assert not [one for one in parse_policy(text).warnings if "letter case" in one.message]
 
 
 @pytest.mark.parametrize(

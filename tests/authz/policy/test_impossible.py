@@ -76,7 +76,7 @@ def test_what_no_request_can_have_is_warned_of(rule: str, key: str, message: str
         "allow: {subjects: ['a@example.com'], scopes: ['orders:*']}",
         "deny: anyone, when: '1 == 1'",
         "deny: anyone, client: [10.0.0.0/8, 192.0.2.0/24], client_not: [10.0.0.0/8]",
-        "deny: anyone, client: 10.0.0.0/8, client_not: ['::/0']",
+        "deny: anyone, client: 10.0.0.0/8, client_not: ['2000::/3']",
     ],
 )
 def test_what_some_request_can_have_is_not(rule: str) -> None:
