@@ -19,14 +19,19 @@ MAX_TRIED_VALUES: Final = 4_096
 class _Compared:
     """What an expression asks fields of the body to equal."""
 
-    __slots__ = ("_known", "_lists")
+    __slots__ = ("_known", "_lists", "_members")
 
     def __init__(self, comparisons: Comparisons) -> None:
         self._known = {name: is_one_of(asked) for name, asked in comparisons.fields.items()}
         self._lists = comparisons.lists
+        self._members = {name: is_one_of(asked) for name, asked in comparisons.members.items()}
 
     def cannot_tell(self, name: str, value: Any) -> bool:
         """Whether the value equals what is asked for to some readers only."""
+        member = self._members.get(name)
+        # To PHP an object is a list of its values, and `in` looks at the keys.
+        if member is not None and isinstance(value, dict) and member(value) is None:
+            return True
         known = self._known.get(name)
         if known is None or (isinstance(value, list) and name in self._lists):
             return False

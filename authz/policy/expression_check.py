@@ -154,7 +154,7 @@ class _Reader:
 
     def _member(self, left: Operand, right: Operand) -> None:
         need_member(left, right)
-        self.notes.list_asked(right, self._names())
+        self.notes.list_asked(right, self._names(), left)
         self.notes.claim(right, left, self._names())
         self._note_path(right, left)
         if right.variable == "headers" and left.literal is not None:
@@ -260,8 +260,8 @@ class _Reader:
     def _macro(self, of: Operand, name: str, begin: int) -> Operand:
         if of.kind.name not in {"list", "map", "any"}:
             raise ValueError(f"{of.text} is {of.kind}, and {name}() goes through a list")
-        self.notes.list_asked(of, self._names())
         bound = self._next()
+        self.notes.list_asked(of, self._names(), item=bound.text)
         if bound.sort != "name":
             raise NotKnownError
         self._need(",")

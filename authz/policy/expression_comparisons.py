@@ -38,6 +38,8 @@ class Comparisons(NamedTuple):
     """By claim: what it is compared with, or asked to hold."""
     paths: Sequence[str] = ()
     """The texts that `path`, `segments` or one of them is asked to match, unless the test is negated."""
+    members: Mapping[str, Sequence[Scalar]] = {}
+    """By a field that it looks into as a list: what it looks for there."""
 
 
 class Notes:
@@ -49,6 +51,9 @@ class Notes:
         self._lists: set[str] = set()
         self._claims: dict[str, list[Operand]] = {}
         self._paths: list[str] = []
+        self._members: dict[str, list[Scalar]] = {}
+        self._sources: dict[str, str] = {}
+        """By the name that a macro has bound: the field that it goes through."""
 
     def compared(self, operand: Operand, other: Operand, bound: AbstractSet[str]) -> None:
         """Note that `operand` is compared with `other`; `bound`: the names that macros have bound."""
@@ -57,6 +62,8 @@ class Notes:
         field, value = _field_of(operand, bound), _scalar(other)
         if field and value is not None:
             self._fields.setdefault(field, []).append(value)
+        if operand.text in self._sources and value is not None:
+            self._members.setdefault(self._sources[operand.text], []).append(value)
         self.claim(operand, other, bound)
 
     def claim(self, operand: Operand, other: Operand, bound: AbstractSet[str]) -> None:
@@ -70,15 +77,28 @@ class Notes:
         if found and other.literal is not None and bound.isdisjoint(("path", "segments")):
             self._paths.append(other.literal)
 
-    def list_asked(self, operand: Operand, bound: AbstractSet[str]) -> None:
-        """Note that the expression looks into `operand` as a list."""
+    def list_asked(
+        self, operand: Operand, bound: AbstractSet[str], member: Operand | None = None, item: str = ""
+    ) -> None:
+        """Note that the expression looks into `operand` as a list.
+
+        It looks for `member`, or a macro binds each item to the name `item`.
+        """
         field = _field_of(operand, bound)
-        if field:
-            self._lists.add(field)
+        if not field:
+            return
+        self._lists.add(field)
+        value = None if member is None else _scalar(member)
+        if value is not None:
+            self._members.setdefault(field, []).append(value)
+        if item:
+            self._sources[item] = field
 
     def all(self) -> Comparisons:
         """Everything noted so far."""
-        return Comparisons(tuple(self._variables), self._fields, self._lists, self._claims, self._paths)
+        return Comparisons(
+            tuple(self._variables), self._fields, self._lists, self._claims, self._paths, self._members
+        )
 
 
 def _field_of(operand: Operand, bound: AbstractSet[str]) -> str:

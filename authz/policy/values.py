@@ -207,13 +207,9 @@ def check_of(comparison: TextComparison | Comparison) -> Check:
             member = is_one_of((asked,))
             return Check(f"contains {asked!r}", _holds(member), inside=True)
         case "prefix":
-            return Check(
-                f"begins with {asked!r}", lambda value: isinstance(value, str) and value.startswith(asked)
-            )
+            return Check(f"begins with {asked!r}", _of_texts(lambda text: text.startswith(asked)))
         case "suffix":
-            return Check(
-                f"ends with {asked!r}", lambda value: isinstance(value, str) and value.endswith(asked)
-            )
+            return Check(f"ends with {asked!r}", _of_texts(lambda text: text.endswith(asked)))
         case "matches":
             return Check(f"matches {asked}", _matches(asked))
         case "present":
@@ -238,7 +234,8 @@ def _range(low: float | None, high: float | None) -> Check:
 def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
     """Whether a value is one of those asked for; None: readers that convert types may take it for one.
 
-    They do so with `"5"` for 5, `"true"` and 1 for true, and JavaScript with `["admin"]` for `admin`.
+    They do so with `"5"` for 5, `"true"` and 1 for true, and JavaScript with `["admin"]` for `admin`. To PHP an
+    object is a list of its values.
     """
     texts = frozenset(value for value in asked if isinstance(value, str))
     # To Python, True equals 1; to whoever writes a rule it does not.
@@ -252,8 +249,8 @@ def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
                 return True
             unlike = not others or (value.strip().casefold() not in spelled and _number(value) not in numbers)
             return False if unlike else None
-        if isinstance(value, list):
-            return None if any(known(item) is not False for item in value) else False
+        if isinstance(value, list | dict):
+            return None if any(known(item) is not False for item in _items(value)) else False
         if not isinstance(value, int | float):
             return False
         if (isinstance(value, bool), value) in others:
@@ -286,6 +283,10 @@ def _spellings(value: Any) -> frozenset[str]:
     return frozenset({value.strip().casefold()})
 
 
+def _items(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
 def _number(text: str) -> float | None:
     try:
         return float(text)
@@ -303,17 +304,30 @@ def _holds(member: Callable[[Any], bool | None]) -> Callable[[Any], bool | None]
 def _matches(pattern: str) -> Callable[[Any], bool | None]:
     compiled = compile_pattern(pattern)
 
-    def matches(value: Any) -> bool | None:
-        if not isinstance(value, str):
-            return False
-        if len(value) > MAX_MATCHED_CHARACTERS:
+    def matches(text: str) -> bool | None:
+        if len(text) > MAX_MATCHED_CHARACTERS:
             return None
         try:
-            return compiled.fullmatch(value) is not None
-        except UnicodeEncodeError:  # a lone surrogate, which JSON can hold
+            return compiled.fullmatch(text) is not None
+        except UnicodeEncodeError:  # a lone surrogate, which a claim can hold
             return None
 
-    return matches
+    return _of_texts(matches)
+
+
+def _of_texts(holds: Callable[[str], bool | None]) -> Callable[[Any], bool | None]:
+    """Whether it holds of a text; None where readers that convert types may see such a text."""
+
+    def of(value: Any) -> bool | None:
+        if isinstance(value, str):
+            return holds(value)
+        if isinstance(value, list | dict):
+            return None if any(of(item) is not False for item in _items(value)) else False
+        if isinstance(value, int | float):
+            return None if any(holds(text) is not False for text in _spellings(value)) else False
+        return False
+
+    return of
 
 
 def _listed(values: Sequence[Any]) -> str:

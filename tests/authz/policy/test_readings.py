@@ -305,6 +305,25 @@ class TestTypes:
         assert denied("body: {role: admin}", headers=JSON, body=body)
         assert not allowed("when: body.role != 'admin'", headers=JSON, body=body)
 
+    @pytest.mark.parametrize("when", ["'admin' in body.roles", "body.roles.exists(r, r == 'admin')"])
+    def test_an_object_is_a_list_of_its_values_to_php(self, when: str) -> None:
+        body = b'{"roles": {"0": "admin"}}'
+        assert denied(f'when: "{when}"', headers=JSON, body=body)
+        assert denied("body: {roles: admin}", headers=JSON, body=body)
+        assert denied("body: {roles: {prefix: adm}}", headers=JSON, body=body)
+        assert not allowed("body: {roles: {not_one_of: [admin]}}", headers=JSON, body=body)
+        assert not allowed(f'when: "!({when})"', headers=JSON, body=body)
+        assert not denied(f'when: "{when}"', headers=JSON, body=b'{"roles": {"x": "user"}}')
+
+    @pytest.mark.parametrize("operator", ["{prefix: adm}", "{suffix: min}", "{matches: 'a.*'}"])
+    def test_a_text_may_be_within_lists(self, operator: str) -> None:
+        assert denied(f"body: {{role: {operator}}}", headers=JSON, body=b'{"role": [["admin"]]}')
+        assert not denied(f"body: {{role: {operator}}}", headers=JSON, body=b'{"role": [["user"], {}]}')
+
+    def test_a_number_may_be_a_text(self) -> None:
+        assert denied("body: {n: {prefix: '5'}}", headers=JSON, body=b'{"n": 57}')
+        assert not denied("body: {n: {prefix: '5'}}", headers=JSON, body=b'{"n": 7}')
+
     def test_items_of_a_list_count_too(self) -> None:
         rule = 'when: "body.users.exists(user, user.admin == true)"'
         assert denied(rule, headers=JSON, body=b'{"users": [{"admin": "yes"}]}')
