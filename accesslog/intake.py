@@ -19,11 +19,11 @@ from protos.accesslog_pb2 import StreamAccessLogsMessage
 from protos.lenient import shown
 
 BLOCK_ENTRIES = 64
-"""Entries made into lines at a stretch. At about 30 us each that holds the event loop for 2 ms, which an
-authz server in the same process can bear; a whole message of 4 MB would hold it for 150 ms."""
+"""Entries made into lines at a stretch, at the most."""
 
-BLOCK_UNPARSED_ENTRIES = 8
-"""Entries made into lines at a stretch if they come as bytes: one that is not UTF-8 takes about 250 us."""
+BLOCK_SECONDS = 0.002
+"""How long that may go on: an authz server in the same process can bear not much more. A usual entry takes
+30 us, and one that a client has filled with escapes, or with bytes that are not UTF-8, many times that."""
 
 _log = structlog.get_logger("accesslog")
 
@@ -126,23 +126,25 @@ class Intake:
         log = self._ledger.log(self._log_name, type_)
         waiting = len(entries)
         log.received += waiting
-        now = self._clock()
-        size = BLOCK_UNPARSED_ENTRIES if isinstance(entries[0], bytes) else BLOCK_ENTRIES
+        now = began = self._clock()
+        lines: list[bytes] = []
+        made = 0
         try:
-            for start in range(0, waiting, size):
-                lines = []
-                for entry in entries[start : start + size]:
-                    waiting -= 1
-                    try:
-                        line = self._line(record_of(to_record, kind, entry, self._origin, now), log)
-                    # Whatever is odd about one entry must not cost the stream its others (issue 2).
-                    except Exception as error:
-                        log.dropped[DropReason.MALFORMED] += 1
-                        self._complain(log, error)
-                        continue
-                    if line is not None:
-                        lines.append(line)
-                yield Block(log, tuple(lines), sum(map(len, lines)), waiting > 0)
+            for entry in entries:
+                waiting -= 1
+                made += 1
+                try:
+                    line = self._line(record_of(to_record, kind, entry, self._origin, now), log)
+                # Whatever is odd about one entry must not cost the stream its others (issue 2).
+                except Exception as error:
+                    log.dropped[DropReason.MALFORMED] += 1
+                    self._complain(log, error)
+                    line = None
+                if line is not None:
+                    lines.append(line)
+                if made == BLOCK_ENTRIES or not waiting or self._clock() - began >= BLOCK_SECONDS:
+                    yield Block(log, tuple(lines), sum(map(len, lines)), waiting > 0)
+                    lines, made, began = [], 0, self._clock()
         finally:
             if waiting:
                 log.dropped[DropReason.STREAM_CANCELLED] += waiting

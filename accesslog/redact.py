@@ -61,14 +61,14 @@ class Redaction:
         for field in _IDS:
             text = record.get(field)
             if text and _MADE_BY_ENVOY.fullmatch(text) is None:
-                record[field] = secrets.text(text, field, found)
+                record[field] = secrets.value(text, field, found)
         for field in _PATHS:
             if field in record:
                 record[field] = secrets.path(record[field], field, found)
         for field in _TEXTS:
             text = record.get(field)
             if text and not secrets.is_harmless(text):
-                record[field] = secrets.text(text, field, found)
+                record[field] = secrets.value(text, field, found)
         if "@" in record.get("authority", ""):
             record["authority"] = secrets.authority(record["authority"], "authority", found)
         for field in _MAPS:
@@ -92,10 +92,8 @@ class Redaction:
                 found.append(f"{where}.{key}")
             elif isinstance(value, str):
                 if not is_harmless(value):
-                    place = f"{where}.{key}"
-                    if where not in _CHALLENGES:
-                        value = secrets.credentials(value, place, found)  # noqa: PLW2901  # then look on
-                    values[key] = secrets.text(value, place, found)
+                    clean = secrets.text if where in _CHALLENGES else secrets.value
+                    values[key] = clean(value, f"{where}.{key}", found)
             elif isinstance(value, dict):
                 self._clean_map(value, f"{where}.{key}", found)
             elif isinstance(value, list):
@@ -121,6 +119,5 @@ class Redaction:
             return f"{name}={REDACTED}"
         if not secrets.is_harmless(value):
             place = f"{where}.{name}" if name else where
-            value = secrets.text(secrets.credentials(value, place, found), place, found)
-            item = f"{name}{equals}{value}"
+            item = f"{name}{equals}{secrets.value(value, place, found)}"
         return item if secrets.is_harmless(item) else secrets.text(item, where, found)

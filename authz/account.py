@@ -146,7 +146,7 @@ class Masking:
         told: dict[str, Any] = {
             "time": datetime.fromtimestamp(account.at, UTC).isoformat(timespec="milliseconds"),
             "decision_id": account.id,
-            "request_id": escaped(self.secrets.text(account.request_id, "", [])),
+            "request_id": escaped(self.secrets.value(account.request_id, "", [])),
             "outcome": verdict.outcome.value,
             "reason": verdict.reason,
             "status": verdict.status,
@@ -176,7 +176,7 @@ class Masking:
         return MASK if "detail" in self._masked else self._detail(text[:MAX_DETAIL_CHARACTERS])
 
     def _detail(self, detail: str) -> str:
-        return escaped(self.secrets.text(detail, "", []))
+        return escaped(self.secrets.value(detail, "", []))
 
     def _path(self, path: str) -> str:
         path = self.secrets.path(path, "", [])

@@ -22,7 +22,7 @@ MAX_DECODINGS: Final = 4
 LONGEST_REMEMBERED: Final = 256
 """The most names, and texts, that are remembered: clients choose them, and may fill half a MB each."""
 
-MOST_VALUES: Final = 512
+MOST_VALUES: Final = 256
 """With escapes, and values within them, that are looked into in one text; each costs up to 20 us. A query of
 a large form has 100."""
 
@@ -52,16 +52,27 @@ _JSON_ESCAPE: Final = re.compile(r"\\+u00([2-7][0-9a-fA-F])")
 _WIDE_ESCAPE: Final = re.compile(r"%u00([2-7][0-9a-fA-F])")
 """Of Microsoft's servers."""
 
-_SCHEMES: Final = (
-    "(?:api-?key|aws4-hmac-sha256|basic|bearer|digest|dpop|hawk|hoba|mutual|negotiate|ntlm|oauth|token)"
+# What an Authorization header begins with: IANA HTTP Authentication Schemes, and those of products.
+_SCHEMES: Final = "aws4-hmac-sha256|bearer|dpop|hoba|negotiate|ntlm"
+_SCHEMES_THAT_ARE_WORDS: Final = "api-?key|basic|digest|hawk|mutual|oauth|token"
+_CREDENTIALS: Final = re.compile(
+    rf"(?P<scheme>\s*(?:{_SCHEMES}|{_SCHEMES_THAT_ARE_WORDS})\s+)\S", re.IGNORECASE
 )
-"""What an Authorization header begins with (IANA HTTP Authentication Schemes, and those of products)."""
+_ENDS: Final = "&\"',;"
 
-_CREDENTIALS: Final = re.compile(rf"(?P<scheme>\s*{_SCHEMES}\s+)\S", re.IGNORECASE)
-_SCHEME: Final = re.compile(rf"([=:\"']\s*{_SCHEMES}\s+)[^\s&\"',;][^&\"',;]*", re.IGNORECASE)
-_SCHEME_OF_A_VALUE: Final = re.compile(
-    rf"((?:^|[=:\"'\s,&/]){_SCHEMES}\s+)[^\s&\"',;][^&\"',;]*", re.IGNORECASE
-)
+
+def _scheme_within(begin: str, begin_of_word: str) -> re.Pattern[str]:
+    """Credentials within a text: behind a word that is a scheme, too, they are one word or parameters."""
+    words = rf"{begin_of_word}(?:{_SCHEMES_THAT_ARE_WORDS})\s+(?=[^\s{_ENDS}]+(?:=|\s*(?:$|[{_ENDS}])))"
+    return re.compile(
+        rf"({begin}(?:{_SCHEMES})\s+|{words})[^\s{_ENDS}][^{_ENDS}]*",
+        re.IGNORECASE,
+    )
+
+
+_BEHIND_NAME: Final = r"[=:\"']\s?"
+_SCHEME: Final = _scheme_within(_BEHIND_NAME, _BEHIND_NAME)
+_SCHEME_OF_A_VALUE: Final = _scheme_within(r"(?:^|[=:\"'\s,&/])", rf"(?:^|[,&/]|{_BEHIND_NAME})")
 _LONG_SEGMENT: Final = re.compile(rf"[^/\\]{{{SHORTEST}}}")
 _AFTER_SLASH: Final = re.compile(rf"(?<=[/\\])[^/\\?#&=;,\s\"'<>]{{{SHORTEST},}}")
 _ODD_IN_A_PATH: Final = re.compile(r"[%;=:@,&?#\"'\\]")
@@ -170,6 +181,10 @@ class Secrets:
         found.append(where)
         return match["scheme"] + REDACTED
 
+    def value(self, text: str, where: str, found: list[str]) -> str:
+        """The whole value of a header, whatever its name, without secrets."""
+        return self.text(self.credentials(text, where, found), where, found)
+
     def authority(self, text: str, where: str, found: list[str]) -> str:
         """A Host or `:authority` without user information (RFC 9110 section 4.2.4)."""
         if "@" not in text:
@@ -191,8 +206,7 @@ class Secrets:
 
     def _is_harmless(self, text: str) -> bool:
         found: list[str] = []
-        self.credentials(text, "", found)
-        self.text(text, "", found)
+        self.value(text, "", found)
         return not found
 
     def _segment(self, segment: str, search: _Search) -> str:

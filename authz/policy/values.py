@@ -234,8 +234,8 @@ def _range(low: float | None, high: float | None) -> Check:
 def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
     """Whether a value is one of those asked for; None: readers that convert types may take it for one.
 
-    They do so with `"5"` for 5, `"true"` and 1 for true, and JavaScript with `["admin"]` for `admin`. To PHP an
-    object is a list of its values.
+    They do so with `"5"` for 5, `"true"` and 1 for true, and JavaScript with `["admin"]` for `admin`. To PHP,
+    an object is a list of its values.
     """
     texts = frozenset(value for value in asked if isinstance(value, str))
     # To Python, True equals 1; to whoever writes a rule it does not.

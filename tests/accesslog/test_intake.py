@@ -1,9 +1,10 @@
 import json
+from itertools import count
 from typing import Any
 
 import pytest
 
-from accesslog.intake import BLOCK_ENTRIES, BLOCK_UNPARSED_ENTRIES, Intake, Rules
+from accesslog.intake import BLOCK_ENTRIES, BLOCK_SECONDS, Intake, Rules
 from accesslog.ledger import MAX_LOGS, DropReason, Ledger, Log
 from accesslog.message import UnreadableMessageError
 from accesslog.redact import Redaction
@@ -119,13 +120,12 @@ class TestEntries:
         sizes = [len(block.lines) for block in setup.intake.read(message(*entries).SerializeToString())]
         assert sizes == [BLOCK_ENTRIES, BLOCK_ENTRIES, 1]
 
-    def test_with_bytes_that_are_not_utf_8_come_in_smaller_blocks(self) -> None:
-        """They take longer, and a client chooses how many there are."""
-        setup = Setup()
-        entries = [http_entry(request_id="UTF8")] * (2 * BLOCK_UNPARSED_ENTRIES + 1)
-        data = message(*entries).SerializeToString().replace(b"UTF8", b"\xff" * 4)
-        sizes = [len(block.lines) for block in setup.intake.read(data)]
-        assert sizes == [BLOCK_UNPARSED_ENTRIES, BLOCK_UNPARSED_ENTRIES, 1]
+    def test_that_take_long_come_in_smaller_blocks(self) -> None:
+        """A client chooses how long its entries take."""
+        times = count(0, BLOCK_SECONDS / 2)
+        intake = Intake(Rules(Redaction(), Sampling()), Ledger(), lambda: next(times), lambda: 0.5)
+        blocks = list(intake.read(message(*[http_entry()] * 5).SerializeToString()))
+        assert [(len(block.lines), block.more) for block in blocks] == [(2, True), (2, True), (1, False)]
 
     def test_that_are_never_asked_for_are_dropped_and_counted(self) -> None:
         setup = Setup()

@@ -67,6 +67,12 @@ class TestHeaders:
         assert record["tags"] == {"who": f"{scheme} {REDACTED}"}
         assert record["request_headers"] == {"x-forwarded-auth": f"{scheme} {REDACTED}"}
 
+    @pytest.mark.parametrize("field", ["referer", "user_agent", "forwarded_for", "request_id"])
+    def test_in_a_text_of_the_client_are_known_by_their_scheme(self, field: str) -> None:
+        record = {field: f"Bearer {SECRET}"}
+        Redaction().apply(record)
+        assert record[field] == f"Bearer {REDACTED}"
+
     def test_that_challenge_the_client_are_left(self) -> None:
         """RFC 6750 section 3: the challenge tells realm, scope and error."""
         challenge = 'Bearer realm="edge", error="invalid_token"'

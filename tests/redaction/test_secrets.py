@@ -388,3 +388,17 @@ def test_no_text_takes_longer_than_its_length(hostile: str) -> None:
     for _ in range(10):
         for clean in (SECRETS.text, SECRETS.path, SECRETS.credentials):
             clean(text, "x", [])
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        "q=basic+math+for+children&page=2",
+        "q=reset+token+of+a+user",
+        "q=learn+oauth",
+        "q=api+key+management",
+        "q=the+mutual+fund+digest",
+    ],
+)
+def test_words_that_are_schemes_too_are_words(plain: str) -> None:
+    assert query(plain) == (plain, [])
