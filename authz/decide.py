@@ -236,6 +236,6 @@ class Authorizer:
         spellings = self.policy.matching.spellings(path) if allows else None
         if spellings is None:
             return None
-        find = self.policy.index.find
-        others = (find(request.host, request.method, segments).denies for segments in spellings[1:])
-        return Cell([*allows, *cell.denies, *chain.from_iterable(others)])
+        index = self.policy.index
+        others = (index.find(request.host, request.method, segments).denies for segments in spellings[1:])
+        return index.cell_of(chain(allows, cell.denies, *others))

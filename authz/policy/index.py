@@ -228,6 +228,7 @@ class Index:
         self._leaves: dict[int, _Leaf] = {}
         self._by_host: dict[str, tuple[_Node, ...]] = {}
         self._merged: dict[tuple[_RulesOf, tuple[Cell, ...]], Cell] = {}
+        self._of_rules: dict[tuple[Rule, ...], Cell] = {}
 
     def add(
         self,
@@ -258,8 +259,9 @@ class Index:
     def take_apart(self, breathe: Breathe) -> None:
         """Free the index piece by piece; it finds nothing any more."""
         self._by_host.clear()
-        while self._merged:
-            self._merged.popitem()
+        for cells in (self._merged, self._of_rules):
+            while cells:
+                cells.popitem()
         while self._leaves:
             breathe()
             _, leaf = self._leaves.popitem()
@@ -293,6 +295,16 @@ class Index:
             if found is not cell and found is not NO_CELL
         )
         return self._merge((cell, *others), _denying) if others else cell
+
+    def cell_of(self, rules: Iterable[Rule]) -> Cell:
+        """The cell of these rules: one object each time, so that answers made of its verdicts are kept."""
+        key = tuple(dict.fromkeys(rules))
+        cell = self._of_rules.get(key)
+        if cell is None:
+            cell = Cell(key)
+            if len(self._of_rules) < MAX_MERGED:
+                self._of_rules[key] = cell
+        return cell
 
     def _trees_of(self, host: str) -> tuple[_Node, ...]:
         """The trees of every pattern that covers `host`: as many look-ups as the name has labels."""
