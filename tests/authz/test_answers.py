@@ -41,15 +41,19 @@ def pairs(options: Any) -> dict[str, str]:
 
 def test_odd_paths_do_not_drive_out_the_answers_that_are_kept() -> None:
     answers = Answers("""
+credentials: {api_keys: {file: keys.yaml}}
 rules:
-  - {name: files, paths: ["/f/**"], allow: authenticated, accept_in_path: [encoded_slash], client: 192.0.2.0/24}
-  - {name: no, paths: ["/f/x/**"], deny: {roles: [x]}}
+  - name: files
+    paths: ["/f/**"]
+    allow: authenticated
+    accept_in_path: [encoded_slash]
+    client: [192.0.2.0/24]
+  - {name: shut, paths: ["/f/x/**"], deny: {roles: [x]}}
 """)
     for number in range(20):
         assert answers(path=f"/f/{number}%2f{number}").denied_response.status.code == 401
-        assert answers(path=f"/f%2fx%2f{number}").denied_response.status.code in {400, 401}
         assert answers(path=f"/f/x%2f{number}").denied_response.status.code == 401
-    assert len(answers.responder._answers) <= 3
+    assert len(answers.responder._answers) == 2
 
 
 class TestTemplates:
