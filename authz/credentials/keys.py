@@ -220,9 +220,9 @@ def _fault(jwk: Mapping[str, Any]) -> str:
             "it has only x5c, a certificate; the members of the key itself are missing (RFC 7518 section 6)"
         )
     if kty not in PARSE:
-        return f"its kty {kty!r} is not one of {', '.join(sorted(PARSE))}"
+        return f"its kty {kty!r:.40} is not one of {', '.join(sorted(PARSE))}"
     if jwk.get("use", "sig") != "sig":
-        return f"it is for use {jwk['use']!r}, not for signatures"
+        return f"it is for use {jwk['use']!r:.40}, not for signatures"
     operations = jwk.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         return "its key_ops do not include verify"
@@ -242,13 +242,13 @@ def _parsed(jwk: dict[str, Any], kid: str | None) -> Key | RefusedKey:
     algorithms = FAMILIES.get(family)
     if algorithms is None:
         crv = jwk.get("crv")
-        reason = "it lacks crv" if crv is None else f"its crv {crv!r} is not supported"
+        reason = "it lacks crv" if crv is None else f"its crv {crv!r:.40} is not supported"
         return RefusedKey(kid, f"{reason}; supported: {', '.join(sorted(_CURVES[jwk['kty']]))}")
     declared = jwk.get("alg")
     if declared is not None:
         # The key, not the token, says what it is used with (RFC 8725 section 3.1, CVE-2026-48523).
         if declared not in algorithms:
-            return RefusedKey(kid, f"its alg {declared!r} does not fit its kty")
+            return RefusedKey(kid, f"its alg {declared!r:.40} does not fit its kty")
         # On one curve, the names of EdDSA mean the same (RFC 9864).
         algorithms = algorithms & EDDSA if declared in EDDSA else frozenset({declared})
     try:

@@ -93,11 +93,20 @@ def _form(text: str, config: CredentialsConfig) -> tuple[Token | None, list[Chec
             raise RefusedError(Refusal(RefusalReason.TOKEN_MALFORMED, "not ASCII"))
         token = read(text)
     except RefusedError as error:
-        checks.append(Check("form", held=False, text=error.refusal.detail))
+        checks.append(Check("form", held=False, text=error.refusal.detail + _hint(text, config)))
         return None, checks, error.refusal
     said = f"alg {token.algorithm[:20]!r}, kid {token.key_id!r}, typ {token.type!r:.40}"
     checks.append(Check("form", held=True, text=said))
     return token, checks, None
+
+
+def _hint(text: str, config: CredentialsConfig) -> str:
+    """What else it may be, by its dots (`location.DOTS`); empty where nothing else is configured."""
+    if config.sessions is not None and "." not in text:
+        return "; a session? `sidecars session show` looks those up"
+    if config.api_keys is not None and text.count(".") == 1:
+        return "; an API key? Those are no bearer tokens, and are not explained here"
+    return ""
 
 
 def _block_of(token: Token, config: CredentialsConfig) -> IssuerConfig | None:

@@ -60,6 +60,17 @@ def test_a_key_that_cannot_be_used_is_left_out(key: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "key",
+    [
+        {"kty": "K" * 9_000, "kid": "x"},
+        *(jwk(private_key("ES256"), "x", **{name: "K" * 9_000}) for name in ("crv", "alg", "use")),
+    ],
+)
+def test_the_reason_is_short_whatever_the_publisher_writes(key: Any) -> None:
+    assert len(refused(key)["x"]) < 200
+
+
+@pytest.mark.parametrize(
     "key", [None, 7, "text", [], {"kty": "EC", "kid": 7}, {"kty": "EC", "kid": "x" * 257}]
 )
 def test_what_is_no_key_is_left_out(key: Any) -> None:

@@ -135,6 +135,21 @@ async def test_an_issuer_that_is_nearly_right_is_pointed_out(world: World, claim
     assert hint in failed(found)["issuer"]
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"), [("s" * 43, "; a session"), ("ci." + "s" * 43, "; an API key"), ("a.b.c.d", "")]
+)
+async def test_what_is_another_kind_of_credential_is_pointed_out(world: World, text: str, hint: str) -> None:
+    keys = [{"id": "ci", "sha256": "0" * 64, "subject": "ci"}]
+    found = await explained(
+        world,
+        {"issuers": [world.issuer()], "sessions": {"store": "memory"}, "api_keys": {"keys": keys}},
+        text,
+    )
+    told = failed(found)["form"]
+    assert told.partition(", not 3")[2].partition("? ")[0] == hint
+    assert text not in told
+
+
 async def test_what_the_key_set_holds_and_leaves_out_is_told(world: World) -> None:
     block = world.issuer(jwk(private_key("ES256")), jwk(private_key("RS256"), "enc", use="enc"))
     found = await explained(world, {"issuers": [block]}, token())
