@@ -108,7 +108,9 @@ class RedisFitness:
         answered_at = -REFUSED_SECONDS
         lost = refused = -1  # what had been lost and refused when it last answered
         while True:
-            refuses = pool.refusals.times != refused and clock() - answered_at >= REFUSED_SECONDS
+            # The latest refusal may be that of INFO itself: nobody else might find that it is over.
+            noted = pool.refusals.times != refused or pool.refusals.lasting
+            refuses = noted and clock() - answered_at >= REFUSED_SECONDS
             if (pool.failures or pool.lost != lost or refuses) and await self.ask():
                 answered_at, lost, refused = clock(), pool.lost, pool.refusals.times
             await asyncio.sleep(LOOK_SECONDS)

@@ -14,6 +14,7 @@ from sidecars.runtime.redis_fitness import RedisFitness, ServerFacts
 from sidecars.runtime.settings.redis import RedisSettings
 from tests.ratelimit.test_redis_refusals import a_cluster_node, a_replica, sentinel
 from tests.redis_server import RedisServer, redis_server
+from tests.sidecars.test_runtime_reload import until
 
 __all__ = ["redis_server"]
 
@@ -95,6 +96,27 @@ async def test_a_user_that_may_not_ask_is_no_misfit(redis_server: RedisServer) -
         async with asked(redis_server.url) as fitness:
             assert fitness.describe() == {"server": None, "misfits": []}
     assert "NOPERM" in logs[0]["error"]
+
+
+async def test_a_user_that_may_ask_after_all_is_told_what_it_is(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody else asks: `/config` must not say that Redis refuses for good."""
+    for name in ("LOOK_SECONDS", "REFUSED_SECONDS"):
+        monkeypatch.setattr(redis_fitness, name, 0.02)
+    client = connect(RedisSettings(url=redis_server.url))
+    fitness = RedisFitness(client)
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "-info")
+        running = asyncio.create_task(fitness.run())
+        try:
+            await until(lambda: describe(client)["state"] == "refuses")
+            admin.execute_command("ACL", "SETUSER", "default", "+info")
+            await until(lambda: describe(client)["state"] == "connected" and fitness.facts is not None)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await client.aclose()
 
 
 async def test_a_redis_that_is_back_is_found_and_asked_again(
