@@ -133,7 +133,7 @@ class _Judgement:
         )
         settled = self._settled(enforced)
         if settled is not None:
-            steps.append(Step("credential", "not looked at: the answer is the same whoever asks"))
+            steps.append(Step("credential", "not looked at: the answer is the same for every caller"))
             answer, identity = settled, ANONYMOUS
         elif isinstance(self._outcome, Refusal) and not _optional(enforced):
             detail = f": {self._outcome.detail}" if self._outcome.detail else ""
@@ -273,12 +273,12 @@ def _optional(rules: Iterable[Rule]) -> bool:
 
 
 def _refused_text(refusal: Refusal) -> str:
-    return f"refused: {refusal.reason.value}; that is none, as a rule allows anyone and identify is optional"
+    return f"refused: {refusal.reason.value}; ignored, as a rule allows anyone and identify is optional"
 
 
 def _who(identity: Identity) -> str:
     if identity is ANONYMOUS:
-        return "none: nobody in particular asks"
+        return "none: the caller is unknown"
     return f"{identity.kind.value}: {identity.subject or 'no subject'}"
 
 

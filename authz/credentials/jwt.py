@@ -203,7 +203,7 @@ def read(text: str) -> Token:
     """`text` taken apart (JWS compact serialisation, RFC 7515 section 7.1). Raises RefusedError."""
     parts = text.split(".")
     if len(parts) != 3:
-        refuse_token(RefusalReason.TOKEN_MALFORMED, f"{len(parts)} parts between dots, not 3")
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"a JWT has 3 parts between dots, not {len(parts)}")
     header = _json_object(parts[0], "header")
     claims = _json_object(parts[1], "payload")
     algorithm, key_id = header.get("alg"), header.get("kid")

@@ -12,7 +12,7 @@ from authz.policy.rule import Rule
 from configfile import Breathe, no_breaks
 
 _Asked = tuple[object, ...]
-_UNASKED: Final = "nobody is asked; write identify: optional to look at credentials, or identify: never"
+_UNASKED: Final = "no credential is looked at; write identify: optional to look at it, or identify: never"
 _SOMETHING: Final = "\0"
 """Stands for any segment, host label or method: no rule can name it, so only wildcards cover it."""
 
@@ -97,7 +97,9 @@ class _Reviewer:
         opening = None if rule.open and not rule.requests else self._cover(self._openings, config)
         if opening is not None:
             looks = (
-                "" if opening.identifies else ", and nobody is told who asks: identify: optional there would"
+                ""
+                if opening.identifies
+                else ", and the upstream learns no caller; identify: optional there tells it"
             )
             yield f"asks in vain: {_named(opening)} allows anyone all that it covers{looks}"
         if rule.open and not rule.shadow and config.identify is None:

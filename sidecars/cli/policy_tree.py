@@ -60,12 +60,12 @@ def _add_rules(branch: Tree, rules: Iterable[Considered]) -> None:
         )
         _add_findings(twig, (*one.requests, *one.demands))
         if rule.open and not rule.callers:
-            twig.add("[dim]whoever asks[/]")
+            twig.add("[dim]any caller[/]")
         for number, conditions in enumerate(one.callers, start=1):
             several = len(one.callers) > 1
             _add_findings(twig.add(f"caller, description {number}") if several else twig, conditions)
         if one.spoke is None:
-            twig.add("[dim]nobody had to ask who it is[/]")
+            twig.add("[dim]the caller did not matter[/]")
 
 
 def _add_findings(branch: Tree, findings: Iterable[Finding]) -> None:

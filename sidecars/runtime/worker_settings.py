@@ -112,7 +112,7 @@ def clashes(settings: Settings) -> Iterator[tuple[_Path, str]]:
     for path, address in _listens(settings):
         if _free_port(address):
             if path == ("admin", "workers"):
-                yield path, "needs a port: nobody would know the one that the kernel picks"
+                yield path, "needs a port: no client would know the one that the kernel picks"
             continue
         if several and isinstance(address, UnixAddress) and PLACEHOLDER not in address.path:
             continue  # told already

@@ -139,7 +139,7 @@ def test_what_each_needs_for_itself_has_to_say_worker(
         ),
         (
             "admin: {workers: '127.0.0.1:0'}\n",
-            "admin.workers: needs a port: nobody would know the one that the kernel picks",
+            "admin.workers: needs a port: no client would know the one that the kernel picks",
         ),
         (
             "authz: {listen: ['unix:/{worker}'], policy: [p], session_admin: true}\n",
