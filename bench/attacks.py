@@ -1,7 +1,7 @@
 """Floods against the authz sidecar: what a second connection notices of each, and what memory it costs.
 
 One attacker sends each flood as fast as the sidecar reads it, on a new connection whenever it is cut off.
-Meanwhile another client asks one check after another; its percentiles are compared with a time of peace.
+Meanwhile another client asks one check after another; its percentiles are compared with a quiet time.
 """
 
 import os
@@ -29,7 +29,7 @@ from bench.transport import Say
 
 MOST_P99_MS = 10
 MOST_GROWTH_MB = 64
-"""Of the process, over all floods: what one connection may hold is bounded, and so is the heap behind it."""
+"""Growth of the process over all floods: what one connection may hold is bounded, and so is the heap."""
 
 GOALS = {
     **{f"{name}_p99_ms": Goal(at_most=MOST_P99_MS) for name in FLOODS},

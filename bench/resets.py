@@ -1,4 +1,4 @@
-"""An outside client that resets requests at Envoy (CVE-2023-44487): what the checks of others notice of it.
+"""An outside client that resets requests at Envoy (CVE-2023-44487): what the checks of others notice.
 
 A real Envoy asks the authz sidecar for each request; an attacker opens and resets them, which makes Envoy
 cancel its checks. Meanwhile others ask over connections of their own, at leisure. Measured with the peer

@@ -18,7 +18,7 @@ from bench.tools.floods import Request, flood
 
 READ_BYTES = 1024 * 1024
 PATIENCE_SECONDS = 0.02
-"""Without a word from the server after all is sent: it has answered what it would."""
+"""Seconds of silence after everything is sent: the server has answered all that it will."""
 
 
 def run(order: dict[str, Any]) -> dict[str, float]:

@@ -35,7 +35,7 @@ async def scenario(edge: Edge) -> None:
 
     file.write_text(whole)
     async with serve_sidecars(edge.places, os.environ):
-        # The first is what makes Envoy open its streams anew.
+        # The first one makes Envoy reopen its streams.
         await _ask(edge, "after", AFTER)
         lines = await log_lines(edge.places.access_log, lambda lines: _told(lines, "after") == AFTER)
         assert _told(lines, "after") == AFTER

@@ -20,7 +20,7 @@ FLUSH_SECONDS = 1.5
 """More than `buffer_flush_interval`: Envoy has sent what it gathered."""
 NAMES = ("before", "away", "after")
 REQUESTS = 30
-"""Of each name."""
+"""Requests under each name."""
 
 
 def change_envoy(configuration: dict[str, Any], folder: Path) -> None:

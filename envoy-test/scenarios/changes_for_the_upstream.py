@@ -74,7 +74,7 @@ async def scenario(edge: Edge) -> None:
     assert "x-greeting" not in named.headers
     assert "x-admin" not in named.headers
 
-    # A subject is carried as it is, or its token is refused: `adm\nin` is nobody who is called admin.
+    # A subject is carried as it is, or its token is refused: `adm\nin` must not become admin.
     for subject in ("adm\nin", " alice", "alice "):
         refused = await ask(edge.url, "/hello", headers=bearer(edge.provider.token(subject, "orders:read")))
         assert refused.status == 401, subject

@@ -1,4 +1,4 @@
-"""A tunnel (CONNECT) has no path for a rule to be about: no policy opens one. A WebSocket is no tunnel."""
+"""A tunnel (CONNECT) has no path, so no rule can allow one. A WebSocket is judged as a GET."""
 
 import asyncio
 from copy import deepcopy
@@ -23,7 +23,7 @@ RULES = """
 
 
 def change_envoy(configuration: dict[str, Any], folder: Path) -> None:
-    """A listener more, which opens tunnels and, over HTTP/2, WebSockets to whoever authz lets through."""
+    """A further listener, which opens tunnels and, over HTTP/2, WebSockets for requests that authz allows."""
     add_bare_listener(configuration, folder)
     listeners = configuration["static_resources"]["listeners"]
     tunnels = deepcopy(listeners[-1])
@@ -48,11 +48,11 @@ async def scenario(edge: Edge) -> None:
     await until(known, "the new rules decide")
     edge.echo.received.clear()
 
-    # An Envoy without CONNECT in upgrade_configs answers by itself, and asks nobody.
+    # An Envoy without CONNECT in upgrade_configs answers by itself and does not ask authz.
     head = await _connect(edge, "edge")
     assert head.startswith(b"HTTP/1.1 404 ")
     assert b"x-details: route_not_found" in head
-    # One with it asks authz, which has no path to judge, whatever a rule says.
+    # One with it asks authz, which refuses a request without a path under any rule.
     head = await _connect(edge, TUNNELS)
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"x-reason: path_form" in head

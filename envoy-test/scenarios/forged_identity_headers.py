@@ -55,7 +55,7 @@ async def scenario(edge: Edge) -> None:
             known = await send(edge, "/orders", [*token.items(), *lines], listener=listener)
             assert _folded(known, "x-auth-subject") == ["alice"], (sign, listener)
 
-    # What lighttpd would fold, too, is no name to any Envoy.
+    # Envoy refuses the other characters that lighttpd would fold.
     for listener in ("edge", BARE):
         refusal = await send(edge, "/public/hello", [("x\xa0auth-subject", "admin")], listener=listener)
         assert (refusal.status, refused(refusal)) == (400, "envoy http1.codec_error"), listener

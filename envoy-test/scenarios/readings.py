@@ -74,7 +74,7 @@ async def scenario(edge: Edge) -> None:
 
 
 async def _ask(edge: Edge, fact: Fact, rule: str, listener: str) -> None:
-    """Refused; or what Envoy made of it for the upstream is another path, which nobody reads as denied."""
+    """Refused; or Envoy sends the upstream another path, which no upstream reads as denied."""
     edge.echo.received.clear()
     path = {"path": fact.sent, "query": f"/x?{fact.sent}"}.get(fact.kind, "/x")
     headers, body = [], b""

@@ -37,7 +37,7 @@ async def scenario(edge: Edge) -> None:
     assert (await ask(edge.url, "/public/hello", headers={"cookie": "session="})).status == 200
     assert (await ask(edge.url, "/orders", headers={"cookie": "session="})).status == 401
 
-    # A browser is no dead end: it gets the login, and its cookies are ended.
+    # A browser gets the login, not a dead end, and its cookies are deleted.
     file = edge.places.policy_file
     file.write_text(f"login: {{url: 'https://login.example/'}}\n{file.read_text()}")
     page = {"accept": "text/html", "cookie": f"{session}; session=other"}

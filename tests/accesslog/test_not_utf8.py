@@ -104,7 +104,7 @@ def _struct(text: str) -> Struct:
 )
 @pytest.mark.parametrize("parsed", [True, False])
 def test_a_packed_message(make: Callable[[str], Any], shown: Any, place: str, parsed: bool) -> None:
-    """Its bytes are no text of the entry, so the parser lets them pass."""
+    """Its bytes do not belong to a text of the entry, so the parser lets them pass."""
     entry = http_entry()
     packed = entry.common_properties.filter_state_objects["key"]
     packed.Pack(make(TEXT))

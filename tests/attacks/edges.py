@@ -29,7 +29,7 @@ HARDENING = (
 """Settings of the connection manager that the plain listener does not have."""
 
 DOMAIN = "attacks"
-"""Of the limits of a test, which take the place of those of the examples."""
+"""The domain of a test's limits, which replace those of the examples."""
 
 Change = Callable[[dict[str, Any]], None]
 

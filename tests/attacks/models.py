@@ -1,4 +1,4 @@
-"""How some of the recorded servers read names and paths, for spellings that nobody recorded.
+"""How some of the recorded servers read names and paths, for spellings that are not recorded.
 
 Each is held against every recorded fact of its server before it is used.
 """

@@ -1,4 +1,4 @@
-"""Secrets planted wherever a request can carry one: none may stand in any file or page of the sidecars.
+"""Secrets planted everywhere that a request can carry one: no file or page of the sidecars may show one.
 
 Through a real Envoy that logs all that it can, with its hardening and without it, and to an upstream whose
 answers carry secrets, too.
@@ -257,7 +257,7 @@ async def test_no_canary_sings(listener: str, tmp_path_factory: pytest.TempPathF
         for where, text in told.items():
             shown = [line for line in text.splitlines() if any(secret in line for secret in plant.all)]
             assert shown == [], where
-        # What is no secret stays readable.
+        # Text that is not secret stays readable.
         assert '"path":"/public/q"' in told["the access log"]
         assert "a=1&" in told["the access log"]
         if listener == PLAIN:

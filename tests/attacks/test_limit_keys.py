@@ -69,7 +69,7 @@ HOSTS = (
 
 
 def count_by_host_and_path(manager: dict[str, Any]) -> None:
-    """Every request is counted by both; nobody else refuses any."""
+    """Every request is counted by both; nothing else refuses any."""
     manager["http_filters"] = [one for one in manager["http_filters"] if "ext_authz" not in one["name"]]
 
     def header(name: str, key: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What an upstream reads as denied is denied, in whatever spelling it comes.
+"""What an upstream reads as denied is denied, in every spelling.
 
 A matrix: every recorded reading of a real server, on a listener that sends headers and bodies as they came
 and on one that sends them as text, against each way in which a rule can deny it. The scenario `readings` does
@@ -57,7 +57,7 @@ def test_most_upstreams_need_no_setting(fact: Fact, joined: bool) -> None:
     ids=str,
 )
 def test_what_nobody_reads_as_denied_is_not(fact: Fact) -> None:
-    """The rule is no rule that denies everything."""
+    """The rule does not deny everything."""
     for rule in rules_against(fact):
         if "user_role" not in rule and (fact.kind != "json" or " in body" not in rule):
             assert answer(policy_with(rule, lenient=True), check_of(fact, joined=False)) == "open", rule

@@ -367,7 +367,7 @@ rules:
         [("/closed", 403), ("/office", 403), ("/odd/a%2Fb", 400), ("/odd/a%00", 400), ("/two", 401)],
     )
     def test_emissary_3051_envoy_23473_a_script_may_read_every_refusal(self, path: str, status: int) -> None:
-        """Of a deny rule, too, and of a path that readers differ about."""
+        """Also of a deny rule, and of a path that readers differ about."""
         answers = Answers(self.POLICY)
         for _ in range(2):
             told = answers(path=path, headers={"origin": "https://app.example.com"}).denied_response

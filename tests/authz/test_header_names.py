@@ -5,7 +5,7 @@ from authz.policy.load import parse_policy
 from tests.authz.checks import request
 
 TOKEN_SIGNS = "!#$%&'*+-.^_`|~"
-"""What a header name may hold beside letters and digits (RFC 9110 section 5.6.2)."""
+"""What a header name may hold besides letters and digits (RFC 9110 section 5.6.2)."""
 
 
 def test_every_sign_folds_into_one() -> None:

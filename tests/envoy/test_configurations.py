@@ -86,7 +86,7 @@ def test_repeated_headers_reach_authz_line_by_line(file: Path) -> None:
 
 @every_configuration
 def test_ghsa_rf44_j88r_hh8c_no_header_is_hidden_from_authz(file: Path) -> None:
-    """Of another spelling of an identity header it has to see the name, or it cannot remove it."""
+    """To remove another spelling of an identity header, authz must see its name."""
     configuration = read(file).data
     assert not list(values(configuration, "allowed_headers"))
     assert not list(values(configuration, "disallowed_headers"))

@@ -1,4 +1,4 @@
-"""Another spelling of a host or a path is no other bucket."""
+"""Another spelling of a host or a path has the same bucket."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""Redis that is there and says no, and Redis that is back while nobody asks."""
+"""A Redis that is there and says no, and a Redis that is back while no request comes."""
 
 import asyncio
 import subprocess
@@ -260,7 +260,7 @@ class TestNobodyAsks:
             redis_server.start()
             await asking.until(BreakerState.CLOSED)
             assert asking.breaker.cause == ""
-            assert asking.store.failures[Failure.UNREACHABLE] == 2  # its own questions are no requests
+            assert asking.store.failures[Failure.UNREACHABLE] == 2  # its own questions do not count
 
     async def test_a_redis_that_may_write_again_closes_the_breaker(self, redis_server: RedisServer) -> None:
         """One that refuses writes answers PING: only a write shows that it is well."""

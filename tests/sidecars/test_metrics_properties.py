@@ -180,7 +180,7 @@ class Page:
 def test_in_no_page_does_a_series_stand_twice_or_a_counter_fall(
     first: str, second: str, doings: list[tuple[str, tuple[str, Any]]]
 ) -> None:
-    """Of each worker, and of the supervisor that sums them over ends, reloads and scrapes without answer."""
+    """The pages of each worker, and of the supervisor that sums them over ends, reloads and lost scrapes."""
     workers = {number: Worker(first, second) for number in WORKERS}
     pages = {number: Page() for number in WORKERS}
     totals, whole = Totals(), Page()

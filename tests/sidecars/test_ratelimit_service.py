@@ -508,7 +508,7 @@ class TestRedis:
             admin.config_set("min-replicas-to-write", 0)
             async with asyncio.timeout(20):
                 while True:
-                    if sidecar.describe()["breaker"] == "closed":  # although nobody asks
+                    if sidecar.describe()["breaker"] == "closed":  # although no request comes
                         break
                     await asyncio.sleep(0.01)
         assert sidecar.describe()["breaker_cause"] is None

@@ -122,7 +122,7 @@ async def test_a_user_that_may_ask_after_all_is_told_what_it_is(
 async def test_a_redis_that_is_back_is_found_and_asked_again(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody else asks: `/config` must not say away for good."""
+    """Without any request `/config` must not say away for good."""
     monkeypatch.setattr(redis_fitness, "LOOK_SECONDS", 0.02)
     client = connect(RedisSettings(url=redis_server.url))
     fitness = RedisFitness(client)

@@ -60,7 +60,7 @@ def record(sidecar: AccesslogSidecar) -> dict[str, Any]:
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
-    """Two files, of which one includes the other."""
+    """Two files, one of which includes the other."""
     (tmp_path / "credentials.yaml").write_text(CREDENTIALS)
     file = tmp_path / "policy.yaml"
     file.write_text(f"include: credentials.yaml\n{RULES}")

@@ -44,7 +44,7 @@ class Provider:
     """What one provider publishes and issues."""
 
     claims: Mapping[str, Any]
-    """Of a good token."""
+    """The claims of a good token."""
     subject: str
     documents: Mapping[str, Any]
     """By URL; a list is the key set, a text is the `jwks_uri` of an OpenID configuration."""

@@ -90,7 +90,7 @@ def grpc_go_gives_up() -> Client:
 
 
 def grpc_go_gives_up_as_we_answer() -> Client:
-    """The same where the answers are on their way."""
+    """An honest client whose answers are still on their way."""
     for first in range(1, 2 * CALLS, 128):
         numbers = range(first, first + 128, 2)
         yield b"".join(timed(number, "/p/Echo", "2950u") + asked(number) for number in numbers)
@@ -236,7 +236,7 @@ def test_data_behind_its_own_reset_is_answered_once_and_no_fault_of_the_peer() -
 
 
 def test_metadata_over_the_cap_is_refused_call_by_call() -> None:
-    """grpc-js, connect-es and tonic send it whatever SETTINGS_MAX_HEADER_LIST_SIZE says."""
+    """grpc-js, connect-es and tonic ignore SETTINGS_MAX_HEADER_LIST_SIZE."""
     bench = greeted()
     encoded = block(*request_fields("/p/Echo"), ("x-big", "v" * 20_000))
     for number in stream_ids(3_000):

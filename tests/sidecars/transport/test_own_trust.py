@@ -63,7 +63,7 @@ async def start() -> AsyncIterator[Start]:
 
 
 class Waiting:
-    """A handler that waits for ever, and counts how many of it do."""
+    """A handler that never ends, and counts how many of its calls wait."""
 
     def __init__(self) -> None:
         self.now = 0
