@@ -22,14 +22,14 @@ def check(
         bool,
         typer.Option(
             "--offline",
-            help="Not on the machine that will serve: look at no TLS files, no folders of sockets and logs.",
+            help="Check no TLS files and no folders of sockets and logs: for a machine that will not serve.",
         ),
     ] = False,
 ) -> None:
     """Check a settings file, SIDECARS_* variables, and the policy and limits files they name.
 
-    Also what they need of this machine: TLS files that fit together, folders of sockets and logs.
-    Warned of: ports that every network reaches without TLS.
+    It also checks what they need on this machine: TLS files that fit together, folders of sockets and logs.
+    It warns of ports that every network reaches without TLS.
 
     Example: `sidecars config check examples/sidecars.yaml`
 

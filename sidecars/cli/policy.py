@@ -110,9 +110,9 @@ def _write(file: Path, text: str) -> None:
 
 @app.command()
 def show(files: Files, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show the rules as they count, with what they inherit: deny rules first, as they are asked.
+    """Show the rules as they apply, with what they inherit: deny rules first, as they are asked.
 
-    Every host, every method and `mode: enforce` go without saying.
+    It leaves out every host, every method and `mode: enforce`, which are usual.
 
     Example: `sidecars policy show examples/policy.yaml`
 
