@@ -15,7 +15,7 @@ from sidecars.cli.exit import OK, USAGE, WRONG
 
 app = typer.Typer(
     name="sidecars",
-    help="Three gRPC servers next to Envoy: who may (authz), how much (ratelimit), what happened (accesslog).",
+    help="Three gRPC servers for Envoy: who may (authz), how much (ratelimit), what happened (accesslog).",
     epilog=(
         "Exit codes: 0 all is well; 1 something was found wrong or failed; "
         "2 bad usage, or a configuration that cannot be started with. To begin: `sidecars demo`."
