@@ -1,19 +1,27 @@
-"""Gives a problem of a whole file the place that names the file: in the settings, or in a policy."""
+"""Gives a problem without a line its place: where the settings, or a policy, name its file or key."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from authz.policy.load import policy_files
 from configfile import ConfigError, KeyPart, Problem, read
 from sidecars.runtime.settings.load import Reading
 from sidecars.runtime.settings.root import Settings
 
+SETTINGS: Final = "settings"
+"""The name by which the libraries call the settings file."""
+
 _Path = tuple[KeyPart, ...]
 
 
 def at_its_name(reading: Reading, settings: Settings, problem: Problem) -> Problem:
-    """`problem` with the line and key that name its file, where it has none and they can be found."""
+    """`problem` with the line and key that name its file, where it has none and they can be found.
+
+    A sidecar that asks for more than its own section says so of the file `settings`, which it does not know.
+    """
+    if problem.file == SETTINGS:
+        return reading.locate(problem.key_path.split("."), problem.message)
     if problem.line or problem.key_path:
         return problem
     message = f"{problem.file}: {problem.message}"

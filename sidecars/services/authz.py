@@ -12,7 +12,7 @@ from urllib.parse import quote
 import structlog
 from google.protobuf.message import DecodeError
 
-from authz.credentials import Credentials, CredentialsConfig
+from authz.credentials import Credentials
 from authz.credentials.secret_names import secret_names
 from authz.decide import ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
 from authz.policy.background import Breaks, share_interpreter
@@ -21,7 +21,7 @@ from authz.policy.load import load_policy
 from authz.policy.rule import Outcome, Verdict
 from authz.request import BadRequestError, Request
 from authz.respond import Responder
-from configfile import ConfigError, Problem
+from configfile import ConfigError, Problem, read
 from protos.authz_pb2 import CheckRequest
 from protos.lenient import original, parse_refused
 from redaction import Secrets
@@ -178,7 +178,7 @@ class AuthzSidecar:
     def prepare(self) -> Callable[[], None]:
         """Read and compile policy and credentials again; may run in a thread. Raises ConfigError."""
         policy = load_policy(self._settings.policy, Breaks().breathe)
-        _check_shared(policy.credentials, self._settings, self._workers)
+        _check_shared(policy, self._workers)
         swap_credentials = self._credentials.prepare(policy.credentials)
         serving, secrets_of_policy = self._serve(policy), self._secrets_of(policy)
 
@@ -233,7 +233,7 @@ def _read_refused(message: bytes) -> CheckRequest:
 def build(settings: AuthzSettings, surroundings: Surroundings) -> AuthzSidecar:
     """The sidecar, its files read and compiled. Raises ConfigError with every problem."""
     policy = load_policy(settings.policy)
-    _check_shared(policy.credentials, settings, surroundings.workers)
+    _check_shared(policy, surroundings.workers)
     credentials = Credentials(
         policy.credentials,
         registry=surroundings.registry,
@@ -245,14 +245,13 @@ def build(settings: AuthzSettings, surroundings: Surroundings) -> AuthzSidecar:
     return AuthzSidecar(settings, surroundings, policy, credentials)
 
 
-def _check_shared(credentials: CredentialsConfig, settings: AuthzSettings, workers: int) -> None:
+def _check_shared(policy: Policy, workers: int) -> None:
     """Raises ConfigError for what one worker would know and the others, and its successor, would not."""
-    blocks = {"sessions": credentials.sessions, "revocations": credentials.revocations}
+    blocks = {"sessions": policy.credentials.sessions, "revocations": policy.credentials.revocations}
     problems = [
-        Problem(
-            str(settings.policy[0]),
-            0,
-            f"credentials.{name}.store",
+        _of_credentials(
+            policy.files,
+            (name, "store"),
             f"cannot be memory with workers: {workers}: each would know its own {name}, and one that is "
             "started again none; write store: redis",
         )
@@ -261,3 +260,11 @@ def _check_shared(credentials: CredentialsConfig, settings: AuthzSettings, worke
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _of_credentials(files: Sequence[Path], keys: Sequence[str], message: str) -> Problem:
+    """A problem below `credentials`, at its line in the one of `files` that holds the block."""
+    for document in map(read, files):
+        if isinstance(document.data, dict) and "credentials" in document.data:
+            return document.problem(("credentials", *keys), message)
+    return Problem(str(files[0]), 0, ".".join(("credentials", *keys)), message)

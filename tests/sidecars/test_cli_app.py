@@ -213,6 +213,25 @@ class TestConfigCheck:
         ):
             assert where in result.err
 
+    def test_what_needs_another_section_or_file_is_told_at_its_line(
+        self, sidecars: Command, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "s.yaml"
+        file.write_text(
+            "workers: 2\n"
+            "authz:\n  listen: ['unix:/a.{worker}']\n  policy: [policy.yaml]\n"
+            "ratelimit:\n  listen: ['unix:/r.{worker}']\n  limits: [limits.yaml]\n  store: redis\n"
+        )
+        (tmp_path / "limits.yaml").write_text("domain: a\n")
+        (tmp_path / "policy.yaml").write_text("include: [more.yaml]\nrules: []\n")
+        (tmp_path / "more.yaml").write_text("credentials:\n  sessions:\n    store: memory\n")
+        told = sidecars("config", "check", "--offline", file).err.splitlines()
+        assert told[0].startswith(f"{tmp_path}/more.yaml:3: credentials.sessions.store: cannot be memory")
+        assert told[1].startswith(f"{file}:8: ratelimit.store: ")
+        (tmp_path / "more.yaml").write_text("credentials:\n  sessions:\n    store: redis\n")
+        told = sidecars("config", "check", "--offline", file).err.splitlines()
+        assert told[0].startswith(f"{file}:1: redis: is required by credentials.sessions.store")
+
     def test_a_file_with_nothing_to_run_is_a_problem(self, sidecars: Command, tmp_path: Path) -> None:
         (tmp_path / "s.yaml").write_text("")
         assert "holds nothing to run" in sidecars("config", "check", tmp_path / "s.yaml").err
