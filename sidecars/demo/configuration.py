@@ -3,7 +3,7 @@
 The files in `files/` are links to `examples/` and `envoy-test/`, so whoever runs the demo runs these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +73,15 @@ class Places:
         return self.folder / f"{sidecar}.sock"
 
 
-def write_sidecar_files(places: Places, api_key_hash: str) -> None:
-    """Write the settings, policy and limits of the sidecars into the folder of the run."""
+def write_sidecar_files(
+    places: Places,
+    api_key_hash: str,
+    change: Callable[[dict[str, Any]], None] = lambda _settings: None,
+) -> None:
+    """Write the settings, policy and limits of the sidecars into the folder of the run.
+
+    `change` may change the settings.
+    """
     settings = read(FILES / "sidecars.yaml").data
     settings["admin"] = {"listen": f"unix:{places.admin_socket}"}
     for name in SIDECARS:
@@ -94,6 +101,7 @@ def write_sidecar_files(places: Places, api_key_hash: str) -> None:
             "operation_timeout_ms": patience_ms,
         }
         _write(places.other_settings_file, _of_second_authz(places, settings))
+    change(settings)
     _write(places.settings_file, settings)
 
     policy = read(FILES / "policy.yaml").data

@@ -66,6 +66,7 @@ async def serve_edge(
     port: int = 0,
     redis_url: str | None = None,
     change_envoy: Callable[[dict[str, Any], Path], None] = lambda _configuration, _folder: None,
+    change_settings: Callable[[dict[str, Any]], None] = lambda _settings: None,
     progress: Callable[[str], None] = lambda _line: None,
     wall_clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Edge]:
@@ -73,7 +74,8 @@ async def serve_edge(
 
     Everything written lies in `folder`; `progress` is told of each step. With `redis_url` there are two
     authz, which share that Redis. `change_envoy` may change the configuration of Envoy, and is given
-    `folder` too. Raises EnvoyError and ProcessError, each with the end of the log of what did not start.
+    `folder` too; `change_settings` may change the settings of the sidecars. Raises EnvoyError and
+    ProcessError, each with the end of the log of what did not start.
     """
     program = find_envoy(environment, scripts_folder())
     async with AsyncExitStack() as running:
@@ -83,7 +85,7 @@ async def serve_edge(
         upstream_port = await running.enter_async_context(serve_upstream(echo))
         places = Places(folder, port, upstream_port, idp_port, redis_url)
         api_key, api_key_hash = new_api_key("reports", secrets.token_bytes)
-        write_sidecar_files(places, api_key_hash)
+        write_sidecar_files(places, api_key_hash, change_settings)
 
         progress("Starting authz, ratelimit and accesslog ...")
         sidecars = await running.enter_async_context(serve_sidecars(places, environment))

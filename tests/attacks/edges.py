@@ -35,10 +35,13 @@ Change = Callable[[dict[str, Any]], None]
 
 
 @asynccontextmanager
-async def serve_both(folder: Path, manager: Change, limits: str = "") -> AsyncIterator[Edge]:
+async def serve_both(
+    folder: Path, manager: Change, limits: str = "", settings: Change = lambda _settings: None
+) -> AsyncIterator[Edge]:
     """A block in which both listeners serve, `manager` having changed the connection manager of each.
 
     `limits` is a list of descriptors in YAML; with it both listeners ask for the domain of the test.
+    `settings` changes those of the sidecars.
     """
 
     def change(configuration: dict[str, Any], places: Path) -> None:
@@ -57,7 +60,7 @@ async def serve_both(folder: Path, manager: Change, limits: str = "") -> AsyncIt
         settings["preserve_external_request_id"] = True
         listeners.append(plain)
 
-    async with serve_edge(folder, os.environ, change_envoy=change) as edge:
+    async with serve_edge(folder, os.environ, change_envoy=change, change_settings=settings) as edge:
         if limits:
 
             async def loaded() -> bool:

@@ -6,13 +6,16 @@ answers carry secrets, too.
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from sidecars.demo.demo import log_lines
 from sidecars.demo.edge import Edge
@@ -44,10 +47,12 @@ NAMES = (
         "authorization",
     ),
     *("secret", "pwd", "passwd", "password", "ticket", "session", "sid", "otp", "token", "api_key", "apiKey"),
+    *("user_token", "password2", "webhookSecret", "X-Gateway-Signature", "access_code"),
     *("resume", "my_session"),  # which the policy reads
 )
 HEADERS = (
     *("authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token", "x-amz-security-token"),
+    *("x-user-token", "x-client-secret"),
     *("x-partner-pass", "my_session"),  # which the policy reads
 )
 
@@ -122,6 +127,15 @@ def queries(plant: Canaries) -> Iterator[str]:
             yield f"next={quote(within, safe='')}"
             yield f"next={quote(quote(within, safe=''), safe='')}&b=2"
     yield f"x={plant.jwt()}"
+    # As it is, which RFC 3986 section 3.4 allows.
+    yield f"next=https://app.example/reset/{plant.token()}/now"
+    yield f"next=/reset/{plant.token()}"
+    yield f"next=/a?b&code={plant.word()}"
+    yield f"next=https://u:{plant.word()}@app.example/"
+    yield "query=" + quote(f'{{login(user:"a",password:"{plant.word()}"){{id}}}}')
+    yield f"x=Authorization:+Bearer+{plant.word()}"
+    yield f"%u0074oken={plant.word()}"
+    yield "&".join(["a=%20b"] * 300 + [f"%74oken={plant.word()}"])
 
 
 def paths(plant: Canaries) -> Iterator[str]:
@@ -147,6 +161,9 @@ def headers(plant: Canaries) -> Iterator[tuple[str, str]]:
         f"https://shop.example/reset/{plant.token()}?x",
         f"https://u:{plant.word()}@shop.example/",
         f"https://shop.example/;jsessionid={plant.word()}?next={quote(f'/x?code={plant.word()}')}",
+        f"https://shop.example/?next=%2Freset%2F{plant.token()}%3Fx",
+        f"https://shop.example/?next=/reset/{plant.token()}",
+        f"Bearer {plant.word()}",
     ):
         yield "referer", value
     yield "user-agent", f"agent (https://u:{plant.word()}@bot.example)"
@@ -154,6 +171,8 @@ def headers(plant: Canaries) -> Iterator[tuple[str, str]]:
     yield "x-request-id", f"token={plant.word()}"
     for value in (
         f"Basic {plant.word()}",
+        f"Authorization: Basic {plant.word()}",
+        f"ApiKey {plant.word()}",
         json.dumps({"password": plant.word()}),
         f"token={plant.word()}",
         plant.jwt(),
@@ -209,20 +228,54 @@ def log_everything(manager: dict[str, Any]) -> None:
     ]
 
 
-async def _decisions(edge: Edge) -> str:
+PAGES = ("/decisions?limit=1000", "/metrics", "/config", "/")
+
+
+async def _pages(edge: Edge) -> dict[str, str]:
+    """What the admin port shows."""
     connector = aiohttp.UnixConnector(path=str(edge.places.admin_socket))
-    async with (
-        aiohttp.ClientSession("http://sidecars", connector=connector) as client,
-        client.get("/decisions?limit=1000", raise_for_status=True) as response,
-    ):
-        return await response.text()
+    async with aiohttp.ClientSession("http://sidecars", connector=connector) as client:
+        shown = {}
+        for page in PAGES:
+            async with client.get(page, raise_for_status=True) as response:
+                shown[page] = await response.text()
+        return shown
+
+
+@asynccontextmanager
+async def _collector() -> AsyncIterator[tuple[str, list[str]]]:
+    """A collector of OpenTelemetry: where it listens, and what was sent to it."""
+    bodies: list[str] = []
+
+    async def keep(request: web.Request) -> web.Response:
+        bodies.append((await request.read()).decode("latin-1"))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", keep)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1/traces", bodies
+    finally:
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
 async def test_no_canary_sings(listener: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     plant = Canaries(listener)
     folder = tmp_path_factory.mktemp("e")
-    async with serve_both(folder, log_everything) as edge:
+    decision_log = folder / "decisions.jsonl"
+    async with AsyncExitStack() as running:
+        endpoint, spans = await running.enter_async_context(_collector())
+
+        def tell_all(settings: dict[str, Any]) -> None:
+            settings["log"]["level"] = "debug"
+            settings["authz"]["decisions"] = {"log": {"file": str(decision_log)}}
+            settings["authz"]["tracing"] = {"endpoint": endpoint, "sample_roots": 1}
+
+        edge = await running.enter_async_context(serve_both(folder, log_everything, settings=tell_all))
 
         def configure(policy: dict[str, Any]) -> None:
             policy["credentials"] = CREDENTIALS
@@ -249,10 +302,18 @@ async def test_no_canary_sings(listener: str, tmp_path_factory: pytest.TempPathF
         lines = await log_lines(edge.places.access_log, lambda lines: len(lines) >= sent)
         assert len(lines) >= sent
         assert len(plant.all) > 140
+        decided = sum("authz_decision_id" in line for line in lines)
+
+        async def told_everywhere() -> bool:
+            return _all_logged(decision_log, decided) and _all_traced(spans, decided)
+
+        await until(told_everywhere, "the decisions are logged and traced")
         told = {
             "the access log": edge.places.access_log.read_text(),
-            "/decisions": await _decisions(edge),
+            "the decision log": decision_log.read_text(),
             "the process log": edge.places.settings_file.with_suffix(".log").read_text(),
+            "the spans": "\n".join(spans),
+            **await _pages(edge),
         }
         for where, text in told.items():
             shown = [line for line in text.splitlines() if any(secret in line for secret in plant.all)]
@@ -260,5 +321,15 @@ async def test_no_canary_sings(listener: str, tmp_path_factory: pytest.TempPathF
         # Text that is not secret stays readable.
         assert '"path":"/public/q"' in told["the access log"]
         assert "a=1&" in told["the access log"]
+        assert '"path":"/public/q"' in told["the decision log"]
         if listener == PLAIN:
-            assert "[redacted]" in told["/decisions"]
+            assert "[redacted]" in told["/decisions?limit=1000"]
+            assert "[redacted]" in told["the decision log"]
+
+
+def _all_logged(file: Path, number: int) -> bool:
+    return file.exists() and file.read_text().count("\n") >= number
+
+
+def _all_traced(spans: list[str], number: int) -> bool:
+    return sum(body.count("authz.decision_id") for body in spans) >= number
