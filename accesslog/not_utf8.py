@@ -45,17 +45,22 @@ def _shown(value: Any, where: str, places: list[str]) -> Any:
             places.append(where)
         return shown(value)
     if isinstance(value, dict):
-        return dict(_shown_item(key, inner, where, places) for key, inner in value.items())
+        # Keys of one map are all written the same way, or two of them might be one.
+        odd = any(map(is_marked, value))
+        return dict(_shown_item(key, inner, where, places, odd=odd) for key, inner in value.items())
     if isinstance(value, list):
         return [_shown(inner, where, places) for inner in value]
     return value
 
 
-def _shown_item(key: str, value: Any, where: str, places: list[str]) -> tuple[str, Any]:
-    place = f"{where}.{shown(key)}"
-    if isinstance(value, str) and is_marked(key) and not is_marked(value):
+def _shown_item(key: str, value: Any, where: str, places: list[str], *, odd: bool) -> tuple[str, Any]:
+    marked = is_marked(key)
+    escaped = odd and not marked and "\\" in key
+    name = shown(key).replace("\\", "\\\\") if escaped else shown(key)
+    place = f"{where}.{name}"
+    if isinstance(value, str) and (marked or escaped) and not is_marked(value):
         # One place names both, so both are written the same way.
         value = value.replace("\\", "\\\\")
-    if is_marked(key):
+    if marked or escaped:
         places.append(place)
-    return shown(key), _shown(value, place, places)
+    return name, _shown(value, place, places)

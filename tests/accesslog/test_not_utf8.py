@@ -72,6 +72,14 @@ def test_the_values_and_the_names_of_a_map(where: str) -> None:
     assert sorted(record["not_utf8"]) == [f"{where}.{SHOWN}", f"{where}.x"]
 
 
+def test_a_name_that_spells_an_odd_one_takes_no_place_of_it() -> None:
+    plain = r"a\xe9z\\b"
+    record = record_with(http_entry(tags={TEXT: "odd", plain: "plain\\", "x": "\\"}))
+    escaped = plain.replace("\\", "\\\\")
+    assert record["tags"] == {SHOWN: "odd", escaped: r"plain\\", "x": "\\"}
+    assert sorted(record["not_utf8"]) == sorted([f"tags.{SHOWN}", f"tags.{escaped}"])
+
+
 def test_metadata_at_any_depth() -> None:
     told = {"a": [{"b": TEXT}, TEXT], TEXT: 1}
     record = record_with(http_entry(metadata={"my.filter": told}))
