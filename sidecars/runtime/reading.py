@@ -5,18 +5,21 @@ from collections.abc import AsyncIterator
 
 
 class Reader:
-    """Reads `messages` for the handler in whose task it is made, until they end or `stop` is called."""
+    """Reads `messages` for a handler, in the handler's own task, until they end or `stop` is called."""
 
-    __slots__ = ("_messages", "_task", "stopped", "waiting")
+    __slots__ = ("_messages", "_task", "stopped")
 
     def __init__(self, messages: AsyncIterator[bytes]) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a streaming handler runs in a task
-        self._task = task
         self._messages = messages
+        self._task: asyncio.Task[object] | None = None
+        """The task that waits, while it does. Kept for longer it would make a cycle: the error that a task
+        ends with leads to its frames, and from there here."""
         self.stopped = False
-        self.waiting = False
+
+    @property
+    def waiting(self) -> bool:
         """Whether the handler waits for the client now."""
+        return self._task is not None
 
     async def next(self) -> bytes | None:
         """The next message; None at the end of the request, and after `stop`."""
@@ -25,17 +28,17 @@ class Reader:
     def stop(self) -> None:
         """Make `next` return None: at once if the handler waits for the client."""
         self.stopped = True
-        if self.waiting:
+        if self._task is not None:
             self._task.cancel()
 
     async def _wait(self) -> bytes | None:
-        self.waiting = True
+        self._task = asyncio.current_task()
         try:
             return await anext(self._messages, None)
         except asyncio.CancelledError:
             # Cancelled by `stop`, the call goes on to its end; cancelled by the transport too, it does not.
-            if self.stopped and self._task.uncancel() == 0:
+            if self.stopped and self._task is not None and self._task.uncancel() == 0:
                 return None
             raise
         finally:
-            self.waiting = False
+            self._task = None

@@ -236,7 +236,7 @@ class Connection:
         look = pos + LOOK_AT_CLOCK_BYTES
         begun = self._begun
         while pos <= last_head:
-            if pos > look:
+            if pos > look or outbox.turn_bytes > enough:
                 if outbox.turn_bytes > enough or self._clock() - now > self._limits.turn_seconds:
                     self.behind = True
                     break
@@ -259,8 +259,6 @@ class Connection:
                     stop += _RESET_BYTES
                 else:
                     self._whole_request(stream_id, request, data, body, stop, now)
-                    if outbox.turn_bytes > enough:
-                        look = body
             elif kind == HEADERS and flags == END_HEADERS and self._plain:
                 self._begin(stream_id, data[body:stop])
             else:

@@ -13,6 +13,7 @@ from sidecars.transport.observer import Observer
 from sidecars.transport.protocol import SocketProtocol
 from sidecars.transport.service import Method
 from sidecars.transport.ticker import Ticker
+from sidecars.transport.turns import Turns
 
 TICKS_PER_LIMIT = 4
 """A limit of time is noticed at most a quarter of it late."""
@@ -40,7 +41,8 @@ class Connections:
         self._limits = limits
         self._observer = observer
         self._random = random
-        self._dispatch = Dispatch(self.loop, clock)
+        self.turns = Turns(self.loop)
+        self._dispatch = Dispatch(self.loop, clock, self.turns)
         self._log = FaultLog(clock)
         self._ticker = Ticker(self.loop, _shortest_seconds(limits, lifetime) / TICKS_PER_LIMIT)
         self._open: set[SocketProtocol] = set()

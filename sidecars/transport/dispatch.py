@@ -18,16 +18,11 @@ from sidecars.transport.service import (
 )
 from sidecars.transport.stream import Stream
 from sidecars.transport.streams import Streams
+from sidecars.transport.turns import Turns
 
 _OK = Status(Code.OK)
 _EXPIRED = Status(Code.DEADLINE_EXCEEDED, "deadline exceeded")
 _CANCELLED = Status(Code.CANCELLED, "the handler was cancelled")
-
-AT_ONCE_BYTES = 64 * 1024
-"""After messages of so many bytes a handler that reads or sends lets other connections have their turn."""
-
-MESSAGE_COST_BYTES = 256
-"""Added to each: a message of nothing costs as much as so many bytes of a large one."""
 
 
 class _Running:
@@ -45,9 +40,10 @@ class _Running:
 class Dispatch:
     """The handlers' side of every connection of a server; a `streams.Calls`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], turns: Turns) -> None:
         self._loop = loop
         self._clock = clock
+        self._turns = turns
 
     # -- what connections ask for --------------------------------------------------------------------------
 
@@ -82,13 +78,17 @@ class Dispatch:
         stream.running = stream.running or _Running()
         try:
             if isinstance(method, ClientStreaming):
-                self.later(streams, stream, method.handler(_Messages(streams, stream), stream.call))
+                self.later(
+                    streams, stream, method.handler(_Messages(streams, stream, self._turns), stream.call)
+                )
             elif isinstance(method, ServerStreaming):
                 request = streams.read(stream)
                 if request is not None:  # else it could not be inflated, and the call is over
                     self._pump(streams, stream, method.handler(request, stream.call))
             elif isinstance(method, Bidirectional):
-                self._pump(streams, stream, method.handler(_Messages(streams, stream), stream.call))
+                self._pump(
+                    streams, stream, method.handler(_Messages(streams, stream, self._turns), stream.call)
+                )
         except Exception as error:
             self._finish(streams, stream, status_of(error, stream.call))
 
@@ -102,9 +102,9 @@ class Dispatch:
 
     def cancel(self, stream: Stream) -> None:
         """Stop the handler, whose reply nobody waits for."""
-        running = self._detach(stream)
-        if running is not None and running.future is not None:
-            running.future.cancel()
+        future = self._detach(stream)
+        if future is not None:
+            future.cancel()
 
     # -- within --------------------------------------------------------------------------------------------
 
@@ -122,12 +122,20 @@ class Dispatch:
             running.timer = self._loop.call_later(left, streams.finish, stream, _EXPIRED)
 
     @staticmethod
-    def _detach(stream: Stream) -> _Running | None:
+    def _detach(stream: Stream) -> asyncio.Future[Any] | None:
+        """What the stream waited for; nothing of ours holds it any more.
+
+        A task keeps the error that it ended with, and so frames that hold a `_Running`: one that holds the
+        task would make a cycle, and cancelled calls would wait for a full collection of garbage.
+        """
         running: _Running | None = stream.running
+        if running is None:
+            return None
         stream.running = None
-        if running is not None and running.timer is not None:
+        if running.timer is not None:
             running.timer.cancel()
-        return running
+        future, running.future = running.future, None
+        return future
 
     def _replied(self, streams: Streams, stream: Stream, done: asyncio.Future[bytes]) -> None:
         """A future with a reply is done; its call may have ended before it."""
@@ -149,12 +157,11 @@ class Dispatch:
 
     async def _send_all(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
         status = _OK
-        at_once_bytes = 0
+        turns = self._turns
         try:
             async for reply in replies:
-                at_once_bytes += len(reply) + MESSAGE_COST_BYTES
-                if not streams.send(stream, reply) or at_once_bytes > AT_ONCE_BYTES:
-                    at_once_bytes = 0
+                turns.spend(len(reply))
+                if not streams.send(stream, reply) or not turns.has_room:
                     await self._room(streams, stream)
         except asyncio.CancelledError:
             if stream.running is None:
@@ -176,7 +183,7 @@ class Dispatch:
 
     async def _room(self, streams: Streams, stream: Stream) -> None:
         """Return when the next reply may be sent, not before what was sent has been written."""
-        await asyncio.sleep(0)
+        await self._turns.wait(streams)
         running: _Running | None = stream.running
         while running is not None and (stream.unsent or streams.paused) and not stream.closed:
             running.writable = self._loop.create_future()
@@ -186,25 +193,24 @@ class Dispatch:
 class _Messages:
     """The messages of a streaming request. Reading opens the peer's windows; not reading shuts them."""
 
-    __slots__ = ("_at_once_bytes", "_stream", "_streams")
+    __slots__ = ("_stream", "_streams", "_turns")
 
-    def __init__(self, streams: Streams, stream: Stream) -> None:
+    def __init__(self, streams: Streams, stream: Stream, turns: Turns) -> None:
         self._streams = streams
         self._stream = stream
-        self._at_once_bytes = 0
+        self._turns = turns
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         stream = self._stream
-        if self._at_once_bytes > AT_ONCE_BYTES:
-            self._at_once_bytes = 0
-            await asyncio.sleep(0)
+        if not self._turns.has_room:
+            await self._turns.wait(self._streams)
         while True:
             message = self._streams.read(stream)
             if message is not None:
-                self._at_once_bytes += len(message) + MESSAGE_COST_BYTES
+                self._turns.spend(len(message))
                 return message
             running: _Running | None = stream.running
             if running is None or stream.closed or stream.answered:
@@ -213,7 +219,6 @@ class _Messages:
                 raise StopAsyncIteration
             running.readable = asyncio.get_running_loop().create_future()
             await running.readable
-            self._at_once_bytes = 0
 
 
 def _anything(reply: object) -> object:

@@ -32,7 +32,7 @@ class Outbox:
         """What the connection may still send."""
         self.initial_window = DEFAULT_WINDOW_BYTES
         self.turn_bytes = 0
-        """What was made since the last `take`: DATA that is ready, and what was inflated to make it."""
+        """What was made since the last `take`: DATA that is ready, what was inflated to make it, handlers."""
         self.unsent_bytes = 0
         self.data_frames = 0
         """DATA frames that were sent, other than those of whole replies: there is one a stream of these."""

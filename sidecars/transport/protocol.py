@@ -8,6 +8,7 @@ from sidecars.transport.connection import Connection
 from sidecars.transport.control import DRAIN_PING_SECONDS
 from sidecars.transport.errors import Reason
 from sidecars.transport.limits import Lifetime
+from sidecars.transport.turns import Turns
 
 CLOSE_SECONDS = 1.0
 """For the peer to read our last words and hang up. Closing a socket with unread input would reset it, and a
@@ -21,6 +22,7 @@ class Home(Protocol):
     """What the connections of a server share."""
 
     loop: asyncio.AbstractEventLoop
+    turns: Turns
     clock: Callable[[], float]
     lifetime: Lifetime
     stalled_seconds: float
@@ -175,11 +177,14 @@ class SocketProtocol(asyncio.Protocol):
         elif not self._turn_due:
             self._turn_due = True
             transport.pause_reading()
-            self._home.loop.call_soon(self._catch_up, connection)
+            self._home.turns.line_up(connection.streams, self._catch_up)
 
-    def _catch_up(self, connection: Connection) -> None:
+    def _catch_up(self) -> None:
         """Go on with a read that was left in the middle, unless the socket takes no more."""
         self._turn_due = False
+        connection = self._connection
+        if connection is None:
+            return
         if connection.behind and not connection.streams.paused:
             connection.receive(b"", self._home.clock())
             self._flush()

@@ -19,15 +19,11 @@ from sidecars.transport.messages import Assembler, inflate
 from sidecars.transport.observer import Observer
 from sidecars.transport.outbox import Outbox
 from sidecars.transport.roster import Roster
-from sidecars.transport.service import (
-    Bidirectional,
-    ClientStreaming,
-    Code,
-    Status,
-    StatusError,
-    Unary,
-)
+from sidecars.transport.service import Bidirectional, ClientStreaming, Code, Status, StatusError, Unary
 from sidecars.transport.stream import Stream
+
+HANDLER_COST_BYTES = 32 * 1024
+"""Of `turn_bytes`, for each handler that is begun on a stream or cancelled: it runs behind this turn."""
 
 _NOT_ONE_MESSAGE = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
 """A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
@@ -101,7 +97,7 @@ class Streams:
         else:
             stream.assembler = Assembler(self._limits.max_message_bytes)
             if isinstance(request.method, ClientStreaming | Bidirectional):
-                self._calls.begin(self, stream)
+                self._begin(stream)
             elif request.timeout_seconds is not None:
                 if self._timed is None:
                     self._timed = []
@@ -162,7 +158,7 @@ class Streams:
         elif isinstance(stream.request.method, Unary):
             self._settle(stream, self._answer(stream, stream.assembler, stream.request.method))
         else:
-            self._calls.begin(self, stream)
+            self._begin(stream)
 
     def reset_by_peer(self, stream: Stream) -> None:
         """RST_STREAM came."""
@@ -289,6 +285,10 @@ class Streams:
         self.roster.add(stream)
         return stream
 
+    def _begin(self, stream: Stream) -> None:
+        self.outbox.turn_bytes += HANDLER_COST_BYTES
+        self._calls.begin(self, stream)
+
     def _settle(self, stream: Stream, outcome: Outcome) -> None:
         if isinstance(outcome, bytes):
             self._reply(stream, outcome)
@@ -395,4 +395,5 @@ class Streams:
         self._forget_request(stream)
         self.outbox.drop(stream)
         if stream.running is not None:
+            self.outbox.turn_bytes += HANDLER_COST_BYTES
             self._calls.cancel(stream)

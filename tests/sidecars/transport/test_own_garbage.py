@@ -1,13 +1,28 @@
 """What a connection leaves behind when it is over: nothing that waits for a collection of garbage."""
 
+import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from sidecars.runtime.reading import Reader
 from sidecars.transport import frames
+from sidecars.transport.call import ServerCall
 from sidecars.transport.connection import Connection
-from tests.sidecars.transport.wire import OPENING, Bench, frame, request
+from sidecars.transport.server import OwnServer
+from sidecars.transport.service import Bidirectional, Call, ClientStreaming, Method, Unary
+from tests.sidecars.transport.harness import LOOPBACK, path, services, until, within
+from tests.sidecars.transport.wire import (
+    CANCEL,
+    OPENING,
+    Bench,
+    Tally,
+    frame,
+    message,
+    request,
+    stream_ids,
+)
 
 FAULTS = {
     "no preface": b"GET / HTTP/1.1\r\n\r\n" + b"x" * 24,
@@ -41,3 +56,63 @@ def test_a_connection_that_ended_by_a_fault_is_freed_at_once(wire: bytes) -> Non
     bench.connection.lost()
     del bench
     assert connections() == before
+
+
+async def read_all(messages: AsyncIterator[bytes], call: Call) -> bytes:
+    async for _ in messages:
+        pass
+    return b""
+
+
+async def read_until_stopped(messages: AsyncIterator[bytes], call: Call) -> bytes:
+    reader = Reader(messages)
+    while await reader.next() is not None:
+        pass
+    return b""
+
+
+async def shout(messages: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+    async for one in messages:
+        yield one
+
+
+async def wait(request: bytes, call: Call) -> bytes:
+    await asyncio.get_running_loop().create_future()
+    return b""
+
+
+CANCELLED = {
+    "unary": Unary(wait),
+    "client streaming": ClientStreaming(read_all),
+    "client streaming, by a reader": ClientStreaming(read_until_stopped),
+    "both streaming": Bidirectional(shout),
+}
+
+
+@pytest.mark.usefixtures("no_collections")
+@pytest.mark.parametrize("method", CANCELLED.values(), ids=CANCELLED)
+async def test_a_cancelled_call_is_freed_at_once(method: Method) -> None:
+    """Full collections of the garbage of a thousand cancelled streams took 80 ms each."""
+
+    def open_calls() -> int:
+        return sum(isinstance(one, ServerCall) for one in gc.get_objects())
+
+    tally = Tally()
+    server = OwnServer(services({"Method": method}), [LOOPBACK], observer=tally)
+    await within(server.start())
+    before = open_calls()
+    _, writer = await within(asyncio.open_connection("127.0.0.1", server.ports[0]))
+    numbers = list(stream_ids(10))
+    writer.write(OPENING + b"".join(begun(number, unary=isinstance(method, Unary)) for number in numbers))
+    await until(lambda: server.open_streams == len(numbers))
+    assert open_calls() == before + len(numbers)
+    writer.write(b"".join(frame(frames.RST_STREAM, 0, number, CANCEL) for number in numbers))
+    await until(lambda: tally.resets_received == len(numbers))
+    await until(lambda: open_calls() == before)
+    writer.transport.abort()
+    await within(server.drain(0))
+
+
+def begun(stream_id: int, *, unary: bool) -> bytes:
+    head = frame(frames.HEADERS, frames.END_HEADERS, stream_id, request(path("Method")))
+    return head + (frame(frames.DATA, frames.END_STREAM, stream_id, message(b"")) if unary else b"")

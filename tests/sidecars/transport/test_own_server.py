@@ -13,12 +13,12 @@ import pytest
 
 from sidecars.transport import frames
 from sidecars.transport.address import UnixAddress
-from sidecars.transport.dispatch import AT_ONCE_BYTES, MESSAGE_COST_BYTES
 from sidecars.transport.errors import Reason
 from sidecars.transport.limits import Limits
 from sidecars.transport.protocol import WRITE_BUFFER_BYTES, SocketProtocol
 from sidecars.transport.server import OwnServer
 from sidecars.transport.service import Call, Code, ServerStreaming, StatusError, Unary, UnaryHandler
+from sidecars.transport.turns import MESSAGE_COST_BYTES, TURN_BYTES
 from tests.sidecars.transport.harness import LOOPBACK, Served, path, services, settled, until, within
 from tests.sidecars.transport.rawclient import raw_client, request_headers
 from tests.sidecars.transport.wire import OPENING, Tally, frame, message, request
@@ -183,7 +183,7 @@ async def test_a_handler_that_streams_without_waiting_leaves_others_their_turn()
     received = b""
     while b"grpc-status" not in received:
         received = received[-50:] + await within(asyncio.get_running_loop().sock_recv(client, 1_000_000))
-    assert turns >= 10_000 * MESSAGE_COST_BYTES // AT_ONCE_BYTES
+    assert turns >= 10_000 * MESSAGE_COST_BYTES // TURN_BYTES
     another.cancel()
     client.close()
     await within(server.drain(0))
