@@ -137,10 +137,14 @@ def preflight_answer(decision: Decision) -> DeniedHttpResponse:
     return denied(decision.verdict.status, headers, "")
 
 
-def for_script(script: Script, *, denied: bool = False) -> list[HeaderValueOption]:
-    """Headers that let a script read the response, or the denial, which already has `vary: accept`."""
-    headers = [overwriting(*pair) for pair in script_headers(script.cors, script.origin).items()]
-    return [*headers, (overwriting if denied else appending)("vary", "origin")]
+def for_script(script: Script) -> list[HeaderValueOption]:
+    """Headers that let a script read the response or the denial, except `vary`."""
+    return [overwriting(*pair) for pair in script_headers(script.cors, script.origin).items()]
+
+
+def varying(*, denied: bool = False) -> HeaderValueOption:
+    """The header that tells caches that another origin may get another response. A denial has `vary: accept` already."""
+    return (overwriting if denied else appending)("vary", "origin")
 
 
 def script_headers(cors: Cors, origin: str) -> dict[str, str]:

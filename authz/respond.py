@@ -14,7 +14,7 @@ from urllib.parse import quote
 from google.protobuf.struct_pb2 import Struct
 
 from authz.decide import Decision
-from authz.denial import Form, denial, for_script, form_of, preflight_answer
+from authz.denial import Form, denial, for_script, form_of, preflight_answer, varying
 from authz.field_names import WantedNames
 from authz.header_names import NamesAlike
 from authz.identity import Identity
@@ -67,7 +67,8 @@ class Responder:
         if verdict.outcome is Outcome.ALLOW:
             answer = self._kept(decision, "")
             if script is not None:
-                answer += _message(OkHttpResponse(response_headers_to_add=for_script(script)))
+                vary = () if verdict.extras.cors is not None else (varying(),)
+                answer += _message(OkHttpResponse(response_headers_to_add=(*for_script(script), *vary)))
             # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
             if request is None:
                 return answer
@@ -126,6 +127,9 @@ class Responder:
         headers = _within_bounds(_filled(extras.identity_headers, identity))
         query = _filled(extras.query_set, identity)
         for_client = [overwriting(*pair) for pair in _filled(extras.response_headers, identity).items()]
+        if extras.cors is not None:
+            # Also without an origin: a response that a cache keeps for scripts has to say so (Fetch, CORS).
+            for_client.append(varying())
         # A name stands either here or there: which one Envoy would do last is its own affair.
         return OkHttpResponse(
             headers=[overwriting(name, value) for name, value in headers.items()],
@@ -230,7 +234,7 @@ def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
 
 def _readable_by(script: Script, verdict: Verdict) -> bytes:
     """Headers that let the script read a denial or an error."""
-    headers = DeniedHttpResponse(headers=for_script(script, denied=True))
+    headers = DeniedHttpResponse(headers=(*for_script(script), varying(denied=True)))
     if verdict.outcome is Outcome.ERROR:
         return CheckResponse(error_response=headers).SerializeToString()
     return CheckResponse(denied_response=headers).SerializeToString()

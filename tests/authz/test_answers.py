@@ -447,7 +447,15 @@ rules:
         answers = Answers(self.POLICY, caller())
         answers("PUT", "/api", headers={"origin": "https://app.example.com"})
         for headers in ({}, {"origin": "https://evil.example"}):
-            assert not answers("PUT", "/api", headers=headers).ok_response.response_headers_to_add
+            told = answers("PUT", "/api", headers=headers).ok_response.response_headers_to_add
+            assert [(one.header.key, one.header.value) for one in told] == [("vary", "origin")]
+
+    def test_a_cache_is_told_once_that_origins_get_other_responses(self) -> None:
+        """Also where none asks: a browser's cache hands to a script what it got for an image."""
+        answers = Answers(self.POLICY, caller())
+        told = answers("PUT", "/api", headers={"origin": "https://app.example.com"}).ok_response
+        varies = [one for one in told.response_headers_to_add if one.header.key == "vary"]
+        assert [(one.header.value, one.append.value) for one in varies] == [("origin", True)]
 
 
 def test_an_mtls_caller_has_no_claims_and_gets_no_header_of_them() -> None:
