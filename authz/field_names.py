@@ -138,7 +138,7 @@ class WantedNames:
 
     def mean(self, name: str) -> bool:
         """Whether an upstream may read the name as one of the few."""
-        return any(True for _ in self.meant_by(name))
+        return not self.by_folded.keys().isdisjoint(meanings(name, self._longest))
 
     def meant_by(self, name: str) -> Iterator[str]:
         """Those of the few that an upstream may read the name as, or as something within."""

@@ -70,6 +70,7 @@ async def scenario(edge: Edge) -> None:
                 await _ask(edge, fact, rule, listener)
     await _bytes_that_are_no_text(edge)
     await _blanks_around_values(edge)
+    await _what_a_client_chooses_about_a_body(edge)
     await _marks_that_are_themselves(edge)
 
 
@@ -128,6 +129,25 @@ async def _blanks_around_values(edge: Edge) -> None:
             assert refused(answer) == "authz denied_by_rule", (listener, value)
         answer = await send_http2(edge, b"/x", [(b"x-role", b" user ")], listener=listener, authority=BYTES)
         assert answer.upstream_values("x-role") == ["user"], listener
+
+
+async def _what_a_client_chooses_about_a_body(edge: Edge) -> None:
+    """Its content type, the types of its values, and whether it seems to be there."""
+    for listener in LISTENERS:
+        for kind, body in (
+            (FORM, b'{"role":"admin","x":"="}'),
+            ("text/plain", b'{"role":"admin"}'),
+            ("application/json", b'{"role":["admin"]}'),
+            ("application/json", b'{"role":{"0":"admin"}}'),
+            ("application/json", rb'{"role":"admin\u0000"}'),
+        ):
+            answer = await _send(edge, listener, "/x", ("content-type", kind), body=body)
+            assert refused(answer) == "authz denied_by_rule", (listener, kind, body)
+        forged = ("x-envoy-auth-partial-body", "false")
+        answer = await _send(edge, listener, "/x", ("content-type", FORM), forged, body=b"role=admin")
+        assert refused(answer) == "authz denied_by_rule", listener
+        answer = await _send(edge, listener, "/x", ("content-type", FORM), body=b"role=user")
+        assert answer.status == 200, listener
 
 
 async def _marks_that_are_themselves(edge: Edge) -> None:
