@@ -143,7 +143,8 @@ def for_script(script: Script) -> list[HeaderValueOption]:
 
 
 def varying(*, denied: bool = False) -> HeaderValueOption:
-    """The header that tells caches that another origin may get another response. A denial has `vary: accept` already."""
+    """The header that keeps caches from giving one origin the response for another."""
+    # A denial has `vary: accept` already.
     return (overwriting if denied else appending)("vary", "origin")
 
 
