@@ -150,7 +150,7 @@ class TestPolicyCheck:
         assert (result.code, result.out) == (1, "")
         assert [line.split(": ")[0].rpartition("/")[2] for line in result.err.splitlines()] == [
             "a.yaml:1",
-            "b.yaml:2",
+            "b.yaml:1",
         ]
 
 

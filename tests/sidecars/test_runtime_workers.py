@@ -328,7 +328,7 @@ def test_a_path_that_cannot_be_a_socket_is_found_before_anything_starts(tmp_path
     (tmp_path / "1.s").touch()
     with serve(tmp_path, {}) as running:
         assert running.wait_for_exit() == 2
-        assert f"{tmp_path}/1.s exists and is no socket" in running.stderr
+        assert f"{tmp_path}/1.s exists and is not a socket" in running.stderr
         assert "Traceback" not in running.stderr
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from authz.credentials import Credentials
 from authz.identity import Identity
@@ -33,12 +34,13 @@ def refused_keys(credentials: Credentials) -> list[str]:
 
 
 def test_opensearch_security_4618_unusable_entries_are_told_and_cost_nothing(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World,
 ) -> None:
-    credentials = world.credentials({"issuers": [world.issuer(*UNUSABLE, GOOD)]})
+    with capture_logs() as logs:
+        credentials = world.credentials({"issuers": [world.issuer(*UNUSABLE, GOOD)]})
     assert isinstance(world.outcome(credentials, bearer(token())), Identity)
     assert len(refused_keys(credentials)) == len(UNUSABLE)
-    assert "key_file_entries_unusable" in capsys.readouterr().out
+    assert "key_file_entries_unusable" in [log["event"] for log in logs]
 
 
 def test_nor_do_they_at_a_reload(world: World) -> None:
