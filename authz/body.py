@@ -70,7 +70,7 @@ def _by_folded(content: Any) -> Mapping[str, Sequence[tuple[str, Any]]]:
 
 
 def _members(content: Any) -> Iterator[tuple[str, Any]]:
-    """Of every object within the JSON."""
+    """The fields of every object within the JSON."""
     waiting = [content]
     while waiting:
         one = waiting.pop()

@@ -23,7 +23,7 @@ VERIFY_FLAGS: Final = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
 default, so that each Python accepts and refuses the same."""
 
 _PORTS: Final = {"http": 80, "https": 443}
-"""Of the schemes that a proxy may have, and of URLs without a port."""
+"""The default ports of the schemes that a proxy may have."""
 
 _LIST: Final = re.compile(r"[,\s]+")
 """What separates the entries of NO_PROXY: commas, and blanks as curl takes them."""
