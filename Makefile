@@ -19,8 +19,10 @@ demo: $(VENV)/.demo-ready
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Adds what needs root or more minutes. A part that is skipped says what it needs.
+# Adds what needs root or more minutes, and new examples for the Hypothesis tests. A part that is skipped says
+# what it needs.
 test-all: test
+	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests/fresh-machine needs root"; \
 	elif ! command -v debootstrap >/dev/null; then echo "skipped: tests/fresh-machine needs debootstrap (Debian: apt install debootstrap)"; \
 	else tests/fresh-machine; fi

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import AddressValueError, IPv6Address
 from types import MappingProxyType
 from typing import Final
+from unicodedata import normalize
 from urllib.parse import unquote
 
-from protos.lenient import mark, original
+from protos.lenient import MARK, mark, original
 
 MAX_DECODINGS: Final = 4
 """How often escapes are decoded. Servers decode once, a proxy before them once more; each pass costs the
@@ -33,6 +34,9 @@ _WIDE_ESCAPE: Final = re.compile("%u([0-9A-Fa-f]{4})")
 """Of Microsoft's servers."""
 
 _BLANK: Final = "".join(map(chr, range(0x21))) + "\x7f"
+_DOTS: Final = str.maketrans("\u3002\uff61", "..")
+"""Ideographic full stops, which separate labels, too (RFC 3490 section 3.1)."""
+
 _LEFT_OUT_AT_END: Final = f".{_BLANK}"
 """Windows opens `login.` as `login`."""
 
@@ -95,13 +99,23 @@ def host_readings(text: str) -> Sequence[str]:
     `api.example.com`; an IPv6 address is written as RFC 5952 wants it, in brackets and without a zone; a name
     in another script as DNS has it (`xn--`).
     """
-    host = _decoded(text[:MAX_HOST_CHARACTERS]).rpartition("@")[2].strip(_BLANK)
+    host = _compatible(_decoded(text[:MAX_HOST_CHARACTERS])).rpartition("@")[2].strip(_BLANK)
     literal = host[1:].partition("]")[0] if host.startswith("[") else host
     try:
         address = IPv6Address(literal.partition("%")[0])
     except AddressValueError:
-        return (_dns_name(host.partition(":")[0]).rstrip(_LEFT_OUT_AT_END),)
+        return (_dns_name(host.partition(":")[0].rstrip(_LEFT_OUT_AT_END)),)
     return (str(address.ipv4_mapped or f"[{address}]"),)
+
+
+def _compatible(host: str) -> str:
+    """`host` with the plain forms of full-width letters, dots and colons (RFC 3490, RFC 3491).
+
+    A host with bytes that are not UTF-8 is not a DNS name, so it stays as it is.
+    """
+    if host.isascii() or MARK in host:
+        return host
+    return normalize("NFKC", host).translate(_DOTS).casefold()
 
 
 def _dns_name(host: str) -> str:

@@ -166,6 +166,9 @@ def test_an_ipv6_address_is_written_one_way(spelled: str) -> None:
         ("api\uff0eexample%E3%80%82com%E3%80%82:443", "api.example.com"),
         ("\uff41pi.example.com", "api.example.com"),
         ("ü" * 300, "ü" * 300),
+        ("ü..", "xn--tda"),
+        ("ü\u3002\u3002", "xn--tda"),
+        ("a\uff1a80", "a"),
     ],
 )
 def test_a_host_in_another_script_is_as_dns_has_it(spelled: str, host: str) -> None:
@@ -213,6 +216,8 @@ pieces = st.lists(
 
 @given(pieces)
 @example("%25aa")
+@example("\u00c9..")
+@example("a\uff1a80")
 def test_what_is_normal_stays_as_it_is(text: str) -> None:
     for normal in (normal_path, normal_host):
         again = once = normal(text)
