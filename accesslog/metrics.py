@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from accesslog.ledger import DropReason, Ledger
 from accesslog.pipeline import Pipeline
+from accesslog.records.counters import DropReason, Ledger
 
 _LOG = ("log_name", "type")
 _WRITE_SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)

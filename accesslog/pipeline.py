@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Sequence
 
 import structlog
 
-from accesslog.intake import Block
-from accesslog.ledger import DropReason
-from accesslog.sinks.outlet import Outlet
+from accesslog.records.counters import DropReason
+from accesslog.records.decoder import Block
+from accesslog.sinks.queue import Outlet
 from accesslog.sinks.sink import SinkError
 
 _log = structlog.get_logger("accesslog")

@@ -24,15 +24,15 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from authz.credentials import Credentials, CredentialsConfig
-from authz.credentials.claims import identity_of
-from authz.identity import Identity
-from authz.request import Request
+from authz.credentials.jwt.claims import identity_of
+from authz.request.identity import Identity
+from authz.request.request import Request
 from bench.tools.goals import Figures, Goal
 from bench.tools.processes import resident_bytes
 from bench.tools.redis_server import redis_server
 from protos.authz_pb2 import CheckRequest
-from sidecars.runtime.redis import connect
-from sidecars.runtime.settings.redis import RedisSettings
+from sidecars.process.redis import connect
+from sidecars.settings.redis import RedisSettings
 
 GOALS = {
     "cached_jwt_us": Goal(at_most=3),

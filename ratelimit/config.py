@@ -20,8 +20,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from configfile import ConfigError, Document, KeyPart, Problem, read
-from ratelimit.buckets import MAX_TOKENS, MAX_WINDOW_US, SECOND_US
+from common.buckets import MAX_TOKENS, MAX_WINDOW_US, SECOND_US
+from common.configfile import ConfigError, Document, KeyPart, Problem, read
 from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS, hint_for
 from ratelimit.metadata import MetadataError, as_metadata
 from ratelimit.normalise import NORMALISERS

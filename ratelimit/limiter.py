@@ -7,7 +7,7 @@ the configuration alone, so it is a step of its own (`plan`) whose result may be
 
 from collections.abc import Awaitable, Iterable, Sequence
 
-from ratelimit.buckets import SECOND_US, Taken
+from common.buckets import SECOND_US, Taken
 from ratelimit.decision import Charge, Decision, Plan, Status
 from ratelimit.plan import make_plan, near_limit
 from ratelimit.request import Request

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from common.buckets import FixedWindow, TokenBucket
 from protos.lenient import shown
-from ratelimit.buckets import FixedWindow, TokenBucket
 from ratelimit.rules import Node, Rule
 
 Entry = tuple[str, str]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from common.buckets import MAX_HITS
 from protos.lenient import shown
-from ratelimit.buckets import MAX_HITS
 from ratelimit.decision import UNMATCHED, Charge, Plan, Status
 from ratelimit.match import Entry, Match, bucket_key, match, metric_path
 from ratelimit.request import Descriptor, Override, Request, RequestError, UnconfiguredError

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
-from ratelimit.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.buckets import SECOND_US, FixedWindow, TokenBucket
 
 
 class Unit(IntEnum):

@@ -4,7 +4,7 @@ import os
 
 from hypothesis import settings
 
-from tests.redis_server import server_version
+from tests.support.redis_server import server_version
 
 # A deadline for each example is a timed assertion: on a busy machine it fails for no fault of the code.
 # `make test` draws the same examples each time, so that a change fails only for what it changed;

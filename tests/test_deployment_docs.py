@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
-from sidecars.runtime.lifecycle import drain_at_most_seconds
-from sidecars.runtime.settings.load import load_settings
-from sidecars.runtime.settings.process import DrainSettings
-from tests.sidecars.transport.authority import Authority
+from sidecars.process.lifecycle import drain_at_most_seconds
+from sidecars.settings.load import load_settings
+from sidecars.settings.process import DrainSettings
 from tests.sidecars.transport.test_clients_envoy import filters, listener
+from tests.support.authority import Authority
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "deployment.md"

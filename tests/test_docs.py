@@ -8,26 +8,26 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from accesslog.fields import FIELDS
-from accesslog.ledger import DropReason, Ledger
 from accesslog.metrics import AccesslogCollector, SinkMetrics
 from accesslog.pipeline import Pipeline
-from accesslog.sinks.outlet import Bounds, Outlet
+from accesslog.records.counters import DropReason, Ledger
+from accesslog.records.fields import FIELDS
+from accesslog.sinks.queue import Bounds, Outlet
 from accesslog.sinks.stdout import StdoutSink
-from configfile import parse
+from common.circuit_breaker import Breaker
+from common.configfile import parse
+from common.redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT
+from common.redaction.names import SECRET_ENDINGS
+from common.redaction.secrets import MOST_VALUES
 from ratelimit.config import compile_limits
 from ratelimit.rules import Options
 from ratelimit.stats import Stats
-from ratelimit.stores.breaker import Breaker
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
-from redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT
-from redaction.names import SECRET_ENDINGS
-from redaction.secrets import MOST_VALUES
-from sidecars.runtime.settings.accesslog import AccesslogSettings
-from sidecars.runtime.settings.load import load_settings
-from sidecars.runtime.settings.ratelimit import RatelimitSettings
+from sidecars.settings.accesslog import AccesslogSettings
+from sidecars.settings.load import load_settings
+from sidecars.settings.ratelimit import RatelimitSettings
 
 DOCS = Path(__file__).parent.parent / "docs"
 RATELIMIT = (DOCS / "ratelimit.md").read_text(encoding="utf-8")

@@ -9,12 +9,12 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core._pydantic_core import list_all_errors  # the documented list, which is not exported
 
-from authz.credentials.apikey import ApiKeyFile
-from authz.example import Question
+from authz.credentials.api_key.verifier import ApiKeyFile
 from authz.policy.model import PolicyFile
-from authz.suites.model import CallersFile, SuiteFile
-from configfile import ConfigError, parse, validate, wording
-from sidecars.runtime.settings.root import Settings
+from authz.tools.examples import Question
+from authz.tools.suites.model import CallersFile, SuiteFile
+from common.configfile import ConfigError, parse, validate, wording
+from sidecars.settings.root import Settings
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (
     Settings,

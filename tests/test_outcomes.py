@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from accesslog.ledger import DropReason
-from authz.identity import RefusalReason
-from authz.request import BadRequestReason
+from accesslog.records.counters import DropReason
+from authz.request.identity import RefusalReason
+from authz.request.request import BadRequestReason
 from ratelimit.stores.store import Failure
 
 TESTS = Path(__file__).parent

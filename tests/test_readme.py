@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.policy.load import parse_policy
-from configfile import parse
+from authz.policy.compile.load import parse_policy
+from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.rules import Options
 from sidecars.cli import main
 from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
 from sidecars.demo.show import POLICY_LINES
-from sidecars.runtime.settings.load import load_settings
+from sidecars.settings.load import load_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Where lines go: files and standard output, each with a bounded queue."""

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
-from accesslog.ledger import DropReason
+from accesslog.records.counters import DropReason
 from accesslog.sinks.sink import SinkError
 
 _T = TypeVar("_T")

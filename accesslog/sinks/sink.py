@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from accesslog.ledger import DropReason
+from accesslog.records.counters import DropReason
 
 
 class SinkError(Exception):

@@ -4,6 +4,6 @@
 """
 
 from authz.credentials.config import CredentialsConfig
-from authz.credentials.credentials import Credentials
+from authz.credentials.service import Credentials
 
 __all__ = ["Credentials", "CredentialsConfig"]

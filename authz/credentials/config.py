@@ -6,21 +6,21 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from authz.credentials.block import Block
-from authz.credentials.location import LocationConfig, check_apart
-from authz.credentials.settings.apikey import ApiKeysConfig
-from authz.credentials.settings.introspection import IntrospectionConfig
-from authz.credentials.settings.issuer import IssuerConfig
-from authz.credentials.settings.mtls import MtlsConfig
-from authz.credentials.settings.session import RevocationsConfig, SessionsConfig
-from authz.credentials.settings.throttle import ThrottleConfig
-from authz.credentials.settings.types import (
+from authz.credentials.api_key.config import ApiKeysConfig
+from authz.credentials.core.block import Block
+from authz.credentials.core.location import LocationConfig, check_apart
+from authz.credentials.core.types import (
     Locations,
-    Seconds,
     refuse_repeated,
     refuse_without_effect,
 )
-from authz.identity import CredentialKind
+from authz.credentials.introspection.config import IntrospectionConfig
+from authz.credentials.jwt.config import CacheConfig, IssuerConfig
+from authz.credentials.mtls.config import MtlsConfig
+from authz.credentials.revocation.config import RevocationsConfig
+from authz.credentials.session.config import SessionsConfig
+from authz.credentials.throttle.config import ThrottleConfig
+from authz.request.identity import CredentialKind
 
 
 class TokensConfig(Block):
@@ -29,18 +29,6 @@ class TokensConfig(Block):
     locations: Locations = (LocationConfig(header="authorization", scheme="Bearer"),)
     max_bytes: Annotated[int, Field(ge=256, le=65536)] = 8192
     """Checked before anything is parsed. Envoy accepts 60 KiB of headers; a token is 1 to 4 KiB."""
-
-
-class CacheConfig(Block):
-    """What is remembered of verified and of refused tokens."""
-
-    identities: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Verified tokens remembered, about 2 KB each; the least recently used gives way."""
-    identity_seconds: Seconds = 300.0
-    """The longest that a verified token is remembered; never past its `exp`."""
-    failures: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Refused tokens remembered; they never push out verified ones."""
-    failure_seconds: Seconds = 10.0
 
 
 class CredentialsConfig(Block):

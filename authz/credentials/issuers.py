@@ -5,13 +5,13 @@ from pathlib import Path
 
 import structlog
 
-from authz.credentials.jwks import Clockwork, FileKeys, RemoteKeys
-from authz.credentials.jwt import Issuer
-from authz.credentials.keys import KeySet, KeySetError, parse_key_set
-from authz.credentials.outbound import check_ca_file
-from authz.credentials.settings.issuer import IssuerConfig
-from authz.credentials.world import World
-from configfile import ConfigError, Problem
+from authz.credentials.core.outbound import check_ca_file
+from authz.credentials.dependencies import World
+from authz.credentials.jwt.config import IssuerConfig
+from authz.credentials.jwt.key_set import KeySet, KeySetError, parse_key_set
+from authz.credentials.jwt.key_source import Clockwork, FileKeys, RemoteKeys
+from authz.credentials.jwt.token import Issuer
+from common.configfile import ConfigError, Problem
 
 _LOG = structlog.get_logger(__name__)
 

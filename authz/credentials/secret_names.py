@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from authz.credentials.config import CredentialsConfig
-from redaction import SecretNames
+from common.redaction import SecretNames
 
 
 def secret_names(configs: Iterable[CredentialsConfig]) -> SecretNames:

@@ -11,7 +11,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from authz.credentials.claims import (
+from authz.credentials.config import CredentialsConfig
+from authz.credentials.core.verifier import Verified
+from authz.credentials.dependencies import World
+from authz.credentials.factory import Compiled, compile_config
+from authz.credentials.jwt.claims import (
     audiences,
     check_claims,
     check_time_now,
@@ -19,16 +23,12 @@ from authz.credentials.claims import (
     numeric_date,
     subject_of,
 )
-from authz.credentials.compile import Compiled, compile_config
-from authz.credentials.config import CredentialsConfig
-from authz.credentials.jwks import RemoteKeys
-from authz.credentials.jwt import Issuer, Token, check_audience, check_header, check_key, read
-from authz.credentials.keys import Key
-from authz.credentials.refused import RefusedError
-from authz.credentials.settings.issuer import ClaimConfig, IssuerConfig
-from authz.credentials.verifier import Verified
-from authz.credentials.world import World
-from authz.identity import CredentialKind, Identity, Refusal, RefusalReason, named
+from authz.credentials.jwt.config import ClaimConfig, IssuerConfig
+from authz.credentials.jwt.key_set import Key
+from authz.credentials.jwt.key_source import RemoteKeys
+from authz.credentials.jwt.refusals import RefusedError
+from authz.credentials.jwt.token import Issuer, Token, check_audience, check_header, check_key, read
+from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason, named
 
 MAX_LISTED: Final = 5
 """At most so many issuers or keys are named in a text."""

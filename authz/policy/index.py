@@ -11,11 +11,11 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final
 
-from authz.identity import ANONYMOUS, Identity
-from authz.policy.pattern import HostPattern, Template
 from authz.policy.rule import Outcome, Rule, Verdict
-from authz.request import Request
-from configfile import Breathe, no_breaks
+from authz.policy.types.pattern import HostPattern, Template
+from authz.request.identity import ANONYMOUS, Identity
+from authz.request.request import Request
+from common.configfile import Breathe, no_breaks
 
 MAX_MERGED: Final = 8_192
 """Combinations of leaves remembered. A policy has few; the bound holds when one has many."""

@@ -14,16 +14,14 @@ from pydantic import (
 )
 
 from authz.credentials import CredentialsConfig
-from authz.policy.callers import WhoConfig, Whos
-from authz.policy.expression import Expression
-from authz.policy.networks import Network, parse_client_network
-from authz.policy.paths import PathsConfig
-from authz.policy.pattern import EVERY_HOST, EVERY_PATH
-from authz.policy.share import OrPercent, ShareConfig
+from authz.policy.conditions.caller_conditions import WhoConfig, Whos
+from authz.policy.conditions.networks import Network, parse_client_network
+from authz.policy.conditions.share import OrPercent, ShareConfig
+from authz.policy.conditions.time_window import TimeConfig
+from authz.policy.conditions.values import Comparison, HeaderComparison, TextComparison
+from authz.policy.expression.expression import Expression
 from authz.policy.templates import ValueTemplate, parse_text, parse_value
-from authz.policy.values import Comparison, HeaderComparison, TextComparison
-from authz.policy.window import TimeConfig
-from authz.policy.words import (
+from authz.policy.types.names import (
     AT_LEAST_ONE,
     Block,
     DottedName,
@@ -37,7 +35,9 @@ from authz.policy.words import (
     Text,
     Texts,
 )
-from configfile import Spelled
+from authz.policy.types.paths import PathsConfig
+from authz.policy.types.pattern import EVERY_HOST, EVERY_PATH
+from common.configfile import Spelled
 
 MAX_HYPHENS: Final = 4
 """In the name of an identity header. Each doubles the number of underscore twins that are removed."""

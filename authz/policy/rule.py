@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from authz.identity import ANONYMOUS, Identity
-from authz.path import Oddity
-from authz.policy.condition import Condition
-from authz.policy.paths import EXACT, PathMatching
-from authz.policy.pattern import HostPattern, Template
+from authz.policy.conditions.condition import Condition
 from authz.policy.templates import ValueTemplate
-from authz.request import Request
+from authz.policy.types.paths import EXACT, PathMatching
+from authz.policy.types.pattern import HostPattern, Template
+from authz.request.identity import ANONYMOUS, Identity
+from authz.request.path import Oddity
+from authz.request.request import Request
 
 
 class Outcome(StrEnum):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from authz.policy.model import ONLY_FOR_ALLOW, PolicyFile, RuleConfig
-from configfile import Document, KeyPart, Problem, problems_of
+from common.configfile import Document, KeyPart, Problem, problems_of
 
 KeyPath = tuple[KeyPart, ...]
 

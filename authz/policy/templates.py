@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.body import values_at
-from authz.identity import Identity
-from authz.plain_text import is_plain, plain
-from authz.policy.words import split_name
+from authz.policy.types.names import split_name
+from authz.request.body import values_at
+from authz.request.identity import Identity
+from authz.request.plain_text import is_plain, plain
 
 MAX_VALUE_BYTES: Final = 4_096
 """A longer value is left out: upstreams refuse requests for it (oauth2-proxy#1902)."""

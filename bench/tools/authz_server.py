@@ -15,14 +15,14 @@ from pathlib import Path
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from sidecars.runtime.calls import CallMetrics
-from sidecars.runtime.settings.authz import AuthzSettings
-from sidecars.runtime.sidecar import Surroundings
-from sidecars.services.authz import AuthzSidecar, build
-from sidecars.transport.address import TcpAddress
-from sidecars.transport.grpcio_server import GrpcioServer
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Server
+from sidecars.observability.call_metrics import CallMetrics
+from sidecars.services.authz.sidecar import AuthzSidecar, build
+from sidecars.services.sidecar import Surroundings
+from sidecars.settings.authz import AuthzSettings
+from sidecars.transport.api.address import TcpAddress
+from sidecars.transport.api.service import Server
+from sidecars.transport.grpcio import GrpcioServer
+from sidecars.transport.server.server import OwnServer
 
 TICK_SECONDS = 0.001
 """The resolution of uvloop's timers. Anything less is not waited for at all: the loop would spin, and take

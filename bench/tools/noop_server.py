@@ -7,10 +7,10 @@ import sys
 import uvloop
 
 from bench.tools.processes import allow_open_files
-from sidecars.transport.address import TcpAddress
-from sidecars.transport.grpcio_server import GrpcioServer
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, Server, Service, Unary
+from sidecars.transport.api.address import TcpAddress
+from sidecars.transport.api.service import Call, Server, Service, Unary
+from sidecars.transport.grpcio import GrpcioServer
+from sidecars.transport.server.server import OwnServer
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 PATH = f"/{SERVICE}/Check"

@@ -9,7 +9,7 @@ import os
 
 import yaml
 
-from configfile import read
+from common.configfile import read
 from sidecars.demo.ask import ask
 from sidecars.demo.demo import log_lines
 from sidecars.demo.edge import STOP_SECONDS, Edge, serve_sidecars

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from configfile import read
+from common.configfile import read
 from sidecars.demo.admin import SidecarsAdmin
 from sidecars.demo.ask import ask
 from sidecars.demo.demo import Lines, log_lines

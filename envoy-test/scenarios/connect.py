@@ -13,7 +13,7 @@ from sidecars.demo.ask import ask
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.edge import Edge
 from sidecars.demo.until import until
-from tests.envoy.bare import MAX_ANSWER_SECONDS, add_bare_listener
+from tests.support.bare_envoy import MAX_ANSWER_SECONDS, add_bare_listener
 
 TUNNELS = "tunnels"
 RULES = """

@@ -3,7 +3,7 @@
 import secrets
 from typing import Any
 
-from authz.credentials.apikey import new_api_key
+from authz.credentials.api_key.verifier import new_api_key
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge
 

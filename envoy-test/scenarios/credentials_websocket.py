@@ -8,7 +8,7 @@ import aiohttp
 import yaml
 from aiohttp import web
 
-from configfile import read
+from common.configfile import read
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.edge import Edge
 from sidecars.demo.until import until

@@ -9,7 +9,7 @@ from sidecars.demo.ask import ask
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.edge import Edge
 from sidecars.demo.until import until
-from tests.envoy.bare import MAX_ANSWER_SECONDS
+from tests.support.bare_envoy import MAX_ANSWER_SECONDS
 
 ASKING = "asking"
 """A listener with `proxy_100_continue`: the upstream tells the client, if the request gets there."""

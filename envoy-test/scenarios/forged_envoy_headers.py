@@ -8,7 +8,7 @@ from typing import Any
 
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge
-from tests.envoy.bare import BARE, add_bare_listener, refused, send
+from tests.support.bare_envoy import BARE, add_bare_listener, refused, send
 
 FORGED = {
     "x-envoy-internal": "true",

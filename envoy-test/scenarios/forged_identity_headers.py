@@ -2,11 +2,11 @@
 
 import orjson
 
-from authz.header_names import fold
+from authz.request.header_names import fold
 from sidecars.demo.ask import Answer, ask
 from sidecars.demo.edge import Edge
 from sidecars.demo.rows import bearer
-from tests.envoy.bare import BARE, add_bare_listener, refused, send
+from tests.support.bare_envoy import BARE, add_bare_listener, refused, send
 
 TWINS = ("x_auth_subject", "x-auth_subject", "x_auth-subject", "X_AUTH_SUBJECT", "X-Auth_Subject")
 """Many upstreams read each of these as x-auth-subject (CVE-2025-64484)."""

@@ -11,7 +11,7 @@ import yaml
 
 from sidecars.demo.ask import Answer
 from sidecars.demo.edge import Edge
-from tests.envoy.bare import add_bare_listener, refused, send
+from tests.support.bare_envoy import add_bare_listener, refused, send
 
 RULES = """
 - {name: office, paths: [/office], allow: anyone}

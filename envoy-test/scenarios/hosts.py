@@ -2,7 +2,7 @@
 
 from sidecars.demo.edge import Edge
 from sidecars.demo.until import until
-from tests.envoy.bare import add_bare_listener, refused, send
+from tests.support.bare_envoy import add_bare_listener, refused, send
 
 RULES = """
 - {name: lax, hosts: ["*.acme.example"], paths: [/hosts], allow: anyone}

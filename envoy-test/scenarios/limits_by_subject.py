@@ -2,7 +2,7 @@
 
 import yaml
 
-from configfile import read
+from common.configfile import read
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge
 from sidecars.demo.rows import bearer

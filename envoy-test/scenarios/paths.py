@@ -12,7 +12,7 @@ from typing import Any
 from sidecars.demo.edge import Edge
 from sidecars.demo.rows import bearer
 from sidecars.demo.until import until
-from tests.envoy.bare import BARE, add_bare_listener, refused, send, send_http2
+from tests.support.bare_envoy import BARE, add_bare_listener, refused, send, send_http2
 
 PUBLIC = re.compile(r"/public(/[a-z]+)+")
 """Where no reader finds a way out."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from configfile import read
+from common.configfile import read
 from sidecars.demo.ask import ask
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.edge import Edge

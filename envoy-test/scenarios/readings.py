@@ -15,8 +15,8 @@ import yaml
 from sidecars.demo.ask import Answer
 from sidecars.demo.configuration import http_filters, http_manager
 from sidecars.demo.edge import Edge
-from tests.attacks.facts import FACTS, FORM, OPEN, Fact, rules_against
-from tests.envoy.bare import BARE, add_bare_listener, refused, send, send_http2
+from tests.support.attacks.facts import FACTS, FORM, OPEN, Fact, rules_against
+from tests.support.bare_envoy import BARE, add_bare_listener, refused, send, send_http2
 
 TEXT = "text"
 """The name of the listener that shows authz headers and bodies as text."""

@@ -1,0 +1,1 @@
+"""Where buckets are kept: in memory or in Redis."""

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from ratelimit.buckets import FixedWindow, State, Taken, TokenBucket
+from common.buckets import FixedWindow, State, Taken, TokenBucket
 from ratelimit.stores.store import Take
 
 MAX_BUCKETS = 200_000

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ratelimit.buckets import SECOND_US, FixedWindow, State, Taken, TokenBucket
-from ratelimit.stores.breaker import Breaker, BreakerState
-from ratelimit.stores.errors import answer_in, error_text
+from common.buckets import SECOND_US, FixedWindow, State, Taken, TokenBucket
+from common.circuit_breaker import Breaker, BreakerState
+from common.redis_errors import answer_in, error_text
 from ratelimit.stores.store import Failure, StoreError, Take
 
 TIMEOUT_SECONDS = 0.01

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from ratelimit.buckets import FixedWindow, Taken, TokenBucket
+from common.buckets import FixedWindow, Taken, TokenBucket
 
 
 class Take(NamedTuple):

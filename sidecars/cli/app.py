@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import typer
 
-from configfile import ConfigError
-from redaction import REDACTED, looks_like_token
-from redaction.tokens import without_jwts
+from common.configfile import ConfigError
+from common.redaction import REDACTED, looks_like_token
+from common.redaction.tokens import without_jwts
 from sidecars.cli import config, demo, limits, policy, protoset, run, session
 from sidecars.cli.exit import OK, USAGE, WRONG
 
@@ -39,7 +39,7 @@ app.add_typer(session.token_app, name="token")
 @app.command()
 def version() -> None:
     """Print the version."""
-    from sidecars.runtime.metrics import package_version
+    from sidecars.observability.process_metrics import package_version
 
     typer.echo(package_version())
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from configfile import ConfigError
+from common.configfile import ConfigError
 from sidecars.cli.report import report, warn
 
 app = typer.Typer(help="Check the settings file, and list every setting.", no_args_is_help=True)
@@ -35,9 +35,9 @@ def check(
 
     Exit codes: 0 a process would start with it; 1 problems were found, one a line; 2 bad usage.
     """
-    from sidecars.runtime.machine import on_this_machine, open_to_all
-    from sidecars.runtime.main import ALL, assemble
-    from sidecars.runtime.settings.load import read_settings
+    from sidecars.cli.serve import ALL, assemble
+    from sidecars.settings.load import read_settings
+    from sidecars.settings.machine import on_this_machine, open_to_all
 
     reading = read_settings(file, os.environ)
     if not offline:
@@ -59,7 +59,7 @@ def schema() -> None:
     Example: `sidecars config schema > sidecars.schema.json`, and in the settings file the first line
     `# yaml-language-server: $schema=sidecars.schema.json`
     """
-    from sidecars.runtime.settings.root import Settings
+    from sidecars.settings.root import Settings
 
     text = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
     typer.echo(orjson.dumps(text, option=orjson.OPT_INDENT_2))

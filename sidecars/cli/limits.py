@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from configfile import ConfigError
+from common.configfile import ConfigError
 from sidecars.cli.report import report
 
 app = typer.Typer(help="Work with rate limit files.", no_args_is_help=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from configfile import ConfigError, Problem, read_text
+from common.configfile import ConfigError, Problem, read_text
 from sidecars.cli.exit import WRONG
 from sidecars.cli.policy_explain import explain
 from sidecars.cli.report import report, warn
@@ -29,7 +29,7 @@ def check(
 
     Exit codes: 0 authz would load them; 1 problems were found, one a line; 2 bad usage.
     """
-    from authz.policy.load import load_policy
+    from authz.policy.compile.load import load_policy
 
     try:
         policy = load_policy(files)
@@ -51,7 +51,7 @@ def schema(
     `# yaml-language-server: $schema=policy.schema.json`
     """
     from authz.policy.model import PolicyFile
-    from authz.suites.model import SuiteFile
+    from authz.tools.suites.model import SuiteFile
 
     model = (SuiteFile if suite else PolicyFile).model_json_schema(by_alias=True)
     text = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model}
@@ -74,8 +74,8 @@ def fmt(
 
     Exit codes: 0 all is laid out; 1 with --check something was not, or a file has problems; 2 bad usage.
     """
-    from authz.layout import tidy
-    from authz.policy.load import policy_files
+    from authz.policy.compile.load import policy_files
+    from authz.tools.formatter import tidy
 
     problems: list[Problem] = []
     changed = 0
@@ -180,7 +180,7 @@ def diff(
 
     Exit codes: 0 nothing differs; 1 something does, or a file has problems; 2 bad usage.
     """
-    from sidecars.cli.policy_compare import compare_policies
+    from sidecars.cli.policy_diff import compare_policies
 
     compare_policies(old, new, suites, json=json)
 
@@ -213,6 +213,6 @@ def replay(
 
     Exit codes: 0 no answer differs; 1 some do, or a file has problems; 2 bad usage.
     """
-    from sidecars.cli.policy_compare import replay_log
+    from sidecars.cli.policy_diff import replay_log
 
     replay_log(log, against, policy, callers, json=json)

@@ -10,13 +10,13 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from authz.example import Question, RequestExample
-from authz.explain import Explanation, explain, explain_unreadable
-from authz.identity import Outcome
-from authz.policy.compile import Policy
-from authz.policy.load import load_policy
-from authz.request import BadRequestError, Request
-from configfile import ConfigError, findings_of, json_place, read, validate
+from authz.policy.compile.compile import Policy
+from authz.policy.compile.load import load_policy
+from authz.request.identity import Outcome
+from authz.request.request import BadRequestError, Request
+from authz.tools.examples import Question, RequestExample
+from authz.tools.explain import Explanation, explain, explain_unreadable
+from common.configfile import ConfigError, findings_of, json_place, read, validate
 from sidecars.cli.policy_tree import as_data, tree
 from sidecars.cli.report import report
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from authz.compare import when_text, who_text
-from authz.policy.load import load_policy
+from authz.policy.compile.load import load_policy
 from authz.policy.rule import Rule
-from configfile import ConfigError
+from authz.tools.diff import when_text, who_text
+from common.configfile import ConfigError
 from sidecars.cli.report import report
 
 _KEYS: Final = ("methods", "hosts", "paths", "who", "when", "mode", "owner", "ticket")

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from authz.policy.compile import Policy
-from authz.policy.load import load_policy
-from authz.suites.coverage import Coverage
-from authz.suites.load import Suite, load_suites
-from authz.suites.run import Result, Runner
-from configfile import ConfigError
+from authz.policy.compile.compile import Policy
+from authz.policy.compile.load import load_policy
+from authz.tools.suites.coverage import Coverage
+from authz.tools.suites.load import Suite, load_suites
+from authz.tools.suites.run import Result, Runner
+from common.configfile import ConfigError
 from sidecars.cli.exit import WRONG
 from sidecars.cli.policy_tree import tree
 from sidecars.cli.report import report

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from authz.explain import Answer, Considered, Explanation, Finding
+from authz.tools.explain import Answer, Considered, Explanation, Finding
 
 _COLOURS = {"allow": "green", "deny": "red", "error": "yellow", "preflight": "cyan"}
 MAX_FOUND_CHARACTERS = 200

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from configfile import Problem
+from common.configfile import Problem
 from sidecars.cli.exit import WRONG
 
 

@@ -44,8 +44,8 @@ def run(
     Exit codes: 0 stopped as asked; 1 failed (an address is taken, for instance);
     2 bad usage or bad configuration, with every problem found as FILE:LINE: KEY: PROBLEM.
     """
-    from sidecars.runtime.main import run as run_process
-    from sidecars.runtime.main import run_worker
+    from sidecars.cli.serve import run as run_process
+    from sidecars.cli.serve import run_worker
 
     if worker is not None:
         return run_worker(config, which, os.environ, worker)

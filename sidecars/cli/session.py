@@ -14,10 +14,10 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import orjson
 import typer
 
-from configfile import json_place
+from common.configfile import json_place
 from sidecars.cli.exit import USAGE, WRONG
-from sidecars.cli.session_counter import Counter, counter
 from sidecars.cli.token_explain import explain
+from sidecars.client.admin_client import Counter, counter
 
 MAX_LISTED = 1000
 """Sessions or revocations in one answer, as the desk gives them."""
@@ -196,9 +196,10 @@ def _print(found: Sequence[Mapping[str, Any]], limit: int) -> None:
 
 
 def _ask(config: Path, block: str, work: Callable[[Counter], Awaitable[T]]) -> T:
-    from authz.credentials.desk import DeskError
-    from authz.credentials.revocation import RevocationsFullError
-    from authz.credentials.session import StoreFullError, StoreUnavailableError
+    from authz.credentials.admin import DeskError
+    from authz.credentials.core.store_errors import StoreUnavailableError
+    from authz.credentials.revocation.revocation_list import RevocationsFullError
+    from authz.credentials.session.model import StoreFullError
 
     asked = counter(config, block)
 

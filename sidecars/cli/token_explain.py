@@ -53,7 +53,7 @@ def explain(
         raise typer.BadParameter(
             "a token comes from stdin or --token-file: all users of the machine can see arguments"
         )
-    from authz.policy.load import load_policy
+    from authz.policy.compile.load import load_policy
 
     text = _token(token_file)
     credentials = load_policy(policy).credentials
@@ -103,12 +103,12 @@ def _moment(text: str | None) -> float:
 
 
 async def _explained(text: str, credentials: "CredentialsConfig", now: float) -> "Explained":
-    from authz.credentials import fetch
-    from authz.credentials.metrics import CredentialMetrics
-    from authz.credentials.post import Poster
+    from authz.credentials.core.metrics import CredentialMetrics
+    from authz.credentials.dependencies import World
+    from authz.credentials.introspection.client import Poster
+    from authz.credentials.jwt import fetch
     from authz.credentials.token_checks import explain_token
-    from authz.credentials.world import World
-    from ratelimit.stores.breaker import Breaker
+    from common.circuit_breaker import Breaker
 
     world = World(
         fetch=fetch.fetch,
@@ -125,13 +125,13 @@ async def _explained(text: str, credentials: "CredentialsConfig", now: float) ->
 
 
 def _is_accepted(explained: "Explained") -> bool:
-    from authz.identity import Identity
+    from authz.request.identity import Identity
 
     return isinstance(explained.outcome, Identity)
 
 
 def _as_text(explained: "Explained") -> str:
-    from authz.plain_text import escaped
+    from authz.request.plain_text import escaped
 
     width = max(len(check.title) for check in explained.checks)
     lines = [f"{_MARKS[one.held]}  {one.title:<{width}}  {one.text}" for one in explained.checks]
@@ -139,7 +139,7 @@ def _as_text(explained: "Explained") -> str:
 
 
 def _verdict(explained: "Explained") -> str:
-    from authz.identity import Refusal
+    from authz.request.identity import Refusal
 
     outcome = explained.outcome
     if isinstance(outcome, Refusal):
@@ -151,7 +151,7 @@ def _verdict(explained: "Explained") -> str:
 def _as_json(explained: "Explained") -> bytes:
     import orjson
 
-    from authz.identity import Refusal
+    from authz.request.identity import Refusal
 
     outcome = explained.outcome
     told: dict[str, Any] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from configfile import read
+from common.configfile import read
 
 FILES = Path(__file__).parent / "files"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from authz.credentials.apikey import new_api_key
-from configfile import read
+from authz.credentials.api_key.verifier import new_api_key
+from common.configfile import read
 from sidecars.demo.admin import SidecarsAdmin
 from sidecars.demo.configuration import SECOND_EDGE, Places, envoy_configuration, write_sidecar_files
 from sidecars.demo.envoy import Envoy, find_envoy, scripts_folder, serve_envoy

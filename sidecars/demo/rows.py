@@ -3,7 +3,7 @@
 import time
 from http import HTTPStatus
 
-from sidecars.cli.session_counter import counter
+from sidecars.client.admin_client import counter
 from sidecars.demo.edge import Edge
 from sidecars.demo.idp import IdentityProvider
 from sidecars.demo.scenario import Row, challenge, every_status, limited_after, status, upstream_sees

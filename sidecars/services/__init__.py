@@ -1,0 +1,1 @@
+"""The gRPC services: adapters between the transport and the libraries."""

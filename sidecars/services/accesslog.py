@@ -7,23 +7,23 @@ from typing import Any
 
 import structlog
 
-from accesslog.intake import Intake, Rules
-from accesslog.ledger import Ledger
-from accesslog.message import UnreadableMessageError
 from accesslog.metrics import AccesslogCollector, SinkMetrics
 from accesslog.pipeline import Pipeline
-from accesslog.sample import Sampling
+from accesslog.records.counters import Ledger
+from accesslog.records.decoder import Intake, Rules
+from accesslog.records.sample import Sampling
+from accesslog.records.wire import UnreadableMessageError
 from accesslog.sinks.file import FileSink
-from accesslog.sinks.outlet import Outlet
+from accesslog.sinks.queue import Outlet
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.stdout import StdoutSink
-from configfile import no_breaks
+from common.configfile import no_breaks
+from common.redaction import NO_NAMES
 from protos.accesslog_pb2 import StreamAccessLogsResponse
-from redaction import NO_NAMES
-from sidecars.runtime.reading import Reader
-from sidecars.runtime.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
-from sidecars.runtime.sidecar import Surroundings
-from sidecars.transport.service import Call, ClientStreaming, Code, Service, StatusError
+from sidecars.services.message_reader import Reader
+from sidecars.services.sidecar import Surroundings
+from sidecars.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
+from sidecars.transport.api.service import Call, ClientStreaming, Code, Service, StatusError
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
@@ -85,7 +85,7 @@ class _Stream:
 
 
 class AccesslogSidecar:
-    """`sidecars.runtime.sidecar.Sidecar` for the access log."""
+    """`sidecars.services.sidecar.Sidecar` for the access log."""
 
     name = "accesslog"
 
@@ -237,8 +237,8 @@ def _rules(
     if files:
         # Here, so that a process without authz and without a policy carries none of it.
         from authz.credentials.secret_names import secret_names
-        from authz.policy.background import Breaks
-        from authz.policy.load import load_credentials
+        from authz.policy.compile.load import load_credentials
+        from common.background import Breaks
 
         credentials, read = load_credentials(files, Breaks().breathe if beside_loop else no_breaks)
         names = secret_names(credentials)

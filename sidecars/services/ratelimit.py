@@ -8,23 +8,23 @@ from typing import Any, Final
 import structlog
 from google.protobuf.message import DecodeError
 
-from configfile import ConfigError, Problem
-from ratelimit.buckets import SECOND_US
+from common.buckets import SECOND_US
+from common.circuit_breaker import Breaker, BreakerState
+from common.configfile import ConfigError, Problem
+from ratelimit.cache import Recent
 from ratelimit.config import load_limits
 from ratelimit.decision import Decision, Plan
 from ratelimit.limiter import Limiter
-from ratelimit.recent import Recent
 from ratelimit.request import RequestError, UnconfiguredError
 from ratelimit.stats import Stats
-from ratelimit.stores.breaker import Breaker, BreakerState
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Failure
-from sidecars.runtime.settings.ratelimit import RatelimitSettings
-from sidecars.runtime.sidecar import Surroundings
 from sidecars.services.ratelimit_wire import Responses, read_request
-from sidecars.transport.service import Call, Code, Service, StatusError, Unary
+from sidecars.services.sidecar import Surroundings
+from sidecars.settings.ratelimit import RatelimitSettings
+from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
 ANSWER_SECONDS: Final = 0.002
 """Kept back of the caller's deadline: to fall back and answer while it still listens."""

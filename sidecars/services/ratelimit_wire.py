@@ -13,12 +13,12 @@ from protos.core_pb2 import HeaderValue
 from protos.lenient import parse
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit.cache import Recent
 from ratelimit.decision import Decision, Status
 from ratelimit.metadata import explain
-from ratelimit.recent import Recent
 from ratelimit.request import Descriptor, Override, Request
 from ratelimit.rules import Rule
-from sidecars.runtime.settings.ratelimit import RatelimitSettings
+from sidecars.settings.ratelimit import RatelimitSettings
 
 MAX_DURATION_SECONDS: Final = 315_576_000_000
 """The longest google.protobuf.Duration; a huge burst with a tiny refill would pass it."""

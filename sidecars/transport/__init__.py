@@ -1,0 +1,1 @@
+"""gRPC over HTTP/2. It does not know the libraries."""

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accesslog.intake import BLOCK_ENTRIES, Intake, Rules
-from accesslog.ledger import DropReason, Ledger
 from accesslog.pipeline import Pipeline
-from accesslog.redact import Redaction
-from accesslog.sample import Sampling
+from accesslog.records.counters import DropReason, Ledger
+from accesslog.records.decoder import BLOCK_ENTRIES, Intake, Rules
+from accesslog.records.redact import Redaction
+from accesslog.records.sample import Sampling
 from protos.accesslog_data_pb2 import HTTPAccessLogEntry
-from tests.accesslog.entries import http_entry, message, tcp_entry
-from tests.accesslog.fakes import PATIENT, Clock, Mood, MoodySink, pipeline, settle
+from tests.support.entries import http_entry, message, tcp_entry
+from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, pipeline, settle
 
 SINKS = ("one", "two")
 BOUNDS = replace(PATIENT, queue_entries=20, batch_bytes=5_000)

@@ -1,10 +1,10 @@
 from prometheus_client import CollectorRegistry, generate_latest
 
-from accesslog.ledger import DropReason, Ledger
 from accesslog.metrics import AccesslogCollector, SinkMetrics
 from accesslog.pipeline import Pipeline
-from accesslog.sinks.outlet import Outlet
-from tests.accesslog.fakes import PATIENT, Clock, Mood, MoodySink, block
+from accesslog.records.counters import DropReason, Ledger
+from accesslog.sinks.queue import Outlet
+from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, block
 
 
 class TwoStreams:

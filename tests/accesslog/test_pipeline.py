@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from accesslog.ledger import DropReason, Log
 from accesslog.pipeline import Pipeline
-from tests.accesslog.fakes import PATIENT, Clock, Mood, MoodySink, Observed, block, pipeline, settle, until
+from accesslog.records.counters import DropReason, Log
+from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, Observed, block, pipeline, settle, until
 
 SMALL = replace(PATIENT, queue_entries=2)
 

@@ -20,8 +20,8 @@ from aiohttp import web
 from sidecars.demo.demo import log_lines
 from sidecars.demo.edge import Edge
 from sidecars.demo.until import until
-from tests.attacks.edges import LISTENERS, PLAIN, rules, serve_both
-from tests.envoy.bare import send
+from tests.support.attacks.edges import LISTENERS, PLAIN, rules, serve_both
+from tests.support.bare_envoy import send
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from sidecars.demo.edge import Edge
-from tests.attacks.edges import LISTENERS, PLAIN, serve_both
-from tests.envoy.bare import send, send_http2
+from tests.support.attacks.edges import LISTENERS, PLAIN, serve_both
+from tests.support.bare_envoy import send, send_http2
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
 

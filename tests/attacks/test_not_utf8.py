@@ -11,8 +11,8 @@ import pytest
 
 from sidecars.demo.demo import log_lines
 from sidecars.demo.edge import Edge
-from tests.attacks.edges import LISTENERS, PLAIN, serve_both
-from tests.envoy.bare import send
+from tests.support.attacks.edges import LISTENERS, PLAIN, serve_both
+from tests.support.bare_envoy import send
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
 

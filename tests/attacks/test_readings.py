@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.attacks.facts import FACTS, FORM, Fact, answer, check_of, policy_with, rules_against
-from tests.attacks.models import FIELDS, PATHS
+from tests.support.attacks.facts import FACTS, FORM, Fact, answer, check_of, policy_with, rules_against
+from tests.support.attacks.models import FIELDS, PATHS
 
 LISTENERS = pytest.mark.parametrize("joined", [False, True], ids=["raw", "joined"])
 SPELLED_OTHERWISE = {"express4", "express5", "koa"}

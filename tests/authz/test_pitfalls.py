@@ -8,19 +8,19 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from structlog.testing import capture_logs
 
-from authz.decide import INTERNAL_ERROR, Authorizer, DecisionIds
-from authz.identity import Outcome, Refusal, RefusalReason
-from authz.path import split_path
-from authz.policy.load import parse_policy
-from authz.request import BadRequestError, BadRequestReason, Request
-from authz.respond import Responder
+from authz.engine.decide import INTERNAL_ERROR, Authorizer, DecisionIds
+from authz.engine.respond import Responder
+from authz.policy.compile.load import parse_policy
+from authz.request.identity import Outcome, Refusal, RefusalReason
+from authz.request.path import split_path
+from authz.request.request import BadRequestError, BadRequestReason, Request
 from protos.authz_pb2 import CheckRequest, CheckResponse
-from tests.authz.callers import ALICE, Says
-from tests.authz.checks import check_request, request
-from tests.authz.policy.asking import ask, caller
-from tests.authz.test_answers import Answers, pairs
-from tests.sidecars.test_authz_decisions import Built as BuiltWithLog
-from tests.sidecars.test_authz_service import KEY, Built, OneCall
+from tests.authz.engine.test_answers import Answers, pairs
+from tests.sidecars.services.authz.test_decisions import Built as BuiltWithLog
+from tests.sidecars.services.authz.test_sidecar import KEY, Built, OneCall
+from tests.support.asking import ask, caller
+from tests.support.callers import ALICE, Says
+from tests.support.checks import check_request, request
 
 GUARDED = """
 rules:

@@ -9,15 +9,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from authz.decide import Authorizer, Decision, DecisionIds
-from authz.identity import CredentialKind, Identity
-from authz.policy.load import parse_policy
-from authz.request import Request
-from authz.respond import Responder
+from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.respond import Responder
+from authz.policy.compile.load import parse_policy
+from authz.request.identity import CredentialKind, Identity
+from authz.request.request import Request
 from protos.authz_pb2 import CheckResponse
-from tests.authz.callers import Says
-from tests.authz.checks import check_request
-from tests.authz.policy.asking import NOON
+from tests.support.asking import NOON
+from tests.support.callers import Says
+from tests.support.checks import check_request
 
 GUIDE = Path(__file__).parents[2] / "docs" / "rules.md"
 EXAMPLE = re.compile(r"```yaml\n(.*?)```\n```requests\n(.*?)```", re.DOTALL)

@@ -12,8 +12,8 @@ from bench.tools.edge import edge
 from bench.tools.floods import FLOOD_BYTES, FLOODS, Request, flood
 from bench.tools.processes import python_server
 from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
-from sidecars.transport.errors import Reason
-from tests.sidecars.transport.wire import Bench, parse
+from sidecars.transport.http2.errors import Reason
+from tests.support.transport.wire import Bench, parse
 
 REQUEST = Request("/p/Echo", b"x" * 200)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from configfile import read
+from common.configfile import read
 from sidecars.demo.envoy import DOCKER_IMAGE
-from sidecars.runtime.settings.load import load_settings
+from sidecars.settings.load import load_settings
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from configfile import read
+from common.configfile import read
 from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
-from sidecars.runtime.settings.load import load_settings
-from sidecars.transport.address import TcpAddress, UnixAddress
+from sidecars.settings.load import load_settings
+from sidecars.transport.api.address import TcpAddress, UnixAddress
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = sorted((ROOT / "envoy-test").glob("envoy*.yaml"))

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from sidecars.demo.edge import serve_edge
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "envoy-test" / "scenarios").glob("*.py"))
 

@@ -18,7 +18,7 @@ from sidecars.demo.admin import SidecarsAdmin
 from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
 from sidecars.demo.process import Process, spawn
 from sidecars.demo.until import until
-from sidecars.transport.address import UnixAddress
+from sidecars.transport.api.address import UnixAddress
 from tests.sidecars.transport.test_clients_envoy import endpoint, listener
 from tests.test_deployment_docs import envoy_blocks, with_service
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sidecars.transport import frames
-from sidecars.transport.limits import Lifetime, Limits, Rate
-from tests.sidecars.transport.wire import (
+from sidecars.transport.api.limits import Lifetime, Limits, Rate
+from sidecars.transport.http2 import frames
+from tests.support.transport.wire import (
     NO_TABLE,
     OPENING,
     Bench,

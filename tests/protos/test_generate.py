@@ -7,7 +7,7 @@ import pytest
 
 from protos import authz_pb2, generate
 from protos.descriptors import PROTOSET, read_descriptors
-from tests.protos.contract import contract
+from tests.support.protos.contract import contract
 
 ROOT = Path(__file__).parents[2]
 

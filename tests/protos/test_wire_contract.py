@@ -21,7 +21,7 @@ from protos import (
     ratelimit_pb2,
     types_pb2,
 )
-from tests.protos.contract import Contract, contract, embedded_files
+from tests.support.protos.contract import Contract, contract, embedded_files
 
 ENVOY_FILES = (
     "envoy/config/core/v3/address.proto",
@@ -86,7 +86,7 @@ def ours() -> Contract:
 def published() -> Contract:
     """The contract of the xds-protos package."""
     modules = [name.removesuffix(".proto").replace("/", ".") + "_pb2" for name in ENVOY_FILES]
-    command = [sys.executable, "-m", "tests.protos.print_xds_contract", *modules]
+    command = [sys.executable, "-m", "tests.support.protos.print_xds_contract", *modules]
     assert XDS_PROTOS.is_dir(), f"{XDS_PROTOS} is missing; `make test` installs it"
     answer = subprocess.run(
         command,

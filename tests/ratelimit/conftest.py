@@ -1,5 +1,5 @@
 """Fixtures of the rate limit tests."""
 
-from tests.redis_server import _session_redis, redis_server, shared_redis
+from tests.support.redis_server import _session_redis, redis_server, shared_redis
 
 __all__ = ["_session_redis", "redis_server", "shared_redis"]

@@ -5,8 +5,8 @@ from textwrap import dedent
 
 import pytest
 
-from configfile import ConfigError, Document, parse
-from ratelimit.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.configfile import ConfigError, Document, parse
 from ratelimit.config import compile_limits, load_limits
 from ratelimit.rules import Algorithm, Limits, OnFailure, Options, Rule, Unit
 

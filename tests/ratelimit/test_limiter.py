@@ -6,8 +6,8 @@ from textwrap import dedent
 
 import pytest
 
-from configfile import parse
-from ratelimit.buckets import SECOND_US, Taken
+from common.buckets import SECOND_US, Taken
+from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.decision import Decision
 from ratelimit.limiter import Limiter

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configfile import parse
-from ratelimit.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.match import MAX_KEY_LENGTH, Entry, Match, bucket_key, match, metric_path
 from ratelimit.rules import Node, Options, Wildcard

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from configfile import ConfigError, parse
+from common.configfile import ConfigError, parse
 from protos.lenient import mark
 from ratelimit.config import compile_limits
 from ratelimit.match import bucket_key, match, metric_path

@@ -15,12 +15,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from ratelimit.buckets import MAX_WINDOW_US, TokenBucket
-from ratelimit.stores.breaker import Breaker, BreakerState
-from ratelimit.stores.errors import error_text
+from common.buckets import MAX_WINDOW_US, TokenBucket
+from common.circuit_breaker import Breaker, BreakerState
+from common.redis_errors import error_text
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Failure, StoreError, Take
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ratelimit.buckets import (
+from common.buckets import (
     MAX_HITS,
     MAX_TOKENS,
     MAX_WINDOW_US,
@@ -24,10 +24,10 @@ from ratelimit.buckets import (
     Taken,
     TokenBucket,
 )
-from ratelimit.stores.breaker import Breaker, BreakerState
+from common.circuit_breaker import Breaker, BreakerState
 from ratelimit.stores.redis import MAX_CALLS, MAX_KEYS_PER_CALL, RedisStore, _script_arguments, read_state
 from ratelimit.stores.store import Failure, StoreError, Take
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 

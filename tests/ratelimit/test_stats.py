@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from configfile import parse
-from ratelimit.buckets import SECOND_US
+from common.buckets import SECOND_US
+from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.limiter import Limiter
 from ratelimit.request import Descriptor, Override, Request

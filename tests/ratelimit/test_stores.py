@@ -8,12 +8,12 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from ratelimit.buckets import MAX_WINDOW_US, SECOND_US, FixedWindow, Taken, TokenBucket
-from ratelimit.stores.breaker import Breaker
+from common.buckets import MAX_WINDOW_US, SECOND_US, FixedWindow, Taken, TokenBucket
+from common.circuit_breaker import Breaker
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Store, Take
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 MINUTE_US = 60 * SECOND_US
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import pytest_asyncio
 
-from accesslog.ledger import DropReason
+from accesslog.records.counters import DropReason
 from accesslog.sinks import file as file_module
 from accesslog.sinks.file import FileSink, Fsync
 from accesslog.sinks.sink import SinkError

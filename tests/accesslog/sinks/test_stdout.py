@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from accesslog.ledger import DropReason
+from accesslog.records.counters import DropReason
 from accesslog.sinks import stdout as stdout_module
 from accesslog.sinks.sink import SinkError
 from accesslog.sinks.stdout import StdoutSink

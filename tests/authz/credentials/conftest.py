@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from authz.credentials import Credentials, CredentialsConfig
-from authz.credentials.fetch import fetch
-from authz.credentials.settings.issuer import KeySetConfig
-from authz.identity import Outcome, Refusal, RefusalReason
-from authz.request import Request
-from tests.authz.credentials.signing import AUDIENCE, ISSUER, NOW, jwk, key_set, private_key
-from tests.authz.credentials.webserver import WebServer
-from tests.redis_server import RedisServer, _session_redis, redis_pair, redis_server, shared_redis
+from authz.credentials.jwt.config import KeySetConfig
+from authz.credentials.jwt.fetch import fetch
+from authz.request.identity import Outcome, Refusal, RefusalReason
+from authz.request.request import Request
+from tests.support.redis_server import RedisServer, _session_redis, redis_pair, redis_server, shared_redis
+from tests.support.signing import AUDIENCE, ISSUER, NOW, jwk, key_set, private_key
+from tests.support.webserver import WebServer
 
 __all__ = ["_session_redis", "redis_pair", "redis_server", "shared_redis"]
 

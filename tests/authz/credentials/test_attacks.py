@@ -8,15 +8,15 @@ import pytest
 from redis.asyncio import Redis
 
 from authz.credentials import Credentials
-from authz.credentials.fetch import FetchError, PublicResolver
-from authz.credentials.session import StoreUnavailableError
-from authz.identity import Identity, Refusal, RefusalReason
+from authz.credentials.core.http import FetchError, PublicResolver
+from authz.credentials.core.store_errors import StoreUnavailableError
+from authz.request.identity import Identity, Refusal, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.signing import AUDIENCE, ISSUER, NOW, bearer, jwk, private_key, request, token
-from tests.authz.credentials.test_logout import block as with_logout
-from tests.authz.credentials.test_logout import logout_token, receive
-from tests.authz.test_answers import Answers
-from tests.authz.test_denial import POLICY, headers_of
+from tests.authz.credentials.test_backchannel_logout import block as with_logout
+from tests.authz.credentials.test_backchannel_logout import logout_token, receive
+from tests.authz.engine.test_answers import Answers
+from tests.authz.engine.test_denial import POLICY, headers_of
+from tests.support.signing import AUDIENCE, ISSUER, NOW, bearer, jwk, private_key, request, token
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
 

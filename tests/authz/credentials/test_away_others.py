@@ -7,9 +7,10 @@ import pytest
 from aiohttp import web
 
 from authz.credentials import Credentials
-from authz.identity import Identity, RefusalReason
+from authz.request.identity import Identity, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of, until
-from tests.authz.credentials.signing import (
+from tests.authz.credentials.introspection.test_verifier import Introspected
+from tests.support.signing import (
     AUDIENCE,
     ISSUER,
     NOW,
@@ -20,8 +21,7 @@ from tests.authz.credentials.signing import (
     request,
     token,
 )
-from tests.authz.credentials.test_introspection import Introspected
-from tests.authz.credentials.webserver import WebServer
+from tests.support.webserver import WebServer
 
 Serve = Callable[[], Awaitable[WebServer]]
 Start = Callable[[Credentials], Awaitable[Credentials]]

@@ -9,12 +9,12 @@ import pytest
 from redis.asyncio import Redis
 
 from authz.credentials import Credentials
-from authz.identity import Identity, RefusalReason
-from sidecars.runtime.redis import connect
-from sidecars.runtime.settings.redis import RedisSettings
+from authz.request.identity import Identity, RefusalReason
+from sidecars.process.redis import connect
+from sidecars.settings.redis import RedisSettings
 from tests.authz.credentials.conftest import World, reason_of, until
-from tests.authz.credentials.signing import bearer, request, token
-from tests.redis_server import Pair, RedisServer
+from tests.support.redis_server import Pair, RedisServer
+from tests.support.signing import bearer, request, token
 
 pytestmark = pytest.mark.redis
 
@@ -70,7 +70,7 @@ def refused(world: World, reason: RefusalReason, credential: str = "session") ->
 async def test_down_at_start(
     world: World, redis_server: RedisServer, started: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("authz.credentials.credentials.START_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("authz.credentials.service.START_WAIT_SECONDS", 0.1)
     redis_server.stop()
     credentials = await started(world.credentials(block(world)))
     assert await gets(world, credentials, cookie("x" * 43)) == UNAVAILABLE

@@ -8,11 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from authz.credentials import Credentials, CredentialsConfig
-from authz.credentials.fetch import FetchError
-from authz.identity import Identity
-from configfile import ConfigError, parse, validate
+from authz.credentials.core.http import FetchError
+from authz.request.identity import Identity
+from common.configfile import ConfigError, parse, validate
 from tests.authz.credentials.conftest import World
-from tests.authz.credentials.signing import (
+from tests.support.signing import (
     AUDIENCE,
     ISSUER,
     bearer,

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from authz.credentials import CredentialsConfig
-from authz.decide import REFUSED
-from authz.identity import RefusalReason
+from authz.engine.decide import REFUSED
+from authz.request.identity import RefusalReason
 from tests.authz.credentials.conftest import World
-from tests.authz.credentials.signing import jwk, key_set, private_key
-from tests.sidecars.transport.authority import Authority
+from tests.support.authority import Authority
+from tests.support.signing import jwk, key_set, private_key
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "authn.md").read_text(encoding="utf-8")
 
@@ -44,7 +44,7 @@ def rows(heading: str) -> list[list[str]]:
 def test_each_row_of_the_failure_table_names_a_test(row: list[str]) -> None:
     assert len(row) == 7
     module_name, _, name = row[-1].strip("`").partition("::")
-    module: Any = importlib.import_module(f"tests.authz.credentials.{module_name}")
+    module: Any = importlib.import_module(f"tests.authz.credentials.{module_name.replace('/', '.')}")
     classes = [found for _, found in inspect.getmembers(module, inspect.isclass)]
     assert any(hasattr(place, name) for place in (module, *classes))
 

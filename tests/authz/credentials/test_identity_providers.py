@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from authz.credentials import Credentials
-from authz.credentials.settings.issuer import KeySetConfig
-from authz.identity import Identity, RefusalReason
+from authz.credentials.jwt.config import KeySetConfig
+from authz.request.identity import Identity, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.signing import NOW, bearer, jwk, key_set, private_key, rsa_key, token
-from tests.sidecars.transport.authority import Authority
+from tests.support.authority import Authority
+from tests.support.signing import NOW, bearer, jwk, key_set, private_key, rsa_key, token
 
 Start = Callable[[Credentials], Any]
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from authz.credentials import Credentials
-from authz.credentials.fetch import FetchError
-from authz.identity import Identity, RefusalReason
-from authz.request import BadRequestError
+from authz.credentials.core.http import FetchError
+from authz.request.identity import Identity, RefusalReason
+from authz.request.request import BadRequestError
 from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.signing import (
+from tests.authz.credentials.introspection.test_verifier import Introspected
+from tests.support.signing import (
     AUDIENCE,
     ISSUER,
     NOW,
@@ -30,9 +31,8 @@ from tests.authz.credentials.signing import (
     request,
     token,
 )
-from tests.authz.credentials.signing import claims as signed_claims
-from tests.authz.credentials.test_introspection import Introspected
-from tests.authz.credentials.webserver import WebServer
+from tests.support.signing import claims as signed_claims
+from tests.support.webserver import WebServer
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
 PROXY = "spiffe://prod.example/proxy"

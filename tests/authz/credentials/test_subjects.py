@@ -3,11 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from authz.credentials.desk import DeskError
-from authz.example import CallerExample
-from authz.identity import Identity, Refusal, RefusalReason
+from authz.credentials.admin import DeskError
+from authz.request.identity import Identity, Refusal, RefusalReason
+from authz.tools.examples import CallerExample
 from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.signing import NOW, bearer, request, token
+from tests.support.signing import NOW, bearer, request, token
 
 CHANGED = ["adm\nin", " admin", "admin ", "\tadmin", "admin\u00a0", "adm\x85in", " "]
 UNCHANGED = ["Zoë Admin", "DOMAIN\\admin", "a\u200db", "管理者", "x\u00a0y", "a,b"]

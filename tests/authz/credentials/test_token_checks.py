@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from authz.credentials.fetch import fetch
-from authz.credentials.metrics import CredentialMetrics
-from authz.credentials.post import Poster
+from authz.credentials.core.metrics import CredentialMetrics
+from authz.credentials.dependencies import World as Surroundings
+from authz.credentials.introspection.client import Poster
+from authz.credentials.jwt.fetch import fetch
 from authz.credentials.token_checks import Explained, explain_token
-from authz.credentials.world import World as Surroundings
-from authz.identity import Identity, Refusal, RefusalReason
-from ratelimit.stores.breaker import Breaker
+from authz.request.identity import Identity, Refusal, RefusalReason
+from common.circuit_breaker import Breaker
 from tests.authz.credentials.conftest import World
-from tests.authz.credentials.signing import (
+from tests.support.signing import (
     ISSUER,
     NOW,
     bearer,
@@ -27,7 +27,7 @@ from tests.authz.credentials.signing import (
     raw_token,
     token,
 )
-from tests.authz.credentials.webserver import WebServer
+from tests.support.webserver import WebServer
 
 Serve = Callable[[], Awaitable[WebServer]]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from authz.decide import Authorizer, DecisionIds
-from authz.policy.load import parse_policy
-from authz.request import Request
-from tests.authz.callers import Says
-from tests.authz.checks import check_request
+from authz.engine.decide import Authorizer, DecisionIds
+from authz.policy.compile.load import parse_policy
+from authz.request.request import Request
+from tests.support.callers import Says
+from tests.support.checks import check_request
 
 FORM = {"content-type": "application/x-www-form-urlencoded", "x-envoy-auth-partial-body": "false"}
 JSON = {**FORM, "content-type": "application/json"}

@@ -1,13 +1,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.identity import ANONYMOUS, CredentialKind, Identity
-from authz.path import NOTHING_ODD
-from authz.policy.callers import callers_of
+from authz.policy.conditions.caller_conditions import callers_of
 from authz.policy.index import Index
-from authz.policy.pattern import HostPattern, Template, parse_host, parse_template
 from authz.policy.rule import Outcome, Rule, Verdict
-from tests.authz.checks import request
+from authz.policy.types.pattern import HostPattern, Template, parse_host, parse_template
+from authz.request.identity import ANONYMOUS, CredentialKind, Identity
+from authz.request.path import NOTHING_ODD
+from tests.support.checks import request
 
 HOSTS = ["*", "a.example", "b.example", "*.example", "*.a.example"]
 PATHS = [

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from authz.policy.load import load_policy, parse_policy
-from configfile import ConfigError
-from tests.authz.callers import ALICE
-from tests.authz.policy.asking import ask
+from authz.policy.compile.load import load_policy, parse_policy
+from common.configfile import ConfigError
+from tests.support.asking import ask
+from tests.support.callers import ALICE
 
 POLICY = """
 conditions:

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.decide import BAD_REQUEST, Authorizer, Decision
-from authz.example import Given
-from authz.explain import Answer, Considered, Explanation, explain, explain_unreadable
-from authz.identity import CredentialKind, Identity, Outcome, Refusal, RefusalReason
-from authz.policy.compile import Policy
-from authz.policy.load import parse_policy
-from authz.request import BadRequestReason, Request
-from tests.authz.callers import ALICE
-from tests.authz.checks import request
+from authz.engine.decide import BAD_REQUEST, Authorizer, Decision
+from authz.policy.compile.compile import Policy
+from authz.policy.compile.load import parse_policy
+from authz.request.identity import CredentialKind, Identity, Outcome, Refusal, RefusalReason
+from authz.request.request import BadRequestReason, Request
+from authz.tools.examples import Given
+from authz.tools.explain import Answer, Considered, Explanation, explain, explain_unreadable
+from tests.support.callers import ALICE
+from tests.support.checks import request
 
 NOW = 1_770_000_000.0
 

@@ -4,13 +4,13 @@ import orjson
 import pytest
 from hypothesis import given, settings
 
-from authz.decide import Decision
-from authz.identity import CredentialKind, Identity, Outcome
-from authz.policy.compile import Policy
-from authz.policy.load import parse_policy
-from authz.replay import Report, Skipped, replay
-from authz.request import Request
-from authz.respond import metadata
+from authz.engine.decide import Decision
+from authz.engine.respond import metadata
+from authz.policy.compile.compile import Policy
+from authz.policy.compile.load import parse_policy
+from authz.request.identity import CredentialKind, Identity, Outcome
+from authz.request.request import Request
+from authz.tools.replay import Report, Skipped, replay
 from tests.authz.tools.test_explain import decided, outcomes, policies, requests
 
 NOW = "2026-02-02T02:40:00.000000Z"

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from authz.policy.load import load_policy, parse_policy
-from authz.suites.coverage import Coverage
-from authz.suites.load import load_suites
-from authz.suites.run import Result, Runner
-from configfile import ConfigError
+from authz.policy.compile.load import load_policy, parse_policy
+from authz.tools.suites.coverage import Coverage
+from authz.tools.suites.load import load_suites
+from authz.tools.suites.run import Result, Runner
+from common.configfile import ConfigError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 POLICY = """

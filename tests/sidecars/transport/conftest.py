@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from sidecars.transport.address import Address, UnixAddress
-from sidecars.transport.grpcio_server import MAX_MESSAGE_BYTES
-from sidecars.transport.service import Method, Server
-from tests.sidecars.transport.harness import (
+from sidecars.transport.api.address import Address, UnixAddress
+from sidecars.transport.api.service import Method, Server
+from sidecars.transport.grpcio import MAX_MESSAGE_BYTES
+from tests.support.transport.harness import (
     LOOPBACK,
     TRANSPORTS,
     Client,

@@ -8,8 +8,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecars.transport.address import TcpAddress, UnixAddress
-from sidecars.transport.service import (
+from sidecars.transport.api.address import TcpAddress, UnixAddress
+from sidecars.transport.api.service import (
     Bidirectional,
     Call,
     ClientStreaming,
@@ -18,9 +18,9 @@ from sidecars.transport.service import (
     ServerStreaming,
     Unary,
 )
-from tests.sidecars.transport.harness import WAIT_SECONDS, Connect, Gate, Serve, outcome, path, within
-from tests.sidecars.transport.rawclient import RawClient, raw_client, request_headers
-from tests.sidecars.transport.rawclient import message as framed
+from tests.support.transport.harness import WAIT_SECONDS, Connect, Gate, Serve, outcome, path, within
+from tests.support.transport.rawclient import RawClient, raw_client, request_headers
+from tests.support.transport.rawclient import message as framed
 
 
 class Seen:

@@ -10,8 +10,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecars.transport.service import Call, ClientStreaming, ServerStreaming, Unary
-from tests.sidecars.transport.harness import (
+from sidecars.transport.api.service import Call, ClientStreaming, ServerStreaming, Unary
+from tests.support.transport.harness import (
     LOOPBACK,
     Connect,
     Gate,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecars.transport.address import Address, TcpAddress, UnixAddress
-from sidecars.transport.service import Call, Unary
-from tests.sidecars.transport.harness import (
+from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
+from sidecars.transport.api.service import Call, Unary
+from tests.support.transport.harness import (
     LOOPBACK,
     Connect,
     Serve,

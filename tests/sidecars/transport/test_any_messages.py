@@ -8,8 +8,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecars.transport.service import Call, ClientStreaming, ServerStreaming, Unary
-from tests.sidecars.transport.harness import Connect, Serve, outcome, read_all, within
+from sidecars.transport.api.service import Call, ClientStreaming, ServerStreaming, Unary
+from tests.support.transport.harness import Connect, Serve, outcome, read_all, within
 
 CAP = 10_000
 

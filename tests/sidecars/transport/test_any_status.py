@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from sidecars.transport.service import (
+from sidecars.transport.api.service import (
     Bidirectional,
     Call,
     ClientStreaming,
@@ -17,7 +17,7 @@ from sidecars.transport.service import (
     StatusError,
     Unary,
 )
-from tests.sidecars.transport.harness import SERVICE, Connect, Serve, outcome, path, read_all
+from tests.support.transport.harness import SERVICE, Connect, Serve, outcome, path, read_all
 
 FAILURES = [code for code in Code if code is not Code.OK]
 

@@ -7,8 +7,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecars.transport.service import Bidirectional, Call, ClientStreaming, ServerStreaming
-from tests.sidecars.transport.harness import Connect, Gate, Serve, read_all, settled, until, within
+from sidecars.transport.api.service import Bidirectional, Call, ClientStreaming, ServerStreaming
+from tests.support.transport.harness import Connect, Gate, Serve, read_all, settled, until, within
 
 CHUNK = bytes(64 * 1024)
 MANY = 1000

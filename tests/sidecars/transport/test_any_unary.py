@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from sidecars.transport.service import Call, Unary
-from tests.sidecars.transport.harness import Connect, Gate, Serve, within
+from sidecars.transport.api.service import Call, Unary
+from tests.support.transport.harness import Connect, Gate, Serve, within
 
 
 def echo(request: bytes, call: Call) -> bytes:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecars.transport.service import Call, Unary
-from tests.sidecars.transport.harness import Serve, path, within
-from tests.sidecars.transport.rawclient import message
+from sidecars.transport.api.service import Call, Unary
+from tests.support.transport.harness import Serve, path, within
+from tests.support.transport.rawclient import message
 
 
 def echo(request: bytes, call: Call) -> bytes:

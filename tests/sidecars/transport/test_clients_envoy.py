@@ -15,14 +15,14 @@ import pytest
 from google.rpc import status_pb2
 
 from protos import authz_pb2
-from sidecars.transport import frames
-from sidecars.transport.address import Address, TcpAddress, UnixAddress
-from sidecars.transport.errors import Reason
-from sidecars.transport.limits import Limits, Rate
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, Code, Server, Service, Unary
-from tests.sidecars.transport.harness import LOOPBACK, Served, make_server, until, within
-from tests.sidecars.transport.wire import CANCEL, OPENING, Tally, block, frame, stream_ids
+from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
+from sidecars.transport.api.limits import Limits, Rate
+from sidecars.transport.api.service import Call, Code, Server, Service, Unary
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.server.server import OwnServer
+from tests.support.transport.harness import LOOPBACK, Served, make_server, until, within
+from tests.support.transport.wire import CANCEL, OPENING, Tally, block, frame, stream_ids
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
 

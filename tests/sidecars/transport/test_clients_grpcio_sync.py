@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sidecars.transport.service import (
+from sidecars.transport.api.service import (
     Bidirectional,
     Call,
     ClientStreaming,
@@ -16,7 +16,7 @@ from sidecars.transport.service import (
     StatusError,
     Unary,
 )
-from tests.sidecars.transport.harness import CLIENT_OPTIONS, WAIT_SECONDS, Serve, path, within
+from tests.support.transport.harness import CLIENT_OPTIONS, WAIT_SECONDS, Serve, path, within
 
 
 def echo(request: bytes, call: Call) -> bytes:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecars.transport.frames import MAX_STREAM_ID, ErrorCode
-from sidecars.transport.service import Call, ClientStreaming, Code, ServerStreaming, Unary
-from tests.sidecars.transport.harness import Gate, Serve, Served, within
-from tests.sidecars.transport.rawclient import message, raw_client, request_headers
+from sidecars.transport.api.service import Call, ClientStreaming, Code, ServerStreaming, Unary
+from sidecars.transport.http2.frames import MAX_STREAM_ID, ErrorCode
+from tests.support.transport.harness import Gate, Serve, Served, within
+from tests.support.transport.rawclient import message, raw_client, request_headers
 
 CANCEL = 8
 own_only = pytest.mark.parametrize("transport", ["own"], indirect=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecars.transport.frames import ErrorCode
-from sidecars.transport.service import Call, Code, Unary
-from tests.sidecars.transport.harness import Serve
-from tests.sidecars.transport.rawclient import Answer, Headers, message, raw_client, request_headers
+from sidecars.transport.api.service import Call, Code, Unary
+from sidecars.transport.http2.frames import ErrorCode
+from tests.support.transport.harness import Serve
+from tests.support.transport.rawclient import Answer, Headers, message, raw_client, request_headers
 
 PAGE = (Path(__file__).parents[3] / "docs" / "transport.md").read_text(encoding="utf-8")
 HELLO = message(b"hello")

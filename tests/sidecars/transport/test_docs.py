@@ -9,11 +9,11 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from sidecars.runtime.connection_metrics import ConnectionMetrics
-from sidecars.runtime.settings.load import load_settings
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import ErrorCode
-from sidecars.transport.limits import Lifetime, Limits
+from sidecars.observability.connection_metrics import ConnectionMetrics
+from sidecars.settings.load import load_settings
+from sidecars.transport.api.limits import Lifetime, Limits
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import ErrorCode
 from tests.sidecars.transport.test_h2_agreement import DELIBERATE, Difference
 
 HERE = Path(__file__).parent

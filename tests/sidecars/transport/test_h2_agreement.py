@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecars.transport import frames
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import (
+from sidecars.transport.api.limits import Lifetime, Limits
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -37,8 +38,7 @@ from sidecars.transport.frames import (
     SETTINGS,
     WINDOW_UPDATE,
 )
-from sidecars.transport.limits import Lifetime, Limits
-from tests.sidecars.transport.wire import (
+from tests.support.transport.wire import (
     NO_TABLE,
     OPENING,
     Bench,

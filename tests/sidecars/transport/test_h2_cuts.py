@@ -6,9 +6,9 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecars.transport import frames
-from sidecars.transport.frames import END_HEADERS, END_STREAM
-from tests.sidecars.transport.wire import (
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.frames import END_HEADERS, END_STREAM
+from tests.support.transport.wire import (
     CANCEL,
     NO_TABLE,
     OPENING,

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from sidecars.transport.service import Call, Unary
-from tests.gotools import BUILD_SECONDS, go_tool
-from tests.sidecars.transport.harness import Serve, path
+from sidecars.transport.api.service import Call, Unary
+from tests.support.gotools import BUILD_SECONDS, go_tool
+from tests.support.transport.harness import Serve, path
 
 MODULE = "github.com/summerwind/h2spec/cmd/h2spec@latest"
 SUITE_SECONDS = 300

@@ -10,8 +10,8 @@ from itertools import islice
 
 import pytest
 
-from sidecars.transport import frames
-from sidecars.transport.frames import (
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.frames import (
     ACK,
     DATA,
     END_HEADERS,
@@ -22,7 +22,7 @@ from sidecars.transport.frames import (
     SETTINGS,
     ErrorCode,
 )
-from tests.sidecars.transport.wire import (
+from tests.support.transport.wire import (
     CANCEL,
     OPENING,
     Bench,

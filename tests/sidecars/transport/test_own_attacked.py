@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from sidecars.transport import frames
-from sidecars.transport.frames import (
+from sidecars.transport.api.limits import Lifetime, Limits
+from sidecars.transport.api.service import Call, ClientStreaming, Method, Unary
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -24,11 +26,9 @@ from sidecars.transport.frames import (
     WINDOW_UPDATE,
     ErrorCode,
 )
-from sidecars.transport.limits import Lifetime, Limits
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, ClientStreaming, Method, Unary
-from tests.sidecars.transport.harness import LOOPBACK, SERVICE, Connect, Served, services, within
-from tests.sidecars.transport.wire import OPENING, Bench, block, frame, message, parse, request
+from sidecars.transport.server.server import OwnServer
+from tests.support.transport.harness import LOOPBACK, SERVICE, Connect, Served, services, within
+from tests.support.transport.wire import OPENING, Bench, block, frame, message, parse, request
 
 CANCEL = int(ErrorCode.CANCEL).to_bytes(4, "big")
 CALM, PROTOCOL = ErrorCode.ENHANCE_YOUR_CALM, ErrorCode.PROTOCOL_ERROR

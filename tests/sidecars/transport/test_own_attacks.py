@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecars.transport import frames
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import (
+from sidecars.transport.api.limits import Limits, Rate
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -26,8 +27,7 @@ from sidecars.transport.frames import (
     WINDOW_UPDATE,
     ErrorCode,
 )
-from sidecars.transport.limits import Limits, Rate
-from tests.sidecars.transport.wire import (
+from tests.support.transport.wire import (
     CANCEL,
     block,
     call,

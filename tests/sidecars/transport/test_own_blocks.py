@@ -11,13 +11,13 @@ from hpack.huffman_table import decode_huffman
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sidecars.transport import huffman
-from sidecars.transport.blocks import MAX_KNOWN_BLOCK_BYTES, MAX_KNOWN_BLOCKS, HeaderBlocks
-from sidecars.transport.errors import GoAwayError
-from sidecars.transport.headers import MalformedRequestError, Request, read_request
-from sidecars.transport.limits import Limits
-from sidecars.transport.service import Code, Status
-from tests.sidecars.transport.wire import METHODS, block, request, request_fields
+from sidecars.transport.api.limits import Limits
+from sidecars.transport.api.service import Code, Status
+from sidecars.transport.http2 import huffman
+from sidecars.transport.http2.errors import GoAwayError
+from sidecars.transport.http2.header_decoder import MAX_KNOWN_BLOCK_BYTES, MAX_KNOWN_BLOCKS, HeaderBlocks
+from sidecars.transport.http2.headers import MalformedRequestError, Request, read_request
+from tests.support.transport.wire import METHODS, block, request, request_fields
 
 USUAL = request_fields("/p/Echo")
 PERMISSIVE = Limits(max_header_list_bytes=2**20)

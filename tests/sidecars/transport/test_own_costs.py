@@ -5,9 +5,10 @@ import tracemalloc
 
 import pytest
 
-from sidecars.transport import frames
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import (
+from sidecars.transport.api.limits import Limits, Rate
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -18,8 +19,7 @@ from sidecars.transport.frames import (
     ErrorCode,
     Setting,
 )
-from sidecars.transport.limits import Limits, Rate
-from tests.sidecars.transport.wire import (
+from tests.support.transport.wire import (
     CANCEL,
     Bench,
     call,

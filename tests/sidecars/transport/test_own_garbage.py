@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from sidecars.runtime.reading import Reader
-from sidecars.transport import frames
-from sidecars.transport.call import ServerCall
-from sidecars.transport.connection import Connection
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Bidirectional, Call, ClientStreaming, Method, Unary
-from tests.sidecars.transport.harness import LOOPBACK, path, services, until, within
-from tests.sidecars.transport.wire import (
+from sidecars.services.message_reader import Reader
+from sidecars.transport.api.service import Bidirectional, Call, ClientStreaming, Method, Unary
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.call import ServerCall
+from sidecars.transport.http2.connection import Connection
+from sidecars.transport.server.server import OwnServer
+from tests.support.transport.harness import LOOPBACK, path, services, until, within
+from tests.support.transport.wire import (
     CANCEL,
     OPENING,
     Bench,

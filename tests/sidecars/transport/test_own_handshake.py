@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sidecars.runtime.connection_metrics import ConnectionTally
-from sidecars.transport import frames
-from sidecars.transport.address import Address, TlsSettings, UnixAddress
-from sidecars.transport.errors import Reason
-from sidecars.transport.limits import Limits
-from sidecars.transport.server import OwnServer
-from tests.sidecars.transport.authority import Authority
-from tests.sidecars.transport.harness import LOOPBACK, WAIT_SECONDS, services, until, within
+from sidecars.observability.connection_metrics import ConnectionTally
+from sidecars.transport.api.address import Address, TlsSettings, UnixAddress
+from sidecars.transport.api.limits import Limits
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.server.server import OwnServer
+from tests.support.authority import Authority
+from tests.support.transport.harness import LOOPBACK, WAIT_SECONDS, services, until, within
 
 SERVERS, CLIENTS = Authority("servers"), Authority("clients")
 UNIDENTIFIED = Authority("private", identified=False)
@@ -232,7 +232,7 @@ async def test_a_client_that_may_not_come_in_counts_until_its_socket_is_closed(
     guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     """It is waited for, so that its alert arrives; not for long, and not beyond `max_connections`."""
-    monkeypatch.setattr("sidecars.transport.handshake.CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("sidecars.transport.server.handshake.CLOSE_SECONDS", 0.3)
     guarded = await guard()
     context = client_context(tmp_path, None if protocol == "h2" else CLIENTS, None)
     context.set_alpn_protocols([protocol])
@@ -362,7 +362,7 @@ async def test_tls_over_a_unix_socket(guard: Guard, tmp_path: Path) -> None:
 async def test_a_server_out_of_descriptors_accepts_again_later(
     guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecars.transport.handshake.ACCEPT_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("sidecars.transport.server.handshake.ACCEPT_AGAIN_SECONDS", 0.05)
     failures = [OSError(errno.EMFILE, "Too many open files")] * 2
     accept = socket.socket.accept
 

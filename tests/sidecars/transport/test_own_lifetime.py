@@ -5,10 +5,12 @@ from contextlib import suppress
 
 import pytest
 
-from sidecars.transport import frames
-from sidecars.transport.control import DRAIN_PING_SECONDS
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import (
+from sidecars.transport.api.limits import Lifetime, Limits
+from sidecars.transport.api.service import Call, Unary
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.control import DRAIN_PING_SECONDS
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -19,13 +21,11 @@ from sidecars.transport.frames import (
     SETTINGS,
     ErrorCode,
 )
-from sidecars.transport.limits import Lifetime, Limits
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, Unary
-from tests.sidecars.transport.harness import LOOPBACK, Gate, Served, services, until, within
-from tests.sidecars.transport.rawclient import message as framed
-from tests.sidecars.transport.rawclient import raw_client, request_headers
-from tests.sidecars.transport.wire import OPENING, Bench, frame, message, parse, request
+from sidecars.transport.server.server import OwnServer
+from tests.support.transport.harness import LOOPBACK, Gate, Served, services, until, within
+from tests.support.transport.rawclient import message as framed
+from tests.support.transport.rawclient import raw_client, request_headers
+from tests.support.transport.wire import OPENING, Bench, frame, message, parse, request
 
 FOREVER = Lifetime(keepalive_seconds=None)
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from sidecars.transport import frames
-from sidecars.transport.address import UnixAddress
-from sidecars.transport.errors import Reason
-from sidecars.transport.limits import Limits
-from sidecars.transport.protocol import WRITE_BUFFER_BYTES, SocketProtocol
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, Code, ServerStreaming, StatusError, Unary, UnaryHandler
-from sidecars.transport.turns import MESSAGE_COST_BYTES, TURN_BYTES
-from tests.sidecars.transport.harness import LOOPBACK, Served, path, services, settled, until, within
-from tests.sidecars.transport.rawclient import raw_client, request_headers
-from tests.sidecars.transport.wire import OPENING, Tally, frame, message, request
+from sidecars.transport.api.address import UnixAddress
+from sidecars.transport.api.limits import Limits
+from sidecars.transport.api.service import Call, Code, ServerStreaming, StatusError, Unary, UnaryHandler
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.server.protocol import WRITE_BUFFER_BYTES, SocketProtocol
+from sidecars.transport.server.scheduler import MESSAGE_COST_BYTES, TURN_BYTES
+from sidecars.transport.server.server import OwnServer
+from tests.support.transport.harness import LOOPBACK, Served, path, services, settled, until, within
+from tests.support.transport.rawclient import raw_client, request_headers
+from tests.support.transport.wire import OPENING, Tally, frame, message, request
 
 REPLY = bytes(100_000)
 MANY = 80
@@ -258,9 +258,9 @@ async def test_a_handler_that_is_not_asked_again_ends_with_its_status() -> None:
 
 IDLE = """
 import asyncio, gc, resource, sys, uvloop
-from sidecars.transport.address import UnixAddress
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Service, Unary
+from sidecars.transport.api.address import UnixAddress
+from sidecars.transport.server.server import OwnServer
+from sidecars.transport.api.service import Service, Unary
 
 def resident_bytes():
     with open("/proc/self/statm") as file:

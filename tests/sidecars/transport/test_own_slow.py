@@ -2,17 +2,17 @@
 
 import pytest
 
-from sidecars.transport import frames
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import (
+from sidecars.transport.api.limits import Lifetime, Limits
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import (
     DATA,
     END_STREAM,
     HEADERS,
     SETTINGS,
     ErrorCode,
 )
-from sidecars.transport.limits import Lifetime, Limits
-from tests.sidecars.transport.wire import (
+from tests.support.transport.wire import (
     Bench,
     frame,
     goaway_code,

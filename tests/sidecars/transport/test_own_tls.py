@@ -15,14 +15,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 
-from sidecars.transport import frames, tls
-from sidecars.transport.address import TlsSettings
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import DATA, GOAWAY
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, Unary
-from tests.sidecars.transport.authority import Authority, Pair
-from tests.sidecars.transport.harness import (
+from sidecars.transport.api.address import TlsSettings
+from sidecars.transport.api.service import Call, Unary
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import DATA, GOAWAY
+from sidecars.transport.server import tls
+from sidecars.transport.server.server import OwnServer
+from tests.support.authority import Authority, Pair
+from tests.support.transport.harness import (
     CLIENT_OPTIONS,
     LOOPBACK,
     WAIT_SECONDS,
@@ -31,7 +32,7 @@ from tests.sidecars.transport.harness import (
     until,
     within,
 )
-from tests.sidecars.transport.wire import OPENING, Tally, frame
+from tests.support.transport.wire import OPENING, Tally, frame
 
 
 class Files:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from sidecars.transport.address import Address, TcpAddress, TlsSettings, UnixAddress
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import RST_STREAM
-from sidecars.transport.limits import Limits
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, Unary
-from tests.sidecars.transport.authority import Authority
-from tests.sidecars.transport.harness import LOOPBACK, path, services, until, within
-from tests.sidecars.transport.wire import CANCEL, OPENING, Tally, call, frame
+from sidecars.transport.api.address import Address, TcpAddress, TlsSettings, UnixAddress
+from sidecars.transport.api.limits import Limits
+from sidecars.transport.api.service import Call, Unary
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import RST_STREAM
+from sidecars.transport.server.server import OwnServer
+from tests.support.authority import Authority
+from tests.support.transport.harness import LOOPBACK, path, services, until, within
+from tests.support.transport.wire import CANCEL, OPENING, Tally, call, frame
 
 TLS = TlsSettings(Path("s.pem"), Path("s.key"))
 MUTUAL = replace(TLS, client_ca=Path("c.pem"))

@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import pytest
 
-from sidecars.transport import frames
-from sidecars.transport.limits import Limits
-from sidecars.transport.server import OwnServer
-from sidecars.transport.service import Call, ClientStreaming
-from sidecars.transport.streams import HANDLER_COST_BYTES
-from sidecars.transport.turns import MESSAGE_COST_BYTES, TURN_BYTES, Turns
-from tests.sidecars.transport.harness import LOOPBACK, path, services, until, within
-from tests.sidecars.transport.wire import (
+from sidecars.transport.api.limits import Limits
+from sidecars.transport.api.service import Call, ClientStreaming
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.streams import HANDLER_COST_BYTES
+from sidecars.transport.server.scheduler import MESSAGE_COST_BYTES, TURN_BYTES, Turns
+from sidecars.transport.server.server import OwnServer
+from tests.support.transport.harness import LOOPBACK, path, services, until, within
+from tests.support.transport.wire import (
     CANCEL,
     OPENING,
     call,

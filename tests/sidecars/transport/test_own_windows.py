@@ -2,17 +2,17 @@
 
 import pytest
 
-from sidecars.transport import frames
-from sidecars.transport.errors import Reason
-from sidecars.transport.frames import (
+from sidecars.transport.api.limits import Limits
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.frames import (
     DATA,
     END_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
     ErrorCode,
 )
-from sidecars.transport.limits import Limits
-from tests.sidecars.transport.wire import (
+from tests.support.transport.wire import (
     Bench,
     ends_at,
     frame,

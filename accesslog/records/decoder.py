@@ -1,0 +1,169 @@
+"""From the bytes of a message to lines ready for the sinks. Pure but for the clock and chance it is given."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+from google.protobuf.message import Message
+
+from accesslog.records.counters import DropReason, Ledger, Log
+from accesslog.records.encode import MAX_RECORD_BYTES, json_line
+from accesslog.records.not_utf8 import ToRecord, record_of
+from accesslog.records.record import Record, http_record, tcp_record
+from accesslog.records.redact import Redaction
+from accesslog.records.sample import Sampling, keeps
+from accesslog.records.wire import Batch, UnreadableMessageError, read_message
+from protos.accesslog_data_pb2 import HTTPAccessLogEntry, TCPAccessLogEntry
+from protos.accesslog_pb2 import StreamAccessLogsMessage
+from protos.lenient import shown
+
+BLOCK_ENTRIES = 64
+"""Entries made into lines at a stretch, at the most."""
+
+BLOCK_SECONDS = 0.002
+"""How long that may go on: an authz server in the same process can bear not much more. A usual entry takes
+30 us, and one that a client has filled with escapes, or with bytes that are not UTF-8, many times that."""
+
+_log = structlog.get_logger("accesslog")
+
+_M = TypeVar("_M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Lines that came together and belong to one log: the unit of the queues."""
+
+    log: Log
+    lines: tuple[bytes, ...]
+    size_bytes: int
+    more: bool = False
+    """Whether its message holds more: let others have the loop before asking for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is done to every record, from the settings."""
+
+    redaction: Redaction
+    sampling: Sampling
+    max_record_bytes: int = MAX_RECORD_BYTES
+
+
+class Intake:
+    """One stream's entries become blocks.
+
+    The identifier comes with the first message of a stream and holds for all of it. A stream without one is
+    accepted and counted: its entries are as good as others. State is kept by stream and never by node id,
+    which two Envoys may share.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_complained",
+        "_identified",
+        "_ledger",
+        "_log_name",
+        "_origin",
+        "_random",
+        "rules",
+    )
+
+    def __init__(
+        self, rules: Rules, ledger: Ledger, clock: Callable[[], float], random: Callable[[], float]
+    ) -> None:
+        self.rules = rules
+        """Others may take their place between two messages."""
+        self._ledger = ledger
+        self._clock = clock
+        self._random = random
+        self._identified: bool | None = None
+        self._complained = False
+        self._log_name = ""
+        self._origin: dict[str, str] = {}
+
+    def read(self, message: bytes) -> Generator[Block]:
+        """The blocks of a message, made one after the other as they are asked for; some have no lines.
+
+        Every entry is counted as received, and as dropped or sampled out where it went no further; closing
+        the iterator early drops the rest. Raises UnreadableMessageError (counted) at once when `message` is
+        no StreamAccessLogsMessage.
+        """
+        try:
+            batch = read_message(message)
+        except UnreadableMessageError:
+            self._ledger.unreadable_messages += 1
+            raise
+        if batch.identifier is not None:
+            self._identify(batch.identifier)
+        elif self._identified is None:
+            self._identified = False
+            self._ledger.unidentified_streams += 1
+        return self._blocks_of(batch)
+
+    def _identify(self, identifier: StreamAccessLogsMessage.Identifier) -> None:
+        self._identified = True
+        node = identifier.node
+        origin = {
+            "log_name": identifier.log_name,
+            "node_id": node.id,
+            "node_cluster": node.cluster,
+            "node_region": node.locality.region,
+            "node_zone": node.locality.zone,
+        }
+        self._origin = {name: shown(value) for name, value in origin.items() if value}
+        self._log_name = shown(identifier.log_name)
+
+    def _blocks_of(self, batch: Batch) -> Generator[Block]:
+        if batch.http:
+            yield from self._blocks("http", http_record, HTTPAccessLogEntry, batch.http)
+        if batch.tcp:
+            yield from self._blocks("tcp", tcp_record, TCPAccessLogEntry, batch.tcp)
+
+    def _blocks(
+        self, type_: str, to_record: ToRecord[_M], kind: type[_M], entries: Sequence[_M] | Sequence[bytes]
+    ) -> Generator[Block]:
+        log = self._ledger.log(self._log_name, type_)
+        waiting = len(entries)
+        log.received += waiting
+        now = began = self._clock()
+        lines: list[bytes] = []
+        made = 0
+        try:
+            for entry in entries:
+                waiting -= 1
+                made += 1
+                try:
+                    line = self._line(record_of(to_record, kind, entry, self._origin, now), log)
+                # Whatever is odd about one entry must not cost the stream its others (issue 2).
+                except Exception as error:
+                    log.dropped[DropReason.MALFORMED] += 1
+                    self._complain(log, error)
+                    line = None
+                if line is not None:
+                    lines.append(line)
+                if made == BLOCK_ENTRIES or not waiting or self._clock() - began >= BLOCK_SECONDS:
+                    yield Block(log, tuple(lines), sum(map(len, lines)), waiting > 0)
+                    lines, made, began = [], 0, self._clock()
+        finally:
+            if waiting:
+                log.dropped[DropReason.STREAM_CANCELLED] += waiting
+
+    def _line(self, record: Record, log: Log) -> bytes | None:
+        rules = self.rules
+        if not keeps(rules.sampling, record, self._random):
+            log.sampled_out += 1
+            return None
+        rules.redaction.apply(record)
+        if "redacted" in record:
+            log.redacted += 1
+        line = json_line(record, rules.max_record_bytes)
+        if line is None:
+            log.dropped[DropReason.TOO_LARGE] += 1
+        return line
+
+    def _complain(self, log: Log, error: Exception) -> None:
+        """Once a stream: the counter tells how many, one example tells why."""
+        if not self._complained:
+            self._complained = True
+            _log.warning("malformed entry dropped", log_name=log.name, type=log.type, error=repr(error))

@@ -1,0 +1,123 @@
+"""Takes secrets out of every record before anything else sees it.
+
+Defaults stay redacted unless the settings allow them by name; a list of further names only ever adds. Every
+log of the suite uses the same names and the same search (`redaction`).
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from common.redaction import REDACTED, Secrets
+
+_QUERIES: Final = ("query", "original_query")
+_IDS: Final = ("request_id", "stream_id")
+"""Made by Envoy, unless it takes those of clients (`preserve_external_request_id`)."""
+
+_MADE_BY_ENVOY: Final = re.compile(r"[0-9a-f-]{36}")
+_PATHS: Final = ("path", "original_path")
+_TEXTS: Final = ("referer", "user_agent", "forwarded_for", "ratelimit_rule")
+"""Texts that clients choose as a whole."""
+
+_MAPS: Final = (
+    "request_headers",
+    "response_headers",
+    "response_trailers",
+    "tags",
+    "filter_state",
+    "metadata",
+    "ratelimit_metadata",
+)
+_LISTS: Final = ("ratelimit_descriptors",)
+_CHALLENGES: Final = ("response_headers", "response_trailers")
+"""Here a scheme begins a challenge (WWW-Authenticate), which is not secret."""
+
+
+class Redaction:
+    """The names to redact, compiled. Made once; `apply` is called for each record. Arguments as `Secrets`.
+
+    `allowed` lists the defaults that are logged after all, so that the process can log a warning.
+    """
+
+    __slots__ = ("_secrets", "allowed")
+
+    def __init__(
+        self,
+        headers: Iterable[str] = (),
+        query_parameters: Iterable[str] = (),
+        allow_headers: Iterable[str] = (),
+        allow_query_parameters: Iterable[str] = (),
+    ) -> None:
+        self._secrets = Secrets(headers, query_parameters, allow_headers, allow_query_parameters)
+        self.allowed = self._secrets.allowed
+
+    def apply(self, record: dict[str, Any]) -> None:
+        """Replace every secret in `record` by `[redacted]` and list the places as its field `redacted`."""
+        found: list[str] = []
+        secrets = self._secrets
+        for field in _QUERIES:
+            if field in record:
+                record[field] = secrets.text(record[field], field, found)
+        for field in _IDS:
+            text = record.get(field)
+            if text and _MADE_BY_ENVOY.fullmatch(text) is None:
+                record[field] = secrets.value(text, field, found)
+        for field in _PATHS:
+            if field in record:
+                record[field] = secrets.path(record[field], field, found)
+        for field in _TEXTS:
+            text = record.get(field)
+            if text and not secrets.is_harmless(text):
+                record[field] = secrets.value(text, field, found)
+        if "@" in record.get("authority", ""):
+            record["authority"] = secrets.authority(record["authority"], "authority", found)
+        for field in _MAPS:
+            values = record.get(field)
+            if isinstance(values, dict):
+                self._clean_map(values, field, found)
+        for field in _LISTS:
+            items = record.get(field)
+            if isinstance(items, list):
+                self._clean_list(items, field, found)
+        if found:
+            # Each place once: a parameter repeated by the thousand must not make the record too large.
+            record["redacted"] = list(dict.fromkeys(found))
+
+    def _clean_map(self, values: dict[str, Any], where: str, found: list[str]) -> None:
+        secrets = self._secrets
+        is_key, is_harmless = secrets.is_key, secrets.is_harmless
+        for key, value in values.items():
+            if is_key(key):
+                values[key] = REDACTED
+                found.append(f"{where}.{key}")
+            elif isinstance(value, str):
+                if not is_harmless(value):
+                    clean = secrets.text if where in _CHALLENGES else secrets.value
+                    values[key] = clean(value, f"{where}.{key}", found)
+            elif isinstance(value, dict):
+                self._clean_map(value, f"{where}.{key}", found)
+            elif isinstance(value, list):
+                self._clean_list(value, f"{where}.{key}", found)
+
+    def _clean_list(self, values: list[Any], where: str, found: list[str]) -> None:
+        for index, value in enumerate(values):
+            if isinstance(value, str):
+                values[index] = self._clean_item(value, where, found)
+            elif isinstance(value, dict):
+                self._clean_map(value, where, found)
+            elif isinstance(value, list):
+                self._clean_list(value, where, found)
+
+    def _clean_item(self, item: str, where: str, found: list[str]) -> str:
+        """A text of a list, which in a descriptor of ratelimit is written key=value."""
+        secrets = self._secrets
+        name, equals, value = item.partition("=")
+        if not equals:
+            name, value = "", item
+        elif secrets.is_key(name):
+            found.append(f"{where}.{name}")
+            return f"{name}={REDACTED}"
+        if not secrets.is_harmless(value):
+            place = f"{where}.{name}" if name else where
+            item = f"{name}{equals}{secrets.value(value, place, found)}"
+        return item if secrets.is_harmless(item) else secrets.text(item, where, found)

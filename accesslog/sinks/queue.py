@@ -1,0 +1,223 @@
+"""A sink with its bounded queue and the task that empties it."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from accesslog.records.counters import DropReason
+from accesslog.records.decoder import Block
+from accesslog.sinks.sink import Sink, SinkError
+
+_log = structlog.get_logger("accesslog")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait for a sink, and how it is written."""
+
+    queue_entries: int = 20_000
+    queue_bytes: int = 32 * 1024 * 1024
+    """Memory for one sink that stands still; at 2 kB a record about 16,000 of them."""
+    batch_bytes: int = 256 * 1024
+    """A write stops gaining at a few hundred kB; a smaller one frees room sooner."""
+    retry_seconds: float = 30.0
+    """How long a sink may fail before what waits for it is dropped, so that Envoy is read again."""
+    first_backoff_seconds: float = 0.1
+    longest_backoff_seconds: float = 5.0
+
+
+class Observer(Protocol):
+    """What a metrics registry is told of a sink at work."""
+
+    def wrote(self, sink: str, seconds: float) -> None:
+        """A batch was written, and how long that took."""
+
+    def failed(self, sink: str, reason: DropReason) -> None:
+        """An attempt to write a batch failed."""
+
+
+class Outlet:
+    """Blocks on their way to one sink.
+
+    `entries` and `size_bytes` count what waits and what is being written. The account in each block's log
+    changes once a block, when it has been written or is given up.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_blocks",
+        "_clock",
+        "_failing_since",
+        "_freed",
+        "_observer",
+        "bounds",
+        "entries",
+        "required",
+        "sink",
+        "size_bytes",
+    )
+
+    def __init__(
+        self,
+        sink: Sink,
+        bounds: Bounds,
+        clock: Callable[[], float],
+        observer: Observer,
+        *,
+        required: bool = False,
+    ) -> None:
+        self.sink = sink
+        self.bounds = bounds
+        self.required = required
+        self.entries = 0
+        self.size_bytes = 0
+        self._clock = clock
+        self._observer = observer
+        self._blocks: deque[Block] = deque()
+        self._arrived = asyncio.Event()
+        self._freed: Callable[[], None] = lambda: None
+        self._failing_since: float | None = None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt to open, to write or to see whether writing would work failed."""
+        return self._failing_since is not None
+
+    def on_freed(self, freed: Callable[[], None]) -> None:
+        """Have `freed` called whenever there is more room."""
+        self._freed = freed
+
+    def has_room(self, block: Block) -> bool:
+        """Whether `block` fits. An empty queue takes any: one beyond the bounds would wait for ever."""
+        if not self.entries:
+            return True
+        return (
+            self.entries + len(block.lines) <= self.bounds.queue_entries
+            and self.size_bytes + block.size_bytes <= self.bounds.queue_bytes
+        )
+
+    def put(self, block: Block) -> None:
+        """Queue `block`."""
+        self._blocks.append(block)
+        self.entries += len(block.lines)
+        self.size_bytes += block.size_bytes
+        self._arrived.set()
+
+    def refuse(self, block: Block, reason: DropReason) -> None:
+        """Count `block` as dropped by this sink without queueing it."""
+        block.log.dropped_by[self.sink.name, reason] += len(block.lines)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            while not self._blocks:
+                self._arrived.clear()
+                await self._until_something_arrives()
+            await self._deliver(self._next_batch())
+
+    def not_ready(self) -> None:
+        """The sink could not be opened."""
+        if self._failing_since is None:
+            self._failing_since = self._clock()
+
+    async def _until_something_arrives(self) -> None:
+        """Wait for a block. Meanwhile a sink that fails is looked at, or it would seem to fail for good."""
+        while self.failing and not self._blocks:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.bounds.longest_backoff_seconds):
+                    await self._arrived.wait()
+                return
+            await self._check()
+        await self._arrived.wait()
+
+    async def _check(self) -> None:
+        try:
+            await self.sink.check()
+        except SinkError:
+            return
+        except Exception:  # as in `_deliver`
+            _log.exception("sink failed unexpectedly", sink=self.sink.name)
+            return
+        self._recovered(self._clock())
+
+    def abandon(self) -> None:
+        """Count all that is left as dropped, once `run` has ended for good."""
+        for block in self._blocks:
+            self.refuse(block, DropReason.SHUTDOWN)
+        self._blocks.clear()
+        self.entries = self.size_bytes = 0
+
+    def _next_batch(self) -> list[Block]:
+        """The oldest blocks, at least one, up to the size of a batch. They stay queued until settled."""
+        batch: list[Block] = []
+        size_bytes = 0
+        for block in self._blocks:
+            size_bytes += block.size_bytes
+            if batch and size_bytes > self.bounds.batch_bytes:
+                break
+            batch.append(block)
+        return batch
+
+    async def _deliver(self, batch: list[Block]) -> None:
+        lines = [line for block in batch for line in block.lines]
+        backoff_seconds = self.bounds.first_backoff_seconds
+        while True:
+            began = self._clock()
+            try:
+                await self.sink.write(lines)
+            except SinkError as error:
+                failure = error
+            # A sink with a defect must not end the task that serves it: Envoy would wait for ever.
+            except Exception as error:
+                _log.exception("sink failed unexpectedly", sink=self.sink.name)
+                failure = SinkError(DropReason.SINK_DEFECT, repr(error), retry=False)
+            else:
+                now = self._clock()
+                self._observer.wrote(self.sink.name, now - began)
+                self._recovered(now)
+                self._settle(batch, None)
+                return
+            self._observer.failed(self.sink.name, failure.reason)
+            self._failed(failure)
+            if not failure.retry or self._patience_is_over():
+                self._settle(batch, failure.reason)
+                return
+            await asyncio.sleep(backoff_seconds)
+            backoff_seconds = min(backoff_seconds * 2, self.bounds.longest_backoff_seconds)
+
+    def _patience_is_over(self) -> bool:
+        """While a sink goes on failing beyond its time, each batch is tried once and not again."""
+        return (
+            self._failing_since is not None
+            and self._clock() - self._failing_since >= self.bounds.retry_seconds
+        )
+
+    def _failed(self, failure: SinkError) -> None:
+        if self._failing_since is None:
+            self._failing_since = self._clock()
+            _log.error("sink fails", sink=self.sink.name, reason=failure.reason, error=str(failure))
+
+    def _recovered(self, now: float) -> None:
+        if self._failing_since is not None:
+            _log.warning(
+                "sink recovered", sink=self.sink.name, after_seconds=round(now - self._failing_since, 3)
+            )
+            self._failing_since = None
+
+    def _settle(self, batch: list[Block], reason: DropReason | None) -> None:
+        name = self.sink.name
+        for block in batch:
+            self._blocks.popleft()
+            count = len(block.lines)
+            self.entries -= count
+            self.size_bytes -= block.size_bytes
+            if reason is None:
+                block.log.written_to[name] += count
+            else:
+                block.log.dropped_by[name, reason] += count
+        self._freed()

@@ -1,0 +1,142 @@
+"""OpenID Connect Back-Channel Logout 1.0: an issuer says which of its sessions have ended."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authz.credentials.jwt.claims import LOGOUT_EVENT, audiences, check_time_now, numeric_date
+from authz.credentials.jwt.key_set import Key
+from authz.credentials.jwt.refusals import RefusedError, refuse_token
+from authz.credentials.jwt.token import Issuer, Token, check_header, check_key, read
+from authz.credentials.revocation.revocation_list import (
+    MAX_VALUE_CHARACTERS,
+    Revocation,
+    Revocations,
+    Revoked,
+)
+from authz.request.identity import Refusal, RefusalReason
+from common.lru_cache import Recent
+
+TYPES: Final = frozenset({"logout+jwt", "jwt"})
+"""Section 2.4 recommends the first; providers older than that send the second or none."""
+
+MAX_TOKEN_IDS: Final = 10_000
+"""Logout tokens remembered, 0.2 KB each, so that a replay writes nothing. One that slips past changes
+nothing: what it ends is measured by its own `iat`."""
+
+OUTAGES: Final = frozenset({RefusalReason.KEYS_UNAVAILABLE, RefusalReason.REVOCATIONS_UNAVAILABLE})
+"""Refusals after which the issuer may send the same token again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logout:
+    """A logout token that holds."""
+
+    issuer: str
+    subject: str
+    session: str
+    issued_at: float
+    id: str
+    """Its `jti`."""
+
+
+class LogoutReceiver:
+    """Takes logout tokens of the issuers whose configuration has a `logout` block."""
+
+    def __init__(
+        self,
+        issuers: Mapping[str, Issuer],
+        revocations: Revocations,
+        max_bytes: int,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._issuers = {name: issuer for name, issuer in issuers.items() if issuer.config.logout is not None}
+        self._revocations = revocations
+        self._max_bytes = max_bytes
+        self._wall_clock = wall_clock
+        self._seen: Recent[Logout, float] = Recent(MAX_TOKEN_IDS)
+
+    async def receive(self, text: str) -> Logout:
+        """End what `text` names; what that was.
+
+        Raises RefusedError for a token that does not hold (section 2.6), StoreUnavailableError and
+        RevocationsFullError where it cannot be kept.
+        """
+        if len(text) > self._max_bytes:
+            detail = f"longer than tokens.max_bytes, which is {self._max_bytes}"
+            refuse_token(RefusalReason.TOKEN_TOO_LONG, detail)
+        if not text.isascii():
+            refuse_token(RefusalReason.TOKEN_MALFORMED, "not ASCII")
+        token = read(text)
+        issuer = self._issuers.get(token.issuer)
+        if issuer is None:
+            refuse_token(RefusalReason.ISSUER_UNKNOWN, "no issuer of this name is configured with logout")
+        assert issuer.config.logout is not None  # noqa: S101 - only such issuers are looked up
+        check_header(token, issuer.algorithms, TYPES, type_required=False)
+        # Before its key is looked for: what cannot hold is to cause no fetch.
+        logout = self._checked(token, issuer, self._wall_clock())
+        await _check_signature(token, issuer)
+        now = self._wall_clock()
+        if now < (self._seen.get(logout) or 0.0):
+            # Sent again by an issuer that did not hear the answer, or replayed: it has been done.
+            return logout
+        until = now + self._revocations.config.keep_seconds
+        # Whoever is named by session loses that one; whoever is named alone loses all of them.
+        if logout.session:
+            entry = Revocation(Revoked.SESSION, logout.session, until, issuer=logout.issuer)
+        else:
+            # `iat` counts whole seconds: what was issued within the same one belongs to what has ended.
+            before = logout.issued_at + 1
+            entry = Revocation(Revoked.SUBJECT, logout.subject, until, before, logout.issuer)
+        await self._revocations.revoke(entry)
+        # Only now: one that could not be kept is sent again (section 2.8), and is no replay then.
+        remember_seconds = issuer.config.logout.max_age_seconds + 2 * issuer.config.leeway_seconds
+        self._seen.put(logout, now + remember_seconds)
+        return logout
+
+    def _checked(self, token: Token, issuer: Issuer, now: float) -> Logout:
+        config, claims = issuer.config, token.claims
+        assert config.logout is not None  # noqa: S101 - only such issuers are looked up
+        expires_at, issued_at = numeric_date(claims, "exp"), numeric_date(claims, "iat")
+        if issued_at is None:
+            refuse_token(RefusalReason.CLAIM_MISSING, "it has no iat")
+        check_time_now(expires_at, None, issued_at, config.leeway_seconds, now)
+        if now - issued_at > config.logout.max_age_seconds + config.leeway_seconds:
+            refuse_token(RefusalReason.TOKEN_EXPIRED, "it is older than logout.max_age_seconds")
+        if audiences(claims.get("aud")).isdisjoint(config.logout.audiences):
+            refuse_token(RefusalReason.AUDIENCE_MISMATCH, "its aud is none of logout.audiences")
+        events = claims.get("events")
+        if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
+            refuse_token(RefusalReason.CLAIM_MISSING, "its events do not name a back-channel logout")
+        if "nonce" in claims:
+            # Section 2.4: so that no ID token passes for a logout token.
+            refuse_token(RefusalReason.CLAIM_FORBIDDEN, "it has a nonce")
+        subject, session, token_id = (_text(claims, name) for name in ("sub", "sid", "jti"))
+        if not subject and not session:
+            refuse_token(RefusalReason.CLAIM_MISSING, "it has neither sub nor sid")
+        if not token_id:
+            refuse_token(RefusalReason.CLAIM_MISSING, "it has no jti")
+        return Logout(config.issuer, subject, session, issued_at, token_id)
+
+
+async def _check_signature(token: Token, issuer: Issuer) -> None:
+    """Raises RefusedError for a token that no key of the issuer signed, one just put in place included."""
+    found = issuer.keys.find(token.key_id, token.algorithm)
+    key = await found if isinstance(found, Awaitable) else found
+    if isinstance(key, Refusal):
+        raise RefusedError(key)
+    try:
+        check_key(token, issuer, key)
+    except RefusedError:
+        doubt = issuer.keys.doubt(key, token.key_id, token.algorithm)
+        fetched = None if doubt is None or doubt.fetched is None else await doubt.fetched
+        if not isinstance(fetched, Key) or fetched is key:
+            raise
+        check_key(token, issuer, fetched)
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name, "")
+    if not isinstance(value, str) or len(value) > MAX_VALUE_CHARACTERS:
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is no short text")
+    return value

@@ -1,0 +1,1 @@
+"""What every kind of credential uses: the verifier protocol, locations, HTTP, Redis calls and metrics."""

@@ -1,0 +1,260 @@
+"""Finds the one credential that a request carries.
+
+A request that carries two is refused: services behind the proxy may look at the other one than we
+did. That holds for two values of one header or cookie (CVE-2021-32777: only the last one was seen),
+for one credential in two places, and for credentials of two kinds. Values that are equal are one to every
+reader, and an empty one is none.
+
+Credentials of several kinds may share a place. There the number of dots tells them apart: two in a
+JWT, one in an API key (`id.secret`), none in a session token. Opaque access tokens, which may look like
+anything, share a place with JWTs only, and there everything else is one.
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Final
+
+from pydantic import Field, model_validator
+
+from authz.credentials.core.block import Block
+from authz.credentials.core.verifier import Stopped, Verified, Verifier, nobody_stopped
+from authz.request.identity import CredentialKind, Refusal, RefusalReason
+from authz.request.request import MAX_QUERY_PARAMETERS, Request
+from common.configfile import Spelled
+
+DOTS: Final[Mapping[CredentialKind, int]] = {
+    CredentialKind.JWT: 2,
+    CredentialKind.API_KEY: 1,
+    CredentialKind.SESSION: 0,
+}
+
+_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110 section 5.6.2. A tab is no separator (Keycloak GHSA-gv94-wp4h-vv8p)."""
+
+_UNREAD: Final = ("one", "another")
+"""As good as two: which one the upstream would take cannot be known."""
+
+QUOTED_NOTHING: Final = '""'
+"""An empty cookie as Python's http.cookies and others write it (RFC 6265 section 4.1.1)."""
+
+_ENCODED: Final = "base64url."
+"""A marker with this prefix means that the credential is in base64url."""
+_EMPTY: Final = ("",)
+_SHAPELESS: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "no credential of a known shape")
+_MALFORMED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the header is not `scheme SP credential`")
+
+
+class LocationError(ValueError):
+    """Two kinds of credential that cannot be told apart."""
+
+
+class LocationConfig(Block):
+    """Where a credential may stand: one of `header`, `cookie`, `query`, `websocket_protocol`."""
+
+    header: Annotated[str, Field(max_length=128), Spelled(r"[a-z0-9][a-z0-9-]*", "x-api-key")] | None = None
+    scheme: Annotated[str, Field(max_length=64), Spelled(_SCHEME.pattern, "Bearer")] | None = None
+    """The authentication scheme in front of the credential, compared without case (RFC 9110 section 11.1)."""
+    cookie: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "session")] | None = None
+    query: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    websocket_protocol: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "bearer")] | None = (
+        None
+    )
+    """The name that marks it in Sec-WebSocket-Protocol, as `NAME.CREDENTIAL` or as `NAME, CREDENTIAL`:
+    browsers let scripts set no other header of a WebSocket."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "LocationConfig":
+        places = (self.header, self.cookie, self.query, self.websocket_protocol)
+        if sum(place is not None for place in places) != 1:
+            raise ValueError("name exactly one of header, cookie, query and websocket_protocol")
+        if self.scheme is not None and self.header is None:
+            raise ValueError("a scheme stands in a header only")
+        if self.header == "authorization" and self.scheme is None:
+            raise ValueError("the authorization header needs a scheme, such as Bearer")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a credential may stand. `schemes` is None where the whole value is the credential."""
+
+    name: str
+    """In words: `cookie session`."""
+    values: Callable[[Request], Sequence[str]]
+    schemes: Mapping[str, Verifier] | None
+    whole: Verifier | None
+
+
+def places(
+    locations: Mapping[CredentialKind, Sequence[LocationConfig]], verifiers: Mapping[CredentialKind, Verifier]
+) -> tuple[Place, ...]:
+    """Every place to look at. Raises LocationError where two kinds cannot be told apart."""
+    wanted: dict[tuple[str, str], dict[str, dict[CredentialKind, Verifier]]] = {}
+    for kind, where in locations.items():
+        for location in where:
+            schemes = wanted.setdefault(_name(location), {})
+            schemes.setdefault((location.scheme or "").lower(), {})[kind] = verifiers[kind]
+    return tuple(_place(place, name, schemes) for (place, name), schemes in wanted.items())
+
+
+def check_apart(locations: Mapping[CredentialKind, Sequence[LocationConfig]]) -> None:
+    """Raises LocationError where two kinds of credential cannot be told apart."""
+    places(locations, dict.fromkeys(locations, _NOTHING))
+
+
+def find(places: Sequence[Place], request: Request) -> tuple[Verifier, str] | Refusal | None:
+    """The credential and what verifies it; a refusal for several; None where there is none."""
+    found: tuple[Verifier, str] | None = None
+    first = ""
+    for place in places:
+        values = place.values(request)
+        if not values:
+            continue
+        if len(values) > 1:
+            values = [value for value in dict.fromkeys(values) if value] or _EMPTY
+            if len(values) > 1:
+                return _ambiguous(f"{len(values)} different values of {place.name}")
+        if not values[0]:
+            continue
+        presented = _read(place, values[0])
+        if presented is None:
+            continue
+        if isinstance(presented, Refusal):
+            return presented
+        if found is not None:
+            return _ambiguous(f"one in {first}, one in {place.name}")
+        found, first = presented, place.name
+    return found
+
+
+def _ambiguous(detail: str) -> Refusal:
+    return Refusal(RefusalReason.CREDENTIALS_AMBIGUOUS, f"more than one credential: {detail}")
+
+
+def _read(place: Place, value: str) -> tuple[Verifier, str] | Refusal | None:
+    if place.whole is not None:
+        return place.whole, value
+    scheme, _, credential = value.partition(" ")
+    assert place.schemes is not None  # noqa: S101 - a place has one of the two
+    verifier = place.schemes.get(scheme.lower())
+    if verifier is not None:
+        # A second space, or none, leaves what no credential may look like: its own verifier says so.
+        return verifier, credential
+    # `Basic`, say, is the business of the service behind; what is no scheme at all is refused.
+    return None if _SCHEME.fullmatch(scheme) else _MALFORMED
+
+
+def _name(location: LocationConfig) -> tuple[str, str]:
+    if location.header is not None:
+        return "header", location.header
+    if location.cookie is not None:
+        return "cookie", location.cookie
+    if location.websocket_protocol is not None:
+        return "websocket_protocol", location.websocket_protocol
+    return "query", location.query or ""
+
+
+def _place(place: str, name: str, schemes: Mapping[str, Mapping[CredentialKind, Verifier]]) -> Place:
+    compiled = {scheme: _by_shape(f"{place} {name}", kinds) for scheme, kinds in schemes.items()}
+    whole = compiled.pop("", None)
+    if whole is not None and compiled:
+        raise LocationError(f"{place} {name} is read both with a scheme and without")
+    return Place(f"{place} {name}", _values_of(place, name), None if whole else compiled, whole)
+
+
+def _values_of(place: str, name: str) -> Callable[[Request], Sequence[str]]:
+    if place == "header":
+        return lambda request: request.header_values(name)
+    if place == "cookie":
+        return lambda request: _cookie_values(request, name)
+    if place == "websocket_protocol":
+        return lambda request: _offered_values(request, name)
+    return lambda request: _query_values(request, name)
+
+
+def _cookie_values(request: Request, name: str) -> Sequence[str]:
+    values = request.cookie_values(name)
+    return (
+        ["" if value == QUOTED_NOTHING else value for value in values] if QUOTED_NOTHING in values else values
+    )
+
+
+def _query_values(request: Request, name: str) -> Sequence[str]:
+    # Beyond so many parameters they are not read, and one of those might be another credential.
+    if request.query.count("&") >= MAX_QUERY_PARAMETERS:
+        return _UNREAD
+    return request.query_values(name)
+
+
+def _offered_values(request: Request, name: str) -> Sequence[str]:
+    """Credentials that a client offers as protocols (RFC 6455 section 11.3.4)."""
+    lines = request.header_values("sec-websocket-protocol")
+    if not lines:
+        return lines
+    offered = [entry.strip(" \t") for line in lines for entry in line.split(",")]
+    values = [entry[len(name) + 1 :] for entry in offered if entry.startswith(f"{name}.")]
+    values += [value for mark, value in pairwise(offered) if mark == name]
+    # As Kubernetes does: a protocol cannot hold every credential, so it holds the base64url.
+    return [_decoded(value) for value in values] if name.startswith(_ENCODED) else values
+
+
+def _decoded(value: str) -> str:
+    """The text that is encoded in base64url; other text stays as it is, and its verifier refuses it."""
+    try:
+        padded = value + "=" * (-len(value) % 4)
+        return b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        return value
+
+
+def _by_shape(place: str, kinds: Mapping[CredentialKind, Verifier]) -> Verifier:
+    if len(kinds) == 1:
+        return next(iter(kinds.values()))
+    opaque = kinds.get(CredentialKind.INTROSPECTION)
+    if opaque is not None and kinds.keys() != {CredentialKind.INTROSPECTION, CredentialKind.JWT}:
+        raise LocationError(f"{place} cannot hold {' and '.join(kinds)}: nothing tells them apart")
+    by_dots = {DOTS[kind]: verifier for kind, verifier in kinds.items() if kind in DOTS}
+    return ByDots(by_dots, _NOTHING if opaque is None else opaque)
+
+
+class ByDots:
+    """The verifiers of several kinds of credential, told apart by their dots."""
+
+    def __init__(self, by_dots: Mapping[int, Verifier], otherwise: Verifier) -> None:
+        self._by_dots = by_dots
+        self._otherwise = otherwise
+
+    def known(self, credential: str, now: float) -> Verified | None:
+        """As the one verifier that it may concern."""
+        return self._by_dots.get(credential.count("."), self._otherwise).known(credential, now)
+
+    def verify(
+        self, credential: str, now: float, stopped: Stopped = nobody_stopped
+    ) -> Verified | Awaitable[Verified]:
+        """As the one verifier that it may concern."""
+        return self._by_dots.get(credential.count("."), self._otherwise).verify(credential, now, stopped)
+
+    def claimed(self, credential: str) -> str:
+        """As the one verifier that it may concern."""
+        return self._by_dots.get(credential.count("."), self._otherwise).claimed(credential)
+
+
+class _Nothing:
+    """Verifies what has no known shape."""
+
+    def known(self, _credential: str, _now: float) -> Verified | None:
+        return _SHAPELESS
+
+    def verify(
+        self, _credential: str, _now: float, _stopped: Stopped = nobody_stopped
+    ) -> Verified | Awaitable[Verified]:
+        return _SHAPELESS
+
+    def claimed(self, _credential: str) -> str:
+        return ""
+
+
+_NOTHING: Final = _Nothing()

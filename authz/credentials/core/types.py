@@ -1,0 +1,114 @@
+"""Types that the blocks of the configuration share."""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
+
+from authz.credentials.core.location import LocationConfig
+
+
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    """A number is an address to `ip_network`: `trusted_networks: [10]` would be 0.0.0.10."""
+    try:
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError(f"{value!r}: expected a network, as in 10.0.0.0/8 or 2001:db8::/32") from None
+
+
+def _beside_the_policy_file(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return (folder / path) if folder and not path.is_absolute() else path
+
+
+def _instant(value: Any) -> Any:
+    """YAML knows dates and naive times; both are meant as UTC."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value
+
+
+def _not_any(audiences: tuple[str, ...]) -> tuple[str, ...]:
+    if "any" in audiences:
+        raise ValueError("`any` in a list is an audience of that name; to accept all write audiences: any")
+    return audiences
+
+
+def _proxy_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError("the proxy must look like http://host:port")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the proxy's password belongs in the environment (HTTPS_PROXY), not in this file")
+    return url
+
+
+NeighbourPath = Annotated[Path, AfterValidator(_beside_the_policy_file)]
+"""A file; a relative one is meant from the folder of the policy file (validation context `folder`)."""
+
+ProxyUrl = Annotated[str, Field(max_length=1024), AfterValidator(_proxy_url)]
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    PlainValidator(_network),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
+]
+Prefix = Annotated[str, Field(min_length=1, max_length=128)]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+ClaimPath = Annotated[
+    tuple[Name, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
+ClaimNames = Annotated[
+    tuple[Name, ...],
+    Field(min_length=1, max_length=8),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
+"""One claim, or several: the first that has a value counts."""
+Audiences = Literal["any"] | Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_not_any)]
+Locations = Annotated[tuple[LocationConfig, ...], Field(min_length=1)]
+
+
+def refuse_repeated(what: str, names: Iterable[str]) -> None:
+    """Raises ValueError for a name that stands twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"the {what} {name!r} stands twice")
+        seen.add(name)
+
+
+def refuse_without_effect(block: BaseModel, names: Iterable[str], where: str) -> None:
+    """Raises ValueError for a setting that was written down and does nothing there."""
+    for name in names:
+        if name in block.model_fields_set:
+            raise ValueError(f"{name} does nothing {where}")
+
+
+def check_url(url: str, *, allow_http: bool) -> None:
+    """Raises ValueError for a URL that no document is fetched from."""
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not allow_http:
+        raise ValueError("the URL must be https (or say allow_http: true)")
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        raise ValueError("the URL must look like https://host/path")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the URL may not hold a user name or password")

@@ -1,0 +1,302 @@
+"""From the configuration to what serves it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from authz.credentials.api_key import verifier as apikey
+from authz.credentials.api_key.verifier import ApiKeys
+from authz.credentials.authenticator import PlacesAuthenticator
+from authz.credentials.backchannel_logout import LogoutReceiver
+from authz.credentials.config import CredentialsConfig
+from authz.credentials.core.location import places
+from authz.credentials.core.outbound import check_ca_file
+from authz.credentials.core.redis_caller import Asker
+from authz.credentials.core.verifier import Verifier
+from authz.credentials.dependencies import World
+from authz.credentials.introspection.client import Poster
+from authz.credentials.introspection.verifier import Introspector
+from authz.credentials.issuers import issuers_of
+from authz.credentials.jwt.config import IssuerConfig
+from authz.credentials.jwt.cpu_budget import Turns
+from authz.credentials.jwt.key_set import KeySet
+from authz.credentials.jwt.key_source import FileKeys, RemoteKeys
+from authz.credentials.jwt.token import Issuer
+from authz.credentials.jwt.verifier import Tokens
+from authz.credentials.mtls.verifier import Certificates
+from authz.credentials.revocation.redis_store import RedisRevocations
+from authz.credentials.revocation.revocation_list import NoRevocations, RevocationCheck, Revocations
+from authz.credentials.session.memory_store import MemoryStore
+from authz.credentials.session.model import SessionStore
+from authz.credentials.session.redis_store import RedisStore
+from authz.credentials.session.verifier import Sessions
+from authz.credentials.throttle.throttle import Throttle
+from authz.request.identity import CredentialKind
+from common.circuit_breaker import Breaker
+from common.configfile import ConfigError, Problem
+from common.lru_cache import Recent
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A configuration ready to serve."""
+
+    config: CredentialsConfig
+    issuers: Mapping[str, Issuer]
+    reread: Mapping[FileKeys, KeySet]
+    """Sources that go on, and what their files hold now."""
+    tokens: Tokens
+    sessions: Sessions | None
+    revocations: Revocations | None
+    logout: LogoutReceiver | None
+    api_keys: ApiKeys | None
+    introspector: Introspector | None
+    poster: Poster | None
+    introspection_authorities: bytes
+    """The content of `introspection.ca_file`; empty if there is none."""
+    throttle: Throttle | None
+    authenticator: PlacesAuthenticator
+
+    def remote_keys(self) -> Sequence[RemoteKeys]:
+        """The key sets that are fetched."""
+        sources = dict.fromkeys(issuer.keys for issuer in self.issuers.values())
+        return [source for source in sources if isinstance(source, RemoteKeys)]
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`. No secret, no token, no hash of either."""
+        return {
+            "issuers": [
+                _describe_issuer(block, self.issuers[block.names[0]]) for block in self.config.issuers
+            ],
+            "sessions": self.sessions.config.store if self.sessions is not None else None,
+            "revocations": len(self.revocations) if self.revocations is not None else None,
+            "introspection": self.config.introspection.url if self.config.introspection is not None else None,
+            "api_keys": len(self.api_keys) if self.api_keys is not None else None,
+            "remembered_tokens": len(self.tokens.verified),
+        }
+
+
+def compile_config(config: CredentialsConfig, world: World, before: Compiled | None) -> Compiled:
+    """`config` ready to serve, with all of `before` whose own configuration is the same.
+
+    Reads key files. Raises ConfigError with every problem.
+    """
+    problems: list[Problem] = []
+    reread: dict[FileKeys, KeySet] = {}
+    issuers: dict[str, Issuer] = {}
+    for block in config.issuers:
+        with _gathered(problems):
+            issuers |= issuers_of(
+                block, before.issuers if before is not None else {}, config.wait_seconds, world, reread
+            )
+    revocations, sessions, api_keys, introspector, poster = None, None, None, None, None
+    introspection_authorities = b""
+    with _gathered(problems):
+        revocations = _revocations(config, before, world)
+    check: RevocationCheck = NoRevocations() if revocations is None else revocations
+    with _gathered(problems):
+        sessions = _sessions(config, before, world, check)
+    with _gathered(problems):
+        api_keys = apikey.load(config.api_keys) if config.api_keys is not None else None
+    with _gathered(problems):
+        introspection_authorities = _authorities(config)
+        introspector, poster = _introspection(config, before, world, check, introspection_authorities)
+    if problems:
+        raise ConfigError(problems)
+    tokens = _tokens(config, before, issuers, check, world)
+    candidates: dict[CredentialKind, Verifier | None] = {
+        CredentialKind.JWT: tokens,
+        CredentialKind.SESSION: sessions,
+        CredentialKind.API_KEY: api_keys,
+        CredentialKind.INTROSPECTION: introspector,
+    }
+    verifiers = {kind: verifier for kind, verifier in candidates.items() if verifier is not None}
+    throttle = _throttle(config, before, world)
+    certificates = Certificates(config.mtls) if config.mtls is not None else None
+    logout = None
+    if revocations is not None and any(issuer.config.logout is not None for issuer in issuers.values()):
+        logout = LogoutReceiver(issuers, revocations, config.tokens.max_bytes, world.wall_clock)
+    found = places(config.locations(), verifiers)
+    authenticator = PlacesAuthenticator(found, world.metrics, throttle, certificates)
+    return Compiled(
+        config=config,
+        issuers=issuers,
+        reread=reread,
+        tokens=tokens,
+        sessions=sessions,
+        revocations=revocations,
+        logout=logout,
+        api_keys=api_keys,
+        introspector=introspector,
+        poster=poster,
+        introspection_authorities=introspection_authorities,
+        throttle=throttle,
+        authenticator=authenticator,
+    )
+
+
+@contextmanager
+def _gathered(problems: list[Problem]) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        problems.extend(error.problems)
+
+
+def _revocations(config: CredentialsConfig, before: Compiled | None, world: World) -> Revocations | None:
+    block = config.revocations
+    if block is None:
+        return None
+    old = before.revocations if before is not None else None
+    if before is not None and old is not None and _same_redis_wait(before, config) and old.config == block:
+        return old
+    store = None
+    if block.store == "redis":
+        store = RedisRevocations(_asker(config, world, "revocations"), block.prefix)
+    revocations = Revocations(block, store, world.wall_clock, world.monotonic_clock)
+    if old is not None and (old.config.store, old.config.prefix) == (block.store, block.prefix):
+        revocations.inherit(old)
+    return revocations
+
+
+def _sessions(
+    config: CredentialsConfig, before: Compiled | None, world: World, revocations: RevocationCheck
+) -> Sessions | None:
+    block = config.sessions
+    if block is None:
+        return None
+    old = before.sessions if before is not None else None
+    predecessor: MemoryStore | None = None
+    if before is not None and old is not None:
+        same = old.config == block and _same_redis_wait(before, config)
+        if same and _same_check(old.revocations, revocations):
+            return old
+        if isinstance(old.store, MemoryStore) and block.store == "memory":
+            # Sessions in memory outlive a change of their settings; the bound holds for new ones.
+            predecessor = old.store
+    store: SessionStore
+    if block.store == "memory":
+        store = MemoryStore(block.max_sessions, predecessor)
+    else:
+        store = RedisStore(_asker(config, world, "sessions"), block.prefix, block.ended_seconds)
+    sessions = Sessions(
+        block,
+        store,
+        random_bytes=world.random_bytes,
+        wall_clock=world.wall_clock,
+        revocations=revocations,
+        metrics=world.metrics.sessions,
+    )
+    if old is not None:
+        sessions.inherit(old)
+    return sessions
+
+
+def _asker(config: CredentialsConfig, world: World, block: str) -> Asker:
+    if world.redis is None:
+        problem = f"is required by credentials.{block}.store: redis"
+        raise ConfigError([Problem("settings", 0, "redis", problem)])
+    return Asker(world.redis, config.wait_seconds, world.redis_breaker)
+
+
+def _same_redis_wait(before: Compiled, config: CredentialsConfig) -> bool:
+    return before.config.wait_seconds == config.wait_seconds
+
+
+def _same_check(one: RevocationCheck, other: RevocationCheck) -> bool:
+    return one is other or (isinstance(one, NoRevocations) and isinstance(other, NoRevocations))
+
+
+def _authorities(config: CredentialsConfig) -> bytes:
+    path = config.introspection.ca_file if config.introspection is not None else None
+    check_ca_file(path)
+    return b"" if path is None else path.read_bytes()
+
+
+def _introspection(
+    config: CredentialsConfig,
+    before: Compiled | None,
+    world: World,
+    revocations: RevocationCheck,
+    authorities: bytes,
+) -> tuple[Introspector | None, Poster | None]:
+    block = config.introspection
+    if block is None:
+        return None, None
+    try:
+        secret = block.client_secret_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError.of(block.client_secret_file, f"cannot be read: {reason}") from error
+    if not secret:
+        raise ConfigError.of(block.client_secret_file, "holds no secret")
+    old = before.introspector if before is not None else None
+    if (
+        before is not None
+        and old is not None
+        and (old.config, old.secret) == (block, secret)
+        and before.introspection_authorities == authorities
+        and _same_redis_wait(before, config)
+        and _same_check(old.revocations, revocations)
+    ):
+        return old, before.poster
+    poster = world.poster(block)
+    introspector = Introspector(
+        block,
+        secret,
+        poster.post,
+        wait_seconds=config.wait_seconds,
+        breaker=Breaker(world.monotonic_clock, world.random),
+        wall_clock=world.wall_clock,
+        revocations=revocations,
+        metrics=world.metrics.introspection,
+    )
+    return introspector, poster
+
+
+def _throttle(config: CredentialsConfig, before: Compiled | None, world: World) -> Throttle | None:
+    if config.throttle is None:
+        return None
+    old = before.throttle if before is not None else None
+    if old is not None and old.config == config.throttle:
+        return old
+    return Throttle(config.throttle, world.monotonic_clock)
+
+
+def _tokens(
+    config: CredentialsConfig,
+    before: Compiled | None,
+    issuers: Mapping[str, Issuer],
+    revocations: RevocationCheck,
+    world: World,
+) -> Tokens:
+    # An epoch means something within one list only.
+    same = (
+        before is not None
+        and before.config.cache.identities == config.cache.identities
+        # What is remembered holds its end: a shorter one counts for all, at once.
+        and before.config.cache.identity_seconds <= config.cache.identity_seconds
+        and before.revocations is (revocations if isinstance(revocations, Revocations) else None)
+    )
+    verified = before.tokens.verified if before is not None and same else Recent(config.cache.identities)
+    return Tokens(
+        issuers,
+        max_bytes=config.tokens.max_bytes,
+        cache=config.cache,
+        verified=verified,
+        revocations=revocations,
+        turns=Turns(world.monotonic_clock),
+        wait_seconds=config.wait_seconds,
+        metrics=world.metrics,
+    )
+
+
+def _describe_issuer(config: IssuerConfig, issuer: Issuer) -> dict[str, Any]:
+    return {
+        "issuer": config.issuer,
+        **({"tenants": len(config.tenants)} if config.tenants else {}),
+        "audiences": config.audiences,
+        "algorithms": config.algorithms,
+        "key_set": issuer.keys.describe(),
+    }

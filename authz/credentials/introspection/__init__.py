@@ -1,0 +1,1 @@
+"""Opaque tokens that an authorization server is asked about (RFC 7662)."""

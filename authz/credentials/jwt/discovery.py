@@ -1,0 +1,52 @@
+"""OpenID Connect Discovery 1.0: where an issuer's keys are, by its own word.
+
+The word is taken only as far as it goes: the document must name the issuer that was configured (section
+4.3), and its `jwks_uri` may not lead to a host that the configuration does not name, nor to http.
+"""
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from authz.credentials.core.documents import looks_like
+from authz.credentials.core.types import check_url
+from authz.credentials.jwt.config import KeySetConfig
+
+WELL_KNOWN: Final = "/.well-known/openid-configuration"
+
+
+class DiscoveryError(ValueError):
+    """A document that does not tell where the keys are."""
+
+
+def discovery_url(config: KeySetConfig, issuer: str) -> str:
+    """Where the OpenID configuration of `issuer` is (section 4: one trailing slash of it is left out)."""
+    if isinstance(config.discovery, str):
+        return config.discovery
+    return issuer.removesuffix("/") + WELL_KNOWN
+
+
+def key_set_url(document: bytes, at: str, issuer: str, config: KeySetConfig) -> str:
+    """The `jwks_uri` in `document`, which came from `at`. Raises DiscoveryError."""
+    try:
+        content: Any = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        raise DiscoveryError(f"the OpenID configuration is {looks_like(document)}, not JSON") from None
+    if not isinstance(content, dict):
+        raise DiscoveryError("the OpenID configuration is no JSON object")
+    if content.get("issuer") != issuer:
+        raise DiscoveryError(
+            f"the OpenID configuration is of issuer {str(content.get('issuer'))[:200]!r}, not {issuer!r}"
+        )
+    url = content.get("jwks_uri")
+    if not isinstance(url, str):
+        raise DiscoveryError("the OpenID configuration has no jwks_uri")
+    try:
+        check_url(url, allow_http=config.allow_http)
+        host = urlsplit(url).hostname
+    except ValueError as error:
+        raise DiscoveryError(f"its jwks_uri {url[:200]!r}: {error}") from None
+    if host != urlsplit(at).hostname and host not in config.allow_hosts:
+        raise DiscoveryError(f"its jwks_uri leads to {host!r}, which allow_hosts does not list")
+    return url

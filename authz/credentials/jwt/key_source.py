@@ -1,0 +1,362 @@
+"""The key set of an issuer, from a file or from a URL that is asked again and again.
+
+Requests never fetch. A task of its own does, ahead of need; a request waits for it in two cases only: no
+set has arrived yet and one is on its way, or the token names a key id that the set does not hold
+(envoyproxy/gateway#6520). The second is bounded three times, because the key id comes from anybody
+(CVE-2026-48524): one fetch at a time, a cool-down between the fetches that key ids ask for, and a memory of
+ids that a fetch did not bring. In the cool-down it cannot be told whether a key id is unknown or new, so
+the answer is that of an outage, which counts against nobody. A failure keeps the last good set for its
+stated time and then denies; there is no other key to fall back to (CVE-2026-31837).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from authz.credentials.core.http import FetchError
+from authz.credentials.core.metrics import KeySetMetrics
+from authz.credentials.jwt.config import KeySetConfig
+from authz.credentials.jwt.discovery import DiscoveryError, discovery_url, key_set_url
+from authz.credentials.jwt.fetch import Fetch
+from authz.credentials.jwt.key_set import Key, KeySet, KeySetError, parse_key_set
+from authz.credentials.jwt.suspicion import Suspicions
+from authz.credentials.jwt.token import Doubt
+from authz.request.identity import CredentialKind, Refusal, RefusalReason
+from common.lru_cache import Recent
+
+MAX_UNKNOWN_KEY_IDS: Final = 1024
+"""Remembered per issuer. When more are tried, the cool-down alone still holds."""
+
+BACKOFF_SECONDS: Final = 1.0
+MAX_BACKOFF_SECONDS: Final = 60.0
+"""Failed fetches wait 1, 2, 4 ... 60 seconds, each shortened by up to a half (envoyproxy/gateway#6525)."""
+
+SPREAD_SECONDS: Final = 1.0
+"""Seconds over which fetches after a reload spread: one change of files reloads every sidecar."""
+
+_LOG = structlog.get_logger(__name__)
+
+
+class FetchOutcome(StrEnum):
+    """How a fetch ended: the label `outcome` of the metric."""
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    INVALID = "invalid"
+
+
+class FileKeys:
+    """A key set that stands in a file. It changes by reload only."""
+
+    def __init__(self, path: Path, keys: KeySet) -> None:
+        self.path = path
+        self.keys = keys
+
+    def held(self, key_id: str | None, algorithm: str) -> Key | None:
+        """The key, where the file has it."""
+        return self.keys.find(key_id, algorithm)
+
+    def find(self, key_id: str | None, algorithm: str) -> Key | Refusal:
+        """The key, or why there is none."""
+        return self.keys.find(key_id, algorithm) or _missing(key_id, self.keys)
+
+    def doubt(self, _key: Key, _key_id: str | None, _algorithm: str) -> None:
+        """Nothing: the file is what counts."""
+
+    def replace(self, keys: KeySet) -> None:
+        """Serve `keys` from now on; what vanished keys have proven is void."""
+        self.keys.withdraw(keys)
+        self.keys = keys
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`."""
+        return {
+            "file": str(self.path),
+            "keys": [key.id for key in self.keys.keys],
+            "refused_keys": [str(key) for key in self.keys.refused],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Clockwork:
+    """What a RemoteKeys needs of the world."""
+
+    fetch: Fetch
+    monotonic_clock: Callable[[], float]
+    random: Callable[[], float]
+    wait_seconds: float
+    """The longest a request waits for a fetch."""
+    issuer: str = ""
+    """Whose keys they are: what a discovery document has to say of itself."""
+
+
+class RemoteKeys:
+    """A key set at a URL."""
+
+    def __init__(self, config: KeySetConfig, world: Clockwork, metrics: KeySetMetrics) -> None:
+        self.config = config
+        self.world = world
+        self._metrics = metrics
+        self.keys: KeySet | None = None
+        self.fetched_at = 0.0
+        self._asked_at = float("-inf")
+        """When the last fetch that a key id asked for began."""
+        self._wanted = False
+        """Whether a key id asks for the next fetch."""
+        self._due_at = world.monotonic_clock()
+        self._failures = 0
+        self._problem = "not fetched yet"
+        self._unknown_ids: Recent[str, float] = Recent(MAX_UNKNOWN_KEY_IDS)
+        self._predecessor: RemoteKeys | None = None
+        self._suspicions = Suspicions()
+        self._wake = asyncio.Event()
+        self._flight: asyncio.Future[None] | None = None
+        self._fetching = False
+        self._task: asyncio.Task[None] | None = None
+
+    def held(self, key_id: str | None, algorithm: str) -> Key | None:
+        """The key, where the set has come, is not too old, and has it."""
+        if self.keys is None or self._too_old(self.world.monotonic_clock()):
+            return None
+        return self.keys.find(key_id, algorithm)
+
+    def find(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
+        """The key, or why there is none; an awaitable only where a fetch could still bring it."""
+        now = self.world.monotonic_clock()
+        if self.keys is None or self._too_old(now):
+            if self._flight is not None:
+                return self._find_after(self._flight, key_id, algorithm, conclusive=not self._fetching)
+            return _unavailable(self._problem)
+        key = self.keys.find(key_id, algorithm)
+        if key is not None:
+            return key
+        if key_id is None or self._is_known_unknown(key_id, now):
+            return _missing(key_id, self.keys)
+        if self._failures and self._flight is None:
+            # Fetches are tried at their own pace; whether one would bring the key cannot be told.
+            return _unavailable(self._problem)
+        if self._fetching and self._flight is not None:
+            # It began before this key id was heard of, and may bring an answer from before it was in use.
+            return self._find_after(self._flight, key_id, algorithm, conclusive=False)
+        flight = self._ask(now)
+        return _too_early(key_id) if flight is None else self._find_after(flight, key_id, algorithm)
+
+    def doubt(self, key: Key, key_id: str | None, algorithm: str) -> Doubt | None:
+        """What to wait for before a token that `key` did not sign is known to be bad.
+
+        The issuer may have put another key under the same id, so a fetch is asked for as for an unknown id.
+        """
+        if self._task is None:
+            return None
+        once_final = self._suspicions.of(key)
+        if self._failures:
+            return Doubt(None, once_final)
+        flight = self._flight if self._fetching else None
+        if flight is not None:
+            return Doubt(self._found_meanwhile(flight, key, key_id, algorithm), once_final)
+        flight = self._ask(self.world.monotonic_clock())
+        return Doubt(None if flight is None else self._find_after(flight, key_id, algorithm), once_final)
+
+    def fetch_soon(self) -> None:
+        """Fetch within a second, because an operator asks for it."""
+        soon = self.world.monotonic_clock() + SPREAD_SECONDS * self.world.random()
+        self._due_at = min(self._due_at, soon)
+        self._wake.set()
+
+    def start(self) -> None:
+        """Begin to fetch, on the running loop. `ready` tells when the first fetch has ended."""
+        if self._task is None:
+            self._take_over()
+            self._predecessor = None
+            self._take_off()
+            self._task = asyncio.create_task(self._run(), name=f"key set {self.place}")
+
+    async def ready(self) -> None:
+        """Returns when no fetch is on its way."""
+        if self._flight is not None:
+            await asyncio.shield(self._flight)
+
+    def stop(self) -> None:
+        """Fetch no more; the keys serve on until they are too old."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._land()
+
+    def same_as(self, other: "RemoteKeys") -> bool:
+        """Whether `other` would do the same."""
+        return self.config == other.config and self.world == other.world
+
+    @property
+    def place(self) -> str:
+        """The URL, or that of the discovery document."""
+        return self.config.url or discovery_url(self.config, self.world.issuer)
+
+    def inherit(self, other: "RemoteKeys") -> None:
+        """Begin with the keys that `other` has fetched from the same URL, and their age.
+
+        With those that it has when this one starts: until then it goes on, and keys may be withdrawn.
+        """
+        if other.place == self.place:
+            self._predecessor = other
+            self._take_over()
+
+    def _take_over(self) -> None:
+        other = self._predecessor
+        if other is not None:
+            self.keys, self.fetched_at = other.keys, other.fetched_at
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`."""
+        age = self.world.monotonic_clock() - self.fetched_at
+        return {
+            "url": self.place,
+            "keys": [] if self.keys is None else [key.id for key in self.keys.keys],
+            "refused_keys": [] if self.keys is None else [str(key) for key in self.keys.refused],
+            "age_seconds": None if self.keys is None else round(age, 1),
+            "problem": self._problem,
+        }
+
+    def _too_old(self, now: float) -> bool:
+        return now - self.fetched_at > self.config.keep_seconds
+
+    def _is_known_unknown(self, key_id: str, now: float) -> bool:
+        until = self._unknown_ids.get(key_id)
+        return until is not None and now < until
+
+    def _ask(self, now: float) -> "asyncio.Future[None] | None":
+        """The fetch that may bring an unknown key id; None where it has to wait for the cool-down."""
+        if self._task is None:
+            return None
+        earliest = self._asked_at + self.config.cooldown_seconds
+        self._due_at = min(self._due_at, max(earliest, now))
+        self._wanted = True
+        self._wake.set()
+        return self._take_off() if now >= earliest or self._flight is not None else None
+
+    def _take_off(self) -> "asyncio.Future[None]":
+        if self._flight is None:
+            self._flight = asyncio.get_running_loop().create_future()
+        return self._flight
+
+    def _land(self) -> None:
+        flight, self._flight = self._flight, None
+        if flight is not None and not flight.done():
+            flight.set_result(None)
+
+    async def _find_after(
+        self, flight: "asyncio.Future[None]", key_id: str | None, algorithm: str, *, conclusive: bool = True
+    ) -> Key | Refusal:
+        try:
+            async with asyncio.timeout(self.world.wait_seconds):
+                # Others wait for the same fetch: a caller that gives up does not end it.
+                await asyncio.shield(flight)
+        except TimeoutError:
+            return _unavailable("the fetch takes longer than a request may wait")
+        if self.keys is None or self._failures:
+            return _unavailable(self._problem)
+        key = self.keys.find(key_id, algorithm)
+        if key is not None or key_id is None:
+            return key or _missing(key_id, self.keys)
+        now = self.world.monotonic_clock()
+        if not conclusive:
+            self._ask(now)
+            return _too_early(key_id)
+        self._unknown_ids.put(key_id, now + self.config.unknown_key_seconds)
+        return _missing(key_id, self.keys)
+
+    async def _found_meanwhile(
+        self, flight: "asyncio.Future[None]", key: Key, key_id: str | None, algorithm: str
+    ) -> Key | Refusal:
+        """What a fetch brings that began before `key` was in doubt. Where it is `key`, one more is due."""
+        found = await self._find_after(flight, key_id, algorithm, conclusive=False)
+        if found is key:
+            self._ask(self.world.monotonic_clock())
+        return found
+
+    async def _run(self) -> None:
+        while True:
+            delay = self._due_at - self.world.monotonic_clock()
+            if delay > 0:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._wake.wait()
+                continue
+            self._take_off()
+            try:
+                await self._fetch_once()
+            finally:
+                self._land()
+
+    async def _fetch_once(self) -> None:
+        if self._wanted:
+            self._wanted, self._asked_at = False, self.world.monotonic_clock()
+        self._fetching = True
+        self._suspicions.fetch_begins()
+        try:
+            keys = parse_key_set(await self._fetch_document(), self.keys)
+        except FetchError as error:
+            self._failed(FetchOutcome.UNREACHABLE, str(error))
+        except (KeySetError, DiscoveryError) as error:
+            self._failed(FetchOutcome.INVALID, str(error))
+        except Exception as error:  # the task must live: without it the keys would grow old unseen
+            self._failed(FetchOutcome.UNREACHABLE, f"{type(error).__name__}: {error}")
+        else:
+            self._succeeded(keys)
+        finally:
+            self._fetching = False
+
+    async def _fetch_document(self) -> bytes:
+        if self.config.discovery is None:
+            return await self.world.fetch(self.config)
+        # Asked each time, as the place of the keys may move; the last good keys serve while either is away.
+        at = discovery_url(self.config, self.world.issuer)
+        document = await self.world.fetch(self.config.model_copy(update={"url": at}))
+        found = key_set_url(document, at, self.world.issuer, self.config)
+        return await self.world.fetch(self.config.model_copy(update={"url": found}))
+
+    def _succeeded(self, keys: KeySet) -> None:
+        now = self.world.monotonic_clock()
+        previous, self.keys = self.keys, keys
+        if previous is not None:
+            previous.withdraw(keys)
+        self._suspicions.fetch_succeeded()
+        if previous is None or {key.id for key in previous.keys} != {key.id for key in keys.keys}:
+            refused = [str(key) for key in keys.refused]
+            _LOG.info("key_set_changed", url=self.place, keys=[k.id for k in keys.keys], refused=refused)
+        self.fetched_at, self._failures, self._problem = now, 0, ""
+        self._due_at = now + self.config.refresh_seconds * (1 - 0.2 * self.world.random())
+        self._metrics.fetched(FetchOutcome.OK, keys=len(keys.keys), at=now)
+
+    def _failed(self, outcome: FetchOutcome, problem: str) -> None:
+        backoff = min(BACKOFF_SECONDS * 2 ** min(self._failures, 10), MAX_BACKOFF_SECONDS)
+        self._failures += 1
+        self._problem = problem
+        backoff *= 1 - 0.5 * self.world.random()
+        self._due_at = self.world.monotonic_clock() + min(backoff, self.config.refresh_seconds)
+        self._metrics.fetched(outcome)
+        _LOG.warning("key_set_fetch_failed", url=self.place, problem=problem, failures=self._failures)
+
+
+def _missing(key_id: str | None, keys: KeySet) -> Refusal:
+    if key_id in keys.retired:
+        return Refusal(
+            RefusalReason.KEY_RETIRED, f"key {key_id!r} is not in use any more", CredentialKind.JWT
+        )
+    detail = f"no key {key_id!r}" if key_id is not None else "it has no kid, and not exactly one key fits"
+    return Refusal(RefusalReason.KEY_UNKNOWN, detail, CredentialKind.JWT)
+
+
+def _too_early(key_id: str) -> Refusal:
+    return _unavailable(f"no key {key_id!r} yet, and it is too early to ask for it")
+
+
+def _unavailable(problem: str) -> Refusal:
+    return Refusal(RefusalReason.KEYS_UNAVAILABLE, problem, CredentialKind.JWT)

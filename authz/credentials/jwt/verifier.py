@@ -1,0 +1,231 @@
+"""Bearer tokens: verified once, then known by their hash."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from authz.credentials.core.metrics import CredentialMetrics
+from authz.credentials.core.verifier import Stopped, Verified, nobody_stopped
+from authz.credentials.jwt.config import CacheConfig
+from authz.credentials.jwt.cpu_budget import OverloadedError, Turns
+from authz.credentials.jwt.key_set import Key
+from authz.credentials.jwt.refusals import RefusedError
+from authz.credentials.jwt.token import Issuer, JwtVerifier, KeyAwaited, Proven, check_audience, read
+from authz.credentials.revocation.revocation_list import RevocationCheck, issued_at
+from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
+from common.lru_cache import Recent
+
+LASTING: Final = frozenset(
+    {
+        RefusalReason.TOKEN_MALFORMED,
+        RefusalReason.TOKEN_EXPIRED,
+        RefusalReason.TOKEN_SIGNATURE,
+        RefusalReason.TOKEN_ALGORITHM,
+        RefusalReason.TOKEN_TYPE,
+        RefusalReason.TOKEN_LIFETIME,
+        RefusalReason.CLAIM_MISSING,
+        RefusalReason.CLAIM_FORBIDDEN,
+        RefusalReason.SUBJECT_MALFORMED,
+        RefusalReason.REVOKED,
+    }
+)
+"""Refusals that a moment later would be the same. Missing keys may come good."""
+
+NOT_YET_SECONDS: Final = 1.0
+"""How long a token of the future is refused from memory: it comes good."""
+
+_OVERLOADED: Final = Refusal(
+    RefusalReason.OVERLOADED, "more new tokens than can be verified", CredentialKind.JWT
+)
+_KEY_LATE: Final = Refusal(
+    RefusalReason.KEYS_UNAVAILABLE, "the fetch takes longer than a request may wait", CredentialKind.JWT
+)
+_NOT_ASCII: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not ASCII", CredentialKind.JWT)
+
+
+@dataclass(slots=True)
+class Remembered:
+    """A verified token. Good from `since` to `until`: a clock set back voids what came after it."""
+
+    identity: Identity
+    issuer: Issuer
+    key: Key
+    since: float
+    until: float
+    epoch: int
+    """Of the revocations that it was checked against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A refused token."""
+
+    refusal: Refusal
+    since: float
+    until: float
+    key: Key | None
+    """The key that it failed at, while that serves; None: none would have made it good."""
+
+
+class Tokens:
+    """Verifies tokens and remembers what came of it.
+
+    The memory is keyed by the SHA-256 of the token, never by the token (Oathkeeper kept it raw). An
+    entry holds only while its issuer is configured as it was, the key is still in its set and nothing
+    new was revoked (GHSA-4mq7-pvjg-xp2r, GHSA-qvp4-rpmr-xwrr, lua-resty-openidc#399: keys that lacked
+    something), and never past `exp`. The audience is checked in every request.
+    """
+
+    def __init__(
+        self,
+        issuers: Mapping[str, Issuer],
+        *,
+        max_bytes: int,
+        cache: CacheConfig,
+        verified: Recent[bytes, Remembered],
+        revocations: RevocationCheck,
+        turns: "Turns[Proven | KeyAwaited]",
+        wait_seconds: float,
+        metrics: CredentialMetrics,
+    ) -> None:
+        self.verified = verified
+        self._verifier = JwtVerifier(issuers)
+        self._max_bytes = max_bytes
+        too_long = f"longer than tokens.max_bytes, which is {max_bytes}"
+        self._too_long = Refusal(RefusalReason.TOKEN_TOO_LONG, too_long, CredentialKind.JWT)
+        self._cache = cache
+        self._failed: Recent[bytes, Failed] = Recent(cache.failures)
+        self._revocations = revocations
+        self.turns = turns
+        self._wait_seconds = wait_seconds
+        self._metrics = metrics
+
+    def known(self, text: str, now: float) -> Verified | None:
+        """What is remembered of the token; None where it has to be verified."""
+        if len(text) > self._max_bytes:
+            return self._too_long
+        try:
+            digest = hashlib.sha256(text.encode("ascii")).digest()
+        except UnicodeEncodeError:
+            return _NOT_ASCII
+        known = self.verified.get(digest)
+        if (
+            known is not None
+            and known.since <= now < known.until
+            and known.key.trusted
+            and known.issuer.trusted
+        ):
+            self._metrics.cache_hits += 1
+            if known.epoch != self._revocations.epoch:
+                return self._checked(known)
+            return check_audience(known.identity, known.issuer)
+        self._metrics.cache_misses += 1
+        failed = self._failed.get(digest)
+        if (
+            failed is not None
+            and failed.since <= now < failed.until
+            and (failed.key is None or failed.key.trusted)
+        ):
+            return failed.refusal
+        return None
+
+    def verify(
+        self, text: str, now: float, stopped: Stopped = nobody_stopped
+    ) -> Verified | Awaitable[Verified]:
+        """The identity proven, or why there is none.
+
+        An awaitable where a key must be fetched, or where this turn of the loop has verified enough. Then
+        `stopped` is asked first: of ten thousand bad tokens in line only the first hundred cost anything.
+        """
+        digest = hashlib.sha256(text.encode("ascii")).digest()
+        try:
+            proven = self.turns.do(_unless(stopped, lambda: self._verifier.verify(text, now)))
+        except RefusedError as error:
+            return self._refused(digest, error.refusal, now, error.key) if error.kept else error.refusal
+        except OverloadedError:
+            return _OVERLOADED
+        if isinstance(proven, Proven):
+            return self._accepted(digest, proven, now)
+        return self._later(digest, proven, now, stopped)
+
+    def claimed(self, text: str) -> str:
+        """The `iss` and `sub` that the token claims."""
+        try:
+            token = read(text)
+        except RefusedError:
+            return ""
+        subject = token.claims.get("sub")
+        return f"{token.issuer} {subject}" if isinstance(subject, str) else ""
+
+    async def _later(
+        self,
+        digest: bytes,
+        step: "KeyAwaited | asyncio.Future[Proven | KeyAwaited] | Proven",
+        now: float,
+        stopped: Stopped,
+    ) -> Verified:
+        try:
+            # One bound for all of it: it may wait in line, for its key, and in line again.
+            async with asyncio.timeout(self._wait_seconds):
+                while not isinstance(step, Proven):
+                    if isinstance(step, KeyAwaited):
+                        awaited, key = step, await step.key
+                        # Done or waited for at once, so that both names still mean what they mean here.
+                        step = self.turns.do(_unless(stopped, lambda: awaited.prove(key, now)))  # noqa: B023
+                    else:
+                        step = await step
+            return self._accepted(digest, step, now)
+        except RefusedError as error:
+            return self._refused(digest, error.refusal, now, error.key) if error.kept else error.refusal
+        except OverloadedError:
+            return _OVERLOADED
+        except TimeoutError:
+            if not isinstance(step, KeyAwaited):
+                return _OVERLOADED
+            return _KEY_LATE if step.failed is None else step.failed.refusal
+
+    def _accepted(self, digest: bytes, proven: Proven, now: float) -> Verified:
+        identity = proven.identity
+        epoch = self._revocations.epoch
+        outcome = self._revocations.check(identity, issued_at(identity))
+        if isinstance(outcome, Refusal):
+            return self._refused(digest, outcome, now)
+        until = now + self._cache.identity_seconds
+        if identity.expires_at is not None:
+            until = min(until, identity.expires_at)
+        if until > now:
+            entry = Remembered(identity, proven.issuer, proven.key, now, until, epoch)
+            self.verified.put(digest, entry)
+        return check_audience(identity, proven.issuer)
+
+    def _checked(self, known: Remembered) -> Verified:
+        """A remembered token, against what was revoked since."""
+        epoch = self._revocations.epoch
+        outcome = self._revocations.check(known.identity, issued_at(known.identity))
+        if isinstance(outcome, Refusal):
+            return outcome
+        known.epoch = epoch
+        return check_audience(known.identity, known.issuer)
+
+    def _refused(self, digest: bytes, refusal: Refusal, now: float, key: Key | None = None) -> Refusal:
+        seconds = self._cache.failure_seconds
+        if refusal.reason is RefusalReason.TOKEN_NOT_YET_VALID:
+            seconds = min(seconds, NOT_YET_SECONDS)
+        elif refusal.reason not in LASTING:
+            return refusal
+        self._failed.put(digest, Failed(refusal, now, now + seconds, key))
+        return refusal
+
+
+def _unless(stopped: Stopped, verify: Callable[[], Proven | KeyAwaited]) -> Callable[[], Proven | KeyAwaited]:
+    """`verify`, for its turn: by then the caller may be one whose credentials are not looked at any more."""
+
+    def step() -> Proven | KeyAwaited:
+        refusal = stopped()
+        if refusal is not None:
+            raise RefusedError(refusal)
+        return verify()
+
+    return step

@@ -1,0 +1,1 @@
+"""Client certificates, from the connection or from X-Forwarded-Client-Cert."""

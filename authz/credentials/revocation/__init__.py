@@ -1,0 +1,1 @@
+"""The list of revoked tokens and sessions, shared through Redis."""

@@ -1,0 +1,179 @@
+"""The list of revocations in Redis, shared by every sidecar."""
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any, Final
+
+import orjson
+
+from authz.credentials.core.redis_caller import BATCH, Asker
+from authz.credentials.core.store_errors import StoreUnavailableError
+from authz.credentials.revocation.revocation_list import Revocation, RevocationsFullError, Revoked
+
+ADDED_AT_ONCE: Final = 50
+"""Each is a message to every sidecar: with 500 of them Redis serves nobody else for 5 ms."""
+
+# What is over is cleared by the clock of Redis: a sidecar whose clock is ahead would clear it for all.
+# Each entry: until, before, what it names, whether it is exempt from the bound, the message to the others.
+_ADD: Final = """
+local now = redis.call('TIME')[1]
+for _ = 1, 5 do
+  local over = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1000)
+  if #over == 0 then break end
+  redis.call('ZREM', KEYS[1], unpack(over))
+  redis.call('ZREM', KEYS[2], unpack(over))
+end
+local refused = 0
+for at = 2, #ARGV, 5 do
+  local ends, before, named, exempt, message = unpack(ARGV, at, at + 4)
+  if exempt == '1' or redis.call('ZSCORE', KEYS[1], named)
+    or redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[1]) then
+    local changed = redis.call('ZADD', KEYS[1], 'GT', 'CH', ends, named)
+      + redis.call('ZADD', KEYS[2], 'GT', 'CH', before, named)
+    if changed > 0 then redis.call('PUBLISH', KEYS[1], message) end
+  else
+    refused = refused + 1
+  end
+end
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+if last[2] then
+  -- Nothing of ours is so far ahead, but EXPIREAT would fail, and with it this call, for ever.
+  local at = math.min(math.ceil(tonumber(last[2])), 100000000000)
+  redis.call('EXPIREAT', KEYS[1], at)
+  redis.call('EXPIREAT', KEYS[2], at)
+end
+return refused
+"""
+
+
+class RedisRevocations:
+    """Two sorted sets of what is named: by the time at which it may be forgotten, and by `before`.
+
+    What names the same is one member, however often it is revoked: the later time counts.
+    """
+
+    def __init__(self, asker: Asker, prefix: str) -> None:
+        self._asker = asker
+        self._redis = asker.redis
+        self._list = f"{prefix}list"
+        self._before = f"{prefix}before"
+        self.channel = self._list
+
+    async def now(self) -> float:
+        """The time of Redis, which is the same for whoever asks. Raises StoreUnavailableError."""
+        seconds, microseconds = await self._asker.ask(self._redis.time)
+        return float(seconds) + float(microseconds) / 1e6
+
+    async def add(self, revocations: Sequence[Revocation], max_entries: int) -> None:
+        """Keep these and tell every sidecar of what is new.
+
+        Raises StoreUnavailableError, and RevocationsFullError where some had no room.
+        """
+        refused, keys = 0, (self._list, self._before)
+        for start in range(0, len(revocations), ADDED_AT_ONCE):
+            arguments = [max_entries]
+            for one in revocations[start : start + ADDED_AT_ONCE]:
+                exempt = int(one.kind is Revoked.EVERYTHING)
+                arguments += [one.until, one.before, _member(one), exempt, _message(one)]  # type: ignore[list-item]
+            refused += await self._asker.ask(
+                lambda arguments=arguments: self._redis.eval(_ADD, 2, *keys, *arguments)  # type: ignore[misc]
+            )
+        if refused:
+            raise RevocationsFullError(f"{max_entries} revocations are kept")
+
+    async def load(self, limit: int) -> list[Revocation]:
+        """Everything kept, `limit` + 1 at most beside EVERYTHING, perhaps what is over.
+
+        Raises StoreUnavailableError, also where an entry cannot be read: it might name any token.
+        """
+        found: dict[bytes, Revocation] = {}
+        limited = 0
+        async for page in self._asker.pages(self._list):
+            names = [_bytes(named) for named, _ in page]
+            befores = await self._scores(self._before, names)
+            gone = await self._gone([named for named in names if befores[named] is None])
+            for (_, until), named in zip(page, names, strict=True):
+                if named in gone:
+                    continue
+                before = befores[named]
+                limited += named not in found and not named.startswith(_EVERYTHING)
+                found[named] = self._read(named, until, inf if before is None else before)
+            if limited > limit:
+                break
+        return list(found.values())
+
+    async def clean(self) -> list[str]:
+        """Remove the entries that cannot be read; what they were. Raises StoreUnavailableError."""
+        unreadable: list[bytes] = []
+        async for page in self._asker.pages(self._list):
+            unreadable += (_bytes(named) for named, until in page if not _readable(_bytes(named), until))
+        for start in range(0, len(unreadable), BATCH):
+            batch = unreadable[start : start + BATCH]
+            for name in (self._list, self._before):
+                await self._asker.ask(lambda name=name, batch=batch: self._redis.zrem(name, *batch))  # type: ignore[misc]
+        return [repr(named) for named in unreadable]
+
+    async def _scores(self, name: str, names: Sequence[bytes]) -> dict[bytes, float | None]:
+        members: Any = list(names)  # bytes, which its types do not name
+        scores = await self._asker.ask(lambda: self._redis.zmscore(name, members))
+        return {
+            named: None if score is None else float(score) for named, score in zip(names, scores, strict=True)
+        }
+
+    async def _gone(self, names: Sequence[bytes]) -> set[bytes]:
+        """Those of `names` that were cleared between two questions, and so concern nobody."""
+        scores = await self._scores(self._list, names) if names else {}
+        return {named for named, score in scores.items() if score is None}
+
+    def _read(self, named: bytes, until: float, before: float) -> Revocation:
+        try:
+            return _revocation(named, until, before)
+        except ValueError as error:
+            raise StoreUnavailableError(
+                f"{named[:200]!r} in {self._list} is no revocation ({error}); if nobody needs it, "
+                "`sidecars token clean` removes it"
+            ) from None
+
+
+def read_message(message: bytes) -> Revocation:
+    """The revocation in a message. Raises ValueError."""
+    content = orjson.loads(message)
+    if not isinstance(content, list) or len(content) != 3:
+        raise ValueError("no revocation")
+    named, before, until = content
+    try:
+        return _revocation(named, float(until), inf if before is None else float(before))
+    except TypeError as error:
+        raise ValueError(f"no revocation: {error}") from None
+
+
+def _message(revocation: Revocation) -> bytes:
+    before = None if revocation.before == inf else revocation.before
+    return orjson.dumps([_member(revocation).decode(), before, revocation.until])
+
+
+def _member(revocation: Revocation) -> bytes:
+    return orjson.dumps([revocation.kind, revocation.issuer, revocation.value])
+
+
+_EVERYTHING: Final = orjson.dumps([Revoked.EVERYTHING])[:-1]
+
+
+def _revocation(named: bytes | str, until: float, before: float) -> Revocation:
+    content = orjson.loads(named)
+    if not isinstance(content, list) or len(content) != 3 or not all(isinstance(one, str) for one in content):
+        raise ValueError("not a list of kind, issuer and value")
+    kind, issuer, value = content
+    return Revocation(Revoked(kind), value, until, before, issuer)
+
+
+def _readable(named: bytes, until: float) -> bool:
+    try:
+        _revocation(named, until, inf)
+    except ValueError:
+        return False
+    return True
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()

@@ -1,0 +1,143 @@
+"""Messages between sidecars over Redis pub/sub, and the knowledge whether any may have been missed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from authz.credentials.core.store_errors import StoreUnavailableError
+from common.redis_errors import error_text
+from common.tasks import end
+
+PING_SECONDS: Final = 0.5
+"""A silent connection is asked for a sign of life so often; after twice as long it counts as lost."""
+
+RETRY_SECONDS: Final = 0.25
+MAX_RETRY_SECONDS: Final = 2.0
+"""Between attempts to subscribe: each is one connection, and what is revoked meanwhile comes with it."""
+
+SUBSCRIBE_SECONDS: Final = 2.0
+"""For a connection and the subscription. The load that follows may take longer; each of its questions is
+bounded by itself."""
+
+_LOG = structlog.get_logger(__name__)
+
+
+class ReadAnewError(Exception):
+    """What was heard could not be taken in: everything is to be loaded again."""
+
+
+class Feed:
+    """One subscription to several channels, kept up while it is started.
+
+    `on_begin` runs when a subscription stands and before its messages count: there everything is loaded
+    that may have been missed. `meanwhile` runs while messages are heard, until it returns or the subscription
+    is lost; it begins anew with the next. `on_tick` hears twice a second or so whether one stands.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        channels: Mapping[str, Callable[[bytes], None]],
+        *,
+        on_begin: Callable[[], Awaitable[None]],
+        on_tick: Callable[[bool], None],
+        meanwhile: Callable[[], Coroutine[Any, Any, None]],
+        random: Callable[[], float],
+    ) -> None:
+        self._redis = redis
+        self._channels = dict(channels)
+        self._on_begin = on_begin
+        self._on_tick = on_tick
+        self._meanwhile = meanwhile
+        self._random = random
+        self._task: asyncio.Task[None] | None = None
+        self._begun = asyncio.Event()
+        self.connected = False
+        self.problem = "not started"
+        self.interruptions = 0
+
+    def start(self) -> None:
+        """Subscribe, on the running loop."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="revocation feed")
+
+    async def ready(self) -> None:
+        """Returns when the first subscription stands."""
+        await self._begun.wait()
+
+    async def stop(self) -> None:
+        """End the subscription."""
+        task, self._task = self._task, None
+        if task is not None:
+            await end(task)
+        self.connected = False
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._listen()
+            except Exception as error:  # whatever it is: without this task nobody hears of revocations
+                expected = isinstance(
+                    error, RedisError | OSError | TimeoutError | StoreUnavailableError | ReadAnewError
+                )
+                known = isinstance(error, RedisError)
+                self.problem = error_text(error) if known else str(error) or type(error).__name__
+                if self.connected or failures == 0:
+                    _LOG.warning("revocation_feed_lost", problem=self.problem, exc_info=not expected)
+            if self.connected:
+                failures = 0
+                self.interruptions += 1
+            self.connected = False
+            self._on_tick(False)
+            delay = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(failures, 8))
+            failures += 1
+            await asyncio.sleep(delay * (1 - 0.5 * self._random()))
+
+    async def _listen(self) -> None:
+        async with self._redis.pubsub() as pubsub:
+            async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                await pubsub.subscribe(*self._channels)
+                confirmed = 0
+                while confirmed < len(self._channels):
+                    message = await pubsub.get_message(timeout=SUBSCRIBE_SECONDS)
+                    confirmed += message is not None and message["type"] == "subscribe"
+            await self._on_begin()
+            self.connected, self.problem = True, ""
+            self._begun.set()
+            self._on_tick(True)
+            beside = asyncio.create_task(self._meanwhile(), name="beside the revocation feed")
+            try:
+                await self._hear(pubsub)
+            finally:
+                await end(beside)
+
+    async def _hear(self, pubsub: Any) -> None:
+        silent = 0
+        while True:
+            message = await pubsub.get_message(timeout=PING_SECONDS)
+            if message is None:
+                silent += 1
+                if silent > 2:
+                    raise TimeoutError("no sign of life")
+                async with asyncio.timeout(PING_SECONDS):
+                    await pubsub.ping()
+                continue
+            silent = 0
+            if message["type"] == "message":
+                self._deliver(message)
+            self._on_tick(True)
+            # Where many wait already, reading them gives nobody else a turn.
+            await asyncio.sleep(0)
+
+    def _deliver(self, message: Mapping[str, Any]) -> None:
+        channel, data = message["channel"], message["data"]
+        handle = self._channels[channel.decode() if isinstance(channel, bytes) else channel]
+        try:
+            handle(data if isinstance(data, bytes) else str(data).encode())
+        except ValueError as error:
+            _LOG.warning("revocation_message_unreadable", problem=str(error))

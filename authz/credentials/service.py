@@ -1,0 +1,269 @@
+"""The `credentials:` block in service, over every reload."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence, Sized
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from authz.credentials.admin import Desk
+from authz.credentials.backchannel_logout import LogoutReceiver
+from authz.credentials.config import CredentialsConfig
+from authz.credentials.core.metrics import CredentialMetrics
+from authz.credentials.dependencies import World
+from authz.credentials.factory import Compiled, compile_config
+from authz.credentials.introspection.client import Poster
+from authz.credentials.introspection.config import IntrospectionConfig
+from authz.credentials.jwt import fetch
+from authz.credentials.reconciler import GiveBack
+from authz.credentials.revocation.redis_store import RedisRevocations, read_message
+from authz.credentials.revocation.revocation_list import Revocations
+from authz.credentials.revocation.subscriber import Feed, ReadAnewError
+from authz.credentials.session.redis_store import RedisStore
+from authz.credentials.session.verifier import Sessions
+from authz.request.identity import Outcome
+from authz.request.request import Request
+from common.background import background_work
+from common.circuit_breaker import Breaker, BreakerState
+
+_LOG = structlog.get_logger(__name__)
+
+START_WAIT_SECONDS: Final = 2.0
+"""How long a start waits for the first key sets. An identity provider that is slower delays no start."""
+
+
+class Credentials:
+    """Answers who is asking.
+
+    Lives as long as the process: `prepare` brings a changed configuration, and everything whose own
+    configuration did not change (key sets, verified tokens, sessions in memory) goes on.
+    Raises ConfigError with every problem.
+    """
+
+    def __init__(
+        self,
+        config: CredentialsConfig,
+        *,
+        registry: CollectorRegistry,
+        monotonic_clock: Callable[[], float],
+        random: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+        redis: Redis | None = None,
+        poster: Callable[[IntrospectionConfig], Poster] = Poster,
+        fetch_document: fetch.Fetch = fetch.fetch,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._metrics = CredentialMetrics(monotonic_clock)
+        self._world = World(
+            fetch=fetch_document,
+            poster=poster,
+            wall_clock=wall_clock,
+            monotonic_clock=monotonic_clock,
+            random=random,
+            redis=redis,
+            random_bytes=random_bytes,
+            metrics=self._metrics,
+            redis_breaker=_logged_breaker(monotonic_clock, random),
+        )
+        self._feed: Feed | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._started = False
+        self._serving = compile_config(config, self._world, None)
+        # Last: a configuration that cannot be used leaves no trace.
+        registry.register(self._metrics)
+        self._feed = self._new_feed()
+        self._measure()
+
+    def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
+        """Who is asking: at once where that is known, an awaitable only where something must be fetched.
+
+        `now` is in unix seconds. The awaitable ends within `wait_seconds` of the configuration and
+        may be cancelled at any time, so a caller bounds it by its own deadline.
+        """
+        return self._serving.authenticator.authenticate(request, now)
+
+    @property
+    def config(self) -> CredentialsConfig:
+        """The configuration in service."""
+        return self._serving.config
+
+    @property
+    def sessions(self) -> Sessions | None:
+        """Creates and revokes sessions, where the configuration has any."""
+        return self._serving.sessions
+
+    @property
+    def revocations(self) -> Revocations | None:
+        """The tokens that are refused before they expire, where the configuration has a list of them."""
+        return self._serving.revocations
+
+    @property
+    def logout(self) -> LogoutReceiver | None:
+        """Takes logout tokens, where an issuer is configured with `logout`."""
+        return self._serving.logout
+
+    @property
+    def desk(self) -> Desk:
+        """Sessions and revocations as operators handle them."""
+        return Desk(self._serving.sessions, self._serving.revocations, self._world.wall_clock)
+
+    @property
+    def watched_files(self) -> Sequence[Path]:
+        """The files beside the policy file whose change asks for a reload."""
+        return tuple(self._serving.config.files())
+
+    def prepare(self, config: CredentialsConfig) -> Callable[[], None]:
+        """Compile `config`; may run in a thread. Raises ConfigError.
+
+        The function returned puts it into service, on the loop.
+        """
+        compiled = compile_config(config, self._world, self._serving)
+        return lambda: self._swap(compiled)
+
+    async def start(self) -> None:
+        """Begin to fetch key sets and to hear of revocations, and wait a little for the first of each.
+
+        What is away is no error.
+        """
+        self._started = True
+        sources = self._serving.remote_keys()
+        for source in sources:
+            source.start()
+        if self._serving.sessions is not None:
+            self._serving.sessions.start()
+        waits = [source.ready() for source in sources]
+        if self._feed is not None:
+            self._feed.start()
+            waits.append(self._feed.ready())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_WAIT_SECONDS):
+                await asyncio.gather(*waits)
+
+    async def stop(self) -> None:
+        """End what `start` began, and write what waits to be written."""
+        self._started = False
+        for source in self._serving.remote_keys():
+            source.stop()
+        await self._retire(self._feed, self._serving, None)
+        await asyncio.gather(*self._leaving)
+
+    def describe(self) -> dict[str, Any]:
+        """The state for `/config`. No secret, no token, no hash of either."""
+        return self._serving.describe()
+
+    def _swap(self, compiled: Compiled) -> None:
+        before, self._serving = self._serving, compiled
+        for source, keys in compiled.reread.items():
+            source.replace(keys)
+        kept = {id(issuer) for issuer in compiled.issuers.values()}
+        for issuer in before.issuers.values():
+            issuer.trusted = id(issuer) in kept
+        old, new = set(before.remote_keys()), set(compiled.remote_keys())
+        for started in new - old if self._started else ():
+            started.start()
+        for kept_on in old & new:
+            kept_on.fetch_soon()
+        for stopped in old - new:
+            stopped.stop()
+        old_feed = self._feed
+        if (before.sessions, before.revocations) != (compiled.sessions, compiled.revocations):
+            self._feed = self._new_feed()
+        if self._started:
+            if self._feed is not None:
+                self._feed.start()
+            if compiled.sessions is not None:
+                compiled.sessions.start()
+            leaving = asyncio.create_task(
+                self._retire(old_feed if old_feed is not self._feed else None, before, compiled)
+            )
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        self._measure()
+
+    async def _retire(self, feed: Feed | None, before: Compiled, after: Compiled | None) -> None:
+        """End what serves no more."""
+        if feed is not None:
+            await feed.stop()
+        if before.sessions is not None and (after is None or after.sessions is not before.sessions):
+            await before.sessions.stop()
+        if before.introspector is not None and (
+            after is None or after.introspector is not before.introspector
+        ):
+            await before.introspector.close()
+            if before.poster is not None:
+                await before.poster.close()
+
+    def _new_feed(self) -> Feed | None:
+        """The messages of other sidecars, where there are others."""
+        sessions, revocations = self._serving.sessions, self._serving.revocations
+        channels: dict[str, Callable[[bytes], None]] = {}
+        if sessions is not None and isinstance(sessions.store, RedisStore):
+            channels[sessions.store.channel] = sessions.hear
+        shared = revocations.store if revocations is not None else None
+        if revocations is not None and isinstance(shared, RedisRevocations):
+            channels[shared.channel] = lambda message: revocations.add(read_message(message))
+        if not channels or self._world.redis is None:
+            return None
+
+        give_back = GiveBack(sessions, revocations, self._world.random)
+
+        async def begin() -> None:
+            if sessions is not None:
+                sessions.forget_all()
+            if revocations is not None and revocations.store is not None:
+                with background_work():
+                    give_back.kept = await revocations.store.load(revocations.limit)
+                    await revocations.load(give_back.kept)
+
+        def tick(connected: bool) -> None:  # noqa: FBT001 - the one thing it is told
+            if revocations is not None and revocations.store is not None:
+                if connected and revocations.to_be_read_anew:
+                    raise ReadAnewError("the list was longer than it may be")
+                if connected:
+                    revocations.confirm()
+                revocations.expire()
+
+        return Feed(
+            self._world.redis,
+            channels,
+            on_begin=begin,
+            on_tick=tick,
+            meanwhile=give_back.run,
+            random=self._world.random,
+        )
+
+    def _measure(self) -> None:
+        serving = self._serving
+        remembered: dict[str, Sized | None] = {
+            "tokens": serving.tokens.verified,
+            "tokens_waiting": serving.tokens.turns,
+            "sessions": serving.sessions,
+            "introspected": serving.introspector,
+            "revocations": serving.revocations,
+            "failures": serving.throttle,
+        }
+        self._metrics.serve(
+            {what: entries for what, entries in remembered.items() if entries is not None},
+            {issuer.issuer for issuer in serving.config.issuers if issuer.jwks.file is None},
+            self._feed,
+            self._world.redis_breaker if self._feed is not None else None,
+        )
+
+
+def _logged_breaker(clock: Callable[[], float], random: Callable[[], float]) -> Breaker:
+    """A breaker whose log line has the cause."""
+
+    def told(state: BreakerState) -> None:
+        if state is BreakerState.CLOSED:
+            _LOG.info("redis_answers_again")
+        else:
+            _LOG.warning("redis_not_asked_for_a_while", cause=breaker.cause)
+
+    breaker = Breaker(clock, random, changed=told)
+    return breaker

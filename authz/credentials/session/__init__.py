@@ -1,0 +1,1 @@
+"""Opaque session tokens, and the stores that hold their sessions."""

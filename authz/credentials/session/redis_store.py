@@ -1,0 +1,157 @@
+"""Sessions in Redis, shared by every sidecar."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from authz.credentials.core.redis_caller import BATCH, Asker
+from authz.credentials.core.store_errors import StoreUnavailableError
+from authz.credentials.session.model import ENDED, Session
+from authz.credentials.session.read_batcher import Reads
+from common.lru_cache import Recent
+
+MAX_PARSED: Final = 20_000
+"""Sessions kept beside the value that they were read from, about 2 KB each."""
+
+_LOG = structlog.get_logger(__name__)
+
+# What is over is cleared by the clock of Redis: a sidecar whose clock is ahead would clear it for all.
+
+_PUT_SESSION: Final = """
+local now = redis.call('TIME')[1]
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[4], '', 'PX', ARGV[5])
+for number = 2, 3 do
+  redis.call('ZREMRANGEBYSCORE', KEYS[number], '-inf', now)
+  redis.call('ZADD', KEYS[number], ARGV[3], ARGV[4])
+  local last = redis.call('ZRANGE', KEYS[number], -1, -1, 'WITHSCORES')
+  redis.call('EXPIREAT', KEYS[number], math.ceil(tonumber(last[2])))
+end
+"""
+
+
+class RedisStore:
+    """One key a session: the prefix and the hash of the token. Redis forgets it when it is over.
+
+    An empty one beside it is kept for longer: whose session has ended is no stranger. Two sorted sets lead
+    to the sessions, of each subject and of all, scored by the end of the session. They may name sessions
+    that are gone; each creation clears those whose time is over.
+    """
+
+    def __init__(self, asker: Asker, prefix: str, ended_seconds: float) -> None:
+        self._asker = asker
+        self._redis = asker.redis
+        self._reads = Reads(asker)
+        self._prefix = prefix
+        self._ended_seconds = ended_seconds
+        self._all = f"{prefix}all"
+        # A session is asked for again and again and seldom changes: then it need not be parsed again.
+        self._parsed: Recent[str, tuple[Any, Session]] = Recent(MAX_PARSED)
+        self.channel = f"{prefix}revoked"
+
+    async def get(self, key: str) -> Session | None:
+        """The session, or ENDED. Raises StoreUnavailableError, within the wait of the asker."""
+        name = self._prefix + key
+        begun = asyncio.get_running_loop().time()
+        value = await self._reads.get(name)
+        if value is None:
+            return await self._ended(key, begun)
+        parsed = self._parsed.get(key)
+        if parsed is not None and parsed[0] == value:
+            return parsed[1]
+        session = self._read(name, value)
+        if session is not None:
+            self._parsed.put(key, (value, session))
+        return session
+
+    async def _ended(self, key: str, begun: float) -> Session | None:
+        try:
+            async with asyncio.timeout_at(begun + self._asker.wait_seconds):
+                return None if await self._reads.get(self._ended_name(key)) is None else ENDED
+        except TimeoutError:
+            problem = f"Redis gave no answer within {self._asker.wait_seconds:g} s"
+            raise StoreUnavailableError(problem) from None
+
+    async def put(self, key: str, session: Session, now: float) -> None:
+        """Keep `session` until it is over. Raises StoreUnavailableError."""
+        names = (self._prefix + key, self._index(session.subject), self._all, self._ended_name(key))
+        px, ended_px = _milliseconds(session, now), _milliseconds(session, now, self._ended_seconds)
+        arguments = (session.to_json(), px, session.ends_at, key, ended_px)
+        await self._asker.ask(lambda: self._redis.eval(_PUT_SESSION, 4, *names, *arguments))
+
+    async def renew(self, sessions: Mapping[str, Session], now: float) -> None:
+        """Write what use has changed. A session that was revoked meanwhile stays so (SET XX)."""
+        items = list(sessions.items())
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+
+            async def write(batch: Sequence[tuple[str, Session]] = batch) -> None:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for key, session in batch:
+                        value, px = session.to_json(), _milliseconds(session, now)
+                        pipe.set(self._prefix + key, value, px=px, xx=True)
+                        ended_px = _milliseconds(session, now, self._ended_seconds)
+                        pipe.set(self._ended_name(key), b"", px=ended_px)
+                    await pipe.execute()
+
+            await self._asker.ask(write)
+
+    async def revoke(self, keys: Sequence[str]) -> int:
+        """Forget these sessions and tell every sidecar; how many there were."""
+        ended = 0
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+
+            async def write(batch: Sequence[str] = batch) -> int:
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.delete(*(self._prefix + key for key in batch))
+                    pipe.zrem(self._all, *batch)
+                    pipe.publish(self.channel, orjson.dumps(batch))
+                    return int((await pipe.execute())[0])
+
+            ended += await self._asker.ask(write)
+        return ended
+
+    async def keys(self, subject: str | None) -> list[str]:
+        """The keys of all sessions, or of those of `subject`; among them perhaps some that are gone."""
+        index = self._all if subject is None else self._index(subject)
+        keys = [key async for page in self._asker.pages(index) for key, _ends_at in page]
+        return [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
+
+    async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
+        """The sessions of these keys that there are."""
+        found: list[tuple[str, Session]] = []
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            names = [self._prefix + key for key in batch]
+            values = await self._asker.ask(lambda names=names: self._redis.mget(names))  # type: ignore[misc]
+            read = (
+                (key, self._read(self._prefix + key, value)) for key, value in zip(batch, values, strict=True)
+            )
+            found += [(key, session) for key, session in read if session is not None]
+        return found
+
+    def _ended_name(self, key: str) -> str:
+        return f"{self._prefix}ended:{key}"
+
+    def _index(self, subject: str) -> str:
+        # Hashed: a subject may be long, and holds what it likes.
+        return f"{self._prefix}of:{hashlib.sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+    @staticmethod
+    def _read(name: str, value: Any) -> Session | None:
+        if value is None:
+            return None
+        try:
+            return Session.from_json(value.encode() if isinstance(value, str) else value)
+        except ValueError as error:
+            _LOG.warning("session_unreadable", key=name, problem=str(error))
+            return None
+
+
+def _milliseconds(session: Session, now: float, more_seconds: float = 0.0) -> int:
+    return max(1, round((session.over_at + more_seconds - now) * 1000))

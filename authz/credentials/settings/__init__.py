@@ -1,1 +1,0 @@
-"""The blocks inside `credentials:`, one kind of credential a file."""

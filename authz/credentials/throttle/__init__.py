@@ -1,0 +1,1 @@
+"""Limits failed credential checks per client address and claimed subject."""

@@ -1,0 +1,108 @@
+"""The way to the login, for a browser that shows a page and lacks a credential that can be used."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from authz.credentials.core.location import QUOTED_NOTHING
+from authz.engine.decide import REFUSED, Decision
+from authz.engine.denial import Form
+from authz.engine.wire import denied, overwriting
+from authz.policy.model import LoginConfig
+from authz.request.identity import RefusalReason
+from authz.request.request import Request
+from protos.authz_pb2 import DeniedHttpResponse
+
+MAX_RETURN_CHARACTERS: Final = 2_048
+"""The longest way back from a login; a longer one leads to `/`. Login pages keep it in a cookie or a URL."""
+
+MAX_CLEARED: Final = 24
+"""Set-Cookie lines of one answer, about 100 bytes each."""
+
+_NOTHING: Final = frozenset({"", QUOTED_NOTHING})
+_AMBIGUOUS: Final = REFUSED[RefusalReason.CREDENTIALS_AMBIGUOUS].reason
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Where browsers are sent, and the cookies that hold their credentials."""
+
+    config: LoginConfig
+    cookies: tuple[str, ...]
+
+    def redirect(self, decision: Decision, form: Form) -> DeniedHttpResponse | None:
+        """The redirect to the login; None for a client that shows no page or has no use for a login.
+
+        Where one cookie has several values, or several hold a credential, each of them is ended: the login's
+        own would be one more, and lead here again (oauth2-proxy#2606).
+        """
+        request = decision.request
+        if request is None or form is not Form.HTML or not self._leads_there(request):
+            return None
+        verdict = decision.verdict
+        several = self._several(request) if verdict.reason == _AMBIGUOUS else ()
+        if verdict.status != 401 and not several:
+            return None
+        way_back = quote(_return_target(request), safe="/")
+        joint = "&" if "?" in self.config.url else "?"
+        location = f"{self.config.url}{joint}{self.config.return_parameter}={way_back}"
+        answer = denied(302, {"location": location, "cache-control": "no-store"}, "")
+        # Envoy sends each header of a denial as a line of its own, and leaves out those to be appended.
+        answer.headers.extend(overwriting("set-cookie", line) for line in _endings(several, request))
+        return answer
+
+    def _several(self, request: Request) -> Sequence[str]:
+        """The cookies that make the credential ambiguous; empty where it is something else."""
+        values = {name: set(request.cookie_values(name)) - _NOTHING for name in self.cookies}
+        held = [name for name, found in values.items() if found]
+        return held if len(held) > 1 else [name for name in held if len(values[name]) > 1]
+
+    def _leads_there(self, request: Request) -> bool:
+        navigating = request.header_values("sec-fetch-mode")
+        if request.method not in {"GET", "HEAD"} or (navigating and list(navigating) != ["navigate"]):
+            return False
+        url = self.config.url
+        return not (url.startswith("/") and request.raw_path == urlsplit(url).path)
+
+
+def _return_target(request: Request) -> str:
+    r"""The path and query that the browser asked for: a path of this host and nothing else.
+
+    A path that readers differ about is never a way back: `//evil.example`, `/\evil.example` and the like
+    would be another host (CWE-601).
+    """
+    target = f"{request.raw_path}?{request.query}" if request.query else request.raw_path
+    return "/" if request.path.oddities or len(target) > MAX_RETURN_CHARACTERS else target
+
+
+def _endings(names: Iterable[str], request: Request) -> list[str]:
+    """Set-Cookie values that delete these cookies for every host and path (RFC 6265 section 5.3)."""
+    return [
+        f"{name}=; Path={path}{domain}; Max-Age=0{'; Secure' if name.startswith('__') else ''}"
+        for name in names
+        for domain in _domains(request.host)
+        for path in _folders(request)
+    ][:MAX_CLEARED]
+
+
+def _domains(host: str) -> Iterator[str]:
+    """The attribute for a cookie of this host alone, of the host with all below it, and of each parent."""
+    yield ""
+    labels = host.split(".")
+    if host.startswith("[") or labels[-1].isdigit():
+        return
+    for first in range(len(labels) - 1):
+        yield f"; Domain={'.'.join(labels[first:])}"
+
+
+def _folders(request: Request) -> Iterator[str]:
+    """The paths whose cookies the browser sent with the request, the most likely first."""
+    yield "/"
+    if request.path.oddities:
+        return
+    path = request.raw_path
+    while path.strip("/") and ";" not in path:
+        yield path
+        # To a cookie, `/app` and `/app/` are two folders, and both hold `/app/page` (section 5.1.4).
+        path = path[:-1] if path.endswith("/") else path.rpartition("/")[0] + "/"

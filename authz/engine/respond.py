@@ -1,0 +1,244 @@
+"""The answer to Envoy: a decision as the bytes of a CheckResponse.
+
+Two answers with the same verdict to the same caller differ in the decision id only, and ids have a
+fixed length. So each answer is built once around a placeholder and cut at it; from then on an
+answer is the pieces joined by an id. What depends on the request itself (the cookie header without
+its session, the way back from a login) is never kept.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote
+
+from google.protobuf.struct_pb2 import Struct
+
+from authz.engine.cors import Script, script_of
+from authz.engine.decide import Decision
+from authz.engine.denial import Form, denial, for_script, form_of, preflight_answer, varying
+from authz.engine.login import Login
+from authz.engine.wire import overwriting
+from authz.policy.compile.compile import Policy
+from authz.policy.rule import Extras, Outcome, Verdict
+from authz.policy.templates import ValueTemplate
+from authz.request.field_names import WantedNames
+from authz.request.header_names import NamesAlike
+from authz.request.identity import Identity
+from authz.request.plain_text import plain
+from authz.request.request import Request
+from protos.authz_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
+from protos.core_pb2 import QueryParameter
+
+MAX_ANSWERS: Final = 10_000
+"""Answers kept, about 1.5 KB each: as many callers as one Envoy usually has active within minutes."""
+
+MAX_IDENTITY_BYTES: Final = 6_144
+"""Of all identity headers, names included. Many upstreams refuse a head of more than 8 KiB, and the client's
+own headers are in it, too. The longest are left out until the rest fits (oauth2-proxy#1902)."""
+
+_PERMISSION_DENIED: Final = 7
+_RPC_CODES: Final = {401: 16, 429: 8, 503: 14}
+"""The code inside the CheckResponse. Envoy asks only whether it is 0; access logs show it."""
+
+
+class Responder:
+    """Answers for the decisions of one policy."""
+
+    __slots__ = ("_alike", "_answers", "_login", "_metadata", "_placeholder", "_policy", "_removed_headers")
+
+    def __init__(self, policy: Policy, placeholder: str) -> None:
+        """`placeholder`: as long as an id, and nothing that anybody could guess.
+
+        A caller whose name it is would get the id of each decision in its place.
+        """
+        self._policy = policy
+        self._removed_headers = policy.removed_headers
+        self._alike = NamesAlike(policy.removed_headers)
+        self._metadata = policy.metadata
+        self._login = None if policy.login is None else Login(policy.login, policy.credential_cookies)
+        self._placeholder = placeholder
+        # By identity of the objects, which the values keep alive, so that no address is used again.
+        self._answers: dict[tuple[int, int, int, str, str], tuple[Decision, list[bytes]]] = {}
+
+    def respond(self, decision: Decision) -> bytes:
+        """The serialised CheckResponse."""
+        verdict, request = decision.verdict, decision.request
+        script = script_of(self._policy, request) if self._policy.cors and request is not None else None
+        if verdict.outcome is Outcome.ALLOW:
+            answer = self._kept(decision, "")
+            if script is not None:
+                vary = () if verdict.extras.cors is not None else (varying(),)
+                answer += _message(OkHttpResponse(response_headers_to_add=(*for_script(script), *vary)))
+            # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
+            if request is None:
+                return answer
+            extras = verdict.extras
+            alike = self._alike.among(request.header_names)
+            if alike or extras.strip_cookies or extras.query_set or extras.query_remove:
+                answer += _of_request(request, decision, alike)
+            return answer
+        if verdict.outcome is Outcome.PREFLIGHT:
+            return self._build(decision, Form.TEXT).SerializeToString()
+        form = form_of(request)
+        if self._login is not None and self._login.redirect(decision, form) is not None:
+            return self._build(decision, form).SerializeToString()
+        answer = self._kept(decision, form)
+        return answer if script is None else answer + _readable_by(script, verdict)
+
+    def take_apart(self) -> None:
+        """Free the answers kept, piece by piece, in a thread, once another responder has taken its place."""
+        answers, self._answers = self._answers, {}
+        while answers:
+            answers.popitem()
+
+    def _kept(self, decision: Decision, variant: str) -> bytes:
+        key = (id(decision.verdict), id(decision.identity), id(decision.trial), decision.credential, variant)
+        known = self._answers.get(key)
+        if known is not None:
+            return decision.id.encode().join(known[1])
+        marked = decision._replace(id=self._placeholder)
+        pieces = self._build(marked, variant).SerializeToString().split(self._placeholder.encode())
+        if len(self._answers) >= MAX_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        self._answers[key] = (decision._replace(request=None, detail=""), pieces)
+        return decision.id.encode().join(pieces)
+
+    def _build(self, decision: Decision, variant: str) -> CheckResponse:
+        """The answer to a decision. `variant`: the form of the body; an allow has none."""
+        verdict = decision.verdict
+        response = CheckResponse(dynamic_metadata=metadata(decision, self._metadata))
+        if verdict.outcome is Outcome.ALLOW:
+            response.ok_response.CopyFrom(self._allowed(verdict, decision.identity))
+            return response
+        response.status.code = _RPC_CODES.get(verdict.status, _PERMISSION_DENIED)
+        response.status.message = verdict.reason
+        answer = response.error_response if verdict.outcome is Outcome.ERROR else response.denied_response
+        answer.CopyFrom(self._for_client(decision, Form(variant)))
+        return response
+
+    def _for_client(self, decision: Decision, form: Form) -> DeniedHttpResponse:
+        if decision.verdict.outcome is Outcome.PREFLIGHT:
+            return preflight_answer(decision)
+        redirect = None if self._login is None else self._login.redirect(decision, form)
+        return denial(decision, form) if redirect is None else redirect
+
+    def _allowed(self, verdict: Verdict, identity: Identity) -> OkHttpResponse:
+        extras = verdict.extras
+        headers = _within_bounds(_filled(extras.identity_headers, identity))
+        query = _filled(extras.query_set, identity)
+        for_client = [overwriting(*pair) for pair in _filled(extras.response_headers, identity).items()]
+        if extras.cors is not None:
+            # Also without an origin: a response that a cache keeps for scripts has to say so (Fetch, CORS).
+            for_client.append(varying())
+        # A name stands either here or there: which one Envoy would do last is its own affair.
+        return OkHttpResponse(
+            headers=[overwriting(name, value) for name, value in headers.items()],
+            headers_to_remove=sorted(self._removed_headers - headers.keys()),
+            response_headers_to_add=for_client,
+            # Envoy puts them into the path as they are: a claim `a&admin=1` would be two parameters.
+            query_parameters_to_set=[
+                QueryParameter(key=_escaped(name), value=_escaped(value)) for name, value in query.items()
+            ],
+        )
+
+
+def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = ()) -> Struct:
+    """What later filters and the access log learn, under `envoy.filters.http.ext_authz`.
+
+    Envoy emits it for denials and errors too. It is the field of the CheckResponse itself: the
+    deprecated one of OkHttpResponse would override it. `claims`: what of the caller was asked for.
+    """
+    verdict, trial = decision.verdict, decision.trial
+    fields = {
+        "decision_id": decision.id,
+        "outcome": verdict.outcome.value,
+        "reason": verdict.reason,
+        "rule": verdict.rule,
+        "policy_revision": decision.revision,
+        "subject": plain(decision.identity.subject),
+        "credential": decision.credential,
+    }
+    if trial is not None:
+        fields |= {"shadow_outcome": trial.outcome.value, "shadow_rule": trial.rule}
+    struct = Struct()
+    struct.update({name: value for name, value in fields.items() if value})
+    chosen = _filled(claims, decision.identity)
+    if chosen:
+        struct.update({"claims": chosen})
+    return struct
+
+
+def _filled(templates: Iterable[tuple[str, ValueTemplate]], identity: Identity) -> dict[str, str]:
+    """The values for this caller; a name whose value is empty is left out."""
+    values = {name: template.fill(identity) for name, template in templates}
+    return {name: value for name, value in values.items() if value}
+
+
+def _within_bounds(headers: dict[str, str]) -> dict[str, str]:
+    sizes = {name: len(name) + len(value.encode()) for name, value in headers.items()}
+    while sum(sizes.values()) > MAX_IDENTITY_BYTES:
+        del sizes[max(sizes, key=sizes.__getitem__)]
+    return headers if len(sizes) == len(headers) else {name: headers[name] for name in sizes}
+
+
+def _of_request(request: Request, decision: Decision, alike: Sequence[str]) -> bytes:
+    """What an allow says of this request alone. `alike`: its headers that read like identity headers."""
+    extras = decision.verdict.extras
+    said = _message(OkHttpResponse(headers_to_remove=alike)) if alike else b""
+    if extras.strip_cookies:
+        said += _without_cookies(request, extras.strip_cookies)
+    if (extras.query_set or extras.query_remove) and request.query:
+        said += _without_parameters(request, extras, decision.identity)
+    return said
+
+
+def _without_parameters(request: Request, extras: Extras, identity: Identity) -> bytes:
+    """What takes parameters that the rule sets or removes out of the query, as the request spells them.
+
+    Envoy compares names without decoding them, and upstreams decode: `%64ebug` would get through. No name
+    is told that the request lacks: for any name Envoy sorts and re-encodes the whole query.
+    """
+    names = frozenset((*extras.query_remove, *(name for name, _ in extras.query_set)))
+    present = request.query_spellings(_wanted(names))
+    if not present:
+        return b""
+    # What Envoy sets takes the place of its own name; removed as well, it would be gone.
+    present -= set(map(_escaped, _filled(extras.query_set, identity)))
+    return _message(OkHttpResponse(query_parameters_to_remove=sorted(present)))
+
+
+@lru_cache(maxsize=MAX_ANSWERS)
+def _wanted(names: frozenset[str]) -> WantedNames:
+    return WantedNames(names)
+
+
+def _escaped(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
+    """What takes these cookies out of the upstream request; empty when it carries none of them.
+
+    The others go on in one line. One with bytes beyond ASCII, which no cookie may have (RFC 6265
+    section 4.1.1), goes too: an answer to Envoy holds text.
+    """
+    pairs = [pair.strip(" \t") for line in request.header_values("cookie") for pair in line.split(";")]
+    kept = [pair for pair in pairs if pair and pair.partition("=")[0].rstrip(" \t") not in names]
+    if len(kept) == len([pair for pair in pairs if pair]):
+        return b""
+    value = "; ".join(pair for pair in kept if pair.isascii())
+    if not value:
+        return _message(OkHttpResponse(headers_to_remove=["cookie"]))
+    return _message(OkHttpResponse(headers=[overwriting("cookie", value)]))
+
+
+def _readable_by(script: Script, verdict: Verdict) -> bytes:
+    """Headers that let the script read a denial or an error."""
+    headers = DeniedHttpResponse(headers=(*for_script(script), varying(denied=True)))
+    if verdict.outcome is Outcome.ERROR:
+        return CheckResponse(error_response=headers).SerializeToString()
+    return CheckResponse(denied_response=headers).SerializeToString()
+
+
+def _message(response: OkHttpResponse) -> bytes:
+    return CheckResponse(ok_response=response).SerializeToString()

@@ -1,0 +1,1 @@
+"""Reads policy files and compiles them into an index of rules."""

@@ -1,0 +1,167 @@
+"""Reads policy files and folders."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from authz.credentials import CredentialsConfig
+from authz.policy.compile.compile import Policy, compile_policy
+from authz.policy.compile.contents import Contents, contents_of
+from authz.policy.source import Source, source_of
+from common.background import background_work, keep_from_collections
+from common.configfile import Breathe, ConfigError, Problem, no_breaks, parse, read
+
+LARGE_POLICY_RULES: Final = 1_000
+"""From here on the garbage collector would take tens of milliseconds to look at a policy."""
+
+SUFFIXES: Final = frozenset({".yaml", ".yml"})
+
+
+def load_policy(paths: Sequence[Path], breathe: Breathe = no_breaks) -> Policy:
+    """The policy in these files, in every YAML file in these folders and below, and in all they include.
+
+    Takes 0.1 ms a rule; a thread that does it beside a loop takes breaks (`Breaks().breathe`).
+    Raises ConfigError with every problem of every file.
+    """
+    with background_work():
+        reading = _Reading(breathe)
+        reading.read(paths)
+        files = reading.files
+        policy = compile_policy(files, breathe, reading.problems, complete=reading.complete)
+        names = tuple(Path(source.document.file) for source in files)
+        _let_go(files, breathe)
+        if len(policy.rules) >= LARGE_POLICY_RULES:
+            keep_from_collections()
+        return replace(policy, files=names)
+
+
+def load_with_contents(paths: Sequence[Path]) -> tuple[Policy, Contents]:
+    """The policy, and what its files say, to be compared with others. Raises ConfigError as `load_policy`."""
+    reading = _Reading(no_breaks)
+    reading.read(paths)
+    policy = compile_policy(reading.files, found=reading.problems, complete=reading.complete)
+    return policy, contents_of(reading.files)
+
+
+def load_credentials(
+    paths: Sequence[Path], breathe: Breathe = no_breaks
+) -> tuple[list[CredentialsConfig], list[Path]]:
+    """The `credentials:` blocks in the files that `load_policy` would read, and these files.
+
+    No rule is compiled: it is for those who only ask where credentials stand. Raises ConfigError.
+    """
+    reading = _Reading(breathe)
+    reading.read(paths)
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    said = [source.file.credentials for source in reading.files]
+    return [one for one in said if one is not None], [Path(source.document.file) for source in reading.files]
+
+
+def _let_go(files: list[Source], breathe: Breathe) -> None:
+    """Free what was read piece by piece: at once it would take 0.1 s, in which no other thread runs."""
+    while files:
+        source = files.pop()
+        configs = list(source.file.rules)
+        # The block never changes for anybody: nobody else has it.
+        source.file.__dict__["rules"] = ()
+        source.document.let_go(breathe)
+        while configs:
+            configs.pop()
+            breathe()
+
+
+class _Reading:
+    """Reads files and all that they include, and goes on behind whatever is wrong."""
+
+    def __init__(self, breathe: Breathe) -> None:
+        self._breathe = breathe
+        self._known: set[Path] = set()
+        self._waiting: dict[Path, None] = {}
+        self.files: list[Source] = []
+        self.problems: list[Problem] = []
+        self.complete = True
+        """Whether every file of the policy is among `files`, whole or in part."""
+
+    def read(self, paths: Sequence[Path]) -> None:
+        """Read these files and folders. `files` and `problems` grow."""
+        for path in paths:
+            try:
+                self._want(policy_files([path]))
+            except ConfigError as error:
+                self._miss(error.problems)
+        while self._waiting:
+            path = next(iter(self._waiting))
+            del self._waiting[path]
+            repeated: list[Problem] = []
+            try:
+                document = read(path, self._breathe, repeated)
+            except ConfigError as error:
+                self._miss(error.problems)
+                continue
+            if repeated:
+                # What stood under the first of two keys is not among what was read.
+                self._miss(repeated)
+            source, problems = source_of(document, {"folder": path.parent, "breathe": self._breathe})
+            self.files.append(source)
+            self.problems += problems
+            self.complete = self.complete and source.amended.isdisjoint({(), ("include",)})
+            self._include(source, path.parent)
+
+    def _include(self, source: Source, folder: Path) -> None:
+        for place, name in enumerate(source.file.include or ()):
+            try:
+                self._want(policy_files([folder / name]))
+            except ConfigError as error:
+                keys = ("include", place) if isinstance(source.keys["include"], list) else ("include",)
+                self._miss([source.document.problem(keys, f"{name}: {error.problems[0].message}")])
+
+    def _want(self, files: Sequence[Path]) -> None:
+        """A file that is named twice, or includes itself, is read once."""
+        new = [one for one in files if one.resolve() not in self._known]
+        self._known.update(one.resolve() for one in new)
+        self._waiting.update(dict.fromkeys(new))
+
+    def _miss(self, problems: Sequence[Problem]) -> None:
+        self.problems += problems
+        self.complete = False
+
+
+def parse_policy(text: str, file: str = "<text>") -> Policy:
+    """The policy in `text`, which includes nothing. Raises ConfigError with every problem."""
+    document = parse(text, file)
+    source, problems = source_of(document)
+    includes = "include" in source.keys
+    if includes and ("include",) not in source.amended:
+        message = "text includes nothing: there is no folder to look in"
+        problems.append(document.problem(("include",), message))
+    complete = not includes and () not in source.amended
+    return compile_policy([source], found=problems, complete=complete)
+
+
+def policy_files(paths: Sequence[Path]) -> list[Path]:
+    """The files named by `paths`, each once, folders searched in the order of the alphabet.
+
+    Hidden names are passed over: Kubernetes keeps the versions of a mounted folder in `..data`.
+    Raises ConfigError for what does not exist, and for folders without a policy.
+    """
+    found: dict[Path, None] = {}
+    problems: list[Problem] = []
+    for path in paths:
+        files = list(_yaml_below(path)) if path.is_dir() else [path]
+        if not path.exists():
+            problems.append(Problem(str(path), 0, "", "no such file or folder"))
+        elif not files:
+            problems.append(Problem(str(path), 0, "", "the folder holds no .yaml or .yml file"))
+        found.update(dict.fromkeys(files))
+    if problems:
+        raise ConfigError(problems)
+    return list(found)
+
+
+def _yaml_below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix in SUFFIXES and path.is_file() and not hidden:
+            yield path

@@ -1,0 +1,334 @@
+"""What a rule may ask of a value: of a header, a query parameter, a claim, a field of the body."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+
+from authz.policy.conditions.regular_expressions import compile_pattern
+from authz.policy.types.names import AT_LEAST_ONE, Block, Text
+
+
+class Unknown(Enum):
+    """Represents a value that is there, but cannot be known."""
+
+    VALUE = "unknown"
+
+
+UNKNOWN: Final = Unknown.VALUE
+
+MAX_MATCHED_CHARACTERS: Final = 8_192
+"""Whether a longer value matches cannot be told. RE2 takes linear time, but clients choose the values."""
+
+
+def _pattern(value: str) -> str:
+    compile_pattern(value)
+    return value
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_pattern)]
+Number = StrictInt | StrictFloat
+Scalar = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_length=1024)]
+
+
+def _shorthand(value: Any) -> Any:
+    """A value alone means equality with it, a list means any of its values."""
+    if isinstance(value, list | tuple):
+        return {"one_of": value}
+    return {"equals": value} if isinstance(value, str | int | float | bool) else value
+
+
+class TextComparison(Block):
+    """What is asked of a text: exactly one of these."""
+
+    equals: Annotated[StrictStr, Field(max_length=1024)] | None = None
+    one_of: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
+    not_one_of: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
+    """It is there, and is none of these."""
+    prefix: Text | None = None
+    suffix: Text | None = None
+    matches: Pattern | None = None
+    """The whole of it matches this RE2 expression."""
+    present: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return _shorthand(value)
+
+    @model_validator(mode="after")
+    def _one_operator(self) -> "TextComparison":
+        _check_operators(self)
+        return self
+
+
+def _header_text(comparison: TextComparison) -> TextComparison:
+    for asked in comparison.model_dump(exclude_none=True).values():
+        for text in (asked,) if isinstance(asked, str) else asked if isinstance(asked, tuple) else ():
+            if not text.isascii():
+                raise ValueError(
+                    f"{text!r}: a header holds ASCII (RFC 9110 section 5.5); how other characters come "
+                    "is each client's own affair, so this would match some of them only"
+                )
+    return comparison
+
+
+HeaderComparison = Annotated[TextComparison, AfterValidator(_header_text)]
+"""A comparison with text that comes in one way only."""
+
+
+class Comparison(Block):
+    """What is asked of a claim or a field: exactly one of these, save that at_least and at_most may pair."""
+
+    equals: Scalar | None = None
+    one_of: Annotated[tuple[Scalar, ...], AT_LEAST_ONE] | None = None
+    """It is one of these, or a list with one of these in it."""
+    not_one_of: Annotated[tuple[Scalar, ...], AT_LEAST_ONE] | None = None
+    """It is there, and neither it nor anything in it is one of these."""
+    contains: Scalar | None = None
+    """It is a list with this in it."""
+    prefix: Text | None = None
+    suffix: Text | None = None
+    matches: Pattern | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
+    present: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return _shorthand(value)
+
+    @model_validator(mode="after")
+    def _one_operator(self) -> "Comparison":
+        _check_operators(self)
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"nothing is at least {self.at_least} and at most {self.at_most}")
+        return self
+
+
+def _check_operators(comparison: TextComparison | Comparison) -> None:
+    said = comparison.model_fields_set
+    if any(getattr(comparison, key) is None for key in said):
+        raise ValueError("null cannot be compared with")
+    if len(said) != 1 and said != {"at_least", "at_most"}:
+        known = ", ".join(type(comparison).model_fields)
+        raise ValueError(f"say exactly one of {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A comparison, compiled."""
+
+    text: str
+    one: Callable[[Any], bool | None]
+    """Whether one value is as asked; None: it cannot be told."""
+    negative: bool = False
+    """Whether it says what the value is not."""
+    exact: bool = False
+    """Whether it compares the value as a whole with others."""
+    absent: bool = False
+    """Whether it asks that there is none."""
+    inside: bool = False
+    """Whether it asks about a list as a whole."""
+    reads: bool = True
+    """Whether it looks at the value, and not only whether there is one."""
+
+    def of_untrusted(self, values: Sequence[Any], *, denies: bool) -> bool | None:
+        """Whether values that a client chose are as asked: for a rule that allows all, else any."""
+        return self._over(values, _any_of if denies else _all_of)
+
+    def over_readings(
+        self, first: Sequence[Any], others: Sequence[Any] | None, *, denies: bool
+    ) -> bool | None:
+        """As `of_untrusted`, of values that some upstreams read as `first` and some as `others` (None: none).
+
+        A rule that allows is met by both readings, a rule that denies by either.
+        """
+        held = self.of_untrusted(first, denies=denies)
+        if others is None or held is denies:
+            return held
+        return either_reading((held, self.of_untrusted(others, denies=denies)), denies=denies)
+
+    def of_trusted(self, values: Sequence[Any]) -> bool | None:
+        """Whether a value that an issuer vouches for (or anything in it) is as asked."""
+        return self._over(values, _all_of if self.negative else _any_of)
+
+    def _over(
+        self, values: Sequence[Any], together: Callable[[Iterable[bool | None]], bool | None]
+    ) -> bool | None:
+        if self.absent:
+            return not values
+        if not values:
+            return None if self.negative else False
+        return together(map(self._one_known, values))
+
+    def _one_known(self, value: Any) -> bool | None:
+        return None if value is UNKNOWN and self.reads else self.one(value)
+
+
+def either_reading(found: Iterable[bool | None], *, denies: bool) -> bool | None:
+    """The result of several readings: all of them for an allow rule, any of them for a deny rule."""
+    return (_any_of if denies else _all_of)(found)
+
+
+def _any_of(found: Iterable[bool | None]) -> bool | None:
+    told: bool | None = False
+    for one in found:
+        if one:
+            return True
+        told = None if one is None else told
+    return told
+
+
+def _all_of(found: Iterable[bool | None]) -> bool | None:
+    told: bool | None = True
+    for one in found:
+        if one is False:
+            return False
+        told = None if one is None else told
+    return told
+
+
+def check_of(comparison: TextComparison | Comparison) -> Check:
+    """The comparison, ready to be made."""
+    operator = next(iter(comparison.model_fields_set))
+    asked = getattr(comparison, operator)
+    match operator:
+        case "equals":
+            return Check(f"is {asked!r}", is_one_of((asked,)), exact=True)
+        case "one_of":
+            return Check(f"is one of {_listed(asked)}", is_one_of(asked), exact=True)
+        case "not_one_of":
+            return Check(f"is none of {_listed(asked)}", _is_none_of(asked), negative=True)
+        case "contains":
+            member = is_one_of((asked,))
+            return Check(f"contains {asked!r}", _holds(member), inside=True)
+        case "prefix":
+            return Check(f"begins with {asked!r}", _of_texts(lambda text: text.startswith(asked)))
+        case "suffix":
+            return Check(f"ends with {asked!r}", _of_texts(lambda text: text.endswith(asked)))
+        case "matches":
+            return Check(f"matches {asked}", _matches(asked))
+        case "present":
+            text = "is present" if asked else "is absent"
+            return Check(text, lambda _value: True, absent=not asked, reads=False)
+    assert isinstance(comparison, Comparison)  # noqa: S101 - only its operators are left
+    return _range(comparison.at_least, comparison.at_most)
+
+
+def _range(low: float | None, high: float | None) -> Check:
+    def within(value: Any) -> bool | None:
+        # The upstream may read "5000" as a number, so whether it is too large cannot be told.
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        return (low is None or value >= low) and (high is None or value <= high)
+
+    words = [f"is at least {low}"] if low is not None else []
+    words += [f"is at most {high}"] if high is not None else []
+    return Check(" and ".join(words), within)
+
+
+def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
+    """Whether a value is one of those asked for; None: readers that convert types may take it for one.
+
+    They do so with `"5"` for 5, `"true"` and 1 for true, and JavaScript with `["admin"]` for `admin`. To PHP,
+    an object is a list of its values.
+    """
+    texts = frozenset(value for value in asked if isinstance(value, str))
+    # To Python, True equals 1; to whoever writes a rule it does not.
+    others = tuple((isinstance(value, bool), value) for value in asked if not isinstance(value, str))
+    numbers = frozenset(value for is_bool, value in others if not is_bool)
+    spelled = frozenset(spelling for value in asked for spelling in _spellings(value))
+
+    def known(value: Any) -> bool | None:
+        if isinstance(value, str):
+            if value in texts:
+                return True
+            unlike = not others or (value.strip().casefold() not in spelled and _number(value) not in numbers)
+            return False if unlike else None
+        if isinstance(value, list | dict):
+            return None if any(known(item) is not False for item in _items(value)) else False
+        if not isinstance(value, int | float):
+            return False
+        if (isinstance(value, bool), value) in others:
+            return True
+        return False if spelled.isdisjoint(_spellings(value)) else None
+
+    return known
+
+
+def _is_none_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
+    known = is_one_of(asked)
+
+    def unknown(value: Any) -> bool | None:
+        found = known(value)
+        return None if found is None else not found
+
+    return unknown
+
+
+_TRUE: Final = frozenset({"true", "1", "yes", "on", "t", "y"})
+_FALSE: Final = frozenset({"false", "0", "no", "off", "f", "n", ""})
+
+
+def _spellings(value: Any) -> frozenset[str]:
+    """What readers that convert types take for the value: `"true"` and 1 for true, `"5"` for 5."""
+    if isinstance(value, bool):
+        return _TRUE if value else _FALSE
+    if isinstance(value, int | float):
+        return frozenset({f"{value:g}", str(value)})
+    return frozenset({value.strip().casefold()})
+
+
+def _items(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _holds(member: Callable[[Any], bool | None]) -> Callable[[Any], bool | None]:
+    def holds(value: Any) -> bool | None:
+        return _any_of(map(member, value)) if isinstance(value, list | tuple | set | frozenset) else False
+
+    return holds
+
+
+def _matches(pattern: str) -> Callable[[Any], bool | None]:
+    compiled = compile_pattern(pattern)
+
+    def matches(text: str) -> bool | None:
+        if len(text) > MAX_MATCHED_CHARACTERS:
+            return None
+        try:
+            return compiled.fullmatch(text) is not None
+        except UnicodeEncodeError:  # a lone surrogate, which a claim can hold
+            return None
+
+    return _of_texts(matches)
+
+
+def _of_texts(holds: Callable[[str], bool | None]) -> Callable[[Any], bool | None]:
+    """Whether it holds of a text; None where readers that convert types may see such a text."""
+
+    def of(value: Any) -> bool | None:
+        if isinstance(value, str):
+            return holds(value)
+        if isinstance(value, list | dict):
+            return None if any(of(item) is not False for item in _items(value)) else False
+        if isinstance(value, int | float):
+            return None if any(holds(text) is not False for text in _spellings(value)) else False
+        return False
+
+    return of
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(repr(value) for value in values)

@@ -1,0 +1,1 @@
+"""Expressions of `when`: the Common Expression Language, checked at load."""

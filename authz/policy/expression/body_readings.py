@@ -1,0 +1,98 @@
+"""What an expression sees of a body, in every reading that an upstream may have of it.
+
+A client chooses whether it sends a form or JSON, and each value as a text, a number or a list of one.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from authz.policy.conditions.values import is_one_of
+from authz.policy.expression.comparisons import Comparisons
+from authz.policy.expression.readings import MAX_COMBINED, Named, Reading, Readings, UnknownError
+from authz.request.body import Body, read_body
+from authz.request.request import Request
+
+MAX_TRIED_VALUES: Final = 4_096
+"""Values of a form over all its readings, each of which costs a conversion; more cannot be told."""
+
+
+class _Compared:
+    """What an expression asks fields of the body to equal."""
+
+    __slots__ = ("_known", "_lists", "_members")
+
+    def __init__(self, comparisons: Comparisons) -> None:
+        self._known = {name: is_one_of(asked) for name, asked in comparisons.fields.items()}
+        self._lists = comparisons.lists
+        self._members = {name: is_one_of(asked) for name, asked in comparisons.members.items()}
+
+    def cannot_tell(self, name: str, value: Any) -> bool:
+        """Whether the value equals what is asked for to some readers only."""
+        member = self._members.get(name)
+        # To PHP an object is a list of its values, and `in` looks at the keys.
+        if member is not None and isinstance(value, dict) and member(value) is None:
+            return True
+        known = self._known.get(name)
+        if known is None or (isinstance(value, list) and name in self._lists):
+            return False
+        return known(value) is None
+
+
+def body_readings(named: Named, comparisons: Comparisons, *, denies: bool) -> Readings:
+    """Of `body`. Of a form: its lists, and for a rule that denies also single values, by place.
+
+    Raises UnreadableBodyError.
+    """
+    compared = _Compared(comparisons)
+
+    def read(request: Request) -> Sequence[Reading]:
+        body = read_body(request)
+        if body.content is None:
+            raise UnknownError
+        if body.is_form and denies:
+            return [{"body": one} for one in _form_readings(body, named, compared)]
+        for name, value in _fields(body, named.wanted.by_folded if body.is_form else named.keys):
+            # Go's encoding/json takes `Role` for `role`, and JavaScript `"true"` or `[true]` for true.
+            if name not in named.names or compared.cannot_tell(name, value):
+                raise UnknownError
+        return ({"body": body.content},)
+
+    return read
+
+
+def _fields(body: Body, folded: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    return (field for name in folded for field in body.fields(name))
+
+
+def _form_readings(form: Body, named: Named, compared: _Compared) -> Iterator[Any]:
+    asked = form.content if named.whole else dict(_fields(form, named.wanted.by_folded))
+    fields: dict[tuple[str, ...], list[str]] = {}
+    for name, values in asked.items():
+        for place in {(name,), (named.spelled(name),), named.place(name)}:
+            # All values of a form are texts: compared with a number or with true, none would ever equal it.
+            if any(compared.cannot_tell(place[-1], value) for value in values):
+                raise UnknownError
+            fields.setdefault(place, []).extend(values)
+    several = [values for place, values in fields.items() if not named.names.isdisjoint(place)]
+    most = max(map(len, several), default=1)
+    if most > MAX_COMBINED or most * len(fields) > MAX_TRIED_VALUES:
+        raise UnknownError
+    yield asked
+    yield _nested(fields)
+    for at in range(most):
+        yield _nested({place: values[min(at, len(values) - 1)] for place, values in fields.items()})
+
+
+def _nested(fields: Mapping[tuple[str, ...], Any]) -> Any:
+    """`user[role]=x` as PHP, Rack and qs read it."""
+    tree: dict[str, Any] = {}
+    for (*above, name), value in fields.items():
+        node = tree
+        for one in above:
+            node = node.setdefault(one, {})
+            if not isinstance(node, dict):
+                raise UnknownError
+        if name in node:
+            raise UnknownError
+        node[name] = value
+    return tree

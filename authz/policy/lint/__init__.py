@@ -1,0 +1,1 @@
+"""Finds rules that load but cannot do what their author means."""

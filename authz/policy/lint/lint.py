@@ -1,0 +1,225 @@
+"""Finds rules that cannot mean what they say: they are legal, so these are warnings."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from authz.policy.conditions.condition import Condition
+from authz.policy.index import Index
+from authz.policy.model import ONLY_FOR_ALLOW, RuleConfig
+from authz.policy.rule import Rule
+from authz.policy.types.pattern import EVERY_HOST, EVERY_PATH, HostPattern, Template
+from common.configfile import Breathe, no_breaks
+
+_Asked = tuple[object, ...]
+_UNASKED: Final = "no credential is looked at; write identify: optional to look at it, or identify: never"
+_SOMETHING: Final = "\0"
+"""Stands for any segment, host label or method: no rule can name it, so only wildcards cover it."""
+
+Alike = Callable[[Rule, Rule], bool]
+"""Whether two rules with the same effect ask the same, word for word, host, method and path aside."""
+
+
+def review(
+    rules: Sequence[tuple[RuleConfig, Rule]],
+    alike: Alike,
+    breathe: Breathe = no_breaks,
+    *,
+    told: bool = False,
+) -> list[tuple[Rule, str]]:
+    """What is suspicious, with the rule it is about, in the order of the rules.
+
+    `told`: whether the policy says itself what the upstream is told of callers.
+
+    An allow rule under a rule that denies anyone never decides; one under a rule that allows anyone
+    asks for a credential in vain; a rule under one with the same effect adds nothing.
+    """
+    reviewer = _Reviewer(rules, alike, breathe, told=told)
+    found: list[tuple[Rule, str]] = []
+    # From the last to the first: of two rules that cover each other, the later adds nothing.
+    for (config, rule), asked in zip(reversed(rules), reversed(reviewer.asked), strict=True):
+        breathe()
+        found += ((rule, message) for message in reversed([*reviewer.messages(config, rule, asked)]))
+    reviewer.let_go()
+    return found[::-1]
+
+
+class _Reviewer:
+    """The rules that may cover others, by what they ask."""
+
+    def __init__(
+        self, rules: Sequence[tuple[RuleConfig, Rule]], alike: Alike, breathe: Breathe, *, told: bool
+    ) -> None:
+        self._alike = alike
+        self._told = told
+        self._breathe = breathe
+        self._denials, self._openings, self._same = Index(), Index(), dict[_Asked, Index]()
+        self._needless: set[Rule] = set()
+        """Rules that were said to add nothing: taken out together, none of them is what covers another."""
+        self._deepest = 0
+        self.asked = [_asked(config, rule) for config, rule in rules]
+        often = Counter(self.asked)
+        del often[()]
+        for (config, rule), asked in zip(rules, self.asked, strict=True):
+            breathe()
+            if rule.open and not rule.requests and not rule.shadow:
+                self._add(self._openings if rule.allows else self._denials, config, rule)
+            if often[asked] > 1:
+                self._add(self._same.setdefault(asked, Index()), config, rule)
+        for index in self._indices():
+            index.compile(breathe)
+
+    def messages(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
+        """What is suspicious about the rule."""
+        if rule.allows:
+            yield from self._of_allow(config, rule, asked)
+        elif not rule.shadow:
+            yield from self._of_deny(config, rule, asked)
+
+    def let_go(self) -> None:
+        """Free the indices: left to themselves they would go at once, and hold up the loop beside."""
+        for index in self._indices():
+            index.take_apart(self._breathe)
+
+    def _add(self, index: Index, config: RuleConfig, rule: Rule) -> None:
+        index.add(rule, config.hosts, config.paths, config.methods)
+        self._deepest = max(self._deepest, *(len(path.segments) for path in config.paths))
+
+    def _indices(self) -> Iterator[Index]:
+        yield from (self._denials, self._openings, *self._same.values())
+
+    def _of_allow(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
+        if _allows_all(config, rule):
+            yield "allows anyone anything, on every host and path"
+        denial = self._cover(self._denials, config)
+        if denial is not None:
+            yield f"never decides: {_named(denial)} denies anyone all that it covers"
+        opening = None if rule.open and not rule.requests else self._cover(self._openings, config)
+        if opening is not None:
+            looks = (
+                ""
+                if opening.identifies
+                else ", and the upstream learns no caller; identify: optional there tells it"
+            )
+            yield f"asks in vain: {_named(opening)} allows anyone all that it covers{looks}"
+        if rule.open and not rule.shadow and config.identify is None:
+            yield from _of_opening(config, told=self._told)
+        broader = self._broader(config, rule, asked)
+        if broader is not None:
+            self._needless.add(rule)
+            yield f"adds nothing: {_named(broader)} allows these callers all of it"
+
+    def _of_deny(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
+        # Where a rule denies anyone, none that looks at the caller is asked.
+        denial = self._cover(
+            self._denials, config, lambda other: self._counts(other, rule) and _answers(other, rule)
+        )
+        broader = self._broader(config, rule, asked) if denial is None else None
+        if denial is not None:
+            yield f"adds nothing: {_named(denial)} denies anyone all of it"
+        elif broader is not None:
+            yield f"adds nothing: {_named(broader)} denies all of it on the same conditions"
+        if denial is not None or broader is not None:
+            self._needless.add(rule)
+
+    def _broader(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Rule | None:
+        """A rule that asks the same and covers all of this one."""
+        index = self._same.get(asked)
+        if index is None:
+            return None
+        return self._cover(
+            index,
+            config,
+            lambda other: self._counts(other, rule) and _answers(other, rule) and self._alike(other, rule),
+        )
+
+    def _counts(self, other: Rule, rule: Rule) -> bool:
+        return other is not rule and other not in self._needless
+
+    def _cover(
+        self, index: Index, config: RuleConfig, counts: Callable[[Rule], bool] | None = None
+    ) -> Rule | None:
+        """A rule of the index, if those of its rules that count cover together all that this one does."""
+        cover = None
+        for host in config.hosts:
+            for path in config.paths:
+                for segments in _examples(path, self._deepest):
+                    for method in config.methods or (_SOMETHING,):
+                        rules = index.find(_example_host(host), method, segments).rules
+                        cover = next((one for one in rules if counts is None or counts(one)), None)
+                        if cover is None:
+                            return None
+        return cover
+
+
+def _of_opening(config: RuleConfig, *, told: bool) -> Iterator[str]:
+    """Details of callers that a rule for anyone seems to pass on, and does not."""
+    filled = {
+        "identity_headers": config.identity_headers,
+        "response_headers": config.response_headers,
+        "query_set": config.query_set,
+    }
+    empty = [key for key, said in filled.items() if any(one.of_caller for one in said.values())]
+    if empty:
+        yield f"leaves {' and '.join(empty)} empty: anyone is allowed, and {_UNASKED}"
+    elif told:
+        yield f"sends no identity upstream, also for a good credential: anyone is allowed, and {_UNASKED}"
+
+
+def _named(rule: Rule) -> str:
+    return f"{rule.name!r} ({rule.source})"
+
+
+def _answers(other: Rule, rule: Rule) -> bool:
+    """Whether a client is answered all the same if `other` decides in place of `rule`."""
+    same = _told(other) == _told(rule)
+    return same or other.order < rule.order or (other.open and not rule.open)
+
+
+def _told(rule: Rule) -> tuple[int, str, int]:
+    verdict = rule.verdict
+    return verdict.status, verdict.detail, verdict.retry_after_seconds
+
+
+def _allows_all(config: RuleConfig, rule: Rule) -> bool:
+    everywhere = EVERY_HOST in config.hosts and EVERY_PATH.segments in {
+        path.segments for path in config.paths if path.rest
+    }
+    return everywhere and config.methods is None and rule.open and not rule.requests and not rule.shadow
+
+
+def _asked(config: RuleConfig, rule: Rule) -> _Asked:
+    """What the rule asks beside host, method and path, in words; empty where it is compared with none."""
+    if rule.shadow or (rule.open and not rule.requests):
+        return ()
+    if rule.allows and (rule.open or rule.requests or rule.demands):
+        return ()
+    if config.model_fields_set & ONLY_FOR_ALLOW:
+        # It may answer otherwise than another that allows.
+        return ()
+    callers = tuple(_texts(conditions) for conditions in rule.callers)
+    conditions = (*_texts(rule.requests), *_texts(rule.demands))
+    # To an expression, what `vars` holds depends on the path.
+    binds = any(text.startswith("when ") and "vars" in text for text in conditions)
+    return (rule.allows, callers, conditions, config.paths if binds else ())
+
+
+def _texts(conditions: Iterable[Condition]) -> tuple[str, ...]:
+    return tuple(condition.text for condition in conditions)
+
+
+def _example_host(host: HostPattern) -> str:
+    if not host.wildcard:
+        return host.name
+    return f"{_SOMETHING}.{host.name}" if host.name else _SOMETHING
+
+
+def _examples(path: Template, deepest: int) -> Iterator[list[str]]:
+    """Paths of which every one is covered just when the whole template is."""
+    segments = [_SOMETHING if segment is None else segment for segment in path.segments]
+    if segments or not path.rest:
+        yield segments
+    if path.rest:
+        yield [*segments, ""]
+        for more in range(1, max(1, deepest - len(segments)) + 2):
+            yield segments + [_SOMETHING] * more

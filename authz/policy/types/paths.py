@@ -1,0 +1,87 @@
+"""Which paths are one path to a deny rule: `paths:` of a policy.
+
+Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. An allow rule is never widened:
+a path in another spelling is one that no rule allows, or that a broader rule allows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from authz.policy.types.names import Block
+from authz.policy.types.pattern import Template
+from authz.request.path import Path
+
+Segments = tuple[str, ...]
+
+
+class PathsConfig(Block):
+    """How upstreams compare paths: deny rules disregard what is `ignore`."""
+
+    case: Literal["exact", "ignore"] = "exact"
+    """Letter case."""
+    trailing_slash: Literal["exact", "ignore"] = "exact"
+    """A slash at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatching:
+    """How deny rules are compared with paths."""
+
+    any_case: bool = False
+    any_slash: bool = False
+
+    @classmethod
+    def of(cls, config: PathsConfig | None) -> "PathMatching":
+        """The matching that the policy configures."""
+        if config is None:
+            return EXACT
+        found = cls(config.case == "ignore", config.trailing_slash == "ignore")
+        return EXACT if found == EXACT else found
+
+    def templates(self, paths: Sequence[Template]) -> Sequence[Template]:
+        """The templates that a rule with these paths covers."""
+        if not self.any_slash:
+            return paths
+        return [*paths, *(other for path in paths for other in path.other_ends())]
+
+    def indexed(self, paths: Sequence[Template]) -> Sequence[Template]:
+        """The templates that the index holds for them: in lower case, too, if letter case does not count."""
+        found = self.templates(paths)
+        if not self.any_case:
+            return found
+        return list(dict.fromkeys([*found, *(path.without_case() for path in found)]))
+
+    def bind(self, templates: Sequence[Template], segments: Segments) -> Mapping[str, str] | None:
+        """The variables of the first of `templates` that covers a reading; None if none does."""
+        for template in templates:
+            found = template.bind(segments, any_case=self.any_case)
+            if found is not None:
+                return found
+        return None
+
+    def readings(self, path: Path) -> Sequence[Segments] | None:
+        """The segments in every reading, `path.segments` first; None: there are too many."""
+        found = path.readings()
+        if found is None or not self.any_slash:
+            return found
+        return tuple(dict.fromkeys([*found, *map(_without_slash, found)]))
+
+    def spellings(self, path: Path) -> Sequence[Segments] | None:
+        """The readings, and each in lower case if letter case does not count."""
+        found = self.readings(path)
+        if found is None or not self.any_case:
+            return found
+        return tuple(dict.fromkeys([*found, *map(without_case, found)]))
+
+
+EXACT = PathMatching()
+
+
+def without_case(segments: Segments) -> Segments:
+    """The segments with every letter in one case."""
+    return tuple(segment.casefold() for segment in segments)
+
+
+def _without_slash(segments: Segments) -> Segments:
+    return segments if segments[-1] else segments[:-1] or segments

@@ -1,0 +1,33 @@
+"""A request that cannot be judged, read far enough to answer in the right form and for the right origin."""
+
+from contextlib import suppress
+from typing import Final
+
+from authz.request.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Path, split_path
+from authz.request.request import BadRequestError, Request, canonical_host
+from protos.authz_pb2 import CheckRequest
+
+_NO_PATH: Final = Path((), NOTHING_ODD, "")
+
+
+class UnreadableRequest(Request):
+    """A request that is read without refusing anything. It must never reach a rule."""
+
+    __slots__ = ()
+
+    def __init__(self, message: CheckRequest) -> None:
+        with suppress(BadRequestError):  # the headers are read before anything is refused
+            super().__init__(message)
+        http = message.attributes.request.http
+        self._authorization = ()
+        self.host = _host(http.host)
+        self.raw_path, _, self.query = http.path.partition("?")
+        usual = self.raw_path[:1] == "/" and len(self.raw_path) <= MAX_PATH_CHARACTERS
+        self.path = split_path(self.raw_path) if usual else _NO_PATH
+
+
+def _host(host: str) -> str:
+    try:
+        return canonical_host(host)
+    except BadRequestError:
+        return ""

@@ -1,0 +1,184 @@
+"""Requests and callers written down by hand: for test suites of policies and for explanations."""
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+
+from authz.policy.types.names import Block, Text
+from authz.request.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason, named
+from common.configfile import Spelled
+from protos.authz_pb2 import CheckRequest
+
+DEFAULT_HOST: Final = "api.example.com"
+
+_URL = re.compile(r"(?:(?P<scheme>https?)://(?P<host>[^/?#]+))?(?P<path>/.*)?")
+
+
+def _header_name(name: str) -> str:
+    if name != name.lower():
+        raise ValueError(f"{name!r}: Envoy sends header names in lower case")
+    return name
+
+
+Header = Annotated[str, Spelled(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+", "x-tenant"), AfterValidator(_header_name)]
+
+
+def _address(value: Any) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        message = f"{value!r}: expected an IP address, as in 192.0.2.1 or 2001:db8::1"
+        raise ValueError(message) from None
+
+
+ClientAddress = Annotated[
+    IPv4Address | IPv6Address,
+    PlainValidator(_address),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
+]
+
+
+class RequestExample(Block):
+    """A request as Envoy would ask about it."""
+
+    method: str = "GET"
+    url: str | None = None
+    """`https://host/path?query`, or the path alone; in place of host and path."""
+    host: str | None = None
+    path: str | None = None
+    """With the query."""
+    headers: dict[Header, str | tuple[str, ...]] = Field(default_factory=dict)
+    """A list: the header stands several times."""
+    client: ClientAddress | None = None
+    """The address at the other end of the connection."""
+    principal: str = ""
+    """The peer of the TLS connection, by its certificate."""
+    context_extensions: dict[Text, str] = Field(default_factory=dict)
+    """What the route has for the ext_authz filter."""
+    body: Any = None
+    """Text as it is sent, or anything else to be sent as JSON."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "RequestExample":
+        if self.url is None:
+            return self
+        if self.host is not None or self.path is not None:
+            raise ValueError("write either url, or host and path")
+        if _URL.fullmatch(self.url) is None:
+            raise ValueError(f"{self.url!r}: expected https://host/path, or a path that begins with /")
+        return self
+
+    def message(self) -> CheckRequest:
+        """The CheckRequest. Nothing is made canonical: what is written here is what is judged."""
+        host, path = self.host or DEFAULT_HOST, "/" if self.path is None else self.path
+        scheme = "https"
+        if self.url is not None and (found := _URL.fullmatch(self.url)):
+            host, path = found["host"] or DEFAULT_HOST, found["path"] or "/"
+            scheme = found["scheme"] or scheme
+        message = CheckRequest()
+        attributes = message.attributes
+        http = attributes.request.http
+        http.method, http.host, http.path, http.scheme = self.method, host, path, scheme
+        if self.client is not None:
+            attributes.source.address.socket_address.address = str(self.client)
+        attributes.source.principal = self.principal
+        attributes.context_extensions.update(self.context_extensions)
+        headers = dict(self.headers)
+        if self.body is not None:
+            self._add_body(message, headers)
+        values = headers.values()
+        lines = [line for value in values for line in ((value,) if isinstance(value, str) else value)]
+        if len(lines) > len(headers) or any("!" in text for text in (path, *lines)):
+            # As with encode_raw_headers, so that a ! is known to be one.
+            http.header_map.headers.add(key=":path", raw_value=path.encode())
+            for name, value in headers.items():
+                for line in (value,) if isinstance(value, str) else value:
+                    http.header_map.headers.add(key=name, raw_value=line.encode())
+        else:
+            for name, value in headers.items():
+                http.headers[name] = str(value)
+        return message
+
+    def _add_body(self, message: CheckRequest, headers: dict[Header, str | tuple[str, ...]]) -> None:
+        http = message.attributes.request.http
+        if isinstance(self.body, str):
+            http.raw_body = self.body.encode()
+        else:
+            http.raw_body = orjson.dumps(self.body)
+            headers.setdefault("content-type", "application/json")
+        # As Envoy says it when it sends a body as a whole.
+        headers.setdefault("x-envoy-auth-partial-body", "false")
+
+
+class CallerExample(Block):
+    """Who asks, as if a credential had been verified; or one that was not accepted."""
+
+    kind: CredentialKind = CredentialKind.JWT
+    subject: str = ""
+    issuer: str = ""
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset()
+    claims: dict[str, Any] = Field(default_factory=dict)
+    refused: RefusalReason | None = None
+    """In place of all but `kind`: the credential was refused for this reason."""
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> "CallerExample":
+        if self.refused is not None and not self.model_fields_set <= {"refused", "kind"}:
+            raise ValueError(
+                "a refused credential says nothing of its caller: leave only kind beside refused"
+            )
+        if self.kind is CredentialKind.ANONYMOUS and self.model_fields_set != {"kind"}:
+            raise ValueError("whoever is anonymous has no attributes; write anonymous in place of this block")
+        return self
+
+    def outcome(self) -> Outcome:
+        """The outcome of authentication."""
+        if self.refused is not None:
+            return Refusal(self.refused, kind=self.kind if "kind" in self.model_fields_set else None)
+        if self.kind is CredentialKind.ANONYMOUS:
+            return None
+        return named(
+            Identity(
+                self.kind, self.subject, self.issuer, self.scopes, self.roles, self.audiences, self.claims
+            )
+        )
+
+
+class Question(Block):
+    """A request, and who asks."""
+
+    request: RequestExample
+    caller: CallerExample | None = None
+    """None: nobody in particular."""
+
+
+Caller = Literal["anonymous"] | CallerExample
+
+
+def outcome_of(caller: Caller) -> Outcome:
+    """The outcome of authentication for this caller: None for an anonymous one."""
+    return caller.outcome() if isinstance(caller, CallerExample) else None
+
+
+def identity_of(outcome: Outcome) -> Identity:
+    """Whom the rules see."""
+    return outcome if isinstance(outcome, Identity) else ANONYMOUS
+
+
+class Given:
+    """An authenticator that knows the outcome already."""
+
+    __slots__ = ("_outcome",)
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    def authenticate(self, _request: object, _now: float) -> Outcome:
+        """The outcome it was made with."""
+        return self._outcome

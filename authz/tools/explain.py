@@ -1,0 +1,295 @@
+"""Why: every step of a decision and every rule that was considered, as data.
+
+The explanation is reached on its own way, by asking every rule in turn, and not through the index. So it
+is also an oracle: a test holds it against `authz.decide` for requests of every kind.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from authz.engine.cors import preflight
+from authz.engine.decide import ODD_PATH, REFUSED
+from authz.policy.compile.compile import Policy
+from authz.policy.conditions.condition import Condition
+from authz.policy.rule import Outcome, Rule
+from authz.policy.types.pattern import HostPattern
+from authz.request.identity import ANONYMOUS, Identity, Refusal
+from authz.request.identity import Outcome as Authenticated
+from authz.request.path import NOTHING_ODD, Oddity
+from authz.request.request import BadRequestReason, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One condition, and whether it held."""
+
+    text: str
+    held: bool | None
+    """None: it cannot be told, which never allows and always denies."""
+    found: str
+    """What was found in place of what was asked for."""
+    name: str = ""
+    """The named condition that it comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A rule that was considered, and what came of it."""
+
+    rule: Rule
+    covered: bool
+    """Whether host, method and path are its own."""
+    why_not: str = ""
+    """Which of them is not, in words."""
+    requests: tuple[Finding, ...] = ()
+    """Its conditions about the request."""
+    demands: tuple[Finding, ...] = ()
+    """Its conditions about the caller, all of which must hold; empty where nobody asked who it is."""
+    callers: tuple[tuple[Finding, ...], ...] = ()
+    """Its descriptions of callers, any of which must hold; empty as above."""
+    spoke: bool | None = None
+    """Whether the rule spoke of this request and caller. None: that was not asked, or it covers neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was decided."""
+
+    outcome: Outcome
+    reason: str
+    status: int
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step on the way, in words."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision with everything that led to it."""
+
+    answer: Answer
+    steps: tuple[Step, ...]
+    considered: tuple[Considered, ...] = ()
+    trial: Answer | None = None
+    """What the shadow rules would have answered, where that is another outcome."""
+
+
+def explain_unreadable(reason: BadRequestReason) -> Explanation:
+    """Of a request that cannot be judged."""
+    answer = Answer(Outcome.DENY, reason.value, 400)
+    return Explanation(answer, (Step("request", f"cannot be understood in exactly one way: {reason.value}"),))
+
+
+def explain(policy: Policy, request: Request, outcome: Authenticated, now: float) -> Explanation:
+    """Of the decision about `request`, whose credential came to `outcome`; `now`: unix seconds."""
+    path = request.path
+    steps = [Step("request", f"{request.method} {request.host} {request.raw_path}")]
+    if policy.cors and request.method == "OPTIONS":
+        verdict = preflight(policy, request)
+        if verdict is not None:
+            steps.append(Step("preflight", f"answered for {verdict.rule!r}: a browser asks before it asks"))
+            answer = Answer(verdict.outcome, verdict.reason, verdict.status, verdict.rule)
+            return Explanation(answer, tuple(steps))
+    considered = [_consider(rule, request, now) for rule in policy.rules]
+    if path.oddities:
+        accepted = any(one.covered and one.rule.allows and not one.rule.shadow for one in considered)
+        steps.append(_odd_path_step(path.oddities, accepted=accepted))
+        if not accepted:
+            oddity = next(iter(path.oddities))
+            answer = Answer(Outcome.DENY, ODD_PATH[oddity].reason, 400)
+            return Explanation(answer, tuple(steps), tuple(considered))
+    return _Judgement(considered, request, outcome, now).explanation(steps)
+
+
+class _Judgement:
+    """The rules that cover a request, put together to an answer."""
+
+    def __init__(
+        self, considered: Sequence[Considered], request: Request, outcome: Authenticated, now: float
+    ) -> None:
+        self._considered = considered
+        self._request = request
+        self._outcome = outcome
+        self._now = now
+        speaking = [one.rule for one in considered if one.covered and _all_met(one.rule, one.requests)]
+        self._rules = speaking
+        self._missed = next(
+            (one.rule for one in considered
+             if one.covered and one.rule.allows and not one.rule.shadow and one.rule not in speaking),
+            None,
+        )  # fmt: skip
+
+    def explanation(self, steps: list[Step]) -> Explanation:
+        enforced = [rule for rule in self._rules if not rule.shadow]
+        denies = sum(not rule.allows for rule in enforced)
+        steps.append(
+            Step("rules", f"{denies} deny and {len(enforced) - denies} allow rules speak of the request")
+        )
+        settled = self._settled(enforced)
+        if settled is not None:
+            steps.append(Step("credential", "not looked at: the answer is the same for every caller"))
+            answer, identity = settled, ANONYMOUS
+        elif isinstance(self._outcome, Refusal) and not _optional(enforced):
+            detail = f": {self._outcome.detail}" if self._outcome.detail else ""
+            steps.append(Step("credential", f"refused: {self._outcome.reason.value}{detail}"))
+            verdict = REFUSED[self._outcome.reason]
+            asking = sorted((rule for rule in enforced if not rule.open), key=lambda rule: not rule.allows)
+            first = asking[0].name if asking else ""
+            return self._done(Answer(verdict.outcome, verdict.reason, verdict.status, first), steps, None)
+        else:
+            if isinstance(self._outcome, Refusal):
+                identity, said = ANONYMOUS, _refused_text(self._outcome)
+            else:
+                identity = self._outcome or ANONYMOUS
+                said = _who(identity)
+            steps.append(Step("credential", said))
+            answer = self._judged(enforced, identity)
+        trial = None
+        if len(enforced) < len(self._rules):
+            would_be = self._settled(self._rules) or self._judged(self._rules, identity)
+            trial = would_be if would_be.outcome is not answer.outcome else None
+        return self._done(answer, steps, None if settled is not None else identity, trial)
+
+    def _settled(self, rules: Sequence[Rule]) -> Answer | None:
+        denies = [rule for rule in rules if not rule.allows]
+        allows = [rule for rule in rules if rule.allows]
+        decided = next((rule for rule in denies if rule.open), None)
+        if decided is None and not allows:
+            if self._missed is None:
+                return Answer(Outcome.DENY, "no_rule", 403)
+            return Answer(Outcome.DENY, "conditions_unmet", 403, self._missed.name)
+        if decided is None and not denies and not _optional(rules):
+            decided = next((rule for rule in allows if rule.open), None)
+        return None if decided is None else _by(decided)
+
+    def _judged(self, rules: Sequence[Rule], identity: Identity) -> Answer:
+        ordered = [rule for rule in rules if not rule.allows] + [rule for rule in rules if rule.allows]
+        for rule in ordered:
+            if _speaks_of(rule, *_of_caller(rule, identity, self._request, self._now)):
+                return _by(rule)
+        first = next(rule.name for rule in rules if rule.allows)
+        if identity is ANONYMOUS:
+            return Answer(Outcome.DENY, "credentials_missing", 401, first)
+        return Answer(Outcome.DENY, "credentials_insufficient", 403, first)
+
+    def _done(
+        self, answer: Answer, steps: list[Step], asked: Identity | None, trial: Answer | None = None
+    ) -> Explanation:
+        """The explanation. `asked`: who asks, where that mattered."""
+        considered = tuple(self._finished(one, asked) for one in self._considered)
+        return Explanation(answer, tuple(steps), considered, trial)
+
+    def _finished(self, one: Considered, asked: Identity | None) -> Considered:
+        rule = one.rule
+        if not one.covered:
+            return one
+        spoke: bool | None = None
+        demands: tuple[Finding, ...] = ()
+        callers: tuple[tuple[Finding, ...], ...] = ()
+        if rule not in self._rules:
+            spoke = False
+        elif rule.open:
+            spoke = True
+        elif asked is not None:
+            demands, callers = _of_caller(rule, asked, self._request, self._now)
+            spoke = _speaks_of(rule, demands, callers)
+        return Considered(
+            rule, covered=True, requests=one.requests, demands=demands, callers=callers, spoke=spoke
+        )
+
+
+def _consider(rule: Rule, request: Request, now: float) -> Considered:
+    reason = why_not(rule, request)
+    if reason:
+        return Considered(rule, covered=False, why_not=reason)
+    return Considered(rule, covered=True, requests=_findings(rule.requests, ANONYMOUS, request, now))
+
+
+def why_not(rule: Rule, request: Request) -> str:
+    """Which of host, method and path the rule does not cover; empty where it covers all."""
+    if not any(host_covers(host, request.host) for host in rule.hosts):
+        return f"host {request.host} is not {_one_of(rule.hosts)}"
+    if rule.methods is not None and request.method not in rule.methods:
+        return f"method {request.method} is not {_one_of(rule.methods)}"
+    path = request.path
+    readings = [path.segments] if rule.allows else rule.matching.readings(path) or [path.segments]
+    templates = rule.matching.templates(rule.templates)
+    if all(rule.matching.bind(templates, one) is None for one in readings):
+        return f"path {request.raw_path} is not {_one_of(rule.templates)}"
+    if path.oddities and rule.shadow:
+        return "shadow rules are not tried on paths that readers differ about"
+    if rule.allows and path.readings() is None:
+        return "readers differ about the path in too many ways"
+    refused = path.oddities & ~rule.accepts if rule.allows else NOTHING_ODD
+    return f"the rule does not accept {_names(refused)} in a path" if refused else ""
+
+
+def host_covers(pattern: HostPattern, host: str) -> bool:
+    """Whether the pattern speaks of this host (canonical)."""
+    if not pattern.wildcard:
+        return host == pattern.name
+    return not pattern.name or host.endswith(f".{pattern.name}")
+
+
+def _of_caller(
+    rule: Rule, identity: Identity, request: Request, now: float
+) -> tuple[tuple[Finding, ...], tuple[tuple[Finding, ...], ...]]:
+    demands = _findings(rule.demands, identity, request, now)
+    return demands, tuple(_findings(conditions, identity, request, now) for conditions in rule.callers)
+
+
+def _findings(
+    conditions: Iterable[Condition], identity: Identity, request: Request, now: float
+) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(one.text, one.test(identity, request, now), one.why(identity, request, now), one.name)
+        for one in conditions
+    )
+
+
+def _all_met(rule: Rule, findings: Iterable[Finding]) -> bool:
+    """Whether all hold; what cannot be told holds for a rule that denies."""
+    return all(one.held or (one.held is None and not rule.allows) for one in findings)
+
+
+def _speaks_of(rule: Rule, demands: Sequence[Finding], callers: Sequence[Sequence[Finding]]) -> bool:
+    return _all_met(rule, demands) and (not callers or any(_all_met(rule, one) for one in callers))
+
+
+def _by(rule: Rule) -> Answer:
+    verdict = rule.verdict
+    return Answer(verdict.outcome, verdict.reason, verdict.status, rule.name)
+
+
+def _optional(rules: Iterable[Rule]) -> bool:
+    """Whether one of the rules allows anyone and still identifies the caller."""
+    return any(rule.allows and rule.open and rule.identifies for rule in rules)
+
+
+def _refused_text(refusal: Refusal) -> str:
+    return f"refused: {refusal.reason.value}; ignored, as a rule allows anyone and identify is optional"
+
+
+def _who(identity: Identity) -> str:
+    if identity is ANONYMOUS:
+        return "none: the caller is unknown"
+    return f"{identity.kind.value}: {identity.subject or 'no subject'}"
+
+
+def _odd_path_step(oddities: Oddity, *, accepted: bool) -> Step:
+    what = f"readers differ about it: {_names(oddities)}"
+    return Step("path", f"{what}; a rule accepts that" if accepted else f"{what}; no rule accepts that")
+
+
+def _names(oddities: Oddity) -> str:
+    return ", ".join(oddity.name.lower() for oddity in oddities if oddity.name)
+
+
+def _one_of(values: Iterable[object]) -> str:
+    return " or ".join(map(str, values))

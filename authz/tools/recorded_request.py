@@ -1,0 +1,179 @@
+"""A request and its caller, as far as a line of the access log holds them.
+
+Both answer what they know and note what they are asked and do not know. The names are those of the
+access log's records.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from authz.request.identity import CredentialKind
+from authz.request.request import Request
+from protos.authz_pb2 import CheckRequest
+
+REDACTED: Final = "[redacted]"
+
+_HEADER_FIELDS: Final = {
+    "user-agent": "user_agent",
+    "referer": "referer",
+    "x-forwarded-for": "forwarded_for",
+    "x-request-id": "request_id",
+    ":authority": "authority",
+    "host": "authority",
+}
+"""Headers that have a field of their own; absent there, the client did not send them."""
+
+
+class UnreadableRecordError(Exception):
+    """The record does not hold method, host and path as they were sent."""
+
+
+class RecordedRequest(Request):
+    """A request from a record. `missing` holds what it was asked for and does not know.
+
+    Raises UnreadableRecordError, and BadRequestError as every request.
+    """
+
+    __slots__ = ("_record", "_unknown_query", "missing")
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self._record = record
+        self.missing: set[str] = set()
+        places = record.get("redacted", ())
+        original = "original_" if record.get("original_path") else ""
+        path = record.get(f"{original}path", "")
+        query = record.get(f"{original}query", "")
+        method, authority = record.get("method"), record.get("authority")
+        if not method or not authority or not path or record.get("truncated") or REDACTED in path:
+            raise UnreadableRecordError
+        prefix = f"{original}query."
+        self._unknown_query = {place.removeprefix(prefix) for place in places if place.startswith(prefix)}
+        message = CheckRequest()
+        http = message.attributes.request.http
+        http.method, http.host, http.path = method, authority, f"{path}?{query}" if query else path
+        message.attributes.source.address.socket_address.address = record.get("client_ip", "")
+        super().__init__(message)
+        self.missing.clear()
+
+    def header_values(self, name: str) -> Sequence[str]:
+        """The value of the header, where it was logged."""
+        return self._values(name)
+
+    def _values(self, name: str) -> Sequence[str]:
+        field = _HEADER_FIELDS.get(name)
+        logged = self._record.get("request_headers", {})
+        value = self._record.get(field, "") if field is not None else logged.get(name)
+        if value is None or (isinstance(value, str) and REDACTED in value):
+            self.missing.add(f"header {name}")
+            return ()
+        return (value,) if value else ()
+
+    @property
+    def header_names(self) -> Collection[str]:
+        """None: the record does not say which other headers there were."""
+        return ()
+
+    @property
+    def masks_bytes(self) -> bool:
+        """The access log has the bytes themselves, escaped."""
+        return False
+
+    def _path_as_sent(self, path: str) -> str:
+        return path
+
+    def all_headers(self) -> dict[str, list[str]]:
+        """Of the headers only some were logged."""
+        self.missing.add("headers")
+        return {}
+
+    def query_values(self, name: str) -> Sequence[str]:
+        """The values of the parameter, unless it was redacted."""
+        if name in self._unknown_query:
+            self.missing.add(f"query {name}")
+            return ()
+        return super().query_values(name)
+
+    def all_query(self) -> dict[str, list[str]] | None:
+        """Every parameter, unless some were redacted."""
+        if self._unknown_query:
+            self.missing.add("query")
+        return super().all_query()
+
+    def context_values(self, name: str) -> Sequence[str]:
+        """Not logged."""
+        self.missing.add(f"context {name}")
+        return ()
+
+    def all_context(self) -> dict[str, str]:
+        """Not logged."""
+        self.missing.add("context")
+        return {}
+
+    @property
+    def body(self) -> bytes:
+        """Bodies are not logged."""
+        self.missing.add("body")
+        return b""
+
+    @property
+    def peer_principal(self) -> str:
+        """Not logged as Envoy told it to authz."""
+        self.missing.add("peer of the TLS connection")
+        return ""
+
+
+class RecordedCaller:
+    """Has the attributes of an Identity; subject and kind are known where a credential was looked at."""
+
+    __slots__ = ("_kind", "_subject", "missing")
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self._kind = str(record.get("authz_credential", ""))
+        self._subject = record.get("authz_subject")
+        self.missing: set[str] = set()
+
+    @property
+    def kind(self) -> CredentialKind:
+        """The kind of credential, where one was looked at."""
+        known = CredentialKind.__members__.get(self._kind.upper())
+        if known is not None:
+            return known
+        self.missing.add("who asked: no credential was looked at")
+        return CredentialKind.ANONYMOUS
+
+    @property
+    def subject(self) -> str:
+        """Who asked."""
+        if self._subject is None:
+            self.missing.add("subject of the caller")
+        return str(self._subject or "")
+
+    @property
+    def issuer(self) -> str:
+        """Not recorded."""
+        self.missing.add("issuer of the caller")
+        return ""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Not recorded."""
+        self.missing.add("scopes of the caller")
+        return frozenset()
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Not recorded."""
+        self.missing.add("roles of the caller")
+        return frozenset()
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """Not recorded."""
+        self.missing.add("audiences of the caller")
+        return frozenset()
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """Not recorded."""
+        self.missing.add("claims of the caller")
+        return {}

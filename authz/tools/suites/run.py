@@ -1,0 +1,134 @@
+"""Runs cases through the same code that answers Envoy, and says what differs from the expectation."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from authz.engine.decide import Authorizer, Decision
+from authz.engine.respond import Responder
+from authz.policy.compile.compile import Policy
+from authz.policy.rule import Outcome
+from authz.request.request import BadRequestError, Request
+from authz.tools.examples import Given, identity_of, outcome_of
+from authz.tools.explain import Explanation, explain, explain_unreadable
+from authz.tools.suites.load import Case
+from authz.tools.suites.model import ExpectConfig
+from protos.authz_pb2 import CheckResponse
+from protos.core_pb2 import HeaderValueOption
+
+_ID = "0" * 24
+"""The decision id of every case: the same in each run."""
+_OTHER_ID = "f" * 24
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as expected."""
+
+    what: str
+    expected: str
+    got: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a case."""
+
+    case: Case
+    decision: Decision
+    explanation: Explanation
+    differences: tuple[Difference, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all was as expected."""
+        return not self.differences
+
+
+class Runner:
+    """Runs cases against one policy. Callers are given: no credential is verified, nothing is fetched."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._responder = Responder(policy, _OTHER_ID)
+
+    def decide(self, case: Case) -> tuple[Decision, Explanation]:
+        """The decision, and why."""
+        outcome = outcome_of(case.caller)
+        authorizer = Authorizer(self._policy, Given(outcome), lambda: _ID)
+        message = case.request.message()
+        try:
+            request = Request(message, case.trusted_hops)
+        except BadRequestError as error:
+            return authorizer.unreadable(message, error), explain_unreadable(error.reason)
+        decision = authorizer.decide(request, case.now)
+        assert isinstance(decision, Decision)  # noqa: S101  # only a credential has to be waited for
+        return decision, explain(self._policy, request, outcome, case.now)
+
+    def run(self, case: Case) -> Result:
+        """What became of the case."""
+        decision, explanation = self.decide(case)
+        response = CheckResponse.FromString(self._responder.respond(decision))
+        return Result(case, decision, explanation, tuple(_differences(case.expect, decision, response)))
+
+
+def _differences(expect: ExpectConfig, decision: Decision, response: CheckResponse) -> Iterator[Difference]:
+    verdict, trial = decision.verdict, decision.trial
+    said = expect.model_fields_set
+    simple = (
+        ("outcome", expect.outcome.value, verdict.outcome.value),
+        ("status", expect.status, verdict.status),
+        ("reason", expect.reason, verdict.reason),
+        ("rule", expect.rule, verdict.rule),
+        (
+            "shadow",
+            None if expect.shadow is None else expect.shadow.value,
+            trial.outcome.value if trial else None,
+        ),
+        ("shadow_rule", expect.shadow_rule, trial.rule if trial else None),
+    )
+    for what, expected, got in simple:
+        if what in said and expected != got:
+            yield Difference(what, _shown(expected), _shown(got))
+    allowed = verdict.outcome is Outcome.ALLOW
+    ok = response.ok_response
+    refusal = response.error_response if verdict.outcome is Outcome.ERROR else response.denied_response
+    yield from _of_map("header", expect.headers, _headers(ok.headers))
+    yield from _missing("removed header", expect.removed_headers, ok.headers_to_remove)
+    for_client = _headers(ok.response_headers_to_add if allowed else refusal.headers)
+    yield from _of_map("response header", expect.response_headers, for_client)
+    query = {one.key: one.value for one in ok.query_parameters_to_set}
+    yield from _of_map("query parameter", expect.query_set, query)
+    yield from _missing("removed query parameter", expect.query_removed, ok.query_parameters_to_remove)
+    if expect.body_contains is not None and expect.body_contains not in refusal.body:
+        yield Difference("body", f"contains {expect.body_contains!r}", refusal.body)
+    yield from _of_map("metadata", expect.metadata, MessageToDict(response.dynamic_metadata))
+
+
+def _headers(options: Iterable[HeaderValueOption]) -> dict[str, str]:
+    return {option.header.key: option.header.value for option in options}
+
+
+def _of_map(what: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> Iterator[Difference]:
+    for name, value in expected.items():
+        if got.get(name) != value:
+            yield Difference(f"{what} {name}", _shown(value), _shown(got.get(name)))
+
+
+def _missing(what: str, expected: Iterable[str], got: Iterable[str]) -> Iterator[Difference]:
+    found = set(got)
+    for name in expected:
+        if name not in found:
+            yield Difference(f"{what} {name}", "removed", "left alone")
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value in {None, ""} else str(value)
+
+
+def caller_text(case: Case) -> str:
+    """Who asks, in a word."""
+    identity = identity_of(outcome_of(case.caller))
+    return case.caller_name or identity.subject

@@ -1,0 +1,1 @@
+"""The admin port: health, metrics, configuration and the pages of the services."""

@@ -1,0 +1,131 @@
+"""The HTTP server for operators: /metrics, /healthz, /readyz, /config, /version."""
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from sidecars.admin import routes as admin_routes
+from sidecars.admin.health import Health, Phase
+from sidecars.admin.index import OWN_PAGES, index_page
+from sidecars.admin.routes import AdminRoute
+from sidecars.observability.process_metrics import package_version
+from sidecars.settings.masking import masked
+from sidecars.settings.process import AdminSettings
+from sidecars.transport.api.address import TcpAddress
+from sidecars.transport.api.listening import bind_error, remove_stale_socket, socket_mode
+
+_SHUTDOWN_SECONDS = 1.0
+"""An operator's request takes milliseconds; one that hangs must not hold up the end of the process."""
+
+
+class AdminSite:
+    """Where an admin application is served. Made inert; serves from `start` to `stop`."""
+
+    def __init__(self, settings: AdminSettings, app: web.Application) -> None:
+        self._settings = settings
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+
+    async def start(self) -> str:
+        """Bind and serve; the address, with the real port. Raises OSError that names the address."""
+        address = self._settings.listen
+        await self._runner.setup()
+        try:
+            if isinstance(address, TcpAddress):
+                await web.TCPSite(self._runner, address.host, address.port).start()
+            else:
+                remove_stale_socket(address)
+                path = "\0" + address.path[1:] if address.abstract else address.path
+                with socket_mode(address):
+                    await web.UnixSite(self._runner, path).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            # asyncio puts the address into its text, and a bind error has it already.
+            code = error.errno or 0
+            reason = os.strerror(code) if code > 0 else error.strerror
+            raise bind_error(address, OSError(code, reason)) from None
+        if not isinstance(address, TcpAddress):
+            return str(address)
+        port = self._runner.addresses[0][1]
+        if self._settings.port_file is not None:
+            _write_whole(self._settings.port_file, f"{port}\n")
+        return str(TcpAddress(address.host, port))
+
+    async def stop(self) -> None:
+        """Stop serving, whether started or not."""
+        await self._runner.cleanup()
+
+
+class Admin:
+    """Made inert; serves from `start` to `stop`. `describe` gives the body of `/config` before masking."""
+
+    def __init__(
+        self,
+        settings: AdminSettings,
+        health: Health,
+        registry: CollectorRegistry,
+        describe: Callable[[], dict[str, Any]],
+        routes: Sequence[AdminRoute] = (),
+    ) -> None:
+        self._health = health
+        self._registry = registry
+        self._describe = describe
+        self._routes = tuple(routes)
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/config", self._config)
+        app.router.add_get("/version", self._version)
+        app.router.add_get("/", self._index)
+        for route in routes:
+            admin_routes.add(app.router, route)
+        self._site = AdminSite(settings, app)
+
+    async def start(self) -> str:
+        """Bind and serve; the address, with the real port. Raises OSError that names the address."""
+        return await self._site.start()
+
+    async def stop(self) -> None:
+        """Stop serving, whether started or not."""
+        await self._site.stop()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        phase = self._health.phase
+        return web.Response(text=f"{phase}\n", status=200 if phase is Phase.READY else 503)
+
+    async def _config(self, _request: web.Request) -> web.Response:
+        return _json(masked(self._describe()))
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return _json({"version": package_version(), "python": platform.python_version()})
+
+    async def _index(self, _request: web.Request) -> web.Response:
+        others = [f"{route.method} {route.path}" for route in self._routes if route.method != "GET"]
+        links = [route.path for route in self._routes if route.method == "GET"]
+        return index_page((*OWN_PAGES, *links), others)
+
+
+def _json(value: Any) -> web.Response:
+    body = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+    return web.Response(body=body + b"\n", content_type="application/json")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    # Whoever waits for the file must never see it empty.
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,151 @@
+"""From a settings file to a process that serves, or to everything that is wrong with it."""
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from common.configfile import ConfigError
+from common.redaction import NO_NAMES
+from sidecars.observability.logs import Logs
+from sidecars.process.assembly import BUILDERS, Builder, Placed, build, configured
+from sidecars.process.lifecycle import Process, drain_at_most_seconds, end_anyway_after
+from sidecars.process.redis import connect
+from sidecars.services.sidecar import Surroundings
+from sidecars.settings.load import Reading, read_settings, reading_of
+from sidecars.settings.machine import on_this_machine
+from sidecars.settings.named_files import at_its_name
+from sidecars.settings.per_worker import for_worker
+from sidecars.settings.process import LogSettings
+from sidecars.settings.root import Settings
+from sidecars.workers.parent_pipe import read_letter, when_pulled
+from sidecars.workers.supervisor import supervise
+
+ALL = "all"
+
+_log = structlog.get_logger("sidecars.process")
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Everything of a process, built and inert."""
+
+    settings: Settings
+    placed: tuple[Placed, ...]
+    surroundings: Surroundings
+
+
+def assemble(
+    reading: Reading, which: str, builders: Mapping[str, Builder] = BUILDERS, worker: int = 0
+) -> Assembly:
+    """The sidecar `which`, or `all` that the settings have a section for, as worker number `worker` runs it.
+
+    Raises ConfigError with every problem of the settings and of each file that they name.
+    """
+    problems = list(reading.problems)
+    settings = reading.settings
+    if settings is None:
+        raise ConfigError(problems)
+    settings = for_worker(settings, worker)
+    there = configured(settings)
+    names = there if which == ALL else tuple(name for name in there if name == which)
+    if not names and not problems:
+        needed = "a section authz, ratelimit or accesslog" if which == ALL else f"a section {which}"
+        raise ConfigError.of(reading.path, f"holds nothing to run: write {needed}")
+    surroundings = _surroundings(settings)
+    placed: tuple[Placed, ...] = ()
+    try:
+        placed = build(settings, names, surroundings, builders)
+    except ConfigError as error:
+        problems += (at_its_name(reading, settings, problem) for problem in error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return Assembly(settings, placed, surroundings)
+
+
+def run(
+    path: Path, which: str, environ: Mapping[str, str], builders: Mapping[str, Builder] = BUILDERS
+) -> int:
+    """Run the sidecar `which`, or `all`, until SIGTERM or SIGINT, in as many processes as `workers` says.
+
+    Returns the exit code. Raises ConfigError before anything is bound, and OSError when an address cannot be.
+    """
+    reading = on_this_machine(read_settings(path, environ), BUILDERS if which == ALL else (which,))
+    logs = Logs(reading.settings.log if reading.settings is not None else LogSettings())
+    try:
+        assembly = assemble(reading, which, builders)
+        if reading.settings is not None and reading.settings.workers > 1:
+            del assembly  # it was to find the problems, once and not in each worker
+            command = (
+                sys.executable,
+                "-P",
+                "-m",
+                "sidecars",
+                "run",
+                which,
+                "--config",
+                str(path),
+                "--worker",
+            )
+            return supervise(reading.settings, command, environ)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_process(assembly, environ).run())
+    finally:
+        logs.stop()
+    return 0
+
+
+def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) -> int:
+    """Run as worker number `worker` of a supervisor, whose settings come over standard input.
+
+    `path` is the file that the supervisor read. Returns the exit code. Raises OSError where there is no
+    supervisor.
+    """
+    settings = read_letter(sys.stdin.buffer)
+    structlog.contextvars.bind_contextvars(worker=worker)
+    logs = Logs(settings.log)
+    try:
+        process = _process(assemble(reading_of(path, settings), which, worker=worker), environ)
+
+        async def on_the_leash() -> None:
+            at_most_seconds = drain_at_most_seconds(settings.drain)
+            when_pulled(sys.stdin.fileno(), process.stop, partial(end_anyway_after, at_most_seconds))
+            await process.run()
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(on_the_leash())
+    except ConfigError as error:
+        # Into the log, where its number stands beside it: others serve, and log, at the same time.
+        _log.error("cannot start", problems=[str(problem) for problem in error.problems])
+        return 2
+    except OSError as error:
+        _log.error("cannot start", problems=[error.strerror or str(error)])
+        return 1
+    finally:
+        logs.stop()
+    return 0
+
+
+def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:
+    return Process(assembly.settings, assembly.placed, assembly.surroundings, environ, end_anyway_after)
+
+
+def _surroundings(settings: Settings) -> Surroundings:
+    return Surroundings(
+        registry=CollectorRegistry(),
+        wall_clock=time.time,
+        monotonic_clock=time.monotonic,
+        random=random.random,
+        redis=None if settings.redis is None else connect(settings.redis),
+        policy=() if settings.authz is None else settings.authz.policy,
+        secret_names=NO_NAMES if settings.accesslog is None else settings.accesslog.redact.names,
+        workers=settings.workers,
+    )

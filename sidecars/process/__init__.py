@@ -1,0 +1,1 @@
+"""One process: start, reload, drain and stop."""

@@ -1,0 +1,81 @@
+"""The one place where the three sidecars meet the process: each is built from its section of the settings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.configfile import ConfigError, Problem
+from sidecars.process.watch import Before
+from sidecars.services.sidecar import Sidecar, Surroundings
+from sidecars.settings.root import Settings
+from sidecars.transport.api.address import Address
+
+Builder = Callable[[Any, Surroundings], Sidecar]
+"""A service's `build`: section and surroundings in; the sidecar out, or ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A sidecar and where it listens."""
+
+    sidecar: Sidecar
+    listen: tuple[Address, ...]
+    before: Before
+    """Its files before it was built, and read them."""
+
+
+def _authz(section: Any, surroundings: Surroundings) -> Sidecar:
+    from sidecars.services.authz.sidecar import build
+
+    return build(section, surroundings)
+
+
+def _ratelimit(section: Any, surroundings: Surroundings) -> Sidecar:
+    from sidecars.services.ratelimit import build
+
+    return build(section, surroundings)
+
+
+def _accesslog(section: Any, surroundings: Surroundings) -> Sidecar:
+    from sidecars.services.accesslog import build
+
+    return build(section, surroundings)
+
+
+BUILDERS: Mapping[str, Builder] = {"authz": _authz, "ratelimit": _ratelimit, "accesslog": _accesslog}
+"""By name; a service is imported when it is built, so that a process carries only what it runs."""
+
+_FILES: Mapping[str, Callable[[Any, Surroundings], Sequence[Path]]] = {
+    "authz": lambda section, _: section.policy,
+    "ratelimit": lambda section, _: section.limits,
+    "accesslog": lambda section, surroundings: section.redact.policy or surroundings.policy,
+}
+"""The files and folders that a section names for its sidecar to read, and to watch."""
+
+
+def build(
+    settings: Settings,
+    names: Sequence[str],
+    surroundings: Surroundings,
+    builders: Mapping[str, Builder] = BUILDERS,
+) -> tuple[Placed, ...]:
+    """The sidecars `names`, built and inert. Raises ConfigError with the problems of all of them."""
+    placed = []
+    problems: list[Problem] = []
+    for name in names:
+        section = getattr(settings, name)
+        before = Before.look(_FILES[name](section, surroundings), surroundings.wall_clock)
+        try:
+            placed.append(Placed(builders[name](section, surroundings), section.listen, before))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if problems:
+        # authz and accesslog may read the same policy.
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return tuple(placed)
+
+
+def configured(settings: Settings) -> tuple[str, ...]:
+    """The names of the sidecars that `settings` has a section for."""
+    return tuple(name for name in BUILDERS if getattr(settings, name) is not None)

@@ -1,0 +1,233 @@
+"""The life of a process: start, serve, reload, drain."""
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+
+from sidecars.admin.health import Health, Phase
+from sidecars.admin.routes import routes_of
+from sidecars.admin.server import Admin
+from sidecars.observability.call_metrics import CallMetrics
+from sidecars.observability.connection_metrics import ConnectionMetrics
+from sidecars.observability.process_metrics import ReloadMetrics, package_version, process_metrics
+from sidecars.process import redis
+from sidecars.process.assembly import Placed
+from sidecars.process.notify import Notifier
+from sidecars.process.redis_fitness import RedisFitness
+from sidecars.process.reload import Reloader
+from sidecars.process.transports import make_server
+from sidecars.services.reflection import Reflection
+from sidecars.services.sidecar import Sidecar, Surroundings
+from sidecars.settings.process import DrainSettings
+from sidecars.settings.root import Settings
+from sidecars.transport.api.address import TcpAddress
+from sidecars.transport.api.service import Server
+
+REDIS_CLOSE_SECONDS = 1.0
+"""Closing a few sockets; one that hangs is left to the kernel."""
+
+SCHEDULING_SECONDS = 0.5
+"""Beside a limit that the work keeps itself, as the transport keeps its grace."""
+
+_log = structlog.get_logger("sidecars.process")
+
+
+def end_anyway_after(seconds: float) -> None:
+    """Have this process exit with 1 in `seconds`, whatever hangs then: a system call, the loop."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def drain_at_most_seconds(drain: DrainSettings) -> float:
+    """When a process that drains has ended at the latest, by itself or made to."""
+    stages = drain.announce_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
+    return stages + 4 * SCHEDULING_SECONDS
+
+
+class Process:
+    """One process and the sidecars it runs. Made inert, and to be run once.
+
+    `environ` is read for systemd's variables. `end_anyway` bounds the drain from outside: it is called with
+    the seconds after which the process must have ended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        placed: tuple[Placed, ...],
+        surroundings: Surroundings,
+        environ: Mapping[str, str],
+        end_anyway: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._surroundings = surroundings
+        self._end_anyway = end_anyway
+        self._sidecars = tuple(one.sidecar for one in placed)
+        self._started: list[Sidecar] = []
+        self._stop_asked = asyncio.Event()
+        self._signalled = False
+        self._notifier = Notifier(environ)
+        self._health = Health(service.name for sidecar in self._sidecars for service in sidecar.services)
+        registry = surroundings.registry
+        process_metrics(registry, settings.transport)
+        self._reloader = Reloader(
+            self._sidecars,
+            {one.sidecar.name: one.before for one in placed},
+            settings.reload,
+            ReloadMetrics(registry),
+            surroundings.wall_clock,
+            self._announce_reload,
+        )
+        client = surroundings.redis
+        self._redis_fitness = None if client is None else RedisFitness(client)
+        self._admin = Admin(settings.admin, self._health, registry, self.describe, routes_of(self._sidecars))
+        connections = ConnectionMetrics(registry)
+        calls = CallMetrics(registry, surroundings.monotonic_clock)
+        self._listen = {one.sidecar.name: one.listen for one in placed}
+        self._servers: dict[str, Server] = {}
+        self._reflections: list[Reflection] = []
+        health_service = calls.measured(self._health.service)
+        for one in placed:
+            services = [*map(calls.measured, one.sidecar.services), health_service]
+            if settings.reflection:
+                reflection = Reflection(service.name for service in services)
+                self._reflections.append(reflection)
+                services += reflection.services
+            tally = connections.of(one.sidecar.name)
+            self._servers[one.sidecar.name] = make_server(settings, tuple(services), one.listen, tally)
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, drain. Raises OSError when an address cannot be bound."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        background: list[asyncio.Task[None]] = []
+        try:
+            await self._start()
+            background = [
+                asyncio.create_task(self._reloader.run()),
+                asyncio.create_task(self._notifier.feed_watchdog()),
+            ]
+            if self._redis_fitness is not None:
+                background.append(asyncio.create_task(self._redis_fitness.run()))
+            await self._stop_asked.wait()
+        finally:
+            await self._drain(background)
+
+    def stop(self) -> None:
+        """Have `run` drain and return, as SIGTERM does. Called again, it does nothing."""
+        self._stop_asked.set()
+
+    def describe(self) -> dict[str, Any]:
+        """What `/config` shows, before secrets are masked."""
+        outcomes = self._reloader.outcomes
+        client = self._surroundings.redis
+        return {
+            "version": package_version(),
+            "phase": self._health.phase,
+            "settings": self._settings.model_dump(mode="json"),
+            "redis": None if client is None else self._describe_redis(client),
+            "sidecars": {
+                sidecar.name: {
+                    "listening": self._listening(sidecar.name),
+                    "state": sidecar.describe(),
+                    "last_reload": outcomes[sidecar.name].describe() if sidecar.name in outcomes else None,
+                }
+                for sidecar in self._sidecars
+            },
+        }
+
+    def _describe_redis(self, client: Redis) -> dict[str, Any]:
+        fitness = {} if self._redis_fitness is None else self._redis_fitness.describe()
+        return {**redis.describe(client), **fitness}
+
+    async def _start(self) -> None:
+        _log.info("admin listening", address=await self._admin.start())
+        for sidecar in self._sidecars:
+            self._started.append(sidecar)  # before it is: what fails half-way has something to close
+            await sidecar.start()
+        await self._reloader.remember()
+        for name, server in self._servers.items():
+            await server.start()
+            _log.info("listening", sidecar=name, addresses=self._listening(name))
+        # Modules and compiled policy live as long as the process: full collections need not walk them.
+        gc.collect()
+        gc.freeze()
+        self._health.enter(Phase.READY)
+        self._notifier.send("READY=1", "STATUS=serving")
+        _log.info("ready", sidecars=list(self._servers), version=package_version())
+
+    async def _drain(self, background: list[asyncio.Task[None]]) -> None:
+        drain = self._settings.drain
+        announce_seconds = drain.announce_seconds if self._health.phase is Phase.READY else 0
+        at_most_seconds = announce_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
+        self._end_anyway(at_most_seconds + 4 * SCHEDULING_SECONDS)
+        self._health.enter(Phase.DRAINING)
+        self._notifier.send("STOPPING=1", "STATUS=draining")
+        _log.info("draining", at_most_seconds=at_most_seconds)
+        await asyncio.sleep(announce_seconds)
+        for task in background:
+            task.cancel()
+        self._health.finish_streams()
+        for reflection in self._reflections:
+            reflection.finish_streams()
+        # Side by side: the transport takes no new work, so no stream begins behind those that end here.
+        work = {
+            f"{name} transport": server.drain(drain.grace_seconds) for name, server in self._servers.items()
+        }
+        work |= {f"{sidecar.name} streams": sidecar.finish_streams() for sidecar in self._started}
+        await _all_within(drain.grace_seconds, work)
+        await _all_within(drain.flush_seconds, {sidecar.name: sidecar.stop() for sidecar in self._started})
+        if self._surroundings.redis is not None:
+            await _all_within(REDIS_CLOSE_SECONDS, {"redis": self._surroundings.redis.aclose()})
+        await self._admin.stop()
+        self._notifier.close()
+        _log.info("stopped")
+
+    def _on_stop_signal(self, name: str) -> None:
+        if self._signalled:
+            os._exit(1)  # asked twice: whoever asks no longer wants to wait
+        self._signalled = True
+        _log.info("stop asked", signal=name)
+        self._stop_asked.set()
+
+    def _announce_reload(self, begins: bool) -> None:  # noqa: FBT001  # the one fact it tells
+        if begins:
+            microseconds = int(self._surroundings.monotonic_clock() * 1e6)
+            self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={microseconds}", "STATUS=reloading")
+        else:
+            self._notifier.send("READY=1", "STATUS=serving")
+
+    def _listening(self, name: str) -> list[str]:
+        ports = iter(self._servers[name].ports)
+        return [
+            str(
+                TcpAddress(address.host, next(ports, address.port))
+                if isinstance(address, TcpAddress)
+                else address
+            )
+            for address in self._listen[name]
+        ]
+
+
+async def _all_within(seconds: float, work: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Run `work` side by side for `seconds` at most; what fails or is late is logged and left."""
+    tasks = {asyncio.create_task(one): what for what, one in work.items()}
+    if not tasks:
+        return
+    done, late = await asyncio.wait(tasks, timeout=seconds + SCHEDULING_SECONDS)
+    for task in late:
+        task.cancel()
+        _log.warning("not done in time", what=tasks[task], seconds=seconds)
+    for task in done:
+        if error := task.exception():
+            _log.error("failed while stopping", what=tasks[task], exc_info=error)

@@ -1,0 +1,146 @@
+"""Whether the Redis that answers is one that the sidecars can work with, and whether it is back."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from common.redis_errors import answer_in, error_text
+from sidecars.process.redis import FailFastPool
+
+LOOK_SECONDS = 1.0
+"""Seconds between two checks of the pool. They cost nothing while all is well: Redis is asked only after a
+connection was lost."""
+
+REFUSED_SECONDS = 30.0
+"""Seconds until Redis is asked again if it refused commands: a master may have become a replica."""
+
+OLDEST = (5, 0)
+"""The first version in which a script that has read the clock may write."""
+
+_log = structlog.get_logger("sidecars.process")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """The facts of INFO that matter here; empty if the server does not tell."""
+
+    version: str
+    mode: str
+    """standalone, cluster or sentinel."""
+    role: str
+    """master or slave."""
+    maxmemory: int
+    """Bytes; 0: no limit."""
+    maxmemory_policy: str
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "ServerFacts":
+        """The facts in an answer to INFO, as redis-py parses it."""
+        return cls(
+            # Valkey's own version is not the one it is compatible with.
+            str(info.get("redis_version", "")),
+            str(info.get("server_mode", info.get("redis_mode", ""))),
+            str(info.get("role", "")),
+            int(info.get("maxmemory", 0)),
+            str(info.get("maxmemory_policy", "")),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`."""
+        return {
+            "version": self.version,
+            "mode": self.mode,
+            "role": self.role,
+            "maxmemory": self.maxmemory,
+            "maxmemory_policy": self.maxmemory_policy,
+        }
+
+    def misfits(self) -> Iterator[str]:
+        """What does not fit, each with what would fit."""
+        if self.mode == "sentinel":
+            yield "this is a Sentinel, which keeps no data: give the address of the master it watches"
+            return
+        if self.mode == "cluster":
+            yield (
+                "this is a node of a Redis Cluster: the keys of one call lie in different slots, which it "
+                "refuses (CROSSSLOT); give a server with cluster-enabled no"
+            )
+        if self.role == "slave":
+            yield "this is a replica, which refuses writes (READONLY): give the address of the master"
+        if self.maxmemory and self.maxmemory_policy not in {"", "noeviction"}:
+            yield (
+                f"maxmemory-policy is {self.maxmemory_policy}: when memory is short, limits start afresh and "
+                "sessions and revocations are forgotten; set noeviction"
+            )
+        if self.version and _numbers(self.version) < OLDEST:
+            yield f"this is version {self.version}: 5.0 or newer is needed"
+
+
+class RedisFitness:
+    """Asks the Redis of `client` what it is, when it is first there and each time that it was away.
+
+    While Redis is away, this asks whether it is back: `/config` is right even if no request comes.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self.facts: ServerFacts | None = None
+        self.misfits: tuple[str, ...] = ()
+        self._told = ""
+
+    def describe(self) -> dict[str, Any]:
+        """What the server is, and in what it does not fit."""
+        return {
+            "server": None if self.facts is None else self.facts.describe(),
+            "misfits": list(self.misfits),
+        }
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        pool = self._client.connection_pool
+        assert isinstance(pool, FailFastPool)  # noqa: S101  # that is what `connect` gives
+        clock = asyncio.get_running_loop().time
+        answered_at = -REFUSED_SECONDS
+        lost = refused = -1  # what had been lost and refused when it last answered
+        while True:
+            # The latest refusal may be that of INFO itself: nobody else might find that it is over.
+            noted = pool.refusals.times != refused or pool.refusals.lasting
+            refuses = noted and clock() - answered_at >= REFUSED_SECONDS
+            if (pool.failures or pool.lost != lost or refuses) and await self.ask():
+                answered_at, lost, refused = clock(), pool.lost, pool.refusals.times
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def ask(self) -> bool:
+        """Ask once; whether Redis answered. Says in the log what is new."""
+        try:
+            info = await self._client.info()
+        except ResponseError as error:
+            self._tell("info", "redis cannot be asked what it is", error=error_text(error))
+            return True
+        except (RedisError, OSError, TimeoutError) as error:
+            what = "redis is away" if answer_in(error) is None else "redis refuses connections"
+            self._tell("warning", what, error=error_text(error))
+            return False
+        self.facts = ServerFacts.of(info)
+        self.misfits = tuple(self.facts.misfits())
+        if self.misfits:
+            self._tell("error", "redis does not fit", problems=list(self.misfits))
+        else:
+            self._tell("info", "redis is there", **self.facts.describe())
+        return True
+
+    def _tell(self, level: str, event: str, **facts: Any) -> None:
+        # Once, not at each look.
+        told = f"{event} {facts.get('problems', '')}"
+        if told != self._told:
+            self._told = told
+            getattr(_log, level)(event, **facts)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

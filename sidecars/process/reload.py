@@ -1,0 +1,135 @@
+"""New policy and limits without a restart; bad ones never replace good ones."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from common.configfile import ConfigError
+from sidecars.observability.process_metrics import ReloadMetrics
+from sidecars.process.watch import Before, Snapshot, Watcher
+from sidecars.services.sidecar import Sidecar
+from sidecars.settings.process import ReloadSettings
+
+SETTLE_SECONDS = 0.1
+"""A file is read once it looked the same twice: half a policy can be valid YAML without its last rules."""
+
+SETTLE_LOOKS = 50
+"""A file that never rests is read all the same after 5 s."""
+
+_log = structlog.get_logger("sidecars.process")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the last reload of a sidecar went."""
+
+    unix_seconds: float
+    problems: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """For `/config`."""
+        at = datetime.fromtimestamp(self.unix_seconds, UTC).isoformat(timespec="seconds")
+        return {"at": at, "ok": not self.problems, "problems": list(self.problems)}
+
+
+class Reloader:
+    """Reloads sidecars when asked (SIGHUP) and when their files changed.
+
+    `before` is what was there before each sidecar was built, by its name. `wall_clock` gives Unix seconds.
+    `announce` is called with True before and False after the reloads that were asked for or found due.
+    """
+
+    def __init__(
+        self,
+        sidecars: Sequence[Sidecar],
+        before: Mapping[str, Before],
+        settings: ReloadSettings,
+        metrics: ReloadMetrics,
+        wall_clock: Callable[[], float],
+        announce: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._sidecars = tuple(sidecars)
+        self._before = before
+        self._settings = settings
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+        self._announce = announce
+        self._asked = asyncio.Event()
+        self._watchers = {sidecar.name: Watcher() for sidecar in sidecars}
+        self._seen: dict[str, Snapshot] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        """The last reload by sidecar name; a sidecar that was never reloaded is not in it."""
+
+    def ask(self) -> None:
+        """Have every sidecar reloaded soon, whether its files changed or not."""
+        self._asked.set()
+
+    async def remember(self) -> None:
+        """Take what lay on disk when the sidecars were built for what they serve."""
+        for sidecar in self._sidecars:
+            now = await self._look(sidecar)
+            self._seen[sidecar.name] = await asyncio.to_thread(self._before[sidecar.name].as_read, now)
+            self._metrics.loaded(sidecar.name, sidecar.describe(), self._wall_clock())
+
+    async def run(self) -> None:
+        """Reload as needed until cancelled."""
+        while True:
+            interval = self._settings.interval_seconds if self._settings.watch else None
+            try:
+                async with asyncio.timeout(interval):
+                    await self._asked.wait()
+            except TimeoutError:
+                due = [sidecar for sidecar in self._sidecars if await self._changed(sidecar)]
+            else:
+                self._asked.clear()
+                due = list(self._sidecars)
+            if due:
+                self._announce(True)
+                for sidecar in due:
+                    await self.reload(sidecar)
+                self._announce(False)
+
+    async def reload(self, sidecar: Sidecar) -> None:
+        """Load `sidecar`'s files again and put them into service, or say why not and leave it as it is."""
+        name = sidecar.name
+        self._metrics.attempted(name)
+        self._seen[name] = await self._settled(sidecar)
+        now = self._wall_clock()
+        try:
+            swap = await asyncio.to_thread(sidecar.prepare)
+            swap()
+        except ConfigError as error:
+            self._refuse(name, Outcome(now, tuple(str(problem) for problem in error.problems)))
+        except Exception as error:  # a defect in a loader must not end the process that serves well
+            _log.exception("loader failed", sidecar=name)
+            self._refuse(name, Outcome(now, (f"internal error: {type(error).__name__}: {error}",)))
+        else:
+            self.outcomes[name] = Outcome(now)
+            self._metrics.loaded(name, sidecar.describe(), now)
+            _log.info("configuration reloaded", sidecar=name, revision=sidecar.describe().get("revision"))
+
+    def _refuse(self, name: str, outcome: Outcome) -> None:
+        self.outcomes[name] = outcome
+        self._metrics.failed(name)
+        _log.error(
+            "configuration refused; the last good one serves on", sidecar=name, problems=outcome.problems
+        )
+
+    async def _changed(self, sidecar: Sidecar) -> bool:
+        return await self._look(sidecar) != self._seen.get(sidecar.name)
+
+    async def _settled(self, sidecar: Sidecar) -> Snapshot:
+        seen = await self._look(sidecar)
+        for _ in range(SETTLE_LOOKS):
+            await asyncio.sleep(SETTLE_SECONDS)
+            before, seen = seen, await self._look(sidecar)
+            if seen == before:
+                break
+        return seen
+
+    async def _look(self, sidecar: Sidecar) -> Snapshot:
+        return await asyncio.to_thread(self._watchers[sidecar.name].snapshot, tuple(sidecar.watched_files))

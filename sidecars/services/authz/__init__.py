@@ -1,0 +1,1 @@
+"""The authz service, its admin pages, decision log and spans."""

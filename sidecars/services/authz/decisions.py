@@ -1,0 +1,134 @@
+"""What becomes of a decision beside the answer: it is counted, kept for `/decisions`, logged, traced.
+
+None of it can change an answer: what fails here is logged and forgotten.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry
+
+from accesslog.sinks.file import FileSink
+from accesslog.sinks.stdout import StdoutSink
+from authz.engine.decide import Decision
+from authz.engine.decision_log import DecisionLog, Writer
+from authz.engine.decision_record import Account, account, account_of_unreadable
+from authz.engine.metrics import DecisionMetrics
+from authz.engine.recent_decisions import DEFAULT_SHOWN, MAX_SHOWN, RecentDecisions
+from authz.request.request import Request
+from common.redaction import Secrets
+from protos.authz_pb2 import CheckRequest
+from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
+from sidecars.settings.authz import DecisionLogSettings, DecisionsSettings
+
+_ASKED: Final = {"id": "decision_id", "request_id": "request_id", "outcome": "outcome", "rule": "rule"}
+"""What `/decisions` may be asked, and what it is called here."""
+
+STOP_SECONDS: Final = 2.0
+"""For the decision log to write what waits: 10,000 lines take 0.1 s unless the disk is stuck."""
+
+_log = structlog.get_logger("sidecars.authz")
+_standard_log = logging.getLogger("sidecars.authz")
+"""Has the same level, and tells it in a fiftieth of the time."""
+
+
+class Decisions:
+    """Takes note of decisions. `annotate` is called with each account too; None: nobody traces."""
+
+    def __init__(
+        self,
+        settings: DecisionsSettings,
+        registry: CollectorRegistry,
+        random: Callable[[], float],
+        annotate: Callable[[Account], None] | None = None,
+    ) -> None:
+        self._metrics = DecisionMetrics()
+        registry.register(self._metrics)
+        masking = self._masking = settings.mask.masking
+        self.recent = RecentDecisions(settings.recent, masking) if settings.recent else None
+        self.log: DecisionLog | None = None
+        if settings.log is not None:
+            self.log = DecisionLog(
+                _writer(settings.log),
+                masking,
+                random=random,
+                sample_allows=settings.log.sample_allows,
+                queue_lines=settings.log.queue_lines,
+            )
+            registry.register(self.log)
+        told: list[Callable[[Account], None]] = []
+        if self.recent is not None:
+            told.append(self.recent.keep)
+        if self.log is not None:
+            told.append(self.log.put)
+        if annotate is not None:
+            told.append(annotate)
+        self._told = tuple(told)
+
+    def note(self, message: CheckRequest, request: Request | None, decision: Decision, now: float) -> None:
+        """Take note of a decision about `request`; None: the message made none. `now`: unix seconds."""
+        self._metrics.count(decision)
+        if decision.detail and _standard_log.isEnabledFor(logging.DEBUG):
+            # Clients choose how often, so it is for the level debug alone.
+            detail = self._masking.detail(decision.detail)
+            _log.debug("refused", decision_id=decision.id, reason=decision.verdict.reason, detail=detail)
+        if not self._told:
+            return
+        try:
+            if request is None:
+                noted = account_of_unreadable(message, decision, now)
+            else:
+                noted = account(request, decision, now)
+            for tell in self._told:
+                tell(noted)
+        except Exception:  # see above
+            _log.exception("decision not noted", decision_id=decision.id)
+
+    def redact(self, secrets: Secrets) -> None:
+        """Take out of what is told from now on what stands under these names."""
+        self._masking.secrets = secrets
+
+    def start(self) -> None:
+        """Begin to write the decision log."""
+        if self.log is not None:
+            self.log.start()
+
+    async def stop(self) -> None:
+        """Write what waits and close the decision log."""
+        if self.log is not None:
+            await self.log.stop(STOP_SECONDS)
+
+    @property
+    def admin_routes(self) -> Sequence[AdminRoute]:
+        """`/decisions`, where decisions are kept."""
+        return () if self.recent is None else (AdminRoute("GET", "/decisions", self._shown),)
+
+    async def _shown(self, asked: AdminRequest) -> AdminAnswer:
+        query = dict(asked.query)
+        limit = query.pop("limit", str(DEFAULT_SHOWN))
+        unknown = sorted(query.keys() - _ASKED.keys())
+        try:
+            if unknown:
+                raise ValueError(f"{unknown[0]!r} is unknown; known: {', '.join(_ASKED)}, limit")
+            if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= MAX_SHOWN:
+                raise ValueError(f"limit is a number from 1 to {MAX_SHOWN}")
+            assert self.recent is not None  # noqa: S101  # else there is no route
+            found = self.recent.find(**{_ASKED[key]: value for key, value in query.items()}, limit=int(limit))
+        except ValueError as error:
+            return AdminAnswer(400, f"{error}\n".encode(), "text/plain")
+        body = orjson.dumps({"decisions": found}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return AdminAnswer(body=body, headers={"cache-control": "no-store"})
+
+    def describe(self) -> dict[str, Any]:
+        """How many decisions are kept, and what became of the lines of the log."""
+        return {
+            "recent": 0 if self.recent is None else len(self.recent),
+            "log": None if self.log is None else self.log.state(),
+        }
+
+
+def _writer(settings: DecisionLogSettings) -> Writer:
+    return StdoutSink("decisions") if settings.file is None else FileSink(settings.file, "decisions")

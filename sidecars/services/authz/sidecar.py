@@ -1,0 +1,270 @@
+"""The authz sidecar: `envoy.service.auth.v3.Authorization` over the library `authz`."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import printable
+from typing import Any, Final
+from urllib.parse import quote
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from authz.credentials import Credentials
+from authz.credentials.secret_names import secret_names
+from authz.engine.decide import ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
+from authz.engine.respond import Responder
+from authz.policy.compile.compile import Policy
+from authz.policy.compile.load import load_policy
+from authz.policy.rule import Outcome, Verdict
+from authz.request.request import BadRequestError, Request
+from common.background import Breaks, share_interpreter
+from common.configfile import ConfigError, Problem, read
+from common.redaction import Secrets
+from protos.authz_pb2 import CheckRequest
+from protos.lenient import original, parse_refused
+from sidecars.admin.routes import AdminRoute
+from sidecars.services.authz.admin import admin_routes
+from sidecars.services.authz.decisions import Decisions
+from sidecars.services.authz.spans import Spans
+from sidecars.services.sidecar import Surroundings
+from sidecars.settings.authz import AuthzSettings
+from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
+
+MAX_WARNINGS: Final = 20
+"""Warnings of a policy that are logged and shown; `sidecars policy check` shows all."""
+
+CANCELLED: Final = Verdict(Outcome.ERROR, "cancelled", 503)
+"""Envoy gave up waiting, or its client did, before there was a decision (opa#6333: never logged)."""
+
+_log = structlog.get_logger("sidecars.authz")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A policy in service. Calls that wait while another takes its place end with the one they began with."""
+
+    authorizer: Authorizer
+    responder: Responder
+
+    def take_apart(self) -> None:
+        """Free it piece by piece, in a thread, once another serves."""
+        self.responder.take_apart()
+        self.authorizer.policy.take_apart()
+
+
+class AuthzSidecar:
+    """Answers Envoy's checks. Made by `build`."""
+
+    name = "authz"
+
+    def __init__(
+        self, settings: AuthzSettings, surroundings: Surroundings, policy: Policy, credentials: Credentials
+    ) -> None:
+        self._settings = settings
+        self._wall_clock = surroundings.wall_clock
+        self._workers = surroundings.workers
+        self._trusted_hops = settings.trusted_hops
+        self._new_id = DecisionIds(surroundings.random)
+        self._credentials = credentials
+        self._spans = None if settings.tracing is None else Spans(settings.tracing)
+        self._decisions = Decisions(
+            settings.decisions,
+            surroundings.registry,
+            surroundings.random,
+            None if self._spans is None else self._spans.annotate,
+        )
+        self._secret_names = surroundings.secret_names
+        self._decisions.redact(self._secrets_of(policy))
+        self._serving = self._serve(policy)
+        check = self.check if self._spans is None else self._spans.traced(self.check)
+        self.services: Sequence[Service] = (
+            Service("envoy.service.auth.v3.Authorization", {"Check": Unary(check)}),
+        )
+
+    def check(self, message: bytes, call: Call) -> bytes | Awaitable[bytes]:
+        """The CheckResponse to a CheckRequest. Raises StatusError INVALID_ARGUMENT when it is none."""
+        serving = self._serving
+        try:
+            parsed = CheckRequest.FromString(message)
+        except DecodeError:
+            parsed = _read_refused(message)
+        now = self._wall_clock()
+        request = None
+        try:
+            request = Request(parsed, self._trusted_hops)
+            decision = serving.authorizer.decide(request, now, call.deadline)
+        except BadRequestError as error:
+            decision = serving.authorizer.unreadable(parsed, error)
+        except Exception:  # a defect must refuse this request and no other
+            decision = self._failed(serving, request)
+        if isinstance(decision, Decision):
+            self._decisions.note(parsed, request, decision, now)
+            return serving.responder.respond(decision)
+        answer = asyncio.ensure_future(self._check_later(serving, decision, parsed, request, now))
+        answer.add_done_callback(
+            lambda done: self._note_if_given_up(done, serving, decision, parsed, request, now)
+        )
+        return answer
+
+    async def _check_later(
+        self,
+        serving: Serving,
+        pending: Awaitable[Decision],
+        parsed: CheckRequest,
+        request: Request | None,
+        now: float,
+    ) -> bytes:
+        try:
+            decision = await pending
+        except Exception:  # as above
+            decision = self._failed(serving, request)
+        self._decisions.note(parsed, request, decision, now)
+        return serving.responder.respond(decision)
+
+    def _note_if_given_up(
+        self,
+        answer: "asyncio.Future[bytes]",
+        serving: Serving,
+        pending: Awaitable[Decision],
+        parsed: CheckRequest,
+        request: Request | None,
+        now: float,
+    ) -> None:
+        """Nobody hears this answer, and that is what whoever looks for the decision has to find.
+
+        From outside: under load the caller has left before the first step of what answers it (opa#6333).
+        """
+        if answer.cancelled():
+            if asyncio.iscoroutine(pending):
+                pending.close()  # one that has begun has ended
+            self._decisions.note(parsed, request, serving.authorizer.decided(CANCELLED), now)
+
+    def _failed(self, serving: Serving, request: Request | None) -> Decision:
+        decision = serving.authorizer.decided(INTERNAL_ERROR, request=request)
+        _log.exception("decision failed", decision_id=decision.id)
+        return decision
+
+    def _serve(self, policy: Policy) -> Serving:
+        for problem in policy.warnings[:MAX_WARNINGS]:
+            _log.warning("policy warning", problem=str(problem))
+        authorizer = Authorizer(policy, self._credentials, self._new_id)
+        return Serving(authorizer, Responder(policy, secrets.token_hex(ID_BYTES)))
+
+    def _secrets_of(self, policy: Policy) -> Secrets:
+        names = self._secret_names.with_those_of(secret_names([policy.credentials]))
+        return Secrets(names.headers, names.query_parameters)
+
+    @property
+    def admin_routes(self) -> Sequence[AdminRoute]:
+        """Recent decisions, back-channel logout and, where the settings say so, sessions and revocations."""
+        offered = admin_routes(self._credentials, session_admin=self._settings.session_admin)
+        return (*self._decisions.admin_routes, *offered)
+
+    @property
+    def watched_files(self) -> Sequence[Path]:
+        """The policy files and folders, and what the credentials read beside them."""
+        included = self._serving.authorizer.policy.files
+        return (*self._settings.policy, *included, *self._credentials.watched_files)
+
+    async def start(self) -> None:
+        """Begin to fetch key sets and to write the decision log. One that is away is no error."""
+        share_interpreter()
+        self._decisions.start()
+        await self._credentials.start()
+
+    def prepare(self) -> Callable[[], None]:
+        """Read and compile policy and credentials again; may run in a thread. Raises ConfigError."""
+        policy = load_policy(self._settings.policy, Breaks().breathe)
+        _check_shared(policy, self._workers)
+        swap_credentials = self._credentials.prepare(policy.credentials)
+        serving, secrets_of_policy = self._serve(policy), self._secrets_of(policy)
+
+        def swap() -> None:
+            swap_credentials()
+            self._decisions.redact(secrets_of_policy)
+            before, self._serving = self._serving, serving
+            # In a thread that waits for work: starting one would hold the loop up until it runs.
+            asyncio.get_running_loop().run_in_executor(None, before.take_apart)
+
+        return swap
+
+    def describe(self) -> dict[str, Any]:
+        """The revision, the number of rules, the first warnings, and the state of the credentials."""
+        policy = self._serving.authorizer.policy
+        return {
+            "revision": policy.revision,
+            "rules": len(policy.rules),
+            "warnings": [str(problem) for problem in policy.warnings[:MAX_WARNINGS]],
+            "credentials": self._credentials.describe(),
+            "decisions": self._decisions.describe(),
+        }
+
+    async def finish_streams(self) -> None:
+        """Nothing: every call is unary."""
+
+    async def stop(self) -> None:
+        """End the fetching of key sets; write out the decision log and the spans."""
+        await self._credentials.stop()
+        await self._decisions.stop()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
+
+
+def _read_refused(message: bytes) -> CheckRequest:
+    """A check request that protobuf refused: a client may put bytes that are not UTF-8 into one.
+
+    Envoy copies the server name of TLS and other filters' metadata as they came. Refused as a message, such
+    a check would be an error, which `failure_mode_allow` lets pass. Raises StatusError.
+    """
+    try:
+        parsed = parse_refused(CheckRequest, message)
+    except DecodeError:
+        raise StatusError(Code.INVALID_ARGUMENT, "the message is no CheckRequest") from None
+    http = parsed.attributes.request.http
+    if not http.path.isascii():
+        # As escapes they are what no rule may accept: path_not_utf8.
+        http.path = quote(original(http.path), safe=printable)
+    return parsed
+
+
+def build(settings: AuthzSettings, surroundings: Surroundings) -> AuthzSidecar:
+    """The sidecar, its files read and compiled. Raises ConfigError with every problem."""
+    policy = load_policy(settings.policy)
+    _check_shared(policy, surroundings.workers)
+    credentials = Credentials(
+        policy.credentials,
+        registry=surroundings.registry,
+        monotonic_clock=surroundings.monotonic_clock,
+        wall_clock=surroundings.wall_clock,
+        random=surroundings.random,
+        redis=surroundings.redis,
+    )
+    return AuthzSidecar(settings, surroundings, policy, credentials)
+
+
+def _check_shared(policy: Policy, workers: int) -> None:
+    """Raises ConfigError for what one worker would know and the others, and its successor, would not."""
+    blocks = {"sessions": policy.credentials.sessions, "revocations": policy.credentials.revocations}
+    problems = [
+        _of_credentials(
+            policy.files,
+            (name, "store"),
+            f"cannot be memory with workers: {workers}: each would know its own {name}, and one that is "
+            "started again none; write store: redis",
+        )
+        for name, block in blocks.items()
+        if workers > 1 and block is not None and block.store == "memory"
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _of_credentials(files: Sequence[Path], keys: Sequence[str], message: str) -> Problem:
+    """A problem below `credentials`, at its line in the one of `files` that holds the block."""
+    for document in map(read, files):
+        if isinstance(document.data, dict) and "credentials" in document.data:
+            return document.problem(("credentials", *keys), message)
+    return Problem(str(files[0]), 0, ".".join(("credentials", *keys)), message)

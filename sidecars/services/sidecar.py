@@ -1,0 +1,71 @@
+"""What the runtime knows of a sidecar: the seam between the processes and the three services."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from common.redaction import NO_NAMES, SecretNames
+from sidecars.transport.api.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every sidecar is handed by the process: nothing is fetched from globals."""
+
+    registry: CollectorRegistry
+    wall_clock: Callable[[], float]
+    """Seconds since 1970, as `time.time`."""
+    monotonic_clock: Callable[[], float]
+    """Seconds that never step, as `time.monotonic`."""
+    random: Callable[[], float]
+    """A number in [0, 1), as `random.random`."""
+    redis: Redis | None
+    """The shared Redis client, where the settings name one; it may be away at any time."""
+    policy: tuple[Path, ...] = ()
+    """The policy that the settings name for authz, whether it runs here or not: its names are secrets."""
+    secret_names: SecretNames = NO_NAMES
+    """What the settings of the access log redact besides, for every log of the process."""
+    workers: int = 1
+    """Processes that serve the same settings: what one of them keeps in memory, the others do not know."""
+
+
+class Sidecar(Protocol):
+    """One of authz, ratelimit and accesslog, ready to be served.
+
+    Its life: built (files read and compiled; ConfigError when bad), `start`, any number of
+    `prepare` + swap, `stop`.
+    """
+
+    @property
+    def name(self) -> str:
+        """`authz`, `ratelimit` or `accesslog`."""
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """The gRPC services to serve."""
+
+    @property
+    def watched_files(self) -> Sequence[Path]:
+        """Files and folders whose change asks for a reload."""
+
+    async def start(self) -> None:
+        """Open what waits outside (Redis, key sets, files). A dependency that is away is no error."""
+
+    def prepare(self) -> Callable[[], None]:
+        """Read and compile the files again (off the loop, in a thread). Raises ConfigError.
+
+        The function it returns puts the result into service by one assignment, on the loop.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """The state for `/config`: revision, counts, dependencies; secrets never."""
+
+    async def finish_streams(self) -> None:
+        """End long-lived streams in order, because Envoy never half-closes an access-log stream."""
+
+    async def stop(self) -> None:
+        """Flush and close what `start` opened; called after the transport has drained."""

@@ -1,0 +1,166 @@
+"""The `accesslog` section of the settings file."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from accesslog.records.encode import MAX_RECORD_BYTES
+from accesslog.records.redact import Redaction
+from accesslog.sinks.file import FILE_MODE, Fsync
+from accesslog.sinks.queue import Bounds
+from common.configfile import Spelled
+from common.redaction import NO_NAMES, SecretNames
+from sidecars.settings.listen import ConfigPath, ListenAddress
+
+_BOUNDS = Bounds()
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QueueSettings(_Section):
+    """What may wait for a sink. When it is full, the stream waits, and Envoy keeps what it can."""
+
+    entries: int = Field(_BOUNDS.queue_entries, ge=1)
+    bytes: int = Field(_BOUNDS.queue_bytes, ge=1024, description="Memory for a sink that stands still.")
+
+
+class _SinkSettings(_Section):
+    name: Annotated[str, Spelled(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?", "audit")] = Field(
+        "", description="Its label in metrics; default: the type."
+    )
+    required: bool = Field(
+        default=False,
+        description=(
+            "Streams wait for this sink even while others have room. "
+            "Without it, a full sink beside one with room loses the entries, counted as queue_full."
+        ),
+    )
+    queue: QueueSettings = QueueSettings()
+    batch_bytes: int = Field(_BOUNDS.batch_bytes, ge=1024, description="The most to write at once.")
+    retry_seconds: float = Field(
+        _BOUNDS.retry_seconds,
+        ge=0,
+        le=3600,
+        description="How long a failing sink is tried again before what waits for it is dropped.",
+    )
+
+    @property
+    def bounds(self) -> Bounds:
+        """The same as the library takes it."""
+        return Bounds(
+            queue_entries=self.queue.entries,
+            queue_bytes=self.queue.bytes,
+            batch_bytes=self.batch_bytes,
+            retry_seconds=self.retry_seconds,
+        )
+
+
+class StdoutSinkSettings(_SinkSettings):
+    """JSON lines to standard output."""
+
+    type: Literal["stdout"] = "stdout"
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
+
+
+class FileSinkSettings(_SinkSettings):
+    """JSON lines appended to a file, which log rotation may move away."""
+
+    type: Literal["file"] = "file"
+    path: ConfigPath
+    mode: Annotated[str, Spelled(r"0?[0-7]{3}", "0640")] = Field(
+        f"{FILE_MODE:04o}", description="Octal mode of a new file."
+    )
+    fsync: Fsync = Field(
+        Fsync.NEVER,
+        description="never; interval (at most fsync_seconds later); batch (before entries count as written).",
+    )
+    fsync_seconds: float = Field(1.0, gt=0, le=3600)
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
+
+
+SinkSettings = Annotated[StdoutSinkSettings | FileSinkSettings, Field(discriminator="type")]
+
+
+class AllowSettings(_Section):
+    """What is logged although it is redacted by default. Each name stands here and in a warning at start."""
+
+    headers: tuple[str, ...] = ()
+    query_parameters: tuple[str, ...] = ()
+
+
+class RedactSettings(_Section):
+    """What is redacted besides the defaults (authorization, cookie, set-cookie, access_token ...)."""
+
+    headers: tuple[str, ...] = Field(
+        (), description="Headers; the names hold for trailers, tags and metadata keys too."
+    )
+    query_parameters: tuple[str, ...] = Field(
+        (), description="Parameters of path, original path and referer."
+    )
+    allow: AllowSettings = AllowSettings()
+    policy: tuple[ConfigPath, ...] = Field(
+        (),
+        description="Policy files and folders of authz: every name that they read a credential from is "
+        "redacted, too. Default: those of the section authz of this file, if there is one.",
+    )
+
+    @property
+    def names(self) -> SecretNames:
+        """The names that are redacted besides the defaults."""
+        return SecretNames(frozenset(self.headers), frozenset(self.query_parameters))
+
+    def redaction(self, names: SecretNames = NO_NAMES) -> Redaction:
+        """The names, with further ones, compiled. Raises ValueError for one allowed that is not a default."""
+        more = self.names.with_those_of(names)
+        return Redaction(more.headers, more.query_parameters, self.allow.headers, self.allow.query_parameters)
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        self.redaction()
+        return self
+
+
+class SampleSettings(_Section):
+    """What is kept of ordinary requests. Errors and denials are always kept."""
+
+    rate: float = Field(1.0, ge=0, le=1, description="1.0: all; 0.1: one request in ten, by its request id.")
+
+
+class AccesslogSettings(_Section):
+    """What happened? Envoy's access log as JSON lines."""
+
+    listen: tuple[ListenAddress, ...] = Field(min_length=1)
+    sinks: tuple[SinkSettings, ...] = Field((StdoutSinkSettings(),), min_length=1)
+    redact: RedactSettings = RedactSettings()
+    sample: SampleSettings = SampleSettings()
+    max_record_bytes: int = Field(
+        MAX_RECORD_BYTES, ge=4096, description="Longer records have their long values cut."
+    )
+    flush_seconds: float = Field(
+        4.0,
+        ge=0,
+        le=3600,
+        description="At the end: how long to write what is queued. Keep it below drain.flush_seconds.",
+    )
+
+    @model_validator(mode="after")
+    def _sinks_differ(self) -> Self:
+        labels = [sink.label for sink in self.sinks]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"several sinks are named {', '.join(twice)}; give each its own `name`")
+        paths: list[Path] = [sink.path for sink in self.sinks if isinstance(sink, FileSinkSettings)]
+        if len(set(paths)) < len(paths):
+            raise ValueError("two file sinks write to the same path")
+        return self

@@ -1,0 +1,93 @@
+"""The `authz:` section of the settings file."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from authz.engine.decision_record import Masking
+from common.configfile import Spelled
+from sidecars.settings.listen import ConfigPath, ListenAddress
+
+_COLLECTOR = "http://127.0.0.1:4318/v1/traces"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MaskSettings(_Section):
+    """What of a decision is never told, at `/decisions` and in the decision log."""
+
+    leave_out: tuple[str, ...] = Field((), description="Fields left out, as in client.")
+    replace: tuple[str, ...] = Field((), description="Fields whose value becomes ***, as in subject.")
+    path_segments: tuple[str, ...] = Field(
+        (),
+        description="RE2 patterns: a path segment that matches becomes ***. Segments that look like tokens "
+        "are redacted in any case.",
+    )
+
+    @property
+    def masking(self) -> Masking:
+        """The rules, compiled. Raises ValueError."""
+        return Masking(self.leave_out, self.replace, self.path_segments)
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        _ = self.masking
+        return self
+
+
+class DecisionLogSettings(_Section):
+    """Every decision as a line of JSON; it loses lines rather than hold up an answer."""
+
+    file: ConfigPath | None = Field(
+        None, description="Appended to; log rotation may move it. Default: stdout."
+    )
+    sample_allows: float = Field(
+        1.0, ge=0, le=1, description="The part of the allows that is logged. Denials and errors always are."
+    )
+    queue_lines: int = Field(10_000, ge=1, description="What may wait for the writer, about 1 KB a line.")
+
+
+class DecisionsSettings(_Section):
+    """What is kept and told of decisions."""
+
+    recent: int = Field(
+        1_000, ge=0, le=100_000, description="Kept for /decisions on the admin port; 0: none."
+    )
+    log: DecisionLogSettings | None = None
+    mask: MaskSettings = MaskSettings()
+
+
+class TracingSettings(_Section):
+    """A span for each check, in the trace that Envoy began. Needs the extra `otel`."""
+
+    endpoint: Annotated[str, Spelled(r"https?://\S+", _COLLECTOR)] = Field(
+        _COLLECTOR, description="An OpenTelemetry collector: OTLP over HTTP."
+    )
+    service_name: str = Field("authz", min_length=1, max_length=128)
+    sample_roots: float = Field(
+        0.0, ge=0, le=1, description="The part of the checks outside any trace that begin one of their own."
+    )
+
+
+class AuthzSettings(_Section):
+    """The authz sidecar: who is asking, and may they."""
+
+    listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")
+    policy: tuple[ConfigPath, ...] = Field(
+        min_length=1, description="Policy files, and folders of them; together they are one policy."
+    )
+    session_admin: bool = Field(
+        default=False,
+        description="Whether the admin port creates, lists and revokes sessions and revokes tokens "
+        "(/authz/sessions, /authz/revocations). Whoever reaches that port may then be anybody. "
+        "Needed for `sidecars session` with store: memory; with Redis the command does without.",
+    )
+    trusted_hops: Annotated[int, Field(ge=0, le=16)] = Field(
+        0,
+        description="Your own proxies in front of this Envoy, as its xff_num_trusted_hops: they decide which "
+        "entry of x-forwarded-for is the client. With 0 it is the peer, whatever that header says.",
+    )
+    decisions: DecisionsSettings = DecisionsSettings()
+    tracing: TracingSettings | None = Field(None, description="Off unless this section stands here.")

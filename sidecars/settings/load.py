@@ -1,0 +1,122 @@
+"""From one YAML file and the environment to Settings."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.configfile import ConfigError, Document, KeyPart, Problem, findings_of, key_path_text, read
+from sidecars.settings.environment import Environment, merge, read_environment
+from sidecars.settings.masking import masked
+from sidecars.settings.per_worker import unfit_for_workers
+from sidecars.settings.root import Settings
+from sidecars.settings.transport import LifetimeSettings, LimitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a settings file holds, and everything wrong with it."""
+
+    path: Path
+    settings: Settings | None
+    """Beside problems: the sections that have none, or None where too little is left."""
+    problems: tuple[Problem, ...]
+    locate: Callable[[Sequence[KeyPart], str], Problem]
+    """A message about a key path, as a problem that names the line or the variable where it is written."""
+
+
+def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings in the file at `path`, overridden by the `SIDECARS_*` variables of `environ`.
+
+    Raises ConfigError with every problem of both.
+    """
+    reading = read_settings(path, environ)
+    if reading.problems or reading.settings is None:
+        raise ConfigError(reading.problems)
+    return reading.settings
+
+
+def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
+    """As `load_settings`, but returns the problems beside what can be used in spite of them.
+
+    So that the files named by the good sections can be checked in the same run.
+    """
+    environment = read_environment(environ, Settings)
+    try:
+        document = read(path)
+    except ConfigError as error:
+        return Reading(path, None, (*error.problems, *environment.problems), partial(_nowhere, path))
+    data: Any = {} if document.data is None else document.data
+    if isinstance(data, dict):
+        merge(data, environment.data)
+    context = {"folder": path.parent}
+    findings: list[tuple[tuple[KeyPart, ...], str]] = []
+    settings: Settings | None
+    try:
+        settings = Settings.model_validate(data, context=context)
+    except ValidationError as error:
+
+        def written(at: Sequence[KeyPart]) -> str | None:
+            return None if environment.variable_of(tuple(at)) else document.text(at)
+
+        findings = list(findings_of(error, data, Settings, written))
+        settings = _without(findings, data, context)
+    if settings is not None:
+        findings += unfit_for_workers(settings)
+        findings += unfit_for_transport(settings)
+    locate = partial(_locate, document, environment)
+    problems = [locate(at, message) for at, message in findings]
+    return Reading(path, settings, (*environment.problems, *problems), locate)
+
+
+def reading_of(path: Path, settings: Settings) -> Reading:
+    """Settings that were read before, by another process, from the file at `path`."""
+    return Reading(path, settings, (), partial(_nowhere, path))
+
+
+def _nowhere(file: Path, path: Sequence[KeyPart], message: str) -> Problem:
+    return Problem(str(file), 0, key_path_text(path), masked(message))
+
+
+def _locate(document: Document, environment: Environment, path: Sequence[KeyPart], message: str) -> Problem:
+    found = document.problem(path, masked(message))  # the message may show the wrong value
+    variable = environment.variable_of(tuple(path))
+    return Problem(variable, 0, found.key_path, found.message) if variable else found
+
+
+def _without(
+    findings: list[tuple[tuple[KeyPart, ...], str]], data: Any, context: Mapping[str, Any]
+) -> Settings | None:
+    bad_sections = {path[0] for path, _ in findings if path}
+    if len(bad_sections) < len({path[:1] for path, _ in findings}):
+        return None  # something is wrong with the file as a whole
+    rest = {key: value for key, value in data.items() if key not in bad_sections}
+    try:
+        return Settings.model_validate(rest, context=context)
+    except ValidationError:
+        return None
+
+
+_GRPCIO_LIMITS = frozenset({"max_message_bytes", "max_concurrent_streams"})
+"""Those of `connections.limits` that grpc.aio has an option for."""
+
+
+def unfit_for_transport(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...], str]]:
+    """What in `settings` the transport cannot keep: key paths and messages. A limit is never just ignored."""
+    if settings.transport == "own":
+        return
+    for name in ("authz", "ratelimit", "accesslog"):
+        section = getattr(settings, name)
+        for index, address in enumerate(section.listen if section is not None else ()):
+            if address.tls is not None:
+                yield (name, "listen", index, "tls"), "needs `transport: own`: grpcio is served without TLS"
+            if address.trusted is not None:
+                yield (name, "listen", index, "trusted"), "needs `transport: own`: grpcio trusts no peer"
+    for part, defaults in (("limits", LimitSettings()), ("lifetime", LifetimeSettings())):
+        given = getattr(settings.connections, part)
+        for key in type(defaults).model_fields:
+            if getattr(given, key) != getattr(defaults, key) and key not in _GRPCIO_LIMITS:
+                yield ("connections", part, key), "needs `transport: own`: grpcio does not know it"

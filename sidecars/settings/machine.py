@@ -1,0 +1,184 @@
+"""Checks what the settings need on this machine: TLS files, folders of sockets and logs."""
+
+import os
+import ssl
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from common.configfile import KeyPart
+from sidecars.settings.accesslog import FileSinkSettings
+from sidecars.settings.load import Reading
+from sidecars.settings.per_worker import for_worker
+from sidecars.settings.root import Settings
+from sidecars.transport.api.address import Address, TcpAddress, TlsSettings, UnixAddress
+from sidecars.transport.server.tls import check_authorities
+
+_Path = tuple[KeyPart, ...]
+_Finding = tuple[_Path, str]
+
+SECTIONS = ("authz", "ratelimit", "accesslog")
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::", "*"})
+
+
+def on_this_machine(reading: Reading, names: Collection[str] = SECTIONS) -> Reading:
+    """`reading` with the problems on this machine, too. `names`: the sidecars that run."""
+    if reading.settings is None:
+        return reading
+    found = [
+        reading.locate(path, message)
+        for path, message in unfit_for_machine(reading.settings)
+        if path[0] not in SECTIONS or path[0] in names
+    ]
+    return replace(reading, problems=(*reading.problems, *found))
+
+
+def unfit_for_machine(settings: Settings) -> Iterator[_Finding]:
+    """What this machine lacks, each once: key paths and messages."""
+    found = [*_of_files(settings)]
+    for worker in range(settings.workers):
+        own = for_worker(settings, worker)
+        for path, address in listens(own):
+            found += _of_socket(path, address)
+        found += _of_outputs(own)
+    yield from dict.fromkeys(found)
+
+
+def _of_files(settings: Settings) -> Iterator[_Finding]:
+    for path, address in listens(settings):
+        if address.tls is not None:
+            yield from _of_tls((*path, "tls"), address.tls)
+    yield from _of_redis(settings)
+
+
+def open_to_all(settings: Settings) -> Iterator[_Finding]:
+    """The ports that every network reaches without TLS: key paths and messages. These are warnings."""
+    for path, address in listens(settings):
+        whole = isinstance(address, TcpAddress) and address.host in _EVERY_ADDRESS
+        if whole and path[0] == "admin":
+            text = "and shows the configuration to everyone: listen on 127.0.0.1"
+            yield path, f"{address} is open to every network without TLS, {text}"
+        elif whole and address.tls is None:
+            text = "and answers everyone as it answers Envoy: add tls, or listen on 127.0.0.1"
+            yield path, f"{address} is open to every network without TLS, {text}"
+
+
+def listens(settings: Settings) -> Iterator[tuple[_Path, Address]]:
+    """Every address that is listened on."""
+    yield ("admin", "listen"), settings.admin.listen
+    for name in SECTIONS:
+        section = getattr(settings, name)
+        for index, address in enumerate(section.listen if section is not None else ()):
+            yield (name, "listen", index), address
+
+
+def _of_socket(path: _Path, address: Address) -> Iterator[_Finding]:
+    if not isinstance(address, UnixAddress) or address.abstract:
+        return
+    socket = Path(address.path)
+    yield from _of_folder(path, socket)
+    try:
+        mode = socket.lstat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        yield path, f"{socket} exists and is not a socket: name another path, or remove it"
+
+
+def _of_folder(path: _Path, file: Path) -> Iterator[_Finding]:
+    if not file.parent.is_dir():
+        yield path, f"the folder {file.parent} does not exist; create it"
+
+
+def _of_file(path: _Path, file: Path | None) -> Iterator[_Finding]:
+    """A file that is read."""
+    if file is None:
+        return
+    try:
+        with file.open("rb"):
+            return
+    except OSError as error:
+        yield path, f"{file} cannot be read: {error.strerror}"
+
+
+def _of_tls(path: _Path, tls: TlsSettings) -> Iterator[_Finding]:
+    lacking = [
+        *_of_file((*path, "cert_file"), tls.certificate),
+        *_of_file((*path, "key_file"), tls.key),
+        *_of_file((*path, "client_ca_file"), tls.client_ca),
+    ]
+    yield from lacking
+    if not lacking:
+        yield from _of_pair(path, tls.certificate, tls.key)
+        if tls.client_ca is not None:
+            yield from _of_client_authorities((*path, "client_ca_file"), tls.client_ca)
+
+
+def _of_pair(path: _Path, certificate: Path, key: Path) -> Iterator[_Finding]:
+    wrong = [*_of_authorities((*path, "cert_file"), certificate)]
+    yield from wrong
+    if wrong:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            yield (*path, "key_file"), f"{key} is not the key of the first certificate in {certificate}"
+        else:
+            yield (*path, "key_file"), f"{key} holds no PEM private key that can be used without a password"
+    except (OSError, ValueError):
+        yield (*path, "key_file"), f"{key} holds no PEM private key that can be used without a password"
+
+
+def _no_password() -> str:
+    """Prevents the prompt at the terminal that OpenSSL shows for an encrypted key."""
+    return ""
+
+
+def _of_authorities(path: _Path, file: Path) -> Iterator[_Finding]:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(file)
+    except OSError:  # SSLError is one
+        yield path, f"{file} holds no PEM certificate"
+
+
+def _of_client_authorities(path: _Path, file: Path) -> Iterator[_Finding]:
+    wrong = [*_of_authorities(path, file)]
+    yield from wrong
+    if not wrong:
+        try:
+            check_authorities(file)
+        except OSError as error:
+            yield path, str(error)
+
+
+def _of_redis(settings: Settings) -> Iterator[_Finding]:
+    redis = settings.redis
+    if redis is None:
+        return
+    for name in ("password_file", "ca_file", "cert_file", "key_file"):
+        yield from _of_file(("redis", name), getattr(redis, name))
+    certificate, key = redis.cert_file, redis.key_file
+    if certificate is None or key is None:
+        return
+    if os.access(certificate, os.R_OK) and os.access(key, os.R_OK):
+        yield from _of_pair(("redis",), certificate, key)
+
+
+def _of_outputs(settings: Settings) -> Iterator[_Finding]:
+    for index, sink in enumerate(settings.accesslog.sinks if settings.accesslog is not None else ()):
+        if isinstance(sink, FileSinkSettings):
+            yield from _of_output(("accesslog", "sinks", index, "path"), sink.path)
+    log = settings.authz.decisions.log if settings.authz is not None else None
+    if log is not None and log.file is not None:
+        yield from _of_output(("authz", "decisions", "log", "file"), log.file)
+    if settings.admin.port_file is not None:
+        yield from _of_output(("admin", "port_file"), settings.admin.port_file)
+
+
+def _of_output(path: _Path, file: Path) -> Iterator[_Finding]:
+    """A file that is written."""
+    if file.is_dir():
+        yield path, f"{file} is a folder; expected the path of a file"
+    yield from _of_folder(path, file)

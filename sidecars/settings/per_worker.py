@@ -1,0 +1,174 @@
+"""The settings of one worker, made from those of all; and what several workers cannot share.
+
+The rule: a unix socket or a file that each worker has for itself has `{worker}` in its path, which becomes
+the worker's number, from 0. A TCP port is that of worker 0, and worker N listens on port + N.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.configfile import KeyPart, key_path_text
+from sidecars.settings.accesslog import FileSinkSettings
+from sidecars.settings.root import Settings
+from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
+
+PLACEHOLDER = "{worker}"
+
+_SECTIONS = ("authz", "ratelimit", "accesslog")
+
+_Path = tuple[KeyPart, ...]
+
+
+def for_worker(settings: Settings, worker: int) -> Settings:
+    """`settings` as worker number `worker` is to follow them; number 0 where there is only one."""
+    changes: dict[str, Any] = {}
+    for name in _SECTIONS:
+        section = getattr(settings, name)
+        if section is not None:
+            listen = tuple(address_of(address, worker) for address in section.listen)
+            changes[name] = section.model_copy(update={"listen": listen})
+    if "accesslog" in changes:
+        sinks = tuple(
+            sink.model_copy(update={"path": _path_of(sink.path, worker)})
+            if isinstance(sink, FileSinkSettings)
+            else sink
+            for sink in changes["accesslog"].sinks
+        )
+        changes["accesslog"] = changes["accesslog"].model_copy(update={"sinks": sinks})
+    if "authz" in changes:
+        changes["authz"] = _with_own_decision_log(changes["authz"], worker)
+    if "ratelimit" in changes:
+        # Each worker is one more that counts for itself while the shared store is away.
+        replicas = changes["ratelimit"].replicas * settings.workers
+        changes["ratelimit"] = changes["ratelimit"].model_copy(update={"replicas": replicas})
+    own_admin = settings.admin.workers
+    if settings.workers > 1 and own_admin is not None:
+        changes["admin"] = settings.admin.model_copy(
+            update={"listen": address_of(own_admin, worker), "port_file": None}
+        )
+    return settings.model_copy(update=changes)
+
+
+def address_of(address: Address, worker: int) -> Address:
+    """Where worker number `worker` listens; port 0 stays: each is given a free one."""
+    if isinstance(address, TcpAddress):
+        return replace(address, port=address.port + worker) if address.port else address
+    return replace(address, path=address.path.replace(PLACEHOLDER, str(worker)))
+
+
+def unfit_for_workers(settings: Settings) -> Iterator[tuple[_Path, str]]:
+    """What in `settings` cannot work with as many workers as they ask for: key paths and messages."""
+    yield from clashes(settings)
+    if settings.workers == 1:
+        return
+    yield from _without_placeholder(settings)
+    if settings.authz is not None and settings.authz.session_admin:
+        text = (
+            f"cannot be with workers: {settings.workers}, as a session in memory is known to one worker "
+            "only; keep sessions in Redis, where `sidecars session` reaches them without this"
+        )
+        yield ("authz", "session_admin"), text
+
+
+def _listens(settings: Settings) -> Iterator[tuple[_Path, Address]]:
+    """Every address that each worker has for itself."""
+    for name in _SECTIONS:
+        section = getattr(settings, name)
+        if section is not None:
+            yield from (((name, "listen", index), address) for index, address in enumerate(section.listen))
+    if settings.admin.workers is not None:
+        yield ("admin", "workers"), settings.admin.workers
+
+
+def _files(settings: Settings) -> Iterator[tuple[_Path, Path]]:
+    """Every file that each worker has for itself."""
+    if settings.accesslog is not None:
+        for index, sink in enumerate(settings.accesslog.sinks):
+            if isinstance(sink, FileSinkSettings):
+                yield ("accesslog", "sinks", index, "path"), sink.path
+    if settings.authz is not None:
+        log = settings.authz.decisions.log
+        if log is not None and log.file is not None:
+            yield ("authz", "decisions", "log", "file"), log.file
+
+
+def _without_placeholder(settings: Settings) -> Iterator[tuple[_Path, str]]:
+    for path, address in _listens(settings):
+        if isinstance(address, UnixAddress) and PLACEHOLDER not in address.path:
+            example = _example(address.path)
+            yield path, f"with workers: {settings.workers} each needs a socket of its own: write {example}"
+    for path, file in _files(settings):
+        if PLACEHOLDER not in str(file):
+            example = _example(file.name)
+            yield path, f"with workers: {settings.workers} each needs a file of its own: write {example}"
+
+
+def clashes(settings: Settings) -> Iterator[tuple[_Path, str]]:
+    """Addresses that are wanted twice, by whichever workers: key paths and messages, one for each pair."""
+    taken: list[tuple[_Path, int, Address]] = [(("admin", "listen"), 0, settings.admin.listen)]
+    several = settings.workers > 1
+    for path, address in _listens(settings):
+        if _free_port(address):
+            if path == ("admin", "workers"):
+                yield path, "needs a port: no client would know the one that the kernel picks"
+            continue
+        if several and isinstance(address, UnixAddress) and PLACEHOLDER not in address.path:
+            continue  # told already
+        found: dict[_Path, str] = {}
+        own = [(worker, address_of(address, worker)) for worker in range(settings.workers)]
+        for worker, one in own:
+            if isinstance(one, TcpAddress) and one.port > 65535:
+                yield path, f"worker {worker} would listen on port {one.port}; the last one is 65535"
+                break
+            for other_path, other_worker, other in taken:
+                if _same_place(one, other) and other_path not in found:
+                    found[other_path] = _clash(one, worker, other_path, other_worker, several=several)
+        yield from ((path, message) for message in found.values())
+        taken += ((path, worker, one) for worker, one in own)
+
+
+def _clash(address: Address, worker: int, other: _Path, other_worker: int, *, several: bool) -> str:
+    where = key_path_text(other)
+    if not several:
+        return f"{address} is taken by {where}"
+    owner = where if where == "admin.listen" else f"worker {other_worker} of {where}"
+    return f"{address}, for worker {worker}, is taken by {owner}; worker N listens on port + N"
+
+
+def _same_place(one: Address, other: Address) -> bool:
+    """Whether only one of two servers can have it."""
+    if not (isinstance(one, TcpAddress) and isinstance(other, TcpAddress)):
+        return one == other
+    return one.port == other.port != 0 and (_covers(one.host, other.host) or _covers(other.host, one.host))
+
+
+def _covers(one: str, other: str) -> bool:
+    """Whether a server on host `one` takes the port of host `other`."""
+    if one == "0.0.0.0":
+        return ":" not in other
+    if one == "::":
+        return ":" in other or other == "localhost"
+    return one == other or (one == "localhost" and other in {"127.0.0.1", "::1"})
+
+
+def _free_port(address: Address) -> bool:
+    return isinstance(address, TcpAddress) and not address.port
+
+
+def _example(text: str) -> str:
+    stem, dot, suffix = text.rpartition(".")
+    return f"{stem}.{PLACEHOLDER}.{suffix}" if dot and "/" not in suffix else f"{text}.{PLACEHOLDER}"
+
+
+def _with_own_decision_log(authz: Any, worker: int) -> Any:
+    log = authz.decisions.log
+    if log is None or log.file is None:
+        return authz
+    own = log.model_copy(update={"file": _path_of(log.file, worker)})
+    return authz.model_copy(update={"decisions": authz.decisions.model_copy(update={"log": own})})
+
+
+def _path_of(path: Path, worker: int) -> Path:
+    return Path(str(path).replace(PLACEHOLDER, str(worker)))

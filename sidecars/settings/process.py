@@ -1,0 +1,64 @@
+"""The sections that concern the process and not one sidecar: admin, log, drain, reload."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sidecars.settings.listen import ConfigPath, PlainAddress
+from sidecars.transport.api.address import TcpAddress
+
+
+class AdminSettings(BaseModel):
+    """The HTTP server for operators. It shows the configuration, so it belongs on loopback."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: PlainAddress = Field(TcpAddress("127.0.0.1", 9090), validate_default=True)
+    port_file: ConfigPath | None = Field(
+        None, description="The TCP port is written to this file once it is bound; for port 0."
+    )
+    workers: PlainAddress | None = Field(
+        None,
+        description=(
+            "With several workers `listen` answers for all of them; here each answers for itself, on a path "
+            "with {worker} or on port + its number. Default: a private unix socket."
+        ),
+    )
+
+
+class LogSettings(BaseModel):
+    """The process's own log, on stderr: stdout is left to the access log's stdout sink."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class DrainSettings(BaseModel):
+    """How SIGTERM ends the process: at the latest after the sum of the three."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    announce_seconds: float = Field(
+        1,
+        ge=0,
+        le=3600,
+        description=(
+            "Still serve everything, but say not ready and NOT_SERVING. "
+            "At least one interval of the health checks that watch."
+        ),
+    )
+    grace_seconds: float = Field(10, ge=0, le=3600, description="For calls and streams in flight to finish.")
+    flush_seconds: float = Field(5, ge=0, le=3600, description="For each sidecar to flush and close.")
+
+
+class ReloadSettings(BaseModel):
+    """How changed policy and limits files are found. SIGHUP reloads in any case."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    watch: bool = Field(default=True, description="Reload when a file changes, without SIGHUP.")
+    interval_seconds: float = Field(
+        2, ge=0.05, le=3600, description="How often files are looked at. Polled, as inotify misses NFS."
+    )

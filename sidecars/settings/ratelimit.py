@@ -1,0 +1,106 @@
+"""The `ratelimit:` section of the settings file."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from common.configfile import Spelled
+from ratelimit.rules import Algorithm, OnFailure, Options
+from ratelimit.stats import MAX_REQUEST_KEYS
+from ratelimit.stores.memory import MAX_BUCKETS
+from ratelimit.stores.redis import MAX_WAITING, TIMEOUT_SECONDS
+from sidecars.settings.listen import ConfigPath, ListenAddress
+
+_HeaderName = Annotated[str, Spelled(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "RateLimit-Limit")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HeaderSettings(_Section):
+    """Response headers this sidecar adds; Envoy makes its own X-RateLimit-* from the answer."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Add limit, remaining and reset of the rule that decided, as plain numbers.",
+    )
+    limit: _HeaderName = "RateLimit-Limit"
+    remaining: _HeaderName = "RateLimit-Remaining"
+    reset: _HeaderName = "RateLimit-Reset"
+    retry_after: bool = Field(
+        default=True, description="Add Retry-After (RFC 9110 section 10.2.3) when a request is refused."
+    )
+
+
+class BreakerSettings(_Section):
+    """When to stop asking a Redis that does not answer."""
+
+    failures: int = Field(5, ge=1, le=1000, description="Failed calls in a row that open it.")
+    open_seconds: float = Field(
+        0.5, gt=0, le=60, description="Until one call tries again; grows to 8 times that while it fails."
+    )
+
+
+class RatelimitSettings(_Section):
+    """The ratelimit sidecar: how much may they."""
+
+    listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")
+    limits: tuple[ConfigPath, ...] = Field(
+        min_length=1, description="Limit files in the format of envoyproxy/ratelimit, and folders of them."
+    )
+    merge_domains: bool = Field(default=False, description="Several files may add to one domain.")
+    store: Literal["memory", "redis"] = Field(
+        "memory", description="redis: shared by all sidecars that name the same `redis:`."
+    )
+    algorithm: Algorithm = Field(
+        Algorithm.TOKEN_BUCKET,
+        description="Of rules and overrides that name none. fixed_window is that of envoyproxy/ratelimit.",
+    )
+    on_failure: OnFailure = Field(
+        OnFailure.LOCAL,
+        description="Of rules that name none, while the store is away: open (let pass), closed (refuse), "
+        "local (count in this process).",
+    )
+    replicas: int = Field(
+        1, ge=1, le=10_000, description="Sidecars that share the store: each counts its part when local."
+    )
+    shadow_mode: bool = Field(default=False, description="Refuse nothing; count and report as usual.")
+    near_limit_ratio: float = Field(
+        0.8, ge=0, le=1, description="Where the metric near_limit begins, as part of the limit."
+    )
+    dynamic_metadata: Literal["off", "rule", "full"] = Field(
+        "full",
+        description="What Envoy's access log gets to know: the rule that decided, or the descriptors too. "
+        "Choose rule where their values are secret (API keys).",
+    )
+    headers: HeaderSettings = HeaderSettings()
+    max_buckets: int = Field(
+        MAX_BUCKETS, ge=1, description="In memory; beyond it the one unused for longest is forgotten."
+    )
+    max_metric_keys: int = Field(
+        MAX_REQUEST_KEYS, ge=0, description="Metric keys made of values of requests (detailed_metric ...)."
+    )
+    redis_prefix: str = Field("ratelimit:", max_length=64, description="Begins each key in Redis.")
+    redis_timeout_ms: float = Field(
+        TIMEOUT_SECONDS * 1000,
+        gt=0,
+        le=10_000,
+        description="The longest a request waits for Redis. Below the timeout of Envoy's filter (20 ms).",
+    )
+    redis_max_waiting: int = Field(
+        MAX_WAITING, ge=1, le=100_000, description="Requests that may wait for Redis; more follow on_failure."
+    )
+    breaker: BreakerSettings = BreakerSettings()
+
+    @property
+    def options(self) -> Options:
+        """What holds for every rule that does not say otherwise."""
+        return Options(self.algorithm, self.on_failure, self.replicas, self.merge_domains)
+
+    @model_validator(mode="after")
+    def _header_names_differ(self) -> Self:
+        names = {name.lower() for name in (self.headers.limit, self.headers.remaining, self.headers.reset)}
+        if len(names) < 3:
+            raise ValueError("headers: limit, remaining and reset need three different names")
+        return self

@@ -1,0 +1,92 @@
+"""The `redis` section: one client, shared by the sidecars of the process."""
+
+from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from sidecars.settings.listen import ConfigPath
+
+
+def _redis_url(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        parts.port  # noqa: B018  # raises when it is no port
+        parameters = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise ValueError(
+            "expected redis://HOST:PORT/DB with a port up to 65535, or unix:///PATH?db=DB"
+        ) from None
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("expected redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH?db=DB")
+    if parts.scheme == "unix" and not parts.path:
+        raise ValueError("expected a path, as in unix:///run/redis/redis.sock?db=0")
+    if parts.scheme != "unix" and not parts.hostname:
+        raise ValueError("expected a host, as in redis://127.0.0.1:6379/0")
+    database = parameters.pop("db", "0") if parts.scheme == "unix" else parts.path.strip("/") or "0"
+    if not (database.isascii() and database.isdigit()):
+        raise ValueError("expected a database number, as in redis://127.0.0.1:6379/0 or unix:///PATH?db=0")
+    if parameters:
+        # redis-py lets a URL override its caller's timeouts; one place decides them, and it is this section.
+        raise ValueError(f"unknown parameter {next(iter(parameters))!r}; write it as a key of this section")
+    return url
+
+
+class RedisSettings(BaseModel):
+    """Where Redis is and how long a call may wait for it.
+
+    Envoy gives a rate-limit call 20 ms by default (rate_limit_filter `timeout`), so what waits longer
+    answers nobody.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, AfterValidator(_redis_url)] = Field(
+        repr=False,
+        description="redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS) or unix:///PATH?db=DB.",
+        examples=["redis://127.0.0.1:6379/0", "unix:///run/redis/redis.sock?db=0"],
+    )
+    username: str | None = Field(None, description="ACL user (Redis 6); needs password_file.")
+    password_file: ConfigPath | None = Field(
+        None, description="File that holds the password; read at each new connection, so it may be rotated."
+    )
+    ca_file: ConfigPath | None = Field(None, description="PEM certificates trusted for rediss://.")
+    cert_file: ConfigPath | None = Field(None, description="PEM client certificate for rediss://.")
+    key_file: ConfigPath | None = Field(None, description="PEM key of cert_file.")
+    connect_timeout_ms: int = Field(
+        50, ge=1, le=10_000, description="For a new connection: rare, and TLS needs two round trips."
+    )
+    operation_timeout_ms: int = Field(
+        10, ge=1, le=10_000, description="For one command, the wait for a free connection included."
+    )
+    health_check_seconds: float = Field(
+        30, ge=0, le=3600, description="A connection idle for longer is pinged before use; 0 turns it off."
+    )
+    backoff_min_ms: int = Field(
+        50, ge=1, le=60_000, description="After a failed connection, calls fail at once for this long ..."
+    )
+    backoff_max_ms: int = Field(
+        2_000, ge=1, le=60_000, description="... doubled at each further failure, up to this."
+    )
+    max_connections: int = Field(
+        32,
+        ge=2,
+        le=1000,
+        description="Calls in flight at once; one more waits for a free connection. One is held by the "
+        "subscription that hears of revoked sessions and tokens.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "RedisSettings":
+        parts = urlsplit(self.url)
+        if self.username and not self.password_file:
+            raise ValueError("username needs password_file")
+        if self.password_file and (parts.username or parts.password):
+            raise ValueError("the url and password_file both hold credentials; keep one of them")
+        if self.backoff_max_ms < self.backoff_min_ms:
+            raise ValueError("backoff_max_ms must not be less than backoff_min_ms")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together")
+        if parts.scheme != "rediss" and (self.ca_file or self.cert_file):
+            raise ValueError("ca_file and cert_file are for TLS; write the url as rediss://HOST:PORT/DB")
+        return self

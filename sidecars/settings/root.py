@@ -1,0 +1,50 @@
+"""The settings file as a whole: one process, its shared parts, and a section for each sidecar it may run."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sidecars.settings.accesslog import AccesslogSettings
+from sidecars.settings.authz import AuthzSettings
+from sidecars.settings.process import AdminSettings, DrainSettings, LogSettings, ReloadSettings
+from sidecars.settings.ratelimit import RatelimitSettings
+from sidecars.settings.redis import RedisSettings
+from sidecars.settings.transport import ConnectionSettings
+
+
+class Settings(BaseModel):
+    """Settings of the edge sidecars."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    transport: Literal["own", "grpcio"] = Field(
+        "own",
+        description="The gRPC server: our own, or grpc.aio to fall back on, which is slower and without TLS.",
+    )
+    connections: ConnectionSettings = Field(
+        ConnectionSettings(), description="What peers may ask, and how long their connections live."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description=(
+            "Processes that serve side by side, one for each core to be used. Unix sockets and files need "
+            "{worker} in the path; worker N listens on TCP port + N. Envoy lists each as an endpoint."
+        ),
+    )
+    reflection: bool = Field(
+        default=True,
+        description=(
+            "Server reflection on every address, for tools such as grpcurl. It shows the services and their "
+            "messages, which are public, and nothing of the configuration."
+        ),
+    )
+    admin: AdminSettings = AdminSettings()
+    log: LogSettings = LogSettings()
+    drain: DrainSettings = DrainSettings()
+    reload: ReloadSettings = ReloadSettings()
+    redis: RedisSettings | None = Field(None, description="One Redis for all sidecars that need it.")
+    authz: AuthzSettings | None = Field(None, description="Who is asking, and may they?")
+    ratelimit: RatelimitSettings | None = Field(None, description="How much may they?")
+    accesslog: AccesslogSettings | None = Field(None, description="What happened?")

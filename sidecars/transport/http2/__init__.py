@@ -1,0 +1,1 @@
+"""HTTP/2 and gRPC without I/O: bytes and times in, bytes and calls out."""

@@ -1,0 +1,397 @@
+"""One HTTP/2 connection that carries gRPC, without a socket: bytes in, calls out; replies in, bytes out.
+
+Nothing here knows of asyncio or of a clock: the time of each read is passed in. Each read is walked once, and
+what it gives rise to is taken as one piece.
+"""
+
+from collections.abc import Callable, Mapping
+
+from sidecars.transport.api.limits import Lifetime, Limits
+from sidecars.transport.api.service import Method
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2.bodies import Bodies
+from sidecars.transport.http2.call import ServerCall
+from sidecars.transport.http2.calls import Calls
+from sidecars.transport.http2.control import Control
+from sidecars.transport.http2.errors import (
+    GoAwayError,
+    Reason,
+    StreamResetError,
+    frame_size_error,
+    malformed,
+    protocol_error,
+)
+from sidecars.transport.http2.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEAD,
+    HEAD_BYTES,
+    HEADERS,
+    MAX_FRAME_BYTES,
+    R_BIT,
+    RST_STREAM,
+    SETTINGS,
+    ErrorCode,
+)
+from sidecars.transport.http2.header_decoder import HeaderBlocks
+from sidecars.transport.http2.header_frames import Heads
+from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError, Request
+from sidecars.transport.http2.messages import PREFIX, PREFIX_BYTES
+from sidecars.transport.http2.observer import Observer
+from sidecars.transport.http2.streams import Streams
+from sidecars.transport.http2.timeouts import overdue
+
+_ODD_WITHOUT_R_BIT = 0x80000001
+
+LOOK_AT_CLOCK_BYTES = 2048
+"""After so many bytes of a read that still goes on: one or two calls of Envoy's. To look costs as much as a
+twentieth of a call, and a call that takes long, to verify a token, has its bytes."""
+
+_RESET_HEAD = 4 << 8 | RST_STREAM
+_RESET_BYTES = HEAD_BYTES + 4
+
+MAX_GOAWAY_TEXT = 200
+"""Of the reason in a GOAWAY, which may quote the peer."""
+
+
+class Connection:
+    """The server's side of one connection.
+
+    `receive` takes what came and `take` gives what is to be sent. Once `over` is set, there will be no more
+    of either; once `drained` holds, nothing is left to do but to hang up.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_blocks",
+        "_bodies",
+        "_calls",
+        "_clock",
+        "_control",
+        "_frame_began",
+        "_heads",
+        "_limits",
+        "_observer",
+        "_plain",
+        "_preface_seen",
+        "_rest",
+        "_roster",
+        "_whole_bytes",
+        "behind",
+        "fault",
+        "over",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        methods: Mapping[bytes, Method],
+        calls: Calls,
+        limits: Limits,
+        observer: Observer,
+        *,
+        peer: str,
+        clock: Callable[[], float],
+        output_ready: Callable[[], None],
+        trusted: bool = False,
+    ) -> None:
+        now = clock()
+        self._clock = clock
+        self._calls = calls
+        self._limits = limits
+        self._observer = observer
+        self.streams = Streams(calls, limits, observer, peer, output_ready, trusted=trusted)
+        self._roster = self.streams.roster
+        self._control = Control(self.streams, limits, now)
+        self._bodies = Bodies(self.streams, self._control)
+        self._blocks = HeaderBlocks(methods, limits)
+        self._heads = Heads(self._blocks, self.streams, self._control, limits)
+        self._preface_seen = False
+        self._rest = b""
+        """The beginning of a frame whose end has not come."""
+        self._frame_began = now
+        self._begun: dict[int, Request] = {}
+        """Unary calls of which this read has brought the HEADERS and nothing else yet."""
+        self._plain = False
+        """Whether a call may take the short way: greeted, no open header block, not at the end of a drain."""
+        self._whole_bytes = min(
+            MAX_FRAME_BYTES, limits.max_message_bytes + PREFIX_BYTES, limits.stream_window_bytes
+        )
+        self.behind = False
+        """Whether a read was left in the middle, as its turn was over: `receive` goes on with it."""
+        self.fault: GoAwayError | None = None
+        """Why the connection is over, where that was the peer's doing."""
+        self.over = False
+        self._control.greet()
+
+    # -- what the socket does ------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take the bytes of one read. Answers errors of the peer with GOAWAY; raises nothing."""
+        if self.over:
+            return
+        self._control.heard = self.streams.now = now
+        self.behind = False
+        if self._rest:
+            data = self._rest + data
+        try:
+            start = 0 if self._preface_seen else self._read_preface(data)
+            taken = self._walk(data, start, now) if self._preface_seen else 0
+            self.streams.watch_deadlines()
+        except GoAwayError as fault:
+            self._fail(fault)
+            return
+        if taken == len(data):
+            self._rest = b""
+            return
+        if taken or not self._rest:
+            self._frame_began = now
+        self._rest = data[taken:]
+
+    def take(self) -> bytes:
+        """All that is ready to be sent."""
+        fault = self.streams.fault
+        if fault is not None and not self.over:
+            self._fail(fault)
+        return self.streams.outbox.take()
+
+    def lost(self) -> None:
+        """The socket is gone: every call on it is cancelled."""
+        self.over = True
+        self.behind = False
+        self.streams.end_all()
+
+    def drain(self, now: float) -> None:
+        """Take no new calls, let those in flight finish. Said once; more often changes nothing."""
+        if not self.over:
+            self._control.drain(now)
+            self._plain = self._plain and self._control.serving
+
+    @property
+    def drained(self) -> bool:
+        """Whether the drain has come to its end: the last stream is named, and none is open."""
+        return self._control.final_id is not None and not self.streams.table and not self.behind
+
+    def tick(self, now: float, lifetime: Lifetime) -> None:
+        """Look at what has been waited for too long. To be called now and then; raises nothing."""
+        if self.over:
+            return
+        self.streams.now = now
+        if self.streams.paused:
+            self._excuse(now)
+        try:
+            self._control.check_times(now, lifetime)
+            self._plain = self._plain and self._control.serving
+            block = self._heads.open
+            began = block.began if block is not None else self._frame_began if self._rest else now
+            if now - began > self._limits.message_seconds:
+                raise GoAwayError(
+                    ErrorCode.ENHANCE_YOUR_CALM, Reason.SLOW_MESSAGE, "a frame that does not end"
+                )
+            for late in overdue(self.streams, self._limits, now):
+                self._observer.peer_error(late.reason)
+                self.streams.reset(late.stream_id, late.code)
+        except GoAwayError as fault:
+            self._fail(fault)
+
+    def _excuse(self, now: float) -> None:
+        """While the socket takes nothing, we do not read and the peer can end nothing: its time stands still.
+
+        How long the socket may do so is a limit of its own, `stalled_seconds`.
+        """
+        self._control.heard = self._frame_began = now
+        for stream in self.streams.table.values():
+            stream.message_began = now
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def _read_preface(self, data: bytes) -> int:
+        preface = frames.PREFACE
+        if data[: len(preface)] != preface[: len(data)]:
+            raise GoAwayError(
+                ErrorCode.PROTOCOL_ERROR,
+                Reason.BAD_PREFACE,
+                "expected the preface of HTTP/2, prior knowledge",
+            )
+        if len(data) < len(preface):
+            return 0
+        self._preface_seen = True
+        return len(preface)
+
+    def _walk(self, data: bytes, pos: int, now: float) -> int:
+        """Act on every whole frame from `pos`; returns where the first one begins that is not whole.
+
+        A unary call whose HEADERS and whose one DATA frame come in the same read is served in here, without a
+        Stream. Clients write the HEADERS of several calls before their DATA, so calls wait in `_begun`. One
+        that was cancelled by then is not begun. What is too much for this turn of the loop is left.
+        """
+        end = len(data)
+        last_head = end - HEAD_BYTES
+        unpack = HEAD.unpack_from
+        outbox = self.streams.outbox
+        enough = self._limits.turn_bytes
+        look = pos + LOOK_AT_CLOCK_BYTES
+        begun = self._begun
+        while pos <= last_head:
+            if pos > look or outbox.turn_bytes > enough:
+                if outbox.turn_bytes > enough or self._clock() - now > self._limits.turn_seconds:
+                    self.behind = True
+                    break
+                look = pos + LOOK_AT_CLOCK_BYTES
+            head, flags, stream_id = unpack(data, pos)
+            length = head >> 8
+            if length > MAX_FRAME_BYTES:
+                raise frame_size_error(f"a frame of {length} bytes: at most {MAX_FRAME_BYTES}")
+            body = pos + HEAD_BYTES
+            stop = body + length
+            if stop > end:
+                break
+            kind = head & 0xFF
+            if kind == DATA and flags == END_STREAM and stream_id in begun:
+                request = begun.pop(stream_id)
+                if self._roster.cancels and data.startswith(
+                    HEAD.pack(_RESET_HEAD, 0, stream_id), stop, end - 4
+                ):
+                    self._bodies.skip(stream_id, length)
+                    stop += _RESET_BYTES
+                else:
+                    self._whole_request(stream_id, request, data, body, stop, now)
+            elif kind == HEADERS and flags == END_HEADERS and self._plain:
+                self._begin(stream_id, data[body:stop])
+            else:
+                if begun:
+                    self._open_begun()
+                self._frame(kind, flags, stream_id & ~R_BIT, data[body:stop])
+                look = body  # such a frame may cost more than its bytes
+            pos = stop
+        if begun:
+            self._open_begun()
+        return pos
+
+    def _begin(self, stream_id: int, block: bytes) -> None:
+        """HEADERS in one frame, with more to come: how every call begins."""
+        roster = self._roster
+        if (
+            stream_id <= roster.last_id
+            or stream_id & _ODD_WITHOUT_R_BIT != 1
+            or len(roster.table) + len(self._begun) >= roster.most
+            or len(block) > self._limits.max_header_block_bytes
+        ):
+            self._open_begun()
+            self._frame(HEADERS, END_HEADERS, stream_id & ~R_BIT, block)
+            return
+        request = self._blocks.known.get(block)
+        roster.last_id = stream_id
+        if request is None:
+            try:
+                request = self._blocks.request(block)
+            except MalformedRequestError as error:
+                self._reset(malformed(stream_id, str(error)))
+                return
+        if request.unary is not None:
+            self._begun[stream_id] = request
+        else:
+            self._open(stream_id, request)
+            self._raise_fault()
+
+    def _whole_request(
+        self, stream_id: int, request: Request, data: bytes, body: int, stop: int, now: float
+    ) -> None:
+        """The one DATA frame of a unary call: almost always, one whole message."""
+        streams = self.streams
+        intake = streams.intake
+        size = stop - body
+        handler = request.unary
+        if size >= PREFIX_BYTES and handler is not None:
+            compressed, length = PREFIX.unpack_from(data, body)
+            if (
+                length == size - PREFIX_BYTES
+                and not compressed
+                and size <= self._whole_bytes
+                and size <= intake.window
+                and request.content_length in (ANY_LENGTH, size)
+            ):
+                intake.window -= size
+                if intake.window < intake.low:
+                    self._bodies.top_up()
+                call = ServerCall(request, streams.peer, now)
+                outcome = self._calls.answer(handler, data[body + PREFIX_BYTES : stop], call)
+                if type(outcome) is bytes and streams.outbox.reply(stream_id, outcome):
+                    self._roster.opened += 1
+                else:
+                    streams.settle(stream_id, request, call, outcome)
+                    self._raise_fault()
+                return
+        self._open(stream_id, request)
+        self._frame(DATA, END_STREAM, stream_id, data[body:stop])
+
+    def _open_begun(self) -> None:
+        """Give the calls that have begun in this read a Stream, as it takes more to end them."""
+        for stream_id, request in self._begun.items():
+            self._open(stream_id, request)
+        self._begun.clear()
+
+    def _open(self, stream_id: int, request: Request) -> None:
+        try:
+            self.streams.open(stream_id, request, ended=False)
+        except StreamResetError as fault:
+            self._reset(fault)
+
+    def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """Any frame, the long way."""
+        if not self._plain:
+            self._check_order(kind, flags)
+        try:
+            if kind == DATA:
+                self._bodies.data(flags, stream_id, payload)
+            elif kind == HEADERS:
+                self._heads.headers(flags, stream_id, payload)
+            elif kind == CONTINUATION:
+                self._heads.continuation(flags, stream_id, payload)
+            else:
+                _CONTROL_FRAMES.get(kind, Control.unknown)(self._control, flags, stream_id, payload)
+        except StreamResetError as fault:
+            self._reset(fault)
+        self._plain = self._heads.open is None and self._control.serving
+        self._raise_fault()
+
+    def _reset(self, fault: StreamResetError) -> None:
+        """End a stream for a mistake. Counted with the peer's own resets: it makes us work as much."""
+        self._observer.peer_error(fault.reason)
+        self.streams.floods.count(Reason.RAPID_RESET, self.streams.now)
+        self.streams.reset(fault.stream_id, fault.code)
+
+    def _check_order(self, kind: int, flags: int) -> None:
+        if not self._control.greeted and (kind != SETTINGS or flags & ACK):
+            raise protocol_error(Reason.FRAME_ORDER, "expected SETTINGS behind the preface")
+        if self._heads.open is not None and kind != CONTINUATION:
+            raise protocol_error(Reason.FRAME_ORDER, "expected CONTINUATION of an open header block")
+
+    def _raise_fault(self) -> None:
+        if self.streams.fault is not None:
+            raise self.streams.fault
+
+    def _fail(self, fault: GoAwayError) -> None:
+        # Its traceback leads to us: kept, it would hold all this until the next collection of garbage.
+        fault.__traceback__ = fault.__context__ = None
+        self.fault = fault
+        self._observer.peer_error(fault.reason)
+        self._observer.goaway_sent(fault.code)
+        self.lost()
+        self.streams.outbox.put(
+            frames.goaway(self._roster.last_id, fault.code, fault.detail[:MAX_GOAWAY_TEXT])
+        )
+
+
+_CONTROL_FRAMES = {
+    frames.PRIORITY: Control.priority,
+    frames.RST_STREAM: Control.rst_stream,
+    frames.SETTINGS: Control.settings,
+    frames.PUSH_PROMISE: Control.push_promise,
+    frames.PING: Control.ping,
+    frames.GOAWAY: Control.goaway,
+    frames.WINDOW_UPDATE: Control.window_update,
+}

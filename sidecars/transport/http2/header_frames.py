@@ -1,0 +1,93 @@
+"""HEADERS and CONTINUATION: a header block is collected, decoded, and begins a call or ends its request."""
+
+from sidecars.transport.api.limits import Limits
+from sidecars.transport.http2.control import Control
+from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError, malformed, protocol_error
+from sidecars.transport.http2.frames import END_HEADERS, ErrorCode
+from sidecars.transport.http2.header_decoder import HeaderBlocks
+from sidecars.transport.http2.headers import MalformedRequestError
+from sidecars.transport.http2.pending_header_block import OpenBlock
+from sidecars.transport.http2.streams import Streams
+
+
+class Heads:
+    """The header blocks of a connection that do not come the short way."""
+
+    __slots__ = ("_blocks", "_control", "_limits", "_streams", "open")
+
+    def __init__(self, blocks: HeaderBlocks, streams: Streams, control: Control, limits: Limits) -> None:
+        self._blocks = blocks
+        self._streams = streams
+        self._control = control
+        self._limits = limits
+        self.open: OpenBlock | None = None
+        """The block whose end has not come: until then nothing but CONTINUATION may."""
+
+    def headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """HEADERS came (RFC 9113 section 6.2)."""
+        self.open = OpenBlock(flags, stream_id, payload, self._streams.now)
+        self._end(self.open, flags)
+
+    def continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """CONTINUATION came (RFC 9113 section 6.10)."""
+        if self.open is None or self.open.stream_id != stream_id:
+            raise protocol_error(Reason.FRAME_ORDER, "CONTINUATION of no open header block")
+        self.open.extend(payload, self._limits)
+        self._end(self.open, flags)
+
+    def _end(self, block: OpenBlock, flags: int) -> None:
+        block.check_size(self._limits)
+        if flags & END_HEADERS:
+            self.open = None
+            self._take(block, b"".join(block.fragments))
+
+    def _take(self, block: OpenBlock, encoded: bytes) -> None:
+        """A complete header block: a new call, or the trailers of one."""
+        stream_id = block.stream_id
+        streams = self._streams
+        if stream_id in streams.table:
+            self._trailers(block, encoded)
+            return
+        if stream_id <= streams.roster.last_id:
+            self._late(stream_id, encoded)
+            return
+        if self._control.final_id is not None:
+            self._blocks.discard(encoded)
+            return
+        streams.roster.last_id = stream_id
+        try:
+            request = self._blocks.request(encoded)
+        except MalformedRequestError as error:
+            raise malformed(stream_id, str(error)) from None
+        block.check_dependency()
+        streams.open(stream_id, request, ended=block.ended)
+
+    def _trailers(self, block: OpenBlock, encoded: bytes) -> None:
+        try:
+            self._blocks.trailers(encoded)
+        except MalformedRequestError as error:
+            raise malformed(block.stream_id, str(error)) from None
+        block.check_dependency()
+        if not block.ended:
+            raise malformed(block.stream_id, "trailers that do not end the stream")
+        self._streams.end_request(self._streams.table[block.stream_id])
+
+    def _late(self, stream_id: int, encoded: bytes) -> None:
+        """HEADERS on a stream that is gone."""
+        roster = self._streams.roster
+        if roster.was_reset(stream_id):
+            self._streams.floods.count(Reason.IDLE_FRAME_FLOOD, self._streams.now)
+            self._blocks.discard(encoded)
+        elif roster.was_reset_by_peer(stream_id):
+            self._blocks.discard(encoded)
+            raise StreamResetError(
+                stream_id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "HEADERS behind RST_STREAM"
+            )
+        elif stream_id == roster.last_id:
+            raise GoAwayError(
+                ErrorCode.STREAM_CLOSED,
+                Reason.STREAM_CLOSED,
+                f"HEADERS on stream {stream_id}, which is closed",
+            )
+        else:
+            raise protocol_error(Reason.STREAM_ID, f"HEADERS on stream {stream_id}: numbers only rise")

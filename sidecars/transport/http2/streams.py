@@ -1,0 +1,400 @@
+"""The streams of one connection: calls begin, their messages arrive, replies leave, and all of it ends.
+
+The upper half is what frames do to streams; the lower half (`reply`, `send`, `finish`, `read`) is what a
+running handler does.
+"""
+
+from collections.abc import Callable
+
+from sidecars.transport.api.limits import Limits
+from sidecars.transport.api.service import Bidirectional, ClientStreaming, Code, Status, StatusError, Unary
+from sidecars.transport.http2 import frames
+from sidecars.transport.http2 import responses as replies
+from sidecars.transport.http2.call import ServerCall
+from sidecars.transport.http2.calls import Calls, Outcome
+from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
+from sidecars.transport.http2.flood_guard import Floods
+from sidecars.transport.http2.frames import ErrorCode
+from sidecars.transport.http2.headers import Request
+from sidecars.transport.http2.messages import Assembler, inflate
+from sidecars.transport.http2.observer import Observer
+from sidecars.transport.http2.receive_flow import Intake, check_length
+from sidecars.transport.http2.send_queue import Outbox
+from sidecars.transport.http2.stream import Stream
+from sidecars.transport.http2.stream_table import Roster
+
+HANDLER_COST_BYTES = 32 * 1024
+"""Of `turn_bytes`, for each handler that is begun on a stream or cancelled: it runs behind this turn."""
+
+_NOT_ONE_MESSAGE = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
+"""A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
+
+
+class Streams:
+    """The stream table of a connection, with the windows that the streams share."""
+
+    __slots__ = (
+        "_calls",
+        "_limits",
+        "_most_inflated",
+        "_output_ready",
+        "_timed",
+        "fault",
+        "first_window",
+        "floods",
+        "intake",
+        "now",
+        "observer",
+        "outbox",
+        "paused",
+        "peer",
+        "roster",
+        "table",
+    )
+
+    def __init__(
+        self,
+        calls: Calls,
+        limits: Limits,
+        observer: Observer,
+        peer: str,
+        output_ready: Callable[[], None],
+        *,
+        trusted: bool,
+    ) -> None:
+        self._calls = calls
+        self._limits = limits
+        self._most_inflated = min(limits.max_inflated_bytes, limits.max_message_bytes)
+        self._output_ready = output_ready
+        self._timed: list[Stream] | None = None
+        """Streams of this read whose caller gives up some time, and may do so before it has asked."""
+        self.observer = observer
+        self.peer = peer
+        self.outbox = Outbox()
+        self.intake = Intake(limits)
+        self.roster = Roster(limits)
+        self.table = self.roster.table
+        self.floods = Floods(limits, self.roster, self.outbox, trusted=trusted)
+        self.first_window = max(limits.stream_window_bytes, frames.DEFAULT_WINDOW_BYTES)
+        """What a new stream may send us: the default counts until the peer acknowledges our SETTINGS."""
+        self.now = 0.0
+        self.paused = False
+        """Whether the socket takes no more; streamed replies wait."""
+        self.fault: GoAwayError | None = None
+        """What a handler's reply did to the connection; handled when output is taken."""
+
+    # -- what frames do ------------------------------------------------------------------------------------
+
+    def open(self, stream_id: int, request: Request, *, ended: bool) -> None:
+        """HEADERS of a new stream came."""
+        self.roster.check_room(stream_id)
+        stream = self._register(stream_id, request, ServerCall(request, self.peer, self.now))
+        if request.http_status:
+            headers = replies.no_grpc_headers(stream_id, request.http_status)
+            self.outbox.send_text(stream, headers, replies.NO_GRPC_TEXT)
+            self._sent(stream)
+        elif request.refusal is not None:
+            self._end(stream, replies.trailers_only(stream_id, request.refusal))
+        else:
+            stream.assembler = Assembler(self._limits.max_message_bytes)
+            if isinstance(request.method, ClientStreaming | Bidirectional):
+                self._begin(stream)
+            elif request.timeout_seconds is not None:
+                if self._timed is None:
+                    self._timed = []
+                self._timed.append(stream)
+        if ended:
+            self.end_request(stream)
+
+    def watch_deadlines(self) -> None:
+        """At the end of a read: the time of calls that have begun in it and not come whole runs."""
+        if self._timed:
+            for stream in self._timed:
+                if not (stream.peer_done or stream.answered or stream.closed):
+                    self._calls.watch(self, stream)
+            self._timed = None
+
+    def settle(self, stream_id: int, request: Request, call: ServerCall, outcome: Outcome) -> None:
+        """A unary call that came whole, and has no reply that can leave at once."""
+        stream = self._register(stream_id, request, call)
+        stream.peer_done = True
+        self._settle(stream, outcome)
+
+    def data(self, stream: Stream, payload: bytes, size: int, *, ended: bool) -> None:
+        """DATA came; `size` is its payload with the padding."""
+        if stream.peer_done:
+            raise StreamResetError(
+                stream.id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "DATA after the end of the stream"
+            )
+        self.intake.received_on(stream, size)
+        stream.received_bytes += len(payload)
+        check_length(stream, ended=ended)
+        if stream.assembler is None:  # answered already: nobody reads it, and its window is not opened again
+            if not ended and stream.receive_window < self.first_window // 2:
+                self.reset(stream.id, ErrorCode.NO_ERROR)
+                return
+        elif payload:
+            self._assemble(stream, stream.assembler, payload)
+        if ended:
+            self.end_request(stream)
+        elif not stream.answered:
+            self._put(self.intake.top_up_stream(stream))
+
+    def end_request(self, stream: Stream) -> None:
+        """END_STREAM came."""
+        if stream.peer_done:
+            raise StreamResetError(
+                stream.id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "a second end of the stream"
+            )
+        check_length(stream, ended=True)
+        stream.peer_done = True
+        if stream.answered:
+            self._close_if_over(stream)
+        elif stream.assembler is not None and stream.assembler.held_bytes:
+            self._fail(stream, Status(Code.INTERNAL, "the request ended within a message"))
+        elif isinstance(stream.request.method, ClientStreaming | Bidirectional):
+            self._calls.wake(stream)
+        elif stream.assembler is None or stream.assembler.whole_messages != 1:
+            self._fail(stream, _NOT_ONE_MESSAGE)
+        elif isinstance(stream.request.method, Unary):
+            self._settle(stream, self._answer(stream, stream.assembler, stream.request.method))
+        else:
+            self._begin(stream)
+
+    def reset_by_peer(self, stream: Stream) -> None:
+        """RST_STREAM came."""
+        self.roster.remember_reset(stream.id, by_peer=True)
+        self.roster.cut += not stream.answered
+        self._leave(stream)
+
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
+        """End a stream with RST_STREAM, whether it is open or not."""
+        self._put(frames.rst_stream(stream_id, code))
+        self.observer.reset_sent(code)
+        self.roster.remember_reset(stream_id, by_peer=False)
+        stream = self.table.get(stream_id)
+        if stream is not None:
+            stream.call.cancelled = not stream.answered
+            self.roster.cut += not stream.answered
+            self._close(stream)
+
+    def window_opened(self, stream: Stream | None, increment: int) -> None:
+        """WINDOW_UPDATE came, for a stream or (None) for the connection."""
+        if stream is None:
+            for served in self.outbox.opened(increment):
+                self._sent(served)
+            return
+        if increment > frames.MAX_WINDOW_BYTES - stream.send_window:
+            raise StreamResetError(
+                stream.id,
+                ErrorCode.FLOW_CONTROL_ERROR,
+                Reason.WINDOW_OVERFLOW,
+                "the stream's window overflows",
+            )
+        stream.send_window += increment
+        self._push(stream)
+
+    def initial_window_changed(self, last: int, largest: int) -> None:
+        """SETTINGS_INITIAL_WINDOW_SIZE moves the window of every stream (RFC 9113 section 6.9.2).
+
+        One frame may say it often. `last` is what counts, as nothing happens between two of its values; but
+        the `largest` of them must not overflow any window either. Raises GoAwayError.
+        """
+        before, self.outbox.initial_window = self.outbox.initial_window, last
+        for stream in list(self.table.values()):
+            if stream.send_window + largest - before > frames.MAX_WINDOW_BYTES:
+                raise GoAwayError(
+                    ErrorCode.FLOW_CONTROL_ERROR,
+                    Reason.WINDOW_OVERFLOW,
+                    "SETTINGS overflow a stream's window",
+                )
+            stream.send_window += last - before
+            if stream.unsent:
+                self._push(stream)
+
+    def our_settings_known(self) -> None:
+        """The peer has applied our SETTINGS, so a window below the default counts, and is opened when shut.
+
+        That of a stream which was opened before counts as well (RFC 9113 section 6.9.2).
+        """
+        change = self._limits.stream_window_bytes - self.first_window
+        self.first_window = self._limits.stream_window_bytes
+        if change:
+            for stream in self.table.values():
+                stream.receive_window += change
+                self._put(self.intake.top_up_stream(stream))
+
+    def resume(self) -> None:
+        """The socket takes more again."""
+        self.paused = False
+        for stream in list(self.table.values()):
+            self._calls.wake(stream)
+
+    def end_all(self) -> None:
+        """The connection is over: every caller has gone."""
+        for stream in list(self.table.values()):
+            self._leave(stream)
+
+    # -- what handlers do ----------------------------------------------------------------------------------
+
+    def reply(self, stream: Stream, message: bytes) -> None:
+        """The one reply of a call, and OK."""
+        if not stream.answered and not stream.closed:
+            self._reply(stream, message)
+            self._output_ready()
+
+    def send(self, stream: Stream, message: bytes) -> bool:
+        """One of many replies. False: the next one waits for a turn of the loop, and until there is room."""
+        if stream.answered or stream.closed:
+            return True
+        self.outbox.send(stream, message)
+        self._check_unsent()
+        self._output_ready()
+        return not (stream.unsent or self.paused or self.outbox.turn_bytes > self._limits.turn_bytes)
+
+    def finish(self, stream: Stream, status: Status) -> None:
+        """The end of a call, after what was sent."""
+        if not stream.answered and not stream.closed:
+            self._fail(stream, status)
+            self._output_ready()
+
+    def read(self, stream: Stream) -> bytes | None:
+        """The next message of the request; opens the windows again.
+
+        None when there is none yet, or when it cannot be inflated, which ends the call.
+        """
+        assembler = stream.assembler
+        if assembler is None or not assembler.whole_messages:
+            return None
+        message = self._read(stream, assembler)
+        if isinstance(message, Status):
+            self._fail(stream, message)
+        else:
+            self._put(self.intake.top_up_stream(stream))
+        self._put(self.intake.top_up())
+        self._output_ready()
+        return message if isinstance(message, bytes) else None
+
+    # -- within --------------------------------------------------------------------------------------------
+
+    def _put(self, frame: bytes) -> None:
+        if frame:
+            self.outbox.put(frame)
+
+    def _register(self, stream_id: int, request: Request, call: ServerCall) -> Stream:
+        stream = Stream(stream_id, request, call, self.first_window, self.outbox.initial_window)
+        self.roster.add(stream)
+        return stream
+
+    def _begin(self, stream: Stream) -> None:
+        self.outbox.turn_bytes += HANDLER_COST_BYTES
+        self._calls.begin(self, stream)
+
+    def _settle(self, stream: Stream, outcome: Outcome) -> None:
+        if isinstance(outcome, bytes):
+            self._reply(stream, outcome)
+        elif isinstance(outcome, Status):
+            self._fail(stream, outcome)
+        else:
+            self._calls.later(self, stream, outcome)
+
+    def _answer(self, stream: Stream, assembler: Assembler, method: Unary) -> Outcome:
+        message = self._read(stream, assembler)
+        if isinstance(message, Status):
+            return message
+        return self._calls.answer(method.handler, message, stream.call)
+
+    def _assemble(self, stream: Stream, assembler: Assembler, payload: bytes) -> None:
+        try:
+            messages = self.intake.assemble(stream, assembler, payload, self.now)
+        except StatusError as error:
+            self._fail(stream, error.status)
+            return
+        if not messages:
+            return
+        if isinstance(stream.request.method, ClientStreaming | Bidirectional):
+            self._calls.wake(stream)
+        elif assembler.whole_messages > 1:
+            self._fail(stream, _NOT_ONE_MESSAGE)
+
+    def _read(self, stream: Stream, assembler: Assembler) -> bytes | Status:
+        """The next message, inflated; or why that cannot be."""
+        message, compressed = self.intake.take(assembler)
+        if not compressed:
+            return message
+        if not stream.request.gzip:
+            return Status(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how")
+        inflated, size = inflate(message, self._most_inflated)
+        self.outbox.turn_bytes += size
+        try:
+            self.floods.count(Reason.INFLATION_FLOOD, self.now, size)
+        except GoAwayError as fault:
+            self.fault = fault
+        return inflated
+
+    def _reply(self, stream: Stream, message: bytes) -> None:
+        if stream.send_window == self.outbox.initial_window and self.outbox.reply(stream.id, message):
+            stream.headers_sent = True
+            stream.answered = True
+            self._sent(stream)
+            return
+        self.outbox.send(stream, message)
+        self._check_unsent()
+        self._end(stream, replies.ok_trailers(stream.id))
+
+    def _fail(self, stream: Stream, status: Status) -> None:
+        build = replies.trailers if stream.headers_sent else replies.trailers_only
+        self._end(stream, build(stream.id, status))
+
+    def _end(self, stream: Stream, trailers: bytes) -> None:
+        self._forget_request(stream)
+        if stream.running is not None:  # it was not the handler that ended the call
+            self._calls.cancel(stream)
+        self.outbox.finish(stream, trailers)
+        self._sent(stream)
+
+    def _push(self, stream: Stream) -> None:
+        self.outbox.push(stream)
+        self._sent(stream)
+
+    def _sent(self, stream: Stream) -> None:
+        """Something of a stream may have left."""
+        if stream.answered:
+            self._close_if_over(stream)
+        elif not stream.unsent:
+            self._calls.wake(stream)
+
+    def _close_if_over(self, stream: Stream) -> None:
+        if stream.trailers is None and not stream.unsent:
+            if stream.peer_done:
+                self._close(stream)
+            else:
+                self._forget_request(stream)
+                stream.message_began = self.now  # from here on it lingers
+
+    def _check_unsent(self) -> None:
+        if self.outbox.unsent_bytes > self._limits.max_unsent_bytes and self.fault is None:
+            self.fault = GoAwayError(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                Reason.UNSENT_REPLIES,
+                f"more than {self._limits.max_unsent_bytes} bytes of replies wait for the peer's windows",
+            )
+
+    def _forget_request(self, stream: Stream) -> None:
+        """Let go of what no handler will read, so that it takes no window."""
+        self.intake.forget(stream)
+        # What it took may be all that kept the connection's window shut.
+        self._put(self.intake.top_up())
+
+    def _leave(self, stream: Stream) -> None:
+        stream.call.cancelled = True
+        self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        stream.closed = True
+        self.roster.remove(stream)
+        self._forget_request(stream)
+        self.outbox.drop(stream)
+        if stream.running is not None:
+            self.outbox.turn_bytes += HANDLER_COST_BYTES
+            self._calls.cancel(stream)

@@ -1,0 +1,1 @@
+"""The asyncio side of the transport: sockets, TLS, connections and handlers."""

@@ -1,0 +1,152 @@
+"""The open connections of a server: made, counted, ticked, drained."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from sidecars.transport.api.limits import Lifetime, Limits
+from sidecars.transport.api.service import Method
+from sidecars.transport.http2.connection import Connection
+from sidecars.transport.http2.control import DRAIN_PING_SECONDS
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.observer import Observer
+from sidecars.transport.server.dispatcher import Dispatch
+from sidecars.transport.server.faultlog import FaultLog
+from sidecars.transport.server.protocol import SocketProtocol
+from sidecars.transport.server.scheduler import Turns
+from sidecars.transport.server.ticker import Ticker
+
+TICKS_PER_LIMIT = 4
+"""A limit of time is noticed at most a quarter of it late."""
+
+
+class Connections:
+    """What the connections of a server share; a `handshake.Door`, and so a `protocol.Home`."""
+
+    def __init__(
+        self,
+        methods: Mapping[bytes, Method],
+        limits: Limits,
+        lifetime: Lifetime,
+        observer: Observer,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.clock = clock
+        self.lifetime = lifetime
+        self.first_frames_seconds = limits.first_frames_seconds
+        self.stalled_seconds = limits.stalled_seconds
+        self.lingering_seconds = limits.lingering_seconds
+        self._methods = methods
+        self._limits = limits
+        self._observer = observer
+        self._random = random
+        self.turns = Turns(self.loop)
+        self._dispatch = Dispatch(self.loop, clock, self.turns)
+        self._log = FaultLog(clock)
+        self._ticker = Ticker(self.loop, _shortest_seconds(limits, lifetime) / TICKS_PER_LIMIT)
+        self._open: set[SocketProtocol] = set()
+        """From accept on, so those in their TLS handshake too."""
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+        self._draining = False
+
+    @property
+    def open_streams(self) -> int:
+        """Streams of all connections whose calls are not over."""
+        return sum(protocol.open_streams for protocol in self._open)
+
+    def admit(self, protocol: SocketProtocol) -> bool:
+        """Count a new socket, once; False when there are too many."""
+        if protocol in self._open:
+            return True
+        if len(self._open) >= self._limits.max_connections:
+            return False
+        self._open.add(protocol)
+        self._none_open.clear()
+        self._observer.connection_opened()
+        return True
+
+    def handshake_began(self, task: asyncio.Task[None]) -> None:
+        """Of a socket that was admitted."""
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    def connect(self, protocol: SocketProtocol, peer: str) -> Connection | None:
+        """The connection for a new socket; None when there are too many."""
+        if not self.admit(protocol):
+            return None
+        self._ticker.add(protocol)
+        connection = Connection(
+            self._methods,
+            self._dispatch,
+            self._limits,
+            self._observer,
+            peer=peer,
+            clock=self.clock,
+            output_ready=protocol.output_ready,
+            trusted=protocol.trusted,
+        )
+        if self._draining:  # accepted in the same turn of the loop as the drain began
+            self.loop.call_soon(protocol.drain)
+        return connection
+
+    def disconnected(self, protocol: SocketProtocol) -> None:
+        """The socket is gone, or is not wanted."""
+        if protocol not in self._open:
+            return
+        self._open.discard(protocol)
+        self._ticker.remove(protocol)
+        self._observer.connection_closed()
+        if not self._open:
+            self._none_open.set()
+
+    def ended(self, reason: Reason, detail: str, peer: str) -> None:
+        """A connection ended by a mistake of its peer that was counted where it was found."""
+        self._log.fault(reason, detail, peer)
+
+    def refused(self, reason: Reason, detail: str, peer: str) -> None:
+        """A socket was closed with no connection to count it."""
+        self._observer.peer_error(reason)
+        self._log.fault(reason, detail, peer)
+
+    def age_seconds(self) -> float | None:
+        """How old a new connection may become: the limit, more or less the jitter."""
+        age, jitter = self.lifetime.max_age_seconds, self.lifetime.max_age_jitter
+        return None if age is None else age * (1 + jitter * (2 * self._random() - 1))
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Let every call in flight finish and every connection close; after `grace_seconds` close them."""
+        self._draining = True
+        for protocol in tuple(self._open):
+            protocol.drain()
+        # A handshake that ends soon brings a client that is told to go elsewhere; a silent one brings nobody.
+        ending = self.loop.call_later(DRAIN_PING_SECONDS, self._end_handshakes)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self._none_open.wait()
+        except TimeoutError:
+            self._end_handshakes()
+            for protocol in tuple(self._open):
+                protocol.abort()
+            await self._none_open.wait()
+        ending.cancel()
+        self._ticker.stop()
+
+    def _end_handshakes(self) -> None:
+        for handshake in self._handshakes:
+            handshake.cancel()
+
+
+def _shortest_seconds(limits: Limits, lifetime: Lifetime) -> float:
+    return min(
+        limits.first_frames_seconds,
+        limits.settings_ack_seconds,
+        limits.message_seconds,
+        limits.stalled_seconds,
+        limits.lingering_seconds,
+        lifetime.keepalive_timeout_seconds,
+        *([lifetime.keepalive_seconds] if lifetime.keepalive_seconds is not None else []),
+        *([lifetime.max_age_seconds] if lifetime.max_age_seconds is not None else []),
+    )

@@ -1,0 +1,230 @@
+"""Runs the handlers: in place where they answer at once, as a task where they must wait."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from sidecars.transport.api.failure import status_of
+from sidecars.transport.api.service import (
+    Bidirectional,
+    ClientStreaming,
+    Code,
+    ServerStreaming,
+    Status,
+    UnaryHandler,
+)
+from sidecars.transport.http2.call import ServerCall
+from sidecars.transport.http2.calls import Outcome
+from sidecars.transport.http2.stream import Stream
+from sidecars.transport.http2.streams import Streams
+from sidecars.transport.server.scheduler import Turns
+
+_OK = Status(Code.OK)
+_EXPIRED = Status(Code.DEADLINE_EXCEEDED, "deadline exceeded")
+_CANCELLED = Status(Code.CANCELLED, "the handler was cancelled")
+
+
+class _Running:
+    """A handler that has not finished: its task, its deadline, and what it waits for."""
+
+    __slots__ = ("future", "readable", "timer", "writable")
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.readable: asyncio.Future[None] | None = None
+        self.writable: asyncio.Future[None] | None = None
+
+
+class Dispatch:
+    """The handlers' side of every connection of a server; a `streams.Calls`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], turns: Turns) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._turns = turns
+
+    # -- what connections ask for --------------------------------------------------------------------------
+
+    def answer(self, handler: UnaryHandler, message: bytes, call: ServerCall) -> Outcome:
+        """What the handler returned, or the status its exception stands for."""
+        try:
+            return handler(message, call)
+        except Exception as error:
+            return status_of(error, call)
+        except asyncio.CancelledError:
+            return _CANCELLED
+
+    def later(self, streams: Streams, stream: Stream, reply: Awaitable[bytes]) -> None:
+        """Wait for the reply of a call, until its deadline."""
+        try:
+            future = asyncio.ensure_future(reply, loop=self._loop)
+        except TypeError as error:
+            streams.finish(stream, status_of(error, stream.call))
+            return
+        self._watch(streams, stream, future)
+        future.add_done_callback(lambda done: self._replied(streams, stream, done))
+
+    def watch(self, streams: Streams, stream: Stream) -> None:
+        """End the call at its deadline, though its request has not come whole."""
+        stream.running = _Running()
+        self._set_timer(streams, stream, stream.running)
+
+    def begin(self, streams: Streams, stream: Stream) -> None:
+        """Start the handler of a streaming call."""
+        method = stream.request.method
+        # Set before the handler is called: one that fails at once is finished like any other.
+        stream.running = stream.running or _Running()
+        try:
+            if isinstance(method, ClientStreaming):
+                self.later(
+                    streams, stream, method.handler(_Messages(streams, stream, self._turns), stream.call)
+                )
+            elif isinstance(method, ServerStreaming):
+                request = streams.read(stream)
+                if request is not None:  # else it could not be inflated, and the call is over
+                    self._pump(streams, stream, method.handler(request, stream.call))
+            elif isinstance(method, Bidirectional):
+                self._pump(
+                    streams, stream, method.handler(_Messages(streams, stream, self._turns), stream.call)
+                )
+        except Exception as error:
+            self._finish(streams, stream, status_of(error, stream.call))
+
+    def wake(self, stream: Stream) -> None:
+        """Let a handler that waits look again."""
+        running: _Running | None = stream.running
+        if running is not None:
+            for waiter in (running.readable, running.writable):
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+
+    def cancel(self, stream: Stream) -> None:
+        """Stop the handler, whose reply nobody waits for."""
+        future = self._detach(stream)
+        if future is not None:
+            future.cancel()
+
+    # -- within --------------------------------------------------------------------------------------------
+
+    def _watch(self, streams: Streams, stream: Stream, future: asyncio.Future[Any]) -> None:
+        running: _Running = stream.running or _Running()
+        stream.running = running
+        running.future = future
+        if running.timer is None:
+            self._set_timer(streams, stream, running)
+
+    def _set_timer(self, streams: Streams, stream: Stream, running: _Running) -> None:
+        deadline = stream.call.deadline
+        if deadline is not None:
+            left = max(0.0, deadline - self._clock())
+            running.timer = self._loop.call_later(left, streams.finish, stream, _EXPIRED)
+
+    @staticmethod
+    def _detach(stream: Stream) -> asyncio.Future[Any] | None:
+        """What the stream waited for; nothing of ours holds it any more.
+
+        A task keeps the error that it ended with, and so frames that hold a `_Running`: one that holds the
+        task would make a cycle, and cancelled calls would wait for a full collection of garbage.
+        """
+        running: _Running | None = stream.running
+        if running is None:
+            return None
+        stream.running = None
+        if running.timer is not None:
+            running.timer.cancel()
+        future, running.future = running.future, None
+        return future
+
+    def _replied(self, streams: Streams, stream: Stream, done: asyncio.Future[bytes]) -> None:
+        """A future with a reply is done; its call may have ended before it."""
+        self._detach(stream)
+        if done.cancelled():
+            status = _CANCELLED
+        elif (error := done.exception()) is not None:
+            # Logged even where nobody waits for the answer any more.
+            status = status_of(_as_exception(error), stream.call)
+        elif isinstance(reply := _anything(done.result()), bytes):
+            streams.reply(stream, reply)
+            return
+        else:
+            status = status_of(TypeError("a handler's reply must be bytes"), stream.call)
+        streams.finish(stream, status)
+
+    def _pump(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
+        self._watch(streams, stream, self._loop.create_task(self._send_all(streams, stream, replies)))
+
+    async def _send_all(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
+        status = _OK
+        turns = self._turns
+        try:
+            async for reply in replies:
+                turns.spend(len(reply))
+                if not streams.send(stream, reply) or not turns.has_room:
+                    await self._room(streams, stream)
+        except asyncio.CancelledError:
+            if stream.running is None:
+                raise
+            status = _CANCELLED
+        except Exception as error:
+            status = status_of(error, stream.call)
+        finally:
+            # One that stands at a yield has not noticed that its caller left.
+            close = getattr(replies, "aclose", None)
+            if close is not None:
+                with suppress(Exception):
+                    await close()
+        self._finish(streams, stream, status)
+
+    def _finish(self, streams: Streams, stream: Stream, status: Status) -> None:
+        self._detach(stream)
+        streams.finish(stream, status)
+
+    async def _room(self, streams: Streams, stream: Stream) -> None:
+        """Return when the next reply may be sent, not before what was sent has been written."""
+        await self._turns.wait(streams)
+        running: _Running | None = stream.running
+        while running is not None and (stream.unsent or streams.paused) and not stream.closed:
+            running.writable = self._loop.create_future()
+            await running.writable
+
+
+class _Messages:
+    """The messages of a streaming request. Reading opens the peer's windows; not reading shuts them."""
+
+    __slots__ = ("_stream", "_streams", "_turns")
+
+    def __init__(self, streams: Streams, stream: Stream, turns: Turns) -> None:
+        self._streams = streams
+        self._stream = stream
+        self._turns = turns
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        stream = self._stream
+        if not self._turns.has_room:
+            await self._turns.wait(self._streams)
+        while True:
+            message = self._streams.read(stream)
+            if message is not None:
+                self._turns.spend(len(message))
+                return message
+            running: _Running | None = stream.running
+            if running is None or stream.closed or stream.answered:
+                raise asyncio.CancelledError  # the rest of the request is lost: its end would be a lie
+            if stream.peer_done:
+                raise StopAsyncIteration
+            running.readable = asyncio.get_running_loop().create_future()
+            await running.readable
+
+
+def _anything(reply: object) -> object:
+    """What a handler returned, whatever its signature says."""
+    return reply
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(f"handler raised {type(error).__name__}")

@@ -1,0 +1,203 @@
+"""TLS for a listening socket: HTTP/2 by ALPN, client certificates, and files that change while it serves."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+from cryptography import x509
+
+from sidecars.transport.api.address import TlsSettings
+
+_log = structlog.get_logger("sidecars.transport")
+
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""The ciphers of TLS 1.2 that HTTP/2 does not forbid (RFC 9113 section 9.2.2)."""
+
+
+class ServerContext:
+    """An SSL context that follows its files.
+
+    A change makes a new one, for the handshakes that begin after it. Sessions belong to the context they were
+    made with, so none outlives the files that let its client in. A change that cannot be loaded leaves the
+    last good one in service.
+    """
+
+    def __init__(self, settings: TlsSettings, current: ssl.SSLContext, seen: object) -> None:
+        self._settings = settings
+        self._current = current
+        self._seen = seen
+        self._watcher: asyncio.Task[None] | None = None
+        self._refused = ""
+
+    @classmethod
+    async def load(cls, settings: TlsSettings) -> "ServerContext":
+        """Read the files. Raises OSError when they are not usable."""
+        # First: a change while the files are read must be seen as one.
+        seen = await asyncio.to_thread(_stamps, settings)
+        return cls(settings, await asyncio.to_thread(_build, settings), seen)
+
+    def current(self) -> ssl.SSLContext:
+        """The one for a handshake that begins now."""
+        return self._current
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the files were refused when they were last read, so that the last good ones serve."""
+        return bool(self._refused)
+
+    async def reload(self) -> bool:
+        """Read the files again; whether they are usable. The last good ones stay where they are not."""
+        try:
+            self._current = await asyncio.to_thread(_build, self._settings)
+        except OSError as error:
+            if str(error) != self._refused:  # once, and not at every look
+                _log.warning("cannot reload TLS files, keeping the old ones", error=str(error))
+            self._refused = str(error)
+            return False
+        self._refused = ""
+        _log.info("TLS files reloaded", certificate=str(self._settings.certificate))
+        return True
+
+    def keep_fresh(self) -> None:
+        """Watch the files until `stop`."""
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Watch no more."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+            self._watcher = None
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.reload_seconds)
+            seen = await asyncio.to_thread(_stamps, self._settings)
+            # A pair that is half replaced does not load: it is tried again until it does.
+            if seen == self._seen:
+                self._refused = ""  # what was refused in between is gone
+            elif await self.reload():
+                self._seen = seen
+
+
+def alert_of(error: ssl.SSLError) -> bytes:
+    """What a handshake that ended with `error` has still to send: the alert that tells the client why.
+
+    OpenSSL writes it (RFC 8446 section 6.2). The TLS of asyncio and uvloop drops it with the connection.
+    """
+    alert: bytes = getattr(error, "alert", b"")
+    return alert
+
+
+class _Context(ssl.SSLContext):
+    """A context whose handshakes keep their alert in the error that they end with."""
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:  # type: ignore[override]
+        session = cast("_Session", super().wrap_bio(incoming, outgoing, **options))
+        session.outgoing = outgoing
+        return session
+
+
+class _Session(ssl.SSLObject):
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.alert = self.outgoing.read()  # type: ignore[attr-defined]
+            raise
+
+
+_Context.sslobject_class = _Session
+
+
+def words(error: ssl.SSLError) -> str:
+    """OpenSSL's reason as words, without its source file and line; empty where it gives none."""
+    return (error.reason or "").lower().replace("_", " ")
+
+
+def _build(settings: TlsSettings) -> ssl.SSLContext:
+    """Raises OSError with the files in its text."""
+    try:
+        return _context(settings)
+    except OSError as error:  # ssl.SSLError is one, and names no file either
+        names = ", ".join(map(str, settings.files))
+        if isinstance(error, ssl.SSLError):
+            detail = words(error) or "not each of them holds PEM"
+        else:
+            detail = error.strerror or str(error)
+        raise OSError(f"cannot serve TLS with {names}: {detail}") from None
+
+
+def _context(settings: TlsSettings) -> ssl.SSLContext:
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    # No tickets: Envoy's connections are few and long, and anyone with the key of the tickets could read all
+    # of them. TLS 1.3 then resumes nothing; TLS 1.2 what this context remembers.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(settings.certificate, settings.key, _refuse_to_ask(settings.key))
+    if settings.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        # RFC 5280 to the letter, as Python 3.13 and later verify by default: each Python refuses the same.
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(settings.client_ca)
+        check_authorities(settings.client_ca)
+    return context
+
+
+def _refuse_to_ask(key: Path) -> Callable[[], str]:
+    """For a key that needs a password: OpenSSL would ask at the terminal, and wait for ever."""
+
+    def refuse() -> str:
+        raise OSError(f"{key} is encrypted; write the key without a password (openssl pkey -in OLD -out NEW)")
+
+    return refuse
+
+
+_UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+
+
+def check_authorities(file: Path) -> None:
+    """Raises OSError for an authority that strict verification never accepts."""
+    try:
+        authorities = x509.load_pem_x509_certificates(file.read_bytes())
+        lacking = [authority for authority in authorities if not _has_identifier(authority)]
+    except _UNREADABLE:
+        raise OSError(f"{file} holds a certificate that does not keep to RFC 5280") from None
+    if lacking:
+        raise OSError(
+            f"the authority {lacking[0].subject.rfc4514_string()} in {file} lacks the extension Subject Key"
+            " Identifier (RFC 5280 section 4.2.1.2); make its certificate with subjectKeyIdentifier=hash"
+        )
+
+
+def _has_identifier(authority: x509.Certificate) -> bool:
+    try:
+        authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return False
+    return True
+
+
+def _stamps(settings: TlsSettings) -> object:
+    """What changes when a file does, be it written to, replaced, or reached by another symbolic link."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for path in settings.files:
+        try:
+            found = path.stat()
+        except OSError:
+            stamps.append(None)
+        else:
+            stamps.append((found.st_mtime_ns, found.st_ino, found.st_size))
+    return stamps

@@ -1,0 +1,1 @@
+"""Several worker processes: their supervisor and the pages that join their answers."""

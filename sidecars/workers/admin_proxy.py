@@ -1,0 +1,190 @@
+"""The admin pages of all workers behind one address.
+
+For a page that the supervisor does not have, a GET goes to every worker and the page lists their answers. A
+request that changes something goes to one worker: with several, all state that it may change is in Redis.
+`?worker=N` on any page asks one worker, and passes on its answer unchanged.
+"""
+
+import platform
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from yarl import URL
+
+from sidecars.admin.index import OWN_PAGES, index_page, links_in, others_in
+from sidecars.admin.routes import MAX_BODY_BYTES
+from sidecars.observability.process_metrics import package_version
+from sidecars.transport.api.address import Address
+from sidecars.workers.client import PATIENT_SECONDS, Said, WorkerClient
+from sidecars.workers.metrics import Totals
+from sidecars.workers.process import Worker
+from sidecars.workers.scrapes import WorkerScrapes
+
+_Page = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class WorkerPages:
+    """The application. `readiness` says whether all serve, and in words; `registry` is the supervisor's."""
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        addresses: Sequence[Address],
+        readiness: Callable[[], tuple[bool, str]],
+        registry: CollectorRegistry,
+        totals: Totals,
+    ) -> None:
+        self._workers = tuple(workers)
+        self._readiness = readiness
+        self._client = WorkerClient(workers, addresses)
+        self._scrapes = WorkerScrapes(self._client, registry, totals)
+        self._own: dict[str, _Page] = {
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/config": self._config,
+            "/version": self._version,
+            "/decisions": self._decisions,
+            "/": self._index,
+        }
+        self.app = web.Application(client_max_size=MAX_BODY_BYTES)
+        self.app.router.add_route("*", "/{path:.*}", self._page)
+
+    def open(self) -> None:
+        """Make ready to ask the workers."""
+        self._client.open()
+
+    async def close(self) -> None:
+        """Ask no more."""
+        await self._scrapes.stop()
+        await self._client.close()
+
+    async def _page(self, request: web.Request) -> web.Response:
+        named = request.query.get("worker")
+        if named is not None:
+            return await self._named(named, request)
+        if request.method not in {"GET", "HEAD"}:
+            return await self._of_one(request)
+        own = self._own.get(request.path)
+        return await own(request) if own is not None else await self._of_each(request)
+
+    async def _named(self, name: str, request: web.Request) -> web.Response:
+        if not (name.isascii() and name.isdigit() and int(name) < len(self._workers)):
+            return _text(404, f"no such worker: they are 0 to {len(self._workers) - 1}")
+        worker = self._workers[int(name)]
+        url = request.rel_url.without_query_params("worker")
+        body, headers = await request.read(), request.headers
+        said = await self._client.ask(
+            worker, request.method, url, PATIENT_SECONDS, body=body, headers=headers
+        )
+        if said is None:
+            return _text(503, f"worker {name} does not answer ({worker.phase}; ended: {worker.how_it_ended})")
+        return said.response()
+
+    async def _of_one(self, request: web.Request) -> web.Response:
+        said = await self._client.ask_one(
+            request.method, request.rel_url, body=await request.read(), headers=request.headers
+        )
+        return _text(503, "no worker answers") if said is None else said.response()
+
+    async def _of_each(self, request: web.Request) -> web.Response:
+        answers = await self._client.ask_all(request.rel_url)
+        if not any(said is not None and said.status == 200 for said in answers):
+            return _first_of(answers)
+        return _json(
+            {
+                "workers": [
+                    {"worker": worker.number, "status": said and said.status, "answer": said and _read(said)}
+                    for worker, said in zip(self._workers, answers, strict=True)
+                ]
+            }
+        )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        registry = await self._scrapes.gather()
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    async def _decisions(self, request: web.Request) -> web.Response:
+        answers = await self._client.ask_all(request.rel_url)
+        good = [said for said in answers if said is not None and said.status == 200]
+        if not good or any(said is not None and said.status == 400 for said in answers):
+            return _first_of(answers)
+        from authz.engine.recent_decisions import (
+            DEFAULT_SHOWN,  # the supervisor of the other sidecars has no use for authz
+        )
+
+        limit = int(request.query.get("limit", DEFAULT_SHOWN))
+        found = [decision for said in good for decision in orjson.loads(said.body)["decisions"]]
+        # Text compares as the times do: all are of one length and in UTC.
+        found.sort(key=lambda decision: str(decision.get("time", "")), reverse=True)
+        silent = [worker.number for worker, said in zip(self._workers, answers, strict=True) if said is None]
+        response = _json({"decisions": found[:limit], "workers_without_answer": silent})
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return _text(200, "ok")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        ready, text = self._readiness()
+        return _text(200 if ready else 503, text)
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return _json({"version": package_version(), "python": platform.python_version()})
+
+    async def _index(self, _request: web.Request) -> web.Response:
+        said = await self._client.ask_all(URL("/"))
+        pages = [one.body.decode() for one in said if one is not None]
+        links = [path for page in pages for path in links_in(page)]
+        others = [other for page in pages for other in others_in(page)]
+        return index_page((*OWN_PAGES, *links), others, note="One worker alone: ?worker=0")
+
+    async def _config(self, _request: web.Request) -> web.Response:
+        pages = await self._client.ask_all(URL("/config"))
+        workers = [
+            {
+                "worker": worker.number,
+                "pid": worker.pid,
+                "phase": worker.phase,
+                "restarts": worker.restarts,
+                "failures_in_a_row": worker.failures,
+                "last_end": worker.how_it_ended,
+                # Each worker has masked its secrets already. Null: it does not answer.
+                "config": None if page is None else orjson.loads(page.body),
+            }
+            for worker, page in zip(self._workers, pages, strict=True)
+        ]
+        return _json(
+            {
+                "version": package_version(),
+                "phase": self._readiness()[1].partition("\n")[0],
+                "workers": workers,
+            }
+        )
+
+
+def _first_of(answers: Sequence[Said | None]) -> web.Response:
+    """The first answer, where none is good."""
+    said = next((one for one in answers if one is not None and one.status != 200), None)
+    return _text(503, "no worker answers") if said is None else said.response()
+
+
+def _read(said: Said) -> Any:
+    if said.headers.get("Content-Type", "").startswith("application/json"):
+        return orjson.loads(said.body)
+    return said.body.decode(errors="replace")
+
+
+def _text(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=f"{text}\n")
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n", content_type="application/json"
+    )

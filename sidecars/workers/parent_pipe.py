@@ -1,0 +1,64 @@
+"""What ties a worker to its supervisor: a pipe on its standard input.
+
+It brings the settings, as the supervisor read them: a worker started again next week has those of its
+siblings, whatever the file says by then. Then it stays open, and its end means stop: asked for, or because
+the supervisor is gone, however it went. (PR_SET_PDEATHSIG would need a call into libc, and is sent when the
+thread ends that started the child, not its process: prctl(2).)
+"""
+
+import asyncio
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from errno import ENODATA
+from threading import Thread
+from typing import BinaryIO
+
+from sidecars.settings.root import Settings
+
+_LENGTH = struct.Struct("!I")
+
+
+def letter(settings: Settings) -> bytes:
+    """`settings` as `read_letter` takes them."""
+    # Pickled, not JSON, which would show secrets as asterisks. Both ends are the same code, and only the
+    # parent holds the other end of the pipe.
+    body = pickle.dumps(settings)
+    return _LENGTH.pack(len(body)) + body
+
+
+def read_letter(pipe: BinaryIO) -> Settings:
+    """The settings that the supervisor sent. Raises OSError when there is none."""
+    body = _exactly(pipe, _LENGTH.unpack(_exactly(pipe, _LENGTH.size))[0])
+    settings: Settings = pickle.loads(body)  # noqa: S301  # see `letter`
+    return settings
+
+
+def when_pulled(descriptor: int, stop: Callable[[], None], end_anyway: Callable[[], None]) -> None:
+    """Have `stop` called on the running loop, and `end_anyway` in a thread, when the pipe's end comes.
+
+    In a thread, because a loop that hangs must not outlive its supervisor either.
+    """
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        try:
+            while os.read(descriptor, 64):
+                pass
+        except OSError:
+            pass  # closed: as good as ended
+        end_anyway()
+        try:
+            loop.call_soon_threadsafe(stop)
+        except RuntimeError:
+            return  # the loop is closed: it has stopped by itself
+
+    Thread(target=wait, name="leash", daemon=True).start()
+
+
+def _exactly(pipe: BinaryIO, size: int) -> bytes:
+    data = pipe.read(size)
+    if len(data) < size:
+        raise OSError(ENODATA, "no settings on standard input: only a supervisor starts a worker")
+    return data

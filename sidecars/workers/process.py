@@ -1,0 +1,264 @@
+"""One worker as its supervisor sees it: started, listened to, started again when it ends."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+from sidecars.workers.output import Output
+
+STABLE_SECONDS = 10.0
+"""A worker that served this long and ends has not failed to start: it is started again at once."""
+
+RESTART_MIN_SECONDS = 0.1
+RESTART_MAX_SECONDS = 30.0
+"""Each further failure doubles the pause, so that a crash loop leaves the CPU to the workers that serve."""
+
+MAX_DATAGRAM_BYTES = 4096
+"""A notification is a line or two."""
+
+_log = structlog.get_logger("sidecars.workers")
+
+
+class Phase(StrEnum):
+    """Where a worker stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RELOADING = "reloading"
+    DRAINING = "draining"
+    ENDED = "ended"
+    """And to be started again, unless the supervisor stops."""
+
+
+def restart_seconds(failures: int) -> float:
+    """The pause before the next start, after this many failures in a row."""
+    # The exponent is bounded: a crash loop that goes on for days must not end in an OverflowError.
+    return min(RESTART_MAX_SECONDS, RESTART_MIN_SECONDS * 2.0 ** min(max(failures - 1, 0), 16))
+
+
+class Worker:
+    """Worker number `number`. `changed` is called after each change of its phase; `ended` after each end.
+
+    It speaks to us as it would to systemd (sd_notify(3)), over a socket in `folder`, so we know when it is
+    ready, reloads, stops, and whether its loop still turns.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        command: Sequence[str],
+        letter: bytes,
+        environ: Mapping[str, str],
+        folder: Path,
+        output: Output,
+        changed: Callable[[], None],
+        ended: Callable[["Worker"], None],
+        watchdog_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.number = number
+        self.phase = Phase.ENDED
+        self.life = 0
+        """Counts the processes: two answers are of the same one when it is the same."""
+        self.restarts = 0
+        self.hung = 0
+        """Times it was killed because it did not become ready, or its loop stood still."""
+        self.exit_code: int | None = None
+        """Of the process that ended last: negative for a signal."""
+        self.next_start_seconds: float | None = None
+        """How long it waits, while it waits to be started again."""
+        self._command = tuple(command)
+        self._letter = letter
+        self._path = folder / f"{number}.notify"
+        self._environ = _environ_for(environ, self._path, watchdog_seconds)
+        self._output = output
+        self._changed = changed
+        self._ended = ended
+        self._clock = clock
+        self._failures = 0
+        self._ready_at: float | None = None
+        self._alive = False
+        self._reload_due = False
+        """A reload was asked for while it started: it may have read its files already."""
+        self._stop_asked = asyncio.Event()
+        self._child: asyncio.subprocess.Process | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._child is None else self._child.pid
+
+    @property
+    def serves(self) -> bool:
+        """Whether it answers calls and means to go on."""
+        return self.phase in {Phase.READY, Phase.RELOADING}
+
+    @property
+    def failures(self) -> int:
+        """How often in a row it ended before it had served for STABLE_SECONDS."""
+        return 0 if self._is_stable() else self._failures
+
+    @property
+    def how_it_ended(self) -> str:
+        """In words, of the last process."""
+        code = self.exit_code
+        if code is None:
+            return "never"
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+    def listen(self) -> None:
+        """Bind the socket that the worker speaks to. Raises OSError."""
+        self._socket.bind(str(self._path))
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if asyncio.get_running_loop().remove_reader(self._socket.fileno()):
+            self._path.unlink(missing_ok=True)
+        self._socket.close()
+
+    async def run_once(self) -> int:
+        """Start a process and wait for its end. Returns its exit code, negative for a signal.
+
+        Raises OSError when it cannot be started.
+        """
+        self._forget_the_last_one()
+        writing = self._output.pipe(self.number)
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=writing,
+                env=self._environ,
+                # A Ctrl-C in the terminal is for the supervisor, which passes it on once.
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        self._child = child
+        _log.info("worker started", worker=self.number, pid=child.pid)
+        stdin = child.stdin
+        if stdin is not None:
+            with suppress(ConnectionError):  # it has ended already, and says how below
+                stdin.write(self._letter)
+                await stdin.drain()
+        if self._stop_asked.is_set():
+            self.stop()  # asked for while it was being started
+        code = await child.wait()
+        self._note_the_end(code)
+        return code
+
+    async def run_again(self) -> None:
+        """Wait as long as its failures say, then do as `run_once`, until `stop`."""
+        while not self._stop_asked.is_set():
+            self.next_start_seconds = restart_seconds(self._failures)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.next_start_seconds):
+                    await self._stop_asked.wait()
+                return
+            self.next_start_seconds = None
+            self.restarts += 1
+            try:
+                await self.run_once()
+            except OSError as error:
+                self._failures += 1
+                self._enter(Phase.ENDED)
+                _log.error("worker could not be started", worker=self.number, error=str(error))
+
+    def reload(self) -> None:
+        """Have its files read again: once it is ready where it starts, as it has no ear for signals yet."""
+        if self.serves:
+            self._signal(signal.SIGHUP)
+            self._enter(Phase.RELOADING)
+        elif self.phase is Phase.STARTING:
+            self._reload_due = True
+
+    def stop(self) -> None:
+        """Ask it to drain and end, for good. Asked again, it goes on draining."""
+        self._stop_asked.set()
+        child = self._child
+        if child is None:
+            return
+        if self.phase is Phase.STARTING:
+            self._signal(signal.SIGTERM)  # nothing to drain, and perhaps no loop yet that would see the pipe
+        if child.stdin is not None:
+            child.stdin.close()
+
+    def kill(self) -> None:
+        """End it now."""
+        self._signal(signal.SIGKILL)
+
+    def look(self) -> bool:
+        """Whether it was started, became ready or had its loop turn since the last look, or need not."""
+        alive, self._alive = self._alive, False
+        return alive or self.phase in {Phase.DRAINING, Phase.ENDED}
+
+    def _is_stable(self) -> bool:
+        return self._ready_at is not None and self._clock() - self._ready_at >= STABLE_SECONDS
+
+    def _forget_the_last_one(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                self._socket.recv(MAX_DATAGRAM_BYTES)
+        self.life += 1
+        self._ready_at = None
+        self._alive = True
+        self._reload_due = False
+        self._enter(Phase.STARTING)
+
+    def _note_the_end(self, code: int) -> None:
+        self._failures = 0 if self._is_stable() else self._failures + 1
+        self._child = None
+        self._ready_at = None
+        self.exit_code = code
+        self._ended(self)
+        self._enter(Phase.ENDED)
+
+    def _receive(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                for line in self._socket.recv(MAX_DATAGRAM_BYTES).split(b"\n"):
+                    self._told(line)
+
+    def _told(self, line: bytes) -> None:
+        if line == b"WATCHDOG=1":
+            self._alive = True
+        elif self.phase is Phase.DRAINING:
+            return  # a reload that ends now makes it no readier
+        elif line == b"READY=1":
+            self._alive = True
+            self._ready_at = self._ready_at or self._clock()
+            self._enter(Phase.READY)
+            if self._reload_due:
+                self._reload_due = False
+                self.reload()
+        elif line == b"RELOADING=1":
+            self._enter(Phase.RELOADING)
+        elif line == b"STOPPING=1":
+            self._enter(Phase.DRAINING)
+
+    def _enter(self, phase: Phase) -> None:
+        if phase is not self.phase:
+            self.phase = phase
+            self._changed()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._child is not None:
+            with suppress(ProcessLookupError):
+                self._child.send_signal(number)
+
+
+def _environ_for(environ: Mapping[str, str], path: Path, watchdog_seconds: float) -> dict[str, str]:
+    # systemd's own socket is the supervisor's: READY of one worker is not READY of the service.
+    own = {name: value for name, value in environ.items() if name not in {"NOTIFY_SOCKET", "WATCHDOG_PID"}}
+    return own | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": str(int(watchdog_seconds * 1e6))}

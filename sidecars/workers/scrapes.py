@@ -1,0 +1,93 @@
+"""The metrics of all workers, asked for at the moment of the scrape."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+import structlog
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import GaugeMetricFamily
+from yarl import URL
+
+from sidecars.workers.client import ANSWER_SECONDS, PATIENT_SECONDS, WorkerClient
+from sidecars.workers.metrics import Totals, scrape
+from sidecars.workers.process import Worker
+
+SUPERVISOR = "supervisor"
+
+_log = structlog.get_logger("sidecars.workers")
+
+
+class WorkerScrapes:
+    """Fills `totals` with what the workers and the supervisor's own `registry` count.
+
+    A worker has one request at a time. An answer that misses its page still counts when it comes, so a slow
+    worker is one page late in the sums, not missing.
+    """
+
+    def __init__(self, client: WorkerClient, registry: CollectorRegistry, totals: Totals) -> None:
+        self._client = client
+        self._registry = registry
+        self._totals = totals
+        self._asked: dict[int, asyncio.Task[None]] = {}
+        self._answered: set[int] = set()
+        """Workers whose answer came since the last page."""
+
+    async def gather(self) -> CollectorRegistry:
+        """The metrics of all, with those of the workers that answer within ANSWER_SECONDS up to date."""
+        for worker in self._client.workers:
+            if worker.number not in self._asked:
+                self._ask(worker)
+        await asyncio.wait(tuple(self._asked.values()), timeout=ANSWER_SECONDS)
+        answered, self._answered = self._answered, set()
+        self._totals.saw(SUPERVISOR, scrape(self._registry.collect()))
+        whether = {worker.number: worker.number in answered for worker in self._client.workers}
+        registry = CollectorRegistry()
+        families = self._totals.families((SUPERVISOR, *map(str, sorted(answered))))
+        registry.register(_Collected([_worker_answered(whether), *families]))
+        return registry
+
+    async def stop(self) -> None:
+        """Wait for no answer any more."""
+        asked = tuple(self._asked.values())
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    def _ask(self, worker: Worker) -> None:
+        task = self._asked[worker.number] = asyncio.create_task(self._scrape(worker))
+        task.add_done_callback(lambda _: self._asked.pop(worker.number))
+
+    async def _scrape(self, worker: Worker) -> None:
+        """Take in the metrics of `worker`, when they come."""
+        life = worker.life
+        page = await self._client.ask(worker, "GET", URL("/metrics"), PATIENT_SECONDS)
+        if page is None or page.status != 200:
+            return
+        try:
+            # In a thread: the parser is slow, and we must hear when a worker ends.
+            found = await asyncio.to_thread(scrape, page.body.decode())
+        except ValueError as error:
+            _log.error("metrics of a worker cannot be read", worker=worker.number, error=str(error))
+            return
+        if worker.life == life and worker.pid is not None:
+            self._totals.saw(str(worker.number), found)
+            self._answered.add(worker.number)
+
+
+def _worker_answered(answered: Mapping[int, bool]) -> Metric:
+    family = GaugeMetricFamily(
+        "worker_answered",
+        "1 where an answer came since the page before; 0: its counts are those of its last answer.",
+        labels=["worker"],
+    )
+    for number, did in answered.items():
+        family.add_metric([str(number)], did)
+    return family
+
+
+class _Collected:
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)

@@ -1,0 +1,375 @@
+"""Opaque tokens: a real HTTP server is asked about them (RFC 7662)."""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from authz.credentials import Credentials
+from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
+from common.configfile import ConfigError
+from tests.authz.credentials.conftest import World, reason_of, until
+from tests.support.signing import NOW, bearer, token
+from tests.support.webserver import WebServer
+
+Serve = Callable[[], Awaitable[WebServer]]
+
+
+class Introspected:
+    """A server, and credentials that ask it."""
+
+    def __init__(self, world: World, server: WebServer) -> None:
+        self.world = world
+        self.server = server
+        world.write("secret", b"s3cr:et&\n")
+        self.answers()
+
+    def answers(self, **claims: Any) -> None:
+        """Active, with these claims; None takes one away."""
+        good = {"active": True, "sub": "alice", "aud": "edge", "scope": "read write", "exp": NOW + 600}
+        body = {name: value for name, value in (good | claims).items() if value is not None}
+        self.server.bodies["/introspect"] = json.dumps(body).encode()
+
+    def block(self, **changes: Any) -> dict[str, Any]:
+        return {
+            "url": f"{self.server.url}/introspect",
+            "client_id": "edge proxy",
+            "client_secret_file": "secret",
+            "audiences": ["edge"],
+            "allow_http": True,
+            "allow_addresses": ["127.0.0.0/8"],
+        } | changes
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        return {"introspection": self.block(**changes), "wait_seconds": 10, "throttle": None}
+
+
+@pytest.fixture
+async def asked(world: World, serve: Serve) -> Introspected:
+    return Introspected(world, await serve())
+
+
+Start = Callable[[Credentials], Awaitable[Credentials]]
+
+
+class TestAnswers:
+    async def test_an_active_token_is_who_the_server_says(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        credentials = await started(world.credentials(asked.config()))
+        found = await world.awaited(credentials, bearer("opaque-token"))
+        assert isinstance(found, Identity)
+        assert (found.kind, found.subject, found.scopes) == (
+            CredentialKind.INTROSPECTION,
+            "alice",
+            frozenset({"read", "write"}),
+        )
+        assert asked.server.forms == [{"token": "opaque-token", "token_type_hint": "access_token"}]
+
+    @pytest.mark.parametrize(
+        ("claims", "reason"),
+        [
+            ({"active": False}, RefusalReason.TOKEN_INACTIVE),
+            ({"aud": "other"}, RefusalReason.AUDIENCE_MISMATCH),
+            ({"aud": None}, RefusalReason.AUDIENCE_MISMATCH),
+            ({"exp": NOW - 31}, RefusalReason.TOKEN_EXPIRED),
+            ({"nbf": NOW + 31}, RefusalReason.TOKEN_NOT_YET_VALID),
+            ({"sub": None}, RefusalReason.CLAIM_MISSING),
+            ({"sub": 7}, RefusalReason.SUBJECT_MALFORMED),
+            ({"token_type": "refresh_token"}, RefusalReason.TOKEN_TYPE),
+            ({"token_type": "DPoP"}, RefusalReason.TOKEN_TYPE),
+            ({"exp": "soon"}, RefusalReason.TOKEN_MALFORMED),
+        ],
+    )
+    async def test_cve_2022_29226_not_any_token_will_do(
+        self, world: World, asked: Introspected, started: Start, claims: dict[str, Any], reason: RefusalReason
+    ) -> None:
+        asked.answers(**claims)
+        credentials = await started(world.credentials(asked.config()))
+        found = await world.awaited(credentials, bearer("opaque"))
+        assert reason_of(found) == reason
+        assert found.kind == CredentialKind.INTROSPECTION  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(
+        ("issuer", "answered", "accepted"),
+        [
+            ("https://a", "https://a", True),
+            ("https://a", "https://b", False),
+            ("https://a", None, True),
+            ("", "https://b", True),
+        ],
+    )
+    async def test_the_issuer_is_the_configured_one(
+        self,
+        world: World,
+        asked: Introspected,
+        started: Start,
+        issuer: str,
+        answered: str | None,
+        accepted: bool,
+    ) -> None:
+        asked.answers(iss=answered)
+        credentials = await started(world.credentials(asked.config(issuer=issuer)))
+        found = await world.awaited(credentials, bearer("opaque"))
+        assert isinstance(found, Identity) is accepted
+
+    async def test_required_and_forbidden_claims_count(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        asked.answers(cnf={"x5t#S256": "x"})
+        credentials = await started(world.credentials(asked.config(forbidden_claims=["cnf"])))
+        found = await world.awaited(credentials, bearer("opaque"))
+        assert reason_of(found) == RefusalReason.CLAIM_FORBIDDEN
+
+    @pytest.mark.parametrize("text", ["", "a b", "tök", "a\x00b", "a,b"])
+    async def test_what_is_no_token_is_not_asked_about(
+        self, world: World, asked: Introspected, text: str
+    ) -> None:
+        found = world.outcome(world.credentials(asked.config()), bearer(text))
+        assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
+        assert asked.server.asked == []
+
+    async def test_a_long_token_is_not_asked_about(self, world: World, asked: Introspected) -> None:
+        found = world.outcome(world.credentials(asked.config(max_bytes=16)), bearer("x" * 17))
+        assert reason_of(found) == RefusalReason.TOKEN_TOO_LONG
+
+
+class TestClient:
+    async def test_it_proves_itself_by_basic(self, world: World, asked: Introspected, started: Start) -> None:
+        """RFC 6749 section 2.3.1: form-encoded, then joined."""
+        credentials = await started(world.credentials(asked.config()))
+        await world.awaited(credentials, bearer("opaque"))
+        expected = "Basic " + b64encode(b"edge+proxy:s3cr%3Aet%26").decode()
+        assert asked.server.headers[0]["authorization"] == expected
+
+    async def test_or_in_the_form(self, world: World, asked: Introspected, started: Start) -> None:
+        credentials = await started(world.credentials(asked.config(client_auth="post")))
+        await world.awaited(credentials, bearer("opaque"))
+        assert asked.server.forms[0]["client_secret"] == "s3cr:et&"
+        assert "authorization" not in asked.server.headers[0]
+
+    async def test_a_reload_reads_the_secret_again(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        credentials = await started(world.credentials(asked.config(client_auth="post")))
+        await world.awaited(credentials, bearer("opaque"))
+        world.write("secret", b"another")
+        credentials.prepare(world.config(asked.config(client_auth="post")))()
+        await world.awaited(credentials, bearer("opaque"))
+        assert [form["client_secret"] for form in asked.server.forms] == ["s3cr:et&", "another"]
+
+    async def test_the_secret_stands_in_no_description(self, world: World, asked: Introspected) -> None:
+        credentials = world.credentials(asked.config())
+        assert "s3cr" not in repr(credentials.describe())
+        assert "s3cr" not in repr(credentials.config)
+
+    async def test_no_redirect_is_followed(self, world: World, asked: Introspected, started: Start) -> None:
+        """It would carry the token and the client's secret to wherever it leads."""
+
+        async def elsewhere(_request: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"location": "/elsewhere"})
+
+        asked.server.handler = elsewhere
+        credentials = await started(world.credentials(asked.config()))
+        found = await world.awaited(credentials, bearer("opaque"))
+        assert reason_of(found) == RefusalReason.INTROSPECTION_UNAVAILABLE
+        assert asked.server.asked == ["/introspect"]
+
+
+class TestCache:
+    async def test_an_active_token_is_asked_about_once(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        credentials = await started(world.credentials(asked.config(active_seconds=30)))
+        first = await world.awaited(credentials, bearer("opaque"))
+        world.clock.advance(29)
+        assert world.outcome(credentials, bearer("opaque")) is first
+        world.clock.advance(1)
+        await world.awaited(credentials, bearer("opaque"))
+        assert len(asked.server.asked) == 2
+
+    async def test_never_past_its_exp(self, world: World, asked: Introspected, started: Start) -> None:
+        asked.answers(exp=NOW + 5)
+        credentials = await started(world.credentials(asked.config(leeway_seconds=0)))
+        await world.awaited(credentials, bearer("opaque"))
+        world.clock.advance(5)
+        assert reason_of(await world.awaited(credentials, bearer("opaque"))) == RefusalReason.TOKEN_EXPIRED
+
+    async def test_an_inactive_one_is_remembered_apart(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        credentials = await started(
+            world.credentials(asked.config(active=1, inactive=1, inactive_seconds=10))
+        )
+        await world.awaited(credentials, bearer("good"))
+        asked.answers(active=False)
+        for number in range(5):
+            await world.awaited(credentials, bearer(f"bad-{number}"))
+        assert isinstance(world.outcome(credentials, bearer("good")), Identity)
+        assert reason_of(world.outcome(credentials, bearer("bad-4"))) == RefusalReason.TOKEN_INACTIVE
+        world.clock.advance(10)
+        await world.awaited(credentials, bearer("bad-4"))
+        assert len(asked.server.asked) == 7
+
+    async def test_ghsa_4mq7_pvjg_xp2r_another_url_begins_anew(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        """Oathkeeper's cache key lacked the introspection URL: one server's word stood for another's."""
+        credentials = await started(world.credentials(asked.config()))
+        await world.awaited(credentials, bearer("opaque"))
+        asked.server.bodies["/other"] = b'{"active": false}'
+        credentials.prepare(world.config(asked.config(url=f"{asked.server.url}/other")))()
+        found = await world.awaited(credentials, bearer("opaque"))
+        assert reason_of(found) == RefusalReason.TOKEN_INACTIVE
+
+    async def test_cve_2021_32701_audience_and_claims_are_no_part_of_what_is_remembered(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        """GHSA-qvp4-rpmr-xwrr: Oathkeeper's cache answered for scopes that it had not been asked about."""
+        asked.answers(aud="other")
+        credentials = await started(world.credentials(asked.config()))
+        for _ in range(2):
+            found = await world.awaited(credentials, bearer("opaque"))
+            assert reason_of(found) == RefusalReason.AUDIENCE_MISMATCH
+        assert len(asked.server.asked) == 1
+        credentials.prepare(world.config(asked.config(audiences=["other"])))()
+        assert isinstance(await world.awaited(credentials, bearer("opaque")), Identity)
+
+    async def test_a_clock_set_back_voids_what_came_after_it(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        credentials = await started(world.credentials(asked.config()))
+        await world.awaited(credentials, bearer("opaque"))
+        world.clock.wall_seconds -= 3600
+        await world.awaited(credentials, bearer("opaque"))
+        assert len(asked.server.asked) == 2
+
+    async def test_the_token_itself_is_not_kept(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        credentials = await started(world.credentials(asked.config()))
+        await world.awaited(credentials, bearer("opaque-secret"))
+        introspector = credentials._serving.introspector
+        assert introspector is not None
+        assert "opaque-secret" not in repr(introspector._active._entries)
+
+
+class TestBounds:
+    async def test_many_requests_with_one_token_ask_once(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        asked.server.gate.clear()
+        credentials = await started(world.credentials(asked.config()))
+        waiting = [asyncio.ensure_future(world.awaited(credentials, bearer("opaque"))) for _ in range(20)]
+        await until(lambda: asked.server.asked)
+        asked.server.gate.set()
+        found = await asyncio.gather(*waiting)
+        assert all(isinstance(one, Identity) for one in found)
+        assert len(asked.server.asked) == 1
+
+    async def test_a_request_that_gives_up_does_not_end_the_question(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        asked.server.gate.clear()
+        credentials = await started(world.credentials(asked.config()))
+        gone = asyncio.ensure_future(world.awaited(credentials, bearer("opaque")))
+        stays = asyncio.ensure_future(world.awaited(credentials, bearer("opaque")))
+        await until(lambda: asked.server.asked)
+        gone.cancel()
+        asked.server.gate.set()
+        assert isinstance(await stays, Identity)
+
+    async def test_questions_in_flight_have_a_bound(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        asked.server.gate.clear()
+        credentials = await started(world.credentials(asked.config(max_questions=1)))
+        first = asyncio.ensure_future(world.awaited(credentials, bearer("one")))
+        await until(lambda: asked.server.asked)
+        found = world.outcome(credentials, bearer("two"))
+        assert reason_of(found) == RefusalReason.INTROSPECTION_UNAVAILABLE
+        asked.server.gate.set()
+        assert isinstance(await first, Identity)
+
+
+class TestPlaces:
+    async def test_a_jwt_in_the_same_place_is_verified_here(
+        self, world: World, asked: Introspected, started: Start
+    ) -> None:
+        credentials = await started(world.credentials(asked.config() | {"issuers": [world.issuer()]}))
+        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+        assert isinstance(await world.awaited(credentials, bearer("opaque.with.a.few.dots")), Identity)
+        assert len(asked.server.asked) == 1
+
+    def test_it_cannot_share_a_place_with_sessions(self, world: World, tmp_path: Any) -> None:
+        world.write("secret", b"x")
+        place = [{"header": "authorization", "scheme": "Bearer"}]
+        block = {
+            "url": "https://idp.example/i",
+            "client_id": "x",
+            "client_secret_file": "secret",
+            "audiences": "any",
+        }
+        with pytest.raises(ValueError, match="nothing tells them apart"):
+            world.config({"introspection": block, "sessions": {"locations": place}})
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \r\n"])
+def test_a_file_without_a_secret_is_an_error(world: World, content: bytes) -> None:
+    world.write("secret", content)
+    block = {"url": "https://idp.example.com/i", "client_id": "edge", "client_secret_file": "secret"}
+    with pytest.raises(ConfigError, match=r"secret.*holds no secret"):
+        world.credentials({"introspection": {**block, "audiences": "any"}})
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "the answer is empty, not JSON"),
+        (b"<html>sign in</html>", "the answer is HTML or XML, not JSON"),
+        (b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "the answer is a JWT, not JSON"),
+        (b"secret-word", "the answer is 11 bytes of something else, not JSON"),
+        (b"[]", "the answer is JSON, but no object"),
+        (b"{}", "the answer has no `active`, not true or false"),
+        (b'{"active": "true"}', "the answer has a text as `active`, not true or false"),
+        (b'{"active": 1}', "the answer has a number as `active`, not true or false"),
+        (b'{"error": "no token opaque"}', "the answer has no `active`, not true or false"),
+        (
+            b'{"error": "invalid_client"}',
+            "the answer has no `active`, not true or false, and the error 'invalid_client'",
+        ),
+    ],
+)
+async def test_what_is_wrong_with_an_answer_is_told(
+    world: World, asked: Introspected, started: Start, body: bytes, detail: str
+) -> None:
+    asked.server.bodies["/introspect"] = body
+    credentials = await started(world.credentials(asked.config()))
+    found = await world.awaited(credentials, bearer("opaque"))
+    assert isinstance(found, Refusal)
+    assert (found.reason, found.detail) == (RefusalReason.INTROSPECTION_UNAVAILABLE, detail)
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (401, "HTTP status 401, not 200: the server does not accept client_id and the secret by client_auth"),
+        (500, "HTTP status 500, not 200"),
+        (400, "the server rejects the question about it with HTTP status 400"),
+    ],
+)
+async def test_so_is_the_status_of_one(
+    world: World, asked: Introspected, started: Start, status: int, detail: str
+) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    asked.server.handler = answer
+    credentials = await started(world.credentials(asked.config()))
+    found = await world.awaited(credentials, bearer("opaque"))
+    assert isinstance(found, Refusal)
+    assert found.detail == detail

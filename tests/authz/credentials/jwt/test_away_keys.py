@@ -1,0 +1,224 @@
+"""docs/authn.md, "When something is away": key sets. A real HTTP server, one test a row."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from authz.credentials import Credentials
+from authz.request.identity import Identity, RefusalReason
+from tests.authz.credentials.conftest import World, reason_of, until
+from tests.support.signing import AUDIENCE, ISSUER, bearer, jwk, key_set, private_key, token
+from tests.support.webserver import WebServer
+
+Serve = Callable[[], Awaitable[WebServer]]
+Start = Callable[[Credentials], Awaitable[Credentials]]
+
+OLD, NEW = private_key("ES256"), private_key("ES256", 1)
+
+
+@pytest.fixture
+async def server(world: World, serve: Serve) -> WebServer:
+    world.real_fetch = True
+    found = await serve()
+    found.bodies["/keys"] = key_set(jwk(OLD, "old"))
+    return found
+
+
+def block(server: WebServer, wait_seconds: float = 5, **changes: Any) -> dict[str, Any]:
+    jwks = {
+        "url": f"{server.url}/keys",
+        "allow_http": True,
+        "allow_addresses": ["127.0.0.0/8"],
+        "refresh_seconds": 0.02,
+        "keep_seconds": 600,
+        "cooldown_seconds": 0.01,
+    } | changes
+    issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": jwks}
+    return {"issuers": [issuer], "wait_seconds": wait_seconds}
+
+
+def good(number: int = 0) -> str:
+    return token(key=OLD, kid="old", jti=str(number))
+
+
+def fetches(world: World, outcome: str) -> float:
+    return world.metric("authz_key_set_fetches_total", issuer=ISSUER, outcome=outcome)
+
+
+async def fails_again(world: World, outcome: str) -> None:
+    """Returns when the next fetch has failed in this way."""
+    before = fetches(world, outcome)
+    world.clock.advance(60)
+    await until(lambda: fetches(world, outcome) > before)
+
+
+class Row:
+    """What the callers of one row get, at once."""
+
+    def __init__(self, world: World, credentials: Credentials) -> None:
+        self.world, self.credentials = world, credentials
+
+    def gets(self, text: str) -> RefusalReason | None:
+        found = self.world.outcome(self.credentials, bearer(text))
+        return None if isinstance(found, Identity) else reason_of(found)
+
+
+async def test_down_at_start(world: World, server: WebServer, started: Start) -> None:
+    await server.stop()
+    credentials = await started(world.credentials(block(server)))
+    row = Row(world, credentials)
+    assert row.gets(good()) == RefusalReason.KEYS_UNAVAILABLE
+    assert row.gets("not.a.token") == RefusalReason.TOKEN_MALFORMED
+    assert fetches(world, "unreachable") >= 1
+    await server.start()
+    world.clock.advance(60)
+    await until(lambda: fetches(world, "ok") >= 1)
+    assert row.gets(good()) is None
+
+
+async def test_down_later(world: World, server: WebServer, started: Start) -> None:
+    credentials = await started(world.credentials(block(server)))
+    row = Row(world, credentials)
+    cached = good(1)
+    assert row.gets(cached) is None
+    await server.stop()
+    await fails_again(world, "unreachable")
+    assert row.gets(cached) is None
+    assert row.gets(good(2)) is None
+    assert row.gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
+    assert world.metric("authz_key_set_age_seconds", issuer=ISSUER) >= 60
+    world.clock.advance(600)
+    assert row.gets(token(key=OLD, kid="old", exp=world.clock.wall_seconds + 60)) == (
+        RefusalReason.KEYS_UNAVAILABLE
+    )
+
+
+async def test_an_unknown_key_id_while_it_is_down(world: World, server: WebServer, started: Start) -> None:
+    """Whether a fetch would bring it cannot be told; and key ids, which anybody makes up, cause none."""
+    credentials = await started(world.credentials(block(server)))
+    await server.stop()
+    await fails_again(world, "unreachable")
+    before = fetches(world, "unreachable")
+    for number in range(20):
+        unknown = token(key=NEW, kid=f"new-{number}", exp=world.clock.wall_seconds + 60)
+        assert Row(world, credentials).gets(unknown) == RefusalReason.KEYS_UNAVAILABLE
+    assert fetches(world, "unreachable") == before
+    await server.start()
+    server.bodies["/keys"] = key_set(jwk(OLD, "old"), jwk(NEW, "new-0"))
+    world.clock.advance(60)
+    await until(lambda: fetches(world, "ok") >= 2)
+    found = token(key=NEW, kid="new-0", exp=world.clock.wall_seconds + 60)
+    assert Row(world, credentials).gets(found) is None
+
+
+async def test_slow_at_start_bounds_the_wait_of_a_request(
+    world: World, server: WebServer, started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.credentials.service.START_WAIT_SECONDS", 0.02)
+    server.gate.clear()
+    credentials = await started(world.credentials(block(server, wait_seconds=0.02)))
+    found = await world.awaited(credentials, bearer(good()))
+    assert reason_of(found) == RefusalReason.KEYS_UNAVAILABLE
+    server.gate.set()
+    await until(lambda: fetches(world, "ok") >= 1)
+    assert Row(world, credentials).gets(good()) is None
+
+
+async def test_slow_later_delays_nobody(world: World, server: WebServer, started: Start) -> None:
+    credentials = await started(world.credentials(block(server)))
+    row = Row(world, credentials)
+    asked = len(server.asked)
+    server.gate.clear()
+    world.clock.advance(60)
+    await until(lambda: len(server.asked) > asked)
+    assert row.gets(good()) is None
+
+
+async def test_slow_later_a_token_that_its_key_did_not_sign_waits(
+    world: World, server: WebServer, started: Start
+) -> None:
+    """The fetch on its way may bring another key of that id."""
+    credentials = await started(world.credentials(block(server, wait_seconds=0.02)))
+    asked = len(server.asked)
+    server.gate.clear()
+    world.clock.advance(60)
+    await until(lambda: len(server.asked) > asked)
+    found = await world.awaited(credentials, bearer(token(key=NEW, kid="old")))
+    assert reason_of(found) == RefusalReason.TOKEN_SIGNATURE
+
+
+async def test_slow_later_an_unknown_key_id_waits(world: World, server: WebServer, started: Start) -> None:
+    """The fetch on its way may bring it."""
+    credentials = await started(world.credentials(block(server, wait_seconds=0.02)))
+    asked = len(server.asked)
+    server.gate.clear()
+    world.clock.advance(60)
+    await until(lambda: len(server.asked) > asked)
+    found = await world.awaited(credentials, bearer(token(key=NEW, kid="new")))
+    assert reason_of(found) == RefusalReason.KEYS_UNAVAILABLE
+
+
+async def test_slow_beyond_its_time_cap(world: World, server: WebServer, started: Start) -> None:
+    credentials = await started(world.credentials(block(server, timeout_seconds=0.05)))
+    server.gate.clear()
+    await fails_again(world, "unreachable")
+    assert "no answer within" in credentials.describe()["issuers"][0]["key_set"]["problem"]
+    assert Row(world, credentials).gets(good()) is None
+    assert Row(world, credentials).gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>busy</html>", b"{}", b'{"keys": []}', b'{"keys": 7}', b"\xff\xfe", b"[" * 10_000]
+)
+async def test_answering_garbage(world: World, server: WebServer, started: Start, body: bytes) -> None:
+    credentials = await started(world.credentials(block(server)))
+    server.bodies["/keys"] = body
+    await fails_again(world, "invalid")
+    row = Row(world, credentials)
+    assert row.gets(good()) is None
+    assert row.gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
+
+
+async def test_answering_ten_megabytes(world: World, server: WebServer, started: Start) -> None:
+    credentials = await started(world.credentials(block(server)))
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(160):
+            await response.write(b" " * 65536)
+            sent += 65536
+        return response
+
+    server.handler = endless
+    await fails_again(world, "unreachable")
+    assert sent < 10 * 1024 * 1024
+    assert "larger than" in credentials.describe()["issuers"][0]["key_set"]["problem"]
+    assert Row(world, credentials).gets(good()) is None
+    assert Row(world, credentials).gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
+
+
+async def test_rotating(world: World, server: WebServer, started: Start) -> None:
+    """The new key is announced beside the old one, signs, and then the old one goes."""
+    credentials = await started(world.credentials(block(server, refresh_seconds=300)))
+    row = Row(world, credentials)
+    cached = good(1)
+    assert row.gets(cached) is None
+    server.bodies["/keys"] = key_set(jwk(OLD, "old"), jwk(NEW, "new"))
+    assert isinstance(await world.awaited(credentials, bearer(token(key=NEW, kid="new"))), Identity)
+    assert row.gets(cached) is None
+    server.bodies["/keys"] = key_set(jwk(NEW, "new"))
+    newer = token(key=NEW, kid="newer")
+    assert row.gets(newer) == RefusalReason.KEYS_UNAVAILABLE
+    world.clock.advance(31)
+    assert reason_of(await world.awaited(credentials, bearer(newer))) == RefusalReason.KEY_UNKNOWN
+    assert (world.metric("authz_key_set_keys", issuer=ISSUER), fetches(world, "ok")) == (1, 3)
+    assert row.gets(newer) == RefusalReason.KEY_UNKNOWN
+    assert row.gets(cached) == RefusalReason.KEYS_UNAVAILABLE
+    world.clock.advance(31)
+    assert reason_of(await world.awaited(credentials, bearer(good(1)))) == RefusalReason.KEY_RETIRED
+    assert row.gets(good(2)) == RefusalReason.KEY_RETIRED

@@ -1,0 +1,193 @@
+"""Required and forbidden claims, and how long a token may live."""
+
+from typing import Any
+
+import pytest
+
+from authz.request.identity import Identity, Refusal, RefusalReason
+from tests.authz.credentials.conftest import World, reason_of
+from tests.support.signing import ISSUER, NOW, bearer, token
+
+
+def outcome(world: World, changes: dict[str, Any], **claims: Any) -> Any:
+    return world.outcome(world.credentials({"issuers": [world.issuer(**changes)]}), bearer(token(**claims)))
+
+
+class TestRequired:
+    @pytest.mark.parametrize(
+        ("required", "claims"),
+        [
+            ("email", {"email": "a@example.com"}),
+            ({"claim": "email_verified", "values": [True]}, {"email_verified": True}),
+            ({"claim": "tenant", "values": ["red", "blue"]}, {"tenant": "blue"}),
+            ({"claim": "groups", "values": ["staff"]}, {"groups": ["users", "staff"]}),
+            ({"claim": ["realm", "name"], "values": ["x"]}, {"realm": {"name": "x"}}),
+            ({"claim": "level", "values": [3]}, {"level": 3}),
+        ],
+    )
+    def test_a_token_that_has_the_claim_is_accepted(
+        self, world: World, required: Any, claims: dict[str, Any]
+    ) -> None:
+        assert isinstance(outcome(world, {"required_claims": [required]}, **claims), Identity)
+
+    @pytest.mark.parametrize(
+        ("required", "claims"),
+        [
+            ("email", {}),
+            ({"claim": "email_verified", "values": [True]}, {"email_verified": False}),
+            ({"claim": "email_verified", "values": [True]}, {"email_verified": 1}),
+            ({"claim": "email_verified", "values": [True]}, {"email_verified": "true"}),
+            ({"claim": "level", "values": [1]}, {"level": True}),
+            ({"claim": "tenant", "values": ["red"]}, {"tenant": "redder"}),
+            ({"claim": "groups", "values": ["staff"]}, {"groups": []}),
+            ({"claim": ["realm", "name"], "values": ["x"]}, {"realm": "x"}),
+        ],
+    )
+    def test_a_token_that_lacks_it_is_refused(
+        self, world: World, required: Any, claims: dict[str, Any]
+    ) -> None:
+        found = outcome(world, {"required_claims": [required]}, **claims)
+        assert reason_of(found) == RefusalReason.CLAIM_MISSING
+
+
+class TestForbidden:
+    @pytest.mark.parametrize(
+        ("forbidden", "claims"),
+        [
+            ("cnf", {"cnf": {"jkt": "x"}}),
+            ({"claim": "amr", "values": ["pwd"]}, {"amr": ["otp", "pwd"]}),
+            ({"claim": ["act", "sub"], "values": ["robot"]}, {"act": {"sub": "robot"}}),
+        ],
+    )
+    def test_a_token_that_has_the_claim_is_refused(
+        self, world: World, forbidden: Any, claims: dict[str, Any]
+    ) -> None:
+        found = outcome(world, {"forbidden_claims": [forbidden]}, **claims)
+        assert reason_of(found) == RefusalReason.CLAIM_FORBIDDEN
+
+    @pytest.mark.parametrize("claims", [{}, {"amr": ["otp"]}, {"amr": "otp"}])
+    def test_a_token_without_it_is_accepted(self, world: World, claims: dict[str, Any]) -> None:
+        forbidden = ["cnf", {"claim": "amr", "values": ["pwd"]}]
+        assert isinstance(outcome(world, {"forbidden_claims": forbidden}, **claims), Identity)
+
+
+class TestLifetime:
+    def test_a_token_of_the_longest_lifetime_is_accepted(self, world: World) -> None:
+        changes = {"max_lifetime_seconds": 660}
+        assert isinstance(outcome(world, changes, iat=NOW - 60, exp=NOW + 600), Identity)
+
+    def test_a_longer_one_is_refused(self, world: World) -> None:
+        changes = {"max_lifetime_seconds": 659}
+        found = outcome(world, changes, iat=NOW - 60, exp=NOW + 600)
+        assert reason_of(found) == RefusalReason.TOKEN_LIFETIME
+
+    def test_without_iat_it_is_measured_from_now(self, world: World) -> None:
+        changes = {"max_lifetime_seconds": 599}
+        found = outcome(world, changes, iat=None, exp=NOW + 600)
+        assert reason_of(found) == RefusalReason.TOKEN_LIFETIME
+
+    def test_there_is_no_limit_unless_one_is_set(self, world: World) -> None:
+        assert isinstance(outcome(world, {"max_lifetime_seconds": None}, iat=NOW, exp=NOW + 1e9), Identity)
+
+
+@pytest.mark.parametrize("changes", [{"required_claims": [{"claim": []}]}, {"forbidden_claims": [""]}])
+def test_a_claim_without_a_name_is_an_error(world: World, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="claim"):
+        world.config({"issuers": [world.issuer(**changes)]})
+
+
+def test_scopes_are_separated_by_single_spaces_alone(world: World) -> None:
+    """RFC 6749 section 3.3: another kind of space is no separator, and must not make a scope of its own."""
+    found = outcome(world, {}, scope="orders:read\u2003admin  profile")
+    assert isinstance(found, Identity)
+    assert found.scopes == {"orders:read\u2003admin", "profile"}
+
+
+def test_keys_that_would_be_too_old_before_they_are_fetched_anew_are_an_error(world: World) -> None:
+    jwks = {"url": "https://idp.example.com/keys", "refresh_seconds": 300, "keep_seconds": 60}
+    with pytest.raises(ValueError, match="keep_seconds must not be less than refresh_seconds"):
+        world.config({"issuers": [world.issuer(jwks=jwks)]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audiences": ["any"]}, "to accept all write audiences: any"),
+        ({"jwks": {"file": "keys.json", "refresh_seconds": 60}}, "refresh_seconds does nothing with a file"),
+        ({"jwks": {"file": "keys.json", "allow_http": True}}, "allow_http does nothing with a file"),
+    ],
+)
+def test_what_would_not_do_what_it_says_is_an_error(
+    world: World, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        world.config({"issuers": [world.issuer(**changes)]})
+
+
+def test_so_are_places_for_tokens_that_nobody_issues(world: World) -> None:
+    with pytest.raises(ValueError, match="tokens does nothing without issuers"):
+        world.config({"tokens": {"max_bytes": 4096}})
+
+
+class TestSubject:
+    @pytest.mark.parametrize(
+        ("value", "kind"),
+        [
+            (7, "a number"),
+            (7.5, "a number"),
+            (True, "true or false"),
+            (["a"], "a list"),
+            ({"a": 1}, "an object"),
+        ],
+    )
+    def test_one_that_is_no_text_has_its_own_reason(self, world: World, value: Any, kind: str) -> None:
+        """RFC 7519 section 4.1.2: providers that number their users write it as a number."""
+        found = outcome(world, {}, sub=value)
+        assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
+        assert isinstance(found, Refusal)
+        assert found.detail == f"its sub is {kind}, and a subject is text (issuer {ISSUER})"
+
+    @pytest.mark.parametrize(
+        ("claims", "subject"),
+        [
+            ({"email": "a@example.com"}, "a@example.com"),
+            ({"email": ""}, "alice"),
+            ({}, "alice"),
+            ({"email": "a@example.com", "sub": None}, "a@example.com"),
+        ],
+    )
+    def test_the_first_claim_of_a_list_that_says_something_counts(
+        self, world: World, claims: dict[str, Any], subject: str
+    ) -> None:
+        found = outcome(world, {"subject_claim": ["email", "sub"]}, **claims)
+        assert isinstance(found, Identity)
+        assert found.subject == subject
+
+    def test_the_next_one_is_no_way_around_a_bad_one(self, world: World) -> None:
+        found = outcome(world, {"subject_claim": ["email", "sub"]}, email=7)
+        assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
+
+    def test_without_any_of_them_all_are_named(self, world: World) -> None:
+        found = outcome(world, {"subject_claim": ["email", "sub"]}, sub=None)
+        assert isinstance(found, Refusal)
+        assert (found.reason, found.detail) == (
+            RefusalReason.CLAIM_MISSING,
+            f"it has no email and no sub (issuer {ISSUER})",
+        )
+
+
+@pytest.mark.parametrize(
+    ("value", "roles"),
+    [
+        ({"admin": {"2": "shop.example"}, "viewer": {"2": "shop.example"}}, {"admin", "viewer"}),
+        ({"admin": False, "root": None, "owner": {}, "viewer": True}, {"viewer"}),
+        ({}, set()),
+        ("admin", {"admin"}),
+        (7, set()),
+    ],
+)
+def test_zitadel_roles_may_be_the_keys_of_an_object(world: World, value: Any, roles: set[str]) -> None:
+    claim = "urn:zitadel:iam:org:project:roles"
+    found = outcome(world, {"roles_claim": claim}, **{claim: value})
+    assert isinstance(found, Identity)
+    assert found.roles == roles

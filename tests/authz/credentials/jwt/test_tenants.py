@@ -1,0 +1,148 @@
+"""One block for many tenants of an issuer, as Microsoft Entra has them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from authz.credentials import Credentials
+from authz.credentials.jwt.config import KeySetConfig
+from authz.request.identity import Identity, RefusalReason
+from tests.authz.credentials.conftest import World, reason_of, until
+from tests.support.signing import AUDIENCE, bearer, jwk, key_set, private_key, token
+
+Start = Callable[[Credentials], Any]
+
+TEMPLATE = "https://login.example.com/{tenantid}/v2.0"
+CONTOSO, FABRIKAM, STRANGER = "8f2c-contoso", "13d9-fabrikam", "77aa-stranger"
+KEY = private_key("ES256")
+
+
+def issuer_of(tenant: str) -> str:
+    return TEMPLATE.replace("{tenantid}", tenant)
+
+
+def of(tenant: str, kid: str = "shared", **changes: Any) -> str:
+    return token(key=KEY, kid=kid, iss=issuer_of(tenant), **changes)
+
+
+def block(*tenants: str, **changes: Any) -> dict[str, Any]:
+    issuer = {
+        "issuer": TEMPLATE,
+        "tenants": list(tenants or (CONTOSO, FABRIKAM)),
+        "audiences": [AUDIENCE],
+        "algorithms": ["ES256"],
+        "jwks": {"url": "https://login.example.com/common/keys"},
+    } | changes
+    return {"issuers": [issuer], "wait_seconds": 5}
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    world.key_server.document = key_set(
+        jwk(KEY, "shared", issuer=TEMPLATE), jwk(KEY, "plain"), jwk(KEY, "own", issuer=issuer_of(CONTOSO))
+    )
+    return world
+
+
+async def test_each_tenant_that_is_listed_is_an_issuer_and_no_other_is(world: World, started: Start) -> None:
+    credentials = await started(world.credentials(block()))
+    for tenant in (CONTOSO, FABRIKAM):
+        found = world.outcome(credentials, bearer(of(tenant)))
+        assert isinstance(found, Identity)
+        assert found.issuer == issuer_of(tenant)
+    for other in (STRANGER, "{tenantid}", "", f"{CONTOSO}/../{STRANGER}", CONTOSO.upper()):
+        assert reason_of(world.outcome(credentials, bearer(of(other)))) == RefusalReason.ISSUER_UNKNOWN
+
+
+async def test_they_share_one_key_set(world: World, started: Start) -> None:
+    credentials = await started(world.credentials(block()))
+    [source] = credentials._serving.remote_keys()
+    assert world.key_server.calls == 1
+    [told] = credentials.describe()["issuers"]
+    assert (told["issuer"], told["tenants"]) == (TEMPLATE, 2)
+    assert told["key_set"] == source.describe()
+    assert world.metric("authz_key_set_keys", issuer=TEMPLATE) == 3
+
+
+async def test_a_key_of_one_tenant_proves_nothing_of_another(world: World, started: Start) -> None:
+    """Entra, "validate the signing key's issuer": its key set names who each key is for."""
+    credentials = await started(world.credentials(block()))
+    assert isinstance(world.outcome(credentials, bearer(of(CONTOSO, "own"))), Identity)
+    assert isinstance(world.outcome(credentials, bearer(of(FABRIKAM, "plain"))), Identity)
+    found = await world.awaited(credentials, bearer(of(FABRIKAM, "own")))
+    assert reason_of(found) == RefusalReason.KEY_UNKNOWN
+
+
+async def test_the_discovery_document_names_the_template(world: World, started: Start) -> None:
+    document = orjson.dumps({"issuer": TEMPLATE, "jwks_uri": "https://login.example.com/common/keys"})
+    keys = world.key_server.document
+    at = "https://login.example.com/common/v2.0/.well-known/openid-configuration"
+
+    async def fetch(config: KeySetConfig) -> bytes:
+        assert isinstance(keys, bytes)
+        return document if config.url == at else keys
+
+    world.key_server.fetch = fetch  # type: ignore[assignment,method-assign]
+    credentials = await started(world.credentials(block(jwks={"discovery": at})))
+    assert isinstance(world.outcome(credentials, bearer(of(CONTOSO))), Identity)
+
+
+class TestReload:
+    async def test_a_tenant_comes_and_the_others_go_on(self, world: World, started: Start) -> None:
+        credentials = await started(world.credentials(block(CONTOSO)))
+        kept = of(CONTOSO)
+        world.outcome(credentials, bearer(kept))
+        credentials.prepare(world.config(block(CONTOSO, FABRIKAM)))()
+        assert isinstance(world.outcome(credentials, bearer(kept)), Identity)
+        assert isinstance(world.outcome(credentials, bearer(of(FABRIKAM))), Identity)
+        assert world.metric("authz_identity_cache_lookups_total", result="hit") == 1
+
+    async def test_what_a_tenant_that_goes_has_proven_is_void(self, world: World, started: Start) -> None:
+        credentials = await started(world.credentials(block(FABRIKAM, CONTOSO)))
+        texts = [of(CONTOSO), of(FABRIKAM)]
+        assert all(isinstance(world.outcome(credentials, bearer(text)), Identity) for text in texts)
+        credentials.prepare(world.config(block(CONTOSO)))()
+        assert isinstance(world.outcome(credentials, bearer(texts[0])), Identity)
+        assert reason_of(world.outcome(credentials, bearer(texts[1]))) == RefusalReason.ISSUER_UNKNOWN
+        await until(lambda: world.key_server.calls == 2)
+
+    def test_a_file_of_keys_is_read_again_for_all(self, world: World) -> None:
+        world.write("keys.json", key_set(jwk(KEY, "one")))
+        config = block(jwks={"file": "keys.json"})
+        credentials = world.credentials(config)
+        assert isinstance(world.outcome(credentials, bearer(of(CONTOSO, "one"))), Identity)
+        world.write("keys.json", key_set(jwk(KEY, "two")))
+        credentials.prepare(world.config(config))()
+        for tenant in (CONTOSO, FABRIKAM):
+            assert isinstance(world.outcome(credentials, bearer(of(tenant, "two"))), Identity)
+            assert (
+                reason_of(world.outcome(credentials, bearer(of(tenant, "one")))) == RefusalReason.KEY_RETIRED
+            )
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tenants": []}, "list the tenants"),
+        ({"issuer": "https://login.example.com/common"}, "holds {tenantid} once"),
+        ({"issuer": TEMPLATE + "/{tenantid}"}, "holds {tenantid} once"),
+        ({"tenants": ["a", "a"]}, "stands twice"),
+        ({"tenants": ["a/b"]}, "tenants"),
+        ({"tenants": ["{tenantid}"]}, "tenants"),
+        ({"jwks": {"discovery": True}}, "discovery is the URL"),
+    ],
+    ids=str,
+)
+def test_a_template_that_means_nothing_is_a_configuration_error(
+    world: World, changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        world.config(block(**changes))
+
+
+def test_an_issuer_may_not_be_a_tenant_of_another_block_too(world: World) -> None:
+    both = block()["issuers"] + [block()["issuers"][0] | {"issuer": issuer_of(CONTOSO), "tenants": []}]
+    with pytest.raises(ValueError, match="stands twice"):
+        world.config({"issuers": both})

@@ -1,0 +1,217 @@
+"""Bad credentials: after so many of them nothing is looked at any more."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from authz.credentials import Credentials
+from authz.credentials.api_key.verifier import new_api_key
+from authz.credentials.throttle.throttle import network_of
+from authz.request.identity import Identity, RefusalReason
+from tests.authz.credentials.conftest import World, reason_of
+from tests.support.signing import NOW, bearer, jwk, key_set, private_key, request, token
+
+Start = Callable[[Credentials], Awaitable[Credentials]]
+HOME, AWAY = "192.0.2.1", "198.51.100.7"
+FORGER = private_key("ES256", 1)
+API_KEY, API_KEY_HASH = new_api_key("ci", lambda length: b"\x01" * length)
+
+
+def block(world: World, **throttle: Any) -> dict[str, Any]:
+    keys = [{"id": "ci", "sha256": API_KEY_HASH, "subject": "ci"}]
+    limits = {"address_failures": 3, "subject_failures": None, "per_seconds": 60} | throttle
+    return {"issuers": [world.issuer()], "api_keys": {"keys": keys}, "throttle": limits, "sessions": {}}
+
+
+def forged(number: int, **changes: Any) -> str:
+    return token(key=FORGER, jti=str(number), **changes)
+
+
+def fail(world: World, credentials: Credentials, times: int, address: str = HOME) -> None:
+    for number in range(times):
+        found = world.outcome(credentials, bearer(forged(number), address))
+        assert reason_of(found) == RefusalReason.TOKEN_SIGNATURE
+
+
+class TestKeys:
+    """Of a rotation the callers know nothing."""
+
+    @pytest.fixture
+    def remote(self, world: World) -> dict[str, Any]:
+        world.key_server.document = key_set(jwk(private_key("ES256"), "k1"))
+        issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
+        return {"issuers": [issuer], "throttle": {"address_failures": 3}, "wait_seconds": 5}
+
+    async def test_a_token_of_a_retired_key_is_no_bad_one(
+        self, world: World, remote: dict[str, Any], started: Start
+    ) -> None:
+        credentials = await started(world.credentials(remote))
+        world.key_server.document = key_set(jwk(FORGER, "k2"))
+        for number in range(10):
+            found = await world.awaited(credentials, bearer(token(kid="k1", jti=str(number)), HOME))
+            if isinstance(found, Identity):
+                await world.awaited(credentials, bearer(token(key=FORGER, kid="k2"), AWAY))
+            else:
+                assert reason_of(found) in {RefusalReason.KEYS_UNAVAILABLE, RefusalReason.KEY_RETIRED}
+                world.clock.advance(6)
+        assert isinstance(world.outcome(credentials, bearer(forged(0, kid="k2"), HOME)), Identity)
+
+    async def test_an_unknown_key_id_is_counted_once_a_fetch_has_told(
+        self, world: World, remote: dict[str, Any], started: Start
+    ) -> None:
+        credentials = await started(world.credentials(remote))
+        reasons = []
+        for number in range(5):
+            found = await world.awaited(credentials, bearer(token(kid="made-up", jti=str(number)), HOME))
+            reasons.append(reason_of(found))
+        assert reasons == [RefusalReason.KEY_UNKNOWN] * 3 + [RefusalReason.THROTTLED] * 2
+        for number in range(5):
+            found = await world.awaited(credentials, bearer(token(kid=f"other-{number}"), AWAY))
+            assert reason_of(found) == RefusalReason.KEYS_UNAVAILABLE
+        assert isinstance(world.outcome(credentials, bearer(token(kid="k1"), AWAY)), Identity)
+
+
+class TestAddress:
+    def test_after_so_many_failures_nothing_is_looked_at(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        fail(world, credentials, 3)
+        assert reason_of(world.outcome(credentials, bearer(token(), HOME))) == RefusalReason.THROTTLED
+        assert world.metric("authz_credentials_refused_total", credential="none", reason="throttled") == 1
+
+    def test_another_address_is_not_concerned(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        fail(world, credentials, 3)
+        assert isinstance(world.outcome(credentials, bearer(token(), AWAY)), Identity)
+
+    def test_what_is_known_goes_on(self, world: World) -> None:
+        """A token that is remembered costs no work: neighbours behind one address keep theirs."""
+        credentials = world.credentials(block(world))
+        good = token()
+        world.outcome(credentials, bearer(good, HOME))
+        key = request(("x-api-key", API_KEY), address=HOME)
+        world.outcome(credentials, key)
+        fail(world, credentials, 3)
+        assert isinstance(world.outcome(credentials, bearer(good, HOME)), Identity)
+        assert isinstance(world.outcome(credentials, key), Identity)
+
+    def test_it_passes_with_time(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        fail(world, credentials, 3)
+        world.clock.advance(20)
+        assert isinstance(world.outcome(credentials, bearer(token(), HOME)), Identity)
+
+    def test_a_bad_token_that_is_remembered_is_counted_once(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        bad = forged(0)
+        for _ in range(10):
+            world.outcome(credentials, bearer(bad, HOME))
+        assert isinstance(world.outcome(credentials, bearer(token(), HOME)), Identity)
+
+    def test_an_expired_token_is_no_bad_one(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        for number in range(10):
+            found = world.outcome(credentials, bearer(token(exp=NOW - 100 - number), HOME))
+            assert reason_of(found) == RefusalReason.TOKEN_EXPIRED
+        assert isinstance(world.outcome(credentials, bearer(token(), HOME)), Identity)
+
+    @pytest.mark.parametrize(
+        "credential",
+        [
+            ("x-api-key", "ci.{}wrongwrongwrongwrong"),
+            ("cookie", "session={}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
+        ],
+    )
+    def test_every_kind_counts(self, world: World, credential: tuple[str, str]) -> None:
+        credentials = world.credentials(block(world))
+        name, value = credential
+        for number in range(3):
+            world.outcome(credentials, request((name, value.format(number)), address=HOME))
+        assert reason_of(world.outcome(credentials, bearer(token(), HOME))) == RefusalReason.THROTTLED
+
+    def test_the_client_behind_trusted_hops_is_the_one_that_counts(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+
+        def of(client: str, text: str) -> Any:
+            headers = (("authorization", f"Bearer {text}"), ("x-forwarded-for", client))
+            return request(*headers, address="10.0.0.1", trusted_hops=1)
+
+        for number in range(3):
+            world.outcome(credentials, of(HOME, forged(number)))
+        assert reason_of(world.outcome(credentials, of(HOME, token()))) == RefusalReason.THROTTLED
+        assert isinstance(world.outcome(credentials, of(AWAY, token())), Identity)
+
+    def test_no_request_without_an_address_is_stopped(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        fail(world, credentials, 5, address="")
+        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+
+    def test_ipv6_counts_by_the_network_that_a_customer_gets(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        for number in range(3):
+            world.outcome(credentials, bearer(forged(number), f"2001:db8::{number + 1:x}"))
+        found = world.outcome(credentials, bearer(token(), "2001:db8::ffff"))
+        assert reason_of(found) == RefusalReason.THROTTLED
+        assert isinstance(world.outcome(credentials, bearer(token(), "2001:db8:0:1::1")), Identity)
+
+    def test_the_table_has_a_bound(self, world: World) -> None:
+        credentials = world.credentials(block(world, remembered=2))
+        for number in range(10):
+            world.outcome(credentials, bearer(forged(number), f"192.0.2.{number}"))
+        assert world.metric("authz_credentials_remembered", what="failures") == 2
+
+    def test_a_reload_forgets_nothing(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        fail(world, credentials, 3)
+        credentials.prepare(world.config(block(world) | {"sessions": None}))()
+        assert reason_of(world.outcome(credentials, bearer(token(), HOME))) == RefusalReason.THROTTLED
+
+    def test_a_wall_clock_that_jumps_does_not_lift_it(self, world: World) -> None:
+        credentials = world.credentials(block(world))
+        fail(world, credentials, 3)
+        world.clock.wall_seconds += 300
+        assert reason_of(world.outcome(credentials, bearer(token(), HOME))) == RefusalReason.THROTTLED
+
+
+class TestSubject:
+    def test_one_name_is_protected_over_all_addresses(self, world: World) -> None:
+        credentials = world.credentials(block(world, subject_failures=3))
+        for number in range(3):
+            world.outcome(credentials, bearer(forged(number, sub="alice"), f"192.0.2.{number}"))
+        found = world.outcome(credentials, bearer(token(sub="alice"), AWAY))
+        assert reason_of(found) == RefusalReason.THROTTLED
+        assert isinstance(world.outcome(credentials, bearer(token(sub="bob"), AWAY)), Identity)
+
+    def test_an_api_key_is_protected_by_its_id(self, world: World) -> None:
+        credentials = world.credentials(block(world, subject_failures=3))
+        for number in range(3):
+            wrong = request(("x-api-key", f"ci.{number}{'x' * 30}"), address=f"192.0.2.{number}")
+            assert reason_of(world.outcome(credentials, wrong)) == RefusalReason.API_KEY_UNKNOWN
+        right = request(("x-api-key", API_KEY), address=AWAY)
+        assert reason_of(world.outcome(credentials, right)) == RefusalReason.THROTTLED
+
+    def test_garbage_names_nobody(self, world: World) -> None:
+        credentials = world.credentials(block(world, subject_failures=3, address_failures=None))
+        for number in range(10):
+            world.outcome(credentials, bearer(f"a.b.{number}", HOME))
+        assert isinstance(world.outcome(credentials, bearer(token(), HOME)), Identity)
+
+
+def test_it_can_be_turned_off(world: World) -> None:
+    credentials = world.credentials(block(world) | {"throttle": None})
+    fail(world, credentials, 200)
+    assert isinstance(world.outcome(credentials, bearer(token(), HOME)), Identity)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("not:an:address", "not:an:address"),
+        ("", ""),
+    ],
+)
+def test_what_counts_as_one_client(address: str, network: str) -> None:
+    assert network_of(address) == network

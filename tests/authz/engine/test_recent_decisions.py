@@ -1,0 +1,181 @@
+import pytest
+
+from authz.engine.decide import BAD_REQUEST, INTERNAL_ERROR, Decision
+from authz.engine.decision_record import MASK, Account, Masking, account, account_of_unreadable
+from authz.engine.recent_decisions import RecentDecisions
+from authz.policy.rule import Outcome, Verdict
+from authz.request.identity import CredentialKind, Identity
+from authz.request.request import BadRequestReason
+from common.redaction import REDACTED
+from tests.support.callers import ALICE
+from tests.support.checks import Headers, check_request, request
+
+ALLOWED = Verdict(Outcome.ALLOW, "allowed", 200, "users")
+DENIED = Verdict(Outcome.DENY, "denied_by_rule", 403, "shut")
+NOW = 1_770_000_000.0
+
+
+def decision(number: int = 0, verdict: Verdict = ALLOWED, identity: Identity = ALICE) -> Decision:
+    return Decision(verdict, f"{number:024x}", "revision", identity, "jwt")
+
+
+def entry(
+    number: int = 0, verdict: Verdict = ALLOWED, path: str = "/users/1", request_id: str = ""
+) -> Account:
+    headers = {"x-request-id": request_id} if request_id else {}
+    return account(request(path=path, headers=headers), decision(number, verdict), NOW)
+
+
+def ring(*entries: Account, capacity: int = 10) -> RecentDecisions:
+    recent = RecentDecisions(capacity, Masking())
+    for one in entries:
+        recent.keep(one)
+    return recent
+
+
+def test_an_account_tells_what_was_asked_and_what_was_decided() -> None:
+    assert Masking().tell(entry(7, request_id="r-1")) == {
+        "time": "2026-02-02T02:40:00.000+00:00",
+        "decision_id": f"{7:024x}",
+        "request_id": "r-1",
+        "outcome": "allow",
+        "reason": "allowed",
+        "status": 200,
+        "rule": "users",
+        "policy_revision": "revision",
+        "subject": "alice",
+        "issuer": "https://idp.example",
+        "credential": "jwt",
+        "method": "GET",
+        "host": "api.example.com",
+        "path": "/users/1",
+        "client": "192.0.2.1",
+    }
+
+
+def test_what_shadow_rules_would_have_answered_is_told() -> None:
+    kept = entry()._replace(trial=DENIED)
+    told = Masking().tell(kept)
+    assert (told["shadow_outcome"], told["shadow_rule"]) == ("deny", "shut")
+
+
+def test_the_query_is_never_kept() -> None:
+    """RFC 6750 section 2.3: tokens travel there."""
+    assert "secret" not in repr(entry(path="/users?access_token=secret"))
+
+
+def test_a_segment_that_looks_like_a_token_is_redacted() -> None:
+    assert Masking().tell(entry(path=f"/reset/{'a1' * 20}/now"))["path"] == f"/reset/{REDACTED}/now"
+
+
+@pytest.mark.parametrize(
+    ("segment", "shown"),
+    [
+        (f"{'A' * 40}%3D", REDACTED),
+        (f"x;jsessionid={'0f' * 16}", f"x;{REDACTED}"),
+        ("x;jsessionid=0f", f"x;jsessionid={REDACTED}"),
+        (f"x#access_token={'a.' * 20}b", f"x#access_token={REDACTED}"),
+        (f"x%3Ftoken%3D{'a' * 32}", REDACTED),
+        (f"x%253Btoken%253D{'a' * 32}", REDACTED),
+        ("%61" * 32, REDACTED),
+        ("550e8400-e29b-41d4-a716-446655440000", "550e8400-e29b-41d4-a716-446655440000"),
+    ],
+)
+def test_no_spelling_keeps_a_token_from_being_redacted(segment: str, shown: str) -> None:
+    assert Masking().tell(entry(path=f"/reset/{segment}"))["path"] == f"/reset/{shown}"
+
+
+def test_user_information_is_redacted_as_in_the_access_log() -> None:
+    """RFC 3986 section 3.2.1. Such a host is refused, and the refusal is logged."""
+    message = check_request(host="user:hunter2@h", path="/go/https://user:hunter2@h/x?q")
+    told = Masking().tell(
+        account_of_unreadable(message, decision(verdict=BAD_REQUEST[BadRequestReason.HOST]), NOW)
+    )
+    assert (told["host"], told["path"]) == (f"{REDACTED}@h", f"/go/https://{REDACTED}@h/x")
+
+
+def test_a_request_id_is_redacted_too() -> None:
+    """A client may choose it."""
+    assert Masking().tell(entry(request_id="token=hunter2"))["request_id"] == f"token={REDACTED}"
+
+
+def test_segments_of_the_settings_are_masked() -> None:
+    masking = Masking(segments=["[0-9]{6}"])
+    assert masking.tell(entry(path="/people/123456/%31%32%33456/x"))["path"] == f"/people/{MASK}/{MASK}/x"
+
+
+def test_what_only_looks_encoded_is_shown() -> None:
+    assert Masking().tell(entry(path="/caf%C3%A9;v=1/x"))["path"] == "/caf%C3%A9;v=1/x"
+
+
+def test_fields_are_left_out_and_masked_as_asked_for() -> None:
+    told = Masking(leave_out=["client"], masked=["subject"]).tell(entry())
+    assert "client" not in told
+    assert told["subject"] == MASK
+
+
+def test_a_field_that_no_account_has_cannot_be_masked() -> None:
+    with pytest.raises(ValueError, match="no account has subjekt"):
+        Masking(masked=["subjekt"])
+
+
+def test_control_characters_do_not_reach_the_log() -> None:
+    kept = entry(request_id="a\r\nb")
+    assert Masking().tell(kept)["request_id"] == "a%0D%0Ab"
+
+
+@pytest.mark.parametrize("subject", ["adm\nin", " admin"])
+def test_a_subject_stands_in_the_log_as_it_is_or_not_at_all(subject: str) -> None:
+    kept = entry()._replace(identity=Identity(CredentialKind.JWT, subject))
+    assert "subject" not in Masking().tell(kept)
+
+
+def test_a_long_path_is_cut() -> None:
+    assert len(entry(path=f"/{'a/' * 5000}").path) == 1_024
+
+
+def test_a_request_that_could_not_be_read_has_an_account() -> None:
+    message = check_request(host="a,b", path="/x?token=secret")
+    verdict = BAD_REQUEST[BadRequestReason.HOST]
+    told = Masking().tell(account_of_unreadable(message, decision(verdict=verdict), NOW))
+    assert (told["host"], told["path"], told["reason"]) == ("a,b", "/x", "host_malformed")
+
+
+@pytest.mark.parametrize("headers", [{"x-request-id": "r-1"}, [("x-request-id", "r-1")]])
+def test_a_request_that_could_not_be_read_is_found_by_its_id(headers: Headers) -> None:
+    message = check_request(path="no-slash", headers=headers)
+    refused = decision(verdict=BAD_REQUEST[BadRequestReason.PATH_FORM])
+    assert account_of_unreadable(message, refused, NOW).request_id == "r-1"
+
+
+def test_the_newest_comes_first() -> None:
+    found = ring(entry(1), entry(2)).find()
+    assert [int(one["decision_id"], 16) for one in found] == [2, 1]
+
+
+def test_the_oldest_gives_way() -> None:
+    found = ring(*(entry(number) for number in range(5)), capacity=3).find()
+    assert [int(one["decision_id"], 16) for one in found] == [4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "numbers"),
+    [
+        ({"decision_id": f"{1:024x}"}, [1]),
+        ({"request_id": "r-2"}, [2]),
+        ({"outcome": "denied"}, [2, 1]),
+        ({"outcome": "deny", "limit": 1}, [2]),
+        ({"outcome": "error"}, [3]),
+        ({"rule": "users"}, [0]),
+        ({"outcome": "allowed", "request_id": "r-2"}, []),
+    ],
+)
+def test_decisions_are_found(asked: dict[str, str | int], numbers: list[int]) -> None:
+    recent = ring(entry(0), entry(1, DENIED), entry(2, DENIED, request_id="r-2"), entry(3, INTERNAL_ERROR))
+    found = recent.find(**asked)  # type: ignore[arg-type]
+    assert [int(one["decision_id"], 16) for one in found] == numbers
+
+
+def test_an_unknown_outcome_is_refused() -> None:
+    with pytest.raises(ValueError, match="outcome is one of"):
+        ring().find(outcome="maybe")

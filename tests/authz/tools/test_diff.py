@@ -1,0 +1,471 @@
+"""`authz.compare`: whatever changes the meaning of a policy is told, and what does not is not.
+
+That nothing is left out is shown for every field of every model of a policy file: a field without an example
+here fails the first test, and one whose change is not told the second.
+"""
+
+import copy
+import json
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from authz.policy.compile.compile import compile_policy
+from authz.policy.compile.contents import contents_of
+from authz.policy.compile.load import load_with_contents
+from authz.policy.model import PolicyFile
+from authz.policy.source import Source
+from authz.tools.diff import Comparison, Loaded, compare
+from common.configfile import ConfigError, Document, KeyPart, key_path_text
+
+HASH = "0f1d3c5a9b8e7f6a5d4c3b2a190807060504030201f0e1d2c3b4a5968778695a"
+
+EVERYTHING = """
+credentials:
+  tokens: {locations: [{header: x-token, scheme: Token}], max_bytes: 4096}
+  issuers:
+    - issuer: https://a.example
+      audiences: [api]
+      algorithms: [RS256]
+      leeway_seconds: 1
+      types: [JWT]
+      type_required: true
+      required_claims: [{claim: email, values: [x]}]
+      forbidden_claims: [cnf]
+      max_lifetime_seconds: 60
+      logout: {audiences: [client], max_age_seconds: 60}
+      subject_claim: uid
+      scope_claims: [scp]
+      roles_claim: [realm, roles]
+      jwks:
+        url: https://127.0.0.1/keys
+        refresh_seconds: 60
+        keep_seconds: 600
+        cooldown_seconds: 10
+        unknown_key_seconds: 20
+        timeout_seconds: 2
+        allow_http: true
+        allow_addresses: [127.0.0.0/8]
+        ca_file: ca.pem
+        proxy: http://127.0.0.1:3128
+    - issuer: https://b.example
+      audiences: any
+      max_lifetime_seconds: 60
+      jwks: {discovery: "https://b.example/x", allow_hosts: [keys.b.example]}
+    - {issuer: https://c.example, audiences: any, max_lifetime_seconds: 60, jwks: {file: keys.json}}
+    - issuer: https://d.example/{tenantid}
+      tenants: [t1, t2]
+      audiences: any
+      max_lifetime_seconds: 60
+      jwks: {file: keys.json}
+  sessions:
+    locations: [{cookie: sid}]
+    store: redis
+    prefix: "s:"
+    idle_seconds: 60
+    absolute_seconds: 600
+    max_sessions: 10
+    cached: 10
+    cache_seconds: 1
+    ended_seconds: 1
+  api_keys:
+    locations: [{query: key}, {websocket_protocol: key}]
+    keys:
+      - {id: k1, sha256: HASH, subject: s, scopes: [a], roles: [b], expires: 2030-01-01}
+    file: more.yaml
+  introspection:
+    locations: [{header: authorization, scheme: Opaque}]
+    url: https://127.0.0.1/introspect
+    client_id: me
+    client_secret_file: secret
+    client_auth: post
+    audiences: [api]
+    issuer: https://a.example
+    required_claims: [a]
+    forbidden_claims: [b]
+    subject_claim: uid
+    scope_claims: [scp]
+    roles_claim: [r]
+    leeway_seconds: 1
+    max_bytes: 64
+    active_seconds: 5
+    inactive_seconds: 5
+    active: 10
+    inactive: 10
+    timeout_seconds: 1
+    max_questions: 3
+    allow_http: true
+    allow_addresses: [127.0.0.0/8]
+    ca_file: ca.pem
+    proxy: http://127.0.0.1:3128
+  mtls:
+    principals: ["spiffe://a/*"]
+    forwarded: {trusted_peers: [spiffe://proxy], trusted_networks: [10.0.0.0/8], depth: 2, names: [dns]}
+  revocations:
+    {store: redis, prefix: "r:", keep_seconds: 9000, leeway_seconds: 40, max_entries: 10, stale_seconds: 10}
+  throttle: {address_failures: 5, subject_failures: 6, per_seconds: 7, remembered: 8}
+  cache: {identities: 5, identity_seconds: 6, failures: 7, failure_seconds: 8}
+  wait_seconds: 0.1
+identity_headers: {x-user: subject}
+metadata: {tenant: "{claims.tenant}"}
+login: {url: /login, return_parameter: back}
+strip_session_cookie: false
+paths: {case: ignore, trailing_slash: ignore}
+conditions:
+  office: {client: [10.0.0.0/8], client_not: [10.1.0.0/16]}
+  staff: {caller: {roles: [staff]}}
+defaults:
+  team:
+    if: [office]
+    hosts: [team.example.com]
+    headers: {x-team: a}
+    owner: team-a
+rules:
+  - name: allows
+    hosts: [api.example.com]
+    methods: [GET]
+    paths: ["/a/{id}"]
+    headers:
+      h-equals: {equals: x}
+      h-one-of: {one_of: [x, y]}
+      h-not-one-of: {not_one_of: [x, y]}
+      h-prefix: {prefix: x}
+      h-suffix: {suffix: x}
+      h-matches: {matches: x.*}
+      h-present: {present: true}
+    query: {q: a}
+    body:
+      b.equals: {equals: 1}
+      b.one_of: {one_of: [1, x]}
+      b.not_one_of: {not_one_of: [1, x]}
+      b.contains: {contains: 1}
+      b.prefix: {prefix: x}
+      b.suffix: {suffix: x}
+      b.matches: {matches: x.*}
+      b.range: {at_least: 1, at_most: 5}
+      b.present: {present: true}
+    time:
+      zone: UTC
+      days: [mon-fri]
+      from: "08:00"
+      until: "17:00"
+      after: 2026-01-01
+      before: 2027-01-01
+    when: claims.a == 'x  y'
+    context_extensions: {audience: internal}
+    share: {percent: 25, by: subject, seed: s}
+    allow:
+      scopes: [s1, s2]
+      any_scope: [s3]
+      roles: [r1]
+      all_roles: [r2]
+      subjects: [u1]
+      issuers: [i1]
+      audiences: [a1]
+      kinds: [jwt]
+      claims: {tenant: acme}
+    identity_headers: {x-more: issuer}
+    response_headers: {x-answer: hello}
+    query_set: {from: edge}
+    query_remove: [debug]
+    strip_session_cookie: true
+    cors:
+      origins: [https://app.example.com]
+      headers: [x-asked]
+      expose: [x-answer]
+      credentials: true
+      max_age_seconds: 5
+    accept_in_path: [parameters]
+    mode: shadow
+    owner: me
+    ticket: T-1
+  - {name: inherits, paths: [/i], allow: authenticated, inherit: team, if: [staff]}
+  - {name: denies, deny: {roles: [bad]}, answer: {status: 404, detail: Nothing here.}}
+  - {name: pauses, paths: [/p], deny: anyone, answer: {status: 503, retry_after_seconds: 5}}
+  - name: closed
+    deny: {roles: [late]}
+    answer: {status: 503, detail: Later., retry_after_seconds: 5}
+  - {name: open, paths: [/open], allow: anyone, identify: optional}
+  - {name: second, paths: [/s], allow: anyone, client: 192.0.2.0/24, client_not: [192.0.2.1]}
+  - {name: third, paths: [/t], allow: anyone, caller: {subjects: [u1]}}
+""".replace("HASH", HASH)
+
+NOT_OF_RULES = {("PolicyFile", "include")}
+"""Which files a policy comes from does not count: what stands in them does."""
+
+
+def compared(folder: Path, old: object, new: object) -> Comparison:
+    both = []
+    for name, content in (("old", old), ("new", new)):
+        file = folder / name / "policy.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+        both.append(load_with_contents([file]))
+    return compare(*both)
+
+
+def changes(folder: Path, old: object, new: object) -> dict[str, dict[str, tuple[str, str]]]:
+    found = compared(folder, old, new)
+    told = {
+        change.new.name: {one.what: (one.old, one.new) for one in change.changes} for change in found.changed
+    }
+    if found.whole:
+        told["whole"] = {one.what: (one.old, one.new) for one in found.whole}
+    return told
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in {Union, types.UnionType, Annotated, tuple, dict}:
+        for one in get_args(annotation):
+            yield from models_in(one)
+
+
+def every_field() -> set[tuple[str, str]]:
+    """(model, field) of every model that a policy file is made of."""
+    known: set[type[BaseModel]] = set()
+    waiting: list[type[BaseModel]] = [PolicyFile]
+    while waiting:
+        model = waiting.pop()
+        if model not in known:
+            known.add(model)
+            waiting += [one for field in model.model_fields.values() for one in models_in(field.annotation)]
+    return {(model.__name__, name) for model in known for name in model.model_fields}
+
+
+def said_fields(value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, BaseModel):
+        for name in value.model_fields_set:
+            yield type(value).__name__, name
+            yield from said_fields(getattr(value, name))
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from said_fields(one)
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from said_fields(one)
+
+
+def test_every_field_of_every_model_has_an_example() -> None:
+    policy = PolicyFile.model_validate(yaml.safe_load(EVERYTHING))
+    # What defaults can have, rules have too: it is the rule that a default counts for.
+    inherited = {("DefaultsConfig", name) for model, name in every_field() if model == "RuleConfig"}
+    conditions = {("NamedConditionConfig", name) for model, name in every_field() if model == "RuleConfig"}
+    assert every_field() - set(said_fields(policy)) - inherited - conditions - NOT_OF_RULES == set()
+
+
+def leaves(value: Any, path: tuple[KeyPart, ...] = ()) -> Iterator[tuple[tuple[KeyPart, ...], Any]]:
+    """Every value below, blocks and lists too."""
+    if path:
+        yield path, value
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, child in children:
+        yield from leaves(child, (*path, key))
+
+
+def others(value: Any) -> Iterator[Any]:
+    """Values of the same kind that are not this one."""
+    match value:
+        case bool():
+            yield not value
+        case int() | float():
+            yield from (value + 1, value - 1, value / 2, 429)
+        case str():
+            yield from (f"{value}x", f"x{value}", value[:-1], value.replace("  ", " "), "/other", "anyone")
+            yield from (
+                "jwt",
+                "mtls",
+                "shadow",
+                "enforce",
+                "memory",
+                "basic",
+                "client",
+                "never",
+                "exact",
+                "uri",
+                "slash",
+                "backslash",
+            )
+            yield from (
+                "PUT",
+                "ES256",
+                "tue",
+                "Europe/Berlin",
+                "09:00",
+                "10.9.0.0/16",
+                HASH.replace("0", "1"),
+            )
+            yield from (
+                ["other"],
+                ["anyone", "authenticated"],
+                "authenticated",
+                "staff",
+                "https://other.example",
+                "http://127.0.0.1/other",
+                "issuer",
+                "office",
+                "team",
+                "any",
+                "client",
+            )
+        case list():
+            yield value[1:]
+        case _ if hasattr(value, "replace"):
+            yield value.replace(year=value.year + 1)
+
+
+def edited(content: Any, path: tuple[KeyPart, ...], value: Any = None, *, drop: bool = False) -> Any:
+    new = copy.deepcopy(content)
+    place = new
+    for part in path[:-1]:
+        place = place[part]
+    if drop:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return new
+
+
+CONTENT = yaml.safe_load(EVERYTHING)
+
+
+def loaded(content: Any) -> Loaded:
+    document = Document("policy.yaml", content, None)
+    source = Source(document, PolicyFile.model_validate(content))
+    return compile_policy([source]), contents_of([source])
+
+
+PRESENT = loaded(CONTENT)
+ENOUGH = 3
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [*leaves(CONTENT)],
+    ids=lambda one: key_path_text(one) if isinstance(one, tuple) else "",
+)
+def test_a_change_of_any_value_is_told(path: tuple[KeyPart, ...], value: Any) -> None:
+    """Left out where it can be, and something else in its place: whichever the models take."""
+    asked = 0
+    for new in (edited(CONTENT, path, drop=True), *(edited(CONTENT, path, one) for one in others(value))):
+        if json.dumps(new, default=str) == json.dumps(CONTENT, default=str):
+            continue
+        try:
+            found = compare(PRESENT, loaded(new))
+        except (ConfigError, ValidationError):
+            continue
+        asked += 1
+        assert found, new
+        if asked == ENOUGH:
+            break
+    # A block that can neither go nor be another is told of by what stands in it.
+    assert asked or isinstance(value, dict | list)
+
+
+class TestWords:
+    def test_a_whole_policy_is_told_key_by_key(self, tmp_path: Path) -> None:
+        old = """
+credentials: {issuers: [{issuer: "https://a.example", audiences: [x], jwks: {file: a.json}}]}
+rules: []
+"""
+        new = """
+credentials: {issuers: [{issuer: "https://a.example", audiences: any, jwks: {file: a.json}}]}
+strip_session_cookie: false
+metadata: {tenant: "{claims.tenant}"}
+identity_headers: {x-auth-subject: subject}
+rules: []
+"""
+        assert changes(tmp_path, old, new)["whole"] == {
+            "credentials.issuers[https://a.example].audiences": ("[x]", "any"),
+            "identity_headers.x-auth-issuer": ("issuer", ""),
+            "identity_headers.x-auth-scopes": ("scopes", ""),
+            "identity_headers.x-auth-roles": ("roles", ""),
+            "metadata.tenant": ("", "{claims.tenant}"),
+            "strip_session_cookie": ("true", "false"),
+        }
+
+    def test_a_rule_is_told_in_the_words_of_the_language(self, tmp_path: Path) -> None:
+        rule = {"name": "r", "allow": "anyone", "cors": {"origins": ["https://a.example"]}}
+        new = {**rule, "accept_in_path": ["parameters"], "cors": {**rule["cors"], "credentials": True}}  # type: ignore[dict-item]
+        assert changes(tmp_path, {"rules": [rule]}, {"rules": [new]})["r"] == {
+            "cors.credentials": ("false", "true"),
+            "accept_in_path": ("[]", "[parameters]"),
+        }
+
+    def test_what_is_the_same_in_words_is_told_as_it_is_written(self, tmp_path: Path) -> None:
+        old, new = ({"rules": [{"name": "r", "deny": {"subjects": one}}]} for one in (["a or b"], ["a", "b"]))
+        told = changes(tmp_path, old, new)["r"]
+        assert told == {"deny": ('[{"subjects":["a or b"]}]', '[{"subjects":["a","b"]}]')}
+
+    def test_no_hash_of_a_key_is_shown_in_full(self, tmp_path: Path) -> None:
+        def policy(*keys: tuple[str, str]) -> Any:
+            blocks = [{"id": name, "sha256": one, "subject": "s"} for name, one in keys]
+            return {"credentials": {"api_keys": {"keys": blocks, "file": "k.yaml"}}}
+
+        other = HASH[:10] + HASH[10:][::-1]
+        for old, new in (
+            (policy(("k", HASH)), policy(("k", other))),
+            (policy(("k", HASH)), policy()),
+            (policy(("k", HASH), ("l", other)), policy(("l", other), ("k", HASH))),
+            (policy(("k", HASH)), {}),
+        ):
+            told = str(changes(tmp_path, old, new))
+            assert HASH[:8] in told
+            assert HASH[:12] not in told
+            assert other[-12:] not in told
+        told_of = changes(tmp_path, policy(("k", HASH)), policy(("k", other)))["whole"]
+        assert told_of == {"credentials.api_keys.keys[k].sha256": ("0f1d3c5a...", "0f1d3c5a... (another)")}
+
+    def test_one_is_not_true(self, tmp_path: Path) -> None:
+        old, new = (
+            {"rules": [{"name": "r", "allow": {"claims": {"a": {"one_of": [one]}}}}]} for one in (1, True)
+        )
+        assert changes(tmp_path, old, new)
+
+
+class TestMeaning:
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("rules: [{name: r, allow: anyone}]", "rules: [{allow: [anyone], name: r, hosts: ['*']}]"),
+            (
+                "rules: [{name: r, allow: anyone, client: 10.0.0.0/8}]",
+                "conditions: {c: {client: [10.0.0.0/8]}}\nrules: [{name: r, allow: anyone, if: c}]",
+            ),
+            (
+                "rules: [{name: r, allow: anyone, owner: o, query: {q: a}}]",
+                "defaults: {d: {owner: o, query: {q: a}}}\nrules: [{name: r, allow: anyone, inherit: d}]",
+            ),
+            (
+                "rules: [{name: r, allow: anyone}]",
+                "credentials: {}\nmetadata: {}\nrules: [{name: r, allow: anyone}]\nstrip_session_cookie: yes",
+            ),
+            (
+                "rules: [{name: a, allow: anyone, paths: [/a]}, {name: d, deny: anyone, paths: [/b]}]",
+                "rules: [{name: d, deny: anyone, paths: [/b]}, {name: a, allow: anyone, paths: [/a]}]",
+            ),
+            *[("credentials: {api_keys: {file: beside-the-policy.yaml}}",) * 2],
+        ],
+    )
+    def test_what_means_the_same_does_not_differ(self, tmp_path: Path, old: str, new: str) -> None:
+        assert not compared(tmp_path, old, new)
+
+    def test_a_rule_that_stands_elsewhere_is_told_as_the_first_that_allows_is_what_answers(
+        self, tmp_path: Path
+    ) -> None:
+        rules = [{"name": name, "allow": "anyone", "paths": ["/x"]} for name in "abcde"]
+        moved = [rules[0], rules[2], rules[3], rules[1], rules[4]]
+        assert changes(tmp_path, {"rules": rules}, {"rules": moved}) == {
+            "b": {"place": ("behind a", "behind d")},
+        }
+        assert changes(tmp_path, {"rules": rules}, {"rules": [rules[4], *rules[:4]]}) == {
+            "e": {"place": ("behind d", "first")},
+        }

@@ -1,0 +1,143 @@
+"""What the sidecars say of the Redis they find."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from sidecars.process import redis_fitness
+from sidecars.process.redis import connect, describe
+from sidecars.process.redis_fitness import RedisFitness, ServerFacts
+from sidecars.settings.redis import RedisSettings
+from tests.ratelimit.test_redis_refusals import a_cluster_node, a_replica, sentinel
+from tests.sidecars.process.test_reload import until
+from tests.support.redis_server import RedisServer, redis_server
+
+__all__ = ["redis_server"]
+
+pytestmark = pytest.mark.redis
+
+GOOD = ServerFacts("7.2.4", "standalone", "master", 0, "noeviction")
+
+
+@asynccontextmanager
+async def asked(url: str) -> AsyncIterator[RedisFitness]:
+    client = connect(RedisSettings(url=url, operation_timeout_ms=5000, connect_timeout_ms=5000))
+    fitness = RedisFitness(client)
+    async with asyncio.timeout(30):
+        while True:
+            if await fitness.ask():
+                break
+            await asyncio.sleep(0.1)
+    yield fitness
+    await client.aclose()
+
+
+async def test_a_plain_server_fits(redis_server: RedisServer) -> None:
+    async with asked(redis_server.url) as fitness:
+        assert fitness.misfits == ()
+        assert fitness.facts is not None
+        assert (fitness.facts.mode, fitness.facts.role) == ("standalone", "master")
+
+
+async def test_a_replica_does_not() -> None:
+    with a_replica() as url:
+        async with asked(url) as fitness:
+            [problem] = fitness.misfits
+            assert "replica" in problem
+
+
+async def test_a_cluster_node_does_not() -> None:
+    with a_cluster_node() as url:
+        async with asked(url) as fitness:
+            [problem] = fitness.misfits
+            assert "CROSSSLOT" in problem
+
+
+async def test_a_sentinel_does_not(tmp_path: Path) -> None:
+    with sentinel(tmp_path) as url:
+        async with asked(url) as fitness:
+            [problem] = fitness.misfits
+            assert "Sentinel" in problem
+
+
+async def test_a_server_that_evicts_does_not_and_the_log_says_so_once() -> None:
+    arguments = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    with RedisServer(arguments=arguments) as server, capture_logs() as logs:
+        async with asked(server.url) as fitness:
+            await fitness.ask()
+            [problem] = fitness.misfits
+    assert problem.startswith("maxmemory-policy is allkeys-lru")
+    assert [line["event"] for line in logs] == ["redis does not fit"]
+    assert logs[0]["problems"] == [problem]
+
+
+@pytest.mark.parametrize(
+    ("facts", "count"),
+    [
+        (GOOD, 0),
+        (ServerFacts("6.0", "standalone", "master", 0, "allkeys-lru"), 0),  # no limit: nothing is evicted
+        (ServerFacts("6.0", "standalone", "master", 1, "volatile-ttl"), 1),
+        (ServerFacts("4.0.14", "standalone", "master", 0, "noeviction"), 1),
+        (ServerFacts("", "", "", 0, ""), 0),
+    ],
+)
+def test_only_what_does_harm_is_told(facts: ServerFacts, count: int) -> None:
+    assert len(list(facts.misfits())) == count
+
+
+async def test_a_user_that_may_not_ask_is_no_misfit(redis_server: RedisServer) -> None:
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "-info")
+    with capture_logs() as logs:
+        async with asked(redis_server.url) as fitness:
+            assert fitness.describe() == {"server": None, "misfits": []}
+    assert "NOPERM" in logs[0]["error"]
+
+
+async def test_a_user_that_may_ask_after_all_is_told_what_it_is(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody else asks: `/config` must not say that Redis refuses for good."""
+    for name in ("LOOK_SECONDS", "REFUSED_SECONDS"):
+        monkeypatch.setattr(redis_fitness, name, 0.02)
+    client = connect(RedisSettings(url=redis_server.url))
+    fitness = RedisFitness(client)
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "-info")
+        running = asyncio.create_task(fitness.run())
+        try:
+            await until(lambda: describe(client)["state"] == "refuses")
+            admin.execute_command("ACL", "SETUSER", "default", "+info")
+            await until(lambda: describe(client)["state"] == "connected" and fitness.facts is not None)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await client.aclose()
+
+
+async def test_a_redis_that_is_back_is_found_and_asked_again(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any request `/config` must not say away for good."""
+    monkeypatch.setattr(redis_fitness, "LOOK_SECONDS", 0.02)
+    client = connect(RedisSettings(url=redis_server.url))
+    fitness = RedisFitness(client)
+    redis_server.stop()
+    running = asyncio.create_task(fitness.run())
+    try:
+        async with asyncio.timeout(30):
+            for start, state in ((False, "away"), (True, "connected")):
+                if start:
+                    redis_server.start()
+                while True:
+                    if describe(client)["state"] == state and (fitness.facts is not None) == start:
+                        break
+                    await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await client.aclose()
