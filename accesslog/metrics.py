@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from accesslog.pipeline import Pipeline
-from accesslog.records.counters import DropReason, Ledger
+from accesslog.records.counters import DropReason, EntryCounters
 
 _LOG = ("log_name", "type")
 _WRITE_SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)
@@ -58,8 +58,8 @@ class Streams(Protocol):
 class AccesslogCollector(Collector):
     """What the ledger, the pipeline and the streams say at the moment of the scrape."""
 
-    def __init__(self, ledger: Ledger, pipeline: Pipeline, streams: Streams) -> None:
-        self._ledger = ledger
+    def __init__(self, counters: EntryCounters, pipeline: Pipeline, streams: Streams) -> None:
+        self._ledger = counters
         self._pipeline = pipeline
         self._streams = streams
 
@@ -105,8 +105,8 @@ class AccesslogCollector(Collector):
             received.add_metric(labels, log.received)
             sampled.add_metric(labels, log.sampled_out)
             redacted.add_metric(labels, log.redacted)
-            for outlet in self._pipeline.outlets:
-                written.add_metric((*labels, outlet.sink.name), log.written_to[outlet.sink.name])
+            for sink_queue in self._pipeline.sink_queues:
+                written.add_metric((*labels, sink_queue.sink.name), log.written_to[sink_queue.sink.name])
             for reason, count in log.dropped.items():
                 dropped.add_metric((*labels, "", reason.value), count)
             for (sink, reason), count in log.dropped_by.items():
@@ -121,9 +121,9 @@ class AccesslogCollector(Collector):
             "1 while the last attempt to open or write failed.",
             labels=["sink"],
         )
-        for outlet in self._pipeline.outlets:
-            labels = [outlet.sink.name]
-            entries.add_metric(labels, outlet.entries)
-            size.add_metric(labels, outlet.size_bytes)
-            failing.add_metric(labels, outlet.failing)
+        for sink_queue in self._pipeline.sink_queues:
+            labels = [sink_queue.sink.name]
+            entries.add_metric(labels, sink_queue.entries)
+            size.add_metric(labels, sink_queue.size_bytes)
+            failing.add_metric(labels, sink_queue.failing)
         yield from (entries, size, failing)

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Sequence
 import structlog
 
 from accesslog.records.counters import DropReason
-from accesslog.records.decoder import Block
-from accesslog.sinks.queue import Outlet
+from accesslog.records.decoder import LineBatch
+from accesslog.sinks.queue import SinkQueue
 from accesslog.sinks.sink import SinkError
 
 _log = structlog.get_logger("accesslog")
@@ -31,10 +31,10 @@ class Pipeline:
 
     __slots__ = ("_outlets", "_room", "_stopped", "_tasks", "_turn", "waiting_streams")
 
-    def __init__(self, outlets: Sequence[Outlet]) -> None:
-        if not outlets:
+    def __init__(self, sink_queues: Sequence[SinkQueue]) -> None:
+        if not sink_queues:
             raise ValueError("a pipeline needs a sink")
-        self._outlets = tuple(outlets)
+        self._outlets = tuple(sink_queues)
         self._room = asyncio.Event()
         # Streams wait in line: one with a large block is not overtaken for ever by many small ones.
         self._turn = asyncio.Lock()
@@ -42,38 +42,42 @@ class Pipeline:
         self._stopped = False
         self.waiting_streams = 0
         """Streams that wait for room, and so are not read."""
-        for outlet in self._outlets:
-            outlet.on_freed(self._room.set)
+        for sink_queue in self._outlets:
+            sink_queue.on_freed(self._room.set)
 
     @property
-    def outlets(self) -> Sequence[Outlet]:
+    def sink_queues(self) -> Sequence[SinkQueue]:
         """The sinks with their queues."""
         return self._outlets
 
     async def start(self) -> None:
         """Open the sinks and begin to write. A sink that cannot be opened is tried again with each batch."""
-        await asyncio.gather(*(_try(outlet, outlet.sink.open(), "open") for outlet in self._outlets))
+        await asyncio.gather(
+            *(_try(sink_queue, sink_queue.sink.open(), "open") for sink_queue in self._outlets)
+        )
         self._tasks = tuple(
-            asyncio.create_task(outlet.run(), name=f"accesslog sink {outlet.sink.name}")
-            for outlet in self._outlets
+            asyncio.create_task(sink_queue.run(), name=f"accesslog sink {sink_queue.sink.name}")
+            for sink_queue in self._outlets
         )
 
-    async def submit(self, block: Block) -> None:
-        """Queue `block` for the sinks, at once when there is room, else when it is this stream's turn."""
-        if not self._has_place(block):
-            await self._wait_for_room(block)
-        self._put(block)
+    async def submit(self, batch: LineBatch) -> None:
+        """Queue `batch` for the sinks, at once when there is room, else when it is this stream's turn."""
+        if not self._has_place(batch):
+            await self._wait_for_room(batch)
+        self._put(batch)
 
-    def offer(self, block: Block) -> None:
-        """Queue `block` if there is room now; else count it as dropped, since its stream has gone."""
-        if self._has_place(block):
-            self._put(block)
+    def offer(self, batch: LineBatch) -> None:
+        """Queue `batch` if there is room now; else count it as dropped, since its stream has gone."""
+        if self._has_place(batch):
+            self._put(batch)
         else:
-            block.log.dropped[DropReason.STREAM_CANCELLED] += len(block.lines)
+            batch.log.dropped[DropReason.STREAM_CANCELLED] += len(batch.lines)
 
     async def reopen(self) -> None:
         """Have every sink open its file anew, after a log rotation."""
-        await asyncio.gather(*(_try(outlet, outlet.sink.reopen(), "reopen") for outlet in self._outlets))
+        await asyncio.gather(
+            *(_try(sink_queue, sink_queue.sink.reopen(), "reopen") for sink_queue in self._outlets)
+        )
 
     async def stop(self, flush_seconds: float) -> None:
         """Write what is queued, for at most `flush_seconds`; count the rest as dropped; close the sinks.
@@ -90,61 +94,63 @@ class Pipeline:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            for outlet in self._outlets:
-                if outlet.entries:
-                    _log.error("entries lost at shutdown", sink=outlet.sink.name, entries=outlet.entries)
-                outlet.abandon()
+            for sink_queue in self._outlets:
+                if sink_queue.entries:
+                    _log.error(
+                        "entries lost at shutdown", sink=sink_queue.sink.name, entries=sink_queue.entries
+                    )
+                sink_queue.abandon()
             self._room.set()
-            await asyncio.gather(*(outlet.sink.close() for outlet in self._outlets))
+            await asyncio.gather(*(sink_queue.sink.close() for sink_queue in self._outlets))
 
-    def _put(self, block: Block) -> None:
-        if not block.lines:
+    def _put(self, batch: LineBatch) -> None:
+        if not batch.lines:
             return
-        for outlet in self._outlets:
+        for sink_queue in self._outlets:
             if self._stopped:
-                outlet.refuse(block, DropReason.SHUTDOWN)
-            elif outlet.has_room(block):
-                outlet.put(block)
+                sink_queue.refuse(batch, DropReason.SHUTDOWN)
+            elif sink_queue.has_room(batch):
+                sink_queue.put(batch)
             else:
-                outlet.refuse(block, DropReason.QUEUE_FULL)
+                sink_queue.refuse(batch, DropReason.QUEUE_FULL)
 
     async def _emptied(self) -> None:
-        while self.waiting_streams or any(outlet.entries for outlet in self._outlets):
+        while self.waiting_streams or any(sink_queue.entries for sink_queue in self._outlets):
             self._room.clear()
             await self._room.wait()
 
-    async def _wait_for_room(self, block: Block) -> None:
+    async def _wait_for_room(self, batch: LineBatch) -> None:
         self.waiting_streams += 1
         try:
             async with self._turn:
-                while not self._has_room(block):
+                while not self._has_room(batch):
                     self._room.clear()
                     await self._room.wait()
         except asyncio.CancelledError:
-            block.log.dropped[DropReason.STREAM_CANCELLED] += len(block.lines)
+            batch.log.dropped[DropReason.STREAM_CANCELLED] += len(batch.lines)
             raise
         finally:
             self.waiting_streams -= 1
             self._room.set()
 
-    def _has_place(self, block: Block) -> bool:
+    def _has_place(self, batch: LineBatch) -> bool:
         """Whether there is room and nobody in line for it."""
-        return not block.lines or (not self.waiting_streams and self._has_room(block))
+        return not batch.lines or (not self.waiting_streams and self._has_room(batch))
 
-    def _has_room(self, block: Block) -> bool:
+    def _has_room(self, batch: LineBatch) -> bool:
         some = False
-        for outlet in self._outlets:
-            if outlet.has_room(block):
+        for sink_queue in self._outlets:
+            if sink_queue.has_room(batch):
                 some = True
-            elif outlet.required:
+            elif sink_queue.required:
                 return False
         return some
 
 
-async def _try(outlet: Outlet, opening: Awaitable[None], what: str) -> None:
+async def _try(sink_queue: SinkQueue, opening: Awaitable[None], what: str) -> None:
     try:
         async with asyncio.timeout(OPEN_SECONDS):
             await opening
     except (SinkError, TimeoutError) as error:
-        outlet.not_ready()
-        _log.error("sink not ready", sink=outlet.sink.name, doing=what, error=str(error) or "no answer")
+        sink_queue.not_ready()
+        _log.error("sink not ready", sink=sink_queue.sink.name, doing=what, error=str(error) or "no answer")

@@ -64,7 +64,7 @@ def run(*, quick: bool, say: Say) -> Figures:
         folder = Path(name)
         message = check_message(issue_token(folder))
         policy = policy_file(folder, 100)
-        with python_server("bench.tools.authz_server", "own", str(policy)) as (process, port):
+        with python_server("bench.tools.authz_server", "native", str(policy)) as (process, port):
             load.any_load(
                 port, Load(PATH, message, seconds=0.5)
             )  # what is allocated once is there after this

@@ -206,7 +206,7 @@ def _cached(idp: Idp, plan: Plan, say: Say) -> Figures:
 
 def _cold(idp: Idp, plan: Plan, say: Say) -> Figures:
     say("cold: RS256 against PyJWT with a parsed key")
-    of = credentials(idp.block(1, throttle=None, cache={"identities": 10 * plan.cold_tokens}))
+    of = credentials(idp.block(1, throttle=None, cache={"max_entries": 10 * plan.cold_tokens}))
     public = idp.key.public_key()
     now = time.time()
     ours: list[float] = []
@@ -234,7 +234,7 @@ async def _burst(idp: Idp, plan: Plan, say: Say) -> Figures:
     quiet: list[float] = []
     answered = 0
     for burst in range(plan.bursts):
-        of = credentials(idp.block(1, throttle=None, wait_seconds=30))
+        of = credentials(idp.block(1, throttle=None, lookup_timeout_seconds=30))
         _must_know(of.authenticate(known, time.time()))
         first = 1 + burst * BURST
         cold = [
@@ -295,9 +295,12 @@ async def _session_from_redis(plan: Plan, client: Redis, stock: Redis) -> Figure
 
     Against a GET by redis-py as it comes, and by the client of the sidecars, whose pool is faster.
     """
-    desk = _asking_redis(client).desk
+    credential_admin = _asking_redis(client).credential_admin
     claims = {"email": "user-0@example.com"}
-    made = [await desk.create_session("user-0", ["a", "b"], [], claims) for _ in range(plan.redis_calls)]
+    made = [
+        await credential_admin.create_session("user-0", ["a", "b"], [], claims)
+        for _ in range(plan.redis_calls)
+    ]
     asks = [request("x-session", one["token"]) for one in made]
     keys = [f"sidecars:session:{one['id']}" for one in made]
     known = _asking_redis(client)
@@ -328,22 +331,22 @@ def _asking_redis(client: Redis) -> Credentials:
     """Credentials that ask Redis about every session in every request."""
     place = {"locations": [{"header": "x-session"}]}
     return credentials(
-        {"sessions": {"store": "redis", "cache_seconds": 0, **place}, "throttle": None}, client
+        {"sessions": {"store": "redis", "cache_ttl_seconds": 0, **place}, "throttle": None}, client
     )
 
 
 async def _revocation(plan: Plan, client: Redis) -> Figures:
-    block = {"sessions": {"store": "redis", "cache_seconds": 300}}
+    block = {"sessions": {"store": "redis", "cache_ttl_seconds": 300}}
     here, there = credentials(block, client), credentials(block, client)
     await here.start()
     await there.start()
     took: list[float] = []
     for _ in range(plan.revocations):
-        made = await here.desk.create_session("user-0", [], [], {})
+        made = await here.credential_admin.create_session("user-0", [], [], {})
         ask = request("cookie", f"session={made['token']}")
         _must_know(await _outcome(there, ask))
         began = time.perf_counter()
-        await here.desk.revoke_sessions("token", made["token"])
+        await here.credential_admin.revoke_sessions("token", made["token"])
         while isinstance(await _outcome(there, ask), Identity):  # noqa: ASYNC110 - the moment is measured
             await asyncio.sleep(0)
         took.append((time.perf_counter() - began) * 1000)

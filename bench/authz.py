@@ -54,7 +54,7 @@ FULL = Plan(turns=5, seconds=3.0, warm_up_seconds=1.0, reloads=3)
 QUICK = Plan(turns=2, seconds=1.0, warm_up_seconds=0.3, reloads=1)
 
 
-def run(*, quick: bool, say: Say, transport: str = "own") -> Figures:
+def run(*, quick: bool, say: Say, transport: str = "native") -> Figures:
     """Every figure of authz on `transport` (own or grpcio)."""
     plan = QUICK if quick else FULL
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:

@@ -60,7 +60,7 @@ async def _run(plan: Plan, say: Say) -> Figures:
         token = issue_token(folder)
         policy = str(policy_file(folder, 100))
         for kind, prefix, rates in (("trusting", "", (0, 1200, 2500)), ("wary", "untrusted_", (2500,))):
-            with python_server("bench.tools.authz_server", "own", policy, kind) as (sidecar, port):
+            with python_server("bench.tools.authz_server", "native", policy, kind) as (sidecar, port):
                 async with serve_envoy(find_envoy(os.environ, scripts_folder()), edge(port), folder) as envoy:
                     address = f"http://127.0.0.1:{envoy.ports['edge']}"
                     await _others(address, token, 0.5)

@@ -70,7 +70,7 @@ def run(*, quick: bool, say: Say) -> Figures:
     with ExitStack() as stack:
         ports = {
             name: stack.enter_context(python_server("bench.tools.noop_server", name))[1]
-            for name in ("own", "grpcio")
+            for name in ("native", "grpcio")
         }
         floor = stack.enter_context(nghttpd(say))
         for port in (*ports.values(), *([floor] if floor else [])):
@@ -135,7 +135,7 @@ def _full_load(ports: dict[str, int], floor: int | None, plan: Plan, say: Say) -
         "4 connections x 16 calls",
         say,
     )
-    ours, grpcio, best = results["own"], results["grpcio"], results.get("floor")
+    ours, grpcio, best = results["native"], results["grpcio"], results.get("floor")
     return {
         "ours_rps": ours.rps,
         "grpcio_rps": grpcio.rps,
@@ -159,11 +159,11 @@ def _tracing(ports: dict[str, int], plan: Plan, say: Say) -> Figures:
         measures[f"{name}_same"] = lambda port=port: load.generator(port, order)
     results = in_turns(measures, plan.turns, "a traceparent that changes", say)
     return {
-        "trace_ours_rps": results["own"].rps,
+        "trace_ours_rps": results["native"].rps,
         "trace_grpcio_rps": results["grpcio"].rps,
-        "ratio_trace_grpcio": results["own"].rps / results["grpcio"].rps,
-        "trace_ours_p50_us": results["own"].p50_us,
-        "trace_ours_p99_us": results["own"].p99_us,
+        "ratio_trace_grpcio": results["native"].rps / results["grpcio"].rps,
+        "trace_ours_p50_us": results["native"].p50_us,
+        "trace_ours_p99_us": results["native"].p99_us,
         "same_generator_ours_rps": results["own_same"].rps,
         "same_generator_grpcio_rps": results["grpcio_same"].rps,
     }
@@ -177,7 +177,7 @@ def _one_in_flight(ports: dict[str, int], plan: Plan, say: Say) -> Figures:
         "one call in flight",
         say,
     )
-    ours, grpcio = results["own"], results["grpcio"]
+    ours, grpcio = results["native"], results["grpcio"]
     return {
         "one_ours_p50_us": ours.p50_us,
         "one_ours_p99_us": ours.p99_us,
@@ -211,7 +211,7 @@ def idle_connections(port: int, wanted: int, say: Say) -> Iterator[int]:
 
 def _idle_memory(say: Say) -> Figures:
     figures: Figures = {}
-    for name, key in (("own", "idle_connection_bytes"), ("grpcio", "grpcio_idle_connection_bytes")):
+    for name, key in (("native", "idle_connection_bytes"), ("grpcio", "grpcio_idle_connection_bytes")):
         say(f"memory of an idle connection: {name}")
         with python_server("bench.tools.noop_server", name) as (process, port):
             load.any_load(port, replace(CHECK, seconds=0.5))  # what is allocated once is there after this
@@ -223,7 +223,7 @@ def _idle_memory(say: Say) -> Figures:
 
 def _idle_effect(plan: Plan, say: Say) -> Figures:
     order = _timed(plan)
-    with python_server("bench.tools.noop_server", "own") as (_, port):
+    with python_server("bench.tools.noop_server", "native") as (_, port):
 
         def alone() -> Result:
             return load.any_load(port, order)

@@ -18,7 +18,7 @@ WORK_SECONDS: Final = 0.001
 core that both share they keep the kernel from taking the thread for one that should finish its slice."""
 
 
-class Breaks:
+class GilYielder:
     """Makes a thread's work short breaks in which the loop has the interpreter, and the core, at once."""
 
     __slots__ = ("_clock", "_due", "_sleep")
@@ -32,14 +32,14 @@ class Breaks:
         self._sleep = sleep
         self._due = clock() + WORK_SECONDS
 
-    def breathe(self) -> None:
+    def yield_gil(self) -> None:
         """Sleep, if it is time again. Costs a tenth of a microsecond if it is not."""
         if self._clock() >= self._due:
             self._sleep(BREAK_SECONDS)
             self._due = self._clock() + WORK_SECONDS
 
 
-def share_interpreter() -> None:
+def shorten_switch_interval() -> None:
     """Have threads hand the interpreter over often from now on, in the whole process.
 
     Before any thread has work: whoever waits looks at this setting when the wait begins, so that the
@@ -67,7 +67,7 @@ def background_work() -> Iterator[None]:
             gc.enable()
 
 
-def keep_from_collections() -> None:
+def freeze_gc() -> None:
     """Put all that is alive where no later collection looks: a large policy is half a second to look at.
 
     A policy has no cycles, so it is freed all the same when nobody uses it any more. Other cycles that

@@ -7,7 +7,7 @@ MAX_DOUBLINGS = 3
 """The wait grows to 8 times `open_seconds` and no further: recovery must not go unseen for long."""
 
 
-class BreakerState(IntEnum):
+class CircuitState(IntEnum):
     """As a gauge shows it."""
 
     CLOSED = 0
@@ -18,7 +18,7 @@ class BreakerState(IntEnum):
     """Nothing is asked."""
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after `failures` in a row, for `open_seconds`, then lets a single request try.
 
     A failed try doubles the wait, with up to half of it more at random, so that many sidecars do not all
@@ -32,7 +32,7 @@ class Breaker:
         random: Callable[[], float],
         failures: int = 5,
         open_seconds: float = 0.5,
-        changed: Callable[[BreakerState], None] | None = None,
+        changed: Callable[[CircuitState], None] | None = None,
     ) -> None:
         self._clock = clock
         self._random = random
@@ -42,7 +42,7 @@ class Breaker:
         self._doublings = 0
         self._try_at = 0.0
         self._changed = changed
-        self.state = BreakerState.CLOSED
+        self.state = CircuitState.CLOSED
         self.opened = 0
         """How often it opened, tries that failed included."""
         self.cause = ""
@@ -51,23 +51,23 @@ class Breaker:
     @property
     def blocks(self) -> bool:
         """Whether asking is no use now."""
-        return self.state is not BreakerState.CLOSED and self._clock() < self._try_at
+        return self.state is not CircuitState.CLOSED and self._clock() < self._try_at
 
     @property
-    def wait_seconds(self) -> float:
+    def lookup_timeout_seconds(self) -> float:
         """How long until `allows` lets a request try; 0 where it may at once."""
-        return 0.0 if self.state is BreakerState.CLOSED else max(0.0, self._try_at - self._clock())
+        return 0.0 if self.state is CircuitState.CLOSED else max(0.0, self._try_at - self._clock())
 
     def allows(self) -> bool:
         """Whether to ask now. Who is allowed says how it went: succeeded or failed.
 
         A try whose end nobody tells (its task was cancelled) is made again after `open_seconds`.
         """
-        if self.state is BreakerState.CLOSED:
+        if self.state is CircuitState.CLOSED:
             return True
         if self._clock() < self._try_at:
             return False
-        self.state = BreakerState.HALF_OPEN
+        self.state = CircuitState.HALF_OPEN
         self._try_at = self._clock() + self._open_seconds
         return True
 
@@ -76,23 +76,23 @@ class Breaker:
         self._failures = 0
         self._doublings = 0
         self.cause = ""
-        if self.state is not BreakerState.CLOSED:
-            self._change(BreakerState.CLOSED)
+        if self.state is not CircuitState.CLOSED:
+            self._change(CircuitState.CLOSED)
 
     def failed(self, cause: str = "") -> None:
         """No answer came, because of `cause`."""
         self.cause = cause
         self._failures += 1
-        trying = self.state is BreakerState.HALF_OPEN
-        if trying or (self.state is BreakerState.CLOSED and self._failures >= self._failures_allowed):
+        trying = self.state is CircuitState.HALF_OPEN
+        if trying or (self.state is CircuitState.CLOSED and self._failures >= self._failures_allowed):
             if trying:
                 self._doublings = min(MAX_DOUBLINGS, self._doublings + 1)
             wait = self._open_seconds * 2**self._doublings
             self._try_at = self._clock() + wait * (1 + self._random() / 2)
             self.opened += 1
-            self._change(BreakerState.OPEN)
+            self._change(CircuitState.OPEN)
 
-    def _change(self, state: BreakerState) -> None:
+    def _change(self, state: CircuitState) -> None:
         self.state = state
         if self._changed is not None:
             self._changed(state)

@@ -8,7 +8,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class LruCache(Generic[K, V]):
     """Keeps the `limit` entries used last.
 
     `cachetools.LRUCache` does the same, but a look-up there costs 0.42 us against 0.16 us here, and a

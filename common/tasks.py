@@ -7,7 +7,7 @@ AGAIN_SECONDS: Final = 0.05
 """Between two cancellations of a task that went on after the first."""
 
 
-async def end(task: "asyncio.Task[Any]") -> None:
+async def cancel_and_wait(task: "asyncio.Task[Any]") -> None:
     """Cancel `task` until it has ended; how it ended does not matter.
 
     Once is not always enough: before Python 3.12 `asyncio.wait_for`, which redis-py uses, hides a

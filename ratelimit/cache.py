@@ -6,7 +6,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Key, Value]):
+class GenerationalCache(Generic[Key, Value]):
     """Remembers between `size` and twice as many of the latest keys.
 
     Two generations, the older dropped as a whole: a look-up costs one dictionary access on the common

@@ -46,7 +46,7 @@ def test_the_settings_of_several_workers_load(tmp_path: Path) -> None:
     file = tmp_path / "sidecars.yaml"
     file.write_text(blocks("yaml")[0])
     settings = load_settings(file, {})
-    assert (settings.workers, settings.transport) == (2, "own")
+    assert (settings.workers, settings.transport) == (2, "native")
 
 
 def test_the_settings_with_tls_load(tmp_path: Path) -> None:

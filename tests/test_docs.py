@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry
 
 from accesslog.metrics import AccesslogCollector, SinkMetrics
 from accesslog.pipeline import Pipeline
-from accesslog.records.counters import DropReason, Ledger
+from accesslog.records.counters import DropReason, EntryCounters
 from accesslog.records.fields import FIELDS
-from accesslog.sinks.queue import Bounds, Outlet
+from accesslog.sinks.queue import Bounds, SinkQueue
 from accesslog.sinks.stdout import StdoutSink
-from common.circuit_breaker import Breaker
+from common.circuit_breaker import CircuitBreaker
 from common.configfile import parse
 from common.redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT
 from common.redaction.names import SECRET_ENDINGS
@@ -67,15 +67,15 @@ class Streams:
 def accesslog_metrics() -> set[str]:
     registry = CollectorRegistry()
     observer = SinkMetrics(registry, ["stdout"])
-    pipeline = Pipeline([Outlet(StdoutSink(), Bounds(), lambda: 0.0, observer)])
-    registry.register(AccesslogCollector(Ledger(), pipeline, Streams()))
+    pipeline = Pipeline([SinkQueue(StdoutSink(), Bounds(), lambda: 0.0, observer)])
+    registry.register(AccesslogCollector(EntryCounters(), pipeline, Streams()))
     return names_of(registry)
 
 
 def ratelimit_metrics() -> set[str]:
     registry = CollectorRegistry()
     registry.register(Stats())
-    redis = RedisStore(None, Breaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
+    redis = RedisStore(None, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
     registry.register(StoreCollector(MemoryStore(lambda: 0), redis))
     return names_of(registry)
 
@@ -99,7 +99,7 @@ def test_the_settings_of_the_page_are_taken_and_complete(page: str, tmp_path: Pa
 
 
 def test_the_metrics_of_ratelimit_are_all_there() -> None:
-    assert first_cells(RATELIMIT, "ratelimit_redis_waiting") == ratelimit_metrics()
+    assert first_cells(RATELIMIT, "ratelimit_redis_queue_length") == ratelimit_metrics()
 
 
 def test_the_metrics_of_accesslog_are_all_there() -> None:

@@ -41,7 +41,7 @@ class DropReason(StrEnum):
 
 
 @dataclass(slots=True, eq=False)
-class Log:
+class LogCounters:
     """The account of one log: `name` as the metrics show it, `type` http or tcp. Counts are entries."""
 
     name: str
@@ -62,20 +62,20 @@ class Log:
         return passed - self.written_to[sink] - lost
 
 
-class Ledger:
+class EntryCounters:
     """The accounts of all logs, at most `MAX_LOGS` names."""
 
     __slots__ = ("_logs", "_names", "unidentified_streams", "unreadable_messages")
 
     def __init__(self) -> None:
-        self._logs: dict[tuple[str, str], Log] = {}
+        self._logs: dict[tuple[str, str], LogCounters] = {}
         self._names: set[str] = set()
         self.unidentified_streams = 0
         """Streams whose first message had no identifier, against the protocol."""
         self.unreadable_messages = 0
         """Messages in which not even the entries could be told apart."""
 
-    def log(self, name: str, kind: str) -> Log:
+    def log(self, name: str, kind: str) -> LogCounters:
         """The account of the log `name` (empty: `unknown`) and type `kind`, opened when first asked for."""
         name = name or UNNAMED
         if name not in self._names:
@@ -83,7 +83,7 @@ class Ledger:
                 name = OTHER
             else:
                 self._names.add(name)
-        return self._logs.setdefault((name, kind), Log(name, kind))
+        return self._logs.setdefault((name, kind), LogCounters(name, kind))
 
-    def __iter__(self) -> Iterator[Log]:
+    def __iter__(self) -> Iterator[LogCounters]:
         return iter(tuple(self._logs.values()))

@@ -7,7 +7,7 @@ from typing import TypeVar
 import structlog
 from google.protobuf.message import Message
 
-from accesslog.records.counters import DropReason, Ledger, Log
+from accesslog.records.counters import DropReason, EntryCounters, LogCounters
 from accesslog.records.encode import MAX_RECORD_BYTES, json_line
 from accesslog.records.not_utf8 import ToRecord, record_of
 from accesslog.records.record import Record, http_record, tcp_record
@@ -31,10 +31,10 @@ _M = TypeVar("_M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class LineBatch:
     """Lines that came together and belong to one log: the unit of the queues."""
 
-    log: Log
+    log: LogCounters
     lines: tuple[bytes, ...]
     size_bytes: int
     more: bool = False
@@ -50,7 +50,7 @@ class Rules:
     max_record_bytes: int = MAX_RECORD_BYTES
 
 
-class Intake:
+class EntryDecoder:
     """One stream's entries become blocks.
 
     The identifier comes with the first message of a stream and holds for all of it. A stream without one is
@@ -70,11 +70,11 @@ class Intake:
     )
 
     def __init__(
-        self, rules: Rules, ledger: Ledger, clock: Callable[[], float], random: Callable[[], float]
+        self, rules: Rules, counters: EntryCounters, clock: Callable[[], float], random: Callable[[], float]
     ) -> None:
         self.rules = rules
         """Others may take their place between two messages."""
-        self._ledger = ledger
+        self._ledger = counters
         self._clock = clock
         self._random = random
         self._identified: bool | None = None
@@ -82,7 +82,7 @@ class Intake:
         self._log_name = ""
         self._origin: dict[str, str] = {}
 
-    def read(self, message: bytes) -> Generator[Block]:
+    def read(self, message: bytes) -> Generator[LineBatch]:
         """The blocks of a message, made one after the other as they are asked for; some have no lines.
 
         Every entry is counted as received, and as dropped or sampled out where it went no further; closing
@@ -114,7 +114,7 @@ class Intake:
         self._origin = {name: shown(value) for name, value in origin.items() if value}
         self._log_name = shown(identifier.log_name)
 
-    def _blocks_of(self, batch: Batch) -> Generator[Block]:
+    def _blocks_of(self, batch: Batch) -> Generator[LineBatch]:
         if batch.http:
             yield from self._blocks("http", http_record, HTTPAccessLogEntry, batch.http)
         if batch.tcp:
@@ -122,7 +122,7 @@ class Intake:
 
     def _blocks(
         self, type_: str, to_record: ToRecord[_M], kind: type[_M], entries: Sequence[_M] | Sequence[bytes]
-    ) -> Generator[Block]:
+    ) -> Generator[LineBatch]:
         log = self._ledger.log(self._log_name, type_)
         waiting = len(entries)
         log.received += waiting
@@ -143,13 +143,13 @@ class Intake:
                 if line is not None:
                     lines.append(line)
                 if made == BLOCK_ENTRIES or not waiting or self._clock() - began >= BLOCK_SECONDS:
-                    yield Block(log, tuple(lines), sum(map(len, lines)), waiting > 0)
+                    yield LineBatch(log, tuple(lines), sum(map(len, lines)), waiting > 0)
                     lines, made, began = [], 0, self._clock()
         finally:
             if waiting:
                 log.dropped[DropReason.STREAM_CANCELLED] += waiting
 
-    def _line(self, record: Record, log: Log) -> bytes | None:
+    def _line(self, record: Record, log: LogCounters) -> bytes | None:
         rules = self.rules
         if not keeps(rules.sampling, record, self._random):
             log.sampled_out += 1
@@ -162,7 +162,7 @@ class Intake:
             log.dropped[DropReason.TOO_LARGE] += 1
         return line
 
-    def _complain(self, log: Log, error: Exception) -> None:
+    def _complain(self, log: LogCounters, error: Exception) -> None:
         """Once a stream: the counter tells how many, one example tells why."""
         if not self._complained:
             self._complained = True

@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from accesslog.records.counters import DropReason
-from accesslog.records.decoder import Block
+from accesslog.records.decoder import LineBatch
 from accesslog.sinks.sink import Sink, SinkError
 
 _log = structlog.get_logger("accesslog")
@@ -25,7 +25,7 @@ class Bounds:
     """Memory for one sink that stands still; at 2 kB a record about 16,000 of them."""
     batch_bytes: int = 256 * 1024
     """A write stops gaining at a few hundred kB; a smaller one frees room sooner."""
-    retry_seconds: float = 30.0
+    retry_timeout_seconds: float = 30.0
     """How long a sink may fail before what waits for it is dropped, so that Envoy is read again."""
     first_backoff_seconds: float = 0.1
     longest_backoff_seconds: float = 5.0
@@ -41,7 +41,7 @@ class Observer(Protocol):
         """An attempt to write a batch failed."""
 
 
-class Outlet:
+class SinkQueue:
     """Blocks on their way to one sink.
 
     `entries` and `size_bytes` count what waits and what is being written. The account in each block's log
@@ -78,7 +78,7 @@ class Outlet:
         self.size_bytes = 0
         self._clock = clock
         self._observer = observer
-        self._blocks: deque[Block] = deque()
+        self._blocks: deque[LineBatch] = deque()
         self._arrived = asyncio.Event()
         self._freed: Callable[[], None] = lambda: None
         self._failing_since: float | None = None
@@ -92,25 +92,25 @@ class Outlet:
         """Have `freed` called whenever there is more room."""
         self._freed = freed
 
-    def has_room(self, block: Block) -> bool:
-        """Whether `block` fits. An empty queue takes any: one beyond the bounds would wait for ever."""
+    def has_room(self, line_batch: LineBatch) -> bool:
+        """Whether `line_batch` fits. An empty queue takes any: one beyond the bounds would wait for ever."""
         if not self.entries:
             return True
         return (
-            self.entries + len(block.lines) <= self.bounds.queue_entries
-            and self.size_bytes + block.size_bytes <= self.bounds.queue_bytes
+            self.entries + len(line_batch.lines) <= self.bounds.queue_entries
+            and self.size_bytes + line_batch.size_bytes <= self.bounds.queue_bytes
         )
 
-    def put(self, block: Block) -> None:
-        """Queue `block`."""
-        self._blocks.append(block)
-        self.entries += len(block.lines)
-        self.size_bytes += block.size_bytes
+    def put(self, line_batch: LineBatch) -> None:
+        """Queue `line_batch`."""
+        self._blocks.append(line_batch)
+        self.entries += len(line_batch.lines)
+        self.size_bytes += line_batch.size_bytes
         self._arrived.set()
 
-    def refuse(self, block: Block, reason: DropReason) -> None:
-        """Count `block` as dropped by this sink without queueing it."""
-        block.log.dropped_by[self.sink.name, reason] += len(block.lines)
+    def refuse(self, line_batch: LineBatch, reason: DropReason) -> None:
+        """Count `line_batch` as dropped by this sink without queueing it."""
+        line_batch.log.dropped_by[self.sink.name, reason] += len(line_batch.lines)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -147,24 +147,24 @@ class Outlet:
 
     def abandon(self) -> None:
         """Count all that is left as dropped, once `run` has ended for good."""
-        for block in self._blocks:
-            self.refuse(block, DropReason.SHUTDOWN)
+        for line_batch in self._blocks:
+            self.refuse(line_batch, DropReason.SHUTDOWN)
         self._blocks.clear()
         self.entries = self.size_bytes = 0
 
-    def _next_batch(self) -> list[Block]:
+    def _next_batch(self) -> list[LineBatch]:
         """The oldest blocks, at least one, up to the size of a batch. They stay queued until settled."""
-        batch: list[Block] = []
+        batch: list[LineBatch] = []
         size_bytes = 0
-        for block in self._blocks:
-            size_bytes += block.size_bytes
+        for line_batch in self._blocks:
+            size_bytes += line_batch.size_bytes
             if batch and size_bytes > self.bounds.batch_bytes:
                 break
-            batch.append(block)
+            batch.append(line_batch)
         return batch
 
-    async def _deliver(self, batch: list[Block]) -> None:
-        lines = [line for block in batch for line in block.lines]
+    async def _deliver(self, batch: list[LineBatch]) -> None:
+        lines = [line for line_batch in batch for line in line_batch.lines]
         backoff_seconds = self.bounds.first_backoff_seconds
         while True:
             began = self._clock()
@@ -194,7 +194,7 @@ class Outlet:
         """While a sink goes on failing beyond its time, each batch is tried once and not again."""
         return (
             self._failing_since is not None
-            and self._clock() - self._failing_since >= self.bounds.retry_seconds
+            and self._clock() - self._failing_since >= self.bounds.retry_timeout_seconds
         )
 
     def _failed(self, failure: SinkError) -> None:
@@ -209,15 +209,15 @@ class Outlet:
             )
             self._failing_since = None
 
-    def _settle(self, batch: list[Block], reason: DropReason | None) -> None:
+    def _settle(self, batch: list[LineBatch], reason: DropReason | None) -> None:
         name = self.sink.name
-        for block in batch:
+        for line_batch in batch:
             self._blocks.popleft()
-            count = len(block.lines)
+            count = len(line_batch.lines)
             self.entries -= count
-            self.size_bytes -= block.size_bytes
+            self.size_bytes -= line_batch.size_bytes
             if reason is None:
-                block.log.written_to[name] += count
+                line_batch.log.written_to[name] += count
             else:
-                block.log.dropped_by[name, reason] += count
+                line_batch.log.dropped_by[name, reason] += count
         self._freed()

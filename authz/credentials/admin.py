@@ -25,11 +25,11 @@ _SESSION_TARGETS: Final = frozenset({"token", "id", "subject", "before"})
 _TOKEN_TARGETS: Final = frozenset(Revoked)
 
 
-class DeskError(ValueError):
+class CredentialAdminError(ValueError):
     """A wish that makes no sense, or that the configuration has no place for."""
 
 
-class Desk:
+class CredentialAdmin:
     """What may be done by hand. Every method raises StoreUnavailableError and DeskError."""
 
     def __init__(
@@ -44,17 +44,17 @@ class Desk:
     ) -> dict[str, Any]:
         """`token`, which is shown this once, and `id`. Raises StoreFullError."""
         if not subject:
-            raise DeskError("a session needs a subject")
+            raise CredentialAdminError("a session needs a subject")
         for text in (subject, *scopes, *roles):
             _check_text(text)
             if not is_plain(text):
-                raise DeskError(f"{text!r} holds control characters, or blanks around it")
+                raise CredentialAdminError(f"{text!r} holds control characters, or blanks around it")
         try:
             token = await self._sessions.create(
                 subject, self._wall_clock(), scopes=tuple(scopes), roles=tuple(roles), claims=claims
             )
         except SessionTooLargeError as error:
-            raise DeskError(str(error)) from None
+            raise CredentialAdminError(str(error)) from None
         return {"token": token, "id": key_of(token)}
 
     async def show_session(self, name: str) -> dict[str, Any] | None:
@@ -78,7 +78,7 @@ class Desk:
             before = inf if value == NOW else _time(value, self._wall_clock())
             return await self._sessions.revoke_before(before)
         if target not in _SESSION_TARGETS or not isinstance(value, str) or not value:
-            raise DeskError(f"name one of {', '.join(sorted(_SESSION_TARGETS))}")
+            raise CredentialAdminError(f"name one of {', '.join(sorted(_SESSION_TARGETS))}")
         _check_text(value)
         if target == "subject":
             return await self._sessions.revoke_subject(value)
@@ -91,10 +91,10 @@ class Desk:
         with the leeway, since the clock of an issuer may be ahead. Raises RevocationsFullError.
         """
         if target not in _TOKEN_TARGETS or not isinstance(issuer, str):
-            raise DeskError(f"name one of {', '.join(sorted(_TOKEN_TARGETS))}")
+            raise CredentialAdminError(f"name one of {', '.join(sorted(_TOKEN_TARGETS))}")
         kind, revocations = Revoked(target), self._revocations
         if kind is not Revoked.EVERYTHING and (not isinstance(value, str) or not value):
-            raise DeskError(f"{target} needs a text")
+            raise CredentialAdminError(f"{target} needs a text")
         for text in (value, issuer):
             _check_text(text if isinstance(text, str) else "")
         now, before = await revocations.now(), inf
@@ -105,7 +105,7 @@ class Desk:
             before, value = by_now if value == NOW else _time(value, now), ""
         # From `before` on, where that is ahead: until then what it concerns may be issued.
         from_then_on = max(now, before) if isfinite(before) else now
-        until = from_then_on + revocations.config.keep_seconds
+        until = from_then_on + revocations.config.retention_seconds
         revocation = Revocation(kind, value, until, before, issuer)
         await revocations.revoke(revocation)
         return _shown_revocation(revocation)
@@ -128,13 +128,13 @@ class Desk:
     @property
     def _sessions(self) -> Sessions:
         if self._sessions_or_none is None:
-            raise DeskError("the policy has no sessions")
+            raise CredentialAdminError("the policy has no sessions")
         return self._sessions_or_none
 
     @property
     def _revocations(self) -> Revocations:
         if self._revocations_or_none is None:
-            raise DeskError("the policy has no revocations block")
+            raise CredentialAdminError("the policy has no revocations block")
         return self._revocations_or_none
 
 
@@ -149,14 +149,14 @@ def _check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise DeskError(f"{text!r} is no text in UTF-8") from None
+        raise CredentialAdminError(f"{text!r} is no text in UTF-8") from None
 
 
 def _time(value: Any, now: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
-        raise DeskError("before is a time in unix seconds")
+        raise CredentialAdminError("before is a time in unix seconds")
     if value > now + AHEAD_SECONDS:
-        raise DeskError("before is in the future: it would refuse what is issued from now on")
+        raise CredentialAdminError("before is in the future: it would refuse what is issued from now on")
     return float(value)
 
 

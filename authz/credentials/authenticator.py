@@ -47,9 +47,9 @@ class PlacesAuthenticator:
     def _anew(
         self, verifier: Verifier, credential: str, request: Request, now: float
     ) -> Outcome | Awaitable[Outcome]:
-        stopped = self._stopped(verifier, credential, request)
-        if stopped is not None:
-            return self._counted(stopped)
+        throttle_check = self._stopped(verifier, credential, request)
+        if throttle_check is not None:
+            return self._counted(throttle_check)
         outcome = verifier.verify(credential, now, lambda: self._stopped(verifier, credential, request))
         if isinstance(outcome, Identity | Refusal):
             return self._judged(outcome, verifier, credential, request)
@@ -63,7 +63,7 @@ class PlacesAuthenticator:
     def _judged(self, outcome: Verified, verifier: Verifier, credential: str, request: Request) -> Outcome:
         if self._throttle is not None and isinstance(outcome, Refusal) and outcome.reason in BAD:
             # Cut here, as a charge may have to wait: clients choose how long a subject is.
-            subject = verifier.claimed(credential)[:MAX_SUBJECT_CHARACTERS]
+            subject = verifier.unverified_subject(credential)[:MAX_SUBJECT_CHARACTERS]
             charge = partial(self._throttle.failed, request.client_address, subject)
             if outcome.once_final is None:
                 charge()
@@ -81,7 +81,9 @@ class PlacesAuthenticator:
         if seconds:
             return Refusal(RefusalReason.THROTTLED, _TOO_MANY_OF_ADDRESS, retry_after_seconds=seconds)
         # Only while somebody's name is misused does it cost anything to see whose name this is.
-        seconds = throttle.stops_subject(verifier.claimed(credential)) if throttle.counts_subjects else 0
+        seconds = (
+            throttle.stops_subject(verifier.unverified_subject(credential)) if throttle.counts_subjects else 0
+        )
         if seconds:
             return Refusal(RefusalReason.THROTTLED, _TOO_MANY_OF_SUBJECT, retry_after_seconds=seconds)
         return None

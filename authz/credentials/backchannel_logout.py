@@ -15,7 +15,7 @@ from authz.credentials.revocation.revocation_list import (
     Revoked,
 )
 from authz.request.identity import Refusal, RefusalReason
-from common.lru_cache import Recent
+from common.lru_cache import LruCache
 
 TYPES: Final = frozenset({"logout+jwt", "jwt"})
 """Section 2.4 recommends the first; providers older than that send the second or none."""
@@ -54,7 +54,7 @@ class LogoutReceiver:
         self._revocations = revocations
         self._max_bytes = max_bytes
         self._wall_clock = wall_clock
-        self._seen: Recent[Logout, float] = Recent(MAX_TOKEN_IDS)
+        self._seen: LruCache[Logout, float] = LruCache(MAX_TOKEN_IDS)
 
     async def receive(self, text: str) -> Logout:
         """End what `text` names; what that was.
@@ -80,7 +80,7 @@ class LogoutReceiver:
         if now < (self._seen.get(logout) or 0.0):
             # Sent again by an issuer that did not hear the answer, or replayed: it has been done.
             return logout
-        until = now + self._revocations.config.keep_seconds
+        until = now + self._revocations.config.retention_seconds
         # Whoever is named by session loses that one; whoever is named alone loses all of them.
         if logout.session:
             entry = Revocation(Revoked.SESSION, logout.session, until, issuer=logout.issuer)

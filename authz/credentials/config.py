@@ -44,7 +44,7 @@ class CredentialsConfig(Block):
     throttle: ThrottleConfig | None = ThrottleConfig()
     """`null` turns it off."""
     cache: CacheConfig = CacheConfig()
-    wait_seconds: Annotated[float, Field(gt=0, le=30)] = 0.15
+    lookup_timeout_seconds: Annotated[float, Field(gt=0, le=30)] = 0.15
     """The longest a request waits for keys or a store. Envoy itself waits 0.2 s by default."""
 
     @field_validator("issuers")
@@ -74,12 +74,15 @@ class CredentialsConfig(Block):
     def _revocations_outlive_what_they_end(self) -> "CredentialsConfig":
         if self.revocations is None:
             return self
-        kept_seconds, ahead_seconds = self.revocations.keep_seconds, self.revocations.leeway_seconds
-        if self.sessions is not None and self.sessions.absolute_seconds + ahead_seconds > kept_seconds:
+        kept_seconds, ahead_seconds = self.revocations.retention_seconds, self.revocations.leeway_seconds
+        if (
+            self.sessions is not None
+            and self.sessions.absolute_timeout_seconds + ahead_seconds > kept_seconds
+        ):
             raise ValueError(
-                f"revocations.keep_seconds is {kept_seconds:g}, and a session may live longer: it must be at "
-                "least sessions.absolute_seconds + revocations.leeway_seconds = "
-                f"{self.sessions.absolute_seconds + ahead_seconds:g}"
+                f"revocations.retention_seconds is {kept_seconds:g}, and a session may live longer: "
+                "it must be at least sessions.absolute_timeout_seconds + revocations.leeway_seconds = "
+                f"{self.sessions.absolute_timeout_seconds + ahead_seconds:g}"
             )
         for issuer in self.issuers:
             _check_outlived(issuer, self.revocations)
@@ -118,7 +121,7 @@ def _check_outlived(issuer: IssuerConfig, revocations: RevocationsConfig) -> Non
             f"leeway_seconds of every issuer, which is {issuer.leeway_seconds:g} for {issuer.issuer}"
         )
     margin_seconds = issuer.leeway_seconds + revocations.leeway_seconds
-    most_seconds = revocations.keep_seconds - margin_seconds
+    most_seconds = revocations.retention_seconds - margin_seconds
     if issuer.max_lifetime_seconds is None:
         raise ValueError(
             f"beside revocations, the issuer {issuer.issuer} needs max_lifetime_seconds, {most_seconds:g} at "
@@ -126,7 +129,7 @@ def _check_outlived(issuer: IssuerConfig, revocations: RevocationsConfig) -> Non
         )
     if issuer.max_lifetime_seconds > most_seconds:
         raise ValueError(
-            f"revocations.keep_seconds is {revocations.keep_seconds:g}, and a token of {issuer.issuer} may "
-            "live longer: it must be at least max_lifetime_seconds + leeway_seconds + "
+            f"revocations.retention_seconds is {revocations.retention_seconds:g}, and a token of "
+            f"{issuer.issuer} may live longer: it must be at least max_lifetime_seconds + leeway_seconds + "
             f"revocations.leeway_seconds = {issuer.max_lifetime_seconds + margin_seconds:g}"
         )

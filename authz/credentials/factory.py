@@ -12,14 +12,14 @@ from authz.credentials.backchannel_logout import LogoutReceiver
 from authz.credentials.config import CredentialsConfig
 from authz.credentials.core.location import places
 from authz.credentials.core.outbound import check_ca_file
-from authz.credentials.core.redis_caller import Asker
+from authz.credentials.core.redis_caller import RedisCaller
 from authz.credentials.core.verifier import Verifier
-from authz.credentials.dependencies import World
-from authz.credentials.introspection.client import Poster
+from authz.credentials.dependencies import CredentialDependencies
+from authz.credentials.introspection.client import IntrospectionClient
 from authz.credentials.introspection.verifier import Introspector
 from authz.credentials.issuers import issuers_of
 from authz.credentials.jwt.config import IssuerConfig
-from authz.credentials.jwt.cpu_budget import Turns
+from authz.credentials.jwt.cpu_budget import CpuBudget
 from authz.credentials.jwt.key_set import KeySet
 from authz.credentials.jwt.key_source import FileKeys, RemoteKeys
 from authz.credentials.jwt.token import Issuer
@@ -33,9 +33,9 @@ from authz.credentials.session.redis_store import RedisStore
 from authz.credentials.session.verifier import Sessions
 from authz.credentials.throttle.throttle import Throttle
 from authz.request.identity import CredentialKind
-from common.circuit_breaker import Breaker
+from common.circuit_breaker import CircuitBreaker
 from common.configfile import ConfigError, Problem
-from common.lru_cache import Recent
+from common.lru_cache import LruCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Compiled:
     logout: LogoutReceiver | None
     api_keys: ApiKeys | None
     introspector: Introspector | None
-    poster: Poster | None
+    introspection_client: IntrospectionClient | None
     introspection_authorities: bytes
     """The content of `introspection.ca_file`; empty if there is none."""
     throttle: Throttle | None
@@ -77,7 +77,9 @@ class Compiled:
         }
 
 
-def compile_config(config: CredentialsConfig, world: World, before: Compiled | None) -> Compiled:
+def compile_config(
+    config: CredentialsConfig, world: CredentialDependencies, before: Compiled | None
+) -> Compiled:
     """`config` ready to serve, with all of `before` whose own configuration is the same.
 
     Reads key files. Raises ConfigError with every problem.
@@ -88,9 +90,13 @@ def compile_config(config: CredentialsConfig, world: World, before: Compiled | N
     for block in config.issuers:
         with _gathered(problems):
             issuers |= issuers_of(
-                block, before.issuers if before is not None else {}, config.wait_seconds, world, reread
+                block,
+                before.issuers if before is not None else {},
+                config.lookup_timeout_seconds,
+                world,
+                reread,
             )
-    revocations, sessions, api_keys, introspector, poster = None, None, None, None, None
+    revocations, sessions, api_keys, introspector, introspection_client = None, None, None, None, None
     introspection_authorities = b""
     with _gathered(problems):
         revocations = _revocations(config, before, world)
@@ -101,7 +107,9 @@ def compile_config(config: CredentialsConfig, world: World, before: Compiled | N
         api_keys = apikey.load(config.api_keys) if config.api_keys is not None else None
     with _gathered(problems):
         introspection_authorities = _authorities(config)
-        introspector, poster = _introspection(config, before, world, check, introspection_authorities)
+        introspector, introspection_client = _introspection(
+            config, before, world, check, introspection_authorities
+        )
     if problems:
         raise ConfigError(problems)
     tokens = _tokens(config, before, issuers, check, world)
@@ -129,7 +137,7 @@ def compile_config(config: CredentialsConfig, world: World, before: Compiled | N
         logout=logout,
         api_keys=api_keys,
         introspector=introspector,
-        poster=poster,
+        introspection_client=introspection_client,
         introspection_authorities=introspection_authorities,
         throttle=throttle,
         authenticator=authenticator,
@@ -144,7 +152,9 @@ def _gathered(problems: list[Problem]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
-def _revocations(config: CredentialsConfig, before: Compiled | None, world: World) -> Revocations | None:
+def _revocations(
+    config: CredentialsConfig, before: Compiled | None, world: CredentialDependencies
+) -> Revocations | None:
     block = config.revocations
     if block is None:
         return None
@@ -153,7 +163,7 @@ def _revocations(config: CredentialsConfig, before: Compiled | None, world: Worl
         return old
     store = None
     if block.store == "redis":
-        store = RedisRevocations(_asker(config, world, "revocations"), block.prefix)
+        store = RedisRevocations(_redis_caller(config, world, "revocations"), block.prefix)
     revocations = Revocations(block, store, world.wall_clock, world.monotonic_clock)
     if old is not None and (old.config.store, old.config.prefix) == (block.store, block.prefix):
         revocations.inherit(old)
@@ -161,7 +171,10 @@ def _revocations(config: CredentialsConfig, before: Compiled | None, world: Worl
 
 
 def _sessions(
-    config: CredentialsConfig, before: Compiled | None, world: World, revocations: RevocationCheck
+    config: CredentialsConfig,
+    before: Compiled | None,
+    world: CredentialDependencies,
+    revocations: RevocationCheck,
 ) -> Sessions | None:
     block = config.sessions
     if block is None:
@@ -179,7 +192,9 @@ def _sessions(
     if block.store == "memory":
         store = MemoryStore(block.max_sessions, predecessor)
     else:
-        store = RedisStore(_asker(config, world, "sessions"), block.prefix, block.ended_seconds)
+        store = RedisStore(
+            _redis_caller(config, world, "sessions"), block.prefix, block.ended_retention_seconds
+        )
     sessions = Sessions(
         block,
         store,
@@ -193,15 +208,15 @@ def _sessions(
     return sessions
 
 
-def _asker(config: CredentialsConfig, world: World, block: str) -> Asker:
+def _redis_caller(config: CredentialsConfig, world: CredentialDependencies, block: str) -> RedisCaller:
     if world.redis is None:
         problem = f"is required by credentials.{block}.store: redis"
         raise ConfigError([Problem("settings", 0, "redis", problem)])
-    return Asker(world.redis, config.wait_seconds, world.redis_breaker)
+    return RedisCaller(world.redis, config.lookup_timeout_seconds, world.redis_breaker)
 
 
 def _same_redis_wait(before: Compiled, config: CredentialsConfig) -> bool:
-    return before.config.wait_seconds == config.wait_seconds
+    return before.config.lookup_timeout_seconds == config.lookup_timeout_seconds
 
 
 def _same_check(one: RevocationCheck, other: RevocationCheck) -> bool:
@@ -217,10 +232,10 @@ def _authorities(config: CredentialsConfig) -> bytes:
 def _introspection(
     config: CredentialsConfig,
     before: Compiled | None,
-    world: World,
+    world: CredentialDependencies,
     revocations: RevocationCheck,
     authorities: bytes,
-) -> tuple[Introspector | None, Poster | None]:
+) -> tuple[Introspector | None, IntrospectionClient | None]:
     block = config.introspection
     if block is None:
         return None, None
@@ -240,22 +255,24 @@ def _introspection(
         and _same_redis_wait(before, config)
         and _same_check(old.revocations, revocations)
     ):
-        return old, before.poster
-    poster = world.poster(block)
+        return old, before.introspection_client
+    introspection_client = world.introspection_client(block)
     introspector = Introspector(
         block,
         secret,
-        poster.post,
-        wait_seconds=config.wait_seconds,
-        breaker=Breaker(world.monotonic_clock, world.random),
+        introspection_client.post,
+        lookup_timeout_seconds=config.lookup_timeout_seconds,
+        breaker=CircuitBreaker(world.monotonic_clock, world.random),
         wall_clock=world.wall_clock,
         revocations=revocations,
         metrics=world.metrics.introspection,
     )
-    return introspector, poster
+    return introspector, introspection_client
 
 
-def _throttle(config: CredentialsConfig, before: Compiled | None, world: World) -> Throttle | None:
+def _throttle(
+    config: CredentialsConfig, before: Compiled | None, world: CredentialDependencies
+) -> Throttle | None:
     if config.throttle is None:
         return None
     old = before.throttle if before is not None else None
@@ -269,25 +286,25 @@ def _tokens(
     before: Compiled | None,
     issuers: Mapping[str, Issuer],
     revocations: RevocationCheck,
-    world: World,
+    world: CredentialDependencies,
 ) -> Tokens:
     # An epoch means something within one list only.
     same = (
         before is not None
-        and before.config.cache.identities == config.cache.identities
+        and before.config.cache.max_entries == config.cache.max_entries
         # What is remembered holds its end: a shorter one counts for all, at once.
-        and before.config.cache.identity_seconds <= config.cache.identity_seconds
+        and before.config.cache.ttl_seconds <= config.cache.ttl_seconds
         and before.revocations is (revocations if isinstance(revocations, Revocations) else None)
     )
-    verified = before.tokens.verified if before is not None and same else Recent(config.cache.identities)
+    verified = before.tokens.verified if before is not None and same else LruCache(config.cache.max_entries)
     return Tokens(
         issuers,
         max_bytes=config.tokens.max_bytes,
         cache=config.cache,
         verified=verified,
         revocations=revocations,
-        turns=Turns(world.monotonic_clock),
-        wait_seconds=config.wait_seconds,
+        turns=CpuBudget(world.monotonic_clock),
+        lookup_timeout_seconds=config.lookup_timeout_seconds,
         metrics=world.metrics,
     )
 

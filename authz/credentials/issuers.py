@@ -6,10 +6,10 @@ from pathlib import Path
 import structlog
 
 from authz.credentials.core.outbound import check_ca_file
-from authz.credentials.dependencies import World
+from authz.credentials.dependencies import CredentialDependencies
 from authz.credentials.jwt.config import IssuerConfig
 from authz.credentials.jwt.key_set import KeySet, KeySetError, parse_key_set
-from authz.credentials.jwt.key_source import Clockwork, FileKeys, RemoteKeys
+from authz.credentials.jwt.key_source import Clocks, FileKeys, RemoteKeys
 from authz.credentials.jwt.token import Issuer
 from common.configfile import ConfigError, Problem
 
@@ -19,8 +19,8 @@ _LOG = structlog.get_logger(__name__)
 def issuers_of(
     block: IssuerConfig,
     before: Mapping[str, Issuer],
-    wait_seconds: float,
-    world: World,
+    lookup_timeout_seconds: float,
+    world: CredentialDependencies,
     reread: dict[FileKeys, KeySet],
 ) -> dict[str, Issuer]:
     """The issuers that `block` means, by name; the tenants of a template share one key set.
@@ -33,7 +33,7 @@ def issuers_of(
     if block.jwks.file is not None:
         source = _file_source(block.jwks.file, old, reread)
     else:
-        source = _remote_source(block, old, wait_seconds, world)
+        source = _remote_source(block, old, lookup_timeout_seconds, world)
     return {
         name: _issuer(block.of_tenant(tenant), tenant, before.get(name), source)
         for name, tenant in zip(block.names, block.tenants or ("",), strict=True)
@@ -57,10 +57,10 @@ def _file_source(path: Path, old: Sequence[Issuer], reread: dict[FileKeys, KeySe
 
 
 def _remote_source(
-    block: IssuerConfig, old: Sequence[Issuer], wait_seconds: float, world: World
+    block: IssuerConfig, old: Sequence[Issuer], lookup_timeout_seconds: float, world: CredentialDependencies
 ) -> RemoteKeys:
     check_ca_file(block.jwks.ca_file)
-    clockwork = Clockwork(world.fetch, world.monotonic_clock, world.random, wait_seconds, block.issuer)
+    clockwork = Clocks(world.fetch, world.monotonic_clock, world.random, lookup_timeout_seconds, block.issuer)
     source = RemoteKeys(block.jwks, clockwork, world.metrics.key_set(block.issuer))
     sources = [issuer.keys for issuer in old if isinstance(issuer.keys, RemoteKeys)]
     same = next((one for one in sources if one.same_as(source)), None)

@@ -26,7 +26,7 @@ MAX_RETRY_SECONDS: Final = 5.0
 _LOG = structlog.get_logger(__name__)
 
 
-class GiveBack:
+class RevocationReconciler:
     """Compares what is known here with what Redis has, and writes what is missing there.
 
     Beside everything else: messages are heard meanwhile, and a Redis that takes no writes harms nothing.

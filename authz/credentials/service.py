@@ -12,25 +12,25 @@ import structlog
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from authz.credentials.admin import Desk
+from authz.credentials.admin import CredentialAdmin
 from authz.credentials.backchannel_logout import LogoutReceiver
 from authz.credentials.config import CredentialsConfig
 from authz.credentials.core.metrics import CredentialMetrics
-from authz.credentials.dependencies import World
+from authz.credentials.dependencies import CredentialDependencies
 from authz.credentials.factory import Compiled, compile_config
-from authz.credentials.introspection.client import Poster
+from authz.credentials.introspection.client import IntrospectionClient
 from authz.credentials.introspection.config import IntrospectionConfig
 from authz.credentials.jwt import fetch
-from authz.credentials.reconciler import GiveBack
+from authz.credentials.reconciler import RevocationReconciler
 from authz.credentials.revocation.redis_store import RedisRevocations, read_message
 from authz.credentials.revocation.revocation_list import Revocations
-from authz.credentials.revocation.subscriber import Feed, ReadAnewError
+from authz.credentials.revocation.subscriber import ResyncRequiredError, RevocationSubscriber
 from authz.credentials.session.redis_store import RedisStore
 from authz.credentials.session.verifier import Sessions
 from authz.request.identity import Outcome
 from authz.request.request import Request
 from common.background import background_work
-from common.circuit_breaker import Breaker, BreakerState
+from common.circuit_breaker import CircuitBreaker, CircuitState
 
 _LOG = structlog.get_logger(__name__)
 
@@ -55,14 +55,14 @@ class Credentials:
         random: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
         redis: Redis | None = None,
-        poster: Callable[[IntrospectionConfig], Poster] = Poster,
+        introspection_client: Callable[[IntrospectionConfig], IntrospectionClient] = IntrospectionClient,
         fetch_document: fetch.Fetch = fetch.fetch,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._metrics = CredentialMetrics(monotonic_clock)
-        self._world = World(
+        self._world = CredentialDependencies(
             fetch=fetch_document,
-            poster=poster,
+            introspection_client=introspection_client,
             wall_clock=wall_clock,
             monotonic_clock=monotonic_clock,
             random=random,
@@ -71,7 +71,7 @@ class Credentials:
             metrics=self._metrics,
             redis_breaker=_logged_breaker(monotonic_clock, random),
         )
-        self._feed: Feed | None = None
+        self._feed: RevocationSubscriber | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._started = False
         self._serving = compile_config(config, self._world, None)
@@ -83,7 +83,7 @@ class Credentials:
     def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
         """Who is asking: at once where that is known, an awaitable only where something must be fetched.
 
-        `now` is in unix seconds. The awaitable ends within `wait_seconds` of the configuration and
+        `now` is in unix seconds. The awaitable ends within `lookup_timeout_seconds` of the configuration and
         may be cancelled at any time, so a caller bounds it by its own deadline.
         """
         return self._serving.authenticator.authenticate(request, now)
@@ -109,9 +109,9 @@ class Credentials:
         return self._serving.logout
 
     @property
-    def desk(self) -> Desk:
+    def credential_admin(self) -> CredentialAdmin:
         """Sessions and revocations as operators handle them."""
-        return Desk(self._serving.sessions, self._serving.revocations, self._world.wall_clock)
+        return CredentialAdmin(self._serving.sessions, self._serving.revocations, self._world.wall_clock)
 
     @property
     def watched_files(self) -> Sequence[Path]:
@@ -169,8 +169,8 @@ class Credentials:
             started.start()
         for kept_on in old & new:
             kept_on.fetch_soon()
-        for stopped in old - new:
-            stopped.stop()
+        for throttle_check in old - new:
+            throttle_check.stop()
         old_feed = self._feed
         if (before.sessions, before.revocations) != (compiled.sessions, compiled.revocations):
             self._feed = self._new_feed()
@@ -186,7 +186,9 @@ class Credentials:
             leaving.add_done_callback(self._leaving.discard)
         self._measure()
 
-    async def _retire(self, feed: Feed | None, before: Compiled, after: Compiled | None) -> None:
+    async def _retire(
+        self, feed: RevocationSubscriber | None, before: Compiled, after: Compiled | None
+    ) -> None:
         """End what serves no more."""
         if feed is not None:
             await feed.stop()
@@ -196,10 +198,10 @@ class Credentials:
             after is None or after.introspector is not before.introspector
         ):
             await before.introspector.close()
-            if before.poster is not None:
-                await before.poster.close()
+            if before.introspection_client is not None:
+                await before.introspection_client.close()
 
-    def _new_feed(self) -> Feed | None:
+    def _new_feed(self) -> RevocationSubscriber | None:
         """The messages of other sidecars, where there are others."""
         sessions, revocations = self._serving.sessions, self._serving.revocations
         channels: dict[str, Callable[[bytes], None]] = {}
@@ -211,7 +213,7 @@ class Credentials:
         if not channels or self._world.redis is None:
             return None
 
-        give_back = GiveBack(sessions, revocations, self._world.random)
+        give_back = RevocationReconciler(sessions, revocations, self._world.random)
 
         async def begin() -> None:
             if sessions is not None:
@@ -223,13 +225,13 @@ class Credentials:
 
         def tick(connected: bool) -> None:  # noqa: FBT001 - the one thing it is told
             if revocations is not None and revocations.store is not None:
-                if connected and revocations.to_be_read_anew:
-                    raise ReadAnewError("the list was longer than it may be")
+                if connected and revocations.needs_resync:
+                    raise ResyncRequiredError("the list was longer than it may be")
                 if connected:
                     revocations.confirm()
                 revocations.expire()
 
-        return Feed(
+        return RevocationSubscriber(
             self._world.redis,
             channels,
             on_begin=begin,
@@ -256,14 +258,14 @@ class Credentials:
         )
 
 
-def _logged_breaker(clock: Callable[[], float], random: Callable[[], float]) -> Breaker:
+def _logged_breaker(clock: Callable[[], float], random: Callable[[], float]) -> CircuitBreaker:
     """A breaker whose log line has the cause."""
 
-    def told(state: BreakerState) -> None:
-        if state is BreakerState.CLOSED:
+    def told(state: CircuitState) -> None:
+        if state is CircuitState.CLOSED:
             _LOG.info("redis_answers_again")
         else:
             _LOG.warning("redis_not_asked_for_a_while", cause=breaker.cause)
 
-    breaker = Breaker(clock, random, changed=told)
+    breaker = CircuitBreaker(clock, random, changed=told)
     return breaker

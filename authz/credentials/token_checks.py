@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from authz.credentials.config import CredentialsConfig
 from authz.credentials.core.verifier import Verified
-from authz.credentials.dependencies import World
+from authz.credentials.dependencies import CredentialDependencies
 from authz.credentials.factory import Compiled, compile_config
 from authz.credentials.jwt.claims import (
     audiences,
@@ -52,7 +52,9 @@ class Explained:
     outcome: Verified
 
 
-async def explain_token(text: str, config: CredentialsConfig, world: World, now: float) -> Explained:
+async def explain_token(
+    text: str, config: CredentialsConfig, world: CredentialDependencies, now: float
+) -> Explained:
     """The checks and the verdict of the token under `config`; `now` in unix seconds. Raises ConfigError.
 
     Fetches the keys of its issuer, or asks the introspection endpoint; does not look at revocations.
@@ -128,8 +130,13 @@ def _only(config: CredentialsConfig, block: IssuerConfig | None) -> CredentialsC
     without = dict.fromkeys(("sessions", "api_keys", "mtls", "revocations", "throttle"))
     if block is None:
         return config.model_copy(update={**without, "issuers": ()})
-    wait_seconds = block.jwks.timeout_seconds + 1
-    changes = {**without, "issuers": (block,), "introspection": None, "wait_seconds": wait_seconds}
+    lookup_timeout_seconds = block.jwks.timeout_seconds + 1
+    changes = {
+        **without,
+        "issuers": (block,),
+        "introspection": None,
+        "lookup_timeout_seconds": lookup_timeout_seconds,
+    }
     return config.model_copy(update=changes)
 
 
@@ -152,20 +159,20 @@ def _answered(outcome: Verified) -> Verified:
 
 
 async def _introspected(
-    text: str, config: CredentialsConfig, world: World, checks: list[Check], now: float
+    text: str, config: CredentialsConfig, world: CredentialDependencies, checks: list[Check], now: float
 ) -> Explained:
     assert config.introspection is not None  # noqa: S101 - else a token of this form is no JWT
-    changes = {"wait_seconds": config.introspection.timeout_seconds + 1}
+    changes = {"lookup_timeout_seconds": config.introspection.timeout_seconds + 1}
     compiled = compile_config(_only(config, None).model_copy(update=changes), world, None)
     assert compiled.introspector is not None  # noqa: S101 - as above
-    assert compiled.poster is not None  # noqa: S101 - as above
+    assert compiled.introspection_client is not None  # noqa: S101 - as above
     try:
         known = compiled.introspector.known(text, now)
         found = compiled.introspector.verify(text, now) if known is None else known
         outcome = _answered(found if isinstance(found, Identity | Refusal) else await found)
     finally:
         await compiled.introspector.close()
-        await compiled.poster.close()
+        await compiled.introspection_client.close()
     held = isinstance(outcome, Identity)
     said = outcome.detail if isinstance(outcome, Refusal) else "active, and meant for us"
     checks.append(Check("introspection", held=held, text=said))

@@ -47,7 +47,7 @@ def script_of(policy: Policy, request: Request) -> Script | None:
     if len(origins) != 1:
         return None
     for rule in _naming(request, _rules(policy, request, request.method)):
-        cors = rule.verdict.extras.cors
+        cors = rule.verdict.mutations.cors
         if cors is not None:
             return Script(origins[0], cors)
     return None
@@ -66,10 +66,10 @@ def _rules(policy: Policy, request: Request, method: str) -> Iterable[Rule]:
 
 
 def _naming(request: Request, rules: Iterable[Rule]) -> Iterator[Rule]:
-    return (rule for rule in rules if origin_of(request, rule.verdict.extras.cors) is not None)
+    return (rule for rule in rules if origin_of(request, rule.verdict.mutations.cors) is not None)
 
 
 def _answer(rule: Rule) -> Verdict:
     return Verdict(
-        Outcome.PREFLIGHT, "cors_preflight", PREFLIGHT_STATUS, rule.name, extras=rule.verdict.extras
+        Outcome.PREFLIGHT, "cors_preflight", PREFLIGHT_STATUS, rule.name, mutations=rule.verdict.mutations
     )

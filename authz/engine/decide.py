@@ -16,12 +16,12 @@ from authz.credentials.mtls.verifier import HEADER as FORWARDED_CERTIFICATE
 from authz.engine.cors import preflight
 from authz.engine.shortfall import shortfall
 from authz.policy.compile.compile import Policy
-from authz.policy.index import Cell
+from authz.policy.index import RuleSet
 from authz.policy.rule import Outcome, Verdict
 from authz.policy.types.paths import EXACT
 from authz.request.identity import ANONYMOUS, Authenticator, Identity, Refusal, RefusalReason
 from authz.request.identity import Outcome as Authenticated
-from authz.request.path import Oddity
+from authz.request.path import PathAnomaly
 from authz.request.request import BadRequestError, BadRequestReason, Request
 from authz.request.unreadable import UnreadableRequest
 from protos.authz_pb2 import CheckRequest
@@ -44,7 +44,9 @@ _STATUS: Final = {
 
 BAD_REQUEST: Final = {reason: Verdict(Outcome.DENY, reason.value, 400) for reason in BadRequestReason}
 ODD_PATH: Final = {
-    oddity: Verdict(Outcome.DENY, f"path_{oddity.name.lower()}", 400) for oddity in Oddity if oddity.name
+    anomaly: Verdict(Outcome.DENY, f"path_{anomaly.name.lower()}", 400)
+    for anomaly in PathAnomaly
+    if anomaly.name
 }
 INTERNAL_ERROR: Final = Verdict(Outcome.ERROR, "internal_error", 503)
 
@@ -91,7 +93,7 @@ class Decision(NamedTuple):
     identity: Identity = ANONYMOUS
     credential: str = ""
     """The kind of credential that was looked at, accepted or not; empty when none was."""
-    trial: Verdict | None = None
+    shadow: Verdict | None = None
     """What the shadow rules would have answered, where that is another outcome."""
     request: Request | None = None
     """What was asked; None for what could not be read as a request."""
@@ -173,7 +175,7 @@ class Authorizer:
         request = UnreadableRequest(message)
         return self.decided(BAD_REQUEST[error.reason], request=request, detail=error.detail)
 
-    def _judge(self, cell: Cell, outcome: Authenticated, request: Request, now: float) -> Decision:
+    def _judge(self, cell: RuleSet, outcome: Authenticated, request: Request, now: float) -> Decision:
         if outcome is None:
             return self._decided_for(cell, ANONYMOUS, request, now)
         if isinstance(outcome, Refusal):
@@ -194,7 +196,7 @@ class Authorizer:
 
     async def _judge_later(
         self,
-        cell: Cell,
+        cell: RuleSet,
         pending: Awaitable[Authenticated],
         request: Request,
         now: float,
@@ -207,25 +209,25 @@ class Authorizer:
             outcome = _LATE
         return self._judge(cell, outcome, request, now)
 
-    def _decided_for(self, cell: Cell, identity: Identity, request: Request, now: float) -> Decision:
+    def _decided_for(self, cell: RuleSet, identity: Identity, request: Request, now: float) -> Decision:
         verdict = cell.judge(identity, request, now)
-        trial = None
-        if cell.trial is not None:
-            would_be = cell.trial.judge(identity, request, now)
-            trial = would_be if would_be.outcome is not verdict.outcome else None
+        shadow = None
+        if cell.shadow is not None:
+            would_be = cell.shadow.judge(identity, request, now)
+            shadow = would_be if would_be.outcome is not verdict.outcome else None
         credential = "" if identity is ANONYMOUS else identity.kind.value
         detail = "" if verdict.outcome is Outcome.ALLOW else shortfall(cell, verdict, identity, request, now)
         return Decision(
-            verdict, self._new_id(), self.policy.revision, identity, credential, trial, request, detail
+            verdict, self._new_id(), self.policy.revision, identity, credential, shadow, request, detail
         )
 
-    def _in_other_spellings(self, cell: Cell, request: Request) -> Cell:
+    def _in_other_spellings(self, cell: RuleSet, request: Request) -> RuleSet:
         """The cell with the deny rules for what is another path only in letter case or a slash at its end."""
         spellings = self.policy.matching.spellings(request.path) or ()
         index = self.policy.index
         return index.with_denials(cell, request.host, request.method, spellings[1:])
 
-    def _accepting(self, cell: Cell, request: Request) -> Cell | None:
+    def _accepting(self, cell: RuleSet, request: Request) -> RuleSet | None:
         """The rules for a path that readers differ about; None when none of them accepts that.
 
         Allow rules count if they opted in to all that is odd. Deny rules count always, and also

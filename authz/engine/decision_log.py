@@ -17,7 +17,7 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from authz.engine.decision_record import Account, Masking
+from authz.engine.decision_record import DecisionRecord, Masking
 from authz.policy.rule import Outcome
 
 FLUSH_SECONDS: Final = 0.2
@@ -45,8 +45,8 @@ class Writer(Protocol):
 class DecisionLog(Collector):
     """The log: `put` from the loop's thread, `run` as a task, `stop` at the end.
 
-    `sample_allows` is the part of the allows that is logged, from 0 to 1; denials, errors and answers that
-    a shadow rule would have changed are logged always. `random` gives numbers in [0, 1).
+    `allow_sample_rate` is the part of the allows that is logged, from 0 to 1; denials, errors and answers
+    that a shadow rule would have changed are always logged. `random` gives numbers in [0, 1).
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class DecisionLog(Collector):
         masking: Masking,
         *,
         random: Callable[[], float],
-        sample_allows: float = 1.0,
+        allow_sample_rate: float = 1.0,
         queue_lines: int = 10_000,
     ) -> None:
         self._writer = writer
         self._masking = masking
         self._random = random
-        self._sample_allows = sample_allows
+        self._sample_allows = allow_sample_rate
         self._queue_lines = queue_lines
-        self._queue: deque[Account] = deque()
+        self._queue: deque[DecisionRecord] = deque()
         self._failing = False
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -71,19 +71,19 @@ class DecisionLog(Collector):
         self.dropped = 0
         self.sampled_out = 0
 
-    def put(self, account: Account) -> None:
-        """Have `account` logged, unless sampling leaves it out or the queue is full."""
+    def put(self, record_of: DecisionRecord) -> None:
+        """Have `record_of` logged, unless sampling leaves it out or the queue is full."""
         if (
             self._sample_allows < 1.0
-            and account.verdict.outcome is Outcome.ALLOW
-            and account.trial is None
+            and record_of.verdict.outcome is Outcome.ALLOW
+            and record_of.shadow is None
             and self._random() >= self._sample_allows
         ):
             self.sampled_out += 1
         elif len(self._queue) >= self._queue_lines:
             self.dropped += 1
         else:
-            self._queue.append(account)
+            self._queue.append(record_of)
 
     def start(self) -> None:
         """Begin to write."""
@@ -137,7 +137,7 @@ class DecisionLog(Collector):
         """Write the oldest lines; whether that succeeded. They wait on where it did not."""
         batch = list(islice(self._queue, BATCH))
         try:
-            await self._writer.write([_line(self._masking.tell(account)) for account in batch])
+            await self._writer.write([_line(self._masking.tell(record_of)) for record_of in batch])
         except Exception as error:  # whatever is wrong with the log must stay with the log
             if not self._failing:
                 self._failing = True

@@ -38,7 +38,7 @@ NAMES: Final = (
 """Every name that an account may have, in order."""
 
 
-class Account(NamedTuple):
+class DecisionRecord(NamedTuple):
     """A decision and what was asked. A tuple, because one is made for each request.
 
     The decision's own parts and not the decision, which holds the request with its credential.
@@ -48,7 +48,7 @@ class Account(NamedTuple):
     """Unix seconds."""
     id: str
     verdict: Verdict
-    trial: Verdict | None
+    shadow: Verdict | None
     revision: str
     identity: Identity
     credential: str
@@ -63,15 +63,15 @@ class Account(NamedTuple):
     """More about the reason: which claim, which issuer, which condition."""
 
 
-def account(request: Request, decision: Decision, now: float) -> Account:
+def record_of(request: Request, decision: Decision, now: float) -> DecisionRecord:
     """The account of a decision about `request`."""
-    verdict, number, revision, identity, credential, trial, _, detail = decision
+    verdict, number, revision, identity, credential, shadow, _, detail = decision
     ids = request.header_values("x-request-id")
-    return Account(
+    return DecisionRecord(
         now,
         number,
         verdict,
-        trial,
+        shadow,
         revision,
         identity,
         credential,
@@ -84,14 +84,14 @@ def account(request: Request, decision: Decision, now: float) -> Account:
     )
 
 
-def account_of_unreadable(message: CheckRequest, decision: Decision, now: float) -> Account:
+def account_of_unreadable(message: CheckRequest, decision: Decision, now: float) -> DecisionRecord:
     """The account of a decision about a message that makes no request."""
     http = message.attributes.request.http
-    return Account(
+    return DecisionRecord(
         now,
         decision.id,
         decision.verdict,
-        decision.trial,
+        decision.shadow,
         decision.revision,
         decision.identity,
         decision.credential,
@@ -123,12 +123,12 @@ class Masking:
 
     def __init__(
         self,
-        leave_out: Iterable[str] = (),
+        omit: Iterable[str] = (),
         masked: Iterable[str] = (),
         segments: Sequence[str] = (),
         secrets: Secrets | None = None,
     ) -> None:
-        self._hidden = frozenset(leave_out)
+        self._hidden = frozenset(omit)
         self._masked = frozenset(masked)
         unknown = sorted((self._hidden | self._masked) - set(NAMES))
         if unknown:
@@ -137,31 +137,31 @@ class Masking:
         self.secrets = secrets or Secrets()
         """May be replaced: a policy that is reloaded may read its credentials from other names."""
 
-    def tell(self, account: Account) -> dict[str, Any]:
+    def tell(self, record_of: DecisionRecord) -> dict[str, Any]:
         """The account as names and values: text without control characters, and one number: the status.
 
         A subject or issuer that cannot be carried unchanged is left out.
         """
-        verdict, trial, identity = account.verdict, account.trial, account.identity
+        verdict, shadow, identity = record_of.verdict, record_of.shadow, record_of.identity
         told: dict[str, Any] = {
-            "time": datetime.fromtimestamp(account.at, UTC).isoformat(timespec="milliseconds"),
-            "decision_id": account.id,
-            "request_id": escaped(self.secrets.value(account.request_id, "", [])),
+            "time": datetime.fromtimestamp(record_of.at, UTC).isoformat(timespec="milliseconds"),
+            "decision_id": record_of.id,
+            "request_id": escaped(self.secrets.value(record_of.request_id, "", [])),
             "outcome": verdict.outcome.value,
             "reason": verdict.reason,
             "status": verdict.status,
             "rule": verdict.rule,
-            "policy_revision": account.revision,
-            "detail": self._detail(account.detail),
+            "policy_revision": record_of.revision,
+            "detail": self._detail(record_of.detail),
             "subject": plain(identity.subject),
             "issuer": plain(identity.issuer),
-            "credential": account.credential,
-            "method": escaped(account.method),
-            "host": escaped(self.secrets.authority(account.host, "", [])),
-            "path": self._path(account.path),
-            "client": escaped(account.client),
-            "shadow_outcome": trial.outcome.value if trial is not None else "",
-            "shadow_rule": trial.rule if trial is not None else "",
+            "credential": record_of.credential,
+            "method": escaped(record_of.method),
+            "host": escaped(self.secrets.authority(record_of.host, "", [])),
+            "path": self._path(record_of.path),
+            "client": escaped(record_of.client),
+            "shadow_outcome": shadow.outcome.value if shadow is not None else "",
+            "shadow_rule": shadow.rule if shadow is not None else "",
         }
         return {
             name: MASK if name in self._masked else value

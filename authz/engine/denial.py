@@ -43,7 +43,7 @@ _GRPC_STATUS: Final = {400: 3, 401: 16, 403: 7, 404: 5, 409: 10, 429: 8, 503: 14
 _PERMISSION_DENIED: Final = 7
 
 
-class Form(StrEnum):
+class BodyFormat(StrEnum):
     """How a denial is told."""
 
     PROBLEM = "problem"
@@ -54,34 +54,34 @@ class Form(StrEnum):
 
 
 _CONTENT_TYPES: Final = {
-    Form.PROBLEM: "application/problem+json",
-    Form.HTML: "text/html; charset=utf-8",
-    Form.TEXT: "text/plain; charset=utf-8",
+    BodyFormat.PROBLEM: "application/problem+json",
+    BodyFormat.HTML: "text/html; charset=utf-8",
+    BodyFormat.TEXT: "text/plain; charset=utf-8",
 }
 _OFFERS: Final = (
-    (Form.PROBLEM, ("application/problem+json", "application/json")),
-    (Form.HTML, ("text/html",)),
-    (Form.TEXT, ("text/plain",)),
+    (BodyFormat.PROBLEM, ("application/problem+json", "application/json")),
+    (BodyFormat.HTML, ("text/html",)),
+    (BodyFormat.TEXT, ("text/plain",)),
 )
 """The first of those a client likes best is taken."""
 
 
-def form_of(request: Request | None) -> Form:
+def form_of(request: Request | None) -> BodyFormat:
     """What the client wants: by its content type for gRPC, else by Accept (RFC 9110 section 12.5.1)."""
     if request is None:
-        return Form.PROBLEM
+        return BodyFormat.PROBLEM
     kinds = request.header_values("content-type")
     if kinds and kinds[0].lower().startswith("application/grpc"):
-        return Form.GRPC
+        return BodyFormat.GRPC
     accept = request.header_values("accept")
     if not accept:
-        return Form.PROBLEM
+        return BodyFormat.PROBLEM
     wanted = ",".join(accept)
-    return _negotiated(wanted) if len(wanted) <= MAX_ACCEPT_CHARACTERS else Form.PROBLEM
+    return _negotiated(wanted) if len(wanted) <= MAX_ACCEPT_CHARACTERS else BodyFormat.PROBLEM
 
 
 @lru_cache(maxsize=1_024)
-def _negotiated(accept: str) -> Form:
+def _negotiated(accept: str) -> BodyFormat:
     ranges: dict[str, float] = {}
     for part in accept.lower().split(","):
         kind, *parameters = (piece.strip(" \t") for piece in part.split(";"))
@@ -103,20 +103,20 @@ def _weight(ranges: Mapping[str, float], kind: str) -> float:
     return 0.0
 
 
-def denial(decision: Decision, form: Form) -> DeniedHttpResponse:
+def denial(decision: Decision, form: BodyFormat) -> DeniedHttpResponse:
     """The client's answer in this form, with a challenge where a credential would help."""
     verdict = decision.verdict
     headers: dict[str, str] = {}
-    if form is not Form.GRPC:
+    if form is not BodyFormat.GRPC:
         headers |= {"content-type": _CONTENT_TYPES[form], "cache-control": "no-store", "vary": "accept"}
     challenge = _challenge(verdict)
     if challenge:
         headers["www-authenticate"] = challenge
     if verdict.status in RETRY_AFTER_SECONDS:
         headers["retry-after"] = str(verdict.retry_after_seconds or RETRY_AFTER_SECONDS[verdict.status])
-    if form is Form.HTML:
+    if form is BodyFormat.HTML:
         headers["content-security-policy"] = "default-src 'none'"
-    if form is Form.GRPC:
+    if form is BodyFormat.GRPC:
         # Envoy makes it 200 with a grpc-message; a content type of ours would break the answer.
         headers["grpc-status"] = str(_GRPC_STATUS.get(verdict.status, _PERMISSION_DENIED))
     return denied(verdict.status, headers, _body(decision, form))
@@ -124,7 +124,7 @@ def denial(decision: Decision, form: Form) -> DeniedHttpResponse:
 
 def preflight_answer(decision: Decision) -> DeniedHttpResponse:
     """What a browser is told that asks on behalf of a script."""
-    cors, request = decision.verdict.extras.cors, decision.request
+    cors, request = decision.verdict.mutations.cors, decision.request
     origin = origin_of(request, cors)
     assert cors is not None and request is not None and origin is not None  # noqa: PT018, S101 - why it is one
     headers = script_headers(cors, origin) | {
@@ -158,21 +158,21 @@ def script_headers(cors: Cors, origin: str) -> dict[str, str]:
     return headers
 
 
-def _body(decision: Decision, form: Form) -> str:
+def _body(decision: Decision, form: BodyFormat) -> str:
     verdict = decision.verdict
     title = HTTPStatus(verdict.status).phrase
     detail = verdict.detail or _DETAILS.get(verdict.reason) or _DETAILS_BY_STATUS.get(verdict.status, title)
     match form:
-        case Form.GRPC:
+        case BodyFormat.GRPC:
             return detail
-        case Form.TEXT:
+        case BodyFormat.TEXT:
             return f"{verdict.status} {title}\n{detail}\nDecision {decision.id}\n"
-        case Form.HTML:
+        case BodyFormat.HTML:
             return (
                 f"<!doctype html><html lang=en><meta charset=utf-8><title>{verdict.status} {title}</title>"
                 f"<h1>{title}</h1><p>{escape(detail)}<p><small>Decision {decision.id}</small></html>\n"
             )
-        case Form.PROBLEM:
+        case BodyFormat.PROBLEM:
             problem = {
                 "type": "about:blank",
                 "title": title,

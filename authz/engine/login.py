@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from authz.credentials.core.location import QUOTED_NOTHING
 from authz.engine.decide import REFUSED, Decision
-from authz.engine.denial import Form
+from authz.engine.denial import BodyFormat
 from authz.engine.wire import denied, overwriting
 from authz.policy.model import LoginConfig
 from authz.request.identity import RefusalReason
@@ -31,14 +31,14 @@ class Login:
     config: LoginConfig
     cookies: tuple[str, ...]
 
-    def redirect(self, decision: Decision, form: Form) -> DeniedHttpResponse | None:
+    def redirect(self, decision: Decision, form: BodyFormat) -> DeniedHttpResponse | None:
         """The redirect to the login; None for a client that shows no page or has no use for a login.
 
         Where one cookie has several values, or several hold a credential, each of them is ended: the login's
         own would be one more, and lead here again (oauth2-proxy#2606).
         """
         request = decision.request
-        if request is None or form is not Form.HTML or not self._leads_there(request):
+        if request is None or form is not BodyFormat.HTML or not self._leads_there(request):
             return None
         verdict = decision.verdict
         several = self._several(request) if verdict.reason == _AMBIGUOUS else ()

@@ -39,9 +39,9 @@ class DecisionMetrics(Collector):
             self._outcomes[verdict.reason] = verdict.outcome
             key = (verdict.reason, self._label(verdict.rule), decision.credential)
             self._decisions[key] = self._decisions.get(key, 0) + 1
-        if decision.trial is not None:
-            trial = (self._label(decision.trial.rule), decision.trial.outcome)
-            self._trials[trial] = self._trials.get(trial, 0) + 1
+        if decision.shadow is not None:
+            shadow = (self._label(decision.shadow.rule), decision.shadow.outcome)
+            self._trials[shadow] = self._trials.get(shadow, 0) + 1
 
     def collect(self) -> Iterable[Metric]:
         """The metrics as Prometheus reads them."""
@@ -51,14 +51,14 @@ class DecisionMetrics(Collector):
         for (reason, rule, credential), times in self._decisions.items():
             decisions.add_metric([self._outcomes[reason], reason, rule, credential or "none"], times)
         yield decisions
-        trials = CounterMetricFamily(
+        shadows = CounterMetricFamily(
             "authz_shadow_differences",
             "Decisions that shadow rules would have turned into this outcome.",
             labels=["rule", "outcome"],
         )
         for (trial_rule, outcome), times in self._trials.items():
-            trials.add_metric([trial_rule, outcome], times)
-        yield trials
+            shadows.add_metric([trial_rule, outcome], times)
+        yield shadows
 
     def _label(self, rule: str) -> str:
         if not rule or rule in self._rules:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-from authz.engine.decision_record import Account, Masking
+from authz.engine.decision_record import DecisionRecord, Masking
 from authz.policy.rule import Outcome
 
 MAX_SHOWN: Final = 1_000
@@ -30,7 +30,7 @@ class RecentDecisions:
     __slots__ = ("_masking", "_ring", "keep")
 
     def __init__(self, capacity: int, masking: Masking) -> None:
-        self._ring: deque[Account] = deque(maxlen=capacity)
+        self._ring: deque[DecisionRecord] = deque(maxlen=capacity)
         self._masking = masking
         self.keep = self._ring.append
         """Keep an account."""
@@ -57,17 +57,17 @@ class RecentDecisions:
             if wanted is None:
                 raise ValueError(f"outcome is one of {', '.join(OUTCOMES)}")
         found = []
-        for account in self._newest_first():
+        for record_of in self._newest_first():
             if (
-                (not decision_id or account.id == decision_id)
-                and (not request_id or account.request_id == request_id)
-                and (wanted is None or account.verdict.outcome is wanted)
-                and (not rule or account.verdict.rule == rule)
+                (not decision_id or record_of.id == decision_id)
+                and (not request_id or record_of.request_id == request_id)
+                and (wanted is None or record_of.verdict.outcome is wanted)
+                and (not rule or record_of.verdict.rule == rule)
             ):
-                found.append(account)
+                found.append(record_of)
                 if len(found) >= min(limit, MAX_SHOWN):
                     break
-        return [self._masking.tell(account) for account in found]
+        return [self._masking.tell(record_of) for record_of in found]
 
-    def _newest_first(self) -> Iterator[Account]:
+    def _newest_first(self) -> Iterator[DecisionRecord]:
         return reversed(self._ring)

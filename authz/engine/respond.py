@@ -15,11 +15,11 @@ from google.protobuf.struct_pb2 import Struct
 
 from authz.engine.cors import Script, script_of
 from authz.engine.decide import Decision
-from authz.engine.denial import Form, denial, for_script, form_of, preflight_answer, varying
+from authz.engine.denial import BodyFormat, denial, for_script, form_of, preflight_answer, varying
 from authz.engine.login import Login
 from authz.engine.wire import overwriting
 from authz.policy.compile.compile import Policy
-from authz.policy.rule import Extras, Outcome, Verdict
+from authz.policy.rule import Mutations, Outcome, Verdict
 from authz.policy.templates import ValueTemplate
 from authz.request.field_names import WantedNames
 from authz.request.header_names import NamesAlike
@@ -67,32 +67,32 @@ class Responder:
         if verdict.outcome is Outcome.ALLOW:
             answer = self._kept(decision, "")
             if script is not None:
-                vary = () if verdict.extras.cors is not None else (varying(),)
+                vary = () if verdict.mutations.cors is not None else (varying(),)
                 answer += _message(OkHttpResponse(response_headers_to_add=(*for_script(script), *vary)))
             # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
             if request is None:
                 return answer
-            extras = verdict.extras
+            mutations = verdict.mutations
             alike = self._alike.among(request.header_names)
-            if alike or extras.strip_cookies or extras.query_set or extras.query_remove:
+            if alike or mutations.strip_cookies or mutations.query_set or mutations.query_remove:
                 answer += _of_request(request, decision, alike)
             return answer
         if verdict.outcome is Outcome.PREFLIGHT:
-            return self._build(decision, Form.TEXT).SerializeToString()
+            return self._build(decision, BodyFormat.TEXT).SerializeToString()
         form = form_of(request)
         if self._login is not None and self._login.redirect(decision, form) is not None:
             return self._build(decision, form).SerializeToString()
         answer = self._kept(decision, form)
         return answer if script is None else answer + _readable_by(script, verdict)
 
-    def take_apart(self) -> None:
+    def release(self) -> None:
         """Free the answers kept, piece by piece, in a thread, once another responder has taken its place."""
         answers, self._answers = self._answers, {}
         while answers:
             answers.popitem()
 
     def _kept(self, decision: Decision, variant: str) -> bytes:
-        key = (id(decision.verdict), id(decision.identity), id(decision.trial), decision.credential, variant)
+        key = (id(decision.verdict), id(decision.identity), id(decision.shadow), decision.credential, variant)
         known = self._answers.get(key)
         if known is not None:
             return decision.id.encode().join(known[1])
@@ -113,21 +113,21 @@ class Responder:
         response.status.code = _RPC_CODES.get(verdict.status, _PERMISSION_DENIED)
         response.status.message = verdict.reason
         answer = response.error_response if verdict.outcome is Outcome.ERROR else response.denied_response
-        answer.CopyFrom(self._for_client(decision, Form(variant)))
+        answer.CopyFrom(self._for_client(decision, BodyFormat(variant)))
         return response
 
-    def _for_client(self, decision: Decision, form: Form) -> DeniedHttpResponse:
+    def _for_client(self, decision: Decision, form: BodyFormat) -> DeniedHttpResponse:
         if decision.verdict.outcome is Outcome.PREFLIGHT:
             return preflight_answer(decision)
         redirect = None if self._login is None else self._login.redirect(decision, form)
         return denial(decision, form) if redirect is None else redirect
 
     def _allowed(self, verdict: Verdict, identity: Identity) -> OkHttpResponse:
-        extras = verdict.extras
-        headers = _within_bounds(_filled(extras.identity_headers, identity))
-        query = _filled(extras.query_set, identity)
-        for_client = [overwriting(*pair) for pair in _filled(extras.response_headers, identity).items()]
-        if extras.cors is not None:
+        mutations = verdict.mutations
+        headers = _within_bounds(_filled(mutations.identity_headers, identity))
+        query = _filled(mutations.query_set, identity)
+        for_client = [overwriting(*pair) for pair in _filled(mutations.response_headers, identity).items()]
+        if mutations.cors is not None:
             # Also without an origin: a response that a cache keeps for scripts has to say so (Fetch, CORS).
             for_client.append(varying())
         # A name stands either here or there: which one Envoy would do last is its own affair.
@@ -148,7 +148,7 @@ def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = (
     Envoy emits it for denials and errors too. It is the field of the CheckResponse itself: the
     deprecated one of OkHttpResponse would override it. `claims`: what of the caller was asked for.
     """
-    verdict, trial = decision.verdict, decision.trial
+    verdict, shadow = decision.verdict, decision.shadow
     fields = {
         "decision_id": decision.id,
         "outcome": verdict.outcome.value,
@@ -158,8 +158,8 @@ def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = (
         "subject": plain(decision.identity.subject),
         "credential": decision.credential,
     }
-    if trial is not None:
-        fields |= {"shadow_outcome": trial.outcome.value, "shadow_rule": trial.rule}
+    if shadow is not None:
+        fields |= {"shadow_outcome": shadow.outcome.value, "shadow_rule": shadow.rule}
     struct = Struct()
     struct.update({name: value for name, value in fields.items() if value})
     chosen = _filled(claims, decision.identity)
@@ -183,27 +183,27 @@ def _within_bounds(headers: dict[str, str]) -> dict[str, str]:
 
 def _of_request(request: Request, decision: Decision, alike: Sequence[str]) -> bytes:
     """What an allow says of this request alone. `alike`: its headers that read like identity headers."""
-    extras = decision.verdict.extras
+    mutations = decision.verdict.mutations
     said = _message(OkHttpResponse(headers_to_remove=alike)) if alike else b""
-    if extras.strip_cookies:
-        said += _without_cookies(request, extras.strip_cookies)
-    if (extras.query_set or extras.query_remove) and request.query:
-        said += _without_parameters(request, extras, decision.identity)
+    if mutations.strip_cookies:
+        said += _without_cookies(request, mutations.strip_cookies)
+    if (mutations.query_set or mutations.query_remove) and request.query:
+        said += _without_parameters(request, mutations, decision.identity)
     return said
 
 
-def _without_parameters(request: Request, extras: Extras, identity: Identity) -> bytes:
+def _without_parameters(request: Request, mutations: Mutations, identity: Identity) -> bytes:
     """What takes parameters that the rule sets or removes out of the query, as the request spells them.
 
     Envoy compares names without decoding them, and upstreams decode: `%64ebug` would get through. No name
     is told that the request lacks: for any name Envoy sorts and re-encodes the whole query.
     """
-    names = frozenset((*extras.query_remove, *(name for name, _ in extras.query_set)))
+    names = frozenset((*mutations.query_remove, *(name for name, _ in mutations.query_set)))
     present = request.query_spellings(_wanted(names))
     if not present:
         return b""
     # What Envoy sets takes the place of its own name; removed as well, it would be gone.
-    present -= set(map(_escaped, _filled(extras.query_set, identity)))
+    present -= set(map(_escaped, _filled(mutations.query_set, identity)))
     return _message(OkHttpResponse(query_parameters_to_remove=sorted(present)))
 
 

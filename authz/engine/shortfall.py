@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from authz.policy.conditions.condition import Condition
-from authz.policy.index import INSUFFICIENT, UNMET, Cell
+from authz.policy.index import INSUFFICIENT, UNMET, RuleSet
 from authz.policy.rule import Verdict
 from authz.request.identity import Identity
 from authz.request.request import Request
@@ -12,7 +12,7 @@ MAX_CONDITIONS = 4
 """The most conditions named for one rule; most rules have one to three."""
 
 
-def shortfall(cell: Cell, verdict: Verdict, identity: Identity, request: Request, now: float) -> str:
+def shortfall(cell: RuleSet, verdict: Verdict, identity: Identity, request: Request, now: float) -> str:
     """What kept the request from being allowed; `verdict` of `cell` says only that something did.
 
     Names the conditions as the policy spells them. Of what the request has instead, it shows scopes, roles

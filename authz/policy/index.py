@@ -35,7 +35,7 @@ UNMET: Final = Verdict(Outcome.DENY, "conditions_unmet", 403)
 _ORDER: Final = attrgetter("order")
 
 
-class Cell:
+class RuleSet:
     """The rules that cover one combination of host, path and method: deny before allow, then in order."""
 
     __slots__ = (
@@ -47,7 +47,7 @@ class Cell:
         "missed",
         "optional",
         "settled",
-        "trial",
+        "shadow",
     )
 
     def __init__(self, rules: Iterable[Rule], missed: Rule | None = None) -> None:
@@ -55,14 +55,14 @@ class Cell:
         self.missed = missed
         """A rule that would have allowed, had its conditions about the request held."""
         self._kept: dict[Verdict, Verdict] | None = None
-        self._narrowed: dict[int, Cell] | None = None
-        self.trial: Cell | None = None
+        self._narrowed: dict[int, RuleSet] | None = None
+        self.shadow: RuleSet | None = None
         """The same with the shadow rules enforced, where there are some."""
         enforced = ordered
         if any(rule.shadow for rule in ordered):
             enforced = [rule for rule in ordered if not rule.shadow]
-            self.trial = Cell((), missed)
-            self.trial._arrange(ordered)  # noqa: SLF001 - another cell
+            self.shadow = RuleSet((), missed)
+            self.shadow._arrange(ordered)  # noqa: SLF001 - another cell
         self._arrange(enforced)
         self.conditional = tuple(rule for rule in ordered if rule.requests)
         """The rules that speak of some requests only, beside host, method and path."""
@@ -85,7 +85,7 @@ class Cell:
             return None
         return next((rule.verdict for rule in self.allows if rule.open), None)
 
-    def narrow(self, request: Request, now: float) -> "Cell":
+    def narrow(self, request: Request, now: float) -> "RuleSet":
         """The cell of those rules whose conditions about the request hold; `now` in unix seconds."""
         held = 0
         for place, rule in enumerate(self.conditional):
@@ -100,10 +100,10 @@ class Cell:
                 self._narrowed[held] = cell
         return cell
 
-    def _without(self, held: int) -> "Cell":
+    def _without(self, held: int) -> "RuleSet":
         gone = {rule for place, rule in enumerate(self.conditional) if not held >> place & 1}
         missed = next((rule for rule in self.allows if rule in gone), None)
-        cell = Cell((rule for rule in self.rules if rule not in gone), missed)
+        cell = RuleSet((rule for rule in self.rules if rule not in gone), missed)
         cell.conditional = ()
         return cell
 
@@ -149,12 +149,12 @@ class Cell:
     @property
     def rules(self) -> Iterator[Rule]:
         """Every rule of the cell, shadow rules included."""
-        cell = self.trial or self
+        cell = self.shadow or self
         yield from cell.denies
         yield from cell.allows
 
 
-NO_CELL: Final = Cell(())
+NO_CELL: Final = RuleSet(())
 
 
 class _Leaf:
@@ -164,10 +164,10 @@ class _Leaf:
 
     def __init__(self) -> None:
         self.rules: list[tuple[Rule, frozenset[str] | None]] = []
-        self.by_method: dict[str, Cell] = {}
-        self.every_method: Cell | None = None
+        self.by_method: dict[str, RuleSet] = {}
+        self.every_method: RuleSet | None = None
 
-    def compile(self, cells: dict[tuple[Rule, ...], Cell]) -> None:
+    def compile(self, cells: dict[tuple[Rule, ...], RuleSet]) -> None:
         """`cells`: those made so far, by their rules; most leaves of a rule share one."""
         always = tuple(rule for rule, methods in self.rules if methods is None)
         self.every_method = _shared(cells, always) if always else None
@@ -176,14 +176,14 @@ class _Leaf:
             rules = tuple(rule for rule, methods in self.rules if methods is None or method in methods)
             self.by_method[method] = _shared(cells, rules)
 
-    def cell(self, method: str) -> Cell | None:
+    def cell(self, method: str) -> RuleSet | None:
         return self.by_method.get(method, self.every_method)
 
 
-def _shared(cells: dict[tuple[Rule, ...], Cell], rules: tuple[Rule, ...]) -> Cell:
+def _shared(cells: dict[tuple[Rule, ...], RuleSet], rules: tuple[Rule, ...]) -> RuleSet:
     cell = cells.get(rules)
     if cell is None:
-        cell = cells[rules] = Cell(rules)
+        cell = cells[rules] = RuleSet(rules)
     return cell
 
 
@@ -227,8 +227,8 @@ class Index:
         """By the name behind `*.`; every host is below the empty name."""
         self._leaves: dict[int, _Leaf] = {}
         self._by_host: dict[str, tuple[_Node, ...]] = {}
-        self._merged: dict[tuple[_RulesOf, tuple[Cell, ...]], Cell] = {}
-        self._of_rules: dict[tuple[Rule, ...], Cell] = {}
+        self._merged: dict[tuple[_RulesOf, tuple[RuleSet, ...]], RuleSet] = {}
+        self._of_rules: dict[tuple[Rule, ...], RuleSet] = {}
 
     def add(
         self,
@@ -247,23 +247,23 @@ class Index:
                 leaf.rules.append((rule, named))
                 self._leaves[id(leaf)] = leaf
 
-    def compile(self, breathe: Breathe = no_breaks) -> "Index":
+    def compile(self, yield_gil: Breathe = no_breaks) -> "Index":
         """The index itself, ready to be asked."""
-        cells: dict[tuple[Rule, ...], Cell] = {}
+        cells: dict[tuple[Rule, ...], RuleSet] = {}
         for leaf in self._leaves.values():
-            breathe()
+            yield_gil()
             leaf.compile(cells)
         self._by_host = {host: self._trees_of(host) for host in self._exact}
         return self
 
-    def take_apart(self, breathe: Breathe) -> None:
+    def release(self, yield_gil: Breathe) -> None:
         """Free the index piece by piece; it finds nothing any more."""
         self._by_host.clear()
         for cells in (self._merged, self._of_rules):
             while cells:
                 cells.popitem()
         while self._leaves:
-            breathe()
+            yield_gil()
             _, leaf = self._leaves.popitem()
             leaf.rules.clear()
             leaf.by_method.clear()
@@ -272,22 +272,24 @@ class Index:
             while trees:
                 _, tree = trees.popitem()
                 while tree.plain:
-                    breathe()
+                    yield_gil()
                     tree.plain.popitem()
 
-    def find(self, host: str, method: str, segments: Sequence[str]) -> Cell:
+    def find(self, host: str, method: str, segments: Sequence[str]) -> RuleSet:
         """The rules that cover the request; a cell without rules where there are none."""
         trees = self._by_host.get(host)
         if trees is None:
             trees = self._trees_of(host)
-        found: list[Cell] = []
+        found: list[RuleSet] = []
         for tree in trees:
             _walk(tree, method, segments, found)
         if len(found) == 1:
             return found[0]
         return self._merge(tuple(found), _all_rules) if found else NO_CELL
 
-    def with_denials(self, cell: Cell, host: str, method: str, readings: Iterable[Sequence[str]]) -> Cell:
+    def with_denials(
+        self, cell: RuleSet, host: str, method: str, readings: Iterable[Sequence[str]]
+    ) -> RuleSet:
         """The cell, and the deny rules that cover the request in other readings of its path."""
         others = tuple(
             found
@@ -296,12 +298,12 @@ class Index:
         )
         return self._merge((cell, *others), _denying) if others else cell
 
-    def cell_of(self, rules: Iterable[Rule]) -> Cell:
+    def cell_of(self, rules: Iterable[Rule]) -> RuleSet:
         """The cell of these rules: one object each time, so that answers made of its verdicts are kept."""
         key = tuple(dict.fromkeys(rules))
         cell = self._of_rules.get(key)
         if cell is None:
-            cell = Cell(key)
+            cell = RuleSet(key)
             if len(self._of_rules) < MAX_MERGED:
                 self._of_rules[key] = cell
         return cell
@@ -317,30 +319,30 @@ class Index:
             trees.append(self._below.get(""))
         return tuple(tree for tree in trees if tree is not None)
 
-    def _merge(self, cells: tuple[Cell, ...], rules_of: "_RulesOf") -> Cell:
+    def _merge(self, cells: tuple[RuleSet, ...], rules_of: "_RulesOf") -> RuleSet:
         key = (rules_of, cells)
         merged = self._merged.get(key)
         if merged is None:
-            merged = Cell(rules_of(cells))
+            merged = RuleSet(rules_of(cells))
             if len(self._merged) < MAX_MERGED:
                 self._merged[key] = merged
         return merged
 
 
-_RulesOf = Callable[[tuple[Cell, ...]], Iterator[Rule]]
+_RulesOf = Callable[[tuple[RuleSet, ...]], Iterator[Rule]]
 
 
-def _all_rules(cells: tuple[Cell, ...]) -> Iterator[Rule]:
+def _all_rules(cells: tuple[RuleSet, ...]) -> Iterator[Rule]:
     return (rule for cell in cells for rule in cell.rules)
 
 
-def _denying(cells: tuple[Cell, ...]) -> Iterator[Rule]:
+def _denying(cells: tuple[RuleSet, ...]) -> Iterator[Rule]:
     """The deny rules of the cells after the first."""
     yield from cells[0].rules
     yield from (rule for rule in _all_rules(cells[1:]) if not rule.allows)
 
 
-def _walk(tree: _Node, method: str, segments: Sequence[str], found: list[Cell]) -> None:
+def _walk(tree: _Node, method: str, segments: Sequence[str], found: list[RuleSet]) -> None:
     """Add to `found` the cells of every template in the tree that covers the segments."""
     nodes = [tree]
     for segment in segments:

@@ -9,7 +9,7 @@ from authz.policy.templates import ValueTemplate
 from authz.policy.types.paths import EXACT, PathMatching
 from authz.policy.types.pattern import HostPattern, Template
 from authz.request.identity import ANONYMOUS, Identity
-from authz.request.path import Oddity
+from authz.request.path import PathAnomaly
 from authz.request.request import Request
 
 
@@ -36,7 +36,7 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Extras:
+class Mutations:
     """What goes along with an answer."""
 
     identity_headers: tuple[tuple[str, ValueTemplate], ...] = ()
@@ -50,7 +50,7 @@ class Extras:
     cors: Cors | None = None
 
 
-NO_EXTRAS: Final = Extras()
+NO_EXTRAS: Final = Mutations()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class Verdict:
     """The rule that decided, or whose demands were not met; empty when it was none."""
     scope: str = ""
     """The scopes that would have been enough (RFC 6750 section 3)."""
-    extras: Extras = NO_EXTRAS
+    mutations: Mutations = NO_EXTRAS
     detail: str = ""
     """The sentence for the client that the rule itself has; empty: the usual one."""
     retry_after_seconds: int = 0
@@ -85,7 +85,7 @@ class Rule:
     """What is answered when it decides."""
     callers: tuple[tuple[Condition, ...], ...]
     """Descriptions of callers, of which any must be true in every condition; none at all: anyone."""
-    accepts: Oddity
+    accepts: PathAnomaly
     """What it tolerates in a path."""
     shadow: bool
     requests: tuple[Condition, ...] = ()

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 
-class Oddity(IntFlag):
+class PathAnomaly(IntFlag):
     """What makes a path mean different things to different readers. Refused unless a rule opts in."""
 
     EMPTY_SEGMENT = 1
@@ -48,9 +48,15 @@ class Oddity(IntFlag):
     """`!`, where Envoy may show it for bytes that are not UTF-8: the upstream gets the bytes."""
 
 
-NOTHING_ODD: Final = Oddity(0)
+NO_ANOMALY: Final = PathAnomaly(0)
 
-NEVER_ACCEPTED: Final = Oddity.DOT_SEGMENT | Oddity.NUL | Oddity.CONTROL | Oddity.NOT_UTF8 | Oddity.DISGUISED
+NEVER_ACCEPTED: Final = (
+    PathAnomaly.DOT_SEGMENT
+    | PathAnomaly.NUL
+    | PathAnomaly.CONTROL
+    | PathAnomaly.NOT_UTF8
+    | PathAnomaly.DISGUISED
+)
 """No rule may opt in to these: there is no reading of them that a rule could safely name."""
 
 MAX_PATH_CHARACTERS: Final = 65_536
@@ -85,7 +91,7 @@ class Path(NamedTuple):
     """
 
     segments: tuple[str, ...]
-    oddities: Oddity
+    oddities: PathAnomaly
     raw: str
     """As it came."""
 
@@ -106,7 +112,7 @@ def _readings(path: Path) -> tuple[tuple[str, ...], ...] | None:
     if sum(map(len, path.segments)) + len(path.segments) > MAX_ODD_CHARACTERS:
         return None
     found = dict.fromkeys((path.segments, *_raw_readings(path.raw)))
-    for step in (_without_masks, *_STEPS) if path.oddities & Oddity.MASKED else _STEPS:
+    for step in (_without_masks, *_STEPS) if path.oddities & PathAnomaly.MASKED else _STEPS:
         for reading in list(found):
             found[step(reading)] = None
         if len(found) > MAX_READINGS:
@@ -190,29 +196,29 @@ _STEPS: Final = (
 def split_path(raw: str) -> Path:
     """The path `raw` (without its query), which begins with `/`, in segments."""
     if _ODD.search(raw) is None:
-        return Path(tuple(raw[1:].split("/")), NOTHING_ODD, raw)
+        return Path(tuple(raw[1:].split("/")), NO_ANOMALY, raw)
     return _split_odd(raw)
 
 
 def _split_odd(raw: str) -> Path:
-    oddities = NOTHING_ODD
+    oddities = NO_ANOMALY
     if not raw.isascii():
-        oddities |= Oddity.NOT_ASCII
+        oddities |= PathAnomaly.NOT_ASCII
     if "#" in raw:
-        oddities |= Oddity.FRAGMENT
+        oddities |= PathAnomaly.FRAGMENT
     if " " in raw:
-        oddities |= Oddity.CONTROL
+        oddities |= PathAnomaly.CONTROL
     segments = []
     for piece in raw[1:].split("/"):
         segment, found = _decode(piece)
         oddities |= found
         segments.append(segment)
     if "" in segments[:-1]:
-        oddities |= Oddity.EMPTY_SEGMENT
+        oddities |= PathAnomaly.EMPTY_SEGMENT
     return Path(tuple(segments), oddities, raw)
 
 
-def _decode(piece: str) -> tuple[str, Oddity]:
+def _decode(piece: str) -> tuple[str, PathAnomaly]:
     """One segment decoded once, and what is odd about it.
 
     What no rule may accept is looked for in every further decoding, too: whoever accepts `%25` in
@@ -225,9 +231,9 @@ def _decode(piece: str) -> tuple[str, Oddity]:
             break
         again, found = _decode_once(again)
         if found & NEVER_ACCEPTED:
-            oddities |= Oddity.DISGUISED
+            oddities |= PathAnomaly.DISGUISED
     if _WIDE_ESCAPE.search(again):
-        oddities |= Oddity.DISGUISED
+        oddities |= PathAnomaly.DISGUISED
     return segment, oddities
 
 
@@ -235,10 +241,10 @@ def _unescaped(piece: str) -> str:
     return unquote_to_bytes(piece).decode("utf-8", "replace") if "%" in piece else piece
 
 
-def _decode_once(piece: str) -> tuple[str, Oddity]:
-    oddities = NOTHING_ODD
+def _decode_once(piece: str) -> tuple[str, PathAnomaly]:
+    oddities = NO_ANOMALY
     if _BAD_ESCAPE.search(piece):
-        oddities |= Oddity.BAD_ESCAPE
+        oddities |= PathAnomaly.BAD_ESCAPE
     segment = piece
     if "%" in piece:
         data = unquote_to_bytes(piece)
@@ -246,21 +252,21 @@ def _decode_once(piece: str) -> tuple[str, Oddity]:
             segment = data.decode()
         except UnicodeDecodeError:
             segment = data.decode("utf-8", "replace")
-            oddities |= Oddity.NOT_UTF8
+            oddities |= PathAnomaly.NOT_UTF8
         if "/" in segment:
-            oddities |= Oddity.ENCODED_SLASH
+            oddities |= PathAnomaly.ENCODED_SLASH
         if _ESCAPE.search(segment):
-            oddities |= Oddity.DOUBLE_ENCODING
+            oddities |= PathAnomaly.DOUBLE_ENCODING
     if segment in {".", ".."} or segment.partition(";")[0] in {".", ".."}:
-        oddities |= Oddity.DOT_SEGMENT
+        oddities |= PathAnomaly.DOT_SEGMENT
     elif _DOTS.search(segment):
-        oddities |= Oddity.DISGUISED
+        oddities |= PathAnomaly.DISGUISED
     if ";" in segment:
-        oddities |= Oddity.PARAMETERS
+        oddities |= PathAnomaly.PARAMETERS
     if "\\" in segment:
-        oddities |= Oddity.BACKSLASH
+        oddities |= PathAnomaly.BACKSLASH
     if "\0" in segment:
-        oddities |= Oddity.NUL
+        oddities |= PathAnomaly.NUL
     if _CONTROL.search(segment):
-        oddities |= Oddity.CONTROL
+        oddities |= PathAnomaly.CONTROL
     return segment, oddities

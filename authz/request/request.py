@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from authz.request.field_names import MAX_FIELDS, Meanings, Pair, WantedNames, pairs_of, spellings_in
-from authz.request.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, split_path
+from authz.request.path import MAX_PATH_CHARACTERS, NO_ANOMALY, PathAnomaly, split_path
 from protos.authz_pb2 import CheckRequest
 from protos.core_pb2 import HeaderValue
 
@@ -124,16 +124,16 @@ class Request:
             raise BadRequestError(BadRequestReason.PATH_LENGTH)
         self.path = split_path(self.raw_path)
         if "#" in self.query:
-            self.path = self.path._replace(oddities=self.path.oddities | Oddity.FRAGMENT)
+            self.path = self.path._replace(oddities=self.path.oddities | PathAnomaly.FRAGMENT)
         if as_sent is not told:
             self._note_bytes(known=as_sent is not None)
 
     def _note_bytes(self, *, known: bool) -> None:
         """Take the path for one with bytes that are not UTF-8, or (not `known`) that may have some."""
-        odd = Oddity.NOT_UTF8
+        odd = PathAnomaly.NOT_UTF8
         if not known:
             self.masked_query = "!" in self.query
-            odd = Oddity.MASKED if "!" in self.raw_path else NOTHING_ODD
+            odd = PathAnomaly.MASKED if "!" in self.raw_path else NO_ANOMALY
         # Known ones count in the query, too: Envoy could not be told to remove a parameter with such a name.
         self.path = self.path._replace(oddities=self.path.oddities | odd)
 

@@ -3,11 +3,11 @@
 from contextlib import suppress
 from typing import Final
 
-from authz.request.path import MAX_PATH_CHARACTERS, NOTHING_ODD, Path, split_path
+from authz.request.path import MAX_PATH_CHARACTERS, NO_ANOMALY, Path, split_path
 from authz.request.request import BadRequestError, Request, canonical_host
 from protos.authz_pb2 import CheckRequest
 
-_NO_PATH: Final = Path((), NOTHING_ODD, "")
+_NO_PATH: Final = Path((), NO_ANOMALY, "")
 
 
 class UnreadableRequest(Request):

@@ -15,7 +15,7 @@ from authz.policy.rule import Outcome, Rule
 from authz.policy.types.pattern import HostPattern
 from authz.request.identity import ANONYMOUS, Identity, Refusal
 from authz.request.identity import Outcome as Authenticated
-from authz.request.path import NOTHING_ODD, Oddity
+from authz.request.path import NO_ANOMALY, PathAnomaly
 from authz.request.request import BadRequestReason, Request
 
 
@@ -76,7 +76,7 @@ class Explanation:
     answer: Answer
     steps: tuple[Step, ...]
     considered: tuple[Considered, ...] = ()
-    trial: Answer | None = None
+    shadow: Answer | None = None
     """What the shadow rules would have answered, where that is another outcome."""
 
 
@@ -101,8 +101,8 @@ def explain(policy: Policy, request: Request, outcome: Authenticated, now: float
         accepted = any(one.covered and one.rule.allows and not one.rule.shadow for one in considered)
         steps.append(_odd_path_step(path.oddities, accepted=accepted))
         if not accepted:
-            oddity = next(iter(path.oddities))
-            answer = Answer(Outcome.DENY, ODD_PATH[oddity].reason, 400)
+            anomaly = next(iter(path.oddities))
+            answer = Answer(Outcome.DENY, ODD_PATH[anomaly].reason, 400)
             return Explanation(answer, tuple(steps), tuple(considered))
     return _Judgement(considered, request, outcome, now).explanation(steps)
 
@@ -150,11 +150,11 @@ class _Judgement:
                 said = _who(identity)
             steps.append(Step("credential", said))
             answer = self._judged(enforced, identity)
-        trial = None
+        shadow = None
         if len(enforced) < len(self._rules):
             would_be = self._settled(self._rules) or self._judged(self._rules, identity)
-            trial = would_be if would_be.outcome is not answer.outcome else None
-        return self._done(answer, steps, None if settled is not None else identity, trial)
+            shadow = would_be if would_be.outcome is not answer.outcome else None
+        return self._done(answer, steps, None if settled is not None else identity, shadow)
 
     def _settled(self, rules: Sequence[Rule]) -> Answer | None:
         denies = [rule for rule in rules if not rule.allows]
@@ -179,11 +179,11 @@ class _Judgement:
         return Answer(Outcome.DENY, "credentials_insufficient", 403, first)
 
     def _done(
-        self, answer: Answer, steps: list[Step], asked: Identity | None, trial: Answer | None = None
+        self, answer: Answer, steps: list[Step], asked: Identity | None, shadow: Answer | None = None
     ) -> Explanation:
         """The explanation. `asked`: who asks, where that mattered."""
         considered = tuple(self._finished(one, asked) for one in self._considered)
-        return Explanation(answer, tuple(steps), considered, trial)
+        return Explanation(answer, tuple(steps), considered, shadow)
 
     def _finished(self, one: Considered, asked: Identity | None) -> Considered:
         rule = one.rule
@@ -226,7 +226,7 @@ def why_not(rule: Rule, request: Request) -> str:
         return "shadow rules are not tried on paths that readers differ about"
     if rule.allows and path.readings() is None:
         return "readers differ about the path in too many ways"
-    refused = path.oddities & ~rule.accepts if rule.allows else NOTHING_ODD
+    refused = path.oddities & ~rule.accepts if rule.allows else NO_ANOMALY
     return f"the rule does not accept {_names(refused)} in a path" if refused else ""
 
 
@@ -282,13 +282,13 @@ def _who(identity: Identity) -> str:
     return f"{identity.kind.value}: {identity.subject or 'no subject'}"
 
 
-def _odd_path_step(oddities: Oddity, *, accepted: bool) -> Step:
+def _odd_path_step(oddities: PathAnomaly, *, accepted: bool) -> Step:
     what = f"readers differ about it: {_names(oddities)}"
     return Step("path", f"{what}; a rule accepts that" if accepted else f"{what}; no rule accepts that")
 
 
-def _names(oddities: Oddity) -> str:
-    return ", ".join(oddity.name.lower() for oddity in oddities if oddity.name)
+def _names(oddities: PathAnomaly) -> str:
+    return ", ".join(anomaly.name.lower() for anomaly in oddities if anomaly.name)
 
 
 def _one_of(values: Iterable[object]) -> str:

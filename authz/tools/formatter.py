@@ -45,7 +45,7 @@ _ORDERS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
 """The keys whose order is known, by where they stand. Everywhere else the order is the writer's."""
 
 
-def tidy(text: str, file: str = "<text>") -> str:
+def format_policy(text: str, file: str = "<text>") -> str:
     """`text` in the one layout. Raises ConfigError where it is no YAML, or cannot be laid out.
 
     It says the same as before, apart from the order of keys. Where that order matters, because an alias

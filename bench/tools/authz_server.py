@@ -17,12 +17,12 @@ from prometheus_client import CollectorRegistry
 
 from sidecars.observability.call_metrics import CallMetrics
 from sidecars.services.authz.sidecar import AuthzSidecar, build
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.settings.authz import AuthzSettings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.service import Server
 from sidecars.transport.grpcio import GrpcioServer
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 
 TICK_SECONDS = 0.001
 """The resolution of uvloop's timers. Anything less is not waited for at all: the loop would spin, and take
@@ -34,11 +34,11 @@ async def serve(transport: str, policy: Path, *, trusted: bool) -> None:
     registry = CollectorRegistry()
     address = TcpAddress("127.0.0.1", 0, trusted=trusted)
     settings = AuthzSettings(listen=(address,), policy=(policy,))
-    sidecar = build(settings, Surroundings(registry, time.time, time.monotonic, random.random, None))
+    sidecar = build(settings, Dependencies(registry, time.time, time.monotonic, random.random, None))
     calls = CallMetrics(registry, time.monotonic)
     services = tuple(calls.measured(service) for service in sidecar.services)
     await sidecar.start()
-    server: Server = (OwnServer if transport == "own" else GrpcioServer)(services, settings.listen)
+    server: Server = {"native": GrpcServer, "grpcio": GrpcioServer}[transport](services, settings.listen)
     await server.start()
     gc.collect()  # as the process does once it has started: else a full collection takes 60 ms
     gc.freeze()

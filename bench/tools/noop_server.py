@@ -10,7 +10,7 @@ from bench.tools.processes import allow_open_files
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.service import Call, Server, Service, Unary
 from sidecars.transport.grpcio import GrpcioServer
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 PATH = f"/{SERVICE}/Check"
@@ -28,7 +28,7 @@ async def serve(transport: str) -> None:
     """Serve until SIGTERM; the port is printed once it accepts."""
     services = (Service(SERVICE, {"Check": Unary(check)}),)
     address = TcpAddress("127.0.0.1", 0)
-    server: Server = (OwnServer if transport == "own" else GrpcioServer)(services, (address,))
+    server: Server = {"native": GrpcServer, "grpcio": GrpcioServer}[transport](services, (address,))
     await server.start()
     print(server.ports[0], flush=True)
     stop = asyncio.Event()

@@ -81,11 +81,11 @@ class Document:
             node = None if found is None else found[1]
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
-    def let_go(self, breathe: Breathe = no_breaks) -> None:
+    def let_go(self, yield_gil: Breathe = no_breaks) -> None:
         """Free the content piece by piece, for a thread beside a busy loop; the document is empty then."""
         for part in (*_children(self.data), *_children(self._places)):
             while isinstance(part, list | dict) and part:
-                breathe()
+                yield_gil()
                 if isinstance(part, list):
                     part.pop()
                 else:
@@ -97,12 +97,12 @@ class Document:
         return Problem(self.file, self.line(path), key_path_text(path), message)
 
 
-def read(path: Path, breathe: Breathe = no_breaks, repeated: list[Problem] | None = None) -> Document:
+def read(path: Path, yield_gil: Breathe = no_breaks, repeated: list[Problem] | None = None) -> Document:
     """The document in the file at `path`. Raises ConfigError when it cannot be read or parsed.
 
     `repeated`: as with `parse`.
     """
-    return parse(read_text(path), str(path), breathe, repeated)
+    return parse(read_text(path), str(path), yield_gil, repeated)
 
 
 def read_text(path: Path) -> str:
@@ -120,14 +120,14 @@ def read_text(path: Path) -> str:
 
 
 def parse(
-    text: str, file: str = "<text>", breathe: Breathe = no_breaks, repeated: list[Problem] | None = None
+    text: str, file: str = "<text>", yield_gil: Breathe = no_breaks, repeated: list[Problem] | None = None
 ) -> Document:
     """The document in `text`. Raises ConfigError for bad syntax and for keys that stand twice.
 
     `repeated`: a list for the latter, where the rest of the file is to be looked at all the same.
     """
     try:
-        plain = read_plain(text, _Loader, MAX_DEPTH, breathe)
+        plain = read_plain(text, _Loader, MAX_DEPTH, yield_gil)
         if plain is not None:
             return Document._plain(file, text, plain)  # noqa: SLF001 - its own way of being made
         _check_depth(text, file)

@@ -30,20 +30,20 @@ class _NotPlainError(Exception):
 
 
 def read_plain(
-    text: str, loader: type[yaml.SafeLoader], max_depth: int, breathe: Breathe = no_breaks
+    text: str, loader: type[yaml.SafeLoader], max_depth: int, yield_gil: Breathe = no_breaks
 ) -> _Found | None:
     """The data, the line it begins in (from 1) and the places below; None when the text is not plain YAML."""
     try:
         parser = loader(text)
         try:
-            return _follow(parser, max_depth, breathe)
+            return _follow(parser, max_depth, yield_gil)
         finally:
             parser.dispose()
     except (yaml.YAMLError, _NotPlainError):
         return None
 
 
-def _follow(parser: Any, max_depth: int, breathe: Breathe) -> _Found | None:
+def _follow(parser: Any, max_depth: int, yield_gil: Breathe) -> _Found | None:
     """What `read_plain` returns; `parser` is a loader of PyYAML, whose methods have no types."""
     scalars: dict[str, Any] = {}
     # The collections that are open around the present one, each with its places.
@@ -54,7 +54,7 @@ def _follow(parser: Any, max_depth: int, breathe: Breathe) -> _Found | None:
     # Of the present mapping: the key that waits for its value.
     key: str | None = None
     while True:
-        breathe()
+        yield_gil()
         event: Any = parser.get_event()  # what it has depends on its kind
         kind = type(event)
         if kind is yaml.ScalarEvent:

@@ -27,4 +27,4 @@ async def _answers(edge: Edge, path: str, status: int) -> bool:
 
 
 async def _failed(edge: Edge) -> bool:
-    return await edge.admin.metric("config_reload_failures_total") > 0
+    return await edge.admin.metric("sidecars_config_reload_failures_total") > 0

@@ -35,7 +35,7 @@ class StoreCollector(Collector):
         for reason, times in redis.failures.items():
             failures.add_metric([reason.value], times)
         yield failures
-        yield GaugeMetricFamily("ratelimit_redis_waiting", "Requests not sent yet.", value=redis.waiting)
+        yield GaugeMetricFamily("ratelimit_redis_queue_length", "Requests not sent yet.", value=redis.waiting)
         breaker = redis.breaker
         yield GaugeMetricFamily(
             "ratelimit_redis_breaker_state", "0 closed, 1 half open, 2 open.", value=breaker.state

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common.buckets import SECOND_US, FixedWindow, State, Taken, TokenBucket
-from common.circuit_breaker import Breaker, BreakerState
+from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import answer_in, error_text
 from ratelimit.stores.store import Failure, StoreError, Take
 
@@ -73,7 +73,7 @@ class RedisStore:
     def __init__(
         self,
         client: Redis,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         *,
         prefix: str = "ratelimit:",
         timeout_seconds: float = TIMEOUT_SECONDS,
@@ -205,7 +205,7 @@ class RedisStore:
 
     def _failed_call(self, failure: Failure, detail: str) -> None:
         self.breaker.failed(str(StoreError(failure, detail)))
-        if self.breaker.state is BreakerState.OPEN and self._probing is None:
+        if self.breaker.state is CircuitState.OPEN and self._probing is None:
             self._probing = asyncio.create_task(self._probe_until_closed(), name="redis probe")
             self._probing.add_done_callback(self._probed)
 
@@ -214,8 +214,8 @@ class RedisStore:
 
     async def _probe_until_closed(self) -> None:
         """Ask until the breaker closes: without that its state would be wrong until somebody asks."""
-        while self.breaker.state is not BreakerState.CLOSED:
-            await asyncio.sleep(max(PROBE_SECONDS, self.breaker.wait_seconds))
+        while self.breaker.state is not CircuitState.CLOSED:
+            await asyncio.sleep(max(PROBE_SECONDS, self.breaker.lookup_timeout_seconds))
             if self.breaker.allows():
                 await self._call([_Waiting([PROBE], asyncio.get_running_loop().create_future())])
 

@@ -75,7 +75,7 @@ def fmt(
     Exit codes: 0 all is laid out; 1 with --check something was not, or a file has problems; 2 bad usage.
     """
     from authz.policy.compile.load import policy_files
-    from authz.tools.formatter import tidy
+    from authz.tools.formatter import format_policy
 
     problems: list[Problem] = []
     changed = 0
@@ -86,7 +86,7 @@ def fmt(
     for file in found:
         try:
             text = read_text(file).replace("\r\n", "\n")
-            tidied = tidy(text, str(file))
+            tidied = format_policy(text, str(file))
             if tidied != text and not check_only:
                 _write(file, tidied)
         except ConfigError as error:

@@ -18,8 +18,8 @@ def tree(explanation: Explanation, *, everything: bool = False) -> Tree:
     root = Tree(answer_text(explanation.answer))
     for step in explanation.steps:
         root.add(f"[bold]{escape(step.title)}[/]: {escape(step.text)}")
-    if explanation.trial is not None:
-        root.add(f"[bold]shadow[/]: would have been {answer_text(explanation.trial)}")
+    if explanation.shadow is not None:
+        root.add(f"[bold]shadow[/]: would have been {answer_text(explanation.shadow)}")
     covered = [one for one in explanation.considered if one.covered]
     if covered:
         _add_rules(root.add("[bold]rules that cover host, method and path[/]"), covered)
@@ -45,7 +45,7 @@ def as_data(explanation: Explanation) -> dict[str, Any]:
     return {
         **_answer(explanation.answer),
         "steps": [{"title": step.title, "text": step.text} for step in explanation.steps],
-        "shadow": None if explanation.trial is None else _answer(explanation.trial),
+        "shadow": None if explanation.shadow is None else _answer(explanation.shadow),
         "rules": [_rule(one) for one in explanation.considered],
     }
 

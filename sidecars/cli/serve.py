@@ -16,17 +16,17 @@ from prometheus_client import CollectorRegistry
 from common.configfile import ConfigError
 from common.redaction import NO_NAMES
 from sidecars.observability.logs import Logs
-from sidecars.process.assembly import BUILDERS, Builder, Placed, build, configured
-from sidecars.process.lifecycle import Process, drain_at_most_seconds, end_anyway_after
+from sidecars.process.assembly import BUILDERS, BoundSidecar, Builder, build, configured
+from sidecars.process.lifecycle import Process, drain_at_most_seconds, force_exit_after
 from sidecars.process.redis import connect
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.settings.load import Reading, read_settings, reading_of
 from sidecars.settings.machine import on_this_machine
 from sidecars.settings.named_files import at_its_name
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.process import LogSettings
 from sidecars.settings.root import Settings
-from sidecars.workers.parent_pipe import read_letter, when_pulled
+from sidecars.workers.parent_pipe import on_parent_exit, receive_settings
 from sidecars.workers.supervisor import supervise
 
 ALL = "all"
@@ -39,8 +39,8 @@ class Assembly:
     """Everything of a process, built and inert."""
 
     settings: Settings
-    placed: tuple[Placed, ...]
-    surroundings: Surroundings
+    placed: tuple[BoundSidecar, ...]
+    dependencies: Dependencies
 
 
 def assemble(
@@ -60,15 +60,15 @@ def assemble(
     if not names and not problems:
         needed = "a section authz, ratelimit or accesslog" if which == ALL else f"a section {which}"
         raise ConfigError.of(reading.path, f"holds nothing to run: write {needed}")
-    surroundings = _surroundings(settings)
-    placed: tuple[Placed, ...] = ()
+    dependencies = _surroundings(settings)
+    placed: tuple[BoundSidecar, ...] = ()
     try:
-        placed = build(settings, names, surroundings, builders)
+        placed = build(settings, names, dependencies, builders)
     except ConfigError as error:
         problems += (at_its_name(reading, settings, problem) for problem in error.problems)
     if problems:
         raise ConfigError(problems)
-    return Assembly(settings, placed, surroundings)
+    return Assembly(settings, placed, dependencies)
 
 
 def run(
@@ -109,7 +109,7 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     `path` is the file that the supervisor read. Returns the exit code. Raises OSError where there is no
     supervisor.
     """
-    settings = read_letter(sys.stdin.buffer)
+    settings = receive_settings(sys.stdin.buffer)
     structlog.contextvars.bind_contextvars(worker=worker)
     logs = Logs(settings.log)
     try:
@@ -117,7 +117,7 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
 
         async def on_the_leash() -> None:
             at_most_seconds = drain_at_most_seconds(settings.drain)
-            when_pulled(sys.stdin.fileno(), process.stop, partial(end_anyway_after, at_most_seconds))
+            on_parent_exit(sys.stdin.fileno(), process.stop, partial(force_exit_after, at_most_seconds))
             await process.run()
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -135,11 +135,11 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
 
 
 def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:
-    return Process(assembly.settings, assembly.placed, assembly.surroundings, environ, end_anyway_after)
+    return Process(assembly.settings, assembly.placed, assembly.dependencies, environ, force_exit_after)
 
 
-def _surroundings(settings: Settings) -> Surroundings:
-    return Surroundings(
+def _surroundings(settings: Settings) -> Dependencies:
+    return Dependencies(
         registry=CollectorRegistry(),
         wall_clock=time.time,
         monotonic_clock=time.monotonic,

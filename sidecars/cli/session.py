@@ -17,7 +17,7 @@ import typer
 from common.configfile import json_place
 from sidecars.cli.exit import USAGE, WRONG
 from sidecars.cli.token_explain import explain
-from sidecars.client.admin_client import Counter, counter
+from sidecars.client.admin_client import AdminClient, admin_client
 
 MAX_LISTED = 1000
 """Sessions or revocations in one answer, as the desk gives them."""
@@ -37,7 +37,7 @@ Config = Annotated[
     ),
 ]
 Subject = Annotated[str | None, typer.Option(help="Of this subject.")]
-Before = Annotated[
+FileBaseline = Annotated[
     str | None,
     typer.Option(help="What began before this time: 2026-01-31T12:00:00Z, unix seconds, or `now`."),
 ]
@@ -69,7 +69,9 @@ def create(
     if not isinstance(content, dict):
         raise typer.BadParameter("--claims is no JSON object")
     made = _ask(
-        config, "sessions", lambda counter: counter.create_session(subject, scope or [], role or [], content)
+        config,
+        "sessions",
+        lambda admin_client: admin_client.create_session(subject, scope or [], role or [], content),
     )
     typer.echo(made["token"])
 
@@ -87,7 +89,7 @@ def show(
 
     Exit codes: 0 found; 1 there is none, or the store is away; 2 bad usage or configuration.
     """
-    found = _ask(config, "sessions", lambda counter: counter.show_session(_named(name)))
+    found = _ask(config, "sessions", lambda admin_client: admin_client.show_session(_named(name)))
     if found is None:
         _fail("there is no such session")
     typer.echo(orjson.dumps(_readable(found), option=orjson.OPT_INDENT_2))
@@ -105,7 +107,7 @@ def list_sessions(
 
     Exit codes: 0 printed, be it none; 1 the store is away; 2 bad usage or configuration.
     """
-    _print(_ask(config, "sessions", lambda counter: counter.list_sessions(subject, limit)), limit)
+    _print(_ask(config, "sessions", lambda admin_client: admin_client.list_sessions(subject, limit)), limit)
 
 
 @app.command()
@@ -116,7 +118,7 @@ def revoke(
         typer.Argument(metavar="[TOKEN|ID|-]", help="A token, an id as `list` prints it, or - for stdin."),
     ] = None,
     subject: Subject = None,
-    before: Before = None,
+    before: FileBaseline = None,
 ) -> None:
     """End one session, all of a subject, or all that began before a time. Every sidecar knows at once.
 
@@ -130,7 +132,7 @@ def revoke(
     value: Any = _time(text) if target == "before" else text
     if target == "token":
         value = _named(text)
-    ended = _ask(config, "sessions", lambda counter: counter.revoke_sessions(target, value))
+    ended = _ask(config, "sessions", lambda admin_client: admin_client.revoke_sessions(target, value))
     typer.echo(f"{ended} revoked")
     if not ended:
         raise typer.Exit(WRONG)
@@ -159,7 +161,7 @@ def revoke_tokens(
     wishes = {"jti": jti, "sid": sid, "sub": subject, "before": before}
     target, text = _one_of(wishes, "--jti, --sid, --subject or --before")
     value: Any = _time(text) if target == "before" else text
-    made = _ask(config, "revocations", lambda counter: counter.revoke_tokens(target, value, issuer))
+    made = _ask(config, "revocations", lambda admin_client: admin_client.revoke_tokens(target, value, issuer))
     typer.echo(orjson.dumps(_readable(made)))
 
 
@@ -171,7 +173,7 @@ def list_revocations(config: Config) -> None:
 
     Exit codes: 0 printed, be it nothing; 1 the store is away; 2 bad usage or configuration.
     """
-    _print(_ask(config, "revocations", lambda counter: counter.list_revocations()), MAX_LISTED)
+    _print(_ask(config, "revocations", lambda admin_client: admin_client.list_revocations()), MAX_LISTED)
 
 
 @token_app.command("clean")
@@ -184,7 +186,7 @@ def clean_revocations(config: Config) -> None:
 
     Exit codes: 0 done, be there none; 1 the store is away; 2 bad usage or configuration.
     """
-    for removed in _ask(config, "revocations", lambda counter: counter.clean_revocations()):
+    for removed in _ask(config, "revocations", lambda admin_client: admin_client.clean_revocations()):
         typer.echo(removed)
 
 
@@ -195,13 +197,13 @@ def _print(found: Sequence[Mapping[str, Any]], limit: int) -> None:
         typer.echo(f"these are {limit}; there may be more", err=True)
 
 
-def _ask(config: Path, block: str, work: Callable[[Counter], Awaitable[T]]) -> T:
-    from authz.credentials.admin import DeskError
+def _ask(config: Path, block: str, work: Callable[[AdminClient], Awaitable[T]]) -> T:
+    from authz.credentials.admin import CredentialAdminError
     from authz.credentials.core.store_errors import StoreUnavailableError
     from authz.credentials.revocation.revocation_list import RevocationsFullError
     from authz.credentials.session.model import StoreFullError
 
-    asked = counter(config, block)
+    asked = admin_client(config, block)
 
     async def ask() -> T:
         async with asked as opened:
@@ -209,7 +211,7 @@ def _ask(config: Path, block: str, work: Callable[[Counter], Awaitable[T]]) -> T
 
     try:
         return asyncio.run(ask())
-    except (DeskError, ValueError) as error:
+    except (CredentialAdminError, ValueError) as error:
         _fail(str(error), USAGE)
     except (StoreUnavailableError, StoreFullError, RevocationsFullError) as error:
         _fail(str(error))

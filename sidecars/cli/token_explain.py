@@ -104,22 +104,22 @@ def _moment(text: str | None) -> float:
 
 async def _explained(text: str, credentials: "CredentialsConfig", now: float) -> "Explained":
     from authz.credentials.core.metrics import CredentialMetrics
-    from authz.credentials.dependencies import World
-    from authz.credentials.introspection.client import Poster
+    from authz.credentials.dependencies import CredentialDependencies
+    from authz.credentials.introspection.client import IntrospectionClient
     from authz.credentials.jwt import fetch
     from authz.credentials.token_checks import explain_token
-    from common.circuit_breaker import Breaker
+    from common.circuit_breaker import CircuitBreaker
 
-    world = World(
+    world = CredentialDependencies(
         fetch=fetch.fetch,
-        poster=Poster,
+        introspection_client=IntrospectionClient,
         wall_clock=lambda: now,
         monotonic_clock=time.monotonic,
         random=random.random,
         redis=None,
         random_bytes=secrets.token_bytes,
         metrics=CredentialMetrics(time.monotonic),
-        redis_breaker=Breaker(time.monotonic, random.random),
+        redis_breaker=CircuitBreaker(time.monotonic, random.random),
     )
     return await explain_token(text, credentials, world, now)
 

@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 5.0
 """For an answer of Redis: a person waits longer than a request."""
 
 
-class Counter(Protocol):
+class AdminClient(Protocol):
     """What the commands ask: the library's desk, or the admin port."""
 
     def create_session(
@@ -44,7 +44,7 @@ class Counter(Protocol):
         """What was removed because nobody can read it."""
 
 
-def counter(config: Path, block: str) -> AbstractAsyncContextManager[Counter]:
+def admin_client(config: Path, block: str) -> AbstractAsyncContextManager[AdminClient]:
     """The desk over Redis, or the admin port. Raises ConfigError."""
     from authz.policy.compile.load import load_policy
     from common.configfile import ConfigError
@@ -68,7 +68,7 @@ def counter(config: Path, block: str) -> AbstractAsyncContextManager[Counter]:
 
 
 @asynccontextmanager
-async def _redis_desk(settings: Any, credentials: Any) -> AsyncIterator[Counter]:
+async def _redis_desk(settings: Any, credentials: Any) -> AsyncIterator[AdminClient]:
     from prometheus_client import CollectorRegistry
 
     from authz.credentials import Credentials, CredentialsConfig
@@ -85,7 +85,7 @@ async def _redis_desk(settings: Any, credentials: Any) -> AsyncIterator[Counter]
         for name in ("sessions", "revocations")
         if (block := getattr(credentials, name)) is not None and block.store == "redis"
     }
-    config = CredentialsConfig(**kept, wait_seconds=PATIENCE_SECONDS)
+    config = CredentialsConfig(**kept, lookup_timeout_seconds=PATIENCE_SECONDS)
     try:
         yield Credentials(
             config,
@@ -93,13 +93,13 @@ async def _redis_desk(settings: Any, credentials: Any) -> AsyncIterator[Counter]
             monotonic_clock=time.monotonic,
             random=lambda: 0.0,
             redis=redis,
-        ).desk
+        ).credential_admin
     finally:
         await redis.aclose()
 
 
 @asynccontextmanager
-async def _admin_port(address: Any, port_file: Path | None) -> AsyncIterator[Counter]:
+async def _admin_port(address: Any, port_file: Path | None) -> AsyncIterator[AdminClient]:
     import aiohttp
 
     from sidecars.transport.api.address import TcpAddress
@@ -167,7 +167,7 @@ class AdminPort:
     async def _asked(self, method: str, path: str, **options: Any) -> Any:
         import aiohttp
 
-        from authz.credentials.admin import DeskError
+        from authz.credentials.admin import CredentialAdminError
         from authz.credentials.core.store_errors import StoreUnavailableError
 
         try:
@@ -179,9 +179,9 @@ class AdminPort:
         if status == 200:
             return orjson.loads(body)
         if status in {404, 405}:
-            raise DeskError("the admin port offers no sessions; set authz.session_admin: true")
+            raise CredentialAdminError("the admin port offers no sessions; set authz.session_admin: true")
         try:
             problem = orjson.loads(body)["error_description"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             problem = f"HTTP status {status}"
-        raise (DeskError if status in {400, 415} else StoreUnavailableError)(problem)
+        raise (CredentialAdminError if status in {400, 415} else StoreUnavailableError)(problem)

@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class CredentialLocations:
     """Where everything is, in this run."""
 
     folder: Path
@@ -74,7 +74,7 @@ class Places:
 
 
 def write_sidecar_files(
-    places: Places,
+    places: CredentialLocations,
     api_key_hash: str,
     change: Callable[[dict[str, Any]], None] = lambda _settings: None,
 ) -> None:
@@ -88,7 +88,7 @@ def write_sidecar_files(
         settings[name]["listen"] = [f"unix:{places.socket(name)}"]
     settings["accesslog"]["sinks"] = [{"type": "file", "path": str(places.access_log)}]
     # Ctrl-C should not take its time: nobody watches the readiness of a demo.
-    settings["drain"] = {"announce_seconds": 0, "grace_seconds": 2, "flush_seconds": 2}
+    settings["drain"] = {"drain_delay_seconds": 0, "grace_seconds": 2, "flush_seconds": 2}
     settings["accesslog"]["flush_seconds"] = 1
     settings["reload"] = {"interval_seconds": 0.2}
     # Its socket lies in the folder of the run, which is open to us alone.
@@ -108,7 +108,7 @@ def write_sidecar_files(
     credentials = policy["credentials"]
     credentials["issuers"][0]["jwks"]["url"] = f"http://127.0.0.1:{places.idp_port}/.well-known/jwks.json"
     credentials["api_keys"]["keys"][0]["sha256"] = api_key_hash
-    credentials["wait_seconds"] = PATIENCE_SECONDS
+    credentials["lookup_timeout_seconds"] = PATIENCE_SECONDS
     if places.redis_url is not None:
         credentials["sessions"]["store"] = "redis"
         credentials["revocations"] = {"store": "redis"}
@@ -120,7 +120,7 @@ def write_sidecar_files(
         (limits / file.name).write_bytes(file.read_bytes())
 
 
-def envoy_configuration(places: Places) -> dict[str, Any]:
+def envoy_configuration(places: CredentialLocations) -> dict[str, Any]:
     """The configuration of `envoy-test/envoy.yaml` with the ports and sockets of this run."""
     configuration: dict[str, Any] = read(FILES / "envoy.yaml").data
     resources = configuration["static_resources"]
@@ -155,13 +155,13 @@ def http_filters(listener: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {http_filter["name"]: http_filter["typed_config"] for http_filter in filters}
 
 
-def _of_second_authz(places: Places, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _of_second_authz(places: CredentialLocations, settings: Mapping[str, Any]) -> dict[str, Any]:
     shared = {name: settings[name] for name in ("log", "redis", "drain", "reload")}
     authz = {**settings["authz"], "listen": [f"unix:{places.socket(SECOND_AUTHZ)}"]}
     return {**shared, "admin": {"listen": f"unix:{places.other_admin_socket}"}, "authz": authz}
 
 
-def _add_second_authz(places: Places, resources: dict[str, Any]) -> None:
+def _add_second_authz(places: CredentialLocations, resources: dict[str, Any]) -> None:
     """A copy of the edge whose requests the second authz decides."""
     cluster = deepcopy(next(one for one in resources["clusters"] if one["name"] == "authz"))
     cluster["name"] = cluster["load_assignment"]["cluster_name"] = SECOND_AUTHZ

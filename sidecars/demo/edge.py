@@ -14,7 +14,12 @@ import yaml
 from authz.credentials.api_key.verifier import new_api_key
 from common.configfile import read
 from sidecars.demo.admin import SidecarsAdmin
-from sidecars.demo.configuration import SECOND_EDGE, Places, envoy_configuration, write_sidecar_files
+from sidecars.demo.configuration import (
+    SECOND_EDGE,
+    CredentialLocations,
+    envoy_configuration,
+    write_sidecar_files,
+)
 from sidecars.demo.envoy import Envoy, find_envoy, scripts_folder, serve_envoy
 from sidecars.demo.idp import IdentityProvider, serve_idp
 from sidecars.demo.process import Process, spawn
@@ -33,7 +38,7 @@ class Edge:
     url: str
     other_url: str
     """The same edge, whose requests the second authz decides; the same as `url` where there is none."""
-    places: Places
+    places: CredentialLocations
     provider: IdentityProvider
     echo: Echo
     sidecars: Process
@@ -83,7 +88,7 @@ async def serve_edge(
         provider, echo = IdentityProvider(wall_clock), Echo()
         idp_port = await running.enter_async_context(serve_idp(provider))
         upstream_port = await running.enter_async_context(serve_upstream(echo))
-        places = Places(folder, port, upstream_port, idp_port, redis_url)
+        places = CredentialLocations(folder, port, upstream_port, idp_port, redis_url)
         api_key, api_key_hash = new_api_key("reports", secrets.token_bytes)
         write_sidecar_files(places, api_key_hash, change_settings)
 
@@ -106,14 +111,16 @@ async def serve_edge(
 
 
 @asynccontextmanager
-async def serve_sidecars(places: Places, environment: Mapping[str, str]) -> AsyncIterator[Process]:
+async def serve_sidecars(
+    places: CredentialLocations, environment: Mapping[str, str]
+) -> AsyncIterator[Process]:
     """A block in which the three sidecars run, in a process of their own, from the files of `places`."""
     async with _serve("the sidecars", places.settings_file, places.admin_socket, environment) as process:
         yield process
 
 
 def _serve_second_authz(
-    places: Places, environment: Mapping[str, str]
+    places: CredentialLocations, environment: Mapping[str, str]
 ) -> AbstractAsyncContextManager[Process]:
     return _serve("the second authz", places.other_settings_file, places.other_admin_socket, environment)
 

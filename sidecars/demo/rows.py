@@ -3,7 +3,7 @@
 import time
 from http import HTTPStatus
 
-from sidecars.client.admin_client import counter
+from sidecars.client.admin_client import admin_client
 from sidecars.demo.edge import Edge
 from sidecars.demo.idp import IdentityProvider
 from sidecars.demo.scenario import Row, challenge, every_status, limited_after, status, upstream_sees
@@ -167,15 +167,15 @@ async def _on_two_sidecars(edge: Edge) -> tuple[Row, ...]:
 
     # What `sidecars session revoke` and `sidecars token revoke --jti` do once they have read the settings.
     async def revoke_session() -> float:
-        async with counter(edge.places.settings_file, "sessions") as desk:
+        async with admin_client(edge.places.settings_file, "sessions") as credential_admin:
             began = time.monotonic()
-            await desk.revoke_sessions("token", session)
+            await credential_admin.revoke_sessions("token", session)
             return began
 
     async def revoke_token() -> float:
-        async with counter(edge.places.settings_file, "revocations") as desk:
+        async with admin_client(edge.places.settings_file, "revocations") as credential_admin:
             began = time.monotonic()
-            await desk.revoke_tokens("jti", jti, "")
+            await credential_admin.revoke_tokens("jti", jti, "")
             return began
 
     credentials = (

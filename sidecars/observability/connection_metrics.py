@@ -77,20 +77,20 @@ class ConnectionMetrics:
         """The samples of this moment, for prometheus-client."""
         yield from self._connections()
         streams = GaugeMetricFamily(
-            "transport_streams_open", "Calls that wait for their end.", labels=("sidecar",)
+            "sidecars_transport_streams_open", "Calls that wait for their end.", labels=("sidecar",)
         )
         stale = GaugeMetricFamily(
-            "transport_tls_last_reload_failed",
+            "sidecars_transport_tls_last_reload_failed",
             "1 while the TLS files on disk were refused and the last good ones serve.",
             labels=("sidecar",),
         )
         errors = CounterMetricFamily(
-            "transport_peer_errors",
+            "sidecars_transport_peer_errors",
             "Peers that broke a rule and lost a connection or stream.",
             labels=("sidecar", "reason"),
         )
         received = CounterMetricFamily(
-            "transport_resets_received", "Streams reset by the peer.", labels=("sidecar",)
+            "sidecars_transport_resets_received", "Streams reset by the peer.", labels=("sidecar",)
         )
         for name, tally in self._tallies.items():
             streams.add_metric((name,), tally.open_streams())
@@ -100,14 +100,22 @@ class ConnectionMetrics:
                 errors.add_metric((name, reason.value), count)
             received.add_metric((name,), tally.resets_received)
         yield from (streams, stale, errors, received)
-        yield self._by_code("transport_goaways_sent", "Connections told to end.", lambda tally: tally.goaways)
-        yield self._by_code("transport_resets_sent", "Streams we reset.", lambda tally: tally.resets_sent)
+        yield self._by_code(
+            "sidecars_transport_goaways_sent", "Connections told to end.", lambda tally: tally.goaways
+        )
+        yield self._by_code(
+            "sidecars_transport_resets_sent", "Streams we reset.", lambda tally: tally.resets_sent
+        )
 
     def _connections(self) -> tuple[Metric, ...]:
         labels = ("sidecar",)
-        now = GaugeMetricFamily("transport_connections_open", "Connections.", labels=labels)
-        opened = CounterMetricFamily("transport_connections_opened", "Connections accepted.", labels=labels)
-        closed = CounterMetricFamily("transport_connections_closed", "Connections gone.", labels=labels)
+        now = GaugeMetricFamily("sidecars_transport_connections_open", "Connections.", labels=labels)
+        opened = CounterMetricFamily(
+            "sidecars_transport_connections_opened", "Connections accepted.", labels=labels
+        )
+        closed = CounterMetricFamily(
+            "sidecars_transport_connections_closed", "Connections gone.", labels=labels
+        )
         for name, tally in self._tallies.items():
             now.add_metric((name,), tally.opened - tally.closed)
             opened.add_metric((name,), tally.opened)

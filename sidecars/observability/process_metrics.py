@@ -33,22 +33,27 @@ class ReloadMetrics:
         def counter(name: str, text: str) -> Counter:
             return Counter(name, text, ["sidecar"], registry=registry)
 
-        self._reloads = counter("config_reload", "Reloads attempted.")
-        self._failures = counter("config_reload_failures", "Reloads refused; the last good files serve on.")
+        self._reloads = counter("sidecars_config_reload", "Reloads attempted.")
+        self._failures = counter(
+            "sidecars_config_reload_failures", "Reloads refused; the last good files serve on."
+        )
         self._failed = Gauge(
-            "config_last_reload_failed",
+            "sidecars_config_last_reload_failed",
             "1 while the files on disk were refused and the last good ones serve.",
             ["sidecar"],
             registry=registry,
         )
         self._loaded = Gauge(
-            "config_loaded_timestamp_seconds",
+            "sidecars_config_loaded_timestamp_seconds",
             "When what serves now was loaded.",
             ["sidecar"],
             registry=registry,
         )
         self._revision = Gauge(
-            "config_revision_info", "What serves now: always 1.", ["sidecar", "revision"], registry=registry
+            "sidecars_config_revision_info",
+            "What serves now: always 1.",
+            ["sidecar", "revision"],
+            registry=registry,
         )
         self._revisions: dict[str, str] = {}
 

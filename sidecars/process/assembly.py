@@ -6,50 +6,50 @@ from pathlib import Path
 from typing import Any
 
 from common.configfile import ConfigError, Problem
-from sidecars.process.watch import Before
-from sidecars.services.sidecar import Sidecar, Surroundings
+from sidecars.process.watch import FileBaseline
+from sidecars.services.sidecar import Dependencies, Sidecar
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import Address
 
-Builder = Callable[[Any, Surroundings], Sidecar]
+Builder = Callable[[Any, Dependencies], Sidecar]
 """A service's `build`: section and surroundings in; the sidecar out, or ConfigError."""
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class BoundSidecar:
     """A sidecar and where it listens."""
 
     sidecar: Sidecar
     listen: tuple[Address, ...]
-    before: Before
+    before: FileBaseline
     """Its files before it was built, and read them."""
 
 
-def _authz(section: Any, surroundings: Surroundings) -> Sidecar:
+def _authz(section: Any, dependencies: Dependencies) -> Sidecar:
     from sidecars.services.authz.sidecar import build
 
-    return build(section, surroundings)
+    return build(section, dependencies)
 
 
-def _ratelimit(section: Any, surroundings: Surroundings) -> Sidecar:
+def _ratelimit(section: Any, dependencies: Dependencies) -> Sidecar:
     from sidecars.services.ratelimit import build
 
-    return build(section, surroundings)
+    return build(section, dependencies)
 
 
-def _accesslog(section: Any, surroundings: Surroundings) -> Sidecar:
+def _accesslog(section: Any, dependencies: Dependencies) -> Sidecar:
     from sidecars.services.accesslog import build
 
-    return build(section, surroundings)
+    return build(section, dependencies)
 
 
 BUILDERS: Mapping[str, Builder] = {"authz": _authz, "ratelimit": _ratelimit, "accesslog": _accesslog}
 """By name; a service is imported when it is built, so that a process carries only what it runs."""
 
-_FILES: Mapping[str, Callable[[Any, Surroundings], Sequence[Path]]] = {
+_FILES: Mapping[str, Callable[[Any, Dependencies], Sequence[Path]]] = {
     "authz": lambda section, _: section.policy,
     "ratelimit": lambda section, _: section.limits,
-    "accesslog": lambda section, surroundings: section.redact.policy or surroundings.policy,
+    "accesslog": lambda section, dependencies: section.redact.policy or dependencies.policy,
 }
 """The files and folders that a section names for its sidecar to read, and to watch."""
 
@@ -57,17 +57,17 @@ _FILES: Mapping[str, Callable[[Any, Surroundings], Sequence[Path]]] = {
 def build(
     settings: Settings,
     names: Sequence[str],
-    surroundings: Surroundings,
+    dependencies: Dependencies,
     builders: Mapping[str, Builder] = BUILDERS,
-) -> tuple[Placed, ...]:
+) -> tuple[BoundSidecar, ...]:
     """The sidecars `names`, built and inert. Raises ConfigError with the problems of all of them."""
     placed = []
     problems: list[Problem] = []
     for name in names:
         section = getattr(settings, name)
-        before = Before.look(_FILES[name](section, surroundings), surroundings.wall_clock)
+        before = FileBaseline.look(_FILES[name](section, dependencies), dependencies.wall_clock)
         try:
-            placed.append(Placed(builders[name](section, surroundings), section.listen, before))
+            placed.append(BoundSidecar(builders[name](section, dependencies), section.listen, before))
         except ConfigError as error:
             problems.extend(error.problems)
     if problems:

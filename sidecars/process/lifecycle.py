@@ -18,13 +18,13 @@ from sidecars.observability.call_metrics import CallMetrics
 from sidecars.observability.connection_metrics import ConnectionMetrics
 from sidecars.observability.process_metrics import ReloadMetrics, package_version, process_metrics
 from sidecars.process import redis
-from sidecars.process.assembly import Placed
+from sidecars.process.assembly import BoundSidecar
 from sidecars.process.notify import Notifier
 from sidecars.process.redis_fitness import RedisFitness
 from sidecars.process.reload import Reloader
 from sidecars.process.transports import make_server
 from sidecars.services.reflection import Reflection
-from sidecars.services.sidecar import Sidecar, Surroundings
+from sidecars.services.sidecar import Dependencies, Sidecar
 from sidecars.settings.process import DrainSettings
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import TcpAddress
@@ -39,7 +39,7 @@ SCHEDULING_SECONDS = 0.5
 _log = structlog.get_logger("sidecars.process")
 
 
-def end_anyway_after(seconds: float) -> None:
+def force_exit_after(seconds: float) -> None:
     """Have this process exit with 1 in `seconds`, whatever hangs then: a system call, the loop."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
@@ -48,49 +48,49 @@ def end_anyway_after(seconds: float) -> None:
 
 def drain_at_most_seconds(drain: DrainSettings) -> float:
     """When a process that drains has ended at the latest, by itself or made to."""
-    stages = drain.announce_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
+    stages = drain.drain_delay_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
     return stages + 4 * SCHEDULING_SECONDS
 
 
 class Process:
     """One process and the sidecars it runs. Made inert, and to be run once.
 
-    `environ` is read for systemd's variables. `end_anyway` bounds the drain from outside: it is called with
+    `environ` is read for systemd's variables. `force_exit` bounds the drain from outside: it is called with
     the seconds after which the process must have ended.
     """
 
     def __init__(
         self,
         settings: Settings,
-        placed: tuple[Placed, ...],
-        surroundings: Surroundings,
+        placed: tuple[BoundSidecar, ...],
+        dependencies: Dependencies,
         environ: Mapping[str, str],
-        end_anyway: Callable[[float], None] = lambda _: None,
+        force_exit: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._settings = settings
-        self._surroundings = surroundings
-        self._end_anyway = end_anyway
+        self._surroundings = dependencies
+        self._end_anyway = force_exit
         self._sidecars = tuple(one.sidecar for one in placed)
         self._started: list[Sidecar] = []
         self._stop_asked = asyncio.Event()
         self._signalled = False
         self._notifier = Notifier(environ)
         self._health = Health(service.name for sidecar in self._sidecars for service in sidecar.services)
-        registry = surroundings.registry
+        registry = dependencies.registry
         process_metrics(registry, settings.transport)
         self._reloader = Reloader(
             self._sidecars,
             {one.sidecar.name: one.before for one in placed},
             settings.reload,
             ReloadMetrics(registry),
-            surroundings.wall_clock,
+            dependencies.wall_clock,
             self._announce_reload,
         )
-        client = surroundings.redis
+        client = dependencies.redis
         self._redis_fitness = None if client is None else RedisFitness(client)
         self._admin = Admin(settings.admin, self._health, registry, self.describe, routes_of(self._sidecars))
         connections = ConnectionMetrics(registry)
-        calls = CallMetrics(registry, surroundings.monotonic_clock)
+        calls = CallMetrics(registry, dependencies.monotonic_clock)
         self._listen = {one.sidecar.name: one.listen for one in placed}
         self._servers: dict[str, Server] = {}
         self._reflections: list[Reflection] = []
@@ -168,13 +168,15 @@ class Process:
 
     async def _drain(self, background: list[asyncio.Task[None]]) -> None:
         drain = self._settings.drain
-        announce_seconds = drain.announce_seconds if self._health.phase is Phase.READY else 0
-        at_most_seconds = announce_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
+        drain_delay_seconds = drain.drain_delay_seconds if self._health.phase is Phase.READY else 0
+        at_most_seconds = (
+            drain_delay_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
+        )
         self._end_anyway(at_most_seconds + 4 * SCHEDULING_SECONDS)
         self._health.enter(Phase.DRAINING)
         self._notifier.send("STOPPING=1", "STATUS=draining")
         _log.info("draining", at_most_seconds=at_most_seconds)
-        await asyncio.sleep(announce_seconds)
+        await asyncio.sleep(drain_delay_seconds)
         for task in background:
             task.cancel()
         self._health.finish_streams()

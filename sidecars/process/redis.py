@@ -35,7 +35,7 @@ def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic
         "socket_timeout": settings.operation_timeout_ms / 1000,
         "socket_connect_timeout": settings.connect_timeout_ms / 1000,
         "health_check_interval": settings.health_check_seconds,
-        "retry": Once(refusals),
+        "retry": NoRetry(refusals),
         # RESP3 would cost a HELLO and a subscription in each handshake; nothing here needs it.
         "protocol": 2,
         # CLIENT SETINFO: two commands in each handshake, which Redis before 7.2 and a strict ACL refuse.
@@ -219,7 +219,7 @@ class FailFastPool(ConnectionPool):
             ) from None
 
 
-class Once(Retry):
+class NoRetry(Retry):
     """Sends a command once. Closes the connection where it failed, or where it leads to a replica.
 
     A master that was demoted keeps its connections, and would refuse every write for as long as we do
@@ -245,7 +245,7 @@ class Once(Retry):
             if isinstance(error, ResponseError) and not isinstance(error, NoScriptError):
                 self._refusals.note(error)
             lost = isinstance(error, self._supported_errors) and (is_retryable is None or is_retryable(error))
-            if lost or _of_a_replica(error):
+            if lost or _is_readonly_error(error):
                 await (fail(error, 1) if with_failure_count else fail(error))
             raise
         if self._refusals.lasting:
@@ -273,7 +273,7 @@ class PasswordFile(CredentialProvider):
         return await asyncio.to_thread(self.get_credentials)
 
 
-def _of_a_replica(error: Exception) -> bool:
+def _is_readonly_error(error: Exception) -> bool:
     # A script has an error of its own, with that of its command in the text.
     return isinstance(error, ReadOnlyError) or (
         isinstance(error, ResponseError) and "-READONLY" in str(error)

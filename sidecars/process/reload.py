@@ -10,7 +10,7 @@ import structlog
 
 from common.configfile import ConfigError
 from sidecars.observability.process_metrics import ReloadMetrics
-from sidecars.process.watch import Before, Snapshot, Watcher
+from sidecars.process.watch import FileBaseline, Snapshot, Watcher
 from sidecars.services.sidecar import Sidecar
 from sidecars.settings.process import ReloadSettings
 
@@ -46,7 +46,7 @@ class Reloader:
     def __init__(
         self,
         sidecars: Sequence[Sidecar],
-        before: Mapping[str, Before],
+        before: Mapping[str, FileBaseline],
         settings: ReloadSettings,
         metrics: ReloadMetrics,
         wall_clock: Callable[[], float],

@@ -6,7 +6,7 @@ from sidecars.observability.connection_metrics import ConnectionTally
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import Address
 from sidecars.transport.api.service import Server, Service
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 
 
 def make_server(
@@ -14,9 +14,9 @@ def make_server(
 ) -> Server:
     """An inert server of `services` on `addresses`, whose connections are counted in `tally`."""
     limits = settings.connections.limits
-    if settings.transport == "own":
+    if settings.transport == "native":
         lifetime = settings.connections.lifetime.lifetime
-        server = OwnServer(services, addresses, limits=limits.limits, lifetime=lifetime, observer=tally)
+        server = GrpcServer(services, addresses, limits=limits.limits, lifetime=lifetime, observer=tally)
         tally.count_open_streams(lambda: server.open_streams)
         tally.ask_about_tls(lambda: server.tls_is_stale)
         return server

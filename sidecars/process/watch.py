@@ -29,7 +29,7 @@ Snapshot = Mapping[Path, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class FileBaseline:
     """What was there before a sidecar read its files: what it serves is at least as new."""
 
     files: Snapshot
@@ -37,7 +37,7 @@ class Before:
     unix_seconds: float
 
     @classmethod
-    def look(cls, paths: Iterable[Path], wall_clock: Callable[[], float]) -> "Before":
+    def look(cls, paths: Iterable[Path], wall_clock: Callable[[], float]) -> "FileBaseline":
         """As it is now. Blocks on the disk."""
         began = wall_clock()
         return cls(Watcher().snapshot(paths), began)

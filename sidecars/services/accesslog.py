@@ -9,19 +9,19 @@ import structlog
 
 from accesslog.metrics import AccesslogCollector, SinkMetrics
 from accesslog.pipeline import Pipeline
-from accesslog.records.counters import Ledger
-from accesslog.records.decoder import Intake, Rules
+from accesslog.records.counters import EntryCounters
+from accesslog.records.decoder import EntryDecoder, Rules
 from accesslog.records.sample import Sampling
 from accesslog.records.wire import UnreadableMessageError
 from accesslog.sinks.file import FileSink
-from accesslog.sinks.queue import Outlet
+from accesslog.sinks.queue import SinkQueue
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.stdout import StdoutSink
 from common.configfile import no_breaks
 from common.redaction import NO_NAMES
 from protos.accesslog_pb2 import StreamAccessLogsResponse
 from sidecars.services.message_reader import Reader
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
 from sidecars.transport.api.service import Call, ClientStreaming, Code, Service, StatusError
 
@@ -43,9 +43,9 @@ class _Stream:
 
     __slots__ = ("_intake", "_reader", "cut_off", "messages")
 
-    def __init__(self, messages: AsyncIterator[bytes], intake: Intake) -> None:
+    def __init__(self, messages: AsyncIterator[bytes], decoder: EntryDecoder) -> None:
         self._reader = Reader(messages)
-        self._intake = intake
+        self._intake = decoder
         self.messages = 0
         self.cut_off = False
         """Whether it was ended although the client may have sent more than was read."""
@@ -71,16 +71,16 @@ class _Stream:
         self._reader.stop()
 
     async def _submit(self, message: bytes, pipeline: Pipeline) -> None:
-        blocks = self._intake.read(message)
+        line_batches = self._intake.read(message)
         try:
-            for block in blocks:
-                await pipeline.submit(block)
-                if block.more:
+            for line_batch in line_batches:
+                await pipeline.submit(line_batch)
+                if line_batch.more:
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
             # The caller has gone, and what it sent last may tell why: only what finds no room is lost.
-            for block in blocks:
-                pipeline.offer(block)
+            for line_batch in line_batches:
+                pipeline.offer(line_batch)
             raise
 
 
@@ -94,15 +94,15 @@ class AccesslogSidecar:
         settings: AccesslogSettings,
         rules: Rules,
         pipeline: Pipeline,
-        surroundings: Surroundings,
-        ledger: Ledger,
+        dependencies: Dependencies,
+        counters: EntryCounters,
         files: Sequence[Path] = (),
     ) -> None:
         self._settings = settings
         self._rules = rules
         self._pipeline = pipeline
-        self._ledger = ledger
-        self._surroundings = surroundings
+        self._ledger = counters
+        self._surroundings = dependencies
         self._streams: set[_Stream] = set()
         self._finished = False
         self._reopening: asyncio.Task[None] | None = None
@@ -110,7 +110,7 @@ class AccesslogSidecar:
             Service(SERVICE, {"StreamAccessLogs": ClientStreaming(self.stream)}),
         )
         self.watched_files = files
-        surroundings.registry.register(AccesslogCollector(ledger, pipeline, self))
+        dependencies.registry.register(AccesslogCollector(counters, pipeline, self))
 
     @property
     def open_streams(self) -> int:
@@ -126,9 +126,9 @@ class AccesslogSidecar:
         """
         if self._finished:
             raise StatusError(Code.UNAVAILABLE, "the access log is shutting down")
-        surroundings = self._surroundings
-        intake = Intake(self._rules, self._ledger, surroundings.wall_clock, surroundings.random)
-        stream = _Stream(messages, intake)
+        dependencies = self._surroundings
+        decoder = EntryDecoder(self._rules, self._ledger, dependencies.wall_clock, dependencies.random)
+        stream = _Stream(messages, decoder)
         self._streams.add(stream)
         try:
             await stream.run(self._pipeline)
@@ -167,13 +167,13 @@ class AccesslogSidecar:
         return {
             "sinks": [
                 {
-                    "name": outlet.sink.name,
-                    "required": outlet.required,
-                    "failing": outlet.failing,
-                    "queue_entries": outlet.entries,
-                    "queue_bytes": outlet.size_bytes,
+                    "name": sink_queue.sink.name,
+                    "required": sink_queue.required,
+                    "failing": sink_queue.failing,
+                    "queue_entries": sink_queue.entries,
+                    "queue_bytes": sink_queue.size_bytes,
                 }
-                for outlet in self._pipeline.outlets
+                for sink_queue in self._pipeline.sink_queues
             ],
             "sample_rate": self._settings.sample.rate,
             "redaction_allowed": list(self._rules.redaction.allowed),
@@ -210,44 +210,44 @@ class AccesslogSidecar:
         self._reopening = asyncio.get_running_loop().create_task(self._pipeline.reopen())
 
 
-def build(settings: AccesslogSettings, surroundings: Surroundings) -> AccesslogSidecar:
+def build(settings: AccesslogSettings, dependencies: Dependencies) -> AccesslogSidecar:
     """The sidecar of `settings`. Raises ConfigError for a bad policy."""
-    rules, files = _rules(settings, surroundings)
-    observer = SinkMetrics(surroundings.registry, [sink.label for sink in settings.sinks])
+    rules, files = _rules(settings, dependencies)
+    observer = SinkMetrics(dependencies.registry, [sink.label for sink in settings.sinks])
     pipeline = Pipeline(
         [
-            Outlet(
-                _sink(sink, surroundings),
+            SinkQueue(
+                _sink(sink, dependencies),
                 sink.bounds,
-                surroundings.monotonic_clock,
+                dependencies.monotonic_clock,
                 observer,
                 required=sink.required,
             )
             for sink in settings.sinks
         ]
     )
-    return AccesslogSidecar(settings, rules, pipeline, surroundings, Ledger(), files)
+    return AccesslogSidecar(settings, rules, pipeline, dependencies, EntryCounters(), files)
 
 
 def _rules(
-    settings: AccesslogSettings, surroundings: Surroundings, *, beside_loop: bool = False
+    settings: AccesslogSettings, dependencies: Dependencies, *, beside_loop: bool = False
 ) -> tuple[Rules, Sequence[Path]]:
     """What is done to every record, and the policy files to watch. Raises ConfigError."""
-    names, files = NO_NAMES, list(settings.redact.policy or surroundings.policy)
+    names, files = NO_NAMES, list(settings.redact.policy or dependencies.policy)
     if files:
         # Here, so that a process without authz and without a policy carries none of it.
         from authz.credentials.secret_names import secret_names
         from authz.policy.compile.load import load_credentials
-        from common.background import Breaks
+        from common.background import GilYielder
 
-        credentials, read = load_credentials(files, Breaks().breathe if beside_loop else no_breaks)
+        credentials, read = load_credentials(files, GilYielder().yield_gil if beside_loop else no_breaks)
         names = secret_names(credentials)
         files += read
     redaction = settings.redact.redaction(names)
     return Rules(redaction, Sampling(settings.sample.rate), settings.max_record_bytes), tuple(files)
 
 
-def _sink(settings: StdoutSinkSettings | FileSinkSettings, surroundings: Surroundings) -> Sink:
+def _sink(settings: StdoutSinkSettings | FileSinkSettings, dependencies: Dependencies) -> Sink:
     if isinstance(settings, StdoutSinkSettings):
         return StdoutSink(settings.label)
     return FileSink(
@@ -256,5 +256,5 @@ def _sink(settings: StdoutSinkSettings | FileSinkSettings, surroundings: Surroun
         mode=int(settings.mode, 8),
         fsync=settings.fsync,
         fsync_seconds=settings.fsync_seconds,
-        clock=surroundings.monotonic_clock,
+        clock=dependencies.monotonic_clock,
     )

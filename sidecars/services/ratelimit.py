@@ -9,9 +9,9 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from common.buckets import SECOND_US
-from common.circuit_breaker import Breaker, BreakerState
+from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.configfile import ConfigError, Problem
-from ratelimit.cache import Recent
+from ratelimit.cache import GenerationalCache
 from ratelimit.config import load_limits
 from ratelimit.decision import Decision, Plan
 from ratelimit.limiter import Limiter
@@ -22,7 +22,7 @@ from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Failure
 from sidecars.services.ratelimit_wire import Responses, read_request
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
@@ -62,7 +62,7 @@ class RatelimitSidecar:
         self._refusals = refusals
         self._clock = clock
         self._responses = Responses(settings)
-        self._plans: Recent[bytes, Plan] = Recent(PLANS_REMEMBERED)
+        self._plans: GenerationalCache[bytes, Plan] = GenerationalCache(PLANS_REMEMBERED)
         self.services: Sequence[Service] = (
             Service(
                 "envoy.service.ratelimit.v3.RateLimitService",
@@ -157,22 +157,22 @@ class RatelimitSidecar:
             await self._redis.close()
 
 
-def build(settings: RatelimitSettings, surroundings: Surroundings) -> RatelimitSidecar:
+def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitSidecar:
     """The sidecar, its limits read and compiled. Raises ConfigError with every problem."""
     problems: list[Problem] = []
     try:
         limits = load_limits(settings.limits, settings.options)
     except ConfigError as error:
         problems += error.problems
-    if settings.store == "redis" and surroundings.redis is None:
+    if settings.store == "redis" and dependencies.redis is None:
         text = "store: redis needs the section redis with the url of a Redis"
         problems.append(Problem("settings", 0, "ratelimit.store", text))
     if problems:
         raise ConfigError(problems)
-    wall_clock = surroundings.wall_clock
+    wall_clock = dependencies.wall_clock
     memory = MemoryStore(lambda: int(wall_clock() * SECOND_US), settings.max_buckets)
-    refusals = Refusals(surroundings.monotonic_clock, surroundings.wall_clock)
-    redis = _redis_store(settings, surroundings, refusals)
+    refusals = Refusals(dependencies.monotonic_clock, dependencies.wall_clock)
+    redis = _redis_store(settings, dependencies, refusals)
     stats = Stats(settings.max_metric_keys)
     limiter = Limiter(
         limits,
@@ -182,9 +182,9 @@ def build(settings: RatelimitSettings, surroundings: Surroundings) -> RatelimitS
         near_limit_ratio=settings.near_limit_ratio,
         shadow_mode=settings.shadow_mode,
     )
-    surroundings.registry.register(stats)
-    surroundings.registry.register(StoreCollector(memory, redis))
-    return RatelimitSidecar(settings, limiter, memory, redis, refusals, surroundings.monotonic_clock)
+    dependencies.registry.register(stats)
+    dependencies.registry.register(StoreCollector(memory, redis))
+    return RatelimitSidecar(settings, limiter, memory, redis, refusals, dependencies.monotonic_clock)
 
 
 class Refusals:
@@ -213,19 +213,19 @@ class Refusals:
 
 
 def _redis_store(
-    settings: RatelimitSettings, surroundings: Surroundings, refusals: Refusals
+    settings: RatelimitSettings, dependencies: Dependencies, refusals: Refusals
 ) -> RedisStore | None:
-    if settings.store != "redis" or surroundings.redis is None:
+    if settings.store != "redis" or dependencies.redis is None:
         return None
-    breaker = Breaker(
-        surroundings.monotonic_clock,
-        surroundings.random,
+    breaker = CircuitBreaker(
+        dependencies.monotonic_clock,
+        dependencies.random,
         settings.breaker.failures,
         settings.breaker.open_seconds,
         lambda state: _log_breaker(state, breaker.cause),
     )
     return RedisStore(
-        surroundings.redis,
+        dependencies.redis,
         breaker,
         prefix=settings.redis_prefix,
         timeout_seconds=settings.redis_timeout_ms / 1000,
@@ -234,8 +234,8 @@ def _redis_store(
     )
 
 
-def _log_breaker(state: BreakerState, cause: str) -> None:
-    if state is BreakerState.CLOSED:
+def _log_breaker(state: CircuitState, cause: str) -> None:
+    if state is CircuitState.CLOSED:
         _log.info("redis answers again")
         return
     # What it says no to, it may say no to for long: the operator has to change something there.

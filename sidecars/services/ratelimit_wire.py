@@ -13,7 +13,7 @@ from protos.core_pb2 import HeaderValue
 from protos.lenient import parse
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit.cache import Recent
+from ratelimit.cache import GenerationalCache
 from ratelimit.decision import Decision, Status
 from ratelimit.metadata import explain
 from ratelimit.request import Descriptor, Override, Request
@@ -55,7 +55,7 @@ class Responses:
     def __init__(self, settings: RatelimitSettings) -> None:
         self._headers = settings.headers
         self._metadata = settings.dynamic_metadata
-        self._limits: Recent[Rule, bytes] = Recent(RULES_REMEMBERED)
+        self._limits: GenerationalCache[Rule, bytes] = GenerationalCache(RULES_REMEMBERED)
 
     def encode(self, decision: Decision) -> bytes:
         """The RateLimitResponse of `decision`: complete statuses in the order of the request."""

@@ -13,7 +13,7 @@ from sidecars.transport.api.service import Service
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Dependencies:
     """What every sidecar is handed by the process: nothing is fetched from globals."""
 
     registry: CollectorRegistry

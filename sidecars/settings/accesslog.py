@@ -40,8 +40,8 @@ class _SinkSettings(_Section):
     )
     queue: QueueSettings = QueueSettings()
     batch_bytes: int = Field(_BOUNDS.batch_bytes, ge=1024, description="The most to write at once.")
-    retry_seconds: float = Field(
-        _BOUNDS.retry_seconds,
+    retry_timeout_seconds: float = Field(
+        _BOUNDS.retry_timeout_seconds,
         ge=0,
         le=3600,
         description="How long a failing sink is tried again before what waits for it is dropped.",
@@ -54,7 +54,7 @@ class _SinkSettings(_Section):
             queue_entries=self.queue.entries,
             queue_bytes=self.queue.bytes,
             batch_bytes=self.batch_bytes,
-            retry_seconds=self.retry_seconds,
+            retry_timeout_seconds=self.retry_timeout_seconds,
         )
 
 

@@ -18,8 +18,8 @@ class _Section(BaseModel):
 class MaskSettings(_Section):
     """What of a decision is never told, at `/decisions` and in the decision log."""
 
-    leave_out: tuple[str, ...] = Field((), description="Fields left out, as in client.")
-    replace: tuple[str, ...] = Field((), description="Fields whose value becomes ***, as in subject.")
+    omit: tuple[str, ...] = Field((), description="Fields left out, as in client.")
+    mask: tuple[str, ...] = Field((), description="Fields whose value becomes ***, as in subject.")
     path_segments: tuple[str, ...] = Field(
         (),
         description="RE2 patterns: a path segment that matches becomes ***. Segments that look like tokens "
@@ -29,7 +29,7 @@ class MaskSettings(_Section):
     @property
     def masking(self) -> Masking:
         """The rules, compiled. Raises ValueError."""
-        return Masking(self.leave_out, self.replace, self.path_segments)
+        return Masking(self.omit, self.mask, self.path_segments)
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
@@ -43,7 +43,7 @@ class DecisionLogSettings(_Section):
     file: ConfigPath | None = Field(
         None, description="Appended to; log rotation may move it. Default: stdout."
     )
-    sample_allows: float = Field(
+    allow_sample_rate: float = Field(
         1.0, ge=0, le=1, description="The part of the allows that is logged. Denials and errors always are."
     )
     queue_lines: int = Field(10_000, ge=1, description="What may wait for the writer, about 1 KB a line.")
@@ -66,7 +66,7 @@ class TracingSettings(_Section):
         _COLLECTOR, description="An OpenTelemetry collector: OTLP over HTTP."
     )
     service_name: str = Field("authz", min_length=1, max_length=128)
-    sample_roots: float = Field(
+    root_sample_rate: float = Field(
         0.0, ge=0, le=1, description="The part of the checks outside any trace that begin one of their own."
     )
 

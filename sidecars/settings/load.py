@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from common.configfile import ConfigError, Document, KeyPart, Problem, findings_of, key_path_text, read
 from sidecars.settings.environment import Environment, merge, read_environment
 from sidecars.settings.masking import masked
-from sidecars.settings.per_worker import unfit_for_workers
+from sidecars.settings.per_worker import validate_for_workers
 from sidecars.settings.root import Settings
 from sidecars.settings.transport import LifetimeSettings, LimitSettings
 
@@ -65,8 +65,8 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
         findings = list(findings_of(error, data, Settings, written))
         settings = _without(findings, data, context)
     if settings is not None:
-        findings += unfit_for_workers(settings)
-        findings += unfit_for_transport(settings)
+        findings += validate_for_workers(settings)
+        findings += validate_for_transport(settings)
     locate = partial(_locate, document, environment)
     problems = [locate(at, message) for at, message in findings]
     return Reading(path, settings, (*environment.problems, *problems), locate)
@@ -104,19 +104,22 @@ _GRPCIO_LIMITS = frozenset({"max_message_bytes", "max_concurrent_streams"})
 """Those of `connections.limits` that grpc.aio has an option for."""
 
 
-def unfit_for_transport(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...], str]]:
+def validate_for_transport(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...], str]]:
     """What in `settings` the transport cannot keep: key paths and messages. A limit is never just ignored."""
-    if settings.transport == "own":
+    if settings.transport == "native":
         return
     for name in ("authz", "ratelimit", "accesslog"):
         section = getattr(settings, name)
         for index, address in enumerate(section.listen if section is not None else ()):
             if address.tls is not None:
-                yield (name, "listen", index, "tls"), "needs `transport: own`: grpcio is served without TLS"
+                yield (
+                    (name, "listen", index, "tls"),
+                    "needs `transport: native`: grpcio is served without TLS",
+                )
             if address.trusted is not None:
-                yield (name, "listen", index, "trusted"), "needs `transport: own`: grpcio trusts no peer"
+                yield (name, "listen", index, "trusted"), "needs `transport: native`: grpcio trusts no peer"
     for part, defaults in (("limits", LimitSettings()), ("lifetime", LifetimeSettings())):
         given = getattr(settings.connections, part)
         for key in type(defaults).model_fields:
             if getattr(given, key) != getattr(defaults, key) and key not in _GRPCIO_LIMITS:
-                yield ("connections", part, key), "needs `transport: own`: grpcio does not know it"
+                yield ("connections", part, key), "needs `transport: native`: grpcio does not know it"

@@ -58,7 +58,7 @@ def address_of(address: Address, worker: int) -> Address:
     return replace(address, path=address.path.replace(PLACEHOLDER, str(worker)))
 
 
-def unfit_for_workers(settings: Settings) -> Iterator[tuple[_Path, str]]:
+def validate_for_workers(settings: Settings) -> Iterator[tuple[_Path, str]]:
     """What in `settings` cannot work with as many workers as they ask for: key paths and messages."""
     yield from clashes(settings)
     if settings.workers == 1:

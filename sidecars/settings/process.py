@@ -40,7 +40,7 @@ class DrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    announce_seconds: float = Field(
+    drain_delay_seconds: float = Field(
         1,
         ge=0,
         le=3600,

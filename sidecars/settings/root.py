@@ -17,8 +17,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    transport: Literal["own", "grpcio"] = Field(
-        "own",
+    transport: Literal["native", "grpcio"] = Field(
+        "native",
         description="The gRPC server: our own, or grpc.aio to fall back on, which is slower and without TLS.",
     )
     connections: ConnectionSettings = Field(

@@ -111,8 +111,8 @@ class LimitSettings(_Section):
         ge=1024,
         description="Replies that wait for windows the peer keeps shut (CVE-2019-9511, CVE-2019-9517).",
     )
-    turn_bytes: int = Field(
-        _LIMITS.turn_bytes,
+    max_bytes_per_turn: int = Field(
+        _LIMITS.max_bytes_per_turn,
         ge=1024,
         description="After so many bytes of replies, or inflated, the rest of a read or reply has to wait.",
     )
@@ -154,22 +154,23 @@ class LimitSettings(_Section):
         _LIMITS.inflated_bytes,
         "Bytes that gzip messages inflate to: zeros cost a thousandth of it on the wire.",
     )
-    first_frames_seconds: float = _seconds(
-        _LIMITS.first_frames_seconds, "Time for preface and SETTINGS, and for the TLS handshake before them."
+    preface_timeout_seconds: float = _seconds(
+        _LIMITS.preface_timeout_seconds,
+        "Time for preface and SETTINGS, and for the TLS handshake before them.",
     )
     settings_ack_seconds: float = _seconds(
         _LIMITS.settings_ack_seconds,
         "Time for the server's SETTINGS to be acknowledged (RFC 9113 section 6.5.3).",
     )
-    message_seconds: float = _seconds(
-        _LIMITS.message_seconds,
+    message_timeout_seconds: float = _seconds(
+        _LIMITS.message_timeout_seconds,
         "Time from the start of a request message, a frame or a header block to its end.",
     )
-    stalled_seconds: float = _seconds(
-        _LIMITS.stalled_seconds, "Time for a peer to take some of the replies that wait for it."
+    write_stall_timeout_seconds: float = _seconds(
+        _LIMITS.write_stall_timeout_seconds, "Time for a peer to take some of the replies that wait for it."
     )
-    lingering_seconds: float = _seconds(
-        _LIMITS.lingering_seconds,
+    lingering_timeout_seconds: float = _seconds(
+        _LIMITS.lingering_timeout_seconds,
         "Time to end a request that was answered early, and to hang up after GOAWAY.",
     )
 

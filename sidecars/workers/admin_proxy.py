@@ -19,15 +19,15 @@ from sidecars.admin.index import OWN_PAGES, index_page, links_in, others_in
 from sidecars.admin.routes import MAX_BODY_BYTES
 from sidecars.observability.process_metrics import package_version
 from sidecars.transport.api.address import Address
-from sidecars.workers.client import PATIENT_SECONDS, Said, WorkerClient
-from sidecars.workers.metrics import Totals
+from sidecars.workers.client import PATIENT_SECONDS, WorkerClient, WorkerResponse
+from sidecars.workers.metrics import MetricTotals
 from sidecars.workers.process import Worker
 from sidecars.workers.scrapes import WorkerScrapes
 
 _Page = Callable[[web.Request], Awaitable[web.Response]]
 
 
-class WorkerPages:
+class AdminProxy:
     """The application. `readiness` says whether all serve, and in words; `registry` is the supervisor's."""
 
     def __init__(
@@ -36,7 +36,7 @@ class WorkerPages:
         addresses: Sequence[Address],
         readiness: Callable[[], tuple[bool, str]],
         registry: CollectorRegistry,
-        totals: Totals,
+        totals: MetricTotals,
     ) -> None:
         self._workers = tuple(workers)
         self._readiness = readiness
@@ -82,7 +82,9 @@ class WorkerPages:
             worker, request.method, url, PATIENT_SECONDS, body=body, headers=headers
         )
         if said is None:
-            return _text(503, f"worker {name} does not answer ({worker.phase}; ended: {worker.how_it_ended})")
+            return _text(
+                503, f"worker {name} does not answer ({worker.phase}; ended: {worker.exit_description})"
+            )
         return said.response()
 
     async def _of_one(self, request: web.Request) -> web.Response:
@@ -153,7 +155,7 @@ class WorkerPages:
                 "phase": worker.phase,
                 "restarts": worker.restarts,
                 "failures_in_a_row": worker.failures,
-                "last_end": worker.how_it_ended,
+                "last_end": worker.exit_description,
                 # Each worker has masked its secrets already. Null: it does not answer.
                 "config": None if page is None else orjson.loads(page.body),
             }
@@ -168,13 +170,13 @@ class WorkerPages:
         )
 
 
-def _first_of(answers: Sequence[Said | None]) -> web.Response:
+def _first_of(answers: Sequence[WorkerResponse | None]) -> web.Response:
     """The first answer, where none is good."""
     said = next((one for one in answers if one is not None and one.status != 200), None)
     return _text(503, "no worker answers") if said is None else said.response()
 
 
-def _read(said: Said) -> Any:
+def _read(said: WorkerResponse) -> Any:
     if said.headers.get("Content-Type", "").startswith("application/json"):
         return orjson.loads(said.body)
     return said.body.decode(errors="replace")

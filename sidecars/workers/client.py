@@ -22,7 +22,7 @@ _PASSED_ON = ("Content-Type", "Cache-Control")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class WorkerResponse:
     """A worker's answer."""
 
     status: int
@@ -61,7 +61,7 @@ class WorkerClient:
         *,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
-    ) -> Said | None:
+    ) -> WorkerResponse | None:
         """What `worker` answers within `seconds`; None where it does not."""
         if worker.phase in {Phase.STARTING, Phase.ENDED}:
             return None
@@ -73,18 +73,20 @@ class WorkerClient:
                 method, url, data=body or None, headers=send, allow_redirects=False, timeout=timeout
             ) as answer:
                 kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-                said = Said(answer.status, await answer.read(), kept)
+                said = WorkerResponse(answer.status, await answer.read(), kept)
         except (aiohttp.ClientError, TimeoutError, OSError):
             self._silent.add(worker.number)
             return None
         self._silent.discard(worker.number)
         return said
 
-    async def ask_all(self, url: URL, seconds: float = ANSWER_SECONDS) -> list[Said | None]:
+    async def ask_all(self, url: URL, seconds: float = ANSWER_SECONDS) -> list[WorkerResponse | None]:
         """What each worker answers to a GET; None for those that do not within `seconds`."""
         return await asyncio.gather(*(self.ask(worker, "GET", url, seconds) for worker in self.workers))
 
-    async def ask_one(self, method: str, url: URL, *, body: bytes, headers: Mapping[str, str]) -> Said | None:
+    async def ask_one(
+        self, method: str, url: URL, *, body: bytes, headers: Mapping[str, str]
+    ) -> WorkerResponse | None:
         """What the first worker answers that does: one that serves, and answered when it was last asked.
 
         If one gives no answer, the next is asked: these requests may be done twice without harm.

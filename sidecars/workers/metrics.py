@@ -73,7 +73,7 @@ class _Seen:
     """The latest value of each summed sample it ever showed."""
 
 
-class Totals:
+class MetricTotals:
     """What all workers have counted, those that have ended included.
 
     Bounded by what one worker may export, times the workers there are, and by MAX_HIDDEN.

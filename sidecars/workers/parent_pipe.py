@@ -21,22 +21,22 @@ _LENGTH = struct.Struct("!I")
 
 
 def letter(settings: Settings) -> bytes:
-    """`settings` as `read_letter` takes them."""
+    """`settings` as `receive_settings` takes them."""
     # Pickled, not JSON, which would show secrets as asterisks. Both ends are the same code, and only the
     # parent holds the other end of the pipe.
     body = pickle.dumps(settings)
     return _LENGTH.pack(len(body)) + body
 
 
-def read_letter(pipe: BinaryIO) -> Settings:
+def receive_settings(pipe: BinaryIO) -> Settings:
     """The settings that the supervisor sent. Raises OSError when there is none."""
     body = _exactly(pipe, _LENGTH.unpack(_exactly(pipe, _LENGTH.size))[0])
     settings: Settings = pickle.loads(body)  # noqa: S301  # see `letter`
     return settings
 
 
-def when_pulled(descriptor: int, stop: Callable[[], None], end_anyway: Callable[[], None]) -> None:
-    """Have `stop` called on the running loop, and `end_anyway` in a thread, when the pipe's end comes.
+def on_parent_exit(descriptor: int, stop: Callable[[], None], force_exit: Callable[[], None]) -> None:
+    """Have `stop` called on the running loop, and `force_exit` in a thread, when the pipe's end comes.
 
     In a thread, because a loop that hangs must not outlive its supervisor either.
     """
@@ -48,7 +48,7 @@ def when_pulled(descriptor: int, stop: Callable[[], None], end_anyway: Callable[
                 pass
         except OSError:
             pass  # closed: as good as ended
-        end_anyway()
+        force_exit()
         try:
             loop.call_soon_threadsafe(stop)
         except RuntimeError:

@@ -109,7 +109,7 @@ class Worker:
         return 0 if self._is_stable() else self._failures
 
     @property
-    def how_it_ended(self) -> str:
+    def exit_description(self) -> str:
         """In words, of the last process."""
         code = self.exit_code
         if code is None:

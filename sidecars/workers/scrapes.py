@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from yarl import URL
 
 from sidecars.workers.client import ANSWER_SECONDS, PATIENT_SECONDS, WorkerClient
-from sidecars.workers.metrics import Totals, scrape
+from sidecars.workers.metrics import MetricTotals, scrape
 from sidecars.workers.process import Worker
 
 SUPERVISOR = "supervisor"
@@ -24,7 +24,7 @@ class WorkerScrapes:
     worker is one page late in the sums, not missing.
     """
 
-    def __init__(self, client: WorkerClient, registry: CollectorRegistry, totals: Totals) -> None:
+    def __init__(self, client: WorkerClient, registry: CollectorRegistry, totals: MetricTotals) -> None:
         self._client = client
         self._registry = registry
         self._totals = totals
@@ -76,7 +76,7 @@ class WorkerScrapes:
 
 def _worker_answered(answered: Mapping[int, bool]) -> Metric:
     family = GaugeMetricFamily(
-        "worker_answered",
+        "sidecars_worker_answered",
         "1 where an answer came since the page before; 0: its counts are those of its last answer.",
         labels=["worker"],
     )

@@ -27,8 +27,8 @@ from sidecars.process.notify import Notifier
 from sidecars.settings.per_worker import PLACEHOLDER, address_of
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import UnixAddress
-from sidecars.workers.admin_proxy import WorkerPages
-from sidecars.workers.metrics import Totals
+from sidecars.workers.admin_proxy import AdminProxy
+from sidecars.workers.metrics import MetricTotals
 from sidecars.workers.output import Output
 from sidecars.workers.parent_pipe import letter
 from sidecars.workers.process import Phase, Worker
@@ -86,7 +86,7 @@ class Supervisor:
         self._looks_at_a_start = math.ceil(start_seconds / watchdog_seconds)
         self._notifier = Notifier(environ)
         self._output = Output()
-        self._totals = Totals()
+        self._totals = MetricTotals()
         self._stop_asked = asyncio.Event()
         self._were_ready = False
         self._reloading = False
@@ -109,7 +109,7 @@ class Supervisor:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(_WorkerCollector(self._workers))
-        self._pages = WorkerPages(
+        self._pages = AdminProxy(
             self._workers,
             [address_of(own_admin, number) for number in range(settings.workers)],
             self._readiness,
@@ -124,7 +124,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
-        keepers: list[asyncio.Task[None]] = []
+        monitor_tasks: list[asyncio.Task[None]] = []
         background: list[asyncio.Task[None]] = []
         try:
             self._pages.open()
@@ -132,14 +132,14 @@ class Supervisor:
             self._warn()
             for worker in self._workers:
                 worker.listen()
-            keepers = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
+            monitor_tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
             background = [
                 asyncio.create_task(self._watch_loops()),
                 asyncio.create_task(self._notifier.feed_watchdog()),
             ]
             await self._stop_asked.wait()
         finally:
-            code = await self._drain(keepers, background)
+            code = await self._drain(monitor_tasks, background)
         return code
 
     async def _keep(self, worker: Worker) -> None:
@@ -154,7 +154,9 @@ class Supervisor:
             self._failed_start = worker
             self._stop_asked.set()
 
-    async def _drain(self, keepers: list[asyncio.Task[None]], background: list[asyncio.Task[None]]) -> int:
+    async def _drain(
+        self, monitor_tasks: list[asyncio.Task[None]], background: list[asyncio.Task[None]]
+    ) -> int:
         at_most_seconds = drain_at_most_seconds(self._settings.drain) + KILL_AFTER_SECONDS
         self._notifier.send("STOPPING=1", "STATUS=draining")
         _log.info("draining", at_most_seconds=at_most_seconds)
@@ -163,13 +165,13 @@ class Supervisor:
         in_service = [worker for worker in self._workers if worker.phase is not Phase.STARTING and worker.pid]
         for worker in self._workers:
             worker.stop()
-        if keepers:
-            _, late = await asyncio.wait(keepers, timeout=at_most_seconds)
+        if monitor_tasks:
+            _, late = await asyncio.wait(monitor_tasks, timeout=at_most_seconds)
             for worker in self._workers if late else ():
                 if worker.pid is not None:
                     _log.error("worker did not end in time and is killed", worker=worker.number)
                     worker.kill()
-            for error in await asyncio.gather(*keepers, return_exceptions=True):
+            for error in await asyncio.gather(*monitor_tasks, return_exceptions=True):
                 if error is not None:
                     _log.error("failed while stopping", exc_info=error)
         for worker in self._workers:
@@ -245,7 +247,7 @@ class Supervisor:
         _log.error(
             "worker is in a crash loop" if loop else "worker ended",
             worker=worker.number,
-            how=worker.how_it_ended,
+            how=worker.exit_description,
             failures_in_a_row=worker.failures,
         )
 
@@ -269,12 +271,16 @@ class _WorkerCollector:
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
-        ready = GaugeMetricFamily("worker_ready", "Whether it serves.", labels=["worker"])
+        ready = GaugeMetricFamily("sidecars_worker_ready", "Whether it serves.", labels=["worker"])
         failures = GaugeMetricFamily(
-            "worker_failures_in_a_row", "Ends before it served for 10 seconds.", labels=["worker"]
+            "sidecars_worker_consecutive_failures", "Ends before it served for 10 seconds.", labels=["worker"]
         )
-        restarts = CounterMetricFamily("worker_restarts", "Times it was started again.", labels=["worker"])
-        hung = CounterMetricFamily("worker_hung", "Times it was killed as it hung.", labels=["worker"])
+        restarts = CounterMetricFamily(
+            "sidecars_worker_restarts", "Times it was started again.", labels=["worker"]
+        )
+        hung = CounterMetricFamily(
+            "sidecars_worker_watchdog_kills", "Times it was killed as it hung.", labels=["worker"]
+        )
         for worker in self._workers:
             label = [str(worker.number)]
             ready.add_metric(label, worker.serves)
@@ -287,7 +293,7 @@ class _WorkerCollector:
 def _state(worker: Worker) -> str:
     text = f"worker {worker.number}: {worker.phase}"
     if worker.exit_code is not None:
-        text += f", ended by {worker.how_it_ended}"
+        text += f", ended by {worker.exit_description}"
     if worker.failures > 1:
         text += f", {worker.failures} times in a row"
     if worker.next_start_seconds is not None:

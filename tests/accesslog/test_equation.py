@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accesslog.pipeline import Pipeline
-from accesslog.records.counters import DropReason, Ledger
-from accesslog.records.decoder import BLOCK_ENTRIES, Intake, Rules
+from accesslog.records.counters import DropReason, EntryCounters
+from accesslog.records.decoder import BLOCK_ENTRIES, EntryDecoder, Rules
 from accesslog.records.redact import Redaction
 from accesslog.records.sample import Sampling
 from protos.accesslog_data_pb2 import HTTPAccessLogEntry
@@ -93,7 +93,7 @@ class World:
     """A ledger, a pipeline to two moody sinks, and streams that come and go."""
 
     def __init__(self, rate: float, required: bool) -> None:
-        self.ledger = Ledger()
+        self.counters = EntryCounters()
         self.sinks = [MoodySink(name) for name in SINKS]
         self.clock = Clock()
         self.line: Pipeline = pipeline(
@@ -106,17 +106,17 @@ class World:
         """Lines that a stream has in hand, by its number: made, and not yet in the queues."""
 
     async def stream(self, number: int, data: bytes, count: int) -> None:
-        intake = Intake(self.rules, self.ledger, lambda: 1.0, lambda: 0.5)
-        blocks = intake.read(data)
+        decoder = EntryDecoder(self.rules, self.counters, lambda: 1.0, lambda: 0.5)
+        line_batches = decoder.read(data)
         self.sent += count
         try:
-            for block in blocks:
-                self.held[number] = len(block.lines)
-                await self.line.submit(block)
+            for line_batch in line_batches:
+                self.held[number] = len(line_batch.lines)
+                await self.line.submit(line_batch)
                 self.held[number] = 0
         finally:
             self.held[number] = 0
-            blocks.close()
+            line_batches.close()
 
     async def do(self, step: Send | Become | Cancel | Pass) -> None:
         match step:
@@ -136,15 +136,15 @@ class World:
 
     def check(self, at_rest: bool = False) -> None:
         waiting = sum(1 for task in self.streams if not task.done())
-        for outlet in self.line.outlets:
-            name = outlet.sink.name
-            in_flight = sum(log.in_flight(name) for log in self.ledger)
-            assert all(log.in_flight(name) >= 0 for log in self.ledger)
-            assert in_flight >= outlet.entries + sum(self.held.values())
+        for sink_queue in self.line.sink_queues:
+            name = sink_queue.sink.name
+            in_flight = sum(log.in_flight(name) for log in self.counters)
+            assert all(log.in_flight(name) >= 0 for log in self.counters)
+            assert in_flight >= sink_queue.entries + sum(self.held.values())
             if not waiting or at_rest:
-                assert in_flight == outlet.entries
-            assert outlet.size_bytes >= outlet.entries >= 0
-        assert sum(log.received for log in self.ledger) == self.sent
+                assert in_flight == sink_queue.entries
+            assert sink_queue.size_bytes >= sink_queue.entries >= 0
+        assert sum(log.received for log in self.counters) == self.sent
         assert self.line.waiting_streams == waiting
 
 
@@ -166,8 +166,8 @@ def test_every_entry_is_counted_exactly_once(
         await world.line.stop(0)
         world.check(at_rest=True)
         for sink in world.sinks:
-            assert sum(log.in_flight(sink.name) for log in world.ledger) == 0
-            assert len(sink.lines) == sum(log.written_to[sink.name] for log in world.ledger)
+            assert sum(log.in_flight(sink.name) for log in world.counters) == 0
+            assert len(sink.lines) == sum(log.written_to[sink.name] for log in world.counters)
 
     asyncio.run(run())
 
@@ -184,7 +184,7 @@ def test_nothing_is_lost_while_the_sinks_are_well(messages: list[Send], rate: fl
             await asyncio.gather(*world.streams)
         await world.line.stop(30)
         lost = Counter[DropReason]()
-        for log in world.ledger:
+        for log in world.counters:
             lost += log.dropped
             assert log.dropped_by.keys() <= {("two", DropReason.QUEUE_FULL)}
             assert log.written_to["one"] == log.received - log.sampled_out - log.dropped.total()

@@ -5,51 +5,51 @@ import pytest
 from structlog.testing import capture_logs
 
 from accesslog.pipeline import Pipeline
-from accesslog.records.counters import DropReason, Log
-from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, Observed, block, pipeline, settle, until
+from accesslog.records.counters import DropReason, LogCounters
+from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, Observed, line_batch, pipeline, settle, until
 
 SMALL = replace(PATIENT, queue_entries=2)
 
 
 @pytest.fixture
-def log() -> Log:
-    return Log("edge", "http")
+def log() -> LogCounters:
+    return LogCounters("edge", "http")
 
 
 def failing(line: Pipeline) -> bool:
-    return line.outlets[0].failing
+    return line.sink_queues[0].failing
 
 
-async def test_what_is_submitted_is_written_in_order_to_every_sink(log: Log) -> None:
+async def test_what_is_submitted_is_written_in_order_to_every_sink(log: LogCounters) -> None:
     one, other = MoodySink("one"), MoodySink("other")
     line = pipeline(one, other)
     await line.start()
-    blocks = [block(log, 2) for _ in range(3)]
-    for each in blocks:
+    line_batches = [line_batch(log, 2) for _ in range(3)]
+    for each in line_batches:
         await line.submit(each)
     await line.stop(10)
-    expected = [text for each in blocks for text in each.lines]
+    expected = [text for each in line_batches for text in each.lines]
     assert one.lines == other.lines == expected
     assert log.written_to == {"one": 6, "other": 6}
 
 
-async def test_a_sink_gets_many_blocks_in_one_batch_up_to_its_size(log: Log) -> None:
+async def test_a_sink_gets_many_blocks_in_one_batch_up_to_its_size(log: LogCounters) -> None:
     sink = MoodySink()
     line = pipeline(sink, bounds=replace(PATIENT, batch_bytes=35))
     for _ in range(7):
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
     await line.start()
     await line.stop(10)
     assert sink.batches == [3, 3, 1]
 
 
 class TestBackPressure:
-    async def test_a_stream_that_finds_no_room_waits_and_loses_nothing(self, log: Log) -> None:
+    async def test_a_stream_that_finds_no_room_waits_and_loses_nothing(self, log: LogCounters) -> None:
         sink = MoodySink(mood=Mood.HANGS)
         line = pipeline(sink, bounds=SMALL)
         await line.start()
-        await line.submit(block(log, 2))
-        waiting = asyncio.create_task(line.submit(block(log)))
+        await line.submit(line_batch(log, 2))
+        waiting = asyncio.create_task(line.submit(line_batch(log)))
         await settle()
         assert not waiting.done()
         assert line.waiting_streams == 1
@@ -61,33 +61,33 @@ class TestBackPressure:
         assert log.written_to["moody"] == 3
         assert line.waiting_streams == 0
 
-    async def test_bytes_are_bounded_as_entries_are(self, log: Log) -> None:
+    async def test_bytes_are_bounded_as_entries_are(self, log: LogCounters) -> None:
         line = pipeline(MoodySink(mood=Mood.HANGS), bounds=replace(PATIENT, queue_bytes=25))
-        await line.submit(block(log, 2))
-        waiting = asyncio.create_task(line.submit(block(log)))
+        await line.submit(line_batch(log, 2))
+        waiting = asyncio.create_task(line.submit(line_batch(log)))
         await settle()
         assert not waiting.done()
         waiting.cancel()
 
-    async def test_a_block_larger_than_the_queue_passes_when_it_is_empty(self, log: Log) -> None:
+    async def test_a_block_larger_than_the_queue_passes_when_it_is_empty(self, log: LogCounters) -> None:
         sink = MoodySink()
         line = pipeline(sink, bounds=SMALL)
         await line.start()
         async with asyncio.timeout(10):
-            await line.submit(block(log, 5))
-            await line.submit(block(log, 5))
+            await line.submit(line_batch(log, 5))
+            await line.submit(line_batch(log, 5))
         await line.stop(10)
         assert len(sink.lines) == 10
 
-    async def test_streams_are_served_in_the_order_they_came(self, log: Log) -> None:
+    async def test_streams_are_served_in_the_order_they_came(self, log: LogCounters) -> None:
         """A large block is not overtaken for ever by small ones that fit sooner."""
         sink = MoodySink(mood=Mood.HANGS)
         line = pipeline(sink, bounds=replace(SMALL, batch_bytes=1))
         await line.start()
-        await line.submit(block(log))
-        large = asyncio.create_task(line.submit(block(log, 2)))
+        await line.submit(line_batch(log))
+        large = asyncio.create_task(line.submit(line_batch(log, 2)))
         await settle()
-        small = asyncio.create_task(line.submit(block(log)))
+        small = asyncio.create_task(line.submit(line_batch(log)))
         await settle()
         assert not small.done()
         sink.become(Mood.GOOD)
@@ -96,11 +96,11 @@ class TestBackPressure:
         await line.stop(10)
         assert [text[:1] for text in sink.lines] == [b"0", b"1", b"1", b"3"]
 
-    async def test_a_stream_cancelled_while_it_waits_counts_what_it_held(self, log: Log) -> None:
+    async def test_a_stream_cancelled_while_it_waits_counts_what_it_held(self, log: LogCounters) -> None:
         line = pipeline(MoodySink(mood=Mood.HANGS), bounds=SMALL)
         await line.start()
-        await line.submit(block(log, 2))
-        waiting = asyncio.create_task(line.submit(block(log, 2)))
+        await line.submit(line_batch(log, 2))
+        waiting = asyncio.create_task(line.submit(line_batch(log, 2)))
         await settle()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -109,11 +109,11 @@ class TestBackPressure:
         assert line.waiting_streams == 0
         await line.stop(0)
 
-    async def test_a_stream_that_has_gone_leaves_what_there_is_room_for(self, log: Log) -> None:
+    async def test_a_stream_that_has_gone_leaves_what_there_is_room_for(self, log: LogCounters) -> None:
         sink = MoodySink()
         line = pipeline(sink, bounds=SMALL)
         for _ in range(3):
-            line.offer(block(log))
+            line.offer(line_batch(log))
         assert log.dropped == {DropReason.STREAM_CANCELLED: 1}
         await line.start()
         await line.stop(10)
@@ -121,25 +121,25 @@ class TestBackPressure:
 
 
 class TestSeveralSinks:
-    async def test_a_sink_that_hangs_does_not_stop_another(self, log: Log) -> None:
+    async def test_a_sink_that_hangs_does_not_stop_another(self, log: LogCounters) -> None:
         slow, fast = MoodySink("slow", Mood.HANGS), MoodySink("fast")
         line = pipeline(slow, fast, bounds=SMALL)
         await line.start()
         for _ in range(10):
-            await line.submit(block(log))
+            await line.submit(line_batch(log))
             await settle()
         assert len(fast.lines) == 10
         assert log.dropped_by == {("slow", DropReason.QUEUE_FULL): 8}
         await line.stop(0)
         assert log.dropped_by["slow", DropReason.SHUTDOWN] == 2
 
-    async def test_streams_wait_for_one_that_is_required(self, log: Log) -> None:
+    async def test_streams_wait_for_one_that_is_required(self, log: LogCounters) -> None:
         slow, fast = MoodySink("slow", Mood.HANGS), MoodySink("fast")
         line = pipeline(slow, fast, bounds=SMALL, required=["slow"])
         await line.start()
-        await line.submit(block(log, 2))
+        await line.submit(line_batch(log, 2))
         await settle()
-        waiting = asyncio.create_task(line.submit(block(log)))
+        waiting = asyncio.create_task(line.submit(line_batch(log)))
         await settle()
         assert not waiting.done()
         slow.become(Mood.GOOD)
@@ -148,12 +148,12 @@ class TestSeveralSinks:
         await line.stop(10)
         assert log.written_to == {"slow": 3, "fast": 3}
 
-    async def test_streams_wait_when_none_has_room(self, log: Log) -> None:
+    async def test_streams_wait_when_none_has_room(self, log: LogCounters) -> None:
         one, other = MoodySink("one", Mood.HANGS), MoodySink("other", Mood.HANGS)
         line = pipeline(one, other, bounds=SMALL)
         await line.start()
-        await line.submit(block(log, 2))
-        waiting = asyncio.create_task(line.submit(block(log)))
+        await line.submit(line_batch(log, 2))
+        waiting = asyncio.create_task(line.submit(line_batch(log)))
         await settle()
         assert not waiting.done()
         other.become(Mood.GOOD)
@@ -165,11 +165,11 @@ class TestSeveralSinks:
 
 
 class TestFailure:
-    async def test_is_retried_until_it_is_over(self, log: Log) -> None:
+    async def test_is_retried_until_it_is_over(self, log: LogCounters) -> None:
         sink, observed = MoodySink(mood=Mood.FULL), Observed()
         line = pipeline(sink, observed=observed)
         await line.start()
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         await until(lambda: sink.attempts >= 3)
         assert failing(line)
         sink.become(Mood.GOOD)
@@ -179,74 +179,76 @@ class TestFailure:
         assert observed.failures[:3] == [("moody", DropReason.DISK_FULL)] * 3
         assert len(observed.writes) == 1
 
-    async def test_beyond_its_time_drops_the_batch_with_the_reason(self, log: Log) -> None:
+    async def test_beyond_its_time_drops_the_batch_with_the_reason(self, log: LogCounters) -> None:
         sink, clock = MoodySink(mood=Mood.FULL), Clock()
         line = pipeline(sink, clock=clock)
         await line.start()
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         await settle()
-        clock.now = PATIENT.retry_seconds
-        await until(lambda: line.outlets[0].entries == 0)
+        clock.now = PATIENT.retry_timeout_seconds
+        await until(lambda: line.sink_queues[0].entries == 0)
         assert log.dropped_by == {("moody", DropReason.DISK_FULL): 1}
         await line.stop(10)
 
-    async def test_that_lasts_is_tried_once_a_batch_so_that_envoy_is_read_again(self, log: Log) -> None:
+    async def test_that_lasts_is_tried_once_a_batch_so_that_envoy_is_read_again(
+        self, log: LogCounters
+    ) -> None:
         sink, clock = MoodySink(mood=Mood.FULL), Clock()
         line = pipeline(sink, clock=clock)
         await line.start()
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         await settle()
-        clock.now = PATIENT.retry_seconds
-        await until(lambda: line.outlets[0].entries == 0)
+        clock.now = PATIENT.retry_timeout_seconds
+        await until(lambda: line.sink_queues[0].entries == 0)
         before = sink.attempts
-        await line.submit(block(log))
-        await until(lambda: line.outlets[0].entries == 0)
+        await line.submit(line_batch(log))
+        await until(lambda: line.sink_queues[0].entries == 0)
         assert sink.attempts - before == 1
         await line.stop(10)
 
-    async def test_that_no_retry_helps_drops_at_once(self, log: Log) -> None:
+    async def test_that_no_retry_helps_drops_at_once(self, log: LogCounters) -> None:
         sink = MoodySink(mood=Mood.BROKEN)
         line = pipeline(sink)
         await line.start()
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         await line.stop(10)
         assert sink.attempts == 1
         assert log.dropped_by == {("moody", DropReason.BROKEN_PIPE): 1}
 
-    async def test_by_a_defect_of_the_sink_does_not_end_its_task(self, log: Log) -> None:
+    async def test_by_a_defect_of_the_sink_does_not_end_its_task(self, log: LogCounters) -> None:
         sink = MoodySink(mood=Mood.DEFECT)
         line = pipeline(sink)
         await line.start()
-        await line.submit(block(log))
-        await until(lambda: line.outlets[0].entries == 0)
+        await line.submit(line_batch(log))
+        await until(lambda: line.sink_queues[0].entries == 0)
         sink.become(Mood.GOOD)
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         await line.stop(10)
         assert log.dropped_by == {("moody", DropReason.SINK_DEFECT): 1}
         assert log.written_to["moody"] == 1
 
-    async def test_to_open_is_no_reason_not_to_start(self, log: Log) -> None:
+    async def test_to_open_is_no_reason_not_to_start(self, log: LogCounters) -> None:
         sink = MoodySink(mood=Mood.BROKEN)
         line = pipeline(sink)
         await line.start()
         assert failing(line)
         sink.become(Mood.GOOD)
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         await line.stop(10)
         assert len(sink.lines) == 1
         assert not failing(line)
 
     @pytest.mark.parametrize("mood", [Mood.FULL, Mood.BROKEN, Mood.DEFECT])
-    async def test_that_is_over_is_seen_although_no_entry_comes(self, log: Log, mood: Mood) -> None:
+    async def test_that_is_over_is_seen_although_no_entry_comes(self, log: LogCounters, mood: Mood) -> None:
         """An idle worker said for hours that its disk was full."""
         sink, clock = MoodySink(mood=mood), Clock()
         line = pipeline(sink, clock=clock)
         with capture_logs() as logs:
             await line.start()
-            await line.submit(block(log))
+            await line.submit(line_batch(log))
             await settle()
-            clock.now = PATIENT.retry_seconds
-            await until(lambda: line.outlets[0].entries == 0)
+            clock.now = PATIENT.retry_timeout_seconds
+            await until(lambda: line.sink_queues[0].entries == 0)
             checked = sink.checked
             await until(lambda: sink.checked > checked + 2)
             assert failing(line)
@@ -258,7 +260,7 @@ class TestFailure:
         assert sink.checked == checked  # one that is well is left alone
         await line.stop(10)
 
-    async def test_to_reopen_shows_until_it_is_open_again(self, log: Log) -> None:
+    async def test_to_reopen_shows_until_it_is_open_again(self, log: LogCounters) -> None:
         sink = MoodySink()
         line = pipeline(sink)
         await line.start()
@@ -266,28 +268,28 @@ class TestFailure:
         await line.reopen()
         assert failing(line)
         sink.become(Mood.GOOD)
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         await until(lambda: not failing(line))
         await line.stop(10)
 
 
 class TestStop:
-    async def test_writes_what_is_queued_and_closes(self, log: Log) -> None:
+    async def test_writes_what_is_queued_and_closes(self, log: LogCounters) -> None:
         sink = MoodySink()
         line = pipeline(sink)
         await line.start()
         for _ in range(100):
-            await line.submit(block(log))
+            await line.submit(line_batch(log))
         await line.stop(10)
         assert len(sink.lines) == 100
         assert sink.closed
 
-    async def test_lets_a_waiting_stream_finish(self, log: Log) -> None:
+    async def test_lets_a_waiting_stream_finish(self, log: LogCounters) -> None:
         sink = MoodySink(mood=Mood.HANGS)
         line = pipeline(sink, bounds=SMALL)
         await line.start()
-        await line.submit(block(log, 2))
-        waiting = asyncio.create_task(line.submit(block(log)))
+        await line.submit(line_batch(log, 2))
+        waiting = asyncio.create_task(line.submit(line_batch(log)))
         await settle()
         stopping = asyncio.create_task(line.stop(10))
         await settle()
@@ -296,22 +298,24 @@ class TestStop:
             await asyncio.gather(waiting, stopping)
         assert len(sink.lines) == 3
 
-    async def test_does_not_wait_for_a_sink_that_hangs_and_counts_what_it_held(self, log: Log) -> None:
+    async def test_does_not_wait_for_a_sink_that_hangs_and_counts_what_it_held(
+        self, log: LogCounters
+    ) -> None:
         sink = MoodySink(mood=Mood.HANGS)
         line = pipeline(sink)
         await line.start()
-        await line.submit(block(log, 3))
+        await line.submit(line_batch(log, 3))
         await line.stop(0.01)
         assert sink.closed
         assert log.dropped_by == {("moody", DropReason.SHUTDOWN): 3}
         assert log.in_flight("moody") == 0
 
-    async def test_that_is_cancelled_still_closes_and_counts(self, log: Log) -> None:
+    async def test_that_is_cancelled_still_closes_and_counts(self, log: LogCounters) -> None:
         """The runtime bounds it with its own patience (drain.flush_seconds)."""
         sink = MoodySink(mood=Mood.HANGS)
         line = pipeline(sink)
         await line.start()
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         stopping = asyncio.create_task(line.stop(60))
         await settle()
         stopping.cancel()
@@ -320,11 +324,11 @@ class TestStop:
         assert sink.closed
         assert log.in_flight("moody") == 0
 
-    async def test_counts_what_is_submitted_afterwards(self, log: Log) -> None:
+    async def test_counts_what_is_submitted_afterwards(self, log: LogCounters) -> None:
         line = pipeline(MoodySink())
         await line.start()
         await line.stop(1)
-        await line.submit(block(log))
+        await line.submit(line_batch(log))
         assert log.dropped_by == {("moody", DropReason.SHUTDOWN): 1}
 
 

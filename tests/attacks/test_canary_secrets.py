@@ -273,7 +273,7 @@ async def test_no_canary_sings(listener: str, tmp_path_factory: pytest.TempPathF
         def tell_all(settings: dict[str, Any]) -> None:
             settings["log"]["level"] = "debug"
             settings["authz"]["decisions"] = {"log": {"file": str(decision_log)}}
-            settings["authz"]["tracing"] = {"endpoint": endpoint, "sample_roots": 1}
+            settings["authz"]["tracing"] = {"endpoint": endpoint, "root_sample_rate": 1}
 
         edge = await running.enter_async_context(serve_both(folder, log_everything, settings=tell_all))
 
@@ -281,11 +281,11 @@ async def test_no_canary_sings(listener: str, tmp_path_factory: pytest.TempPathF
             policy["credentials"] = CREDENTIALS
             rules(OPEN)(policy)
 
-        reloads = await edge.admin.metric("config_reload_total")
+        reloads = await edge.admin.metric("sidecars_config_reload_total")
         await edge.change_policy(configure)
 
         async def both_know() -> bool:
-            return await edge.admin.metric("config_reload_total") >= reloads + 2
+            return await edge.admin.metric("sidecars_config_reload_total") >= reloads + 2
 
         await until(both_know, "authz and accesslog know the changed policy")
         sent = 0

@@ -227,8 +227,8 @@ class TestErrorsAndModes:
         policy = GUARDED + "  - {name: new, deny: anyone, mode: shadow, when: 'claims.no.such == 1'}\n"
         decision = ask(policy, path="/public/x")
         assert (decision.verdict.status, decision.verdict.rule) == (200, "public")
-        assert decision.trial is not None
-        assert decision.trial.rule == "new"
+        assert decision.shadow is not None
+        assert decision.shadow.rule == "new"
 
     @pytest.mark.parametrize("who", ["anonymous", "known"])
     async def test_opa_envoy_plugin_a_decision_log_that_fails_changes_no_answer(

@@ -31,12 +31,12 @@ from protos.authz_pb2 import CheckRequest, CheckResponse
 from sidecars.admin.routes import AdminRequest
 from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
 from sidecars.services.authz.sidecar import AuthzSidecar, build
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.settings.authz import AuthzSettings
 from sidecars.transport.api.address import UnixAddress
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.authz.credentials.conftest import World, reason_of, serve, started, world
 from tests.authz.credentials.introspection.test_verifier import Introspected
 from tests.authz.credentials.jwt.test_verifier import verifications
@@ -75,7 +75,7 @@ CREDENTIALS: Mapping[str, Any] = {
     "revocations": {},
     "sessions": {},
     "throttle": None,
-    "cache": {"identity_seconds": IDENTITY_SECONDS},
+    "cache": {"ttl_seconds": IDENTITY_SECONDS},
 }
 RULES = [
     {"name": "public", "paths": ["/public"], "allow": "anyone"},
@@ -94,7 +94,7 @@ class Sidecar:
         self.write(RULES)
         self.registry = CollectorRegistry()
         self.now = NOW
-        surroundings = Surroundings(
+        dependencies = Dependencies(
             registry=self.registry,
             wall_clock=lambda: self.now,
             monotonic_clock=lambda: self.now,
@@ -104,7 +104,7 @@ class Sidecar:
         checked = AuthzSettings.model_validate(
             {"listen": ["unix:/tmp/authz.sock"], "policy": [self.file], **settings}
         )
-        self.sidecar: AuthzSidecar = build(checked, surroundings)
+        self.sidecar: AuthzSidecar = build(checked, dependencies)
 
     def write(self, rules: Any, **changes: Any) -> None:
         """The policy file, to be read at the next reload; `changes` to the credentials."""
@@ -145,7 +145,7 @@ async def test_authorino_19_a_revoked_token_is_refused_at_once_and_from_memory(
         assert [authz.told(text) for text in (seen, unseen, good)] == ["revoked", "revoked", "orders"]
     assert authz.ask(seen).denied_response.status.code == 401
     assert verifications == [seen, good, unseen]
-    authz.write(RULES, revocations={"keep_seconds": 100_000}, cache={"failures": 1})
+    authz.write(RULES, revocations={"retention_seconds": 100_000}, cache={"negative_max_entries": 1})
     authz.sidecar.prepare()()
     assert [authz.told(text) for text in (seen, unseen, good)] == ["revoked", "revoked", "orders"]
 
@@ -282,7 +282,7 @@ async def test_envoy_33108_a_check_that_fails_is_asked_again_by_static_configura
     fails = FailsAtFirst(Sidecar(tmp_path).sidecar)
     address = UnixAddress(str(tmp_path / "a.sock"))
     services = (Service("envoy.service.auth.v3.Authorization", {"Check": Unary(fails.check)}),)
-    server = OwnServer(services, [address], limits=Limits())
+    server = GrpcServer(services, [address], limits=Limits())
     await server.start()
     cluster, service = envoy_blocks()
     del cluster["health_checks"]  # this server has no such service
@@ -368,7 +368,7 @@ class TestOpa1953:
     ) -> None:
         """One line, which holds what the answer says and what was asked, though no allow would be logged."""
         file = folder / "decisions.jsonl"
-        authz = Sidecar(folder, decisions={"log": {"file": file, "sample_allows": 0.0}})
+        authz = Sidecar(folder, decisions={"log": {"file": file, "allow_sample_rate": 0.0}})
         if authenticator is not None:
             authz.replace_authenticator(authenticator)
         await authz.sidecar.start()

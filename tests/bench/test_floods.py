@@ -59,7 +59,7 @@ def test_every_flood_has_a_goal() -> None:
 @pytest.mark.parametrize("name", ["rapid_reset", "calls_in_one_write", "gzip_bombs"])
 def test_a_second_connection_is_measured_during_a_flood(name: str) -> None:
     with (
-        python_server("bench.tools.noop_server", "own") as (_, port),
+        python_server("bench.tools.noop_server", "native") as (_, port),
         flooding(port, name, b"x" * 200, 0.3) as attacker,
     ):
         times = measure(port, b"x" * 200, 0.3)
@@ -71,7 +71,7 @@ def test_a_second_connection_is_measured_during_a_flood(name: str) -> None:
 @pytest.mark.envoy
 @pytest.mark.timeout(180)
 async def test_checks_of_others_are_measured_while_a_client_resets(tmp_path: Path) -> None:
-    with python_server("bench.tools.noop_server", "own") as (_, port):
+    with python_server("bench.tools.noop_server", "native") as (_, port):
         async with serve_envoy(find_envoy(os.environ, scripts_folder()), edge(port), tmp_path) as envoy:
             times, failed = await asyncio.wait_for(under_attack(envoy.ports["edge"], "token", 400, 1.0), 60)
             assert await envoy.counter("cluster.authz.upstream_rq_tx_reset") > 0

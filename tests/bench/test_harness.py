@@ -74,7 +74,7 @@ def test_the_blocks_of_the_generator_say_what_envoy_says(table_bytes: int, traci
     assert len(traces) == (300 if tracing else 1)
 
 
-@pytest.mark.parametrize("transport", ["own", "grpcio"])
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
 @pytest.mark.parametrize("tracing", [False, True])
 def test_the_generator_gets_answers_from_a_server_of_its_own_process(transport: str, tracing: bool) -> None:
     with python_server("bench.tools.noop_server", transport) as (_, port):

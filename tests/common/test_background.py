@@ -2,7 +2,7 @@ import sys
 from pathlib import Path
 
 from authz.policy.compile.load import load_policy, parse_policy
-from common.background import BREAK_SECONDS, WORK_SECONDS, Breaks
+from common.background import BREAK_SECONDS, WORK_SECONDS, GilYielder
 
 
 class Clock:
@@ -22,22 +22,22 @@ class Clock:
 
 def test_a_break_comes_once_there_was_enough_work() -> None:
     clock = Clock()
-    breaks = Breaks(clock, clock.sleep)
-    breaks.breathe()
+    breaks = GilYielder(clock, clock.sleep)
+    breaks.yield_gil()
     clock.now += WORK_SECONDS / 2
-    breaks.breathe()
+    breaks.yield_gil()
     assert clock.slept == []
     clock.now += WORK_SECONDS / 2
-    breaks.breathe()
+    breaks.yield_gil()
     assert clock.slept == [BREAK_SECONDS]
 
 
 def test_after_a_break_the_work_counts_from_anew() -> None:
     clock = Clock()
-    breaks = Breaks(clock, clock.sleep)
+    breaks = GilYielder(clock, clock.sleep)
     clock.now += 10 * WORK_SECONDS
-    breaks.breathe()
-    breaks.breathe()
+    breaks.yield_gil()
+    breaks.yield_gil()
     assert clock.slept == [BREAK_SECONDS]
 
 
@@ -49,10 +49,10 @@ def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: 
     (tmp_path / "policy.yaml").write_text(text)
     asked: list[str] = []
 
-    def breathe() -> None:
+    def yield_gil() -> None:
         asked.append(sys._getframe(1).f_code.co_qualname)
 
-    assert load_policy([tmp_path / "policy.yaml"], breathe).revision == parse_policy(text).revision
+    assert load_policy([tmp_path / "policy.yaml"], yield_gil).revision == parse_policy(text).revision
     assert {stage for stage in set(asked) if asked.count(stage) >= 50} == {
         "_follow",
         "_doubtful",
@@ -60,7 +60,7 @@ def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: 
         "RuleConfig._one_effect",
         "compile_policy",
         "Index.compile",
-        "Index.take_apart",
+        "Index.release",
         "_Reviewer.__init__",
         "review",
         "_impossible",

@@ -1,6 +1,6 @@
 """The circuit breaker, without time or Redis."""
 
-from common.circuit_breaker import MAX_DOUBLINGS, Breaker, BreakerState
+from common.circuit_breaker import MAX_DOUBLINGS, CircuitBreaker, CircuitState
 
 
 class Clock:
@@ -11,12 +11,12 @@ class Clock:
         return self.now
 
 
-def breaker_and_clock(random: float = 0.0) -> tuple[Breaker, Clock]:
+def breaker_and_clock(random: float = 0.0) -> tuple[CircuitBreaker, Clock]:
     clock = Clock()
-    return Breaker(clock, lambda: random, failures=3, open_seconds=1.0), clock
+    return CircuitBreaker(clock, lambda: random, failures=3, open_seconds=1.0), clock
 
 
-def opened(breaker: Breaker) -> None:
+def opened(breaker: CircuitBreaker) -> None:
     for _ in range(3):
         assert breaker.allows()
         breaker.failed()
@@ -31,7 +31,7 @@ def test_opens_after_so_many_failures_in_a_row() -> None:
     breaker.failed()
     assert breaker.allows()
     breaker.failed()
-    assert breaker.state is BreakerState.OPEN
+    assert breaker.state is CircuitState.OPEN
     assert breaker.blocks
     assert not breaker.allows()
 
@@ -41,7 +41,7 @@ def test_one_try_goes_through_when_the_time_has_come() -> None:
     opened(breaker)
     clock.now += 1.0
     assert breaker.allows()
-    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.state is CircuitState.HALF_OPEN
     assert not breaker.allows()
 
 
@@ -62,7 +62,7 @@ def test_a_try_that_succeeds_closes_it() -> None:
     clock.now += 1.0
     assert breaker.allows()
     breaker.succeeded()
-    assert breaker.state is BreakerState.CLOSED
+    assert breaker.state is CircuitState.CLOSED
     assert not breaker.blocks
 
 
@@ -124,11 +124,11 @@ def test_failures_of_calls_begun_before_it_opened_change_nothing() -> None:
 
 
 def test_tells_when_it_opens_and_when_it_closes() -> None:
-    clock, told = Clock(), list[BreakerState]()
-    breaker = Breaker(clock, lambda: 0.0, failures=1, open_seconds=1.0, changed=told.append)
+    clock, told = Clock(), list[CircuitState]()
+    breaker = CircuitBreaker(clock, lambda: 0.0, failures=1, open_seconds=1.0, changed=told.append)
     breaker.succeeded()
     breaker.failed()
     clock.now += 1.0
     assert breaker.allows()
     breaker.succeeded()
-    assert told == [BreakerState.OPEN, BreakerState.CLOSED]
+    assert told == [CircuitState.OPEN, CircuitState.CLOSED]

@@ -3,9 +3,9 @@ import contextlib
 
 import pytest
 
-from authz.credentials.core.redis_caller import Asker
-from common.circuit_breaker import Breaker
-from common.tasks import end
+from authz.credentials.core.redis_caller import RedisCaller
+from common.circuit_breaker import CircuitBreaker
+from common.tasks import cancel_and_wait
 
 
 async def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:
@@ -24,7 +24,7 @@ async def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    await end(task)
+    await cancel_and_wait(task)
     assert task.cancelled()
     assert swallowed == 3
 
@@ -35,7 +35,7 @@ async def test_a_task_that_has_ended_is_left_alone() -> None:
 
     task = asyncio.create_task(done())
     await task
-    await end(task)
+    await cancel_and_wait(task)
     assert task.result() == 1
 
 
@@ -53,7 +53,7 @@ async def test_a_task_is_not_left_behind_by_one_that_is_ended_itself() -> None:
 
     inner = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    outer = asyncio.create_task(end(inner))
+    outer = asyncio.create_task(cancel_and_wait(inner))
     await asyncio.sleep(0)
     outer.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -69,7 +69,7 @@ async def test_a_cancellation_that_a_command_hides_counts_all_the_same() -> None
             await asyncio.sleep(3600)
         return "answer"
 
-    asker = Asker(None, 10, Breaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
+    asker = RedisCaller(None, 10, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
     asking = asyncio.create_task(asker.ask(hides))
     await asyncio.sleep(0)
     asking.cancel()

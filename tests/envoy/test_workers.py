@@ -54,12 +54,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def sidecars(folder: Path, name: str, **settings: Any) -> AsyncIterator[Process]:
     """A block in which `sidecars run authz` serves with its admin server at NAME.admin."""
     whole = {
-        "transport": "own",
+        "transport": "native",
         "admin": {
             "listen": f"unix:{folder}/{name}.admin",
             "workers": f"unix:{folder}/{name}.{{worker}}.admin",
         },
-        "drain": {"announce_seconds": ANNOUNCE_SECONDS},
+        "drain": {"drain_delay_seconds": ANNOUNCE_SECONDS},
         "authz": {"listen": [f"unix:{folder}/{name}.{{worker}}.sock"], "policy": ["policy.yaml"]},
         **settings,
     }

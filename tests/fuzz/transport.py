@@ -57,7 +57,7 @@ LIMITS = Limits(
     settings_parameters=2,
     max_open_header_bytes=MOST_HEADER_BYTES,
     inflated_bytes=Rate(32_768, 1024.0),
-    turn_bytes=16_384,
+    max_bytes_per_turn=16_384,
 )
 """Small, so that an input of a few bytes reaches every limit."""
 
@@ -204,13 +204,17 @@ class Player:
     def check_bounds(self) -> None:
         streams = self.bench.connection.streams
         assert len(streams.table) <= LIMITS.max_concurrent_streams
-        kept = sum(stream.request.kept_bytes for stream in streams.table.values())
-        assert streams.roster.header_bytes == kept
-        assert streams.roster.most == (LIMITS.max_concurrent_streams if kept <= MOST_HEADER_BYTES else 0)
+        kept = sum(stream.request.memory_bytes for stream in streams.table.values())
+        assert streams.stream_table.header_bytes == kept
+        assert streams.stream_table.most == (
+            LIMITS.max_concurrent_streams if kept <= MOST_HEADER_BYTES else 0
+        )
         largest = LIMITS.max_message_bytes + frames.MAX_FRAME_BYTES + 5
-        assert 0 <= streams.intake.held_bytes <= LIMITS.max_held_bytes + LIMITS.connection_window_bytes
-        assert 0 <= streams.intake.unread_bytes <= LIMITS.connection_window_bytes + largest
-        assert 0 <= streams.outbox.unsent_bytes <= LIMITS.max_unsent_bytes + LIMITS.connection_window_bytes
+        assert 0 <= streams.receive_flow.held_bytes <= LIMITS.max_held_bytes + LIMITS.connection_window_bytes
+        assert 0 <= streams.receive_flow.unread_bytes <= LIMITS.connection_window_bytes + largest
+        assert (
+            0 <= streams.send_queue.unsent_bytes <= LIMITS.max_unsent_bytes + LIMITS.connection_window_bytes
+        )
         # What a peer gets for a byte of its own: floods are answered, but not multiplied.
         assert len(self.sent) <= 65_536 + 64 * (self.received + 1)
 
@@ -224,10 +228,10 @@ class Player:
         connection.lost()
         streams = connection.streams
         assert not streams.table
-        assert streams.roster.header_bytes == 0
-        assert streams.intake.held_bytes == 0
-        assert streams.intake.unread_bytes == 0
-        assert streams.outbox.unsent_bytes == 0
+        assert streams.stream_table.header_bytes == 0
+        assert streams.receive_flow.held_bytes == 0
+        assert streams.receive_flow.unread_bytes == 0
+        assert streams.send_queue.unsent_bytes == 0
         rows = parse(self.sent)
         goaways = [row for row in rows if row[0] == frames.GOAWAY]
         assert connection.fault is None or goaways

@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.cache import Recent
+from ratelimit.cache import GenerationalCache
 
 
 def test_remembers_the_latest_and_never_more_than_twice_its_size() -> None:
-    recent: Recent[int, str] = Recent(10)
+    recent: GenerationalCache[int, str] = GenerationalCache(10)
     for number in range(1_000):
         recent.put(number, str(number))
         assert len(recent) <= 20
@@ -16,7 +16,7 @@ def test_remembers_the_latest_and_never_more_than_twice_its_size() -> None:
 
 
 def test_what_is_asked_for_stays() -> None:
-    recent: Recent[int, str] = Recent(10)
+    recent: GenerationalCache[int, str] = GenerationalCache(10)
     recent.put(-1, "kept")
     for number in range(1_000):
         recent.put(number, str(number))
@@ -24,7 +24,7 @@ def test_what_is_asked_for_stays() -> None:
 
 
 def test_clear_forgets_all() -> None:
-    recent: Recent[int, str] = Recent(1)
+    recent: GenerationalCache[int, str] = GenerationalCache(1)
     recent.put(1, "old")
     recent.put(2, "young")
     recent.clear()
@@ -33,7 +33,7 @@ def test_clear_forgets_all() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans())))
 def test_never_tells_anything_but_the_last_value(steps: list[tuple[int, bool]]) -> None:
-    recent: Recent[int, int] = Recent(5)
+    recent: GenerationalCache[int, int] = GenerationalCache(5)
     truth: dict[int, int] = {}
     for value, (key, puts) in enumerate(steps, start=1):
         if puts:

@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from common.buckets import MAX_WINDOW_US, TokenBucket
-from common.circuit_breaker import Breaker, BreakerState
+from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import error_text
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Failure, StoreError, Take
@@ -32,9 +32,9 @@ class Asking:
 
     def __init__(self, url: str, *, failures: int = 2, timeout_seconds: float = 5.0) -> None:
         self.client = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
-        self.states: list[tuple[BreakerState, str]] = []
+        self.states: list[tuple[CircuitState, str]] = []
         self.refused: list[str] = []
-        breaker = Breaker(
+        breaker = CircuitBreaker(
             time.monotonic,
             lambda: 0.0,
             failures=failures,
@@ -58,7 +58,7 @@ class Asking:
             await self.store.take([Take(key, SLOW, 1) for key in keys or ("k",)])
         return caught.value
 
-    async def until(self, state: BreakerState) -> None:
+    async def until(self, state: CircuitState) -> None:
         async with asyncio.timeout(30):
             while True:
                 if self.breaker.state is state:
@@ -173,7 +173,7 @@ async def test_what_redis_says_no_with_is_told(
                 assert code in str(error)
             assert code in asking.refused[0]
             [(state, cause), *_] = asking.states
-            assert state is BreakerState.OPEN
+            assert state is CircuitState.OPEN
             assert cause.startswith("store_refused: ")
             assert code in cause
 
@@ -256,9 +256,9 @@ class TestNobodyAsks:
             redis_server.stop()
             for _ in range(2):
                 assert (await asking.failure()).failure is Failure.UNREACHABLE
-            await asking.until(BreakerState.OPEN)
+            await asking.until(CircuitState.OPEN)
             redis_server.start()
-            await asking.until(BreakerState.CLOSED)
+            await asking.until(CircuitState.CLOSED)
             assert asking.breaker.cause == ""
             assert asking.store.failures[Failure.UNREACHABLE] == 2  # its own questions do not count
 
@@ -275,9 +275,9 @@ class TestNobodyAsks:
                         if len(asking.states) >= before + 2:  # asked again, and refused again
                             break
                         await asyncio.sleep(0.01)
-                assert {state for state, _ in asking.states} == {BreakerState.OPEN}
+                assert {state for state, _ in asking.states} == {CircuitState.OPEN}
                 plain.config_set("min-replicas-to-write", 0)
-                await asking.until(BreakerState.CLOSED)
+                await asking.until(CircuitState.CLOSED)
                 plain.flushall()
                 assert (await asking.store.take([Take("k", SLOW, 1)]))[0].remaining == 9
 
@@ -287,7 +287,7 @@ class TestNobodyAsks:
             for _ in range(2):
                 await asking.failure()
             redis_server.start()
-            await asking.until(BreakerState.CLOSED)
+            await asking.until(CircuitState.CLOSED)
             with redis_server.client() as plain:
                 assert all(0 < int(plain.pttl(key)) <= 2_000 for key in plain.keys("*"))
 

@@ -24,7 +24,7 @@ from common.buckets import (
     Taken,
     TokenBucket,
 )
-from common.circuit_breaker import Breaker, BreakerState
+from common.circuit_breaker import CircuitBreaker, CircuitState
 from ratelimit.stores.redis import MAX_CALLS, MAX_KEYS_PER_CALL, RedisStore, _script_arguments, read_state
 from ratelimit.stores.store import Failure, StoreError, Take
 from tests.support.redis_server import RedisServer
@@ -147,7 +147,7 @@ def make_store(
     server: RedisServer, *, timeout_seconds: float = 5.0, failures: int = 2
 ) -> tuple[RedisStore, Redis]:
     client = Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))
-    breaker = Breaker(time.monotonic, lambda: 0.0, failures=failures, open_seconds=0.05)
+    breaker = CircuitBreaker(time.monotonic, lambda: 0.0, failures=failures, open_seconds=0.05)
     return RedisStore(client, breaker, prefix="t:", timeout_seconds=timeout_seconds), client
 
 
@@ -221,7 +221,7 @@ class TestRestart:
         await take(store, Take("k", SLOW, 1))
         redis_server.restart()
         assert (await recovered(store))[0].allowed
-        assert store.breaker.state is BreakerState.CLOSED
+        assert store.breaker.state is CircuitState.CLOSED
 
     async def test_script_flush_is_not_noticed_by_anyone(
         self, redis_server: RedisServer, store: RedisStore
@@ -260,7 +260,7 @@ class TestSilence:
         store, client = make_store(redis_server, timeout_seconds=0.000001, failures=2)
         store.breaker._open_seconds = 1000.0
         async with asyncio.timeout(20):
-            while store.breaker.state is not BreakerState.OPEN:
+            while store.breaker.state is not CircuitState.OPEN:
                 assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.TIMEOUT
                 await asyncio.sleep(0.01)
         await store.close()
@@ -307,12 +307,12 @@ class TestSilence:
         with pytest.raises(StoreError) as caught:
             store.take([Take("k", SLOW, 1)])
         assert caught.value.failure is Failure.BREAKER_OPEN
-        assert store.breaker.state is BreakerState.OPEN
+        assert store.breaker.state is CircuitState.OPEN
         await client.aclose()
 
     async def test_more_than_may_wait_are_refused_at_once(self, redis_server: RedisServer) -> None:
         client = Redis.from_url(redis_server.url, retry=Retry(NoBackoff(), 0))
-        breaker = Breaker(time.monotonic, lambda: 0.0)
+        breaker = CircuitBreaker(time.monotonic, lambda: 0.0)
         store = RedisStore(client, breaker, timeout_seconds=5.0, max_waiting=3)
         waiting = [store.take([Take("k", SLOW, 1)]) for _ in range(3)]
         with pytest.raises(StoreError) as caught:

@@ -9,7 +9,7 @@ import redis
 from redis.asyncio import Redis
 
 from common.buckets import MAX_WINDOW_US, SECOND_US, FixedWindow, Taken, TokenBucket
-from common.circuit_breaker import Breaker
+from common.circuit_breaker import CircuitBreaker
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Store, Take
@@ -56,7 +56,7 @@ class RedisHarness:
     """The clock is that of Redis, so here the past of the bucket is moved instead."""
 
     def __init__(self, client: Redis, plain: "redis.Redis") -> None:
-        breaker = Breaker(time.monotonic, lambda: 0.0)
+        breaker = CircuitBreaker(time.monotonic, lambda: 0.0)
         self.store = RedisStore(client, breaker, prefix="t:", timeout_seconds=10.0)
         self._plain = plain
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from common.configfile import ConfigError, Problem, read, validate
 from sidecars.cli.serve import run
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.transport.api.service import Call, ClientStreaming, Method, Service, Unary
 
 SERVICE = "test.Probe"
@@ -114,7 +114,7 @@ def _load(files: Sequence[Path]) -> ProbeFile:
     return content
 
 
-def build(settings: Any, surroundings: Surroundings) -> ProbeSidecar:
+def build(settings: Any, dependencies: Dependencies) -> ProbeSidecar:
     return ProbeSidecar(settings.policy)
 
 

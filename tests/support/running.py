@@ -37,7 +37,7 @@ class Running:
         self.folder = folder
         self.file = folder / "sidecars.yaml"
         self._port_file = folder / "admin.port"
-        quick = {"announce_seconds": 0, "grace_seconds": 10, "flush_seconds": 5}
+        quick = {"drain_delay_seconds": 0, "grace_seconds": 10, "flush_seconds": 5}
         admin = {"listen": "127.0.0.1:0", "port_file": "admin.port"}
         self.file.write_text(yaml.safe_dump({"admin": admin, "drain": quick, **settings}))
         self._program = program

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from accesslog.pipeline import Pipeline
-from accesslog.records.counters import DropReason, Log
-from accesslog.records.decoder import Block
-from accesslog.sinks.queue import Bounds, Outlet
+from accesslog.records.counters import DropReason, LogCounters
+from accesslog.records.decoder import LineBatch
+from accesslog.sinks.queue import Bounds, SinkQueue
 from accesslog.sinks.sink import SinkError
 
 PATIENT = Bounds(first_backoff_seconds=0, longest_backoff_seconds=0)
@@ -99,11 +99,11 @@ class Observed:
         self.failures.append((sink, reason))
 
 
-def block(log: Log, count: int = 1, line_bytes: int = 10) -> Block:
+def line_batch(log: LogCounters, count: int = 1, line_bytes: int = 10) -> LineBatch:
     """`count` lines that count as received."""
     lines = tuple((b"%d-%d" % (log.received, n)).ljust(line_bytes - 1, b".") + b"\n" for n in range(count))
     log.received += count
-    return Block(log, lines, sum(map(len, lines)))
+    return LineBatch(log, lines, sum(map(len, lines)))
 
 
 def pipeline(
@@ -116,7 +116,9 @@ def pipeline(
     """A pipeline to `sinks`."""
     clock = clock or Clock()
     observed = observed or Observed()
-    return Pipeline([Outlet(sink, bounds, clock, observed, required=sink.name in required) for sink in sinks])
+    return Pipeline(
+        [SinkQueue(sink, bounds, clock, observed, required=sink.name in required) for sink in sinks]
+    )
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from authz.credentials.api_key.config import ApiKeyConfig, ApiKeysConfig
 from authz.credentials.core.block import Block
-from authz.credentials.core.verifier import Stopped, Verified, nobody_stopped
+from authz.credentials.core.verifier import ThrottleCheck, Verified, no_throttle
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
 from common.configfile import ConfigError, read, validate
-from common.lru_cache import Recent
+from common.lru_cache import LruCache
 
 SECRET_BYTES: Final = 32
 """256 random bits: a plain SHA-256 of them cannot be guessed back, so no slow hash is needed."""
@@ -39,7 +39,7 @@ class ApiKeys:
     """The keys in service."""
 
     def __init__(self, keys: Iterable[ApiKeyConfig]) -> None:
-        self._known: Recent[bytes, Identity] = Recent(MAX_KNOWN)
+        self._known: LruCache[bytes, Identity] = LruCache(MAX_KNOWN)
         self._keys = {key.id: (bytes.fromhex(key.sha256), _identity(key)) for key in keys}
 
     def __len__(self) -> int:
@@ -52,11 +52,11 @@ class ApiKeys:
             return _EXPIRED
         return identity
 
-    def claimed(self, credential: str) -> str:
+    def unverified_subject(self, credential: str) -> str:
         """The id of the key."""
         return f"key {credential.partition('.')[0]}"
 
-    def verify(self, credential: str, now: float, _stopped: Stopped = nobody_stopped) -> Verified:
+    def verify(self, credential: str, now: float, _stopped: ThrottleCheck = no_throttle) -> Verified:
         """The identity that `credential` proves, or why it proves none."""
         shape = _SHAPE.fullmatch(credential)
         if shape is None:

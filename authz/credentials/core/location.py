@@ -20,7 +20,7 @@ from typing import Annotated, Final
 from pydantic import Field, model_validator
 
 from authz.credentials.core.block import Block
-from authz.credentials.core.verifier import Stopped, Verified, Verifier, nobody_stopped
+from authz.credentials.core.verifier import ThrottleCheck, Verified, Verifier, no_throttle
 from authz.request.identity import CredentialKind, Refusal, RefusalReason
 from authz.request.request import MAX_QUERY_PARAMETERS, Request
 from common.configfile import Spelled
@@ -217,10 +217,10 @@ def _by_shape(place: str, kinds: Mapping[CredentialKind, Verifier]) -> Verifier:
     if opaque is not None and kinds.keys() != {CredentialKind.INTROSPECTION, CredentialKind.JWT}:
         raise LocationError(f"{place} cannot hold {' and '.join(kinds)}: nothing tells them apart")
     by_dots = {DOTS[kind]: verifier for kind, verifier in kinds.items() if kind in DOTS}
-    return ByDots(by_dots, _NOTHING if opaque is None else opaque)
+    return TokenShapeRouter(by_dots, _NOTHING if opaque is None else opaque)
 
 
-class ByDots:
+class TokenShapeRouter:
     """The verifiers of several kinds of credential, told apart by their dots."""
 
     def __init__(self, by_dots: Mapping[int, Verifier], otherwise: Verifier) -> None:
@@ -232,14 +232,16 @@ class ByDots:
         return self._by_dots.get(credential.count("."), self._otherwise).known(credential, now)
 
     def verify(
-        self, credential: str, now: float, stopped: Stopped = nobody_stopped
+        self, credential: str, now: float, throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
         """As the one verifier that it may concern."""
-        return self._by_dots.get(credential.count("."), self._otherwise).verify(credential, now, stopped)
+        return self._by_dots.get(credential.count("."), self._otherwise).verify(
+            credential, now, throttle_check
+        )
 
-    def claimed(self, credential: str) -> str:
+    def unverified_subject(self, credential: str) -> str:
         """As the one verifier that it may concern."""
-        return self._by_dots.get(credential.count("."), self._otherwise).claimed(credential)
+        return self._by_dots.get(credential.count("."), self._otherwise).unverified_subject(credential)
 
 
 class _Nothing:
@@ -249,11 +251,11 @@ class _Nothing:
         return _SHAPELESS
 
     def verify(
-        self, _credential: str, _now: float, _stopped: Stopped = nobody_stopped
+        self, _credential: str, _now: float, _stopped: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
         return _SHAPELESS
 
-    def claimed(self, _credential: str) -> str:
+    def unverified_subject(self, _credential: str) -> str:
         return ""
 
 

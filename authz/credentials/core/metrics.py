@@ -43,7 +43,7 @@ class SessionMetrics:
     """Uses that were not: too many, or the store was away."""
 
 
-class FeedState(Protocol):
+class SubscriberState(Protocol):
     """What is shown of the feed of revocations."""
 
     @property
@@ -55,7 +55,7 @@ class FeedState(Protocol):
         """How often it was lost."""
 
 
-class BreakerState(Protocol):
+class CircuitState(Protocol):
     """What is shown of a circuit breaker."""
 
     @property
@@ -87,8 +87,8 @@ class CredentialMetrics(Collector):
         self.sessions = SessionMetrics()
         self.introspection = IntrospectionMetrics()
         self._remembered: Mapping[str, Sized] = {}
-        self._feed: FeedState | None = None
-        self._breaker: BreakerState | None = None
+        self._feed: SubscriberState | None = None
+        self._breaker: CircuitState | None = None
         self._interruptions_before = 0
         """The counts of replaced feeds: a counter must not fall at a reload."""
         self._key_sets: dict[str, KeySetMetrics] = {}
@@ -107,8 +107,8 @@ class CredentialMetrics(Collector):
         self,
         remembered: Mapping[str, Sized],
         issuers: Container[str],
-        feed: "FeedState | None",
-        breaker: "BreakerState | None",
+        feed: "SubscriberState | None",
+        breaker: "CircuitState | None",
     ) -> None:
         """Measure these from now on, and show no other issuer. `issuers`: those whose keys are fetched."""
         self._remembered = remembered
@@ -149,9 +149,7 @@ class CredentialMetrics(Collector):
         lookups.add_metric(["hit"], self.cache_hits)
         lookups.add_metric(["miss"], self.cache_misses)
         yield lookups
-        remembered = GaugeMetricFamily(
-            "authz_credentials_remembered", "Entries of each bounded memory.", labels=["what"]
-        )
+        remembered = GaugeMetricFamily("authz_cache_entries", "Entries in each cache.", labels=["cache"])
         for what, entries in self._remembered.items():
             remembered.add_metric([what], len(entries))
         yield remembered
@@ -166,7 +164,7 @@ class CredentialMetrics(Collector):
             value=self.sessions.renewals_lost,
         )
         questions = CounterMetricFamily(
-            "authz_introspection_questions", "Questions about opaque tokens.", labels=["outcome"]
+            "authz_introspection_requests", "Questions about opaque tokens.", labels=["outcome"]
         )
         questions.add_metric(["ok"], self.introspection.answered)
         questions.add_metric(["rejected"], self.introspection.rejected)

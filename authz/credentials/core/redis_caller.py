@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from authz.credentials.core.store_errors import StoreUnavailableError
-from common.circuit_breaker import Breaker
+from common.circuit_breaker import CircuitBreaker
 from common.redis_errors import answer_in, error_text
 
 Answer = TypeVar("Answer")
@@ -17,12 +17,12 @@ BATCH: Final = 500
 """Keys in one command: Redis serves nobody else meanwhile, and 500 take it half a millisecond."""
 
 
-class Asker:
+class RedisCaller:
     """Asks Redis with a bound on the wait, and not at all while it does not answer."""
 
-    def __init__(self, redis: Redis, wait_seconds: float, breaker: Breaker) -> None:
+    def __init__(self, redis: Redis, lookup_timeout_seconds: float, breaker: CircuitBreaker) -> None:
         self.redis = redis
-        self.wait_seconds = wait_seconds
+        self.lookup_timeout_seconds = lookup_timeout_seconds
         self._breaker = breaker
 
     async def ask(self, command: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -33,14 +33,14 @@ class Asker:
         task = asyncio.current_task()
         cancellations = 0 if task is None else task.cancelling()
         try:
-            async with asyncio.timeout(self.wait_seconds):
+            async with asyncio.timeout(self.lookup_timeout_seconds):
                 answer = await command()
                 if task is not None and task.cancelling() > cancellations:
                     # Before Python 3.12 `asyncio.wait_for`, which redis-py uses, hides one that comes in the
                     # moment its own wait ends (python/cpython#86296).
                     raise asyncio.CancelledError
         except TimeoutError as error:
-            problem = f"Redis gave no answer within {self.wait_seconds:g} s"
+            problem = f"Redis gave no answer within {self.lookup_timeout_seconds:g} s"
             self._breaker.failed(problem)
             raise StoreUnavailableError(problem) from error
         except (RedisError, OSError) as error:

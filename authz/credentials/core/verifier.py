@@ -7,11 +7,11 @@ from authz.request.identity import Identity, Refusal
 
 Verified = Identity | Refusal
 
-Stopped = Callable[[], Refusal | None]
+ThrottleCheck = Callable[[], Refusal | None]
 """Asks whether the caller is to be refused unseen by now; None: not so."""
 
 
-def nobody_stopped() -> None:
+def no_throttle() -> None:
     """Where nothing is throttled."""
 
 
@@ -22,12 +22,12 @@ class Verifier(Protocol):
         """What is known of the credential already; None where it has to be verified."""
 
     def verify(
-        self, credential: str, now: float, stopped: Stopped = nobody_stopped
+        self, credential: str, now: float, throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
         """The identity that it proves, or why it proves none; an awaitable where that must be waited for.
 
-        Who makes callers wait in line asks `stopped` when it is their turn.
+        Who makes callers wait in line asks `throttle_check` when it is their turn.
         """
 
-    def claimed(self, credential: str) -> str:
+    def unverified_subject(self, credential: str) -> str:
         """The subject that it names, unproven, for the throttle; empty where it names none."""

@@ -17,7 +17,7 @@ Post = Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[bytes]]
 """(form, headers) -> body of a 200 answer; raises FetchError."""
 
 
-class Poster:
+class IntrospectionClient:
     """Posts to one URL over connections that stay open. Made inert; `close` it on the loop it was used on."""
 
     def __init__(self, config: IntrospectionConfig) -> None:

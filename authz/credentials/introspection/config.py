@@ -45,19 +45,19 @@ class IntrospectionConfig(Block):
     leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
     max_bytes: Annotated[int, Field(ge=16, le=65536)] = 4096
     """The longest token that is asked about."""
-    active_seconds: Seconds = 30.0
+    cache_ttl_seconds: Seconds = 30.0
     """The longest that an active token is not asked about again, and so may be revoked unseen; never past
     its `exp`."""
-    inactive_seconds: Seconds = 10.0
+    negative_cache_ttl_seconds: Seconds = 10.0
     """The same for one that is not active."""
-    active: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    cache_max_entries: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     """Active tokens remembered, about 2 KB each."""
-    inactive: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    negative_cache_max_entries: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Tokens remembered that are not active; they never push out active ones."""
     timeout_seconds: Seconds = 2.0
-    """The time cap of one question. A request waits for it no longer than `wait_seconds` all the same."""
-    max_questions: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Questions in flight at once. One more token is refused as if the server were away."""
+    """The time cap of one introspection request. No check waits for it longer than `lookup_timeout_seconds`."""
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Introspection requests in flight at once. One more token is refused as if the server were away."""
     allow_http: bool = False
     allow_addresses: tuple[Network, ...] = ()
     ca_file: NeighbourPath | None = None

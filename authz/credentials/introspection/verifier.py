@@ -19,7 +19,7 @@ import orjson
 from authz.credentials.core.documents import looks_like
 from authz.credentials.core.http import FetchError, StatusError
 from authz.credentials.core.metrics import IntrospectionMetrics
-from authz.credentials.core.verifier import Stopped, Verified, nobody_stopped
+from authz.credentials.core.verifier import ThrottleCheck, Verified, no_throttle
 from authz.credentials.introspection.client import Post
 from authz.credentials.introspection.config import IntrospectionConfig
 from authz.credentials.jwt.claims import (
@@ -35,9 +35,9 @@ from authz.credentials.jwt.claims import (
 from authz.credentials.jwt.refusals import RefusedError, refuse_token
 from authz.credentials.revocation.revocation_list import RevocationCheck, issued_at
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
-from common.circuit_breaker import Breaker
-from common.lru_cache import Recent
-from common.tasks import end
+from common.circuit_breaker import CircuitBreaker
+from common.lru_cache import LruCache
+from common.tasks import cancel_and_wait
 
 _KIND: Final = CredentialKind.INTROSPECTION
 _NO_TOKEN: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not made of the characters of a token", _KIND)
@@ -54,7 +54,7 @@ _TOKEN_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 
 @dataclass(slots=True)
-class Active:
+class CachedIntrospection:
     """An active token. Good from `since` to `until`: a clock set back voids what came after it."""
 
     identity: Identity
@@ -72,8 +72,8 @@ class Introspector:
         secret: str,
         post: Post,
         *,
-        wait_seconds: float,
-        breaker: Breaker,
+        lookup_timeout_seconds: float,
+        breaker: CircuitBreaker,
         wall_clock: Callable[[], float],
         revocations: RevocationCheck,
         metrics: IntrospectionMetrics,
@@ -82,15 +82,17 @@ class Introspector:
         self.secret = secret
         self.revocations = revocations
         self._post = post
-        self._wait_seconds = wait_seconds
+        self._wait_seconds = lookup_timeout_seconds
         self._breaker = breaker
         self._wall_clock = wall_clock
         self._metrics = metrics
         self._audiences = None if config.audiences == "any" else frozenset(config.audiences)
         too_long = f"longer than introspection.max_bytes, which is {config.max_bytes}"
         self._too_long = Refusal(RefusalReason.TOKEN_TOO_LONG, too_long, _KIND)
-        self._active: Recent[bytes, Active] = Recent(config.active)
-        self._inactive: Recent[bytes, tuple[Refusal, float, float]] = Recent(config.inactive)
+        self._active: LruCache[bytes, CachedIntrospection] = LruCache(config.cache_max_entries)
+        self._inactive: LruCache[bytes, tuple[Refusal, float, float]] = LruCache(
+            config.negative_cache_max_entries
+        )
         self._flights: dict[bytes, asyncio.Task[Verified]] = {}
 
     def __len__(self) -> int:
@@ -116,7 +118,7 @@ class Introspector:
         return None
 
     def verify(
-        self, token: str, _now: float, _stopped: Stopped = nobody_stopped
+        self, token: str, _now: float, _stopped: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
         """The outcome of a question to the server. Several requests with one token ask once."""
         if not token or not _TOKEN_CHARACTERS.issuperset(token):
@@ -124,7 +126,7 @@ class Introspector:
         digest = hashlib.sha256(token.encode("ascii")).digest()
         flight = self._flights.get(digest)
         if flight is None:
-            if len(self._flights) >= self.config.max_questions:
+            if len(self._flights) >= self.config.max_concurrent_requests:
                 return self._unavailable("too many questions wait for an answer")
             if not self._breaker.allows():
                 return self._unavailable("the server did not answer; it is asked again soon")
@@ -133,14 +135,14 @@ class Introspector:
             flight.add_done_callback(lambda _: self._flights.pop(digest, None))
         return self._answer_of(flight)
 
-    def claimed(self, _token: str) -> str:
+    def unverified_subject(self, _token: str) -> str:
         """Nothing: an opaque token names nobody."""
         return ""
 
     async def close(self) -> None:
         """Give up the questions in flight."""
         for flight in list(self._flights.values()):
-            await end(flight)
+            await cancel_and_wait(flight)
 
     async def _answer_of(self, flight: "asyncio.Task[Verified]") -> Verified:
         try:
@@ -167,7 +169,7 @@ class Introspector:
             return self._accepted(digest, self._identity(content, now), now)
         except RefusedError as error:
             refusal = replace(error.refusal, kind=_KIND)
-            self._inactive.put(digest, (refusal, now, now + self.config.inactive_seconds))
+            self._inactive.put(digest, (refusal, now, now + self.config.negative_cache_ttl_seconds))
             return refusal
 
     def _rejected(self, digest: bytes, status: int) -> Refusal:
@@ -177,7 +179,7 @@ class Introspector:
         now = self._wall_clock()
         detail = f"the server rejects the question about it with HTTP status {status}"
         refusal = Refusal(RefusalReason.TOKEN_MALFORMED, detail, _KIND)
-        self._inactive.put(digest, (refusal, now, now + self.config.inactive_seconds))
+        self._inactive.put(digest, (refusal, now, now + self.config.negative_cache_ttl_seconds))
         return refusal
 
     def _question(self, token: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -217,11 +219,11 @@ class Introspector:
         outcome = self.revocations.check(identity, issued_at(identity))
         if isinstance(outcome, Refusal):
             return outcome
-        until = now + self.config.active_seconds
+        until = now + self.config.cache_ttl_seconds
         if identity.expires_at is not None:
             until = min(until, identity.expires_at)
         if until > now:
-            self._active.put(digest, Active(identity, now, until, epoch))
+            self._active.put(digest, CachedIntrospection(identity, now, until, epoch))
         return self._meant_for_us(identity)
 
     def _meant_for_us(self, identity: Identity) -> Verified:

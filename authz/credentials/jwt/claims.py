@@ -7,7 +7,7 @@ from typing import Any, Final
 from authz.credentials.jwt.config import ClaimConfig, IssuerConfig
 from authz.credentials.jwt.refusals import refuse_token
 from authz.request.identity import CredentialKind, Identity, RefusalReason
-from common.lru_cache import Recent
+from common.lru_cache import LruCache
 
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 """Names a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4), which lets nobody in. Older
@@ -30,7 +30,7 @@ class Shared:
     """Keeps equal sets once. Of 100,000 callers nearly all have the scopes of somebody else."""
 
     def __init__(self) -> None:
-        self._sets: Recent[frozenset[str], frozenset[str]] = Recent(MAX_SHARED)
+        self._sets: LruCache[frozenset[str], frozenset[str]] = LruCache(MAX_SHARED)
 
     def __call__(self, names: frozenset[str]) -> frozenset[str]:
         """A set equal to `names`."""

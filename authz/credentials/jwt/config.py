@@ -21,7 +21,7 @@ from authz.credentials.jwt.algorithms import ALGORITHMS
 from common.configfile import Spelled
 
 _OF_URLS: Final = (
-    "refresh_seconds", "keep_seconds", "cooldown_seconds", "unknown_key_seconds", "timeout_seconds",
+    "refresh_seconds", "max_stale_seconds", "cooldown_seconds", "unknown_key_seconds", "timeout_seconds",
     "allow_http", "allow_addresses", "ca_file", "proxy",
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ class KeySetConfig(Block):
     file: NeighbourPath | None = None
     refresh_seconds: Seconds = 300.0
     """How often the URL is asked; each time up to a fifth earlier, so that sidecars do not ask together."""
-    keep_seconds: Seconds = 86400.0
+    max_stale_seconds: Seconds = 86400.0
     """How long the last good set serves while the URL cannot be read. Then every token is refused."""
     cooldown_seconds: Seconds = 30.0
     """The shortest time between two fetches that unknown key ids ask for."""
@@ -73,9 +73,9 @@ class KeySetConfig(Block):
             raise ValueError("allow_hosts belongs to discovery")
         if self.file is not None:
             refuse_without_effect(self, _OF_URLS, "with a file")
-        if self.file is None and self.keep_seconds < self.refresh_seconds:
+        if self.file is None and self.max_stale_seconds < self.refresh_seconds:
             raise ValueError(
-                "keep_seconds must not be less than refresh_seconds: between, there would be no keys"
+                "max_stale_seconds must not be less than refresh_seconds: between, there would be no keys"
             )
         return self
 
@@ -180,10 +180,10 @@ class IssuerConfig(Block):
 class CacheConfig(Block):
     """What is remembered of verified and of refused tokens."""
 
-    identities: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    max_entries: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """Verified tokens remembered, about 2 KB each; the least recently used gives way."""
-    identity_seconds: Seconds = 300.0
+    ttl_seconds: Seconds = 300.0
     """The longest that a verified token is remembered; never past its `exp`."""
-    failures: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    negative_max_entries: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Refused tokens remembered; they never push out verified ones."""
-    failure_seconds: Seconds = 10.0
+    negative_ttl_seconds: Seconds = 10.0

@@ -24,7 +24,7 @@ class OverloadedError(Exception):
     """More work waits than may."""
 
 
-class Turns(Generic[T]):
+class CpuBudget(Generic[T]):
     """Does small pieces of work, a bounded amount of them in each turn of the loop."""
 
     def __init__(self, clock: Callable[[], float], budget_seconds: float = BUDGET_SECONDS) -> None:

@@ -28,7 +28,7 @@ from authz.credentials.jwt.key_set import Key, KeySet, KeySetError, parse_key_se
 from authz.credentials.jwt.suspicion import Suspicions
 from authz.credentials.jwt.token import Doubt
 from authz.request.identity import CredentialKind, Refusal, RefusalReason
-from common.lru_cache import Recent
+from common.lru_cache import LruCache
 
 MAX_UNKNOWN_KEY_IDS: Final = 1024
 """Remembered per issuer. When more are tried, the cool-down alone still holds."""
@@ -84,13 +84,13 @@ class FileKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class Clockwork:
+class Clocks:
     """What a RemoteKeys needs of the world."""
 
     fetch: Fetch
     monotonic_clock: Callable[[], float]
     random: Callable[[], float]
-    wait_seconds: float
+    lookup_timeout_seconds: float
     """The longest a request waits for a fetch."""
     issuer: str = ""
     """Whose keys they are: what a discovery document has to say of itself."""
@@ -99,7 +99,7 @@ class Clockwork:
 class RemoteKeys:
     """A key set at a URL."""
 
-    def __init__(self, config: KeySetConfig, world: Clockwork, metrics: KeySetMetrics) -> None:
+    def __init__(self, config: KeySetConfig, world: Clocks, metrics: KeySetMetrics) -> None:
         self.config = config
         self.world = world
         self._metrics = metrics
@@ -112,11 +112,11 @@ class RemoteKeys:
         self._due_at = world.monotonic_clock()
         self._failures = 0
         self._problem = "not fetched yet"
-        self._unknown_ids: Recent[str, float] = Recent(MAX_UNKNOWN_KEY_IDS)
+        self._unknown_ids: LruCache[str, float] = LruCache(MAX_UNKNOWN_KEY_IDS)
         self._predecessor: RemoteKeys | None = None
         self._suspicions = Suspicions()
         self._wake = asyncio.Event()
-        self._flight: asyncio.Future[None] | None = None
+        self._inflight: asyncio.Future[None] | None = None
         self._fetching = False
         self._task: asyncio.Task[None] | None = None
 
@@ -130,20 +130,20 @@ class RemoteKeys:
         """The key, or why there is none; an awaitable only where a fetch could still bring it."""
         now = self.world.monotonic_clock()
         if self.keys is None or self._too_old(now):
-            if self._flight is not None:
-                return self._find_after(self._flight, key_id, algorithm, conclusive=not self._fetching)
+            if self._inflight is not None:
+                return self._find_after(self._inflight, key_id, algorithm, conclusive=not self._fetching)
             return _unavailable(self._problem)
         key = self.keys.find(key_id, algorithm)
         if key is not None:
             return key
         if key_id is None or self._is_known_unknown(key_id, now):
             return _missing(key_id, self.keys)
-        if self._failures and self._flight is None:
+        if self._failures and self._inflight is None:
             # Fetches are tried at their own pace; whether one would bring the key cannot be told.
             return _unavailable(self._problem)
-        if self._fetching and self._flight is not None:
+        if self._fetching and self._inflight is not None:
             # It began before this key id was heard of, and may bring an answer from before it was in use.
-            return self._find_after(self._flight, key_id, algorithm, conclusive=False)
+            return self._find_after(self._inflight, key_id, algorithm, conclusive=False)
         flight = self._ask(now)
         return _too_early(key_id) if flight is None else self._find_after(flight, key_id, algorithm)
 
@@ -157,7 +157,7 @@ class RemoteKeys:
         once_final = self._suspicions.of(key)
         if self._failures:
             return Doubt(None, once_final)
-        flight = self._flight if self._fetching else None
+        flight = self._inflight if self._fetching else None
         if flight is not None:
             return Doubt(self._found_meanwhile(flight, key, key_id, algorithm), once_final)
         flight = self._ask(self.world.monotonic_clock())
@@ -174,20 +174,20 @@ class RemoteKeys:
         if self._task is None:
             self._take_over()
             self._predecessor = None
-            self._take_off()
+            self._start_fetch()
             self._task = asyncio.create_task(self._run(), name=f"key set {self.place}")
 
     async def ready(self) -> None:
         """Returns when no fetch is on its way."""
-        if self._flight is not None:
-            await asyncio.shield(self._flight)
+        if self._inflight is not None:
+            await asyncio.shield(self._inflight)
 
     def stop(self) -> None:
         """Fetch no more; the keys serve on until they are too old."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        self._land()
+        self._finish_fetch()
 
     def same_as(self, other: "RemoteKeys") -> bool:
         """Whether `other` would do the same."""
@@ -224,7 +224,7 @@ class RemoteKeys:
         }
 
     def _too_old(self, now: float) -> bool:
-        return now - self.fetched_at > self.config.keep_seconds
+        return now - self.fetched_at > self.config.max_stale_seconds
 
     def _is_known_unknown(self, key_id: str, now: float) -> bool:
         until = self._unknown_ids.get(key_id)
@@ -238,15 +238,15 @@ class RemoteKeys:
         self._due_at = min(self._due_at, max(earliest, now))
         self._wanted = True
         self._wake.set()
-        return self._take_off() if now >= earliest or self._flight is not None else None
+        return self._start_fetch() if now >= earliest or self._inflight is not None else None
 
-    def _take_off(self) -> "asyncio.Future[None]":
-        if self._flight is None:
-            self._flight = asyncio.get_running_loop().create_future()
-        return self._flight
+    def _start_fetch(self) -> "asyncio.Future[None]":
+        if self._inflight is None:
+            self._inflight = asyncio.get_running_loop().create_future()
+        return self._inflight
 
-    def _land(self) -> None:
-        flight, self._flight = self._flight, None
+    def _finish_fetch(self) -> None:
+        flight, self._inflight = self._inflight, None
         if flight is not None and not flight.done():
             flight.set_result(None)
 
@@ -254,7 +254,7 @@ class RemoteKeys:
         self, flight: "asyncio.Future[None]", key_id: str | None, algorithm: str, *, conclusive: bool = True
     ) -> Key | Refusal:
         try:
-            async with asyncio.timeout(self.world.wait_seconds):
+            async with asyncio.timeout(self.world.lookup_timeout_seconds):
                 # Others wait for the same fetch: a caller that gives up does not end it.
                 await asyncio.shield(flight)
         except TimeoutError:
@@ -289,11 +289,11 @@ class RemoteKeys:
                     async with asyncio.timeout(delay):
                         await self._wake.wait()
                 continue
-            self._take_off()
+            self._start_fetch()
             try:
                 await self._fetch_once()
             finally:
-                self._land()
+                self._finish_fetch()
 
     async def _fetch_once(self) -> None:
         if self._wanted:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.credentials.core.metrics import CredentialMetrics
-from authz.credentials.core.verifier import Stopped, Verified, nobody_stopped
+from authz.credentials.core.verifier import ThrottleCheck, Verified, no_throttle
 from authz.credentials.jwt.config import CacheConfig
-from authz.credentials.jwt.cpu_budget import OverloadedError, Turns
+from authz.credentials.jwt.cpu_budget import CpuBudget, OverloadedError
 from authz.credentials.jwt.key_set import Key
 from authz.credentials.jwt.refusals import RefusedError
 from authz.credentials.jwt.token import Issuer, JwtVerifier, KeyAwaited, Proven, check_audience, read
 from authz.credentials.revocation.revocation_list import RevocationCheck, issued_at
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
-from common.lru_cache import Recent
+from common.lru_cache import LruCache
 
 LASTING: Final = frozenset(
     {
@@ -46,7 +46,7 @@ _NOT_ASCII: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not ASCII", Credenti
 
 
 @dataclass(slots=True)
-class Remembered:
+class CachedIdentity:
     """A verified token. Good from `since` to `until`: a clock set back voids what came after it."""
 
     identity: Identity
@@ -59,7 +59,7 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class CachedRefusal:
     """A refused token."""
 
     refusal: Refusal
@@ -84,10 +84,10 @@ class Tokens:
         *,
         max_bytes: int,
         cache: CacheConfig,
-        verified: Recent[bytes, Remembered],
+        verified: LruCache[bytes, CachedIdentity],
         revocations: RevocationCheck,
-        turns: "Turns[Proven | KeyAwaited]",
-        wait_seconds: float,
+        turns: "CpuBudget[Proven | KeyAwaited]",
+        lookup_timeout_seconds: float,
         metrics: CredentialMetrics,
     ) -> None:
         self.verified = verified
@@ -96,10 +96,10 @@ class Tokens:
         too_long = f"longer than tokens.max_bytes, which is {max_bytes}"
         self._too_long = Refusal(RefusalReason.TOKEN_TOO_LONG, too_long, CredentialKind.JWT)
         self._cache = cache
-        self._failed: Recent[bytes, Failed] = Recent(cache.failures)
+        self._failed: LruCache[bytes, CachedRefusal] = LruCache(cache.negative_max_entries)
         self._revocations = revocations
         self.turns = turns
-        self._wait_seconds = wait_seconds
+        self._wait_seconds = lookup_timeout_seconds
         self._metrics = metrics
 
     def known(self, text: str, now: float) -> Verified | None:
@@ -132,25 +132,26 @@ class Tokens:
         return None
 
     def verify(
-        self, text: str, now: float, stopped: Stopped = nobody_stopped
+        self, text: str, now: float, throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
         """The identity proven, or why there is none.
 
         An awaitable where a key must be fetched, or where this turn of the loop has verified enough. Then
-        `stopped` is asked first: of ten thousand bad tokens in line only the first hundred cost anything.
+        `throttle_check` is called first: of ten thousand bad tokens in line only the first hundred cost
+        anything.
         """
         digest = hashlib.sha256(text.encode("ascii")).digest()
         try:
-            proven = self.turns.do(_unless(stopped, lambda: self._verifier.verify(text, now)))
+            proven = self.turns.do(_unless(throttle_check, lambda: self._verifier.verify(text, now)))
         except RefusedError as error:
             return self._refused(digest, error.refusal, now, error.key) if error.kept else error.refusal
         except OverloadedError:
             return _OVERLOADED
         if isinstance(proven, Proven):
             return self._accepted(digest, proven, now)
-        return self._later(digest, proven, now, stopped)
+        return self._later(digest, proven, now, throttle_check)
 
-    def claimed(self, text: str) -> str:
+    def unverified_subject(self, text: str) -> str:
         """The `iss` and `sub` that the token claims."""
         try:
             token = read(text)
@@ -164,7 +165,7 @@ class Tokens:
         digest: bytes,
         step: "KeyAwaited | asyncio.Future[Proven | KeyAwaited] | Proven",
         now: float,
-        stopped: Stopped,
+        throttle_check: ThrottleCheck,
     ) -> Verified:
         try:
             # One bound for all of it: it may wait in line, for its key, and in line again.
@@ -173,7 +174,7 @@ class Tokens:
                     if isinstance(step, KeyAwaited):
                         awaited, key = step, await step.key
                         # Done or waited for at once, so that both names still mean what they mean here.
-                        step = self.turns.do(_unless(stopped, lambda: awaited.prove(key, now)))  # noqa: B023
+                        step = self.turns.do(_unless(throttle_check, lambda: awaited.prove(key, now)))  # noqa: B023
                     else:
                         step = await step
             return self._accepted(digest, step, now)
@@ -192,15 +193,15 @@ class Tokens:
         outcome = self._revocations.check(identity, issued_at(identity))
         if isinstance(outcome, Refusal):
             return self._refused(digest, outcome, now)
-        until = now + self._cache.identity_seconds
+        until = now + self._cache.ttl_seconds
         if identity.expires_at is not None:
             until = min(until, identity.expires_at)
         if until > now:
-            entry = Remembered(identity, proven.issuer, proven.key, now, until, epoch)
+            entry = CachedIdentity(identity, proven.issuer, proven.key, now, until, epoch)
             self.verified.put(digest, entry)
         return check_audience(identity, proven.issuer)
 
-    def _checked(self, known: Remembered) -> Verified:
+    def _checked(self, known: CachedIdentity) -> Verified:
         """A remembered token, against what was revoked since."""
         epoch = self._revocations.epoch
         outcome = self._revocations.check(known.identity, issued_at(known.identity))
@@ -210,20 +211,22 @@ class Tokens:
         return check_audience(known.identity, known.issuer)
 
     def _refused(self, digest: bytes, refusal: Refusal, now: float, key: Key | None = None) -> Refusal:
-        seconds = self._cache.failure_seconds
+        seconds = self._cache.negative_ttl_seconds
         if refusal.reason is RefusalReason.TOKEN_NOT_YET_VALID:
             seconds = min(seconds, NOT_YET_SECONDS)
         elif refusal.reason not in LASTING:
             return refusal
-        self._failed.put(digest, Failed(refusal, now, now + seconds, key))
+        self._failed.put(digest, CachedRefusal(refusal, now, now + seconds, key))
         return refusal
 
 
-def _unless(stopped: Stopped, verify: Callable[[], Proven | KeyAwaited]) -> Callable[[], Proven | KeyAwaited]:
+def _unless(
+    throttle_check: ThrottleCheck, verify: Callable[[], Proven | KeyAwaited]
+) -> Callable[[], Proven | KeyAwaited]:
     """`verify`, for its turn: by then the caller may be one whose credentials are not looked at any more."""
 
     def step() -> Proven | KeyAwaited:
-        refusal = stopped()
+        refusal = throttle_check()
         if refusal is not None:
             raise RefusedError(refusal)
         return verify()

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from authz.credentials.core.redis_caller import BATCH, Asker
+from authz.credentials.core.redis_caller import BATCH, RedisCaller
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.revocation.revocation_list import Revocation, RevocationsFullError, Revoked
 
@@ -52,16 +52,16 @@ class RedisRevocations:
     What names the same is one member, however often it is revoked: the later time counts.
     """
 
-    def __init__(self, asker: Asker, prefix: str) -> None:
-        self._asker = asker
-        self._redis = asker.redis
+    def __init__(self, redis_caller: RedisCaller, prefix: str) -> None:
+        self._redis_caller = redis_caller
+        self._redis = redis_caller.redis
         self._list = f"{prefix}list"
         self._before = f"{prefix}before"
         self.channel = self._list
 
     async def now(self) -> float:
         """The time of Redis, which is the same for whoever asks. Raises StoreUnavailableError."""
-        seconds, microseconds = await self._asker.ask(self._redis.time)
+        seconds, microseconds = await self._redis_caller.ask(self._redis.time)
         return float(seconds) + float(microseconds) / 1e6
 
     async def add(self, revocations: Sequence[Revocation], max_entries: int) -> None:
@@ -75,7 +75,7 @@ class RedisRevocations:
             for one in revocations[start : start + ADDED_AT_ONCE]:
                 exempt = int(one.kind is Revoked.EVERYTHING)
                 arguments += [one.until, one.before, _member(one), exempt, _message(one)]  # type: ignore[list-item]
-            refused += await self._asker.ask(
+            refused += await self._redis_caller.ask(
                 lambda arguments=arguments: self._redis.eval(_ADD, 2, *keys, *arguments)  # type: ignore[misc]
             )
         if refused:
@@ -88,7 +88,7 @@ class RedisRevocations:
         """
         found: dict[bytes, Revocation] = {}
         limited = 0
-        async for page in self._asker.pages(self._list):
+        async for page in self._redis_caller.pages(self._list):
             names = [_bytes(named) for named, _ in page]
             befores = await self._scores(self._before, names)
             gone = await self._gone([named for named in names if befores[named] is None])
@@ -105,17 +105,17 @@ class RedisRevocations:
     async def clean(self) -> list[str]:
         """Remove the entries that cannot be read; what they were. Raises StoreUnavailableError."""
         unreadable: list[bytes] = []
-        async for page in self._asker.pages(self._list):
+        async for page in self._redis_caller.pages(self._list):
             unreadable += (_bytes(named) for named, until in page if not _readable(_bytes(named), until))
         for start in range(0, len(unreadable), BATCH):
             batch = unreadable[start : start + BATCH]
             for name in (self._list, self._before):
-                await self._asker.ask(lambda name=name, batch=batch: self._redis.zrem(name, *batch))  # type: ignore[misc]
+                await self._redis_caller.ask(lambda name=name, batch=batch: self._redis.zrem(name, *batch))  # type: ignore[misc]
         return [repr(named) for named in unreadable]
 
     async def _scores(self, name: str, names: Sequence[bytes]) -> dict[bytes, float | None]:
         members: Any = list(names)  # bytes, which its types do not name
-        scores = await self._asker.ask(lambda: self._redis.zmscore(name, members))
+        scores = await self._redis_caller.ask(lambda: self._redis.zmscore(name, members))
         return {
             named: None if score is None else float(score) for named, score in zip(names, scores, strict=True)
         }

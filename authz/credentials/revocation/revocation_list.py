@@ -120,7 +120,7 @@ class Revocations:
         self._counter = 0
         self._overflowed = False
         self._overflowed_at = -inf
-        self._heir: Revocations | None = None
+        self._successor: Revocations | None = None
         self._confirmed_at = -inf
         self.epoch = 0 if store is None else UNAVAILABLE_EPOCH
 
@@ -232,7 +232,7 @@ class Revocations:
 
     def expire(self) -> None:
         """Serve no more where the list may be out of date for too long."""
-        if self.store is not None and self._clock() - self._confirmed_at > self.config.stale_seconds:
+        if self.store is not None and self._clock() - self._confirmed_at > self.config.max_stale_seconds:
             self.epoch = UNAVAILABLE_EPOCH
 
     @property
@@ -241,7 +241,7 @@ class Revocations:
         return self.config.max_entries * (1 if self.store is None else SURPLUS)
 
     @property
-    def to_be_read_anew(self) -> bool:
+    def needs_resync(self) -> bool:
         """Whether it was too long a while ago."""
         return self._overflowed and self._clock() - self._overflowed_at > OVERFLOWED_SECONDS
 
@@ -252,7 +252,7 @@ class Revocations:
         self._counter = other._counter  # noqa: SLF001
         self._confirmed_at = other._confirmed_at  # noqa: SLF001
         # Who still adds to the other (a logout that waited for a key) adds to this one, too.
-        other._heir = self  # noqa: SLF001
+        other._successor = self  # noqa: SLF001
         if other.epoch != UNAVAILABLE_EPOCH:
             self._next_epoch()
 
@@ -272,8 +272,8 @@ class Revocations:
             del self._entries[key]
 
     def _next_epoch(self) -> None:
-        if self._heir is not None:
-            self._heir._next_epoch()  # noqa: SLF001 - the same list, of which that one remembers things
+        if self._successor is not None:
+            self._successor._next_epoch()  # noqa: SLF001 - the same list, of which that one remembers things
         if self._overflowed or (self.store is not None and self._confirmed_at == -inf):
             return
         self._counter += 1

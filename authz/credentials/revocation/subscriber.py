@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from authz.credentials.core.store_errors import StoreUnavailableError
 from common.redis_errors import error_text
-from common.tasks import end
+from common.tasks import cancel_and_wait
 
 PING_SECONDS: Final = 0.5
 """A silent connection is asked for a sign of life so often; after twice as long it counts as lost."""
@@ -26,11 +26,11 @@ bounded by itself."""
 _LOG = structlog.get_logger(__name__)
 
 
-class ReadAnewError(Exception):
+class ResyncRequiredError(Exception):
     """What was heard could not be taken in: everything is to be loaded again."""
 
 
-class Feed:
+class RevocationSubscriber:
     """One subscription to several channels, kept up while it is started.
 
     `on_begin` runs when a subscription stands and before its messages count: there everything is loaded
@@ -73,7 +73,7 @@ class Feed:
         """End the subscription."""
         task, self._task = self._task, None
         if task is not None:
-            await end(task)
+            await cancel_and_wait(task)
         self.connected = False
 
     async def _run(self) -> None:
@@ -83,7 +83,7 @@ class Feed:
                 await self._listen()
             except Exception as error:  # whatever it is: without this task nobody hears of revocations
                 expected = isinstance(
-                    error, RedisError | OSError | TimeoutError | StoreUnavailableError | ReadAnewError
+                    error, RedisError | OSError | TimeoutError | StoreUnavailableError | ResyncRequiredError
                 )
                 known = isinstance(error, RedisError)
                 self.problem = error_text(error) if known else str(error) or type(error).__name__
@@ -114,7 +114,7 @@ class Feed:
             try:
                 await self._hear(pubsub)
             finally:
-                await end(beside)
+                await cancel_and_wait(beside)
 
     async def _hear(self, pubsub: Any) -> None:
         silent = 0

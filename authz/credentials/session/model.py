@@ -55,9 +55,9 @@ class Session:
             expires_at=self.over_at,
         )
 
-    def used(self, now: float, idle_seconds: float) -> "Session":
+    def used(self, now: float, idle_timeout_seconds: float) -> "Session":
         """The session after it was used at `now`. Its end stays."""
-        return replace(self, idle_until=min(now + idle_seconds, self.ends_at))
+        return replace(self, idle_until=min(now + idle_timeout_seconds, self.ends_at))
 
     def to_json(self) -> bytes:
         """The value in the store."""

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from authz.credentials.core.redis_caller import BATCH, Asker
+from authz.credentials.core.redis_caller import BATCH, RedisCaller
 from authz.credentials.core.store_errors import StoreUnavailableError
 
 MAX_WAITING: Final = 10_000
 """Keys asked for while a question is under way; 20 questions more. Beyond, Redis cannot keep up."""
 
 
-class Reads:
+class ReadBatcher:
     """GETs. What is asked for while one is under way waits for it and goes into the next, an MGET.
 
     So any number of requests needs one connection, and several with one key ask once. With a connection
@@ -19,8 +19,8 @@ class Reads:
     Redis would count as away (which happened when a lost subscription made all sessions to be asked anew).
     """
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+    def __init__(self, redis_caller: RedisCaller) -> None:
+        self._redis_caller = redis_caller
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._busy = False
         self._task: asyncio.Task[None] | None = None
@@ -31,7 +31,7 @@ class Reads:
             return await self._with_others(name)
         self._busy = True
         try:
-            return await self._asker.ask(lambda: self._asker.redis.get(name))
+            return await self._redis_caller.ask(lambda: self._redis_caller.redis.get(name))
         finally:
             if self._waiting:
                 self._task = asyncio.create_task(self._ask_for_those_who_wait(), name="session look-ups")
@@ -45,12 +45,12 @@ class Reads:
                 raise StoreUnavailableError("more look-ups than Redis can answer")
             future = self._waiting[name] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._asker.wait_seconds):
+            async with asyncio.timeout(self._redis_caller.lookup_timeout_seconds):
                 # Others may wait for the same key: a caller that gives up does not end it.
                 found = await asyncio.shield(future)
         except TimeoutError:
             raise StoreUnavailableError(
-                f"Redis gave no answer within {self._asker.wait_seconds:g} s"
+                f"Redis gave no answer within {self._redis_caller.lookup_timeout_seconds:g} s"
             ) from None
         if isinstance(found, StoreUnavailableError):
             raise StoreUnavailableError(str(found))
@@ -73,5 +73,5 @@ class Reads:
             self._busy = False
 
     async def _many(self, names: Sequence[str]) -> Sequence[Any]:
-        found: Sequence[Any] = await self._asker.ask(lambda: self._asker.redis.mget(names))
+        found: Sequence[Any] = await self._redis_caller.ask(lambda: self._redis_caller.redis.mget(names))
         return found

@@ -8,11 +8,11 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from authz.credentials.core.redis_caller import BATCH, Asker
+from authz.credentials.core.redis_caller import BATCH, RedisCaller
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.session.model import ENDED, Session
-from authz.credentials.session.read_batcher import Reads
-from common.lru_cache import Recent
+from authz.credentials.session.read_batcher import ReadBatcher
+from common.lru_cache import LruCache
 
 MAX_PARSED: Final = 20_000
 """Sessions kept beside the value that they were read from, about 2 KB each."""
@@ -42,15 +42,15 @@ class RedisStore:
     that are gone; each creation clears those whose time is over.
     """
 
-    def __init__(self, asker: Asker, prefix: str, ended_seconds: float) -> None:
-        self._asker = asker
-        self._redis = asker.redis
-        self._reads = Reads(asker)
+    def __init__(self, redis_caller: RedisCaller, prefix: str, ended_retention_seconds: float) -> None:
+        self._redis_caller = redis_caller
+        self._redis = redis_caller.redis
+        self._reads = ReadBatcher(redis_caller)
         self._prefix = prefix
-        self._ended_seconds = ended_seconds
+        self._ended_seconds = ended_retention_seconds
         self._all = f"{prefix}all"
         # A session is asked for again and again and seldom changes: then it need not be parsed again.
-        self._parsed: Recent[str, tuple[Any, Session]] = Recent(MAX_PARSED)
+        self._parsed: LruCache[str, tuple[Any, Session]] = LruCache(MAX_PARSED)
         self.channel = f"{prefix}revoked"
 
     async def get(self, key: str) -> Session | None:
@@ -70,10 +70,10 @@ class RedisStore:
 
     async def _ended(self, key: str, begun: float) -> Session | None:
         try:
-            async with asyncio.timeout_at(begun + self._asker.wait_seconds):
+            async with asyncio.timeout_at(begun + self._redis_caller.lookup_timeout_seconds):
                 return None if await self._reads.get(self._ended_name(key)) is None else ENDED
         except TimeoutError:
-            problem = f"Redis gave no answer within {self._asker.wait_seconds:g} s"
+            problem = f"Redis gave no answer within {self._redis_caller.lookup_timeout_seconds:g} s"
             raise StoreUnavailableError(problem) from None
 
     async def put(self, key: str, session: Session, now: float) -> None:
@@ -81,7 +81,7 @@ class RedisStore:
         names = (self._prefix + key, self._index(session.subject), self._all, self._ended_name(key))
         px, ended_px = _milliseconds(session, now), _milliseconds(session, now, self._ended_seconds)
         arguments = (session.to_json(), px, session.ends_at, key, ended_px)
-        await self._asker.ask(lambda: self._redis.eval(_PUT_SESSION, 4, *names, *arguments))
+        await self._redis_caller.ask(lambda: self._redis.eval(_PUT_SESSION, 4, *names, *arguments))
 
     async def renew(self, sessions: Mapping[str, Session], now: float) -> None:
         """Write what use has changed. A session that was revoked meanwhile stays so (SET XX)."""
@@ -98,7 +98,7 @@ class RedisStore:
                         pipe.set(self._ended_name(key), b"", px=ended_px)
                     await pipe.execute()
 
-            await self._asker.ask(write)
+            await self._redis_caller.ask(write)
 
     async def revoke(self, keys: Sequence[str]) -> int:
         """Forget these sessions and tell every sidecar; how many there were."""
@@ -113,13 +113,13 @@ class RedisStore:
                     pipe.publish(self.channel, orjson.dumps(batch))
                     return int((await pipe.execute())[0])
 
-            ended += await self._asker.ask(write)
+            ended += await self._redis_caller.ask(write)
         return ended
 
     async def keys(self, subject: str | None) -> list[str]:
         """The keys of all sessions, or of those of `subject`; among them perhaps some that are gone."""
         index = self._all if subject is None else self._index(subject)
-        keys = [key async for page in self._asker.pages(index) for key, _ends_at in page]
+        keys = [key async for page in self._redis_caller.pages(index) for key, _ends_at in page]
         return [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
 
     async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
@@ -128,7 +128,7 @@ class RedisStore:
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
             names = [self._prefix + key for key in batch]
-            values = await self._asker.ask(lambda names=names: self._redis.mget(names))  # type: ignore[misc]
+            values = await self._redis_caller.ask(lambda names=names: self._redis.mget(names))  # type: ignore[misc]
             read = (
                 (key, self._read(self._prefix + key, value)) for key, value in zip(batch, values, strict=True)
             )

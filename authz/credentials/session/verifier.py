@@ -13,7 +13,7 @@ import orjson
 
 from authz.credentials.core.metrics import SessionMetrics
 from authz.credentials.core.store_errors import StoreUnavailableError
-from authz.credentials.core.verifier import Stopped, Verified, nobody_stopped
+from authz.credentials.core.verifier import ThrottleCheck, Verified, no_throttle
 from authz.credentials.revocation.revocation_list import RevocationCheck
 from authz.credentials.session.config import SessionsConfig
 from authz.credentials.session.memory_store import MemoryStore
@@ -26,8 +26,8 @@ from authz.credentials.session.model import (
     key_of,
 )
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
-from common.lru_cache import Recent
-from common.tasks import end
+from common.lru_cache import LruCache
+from common.tasks import cancel_and_wait
 
 TOKEN_BYTES: Final = 32
 """256 random bits (OWASP asks for 64 at least)."""
@@ -36,7 +36,7 @@ NEW_TOKEN_ATTEMPTS: Final = 8
 """One token of 64 begins with a hyphen, which a command line takes for an option."""
 
 RENEWED_FRACTION: Final = 0.1
-"""A use is written once a tenth of `idle_seconds` has passed since the last one written: a session in
+"""A use is written once a tenth of `idle_timeout_seconds` has passed since the last one written: a session in
 steady use costs Redis ten writes in that time, and may end for idleness up to a tenth early."""
 
 FLUSH_SECONDS: Final = 0.5
@@ -68,7 +68,7 @@ _REVOKED: Final = Refusal(RefusalReason.REVOKED, "the session was revoked", Cred
 
 
 @dataclass(slots=True)
-class Entry:
+class CachedSession:
     """A session known here. Good from `since` to `until`: a clock set back voids what came after it."""
 
     session: Session
@@ -99,11 +99,11 @@ class Sessions:
         self._random_bytes = random_bytes
         self._wall_clock = wall_clock
         self._metrics = metrics
-        self._known: Recent[bytes, Entry] = Recent(config.cached)
-        self._refused: Recent[bytes, tuple[Refusal, float]] = Recent(MAX_REFUSED)
-        self._revoked: Recent[bytes, float] = Recent(MAX_REVOKED)
+        self._known: LruCache[bytes, CachedSession] = LruCache(config.cache_max_entries)
+        self._refused: LruCache[bytes, tuple[Refusal, float]] = LruCache(MAX_REFUSED)
+        self._revoked: LruCache[bytes, float] = LruCache(MAX_REVOKED)
         self._renewals: dict[str, Session] = {}
-        self._fresh_seconds = inf if isinstance(store, MemoryStore) else config.cache_seconds
+        self._fresh_seconds = inf if isinstance(store, MemoryStore) else config.cache_ttl_seconds
         self._gaps = 0
         """How often messages may have been missed: an answer that was asked for before is not remembered."""
         self._task: asyncio.Task[None] | None = None
@@ -130,7 +130,7 @@ class Sessions:
         return entry.identity
 
     def verify(
-        self, token: str, now: float, _stopped: Stopped = nobody_stopped
+        self, token: str, now: float, _stopped: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
         """The identity behind `token`, or why there is none; an awaitable where the store is elsewhere."""
         if _SHAPE.fullmatch(token) is None:
@@ -144,7 +144,7 @@ class Sessions:
             return self._outcome(key, found, now)
         return self._later(key, found, now)
 
-    def claimed(self, _token: str) -> str:
+    def unverified_subject(self, _token: str) -> str:
         """Nothing: a session token names nobody."""
         return ""
 
@@ -164,7 +164,10 @@ class Sessions:
         if not subject:
             raise ValueError("a session needs a subject")
         token = self._new_token()
-        ends_at, idle_until = now + self.config.absolute_seconds, now + self.config.idle_seconds
+        ends_at, idle_until = (
+            now + self.config.absolute_timeout_seconds,
+            now + self.config.idle_timeout_seconds,
+        )
         session = Session(subject, now, idle_until, ends_at, scopes, roles, claims or {})
         size = len(session.to_json())
         if size > MAX_RECORD_BYTES:
@@ -218,7 +221,7 @@ class Sessions:
 
     def forget(self, keys: Sequence[str]) -> None:
         """Refuse these sessions from now on, whatever the store may say."""
-        until = self._wall_clock() + self.config.absolute_seconds
+        until = self._wall_clock() + self.config.absolute_timeout_seconds
         for key in keys:
             digest = bytes.fromhex(key)
             self._known.forget(digest)
@@ -255,7 +258,7 @@ class Sessions:
         """Write the renewals that wait, and no more."""
         task, self._task = self._task, None
         if task is not None:
-            await end(task)
+            await cancel_and_wait(task)
         await self.flush()
 
     async def flush(self) -> None:
@@ -281,22 +284,22 @@ class Sessions:
         self._refused.put(digest, (refusal, now + REFUSED_SECONDS))
         return refusal
 
-    def _renewed(self, key: str, entry: Entry, now: float) -> Entry:
+    def _renewed(self, key: str, entry: CachedSession, now: float) -> CachedSession:
         """The entry after this use, which is written later."""
         if len(self._renewals) >= MAX_RENEWALS and key not in self._renewals:
             self._metrics.renewals_lost += 1
             return entry
-        session = entry.session.used(now, self.config.idle_seconds)
+        session = entry.session.used(now, self.config.idle_timeout_seconds)
         self._renewals[key] = session
         # `since` and `fresh_until` stay: that it is still in the store was not learned anew.
         entry = self._entry(session, entry.since, entry.fresh_until)
         self._known.put(bytes.fromhex(key), entry)
         return entry
 
-    def _entry(self, session: Session, since: float, fresh_until: float) -> Entry:
-        last_written_use = session.idle_until - self.config.idle_seconds
-        renew_at = last_written_use + RENEWED_FRACTION * self.config.idle_seconds
-        return Entry(
+    def _entry(self, session: Session, since: float, fresh_until: float) -> CachedSession:
+        last_written_use = session.idle_until - self.config.idle_timeout_seconds
+        renew_at = last_written_use + RENEWED_FRACTION * self.config.idle_timeout_seconds
+        return CachedSession(
             session,
             session.identity(),
             since,

@@ -25,5 +25,5 @@ class ThrottleConfig(Block):
     keep its owner from signing in anew (what is remembered goes on); null turns it off."""
     per_seconds: Seconds = 60.0
     """The time over which the failures are counted, evenly refilled."""
-    remembered: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    cache_max_entries: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     """Addresses and subjects counted, about 0.3 KB each; the one that failed longest ago gives way."""

@@ -8,7 +8,7 @@ from typing import Final
 from authz.credentials.throttle.config import ThrottleConfig
 from authz.request.identity import RefusalReason
 from common.buckets import SECOND_US, State, TokenBucket
-from common.lru_cache import Recent
+from common.lru_cache import LruCache
 
 BAD: Final = frozenset(
     {
@@ -73,7 +73,7 @@ class _Counts:
         self._bucket = TokenBucket(failures, failures, period_us) if failures else None
         # Failures that were on their way together are all charged: the bucket goes into debt.
         self._charged = replace(self._bucket, charge_rejected=True) if self._bucket is not None else None
-        self._states: Recent[str, State] = Recent(config.remembered)
+        self._states: LruCache[str, State] = LruCache(config.cache_max_entries)
 
     def spent(self, key: str, now_us: int) -> int:
         state = self._states.peek(key)

@@ -31,12 +31,12 @@ from authz.policy.model import (
     DenialConfig,
     LoginConfig,
 )
-from authz.policy.rule import Cors, Extras, Outcome, Rule, Verdict
+from authz.policy.rule import Cors, Mutations, Outcome, Rule, Verdict
 from authz.policy.source import Source
 from authz.policy.templates import ValueTemplate
 from authz.policy.types.paths import EXACT, PathMatching
-from authz.request.path import NOTHING_ODD
-from common.background import Breaks, background_work
+from authz.request.path import NO_ANOMALY
+from common.background import GilYielder, background_work
 from common.configfile import Breathe, ConfigError, Problem, no_breaks
 
 REVISION_CHARACTERS: Final = 12
@@ -77,25 +77,25 @@ class Policy:
     matching: PathMatching = EXACT
     """How deny rules are compared with paths."""
 
-    def take_apart(self) -> None:
+    def release(self) -> None:
         """Free the policy piece by piece, in a thread, once another has taken its place.
 
         Left to itself it would go at once: 0.1 s for 10,000 rules, in which the loop answers nobody.
         Calls that still wait hold what they need of it; no request may be asked of it any more.
         """
-        breathe = Breaks().breathe
+        yield_gil = GilYielder().yield_gil
         with background_work():
             rules = list(self.rules)
             object.__setattr__(self, "rules", ())
-            self.index.take_apart(breathe)
+            self.index.release(yield_gil)
             while rules:
                 rules.pop()
-                breathe()
+                yield_gil()
 
 
 def compile_policy(
     files: Sequence[Source],
-    breathe: Breathe = no_breaks,
+    yield_gil: Breathe = no_breaks,
     found: Sequence[Problem] = (),
     *,
     complete: bool = True,
@@ -112,7 +112,7 @@ def compile_policy(
         *_repeated_blocks(files),
         *shared.problems,
         *_repeated_names(written),
-        *_unbound_variables(written, shared, breathe),
+        *_unbound_variables(written, shared, yield_gil),
     ]
     if problems:
         raise ConfigError(problems)
@@ -120,7 +120,7 @@ def compile_policy(
     index = Index()
     rules = []
     for order, entry in enumerate(written):
-        breathe()
+        yield_gil()
         rule = compiler.rule(entry, order)
         rules.append(rule)
         paths = rule.matching.indexed(entry.config.paths)
@@ -130,22 +130,22 @@ def compile_policy(
     suspicious = [
         written[rule.order].problem(message)
         for rule, message in review(
-            pairs, _alike_in(written, shared), breathe, told=_said(files, "identity_headers") is not None
+            pairs, _alike_in(written, shared), yield_gil, told=_said(files, "identity_headers") is not None
         )
     ]
-    suspicious += _impossible(files, written, shared, breathe)
-    suspicious += _doubtful(written, shared, breathe)
-    index.compile(breathe)
+    suspicious += _impossible(files, written, shared, yield_gil)
+    suspicious += _doubtful(written, shared, yield_gil)
+    index.compile(yield_gil)
     suspicious += [
         written[rule.order].problem(
             message, *((key,) if key in written[rule.order].config.model_fields_set else ())
         )
         for rule, key, message in escapes(
-            pairs, index, _said(files, "paths"), breathe, _expressions_in(written, shared)
+            pairs, index, _said(files, "paths"), yield_gil, _expressions_in(written, shared)
         )
     ]
     return Policy(
-        revision=_revision([source.document.data for source in files], breathe),
+        revision=_revision([source.document.data for source in files], yield_gil),
         index=index,
         rules=tuple(rules),
         credentials=compiler.credentials,
@@ -156,7 +156,7 @@ def compile_policy(
         metadata=tuple((_said(files, "metadata") or {}).items()),
         login=_said(files, "login"),
         credential_cookies=_credential_cookies(compiler.credentials),
-        cors=any(rule.verdict.extras.cors is not None for rule in rules),
+        cors=any(rule.verdict.mutations.cors is not None for rule in rules),
         matching=compiler.matching,
     )
 
@@ -216,7 +216,7 @@ class _Compiler:
             source=entry.source,
             verdict=self._verdict(entry),
             callers=callers_of(config.allow or config.deny or ()),
-            accepts=reduce(or_, config.accept_in_path, NOTHING_ODD),
+            accepts=reduce(or_, config.accept_in_path, NO_ANOMALY),
             shadow=config.mode == "shadow",
             requests=tuple(one for one in conditions if one.subject is Subject.REQUEST),
             demands=tuple(one for one in conditions if one.subject is Subject.CALLER),
@@ -259,7 +259,7 @@ class _Compiler:
         headers = self._identity_headers
         if config.identity_headers:
             headers = tuple({**self.identity_headers, **config.identity_headers}.items())
-        extras = Extras(
+        mutations = Mutations(
             headers,
             tuple(config.response_headers.items()),
             tuple(config.query_set.items()),
@@ -268,7 +268,7 @@ class _Compiler:
             _cors(config.cors) if config.cors else None,
         )
         scope = scope_of(config.allow or ())
-        return Verdict(Outcome.ALLOW, "allowed", 200, config.name, scope, extras)
+        return Verdict(Outcome.ALLOW, "allowed", 200, config.name, scope, mutations)
 
 
 def _cors(config: CorsConfig) -> Cors:
@@ -310,12 +310,14 @@ def _repeated_names(written: Sequence[WrittenRule]) -> list[Problem]:
     return problems
 
 
-def _unbound_variables(written: Sequence[WrittenRule], shared: Shared, breathe: Breathe) -> Iterator[Problem]:
+def _unbound_variables(
+    written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe
+) -> Iterator[Problem]:
     """Expressions about `vars` that a path of the rule does not have."""
     for entry in written:
         if not entry.conditional or "paths" in entry.amended:
             continue
-        breathe()
+        yield_gil()
         for _, condition in shared.conditions_of(entry):
             names = condition.when.path_variables if condition.when else frozenset()
             for path in entry.config.paths if names else ():
@@ -326,21 +328,21 @@ def _unbound_variables(written: Sequence[WrittenRule], shared: Shared, breathe: 
 
 
 def _impossible(
-    files: Sequence[Source], written: Sequence[WrittenRule], shared: Shared, breathe: Breathe
+    files: Sequence[Source], written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe
 ) -> Iterator[Problem]:
     """Warnings of rules with conditions that no request can meet."""
     impossible = Impossible(_said(files, "credentials"))
     for entry in written:
-        breathe()
+        yield_gil()
         blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []
         for key, message in impossible.in_rule(entry.config, blocks):
             yield entry.problem(message, *filter(None, (key,)))
 
 
-def _doubtful(written: Sequence[WrittenRule], shared: Shared, breathe: Breathe) -> Iterator[Problem]:
+def _doubtful(written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe) -> Iterator[Problem]:
     """Warnings of conditions that match less or more than they say."""
     for entry in written:
-        breathe()
+        yield_gil()
         blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []
         for key, message in doubts_of(entry.config, blocks):
             yield entry.problem(message, *filter(None, (key,)))
@@ -360,14 +362,14 @@ def _repeated_blocks(files: Sequence[Source]) -> list[Problem]:
     return problems
 
 
-def _revision(contents: Sequence[Any], breathe: Breathe) -> str:
+def _revision(contents: Sequence[Any], yield_gil: Breathe) -> str:
     """A hash of what the files say: block by block, because hashing all of them is one long call."""
     digest = hashlib.sha256()
     for content in contents:
         blocks = content.items() if isinstance(content, dict) else ()
         for key, block in sorted(blocks, key=lambda item: str(item[0])):
             for part in block if isinstance(block, list) else (block,):
-                breathe()
+                yield_gil()
                 digest.update(orjson.dumps([key, part], default=str, option=_CANONICAL))
         digest.update(b"\n")
     return digest.hexdigest()[:REVISION_CHARACTERS]

@@ -9,7 +9,7 @@ from authz.credentials import CredentialsConfig
 from authz.policy.compile.compile import Policy, compile_policy
 from authz.policy.compile.contents import Contents, contents_of
 from authz.policy.source import Source, source_of
-from common.background import background_work, keep_from_collections
+from common.background import background_work, freeze_gc
 from common.configfile import Breathe, ConfigError, Problem, no_breaks, parse, read
 
 LARGE_POLICY_RULES: Final = 1_000
@@ -18,21 +18,21 @@ LARGE_POLICY_RULES: Final = 1_000
 SUFFIXES: Final = frozenset({".yaml", ".yml"})
 
 
-def load_policy(paths: Sequence[Path], breathe: Breathe = no_breaks) -> Policy:
+def load_policy(paths: Sequence[Path], yield_gil: Breathe = no_breaks) -> Policy:
     """The policy in these files, in every YAML file in these folders and below, and in all they include.
 
-    Takes 0.1 ms a rule; a thread that does it beside a loop takes breaks (`Breaks().breathe`).
+    Takes 0.1 ms a rule; a thread that does it beside a loop takes breaks (`GilYielder().yield_gil`).
     Raises ConfigError with every problem of every file.
     """
     with background_work():
-        reading = _Reading(breathe)
+        reading = _Reading(yield_gil)
         reading.read(paths)
         files = reading.files
-        policy = compile_policy(files, breathe, reading.problems, complete=reading.complete)
+        policy = compile_policy(files, yield_gil, reading.problems, complete=reading.complete)
         names = tuple(Path(source.document.file) for source in files)
-        _let_go(files, breathe)
+        _let_go(files, yield_gil)
         if len(policy.rules) >= LARGE_POLICY_RULES:
-            keep_from_collections()
+            freeze_gc()
         return replace(policy, files=names)
 
 
@@ -45,13 +45,13 @@ def load_with_contents(paths: Sequence[Path]) -> tuple[Policy, Contents]:
 
 
 def load_credentials(
-    paths: Sequence[Path], breathe: Breathe = no_breaks
+    paths: Sequence[Path], yield_gil: Breathe = no_breaks
 ) -> tuple[list[CredentialsConfig], list[Path]]:
     """The `credentials:` blocks in the files that `load_policy` would read, and these files.
 
     No rule is compiled: it is for those who only ask where credentials stand. Raises ConfigError.
     """
-    reading = _Reading(breathe)
+    reading = _Reading(yield_gil)
     reading.read(paths)
     if reading.problems:
         raise ConfigError(reading.problems)
@@ -59,24 +59,24 @@ def load_credentials(
     return [one for one in said if one is not None], [Path(source.document.file) for source in reading.files]
 
 
-def _let_go(files: list[Source], breathe: Breathe) -> None:
+def _let_go(files: list[Source], yield_gil: Breathe) -> None:
     """Free what was read piece by piece: at once it would take 0.1 s, in which no other thread runs."""
     while files:
         source = files.pop()
         configs = list(source.file.rules)
         # The block never changes for anybody: nobody else has it.
         source.file.__dict__["rules"] = ()
-        source.document.let_go(breathe)
+        source.document.let_go(yield_gil)
         while configs:
             configs.pop()
-            breathe()
+            yield_gil()
 
 
 class _Reading:
     """Reads files and all that they include, and goes on behind whatever is wrong."""
 
-    def __init__(self, breathe: Breathe) -> None:
-        self._breathe = breathe
+    def __init__(self, yield_gil: Breathe) -> None:
+        self._breathe = yield_gil
         self._known: set[Path] = set()
         self._waiting: dict[Path, None] = {}
         self.files: list[Source] = []

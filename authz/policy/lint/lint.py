@@ -23,7 +23,7 @@ Alike = Callable[[Rule, Rule], bool]
 def review(
     rules: Sequence[tuple[RuleConfig, Rule]],
     alike: Alike,
-    breathe: Breathe = no_breaks,
+    yield_gil: Breathe = no_breaks,
     *,
     told: bool = False,
 ) -> list[tuple[Rule, str]]:
@@ -34,11 +34,11 @@ def review(
     An allow rule under a rule that denies anyone never decides; one under a rule that allows anyone
     asks for a credential in vain; a rule under one with the same effect adds nothing.
     """
-    reviewer = _Reviewer(rules, alike, breathe, told=told)
+    reviewer = _Reviewer(rules, alike, yield_gil, told=told)
     found: list[tuple[Rule, str]] = []
     # From the last to the first: of two rules that cover each other, the later adds nothing.
     for (config, rule), asked in zip(reversed(rules), reversed(reviewer.asked), strict=True):
-        breathe()
+        yield_gil()
         found += ((rule, message) for message in reversed([*reviewer.messages(config, rule, asked)]))
     reviewer.let_go()
     return found[::-1]
@@ -48,11 +48,11 @@ class _Reviewer:
     """The rules that may cover others, by what they ask."""
 
     def __init__(
-        self, rules: Sequence[tuple[RuleConfig, Rule]], alike: Alike, breathe: Breathe, *, told: bool
+        self, rules: Sequence[tuple[RuleConfig, Rule]], alike: Alike, yield_gil: Breathe, *, told: bool
     ) -> None:
         self._alike = alike
         self._told = told
-        self._breathe = breathe
+        self._breathe = yield_gil
         self._denials, self._openings, self._same = Index(), Index(), dict[_Asked, Index]()
         self._needless: set[Rule] = set()
         """Rules that were said to add nothing: taken out together, none of them is what covers another."""
@@ -61,13 +61,13 @@ class _Reviewer:
         often = Counter(self.asked)
         del often[()]
         for (config, rule), asked in zip(rules, self.asked, strict=True):
-            breathe()
+            yield_gil()
             if rule.open and not rule.requests and not rule.shadow:
                 self._add(self._openings if rule.allows else self._denials, config, rule)
             if often[asked] > 1:
                 self._add(self._same.setdefault(asked, Index()), config, rule)
         for index in self._indices():
-            index.compile(breathe)
+            index.compile(yield_gil)
 
     def messages(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
         """What is suspicious about the rule."""
@@ -79,7 +79,7 @@ class _Reviewer:
     def let_go(self) -> None:
         """Free the indices: left to themselves they would go at once, and hold up the loop beside."""
         for index in self._indices():
-            index.take_apart(self._breathe)
+            index.release(self._breathe)
 
     def _add(self, index: Index, config: RuleConfig, rule: Rule) -> None:
         index.add(rule, config.hosts, config.paths, config.methods)

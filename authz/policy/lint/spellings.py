@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from authz.policy.expression.expression import Expression
-from authz.policy.index import Cell, Index
+from authz.policy.index import Index, RuleSet
 from authz.policy.model import RuleConfig
 from authz.policy.rule import Rule
 from authz.policy.types.paths import PathsConfig
@@ -29,7 +29,7 @@ def escapes(
     rules: Sequence[tuple[RuleConfig, Rule]],
     index: Index,
     said: PathsConfig | None,
-    breathe: Breathe,
+    yield_gil: Breathe,
     expressions: Expressions,
 ) -> Iterator[tuple[Rule, str, str]]:
     """The deny rules that another spelling of a path gets around: the rule, its key and the message.
@@ -40,7 +40,7 @@ def escapes(
     if {"case", "trailing_slash"} <= settled:
         return
     for config, rule in rules:
-        breathe()
+        yield_gil()
         if rule.allows or rule.shadow:
             continue
         if "case" not in settled:
@@ -82,7 +82,7 @@ def _ways_around_expressions(
                     )
 
 
-def _allowed(cell: Cell, rule: Rule) -> Rule | None:
+def _allowed(cell: RuleSet, rule: Rule) -> Rule | None:
     """The first that allows callers whom the rule denies, unless another rule denies everything here."""
     if any(one.open and not one.requests for one in cell.denies if one is not rule):
         return None

@@ -20,7 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from authz.policy.types.pattern import HostPattern, Template, parse_host, parse_template
-from authz.request.path import NEVER_ACCEPTED, Oddity
+from authz.request.path import NEVER_ACCEPTED, PathAnomaly
 from common.configfile import Spelled
 
 MAX_NAME_PARTS: Final = 16
@@ -100,11 +100,11 @@ def _method(value: str) -> str:
     return value
 
 
-def _oddity(value: Any) -> Oddity:
-    found = Oddity.__members__.get(value.upper()) if isinstance(value, str) else None
+def _oddity(value: Any) -> PathAnomaly:
+    found = PathAnomaly.__members__.get(value.upper()) if isinstance(value, str) else None
     if found is None or found in NEVER_ACCEPTED:
         known = ", ".join(
-            oddity.name.lower() for oddity in Oddity if oddity.name and oddity not in NEVER_ACCEPTED
+            anomaly.name.lower() for anomaly in PathAnomaly if anomaly.name and anomaly not in NEVER_ACCEPTED
         )
         raise ValueError(f"{value!r} cannot be accepted in a path; these can: {known}")
     return found
@@ -142,10 +142,16 @@ PathTemplate = Annotated[
     WithJsonSchema({"type": "string", "examples": ["/users/{id}", "/files/{rest=**}"]}),
 ]
 PathOddity = Annotated[
-    Oddity,
+    PathAnomaly,
     PlainValidator(_oddity),
-    PlainSerializer(lambda oddity: oddity.name.lower()),
+    PlainSerializer(lambda anomaly: anomaly.name.lower()),
     WithJsonSchema(
-        {"enum": [oddity.name.lower() for oddity in Oddity if oddity.name and oddity not in NEVER_ACCEPTED]}
+        {
+            "enum": [
+                anomaly.name.lower()
+                for anomaly in PathAnomaly
+                if anomaly.name and anomaly not in NEVER_ACCEPTED
+            ]
+        }
     ),
 ]

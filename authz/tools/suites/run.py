@@ -75,7 +75,7 @@ class Runner:
 
 
 def _differences(expect: ExpectConfig, decision: Decision, response: CheckResponse) -> Iterator[Difference]:
-    verdict, trial = decision.verdict, decision.trial
+    verdict, shadow = decision.verdict, decision.shadow
     said = expect.model_fields_set
     simple = (
         ("outcome", expect.outcome.value, verdict.outcome.value),
@@ -85,9 +85,9 @@ def _differences(expect: ExpectConfig, decision: Decision, response: CheckRespon
         (
             "shadow",
             None if expect.shadow is None else expect.shadow.value,
-            trial.outcome.value if trial else None,
+            shadow.outcome.value if shadow else None,
         ),
-        ("shadow_rule", expect.shadow_rule, trial.rule if trial else None),
+        ("shadow_rule", expect.shadow_rule, shadow.rule if shadow else None),
     )
     for what, expected, got in simple:
         if what in said and expected != got:

@@ -8,7 +8,7 @@ import orjson
 import structlog
 
 from authz.credentials import Credentials
-from authz.credentials.admin import MAX_LISTED, Desk, DeskError
+from authz.credentials.admin import MAX_LISTED, CredentialAdmin, CredentialAdminError
 from authz.credentials.backchannel_logout import OUTAGES
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.jwt.refusals import RefusedError
@@ -28,7 +28,7 @@ def admin_routes(credentials: Credentials, *, session_admin: bool) -> Sequence[A
     """The routes over the configuration in service, whichever that is when they are asked."""
     routes = [AdminRoute("POST", LOGOUT_PATH, lambda request: _logout(credentials, request))]
     if session_admin:
-        pages = _Pages(lambda: credentials.desk)
+        pages = _Pages(lambda: credentials.credential_admin)
         routes += [
             AdminRoute("GET", "/authz/sessions", pages.sessions),
             AdminRoute("POST", "/authz/sessions", pages.create),
@@ -69,8 +69,8 @@ async def _logout(credentials: Credentials, request: AdminRequest) -> AdminAnswe
 
 
 class _Pages:
-    def __init__(self, desk: Callable[[], Desk]) -> None:
-        self._desk = desk
+    def __init__(self, credential_admin: Callable[[], CredentialAdmin]) -> None:
+        self._desk = credential_admin
 
     async def sessions(self, request: AdminRequest) -> AdminAnswer:
         limit = request.query.get("limit", str(MAX_LISTED))
@@ -103,7 +103,7 @@ class _Pages:
     def _create(self, asked: Mapping[str, Any]) -> Awaitable[Any]:
         claims = asked.get("claims", {})
         if not isinstance(claims, dict):
-            raise DeskError("claims is an object")
+            raise CredentialAdminError("claims is an object")
         return self._desk().create_session(
             _text(asked, "subject"), _texts(asked, "scopes"), _texts(asked, "roles"), claims
         )
@@ -122,14 +122,14 @@ async def _with_json(
         return await _answered(work(asked))
     except orjson.JSONDecodeError as error:
         return _failed(400, "bad_request", f"no JSON from {json_place(error)} on")
-    except DeskError as error:
+    except CredentialAdminError as error:
         return _failed(400, "bad_request", str(error))
 
 
 async def _answered(work: Awaitable[Any]) -> AdminAnswer:
     try:
         return AdminAnswer(200, orjson.dumps(await work), headers=_NO_STORE)
-    except (DeskError, ValueError) as error:
+    except (CredentialAdminError, ValueError) as error:
         return _failed(400, "bad_request", str(error))
     except (StoreFullError, RevocationsFullError) as error:
         return _failed(507, "full", str(error))
@@ -145,12 +145,12 @@ def _failed(status: int, error: str, description: str) -> AdminAnswer:
 def _text(asked: Mapping[str, Any], name: str, default: str | None = None) -> str:
     value = asked.get(name, default)
     if not isinstance(value, str):
-        raise DeskError(f"{name} is a text")
+        raise CredentialAdminError(f"{name} is a text")
     return value
 
 
 def _texts(asked: Mapping[str, Any], name: str) -> list[str]:
     value = asked.get(name, [])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise DeskError(f"{name} is a list of texts")
+        raise CredentialAdminError(f"{name} is a list of texts")
     return value

@@ -15,7 +15,7 @@ from accesslog.sinks.file import FileSink
 from accesslog.sinks.stdout import StdoutSink
 from authz.engine.decide import Decision
 from authz.engine.decision_log import DecisionLog, Writer
-from authz.engine.decision_record import Account, account, account_of_unreadable
+from authz.engine.decision_record import DecisionRecord, account_of_unreadable, record_of
 from authz.engine.metrics import DecisionMetrics
 from authz.engine.recent_decisions import DEFAULT_SHOWN, MAX_SHOWN, RecentDecisions
 from authz.request.request import Request
@@ -43,7 +43,7 @@ class Decisions:
         settings: DecisionsSettings,
         registry: CollectorRegistry,
         random: Callable[[], float],
-        annotate: Callable[[Account], None] | None = None,
+        annotate: Callable[[DecisionRecord], None] | None = None,
     ) -> None:
         self._metrics = DecisionMetrics()
         registry.register(self._metrics)
@@ -55,11 +55,11 @@ class Decisions:
                 _writer(settings.log),
                 masking,
                 random=random,
-                sample_allows=settings.log.sample_allows,
+                allow_sample_rate=settings.log.allow_sample_rate,
                 queue_lines=settings.log.queue_lines,
             )
             registry.register(self.log)
-        told: list[Callable[[Account], None]] = []
+        told: list[Callable[[DecisionRecord], None]] = []
         if self.recent is not None:
             told.append(self.recent.keep)
         if self.log is not None:
@@ -81,7 +81,7 @@ class Decisions:
             if request is None:
                 noted = account_of_unreadable(message, decision, now)
             else:
-                noted = account(request, decision, now)
+                noted = record_of(request, decision, now)
             for tell in self._told:
                 tell(noted)
         except Exception:  # see above

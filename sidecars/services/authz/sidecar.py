@@ -20,7 +20,7 @@ from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import load_policy
 from authz.policy.rule import Outcome, Verdict
 from authz.request.request import BadRequestError, Request
-from common.background import Breaks, share_interpreter
+from common.background import GilYielder, shorten_switch_interval
 from common.configfile import ConfigError, Problem, read
 from common.redaction import Secrets
 from protos.authz_pb2 import CheckRequest
@@ -29,7 +29,7 @@ from sidecars.admin.routes import AdminRoute
 from sidecars.services.authz.admin import admin_routes
 from sidecars.services.authz.decisions import Decisions
 from sidecars.services.authz.spans import Spans
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.settings.authz import AuthzSettings
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
@@ -49,10 +49,10 @@ class Serving:
     authorizer: Authorizer
     responder: Responder
 
-    def take_apart(self) -> None:
+    def release(self) -> None:
         """Free it piece by piece, in a thread, once another serves."""
-        self.responder.take_apart()
-        self.authorizer.policy.take_apart()
+        self.responder.release()
+        self.authorizer.policy.release()
 
 
 class AuthzSidecar:
@@ -61,22 +61,22 @@ class AuthzSidecar:
     name = "authz"
 
     def __init__(
-        self, settings: AuthzSettings, surroundings: Surroundings, policy: Policy, credentials: Credentials
+        self, settings: AuthzSettings, dependencies: Dependencies, policy: Policy, credentials: Credentials
     ) -> None:
         self._settings = settings
-        self._wall_clock = surroundings.wall_clock
-        self._workers = surroundings.workers
+        self._wall_clock = dependencies.wall_clock
+        self._workers = dependencies.workers
         self._trusted_hops = settings.trusted_hops
-        self._new_id = DecisionIds(surroundings.random)
+        self._new_id = DecisionIds(dependencies.random)
         self._credentials = credentials
         self._spans = None if settings.tracing is None else Spans(settings.tracing)
         self._decisions = Decisions(
             settings.decisions,
-            surroundings.registry,
-            surroundings.random,
+            dependencies.registry,
+            dependencies.random,
             None if self._spans is None else self._spans.annotate,
         )
-        self._secret_names = surroundings.secret_names
+        self._secret_names = dependencies.secret_names
         self._decisions.redact(self._secrets_of(policy))
         self._serving = self._serve(policy)
         check = self.check if self._spans is None else self._spans.traced(self.check)
@@ -171,13 +171,13 @@ class AuthzSidecar:
 
     async def start(self) -> None:
         """Begin to fetch key sets and to write the decision log. One that is away is no error."""
-        share_interpreter()
+        shorten_switch_interval()
         self._decisions.start()
         await self._credentials.start()
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile policy and credentials again; may run in a thread. Raises ConfigError."""
-        policy = load_policy(self._settings.policy, Breaks().breathe)
+        policy = load_policy(self._settings.policy, GilYielder().yield_gil)
         _check_shared(policy, self._workers)
         swap_credentials = self._credentials.prepare(policy.credentials)
         serving, secrets_of_policy = self._serve(policy), self._secrets_of(policy)
@@ -187,7 +187,7 @@ class AuthzSidecar:
             self._decisions.redact(secrets_of_policy)
             before, self._serving = self._serving, serving
             # In a thread that waits for work: starting one would hold the loop up until it runs.
-            asyncio.get_running_loop().run_in_executor(None, before.take_apart)
+            asyncio.get_running_loop().run_in_executor(None, before.release)
 
         return swap
 
@@ -230,19 +230,19 @@ def _read_refused(message: bytes) -> CheckRequest:
     return parsed
 
 
-def build(settings: AuthzSettings, surroundings: Surroundings) -> AuthzSidecar:
+def build(settings: AuthzSettings, dependencies: Dependencies) -> AuthzSidecar:
     """The sidecar, its files read and compiled. Raises ConfigError with every problem."""
     policy = load_policy(settings.policy)
-    _check_shared(policy, surroundings.workers)
+    _check_shared(policy, dependencies.workers)
     credentials = Credentials(
         policy.credentials,
-        registry=surroundings.registry,
-        monotonic_clock=surroundings.monotonic_clock,
-        wall_clock=surroundings.wall_clock,
-        random=surroundings.random,
-        redis=surroundings.redis,
+        registry=dependencies.registry,
+        monotonic_clock=dependencies.monotonic_clock,
+        wall_clock=dependencies.wall_clock,
+        random=dependencies.random,
+        redis=dependencies.redis,
     )
-    return AuthzSidecar(settings, surroundings, policy, credentials)
+    return AuthzSidecar(settings, dependencies, policy, credentials)
 
 
 def _check_shared(policy: Policy, workers: int) -> None:

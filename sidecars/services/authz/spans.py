@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from authz.credentials.core.outbound import VERIFY_FLAGS
-from authz.engine.decision_record import Account
+from authz.engine.decision_record import DecisionRecord
 from common.configfile import ConfigError
 from common.redaction import Secrets
 from sidecars.settings.authz import TracingSettings
@@ -46,7 +46,7 @@ class Spans:
             ) from error
         self._trace = trace
         self._provider = TracerProvider(
-            sampler=ParentBased(root=TraceIdRatioBased(settings.sample_roots)),
+            sampler=ParentBased(root=TraceIdRatioBased(settings.root_sample_rate)),
             resource=Resource.create({"service.name": settings.service_name}),
             shutdown_on_exit=False,
         )
@@ -85,22 +85,22 @@ class Spans:
             span.set_status(self._trace.StatusCode.ERROR, str(error))
         span.end()
 
-    def annotate(self, account: Account) -> None:
+    def annotate(self, record_of: DecisionRecord) -> None:
         """Write the decision into the span of the call that is being handled."""
         span = self._trace.get_current_span()
         if not span.is_recording():
             return
-        verdict = account.verdict
+        verdict = record_of.verdict
         span.set_attributes(
             {
-                "authz.decision_id": account.id,
+                "authz.decision_id": record_of.id,
                 "authz.outcome": verdict.outcome.value,
                 "authz.reason": verdict.reason,
                 "authz.rule": verdict.rule,
-                "authz.policy_revision": account.revision,
-                "authz.credential": account.credential,
-                "http.request.method": account.method,
-                "server.address": SECRETS.authority(account.host, "", []),
+                "authz.policy_revision": record_of.revision,
+                "authz.credential": record_of.credential,
+                "http.request.method": record_of.method,
+                "server.address": SECRETS.authority(record_of.host, "", []),
             }
         )
 

@@ -69,7 +69,7 @@ class Limits:
     """Reply bytes that wait for a connection's windows. A peer that asks and never opens its window
     (CVE-2019-9511, CVE-2019-9517) loses the connection at this limit."""
 
-    turn_bytes: int = 1024 * 1024
+    max_bytes_per_turn: int = 1024 * 1024
     """After so many bytes, of replies and of messages that were inflated, the rest of a read waits for the
     next turn of the loop, and so do the replies that a handler streams: a read may hold thousands of small
     requests, other connections want their turn, and only what is written can be held back by a peer that does
@@ -113,21 +113,21 @@ class Limits:
     below `max_message_bytes`, but a thousand zeros cost one byte on the wire, so a stream of them could keep
     a core busy."""
 
-    first_frames_seconds: float = 10.0
+    preface_timeout_seconds: float = 10.0
     """From accept to the end of the client's preface and SETTINGS; bounds open sockets that send nothing."""
 
     settings_ack_seconds: float = 30.0
     """Time for the peer to acknowledge our SETTINGS (RFC 9113 section 6.5.3: SETTINGS_TIMEOUT)."""
 
-    message_seconds: float = 30.0
+    message_timeout_seconds: float = 30.0
     """Time from the start of a request message to its end and, if the request is one message, from HEADERS to
     END_STREAM: otherwise one byte a minute would hold a stream for hours."""
 
-    stalled_seconds: float = 60.0
+    write_stall_timeout_seconds: float = 60.0
     """Time for a peer to take some of what waits for it, if its windows are shut or it does not read its
     socket."""
 
-    lingering_seconds: float = 10.0
+    lingering_timeout_seconds: float = 10.0
     """Time for a peer to end requests that were answered before they ended, and to hang up after a GOAWAY."""
 
 

@@ -21,11 +21,11 @@ class Bodies:
         data = without_padding(flags, payload)
         ended = bool(flags & END_STREAM)
         streams = self._streams
-        streams.intake.received(len(payload))
+        streams.receive_flow.received(len(payload))
         stream = streams.table.get(stream_id)
         try:
             if not data and not ended:
-                streams.floods.count(Reason.EMPTY_FRAME_FLOOD, streams.now)
+                streams.flood_guard.count(Reason.EMPTY_FRAME_FLOOD, streams.now)
             if stream is not None:
                 streams.data(stream, data, len(payload), ended=ended)
             elif self._control.check_gone(stream_id, "DATA"):
@@ -36,24 +36,24 @@ class Bodies:
     def skip(self, stream_id: int, size: int) -> None:
         """DATA came for a call that its caller cancelled before it was read. Raises GoAwayError."""
         streams = self._streams
-        streams.intake.received(size)
+        streams.receive_flow.received(size)
         self.top_up()
         streams.observer.reset_received()
-        streams.floods.count(Reason.RAPID_RESET, streams.now)
-        streams.roster.remember_reset(stream_id, by_peer=True)
+        streams.flood_guard.count(Reason.RAPID_RESET, streams.now)
+        streams.stream_table.remember_reset(stream_id, by_peer=True)
 
     def top_up(self) -> None:
         """Open the connection's window again once half of it is used."""
-        frame = self._streams.intake.top_up()
+        frame = self._streams.receive_flow.top_up()
         if frame:
-            self._streams.outbox.put(frame)
+            self._streams.send_queue.put(frame)
 
     def _behind_the_end(self, stream_id: int) -> None:
         """A stream error (RFC 9113 section 5.1), which is not counted if the peer has reset the stream.
 
         grpc-java cancels a call with RST_STREAM and sends the DATA that it had queued before.
         """
-        if self._streams.roster.was_reset_by_peer(stream_id):
+        if self._streams.stream_table.was_reset_by_peer(stream_id):
             self._streams.reset(stream_id, ErrorCode.STREAM_CLOSED)
             return
         raise StreamResetError(

@@ -14,7 +14,7 @@ Outcome = bytes | Status | Awaitable[bytes]
 """What a unary handler made of its request: the reply, a failure, or something to wait for."""
 
 
-class Calls(Protocol):
+class CallHandler(Protocol):
     """Who runs the handlers."""
 
     def answer(self, handler: UnaryHandler, message: bytes, call: ServerCall) -> Outcome:

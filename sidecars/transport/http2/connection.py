@@ -11,7 +11,7 @@ from sidecars.transport.api.service import Method
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.bodies import Bodies
 from sidecars.transport.http2.call import ServerCall
-from sidecars.transport.http2.calls import Calls
+from sidecars.transport.http2.calls import CallHandler
 from sidecars.transport.http2.control import Control
 from sidecars.transport.http2.errors import (
     GoAwayError,
@@ -36,8 +36,8 @@ from sidecars.transport.http2.frames import (
     SETTINGS,
     ErrorCode,
 )
-from sidecars.transport.http2.header_decoder import HeaderBlocks
-from sidecars.transport.http2.header_frames import Heads
+from sidecars.transport.http2.header_decoder import HeaderDecoder
+from sidecars.transport.http2.header_frames import HeaderFrames
 from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError, Request
 from sidecars.transport.http2.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.http2.observer import Observer
@@ -65,20 +65,20 @@ class Connection:
     """
 
     __slots__ = (
-        "_begun",
+        "_awaiting_data",
         "_blocks",
         "_bodies",
         "_calls",
         "_clock",
         "_control",
+        "_fast_path",
         "_frame_began",
-        "_heads",
+        "_header_frames",
         "_limits",
         "_observer",
-        "_plain",
         "_preface_seen",
         "_rest",
-        "_roster",
+        "_stream_table",
         "_whole_bytes",
         "behind",
         "fault",
@@ -89,7 +89,7 @@ class Connection:
     def __init__(
         self,
         methods: Mapping[bytes, Method],
-        calls: Calls,
+        calls: CallHandler,
         limits: Limits,
         observer: Observer,
         *,
@@ -104,18 +104,18 @@ class Connection:
         self._limits = limits
         self._observer = observer
         self.streams = Streams(calls, limits, observer, peer, output_ready, trusted=trusted)
-        self._roster = self.streams.roster
+        self._stream_table = self.streams.stream_table
         self._control = Control(self.streams, limits, now)
         self._bodies = Bodies(self.streams, self._control)
-        self._blocks = HeaderBlocks(methods, limits)
-        self._heads = Heads(self._blocks, self.streams, self._control, limits)
+        self._blocks = HeaderDecoder(methods, limits)
+        self._header_frames = HeaderFrames(self._blocks, self.streams, self._control, limits)
         self._preface_seen = False
         self._rest = b""
         """The beginning of a frame whose end has not come."""
         self._frame_began = now
-        self._begun: dict[int, Request] = {}
+        self._awaiting_data: dict[int, Request] = {}
         """Unary calls of which this read has brought the HEADERS and nothing else yet."""
-        self._plain = False
+        self._fast_path = False
         """Whether a call may take the short way: greeted, no open header block, not at the end of a drain."""
         self._whole_bytes = min(
             MAX_FRAME_BYTES, limits.max_message_bytes + PREFIX_BYTES, limits.stream_window_bytes
@@ -133,7 +133,7 @@ class Connection:
         """Take the bytes of one read. Answers errors of the peer with GOAWAY; raises nothing."""
         if self.over:
             return
-        self._control.heard = self.streams.now = now
+        self._control.last_received_at = self.streams.now = now
         self.behind = False
         if self._rest:
             data = self._rest + data
@@ -156,7 +156,7 @@ class Connection:
         fault = self.streams.fault
         if fault is not None and not self.over:
             self._fail(fault)
-        return self.streams.outbox.take()
+        return self.streams.send_queue.take()
 
     def lost(self) -> None:
         """The socket is gone: every call on it is cancelled."""
@@ -168,7 +168,7 @@ class Connection:
         """Take no new calls, let those in flight finish. Said once; more often changes nothing."""
         if not self.over:
             self._control.drain(now)
-            self._plain = self._plain and self._control.serving
+            self._fast_path = self._fast_path and self._control.serving
 
     @property
     def drained(self) -> bool:
@@ -181,13 +181,13 @@ class Connection:
             return
         self.streams.now = now
         if self.streams.paused:
-            self._excuse(now)
+            self._suspend_timeouts(now)
         try:
             self._control.check_times(now, lifetime)
-            self._plain = self._plain and self._control.serving
-            block = self._heads.open
+            self._fast_path = self._fast_path and self._control.serving
+            block = self._header_frames.open
             began = block.began if block is not None else self._frame_began if self._rest else now
-            if now - began > self._limits.message_seconds:
+            if now - began > self._limits.message_timeout_seconds:
                 raise GoAwayError(
                     ErrorCode.ENHANCE_YOUR_CALM, Reason.SLOW_MESSAGE, "a frame that does not end"
                 )
@@ -197,12 +197,12 @@ class Connection:
         except GoAwayError as fault:
             self._fail(fault)
 
-    def _excuse(self, now: float) -> None:
+    def _suspend_timeouts(self, now: float) -> None:
         """While the socket takes nothing, we do not read and the peer can end nothing: its time stands still.
 
-        How long the socket may do so is a limit of its own, `stalled_seconds`.
+        How long the socket may do so is a limit of its own, `write_stall_timeout_seconds`.
         """
-        self._control.heard = self._frame_began = now
+        self._control.last_received_at = self._frame_began = now
         for stream in self.streams.table.values():
             stream.message_began = now
 
@@ -225,19 +225,20 @@ class Connection:
         """Act on every whole frame from `pos`; returns where the first one begins that is not whole.
 
         A unary call whose HEADERS and whose one DATA frame come in the same read is served in here, without a
-        Stream. Clients write the HEADERS of several calls before their DATA, so calls wait in `_begun`. One
-        that was cancelled by then is not begun. What is too much for this turn of the loop is left.
+        Stream. Clients write the HEADERS of several calls before their DATA, so calls wait in
+        `_awaiting_data`. One that was cancelled by then is not begun. What is too much for this turn of the
+        loop is left.
         """
         end = len(data)
         last_head = end - HEAD_BYTES
         unpack = HEAD.unpack_from
-        outbox = self.streams.outbox
-        enough = self._limits.turn_bytes
+        send_queue = self.streams.send_queue
+        enough = self._limits.max_bytes_per_turn
         look = pos + LOOK_AT_CLOCK_BYTES
-        begun = self._begun
+        begun = self._awaiting_data
         while pos <= last_head:
-            if pos > look or outbox.turn_bytes > enough:
-                if outbox.turn_bytes > enough or self._clock() - now > self._limits.turn_seconds:
+            if pos > look or send_queue.bytes_this_turn > enough:
+                if send_queue.bytes_this_turn > enough or self._clock() - now > self._limits.turn_seconds:
                     self.behind = True
                     break
                 look = pos + LOOK_AT_CLOCK_BYTES
@@ -252,14 +253,14 @@ class Connection:
             kind = head & 0xFF
             if kind == DATA and flags == END_STREAM and stream_id in begun:
                 request = begun.pop(stream_id)
-                if self._roster.cancels and data.startswith(
+                if self._stream_table.cancels and data.startswith(
                     HEAD.pack(_RESET_HEAD, 0, stream_id), stop, end - 4
                 ):
                     self._bodies.skip(stream_id, length)
                     stop += _RESET_BYTES
                 else:
                     self._whole_request(stream_id, request, data, body, stop, now)
-            elif kind == HEADERS and flags == END_HEADERS and self._plain:
+            elif kind == HEADERS and flags == END_HEADERS and self._fast_path:
                 self._begin(stream_id, data[body:stop])
             else:
                 if begun:
@@ -273,18 +274,18 @@ class Connection:
 
     def _begin(self, stream_id: int, block: bytes) -> None:
         """HEADERS in one frame, with more to come: how every call begins."""
-        roster = self._roster
+        stream_table = self._stream_table
         if (
-            stream_id <= roster.last_id
+            stream_id <= stream_table.last_id
             or stream_id & _ODD_WITHOUT_R_BIT != 1
-            or len(roster.table) + len(self._begun) >= roster.most
+            or len(stream_table.table) + len(self._awaiting_data) >= stream_table.most
             or len(block) > self._limits.max_header_block_bytes
         ):
             self._open_begun()
             self._frame(HEADERS, END_HEADERS, stream_id & ~R_BIT, block)
             return
         request = self._blocks.known.get(block)
-        roster.last_id = stream_id
+        stream_table.last_id = stream_id
         if request is None:
             try:
                 request = self._blocks.request(block)
@@ -292,7 +293,7 @@ class Connection:
                 self._reset(malformed(stream_id, str(error)))
                 return
         if request.unary is not None:
-            self._begun[stream_id] = request
+            self._awaiting_data[stream_id] = request
         else:
             self._open(stream_id, request)
             self._raise_fault()
@@ -302,7 +303,7 @@ class Connection:
     ) -> None:
         """The one DATA frame of a unary call: almost always, one whole message."""
         streams = self.streams
-        intake = streams.intake
+        receive_flow = streams.receive_flow
         size = stop - body
         handler = request.unary
         if size >= PREFIX_BYTES and handler is not None:
@@ -311,16 +312,16 @@ class Connection:
                 length == size - PREFIX_BYTES
                 and not compressed
                 and size <= self._whole_bytes
-                and size <= intake.window
+                and size <= receive_flow.window
                 and request.content_length in (ANY_LENGTH, size)
             ):
-                intake.window -= size
-                if intake.window < intake.low:
+                receive_flow.window -= size
+                if receive_flow.window < receive_flow.low:
                     self._bodies.top_up()
                 call = ServerCall(request, streams.peer, now)
                 outcome = self._calls.answer(handler, data[body + PREFIX_BYTES : stop], call)
-                if type(outcome) is bytes and streams.outbox.reply(stream_id, outcome):
-                    self._roster.opened += 1
+                if type(outcome) is bytes and streams.send_queue.reply(stream_id, outcome):
+                    self._stream_table.opened += 1
                 else:
                     streams.settle(stream_id, request, call, outcome)
                     self._raise_fault()
@@ -330,9 +331,9 @@ class Connection:
 
     def _open_begun(self) -> None:
         """Give the calls that have begun in this read a Stream, as it takes more to end them."""
-        for stream_id, request in self._begun.items():
+        for stream_id, request in self._awaiting_data.items():
             self._open(stream_id, request)
-        self._begun.clear()
+        self._awaiting_data.clear()
 
     def _open(self, stream_id: int, request: Request) -> None:
         try:
@@ -342,32 +343,32 @@ class Connection:
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """Any frame, the long way."""
-        if not self._plain:
+        if not self._fast_path:
             self._check_order(kind, flags)
         try:
             if kind == DATA:
                 self._bodies.data(flags, stream_id, payload)
             elif kind == HEADERS:
-                self._heads.headers(flags, stream_id, payload)
+                self._header_frames.headers(flags, stream_id, payload)
             elif kind == CONTINUATION:
-                self._heads.continuation(flags, stream_id, payload)
+                self._header_frames.continuation(flags, stream_id, payload)
             else:
                 _CONTROL_FRAMES.get(kind, Control.unknown)(self._control, flags, stream_id, payload)
         except StreamResetError as fault:
             self._reset(fault)
-        self._plain = self._heads.open is None and self._control.serving
+        self._fast_path = self._header_frames.open is None and self._control.serving
         self._raise_fault()
 
     def _reset(self, fault: StreamResetError) -> None:
         """End a stream for a mistake. Counted with the peer's own resets: it makes us work as much."""
         self._observer.peer_error(fault.reason)
-        self.streams.floods.count(Reason.RAPID_RESET, self.streams.now)
+        self.streams.flood_guard.count(Reason.RAPID_RESET, self.streams.now)
         self.streams.reset(fault.stream_id, fault.code)
 
     def _check_order(self, kind: int, flags: int) -> None:
-        if not self._control.greeted and (kind != SETTINGS or flags & ACK):
+        if not self._control.settings_received and (kind != SETTINGS or flags & ACK):
             raise protocol_error(Reason.FRAME_ORDER, "expected SETTINGS behind the preface")
-        if self._heads.open is not None and kind != CONTINUATION:
+        if self._header_frames.open is not None and kind != CONTINUATION:
             raise protocol_error(Reason.FRAME_ORDER, "expected CONTINUATION of an open header block")
 
     def _raise_fault(self) -> None:
@@ -381,8 +382,8 @@ class Connection:
         self._observer.peer_error(fault.reason)
         self._observer.goaway_sent(fault.code)
         self.lost()
-        self.streams.outbox.put(
-            frames.goaway(self._roster.last_id, fault.code, fault.detail[:MAX_GOAWAY_TEXT])
+        self.streams.send_queue.put(
+            frames.goaway(self._stream_table.last_id, fault.code, fault.detail[:MAX_GOAWAY_TEXT])
         )
 
 

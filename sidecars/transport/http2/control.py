@@ -34,8 +34,8 @@ class Control:
         "_streams",
         "drain_began",
         "final_id",
-        "greeted",
-        "heard",
+        "last_received_at",
+        "settings_received",
     )
 
     def __init__(self, streams: Streams, limits: Limits, now: float) -> None:
@@ -45,9 +45,9 @@ class Control:
         self._ours_since: float | None = now
         """When our SETTINGS left; None once they are acknowledged."""
         self._pinged: float | None = None
-        self.greeted = False
+        self.settings_received = False
         """Whether the peer's SETTINGS came."""
-        self.heard = now
+        self.last_received_at = now
         """When the peer last sent anything."""
         self.drain_began: float | None = None
         self.final_id: int | None = None
@@ -56,12 +56,12 @@ class Control:
     @property
     def serving(self) -> bool:
         """Whether new calls are taken."""
-        return self.greeted and self.final_id is None
+        return self.settings_received and self.final_id is None
 
     def greet(self) -> None:
         """Our SETTINGS, and a window for the connection that is wider than the default."""
-        outbox, limits = self._streams.outbox, self._limits
-        outbox.put(
+        send_queue, limits = self._streams.send_queue, self._limits
+        send_queue.put(
             frames.settings(
                 {
                     Setting.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
@@ -70,16 +70,16 @@ class Control:
                 }
             )
         )
-        wider = self._streams.intake.top_up()
+        wider = self._streams.receive_flow.top_up()
         if wider:
-            outbox.put(wider)
+            send_queue.put(wider)
 
     def end(self) -> None:
         """The second GOAWAY: what came until now is served, what comes later was never begun."""
         if self.final_id is None:
-            self.final_id = self._streams.roster.last_id
+            self.final_id = self._streams.stream_table.last_id
             self._streams.observer.goaway_sent(ErrorCode.NO_ERROR)
-            self._streams.outbox.put(frames.goaway(self.final_id, ErrorCode.NO_ERROR, "draining"))
+            self._streams.send_queue.put(frames.goaway(self.final_id, ErrorCode.NO_ERROR, "draining"))
 
     def drain(self, now: float) -> None:
         """Say that no new streams are wanted.
@@ -90,10 +90,10 @@ class Control:
         if self.drain_began is not None:
             return
         self.drain_began = now
-        if self.greeted:
-            outbox = self._streams.outbox
-            outbox.put(frames.goaway(frames.MAX_STREAM_ID, ErrorCode.NO_ERROR, "draining"))
-            outbox.put(frames.ping(_DRAIN_PING))
+        if self.settings_received:
+            send_queue = self._streams.send_queue
+            send_queue.put(frames.goaway(frames.MAX_STREAM_ID, ErrorCode.NO_ERROR, "draining"))
+            send_queue.put(frames.ping(_DRAIN_PING))
         else:
             self.end()
 
@@ -121,12 +121,12 @@ class Control:
         if len(payload) != 4:
             raise frame_size_error("RST_STREAM has 4 bytes")
         self._streams.observer.reset_received()
-        self._streams.roster.cancels = True
+        self._streams.stream_table.cancels = True
         stream = self._streams.table.get(stream_id)
         if stream is None:  # mostly our answer and the caller's patience have crossed
             self.check_gone(stream_id, "RST_STREAM")
             return
-        if not stream.answered and not _was_patient(stream, self._streams.now):
+        if not stream.local_closed and not _was_patient(stream, self._streams.now):
             self._count(Reason.RAPID_RESET)
         self._streams.reset_by_peer(stream)
 
@@ -148,7 +148,7 @@ class Control:
         if too_many > 0:
             self._count(Reason.SETTINGS_FLOOD, too_many)
         # First, as a wider window counts for the peer from the acknowledgement on, and may set DATA free.
-        self._streams.outbox.put(frames.SETTINGS_ACK)
+        self._streams.send_queue.put(frames.SETTINGS_ACK)
         windows = []
         for setting, value in frames.parse_settings(payload):
             self._check_setting(setting, value)
@@ -156,7 +156,7 @@ class Control:
                 windows.append(value)
         if windows:
             self._streams.initial_window_changed(windows[-1], max(windows))
-        self.greeted = True
+        self.settings_received = True
 
     @staticmethod
     def _check_setting(setting: int, value: int) -> None:
@@ -188,7 +188,7 @@ class Control:
             raise frame_size_error("PING has 8 bytes")
         self._count(Reason.PING_FLOOD)
         if not flags & frames.ACK:
-            self._streams.outbox.put(frames.ping(payload, ack=True))
+            self._streams.send_queue.put(frames.ping(payload, ack=True))
         elif payload == _DRAIN_PING and self.drain_began is not None:
             self.end()
 
@@ -233,10 +233,10 @@ class Control:
         """The same for a frame that has been counted already: once is what it costs."""
         if self.final_id is not None and stream_id > self.final_id:
             return False
-        roster = self._streams.roster
-        if stream_id > roster.last_id or not stream_id & 1:
+        stream_table = self._streams.stream_table
+        if stream_id > stream_table.last_id or not stream_id & 1:
             raise protocol_error(Reason.STREAM_ID, f"{what} on stream {stream_id}, which is idle")
-        return not roster.was_reset(stream_id)
+        return not stream_table.was_reset(stream_id)
 
     # -- time ----------------------------------------------------------------------------------------------
 
@@ -245,25 +245,28 @@ class Control:
         limits = self._limits
         if self.drain_began is not None and now - self.drain_began > DRAIN_PING_SECONDS:
             self.end()
-        if not self.greeted and now - self._opened > limits.first_frames_seconds:
+        if not self.settings_received and now - self._opened > limits.preface_timeout_seconds:
             raise protocol_error(Reason.SLOW_START, "no preface and SETTINGS in time")
         if self._ours_since is not None and now - self._ours_since > limits.settings_ack_seconds:
             raise GoAwayError(
                 ErrorCode.SETTINGS_TIMEOUT, Reason.SETTINGS_TIMEOUT, "our SETTINGS were not acknowledged"
             )
-        if self._pinged is not None and self.heard > self._pinged:
+        if self._pinged is not None and self.last_received_at > self._pinged:
             self._pinged = None
         if self._pinged is not None:
             if now - self._pinged > lifetime.keepalive_timeout_seconds:
                 raise GoAwayError(
                     ErrorCode.NO_ERROR, Reason.KEEPALIVE_TIMEOUT, "no answer to a keepalive PING"
                 )
-        elif lifetime.keepalive_seconds is not None and now - self.heard >= lifetime.keepalive_seconds:
+        elif (
+            lifetime.keepalive_seconds is not None
+            and now - self.last_received_at >= lifetime.keepalive_seconds
+        ):
             self._pinged = now
-            self._streams.outbox.put(frames.ping(_KEEPALIVE_PING))
+            self._streams.send_queue.put(frames.ping(_KEEPALIVE_PING))
 
     def _count(self, reason: Reason, amount: int = 1) -> None:
-        self._streams.floods.count(reason, self._streams.now, amount)
+        self._streams.flood_guard.count(reason, self._streams.now, amount)
 
 
 def _was_patient(stream: Stream, now: float) -> bool:

@@ -5,8 +5,8 @@ from operator import attrgetter
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.http2.errors import GoAwayError, Reason
 from sidecars.transport.http2.frames import ErrorCode
-from sidecars.transport.http2.send_queue import Outbox
-from sidecars.transport.http2.stream_table import Roster
+from sidecars.transport.http2.send_queue import SendQueue
+from sidecars.transport.http2.stream_table import StreamTable
 
 _RATES = {
     Reason.RAPID_RESET: attrgetter("resets"),
@@ -26,19 +26,21 @@ _LATE_FRAMES_PER_STREAM = 5
 queued after it, and (Netty, the h2 crate) RST_STREAM again for each of the three frames of that answer."""
 
 
-class Floods:
+class FloodGuard:
     """One leaking bucket for each kind of frame, made when the first one comes.
 
     Honest work earns a peer some frames of a kind: what it earned since the last frame empties the bucket. It
     may save as much as the streams earn that it may have open at once, and no more.
     """
 
-    __slots__ = ("_buckets", "_limits", "_outbox", "_roster", "_trusted")
+    __slots__ = ("_buckets", "_limits", "_send_queue", "_stream_table", "_trusted")
 
-    def __init__(self, limits: Limits, roster: Roster, outbox: Outbox, *, trusted: bool) -> None:
+    def __init__(
+        self, limits: Limits, stream_table: StreamTable, send_queue: SendQueue, *, trusted: bool
+    ) -> None:
         self._limits = limits
-        self._roster = roster
-        self._outbox = outbox
+        self._stream_table = stream_table
+        self._send_queue = send_queue
         self._trusted = trusted
         """Whether the peer may reset as often as it likes: an Envoy does so on behalf of its own clients."""
         self._buckets: dict[Reason, tuple[float, float, int]] | None = None
@@ -66,17 +68,17 @@ class Floods:
 
     def _earned(self, reason: Reason) -> tuple[int, int]:
         """How many such frames the peer has earned since its connection began, and how many it may save."""
-        roster, sent = self._roster, self._outbox.data_frames
+        stream_table, sent = self._stream_table, self._send_queue.data_frames
         match reason:
             case Reason.RAPID_RESET:
-                each, earned = 1, roster.finished
+                each, earned = 1, stream_table.finished
             case Reason.PING_FLOOD:
-                each, earned = 1, roster.opened + sent
+                each, earned = 1, stream_table.opened + sent
             case Reason.IDLE_FRAME_FLOOD:
-                each, earned = _LATE_FRAMES_PER_STREAM, _LATE_FRAMES_PER_STREAM * roster.opened
+                each, earned = _LATE_FRAMES_PER_STREAM, _LATE_FRAMES_PER_STREAM * stream_table.opened
             case Reason.WINDOW_UPDATE_FLOOD:
                 each = self._limits.window_updates_per_stream
-                earned = each * roster.opened + _WINDOW_UPDATES_PER_DATA * sent
+                earned = each * stream_table.opened + _WINDOW_UPDATES_PER_DATA * sent
             case _:
                 return 0, 0
         return earned, each * self._limits.max_concurrent_streams

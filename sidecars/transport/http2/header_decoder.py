@@ -33,7 +33,7 @@ from sidecars.transport.http2.headers import (
     check_trailers,
     is_binary,
     read_request,
-    spoken,
+    routing_fields,
 )
 
 MAX_KNOWN_BLOCKS = 32
@@ -58,7 +58,7 @@ _TABLE_BYTES = HeaderTable.DEFAULT_SIZE
 """SETTINGS_HEADER_TABLE_SIZE, which we leave at its default."""
 
 
-class HeaderBlocks:
+class HeaderDecoder:
     """The header blocks of one connection, in the order they came."""
 
     __slots__ = ("_kinds", "_max_list_bytes", "_methods", "_most_bytes", "_table", "_trusted", "known")
@@ -120,7 +120,7 @@ class HeaderBlocks:
             return self._read(fields)
         if self._kinds is None:
             self._kinds = {}
-        key = spoken(fields)
+        key = routing_fields(fields)
         kind = self._kinds.get(key)
         if kind is None or fields[kind.pseudo_count - 1] is not key[kind.pseudo_count - 1]:
             request = self._read(fields)

@@ -4,28 +4,28 @@ from sidecars.transport.api.limits import Limits
 from sidecars.transport.http2.control import Control
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError, malformed, protocol_error
 from sidecars.transport.http2.frames import END_HEADERS, ErrorCode
-from sidecars.transport.http2.header_decoder import HeaderBlocks
+from sidecars.transport.http2.header_decoder import HeaderDecoder
 from sidecars.transport.http2.headers import MalformedRequestError
-from sidecars.transport.http2.pending_header_block import OpenBlock
+from sidecars.transport.http2.pending_header_block import PendingHeaderBlock
 from sidecars.transport.http2.streams import Streams
 
 
-class Heads:
+class HeaderFrames:
     """The header blocks of a connection that do not come the short way."""
 
     __slots__ = ("_blocks", "_control", "_limits", "_streams", "open")
 
-    def __init__(self, blocks: HeaderBlocks, streams: Streams, control: Control, limits: Limits) -> None:
+    def __init__(self, blocks: HeaderDecoder, streams: Streams, control: Control, limits: Limits) -> None:
         self._blocks = blocks
         self._streams = streams
         self._control = control
         self._limits = limits
-        self.open: OpenBlock | None = None
+        self.open: PendingHeaderBlock | None = None
         """The block whose end has not come: until then nothing but CONTINUATION may."""
 
     def headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         """HEADERS came (RFC 9113 section 6.2)."""
-        self.open = OpenBlock(flags, stream_id, payload, self._streams.now)
+        self.open = PendingHeaderBlock(flags, stream_id, payload, self._streams.now)
         self._end(self.open, flags)
 
     def continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -35,26 +35,26 @@ class Heads:
         self.open.extend(payload, self._limits)
         self._end(self.open, flags)
 
-    def _end(self, block: OpenBlock, flags: int) -> None:
+    def _end(self, block: PendingHeaderBlock, flags: int) -> None:
         block.check_size(self._limits)
         if flags & END_HEADERS:
             self.open = None
             self._take(block, b"".join(block.fragments))
 
-    def _take(self, block: OpenBlock, encoded: bytes) -> None:
+    def _take(self, block: PendingHeaderBlock, encoded: bytes) -> None:
         """A complete header block: a new call, or the trailers of one."""
         stream_id = block.stream_id
         streams = self._streams
         if stream_id in streams.table:
             self._trailers(block, encoded)
             return
-        if stream_id <= streams.roster.last_id:
+        if stream_id <= streams.stream_table.last_id:
             self._late(stream_id, encoded)
             return
         if self._control.final_id is not None:
             self._blocks.discard(encoded)
             return
-        streams.roster.last_id = stream_id
+        streams.stream_table.last_id = stream_id
         try:
             request = self._blocks.request(encoded)
         except MalformedRequestError as error:
@@ -62,7 +62,7 @@ class Heads:
         block.check_dependency()
         streams.open(stream_id, request, ended=block.ended)
 
-    def _trailers(self, block: OpenBlock, encoded: bytes) -> None:
+    def _trailers(self, block: PendingHeaderBlock, encoded: bytes) -> None:
         try:
             self._blocks.trailers(encoded)
         except MalformedRequestError as error:
@@ -74,16 +74,16 @@ class Heads:
 
     def _late(self, stream_id: int, encoded: bytes) -> None:
         """HEADERS on a stream that is gone."""
-        roster = self._streams.roster
-        if roster.was_reset(stream_id):
-            self._streams.floods.count(Reason.IDLE_FRAME_FLOOD, self._streams.now)
+        stream_table = self._streams.stream_table
+        if stream_table.was_reset(stream_id):
+            self._streams.flood_guard.count(Reason.IDLE_FRAME_FLOOD, self._streams.now)
             self._blocks.discard(encoded)
-        elif roster.was_reset_by_peer(stream_id):
+        elif stream_table.was_reset_by_peer(stream_id):
             self._blocks.discard(encoded)
             raise StreamResetError(
                 stream_id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "HEADERS behind RST_STREAM"
             )
-        elif stream_id == roster.last_id:
+        elif stream_id == stream_table.last_id:
             raise GoAwayError(
                 ErrorCode.STREAM_CLOSED,
                 Reason.STREAM_CLOSED,

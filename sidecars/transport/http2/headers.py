@@ -67,7 +67,7 @@ class Request:
         "fields",
         "gzip",
         "http_status",
-        "kept_bytes",
+        "memory_bytes",
         "metadata_refused",
         "method",
         "path",
@@ -94,7 +94,7 @@ class Request:
         self.metadata_refused = False
         """Whether it is refused for metadata that has no value."""
         self._metadata: Metadata | None = None
-        self.kept_bytes = 0
+        self.memory_bytes = 0
         """What `fields` takes in memory, about, once it was weighed."""
 
     @classmethod
@@ -116,10 +116,10 @@ class Request:
         like.refusal = self.refusal
         return like
 
-    def weigh(self) -> int:
-        """`kept_bytes`, worked out."""
-        self.kept_bytes = sum(map(len, chain.from_iterable(self.fields))) + FIELD_BYTES * len(self.fields)
-        return self.kept_bytes
+    def estimate_memory(self) -> int:
+        """`memory_bytes`, worked out."""
+        self.memory_bytes = sum(map(len, chain.from_iterable(self.fields))) + FIELD_BYTES * len(self.fields)
+        return self.memory_bytes
 
     @property
     def metadata(self) -> Metadata:
@@ -160,7 +160,7 @@ def is_binary(value: bytes) -> bool:
     return True
 
 
-def spoken(fields: Iterable[Field]) -> tuple[Field, ...]:
+def routing_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
     """The fields that decide: two requests with the same ones differ in their metadata only."""
     return tuple([field for field in fields if field[0] in SPOKEN])
 

@@ -14,7 +14,7 @@ _LARGEST_RATIO = 1032
 """Bytes that deflate makes of one: 258 for two bits at best (RFC 1951 section 3.2.5)."""
 
 
-class Assembler:
+class MessageDeframer:
     """Cuts the messages of one request out of its DATA, each when it is read.
 
     Until then they lie in one piece, as large as they were sent: as objects of their own, messages of five

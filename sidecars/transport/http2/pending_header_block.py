@@ -11,7 +11,7 @@ from sidecars.transport.http2.errors import (
 from sidecars.transport.http2.frames import END_STREAM, PADDED, PRIORITY_FLAG, R_BIT, ErrorCode, parse_uint32
 
 
-class OpenBlock:
+class PendingHeaderBlock:
     """A header block that may not be complete."""
 
     __slots__ = ("_continuations", "_self_dependent", "_size", "began", "ended", "fragments", "stream_id")

@@ -5,11 +5,11 @@ from sidecars.transport.api.service import Bidirectional, ClientStreaming
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
 from sidecars.transport.http2.frames import DEFAULT_WINDOW_BYTES, ErrorCode, window_update
 from sidecars.transport.http2.headers import ANY_LENGTH
-from sidecars.transport.http2.messages import PREFIX_BYTES, Assembler
+from sidecars.transport.http2.messages import PREFIX_BYTES, MessageDeframer
 from sidecars.transport.http2.stream import Stream
 
 
-class Intake:
+class ReceiveFlow:
     """The windows that we grant: one for the connection, one a stream.
 
     A window is topped up when half of it is used, which keeps WINDOW_UPDATE rare. Bytes of whole messages
@@ -60,7 +60,7 @@ class Intake:
 
     def top_up_stream(self, stream: Stream) -> bytes:
         """The same for one stream; a message that is not whole never shuts it, as its size has a limit."""
-        if stream.peer_done or stream.assembler is None:
+        if stream.remote_closed or stream.assembler is None:
             return b""
         target = self._limits.stream_window_bytes - stream.assembler.whole_bytes
         if stream.receive_window > target // 2 or target <= stream.receive_window:
@@ -69,7 +69,7 @@ class Intake:
         stream.receive_window = target
         return window_update(stream.id, increment)
 
-    def assemble(self, stream: Stream, assembler: Assembler, payload: bytes, now: float) -> bool:
+    def assemble(self, stream: Stream, assembler: MessageDeframer, payload: bytes, now: float) -> bool:
         """Whether DATA of `stream` completes messages, which then wait for its handler.
 
         Raises StatusError for one that is too large or no message; all of the stream is to be forgotten then.
@@ -85,7 +85,7 @@ class Intake:
             stream.message_began = now
         return messages > 0
 
-    def take(self, assembler: Assembler) -> tuple[bytes, bool]:
+    def take(self, assembler: MessageDeframer) -> tuple[bytes, bool]:
         """The first of the messages that wait, and whether it is compressed; its bytes may come again."""
         message, compressed = assembler.take()
         self.unread_bytes -= len(message) + PREFIX_BYTES

@@ -19,10 +19,18 @@ from sidecars.transport.http2.stream import Stream
 Chunk = bytes | memoryview
 
 
-class Outbox:
+class SendQueue:
     """Frames until they are taken, and messages until the peer's windows let them become frames."""
 
-    __slots__ = ("_frames", "_ready", "data_frames", "initial_window", "turn_bytes", "unsent_bytes", "window")
+    __slots__ = (
+        "_frames",
+        "_ready",
+        "bytes_this_turn",
+        "data_frames",
+        "initial_window",
+        "unsent_bytes",
+        "window",
+    )
 
     def __init__(self) -> None:
         self._frames: list[Chunk] = []
@@ -31,7 +39,7 @@ class Outbox:
         self.window = DEFAULT_WINDOW_BYTES
         """What the connection may still send."""
         self.initial_window = DEFAULT_WINDOW_BYTES
-        self.turn_bytes = 0
+        self.bytes_this_turn = 0
         """What was made since the last `take`: DATA that is ready, what was inflated to make it, handlers."""
         self.unsent_bytes = 0
         self.data_frames = 0
@@ -39,7 +47,7 @@ class Outbox:
 
     def take(self) -> bytes:
         """All that is ready to leave, once."""
-        self.turn_bytes = 0
+        self.bytes_this_turn = 0
         frames = self._frames
         if not frames:
             return b""
@@ -57,7 +65,7 @@ class Outbox:
         if size > self.window or size > self.initial_window or size > MAX_FRAME_BYTES:
             return False
         self.window -= size
-        self.turn_bytes += size
+        self.bytes_this_turn += size
         self._frames += unary_reply(stream_id, message)
         return True
 
@@ -84,7 +92,7 @@ class Outbox:
 
     def finish(self, stream: Stream, trailers: bytes) -> None:
         """End the stream with `trailers` when all of its messages have left."""
-        stream.answered = True
+        stream.local_closed = True
         stream.trailers = trailers
         self.push(stream)
 
@@ -145,7 +153,7 @@ class Outbox:
             chunks.append(chunk)
             size += len(chunk)
         self.window -= size
-        self.turn_bytes += size
+        self.bytes_this_turn += size
         stream.send_window -= size
         self.unsent_bytes -= size
         stream.stalled_since = None

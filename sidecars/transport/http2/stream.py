@@ -5,23 +5,23 @@ from typing import Any
 
 from sidecars.transport.http2.call import ServerCall
 from sidecars.transport.http2.headers import Request
-from sidecars.transport.http2.messages import Assembler
+from sidecars.transport.http2.messages import MessageDeframer
 
 
 class Stream:
     """The state of a stream. A call that is answered in the read that brought it never gets one."""
 
     __slots__ = (
-        "answered",
         "assembler",
         "call",
         "closed",
         "headers_sent",
         "id",
+        "local_closed",
         "message_began",
-        "peer_done",
         "receive_window",
         "received_bytes",
+        "remote_closed",
         "request",
         "running",
         "send_window",
@@ -36,7 +36,7 @@ class Stream:
         self.id = stream_id
         self.request = request
         self.call = call
-        self.assembler: Assembler | None = None
+        self.assembler: MessageDeframer | None = None
         """What of the request no handler has read; None once nobody will."""
         self.receive_window = receive_window
         """What the peer may still send."""
@@ -44,7 +44,7 @@ class Stream:
         """DATA without padding, to be compared with content-length."""
         self.message_began = call.arrived
         """When the message that is not whole yet began; for a request of one message, when the call did."""
-        self.peer_done = False
+        self.remote_closed = False
         """Half-closed (remote): END_STREAM came."""
         self.send_window = send_window
         """What we may still send; negative after SETTINGS shrank it (RFC 9113 section 6.9.2)."""
@@ -55,7 +55,7 @@ class Stream:
         self.headers_sent = False
         self.trailers: bytes | None = None
         """What ends the stream once nothing is unsent."""
-        self.answered = False
+        self.local_closed = False
         """Half-closed (local): our END_STREAM is out, or waits behind `unsent`."""
         self.closed = False
         self.running: Any = None

@@ -12,7 +12,7 @@ MAX_REMEMBERED_RESETS = 128
 section 5.1). And of those that it reset, where what it sends is one. Older ones are forgotten."""
 
 
-class Roster:
+class StreamTable:
     """The streams of one connection by their numbers."""
 
     __slots__ = (
@@ -55,14 +55,14 @@ class Roster:
         self.opened += 1
         self.table[stream.id] = stream
         request = stream.request
-        self.header_bytes += request.kept_bytes or request.weigh()
+        self.header_bytes += request.memory_bytes or request.estimate_memory()
         if self.header_bytes > self._limits.max_open_header_bytes:
             self.most = 0
 
     def remove(self, stream: Stream) -> None:
         """A stream is closed, or has been for a while."""
         if self.table.pop(stream.id, None) is not None:
-            self.header_bytes -= stream.request.kept_bytes
+            self.header_bytes -= stream.request.memory_bytes
             if self.header_bytes <= self._limits.max_open_header_bytes:
                 self.most = self._limits.max_concurrent_streams
 

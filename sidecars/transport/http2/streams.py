@@ -11,20 +11,20 @@ from sidecars.transport.api.service import Bidirectional, ClientStreaming, Code,
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2 import responses as replies
 from sidecars.transport.http2.call import ServerCall
-from sidecars.transport.http2.calls import Calls, Outcome
+from sidecars.transport.http2.calls import CallHandler, Outcome
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
-from sidecars.transport.http2.flood_guard import Floods
+from sidecars.transport.http2.flood_guard import FloodGuard
 from sidecars.transport.http2.frames import ErrorCode
 from sidecars.transport.http2.headers import Request
-from sidecars.transport.http2.messages import Assembler, inflate
+from sidecars.transport.http2.messages import MessageDeframer, inflate
 from sidecars.transport.http2.observer import Observer
-from sidecars.transport.http2.receive_flow import Intake, check_length
-from sidecars.transport.http2.send_queue import Outbox
+from sidecars.transport.http2.receive_flow import ReceiveFlow, check_length
+from sidecars.transport.http2.send_queue import SendQueue
 from sidecars.transport.http2.stream import Stream
-from sidecars.transport.http2.stream_table import Roster
+from sidecars.transport.http2.stream_table import StreamTable
 
 HANDLER_COST_BYTES = 32 * 1024
-"""Of `turn_bytes`, for each handler that is begun on a stream or cancelled: it runs behind this turn."""
+"""Counted towards `max_bytes_per_turn` for each handler that begins or is cancelled: it runs later."""
 
 _NOT_ONE_MESSAGE = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
 """A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
@@ -41,20 +41,20 @@ class Streams:
         "_timed",
         "fault",
         "first_window",
-        "floods",
-        "intake",
+        "flood_guard",
         "now",
         "observer",
-        "outbox",
         "paused",
         "peer",
-        "roster",
+        "receive_flow",
+        "send_queue",
+        "stream_table",
         "table",
     )
 
     def __init__(
         self,
-        calls: Calls,
+        calls: CallHandler,
         limits: Limits,
         observer: Observer,
         peer: str,
@@ -70,11 +70,11 @@ class Streams:
         """Streams of this read whose caller gives up some time, and may do so before it has asked."""
         self.observer = observer
         self.peer = peer
-        self.outbox = Outbox()
-        self.intake = Intake(limits)
-        self.roster = Roster(limits)
-        self.table = self.roster.table
-        self.floods = Floods(limits, self.roster, self.outbox, trusted=trusted)
+        self.send_queue = SendQueue()
+        self.receive_flow = ReceiveFlow(limits)
+        self.stream_table = StreamTable(limits)
+        self.table = self.stream_table.table
+        self.flood_guard = FloodGuard(limits, self.stream_table, self.send_queue, trusted=trusted)
         self.first_window = max(limits.stream_window_bytes, frames.DEFAULT_WINDOW_BYTES)
         """What a new stream may send us: the default counts until the peer acknowledges our SETTINGS."""
         self.now = 0.0
@@ -87,16 +87,16 @@ class Streams:
 
     def open(self, stream_id: int, request: Request, *, ended: bool) -> None:
         """HEADERS of a new stream came."""
-        self.roster.check_room(stream_id)
+        self.stream_table.check_room(stream_id)
         stream = self._register(stream_id, request, ServerCall(request, self.peer, self.now))
         if request.http_status:
             headers = replies.no_grpc_headers(stream_id, request.http_status)
-            self.outbox.send_text(stream, headers, replies.NO_GRPC_TEXT)
+            self.send_queue.send_text(stream, headers, replies.NO_GRPC_TEXT)
             self._sent(stream)
         elif request.refusal is not None:
             self._end(stream, replies.trailers_only(stream_id, request.refusal))
         else:
-            stream.assembler = Assembler(self._limits.max_message_bytes)
+            stream.assembler = MessageDeframer(self._limits.max_message_bytes)
             if isinstance(request.method, ClientStreaming | Bidirectional):
                 self._begin(stream)
             elif request.timeout_seconds is not None:
@@ -110,23 +110,23 @@ class Streams:
         """At the end of a read: the time of calls that have begun in it and not come whole runs."""
         if self._timed:
             for stream in self._timed:
-                if not (stream.peer_done or stream.answered or stream.closed):
+                if not (stream.remote_closed or stream.local_closed or stream.closed):
                     self._calls.watch(self, stream)
             self._timed = None
 
     def settle(self, stream_id: int, request: Request, call: ServerCall, outcome: Outcome) -> None:
         """A unary call that came whole, and has no reply that can leave at once."""
         stream = self._register(stream_id, request, call)
-        stream.peer_done = True
+        stream.remote_closed = True
         self._settle(stream, outcome)
 
     def data(self, stream: Stream, payload: bytes, size: int, *, ended: bool) -> None:
         """DATA came; `size` is its payload with the padding."""
-        if stream.peer_done:
+        if stream.remote_closed:
             raise StreamResetError(
                 stream.id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "DATA after the end of the stream"
             )
-        self.intake.received_on(stream, size)
+        self.receive_flow.received_on(stream, size)
         stream.received_bytes += len(payload)
         check_length(stream, ended=ended)
         if stream.assembler is None:  # answered already: nobody reads it, and its window is not opened again
@@ -137,18 +137,18 @@ class Streams:
             self._assemble(stream, stream.assembler, payload)
         if ended:
             self.end_request(stream)
-        elif not stream.answered:
-            self._put(self.intake.top_up_stream(stream))
+        elif not stream.local_closed:
+            self._put(self.receive_flow.top_up_stream(stream))
 
     def end_request(self, stream: Stream) -> None:
         """END_STREAM came."""
-        if stream.peer_done:
+        if stream.remote_closed:
             raise StreamResetError(
                 stream.id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "a second end of the stream"
             )
         check_length(stream, ended=True)
-        stream.peer_done = True
-        if stream.answered:
+        stream.remote_closed = True
+        if stream.local_closed:
             self._close_if_over(stream)
         elif stream.assembler is not None and stream.assembler.held_bytes:
             self._fail(stream, Status(Code.INTERNAL, "the request ended within a message"))
@@ -163,25 +163,25 @@ class Streams:
 
     def reset_by_peer(self, stream: Stream) -> None:
         """RST_STREAM came."""
-        self.roster.remember_reset(stream.id, by_peer=True)
-        self.roster.cut += not stream.answered
+        self.stream_table.remember_reset(stream.id, by_peer=True)
+        self.stream_table.cut += not stream.local_closed
         self._leave(stream)
 
     def reset(self, stream_id: int, code: ErrorCode) -> None:
         """End a stream with RST_STREAM, whether it is open or not."""
         self._put(frames.rst_stream(stream_id, code))
         self.observer.reset_sent(code)
-        self.roster.remember_reset(stream_id, by_peer=False)
+        self.stream_table.remember_reset(stream_id, by_peer=False)
         stream = self.table.get(stream_id)
         if stream is not None:
-            stream.call.cancelled = not stream.answered
-            self.roster.cut += not stream.answered
+            stream.call.cancelled = not stream.local_closed
+            self.stream_table.cut += not stream.local_closed
             self._close(stream)
 
     def window_opened(self, stream: Stream | None, increment: int) -> None:
         """WINDOW_UPDATE came, for a stream or (None) for the connection."""
         if stream is None:
-            for served in self.outbox.opened(increment):
+            for served in self.send_queue.opened(increment):
                 self._sent(served)
             return
         if increment > frames.MAX_WINDOW_BYTES - stream.send_window:
@@ -200,7 +200,7 @@ class Streams:
         One frame may say it often. `last` is what counts, as nothing happens between two of its values; but
         the `largest` of them must not overflow any window either. Raises GoAwayError.
         """
-        before, self.outbox.initial_window = self.outbox.initial_window, last
+        before, self.send_queue.initial_window = self.send_queue.initial_window, last
         for stream in list(self.table.values()):
             if stream.send_window + largest - before > frames.MAX_WINDOW_BYTES:
                 raise GoAwayError(
@@ -222,7 +222,7 @@ class Streams:
         if change:
             for stream in self.table.values():
                 stream.receive_window += change
-                self._put(self.intake.top_up_stream(stream))
+                self._put(self.receive_flow.top_up_stream(stream))
 
     def resume(self) -> None:
         """The socket takes more again."""
@@ -239,22 +239,24 @@ class Streams:
 
     def reply(self, stream: Stream, message: bytes) -> None:
         """The one reply of a call, and OK."""
-        if not stream.answered and not stream.closed:
+        if not stream.local_closed and not stream.closed:
             self._reply(stream, message)
             self._output_ready()
 
     def send(self, stream: Stream, message: bytes) -> bool:
         """One of many replies. False: the next one waits for a turn of the loop, and until there is room."""
-        if stream.answered or stream.closed:
+        if stream.local_closed or stream.closed:
             return True
-        self.outbox.send(stream, message)
+        self.send_queue.send(stream, message)
         self._check_unsent()
         self._output_ready()
-        return not (stream.unsent or self.paused or self.outbox.turn_bytes > self._limits.turn_bytes)
+        return not (
+            stream.unsent or self.paused or self.send_queue.bytes_this_turn > self._limits.max_bytes_per_turn
+        )
 
     def finish(self, stream: Stream, status: Status) -> None:
         """The end of a call, after what was sent."""
-        if not stream.answered and not stream.closed:
+        if not stream.local_closed and not stream.closed:
             self._fail(stream, status)
             self._output_ready()
 
@@ -270,8 +272,8 @@ class Streams:
         if isinstance(message, Status):
             self._fail(stream, message)
         else:
-            self._put(self.intake.top_up_stream(stream))
-        self._put(self.intake.top_up())
+            self._put(self.receive_flow.top_up_stream(stream))
+        self._put(self.receive_flow.top_up())
         self._output_ready()
         return message if isinstance(message, bytes) else None
 
@@ -279,15 +281,15 @@ class Streams:
 
     def _put(self, frame: bytes) -> None:
         if frame:
-            self.outbox.put(frame)
+            self.send_queue.put(frame)
 
     def _register(self, stream_id: int, request: Request, call: ServerCall) -> Stream:
-        stream = Stream(stream_id, request, call, self.first_window, self.outbox.initial_window)
-        self.roster.add(stream)
+        stream = Stream(stream_id, request, call, self.first_window, self.send_queue.initial_window)
+        self.stream_table.add(stream)
         return stream
 
     def _begin(self, stream: Stream) -> None:
-        self.outbox.turn_bytes += HANDLER_COST_BYTES
+        self.send_queue.bytes_this_turn += HANDLER_COST_BYTES
         self._calls.begin(self, stream)
 
     def _settle(self, stream: Stream, outcome: Outcome) -> None:
@@ -298,15 +300,15 @@ class Streams:
         else:
             self._calls.later(self, stream, outcome)
 
-    def _answer(self, stream: Stream, assembler: Assembler, method: Unary) -> Outcome:
+    def _answer(self, stream: Stream, assembler: MessageDeframer, method: Unary) -> Outcome:
         message = self._read(stream, assembler)
         if isinstance(message, Status):
             return message
         return self._calls.answer(method.handler, message, stream.call)
 
-    def _assemble(self, stream: Stream, assembler: Assembler, payload: bytes) -> None:
+    def _assemble(self, stream: Stream, assembler: MessageDeframer, payload: bytes) -> None:
         try:
-            messages = self.intake.assemble(stream, assembler, payload, self.now)
+            messages = self.receive_flow.assemble(stream, assembler, payload, self.now)
         except StatusError as error:
             self._fail(stream, error.status)
             return
@@ -317,28 +319,28 @@ class Streams:
         elif assembler.whole_messages > 1:
             self._fail(stream, _NOT_ONE_MESSAGE)
 
-    def _read(self, stream: Stream, assembler: Assembler) -> bytes | Status:
+    def _read(self, stream: Stream, assembler: MessageDeframer) -> bytes | Status:
         """The next message, inflated; or why that cannot be."""
-        message, compressed = self.intake.take(assembler)
+        message, compressed = self.receive_flow.take(assembler)
         if not compressed:
             return message
         if not stream.request.gzip:
             return Status(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how")
         inflated, size = inflate(message, self._most_inflated)
-        self.outbox.turn_bytes += size
+        self.send_queue.bytes_this_turn += size
         try:
-            self.floods.count(Reason.INFLATION_FLOOD, self.now, size)
+            self.flood_guard.count(Reason.INFLATION_FLOOD, self.now, size)
         except GoAwayError as fault:
             self.fault = fault
         return inflated
 
     def _reply(self, stream: Stream, message: bytes) -> None:
-        if stream.send_window == self.outbox.initial_window and self.outbox.reply(stream.id, message):
+        if stream.send_window == self.send_queue.initial_window and self.send_queue.reply(stream.id, message):
             stream.headers_sent = True
-            stream.answered = True
+            stream.local_closed = True
             self._sent(stream)
             return
-        self.outbox.send(stream, message)
+        self.send_queue.send(stream, message)
         self._check_unsent()
         self._end(stream, replies.ok_trailers(stream.id))
 
@@ -350,30 +352,30 @@ class Streams:
         self._forget_request(stream)
         if stream.running is not None:  # it was not the handler that ended the call
             self._calls.cancel(stream)
-        self.outbox.finish(stream, trailers)
+        self.send_queue.finish(stream, trailers)
         self._sent(stream)
 
     def _push(self, stream: Stream) -> None:
-        self.outbox.push(stream)
+        self.send_queue.push(stream)
         self._sent(stream)
 
     def _sent(self, stream: Stream) -> None:
         """Something of a stream may have left."""
-        if stream.answered:
+        if stream.local_closed:
             self._close_if_over(stream)
         elif not stream.unsent:
             self._calls.wake(stream)
 
     def _close_if_over(self, stream: Stream) -> None:
         if stream.trailers is None and not stream.unsent:
-            if stream.peer_done:
+            if stream.remote_closed:
                 self._close(stream)
             else:
                 self._forget_request(stream)
                 stream.message_began = self.now  # from here on it lingers
 
     def _check_unsent(self) -> None:
-        if self.outbox.unsent_bytes > self._limits.max_unsent_bytes and self.fault is None:
+        if self.send_queue.unsent_bytes > self._limits.max_unsent_bytes and self.fault is None:
             self.fault = GoAwayError(
                 ErrorCode.ENHANCE_YOUR_CALM,
                 Reason.UNSENT_REPLIES,
@@ -382,9 +384,9 @@ class Streams:
 
     def _forget_request(self, stream: Stream) -> None:
         """Let go of what no handler will read, so that it takes no window."""
-        self.intake.forget(stream)
+        self.receive_flow.forget(stream)
         # What it took may be all that kept the connection's window shut.
-        self._put(self.intake.top_up())
+        self._put(self.receive_flow.top_up())
 
     def _leave(self, stream: Stream) -> None:
         stream.call.cancelled = True
@@ -392,9 +394,9 @@ class Streams:
 
     def _close(self, stream: Stream) -> None:
         stream.closed = True
-        self.roster.remove(stream)
+        self.stream_table.remove(stream)
         self._forget_request(stream)
-        self.outbox.drop(stream)
+        self.send_queue.drop(stream)
         if stream.running is not None:
-            self.outbox.turn_bytes += HANDLER_COST_BYTES
+            self.send_queue.bytes_this_turn += HANDLER_COST_BYTES
             self._calls.cancel(stream)

@@ -19,20 +19,20 @@ def overdue(streams: Streams, limits: Limits, now: float) -> Iterator[StreamRese
         if stream.unsent:
             if stream.stalled_since is None:
                 stream.stalled_since = now
-            elif now - stream.stalled_since > limits.stalled_seconds:
-                if streams.outbox.window <= 0:
+            elif now - stream.stalled_since > limits.write_stall_timeout_seconds:
+                if streams.send_queue.window <= 0:
                     raise GoAwayError(
                         ErrorCode.ENHANCE_YOUR_CALM, Reason.STALLED, "the connection's window stays shut"
                     )
                 yield StreamResetError(stream.id, ErrorCode.CANCEL, Reason.STALLED, "the window stays shut")
-        elif stream.peer_done:
+        elif stream.remote_closed:
             continue
-        elif stream.answered:
-            if now - stream.message_began > limits.lingering_seconds:
+        elif stream.local_closed:
+            if now - stream.message_began > limits.lingering_timeout_seconds:
                 yield StreamResetError(
                     stream.id, ErrorCode.NO_ERROR, Reason.SLOW_MESSAGE, "answered long ago, and not ended"
                 )
-        elif _within_message(stream) and now - stream.message_began > limits.message_seconds:
+        elif _within_message(stream) and now - stream.message_began > limits.message_timeout_seconds:
             yield StreamResetError(
                 stream.id, ErrorCode.CANCEL, Reason.SLOW_MESSAGE, "a message that does not end"
             )

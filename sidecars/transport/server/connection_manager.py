@@ -9,17 +9,17 @@ from sidecars.transport.http2.connection import Connection
 from sidecars.transport.http2.control import DRAIN_PING_SECONDS
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.observer import Observer
-from sidecars.transport.server.dispatcher import Dispatch
+from sidecars.transport.server.dispatcher import Dispatcher
 from sidecars.transport.server.faultlog import FaultLog
 from sidecars.transport.server.protocol import SocketProtocol
-from sidecars.transport.server.scheduler import Turns
+from sidecars.transport.server.scheduler import FairScheduler
 from sidecars.transport.server.ticker import Ticker
 
 TICKS_PER_LIMIT = 4
 """A limit of time is noticed at most a quarter of it late."""
 
 
-class Connections:
+class ConnectionManager:
     """What the connections of a server share; a `handshake.Door`, and so a `protocol.Home`."""
 
     def __init__(
@@ -34,15 +34,15 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.clock = clock
         self.lifetime = lifetime
-        self.first_frames_seconds = limits.first_frames_seconds
-        self.stalled_seconds = limits.stalled_seconds
-        self.lingering_seconds = limits.lingering_seconds
+        self.preface_timeout_seconds = limits.preface_timeout_seconds
+        self.write_stall_timeout_seconds = limits.write_stall_timeout_seconds
+        self.lingering_timeout_seconds = limits.lingering_timeout_seconds
         self._methods = methods
         self._limits = limits
         self._observer = observer
         self._random = random
-        self.turns = Turns(self.loop)
-        self._dispatch = Dispatch(self.loop, clock, self.turns)
+        self.scheduler = FairScheduler(self.loop)
+        self._dispatch = Dispatcher(self.loop, clock, self.scheduler)
         self._log = FaultLog(clock)
         self._ticker = Ticker(self.loop, _shortest_seconds(limits, lifetime) / TICKS_PER_LIMIT)
         self._open: set[SocketProtocol] = set()
@@ -141,11 +141,11 @@ class Connections:
 
 def _shortest_seconds(limits: Limits, lifetime: Lifetime) -> float:
     return min(
-        limits.first_frames_seconds,
+        limits.preface_timeout_seconds,
         limits.settings_ack_seconds,
-        limits.message_seconds,
-        limits.stalled_seconds,
-        limits.lingering_seconds,
+        limits.message_timeout_seconds,
+        limits.write_stall_timeout_seconds,
+        limits.lingering_timeout_seconds,
         lifetime.keepalive_timeout_seconds,
         *([lifetime.keepalive_seconds] if lifetime.keepalive_seconds is not None else []),
         *([lifetime.max_age_seconds] if lifetime.max_age_seconds is not None else []),

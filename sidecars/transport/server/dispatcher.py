@@ -18,7 +18,7 @@ from sidecars.transport.http2.call import ServerCall
 from sidecars.transport.http2.calls import Outcome
 from sidecars.transport.http2.stream import Stream
 from sidecars.transport.http2.streams import Streams
-from sidecars.transport.server.scheduler import Turns
+from sidecars.transport.server.scheduler import FairScheduler
 
 _OK = Status(Code.OK)
 _EXPIRED = Status(Code.DEADLINE_EXCEEDED, "deadline exceeded")
@@ -37,13 +37,15 @@ class _Running:
         self.writable: asyncio.Future[None] | None = None
 
 
-class Dispatch:
-    """The handlers' side of every connection of a server; a `streams.Calls`."""
+class Dispatcher:
+    """The handlers' side of every connection of a server; a `streams.CallHandler`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], turns: Turns) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], scheduler: FairScheduler
+    ) -> None:
         self._loop = loop
         self._clock = clock
-        self._turns = turns
+        self._scheduler = scheduler
 
     # -- what connections ask for --------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ class Dispatch:
         try:
             if isinstance(method, ClientStreaming):
                 self.later(
-                    streams, stream, method.handler(_Messages(streams, stream, self._turns), stream.call)
+                    streams, stream, method.handler(_Messages(streams, stream, self._scheduler), stream.call)
                 )
             elif isinstance(method, ServerStreaming):
                 request = streams.read(stream)
@@ -87,7 +89,7 @@ class Dispatch:
                     self._pump(streams, stream, method.handler(request, stream.call))
             elif isinstance(method, Bidirectional):
                 self._pump(
-                    streams, stream, method.handler(_Messages(streams, stream, self._turns), stream.call)
+                    streams, stream, method.handler(_Messages(streams, stream, self._scheduler), stream.call)
                 )
         except Exception as error:
             self._finish(streams, stream, status_of(error, stream.call))
@@ -157,11 +159,11 @@ class Dispatch:
 
     async def _send_all(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
         status = _OK
-        turns = self._turns
+        scheduler = self._scheduler
         try:
             async for reply in replies:
-                turns.spend(len(reply))
-                if not streams.send(stream, reply) or not turns.has_room:
+                scheduler.spend(len(reply))
+                if not streams.send(stream, reply) or not scheduler.has_room:
                     await self._room(streams, stream)
         except asyncio.CancelledError:
             if stream.running is None:
@@ -183,7 +185,7 @@ class Dispatch:
 
     async def _room(self, streams: Streams, stream: Stream) -> None:
         """Return when the next reply may be sent, not before what was sent has been written."""
-        await self._turns.wait(streams)
+        await self._scheduler.wait(streams)
         running: _Running | None = stream.running
         while running is not None and (stream.unsent or streams.paused) and not stream.closed:
             running.writable = self._loop.create_future()
@@ -193,29 +195,29 @@ class Dispatch:
 class _Messages:
     """The messages of a streaming request. Reading opens the peer's windows; not reading shuts them."""
 
-    __slots__ = ("_stream", "_streams", "_turns")
+    __slots__ = ("_scheduler", "_stream", "_streams")
 
-    def __init__(self, streams: Streams, stream: Stream, turns: Turns) -> None:
+    def __init__(self, streams: Streams, stream: Stream, scheduler: FairScheduler) -> None:
         self._streams = streams
         self._stream = stream
-        self._turns = turns
+        self._scheduler = scheduler
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         stream = self._stream
-        if not self._turns.has_room:
-            await self._turns.wait(self._streams)
+        if not self._scheduler.has_room:
+            await self._scheduler.wait(self._streams)
         while True:
             message = self._streams.read(stream)
             if message is not None:
-                self._turns.spend(len(message))
+                self._scheduler.spend(len(message))
                 return message
             running: _Running | None = stream.running
-            if running is None or stream.closed or stream.answered:
+            if running is None or stream.closed or stream.local_closed:
                 raise asyncio.CancelledError  # the rest of the request is lost: its end would be a lie
-            if stream.peer_done:
+            if stream.remote_closed:
                 raise StopAsyncIteration
             running.readable = asyncio.get_running_loop().create_future()
             await running.readable

@@ -46,7 +46,7 @@ _log = structlog.get_logger("sidecars.transport")
 class Door(Home, Protocol):
     """What the handshakes of a server share."""
 
-    first_frames_seconds: float
+    preface_timeout_seconds: float
 
     def admit(self, protocol: SocketProtocol) -> bool:
         """Count a socket from now on, until `disconnected`; False when there are too many."""
@@ -99,7 +99,7 @@ class TlsServer:
 
     def _begin(self, accepted: socket.socket, peer: str) -> None:
         door = self._door
-        entrance = _Entrance(door, peer, trusted=self._trusted)
+        entrance = _TlsHandoff(door, peer, trusted=self._trusted)
         if not door.admit(entrance.protocol):
             door.refused(Reason.TOO_MANY_CONNECTIONS, "too many connections", peer)
             accepted.close()
@@ -111,11 +111,11 @@ class TlsServer:
             if not entrance.opened:
                 door.disconnected(entrance.protocol)
 
-        task = door.loop.create_task(self._shake_hands(accepted, entrance))
+        task = door.loop.create_task(self._handshake(accepted, entrance))
         task.add_done_callback(ended)
         door.handshake_began(task)
 
-    async def _shake_hands(self, accepted: socket.socket, entrance: "_Entrance") -> None:
+    async def _handshake(self, accepted: socket.socket, entrance: "_TlsHandoff") -> None:
         door = self._door
         ours = _duplicate(accepted)  # the loop closes its own before a failure is known here
         try:
@@ -123,7 +123,7 @@ class TlsServer:
                 lambda: entrance,
                 accepted,
                 ssl=self._context(),
-                ssl_handshake_timeout=door.first_frames_seconds,
+                ssl_handshake_timeout=door.preface_timeout_seconds,
                 ssl_shutdown_timeout=CLOSE_SECONDS,
             )
         except ssl.SSLError as error:
@@ -131,7 +131,7 @@ class TlsServer:
             if ours is not None and error.reason not in _NOT_TLS:
                 await _tell(door.loop, ours, alert_of(error))
         except ConnectionAbortedError:  # by the loop, when the time is over
-            detail = f"no TLS handshake within {door.first_frames_seconds:g} s"
+            detail = f"no TLS handshake within {door.preface_timeout_seconds:g} s"
             door.refused(Reason.SLOW_START, detail, entrance.peer)
         except OSError:
             pass  # it hung up, as the probe of a load balancer does: that breaks no rule
@@ -163,7 +163,7 @@ async def _tell(loop: asyncio.AbstractEventLoop, to: socket.socket, alert: bytes
                     break
 
 
-class _Entrance(asyncio.Protocol):
+class _TlsHandoff(asyncio.Protocol):
     """Lets a socket in whose handshake is over, into the hands of its `SocketProtocol`."""
 
     __slots__ = ("_door", "opened", "peer", "protocol")
@@ -181,11 +181,11 @@ class _Entrance(asyncio.Protocol):
         transport = cast("asyncio.Transport", made)
         session: ssl.SSLObject = transport.get_extra_info("ssl_object")
         if session.selected_alpn_protocol() != "h2":
-            self._turn_away(transport, Reason.TLS_WITHOUT_H2, "the TLS handshake did not agree on h2 by ALPN")
+            self._reject(transport, Reason.TLS_WITHOUT_H2, "the TLS handshake did not agree on h2 by ALPN")
         elif session.session_reused and _has_expired(session.getpeercert()):
             # TLS 1.2 resumes what was agreed on up to two hours ago, and looks at no date.
             detail = "client certificate refused: certificate has expired"
-            self._turn_away(transport, Reason.TLS_HANDSHAKE, detail)
+            self._reject(transport, Reason.TLS_HANDSHAKE, detail)
         else:
             transport.set_protocol(self.protocol)
             self.protocol.connection_made(transport)
@@ -194,7 +194,7 @@ class _Entrance(asyncio.Protocol):
         """A socket that was turned away is closed."""
         self._door.disconnected(self.protocol)
 
-    def _turn_away(self, transport: asyncio.Transport, reason: Reason, detail: str) -> None:
+    def _reject(self, transport: asyncio.Transport, reason: Reason, detail: str) -> None:
         self._door.refused(reason, detail, self.peer)
         transport.close()  # in TLS with a close_notify, so that the client sees an end and no accident
 

@@ -8,7 +8,7 @@ from sidecars.transport.api.limits import Lifetime
 from sidecars.transport.http2.connection import Connection
 from sidecars.transport.http2.control import DRAIN_PING_SECONDS
 from sidecars.transport.http2.errors import Reason
-from sidecars.transport.server.scheduler import Turns
+from sidecars.transport.server.scheduler import FairScheduler
 
 CLOSE_SECONDS = 1.0
 """For the peer to read our last words and hang up. Closing a socket with unread input would reset it, and a
@@ -22,11 +22,11 @@ class Home(Protocol):
     """What the connections of a server share."""
 
     loop: asyncio.AbstractEventLoop
-    turns: Turns
+    scheduler: FairScheduler
     clock: Callable[[], float]
     lifetime: Lifetime
-    stalled_seconds: float
-    lingering_seconds: float
+    write_stall_timeout_seconds: float
+    lingering_timeout_seconds: float
 
     def connect(self, protocol: "SocketProtocol", peer: str) -> Connection | None:
         """The connection for a new socket; None when there are too many."""
@@ -48,10 +48,10 @@ class SocketProtocol(asyncio.Protocol):
     """One accepted socket."""
 
     __slots__ = (
+        "_close_timer",
         "_connection",
         "_flush_due",
         "_home",
-        "_last_call",
         "_retires",
         "_stuck_bytes",
         "_stuck_since",
@@ -68,7 +68,7 @@ class SocketProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._flush_due = False
         self._turn_due = False
-        self._last_call: asyncio.TimerHandle | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
         """Set when nothing is left but to hang up."""
         self._retires: float | None = None
         self._stuck_since: float | None = None
@@ -98,7 +98,7 @@ class SocketProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """One read: every reply that is ready leaves in one write."""
         connection = self._connection
-        if connection is None or self._last_call is not None:
+        if connection is None or self._close_timer is not None:
             return
         self._flush_due = True  # what is ready within this read leaves below
         connection.receive(data, self._home.clock())
@@ -108,8 +108,8 @@ class SocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Cancel what runs for this peer."""
-        if self._last_call is not None:
-            self._last_call.cancel()
+        if self._close_timer is not None:
+            self._close_timer.cancel()
         if self._connection is not None:
             self._connection.lost()
             self._home.disconnected(self)
@@ -151,7 +151,7 @@ class SocketProtocol(asyncio.Protocol):
     def tick(self) -> None:
         """Look at the clock on behalf of everything that waits."""
         connection = self._connection
-        if connection is None or self._last_call is not None:
+        if connection is None or self._close_timer is not None:
             return
         now = self._home.clock()
         lifetime = self._home.lifetime
@@ -177,7 +177,7 @@ class SocketProtocol(asyncio.Protocol):
         elif not self._turn_due:
             self._turn_due = True
             transport.pause_reading()
-            self._home.turns.line_up(connection.streams, self._catch_up)
+            self._home.scheduler.line_up(connection.streams, self._catch_up)
 
     def _catch_up(self) -> None:
         """Go on with a read that was left in the middle, unless the socket takes no more."""
@@ -196,7 +196,7 @@ class SocketProtocol(asyncio.Protocol):
         waiting = self._transport.get_write_buffer_size()
         if waiting < self._stuck_bytes:
             self._stuck_since, self._stuck_bytes = now, waiting
-        return now - self._stuck_since > self._home.stalled_seconds
+        return now - self._stuck_since > self._home.write_stall_timeout_seconds
 
     def _flush_if_open(self) -> None:
         """Outside of a read: a socket that failed stays here for a moment, and refuses to be written to."""
@@ -206,33 +206,35 @@ class SocketProtocol(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_due = False
         connection, transport = self._connection, self._transport
-        if connection is None or transport is None or self._last_call is not None:
+        if connection is None or transport is None or self._close_timer is not None:
             return
         output = connection.take()
         if output:
             transport.write(output)
         if connection.over or connection.drained:
-            self._hang_up(connection, transport)
+            self._close(connection, transport)
 
-    def _hang_up(self, connection: Connection, transport: asyncio.Transport) -> None:
+    def _close(self, connection: Connection, transport: asyncio.Transport) -> None:
         fault = connection.fault
         if fault is not None:
             self._home.ended(fault.reason, fault.detail, connection.streams.peer)
         if transport.can_write_eof() and not transport.is_closing():
             transport.write_eof()
-        longest = CLOSE_SECONDS if fault is not None else self._home.lingering_seconds
-        self._last_call = self._home.loop.call_later(CLOSE_SECONDS, self._let_go, longest - CLOSE_SECONDS)
+        longest = CLOSE_SECONDS if fault is not None else self._home.lingering_timeout_seconds
+        self._close_timer = self._home.loop.call_later(
+            CLOSE_SECONDS, self._close_when_flushed, longest - CLOSE_SECONDS
+        )
 
-    def _let_go(self, seconds_left: float) -> None:
+    def _close_when_flushed(self, seconds_left: float) -> None:
         """Close, unless replies are still leaving."""
         transport = self._transport
         if transport is None:
             return
         if not transport.get_write_buffer_size() and not transport.can_write_eof():
-            transport.close()  # TLS: with a close_notify, which `_hang_up` has no way to send
+            transport.close()  # TLS: with a close_notify, which `_close` has no way to send
         elif transport.get_write_buffer_size() and seconds_left > 0:
-            self._last_call = self._home.loop.call_later(
-                CLOSE_SECONDS, self._let_go, seconds_left - CLOSE_SECONDS
+            self._close_timer = self._home.loop.call_later(
+                CLOSE_SECONDS, self._close_when_flushed, seconds_left - CLOSE_SECONDS
             )
         else:
             transport.abort()

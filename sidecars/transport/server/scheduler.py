@@ -16,7 +16,7 @@ MESSAGE_COST_BYTES = 256
 """Added to each: a message of nothing costs as much as so many bytes of a large one."""
 
 
-class Turns:
+class FairScheduler:
     """Who may go on in this turn of the loop, and who is next."""
 
     __slots__ = ("_line", "_loop", "_spent")

@@ -10,7 +10,7 @@ from sidecars.transport.api.address import Address, TlsSettings
 from sidecars.transport.api.limits import Lifetime, Limits
 from sidecars.transport.api.service import Service, routes
 from sidecars.transport.http2.observer import NO_OBSERVER, Observer
-from sidecars.transport.server.connection_manager import Connections
+from sidecars.transport.server.connection_manager import ConnectionManager
 from sidecars.transport.server.handshake import TlsServer
 from sidecars.transport.server.protocol import SocketProtocol
 from sidecars.transport.server.sockets import Listener, listen
@@ -20,7 +20,7 @@ _DEFAULT_LIMITS = Limits()
 _DEFAULT_LIFETIME = Lifetime()
 
 
-class OwnServer:
+class GrpcServer:
     """A `transport.service.Server` on our own HTTP/2. Inert until `start`; serves once."""
 
     def __init__(
@@ -43,7 +43,7 @@ class OwnServer:
         self._random = random
         self._listeners: list[Listener] = []
         self._servers: list[asyncio.Server | TlsServer] = []
-        self._connections: Connections | None = None
+        self._connections: ConnectionManager | None = None
         self._contexts: dict[TlsSettings, ServerContext] = {}
         self._ports: tuple[int, ...] = ()
         self._draining = False
@@ -62,7 +62,7 @@ class OwnServer:
             self._close_listeners()
             raise
         self._ports = tuple(listener.port for listener in self._listeners if listener.port is not None)
-        self._connections = Connections(
+        self._connections = ConnectionManager(
             self._methods, self._limits, self._lifetime, self._observer, self._clock, self._random
         )
         await self._accept(self._connections)
@@ -100,7 +100,7 @@ class OwnServer:
         """Read the TLS files now rather than at the next look; whether all are usable, True without TLS."""
         return all([await context.reload() for context in self._contexts.values()])
 
-    async def _accept(self, connections: Connections) -> None:
+    async def _accept(self, connections: ConnectionManager) -> None:
         loop = asyncio.get_running_loop()
         for context in self._contexts.values():
             context.keep_fresh()
@@ -121,4 +121,4 @@ class OwnServer:
         self._listeners.clear()
 
 
-__all__ = ["Lifetime", "Limits", "OwnServer"]
+__all__ = ["GrpcServer", "Lifetime", "Limits"]

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from accesslog.records.counters import MAX_LOGS, DropReason, Ledger, Log
-from accesslog.records.decoder import BLOCK_ENTRIES, BLOCK_SECONDS, Intake, Rules
+from accesslog.records.counters import MAX_LOGS, DropReason, EntryCounters, LogCounters
+from accesslog.records.decoder import BLOCK_ENTRIES, BLOCK_SECONDS, EntryDecoder, Rules
 from accesslog.records.redact import Redaction
 from accesslog.records.sample import Sampling
 from accesslog.records.wire import UnreadableMessageError
@@ -16,16 +16,16 @@ from tests.support.entries import http_entry, message, tcp_entry
 
 class Setup:
     def __init__(self, rate: float = 1.0, max_record_bytes: int = 65_536) -> None:
-        self.ledger = Ledger()
+        self.counters = EntryCounters()
         rules = Rules(Redaction(), Sampling(rate), max_record_bytes)
-        self.intake = Intake(rules, self.ledger, lambda: 1_790_000_000.0, lambda: 0.5)
+        self.decoder = EntryDecoder(rules, self.counters, lambda: 1_790_000_000.0, lambda: 0.5)
 
     def read(self, *entries: Any, log_name: str | None = "edge") -> list[dict[str, Any]]:
-        blocks = self.intake.read(message(*entries, log_name=log_name).SerializeToString())
-        return [json.loads(line) for block in blocks for line in block.lines]
+        line_batches = self.decoder.read(message(*entries, log_name=log_name).SerializeToString())
+        return [json.loads(line) for line_batch in line_batches for line in line_batch.lines]
 
-    def log(self, name: str = "edge", kind: str = "http") -> Log:
-        return self.ledger.log(name, kind)
+    def log(self, name: str = "edge", kind: str = "http") -> LogCounters:
+        return self.counters.log(name, kind)
 
 
 class TestIdentifier:
@@ -35,7 +35,7 @@ class TestIdentifier:
         [record] = setup.read(http_entry(), log_name=None)
         assert (record["log_name"], record["node_id"], record["node_cluster"]) == ("edge", "envoy-1", "front")
         assert setup.log().received == 2
-        assert setup.ledger.unidentified_streams == 0
+        assert setup.counters.unidentified_streams == 0
 
     def test_may_be_missing_and_is_then_counted_once(self) -> None:
         setup = Setup()
@@ -43,7 +43,7 @@ class TestIdentifier:
         assert [record["code"] for record in records] == [200, 200]
         assert "log_name" not in records[0]
         assert setup.log("unknown").received == 2
-        assert setup.ledger.unidentified_streams == 1
+        assert setup.counters.unidentified_streams == 1
 
     def test_that_comes_late_holds_from_then_on(self) -> None:
         setup = Setup()
@@ -57,7 +57,7 @@ class TestIdentifier:
         for number in range(MAX_LOGS + 10):
             [record] = setup.read(http_entry(), log_name=f"log-{number}")
             assert record["log_name"] == f"log-{number}"
-        assert len(list(setup.ledger)) == MAX_LOGS + 1
+        assert len(list(setup.counters)) == MAX_LOGS + 1
         assert setup.log("(other)").received == 10
 
 
@@ -87,7 +87,7 @@ class TestEntries:
         data = (
             message(http_entry(path="/UTF8"), http_entry()).SerializeToString().replace(b"UTF8", b"\xff" * 4)
         )
-        lines = [line for block in setup.intake.read(data) for line in block.lines]
+        lines = [line for line_batch in setup.decoder.read(data) for line in line_batch.lines]
         odd, plain = (json.loads(line) for line in lines)
         assert (odd["path"], odd["not_utf8"]) == (r"/\xff\xff\xff\xff", ["path"])
         assert "not_utf8" not in plain
@@ -98,7 +98,7 @@ class TestEntries:
         setup = Setup()
         good = field_with(1, http_entry().SerializeToString())
         data = field_with(2, good + field_with(1, b"\x0a\x7f") + good)
-        assert sum(len(block.lines) for block in setup.intake.read(data)) == 2
+        assert sum(len(line_batch.lines) for line_batch in setup.decoder.read(data)) == 2
         assert setup.log("unknown").received == 3
         assert setup.log("unknown").dropped == {DropReason.MALFORMED: 1}
 
@@ -117,22 +117,30 @@ class TestEntries:
         """So that the loop is free between them."""
         setup = Setup()
         entries = [http_entry()] * (2 * BLOCK_ENTRIES + 1)
-        sizes = [len(block.lines) for block in setup.intake.read(message(*entries).SerializeToString())]
+        sizes = [
+            len(line_batch.lines) for line_batch in setup.decoder.read(message(*entries).SerializeToString())
+        ]
         assert sizes == [BLOCK_ENTRIES, BLOCK_ENTRIES, 1]
 
     def test_that_take_long_come_in_smaller_blocks(self) -> None:
         """A client chooses how long its entries take."""
         times = count(0, BLOCK_SECONDS / 2)
-        intake = Intake(Rules(Redaction(), Sampling()), Ledger(), lambda: next(times), lambda: 0.5)
-        blocks = list(intake.read(message(*[http_entry()] * 5).SerializeToString()))
-        assert [(len(block.lines), block.more) for block in blocks] == [(2, True), (2, True), (1, False)]
+        decoder = EntryDecoder(
+            Rules(Redaction(), Sampling()), EntryCounters(), lambda: next(times), lambda: 0.5
+        )
+        line_batches = list(decoder.read(message(*[http_entry()] * 5).SerializeToString()))
+        assert [(len(line_batch.lines), line_batch.more) for line_batch in line_batches] == [
+            (2, True),
+            (2, True),
+            (1, False),
+        ]
 
     def test_that_are_never_asked_for_are_dropped_and_counted(self) -> None:
         setup = Setup()
         entries = [http_entry()] * (BLOCK_ENTRIES + 5)
-        blocks = setup.intake.read(message(*entries).SerializeToString())
-        next(blocks)
-        blocks.close()
+        line_batches = setup.decoder.read(message(*entries).SerializeToString())
+        next(line_batches)
+        line_batches.close()
         assert setup.log().received == BLOCK_ENTRIES + 5
         assert setup.log().dropped == {DropReason.STREAM_CANCELLED: 5}
 
@@ -140,11 +148,11 @@ class TestEntries:
 def test_a_message_of_no_entries_brings_nothing() -> None:
     setup = Setup()
     assert setup.read() == []
-    assert list(setup.ledger) == []
+    assert list(setup.counters) == []
 
 
 def test_bytes_that_are_no_message_are_refused_and_counted() -> None:
     setup = Setup()
     with pytest.raises(UnreadableMessageError):
-        setup.intake.read(b"\xff\xff")
-    assert setup.ledger.unreadable_messages == 1
+        setup.decoder.read(b"\xff\xff")
+    assert setup.counters.unreadable_messages == 1

@@ -56,17 +56,17 @@ class TestListsThatChangeWhileTheyAreRead:
 
     async def test_no_revocation_is_passed_over(self, world: World, redis: Redis) -> None:
         world.redis = redis
-        wish = {"revocations": {"store": "redis"}, "wait_seconds": 5}
-        desk = world.credentials(wish).desk
+        wish = {"revocations": {"store": "redis"}, "lookup_timeout_seconds": 5}
+        credential_admin = world.credentials(wish).credential_admin
         for number in range(MANY):
             world.clock.advance(0.001)
-            await desk.revoke_tokens("jti", f"t{number:04}")
+            await credential_admin.revoke_tokens("jti", f"t{number:04}")
         world.clock.advance(10)
 
         async def again() -> None:
             # What is revoked once more is kept for longer: it moves from the first page to the end.
             for number in range(3):
-                await desk.revoke_tokens("jti", f"t{number:04}")
+                await credential_admin.revoke_tokens("jti", f"t{number:04}")
 
         reader = World(world.folder)
         reader.clock = world.clock
@@ -79,31 +79,31 @@ class TestListsThatChangeWhileTheyAreRead:
 
     async def test_no_session_survives_that_began_before(self, world: World, redis: Redis) -> None:
         world.redis = redis
-        wish = {"sessions": {"store": "redis"}, "wait_seconds": 5}
-        desk = world.credentials(wish).desk
-        made = [await desk.create_session(f"u{number}", [], [], {}) for number in range(MANY)]
+        wish = {"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5}
+        credential_admin = world.credentials(wish).credential_admin
+        made = [await credential_admin.create_session(f"u{number}", [], [], {}) for number in range(MANY)]
         first: Any = await redis.zrange("sidecars:session:all", 0, 2)
 
         async def leave() -> None:
             for key in first:
-                await desk.revoke_sessions("id", key.decode())
+                await credential_admin.revoke_sessions("id", key.decode())
 
         reader = World(world.folder)
         reader.clock = world.clock
         reader.redis = Between(redis, PAGES, leave)
-        await reader.credentials(wish).desk.revoke_sessions("before", NOW + 1)
+        await reader.credentials(wish).credential_admin.revoke_sessions("before", NOW + 1)
         left = [one["id"] for one in made if await redis.exists(f"sidecars:session:{one['id']}")]
         assert left == []
 
 
 class TestRevocationMeetsReload:
     def test_what_is_revoked_while_a_reload_is_prepared_stays_revoked(self, world: World) -> None:
-        block: dict[str, Any] = {"issuers": [world.issuer()], "revocations": {"keep_seconds": 50_000}}
+        block: dict[str, Any] = {"issuers": [world.issuer()], "revocations": {"retention_seconds": 50_000}}
         credentials = world.credentials(block)
         text = token(jti="t1")
         assert isinstance(world.outcome(credentials, bearer(text)), Identity)
-        swap = credentials.prepare(world.config(block | {"revocations": {"keep_seconds": 60_000}}))
-        asyncio.run(credentials.desk.revoke_tokens("jti", "t1"))
+        swap = credentials.prepare(world.config(block | {"revocations": {"retention_seconds": 60_000}}))
+        asyncio.run(credentials.credential_admin.revoke_tokens("jti", "t1"))
         swap()
         assert reason_of(world.outcome(credentials, bearer(text))) == RefusalReason.REVOKED
 
@@ -201,8 +201,8 @@ class TestSessions:
     ) -> None:
         """Asked, revoked where nobody hears it, the feed is back, and only then the answer arrives."""
         world.redis = redis
-        wish = {"sessions": {"store": "redis", "cache_seconds": 300}, "wait_seconds": 5}
-        made = await world.credentials(wish).desk.create_session("alice", [], [], {})
+        wish = {"sessions": {"store": "redis", "cache_ttl_seconds": 300}, "lookup_timeout_seconds": 5}
+        made = await world.credentials(wish).credential_admin.create_session("alice", [], [], {})
         here = World(world.folder)
         here.clock = world.clock
 

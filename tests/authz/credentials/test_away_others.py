@@ -34,12 +34,12 @@ async def asked(world: World, serve: Serve) -> Introspected:
 
 
 def failed(world: World) -> float:
-    return world.metric("authz_introspection_questions_total", outcome="failed")
+    return world.metric("authz_introspection_requests_total", outcome="failed")
 
 
 class TestIntrospection:
     async def test_down(self, world: World, asked: Introspected, started: Start) -> None:
-        credentials = await started(world.credentials(asked.config(active_seconds=30)))
+        credentials = await started(world.credentials(asked.config(cache_ttl_seconds=30)))
         assert isinstance(await world.awaited(credentials, bearer("cached")), Identity)
         asked.answers(active=False)
         bad = await world.awaited(credentials, bearer("bad"))
@@ -71,7 +71,7 @@ class TestIntrospection:
 
     async def test_slow(self, world: World, asked: Introspected, started: Start) -> None:
         credentials = await started(
-            world.credentials(asked.config(timeout_seconds=0.2) | {"wait_seconds": 0.02})
+            world.credentials(asked.config(timeout_seconds=0.2) | {"lookup_timeout_seconds": 0.02})
         )
         assert isinstance(await world.awaited(credentials, bearer("cached")), Identity)
         asked.server.gate.clear()
@@ -102,7 +102,7 @@ class TestIntrospection:
         assert reason_of(world.outcome(credentials, odd)) == RefusalReason.TOKEN_MALFORMED
         another = bearer(f"another{'x' * 200}", "192.0.2.1")
         assert reason_of(world.outcome(credentials, another)) == RefusalReason.THROTTLED
-        assert world.metric("authz_introspection_questions_total", outcome="rejected") == 10
+        assert world.metric("authz_introspection_requests_total", outcome="rejected") == 10
         assert isinstance(await world.awaited(credentials, bearer("good", "192.0.2.2")), Identity)
 
     @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ class TestClock:
 
     async def test_keys_do_not_age_by_the_wall_clock(self, world: World, started: Any) -> None:
         world.key_server.document = key_set(jwk(private_key("ES256")))
-        jwks = {"url": "https://idp.example.com/keys", "keep_seconds": 600}
+        jwks = {"url": "https://idp.example.com/keys", "max_stale_seconds": 600}
         issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": jwks}
         credentials = await started(world.credentials({"issuers": [issuer]}))
         world.clock.wall_seconds += 86400
@@ -156,7 +156,7 @@ class TestClock:
 
     async def test_a_revocation_outlives_a_jump_back(self, world: World) -> None:
         credentials = world.credentials({"issuers": [world.issuer()], "revocations": {}})
-        await credentials.desk.revoke_tokens("jti", "t1")
+        await credentials.credential_admin.revoke_tokens("jti", "t1")
         world.clock.wall_seconds -= 50
         found = world.outcome(credentials, bearer(token(jti="t1")))
         assert reason_of(found) == RefusalReason.REVOKED

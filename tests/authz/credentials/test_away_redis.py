@@ -36,12 +36,12 @@ def now(world: World, client: Redis) -> None:
     world.clock.wall_seconds = time.time()
 
 
-def block(world: World, wait_seconds: float = 5, **changes: Any) -> dict[str, Any]:
+def block(world: World, lookup_timeout_seconds: float = 5, **changes: Any) -> dict[str, Any]:
     return {
         "issuers": [world.issuer(leeway_seconds=300)],
-        "sessions": {"store": "redis", "cache_seconds": 30},
-        "revocations": {"store": "redis", "stale_seconds": 120, "leeway_seconds": 300},
-        "wait_seconds": wait_seconds,
+        "sessions": {"store": "redis", "cache_ttl_seconds": 30},
+        "revocations": {"store": "redis", "max_stale_seconds": 120, "leeway_seconds": 300},
+        "lookup_timeout_seconds": lookup_timeout_seconds,
     } | changes
 
 
@@ -60,7 +60,7 @@ async def gets(world: World, credentials: Credentials, of: Any) -> RefusalReason
 
 
 async def session(credentials: Credentials) -> str:
-    return str((await credentials.desk.create_session("alice", [], [], {}))["token"])
+    return str((await credentials.credential_admin.create_session("alice", [], [], {}))["token"])
 
 
 def refused(world: World, reason: RefusalReason, credential: str = "session") -> float:
@@ -107,7 +107,7 @@ async def test_down_later(world: World, redis_server: RedisServer, started: Star
 
 async def test_slow(world: World, redis_server: RedisServer, started: Start) -> None:
     """It hangs: connections stay open, nobody answers. After a few waits nobody waits any more."""
-    credentials = await started(world.credentials(block(world, wait_seconds=0.05)))
+    credentials = await started(world.credentials(block(world, lookup_timeout_seconds=0.05)))
     cached = await session(credentials)
     assert await gets(world, credentials, cookie(cached)) is None
     redis_server.pause()
@@ -129,8 +129,8 @@ async def test_failing_over(world: World, redis_server: RedisServer, started: St
     credentials = await started(world.credentials(block(world)))
     text, revoked = await session(credentials), await session(credentials)
     assert await gets(world, credentials, cookie(text)) is None
-    await credentials.desk.revoke_sessions("token", revoked)
-    await credentials.desk.revoke_tokens("jti", "bad")
+    await credentials.credential_admin.revoke_sessions("token", revoked)
+    await credentials.credential_admin.revoke_tokens("jti", "bad")
     redis_server.restart()
     await until(lambda: world.metric("authz_revocation_feed_interruptions_total") >= 1)
     world.clock.advance(3)
@@ -156,7 +156,7 @@ async def test_failing_over_to_one_that_lacks_an_end(
     text = await session(credentials)
     (name,) = [key async for key in client.scan_iter("sidecars:session:" + "[0-9a-f]" * 64)]
     value = await client.get(name) or b""
-    await credentials.desk.revoke_sessions("token", text)
+    await credentials.credential_admin.revoke_sessions("token", text)
     await client.set(name, value)
     assert credentials._feed is not None
     await credentials._feed.stop()
@@ -174,11 +174,11 @@ async def test_a_replica_takes_over(world: World, redis_pair: Pair, started: Sta
     world.redis = client
     credentials = await started(world.credentials(block(world)))
     text, revoked = await session(credentials), await session(credentials)
-    await credentials.desk.revoke_sessions("token", revoked)
-    await credentials.desk.revoke_tokens("jti", "bad")
+    await credentials.credential_admin.revoke_sessions("token", revoked)
+    await credentials.credential_admin.revoke_tokens("jti", "bad")
     redis_pair.fail_over()
     assert credentials.sessions is not None
-    world.clock.advance(credentials.sessions.config.idle_seconds / 2)
+    world.clock.advance(credentials.sessions.config.idle_timeout_seconds / 2)
     assert await gets(world, credentials, cookie(text)) is None
     await credentials.sessions.flush()
     assert world.metric("authz_session_renewals_lost_total") == 1
@@ -194,7 +194,7 @@ async def test_a_replica_takes_over(world: World, redis_pair: Pair, started: Sta
         assert await gets(world, of, jwt(jti="bad")) == RefusalReason.REVOKED
     later = await session(credentials)
     assert await gets(world, credentials, cookie(later)) is None
-    await fresh.desk.revoke_sessions("token", later)
+    await fresh.credential_admin.revoke_sessions("token", later)
     await until(lambda: not isinstance(world.outcome(credentials, cookie(later)), Identity))
     await fresh.stop()
     await credentials.stop()
@@ -214,8 +214,8 @@ async def test_a_revocation_made_while_this_sidecar_was_cut_off_counts_afterward
     assert await gets(world, here, of) is None
     assert here._feed is not None
     await here._feed.stop()
-    await there.desk.revoke_sessions("token", text)
-    await there.desk.revoke_tokens("jti", "t1")
+    await there.credential_admin.revoke_sessions("token", text)
+    await there.credential_admin.revoke_tokens("jti", "t1")
     here._feed.start()
     await until(lambda: here._feed is not None and here._feed.connected)
     assert await gets(world, here, cookie(text)) == RefusalReason.SESSION_EXPIRED

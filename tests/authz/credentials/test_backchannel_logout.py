@@ -84,7 +84,9 @@ class TestGood:
         credentials = world.credentials({"issuers": [issuer], "revocations": {}})
         before = credentials.logout
         assert before is not None
-        credentials.prepare(world.config({"issuers": [issuer], "revocations": {"keep_seconds": 50_000}}))()
+        credentials.prepare(
+            world.config({"issuers": [issuer], "revocations": {"retention_seconds": 50_000}})
+        )()
         ours = bearer(token(sid="s1"))
         assert isinstance(world.outcome(credentials, ours), Identity)
         await before.receive(logout_token())

@@ -55,7 +55,10 @@ class TestConfig:
                 "issuers:\n- &a {issuer: a, audiences: any, jwks: {file: a}}\n- *a",
                 "the issuer 'a' stands twice",
             ),
-            ("sessions: {idle_seconds: 100, absolute_seconds: 10}", "idle_seconds cannot be longer"),
+            (
+                "sessions: {idle_timeout_seconds: 100, absolute_timeout_seconds: 10}",
+                "idle_timeout_seconds cannot be longer",
+            ),
             (
                 """
                 sessions: {locations: [{header: x-a}]}
@@ -138,7 +141,7 @@ class TestReload:
         credentials = world.credentials({"sessions": {}})
         assert credentials.sessions is not None
         text = await credentials.sessions.create("alice", world.clock.wall_seconds)
-        credentials.prepare(world.config({"sessions": {"idle_seconds": 60}}))()
+        credentials.prepare(world.config({"sessions": {"idle_timeout_seconds": 60}}))()
         assert isinstance(world.outcome(credentials, request(("cookie", f"session={text}"))), Identity)
 
     def test_a_bad_configuration_changes_nothing(self, world: World) -> None:

@@ -62,13 +62,15 @@ async def test_cve_2024_45809_a_reload_while_a_request_waits_for_keys_harms_neit
     world.key_server.gate.clear()
     world.key_server.document = key_set(jwk(private_key("ES256")))
     issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": {"url": "https://idp.example.com/keys"}}
-    credentials = world.credentials({"issuers": [issuer], "wait_seconds": 10})
+    credentials = world.credentials({"issuers": [issuer], "lookup_timeout_seconds": 10})
     for source in credentials._serving.remote_keys():
         source.start()
     waiting = asyncio.ensure_future(world.awaited(credentials, bearer(token())))
     await asyncio.sleep(0)
     credentials._started = True
-    credentials.prepare(world.config({"issuers": [issuer | {"audiences": ["other"]}], "wait_seconds": 10}))()
+    credentials.prepare(
+        world.config({"issuers": [issuer | {"audiences": ["other"]}], "lookup_timeout_seconds": 10})
+    )()
     world.key_server.gate.set()
     # It ends under the configuration that it began with; the next one does not.
     assert isinstance(await waiting, Identity)
@@ -133,7 +135,7 @@ async def test_cve_2021_41230_what_the_authorization_server_takes_away_is_gone_w
     world: World, serve: Callable[[], Awaitable[WebServer]], started: Start
 ) -> None:
     asked = Introspected(world, await serve())
-    credentials = await started(world.credentials(asked.config(active_seconds=30)))
+    credentials = await started(world.credentials(asked.config(cache_ttl_seconds=30)))
     asked.answers(scope="read write admin")
     found = await world.awaited(credentials, bearer("opaque"))
     assert isinstance(found, Identity)
@@ -175,7 +177,9 @@ async def test_ghsa_fhv5_28vv_h8m8_unknown_kids_with_a_failing_server_neither_ha
     world.key_server.document = key_set(jwk(private_key("ES256")))
     jwks = {"url": "https://idp.example.com/keys"}
     issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "algorithms": ["ES256"], "jwks": jwks}
-    credentials = await started(world.credentials({"issuers": [issuer], "wait_seconds": 5, "throttle": None}))
+    credentials = await started(
+        world.credentials({"issuers": [issuer], "lookup_timeout_seconds": 5, "throttle": None})
+    )
     world.key_server.document = FetchError("connection refused")
     world.clock.advance(31)
     for number in range(50):

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from authz.credentials.admin import DeskError
+from authz.credentials.admin import CredentialAdminError
 from authz.request.identity import Identity, Refusal, RefusalReason
 from authz.tools.examples import CallerExample
 from tests.authz.credentials.conftest import World, reason_of
@@ -34,20 +34,20 @@ def test_any_other_subject_is_accepted(world: World, subject: str) -> None:
 async def test_a_session_of_such_a_subject_is_refused(world: World) -> None:
     """Whoever wrote it into the store."""
     credentials = world.credentials({"sessions": {}})
-    desk = credentials.desk
-    assert desk is not None
-    kept = await desk._sessions.create("adm\nin", NOW)
+    credential_admin = credentials.credential_admin
+    assert credential_admin is not None
+    kept = await credential_admin._sessions.create("adm\nin", NOW)
     found = world.outcome(credentials, request(("cookie", f"session={kept}")))
     assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
 
 
 @pytest.mark.parametrize("text", ["adm\nin", " admin"])
 async def test_no_session_is_created_with_such_a_name(world: World, text: str) -> None:
-    desk = world.credentials({"sessions": {}}).desk
-    assert desk is not None
+    credential_admin = world.credentials({"sessions": {}}).credential_admin
+    assert credential_admin is not None
     for subject, scopes, roles in ((text, (), ()), ("alice", (text,), ()), ("alice", (), (text,))):
-        with pytest.raises(DeskError, match="control characters"):
-            await desk.create_session(subject, scopes, roles, {})
+        with pytest.raises(CredentialAdminError, match="control characters"):
+            await credential_admin.create_session(subject, scopes, roles, {})
 
 
 def test_a_certificate_with_such_a_name_is_refused(world: World) -> None:

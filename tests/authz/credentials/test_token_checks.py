@@ -9,12 +9,12 @@ import pytest
 from aiohttp import web
 
 from authz.credentials.core.metrics import CredentialMetrics
-from authz.credentials.dependencies import World as Surroundings
-from authz.credentials.introspection.client import Poster
+from authz.credentials.dependencies import CredentialDependencies
+from authz.credentials.introspection.client import IntrospectionClient
 from authz.credentials.jwt.fetch import fetch
 from authz.credentials.token_checks import Explained, explain_token
 from authz.request.identity import Identity, Refusal, RefusalReason
-from common.circuit_breaker import Breaker
+from common.circuit_breaker import CircuitBreaker
 from tests.authz.credentials.conftest import World
 from tests.support.signing import (
     ISSUER,
@@ -42,23 +42,23 @@ LIMITS: dict[str, Any] = {
 SAID: dict[str, Any] = {"email": "a@example.com", "verified": True}
 
 
-def surroundings(world: World) -> Surroundings:
+def dependencies(world: World) -> CredentialDependencies:
     clock = world.clock.monotonic
-    return Surroundings(
+    return CredentialDependencies(
         fetch=fetch if world.real_fetch else world.key_server.fetch,
-        poster=Poster,
+        introspection_client=IntrospectionClient,
         wall_clock=lambda: world.clock.wall_seconds,
         monotonic_clock=clock,
         random=random.random,
         redis=None,
         random_bytes=secrets.token_bytes,
         metrics=CredentialMetrics(clock),
-        redis_breaker=Breaker(clock, random.random),
+        redis_breaker=CircuitBreaker(clock, random.random),
     )
 
 
 async def explained(world: World, block: dict[str, Any], text: str) -> Explained:
-    return await explain_token(text, world.config(block), surroundings(world), NOW)
+    return await explain_token(text, world.config(block), dependencies(world), NOW)
 
 
 def failed(found: Explained) -> dict[str, str]:
@@ -128,10 +128,13 @@ async def test_every_fault_is_told_at_once(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claimed", "hint"), [(ISSUER + "/", "every character counts"), ("https://x.example", "configured: ")]
+    ("unverified_subject", "hint"),
+    [(ISSUER + "/", "every character counts"), ("https://x.example", "configured: ")],
 )
-async def test_an_issuer_that_is_nearly_right_is_pointed_out(world: World, claimed: str, hint: str) -> None:
-    found = await explained(world, {"issuers": [world.issuer()]}, token(iss=claimed))
+async def test_an_issuer_that_is_nearly_right_is_pointed_out(
+    world: World, unverified_subject: str, hint: str
+) -> None:
+    found = await explained(world, {"issuers": [world.issuer()]}, token(iss=unverified_subject))
     assert hint in failed(found)["issuer"]
 
 

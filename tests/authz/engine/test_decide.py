@@ -319,18 +319,18 @@ class TestShadow:
         policy = "rules: [{name: open, allow: anyone}, {name: new, deny: anyone, mode: shadow}]"
         decision = decide(policy)
         assert decision.verdict.rule == "open"
-        assert decision.trial is not None
-        assert (decision.trial.outcome, decision.trial.rule) == ("deny", "new")
+        assert decision.shadow is not None
+        assert (decision.shadow.outcome, decision.shadow.rule) == ("deny", "new")
 
     def test_a_shadow_allow_changes_nothing_but_is_told(self) -> None:
         decision = decide("rules: [{name: new, allow: anyone, mode: shadow}]")
         assert decision.verdict.reason == "no_rule"
-        assert decision.trial is not None
-        assert (decision.trial.outcome, decision.trial.rule) == ("allow", "new")
+        assert decision.shadow is not None
+        assert (decision.shadow.outcome, decision.shadow.rule) == ("allow", "new")
 
     def test_a_shadow_rule_that_agrees_is_silent(self) -> None:
         policy = "rules: [{name: open, allow: anyone}, {name: new, allow: anyone, mode: shadow}]"
-        assert decide(policy).trial is None
+        assert decide(policy).shadow is None
 
     def test_a_shadow_rule_asks_for_no_credential(self) -> None:
         says = Says(ALICE)

@@ -6,7 +6,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from authz.engine.decision_log import DecisionLog
-from authz.engine.decision_record import Account, Masking
+from authz.engine.decision_record import DecisionRecord, Masking
 from tests.authz.engine.test_recent_decisions import DENIED, entry
 
 
@@ -31,14 +31,14 @@ class Kept:
 
 
 def log(
-    writer: Kept, *, sample_allows: float = 1.0, queue_lines: int = 100, number: float = 0.5
+    writer: Kept, *, allow_sample_rate: float = 1.0, queue_lines: int = 100, number: float = 0.5
 ) -> DecisionLog:
     return DecisionLog(
-        writer, Masking(), random=lambda: number, sample_allows=sample_allows, queue_lines=queue_lines
+        writer, Masking(), random=lambda: number, allow_sample_rate=allow_sample_rate, queue_lines=queue_lines
     )
 
 
-async def written(writer: Kept, decisions: DecisionLog, *entries: Account) -> list[dict[str, Any]]:
+async def written(writer: Kept, decisions: DecisionLog, *entries: DecisionRecord) -> list[dict[str, Any]]:
     decisions.start()
     for one in entries:
         decisions.put(one)
@@ -55,7 +55,7 @@ async def test_each_decision_is_a_line() -> None:
 
 async def test_allows_are_sampled_and_denials_never() -> None:
     writer = Kept()
-    decisions = log(writer, sample_allows=0.4)
+    decisions = log(writer, allow_sample_rate=0.4)
     lines = await written(writer, decisions, entry(1), entry(2, DENIED))
     assert [line["outcome"] for line in lines] == ["deny"]
     assert decisions.sampled_out == 1
@@ -63,8 +63,8 @@ async def test_allows_are_sampled_and_denials_never() -> None:
 
 async def test_an_allow_that_a_shadow_rule_would_deny_is_never_sampled_out() -> None:
     writer = Kept()
-    shadowed = entry(1)._replace(trial=DENIED)
-    lines = await written(writer, log(writer, sample_allows=0), shadowed)
+    shadowed = entry(1)._replace(shadow=DENIED)
+    lines = await written(writer, log(writer, allow_sample_rate=0), shadowed)
     assert [line["shadow_outcome"] for line in lines] == ["deny"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from authz.credentials import Credentials
 from authz.engine.decide import Authorizer, Decision, DecisionIds
-from authz.engine.decision_record import MAX_DETAIL_CHARACTERS, NAMES, Masking, account
+from authz.engine.decision_record import MAX_DETAIL_CHARACTERS, NAMES, Masking, record_of
 from authz.engine.respond import Responder
 from authz.policy.compile.load import parse_policy
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
@@ -126,15 +126,15 @@ def test_a_malformed_host_is_named_without_user_information(host: str, detail: s
 class TestAccount:
     def test_tells_it_and_may_leave_it_out_or_mask_it(self) -> None:
         refused = decide(Refusal(RefusalReason.TOKEN_EXPIRED, "it expired 5 s ago"), "/orders", TENANT)
-        told = account(request(path="/orders"), refused, NOW)
+        told = record_of(request(path="/orders"), refused, NOW)
         assert Masking().tell(told)["detail"] == "it expired 5 s ago"
-        assert "detail" not in Masking(leave_out=["detail"]).tell(told)
+        assert "detail" not in Masking(omit=["detail"]).tell(told)
         assert Masking(masked=["detail"]).tell(told)["detail"] == "***"
         assert "detail" in NAMES
 
     def test_keeps_a_bounded_part_without_control_characters(self) -> None:
         refused = decide(Refusal(RefusalReason.ISSUER_UNKNOWN, "\n\x1b[31m" + "x" * 9_000), "/orders", TENANT)
-        told = account(request(path="/orders"), refused, NOW)
+        told = record_of(request(path="/orders"), refused, NOW)
         assert len(told.detail) == MAX_DETAIL_CHARACTERS
         assert Masking().tell(told)["detail"].isprintable()
 

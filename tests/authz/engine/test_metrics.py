@@ -5,9 +5,9 @@ from authz.engine.metrics import MAX_RULES, OTHER_RULES, DecisionMetrics
 from authz.policy.rule import Outcome, Verdict
 
 
-def decision(rule: str, credential: str = "", trial: Verdict | None = None) -> Decision:
+def decision(rule: str, credential: str = "", shadow: Verdict | None = None) -> Decision:
     return Decision(
-        Verdict(Outcome.ALLOW, "allowed", 200, rule), "id", "revision", credential=credential, trial=trial
+        Verdict(Outcome.ALLOW, "allowed", 200, rule), "id", "revision", credential=credential, shadow=shadow
     )
 
 
@@ -37,6 +37,6 @@ def test_rules_beyond_the_bound_share_a_label() -> None:
 def test_what_shadow_rules_would_change_is_counted() -> None:
     registry, metrics = CollectorRegistry(), DecisionMetrics()
     registry.register(metrics)
-    metrics.count(decision("users", trial=Verdict(Outcome.DENY, "denied_by_rule", 403, "new")))
+    metrics.count(decision("users", shadow=Verdict(Outcome.DENY, "denied_by_rule", 403, "new")))
     labels = {"rule": "new", "outcome": "deny"}
     assert registry.get_sample_value("authz_shadow_differences_total", labels) == 1

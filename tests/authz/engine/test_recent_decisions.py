@@ -1,7 +1,7 @@
 import pytest
 
 from authz.engine.decide import BAD_REQUEST, INTERNAL_ERROR, Decision
-from authz.engine.decision_record import MASK, Account, Masking, account, account_of_unreadable
+from authz.engine.decision_record import MASK, DecisionRecord, Masking, account_of_unreadable, record_of
 from authz.engine.recent_decisions import RecentDecisions
 from authz.policy.rule import Outcome, Verdict
 from authz.request.identity import CredentialKind, Identity
@@ -21,12 +21,12 @@ def decision(number: int = 0, verdict: Verdict = ALLOWED, identity: Identity = A
 
 def entry(
     number: int = 0, verdict: Verdict = ALLOWED, path: str = "/users/1", request_id: str = ""
-) -> Account:
+) -> DecisionRecord:
     headers = {"x-request-id": request_id} if request_id else {}
-    return account(request(path=path, headers=headers), decision(number, verdict), NOW)
+    return record_of(request(path=path, headers=headers), decision(number, verdict), NOW)
 
 
-def ring(*entries: Account, capacity: int = 10) -> RecentDecisions:
+def ring(*entries: DecisionRecord, capacity: int = 10) -> RecentDecisions:
     recent = RecentDecisions(capacity, Masking())
     for one in entries:
         recent.keep(one)
@@ -54,7 +54,7 @@ def test_an_account_tells_what_was_asked_and_what_was_decided() -> None:
 
 
 def test_what_shadow_rules_would_have_answered_is_told() -> None:
-    kept = entry()._replace(trial=DENIED)
+    kept = entry()._replace(shadow=DENIED)
     told = Masking().tell(kept)
     assert (told["shadow_outcome"], told["shadow_rule"]) == ("deny", "shut")
 
@@ -109,7 +109,7 @@ def test_what_only_looks_encoded_is_shown() -> None:
 
 
 def test_fields_are_left_out_and_masked_as_asked_for() -> None:
-    told = Masking(leave_out=["client"], masked=["subject"]).tell(entry())
+    told = Masking(omit=["client"], masked=["subject"]).tell(entry())
     assert "client" not in told
     assert told["subject"] == MASK
 

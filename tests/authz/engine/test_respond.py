@@ -8,7 +8,7 @@ from authz.policy.compile.compile import spellings
 from authz.policy.compile.load import parse_policy
 from authz.policy.templates import MAX_VALUE_BYTES
 from authz.request.identity import CredentialKind, Identity, Outcome, RefusalReason
-from authz.request.path import Oddity
+from authz.request.path import PathAnomaly
 from protos.authz_pb2 import CheckResponse
 from protos.core_pb2 import HeaderValueOption
 from tests.support.callers import ALICE, Says
@@ -252,5 +252,5 @@ def test_every_spelling_of_a_header_is_known() -> None:
 
 def test_an_odd_path_names_its_oddity() -> None:
     assert {verdict.reason for verdict in ODD_PATH.values()} == {
-        f"path_{oddity.name.lower()}" for oddity in Oddity if oddity.name
+        f"path_{anomaly.name.lower()}" for anomaly in PathAnomaly if anomaly.name
     }

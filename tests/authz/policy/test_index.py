@@ -6,7 +6,7 @@ from authz.policy.index import Index
 from authz.policy.rule import Outcome, Rule, Verdict
 from authz.policy.types.pattern import HostPattern, Template, parse_host, parse_template
 from authz.request.identity import ANONYMOUS, CredentialKind, Identity
-from authz.request.path import NOTHING_ODD
+from authz.request.path import NO_ANOMALY
 from tests.support.checks import request
 
 HOSTS = ["*", "a.example", "b.example", "*.example", "*.a.example"]
@@ -31,7 +31,7 @@ def rule(order: int, allows: bool = True, open_: bool = True) -> Rule:
     outcome = Outcome.ALLOW if allows else Outcome.DENY
     verdict = Verdict(outcome, "test", 200 if allows else 403, rule=f"r{order}")
     callers = callers_of(("anyone",) if open_ else ("authenticated",))
-    return Rule(f"r{order}", order, "test:1", verdict, callers, NOTHING_ODD, shadow=False)
+    return Rule(f"r{order}", order, "test:1", verdict, callers, NO_ANOMALY, shadow=False)
 
 
 def naive_host(pattern: HostPattern, host: str) -> bool:

@@ -69,7 +69,7 @@ def test_inherited_conditions_add_up_and_other_keys_give_way() -> None:
 
 def test_a_deny_rule_inherits_what_a_deny_rule_can_have() -> None:
     rules = {rule.name: rule for rule in parse_policy(POLICY).rules}
-    assert rules["closed"].verdict.extras.identity_headers == ()
+    assert rules["closed"].verdict.mutations.identity_headers == ()
     assert len(rules["closed"].requests) == 2
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.request.path import MAX_ODD_CHARACTERS, MAX_PATH_CHARACTERS, NOTHING_ODD, Oddity, split_path
+from authz.request.path import MAX_ODD_CHARACTERS, MAX_PATH_CHARACTERS, NO_ANOMALY, PathAnomaly, split_path
 
 
 @pytest.mark.parametrize(
@@ -26,57 +26,57 @@ from authz.request.path import MAX_ODD_CHARACTERS, MAX_PATH_CHARACTERS, NOTHING_
 )
 def test_an_ordinary_path_is_cut_and_decoded_by_segment(raw: str, segments: tuple[str, ...]) -> None:
     path = split_path(raw)
-    assert (path.segments, path.oddities) == (segments, NOTHING_ODD)
+    assert (path.segments, path.oddities) == (segments, NO_ANOMALY)
 
 
 @pytest.mark.parametrize(
-    ("raw", "oddity"),
+    ("raw", "anomaly"),
     [
-        ("//admin/people", Oddity.EMPTY_SEGMENT),
-        ("/a//b", Oddity.EMPTY_SEGMENT),
-        ("/a//", Oddity.EMPTY_SEGMENT),
-        ("/.", Oddity.DOT_SEGMENT),
-        ("/..", Oddity.DOT_SEGMENT),
-        ("/public/../admin", Oddity.DOT_SEGMENT),
-        ("/public/./admin", Oddity.DOT_SEGMENT),
-        ("/public/%2e%2E/admin", Oddity.DOT_SEGMENT),
-        ("/public/.%2e/admin", Oddity.DOT_SEGMENT),
-        ("/public/..;/admin", Oddity.DOT_SEGMENT),
-        ("/public/..%3b/admin", Oddity.DOT_SEGMENT),
-        ("/a%2Fb", Oddity.ENCODED_SLASH),
-        ("/public/..%2fadmin", Oddity.ENCODED_SLASH),
-        ("/a\\b", Oddity.BACKSLASH),
-        ("/a%5Cb", Oddity.BACKSLASH),
-        ("/a%252Fb", Oddity.DOUBLE_ENCODING),
-        ("/%25%32%66", Oddity.DOUBLE_ENCODING),
-        ("/a;v=1", Oddity.PARAMETERS),
-        ("/a%3Bv=1", Oddity.PARAMETERS),
-        ("/a#b", Oddity.FRAGMENT),
-        ("/100%", Oddity.BAD_ESCAPE),
-        ("/%2", Oddity.BAD_ESCAPE),
-        ("/%zz", Oddity.BAD_ESCAPE),
-        ("/%u002e", Oddity.BAD_ESCAPE),
-        ("/%ff", Oddity.NOT_UTF8),
-        ("/%c0%af", Oddity.NOT_UTF8),
-        ("/café", Oddity.NOT_ASCII),
-        ("/a b", Oddity.CONTROL),
-        ("/a%0ab", Oddity.CONTROL),
-        ("/a\tb", Oddity.CONTROL),
-        ("/a%7f", Oddity.CONTROL),
-        ("/a%c2%85", Oddity.CONTROL),
-        ("/a%00b", Oddity.NUL),
-        ("/a\0b", Oddity.NUL),
+        ("//admin/people", PathAnomaly.EMPTY_SEGMENT),
+        ("/a//b", PathAnomaly.EMPTY_SEGMENT),
+        ("/a//", PathAnomaly.EMPTY_SEGMENT),
+        ("/.", PathAnomaly.DOT_SEGMENT),
+        ("/..", PathAnomaly.DOT_SEGMENT),
+        ("/public/../admin", PathAnomaly.DOT_SEGMENT),
+        ("/public/./admin", PathAnomaly.DOT_SEGMENT),
+        ("/public/%2e%2E/admin", PathAnomaly.DOT_SEGMENT),
+        ("/public/.%2e/admin", PathAnomaly.DOT_SEGMENT),
+        ("/public/..;/admin", PathAnomaly.DOT_SEGMENT),
+        ("/public/..%3b/admin", PathAnomaly.DOT_SEGMENT),
+        ("/a%2Fb", PathAnomaly.ENCODED_SLASH),
+        ("/public/..%2fadmin", PathAnomaly.ENCODED_SLASH),
+        ("/a\\b", PathAnomaly.BACKSLASH),
+        ("/a%5Cb", PathAnomaly.BACKSLASH),
+        ("/a%252Fb", PathAnomaly.DOUBLE_ENCODING),
+        ("/%25%32%66", PathAnomaly.DOUBLE_ENCODING),
+        ("/a;v=1", PathAnomaly.PARAMETERS),
+        ("/a%3Bv=1", PathAnomaly.PARAMETERS),
+        ("/a#b", PathAnomaly.FRAGMENT),
+        ("/100%", PathAnomaly.BAD_ESCAPE),
+        ("/%2", PathAnomaly.BAD_ESCAPE),
+        ("/%zz", PathAnomaly.BAD_ESCAPE),
+        ("/%u002e", PathAnomaly.BAD_ESCAPE),
+        ("/%ff", PathAnomaly.NOT_UTF8),
+        ("/%c0%af", PathAnomaly.NOT_UTF8),
+        ("/café", PathAnomaly.NOT_ASCII),
+        ("/a b", PathAnomaly.CONTROL),
+        ("/a%0ab", PathAnomaly.CONTROL),
+        ("/a\tb", PathAnomaly.CONTROL),
+        ("/a%7f", PathAnomaly.CONTROL),
+        ("/a%c2%85", PathAnomaly.CONTROL),
+        ("/a%00b", PathAnomaly.NUL),
+        ("/a\0b", PathAnomaly.NUL),
     ],
 )
-def test_what_readers_differ_about_is_named(raw: str, oddity: Oddity) -> None:
-    assert oddity in split_path(raw).oddities
+def test_what_readers_differ_about_is_named(raw: str, anomaly: PathAnomaly) -> None:
+    assert anomaly in split_path(raw).oddities
 
 
 def test_cve_2026_26205_no_segment_is_lost_to_a_url_parser() -> None:
     """To urlsplit it is `//admin/people` the host `admin` and `/people`."""
     path = split_path("//admin/people")
     assert path.segments == ("", "admin", "people")
-    assert Oddity.EMPTY_SEGMENT in path.oddities
+    assert PathAnomaly.EMPTY_SEGMENT in path.oddities
 
 
 def test_cve_2021_29492_an_escaped_slash_separates_nothing() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.request.path import MAX_PATH_CHARACTERS, Oddity
+from authz.request.path import MAX_PATH_CHARACTERS, PathAnomaly
 from authz.request.request import (
     MAX_HOST_CHARACTERS,
     MAX_QUERY_PARAMETERS,
@@ -128,7 +128,7 @@ class TestPath:
 
     @pytest.mark.parametrize("path", ["/a#b", "/a?x#b"])
     def test_cve_2021_32779_a_fragment_is_odd_wherever_it_stands(self, path: str) -> None:
-        assert Oddity.FRAGMENT in request(path=path).path.oddities
+        assert PathAnomaly.FRAGMENT in request(path=path).path.oddities
 
     def test_a_request_has_a_method(self) -> None:
         assert refusal(method="") is BadRequestReason.METHOD

@@ -45,7 +45,7 @@ credentials:
       jwks:
         url: https://127.0.0.1/keys
         refresh_seconds: 60
-        keep_seconds: 600
+        max_stale_seconds: 600
         cooldown_seconds: 10
         unknown_key_seconds: 20
         timeout_seconds: 2
@@ -67,12 +67,12 @@ credentials:
     locations: [{cookie: sid}]
     store: redis
     prefix: "s:"
-    idle_seconds: 60
-    absolute_seconds: 600
+    idle_timeout_seconds: 60
+    absolute_timeout_seconds: 600
     max_sessions: 10
-    cached: 10
-    cache_seconds: 1
-    ended_seconds: 1
+    cache_max_entries: 10
+    cache_ttl_seconds: 1
+    ended_retention_seconds: 1
   api_keys:
     locations: [{query: key}, {websocket_protocol: key}]
     keys:
@@ -93,12 +93,12 @@ credentials:
     roles_claim: [r]
     leeway_seconds: 1
     max_bytes: 64
-    active_seconds: 5
-    inactive_seconds: 5
-    active: 10
-    inactive: 10
+    cache_ttl_seconds: 5
+    negative_cache_ttl_seconds: 5
+    cache_max_entries: 10
+    negative_cache_max_entries: 10
     timeout_seconds: 1
-    max_questions: 3
+    max_concurrent_requests: 3
     allow_http: true
     allow_addresses: [127.0.0.0/8]
     ca_file: ca.pem
@@ -107,10 +107,15 @@ credentials:
     principals: ["spiffe://a/*"]
     forwarded: {trusted_peers: [spiffe://proxy], trusted_networks: [10.0.0.0/8], depth: 2, names: [dns]}
   revocations:
-    {store: redis, prefix: "r:", keep_seconds: 9000, leeway_seconds: 40, max_entries: 10, stale_seconds: 10}
-  throttle: {address_failures: 5, subject_failures: 6, per_seconds: 7, remembered: 8}
-  cache: {identities: 5, identity_seconds: 6, failures: 7, failure_seconds: 8}
-  wait_seconds: 0.1
+    store: redis
+    prefix: "r:"
+    retention_seconds: 9000
+    leeway_seconds: 40
+    max_entries: 10
+    max_stale_seconds: 10
+  throttle: {address_failures: 5, subject_failures: 6, per_seconds: 7, cache_max_entries: 8}
+  cache: {max_entries: 5, ttl_seconds: 6, negative_max_entries: 7, negative_ttl_seconds: 8}
+  lookup_timeout_seconds: 0.1
 identity_headers: {x-user: subject}
 metadata: {tenant: "{claims.tenant}"}
 login: {url: /login, return_parameter: back}

@@ -143,10 +143,10 @@ def test_the_explanation_comes_to_the_decision(
 ) -> None:
     decision = decided(policy, asked, outcome, now)
     explained = explain(policy, asked, outcome, now)
-    verdict, trial = decision.verdict, decision.trial
+    verdict, shadow = decision.verdict, decision.shadow
     assert explained.answer == Answer(verdict.outcome, verdict.reason, verdict.status, verdict.rule)
-    assert (explained.trial and (explained.trial.outcome, explained.trial.rule)) == (
-        trial and (trial.outcome, trial.rule)
+    assert (explained.shadow and (explained.shadow.outcome, explained.shadow.rule)) == (
+        shadow and (shadow.outcome, shadow.rule)
     )
 
 

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.tools.formatter import tidy
+from authz.tools.formatter import format_policy
 from common.configfile import ConfigError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -70,17 +70,17 @@ rules:
 
 
 def test_keys_are_ordered_lines_indented_and_comments_kept() -> None:
-    assert tidy(UNTIDY) == TIDY
+    assert format_policy(UNTIDY) == TIDY
 
 
 def test_what_is_tidy_stays_as_it_is() -> None:
-    assert tidy(TIDY) == TIDY
+    assert format_policy(TIDY) == TIDY
 
 
 @pytest.mark.parametrize("name", ["policy.yaml"])
 def test_the_examples_are_tidy(name: str) -> None:
     text = (EXAMPLES / name).read_text()
-    assert tidy(text) == text
+    assert format_policy(text) == text
 
 
 names = st.sampled_from(["name", "hosts", "paths", "allow", "owner", "when", "headers", "mode", "ticket"])
@@ -107,9 +107,9 @@ def test_the_data_never_changes_and_twice_is_once(
 ) -> None:
     data = {"rules": rules, "conditions": conditions, "include": ["a.yaml"]}
     text = yaml.safe_dump(data, indent=indent, default_flow_style=flow, sort_keys=False)
-    once = tidy(text)
+    once = format_policy(text)
     assert yaml.safe_load(once) == data
-    assert tidy(once) == once
+    assert format_policy(once) == once
 
 
 @given(rules, st.integers(2, 6), st.lists(st.integers(0, 60), max_size=6))
@@ -119,13 +119,13 @@ def test_no_comment_is_lost(rules: list[object], indent: int, places: list[int])
         return  # a comment in the middle of a text would be text
     for number, place in enumerate(sorted(places, reverse=True)):
         lines.insert(min(place, len(lines)), f"  # comment {number}")
-    tidied = tidy("\n".join(lines) + "\n")
+    tidied = format_policy("\n".join(lines) + "\n")
     assert tidied.count("# comment") == len(places)
 
 
 def test_what_is_no_yaml_is_an_error_with_its_line() -> None:
     with pytest.raises(ConfigError, match=r"p\.yaml:2: is not YAML"):
-        tidy("rules:\n- [\n", "p.yaml")
+        format_policy("rules:\n- [\n", "p.yaml")
 
 
 @pytest.mark.parametrize(
@@ -149,20 +149,20 @@ def test_what_is_no_yaml_is_an_error_with_its_line() -> None:
     ],
 )
 def test_where_order_matters_it_is_kept(text: str, expected: str) -> None:
-    assert tidy(text) == expected
-    assert tidy(expected) == expected
+    assert format_policy(text) == expected
+    assert format_policy(expected) == expected
 
 
 @pytest.mark.parametrize("text", ["? rules\n: []\n? include\n: a\n", "!!map\n? a\n: b\n"])
 def test_what_cannot_be_laid_out_is_said_to_be_left_alone(text: str) -> None:
     with pytest.raises(ConfigError, match="stays as it is"):
-        tidy(text)
+        format_policy(text)
 
 
 @pytest.mark.parametrize("mark", ["\r", "\x85", "\u2028", "\u2029"])
 def test_a_line_that_ends_as_no_other_does_is_left_alone(mark: str) -> None:
     text = f"rules: []\n# a {mark}# b\ndefaults: {{}}\n"
-    assert tidy(text) == text
+    assert format_policy(text) == text
 
 
 shared = st.lists(st.sampled_from(["/a", "two words", 7]), min_size=1, max_size=2)
@@ -184,6 +184,6 @@ def test_whatever_is_shared_by_aliases_means_the_same_behind(
     }
     content = {key: data.draw(kinds[key]) for key in keys}
     text = yaml.dump(content, default_flow_style=flow, sort_keys=False)
-    once = tidy(text)
+    once = format_policy(text)
     assert yaml.safe_load(once) == content
-    assert tidy(once) == once
+    assert format_policy(once) == once

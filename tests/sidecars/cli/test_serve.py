@@ -8,7 +8,7 @@ import pytest
 from common.configfile import ConfigError
 from sidecars.cli.serve import assemble
 from sidecars.process.assembly import Builder
-from sidecars.services.sidecar import Sidecar, Surroundings
+from sidecars.services.sidecar import Dependencies, Sidecar
 from sidecars.settings.load import read_settings
 from tests.support import probe
 
@@ -58,7 +58,7 @@ def test_problems_of_the_settings_do_not_hide_those_of_the_files_they_name(
 
 
 def test_one_sidecar_that_cannot_be_built_does_not_hide_another(file: Path) -> None:
-    def refuse(_settings: Any, _surroundings: Surroundings) -> Sidecar:
+    def refuse(_settings: Any, _surroundings: Dependencies) -> Sidecar:
         raise ConfigError.of("limits.yaml", "is bad")
 
     file.write_text(authz(Path("none.yaml")) + "ratelimit: {listen: ['unix:/r'], limits: [l]}\n")
@@ -73,6 +73,6 @@ def test_one_sidecar_that_cannot_be_built_does_not_hide_another(file: Path) -> N
 
 def test_the_redis_client_is_shared_and_there_only_where_it_is_configured(file: Path) -> None:
     file.write_text(authz(Path("good.yaml")))
-    assert assemble(read_settings(file, {}), "all", BUILDERS).surroundings.redis is None
+    assert assemble(read_settings(file, {}), "all", BUILDERS).dependencies.redis is None
     reading = read_settings(file, {"SIDECARS_REDIS__URL": "redis://127.0.0.1:1/0"})
-    assert assemble(reading, "all", BUILDERS).surroundings.redis is not None
+    assert assemble(reading, "all", BUILDERS).dependencies.redis is not None

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_cla
 
 from accesslog.metrics import AccesslogCollector, SinkMetrics
 from accesslog.pipeline import Pipeline
-from accesslog.records.counters import DropReason, Ledger
-from accesslog.sinks.queue import Bounds, Outlet
+from accesslog.records.counters import DropReason, EntryCounters
+from accesslog.sinks.queue import Bounds, SinkQueue
 from authz.credentials.core.metrics import CredentialMetrics
 from authz.engine.decide import Decision
 from authz.engine.metrics import DecisionMetrics
@@ -34,7 +34,7 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from sidecars.observability.connection_metrics import ConnectionMetrics
 from sidecars.observability.process_metrics import ReloadMetrics, process_metrics
-from sidecars.workers.metrics import Totals, scrape
+from sidecars.workers.metrics import MetricTotals, scrape
 from tests.support.sinks import MoodySink
 
 WORKERS = ("0", "1")
@@ -103,9 +103,9 @@ class Worker:
         self.registry = CollectorRegistry()
         memory = MemoryStore(lambda: 1_790_000_040 * SECOND_US)
         self.limiter = Limiter(self.configurations[0], memory, memory, Stats(max_request_keys=2))
-        self.ledger, self.decisions = Ledger(), DecisionMetrics()
+        self.ledger, self.decisions = EntryCounters(), DecisionMetrics()
         self.credentials, self.reloads = CredentialMetrics(lambda: 0.0), ReloadMetrics(self.registry)
-        pipeline = Pipeline([Outlet(MoodySink(), Bounds(), lambda: 0.0, SinkMetrics(self.registry, []))])
+        pipeline = Pipeline([SinkQueue(MoodySink(), Bounds(), lambda: 0.0, SinkMetrics(self.registry, []))])
         connections = ConnectionMetrics(self.registry)
         connections.of("authz").connection_opened()
         for collector in (
@@ -183,7 +183,7 @@ def test_in_no_page_does_a_series_stand_twice_or_a_counter_fall(
     """The pages of each worker, and of the supervisor that sums them over ends, reloads and lost scrapes."""
     workers = {number: Worker(first, second) for number in WORKERS}
     pages = {number: Page() for number in WORKERS}
-    totals, whole = Totals(), Page()
+    totals, whole = MetricTotals(), Page()
     for number, (what, argument) in doings:
         if what == "end":
             totals.ended(number)
@@ -208,10 +208,10 @@ def test_promtool_takes_the_page() -> None:
     if promtool is None:
         pytest.skip("no promtool on the PATH: Prometheus's own reader has not seen the page")
     text = "{domain: d, descriptors: [{key: a, rate_limit: {unlimited: true}}]}"
-    totals = Totals()
+    totals = MetricTotals()
     for number in WORKERS:
         worker = Worker(text)
-        process_metrics(worker.registry, "own")
+        process_metrics(worker.registry, "native")
         worker.do("limits", 0)
         worker.do("ask", [Descriptor((("a", "x"),), override=Override(1, Unit.HOUR))])
         worker.do("entry", "edge")

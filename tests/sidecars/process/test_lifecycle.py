@@ -14,8 +14,8 @@ from tests.support.running import SIDECARS, WAIT_SECONDS, Running, call, connect
 
 ANSWER, SLOW, COLLECT = "/test.Probe/Answer", "/test.Probe/Slow", "/test.Probe/Collect"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
-RELOADS = 'config_reload_total{sidecar="authz"}'
-FAILURES = 'config_reload_failures_total{sidecar="authz"}'
+RELOADS = 'sidecars_config_reload_total{sidecar="authz"}'
+FAILURES = 'sidecars_config_reload_failures_total{sidecar="authz"}'
 
 
 @pytest.fixture
@@ -174,8 +174,10 @@ def test_a_taken_admin_address_ends_the_start_with_1(tmp_path: Path, policy: Pat
 def test_a_changed_file_is_reloaded(running: Running, channel: Any, policy: Path) -> None:
     replace(policy, "answer: two\nrevision: '2'\n")
     running.wait_until(lambda: call(channel, ANSWER) == b"two")
-    running.wait_until(lambda: running.metric('config_revision_info{revision="2",sidecar="authz"}') == 1)
-    assert running.metric('config_revision_info{revision="1",sidecar="authz"}') is None
+    running.wait_until(
+        lambda: running.metric('sidecars_config_revision_info{revision="2",sidecar="authz"}') == 1
+    )
+    assert running.metric('sidecars_config_revision_info{revision="1",sidecar="authz"}') is None
     assert running.metric(RELOADS) == 1
     assert running.config()["sidecars"]["authz"]["last_reload"]["ok"] is True
 
@@ -279,7 +281,7 @@ def test_a_stream_that_its_client_never_ends_is_ended_in_order(running: Running,
 
 
 def test_health_watchers_are_told_before_the_process_stops_serving(tmp_path: Path, policy: Path) -> None:
-    drain = {"announce_seconds": 2, "grace_seconds": 10}
+    drain = {"drain_delay_seconds": 2, "grace_seconds": 10}
     with (
         Running(tmp_path, {"authz": section(tmp_path), "drain": drain}) as running,
         connect(f"unix:{tmp_path}/s") as channel,
@@ -327,7 +329,7 @@ def test_a_second_signal_ends_the_process_at_once(running: Running, channel: Any
 def test_a_call_that_never_ends_is_cut_off_after_the_grace(tmp_path: Path, policy: Path) -> None:
     hold = tmp_path / "hold"
     hold.touch()
-    drain = {"announce_seconds": 0, "grace_seconds": 0.2}
+    drain = {"drain_delay_seconds": 0, "grace_seconds": 0.2}
     with (
         Running(tmp_path, {"authz": section(tmp_path), "drain": drain}) as running,
         connect(f"unix:{tmp_path}/s") as channel,
@@ -342,7 +344,7 @@ def test_a_call_that_never_ends_is_cut_off_after_the_grace(tmp_path: Path, polic
 
 def test_a_sidecar_that_hangs_cannot_keep_the_process_alive(tmp_path: Path, policy: Path) -> None:
     """A thread in a system call outlives every cancellation; the interpreter would wait for it for ever."""
-    drain = {"announce_seconds": 0, "grace_seconds": 0, "flush_seconds": 0}
+    drain = {"drain_delay_seconds": 0, "grace_seconds": 0, "flush_seconds": 0}
     environ = {"PROBE_HANGS": "1"}
     with Running(tmp_path, {"authz": section(tmp_path), "drain": drain}, environ=environ) as running:
         running.wait_until_ready().signal(signal.SIGTERM)

@@ -11,14 +11,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from authz.credentials.core.redis_caller import Asker
+from authz.credentials.core.redis_caller import RedisCaller
 from authz.credentials.revocation.redis_store import RedisRevocations
 from authz.credentials.revocation.revocation_list import Revocation, Revoked
-from authz.credentials.revocation.subscriber import Feed
+from authz.credentials.revocation.subscriber import RevocationSubscriber
 from authz.credentials.session.model import Session
 from authz.credentials.session.redis_store import RedisStore as Sessions
 from common.buckets import SECOND_US, FixedWindow, TokenBucket
-from common.circuit_breaker import Breaker
+from common.circuit_breaker import CircuitBreaker
 from ratelimit.stores.redis import PROBE, RedisStore
 from ratelimit.stores.store import Take
 from sidecars.process.redis import connect, describe
@@ -60,12 +60,12 @@ def client_for(server: RedisServer, admin: Any, password_file: Path, *uses: str)
     return connect(RedisSettings(url=url, username="sidecars", password_file=password_file, **patient))
 
 
-def asker(client: Redis) -> Asker:
-    return Asker(client, 5.0, Breaker(time.monotonic, lambda: 0.0))
+def asker(client: Redis) -> RedisCaller:
+    return RedisCaller(client, 5.0, CircuitBreaker(time.monotonic, lambda: 0.0))
 
 
 async def ratelimit(client: Redis) -> None:
-    store = RedisStore(client, Breaker(time.monotonic, lambda: 0.0), timeout_seconds=5.0)
+    store = RedisStore(client, CircuitBreaker(time.monotonic, lambda: 0.0), timeout_seconds=5.0)
     for bucket in (TokenBucket(5, 5, 60 * SECOND_US), FixedWindow(5, 60 * SECOND_US)):
         for hits in (1, 9, 0, -1):
             await store.take([Take(f"{type(bucket).__name__}", bucket, hits), PROBE])
@@ -100,7 +100,7 @@ async def heard(client: Redis, channel: str, do: Callable[[], Awaitable[None]]) 
     async def begin() -> None:
         return None
 
-    feed = Feed(
+    feed = RevocationSubscriber(
         client,
         {channel: lambda _: None},
         on_begin=begin,

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from common.configfile import ConfigError
 from sidecars.observability.process_metrics import ReloadMetrics
 from sidecars.process.reload import Outcome, Reloader
-from sidecars.process.watch import Before, Snapshot, Watcher
+from sidecars.process.watch import FileBaseline, Snapshot, Watcher
 from sidecars.services.sidecar import Sidecar
 from sidecars.settings.process import ReloadSettings
 from tests.support.probe import ProbeSidecar
@@ -25,7 +25,9 @@ class Reloading:
         self.registry = CollectorRegistry()
         self.announced: list[bool] = []
         settings = ReloadSettings(watch=watch, interval_seconds=0.05)
-        before = {sidecar.name: Before.look(sidecar.watched_files, lambda: 1000.0) for sidecar in sidecars}
+        before = {
+            sidecar.name: FileBaseline.look(sidecar.watched_files, lambda: 1000.0) for sidecar in sidecars
+        }
         self.reloader = Reloader(
             sidecars, before, settings, ReloadMetrics(self.registry), lambda: 1000.0, self.announced.append
         )
@@ -82,16 +84,16 @@ async def test_a_refusal_keeps_every_problem_and_a_success_clears_them(
     await reloading.reloader.reload(sidecar)
     assert sidecar.describe()["revision"] == "1"
     assert len(reloading.reloader.outcomes["authz"].problems) == 2
-    assert reloading.count("config_reload_failures_total") == 1
-    assert reloading.count("config_last_reload_failed") == 1
+    assert reloading.count("sidecars_config_reload_failures_total") == 1
+    assert reloading.count("sidecars_config_last_reload_failed") == 1
     write(file, "answer: two\nrevision: '2'\n")
     await reloading.reloader.reload(sidecar)
     assert reloading.reloader.outcomes["authz"] == Outcome(1000.0)
     assert sidecar.describe()["revision"] == "2"
-    assert reloading.count("config_reload_total") == 2
-    assert reloading.count("config_reload_failures_total") == 1
-    assert reloading.count("config_last_reload_failed") == 0
-    assert reloading.count("config_loaded_timestamp_seconds") == 1000
+    assert reloading.count("sidecars_config_reload_total") == 2
+    assert reloading.count("sidecars_config_reload_failures_total") == 1
+    assert reloading.count("sidecars_config_last_reload_failed") == 0
+    assert reloading.count("sidecars_config_loaded_timestamp_seconds") == 1000
 
 
 async def test_a_loader_that_fails_in_any_way_changes_nothing(
@@ -104,15 +106,15 @@ async def test_a_loader_that_fails_in_any_way_changes_nothing(
     reloading = Reloading(sidecar)
     await reloading.reloader.reload(sidecar)
     assert reloading.reloader.outcomes["authz"].problems == ("internal error: RecursionError: too deep",)
-    assert reloading.count("config_reload_failures_total") == 1
+    assert reloading.count("sidecars_config_reload_failures_total") == 1
 
 
 async def test_counters_are_there_before_the_first_reload(sidecar: ProbeSidecar) -> None:
     reloading = Reloading(sidecar)
     await reloading.reloader.remember()
-    assert reloading.count("config_reload_total") == 0
-    assert reloading.count("config_reload_failures_total") == 0
-    assert reloading.count("config_last_reload_failed") == 0
+    assert reloading.count("sidecars_config_reload_total") == 0
+    assert reloading.count("sidecars_config_reload_failures_total") == 0
+    assert reloading.count("sidecars_config_last_reload_failed") == 0
 
 
 async def test_a_file_that_changed_between_reading_it_and_looking_at_it_is_read_again(
@@ -211,7 +213,9 @@ async def test_a_sidecar_without_a_revision_has_no_revision_metric(
     monkeypatch.setattr(sidecar, "describe", dict)
     reloading = Reloading(sidecar)
     await reloading.reloader.remember()
-    (metric,) = [metric for metric in reloading.registry.collect() if metric.name == "config_revision_info"]
+    (metric,) = [
+        metric for metric in reloading.registry.collect() if metric.name == "sidecars_config_revision_info"
+    ]
     assert metric.samples == []
 
 

@@ -69,12 +69,12 @@ class TestLimits:
 
     def test_values_that_cannot_work_are_refused(self, file: Path) -> None:
         text = (
-            "connections:\n  limits:\n    max_streams: 5\n    message_seconds: -1\n"
+            "connections:\n  limits:\n    max_streams: 5\n    message_timeout_seconds: -1\n"
             "  lifetime:\n    max_age_jitter: 2\n"
         )
         assert problems(file, text) == [
             "3: connections.limits.max_streams: unknown key; did you mean 'max_concurrent_streams'?",
-            "4: connections.limits.message_seconds: expected more than 0, not -1",
+            "4: connections.limits.message_timeout_seconds: expected more than 0, not -1",
             "6: connections.lifetime.max_age_jitter: expected at most 0.9, not 2",
         ]
 
@@ -109,7 +109,7 @@ class TestTrust:
     def test_grpcio_knows_no_trust(self, file: Path) -> None:
         text = authz("{address: '127.0.0.1:1', trusted: true}")
         assert problems(file, f"transport: grpcio\n{text}") == [
-            "5: authz.listen[0].trusted: needs `transport: own`: grpcio trusts no peer"
+            "5: authz.listen[0].trusted: needs `transport: native`: grpcio trusts no peer"
         ]
 
     def test_the_absolute_cap_is_no_less_than_the_cap(self, file: Path) -> None:
@@ -177,7 +177,7 @@ class TestGrpcio:
     def test_tls_is_refused_and_not_left_out(self, file: Path) -> None:
         text = "transport: grpcio\n" + authz(f"{{address: '127.0.0.1:1', tls: {TLS}}}")
         assert problems(file, text) == [
-            "5: authz.listen[0].tls: needs `transport: own`: grpcio is served without TLS"
+            "5: authz.listen[0].tls: needs `transport: native`: grpcio is served without TLS"
         ]
 
     def test_a_limit_that_it_does_not_know_is_refused(self, file: Path) -> None:
@@ -185,8 +185,8 @@ class TestGrpcio:
             "transport: grpcio\nconnections:\n  limits: {max_connections: 5}\n  lifetime: {max_age_jitter: 0}"
         )
         assert problems(file, text) == [
-            "3: connections.limits.max_connections: needs `transport: own`: grpcio does not know it",
-            "4: connections.lifetime.max_age_jitter: needs `transport: own`: grpcio does not know it",
+            "3: connections.limits.max_connections: needs `transport: native`: grpcio does not know it",
+            "4: connections.lifetime.max_age_jitter: needs `transport: native`: grpcio does not know it",
         ]
 
     def test_those_that_it_knows_are_its_own(self, file: Path, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def settings(folder: Path, listen: Any, **connections: Any) -> dict[str, Any]:
     return {"authz": {"listen": [listen], "policy": ["policy.yaml"]}, "connections": connections}
 
 
-@pytest.fixture(params=["own", "grpcio"])
+@pytest.fixture(params=["native", "grpcio"])
 def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
     """A process whose messages have at most 2 KB."""
     whole = settings(tmp_path, f"unix:{tmp_path}/s", limits={"max_message_bytes": 2048})
@@ -217,7 +217,7 @@ def test_a_process_keeps_to_the_largest_message_of_its_settings(small: Running) 
 def test_a_process_serves_our_own_transport_unless_told_otherwise(tmp_path: Path) -> None:
     with Running(tmp_path, settings(tmp_path, f"unix:{tmp_path}/s")) as running:
         page = running.wait_until_ready().get("/metrics")[1]
-    assert 'transport="own"' in page
+    assert 'transport="native"' in page
 
 
 def test_a_process_serves_tls_and_knows_its_clients(tmp_path: Path) -> None:
@@ -258,24 +258,27 @@ def test_what_happens_on_connections_is_counted_and_logged(tmp_path: Path) -> No
     with Running(tmp_path, settings(tmp_path, f"unix:{tmp_path}/s")) as running:
         running.wait_until_ready()
         for reason in Reason:
-            assert running.metric(f'transport_peer_errors_total{{reason="{reason}",sidecar="authz"}}') == 0
+            assert (
+                running.metric(f'sidecars_transport_peer_errors_total{{reason="{reason}",sidecar="authz"}}')
+                == 0
+            )
         with connect(f"unix:{tmp_path}/s") as channel:
             call(channel, ANSWER)
-            assert running.metric('transport_connections_open{sidecar="authz"}') == 1
+            assert running.metric('sidecars_transport_connections_open{sidecar="authz"}') == 1
         for _ in range(3):
             with socket.socket(socket.AF_UNIX) as rude:
                 rude.connect(f"{tmp_path}/s")
                 rude.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 assert rude.recv(1000)
-        open_now = 'transport_connections_open{sidecar="authz"}'
+        open_now = 'sidecars_transport_connections_open{sidecar="authz"}'
         running.wait_until(lambda: running.metric(open_now) == 0)
         expected = {
-            'transport_connections_opened_total{sidecar="authz"}': 4,
-            'transport_connections_closed_total{sidecar="authz"}': 4,
-            'transport_streams_open{sidecar="authz"}': 0,
-            'transport_tls_last_reload_failed{sidecar="authz"}': 0,
-            'transport_peer_errors_total{reason="bad_preface",sidecar="authz"}': 3,
-            'transport_goaways_sent_total{code="PROTOCOL_ERROR",sidecar="authz"}': 3,
+            'sidecars_transport_connections_opened_total{sidecar="authz"}': 4,
+            'sidecars_transport_connections_closed_total{sidecar="authz"}': 4,
+            'sidecars_transport_streams_open{sidecar="authz"}': 0,
+            'sidecars_transport_tls_last_reload_failed{sidecar="authz"}': 0,
+            'sidecars_transport_peer_errors_total{reason="bad_preface",sidecar="authz"}': 3,
+            'sidecars_transport_goaways_sent_total{code="PROTOCOL_ERROR",sidecar="authz"}': 3,
         }
         assert {name: running.metric(name) for name in expected} == expected
         lines = [line for line in running.log if line["event"] == "connection ended"]
@@ -290,7 +293,7 @@ def test_tls_files_that_are_refused_show_as_a_state(tmp_path: Path) -> None:
     key.write_bytes(signed.key)
     tls = {"cert_file": "s.pem", "key_file": "s.key", "reload_seconds": 0.1}
     whole = settings(tmp_path, {"address": "127.0.0.1:0", "tls": tls})
-    name = 'transport_tls_last_reload_failed{sidecar="authz"}'
+    name = 'sidecars_transport_tls_last_reload_failed{sidecar="authz"}'
     with Running(tmp_path, whole) as running:
         running.wait_until_ready()
         assert running.metric(name) == 0
@@ -305,6 +308,6 @@ def test_a_connection_ends_at_the_age_of_the_settings(tmp_path: Path) -> None:
     with Running(tmp_path, whole) as running, connect(f"unix:{tmp_path}/s") as channel:
         running.wait_until_ready()
         call(channel, ANSWER)
-        name = 'transport_goaways_sent_total{code="NO_ERROR",sidecar="authz"}'
+        name = 'sidecars_transport_goaways_sent_total{code="NO_ERROR",sidecar="authz"}'
         running.wait_until(lambda: running.metric(name))
         assert call(channel, ANSWER) == b"one"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from sidecars.services.accesslog import SERVICE, AccesslogSidecar, build
-from sidecars.services.sidecar import Sidecar, Surroundings
+from sidecars.services.sidecar import Dependencies, Sidecar
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.transport.api.address import UnixAddress
 from sidecars.transport.api.service import Server
@@ -59,8 +59,8 @@ class Running:
 Start = Callable[..., Awaitable[Running]]
 
 
-def surroundings(registry: CollectorRegistry | None = None) -> Surroundings:
-    return Surroundings(
+def dependencies(registry: CollectorRegistry | None = None) -> Dependencies:
+    return Dependencies(
         registry=registry or CollectorRegistry(),
         wall_clock=time.time,
         monotonic_clock=time.monotonic,
@@ -80,7 +80,7 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     async def run(**section: Any) -> Running:
         section.setdefault("sinks", [{"type": "file", "path": str(tmp_path / "access.jsonl")}])
         registry = CollectorRegistry()
-        sidecar = build(settings(**section), surroundings(registry))
+        sidecar = build(settings(**section), dependencies(registry))
         address = UnixAddress(str(tmp_path / "accesslog.sock"))
         server = make_server(request.param, tuple(sidecar.services), (address,))
         await sidecar.start()
@@ -351,7 +351,7 @@ class TestLogRotation:
 
 class TestSettings:
     def test_a_minimal_section_writes_to_standard_output(self) -> None:
-        sidecar: Sidecar = build(settings(), surroundings())
+        sidecar: Sidecar = build(settings(), dependencies())
         assert [sink["name"] for sink in sidecar.describe()["sinks"]] == ["stdout"]
         assert sidecar.watched_files == ()
 
@@ -382,7 +382,7 @@ class TestSettings:
     async def test_what_is_allowed_although_secret_is_said_aloud_at_start(self, tmp_path: Path) -> None:
         redact = {"allow": {"headers": ["cookie"], "query_parameters": ["token"]}}
         sinks = [{"type": "file", "path": str(tmp_path / "access.jsonl")}]
-        sidecar = build(settings(redact=redact, sinks=sinks), surroundings())
+        sidecar = build(settings(redact=redact, sinks=sinks), dependencies())
         with capture_logs() as logs:
             await sidecar.start()
         assert [line["name"] for line in logs if line["log_level"] == "warning"] == ["cookie", "token"]

@@ -28,7 +28,7 @@ from ratelimit.request import Descriptor, Override, Request
 from ratelimit.rules import Options
 from sidecars.services.ratelimit import RatelimitSidecar, build
 from sidecars.services.ratelimit_wire import MAX_DURATION_SECONDS, Responses, read_request
-from sidecars.services.sidecar import Sidecar, Surroundings
+from sidecars.services.sidecar import Dependencies, Sidecar
 from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.service import Code, StatusError, Unary
 from tests.support.redis_server import RedisServer, redis_server
@@ -65,8 +65,8 @@ def settings_with(folder: Path, **more: Any) -> RatelimitSettings:
     return RatelimitSettings.model_validate({"listen": ["127.0.0.1:0"], "limits": [str(folder)], **more})
 
 
-def surroundings(redis: Redis | None = None, wall_clock: Callable[[], float] = time.time) -> Surroundings:
-    return Surroundings(CollectorRegistry(), wall_clock, time.monotonic, lambda: 0.0, redis)
+def dependencies(redis: Redis | None = None, wall_clock: Callable[[], float] = time.time) -> Dependencies:
+    return Dependencies(CollectorRegistry(), wall_clock, time.monotonic, lambda: 0.0, redis)
 
 
 @pytest.fixture
@@ -100,19 +100,19 @@ async def awaited(sidecar: RatelimitSidecar, message: bytes, call: FakeCall = CA
 
 class TestAnswers:
     def test_serves_the_method_that_envoy_calls(self, folder: Path) -> None:
-        sidecar: Sidecar = build(settings_with(folder), surroundings())
+        sidecar: Sidecar = build(settings_with(folder), dependencies())
         [service] = sidecar.services
         assert service.name == "envoy.service.ratelimit.v3.RateLimitService"
         assert isinstance(service.methods["ShouldRateLimit"], Unary)
         assert sidecar.name == "ratelimit"
 
     def test_the_memory_store_answers_at_once(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         assert isinstance(sidecar.should_rate_limit(request(ADDRESS), CALL), bytes)
 
     def test_statuses_are_complete_and_in_order(self, folder: Path) -> None:
         """Envoy makes X-RateLimit-* (draft 03) from all of them."""
-        sidecar = build(settings_with(folder), surroundings(wall_clock=lambda: 1_790_000_040.0))
+        sidecar = build(settings_with(folder), dependencies(wall_clock=lambda: 1_790_000_040.0))
         response = answered(sidecar, request(ADDRESS, {"none": "x"}, LOGIN, {"free": "x"}))
         assert MessageToDict(response)["statuses"] == [
             {
@@ -132,38 +132,38 @@ class TestAnswers:
         ]
 
     def test_over_limit_is_told_overall_and_for_the_descriptor(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         response = answered(sidecar, request(ADDRESS, LOGIN, hits=3))
         assert response.overall_code == RateLimitResponse.OVER_LIMIT
         codes = [status.code for status in response.statuses]
         assert codes == [RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT]
 
     def test_the_same_bytes_again_are_counted_again(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         remaining = [answered(sidecar, request(ADDRESS)).statuses[0].limit_remaining for _ in range(4)]
         assert remaining == [2, 1, 0, 0]
 
     def test_a_refusal_says_when_to_come_again(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings(wall_clock=lambda: 1_790_000_040.0))
+        sidecar = build(settings_with(folder), dependencies(wall_clock=lambda: 1_790_000_040.0))
         answered(sidecar, request(LOGIN, hits=2))
         [header] = answered(sidecar, request(LOGIN)).response_headers_to_add
         assert (header.key, header.value) == ("Retry-After", "15")
 
     def test_a_request_too_large_ever_to_pass_is_not_told_to_come_again(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         response = answered(sidecar, request(LOGIN, hits=3))
         assert response.overall_code == RateLimitResponse.OVER_LIMIT
         assert not response.response_headers_to_add
 
     def test_retry_after_can_be_turned_off(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder, headers={"retry_after": False}), surroundings())
+        sidecar = build(settings_with(folder, headers={"retry_after": False}), dependencies())
         answered(sidecar, request(LOGIN, hits=2))
         assert not answered(sidecar, request(LOGIN)).response_headers_to_add
 
     def test_headers_of_its_own_are_an_option(self, folder: Path) -> None:
         """LIMIT_RESPONSE_HEADERS_ENABLED: plain numbers of the descriptor closest to its limit."""
         headers = {"enabled": True, "reset": "X-Reset"}
-        clock = surroundings(wall_clock=lambda: 1_790_000_040.0)
+        clock = dependencies(wall_clock=lambda: 1_790_000_040.0)
         sidecar = build(settings_with(folder, headers=headers), clock)
         response = answered(sidecar, request(ADDRESS, LOGIN))
         assert [(header.key, header.value) for header in response.response_headers_to_add] == [
@@ -173,7 +173,7 @@ class TestAnswers:
         ]
 
     def test_dynamic_metadata_tells_the_access_log_which_rule_decided(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         metadata = MessageToDict(answered(sidecar, request(ADDRESS, LOGIN, hits=3)).dynamic_metadata)
         assert metadata == {
             "domain": "edge",
@@ -188,11 +188,11 @@ class TestAnswers:
         ("detail", "keys"), [("off", set()), ("rule", {"domain", "outcome", "revision", "rule"})]
     )
     def test_how_much_metadata_is_a_setting(self, folder: Path, detail: str, keys: set[str]) -> None:
-        sidecar = build(settings_with(folder, dynamic_metadata=detail), surroundings())
+        sidecar = build(settings_with(folder, dynamic_metadata=detail), dependencies())
         assert set(answered(sidecar, request(ADDRESS)).dynamic_metadata.fields) == keys
 
     def test_metadata_follows_the_outcome_although_the_request_is_the_same(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         message = request(LOGIN)
         outcomes = [MessageToDict(answered(sidecar, message).dynamic_metadata)["outcome"] for _ in range(3)]
         assert outcomes == ["ok", "ok", "over_limit"]
@@ -227,7 +227,7 @@ requests = _requests()
 def kept(tmp_path_factory: pytest.TempPathFactory) -> RatelimitSidecar:
     folder = tmp_path_factory.mktemp("limits")
     (folder / "edge.yaml").write_text(LIMITS)
-    return build(settings_with(folder), surroundings())
+    return build(settings_with(folder), dependencies())
 
 
 class TestWire:
@@ -312,7 +312,7 @@ descriptors:
     def sidecar(self, tmp_path: Path) -> RatelimitSidecar:
         (tmp_path / "edge.yaml").write_text(self.LIMITS)
         self.registry = CollectorRegistry()
-        around = Surroundings(self.registry, time.time, time.monotonic, lambda: 0.0, None)
+        around = Dependencies(self.registry, time.time, time.monotonic, lambda: 0.0, None)
         return build(settings_with(tmp_path), around)
 
     @staticmethod
@@ -364,14 +364,14 @@ class TestErrors:
     )
     def test_a_bad_request_is_an_invalid_argument(self, folder: Path, message: bytes, text: str) -> None:
         """envoyproxy/ratelimit answers UNKNOWN to these."""
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         with pytest.raises(StatusError) as caught:
             sidecar.should_rate_limit(message, CALL)
         assert (caught.value.status.code, caught.value.status.message) == (Code.INVALID_ARGUMENT, text)
 
     def test_an_emptied_folder_replaces_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "edge.yaml").write_text(LIMITS)
-        sidecar = build(settings_with(tmp_path), surroundings())
+        sidecar = build(settings_with(tmp_path), dependencies())
         (tmp_path / "edge.yaml").unlink()
         with pytest.raises(ConfigError, match="holds no limit file"):
             sidecar.prepare()
@@ -380,7 +380,7 @@ class TestErrors:
     def test_without_any_domain_it_is_unavailable(self, tmp_path: Path) -> None:
         """Which no file leads to; it is what the library says of limits made otherwise."""
         (tmp_path / "edge.yaml").write_text(LIMITS)
-        sidecar = build(settings_with(tmp_path), surroundings())
+        sidecar = build(settings_with(tmp_path), dependencies())
         sidecar._limiter.use(compile_limits([], Options()))
         with pytest.raises(StatusError) as caught:
             sidecar.should_rate_limit(request(ADDRESS), CALL)
@@ -389,12 +389,12 @@ class TestErrors:
     def test_bad_limits_at_the_start_are_all_told(self, folder: Path) -> None:
         (folder / "bad.yaml").write_text("domain: edge\ndescriptor: []")
         with pytest.raises(ConfigError) as caught:
-            build(settings_with(folder), surroundings())
+            build(settings_with(folder), dependencies())
         assert len(caught.value.problems) == 2
 
     def test_redis_needs_a_redis(self, folder: Path) -> None:
         with pytest.raises(ConfigError, match="needs the section redis"):
-            build(settings_with(folder, store="redis"), surroundings())
+            build(settings_with(folder, store="redis"), dependencies())
 
     @given(st.binary(max_size=60) | requests)
     def test_no_bytes_raise_anything_else(self, kept: RatelimitSidecar, message: bytes) -> None:
@@ -408,7 +408,7 @@ class TestErrors:
 
 class TestReload:
     def test_new_limits_take_over_and_what_is_counted_stays(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         answered(sidecar, request(ADDRESS, hits=3))
         (folder / "edge.yaml").write_text(
             LIMITS.replace("requests_per_unit: 3, name", "requests_per_unit: 9, name")
@@ -420,13 +420,13 @@ class TestReload:
         assert sidecar.describe()["revision"] != before
 
     def test_nothing_changes_before_the_swap(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), surroundings())
+        sidecar = build(settings_with(folder), dependencies())
         (folder / "edge.yaml").write_text("domain: other")
         sidecar.prepare()
         assert sidecar.describe()["domains"] == ["edge"]
 
     def test_bad_limits_leave_the_good_ones_in_service(self, folder: Path) -> None:
-        around = surroundings()
+        around = dependencies()
         sidecar = build(settings_with(folder), around)
         (folder / "edge.yaml").write_text("domain: ''")
         with pytest.raises(ConfigError):
@@ -438,7 +438,7 @@ class TestReload:
 
 class TestMetrics:
     def test_rules_store_and_errors_are_counted(self, folder: Path) -> None:
-        around = surroundings()
+        around = dependencies()
         sidecar = build(settings_with(folder), around)
         answered(sidecar, request(LOGIN, hits=3))
         with pytest.raises(StatusError):
@@ -463,7 +463,7 @@ PATIENT = {"store": "redis", "redis_timeout_ms": 5000, "breaker": {"failures": 2
 @pytest.mark.redis
 class TestRedis:
     async def test_two_sidecars_share_a_limit(self, folder: Path, shared_client: Redis) -> None:
-        pair = [build(settings_with(folder, **PATIENT), surroundings(shared_client)) for _ in range(2)]
+        pair = [build(settings_with(folder, **PATIENT), dependencies(shared_client)) for _ in range(2)]
         codes = [(await awaited(sidecar, request({"closed": "1"}))).overall_code for sidecar in pair * 3]
         assert codes.count(RateLimitResponse.OK) == 3
         for sidecar in pair:
@@ -472,7 +472,7 @@ class TestRedis:
     async def test_away_each_rule_answers_as_it_says_and_recovers(
         self, folder: Path, redis_server: RedisServer, shared_client: Redis
     ) -> None:
-        around = surroundings(shared_client)
+        around = dependencies(shared_client)
         sidecar = build(settings_with(folder, **PATIENT), around)
         redis_server.stop()
         closed, open_, local = request({"closed": "1"}), request({"open": "1"}), request(ADDRESS)
@@ -494,7 +494,7 @@ class TestRedis:
         self, folder: Path, redis_server: RedisServer, shared_client: Redis
     ) -> None:
         """In `/config`, in the log and as the cause of the breaker: not as a Redis that is away."""
-        sidecar = build(settings_with(folder, **PATIENT), surroundings(shared_client))
+        sidecar = build(settings_with(folder, **PATIENT), dependencies(shared_client))
         assert sidecar.describe()["last_refusal"] is None
         with redis_server.client() as admin, capture_logs() as logs:
             admin.config_set("min-replicas-to-write", 1)
@@ -528,7 +528,7 @@ class TestRedis:
         self, folder: Path, redis_server: RedisServer, shared_client: Redis
     ) -> None:
         """The store may wait 5 s, the caller 0.1 s; without its deadline this test would take the 5."""
-        sidecar = build(settings_with(folder, **PATIENT), surroundings(shared_client))
+        sidecar = build(settings_with(folder, **PATIENT), dependencies(shared_client))
         await awaited(sidecar, request(ADDRESS))
         redis_server.pause()
         async with asyncio.timeout(4):
@@ -539,7 +539,7 @@ class TestRedis:
         await sidecar.stop()
 
     async def test_a_deadline_that_is_over_asks_nobody(self, folder: Path, shared_client: Redis) -> None:
-        sidecar = build(settings_with(folder, **PATIENT), surroundings(shared_client))
+        sidecar = build(settings_with(folder, **PATIENT), dependencies(shared_client))
         reply = sidecar.should_rate_limit(request(ADDRESS), FakeCall(deadline=time.monotonic()))
         assert isinstance(reply, bytes)
         metadata = MessageToDict(RateLimitResponse.FromString(reply).dynamic_metadata)

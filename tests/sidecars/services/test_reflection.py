@@ -14,9 +14,9 @@ from protos.descriptors import read_descriptors
 from protos.reflection_pb2 import ExtensionRequest, ServerReflectionRequest, ServerReflectionResponse
 from sidecars.services.reflection import MAX_STREAMS, NAMES, Reflection
 from sidecars.transport.api.address import UnixAddress
-from sidecars.transport.server.connection_manager import Connections
+from sidecars.transport.server.connection_manager import ConnectionManager
 from sidecars.transport.server.protocol import SocketProtocol
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.running import SIDECARS, WAIT_SECONDS, Running, connect
 from tests.support.transport.harness import (
     LOOPBACK,
@@ -189,7 +189,7 @@ async def test_streams_have_a_limit_and_leave_their_place(asked: Asked) -> None:
 async def test_answers_that_are_not_read_do_not_pile_up() -> None:
     """A question of 25 bytes has an answer of 40 KB, and the client opens its windows as wide as it likes."""
     reflection = Reflection([])
-    server = OwnServer(reflection.services, (LOOPBACK,))
+    server = GrpcServer(reflection.services, (LOOPBACK,))
     await server.start()
     asked = message(Question(file_by_filename="protos/authz.proto").SerializeToString())
     async with raw_client(Served(server, (LOOPBACK,)), INITIAL_WINDOW_SIZE=2**31 - 1) as client:
@@ -207,7 +207,7 @@ async def test_answers_that_are_not_read_do_not_pile_up() -> None:
     await within(server.drain(0))
 
 
-async def opened(connections: Connections) -> set[SocketProtocol]:
+async def opened(connections: ConnectionManager) -> set[SocketProtocol]:
     await until(lambda: bool(connections._open))
     return connections._open
 

@@ -9,14 +9,14 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from accesslog.records.counters import Ledger
-from accesslog.records.decoder import Intake
+from accesslog.records.counters import EntryCounters
+from accesslog.records.decoder import EntryDecoder
 from common.configfile import ConfigError
 from common.redaction import NO_NAMES, REDACTED, SecretNames
 from sidecars.cli.serve import _surroundings
 from sidecars.process.assembly import build as build_all
 from sidecars.services.accesslog import AccesslogSidecar, build
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.load import load_settings
 from tests.sidecars.services.authz.test_decisions import Built
@@ -39,9 +39,9 @@ rules: [{name: all, paths: ["/{rest=**}"], allow: anyone}]
 """
 
 
-def surroundings(*policy: Path, names: SecretNames = NO_NAMES) -> Surroundings:
+def dependencies(*policy: Path, names: SecretNames = NO_NAMES) -> Dependencies:
     registry = CollectorRegistry()
-    return Surroundings(registry, time.time, time.monotonic, lambda: 0.5, None, policy, names)
+    return Dependencies(registry, time.time, time.monotonic, lambda: 0.5, None, policy, names)
 
 
 def settings(**redact: Any) -> AccesslogSettings:
@@ -52,7 +52,7 @@ def record(sidecar: AccesslogSidecar) -> dict[str, Any]:
     entry = http_entry(
         path=f"/a?resume={SECRET}", tags={"my_session": SECRET}, request_headers={"x-partner-pass": SECRET}
     )
-    intake = Intake(sidecar._rules, Ledger(), lambda: 0.0, lambda: 0.5)
+    intake = EntryDecoder(sidecar._rules, EntryCounters(), lambda: 0.0, lambda: 0.5)
     [block] = intake.read(message(entry).SerializeToString())
     told: dict[str, Any] = orjson.loads(block.lines[0])
     return told
@@ -68,23 +68,23 @@ def policy(tmp_path: Path) -> Path:
 
 
 def test_without_a_policy_they_are_names_like_others() -> None:
-    assert str(record(build(settings(), surroundings()))).count(SECRET) == 3
+    assert str(record(build(settings(), dependencies()))).count(SECRET) == 3
 
 
 def test_the_policy_of_authz_is_known_without_a_setting(policy: Path) -> None:
-    told = record(build(settings(), surroundings(policy)))
+    told = record(build(settings(), dependencies(policy)))
     assert SECRET not in str(told)
     assert told["query"] == f"resume={REDACTED}"
 
 
 def test_a_process_with_the_access_log_alone_is_told_the_policy(policy: Path) -> None:
-    assert SECRET not in str(record(build(settings(policy=[str(policy)]), surroundings())))
+    assert SECRET not in str(record(build(settings(policy=[str(policy)]), dependencies())))
 
 
 def test_names_that_are_added_to_the_policy_are_redacted_from_then_on(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(RULES)
-    sidecar = build(settings(policy=[str(file)]), surroundings())
+    sidecar = build(settings(policy=[str(file)]), dependencies())
     assert file in sidecar.watched_files
     assert SECRET in str(record(sidecar))
     file.write_text(CREDENTIALS + RULES)
@@ -99,7 +99,7 @@ def test_names_that_are_added_to_the_policy_are_redacted_from_then_on(tmp_path: 
 
 def test_a_policy_that_cannot_be_read_is_a_problem_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
-        build(settings(policy=[str(tmp_path / "none.yaml")]), surroundings())
+        build(settings(policy=[str(tmp_path / "none.yaml")]), dependencies())
 
 
 def test_the_settings_hand_each_what_the_other_knows(policy: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_an_empty_file_has_defaults_and_no_sidecar(file: Path) -> None:
     file.write_text("")
     settings = load_settings(file, {})
     assert settings.admin.listen == TcpAddress("127.0.0.1", 9090)
-    assert settings.transport == "own"
+    assert settings.transport == "native"
     assert (settings.redis, settings.authz, settings.ratelimit, settings.accesslog) == (None,) * 4
 
 

@@ -20,7 +20,7 @@ from sidecars.transport.api.limits import Limits, Rate
 from sidecars.transport.api.service import Call, Code, Server, Service, Unary
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.errors import Reason
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.transport.harness import LOOPBACK, Served, make_server, until, within
 from tests.support.transport.wire import CANCEL, OPENING, Tally, block, frame, stream_ids
 
@@ -214,7 +214,7 @@ async def test_envoy_asks_and_obeys(start: Start, tmp_path: Path, kind: str, han
     assert statuses == [403 if number % 3 == 0 else 200 for number in range(400)]
 
 
-@pytest.mark.parametrize("transport", ["own"], indirect=True)
+@pytest.mark.parametrize("transport", ["native"], indirect=True)
 async def test_a_rolling_restart_under_load_fails_no_request(start: Start, tmp_path: Path) -> None:
     """Through a real Envoy, drain and restart of each of two listed sidecars in turn.
 
@@ -287,7 +287,7 @@ async def test_who_resets_at_envoy_takes_nobody_else_down(
     """CVE-2023-44487 through Envoy. The connection of a trusted Envoy stays, and no check of others fails."""
     tally = Tally()
     address = replace(LOOPBACK, trusted=trusted)
-    server = OwnServer(
+    server = GrpcServer(
         (Service(AUTHZ, {"Check": Unary(handler)}),),
         [address],
         limits=Limits(resets=Rate(100, 1.0)),

@@ -11,7 +11,7 @@ from tests.support.transport.harness import Gate, Serve, Served, within
 from tests.support.transport.rawclient import message, raw_client, request_headers
 
 CANCEL = 8
-own_only = pytest.mark.parametrize("transport", ["own"], indirect=True)
+own_only = pytest.mark.parametrize("transport", ["native"], indirect=True)
 """grpc refuses padding in DATA and answers INTERNAL to an unknown encoding: neither is as it is written."""
 
 

@@ -117,7 +117,7 @@ async def test_each_row_is_what_happens(serve: Serve, transport: str, difference
             client.h2.send_headers(stream_id, difference.trailers, end_stream=True)
             client.flush()
         answer = await client.answer(stream_id)
-    expected = difference.own if transport == "own" else difference.grpcio
+    expected = difference.own if transport == "native" else difference.grpcio
     status, _, reply = expected.partition(", ")
     assert outcome(answer) == status
     if reply == "not compressed":

@@ -54,7 +54,7 @@ def test_every_metric_has_a_row_and_no_other() -> None:
     there = {
         f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in registry.collect()
     }
-    [table] = [table for table in TABLES if "transport_connections_open" in table[0]]
+    [table] = [table for table in TABLES if "sidecars_transport_connections_open" in table[0]]
     assert set().union(*map(first_names, table)) == there
 
 

@@ -367,10 +367,10 @@ def test_each_difference_is_a_real_one(difference: Difference) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
-def test_no_bytes_raise_anything(data: bytes, greeted: bool) -> None:
+def test_no_bytes_raise_anything(data: bytes, settings_received: bool) -> None:
     """A peer gets GOAWAY for its mistakes; nothing else ever leaves the connection."""
     bench = Bench()
-    bench.feed((OPENING if greeted else b"") + data)
+    bench.feed((OPENING if settings_received else b"") + data)
     bench.run()
     bench.connection.tick(1000.0, Lifetime())
     bench.connection.lost()
@@ -389,6 +389,6 @@ def test_no_sequence_raises_anything_but_ends_in_a_goaway_or_goes_on(sequence: l
     output += bench.connection.take()
     if bench.connection.fault is not None:
         kind = output.rindex(
-            frames.goaway(bench.connection.streams.roster.last_id, bench.connection.fault.code)[9:17]
+            frames.goaway(bench.connection.streams.stream_table.last_id, bench.connection.fault.code)[9:17]
         )
         assert output[kind - 6] == GOAWAY

@@ -34,7 +34,7 @@ def echo(request: bytes, call: Call) -> bytes:
 
 
 @pytest.mark.timeout(BUILD_SECONDS + SUITE_SECONDS)
-@pytest.mark.parametrize("transport", ["own"], indirect=True)
+@pytest.mark.parametrize("transport", ["native"], indirect=True)
 @pytest.mark.parametrize("section", ["generic", "http2", "hpack"])
 async def test_h2spec_passes(serve: Serve, section: str) -> None:
     """Every case, the strict ones too."""

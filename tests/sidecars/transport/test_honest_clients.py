@@ -29,13 +29,13 @@ from tests.support.transport.wire import (
     block,
     call,
     frame,
-    greeted,
     message,
     opened,
     parse,
     request,
     request_fields,
     resets,
+    settings_received,
     status,
     stream_ids,
 )
@@ -188,7 +188,7 @@ def play(bench: Bench, client: Client) -> None:
 
 @pytest.mark.parametrize("client", HONEST.values(), ids=HONEST.keys())
 def test_an_honest_client_is_no_flood(client: Callable[[], Client]) -> None:
-    bench = greeted()
+    bench = settings_received()
     play(bench, client())
     assert bench.tally.reasons == []
     assert bench.tally.goaways == []
@@ -196,7 +196,7 @@ def test_an_honest_client_is_no_flood(client: Callable[[], Client]) -> None:
 
 def test_a_call_that_was_given_up_before_it_was_read_is_not_begun() -> None:
     """Once a peer has cancelled anything, the frame behind a request is looked at before the handler runs."""
-    bench = greeted()
+    bench = settings_received()
     bench.feed(call(1) + reset(1))
     bench.calls.seen.clear()
     output = bench.feed(call(3, b"given up") + reset(3) + call(5, b"wanted"))
@@ -208,7 +208,7 @@ def test_a_call_that_was_given_up_before_it_was_read_is_not_begun() -> None:
 @pytest.mark.parametrize("cut", range(1, 13))
 def test_a_reset_that_has_not_come_whole_is_waited_for_by_nobody(cut: int) -> None:
     """The call is begun, and what comes later of the reset ends it or crosses its answer."""
-    bench = greeted()
+    bench = settings_received()
     bench.feed(call(1) + reset(1))
     bench.calls.seen.clear()
     bench.feed(call(3, b"begun") + reset(3)[:cut])
@@ -219,17 +219,17 @@ def test_a_reset_that_has_not_come_whole_is_waited_for_by_nobody(cut: int) -> No
 
 
 def test_calls_that_are_given_up_unread_leave_the_window_as_it_was() -> None:
-    bench = greeted()
+    bench = settings_received()
     bench.feed(call(1) + reset(1))
     for number in islice(stream_ids(400), 1, None):
         bench.feed(opened(number) + frame(DATA, END_STREAM, number, message(bytes(10_000))) + reset(number))
-    assert bench.connection.streams.intake.window > 0
+    assert bench.connection.streams.receive_flow.window > 0
     assert not bench.connection.over
 
 
 def test_data_behind_its_own_reset_is_answered_once_and_no_fault_of_the_peer() -> None:
     """RFC 9113 section 5.1 asks for STREAM_CLOSED; more of the same is let pass."""
-    bench = greeted()
+    bench = settings_received()
     output = bench.feed(opened(1, "/p/Join") + reset(1) + frame(DATA, 0, 1, b"x") + frame(DATA, 0, 1, b"y"))
     assert resets(output) == [(1, ErrorCode.STREAM_CLOSED)]
     assert bench.tally.reasons == []
@@ -237,7 +237,7 @@ def test_data_behind_its_own_reset_is_answered_once_and_no_fault_of_the_peer() -
 
 def test_metadata_over_the_cap_is_refused_call_by_call() -> None:
     """grpc-js, connect-es and tonic ignore SETTINGS_MAX_HEADER_LIST_SIZE."""
-    bench = greeted()
+    bench = settings_received()
     encoded = block(*request_fields("/p/Echo"), ("x-big", "v" * 20_000))
     for number in stream_ids(3_000):
         output = bench.feed(
@@ -254,18 +254,18 @@ def test_metadata_over_the_cap_is_refused_call_by_call() -> None:
 
 
 def test_a_trusted_peer_may_cancel_all_it_asks() -> None:
-    bench = greeted(trusted=True)
+    bench = settings_received(trusted=True)
     for number in stream_ids(CALLS):
         bench.feed(call(number, method="/p/Later"))
         bench.feed(reset(number))
     assert not bench.connection.over
     assert bench.tally.resets_received == CALLS
     assert not bench.connection.streams.table
-    assert bench.connection.streams.outbox.unsent_bytes == 0
+    assert bench.connection.streams.send_queue.unsent_bytes == 0
 
 
 def test_the_same_of_a_peer_that_is_not_trusted_is_a_flood() -> None:
-    bench = greeted()
+    bench = settings_received()
     for number in stream_ids(CALLS):
         bench.feed(call(number, method="/p/Later"))
         bench.feed(reset(number))
@@ -274,7 +274,7 @@ def test_the_same_of_a_peer_that_is_not_trusted_is_a_flood() -> None:
 
 
 def test_a_trusted_peer_that_cancels_at_once_has_nothing_begun() -> None:
-    bench = greeted(trusted=True)
+    bench = settings_received(trusted=True)
     bench.feed(call(1, method="/p/Later") + reset(1))
     bench.calls.seen.clear()
     for number in islice(stream_ids(CALLS), 1, None):

@@ -26,7 +26,7 @@ from sidecars.transport.http2.frames import (
     WINDOW_UPDATE,
     ErrorCode,
 )
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.transport.harness import LOOPBACK, SERVICE, Connect, Served, services, within
 from tests.support.transport.wire import OPENING, Bench, block, frame, message, parse, request
 
@@ -272,7 +272,7 @@ def test_memory_is_bounded_while_the_attack_goes_on(attack: Attack) -> None:
 )
 def test_a_header_block_that_trickles_in_is_not_waited_for(build: Callable[[int], bytes]) -> None:
     """However often something of it comes, its time runs from its beginning."""
-    bench = Bench(Limits(message_seconds=30, max_continuation_frames=1000))
+    bench = Bench(Limits(message_timeout_seconds=30, max_continuation_frames=1000))
     bench.feed(OPENING)
     for number in range(31):
         bench.feed(build(number))
@@ -295,7 +295,7 @@ async def ignore(messages: AsyncIterator[bytes], call: Call) -> bytes:
 async def served() -> AsyncIterator[Served]:
     """A server with the same limits."""
     methods: dict[str, Method] = {"Echo": Unary(echo), "Join": ClientStreaming(ignore)}
-    server = OwnServer(services(methods), [LOOPBACK], limits=LIMITS)
+    server = GrpcServer(services(methods), [LOOPBACK], limits=LIMITS)
     await within(server.start())
     yield Served(server, (LOOPBACK,))
     await within(server.drain(0))

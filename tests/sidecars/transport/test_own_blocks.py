@@ -15,7 +15,7 @@ from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Code, Status
 from sidecars.transport.http2 import huffman
 from sidecars.transport.http2.errors import GoAwayError
-from sidecars.transport.http2.header_decoder import MAX_KNOWN_BLOCK_BYTES, MAX_KNOWN_BLOCKS, HeaderBlocks
+from sidecars.transport.http2.header_decoder import MAX_KNOWN_BLOCK_BYTES, MAX_KNOWN_BLOCKS, HeaderDecoder
 from sidecars.transport.http2.headers import MalformedRequestError, Request, read_request
 from tests.support.transport.wire import METHODS, block, request, request_fields
 
@@ -23,8 +23,8 @@ USUAL = request_fields("/p/Echo")
 PERMISSIVE = Limits(max_header_list_bytes=2**20)
 
 
-def blocks() -> HeaderBlocks:
-    return HeaderBlocks(METHODS, Limits())
+def blocks() -> HeaderDecoder:
+    return HeaderDecoder(METHODS, Limits())
 
 
 def same(one: Request, other: Request) -> bool:
@@ -81,7 +81,7 @@ def test_blocks_of_one_connection_mean_what_hpack_says(
     steps: list[list[tuple[str, str, bool]] | int | bytes],
 ) -> None:
     """The tables stay in step over insertions, evictions and changes of size."""
-    encoder, decoder, ours = hpack.Encoder(), hpack.Decoder(), HeaderBlocks(METHODS, PERMISSIVE)
+    encoder, decoder, ours = hpack.Encoder(), hpack.Decoder(), HeaderDecoder(METHODS, PERMISSIVE)
     for step in steps:
         if isinstance(step, int):
             # Told the same size twice, hpack's encoder forgets to write the update that is due, and then not
@@ -107,7 +107,7 @@ def test_blocks_of_one_connection_mean_what_hpack_says(
 @given(st.lists(st.one_of(st.binary(max_size=30), st.just(request("/p/Echo"))), max_size=6))
 @settings(max_examples=1000, deadline=None)
 def test_what_hpack_refuses_is_refused(sequence: list[bytes]) -> None:
-    decoder, ours = hpack.Decoder(2**20), HeaderBlocks(METHODS, PERMISSIVE)
+    decoder, ours = hpack.Decoder(2**20), HeaderDecoder(METHODS, PERMISSIVE)
     for encoded in sequence:
         try:
             theirs = list(decoder.decode(encoded, raw=True))

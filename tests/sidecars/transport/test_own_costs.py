@@ -26,13 +26,13 @@ from tests.support.transport.wire import (
     ends_at,
     frame,
     goaway_code,
-    greeted,
     gzip_call,
     message,
     opened,
     parse,
     request,
     resets,
+    settings_received,
     status,
     stream_ids,
     zeros,
@@ -53,17 +53,17 @@ def parameters(*values: tuple[int, int]) -> bytes:
 def test_parameters_beyond_a_handful_count_as_settings(kind: int) -> None:
     """A frame holds 2,730, and each may move the windows of a thousand streams."""
     limits = Limits(settings_parameters=4, settings=Rate(20, 1.0))  # of which the greeting takes two
-    bench = greeted(limits)
+    bench = settings_received(limits)
     bench.feed(parameters(*[(kind, 20_000)] * (4 + 17)))
     assert not bench.connection.over
-    bench = greeted(limits)
+    bench = settings_received(limits)
     assert ends_at(bench, [parameters(*[(kind, 20_000)] * (4 + 18))]) == 1
     assert bench.tally.reasons == [Reason.SETTINGS_FLOOD]
 
 
 def test_a_window_that_one_frame_opens_and_shuts_lets_nothing_out() -> None:
     """RFC 9113 section 6.5.3: nothing else happens between two values of a frame, so the last one counts."""
-    bench = greeted()
+    bench = settings_received()
     bench.feed(parameters((Setting.INITIAL_WINDOW_SIZE, 0)) + call(1, bytes(500)))
     output = bench.feed(
         parameters((Setting.INITIAL_WINDOW_SIZE, 400), (Setting.INITIAL_WINDOW_SIZE, 100), (0xFAFA, 0))
@@ -75,7 +75,7 @@ def test_a_window_that_one_frame_opens_and_shuts_lets_nothing_out() -> None:
 
 def test_no_value_of_a_frame_may_overflow_a_window() -> None:
     """RFC 9113 section 6.9.2, of those in between as well: taken one by one, each is a change."""
-    bench = greeted()
+    bench = settings_received()
     bench.feed(opened(1, "/p/Join") + frames.window_update(1, 1000))
     largest = frames.MAX_WINDOW_BYTES - 1000
     bench.feed(parameters((Setting.INITIAL_WINDOW_SIZE, largest), (Setting.INITIAL_WINDOW_SIZE, 65_535)))
@@ -91,21 +91,21 @@ def test_no_value_of_a_frame_may_overflow_a_window() -> None:
 
 def test_the_number_of_a_stream_earns_no_window_updates() -> None:
     """A peer may begin with the highest number there is: streams that were opened are what counts."""
-    bench = greeted(Limits(window_updates=FIVE, window_updates_per_stream=8))
+    bench = settings_received(Limits(window_updates=FIVE, window_updates_per_stream=8))
     bench.feed(opened(frames.MAX_STREAM_ID, "/p/Join"))
     assert ends_at(bench, [frames.window_update(0, 1)] * 50) == 5 + 8 + 1
     assert bench.tally.reasons == [Reason.WINDOW_UPDATE_FLOOD]
 
 
 def test_streams_that_are_refused_earn_no_window_updates() -> None:
-    bench = greeted(Limits(window_updates=FIVE, max_concurrent_streams=1))
+    bench = settings_received(Limits(window_updates=FIVE, max_concurrent_streams=1))
     bench.feed(b"".join(opened(stream_id, "/p/Join") for stream_id in stream_ids(10)))
     assert ends_at(bench, [frames.window_update(0, 1)] * 50) == 5 + 8 + 1
 
 
 def test_what_was_earned_long_ago_is_not_all_saved() -> None:
     """A connection of many years saves what the streams earn that it may have open at once."""
-    bench = greeted(Limits(window_updates=FIVE, max_concurrent_streams=3))
+    bench = settings_received(Limits(window_updates=FIVE, max_concurrent_streams=3))
     for stream_id in stream_ids(200):
         bench.feed(call(stream_id))
     assert ends_at(bench, [frames.window_update(0, 1)] * 50) == 5 + 3 * 8 + 1
@@ -116,7 +116,7 @@ def test_what_was_earned_long_ago_is_not_all_saved() -> None:
 
 def test_a_reset_behind_the_answer_costs_nothing() -> None:
     """The timeouts of a well-behaved client cross with our answers, and a stream can be reset only once."""
-    bench = greeted(Limits(resets=FIVE, idle_frames=FIVE, max_concurrent_streams=1))
+    bench = settings_received(Limits(resets=FIVE, idle_frames=FIVE, max_concurrent_streams=1))
     for number in stream_ids(200):
         bench.feed(call(number))
         bench.feed(frame(RST_STREAM, 0, number, CANCEL))
@@ -127,7 +127,7 @@ def test_a_reset_behind_the_answer_costs_nothing() -> None:
 
 def test_a_window_update_behind_the_answer_is_no_idle_frame() -> None:
     """RFC 9113 section 5.1: for a short time they are to be expected."""
-    bench = greeted(Limits(idle_frames=FIVE))
+    bench = settings_received(Limits(idle_frames=FIVE))
     for number in stream_ids(200):
         bench.feed(call(number) + frames.window_update(number, 1))
     assert not bench.connection.over
@@ -148,15 +148,15 @@ REFUSED = {
 def test_gzip_that_is_refused_counts_as_inflated(compressed: bytes, code: int, last: int) -> None:
     """It was inflated before that was known: 10,001 bytes of what is too large, or may have been."""
     limits = Limits(max_message_bytes=10_000, inflated_bytes=Rate(50_000, 1.0))
-    assert status(greeted(limits).feed(gzip_call(1, compressed)), 1) == code
-    bench = greeted(limits)
+    assert status(settings_received(limits).feed(gzip_call(1, compressed)), 1) == code
+    bench = settings_received(limits)
     assert ends_at(bench, (gzip_call(number, compressed) for number in stream_ids(50))) == last
     assert bench.tally.reasons == [Reason.INFLATION_FLOOD]
 
 
 def test_what_is_no_gzip_counts_as_what_it_could_have_been() -> None:
     """Deflate makes 1032 bytes of one at best; so a small broken message is a small one."""
-    bench = greeted(Limits(inflated_bytes=Rate(50_000, 1.0)))
+    bench = settings_received(Limits(inflated_bytes=Rate(50_000, 1.0)))
     noise = gzip.compress(b"", mtime=0)[:10] + b"\xff" * 2
     assert (
         ends_at(bench, (gzip_call(number, noise) for number in stream_ids(50))) == 50_000 // (1032 * 12) + 1
@@ -165,7 +165,7 @@ def test_what_is_no_gzip_counts_as_what_it_could_have_been() -> None:
 
 def test_a_read_that_inflates_much_is_left_in_the_middle() -> None:
     """Other connections have their turn, and nothing of the read is lost."""
-    bench = greeted(Limits(max_message_bytes=10_000, turn_bytes=25_000))
+    bench = settings_received(Limits(max_message_bytes=10_000, max_bytes_per_turn=25_000))
     outputs = [bench.feed(b"".join(gzip_call(number, zeros(20_000)) for number in stream_ids(10)))]
     while bench.connection.behind:
         outputs.append(bench.feed(b""))
@@ -186,8 +186,8 @@ class Slow(list[tuple[str, bytes]]):
 
 @pytest.mark.parametrize("between", [b"", frames.window_update(0, 1)], ids=["calls alone", "frames between"])
 def test_a_read_that_takes_long_is_left_in_the_middle(between: bytes) -> None:
-    """Thousands of calls come in one read, and their replies are far from `turn_bytes`."""
-    bench = greeted(Limits(turn_seconds=0.001))
+    """Thousands of calls come in one read, and their replies are far from `max_bytes_per_turn`."""
+    bench = settings_received(Limits(turn_seconds=0.001))
     bench.calls.seen = Slow(bench)
     outputs = [bench.feed(b"".join(call(number, bytes(2_000)) + between for number in stream_ids(9)))]
     while bench.connection.behind:
@@ -198,7 +198,7 @@ def test_a_read_that_takes_long_is_left_in_the_middle(between: bytes) -> None:
 
 def test_messages_that_nobody_reads_take_no_more_than_was_sent() -> None:
     """Five bytes a message: as objects they would take twenty times that."""
-    bench = greeted()
+    bench = settings_received()
     bench.feed(opened(1, "/p/Join"))
     data = frame(DATA, 0, 1, message(b"") * 3_000)
     tracemalloc.start()
@@ -209,7 +209,7 @@ def test_messages_that_nobody_reads_take_no_more_than_was_sent() -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 15 * len(data) * 3 // 2
     finally:
         tracemalloc.stop()
-    assert bench.connection.streams.intake.unread_bytes == 15 * 3_000 * 5
+    assert bench.connection.streams.receive_flow.unread_bytes == 15 * 3_000 * 5
     bench.run()
     assert bench.calls.seen == [("/p/Join", b"")] * 45_000
 
@@ -217,10 +217,10 @@ def test_messages_that_nobody_reads_take_no_more_than_was_sent() -> None:
 @pytest.mark.parametrize("method", ["/p/Echo", "/p/Split"])
 def test_a_second_message_where_one_is_expected_is_refused_at_once(method: str) -> None:
     """UNIMPLEMENTED is gRPC's word for it (grpc/grpc doc/statuscodes.md); its end is not waited for."""
-    bench = greeted()
+    bench = settings_received()
     assert bench.feed(opened(1, method) + frame(DATA, 0, 1, message(b"one") + message(b"two")[:-1])) == b""
     assert status(bench.feed(frame(DATA, 0, 1, b"o")), 1) == 12
-    assert bench.connection.streams.intake.unread_bytes == 0
+    assert bench.connection.streams.receive_flow.unread_bytes == 0
     assert bench.calls.seen == []
 
 
@@ -235,7 +235,7 @@ def with_fields(stream_id: int, method: str, count: int) -> bytes:
 @pytest.mark.parametrize("method", ["/p/Join", "/p/Echo", "/p/Later", "/p/Nowhere"])
 def test_the_header_lists_of_open_streams_have_a_limit(method: str) -> None:
     """A field of four bytes is three objects in memory; a stream over the limit may be tried again."""
-    bench = greeted(Limits(max_open_header_bytes=50_000))
+    bench = settings_received(Limits(max_open_header_bytes=50_000))
     whole = frame(DATA, END_STREAM, 1, message(b"x")) if method == "/p/Later" else b""
     output = b""
     for number in stream_ids(6):  # 46 fields of 320 bytes and their text each: three fit, the fourth is over
@@ -255,7 +255,7 @@ def test_the_header_lists_of_open_streams_have_a_limit(method: str) -> None:
 
 def test_header_lists_of_one_read_have_the_same_limit() -> None:
     """Calls that have begun count once it shows that they wait; DATA of a refused one is let pass."""
-    bench = greeted(Limits(max_open_header_bytes=50_000))
+    bench = settings_received(Limits(max_open_header_bytes=50_000))
     begun = b"".join(with_fields(number, "/p/Echo", 40) for number in stream_ids(6))
     output = bench.feed(begun + frame(DATA, 0, 11, message(b"x")) + frame(DATA, END_STREAM, 1, message(b"x")))
     assert resets(output) == [(9, ErrorCode.REFUSED_STREAM), (11, ErrorCode.REFUSED_STREAM)]
@@ -264,7 +264,7 @@ def test_header_lists_of_one_read_have_the_same_limit() -> None:
 
 
 def test_header_lists_of_calls_that_were_answered_are_let_go() -> None:
-    bench = greeted(Limits(max_open_header_bytes=50_000))
+    bench = settings_received(Limits(max_open_header_bytes=50_000))
     for number in stream_ids(50):
         bench.feed(with_fields(number, "/p/Later", 40) + frame(DATA, END_STREAM, number, message(b"x")))
         bench.run()
@@ -280,7 +280,7 @@ def timed(stream_id: int, method: str) -> bytes:
 
 @pytest.mark.parametrize("method", ["/p/Echo", "/p/Split"])
 def test_a_deadline_is_watched_where_a_request_has_not_come_whole(method: str) -> None:
-    bench = greeted()
+    bench = settings_received()
     bench.feed(timed(1, method) + frame(DATA, 0, 1, message(b"x")))
     assert bench.calls.watched == [1]
 
@@ -288,7 +288,7 @@ def test_a_deadline_is_watched_where_a_request_has_not_come_whole(method: str) -
 @pytest.mark.parametrize("method", ["/p/Echo", "/p/Split"])
 def test_no_timer_is_set_for_a_request_that_came_whole(method: str) -> None:
     """Not even on the long way: a frame between HEADERS and DATA, DATA in two."""
-    bench = greeted()
+    bench = settings_received()
     body = message(b"x")
     bench.feed(
         timed(1, method)

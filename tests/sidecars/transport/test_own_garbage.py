@@ -11,7 +11,7 @@ from sidecars.transport.api.service import Bidirectional, Call, ClientStreaming,
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.call import ServerCall
 from sidecars.transport.http2.connection import Connection
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.transport.harness import LOOPBACK, path, services, until, within
 from tests.support.transport.wire import (
     CANCEL,
@@ -98,7 +98,7 @@ async def test_a_cancelled_call_is_freed_at_once(method: Method) -> None:
         return sum(isinstance(one, ServerCall) for one in gc.get_objects())
 
     tally = Tally()
-    server = OwnServer(services({"Method": method}), [LOOPBACK], observer=tally)
+    server = GrpcServer(services({"Method": method}), [LOOPBACK], observer=tally)
     await within(server.start())
     before = open_calls()
     _, writer = await within(asyncio.open_connection("127.0.0.1", server.ports[0]))

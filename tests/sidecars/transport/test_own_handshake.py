@@ -20,7 +20,7 @@ from sidecars.transport.api.address import Address, TlsSettings, UnixAddress
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.errors import Reason
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.authority import Authority
 from tests.support.transport.harness import LOOPBACK, WAIT_SECONDS, services, until, within
 
@@ -33,7 +33,7 @@ class Guarded:
 
     def __init__(self, tls: TlsSettings, address: Address = LOOPBACK, **limits: Any) -> None:
         self.tally = ConnectionTally()
-        self.server = OwnServer(
+        self.server = GrpcServer(
             services({}), [replace(address, tls=tls)], limits=Limits(**limits), observer=self.tally
         )
 
@@ -329,7 +329,7 @@ async def test_a_connection_counts_once_and_leaves_its_place(guard: Guard, tmp_p
 
 
 async def test_a_handshake_that_does_not_end_is_ended(guard: Guard) -> None:
-    guarded = await guard(first_frames_seconds=0.1)
+    guarded = await guard(preface_timeout_seconds=0.1)
     with capture_logs() as logs:
         reader, writer = await guarded.connect()
         assert await closed(reader)
@@ -341,7 +341,7 @@ async def test_a_handshake_that_does_not_end_is_ended(guard: Guard) -> None:
 
 @pytest.mark.parametrize("grace_seconds", [0, 600])
 async def test_a_drain_does_not_wait_for_silent_sockets(guard: Guard, grace_seconds: float) -> None:
-    guarded = await guard(first_frames_seconds=600)
+    guarded = await guard(preface_timeout_seconds=600)
     reader, writer = await guarded.connect()
     await until(lambda: guarded.open == 1)
     await within(guarded.server.drain(grace_seconds))

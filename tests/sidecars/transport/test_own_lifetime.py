@@ -21,7 +21,7 @@ from sidecars.transport.http2.frames import (
     SETTINGS,
     ErrorCode,
 )
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.transport.harness import LOOPBACK, Gate, Served, services, until, within
 from tests.support.transport.rawclient import message as framed
 from tests.support.transport.rawclient import raw_client, request_headers
@@ -208,7 +208,7 @@ async def start(*, lifetime: Lifetime, gate: Gate | None = None, random: float =
         return request
 
     handler = gate.unary if gate is not None else echo
-    server = OwnServer(
+    server = GrpcServer(
         services({"Echo": Unary(handler)}), [LOOPBACK], lifetime=lifetime, random=lambda: random
     )
     await within(server.start())
@@ -256,7 +256,7 @@ async def test_connections_that_began_together_do_not_end_together(random: float
 
 
 async def test_connections_over_the_limit_are_closed_at_once() -> None:
-    limited = OwnServer(services({}), [LOOPBACK], limits=Limits(max_connections=2))
+    limited = GrpcServer(services({}), [LOOPBACK], limits=Limits(max_connections=2))
     await within(limited.start())
     limited_served = Served(limited, (LOOPBACK,))
     async with raw_client(limited_served) as first, raw_client(limited_served) as second:

@@ -18,7 +18,7 @@ from sidecars.transport.http2 import frames
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.server.protocol import WRITE_BUFFER_BYTES, SocketProtocol
 from sidecars.transport.server.scheduler import MESSAGE_COST_BYTES, TURN_BYTES
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.transport.harness import LOOPBACK, Served, path, services, settled, until, within
 from tests.support.transport.rawclient import raw_client, request_headers
 from tests.support.transport.wire import OPENING, Tally, frame, message, request
@@ -31,16 +31,16 @@ def large(request: bytes, call: Call) -> bytes:
     return REPLY
 
 
-Start = Callable[..., Awaitable[tuple[OwnServer, Served]]]
+Start = Callable[..., Awaitable[tuple[GrpcServer, Served]]]
 
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
     """Starts a server of our own; every one is closed after the test."""
-    servers: list[OwnServer] = []
+    servers: list[GrpcServer] = []
 
-    async def start_one(handler: UnaryHandler = large, **options: Any) -> tuple[OwnServer, Served]:
-        server = OwnServer(services({"Large": Unary(handler)}), [LOOPBACK], **options)
+    async def start_one(handler: UnaryHandler = large, **options: Any) -> tuple[GrpcServer, Served]:
+        server = GrpcServer(services({"Large": Unary(handler)}), [LOOPBACK], **options)
         await within(server.start())
         servers.append(server)
         return server, Served(server, (LOOPBACK,))
@@ -50,13 +50,13 @@ async def start() -> AsyncIterator[Start]:
         await within(server.drain(0))
 
 
-def only_protocol(server: OwnServer) -> SocketProtocol:
+def only_protocol(server: GrpcServer) -> SocketProtocol:
     assert server._connections is not None
     (protocol,) = server._connections._open
     return protocol
 
 
-def is_paused(server: OwnServer) -> bool:
+def is_paused(server: GrpcServer) -> bool:
     assert server._connections is not None
     return any(
         protocol._connection is not None and protocol._connection.streams.paused
@@ -99,7 +99,7 @@ async def test_a_peer_that_does_not_read_its_replies_is_not_read_either(start: S
     transport = only_protocol(server)._transport
     assert transport is not None
     waiting = await settled(transport.get_write_buffer_size)
-    assert 0 < waiting < WRITE_BUFFER_BYTES + 2 * Limits().turn_bytes
+    assert 0 < waiting < WRITE_BUFFER_BYTES + 2 * Limits().max_bytes_per_turn
     client.close()
 
 
@@ -116,8 +116,8 @@ async def test_a_peer_that_reads_again_gets_every_reply(start: Start) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("turn_bytes", [1024, 10 * len(REPLY)])
-async def test_a_read_of_many_calls_leaves_others_their_turn(start: Start, turn_bytes: int) -> None:
+@pytest.mark.parametrize("max_bytes_per_turn", [1024, 10 * len(REPLY)])
+async def test_a_read_of_many_calls_leaves_others_their_turn(start: Start, max_bytes_per_turn: int) -> None:
     """One read may hold hours of work: after so many bytes the loop goes on with what else waits."""
     order: list[str] = []
 
@@ -127,14 +127,14 @@ async def test_a_read_of_many_calls_leaves_others_their_turn(start: Start, turn_
         order.append("call")
         return REPLY
 
-    _, served = await start(answer, limits=Limits(turn_bytes=turn_bytes, turn_seconds=10))
+    _, served = await start(answer, limits=Limits(max_bytes_per_turn=max_bytes_per_turn, turn_seconds=10))
     client = greedy_client(served.port)
     client.send(b"".join(call(2 * number + 1) for number in range(10)))
     received = b""
     while received.count(b"grpc-status") < 10:
         received += await within(asyncio.get_running_loop().sock_recv(client, 1_000_000))
     client.close()
-    assert order.index("another") == (1 if turn_bytes == 1024 else 10)
+    assert order.index("another") == (1 if max_bytes_per_turn == 1024 else 10)
 
 
 async def test_streamed_replies_that_nobody_reads_do_not_pile_up() -> None:
@@ -147,35 +147,39 @@ async def test_streamed_replies_that_nobody_reads_do_not_pile_up() -> None:
             sent += 1
             yield REPLY
 
-    server = OwnServer(services({"Pour": ServerStreaming(pour)}), [LOOPBACK])
+    server = GrpcServer(services({"Pour": ServerStreaming(pour)}), [LOOPBACK])
     await within(server.start())
     client = greedy_client(server.ports[0])
     client.send(call(1, method="Pour"))
     await until(lambda: is_paused(server))
     transport = only_protocol(server)._transport
     assert transport is not None
-    assert 0 < await settled(transport.get_write_buffer_size) < WRITE_BUFFER_BYTES + 2 * Limits().turn_bytes
+    assert (
+        0
+        < await settled(transport.get_write_buffer_size)
+        < WRITE_BUFFER_BYTES + 2 * Limits().max_bytes_per_turn
+    )
     assert sent < 3000
     client.close()
     await within(server.drain(0))
 
 
 async def test_a_handler_that_streams_without_waiting_leaves_others_their_turn() -> None:
-    turns = 0
+    scheduler = 0
 
     async def pour(request: bytes, call: Call) -> AsyncIterator[bytes]:
-        nonlocal turns
-        turns = 0
+        nonlocal scheduler
+        scheduler = 0
         for _ in range(10_000):
             yield b""
 
     async def others() -> None:
-        nonlocal turns
+        nonlocal scheduler
         while True:
-            turns += 1
+            scheduler += 1
             await asyncio.sleep(0)
 
-    server = OwnServer(services({"Pour": ServerStreaming(pour)}), [LOOPBACK])
+    server = GrpcServer(services({"Pour": ServerStreaming(pour)}), [LOOPBACK])
     await within(server.start())
     another = asyncio.create_task(others())
     client = greedy_client(server.ports[0])
@@ -183,7 +187,7 @@ async def test_a_handler_that_streams_without_waiting_leaves_others_their_turn()
     received = b""
     while b"grpc-status" not in received:
         received = received[-50:] + await within(asyncio.get_running_loop().sock_recv(client, 1_000_000))
-    assert turns >= 10_000 * MESSAGE_COST_BYTES // TURN_BYTES
+    assert scheduler >= 10_000 * MESSAGE_COST_BYTES // TURN_BYTES
     another.cancel()
     client.close()
     await within(server.drain(0))
@@ -191,7 +195,7 @@ async def test_a_handler_that_streams_without_waiting_leaves_others_their_turn()
 
 async def test_a_peer_that_never_reads_again_is_closed(start: Start) -> None:
     tally = Tally()
-    server, served = await start(limits=Limits(stalled_seconds=0.2), observer=tally)
+    server, served = await start(limits=Limits(write_stall_timeout_seconds=0.2), observer=tally)
     client = greedy_client(served.port)
     for number in range(100):
         client.send(call(2 * number + 1))
@@ -217,7 +221,7 @@ async def test_replies_that_still_leave_are_not_cut_off_by_a_drain(start: Start)
 
 
 async def test_a_server_can_be_drained_before_it_starts_and_twice() -> None:
-    server = OwnServer(services({}), [LOOPBACK])
+    server = GrpcServer(services({}), [LOOPBACK])
     await within(server.drain(0))
     await within(server.start())
     await within(server.drain(0))
@@ -231,10 +235,10 @@ def owned(file: Path) -> bool:
 async def test_a_socket_file_that_another_server_took_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "own.sock"
     address = UnixAddress(str(file))
-    old = OwnServer(services({}), [address])
+    old = GrpcServer(services({}), [address])
     await within(old.start())
     file.rename(tmp_path / "moved.sock")
-    new = OwnServer(services({}), [address])
+    new = GrpcServer(services({}), [address])
     await within(new.start())
     await within(old.drain(0))
     assert owned(file)
@@ -248,7 +252,7 @@ async def test_a_handler_that_is_not_asked_again_ends_with_its_status() -> None:
     def refuse(request: bytes, call: Call) -> bytes:
         raise StatusError(Code.NOT_FOUND, "no such thing")
 
-    server = OwnServer(services({"Refuse": Unary(refuse)}), [LOOPBACK])
+    server = GrpcServer(services({"Refuse": Unary(refuse)}), [LOOPBACK])
     await within(server.start())
     async with raw_client(Served(server, (LOOPBACK,))) as client:
         answer = await client.call("Refuse", b"x")
@@ -259,7 +263,7 @@ async def test_a_handler_that_is_not_asked_again_ends_with_its_status() -> None:
 IDLE = """
 import asyncio, gc, resource, sys, uvloop
 from sidecars.transport.api.address import UnixAddress
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from sidecars.transport.api.service import Service, Unary
 
 def resident_bytes():
@@ -268,7 +272,7 @@ def resident_bytes():
 
 async def main():
     probe = Service("test.v1.Probe", {"Large": Unary(lambda message, call: b"")})
-    server = OwnServer((probe,), [UnixAddress(sys.argv[1])])
+    server = GrpcServer((probe,), [UnixAddress(sys.argv[1])])
     await server.start()
     print("ready", flush=True)
     loop = asyncio.get_running_loop()

@@ -16,12 +16,12 @@ from tests.support.transport.wire import (
     Bench,
     frame,
     goaway_code,
-    greeted,
     message,
     opened,
     parse,
     request,
     resets,
+    settings_received,
     stream_ids,
     waited,
 )
@@ -31,7 +31,7 @@ from tests.support.transport.wire import (
     "said", [b"", frames.PREFACE[:10], frames.PREFACE], ids=["nothing", "part", "preface"]
 )
 def test_a_socket_that_does_not_greet_is_closed(said: bytes) -> None:
-    bench = Bench(Limits(first_frames_seconds=10))
+    bench = Bench(Limits(preface_timeout_seconds=10))
     bench.feed(said)
     assert waited(bench, 9) == b""
     assert goaway_code(waited(bench, 2)) is ErrorCode.PROTOCOL_ERROR
@@ -49,7 +49,7 @@ def test_settings_must_be_acknowledged() -> None:
 
 @pytest.mark.parametrize("method", ["/p/Echo", "/p/Split", "/p/Join"])
 def test_a_byte_a_minute_does_not_hold_a_stream(method: str) -> None:
-    bench = greeted(Limits(message_seconds=30))
+    bench = settings_received(Limits(message_timeout_seconds=30))
     bench.feed(opened(1, method))
     request = message(bytes(100))
     output = b""
@@ -64,7 +64,7 @@ def test_a_byte_a_minute_does_not_hold_a_stream(method: str) -> None:
 @pytest.mark.parametrize("method", ["/p/Echo", "/p/Split"])
 def test_a_request_of_one_message_has_its_time_as_a_whole(method: str) -> None:
     """From HEADERS to END_STREAM: messages of nothing every 29 seconds would start it anew for ever."""
-    bench = greeted(Limits(message_seconds=30))
+    bench = settings_received(Limits(message_timeout_seconds=30))
     bench.feed(opened(1, method))
     assert waited(bench, 29) == b""
     assert bench.feed(frame(DATA, 0, 1, message(b""))) == b""
@@ -74,7 +74,7 @@ def test_a_request_of_one_message_has_its_time_as_a_whole(method: str) -> None:
 
 def test_a_peer_that_we_do_not_read_from_is_not_slow() -> None:
     """Its socket takes none of our replies, which has a limit of its own."""
-    bench = greeted(Limits(message_seconds=30))
+    bench = settings_received(Limits(message_timeout_seconds=30))
     bench.feed(opened(1) + opened(3)[:20])
     bench.connection.streams.paused = True
     for _ in range(10):
@@ -88,7 +88,7 @@ def test_a_peer_that_we_do_not_read_from_is_not_slow() -> None:
 
 def test_a_read_with_more_replies_than_fit_is_left_in_the_middle() -> None:
     """A peer that does not read may still write much: what it gets ready is bounded, and nothing is lost."""
-    bench = greeted(Limits(turn_bytes=30_000))
+    bench = settings_received(Limits(max_bytes_per_turn=30_000))
     bench.feed(frames.window_update(0, 2**20))
     calls = b"".join(
         opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(10_000)))
@@ -104,7 +104,7 @@ def test_a_read_with_more_replies_than_fit_is_left_in_the_middle() -> None:
 
 
 def test_a_connection_that_ends_is_not_behind() -> None:
-    bench = greeted(Limits(turn_bytes=10, max_unsent_bytes=10_000))
+    bench = settings_received(Limits(max_bytes_per_turn=10, max_unsent_bytes=10_000))
     bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 100}))
     call = message(bytes(11_000))
     bench.feed(opened(1) + frame(DATA, END_STREAM, 1, call) + opened(3))
@@ -114,7 +114,7 @@ def test_a_connection_that_ends_is_not_behind() -> None:
 
 def test_a_stream_of_messages_may_rest_between_two() -> None:
     """Envoy keeps its access-log stream open for days."""
-    bench = greeted(Limits(message_seconds=30))
+    bench = settings_received(Limits(message_timeout_seconds=30))
     bench.feed(opened(1, "/p/Join"))
     for _ in range(3):
         assert waited(bench, 86_400) == b""
@@ -130,7 +130,7 @@ def test_a_stream_of_messages_may_rest_between_two() -> None:
     ids=["half a frame", "a header block without end"],
 )
 def test_a_frame_that_does_not_end_is_not_waited_for(part: bytes) -> None:
-    bench = greeted(Limits(message_seconds=30))
+    bench = settings_received(Limits(message_timeout_seconds=30))
     bench.feed(part)
     assert waited(bench, 29) == b""
     assert goaway_code(waited(bench, 2)) is ErrorCode.ENHANCE_YOUR_CALM
@@ -138,7 +138,7 @@ def test_a_frame_that_does_not_end_is_not_waited_for(part: bytes) -> None:
 
 
 def test_a_request_that_was_answered_early_is_not_waited_for() -> None:
-    bench = greeted(Limits(lingering_seconds=10))
+    bench = settings_received(Limits(lingering_timeout_seconds=10))
     bench.feed(opened(1, "/p/Nowhere"))
     assert waited(bench, 9) == b""
     assert resets(waited(bench, 2)) == [(1, ErrorCode.NO_ERROR)]
@@ -147,10 +147,10 @@ def test_a_request_that_was_answered_early_is_not_waited_for() -> None:
 
 def test_a_request_that_was_answered_early_is_not_taken_in() -> None:
     """RFC 9113 section 8.1: RST_STREAM (NO_ERROR) asks the client to stop sending."""
-    bench = greeted(Limits(stream_window_bytes=100_000))
+    bench = settings_received(Limits(stream_window_bytes=100_000))
     bench.feed(opened(1, "/p/Nowhere"))
     output = b""
     for _ in range(4):
         output += bench.feed(frame(DATA, 0, 1, bytes(16_000)))
     assert resets(output) == [(1, ErrorCode.NO_ERROR)]
-    assert bench.connection.streams.intake.held_bytes == 0
+    assert bench.connection.streams.receive_flow.held_bytes == 0

@@ -21,7 +21,7 @@ from sidecars.transport.http2 import frames
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.frames import DATA, GOAWAY
 from sidecars.transport.server import tls
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.authority import Authority, Pair
 from tests.support.transport.harness import (
     CLIENT_OPTIONS,
@@ -53,19 +53,19 @@ class Files:
         self.settings.key.write_bytes(pair.key)
 
 
-Start = Callable[..., Awaitable[OwnServer]]
+Start = Callable[..., Awaitable[GrpcServer]]
 
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    servers: list[OwnServer] = []
+    servers: list[GrpcServer] = []
 
-    async def start_one(files: Files, tally: Tally | None = None) -> OwnServer:
+    async def start_one(files: Files, tally: Tally | None = None) -> GrpcServer:
         def echo(request: bytes, call: Call) -> bytes:
             return request
 
         address = replace(LOOPBACK, tls=files.settings)
-        server = OwnServer(services({"Echo": Unary(echo)}), [address], observer=tally or Tally())
+        server = GrpcServer(services({"Echo": Unary(echo)}), [address], observer=tally or Tally())
         await within(server.start())
         servers.append(server)
         return server
@@ -75,7 +75,7 @@ async def start() -> AsyncIterator[Start]:
         await within(server.drain(0))
 
 
-async def call(server: OwnServer, authority: Authority, client: Pair | None = None) -> bytes:
+async def call(server: GrpcServer, authority: Authority, client: Pair | None = None) -> bytes:
     """What a grpc client gets over a connection of its own."""
     credentials = grpc.ssl_channel_credentials(
         authority.certificate, *((client.key, client.certificate) if client is not None else ())
@@ -87,7 +87,7 @@ async def call(server: OwnServer, authority: Authority, client: Pair | None = No
         return reply
 
 
-async def subject(server: OwnServer, authority: Authority) -> str:
+async def subject(server: GrpcServer, authority: Authority) -> str:
     """The name in the certificate that a new connection is shown."""
     context = ssl.create_default_context(cadata=authority.certificate.decode())
     context.set_alpn_protocols(["h2"])
@@ -109,7 +109,7 @@ class Visitor:
         self._context.load_cert_chain(own)
         self._session: ssl.SSLSession | None = None
 
-    async def comes(self, server: OwnServer, *, anew: bool = False) -> bool:
+    async def comes(self, server: GrpcServer, *, anew: bool = False) -> bool:
         """Whether it is served: greeted in HTTP/2. `anew` leaves the session at home."""
         return await within(asyncio.to_thread(self._come, server.ports[0], None if anew else self._session))
 
@@ -314,7 +314,7 @@ async def test_refused_files_are_a_state_that_ends_when_good_ones_are_there(
 async def test_files_that_do_not_load_stop_a_start(tmp_path: Path) -> None:
     files = Files(tmp_path, mutual=False)
     files.settings.key.unlink()
-    server = OwnServer(services({}), [replace(LOOPBACK, tls=files.settings)])
+    server = GrpcServer(services({}), [replace(LOOPBACK, tls=files.settings)])
     with pytest.raises(OSError, match=r"server\.key"):
         await within(server.start())
 
@@ -405,7 +405,7 @@ async def test_an_authority_without_subject_key_identifier_stops_a_start_and_is_
     assert files.settings.client_ca is not None
     private = Authority("private", identifies=False)
     files.settings.client_ca.write_bytes(files.clients.certificate + private.certificate)
-    server = OwnServer(services({}), [replace(LOOPBACK, tls=files.settings)])
+    server = GrpcServer(services({}), [replace(LOOPBACK, tls=files.settings)])
     says = r"authority CN=private in .*clients\.pem lacks the extension Subject Key Identifier \(RFC 5280"
     with pytest.raises(OSError, match=says):
         await within(server.start())

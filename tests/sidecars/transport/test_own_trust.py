@@ -13,7 +13,7 @@ from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Call, Unary
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.frames import RST_STREAM
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 from tests.support.authority import Authority
 from tests.support.transport.harness import LOOPBACK, path, services, until, within
 from tests.support.transport.wire import CANCEL, OPENING, Tally, call, frame
@@ -43,16 +43,16 @@ def test_peers_are_trusted_who_cannot_be_just_anyone(address: Address, trusts: b
     assert address.trusts_peers is trusts
 
 
-Start = Callable[..., Awaitable[OwnServer]]
+Start = Callable[..., Awaitable[GrpcServer]]
 
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    servers: list[OwnServer] = []
+    servers: list[GrpcServer] = []
 
-    async def start_one(address: Address, handler: object, **options: object) -> OwnServer:
+    async def start_one(address: Address, handler: object, **options: object) -> GrpcServer:
         methods = {"Wait": Unary(handler)}  # type: ignore[arg-type]
-        server = OwnServer(services(methods), [address], **options)  # type: ignore[arg-type]
+        server = GrpcServer(services(methods), [address], **options)  # type: ignore[arg-type]
         await within(server.start())
         servers.append(server)
         return server

@@ -10,19 +10,19 @@ from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Call, ClientStreaming
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.streams import HANDLER_COST_BYTES
-from sidecars.transport.server.scheduler import MESSAGE_COST_BYTES, TURN_BYTES, Turns
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.scheduler import MESSAGE_COST_BYTES, TURN_BYTES, FairScheduler
+from sidecars.transport.server.server import GrpcServer
 from tests.support.transport.harness import LOOPBACK, path, services, until, within
 from tests.support.transport.wire import (
     CANCEL,
     OPENING,
     call,
     frame,
-    greeted,
     message,
     opened,
     request,
     resets,
+    settings_received,
     stream_ids,
 )
 
@@ -36,9 +36,9 @@ async def turn() -> None:
 
 
 async def test_each_connection_in_line_has_one_turn_after_the_other() -> None:
-    turns, order = Turns(asyncio.get_running_loop()), list[str]()
+    scheduler, order = FairScheduler(asyncio.get_running_loop()), list[str]()
     for name in ("flood", "flood", "flood", "honest"):
-        turns.line_up(name, lambda name=name: order.append(name))  # type: ignore[misc]
+        scheduler.line_up(name, lambda name=name: order.append(name))  # type: ignore[misc]
     for expected in range(5):
         assert len(order) == min(expected, 4)
         await turn()
@@ -46,32 +46,32 @@ async def test_each_connection_in_line_has_one_turn_after_the_other() -> None:
 
 
 async def test_what_lines_up_in_its_turn_has_another() -> None:
-    turns, order = Turns(asyncio.get_running_loop()), list[str]()
+    scheduler, order = FairScheduler(asyncio.get_running_loop()), list[str]()
 
     def go() -> None:
         order.append("again")
-        turns.line_up("again", go)
+        scheduler.line_up("again", go)
 
-    turns.line_up("again", go)
-    turns.line_up("other", lambda: order.append("other"))
+    scheduler.line_up("again", go)
+    scheduler.line_up("other", lambda: order.append("other"))
     for _ in range(4):
         await turn()
     assert order == ["again", "other", "again", "again"]
 
 
 async def test_a_turn_is_spent_by_large_messages_and_by_many_small_ones() -> None:
-    turns = Turns(asyncio.get_running_loop())
+    scheduler = FairScheduler(asyncio.get_running_loop())
     for size, most in ((TURN_BYTES, 1), (0, TURN_BYTES // MESSAGE_COST_BYTES)):
         for _ in range(most):
-            assert turns.has_room
-            turns.spend(size)
-        assert not turns.has_room
+            assert scheduler.has_room
+            scheduler.spend(size)
+        assert not scheduler.has_room
         await turn()
 
 
 async def test_a_handler_that_is_cancelled_in_line_is_passed_over() -> None:
-    turns = Turns(asyncio.get_running_loop())
-    first, second = (asyncio.create_task(turns.wait("a")) for _ in range(2))
+    scheduler = FairScheduler(asyncio.get_running_loop())
+    first, second = (asyncio.create_task(scheduler.wait("a")) for _ in range(2))
     await turn()
     first.cancel()
     await within(second)
@@ -93,7 +93,7 @@ async def test_the_handlers_of_a_thousand_streams_share_their_turns() -> None:
             ticks.append(read)
             await asyncio.sleep(0)
 
-    server = OwnServer(services({"Join": ClientStreaming(join)}), [LOOPBACK], limits=Limits(turn_seconds=10))
+    server = GrpcServer(services({"Join": ClientStreaming(join)}), [LOOPBACK], limits=Limits(turn_seconds=10))
     await within(server.start())
     ticking = asyncio.create_task(tick())
     _, writer = await within(asyncio.open_connection("127.0.0.1", server.ports[0]))
@@ -114,7 +114,7 @@ A_FEW = 4
 @pytest.mark.parametrize("method", ["/p/Join", "/p/Shout"])
 def test_a_read_that_begins_many_handlers_is_left_in_the_middle(method: str) -> None:
     """Each runs in the next turn of the loop, and 19 bytes begin one."""
-    bench = greeted(Limits(turn_bytes=A_FEW * HANDLER_COST_BYTES - 1))
+    bench = settings_received(Limits(max_bytes_per_turn=A_FEW * HANDLER_COST_BYTES - 1))
     bench.feed(b"".join(opened(number, method) for number in stream_ids(10)))
     counts = [len(bench.connection.streams.table)]
     while bench.connection.behind:
@@ -124,7 +124,7 @@ def test_a_read_that_begins_many_handlers_is_left_in_the_middle(method: str) -> 
 
 
 def test_a_read_that_cancels_many_handlers_is_left_in_the_middle() -> None:
-    bench = greeted(Limits(turn_bytes=A_FEW * HANDLER_COST_BYTES - 1))
+    bench = settings_received(Limits(max_bytes_per_turn=A_FEW * HANDLER_COST_BYTES - 1))
     bench.feed(b"".join(call(number, method="/p/Later") for number in stream_ids(10)))
     output = bench.feed(b"".join(frame(frames.RST_STREAM, 0, number, CANCEL) for number in stream_ids(10)))
     counts = [len(bench.connection.streams.table)]

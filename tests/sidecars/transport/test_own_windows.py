@@ -17,18 +17,18 @@ from tests.support.transport.wire import (
     ends_at,
     frame,
     goaway_code,
-    greeted,
     message,
     opened,
     parse,
     resets,
+    settings_received,
     stream_ids,
     waited,
 )
 
 
 def test_a_window_update_of_nothing_ends_the_connection_or_the_stream() -> None:
-    bench = greeted()
+    bench = settings_received()
     output = bench.feed(opened(1, "/p/Join") + frame(WINDOW_UPDATE, 0, 1, bytes(4)))
     assert resets(output) == [(1, ErrorCode.PROTOCOL_ERROR)]
     assert goaway_code(bench.feed(frame(WINDOW_UPDATE, 0, 0, bytes(4)))) is ErrorCode.PROTOCOL_ERROR
@@ -37,7 +37,7 @@ def test_a_window_update_of_nothing_ends_the_connection_or_the_stream() -> None:
 
 def test_a_window_does_not_grow_past_its_largest_size() -> None:
     """RFC 9113 section 6.9.1: FLOW_CONTROL_ERROR, of the stream or of the connection."""
-    bench = greeted()
+    bench = settings_received()
     most = frames.MAX_WINDOW_BYTES
     output = bench.feed(opened(1, "/p/Join") + frames.window_update(1, most))
     assert resets(output) == [(1, ErrorCode.FLOW_CONTROL_ERROR)]
@@ -47,7 +47,7 @@ def test_a_window_does_not_grow_past_its_largest_size() -> None:
 
 def test_settings_do_not_grow_the_window_of_a_stream_past_its_largest_size() -> None:
     """RFC 9113 section 6.9.2."""
-    bench = greeted()
+    bench = settings_received()
     bench.feed(opened(1, "/p/Join") + frames.window_update(1, 1000))
     output = bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW_BYTES}))
     assert goaway_code(output) is ErrorCode.FLOW_CONTROL_ERROR
@@ -55,7 +55,7 @@ def test_settings_do_not_grow_the_window_of_a_stream_past_its_largest_size() -> 
 
 def test_a_peer_that_ignores_our_windows_is_stopped() -> None:
     limits = Limits(stream_window_bytes=70_000, connection_window_bytes=100_000)
-    bench = greeted(limits)
+    bench = settings_received(limits)
     bench.feed(opened(1, "/p/Join"))
     output = b""
     for _ in range(5):  # whole messages that no handler reads: the window is not opened again
@@ -70,7 +70,7 @@ def test_a_peer_that_ignores_our_windows_is_stopped() -> None:
 
 def test_replies_that_wait_for_a_window_have_a_limit() -> None:
     """CVE-2019-9511, CVE-2019-9517: asks for much and opens no window."""
-    bench = greeted(Limits(max_unsent_bytes=50_000))
+    bench = settings_received(Limits(max_unsent_bytes=50_000))
     bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 0}))
     calls = (
         opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(9_995)))
@@ -81,7 +81,7 @@ def test_replies_that_wait_for_a_window_have_a_limit() -> None:
 
 
 def test_a_connection_window_that_stays_shut_ends_the_connection() -> None:
-    bench = greeted(Limits(stalled_seconds=60))
+    bench = settings_received(Limits(write_stall_timeout_seconds=60))
     size = frames.DEFAULT_WINDOW_BYTES // 5
     for stream_id in stream_ids(6):
         bench.feed(opened(stream_id) + frame(DATA, END_STREAM, stream_id, message(bytes(size))))
@@ -92,7 +92,7 @@ def test_a_connection_window_that_stays_shut_ends_the_connection() -> None:
 
 
 def test_a_stream_window_that_stays_shut_ends_the_stream() -> None:
-    bench = greeted(Limits(stalled_seconds=60))
+    bench = settings_received(Limits(write_stall_timeout_seconds=60))
     bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 10}))
     bench.feed(opened(1) + frame(DATA, END_STREAM, 1, message(bytes(100))))
     waited(bench, 1)
@@ -100,7 +100,7 @@ def test_a_stream_window_that_stays_shut_ends_the_stream() -> None:
     waited(bench, 59)
     assert waited(bench, 59) == b""
     assert resets(waited(bench, 2)) == [(1, ErrorCode.CANCEL)]
-    assert bench.connection.streams.outbox.unsent_bytes == 0
+    assert bench.connection.streams.send_queue.unsent_bytes == 0
 
 
 # -- a window below the default ----------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_a_small_window_counts_for_streams_opened_before_it_was_known(early: int
 
 
 def test_a_second_acknowledgement_moves_no_window() -> None:
-    bench = greeted(Limits(stream_window_bytes=16_384))
+    bench = settings_received(Limits(stream_window_bytes=16_384))
     bench.feed(opened(1, "/p/Join"))
     assert bench.feed(frames.SETTINGS_ACK) == b""
     assert bench.connection.streams.table[1].receive_window == 16_384

@@ -16,8 +16,8 @@ from sidecars.admin.index import OWN_PAGES, index_page, links_in, others_in
 from sidecars.transport.api.address import UnixAddress
 from sidecars.workers import client as worker_client
 from sidecars.workers import scrapes as worker_scrapes
-from sidecars.workers.admin_proxy import WorkerPages
-from sidecars.workers.metrics import Scrape, Totals, scrape
+from sidecars.workers.admin_proxy import AdminProxy
+from sidecars.workers.metrics import MetricTotals, Scrape, scrape
 from sidecars.workers.process import Phase, Worker
 
 
@@ -35,7 +35,7 @@ class Ready:
         self.goes_on.set()
         self.posts: list[bytes] = []
         self.restarts = self.failures = 0
-        self.how_it_ended = "never"
+        self.exit_description = "never"
 
     @property
     def serves(self) -> bool:
@@ -78,11 +78,11 @@ async def listening(app: web.Application, path: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def asked_for_all(
-    folder: Path, totals: Totals, *workers: Ready
+    folder: Path, totals: MetricTotals, *workers: Ready
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """A block in which the pages of the workers are served as those of a supervisor."""
     addresses = [UnixAddress(f"{folder}/{worker.number}") for worker in workers]
-    pages = WorkerPages(
+    pages = AdminProxy(
         cast("list[Worker]", workers), addresses, lambda: (True, "ready"), CollectorRegistry(), totals
     )
     async with AsyncExitStack() as stack:
@@ -113,7 +113,7 @@ async def test_a_worker_that_ends_while_the_next_is_read_breaks_no_page_and_no_c
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = "# TYPE calls counter\ncalls_total {}\n# TYPE open gauge\nopen 1\n"
-    totals, first, second = Totals(), Ready(0, page.format(2)), Ready(1, page.format(3))
+    totals, first, second = MetricTotals(), Ready(0, page.format(2)), Ready(1, page.format(3))
     loop, read = asyncio.get_running_loop(), threading.Event()
 
     def scrape_as_the_first_ends(text: Any) -> Scrape:
@@ -149,7 +149,7 @@ COUNTS = "# TYPE calls counter\ncalls_total {}\n# TYPE open gauge\nopen 1\n"
 
 
 async def test_a_worker_that_hangs_takes_no_page_with_it(tmp_path: Path) -> None:
-    totals, well, hangs = Totals(), Ready(0, COUNTS.format(2)), Ready(1, COUNTS.format(3))
+    totals, well, hangs = MetricTotals(), Ready(0, COUNTS.format(2)), Ready(1, COUNTS.format(3))
     async with asyncio.timeout(20), asked_for_all(tmp_path, totals, well, hangs) as client:
         assert "calls_total 5.0" in (await metrics(client))[1]
         well.page, hangs.page = COUNTS.format(4), COUNTS.format(9)
@@ -157,8 +157,8 @@ async def test_a_worker_that_hangs_takes_no_page_with_it(tmp_path: Path) -> None
         status, text = await metrics(client)
         assert status == 200
         assert "calls_total 7.0" in text  # the last of the one that hangs
-        assert 'worker_answered{worker="0"} 1.0' in text
-        assert 'worker_answered{worker="1"} 0.0' in text
+        assert 'sidecars_worker_answered{worker="0"} 1.0' in text
+        assert 'sidecars_worker_answered{worker="1"} 0.0' in text
         assert 'open{worker="1"}' not in text
         for page, told in (
             ("/decisions", {"decisions": [], "workers_without_answer": [1]}),
@@ -179,7 +179,7 @@ async def test_metrics_that_come_late_are_in_the_next_page(
 ) -> None:
     """A worker with very many series is slow at each scrape, and must not be missing from all."""
     monkeypatch.setattr(worker_scrapes, "ANSWER_SECONDS", 0.01)
-    totals, slow = Totals(), Ready(0, COUNTS.format(2))
+    totals, slow = MetricTotals(), Ready(0, COUNTS.format(2))
     slow.goes_on.clear()
     async with asyncio.timeout(20), asked_for_all(tmp_path, totals, slow) as client:
         assert "calls_total" not in (await metrics(client))[1]
@@ -192,14 +192,14 @@ async def test_metrics_that_come_late_are_in_the_next_page(
         text = (await metrics(client))[1]
         assert "calls_total 2.0" in text
         assert 'open{worker="0"} 1.0' in text
-        assert 'worker_answered{worker="0"} 1.0' in text
+        assert 'sidecars_worker_answered{worker="0"} 1.0' in text
 
 
 async def test_metrics_that_cannot_be_read_are_those_of_a_worker_without_answer(tmp_path: Path) -> None:
-    async with asyncio.timeout(20), asked_for_all(tmp_path, Totals(), Ready(0, "calls{ 1\n")) as client:
+    async with asyncio.timeout(20), asked_for_all(tmp_path, MetricTotals(), Ready(0, "calls{ 1\n")) as client:
         status, text = await metrics(client)
         assert status == 200
-        assert 'worker_answered{worker="0"} 0.0' in text
+        assert 'sidecars_worker_answered{worker="0"} 0.0' in text
 
 
 def decisions(*seconds: int) -> list[dict[str, Any]]:
@@ -212,7 +212,7 @@ def decisions(*seconds: int) -> list[dict[str, Any]]:
 async def test_the_newest_decisions_of_all_workers_are_as_many_as_asked_for(tmp_path: Path) -> None:
     """Each worker gave N, so there were 2 N, and no order between them."""
     workers = Ready(0, decisions=decisions(9, 5, 4)), Ready(1, decisions=decisions(8, 7, 1))
-    async with asyncio.timeout(20), asked_for_all(tmp_path, Totals(), *workers) as client:
+    async with asyncio.timeout(20), asked_for_all(tmp_path, MetricTotals(), *workers) as client:
         async with client.get("/decisions?limit=3") as response:
             found = await response.json()
             assert response.headers["Cache-Control"] == "no-store"
@@ -227,7 +227,7 @@ async def test_the_newest_decisions_of_all_workers_are_as_many_as_asked_for(tmp_
 async def test_the_index_names_each_page_of_the_workers_once(tmp_path: Path) -> None:
     async with (
         asyncio.timeout(20),
-        asked_for_all(tmp_path, Totals(), Ready(0), Ready(1)) as client,
+        asked_for_all(tmp_path, MetricTotals(), Ready(0), Ready(1)) as client,
         client.get("/") as response,
     ):
         page = await response.text()
@@ -238,7 +238,7 @@ async def test_the_index_names_each_page_of_the_workers_once(tmp_path: Path) -> 
 async def test_a_page_that_no_worker_has_is_answered_as_they_do(tmp_path: Path) -> None:
     async with (
         asyncio.timeout(20),
-        asked_for_all(tmp_path, Totals(), Ready(0), Ready(1)) as client,
+        asked_for_all(tmp_path, MetricTotals(), Ready(0), Ready(1)) as client,
         client.get("/nothing") as response,
     ):
         assert response.status == 404
@@ -247,7 +247,7 @@ async def test_a_page_that_no_worker_has_is_answered_as_they_do(tmp_path: Path) 
 async def test_where_no_worker_answers_the_page_says_so(tmp_path: Path) -> None:
     ended = Ready(0)
     ended.phase = Phase.ENDED
-    async with asyncio.timeout(20), asked_for_all(tmp_path, Totals(), ended) as client:
+    async with asyncio.timeout(20), asked_for_all(tmp_path, MetricTotals(), ended) as client:
         for request in (client.get("/decisions"), client.get("/state"), client.post("/do")):
             async with request as response:
                 assert (response.status, await response.text()) == (503, "no worker answers\n")
@@ -256,7 +256,7 @@ async def test_where_no_worker_answers_the_page_says_so(tmp_path: Path) -> None:
 async def test_what_changes_something_is_done_by_one_worker_that_serves(tmp_path: Path) -> None:
     """A logout was answered 503 for as long as any worker was being restarted."""
     first, second = Ready(0), Ready(1)
-    async with asyncio.timeout(20), asked_for_all(tmp_path, Totals(), first, second) as client:
+    async with asyncio.timeout(20), asked_for_all(tmp_path, MetricTotals(), first, second) as client:
         for phase, by in ((Phase.READY, first), (Phase.STARTING, second), (Phase.ENDED, second)):
             first.phase = phase
             async with client.post("/do", data=b"x") as response:
@@ -273,7 +273,7 @@ async def test_of_a_worker_that_hangs_nothing_is_asked_that_another_can_do(
     monkeypatch.setattr(worker_client, "PATIENT_SECONDS", 0.1)
     hangs, well = Ready(0), Ready(1)
     hangs.goes_on.clear()
-    async with asyncio.timeout(20), asked_for_all(tmp_path, Totals(), hangs, well) as client:
+    async with asyncio.timeout(20), asked_for_all(tmp_path, MetricTotals(), hangs, well) as client:
         async with client.post("/do") as response:
             assert await response.text() == "done by 1\n"
         monkeypatch.setattr(worker_client, "PATIENT_SECONDS", 1000.0)

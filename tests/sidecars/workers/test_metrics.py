@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from sidecars.workers.metrics import MAX_HIDDEN, Scrape, Totals, scrape
+from sidecars.workers.metrics import MAX_HIDDEN, MetricTotals, Scrape, scrape
 
 
 class Source:
@@ -21,7 +21,7 @@ class Source:
         return scrape(generate_latest(self.registry).decode())
 
 
-def samples(totals: Totals, *fresh: str) -> dict[str, float]:
+def samples(totals: MetricTotals, *fresh: str) -> dict[str, float]:
     return {
         sample.name
         + "".join(f"|{name}={value}" for name, value in sorted(sample.labels.items())): sample.value
@@ -30,8 +30,8 @@ def samples(totals: Totals, *fresh: str) -> dict[str, float]:
     }
 
 
-def two() -> tuple[Totals, Source, Source]:
-    totals, first, second = Totals(), Source(), Source()
+def two() -> tuple[MetricTotals, Source, Source]:
+    totals, first, second = MetricTotals(), Source(), Source()
     first.calls.labels("Check").inc(2)
     second.calls.labels("Check").inc(3)
     second.calls.labels("Watch").inc()
@@ -64,14 +64,14 @@ def test_a_gauge_and_an_info_stay_apart_by_worker() -> None:
 
 
 def test_an_untyped_sample_is_a_counter_as_those_of_envoyproxy_ratelimit_are() -> None:
-    totals = Totals()
+    totals = MetricTotals()
     for worker in ("0", "1"):
         totals.saw(worker, scrape('# TYPE total_hits untyped\ntotal_hits{key1="a"} 3\n'))
     assert samples(totals, "0", "1") == {"total_hits|key1=a": 6}
 
 
 def test_of_a_summary_the_quantiles_stay_apart() -> None:
-    totals = Totals()
+    totals = MetricTotals()
     page = '# TYPE size summary\nsize{quantile="0.5"} 3\nsize_count 2\nsize_sum 9\n'
     for worker in ("0", "1"):
         totals.saw(worker, scrape(page))
@@ -81,9 +81,11 @@ def test_of_a_summary_the_quantiles_stay_apart() -> None:
 
 
 def test_a_gauge_that_names_its_worker_keeps_that() -> None:
-    totals = Totals()
-    totals.saw("supervisor", scrape('# TYPE worker_ready gauge\nworker_ready{worker="1"} 1\n'))
-    assert samples(totals, "supervisor") == {"worker_ready|worker=1": 1}
+    totals = MetricTotals()
+    totals.saw(
+        "supervisor", scrape('# TYPE sidecars_worker_ready gauge\nsidecars_worker_ready{worker="1"} 1\n')
+    )
+    assert samples(totals, "supervisor") == {"sidecars_worker_ready|worker=1": 1}
 
 
 def test_a_sum_does_not_fall_when_a_worker_ends_and_another_begins_from_0() -> None:
@@ -111,7 +113,7 @@ def hits(**rules: float) -> Scrape:
 
 def test_a_sum_does_not_fall_while_a_reload_has_reached_one_worker_only() -> None:
     """20 fell to 14: one worker had removed the rule, the other not yet."""
-    totals = Totals()
+    totals = MetricTotals()
     totals.saw("0", hits(a=6))
     totals.saw("1", hits(a=14))
     totals.saw("0", hits(b=1))
@@ -123,14 +125,14 @@ def test_a_sum_does_not_fall_while_a_reload_has_reached_one_worker_only() -> Non
 
 
 def test_a_worker_that_counts_a_series_from_0_again_makes_no_sum_fall() -> None:
-    totals = Totals()
+    totals = MetricTotals()
     for count in (5, 2, 3):
         totals.saw("0", hits(a=count))
     assert samples(totals, "0") == {"total_hits|key1=a": 8}
 
 
 def test_the_counts_of_series_that_nobody_shows_any_more_are_bounded() -> None:
-    totals = Totals()
+    totals = MetricTotals()
     many = MAX_HIDDEN // 2
     for generation in range(4):
         totals.saw("0", hits(kept=1, **{f"r{generation}_{number}": 1 for number in range(many)}))

@@ -85,10 +85,12 @@ def pid(running: Running, worker: int) -> int:
 
 def kill(running: Running, worker: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Send a signal to a worker, and wait until its end was seen and all are ready again."""
-    restarts = running.metric(f'worker_restarts_total{{worker="{worker}"}}')
+    restarts = running.metric(f'sidecars_worker_restarts_total{{worker="{worker}"}}')
     assert restarts is not None
     os.kill(pid(running, worker), number)
-    running.wait_until(lambda: running.metric(f'worker_restarts_total{{worker="{worker}"}}') == restarts + 1)
+    running.wait_until(
+        lambda: running.metric(f'sidecars_worker_restarts_total{{worker="{worker}"}}') == restarts + 1
+    )
     running.wait_until(lambda: running.get("/readyz")[0] == 200)
 
 
@@ -141,8 +143,8 @@ def test_metrics_are_those_of_all_workers_and_do_not_fall_when_one_ends(
     for worker in (0, 1, 1):
         ask(tmp_path, worker)
     assert running.metric(COUNT) == 3
-    assert running.metric('worker_ready{worker="1"}') == 1
-    assert running.metric('config_loaded_timestamp_seconds{sidecar="ratelimit",worker="1"}')
+    assert running.metric('sidecars_worker_ready{worker="1"}') == 1
+    assert running.metric('sidecars_config_loaded_timestamp_seconds{sidecar="ratelimit",worker="1"}')
     kill(running, 1)
     assert running.metric(COUNT) == 3
     ask(tmp_path, 1)
@@ -177,8 +179,8 @@ def test_a_worker_that_hangs_takes_no_page_and_no_logout_with_it(tmp_path: Path,
         try:
             status, page = running.get("/metrics")
             assert status == 200
-            assert 'worker_answered{worker="0"} 0.0' in page
-            assert 'worker_answered{worker="1"} 1.0' in page
+            assert 'sidecars_worker_answered{worker="0"} 0.0' in page
+            assert 'sidecars_worker_answered{worker="1"} 1.0' in page
             found = json.loads(running.get("/decisions")[1])
             assert [one["path"] for one in found["decisions"]] == ["/2/1", "/1/1", "/0/1"]
             assert found["workers_without_answer"] == [0]
@@ -247,10 +249,10 @@ def test_a_crash_loop_is_told_by_metric_log_and_readyz_and_can_be_ended(
     limits.write_text("nonsense\n")
     os.kill(pid(running, 1), signal.SIGKILL)
     running.wait_until(lambda: "worker is in a crash loop" in running.events())
-    failures = running.metric('worker_failures_in_a_row{worker="1"}')
+    failures = running.metric('sidecars_worker_consecutive_failures{worker="1"}')
     assert failures is not None
     assert failures >= 3
-    assert running.metric('worker_ready{worker="1"}') == 0
+    assert running.metric('sidecars_worker_ready{worker="1"}') == 0
     status, text = running.get("/readyz")
     assert (status, text.splitlines()[0]) == (503, "degraded")
     assert "worker 1: " in text
@@ -273,7 +275,7 @@ def test_a_worker_started_again_has_the_settings_of_the_others(running: Running,
 
 def test_sighup_reloads_every_worker(running: Running) -> None:
     running.signal(signal.SIGHUP)
-    running.wait_until(lambda: running.metric('config_reload_total{sidecar="ratelimit"}') == 2)
+    running.wait_until(lambda: running.metric('sidecars_config_reload_total{sidecar="ratelimit"}') == 2)
     running.wait_until(lambda: running.get("/readyz")[0] == 200)
 
 
@@ -288,7 +290,7 @@ def test_a_stop_signal_drains_every_worker_and_ends_with_0(
 
 
 def test_a_second_signal_ends_all_at_once(tmp_path: Path, limits: Path) -> None:
-    with serve(tmp_path, {"drain": {"announce_seconds": 600}}) as running:
+    with serve(tmp_path, {"drain": {"drain_delay_seconds": 600}}) as running:
         workers = [pid(running.wait_until_ready(), worker) for worker in (0, 1)]
         running.signal(signal.SIGTERM)
         running.wait_until(lambda: running.get("/readyz") == (503, "draining\n"))
@@ -299,7 +301,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path, limits: Path) -> None:
 
 def test_sigterm_to_the_whole_group_drains_all_the_same(tmp_path: Path, limits: Path) -> None:
     """As systemd's KillMode=control-group sends it: each worker hears of it twice, and drains once."""
-    with serve(tmp_path, {"drain": {"announce_seconds": 0.5}}) as running:
+    with serve(tmp_path, {"drain": {"drain_delay_seconds": 0.5}}) as running:
         workers = [pid(running.wait_until_ready(), worker) for worker in (0, 1)]
         for worker in workers:
             os.kill(worker, signal.SIGTERM)
@@ -405,7 +407,7 @@ TELLS = (
     "    return bool(select.select([0], [], [], 0.02)[0]) and not os.read(0, 65536)\n"
     "own = pathlib.Path(os.environ['NOTIFY_SOCKET']).parent / sys.argv[1]\n"
 )
-"""How a program that stands for a worker begins. `own` is the path of files that the test looks at."""
+"""How a program that stands for a worker begins. `native` is the path of files that the test looks at."""
 
 
 def supervised(
@@ -457,7 +459,7 @@ def test_a_worker_that_hangs_as_it_starts_is_killed_and_started_again_ever_later
         (tmp_path / "end").touch()
         while not all(worker.hung >= 2 and worker.failures >= 3 for worker in supervisor._workers):
             yield
-        assert {worker.how_it_ended for worker in supervisor._workers} == {"SIGKILL"}
+        assert {worker.exit_description for worker in supervisor._workers} == {"SIGKILL"}
 
     supervised(tmp_path, READY_ONCE_THEN_HANGS, until, start_seconds=3)
 
@@ -505,4 +507,4 @@ def test_sighup_reaches_a_worker_that_is_being_started_again(tmp_path: Path, lim
         os.kill(pid(running.wait_until_ready(), 1), signal.SIGKILL)
         running.wait_until(lambda: running.config()["workers"][1]["phase"] == "starting")
         running.signal(signal.SIGHUP)
-        running.wait_until(lambda: running.metric('config_reload_total{sidecar="ratelimit"}') == 2)
+        running.wait_until(lambda: running.metric('sidecars_config_reload_total{sidecar="ratelimit"}') == 2)

@@ -12,7 +12,7 @@ from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Call, Method, Server, Service
 from sidecars.transport.grpcio import MAX_MESSAGE_BYTES, GrpcioServer
-from sidecars.transport.server.server import OwnServer
+from sidecars.transport.server.server import GrpcServer
 
 T = TypeVar("T")
 Requests = AsyncIterator[bytes] | Iterator[bytes] | None
@@ -22,7 +22,7 @@ WAIT_SECONDS = 30.0
 
 SERVICE = "test.v1.Probe"
 LOOPBACK = TcpAddress("127.0.0.1", 0)
-TRANSPORTS = ("grpcio", "own")
+TRANSPORTS = ("grpcio", "native")
 
 CLIENT_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # a connection a channel, so tests do not share one
@@ -39,7 +39,7 @@ def make_server(
 ) -> Server:
     if transport == "grpcio":
         return GrpcioServer(services, addresses, max_message_bytes=max_message_bytes)
-    return OwnServer(services, addresses, limits=Limits(max_message_bytes=max_message_bytes))
+    return GrpcServer(services, addresses, limits=Limits(max_message_bytes=max_message_bytes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ OK = Status(Code.OK)
 
 
 class ManualCalls:
-    """A `streams.Calls` that runs the handlers when told to: `run` lets each go as far as it can."""
+    """A `streams.CallHandler` that runs the handlers when told to: `run` lets each go as far as it can."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, bytes]] = []
@@ -185,7 +185,7 @@ class ManualCalls:
             read.append(got)
             if isinstance(method, Bidirectional):
                 streams.send(stream, got.upper())
-        if stream.id not in self._running or not stream.peer_done:
+        if stream.id not in self._running or not stream.remote_closed:
             return
         self._leave(stream)
         if isinstance(method, ClientStreaming):
@@ -265,7 +265,7 @@ class Bench:
         return self.connection.take()
 
 
-def greeted(limits: Limits | None = None, *, trusted: bool = False) -> Bench:
+def settings_received(limits: Limits | None = None, *, trusted: bool = False) -> Bench:
     bench = Bench(limits, trusted=trusted)
     bench.feed(OPENING)
     return bench

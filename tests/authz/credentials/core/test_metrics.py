@@ -10,7 +10,7 @@ ISSUER = "https://one.example"
 
 
 @dataclass
-class Feed:
+class RevocationSubscriber:
     connected: bool = True
     interruptions: int = 0
 
@@ -23,9 +23,9 @@ def value(metrics: CredentialMetrics, name: str, **labels: str) -> float | None:
 
 def test_a_feed_that_a_reload_replaces_loses_no_interruption() -> None:
     metrics = CredentialMetrics(lambda: 0.0)
-    metrics.serve({}, (), Feed(interruptions=3), None)
+    metrics.serve({}, (), RevocationSubscriber(interruptions=3), None)
     metrics.serve({}, (), None, None)
-    metrics.serve({}, (), Feed(interruptions=1), None)
+    metrics.serve({}, (), RevocationSubscriber(interruptions=1), None)
     assert value(metrics, "authz_revocation_feed_interruptions_total") == 4
 
 

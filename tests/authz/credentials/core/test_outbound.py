@@ -15,7 +15,7 @@ from aiohttp import web
 
 from authz.credentials.core.http import FetchError
 from authz.credentials.core.outbound import OutboundError, proxy_for
-from authz.credentials.introspection.client import Poster
+from authz.credentials.introspection.client import IntrospectionClient
 from authz.credentials.introspection.config import IntrospectionConfig
 from authz.credentials.jwt.config import KeySetConfig
 from authz.credentials.jwt.fetch import fetch
@@ -127,7 +127,7 @@ def introspection(url: str, **changes: Any) -> IntrospectionConfig:
 
 
 async def posted(config: IntrospectionConfig) -> bytes:
-    poster = Poster(config)
+    poster = IntrospectionClient(config)
     try:
         return await poster.post({"token": "t"}, {})
     finally:

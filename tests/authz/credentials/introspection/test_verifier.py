@@ -45,7 +45,7 @@ class Introspected:
         } | changes
 
     def config(self, **changes: Any) -> dict[str, Any]:
-        return {"introspection": self.block(**changes), "wait_seconds": 10, "throttle": None}
+        return {"introspection": self.block(**changes), "lookup_timeout_seconds": 10, "throttle": None}
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ class TestCache:
     async def test_an_active_token_is_asked_about_once(
         self, world: World, asked: Introspected, started: Start
     ) -> None:
-        credentials = await started(world.credentials(asked.config(active_seconds=30)))
+        credentials = await started(world.credentials(asked.config(cache_ttl_seconds=30)))
         first = await world.awaited(credentials, bearer("opaque"))
         world.clock.advance(29)
         assert world.outcome(credentials, bearer("opaque")) is first
@@ -203,7 +203,9 @@ class TestCache:
         self, world: World, asked: Introspected, started: Start
     ) -> None:
         credentials = await started(
-            world.credentials(asked.config(active=1, inactive=1, inactive_seconds=10))
+            world.credentials(
+                asked.config(cache_max_entries=1, negative_cache_max_entries=1, negative_cache_ttl_seconds=10)
+            )
         )
         await world.awaited(credentials, bearer("good"))
         asked.answers(active=False)
@@ -287,7 +289,7 @@ class TestBounds:
         self, world: World, asked: Introspected, started: Start
     ) -> None:
         asked.server.gate.clear()
-        credentials = await started(world.credentials(asked.config(max_questions=1)))
+        credentials = await started(world.credentials(asked.config(max_concurrent_requests=1)))
         first = asyncio.ensure_future(world.awaited(credentials, bearer("one")))
         await until(lambda: asked.server.asked)
         found = world.outcome(credentials, bearer("two"))

@@ -26,17 +26,17 @@ async def server(world: World, serve: Serve) -> WebServer:
     return found
 
 
-def block(server: WebServer, wait_seconds: float = 5, **changes: Any) -> dict[str, Any]:
+def block(server: WebServer, lookup_timeout_seconds: float = 5, **changes: Any) -> dict[str, Any]:
     jwks = {
         "url": f"{server.url}/keys",
         "allow_http": True,
         "allow_addresses": ["127.0.0.0/8"],
         "refresh_seconds": 0.02,
-        "keep_seconds": 600,
+        "max_stale_seconds": 600,
         "cooldown_seconds": 0.01,
     } | changes
     issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": jwks}
-    return {"issuers": [issuer], "wait_seconds": wait_seconds}
+    return {"issuers": [issuer], "lookup_timeout_seconds": lookup_timeout_seconds}
 
 
 def good(number: int = 0) -> str:
@@ -118,7 +118,7 @@ async def test_slow_at_start_bounds_the_wait_of_a_request(
 ) -> None:
     monkeypatch.setattr("authz.credentials.service.START_WAIT_SECONDS", 0.02)
     server.gate.clear()
-    credentials = await started(world.credentials(block(server, wait_seconds=0.02)))
+    credentials = await started(world.credentials(block(server, lookup_timeout_seconds=0.02)))
     found = await world.awaited(credentials, bearer(good()))
     assert reason_of(found) == RefusalReason.KEYS_UNAVAILABLE
     server.gate.set()
@@ -140,7 +140,7 @@ async def test_slow_later_a_token_that_its_key_did_not_sign_waits(
     world: World, server: WebServer, started: Start
 ) -> None:
     """The fetch on its way may bring another key of that id."""
-    credentials = await started(world.credentials(block(server, wait_seconds=0.02)))
+    credentials = await started(world.credentials(block(server, lookup_timeout_seconds=0.02)))
     asked = len(server.asked)
     server.gate.clear()
     world.clock.advance(60)
@@ -151,7 +151,7 @@ async def test_slow_later_a_token_that_its_key_did_not_sign_waits(
 
 async def test_slow_later_an_unknown_key_id_waits(world: World, server: WebServer, started: Start) -> None:
     """The fetch on its way may bring it."""
-    credentials = await started(world.credentials(block(server, wait_seconds=0.02)))
+    credentials = await started(world.credentials(block(server, lookup_timeout_seconds=0.02)))
     asked = len(server.asked)
     server.gate.clear()
     world.clock.advance(60)

@@ -104,8 +104,8 @@ def test_scopes_are_separated_by_single_spaces_alone(world: World) -> None:
 
 
 def test_keys_that_would_be_too_old_before_they_are_fetched_anew_are_an_error(world: World) -> None:
-    jwks = {"url": "https://idp.example.com/keys", "refresh_seconds": 300, "keep_seconds": 60}
-    with pytest.raises(ValueError, match="keep_seconds must not be less than refresh_seconds"):
+    jwks = {"url": "https://idp.example.com/keys", "refresh_seconds": 300, "max_stale_seconds": 60}
+    with pytest.raises(ValueError, match="max_stale_seconds must not be less than refresh_seconds"):
         world.config({"issuers": [world.issuer(jwks=jwks)]})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from authz.credentials import Credentials
-from authz.credentials.jwt.cpu_budget import MAX_WAITING, OverloadedError, Turns
+from authz.credentials.jwt.cpu_budget import MAX_WAITING, CpuBudget, OverloadedError
 from authz.request.identity import Identity, Refusal, RefusalReason
 from tests.authz.credentials.conftest import WAIT_SECONDS, World, reason_of, until
 from tests.support.signing import bearer, jwk, key_set, private_key, token
@@ -36,7 +36,7 @@ class Work:
 
 async def test_a_turn_does_as_much_as_its_budget_and_the_rest_in_order_later() -> None:
     work = Work()
-    turns: Turns[int] = Turns(work.clock, budget_seconds=10)
+    turns: CpuBudget[int] = CpuBudget(work.clock, budget_seconds=10)
     results = [turns.do(work.piece(number)) for number in range(35)]
     assert [result for result in results if isinstance(result, int)] == work.done == list(range(10))
     amounts = []
@@ -51,7 +51,7 @@ async def test_a_turn_does_as_much_as_its_budget_and_the_rest_in_order_later() -
 
 async def test_the_next_turn_begins_with_a_whole_budget() -> None:
     work = Work()
-    turns: Turns[int] = Turns(work.clock, budget_seconds=10)
+    turns: CpuBudget[int] = CpuBudget(work.clock, budget_seconds=10)
     for turn in range(3):
         assert all(isinstance(turns.do(work.piece(turn)), int) for _ in range(10))
         await asyncio.sleep(0)
@@ -59,7 +59,7 @@ async def test_the_next_turn_begins_with_a_whole_budget() -> None:
 
 async def test_work_that_nobody_waits_for_any_more_is_not_done() -> None:
     work = Work()
-    turns: Turns[int] = Turns(work.clock, budget_seconds=1)
+    turns: CpuBudget[int] = CpuBudget(work.clock, budget_seconds=1)
     turns.do(work.piece(0))
     gone, stays = turns.do(work.piece(1)), turns.do(work.piece(2))
     assert isinstance(gone, asyncio.Future)
@@ -71,7 +71,7 @@ async def test_work_that_nobody_waits_for_any_more_is_not_done() -> None:
 
 async def test_an_error_belongs_to_the_one_who_waits_for_it() -> None:
     work = Work()
-    turns: Turns[int] = Turns(work.clock, budget_seconds=1)
+    turns: CpuBudget[int] = CpuBudget(work.clock, budget_seconds=1)
     turns.do(work.piece(0))
 
     def fails() -> int:
@@ -87,7 +87,7 @@ async def test_an_error_belongs_to_the_one_who_waits_for_it() -> None:
 
 async def test_the_line_has_a_bound() -> None:
     work = Work()
-    turns: Turns[int] = Turns(work.clock, budget_seconds=1)
+    turns: CpuBudget[int] = CpuBudget(work.clock, budget_seconds=1)
     turns.do(work.piece(0))
     waiting = [turns.do(work.piece(1)) for _ in range(MAX_WAITING)]
     with pytest.raises(OverloadedError):
@@ -99,7 +99,7 @@ async def test_the_line_has_a_bound() -> None:
 
 async def test_known_tokens_go_past_a_burst_of_new_ones(world: World) -> None:
     """A thousand cold tokens may not delay cached ones."""
-    credentials = world.credentials({"issuers": [world.issuer()], "wait_seconds": 30})
+    credentials = world.credentials({"issuers": [world.issuer()], "lookup_timeout_seconds": 30})
     known = token()
     world.outcome(credentials, bearer(known))
     turns = credentials._serving.tokens.turns
@@ -114,7 +114,7 @@ async def test_known_tokens_go_past_a_burst_of_new_ones(world: World) -> None:
 
 
 async def test_who_waits_too_long_in_line_is_told_so(world: World) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()], "wait_seconds": 0.01})
+    credentials = world.credentials({"issuers": [world.issuer()], "lookup_timeout_seconds": 0.01})
     turns = credentials._serving.tokens.turns
     turns._spent_seconds, turns._turn_booked = 1.0, True  # a turn that never ends
     outcome = await world.awaited(credentials, bearer(token()))
@@ -124,10 +124,10 @@ async def test_who_waits_too_long_in_line_is_told_so(world: World) -> None:
 async def test_one_bound_holds_for_the_line_the_key_and_the_line_again(
     world: World, started: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing waits longer than `wait_seconds` in all."""
+    """Nothing waits longer than `lookup_timeout_seconds` in all."""
     world.key_server.document = key_set(jwk(private_key("ES256"), "old"))
     issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
-    credentials = await started(world.credentials({"issuers": [issuer], "wait_seconds": 30}))
+    credentials = await started(world.credentials({"issuers": [issuer], "lookup_timeout_seconds": 30}))
     world.key_server.gate.clear()
     turns = credentials._serving.tokens.turns
     turns._clock = iter(number / 1000 for number in range(100_000)).__next__  # each piece takes 1 ms
@@ -154,7 +154,9 @@ async def test_one_bound_holds_for_the_line_the_key_and_the_line_again(
 async def test_bad_tokens_in_line_cost_nothing_once_their_address_is_throttled(world: World) -> None:
     """After N failures the answer is 429 without verification work, also for what waits already."""
     limits = {"address_failures": 3, "per_seconds": 60}
-    credentials = world.credentials({"issuers": [world.issuer()], "wait_seconds": 30, "throttle": limits})
+    credentials = world.credentials(
+        {"issuers": [world.issuer()], "lookup_timeout_seconds": 30, "throttle": limits}
+    )
     verified = 0
 
     def clock() -> float:

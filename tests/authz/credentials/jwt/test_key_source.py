@@ -34,7 +34,7 @@ def block(**jwks: Any) -> dict[str, Any]:
         "algorithms": ["ES256", "ES384", "RS256"],
         "jwks": {"url": "https://idp.example.com/keys"} | jwks,
     }
-    return {"issuers": [issuer], "wait_seconds": 5}
+    return {"issuers": [issuer], "lookup_timeout_seconds": 5}
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ class TestServing:
     ) -> None:
         monkeypatch.setattr("authz.credentials.service.START_WAIT_SECONDS", 0.001)
         world.key_server.gate.clear()
-        credentials = await started(world.credentials(block() | {"wait_seconds": 0.01}))
+        credentials = await started(world.credentials(block() | {"lookup_timeout_seconds": 0.01}))
         outcome = await world.awaited(credentials, bearer(old_token()))
         assert reason(outcome) == RefusalReason.KEYS_UNAVAILABLE
 
@@ -327,7 +327,7 @@ class TestAway:
     async def test_the_last_good_set_serves_to_its_stated_age(
         self, world: World, started: Start, answer: Any, outcome: str
     ) -> None:
-        credentials = await started(world.credentials(block(refresh_seconds=0.01, keep_seconds=60)))
+        credentials = await started(world.credentials(block(refresh_seconds=0.01, max_stale_seconds=60)))
         text = old_token()
         world.key_server.document = answer
         world.clock.advance(1)
@@ -338,7 +338,7 @@ class TestAway:
     async def test_cve_2026_31837_after_its_stated_age_there_is_no_key_to_fall_back_to(
         self, world: World, started: Start
     ) -> None:
-        credentials = await started(world.credentials(block(refresh_seconds=60, keep_seconds=60)))
+        credentials = await started(world.credentials(block(refresh_seconds=60, max_stale_seconds=60)))
         world.key_server.document = FetchError("connection refused")
         world.key_server.gate.clear()
         await credentials.stop()

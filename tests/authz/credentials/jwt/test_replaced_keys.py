@@ -27,7 +27,7 @@ def block(world: World) -> dict[str, Any]:
     world.key_server.document = key_set(jwk(OLD, "k1"))
     issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
     limits = {"address_failures": 3, "subject_failures": None, "per_seconds": 60}
-    return {"issuers": [issuer], "throttle": limits, "wait_seconds": 5}
+    return {"issuers": [issuer], "throttle": limits, "lookup_timeout_seconds": 5}
 
 
 def of(key: Any, number: int = 0, kid: str | None = "k1", **changes: Any) -> str:

@@ -35,7 +35,7 @@ def block(*tenants: str, **changes: Any) -> dict[str, Any]:
         "algorithms": ["ES256"],
         "jwks": {"url": "https://login.example.com/common/keys"},
     } | changes
-    return {"issuers": [issuer], "wait_seconds": 5}
+    return {"issuers": [issuer], "lookup_timeout_seconds": 5}
 
 
 @pytest.fixture

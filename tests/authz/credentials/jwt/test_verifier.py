@@ -49,7 +49,7 @@ def test_a_verified_token_is_not_remembered_past_its_exp(world: World, verificat
 def test_a_verified_token_is_remembered_no_longer_than_configured(
     world: World, verifications: list[str]
 ) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"identity_seconds": 60}})
+    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"ttl_seconds": 60}})
     text = token()
     for seconds in (0, 59, 1):
         world.clock.advance(seconds)
@@ -67,7 +67,7 @@ def test_a_clock_set_back_voids_what_came_after_it(world: World, verifications: 
 
 
 def test_a_bad_token_is_refused_from_memory_for_a_while(world: World, verifications: list[str]) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"failure_seconds": 5}})
+    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"negative_ttl_seconds": 5}})
     text = token(exp=NOW - 100)
     for seconds in (0, 4, 1):
         world.clock.advance(seconds)
@@ -84,7 +84,7 @@ def test_a_token_of_the_future_is_accepted_as_soon_as_it_holds(world: World) -> 
 
 
 def test_bad_tokens_do_not_push_out_good_ones(world: World, verifications: list[str]) -> None:
-    cache = {"identities": 1, "failures": 1}
+    cache = {"max_entries": 1, "negative_max_entries": 1}
     credentials = world.credentials({"issuers": [world.issuer()], "cache": cache})
     good = token()
     world.outcome(credentials, bearer(good))
@@ -96,10 +96,10 @@ def test_bad_tokens_do_not_push_out_good_ones(world: World, verifications: list[
 
 
 def test_the_memory_has_a_bound(world: World) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"identities": 3}})
+    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"max_entries": 3}})
     for number in range(10):
         world.outcome(credentials, bearer(token(jti=str(number))))
-    assert world.metric("authz_credentials_remembered", what="tokens") == 3
+    assert world.metric("authz_cache_entries", cache="tokens") == 3
 
 
 def test_oathkeeper_the_token_itself_is_not_kept(world: World) -> None:
@@ -137,11 +137,11 @@ class TestReload:
         assert len(verifications) == 2
 
     def test_a_shorter_memory_counts_at_once(self, world: World, verifications: list[str]) -> None:
-        block = {"issuers": [world.issuer()], "cache": {"identity_seconds": 300}}
+        block = {"issuers": [world.issuer()], "cache": {"ttl_seconds": 300}}
         credentials = world.credentials(block)
         text = token()
         world.outcome(credentials, bearer(text))
-        credentials.prepare(world.config(block | {"cache": {"identity_seconds": 10}}))()
+        credentials.prepare(world.config(block | {"cache": {"ttl_seconds": 10}}))()
         world.clock.advance(11)
         world.outcome(credentials, bearer(text))
         assert len(verifications) == 2

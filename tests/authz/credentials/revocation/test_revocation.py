@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from authz.credentials import Credentials
-from authz.credentials.admin import DeskError
+from authz.credentials.admin import CredentialAdminError
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.revocation.revocation_list import Revocation, RevocationsFullError, Revoked
 from authz.request.identity import CredentialKind, Identity, RefusalReason
@@ -55,18 +55,18 @@ class TestWhat:
     ) -> None:
         bad, good = token(**hit), token(**missed)
         assert [verdict(world, credentials, text) for text in (bad, good)] == [None, None]
-        await credentials.desk.revoke_tokens(target, value)
+        await credentials.credential_admin.revoke_tokens(target, value)
         assert verdict(world, credentials, bad) == RefusalReason.REVOKED
         assert verdict(world, credentials, good) is None
 
     async def test_a_token_never_seen_before_is_refused_too(
         self, world: World, credentials: Credentials
     ) -> None:
-        await credentials.desk.revoke_tokens("jti", "t1")
+        await credentials.credential_admin.revoke_tokens("jti", "t1")
         assert verdict(world, credentials, token(jti="t1")) == RefusalReason.REVOKED
 
     async def test_it_may_concern_one_issuer(self, world: World, credentials: Credentials) -> None:
-        await credentials.desk.revoke_tokens("jti", "t1", OTHER)
+        await credentials.credential_admin.revoke_tokens("jti", "t1", OTHER)
         assert verdict(world, credentials, token(jti="t1")) is None
         assert verdict(world, credentials, token(jti="t1", iss=OTHER)) == RefusalReason.REVOKED
 
@@ -77,7 +77,7 @@ class TestWhat:
     async def test_what_introspection_tells_without_iat_was_issued_before_any_time(
         self, credentials: Credentials
     ) -> None:
-        await credentials.desk.revoke_tokens("before", NOW - 1e6)
+        await credentials.credential_admin.revoke_tokens("before", NOW - 1e6)
         assert credentials.revocations is not None
         opaque = Identity(CredentialKind.INTROSPECTION, "alice")
         assert reason_of(credentials.revocations.check(opaque, None)) == RefusalReason.REVOKED
@@ -86,7 +86,7 @@ class TestWhat:
         self, world: World, credentials: Credentials
     ) -> None:
         """Once the leeway is over, for which the clock of an issuer may be ahead."""
-        await credentials.desk.revoke_tokens("sub", "alice")
+        await credentials.credential_admin.revoke_tokens("sub", "alice")
         world.clock.advance(30)
         assert verdict(world, credentials, token(iat=NOW + 29)) == RefusalReason.REVOKED
         assert verdict(world, credentials, token(iat=NOW + 30)) is None
@@ -96,14 +96,14 @@ class TestWhat:
     ) -> None:
         text = token(iat=NOW + 25)
         assert verdict(world, credentials, text) is None
-        await credentials.desk.revoke_tokens("sub", "alice")
+        await credentials.credential_admin.revoke_tokens("sub", "alice")
         assert verdict(world, credentials, text) == RefusalReason.REVOKED
 
     async def test_a_second_revocation_does_not_weaken_the_first(
         self, world: World, credentials: Credentials
     ) -> None:
-        await credentials.desk.revoke_tokens("before", NOW)
-        await credentials.desk.revoke_tokens("before", NOW - 600)
+        await credentials.credential_admin.revoke_tokens("before", NOW)
+        await credentials.credential_admin.revoke_tokens("before", NOW - 600)
         assert verdict(world, credentials, token(iat=NOW - 60)) == RefusalReason.REVOKED
 
     async def test_oauth2_proxy_1224_opaque_sessions_of_the_subject_end_with_it(
@@ -116,7 +116,7 @@ class TestWhat:
         other = await credentials.sessions.create("alice", NOW)
         for text in (by_sid, other):
             assert isinstance(world.outcome(credentials, request(("cookie", f"session={text}"))), Identity)
-        await credentials.desk.revoke_tokens("sid", "s1", ISSUER)
+        await credentials.credential_admin.revoke_tokens("sid", "s1", ISSUER)
         found = world.outcome(credentials, request(("cookie", f"session={by_sid}")))
         assert reason_of(found) == RefusalReason.REVOKED
         assert isinstance(world.outcome(credentials, request(("cookie", f"session={other}"))), Identity)
@@ -131,13 +131,13 @@ class TestWhat:
     async def test_a_wish_that_makes_no_sense_is_an_error(
         self, credentials: Credentials, target: str, value: Any
     ) -> None:
-        with pytest.raises(DeskError):
-            await credentials.desk.revoke_tokens(target, value)
+        with pytest.raises(CredentialAdminError):
+            await credentials.credential_admin.revoke_tokens(target, value)
 
     async def test_without_the_block_there_is_nothing_to_revoke_with(self, world: World) -> None:
         credentials = world.credentials({"issuers": [world.issuer()]})
-        with pytest.raises(DeskError, match="revocations"):
-            await credentials.desk.revoke_tokens("jti", "x")
+        with pytest.raises(CredentialAdminError, match="revocations"):
+            await credentials.credential_admin.revoke_tokens("jti", "x")
 
 
 class TestCache:
@@ -148,13 +148,13 @@ class TestCache:
         good, bad = token(jti="good"), token(jti="bad")
         for text in (good, bad):
             assert verdict(world, credentials, text) is None
-        await credentials.desk.revoke_tokens("jti", "bad")
+        await credentials.credential_admin.revoke_tokens("jti", "bad")
         assert verdict(world, credentials, bad) == RefusalReason.REVOKED
         assert verdict(world, credentials, good) is None
 
     async def test_a_revoked_token_is_refused_from_memory(self, world: World) -> None:
         credentials = world.credentials(block(world))
-        await credentials.desk.revoke_tokens("jti", "bad")
+        await credentials.credential_admin.revoke_tokens("jti", "bad")
         text = token(jti="bad")
         assert verdict(world, credentials, text) == RefusalReason.REVOKED
         assert reason_of(credentials._serving.tokens.known(text, NOW)) == RefusalReason.REVOKED
@@ -162,14 +162,14 @@ class TestCache:
     async def test_checking_again_costs_no_signature(self, world: World, credentials: Credentials) -> None:
         good = token(jti="good")
         world.outcome(credentials, bearer(good))
-        await credentials.desk.revoke_tokens("jti", "other")
+        await credentials.credential_admin.revoke_tokens("jti", "other")
         world.outcome(credentials, bearer(good))
         assert world.metric("authz_identity_cache_lookups_total", result="hit") == 1
         assert world.metric("authz_identity_cache_lookups_total", result="miss") == 1
 
     async def test_a_reload_forgets_no_revocation(self, world: World, credentials: Credentials) -> None:
-        await credentials.desk.revoke_tokens("jti", "bad")
-        credentials.prepare(world.config(block(world, keep_seconds=50_000)))()
+        await credentials.credential_admin.revoke_tokens("jti", "bad")
+        credentials.prepare(world.config(block(world, retention_seconds=50_000)))()
         assert verdict(world, credentials, token(jti="bad")) == RefusalReason.REVOKED
 
     async def test_a_list_that_a_reload_brings_counts_for_remembered_tokens(self, world: World) -> None:
@@ -177,7 +177,7 @@ class TestCache:
         text = token(jti="t1")
         assert verdict(world, credentials, text) is None
         credentials.prepare(world.config({"issuers": [world.issuer()], "revocations": {}}))()
-        await credentials.desk.revoke_tokens("jti", "t1")
+        await credentials.credential_admin.revoke_tokens("jti", "t1")
         assert verdict(world, credentials, text) == RefusalReason.REVOKED
 
 
@@ -189,8 +189,8 @@ class TestWhatIsRevokedStaysSo:
         [
             (
                 {},
-                {"keep_seconds": 36_059},
-                {"absolute_seconds": 3600},
+                {"retention_seconds": 36_059},
+                {"absolute_timeout_seconds": 3600},
                 "at least max_lifetime_seconds .* = 36060",
             ),
             (
@@ -202,7 +202,7 @@ class TestWhatIsRevokedStaysSo:
             ({"max_lifetime_seconds": None}, {}, {}, "needs max_lifetime_seconds, 172740 at most"),
             (
                 {"max_lifetime_seconds": 60},
-                {"keep_seconds": 43_229},
+                {"retention_seconds": 43_229},
                 {},
                 "at least sessions.absolute_.* = 43230",
             ),
@@ -217,30 +217,30 @@ class TestWhatIsRevokedStaysSo:
 
     def test_and_no_longer_than_that(self, world: World) -> None:
         issuers = [world.issuer(), world.issuer(issuer=OTHER, max_lifetime_seconds=43_170)]
-        world.config({"issuers": issuers, "revocations": {"keep_seconds": 43_230}, "sessions": {}})
+        world.config({"issuers": issuers, "revocations": {"retention_seconds": 43_230}, "sessions": {}})
 
 
 class TestBound:
     async def test_a_full_list_takes_only_what_is_broader(self, world: World) -> None:
         credentials = world.credentials(block(world, max_entries=2))
         for number in range(2):
-            await credentials.desk.revoke_tokens("jti", str(number))
+            await credentials.credential_admin.revoke_tokens("jti", str(number))
         with pytest.raises(RevocationsFullError):
-            await credentials.desk.revoke_tokens("jti", "2")
-        await credentials.desk.revoke_tokens("before", NOW)
+            await credentials.credential_admin.revoke_tokens("jti", "2")
+        await credentials.credential_admin.revoke_tokens("before", NOW)
         assert verdict(world, credentials, token(iat=NOW - 1)) == RefusalReason.REVOKED
 
     async def test_what_has_had_its_time_makes_room(self, world: World) -> None:
-        credentials = world.credentials(block(world, max_entries=2, keep_seconds=50_000))
+        credentials = world.credentials(block(world, max_entries=2, retention_seconds=50_000))
         for number in range(2):
-            await credentials.desk.revoke_tokens("jti", str(number))
+            await credentials.credential_admin.revoke_tokens("jti", str(number))
         world.clock.advance(50_001)
-        await credentials.desk.revoke_tokens("jti", "2")
-        assert [entry["value"] for entry in await credentials.desk.list_revocations()] == ["2"]
+        await credentials.credential_admin.revoke_tokens("jti", "2")
+        assert [entry["value"] for entry in await credentials.credential_admin.list_revocations()] == ["2"]
 
     async def test_what_has_had_its_time_concerns_nobody_any_more(self, world: World) -> None:
-        credentials = world.credentials(block(world, keep_seconds=50_000))
-        await credentials.desk.revoke_tokens("sub", "alice")
+        credentials = world.credentials(block(world, retention_seconds=50_000))
+        await credentials.credential_admin.revoke_tokens("sub", "alice")
         world.clock.advance(50_031)
         assert credentials.revocations is not None
         opaque = Identity(CredentialKind.INTROSPECTION, "alice")
@@ -275,7 +275,7 @@ class TestRedis:
         return {
             "issuers": [world.issuer(leeway_seconds=300)],
             "revocations": {"store": "redis", "leeway_seconds": 300, **changes},
-            "wait_seconds": 5,
+            "lookup_timeout_seconds": 5,
         }
 
     @staticmethod
@@ -289,7 +289,7 @@ class TestRedis:
         text = self.token(**{claim: "x1"})
         assert verdict(here, ours, text) is None
         assert verdict(there, theirs, text) is None
-        await ours.desk.revoke_tokens(target, "x1")
+        await ours.credential_admin.revoke_tokens(target, "x1")
         assert verdict(here, ours, text) == RefusalReason.REVOKED
         await until(lambda: verdict(there, theirs, text) == RefusalReason.REVOKED)
 
@@ -298,7 +298,7 @@ class TestRedis:
     ) -> None:
         (_, ours), _ = pair
         for number in range(3):
-            await ours.desk.revoke_tokens("jti", str(number))
+            await ours.credential_admin.revoke_tokens("jti", str(number))
         late = World(tmp_path)
         late.redis, late.clock.wall_seconds = redis, time.time()
         credentials = await started(late.credentials(self.block(late)))
@@ -307,11 +307,11 @@ class TestRedis:
 
     async def test_redis_forgets_what_has_had_its_time(self, pair: Any, redis: Redis) -> None:
         (_, ours), _ = pair
-        await ours.desk.revoke_tokens("jti", "1")
+        await ours.credential_admin.revoke_tokens("jti", "1")
         over = {f'["jti","","over-{number}"]': time.time() - 1 for number in range(2_500)}
         for name in ("list", "before"):
             await redis.zadd(f"sidecars:revoked:{name}", over)
-        await ours.desk.revoke_tokens("jti", "2")
+        await ours.credential_admin.revoke_tokens("jti", "2")
         for name in ("list", "before"):
             assert await redis.zcard(f"sidecars:revoked:{name}") == 2
             assert await redis.ttl(f"sidecars:revoked:{name}") > 172_790
@@ -323,9 +323,9 @@ class TestRedis:
         world.redis = redis
         credentials = await started(world.credentials(self.block(world, max_entries=2)))
         for _ in range(5):
-            await credentials.desk.revoke_tokens("sub", "alice")
-        await credentials.desk.revoke_tokens("sub", "bob")
-        listed = await credentials.desk.list_revocations()
+            await credentials.credential_admin.revoke_tokens("sub", "alice")
+        await credentials.credential_admin.revoke_tokens("sub", "bob")
+        listed = await credentials.credential_admin.list_revocations()
         assert sorted(entry["value"] for entry in listed) == ["alice", "bob"]
 
     async def test_of_two_times_the_later_one_counts_everywhere(
@@ -334,7 +334,7 @@ class TestRedis:
         (_, ours), _ = pair
         now = time.time()
         for seconds in (3600, 30, 7200):
-            await ours.desk.revoke_tokens("before", now - seconds)
+            await ours.credential_admin.revoke_tokens("before", now - seconds)
         late = World(tmp_path)
         late.redis, late.clock.wall_seconds = redis, now
         credentials = await started(late.credentials(self.block(late)))
@@ -350,8 +350,8 @@ class TestRedis:
         behind.redis, behind.clock.wall_seconds = redis, time.time() - 6000
         for target, value in (("sub", "alice"), ("before", "now")):
             made = await behind.credentials(
-                {"revocations": {"store": "redis"}, "wait_seconds": 5}
-            ).desk.revoke_tokens(target, value)
+                {"revocations": {"store": "redis"}, "lookup_timeout_seconds": 5}
+            ).credential_admin.revoke_tokens(target, value)
             assert made["before"] >= time.time() - 10
             assert made["until"] >= time.time() + 172_790
         await until(lambda: verdict(here, ours, self.token()) == RefusalReason.REVOKED)
@@ -373,8 +373,8 @@ class TestRedis:
         assert "sidecars:revoked:list is no revocation" in lost["problem"]
         assert "sidecars token clean" in lost["problem"]
         with pytest.raises(StoreUnavailableError, match="token clean"):
-            await credentials.desk.list_revocations()
-        removed = await credentials.desk.clean_revocations()
+            await credentials.credential_admin.list_revocations()
+        removed = await credentials.credential_admin.clean_revocations()
         assert sorted(removed) == sorted([repr(b'["jkt","","x"]'), repr(b'["jti","","x"]')])
         await until(lambda: verdict(world, credentials, self.token()) is None)
 
@@ -383,7 +383,7 @@ class TestRedis:
     ) -> None:
         """What it lost cannot be given back; what it has still counts."""
         (here, ours), _ = pair
-        await ours.desk.revoke_tokens("jti", "1")
+        await ours.credential_admin.revoke_tokens("jti", "1")
         await redis.flushall()
         try:
             await redis.config_set("min-replicas-to-write", 1)
@@ -402,7 +402,7 @@ class TestRedis:
         monkeypatch.setattr("authz.credentials.reconciler.RETRY_SECONDS", 0.01)
         (_, ours), _ = pair
         for number in range(120):
-            await ours.desk.revoke_tokens("jti", str(number))
+            await ours.credential_admin.revoke_tokens("jti", str(number))
         await redis.flushall()
         try:
             await redis.config_set("min-replicas-to-write", 1)
@@ -420,7 +420,7 @@ class TestRedis:
         self, pair: Any, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (here, ours), (_, theirs) = pair
-        await ours.desk.revoke_tokens("jti", "1")
+        await ours.credential_admin.revoke_tokens("jti", "1")
         await redis.flushall()
         writing, gate = asyncio.Event(), asyncio.Event()
 
@@ -432,7 +432,7 @@ class TestRedis:
         await ours._feed.stop()
         ours._feed.start()
         await asyncio.wait_for(writing.wait(), 10)
-        await theirs.desk.revoke_tokens("jti", "2")
+        await theirs.credential_admin.revoke_tokens("jti", "2")
         await until(lambda: verdict(here, ours, self.token(jti="2")) == RefusalReason.REVOKED)
         gate.set()
 
@@ -443,7 +443,7 @@ class TestRedis:
         credentials = world.credentials(self.block(world))
         assert credentials.revocations is not None
         store: Any = credentials.revocations.store
-        await credentials.desk.revoke_tokens("before", 5)
+        await credentials.credential_admin.revoke_tokens("before", 5)
         read = redis.zmscore
 
         async def cleared_before(*arguments: Any) -> Any:
@@ -458,12 +458,12 @@ class TestRedis:
     ) -> None:
         """Neither in Redis, where that one sidecar would clear the list of all, nor in its own list."""
         (here, ours), (there, theirs) = pair
-        await ours.desk.revoke_tokens("jti", "1")
+        await ours.credential_admin.revoke_tokens("jti", "1")
         await until(lambda: verdict(there, theirs, self.token(jti="1")) == RefusalReason.REVOKED)
         ahead = World(tmp_path)
         ahead.redis, ahead.clock.wall_seconds = redis, time.time() + 3 * 86400
         credentials = await started(ahead.credentials(self.block(ahead)))
-        await credentials.desk.revoke_tokens("jti", "2")
+        await credentials.credential_admin.revoke_tokens("jti", "2")
         here.clock.wall_seconds += 3 * 86400
         assert ours.revocations is not None
         await ours.revocations.load([])
@@ -476,9 +476,9 @@ class TestRedis:
         world.redis = redis
         credentials = await started(world.credentials(self.block(world, max_entries=2)))
         for number in range(2):
-            await credentials.desk.revoke_tokens("jti", str(number))
+            await credentials.credential_admin.revoke_tokens("jti", str(number))
         with pytest.raises(RevocationsFullError):
-            await credentials.desk.revoke_tokens("jti", "2")
+            await credentials.credential_admin.revoke_tokens("jti", "2")
 
     async def test_a_full_list_forgets_no_time_over_a_restart(
         self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
@@ -486,9 +486,9 @@ class TestRedis:
         """Each time is an entry of its own in Redis, and exempt from the bound."""
         (_, ours), _ = pair
         for number in range(3):
-            await ours.desk.revoke_tokens("jti", str(number))
+            await ours.credential_admin.revoke_tokens("jti", str(number))
         for seconds in (7200, 3600, 1800, 0):
-            await ours.desk.revoke_tokens("before", time.time() - seconds)
+            await ours.credential_admin.revoke_tokens("before", time.time() - seconds)
         restarted = World(tmp_path)
         restarted.redis, restarted.clock.wall_seconds = redis, time.time()
         credentials = await started(restarted.credentials(self.block(restarted, max_entries=3)))
@@ -515,7 +515,7 @@ class TestRedis:
         """What does not fit might be the very token that is asked about; so the list is read anew later."""
         (_, ours), _ = pair
         for number in range(5):
-            await ours.desk.revoke_tokens("jti", str(number))
+            await ours.credential_admin.revoke_tokens("jti", str(number))
         small = World(tmp_path)
         small.redis, small.clock.wall_seconds = redis, time.time()
         credentials = await started(small.credentials(self.block(small, max_entries=2)))
@@ -534,7 +534,7 @@ class TestRedis:
         for number in range(8):
             world.clock.advance(10)
             revocations.add(Revocation(Revoked.TOKEN, str(number), world.clock.wall_seconds + 600))
-        assert revocations.to_be_read_anew
+        assert revocations.needs_resync
 
     async def test_what_a_failover_lost_and_what_came_since_fit_both(
         self, world: World, redis: Redis, started: Start, tmp_path: Any
@@ -547,9 +547,9 @@ class TestRedis:
             await started(one.credentials(self.block(one, max_entries=3))) for one in (world, other)
         ]
         for number in range(3):
-            await ours.desk.revoke_tokens("jti", str(number))
+            await ours.credential_admin.revoke_tokens("jti", str(number))
         await redis.flushall()
-        await theirs.desk.revoke_tokens("jti", "new")
+        await theirs.credential_admin.revoke_tokens("jti", "new")
         await until(lambda: verdict(world, ours, self.token(jti="new")) == RefusalReason.REVOKED)
         assert verdict(world, ours, self.token(jti="0")) == RefusalReason.REVOKED
         assert verdict(world, ours, self.token(jti="good")) is None
@@ -567,7 +567,7 @@ class TestRedis:
         credentials = await started(world.credentials(self.block(world)))
         redis_server.stop()
         with pytest.raises(StoreUnavailableError):
-            await credentials.desk.revoke_tokens("jti", "1")
+            await credentials.credential_admin.revoke_tokens("jti", "1")
         await credentials.stop()
         await client.aclose()
 
@@ -575,7 +575,7 @@ class TestRedis:
         (here, ours), _ = pair
         for message in (b"", b"garbage", b"[]", b'["[]", null, 1]', b'[7, 1, "x"]', b"null", b"[[1], 2, 3]"):
             await redis.publish("sidecars:revoked:list", message)
-        await ours.desk.revoke_tokens("jti", "1")
+        await ours.credential_admin.revoke_tokens("jti", "1")
         assert ours._feed is not None
         await until(lambda: verdict(here, ours, self.token(jti="1")) == RefusalReason.REVOKED)
         assert ours._feed.connected

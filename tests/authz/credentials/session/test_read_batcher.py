@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from authz.credentials.core.redis_caller import Asker
+from authz.credentials.core.redis_caller import RedisCaller
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.session import read_batcher as reads
-from authz.credentials.session.read_batcher import Reads
+from authz.credentials.session.read_batcher import ReadBatcher
 from authz.request.identity import Identity, RefusalReason
-from common.circuit_breaker import Breaker
+from common.circuit_breaker import CircuitBreaker
 from sidecars.process.redis import connect
 from sidecars.settings.redis import RedisSettings
 from tests.authz.credentials.conftest import World, reason_of
@@ -38,8 +38,8 @@ async def client(shared_redis: RedisServer) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def asker(client: Redis) -> Asker:
-    return Asker(client, 5.0, Breaker(lambda: 0.0, lambda: 0.0))
+def asker(client: Redis) -> RedisCaller:
+    return RedisCaller(client, 5.0, CircuitBreaker(lambda: 0.0, lambda: 0.0))
 
 
 async def commands(client: Redis, name: str) -> int:
@@ -47,27 +47,27 @@ async def commands(client: Redis, name: str) -> int:
     return int(found.get(f"cmdstat_{name}", {"calls": 0})["calls"])
 
 
-async def test_any_number_at_once_is_answered_over_few_connections(client: Redis, asker: Asker) -> None:
+async def test_any_number_at_once_is_answered_over_few_connections(client: Redis, asker: RedisCaller) -> None:
     await client.mset({f"k{number}": str(number) for number in range(0, MANY, 2)})
     before = await commands(client, "mget")
-    found = Reads(asker)
+    found = ReadBatcher(asker)
     answers = await asyncio.gather(*(found.get(f"k{number}") for number in range(MANY)))
     assert answers == [str(n).encode() if n % 2 == 0 else None for n in range(MANY)]
     assert await commands(client, "mget") - before <= 2
 
 
-async def test_a_key_is_asked_for_once_however_many_wait(client: Redis, asker: Asker) -> None:
+async def test_a_key_is_asked_for_once_however_many_wait(client: Redis, asker: RedisCaller) -> None:
     await client.set("a", "1")
-    found = Reads(asker)
+    found = ReadBatcher(asker)
     before = await commands(client, "mget")
     first, *others = await asyncio.gather(found.get("other"), *(found.get("a") for _ in range(50)))
     assert (first, set(others)) == (None, {b"1"})
     assert await commands(client, "mget") - before == 1
 
 
-async def test_one_that_gives_up_takes_nobody_along(client: Redis, asker: Asker) -> None:
+async def test_one_that_gives_up_takes_nobody_along(client: Redis, asker: RedisCaller) -> None:
     await client.set("a", "1")
-    found = Reads(asker)
+    found = ReadBatcher(asker)
     tasks = [asyncio.ensure_future(found.get("a")) for _ in range(4)]
     await asyncio.sleep(0)
     tasks[0].cancel()
@@ -80,16 +80,16 @@ async def test_one_that_gives_up_takes_nobody_along(client: Redis, asker: Asker)
 async def test_who_waits_while_redis_fails_is_told_so(redis_server: RedisServer) -> None:
     client = connect(RedisSettings(url=redis_server.url, operation_timeout_ms=5000))
     redis_server.stop()
-    found = Reads(Asker(client, 5.0, Breaker(lambda: 0.0, lambda: 0.0)))
+    found = ReadBatcher(RedisCaller(client, 5.0, CircuitBreaker(lambda: 0.0, lambda: 0.0)))
     answers = await asyncio.gather(*(found.get(f"k{n}") for n in range(5)), return_exceptions=True)
     assert [type(one) for one in answers] == [StoreUnavailableError] * 5
     redis_server.start()
     await client.aclose()
 
 
-async def test_the_line_has_a_bound(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_line_has_a_bound(asker: RedisCaller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reads, "MAX_WAITING", 3)
-    found = Reads(asker)
+    found = ReadBatcher(asker)
     answers = await asyncio.gather(*(found.get(f"k{n}") for n in range(6)), return_exceptions=True)
     assert sum(isinstance(one, StoreUnavailableError) for one in answers) == 2
 
@@ -97,7 +97,7 @@ async def test_the_line_has_a_bound(asker: Asker, monkeypatch: pytest.MonkeyPatc
 async def test_a_burst_of_sessions_is_no_outage(world: World, client: Redis) -> None:
     """As when a lost subscription has every session asked for anew."""
     world.redis = client
-    credentials = world.credentials({"sessions": {"store": "redis"}, "wait_seconds": 5})
+    credentials = world.credentials({"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5})
     tokens = [
         await sessions_of(credentials).create("alice", world.clock.wall_seconds) for _ in range(MANY // 2)
     ]
@@ -109,7 +109,9 @@ async def test_failures_that_were_on_their_way_together_are_all_counted(world: W
     """Else whoever asks for many at once is let in again as soon as one more would be allowed."""
     world.redis = client
     limits = {"address_failures": 5, "per_seconds": 50}
-    credentials = world.credentials({"sessions": {"store": "redis"}, "wait_seconds": 5, "throttle": limits})
+    credentials = world.credentials(
+        {"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5, "throttle": limits}
+    )
 
     def ask(number: int) -> Any:
         token = f"{number:05}{'x' * 38}"

@@ -29,8 +29,13 @@ class TestSliding:
     def credentials(self, world: World, request: pytest.FixtureRequest) -> Credentials:
         if request.param == "redis":
             world.redis = request.getfixturevalue("redis")
-        sessions = {"store": request.param, "idle_seconds": 60, "absolute_seconds": 200, "cache_seconds": 1}
-        return world.credentials({"sessions": sessions, "wait_seconds": 5})
+        sessions = {
+            "store": request.param,
+            "idle_timeout_seconds": 60,
+            "absolute_timeout_seconds": 200,
+            "cache_ttl_seconds": 1,
+        }
+        return world.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})
 
     async def test_use_keeps_a_session_alive(self, world: World, credentials: Credentials) -> None:
         token = await sessions_of(credentials).create("alice", NOW)
@@ -118,56 +123,62 @@ class TestDesk:
         if request.param == "redis":
             world.redis = request.getfixturevalue("redis")
         sessions = {"store": request.param}
-        return world.credentials({"sessions": sessions, "wait_seconds": 5})
+        return world.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})
 
     async def test_sessions_are_listed_by_subject(self, credentials: Credentials) -> None:
-        desk = credentials.desk
+        credential_admin = credentials.credential_admin
         for subject in ("alice", "bob", "alice"):
-            await desk.create_session(subject, ["read"], [], {"email": "x"})
-        assert [found["subject"] for found in await desk.list_sessions("alice")] == ["alice", "alice"]
-        assert len(await desk.list_sessions(None)) == 3
-        assert len(await desk.list_sessions(None, 2)) == 2
-        assert await desk.list_sessions("nobody") == []
+            await credential_admin.create_session(subject, ["read"], [], {"email": "x"})
+        assert [found["subject"] for found in await credential_admin.list_sessions("alice")] == [
+            "alice",
+            "alice",
+        ]
+        assert len(await credential_admin.list_sessions(None)) == 3
+        assert len(await credential_admin.list_sessions(None, 2)) == 2
+        assert await credential_admin.list_sessions("nobody") == []
 
     async def test_a_session_is_shown_by_token_and_by_id(self, credentials: Credentials) -> None:
-        made = await credentials.desk.create_session("alice", ["read"], ["staff"], {"email": "x"})
-        by_token = await credentials.desk.show_session(made["token"])
+        made = await credentials.credential_admin.create_session("alice", ["read"], ["staff"], {"email": "x"})
+        by_token = await credentials.credential_admin.show_session(made["token"])
         assert by_token is not None
-        assert by_token == await credentials.desk.show_session(made["id"])
+        assert by_token == await credentials.credential_admin.show_session(made["id"])
         assert (by_token["subject"], by_token["roles"], by_token["claims"]) == (
             "alice",
             ["staff"],
             {"email": "x"},
         )
-        assert await credentials.desk.show_session("x" * 43) is None
+        assert await credentials.credential_admin.show_session("x" * 43) is None
 
     @pytest.mark.parametrize("target", ["token", "id"])
     async def test_one_is_revoked(self, world: World, credentials: Credentials, target: str) -> None:
-        made = await credentials.desk.create_session("alice", [], [], {})
+        made = await credentials.credential_admin.create_session("alice", [], [], {})
         await world.awaited(credentials, cookie(made["token"]))
-        assert await credentials.desk.revoke_sessions(target, made[target]) == 1
+        assert await credentials.credential_admin.revoke_sessions(target, made[target]) == 1
         assert reason_of(await world.awaited(credentials, cookie(made["token"]))) == RefusalReason.REVOKED
-        assert await credentials.desk.revoke_sessions(target, made[target]) == 0
+        assert await credentials.credential_admin.revoke_sessions(target, made[target]) == 0
 
     async def test_all_of_a_subject_are_revoked(self, world: World, credentials: Credentials) -> None:
-        made = [await credentials.desk.create_session(name, [], [], {}) for name in ("alice", "bob", "alice")]
-        assert await credentials.desk.revoke_sessions("subject", "alice") == 2
+        made = [
+            await credentials.credential_admin.create_session(name, [], [], {})
+            for name in ("alice", "bob", "alice")
+        ]
+        assert await credentials.credential_admin.revoke_sessions("subject", "alice") == 2
         found = [await world.awaited(credentials, cookie(one["token"])) for one in made]
         assert [isinstance(one, Identity) for one in found] == [False, True, False]
 
     async def test_all_before_a_time_are_revoked(self, world: World, credentials: Credentials) -> None:
-        old = await credentials.desk.create_session("alice", [], [], {})
+        old = await credentials.credential_admin.create_session("alice", [], [], {})
         world.clock.advance(10)
-        new = await credentials.desk.create_session("alice", [], [], {})
-        assert await credentials.desk.revoke_sessions("before", NOW + 10) == 1
+        new = await credentials.credential_admin.create_session("alice", [], [], {})
+        assert await credentials.credential_admin.revoke_sessions("before", NOW + 10) == 1
         assert reason_of(await world.awaited(credentials, cookie(old["token"]))) == RefusalReason.REVOKED
         assert isinstance(await world.awaited(credentials, cookie(new["token"])), Identity)
 
     async def test_more_than_a_batch_at_once(self, credentials: Credentials) -> None:
         for _ in range(601):
-            await credentials.desk.create_session("alice", [], [], {})
-        assert await credentials.desk.revoke_sessions("subject", "alice") == 601
-        assert await credentials.desk.list_sessions("alice") == []
+            await credentials.credential_admin.create_session("alice", [], [], {})
+        assert await credentials.credential_admin.revoke_sessions("subject", "alice") == 601
+        assert await credentials.credential_admin.list_sessions("alice") == []
 
 
 @pytest.mark.redis
@@ -179,8 +190,10 @@ class TestTwoSidecars:
         for one in (world, other):
             one.redis = redis
             one.clock.wall_seconds = time.time()
-            sessions = {"store": "redis", "cache_seconds": 300}
-            found.append((one, await started(one.credentials({"sessions": sessions, "wait_seconds": 5}))))
+            sessions = {"store": "redis", "cache_ttl_seconds": 300}
+            found.append(
+                (one, await started(one.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})))
+            )
         return found
 
     async def test_a_session_is_remembered_without_redis(self, pair: Any) -> None:
@@ -193,11 +206,11 @@ class TestTwoSidecars:
     async def test_a_revoked_session_is_refused_by_the_other_too(self, pair: Any, target: str) -> None:
         """Everywhere within a second; measured by `python -m bench authn`."""
         (here, ours), (there, theirs) = pair
-        made = await ours.desk.create_session("alice", [], [], {})
+        made = await ours.credential_admin.create_session("alice", [], [], {})
         for one, credentials in pair:
             assert isinstance(await one.awaited(credentials, cookie(made["token"])), Identity)
         values = {**made, "subject": "alice", "before": here.clock.wall_seconds + 1}
-        assert await ours.desk.revoke_sessions(target, values[target]) == 1
+        assert await ours.credential_admin.revoke_sessions(target, values[target]) == 1
         await until(lambda: not isinstance(there.outcome(theirs, cookie(made["token"])), Identity))
         assert reason_of(there.outcome(theirs, cookie(made["token"]))) == RefusalReason.REVOKED
 
@@ -221,9 +234,9 @@ class TestTwoSidecars:
     ) -> None:
         """A replica that takes over may lack the last writes."""
         (here, ours), _ = pair
-        made = await ours.desk.create_session("alice", [], [], {})
+        made = await ours.credential_admin.create_session("alice", [], [], {})
         value = await redis.get(f"sidecars:session:{made['id']}")
-        await ours.desk.revoke_sessions("token", made["token"])
+        await ours.credential_admin.revoke_sessions("token", made["token"])
         await redis.set(f"sidecars:session:{made['id']}", value or b"")
         assert reason_of(await here.awaited(ours, cookie(made["token"]))) == RefusalReason.REVOKED
 
@@ -231,10 +244,10 @@ class TestTwoSidecars:
         self, pair: Any, redis: Redis
     ) -> None:
         (_, ours), (there, theirs) = pair
-        made = await ours.desk.create_session("alice", [], [], {})
+        made = await ours.credential_admin.create_session("alice", [], [], {})
         assert isinstance(await there.awaited(theirs, cookie(made["token"])), Identity)
         await theirs._feed.stop()
-        await ours.desk.revoke_sessions("token", made["token"])
+        await ours.credential_admin.revoke_sessions("token", made["token"])
         theirs._feed.start()
         await until(lambda: theirs._feed.connected)
         found = await there.awaited(theirs, cookie(made["token"]))
@@ -251,10 +264,10 @@ class TestTwoSidecars:
         self, pair: Any, redis: Redis, message: bytes
     ) -> None:
         (_, ours), (there, theirs) = pair
-        made = await ours.desk.create_session("alice", [], [], {})
+        made = await ours.credential_admin.create_session("alice", [], [], {})
         await there.awaited(theirs, cookie(made["token"]))
         await redis.publish("sidecars:session:revoked", message)
-        await ours.desk.revoke_sessions("token", made["token"])
+        await ours.credential_admin.revoke_sessions("token", made["token"])
         await until(lambda: not isinstance(there.outcome(theirs, cookie(made["token"])), Identity))
         assert theirs._feed.interruptions == 0
 
@@ -263,8 +276,8 @@ class TestTwoSidecars:
     ) -> None:
         """While messages do not arrive: asked again, Redis says that it has ended, and that counts."""
         block = {
-            "sessions": {"store": "redis", "idle_seconds": 60, "cache_seconds": 10},
-            "wait_seconds": 5,
+            "sessions": {"store": "redis", "idle_timeout_seconds": 60, "cache_ttl_seconds": 10},
+            "lookup_timeout_seconds": 5,
         }
         other = World(tmp_path)
         world.redis = other.redis = redis
@@ -291,9 +304,9 @@ class TestTwoSidecars:
         world.redis = redis
         world.clock.wall_seconds = time.time()
         block = {
-            "sessions": {"store": "redis", "idle_seconds": 0.2, "absolute_seconds": 3600},
+            "sessions": {"store": "redis", "idle_timeout_seconds": 0.2, "absolute_timeout_seconds": 3600},
             "throttle": {"address_failures": 3},
-            "wait_seconds": 5,
+            "lookup_timeout_seconds": 5,
         }
         credentials = await started(world.credentials(block))
         sessions = sessions_of(credentials)
@@ -323,11 +336,13 @@ class TestTwoSidecars:
         world.redis = redis
         sessions_block = {
             "store": "redis",
-            "idle_seconds": 60,
-            "absolute_seconds": 3600,
-            "ended_seconds": 100,
+            "idle_timeout_seconds": 60,
+            "absolute_timeout_seconds": 3600,
+            "ended_retention_seconds": 100,
         }
-        credentials = await started(world.credentials({"sessions": sessions_block, "wait_seconds": 5}))
+        credentials = await started(
+            world.credentials({"sessions": sessions_block, "lookup_timeout_seconds": 5})
+        )
         text = await sessions_of(credentials).create("alice", NOW)
         (name,) = [key async for key in redis.scan_iter("sidecars:session:ended:*")]
         await redis.expire(name, 1)
@@ -348,9 +363,9 @@ class TestTwoSidecars:
 
     async def test_what_is_remembered_has_a_bound(self, world: World, redis: Redis, started: Start) -> None:
         world.redis = redis
-        sessions = {"store": "redis", "cached": 2}
-        credentials = await started(world.credentials({"sessions": sessions, "wait_seconds": 5}))
+        sessions = {"store": "redis", "cache_max_entries": 2}
+        credentials = await started(world.credentials({"sessions": sessions, "lookup_timeout_seconds": 5}))
         for _ in range(5):
             token = await sessions_of(credentials).create("alice", NOW)
             await world.awaited(credentials, cookie(token))
-        assert world.metric("authz_credentials_remembered", what="sessions") == 2
+        assert world.metric("authz_cache_entries", cache="sessions") == 2

@@ -23,8 +23,8 @@ from tests.support.signing import NOW, request
 def credentials(world: World, request: pytest.FixtureRequest) -> Credentials:
     if request.param == "redis":
         world.redis = request.getfixturevalue("redis")
-    sessions = {"store": request.param, "idle_seconds": 60, "absolute_seconds": 600}
-    return world.credentials({"sessions": sessions, "wait_seconds": 5})
+    sessions = {"store": request.param, "idle_timeout_seconds": 60, "absolute_timeout_seconds": 600}
+    return world.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})
 
 
 def sessions_of(credentials: Credentials) -> Sessions:
@@ -113,7 +113,7 @@ class TestRedis:
     @pytest.fixture
     def credentials(self, world: World, redis: Redis) -> Credentials:
         world.redis = redis
-        return world.credentials({"sessions": {"store": "redis"}, "wait_seconds": 5})
+        return world.credentials({"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5})
 
     async def test_the_token_does_not_stand_in_the_store(
         self, credentials: Credentials, redis: Redis
@@ -180,7 +180,7 @@ class TestRedisAway:
         self, world: World, redis_server: RedisServer
     ) -> AsyncIterator[Callable[[float], Credentials]]:
         world.redis = Redis.from_url(redis_server.url)
-        yield lambda wait: world.credentials({"sessions": {"store": "redis"}, "wait_seconds": wait})
+        yield lambda wait: world.credentials({"sessions": {"store": "redis"}, "lookup_timeout_seconds": wait})
         await world.redis.aclose()
 
     async def test_away_is_refused_with_its_own_reason_and_recovers(

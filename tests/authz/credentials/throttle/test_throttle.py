@@ -41,7 +41,7 @@ class TestKeys:
     def remote(self, world: World) -> dict[str, Any]:
         world.key_server.document = key_set(jwk(private_key("ES256"), "k1"))
         issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
-        return {"issuers": [issuer], "throttle": {"address_failures": 3}, "wait_seconds": 5}
+        return {"issuers": [issuer], "throttle": {"address_failures": 3}, "lookup_timeout_seconds": 5}
 
     async def test_a_token_of_a_retired_key_is_no_bad_one(
         self, world: World, remote: dict[str, Any], started: Start
@@ -155,10 +155,10 @@ class TestAddress:
         assert isinstance(world.outcome(credentials, bearer(token(), "2001:db8:0:1::1")), Identity)
 
     def test_the_table_has_a_bound(self, world: World) -> None:
-        credentials = world.credentials(block(world, remembered=2))
+        credentials = world.credentials(block(world, cache_max_entries=2))
         for number in range(10):
             world.outcome(credentials, bearer(forged(number), f"192.0.2.{number}"))
-        assert world.metric("authz_credentials_remembered", what="failures") == 2
+        assert world.metric("authz_cache_entries", cache="failures") == 2
 
     def test_a_reload_forgets_nothing(self, world: World) -> None:
         credentials = world.credentials(block(world))

@@ -398,7 +398,7 @@ READ_AS_SECRET = (
 
 
 class TestPaths:
-    @pytest.mark.parametrize(("path", "oddity"), READ_AS_SECRET)
+    @pytest.mark.parametrize(("path", "anomaly"), READ_AS_SECRET)
     @pytest.mark.parametrize(
         "when",
         [
@@ -408,13 +408,13 @@ class TestPaths:
             "size(segments) == 2 && segments == ['secret', 'x']",
         ],
     )
-    def test_an_expression_that_denies_sees_every_reading(self, path: str, oddity: str, when: str) -> None:
-        policy = POLICY.replace("OPTED", oddity).replace("WHEN", when)
+    def test_an_expression_that_denies_sees_every_reading(self, path: str, anomaly: str, when: str) -> None:
+        policy = POLICY.replace("OPTED", anomaly).replace("WHEN", when)
         assert ask(policy, path=path).verdict.rule == "expression"
 
-    @pytest.mark.parametrize(("path", "oddity"), READ_AS_SECRET)
-    def test_a_template_that_denies_sees_every_reading(self, path: str, oddity: str) -> None:
-        policy = POLICY.replace("OPTED", oddity).replace("WHEN", "path == '/none'")
+    @pytest.mark.parametrize(("path", "anomaly"), READ_AS_SECRET)
+    def test_a_template_that_denies_sees_every_reading(self, path: str, anomaly: str) -> None:
+        policy = POLICY.replace("OPTED", anomaly).replace("WHEN", "path == '/none'")
         path = path.replace("secret", "admin").replace("%2573ecret", "%2561dmin")
         assert ask(policy, path=path).verdict.rule == "closed"
 
@@ -506,8 +506,8 @@ class TestSpelling:
     def test_rules_on_trial_are_tried_on_other_spellings(self) -> None:
         decision = ask(OPEN_THEN_DENY.replace("SETTING", "case"), path="/TRY/x")
         assert decision.verdict.rule == "open"
-        assert decision.trial is not None
-        assert decision.trial.rule == "trial"
+        assert decision.shadow is not None
+        assert decision.shadow.rule == "trial"
 
     def test_both_settings_and_an_oddity_together(self) -> None:
         policy = """

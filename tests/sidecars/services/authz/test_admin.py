@@ -76,7 +76,7 @@ class TestLogout:
     async def test_one_that_cannot_be_kept_with_503(self, world: World) -> None:
         """The issuer may send it again."""
         credentials = world.credentials(block(world) | {"revocations": {"max_entries": 1}})
-        await credentials.desk.revoke_tokens("jti", "other")
+        await credentials.credential_admin.revoke_tokens("jti", "other")
         body = f"logout_token={logout_token()}".encode()
         assert (await ask(credentials, "POST", LOGOUT_PATH, body, FORM))[0] == 503
 

@@ -13,13 +13,13 @@ from google.protobuf.json_format import MessageToDict
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from authz.engine.decision_record import Account
+from authz.engine.decision_record import DecisionRecord
 from authz.request.identity import Outcome
 from authz.request.request import Request
 from protos.authz_pb2 import CheckRequest, CheckResponse
 from sidecars.admin.routes import AdminAnswer, AdminRequest
 from sidecars.services.authz.sidecar import AuthzSidecar, build
-from sidecars.services.sidecar import Surroundings
+from sidecars.services.sidecar import Dependencies
 from sidecars.settings.authz import AuthzSettings
 from tests.sidecars.services.authz.test_sidecar import KEY, POLICY, SECRET, OneCall
 from tests.support.checks import check_request
@@ -31,7 +31,7 @@ class Built:
         file = self.file = folder / "policy.yaml"
         file.write_text(policy)
         self.registry = CollectorRegistry()
-        surroundings = Surroundings(
+        dependencies = Dependencies(
             registry=self.registry,
             wall_clock=lambda: 1_700_000_000.0,
             monotonic_clock=lambda: 0.0,
@@ -40,7 +40,7 @@ class Built:
         )
         self.sidecar: AuthzSidecar = build(
             AuthzSettings.model_validate({"listen": ["unix:/tmp/authz.sock"], "policy": [file], **settings}),
-            surroundings,
+            dependencies,
         )
 
     def ask(self, message: CheckRequest) -> dict[str, Any]:
@@ -100,7 +100,7 @@ async def test_a_refusal_says_what_was_wrong_to_operators_alone(tmp_path: Path) 
 @pytest.mark.usefixtures("_debug")
 @pytest.mark.parametrize(
     ("mask", "detail"),
-    [({}, "host 'a?token=[redacted]"), ({"replace": ["detail"]}, "***"), ({"leave_out": ["detail"]}, "")],
+    [({}, "host 'a?token=[redacted]"), ({"mask": ["detail"]}, "***"), ({"omit": ["detail"]}, "")],
 )
 def test_the_process_log_holds_no_more_of_a_detail_than_the_decision_log(
     tmp_path: Path, mask: dict[str, list[str]], detail: str
@@ -158,8 +158,8 @@ async def test_nothing_is_kept_where_nothing_is_asked_for(tmp_path: Path) -> Non
 
 async def test_decisions_are_logged_to_a_file(tmp_path: Path) -> None:
     log = tmp_path / "decisions.jsonl"
-    mask = {"replace": ["subject"], "leave_out": ["client"]}
-    built = Built(tmp_path, decisions={"log": {"file": log, "sample_allows": 0.1}, "mask": mask})
+    mask = {"mask": ["subject"], "omit": ["client"]}
+    built = Built(tmp_path, decisions={"log": {"file": log, "allow_sample_rate": 0.1}, "mask": mask})
     await built.sidecar.start()
     built.ask(check_request(path="/public"))
     built.ask(check_request(path="/orders"))
@@ -185,7 +185,7 @@ async def test_a_log_that_cannot_be_written_changes_no_answer(tmp_path: Path) ->
 def test_a_defect_in_taking_note_changes_no_answer(tmp_path: Path) -> None:
     built = Built(tmp_path)
 
-    def broken(_account: Account) -> None:
+    def broken(_account: DecisionRecord) -> None:
         raise RuntimeError("a defect")
 
     built.sidecar._decisions._told = (broken,)
@@ -218,7 +218,7 @@ async def test_opa_6333_a_check_that_envoy_gave_up_is_noted(tmp_path: Path, turn
 def test_a_mask_for_an_unknown_field_is_an_error() -> None:
     with pytest.raises(ValueError, match="no account has nobody"):
         AuthzSettings.model_validate(
-            {"listen": ["unix:/a"], "policy": ["p"], "decisions": {"mask": {"replace": ["nobody"]}}}
+            {"listen": ["unix:/a"], "policy": ["p"], "decisions": {"mask": {"mask": ["nobody"]}}}
         )
 
 

@@ -14,7 +14,7 @@ from authz.request.request import Request
 from common.configfile import ConfigError
 from protos.authz_pb2 import CheckRequest, CheckResponse
 from sidecars.services.authz.sidecar import AuthzSidecar, build
-from sidecars.services.sidecar import Sidecar, Surroundings
+from sidecars.services.sidecar import Dependencies, Sidecar
 from sidecars.settings.authz import AuthzSettings
 from sidecars.transport.api.service import Code, StatusError
 from tests.support.checks import check_request
@@ -53,7 +53,7 @@ class Built:
         self.file = folder / "policy.yaml"
         self.file.write_text(policy)
         self.registry = CollectorRegistry()
-        surroundings = Surroundings(
+        dependencies = Dependencies(
             registry=self.registry,
             wall_clock=lambda: 1_700_000_000.0,
             monotonic_clock=lambda: 0.0,
@@ -64,7 +64,7 @@ class Built:
         settings = AuthzSettings.model_validate(
             {"listen": ["unix:/tmp/authz.sock"], "policy": [self.file], "trusted_hops": trusted_hops}
         )
-        self.sidecar: AuthzSidecar = build(settings, surroundings)
+        self.sidecar: AuthzSidecar = build(settings, dependencies)
 
     def ask(self, message: CheckRequest) -> CheckResponse:
         answer = self.sidecar.check(message.SerializeToString(), OneCall())

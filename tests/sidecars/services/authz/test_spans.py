@@ -211,7 +211,7 @@ def test_a_certificate_without_authority_key_identifier_is_refused_by_name(
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # which requests would prefer
         monkeypatch.delenv(name, raising=False)
     with served(Collector(context)) as collector:
-        spans = Spans(TracingSettings(endpoint=collector.endpoint, sample_roots=1.0))
+        spans = Spans(TracingSettings(endpoint=collector.endpoint, root_sample_rate=1.0))
         spans._tracer.start_span("check").end()
         spans.close()
         assert len(collector.bodies) == identified
