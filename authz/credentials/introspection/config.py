@@ -55,7 +55,7 @@ class IntrospectionConfig(Block):
     negative_cache_max_entries: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Tokens remembered that are not active; they never push out active ones."""
     timeout_seconds: Seconds = 2.0
-    """The time cap of one introspection request. No check waits for it longer than `lookup_timeout_seconds`."""
+    """The time cap of one introspection request. A check waits no longer than `lookup_timeout_seconds`."""
     max_concurrent_requests: Annotated[int, Field(ge=1, le=1000)] = 64
     """Introspection requests in flight at once. One more token is refused as if the server were away."""
     allow_http: bool = False
