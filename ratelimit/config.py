@@ -26,6 +26,7 @@ from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS, hint_for
 from ratelimit.metadata import MetadataError, as_metadata
 from ratelimit.normalise import NORMALISERS
 from ratelimit.rules import (
+    BLANKS,
     UNIT_SECONDS,
     Algorithm,
     Limits,
@@ -164,12 +165,14 @@ class _Compiler:
         for descriptor in parent.maps("descriptors"):
             if not descriptor.check(DESCRIPTOR_KEYS):
                 continue
-            key, value = descriptor.text("key"), descriptor.text("value")
+            key, written = descriptor.text("key"), descriptor.text("value")
+            value = written.strip(BLANKS)
             if not key:
                 descriptor.problem("descriptor has empty key", "key")
                 continue
             self._normalise(descriptor, into, key, value)
-            composite = f"{key}_{value}" if value else key
+            # A value of blanks alone is the empty value, not any value.
+            composite = f"{key}_{value}" if written else key
             child_path = (*path, composite)
             source = f"{descriptor.document.file}:{descriptor.line}"
             draft = _Draft(composite, source)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from common.buckets import FixedWindow, TokenBucket
 from protos.lenient import shown
-from ratelimit.rules import Node, Rule
+from ratelimit.rules import BLANKS, Node, Rule
 
 Entry = tuple[str, str]
 """Key and value of one entry of a descriptor."""
@@ -21,7 +21,8 @@ class Match(NamedTuple):
 
     rule: Rule
     counted: Sequence[Entry]
-    """The entries of the request; values normalised, those under `share_threshold` the pattern."""
+    """The entries of the request; values normalised and without outer blanks, those under `share_threshold`
+    the pattern."""
 
 
 def match(root: Node, entries: Sequence[Entry]) -> Match | None:
@@ -44,12 +45,13 @@ def match(root: Node, entries: Sequence[Entry]) -> Match | None:
 
 
 def _child(node: Node, key: str, value: str) -> tuple[Node, str] | None:
-    """The child that an entry falls under, and the value as it counts there: normalised where that is said.
+    """The child that an entry falls under, and the value as it counts there.
 
-    Where servers read a value in several ways (`ratelimit.normalise`), each may meet a rule for a value.
+    It counts without outer blanks, and normalised where the configuration says so. Where servers read a value
+    in several ways (`ratelimit.normalise`), each may meet a rule for a value.
     """
     normalise = node.normalise.get(key)
-    readings = (value,) if normalise is None else normalise(value)
+    readings = (value.strip(BLANKS),) if normalise is None else normalise(value)
     children = node.children
     for reading in readings:
         child = children.get(f"{key}_{reading}")

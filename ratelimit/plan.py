@@ -8,7 +8,7 @@ from protos.lenient import shown
 from ratelimit.decision import UNMATCHED, Charge, Plan, Status
 from ratelimit.match import Entry, Match, bucket_key, match, metric_path
 from ratelimit.request import Descriptor, Override, Request, RequestError, UnconfiguredError
-from ratelimit.rules import UNIT_SECONDS, Limits, Node, Rule, Unit, build_bucket
+from ratelimit.rules import BLANKS, UNIT_SECONDS, Limits, Node, Rule, Unit, build_bucket
 from ratelimit.stats import Counts, Stats
 from ratelimit.stores.store import Take
 
@@ -86,7 +86,8 @@ def _check(request: Request, limits: Limits) -> None:
 def _find(limits: Limits, domain: str, root: Node, descriptor: Descriptor) -> Match | None:
     if descriptor.override is None:
         return match(root, descriptor.entries)
-    return Match(_override_rule(limits, domain, descriptor.entries, descriptor.override), descriptor.entries)
+    entries = [(key, value.strip(BLANKS)) for key, value in descriptor.entries]
+    return Match(_override_rule(limits, domain, entries, descriptor.override), entries)
 
 
 def _override_rule(limits: Limits, domain: str, entries: Sequence[Entry], override: Override) -> Rule:

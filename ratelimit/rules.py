@@ -7,6 +7,10 @@ from typing import Any, Final
 
 from common.buckets import SECOND_US, FixedWindow, TokenBucket
 
+BLANKS: Final = " \t"
+"""Around a value they do not count: HTTP/1 strips them from headers and HTTP/2 does not (RFC 9110 section
+5.5), so each blank would give a client another bucket, or none."""
+
 
 class Unit(IntEnum):
     """Units of time, numbered as in RateLimitResponse.RateLimit.Unit (and type.v3.RateLimitUnit)."""

@@ -257,6 +257,17 @@ class TestOverrides:
         [status] = bench.ask(of(("a", "1"), override=Override(1, Unit.MINUTE, 5))).statuses
         assert status.reset_seconds == 300
 
+    @pytest.mark.parametrize("value", [" acme", "acme\t", " \tacme "])
+    def test_blanks_around_a_value_make_no_bucket_of_their_own(self, value: str) -> None:
+        bench = Bench(FIVE_EACH)
+        override = Override(1, Unit.HOUR)
+        assert not bench.ask(of(("tenant", "acme"), override=override)).over_limit
+        decision = bench.ask(of(("tenant", value), override=override))
+        assert decision.over_limit
+        [status] = decision.statuses
+        assert status.rule is not None
+        assert status.rule.key == "d.tenant_acme"
+
     @pytest.mark.parametrize("override", [Override(5, 0), Override(5, 99), Override(5, Unit.YEAR, 11)])
     def test_an_override_that_makes_no_sense_is_an_error_and_no_crash(self, override: Override) -> None:
         """Unit UNKNOWN makes envoyproxy/ratelimit panic."""

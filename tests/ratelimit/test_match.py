@@ -91,6 +91,80 @@ class TestLevels:
         assert matched(tree(f"- {{key: a, value: b_c, {LIMIT}}}"), ("a_b", "c")) == "d.a_b_c"
 
 
+class TestOuterBlanks:
+    """HTTP/1 strips them from headers, HTTP/2 does not (RFC 9110 section 5.5)."""
+
+    ROOT = tree(
+        f"""
+        - {{key: tenant, value: acme, {LIMIT}}}
+        - {{key: tenant, value: "team *", {LIMIT}}}
+        - {{key: tenant, value: "* beta", {LIMIT}}}
+        - {{key: tenant, {LIMIT}}}
+        - {{key: site, normalise: host, {LIMIT}}}
+        - {{key: one, value: " a b\t", {LIMIT}}}
+        - {{key: none, value: " ", {LIMIT}}}
+        """
+    )
+
+    @pytest.mark.parametrize("value", ["acme", " acme", "acme ", "\tacme", "acme\t", " \t acme\t  "])
+    def test_a_value_is_read_without_them(self, value: str) -> None:
+        found = match(self.ROOT, (("tenant", value),))
+        assert found is not None
+        assert (found.rule.key, list(found.counted)) == ("d.tenant_acme", [("tenant", "acme")])
+
+    @pytest.mark.parametrize(
+        ("value", "rule", "counted"),
+        [
+            (" other\t", "d.tenant", "other"),
+            (" \t", "d.tenant", ""),
+            ("ac me", "d.tenant", "ac me"),
+            ("\u00a0acme", "d.tenant", "\u00a0acme"),
+            ("\x0bacme", "d.tenant", "\x0bacme"),
+            ("\nacme", "d.tenant", "\nacme"),
+            (" team  x ", "d.tenant_team *", "team  x"),
+            ("\tmy beta ", "d.tenant_* beta", "my beta"),
+        ],
+    )
+    def test_blanks_within_and_other_characters_stay(self, value: str, rule: str, counted: str) -> None:
+        found = match(self.ROOT, (("tenant", value),))
+        assert found is not None
+        assert (found.rule.key, list(found.counted)) == (rule, [("tenant", counted)])
+
+    def test_a_file_is_read_alike(self) -> None:
+        assert matched(self.ROOT, ("one", "a b")) == "d.one_a b"
+        assert matched(self.ROOT, ("one", " a b\t")) == "d.one_a b"
+        # A value of blanks alone is the empty value, and not any value.
+        assert matched(self.ROOT, ("none", "\t")) == "d.none_"
+        assert matched(self.ROOT, ("none", "x")) is None
+
+    def test_they_do_not_count_where_hosts_are_normalised(self) -> None:
+        found = match(self.ROOT, (("site", " Example.com "),))
+        assert found is not None
+        assert list(found.counted) == [("site", "example.com")]
+
+    def test_nor_in_metrics(self) -> None:
+        root = tree(f"- {{key: tenant, detailed_metric: true, {LIMIT}}}")
+        found = match(root, (("tenant", " acme\t"),))
+        assert found is not None
+        assert metric_path(root, found.rule, "d", (("tenant", " acme\t"),)) == ("d", "tenant_acme")
+
+    @given(
+        *[st.text("a \t", max_size=6) | st.text(max_size=6)] * 2,
+        st.tuples(*[st.text(" \t", max_size=3)] * 2),
+    )
+    def test_they_alone_make_no_difference(self, one: str, other: str, blanks: tuple[str, str]) -> None:
+        root = tree(f"- {{key: any, {LIMIT}}}")
+
+        def key(value: str) -> str:
+            found = match(root, (("any", value),))
+            assert found is not None
+            return bucket_key("d", BUCKET, found.counted)
+
+        before, behind = blanks
+        assert key(f"{before}{one}{behind}") == key(one)
+        assert (key(one) == key(other)) == (one.strip(" \t") == other.strip(" \t"))
+
+
 class TestWildcards:
     @pytest.mark.parametrize(
         ("pattern", "text", "fits"),
