@@ -1,5 +1,6 @@
 """What Envoy asks ratelimit about, and how often a request counts: as docs/ratelimit.md tells it."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,30 @@ from sidecars.demo.edge import Edge
 from sidecars.demo.until import until
 
 PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute"
+DUAL_STACK, BEHIND_PROXY = "dual-stack", "behind-proxy"
+"""Listeners: one for IPv6 and IPv4, and one that takes the client's address from x-forwarded-for."""
+
+MASKED = {
+    ("edge", ""): ("127.0.0.0/16", 500),
+    (DUAL_STACK, ""): ("127.0.0.0/16", 500),
+    (BEHIND_PROXY, "192.0.2.7"): ("192.0.0.0/16", 600),
+    (BEHIND_PROXY, "2001:db8:1:2:3::4"): ("2001:db8:1:2::/64", 700),
+    (BEHIND_PROXY, "::ffff:192.0.2.7"): ("::/64", 800),
+    (BEHIND_PROXY, "::ffff:198.51.100.7"): ("::/64", 800),
+}
+"""By listener and x-forwarded-for: the value that Envoy sends, and the limit that it meets here."""
+
 ADDEND = 5
+HITS = "ratelimit_service_rate_limit_total_hits"
+CALLS = "ratelimit_service_total_requests"
 LIMITS = {"first": 1000, "second": 2000, "first,second": 3000, "second,first": 4000}
 """By the value of the header."""
 
 
 def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
     """Routes of every kind, each with a limit of its own."""
-    [host] = http_manager(configuration["static_resources"]["listeners"][0])["route_config"]["virtual_hosts"]
+    edge = configuration["static_resources"]["listeners"][0]
+    [host] = http_manager(edge)["route_config"]["virtual_hosts"]
     host["routes"] = [
         _route("direct", {"direct_response": {"status": 200}}),
         _route("redirect", {"redirect": {"path_redirect": "/public/elsewhere"}}),
@@ -31,11 +48,23 @@ def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
             {"route": {"cluster": "upstream"}},
             hits_addend={"format": "%REQ(x-none)%"},
         ),
+        _route("done", _ended_by(429)),
+        _route("done-and-served", _ended_by(200)),
+        _route("skipped", {"route": {"cluster": "upstream", "rate_limits": [{"actions": [_SKIPPED]}]}}),
+        _route("masked", {"route": {"cluster": "upstream", "rate_limits": [{"actions": [_MASKED]}]}}),
         _route("header", {"route": {"cluster": "upstream", "rate_limits": [{"actions": [_HEADER]}]}}),
     ]
     host["rate_limits"] = [{"actions": [_key("host")]}]
+    listeners = configuration["static_resources"]["listeners"]
+    dual, behind_proxy = deepcopy(edge), deepcopy(edge)
+    dual["name"], behind_proxy["name"] = DUAL_STACK, BEHIND_PROXY
+    dual["address"]["socket_address"].update(address="::ffff:127.0.0.1", ipv4_compat=True)
+    http_manager(behind_proxy)["use_remote_address"] = False
+    listeners += [dual, behind_proxy]
 
 
+_SKIPPED = {"request_headers": {"header_name": "x-none", "descriptor_key": "none", "skip_if_absent": True}}
+_MASKED = {"masked_remote_address": {"v4_prefix_mask_len": 16, "v6_prefix_mask_len": 64}}
 _HEADER = {"request_headers": {"header_name": "x-key", "descriptor_key": "header"}}
 
 
@@ -48,8 +77,44 @@ async def scenario(edge: Edge) -> None:
     assert await _hits_of(edge, "addend-per-route") == ADDEND
     assert await _hits_of(edge, "format-without-value") == 0
 
+    await _charged_at_the_end(edge)
+    await _asked_without_entries(edge)
+    for (listener, forwarded), (_, most) in MASKED.items():
+        headers = {"x-forwarded-for": forwarded} if forwarded else {}
+        origin = f"http://127.0.0.1:{edge.envoy.ports[listener]}"
+        answer = await ask(origin, "/public/masked", headers=headers)
+        assert answer.headers["x-ratelimit-limit"].startswith(f"{most},"), (listener, forwarded)
+
     answer = await ask(edge.url, "/public/header", headers=[("x-key", "second"), ("x-key", "first")])
     assert answer.headers["x-ratelimit-limit"].startswith(f"{LIMITS['second']},")
+
+
+async def _charged_at_the_end(edge: Edge) -> None:
+    """By `apply_on_stream_done`, a refused request too."""
+    for name, status in (("done", 429), ("done-and-served", 200)):
+        before = await edge.admin.metric(HITS)
+        assert (await ask(edge.url, f"/public/{name}")).status == status
+
+        async def charged(before: float = before) -> bool:
+            return await edge.admin.metric(HITS) == before + 2
+
+        await until(charged, f"{name} is charged twice: before the route, and when it ends")
+
+
+async def _asked_without_entries(edge: Edge) -> None:
+    """Where the only action is left out; a direct response is not even asked about."""
+    for name, calls in (("skipped", 1), ("direct", 0)):
+        before = await edge.admin.metric(CALLS)
+        assert await _hits_of(edge, name) == 0, name
+        assert await edge.admin.metric(CALLS) == before + calls, name
+
+
+def _ended_by(status: int) -> dict[str, Any]:
+    limits = [
+        {"actions": [_key(f"before-{status}")]},
+        {"actions": [_key("done")], "apply_on_stream_done": True},
+    ]
+    return {"route": {"cluster": "upstream", "rate_limits": limits}}
 
 
 def _key(name: str) -> dict[str, Any]:
@@ -70,8 +135,10 @@ def _route(name: str, action: dict[str, Any], **per_route: Any) -> dict[str, Any
 
 async def _count_everything(edge: Edge) -> None:
     file = edge.places.folder / "limits" / "edge.yaml"
-    names = ("host", "plain", "addend", "addend-per-route", "format-without-value")
+    names = ("host", "plain", "addend", "addend-per-route", "format-without-value", "done")
     descriptors = [_limit(name, name, 1000) for name in names]
+    descriptors += [_limit("before-429", "before-429", 0), _limit("before-200", "before-200", 1000)]
+    descriptors += [_limit("masked_remote_address", value, most) for value, most in set(MASKED.values())]
     descriptors += [_limit("header", value, most) for value, most in LIMITS.items()]
     file.write_text(yaml.safe_dump({"domain": read(file).data["domain"], "descriptors": descriptors}))
 
@@ -87,6 +154,6 @@ def _limit(key: str, value: str, requests: int) -> dict[str, Any]:
 
 async def _hits_of(edge: Edge, name: str) -> float:
     """By how much one request to the route is charged, over all limits."""
-    before = await edge.admin.metric("ratelimit_service_rate_limit_total_hits")
+    before = await edge.admin.metric(HITS)
     assert (await ask(edge.url, f"/public/{name}")).status in {200, 301, 404}
-    return await edge.admin.metric("ratelimit_service_rate_limit_total_hits") - before
+    return await edge.admin.metric(HITS) - before

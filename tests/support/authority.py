@@ -59,13 +59,17 @@ class Authority:
             built = built.add_extension(of_issuer, critical=False)
         self.certificate = pem(built.sign(above._key, hashes.SHA256()))
 
-    def sign(self, name: str, expires: dt.datetime | None = None) -> Pair:
+    def sign(self, name: str, expires: dt.datetime | None = None, *, uri: str = "") -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        hosts = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-        )
-        built = self._build(subject, key, expires).add_extension(hosts, critical=False)
+        names: list[x509.GeneralName] = [
+            x509.DNSName("localhost"),
+            x509.IPAddress(ip_address("127.0.0.1")),
+        ]
+        if uri:
+            names.append(x509.UniformResourceIdentifier(uri))
+        alternatives = x509.SubjectAlternativeName(names)
+        built = self._build(subject, key, expires).add_extension(alternatives, critical=False)
         if self._identified:
             of_issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier)
             built = built.add_extension(of_issuer, critical=False)
