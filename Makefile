@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XDS_PROTOS := $(VENV)/xds-protos
 ARGS ?=
 
-.PHONY: demo test test-all check format protos lock clean
+.PHONY: demo test test-all check format docs protos lock clean
 # `make -j demo test` must not run pip twice at once.
 .NOTPARALLEL:
 
@@ -34,10 +34,18 @@ check: $(VENV)/.dev-ready
 	$(BIN)/mypy envoy-test/scenarios
 	$(BIN)/lint-imports
 	$(BIN)/python -m protos.generate --check
+	$(BIN)/codespell
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.dev-ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Writes the reference pages from the code, and the site into .cache/site.
+docs: $(VENV)/.dev-ready
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --quiet --strict
 
 protos: $(VENV)/.dev-ready
 	$(BIN)/python -m protos.generate

@@ -46,7 +46,7 @@ _FINDINGS: Final[Mapping[str, _Words]] = {
     "found unknown escape": _Words(
         "an escape that does not exist: in single quotes a backslash is itself", from_begin=True
     ),
-    "did not find expected hexdecimal": _Words("an escape is cut short", from_begin=True),
+    "did not find expected hexadecimal": _Words("an escape is cut short", from_begin=True),
     "found invalid Unicode character escape": _Words("an escape of half a character", from_begin=True),
     "found undefined alias": _Words(
         "{} is the name of an anchor that is not above; write a value that begins with * in quotes"
