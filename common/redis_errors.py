@@ -1,6 +1,10 @@
 """The answer of a Redis that refuses a command."""
 
+from ssl import SSLError
+
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
+
+from common.os_errors import in_words
 
 _REPEATED = ", with args beginning with"
 
@@ -24,6 +28,9 @@ def error_text(error: BaseException) -> str:
     Without the arguments that Redis repeats of a command it does not know: keys hold what clients sent.
     """
     error = answer_in(error) or error
+    cause = None if error.__suppress_context__ else error.__context__
+    if isinstance(cause, OSError) and not isinstance(cause, SSLError | TimeoutError):
+        return f"Redis cannot be reached: {in_words(cause)}"  # redis-py repeats the system's text
     text = str(error).partition(_REPEATED)[0] or type(error).__name__
     code = getattr(error, "status_code", None)
     return f"{code} {text}" if code and not text.startswith(code) else text

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 
 from common.buckets import MAX_TOKENS, MAX_WINDOW_US, SECOND_US
 from common.configfile import ConfigError, Document, KeyPart, Problem, read
+from common.os_errors import in_words
 from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS, hint_for
 from ratelimit.metadata import MetadataError, as_metadata
 from ratelimit.normalise import NORMALISERS
@@ -64,7 +65,7 @@ def load_limits(paths: Sequence[Path], options: Options) -> Limits:
         except ConfigError as error:
             problems += error.problems
         except OSError as error:
-            problems.append(Problem(str(path), 0, "", f"cannot be read: {error.strerror or error}"))
+            problems.append(Problem(str(path), 0, "", f"cannot be read: {in_words(error)}"))
     try:
         limits = compile_limits(documents, options, digest.hexdigest()[:12])
     except ConfigError as error:

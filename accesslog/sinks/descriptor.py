@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from accesslog.records.counters import DropReason
 from accesslog.sinks.sink import SinkError
+from common.os_errors import in_words
 
 _T = TypeVar("_T")
 _Job = Callable[[], None]
@@ -29,7 +30,7 @@ _REASONS = {
 def sink_error(error: OSError, target: str) -> SinkError:
     """`error` at `target` as a SinkError with its reason; a pipe without a reader is not tried again."""
     reason = _REASONS.get(error.errno or 0, DropReason.IO_ERROR)
-    message = f"{target}: {error.strerror or error}"
+    message = f"{target}: {in_words(error)}"
     return SinkError(reason, message, retry=reason is not DropReason.BROKEN_PIPE)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from accesslog.sinks.descriptor import WriterThread, check_writable, sink_error, write_all
+from common.os_errors import in_words
 
 _log = structlog.get_logger("accesslog")
 
@@ -189,7 +190,7 @@ class FileSink:
                 os.fsync(descriptor)
             os.close(descriptor)
         except OSError as error:
-            _log.error("file not closed cleanly", sink=self.name, path=str(self._path), error=str(error))
+            _log.error("file not closed cleanly", sink=self.name, path=str(self._path), error=in_words(error))
 
     def _sync_if_due(self, descriptor: int) -> bool:
         """Sync as the policy has it. Whether everything written is on disk."""
@@ -209,7 +210,7 @@ class FileSink:
             os.fsync(self._descriptor)
             self._synced_at = self._clock()
         except OSError as error:
-            _log.error("file not synced", sink=self.name, path=str(self._path), error=str(error))
+            _log.error("file not synced", sink=self.name, path=str(self._path), error=in_words(error))
 
 
 def _ends_within_a_line(path: Path, size_bytes: int) -> bool:

@@ -34,8 +34,9 @@ from authz.credentials.session.verifier import Sessions
 from authz.credentials.throttle.throttle import Throttle
 from authz.request.identity import CredentialKind
 from common.circuit_breaker import CircuitBreaker
-from common.configfile import ConfigError, Problem
+from common.configfile import SETTINGS, ConfigError, Problem
 from common.lru_cache import LruCache
+from common.os_errors import in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ def _sessions(
 def _redis_caller(config: CredentialsConfig, world: CredentialDependencies, block: str) -> RedisCaller:
     if world.redis is None:
         problem = f"is required by credentials.{block}.store: redis"
-        raise ConfigError([Problem("settings", 0, "redis", problem)])
+        raise ConfigError([Problem(SETTINGS, 0, "redis", problem)])
     return RedisCaller(world.redis, config.lookup_timeout_seconds, world.redis_breaker)
 
 
@@ -242,8 +243,7 @@ def _introspection(
     try:
         secret = block.client_secret_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError.of(block.client_secret_file, f"cannot be read: {reason}") from error
+        raise ConfigError.of(block.client_secret_file, f"cannot be read: {in_words(error)}") from error
     if not secret:
         raise ConfigError.of(block.client_secret_file, "holds no secret")
     old = before.introspector if before is not None else None

@@ -12,6 +12,7 @@ from authz.credentials.jwt.key_set import KeySet, KeySetError, parse_key_set
 from authz.credentials.jwt.key_source import Clocks, FileKeys, RemoteKeys
 from authz.credentials.jwt.token import Issuer
 from common.configfile import ConfigError, Problem
+from common.os_errors import in_words
 
 _LOG = structlog.get_logger(__name__)
 
@@ -79,7 +80,7 @@ def _read_key_file(path: Path, previous: KeySet | None) -> KeySet:
     try:
         keys = parse_key_set(path.read_bytes(), previous)
     except OSError as error:
-        raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
+        raise ConfigError.of(path, f"cannot be read: {in_words(error)}") from error
     except KeySetError as error:
         raise ConfigError.of(path, str(error)) from error
     secret = [key for key in keys.refused if key.secret]

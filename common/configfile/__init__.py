@@ -5,11 +5,12 @@ The floor under the three libraries and the processes: it knows nothing of what 
 
 from common.configfile.breaks import Breathe, no_breaks
 from common.configfile.document import Document, parse, read, read_text
-from common.configfile.problems import ConfigError, KeyPart, Problem, json_place, key_path_text
+from common.configfile.problems import SETTINGS, ConfigError, KeyPart, Problem, json_place, key_path_text
 from common.configfile.spelled import Spelled
 from common.configfile.validate import findings_of, problems_of, validate
 
 __all__ = [
+    "SETTINGS",
     "Breathe",
     "ConfigError",
     "Document",

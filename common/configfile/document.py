@@ -10,6 +10,7 @@ from common.configfile.breaks import Breathe, no_breaks
 from common.configfile.problems import ConfigError, KeyPart, Problem, key_path_text
 from common.configfile.quick import Place, line_of, read_plain
 from common.configfile.yaml_words import told
+from common.os_errors import in_words
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A policy of 10,000 rules is about 3 MB; a file far beyond that is a mistake (a log, a core dump)."""
@@ -114,7 +115,7 @@ def read_text(path: Path) -> str:
             raise ConfigError.of(path, f"file is larger than {MAX_FILE_BYTES} bytes")
         return content.decode("utf-8")
     except OSError as error:
-        raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
+        raise ConfigError.of(path, f"cannot be read: {in_words(error)}") from error
     except UnicodeDecodeError as error:
         raise ConfigError.of(path, f"is not UTF-8 text (byte {error.start})") from error
 

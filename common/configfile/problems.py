@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
+from typing import Final
 
 KeyPart = str | int
+
+SETTINGS: Final = "settings"
+"""As the file of a problem: the settings of the process, which alone knows their file and lines."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,6 +1,5 @@
 """The HTTP server for operators: /metrics, /healthz, /readyz, /config, /version."""
 
-import os
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,10 +45,7 @@ class AdminSite:
                     await web.UnixSite(self._runner, path).start()
         except OSError as error:
             await self._runner.cleanup()
-            # asyncio puts the address into its text, and a bind error has it already.
-            code = error.errno or 0
-            reason = os.strerror(code) if code > 0 else error.strerror
-            raise bind_error(address, OSError(code, reason)) from None
+            raise bind_error(address, error) from None
         if not isinstance(address, TcpAddress):
             return str(address)
         port = self._runner.addresses[0][1]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from common.configfile import ConfigError
+from common.os_errors import in_words
 from common.redaction import REDACTED, looks_like_token
 from common.redaction.tokens import without_jwts
 from sidecars.cli import config, demo, limits, policy, protoset, run, session
@@ -67,7 +68,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return WRONG
         where = f"{_without_tokens(str(error.filename), given)}: " if error.filename else ""
-        return _fail(f"sidecars: {where}{error.strerror or error}", code=WRONG)
+        return _fail(f"sidecars: {where}{in_words(error)}", code=WRONG)
     except typer.Abort:
         return WRONG
     return code if isinstance(code, int) else OK

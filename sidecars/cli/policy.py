@@ -7,6 +7,7 @@ import orjson
 import typer
 
 from common.configfile import ConfigError, Problem, read_text
+from common.os_errors import in_words
 from sidecars.cli.exit import WRONG
 from sidecars.cli.policy_explain import explain
 from sidecars.cli.report import report, warn
@@ -105,7 +106,7 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError.of(file, f"cannot be written: {error.strerror or error}") from error
+        raise ConfigError.of(file, f"cannot be written: {in_words(error)}") from error
 
 
 @app.command()

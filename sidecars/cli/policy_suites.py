@@ -15,6 +15,7 @@ from authz.tools.suites.coverage import Coverage
 from authz.tools.suites.load import Suite, load_suites
 from authz.tools.suites.run import Result, Runner
 from common.configfile import ConfigError
+from common.os_errors import in_words
 from sidecars.cli.exit import WRONG
 from sidecars.cli.policy_tree import tree
 from sidecars.cli.report import report
@@ -148,7 +149,7 @@ def write_junit(file: Path, results: Sequence[Result]) -> None:
     try:
         ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
     except OSError as error:
-        raise ConfigError.of(file, f"cannot be written: {error.strerror or error}") from error
+        raise ConfigError.of(file, f"cannot be written: {in_words(error)}") from error
 
 
 def _plain_tree(result: Result) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,8 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from common.configfile import ConfigError
+from common.configfile import ConfigError, Problem
+from common.os_errors import in_words
 from common.redaction import NO_NAMES
 from sidecars.observability.logs import Logs
 from sidecars.process.assembly import BUILDERS, BoundSidecar, Builder, build, configured
@@ -41,6 +42,8 @@ class Assembly:
     settings: Settings
     placed: tuple[BoundSidecar, ...]
     dependencies: Dependencies
+    located: Callable[[Problem], Problem]
+    """A problem of a reload, with its line in the settings file where it has none of its own."""
 
 
 def assemble(
@@ -61,14 +64,15 @@ def assemble(
         needed = "a section authz, ratelimit or accesslog" if which == ALL else f"a section {which}"
         raise ConfigError.of(reading.path, f"holds nothing to run: write {needed}")
     dependencies = _surroundings(settings)
+    located = partial(at_its_name, reading, settings)
     placed: tuple[BoundSidecar, ...] = ()
     try:
         placed = build(settings, names, dependencies, builders)
     except ConfigError as error:
-        problems += (at_its_name(reading, settings, problem) for problem in error.problems)
+        problems += map(located, error.problems)
     if problems:
         raise ConfigError(problems)
-    return Assembly(settings, placed, dependencies)
+    return Assembly(settings, placed, dependencies, located)
 
 
 def run(
@@ -113,7 +117,7 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     structlog.contextvars.bind_contextvars(worker=worker)
     logs = Logs(settings.log)
     try:
-        process = _process(assemble(reading_of(path, settings), which, worker=worker), environ)
+        process = _process(assemble(reading_of(path, settings, environ), which, worker=worker), environ)
 
         async def on_the_leash() -> None:
             at_most_seconds = drain_at_most_seconds(settings.drain)
@@ -127,7 +131,7 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
         _log.error("cannot start", problems=[str(problem) for problem in error.problems])
         return 2
     except OSError as error:
-        _log.error("cannot start", problems=[error.strerror or str(error)])
+        _log.error("cannot start", problems=[in_words(error)])
         return 1
     finally:
         logs.stop()
@@ -135,7 +139,14 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
 
 
 def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:
-    return Process(assembly.settings, assembly.placed, assembly.dependencies, environ, force_exit_after)
+    return Process(
+        assembly.settings,
+        assembly.placed,
+        assembly.dependencies,
+        environ,
+        force_exit_after,
+        assembly.located,
+    )
 
 
 def _surroundings(settings: Settings) -> Dependencies:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from common.os_errors import in_words
+
 ADMIN_SECONDS = 10.0
 """For an answer of the admin port, which itself waits for nothing long."""
 
@@ -175,7 +177,8 @@ class AdminPort:
                 body = await response.read()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise StoreUnavailableError(f"the admin port {self._base} does not answer: {error}") from None
+            why = in_words(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+            raise StoreUnavailableError(f"the admin port {self._base} does not answer: {why}") from None
         if status == 200:
             return orjson.loads(body)
         if status in {404, 405}:

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
+from common.configfile import Problem
 from sidecars.admin.health import Health, Phase
 from sidecars.admin.routes import routes_of
 from sidecars.admin.server import Admin
@@ -56,7 +57,7 @@ class Process:
     """One process and the sidecars it runs. Made inert, and to be run once.
 
     `environ` is read for systemd's variables. `force_exit` bounds the drain from outside: it is called with
-    the seconds after which the process must have ended.
+    the seconds after which the process must have ended. `located`: as for the Reloader.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Process:
         dependencies: Dependencies,
         environ: Mapping[str, str],
         force_exit: Callable[[float], None] = lambda _: None,
+        located: Callable[[Problem], Problem] = lambda problem: problem,
     ) -> None:
         self._settings = settings
         self._surroundings = dependencies
@@ -85,6 +87,7 @@ class Process:
             ReloadMetrics(registry),
             dependencies.wall_clock,
             self._announce_reload,
+            located,
         )
         client = dependencies.redis
         self._redis_fitness = None if client is None else RedisFitness(client)

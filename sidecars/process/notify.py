@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import structlog
 
+from common.os_errors import in_words
+
 _log = structlog.get_logger("sidecars.process")
 
 
@@ -34,7 +36,7 @@ class Notifier:
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
-            _log.warning("systemd could not be notified", error=str(error))
+            _log.warning("systemd could not be notified", error=in_words(error))
 
     async def feed_watchdog(self) -> None:
         """Tell systemd that the loop turns, as long as it expects to hear so; until cancelled."""

@@ -17,6 +17,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from common.os_errors import in_words
 from common.redis_errors import answer_in, error_text
 from sidecars.settings.redis import RedisSettings
 
@@ -265,7 +266,8 @@ class PasswordFile(CredentialProvider):
         try:
             password = self._path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise RedisConnectionError(f"password_file {self._path} cannot be read: {error}") from error
+            text = f"password_file {self._path} cannot be read: {in_words(error)}"
+            raise RedisConnectionError(text) from None
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:

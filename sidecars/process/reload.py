@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from common.configfile import ConfigError
+from common.configfile import ConfigError, Problem
 from sidecars.observability.process_metrics import ReloadMetrics
 from sidecars.process.watch import FileBaseline, Snapshot, Watcher
 from sidecars.services.sidecar import Sidecar
@@ -41,6 +41,7 @@ class Reloader:
 
     `before` is what was there before each sidecar was built, by its name. `wall_clock` gives Unix seconds.
     `announce` is called with True before and False after the reloads that were asked for or found due.
+    `located` adds the line of the settings file to a problem that a sidecar cannot place; it reads files.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Reloader:
         metrics: ReloadMetrics,
         wall_clock: Callable[[], float],
         announce: Callable[[bool], None] = lambda _: None,
+        located: Callable[[Problem], Problem] = lambda problem: problem,
     ) -> None:
         self._sidecars = tuple(sidecars)
         self._before = before
@@ -58,6 +60,7 @@ class Reloader:
         self._metrics = metrics
         self._wall_clock = wall_clock
         self._announce = announce
+        self._located = located
         self._asked = asyncio.Event()
         self._watchers = {sidecar.name: Watcher() for sidecar in sidecars}
         self._seen: dict[str, Snapshot] = {}
@@ -103,7 +106,7 @@ class Reloader:
             swap = await asyncio.to_thread(sidecar.prepare)
             swap()
         except ConfigError as error:
-            self._refuse(name, Outcome(now, tuple(str(problem) for problem in error.problems)))
+            self._refuse(name, Outcome(now, await asyncio.to_thread(self._told, error)))
         except Exception as error:  # a defect in a loader must not end the process that serves well
             _log.exception("loader failed", sidecar=name)
             self._refuse(name, Outcome(now, (f"internal error: {type(error).__name__}: {error}",)))
@@ -111,6 +114,9 @@ class Reloader:
             self.outcomes[name] = Outcome(now)
             self._metrics.loaded(name, sidecar.describe(), now)
             _log.info("configuration reloaded", sidecar=name, revision=sidecar.describe().get("revision"))
+
+    def _told(self, error: ConfigError) -> tuple[str, ...]:
+        return tuple(str(self._located(problem)) for problem in error.problems)
 
     def _refuse(self, name: str, outcome: Outcome) -> None:
         self.outcomes[name] = outcome

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from common.buckets import SECOND_US
 from common.circuit_breaker import CircuitBreaker, CircuitState
-from common.configfile import ConfigError, Problem
+from common.configfile import SETTINGS, ConfigError, Problem
 from ratelimit.cache import GenerationalCache
 from ratelimit.config import load_limits
 from ratelimit.decision import Decision, Plan
@@ -166,7 +166,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         problems += error.problems
     if settings.store == "redis" and dependencies.redis is None:
         text = "store: redis needs the section redis with the url of a Redis"
-        problems.append(Problem("settings", 0, "ratelimit.store", text))
+        problems.append(Problem(SETTINGS, 0, "ratelimit.store", text))
     if problems:
         raise ConfigError(problems)
     wall_clock = dependencies.wall_clock

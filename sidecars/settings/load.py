@@ -72,9 +72,16 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
     return Reading(path, settings, (*environment.problems, *problems), locate)
 
 
-def reading_of(path: Path, settings: Settings) -> Reading:
-    """Settings that were read before, by another process, from the file at `path`."""
-    return Reading(path, settings, (), partial(_nowhere, path))
+def reading_of(path: Path, settings: Settings, environ: Mapping[str, str]) -> Reading:
+    """Settings that were read before, by another process, from the file at `path` and from `environ`.
+
+    The file is read again for its lines alone.
+    """
+    try:
+        locate = partial(_locate, read(path), read_environment(environ, Settings))
+    except ConfigError:
+        return Reading(path, settings, (), partial(_nowhere, path))
+    return Reading(path, settings, (), locate)
 
 
 def _nowhere(file: Path, path: Sequence[KeyPart], message: str) -> Problem:

@@ -1,13 +1,16 @@
 """Checks what the settings need on this machine: TLS files, folders of sockets and logs."""
 
 import os
+import socket
 import ssl
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from common.configfile import KeyPart
+from common.os_errors import in_words
 from sidecars.settings.accesslog import FileSinkSettings
 from sidecars.settings.load import Reading
 from sidecars.settings.per_worker import for_worker
@@ -19,7 +22,6 @@ _Path = tuple[KeyPart, ...]
 _Finding = tuple[_Path, str]
 
 SECTIONS = ("authz", "ratelimit", "accesslog")
-_EVERY_ADDRESS = frozenset({"0.0.0.0", "::", "*"})
 
 
 def on_this_machine(reading: Reading, names: Collection[str] = SECTIONS) -> Reading:
@@ -54,14 +56,29 @@ def _of_files(settings: Settings) -> Iterator[_Finding]:
 
 def open_to_all(settings: Settings) -> Iterator[_Finding]:
     """The ports that every network reaches without TLS: key paths and messages. These are warnings."""
-    for path, address in listens(settings):
-        whole = isinstance(address, TcpAddress) and address.host in _EVERY_ADDRESS
+    of_workers = settings.admin.workers if settings.workers > 1 else None
+    more = [] if of_workers is None else [(("admin", "workers"), of_workers)]
+    for path, address in (*listens(settings), *more):
+        whole = isinstance(address, TcpAddress) and _is_every_address(address.host)
         if whole and path[0] == "admin":
             text = "and shows the configuration to everyone: listen on 127.0.0.1"
             yield path, f"{address} is open to every network without TLS, {text}"
         elif whole and address.tls is None:
             text = "and answers everyone as it answers Envoy: add tls, or listen on 127.0.0.1"
             yield path, f"{address} is open to every network without TLS, {text}"
+
+
+def _is_every_address(host: str) -> bool:
+    """Whether a server on `host` is reached over every interface, however that is spelled."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        try:
+            return socket.inet_aton(host) == bytes(4)  # `0`, `0.0` and `0x0`, as getaddrinfo reads them
+        except OSError:
+            return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_unspecified
 
 
 def listens(settings: Settings) -> Iterator[tuple[_Path, Address]]:
@@ -99,7 +116,7 @@ def _of_file(path: _Path, file: Path | None) -> Iterator[_Finding]:
         with file.open("rb"):
             return
     except OSError as error:
-        yield path, f"{file} cannot be read: {error.strerror}"
+        yield path, f"{file} cannot be read: {in_words(error)}"
 
 
 def _of_tls(path: _Path, tls: TlsSettings) -> Iterator[_Finding]:
@@ -159,6 +176,8 @@ def _of_redis(settings: Settings) -> Iterator[_Finding]:
         return
     for name in ("password_file", "ca_file", "cert_file", "key_file"):
         yield from _of_file(("redis", name), getattr(redis, name))
+    if redis.ca_file is not None and os.access(redis.ca_file, os.R_OK):
+        yield from _of_authorities(("redis", "ca_file"), redis.ca_file)
     certificate, key = redis.cert_file, redis.key_file
     if certificate is None or key is None:
         return

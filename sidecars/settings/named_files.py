@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from authz.policy.compile.load import policy_files
-from common.configfile import ConfigError, KeyPart, Problem, read
+from common.configfile import SETTINGS, ConfigError, KeyPart, Problem, read
 from sidecars.settings.load import Reading
 from sidecars.settings.root import Settings
-
-SETTINGS: Final = "settings"
-"""The name by which the libraries call the settings file."""
 
 _Path = tuple[KeyPart, ...]
 
@@ -18,7 +15,7 @@ _Path = tuple[KeyPart, ...]
 def at_its_name(reading: Reading, settings: Settings, problem: Problem) -> Problem:
     """`problem` with the line and key that name its file, where it has none and they can be found.
 
-    A sidecar that asks for more than its own section says so of the file `settings`, which it does not know.
+    A sidecar that asks for more than its own section says so of the file SETTINGS, which it does not know.
     """
     if problem.file == SETTINGS:
         return reading.locate(problem.key_path.split("."), problem.message)

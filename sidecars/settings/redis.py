@@ -9,8 +9,8 @@ from sidecars.settings.listen import ConfigPath
 
 
 def _redis_url(url: str) -> str:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         parts.port  # noqa: B018  # raises when it is no port
         parameters = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     except ValueError:
@@ -19,6 +19,8 @@ def _redis_url(url: str) -> str:
         ) from None
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("expected redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH?db=DB")
+    if parts.scheme == "unix" and parts.hostname:  # redis-py would leave it out of the path
+        raise ValueError("expected three slashes before the path, as in unix:///run/redis/redis.sock?db=0")
     if parts.scheme == "unix" and not parts.path:
         raise ValueError("expected a path, as in unix:///run/redis/redis.sock?db=0")
     if parts.scheme != "unix" and not parts.hostname:

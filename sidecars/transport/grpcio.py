@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from errno import EADDRNOTAVAIL
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import quote, unquote
@@ -121,7 +120,7 @@ def _why_not(address: Address) -> OSError:
                 probe.bind(name)
     except OSError as error:
         return error
-    return OSError(EADDRNOTAVAIL, "grpc could not bind it")
+    return OSError("grpc could not bind it")
 
 
 def _socket_names(address: Address) -> list[tuple[int, Any]]:

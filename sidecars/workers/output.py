@@ -10,6 +10,8 @@ from threading import Lock, Thread
 
 import structlog
 
+from common.os_errors import in_words
+
 MAX_LINE_BYTES = 1024 * 1024
 """Far above the longest line a sink writes (`max_record_bytes`). What has no newline by then is passed on."""
 
@@ -56,7 +58,7 @@ class Output:
                 _log.warning("half a line was dropped: its writer was killed", worker=worker, bytes=len(rest))
         except OSError as error:
             # With our end closed the worker's sink gets the same error, and counts what it loses.
-            _log.warning("standard output failed", worker=worker, error=str(error))
+            _log.warning("standard output failed", worker=worker, error=in_words(error))
         finally:
             os.close(reading)
 

@@ -11,7 +11,6 @@ import os
 import pickle
 import struct
 from collections.abc import Callable
-from errno import ENODATA
 from threading import Thread
 from typing import BinaryIO
 
@@ -60,5 +59,5 @@ def on_parent_exit(descriptor: int, stop: Callable[[], None], force_exit: Callab
 def _exactly(pipe: BinaryIO, size: int) -> bytes:
     data = pipe.read(size)
     if len(data) < size:
-        raise OSError(ENODATA, "no settings on standard input: only a supervisor starts a worker")
+        raise OSError("no settings on standard input: only a supervisor starts a worker")
     return data

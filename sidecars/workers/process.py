@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from common.os_errors import in_words
 from sidecars.workers.output import Output
 
 STABLE_SECONDS = 10.0
@@ -173,7 +174,7 @@ class Worker:
             except OSError as error:
                 self._failures += 1
                 self._enter(Phase.ENDED)
-                _log.error("worker could not be started", worker=self.number, error=str(error))
+                _log.error("worker could not be started", worker=self.number, error=in_words(error))
 
     def reload(self) -> None:
         """Have its files read again: once it is ready where it starts, as it has no ear for signals yet."""

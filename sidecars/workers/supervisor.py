@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
+from common.os_errors import in_words
 from sidecars.admin.server import AdminSite
 from sidecars.observability.process_metrics import package_version
 from sidecars.process.lifecycle import drain_at_most_seconds
@@ -146,7 +147,7 @@ class Supervisor:
         try:
             await worker.run_once()
         except OSError as error:
-            _log.error("worker could not be started", worker=worker.number, error=str(error))
+            _log.error("worker could not be started", worker=worker.number, error=in_words(error))
         if self._were_ready:
             await worker.run_again()
         elif not self._stop_asked.is_set():
@@ -308,7 +309,7 @@ def _private_folder(environ: Mapping[str, str]) -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(prefix="sidecars-", dir=above)
     except OSError as error:
-        text = f"workers need a folder for sockets: {error.strerror}; set TMPDIR to one that can be written"
-        raise OSError(error.errno, text) from None
+        text = f"workers need a folder for sockets: {in_words(error)}; set TMPDIR to one that can be written"
+        raise OSError(text) from None
     with folder as name:
         yield Path(name)

@@ -1,6 +1,5 @@
 """One bounded GET of a document that another server publishes."""
 
-import os
 import re
 import socket
 import ssl
@@ -14,6 +13,7 @@ from yarl import URL
 
 from authz.credentials.core.outbound import Proxy
 from authz.credentials.core.types import Network
+from common.os_errors import in_words
 
 MAX_DOCUMENT_BYTES: Final = 512 * 1024
 """A hundred RSA keys with certificate chains are about 400 KiB; identity providers publish 2 to 20."""
@@ -64,17 +64,14 @@ def told(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered with HTTP status {error.status}"
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"the proxy {error.host}:{error.port} cannot be reached: {_why(error.os_error)}"
+        return f"the proxy {error.host}:{error.port} cannot be reached: {in_words(error.os_error)}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"the name {error.host} cannot be resolved: {_why(error.os_error)}"
+        return f"the name {error.host} cannot be resolved: {in_words(error.os_error)}"
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
-        return f"{error.host}:{error.port} cannot be reached: {_why(error.os_error)}"
+        return f"{error.host}:{error.port} cannot be reached: {in_words(error.os_error)}"
+    if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError | ssl.SSLError):
+        return in_words(error)
     return str(error) or type(error).__name__
-
-
-def _why(error: OSError) -> str:
-    # asyncio writes its own words in place of those of the system; errors of names have numbers below 0.
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

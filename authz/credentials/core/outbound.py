@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from common.configfile import ConfigError
+from common.os_errors import in_words
 
 VERIFY_FLAGS: Final = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
 """RFC 5280 to the letter, and an intermediate authority may vouch alone: what Python 3.13 and later do by
@@ -72,7 +73,7 @@ def check_ca_file(path: Path | None) -> None:
     except ssl.SSLError:
         raise ConfigError.of(path, "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)") from None
     except OSError as error:
-        raise ConfigError.of(path, f"cannot be read: {error.strerror or error}") from error
+        raise ConfigError.of(path, f"cannot be read: {in_words(error)}") from error
 
 
 def proxy_for(url: str, configured: str | Literal[False] | None) -> Proxy | None:

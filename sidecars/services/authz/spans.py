@@ -9,7 +9,7 @@ from typing import Any
 
 from authz.credentials.core.outbound import VERIFY_FLAGS
 from authz.engine.decision_record import DecisionRecord
-from common.configfile import ConfigError
+from common.configfile import SETTINGS, ConfigError, Problem
 from common.redaction import Secrets
 from sidecars.settings.authz import TracingSettings
 from sidecars.transport.api.service import Call, UnaryHandler
@@ -41,9 +41,8 @@ class Spans:
             from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
-            raise ConfigError.of(
-                "authz.tracing", f"needs the extra otel (in a clone: pip install '.[otel]'): {error}"
-            ) from error
+            text = f"needs the extra otel (in a clone: pip install '.[otel]'): {error.name} is not installed"
+            raise ConfigError([Problem(SETTINGS, 0, "authz.tracing", text)]) from error
         self._trace = trace
         self._provider = TracerProvider(
             sampler=ParentBased(root=TraceIdRatioBased(settings.root_sample_rate)),

@@ -1,6 +1,7 @@
 """Where a server listens."""
 
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from pathlib import Path
 
 DEFAULT_SOCKET_MODE = 0o660
@@ -86,14 +87,51 @@ def parse_address(text: str) -> Address:
     """
     if text.startswith("unix:"):
         return _parse_unix(text.removeprefix("unix:"), text)
+    if remedy := _of_other_tools(text):
+        raise ValueError(f"{text!r}: {remedy}")
     host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
+    if host.startswith("[") and host.endswith("]") and _is_ipv6(host[1:-1]):
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:9001")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or _NOT_OF_A_HOST & {*host}:
         raise ValueError(f"{text!r}: expected HOST:PORT (0-65535), unix:PATH or unix:@NAME")
     return TcpAddress(host, int(port))
+
+
+_NOT_OF_A_HOST = frozenset(" \t\r\n/@?#[]")
+
+_TARGETS = ("tcp", "tcp4", "tcp6", "ipv4", "ipv6", "dns", "http", "https", "grpc", "grpcs")
+"""What other tools write before HOST:PORT, with two slashes or none (gRPC name resolution, URLs)."""
+
+
+def _of_other_tools(text: str) -> str:
+    """What to write for an address as other tools have it; empty for any other text."""
+    scheme, colon, rest = text.partition(":")
+    path = rest.removeprefix("//")
+    if "unix" in scheme.lower() and colon:
+        name = "@" if "abstract" in scheme.lower() else ""
+        return f"a unix socket is written unix:{name}{path}"
+    if text.startswith(("/", "./", "../", "~", "@")) or text.endswith((".sock", ".socket")):
+        return f"a unix socket is written unix:{text}"
+    if path != rest or (scheme.lower() in _TARGETS and ":" in rest):
+        found = path.strip("/")
+        right = (
+            f"{found} (HOST:PORT)" if found.rpartition(":")[2].isdecimal() and ":" in found else "HOST:PORT"
+        )
+        return f"expected {right}, without {text[: len(text) - len(path)]}"
+    host, _, port = text.rpartition(":")
+    if host in {"", "*"} and port.isdecimal():
+        return f"expected HOST:PORT, as in 127.0.0.1:{port}; all addresses are written [::]:{port}"
+    return ""
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _asks_for_certificates(tls: TlsSettings | None) -> bool:
@@ -102,6 +140,14 @@ def _asks_for_certificates(tls: TlsSettings | None) -> bool:
 
 def _parse_unix(rest: str, text: str) -> UnixAddress:
     path, question, query = rest.partition("?")
+    if path.startswith("///"):
+        path = f"/{path.lstrip('/')}"  # unix:///run/a.sock, as URLs have it
+    elif path.startswith("//"):
+        name = path[2:]
+        whole = "" if name.startswith("@") else f"unix:/{name} or "
+        raise ValueError(f"{text!r}: expected {whole}unix:{name}, without //")
+    elif path.startswith("~"):
+        raise ValueError(f"{text!r}: expected the whole path; ~ does not stand for a folder here")
     if not path or path == "@":
         raise ValueError(f"{text!r}: expected a path, as in unix:/run/sidecars/authz.sock")
     # sockaddr_un holds 108 bytes on Linux, the last one NUL (unix(7)).

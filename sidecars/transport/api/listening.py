@@ -5,9 +5,10 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EADDRINUSE
+from errno import ENOENT
 from pathlib import Path
 
+from common.os_errors import in_words
 from sidecars.transport.api.address import Address, UnixAddress
 
 _CONNECT_SECONDS = 1.0
@@ -15,8 +16,10 @@ _CONNECT_SECONDS = 1.0
 
 
 def bind_error(address: Address, error: OSError) -> OSError:
-    """`error` again, with the address that could not be bound in its text."""
-    return OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}")
+    """`error` in our words, with the address that could not be bound."""
+    if isinstance(address, UnixAddress) and error.errno == ENOENT:
+        return OSError(f"cannot listen on {address}: the folder {Path(address.path).parent} does not exist")
+    return OSError(f"cannot listen on {address}: {in_words(error)}")
 
 
 def remove_stale_socket(address: UnixAddress) -> None:
@@ -32,7 +35,7 @@ def remove_stale_socket(address: UnixAddress) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise OSError(EADDRINUSE, "the path exists and is no socket")
+        raise OSError("the path exists and is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CONNECT_SECONDS)
         try:
@@ -43,7 +46,7 @@ def remove_stale_socket(address: UnixAddress) -> None:
             return
         except TimeoutError:
             pass
-    raise OSError(EADDRINUSE, "another server answers on it")
+    raise OSError("another server answers on it")
 
 
 @contextmanager

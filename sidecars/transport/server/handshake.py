@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 import structlog
 
+from common.os_errors import in_words
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.server.protocol import CLOSE_SECONDS, Home, SocketProtocol, peer_name
 from sidecars.transport.server.tls import alert_of, words
@@ -90,7 +91,7 @@ class TlsServer:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # out of descriptors, or of memory
-                _log.error("cannot accept", error=error.strerror, again_seconds=ACCEPT_AGAIN_SECONDS)
+                _log.error("cannot accept", error=in_words(error), again_seconds=ACCEPT_AGAIN_SECONDS)
                 self._door.loop.remove_reader(self._listening.fileno())
                 self._again = self._door.loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
                 return

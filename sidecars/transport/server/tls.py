@@ -10,6 +10,7 @@ from typing import Any, cast
 import structlog
 from cryptography import x509
 
+from common.os_errors import in_words
 from sidecars.transport.api.address import TlsSettings
 
 _log = structlog.get_logger("sidecars.transport")
@@ -132,12 +133,17 @@ def _build(settings: TlsSettings) -> ssl.SSLContext:
         names = ", ".join(map(str, settings.files))
         if isinstance(error, ssl.SSLError):
             detail = words(error) or "not each of them holds PEM"
+        elif error.filename is not None:
+            detail = f"{error.filename} cannot be read: {in_words(error)}"
         else:
-            detail = error.strerror or str(error)
+            detail = in_words(error)
         raise OSError(f"cannot serve TLS with {names}: {detail}") from None
 
 
 def _context(settings: TlsSettings) -> ssl.SSLContext:
+    for file in settings.files:
+        with file.open("rb"):
+            pass  # OpenSSL would not say which of them cannot be read
     context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)

@@ -144,12 +144,12 @@ def test_nesting_up_to_the_limit_parses() -> None:
 
 def test_read_names_the_file_in_every_error(tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
-    with pytest.raises(ConfigError, match=rf"^{path}: cannot be read: No such file or directory$"):
+    with pytest.raises(ConfigError, match=rf"^{path}: cannot be read: no such file or folder$"):
         read(path)
     path.write_bytes(b"a: \xff")
     with pytest.raises(ConfigError, match=rf"^{path}: is not UTF-8 text \(byte 3\)$"):
         read(path)
-    with pytest.raises(ConfigError, match=rf"^{tmp_path}: cannot be read: Is a directory$"):
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}: cannot be read: it is a folder, and"):
         read(tmp_path)
     path.write_text(TEXT)
     assert read(path).file == str(path)

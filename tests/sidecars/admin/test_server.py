@@ -150,7 +150,7 @@ async def test_a_taken_address_is_an_error_that_names_it() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(OSError, match=f"cannot listen on {address}: Address already in use"):
+        with pytest.raises(OSError, match=f"cannot listen on {address}: another process listens on it"):
             await Served(address).admin.start()
 
 

@@ -249,7 +249,7 @@ class TestRun:
     def test_a_missing_file_is_exit_2(self, sidecars: Command, tmp_path: Path) -> None:
         result = sidecars("run", "all", "-c", tmp_path / "none.yaml")
         assert result.code == 2
-        assert result.err == f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n"
+        assert result.err == f"{tmp_path}/none.yaml: cannot be read: no such file or folder\n"
 
     def test_a_sidecar_that_is_not_configured_is_exit_2(self, sidecars: Command, tmp_path: Path) -> None:
         (tmp_path / "s.yaml").write_text("accesslog: {listen: ['unix:/l']}\n")
@@ -274,7 +274,7 @@ class TestProtoset:
         result = sidecars("protoset", "-o", tmp_path / "none" / "copy")
         assert (result.code, result.err) == (
             1,
-            f"sidecars: {tmp_path}/none/copy: No such file or directory\n",
+            f"sidecars: {tmp_path}/none/copy: no such file or folder\n",
         )
 
 

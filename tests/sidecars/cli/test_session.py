@@ -200,6 +200,16 @@ def test_a_redis_that_is_away_is_told_and_exits_with_1(tmp_path: Path, redis_ser
     assert "Traceback" not in found.stderr
 
 
+def test_an_admin_port_that_does_not_answer_is_told_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("memory")))
+    authz = {"listen": [f"unix:{tmp_path}/a.sock"], "policy": ["policy.yaml"], "session_admin": True}
+    file = tmp_path / "sidecars.yaml"
+    file.write_text(yaml.safe_dump({"authz": authz, "admin": {"listen": f"unix:{tmp_path}/none"}}))
+    found = command(file, "session", "list")
+    assert found.returncode == 1
+    assert found.stderr.endswith("does not answer: no such file or folder\n")
+
+
 def test_a_process_that_does_not_offer_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("memory")))
     authz = {"listen": [f"unix:{tmp_path}/a.sock"], "policy": ["policy.yaml"]}

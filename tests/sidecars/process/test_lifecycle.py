@@ -14,6 +14,7 @@ from tests.support.running import SIDECARS, WAIT_SECONDS, Running, call, connect
 
 ANSWER, SLOW, COLLECT = "/test.Probe/Answer", "/test.Probe/Slow", "/test.Probe/Collect"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+RULES = "rules: [{name: a, paths: [/a], allow: anyone}]\n"
 RELOADS = 'sidecars_config_reload_total{sidecar="authz"}'
 FAILURES = 'sidecars_config_reload_failures_total{sidecar="authz"}'
 
@@ -154,7 +155,7 @@ def test_a_taken_address_is_one_line_and_exit_1(tmp_path: Path, policy: Path) ->
             assert running.wait_for_exit() == 1
             # Above it stands a line of grpc's own.
             *_, last = running.stderr.splitlines()
-            assert last == f"sidecars: cannot listen on {address}: Address already in use"
+            assert last == f"sidecars: cannot listen on {address}: another process listens on it"
             assert "Traceback" not in running.stderr
 
 
@@ -167,7 +168,7 @@ def test_a_taken_admin_address_ends_the_start_with_1(tmp_path: Path, policy: Pat
         settings = {"authz": section(tmp_path), "admin": {"listen": address}, "log": {"level": "error"}}
         with Running(tmp_path, settings, program=SIDECARS) as running:
             assert running.wait_for_exit() == 1
-            assert running.stderr == f"sidecars: cannot listen on {address}: Address already in use\n"
+            assert running.stderr == f"sidecars: cannot listen on {address}: another process listens on it\n"
             assert not (tmp_path / "s").exists()
 
 
@@ -233,6 +234,31 @@ def test_a_bad_file_never_replaces_a_good_one(running: Running, channel: Any, po
     running.wait_until(lambda: call(channel, ANSWER) == b"two")
     running.wait_until(lambda: running.config()["sidecars"]["authz"]["last_reload"]["ok"])
     assert running.metric(FAILURES) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_problem_of_the_settings_at_a_reload_has_its_line(tmp_path: Path, workers: int) -> None:
+    policy, limits = tmp_path / "policy.yaml", tmp_path / "limits.yaml"
+    policy.write_text(RULES)
+    limits.write_text("domain: edge\n")
+    settings: dict[str, Any] = {
+        "authz": {"listen": [f"unix:{tmp_path}/a.{{worker}}"], "policy": ["policy.yaml"]},
+        "ratelimit": {"listen": [f"unix:{tmp_path}/r.{{worker}}"], "limits": ["limits.yaml"]},
+        "workers": workers,
+    }
+    event = "configuration refused; the last good one serves on"
+    with Running(tmp_path, settings, program=SIDECARS) as running:
+        running.wait_until_ready()
+        replace(policy, f"credentials: {{sessions: {{store: redis}}}}\n{RULES}")
+        limits.unlink()
+        running.wait_until(lambda: running.events().count(event) >= 2 * workers)
+        refused = [line for line in running.log if line["event"] == event]
+    number = 1 + next(
+        i for i, line in enumerate(running.file.read_text().splitlines()) if "limits.yaml" in line
+    )
+    told = {line["sidecar"]: line["problems"][0] for line in refused}
+    assert told["authz"].startswith(f"{running.file}:1: redis: is required by credentials.sessions.store")
+    assert told["ratelimit"].startswith(f"{running.file}:{number}: ratelimit.limits[0]: {limits}: cannot be")
 
 
 def test_a_bad_file_is_refused_once_and_not_at_every_look(running: Running, policy: Path) -> None:

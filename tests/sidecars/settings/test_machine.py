@@ -1,5 +1,6 @@
 """`config check` finds what the settings lack on the machine they run on, all of it at once."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def tls(file: Path, **files: str) -> list[str]:
 @pytest.mark.parametrize(
     ("files", "key", "message"),
     [
-        ({"cert_file": "no.pem", "key_file": "one.key"}, "cert_file", "no.pem cannot be read: No such file"),
+        ({"cert_file": "no.pem", "key_file": "one.key"}, "cert_file", "no.pem cannot be read: no such file"),
         ({"cert_file": "one.pem", "key_file": "no.key"}, "key_file", "no.key cannot be read"),
         (
             {"cert_file": "one.pem", "key_file": "two.key"},
@@ -114,8 +115,8 @@ redis: {url: 'rediss://r:1', password_file: none, ca_file: none, cert_file: one.
             "3: authz.listen[0]: the folder run does not exist; create it",
             "3: authz.listen[1]: file exists and is not a socket: name another path, or remove it",
             "7: accesslog.listen[0]: the folder run does not exist; create it",
-            "9: redis.password_file: none cannot be read: No such file or directory",
-            "9: redis.ca_file: none cannot be read: No such file or directory",
+            "9: redis.password_file: none cannot be read: no such file or folder",
+            "9: redis.ca_file: none cannot be read: no such file or folder",
             "9: redis.key_file: two.key is not the key of the first certificate in one.pem",
             "8: accesslog.sinks[0].path: the folder logs does not exist; create it",
             f"8: accesslog.sinks[1].path: {file.parent} is a folder; expected the path of a file",
@@ -123,6 +124,12 @@ redis: {url: 'rediss://r:1', password_file: none, ca_file: none, cert_file: one.
             "1: admin.port_file: the folder none does not exist; create it",
         ]
     )
+
+
+def test_authorities_for_redis_that_are_none(file: Path) -> None:
+    text = "redis: {{url: 'rediss://r', ca_file: {}}}\n"
+    assert problems(file, text.format("text")) == ["1: redis.ca_file: text holds no PEM certificate"]
+    assert problems(file, text.format("ca.pem")) == []
 
 
 def test_each_worker_has_its_folder(file: Path) -> None:
@@ -164,6 +171,14 @@ accesslog: {listen: ['127.0.0.2:9002', 'unix:/tmp/x.sock', '127.0.0.1:0']}
     [
         ("admin: {listen: '0.0.0.0:9090'}", "admin.listen"),
         ("admin: {listen: '[::]:9090'}", "admin.listen"),
+        ("admin: {listen: '0:9090'}", "admin.listen"),
+        ("admin: {listen: '[0::0]:9090'}", "admin.listen"),
+        ("{workers: 2, admin: {workers: '[::]:9191'}}", "admin.workers"),
+        ("accesslog: {listen: ['0.0:9001']}", "accesslog.listen[0]"),
+        ("accesslog: {listen: ['0x0:9001']}", "accesslog.listen[0]"),
+        ("accesslog: {listen: ['[0:0:0:0:0:0:0:0]:9001']}", "accesslog.listen[0]"),
+        ("accesslog: {listen: ['[::ffff:0.0.0.0]:9001']}", "accesslog.listen[0]"),
+        ("accesslog: {listen: ['[::1]:9001', 'localhost:9002']}", ""),
         ("accesslog: {listen: ['0.0.0.0:9001']}", "accesslog.listen[0]"),
         ("accesslog: {listen: ['127.0.0.1:9001', '192.0.2.1:9001', 'unix:/tmp/x.sock']}", ""),
         ("accesslog: {listen: [{address: '0.0.0.0:9001', tls: {cert_file: a, key_file: b}}]}", ""),
@@ -227,5 +242,24 @@ def test_a_file_that_a_policy_names_is_told_where(sidecars: Command, file: Path)
     result = sidecars("config", "check", file)
     found = result.err.replace(f"{file.parent}/", "")
     assert result.code == 1
-    assert "policy.yaml:3: credentials.issuers[0].jwks.file: no.json: cannot be read: No such file" in found
-    assert "policy.yaml:4: credentials.api_keys.file: no-keys.yaml: cannot be read: No such file" in found
+    assert "policy.yaml:3: credentials.issuers[0].jwks.file: no.json: cannot be read: no such file" in found
+    assert "policy.yaml:4: credentials.api_keys.file: no-keys.yaml: cannot be read: no such file" in found
+
+
+def test_what_needs_another_part_is_told_where_it_is_asked_for(
+    sidecars: Command, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    (file.parent / "limits.yaml").write_text("domain: edge\n")
+    file.write_text(
+        "authz:\n  listen: ['unix:/tmp/a']\n  policy: [policy.yaml]\n  tracing: {}\n"
+        "ratelimit:\n  listen: ['unix:/tmp/r']\n  limits: [limits.yaml]\n  store: redis\n"
+    )
+    result = sidecars("config", "check", file)
+    assert result.code == 1
+    tracing, store = result.err.splitlines()
+    assert tracing.startswith(
+        f"{file}:4: authz.tracing: needs the extra otel (in a clone: pip install '.[otel]')"
+    )
+    assert tracing.endswith(": opentelemetry is not installed")
+    assert store == f"{file}:8: ratelimit.store: store: redis needs the section redis with the url of a Redis"

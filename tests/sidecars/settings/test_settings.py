@@ -154,6 +154,8 @@ def test_a_redis_url_is_tcp_tls_or_a_unix_socket(url: str) -> None:
         ("redis://", "expected a host"),
         ("unix://", "expected a path"),
         ("redis://r:port", "a port up to 65535"),
+        ("redis://[::1", "a port up to 65535"),
+        ("unix://run/redis.sock", "three slashes before the path"),
         ("redis://r/zero", "expected a database number"),
         ("unix:///r?db=-1", "expected a database number"),
         ("redis://r?socket_timeout=100", "unknown parameter 'socket_timeout'"),

@@ -108,7 +108,9 @@ async def test_a_body_that_trickles_is_given_up(serve: Serve) -> None:
 
 
 async def test_a_server_that_is_away_is_an_error() -> None:
-    with pytest.raises(FetchError, match=r"^127\.0\.0\.1:1 cannot be reached: Connection refused$"):
+    with pytest.raises(
+        FetchError, match=r"^127\.0\.0\.1:1 cannot be reached: the connection is refused; does a"
+    ):
         await fetch(config("http://127.0.0.1:1/keys"))
 
 

@@ -20,6 +20,9 @@ from sidecars.transport.api.address import (
         ("[::]:9001", TcpAddress("::", 9001)),
         ("unix:/run/sidecars/authz.sock", UnixAddress("/run/sidecars/authz.sock")),
         ("unix:authz.sock", UnixAddress("authz.sock")),
+        ("unix:///run/authz.sock", UnixAddress("/run/authz.sock")),
+        ("0:9001", TcpAddress("0", 9001)),
+        ("[fe80::1%lo]:9001", TcpAddress("fe80::1%lo", 9001)),
         ("unix:/run/a.sock?mode=0600", UnixAddress("/run/a.sock", 0o600)),
         ("unix:/run/a.sock?mode=777", UnixAddress("/run/a.sock", 0o777)),
         ("unix:@authz", UnixAddress("@authz")),
@@ -42,6 +45,29 @@ def test_an_address_is_read(text: str, address: Address) -> None:
         ("localhost:65536", "0-65535"),
         ("localhost:٣", "expected HOST:PORT"),
         ("::1:9001", "in brackets"),
+        ("[localhost]:9001", "expected HOST:PORT"),
+        (" localhost:9001", "expected HOST:PORT"),
+        ("user@host:9001", "expected HOST:PORT"),
+        ("tcp://127.0.0.1:9001", "expected 127.0.0.1:9001 (HOST:PORT), without tcp://"),
+        ("tcp://[::]:9001", "expected [::]:9001 "),
+        ("tcp:127.0.0.1:9001", "expected 127.0.0.1:9001 (HOST:PORT), without tcp:"),
+        ("http://localhost:9001/", "expected localhost:9001 (HOST:PORT), without http://"),
+        ("dns:///localhost:9001", "expected localhost:9001 "),
+        ("ipv6:[::1]:9001", "expected [::1]:9001 "),
+        ("https://localhost", "expected HOST:PORT, without https://"),
+        ("/run/a.sock", "a unix socket is written unix:/run/a.sock"),
+        ("./a.sock", "a unix socket is written unix:./a.sock"),
+        ("a.sock", "a unix socket is written unix:a.sock"),
+        ("@authz", "a unix socket is written unix:@authz"),
+        ("unix-abstract:authz", "a unix socket is written unix:@authz"),
+        ("http+unix:///run/a.sock", "a unix socket is written unix:/run/a.sock"),
+        ("UNIX:/run/a.sock", "a unix socket is written unix:/run/a.sock"),
+        ("unix://run/a.sock", "expected unix:/run/a.sock or unix:run/a.sock, without //"),
+        ("unix://@authz", "expected unix:@authz, without //"),
+        ("unix:~/a.sock", "expected the whole path"),
+        (":9001", "as in 127.0.0.1:9001; all addresses are written [::]:9001"),
+        ("9001", "as in 127.0.0.1:9001; all addresses are written [::]:9001"),
+        ("*:9001", "as in 127.0.0.1:9001; all addresses are written [::]:9001"),
         ("unix:", "expected a path"),
         ("unix:@", "expected a path"),
         ("unix:?mode=0600", "expected a path"),
@@ -59,7 +85,7 @@ def test_an_address_is_read(text: str, address: Address) -> None:
     ],
 )
 def test_what_is_no_address_is_told_what_would_be_right(text: str, says: str) -> None:
-    with pytest.raises(ValueError, match=r"[Ee]xpected|brackets|at most") as caught:
+    with pytest.raises(ValueError, match=r"[Ee]xpected|brackets|at most|written") as caught:
         parse_address(text)
     assert says in str(caught.value)
     assert repr(text) in str(caught.value)
