@@ -40,9 +40,7 @@ def main(
     *,
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute; rougher figures.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when a goal is missed.")] = False,
-    transport: Annotated[
-        str | None, typer.Option(help="native or grpcio, if the bench can choose.")
-    ] = None,
+    transport: Annotated[str | None, typer.Option(help="native or grpcio, if the bench can choose.")] = None,
 ) -> None:
     """Measure how fast the sidecars are, against the goals of the project."""
     if name is None:

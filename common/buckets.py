@@ -10,7 +10,7 @@ Two rules hold for both kinds:
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 SECOND_US = 1_000_000
 
@@ -56,20 +56,6 @@ class Taken(NamedTuple):
         return -(-self.retry_after_us // SECOND_US)
 
 
-class Bucket(Protocol):
-    """A limit that can be asked. Immutable: the state is the caller's to keep."""
-
-    def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
-        """The outcome of `hits` at `now_us` (since 1970), and the state to keep.
-
-        `state` None is a bucket never used. The state returned is the very object given when there is
-        nothing new to keep.
-        """
-
-    def idle_at_us(self, state: State) -> int:
-        """When a bucket with this state is as good as never used and may be forgotten."""
-
-
 @dataclass(frozen=True, slots=True)
 class TokenBucket:
     """`capacity` tokens, refilled evenly at `refill_tokens` in `period_us`: GCRA, counted from below.
@@ -100,7 +86,11 @@ class TokenBucket:
         _check_window(self.period_us)
 
     def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
-        """The outcome of `hits`, and the state to keep. See Bucket."""
+        """The outcome of `hits` at `now_us` (since 1970), and the state to keep.
+
+        `state` None is a bucket never used. The state returned is the very object given when there is
+        nothing new to keep.
+        """
         period = self.period_us
         full = self.capacity * period
         if state is None:
@@ -130,7 +120,7 @@ class TokenBucket:
         return taken, (level, now_us) if level != before or stepped_back else state
 
     def idle_at_us(self, state: State) -> int:
-        """When the bucket is full again."""
+        """When the bucket is full again: from then on its state may be forgotten."""
         level, at_us = state
         return at_us - (level - self.capacity * self.period_us) // self.refill_tokens
 
@@ -158,7 +148,11 @@ class FixedWindow:
         _check_window(self.window_us)
 
     def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
-        """The outcome of `hits`, and the state to keep. See Bucket."""
+        """The outcome of `hits` at `now_us` (since 1970), and the state to keep.
+
+        `state` None is a bucket never used. The state returned is the very object given when there is
+        nothing new to keep.
+        """
         start_us = now_us - now_us % self.window_us
         before = state[0] if state is not None and state[1] == start_us else 0
         after = min(MAX_COUNT, max(0, before + hits))
@@ -175,7 +169,7 @@ class FixedWindow:
         return taken, (count, start_us) if count != before else state
 
     def idle_at_us(self, state: State) -> int:
-        """When the window ends."""
+        """When the window ends: from then on its state may be forgotten."""
         return state[1] + self.window_us
 
 

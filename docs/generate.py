@@ -179,7 +179,7 @@ def metrics_page() -> str:
 
 def _registry(file: Path) -> list[Metric]:
     assembly = serve.assemble(read_settings(file, {}), serve.ALL)
-    Process(assembly.settings, assembly.placed, assembly.dependencies, {})
+    Process(assembly.settings, assembly.bound, assembly.dependencies, {})
     return [*assembly.dependencies.registry.collect()]
 
 

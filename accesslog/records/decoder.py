@@ -99,7 +99,7 @@ class EntryDecoder:
         elif self._identified is None:
             self._identified = False
             self._ledger.unidentified_streams += 1
-        return self._blocks_of(batch)
+        return self._batches_of(batch)
 
     def _identify(self, identifier: StreamAccessLogsMessage.Identifier) -> None:
         self._identified = True
@@ -114,13 +114,13 @@ class EntryDecoder:
         self._origin = {name: shown(value) for name, value in origin.items() if value}
         self._log_name = shown(identifier.log_name)
 
-    def _blocks_of(self, batch: Batch) -> Generator[LineBatch]:
+    def _batches_of(self, batch: Batch) -> Generator[LineBatch]:
         if batch.http:
-            yield from self._blocks("http", http_record, HTTPAccessLogEntry, batch.http)
+            yield from self._line_batches("http", http_record, HTTPAccessLogEntry, batch.http)
         if batch.tcp:
-            yield from self._blocks("tcp", tcp_record, TCPAccessLogEntry, batch.tcp)
+            yield from self._line_batches("tcp", tcp_record, TCPAccessLogEntry, batch.tcp)
 
-    def _blocks(
+    def _line_batches(
         self, type_: str, to_record: ToRecord[_M], kind: type[_M], entries: Sequence[_M] | Sequence[bytes]
     ) -> Generator[LineBatch]:
         log = self._ledger.log(self._log_name, type_)

@@ -50,7 +50,7 @@ class SinkQueue:
 
     __slots__ = (
         "_arrived",
-        "_blocks",
+        "_batches",
         "_clock",
         "_failing_since",
         "_freed",
@@ -78,7 +78,7 @@ class SinkQueue:
         self.size_bytes = 0
         self._clock = clock
         self._observer = observer
-        self._blocks: deque[LineBatch] = deque()
+        self._batches: deque[LineBatch] = deque()
         self._arrived = asyncio.Event()
         self._freed: Callable[[], None] = lambda: None
         self._failing_since: float | None = None
@@ -103,7 +103,7 @@ class SinkQueue:
 
     def put(self, line_batch: LineBatch) -> None:
         """Queue `line_batch`."""
-        self._blocks.append(line_batch)
+        self._batches.append(line_batch)
         self.entries += len(line_batch.lines)
         self.size_bytes += line_batch.size_bytes
         self._arrived.set()
@@ -115,7 +115,7 @@ class SinkQueue:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            while not self._blocks:
+            while not self._batches:
                 self._arrived.clear()
                 await self._until_something_arrives()
             await self._deliver(self._next_batch())
@@ -127,7 +127,7 @@ class SinkQueue:
 
     async def _until_something_arrives(self) -> None:
         """Wait for a block. Meanwhile a sink that fails is looked at, or it would seem to fail for good."""
-        while self.failing and not self._blocks:
+        while self.failing and not self._batches:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.bounds.longest_backoff_seconds):
                     await self._arrived.wait()
@@ -147,16 +147,16 @@ class SinkQueue:
 
     def abandon(self) -> None:
         """Count all that is left as dropped, once `run` has ended for good."""
-        for line_batch in self._blocks:
+        for line_batch in self._batches:
             self.refuse(line_batch, DropReason.SHUTDOWN)
-        self._blocks.clear()
+        self._batches.clear()
         self.entries = self.size_bytes = 0
 
     def _next_batch(self) -> list[LineBatch]:
         """The oldest blocks, at least one, up to the size of a batch. They stay queued until settled."""
         batch: list[LineBatch] = []
         size_bytes = 0
-        for line_batch in self._blocks:
+        for line_batch in self._batches:
             size_bytes += line_batch.size_bytes
             if batch and size_bytes > self.bounds.batch_bytes:
                 break
@@ -212,7 +212,7 @@ class SinkQueue:
     def _settle(self, batch: list[LineBatch], reason: DropReason | None) -> None:
         name = self.sink.name
         for line_batch in batch:
-            self._blocks.popleft()
+            self._batches.popleft()
             count = len(line_batch.lines)
             self.entries -= count
             self.size_bytes -= line_batch.size_bytes

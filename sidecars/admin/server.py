@@ -15,7 +15,7 @@ from sidecars.admin.health import Health, Phase
 from sidecars.admin.index import OWN_PAGES, index_page
 from sidecars.admin.routes import AdminRoute
 from sidecars.observability.process_metrics import package_version
-from sidecars.settings.masking import masked
+from sidecars.settings.masking import redact
 from sidecars.settings.process import AdminSettings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.listening import bind_error, remove_stale_socket, socket_mode
@@ -104,7 +104,7 @@ class Admin:
         return web.Response(text=f"{phase}\n", status=200 if phase is Phase.READY else 503)
 
     async def _config(self, _request: web.Request) -> web.Response:
-        return _json(masked(self._describe()))
+        return _json(redact(self._describe()))
 
     async def _version(self, _request: web.Request) -> web.Response:
         return _json({"version": package_version(), "python": platform.python_version()})

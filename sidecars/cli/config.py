@@ -48,7 +48,7 @@ def check(
         assembly = assemble(reading, ALL)
     except ConfigError as error:
         report(error.problems)
-    names = ", ".join(one.sidecar.name for one in assembly.placed)
+    names = ", ".join(one.sidecar.name for one in assembly.bound)
     typer.echo(f"{file}: ok ({names})")
 
 

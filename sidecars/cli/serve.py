@@ -40,7 +40,7 @@ class Assembly:
     """Everything of a process, built and inert."""
 
     settings: Settings
-    placed: tuple[BoundSidecar, ...]
+    bound: tuple[BoundSidecar, ...]
     dependencies: Dependencies
     located: Callable[[Problem], Problem]
     """A problem of a reload, with its line in the settings file where it has none of its own."""
@@ -63,16 +63,16 @@ def assemble(
     if not names and not problems:
         needed = "a section authz, ratelimit or accesslog" if which == ALL else f"a section {which}"
         raise ConfigError.of(reading.path, f"holds nothing to run: write {needed}")
-    dependencies = _surroundings(settings)
+    dependencies = _dependencies(settings)
     located = partial(at_its_name, reading, settings)
-    placed: tuple[BoundSidecar, ...] = ()
+    bound: tuple[BoundSidecar, ...] = ()
     try:
-        placed = build(settings, names, dependencies, builders)
+        bound = build(settings, names, dependencies, builders)
     except ConfigError as error:
         problems += map(located, error.problems)
     if problems:
         raise ConfigError(problems)
-    return Assembly(settings, placed, dependencies, located)
+    return Assembly(settings, bound, dependencies, located)
 
 
 def run(
@@ -119,13 +119,13 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     try:
         process = _process(assemble(reading_of(path, settings, environ), which, worker=worker), environ)
 
-        async def on_the_leash() -> None:
+        async def until_parent_exits() -> None:
             at_most_seconds = drain_at_most_seconds(settings.drain)
             on_parent_exit(sys.stdin.fileno(), process.stop, partial(force_exit_after, at_most_seconds))
             await process.run()
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(on_the_leash())
+            runner.run(until_parent_exits())
     except ConfigError as error:
         # Into the log, where its number stands beside it: others serve, and log, at the same time.
         _log.error("cannot start", problems=[str(problem) for problem in error.problems])
@@ -149,7 +149,7 @@ def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:
     )
 
 
-def _surroundings(settings: Settings) -> Dependencies:
+def _dependencies(settings: Settings) -> Dependencies:
     return Dependencies(
         registry=CollectorRegistry(),
         wall_clock=time.time,

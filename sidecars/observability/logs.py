@@ -47,11 +47,6 @@ class Logs:
             cache_logger_on_first_use=False,
         )
 
-    @property
-    def dropped_lines(self) -> int:
-        """How many lines were dropped because stderr stalled."""
-        return self._handler.dropped
-
     def stop(self) -> None:
         """Write what waits and end the thread."""
         logging.getLogger().handlers[:] = []

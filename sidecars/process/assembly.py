@@ -61,19 +61,19 @@ def build(
     builders: Mapping[str, Builder] = BUILDERS,
 ) -> tuple[BoundSidecar, ...]:
     """The sidecars `names`, built and inert. Raises ConfigError with the problems of all of them."""
-    placed = []
+    bound = []
     problems: list[Problem] = []
     for name in names:
         section = getattr(settings, name)
         before = FileBaseline.look(_FILES[name](section, dependencies), dependencies.wall_clock)
         try:
-            placed.append(BoundSidecar(builders[name](section, dependencies), section.listen, before))
+            bound.append(BoundSidecar(builders[name](section, dependencies), section.listen, before))
         except ConfigError as error:
             problems.extend(error.problems)
     if problems:
         # authz and accesslog may read the same policy.
         raise ConfigError(list(dict.fromkeys(problems)))
-    return tuple(placed)
+    return tuple(bound)
 
 
 def configured(settings: Settings) -> tuple[str, ...]:

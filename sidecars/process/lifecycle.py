@@ -63,16 +63,16 @@ class Process:
     def __init__(
         self,
         settings: Settings,
-        placed: tuple[BoundSidecar, ...],
+        bound: tuple[BoundSidecar, ...],
         dependencies: Dependencies,
         environ: Mapping[str, str],
         force_exit: Callable[[float], None] = lambda _: None,
         located: Callable[[Problem], Problem] = lambda problem: problem,
     ) -> None:
         self._settings = settings
-        self._surroundings = dependencies
+        self._dependencies = dependencies
         self._end_anyway = force_exit
-        self._sidecars = tuple(one.sidecar for one in placed)
+        self._sidecars = tuple(one.sidecar for one in bound)
         self._started: list[Sidecar] = []
         self._stop_asked = asyncio.Event()
         self._signalled = False
@@ -82,7 +82,7 @@ class Process:
         process_metrics(registry, settings.transport)
         self._reloader = Reloader(
             self._sidecars,
-            {one.sidecar.name: one.before for one in placed},
+            {one.sidecar.name: one.before for one in bound},
             settings.reload,
             ReloadMetrics(registry),
             dependencies.wall_clock,
@@ -94,11 +94,11 @@ class Process:
         self._admin = Admin(settings.admin, self._health, registry, self.describe, routes_of(self._sidecars))
         connections = ConnectionMetrics(registry)
         calls = CallMetrics(registry, dependencies.monotonic_clock)
-        self._listen = {one.sidecar.name: one.listen for one in placed}
+        self._listen = {one.sidecar.name: one.listen for one in bound}
         self._servers: dict[str, Server] = {}
         self._reflections: list[Reflection] = []
         health_service = calls.measured(self._health.service)
-        for one in placed:
+        for one in bound:
             services = [*map(calls.measured, one.sidecar.services), health_service]
             if settings.reflection:
                 reflection = Reflection(service.name for service in services)
@@ -133,7 +133,7 @@ class Process:
     def describe(self) -> dict[str, Any]:
         """What `/config` shows, before secrets are masked."""
         outcomes = self._reloader.outcomes
-        client = self._surroundings.redis
+        client = self._dependencies.redis
         return {
             "version": package_version(),
             "phase": self._health.phase,
@@ -192,8 +192,8 @@ class Process:
         work |= {f"{sidecar.name} streams": sidecar.finish_streams() for sidecar in self._started}
         await _all_within(drain.grace_seconds, work)
         await _all_within(drain.flush_seconds, {sidecar.name: sidecar.stop() for sidecar in self._started})
-        if self._surroundings.redis is not None:
-            await _all_within(REDIS_CLOSE_SECONDS, {"redis": self._surroundings.redis.aclose()})
+        if self._dependencies.redis is not None:
+            await _all_within(REDIS_CLOSE_SECONDS, {"redis": self._dependencies.redis.aclose()})
         await self._admin.stop()
         self._notifier.close()
         _log.info("stopped")
@@ -207,7 +207,7 @@ class Process:
 
     def _announce_reload(self, begins: bool) -> None:  # noqa: FBT001  # the one fact it tells
         if begins:
-            microseconds = int(self._surroundings.monotonic_clock() * 1e6)
+            microseconds = int(self._dependencies.monotonic_clock() * 1e6)
             self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={microseconds}", "STATUS=reloading")
         else:
             self._notifier.send("READY=1", "STATUS=serving")

@@ -102,7 +102,7 @@ class AccesslogSidecar:
         self._rules = rules
         self._pipeline = pipeline
         self._ledger = counters
-        self._surroundings = dependencies
+        self._dependencies = dependencies
         self._streams: set[_Stream] = set()
         self._finished = False
         self._reopening: asyncio.Task[None] | None = None
@@ -126,7 +126,7 @@ class AccesslogSidecar:
         """
         if self._finished:
             raise StatusError(Code.UNAVAILABLE, "the access log is shutting down")
-        dependencies = self._surroundings
+        dependencies = self._dependencies
         decoder = EntryDecoder(self._rules, self._ledger, dependencies.wall_clock, dependencies.random)
         stream = _Stream(messages, decoder)
         self._streams.add(stream)
@@ -152,7 +152,7 @@ class AccesslogSidecar:
 
         The swap has the sinks open their files again, too, as log rotation asks by SIGHUP.
         """
-        rules, files = _rules(self._settings, self._surroundings, beside_loop=True)
+        rules, files = _rules(self._settings, self._dependencies, beside_loop=True)
 
         def swap() -> None:
             self._rules, self.watched_files = rules, files
@@ -186,7 +186,7 @@ class AccesslogSidecar:
 
         A stream that waits for room ends after its message in hand has found it.
         """
-        clock = self._surroundings.monotonic_clock
+        clock = self._dependencies.monotonic_clock
         give_up_at = clock() + FINISH_SECONDS
         while self._streams:
             seen = {stream: stream.messages for stream in self._streams}

@@ -21,7 +21,7 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Failure
-from sidecars.services.ratelimit_wire import Responses, read_request
+from ratelimit.wire import ResponseHeaders, Responses, read_request
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
@@ -61,7 +61,7 @@ class RatelimitSidecar:
         self._redis = redis
         self._refusals = refusals
         self._clock = clock
-        self._responses = Responses(settings)
+        self._responses = _responses(settings)
         self._plans: GenerationalCache[bytes, Plan] = GenerationalCache(PLANS_REMEMBERED)
         self.services: Sequence[Service] = (
             Service(
@@ -210,6 +210,15 @@ class Refusals:
             return None
         text, at = self._last
         return {"error": text, "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")}
+
+
+def _responses(settings: RatelimitSettings) -> Responses:
+    headers = settings.headers
+    return Responses(
+        headers=ResponseHeaders(headers.limit, headers.remaining, headers.reset) if headers.enabled else None,
+        retry_after=headers.retry_after,
+        dynamic_metadata=settings.dynamic_metadata,
+    )
 
 
 def _redis_store(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from common.configfile import ConfigError, Document, KeyPart, Problem, findings_of, key_path_text, read
 from sidecars.settings.environment import Environment, merge, read_environment
-from sidecars.settings.masking import masked
+from sidecars.settings.masking import redact
 from sidecars.settings.per_worker import validate_for_workers
 from sidecars.settings.root import Settings
 from sidecars.settings.transport import LifetimeSettings, LimitSettings
@@ -85,11 +85,11 @@ def reading_of(path: Path, settings: Settings, environ: Mapping[str, str]) -> Re
 
 
 def _nowhere(file: Path, path: Sequence[KeyPart], message: str) -> Problem:
-    return Problem(str(file), 0, key_path_text(path), masked(message))
+    return Problem(str(file), 0, key_path_text(path), redact(message))
 
 
 def _locate(document: Document, environment: Environment, path: Sequence[KeyPart], message: str) -> Problem:
-    found = document.problem(path, masked(message))  # the message may show the wrong value
+    found = document.problem(path, redact(message))  # the message may show the wrong value
     variable = environment.variable_of(tuple(path))
     return Problem(variable, 0, found.key_path, found.message) if variable else found
 

@@ -13,16 +13,16 @@ _SECRET_KEY = re.compile(
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
-def masked(value: Any) -> Any:
+def redact(value: Any) -> Any:
     """`value` (mappings, lists, text) with the text under secret keys and credentials in URLs replaced.
 
     Settings already hold their secrets as pydantic's SecretStr, which prints as asterisks; this is the net
     below, for what stands in a URL and for a section that forgot.
     """
     if isinstance(value, dict):
-        return {key: MASK if _is_secret(key, inner) else masked(inner) for key, inner in value.items()}
+        return {key: MASK if _is_secret(key, inner) else redact(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [masked(inner) for inner in value]
+        return [redact(inner) for inner in value]
     return _URL_CREDENTIALS.sub(f"{MASK}@", value) if isinstance(value, str) else value
 
 

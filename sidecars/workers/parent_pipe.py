@@ -19,7 +19,7 @@ from sidecars.settings.root import Settings
 _LENGTH = struct.Struct("!I")
 
 
-def letter(settings: Settings) -> bytes:
+def settings_message(settings: Settings) -> bytes:
     """`settings` as `receive_settings` takes them."""
     # Pickled, not JSON, which would show secrets as asterisks. Both ends are the same code, and only the
     # parent holds the other end of the pipe.
@@ -30,7 +30,7 @@ def letter(settings: Settings) -> bytes:
 def receive_settings(pipe: BinaryIO) -> Settings:
     """The settings that the supervisor sent. Raises OSError when there is none."""
     body = _exactly(pipe, _LENGTH.unpack(_exactly(pipe, _LENGTH.size))[0])
-    settings: Settings = pickle.loads(body)  # noqa: S301  # see `letter`
+    settings: Settings = pickle.loads(body)  # noqa: S301  # see `settings_message`
     return settings
 
 
@@ -53,7 +53,7 @@ def on_parent_exit(descriptor: int, stop: Callable[[], None], force_exit: Callab
         except RuntimeError:
             return  # the loop is closed: it has stopped by itself
 
-    Thread(target=wait, name="leash", daemon=True).start()
+    Thread(target=wait, name="parent-pipe", daemon=True).start()
 
 
 def _exactly(pipe: BinaryIO, size: int) -> bytes:

@@ -56,7 +56,7 @@ class Worker:
         self,
         number: int,
         command: Sequence[str],
-        letter: bytes,
+        settings_message: bytes,
         environ: Mapping[str, str],
         folder: Path,
         output: Output,
@@ -67,7 +67,7 @@ class Worker:
     ) -> None:
         self.number = number
         self.phase = Phase.ENDED
-        self.life = 0
+        self.generation = 0
         """Counts the processes: two answers are of the same one when it is the same."""
         self.restarts = 0
         self.hung = 0
@@ -77,7 +77,7 @@ class Worker:
         self.next_start_seconds: float | None = None
         """How long it waits, while it waits to be started again."""
         self._command = tuple(command)
-        self._letter = letter
+        self._settings_message = settings_message
         self._path = folder / f"{number}.notify"
         self._environ = _environ_for(environ, self._path, watchdog_seconds)
         self._output = output
@@ -151,7 +151,7 @@ class Worker:
         stdin = child.stdin
         if stdin is not None:
             with suppress(ConnectionError):  # it has ended already, and says how below
-                stdin.write(self._letter)
+                stdin.write(self._settings_message)
                 await stdin.drain()
         if self._stop_asked.is_set():
             self.stop()  # asked for while it was being started
@@ -199,7 +199,7 @@ class Worker:
         """End it now."""
         self._signal(signal.SIGKILL)
 
-    def look(self) -> bool:
+    def check_alive(self) -> bool:
         """Whether it was started, became ready or had its loop turn since the last look, or need not."""
         alive, self._alive = self._alive, False
         return alive or self.phase in {Phase.DRAINING, Phase.ENDED}
@@ -211,7 +211,7 @@ class Worker:
         with suppress(BlockingIOError):
             while True:
                 self._socket.recv(MAX_DATAGRAM_BYTES)
-        self.life += 1
+        self.generation += 1
         self._ready_at = None
         self._alive = True
         self._reload_due = False

@@ -59,7 +59,7 @@ class WorkerScrapes:
 
     async def _scrape(self, worker: Worker) -> None:
         """Take in the metrics of `worker`, when they come."""
-        life = worker.life
+        generation = worker.generation
         page = await self._client.ask(worker, "GET", URL("/metrics"), PATIENT_SECONDS)
         if page is None or page.status != 200:
             return
@@ -69,7 +69,7 @@ class WorkerScrapes:
         except ValueError as error:
             _log.error("metrics of a worker cannot be read", worker=worker.number, error=str(error))
             return
-        if worker.life == life and worker.pid is not None:
+        if worker.generation == generation and worker.pid is not None:
             self._totals.saw(str(worker.number), found)
             self._answered.add(worker.number)
 

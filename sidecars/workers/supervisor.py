@@ -31,7 +31,7 @@ from sidecars.transport.api.address import UnixAddress
 from sidecars.workers.admin_proxy import AdminProxy
 from sidecars.workers.metrics import MetricTotals
 from sidecars.workers.output import Output
-from sidecars.workers.parent_pipe import letter
+from sidecars.workers.parent_pipe import settings_message
 from sidecars.workers.process import Phase, Worker
 
 KILL_AFTER_SECONDS = 2.0
@@ -92,7 +92,7 @@ class Supervisor:
         self._were_ready = False
         self._reloading = False
         self._failed_start: Worker | None = None
-        text = letter(settings)
+        text = settings_message(settings)
         self._workers = [
             Worker(
                 number,
@@ -192,7 +192,7 @@ class Supervisor:
             # Looks are counted, not seconds: when it was we who stood still, nobody is late.
             await asyncio.sleep(self._watchdog_seconds)
             for worker in self._workers:
-                missed[worker] = 0 if worker.look() else missed[worker] + 1
+                missed[worker] = 0 if worker.check_alive() else missed[worker] + 1
                 starts = worker.phase is Phase.STARTING
                 if missed[worker] >= (self._looks_at_a_start if starts else LOOKS_BEFORE_KILL):
                     missed[worker] = 0

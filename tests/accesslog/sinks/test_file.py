@@ -136,12 +136,12 @@ class TestCheck:
         self, path: Path, sink: FileSink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await sink.write([b"one\n"])
-        line_batches = {"f_bavail": 1, "f_frsize": 4096}
-        monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(**line_batches))
+        free = {"f_bavail": 1, "f_frsize": 4096}
+        monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(**free))
         with pytest.raises(SinkError) as caught:
             await sink.check()
         assert caught.value.reason is DropReason.DISK_FULL
-        line_batches["f_bavail"] = 1000
+        free["f_bavail"] = 1000
         await sink.check()
         assert path.read_bytes() == b"one\n"
 

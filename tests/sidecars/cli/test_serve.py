@@ -35,7 +35,7 @@ def problems(file: Path, text: str, which: str = "all") -> str:
 @pytest.mark.parametrize("which", ["all", "authz"])
 def test_what_the_file_configures_is_built(file: Path, which: str) -> None:
     file.write_text(authz(Path("good.yaml")))
-    (placed,) = assemble(read_settings(file, {}), which, BUILDERS).placed
+    (placed,) = assemble(read_settings(file, {}), which, BUILDERS).bound
     assert placed.sidecar.name == "authz"
     assert [str(address) for address in placed.listen] == ["unix:/a"]
 
@@ -58,7 +58,7 @@ def test_problems_of_the_settings_do_not_hide_those_of_the_files_they_name(
 
 
 def test_one_sidecar_that_cannot_be_built_does_not_hide_another(file: Path) -> None:
-    def refuse(_settings: Any, _surroundings: Dependencies) -> Sidecar:
+    def refuse(_settings: Any, _dependencies: Dependencies) -> Sidecar:
         raise ConfigError.of("limits.yaml", "is bad")
 
     file.write_text(authz(Path("none.yaml")) + "ratelimit: {listen: ['unix:/r'], limits: [l]}\n")

@@ -133,7 +133,6 @@ def test_while_nobody_reads_stderr_lines_are_dropped_and_counted_and_nobody_wait
     assert stream.reached.wait(30)
     for number in range(15):
         log.info("line", number=number)
-    assert recorded.dropped_lines == 5
     stream.go.set()
     recorded.stop()
     assert len(stream.getvalue().splitlines()) == 11

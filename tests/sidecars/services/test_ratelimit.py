@@ -1,9 +1,6 @@
 """The ratelimit sidecar from bytes to bytes, with the generated classes as witnesses."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,89 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import ValidationError
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from structlog.testing import capture_logs
 
-from common.configfile import ConfigError, parse
+from common.configfile import ConfigError
 from protos.lenient import mark
-from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.config import compile_limits
-from ratelimit.decision import Decision, Plan, Status
-from ratelimit.request import Descriptor, Override, Request
 from ratelimit.rules import Options
 from sidecars.services.ratelimit import RatelimitSidecar, build
-from sidecars.services.ratelimit_wire import MAX_DURATION_SECONDS, Responses, read_request
 from sidecars.services.sidecar import Dependencies, Sidecar
-from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.service import Code, StatusError, Unary
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.ratelimiting import (
+    ADDRESS,
+    CALL,
+    LIMITS,
+    LOGIN,
+    answered,
+    dependencies,
+    folder,
+    request,
+    requests,
+    settings_with,
+)
 
-__all__ = ["redis_server"]
-
-LIMITS = """
-domain: edge
-descriptors:
-  - key: remote_address
-    rate_limit: {unit: minute, requests_per_unit: 3, name: per_address}
-  - key: route
-    value: login
-    rate_limit: {unit: second, unit_multiplier: 30, requests_per_unit: 2}
-  - {key: closed, rate_limit: {unit: hour, requests_per_unit: 3, on_failure: closed}}
-  - {key: open, rate_limit: {unit: hour, requests_per_unit: 3, on_failure: open}}
-  - {key: free, rate_limit: {unlimited: true}}
-"""
-
-
-@dataclass
-class FakeCall:
-    deadline: float | None = None
-    method: str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
-    peer: str = "unix:"
-    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
-    cancelled: bool = False
-
-
-CALL = FakeCall()
-
-
-def settings_with(folder: Path, **more: Any) -> RatelimitSettings:
-    return RatelimitSettings.model_validate({"listen": ["127.0.0.1:0"], "limits": [str(folder)], **more})
-
-
-def dependencies(redis: Redis | None = None, wall_clock: Callable[[], float] = time.time) -> Dependencies:
-    return Dependencies(CollectorRegistry(), wall_clock, time.monotonic, lambda: 0.0, redis)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "edge.yaml").write_text(LIMITS)
-    return tmp_path
-
-
-def request(*descriptors: Mapping[str, str], domain: str = "edge", hits: int = 0) -> bytes:
-    message = RateLimitRequest(domain=domain, hits_addend=hits)
-    for descriptor in descriptors:
-        entries = [RateLimitDescriptor.Entry(key=key, value=value) for key, value in descriptor.items()]
-        message.descriptors.add(entries=entries)
-    return message.SerializeToString()
-
-
-ADDRESS = {"remote_address": "10.0.0.1"}
-LOGIN = {"route": "login"}
-
-
-def answered(sidecar: RatelimitSidecar, message: bytes) -> RateLimitResponse:
-    reply = sidecar.should_rate_limit(message, CALL)
-    assert isinstance(reply, bytes)
-    return RateLimitResponse.FromString(reply)
-
-
-async def awaited(sidecar: RatelimitSidecar, message: bytes, call: FakeCall = CALL) -> RateLimitResponse:
-    reply = sidecar.should_rate_limit(message, call)
-    return RateLimitResponse.FromString(reply if isinstance(reply, bytes) else await reply)
+__all__ = ["folder"]
 
 
 class TestAnswers:
@@ -198,101 +135,11 @@ class TestAnswers:
         assert outcomes == ["ok", "ok", "over_limit"]
 
 
-small_text = st.text("abc_=|é", max_size=4)
-numbers = st.integers(0, 3) | st.integers(0, 2**32 - 1)
-
-
-@st.composite
-def _requests(draw: st.DrawFn) -> bytes:
-    message = RateLimitRequest(domain=draw(st.sampled_from(["edge", "edge", ""])), hits_addend=draw(numbers))
-    for _ in range(draw(st.integers(0, 3))):
-        descriptor = message.descriptors.add(is_negative_hits=draw(st.booleans()))
-        for _ in range(draw(st.integers(0, 2))):
-            key = draw(st.sampled_from(["remote_address", "route", "free"]) | small_text)
-            descriptor.entries.add(key=key, value=draw(small_text))
-        if draw(st.booleans()):
-            descriptor.hits_addend.value = draw(st.integers(0, 2**64 - 1))
-        if draw(st.booleans()):
-            descriptor.limit.requests_per_unit = draw(numbers)
-            descriptor.limit.unit = draw(st.integers(0, 8))  # type: ignore[assignment]
-            if draw(st.booleans()):
-                descriptor.limit.unit_multiplier.value = draw(numbers)
-    return message.SerializeToString()
-
-
-requests = _requests()
-
-
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> RatelimitSidecar:
     folder = tmp_path_factory.mktemp("limits")
     (folder / "edge.yaml").write_text(LIMITS)
     return build(settings_with(folder), dependencies())
-
-
-class TestWire:
-    @given(requests)
-    def test_reads_every_field_of_a_request(self, message: bytes) -> None:
-        truth = RateLimitRequest.FromString(message)
-        request = read_request(message)
-        assert (request.domain, request.hits_addend) == (truth.domain, truth.hits_addend)
-        for read, written in zip(request.descriptors, truth.descriptors, strict=True):
-            assert read.entries == tuple((entry.key, entry.value) for entry in written.entries)
-            assert read.hits == (written.hits_addend.value if written.HasField("hits_addend") else None)
-            assert read.refund is written.is_negative_hits
-            limit = written.limit
-            multiplier = limit.unit_multiplier.value if limit.HasField("unit_multiplier") else 1
-            override = Override(limit.requests_per_unit, limit.unit, multiplier)
-            assert read.override == (override if written.HasField("limit") else None)
-
-    @given(
-        st.booleans(),
-        st.lists(
-            st.tuples(
-                st.booleans(),
-                st.none() | st.integers(0, 4),
-                numbers,
-                st.integers(0, 10) | st.integers(0, 2**63),
-                st.integers(0, 10**6),
-                st.booleans(),
-            ),
-            min_size=1,
-            max_size=4,
-        ),
-        st.booleans(),
-    )
-    def test_writes_every_field_of_a_response(
-        self,
-        over_limit: bool,
-        rows: list[tuple[bool, int | None, int, int, int, bool]],
-        own_headers: bool,
-    ) -> None:
-        """The hand-written bytes against what protobuf reads out of them."""
-        limits = compile_limits([parse(LIMITS)], Options(), "r1")
-        statuses = [
-            Status(over, None if rule is None else limits.rules[rule], left, reset, retry, known=known)
-            for over, rule, left, reset, retry, known in rows
-        ]
-        plan = Plan(Request("edge", (Descriptor((("a", "b"),)),) * len(rows)), limits, statuses)
-        settings = settings_with(Path("unused"), headers={"enabled": own_headers})
-        encoded = Responses(settings).encode(Decision(over_limit, statuses, plan))
-        response = RateLimitResponse.FromString(encoded)
-        assert response.overall_code == (2 if over_limit else 1)
-        for status, read in zip(statuses, response.statuses, strict=True):
-            assert read.code == (2 if status.over_limit else 1)
-            assert read.limit_remaining == status.remaining
-            rule = status.current
-            assert (
-                read.HasField("current_limit") == read.HasField("duration_until_reset") == (rule is not None)
-            )
-            if rule is not None:
-                limit = read.current_limit
-                assert (limit.requests_per_unit, int(limit.unit)) == (rule.requests_per_unit, int(rule.unit))
-                assert (limit.name, limit.unit_multiplier.value or 1) == (rule.name, rule.unit_multiplier)
-                assert read.duration_until_reset.seconds == min(status.reset_seconds, MAX_DURATION_SECONDS)
-        headers = {header.key: header.value for header in response.response_headers_to_add}
-        longest = max(status.retry_after_seconds for status in statuses)
-        assert headers.get("Retry-After") == (str(longest) if over_limit and longest else None)
 
 
 class TestNotUtf8:
@@ -449,102 +296,6 @@ class TestMetrics:
         assert read("ratelimit_service_should_rate_limit_error", {"err_type": "service_error"}) == 1
         assert read("ratelimit_service_total_requests", {"grpc_method": "ShouldRateLimit"}) == 2
         assert read("ratelimit_memory_buckets") == 0
-
-
-@pytest.fixture
-async def shared_client(redis_server: RedisServer) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_server.url, retry=Retry(NoBackoff(), 0)) as client:
-        yield client
-
-
-PATIENT = {"store": "redis", "redis_timeout_ms": 5000, "breaker": {"failures": 2, "open_seconds": 0.05}}
-
-
-@pytest.mark.redis
-class TestRedis:
-    async def test_two_sidecars_share_a_limit(self, folder: Path, shared_client: Redis) -> None:
-        pair = [build(settings_with(folder, **PATIENT), dependencies(shared_client)) for _ in range(2)]
-        codes = [(await awaited(sidecar, request({"closed": "1"}))).overall_code for sidecar in pair * 3]
-        assert codes.count(RateLimitResponse.OK) == 3
-        for sidecar in pair:
-            await sidecar.stop()
-
-    async def test_away_each_rule_answers_as_it_says_and_recovers(
-        self, folder: Path, redis_server: RedisServer, shared_client: Redis
-    ) -> None:
-        around = dependencies(shared_client)
-        sidecar = build(settings_with(folder, **PATIENT), around)
-        redis_server.stop()
-        closed, open_, local = request({"closed": "1"}), request({"open": "1"}), request(ADDRESS)
-        assert (await awaited(sidecar, closed)).overall_code == RateLimitResponse.OVER_LIMIT
-        assert (await awaited(sidecar, open_)).overall_code == RateLimitResponse.OK
-        codes = [(await awaited(sidecar, local)).overall_code for _ in range(4)]
-        assert codes == [RateLimitResponse.OK] * 3 + [RateLimitResponse.OVER_LIMIT]
-        assert sidecar.describe()["breaker"] in {"open", "half_open"}
-        redis_server.start()
-        async with asyncio.timeout(20):
-            while (await awaited(sidecar, closed)).overall_code != RateLimitResponse.OK:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        assert sidecar.describe()["breaker"] == "closed"
-        unreachable = {"reason": "store_unreachable"}
-        assert (around.registry.get_sample_value("ratelimit_redis_failures_total", unreachable) or 0) >= 2
-        await sidecar.stop()
-
-    async def test_that_says_no_is_told_in_its_own_words(
-        self, folder: Path, redis_server: RedisServer, shared_client: Redis
-    ) -> None:
-        """In `/config`, in the log and as the cause of the breaker: not as a Redis that is away."""
-        sidecar = build(settings_with(folder, **PATIENT), dependencies(shared_client))
-        assert sidecar.describe()["last_refusal"] is None
-        with redis_server.client() as admin, capture_logs() as logs:
-            admin.config_set("min-replicas-to-write", 1)
-            while sidecar.describe()["breaker"] == "closed":
-                response = await awaited(sidecar, request({"closed": "1"}))
-                assert MessageToDict(response.dynamic_metadata)["reason"] == "store_refused"
-            told = sidecar.describe()
-            assert "NOREPLICAS" in told["last_refusal"]["error"]
-            assert told["breaker_cause"].startswith("store_refused: ")
-            assert "NOREPLICAS" in told["breaker_cause"]
-            admin.config_set("min-replicas-to-write", 0)
-            async with asyncio.timeout(20):
-                while True:
-                    if sidecar.describe()["breaker"] == "closed":  # although no request comes
-                        break
-                    await asyncio.sleep(0.01)
-        assert sidecar.describe()["breaker_cause"] is None
-        events = [line["event"] for line in logs]
-        # Asked again it may say no again: then the breaker has another line, and requests one a minute.
-        assert events[:2] == [
-            "redis refuses a request, its rules follow their on_failure",
-            "redis refuses, rules follow their on_failure",
-        ]
-        assert events[-1] == "redis answers again"
-        assert events.count(events[0]) == 1
-        assert "NOREPLICAS" in logs[0]["error"]
-        assert "NOREPLICAS" in logs[1]["cause"]
-        await sidecar.stop()
-
-    async def test_silent_it_answers_within_the_callers_deadline(
-        self, folder: Path, redis_server: RedisServer, shared_client: Redis
-    ) -> None:
-        """The store may wait 5 s, the caller 0.1 s; without its deadline this test would take the 5."""
-        sidecar = build(settings_with(folder, **PATIENT), dependencies(shared_client))
-        await awaited(sidecar, request(ADDRESS))
-        redis_server.pause()
-        async with asyncio.timeout(4):
-            call = FakeCall(deadline=time.monotonic() + 0.1)
-            response = await awaited(sidecar, request(ADDRESS), call)
-        assert MessageToDict(response.dynamic_metadata)["reason"] == "store_timeout"
-        redis_server.resume()
-        await sidecar.stop()
-
-    async def test_a_deadline_that_is_over_asks_nobody(self, folder: Path, shared_client: Redis) -> None:
-        sidecar = build(settings_with(folder, **PATIENT), dependencies(shared_client))
-        reply = sidecar.should_rate_limit(request(ADDRESS), FakeCall(deadline=time.monotonic()))
-        assert isinstance(reply, bytes)
-        metadata = MessageToDict(RateLimitResponse.FromString(reply).dynamic_metadata)
-        assert metadata["reason"] == "store_no_time"
-        await sidecar.stop()
 
 
 class TestSettings:

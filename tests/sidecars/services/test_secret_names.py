@@ -13,7 +13,7 @@ from accesslog.records.counters import EntryCounters
 from accesslog.records.decoder import EntryDecoder
 from common.configfile import ConfigError
 from common.redaction import NO_NAMES, REDACTED, SecretNames
-from sidecars.cli.serve import _surroundings
+from sidecars.cli.serve import _dependencies
 from sidecars.process.assembly import build as build_all
 from sidecars.services.accesslog import AccesslogSidecar, build
 from sidecars.services.sidecar import Dependencies
@@ -110,7 +110,7 @@ def test_the_settings_hand_each_what_the_other_knows(policy: Path, tmp_path: Pat
     }
     file.write_text(yaml.safe_dump(sections))
     read = load_settings(file, {})
-    around = _surroundings(read)
+    around = _dependencies(read)
     assert around.policy == (policy,)
     assert around.secret_names.query_parameters == {"mine"}
     [placed] = build_all(read, ["accesslog"], around)
@@ -129,7 +129,7 @@ def test_a_problem_of_the_policy_is_told_once(policy: Path, tmp_path: Path) -> N
     file.write_text(yaml.safe_dump(sections))
     read = load_settings(file, {})
     with pytest.raises(ConfigError) as caught:
-        build_all(read, ["authz", "accesslog"], _surroundings(read))
+        build_all(read, ["authz", "accesslog"], _dependencies(read))
     told = [str(problem) for problem in caught.value.problems]
     assert len(told) == len(set(told))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecars.settings.masking import masked
+from sidecars.settings.masking import redact
 
 
 @pytest.mark.parametrize(
@@ -19,18 +19,18 @@ from sidecars.settings.masking import masked
     ],
 )
 def test_text_under_a_secret_key_is_masked_at_any_depth(key: str) -> None:
-    assert masked({"a": [{key: "hunter2", "b": 1}]}) == {"a": [{key: "***", "b": 1}]}
+    assert redact({"a": [{key: "hunter2", "b": 1}]}) == {"a": [{key: "***", "b": 1}]}
 
 
 @pytest.mark.parametrize(
     "key", ["password_file", "token_header", "key", "secretary", "max_tokens_per_second"]
 )
 def test_a_key_that_only_sounds_like_it_stays_readable(key: str) -> None:
-    assert masked({key: "/run/x"}) == {key: "/run/x"}
+    assert redact({key: "/run/x"}) == {key: "/run/x"}
 
 
 def test_what_is_no_text_under_a_secret_key_is_looked_into() -> None:
-    assert masked({"token": {"header": "x", "secret": "y"}, "secret": 5, "password": ""}) == {
+    assert redact({"token": {"header": "x", "secret": "y"}, "secret": 5, "password": ""}) == {
         "token": {"header": "x", "secret": "***"},
         "secret": 5,
         "password": "",
@@ -48,4 +48,4 @@ def test_what_is_no_text_under_a_secret_key_is_looked_into() -> None:
     ],
 )
 def test_credentials_in_a_url_are_masked(url: str, shown: str) -> None:
-    assert masked(("x", url)) == ["x", shown]
+    assert redact(("x", url)) == ["x", shown]

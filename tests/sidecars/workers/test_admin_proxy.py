@@ -27,7 +27,7 @@ class Ready:
     def __init__(self, number: int, page: str = "", decisions: Sequence[Mapping[str, Any]] = ()) -> None:
         self.number = number
         self.pid: int | None = 1
-        self.life = 1
+        self.generation = 1
         self.phase = Phase.READY
         self.page = page
         self.decisions = decisions

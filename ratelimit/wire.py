@@ -5,7 +5,8 @@ comes to is encoded once, by protobuf, and kept; only the numbers between are wr
 each field against the generated classes.
 """
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -18,10 +19,12 @@ from ratelimit.decision import Decision, Status
 from ratelimit.metadata import explain
 from ratelimit.request import Descriptor, Override, Request
 from ratelimit.rules import Rule
-from sidecars.settings.ratelimit import RatelimitSettings
 
 MAX_DURATION_SECONDS: Final = 315_576_000_000
 """The longest google.protobuf.Duration; a huge burst with a tiny refill would pass it."""
+
+MetadataDetail = Literal["off", "rule", "full"]
+"""How much of a decision the access log learns: nothing, the rule that decided, or the descriptors too."""
 
 RULES_REMEMBERED: Final = 10_000
 """Rules whose `current_limit` is kept encoded."""
@@ -49,12 +52,24 @@ def _descriptor(descriptor: RateLimitDescriptor) -> Descriptor:
     return Descriptor(entries, hits, descriptor.is_negative_hits, override)
 
 
-class Responses:
-    """Encodes decisions as the settings want them."""
+@dataclass(frozen=True, slots=True)
+class ResponseHeaders:
+    """Names of the response headers that report the rule that decided."""
 
-    def __init__(self, settings: RatelimitSettings) -> None:
-        self._headers = settings.headers
-        self._metadata = settings.dynamic_metadata
+    limit: str
+    remaining: str
+    reset: str
+
+
+class Responses:
+    """Encodes decisions. `headers` None adds none of them; `retry_after` adds Retry-After to a refusal."""
+
+    def __init__(
+        self, *, headers: ResponseHeaders | None, retry_after: bool, dynamic_metadata: MetadataDetail
+    ) -> None:
+        self._headers = headers
+        self._retry_after = retry_after
+        self._metadata = dynamic_metadata
         self._limits: GenerationalCache[Rule, bytes] = GenerationalCache(RULES_REMEMBERED)
 
     def encode(self, decision: Decision) -> bytes:
@@ -88,12 +103,12 @@ class Responses:
     def _response_headers(self, decision: Decision, deciding: Status | None) -> list[bytes]:
         names = self._headers
         headers: list[bytes] = []
-        rule = None if deciding is None or not names.enabled else deciding.current
-        if rule is not None and deciding is not None:
+        rule = None if deciding is None or names is None else deciding.current
+        if names is not None and rule is not None and deciding is not None:
             headers.append(_response_header(names.limit, rule.requests_per_unit))
             headers.append(_response_header(names.remaining, deciding.remaining))
             headers.append(_response_header(names.reset, deciding.reset_seconds))
-        if decision.over_limit and names.retry_after:
+        if decision.over_limit and self._retry_after:
             seconds = decision.retry_after_seconds
             if seconds:
                 headers.append(_response_header("Retry-After", seconds))

@@ -1,0 +1,78 @@
+"""Decisions while the store is away or slow, as each rule says."""
+
+from ratelimit.decision import Decision
+from ratelimit.limiter import Limiter
+from ratelimit.request import Request
+from ratelimit.rules import OnFailure, Options
+from tests.support.limiter import FIVE_EACH, A, AwayStore, Bench, LaterStore, of
+
+
+class TestWithoutStore:
+    THREE = """
+        - {key: open, rate_limit: {unit: minute, requests_per_unit: 2, on_failure: open}}
+        - {key: closed, rate_limit: {unit: minute, requests_per_unit: 2, on_failure: closed}}
+        - {key: local, rate_limit: {unit: minute, requests_per_unit: 2, on_failure: local}}
+        - {key: shadow, shadow_mode: true, rate_limit: {unit: minute, on_failure: closed}}
+    """
+
+    def test_open_lets_pass_without_showing_a_limit(self) -> None:
+        decision = Bench(self.THREE, store=AwayStore()).ask(of(("open", "1")))
+        assert not decision.over_limit
+        assert decision.statuses[0].current is None
+        assert decision.failure == "store_breaker_open"
+
+    def test_closed_refuses(self) -> None:
+        decision = Bench(self.THREE, store=AwayStore()).ask(of(("closed", "1")))
+        assert decision.over_limit
+        assert decision.statuses[0].current is None
+
+    def test_closed_does_not_refuse_refunds_nor_in_shadow_mode(self) -> None:
+        bench = Bench(self.THREE, store=AwayStore())
+        assert not bench.ask(of(("closed", "1"), hits=1, refund=True)).over_limit
+        assert not bench.ask(of(("shadow", "1"))).over_limit
+
+    def test_local_counts_in_this_process(self) -> None:
+        bench = Bench(self.THREE, store=AwayStore())
+        answers = [bench.ask(of(("local", "1"))) for _ in range(3)]
+        assert [answer.over_limit for answer in answers] == [False, False, True]
+        assert answers[0].statuses[0].current is not None
+
+    def test_local_counts_the_part_of_one_replica(self) -> None:
+        bench = Bench(self.THREE, Options(replicas=2), store=AwayStore())
+        answers = [bench.ask(of(("local", "1"))) for _ in range(2)]
+        assert [answer.over_limit for answer in answers] == [False, True]
+
+    def test_each_rule_answers_as_it_says(self) -> None:
+        decision = Bench(self.THREE, store=AwayStore()).ask(
+            of(("open", "1")), of(("closed", "1")), of(("local", "1"))
+        )
+        assert [status.over_limit for status in decision.statuses] == [False, True, False]
+
+    async def test_a_store_that_fails_after_a_wait_is_the_same(self) -> None:
+        answer = Bench(self.THREE, store=AwayStore(waits=True)).ask_later(of(("closed", "1")))
+        assert not isinstance(answer, Decision)
+        decision = await answer
+        assert decision.over_limit
+        assert decision.failure == "store_timeout"
+
+    def test_what_was_answered_so_is_counted(self) -> None:
+        bench = Bench(self.THREE, store=AwayStore())
+        bench.ask(of(("open", "1")), of(("local", "1")))
+        assert bench.stats.failure_answers == {"open": 1, "closed": 0, "local": 1}
+        assert bench.stats.errors["redis_error"] == 1
+
+    def test_the_default_is_a_setting(self) -> None:
+        bench = Bench(FIVE_EACH, Options(on_failure=OnFailure.CLOSED), store=AwayStore())
+        assert bench.ask(A).over_limit
+
+    def test_what_no_rule_limits_needs_no_store(self) -> None:
+        decision = Bench(FIVE_EACH, store=AwayStore()).ask(of(("none", "1")))
+        assert (decision.over_limit, decision.failure) == (False, "")
+
+
+async def test_a_store_that_must_wait_makes_an_awaitable() -> None:
+    bench = Bench(FIVE_EACH)
+    limiter = Limiter(bench.limiter.limits, LaterStore(bench.memory), bench.memory, bench.stats)
+    answer = limiter.decide(limiter.plan(Request("d", (A,))))
+    assert not isinstance(answer, Decision)
+    assert (await answer).statuses[0].remaining == 4
