@@ -90,7 +90,7 @@ def _discriminator(finding: Any) -> str:
 
 def _message(finding: Any, path: Path, schema: Mapping[str, Any], data: Any, written: str | None) -> str:
     kind, value = finding["type"], finding["input"]
-    if kind == "extra_forbidden":
+    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
         places = _places(schema, data, path[:-1])
         return _unknown_key(str(path[-1]), _keys_of(places), _holders(schema, places, str(path[-1])))
     if kind == "union_tag_not_found":

@@ -15,8 +15,8 @@ def make_server(
     """An inert server of `services` on `addresses`, whose connections are counted in `tally`."""
     limits = settings.connections.limits
     if settings.transport == "native":
-        lifetime = settings.connections.lifetime.lifetime
-        server = GrpcServer(services, addresses, limits=limits.limits, lifetime=lifetime, observer=tally)
+        lifetime = settings.connections.lifetime
+        server = GrpcServer(services, addresses, limits=limits, lifetime=lifetime, observer=tally)
         tally.count_open_streams(lambda: server.open_streams)
         tally.ask_about_tls(lambda: server.tls_is_stale)
         return server

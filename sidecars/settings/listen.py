@@ -1,4 +1,4 @@
-"""Addresses and paths as they stand in the settings file."""
+"""Types of addresses and paths in the settings file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from pydantic import (
     GetPydanticSchema,
     PlainSerializer,
     Tag,
+    TypeAdapter,
     ValidationInfo,
     WithJsonSchema,
 )
@@ -31,13 +32,13 @@ def _address(value: Any) -> Any:
     )
 
 
-def _beside_the_settings_file(path: Path, info: ValidationInfo) -> Path:
+def _resolve(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder")
     return (folder / path) if folder and not path.is_absolute() else path
 
 
-ConfigPath = Annotated[Path, AfterValidator(_beside_the_settings_file)]
-"""A file or folder; a relative one is meant from the folder of the settings file."""
+ConfigPath = Annotated[Path, AfterValidator(_resolve)]
+"""A file or folder; a relative path is resolved against the folder of the settings file."""
 
 PlainAddress = Annotated[
     TcpAddress | UnixAddress,
@@ -51,34 +52,26 @@ PlainAddress = Annotated[
         }
     ),
 ]
-"""An address that is served without TLS."""
+"""An address without TLS, written as text."""
 
 
-class TlsFiles(BaseModel):
-    """TLS 1.2 or 1.3, HTTP/2 by ALPN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cert_file: ConfigPath = Field(description="PEM chain, the server's own certificate first.")
-    key_file: ConfigPath = Field(description="PEM private key of cert_file.")
-    client_ca_file: ConfigPath | None = Field(
-        None, description="PEM authorities. With it every client must show a certificate that one signed."
-    )
-    reload_seconds: float = Field(
-        10,
-        ge=0.05,
-        le=3600,
-        description="How often the files are looked at. New connections get what they hold then.",
+def _resolve_files(tls: TlsSettings, info: ValidationInfo) -> TlsSettings:
+    authorities = tls.client_ca_file
+    return replace(
+        tls,
+        cert_file=_resolve(tls.cert_file, info),
+        key_file=_resolve(tls.key_file, info),
+        client_ca_file=None if authorities is None else _resolve(authorities, info),
     )
 
 
 class _Listen(BaseModel):
-    """An address, the files of its TLS, and whether its peers are trusted."""
+    """An address, its TLS, and whether its peers are trusted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     address: PlainAddress
-    tls: TlsFiles | None = None
+    tls: Annotated[TlsSettings, AfterValidator(_resolve_files)] | None = None
     trusted: bool | None = Field(
         None,
         description=(
@@ -88,36 +81,28 @@ class _Listen(BaseModel):
     )
 
 
-def _with_tls(listen: _Listen) -> Address:
-    tls = listen.tls
-    if tls is None:
-        return replace(listen.address, trusted=listen.trusted)
-    files = TlsSettings(tls.cert_file, tls.key_file, tls.client_ca_file, tls.reload_seconds)
-    return replace(listen.address, tls=files, trusted=listen.trusted)
+def _address_of(listen: _Listen) -> Address:
+    return replace(listen.address, tls=listen.tls, trusted=listen.trusted)
 
 
-def _as_in_the_file(address: Address) -> Any:
-    tls = address.tls
-    if tls is None and address.trusted is None:
+_TLS = TypeAdapter(TlsSettings)
+
+
+def _as_written(address: Address) -> Any:
+    if address.tls is None and address.trusted is None:
         return str(address)
     mapping: dict[str, Any] = {"address": str(address)}
-    if tls is not None:
-        files = TlsFiles(
-            cert_file=tls.certificate,
-            key_file=tls.key,
-            client_ca_file=tls.client_ca,
-            reload_seconds=tls.reload_seconds,
-        )
-        mapping["tls"] = files.model_dump(mode="json")
+    if address.tls is not None:
+        mapping["tls"] = _TLS.dump_python(address.tls, mode="json")
     if address.trusted is not None:
         mapping["trusted"] = address.trusted
     return mapping
 
 
 _FORMS = Annotated[
-    Annotated[PlainAddress, Tag("text")] | Annotated[_Listen, AfterValidator(_with_tls), Tag("mapping")],
+    Annotated[PlainAddress, Tag("text")] | Annotated[_Listen, AfterValidator(_address_of), Tag("mapping")],
     Discriminator(lambda value: "mapping" if isinstance(value, dict) else "text"),
-    PlainSerializer(_as_in_the_file),
+    PlainSerializer(_as_written),
 ]
 
 ListenAddress = Annotated[

@@ -1,7 +1,7 @@
 """From one YAML file and the environment to Settings."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sidecars.settings.environment import Environment, merge, read_environment
 from sidecars.settings.masking import redact
 from sidecars.settings.per_worker import validate_for_workers
 from sidecars.settings.root import Settings
-from sidecars.settings.transport import LifetimeSettings, LimitSettings
+from sidecars.transport.api.limits import Lifetime, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ def validate_for_transport(settings: Settings) -> Iterator[tuple[tuple[KeyPart, 
                 )
             if address.trusted is not None:
                 yield (name, "listen", index, "trusted"), "needs `transport: native`: grpcio trusts no peer"
-    for part, defaults in (("limits", LimitSettings()), ("lifetime", LifetimeSettings())):
+    for part, defaults in (("limits", Limits()), ("lifetime", Lifetime())):
         given = getattr(settings.connections, part)
-        for key in type(defaults).model_fields:
+        for key in (field.name for field in fields(defaults)):
             if getattr(given, key) != getattr(defaults, key) and key not in _GRPCIO_LIMITS:
                 yield ("connections", part, key), "needs `transport: native`: grpcio does not know it"

@@ -121,15 +121,15 @@ def _of_file(path: _Path, file: Path | None) -> Iterator[_Finding]:
 
 def _of_tls(path: _Path, tls: TlsSettings) -> Iterator[_Finding]:
     lacking = [
-        *_of_file((*path, "cert_file"), tls.certificate),
-        *_of_file((*path, "key_file"), tls.key),
-        *_of_file((*path, "client_ca_file"), tls.client_ca),
+        *_of_file((*path, "cert_file"), tls.cert_file),
+        *_of_file((*path, "key_file"), tls.key_file),
+        *_of_file((*path, "client_ca_file"), tls.client_ca_file),
     ]
     yield from lacking
     if not lacking:
-        yield from _of_pair(path, tls.certificate, tls.key)
-        if tls.client_ca is not None:
-            yield from _of_client_authorities((*path, "client_ca_file"), tls.client_ca)
+        yield from _of_pair(path, tls.cert_file, tls.key_file)
+        if tls.client_ca_file is not None:
+            yield from _of_client_authorities((*path, "client_ca_file"), tls.client_ca_file)
 
 
 def _of_pair(path: _Path, certificate: Path, key: Path) -> Iterator[_Finding]:

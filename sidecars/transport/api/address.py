@@ -1,30 +1,38 @@
-"""Where a server listens."""
+"""Where a server listens, with what TLS, and whom it trusts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Le
 
 DEFAULT_SOCKET_MODE = 0o660
-"""Owner and group: Envoy usually runs as another user of the same group, and nobody else should connect."""
+"""Owner and group may connect: Envoy usually runs as another user of the same group. All others may not."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """The files of a TLS server. With `client_ca` every client must show a certificate it signed (mTLS)."""
+    """The files of a server for TLS 1.2 and 1.3, with HTTP/2 by ALPN."""
 
-    certificate: Path
-    """The chain, PEM, the server's own certificate first."""
-    key: Path
-    """The private key, PEM."""
-    client_ca: Path | None = None
-    """The authorities, PEM, that client certificates are checked against."""
-    reload_seconds: float = 10.0
-    """How often the files are looked at; a handshake that begins after that gets what they held then."""
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    """pydantic's ConfigDict for a section of the settings file, as a plain mapping."""
+
+    cert_file: Path
+    """PEM certificate chain, the server's own certificate first."""
+    key_file: Path
+    """PEM private key of `cert_file`, without a password."""
+    client_ca_file: Path | None = None
+    """PEM authorities. If set, each client must show a certificate that one of them signed."""
+    reload_seconds: Annotated[float, Ge(0.05), Le(3600)] = 10.0
+    """How often the files are checked for changes; later handshakes use the new content."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file named."""
-        return (self.certificate, self.key, *([self.client_ca] if self.client_ca is not None else []))
+        """The certificate, the key and, if set, the authorities."""
+        optional = [self.client_ca_file] if self.client_ca_file is not None else []
+        return (self.cert_file, self.key_file, *optional)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +42,13 @@ class TcpAddress:
     host: str
     port: int
     tls: TlsSettings | None = field(default=None, compare=False)
-    """How it is served, which makes it no other place."""
+    """TLS of the address; not part of equality, because it does not change the endpoint."""
     trusted: bool | None = field(default=None, compare=False)
-    """Whether its peers may reset calls as often as they like; None: those that show a certificate (mTLS)."""
+    """Whether peers may reset calls as often as they like; None: only with mTLS."""
 
     @property
     def trusts_peers(self) -> bool:
-        """`trusted`, or what follows from how peers get in."""
+        """Whether peers are trusted: `trusted` if set, else whether they must show a certificate."""
         return _asks_for_certificates(self.tls) if self.trusted is None else self.trusted
 
     def __str__(self) -> str:
@@ -50,7 +58,7 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A unix socket: a file with a mode, or, where the path starts with `@`, an abstract name (Linux).
+    """A unix socket: a file with a mode or, if the path starts with `@`, an abstract name (Linux).
 
     Abstract names have no mode: any local user in the network namespace may connect (unix(7)).
     """
@@ -59,19 +67,20 @@ class UnixAddress:
     mode: int = DEFAULT_SOCKET_MODE
     tls: TlsSettings | None = field(default=None, compare=False)
     trusted: bool | None = field(default=None, compare=False)
-    """As for TCP. None: those whom the mode of a file lets in; an abstract name keeps no local user out."""
+    """Whether peers may reset calls as often as they like. None: yes for a file, whose mode restricts who may
+    connect; for an abstract name, which any local user may connect to, only with mTLS."""
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
 
     @property
     def abstract(self) -> bool:
-        """Whether the socket has a name in the kernel only and no file."""
+        """Whether the socket has a name in the kernel and no file."""
         return self.path.startswith("@")
 
     @property
     def trusts_peers(self) -> bool:
-        """`trusted`, or what follows from how peers get in."""
+        """Whether peers are trusted: `trusted` if set, else whether the file mode or mTLS restricts them."""
         if self.trusted is not None:
             return self.trusted
         return not self.abstract or _asks_for_certificates(self.tls)
@@ -83,7 +92,7 @@ Address = TcpAddress | UnixAddress
 def parse_address(text: str) -> Address:
     """`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`, `unix:PATH?mode=0660` or `unix:@NAME` as an address.
 
-    Raises ValueError that says what would be right.
+    Raises ValueError, whose text says what would be right.
     """
     if text.startswith("unix:"):
         return _parse_unix(text.removeprefix("unix:"), text)
@@ -135,7 +144,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _asks_for_certificates(tls: TlsSettings | None) -> bool:
-    return tls is not None and tls.client_ca is not None
+    return tls is not None and tls.client_ca_file is not None
 
 
 def _parse_unix(rest: str, text: str) -> UnixAddress:
@@ -165,6 +174,6 @@ def _parse_unix(rest: str, text: str) -> UnixAddress:
     if path.startswith("@"):
         raise ValueError(
             f"{text!r}: an abstract name has no file and so no mode: any local user in the network namespace "
-            "may connect. Where that must not be, expected a path, as in unix:/run/authz.sock?mode=0660"
+            "may connect. To restrict access: expected a path, as in unix:/run/authz.sock?mode=0660"
         )
     return UnixAddress(path, mode)

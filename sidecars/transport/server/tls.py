@@ -60,7 +60,7 @@ class ServerContext:
             self._refused = str(error)
             return False
         self._refused = ""
-        _log.info("TLS files reloaded", certificate=str(self._settings.certificate))
+        _log.info("TLS files reloaded", certificate=str(self._settings.cert_file))
         return True
 
     def keep_fresh(self) -> None:
@@ -152,13 +152,13 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0
     context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(settings.certificate, settings.key, _refuse_to_ask(settings.key))
-    if settings.client_ca is not None:
+    context.load_cert_chain(settings.cert_file, settings.key_file, _refuse_to_ask(settings.key_file))
+    if settings.client_ca_file is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         # RFC 5280 to the letter, as Python 3.13 and later verify by default: each Python refuses the same.
         context.verify_flags |= ssl.VERIFY_X509_STRICT
-        context.load_verify_locations(settings.client_ca)
-        check_authorities(settings.client_ca)
+        context.load_verify_locations(settings.client_ca_file)
+        check_authorities(settings.client_ca_file)
     return context
 
 

@@ -14,7 +14,6 @@ from common.configfile import ConfigError
 from sidecars.settings.load import load_settings
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.root import Settings
-from sidecars.settings.transport import LifetimeSettings, LimitSettings
 from sidecars.transport.api.address import TcpAddress, TlsSettings, UnixAddress
 from sidecars.transport.api.limits import Lifetime, Limits, Rate
 from sidecars.transport.http2.errors import Reason
@@ -46,15 +45,19 @@ def authz(listen: str) -> str:
 
 
 class TestLimits:
-    @pytest.mark.parametrize(("section", "values"), [(LimitSettings, Limits), (LifetimeSettings, Lifetime)])
-    def test_every_limit_of_the_transport_is_a_setting_that_says_why(self, section: Any, values: Any) -> None:
-        assert list(section.model_fields) == [field.name for field in dataclasses.fields(values)]
-        assert all(field.description for field in section.model_fields.values())
+    @pytest.mark.parametrize(
+        ("section", "values"), [("Limits", Limits), ("Lifetime", Lifetime), ("Rate", Rate)]
+    )
+    def test_every_limit_of_the_transport_is_a_setting_that_says_why(self, section: str, values: Any) -> None:
+        schema = Settings.model_json_schema()["$defs"][section]
+        assert list(schema["properties"]) == [field.name for field in dataclasses.fields(values)]
+        assert all(prop["description"] for prop in schema["properties"].values())
+        assert schema["additionalProperties"] is False
 
     def test_what_is_not_set_is_as_the_transport_has_it(self, file: Path) -> None:
         connections = load(file, "").connections
-        assert connections.limits.limits == Limits()
-        assert connections.lifetime.lifetime == Lifetime()
+        assert connections.limits == Limits()
+        assert connections.lifetime == Lifetime()
 
     def test_what_is_set_reaches_the_transport(self, file: Path) -> None:
         connections = load(
@@ -64,8 +67,8 @@ class TestLimits:
             "  lifetime: {max_age_seconds: 60, keepalive_seconds: null}\n",
         ).connections
         expected = dataclasses.replace(Limits(), max_message_bytes=2048, resets=Rate(5, 0.5))
-        assert connections.limits.limits == expected
-        assert connections.lifetime.lifetime == Lifetime(keepalive_seconds=None, max_age_seconds=60)
+        assert connections.limits == expected
+        assert connections.lifetime == Lifetime(keepalive_seconds=None, max_age_seconds=60)
 
     def test_values_that_cannot_work_are_refused(self, file: Path) -> None:
         text = (
@@ -77,6 +80,47 @@ class TestLimits:
             "4: connections.limits.message_timeout_seconds: expected more than 0, not -1",
             "6: connections.lifetime.max_age_jitter: expected at most 0.9, not 2",
         ]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("limits: {resets: {burst: 5, per_minute: 1}}", "resets.per_minute: unknown key"),
+            ("limits: {resets: {burst: 0, per_second: 1}}", "resets.burst: expected at least 1, not 0"),
+            ("limits: {resets: {per_second: 1}}", "resets.burst: is required"),
+            ("limits: {resets: 5}", "resets: expected keys and values, not 5"),
+            ("limits: [1]", "limits: expected keys and values, not a list"),
+            ("limits: {max_connections: many}", "expected a whole number, not 'many'"),
+            (
+                "lifetime: {max_age: 5}",
+                "lifetime.max_age: unknown key; did you mean 'max_age_jitter'?",
+            ),
+        ],
+    )
+    def test_each_wrong_value_is_named(self, file: Path, text: str, problem: str) -> None:
+        found = problems(file, f"connections:\n  {text}\n")
+        assert all(line.startswith("2: connections.") for line in found)
+        assert problem in "\n".join(found)
+
+    def test_the_environment_overrides_one_limit(self, file: Path) -> None:
+        file.write_text("connections: {limits: {max_connections: 5}}\n")
+        environ = {
+            "SIDECARS_CONNECTIONS__LIMITS__RESETS__BURST": "7",
+            "SIDECARS_CONNECTIONS__LIMITS__RESETS__PER_SECOND": "3",
+            "SIDECARS_CONNECTIONS__LIFETIME__MAX_AGE_SECONDS": "60",
+        }
+        connections = load_settings(file, environ).connections
+        assert connections.limits == Limits(max_connections=5, resets=Rate(7, 3))
+        assert connections.lifetime == Lifetime(max_age_seconds=60)
+
+    def test_a_wrong_limit_in_the_environment_names_its_variable(self, file: Path) -> None:
+        file.write_text("")
+        with pytest.raises(ConfigError, match=r"SIDECARS_CONNECTIONS__LIMITS__MAX_CONNECTIONS: .*not '?0"):
+            load_settings(file, {"SIDECARS_CONNECTIONS__LIMITS__MAX_CONNECTIONS": "0"})
+
+    def test_settings_are_shown_as_they_are_written(self, file: Path) -> None:
+        shown = load(file, "connections: {limits: {max_connections: 5}}\n").model_dump(mode="json")
+        assert shown["connections"]["limits"] == dataclasses.asdict(Limits(max_connections=5))
+        assert Settings.model_validate(shown).connections.limits == Limits(max_connections=5)
 
     def test_a_message_larger_than_what_may_be_held_is_refused(self, file: Path) -> None:
         """Its window would shut half-way, and stay shut until the message is too old."""

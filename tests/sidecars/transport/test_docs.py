@@ -68,7 +68,7 @@ def test_the_example_of_settings_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "sidecars.yaml"
     file.write_text(example)
     settings = load_settings(file, {})
-    assert settings.connections.limits.limits == Limits()
+    assert settings.connections.limits == Limits()
     assert settings.authz is not None
     assert [address.tls is not None for address in settings.authz.listen] == [False, True]
     file.write_text(trust)

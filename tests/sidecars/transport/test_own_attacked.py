@@ -39,6 +39,7 @@ MOST_BYTES = 4 * 1024 * 1024
 """What a connection may come to hold under attack, with the limits below."""
 
 LIMITS = Limits(
+    max_message_bytes=1024 * 1024,
     connection_window_bytes=256 * 1024,
     max_held_bytes=1024 * 1024,
     max_unsent_bytes=1024 * 1024,

@@ -291,13 +291,18 @@ def test_a_length_larger_than_what_is_sent_ends_the_call() -> None:
 
 def test_messages_begun_on_many_streams_shut_the_window() -> None:
     """A window is opened again while a message is on its way, but not for a thousand of them."""
-    limits = Limits(stream_window_bytes=70_000, connection_window_bytes=100_000, max_held_bytes=200_000)
+    limits = Limits(
+        max_message_bytes=200_000,
+        stream_window_bytes=70_000,
+        connection_window_bytes=100_000,
+        max_held_bytes=200_000,
+    )
     bench = settings_received(limits)
     sent = 0
     for stream_id in stream_ids(100):
         if bench.connection.streams.receive_flow.window < 16_000:
             break
-        bench.feed(opened(stream_id) + frame(DATA, 0, stream_id, message(bytes(1_000_000))[:16_000]))
+        bench.feed(opened(stream_id) + frame(DATA, 0, stream_id, message(bytes(190_000))[:16_000]))
         sent += 16_000
     assert 200_000 <= sent <= 300_000
     shut = bench.connection.streams.receive_flow.window

@@ -20,7 +20,7 @@ from sidecars.transport.http2.headers import MalformedRequestError, Request, rea
 from tests.support.transport.wire import METHODS, block, request, request_fields
 
 USUAL = request_fields("/p/Echo")
-PERMISSIVE = Limits(max_header_list_bytes=2**20)
+PERMISSIVE = Limits(max_header_list_bytes=2**20, absolute_max_header_list_bytes=2**20)
 
 
 def blocks() -> HeaderDecoder:

@@ -49,8 +49,8 @@ class Files:
 
     def write(self, pair: Pair) -> None:
         """One file, then the other, as a pair is replaced in practice."""
-        self.settings.certificate.write_bytes(pair.certificate)
-        self.settings.key.write_bytes(pair.key)
+        self.settings.cert_file.write_bytes(pair.certificate)
+        self.settings.key_file.write_bytes(pair.key)
 
 
 Start = Callable[..., Awaitable[GrpcServer]]
@@ -141,8 +141,8 @@ async def test_a_session_does_not_outlive_the_authority_that_let_its_client_in(
     visitor = Visitor(files, tmp_path, files.clients.sign("envoy"), version)
     assert await visitor.comes(server)
     assert await visitor.comes(server)
-    assert files.settings.client_ca is not None
-    files.settings.client_ca.write_bytes(Authority("clients, the next").certificate)
+    assert files.settings.client_ca_file is not None
+    files.settings.client_ca_file.write_bytes(Authority("clients, the next").certificate)
     assert await within(server.reload_tls())
     assert not await visitor.comes(server, anew=True)
     assert not await visitor.comes(server)
@@ -269,8 +269,8 @@ async def test_a_new_client_authority_replaces_the_old_one(start: Start, tmp_pat
     server = await start(files)
     old, successor = files.clients.sign("envoy"), Authority("clients, the next")
     assert await call(server, files.authority, old) == b"hello"
-    assert files.settings.client_ca is not None
-    files.settings.client_ca.write_bytes(successor.certificate)
+    assert files.settings.client_ca_file is not None
+    files.settings.client_ca_file.write_bytes(successor.certificate)
     assert await within(server.reload_tls())
     assert await call(server, files.authority, successor.sign("envoy")) == b"hello"
     with pytest.raises(grpc.aio.AioRpcError):
@@ -280,7 +280,7 @@ async def test_a_new_client_authority_replaces_the_old_one(start: Start, tmp_pat
 async def test_files_that_do_not_load_leave_the_old_ones_in_service(start: Start, tmp_path: Path) -> None:
     files = Files(tmp_path, mutual=False)
     server = await start(files)
-    files.settings.certificate.write_text("no certificate")
+    files.settings.cert_file.write_text("no certificate")
     with capture_logs() as logs:
         assert not await within(server.reload_tls())
     assert "cannot reload TLS files, keeping the old ones" in [log["event"] for log in logs]
@@ -293,7 +293,7 @@ async def test_refused_files_are_a_state_that_ends_when_good_ones_are_there(
     """Told once, not at every look; the old files put back end it, and so do new ones."""
     files = Files(tmp_path, mutual=False)
     server = await start(files)
-    certificate, aside, bad = files.settings.certificate, tmp_path / "aside.pem", tmp_path / "bad.pem"
+    certificate, aside, bad = files.settings.cert_file, tmp_path / "aside.pem", tmp_path / "bad.pem"
     assert not server.tls_is_stale
     aside.hardlink_to(certificate)
     bad.write_text("no certificate")
@@ -313,7 +313,7 @@ async def test_refused_files_are_a_state_that_ends_when_good_ones_are_there(
 
 async def test_files_that_do_not_load_stop_a_start(tmp_path: Path) -> None:
     files = Files(tmp_path, mutual=False)
-    files.settings.key.unlink()
+    files.settings.key_file.unlink()
     server = GrpcServer(services({}), [replace(LOOPBACK, tls=files.settings)])
     with pytest.raises(OSError, match=r"server\.key"):
         await within(server.start())
@@ -344,7 +344,7 @@ async def test_a_key_that_is_not_usable_stops_a_start_and_a_reload(
     """OpenSSL asks for the password of an encrypted key at the terminal, where nobody would answer."""
     files = Files(tmp_path, mutual=False)
     server = await start(files)
-    files.settings.key.write_bytes(key)
+    files.settings.key_file.write_bytes(key)
     with capture_logs() as logs:
         assert not await within(server.reload_tls())
     (error,) = [log["error"] for log in logs if log["event"].startswith("cannot reload TLS files")]
@@ -363,7 +363,7 @@ async def test_an_authority_that_openssl_alone_can_read_does_not_end_the_watch_o
     """OpenSSL takes any version of a certificate for what it is."""
     files = Files(tmp_path, mutual=True)
     server = await start(files)
-    file = files.settings.client_ca
+    file = files.settings.client_ca_file
     assert file is not None
     odd = ssl.PEM_cert_to_DER_cert(files.clients.certificate.decode()).replace(VERSION_3, b"\xa0\3\2\1\4", 1)
     file.write_text(ssl.DER_cert_to_PEM_cert(odd))
@@ -402,9 +402,9 @@ async def test_a_connection_ends_with_a_close_notify(start: Start, tmp_path: Pat
 
 async def test_an_authority_without_subject_key_identifier_stops_a_start_and_is_named(tmp_path: Path) -> None:
     files = Files(tmp_path, mutual=True)
-    assert files.settings.client_ca is not None
+    assert files.settings.client_ca_file is not None
     private = Authority("private", identifies=False)
-    files.settings.client_ca.write_bytes(files.clients.certificate + private.certificate)
+    files.settings.client_ca_file.write_bytes(files.clients.certificate + private.certificate)
     server = GrpcServer(services({}), [replace(LOOPBACK, tls=files.settings)])
     says = r"authority CN=private in .*clients\.pem lacks the extension Subject Key Identifier \(RFC 5280"
     with pytest.raises(OSError, match=says):

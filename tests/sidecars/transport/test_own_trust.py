@@ -19,7 +19,7 @@ from tests.support.transport.harness import LOOPBACK, path, services, until, wit
 from tests.support.transport.wire import CANCEL, OPENING, Tally, call, frame
 
 TLS = TlsSettings(Path("s.pem"), Path("s.key"))
-MUTUAL = replace(TLS, client_ca=Path("c.pem"))
+MUTUAL = replace(TLS, client_ca_file=Path("c.pem"))
 CANCELLED = 20_000
 STREAMS = 100
 
