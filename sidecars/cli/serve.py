@@ -141,7 +141,7 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
 def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:
     return Process(
         assembly.settings,
-        assembly.placed,
+        assembly.bound,
         assembly.dependencies,
         environ,
         force_exit_after,

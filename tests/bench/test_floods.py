@@ -45,7 +45,7 @@ def test_a_flood_does_what_it_says(name: str) -> None:
     assert len(data) < 2 * FLOOD_BYTES
     for start in range(0, len(data), 100_000):
         parse(bench.feed(data[start : start + 100_000]))
-        while bench.connection.behind:
+        while bench.connection.has_pending_input:
             parse(bench.feed(b""))
     assert bench.connection.over is (name in ENDS), bench.tally.reasons
     if name in ENDS:

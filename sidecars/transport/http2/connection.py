@@ -10,8 +10,6 @@ from sidecars.transport.api.limits import Lifetime, Limits
 from sidecars.transport.api.service import Method
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.bodies import Bodies
-from sidecars.transport.http2.call import ServerCall
-from sidecars.transport.http2.calls import CallHandler
 from sidecars.transport.http2.control import Control
 from sidecars.transport.http2.errors import (
     GoAwayError,
@@ -41,7 +39,8 @@ from sidecars.transport.http2.header_frames import HeaderFrames
 from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError, Request
 from sidecars.transport.http2.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.http2.observer import Observer
-from sidecars.transport.http2.streams import Streams
+from sidecars.transport.http2.stream import ServerCall
+from sidecars.transport.http2.streams import CallHandler, Streams
 from sidecars.transport.http2.timeouts import overdue
 
 _ODD_WITHOUT_R_BIT = 0x80000001
@@ -80,8 +79,8 @@ class Connection:
         "_rest",
         "_stream_table",
         "_whole_bytes",
-        "behind",
         "fault",
+        "has_pending_input",
         "over",
         "streams",
     )
@@ -120,7 +119,7 @@ class Connection:
         self._whole_bytes = min(
             MAX_FRAME_BYTES, limits.max_message_bytes + PREFIX_BYTES, limits.stream_window_bytes
         )
-        self.behind = False
+        self.has_pending_input = False
         """Whether a read was left in the middle, as its turn was over: `receive` goes on with it."""
         self.fault: GoAwayError | None = None
         """Why the connection is over, where that was the peer's doing."""
@@ -134,7 +133,7 @@ class Connection:
         if self.over:
             return
         self._control.last_received_at = self.streams.now = now
-        self.behind = False
+        self.has_pending_input = False
         if self._rest:
             data = self._rest + data
         try:
@@ -161,7 +160,7 @@ class Connection:
     def lost(self) -> None:
         """The socket is gone: every call on it is cancelled."""
         self.over = True
-        self.behind = False
+        self.has_pending_input = False
         self.streams.end_all()
 
     def drain(self, now: float) -> None:
@@ -173,7 +172,7 @@ class Connection:
     @property
     def drained(self) -> bool:
         """Whether the drain has come to its end: the last stream is named, and none is open."""
-        return self._control.final_id is not None and not self.streams.table and not self.behind
+        return self._control.final_id is not None and not self.streams.table and not self.has_pending_input
 
     def tick(self, now: float, lifetime: Lifetime) -> None:
         """Look at what has been waited for too long. To be called now and then; raises nothing."""
@@ -239,7 +238,7 @@ class Connection:
         while pos <= last_head:
             if pos > look or send_queue.bytes_this_turn > enough:
                 if send_queue.bytes_this_turn > enough or self._clock() - now > self._limits.turn_seconds:
-                    self.behind = True
+                    self.has_pending_input = True
                     break
                 look = pos + LOOK_AT_CLOCK_BYTES
             head, flags, stream_id = unpack(data, pos)

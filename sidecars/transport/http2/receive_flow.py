@@ -1,33 +1,46 @@
-"""What may still come in: receive windows that open only as the handlers read (RFC 9113 section 5.2)."""
+"""Receive windows, which are replenished only as the handlers read (RFC 9113 section 5.2)."""
+
+from collections.abc import Iterable
 
 from sidecars.transport.api.limits import Limits
-from sidecars.transport.api.service import Bidirectional, ClientStreaming
+from sidecars.transport.api.service import Bidirectional, ClientStreaming, Code, Status
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
 from sidecars.transport.http2.frames import DEFAULT_WINDOW_BYTES, ErrorCode, window_update
 from sidecars.transport.http2.headers import ANY_LENGTH
-from sidecars.transport.http2.messages import PREFIX_BYTES, MessageDeframer
+from sidecars.transport.http2.messages import PREFIX_BYTES, MessageDeframer, inflate
 from sidecars.transport.http2.stream import Stream
 
 
 class ReceiveFlow:
-    """The windows that we grant: one for the connection, one a stream.
+    """The windows that we grant to the peer: one for the connection and one for each stream.
 
-    A window is topped up when half of it is used, which keeps WINDOW_UPDATE rare. Bytes of whole messages
-    that no handler has read are left out of it, so a handler that does not read stops its peer.
+    A window is replenished when half of it is used, which keeps WINDOW_UPDATE rare. Complete messages that
+    no handler has read are not replenished, so a handler that does not read stops its peer.
     """
 
-    __slots__ = ("_limits", "held_bytes", "low", "unread_bytes", "window")
+    __slots__ = (
+        "_limits",
+        "_max_inflated_bytes",
+        "first_window",
+        "held_bytes",
+        "low",
+        "unread_bytes",
+        "window",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._max_inflated_bytes = min(limits.max_inflated_bytes, limits.max_message_bytes)
+        self.first_window = max(limits.stream_window_bytes, DEFAULT_WINDOW_BYTES)
+        """The window of a new stream: at least the default until the peer has acknowledged our SETTINGS."""
         self.window = DEFAULT_WINDOW_BYTES
-        """What the peer may still send on the connection."""
+        """How many bytes the peer may still send on the connection."""
         self.low = limits.connection_window_bytes // 2
-        """Below this the window is topped up."""
+        """The window is replenished when it falls below this."""
         self.held_bytes = 0
-        """Bytes of messages that are not whole yet."""
+        """Bytes of incomplete messages."""
         self.unread_bytes = 0
-        """Bytes of whole messages that wait for their handler."""
+        """Bytes of complete messages that wait for their handler."""
 
     def received(self, size: int) -> None:
         """Count a DATA frame. Raises GoAwayError when the peer sent more than it may."""
@@ -38,7 +51,7 @@ class ReceiveFlow:
             )
 
     def top_up(self) -> bytes:
-        """The WINDOW_UPDATE that opens the connection again; empty where it is open or must stay shut."""
+        """The WINDOW_UPDATE that opens the connection again; empty if it is open or must stay closed."""
         target = self._limits.connection_window_bytes - self.unread_bytes
         self.low = max(target // 2, 0)
         if self.window > self.low or self.held_bytes >= self._limits.max_held_bytes or target <= self.window:
@@ -46,6 +59,20 @@ class ReceiveFlow:
         increment = target - self.window
         self.window = target
         return window_update(0, increment)
+
+    def settings_acknowledged(self, streams: Iterable[Stream]) -> bytes:
+        """Apply our stream window to `streams`; the WINDOW_UPDATE frames that open those it closed.
+
+        It counts for streams that were opened before, too (RFC 9113 section 6.9.2).
+        """
+        change = self._limits.stream_window_bytes - self.first_window
+        self.first_window = self._limits.stream_window_bytes
+        updates = b""
+        if change:
+            for stream in streams:
+                stream.receive_window += change
+                updates += self.top_up_stream(stream)
+        return updates
 
     def received_on(self, stream: Stream, size: int) -> None:
         """Count a DATA frame of `stream`. Raises StreamResetError when the peer sent more than it may."""
@@ -59,7 +86,10 @@ class ReceiveFlow:
             )
 
     def top_up_stream(self, stream: Stream) -> bytes:
-        """The same for one stream; a message that is not whole never shuts it, as its size has a limit."""
+        """The WINDOW_UPDATE that opens the window of `stream` again; empty if it is open or must stay closed.
+
+        An incomplete message never closes the window, because its size has a limit.
+        """
         if stream.remote_closed or stream.assembler is None:
             return b""
         target = self._limits.stream_window_bytes - stream.assembler.whole_bytes
@@ -72,7 +102,7 @@ class ReceiveFlow:
     def assemble(self, stream: Stream, assembler: MessageDeframer, payload: bytes, now: float) -> bool:
         """Whether DATA of `stream` completes messages, which then wait for its handler.
 
-        Raises StatusError for one that is too large or no message; all of the stream is to be forgotten then.
+        Raises StatusError for a message that is too large or malformed; call `forget` then.
         """
         held, whole = assembler.held_bytes, assembler.whole_bytes
         try:
@@ -80,19 +110,26 @@ class ReceiveFlow:
         finally:
             self.held_bytes += assembler.held_bytes - held
             self.unread_bytes += assembler.whole_bytes - whole
-        # A request of one message has its time as a whole: else each message too many would start it anew.
+        # A request of one message has one time limit: otherwise each surplus message would restart it.
         if (messages or not held) and isinstance(stream.request.method, ClientStreaming | Bidirectional):
             stream.message_began = now
         return messages > 0
 
-    def take(self, assembler: MessageDeframer) -> tuple[bytes, bool]:
-        """The first of the messages that wait, and whether it is compressed; its bytes may come again."""
+    def take(self, stream: Stream, assembler: MessageDeframer) -> tuple[bytes | Status, int]:
+        """The first waiting message, or why it cannot be inflated; and the number of bytes inflated.
+
+        The bytes of the message no longer count as unread.
+        """
         message, compressed = assembler.take()
         self.unread_bytes -= len(message) + PREFIX_BYTES
-        return message, compressed
+        if not compressed:
+            return message, 0
+        if not stream.request.gzip:
+            return Status(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how"), 0
+        return inflate(message, self._max_inflated_bytes)
 
     def forget(self, stream: Stream) -> None:
-        """Let go of what no handler will read."""
+        """Release what no handler will read."""
         if stream.assembler is not None:
             self.held_bytes -= stream.assembler.held_bytes
             self.unread_bytes -= stream.assembler.whole_bytes
@@ -100,7 +137,7 @@ class ReceiveFlow:
 
 
 def check_length(stream: Stream, *, ended: bool) -> None:
-    """Raises StreamResetError where DATA and content-length cannot agree (RFC 9113 section 8.1.1)."""
+    """Raises StreamResetError if DATA and content-length cannot agree (RFC 9113 section 8.1.1)."""
     expected = stream.request.content_length
     if expected == ANY_LENGTH:
         return

@@ -1,8 +1,9 @@
 """What leaves a connection: frames in order, DATA within the peer's windows (RFC 9113 section 5.2)."""
 
 from collections import deque
+from collections.abc import Iterable
 
-from sidecars.transport.http2.errors import GoAwayError, Reason
+from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
 from sidecars.transport.http2.frames import (
     DATA,
     DEFAULT_WINDOW_BYTES,
@@ -109,6 +110,34 @@ class SendQueue:
             self.unsent_bytes -= sum(map(len, stream.unsent))
         stream.unsent = None
         stream.trailers = None
+
+    def initial_window_changed(self, streams: Iterable[Stream], last: int, largest: int) -> None:
+        """Change the window of each of `streams` (RFC 9113 section 6.9.2). Sends nothing.
+
+        One SETTINGS frame may repeat the parameter. The `last` value counts, because nothing happens between
+        two of them, but the `largest` must not overflow a window either. Raises GoAwayError if it does.
+        """
+        before, self.initial_window = self.initial_window, last
+        for stream in streams:
+            if stream.send_window + largest - before > MAX_WINDOW_BYTES:
+                raise GoAwayError(
+                    ErrorCode.FLOW_CONTROL_ERROR,
+                    Reason.WINDOW_OVERFLOW,
+                    "SETTINGS overflow a stream's window",
+                )
+            stream.send_window += last - before
+
+    @staticmethod
+    def stream_opened(stream: Stream, increment: int) -> None:
+        """Add `increment` to the window of `stream`. Raises StreamResetError above 2^31-1."""
+        if increment > MAX_WINDOW_BYTES - stream.send_window:
+            raise StreamResetError(
+                stream.id,
+                ErrorCode.FLOW_CONTROL_ERROR,
+                Reason.WINDOW_OVERFLOW,
+                "the stream's window overflows",
+            )
+        stream.send_window += increment
 
     def opened(self, increment: int) -> list[Stream]:
         """The connection's window grew: send what waits, a frame a stream in turn. Returns who sent any.

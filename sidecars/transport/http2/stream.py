@@ -1,15 +1,55 @@
-"""One stream: what it holds while its call is not over (RFC 9113 section 5.1)."""
+"""One stream of a connection, and the call that it carries."""
 
 from collections import deque
 from typing import Any
 
-from sidecars.transport.http2.call import ServerCall
+from sidecars.transport.api.service import Metadata
 from sidecars.transport.http2.headers import Request
 from sidecars.transport.http2.messages import MessageDeframer
 
 
+class ServerCall:
+    """One call as its handler sees it: a `service.Call` whose values are computed when they are read."""
+
+    __slots__ = ("_request", "arrived", "cancelled", "peer")
+
+    def __init__(self, request: Request, peer: str, arrived: float) -> None:
+        self._request = request
+        self.arrived = arrived
+        self.peer = peer
+        self.cancelled = False
+
+    @property
+    def method(self) -> str:
+        """The full path, `/package.Service/Method`."""
+        return self._request.path
+
+    @property
+    def metadata(self) -> Metadata:
+        """The request metadata."""
+        return self._request.metadata
+
+    @property
+    def deadline(self) -> float | None:
+        """When the caller gives up, on the clock of `time.monotonic`; None: it never does."""
+        timeout = self._request.timeout_seconds
+        return None if timeout is None else self.arrived + timeout
+
+
 class Stream:
-    """The state of a stream. A call that is answered in the read that brought it never gets one."""
+    """One stream in a state of RFC 9113 section 5.1, and what it holds for its call.
+
+    The states follow from three flags:
+
+    - idle: there is no Stream, and the identifier is above `StreamTable.last_id`.
+    - open: neither `remote_closed` nor `local_closed`.
+    - half-closed (remote): `remote_closed`. The peer has sent END_STREAM, so the request is complete.
+    - half-closed (local): `local_closed`. END_STREAM of the reply is sent or waits after `unsent`.
+    - closed: `closed`, by END_STREAM in both directions or by RST_STREAM. The Stream has left the table.
+
+    The reserved states do not exist, because clients do not push. A call that is answered in the read that
+    brought it never gets a Stream.
+    """
 
     __slots__ = (
         "assembler",
@@ -37,26 +77,27 @@ class Stream:
         self.request = request
         self.call = call
         self.assembler: MessageDeframer | None = None
-        """What of the request no handler has read; None once nobody will."""
+        """The part of the request that no handler has read; None once no handler will read it."""
         self.receive_window = receive_window
-        """What the peer may still send."""
+        """How many bytes the peer may still send."""
         self.received_bytes = 0
-        """DATA without padding, to be compared with content-length."""
+        """Bytes of DATA so far without padding, to compare with content-length."""
         self.message_began = call.arrived
-        """When the message that is not whole yet began; for a request of one message, when the call did."""
+        """When the incomplete message began or, for a request of one message, when the call began."""
         self.remote_closed = False
-        """Half-closed (remote): END_STREAM came."""
+        """Whether END_STREAM has arrived."""
         self.send_window = send_window
-        """What we may still send; negative after SETTINGS shrank it (RFC 9113 section 6.9.2)."""
+        """How many bytes we may still send; negative after SETTINGS reduced it (RFC 9113 section 6.9.2)."""
         self.unsent: deque[bytes | memoryview] | None = None
         """DATA that waits for a window."""
         self.stalled_since: float | None = None
-        """When `unsent` was seen waiting; None again as soon as some of it leaves."""
+        """When `unsent` was first seen waiting; None again once some of it is sent."""
         self.headers_sent = False
         self.trailers: bytes | None = None
-        """What ends the stream once nothing is unsent."""
+        """The frame that ends the stream once nothing is unsent."""
         self.local_closed = False
-        """Half-closed (local): our END_STREAM is out, or waits behind `unsent`."""
+        """Whether the reply is decided: END_STREAM is sent, or waits after `unsent`."""
         self.closed = False
+        """Whether the stream has left the table."""
         self.running: Any = None
-        """What the dispatch keeps here: the task of the handler and what it waits for."""
+        """The call handler's own data: the task of the handler and what it waits for."""

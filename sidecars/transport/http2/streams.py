@@ -1,26 +1,28 @@
-"""The streams of one connection: calls begin, their messages arrive, replies leave, and all of it ends.
+"""The streams of one connection: what frames do to them, and what running handlers do with them."""
 
-The upper half is what frames do to streams; the lower half (`reply`, `send`, `finish`, `read`) is what a
-running handler does.
-"""
-
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from sidecars.transport.api.limits import Limits
-from sidecars.transport.api.service import Bidirectional, ClientStreaming, Code, Status, StatusError, Unary
-from sidecars.transport.http2 import frames
-from sidecars.transport.http2 import responses as replies
-from sidecars.transport.http2.call import ServerCall
-from sidecars.transport.http2.calls import CallHandler, Outcome
+from sidecars.transport.api.service import (
+    Bidirectional,
+    ClientStreaming,
+    Code,
+    Status,
+    StatusError,
+    Unary,
+    UnaryHandler,
+)
+from sidecars.transport.http2 import frames, responses
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
 from sidecars.transport.http2.flood_guard import FloodGuard
 from sidecars.transport.http2.frames import ErrorCode
 from sidecars.transport.http2.headers import Request
-from sidecars.transport.http2.messages import MessageDeframer, inflate
+from sidecars.transport.http2.messages import MessageDeframer
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.http2.receive_flow import ReceiveFlow, check_length
 from sidecars.transport.http2.send_queue import SendQueue
-from sidecars.transport.http2.stream import Stream
+from sidecars.transport.http2.stream import ServerCall, Stream
 from sidecars.transport.http2.stream_table import StreamTable
 
 HANDLER_COST_BYTES = 32 * 1024
@@ -30,17 +32,41 @@ _NOT_ONE_MESSAGE = Status(Code.UNIMPLEMENTED, "expected exactly one request mess
 """A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
 
 
+Outcome = bytes | Status | Awaitable[bytes]
+"""What a unary handler returns: the reply, a failure, or an awaitable of the reply."""
+
+
+class CallHandler(Protocol):
+    """Runs the handlers of the calls of a connection."""
+
+    def answer(self, handler: UnaryHandler, message: bytes, call: ServerCall) -> Outcome:
+        """Call a unary handler; what it returned. Raises nothing."""
+
+    def await_reply(self, streams: "Streams", stream: Stream, reply: Awaitable[bytes]) -> None:
+        """Wait for `reply`, then call `streams.reply` or `streams.finish`."""
+
+    def watch(self, streams: "Streams", stream: Stream) -> None:
+        """End the call at its deadline, even if its request is still incomplete."""
+
+    def start_stream(self, streams: "Streams", stream: Stream) -> None:
+        """Start the handler of a streaming call, which reads with `streams.read`."""
+
+    def resume(self, stream: Stream) -> None:
+        """Let the handler check again: something to read, room to send, or the end of the request."""
+
+    def cancel(self, stream: Stream) -> None:
+        """Stop the handler: its caller has gone, or was answered."""
+
+
 class Streams:
     """The stream table of a connection, with the windows that the streams share."""
 
     __slots__ = (
         "_calls",
         "_limits",
-        "_most_inflated",
         "_output_ready",
         "_timed",
         "fault",
-        "first_window",
         "flood_guard",
         "now",
         "observer",
@@ -64,7 +90,6 @@ class Streams:
     ) -> None:
         self._calls = calls
         self._limits = limits
-        self._most_inflated = min(limits.max_inflated_bytes, limits.max_message_bytes)
         self._output_ready = output_ready
         self._timed: list[Stream] | None = None
         """Streams of this read whose caller gives up some time, and may do so before it has asked."""
@@ -75,8 +100,6 @@ class Streams:
         self.stream_table = StreamTable(limits)
         self.table = self.stream_table.table
         self.flood_guard = FloodGuard(limits, self.stream_table, self.send_queue, trusted=trusted)
-        self.first_window = max(limits.stream_window_bytes, frames.DEFAULT_WINDOW_BYTES)
-        """What a new stream may send us: the default counts until the peer acknowledges our SETTINGS."""
         self.now = 0.0
         self.paused = False
         """Whether the socket takes no more; streamed replies wait."""
@@ -90,11 +113,11 @@ class Streams:
         self.stream_table.check_room(stream_id)
         stream = self._register(stream_id, request, ServerCall(request, self.peer, self.now))
         if request.http_status:
-            headers = replies.no_grpc_headers(stream_id, request.http_status)
-            self.send_queue.send_text(stream, headers, replies.NO_GRPC_TEXT)
+            headers = responses.no_grpc_headers(stream_id, request.http_status)
+            self.send_queue.send_text(stream, headers, responses.NO_GRPC_TEXT)
             self._sent(stream)
         elif request.refusal is not None:
-            self._end(stream, replies.trailers_only(stream_id, request.refusal))
+            self._end(stream, responses.trailers_only(stream_id, request.refusal))
         else:
             stream.assembler = MessageDeframer(self._limits.max_message_bytes)
             if isinstance(request.method, ClientStreaming | Bidirectional):
@@ -129,8 +152,8 @@ class Streams:
         self.receive_flow.received_on(stream, size)
         stream.received_bytes += len(payload)
         check_length(stream, ended=ended)
-        if stream.assembler is None:  # answered already: nobody reads it, and its window is not opened again
-            if not ended and stream.receive_window < self.first_window // 2:
+        if stream.assembler is None:  # already answered: the rest is not read, and its window stays closed
+            if not ended and stream.receive_window < self.receive_flow.first_window // 2:
                 self.reset(stream.id, ErrorCode.NO_ERROR)
                 return
         elif payload:
@@ -153,7 +176,7 @@ class Streams:
         elif stream.assembler is not None and stream.assembler.held_bytes:
             self._fail(stream, Status(Code.INTERNAL, "the request ended within a message"))
         elif isinstance(stream.request.method, ClientStreaming | Bidirectional):
-            self._calls.wake(stream)
+            self._calls.resume(stream)
         elif stream.assembler is None or stream.assembler.whole_messages != 1:
             self._fail(stream, _NOT_ONE_MESSAGE)
         elif isinstance(stream.request.method, Unary):
@@ -179,56 +202,31 @@ class Streams:
             self._close(stream)
 
     def window_opened(self, stream: Stream | None, increment: int) -> None:
-        """WINDOW_UPDATE came, for a stream or (None) for the connection."""
+        """WINDOW_UPDATE came, for a stream or, if None, for the connection."""
         if stream is None:
             for served in self.send_queue.opened(increment):
                 self._sent(served)
             return
-        if increment > frames.MAX_WINDOW_BYTES - stream.send_window:
-            raise StreamResetError(
-                stream.id,
-                ErrorCode.FLOW_CONTROL_ERROR,
-                Reason.WINDOW_OVERFLOW,
-                "the stream's window overflows",
-            )
-        stream.send_window += increment
+        self.send_queue.stream_opened(stream, increment)
         self._push(stream)
 
     def initial_window_changed(self, last: int, largest: int) -> None:
-        """SETTINGS_INITIAL_WINDOW_SIZE moves the window of every stream (RFC 9113 section 6.9.2).
-
-        One frame may say it often. `last` is what counts, as nothing happens between two of its values; but
-        the `largest` of them must not overflow any window either. Raises GoAwayError.
-        """
-        before, self.send_queue.initial_window = self.send_queue.initial_window, last
-        for stream in list(self.table.values()):
-            if stream.send_window + largest - before > frames.MAX_WINDOW_BYTES:
-                raise GoAwayError(
-                    ErrorCode.FLOW_CONTROL_ERROR,
-                    Reason.WINDOW_OVERFLOW,
-                    "SETTINGS overflow a stream's window",
-                )
-            stream.send_window += last - before
+        """The peer's SETTINGS_INITIAL_WINDOW_SIZE changed. Raises GoAwayError if a window overflows."""
+        streams = list(self.table.values())
+        self.send_queue.initial_window_changed(streams, last, largest)
+        for stream in streams:
             if stream.unsent:
                 self._push(stream)
 
     def our_settings_known(self) -> None:
-        """The peer has applied our SETTINGS, so a window below the default counts, and is opened when shut.
-
-        That of a stream which was opened before counts as well (RFC 9113 section 6.9.2).
-        """
-        change = self._limits.stream_window_bytes - self.first_window
-        self.first_window = self._limits.stream_window_bytes
-        if change:
-            for stream in self.table.values():
-                stream.receive_window += change
-                self._put(self.receive_flow.top_up_stream(stream))
+        """The peer has acknowledged our SETTINGS."""
+        self._put(self.receive_flow.settings_acknowledged(self.table.values()))
 
     def resume(self) -> None:
         """The socket takes more again."""
         self.paused = False
         for stream in list(self.table.values()):
-            self._calls.wake(stream)
+            self._calls.resume(stream)
 
     def end_all(self) -> None:
         """The connection is over: every caller has gone."""
@@ -244,7 +242,7 @@ class Streams:
             self._output_ready()
 
     def send(self, stream: Stream, message: bytes) -> bool:
-        """One of many replies. False: the next one waits for a turn of the loop, and until there is room."""
+        """One of many replies. False: send the next one in a later turn of the loop, once there is room."""
         if stream.local_closed or stream.closed:
             return True
         self.send_queue.send(stream, message)
@@ -284,13 +282,15 @@ class Streams:
             self.send_queue.put(frame)
 
     def _register(self, stream_id: int, request: Request, call: ServerCall) -> Stream:
-        stream = Stream(stream_id, request, call, self.first_window, self.send_queue.initial_window)
+        stream = Stream(
+            stream_id, request, call, self.receive_flow.first_window, self.send_queue.initial_window
+        )
         self.stream_table.add(stream)
         return stream
 
     def _begin(self, stream: Stream) -> None:
         self.send_queue.bytes_this_turn += HANDLER_COST_BYTES
-        self._calls.begin(self, stream)
+        self._calls.start_stream(self, stream)
 
     def _settle(self, stream: Stream, outcome: Outcome) -> None:
         if isinstance(outcome, bytes):
@@ -298,7 +298,7 @@ class Streams:
         elif isinstance(outcome, Status):
             self._fail(stream, outcome)
         else:
-            self._calls.later(self, stream, outcome)
+            self._calls.await_reply(self, stream, outcome)
 
     def _answer(self, stream: Stream, assembler: MessageDeframer, method: Unary) -> Outcome:
         message = self._read(stream, assembler)
@@ -315,24 +315,20 @@ class Streams:
         if not messages:
             return
         if isinstance(stream.request.method, ClientStreaming | Bidirectional):
-            self._calls.wake(stream)
+            self._calls.resume(stream)
         elif assembler.whole_messages > 1:
             self._fail(stream, _NOT_ONE_MESSAGE)
 
     def _read(self, stream: Stream, assembler: MessageDeframer) -> bytes | Status:
-        """The next message, inflated; or why that cannot be."""
-        message, compressed = self.receive_flow.take(assembler)
-        if not compressed:
-            return message
-        if not stream.request.gzip:
-            return Status(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how")
-        inflated, size = inflate(message, self._most_inflated)
-        self.send_queue.bytes_this_turn += size
-        try:
-            self.flood_guard.count(Reason.INFLATION_FLOOD, self.now, size)
-        except GoAwayError as fault:
-            self.fault = fault
-        return inflated
+        """The next message, inflated, or the status that tells why it cannot be inflated."""
+        message, inflated_bytes = self.receive_flow.take(stream, assembler)
+        if inflated_bytes:
+            self.send_queue.bytes_this_turn += inflated_bytes
+            try:
+                self.flood_guard.count(Reason.INFLATION_FLOOD, self.now, inflated_bytes)
+            except GoAwayError as fault:
+                self.fault = fault
+        return message
 
     def _reply(self, stream: Stream, message: bytes) -> None:
         if stream.send_window == self.send_queue.initial_window and self.send_queue.reply(stream.id, message):
@@ -342,10 +338,10 @@ class Streams:
             return
         self.send_queue.send(stream, message)
         self._check_unsent()
-        self._end(stream, replies.ok_trailers(stream.id))
+        self._end(stream, responses.ok_trailers(stream.id))
 
     def _fail(self, stream: Stream, status: Status) -> None:
-        build = replies.trailers if stream.headers_sent else replies.trailers_only
+        build = responses.trailers if stream.headers_sent else responses.trailers_only
         self._end(stream, build(stream.id, status))
 
     def _end(self, stream: Stream, trailers: bytes) -> None:
@@ -364,7 +360,7 @@ class Streams:
         if stream.local_closed:
             self._close_if_over(stream)
         elif not stream.unsent:
-            self._calls.wake(stream)
+            self._calls.resume(stream)
 
     def _close_if_over(self, stream: Stream) -> None:
         if stream.trailers is None and not stream.unsent:

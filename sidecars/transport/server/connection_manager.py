@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from sidecars.transport.api.limits import Lifetime, Limits
 from sidecars.transport.api.service import Method
 from sidecars.transport.http2.connection import Connection
@@ -10,17 +12,45 @@ from sidecars.transport.http2.control import DRAIN_PING_SECONDS
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.server.dispatcher import Dispatcher
-from sidecars.transport.server.faultlog import FaultLog
 from sidecars.transport.server.protocol import SocketProtocol
 from sidecars.transport.server.scheduler import FairScheduler
 from sidecars.transport.server.ticker import Ticker
+
+_log = structlog.get_logger("sidecars.transport")
 
 TICKS_PER_LIMIT = 4
 """A limit of time is noticed at most a quarter of it late."""
 
 
+SECONDS_BETWEEN_LINES = 1.0
+"""A flood of faults must not become a flood of log lines; the counter has them all."""
+
+
+class FaultLog:
+    """Logs a fault, unless one was logged within the last second; the next line tells how many were not."""
+
+    __slots__ = ("_clock", "_next", "_suppressed")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._next = float("-inf")
+        self._suppressed = 0
+
+    def fault(self, reason: Reason, detail: str, peer: str) -> None:
+        """Log why the connection of `peer` ended."""
+        now = self._clock()
+        if now < self._next:
+            self._suppressed += 1
+            return
+        self._next = now + SECONDS_BETWEEN_LINES
+        _log.warning(
+            "connection ended", reason=str(reason), detail=detail, peer=peer, suppressed=self._suppressed
+        )
+        self._suppressed = 0
+
+
 class ConnectionManager:
-    """What the connections of a server share; a `handshake.Door`, and so a `protocol.Home`."""
+    """The open connections of a server, and what they share: limits, clock, scheduler and dispatcher."""
 
     def __init__(
         self,

@@ -14,10 +14,8 @@ from sidecars.transport.api.service import (
     Status,
     UnaryHandler,
 )
-from sidecars.transport.http2.call import ServerCall
-from sidecars.transport.http2.calls import Outcome
-from sidecars.transport.http2.stream import Stream
-from sidecars.transport.http2.streams import Streams
+from sidecars.transport.http2.stream import ServerCall, Stream
+from sidecars.transport.http2.streams import Outcome, Streams
 from sidecars.transport.server.scheduler import FairScheduler
 
 _OK = Status(Code.OK)
@@ -58,7 +56,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             return _CANCELLED
 
-    def later(self, streams: Streams, stream: Stream, reply: Awaitable[bytes]) -> None:
+    def await_reply(self, streams: Streams, stream: Stream, reply: Awaitable[bytes]) -> None:
         """Wait for the reply of a call, until its deadline."""
         try:
             future = asyncio.ensure_future(reply, loop=self._loop)
@@ -73,14 +71,14 @@ class Dispatcher:
         stream.running = _Running()
         self._set_timer(streams, stream, stream.running)
 
-    def begin(self, streams: Streams, stream: Stream) -> None:
+    def start_stream(self, streams: Streams, stream: Stream) -> None:
         """Start the handler of a streaming call."""
         method = stream.request.method
         # Set before the handler is called: one that fails at once is finished like any other.
         stream.running = stream.running or _Running()
         try:
             if isinstance(method, ClientStreaming):
-                self.later(
+                self.await_reply(
                     streams, stream, method.handler(_Messages(streams, stream, self._scheduler), stream.call)
                 )
             elif isinstance(method, ServerStreaming):
@@ -94,7 +92,7 @@ class Dispatcher:
         except Exception as error:
             self._finish(streams, stream, status_of(error, stream.call))
 
-    def wake(self, stream: Stream) -> None:
+    def resume(self, stream: Stream) -> None:
         """Let a handler that waits look again."""
         running: _Running | None = stream.running
         if running is not None:

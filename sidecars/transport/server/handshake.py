@@ -9,13 +9,14 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import structlog
 
 from common.os_errors import in_words
 from sidecars.transport.http2.errors import Reason
-from sidecars.transport.server.protocol import CLOSE_SECONDS, Home, SocketProtocol, peer_name
+from sidecars.transport.server.connection_manager import ConnectionManager
+from sidecars.transport.server.protocol import CLOSE_SECONDS, SocketProtocol, peer_name
 from sidecars.transport.server.tls import alert_of, words
 
 ACCEPTS_AT_ONCE = 100
@@ -44,30 +45,18 @@ _NOT_TLS = frozenset(
 _log = structlog.get_logger("sidecars.transport")
 
 
-class Door(Home, Protocol):
-    """What the handshakes of a server share."""
-
-    preface_timeout_seconds: float
-
-    def admit(self, protocol: SocketProtocol) -> bool:
-        """Count a socket from now on, until `disconnected`; False when there are too many."""
-
-    def handshake_began(self, task: asyncio.Task[None]) -> None:
-        """It may be cancelled from now on."""
-
-
 class TlsServer:
     """Accepts on `listening` until `close`; each handshake asks `context` for its own."""
 
     def __init__(
         self,
-        door: Door,
+        manager: ConnectionManager,
         listening: socket.socket,
         context: Callable[[], ssl.SSLContext],
         *,
         trusted: bool,
     ) -> None:
-        self._door = door
+        self._manager = manager
         self._listening = listening
         self._trusted = trusted
         self._context = context
@@ -78,11 +67,11 @@ class TlsServer:
         """Accept no more. Handshakes that have begun go on."""
         if self._again is not None:
             self._again.cancel()
-        self._door.loop.remove_reader(self._listening.fileno())
+        self._manager.loop.remove_reader(self._listening.fileno())
 
     def _listen(self) -> None:
         self._again = None
-        self._door.loop.add_reader(self._listening.fileno(), self._accept)
+        self._manager.loop.add_reader(self._listening.fileno(), self._accept)
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
@@ -92,48 +81,48 @@ class TlsServer:
                 return
             except OSError as error:  # out of descriptors, or of memory
                 _log.error("cannot accept", error=in_words(error), again_seconds=ACCEPT_AGAIN_SECONDS)
-                self._door.loop.remove_reader(self._listening.fileno())
-                self._again = self._door.loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
+                self._manager.loop.remove_reader(self._listening.fileno())
+                self._again = self._manager.loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
                 return
             accepted.setblocking(False)
             self._begin(accepted, peer_name(name))
 
     def _begin(self, accepted: socket.socket, peer: str) -> None:
-        door = self._door
-        entrance = _TlsHandoff(door, peer, trusted=self._trusted)
-        if not door.admit(entrance.protocol):
-            door.refused(Reason.TOO_MANY_CONNECTIONS, "too many connections", peer)
+        manager = self._manager
+        handoff = _TlsHandoff(manager, peer, trusted=self._trusted)
+        if not manager.admit(handoff.protocol):
+            manager.refused(Reason.TOO_MANY_CONNECTIONS, "too many connections", peer)
             accepted.close()
             return
 
         def ended(task: asyncio.Task[None]) -> None:
             if task.cancelled():
                 accepted.close()  # before it had begun, perhaps
-            if not entrance.opened:
-                door.disconnected(entrance.protocol)
+            if not handoff.opened:
+                manager.disconnected(handoff.protocol)
 
-        task = door.loop.create_task(self._handshake(accepted, entrance))
+        task = manager.loop.create_task(self._handshake(accepted, handoff))
         task.add_done_callback(ended)
-        door.handshake_began(task)
+        manager.handshake_began(task)
 
-    async def _handshake(self, accepted: socket.socket, entrance: "_TlsHandoff") -> None:
-        door = self._door
+    async def _handshake(self, accepted: socket.socket, handoff: "_TlsHandoff") -> None:
+        manager = self._manager
         ours = _duplicate(accepted)  # the loop closes its own before a failure is known here
         try:
-            await door.loop.connect_accepted_socket(
-                lambda: entrance,
+            await manager.loop.connect_accepted_socket(
+                lambda: handoff,
                 accepted,
                 ssl=self._context(),
-                ssl_handshake_timeout=door.preface_timeout_seconds,
+                ssl_handshake_timeout=manager.preface_timeout_seconds,
                 ssl_shutdown_timeout=CLOSE_SECONDS,
             )
         except ssl.SSLError as error:
-            door.refused(Reason.TLS_HANDSHAKE, _what_failed(error), entrance.peer)
+            manager.refused(Reason.TLS_HANDSHAKE, _what_failed(error), handoff.peer)
             if ours is not None and error.reason not in _NOT_TLS:
-                await _tell(door.loop, ours, alert_of(error))
+                await _tell(manager.loop, ours, alert_of(error))
         except ConnectionAbortedError:  # by the loop, when the time is over
-            detail = f"no TLS handshake within {door.preface_timeout_seconds:g} s"
-            door.refused(Reason.SLOW_START, detail, entrance.peer)
+            detail = f"no TLS handshake within {manager.preface_timeout_seconds:g} s"
+            manager.refused(Reason.SLOW_START, detail, handoff.peer)
         except OSError:
             pass  # it hung up, as the probe of a load balancer does: that breaks no rule
         finally:
@@ -167,12 +156,12 @@ async def _tell(loop: asyncio.AbstractEventLoop, to: socket.socket, alert: bytes
 class _TlsHandoff(asyncio.Protocol):
     """Lets a socket in whose handshake is over, into the hands of its `SocketProtocol`."""
 
-    __slots__ = ("_door", "opened", "peer", "protocol")
+    __slots__ = ("_manager", "opened", "peer", "protocol")
 
-    def __init__(self, door: Door, peer: str, *, trusted: bool) -> None:
-        self._door = door
+    def __init__(self, manager: ConnectionManager, peer: str, *, trusted: bool) -> None:
+        self._manager = manager
         self.peer = peer
-        self.protocol = SocketProtocol(door, trusted=trusted)
+        self.protocol = SocketProtocol(manager, trusted=trusted)
         self.opened = False
         """Whether the handshake was completed: the end of the socket is told here or by `protocol` then."""
 
@@ -193,10 +182,10 @@ class _TlsHandoff(asyncio.Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """A socket that was turned away is closed."""
-        self._door.disconnected(self.protocol)
+        self._manager.disconnected(self.protocol)
 
     def _reject(self, transport: asyncio.Transport, reason: Reason, detail: str) -> None:
-        self._door.refused(reason, detail, self.peer)
+        self._manager.refused(reason, detail, self.peer)
         transport.close()  # in TLS with a close_notify, so that the client sees an end and no accident
 
 

@@ -1,14 +1,14 @@
 """Joins a connection to a socket: reads go in, one write a read comes out."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from sidecars.transport.api.limits import Lifetime
 from sidecars.transport.http2.connection import Connection
 from sidecars.transport.http2.control import DRAIN_PING_SECONDS
 from sidecars.transport.http2.errors import Reason
-from sidecars.transport.server.scheduler import FairScheduler
+
+if TYPE_CHECKING:  # the manager only holds its protocols; it creates none
+    from sidecars.transport.server.connection_manager import ConnectionManager
 
 CLOSE_SECONDS = 1.0
 """For the peer to read our last words and hang up. Closing a socket with unread input would reset it, and a
@@ -18,32 +18,6 @@ WRITE_BUFFER_BYTES = 256 * 1024
 """What a peer may leave unread in our process before we stop reading from it (CVE-2019-9517)."""
 
 
-class Home(Protocol):
-    """What the connections of a server share."""
-
-    loop: asyncio.AbstractEventLoop
-    scheduler: FairScheduler
-    clock: Callable[[], float]
-    lifetime: Lifetime
-    write_stall_timeout_seconds: float
-    lingering_timeout_seconds: float
-
-    def connect(self, protocol: "SocketProtocol", peer: str) -> Connection | None:
-        """The connection for a new socket; None when there are too many."""
-
-    def disconnected(self, protocol: "SocketProtocol") -> None:
-        """The socket is gone."""
-
-    def refused(self, reason: Reason, detail: str, peer: str) -> None:
-        """A socket was closed with no connection to count it."""
-
-    def ended(self, reason: Reason, detail: str, peer: str) -> None:
-        """A connection ended by a mistake of its peer that was counted where it was found."""
-
-    def age_seconds(self) -> float | None:
-        """How old this connection may become, with the jitter."""
-
-
 class SocketProtocol(asyncio.Protocol):
     """One accepted socket."""
 
@@ -51,7 +25,7 @@ class SocketProtocol(asyncio.Protocol):
         "_close_timer",
         "_connection",
         "_flush_due",
-        "_home",
+        "_manager",
         "_retires",
         "_stuck_bytes",
         "_stuck_since",
@@ -60,8 +34,8 @@ class SocketProtocol(asyncio.Protocol):
         "trusted",
     )
 
-    def __init__(self, home: Home, *, trusted: bool) -> None:
-        self._home = home
+    def __init__(self, manager: "ConnectionManager", *, trusted: bool) -> None:
+        self._manager = manager
         self.trusted = trusted
         """Whether the address that accepted it trusts its peers."""
         self._connection: Connection | None = None
@@ -83,15 +57,15 @@ class SocketProtocol(asyncio.Protocol):
         """Greet, unless this socket is one too many."""
         self._transport = cast("asyncio.Transport", transport)
         peer = peer_name(self._transport.get_extra_info("peername"))
-        connection = self._home.connect(self, peer)
+        connection = self._manager.connect(self, peer)
         if connection is None:
-            self._home.refused(Reason.TOO_MANY_CONNECTIONS, "too many connections", peer)
+            self._manager.refused(Reason.TOO_MANY_CONNECTIONS, "too many connections", peer)
             self._transport.abort()
             return
         self._connection = connection
-        age = self._home.age_seconds()
+        age = self._manager.age_seconds()
         if age is not None:
-            self._retires = self._home.clock() + age
+            self._retires = self._manager.clock() + age
         self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         self._transport.write(connection.take())
 
@@ -101,9 +75,9 @@ class SocketProtocol(asyncio.Protocol):
         if connection is None or self._close_timer is not None:
             return
         self._flush_due = True  # what is ready within this read leaves below
-        connection.receive(data, self._home.clock())
+        connection.receive(data, self._manager.clock())
         self._flush()
-        if connection.behind:
+        if connection.has_pending_input:
             self._read_on(connection)
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -112,13 +86,13 @@ class SocketProtocol(asyncio.Protocol):
             self._close_timer.cancel()
         if self._connection is not None:
             self._connection.lost()
-            self._home.disconnected(self)
+            self._manager.disconnected(self)
 
     def pause_writing(self) -> None:
         """The peer does not read its replies, so its requests are not read."""
         if self._connection is not None and self._transport is not None:
             self._connection.streams.paused = True
-            self._stuck_since = self._home.clock()
+            self._stuck_since = self._manager.clock()
             self._stuck_bytes = self._transport.get_write_buffer_size()
             if not self._transport.is_closing():
                 self._transport.pause_reading()
@@ -134,14 +108,14 @@ class SocketProtocol(asyncio.Protocol):
         """Handlers that finish in the same turn of the loop share one write."""
         if not self._flush_due:
             self._flush_due = True
-            self._home.loop.call_soon(self._flush_if_open)
+            self._manager.loop.call_soon(self._flush_if_open)
 
     def drain(self) -> None:
         """Let the calls in flight finish, then hang up."""
         if self._connection is not None:
-            self._connection.drain(self._home.clock())
+            self._connection.drain(self._manager.clock())
             self._flush_if_open()
-            self._home.loop.call_later(DRAIN_PING_SECONDS * 1.01, self.tick)
+            self._manager.loop.call_later(DRAIN_PING_SECONDS * 1.01, self.tick)
 
     def abort(self) -> None:
         """Hang up now."""
@@ -153,15 +127,17 @@ class SocketProtocol(asyncio.Protocol):
         connection = self._connection
         if connection is None or self._close_timer is not None:
             return
-        now = self._home.clock()
-        lifetime = self._home.lifetime
+        now = self._manager.clock()
+        lifetime = self._manager.lifetime
         if self._retires is not None and now >= self._retires:
             connection.drain(now)
             if now >= self._retires + lifetime.max_age_grace_seconds:
                 self.abort()
                 return
         if self._is_stuck(now):
-            self._home.refused(Reason.STALLED, "the peer does not read its replies", connection.streams.peer)
+            self._manager.refused(
+                Reason.STALLED, "the peer does not read its replies", connection.streams.peer
+            )
             self.abort()
             return
         connection.tick(now, lifetime)
@@ -172,12 +148,12 @@ class SocketProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing() or connection.streams.paused:
             return
-        if not connection.behind:
+        if not connection.has_pending_input:
             transport.resume_reading()
         elif not self._turn_due:
             self._turn_due = True
             transport.pause_reading()
-            self._home.scheduler.line_up(connection.streams, self._catch_up)
+            self._manager.scheduler.enqueue(connection.streams, self._catch_up)
 
     def _catch_up(self) -> None:
         """Go on with a read that was left in the middle, unless the socket takes no more."""
@@ -185,8 +161,8 @@ class SocketProtocol(asyncio.Protocol):
         connection = self._connection
         if connection is None:
             return
-        if connection.behind and not connection.streams.paused:
-            connection.receive(b"", self._home.clock())
+        if connection.has_pending_input and not connection.streams.paused:
+            connection.receive(b"", self._manager.clock())
             self._flush()
         self._read_on(connection)
 
@@ -196,7 +172,7 @@ class SocketProtocol(asyncio.Protocol):
         waiting = self._transport.get_write_buffer_size()
         if waiting < self._stuck_bytes:
             self._stuck_since, self._stuck_bytes = now, waiting
-        return now - self._stuck_since > self._home.write_stall_timeout_seconds
+        return now - self._stuck_since > self._manager.write_stall_timeout_seconds
 
     def _flush_if_open(self) -> None:
         """Outside of a read: a socket that failed stays here for a moment, and refuses to be written to."""
@@ -217,11 +193,11 @@ class SocketProtocol(asyncio.Protocol):
     def _close(self, connection: Connection, transport: asyncio.Transport) -> None:
         fault = connection.fault
         if fault is not None:
-            self._home.ended(fault.reason, fault.detail, connection.streams.peer)
+            self._manager.ended(fault.reason, fault.detail, connection.streams.peer)
         if transport.can_write_eof() and not transport.is_closing():
             transport.write_eof()
-        longest = CLOSE_SECONDS if fault is not None else self._home.lingering_timeout_seconds
-        self._close_timer = self._home.loop.call_later(
+        longest = CLOSE_SECONDS if fault is not None else self._manager.lingering_timeout_seconds
+        self._close_timer = self._manager.loop.call_later(
             CLOSE_SECONDS, self._close_when_flushed, longest - CLOSE_SECONDS
         )
 
@@ -233,7 +209,7 @@ class SocketProtocol(asyncio.Protocol):
         if not transport.get_write_buffer_size() and not transport.can_write_eof():
             transport.close()  # TLS: with a close_notify, which `_close` has no way to send
         elif transport.get_write_buffer_size() and seconds_left > 0:
-            self._close_timer = self._home.loop.call_later(
+            self._close_timer = self._manager.loop.call_later(
                 CLOSE_SECONDS, self._close_when_flushed, seconds_left - CLOSE_SECONDS
             )
         else:

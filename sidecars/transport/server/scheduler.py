@@ -38,7 +38,7 @@ class FairScheduler:
             self._loop.call_soon(self._begin)
         self._spent += size + MESSAGE_COST_BYTES
 
-    def line_up(self, connection: object, go: Callable[[], None]) -> None:
+    def enqueue(self, connection: object, go: Callable[[], None]) -> None:
         """Call `go` in a later turn, once every other connection in line has had one."""
         if not self._line:
             self._loop.call_soon(self._next)
@@ -47,7 +47,7 @@ class FairScheduler:
     async def wait(self, connection: object) -> None:
         """The same for a handler."""
         turn = self._loop.create_future()
-        self.line_up(connection, lambda: None if turn.done() else turn.set_result(None))
+        self.enqueue(connection, lambda: None if turn.done() else turn.set_result(None))
         await turn
 
     def _begin(self) -> None:

@@ -167,7 +167,7 @@ def test_a_read_that_inflates_much_is_left_in_the_middle() -> None:
     """Other connections have their turn, and nothing of the read is lost."""
     bench = settings_received(Limits(max_message_bytes=10_000, max_bytes_per_turn=25_000))
     outputs = [bench.feed(b"".join(gzip_call(number, zeros(20_000)) for number in stream_ids(10)))]
-    while bench.connection.behind:
+    while bench.connection.has_pending_input:
         outputs.append(bench.feed(b""))
     assert [len(parse(output)) for output in outputs] == [3, 3, 3, 1]
     assert all(status(b"".join(outputs), number) == 8 for number in stream_ids(10))
@@ -190,7 +190,7 @@ def test_a_read_that_takes_long_is_left_in_the_middle(between: bytes) -> None:
     bench = settings_received(Limits(turn_seconds=0.001))
     bench.calls.seen = Slow(bench)
     outputs = [bench.feed(b"".join(call(number, bytes(2_000)) + between for number in stream_ids(9)))]
-    while bench.connection.behind:
+    while bench.connection.has_pending_input:
         outputs.append(bench.feed(b""))
     assert [count for output in outputs if (count := output.count(b"grpc-status"))] == [3, 3, 3]
     assert all(status(b"".join(outputs), number) == 0 for number in stream_ids(9))

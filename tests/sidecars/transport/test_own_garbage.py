@@ -9,8 +9,8 @@ import pytest
 from sidecars.services.message_reader import Reader
 from sidecars.transport.api.service import Bidirectional, Call, ClientStreaming, Method, Unary
 from sidecars.transport.http2 import frames
-from sidecars.transport.http2.call import ServerCall
 from sidecars.transport.http2.connection import Connection
+from sidecars.transport.http2.stream import ServerCall
 from sidecars.transport.server.server import GrpcServer
 from tests.support.transport.harness import LOOPBACK, path, services, until, within
 from tests.support.transport.wire import (

@@ -96,7 +96,7 @@ def test_a_read_with_more_replies_than_fit_is_left_in_the_middle() -> None:
     )
     output = bench.feed(calls)
     outputs = [output]
-    while bench.connection.behind:
+    while bench.connection.has_pending_input:
         outputs.append(bench.feed(b""))
     assert len(outputs) == 4
     assert all(len(output) < 45_000 for output in outputs)
@@ -109,7 +109,7 @@ def test_a_connection_that_ends_is_not_behind() -> None:
     call = message(bytes(11_000))
     bench.feed(opened(1) + frame(DATA, END_STREAM, 1, call) + opened(3))
     assert bench.connection.over
-    assert not bench.connection.behind
+    assert not bench.connection.has_pending_input
 
 
 def test_a_stream_of_messages_may_rest_between_two() -> None:

@@ -38,7 +38,7 @@ async def turn() -> None:
 async def test_each_connection_in_line_has_one_turn_after_the_other() -> None:
     scheduler, order = FairScheduler(asyncio.get_running_loop()), list[str]()
     for name in ("flood", "flood", "flood", "honest"):
-        scheduler.line_up(name, lambda name=name: order.append(name))  # type: ignore[misc]
+        scheduler.enqueue(name, lambda name=name: order.append(name))  # type: ignore[misc]
     for expected in range(5):
         assert len(order) == min(expected, 4)
         await turn()
@@ -50,10 +50,10 @@ async def test_what_lines_up_in_its_turn_has_another() -> None:
 
     def go() -> None:
         order.append("again")
-        scheduler.line_up("again", go)
+        scheduler.enqueue("again", go)
 
-    scheduler.line_up("again", go)
-    scheduler.line_up("other", lambda: order.append("other"))
+    scheduler.enqueue("again", go)
+    scheduler.enqueue("other", lambda: order.append("other"))
     for _ in range(4):
         await turn()
     assert order == ["again", "other", "again", "again"]
@@ -117,7 +117,7 @@ def test_a_read_that_begins_many_handlers_is_left_in_the_middle(method: str) -> 
     bench = settings_received(Limits(max_bytes_per_turn=A_FEW * HANDLER_COST_BYTES - 1))
     bench.feed(b"".join(opened(number, method) for number in stream_ids(10)))
     counts = [len(bench.connection.streams.table)]
-    while bench.connection.behind:
+    while bench.connection.has_pending_input:
         bench.feed(b"")
         counts.append(len(bench.connection.streams.table))
     assert counts == [4, 8, 10]
@@ -128,7 +128,7 @@ def test_a_read_that_cancels_many_handlers_is_left_in_the_middle() -> None:
     bench.feed(b"".join(call(number, method="/p/Later") for number in stream_ids(10)))
     output = bench.feed(b"".join(frame(frames.RST_STREAM, 0, number, CANCEL) for number in stream_ids(10)))
     counts = [len(bench.connection.streams.table)]
-    while bench.connection.behind:
+    while bench.connection.has_pending_input:
         output += bench.feed(b"")
         counts.append(len(bench.connection.streams.table))
     assert counts == [6, 2, 0]

@@ -21,8 +21,6 @@ from sidecars.transport.api.service import (
     UnaryHandler,
 )
 from sidecars.transport.http2 import frames
-from sidecars.transport.http2.call import ServerCall
-from sidecars.transport.http2.calls import Outcome
 from sidecars.transport.http2.connection import Connection
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.frames import (
@@ -34,8 +32,8 @@ from sidecars.transport.http2.frames import (
     RST_STREAM,
     ErrorCode,
 )
-from sidecars.transport.http2.stream import Stream
-from sidecars.transport.http2.streams import Streams
+from sidecars.transport.http2.stream import ServerCall, Stream
+from sidecars.transport.http2.streams import Outcome, Streams
 
 NO_TABLE = b"\x20"
 """Dynamic table size update to 0, at the start of a header block (RFC 7541 section 6.3)."""
@@ -147,14 +145,14 @@ class ManualCalls:
         except StatusError as error:
             return error.status
 
-    def later(self, streams: Streams, stream: Stream, reply: Any) -> None:
+    def await_reply(self, streams: Streams, stream: Stream, reply: Any) -> None:
         self._start(streams, stream)
         self._read[stream.id] = [bytes(reply)]
 
     def watch(self, streams: Streams, stream: Stream) -> None:
         self.watched.append(stream.id)
 
-    def begin(self, streams: Streams, stream: Stream) -> None:
+    def start_stream(self, streams: Streams, stream: Stream) -> None:
         self._start(streams, stream)
 
     def _start(self, streams: Streams, stream: Stream) -> None:
@@ -162,7 +160,7 @@ class ManualCalls:
         self._running[stream.id] = (streams, stream)
         self._read[stream.id] = []
 
-    def wake(self, stream: Stream) -> None:
+    def resume(self, stream: Stream) -> None:
         """Every handler looks at its stream in each `run`."""
 
     def cancel(self, stream: Stream) -> None:
