@@ -1,4 +1,4 @@
-"""The accounts, queues and sinks as Prometheus metrics.
+"""Prometheus metrics of the entries, queues and sinks.
 
 The counters are plain integers of the ledger, read when Prometheus asks: no entry pays for a metric.
 """
@@ -18,7 +18,7 @@ _WRITE_SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)
 
 
 class SinkMetrics:
-    """Latency and errors of the sinks; the `Observer` of their outlets."""
+    """Latency and errors of the sinks; the `Observer` of their queues."""
 
     __slots__ = ("_errors", "_seconds")
 
@@ -48,7 +48,7 @@ class SinkMetrics:
 
 
 class Streams(Protocol):
-    """Who knows how many streams there are."""
+    """Knows how many streams are open."""
 
     @property
     def open_streams(self) -> int:
@@ -56,7 +56,7 @@ class Streams(Protocol):
 
 
 class AccesslogCollector(Collector):
-    """What the ledger, the pipeline and the streams say at the moment of the scrape."""
+    """The numbers of the counters, the pipeline and the streams at the time of the scrape."""
 
     def __init__(self, counters: EntryCounters, pipeline: Pipeline, streams: Streams) -> None:
         self._ledger = counters
@@ -80,7 +80,7 @@ class AccesslogCollector(Collector):
         )
         yield CounterMetricFamily(
             "accesslog_messages_unreadable",
-            "Messages that were no StreamAccessLogsMessage.",
+            "Messages that could not be read as a StreamAccessLogsMessage.",
             self._ledger.unreadable_messages,
         )
 

@@ -1,4 +1,4 @@
-"""From the streams to the sinks: bounded, fair, and without a word to Envoy when there is no room.
+"""Hands lines from the streams to the sinks: bounded and fair; Envoy is not told when they are full.
 
 A stream that finds no room waits, and so stops reading; HTTP/2 flow control then tells Envoy, which keeps
 what it can and counts the rest. Ending the stream instead would lose what is on its way (the logger clears a
@@ -23,10 +23,10 @@ OPEN_SECONDS = 5.0
 
 
 class Pipeline:
-    """Gives every block to every sink.
+    """Gives every batch of lines to every sink.
 
     A stream waits while no sink has room, or while one that is `required` has none. A sink that has no room
-    while the others have loses the block, counted as `queue_full`: a slow sink does not stop another.
+    while the others have room loses the batch, counted as `queue_full`: a slow sink does not stop another.
     """
 
     __slots__ = ("_outlets", "_room", "_stopped", "_tasks", "_turn", "waiting_streams")
@@ -36,7 +36,7 @@ class Pipeline:
             raise ValueError("a pipeline needs a sink")
         self._outlets = tuple(sink_queues)
         self._room = asyncio.Event()
-        # Streams wait in line: one with a large block is not overtaken for ever by many small ones.
+        # Streams wait in line: a stream with a large batch must not starve behind many small ones.
         self._turn = asyncio.Lock()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._stopped = False
@@ -74,7 +74,7 @@ class Pipeline:
             batch.log.dropped[DropReason.STREAM_CANCELLED] += len(batch.lines)
 
     async def reopen(self) -> None:
-        """Have every sink open its file anew, after a log rotation."""
+        """Make every sink reopen its file, after a log rotation."""
         await asyncio.gather(
             *(_try(sink_queue, sink_queue.sink.reopen(), "reopen") for sink_queue in self._outlets)
         )
@@ -82,7 +82,7 @@ class Pipeline:
     async def stop(self, flush_seconds: float) -> None:
         """Write what is queued, for at most `flush_seconds`; count the rest as dropped; close the sinks.
 
-        What a sink had in hand at the end counts as dropped, as nobody can tell what became of it. So does
+        What a sink was writing at the end counts as dropped, because its outcome is unknown. So does
         whatever is submitted from then on.
         """
         try:
@@ -134,7 +134,7 @@ class Pipeline:
             self._room.set()
 
     def _has_place(self, batch: LineBatch) -> bool:
-        """Whether there is room and nobody in line for it."""
+        """Whether there is room and no stream is waiting for it."""
         return not batch.lines or (not self.waiting_streams and self._has_room(batch))
 
     def _has_room(self, batch: LineBatch) -> bool:

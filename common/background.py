@@ -1,4 +1,4 @@
-"""Work that takes seconds beside a loop that answers in microseconds."""
+"""Runs work that takes seconds in a thread next to a loop that answers in microseconds."""
 
 import gc
 import sys
@@ -14,12 +14,12 @@ every answer; shorter costs the loader a few percent."""
 
 BREAK_SECONDS: Final = 0.0001
 WORK_SECONDS: Final = 0.001
-"""Between two breaks. They cost the loader a tenth and more than halve how late the loop is meanwhile; on a
+"""Time between two breaks. They slow the loader by a tenth and more than halve the delay of the loop; on a
 core that both share they keep the kernel from taking the thread for one that should finish its slice."""
 
 
 class GilYielder:
-    """Makes a thread's work short breaks in which the loop has the interpreter, and the core, at once."""
+    """Interrupts a thread's work with short breaks that give the loop the interpreter and the core."""
 
     __slots__ = ("_clock", "_due", "_sleep")
 
@@ -40,17 +40,17 @@ class GilYielder:
 
 
 def shorten_switch_interval() -> None:
-    """Have threads hand the interpreter over often from now on, in the whole process.
+    """Make all threads of the process hand over the interpreter often from now on.
 
-    Before any thread has work: whoever waits looks at this setting when the wait begins, so that the
-    first answer beside a thread that only sets it itself would be 5 ms late.
+    Call it before any thread has work: a waiting thread reads this setting when its wait begins, so the
+    first answer would be 5 ms late if the busy thread set it itself.
     """
     sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
 
 
 @contextmanager
 def background_work() -> Iterator[None]:
-    """For a thread: hands the interpreter over often, and lets no garbage collection happen.
+    """Use in a thread: hands over the interpreter often, and allows no garbage collection.
 
     A collection looks at every object alive, in one go: half a second, several times over, while a
     policy of 10,000 rules is being made. Both settings are those of the whole process, and are put
@@ -68,9 +68,9 @@ def background_work() -> Iterator[None]:
 
 
 def freeze_gc() -> None:
-    """Put all that is alive where no later collection looks: a large policy is half a second to look at.
+    """Exclude all live objects from later garbage collections: a large policy takes half a second to scan.
 
-    A policy has no cycles, so it is freed all the same when nobody uses it any more. Other cycles that
-    are garbage at this moment stay for ever: for large policies only, which are not loaded often.
+    A policy has no cycles, so it is still freed when it is no longer used. Other cycles that
+    are garbage at this moment stay forever: use it for large policies only, which are rarely loaded.
     """
     gc.freeze()

@@ -18,10 +18,10 @@ MAX_WINDOW_US = 10 * 365 * 86_400 * SECOND_US
 """Ten years. Below 2^49, so that the Redis script's doubles (53 bits) have room to work exactly."""
 
 MAX_TOKENS = 2**32 - 1
-"""Of a limit or a burst: requests_per_unit is a uint32 on the wire."""
+"""The largest limit or burst: requests_per_unit is a uint32 on the wire."""
 
 MAX_HITS = 2**32 - 1
-"""Of one request: `hits_addend` is a uint64 on the wire; more than the largest limit changes nothing."""
+"""The most hits of one request: `hits_addend` is a uint64; hits above the largest limit change nothing."""
 
 MAX_COUNT = 2**50
 """Where a fixed window stops counting: exact in a double, and beyond every limit."""
@@ -32,7 +32,7 @@ Fixed window: its count and the start of the window."""
 
 
 class Taken(NamedTuple):
-    """What came of one request to a bucket."""
+    """The outcome of one request to a bucket."""
 
     allowed: bool
     remaining: int
@@ -115,7 +115,7 @@ class TokenBucket:
             0 if allowed else -(-(min(cost, full) - level) // self.refill_tokens),
             self.capacity - before // period,
         )
-        # Where the clock was set back, time starts anew from here: waiting until it has caught up
+        # Where the clock was set back, time starts again from here: waiting until it has caught up
         # would keep an empty bucket empty for as long as the step was wide.
         return taken, (level, now_us) if level != before or stepped_back else state
 

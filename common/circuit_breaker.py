@@ -1,4 +1,4 @@
-"""A circuit breaker: stops asking what does not answer, and finds out by itself when it does again."""
+"""A circuit breaker: stops calls to a service that does not answer, and detects when it answers again."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -8,14 +8,14 @@ MAX_DOUBLINGS = 3
 
 
 class CircuitState(IntEnum):
-    """As a gauge shows it."""
+    """The state, with the number that a gauge shows."""
 
     CLOSED = 0
-    """All is asked."""
+    """Every request passes."""
     HALF_OPEN = 1
     """One request is out to see whether answers come again."""
     OPEN = 2
-    """Nothing is asked."""
+    """No request passes."""
 
 
 class CircuitBreaker:
@@ -50,7 +50,7 @@ class CircuitBreaker:
 
     @property
     def blocks(self) -> bool:
-        """Whether asking is no use now."""
+        """Whether the breaker refuses requests now."""
         return self.state is not CircuitState.CLOSED and self._clock() < self._try_at
 
     @property
@@ -59,9 +59,9 @@ class CircuitBreaker:
         return 0.0 if self.state is CircuitState.CLOSED else max(0.0, self._try_at - self._clock())
 
     def allows(self) -> bool:
-        """Whether to ask now. Who is allowed says how it went: succeeded or failed.
+        """Whether to send a request now. A caller that may must report `succeeded` or `failed`.
 
-        A try whose end nobody tells (its task was cancelled) is made again after `open_seconds`.
+        A try whose outcome is never reported (its task was cancelled) is repeated after `open_seconds`.
         """
         if self.state is CircuitState.CLOSED:
             return True

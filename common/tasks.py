@@ -19,7 +19,7 @@ async def cancel_and_wait(task: "asyncio.Task[Any]") -> None:
         try:
             await asyncio.wait({task}, timeout=AGAIN_SECONDS)
         except asyncio.CancelledError:
-            # Whoever ends us, too, is told so afterwards: `task` would be left behind, at work.
+            # A cancellation of ours is raised afterwards: raised now, it would leave `task` running.
             cancelled = True
     if cancelled:
         raise asyncio.CancelledError

@@ -29,7 +29,7 @@ def generate(target: Path) -> tuple[Path, ...]:
         raise GenerateError(
             "grpcio-tools is missing; it comes with the dev extra of edge-sidecars"
         ) from error
-    # google/protobuf lies beside protoc, google/rpc in googleapis-common-protos.
+    # google/protobuf is next to protoc, google/rpc in googleapis-common-protos.
     includes = (
         ROOT,
         importlib.resources.files("grpc_tools") / "_proto",

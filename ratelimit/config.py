@@ -11,7 +11,7 @@ and below `rate_limit`:
 - `on_failure`: open, closed or local, while the store is away
 
 Stricter than there: a key is known only where it has a meaning (`shadow_mode` below `rate_limit` is read
-by nobody there); every problem is reported at once, each with file and line; nothing is loaded then.
+by nothing there); every problem is reported at once, each with file and line; nothing is loaded then.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ from ratelimit.stats import Counts
 from ratelimit.stores.store import Take
 
 MAX_MEMOS = 16
-"""Of one plan: it has about as many outcomes as descriptors, and those that come up are few."""
+"""The most encodings kept for a plan: it has about as many outcomes as descriptors, and few of them occur."""
 
 
 class Status(NamedTuple):
@@ -31,7 +31,7 @@ class Status(NamedTuple):
 
     @property
     def current(self) -> Rule | None:
-        """The rule whose limit is shown to the caller: none where nobody knows what remains of it."""
+        """The rule whose limit is shown to the caller: None where what remains of it is unknown."""
         rule = self.rule
         return None if rule is None or rule.bucket is None or not self.known else rule
 

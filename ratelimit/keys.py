@@ -36,10 +36,10 @@ _ALL_KEYS = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
 def hint_for(key: str, known: Sequence[str]) -> str:
     """A hint about the unknown `key` in a place of `known` keys: where it belongs, or which key was meant."""
     if key in DESCRIPTOR_KEYS:
-        return "; it belongs to a descriptor, beside its key"
+        return "; it belongs to a descriptor, next to its key"
     if key in LIMIT_KEYS:
         return "; it belongs below rate_limit"
     if key in ROOT_KEYS:
-        return "; it belongs to the top of the file, beside domain and descriptors"
+        return "; it belongs to the top of the file, next to domain and descriptors"
     close = get_close_matches(key, known, n=1) or get_close_matches(key, _ALL_KEYS, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""

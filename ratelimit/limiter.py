@@ -62,7 +62,7 @@ class Limiter:
     def decide(self, plan: Plan, budget_seconds: float | None = None) -> Decision | Awaitable[Decision]:
         """The decision: at once, or an awaitable where a shared store must be asked.
 
-        `budget_seconds` is how long the caller can wait. A store that is away is no error.
+        `budget_seconds` is how long the caller can wait. A store that is away is not an error.
         """
         stats = self.stats
         stats.requests += 1

@@ -12,7 +12,7 @@ Entry = tuple[str, str]
 """Key and value of one entry of a descriptor."""
 
 MAX_KEY_LENGTH = 256
-"""Values come from clients (a path, a header). A longer name is replaced by its hash, so that nobody can
+"""Values come from clients (a path, a header). A longer name is replaced by its hash, so that no client can
 fill the store with long names."""
 
 
@@ -29,7 +29,7 @@ def match(root: Node, entries: Sequence[Entry]) -> Match | None:
     """The rule for `entries` in the tree of a domain; None when no rule stands at exactly their depth.
 
     At each level: the exact `key_value`, else the first wildcard in the order of the configuration that
-    fits `key_value`, else the bare `key`. There is no way back: a branch once taken is not left.
+    fits `key_value`, else the bare `key`. A branch once taken is not left.
     """
     node = root
     counted = entries
@@ -88,7 +88,7 @@ def bucket_key(domain: str, bucket: TokenBucket | FixedWindow, counted: Sequence
     """The name of the bucket that `counted` share. Different entries have different names, always.
 
     It begins with algorithm and window: a new `requests_per_unit` keeps what is counted, a new window
-    starts anew. envoyproxy/ratelimit joins with `_` unescaped, so there (a_b, c) and (a, b_c) share.
+    starts again. envoyproxy/ratelimit joins with `_` unescaped, so there (a_b, c) and (a, b_c) share.
     """
     kind = f"t{bucket.period_us}" if isinstance(bucket, TokenBucket) else f"w{bucket.window_us}"
     name = f"{kind}|{_escaped(domain)}|{'|'.join([f'{_escaped(k)}={_escaped(v)}' for k, v in counted])}"

@@ -31,7 +31,7 @@ _QUERY: Final = re.compile("[?#]")
 _END: Final = re.compile("[?#\0]")
 _SEPARATOR: Final = re.compile(r"[/\\]")
 _WIDE_ESCAPE: Final = re.compile("%u([0-9A-Fa-f]{4})")
-"""Of Microsoft's servers."""
+"""Matches the bracketed session ids in paths of Microsoft's servers."""
 
 _BLANK: Final = "".join(map(chr, range(0x21))) + "\x7f"
 _DOTS: Final = str.maketrans("\u3002\uff61", "..")
@@ -66,7 +66,7 @@ def _others(decoded: str, segments: Sequence[str]) -> Iterable[str]:
     yield _joined(_resolved(segments, empty=True))
     # Neither resolved nor cut: Express, Starlette, and the routes of an Envoy without `normalize_path`.
     yield f"/{'/'.join(filter(None, segments))}"
-    if segments[1:2] == [""]:  # `//host/path` is no path alone (WHATWG URL, PHP)
+    if segments[1:2] == [""]:  # `//host/path` is more than a path (WHATWG URL, PHP)
         yield _joined(_resolved(list(filter(None, segments))[1:]))
 
 

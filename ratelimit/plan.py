@@ -13,7 +13,7 @@ from ratelimit.stats import Counts, Stats
 from ratelimit.stores.store import Take
 
 MAX_DESCRIPTORS = 256
-"""A route has a handful; a script of very many buckets would stop Redis for everybody."""
+"""A route has a handful; a script over very many buckets would block Redis for all its clients."""
 
 UNLIMITED: Final = 2**32 - 1
 """`limit_remaining` of an unlimited rule."""
@@ -60,7 +60,7 @@ def make_plan(request: Request, limits: Limits, stats: Stats, near_limit_ratio: 
 
 
 def near_limit(size: int, ratio: float) -> int:
-    """Hits in use from which a limit of `size` is near. A hair above: 0.8 times 5 must not floor to 3."""
+    """Hits in use from which a limit of `size` is near. Slightly above: 0.8 times 5 must not floor to 3."""
     return int(size * ratio + 1e-6)
 
 

@@ -7,11 +7,11 @@ from ratelimit.match import Entry
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, whatever is configured. The message reaches the caller."""
+    """A request that is invalid under any configuration. The message reaches the caller."""
 
 
 class UnconfiguredError(Exception):
-    """There is no configuration (yet). The message reaches the caller."""
+    """No configuration is loaded (yet). The message reaches the caller."""
 
 
 class Override(NamedTuple):

@@ -1,4 +1,4 @@
-"""The limits as they are served: compiled from YAML once, never changed, replaced as a whole."""
+"""Compiled limits: made from YAML once, immutable, replaced as a whole."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,13 +33,13 @@ UNIT_SECONDS: Final[Mapping[Unit, int]] = {
     Unit.MONTH: 30 * 86_400,
     Unit.YEAR: 365 * 86_400,
 }
-"""As envoyproxy/ratelimit counts them: every month has 30 days, every year 365."""
+"""Seconds of each unit, as in envoyproxy/ratelimit: every month has 30 days, every year 365."""
 
 
 class Algorithm(StrEnum):
     """How a rule counts."""
 
-    TOKEN_BUCKET = "token_bucket"  # noqa: S105 - a bucket of tokens, no secret
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105 - a bucket of tokens, not a secret
     FIXED_WINDOW = "fixed_window"
 
 
@@ -47,9 +47,9 @@ class OnFailure(StrEnum):
     """What a rule answers while its store is away."""
 
     OPEN = "open"
-    """Let pass."""
+    """Let the request pass."""
     CLOSED = "closed"
-    """Refuse."""
+    """Refuse the request."""
     LOCAL = "local"
     """Count in this process: never stricter than the shared count would be, never without a limit."""
 
@@ -92,10 +92,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wildcard:
-    """A descriptor with `*` in its composite key: each `*` stands for any text, also for none."""
+    """A descriptor with `*` in its composite key: each `*` matches any text, also the empty one."""
 
     parts: tuple[str, ...]
-    """What stands between the stars; at least two."""
+    """The texts between the stars; at least two."""
     node: "Node"
 
     def matches(self, composite: str) -> bool:
@@ -125,7 +125,7 @@ class Node:
     """The value pattern that all matching values are counted under (`share_threshold`), or empty."""
     value_to_metric: bool = False
     normalise: Mapping[str, Callable[[str], Sequence[str]]] = field(default_factory=dict)
-    """By key of the children: what makes of a value what it is read as, before a child is looked for."""
+    """By key of the children: normalises a value before a child is looked up."""
     composite: str = ""
     """`key_value` or `key`, as the level above knows it."""
 
@@ -143,7 +143,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What holds for every rule that does not say otherwise."""
+    """Defaults for rules that do not set them."""
 
     algorithm: Algorithm = Algorithm.TOKEN_BUCKET
     on_failure: OnFailure = OnFailure.LOCAL

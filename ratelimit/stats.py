@@ -1,4 +1,4 @@
-"""What each rule did, under the names that envoyproxy/ratelimit gives Prometheus.
+"""Counts what each rule did, under the metric names of envoyproxy/ratelimit.
 
 Dashboards made for it keep working: the names (src/stats/prom/default_mapper.yaml) and the labels
 `domain`, `key1`, `key2` are the same; levels below the second are joined to `key2` by dots. Those names
@@ -6,7 +6,7 @@ lack the `_total` that Prometheus wants of counters, so their type is `untyped` 
 
 Several metric keys may come to the same labels: an override of a configured key, a detailed metric without
 a value, a value with a dot. They share one series, and so one count: Prometheus refuses a page in which a
-series stands twice.
+series appears twice.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,22 +20,22 @@ MAX_REQUEST_KEYS = 1_000
 each client would add its own (envoyproxy/ratelimit#275, #1132). Further ones share one key a domain."""
 
 MAX_RULE_KEYS = 10_000
-"""Rules with counters of their own: 60,000 time series are much for a Prometheus as it is."""
+"""Rules with counters of their own: 60,000 time series are many for one Prometheus target."""
 
 MAX_UNKNOWN_DOMAINS = 100
-"""Domains are named by Envoys, not by clients; this is for an Envoy gone wrong."""
+"""Envoys name domains, clients cannot; this bounds a misconfigured Envoy."""
 
 MAX_GONE_KEYS = 10_000
-"""Rules that are configured no more, whose counts go on should they come back."""
+"""The most removed rules whose counts are kept, to continue if the rules come back."""
 
 OTHER: Final = "(other)"
-"""The key, or domain, of what goes beyond a bound: in parentheses, so that few rules are named like it."""
+"""The key, or domain, of what goes beyond a bound: in parentheses, because few rules have such a name."""
 
 Path = tuple[str, ...]
 """The metric key of a rule: domain, then each level."""
 
 Series = tuple[str, str, str]
-"""The labels domain, key1 and key2. An empty label is none: Prometheus does not tell them apart."""
+"""The labels domain, key1 and key2. Prometheus treats an empty label as absent."""
 
 _COUNTERS: Final = {
     "total_hits": "Hits to the rule.",
@@ -62,7 +62,7 @@ class Counts:
         self.total_negative_hits = 0
 
     def arrived(self, hits: int) -> None:
-        """Count hits asked for, whatever becomes of them; negative ones give back."""
+        """Count requested hits, allowed or not; negative ones give back."""
         if hits >= 0:
             self.total_hits += hits
         else:
@@ -96,7 +96,7 @@ class Stats(Collector):
         self.loads = 0
         """Configurations put into service."""
         self.failed_loads = 0
-        """Configurations that could not be."""
+        """Configurations that were refused."""
         self.requests = 0
         self.global_shadow_mode = 0
         self._of_paths: dict[Path, Counts] = {}
@@ -164,7 +164,7 @@ class Stats(Collector):
             yield Metric(f"{_PREFIX}_{name}", text, "unknown")
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they stand."""
+        """The current metrics."""
         rows = [*self._rules.items(), *self._of_requests.items()]
         labelled = [(_labels(series), counts) for series, counts in rows]
         for name, text in _COUNTERS.items():

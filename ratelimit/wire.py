@@ -1,4 +1,4 @@
-"""RateLimitRequest and RateLimitResponse: bytes to the library's values and back.
+"""Decodes RateLimitRequest and encodes RateLimitResponse.
 
 This is the path of every request, so a response is joined from parts: what a rule or a request always
 comes to is encoded once, by protobuf, and kept; only the numbers between are written here. The tests hold

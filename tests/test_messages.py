@@ -175,7 +175,7 @@ def test_no_wording_of_a_library_leaks(model: type[BaseModel]) -> None:
             "expected an address as text, as in 127.0.0.1:9001 or unix:/run/authz.sock, not NO",
         ),
         ("workers: lots", "1: workers: expected a whole number, not 'lots'"),
-        ("workers:", "1: workers: expected a whole number, but nothing stands here"),
+        ("workers:", "1: workers: expected a whole number, but it is empty"),
         ("accesslog: {sinks: [stdout]}", "accesslog.sinks[0]: expected keys and values, not 'stdout'"),
         (
             "accesslog: {sinks: [{type: fiel}]}",

@@ -1,4 +1,4 @@
-"""Every entry is accounted for, once: the equation that the metrics show and the tests hold.
+"""Counts every entry exactly once: metrics show the sums, and tests check that they add up.
 
 For each log (log_name and type) and each sink, at any moment:
 
@@ -16,16 +16,16 @@ the bound, names are counted together as `(other)`."""
 
 UNNAMED = "unknown"
 OTHER = "(other)"
-"""In parentheses, so that few logs are named like it."""
+"""In parentheses, because few logs have such a name."""
 
 
 class DropReason(StrEnum):
     """Why an entry was not written: the label `reason`."""
 
     MALFORMED = "malformed"
-    """It is no protocol buffer of its type, or holds a time outside the calendar."""
+    """The entry cannot be parsed as its type, or holds a time outside the calendar."""
     TOO_LARGE = "too_large"
-    """Its record is beyond `max_record_bytes` even with long values cut."""
+    """The record exceeds `max_record_bytes` even with long values cut."""
     QUEUE_FULL = "queue_full"
     """This sink had no room while another had."""
     STREAM_CANCELLED = "stream_cancelled"
@@ -35,21 +35,21 @@ class DropReason(StrEnum):
     """The reader of standard output has gone; it does not come back."""
     IO_ERROR = "io_error"
     SINK_DEFECT = "sink_defect"
-    """The sink raised what a sink must not raise; the log has the whole error."""
+    """The sink raised an unexpected exception; the log has its traceback."""
     SHUTDOWN = "shutdown"
     """The process ended before the sink had taken it."""
 
 
 @dataclass(slots=True, eq=False)
 class LogCounters:
-    """The account of one log: `name` as the metrics show it, `type` http or tcp. Counts are entries."""
+    """The counters of one log: `name` as the metrics show it, `type` http or tcp. They count entries."""
 
     name: str
     type: str
     received: int = 0
     sampled_out: int = 0
     redacted: int = 0
-    """Of the received, those in which something was redacted."""
+    """Received entries in which something was redacted."""
     dropped: Counter[DropReason] = field(default_factory=Counter)
     """Dropped before any sink saw them."""
     written_to: Counter[str] = field(default_factory=Counter)
@@ -63,7 +63,7 @@ class LogCounters:
 
 
 class EntryCounters:
-    """The accounts of all logs, at most `MAX_LOGS` names."""
+    """The counters of all logs, at most `MAX_LOGS` names."""
 
     __slots__ = ("_logs", "_names", "unidentified_streams", "unreadable_messages")
 
@@ -73,10 +73,10 @@ class EntryCounters:
         self.unidentified_streams = 0
         """Streams whose first message had no identifier, against the protocol."""
         self.unreadable_messages = 0
-        """Messages in which not even the entries could be told apart."""
+        """Messages that could not even be split into entries."""
 
     def log(self, name: str, kind: str) -> LogCounters:
-        """The account of the log `name` (empty: `unknown`) and type `kind`, opened when first asked for."""
+        """The counters of the log `name` (empty: `unknown`) and type `kind`, opened when first asked for."""
         name = name or UNNAMED
         if name not in self._names:
             if len(self._names) >= MAX_LOGS:

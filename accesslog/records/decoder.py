@@ -1,4 +1,4 @@
-"""From the bytes of a message to lines ready for the sinks. Pure but for the clock and chance it is given."""
+"""Turns the bytes of a message into lines for the sinks; the clock and randomness are passed in."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,12 @@ from protos.accesslog_pb2 import StreamAccessLogsMessage
 from protos.lenient import shown
 
 BLOCK_ENTRIES = 64
-"""Entries made into lines at a stretch, at the most."""
+"""The most entries that become lines before other tasks may run."""
 
 BLOCK_SECONDS = 0.002
-"""How long that may go on: an authz server in the same process can bear not much more. A usual entry takes
-30 us, and one that a client has filled with escapes, or with bytes that are not UTF-8, many times that."""
+"""The longest time before other tasks may run: an authz server in the same process tolerates little more.
+A usual entry takes 30 us; one that a client has filled with escapes or bytes that are not UTF-8 takes many
+times that."""
 
 _log = structlog.get_logger("accesslog")
 
@@ -32,18 +33,18 @@ _M = TypeVar("_M", bound=Message)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineBatch:
-    """Lines that came together and belong to one log: the unit of the queues."""
+    """Lines of one log that arrived together: the unit of the queues."""
 
     log: LogCounters
     lines: tuple[bytes, ...]
     size_bytes: int
     more: bool = False
-    """Whether its message holds more: let others have the loop before asking for it."""
+    """Whether the message holds more: yield to the loop before asking for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is done to every record, from the settings."""
+    """What the settings want done to every record."""
 
     redaction: Redaction
     sampling: Sampling
@@ -51,7 +52,7 @@ class Rules:
 
 
 class EntryDecoder:
-    """One stream's entries become blocks.
+    """Turns the entries of one stream into batches of lines.
 
     The identifier comes with the first message of a stream and holds for all of it. A stream without one is
     accepted and counted: its entries are as good as others. State is kept by stream and never by node id,
@@ -83,7 +84,7 @@ class EntryDecoder:
         self._origin: dict[str, str] = {}
 
     def read(self, message: bytes) -> Generator[LineBatch]:
-        """The blocks of a message, made one after the other as they are asked for; some have no lines.
+        """The batches of lines of a message, each made when it is asked for; some have no lines.
 
         Every entry is counted as received, and as dropped or sampled out where it went no further; closing
         the iterator early drops the rest. Raises UnreadableMessageError (counted) at once when `message` is
@@ -135,7 +136,7 @@ class EntryDecoder:
                 made += 1
                 try:
                     line = self._line(record_of(to_record, kind, entry, self._origin, now), log)
-                # Whatever is odd about one entry must not cost the stream its others (issue 2).
+                # A malformed entry must not cost the stream its other entries.
                 except Exception as error:
                     log.dropped[DropReason.MALFORMED] += 1
                     self._complain(log, error)
@@ -163,7 +164,7 @@ class EntryDecoder:
         return line
 
     def _complain(self, log: LogCounters, error: Exception) -> None:
-        """Once a stream: the counter tells how many, one example tells why."""
+        """Log one example a stream: the counter tells how many there were, the example tells why."""
         if not self._complained:
             self._complained = True
             _log.warning("malformed entry dropped", log_name=log.name, type=log.type, error=repr(error))

@@ -1,4 +1,4 @@
-"""A record as one line of JSON, never longer than it may be."""
+"""Encodes a record as one line of JSON of bounded length."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ MAX_RECORD_BYTES = 64 * 1024
 collectors that read the lines commonly stop at 64 kB or more."""
 
 _LONGEST_TEXT = 1024
-"""What a text is cut to in a record that is too large: enough to tell what it was."""
+"""The length to which texts are cut in a record that is too large: enough to recognise them."""
 
 _SHORT_TEXT = 128
-"""The same where that is not enough. What a client can make long is cut, so that it cannot keep its request
+"""A shorter length, used where the first is not enough. A client must not be able to keep its request
 out of the log."""
 
 _LONGEST_LIST = 64

@@ -1,4 +1,4 @@
-"""The names a record may have: stable, documented, and all of them.
+"""All fields that a record may have; their names are stable.
 
 A record is flat: text, integers, numbers, booleans and lists of text stand at the top under the names below.
 What has names of its own choosing (headers, tags, metadata) stays together in one map a kind, so that no

@@ -85,7 +85,7 @@ def add_metadata(record: dict[str, Any], metadata: Metadata) -> None:
         others: dict[str, Any] = {}
         for key in fields:
             value = fields[key]
-            # Nearly every value is text: one look saves the question which of the six kinds it is.
+            # Nearly every value is text: testing that first saves finding out which of six kinds it is.
             plain = value.string_value or plain_value(value)
             name = names.get(key) if names else None
             if name is None:
@@ -106,7 +106,7 @@ def plain_value(value: Value) -> Any:
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         number = value.number_value
-        # Beyond 2**53 a double holds no exact integers (RFC 8259 section 6); inf and nan are no integers.
+        # Beyond 2**53 a double is inexact (RFC 8259 section 6); inf and nan are not integers.
         return int(number) if number.is_integer() and abs(number) <= 2**53 else number
     if kind == "string_value":
         return value.string_value

@@ -1,4 +1,4 @@
-"""One flat record for each entry that Envoy sends. The names are those of `accesslog.records.fields`.
+"""Makes one flat record from each entry that Envoy sends. The names are those of `accesslog.records.fields`.
 
 Speed: `operator.attrgetter` over many dotted names reads a whole group of fields in one C call, so the plan
 of what to read is made once, at import, and no entry is ever asked for its descriptor.

@@ -44,7 +44,7 @@ def is_notable(record: Mapping[str, Any]) -> bool:
     That is: code 0 or from 400, any response flag, a failed or cut connection, or an authz or ratelimit
     outcome of refusal whatever code Envoy made of it; that of a shadow rule too, since trying a rule is the
     reason to log. An HTTP entry that is not the last of its request (DownstreamStart, DownstreamPeriodic) has
-    no code yet and is no error for that.
+    no code yet, which does not make it an error.
     """
     if record.get("response_flags") or record.get("upstream_transport_failure_reason"):
         return True

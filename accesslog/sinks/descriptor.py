@@ -46,7 +46,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def check_writable(descriptor: int) -> None:
-    """Raise the OSError that a write would, as far as that shows without writing.
+    """Raise the OSError that a write would raise, if that can be found without writing.
 
     A pipe has no reader, a device refuses, a file system has no room for a batch. (A quota shows only when
     something is written.)
@@ -119,5 +119,5 @@ def _on_loop(
     try:
         loop.call_soon_threadsafe(settle_if_awaited)
     except RuntimeError:
-        # The loop was closed while the call hung: nobody waits for the outcome.
+        # The loop was closed while the call hung: the outcome is no longer needed.
         return

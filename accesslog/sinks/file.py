@@ -16,7 +16,7 @@ from common.os_errors import in_words
 _log = structlog.get_logger("accesslog")
 
 FILE_MODE = 0o640
-"""Access logs hold personal data: the owner writes, a group of log readers reads, nobody else."""
+"""Access logs hold personal data: the owner writes, a group of log readers reads."""
 
 _CLOSE_SECONDS = 1.0
 
@@ -33,7 +33,7 @@ class Fsync(StrEnum):
 
 
 class FileSink:
-    """Appends to `path`, as its only writer; opens it anew when it was moved or replaced, and on `reopen`.
+    """Appends to `path`, as its only writer; reopens it when it was moved or replaced, and on `reopen`.
 
     A batch that fails halfway (disk full) is taken back by truncating to where it began, so that a retry
     neither tears a line nor writes one twice. All calls to the kernel happen in the sink's own thread.

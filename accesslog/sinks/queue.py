@@ -42,10 +42,10 @@ class Observer(Protocol):
 
 
 class SinkQueue:
-    """Blocks on their way to one sink.
+    """The batches of lines on their way to one sink.
 
-    `entries` and `size_bytes` count what waits and what is being written. The account in each block's log
-    changes once a block, when it has been written or is given up.
+    `entries` and `size_bytes` count what waits and what is being written. The counters in each batch's log
+    change once a batch, when it has been written or is given up.
     """
 
     __slots__ = (
@@ -93,7 +93,7 @@ class SinkQueue:
         self._freed = freed
 
     def has_room(self, line_batch: LineBatch) -> bool:
-        """Whether `line_batch` fits. An empty queue takes any: one beyond the bounds would wait for ever."""
+        """Whether `line_batch` fits. An empty queue takes any: one beyond the bounds would wait forever."""
         if not self.entries:
             return True
         return (
@@ -126,7 +126,7 @@ class SinkQueue:
             self._failing_since = self._clock()
 
     async def _until_something_arrives(self) -> None:
-        """Wait for a block. Meanwhile a sink that fails is looked at, or it would seem to fail for good."""
+        """Wait for a batch. A failing sink is checked until then, so that its recovery is noticed."""
         while self.failing and not self._batches:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.bounds.longest_backoff_seconds):
@@ -153,7 +153,7 @@ class SinkQueue:
         self.entries = self.size_bytes = 0
 
     def _next_batch(self) -> list[LineBatch]:
-        """The oldest blocks, at least one, up to the size of a batch. They stay queued until settled."""
+        """The oldest batches, at least one, up to the size of one write. They stay queued until settled."""
         batch: list[LineBatch] = []
         size_bytes = 0
         for line_batch in self._batches:
@@ -172,7 +172,7 @@ class SinkQueue:
                 await self.sink.write(lines)
             except SinkError as error:
                 failure = error
-            # A sink with a defect must not end the task that serves it: Envoy would wait for ever.
+            # A sink with a defect must not end the task that serves it: Envoy would wait forever.
             except Exception as error:
                 _log.exception("sink failed unexpectedly", sink=self.sink.name)
                 failure = SinkError(DropReason.SINK_DEFECT, repr(error), retry=False)

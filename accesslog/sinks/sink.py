@@ -32,7 +32,7 @@ class Sink(Protocol):
         """Raises SinkError where a write would fail, as far as that shows without writing."""
 
     async def reopen(self) -> None:
-        """Let go of what was opened, so that the next write opens anew (log rotation). Raises SinkError."""
+        """Close what is open, so that the next write opens it again (log rotation). Raises SinkError."""
 
     async def close(self) -> None:
         """Finish what was begun and close. Returns soon, whatever hangs; raises nothing."""

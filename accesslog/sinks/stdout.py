@@ -12,7 +12,7 @@ _CLOSE_SECONDS = 1.0
 class StdoutSink:
     """Writes to `descriptor`, which stays open: it belongs to the process.
 
-    A batch that failed halfway is written again whole, after a newline: lines may then stand twice, but none
+    A batch that failed halfway is written again whole, after a newline: lines may then appear twice, but none
     is lost and none torn into another.
     """
 
@@ -36,7 +36,7 @@ class StdoutSink:
         await self._thread.call(self._check)
 
     async def reopen(self) -> None:
-        """Nothing: whoever started the process owns the file behind it."""
+        """Do nothing: the file belongs to the process that started this one."""
 
     async def close(self) -> None:
         """Let what is being written finish, for a second at most."""

@@ -1,4 +1,4 @@
-"""Breaks in long work, for a thread beside an event loop that has to go on answering."""
+"""Breaks in long work, so that an event loop in another thread can go on answering."""
 
 from collections.abc import Callable
 
@@ -7,4 +7,4 @@ Breathe = Callable[[], None]
 
 
 def no_breaks() -> None:
-    """Where nobody waits meanwhile."""
+    """Does nothing: for callers that do not share the interpreter with a loop."""

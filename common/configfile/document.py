@@ -41,7 +41,7 @@ class Document:
 
     @classmethod
     def _plain(cls, file: str, text: str, found: tuple[Any, int, Place]) -> "Document":
-        """The document of plain YAML, whose nodes are composed when somebody asks for the text of one."""
+        """The document of plain YAML, whose nodes are composed when the text of one is asked for."""
         data, line, places = found
         document = cls(file, data, None, text)
         document._first_line, document._places = line, places
@@ -63,7 +63,7 @@ class Document:
         return line
 
     def line_text(self, path: Sequence[KeyPart]) -> str:
-        """The whole line of the value at `path`; empty where the text is not known any more."""
+        """The whole line of the value at `path`; empty where the text is no longer known."""
         if self._lines is None:
             self._lines = [] if self._text is None else self._text.split("\n")
         number = self.line(path)
@@ -72,7 +72,7 @@ class Document:
     def text(self, path: Sequence[KeyPart]) -> str | None:
         """The scalar at `path` as it is written, without quotes: `0x10` stays `0x10`, `yes` stays `yes`.
 
-        None when there is no scalar at `path`. For readers of text that a person need not have quoted.
+        None when `path` holds no scalar. For readers of text that people need not quote.
         """
         if self._root is None and self._text is not None:
             self._root = yaml.compose(self._text, Loader=_Loader)
@@ -83,7 +83,7 @@ class Document:
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
     def let_go(self, yield_gil: Breathe = no_breaks) -> None:
-        """Free the content piece by piece, for a thread beside a busy loop; the document is empty then."""
+        """Free the content piece by piece, so as not to delay a loop; the document is empty afterwards."""
         for part in (*_children(self.data), *_children(self._places)):
             while isinstance(part, list | dict) and part:
                 yield_gil()
@@ -123,7 +123,7 @@ def read_text(path: Path) -> str:
 def parse(
     text: str, file: str = "<text>", yield_gil: Breathe = no_breaks, repeated: list[Problem] | None = None
 ) -> Document:
-    """The document in `text`. Raises ConfigError for bad syntax and for keys that stand twice.
+    """The document in `text`. Raises ConfigError for bad syntax and for duplicate keys.
 
     `repeated`: a list for the latter, where the rest of the file is to be looked at all the same.
     """
@@ -178,7 +178,7 @@ def _constructs(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
 def _no_value(node: yaml.ScalarNode) -> str:
     kind = node.tag.rpartition(":")[2]
     thing = {"timestamp": "date", "int": "number", "float": "number", "bool": "true or false"}.get(kind, kind)
-    return f"{node.value} is no {thing}; write it in quotes if it is text"
+    return f"{node.value} is not a {thing}; write it in quotes if it is text"
 
 
 def _check_depth(text: str, file: str) -> None:
@@ -246,7 +246,7 @@ def _duplicate_keys(root: yaml.Node, file: str) -> list[Problem]:
             identity = (key.tag, key.value)
             if identity in first_lines and key.value != "<<":
                 where = key_path_text((*path, key.value))
-                message = f"key stands twice, first in line {first_lines[identity]}"
+                message = f"duplicate key, first in line {first_lines[identity]}"
                 problems.append(Problem(file, line, where, message))
             first_lines.setdefault(identity, line)
     return problems

@@ -2,7 +2,7 @@
 
 For large files, and for processes that must go on answering while they read one: each event is a
 step of Python, between two of which other threads run, where composing is one long call. What is
-not plain (anchors, tags, merges, keys that are no text or stand twice) is left to the loader, whose
+not plain (anchors, tags, merges, duplicate keys and keys that are not text) is left to the loader, whose
 findings count: both give the same data, or the loader alone decides.
 """
 
@@ -15,7 +15,7 @@ from common.configfile.breaks import Breathe, no_breaks
 from common.configfile.problems import KeyPart
 
 Place = dict[str, tuple[int, Any]] | list[tuple[int, Any]] | None
-"""Of a mapping or list: the line of each child and the place below it; None for a scalar."""
+"""The line of each child of a mapping or list and the place below it; None for a scalar."""
 
 _SAFE: Final = yaml.SafeLoader
 _RESOLVERS: Final = _SAFE.yaml_implicit_resolvers

@@ -103,12 +103,12 @@ def expected(kind: str, context: Context) -> str:
 def instead(value: Any, written: str | None, wanted: str) -> str:
     """`, not VALUE`, with the present value. `written`: the value as the file spells it, if that is known."""
     if value is None:
-        return ", but nothing stands here"
+        return ", but it is empty"
     text = f", not {shown(value, written)}"
     if _TEXT in wanted and isinstance(value, bool | int | float | date | time):
         quoted = written or shown(value, None)
         kind = _yaml_kind(value)
-        read = f"YAML reads {quoted} as {kind}" if kind != quoted else f"{quoted} is no text to YAML"
+        read = f"YAML reads {quoted} as {kind}" if kind != quoted else f"YAML does not read {quoted} as text"
         text += f': {read}, so write it in quotes: "{quoted}"'
     return text
 

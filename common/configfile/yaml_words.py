@@ -51,7 +51,7 @@ _FINDINGS: Final[Mapping[str, _Words]] = {
     "found undefined alias": _Words(
         "{} is the name of an anchor that is not above; write a value that begins with * in quotes"
     ),
-    "second occurrence": _Words("the anchor {} stands twice"),
+    "second occurrence": _Words("duplicate anchor {}"),
     "could not determine a constructor": _Words("the tag {} is unknown; write the value without it"),
     "but found another document": _Words("a second document begins (---); a file holds one"),
     "found unhashable key": _Words("a key must be plain text, without brackets"),
@@ -89,7 +89,7 @@ def _line(mark: yaml.Mark | None, text: str) -> int:
 
 
 def _subject(problem: str, mark: yaml.Mark | None, text: str) -> str:
-    """The tag that the message names, else the word that stands at the mark."""
+    """The tag that the message names, else the word at the mark."""
     if problem.endswith("'"):
         return problem.split("'")[-2].replace("tag:yaml.org,2002:", "!!")
     lines = text.splitlines()

@@ -46,11 +46,11 @@ _JSON_NAME: Final = re.compile(
 """In quotes; or without them, before a value in quotes: JavaScript, GraphQL, Ruby."""
 
 _JSON_VALUE: Final = re.compile(r"\\{0,8}\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[\[{].*|[^,}\]&\s]*", re.DOTALL)
-"""Of an object or a list all that follows: a little too much redacted is the better mistake."""
+"""Matches all that follows the start of an object or a list: redacting too much is the safer mistake."""
 
 _JSON_ESCAPE: Final = re.compile(r"\\+u00([2-7][0-9a-fA-F])")
 _WIDE_ESCAPE: Final = re.compile(r"%u00([2-7][0-9a-fA-F])")
-"""Of Microsoft's servers."""
+"""Matches the bracketed session ids in paths of Microsoft's servers."""
 
 # What an Authorization header begins with: IANA HTTP Authentication Schemes, and those of products.
 _SCHEMES: Final = "aws4-hmac-sha256|bearer|dpop|hoba|negotiate|ntlm"
@@ -62,7 +62,7 @@ _ENDS: Final = "&\"',;"
 
 
 def _scheme_within(begin: str, begin_of_word: str) -> re.Pattern[str]:
-    """Credentials within a text: behind a word that is a scheme, too, they are one word or parameters."""
+    """Credentials within a text: after a word that may be a scheme, they are one word or parameters."""
     words = rf"{begin_of_word}(?:{_SCHEMES_THAT_ARE_WORDS})\s+(?=[^\s{_ENDS}]+(?:=|\s*(?:$|[{_ENDS}])))"
     return re.compile(
         rf"({begin}(?:{_SCHEMES})\s+|{words})[^\s{_ENDS}][^{_ENDS}]*",
@@ -248,7 +248,7 @@ class Secrets:
         if '"' in text or "'" in text:
             text = self._json(text, search)
         if (" " in text or "\t" in text) and self.has_authorization:
-            # At the beginning of a text a challenge may stand, which is not secret; see `credentials`.
+            # A text may begin with a challenge, which is not secret; see `credentials`.
             scheme = _SCHEME_OF_A_VALUE if depth else _SCHEME
             text = search.noted("authorization", text, scheme.sub(rf"\1{REDACTED}", text))
         if _LONG_SEGMENT.search(text) is not None and ("/" in text or "\\" in text):
@@ -266,7 +266,7 @@ class Secrets:
             part = self._named(match[1])
             if part:
                 search.note(part)
-                # To the end: servers differ on `;`, and a little too much redacted is the better mistake.
+                # To the end: servers differ on `;`, and redacting too much is the safer mistake.
                 return f"{piece[: match.end()]}={REDACTED}"
         if depth >= MAX_DECODINGS or ("%" not in piece and "+" not in piece):
             return piece

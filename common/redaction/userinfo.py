@@ -10,7 +10,7 @@ _VALUES: Final = re.compile(r"[&=;,]")
 
 
 def without_user_information(text: str, instead: str) -> str:
-    """`text` with `instead` for all that stands before the `@` of an authority.
+    """`text` with `instead` for everything before the `@` of an authority.
 
     An authority follows `//`, or a colon and one slash if slashes were merged; without a scheme, the colon
     between user and password marks it. A mail address is not one.

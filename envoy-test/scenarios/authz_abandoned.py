@@ -72,7 +72,7 @@ async def scenario(edge: Edge) -> None:
         async def noticed() -> bool:
             return await edge.admin.metric("authz_decisions_total") - before == CLIENTS
 
-        await until(noticed, "authz knows that nobody waits for these answers")
+        await until(noticed, "authz knows that no one waits for these answers")
         assert not edge.echo.received
         server.open.set()
         answer = await ask(edge.url, "/orders", headers=TOKEN)

@@ -61,7 +61,7 @@ async def scenario(edge: Edge) -> None:
     public = await ask(edge.url, "/changed", headers=forged)
     assert public.upstream_values("x-hello") == []
 
-    # No claim ends the header that it stands in, or the request (CVE-2023-27493).
+    # No claim can end the header that carries it, or the request (CVE-2023-27493).
     ends = "Al\r\nx-admin: 1\r\n\r\nGET /admin/users HTTP/1.1\0ice"
     token = bearer(edge.provider.token("alice", name=ends, groups=["a\r\nx-admin: 1", "b"]))
     edge.echo.received.clear()

@@ -1,4 +1,4 @@
-"""Where a rule lets anyone in, nobody has to say who they are, and a bad credential does no harm."""
+"""A rule that allows anyone asks for no credential, and ignores a bad one."""
 
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge
@@ -12,7 +12,7 @@ async def scenario(edge: Edge) -> None:
     for headers in ({}, forged, good, {"cookie": "session=nonsense"}):
         answer = await ask(edge.url, "/public/hello", headers={**headers, "x-auth-subject": "admin"})
         assert answer.status == 200
-        # Nobody was asked, so nobody is named, not even who could have been.
+        # No credential was asked for, so no caller is named, even if one could be.
         assert answer.upstream_values("x-auth-subject") == []
     assert (await ask(edge.url, "/orders")).status == 401
 

@@ -1,4 +1,4 @@
-"""An API key is its owner's name and scopes; an expired one and one that is a letter off are nobody's."""
+"""An API key carries its owner's name and scopes; an expired or mistyped key is refused."""
 
 import secrets
 from typing import Any
@@ -30,5 +30,5 @@ async def scenario(edge: Edge) -> None:
     # Its scopes are its own.
     assert (await ask(edge.url, "/orders", method="POST", headers={"x-api-key": edge.api_key})).status == 403
     other = edge.api_key[:-1] + ("A" if edge.api_key[-1] != "A" else "B")
-    for bad in (old, other, f"nobody.{edge.api_key.partition('.')[2]}", "reports.", ""):
+    for bad in (old, other, f"unknown.{edge.api_key.partition('.')[2]}", "reports.", ""):
         assert (await ask(edge.url, "/orders", headers={"x-api-key": bad})).status == 401, bad

@@ -42,7 +42,7 @@ async def scenario(edge: Edge) -> None:
         assert server.asked == {"opaque-good": 1, "opaque-bad": 1}
         # Good, but for somebody else's service (CVE-2022-29226).
         assert (await ask(edge.url, "/orders", headers=bearer("opaque-elsewhere"))).status == 401
-        # A JWT stands in the same place, and nobody is asked about it.
+        # A JWT may use the same header, and is not sent to introspection.
         jwt = bearer(edge.provider.token("alice", "orders:read"))
         assert (await ask(edge.url, "/orders", headers=jwt)).status == 200
         assert len(server.asked) == 3
@@ -53,7 +53,7 @@ async def scenario(edge: Edge) -> None:
 
 
 class AuthorizationServer:
-    """Knows two active tokens, and answers nobody but its client."""
+    """Knows two active tokens, and answers only its own client."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()

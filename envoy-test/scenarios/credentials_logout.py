@@ -23,7 +23,7 @@ async def scenario(edge: Edge) -> None:
         assert (await ask(edge.url, "/orders", headers=token)).status == 200
 
     claims: dict[str, Any] = {"aud": CLIENT, "sid": "s1", "events": {EVENT: {}}, "exp": int(time.time()) + 60}
-    # An access token is no logout token, and one for somebody else's client is not for us.
+    # An access token is not a logout token, and one for another client is not for us.
     assert await edge.admin.log_out(idp.token("alice", "orders:read", sid="s1", jti="a")) == 400
     assert await edge.admin.log_out(idp.token("alice", jti="b", **{**claims, "aud": "another"})) == 400
     assert (await ask(edge.url, "/orders", headers=ended)).status == 200

@@ -56,10 +56,10 @@ async def scenario(edge: Edge) -> None:
     as_shop = await _ask(edge, "shop")
     assert as_shop.status == 200
     assert as_shop.upstream_values("x-auth-subject") == [SHOP]
-    # The same authority has signed it, and that alone makes nobody a caller.
+    # The same authority has signed it, which alone does not identify a caller.
     assert (await _ask(edge, "stranger")).status == 401
 
-    # Who is no proxy may say what it likes about others.
+    # What a peer that is not a proxy says about others is ignored.
     said = await _ask(edge, "shop", f"URI={TRUST}/shop/sa/admin")
     assert (said.status, said.upstream_values("x-auth-subject")) == (200, [SHOP])
     assert (await _ask(edge, "stranger", f"URI={SHOP}")).status == 401
@@ -69,7 +69,7 @@ async def scenario(edge: Edge) -> None:
     # The client wrote the first element, the proxy the last.
     forged = f"URI={SHOP},By={PROXY};Hash=00;URI={STRANGER}"
     assert (await _ask(edge, "proxy", forged)).status == 401
-    # The proxy itself is no caller.
+    # The proxy itself is not a caller.
     assert (await _ask(edge, "proxy")).status == 401
 
 

@@ -33,7 +33,7 @@ async def scenario(edge: Edge) -> None:
     await _both(edge, by_subject, 200)
     await _command(settings, "token", "revoke", "--subject", "bob")
     await _both(edge, by_subject, 401)
-    # For as long as a clock may be ahead nobody can tell what was issued before; `iat` counts whole seconds.
+    # While a clock may be ahead, what was issued before is unknown; `iat` counts whole seconds.
     later = bearer(edge.provider.token("bob", "orders:read", iat=int(time.time()) + LEEWAY_SECONDS + 1))
     await _both(edge, later, 200)
 

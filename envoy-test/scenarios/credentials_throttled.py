@@ -40,7 +40,7 @@ async def scenario(edge: Edge) -> None:
     lookup_timeout_seconds = int(refusals[0].headers["retry-after"])
     assert 1 <= lookup_timeout_seconds <= PER_SECONDS
 
-    # Envoy told authz the address; what a client says of itself makes it nobody else.
+    # Envoy told authz the address; what a client claims about itself does not change it.
     assert (await ask(edge.url, "/orders", headers={**known, "x-forwarded-for": "203.0.113.9"})).status == 200
     assert (await ask(edge.url, "/public/hello", headers=bad[0])).status == 200
 

@@ -1,4 +1,4 @@
-"""A decision, its rule and the policy's revision stand in the access log of the request; secrets do not."""
+"""The access log of a request names the decision, its rule and the policy's revision, and no secrets."""
 
 from sidecars.demo.ask import ask
 from sidecars.demo.demo import at_least, log_lines

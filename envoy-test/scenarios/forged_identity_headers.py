@@ -12,7 +12,7 @@ TWINS = ("x_auth_subject", "x-auth_subject", "x_auth-subject", "X_AUTH_SUBJECT",
 """Many upstreams read each of these as x-auth-subject (CVE-2025-64484)."""
 
 SIGNS = "!#$%&'*+.^`|~"
-"""What a name may hold beside letters, digits, hyphens and underscores: to PHP, lighttpd and other CGI-like
+"""Bytes of a name other than letters, digits, hyphens and underscores: to PHP, lighttpd and other CGI-like
 servers `x.auth-subject` is x-auth-subject, too (GHSA-rf44-j88r-hh8c)."""
 
 change_envoy = add_bare_listener

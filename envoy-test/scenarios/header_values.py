@@ -1,7 +1,7 @@
-"""Every value of a header counts: repeated, joined by commas, beside bytes that are no text.
+"""Every value of a header counts: repeated, joined by commas, next to bytes that are not text.
 
 CVE-2021-32777: of repeated headers the last one was all that authz saw. CVE-2026-26308, GHSA-ghc4-35x6-crw5:
-a value joined to others went around a deny rule. CVE-2023-27488: bytes that are no UTF-8 made a message that
+a value joined to others went around a deny rule. CVE-2023-27488: bytes that are not UTF-8 made a message that
 authz could not read. GHSA-gv94-wp4h-vv8p: a tab behind `Bearer`.
 """
 

@@ -1,4 +1,4 @@
-"""Every spelling of a host is the same host (CVE-2021-39155), and nobody but Envoy says which it is."""
+"""Every spelling of a host is the same host (CVE-2021-39155), and only Envoy says which it is."""
 
 from sidecars.demo.edge import Edge
 from sidecars.demo.until import until
@@ -38,7 +38,7 @@ async def scenario(edge: Edge) -> None:
     await until(known, "the new rules decide")
     for host in ("api.acme.example", "API.Acme.Example", "api.acme.example.", "api.acme.example:8443"):
         assert refused(await send(edge, "/hosts", host=host, listener="edge")) == STRICT, host
-        # Nobody but Envoy says what the host is.
+        # Only Envoy says what the host is.
         claimed = [("x-forwarded-host", "www.acme.example"), ("x-original-host", "www.acme.example")]
         assert refused(await send(edge, "/hosts", claimed, host=host, listener="edge")) == STRICT, host
     for host, who in NO_HOSTS.items():

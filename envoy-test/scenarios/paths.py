@@ -90,7 +90,7 @@ async def _control_bytes(edge: Edge) -> None:
             assert (answer.status, refused(answer)[:11]) == (400, "envoy http1"), (byte, listener)
     # HTTP/2 carries bytes beyond ASCII: the edge escapes them, and who does not leaves them to authz.
     assert refused(await send_http2(edge, "/public/\xe9".encode())) == "authz path_not_ascii"
-    # What is no UTF-8 is a `!` in the path that Envoy tells authz, and itself in the one that goes upstream.
+    # Envoy sends `!` to authz for each byte that is not UTF-8, and the byte itself to the upstream.
     for path in (b"/public/\xc0\xae\xc0\xae/orders", b"/public/a\x80b", b"/public/x?a\xff;debug=1"):
         assert refused(await send_http2(edge, path)) == "authz path_not_utf8", path
     assert not edge.echo.received

@@ -13,7 +13,7 @@ async def scenario(edge: Edge) -> None:
     file.write_text(policy + "- {name: new, paths: [/new], allow: anyone}\n")
     await until(lambda: _answers(edge, "/new", 200), "the new rule decides")
 
-    file.write_text(policy + "- {name: new, paths: [/new], allow: nobody-knows-whom}\n")
+    file.write_text(policy + "- {name: new, paths: [/new], allow: unknown-word}\n")
     await until(lambda: _failed(edge), "the failed reload is counted")
     assert (await ask(edge.url, "/new")).status == 200
     assert await edge.admin.ready()

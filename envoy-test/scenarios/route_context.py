@@ -1,4 +1,4 @@
-"""A rule can be about the route that Envoy chose: by what stands there, and not by what a client says."""
+"""A rule can depend on the route that Envoy chose: on its configuration, not on what a client sends."""
 
 from pathlib import Path
 from typing import Any

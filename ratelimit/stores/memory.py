@@ -7,14 +7,14 @@ from common.buckets import FixedWindow, State, Taken, TokenBucket
 from ratelimit.stores.store import Take
 
 MAX_BUCKETS = 200_000
-"""About 80 MB. Each client makes as many buckets as it has addresses or identities, so there is an end."""
+"""About 80 MB. A bound is needed: each client makes as many buckets as it has addresses or identities."""
 
 SWEPT_PER_NEW_BUCKET = 2
-"""More than one, so that buckets nobody needs any more go faster than new ones come."""
+"""More than one, so that unneeded buckets go faster than new ones come."""
 
 
 class MemoryStore:
-    """Counts by itself, at once, and forgets when the process ends.
+    """Keeps buckets in this process: answers at once, and forgets when the process ends.
 
     Bounded: beyond `max_buckets` the bucket unused for longest goes, and its client starts afresh with a
     full one. `evicted` counts those that still had something charged. Before that, each new bucket removes
@@ -59,7 +59,7 @@ class MemoryStore:
         self._buckets.pop(key, None)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def _make_room(self, now_us: int) -> None:
         buckets = self._buckets

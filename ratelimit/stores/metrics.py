@@ -1,4 +1,4 @@
-"""What the stores count, read when Prometheus asks."""
+"""Prometheus metrics of the stores."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ class StoreCollector(Collector):
         self._redis = redis
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they stand."""
+        """The current metrics."""
         yield GaugeMetricFamily(
             "ratelimit_memory_buckets", "Buckets in this process.", value=len(self._memory)
         )

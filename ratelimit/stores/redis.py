@@ -33,25 +33,25 @@ MAX_CALLS = 4
 
 CALL_SECONDS = 1.0
 """When a call is given up, for a client without timeouts of its own. Longer than any request waits for it:
-a new connection (TLS, far away) may take longer than that, and must come about all the same."""
+a new connection (TLS, far away) may take longer than that, and must still be made."""
 
 
 PROBE_SECONDS = 0.05
-"""Between two looks at the breaker while it is open, at the least."""
+"""The shortest time between two checks of the open breaker."""
 
 PROBE = Take("probe", FixedWindow(1, SECOND_US, charge_rejected=True), 1)
-"""What is asked while nobody else asks. It writes, as every request does: a replica, and a server that may
-not write, would answer what only reads. Its key is gone two seconds later."""
+"""Probes Redis while no request does. It writes, as every request does: a replica, or a server that may not
+write, would answer a command that only reads. Its key expires after two seconds."""
 
 
 _WRONG_TYPE = re.compile(r"WRONGTYPE.*\(key (\d+)\)")
-"""As the script says it."""
+"""The error text of the script."""
 
 
 class _Waiting(NamedTuple):
     takes: Sequence[Take]
     answer: asyncio.Future[list[Taken] | StoreError]
-    # An error is a result, too: nobody need retrieve it where the caller has gone.
+    # An error is a result, too, and need not be retrieved where the caller has gone.
 
 
 class RedisStore:
@@ -61,7 +61,7 @@ class RedisStore:
     process, a bucket more in it about 8 µs. What a request waits is bounded by `timeout_seconds` and its
     own budget, how many may wait by `max_waiting`. Whatever fails is a StoreError; `breaker` spares a
     Redis that is away, and the callers the wait. While it is open the store finds out by itself when Redis
-    is back, so that its state is right where nobody asks. Not for Redis Cluster: a script's keys must share
+    is back, so that its state is right without traffic. Not for Redis Cluster: a script's keys must share
     a slot.
 
     `refused` is called with what Redis said each time that it says no.
@@ -101,7 +101,7 @@ class RedisStore:
         return len(self._waiting)
 
     def take(self, takes: Sequence[Take], budget_seconds: float | None = None, /) -> Awaitable[list[Taken]]:
-        """The outcome of each of `takes`. Raises StoreError, at once where waiting would be no use."""
+        """The outcome of each of `takes`. Raises StoreError, at once where waiting is useless."""
         seconds = self._timeout_seconds
         if budget_seconds is not None:
             if budget_seconds <= 0:
@@ -121,7 +121,7 @@ class RedisStore:
         return self._answer(waiting, seconds)
 
     async def close(self) -> None:
-        """End the calls under way; who waits gets StoreError."""
+        """End the calls under way; their callers get StoreError."""
         tasks = self._calls if self._probing is None else {*self._calls, self._probing}
         for task in tasks:
             task.cancel()
@@ -177,7 +177,7 @@ class RedisStore:
         else:
             _hand_out(batch, answer)
             seconds = clock() - begun
-            # An answer that nobody waited for any more is none.
+            # An answer after its caller has gone does not count.
             if seconds > self._timeout_seconds:
                 self._failed_call(Failure.TIMEOUT, f"answered after {seconds * 1000:.0f} ms")
             else:
@@ -213,7 +213,7 @@ class RedisStore:
         self._probing = None
 
     async def _probe_until_closed(self) -> None:
-        """Ask until the breaker closes: without that its state would be wrong until somebody asks."""
+        """Ask until the breaker closes: else its state would be wrong until the next request."""
         while self.breaker.state is not CircuitState.CLOSED:
             await asyncio.sleep(max(PROBE_SECONDS, self.breaker.lookup_timeout_seconds))
             if self.breaker.allows():

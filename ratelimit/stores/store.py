@@ -53,4 +53,4 @@ class Store(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go of what the store opened."""
+        """Close what the store opened."""

@@ -1,4 +1,4 @@
-"""Whether the process serves: said by grpc.health.v1 to callers and by /readyz to operators.
+"""Reports whether the process serves: to callers by grpc.health.v1, to operators by /readyz.
 
 The protocol is grpc/grpc doc/health-checking.md: Check fails with NOT_FOUND for a name that is not served,
 Watch answers SERVICE_UNKNOWN and stays open.
@@ -19,7 +19,7 @@ _SERVICE_UNKNOWN = HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOW
 
 
 class Phase(StrEnum):
-    """Where the process stands in its life."""
+    """The phase of the process."""
 
     STARTING = "starting"
     READY = "ready"
@@ -27,7 +27,7 @@ class Phase(StrEnum):
 
 
 class Health:
-    """The phase of the process, and the gRPC service that tells it to whoever asks about `names` or ''."""
+    """Holds the phase of the process, and the gRPC health service that reports it for `names` and ''."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = {"", *names}
@@ -37,7 +37,7 @@ class Health:
 
     @property
     def phase(self) -> Phase:
-        """Where the process stands."""
+        """The present phase."""
         return self._phase
 
     @property
@@ -52,7 +52,7 @@ class Health:
         self._wake()
 
     def finish_streams(self) -> None:
-        """End every Watch in order once it has told the phase; a later one tells it and ends."""
+        """End every Watch after it has sent the phase; later ones send it and end at once."""
         self._finished = True
         self._wake()
 

@@ -1,4 +1,4 @@
-"""The first page of the admin server: every other page, as a link where a browser can follow it."""
+"""The index page of the admin server: lists every other page, with links for those that answer GET."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Pages of the admin server that a sidecar brings along: plain values in, plain values out."""
+"""Admin pages that a sidecar adds: handlers from plain request values to plain response values."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Protocol, runtime_checkable
 from aiohttp import web
 
 MAX_BODY_BYTES = 64 * 1024
-"""An operator's wish, or a logout token: a few KiB."""
+"""The largest body. A request of an operator, or a logout token, has a few KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdminRequest:
-    """What was asked."""
+    """A request to the admin port."""
 
     query: Mapping[str, str]
     content_type: str
@@ -22,7 +22,7 @@ class AdminRequest:
 
 @dataclass(frozen=True, slots=True)
 class AdminAnswer:
-    """What is answered."""
+    """A response of the admin port."""
 
     status: int = 200
     body: bytes = b""
@@ -32,7 +32,7 @@ class AdminAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AdminRoute:
-    """One method of one path. The handler raises nothing; what it does raise is a 500."""
+    """One method of one path. The handler should not raise: an exception becomes a 500."""
 
     method: str
     path: str
@@ -41,15 +41,15 @@ class AdminRoute:
 
 @runtime_checkable
 class OffersAdminRoutes(Protocol):
-    """A sidecar that brings pages along."""
+    """A sidecar with admin pages of its own."""
 
     @property
     def admin_routes(self) -> Sequence[AdminRoute]:
-        """They do not change while the process lives."""
+        """The pages, which do not change while the process runs."""
 
 
 def routes_of(sidecars: Sequence[object]) -> tuple[AdminRoute, ...]:
-    """The pages of all that bring any."""
+    """The pages of all sidecars that have any."""
     return tuple(
         route
         for sidecar in sidecars
@@ -59,7 +59,7 @@ def routes_of(sidecars: Sequence[object]) -> tuple[AdminRoute, ...]:
 
 
 def add(router: web.UrlDispatcher, route: AdminRoute) -> None:
-    """Have `router` serve `route`."""
+    """Add `route` to `router`."""
 
     async def handle(request: web.Request) -> web.Response:
         body = await request.content.read(MAX_BODY_BYTES + 1)

@@ -25,7 +25,7 @@ _SHUTDOWN_SECONDS = 1.0
 
 
 class AdminSite:
-    """Where an admin application is served. Made inert; serves from `start` to `stop`."""
+    """Serves an admin application on its address, from `start` to `stop`."""
 
     def __init__(self, settings: AdminSettings, app: web.Application) -> None:
         self._settings = settings
@@ -54,12 +54,12 @@ class AdminSite:
         return str(TcpAddress(address.host, port))
 
     async def stop(self) -> None:
-        """Stop serving, whether started or not."""
+        """Stop serving; does nothing if not started."""
         await self._runner.cleanup()
 
 
 class Admin:
-    """Made inert; serves from `start` to `stop`. `describe` gives the body of `/config` before masking."""
+    """The admin server, which serves from `start` to `stop`. `describe` returns `/config` before masking."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Admin:
         return await self._site.start()
 
     async def stop(self) -> None:
-        """Stop serving, whether started or not."""
+        """Stop serving; does nothing if not started."""
         await self._site.stop()
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -121,7 +121,7 @@ def _json(value: Any) -> web.Response:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    # Whoever waits for the file must never see it empty.
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    # A process that waits for the file must never see it empty.
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)

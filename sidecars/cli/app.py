@@ -12,6 +12,7 @@ from common.os_errors import in_words
 from common.redaction import REDACTED, looks_like_token
 from common.redaction.tokens import without_jwts
 from sidecars.cli import config, demo, limits, policy, protoset, run, session
+from sidecars.cli.conflicts import ConflictError
 from sidecars.cli.exit import OK, USAGE, WRONG
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ def version() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit. What may be expected to fail is told in a line on stderr, not a traceback."""
+    """Run the command and exit. An expected failure is one line on stderr, not a traceback."""
     sys.exit(_run(arguments))
 
 
@@ -60,11 +61,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         where = context.command_path if context is not None else "sidecars"
         text = _without_tokens(error.format_message().replace("Value error, ", ""), given)
         return _fail(f"{where}: {text} (see {where} --help)" if text else "", code=error.exit_code)
+    except ConflictError as error:
+        return _fail(f"sidecars: {error}", code=USAGE)
     except ConfigError as error:
         return _fail(*map(str, error.problems), code=USAGE)
     except OSError as error:
         if error.errno == errno.EPIPE:
-            # Whoever read our output has enough, and Python would complain when it flushes at exit.
+            # The reader of our output has gone, and Python would complain when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return WRONG
         where = f"{_without_tokens(str(error.filename), given)}: " if error.filename else ""

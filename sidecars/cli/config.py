@@ -35,10 +35,12 @@ def check(
 
     Exit codes: 0 a process would start with it; 1 problems were found, one a line; 2 bad usage.
     """
+    from sidecars.cli.conflicts import check_environment
     from sidecars.cli.serve import ALL, assemble
     from sidecars.settings.load import read_settings
     from sidecars.settings.machine import on_this_machine, open_to_all
 
+    check_environment()
     reading = read_settings(file, os.environ)
     if not offline:
         reading = on_this_machine(reading)

@@ -23,6 +23,8 @@ def demo(
 
     Exit codes: 0 all did what it should; 1 something did not; 2 bad usage.
     """
+    from sidecars.cli.conflicts import check_environment
     from sidecars.demo import run
 
+    check_environment()
     raise typer.Exit(run(once=once, port=port))

@@ -1,4 +1,4 @@
-"""What a check found, as lines."""
+"""Prints the findings of a check."""
 
 from collections.abc import Iterable
 from typing import NoReturn

@@ -42,11 +42,14 @@ def run(
     Example: `sidecars run all --config examples/sidecars.yaml`
 
     Exit codes: 0 stopped as asked; 1 failed (an address is taken, for instance);
-    2 bad usage or bad configuration, with every problem found as FILE:LINE: KEY: PROBLEM.
+    2 bad usage, an environment shared with a package of the same name, or bad configuration, with every
+    problem found as FILE:LINE: KEY: PROBLEM.
     """
+    from sidecars.cli.conflicts import check_environment
     from sidecars.cli.serve import run as run_process
     from sidecars.cli.serve import run_worker
 
     if worker is not None:
         return run_worker(config, which, os.environ, worker)
+    check_environment()
     return run_process(config, which, os.environ)

@@ -1,4 +1,4 @@
-"""From a settings file to a process that serves, or to everything that is wrong with it."""
+"""Makes a serving process from a settings file, or reports everything that is wrong with it."""
 
 import asyncio
 import random
@@ -37,7 +37,7 @@ _log = structlog.get_logger("sidecars.process")
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """Everything of a process, built and inert."""
+    """The parts of a process, built but not started."""
 
     settings: Settings
     bound: tuple[BoundSidecar, ...]
@@ -87,7 +87,7 @@ def run(
     try:
         assembly = assemble(reading, which, builders)
         if reading.settings is not None and reading.settings.workers > 1:
-            del assembly  # it was to find the problems, once and not in each worker
+            del assembly  # built only to find the problems once, and not in each worker
             command = (
                 sys.executable,
                 "-P",
@@ -127,7 +127,7 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(until_parent_exits())
     except ConfigError as error:
-        # Into the log, where its number stands beside it: others serve, and log, at the same time.
+        # Into the log, whose lines name the worker: other workers log at the same time.
         _log.error("cannot start", problems=[str(problem) for problem in error.problems])
         return 2
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`sidecars session` and `sidecars token`: who is signed in, and who is so no more.
+"""`sidecars session` and `sidecars token`: list, create and revoke sessions and tokens.
 
 Where sessions and revocations are kept in Redis, the commands talk to Redis themselves, with the
 settings file of the sidecars. Where they are kept in the memory of a process, they ask its admin port,
@@ -20,7 +20,7 @@ from sidecars.cli.token_explain import explain
 from sidecars.client.admin_client import AdminClient, admin_client
 
 MAX_LISTED = 1000
-"""Sessions or revocations in one answer, as the desk gives them."""
+"""Sessions or revocations in one answer, as CredentialAdmin returns them."""
 
 T = TypeVar("T")
 
@@ -65,9 +65,9 @@ def create(
     try:
         content = orjson.loads(claims)
     except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"--claims is no JSON from {json_place(error)} on") from None
+        raise typer.BadParameter(f"--claims is not JSON from {json_place(error)} on") from None
     if not isinstance(content, dict):
-        raise typer.BadParameter("--claims is no JSON object")
+        raise typer.BadParameter("--claims is not a JSON object")
     made = _ask(
         config,
         "sessions",
@@ -91,7 +91,7 @@ def show(
     """
     found = _ask(config, "sessions", lambda admin_client: admin_client.show_session(_named(name)))
     if found is None:
-        _fail("there is no such session")
+        _fail("no such session")
     typer.echo(orjson.dumps(_readable(found), option=orjson.OPT_INDENT_2))
 
 
@@ -105,7 +105,7 @@ def list_sessions(
 
     Example: `sidecars session list -c sidecars.yaml --subject alice`
 
-    Exit codes: 0 printed, be it none; 1 the store is away; 2 bad usage or configuration.
+    Exit codes: 0 success, even if empty; 1 the store is away; 2 bad usage or configuration.
     """
     _print(_ask(config, "sessions", lambda admin_client: admin_client.list_sessions(subject, limit)), limit)
 
@@ -171,14 +171,14 @@ def list_revocations(config: Config) -> None:
 
     Example: `sidecars token list -c sidecars.yaml`
 
-    Exit codes: 0 printed, be it nothing; 1 the store is away; 2 bad usage or configuration.
+    Exit codes: 0 success, even if empty; 1 the store is away; 2 bad usage or configuration.
     """
     _print(_ask(config, "revocations", lambda admin_client: admin_client.list_revocations()), MAX_LISTED)
 
 
 @token_app.command("clean")
 def clean_revocations(config: Config) -> None:
-    """Remove entries of the list that nobody can read. One such entry keeps every token out.
+    """Remove unreadable entries from the list. A single one keeps every token out.
 
     Prints what they were. Written by an older or newer release, they may still mean something to it.
 
@@ -231,7 +231,7 @@ def _one_of(wishes: Mapping[str, str | None], what: str) -> tuple[str, str]:
 
 def _time(text: str) -> float | str:
     if text == "now":
-        return text  # the store says when that is: the clocks of this machine may be another
+        return text  # resolved by the store: this machine's clock may differ
     try:
         return float(text)
     except ValueError:
@@ -239,7 +239,7 @@ def _time(text: str) -> float | str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time: write 2026-01-31T12:00:00Z") from None
+        raise typer.BadParameter(f"{text!r} is not a time: write 2026-01-31T12:00:00Z") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

@@ -49,7 +49,7 @@ def explain(
     Exit codes: 0 accepted; 1 refused; 2 bad usage or configuration.
     """
     if context.args:
-        # Without this the parser would repeat the token in its own complaint.
+        # Without this the parser's error message would repeat the token.
         raise typer.BadParameter(
             "a token comes from stdin or --token-file: all users of the machine can see arguments"
         )
@@ -87,7 +87,7 @@ def _token(file: Path | None) -> str:
     scheme, _, rest = text.strip().partition(" ")
     found = rest.strip() if scheme.lower() == "bearer" else text.strip()
     if not found:
-        raise typer.BadParameter("there is no token: name --token-file, or write it to stdin")
+        raise typer.BadParameter("no token: name --token-file, or write it to stdin")
     return found
 
 

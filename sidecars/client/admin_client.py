@@ -1,4 +1,4 @@
-"""Whom `sidecars session` and `sidecars token` ask: the desk over Redis, or the admin port of a process."""
+"""Clients for `sidecars session` and `sidecars token`: over Redis, or over the admin port of a process."""
 
 import asyncio
 import os
@@ -13,14 +13,14 @@ import orjson
 from common.os_errors import in_words
 
 ADMIN_SECONDS = 10.0
-"""For an answer of the admin port, which itself waits for nothing long."""
+"""Timeout for the admin port, whose handlers do not wait long."""
 
 PATIENCE_SECONDS = 5.0
-"""For an answer of Redis: a person waits longer than a request."""
+"""Timeout for Redis: a person waits longer than a request."""
 
 
 class AdminClient(Protocol):
-    """What the commands ask: the library's desk, or the admin port."""
+    """What the commands need of the library's CredentialAdmin or of the admin port."""
 
     def create_session(
         self, subject: str, scopes: Sequence[str], roles: Sequence[str], claims: Mapping[str, Any]
@@ -43,18 +43,18 @@ class AdminClient(Protocol):
         """What is revoked."""
 
     def clean_revocations(self) -> Awaitable[list[str]]:
-        """What was removed because nobody can read it."""
+        """What was removed because it could not be read."""
 
 
 def admin_client(config: Path, block: str) -> AbstractAsyncContextManager[AdminClient]:
-    """The desk over Redis, or the admin port. Raises ConfigError."""
+    """The client over Redis or over the admin port. Raises ConfigError."""
     from authz.policy.compile.load import load_policy
     from common.configfile import ConfigError
     from sidecars.settings.load import load_settings
 
     settings = load_settings(config, os.environ)
     if settings.authz is None:
-        raise ConfigError.of(config, "has no section authz, so there are no sessions")
+        raise ConfigError.of(config, "has no section authz, so it has no sessions")
     credentials = load_policy(settings.authz.policy).credentials
     kept = getattr(credentials, block)
     if kept is None:
@@ -125,7 +125,7 @@ def _port_in(file: Path | None) -> int:
 
 
 class AdminPort:
-    """The desk of a running process, over its admin port."""
+    """Manages sessions and revocations of a running process over its admin port."""
 
     def __init__(self, client: Any, base: str) -> None:
         self._client = client
@@ -163,7 +163,7 @@ class AdminPort:
         return list(await self._asked("GET", "/authz/revocations"))
 
     async def clean_revocations(self) -> list[str]:
-        """Nothing: a list in memory holds what this process has written."""
+        """Remove nothing: a list in memory holds only what this process has written."""
         return []
 
     async def _asked(self, method: str, path: str, **options: Any) -> Any:

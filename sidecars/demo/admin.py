@@ -1,4 +1,4 @@
-"""The admin port of the sidecars, for whoever runs them."""
+"""Reads the admin port of the sidecars, as an operator would."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

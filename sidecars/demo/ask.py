@@ -1,4 +1,4 @@
-"""One request, and what came back."""
+"""Sends one request and returns the response."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ MAX_ANSWER_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back through Envoy."""
+    """A response through Envoy."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -35,7 +35,7 @@ async def ask(
     body: bytes = b"",
     tls: SSLContext | bool = True,
 ) -> Answer:
-    """What the server at `origin` answers on a connection of its own. Redirects are not followed.
+    """The response of the server at `origin`, on a new connection. Redirects are not followed.
 
     `path` is sent as it is written: one with tricks in it is not tidied up on the way.
     """

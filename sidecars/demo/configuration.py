@@ -1,6 +1,6 @@
 """The demo's configuration: the files that users start from, with its own addresses in them.
 
-The files in `files/` are links to `examples/` and `envoy-test/`, so whoever runs the demo runs these.
+The files in `files/` are links to `examples/` and `envoy-test/`, so the demo runs exactly these.
 """
 
 from collections.abc import Callable, Mapping
@@ -87,7 +87,7 @@ def write_sidecar_files(
     for name in SIDECARS:
         settings[name]["listen"] = [f"unix:{places.socket(name)}"]
     settings["accesslog"]["sinks"] = [{"type": "file", "path": str(places.access_log)}]
-    # Ctrl-C should not take its time: nobody watches the readiness of a demo.
+    # Ctrl-C should be quick: no load balancer watches the readiness of a demo.
     settings["drain"] = {"drain_delay_seconds": 0, "grace_seconds": 2, "flush_seconds": 2}
     settings["accesslog"]["flush_seconds"] = 1
     settings["reload"] = {"interval_seconds": 0.2}

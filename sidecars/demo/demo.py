@@ -131,7 +131,7 @@ async def _stay(edge: Edge, stop_asked: asyncio.Event, console: Console) -> None
 
 
 def _is_free(port: int) -> bool:
-    """Whether nobody listens on the port. Envoy would share it with another Envoy (SO_REUSEPORT) unasked."""
+    """Whether the port is free. Envoy would share it with another Envoy (SO_REUSEPORT) unasked."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

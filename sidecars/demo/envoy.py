@@ -51,7 +51,7 @@ class EnvoyProgram:
 def find_envoy(environment: Mapping[str, str], scripts: Path) -> EnvoyProgram:
     """The Envoy to use: `$ENVOY_BIN`, else the wheel's, else any on the PATH, else Docker.
 
-    `environment` is that of the process, `scripts` the folder where the wheel puts its command (beside the
+    `environment` is that of the process, `scripts` the folder where the wheel puts its command (next to the
     Python interpreter). Raises EnvoyError that says how to get one.
     """
     chosen = environment.get("ENVOY_BIN", "")
@@ -59,7 +59,7 @@ def find_envoy(environment: Mapping[str, str], scripts: Path) -> EnvoyProgram:
     if chosen:
         executable = shutil.which(chosen, path=path)
         if not executable:
-            raise EnvoyError(f"ENVOY_BIN is {chosen!r}, which is no program that can be run")
+            raise EnvoyError(f"ENVOY_BIN is {chosen!r}, which cannot be run as a program")
         return EnvoyProgram("$ENVOY_BIN", executable)
     executable = shutil.which("envoy", path=str(scripts))
     if executable:
@@ -170,7 +170,7 @@ async def _listener_ports(admin_socket: Path) -> dict[str, int]:
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Replace this process by Envoy on the configuration named first. Returns 1 when there is no Envoy."""
+    """Replace this process by Envoy on the configuration named first. Returns 1 when Envoy is not found."""
     if not arguments:
         sys.stderr.write("usage: python -m sidecars.demo.envoy CONFIG [ENVOY FLAGS...]\n")
         return 2

@@ -27,7 +27,7 @@ SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 class IdentityProvider:
-    """Signs with keys made anew in each run: `rsa-1` (RS256, the usual one) and `ec-1` (ES256)."""
+    """Signs with keys made at each start: `rsa-1` (RS256, the usual one) and `ec-1` (ES256)."""
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock

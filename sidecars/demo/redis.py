@@ -18,7 +18,7 @@ STOP_SECONDS = 5.0
 ANSWER_SECONDS = 1.0
 
 NO_REDIS = (
-    "There is no Redis server, so the demo skips what two sidecars share through one. "
+    "No Redis server was found, so the demo skips what two sidecars share through one. "
     "Add the extra `demo` (in a clone: pip install '.[demo]'), set REDIS_BIN, or put redis-server on the "
     "PATH (Debian: apt install redis-server)."
 )
@@ -34,7 +34,7 @@ def find_redis(environment: Mapping[str, str]) -> str | None:
     if chosen:
         executable = shutil.which(chosen, path=path)
         if not executable:
-            raise ProcessError(f"REDIS_BIN is {chosen!r}, which is no program that can be run")
+            raise ProcessError(f"REDIS_BIN is {chosen!r}, which cannot be run as a program")
         return executable
     on_path = (shutil.which(name, path=path) for name in ("redis-server", "valkey-server"))
     return _server_in_wheel() or next(filter(None, on_path), None)

@@ -108,7 +108,7 @@ async def _seconds_until_refused(
             await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     began = await revoke()
-    # What takes too long is a problem of the row, and no reason to wait for ever.
+    # What takes too long is a problem of the row; the demo does not wait forever.
     with suppress(TimeoutError):
         async with asyncio.timeout(5 * MAX_REVOCATION_SECONDS):
             await asyncio.gather(*map(refused, urls))

@@ -43,14 +43,14 @@ class CallMetrics:
         registry.register(self)
 
     def measured(self, service: Service) -> Service:
-        """`service` again, each of its calls counted."""
+        """A copy of `service` that counts each of its calls."""
         methods = {
             name: self._measured(service.name, name, method) for name, method in service.methods.items()
         }
         return Service(service.name, methods)
 
     def collect(self) -> Iterator[Metric]:
-        """The samples of this moment, for prometheus-client."""
+        """The current samples, for prometheus-client."""
         labels = ("grpc_type", "grpc_service", "grpc_method")
         started = CounterMetricFamily("grpc_server_started_total", "Calls begun.", labels=labels)
         handled = CounterMetricFamily(
@@ -64,7 +64,7 @@ class CallMetrics:
         for tally in self._tallies:
             started.add_metric(tally.labels, tally.in_flight + sum(tally.ended))
             for code in Code:
-                # OK stands there from the start, so that a rate has a first value to start from.
+                # OK is present from the start, so that a rate has a first value.
                 if tally.ended[code] or code is Code.OK:
                     handled.add_metric((*tally.labels, _CODE_NAMES[code]), tally.ended[code])
             if tally.labels[0] == "unary":
@@ -100,14 +100,14 @@ _CODE_NAMES = {
 
 
 class _Tally:
-    """What is counted of one method."""
+    """The counts of one method."""
 
     __slots__ = ("counts", "ended", "in_flight", "labels", "seconds")
 
     def __init__(self, labels: tuple[str, str, str]) -> None:
         self.labels = labels
         self.in_flight = 0
-        """Calls that wait: one that answers at once is never seen by a scrape."""
+        """Calls that wait for an answer; no scrape can see one that is answered at once."""
         self.ended = [0] * len(Code)
         self.counts = [0] * (len(BUCKET_SECONDS) + 1)
         self.seconds = 0.0
@@ -196,7 +196,7 @@ def _many_replies(handler: _Streaming[_Request], tally: _Tally) -> _Streaming[_R
         finally:
             tally.in_flight -= 1
             tally.ended[code] += 1
-            # A generator left half-way is closed here and now, not by the garbage collector.
+            # A generator that is left early is closed here, not by the garbage collector.
             if isinstance(replies, AsyncGenerator):
                 await replies.aclose()
 

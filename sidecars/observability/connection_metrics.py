@@ -1,4 +1,4 @@
-"""Counts what happens on the connections of each sidecar, beside its calls.
+"""Counts what happens on the connections of each sidecar, apart from its calls.
 
 Plain integers, made into samples when somebody scrapes, as in `calls`. A call that goes well touches none.
 """
@@ -13,7 +13,7 @@ from sidecars.transport.http2.frames import ErrorCode
 
 
 class ConnectionTally:
-    """What is counted of the connections of one sidecar; a `transport.observer.Observer`."""
+    """Counts the events on the connections of one sidecar; a `transport.observer.Observer`."""
 
     def __init__(self) -> None:
         self.opened = 0
@@ -34,27 +34,27 @@ class ConnectionTally:
         self.tls_is_stale = is_stale
 
     def connection_opened(self) -> None:
-        """A connection was accepted."""
+        """Count an accepted connection."""
         self.opened += 1
 
     def connection_closed(self) -> None:
-        """It is gone."""
+        """Count a closed connection."""
         self.closed += 1
 
     def peer_error(self, reason: Reason) -> None:
-        """A peer broke a rule."""
+        """Count a protocol violation or flood by a peer."""
         self.errors[reason] += 1
 
     def goaway_sent(self, code: ErrorCode) -> None:
-        """A connection was told that it ends."""
+        """Count a GOAWAY that was sent."""
         self.goaways[code] += 1
 
     def reset_sent(self, code: ErrorCode) -> None:
-        """We reset a stream."""
+        """Count a RST_STREAM that was sent."""
         self.resets_sent[code] += 1
 
     def reset_received(self) -> None:
-        """The peer did."""
+        """Count a RST_STREAM from the peer."""
         self.resets_received += 1
 
 
@@ -69,12 +69,12 @@ class ConnectionMetrics:
         registry.register(self)
 
     def of(self, sidecar: str) -> ConnectionTally:
-        """The tally of `sidecar`, new."""
+        """A new tally for `sidecar`."""
         tally = self._tallies[sidecar] = ConnectionTally()
         return tally
 
     def collect(self) -> Iterator[Metric]:
-        """The samples of this moment, for prometheus-client."""
+        """The current samples, for prometheus-client."""
         yield from self._connections()
         streams = GaugeMetricFamily(
             "sidecars_transport_streams_open", "Calls that wait for their end.", labels=("sidecar",)
@@ -96,7 +96,7 @@ class ConnectionMetrics:
             streams.add_metric((name,), tally.open_streams())
             stale.add_metric((name,), int(tally.tls_is_stale()))
             for reason, count in tally.errors.items():
-                # All from the start: an increase from nothing to the first attack is one to see.
+                # All labels from the start, so that the first attack shows as an increase.
                 errors.add_metric((name, reason.value), count)
             received.add_metric((name,), tally.resets_received)
         yield from (streams, stale, errors, received)

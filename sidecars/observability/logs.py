@@ -1,6 +1,6 @@
 """The process's log on stderr: structlog and the standard library's loggers, as JSON or for people.
 
-A log line must never hold up an answer to Envoy, and a write to stderr blocks when whoever reads it
+A log line must never hold up an answer to Envoy, and a write to stderr blocks when its reader
 stalls. So a line is queued, and a thread of its own formats and writes it.
 """
 
@@ -48,7 +48,7 @@ class Logs:
         )
 
     def stop(self) -> None:
-        """Write what waits and end the thread."""
+        """Write the queued lines and end the thread."""
         logging.getLogger().handlers[:] = []
         self._listener.stop()
 

@@ -27,7 +27,7 @@ def process_metrics(registry: CollectorRegistry, transport: str) -> None:
 
 
 class ReloadMetrics:
-    """What became of each sidecar's policy, limits and other files."""
+    """Metrics of the loading of each sidecar's policy, limits and other files."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str) -> Counter:
@@ -58,7 +58,7 @@ class ReloadMetrics:
         self._revisions: dict[str, str] = {}
 
     def loaded(self, sidecar: str, state: dict[str, Any], now: float) -> None:
-        """`sidecar` serves what `state`, its own description, speaks of, since `now` in Unix seconds."""
+        """Record that `sidecar` has served the configuration in `state` since `now`, in Unix seconds."""
         self._reloads.labels(sidecar)
         self._failures.labels(sidecar)
         self._failed.labels(sidecar).set(0)
@@ -72,10 +72,10 @@ class ReloadMetrics:
             self._revision.labels(sidecar, self._revisions[sidecar]).set(1)
 
     def attempted(self, sidecar: str) -> None:
-        """A reload begins."""
+        """Count the start of a reload."""
         self._reloads.labels(sidecar).inc()
 
     def failed(self, sidecar: str) -> None:
-        """A reload was refused."""
+        """Record a refused reload."""
         self._failed.labels(sidecar).set(1)
         self._failures.labels(sidecar).inc()

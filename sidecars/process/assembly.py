@@ -1,4 +1,4 @@
-"""The one place where the three sidecars meet the process: each is built from its section of the settings."""
+"""Builds each of the three sidecars from its section of the settings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sidecars.settings.root import Settings
 from sidecars.transport.api.address import Address
 
 Builder = Callable[[Any, Dependencies], Sidecar]
-"""A service's `build`: section and surroundings in; the sidecar out, or ConfigError."""
+"""A service's `build`: makes the sidecar from its section and the dependencies, or raises ConfigError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class BoundSidecar:
     sidecar: Sidecar
     listen: tuple[Address, ...]
     before: FileBaseline
-    """Its files before it was built, and read them."""
+    """The state of its files before it read them."""
 
 
 def _authz(section: Any, dependencies: Dependencies) -> Sidecar:
@@ -44,7 +44,7 @@ def _accesslog(section: Any, dependencies: Dependencies) -> Sidecar:
 
 
 BUILDERS: Mapping[str, Builder] = {"authz": _authz, "ratelimit": _ratelimit, "accesslog": _accesslog}
-"""By name; a service is imported when it is built, so that a process carries only what it runs."""
+"""Builders by name; each imports its service when called, so that a process loads only what it runs."""
 
 _FILES: Mapping[str, Callable[[Any, Dependencies], Sequence[Path]]] = {
     "authz": lambda section, _: section.policy,
@@ -60,7 +60,7 @@ def build(
     dependencies: Dependencies,
     builders: Mapping[str, Builder] = BUILDERS,
 ) -> tuple[BoundSidecar, ...]:
-    """The sidecars `names`, built and inert. Raises ConfigError with the problems of all of them."""
+    """The sidecars `names`, built but not started. Raises ConfigError with the problems of all of them."""
     bound = []
     problems: list[Problem] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""The life of a process: start, serve, reload, drain."""
+"""The lifecycle of a process: start, serve, reload, drain."""
 
 import asyncio
 import gc
@@ -32,29 +32,29 @@ from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.service import Server
 
 REDIS_CLOSE_SECONDS = 1.0
-"""Closing a few sockets; one that hangs is left to the kernel."""
+"""Time to close a few sockets; one that hangs is left to the kernel."""
 
 SCHEDULING_SECONDS = 0.5
-"""Beside a limit that the work keeps itself, as the transport keeps its grace."""
+"""Added to the limit that the work keeps itself, as the transport keeps its grace."""
 
 _log = structlog.get_logger("sidecars.process")
 
 
 def force_exit_after(seconds: float) -> None:
-    """Have this process exit with 1 in `seconds`, whatever hangs then: a system call, the loop."""
+    """Make this process exit with 1 in `seconds`, even if a system call or the loop hangs then."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
 
 
 def drain_at_most_seconds(drain: DrainSettings) -> float:
-    """When a process that drains has ended at the latest, by itself or made to."""
+    """The longest time that draining takes, until the process has ended or is forced to exit."""
     stages = drain.drain_delay_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
     return stages + 4 * SCHEDULING_SECONDS
 
 
 class Process:
-    """One process and the sidecars it runs. Made inert, and to be run once.
+    """One process and the sidecars it runs. It does nothing until `run`, which is called once.
 
     `environ` is read for systemd's variables. `force_exit` bounds the drain from outside: it is called with
     the seconds after which the process must have ended. `located`: as for the Reloader.
@@ -127,7 +127,7 @@ class Process:
             await self._drain(background)
 
     def stop(self) -> None:
-        """Have `run` drain and return, as SIGTERM does. Called again, it does nothing."""
+        """Make `run` drain and return, as SIGTERM does. Further calls do nothing."""
         self._stop_asked.set()
 
     def describe(self) -> dict[str, Any]:
@@ -156,7 +156,9 @@ class Process:
     async def _start(self) -> None:
         _log.info("admin listening", address=await self._admin.start())
         for sidecar in self._sidecars:
-            self._started.append(sidecar)  # before it is: what fails half-way has something to close
+            self._started.append(
+                sidecar
+            )  # before it has: a start that fails halfway leaves something to close
             await sidecar.start()
         await self._reloader.remember()
         for name, server in self._servers.items():
@@ -185,7 +187,7 @@ class Process:
         self._health.finish_streams()
         for reflection in self._reflections:
             reflection.finish_streams()
-        # Side by side: the transport takes no new work, so no stream begins behind those that end here.
+        # Concurrently: the transport accepts no new work, so no stream begins after those that end here.
         work = {
             f"{name} transport": server.drain(drain.grace_seconds) for name, server in self._servers.items()
         }
@@ -200,7 +202,7 @@ class Process:
 
     def _on_stop_signal(self, name: str) -> None:
         if self._signalled:
-            os._exit(1)  # asked twice: whoever asks no longer wants to wait
+            os._exit(1)  # asked twice: the caller no longer wants to wait
         self._signalled = True
         _log.info("stop asked", signal=name)
         self._stop_asked.set()
@@ -225,7 +227,7 @@ class Process:
 
 
 async def _all_within(seconds: float, work: Mapping[str, Coroutine[Any, Any, None]]) -> None:
-    """Run `work` side by side for `seconds` at most; what fails or is late is logged and left."""
+    """Run `work` concurrently for at most `seconds`; log and abandon what fails or is late."""
     tasks = {asyncio.create_task(one): what for what, one in work.items()}
     if not tasks:
         return

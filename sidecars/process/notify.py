@@ -13,7 +13,7 @@ _log = structlog.get_logger("sidecars.process")
 
 
 class Notifier:
-    """Sends to the `NOTIFY_SOCKET` of `environ`; where there is none, every message goes nowhere.
+    """Sends to the `NOTIFY_SOCKET` of `environ`; without one, messages are discarded.
 
     A message that cannot be sent is logged and lost: a supervisor that does not listen stops no traffic.
     """
@@ -27,7 +27,7 @@ class Notifier:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.setblocking(False)
         self.watchdog_seconds = _watchdog_seconds(environ, os.getpid() if pid is None else pid)
-        """How long systemd waits for a sign of life, or None when it expects none."""
+        """How long systemd waits for a watchdog message, or None when it expects none."""
 
     def send(self, *lines: str) -> None:
         """Send assignments such as `READY=1`, `STATUS=serving`."""
@@ -39,7 +39,7 @@ class Notifier:
             _log.warning("systemd could not be notified", error=in_words(error))
 
     async def feed_watchdog(self) -> None:
-        """Tell systemd that the loop turns, as long as it expects to hear so; until cancelled."""
+        """Send watchdog messages to systemd, if it expects them, until cancelled."""
         while self.watchdog_seconds is not None:
             self.send("WATCHDOG=1")
             await asyncio.sleep(self.watchdog_seconds / 2)  # half of it, as sd_watchdog_enabled(3) advises

@@ -61,10 +61,10 @@ def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic
 
 
 async def _greet(connection: AbstractConnection) -> None:
-    """Log in, and hear from Redis: the kernel accepts connections for a process that stands still."""
+    """Log in and wait for a reply: the kernel accepts connections even for a process that hangs."""
     await connection.on_connect()
     await connection.send_command("PING", check_health=False)
-    with suppress(NoPermissionError):  # an answer all the same
+    with suppress(NoPermissionError):  # a refusal is an answer, too
         await connection.read_response()
 
 
@@ -91,23 +91,23 @@ def _state(pool: "FailFastPool") -> str:
 
 
 class Refusals:
-    """What Redis answered with an error, over all connections of a pool."""
+    """The errors that Redis answered, over all connections of a pool."""
 
     __slots__ = ("last", "lasting", "times")
 
     def __init__(self) -> None:
         self.times = 0
         self.last: str | None = None
-        """In the words of Redis."""
+        """The latest error, in the words of Redis."""
         self.lasting = False
         """Whether the latest command was refused."""
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> "Refusals":
-        # Each connection takes a copy of its Retry; what they note is one.
+        # Each connection copies its Retry; the copies share what they record.
         return self
 
     def note(self, error: Exception) -> None:
-        """Take note of an error that Redis answered."""
+        """Record an error that Redis answered."""
         self.times += 1
         self.last = error_text(error)
         self.lasting = True
@@ -129,7 +129,7 @@ class FailFastPool(ConnectionPool):
     lost = 0
     """Connections that failed or could not be opened, so far."""
     refused_connection = False
-    """Whether Redis answered the last attempt, and said no."""
+    """Whether Redis refused the last attempt."""
     refusals: Refusals
     _wait_seconds = 0.01
     _min_seconds = 0.05
@@ -176,7 +176,7 @@ class FailFastPool(ConnectionPool):
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
-        """Take `connection` back, for whoever waits."""
+        """Take `connection` back, for a caller that waits."""
         # Whether it is to reconnect is not asked: only RESP3's notices of maintenance would say so.
         self._in_use_connections.remove(connection)
         self._available_connections.append(connection)
@@ -201,8 +201,8 @@ class FailFastPool(ConnectionPool):
             self._answer = None if answer is None else answer.with_traceback(None)
             raise
         except BaseException:
-            # Given up while the password was read, it is open, but neither logged in nor in its database:
-            # redis-py closes it after a RedisError alone, and would not make up for it later.
+            # Cancelled while the password was read, the connection is open, but neither logged in nor in its
+            # database. redis-py closes it only after a RedisError, and would not log in later.
             await connection.disconnect(nowait=True)
             raise
         if self.failures:
@@ -221,7 +221,7 @@ class FailFastPool(ConnectionPool):
 
 
 class NoRetry(Retry):
-    """Sends a command once. Closes the connection where it failed, or where it leads to a replica.
+    """Sends a command once. Closes the connection if it failed or leads to a replica.
 
     A master that was demoted keeps its connections, and would refuse every write for as long as we do
     (redis-py sees to it for Sentinel alone).
@@ -276,7 +276,7 @@ class PasswordFile(CredentialProvider):
 
 
 def _is_readonly_error(error: Exception) -> bool:
-    # A script has an error of its own, with that of its command in the text.
+    # A script's error has its own code, with the error of its command in the text.
     return isinstance(error, ReadOnlyError) or (
         isinstance(error, ResponseError) and "-READONLY" in str(error)
     )

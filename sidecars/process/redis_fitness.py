@@ -1,4 +1,4 @@
-"""Whether the Redis that answers is one that the sidecars can work with, and whether it is back."""
+"""Checks whether the sidecars can work with the Redis that answers, and whether it is back."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -31,11 +31,11 @@ class ServerFacts:
 
     version: str
     mode: str
-    """standalone, cluster or sentinel."""
+    """The mode: standalone, cluster or sentinel."""
     role: str
-    """master or slave."""
+    """The role: master or slave."""
     maxmemory: int
-    """Bytes; 0: no limit."""
+    """The memory limit in bytes; 0: none."""
     maxmemory_policy: str
 
     @classmethod
@@ -51,7 +51,7 @@ class ServerFacts:
         )
 
     def describe(self) -> dict[str, Any]:
-        """For `/config`."""
+        """The facts, as `/config` shows them."""
         return {
             "version": self.version,
             "mode": self.mode,
@@ -61,7 +61,7 @@ class ServerFacts:
         }
 
     def misfits(self) -> Iterator[str]:
-        """What does not fit, each with what would fit."""
+        """The unsuitable facts, each with what would be right."""
         if self.mode == "sentinel":
             yield "this is a Sentinel, which keeps no data: give the address of the master it watches"
             return
@@ -82,7 +82,7 @@ class ServerFacts:
 
 
 class RedisFitness:
-    """Asks the Redis of `client` what it is, when it is first there and each time that it was away.
+    """Asks the Redis of `client` for its facts when it first answers, and each time it is back.
 
     While Redis is away, this asks whether it is back: `/config` is right even if no request comes.
     """
@@ -94,21 +94,21 @@ class RedisFitness:
         self._told = ""
 
     def describe(self) -> dict[str, Any]:
-        """What the server is, and in what it does not fit."""
+        """The facts of the server, and what is unsuitable."""
         return {
             "server": None if self.facts is None else self.facts.describe(),
             "misfits": list(self.misfits),
         }
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         pool = self._client.connection_pool
         assert isinstance(pool, FailFastPool)  # noqa: S101  # that is what `connect` gives
         clock = asyncio.get_running_loop().time
         answered_at = -REFUSED_SECONDS
         lost = refused = -1  # what had been lost and refused when it last answered
         while True:
-            # The latest refusal may be that of INFO itself: nobody else might find that it is over.
+            # The latest refusal may be that of INFO itself: no request might find that it is over.
             noted = pool.refusals.times != refused or pool.refusals.lasting
             refuses = noted and clock() - answered_at >= REFUSED_SECONDS
             if (pool.failures or pool.lost != lost or refuses) and await self.ask():
@@ -116,7 +116,7 @@ class RedisFitness:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def ask(self) -> bool:
-        """Ask once; whether Redis answered. Says in the log what is new."""
+        """Ask once and log what is new. Returns whether Redis answered."""
         try:
             info = await self._client.info()
         except ResponseError as error:
@@ -135,7 +135,7 @@ class RedisFitness:
         return True
 
     def _tell(self, level: str, event: str, **facts: Any) -> None:
-        # Once, not at each look.
+        # Once, not at each check.
         told = f"{event} {facts.get('problems', '')}"
         if told != self._told:
             self._told = told

@@ -18,20 +18,20 @@ SETTLE_SECONDS = 0.1
 """A file is read once it looked the same twice: half a policy can be valid YAML without its last rules."""
 
 SETTLE_LOOKS = 50
-"""A file that never rests is read all the same after 5 s."""
+"""A file that keeps changing is read after 5 s."""
 
 _log = structlog.get_logger("sidecars.process")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the last reload of a sidecar went."""
+    """The outcome of the last reload of a sidecar."""
 
     unix_seconds: float
     problems: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
-        """For `/config`."""
+        """The outcome, as `/config` shows it."""
         at = datetime.fromtimestamp(self.unix_seconds, UTC).isoformat(timespec="seconds")
         return {"at": at, "ok": not self.problems, "problems": list(self.problems)}
 
@@ -68,11 +68,11 @@ class Reloader:
         """The last reload by sidecar name; a sidecar that was never reloaded is not in it."""
 
     def ask(self) -> None:
-        """Have every sidecar reloaded soon, whether its files changed or not."""
+        """Request a reload of every sidecar, whether or not its files changed."""
         self._asked.set()
 
     async def remember(self) -> None:
-        """Take what lay on disk when the sidecars were built for what they serve."""
+        """Record the files as they were when the sidecars were built: these they serve."""
         for sidecar in self._sidecars:
             now = await self._look(sidecar)
             self._seen[sidecar.name] = await asyncio.to_thread(self._before[sidecar.name].as_read, now)
@@ -97,7 +97,7 @@ class Reloader:
                 self._announce(False)
 
     async def reload(self, sidecar: Sidecar) -> None:
-        """Load `sidecar`'s files again and put them into service, or say why not and leave it as it is."""
+        """Load `sidecar`'s files again and put them into service, or log why not and keep what serves."""
         name = sidecar.name
         self._metrics.attempted(name)
         self._seen[name] = await self._settled(sidecar)
@@ -107,7 +107,7 @@ class Reloader:
             swap()
         except ConfigError as error:
             self._refuse(name, Outcome(now, await asyncio.to_thread(self._told, error)))
-        except Exception as error:  # a defect in a loader must not end the process that serves well
+        except Exception as error:  # a defect in a loader must not end a process that serves
             _log.exception("loader failed", sidecar=name)
             self._refuse(name, Outcome(now, (f"internal error: {type(error).__name__}: {error}",)))
         else:

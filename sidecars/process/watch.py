@@ -1,4 +1,4 @@
-"""Whether files changed, found by looking: content, behind inode, size and times.
+"""Finds changed files by polling: by content, read only when inode, size or times changed.
 
 Looking works where inotify does not (NFS, overlay file systems), and it follows the way Kubernetes updates
 a mounted ConfigMap: the files are links through a folder link that is swapped, so the path stays and the
@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path
 
 MAX_FILES = 10_000
-"""Beyond this a folder is no folder of configuration; the files that sort first are watched."""
+"""A folder with more files is not a configuration folder; the files that sort first are watched."""
 
 _CHUNK_BYTES = 1 << 20
 
 MAX_LINKS = 40
-"""As many as the kernel follows (path_resolution(7))."""
+"""The most symbolic links that are followed, as in the kernel (path_resolution(7))."""
 
 CLOCK_SECONDS = 0.1
 """The times of files lag behind the clock by a tick of the kernel, 10 ms at most; taken amply, as a file that
@@ -30,20 +30,20 @@ Snapshot = Mapping[Path, bytes]
 
 @dataclass(frozen=True, slots=True)
 class FileBaseline:
-    """What was there before a sidecar read its files: what it serves is at least as new."""
+    """The files before a sidecar read them: what it serves is at least as new."""
 
     files: Snapshot
-    """Those that its settings name, and below. Which ones these name in turn was not known yet."""
+    """The files that its settings name, and those in folders. Files that these name are not known yet."""
     unix_seconds: float
 
     @classmethod
     def look(cls, paths: Iterable[Path], wall_clock: Callable[[], float]) -> "FileBaseline":
-        """As it is now. Blocks on the disk."""
+        """The present state of the files. Blocks on the disk."""
         began = wall_clock()
         return cls(Watcher().snapshot(paths), began)
 
     def as_read(self, now: Snapshot) -> Snapshot:
-        """What was read for certain, where `now` is there now: what changed meanwhile is not in it as it is.
+        """The files of `now` that were certainly read: those that changed since are left out.
 
         Of a file that only another file names, the times tell. Blocks on the disk.
         """
@@ -70,7 +70,7 @@ class Watcher:
                 before = self._known.get(file)
                 known[file] = before if before is not None and before[0] == key else (key, _digest(file))
             except OSError:
-                continue  # gone between listing and reading, or not ours to read: the loader says so
+                continue  # gone since it was listed, or unreadable: the loader reports it
         self._known = known
         return {file: digest for file, (_, digest) in known.items()}
 
@@ -87,7 +87,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _put_there(path: Path) -> float:
-    """When `path` began to lead to what it leads to, in Unix seconds; 0 where it leads nowhere."""
+    """When `path` last began to resolve to its present target, in Unix seconds; 0 without a target."""
     newest = 0.0
     try:
         for _ in range(MAX_LINKS):

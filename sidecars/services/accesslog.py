@@ -1,4 +1,4 @@
-"""The accesslog sidecar: Envoy's stream of access-log entries on its way to the sinks."""
+"""The accesslog sidecar: passes Envoy's stream of access log entries to the sinks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,7 +28,7 @@ from sidecars.transport.api.service import Call, ClientStreaming, Code, Service,
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
 QUIET_SECONDS = 0.05
-"""A stream from which nothing came for so long has been read to its end, as far as anyone can tell."""
+"""A stream that was silent for this long is taken as read to its end."""
 
 FINISH_SECONDS = 1.0
 """Envoy goes on sending as long as there are requests, so at some point a stream is ended in any case."""
@@ -66,7 +66,7 @@ class _Stream:
         self._intake.rules = rules
 
     def end(self, *, cut_off: bool) -> None:
-        """Have `run` return: at once where it waits for Envoy, else after the message in hand."""
+        """Make `run` return: at once if it waits for Envoy, else after the current message."""
         self.cut_off = cut_off
         self._reader.stop()
 
@@ -78,7 +78,7 @@ class _Stream:
                 if line_batch.more:
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
-            # The caller has gone, and what it sent last may tell why: only what finds no room is lost.
+            # The caller has gone, and its last entries may tell why: only those without room are lost.
             for line_batch in line_batches:
                 pipeline.offer(line_batch)
             raise
@@ -120,7 +120,7 @@ class AccesslogSidecar:
     async def stream(self, messages: AsyncIterator[bytes], _call: Call) -> bytes:
         """StreamAccessLogs: read until Envoy leaves or the process ends; the reply is empty.
 
-        Raises StatusError INVALID_ARGUMENT for bytes that are no StreamAccessLogsMessage, and UNAVAILABLE
+        Raises StatusError INVALID_ARGUMENT for bytes that are not a StreamAccessLogsMessage, and UNAVAILABLE
         where the process ends before it has read all that was sent. A single bad entry is dropped and
         counted; the stream goes on.
         """
@@ -163,7 +163,7 @@ class AccesslogSidecar:
         return swap
 
     def describe(self) -> dict[str, Any]:
-        """Sinks with their queues, what is done to records, and the accounts."""
+        """The sinks with their queues, what is done to records, and the counters."""
         return {
             "sinks": [
                 {
@@ -235,7 +235,7 @@ def _rules(
     """What is done to every record, and the policy files to watch. Raises ConfigError."""
     names, files = NO_NAMES, list(settings.redact.policy or dependencies.policy)
     if files:
-        # Here, so that a process without authz and without a policy carries none of it.
+        # Here, so that a process without a policy does not load it.
         from authz.credentials.secret_names import secret_names
         from authz.policy.compile.load import load_credentials
         from common.background import GilYielder

@@ -12,7 +12,7 @@ class Reader:
     def __init__(self, messages: AsyncIterator[bytes]) -> None:
         self._messages = messages
         self._task: asyncio.Task[object] | None = None
-        """The task that waits, while it does. Kept for longer it would make a cycle: the error that a task
+        """The task that waits. Kept for longer it would make a cycle: the error that a task
         ends with leads to its frames, and from there here."""
         self.stopped = False
 

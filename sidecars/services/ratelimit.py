@@ -27,16 +27,16 @@ from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
 ANSWER_SECONDS: Final = 0.002
-"""Kept back of the caller's deadline: to fall back and answer while it still listens."""
+"""Reserved of the caller's deadline: to fall back and answer in time."""
 
 PLANS_REMEMBERED: Final = 4_096
-"""Clients come again within moments, with the same bytes. About 20 MB; 40 MB of the longest."""
+"""Plans that are kept: clients soon send the same bytes again. About 20 MB; 40 MB of the longest."""
 
 MAX_REMEMBERED_BYTES: Final = 1_024
-"""Of one request. Longer ones are rare, and not worth their room."""
+"""The longest request whose plan is kept: longer ones are rare, and not worth their memory."""
 
 REFUSAL_LOG_SECONDS: Final = 60.0
-"""Between two log lines about requests that Redis refuses: clients choose how often they come."""
+"""Time between two log lines about requests that Redis refuses: clients choose how often they come."""
 
 _log = structlog.get_logger("sidecars.ratelimit")
 
@@ -73,7 +73,7 @@ class RatelimitSidecar:
     def should_rate_limit(self, message: bytes, call: Call) -> bytes | Awaitable[bytes]:
         """The RateLimitResponse to a RateLimitRequest; awaitable where Redis must be asked.
 
-        Raises StatusError: INVALID_ARGUMENT for what is no such request or lacks what every request needs
+        Raises StatusError: INVALID_ARGUMENT for bytes that are not a request or lack what each needs
         (UNKNOWN in envoyproxy/ratelimit), UNAVAILABLE while no limits are loaded.
         """
         plan = self._plans.get(message) or self._plan(message)
@@ -89,7 +89,7 @@ class RatelimitSidecar:
         try:
             plan = self._limiter.plan(read_request(message))
         except DecodeError:
-            raise self._refused(Code.INVALID_ARGUMENT, "the message is no RateLimitRequest") from None
+            raise self._refused(Code.INVALID_ARGUMENT, "the message is not a RateLimitRequest") from None
         except RequestError as error:
             raise self._refused(Code.INVALID_ARGUMENT, str(error)) from None
         except UnconfiguredError as error:
@@ -115,7 +115,7 @@ class RatelimitSidecar:
         return self._settings.limits
 
     async def start(self) -> None:
-        """Nothing waits outside: Redis is asked when the first request comes, and may be away."""
+        """Do nothing: Redis is called when the first request comes, and may be away."""
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile the limits again; may run in a thread. Raises ConfigError."""
@@ -149,7 +149,7 @@ class RatelimitSidecar:
         return described
 
     async def finish_streams(self) -> None:
-        """Nothing: every call is unary."""
+        """Do nothing: every call is unary."""
 
     async def stop(self) -> None:
         """End the calls to Redis that are still under way."""
@@ -188,7 +188,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
 
 
 class Refusals:
-    """What Redis said when it said no: the last of it for `/config`, and a log line now and then."""
+    """The errors that Redis answered: keeps the last for `/config`, and logs one now and then."""
 
     def __init__(self, monotonic_clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
         self._monotonic_clock = monotonic_clock
@@ -205,7 +205,7 @@ class Refusals:
             _log.warning("redis refuses a request, its rules follow their on_failure", error=text)
 
     def describe(self) -> dict[str, Any] | None:
-        """The last one and when it came; None where there was none."""
+        """The last error and its time; None if there was none."""
         if self._last is None:
             return None
         text, at = self._last
@@ -247,6 +247,6 @@ def _log_breaker(state: CircuitState, cause: str) -> None:
     if state is CircuitState.CLOSED:
         _log.info("redis answers again")
         return
-    # What it says no to, it may say no to for long: the operator has to change something there.
+    # A refusal may last: the operator has to change something there.
     what = "redis refuses" if cause.startswith(Failure.REFUSED) else "redis does not answer"
     _log.warning(f"{what}, rules follow their on_failure", breaker=state.name.lower(), cause=cause)

@@ -28,7 +28,7 @@ class Dependencies:
     policy: tuple[Path, ...] = ()
     """The policy that the settings name for authz, whether it runs here or not: its names are secrets."""
     secret_names: SecretNames = NO_NAMES
-    """What the settings of the access log redact besides, for every log of the process."""
+    """Names that the settings of the access log redact in addition, for every log of the process."""
     workers: int = 1
     """Processes that serve the same settings: what one of them keeps in memory, the others do not know."""
 
@@ -53,7 +53,7 @@ class Sidecar(Protocol):
         """Files and folders whose change asks for a reload."""
 
     async def start(self) -> None:
-        """Open what waits outside (Redis, key sets, files). A dependency that is away is no error."""
+        """Connect to dependencies (Redis, key sets, files). One that is away is not an error."""
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile the files again (off the loop, in a thread). Raises ConfigError.

@@ -35,7 +35,7 @@ class _SinkSettings(_Section):
         default=False,
         description=(
             "Streams wait for this sink even while others have room. "
-            "Without it, a full sink beside one with room loses the entries, counted as queue_full."
+            "Without it, a full sink loses entries while another has room, counted as queue_full."
         ),
     )
     queue: QueueSettings = QueueSettings()
@@ -49,7 +49,7 @@ class _SinkSettings(_Section):
 
     @property
     def bounds(self) -> Bounds:
-        """The same as the library takes it."""
+        """The bounds in the type of the library."""
         return Bounds(
             queue_entries=self.queue.entries,
             queue_bytes=self.queue.bytes,
@@ -93,14 +93,14 @@ SinkSettings = Annotated[StdoutSinkSettings | FileSinkSettings, Field(discrimina
 
 
 class AllowSettings(_Section):
-    """What is logged although it is redacted by default. Each name stands here and in a warning at start."""
+    """What is logged although it is redacted by default. Each name also appears in a warning at start."""
 
     headers: tuple[str, ...] = ()
     query_parameters: tuple[str, ...] = ()
 
 
 class RedactSettings(_Section):
-    """What is redacted besides the defaults (authorization, cookie, set-cookie, access_token ...)."""
+    """Names to redact in addition to the defaults (authorization, cookie, set-cookie, access_token ...)."""
 
     headers: tuple[str, ...] = Field(
         (), description="Headers; the names hold for trailers, tags and metadata keys too."
@@ -117,7 +117,7 @@ class RedactSettings(_Section):
 
     @property
     def names(self) -> SecretNames:
-        """The names that are redacted besides the defaults."""
+        """The names that are redacted in addition to the defaults."""
         return SecretNames(frozenset(self.headers), frozenset(self.query_parameters))
 
     def redaction(self, names: SecretNames = NO_NAMES) -> Redaction:
@@ -138,7 +138,7 @@ class SampleSettings(_Section):
 
 
 class AccesslogSettings(_Section):
-    """What happened? Envoy's access log as JSON lines."""
+    """The accesslog sidecar: writes Envoy's access log as JSON lines."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1)
     sinks: tuple[SinkSettings, ...] = Field((StdoutSinkSettings(),), min_length=1)

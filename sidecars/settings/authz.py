@@ -16,7 +16,7 @@ class _Section(BaseModel):
 
 
 class MaskSettings(_Section):
-    """What of a decision is never told, at `/decisions` and in the decision log."""
+    """What `/decisions` and the decision log omit or mask."""
 
     omit: tuple[str, ...] = Field((), description="Fields left out, as in client.")
     mask: tuple[str, ...] = Field((), description="Fields whose value becomes ***, as in subject.")
@@ -38,7 +38,7 @@ class MaskSettings(_Section):
 
 
 class DecisionLogSettings(_Section):
-    """Every decision as a line of JSON; it loses lines rather than hold up an answer."""
+    """Every decision as a line of JSON; it loses lines rather than delay an answer."""
 
     file: ConfigPath | None = Field(
         None, description="Appended to; log rotation may move it. Default: stdout."
@@ -50,7 +50,7 @@ class DecisionLogSettings(_Section):
 
 
 class DecisionsSettings(_Section):
-    """What is kept and told of decisions."""
+    """How decisions are kept and logged."""
 
     recent: int = Field(
         1_000, ge=0, le=100_000, description="Kept for /decisions on the admin port; 0: none."
@@ -72,7 +72,7 @@ class TracingSettings(_Section):
 
 
 class AuthzSettings(_Section):
-    """The authz sidecar: who is asking, and may they."""
+    """The authz sidecar: identifies the caller and decides each request."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")
     policy: tuple[ConfigPath, ...] = Field(
@@ -81,7 +81,7 @@ class AuthzSettings(_Section):
     session_admin: bool = Field(
         default=False,
         description="Whether the admin port creates, lists and revokes sessions and revokes tokens "
-        "(/authz/sessions, /authz/revocations). Whoever reaches that port may then be anybody. "
+        "(/authz/sessions, /authz/revocations). Anyone who reaches that port can then act as any user. "
         "Needed for `sidecars session` with store: memory; with Redis the command does without.",
     )
     trusted_hops: Annotated[int, Field(ge=0, le=16)] = Field(
@@ -90,4 +90,4 @@ class AuthzSettings(_Section):
         "entry of x-forwarded-for is the client. With 0 it is the peer, whatever that header says.",
     )
     decisions: DecisionsSettings = DecisionsSettings()
-    tracing: TracingSettings | None = Field(None, description="Off unless this section stands here.")
+    tracing: TracingSettings | None = Field(None, description="Off unless this section is present.")

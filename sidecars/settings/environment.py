@@ -13,7 +13,7 @@ from common.configfile import KeyPart, Problem
 PREFIX = "SIDECARS_"
 
 _KUBERNETES_SERVICE_LINK = re.compile(r"SIDECARS_(SERVICE_HOST|SERVICE_PORT|PORT)(_.*)?")
-"""What Kubernetes puts into every pod beside a Service of the name `sidecars`: not meant for us."""
+"""Variables that Kubernetes adds to every pod for a Service named `sidecars`: not settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Environment:
 
 
 def read_environment(environ: Mapping[str, str], model: type[BaseModel]) -> Environment:
-    """What the variables of `environ` say of `model`; one that is unknown or cannot be read is a problem."""
+    """The settings of `model` in `environ`, and a problem for each variable that is unknown or unreadable."""
     source = EnvSettingsSource(
         create_model("Settings", __base__=cast("tuple[type[BaseSettings], ...]", (model, BaseSettings))),
         env_prefix=PREFIX,

@@ -1,4 +1,4 @@
-"""From one YAML file and the environment to Settings."""
+"""Reads Settings from one YAML file and the environment."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +22,7 @@ class Reading:
 
     path: Path
     settings: Settings | None
-    """Beside problems: the sections that have none, or None where too little is left."""
+    """The sections without problems, or None where too few are left."""
     problems: tuple[Problem, ...]
     locate: Callable[[Sequence[KeyPart], str], Problem]
     """A message about a key path, as a problem that names the line or the variable where it is written."""
@@ -40,7 +40,7 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
 
 
 def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
-    """As `load_settings`, but returns the problems beside what can be used in spite of them.
+    """As `load_settings`, but returns the problems together with the settings that are usable.
 
     So that the files named by the good sections can be checked in the same run.
     """
@@ -73,7 +73,7 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
 
 
 def reading_of(path: Path, settings: Settings, environ: Mapping[str, str]) -> Reading:
-    """Settings that were read before, by another process, from the file at `path` and from `environ`.
+    """Settings that another process has read from the file at `path` and from `environ`.
 
     The file is read again for its lines alone.
     """
@@ -112,7 +112,7 @@ _GRPCIO_LIMITS = frozenset({"max_message_bytes", "max_concurrent_streams"})
 
 
 def validate_for_transport(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...], str]]:
-    """What in `settings` the transport cannot keep: key paths and messages. A limit is never just ignored."""
+    """What in `settings` the transport cannot keep: key paths and messages. No limit is silently ignored."""
     if settings.transport == "native":
         return
     for name in ("authz", "ratelimit", "accesslog"):

@@ -8,7 +8,7 @@ MASK = "***"
 _SECRET_KEY = re.compile(
     r"(^|_)(password|passphrase|secret|token|credential|private_key|api_key)s?$", re.IGNORECASE
 )
-"""Keys whose text is a secret. `password_file` and `token_header` are none, and stay readable."""
+"""Keys whose text is a secret. `password_file` and `token_header` are not, and stay readable."""
 
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
@@ -16,8 +16,8 @@ _URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 def redact(value: Any) -> Any:
     """`value` (mappings, lists, text) with the text under secret keys and credentials in URLs replaced.
 
-    Settings already hold their secrets as pydantic's SecretStr, which prints as asterisks; this is the net
-    below, for what stands in a URL and for a section that forgot.
+    Settings already hold their secrets as pydantic's SecretStr, which prints as asterisks; this is a
+    second line of defence, for secrets in URLs and for sections that use plain text.
     """
     if isinstance(value, dict):
         return {key: MASK if _is_secret(key, inner) else redact(inner) for key, inner in value.items()}

@@ -22,7 +22,7 @@ _Path = tuple[KeyPart, ...]
 
 
 def for_worker(settings: Settings, worker: int) -> Settings:
-    """`settings` as worker number `worker` is to follow them; number 0 where there is only one."""
+    """The `settings` of worker number `worker`, which is 0 where there is only one."""
     changes: dict[str, Any] = {}
     for name in _SECTIONS:
         section = getattr(settings, name)
@@ -106,7 +106,7 @@ def _without_placeholder(settings: Settings) -> Iterator[tuple[_Path, str]]:
 
 
 def clashes(settings: Settings) -> Iterator[tuple[_Path, str]]:
-    """Addresses that are wanted twice, by whichever workers: key paths and messages, one for each pair."""
+    """Addresses that two workers or two sections need: key paths and messages, one for each pair."""
     taken: list[tuple[_Path, int, Address]] = [(("admin", "listen"), 0, settings.admin.listen)]
     several = settings.workers > 1
     for path, address in _listens(settings):

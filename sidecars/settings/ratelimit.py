@@ -43,7 +43,7 @@ class BreakerSettings(_Section):
 
 
 class RatelimitSettings(_Section):
-    """The ratelimit sidecar: how much may they."""
+    """The ratelimit sidecar: limits requests."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")
     limits: tuple[ConfigPath, ...] = Field(
@@ -95,7 +95,7 @@ class RatelimitSettings(_Section):
 
     @property
     def options(self) -> Options:
-        """What holds for every rule that does not say otherwise."""
+        """Defaults for rules that do not set them."""
         return Options(self.algorithm, self.on_failure, self.replicas, self.merge_domains)
 
     @model_validator(mode="after")

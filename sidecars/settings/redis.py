@@ -11,7 +11,7 @@ from sidecars.settings.listen import ConfigPath
 def _redis_url(url: str) -> str:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises when it is no port
+        parts.port  # noqa: B018  # raises when it is not a port
         parameters = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     except ValueError:
         raise ValueError(
@@ -38,7 +38,7 @@ class RedisSettings(BaseModel):
     """Where Redis is and how long a call may wait for it.
 
     Envoy gives a rate-limit call 20 ms by default (rate_limit_filter `timeout`), so what waits longer
-    answers nobody.
+    answers no one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,1 +1,1 @@
-"""Several worker processes: their supervisor and the pages that join their answers."""
+"""Several worker processes: their supervisor, and admin pages that merge their answers."""

@@ -28,7 +28,7 @@ _Page = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class AdminProxy:
-    """The application. `readiness` says whether all serve, and in words; `registry` is the supervisor's."""
+    """The application. `readiness` returns whether all serve, and a text; `registry` is the supervisor's."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class AdminProxy:
         self.app.router.add_route("*", "/{path:.*}", self._page)
 
     def open(self) -> None:
-        """Make ready to ask the workers."""
+        """Open the client of the workers."""
         self._client.open()
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Close the client of the workers."""
         await self._scrapes.stop()
         await self._client.close()
 
@@ -122,7 +122,7 @@ class AdminProxy:
 
         limit = int(request.query.get("limit", DEFAULT_SHOWN))
         found = [decision for said in good for decision in orjson.loads(said.body)["decisions"]]
-        # Text compares as the times do: all are of one length and in UTC.
+        # The texts sort like the times: all have one length and are in UTC.
         found.sort(key=lambda decision: str(decision.get("time", "")), reverse=True)
         silent = [worker.number for worker, said in zip(self._workers, answers, strict=True) if said is None]
         response = _json({"decisions": found[:limit], "workers_without_answer": silent})
@@ -171,7 +171,7 @@ class AdminProxy:
 
 
 def _first_of(answers: Sequence[WorkerResponse | None]) -> web.Response:
-    """The first answer, where none is good."""
+    """The first answer that is not a 200; 503 if no worker answers."""
     said = next((one for one in answers if one is not None and one.status != 200), None)
     return _text(503, "no worker answers") if said is None else said.response()
 

@@ -1,4 +1,4 @@
-"""The supervisor's questions to the admin servers of its workers."""
+"""The supervisor's HTTP client for the admin servers of its workers."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from sidecars.transport.api.address import Address, TcpAddress
 from sidecars.workers.process import Phase, Worker
 
 ANSWER_SECONDS = 0.75
-"""The wait for a page of all workers: one that hangs must not delay the page, least of all for the person
-who looks for it."""
+"""The wait for a page of all workers: a worker that hangs must not delay the page, least of all
+for the person who looks for that worker."""
 
 PATIENT_SECONDS = 5.0
 """The wait for a page of one worker, and for metrics that may come late: below Prometheus's 10 s."""
@@ -30,12 +30,12 @@ class WorkerResponse:
     headers: Mapping[str, str]
 
     def response(self) -> web.Response:
-        """The worker's answer as an answer of the supervisor."""
+        """The worker's answer as the supervisor's response."""
         return web.Response(status=self.status, body=self.body, headers=self.headers)
 
 
 class WorkerClient:
-    """Asks the workers, each at its admin address. Made inert: `open` on the loop, `close` at the end."""
+    """Asks the workers, each at its admin address. Call `open` on the loop first, and `close` at the end."""
 
     def __init__(self, workers: Sequence[Worker], addresses: Sequence[Address]) -> None:
         self.workers = tuple(workers)
@@ -44,11 +44,11 @@ class WorkerClient:
         self._silent: set[int] = set()
 
     def open(self) -> None:
-        """Make ready to ask."""
+        """Open the HTTP session."""
         self._sessions = [_session(address) for address in self._addresses]
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Close the HTTP session."""
         for session in self._sessions:
             await session.close()
 
@@ -62,7 +62,7 @@ class WorkerClient:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> WorkerResponse | None:
-        """What `worker` answers within `seconds`; None where it does not."""
+        """The answer of `worker`; None if it does not come within `seconds`."""
         if worker.phase in {Phase.STARTING, Phase.ENDED}:
             return None
         content_type = (headers or {}).get("Content-Type")
@@ -81,7 +81,7 @@ class WorkerClient:
         return said
 
     async def ask_all(self, url: URL, seconds: float = ANSWER_SECONDS) -> list[WorkerResponse | None]:
-        """What each worker answers to a GET; None for those that do not within `seconds`."""
+        """Each worker's answer to a GET; None for those that do not answer within `seconds`."""
         return await asyncio.gather(*(self.ask(worker, "GET", url, seconds) for worker in self.workers))
 
     async def ask_one(
@@ -99,7 +99,7 @@ class WorkerClient:
 
 
 def _session(address: Address) -> aiohttp.ClientSession:
-    # One connection for each answer: a worker that ended leaves no connection that looks alive.
+    # One connection an answer: an ended worker then leaves no connection that looks alive.
     connector: aiohttp.BaseConnector
     if isinstance(address, TcpAddress):
         base, connector = f"http://{address}", aiohttp.TCPConnector(force_close=True)

@@ -111,7 +111,7 @@ class MetricTotals:
     def families(self, fresh: Iterable[str]) -> Iterator[Metric]:
         """The sums over all that was ever seen, and the other samples of the workers `fresh`.
 
-        One of these that has ended since it answered is in the sums only: its gauges are nobody's.
+        One of these that has ended since it answered is in the sums only: its gauges are dropped.
         """
         samples: dict[str, dict[tuple[str, _Labels], float]] = {}
         for key in self._shown():

@@ -32,7 +32,7 @@ class Output:
     def pipe(self, worker: int) -> int:
         """The end to write to, for a child; close it here once the child has it."""
         reading, writing = os.pipe()
-        # A daemon: a stdout that nobody reads must not keep the process from ending.
+        # A daemon: a stdout without a reader must not keep the process from ending.
         thread = Thread(target=self._pass_on, args=(reading, worker), name=f"output {worker}", daemon=True)
         self._threads = [one for one in self._threads if one.is_alive()]
         self._threads.append(thread)
@@ -69,5 +69,5 @@ class Output:
                 try:
                     left = left[os.write(self._descriptor, left) :]
                 except BlockingIOError:
-                    # Shared with whoever started us, who may have made it non-blocking.
+                    # Shared with our parent, which may have made it non-blocking.
                     select.select([], [self._descriptor], [])

@@ -1,8 +1,8 @@
-"""What ties a worker to its supervisor: a pipe on its standard input.
+"""The pipe on a worker's standard input that ties it to its supervisor.
 
-It brings the settings, as the supervisor read them: a worker started again next week has those of its
-siblings, whatever the file says by then. Then it stays open, and its end means stop: asked for, or because
-the supervisor is gone, however it went. (PR_SET_PDEATHSIG would need a call into libc, and is sent when the
+It carries the settings as the supervisor read them, so that a worker restarted next week has those of its
+siblings, even if the file has changed. Then it stays open, and its end means stop: on request, or because
+the supervisor has ended in any way. (PR_SET_PDEATHSIG would need a call into libc, and is sent when the
 thread ends that started the child, not its process: prctl(2).)
 """
 
@@ -35,7 +35,7 @@ def receive_settings(pipe: BinaryIO) -> Settings:
 
 
 def on_parent_exit(descriptor: int, stop: Callable[[], None], force_exit: Callable[[], None]) -> None:
-    """Have `stop` called on the running loop, and `force_exit` in a thread, when the pipe's end comes.
+    """Call `stop` on the running loop, and `force_exit` in a thread, when the pipe ends.
 
     In a thread, because a loop that hangs must not outlive its supervisor either.
     """

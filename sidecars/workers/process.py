@@ -1,4 +1,4 @@
-"""One worker as its supervisor sees it: started, listened to, started again when it ends."""
+"""One worker process under its supervisor: starts it, follows its notifications, restarts it when it ends."""
 
 import asyncio
 import os
@@ -29,14 +29,14 @@ _log = structlog.get_logger("sidecars.workers")
 
 
 class Phase(StrEnum):
-    """Where a worker stands."""
+    """The phase of a worker."""
 
     STARTING = "starting"
     READY = "ready"
     RELOADING = "reloading"
     DRAINING = "draining"
     ENDED = "ended"
-    """And to be started again, unless the supervisor stops."""
+    """Will be started again, unless the supervisor stops."""
 
 
 def restart_seconds(failures: int) -> float:
@@ -68,14 +68,14 @@ class Worker:
         self.number = number
         self.phase = Phase.ENDED
         self.generation = 0
-        """Counts the processes: two answers are of the same one when it is the same."""
+        """Counts the processes: two answers with the same generation are from the same one."""
         self.restarts = 0
         self.hung = 0
-        """Times it was killed because it did not become ready, or its loop stood still."""
+        """How often it was killed because it did not become ready or its loop hung."""
         self.exit_code: int | None = None
-        """Of the process that ended last: negative for a signal."""
+        """Exit code of the process that ended last: negative for a signal."""
         self.next_start_seconds: float | None = None
-        """How long it waits, while it waits to be started again."""
+        """The pause before its next start, while it waits for that; else None."""
         self._command = tuple(command)
         self._settings_message = settings_message
         self._path = folder / f"{number}.notify"
@@ -88,7 +88,7 @@ class Worker:
         self._ready_at: float | None = None
         self._alive = False
         self._reload_due = False
-        """A reload was asked for while it started: it may have read its files already."""
+        """Whether a reload was requested while it started: it may have read its files already."""
         self._stop_asked = asyncio.Event()
         self._child: asyncio.subprocess.Process | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -96,12 +96,12 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """Process id, or None when not running."""
         return None if self._child is None else self._child.pid
 
     @property
     def serves(self) -> bool:
-        """Whether it answers calls and means to go on."""
+        """Whether it answers calls and is not draining."""
         return self.phase in {Phase.READY, Phase.RELOADING}
 
     @property
@@ -111,7 +111,7 @@ class Worker:
 
     @property
     def exit_description(self) -> str:
-        """In words, of the last process."""
+        """How the last process ended, in words."""
         code = self.exit_code
         if code is None:
             return "never"
@@ -123,7 +123,7 @@ class Worker:
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if asyncio.get_running_loop().remove_reader(self._socket.fileno()):
             self._path.unlink(missing_ok=True)
         self._socket.close()
@@ -150,7 +150,7 @@ class Worker:
         _log.info("worker started", worker=self.number, pid=child.pid)
         stdin = child.stdin
         if stdin is not None:
-            with suppress(ConnectionError):  # it has ended already, and says how below
+            with suppress(ConnectionError):  # it has ended already, which the exit code below explains
                 stdin.write(self._settings_message)
                 await stdin.drain()
         if self._stop_asked.is_set():
@@ -160,7 +160,7 @@ class Worker:
         return code
 
     async def run_again(self) -> None:
-        """Wait as long as its failures say, then do as `run_once`, until `stop`."""
+        """Call `run_once` again and again, after the pause that its failures call for, until `stop`."""
         while not self._stop_asked.is_set():
             self.next_start_seconds = restart_seconds(self._failures)
             with suppress(TimeoutError):
@@ -177,7 +177,7 @@ class Worker:
                 _log.error("worker could not be started", worker=self.number, error=in_words(error))
 
     def reload(self) -> None:
-        """Have its files read again: once it is ready where it starts, as it has no ear for signals yet."""
+        """Make it read its files again. While it starts it handles no signals: then once it is ready."""
         if self.serves:
             self._signal(signal.SIGHUP)
             self._enter(Phase.RELOADING)
@@ -185,22 +185,22 @@ class Worker:
             self._reload_due = True
 
     def stop(self) -> None:
-        """Ask it to drain and end, for good. Asked again, it goes on draining."""
+        """Ask it to drain and end, without a restart. Further calls do nothing."""
         self._stop_asked.set()
         child = self._child
         if child is None:
             return
         if self.phase is Phase.STARTING:
-            self._signal(signal.SIGTERM)  # nothing to drain, and perhaps no loop yet that would see the pipe
+            self._signal(signal.SIGTERM)  # nothing to drain, and perhaps no loop yet that watches the pipe
         if child.stdin is not None:
             child.stdin.close()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill it."""
         self._signal(signal.SIGKILL)
 
     def check_alive(self) -> bool:
-        """Whether it was started, became ready or had its loop turn since the last look, or need not."""
+        """Whether it started, became ready or reported a live loop since the last check, or need not."""
         alive, self._alive = self._alive, False
         return alive or self.phase in {Phase.DRAINING, Phase.ENDED}
 
@@ -235,7 +235,7 @@ class Worker:
         if line == b"WATCHDOG=1":
             self._alive = True
         elif self.phase is Phase.DRAINING:
-            return  # a reload that ends now makes it no readier
+            return  # it drains: a reload that ends now changes nothing
         elif line == b"READY=1":
             self._alive = True
             self._ready_at = self._ready_at or self._clock()

@@ -1,4 +1,4 @@
-"""The metrics of all workers, asked for at the moment of the scrape."""
+"""Collects the metrics of all workers at the time of a scrape."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ class WorkerScrapes:
         """Workers whose answer came since the last page."""
 
     async def gather(self) -> CollectorRegistry:
-        """The metrics of all, with those of the workers that answer within ANSWER_SECONDS up to date."""
+        """The metrics of all workers; those of workers that answer within ANSWER_SECONDS are current."""
         for worker in self._client.workers:
             if worker.number not in self._asked:
                 self._ask(worker)
@@ -47,7 +47,7 @@ class WorkerScrapes:
         return registry
 
     async def stop(self) -> None:
-        """Wait for no answer any more."""
+        """Cancel the pending requests."""
         asked = tuple(self._asked.values())
         for task in asked:
             task.cancel()
@@ -58,13 +58,13 @@ class WorkerScrapes:
         task.add_done_callback(lambda _: self._asked.pop(worker.number))
 
     async def _scrape(self, worker: Worker) -> None:
-        """Take in the metrics of `worker`, when they come."""
+        """Merge the metrics of `worker` once they come."""
         generation = worker.generation
         page = await self._client.ask(worker, "GET", URL("/metrics"), PATIENT_SECONDS)
         if page is None or page.status != 200:
             return
         try:
-            # In a thread: the parser is slow, and we must hear when a worker ends.
+            # In a thread: the parser is slow, and must not delay the news that a worker ended.
             found = await asyncio.to_thread(scrape, page.body.decode())
         except ValueError as error:
             _log.error("metrics of a worker cannot be read", worker=worker.number, error=str(error))

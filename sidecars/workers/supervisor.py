@@ -1,4 +1,4 @@
-"""Several processes instead of one: each a worker with sockets of its own, under one supervisor.
+"""Runs several worker processes instead of one, each with sockets of its own.
 
 The supervisor serves no calls. It starts the workers, starts a dead one again, passes signals on, and answers
 on the main admin address for all of them.
@@ -35,23 +35,23 @@ from sidecars.workers.parent_pipe import settings_message
 from sidecars.workers.process import Phase, Worker
 
 KILL_AFTER_SECONDS = 2.0
-"""Beyond the time in which a worker ends by itself, whatever hangs in it."""
+"""Added to the time in which a worker forces its own exit."""
 
 WATCHDOG_SECONDS = 10.0
-"""How often a worker has to show that its loop turns; it does so twice as often."""
+"""How often a worker must report that its loop is live; it does so twice as often."""
 
 LOOKS_BEFORE_KILL = 3
-"""A machine under load may make a worker miss one; a worker that misses three serves nobody."""
+"""A machine under load may make a worker miss one; a worker that misses three does not serve."""
 
 START_SECONDS = 60.0
 """For a worker to become ready. It waits for nothing outside, and reads 10,000 rules in a few seconds; one
 that takes so long hangs, on a disk that is gone for example, and the next one may find it there."""
 
 CRASH_LOOP_FAILURES = 3
-"""From here on the log speaks of a crash loop."""
+"""Consecutive failures from which the log names a crash loop."""
 
 OUTPUT_SECONDS = 1.0
-"""For the last lines of the workers to be passed on."""
+"""Time for the last lines of the workers to be passed on."""
 
 _log = structlog.get_logger("sidecars.workers")
 
@@ -66,7 +66,7 @@ def supervise(settings: Settings, command: Sequence[str], environ: Mapping[str, 
 
 
 class Supervisor:
-    """Made inert, and to be run once. `folder` is for sockets that nobody else may see."""
+    """Does nothing until `run`, which is called once. `folder` holds private sockets."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Supervisor:
         self._admin = AdminSite(settings.admin, self._pages.app)
 
     async def run(self) -> int:
-        """Start, keep the workers running until told to stop, have them drain; the exit code."""
+        """Start the workers, restart them until told to stop, drain them, and return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, signal.Signals(number).name)
@@ -151,7 +151,7 @@ class Supervisor:
         if self._were_ready:
             await worker.run_again()
         elif not self._stop_asked.is_set():
-            # It has said why. What fails at the first start fails at the second: a port that is taken.
+            # It has logged why. What fails at the first start fails at the second: a port that is taken.
             self._failed_start = worker
             self._stop_asked.set()
 
@@ -189,7 +189,7 @@ class Supervisor:
     async def _watch_loops(self) -> None:
         missed = dict.fromkeys(self._workers, 0)
         while True:
-            # Looks are counted, not seconds: when it was we who stood still, nobody is late.
+            # Checks are counted, not seconds: while the supervisor itself hung, no worker is late.
             await asyncio.sleep(self._watchdog_seconds)
             for worker in self._workers:
                 missed[worker] = 0 if worker.check_alive() else missed[worker] + 1
@@ -256,7 +256,7 @@ class Supervisor:
         if self._stop_asked.is_set():
             for worker in self._workers:
                 worker.kill()
-            os._exit(1)  # asked twice: whoever asks no longer wants to wait
+            os._exit(1)  # asked twice: the caller no longer wants to wait
         _log.info("stop asked", signal=name)
         self._stop_asked.set()
 
@@ -266,7 +266,7 @@ class Supervisor:
 
 
 class _WorkerCollector:
-    """How the workers fare."""
+    """Prometheus metrics of the workers."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._workers = workers

@@ -80,7 +80,7 @@ class TestBackPressure:
         assert len(sink.lines) == 10
 
     async def test_streams_are_served_in_the_order_they_came(self, log: LogCounters) -> None:
-        """A large block is not overtaken for ever by small ones that fit sooner."""
+        """A large batch is not overtaken forever by small ones that fit sooner."""
         sink = MoodySink(mood=Mood.HANGS)
         line = pipeline(sink, bounds=replace(SMALL, batch_bytes=1))
         await line.start()

@@ -42,7 +42,7 @@ def test_after_a_break_the_work_counts_from_anew() -> None:
 
 
 def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: Path) -> None:
-    """A stage without breaks would hold up the loop beside it for as long as all of its rules take."""
+    """A stage without breaks would hold up the loop for as long as all of its rules take."""
     text = "rules:\n" + "".join(
         f"  - {{name: rule-{number}, paths: [/{number}], allow: anyone}}\n" for number in range(50)
     )

@@ -40,7 +40,7 @@ async def test_a_task_that_has_ended_is_left_alone() -> None:
 
 
 async def test_a_task_is_not_left_behind_by_one_that_is_ended_itself() -> None:
-    """A subscription that is ended while it ends what runs beside it."""
+    """A subscription that is ended while it ends another task."""
     rounds = 0
 
     async def stubborn() -> None:

@@ -94,7 +94,7 @@ async def test_it_stays_up_until_ctrl_c_and_leaves_nothing_behind() -> None:
 async def test_a_missing_envoy_is_one_clear_line() -> None:
     code, output = await outcome("--once", ENVOY_BIN="/nowhere/envoy")
     assert code == 1
-    assert output.splitlines() == ["ENVOY_BIN is '/nowhere/envoy', which is no program that can be run"]
+    assert output.splitlines() == ["ENVOY_BIN is '/nowhere/envoy', which cannot be run as a program"]
 
 
 async def test_settings_of_the_callers_own_sidecars_are_not_meant_for_the_demo() -> None:
@@ -130,6 +130,4 @@ async def test_without_a_redis_it_says_so_and_shows_everything_else(tmp_path: Pa
 async def test_a_missing_redis_that_was_asked_for_is_one_clear_line() -> None:
     code, output = await outcome("--once", REDIS_BIN="/nowhere/redis-server")
     assert code == 1
-    assert output.splitlines() == [
-        "REDIS_BIN is '/nowhere/redis-server', which is no program that can be run"
-    ]
+    assert output.splitlines() == ["REDIS_BIN is '/nowhere/redis-server', which cannot be run as a program"]

@@ -37,7 +37,7 @@ ENVOY_FILES = (
     "envoy/type/v3/semantic_version.proto",
 )
 XDS_PROTOS = Path(sys.prefix) / "xds-protos"
-"""Beside the other packages, not among them: it ships modules whose names theirs have, too."""
+"""Kept apart from the other packages: it ships modules with the same names."""
 
 HEALTH_FILE = "src/proto/grpc/health/v1/health.proto"
 """Not of Envoy's API; Envoy's own gRPC health checker brings it into the binary."""

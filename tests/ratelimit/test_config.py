@@ -130,7 +130,7 @@ class TestMeaning:
         [("404", "404"), ("010", "010"), ("true", "true"), ("2024-01-01", "2024-01-01"), ("1_000", "1_000")],
     )
     def test_a_value_is_the_text_as_it_is_written(self, written: str, value: str) -> None:
-        """Go decodes an unquoted scalar into a string field as it stands in the file."""
+        """Go decodes an unquoted scalar into a string field as the file spells it."""
         limits = compiled(
             f"""
             domain: d
@@ -282,11 +282,11 @@ class TestErrors:
         assert problem.endswith("did you mean 'rate_limit'?")
 
     def test_misplaced_key(self) -> None:
-        """There it is read by nobody and nobody is told."""
+        """There it is silently ignored."""
         text = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, shadow_mode: true}, burst: 5}]"
         assert [problem.partition("unknown key ")[2] for problem in problems_of(text)] == [
             "'burst'; it belongs below rate_limit",
-            "'shadow_mode'; it belongs to a descriptor, beside its key",
+            "'shadow_mode'; it belongs to a descriptor, next to its key",
         ]
 
     def test_non_string_key(self) -> None:

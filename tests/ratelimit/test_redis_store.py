@@ -269,7 +269,7 @@ class TestSilence:
     async def test_a_connection_slower_than_the_timeout_comes_about_all_the_same(
         self, redis_server: RedisServer
     ) -> None:
-        """Given up with the request that asked for it, it would be begun anew for each, for ever."""
+        """Given up with the request that asked for it, it would be started again for each, forever."""
         store, client = make_store(redis_server, timeout_seconds=0.02, failures=100)
         redis_server.pause()
         for _ in range(12):

@@ -163,7 +163,7 @@ DOTS = """
 
 
 class TestSeries:
-    """Prometheus refuses a whole page in which a series stands twice."""
+    """Prometheus refuses a whole page with a duplicate series."""
 
     def test_an_override_of_a_configured_key_shares_its_series(self) -> None:
         limiter = make_limiter("- {key: a, value: x, rate_limit: {unit: minute, requests_per_unit: 10}}")

@@ -131,7 +131,7 @@ async def send_http2(
 
 
 def refused(answer: Answer) -> str:
-    """Who refused it and why: `authz no_rule`, `envoy http1.codec_error`; empty where nobody did."""
+    """Who refused it and why: `authz no_rule`, `envoy http1.codec_error`; empty where none did."""
     details = answer.headers.get("x-details")
     if details is None:
         return ""

@@ -18,7 +18,7 @@ def go_tool(name: str, module: str) -> str:
         return found
     go = shutil.which("go")
     if go is None:
-        pytest.skip(f"{name} is not on the PATH, and there is no go to build it with")
+        pytest.skip(f"{name} is not on the PATH, and neither is go to build it with")
     build = subprocess.run(
         [go, "install", module],
         env={**os.environ, "GOBIN": str(FOLDER)},

@@ -1,6 +1,6 @@
 """A small sidecar for tests of the runtime; `python -m tests.support.probe FILE` runs it.
 
-It stands in the place of authz. Its policy file holds `answer: TEXT`.
+It replaces authz. Its policy file holds `answer: TEXT`.
 """
 
 import asyncio

@@ -90,7 +90,7 @@ class RedisServer:
         self.start()
 
     def pause(self) -> None:
-        """Stop the process where it stands (SIGSTOP): connections stay open and nobody answers."""
+        """Suspend the process (SIGSTOP): connections stay open without an answer."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
@@ -160,7 +160,7 @@ def _free_port() -> int:
 
 
 class Pair:
-    """A master and its replica behind one address, which leads to whoever is the master."""
+    """A master and its replica behind one address, which leads to the current master."""
 
     def __init__(self, folder: Path) -> None:
         self.master, self.replica = RedisServer(tcp=True), RedisServer(tcp=True)

@@ -1,4 +1,4 @@
-"""Sinks that fail, hang and recover as told, and blocks to send through them."""
+"""Sinks that fail, hang and recover as told, and batches of lines to send through them."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What authz offers on the admin port: back-channel logout and, where the settings say so, sessions."""
+"""The admin pages of authz: back-channel logout and, if configured, sessions and revocations."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -25,7 +25,7 @@ _log = structlog.get_logger("sidecars.authz")
 
 
 def admin_routes(credentials: Credentials, *, session_admin: bool) -> Sequence[AdminRoute]:
-    """The routes over the configuration in service, whichever that is when they are asked."""
+    """The routes, which always use the configuration in service."""
     routes = [AdminRoute("POST", LOGOUT_PATH, lambda request: _logout(credentials, request))]
     if session_admin:
         pages = _Pages(lambda: credentials.credential_admin)

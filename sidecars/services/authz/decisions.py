@@ -1,4 +1,4 @@
-"""What becomes of a decision beside the answer: it is counted, kept for `/decisions`, logged, traced.
+"""Reports decisions: counts them, keeps them for `/decisions`, logs and traces them.
 
 None of it can change an answer: what fails here is logged and forgotten.
 """
@@ -28,15 +28,15 @@ _ASKED: Final = {"id": "decision_id", "request_id": "request_id", "outcome": "ou
 """What `/decisions` may be asked, and what it is called here."""
 
 STOP_SECONDS: Final = 2.0
-"""For the decision log to write what waits: 10,000 lines take 0.1 s unless the disk is stuck."""
+"""Time for the decision log to write its queue: 10,000 lines take 0.1 s unless the disk is stuck."""
 
 _log = structlog.get_logger("sidecars.authz")
 _standard_log = logging.getLogger("sidecars.authz")
-"""Has the same level, and tells it in a fiftieth of the time."""
+"""The standard logger of the same name: it has the same level, and reads it 50 times as fast."""
 
 
 class Decisions:
-    """Takes note of decisions. `annotate` is called with each account too; None: nobody traces."""
+    """Takes note of decisions. `annotate` is also called with each record; None when tracing is off."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Decisions:
         self._told = tuple(told)
 
     def note(self, message: CheckRequest, request: Request | None, decision: Decision, now: float) -> None:
-        """Take note of a decision about `request`; None: the message made none. `now`: unix seconds."""
+        """Record a decision about `request`, which is None for an unreadable message. `now`: Unix seconds."""
         self._metrics.count(decision)
         if decision.detail and _standard_log.isEnabledFor(logging.DEBUG):
             # Clients choose how often, so it is for the level debug alone.
@@ -88,7 +88,7 @@ class Decisions:
             _log.exception("decision not noted", decision_id=decision.id)
 
     def redact(self, secrets: Secrets) -> None:
-        """Take out of what is told from now on what stands under these names."""
+        """Redact the values of these names from now on."""
         self._masking.secrets = secrets
 
     def start(self) -> None:
@@ -115,7 +115,7 @@ class Decisions:
                 raise ValueError(f"{unknown[0]!r} is unknown; known: {', '.join(_ASKED)}, limit")
             if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= MAX_SHOWN:
                 raise ValueError(f"limit is a number from 1 to {MAX_SHOWN}")
-            assert self.recent is not None  # noqa: S101  # else there is no route
+            assert self.recent is not None  # noqa: S101  # the route exists only with it
             found = self.recent.find(**{_ASKED[key]: value for key, value in query.items()}, limit=int(limit))
         except ValueError as error:
             return AdminAnswer(400, f"{error}\n".encode(), "text/plain")
@@ -123,7 +123,7 @@ class Decisions:
         return AdminAnswer(body=body, headers={"cache-control": "no-store"})
 
     def describe(self) -> dict[str, Any]:
-        """How many decisions are kept, and what became of the lines of the log."""
+        """The number of kept decisions, and the counters of the decision log."""
         return {
             "recent": 0 if self.recent is None else len(self.recent),
             "log": None if self.log is None else self.log.state(),

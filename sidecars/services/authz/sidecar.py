@@ -44,13 +44,13 @@ _log = structlog.get_logger("sidecars.authz")
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A policy in service. Calls that wait while another takes its place end with the one they began with."""
+    """A policy in service. Calls that wait while it is replaced end with the policy they began with."""
 
     authorizer: Authorizer
     responder: Responder
 
     def release(self) -> None:
-        """Free it piece by piece, in a thread, once another serves."""
+        """Free the policy piece by piece, in a thread, after its replacement serves."""
         self.responder.release()
         self.authorizer.policy.release()
 
@@ -85,7 +85,7 @@ class AuthzSidecar:
         )
 
     def check(self, message: bytes, call: Call) -> bytes | Awaitable[bytes]:
-        """The CheckResponse to a CheckRequest. Raises StatusError INVALID_ARGUMENT when it is none."""
+        """The CheckResponse to a CheckRequest. Raises StatusError INVALID_ARGUMENT for other bytes."""
         serving = self._serving
         try:
             parsed = CheckRequest.FromString(message)
@@ -133,7 +133,7 @@ class AuthzSidecar:
         request: Request | None,
         now: float,
     ) -> None:
-        """Nobody hears this answer, and that is what whoever looks for the decision has to find.
+        """Record that no one received this answer, for those who look for the decision.
 
         From outside: under load the caller has left before the first step of what answers it (opa#6333).
         """
@@ -165,12 +165,12 @@ class AuthzSidecar:
 
     @property
     def watched_files(self) -> Sequence[Path]:
-        """The policy files and folders, and what the credentials read beside them."""
+        """The policy files and folders, and the files that the credentials read."""
         included = self._serving.authorizer.policy.files
         return (*self._settings.policy, *included, *self._credentials.watched_files)
 
     async def start(self) -> None:
-        """Begin to fetch key sets and to write the decision log. One that is away is no error."""
+        """Begin to fetch key sets and to write the decision log. None need be there."""
         shorten_switch_interval()
         self._decisions.start()
         await self._credentials.start()
@@ -203,7 +203,7 @@ class AuthzSidecar:
         }
 
     async def finish_streams(self) -> None:
-        """Nothing: every call is unary."""
+        """Do nothing: every call is unary."""
 
     async def stop(self) -> None:
         """End the fetching of key sets; write out the decision log and the spans."""
@@ -222,7 +222,7 @@ def _read_refused(message: bytes) -> CheckRequest:
     try:
         parsed = parse_refused(CheckRequest, message)
     except DecodeError:
-        raise StatusError(Code.INVALID_ARGUMENT, "the message is no CheckRequest") from None
+        raise StatusError(Code.INVALID_ARGUMENT, "the message is not a CheckRequest") from None
     http = parsed.attributes.request.http
     if not http.path.isascii():
         # As escapes they are what no rule may accept: path_not_utf8.
@@ -246,7 +246,7 @@ def build(settings: AuthzSettings, dependencies: Dependencies) -> AuthzSidecar:
 
 
 def _check_shared(policy: Policy, workers: int) -> None:
-    """Raises ConfigError for what one worker would know and the others, and its successor, would not."""
+    """Raise ConfigError for state that one worker would have, but not the others or its successor."""
     blocks = {"sessions": policy.credentials.sessions, "revocations": policy.credentials.revocations}
     problems = [
         _of_credentials(

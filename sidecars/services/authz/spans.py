@@ -20,7 +20,7 @@ SECRETS = Secrets()
 """A host needs none of the names that a policy adds."""
 
 EXPORT_SECONDS = 2.0
-"""For one batch, retries included; and for all that is left when we stop. The SDK would wait 10 s for each
+"""Time for one batch with its retries, and for all that is left at the end. The SDK would wait 10 s for each
 batch, which is more than orchestrators grant, when the collector is away."""
 
 
@@ -68,7 +68,7 @@ class Spans:
                     if isinstance(reply, bytes):
                         return reply
                     waiting = asyncio.ensure_future(reply)
-                # From outside: its caller may leave before its first step.
+                # Outside the coroutine: its caller may leave before its first step.
                 waiting.add_done_callback(lambda done: self._end(span, done))
                 return waiting
             finally:

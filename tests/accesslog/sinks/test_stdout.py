@@ -21,7 +21,7 @@ async def test_lines_are_written_to_the_descriptor_which_stays_open() -> None:
 
 
 async def test_more_than_a_pipe_holds_is_written_while_the_loop_goes_on() -> None:
-    """The loop reads the other end itself: it would wait for ever if the write blocked it."""
+    """The loop reads the other end itself: it would wait forever if the write blocked it."""
     reader, writer = os.pipe()
     sink = StdoutSink(descriptor=writer)
     lines = [b"x" * 99 + b"\n"] * 10_000

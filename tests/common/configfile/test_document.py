@@ -72,8 +72,8 @@ def test_a_problem_names_file_line_and_key_path() -> None:
 
 def test_every_key_that_stands_twice_is_named_with_both_lines() -> None:
     assert error_of("a: 1\nb:\n  - c: 1\n    c: 2\na: 3\n").splitlines() == [
-        "f.yaml:4: b[0].c: key stands twice, first in line 3",
-        "f.yaml:5: a: key stands twice, first in line 1",
+        "f.yaml:4: b[0].c: duplicate key, first in line 3",
+        "f.yaml:5: a: duplicate key, first in line 1",
     ]
 
 
@@ -109,17 +109,17 @@ def test_a_key_that_is_no_scalar_is_a_problem() -> None:
         ("a: |x\n b", "f.yaml:1: is not YAML: only a line end, + or - follows | and >"),
         ("a: 1\n---\nb: 2", "f.yaml:2: is not YAML: a second document begins (---)"),
         ("a: *nowhere", "f.yaml:1: is not YAML: *nowhere is the name of an anchor that is not above"),
-        ("a: &b 1\nc: &b 2", "f.yaml:2: is not YAML: the anchor &b stands twice"),
+        ("a: &b 1\nc: &b 2", "f.yaml:2: is not YAML: duplicate anchor &b"),
         ("a: !!python/object:os.system x", "f.yaml:1: is not YAML: the tag !!python/object:os.system is"),
         ("a: !include b", "f.yaml:1: is not YAML: the tag !include is unknown"),
         ("<<: 2", "f.yaml:1: is not YAML: << takes an alias of a block"),
         ("a: !<x b", "f.yaml:1: is not YAML: it cannot be read from here on"),
         (
             "a: 1\nb: [1, 2024-13-45]",
-            "f.yaml:2: b[1]: 2024-13-45 is no date; write it in quotes",
+            "f.yaml:2: b[1]: 2024-13-45 is not a date; write it in quotes",
         ),
-        ("a: !!timestamp never", "f.yaml:1: a: never is no date"),
-        ("a: !!int x", "f.yaml:1: a: x is no number"),
+        ("a: !!timestamp never", "f.yaml:1: a: never is not a date"),
+        ("a: !!int x", "f.yaml:1: a: x is not a number"),
         ("a: 1\nb: \0", "f.yaml:2: is not YAML: a control character"),
         ('a: "\ud83d"', "f.yaml: is not YAML: a character cannot be written in UTF-8"),
     ],

@@ -95,8 +95,8 @@ def test_the_help_of_a_command_explains_its_exit_codes(sidecars: Command, comman
         (("run",), "Missing argument"),
         (("run", "all"), "Missing option '--config'"),
         (
-            ("run", "nobody", "--config", "x"),
-            "'nobody' is not one of 'authz', 'ratelimit', 'accesslog', 'all'",
+            ("run", "other", "--config", "x"),
+            "'other' is not one of 'authz', 'ratelimit', 'accesslog', 'all'",
         ),
         (("config", "check"), "Missing argument"),
         (("config", "check", "/none"), "file '/none' does not exist"),

@@ -93,7 +93,7 @@ def test_a_session_from_its_creation_to_its_end(config: Path) -> None:
     assert (ended.returncode, ended.stdout) == (0, "1 revoked\n")
     assert command(config, "session", "revoke", token).returncode == 1
     gone = command(config, "session", "show", token)
-    assert (gone.returncode, gone.stderr) == (1, "there is no such session\n")
+    assert (gone.returncode, gone.stderr) == (1, "no such session\n")
 
 
 def test_sessions_are_revoked_by_subject_and_by_time(config: Path) -> None:

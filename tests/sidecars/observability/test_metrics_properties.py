@@ -1,4 +1,4 @@
-"""Any configurations, any calls, any workers: no series stands twice in a page, and no counter falls."""
+"""Any configurations, any calls, any workers: no page has a duplicate series, and no counter falls."""
 
 import re
 import shutil
@@ -161,7 +161,7 @@ class Page:
         self.highest: dict[Series, float] = {}
 
     def read(self, registry: CollectorRegistry) -> None:
-        """Fails where a series stands twice or a counter is below what it ever was."""
+        """Fails where a series is duplicated or a counter is below what it ever was."""
         found: dict[Series, float] = {}
         for family in parse_classic(generate_latest(registry).decode()):
             for sample in family.samples:

@@ -59,9 +59,9 @@ def lasting_channel(lasting: Running) -> Iterator[Any]:
 
 def replace(path: Path, text: str) -> None:
     """Put `text` there in one step: on a loaded machine a file stays empty for a while between two."""
-    beside = path.with_name("beside")
-    beside.write_text(text)
-    beside.replace(path)
+    new = path.with_name("new")
+    new.write_text(text)
+    new.replace(path)
 
 
 def health(name: str = "") -> bytes:
@@ -369,7 +369,7 @@ def test_a_call_that_never_ends_is_cut_off_after_the_grace(tmp_path: Path, polic
 
 
 def test_a_sidecar_that_hangs_cannot_keep_the_process_alive(tmp_path: Path, policy: Path) -> None:
-    """A thread in a system call outlives every cancellation; the interpreter would wait for it for ever."""
+    """A thread in a system call outlives every cancellation; the interpreter would wait for it forever."""
     drain = {"drain_delay_seconds": 0, "grace_seconds": 0, "flush_seconds": 0}
     environ = {"PROBE_HANGS": "1"}
     with Running(tmp_path, {"authz": section(tmp_path), "drain": drain}, environ=environ) as running:

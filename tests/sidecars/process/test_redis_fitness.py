@@ -101,7 +101,7 @@ async def test_a_user_that_may_not_ask_is_no_misfit(redis_server: RedisServer) -
 async def test_a_user_that_may_ask_after_all_is_told_what_it_is(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody else asks: `/config` must not say that Redis refuses for good."""
+    """Without other requests: `/config` must not say that Redis refuses for good."""
     for name in ("LOOK_SECONDS", "REFUSED_SECONDS"):
         monkeypatch.setattr(redis_fitness, name, 0.02)
     client = connect(RedisSettings(url=redis_server.url))

@@ -114,7 +114,7 @@ def test_the_number_of_files_is_bounded(folder: Path, monkeypatch: pytest.Monkey
 
 
 class TestBefore:
-    """Of two files the settings name one, which names the other: that was not known before it was read."""
+    """The settings name a file that names another one, which is known only once the first is read."""
 
     @pytest.fixture
     def named(self, folder: Path) -> Path:

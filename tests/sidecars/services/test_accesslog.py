@@ -267,7 +267,7 @@ class TestShutdown:
     async def test_finish_streams_ends_each_with_ok_after_what_it_sent(
         self, start: Start, tmp_path: Path
     ) -> None:
-        """Envoy never half-closes, so a graceful stop of the transport alone would wait for ever."""
+        """Envoy never half-closes, so a graceful stop of the transport alone would wait forever."""
         running = await start()
         streams = [running.open() for _ in range(3)]
         for stream in streams:

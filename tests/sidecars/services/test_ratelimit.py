@@ -204,7 +204,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("message", "text"),
         [
-            (b"\xff\xff\xff", "the message is no RateLimitRequest"),
+            (b"\xff\xff\xff", "the message is not a RateLimitRequest"),
             (request(ADDRESS, domain=""), "rate limit domain must not be empty"),
             (request(), "rate limit descriptor list must not be empty"),
         ],

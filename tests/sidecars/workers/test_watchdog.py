@@ -29,7 +29,7 @@ TELLS = (
     "    return bool(select.select([0], [], [], 0.02)[0]) and not os.read(0, 65536)\n"
     "own = pathlib.Path(os.environ['NOTIFY_SOCKET']).parent / sys.argv[1]\n"
 )
-"""How a program that stands for a worker begins. `native` is the path of files that the test looks at."""
+"""The start of a program that replaces a worker. `own` is the path of files that the test reads."""
 
 
 def supervised(

@@ -1,4 +1,4 @@
-"""What the authz sidecar tells of its decisions beside the answers."""
+"""What the authz sidecar reports of its decisions, apart from the answers."""
 
 import asyncio
 import logging
@@ -216,9 +216,9 @@ async def test_opa_6333_a_check_that_envoy_gave_up_is_noted(tmp_path: Path, turn
 
 
 def test_a_mask_for_an_unknown_field_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no account has nobody"):
+    with pytest.raises(ValueError, match="no account has nothing"):
         AuthzSettings.model_validate(
-            {"listen": ["unix:/a"], "policy": ["p"], "decisions": {"mask": {"mask": ["nobody"]}}}
+            {"listen": ["unix:/a"], "policy": ["p"], "decisions": {"mask": {"mask": ["nothing"]}}}
         )
 
 

@@ -219,7 +219,7 @@ def test_a_certificate_without_authority_key_identifier_is_refused_by_name(
 
 
 def test_a_collector_that_is_away_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several batches each would be tried for as long as one may take."""
+    """Each of several batches would be tried for as long as one may take."""
     monkeypatch.setattr(authz_spans, "EXPORT_SECONDS", 0.2)
     stuck, done = threading.Event(), threading.Event()
     spans = Spans(TracingSettings())
