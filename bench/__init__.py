@@ -1,6 +1,6 @@
 """The harness that holds the latency budget. Each module in this folder is one bench: `python -m bench NAME`.
 
-A new bench is a new file: its docstring's first line stands in the list, and it has
+A new bench is a new file: the list shows the first line of its docstring, and it has
 
     GOALS: dict[str, Goal]                                       # may be empty; see bench/tools/goals.py
     def run(*, quick: bool, say: Callable[[str], None]) -> Figures

@@ -26,7 +26,7 @@ notes = Console(stderr=True)
 
 
 def names() -> list[str]:
-    """Every bench: the modules beside this one."""
+    """Every bench: the other modules of this package."""
     return sorted(
         module.name
         for module in pkgutil.iter_modules(bench.__path__)

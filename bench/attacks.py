@@ -1,7 +1,7 @@
 """Floods against the authz sidecar: what a second connection notices of each, and what memory it costs.
 
 One attacker sends each flood as fast as the sidecar reads it, on a new connection whenever it is cut off.
-Meanwhile another client asks one check after another; its percentiles are compared with a quiet time.
+At the same time another client sends one check after another; its percentiles are compared with a quiet time.
 """
 
 import os

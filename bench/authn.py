@@ -228,7 +228,7 @@ def _cold(idp: Idp, plan: Plan, say: Say) -> Figures:
 
 async def _burst(idp: Idp, plan: Plan, say: Say) -> Figures:
     """How late a task that wants its turn every time gets it, while a thousand new tokens arrive at once."""
-    say(f"a burst of {BURST} new tokens beside cached ones")
+    say(f"a burst of {BURST} new tokens together with cached ones")
     known = request("authorization", f"Bearer {idp.token()}")
     delays: list[float] = []
     quiet: list[float] = []

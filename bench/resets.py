@@ -1,7 +1,7 @@
 """An outside client that resets requests at Envoy (CVE-2023-44487): what the checks of others notice.
 
 A real Envoy asks the authz sidecar for each request; an attacker opens and resets them, which makes Envoy
-cancel its checks. Meanwhile others ask over connections of their own, at leisure. Measured with the peer
+cancel its checks. Other clients call at a moderate rate over their own connections. Measured with the peer
 trusted, as it is on a unix socket or with mTLS, and not, for comparison: then the sidecar cuts Envoy off once
 more than 1,000 checks a second are cancelled that it has begun and not answered (`connections_cut`).
 """

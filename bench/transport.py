@@ -233,7 +233,7 @@ def _idle_effect(plan: Plan, say: Say) -> Figures:
                 return load.any_load(port, order)
 
         results = in_turns(
-            {"alone": alone, "beside idle ones": crowded},
+            {"alone": alone, "next to idle ones": crowded},
             plan.idle_turns,
             f"{plan.idle_connections} idle connections",
             say,
@@ -241,6 +241,6 @@ def _idle_effect(plan: Plan, say: Say) -> Figures:
     return {
         "idle_connections": float(plan.idle_connections),
         "busy_alone_rps": results["alone"].rps,
-        "busy_beside_idle_rps": results["beside idle ones"].rps,
-        "ratio_idle_rps": results["beside idle ones"].rps / results["alone"].rps,
+        "busy_with_idle_rps": results["next to idle ones"].rps,
+        "ratio_idle_rps": results["next to idle ones"].rps / results["alone"].rps,
     }

@@ -1,7 +1,7 @@
 """The authz sidecar alone, as a server: `python -m bench.tools.authz_server own|grpcio POLICY [trusting]`.
 
 SIGHUP: the policy is read again and swapped in, as the process does it. Then comes a line with the seconds
-that took, and in milliseconds the longest that the event loop was late meanwhile, and the swap alone.
+that took, and in milliseconds the longest delay of the event loop during that time, and the swap alone.
 """
 
 import asyncio

@@ -116,7 +116,7 @@ def _with_table(table_bytes: int) -> Callable[[str, dict[str, str]], bytes]:
 
 
 def _without_table(path: str, fields: dict[str, str]) -> bytes:
-    block = b"\x83\x86\x04" + _string(path)  # POST and http stand in the static table, so does the name :path
+    block = b"\x83\x86\x04" + _string(path)  # POST, http and the name :path are in the static table
     for name, value in fields.items():
         index = STATIC_NAMES.get(name, 0)
         block += bytes(encode_integer(index, 4)) + (b"" if index else _string(name)) + _string(value)

@@ -8,7 +8,7 @@ Figures = dict[str, float | str | None]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound of one figure; the reason for it stands in the bench."""
+    """A bound of one figure; the bench gives its reason."""
 
     at_least: float | None = None
     at_most: float | None = None

@@ -63,7 +63,7 @@ def python_server(module: str, *arguments: str) -> Iterator[tuple[subprocess.Pop
 
 
 def free_port() -> int:
-    """A port that nobody listens on, for a program that cannot find one by itself."""
+    """A free port, for a program that cannot choose one by itself."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -80,7 +80,7 @@ def wait_for_port(port: int) -> None:
             time.sleep(0.05)
         else:
             return
-    raise TimeoutError(f"nobody listens on 127.0.0.1:{port}")
+    raise TimeoutError(f"no process listens on 127.0.0.1:{port}")
 
 
 def resident_bytes(pid: int) -> int:

@@ -13,7 +13,7 @@ from sidecars.demo.redis import find_redis
 
 @asynccontextmanager
 async def redis_server(folder: Path) -> AsyncIterator[Path | None]:
-    """A Redis on a unix socket; None where there is no binary."""
+    """A Redis on a unix socket; None without a binary."""
     binary = find_redis(os.environ)
     if binary is None:
         yield None

@@ -100,7 +100,7 @@ def _bind(server: grpc.aio.Server, address: Address) -> int:
             else:
                 remove_stale_socket(address)
                 stack.enter_context(socket_mode(address))
-                # grpc reads the name as a URI; the abstract scheme already stands for the leading NUL.
+                # grpc reads the name as a URI; the abstract scheme already implies the leading NUL.
                 scheme, path = (
                     ("unix-abstract", address.path[1:]) if address.abstract else ("unix", address.path)
                 )
@@ -113,7 +113,7 @@ def _bind(server: grpc.aio.Server, address: Address) -> int:
 
 
 def _why_not(address: Address) -> OSError:
-    """The reason that grpc's "Failed to bind" keeps to itself, found by binding once more."""
+    """The reason that grpc's "Failed to bind" does not tell, found by binding once more."""
     try:
         for family, name in _socket_names(address):
             with socket.socket(family, socket.SOCK_STREAM) as probe:

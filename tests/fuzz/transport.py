@@ -6,7 +6,7 @@ what a peer does and not just where it stops making sense. After each step the b
 that nothing is left behind.
 
 With `atheris` installed (the extra `fuzz`) coverage guides the mutations; without it they are blind. Findings
-are written to the corpus folder, whose files the test suite plays again for ever.
+are written to the corpus folder, whose files the test suite replays from then on.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CORPUS = Path(__file__).parent / "corpus" / "transport"
 
 MAX_INPUT_BYTES = 4096
 HANG_SECONDS = 5
-"""Of one input: a thousand times what a long one takes."""
+"""The most seconds for one input: a thousand times what a long one takes."""
 
 MOST_HEADER_BYTES = 12_000
 

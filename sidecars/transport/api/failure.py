@@ -1,4 +1,4 @@
-"""What becomes of an exception that a handler did not mean to raise."""
+"""Turns an exception of a handler into the status of its call."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""What both transports do around a bind: stale socket files, file modes, errors that name the address."""
+"""What both transports need to bind: stale socket files, file modes, errors that name the address."""
 
 import os
 import socket

@@ -29,7 +29,7 @@ class Bodies:
             if stream is not None:
                 streams.data(stream, data, len(payload), ended=ended)
             elif self._control.check_gone(stream_id, "DATA"):
-                self._behind_the_end(stream_id)
+                self._data_after_close(stream_id)
         finally:
             self.top_up()
 
@@ -48,7 +48,7 @@ class Bodies:
         if frame:
             self._streams.send_queue.put(frame)
 
-    def _behind_the_end(self, stream_id: int) -> None:
+    def _data_after_close(self, stream_id: int) -> None:
         """A stream error (RFC 9113 section 5.1), which is not counted if the peer has reset the stream.
 
         grpc-java cancels a call with RST_STREAM and sends the DATA that it had queued before.

@@ -1,7 +1,6 @@
 """One HTTP/2 connection that carries gRPC, without a socket: bytes in, calls out; replies in, bytes out.
 
-Nothing here knows of asyncio or of a clock: the time of each read is passed in. Each read is walked once, and
-what it gives rise to is taken as one piece.
+It uses neither asyncio nor a clock of its own. Each read is walked once; its output is taken in one piece.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,21 +45,21 @@ from sidecars.transport.http2.timeouts import overdue
 _ODD_WITHOUT_R_BIT = 0x80000001
 
 LOOK_AT_CLOCK_BYTES = 2048
-"""After so many bytes of a read that still goes on: one or two calls of Envoy's. To look costs as much as a
-twentieth of a call, and a call that takes long, to verify a token, has its bytes."""
+"""The clock is read again after this many bytes of a read: one or two calls of Envoy. Reading it costs a
+twentieth of a call, and a slow call, such as one that verifies a token, has this many bytes."""
 
 _RESET_HEAD = 4 << 8 | RST_STREAM
 _RESET_BYTES = HEAD_BYTES + 4
 
 MAX_GOAWAY_TEXT = 200
-"""Of the reason in a GOAWAY, which may quote the peer."""
+"""The longest reason in a GOAWAY, in characters; it may quote the peer."""
 
 
 class Connection:
     """The server's side of one connection.
 
-    `receive` takes what came and `take` gives what is to be sent. Once `over` is set, there will be no more
-    of either; once `drained` holds, nothing is left to do but to hang up.
+    `receive` takes the input and `take` returns the output. Once `over` is set, there is no more of either;
+    once `drained` holds, the socket can be closed.
     """
 
     __slots__ = (
@@ -110,26 +109,26 @@ class Connection:
         self._header_frames = HeaderFrames(self._blocks, self.streams, self._control, limits)
         self._preface_seen = False
         self._rest = b""
-        """The beginning of a frame whose end has not come."""
+        """The beginning of an incomplete frame."""
         self._frame_began = now
         self._awaiting_data: dict[int, Request] = {}
-        """Unary calls of which this read has brought the HEADERS and nothing else yet."""
+        """Unary calls whose HEADERS came in this read and whose DATA has not come yet."""
         self._fast_path = False
-        """Whether a call may take the short way: greeted, no open header block, not at the end of a drain."""
+        """Whether SETTINGS came, no header block is open and the drain has not ended; see `_walk`."""
         self._whole_bytes = min(
             MAX_FRAME_BYTES, limits.max_message_bytes + PREFIX_BYTES, limits.stream_window_bytes
         )
         self.has_pending_input = False
-        """Whether a read was left in the middle, as its turn was over: `receive` goes on with it."""
+        """Whether input of the last read is left, because its turn was over; `receive` continues with it."""
         self.fault: GoAwayError | None = None
-        """Why the connection is over, where that was the peer's doing."""
+        """The error of the peer that ended the connection; None if there was none."""
         self.over = False
         self._control.greet()
 
     # -- what the socket does ------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take the bytes of one read. Answers errors of the peer with GOAWAY; raises nothing."""
+        """Process the bytes of one read. Answers errors of the peer with GOAWAY; raises nothing."""
         if self.over:
             return
         self._control.last_received_at = self.streams.now = now
@@ -151,7 +150,7 @@ class Connection:
         self._rest = data[taken:]
 
     def take(self) -> bytes:
-        """All that is ready to be sent."""
+        """Everything that is ready to be sent, once."""
         fault = self.streams.fault
         if fault is not None and not self.over:
             self._fail(fault)
@@ -164,18 +163,18 @@ class Connection:
         self.streams.end_all()
 
     def drain(self, now: float) -> None:
-        """Take no new calls, let those in flight finish. Said once; more often changes nothing."""
+        """Take no new calls and let those in flight finish. Repeating it changes nothing."""
         if not self.over:
             self._control.drain(now)
             self._fast_path = self._fast_path and self._control.serving
 
     @property
     def drained(self) -> bool:
-        """Whether the drain has come to its end: the last stream is named, and none is open."""
+        """Whether the drain has ended: the last stream is named, and no stream is open."""
         return self._control.final_id is not None and not self.streams.table and not self.has_pending_input
 
     def tick(self, now: float, lifetime: Lifetime) -> None:
-        """Look at what has been waited for too long. To be called now and then; raises nothing."""
+        """End what has taken too long. Call it regularly; raises nothing."""
         if self.over:
             return
         self.streams.now = now
@@ -197,9 +196,9 @@ class Connection:
             self._fail(fault)
 
     def _suspend_timeouts(self, now: float) -> None:
-        """While the socket takes nothing, we do not read and the peer can end nothing: its time stands still.
+        """Restart the peer's time limits: while the socket is full we do not read, so it can end nothing.
 
-        How long the socket may do so is a limit of its own, `write_stall_timeout_seconds`.
+        `write_stall_timeout_seconds` limits how long the socket may stay full.
         """
         self._control.last_received_at = self._frame_began = now
         for stream in self.streams.table.values():
@@ -221,12 +220,14 @@ class Connection:
         return len(preface)
 
     def _walk(self, data: bytes, pos: int, now: float) -> int:
-        """Act on every whole frame from `pos`; returns where the first one begins that is not whole.
+        """Act on each complete frame from `pos`; returns where the first incomplete frame begins.
 
-        A unary call whose HEADERS and whose one DATA frame come in the same read is served in here, without a
-        Stream. Clients write the HEADERS of several calls before their DATA, so calls wait in
-        `_awaiting_data`. One that was cancelled by then is not begun. What is too much for this turn of the
-        loop is left.
+        Fast path: a unary call whose HEADERS and only DATA frame come in one read is served without a Stream.
+        Its HEADERS wait in `_awaiting_data`, because clients write those of several calls before their DATA.
+        It requires `_fast_path` here, a new odd stream and room for it in `_begin`, and one uncompressed
+        message within the windows in `_whole_request`. All else goes to `_frame`, after `_open_begun` has
+        given the waiting calls a Stream. A call whose RST_STREAM follows its DATA is not begun. Input beyond
+        the limits of one turn is left for the next `receive`.
         """
         end = len(data)
         last_head = end - HEAD_BYTES
@@ -265,14 +266,14 @@ class Connection:
                 if begun:
                     self._open_begun()
                 self._frame(kind, flags, stream_id & ~R_BIT, data[body:stop])
-                look = body  # such a frame may cost more than its bytes
+                look = body  # it may cost more than its bytes
             pos = stop
         if begun:
             self._open_begun()
         return pos
 
     def _begin(self, stream_id: int, block: bytes) -> None:
-        """HEADERS in one frame, with more to come: how every call begins."""
+        """Begin a call by HEADERS in one frame without END_STREAM, the usual way."""
         stream_table = self._stream_table
         if (
             stream_id <= stream_table.last_id
@@ -300,7 +301,7 @@ class Connection:
     def _whole_request(
         self, stream_id: int, request: Request, data: bytes, body: int, stop: int, now: float
     ) -> None:
-        """The one DATA frame of a unary call: almost always, one whole message."""
+        """The only DATA frame of a unary call: almost always one complete message."""
         streams = self.streams
         receive_flow = streams.receive_flow
         size = stop - body
@@ -329,7 +330,7 @@ class Connection:
         self._frame(DATA, END_STREAM, stream_id, data[body:stop])
 
     def _open_begun(self) -> None:
-        """Give the calls that have begun in this read a Stream, as it takes more to end them."""
+        """Give the calls in `_awaiting_data` a Stream, because they need more than the fast path."""
         for stream_id, request in self._awaiting_data.items():
             self._open(stream_id, request)
         self._awaiting_data.clear()
@@ -341,7 +342,7 @@ class Connection:
             self._reset(fault)
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """Any frame, the long way."""
+        """Process any frame outside of the fast path."""
         if not self._fast_path:
             self._check_order(kind, flags)
         try:
@@ -359,14 +360,14 @@ class Connection:
         self._raise_fault()
 
     def _reset(self, fault: StreamResetError) -> None:
-        """End a stream for a mistake. Counted with the peer's own resets: it makes us work as much."""
+        """Reset a stream for an error of the peer. Counts as a reset by the peer: it costs as much."""
         self._observer.peer_error(fault.reason)
         self.streams.flood_guard.count(Reason.RAPID_RESET, self.streams.now)
         self.streams.reset(fault.stream_id, fault.code)
 
     def _check_order(self, kind: int, flags: int) -> None:
         if not self._control.settings_received and (kind != SETTINGS or flags & ACK):
-            raise protocol_error(Reason.FRAME_ORDER, "expected SETTINGS behind the preface")
+            raise protocol_error(Reason.FRAME_ORDER, "expected SETTINGS after the preface")
         if self._header_frames.open is not None and kind != CONTINUATION:
             raise protocol_error(Reason.FRAME_ORDER, "expected CONTINUATION of an open header block")
 

@@ -1,4 +1,4 @@
-"""The frames that carry no call, and how a connection begins, stays alive and ends."""
+"""Frames that carry no call, and how a connection begins, stays alive and ends."""
 
 from sidecars.transport.api.limits import Lifetime, Limits
 from sidecars.transport.http2 import frames
@@ -14,17 +14,17 @@ from sidecars.transport.http2.stream import Stream
 from sidecars.transport.http2.streams import Streams
 
 DRAIN_PING_SECONDS = 1.0
-"""Time for the PING after the first GOAWAY to come back; a slower peer may lose what it sends then."""
+"""Time for the PING after the first GOAWAY to come back; a slower peer may lose calls it begins later."""
 
 SHORTEST_PATIENCE_SECONDS = 0.001
-"""A call that is reset sooner was never meant to be answered, with any deadline."""
+"""A call that is reset sooner counts as a rapid reset, regardless of its deadline."""
 
 _DRAIN_PING = b"draining"
 _KEEPALIVE_PING = b"there?  "
 
 
 class Control:
-    """The state of a connection beyond its streams: greeted, alive, draining."""
+    """The state of a connection apart from its streams: SETTINGS, keepalive and drain."""
 
     __slots__ = (
         "_limits",
@@ -75,7 +75,7 @@ class Control:
             send_queue.put(wider)
 
     def end(self) -> None:
-        """The second GOAWAY: what came until now is served, what comes later was never begun."""
+        """Send the second GOAWAY: streams up to now are served, later ones are not begun."""
         if self.final_id is None:
             self.final_id = self._streams.stream_table.last_id
             self._streams.observer.goaway_sent(ErrorCode.NO_ERROR)
@@ -84,7 +84,7 @@ class Control:
     def drain(self, now: float) -> None:
         """Say that no new streams are wanted.
 
-        The first GOAWAY names no stream, as some may be on their way (RFC 9113 section 6.8). The PING behind
+        The first GOAWAY names no stream, as some may be on their way (RFC 9113 section 6.8). The PING after
         it comes back after them.
         """
         if self.drain_began is not None:
@@ -100,7 +100,7 @@ class Control:
     # -- frames --------------------------------------------------------------------------------------------
 
     def priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
-        """Deprecated: checked and ignored (RFC 9113 section 5.3.2)."""
+        """PRIORITY came; it is deprecated, so it is checked and ignored (RFC 9113 section 5.3.2)."""
         self._count(Reason.IDLE_FRAME_FLOOD)
         if not stream_id:
             raise protocol_error(Reason.STREAM_ID, "PRIORITY on stream 0")
@@ -117,7 +117,7 @@ class Control:
         raise GoAwayError(code, reason, detail)
 
     def rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
-        """The caller has gone (RFC 9113 section 6.4)."""
+        """RST_STREAM came: the caller has gone (RFC 9113 section 6.4)."""
         if len(payload) != 4:
             raise frame_size_error("RST_STREAM has 4 bytes")
         self._streams.observer.reset_received()
@@ -131,7 +131,7 @@ class Control:
         self._streams.reset_by_peer(stream)
 
     def settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """What the peer can take, or that it knows what we can (RFC 9113 section 6.5)."""
+        """SETTINGS came, or their acknowledgement (RFC 9113 section 6.5)."""
         if stream_id:
             raise protocol_error(Reason.STREAM_ID, "SETTINGS on a stream")
         self._count(Reason.SETTINGS_FLOOD)
@@ -147,7 +147,7 @@ class Control:
         too_many = len(payload) // 6 - self._limits.settings_parameters
         if too_many > 0:
             self._count(Reason.SETTINGS_FLOOD, too_many)
-        # First, as a wider window counts for the peer from the acknowledgement on, and may set DATA free.
+        # First: a wider window counts from the acknowledgement on, and may let DATA leave.
         self._streams.send_queue.put(frames.SETTINGS_ACK)
         windows = []
         for setting, value in frames.parse_settings(payload):
@@ -177,11 +177,11 @@ class Control:
             raise protocol_error(Reason.SETTINGS_VALUE, "ENABLE_PUSH is 0 or 1")
 
     def push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
-        """Never from a client (RFC 9113 section 8.4)."""
+        """PUSH_PROMISE came, which no client may send (RFC 9113 section 8.4)."""
         raise protocol_error(Reason.FRAME_ORDER, "PUSH_PROMISE from a client")
 
     def ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """Answered at once; the answer to our own may end a drain (RFC 9113 section 6.7)."""
+        """PING came; it is answered at once. The answer to our own may end a drain (RFC 9113 section 6.7)."""
         if stream_id:
             raise protocol_error(Reason.STREAM_ID, "PING on a stream")
         if len(payload) != 8:
@@ -201,7 +201,7 @@ class Control:
         self._count(Reason.IDLE_FRAME_FLOOD)
 
     def window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
-        """More may be sent, on a stream or on all (RFC 9113 section 6.9)."""
+        """WINDOW_UPDATE came, for one stream or the connection (RFC 9113 section 6.9)."""
         if len(payload) != 4:
             raise frame_size_error("WINDOW_UPDATE has 4 bytes")
         self._count(Reason.WINDOW_UPDATE_FLOOD)
@@ -218,7 +218,7 @@ class Control:
         self._streams.window_opened(stream, increment)
 
     def unknown(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
-        """Extensions are ignored (RFC 9113 section 5.5)."""
+        """A frame of an unknown type came; it is ignored (RFC 9113 section 5.5)."""
         self._count(Reason.IDLE_FRAME_FLOOD)
 
     def check_gone(self, stream_id: int, what: str) -> bool:
@@ -230,7 +230,7 @@ class Control:
         return self._is_closed(stream_id, what)
 
     def _is_closed(self, stream_id: int, what: str) -> bool:
-        """The same for a frame that has been counted already: once is what it costs."""
+        """As `check_gone`, for a frame that has been counted already."""
         if self.final_id is not None and stream_id > self.final_id:
             return False
         stream_table = self._streams.stream_table
@@ -270,6 +270,6 @@ class Control:
 
 
 def _was_patient(stream: Stream, now: float) -> bool:
-    """Whether the caller gave a call about the time it had announced: our own timer ends it by then, too."""
+    """Whether the caller waited for about the deadline that it had set; our own timer expires then, too."""
     timeout = stream.request.timeout_seconds
     return timeout is not None and now - stream.call.arrived >= max(timeout / 2, SHORTEST_PATIENCE_SECONDS)

@@ -11,7 +11,7 @@ from sidecars.transport.http2.streams import Streams
 
 
 class HeaderFrames:
-    """The header blocks of a connection that do not come the short way."""
+    """The header blocks of a connection outside the fast path."""
 
     __slots__ = ("_blocks", "_control", "_limits", "_streams", "open")
 
@@ -21,7 +21,7 @@ class HeaderFrames:
         self._control = control
         self._limits = limits
         self.open: PendingHeaderBlock | None = None
-        """The block whose end has not come: until then nothing but CONTINUATION may."""
+        """The incomplete block; until it is complete only CONTINUATION may follow."""
 
     def headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         """HEADERS came (RFC 9113 section 6.2)."""
@@ -73,7 +73,7 @@ class HeaderFrames:
         self._streams.end_request(self._streams.table[block.stream_id])
 
     def _late(self, stream_id: int, encoded: bytes) -> None:
-        """HEADERS on a stream that is gone."""
+        """HEADERS on a closed stream."""
         stream_table = self._streams.stream_table
         if stream_table.was_reset(stream_id):
             self._streams.flood_guard.count(Reason.IDLE_FRAME_FLOOD, self._streams.now)
@@ -81,7 +81,7 @@ class HeaderFrames:
         elif stream_table.was_reset_by_peer(stream_id):
             self._blocks.discard(encoded)
             raise StreamResetError(
-                stream_id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "HEADERS behind RST_STREAM"
+                stream_id, ErrorCode.STREAM_CLOSED, Reason.STREAM_CLOSED, "HEADERS after RST_STREAM"
             )
         elif stream_id == stream_table.last_id:
             raise GoAwayError(

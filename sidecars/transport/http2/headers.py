@@ -1,4 +1,4 @@
-"""Header blocks as requests: what a block of bytes asks for, worked out once and then looked up."""
+"""Decoded header lists as requests: checked once, then looked up."""
 
 import re
 from base64 import b64decode
@@ -21,7 +21,7 @@ _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 _CONNECTION_SPECIFIC = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
-"""Of HTTP/1; a request that holds one is malformed (RFC 9113 section 8.2.2)."""
+"""Fields of HTTP/1; a request with one of them is malformed (RFC 9113 section 8.2.2)."""
 
 SPOKEN = (
     _PSEUDO
@@ -33,8 +33,8 @@ SPOKEN = (
 `:status`, but it is in the static table, so it can come without being spelt out (RFC 7541 appendix A)."""
 
 FIELD_BYTES = 320
-"""What a field of a header list takes in memory beside its text: three or four objects, and as many again
-once a handler has asked for the metadata. HPACK reckons with 32 (RFC 7541 section 4.1)."""
+"""Memory for a field of a header list in addition to its text: three or four objects, and as many again once
+a handler has read the metadata. HPACK counts 32 (RFC 7541 section 4.1)."""
 
 _NO_METADATA = frozenset(
     {
@@ -83,7 +83,7 @@ class Request:
         self.pseudo_count = pseudo_count
         self.method: Method | None = None
         self.unary: UnaryHandler | None = None
-        """The handler, where the method is unary and nothing stands against calling it."""
+        """The handler, if the method is unary and the request may be served."""
         self.timeout_seconds: float | None = None
         self.content_length = ANY_LENGTH
         self.gzip = False
@@ -95,7 +95,7 @@ class Request:
         """Whether it is refused for metadata that has no value."""
         self._metadata: Metadata | None = None
         self.memory_bytes = 0
-        """What `fields` takes in memory, about, once it was weighed."""
+        """The approximate memory for `fields`; 0 until `estimate_memory` is called."""
 
     @classmethod
     def refused(cls, status: Status) -> "Request":
@@ -117,7 +117,7 @@ class Request:
         return like
 
     def estimate_memory(self) -> int:
-        """`memory_bytes`, worked out."""
+        """Set and return `memory_bytes`."""
         self.memory_bytes = sum(map(len, chain.from_iterable(self.fields))) + FIELD_BYTES * len(self.fields)
         return self.memory_bytes
 

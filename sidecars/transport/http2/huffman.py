@@ -42,7 +42,7 @@ _AFTER, _SYMBOLS, _MAY_END = _join_steps()
 
 
 def decode(encoded: bytes) -> bytes | None:
-    """The string that `encoded` stands for; None when it is no Huffman string, or badly padded."""
+    """The decoded string; None if `encoded` is not Huffman code, or is badly padded."""
     after, symbols = _AFTER, _SYMBOLS
     row = 0
     parts: list[bytes] = []

@@ -11,14 +11,14 @@ PREFIX_BYTES = 5
 
 _GZIP_WINDOW_BITS = 31  # zlib's way to ask for a gzip header and trailer, and nothing else
 _LARGEST_RATIO = 1032
-"""Bytes that deflate makes of one: 258 for two bits at best (RFC 1951 section 3.2.5)."""
+"""The most bytes that one byte inflates to: 258 for two bits (RFC 1951 section 3.2.5)."""
 
 
 class MessageDeframer:
     """Cuts the messages of one request out of its DATA, each when it is read.
 
-    Until then they lie in one piece, as large as they were sent: as objects of their own, messages of five
-    bytes would take twenty times that.
+    Until then they stay in one buffer, as large as they were sent: as separate objects, messages of five
+    bytes would take twenty times the memory.
     """
 
     __slots__ = ("_buffer", "_max_bytes", "whole_bytes", "whole_messages")
@@ -27,12 +27,12 @@ class MessageDeframer:
         self._buffer = bytearray()
         self._max_bytes = max_bytes
         self.whole_bytes = 0
-        """Bytes of whole messages that were not taken yet."""
+        """Bytes of complete messages that were not taken yet."""
         self.whole_messages = 0
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a message that is not whole yet."""
+        """Bytes of the incomplete message."""
         return len(self._buffer) - self.whole_bytes
 
     def feed(self, data: bytes) -> int:
@@ -73,10 +73,10 @@ class MessageDeframer:
 
 
 def inflate(message: bytes, max_bytes: int) -> tuple[bytes | Status, int]:
-    """A gzip message as it was before, or why not; and how many bytes were inflated to find out.
+    """The inflated message or the status that refuses it, and how many bytes were inflated.
 
-    RESOURCE_EXHAUSTED when it would be larger than `max_bytes`, of which one more is inflated at most;
-    INTERNAL when it is no gzip. zlib does not tell how far it came before a fault: the most is assumed.
+    RESOURCE_EXHAUSTED if it is larger than `max_bytes`, of which one more is inflated at most; INTERNAL if it
+    is not gzip. zlib does not tell how far it came before an error, so the most is assumed.
     """
     inflator = zlib.decompressobj(wbits=_GZIP_WINDOW_BITS)
     try:

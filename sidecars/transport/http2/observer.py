@@ -1,4 +1,4 @@
-"""Who counts what happens on the connections; the transport itself knows no metrics library."""
+"""Counts events on connections; the transport itself uses no metrics library."""
 
 from typing import Protocol
 
@@ -7,19 +7,19 @@ from sidecars.transport.http2.frames import ErrorCode
 
 
 class Observer(Protocol):
-    """Told of events off the common path; never of a call that went well."""
+    """Receives events outside the fast path; a successful call causes none."""
 
     def connection_opened(self) -> None:
         """A connection was accepted."""
 
     def connection_closed(self) -> None:
-        """A connection that was opened is gone, for whatever reason."""
+        """A connection that was opened has ended, for any reason."""
 
     def peer_error(self, reason: Reason) -> None:
         """A peer broke a rule and lost its connection or a stream."""
 
     def goaway_sent(self, code: ErrorCode) -> None:
-        """A connection was told that it ends; of a drain, the second time."""
+        """A GOAWAY was sent; in a drain, the second one."""
 
     def reset_sent(self, code: ErrorCode) -> None:
         """We sent RST_STREAM."""
@@ -28,7 +28,7 @@ class Observer(Protocol):
         """The peer sent RST_STREAM."""
 
 
-class _Nobody:
+class _NullObserver:
     def connection_opened(self) -> None: ...
 
     def connection_closed(self) -> None: ...
@@ -42,4 +42,4 @@ class _Nobody:
     def reset_received(self) -> None: ...
 
 
-NO_OBSERVER: Observer = _Nobody()
+NO_OBSERVER: Observer = _NullObserver()

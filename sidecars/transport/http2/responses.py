@@ -1,7 +1,6 @@
-"""Replies as bytes: response headers and trailers, built once where they are always the same.
+"""Replies as bytes: response headers and trailers, built once if they are always the same.
 
-No dynamic table on the way out: what is sent for the common reply is 35 bytes of header block, the same for
-every stream, and nothing has to be remembered.
+Replies use no dynamic table: the common reply has 35 bytes of header blocks, the same for every stream.
 """
 
 from struct import Struct
@@ -13,7 +12,7 @@ from sidecars.transport.http2.frames import END_HEADERS, END_STREAM, HEADERS, he
 from sidecars.transport.http2.messages import PREFIX_BYTES
 
 MAX_STATUS_MESSAGE_BYTES = 4 * 1024
-"""Of a grpc-message after percent-encoding. Clients refuse header lists of 8 KB and more."""
+"""The longest grpc-message after percent-encoding. Clients refuse header lists of 8 KB and more."""
 
 ACCEPT_ENCODING = "identity,gzip"
 
@@ -43,7 +42,7 @@ _END = END_HEADERS | END_STREAM
 
 
 def unary_reply(stream_id: int, message: bytes) -> tuple[bytes, bytes, bytes]:
-    """A whole reply that went well and fits one DATA frame: what precedes the message, it, and the end."""
+    """A complete successful reply in one DATA frame: bytes before the message, the message, trailers."""
     length = len(message)
     return (
         _REPLY.pack(
@@ -89,7 +88,7 @@ NO_GRPC_TEXT = b"This is a gRPC server: POST with content-type application/grpc.
 
 
 def no_grpc_headers(stream_id: int, status: int) -> bytes:
-    """The headers before `NO_GRPC_TEXT`, the reply to what is no gRPC request at all: 405 or 415."""
+    """The headers before `NO_GRPC_TEXT`, the reply to a request that is not gRPC: 405 or 415."""
     block = b"\x08" + _text(str(status).encode()) + _TEXT_PLAIN  # :status is entry 8 of the static table
     if status == 405:
         block += _literal("allow", "POST")

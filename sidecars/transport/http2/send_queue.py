@@ -1,4 +1,4 @@
-"""What leaves a connection: frames in order, DATA within the peer's windows (RFC 9113 section 5.2)."""
+"""The output of a connection: frames in order, DATA within the peer's windows (RFC 9113 section 5.2)."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ Chunk = bytes | memoryview
 
 
 class SendQueue:
-    """Frames until they are taken, and messages until the peer's windows let them become frames."""
+    """Frames until they are taken, and messages until the peer's windows allow their frames."""
 
     __slots__ = (
         "_frames",
@@ -38,7 +38,7 @@ class SendQueue:
         self._ready: dict[int, Stream] = {}
         """Streams whose own window is open and that wait for the connection's, first come first served."""
         self.window = DEFAULT_WINDOW_BYTES
-        """What the connection may still send."""
+        """How many bytes may still be sent on the connection."""
         self.initial_window = DEFAULT_WINDOW_BYTES
         self.bytes_this_turn = 0
         """What was made since the last `take`: DATA that is ready, what was inflated to make it, handlers."""
@@ -57,11 +57,11 @@ class SendQueue:
         return taken
 
     def put(self, frame: bytes) -> None:
-        """A frame that no window holds back: all but DATA."""
+        """Add a frame that is not subject to flow control, which is any frame but DATA."""
         self._frames.append(frame)
 
     def reply(self, stream_id: int, message: bytes) -> bool:
-        """The whole reply of a call on a stream that has sent nothing; False where no window has room."""
+        """Send the complete reply of a stream that has sent nothing; False if a window has no room."""
         size = len(message) + PREFIX_BYTES
         if size > self.window or size > self.initial_window or size > MAX_FRAME_BYTES:
             return False
@@ -71,7 +71,7 @@ class SendQueue:
         return True
 
     def send(self, stream: Stream, message: bytes) -> None:
-        """One message of a reply, now or as the windows open."""
+        """Send one message of a reply, now or as the windows open."""
         if not stream.headers_sent:
             stream.headers_sent = True
             self._frames.append(response_headers(stream.id))
@@ -85,7 +85,7 @@ class SendQueue:
         self.push(stream)
 
     def send_text(self, stream: Stream, headers: bytes, text: bytes) -> None:
-        """A whole reply that is no gRPC."""
+        """Send a complete reply that is not gRPC."""
         self._frames.append(headers)
         stream.headers_sent = True
         self._queue(stream, text)
@@ -104,7 +104,7 @@ class SendQueue:
         self._settle(stream)
 
     def drop(self, stream: Stream) -> None:
-        """Forget what a stream that is gone had to send."""
+        """Discard what a closed stream had to send."""
         self._ready.pop(stream.id, None)
         if stream.unsent:
             self.unsent_bytes -= sum(map(len, stream.unsent))
@@ -192,7 +192,7 @@ class SendQueue:
         return True
 
     def _settle(self, stream: Stream) -> None:
-        """Trailers behind the last message; a place in the queue for a stream with more to say."""
+        """Add the trailers after the last message, or queue a stream that has more to send."""
         if stream.unsent:
             if stream.send_window > 0:
                 self._ready[stream.id] = stream

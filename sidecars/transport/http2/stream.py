@@ -41,7 +41,7 @@ class Stream:
 
     The states follow from three flags:
 
-    - idle: there is no Stream, and the identifier is above `StreamTable.last_id`.
+    - idle: no Stream exists, and the identifier is above `StreamTable.last_id`.
     - open: neither `remote_closed` nor `local_closed`.
     - half-closed (remote): `remote_closed`. The peer has sent END_STREAM, so the request is complete.
     - half-closed (local): `local_closed`. END_STREAM of the reply is sent or waits after `unsent`.

@@ -1,4 +1,4 @@
-"""Which streams there are: those that are open, how many more may be, and those that were reset."""
+"""Which streams are open, how many more may be opened, and which were reset."""
 
 from collections import deque
 
@@ -8,8 +8,8 @@ from sidecars.transport.http2.frames import ErrorCode
 from sidecars.transport.http2.stream import Stream
 
 MAX_REMEMBERED_RESETS = 128
-"""Of streams that we reset: the peer may not know yet, so what it still sends on them is no error (RFC 9113
-section 5.1). And of those that it reset, where what it sends is one. Older ones are forgotten."""
+"""How many reset streams are remembered. Frames on a stream that we reset are not an error, because the peer
+may not know yet (RFC 9113 section 5.1); frames on a stream that the peer reset are one."""
 
 
 class StreamTable:
@@ -30,20 +30,20 @@ class StreamTable:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.header_bytes = 0
-        """What the header lists of the open streams take."""
+        """Memory for the header lists of the open streams."""
         self._resets: deque[int] | None = None
         """Streams that we reset, and those that the peer did as negative numbers."""
         self.table: dict[int, Stream] = {}
         self.last_id = 0
         """The highest stream that the peer opened."""
         self.opened = 0
-        """How many it opened, whatever their numbers."""
+        """How many streams the peer opened."""
         self.cut = 0
-        """How many of them ended with RST_STREAM before their answer."""
+        """How many streams ended with RST_STREAM before their answer."""
         self.cancels = False
         """Whether the peer has ever reset a stream: its next call may be gone by the time it is read."""
         self.most = limits.max_concurrent_streams
-        """So many may be open; none more while their header lists take too much."""
+        """The most streams that may be open; 0 while their header lists take too much memory."""
 
     @property
     def finished(self) -> int:
@@ -51,7 +51,7 @@ class StreamTable:
         return self.opened - self.cut - len(self.table)
 
     def add(self, stream: Stream) -> None:
-        """A stream is open."""
+        """Add an open stream."""
         self.opened += 1
         self.table[stream.id] = stream
         request = stream.request
@@ -60,7 +60,7 @@ class StreamTable:
             self.most = 0
 
     def remove(self, stream: Stream) -> None:
-        """A stream is closed, or has been for a while."""
+        """Remove a closed stream, if it is still there."""
         if self.table.pop(stream.id, None) is not None:
             self.header_bytes -= stream.request.memory_bytes
             if self.header_bytes <= self._limits.max_open_header_bytes:
@@ -78,15 +78,15 @@ class StreamTable:
         raise StreamResetError(stream_id, ErrorCode.REFUSED_STREAM, reason, detail)
 
     def remember_reset(self, stream_id: int, *, by_peer: bool) -> None:
-        """A stream ended with RST_STREAM."""
+        """Remember a stream that ended with RST_STREAM."""
         if self._resets is None:
             self._resets = deque(maxlen=MAX_REMEMBERED_RESETS)
         self._resets.append(-stream_id if by_peer else stream_id)
 
     def was_reset(self, stream_id: int) -> bool:
-        """Whether we reset the stream not long ago."""
+        """Whether we reset the stream recently."""
         return self._resets is not None and stream_id in self._resets
 
     def was_reset_by_peer(self, stream_id: int) -> bool:
-        """Whether the peer did."""
+        """Whether the peer reset the stream recently."""
         return self._resets is not None and -stream_id in self._resets

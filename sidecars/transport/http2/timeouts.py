@@ -1,4 +1,4 @@
-"""Streams that have been waited for too long."""
+"""Finds streams that have exceeded a time limit."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from sidecars.transport.http2.streams import Streams
 
 
 def overdue(streams: Streams, limits: Limits, now: float) -> Iterator[StreamResetError]:
-    """What streams wait for too long, each with the reset it has earned.
+    """A reset for each stream that has exceeded a time limit.
 
     Raises GoAwayError for a peer whose connection window stays shut: no stream can go on.
     """

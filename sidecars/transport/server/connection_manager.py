@@ -1,4 +1,4 @@
-"""The open connections of a server: made, counted, ticked, drained."""
+"""Creates, counts, ticks and drains the connections of a server."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from sidecars.transport.server.ticker import Ticker
 _log = structlog.get_logger("sidecars.transport")
 
 TICKS_PER_LIMIT = 4
-"""A limit of time is noticed at most a quarter of it late."""
+"""A time limit is noticed at most a quarter of it late."""
 
 
 SECONDS_BETWEEN_LINES = 1.0
@@ -99,7 +99,7 @@ class ConnectionManager:
         return True
 
     def handshake_began(self, task: asyncio.Task[None]) -> None:
-        """Of a socket that was admitted."""
+        """Note the handshake of an admitted socket, so that a drain can cancel it."""
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
 
@@ -151,7 +151,7 @@ class ConnectionManager:
         self._draining = True
         for protocol in tuple(self._open):
             protocol.drain()
-        # A handshake that ends soon brings a client that is told to go elsewhere; a silent one brings nobody.
+        # A handshake that ends soon brings a client, which then gets a GOAWAY; a silent one is cancelled.
         ending = self.loop.call_later(DRAIN_PING_SECONDS, self._end_handshakes)
         try:
             async with asyncio.timeout(grace_seconds):

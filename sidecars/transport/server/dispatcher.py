@@ -48,7 +48,7 @@ class Dispatcher:
     # -- what connections ask for --------------------------------------------------------------------------
 
     def answer(self, handler: UnaryHandler, message: bytes, call: ServerCall) -> Outcome:
-        """What the handler returned, or the status its exception stands for."""
+        """What the handler returned, or the status for its exception."""
         try:
             return handler(message, call)
         except Exception as error:
@@ -93,7 +93,7 @@ class Dispatcher:
             self._finish(streams, stream, status_of(error, stream.call))
 
     def resume(self, stream: Stream) -> None:
-        """Let a handler that waits look again."""
+        """Let a waiting handler check again."""
         running: _Running | None = stream.running
         if running is not None:
             for waiter in (running.readable, running.writable):
@@ -101,7 +101,7 @@ class Dispatcher:
                     waiter.set_result(None)
 
     def cancel(self, stream: Stream) -> None:
-        """Stop the handler, whose reply nobody waits for."""
+        """Stop the handler, whose reply is no longer needed."""
         future = self._detach(stream)
         if future is not None:
             future.cancel()
@@ -143,7 +143,7 @@ class Dispatcher:
         if done.cancelled():
             status = _CANCELLED
         elif (error := done.exception()) is not None:
-            # Logged even where nobody waits for the answer any more.
+            # Logged even if the call has already ended.
             status = status_of(_as_exception(error), stream.call)
         elif isinstance(reply := _anything(done.result()), bytes):
             streams.reply(stream, reply)
@@ -170,7 +170,7 @@ class Dispatcher:
         except Exception as error:
             status = status_of(error, stream.call)
         finally:
-            # One that stands at a yield has not noticed that its caller left.
+            # A generator suspended at a yield has not noticed that its caller left.
             close = getattr(replies, "aclose", None)
             if close is not None:
                 with suppress(Exception):
@@ -214,7 +214,7 @@ class _Messages:
                 return message
             running: _Running | None = stream.running
             if running is None or stream.closed or stream.local_closed:
-                raise asyncio.CancelledError  # the rest of the request is lost: its end would be a lie
+                raise asyncio.CancelledError  # a clean end would hide the lost messages
             if stream.remote_closed:
                 raise StopAsyncIteration
             running.readable = asyncio.get_running_loop().create_future()

@@ -11,11 +11,11 @@ if TYPE_CHECKING:  # the manager only holds its protocols; it creates none
     from sidecars.transport.server.connection_manager import ConnectionManager
 
 CLOSE_SECONDS = 1.0
-"""For the peer to read our last words and hang up. Closing a socket with unread input would reset it, and a
-reset discards the GOAWAY on its way."""
+"""Time for the peer to read our last frames and hang up. Closing a socket with unread input would reset it,
+and a reset discards the GOAWAY on its way."""
 
 WRITE_BUFFER_BYTES = 256 * 1024
-"""What a peer may leave unread in our process before we stop reading from it (CVE-2019-9517)."""
+"""Output that a peer may leave unread in our process before we stop reading from it (CVE-2019-9517)."""
 
 
 class SocketProtocol(asyncio.Protocol):
@@ -43,7 +43,7 @@ class SocketProtocol(asyncio.Protocol):
         self._flush_due = False
         self._turn_due = False
         self._close_timer: asyncio.TimerHandle | None = None
-        """Set when nothing is left but to hang up."""
+        """Set once nothing is left to do but to hang up."""
         self._retires: float | None = None
         self._stuck_since: float | None = None
         self._stuck_bytes = 0
@@ -81,7 +81,7 @@ class SocketProtocol(asyncio.Protocol):
             self._read_on(connection)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Cancel what runs for this peer."""
+        """Cancel the calls of this peer."""
         if self._close_timer is not None:
             self._close_timer.cancel()
         if self._connection is not None:
@@ -123,7 +123,7 @@ class SocketProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def tick(self) -> None:
-        """Look at the clock on behalf of everything that waits."""
+        """Check the time limits of the connection and of its streams."""
         connection = self._connection
         if connection is None or self._close_timer is not None:
             return

@@ -39,13 +39,13 @@ class FairScheduler:
         self._spent += size + MESSAGE_COST_BYTES
 
     def enqueue(self, connection: object, go: Callable[[], None]) -> None:
-        """Call `go` in a later turn, once every other connection in line has had one."""
+        """Call `go` in a later turn, once every other connection in the queue has had one."""
         if not self._line:
             self._loop.call_soon(self._next)
         self._line.setdefault(connection, deque()).append(go)
 
     async def wait(self, connection: object) -> None:
-        """The same for a handler."""
+        """Return in a later turn, once every other connection in the queue has had one."""
         turn = self._loop.create_future()
         self.enqueue(connection, lambda: None if turn.done() else turn.set_result(None))
         await turn

@@ -20,7 +20,7 @@ class Listener:
     address: Address
     sockets: tuple[socket.socket, ...]
     inode: int | None = None
-    """Of the socket file, so that only our own is removed."""
+    """The inode of the socket file, so that only our own is removed."""
 
     @property
     def port(self) -> int | None:
@@ -31,7 +31,7 @@ class Listener:
         return port
 
     def close(self) -> None:
-        """Listen no more, and take the socket file away unless another server has put its own there."""
+        """Stop listening, and remove the socket file unless another server has replaced it."""
         for sock in self.sockets:
             sock.close()
         if isinstance(self.address, UnixAddress) and self.inode is not None:

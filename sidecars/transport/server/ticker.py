@@ -1,4 +1,4 @@
-"""The one timer of a server: every connection looks at the clock now and then, a few at a time."""
+"""The one timer of a server: it checks the time limits of every connection, a few at a time."""
 
 import asyncio
 from typing import Protocol
@@ -12,10 +12,10 @@ SHORTEST_INTERVAL_SECONDS = 0.05
 
 
 class Ticked(Protocol):
-    """Who is ticked."""
+    """A member of a Ticker."""
 
     def tick(self) -> None:
-        """Look at the clock."""
+        """Check the time limits."""
 
 
 class Ticker:
@@ -34,11 +34,11 @@ class Ticker:
         self._slots[hash(member) % SLOTS].add(member)
 
     def remove(self, member: Ticked) -> None:
-        """Tick it no more."""
+        """Stop ticking `member`."""
         self._slots[hash(member) % SLOTS].discard(member)
 
     def stop(self) -> None:
-        """Tick nobody any more."""
+        """Stop ticking."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -68,7 +68,7 @@ class ServerContext:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self._watcher is not None:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
@@ -163,7 +163,7 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
 
 
 def _refuse_to_ask(key: Path) -> Callable[[], str]:
-    """For a key that needs a password: OpenSSL would ask at the terminal, and wait for ever."""
+    """For a key that needs a password: OpenSSL would ask at the terminal, and wait forever."""
 
     def refuse() -> str:
         raise OSError(f"{key} is encrypted; write the key without a password (openssl pkey -in OLD -out NEW)")
@@ -197,7 +197,7 @@ def _has_identifier(authority: x509.Certificate) -> bool:
 
 
 def _stamps(settings: TlsSettings) -> object:
-    """What changes when a file does, be it written to, replaced, or reached by another symbolic link."""
+    """A value that changes when a file is written, replaced, or reached by another symbolic link."""
     stamps: list[tuple[int, int, int] | None] = []
     for path in settings.files:
         try:

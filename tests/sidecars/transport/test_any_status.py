@@ -136,7 +136,7 @@ async def test_a_handler_that_raises_answers_internal_and_tells_the_peer_nothing
 async def test_a_handler_that_raises_is_logged_with_the_trace_of_its_call(
     serve: Serve, connect: Connect, traceparent: str | None, trace_id: str | None
 ) -> None:
-    """A value that is no trace is not repeated in the log."""
+    """A value that is not a trace does not appear in the log."""
     served = await serve({"Boom": Unary(raise_at_once)})
     metadata = (("traceparent", traceparent),) if traceparent is not None else ()
     with capture_logs() as logs:

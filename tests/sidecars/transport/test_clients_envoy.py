@@ -66,7 +66,7 @@ def filters() -> list[dict[str, Any]]:
                 "transport_api_version": "V3",
                 "grpc_service": {
                     "envoy_grpc": {"cluster_name": "authz"},
-                    # Here, not inside envoy_grpc: that one is for streams which are opened anew.
+                    # Here, not inside envoy_grpc: that one is for streams that are reopened.
                     # As many as docs/deployment.md says. On a busy machine Envoy tried a stopped endpoint
                     # some 24 times before taking it out, and one request of 5,593 used up three retries.
                     "retry_policy": {

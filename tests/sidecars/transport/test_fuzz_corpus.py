@@ -1,4 +1,4 @@
-"""What fuzzing found once is played again for ever."""
+"""Replays each input that fuzzing has found."""
 
 from pathlib import Path
 

@@ -208,7 +208,7 @@ ENDED: dict[str, tuple[Attack, ErrorCode]] = {
 ENDURED: dict[str, Attack] = {
     "a byte on each stream": byte_a_stream,
     "a header block byte by byte": bytewise,
-    "messages that nobody reads": unread_messages,
+    "messages that the handler does not read": unread_messages,
     "lengths larger than what is sent": false_length,
     "header lists of open streams": long_lists,
     "header lists that are refused": refused_lists,

@@ -147,7 +147,7 @@ def test_window_updates_are_ended_at_their_limit() -> None:
 
 
 def test_each_stream_earns_window_updates() -> None:
-    """A client that opens both windows after each reply is no flood, however long it goes on."""
+    """A client that opens both windows after each reply does not count as a flood, however long."""
     bench = settings_received(Limits(window_updates=FIVE))
     for stream_id in stream_ids(200):
         bench.feed(

@@ -47,7 +47,7 @@ def connections() -> int:
 @pytest.mark.usefixtures("no_collections")
 @pytest.mark.parametrize("wire", FAULTS.values(), ids=FAULTS)
 def test_a_connection_that_ended_by_a_fault_is_freed_at_once(wire: bytes) -> None:
-    """Whoever opens and breaks them by the thousand must not find their memory still taken."""
+    """A client that opens and breaks thousands of connections must not keep their memory in use."""
     before = connections()
     bench = Bench()
     bench.feed(wire)

@@ -272,7 +272,7 @@ async def test_without_a_descriptor_for_alerts_clients_come_in_all_the_same(
 
 
 async def test_a_client_that_does_not_trust_us_is_told_of(guard: Guard, tmp_path: Path) -> None:
-    """What a client says of our certificate helps whoever put it there."""
+    """A client's alert about our certificate helps the operator who installed it."""
     guarded = await guard()
     context = ssl.create_default_context(cadata=CLIENTS.certificate.decode())
     with capture_logs() as logs:

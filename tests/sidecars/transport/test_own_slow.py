@@ -63,7 +63,7 @@ def test_a_byte_a_minute_does_not_hold_a_stream(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["/p/Echo", "/p/Split"])
 def test_a_request_of_one_message_has_its_time_as_a_whole(method: str) -> None:
-    """From HEADERS to END_STREAM: messages of nothing every 29 seconds would start it anew for ever."""
+    """From HEADERS to END_STREAM: otherwise an empty message every 29 seconds would restart it forever."""
     bench = settings_received(Limits(message_timeout_seconds=30))
     bench.feed(opened(1, method))
     assert waited(bench, 29) == b""

@@ -109,9 +109,11 @@ class Visitor:
         self._context.load_cert_chain(own)
         self._session: ssl.SSLSession | None = None
 
-    async def comes(self, server: GrpcServer, *, anew: bool = False) -> bool:
-        """Whether it is served: greeted in HTTP/2. `anew` leaves the session at home."""
-        return await within(asyncio.to_thread(self._come, server.ports[0], None if anew else self._session))
+    async def comes(self, server: GrpcServer, *, new_session: bool = False) -> bool:
+        """Whether it is served: greeted in HTTP/2. `new_session` does not resume the last session."""
+        return await within(
+            asyncio.to_thread(self._come, server.ports[0], None if new_session else self._session)
+        )
 
     def _come(self, port: int, session: ssl.SSLSession | None) -> bool:
         raw = socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
@@ -144,7 +146,7 @@ async def test_a_session_does_not_outlive_the_authority_that_let_its_client_in(
     assert files.settings.client_ca_file is not None
     files.settings.client_ca_file.write_bytes(Authority("clients, the next").certificate)
     assert await within(server.reload_tls())
-    assert not await visitor.comes(server, anew=True)
+    assert not await visitor.comes(server, new_session=True)
     assert not await visitor.comes(server)
 
 
@@ -341,7 +343,7 @@ UNUSABLE_KEYS = {
 async def test_a_key_that_is_not_usable_stops_a_start_and_a_reload(
     start: Start, tmp_path: Path, key: bytes, says: str
 ) -> None:
-    """OpenSSL asks for the password of an encrypted key at the terminal, where nobody would answer."""
+    """OpenSSL asks for the password of an encrypted key at the terminal, where no one would answer."""
     files = Files(tmp_path, mutual=False)
     server = await start(files)
     files.settings.key_file.write_bytes(key)

@@ -96,7 +96,7 @@ def test_a_stream_window_that_stays_shut_ends_the_stream() -> None:
     bench.feed(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 10}))
     bench.feed(opened(1) + frame(DATA, END_STREAM, 1, message(bytes(100))))
     waited(bench, 1)
-    bench.feed(frames.window_update(1, 10))  # it takes something: that starts its time anew
+    bench.feed(frames.window_update(1, 10))  # it takes something: that restarts its time
     waited(bench, 59)
     assert waited(bench, 59) == b""
     assert resets(waited(bench, 2)) == [(1, ErrorCode.CANCEL)]
@@ -118,7 +118,7 @@ def granted(output: bytes, stream_id: int) -> int:
 def test_a_small_window_counts_for_streams_opened_before_it_was_known(early: int) -> None:
     """RFC 9113 section 6.9.2: applying SETTINGS moves the windows of open streams, on both sides alike.
 
-    Else a client that sent its first call with its preface would wait for a WINDOW_UPDATE for ever.
+    Else a client that sent its first call with its preface would wait forever for a WINDOW_UPDATE.
     """
     bench = Bench(Limits(stream_window_bytes=16_384))
     bench.feed(frames.PREFACE + frame(SETTINGS, 0, 0) + opened(1))
@@ -130,7 +130,7 @@ def test_a_small_window_counts_for_streams_opened_before_it_was_known(early: int
     window += granted(bench.feed(frames.SETTINGS_ACK), 1)
     sent = early
     while sent < len(body):
-        assert window > 0, f"shut for ever after {sent} bytes"
+        assert window > 0, f"shut forever after {sent} bytes"
         part = body[sent : sent + min(window, 16_384)]
         sent += len(part)
         window -= len(part)

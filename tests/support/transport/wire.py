@@ -76,7 +76,7 @@ FrameRow = tuple[int, int, int, bytes]
 
 
 def parse(output: bytes) -> list[FrameRow]:
-    """The frames in what a connection sent: kind, flags, stream, payload. Fails on what is no frame."""
+    """The frames that a connection sent: kind, flags, stream, payload. Fails on incomplete frames."""
     rows = []
     while output:
         assert len(output) >= frames.HEAD_BYTES
