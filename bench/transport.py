@@ -164,7 +164,7 @@ def _tracing(ports: dict[str, int], plan: Plan, say: Say) -> Figures:
         "ratio_trace_grpcio": results["native"].rps / results["grpcio"].rps,
         "trace_ours_p50_us": results["native"].p50_us,
         "trace_ours_p99_us": results["native"].p99_us,
-        "same_generator_ours_rps": results["own_same"].rps,
+        "same_generator_ours_rps": results["native_same"].rps,
         "same_generator_grpcio_rps": results["grpcio_same"].rps,
     }
 

@@ -377,3 +377,15 @@ async def test_a_server_out_of_descriptors_accepts_again_later(
     with capture_logs() as logs:
         assert await within(asyncio.to_thread(knock, ("127.0.0.1", guarded.server.ports[0]), context))
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["cannot accept"] * 2
+
+
+async def test_an_authority_without_subject_key_identifier_stops_a_start_and_is_named(
+    tls: TlsSettings,
+) -> None:
+    assert tls.client_ca_file is not None
+    private = Authority("private", identifies=False)
+    tls.client_ca_file.write_bytes(CLIENTS.certificate + private.certificate)
+    server = Guarded(tls).server
+    says = r"authority CN=private in .*clients\.pem lacks the extension Subject Key Identifier \(RFC 5280"
+    with pytest.raises(OSError, match=says):
+        await within(server.start())
