@@ -18,10 +18,10 @@ from protos.accesslog_data_pb2 import HTTPAccessLogEntry, TCPAccessLogEntry
 from protos.accesslog_pb2 import StreamAccessLogsMessage
 from protos.lenient import shown
 
-BLOCK_ENTRIES = 64
+BATCH_ENTRIES = 64
 """The most entries that become lines before other tasks may run."""
 
-BLOCK_SECONDS = 0.002
+BATCH_SECONDS = 0.002
 """The longest time before other tasks may run: an authz server in the same process tolerates little more.
 A usual entry takes 30 us; one that a client has filled with escapes or bytes that are not UTF-8 takes many
 times that."""
@@ -143,7 +143,7 @@ class EntryDecoder:
                     line = None
                 if line is not None:
                     lines.append(line)
-                if made == BLOCK_ENTRIES or not waiting or self._clock() - began >= BLOCK_SECONDS:
+                if made == BATCH_ENTRIES or not waiting or self._clock() - began >= BATCH_SECONDS:
                     yield LineBatch(log, tuple(lines), sum(map(len, lines)), waiting > 0)
                     lines, made, began = [], 0, self._clock()
         finally:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, EntryCounters
-from accesslog.records.decoder import BLOCK_ENTRIES, EntryDecoder, Rules
+from accesslog.records.decoder import BATCH_ENTRIES, EntryDecoder, Rules
 from accesslog.records.redact import Redaction
 from accesslog.records.sample import Sampling
 from protos.accesslog_data_pb2 import HTTPAccessLogEntry
@@ -55,7 +55,7 @@ class Pass:
 counts = st.integers(0, 4)
 sends = st.builds(
     Send,
-    good=st.one_of(counts, st.integers(BLOCK_ENTRIES - 1, BLOCK_ENTRIES * 2 + 1)),
+    good=st.one_of(counts, st.integers(BATCH_ENTRIES - 1, BATCH_ENTRIES * 2 + 1)),
     erring=counts,
     bad_time=counts,
     odd_text=counts,

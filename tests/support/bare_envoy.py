@@ -101,7 +101,7 @@ async def send_http2(
     listener: str = BARE,
     authority: str = "edge.example",
 ) -> Answer:
-    """The same for a path or headers that HTTP/1 cannot carry to Envoy.
+    """The answer of Envoy over HTTP/2, for a path or headers that HTTP/1 cannot carry.
 
     Raises EOFError where the connection is closed without an answer.
     """

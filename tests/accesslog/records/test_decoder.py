@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from accesslog.records.counters import MAX_LOGS, DropReason, EntryCounters, LogCounters
-from accesslog.records.decoder import BLOCK_ENTRIES, BLOCK_SECONDS, EntryDecoder, Rules
+from accesslog.records.decoder import BATCH_ENTRIES, BATCH_SECONDS, EntryDecoder, Rules
 from accesslog.records.redact import Redaction
 from accesslog.records.sample import Sampling
 from accesslog.records.wire import UnreadableMessageError
@@ -116,15 +116,15 @@ class TestEntries:
     def test_of_a_large_message_come_in_small_blocks(self) -> None:
         """So that the loop is free between them."""
         setup = Setup()
-        entries = [http_entry()] * (2 * BLOCK_ENTRIES + 1)
+        entries = [http_entry()] * (2 * BATCH_ENTRIES + 1)
         sizes = [
             len(line_batch.lines) for line_batch in setup.decoder.read(message(*entries).SerializeToString())
         ]
-        assert sizes == [BLOCK_ENTRIES, BLOCK_ENTRIES, 1]
+        assert sizes == [BATCH_ENTRIES, BATCH_ENTRIES, 1]
 
     def test_that_take_long_come_in_smaller_blocks(self) -> None:
         """A client chooses how long its entries take."""
-        times = count(0, BLOCK_SECONDS / 2)
+        times = count(0, BATCH_SECONDS / 2)
         decoder = EntryDecoder(
             Rules(Redaction(), Sampling()), EntryCounters(), lambda: next(times), lambda: 0.5
         )
@@ -137,11 +137,11 @@ class TestEntries:
 
     def test_that_are_never_asked_for_are_dropped_and_counted(self) -> None:
         setup = Setup()
-        entries = [http_entry()] * (BLOCK_ENTRIES + 5)
+        entries = [http_entry()] * (BATCH_ENTRIES + 5)
         line_batches = setup.decoder.read(message(*entries).SerializeToString())
         next(line_batches)
         line_batches.close()
-        assert setup.log().received == BLOCK_ENTRIES + 5
+        assert setup.log().received == BATCH_ENTRIES + 5
         assert setup.log().dropped == {DropReason.STREAM_CANCELLED: 5}
 
 

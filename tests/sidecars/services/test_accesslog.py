@@ -301,7 +301,7 @@ class TestShutdown:
         self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sidecars.services.accesslog.FINISH_SECONDS", 0.1)
-        monkeypatch.setattr("accesslog.records.decoder.BLOCK_SECONDS", 60)  # one message is one block
+        monkeypatch.setattr("accesslog.records.decoder.BATCH_SECONDS", 60)  # one message is one batch
         fifo = tmp_path / "fifo"
         os.mkfifo(fifo)
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
