@@ -67,7 +67,7 @@ def test_every_error_is_found_at_its_line() -> None:
         ("{name: a, deny: anyone, status: 404}", "unknown key; it belongs under answer"),
         ("{name: a, allow: anyone, cors: {origins: ['*']}}", "there is no wildcard"),
         ("{name: a, allow: anyone, cors: {origins: ['https://a.b/']}}", "has no path: write https://a.b"),
-        ("{name: a, allow: anyone, headers: {x-a: true}}", "true is not a text to YAML, so write it in quotes"),
+        ("{name: a, allow: anyone, headers: {x-a: true}}", "YAML does not read true as text"),
         ("{name: a, allow: anyone, identity_headers: {host: subject}}", "meaning of its own"),
         ("{name: a, allow: anyone, identity_headers: {x-envoy-a: subject}}", "meaning of its own"),
         ("{name: a, allow: anyone, identity_headers: {x-a-b-c-d-e: subject}}", "hyphens"),
