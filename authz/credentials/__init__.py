@@ -1,4 +1,4 @@
-"""Who is asking: finds, verifies and remembers the credential of a request.
+"""Finds, verifies and caches the credential of a request.
 
 `CredentialsConfig` is the `credentials:` block of a policy file; `Credentials` is that block in service.
 """

@@ -1,4 +1,4 @@
-"""Sessions and revocations as operators handle them: plain values in, plain values out."""
+"""The operations on sessions and revocations that operators use: plain values in, plain values out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite
@@ -10,27 +10,27 @@ from authz.credentials.session.verifier import Sessions
 from authz.request.plain_text import is_plain
 
 MAX_LISTED: Final = 1000
-"""Sessions or revocations in one answer."""
+"""The most sessions or revocations in one answer."""
 
 NOW: Final = "now"
-"""Stands for a time that the store tells."""
+"""The value of `before` that means the current time of the store."""
 
 AHEAD_SECONDS: Final = 300.0
-"""How far a clock may be ahead of ours."""
+"""How far the clock of an operator may be ahead of this one."""
 
 _KEY_CHARACTERS: Final = 64
-"""An id is a SHA-256 in hex: longer than any token that `Sessions` makes, which has 43 characters."""
+"""The length of a session id, a SHA-256 in hex. A token of `Sessions` has 43 characters only."""
 
 _SESSION_TARGETS: Final = frozenset({"token", "id", "subject", "before"})
 _TOKEN_TARGETS: Final = frozenset(Revoked)
 
 
 class CredentialAdminError(ValueError):
-    """A wish that makes no sense, or that the configuration has no place for."""
+    """An operation that makes no sense, or that the configuration does not support."""
 
 
 class CredentialAdmin:
-    """What may be done by hand. Every method raises StoreUnavailableError and DeskError."""
+    """What operators may do by hand. Every method raises StoreUnavailableError and CredentialAdminError."""
 
     def __init__(
         self, sessions: Sessions | None, revocations: Revocations | None, wall_clock: Callable[[], float]
@@ -42,7 +42,10 @@ class CredentialAdmin:
     async def create_session(
         self, subject: str, scopes: Sequence[str], roles: Sequence[str], claims: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """`token`, which is shown this once, and `id`. Raises StoreFullError."""
+        """Create a session and return its `token`, which is shown only here, and its `id`.
+
+        Raises StoreFullError.
+        """
         if not subject:
             raise CredentialAdminError("a session needs a subject")
         for text in (subject, *scopes, *roles):
@@ -58,21 +61,21 @@ class CredentialAdmin:
         return {"token": token, "id": key_of(token)}
 
     async def show_session(self, name: str) -> dict[str, Any] | None:
-        """The session of a token or an id; None where there is none."""
+        """Return the session of a token or an id; None if there is none."""
         found = await self._sessions.store.read([_key(name)])
         now = self._wall_clock()
         return next((_shown(key, kept) for key, kept in found if kept.over_at > now), None)
 
     async def list_sessions(self, subject: str | None, limit: int = MAX_LISTED) -> list[dict[str, Any]]:
-        """The sessions of `subject`, or of all; MAX_LISTED at most."""
+        """Return the sessions of `subject`, or of every subject; MAX_LISTED at most."""
         _check_text(subject or "")
         found = await self._sessions.find(subject, max(1, min(limit, MAX_LISTED)))
         return [_shown(key, kept) for key, kept in found]
 
     async def revoke_sessions(self, target: str, value: Any) -> int:
-        """End sessions by `token`, `id`, `subject` or `before` (unix seconds, or `now`: all that there are).
+        """End sessions by `token`, `id`, `subject` or `before` (unix seconds, or `now` for all of them).
 
-        Returns how many there were.
+        Returns how many sessions ended.
         """
         if target == "before":
             before = inf if value == NOW else _time(value, self._wall_clock())
@@ -85,15 +88,15 @@ class CredentialAdmin:
         return await self._sessions.revoke_keys([_key(value)])
 
     async def revoke_tokens(self, target: str, value: Any, issuer: str = "") -> dict[str, Any]:
-        """Refuse tokens by `jti`, `sid`, `sub` or `before` (unix seconds, or `now`); the revocation.
+        """Revoke tokens by `jti`, `sid`, `sub` or `before` (unix seconds, or `now`). Returns the revocation.
 
-        By `sub` it concerns what was issued until now: by the time of the store, not of whoever asks, and
-        with the leeway, since the clock of an issuer may be ahead. Raises RevocationsFullError.
+        By `sub` it covers the tokens issued until now, by the clock of the store and not of the caller, plus
+        the leeway, since the clock of an issuer may be ahead. Raises RevocationsFullError.
         """
         if target not in _TOKEN_TARGETS or not isinstance(issuer, str):
             raise CredentialAdminError(f"name one of {', '.join(sorted(_TOKEN_TARGETS))}")
         kind, revocations = Revoked(target), self._revocations
-        if kind is not Revoked.EVERYTHING and (not isinstance(value, str) or not value):
+        if kind is not Revoked.ALL_BEFORE and (not isinstance(value, str) or not value):
             raise CredentialAdminError(f"{target} needs a text")
         for text in (value, issuer):
             _check_text(text if isinstance(text, str) else "")
@@ -101,9 +104,9 @@ class CredentialAdmin:
         by_now = now + revocations.config.leeway_seconds
         if kind is Revoked.SUBJECT:
             before = by_now
-        elif kind is Revoked.EVERYTHING:
+        elif kind is Revoked.ALL_BEFORE:
             before, value = by_now if value == NOW else _time(value, now), ""
-        # From `before` on, where that is ahead: until then what it concerns may be issued.
+        # Counts from `before` if that is in the future: until then, tokens that it covers may be issued.
         from_then_on = max(now, before) if isfinite(before) else now
         until = from_then_on + revocations.config.retention_seconds
         revocation = Revocation(kind, value, until, before, issuer)
@@ -111,7 +114,7 @@ class CredentialAdmin:
         return _shown_revocation(revocation)
 
     async def list_revocations(self) -> list[dict[str, Any]]:
-        """What is revoked; MAX_LISTED at most."""
+        """Return the revocations; MAX_LISTED at most."""
         store = self._revocations.store
         if store is None:
             found = self._revocations.entries
@@ -121,7 +124,7 @@ class CredentialAdmin:
         return [_shown_revocation(revocation) for revocation in found[:MAX_LISTED]]
 
     async def clean_revocations(self) -> list[str]:
-        """Remove entries that cannot be read, which keep every token out; what they were."""
+        """Remove and return unreadable entries: while there are any, every token is refused."""
         store = self._revocations.store
         return [] if store is None else await store.clean()
 
@@ -145,11 +148,11 @@ def _key(name: str) -> str:
 
 
 def _check_text(text: str) -> None:
-    """Raises DeskError for what no token says, as JSON is UTF-8: bytes of a command line that are none."""
+    """Raise CredentialAdminError for text that is not UTF-8, as bytes on a command line may be."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise CredentialAdminError(f"{text!r} is no text in UTF-8") from None
+        raise CredentialAdminError(f"{text!r} is not text in UTF-8") from None
 
 
 def _time(value: Any, now: float) -> float:

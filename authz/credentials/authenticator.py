@@ -1,4 +1,4 @@
-"""From a request to the identity behind it."""
+"""Finds out who sent a request."""
 
 from collections.abc import Awaitable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ _TOO_MANY_OF_SUBJECT: Final = "too many bad credentials in this name"
 
 
 class PlacesAuthenticator:
-    """Looks at the places of one configuration. Immutable; a reload brings another."""
+    """Verifies the credential in the places of one configuration. Immutable: a reload makes a new one."""
 
     def __init__(
         self,
@@ -32,25 +32,25 @@ class PlacesAuthenticator:
         self._certificates = certificates
 
     def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
-        """The outcome at once, or an awaitable where something must be fetched. `now`: unix seconds."""
+        """Return the outcome, or an awaitable if something must be fetched. `now` is in unix seconds."""
         found = find(self._places, request)
         if found is None:
             return None if self._certificates is None else self._counted(self._certificates.verify(request))
         if isinstance(found, Refusal):
             return self._counted(found)
         verifier, credential = found
-        known = verifier.known(credential, now)
-        if known is not None:
-            return self._counted(known)
-        return self._anew(verifier, credential, request, now)
+        cached = verifier.cached(credential, now)
+        if cached is not None:
+            return self._counted(cached)
+        return self._verify(verifier, credential, request, now)
 
-    def _anew(
+    def _verify(
         self, verifier: Verifier, credential: str, request: Request, now: float
     ) -> Outcome | Awaitable[Outcome]:
-        throttle_check = self._stopped(verifier, credential, request)
-        if throttle_check is not None:
-            return self._counted(throttle_check)
-        outcome = verifier.verify(credential, now, lambda: self._stopped(verifier, credential, request))
+        throttled = self._throttled(verifier, credential, request)
+        if throttled is not None:
+            return self._counted(throttled)
+        outcome = verifier.verify(credential, now, lambda: self._throttled(verifier, credential, request))
         if isinstance(outcome, Identity | Refusal):
             return self._judged(outcome, verifier, credential, request)
         return self._later(outcome, verifier, credential, request)
@@ -62,25 +62,25 @@ class PlacesAuthenticator:
 
     def _judged(self, outcome: Verified, verifier: Verifier, credential: str, request: Request) -> Outcome:
         if self._throttle is not None and isinstance(outcome, Refusal) and outcome.reason in BAD:
-            # Cut here, as a charge may have to wait: clients choose how long a subject is.
+            # Cut, because a charge may wait in memory, and clients choose how long a subject is.
             subject = verifier.unverified_subject(credential)[:MAX_SUBJECT_CHARACTERS]
             charge = partial(self._throttle.failed, request.client_address, subject)
             if outcome.once_final is None:
                 charge()
             else:
-                # Its key may have been replaced: until that is known, the client is not charged.
+                # The key may have been replaced: until that is known, the client is not charged.
                 outcome.once_final(charge)
         return self._counted(outcome)
 
-    def _stopped(self, verifier: Verifier, credential: str, request: Request) -> Refusal | None:
-        """A refusal where so much was bad that this is not looked at any more."""
+    def _throttled(self, verifier: Verifier, credential: str, request: Request) -> Refusal | None:
+        """Return a refusal if the client or the subject has failed too often, else None."""
         throttle = self._throttle
         if throttle is None or not len(throttle):
             return None
         seconds = throttle.stops_address(request.client_address)
         if seconds:
             return Refusal(RefusalReason.THROTTLED, _TOO_MANY_OF_ADDRESS, retry_after_seconds=seconds)
-        # Only while somebody's name is misused does it cost anything to see whose name this is.
+        # The claimed subject costs time to read, so it is read only while failures of subjects are counted.
         seconds = (
             throttle.stops_subject(verifier.unverified_subject(credential)) if throttle.counts_subjects else 0
         )

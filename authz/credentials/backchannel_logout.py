@@ -18,30 +18,30 @@ from authz.request.identity import Refusal, RefusalReason
 from common.lru_cache import LruCache
 
 TYPES: Final = frozenset({"logout+jwt", "jwt"})
-"""Section 2.4 recommends the first; providers older than that send the second or none."""
+"""The accepted `typ` headers. Section 2.4 recommends the first; older providers send the second or none."""
 
 MAX_TOKEN_IDS: Final = 10_000
-"""Logout tokens remembered, 0.2 KB each, so that a replay writes nothing. One that slips past changes
-nothing: what it ends is measured by its own `iat`."""
+"""The most logout tokens cached, 0.2 KB each, so that a replay writes nothing. A replay that is not cached is
+harmless: it ends only what the token ended the first time."""
 
 OUTAGES: Final = frozenset({RefusalReason.KEYS_UNAVAILABLE, RefusalReason.REVOCATIONS_UNAVAILABLE})
-"""Refusals after which the issuer may send the same token again."""
+"""The refusals after which the issuer may send the same token again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Logout:
-    """A logout token that holds."""
+    """The content of a valid logout token."""
 
     issuer: str
     subject: str
     session: str
     issued_at: float
     id: str
-    """Its `jti`."""
+    """The `jti` of the token."""
 
 
 class LogoutReceiver:
-    """Takes logout tokens of the issuers whose configuration has a `logout` block."""
+    """Accepts logout tokens from the issuers whose configuration has a `logout` block."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class LogoutReceiver:
         self._seen: LruCache[Logout, float] = LruCache(MAX_TOKEN_IDS)
 
     async def receive(self, text: str) -> Logout:
-        """End what `text` names; what that was.
+        """Revoke what the logout token `text` names, and return its content.
 
-        Raises RefusedError for a token that does not hold (section 2.6), StoreUnavailableError and
-        RevocationsFullError where it cannot be kept.
+        Raises RefusedError for an invalid token (section 2.6), and StoreUnavailableError or
+        RevocationsFullError if the revocation cannot be stored.
         """
         if len(text) > self._max_bytes:
             detail = f"longer than tokens.max_bytes, which is {self._max_bytes}"
@@ -73,23 +73,23 @@ class LogoutReceiver:
             refuse_token(RefusalReason.ISSUER_UNKNOWN, "no issuer of this name is configured with logout")
         assert issuer.config.logout is not None  # noqa: S101 - only such issuers are looked up
         check_header(token, issuer.algorithms, TYPES, type_required=False)
-        # Before its key is looked for: what cannot hold is to cause no fetch.
+        # Before the key is looked up: an invalid token must not cause a fetch.
         logout = self._checked(token, issuer, self._wall_clock())
         await _check_signature(token, issuer)
         now = self._wall_clock()
         if now < (self._seen.get(logout) or 0.0):
-            # Sent again by an issuer that did not hear the answer, or replayed: it has been done.
+            # Sent again by an issuer that missed the answer, or replayed: the revocation exists already.
             return logout
         until = now + self._revocations.config.retention_seconds
-        # Whoever is named by session loses that one; whoever is named alone loses all of them.
+        # A `sid` ends that session; a `sub` alone ends every session of the subject.
         if logout.session:
             entry = Revocation(Revoked.SESSION, logout.session, until, issuer=logout.issuer)
         else:
-            # `iat` counts whole seconds: what was issued within the same one belongs to what has ended.
+            # `iat` counts whole seconds, so tokens issued within the same second have ended too.
             before = logout.issued_at + 1
             entry = Revocation(Revoked.SUBJECT, logout.subject, until, before, logout.issuer)
         await self._revocations.revoke(entry)
-        # Only now: one that could not be kept is sent again (section 2.8), and is no replay then.
+        # After the write: a token whose revocation failed is sent again (section 2.8), which is not a replay.
         remember_seconds = issuer.config.logout.max_age_seconds + 2 * issuer.config.leeway_seconds
         self._seen.put(logout, now + remember_seconds)
         return logout
@@ -109,7 +109,7 @@ class LogoutReceiver:
         if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
             refuse_token(RefusalReason.CLAIM_MISSING, "its events do not name a back-channel logout")
         if "nonce" in claims:
-            # Section 2.4: so that no ID token passes for a logout token.
+            # Section 2.4: otherwise an ID token could pass for a logout token.
             refuse_token(RefusalReason.CLAIM_FORBIDDEN, "it has a nonce")
         subject, session, token_id = (_text(claims, name) for name in ("sub", "sid", "jti"))
         if not subject and not session:
@@ -120,8 +120,8 @@ class LogoutReceiver:
 
 
 async def _check_signature(token: Token, issuer: Issuer) -> None:
-    """Raises RefusedError for a token that no key of the issuer signed, one just put in place included."""
-    found = issuer.keys.find(token.key_id, token.algorithm)
+    """Raise RefusedError unless a key of the issuer signed the token. Fetches replaced keys."""
+    found = issuer.keys.get(token.key_id, token.algorithm)
     key = await found if isinstance(found, Awaitable) else found
     if isinstance(key, Refusal):
         raise RefusedError(key)
@@ -138,5 +138,5 @@ async def _check_signature(token: Token, issuer: Issuer) -> None:
 def _text(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name, "")
     if not isinstance(value, str) or len(value) > MAX_VALUE_CHARACTERS:
-        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is no short text")
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not a short text")
     return value

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from authz.credentials.api_key.config import ApiKeysConfig
-from authz.credentials.core.block import Block
 from authz.credentials.core.location import LocationConfig, check_apart
 from authz.credentials.core.types import (
     Locations,
@@ -21,29 +20,39 @@ from authz.credentials.revocation.config import RevocationsConfig
 from authz.credentials.session.config import SessionsConfig
 from authz.credentials.throttle.config import ThrottleConfig
 from authz.request.identity import CredentialKind
+from common.configfile import Block
 
 
 class TokensConfig(Block):
-    """Where bearer tokens stand, and how long they may be."""
+    """Where requests carry JWTs, and how long these may be."""
 
     locations: Locations = (LocationConfig(header="authorization", scheme="Bearer"),)
+    """Where the token is read from."""
     max_bytes: Annotated[int, Field(ge=256, le=65536)] = 8192
-    """Checked before anything is parsed. Envoy accepts 60 KiB of headers; a token is 1 to 4 KiB."""
+    """The longest token accepted, checked before parsing. A token has 1 to 4 KiB; Envoy allows 60 KiB."""
 
 
 class CredentialsConfig(Block):
-    """The `credentials:` block: every kind of credential accepted. Without one, every caller is unknown."""
+    """The kinds of credential that are accepted. Without this block, every caller is anonymous."""
 
     tokens: TokensConfig = TokensConfig()
+    """Where JWTs are read from, and how long they may be."""
     issuers: tuple[IssuerConfig, ...] = ()
+    """The issuers whose JWTs are accepted."""
     sessions: SessionsConfig | None = None
+    """Opaque session tokens."""
     api_keys: ApiKeysConfig | None = None
+    """API keys."""
     introspection: IntrospectionConfig | None = None
+    """Opaque access tokens that an authorization server verifies (RFC 7662)."""
     mtls: MtlsConfig | None = None
+    """Client certificates."""
     revocations: RevocationsConfig | None = None
+    """The list of tokens and sessions refused before they expire."""
     throttle: ThrottleConfig | None = ThrottleConfig()
-    """`null` turns it off."""
+    """Limits failed credential checks; `null` turns that off."""
     cache: CacheConfig = CacheConfig()
+    """How many verified and refused JWTs are cached, and for how long."""
     lookup_timeout_seconds: Annotated[float, Field(gt=0, le=30)] = 0.15
     """The longest a request waits for keys or a store. Envoy itself waits 0.2 s by default."""
 
@@ -67,7 +76,7 @@ class CredentialsConfig(Block):
     @model_validator(mode="after")
     def _logout_can_be_kept(self) -> "CredentialsConfig":
         if self.revocations is None and any(issuer.logout is not None for issuer in self.issuers):
-            raise ValueError("logout needs a revocations block, to keep what has ended")
+            raise ValueError("logout needs a revocations block, which records the sessions that have ended")
         return self
 
     @model_validator(mode="after")
@@ -89,7 +98,7 @@ class CredentialsConfig(Block):
         return self
 
     def locations(self) -> Mapping[CredentialKind, Sequence[LocationConfig]]:
-        """Where each kind of credential that is configured may stand."""
+        """Return where requests carry each configured kind of credential."""
         locations: dict[CredentialKind, Sequence[LocationConfig]] = {}
         if self.issuers:
             locations[CredentialKind.JWT] = self.tokens.locations
@@ -102,7 +111,7 @@ class CredentialsConfig(Block):
         return locations
 
     def files(self) -> Iterator[Path]:
-        """Every file that the block reads, for the watcher."""
+        """Return every file that the block reads, for the watcher."""
         for issuer in self.issuers:
             yield from filter(None, (issuer.jwks.file, issuer.jwks.ca_file))
         if self.api_keys is not None and self.api_keys.file is not None:
@@ -114,7 +123,7 @@ class CredentialsConfig(Block):
 
 
 def _check_outlived(issuer: IssuerConfig, revocations: RevocationsConfig) -> None:
-    """Raises ValueError where a token could be good again once its revocation is forgotten."""
+    """Raise ValueError if a token could outlive its revocation and be accepted again."""
     if issuer.leeway_seconds > revocations.leeway_seconds:
         raise ValueError(
             f"revocations.leeway_seconds is {revocations.leeway_seconds:g}: it must be at least the "
@@ -124,7 +133,7 @@ def _check_outlived(issuer: IssuerConfig, revocations: RevocationsConfig) -> Non
     most_seconds = revocations.retention_seconds - margin_seconds
     if issuer.max_lifetime_seconds is None:
         raise ValueError(
-            f"beside revocations, the issuer {issuer.issuer} needs max_lifetime_seconds, {most_seconds:g} at "
+            f"with revocations, the issuer {issuer.issuer} needs max_lifetime_seconds, {most_seconds:g} at "
             "most: a token that outlives its revocation would be accepted again"
         )
     if issuer.max_lifetime_seconds > most_seconds:

@@ -1,4 +1,4 @@
-"""What credentials need of the process around them."""
+"""The clocks, clients and random source that the process passes to the credentials."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from common.circuit_breaker import CircuitBreaker
 
 @dataclass(frozen=True, slots=True)
 class CredentialDependencies:
-    """What credentials need of the process around them."""
+    """The clocks, clients and random source that the process passes to the credentials."""
 
     fetch: Fetch
     introspection_client: Callable[[IntrospectionConfig], IntrospectionClient]
@@ -25,4 +25,4 @@ class CredentialDependencies:
     random_bytes: Callable[[int], bytes]
     metrics: CredentialMetrics
     redis_breaker: CircuitBreaker
-    """Shared by all that ask Redis: once one finds that it hangs, the others need not wait."""
+    """Shared by everything that calls Redis: once one call finds that it hangs, the others do not wait."""

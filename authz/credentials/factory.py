@@ -1,4 +1,4 @@
-"""From the configuration to what serves it."""
+"""Builds the verifiers, stores and key sources of a configuration."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,12 +41,12 @@ from common.os_errors import in_words
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A configuration ready to serve."""
+    """A configuration, and the objects that serve it."""
 
     config: CredentialsConfig
     issuers: Mapping[str, Issuer]
     reread: Mapping[FileKeys, KeySet]
-    """Sources that go on, and what their files hold now."""
+    """The key files that stay in use, and their present content."""
     tokens: Tokens
     sessions: Sessions | None
     revocations: Revocations | None
@@ -55,17 +55,17 @@ class Compiled:
     introspector: Introspector | None
     introspection_client: IntrospectionClient | None
     introspection_authorities: bytes
-    """The content of `introspection.ca_file`; empty if there is none."""
+    """The content of `introspection.ca_file`; empty without one."""
     throttle: Throttle | None
     authenticator: PlacesAuthenticator
 
     def remote_keys(self) -> Sequence[RemoteKeys]:
-        """The key sets that are fetched."""
+        """Return the key sets that are fetched from URLs."""
         sources = dict.fromkeys(issuer.keys for issuer in self.issuers.values())
         return [source for source in sources if isinstance(source, RemoteKeys)]
 
     def describe(self) -> dict[str, Any]:
-        """For `/config`. No secret, no token, no hash of either."""
+        """Return the state for `/config`. Holds no secret, no token and no hash of either."""
         return {
             "issuers": [
                 _describe_issuer(block, self.issuers[block.names[0]]) for block in self.config.issuers
@@ -79,9 +79,9 @@ class Compiled:
 
 
 def compile_config(
-    config: CredentialsConfig, world: CredentialDependencies, before: Compiled | None
+    config: CredentialsConfig, dependencies: CredentialDependencies, before: Compiled | None
 ) -> Compiled:
-    """`config` ready to serve, with all of `before` whose own configuration is the same.
+    """Build what serves `config`, reusing the objects of `before` whose own configuration is the same.
 
     Reads key files. Raises ConfigError with every problem.
     """
@@ -94,26 +94,26 @@ def compile_config(
                 block,
                 before.issuers if before is not None else {},
                 config.lookup_timeout_seconds,
-                world,
+                dependencies,
                 reread,
             )
     revocations, sessions, api_keys, introspector, introspection_client = None, None, None, None, None
     introspection_authorities = b""
     with _gathered(problems):
-        revocations = _revocations(config, before, world)
+        revocations = _revocations(config, before, dependencies)
     check: RevocationCheck = NoRevocations() if revocations is None else revocations
     with _gathered(problems):
-        sessions = _sessions(config, before, world, check)
+        sessions = _sessions(config, before, dependencies, check)
     with _gathered(problems):
         api_keys = apikey.load(config.api_keys) if config.api_keys is not None else None
     with _gathered(problems):
         introspection_authorities = _authorities(config)
         introspector, introspection_client = _introspection(
-            config, before, world, check, introspection_authorities
+            config, before, dependencies, check, introspection_authorities
         )
     if problems:
         raise ConfigError(problems)
-    tokens = _tokens(config, before, issuers, check, world)
+    tokens = _tokens(config, before, issuers, check, dependencies)
     candidates: dict[CredentialKind, Verifier | None] = {
         CredentialKind.JWT: tokens,
         CredentialKind.SESSION: sessions,
@@ -121,13 +121,13 @@ def compile_config(
         CredentialKind.INTROSPECTION: introspector,
     }
     verifiers = {kind: verifier for kind, verifier in candidates.items() if verifier is not None}
-    throttle = _throttle(config, before, world)
+    throttle = _throttle(config, before, dependencies)
     certificates = Certificates(config.mtls) if config.mtls is not None else None
     logout = None
     if revocations is not None and any(issuer.config.logout is not None for issuer in issuers.values()):
-        logout = LogoutReceiver(issuers, revocations, config.tokens.max_bytes, world.wall_clock)
+        logout = LogoutReceiver(issuers, revocations, config.tokens.max_bytes, dependencies.wall_clock)
     found = places(config.locations(), verifiers)
-    authenticator = PlacesAuthenticator(found, world.metrics, throttle, certificates)
+    authenticator = PlacesAuthenticator(found, dependencies.metrics, throttle, certificates)
     return Compiled(
         config=config,
         issuers=issuers,
@@ -154,7 +154,7 @@ def _gathered(problems: list[Problem]) -> Iterator[None]:
 
 
 def _revocations(
-    config: CredentialsConfig, before: Compiled | None, world: CredentialDependencies
+    config: CredentialsConfig, before: Compiled | None, dependencies: CredentialDependencies
 ) -> Revocations | None:
     block = config.revocations
     if block is None:
@@ -164,17 +164,17 @@ def _revocations(
         return old
     store = None
     if block.store == "redis":
-        store = RedisRevocations(_redis_caller(config, world, "revocations"), block.prefix)
-    revocations = Revocations(block, store, world.wall_clock, world.monotonic_clock)
+        store = RedisRevocations(_redis_caller(config, dependencies, "revocations"), block.prefix)
+    revocations = Revocations(block, store, dependencies.wall_clock, dependencies.monotonic_clock)
     if old is not None and (old.config.store, old.config.prefix) == (block.store, block.prefix):
-        revocations.inherit(old)
+        revocations.adopt(old)
     return revocations
 
 
 def _sessions(
     config: CredentialsConfig,
     before: Compiled | None,
-    world: CredentialDependencies,
+    dependencies: CredentialDependencies,
     revocations: RevocationCheck,
 ) -> Sessions | None:
     block = config.sessions
@@ -187,33 +187,33 @@ def _sessions(
         if same and _same_check(old.revocations, revocations):
             return old
         if isinstance(old.store, MemoryStore) and block.store == "memory":
-            # Sessions in memory outlive a change of their settings; the bound holds for new ones.
+            # Sessions in memory outlive a change of their settings; the new bound applies to new sessions.
             predecessor = old.store
     store: SessionStore
     if block.store == "memory":
         store = MemoryStore(block.max_sessions, predecessor)
     else:
         store = RedisStore(
-            _redis_caller(config, world, "sessions"), block.prefix, block.ended_retention_seconds
+            _redis_caller(config, dependencies, "sessions"), block.prefix, block.ended_retention_seconds
         )
     sessions = Sessions(
         block,
         store,
-        random_bytes=world.random_bytes,
-        wall_clock=world.wall_clock,
+        random_bytes=dependencies.random_bytes,
+        wall_clock=dependencies.wall_clock,
         revocations=revocations,
-        metrics=world.metrics.sessions,
+        metrics=dependencies.metrics.sessions,
     )
     if old is not None:
-        sessions.inherit(old)
+        sessions.adopt(old)
     return sessions
 
 
-def _redis_caller(config: CredentialsConfig, world: CredentialDependencies, block: str) -> RedisCaller:
-    if world.redis is None:
+def _redis_caller(config: CredentialsConfig, dependencies: CredentialDependencies, block: str) -> RedisCaller:
+    if dependencies.redis is None:
         problem = f"is required by credentials.{block}.store: redis"
         raise ConfigError([Problem(SETTINGS, 0, "redis", problem)])
-    return RedisCaller(world.redis, config.lookup_timeout_seconds, world.redis_breaker)
+    return RedisCaller(dependencies.redis, config.lookup_timeout_seconds, dependencies.redis_breaker)
 
 
 def _same_redis_wait(before: Compiled, config: CredentialsConfig) -> bool:
@@ -233,7 +233,7 @@ def _authorities(config: CredentialsConfig) -> bytes:
 def _introspection(
     config: CredentialsConfig,
     before: Compiled | None,
-    world: CredentialDependencies,
+    dependencies: CredentialDependencies,
     revocations: RevocationCheck,
     authorities: bytes,
 ) -> tuple[Introspector | None, IntrospectionClient | None]:
@@ -256,29 +256,29 @@ def _introspection(
         and _same_check(old.revocations, revocations)
     ):
         return old, before.introspection_client
-    introspection_client = world.introspection_client(block)
+    introspection_client = dependencies.introspection_client(block)
     introspector = Introspector(
         block,
         secret,
         introspection_client.post,
         lookup_timeout_seconds=config.lookup_timeout_seconds,
-        breaker=CircuitBreaker(world.monotonic_clock, world.random),
-        wall_clock=world.wall_clock,
+        breaker=CircuitBreaker(dependencies.monotonic_clock, dependencies.random),
+        wall_clock=dependencies.wall_clock,
         revocations=revocations,
-        metrics=world.metrics.introspection,
+        metrics=dependencies.metrics.introspection,
     )
     return introspector, introspection_client
 
 
 def _throttle(
-    config: CredentialsConfig, before: Compiled | None, world: CredentialDependencies
+    config: CredentialsConfig, before: Compiled | None, dependencies: CredentialDependencies
 ) -> Throttle | None:
     if config.throttle is None:
         return None
     old = before.throttle if before is not None else None
     if old is not None and old.config == config.throttle:
         return old
-    return Throttle(config.throttle, world.monotonic_clock)
+    return Throttle(config.throttle, dependencies.monotonic_clock)
 
 
 def _tokens(
@@ -286,13 +286,13 @@ def _tokens(
     before: Compiled | None,
     issuers: Mapping[str, Issuer],
     revocations: RevocationCheck,
-    world: CredentialDependencies,
+    dependencies: CredentialDependencies,
 ) -> Tokens:
-    # An epoch means something within one list only.
+    # Epochs of different revocation lists cannot be compared.
     same = (
         before is not None
         and before.config.cache.max_entries == config.cache.max_entries
-        # What is remembered holds its end: a shorter one counts for all, at once.
+        # Cached tokens carry their own end, so a shorter ttl must start with an empty cache.
         and before.config.cache.ttl_seconds <= config.cache.ttl_seconds
         and before.revocations is (revocations if isinstance(revocations, Revocations) else None)
     )
@@ -303,9 +303,9 @@ def _tokens(
         cache=config.cache,
         verified=verified,
         revocations=revocations,
-        turns=CpuBudget(world.monotonic_clock),
+        cpu_budget=CpuBudget(dependencies.monotonic_clock),
         lookup_timeout_seconds=config.lookup_timeout_seconds,
-        metrics=world.metrics,
+        metrics=dependencies.metrics,
     )
 
 

@@ -1,4 +1,4 @@
-"""From the issuers of the configuration to those in service."""
+"""Builds the issuers of a configuration and their key sources."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from authz.credentials.core.outbound import check_ca_file
 from authz.credentials.dependencies import CredentialDependencies
 from authz.credentials.jwt.config import IssuerConfig
 from authz.credentials.jwt.key_set import KeySet, KeySetError, parse_key_set
-from authz.credentials.jwt.key_source import Clocks, FileKeys, RemoteKeys
+from authz.credentials.jwt.key_source import FileKeys, KeySourceDependencies, RemoteKeys
 from authz.credentials.jwt.token import Issuer
 from common.configfile import ConfigError, Problem
 from common.os_errors import in_words
@@ -21,12 +21,12 @@ def issuers_of(
     block: IssuerConfig,
     before: Mapping[str, Issuer],
     lookup_timeout_seconds: float,
-    world: CredentialDependencies,
+    dependencies: CredentialDependencies,
     reread: dict[FileKeys, KeySet],
 ) -> dict[str, Issuer]:
-    """The issuers that `block` means, by name; the tenants of a template share one key set.
+    """Return the issuers of `block` by name; the tenants of a template share one key source.
 
-    An issuer configured as in `before` stays the same object, and so does its source of keys. `reread` gets
+    An issuer configured as in `before` stays the same object, and so does its key source. `reread` receives
     the present key set of each key file that stays in use. Raises ConfigError.
     """
     old = [before[name] for name in block.names if name in before]
@@ -34,7 +34,7 @@ def issuers_of(
     if block.jwks.file is not None:
         source = _file_source(block.jwks.file, old, reread)
     else:
-        source = _remote_source(block, old, lookup_timeout_seconds, world)
+        source = _remote_source(block, old, lookup_timeout_seconds, dependencies)
     return {
         name: _issuer(block.of_tenant(tenant), tenant, before.get(name), source)
         for name, tenant in zip(block.names, block.tenants or ("",), strict=True)
@@ -58,24 +58,33 @@ def _file_source(path: Path, old: Sequence[Issuer], reread: dict[FileKeys, KeySe
 
 
 def _remote_source(
-    block: IssuerConfig, old: Sequence[Issuer], lookup_timeout_seconds: float, world: CredentialDependencies
+    block: IssuerConfig,
+    old: Sequence[Issuer],
+    lookup_timeout_seconds: float,
+    dependencies: CredentialDependencies,
 ) -> RemoteKeys:
     check_ca_file(block.jwks.ca_file)
-    clockwork = Clocks(world.fetch, world.monotonic_clock, world.random, lookup_timeout_seconds, block.issuer)
-    source = RemoteKeys(block.jwks, clockwork, world.metrics.key_set(block.issuer))
+    needed = KeySourceDependencies(
+        dependencies.fetch,
+        dependencies.monotonic_clock,
+        dependencies.random,
+        lookup_timeout_seconds,
+        block.issuer,
+    )
+    source = RemoteKeys(block.jwks, needed, dependencies.metrics.key_set(block.issuer))
     sources = [issuer.keys for issuer in old if isinstance(issuer.keys, RemoteKeys)]
     same = next((one for one in sources if one.same_as(source)), None)
     if same is not None:
         return same
     if sources:
-        source.inherit(sources[0])
+        source.adopt(sources[0])
     return source
 
 
 def _read_key_file(path: Path, previous: KeySet | None) -> KeySet:
-    """The keys of the operator's own file. As from a URL, an unusable entry costs no other entry.
+    """Return the keys in a file of the operator. As with a URL, an unusable entry does not affect the others.
 
-    Raises ConfigError if no key can be used, and for secret keys: everyone who reads the file could sign.
+    Raises ConfigError if no key is usable, and for secret keys: anyone who reads the file could sign.
     """
     try:
         keys = parse_key_set(path.read_bytes(), previous)

@@ -1,4 +1,4 @@
-"""What Redis lost in a failover is written again by the sidecars that know it."""
+"""Writes revocations again that Redis lost in a failover."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,19 +17,19 @@ from authz.credentials.session.verifier import Sessions
 from common.background import background_work
 
 SPREAD_SECONDS: Final = 2.0
-"""Within it sidecars begin: who comes later finds the most of it written, and Redis is not asked by all."""
+"""The longest random start delay, so that most sidecars find the work already done."""
 
 RETRY_SECONDS: Final = 1.0
 MAX_RETRY_SECONDS: Final = 5.0
-"""Between attempts, doubled each time: a replica that is to become the master takes no writes yet."""
+"""The delay between attempts doubles up to this: a replica refuses writes until it becomes the master."""
 
 _LOG = structlog.get_logger(__name__)
 
 
 class RevocationReconciler:
-    """Compares what is known here with what Redis has, and writes what is missing there.
+    """Compares the revocations of this process with those in Redis, and writes what Redis lacks.
 
-    Beside everything else: messages are heard meanwhile, and a Redis that takes no writes harms nothing.
+    Runs in the background: messages still arrive, and a Redis that refuses writes does no harm.
     """
 
     def __init__(
@@ -39,27 +39,27 @@ class RevocationReconciler:
         self._revocations = revocations
         self._random = random
         self.kept: list[Revocation] = []
-        """What Redis had when it was asked last."""
+        """The revocations that Redis held when last read."""
 
     async def run(self) -> None:
-        """Returns once Redis has what is known here, however many attempts that takes."""
+        """Return once Redis holds every revocation known here, after as many attempts as needed."""
         failures = 0
         while not await self._succeeds(failures):
             delay = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(failures, 8))
             failures += 1
             await asyncio.sleep(delay * (1 - 0.5 * self._random()))
-        while self.kept:  # piece by piece: at once it would take milliseconds
+        while self.kept:  # in pieces: freeing all of it at once would hold the loop for milliseconds
             del self.kept[-LOADED_AT_ONCE:]
             await asyncio.sleep(0)
 
     async def _succeeds(self, failures: int) -> bool:
-        """Whether that was the last attempt."""
+        """Return whether no further attempt is needed."""
         try:
             written = await self._attempt()
         except RevocationsFullError as error:
             _LOG.error("revocations_not_restored", problem=str(error))
             return True
-        except Exception as error:  # whatever it is: who starts later would not know what is revoked
+        except Exception as error:  # any error: sidecars that start later would miss the revocations
             if not failures:
                 expected = isinstance(error, StoreUnavailableError)
                 _LOG.warning("revocations_not_restored_yet", problem=str(error), exc_info=not expected)
@@ -80,6 +80,6 @@ class RevocationReconciler:
         return written + len(missing)
 
     async def _missing(self, revocations: Revocations) -> list[Revocation]:
-        # A collection amid a hundred thousand new objects would hold the loop for 0.1 s.
+        # A garbage collection among a hundred thousand new objects would hold the loop for 0.1 s.
         with background_work():
             return await revocations.missing_in(self.kept)

@@ -1,4 +1,4 @@
-"""The names under which a policy takes credentials from requests: what every log has to redact."""
+"""The names of the headers, cookies and query parameters with credentials, which every log redacts."""
 
 from collections.abc import Iterable
 
@@ -7,9 +7,9 @@ from common.redaction import SecretNames
 
 
 def secret_names(configs: Iterable[CredentialsConfig]) -> SecretNames:
-    """Every header, cookie and query parameter that one of these `credentials:` blocks reads.
+    """Return every header, cookie and query parameter that one of these `credentials:` blocks reads.
 
-    Each counts as all of them: a client that errs puts its cookie into the query, and a tag may show either.
+    Each name counts for all three places: a client may put its cookie into the query by mistake.
     """
     locations = [where for config in configs for places in config.locations().values() for where in places]
     names = {name for where in locations for name in (where.header, where.cookie, where.query) if name}

@@ -1,4 +1,4 @@
-"""The `credentials:` block in service, over every reload."""
+"""Serves the `credentials:` block of the policy across reloads."""
 
 import asyncio
 import contextlib
@@ -35,14 +35,14 @@ from common.circuit_breaker import CircuitBreaker, CircuitState
 _LOG = structlog.get_logger(__name__)
 
 START_WAIT_SECONDS: Final = 2.0
-"""How long a start waits for the first key sets. An identity provider that is slower delays no start."""
+"""The longest that a start waits for the first key sets; a slower identity provider does not delay it."""
 
 
 class Credentials:
-    """Answers who is asking.
+    """Finds out who sends a request.
 
-    Lives as long as the process: `prepare` brings a changed configuration, and everything whose own
-    configuration did not change (key sets, verified tokens, sessions in memory) goes on.
+    Lives as long as the process: `prepare` takes a changed configuration, and everything whose own
+    configuration did not change (key sets, verified tokens, sessions in memory) stays.
     Raises ConfigError with every problem.
     """
 
@@ -60,7 +60,7 @@ class Credentials:
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._metrics = CredentialMetrics(monotonic_clock)
-        self._world = CredentialDependencies(
+        self._dependencies = CredentialDependencies(
             fetch=fetch_document,
             introspection_client=introspection_client,
             wall_clock=wall_clock,
@@ -71,20 +71,20 @@ class Credentials:
             metrics=self._metrics,
             redis_breaker=_logged_breaker(monotonic_clock, random),
         )
-        self._feed: RevocationSubscriber | None = None
+        self._subscriber: RevocationSubscriber | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._started = False
-        self._serving = compile_config(config, self._world, None)
-        # Last: a configuration that cannot be used leaves no trace.
+        self._serving = compile_config(config, self._dependencies, None)
+        # Last, so that an unusable configuration leaves nothing behind.
         registry.register(self._metrics)
-        self._feed = self._new_feed()
+        self._subscriber = self._new_subscriber()
         self._measure()
 
     def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
-        """Who is asking: at once where that is known, an awaitable only where something must be fetched.
+        """Return who sent the request, or an awaitable of it if something must be fetched.
 
         `now` is in unix seconds. The awaitable ends within `lookup_timeout_seconds` of the configuration and
-        may be cancelled at any time, so a caller bounds it by its own deadline.
+        may be cancelled at any time, so that a caller can bound it by its own deadline.
         """
         return self._serving.authenticator.authenticate(request, now)
 
@@ -95,41 +95,43 @@ class Credentials:
 
     @property
     def sessions(self) -> Sessions | None:
-        """Creates and revokes sessions, where the configuration has any."""
+        """The sessions; None if the configuration has none."""
         return self._serving.sessions
 
     @property
     def revocations(self) -> Revocations | None:
-        """The tokens that are refused before they expire, where the configuration has a list of them."""
+        """The list of tokens refused before they expire; None if the configuration has none."""
         return self._serving.revocations
 
     @property
     def logout(self) -> LogoutReceiver | None:
-        """Takes logout tokens, where an issuer is configured with `logout`."""
+        """The receiver of logout tokens; None if no issuer is configured with `logout`."""
         return self._serving.logout
 
     @property
     def credential_admin(self) -> CredentialAdmin:
-        """Sessions and revocations as operators handle them."""
-        return CredentialAdmin(self._serving.sessions, self._serving.revocations, self._world.wall_clock)
+        """The operations on sessions and revocations that operators use."""
+        return CredentialAdmin(
+            self._serving.sessions, self._serving.revocations, self._dependencies.wall_clock
+        )
 
     @property
     def watched_files(self) -> Sequence[Path]:
-        """The files beside the policy file whose change asks for a reload."""
+        """The files, besides the policy file, whose change causes a reload."""
         return tuple(self._serving.config.files())
 
     def prepare(self, config: CredentialsConfig) -> Callable[[], None]:
-        """Compile `config`; may run in a thread. Raises ConfigError.
+        """Compile `config`, possibly in a thread. Raises ConfigError.
 
-        The function returned puts it into service, on the loop.
+        Returns a function that puts it into service; call that on the loop.
         """
-        compiled = compile_config(config, self._world, self._serving)
+        compiled = compile_config(config, self._dependencies, self._serving)
         return lambda: self._swap(compiled)
 
     async def start(self) -> None:
-        """Begin to fetch key sets and to hear of revocations, and wait a little for the first of each.
+        """Start to fetch key sets and to receive revocations, and wait a little for the first of each.
 
-        What is away is no error.
+        A server that cannot be reached is not an error.
         """
         self._started = True
         sources = self._serving.remote_keys()
@@ -138,23 +140,23 @@ class Credentials:
         if self._serving.sessions is not None:
             self._serving.sessions.start()
         waits = [source.ready() for source in sources]
-        if self._feed is not None:
-            self._feed.start()
-            waits.append(self._feed.ready())
+        if self._subscriber is not None:
+            self._subscriber.start()
+            waits.append(self._subscriber.ready())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_WAIT_SECONDS):
                 await asyncio.gather(*waits)
 
     async def stop(self) -> None:
-        """End what `start` began, and write what waits to be written."""
+        """Stop what `start` began, and write pending renewals."""
         self._started = False
         for source in self._serving.remote_keys():
             source.stop()
-        await self._retire(self._feed, self._serving, None)
+        await self._retire(self._subscriber, self._serving, None)
         await asyncio.gather(*self._leaving)
 
     def describe(self) -> dict[str, Any]:
-        """The state for `/config`. No secret, no token, no hash of either."""
+        """Return the state for `/config`. Holds no secret, no token and no hash of either."""
         return self._serving.describe()
 
     def _swap(self, compiled: Compiled) -> None:
@@ -169,29 +171,31 @@ class Credentials:
             started.start()
         for kept_on in old & new:
             kept_on.fetch_soon()
-        for throttle_check in old - new:
-            throttle_check.stop()
-        old_feed = self._feed
+        for dropped in old - new:
+            dropped.stop()
+        old_subscriber = self._subscriber
         if (before.sessions, before.revocations) != (compiled.sessions, compiled.revocations):
-            self._feed = self._new_feed()
+            self._subscriber = self._new_subscriber()
         if self._started:
-            if self._feed is not None:
-                self._feed.start()
+            if self._subscriber is not None:
+                self._subscriber.start()
             if compiled.sessions is not None:
                 compiled.sessions.start()
             leaving = asyncio.create_task(
-                self._retire(old_feed if old_feed is not self._feed else None, before, compiled)
+                self._retire(
+                    old_subscriber if old_subscriber is not self._subscriber else None, before, compiled
+                )
             )
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
         self._measure()
 
     async def _retire(
-        self, feed: RevocationSubscriber | None, before: Compiled, after: Compiled | None
+        self, subscriber: RevocationSubscriber | None, before: Compiled, after: Compiled | None
     ) -> None:
-        """End what serves no more."""
-        if feed is not None:
-            await feed.stop()
+        """Stop what `after` no longer uses."""
+        if subscriber is not None:
+            await subscriber.stop()
         if before.sessions is not None and (after is None or after.sessions is not before.sessions):
             await before.sessions.stop()
         if before.introspector is not None and (
@@ -201,50 +205,50 @@ class Credentials:
             if before.introspection_client is not None:
                 await before.introspection_client.close()
 
-    def _new_feed(self) -> RevocationSubscriber | None:
-        """The messages of other sidecars, where there are others."""
+    def _new_subscriber(self) -> RevocationSubscriber | None:
+        """Return the subscriber to the messages of other sidecars; None without a shared store."""
         sessions, revocations = self._serving.sessions, self._serving.revocations
         channels: dict[str, Callable[[bytes], None]] = {}
         if sessions is not None and isinstance(sessions.store, RedisStore):
-            channels[sessions.store.channel] = sessions.hear
+            channels[sessions.store.channel] = sessions.on_message
         shared = revocations.store if revocations is not None else None
         if revocations is not None and isinstance(shared, RedisRevocations):
             channels[shared.channel] = lambda message: revocations.add(read_message(message))
-        if not channels or self._world.redis is None:
+        if not channels or self._dependencies.redis is None:
             return None
 
-        give_back = RevocationReconciler(sessions, revocations, self._world.random)
+        reconciler = RevocationReconciler(sessions, revocations, self._dependencies.random)
 
         async def begin() -> None:
             if sessions is not None:
                 sessions.forget_all()
             if revocations is not None and revocations.store is not None:
                 with background_work():
-                    give_back.kept = await revocations.store.load(revocations.limit)
-                    await revocations.load(give_back.kept)
+                    reconciler.kept = await revocations.store.load(revocations.limit)
+                    await revocations.load(reconciler.kept)
 
-        def tick(connected: bool) -> None:  # noqa: FBT001 - the one thing it is told
+        def tick(connected: bool) -> None:  # noqa: FBT001 - its one argument
             if revocations is not None and revocations.store is not None:
                 if connected and revocations.needs_resync:
-                    raise ResyncRequiredError("the list was longer than it may be")
+                    raise ResyncRequiredError("the list was longer than its bound")
                 if connected:
                     revocations.confirm()
                 revocations.expire()
 
         return RevocationSubscriber(
-            self._world.redis,
+            self._dependencies.redis,
             channels,
             on_begin=begin,
             on_tick=tick,
-            meanwhile=give_back.run,
-            random=self._world.random,
+            background=reconciler.run,
+            random=self._dependencies.random,
         )
 
     def _measure(self) -> None:
         serving = self._serving
         remembered: dict[str, Sized | None] = {
             "tokens": serving.tokens.verified,
-            "tokens_waiting": serving.tokens.turns,
+            "tokens_waiting": serving.tokens.cpu_budget,
             "sessions": serving.sessions,
             "introspected": serving.introspector,
             "revocations": serving.revocations,
@@ -253,19 +257,19 @@ class Credentials:
         self._metrics.serve(
             {what: entries for what, entries in remembered.items() if entries is not None},
             {issuer.issuer for issuer in serving.config.issuers if issuer.jwks.file is None},
-            self._feed,
-            self._world.redis_breaker if self._feed is not None else None,
+            self._subscriber,
+            self._dependencies.redis_breaker if self._subscriber is not None else None,
         )
 
 
 def _logged_breaker(clock: Callable[[], float], random: Callable[[], float]) -> CircuitBreaker:
-    """A breaker whose log line has the cause."""
+    """Return a breaker that logs its changes with their cause."""
 
-    def told(state: CircuitState) -> None:
+    def log_change(state: CircuitState) -> None:
         if state is CircuitState.CLOSED:
             _LOG.info("redis_answers_again")
         else:
             _LOG.warning("redis_not_asked_for_a_while", cause=breaker.cause)
 
-    breaker = CircuitBreaker(clock, random, changed=told)
+    breaker = CircuitBreaker(clock, random, changed=log_change)
     return breaker

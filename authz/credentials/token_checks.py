@@ -1,7 +1,7 @@
-"""Each check that a bearer token goes through, one after the other, for `sidecars token explain`.
+"""Every check that a bearer token goes through, in order, for `sidecars token explain`.
 
-The verdict is that of the verifier that serves requests. The checks go on where the verifier stops, so that
-a person who fixes a token or a policy sees everything at once. No text holds anything usable as the token.
+The verdict comes from the verifier that serves requests. The checks continue where the verifier stops, so
+that a person who fixes a token or a policy sees every fault at once. No text reveals a usable token.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from authz.credentials.jwt.token import Issuer, Token, check_audience, check_hea
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason, named
 
 MAX_LISTED: Final = 5
-"""At most so many issuers or keys are named in a text."""
+"""The most issuers or keys that a text names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Check:
 
     title: str
     held: bool | None
-    """None: the check was not made, and the text says why."""
+    """Whether the check passed; None if it was not made, and `text` says why."""
     text: str
 
 
@@ -53,22 +53,22 @@ class Explained:
 
 
 async def explain_token(
-    text: str, config: CredentialsConfig, world: CredentialDependencies, now: float
+    text: str, config: CredentialsConfig, dependencies: CredentialDependencies, now: float
 ) -> Explained:
-    """The checks and the verdict of the token under `config`; `now` in unix seconds. Raises ConfigError.
+    """Return the checks and the verdict for the token `text`; `now` is in unix seconds. Raises ConfigError.
 
-    Fetches the keys of its issuer, or asks the introspection endpoint; does not look at revocations.
+    Fetches the keys of its issuer, or calls the introspection endpoint; does not check revocations.
     """
     token, checks, refusal = _form(text, config)
     if token is None and refusal is None:
-        return await _introspected(text, config, world, checks, now)
+        return await _introspected(text, config, dependencies, checks, now)
     block = None if token is None else _block_of(token, config)
     if token is None or block is None:
         if token is not None:
             checks.append(Check("issuer", held=False, text=_no_issuer(token, config)))
         detail = f"no issuer {token.issuer[:100]!r} is configured" if token is not None else ""
         return Explained(tuple(checks), refusal or Refusal(RefusalReason.ISSUER_UNKNOWN, detail))
-    compiled = compile_config(_only(config, block), world, None)
+    compiled = compile_config(_only(config, block), dependencies, None)
     issuer = compiled.issuers[token.issuer]
     try:
         await _fetch(issuer, block)
@@ -77,12 +77,12 @@ async def explain_token(
     finally:
         for source in compiled.remote_keys():
             source.stop()
-    checks.append(Check("revocations", held=None, text="not looked at here: see `sidecars token list`"))
+    checks.append(Check("revocations", held=None, text="not checked here: see `sidecars token list`"))
     return Explained(tuple(checks), outcome)
 
 
 def _form(text: str, config: CredentialsConfig) -> tuple[Token | None, list[Check], Refusal | None]:
-    """The parsed token, or its refusal; neither for an opaque token, which the server is asked about."""
+    """Return the parsed token or its refusal; neither for an opaque token, which the server verifies."""
     opaque = config.introspection is not None and text.count(".") != 2
     limit = config.introspection.max_bytes if opaque and config.introspection else config.tokens.max_bytes
     checks = [Check("size", held=len(text) <= limit, text=f"{len(text)} of at most {limit} characters")]
@@ -103,11 +103,11 @@ def _form(text: str, config: CredentialsConfig) -> tuple[Token | None, list[Chec
 
 
 def _hint(text: str, config: CredentialsConfig) -> str:
-    """What else it may be, by its dots (`location.DOTS`); empty where nothing else is configured."""
+    """Return what else the text may be, by its dots (`location.DOTS`); empty if nothing else fits."""
     if config.sessions is not None and "." not in text:
         return "; a session? `sidecars session show` looks those up"
     if config.api_keys is not None and text.count(".") == 1:
-        return "; an API key? Those are no bearer tokens, and are not explained here"
+        return "; an API key? This command explains bearer tokens only"
     return ""
 
 
@@ -126,7 +126,7 @@ def _no_issuer(token: Token, config: CredentialsConfig) -> str:
 
 
 def _only(config: CredentialsConfig, block: IssuerConfig | None) -> CredentialsConfig:
-    """`config` without what needs other parts of a running sidecar."""
+    """Return `config` without what needs other parts of a running sidecar."""
     without = dict.fromkeys(("sessions", "api_keys", "mtls", "revocations", "throttle"))
     if block is None:
         return config.model_copy(update={**without, "issuers": ()})
@@ -148,26 +148,30 @@ async def _fetch(issuer: Issuer, block: IssuerConfig) -> None:
 
 
 async def _verified(compiled: Compiled, text: str, now: float) -> Verified:
-    known = compiled.tokens.known(text, now)
+    known = compiled.tokens.cached(text, now)
     found = compiled.tokens.verify(text, now) if known is None else known
     return _answered(found if isinstance(found, Identity | Refusal) else await found)
 
 
 def _answered(outcome: Verified) -> Verified:
-    """`outcome` as a request meets it: some subjects prove nobody, although their token holds."""
+    """Return `outcome` as for a request: a valid token with an unusable subject is refused."""
     return named(outcome) if isinstance(outcome, Identity) else outcome
 
 
 async def _introspected(
-    text: str, config: CredentialsConfig, world: CredentialDependencies, checks: list[Check], now: float
+    text: str,
+    config: CredentialsConfig,
+    dependencies: CredentialDependencies,
+    checks: list[Check],
+    now: float,
 ) -> Explained:
-    assert config.introspection is not None  # noqa: S101 - else a token of this form is no JWT
+    assert config.introspection is not None  # noqa: S101 - else the token is parsed as a JWT
     changes = {"lookup_timeout_seconds": config.introspection.timeout_seconds + 1}
-    compiled = compile_config(_only(config, None).model_copy(update=changes), world, None)
+    compiled = compile_config(_only(config, None).model_copy(update=changes), dependencies, None)
     assert compiled.introspector is not None  # noqa: S101 - as above
     assert compiled.introspection_client is not None  # noqa: S101 - as above
     try:
-        known = compiled.introspector.known(text, now)
+        known = compiled.introspector.cached(text, now)
         found = compiled.introspector.verify(text, now) if known is None else known
         outcome = _answered(found if isinstance(found, Identity | Refusal) else await found)
     finally:
@@ -191,12 +195,12 @@ def _token_checks(token: Token, issuer: Issuer, now: float) -> Iterator[Check]:
         _check("subject", lambda: f"{'/'.join(config.subject_claim)}: {_subject(token, config)}"),
     ]
     yield from claims
-    # The verifier's own check of all claims, which has more than is listed above: lifetime, logout tokens.
+    # The verifier's own check of all claims, which covers more than the list above: lifetime, logout tokens.
     together = _check("claims together", lambda: _together(token, issuer, now))
     if together.held or all(one.held for one in claims):
         yield together
-    else:  # it stops at the first claim that fails, which is told above
-        yield Check("claims together", held=None, text="not looked at: a claim above failed")
+    else:  # it stops at the first claim that fails, which is reported above
+        yield Check("claims together", held=None, text="not checked: a claim above failed")
     yield _check("audience", lambda: _audience(token, issuer))
 
 
@@ -219,15 +223,15 @@ def _type(token: Token, issuer: Issuer) -> str:
 
 
 def _key_checks(token: Token, issuer: Issuer) -> Iterator[Check]:
-    told = issuer.keys.describe()
-    ids = [str(name) for name in told["keys"]]
-    unused = f"; not used: {'; '.join(told['refused_keys'][:MAX_LISTED])}" if told["refused_keys"] else ""
-    place = told.get("url") or told.get("file")
-    if told.get("problem") and not ids:
-        yield Check("key set", held=False, text=f"{place}: {told['problem']}")
+    state = issuer.keys.describe()
+    ids = [str(name) for name in state["keys"]]
+    unused = f"; not used: {'; '.join(state['refused_keys'][:MAX_LISTED])}" if state["refused_keys"] else ""
+    place = state.get("url") or state.get("file")
+    if state.get("problem") and not ids:
+        yield Check("key set", held=False, text=f"{place}: {state['problem']}")
     else:
         yield Check("key set", held=True, text=f"{place}: {', '.join(ids[:MAX_LISTED])}{unused}")
-    key = issuer.keys.held(token.key_id, token.algorithm)
+    key = issuer.keys.get_cached(token.key_id, token.algorithm)
     if key is None:
         yield Check("signature", held=False, text=f"the key set has no key for kid {token.key_id!r}")
         return

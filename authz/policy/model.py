@@ -23,7 +23,6 @@ from authz.policy.expression.expression import Expression
 from authz.policy.templates import ValueTemplate, parse_text, parse_value
 from authz.policy.types.names import (
     AT_LEAST_ONE,
-    Block,
     DottedName,
     HeaderName,
     Host,
@@ -32,6 +31,7 @@ from authz.policy.types.names import (
     OneOrMany,
     PathOddity,
     PathTemplate,
+    PolicyBlock,
     Text,
     Texts,
 )
@@ -133,18 +133,21 @@ Origin = Annotated[
 ]
 
 
-class ConditionConfig(Block):
+class ConditionConfig(PolicyBlock):
     """What must be so beside host, method and path: every key that stands here."""
 
     caller: WhoConfig | None = None
+    """The caller matches this description."""
     headers: Annotated[dict[HeaderName, HeaderComparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """By name in lower case. A value alone means equality, a list any of its values."""
     query: Annotated[dict[Text, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
+    """Query parameters by name. A value alone means equality."""
     client: Networks | None = None
     """The true client's address is in one of these networks."""
     client_not: Networks | None = None
     """It is in none of these."""
     time: TimeConfig | None = None
+    """The request comes within this time window."""
     context_extensions: Annotated[dict[Text, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """What Envoy's route has under `context_extensions` for the ext_authz filter; no client can set it."""
     share: Annotated[ShareConfig, OrPercent] | None = None
@@ -166,7 +169,7 @@ class NamedConditionConfig(ConditionConfig):
         return self
 
 
-class CorsConfig(Block):
+class CorsConfig(PolicyBlock):
     """Which scripts of other origins may ask, and how (the Fetch standard's CORS protocol)."""
 
     origins: Annotated[tuple[Origin, ...], AT_LEAST_ONE, OneOrMany]
@@ -181,7 +184,7 @@ class CorsConfig(Block):
     """How long a browser remembers the answer."""
 
 
-class DenialConfig(Block):
+class DenialConfig(PolicyBlock):
     """What a deny rule answers in place of 403 and its usual words."""
 
     status: DenialStatus = 403
@@ -206,6 +209,7 @@ class SharedConfig(ConditionConfig):
     hosts: Annotated[
         tuple[Host, ...], AT_LEAST_ONE, Field(json_schema_extra={"default": [str(EVERY_HOST)]})
     ] = (EVERY_HOST,)
+    """Host names the rule covers: exact, `*.example.com`, or `*` for all."""
     methods: Annotated[tuple[Method, ...], AT_LEAST_ONE] | None = None
     """None: every method. HEAD is not part of GET."""
     identity_headers: dict[IdentityHeader, Value] = Field(default_factory=dict)
@@ -218,9 +222,11 @@ class SharedConfig(ConditionConfig):
     query_set: dict[Text, TextValue] = Field(default_factory=dict)
     """Query parameters that the upstream gets, in place of those that the client sent."""
     query_remove: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
+    """Query parameters that the upstream does not get."""
     strip_session_cookie: bool | None = None
     """Whether the session cookie is kept from the upstream (oauth2-proxy#644): it is, unless `false`."""
     cors: CorsConfig | None = None
+    """Lets scripts of other origins call what the rule allows."""
     accept_in_path: tuple[PathOddity, ...] = ()
     """What this rule tolerates in a path although readers differ about it."""
     mode: Literal["enforce", "shadow"] = "enforce"
@@ -239,13 +245,17 @@ class RuleConfig(SharedConfig):
     """One rule: on these hosts, with these methods, at these paths, allow (or deny) these callers."""
 
     name: Name
+    """Names the rule in decisions, logs and metrics. Unique within the policy."""
     inherit: Name | None = None
     """The `defaults` whose conditions hold too, and whose other keys count where the rule has none."""
     paths: Annotated[
         tuple[PathTemplate, ...], AT_LEAST_ONE, Field(json_schema_extra={"default": [str(EVERY_PATH)]})
     ] = (EVERY_PATH,)
+    """Path templates the rule covers, such as `/users/{id}` or `/files/{rest=**}`."""
     allow: Whos | None = None
+    """Who is allowed: `anyone`, `authenticated`, or descriptions of callers, one of which matches."""
     deny: Whos | None = None
+    """Who is denied, written as for `allow`. Any matching deny rule wins over every allow rule."""
     answer: DenialConfig | None = None
     """Of a deny rule: what the client gets."""
 
@@ -276,7 +286,7 @@ ONLY_FOR_ALLOW: Final = frozenset({
 })  # fmt: skip
 
 
-class LoginConfig(Block):
+class LoginConfig(PolicyBlock):
     """Where a browser without a credential is sent."""
 
     url: Annotated[str, Field(max_length=2048), AfterValidator(_login_url)]
@@ -285,7 +295,7 @@ class LoginConfig(Block):
     """The query parameter that tells where to go after the login: always a path of the same host."""
 
 
-class PolicyFile(Block):
+class PolicyFile(PolicyBlock):
     """A policy file. Several files make one policy.
 
     Credentials, identity_headers, metadata, login, paths and strip_session_cookie are in one of them;
@@ -295,16 +305,23 @@ class PolicyFile(Block):
     include: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
     """Further files and folders, from the folder of this file."""
     credentials: CredentialsConfig | None = None
+    """The kinds of credential that callers may present, and how each is verified."""
     identity_headers: dict[IdentityHeader, Value] | None = None
+    """Request headers that tell the upstream who the caller is, by name. Clients cannot set them."""
     metadata: dict[Annotated[str, Spelled(r"[a-z0-9_]{1,64}", "tenant")], Value] | None = None
     """What of the caller stands under `claims` in the dynamic metadata, beside subject and credential."""
     login: LoginConfig | None = None
+    """Where a browser without a credential is sent. Without it, it gets 401."""
     paths: PathsConfig | None = None
     """How deny rules compare paths."""
     strip_session_cookie: bool | None = None
+    """Whether the session cookie is kept from the upstream. Yes, unless `false`; a rule may differ."""
     conditions: dict[Name, NamedConditionConfig] = Field(default_factory=dict)
+    """Named conditions, which rules use under `if`."""
     defaults: dict[Name, DefaultsConfig] = Field(default_factory=dict)
+    """Named sets of rule keys, which rules use under `inherit`."""
     rules: tuple[RuleConfig, ...] = ()
+    """The rules. Their order does not matter: any matching deny rule wins."""
 
 
 ONCE: Final = ("credentials", "identity_headers", "metadata", "login", "paths", "strip_session_cookie")

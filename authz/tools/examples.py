@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from authz.policy.types.names import Block, Text
+from authz.policy.types.names import PolicyBlock, Text
 from authz.request.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason, named
 from common.configfile import Spelled
 from protos.authz_pb2 import CheckRequest
@@ -42,13 +42,15 @@ ClientAddress = Annotated[
 ]
 
 
-class RequestExample(Block):
+class RequestExample(PolicyBlock):
     """A request as Envoy would ask about it."""
 
     method: str = "GET"
+    """The HTTP method."""
     url: str | None = None
     """`https://host/path?query`, or the path alone; in place of host and path."""
     host: str | None = None
+    """The host that the client asked for."""
     path: str | None = None
     """With the query."""
     headers: dict[Header, str | tuple[str, ...]] = Field(default_factory=dict)
@@ -114,16 +116,23 @@ class RequestExample(Block):
         headers.setdefault("x-envoy-auth-partial-body", "false")
 
 
-class CallerExample(Block):
+class CallerExample(PolicyBlock):
     """Who asks, as if a credential had been verified; or one that was not accepted."""
 
     kind: CredentialKind = CredentialKind.JWT
+    """The kind of credential."""
     subject: str = ""
+    """The subject of the credential."""
     issuer: str = ""
+    """The `iss` of a JWT."""
     scopes: frozenset[str] = frozenset()
+    """The scopes of the caller."""
     roles: frozenset[str] = frozenset()
+    """The roles of the caller."""
     audiences: frozenset[str] = frozenset()
+    """The audiences that the token was issued for."""
     claims: dict[str, Any] = Field(default_factory=dict)
+    """The claims of the token."""
     refused: RefusalReason | None = None
     """In place of all but `kind`: the credential was refused for this reason."""
 
@@ -150,10 +159,11 @@ class CallerExample(Block):
         )
 
 
-class Question(Block):
+class Question(PolicyBlock):
     """A request, and who asks."""
 
     request: RequestExample
+    """What is asked for."""
     caller: CallerExample | None = None
     """None: nobody in particular."""
 

@@ -3,6 +3,7 @@
 The floor under the three libraries and the processes: it knows nothing of what is configured.
 """
 
+from common.configfile.block import Block
 from common.configfile.breaks import Breathe, no_breaks
 from common.configfile.document import Document, parse, read, read_text
 from common.configfile.problems import SETTINGS, ConfigError, KeyPart, Problem, json_place, key_path_text
@@ -11,6 +12,7 @@ from common.configfile.validate import findings_of, problems_of, validate
 
 __all__ = [
     "SETTINGS",
+    "Block",
     "Breathe",
     "ConfigError",
     "Document",

@@ -17,13 +17,14 @@ _BOUNDS = Bounds()
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class QueueSettings(_Section):
     """What may wait for a sink. When it is full, the stream waits, and Envoy keeps what it can."""
 
     entries: int = Field(_BOUNDS.queue_entries, ge=1)
+    """The most log entries that wait."""
     bytes: int = Field(_BOUNDS.queue_bytes, ge=1024, description="Memory for a sink that stands still.")
 
 
@@ -39,6 +40,7 @@ class _SinkSettings(_Section):
         ),
     )
     queue: QueueSettings = QueueSettings()
+    """How much may wait for the sink."""
     batch_bytes: int = Field(_BOUNDS.batch_bytes, ge=1024, description="The most to write at once.")
     retry_timeout_seconds: float = Field(
         _BOUNDS.retry_timeout_seconds,
@@ -62,6 +64,7 @@ class StdoutSinkSettings(_SinkSettings):
     """JSON lines to standard output."""
 
     type: Literal["stdout"] = "stdout"
+    """The kind of sink."""
 
     @property
     def label(self) -> str:
@@ -73,7 +76,9 @@ class FileSinkSettings(_SinkSettings):
     """JSON lines appended to a file, which log rotation may move away."""
 
     type: Literal["file"] = "file"
+    """The kind of sink."""
     path: ConfigPath
+    """The file that lines are appended to; log rotation may move it."""
     mode: Annotated[str, Spelled(r"0?[0-7]{3}", "0640")] = Field(
         f"{FILE_MODE:04o}", description="Octal mode of a new file."
     )
@@ -82,6 +87,7 @@ class FileSinkSettings(_SinkSettings):
         description="never; interval (at most fsync_seconds later); batch (before entries count as written).",
     )
     fsync_seconds: float = Field(1.0, gt=0, le=3600)
+    """With `fsync: interval`: the longest between a write and its fsync."""
 
     @property
     def label(self) -> str:
@@ -96,7 +102,9 @@ class AllowSettings(_Section):
     """What is logged although it is redacted by default. Each name also appears in a warning at start."""
 
     headers: tuple[str, ...] = ()
+    """Headers that are logged in full."""
     query_parameters: tuple[str, ...] = ()
+    """Query parameters that are logged in full."""
 
 
 class RedactSettings(_Section):
@@ -109,6 +117,7 @@ class RedactSettings(_Section):
         (), description="Parameters of path, original path and referer."
     )
     allow: AllowSettings = AllowSettings()
+    """What is logged although the defaults redact it."""
     policy: tuple[ConfigPath, ...] = Field(
         (),
         description="Policy files and folders of authz: every name that they read a credential from is "
@@ -141,9 +150,13 @@ class AccesslogSettings(_Section):
     """The accesslog sidecar: writes Envoy's access log as JSON lines."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1)
+    """Where Envoy sends its access log."""
     sinks: tuple[SinkSettings, ...] = Field((StdoutSinkSettings(),), min_length=1)
+    """Where the log lines go; each sink gets all of them."""
     redact: RedactSettings = RedactSettings()
+    """What is redacted besides the defaults."""
     sample: SampleSettings = SampleSettings()
+    """How many of the ordinary requests are logged."""
     max_record_bytes: int = Field(
         MAX_RECORD_BYTES, ge=4096, description="Longer records have their long values cut."
     )

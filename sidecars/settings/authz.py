@@ -12,7 +12,7 @@ _COLLECTOR = "http://127.0.0.1:4318/v1/traces"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class MaskSettings(_Section):
@@ -56,7 +56,9 @@ class DecisionsSettings(_Section):
         1_000, ge=0, le=100_000, description="Kept for /decisions on the admin port; 0: none."
     )
     log: DecisionLogSettings | None = None
+    """The decision log. Off, unless set."""
     mask: MaskSettings = MaskSettings()
+    """What is masked in kept and logged decisions."""
 
 
 class TracingSettings(_Section):
@@ -66,6 +68,7 @@ class TracingSettings(_Section):
         _COLLECTOR, description="An OpenTelemetry collector: OTLP over HTTP."
     )
     service_name: str = Field("authz", min_length=1, max_length=128)
+    """The `service.name` of the spans."""
     root_sample_rate: float = Field(
         0.0, ge=0, le=1, description="The part of the checks outside any trace that begin one of their own."
     )
@@ -90,4 +93,5 @@ class AuthzSettings(_Section):
         "entry of x-forwarded-for is the client. With 0 it is the peer, whatever that header says.",
     )
     decisions: DecisionsSettings = DecisionsSettings()
+    """Which decisions are kept and logged, and what is masked in them."""
     tracing: TracingSettings | None = Field(None, description="Off unless this section is present.")

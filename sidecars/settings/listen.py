@@ -68,10 +68,11 @@ def _resolve_files(tls: TlsSettings, info: ValidationInfo) -> TlsSettings:
 class _Listen(BaseModel):
     """An address, its TLS, and whether its peers are trusted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     address: PlainAddress
     tls: Annotated[TlsSettings, AfterValidator(_resolve_files)] | None = None
+    """The files of the server's certificate. Plain text, unless set."""
     trusted: bool | None = Field(
         None,
         description=(

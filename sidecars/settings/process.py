@@ -11,7 +11,7 @@ from sidecars.transport.api.address import TcpAddress
 class AdminSettings(BaseModel):
     """The HTTP server for operators. It shows the configuration, so it belongs on loopback."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     listen: PlainAddress = Field(TcpAddress("127.0.0.1", 9090), validate_default=True)
     port_file: ConfigPath | None = Field(
@@ -29,16 +29,18 @@ class AdminSettings(BaseModel):
 class LogSettings(BaseModel):
     """The process's own log, on stderr: stdout is left to the access log's stdout sink."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     format: Literal["json", "console"] = "json"
+    """`json` for machines, `console` for people."""
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is logged."""
 
 
 class DrainSettings(BaseModel):
     """How SIGTERM ends the process: at the latest after the sum of the three."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     drain_delay_seconds: float = Field(
         1,
@@ -56,7 +58,7 @@ class DrainSettings(BaseModel):
 class ReloadSettings(BaseModel):
     """How changed policy and limits files are found. SIGHUP reloads in any case."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     watch: bool = Field(default=True, description="Reload when a file changes, without SIGHUP.")
     interval_seconds: float = Field(

@@ -15,7 +15,7 @@ _HeaderName = Annotated[str, Spelled(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "RateLimit-
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class HeaderSettings(_Section):
@@ -26,8 +26,11 @@ class HeaderSettings(_Section):
         description="Add limit, remaining and reset of the rule that decided, as plain numbers.",
     )
     limit: _HeaderName = "RateLimit-Limit"
+    """The header with the limit."""
     remaining: _HeaderName = "RateLimit-Remaining"
+    """The header with what remains of it."""
     reset: _HeaderName = "RateLimit-Reset"
+    """The header with the seconds until the limit is full again."""
     retry_after: bool = Field(
         default=True, description="Add Retry-After (RFC 9110 section 10.2.3) when a request is refused."
     )
@@ -75,6 +78,7 @@ class RatelimitSettings(_Section):
         "Choose rule where their values are secret (API keys).",
     )
     headers: HeaderSettings = HeaderSettings()
+    """Response headers that this sidecar adds."""
     max_buckets: int = Field(
         MAX_BUCKETS, ge=1, description="In memory; beyond it the one unused for longest is forgotten."
     )
@@ -92,6 +96,7 @@ class RatelimitSettings(_Section):
         MAX_WAITING, ge=1, le=100_000, description="Requests that may wait for Redis; more follow on_failure."
     )
     breaker: BreakerSettings = BreakerSettings()
+    """When Redis is no longer asked, and for how long."""
 
     @property
     def options(self) -> Options:

@@ -41,7 +41,7 @@ class RedisSettings(BaseModel):
     answers no one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     url: Annotated[str, AfterValidator(_redis_url)] = Field(
         repr=False,

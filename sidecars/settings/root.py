@@ -15,7 +15,7 @@ from sidecars.settings.transport import ConnectionSettings
 class Settings(BaseModel):
     """Settings of the edge sidecars."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     transport: Literal["native", "grpcio"] = Field(
         "native",
@@ -41,9 +41,13 @@ class Settings(BaseModel):
         ),
     )
     admin: AdminSettings = AdminSettings()
+    """The HTTP server for operators."""
     log: LogSettings = LogSettings()
+    """The log of the process."""
     drain: DrainSettings = DrainSettings()
+    """How long SIGTERM takes."""
     reload: ReloadSettings = ReloadSettings()
+    """How changed policy and limits files are found."""
     redis: RedisSettings | None = Field(None, description="One Redis for all sidecars that need it.")
     authz: AuthzSettings | None = Field(None, description="Who is asking, and may they?")
     ratelimit: RatelimitSettings | None = Field(None, description="How much may they?")

@@ -69,8 +69,8 @@ async def test_a_cancellation_that_a_command_hides_counts_all_the_same() -> None
             await asyncio.sleep(3600)
         return "answer"
 
-    asker = RedisCaller(None, 10, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
-    asking = asyncio.create_task(asker.ask(hides))
+    caller = RedisCaller(None, 10, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
+    asking = asyncio.create_task(caller.call(hides))
     await asyncio.sleep(0)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""API keys: `ID.SECRET`, of which only the hash of the secret is known here."""
+"""Verifies API keys, `ID.SECRET`, against the hash of the secret."""
 
 import hashlib
 import hmac
@@ -10,17 +10,16 @@ from typing import Final
 from pydantic import Field
 
 from authz.credentials.api_key.config import ApiKeyConfig, ApiKeysConfig
-from authz.credentials.core.block import Block
 from authz.credentials.core.verifier import ThrottleCheck, Verified, no_throttle
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
-from common.configfile import ConfigError, read, validate
+from common.configfile import Block, ConfigError, read, validate
 from common.lru_cache import LruCache
 
 SECRET_BYTES: Final = 32
-"""256 random bits: a plain SHA-256 of them cannot be guessed back, so no slow hash is needed."""
+"""256 random bits: their SHA-256 cannot be reversed by guessing, so no slow hash is needed."""
 
 MAX_KNOWN: Final = 10_000
-"""Keys known to be good, about 0.2 KB each; no more than there are keys, as a rule."""
+"""The most verified keys cached, about 0.2 KB each."""
 
 _SHAPE = re.compile(r"([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{16,256})")
 
@@ -45,19 +44,19 @@ class ApiKeys:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def known(self, credential: str, now: float) -> Verified | None:
-        """The identity of a key that was verified before: a throttled address does not stop a good key."""
+    def cached(self, credential: str, now: float) -> Verified | None:
+        """Return the identity of a key verified before, which also passes from a throttled address."""
         identity = self._known.get(hashlib.sha256(credential.encode("utf-8", "surrogateescape")).digest())
         if identity is not None and identity.expires_at is not None and now >= identity.expires_at:
             return _EXPIRED
         return identity
 
     def unverified_subject(self, credential: str) -> str:
-        """The id of the key."""
+        """Return the id of the key, as a subject."""
         return f"key {credential.partition('.')[0]}"
 
-    def verify(self, credential: str, now: float, _stopped: ThrottleCheck = no_throttle) -> Verified:
-        """The identity that `credential` proves, or why it proves none."""
+    def verify(self, credential: str, now: float, _throttle_check: ThrottleCheck = no_throttle) -> Verified:
+        """Return the identity of `credential`, or why it is refused."""
         shape = _SHAPE.fullmatch(credential)
         if shape is None:
             return _UNKNOWN
@@ -72,13 +71,13 @@ class ApiKeys:
 
 
 def new_api_key(key_id: str, random_bytes: Callable[[int], bytes]) -> tuple[str, str]:
-    """A new key `ID.SECRET` to hand out, and the `sha256` to write into the configuration."""
+    """Return a new key `ID.SECRET` to hand out, and the `sha256` for the configuration."""
     secret = urlsafe_b64encode(random_bytes(SECRET_BYTES)).rstrip(b"=")
     return f"{key_id}.{secret.decode('ascii')}", hashlib.sha256(secret).hexdigest()
 
 
 def load(config: ApiKeysConfig) -> ApiKeys:
-    """The keys of the policy file and of the key file together. Raises ConfigError."""
+    """Return the keys of the policy file and of the key file together. Raises ConfigError."""
     if config.file is None:
         return ApiKeys(config.keys)
     document = read(config.file)
@@ -87,7 +86,7 @@ def load(config: ApiKeysConfig) -> ApiKeys:
     problems = []
     for index, key in enumerate(added):
         if key.id in known:
-            problems.append(document.problem(("keys", index, "id"), f"the API key {key.id!r} stands twice"))
+            problems.append(document.problem(("keys", index, "id"), f"the API key {key.id!r} appears twice"))
         known.add(key.id)
     if problems:
         raise ConfigError(problems)

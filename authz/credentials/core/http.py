@@ -16,10 +16,10 @@ from authz.credentials.core.types import Network
 from common.os_errors import in_words
 
 MAX_DOCUMENT_BYTES: Final = 512 * 1024
-"""A hundred RSA keys with certificate chains are about 400 KiB; identity providers publish 2 to 20."""
+"""The largest document read. A hundred RSA keys with certificate chains have about 400 KiB."""
 
 MAX_CONNECTIONS: Final = 16
-"""Connections kept open to a server that is asked often."""
+"""The most connections kept open to one server."""
 
 _REMEDIES: Final = {
     "Missing Authority Key Identifier": (
@@ -29,13 +29,13 @@ _REMEDIES: Final = {
         "RFC 5280 section 4.2.1.2; make that of its authority with subjectKeyIdentifier=hash"
     ),
 }
-"""By the words of OpenSSL, what to do about a certificate that only strict verification refuses."""
+"""OpenSSL message -> how to fix a certificate that only strict verification refuses."""
 
 _CHUNK_BYTES: Final = 16 * 1024
 
 
 class FetchError(Exception):
-    """The document did not arrive, whatever the reason; the message says which."""
+    """The document could not be fetched; the message says why."""
 
 
 class StatusError(FetchError):
@@ -49,13 +49,13 @@ class StatusError(FetchError):
 def connector_to(
     proxy: Proxy | None, resolver: AbstractResolver, tls: ssl.SSLContext, *, force_close: bool = False
 ) -> aiohttp.TCPConnector:
-    """Connects to servers through `resolver`, or to the proxy, whose place the operator has chosen."""
+    """Return a connector that resolves servers with `resolver`. The operator's proxy needs no such check."""
     chosen = resolver if proxy is None else None
     return aiohttp.TCPConnector(resolver=chosen, ssl=tls, force_close=force_close, limit=MAX_CONNECTIONS)
 
 
-def told(error: Exception) -> str:
-    """Why a server cannot be reached, in words for the operator."""
+def describe_error(error: Exception) -> str:
+    """Describe for the operator why a server cannot be reached."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause = error.certificate_error
         why = getattr(cause, "verify_message", "") or str(cause)
@@ -75,7 +75,7 @@ def told(error: Exception) -> str:
 
 
 async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """The body of a 200 answer. Raises StatusError for any other, FetchError for a longer one."""
+    """Return the body of a 200 response. Raises StatusError for another, FetchError for a longer body."""
     if response.status != 200:
         raise StatusError(response.status)
     body = bytearray()
@@ -87,7 +87,7 @@ async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those that lead to an address which is neither public nor listed."""
+    """Resolves host names, and refuses addresses that are neither public nor listed."""
 
     def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = tuple(allowed)
@@ -95,7 +95,7 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The addresses of `host`. Raises FetchError when one of them may not be used."""
+        """Return the addresses of `host`. Raises FetchError if one of them may not be used."""
         resolver = aiohttp.ThreadedResolver()
         found = await resolver.resolve(host, port, family)
         for entry in found:
@@ -103,46 +103,46 @@ class PublicResolver(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the resolver holds no resources."""
 
     def check_url(self, url: str) -> None:
-        """Raises FetchError for a URL whose host is an address that may not be used."""
-        # As the client reads it: escapes and `。` in a host become dots there.
+        """Raise FetchError for a URL whose host is an address that may not be used."""
+        # Parsed as the HTTP client does, which turns escapes and `。` in a host into dots.
         self.check(URL(url).raw_host or "")
 
     def check(self, host: str) -> None:
-        """Raises FetchError for an address that may not be used. A name is checked once it is resolved."""
+        """Raise FetchError for an address that may not be used. A name is checked once it is resolved."""
         try:
             address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
         except ValueError:
             if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
-                raise FetchError(f"{host[:64]!r} is an address in a form of its own: write a.b.c.d") from None
+                raise FetchError(f"{host[:64]!r} is an address in an unusual form: write a.b.c.d") from None
             return
         if isinstance(address, IPv6Address):
             address = _inside(address) or address
-        # Site-local addresses (RFC 3879) are private, too, and Python calls them global.
+        # Site-local addresses (RFC 3879) are private too, although Python calls them global.
         site_local = isinstance(address, IPv6Address) and address.is_site_local
         public = address.is_global and not address.is_multicast and not site_local
         if not public and not any(address in network for network in self._allowed):
-            raise FetchError(f"{address} is no public address, and allow_addresses does not list it")
+            raise FetchError(f"{address} is not a public address, and allow_addresses does not list it")
 
 
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE | re.ASCII)
-"""The last label of what resolvers read as an address, never that of a name: `127.1`, `0x7f000001`."""
+"""The last label of a host that resolvers read as an address: `127.1`, `0x7f000001`."""
 
 _IPV4_LAST: Final = tuple(
     IPv6Network(network)
     for network in (
         "::/96",  # IPv4-compatible, RFC 4291 section 2.5.5.1
         "64:ff9b::/96",  # NAT64, RFC 6052 section 2.1
-        "64:ff9b:1::/48",  # NAT64 of one's own, RFC 8215
+        "64:ff9b:1::/48",  # local-use NAT64, RFC 8215
     )
 )
-"""IPv6 networks whose addresses end in the IPv4 address that is reached."""
+"""IPv6 networks whose addresses end in the IPv4 address that they lead to."""
 
 
 def _inside(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that a gateway or the kernel makes of `address`; None where it is none."""
+    """Return the IPv4 address that a gateway or the kernel derives from `address`, or None."""
     if int(address) > 1 and any(address in network for network in _IPV4_LAST):
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour

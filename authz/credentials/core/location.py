@@ -1,13 +1,12 @@
 """Finds the one credential that a request carries.
 
-A request that carries two is refused: services behind the proxy may look at the other one than we
-did. That holds for two values of one header or cookie (CVE-2021-32777: only the last one was seen),
-for one credential in two places, and for credentials of two kinds. Values that are equal are one to every
-reader, and an empty one is none.
+A request that carries two is refused, because an upstream may use the other one. That applies to two
+values of one header or cookie (CVE-2021-32777: only the last one was seen), to one credential in two
+places, and to credentials of two kinds. Equal values count as one, and an empty value does not count.
 
 Credentials of several kinds may share a place. There the number of dots tells them apart: two in a
-JWT, one in an API key (`id.secret`), none in a session token. Opaque access tokens, which may look like
-anything, share a place with JWTs only, and there everything else is one.
+JWT, one in an API key (`id.secret`), none in a session token. Opaque access tokens, which may have any
+form, share a place with JWTs only, and there everything that is not a JWT is an opaque token.
 """
 
 import re
@@ -19,11 +18,10 @@ from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
-from authz.credentials.core.block import Block
 from authz.credentials.core.verifier import ThrottleCheck, Verified, Verifier, no_throttle
 from authz.request.identity import CredentialKind, Refusal, RefusalReason
 from authz.request.request import MAX_QUERY_PARAMETERS, Request
-from common.configfile import Spelled
+from common.configfile import Block, Spelled
 
 DOTS: Final[Mapping[CredentialKind, int]] = {
     CredentialKind.JWT: 2,
@@ -32,38 +30,41 @@ DOTS: Final[Mapping[CredentialKind, int]] = {
 }
 
 _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""RFC 9110 section 5.6.2. A tab is no separator (Keycloak GHSA-gv94-wp4h-vv8p)."""
+"""A scheme (RFC 9110 section 5.6.2). A tab is not a separator (Keycloak GHSA-gv94-wp4h-vv8p)."""
 
 _UNREAD: Final = ("one", "another")
-"""As good as two: which one the upstream would take cannot be known."""
+"""Values for a query that is not read in full: ambiguous, since the upstream may read more of it."""
 
 QUOTED_NOTHING: Final = '""'
 """An empty cookie as Python's http.cookies and others write it (RFC 6265 section 4.1.1)."""
 
 _ENCODED: Final = "base64url."
-"""A marker with this prefix means that the credential is in base64url."""
+"""The prefix of a WebSocket protocol name whose credential is in base64url."""
 _EMPTY: Final = ("",)
 _SHAPELESS: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "no credential of a known shape")
 _MALFORMED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the header is not `scheme SP credential`")
 
 
 class LocationError(ValueError):
-    """Two kinds of credential that cannot be told apart."""
+    """Two kinds of credential share a place where nothing tells them apart."""
 
 
 class LocationConfig(Block):
-    """Where a credential may stand: one of `header`, `cookie`, `query`, `websocket_protocol`."""
+    """Where a request carries a credential: one of `header`, `cookie`, `query`, `websocket_protocol`."""
 
     header: Annotated[str, Field(max_length=128), Spelled(r"[a-z0-9][a-z0-9-]*", "x-api-key")] | None = None
+    """The request header that holds the credential, in lower case."""
     scheme: Annotated[str, Field(max_length=64), Spelled(_SCHEME.pattern, "Bearer")] | None = None
     """The authentication scheme in front of the credential, compared without case (RFC 9110 section 11.1)."""
     cookie: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "session")] | None = None
+    """The cookie that holds the credential."""
     query: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """The query parameter that holds the credential. URLs end up in logs: prefer a header."""
     websocket_protocol: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "bearer")] | None = (
         None
     )
-    """The name that marks it in Sec-WebSocket-Protocol, as `NAME.CREDENTIAL` or as `NAME, CREDENTIAL`:
-    browsers let scripts set no other header of a WebSocket."""
+    """The name in front of the credential in Sec-WebSocket-Protocol, as `NAME.CREDENTIAL` or
+    `NAME, CREDENTIAL`: scripts in browsers can set no other header of a WebSocket."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "LocationConfig":
@@ -71,7 +72,7 @@ class LocationConfig(Block):
         if sum(place is not None for place in places) != 1:
             raise ValueError("name exactly one of header, cookie, query and websocket_protocol")
         if self.scheme is not None and self.header is None:
-            raise ValueError("a scheme stands in a header only")
+            raise ValueError("a scheme belongs to a header")
         if self.header == "authorization" and self.scheme is None:
             raise ValueError("the authorization header needs a scheme, such as Bearer")
         return self
@@ -79,10 +80,10 @@ class LocationConfig(Block):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a credential may stand. `schemes` is None where the whole value is the credential."""
+    """One place of credentials in a request. `schemes` is None if the whole value is the credential."""
 
     name: str
-    """In words: `cookie session`."""
+    """The place in words: `cookie session`."""
     values: Callable[[Request], Sequence[str]]
     schemes: Mapping[str, Verifier] | None
     whole: Verifier | None
@@ -91,7 +92,7 @@ class Place:
 def places(
     locations: Mapping[CredentialKind, Sequence[LocationConfig]], verifiers: Mapping[CredentialKind, Verifier]
 ) -> tuple[Place, ...]:
-    """Every place to look at. Raises LocationError where two kinds cannot be told apart."""
+    """Return every place to look at. Raises LocationError if two kinds cannot be told apart."""
     wanted: dict[tuple[str, str], dict[str, dict[CredentialKind, Verifier]]] = {}
     for kind, where in locations.items():
         for location in where:
@@ -101,12 +102,12 @@ def places(
 
 
 def check_apart(locations: Mapping[CredentialKind, Sequence[LocationConfig]]) -> None:
-    """Raises LocationError where two kinds of credential cannot be told apart."""
+    """Raise LocationError if two kinds of credential cannot be told apart."""
     places(locations, dict.fromkeys(locations, _NOTHING))
 
 
 def find(places: Sequence[Place], request: Request) -> tuple[Verifier, str] | Refusal | None:
-    """The credential and what verifies it; a refusal for several; None where there is none."""
+    """Return the credential and its verifier; a refusal if there are several; None if there is none."""
     found: tuple[Verifier, str] | None = None
     first = ""
     for place in places:
@@ -141,9 +142,9 @@ def _read(place: Place, value: str) -> tuple[Verifier, str] | Refusal | None:
     assert place.schemes is not None  # noqa: S101 - a place has one of the two
     verifier = place.schemes.get(scheme.lower())
     if verifier is not None:
-        # A second space, or none, leaves what no credential may look like: its own verifier says so.
+        # After a second space, or without one, the credential is malformed, and its verifier refuses it.
         return verifier, credential
-    # `Basic`, say, is the business of the service behind; what is no scheme at all is refused.
+    # Another scheme, such as `Basic`, is left to the upstream; text that is not a scheme is refused.
     return None if _SCHEME.fullmatch(scheme) else _MALFORMED
 
 
@@ -162,7 +163,7 @@ def _place(place: str, name: str, schemes: Mapping[str, Mapping[CredentialKind, 
     whole = compiled.pop("", None)
     if whole is not None and compiled:
         raise LocationError(f"{place} {name} is read both with a scheme and without")
-    return Place(f"{place} {name}", _values_of(place, name), None if whole else compiled, whole)
+    return Place(f"{place} {name}", _values_of(place, name), None if whole is not None else compiled, whole)
 
 
 def _values_of(place: str, name: str) -> Callable[[Request], Sequence[str]]:
@@ -183,26 +184,26 @@ def _cookie_values(request: Request, name: str) -> Sequence[str]:
 
 
 def _query_values(request: Request, name: str) -> Sequence[str]:
-    # Beyond so many parameters they are not read, and one of those might be another credential.
+    # Parameters beyond the limit are not read, and one of them might be another credential.
     if request.query.count("&") >= MAX_QUERY_PARAMETERS:
         return _UNREAD
     return request.query_values(name)
 
 
 def _offered_values(request: Request, name: str) -> Sequence[str]:
-    """Credentials that a client offers as protocols (RFC 6455 section 11.3.4)."""
+    """Return the credentials that a client offers as WebSocket protocols (RFC 6455 section 11.3.4)."""
     lines = request.header_values("sec-websocket-protocol")
     if not lines:
         return lines
     offered = [entry.strip(" \t") for line in lines for entry in line.split(",")]
     values = [entry[len(name) + 1 :] for entry in offered if entry.startswith(f"{name}.")]
     values += [value for mark, value in pairwise(offered) if mark == name]
-    # As Kubernetes does: a protocol cannot hold every credential, so it holds the base64url.
+    # As in Kubernetes: a protocol name cannot hold every character, so it holds base64url.
     return [_decoded(value) for value in values] if name.startswith(_ENCODED) else values
 
 
 def _decoded(value: str) -> str:
-    """The text that is encoded in base64url; other text stays as it is, and its verifier refuses it."""
+    """Decode base64url. Other text is returned unchanged, and its verifier refuses it."""
     try:
         padded = value + "=" * (-len(value) % 4)
         return b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
@@ -221,37 +222,37 @@ def _by_shape(place: str, kinds: Mapping[CredentialKind, Verifier]) -> Verifier:
 
 
 class TokenShapeRouter:
-    """The verifiers of several kinds of credential, told apart by their dots."""
+    """Passes a credential to the verifier of its kind, which the number of its dots tells."""
 
     def __init__(self, by_dots: Mapping[int, Verifier], otherwise: Verifier) -> None:
         self._by_dots = by_dots
         self._otherwise = otherwise
 
-    def known(self, credential: str, now: float) -> Verified | None:
-        """As the one verifier that it may concern."""
-        return self._by_dots.get(credential.count("."), self._otherwise).known(credential, now)
+    def cached(self, credential: str, now: float) -> Verified | None:
+        """Return what the verifier of this kind has cached."""
+        return self._by_dots.get(credential.count("."), self._otherwise).cached(credential, now)
 
     def verify(
         self, credential: str, now: float, throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
-        """As the one verifier that it may concern."""
+        """Verify with the verifier of this kind."""
         return self._by_dots.get(credential.count("."), self._otherwise).verify(
             credential, now, throttle_check
         )
 
     def unverified_subject(self, credential: str) -> str:
-        """As the one verifier that it may concern."""
+        """Return the subject that the credential claims, as its verifier reads it."""
         return self._by_dots.get(credential.count("."), self._otherwise).unverified_subject(credential)
 
 
 class _Nothing:
-    """Verifies what has no known shape."""
+    """Refuses credentials of no known shape."""
 
-    def known(self, _credential: str, _now: float) -> Verified | None:
+    def cached(self, _credential: str, _now: float) -> Verified | None:
         return _SHAPELESS
 
     def verify(
-        self, _credential: str, _now: float, _stopped: ThrottleCheck = no_throttle
+        self, _credential: str, _now: float, _throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
         return _SHAPELESS
 

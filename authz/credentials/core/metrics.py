@@ -1,7 +1,7 @@
-"""What the credentials count. Plain numbers, read when Prometheus asks.
+"""Metrics of the credentials: plain numbers, read when Prometheus scrapes.
 
-`prometheus_client`'s own counters take a lock and half a microsecond each; all of this is counted
-on the loop's one thread, and a request has 3 us for its credential.
+The counters of `prometheus_client` take a lock and half a microsecond each. These are only changed on the
+thread of the loop, and a request has 3 us for its credential.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sized
@@ -14,20 +14,20 @@ from prometheus_client.registry import Collector
 from authz.request.identity import CredentialKind, Refusal, RefusalReason
 
 MAX_GONE_ISSUERS: Final = 100
-"""Issuers whose keys are fetched no more, and whose counts go on should they come back."""
+"""The most removed issuers whose counts are kept, in case the configuration names them again."""
 
 
 @dataclass(slots=True)
 class KeySetMetrics:
-    """Of one issuer's key set."""
+    """Metrics of the key set of one issuer."""
 
     fetches: dict[str, int] = field(default_factory=dict)
     keys: int = 0
     fetched_at: float | None = None
-    """On the monotonic clock."""
+    """The time of the last good fetch, on the monotonic clock."""
 
     def fetched(self, outcome: str, *, keys: int | None = None, at: float | None = None) -> None:
-        """Count a fetch; a good one brings the number of keys and its time."""
+        """Count a fetch. A good one comes with the number of keys and its time."""
         self.fetches[outcome] = self.fetches.get(outcome, 0) + 1
         if keys is not None:
             self.keys, self.fetched_at = keys, at
@@ -35,28 +35,28 @@ class KeySetMetrics:
 
 @dataclass(slots=True)
 class SessionMetrics:
-    """Of sessions."""
+    """Metrics of sessions."""
 
     renewals: int = 0
-    """Uses written to the store."""
+    """Renewals written to the store."""
     renewals_lost: int = 0
-    """Uses that were not: too many, or the store was away."""
+    """Renewals not written: too many waited, or the store could not be reached."""
 
 
 class SubscriberState(Protocol):
-    """What is shown of the feed of revocations."""
+    """The state of the revocation subscriber that metrics show."""
 
     @property
     def connected(self) -> bool:
-        """Whether it stands."""
+        """Whether it is subscribed."""
 
     @property
     def interruptions(self) -> int:
-        """How often it was lost."""
+        """How often the subscription was lost."""
 
 
 class CircuitState(Protocol):
-    """What is shown of a circuit breaker."""
+    """The state of a circuit breaker that metrics show."""
 
     @property
     def opened(self) -> int:
@@ -65,7 +65,7 @@ class CircuitState(Protocol):
 
 @dataclass(slots=True)
 class IntrospectionMetrics:
-    """Of questions to the introspection endpoint."""
+    """Metrics of requests to the introspection endpoint."""
 
     answered: int = 0
     rejected: int = 0
@@ -73,11 +73,11 @@ class IntrospectionMetrics:
 
 
 class CredentialMetrics(Collector):
-    """Of all credentials: a Prometheus collector, made once and kept over reloads."""
+    """The Prometheus collector of all credentials, created once and kept across reloads."""
 
     def __init__(self, monotonic_clock: Callable[[], float]) -> None:
         self._monotonic_clock = monotonic_clock
-        # Where anyone is allowed nobody looks for a credential, so there is none to count.
+        # Anonymous callers present no credential, so there is nothing to count.
         self.accepted: dict[CredentialKind, int] = {
             kind: 0 for kind in CredentialKind if kind is not CredentialKind.ANONYMOUS
         }
@@ -87,45 +87,45 @@ class CredentialMetrics(Collector):
         self.sessions = SessionMetrics()
         self.introspection = IntrospectionMetrics()
         self._remembered: Mapping[str, Sized] = {}
-        self._feed: SubscriberState | None = None
+        self._subscriber: SubscriberState | None = None
         self._breaker: CircuitState | None = None
         self._interruptions_before = 0
-        """The counts of replaced feeds: a counter must not fall at a reload."""
+        """The counts of replaced subscribers: a counter must not fall at a reload."""
         self._key_sets: dict[str, KeySetMetrics] = {}
         self._issuers: Container[str] = ()
 
     def count_refusal(self, refusal: Refusal) -> None:
-        """Count a credential that was not accepted."""
+        """Count a refused credential."""
         label = (refusal.kind, refusal.reason)
         self.refused[label] = self.refused.get(label, 0) + 1
 
     def key_set(self, issuer: str) -> KeySetMetrics:
-        """The numbers of the key set of `issuer`, which go on over reloads."""
+        """Return the metrics of the key set of `issuer`, which continue across reloads."""
         return self._key_sets.setdefault(issuer, KeySetMetrics())
 
     def serve(
         self,
         remembered: Mapping[str, Sized],
         issuers: Container[str],
-        feed: "SubscriberState | None",
+        subscriber: "SubscriberState | None",
         breaker: "CircuitState | None",
     ) -> None:
-        """Measure these from now on, and show no other issuer. `issuers`: those whose keys are fetched."""
+        """Measure these from now on. `issuers` are those whose keys are fetched; no other issuer is shown."""
         self._remembered = remembered
-        if self._feed is not None and self._feed is not feed:
-            self._interruptions_before += self._feed.interruptions
-        self._feed = feed
+        if self._subscriber is not None and self._subscriber is not subscriber:
+            self._interruptions_before += self._subscriber.interruptions
+        self._subscriber = subscriber
         self._breaker = breaker
         self._issuers = issuers
         gone = [issuer for issuer in self._key_sets if issuer not in issuers]
         for issuer in gone:
-            # Its fetches are counted on should it come back; its keys are fetched again then.
+            # If the issuer comes back, its fetches are counted on and its keys are fetched again.
             self._key_sets[issuer].keys, self._key_sets[issuer].fetched_at = 0, None
         for issuer in gone[: max(0, len(gone) - MAX_GONE_ISSUERS)]:
             del self._key_sets[issuer]
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as Prometheus reads them."""
+        """Return the metrics as Prometheus reads them."""
         yield from self._of_credentials()
         yield from self._of_key_sets()
         yield from self._of_stores()
@@ -163,28 +163,28 @@ class CredentialMetrics(Collector):
             "Uses of sessions that could not be written.",
             value=self.sessions.renewals_lost,
         )
-        questions = CounterMetricFamily(
-            "authz_introspection_requests", "Questions about opaque tokens.", labels=["outcome"]
+        requests = CounterMetricFamily(
+            "authz_introspection_requests", "Requests about opaque tokens.", labels=["outcome"]
         )
-        questions.add_metric(["ok"], self.introspection.answered)
-        questions.add_metric(["rejected"], self.introspection.rejected)
-        questions.add_metric(["failed"], self.introspection.failed)
-        yield questions
-        if self._feed is not None:
+        requests.add_metric(["ok"], self.introspection.answered)
+        requests.add_metric(["rejected"], self.introspection.rejected)
+        requests.add_metric(["failed"], self.introspection.failed)
+        yield requests
+        if self._subscriber is not None:
             yield GaugeMetricFamily(
                 "authz_revocation_feed_connected",
                 "1 while revocations of other sidecars arrive at once.",
-                value=int(self._feed.connected),
+                value=int(self._subscriber.connected),
             )
             yield CounterMetricFamily(
                 "authz_revocation_feed_interruptions",
-                "How often the feed of revocations was lost.",
-                value=self._interruptions_before + self._feed.interruptions,
+                "How often the subscription to revocations was lost.",
+                value=self._interruptions_before + self._subscriber.interruptions,
             )
         if self._breaker is not None:
             yield CounterMetricFamily(
                 "authz_credentials_redis_breaker_opened",
-                "How often Redis was not asked any more because it did not answer.",
+                "How often the circuit breaker opened because Redis did not answer.",
                 value=self._breaker.opened,
             )
 

@@ -1,4 +1,4 @@
-"""How this process reaches other servers: the authorities that it trusts, and the proxy in between.
+"""How this process reaches other servers: the certificate authorities it trusts, and the proxy it uses.
 
 Only this module reads the environment of the process: SSL_CERT_FILE and SSL_CERT_DIR (by OpenSSL), and
 HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as curl and most other clients do.
@@ -20,14 +20,14 @@ from common.configfile import ConfigError
 from common.os_errors import in_words
 
 VERIFY_FLAGS: Final = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-"""RFC 5280 to the letter, and an intermediate authority may vouch alone: what Python 3.13 and later do by
-default, so that each Python accepts and refuses the same."""
+"""Strict RFC 5280, and an intermediate authority may be a trust anchor: the default since Python 3.13, set
+here so that every Python accepts and refuses the same certificates."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 """The default ports of the schemes that a proxy may have."""
 
 _LIST: Final = re.compile(r"[,\s]+")
-"""What separates the entries of NO_PROXY: commas, and blanks as curl takes them."""
+"""The separators of NO_PROXY: commas, and whitespace as in curl."""
 
 
 class OutboundError(ValueError):
@@ -36,18 +36,18 @@ class OutboundError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the headers that it asks for."""
+    """A proxy, and the headers sent to it."""
 
     url: str
-    """Without user name and password, so that it may be shown."""
+    """The URL without user name and password, so that it may be shown."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Headers that authenticate this process to the proxy."""
 
 
 def authorities(ca_file: Path | None) -> ssl.SSLContext:
-    """A context that verifies servers by the authorities in `ca_file` alone, or by those of the system.
+    """Return a context that trusts the authorities in `ca_file` only, or those of the system if it is None.
 
-    Blocks while it reads. Raises OSError for a file that cannot be read or holds no certificate.
+    Blocks while it reads the file. Raises OSError for a file that cannot be read or holds no certificate.
     """
     return _system_authorities() if ca_file is None else _context(ca_file)
 
@@ -65,7 +65,7 @@ def _context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def check_ca_file(path: Path | None) -> None:
-    """Raises ConfigError for a file of authorities that cannot be used."""
+    """Raise ConfigError for a file of authorities that cannot be used."""
     if path is None:
         return
     try:
@@ -77,7 +77,7 @@ def check_ca_file(path: Path | None) -> None:
 
 
 def proxy_for(url: str, configured: str | Literal[False] | None) -> Proxy | None:
-    """The proxy for `url`: the `configured` one, none for False, and for None what the environment says.
+    """Return the proxy for `url`: the `configured` one, none for False, that of the environment for None.
 
     Raises OutboundError.
     """
@@ -104,7 +104,7 @@ def _is_this_host(host: str) -> bool:
 
 
 def _is_direct(host: str, port: int | None, no_proxy: str) -> bool:
-    """Whether NO_PROXY lists the host: by name, `.parent`, `host:port`, address or network; `*` is all."""
+    """Return whether NO_PROXY lists the host: by name, `.parent`, `host:port`, address, network or `*`."""
     names = {host, f"{host}:{port}", f"[{host}]", f"[{host}]:{port}"}
     for listed in filter(None, _LIST.split(no_proxy.lower())):
         parent = listed.lstrip("*.")
@@ -130,6 +130,6 @@ def _parsed(text: str, variable: str) -> Proxy:
     headers = {}
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        # aiohttp makes Proxy-Authorization of it, in the CONNECT or in the request itself.
+        # aiohttp sends it as Proxy-Authorization, in the CONNECT or in the request itself.
         headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
     return Proxy(f"{parts.scheme}://{host}" + (f":{port}" if port is not None else ""), headers)

@@ -1,4 +1,4 @@
-"""Questions to Redis, each with a bound."""
+"""Calls to Redis, each with a timeout."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,30 +14,30 @@ from common.redis_errors import answer_in, error_text
 Answer = TypeVar("Answer")
 
 BATCH: Final = 500
-"""Keys in one command: Redis serves nobody else meanwhile, and 500 take it half a millisecond."""
+"""The most keys in one command. Redis runs commands one by one, and 500 keys take half a millisecond."""
 
 
 class RedisCaller:
-    """Asks Redis with a bound on the wait, and not at all while it does not answer."""
+    """Calls Redis with a timeout, and not at all while the circuit breaker is open."""
 
     def __init__(self, redis: Redis, lookup_timeout_seconds: float, breaker: CircuitBreaker) -> None:
         self.redis = redis
         self.lookup_timeout_seconds = lookup_timeout_seconds
         self._breaker = breaker
 
-    async def ask(self, command: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer to `command`. Raises StoreUnavailableError."""
+    async def call(self, command: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Return the answer to `command`. Raises StoreUnavailableError."""
         if not self._breaker.allows():
             cause = self._breaker.cause or "Redis did not answer"
-            raise StoreUnavailableError(f"{cause}; it is asked again soon")
+            raise StoreUnavailableError(f"{cause}; it is called again soon")
         task = asyncio.current_task()
         cancellations = 0 if task is None else task.cancelling()
         try:
             async with asyncio.timeout(self.lookup_timeout_seconds):
                 answer = await command()
                 if task is not None and task.cancelling() > cancellations:
-                    # Before Python 3.12 `asyncio.wait_for`, which redis-py uses, hides one that comes in the
-                    # moment its own wait ends (python/cpython#86296).
+                    # Before Python 3.12, `asyncio.wait_for`, which redis-py uses, hides a cancellation that
+                    # arrives just as its own wait ends (python/cpython#86296).
                     raise asyncio.CancelledError
         except TimeoutError as error:
             problem = f"Redis gave no answer within {self.lookup_timeout_seconds:g} s"
@@ -52,14 +52,15 @@ class RedisCaller:
         return answer
 
     async def pages(self, name: str) -> AsyncIterator[list[tuple[Any, float]]]:
-        """The members of a sorted set with their scores, some perhaps twice. Raises StoreUnavailableError.
+        """Yield the members of a sorted set with their scores, some perhaps twice.
 
-        By ZSCAN, which promises every member that is there from beginning to end: pages counted from the
-        start pass over one member for each that leaves the pages before (another sidecar's logout).
+        ZSCAN returns every member that is present from start to end. Pages by index would skip a member for
+        each one that is removed from an earlier page (another sidecar's logout).
+        Raises StoreUnavailableError.
         """
         cursor = 0
         while True:
-            cursor, page = await self.ask(
+            cursor, page = await self.call(
                 lambda cursor=cursor: self.redis.zscan(name, cursor, count=BATCH)  # type: ignore[misc]
             )
             if page:

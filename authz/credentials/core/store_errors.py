@@ -1,5 +1,5 @@
-"""Errors of the stores that hold sessions and revocations."""
+"""The error that stores of sessions and revocations raise."""
 
 
 class StoreUnavailableError(Exception):
-    """The store did not answer in time, or not at all."""
+    """The store did not answer, or not in time."""

@@ -1,4 +1,4 @@
-"""Types that the blocks of the configuration share."""
+"""Field types and checks that the blocks of the `credentials:` configuration share."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -22,20 +22,20 @@ from authz.credentials.core.location import LocationConfig
 
 
 def _network(value: Any) -> IPv4Network | IPv6Network:
-    """A number is an address to `ip_network`: `trusted_networks: [10]` would be 0.0.0.10."""
+    """Parse a network. Numbers are refused: `ip_network` would read `trusted_networks: [10]` as 0.0.0.10."""
     try:
         return ip_network(value if isinstance(value, str) else "")
     except ValueError:
         raise ValueError(f"{value!r}: expected a network, as in 10.0.0.0/8 or 2001:db8::/32") from None
 
 
-def _beside_the_policy_file(path: Path, info: ValidationInfo) -> Path:
+def _from_the_policy_folder(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder")
     return (folder / path) if folder and not path.is_absolute() else path
 
 
 def _instant(value: Any) -> Any:
-    """YAML knows dates and naive times; both are meant as UTC."""
+    """Read dates and times without an offset, which YAML allows, as UTC."""
     if isinstance(value, datetime):
         return value if value.tzinfo else value.replace(tzinfo=UTC)
     if isinstance(value, date):
@@ -58,8 +58,8 @@ def _proxy_url(url: str) -> str:
     return url
 
 
-NeighbourPath = Annotated[Path, AfterValidator(_beside_the_policy_file)]
-"""A file; a relative one is meant from the folder of the policy file (validation context `folder`)."""
+NeighbourPath = Annotated[Path, AfterValidator(_from_the_policy_folder)]
+"""A file, relative to the folder of the policy file (validation context `folder`)."""
 
 ProxyUrl = Annotated[str, Field(max_length=1024), AfterValidator(_proxy_url)]
 Network = Annotated[
@@ -88,23 +88,23 @@ Locations = Annotated[tuple[LocationConfig, ...], Field(min_length=1)]
 
 
 def refuse_repeated(what: str, names: Iterable[str]) -> None:
-    """Raises ValueError for a name that stands twice."""
+    """Raise ValueError for a name that appears twice."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"the {what} {name!r} stands twice")
+            raise ValueError(f"the {what} {name!r} appears twice")
         seen.add(name)
 
 
 def refuse_without_effect(block: BaseModel, names: Iterable[str], where: str) -> None:
-    """Raises ValueError for a setting that was written down and does nothing there."""
+    """Raise ValueError for a setting that is given but has no effect there."""
     for name in names:
         if name in block.model_fields_set:
             raise ValueError(f"{name} does nothing {where}")
 
 
 def check_url(url: str, *, allow_http: bool) -> None:
-    """Raises ValueError for a URL that no document is fetched from."""
+    """Raise ValueError for a URL that may not be fetched."""
     parts = urlsplit(url)
     if parts.scheme == "http" and not allow_http:
         raise ValueError("the URL must be https (or say allow_http: true)")
@@ -112,3 +112,16 @@ def check_url(url: str, *, allow_http: bool) -> None:
         raise ValueError("the URL must look like https://host/path")
     if parts.username is not None or parts.password is not None:
         raise ValueError("the URL may not hold a user name or password")
+
+
+def looks_like(body: bytes) -> str:
+    """Describes a body that is not JSON without quoting it, because its text may hold secrets."""
+    if not body.strip():
+        return "empty"
+    if body.lstrip().startswith(b"<"):
+        return "HTML or XML"
+    if body.lstrip().startswith(b"eyJ"):
+        return "a JWT"
+    if body.startswith(b"\xef\xbb\xbf"):
+        return "text with a byte order mark"
+    return f"{len(body)} bytes of something else"

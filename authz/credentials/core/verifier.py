@@ -1,4 +1,4 @@
-"""What verifies one kind of credential."""
+"""The interface of a verifier, one for each kind of credential."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -8,26 +8,26 @@ from authz.request.identity import Identity, Refusal
 Verified = Identity | Refusal
 
 ThrottleCheck = Callable[[], Refusal | None]
-"""Asks whether the caller is to be refused unseen by now; None: not so."""
+"""Returns a refusal if the caller has failed too often by now, else None."""
 
 
 def no_throttle() -> None:
-    """Where nothing is throttled."""
+    """Return None: nothing is throttled."""
 
 
 class Verifier(Protocol):
-    """Verifies one kind of credential: from memory where it can, so that only the rest costs anything."""
+    """Verifies one kind of credential, from a cache if possible."""
 
-    def known(self, credential: str, now: float) -> Verified | None:
-        """What is known of the credential already; None where it has to be verified."""
+    def cached(self, credential: str, now: float) -> Verified | None:
+        """Return the cached outcome; None if the credential has to be verified."""
 
     def verify(
         self, credential: str, now: float, throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
-        """The identity that it proves, or why it proves none; an awaitable where that must be waited for.
+        """Return the identity or the refusal, or an awaitable of it if something must be fetched.
 
-        Who makes callers wait in line asks `throttle_check` when it is their turn.
+        A verifier that queues callers calls `throttle_check` again before it verifies.
         """
 
     def unverified_subject(self, credential: str) -> str:
-        """The subject that it names, unproven, for the throttle; empty where it names none."""
+        """Return the unverified subject of the credential, for the throttle; empty if it has none."""

@@ -1,1 +1,1 @@
-"""Opaque tokens that an authorization server is asked about (RFC 7662)."""
+"""Opaque access tokens, which an authorization server verifies (RFC 7662)."""

@@ -1,4 +1,4 @@
-"""Bounded questions to one server: a form is posted, and what comes back is read to a limit."""
+"""Posts a form to one server and reads the response up to a limit."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,19 +6,19 @@ from typing import Final
 
 import aiohttp
 
-from authz.credentials.core.http import FetchError, PublicResolver, connector_to, read_body, told
+from authz.credentials.core.http import FetchError, PublicResolver, connector_to, describe_error, read_body
 from authz.credentials.core.outbound import Proxy, authorities, proxy_for
 from authz.credentials.introspection.config import IntrospectionConfig
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
-"""An introspection answer is the claims of one token: 0.2 to 4 KiB."""
+"""The largest response read. The claims of one token have 0.2 to 4 KiB."""
 
 Post = Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[bytes]]
-"""(form, headers) -> body of a 200 answer; raises FetchError."""
+"""(form, headers) -> body of a 200 response; raises FetchError."""
 
 
 class IntrospectionClient:
-    """Posts to one URL over connections that stay open. Made inert; `close` it on the loop it was used on."""
+    """Posts to one URL over connections that stay open. Call `close` on the loop that used it."""
 
     def __init__(self, config: IntrospectionConfig) -> None:
         self._config = config
@@ -26,7 +26,7 @@ class IntrospectionClient:
         self._client: aiohttp.ClientSession | None = None
 
     async def post(self, form: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
-        """The body of the answer. Follows no redirect. Raises FetchError."""
+        """Post the form and return the body of the response. Follows no redirect. Raises FetchError."""
         try:
             async with asyncio.timeout(self._config.timeout_seconds):
                 self._resolver.check_url(self._config.url)
@@ -44,7 +44,7 @@ class IntrospectionClient:
         except TimeoutError as error:
             raise FetchError(f"no answer within {self._config.timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchError(told(error)) from error
+            raise FetchError(describe_error(error)) from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -54,9 +54,9 @@ class IntrospectionClient:
 
     async def _open(self, proxy: Proxy | None) -> aiohttp.ClientSession:
         tls = await asyncio.to_thread(authorities, self._config.ca_file)
-        if self._client is None:  # another question may have been faster
+        if self._client is None:  # another request may have opened it by now
             connector = connector_to(proxy, self._resolver, tls)
-            # No cookies: an answer about one token must not depend on who asked about another.
+            # No cookies: the response for one token must not depend on requests for another.
             self._client = aiohttp.ClientSession(
                 connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
             )

@@ -1,8 +1,8 @@
-"""Opaque access tokens, about which the authorization server is asked (RFC 7662).
+"""Verifies opaque access tokens by asking an authorization server (RFC 7662).
 
-What is remembered of a token is keyed by its SHA-256, within one configuration: another URL or client
-begins with an empty memory (GHSA-4mq7-pvjg-xp2r). Scopes, audience and rules are looked at in every
-request and are no part of the key (GHSA-qvp4-rpmr-xwrr).
+The cache is keyed by the SHA-256 of the token, within one configuration: another URL or client starts
+with an empty cache (GHSA-4mq7-pvjg-xp2r). Scopes, audience and rules are checked in every request and
+are not part of the key (GHSA-qvp4-rpmr-xwrr).
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from urllib.parse import quote_plus
 
 import orjson
 
-from authz.credentials.core.documents import looks_like
 from authz.credentials.core.http import FetchError, StatusError
 from authz.credentials.core.metrics import IntrospectionMetrics
+from authz.credentials.core.types import looks_like
 from authz.credentials.core.verifier import ThrottleCheck, Verified, no_throttle
 from authz.credentials.introspection.client import Post
 from authz.credentials.introspection.config import IntrospectionConfig
@@ -44,18 +44,18 @@ _NO_TOKEN: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not made of the chara
 _INACTIVE: Final = Refusal(RefusalReason.TOKEN_INACTIVE, "the server says it is not active", _KIND)
 
 _ABOUT_THE_TOKEN: Final = frozenset({400, 413, 414, 431})
-"""Statuses of a server that does not like what it is asked. As an outage they would let anybody who sends
-five odd tokens shut out all others."""
+"""Statuses by which a server rejects one token. Counted as an outage, they would let anyone who sends five
+malformed tokens lock out all others."""
 
 _CODE: Final = re.compile(r"(?=.{1,40}\Z)[a-z]+(?:_[a-z]+)*", re.ASCII)
 
 _TOKEN_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")
-"""b64token (RFC 6750 section 2.1)."""
+"""The characters of a b64token (RFC 6750 section 2.1)."""
 
 
 @dataclass(slots=True)
 class CachedIntrospection:
-    """An active token. Good from `since` to `until`: a clock set back voids what came after it."""
+    """An active token, cached from `since` to `until`; void if the clock is set back before `since`."""
 
     identity: Identity
     since: float
@@ -64,7 +64,7 @@ class CachedIntrospection:
 
 
 class Introspector:
-    """Asks about tokens and remembers the answers, for one configuration."""
+    """Verifies tokens at the introspection endpoint and caches the results, for one configuration."""
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class Introspector:
     def __len__(self) -> int:
         return len(self._active)
 
-    def known(self, token: str, now: float) -> Verified | None:
-        """What is remembered of the token; None where the server has to be asked."""
+    def cached(self, token: str, now: float) -> Verified | None:
+        """Return the cached outcome; None if the server has to be asked."""
         if len(token) > self.config.max_bytes:
             return self._too_long
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
@@ -118,16 +118,16 @@ class Introspector:
         return None
 
     def verify(
-        self, token: str, _now: float, _stopped: ThrottleCheck = no_throttle
+        self, token: str, _now: float, _throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
-        """The outcome of a question to the server. Several requests with one token ask once."""
+        """Ask the server about the token. Concurrent requests with one token share a single question."""
         if not token or not _TOKEN_CHARACTERS.issuperset(token):
             return _NO_TOKEN
         digest = hashlib.sha256(token.encode("ascii")).digest()
         flight = self._flights.get(digest)
         if flight is None:
             if len(self._flights) >= self.config.max_concurrent_requests:
-                return self._unavailable("too many questions wait for an answer")
+                return self._unavailable("too many requests to the server are in flight")
             if not self._breaker.allows():
                 return self._unavailable("the server did not answer; it is asked again soon")
             flight = asyncio.create_task(self._ask(token, digest), name="introspection")
@@ -136,18 +136,18 @@ class Introspector:
         return self._answer_of(flight)
 
     def unverified_subject(self, _token: str) -> str:
-        """Nothing: an opaque token names nobody."""
+        """Return an empty text: an opaque token does not name its subject."""
         return ""
 
     async def close(self) -> None:
-        """Give up the questions in flight."""
+        """Cancel the requests in flight."""
         for flight in list(self._flights.values()):
             await cancel_and_wait(flight)
 
     async def _answer_of(self, flight: "asyncio.Task[Verified]") -> Verified:
         try:
             async with asyncio.timeout(self._wait_seconds):
-                # Others may wait for the same answer: a caller that gives up does not end it.
+                # Others may wait for the same answer, so a caller that gives up must not cancel it.
                 return await asyncio.shield(flight)
         except TimeoutError:
             return self._unavailable("the answer takes longer than a request may wait")
@@ -161,7 +161,7 @@ class Introspector:
                 return self._rejected(digest, error.status)
             self._breaker.failed()
             self._metrics.failed += 1
-            return self._unavailable(_told(error))
+            return self._unavailable(_describe(error))
         self._breaker.succeeded()
         self._metrics.answered += 1
         now = self._wall_clock()
@@ -173,11 +173,11 @@ class Introspector:
             return refusal
 
     def _rejected(self, digest: bytes, status: int) -> Refusal:
-        """The server is there, and does not look at this token: nobody else's business."""
+        """Refuse a token that the server rejects. The server is up, so other tokens are not affected."""
         self._breaker.succeeded()
         self._metrics.rejected += 1
         now = self._wall_clock()
-        detail = f"the server rejects the question about it with HTTP status {status}"
+        detail = f"the server rejects it with HTTP status {status}"
         refusal = Refusal(RefusalReason.TOKEN_MALFORMED, detail, _KIND)
         self._inactive.put(digest, (refusal, now, now + self.config.negative_cache_ttl_seconds))
         return refusal
@@ -196,7 +196,7 @@ class Introspector:
             raise RefusedError(_INACTIVE)
         kind = content.get("token_type", "Bearer")
         if not isinstance(kind, str) or kind.lower() not in {"bearer", "access_token"}:
-            refuse_token(RefusalReason.TOKEN_TYPE, f"token_type {str(kind)[:40]!r} is no bearer token")
+            refuse_token(RefusalReason.TOKEN_TYPE, f"token_type {str(kind)[:40]!r} is not a bearer token")
         issuer = content.get("iss", config.issuer)
         if not isinstance(issuer, str) or (config.issuer and issuer != config.issuer):
             refuse_token(RefusalReason.ISSUER_UNKNOWN, f"its iss is {str(issuer)[:100]!r}")
@@ -236,25 +236,25 @@ class Introspector:
         return Refusal(RefusalReason.INTROSPECTION_UNAVAILABLE, problem, _KIND)
 
 
-def _told(error: FetchError) -> str:
+def _describe(error: FetchError) -> str:
     if isinstance(error, StatusError) and error.status in {401, 403}:
         return f"{error}: the server does not accept client_id and the secret by client_auth"
     return str(error)
 
 
 def _read(body: bytes) -> Mapping[str, Any]:
-    """The answer about a token (RFC 7662 section 2.2). Raises FetchError, which says what is wrong."""
+    """Parse an introspection response (RFC 7662 section 2.2). Raises FetchError, which says what is wrong."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise FetchError(f"the answer is {looks_like(body)}, not JSON") from None
     if not isinstance(content, dict):
-        raise FetchError("the answer is JSON, but no object")
+        raise FetchError("the answer is JSON, but not an object")
     active = content.get("active")
     if not isinstance(active, bool):
         said = "no `active`" if active is None else f"{kind_of(active)} as `active`"
         error = content.get("error")
-        # A code names what is wrong (RFC 6749 section 5.2); any other text may repeat the token.
+        # An error code names the fault (RFC 6749 section 5.2); any other text may repeat the token.
         also = f", and the error {error!r}" if isinstance(error, str) and _CODE.fullmatch(error) else ""
         raise FetchError(f"the answer has {said}, not true or false{also}")
     return content

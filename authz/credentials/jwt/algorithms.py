@@ -1,7 +1,7 @@
 """The signature algorithms accepted, each bound to the one family of keys it may be used with.
 
-There is no `none` and no HMAC here: what cannot be named cannot be configured, so that a public key
-can never be taken for a shared secret (CVE-2022-29217).
+`none` and HMAC are not in the table, so they cannot be configured, and a public key can never be taken for
+a shared secret (CVE-2022-29217).
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from typing import Any, Final
 from jwt.algorithms import get_default_algorithms
 
 Verify = Callable[[bytes, Any, bytes], bool]
-"""(signing input, public key, signature) -> whether it holds."""
+"""(signing input, public key, signature) -> whether the signature is valid."""
 
 FAMILIES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("RSA", ""): frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
@@ -23,7 +23,7 @@ FAMILIES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
 """(kty, crv) -> algorithms (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864 section 2.2)."""
 
 EDDSA: Final = frozenset({"EdDSA", "Ed25519", "Ed448"})
-"""The name of both curves, and those that RFC 9864 binds to a curve each."""
+"""`EdDSA`, which covers both curves, and the names that RFC 9864 binds to one curve each."""
 
 ALGORITHMS: Final[frozenset[str]] = frozenset().union(*FAMILIES.values())
 
@@ -37,4 +37,4 @@ PARSE: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
     "EC": _IMPLEMENTATIONS["ES256"].from_jwk,
     "OKP": _IMPLEMENTATIONS["EdDSA"].from_jwk,
 }
-"""kty -> JWK to public key; raises `jwt.InvalidKeyError` and friends."""
+"""kty -> function from a JWK to its public key; raises `jwt.InvalidKeyError` and others."""

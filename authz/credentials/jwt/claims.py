@@ -1,4 +1,4 @@
-"""The claims of a token: when it holds, what it must and must not say, and who it is about."""
+"""Checks the claims of a token (times, required and forbidden claims) and reads its identity."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from authz.request.identity import CredentialKind, Identity, RefusalReason
 from common.lru_cache import LruCache
 
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
-"""Names a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4), which lets nobody in. Older
-providers give it no `typ` of its own."""
+"""The event of a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4), which is refused as a
+credential. Older providers do not mark it by `typ`."""
 
 _KINDS: Final = {
     str: "a text",
@@ -23,17 +23,17 @@ _KINDS: Final = {
 }
 
 MAX_SHARED: Final = 1_000
-"""Sets of an issuer that are kept once: its audiences, and the scopes and roles that people share."""
+"""The most distinct sets kept for one issuer: audiences, scopes and roles that callers share."""
 
 
 class Shared:
-    """Keeps equal sets once. Of 100,000 callers nearly all have the scopes of somebody else."""
+    """Keeps one object for equal sets. Among 100,000 callers, most share their scopes with others."""
 
     def __init__(self) -> None:
         self._sets: LruCache[frozenset[str], frozenset[str]] = LruCache(MAX_SHARED)
 
     def __call__(self, names: frozenset[str]) -> frozenset[str]:
-        """A set equal to `names`."""
+        """Return a set equal to `names`, shared with earlier calls."""
         known = self._sets.get(names)
         if known is None:
             self._sets.put(names, names)
@@ -42,14 +42,14 @@ class Shared:
 
 
 def identity_of(claims: dict[str, Any], config: IssuerConfig, shared: Shared, now: float) -> Identity:
-    """The identity in the claims of a token whose signature holds. Raises RefusedError."""
+    """Return the identity in the claims of a token with a valid signature. Raises RefusedError."""
     expires_at = _check_times(claims, config, now)
     events = claims.get("events")
     if isinstance(events, dict) and LOGOUT_EVENT in events:
         refuse_token(RefusalReason.TOKEN_TYPE, "it is a logout token")
     check_claims(claims, config.required_claims, config.forbidden_claims)
     subject = subject_of(claims, config.subject_claim)
-    claims["iss"] = config.issuer  # equal, and there already
+    claims["iss"] = config.issuer  # an equal text, kept once for all tokens
     return Identity(
         kind=CredentialKind.JWT,
         subject=subject,
@@ -63,7 +63,7 @@ def identity_of(claims: dict[str, Any], config: IssuerConfig, shared: Shared, no
 
 
 def subject_of(claims: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The first of the claims `names` that has a value. Raises RefusedError."""
+    """Return the value of the first claim in `names` that has one. Raises RefusedError."""
     name = next((name for name in names if claims.get(name) not in (None, "")), None)
     if name is None:
         refuse_token(RefusalReason.CLAIM_MISSING, f"it has no {' and no '.join(names)}")
@@ -76,12 +76,12 @@ def subject_of(claims: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in words: unlike the value, it may be told to anyone."""
+    """Return the type of a JSON value in words, which unlike the value is not secret."""
     return _KINDS.get(type(value), "null")
 
 
 def _check_times(claims: Mapping[str, Any], config: IssuerConfig, now: float) -> float:
-    """The `exp` of a token that holds now (RFC 7519 sections 4.1.4 to 4.1.6)."""
+    """Check the times of a token and return its `exp` (RFC 7519 sections 4.1.4 to 4.1.6)."""
     expires_at, not_before, issued_at = (numeric_date(claims, name) for name in ("exp", "nbf", "iat"))
     if expires_at is None:
         refuse_token(RefusalReason.CLAIM_MISSING, "it has no exp")
@@ -100,11 +100,11 @@ def check_time_now(
     leeway_seconds: float,
     now: float,
 ) -> None:
-    """Raises RefusedError for a token that holds no more, or not yet."""
+    """Raise RefusedError for a token that has expired or is not valid yet."""
     if expires_at is not None and now >= expires_at + leeway_seconds:
         refuse_token(RefusalReason.TOKEN_EXPIRED, f"it expired {now - expires_at:.0f} s ago")
     if not_before is not None and now < not_before - leeway_seconds:
-        refuse_token(RefusalReason.TOKEN_NOT_YET_VALID, f"it holds only in {not_before - now:.0f} s")
+        refuse_token(RefusalReason.TOKEN_NOT_YET_VALID, f"it becomes valid in {not_before - now:.0f} s")
     if issued_at is not None and now < issued_at - leeway_seconds:
         refuse_token(RefusalReason.TOKEN_NOT_YET_VALID, f"it was issued {issued_at - now:.0f} s from now")
 
@@ -112,7 +112,7 @@ def check_time_now(
 def check_claims(
     claims: Mapping[str, Any], required: Sequence[ClaimConfig], forbidden: Sequence[ClaimConfig]
 ) -> None:
-    """Raises RefusedError for a claim that is missing, or that may not be there."""
+    """Raise RefusedError for a missing required claim or a present forbidden one."""
     for wanted in required:
         if not _has(claims, wanted):
             refuse_token(RefusalReason.CLAIM_MISSING, f"it has no {'.'.join(wanted.claim)} as required")
@@ -126,12 +126,12 @@ def _has(claims: Mapping[str, Any], wanted: ClaimConfig) -> bool:
     if value is None or wanted.values is None:
         return value is not None
     found = value if isinstance(value, list) else (value,)
-    # By type too: in Python `True` equals 1.
+    # Types are compared too: in Python `True` equals 1.
     return any(one == value and type(one) is type(value) for one in found for value in wanted.values)
 
 
 def claim_at(claims: Mapping[str, Any], path: Sequence[str]) -> Any:
-    """The claim at `path`; None where there is none."""
+    """Return the claim at `path`, or None."""
     value: Any = claims
     for name in path:
         if not isinstance(value, Mapping):
@@ -141,29 +141,29 @@ def claim_at(claims: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 
 def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
-    """The claim as unix seconds; None where it is absent. Raises RefusedError."""
+    """Return the claim in unix seconds, or None if it is absent. Raises RefusedError."""
     value = claims.get(name)
     if value is None:
         return None
     # bool is an int in Python, and JSON numbers may overflow to infinity.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is no number")
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not a number")
     return float(value)
 
 
 def audiences(value: Any) -> frozenset[str]:
-    """The `aud`, one or several (RFC 7519 section 4.1.3)."""
+    """Return the values of `aud`, which is a text or a list (RFC 7519 section 4.1.3)."""
     if isinstance(value, str):
         return frozenset((value,))
     return _texts(value)
 
 
 def scopes(claims: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
-    """The scopes in the first of these claims that is there."""
+    """Return the scopes in the first of these claims that is present."""
     for name in names:
         value = claims.get(name)
         if isinstance(value, str):
-            # One space, and nothing else, separates them (RFC 6749 section 3.3).
+            # Only a space separates scopes (RFC 6749 section 3.3).
             return frozenset(value.split(" ")) - {""}
         if isinstance(value, list):
             return _texts(value)
@@ -171,7 +171,7 @@ def scopes(claims: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
 
 
 def roles(claims: Mapping[str, Any], path: Sequence[str]) -> frozenset[str]:
-    """The roles in the claim at `path`: a text, a list, or the keys of an object (Zitadel).
+    """Return the roles in the claim at `path`: a text, a list, or the keys of an object (Zitadel).
 
     A key whose value is false, null, 0 or empty does not count: some issuers write `{"admin": false}`.
     """

@@ -1,9 +1,9 @@
-"""Keeps verification from holding the loop.
+"""Limits how much verification each turn of the loop does.
 
 A signature costs 20 us (RS256) to 500 us (ES384, ES512), so a burst of a thousand new tokens would stop
-everything else for 20 to 500 ms. Here each turn of the loop does so much of it and no more; the rest
-waits in line while calls whose token is known go past. A pool of threads would not help: the OpenSSL
-calls of a 2048-bit key do not run side by side (measured: 20 us a token with two threads as with one).
+everything else for 20 to 500 ms. Each turn of the loop therefore verifies for a limited time; the rest is
+queued, while calls with cached tokens pass. A pool of threads would not help: OpenSSL calls with a
+2048-bit key do not run in parallel (measured: 20 us a token with two threads as with one).
 """
 
 import asyncio
@@ -12,20 +12,21 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 BUDGET_SECONDS: Final = 0.001
-"""Of one turn. With the one verification that may go over it, a turn stays below 2 ms."""
+"""The time for verification in one turn. With the one verification that may exceed it, a turn stays below
+2 ms."""
 
 MAX_WAITING: Final = 10_000
-"""About 1 KB each. At 20 us each, more could not be done within the deadline of those who ask."""
+"""The most queued pieces of work, about 1 KB each. At 20 us each, more would miss the deadline of callers."""
 
 T = TypeVar("T")
 
 
 class OverloadedError(Exception):
-    """More work waits than may."""
+    """The queue is full."""
 
 
 class CpuBudget(Generic[T]):
-    """Does small pieces of work, a bounded amount of them in each turn of the loop."""
+    """Runs small pieces of work for a limited time in each turn of the loop."""
 
     def __init__(self, clock: Callable[[], float], budget_seconds: float = BUDGET_SECONDS) -> None:
         self._clock = clock
@@ -35,9 +36,9 @@ class CpuBudget(Generic[T]):
         self._turn_booked = False
 
     def do(self, work: Callable[[], T]) -> "T | asyncio.Future[T]":
-        """The result of `work` at once, or a future of it where this turn has done enough.
+        """Return the result of `work`, or a future of it if this turn has used its time.
 
-        Raises what `work` raises, and OverloadedError. Work whose future is cancelled is never done.
+        Raises what `work` raises, and OverloadedError. Work whose future is cancelled never runs.
         """
         if not self._turn_booked:
             self._book_turn()
@@ -64,7 +65,7 @@ class CpuBudget(Generic[T]):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return  # no loop, so nobody to be held
+            return  # without a loop there is nothing to hold up
         self._turn_booked = True
         loop.call_soon(self._turn)
 
@@ -83,5 +84,5 @@ class CpuBudget(Generic[T]):
 def _settle(future: "asyncio.Future[T]", timed: Callable[[Any], T], work: Callable[[], T]) -> None:
     try:
         future.set_result(timed(work))
-    except Exception as error:  # whatever it is belongs to the one who waits for it
+    except Exception as error:  # any error goes to the caller that waits
         future.set_exception(error)

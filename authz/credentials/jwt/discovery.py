@@ -1,7 +1,7 @@
-"""OpenID Connect Discovery 1.0: where an issuer's keys are, by its own word.
+"""Finds the key set of an issuer by OpenID Connect Discovery 1.0.
 
-The word is taken only as far as it goes: the document must name the issuer that was configured (section
-4.3), and its `jwks_uri` may not lead to a host that the configuration does not name, nor to http.
+The document must name the configured issuer (section 4.3), and its `jwks_uri` may not lead to http or to a
+host that the configuration does not name.
 """
 
 from typing import Any, Final
@@ -9,32 +9,31 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from authz.credentials.core.documents import looks_like
-from authz.credentials.core.types import check_url
+from authz.credentials.core.types import check_url, looks_like
 from authz.credentials.jwt.config import KeySetConfig
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 
 
 class DiscoveryError(ValueError):
-    """A document that does not tell where the keys are."""
+    """The document does not say where the keys are."""
 
 
 def discovery_url(config: KeySetConfig, issuer: str) -> str:
-    """Where the OpenID configuration of `issuer` is (section 4: one trailing slash of it is left out)."""
+    """Return the URL of the OpenID configuration of `issuer` (section 4: one trailing slash is removed)."""
     if isinstance(config.discovery, str):
         return config.discovery
     return issuer.removesuffix("/") + WELL_KNOWN
 
 
 def key_set_url(document: bytes, at: str, issuer: str, config: KeySetConfig) -> str:
-    """The `jwks_uri` in `document`, which came from `at`. Raises DiscoveryError."""
+    """Return the `jwks_uri` in `document`, which was fetched from `at`. Raises DiscoveryError."""
     try:
         content: Any = orjson.loads(document)
     except orjson.JSONDecodeError:
         raise DiscoveryError(f"the OpenID configuration is {looks_like(document)}, not JSON") from None
     if not isinstance(content, dict):
-        raise DiscoveryError("the OpenID configuration is no JSON object")
+        raise DiscoveryError("the OpenID configuration is not a JSON object")
     if content.get("issuer") != issuer:
         raise DiscoveryError(
             f"the OpenID configuration is of issuer {str(content.get('issuer'))[:200]!r}, not {issuer!r}"

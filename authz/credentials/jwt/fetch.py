@@ -1,4 +1,4 @@
-"""The GET of a key set or of an OpenID configuration."""
+"""Fetches a key set or an OpenID configuration."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,22 +10,22 @@ from authz.credentials.core.http import (
     FetchError,
     PublicResolver,
     connector_to,
+    describe_error,
     read_body,
-    told,
 )
 from authz.credentials.core.outbound import authorities, proxy_for
 from authz.credentials.jwt.config import KeySetConfig
 
 Fetch = Callable[[KeySetConfig], Awaitable[bytes]]
-"""Returns the document at the URL; raises FetchError."""
+"""A function that returns the document at the URL; raises FetchError."""
 
 
 async def fetch(config: KeySetConfig) -> bytes:
-    """The document at `config.url`. Raises FetchError.
+    """Return the document at `config.url`. Raises FetchError.
 
-    Follows no redirect, takes no compressed body, reads at most MAX_DOCUMENT_BYTES, ends after
-    `timeout_seconds`, and connects to no private address that is not listed, whatever the name
-    resolves to: a key set is one of the few things an outsider can make a proxy fetch.
+    Follows no redirect, accepts no compressed body, reads at most MAX_DOCUMENT_BYTES, and ends after
+    `timeout_seconds`. Refuses private addresses that are not listed, even if the name resolves to one:
+    an outsider can cause this fetch.
     """
     url = config.url or ""
     resolver = PublicResolver(config.allow_addresses)
@@ -35,7 +35,7 @@ async def fetch(config: KeySetConfig) -> bytes:
         tls = await asyncio.to_thread(authorities, config.ca_file)
         async with (
             asyncio.timeout(config.timeout_seconds),
-            # A connection each time: five minutes apart none would stay open, and the name may move.
+            # A new connection each time: none stays open for five minutes, and the name may move.
             connector_to(proxy, resolver, tls, force_close=True) as connector,
             aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
             session.get(
@@ -53,4 +53,4 @@ async def fetch(config: KeySetConfig) -> bytes:
     except TimeoutError as error:
         raise FetchError(f"no answer within {config.timeout_seconds:g} s") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise FetchError(told(error)) from error
+        raise FetchError(describe_error(error)) from error

@@ -1,4 +1,4 @@
-"""JSON Web Key Sets (RFC 7517): which of their keys may verify a token, and with what."""
+"""Parses JSON Web Key Sets (RFC 7517): which keys may verify a token, and with which algorithms."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -6,27 +6,27 @@ from typing import Any, Final
 
 import orjson
 
-from authz.credentials.core.documents import looks_like
+from authz.credentials.core.types import looks_like
 from authz.credentials.jwt.algorithms import EDDSA, FAMILIES, PARSE
 from authz.credentials.jwt.weak_rsa import weakness
 
 MAX_KEYS: Final = 100
-"""Identity providers publish 1 to 10. Each is parsed on the loop (30 us for RSA)."""
+"""The most keys read. Identity providers publish 1 to 10; parsing one on the loop takes 30 us (RSA)."""
 
 MAX_KEY_ID_CHARACTERS: Final = 256
-"""A key id is a dictionary key and nothing else; those seen in the field are under 100 characters."""
+"""The longest key id. Those in use have fewer than 100 characters."""
 
 MIN_RSA_BITS: Final = 2048
-"""RFC 7518 section 3.3."""
+"""The smallest RSA key (RFC 7518 section 3.3)."""
 
 MAX_RSA_BITS: Final = 8192
-"""Verification costs the square of the size: a 16,384-bit key would be 2 ms a token."""
+"""The largest RSA key. Verification time grows with the square of the size: 2 ms for 16,384 bits."""
 
 MAX_RETIRED: Final = 100
-"""Ids of keys that were in the set before, the latest of them: a token of one was good once."""
+"""The most ids kept of keys that earlier sets held, latest first: their tokens were valid once."""
 
 MAX_PREAMBLE_BYTES: Final = 1024
-"""Looked at to see what else than a key set a document is."""
+"""The part of a document that is searched for PEM."""
 
 _SECRET: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
 """Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1)."""
@@ -35,10 +35,10 @@ _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {"RSA": ("n", "e"), "EC": ("x",
 """The members of the public key, by kty."""
 
 _MATERIAL: Final = ("kty", "crv", "n", "e", "x", "y")
-"""What makes two public keys different."""
+"""The members in which two public keys differ."""
 
 _MEANT: Final = (*_MATERIAL, "kid", "alg", "issuer")
-"""What makes two entries different keys; certificates and dates of one key may change."""
+"""The members in which two entries differ; certificates and dates of one key may change."""
 
 _CURVES: Final = {kty: {crv for of, crv in FAMILIES if of == kty} for kty in ("EC", "OKP")}
 
@@ -46,30 +46,30 @@ _BASE64URL: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 
 
 class KeySetError(ValueError):
-    """A document that is no key set, or holds no usable key."""
+    """The document is not a key set, or has no usable key."""
 
 
 @dataclass(slots=True, eq=False)
 class Key:
-    """A public key. `trusted` turns false when its set no longer holds it: what it proved is then void."""
+    """A public key. `trusted` turns false when its set no longer holds it, which voids what it proved."""
 
     id: str | None
     algorithms: frozenset[str]
     public_key: Any
     jwk: Mapping[str, Any] = field(repr=False)
     material: bytes = field(repr=False)
-    """Equal for entries of one public key, whatever else they say of it."""
+    """Equal for all entries of one public key, even if other members differ."""
     trusted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedKey:
-    """A key of the document that is not used, and why."""
+    """An entry of the document that is not used, and why."""
 
     id: str | None
     reason: str
     secret: bool = False
-    """Whether the document reveals a key that signs tokens."""
+    """Whether the entry reveals a key that signs tokens."""
 
     def __str__(self) -> str:
         return f"{self.id or 'without kid'}: {self.reason}"
@@ -83,15 +83,15 @@ class KeySet:
     by_id: Mapping[str, Key]
     """The first key of each kid."""
     by_use: Mapping[tuple[str, str], Key] = field(default_factory=dict)
-    """Keys by kid and algorithm: keys of one kid may differ in that (keycloak#15114)."""
+    """Keys by kid and algorithm: keys with one kid may differ in their algorithm (keycloak#15114)."""
     refused: tuple[RefusedKey, ...] = ()
     retired: tuple[str, ...] = ()
-    """Ids of keys that earlier documents held, and this one does not."""
+    """Ids of keys that earlier documents held and this one lacks."""
 
     def find(self, key_id: str | None, algorithm: str) -> Key | None:
-        """The key for a token; None where there is none, or where more than one would fit.
+        """Return the key for a token; None if no key fits, or more than one.
 
-        Without a key id on one of the two sides, the algorithm has to single the key out.
+        If the token or the key has no key id, the algorithm must determine the key.
         """
         if key_id is not None:
             key = self.by_use.get((key_id, algorithm)) or self.by_id.get(key_id)
@@ -102,7 +102,7 @@ class KeySet:
         return fitting[0] if len({key.material for key in fitting}) == 1 else None
 
     def withdraw(self, successor: "KeySet | None") -> None:
-        """Ends the trust in every key that `successor` does not hold."""
+        """End the trust in every key that `successor` does not hold."""
         kept = {id(key) for key in successor.keys} if successor is not None else set()
         for key in self.keys:
             if id(key) not in kept:
@@ -110,10 +110,10 @@ class KeySet:
 
 
 def parse_key_set(document: bytes, previous: KeySet | None = None) -> KeySet:
-    """The keys in `document`; a key that `previous` holds unchanged stays the same object.
+    """Return the keys in `document`; a key that `previous` holds unchanged stays the same object.
 
-    A key that cannot be used is left out and listed in `refused` (RFC 7517 section 5). Raises
-    KeySetError when the document is no key set or has no usable key at all.
+    Unusable keys are listed in `refused` (RFC 7517 section 5). Raises KeySetError if the document is not a
+    key set or has no usable key.
     """
     entries = _entries(document)
     known = {} if previous is None else {_fingerprint(key.jwk, _MEANT): key for key in previous.keys}
@@ -141,10 +141,10 @@ def parse_key_set(document: bytes, previous: KeySet | None = None) -> KeySet:
 
 
 def _entries(document: bytes) -> list[Any]:
-    """The list `keys` of the document. Raises KeySetError."""
+    """Return the list `keys` of the document. Raises KeySetError."""
     if b"-----BEGIN " in document[:MAX_PREAMBLE_BYTES]:
-        # AWS load balancers publish a PEM key by kid, Google certificates by kid.
-        raise KeySetError("it is PEM, and a JSON Web Key Set is expected; publishers of both have two URLs")
+        # AWS load balancers publish PEM keys by kid, and Google publishes certificates by kid.
+        raise KeySetError("it is PEM, not a JSON Web Key Set; publishers of both have two URLs")
     try:
         content = orjson.loads(document)
     except orjson.JSONDecodeError as error:
@@ -161,9 +161,9 @@ def _entries(document: bytes) -> list[Any]:
 
 
 def _told_apart(usable: Iterable[Key]) -> tuple[list[Key], list[RefusedKey]]:
-    """The keys that a kid and an algorithm single out, and those that share both (RFC 7517 section 4.5).
+    """Return the keys with a unique kid and algorithm, and refusals of those that share both.
 
-    One public key may stand there several times, with its `alg` and without.
+    RFC 7517 section 4.5. One public key may be listed several times, with its `alg` and without.
     """
     keys = list(usable)
     sharing: dict[tuple[str | None, str], set[bytes]] = {}
@@ -191,14 +191,14 @@ def _fingerprint(jwk: Mapping[str, Any], members: Iterable[str]) -> bytes:
 
 
 def _read(entry: Any, known: Mapping[bytes, Key]) -> Key | RefusedKey:
-    """The key of an entry; the object that is `known` if it is the same key."""
+    """Return the key of an entry: the object in `known` if that is the same key."""
     if not isinstance(entry, dict):
-        return RefusedKey(None, "a key is no JSON object")
-    # Some publishers write every member that they know: one without a value is absent.
+        return RefusedKey(None, "a key is not a JSON object")
+    # Some publishers write every possible member; one without a value counts as absent.
     jwk = {name: value for name, value in entry.items() if value not in (None, "", [])}
     kid = jwk.get("kid")
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KEY_ID_CHARACTERS):
-        return RefusedKey(None, f"its kid is no text of at most {MAX_KEY_ID_CHARACTERS} characters")
+        return RefusedKey(None, f"its kid is not a text of at most {MAX_KEY_ID_CHARACTERS} characters")
     if jwk.get("kty") == "oct":
         reason = "a symmetric key (kty oct) has no place in a key set for verification"
         return RefusedKey(kid, reason, secret=True)
@@ -211,9 +211,9 @@ def _read(entry: Any, known: Mapping[bytes, Key]) -> Key | RefusedKey:
 
 
 def _fault(jwk: Mapping[str, Any]) -> str:
-    """Why the entry is not a key for signatures, in words; empty if it may be one."""
+    """Return why the entry is not a key for signatures; empty if it may be one."""
     if any(not isinstance(jwk.get(name, ""), str) for name in ("kty", "crv", "alg", "use")):
-        return "its kty, crv, alg or use is no text"
+        return "its kty, crv, alg or use is not a text"
     kty = jwk.get("kty", "")
     if "x5c" in jwk and "n" not in jwk and "x" not in jwk:
         return (
@@ -230,7 +230,7 @@ def _fault(jwk: Mapping[str, Any]) -> str:
         number = jwk.get(name)
         if not isinstance(number, str):
             lacks = f"it lacks {name} (RFC 7518 section 6)"
-            return lacks if number is None else f"its {name} is no text"
+            return lacks if number is None else f"its {name} is not a text"
         if not _BASE64URL.issuperset(number):
             what = "padded base64url (=)" if number.endswith("=") else "not base64url"
             return f"its {name} is {what}: RFC 7518 has A-Z a-z 0-9 - _ and no padding"
@@ -246,7 +246,7 @@ def _parsed(jwk: dict[str, Any], kid: str | None) -> Key | RefusedKey:
         return RefusedKey(kid, f"{reason}; supported: {', '.join(sorted(_CURVES[jwk['kty']]))}")
     declared = jwk.get("alg")
     if declared is not None:
-        # The key, not the token, says what it is used with (RFC 8725 section 3.1, CVE-2026-48523).
+        # The key, not the token, determines the algorithm (RFC 8725 section 3.1, CVE-2026-48523).
         if declared not in algorithms:
             return RefusedKey(kid, f"its alg {declared!r:.40} does not fit its kty")
         # On one curve, the names of EdDSA mean the same (RFC 9864).

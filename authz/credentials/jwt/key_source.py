@@ -1,12 +1,12 @@
-"""The key set of an issuer, from a file or from a URL that is asked again and again.
+"""Provides the key set of an issuer, from a file or from a URL that is fetched regularly.
 
-Requests never fetch. A task of its own does, ahead of need; a request waits for it in two cases only: no
-set has arrived yet and one is on its way, or the token names a key id that the set does not hold
-(envoyproxy/gateway#6520). The second is bounded three times, because the key id comes from anybody
-(CVE-2026-48524): one fetch at a time, a cool-down between the fetches that key ids ask for, and a memory of
-ids that a fetch did not bring. In the cool-down it cannot be told whether a key id is unknown or new, so
-the answer is that of an outage, which counts against nobody. A failure keeps the last good set for its
-stated time and then denies; there is no other key to fall back to (CVE-2026-31837).
+Requests never fetch. A background task does, ahead of need; a request waits for it in two cases only: the
+first set is on its way, or the token names a key id that the set lacks (envoyproxy/gateway#6520). Since
+anyone can send a key id (CVE-2026-48524), the second case is bounded three times: one fetch at a time, a
+cool-down between the fetches that key ids cause, and a cache of ids that a fetch did not bring. During the
+cool-down it is unknown whether a key id is unknown or new, so the refusal is that of an outage, which is
+not counted as a failed check. After a failed fetch the last good set serves for `max_stale_seconds`; then
+every token is refused, as there is no other key to fall back to (CVE-2026-31837).
 """
 
 import asyncio
@@ -31,20 +31,20 @@ from authz.request.identity import CredentialKind, Refusal, RefusalReason
 from common.lru_cache import LruCache
 
 MAX_UNKNOWN_KEY_IDS: Final = 1024
-"""Remembered per issuer. When more are tried, the cool-down alone still holds."""
+"""The most unknown ids cached per issuer. If more are tried, the cool-down still limits fetches."""
 
 BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 60.0
-"""Failed fetches wait 1, 2, 4 ... 60 seconds, each shortened by up to a half (envoyproxy/gateway#6525)."""
+"""The delay after failed fetches is 1, 2, 4 ... 60 seconds, minus up to a half (envoyproxy/gateway#6525)."""
 
 SPREAD_SECONDS: Final = 1.0
-"""Seconds over which fetches after a reload spread: one change of files reloads every sidecar."""
+"""The time over which fetches after a reload spread: one change of files reloads every sidecar."""
 
 _LOG = structlog.get_logger(__name__)
 
 
 class FetchOutcome(StrEnum):
-    """How a fetch ended: the label `outcome` of the metric."""
+    """The result of a fetch, and the label `outcome` of the metric."""
 
     OK = "ok"
     UNREACHABLE = "unreachable"
@@ -52,30 +52,30 @@ class FetchOutcome(StrEnum):
 
 
 class FileKeys:
-    """A key set that stands in a file. It changes by reload only."""
+    """A key set from a file, which changes only by a reload."""
 
     def __init__(self, path: Path, keys: KeySet) -> None:
         self.path = path
         self.keys = keys
 
-    def held(self, key_id: str | None, algorithm: str) -> Key | None:
-        """The key, where the file has it."""
+    def get_cached(self, key_id: str | None, algorithm: str) -> Key | None:
+        """Return the key, or None."""
         return self.keys.find(key_id, algorithm)
 
-    def find(self, key_id: str | None, algorithm: str) -> Key | Refusal:
-        """The key, or why there is none."""
+    def get(self, key_id: str | None, algorithm: str) -> Key | Refusal:
+        """Return the key, or why there is none."""
         return self.keys.find(key_id, algorithm) or _missing(key_id, self.keys)
 
     def doubt(self, _key: Key, _key_id: str | None, _algorithm: str) -> None:
-        """Nothing: the file is what counts."""
+        """Return None: no fetch can bring another key."""
 
     def replace(self, keys: KeySet) -> None:
-        """Serve `keys` from now on; what vanished keys have proven is void."""
+        """Serve `keys` from now on, and void what removed keys have proven."""
         self.keys.withdraw(keys)
         self.keys = keys
 
     def describe(self) -> dict[str, Any]:
-        """For `/config`."""
+        """Return the state for `/config`."""
         return {
             "file": str(self.path),
             "keys": [key.id for key in self.keys.keys],
@@ -84,8 +84,8 @@ class FileKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
-    """What a RemoteKeys needs of the world."""
+class KeySourceDependencies:
+    """The fetcher, clock and random source of a RemoteKeys."""
 
     fetch: Fetch
     monotonic_clock: Callable[[], float]
@@ -93,23 +93,25 @@ class Clocks:
     lookup_timeout_seconds: float
     """The longest a request waits for a fetch."""
     issuer: str = ""
-    """Whose keys they are: what a discovery document has to say of itself."""
+    """The issuer of the keys, which a discovery document must name."""
 
 
 class RemoteKeys:
-    """A key set at a URL."""
+    """A key set from a URL, fetched regularly."""
 
-    def __init__(self, config: KeySetConfig, world: Clocks, metrics: KeySetMetrics) -> None:
+    def __init__(
+        self, config: KeySetConfig, dependencies: KeySourceDependencies, metrics: KeySetMetrics
+    ) -> None:
         self.config = config
-        self.world = world
+        self.dependencies = dependencies
         self._metrics = metrics
         self.keys: KeySet | None = None
         self.fetched_at = 0.0
         self._asked_at = float("-inf")
-        """When the last fetch that a key id asked for began."""
+        """When the last fetch that a key id caused began."""
         self._wanted = False
-        """Whether a key id asks for the next fetch."""
-        self._due_at = world.monotonic_clock()
+        """Whether a key id causes the next fetch."""
+        self._due_at = dependencies.monotonic_clock()
         self._failures = 0
         self._problem = "not fetched yet"
         self._unknown_ids: LruCache[str, float] = LruCache(MAX_UNKNOWN_KEY_IDS)
@@ -120,18 +122,18 @@ class RemoteKeys:
         self._fetching = False
         self._task: asyncio.Task[None] | None = None
 
-    def held(self, key_id: str | None, algorithm: str) -> Key | None:
-        """The key, where the set has come, is not too old, and has it."""
-        if self.keys is None or self._too_old(self.world.monotonic_clock()):
+    def get_cached(self, key_id: str | None, algorithm: str) -> Key | None:
+        """Return the key if a set is present, not too old, and holds it; else None."""
+        if self.keys is None or self._too_old(self.dependencies.monotonic_clock()):
             return None
         return self.keys.find(key_id, algorithm)
 
-    def find(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
-        """The key, or why there is none; an awaitable only where a fetch could still bring it."""
-        now = self.world.monotonic_clock()
+    def get(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
+        """Return the key or a refusal; an awaitable only if a fetch could still bring the key."""
+        now = self.dependencies.monotonic_clock()
         if self.keys is None or self._too_old(now):
             if self._inflight is not None:
-                return self._find_after(self._inflight, key_id, algorithm, conclusive=not self._fetching)
+                return self._get_after(self._inflight, key_id, algorithm, conclusive=not self._fetching)
             return _unavailable(self._problem)
         key = self.keys.find(key_id, algorithm)
         if key is not None:
@@ -139,18 +141,18 @@ class RemoteKeys:
         if key_id is None or self._is_known_unknown(key_id, now):
             return _missing(key_id, self.keys)
         if self._failures and self._inflight is None:
-            # Fetches are tried at their own pace; whether one would bring the key cannot be told.
+            # Failed fetches are retried with backoff; it is unknown whether one would bring the key.
             return _unavailable(self._problem)
         if self._fetching and self._inflight is not None:
-            # It began before this key id was heard of, and may bring an answer from before it was in use.
-            return self._find_after(self._inflight, key_id, algorithm, conclusive=False)
+            # The fetch began before this key id was seen, and may bring a set from before its use.
+            return self._get_after(self._inflight, key_id, algorithm, conclusive=False)
         flight = self._ask(now)
-        return _too_early(key_id) if flight is None else self._find_after(flight, key_id, algorithm)
+        return _too_early(key_id) if flight is None else self._get_after(flight, key_id, algorithm)
 
     def doubt(self, key: Key, key_id: str | None, algorithm: str) -> Doubt | None:
-        """What to wait for before a token that `key` did not sign is known to be bad.
+        """Return what to wait for before a token that `key` did not sign counts as forged.
 
-        The issuer may have put another key under the same id, so a fetch is asked for as for an unknown id.
+        The issuer may have published another key under the same id, so this fetches as for an unknown id.
         """
         if self._task is None:
             return None
@@ -159,18 +161,18 @@ class RemoteKeys:
             return Doubt(None, once_final)
         flight = self._inflight if self._fetching else None
         if flight is not None:
-            return Doubt(self._found_meanwhile(flight, key, key_id, algorithm), once_final)
-        flight = self._ask(self.world.monotonic_clock())
-        return Doubt(None if flight is None else self._find_after(flight, key_id, algorithm), once_final)
+            return Doubt(self._get_from_running_fetch(flight, key, key_id, algorithm), once_final)
+        flight = self._ask(self.dependencies.monotonic_clock())
+        return Doubt(None if flight is None else self._get_after(flight, key_id, algorithm), once_final)
 
     def fetch_soon(self) -> None:
-        """Fetch within a second, because an operator asks for it."""
-        soon = self.world.monotonic_clock() + SPREAD_SECONDS * self.world.random()
+        """Fetch within a second, because an operator reloads."""
+        soon = self.dependencies.monotonic_clock() + SPREAD_SECONDS * self.dependencies.random()
         self._due_at = min(self._due_at, soon)
         self._wake.set()
 
     def start(self) -> None:
-        """Begin to fetch, on the running loop. `ready` tells when the first fetch has ended."""
+        """Start to fetch, on the running loop. `ready` waits for the first fetch."""
         if self._task is None:
             self._take_over()
             self._predecessor = None
@@ -178,30 +180,30 @@ class RemoteKeys:
             self._task = asyncio.create_task(self._run(), name=f"key set {self.place}")
 
     async def ready(self) -> None:
-        """Returns when no fetch is on its way."""
+        """Return when no fetch is in flight."""
         if self._inflight is not None:
             await asyncio.shield(self._inflight)
 
     def stop(self) -> None:
-        """Fetch no more; the keys serve on until they are too old."""
+        """Stop fetching; the keys serve until they are too old."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
         self._finish_fetch()
 
     def same_as(self, other: "RemoteKeys") -> bool:
-        """Whether `other` would do the same."""
-        return self.config == other.config and self.world == other.world
+        """Return whether `other` has the same configuration."""
+        return self.config == other.config and self.dependencies == other.dependencies
 
     @property
     def place(self) -> str:
-        """The URL, or that of the discovery document."""
-        return self.config.url or discovery_url(self.config, self.world.issuer)
+        """The URL of the key set, or of the discovery document."""
+        return self.config.url or discovery_url(self.config, self.dependencies.issuer)
 
-    def inherit(self, other: "RemoteKeys") -> None:
-        """Begin with the keys that `other` has fetched from the same URL, and their age.
+    def adopt(self, other: "RemoteKeys") -> None:
+        """Take over the keys of `other`, and their age, if it fetches from the same URL.
 
-        With those that it has when this one starts: until then it goes on, and keys may be withdrawn.
+        `start` takes them over again: until then `other` goes on, and may withdraw keys.
         """
         if other.place == self.place:
             self._predecessor = other
@@ -213,8 +215,8 @@ class RemoteKeys:
             self.keys, self.fetched_at = other.keys, other.fetched_at
 
     def describe(self) -> dict[str, Any]:
-        """For `/config`."""
-        age = self.world.monotonic_clock() - self.fetched_at
+        """Return the state for `/config`."""
+        age = self.dependencies.monotonic_clock() - self.fetched_at
         return {
             "url": self.place,
             "keys": [] if self.keys is None else [key.id for key in self.keys.keys],
@@ -231,7 +233,7 @@ class RemoteKeys:
         return until is not None and now < until
 
     def _ask(self, now: float) -> "asyncio.Future[None] | None":
-        """The fetch that may bring an unknown key id; None where it has to wait for the cool-down."""
+        """Return the fetch that may bring an unknown key id; None during the cool-down."""
         if self._task is None:
             return None
         earliest = self._asked_at + self.config.cooldown_seconds
@@ -250,12 +252,12 @@ class RemoteKeys:
         if flight is not None and not flight.done():
             flight.set_result(None)
 
-    async def _find_after(
+    async def _get_after(
         self, flight: "asyncio.Future[None]", key_id: str | None, algorithm: str, *, conclusive: bool = True
     ) -> Key | Refusal:
         try:
-            async with asyncio.timeout(self.world.lookup_timeout_seconds):
-                # Others wait for the same fetch: a caller that gives up does not end it.
+            async with asyncio.timeout(self.dependencies.lookup_timeout_seconds):
+                # Others wait for the same fetch, so a caller that gives up must not cancel it.
                 await asyncio.shield(flight)
         except TimeoutError:
             return _unavailable("the fetch takes longer than a request may wait")
@@ -264,25 +266,25 @@ class RemoteKeys:
         key = self.keys.find(key_id, algorithm)
         if key is not None or key_id is None:
             return key or _missing(key_id, self.keys)
-        now = self.world.monotonic_clock()
+        now = self.dependencies.monotonic_clock()
         if not conclusive:
             self._ask(now)
             return _too_early(key_id)
         self._unknown_ids.put(key_id, now + self.config.unknown_key_seconds)
         return _missing(key_id, self.keys)
 
-    async def _found_meanwhile(
+    async def _get_from_running_fetch(
         self, flight: "asyncio.Future[None]", key: Key, key_id: str | None, algorithm: str
     ) -> Key | Refusal:
-        """What a fetch brings that began before `key` was in doubt. Where it is `key`, one more is due."""
-        found = await self._find_after(flight, key_id, algorithm, conclusive=False)
+        """Return the result of a fetch that began before `key` was in doubt. If it is `key`, fetch again."""
+        found = await self._get_after(flight, key_id, algorithm, conclusive=False)
         if found is key:
-            self._ask(self.world.monotonic_clock())
+            self._ask(self.dependencies.monotonic_clock())
         return found
 
     async def _run(self) -> None:
         while True:
-            delay = self._due_at - self.world.monotonic_clock()
+            delay = self._due_at - self.dependencies.monotonic_clock()
             if delay > 0:
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
@@ -297,7 +299,7 @@ class RemoteKeys:
 
     async def _fetch_once(self) -> None:
         if self._wanted:
-            self._wanted, self._asked_at = False, self.world.monotonic_clock()
+            self._wanted, self._asked_at = False, self.dependencies.monotonic_clock()
         self._fetching = True
         self._suspicions.fetch_begins()
         try:
@@ -306,7 +308,7 @@ class RemoteKeys:
             self._failed(FetchOutcome.UNREACHABLE, str(error))
         except (KeySetError, DiscoveryError) as error:
             self._failed(FetchOutcome.INVALID, str(error))
-        except Exception as error:  # the task must live: without it the keys would grow old unseen
+        except Exception as error:  # the task must live: without it the keys would go stale unnoticed
             self._failed(FetchOutcome.UNREACHABLE, f"{type(error).__name__}: {error}")
         else:
             self._succeeded(keys)
@@ -315,15 +317,15 @@ class RemoteKeys:
 
     async def _fetch_document(self) -> bytes:
         if self.config.discovery is None:
-            return await self.world.fetch(self.config)
-        # Asked each time, as the place of the keys may move; the last good keys serve while either is away.
-        at = discovery_url(self.config, self.world.issuer)
-        document = await self.world.fetch(self.config.model_copy(update={"url": at}))
-        found = key_set_url(document, at, self.world.issuer, self.config)
-        return await self.world.fetch(self.config.model_copy(update={"url": found}))
+            return await self.dependencies.fetch(self.config)
+        # Fetched each time, as the keys may move; the last good keys serve while either fetch fails.
+        at = discovery_url(self.config, self.dependencies.issuer)
+        document = await self.dependencies.fetch(self.config.model_copy(update={"url": at}))
+        found = key_set_url(document, at, self.dependencies.issuer, self.config)
+        return await self.dependencies.fetch(self.config.model_copy(update={"url": found}))
 
     def _succeeded(self, keys: KeySet) -> None:
-        now = self.world.monotonic_clock()
+        now = self.dependencies.monotonic_clock()
         previous, self.keys = self.keys, keys
         if previous is not None:
             previous.withdraw(keys)
@@ -332,30 +334,28 @@ class RemoteKeys:
             refused = [str(key) for key in keys.refused]
             _LOG.info("key_set_changed", url=self.place, keys=[k.id for k in keys.keys], refused=refused)
         self.fetched_at, self._failures, self._problem = now, 0, ""
-        self._due_at = now + self.config.refresh_seconds * (1 - 0.2 * self.world.random())
+        self._due_at = now + self.config.refresh_seconds * (1 - 0.2 * self.dependencies.random())
         self._metrics.fetched(FetchOutcome.OK, keys=len(keys.keys), at=now)
 
     def _failed(self, outcome: FetchOutcome, problem: str) -> None:
         backoff = min(BACKOFF_SECONDS * 2 ** min(self._failures, 10), MAX_BACKOFF_SECONDS)
         self._failures += 1
         self._problem = problem
-        backoff *= 1 - 0.5 * self.world.random()
-        self._due_at = self.world.monotonic_clock() + min(backoff, self.config.refresh_seconds)
+        backoff *= 1 - 0.5 * self.dependencies.random()
+        self._due_at = self.dependencies.monotonic_clock() + min(backoff, self.config.refresh_seconds)
         self._metrics.fetched(outcome)
         _LOG.warning("key_set_fetch_failed", url=self.place, problem=problem, failures=self._failures)
 
 
 def _missing(key_id: str | None, keys: KeySet) -> Refusal:
     if key_id in keys.retired:
-        return Refusal(
-            RefusalReason.KEY_RETIRED, f"key {key_id!r} is not in use any more", CredentialKind.JWT
-        )
+        return Refusal(RefusalReason.KEY_RETIRED, f"key {key_id!r} is no longer in use", CredentialKind.JWT)
     detail = f"no key {key_id!r}" if key_id is not None else "it has no kid, and not exactly one key fits"
     return Refusal(RefusalReason.KEY_UNKNOWN, detail, CredentialKind.JWT)
 
 
 def _too_early(key_id: str) -> Refusal:
-    return _unavailable(f"no key {key_id!r} yet, and it is too early to ask for it")
+    return _unavailable(f"no key {key_id!r} yet, and it is too early to fetch it")
 
 
 def _unavailable(problem: str) -> Refusal:

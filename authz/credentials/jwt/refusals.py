@@ -1,4 +1,4 @@
-"""How the steps of a verification say no."""
+"""The error by which the steps of a verification refuse a credential."""
 
 from dataclasses import replace
 from typing import NoReturn
@@ -8,23 +8,23 @@ from authz.request.identity import CredentialKind, Refusal, RefusalReason
 
 
 class RefusedError(Exception):
-    """A credential that does not hold; `refusal` says why. Never leaves `authz.credentials`."""
+    """The credential is refused; `refusal` says why. Never leaves `authz.credentials`."""
 
     def __init__(self, refusal: Refusal, *, kept: bool = True, key: Key | None = None) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
         self.kept = kept
-        """Whether it may be remembered: not what cost no work."""
+        """Whether the refusal may be cached: False if it cost no work."""
         self.key = key
-        """The key that it failed at: under another it may hold."""
+        """The key with which verification failed; with another it may succeed."""
 
     def of_issuer(self, issuer: str) -> "RefusedError":
-        """The error with the issuer that the token has, or claims, in its detail."""
+        """Return the error with the issuer of the token in its detail."""
         named = f" (issuer {issuer})"
         refusal = replace(self.refusal, detail=self.refusal.detail.removesuffix(named) + named)
         return RefusedError(refusal, kept=self.kept, key=self.key)
 
 
 def refuse_token(reason: RefusalReason, detail: str) -> NoReturn:
-    """Ends the verification of a JWT."""
+    """End the verification of a JWT: raise RefusedError."""
     raise RefusedError(Refusal(reason, detail, CredentialKind.JWT))

@@ -1,4 +1,4 @@
-"""Failed signatures, from the failure until a fetch shows whether their key is still in use."""
+"""Holds charges for failed signatures until a fetch shows whether their key is still in use."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from authz.credentials.jwt.key_set import Key
 
 MAX_SUSPICIONS: Final = 1_000
-"""Kept for one key set, 0.5 KB each. Beyond them a failed signature is charged at once, as for a file."""
+"""The most charges that wait for one key set, 0.5 KB each. Beyond that, failures are charged at once."""
 
 Charge = Callable[[], None]
 """Charges the client that sent the token."""
@@ -20,17 +20,17 @@ class _Suspicion(NamedTuple):
 
 
 class Suspicions:
-    """Charges that wait. They are due once a fetch that began after them has brought the same key again."""
+    """Charges that wait. A charge is due once a later fetch has brought the same key again."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Suspicion] = deque()
         self._begun = 0
-        """Fetches begun."""
+        """The number of fetches begun."""
         self._answered = 0
-        """The last fetch that succeeded, by the same count."""
+        """The number of the last fetch that succeeded."""
 
     def of(self, key: Key) -> Callable[[Charge], None]:
-        """A function that takes the charge for a token whose signature by `key` has just failed."""
+        """Return a function that accepts the charge for a signature by `key` that has just failed."""
         begun = self._begun
 
         def once_final(charge: Charge) -> None:
@@ -44,11 +44,11 @@ class Suspicions:
         return once_final
 
     def fetch_begins(self) -> None:
-        """Count a fetch that begins."""
+        """Note that a fetch begins."""
         self._begun += 1
 
     def fetch_succeeded(self) -> None:
-        """The fetch that began last has shown which keys are in use: settle the charges that wait for it."""
+        """Note that the last fetch succeeded, and settle the charges that wait for it."""
         self._answered = self._begun
         while self._waiting and self._waiting[0].begun < self._answered:
             found = self._waiting.popleft()

@@ -1,9 +1,8 @@
-"""JSON Web Tokens: read, find the issuer, find its key, verify, check the claims (RFC 7519, RFC 8725).
+"""Parses and verifies JSON Web Tokens (RFC 7519, RFC 8725).
 
-The issuer is found by one look-up of `iss`, so fifty cost as much as one (istio/istio#49691), and
-everything else hangs on the issuer: its keys, its algorithms, its audiences. Of the header only
-`alg`, `kid`, `typ` and `crit` are read; `jku`, `x5u`, `jwk` and `x5c` are never followed, because
-they would let a token name the key that proves it.
+One look-up of `iss` finds the issuer, so fifty cost as much as one (istio/istio#49691). The issuer
+determines the keys, algorithms and audiences. Only `alg`, `kid`, `typ` and `crit` are read from the header;
+`jku`, `x5u`, `jwk` and `x5c` are never followed, because they would let a token name the key that proves it.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -22,19 +21,19 @@ from authz.request.identity import CredentialKind, Identity, Refusal, RefusalRea
 
 
 class KeySource(Protocol):
-    """Where an issuer's keys come from."""
+    """Provides the keys of an issuer."""
 
-    def held(self, key_id: str | None, algorithm: str) -> Key | None:
-        """The key, where it is at hand."""
+    def get_cached(self, key_id: str | None, algorithm: str) -> Key | None:
+        """Return the key if it is loaded, else None."""
 
-    def find(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
-        """The key, why there is none, or an awaitable where it has to be fetched."""
+    def get(self, key_id: str | None, algorithm: str) -> Key | Refusal | Awaitable[Key | Refusal]:
+        """Return the key or a refusal; an awaitable of it if the key has to be fetched."""
 
     def doubt(self, key: Key, key_id: str | None, algorithm: str) -> "Doubt | None":
-        """Handles a token that `key` did not sign: another key may be in use. None: no other key is."""
+        """Handle a token that `key` did not sign. Return None if no other key can be in use."""
 
     def describe(self) -> dict[str, Any]:
-        """For `/config`."""
+        """Return the state for `/config`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,14 @@ class Doubt:
     """A key that failed to verify a token, while a fetch may bring another key."""
 
     fetched: Awaitable[Key | Refusal] | None
-    """The key from a fetch; None where it is too early for one."""
+    """The key from a fetch; None if it is too early for one."""
     once_final: Callable[[Callable[[], None]], None]
-    """As of `Refusal`."""
+    """What `Refusal.once_final` of the refused token is set to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token taken apart. Nothing of it is proven."""
+    """A parsed token. Nothing in it is verified."""
 
     algorithm: str
     key_id: str | None
@@ -62,9 +61,9 @@ class Token:
 
 @dataclass(slots=True, eq=False)
 class Issuer:
-    """An issuer in service. Compared by identity: a changed configuration is another issuer.
+    """A configured issuer. Compared by identity: a changed configuration is another issuer.
 
-    `trusted` turns false when a reload puts another in its place: what it has accepted is then void.
+    `trusted` turns false when a reload replaces the issuer, which voids what it has accepted.
     """
 
     config: IssuerConfig
@@ -72,15 +71,15 @@ class Issuer:
     algorithms: frozenset[str]
     types: frozenset[str]
     audiences: frozenset[str] | None
-    """None: any, because the configuration says so."""
+    """The accepted audiences; None if the configuration accepts any."""
     tenant: str = ""
-    """The text for `{tenantid}` in a template; empty if the issuer is not one."""
+    """The text for `{tenantid}` in a template; empty if the issuer is not a template."""
     trusted: bool = True
     shared: Shared = field(default_factory=Shared)
 
     @classmethod
     def of(cls, config: IssuerConfig, keys: KeySource, tenant: str = "") -> "Issuer":
-        """`config` with its sets built."""
+        """Return the issuer of `config`, with its sets built."""
         audiences = None if config.audiences == "any" else frozenset(config.audiences)
         types = frozenset(media_type(name) for name in config.types)
         algorithms = frozenset(config.algorithms)
@@ -91,7 +90,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """An identity, and what vouches for it."""
+    """An identity, with the issuer and the key that prove it."""
 
     identity: Identity
     issuer: Issuer
@@ -106,10 +105,10 @@ class KeyAwaited:
     issuer: Issuer
     key: Awaitable[Key | Refusal]
     failed: RefusedError | None = None
-    """How the token failed at the key that was there."""
+    """How the token failed with the key that was loaded."""
 
     def prove(self, key: Key | Refusal, now: float) -> Proven:
-        """The verified identity, now that the key is there. Raises RefusedError."""
+        """Return the verified identity, with the key fetched. Raises RefusedError."""
         try:
             return self._prove(key, now)
         except RefusedError as error:
@@ -127,13 +126,13 @@ class KeyAwaited:
 
 
 class JwtVerifier:
-    """Verifies tokens of the configured issuers. Keeps nothing."""
+    """Verifies tokens of the configured issuers. Has no state."""
 
     def __init__(self, issuers: Mapping[str, Issuer]) -> None:
         self._issuers = issuers
 
     def verify(self, text: str, now: float) -> Proven | KeyAwaited:
-        """The verified identity, or the token with the key it waits for. Raises RefusedError.
+        """Return the verified identity, or the token with the key it waits for. Raises RefusedError.
 
         The audience is not checked here: it is checked in every request (`check_audience`).
         """
@@ -150,7 +149,7 @@ class JwtVerifier:
 def _verified(token: Token, issuer: Issuer, now: float) -> Proven | KeyAwaited:
     required = issuer.config.type_required
     check_header(token, issuer.algorithms, issuer.types, type_required=required)
-    key = issuer.keys.held(token.key_id, token.algorithm)
+    key = issuer.keys.get_cached(token.key_id, token.algorithm)
     if key is not None:
         try:
             check_key(token, issuer, key)
@@ -158,15 +157,15 @@ def _verified(token: Token, issuer: Issuer, now: float) -> Proven | KeyAwaited:
             return _doubted(token, issuer, error, now)
         return Proven(identity_of(token.claims, issuer.config, issuer.shared, now), issuer, key)
     _check_worth_a_key(token, issuer, now)
-    found = issuer.keys.find(token.key_id, token.algorithm)
+    found = issuer.keys.get(token.key_id, token.algorithm)
     if isinstance(found, Refusal):
         raise RefusedError(found)
     return _proven(token, issuer, found, now) if isinstance(found, Key) else KeyAwaited(token, issuer, found)
 
 
 def _doubted(token: Token, issuer: Issuer, failed: RefusedError, now: float) -> KeyAwaited:
-    """The token with the key that a fetch may bring under the same id. Raises RefusedError."""
-    assert failed.key is not None  # noqa: S101 - a signature fails at a key
+    """Return the token with the key that a fetch may bring under the same id. Raises RefusedError."""
+    assert failed.key is not None  # noqa: S101 - set by check_key
     try:
         _check_worth_a_key(token, issuer, now)
     except RefusedError:
@@ -181,7 +180,7 @@ def _doubted(token: Token, issuer: Issuer, failed: RefusedError, now: float) -> 
 
 
 def _check_worth_a_key(token: Token, issuer: Issuer, now: float) -> None:
-    """Raises RefusedError for what no key would make good: it is to cause no fetch, and to wait for none."""
+    """Raise RefusedError for a token that no key makes valid: it must not cause a fetch or wait for one."""
     try:
         found = check_audience(identity_of(dict(token.claims), issuer.config, Shared(), now), issuer)
     except RefusedError as error:
@@ -191,7 +190,7 @@ def _check_worth_a_key(token: Token, issuer: Issuer, now: float) -> None:
 
 
 def check_audience(identity: Identity, issuer: Issuer) -> Identity | Refusal:
-    """`identity`, where it is meant for us (RFC 7519 section 4.1.3, Kuadrant/authorino#664)."""
+    """Return `identity`, or refuse another audience (RFC 7519 section 4.1.3, Kuadrant/authorino#664)."""
     if issuer.audiences is None or not issuer.audiences.isdisjoint(identity.audiences):
         return identity
     detail = f"aud {sorted(identity.audiences)!s:.200} has none of {sorted(issuer.audiences)!s:.200}"
@@ -200,7 +199,7 @@ def check_audience(identity: Identity, issuer: Issuer) -> Identity | Refusal:
 
 
 def read(text: str) -> Token:
-    """`text` taken apart (JWS compact serialisation, RFC 7515 section 7.1). Raises RefusedError."""
+    """Parse a token (JWS compact serialisation, RFC 7515 section 7.1). Raises RefusedError."""
     parts = text.split(".")
     if len(parts) != 3:
         refuse_token(RefusalReason.TOKEN_MALFORMED, f"a JWT has 3 parts between dots, not {len(parts)}")
@@ -209,25 +208,25 @@ def read(text: str) -> Token:
     algorithm, key_id = header.get("alg"), header.get("kid")
     token_type, issuer = header.get("typ"), claims.get("iss")
     if "crit" in header:
-        # RFC 7515 section 4.1.11: what is not understood must be refused, and no extension is
+        # RFC 7515 section 4.1.11: unknown extensions must be refused, and none is known here
         # (CVE-2026-32597, Authlib CVE-2025-59420).
         refuse_token(RefusalReason.TOKEN_MALFORMED, "its header has crit")
     if not isinstance(algorithm, str):
         refuse_token(RefusalReason.TOKEN_MALFORMED, "its header has no alg")
     if key_id is not None and (not isinstance(key_id, str) or len(key_id) > MAX_KEY_ID_CHARACTERS):
-        refuse_token(RefusalReason.TOKEN_MALFORMED, "its kid is no short text")
+        refuse_token(RefusalReason.TOKEN_MALFORMED, "its kid is not a short text")
     if token_type is not None and not isinstance(token_type, str):
-        refuse_token(RefusalReason.TOKEN_MALFORMED, "its typ is no text")
+        refuse_token(RefusalReason.TOKEN_MALFORMED, "its typ is not a text")
     if not isinstance(issuer, str):
         refuse_token(RefusalReason.ISSUER_UNKNOWN, "it has no iss")
     signing_input = text[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")
     signature = _decoded(parts[2], "signature")
-    # An empty kid says nothing, in a token as in a key.
+    # An empty kid counts as absent, in a token as in a key.
     return Token(algorithm, key_id or None, token_type, issuer, claims, signing_input, signature)
 
 
 def _decoded(part: str, name: str) -> bytes:
-    """base64url without padding, in its one canonical form (RFC 7515 section 2, RFC 4648 section 3.5)."""
+    """Decode canonical base64url without padding (RFC 7515 section 2, RFC 4648 section 3.5)."""
     try:
         encoded = part.encode("ascii")
         content = urlsafe_b64decode(encoded + b"==="[: -len(part) % 4])
@@ -236,7 +235,7 @@ def _decoded(part: str, name: str) -> bytes:
     if encoded.endswith(b"="):
         detail = f"its {name} is padded base64url, as AWS load balancers write it; RFC 7515 has no padding"
         refuse_token(RefusalReason.TOKEN_MALFORMED, detail)
-    # Python skips what is not in the alphabet: only the way back shows that nothing was skipped.
+    # Python skips characters outside the alphabet; encoding again shows that none was skipped.
     if urlsafe_b64encode(content).rstrip(b"=") != encoded:
         refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not canonical base64url")
     return content
@@ -248,31 +247,31 @@ def _json_object(part: str, name: str) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not JSON")
     if not isinstance(value, dict):
-        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is no JSON object")
+        refuse_token(RefusalReason.TOKEN_MALFORMED, f"its {name} is not a JSON object")
     return value
 
 
 def media_type(name: str) -> str:
-    """`name` as it is compared (RFC 7515 section 4.1.9: `application/` and case do not matter)."""
+    """Return `name` in comparable form (RFC 7515 section 4.1.9: `application/` and case do not matter)."""
     return name.lower().removeprefix("application/")
 
 
 def check_header(
     token: Token, algorithms: frozenset[str], types: frozenset[str], *, type_required: bool
 ) -> None:
-    """Raises RefusedError where `alg` or `typ` is not what the issuer is configured with."""
+    """Raise RefusedError unless the issuer is configured with this `alg` and `typ`."""
     if token.algorithm not in algorithms:
-        detail = f"alg {token.algorithm[:20]!r} is not accepted of this issuer"
+        detail = f"alg {token.algorithm[:20]!r} is not accepted from this issuer"
         refuse_token(RefusalReason.TOKEN_ALGORITHM, detail)
     if token.type is None:
         if type_required:
             refuse_token(RefusalReason.TOKEN_TYPE, "it has no typ")
     elif media_type(token.type) not in types:
-        refuse_token(RefusalReason.TOKEN_TYPE, f"typ {token.type[:40]!r} is not accepted of this issuer")
+        refuse_token(RefusalReason.TOKEN_TYPE, f"typ {token.type[:40]!r} is not accepted from this issuer")
 
 
 def check_signature(token: Token, key: Key) -> None:
-    """Raises RefusedError if `key` did not sign `token`, or is not allowed to."""
+    """Raise RefusedError if `key` did not sign `token`, or may not sign it."""
     if token.algorithm not in key.algorithms:
         detail = f"alg {token.algorithm} does not fit the key {key.id!r}"
         raise RefusedError(Refusal(RefusalReason.TOKEN_ALGORITHM, detail, CredentialKind.JWT), key=key)
@@ -282,9 +281,9 @@ def check_signature(token: Token, key: Key) -> None:
 
 
 def check_key(token: Token, issuer: Issuer, key: Key) -> None:
-    """Raises RefusedError if `key` did not sign `token`, or is not allowed to.
+    """Raise RefusedError if `key` did not sign `token`, or may not sign it.
 
-    Tenants share a key set, in which a key may be meant for one of them (its member `issuer`, Entra).
+    Tenants share a key set, in which a key may belong to one of them (its member `issuer`, Entra).
     """
     check_signature(token, key)
     meant = key.jwk.get("issuer") if issuer.tenant else None

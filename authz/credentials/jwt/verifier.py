@@ -1,4 +1,4 @@
-"""Bearer tokens: verified once, then known by their hash."""
+"""Verifies bearer tokens and caches the outcome by their hash."""
 
 import asyncio
 import hashlib
@@ -31,10 +31,10 @@ LASTING: Final = frozenset(
         RefusalReason.REVOKED,
     }
 )
-"""Refusals that a moment later would be the same. Missing keys may come good."""
+"""Refusals that cannot change on retry, and so are cached. Missing keys may still arrive."""
 
 NOT_YET_SECONDS: Final = 1.0
-"""How long a token of the future is refused from memory: it comes good."""
+"""How long the refusal of a token with a future nbf is cached."""
 
 _OVERLOADED: Final = Refusal(
     RefusalReason.OVERLOADED, "more new tokens than can be verified", CredentialKind.JWT
@@ -47,7 +47,7 @@ _NOT_ASCII: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "not ASCII", Credenti
 
 @dataclass(slots=True)
 class CachedIdentity:
-    """A verified token. Good from `since` to `until`: a clock set back voids what came after it."""
+    """A verified token, cached from `since` to `until`; void if the clock is set back before `since`."""
 
     identity: Identity
     issuer: Issuer
@@ -55,27 +55,27 @@ class CachedIdentity:
     since: float
     until: float
     epoch: int
-    """Of the revocations that it was checked against."""
+    """The epoch of the revocation list that it was checked against."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedRefusal:
-    """A refused token."""
+    """A refused token, cached from `since` to `until`."""
 
     refusal: Refusal
     since: float
     until: float
     key: Key | None
-    """The key that it failed at, while that serves; None: none would have made it good."""
+    """The key with which it failed, whose removal voids the entry; None if no key makes the token valid."""
 
 
 class Tokens:
-    """Verifies tokens and remembers what came of it.
+    """Verifies tokens and caches the outcomes.
 
-    The memory is keyed by the SHA-256 of the token, never by the token (Oathkeeper kept it raw). An
-    entry holds only while its issuer is configured as it was, the key is still in its set and nothing
-    new was revoked (GHSA-4mq7-pvjg-xp2r, GHSA-qvp4-rpmr-xwrr, lua-resty-openidc#399: keys that lacked
-    something), and never past `exp`. The audience is checked in every request.
+    The cache is keyed by the SHA-256 of the token, never by the token (Oathkeeper kept it raw). An entry is
+    valid while its issuer is configured unchanged, its key is still in the set and nothing new is revoked
+    (GHSA-4mq7-pvjg-xp2r, GHSA-qvp4-rpmr-xwrr, lua-resty-openidc#399: cache keys that lacked a part), and
+    never past `exp`. The audience is checked in every request.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Tokens:
         cache: CacheConfig,
         verified: LruCache[bytes, CachedIdentity],
         revocations: RevocationCheck,
-        turns: "CpuBudget[Proven | KeyAwaited]",
+        cpu_budget: "CpuBudget[Proven | KeyAwaited]",
         lookup_timeout_seconds: float,
         metrics: CredentialMetrics,
     ) -> None:
@@ -98,12 +98,12 @@ class Tokens:
         self._cache = cache
         self._failed: LruCache[bytes, CachedRefusal] = LruCache(cache.negative_max_entries)
         self._revocations = revocations
-        self.turns = turns
+        self.cpu_budget = cpu_budget
         self._wait_seconds = lookup_timeout_seconds
         self._metrics = metrics
 
-    def known(self, text: str, now: float) -> Verified | None:
-        """What is remembered of the token; None where it has to be verified."""
+    def cached(self, text: str, now: float) -> Verified | None:
+        """Return the cached outcome; None if the token has to be verified."""
         if len(text) > self._max_bytes:
             return self._too_long
         try:
@@ -134,15 +134,15 @@ class Tokens:
     def verify(
         self, text: str, now: float, throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
-        """The identity proven, or why there is none.
+        """Return the identity or the refusal.
 
-        An awaitable where a key must be fetched, or where this turn of the loop has verified enough. Then
-        `throttle_check` is called first: of ten thousand bad tokens in line only the first hundred cost
-        anything.
+        Returns an awaitable if a key must be fetched, or if this turn of the loop has used its time. Then
+        `throttle_check` runs first, so that of ten thousand queued bad tokens only the first hundred are
+        verified.
         """
         digest = hashlib.sha256(text.encode("ascii")).digest()
         try:
-            proven = self.turns.do(_unless(throttle_check, lambda: self._verifier.verify(text, now)))
+            proven = self.cpu_budget.do(_unless(throttle_check, lambda: self._verifier.verify(text, now)))
         except RefusedError as error:
             return self._refused(digest, error.refusal, now, error.key) if error.kept else error.refusal
         except OverloadedError:
@@ -152,7 +152,7 @@ class Tokens:
         return self._later(digest, proven, now, throttle_check)
 
     def unverified_subject(self, text: str) -> str:
-        """The `iss` and `sub` that the token claims."""
+        """Return the unverified `iss` and `sub` of the token."""
         try:
             token = read(text)
         except RefusedError:
@@ -168,13 +168,13 @@ class Tokens:
         throttle_check: ThrottleCheck,
     ) -> Verified:
         try:
-            # One bound for all of it: it may wait in line, for its key, and in line again.
+            # One timeout for the queue, the fetch of the key, and the queue again.
             async with asyncio.timeout(self._wait_seconds):
                 while not isinstance(step, Proven):
                     if isinstance(step, KeyAwaited):
                         awaited, key = step, await step.key
-                        # Done or waited for at once, so that both names still mean what they mean here.
-                        step = self.turns.do(_unless(throttle_check, lambda: awaited.prove(key, now)))  # noqa: B023
+                        # The lambda runs before the names change: its result is awaited in this loop.
+                        step = self.cpu_budget.do(_unless(throttle_check, lambda: awaited.prove(key, now)))  # noqa: B023
                     else:
                         step = await step
             return self._accepted(digest, step, now)
@@ -202,7 +202,7 @@ class Tokens:
         return check_audience(identity, proven.issuer)
 
     def _checked(self, known: CachedIdentity) -> Verified:
-        """A remembered token, against what was revoked since."""
+        """Check a cached token against the present revocations."""
         epoch = self._revocations.epoch
         outcome = self._revocations.check(known.identity, issued_at(known.identity))
         if isinstance(outcome, Refusal):
@@ -223,7 +223,7 @@ class Tokens:
 def _unless(
     throttle_check: ThrottleCheck, verify: Callable[[], Proven | KeyAwaited]
 ) -> Callable[[], Proven | KeyAwaited]:
-    """`verify`, for its turn: by then the caller may be one whose credentials are not looked at any more."""
+    """Return a step that verifies unless the caller is throttled by the time it runs."""
 
     def step() -> Proven | KeyAwaited:
         refusal = throttle_check()

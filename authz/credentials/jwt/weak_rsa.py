@@ -1,4 +1,4 @@
-"""RSA moduli whose private key can be computed from the public one."""
+"""Detects RSA keys whose private key can be computed from the public one."""
 
 from math import gcd, isqrt, prod
 from typing import Final
@@ -6,21 +6,21 @@ from typing import Final
 _PRIMES: Final = tuple(
     number for number in range(3, 168) if all(number % divisor for divisor in range(2, number))
 )
-"""The residues modulo these primes betray a modulus of Infineon's RSALib of any size."""
+"""Primes whose residues identify a modulus of Infineon's RSALib, of any size."""
 
 _RESIDUES: Final = tuple(
     (prime, frozenset(pow(65537, exponent, prime) for exponent in range(prime - 1))) for prime in _PRIMES
 )
-"""For each prime, the residues of a modulus whose two factors are powers of 65537 modulo that prime."""
+"""Each prime, with the residues of a modulus whose two factors are powers of 65537 modulo that prime."""
 
 _SMALL_FACTORS: Final = 2 * prod(_PRIMES)
 
 FERMAT_STEPS: Final = 20
-"""Square roots tried, 4 us each for 2048 bits. The keys of CVE-2022-26320 fall at the first few."""
+"""The number of square roots tried, 4 us each for 2048 bits. A few suffice for keys of CVE-2022-26320."""
 
 
 def weakness(modulus: int) -> str:
-    """Why the modulus is easy to factor, in words for the operator; empty if no reason is known.
+    """Return why the modulus is easy to factor, in words for the operator; empty if no reason is known.
 
     One sound modulus in 2^27 has the fingerprint of ROCA (CVE-2017-15361) by chance.
     """
@@ -34,7 +34,7 @@ def weakness(modulus: int) -> str:
 
 
 def _has_close_factors(modulus: int) -> bool:
-    """Fermat: p * q = a^2 - b^2, with `a` near the square root if p and q are near each other."""
+    """Return whether Fermat's method finds the factors: p * q = a^2 - b^2, with `a` near the square root."""
     root = isqrt(modulus - 1) + 1
     for candidate in range(root, root + FERMAT_STEPS):
         square = candidate * candidate - modulus

@@ -1,4 +1,4 @@
-"""Names of certificates, listed in full or by a prefix."""
+"""Matches names in certificates against full names and prefixes."""
 
 import re
 from collections.abc import Iterable
@@ -9,21 +9,21 @@ _SPIFFE: Final = re.compile(r"spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)+", re.AS
 """A SPIFFE ID with a path (SPIFFE-ID section 2): no percent-encoding, no empty segment, no query."""
 
 _UNSAFE_IN_URI: Final = re.compile(r"[%\\?#\s]")
-"""Characters that readers of a URI decode or cut off, each in its own way."""
+"""Characters at which parsers of a URI differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """Full names, and prefixes of names."""
+    """The full names and prefixes that match."""
 
     exact: frozenset[str]
     prefixes: tuple[str, ...]
     uri_prefixes: tuple[str, ...]
-    """Those that go past the host of a URI: others never mean one, as `s` would mean every SPIFFE ID."""
+    """The prefixes that may match a URI, as they pass its host: `s` must not match every SPIFFE ID."""
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Principals":
-        """The principals of `names`; a `*` at the end matches any plain end."""
+        """Compile `names`; a `*` at the end matches any well-formed rest."""
         listed = tuple(names)
         exact = frozenset(name for name in listed if not name.endswith("*"))
         prefixes = tuple(name[:-1] for name in listed if name.endswith("*"))
@@ -33,14 +33,14 @@ class Principals:
         return name in self.exact or (self.begins(name) and not self.fault(name))
 
     def begins(self, name: str) -> bool:
-        """Whether the name begins with one of the prefixes."""
+        """Return whether the name begins with one of the prefixes."""
         return name.startswith(self.uri_prefixes if "://" in name else self.prefixes)
 
     def fault(self, name: str) -> str:
-        """Why a name with one of the prefixes does not match; empty if it does.
+        """Return why a name with one of the prefixes does not match; empty if it does.
 
-        A prefix lists names that the operator has not seen. Services would read dot segments, escapes or
-        control characters in one as another name (class of CVE-2026-47778), so none of these is accepted.
+        A prefix matches names that the operator has not seen. Services may read dot segments, escapes or
+        control characters in them as another name (class of CVE-2026-47778), so none of these is accepted.
         """
         if all(len(name) == len(prefix) for prefix in self.prefixes if name.startswith(prefix)):
             return "nothing follows the prefix"
@@ -53,7 +53,7 @@ def _malformed(name: str) -> str:
     if name.lower().startswith("spiffe:"):
         path = name.split("/")[3:]
         if not _SPIFFE.fullmatch(name) or any(segment in {".", ".."} for segment in path):
-            return "it is no SPIFFE ID with a path"
+            return "it is not a SPIFFE ID with a path"
         return ""
     if "://" not in name:
         return ""

@@ -1,7 +1,7 @@
-"""Client certificates. Envoy has verified them; here is decided whose word about them counts.
+"""Identifies callers by client certificates, which Envoy has verified.
 
-The peer of the connection is known for certain (`source.principal`). What a proxy in front says about
-its own client stands in a header, and is read only where the peer is such a proxy.
+Envoy names the peer of the connection (`source.principal`). A proxy in front names its own client in a
+header, which counts only if the peer is a trusted proxy.
 """
 
 import re
@@ -17,30 +17,30 @@ from authz.request.request import Request, unmapped
 HEADER: Final = "x-forwarded-client-cert"
 
 MAX_HEADER_CHARACTERS: Final = 16 * 1024
-"""With `Cert` or `Chain` an element holds a whole certificate, URL-encoded: 2 to 8 KiB."""
+"""The longest header read. With `Cert` or `Chain`, an element holds a certificate of 2 to 8 KiB."""
 
 _PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^",;]*)(;|,|$)')
 
 
 class ForwardedError(ValueError):
-    """A header that is not as Envoy writes it."""
+    """The header is not in the form that Envoy writes."""
 
 
 class Certificates:
-    """Who a request comes from, by its certificate."""
+    """Identifies the caller of a request by its certificate."""
 
     def __init__(self, config: MtlsConfig) -> None:
         self._callers = Principals.of(config.principals)
         self._forwarded = config.forwarded
         self._proxies = Principals.of(config.forwarded.trusted_peers if config.forwarded else ())
-        # By name: the same caller gets the same object, so that answers can be remembered for it.
+        # The same caller gets the same object, so that answers can be cached for it.
         self._identities: dict[tuple[str, str], Identity] = {}
 
     def verify(self, request: Request) -> Outcome:
-        """The identity by certificate; None where there is no certificate, or none of a client's."""
+        """Return the identity of the certificate; None if the client has none."""
         peer = request.peer_principal
         if self._forwarded is not None and self._is_proxy(peer, request.source_address, self._forwarded):
-            return self._behind(request, self._forwarded)
+            return self._forwarded_identity(request, self._forwarded)
         return self._identity(peer, "peer") if peer else None
 
     def _is_proxy(self, peer: str, address: str, config: ForwardedConfig) -> bool:
@@ -54,8 +54,8 @@ class Certificates:
             return False
         return any(found in network for network in config.trusted_networks)
 
-    def _behind(self, request: Request, config: ForwardedConfig) -> Outcome:
-        # The proxy is not the caller: without a header, nobody is known to be.
+    def _forwarded_identity(self, request: Request, config: ForwardedConfig) -> Outcome:
+        # The proxy is not the caller: without a header, the caller is unknown.
         values = request.header_values(HEADER)
         if not values:
             return None
@@ -86,18 +86,18 @@ class Certificates:
 
     def _refused(self, name: str) -> Refusal:
         if self._callers.begins(name):
-            detail = f"{name[:200]!r} begins as mtls.principals say, but {self._callers.fault(name)}"
+            detail = f"{name[:200]!r} matches a prefix in mtls.principals, but {self._callers.fault(name)}"
             return Refusal(RefusalReason.PRINCIPAL_MALFORMED, detail, CredentialKind.MTLS)
         detail = f"{name[:200]!r} is not in mtls.principals"
         return Refusal(RefusalReason.PRINCIPAL_UNTRUSTED, detail, CredentialKind.MTLS)
 
 
 MAX_IDENTITIES: Final = 10_000
-"""Callers whose identity is kept, about 0.5 KB each: each holds a certificate that was issued to it."""
+"""The most identities cached, about 0.5 KB each. Only holders of a certificate can fill the cache."""
 
 
 def read_forwarded(value: str) -> list[Mapping[str, list[str]]]:
-    """The elements of the header, by lower-case key (Envoy, "HTTP header manipulation").
+    """Return the elements of the header, by lower-case key (Envoy, "HTTP header manipulation").
 
     Raises ForwardedError.
     """
@@ -126,7 +126,7 @@ def _name(element: Mapping[str, list[str]], config: ForwardedConfig) -> str:
     for kind in config.names:
         names = [name for name in element.get(kind, []) if name]
         if len(names) > 1:
-            # Which of them the proxy checked cannot be known; a SPIFFE certificate has exactly one URI.
+            # It is unknown which of them the proxy checked; a SPIFFE certificate has exactly one URI.
             raise ForwardedError(f"{len(names)} names of kind {kind}")
         if names:
             return names[0]

@@ -1,4 +1,4 @@
-"""The list of revocations in Redis, shared by every sidecar."""
+"""Keeps the revocation list in Redis, shared by every sidecar."""
 
 from collections.abc import Sequence
 from math import inf
@@ -11,10 +11,10 @@ from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.revocation.revocation_list import Revocation, RevocationsFullError, Revoked
 
 ADDED_AT_ONCE: Final = 50
-"""Each is a message to every sidecar: with 500 of them Redis serves nobody else for 5 ms."""
+"""The most entries in one call. Each is a message to every sidecar; 500 would hold up Redis for 5 ms."""
 
-# What is over is cleared by the clock of Redis: a sidecar whose clock is ahead would clear it for all.
-# Each entry: until, before, what it names, whether it is exempt from the bound, the message to the others.
+# Expired entries are removed by the clock of Redis: a sidecar whose clock is ahead would remove live ones.
+# Each entry: until, before, member, whether it is exempt from the bound, the message to the others.
 _ADD: Final = """
 local now = redis.call('TIME')[1]
 for _ = 1, 5 do
@@ -37,7 +37,7 @@ for at = 2, #ARGV, 5 do
 end
 local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 if last[2] then
-  -- Nothing of ours is so far ahead, but EXPIREAT would fail, and with it this call, for ever.
+  -- No sidecar writes a time so far ahead, but EXPIREAT would fail on it, and with it every call.
   local at = math.min(math.ceil(tonumber(last[2])), 100000000000)
   redis.call('EXPIREAT', KEYS[1], at)
   redis.call('EXPIREAT', KEYS[2], at)
@@ -47,9 +47,9 @@ return refused
 
 
 class RedisRevocations:
-    """Two sorted sets of what is named: by the time at which it may be forgotten, and by `before`.
+    """Keeps the list in two sorted sets: members scored by `until`, and by `before`.
 
-    What names the same is one member, however often it is revoked: the later time counts.
+    Revocations with the same key are one member, whose later times count.
     """
 
     def __init__(self, redis_caller: RedisCaller, prefix: str) -> None:
@@ -60,31 +60,31 @@ class RedisRevocations:
         self.channel = self._list
 
     async def now(self) -> float:
-        """The time of Redis, which is the same for whoever asks. Raises StoreUnavailableError."""
-        seconds, microseconds = await self._redis_caller.ask(self._redis.time)
+        """Return the time of Redis in unix seconds, alike for all callers. Raises StoreUnavailableError."""
+        seconds, microseconds = await self._redis_caller.call(self._redis.time)
         return float(seconds) + float(microseconds) / 1e6
 
     async def add(self, revocations: Sequence[Revocation], max_entries: int) -> None:
-        """Keep these and tell every sidecar of what is new.
+        """Store these revocations and tell every sidecar about the new ones.
 
-        Raises StoreUnavailableError, and RevocationsFullError where some had no room.
+        Raises StoreUnavailableError, and RevocationsFullError if some did not fit.
         """
         refused, keys = 0, (self._list, self._before)
         for start in range(0, len(revocations), ADDED_AT_ONCE):
             arguments = [max_entries]
             for one in revocations[start : start + ADDED_AT_ONCE]:
-                exempt = int(one.kind is Revoked.EVERYTHING)
+                exempt = int(one.kind is Revoked.ALL_BEFORE)
                 arguments += [one.until, one.before, _member(one), exempt, _message(one)]  # type: ignore[list-item]
-            refused += await self._redis_caller.ask(
+            refused += await self._redis_caller.call(
                 lambda arguments=arguments: self._redis.eval(_ADD, 2, *keys, *arguments)  # type: ignore[misc]
             )
         if refused:
             raise RevocationsFullError(f"{max_entries} revocations are kept")
 
     async def load(self, limit: int) -> list[Revocation]:
-        """Everything kept, `limit` + 1 at most beside EVERYTHING, perhaps what is over.
+        """Return the list, at most `limit` + 1 entries besides ALL_BEFORE; some may have expired.
 
-        Raises StoreUnavailableError, also where an entry cannot be read: it might name any token.
+        Raises StoreUnavailableError, also for an unreadable entry: it may name any token.
         """
         found: dict[bytes, Revocation] = {}
         limited = 0
@@ -96,32 +96,32 @@ class RedisRevocations:
                 if named in gone:
                     continue
                 before = befores[named]
-                limited += named not in found and not named.startswith(_EVERYTHING)
+                limited += named not in found and not named.startswith(_ALL_BEFORE)
                 found[named] = self._read(named, until, inf if before is None else before)
             if limited > limit:
                 break
         return list(found.values())
 
     async def clean(self) -> list[str]:
-        """Remove the entries that cannot be read; what they were. Raises StoreUnavailableError."""
+        """Remove and return the unreadable entries. Raises StoreUnavailableError."""
         unreadable: list[bytes] = []
         async for page in self._redis_caller.pages(self._list):
             unreadable += (_bytes(named) for named, until in page if not _readable(_bytes(named), until))
         for start in range(0, len(unreadable), BATCH):
             batch = unreadable[start : start + BATCH]
             for name in (self._list, self._before):
-                await self._redis_caller.ask(lambda name=name, batch=batch: self._redis.zrem(name, *batch))  # type: ignore[misc]
+                await self._redis_caller.call(lambda name=name, batch=batch: self._redis.zrem(name, *batch))  # type: ignore[misc]
         return [repr(named) for named in unreadable]
 
     async def _scores(self, name: str, names: Sequence[bytes]) -> dict[bytes, float | None]:
-        members: Any = list(names)  # bytes, which its types do not name
-        scores = await self._redis_caller.ask(lambda: self._redis.zmscore(name, members))
+        members: Any = list(names)  # bytes, which the type of redis-py lacks
+        scores = await self._redis_caller.call(lambda: self._redis.zmscore(name, members))
         return {
             named: None if score is None else float(score) for named, score in zip(names, scores, strict=True)
         }
 
     async def _gone(self, names: Sequence[bytes]) -> set[bytes]:
-        """Those of `names` that were cleared between two questions, and so concern nobody."""
+        """Return those of `names` that were removed between two calls, and no longer apply."""
         scores = await self._scores(self._list, names) if names else {}
         return {named for named, score in scores.items() if score is None}
 
@@ -130,21 +130,21 @@ class RedisRevocations:
             return _revocation(named, until, before)
         except ValueError as error:
             raise StoreUnavailableError(
-                f"{named[:200]!r} in {self._list} is no revocation ({error}); if nobody needs it, "
+                f"{named[:200]!r} in {self._list} is not a revocation ({error}); if it is not needed, "
                 "`sidecars token clean` removes it"
             ) from None
 
 
 def read_message(message: bytes) -> Revocation:
-    """The revocation in a message. Raises ValueError."""
+    """Return the revocation in a message. Raises ValueError."""
     content = orjson.loads(message)
     if not isinstance(content, list) or len(content) != 3:
-        raise ValueError("no revocation")
+        raise ValueError("not a revocation")
     named, before, until = content
     try:
         return _revocation(named, float(until), inf if before is None else float(before))
     except TypeError as error:
-        raise ValueError(f"no revocation: {error}") from None
+        raise ValueError(f"not a revocation: {error}") from None
 
 
 def _message(revocation: Revocation) -> bytes:
@@ -156,7 +156,7 @@ def _member(revocation: Revocation) -> bytes:
     return orjson.dumps([revocation.kind, revocation.issuer, revocation.value])
 
 
-_EVERYTHING: Final = orjson.dumps([Revoked.EVERYTHING])[:-1]
+_ALL_BEFORE: Final = orjson.dumps([Revoked.ALL_BEFORE])[:-1]
 
 
 def _revocation(named: bytes | str, until: float, before: float) -> Revocation:

@@ -1,4 +1,4 @@
-"""Messages between sidecars over Redis pub/sub, and the knowledge whether any may have been missed."""
+"""Receives messages of other sidecars over Redis pub/sub, and notices when some may have been missed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -13,29 +13,29 @@ from common.redis_errors import error_text
 from common.tasks import cancel_and_wait
 
 PING_SECONDS: Final = 0.5
-"""A silent connection is asked for a sign of life so often; after twice as long it counts as lost."""
+"""The interval of pings on a silent connection, which counts as lost after twice as long."""
 
 RETRY_SECONDS: Final = 0.25
 MAX_RETRY_SECONDS: Final = 2.0
-"""Between attempts to subscribe: each is one connection, and what is revoked meanwhile comes with it."""
+"""The delay between attempts to subscribe doubles up to this. The load after it brings what was missed."""
 
 SUBSCRIBE_SECONDS: Final = 2.0
-"""For a connection and the subscription. The load that follows may take longer; each of its questions is
-bounded by itself."""
+"""The timeout of connecting and subscribing. The load that follows may take longer; each of its calls has
+a timeout of its own."""
 
 _LOG = structlog.get_logger(__name__)
 
 
 class ResyncRequiredError(Exception):
-    """What was heard could not be taken in: everything is to be loaded again."""
+    """A message could not be applied, so everything has to be loaded again."""
 
 
 class RevocationSubscriber:
-    """One subscription to several channels, kept up while it is started.
+    """Keeps one subscription to several channels.
 
-    `on_begin` runs when a subscription stands and before its messages count: there everything is loaded
-    that may have been missed. `meanwhile` runs while messages are heard, until it returns or the subscription
-    is lost; it begins anew with the next. `on_tick` hears twice a second or so whether one stands.
+    `on_begin` runs after each subscription and before its messages are handled, to load what may have been
+    missed. `background` runs while messages arrive, until it returns or the subscription is lost, and runs
+    again with the next one. `on_tick` is called about twice a second with whether a subscription exists.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class RevocationSubscriber:
         *,
         on_begin: Callable[[], Awaitable[None]],
         on_tick: Callable[[bool], None],
-        meanwhile: Callable[[], Coroutine[Any, Any, None]],
+        background: Callable[[], Coroutine[Any, Any, None]],
         random: Callable[[], float],
     ) -> None:
         self._redis = redis
         self._channels = dict(channels)
         self._on_begin = on_begin
         self._on_tick = on_tick
-        self._meanwhile = meanwhile
+        self._background = background
         self._random = random
         self._task: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
@@ -61,12 +61,12 @@ class RevocationSubscriber:
         self.interruptions = 0
 
     def start(self) -> None:
-        """Subscribe, on the running loop."""
+        """Start to subscribe, on the running loop."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="revocation feed")
+            self._task = asyncio.create_task(self._run(), name="revocation subscriber")
 
     async def ready(self) -> None:
-        """Returns when the first subscription stands."""
+        """Return once the first subscription exists."""
         await self._begun.wait()
 
     async def stop(self) -> None:
@@ -81,7 +81,7 @@ class RevocationSubscriber:
         while True:
             try:
                 await self._listen()
-            except Exception as error:  # whatever it is: without this task nobody hears of revocations
+            except Exception as error:  # any error: without this task no revocation arrives
                 expected = isinstance(
                     error, RedisError | OSError | TimeoutError | StoreUnavailableError | ResyncRequiredError
                 )
@@ -110,13 +110,13 @@ class RevocationSubscriber:
             self.connected, self.problem = True, ""
             self._begun.set()
             self._on_tick(True)
-            beside = asyncio.create_task(self._meanwhile(), name="beside the revocation feed")
+            background = asyncio.create_task(self._background(), name="revocation background work")
             try:
-                await self._hear(pubsub)
+                await self._receive(pubsub)
             finally:
-                await cancel_and_wait(beside)
+                await cancel_and_wait(background)
 
-    async def _hear(self, pubsub: Any) -> None:
+    async def _receive(self, pubsub: Any) -> None:
         silent = 0
         while True:
             message = await pubsub.get_message(timeout=PING_SECONDS)
@@ -131,7 +131,7 @@ class RevocationSubscriber:
             if message["type"] == "message":
                 self._deliver(message)
             self._on_tick(True)
-            # Where many wait already, reading them gives nobody else a turn.
+            # While many messages wait, reading them would give no other task a turn.
             await asyncio.sleep(0)
 
     def _deliver(self, message: Mapping[str, Any]) -> None:

@@ -1,36 +1,37 @@
-"""The `sessions:` and `revocations:` of the credentials block."""
+"""The `sessions:` of the credentials block."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from authz.credentials.core.block import Block
 from authz.credentials.core.location import LocationConfig
 from authz.credentials.core.types import Locations, Prefix, Seconds
+from common.configfile import Block
 
 
 class SessionsConfig(Block):
-    """Opaque session tokens, and the store that knows them."""
+    """Opaque session tokens, and the store of their sessions."""
 
     locations: Locations = (LocationConfig(cookie="session"),)
+    """Where the session token is read from."""
     store: Literal["memory", "redis"] = "memory"
+    """`memory` for one sidecar, until it restarts; `redis` shares sessions among all."""
     prefix: Prefix = "sidecars:session:"
-    """In front of every Redis key."""
+    """The prefix of every Redis key."""
     idle_timeout_seconds: Seconds = 1800.0
-    """A session unused for so long is over. Each use begins the time anew."""
+    """A session ends when it is not used for this long. Each use restarts the time."""
     absolute_timeout_seconds: Seconds = 43200.0
-    """A session ends so long after its creation, used or not."""
+    """A session ends this long after its creation, used or not."""
     max_sessions: Annotated[int, Field(ge=1)] = 100_000
-    """The bound of the memory store (about 1 KB a session). Beyond it no session is created."""
+    """The most sessions in the memory store (about 1 KB each). Beyond that, none is created."""
     cache_max_entries: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Sessions of Redis known to this process, about 2 KB each; the least recently used gives way."""
+    """The most Redis sessions cached, about 2 KB each; the least recently used is evicted."""
     cache_ttl_seconds: Annotated[float, Field(ge=0, le=300)] = 10.0
-    """The longest that Redis is not asked again. A revocation reaches every sidecar at once by a message;
-    this is for how long one that missed the message, or all while Redis is away, may know no better."""
-
+    """How long a session is cached before Redis is asked again. A message tells every sidecar of a revocation
+    at once; a sidecar that misses it may serve the revoked session for this long."""
     ended_retention_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 86400.0
-    """How long Redis remembers that there was a session which has ended, by its hash, about 0.1 KB: a token
-    of one is no guess, and does not count against its address."""
+    """How long Redis keeps the hash of an ended session, about 0.1 KB. A token of such a session is not a
+    guess, and does not count against its client address."""
 
     @model_validator(mode="after")
     def _idle_within_absolute(self) -> "SessionsConfig":

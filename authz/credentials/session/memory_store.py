@@ -1,4 +1,4 @@
-"""Sessions in the memory of one process: for one sidecar, and for tests. A restart ends them all."""
+"""Keeps sessions in memory: for a single sidecar, and for tests. A restart ends all of them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,19 +6,19 @@ from authz.credentials.session.model import Session, StoreFullError
 
 
 class MemoryStore:
-    """Sessions in a dictionary."""
+    """Sessions in the memory of this process."""
 
     def __init__(self, max_sessions: int, predecessor: "MemoryStore | None" = None) -> None:
         self._max_sessions = max_sessions
-        # Shared, not copied: both serve for the moment of a reload.
+        # Shared, not copied: during a reload both stores serve.
         self.sessions: dict[str, Session] = predecessor.sessions if predecessor is not None else {}
 
     def get(self, key: str) -> Session | None:
-        """The session, at once."""
+        """Return the session, or None."""
         return self.sessions.get(key)
 
     async def put(self, key: str, session: Session, now: float) -> None:
-        """Keep `session`. Raises StoreFullError."""
+        """Store `session`. Raises StoreFullError."""
         if len(self.sessions) >= self._max_sessions and key not in self.sessions:
             for over in [key for key, kept in self.sessions.items() if kept.over_at <= now]:
                 del self.sessions[over]
@@ -27,17 +27,17 @@ class MemoryStore:
         self.sessions[key] = session
 
     async def renew(self, sessions: Mapping[str, Session], _now: float) -> None:
-        """Write what use has changed. A session that was revoked meanwhile stays so."""
+        """Write renewed sessions. A session that was revoked stays revoked."""
         self.sessions.update({key: kept for key, kept in sessions.items() if key in self.sessions})
 
     async def revoke(self, keys: Sequence[str]) -> int:
-        """Forget these sessions; how many there were."""
+        """Delete these sessions and return how many there were."""
         return sum(self.sessions.pop(key, None) is not None for key in keys)
 
     async def keys(self, subject: str | None) -> list[str]:
-        """The keys of all sessions, or of those of `subject`."""
+        """Return the keys of the sessions of `subject`, or of all sessions for None."""
         return [key for key, kept in self.sessions.items() if subject in {None, kept.subject}]
 
     async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
-        """The sessions of these keys that there are."""
+        """Return the existing sessions among these keys."""
         return [(key, self.sessions[key]) for key in keys if key in self.sessions]

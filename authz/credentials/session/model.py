@@ -1,6 +1,6 @@
-"""Sessions: an opaque token whose meaning only a store knows.
+"""Sessions, which an opaque token names and a store holds.
 
-The store is keyed by the SHA-256 of the token: who reads the store cannot take over a session.
+The key in the store is the SHA-256 of the token, so that a reader of the store cannot take over a session.
 """
 
 import hashlib
@@ -16,20 +16,20 @@ TOKEN_BYTES: Final = 32
 """256 random bits (OWASP asks for 64 at least)."""
 
 MAX_RECORD_BYTES: Final = 64 * 1024
-"""A session holds claims, not documents; a larger value in the store is not ours."""
+"""The largest session stored or read: a session holds claims, not documents."""
 
 
 class SessionTooLargeError(ValueError):
-    """It holds more than would be read again."""
+    """The session is larger than MAX_RECORD_BYTES."""
 
 
 class StoreFullError(Exception):
-    """The store holds as many sessions as it may."""
+    """The store holds the most sessions allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the store knows of a session. Times in unix seconds."""
+    """A session in the store. Times are in unix seconds."""
 
     subject: str
     created_at: float
@@ -41,11 +41,11 @@ class Session:
 
     @property
     def over_at(self) -> float:
-        """When it ends if nobody uses it."""
+        """When the session ends unless it is used."""
         return min(self.idle_until, self.ends_at)
 
     def identity(self) -> Identity:
-        """Who is behind it."""
+        """Return the identity of its owner."""
         return Identity(
             kind=CredentialKind.SESSION,
             subject=self.subject,
@@ -56,11 +56,11 @@ class Session:
         )
 
     def used(self, now: float, idle_timeout_seconds: float) -> "Session":
-        """The session after it was used at `now`. Its end stays."""
+        """Return the session after a use at `now`. Its absolute end stays."""
         return replace(self, idle_until=min(now + idle_timeout_seconds, self.ends_at))
 
     def to_json(self) -> bytes:
-        """The value in the store."""
+        """Return the value for the store."""
         return orjson.dumps(
             {
                 "subject": self.subject,
@@ -75,14 +75,14 @@ class Session:
 
     @classmethod
     def from_json(cls, value: bytes) -> "Session":
-        """The session in a value of the store. Raises ValueError when it is none."""
+        """Return the session in a value of the store. Raises ValueError if the value is not a session."""
         if len(value) > MAX_RECORD_BYTES:
             raise ValueError("larger than a session may be")
         content: Any = orjson.loads(value)
         try:
             claims = content["claims"]
             if not isinstance(claims, dict):
-                raise TypeError("its claims are no object")
+                raise TypeError("its claims are not an object")
             session = cls(
                 subject=_text(content["subject"]),
                 created_at=float(content["created_at"]),
@@ -97,41 +97,41 @@ class Session:
         return session
 
 
-ENDED: Final = Session("nobody any more", 0.0, 0.0, 0.0)
-"""Stands for a session that there was, and of which nothing more is known."""
+ENDED: Final = Session("(ended)", 0.0, 0.0, 0.0)
+"""A sentinel, compared by identity: a session that has ended, whose content is gone."""
 
 
 class SessionStore(Protocol):
-    """Keeps sessions by the hash of their token.
+    """Stores sessions by the hash of their token.
 
-    Every method raises StoreUnavailableError, at once or when awaited.
+    Every method raises StoreUnavailableError, when called or when awaited.
     """
 
     def get(self, key: str) -> Session | Awaitable[Session | None] | None:
-        """The session, or ENDED; an awaitable where the store is elsewhere."""
+        """Return the session, ENDED or None; an awaitable of it if the store is remote."""
 
     async def put(self, key: str, session: Session, now: float) -> None:
-        """Keep `session` until it is over. Raises StoreFullError."""
+        """Store `session` until it ends. Raises StoreFullError."""
 
     async def renew(self, sessions: Mapping[str, Session], now: float) -> None:
-        """Write what use has changed. A session that was revoked meanwhile stays so."""
+        """Write renewed sessions. A session that was revoked stays revoked."""
 
     async def revoke(self, keys: Sequence[str]) -> int:
-        """Forget these sessions and tell every sidecar; how many there were."""
+        """Delete these sessions, tell every sidecar, and return how many there were."""
 
     async def keys(self, subject: str | None) -> list[str]:
-        """The keys of all sessions, or of those of `subject`; perhaps some that are gone or over."""
+        """Return the keys of the sessions of `subject`, or of all for None; some may have ended."""
 
     async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
-        """The sessions of these keys that there are."""
+        """Return the existing sessions among these keys."""
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise TypeError("its subject is no text")
+        raise TypeError("its subject is not a text")
     return value
 
 
 def key_of(token: str) -> str:
-    """The key of the session in the store."""
+    """Return the store key of the session with this token."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""Look-ups of many requests, gathered into few questions to Redis."""
+"""Combines the look-ups of many requests into few Redis commands."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from authz.credentials.core.redis_caller import BATCH, RedisCaller
 from authz.credentials.core.store_errors import StoreUnavailableError
 
 MAX_WAITING: Final = 10_000
-"""Keys asked for while a question is under way; 20 questions more. Beyond, Redis cannot keep up."""
+"""The most keys that wait, enough for 20 further commands. Beyond that, Redis cannot keep up."""
 
 
 class ReadBatcher:
-    """GETs. What is asked for while one is under way waits for it and goes into the next, an MGET.
+    """Reads keys from Redis. Look-ups that arrive while one is running share the next command, an MGET.
 
-    So any number of requests needs one connection, and several with one key ask once. With a connection
-    each, a few hundred requests at once would wait for connections longer than Redis may take, and
-    Redis would count as away (which happened when a lost subscription made all sessions to be asked anew).
+    So any number of requests needs one connection, and several for one key read it once. With one connection
+    each, a few hundred concurrent requests would wait for connections longer than the timeout, and Redis
+    would count as unavailable (as happened when a lost subscription voided all cached sessions).
     """
 
     def __init__(self, redis_caller: RedisCaller) -> None:
@@ -26,15 +26,15 @@ class ReadBatcher:
         self._task: asyncio.Task[None] | None = None
 
     async def get(self, name: str) -> Any:
-        """The value, or None. Raises StoreUnavailableError, within the wait of the asker."""
+        """Return the value, or None. Raises StoreUnavailableError within the timeout of the caller."""
         if self._busy:
             return await self._with_others(name)
         self._busy = True
         try:
-            return await self._redis_caller.ask(lambda: self._redis_caller.redis.get(name))
+            return await self._redis_caller.call(lambda: self._redis_caller.redis.get(name))
         finally:
             if self._waiting:
-                self._task = asyncio.create_task(self._ask_for_those_who_wait(), name="session look-ups")
+                self._task = asyncio.create_task(self._read_waiting(), name="session look-ups")
             else:
                 self._busy = False
 
@@ -46,7 +46,7 @@ class ReadBatcher:
             future = self._waiting[name] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._redis_caller.lookup_timeout_seconds):
-                # Others may wait for the same key: a caller that gives up does not end it.
+                # Others may wait for the same key, so a caller that gives up must not cancel it.
                 found = await asyncio.shield(future)
         except TimeoutError:
             raise StoreUnavailableError(
@@ -56,7 +56,7 @@ class ReadBatcher:
             raise StoreUnavailableError(str(found))
         return found
 
-    async def _ask_for_those_who_wait(self) -> None:
+    async def _read_waiting(self) -> None:
         try:
             while self._waiting:
                 names = list(self._waiting)[:BATCH]
@@ -64,7 +64,7 @@ class ReadBatcher:
                 try:
                     found = await self._many(names)
                 except StoreUnavailableError as error:
-                    # A result: an exception that nobody is left to see would be a line in the log.
+                    # Set as a result: an exception that no caller retrieves would be logged.
                     found = [error] * len(futures)
                 for future, value in zip(futures, found, strict=True):
                     if not future.done():
@@ -73,5 +73,5 @@ class ReadBatcher:
             self._busy = False
 
     async def _many(self, names: Sequence[str]) -> Sequence[Any]:
-        found: Sequence[Any] = await self._redis_caller.ask(lambda: self._redis_caller.redis.mget(names))
+        found: Sequence[Any] = await self._redis_caller.call(lambda: self._redis_caller.redis.mget(names))
         return found

@@ -1,4 +1,4 @@
-"""Sessions in Redis, shared by every sidecar."""
+"""Keeps sessions in Redis, shared by every sidecar."""
 
 import asyncio
 import hashlib
@@ -15,11 +15,11 @@ from authz.credentials.session.read_batcher import ReadBatcher
 from common.lru_cache import LruCache
 
 MAX_PARSED: Final = 20_000
-"""Sessions kept beside the value that they were read from, about 2 KB each."""
+"""The most parsed sessions cached with the value they were read from, about 2 KB each."""
 
 _LOG = structlog.get_logger(__name__)
 
-# What is over is cleared by the clock of Redis: a sidecar whose clock is ahead would clear it for all.
+# Expired entries are removed by the clock of Redis: a sidecar whose clock is ahead would remove live ones.
 
 _PUT_SESSION: Final = """
 local now = redis.call('TIME')[1]
@@ -35,11 +35,11 @@ end
 
 
 class RedisStore:
-    """One key a session: the prefix and the hash of the token. Redis forgets it when it is over.
+    """Stores each session under the prefix and the hash of its token, until the session ends.
 
-    An empty one beside it is kept for longer: whose session has ended is no stranger. Two sorted sets lead
-    to the sessions, of each subject and of all, scored by the end of the session. They may name sessions
-    that are gone; each creation clears those whose time is over.
+    An empty marker key lives longer, so that the token of an ended session is not taken for a guess. Sorted
+    sets index the sessions of each subject, and all sessions, scored by the end of the session. They may name
+    sessions that are gone; each creation removes expired members.
     """
 
     def __init__(self, redis_caller: RedisCaller, prefix: str, ended_retention_seconds: float) -> None:
@@ -49,12 +49,12 @@ class RedisStore:
         self._prefix = prefix
         self._ended_seconds = ended_retention_seconds
         self._all = f"{prefix}all"
-        # A session is asked for again and again and seldom changes: then it need not be parsed again.
+        # A session is read often and changes seldom, so its parsed form is cached.
         self._parsed: LruCache[str, tuple[Any, Session]] = LruCache(MAX_PARSED)
         self.channel = f"{prefix}revoked"
 
     async def get(self, key: str) -> Session | None:
-        """The session, or ENDED. Raises StoreUnavailableError, within the wait of the asker."""
+        """Return the session, ENDED or None. Raises StoreUnavailableError within the timeout."""
         name = self._prefix + key
         begun = asyncio.get_running_loop().time()
         value = await self._reads.get(name)
@@ -77,14 +77,14 @@ class RedisStore:
             raise StoreUnavailableError(problem) from None
 
     async def put(self, key: str, session: Session, now: float) -> None:
-        """Keep `session` until it is over. Raises StoreUnavailableError."""
+        """Store `session` until it ends. Raises StoreUnavailableError."""
         names = (self._prefix + key, self._index(session.subject), self._all, self._ended_name(key))
         px, ended_px = _milliseconds(session, now), _milliseconds(session, now, self._ended_seconds)
         arguments = (session.to_json(), px, session.ends_at, key, ended_px)
-        await self._redis_caller.ask(lambda: self._redis.eval(_PUT_SESSION, 4, *names, *arguments))
+        await self._redis_caller.call(lambda: self._redis.eval(_PUT_SESSION, 4, *names, *arguments))
 
     async def renew(self, sessions: Mapping[str, Session], now: float) -> None:
-        """Write what use has changed. A session that was revoked meanwhile stays so (SET XX)."""
+        """Write renewed sessions. A session that was revoked stays revoked (SET XX)."""
         items = list(sessions.items())
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
@@ -98,10 +98,10 @@ class RedisStore:
                         pipe.set(self._ended_name(key), b"", px=ended_px)
                     await pipe.execute()
 
-            await self._redis_caller.ask(write)
+            await self._redis_caller.call(write)
 
     async def revoke(self, keys: Sequence[str]) -> int:
-        """Forget these sessions and tell every sidecar; how many there were."""
+        """Delete these sessions, tell every sidecar, and return how many there were."""
         ended = 0
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
@@ -113,22 +113,22 @@ class RedisStore:
                     pipe.publish(self.channel, orjson.dumps(batch))
                     return int((await pipe.execute())[0])
 
-            ended += await self._redis_caller.ask(write)
+            ended += await self._redis_caller.call(write)
         return ended
 
     async def keys(self, subject: str | None) -> list[str]:
-        """The keys of all sessions, or of those of `subject`; among them perhaps some that are gone."""
+        """Return the keys of the sessions of `subject`, or of all for None; some may be gone."""
         index = self._all if subject is None else self._index(subject)
         keys = [key async for page in self._redis_caller.pages(index) for key, _ends_at in page]
         return [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
 
     async def read(self, keys: Sequence[str]) -> list[tuple[str, Session]]:
-        """The sessions of these keys that there are."""
+        """Return the existing sessions among these keys."""
         found: list[tuple[str, Session]] = []
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
             names = [self._prefix + key for key in batch]
-            values = await self._redis_caller.ask(lambda names=names: self._redis.mget(names))  # type: ignore[misc]
+            values = await self._redis_caller.call(lambda names=names: self._redis.mget(names))  # type: ignore[misc]
             read = (
                 (key, self._read(self._prefix + key, value)) for key, value in zip(batch, values, strict=True)
             )
@@ -139,7 +139,7 @@ class RedisStore:
         return f"{self._prefix}ended:{key}"
 
     def _index(self, subject: str) -> str:
-        # Hashed: a subject may be long, and holds what it likes.
+        # Hashed, because a subject may be long and hold any character.
         return f"{self._prefix}of:{hashlib.sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Sessions in service: created, verified from memory or from the store, kept alive by use, revoked."""
+"""Creates, verifies, renews and revokes sessions."""
 
 import asyncio
 import hashlib
@@ -20,6 +20,7 @@ from authz.credentials.session.memory_store import MemoryStore
 from authz.credentials.session.model import (
     ENDED,
     MAX_RECORD_BYTES,
+    TOKEN_BYTES,
     Session,
     SessionStore,
     SessionTooLargeError,
@@ -29,36 +30,32 @@ from authz.request.identity import CredentialKind, Identity, Refusal, RefusalRea
 from common.lru_cache import LruCache
 from common.tasks import cancel_and_wait
 
-TOKEN_BYTES: Final = 32
-"""256 random bits (OWASP asks for 64 at least)."""
-
 NEW_TOKEN_ATTEMPTS: Final = 8
-"""One token of 64 begins with a hyphen, which a command line takes for an option."""
+"""The most attempts to make a token without a leading hyphen, which a command line takes for an option."""
 
 RENEWED_FRACTION: Final = 0.1
-"""A use is written once a tenth of `idle_timeout_seconds` has passed since the last one written: a session in
-steady use costs Redis ten writes in that time, and may end for idleness up to a tenth early."""
+"""The part of `idle_timeout_seconds` between two renewals that are written. A session in steady use costs
+Redis ten writes in that time, and may end up to a tenth of it early."""
 
 FLUSH_SECONDS: Final = 0.5
-"""How long renewals gather before they are written in one go."""
+"""How long renewals are collected before they are written together."""
 
 MAX_RENEWALS: Final = 10_000
-"""Waiting to be written, about 1 KB each. Beyond, a renewal is left to the next use of its session."""
+"""The most renewals that wait, about 1 KB each. Beyond that, the next use renews the session."""
 
 REFUSED_SECONDS: Final = 10.0
-"""How long a token that is over, or that the store does not know, is not asked about again. Nobody guesses
-one that will be."""
+"""How long the refusal of an expired or unknown token is cached. No such token becomes valid later."""
 
 MAX_REFUSED: Final = 10_000
-"""Such tokens remembered, apart from good ones, which they never push out."""
+"""The most refusals cached, apart from sessions, which they never evict."""
 
 MAX_REVOKED: Final = 100_000
-"""Revoked sessions remembered, about 0.2 KB each: none comes back because Redis lost its deletion in a
-failover, or because an answer was on its way while the session was revoked."""
+"""The most revoked sessions remembered, about 0.2 KB each, so that none comes back because Redis lost its
+deletion in a failover or because an answer was on its way during the revocation."""
 
 RESTORED_AT_MOST: Final = 1_000
-"""Of these, the latest are looked for when the connection is back. Older ones were not lost by a failover,
-and a thousand sidecars ask Redis at the same moment."""
+"""The most revoked sessions, latest first, that are checked in Redis after a reconnect. A failover does not
+lose older ones, and a thousand sidecars may reconnect at the same moment."""
 
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{22,128}")
 
@@ -69,7 +66,7 @@ _REVOKED: Final = Refusal(RefusalReason.REVOKED, "the session was revoked", Cred
 
 @dataclass(slots=True)
 class CachedSession:
-    """A session known here. Good from `since` to `until`: a clock set back voids what came after it."""
+    """A session, cached from `since` to `until`; void if the clock is set back before `since`."""
 
     session: Session
     identity: Identity
@@ -99,25 +96,25 @@ class Sessions:
         self._random_bytes = random_bytes
         self._wall_clock = wall_clock
         self._metrics = metrics
-        self._known: LruCache[bytes, CachedSession] = LruCache(config.cache_max_entries)
+        self._cache: LruCache[bytes, CachedSession] = LruCache(config.cache_max_entries)
         self._refused: LruCache[bytes, tuple[Refusal, float]] = LruCache(MAX_REFUSED)
         self._revoked: LruCache[bytes, float] = LruCache(MAX_REVOKED)
         self._renewals: dict[str, Session] = {}
         self._fresh_seconds = inf if isinstance(store, MemoryStore) else config.cache_ttl_seconds
         self._gaps = 0
-        """How often messages may have been missed: an answer that was asked for before is not remembered."""
+        """How often messages may have been missed. An answer requested before that is not cached."""
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._cache)
 
-    def known(self, token: str, now: float) -> Verified | None:
-        """What is known of `token` without the store."""
+    def cached(self, token: str, now: float) -> Verified | None:
+        """Return the cached outcome for `token`; None if the store has to be read."""
         try:
             digest = hashlib.sha256(token.encode("ascii")).digest()
         except UnicodeEncodeError:
             return _UNKNOWN
-        entry = self._known.get(digest)
+        entry = self._cache.get(digest)
         if entry is None or not entry.since <= now < entry.until:
             return self._remembered_refusal(digest, now)
         if entry.epoch != self.revocations.epoch:
@@ -130,9 +127,9 @@ class Sessions:
         return entry.identity
 
     def verify(
-        self, token: str, now: float, _stopped: ThrottleCheck = no_throttle
+        self, token: str, now: float, _throttle_check: ThrottleCheck = no_throttle
     ) -> Verified | Awaitable[Verified]:
-        """The identity behind `token`, or why there is none; an awaitable where the store is elsewhere."""
+        """Return the identity of `token` or a refusal; an awaitable of it if the store is remote."""
         if _SHAPE.fullmatch(token) is None:
             return _UNKNOWN
         key = key_of(token)
@@ -145,7 +142,7 @@ class Sessions:
         return self._later(key, found, now)
 
     def unverified_subject(self, _token: str) -> str:
-        """Nothing: a session token names nobody."""
+        """Return an empty text: a session token does not name its subject."""
         return ""
 
     async def create(
@@ -157,7 +154,7 @@ class Sessions:
         roles: tuple[str, ...] = (),
         claims: Mapping[str, object] | None = None,
     ) -> str:
-        """The token of a new session.
+        """Create a session and return its token.
 
         Raises StoreUnavailableError, StoreFullError and SessionTooLargeError.
         """
@@ -183,25 +180,25 @@ class Sessions:
         return token
 
     async def revoke(self, token: str) -> bool:
-        """End the session of `token`; whether there was one. Raises StoreUnavailableError."""
+        """End the session of `token`. Returns whether there was one. Raises StoreUnavailableError."""
         return await self.revoke_keys([key_of(token)]) > 0
 
     async def revoke_keys(self, keys: Sequence[str]) -> int:
-        """End the sessions of these keys (the hashes of their tokens); how many there were."""
+        """End the sessions of these keys (the hashes of their tokens). Returns how many there were."""
         self.forget(keys)
         return await self.store.revoke(keys)
 
     async def revoke_subject(self, subject: str) -> int:
-        """End every session of `subject`; how many there were. Raises StoreUnavailableError."""
+        """End every session of `subject`. Returns how many there were. Raises StoreUnavailableError."""
         return await self.revoke_keys(await self.store.keys(subject))
 
     async def revoke_before(self, created_before: float) -> int:
-        """End every session created before; how many there were. Raises StoreUnavailableError."""
+        """End every session created earlier. Returns how many there were. Raises StoreUnavailableError."""
         sessions = await self.store.read(await self.store.keys(None))
         return await self.revoke_keys([key for key, kept in sessions if kept.created_at < created_before])
 
     async def find(self, subject: str | None, limit: int) -> list[tuple[str, Session]]:
-        """Sessions and their keys, of `subject` or of all; `limit` at most. Raises StoreUnavailableError."""
+        """Return at most `limit` keys and sessions, of `subject` or of all. Raises StoreUnavailableError."""
         now = self._wall_clock()
         found: list[tuple[str, Session]] = []
         keys = await self.store.keys(subject)
@@ -212,57 +209,57 @@ class Sessions:
                 break
         return found[:limit]
 
-    def hear(self, message: bytes) -> None:
-        """A message of another sidecar: the keys of revoked sessions. Raises ValueError."""
+    def on_message(self, message: bytes) -> None:
+        """Handle a message of another sidecar: the keys of revoked sessions. Raises ValueError."""
         keys = orjson.loads(message)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise ValueError("no list of session keys")
+            raise ValueError("not a list of session keys")
         self.forget(keys)
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Refuse these sessions from now on, whatever the store may say."""
+        """Refuse these sessions from now on, even if the store still has them."""
         until = self._wall_clock() + self.config.absolute_timeout_seconds
         for key in keys:
             digest = bytes.fromhex(key)
-            self._known.forget(digest)
+            self._cache.forget(digest)
             self._renewals.pop(key, None)
             self._revoked.put(digest, until)
 
-    def inherit(self, other: "Sessions") -> None:
-        """Go on with what `other` knows to be revoked, and with the uses that it has not written yet."""
+    def adopt(self, other: "Sessions") -> None:
+        """Take over the revoked sessions of `other`, and the renewals that it has not written yet."""
         self._revoked = other._revoked  # noqa: SLF001 - the same sessions in another configuration
         if isinstance(self.store, MemoryStore) == isinstance(other.store, MemoryStore):
             self._renewals = other._renewals  # noqa: SLF001 - as above
 
     def forget_all(self) -> None:
-        """Ask the store anew about every session: messages may have been missed."""
+        """Empty the cache of a shared store, because messages may have been missed."""
         if not isinstance(self.store, MemoryStore):
-            self._known.clear()
+            self._cache.clear()
             self._gaps += 1
 
     async def restore(self) -> int:
-        """End once more what was revoked, where the store lost that; how many there were.
+        """Revoke again the sessions whose revocation the store has lost. Returns how many there were.
 
-        Who starts later knows only what the store does. Raises StoreUnavailableError.
+        A sidecar that starts later knows only the store. Raises StoreUnavailableError.
         """
         keys = [digest.hex() for digest in self._revoked.latest(RESTORED_AT_MOST)]
         back = [key for key, _ in await self.store.read(keys)]
         return await self.revoke_keys(back) if back else 0
 
     def start(self) -> None:
-        """Begin to write renewals, on the running loop."""
+        """Start to write renewals, on the running loop."""
         if self._task is None:
-            self._task = asyncio.create_task(self._flush_for_ever(), name="session renewals")
+            self._task = asyncio.create_task(self._flush_regularly(), name="session renewals")
 
     async def stop(self) -> None:
-        """Write the renewals that wait, and no more."""
+        """Stop, after a last write of pending renewals."""
         task, self._task = self._task, None
         if task is not None:
             await cancel_and_wait(task)
         await self.flush()
 
     async def flush(self) -> None:
-        """Write the renewals that wait. What cannot be written is left to the next use of its session."""
+        """Write pending renewals. After a failure, the next use renews the session."""
         renewals, self._renewals = self._renewals, {}
         if not renewals:
             return
@@ -274,7 +271,7 @@ class Sessions:
             self._metrics.renewals += len(renewals)
 
     def _remembered_refusal(self, digest: bytes, now: float) -> Refusal | None:
-        # No answer of the store makes these good again, but a clock set back must not make them last longer.
+        # The store cannot make these valid again, but a clock set back must not make them last longer.
         if now < (self._revoked.peek(digest) or 0.0):
             return _REVOKED
         refusal, until = self._refused.peek(digest) or (None, 0.0)
@@ -285,15 +282,15 @@ class Sessions:
         return refusal
 
     def _renewed(self, key: str, entry: CachedSession, now: float) -> CachedSession:
-        """The entry after this use, which is written later."""
+        """Return the entry after this use, and queue its renewal."""
         if len(self._renewals) >= MAX_RENEWALS and key not in self._renewals:
             self._metrics.renewals_lost += 1
             return entry
         session = entry.session.used(now, self.config.idle_timeout_seconds)
         self._renewals[key] = session
-        # `since` and `fresh_until` stay: that it is still in the store was not learned anew.
+        # `since` and `fresh_until` stay: a use does not tell whether the store still has the session.
         entry = self._entry(session, entry.since, entry.fresh_until)
-        self._known.put(bytes.fromhex(key), entry)
+        self._cache.put(bytes.fromhex(key), entry)
         return entry
 
     def _entry(self, session: Session, since: float, fresh_until: float) -> CachedSession:
@@ -316,7 +313,7 @@ class Sessions:
         except StoreUnavailableError as error:
             return _unavailable(error)
         if gaps != self._gaps:
-            self._known.forget(bytes.fromhex(key))
+            self._cache.forget(bytes.fromhex(key))
         return outcome
 
     def _outcome(self, key: str, session: Session | None, now: float) -> Verified:
@@ -327,7 +324,7 @@ class Sessions:
         if session is None:
             return self._refuse(digest, _UNKNOWN, now)
         if session is ENDED:
-            # Not what waits to be written: it was used before it ended.
+            # A pending renewal is from before the end.
             self._renewals.pop(key, None)
             return self._refuse(digest, _EXPIRED, now)
         pending = self._renewals.get(key)
@@ -335,7 +332,7 @@ class Sessions:
             session = pending
         if now >= session.over_at:
             return self._refuse(digest, _EXPIRED, now)
-        known = self._known.peek(digest)
+        known = self._cache.peek(digest)
         if known is not None and known.session is session and known.epoch == self.revocations.epoch:
             known.since, known.fresh_until = now, now + self._fresh_seconds
             known.until = min(known.fresh_until, session.over_at)
@@ -344,12 +341,12 @@ class Sessions:
         outcome = self.revocations.check(entry.identity, session.created_at)
         if isinstance(outcome, Refusal):
             return outcome
-        self._known.put(digest, entry)
+        self._cache.put(digest, entry)
         if now >= entry.renew_at:
             entry = self._renewed(key, entry, now)
         return entry.identity
 
-    async def _flush_for_ever(self) -> None:
+    async def _flush_regularly(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()

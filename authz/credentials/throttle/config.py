@@ -4,26 +4,26 @@ from typing import Annotated
 
 from pydantic import Field
 
-from authz.credentials.core.block import Block
 from authz.credentials.core.types import Seconds
+from common.configfile import Block
 
 Failures = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class ThrottleConfig(Block):
-    """How many bad credentials are looked at. Beyond, what is not known already is refused with 429 unseen.
+    """Limits failed credential checks. Beyond the limit, credentials that are not cached get 429 unchecked.
 
-    Bad is what nobody could have been given: of a wrong signature, unknown, malformed. A token that has
-    merely expired is not counted, and a bad one only when it is verified, not when it is remembered.
+    A check fails for a credential that was never issued: a wrong signature, an unknown or a malformed one.
+    An expired token does not count, and neither does a refusal from the cache.
     """
 
     address_failures: Failures | None = 100
-    """Of one client address (IPv6: of one /64), in `per_seconds`. The client is told by the source address
-    and `trusted_hops`; behind a proxy that neither of them knows all clients are one."""
+    """Failures allowed for one client address (IPv6: one /64) in `per_seconds`. The source address and
+    `trusted_hops` determine the client; all clients of a proxy unknown to both share one count."""
     subject_failures: Failures | None = 1000
-    """In the name of one subject, whatever the address. Higher, because anybody may claim a name, and so
-    keep its owner from signing in anew (what is remembered goes on); null turns it off."""
+    """Failures allowed for one claimed subject, from all addresses. Higher, because anyone may claim a name
+    and so lock out new sign-ins of its owner (cached credentials still pass); null turns it off."""
     per_seconds: Seconds = 60.0
-    """The time over which the failures are counted, evenly refilled."""
+    """The time in which the allowance refills, evenly."""
     cache_max_entries: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
-    """Addresses and subjects counted, about 0.3 KB each; the one that failed longest ago gives way."""
+    """The most addresses and subjects counted, about 0.3 KB each; the oldest failure is evicted."""

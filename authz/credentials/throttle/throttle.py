@@ -1,4 +1,4 @@
-"""Bad credentials cost work, so nobody may bring any number of them."""
+"""Limits failed credential checks per client address and per claimed subject."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,11 +23,11 @@ BAD: Final = frozenset(
         RefusalReason.API_KEY_UNKNOWN,
     }
 )
-"""Refusals of what nobody was ever given. The others concern real credentials (expired, revoked, for
-somebody else) or say nothing about the credential (an outage)."""
+"""Refusals of credentials that were never issued. The others concern real credentials (expired, revoked,
+for another audience) or say nothing about the credential (an outage)."""
 
 MAX_SUBJECT_CHARACTERS: Final = 256
-"""Of a subject as it is counted: whoever claims longer ones shares a count."""
+"""The part of a subject that is counted; longer subjects with the same beginning share a count."""
 
 
 class Throttle:
@@ -41,19 +41,19 @@ class Throttle:
 
     @property
     def counts_subjects(self) -> bool:
-        """Whether any subject is to be looked up at all."""
+        """Whether any subject has failures, so that a look-up is needed."""
         return len(self._subjects) > 0
 
     def stops_address(self, address: str) -> int:
-        """For how many seconds credentials from `address` are not to be looked at; 0: they are."""
+        """Return for how many seconds credentials from `address` are refused unchecked; 0: not at all."""
         return self._addresses.spent(network_of(address), self._now_us()) if len(self._addresses) else 0
 
     def stops_subject(self, subject: str) -> int:
-        """For how many seconds credentials in the name of `subject` are not to be looked at; 0: they are."""
+        """Return for how many seconds credentials of `subject` are refused unchecked; 0: not at all."""
         return self._subjects.spent(subject[:MAX_SUBJECT_CHARACTERS], self._now_us())
 
     def failed(self, address: str, subject: str) -> None:
-        """Count a bad credential. What is empty is not counted."""
+        """Count a failed check. An empty address or subject is not counted."""
         now_us = self._now_us()
         self._addresses.count(network_of(address), now_us)
         self._subjects.count(subject[:MAX_SUBJECT_CHARACTERS], now_us)
@@ -66,12 +66,12 @@ class Throttle:
 
 
 class _Counts:
-    """A bucket for each key, filled by failures."""
+    """Token buckets by key, which failures drain."""
 
     def __init__(self, failures: int | None, config: ThrottleConfig) -> None:
         period_us = round(config.per_seconds * SECOND_US)
         self._bucket = TokenBucket(failures, failures, period_us) if failures else None
-        # Failures that were on their way together are all charged: the bucket goes into debt.
+        # Concurrent failures are all charged, so the bucket may go into debt.
         self._charged = replace(self._bucket, charge_rejected=True) if self._bucket is not None else None
         self._states: LruCache[str, State] = LruCache(config.cache_max_entries)
 
@@ -96,7 +96,7 @@ class _Counts:
 
 
 def network_of(address: str) -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 /64, which is what one customer gets."""
+    """Return what counts as one client: an IPv4 address, or an IPv6 /64, which one customer usually gets."""
     if ":" not in address:
         return address
     try:

@@ -8,13 +8,21 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from authz.policy.conditions.condition import Condition
 from authz.policy.conditions.values import Check, Comparison, check_of
-from authz.policy.types.names import AT_LEAST_ONE, Block, DottedName, OneOrMany, Scopes, Texts, split_name
+from authz.policy.types.names import (
+    AT_LEAST_ONE,
+    DottedName,
+    OneOrMany,
+    PolicyBlock,
+    Scopes,
+    Texts,
+    split_name,
+)
 from authz.request.body import is_below_list, values_at
 from authz.request.identity import CredentialKind, Identity
 from authz.request.request import Request
 
 
-class WhoConfig(Block):
+class WhoConfig(PolicyBlock):
     """A description of callers: those for whom every key that stands here is true."""
 
     scopes: Scopes | None = None
@@ -26,7 +34,9 @@ class WhoConfig(Block):
     all_roles: Texts | None = None
     """The caller has all of these."""
     subjects: Texts | None = None
+    """The subject of the caller is one of these."""
     issuers: Texts | None = None
+    """The token was issued by one of these."""
     audiences: Texts | None = None
     """The token was issued for at least one of these."""
     kinds: Annotated[tuple[CredentialKind, ...], AT_LEAST_ONE] | None = None

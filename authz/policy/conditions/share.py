@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from authz.policy.conditions.condition import Condition, Subject
-from authz.policy.types.names import Block
+from authz.policy.types.names import PolicyBlock
 from authz.request.identity import ANONYMOUS, Identity
 from authz.request.request import Request
 
@@ -22,10 +22,11 @@ _HOST_BITS: Final = 64
 """The low bits of an IPv6 address: a client changes them at will, but keeps its network."""
 
 
-class ShareConfig(Block):
+class ShareConfig(PolicyBlock):
     """A percentage of the callers."""
 
     percent: float = Field(ge=0, le=100, allow_inf_nan=False)
+    """How many of every hundred callers, 0 to 100."""
     by: Literal["client", "subject"] = "client"
     """What identifies a caller: its address (for IPv6, the /64 network), or its subject."""
     seed: str = Field("", max_length=128)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from authz.policy.types.names import AT_LEAST_ONE, Block, OneOrMany
+from authz.policy.types.names import AT_LEAST_ONE, OneOrMany, PolicyBlock
 
 
 class Weekday(IntEnum):
@@ -102,12 +102,13 @@ Zone = Annotated[
 Moment = Annotated[datetime, BeforeValidator(_instant)]
 
 
-class TimeConfig(Block):
+class TimeConfig(PolicyBlock):
     """When: every key that stands here has to be so."""
 
     zone: Zone
     """Whose clock is meant. Required: a window without a zone moves twice a year, or with the server."""
     days: Annotated[tuple[Days, ...], AT_LEAST_ONE, OneOrMany] | None = None
+    """Days of the week, such as `mon` or `mon-fri`."""
     start: ClockTime | None = Field(None, alias="from")
     """From this time, included."""
     until: ClockTime | None = None

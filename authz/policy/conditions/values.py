@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from authz.policy.conditions.regular_expressions import compile_pattern
-from authz.policy.types.names import AT_LEAST_ONE, Block, Text
+from authz.policy.types.names import AT_LEAST_ONE, PolicyBlock, Text
 
 
 class Unknown(Enum):
@@ -40,18 +40,23 @@ def _shorthand(value: Any) -> Any:
     return {"equals": value} if isinstance(value, str | int | float | bool) else value
 
 
-class TextComparison(Block):
+class TextComparison(PolicyBlock):
     """What is asked of a text: exactly one of these."""
 
     equals: Annotated[StrictStr, Field(max_length=1024)] | None = None
+    """It is exactly this text."""
     one_of: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
+    """It is one of these texts."""
     not_one_of: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
     """It is there, and is none of these."""
     prefix: Text | None = None
+    """It begins with this text."""
     suffix: Text | None = None
+    """It ends with this text."""
     matches: Pattern | None = None
     """The whole of it matches this RE2 expression."""
     present: bool | None = None
+    """Whether it is there at all."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,10 +84,11 @@ HeaderComparison = Annotated[TextComparison, AfterValidator(_header_text)]
 """A comparison with text that comes in one way only."""
 
 
-class Comparison(Block):
+class Comparison(PolicyBlock):
     """What is asked of a claim or a field: exactly one of these, save that at_least and at_most may pair."""
 
     equals: Scalar | None = None
+    """It is exactly this value, of the same type."""
     one_of: Annotated[tuple[Scalar, ...], AT_LEAST_ONE] | None = None
     """It is one of these, or a list with one of these in it."""
     not_one_of: Annotated[tuple[Scalar, ...], AT_LEAST_ONE] | None = None
@@ -90,11 +96,17 @@ class Comparison(Block):
     contains: Scalar | None = None
     """It is a list with this in it."""
     prefix: Text | None = None
+    """It is a text that begins with this."""
     suffix: Text | None = None
+    """It is a text that ends with this."""
     matches: Pattern | None = None
+    """It is a text that matches this RE2 expression as a whole."""
     at_least: Number | None = None
+    """It is a number and not less than this."""
     at_most: Number | None = None
+    """It is a number and not more than this."""
     present: bool | None = None
+    """Whether it is there at all."""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,8 +6,6 @@ from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -21,7 +19,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from authz.policy.types.pattern import HostPattern, Template, parse_host, parse_template
 from authz.request.path import NEVER_ACCEPTED, PathAnomaly
-from common.configfile import Spelled
+from common.configfile import Block, Spelled
 
 MAX_NAME_PARTS: Final = 16
 """In the dotted name of a claim or field; deeper than any token or form."""
@@ -30,10 +28,8 @@ _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
 _DOT = re.compile(r"(?<!\\)\.")
 
 
-class Block(BaseModel):
-    """A block of the file: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class PolicyBlock(Block):
+    """A block of a policy file, in which a key without a value is an error."""
 
     @field_validator("*", mode="before")
     @classmethod

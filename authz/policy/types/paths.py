@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from authz.policy.types.names import Block
+from authz.policy.types.names import PolicyBlock
 from authz.policy.types.pattern import Template
 from authz.request.path import Path
 
 Segments = tuple[str, ...]
 
 
-class PathsConfig(Block):
+class PathsConfig(PolicyBlock):
     """How upstreams compare paths: deny rules disregard what is `ignore`."""
 
     case: Literal["exact", "ignore"] = "exact"

@@ -42,7 +42,7 @@ class Clock:
 
 @dataclass
 class KeyServer:
-    """Stands for the URL of a key set: what it answers, and what it was asked."""
+    """Replaces the URL of a key set: what it answers, and how often it was called."""
 
     document: bytes | Exception = b""
     calls: int = 0
@@ -73,7 +73,7 @@ class World:
         """Whether key sets come over HTTP, and not from `key_server`."""
 
     def write(self, name: str, content: bytes) -> Path:
-        """A file beside the policy file."""
+        """Write a file next to the policy file."""
         path = self.folder / name
         path.write_bytes(content)
         return path
@@ -83,7 +83,7 @@ class World:
         return CredentialsConfig.model_validate(block, context={"folder": self.folder})
 
     def issuer(self, *keys: Mapping[str, Any], file: str = "keys.json", **changes: Any) -> dict[str, Any]:
-        """The block of an issuer whose keys stand in a file."""
+        """Return the block of an issuer whose keys are in a file."""
         self.write(file, key_set(*keys or (jwk(private_key("ES256")),)))
         block = {
             "issuer": ISSUER,

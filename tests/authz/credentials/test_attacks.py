@@ -142,7 +142,7 @@ class TestLogout:
 )
 def test_a_private_address_inside_a_public_one_is_not_asked(address: str) -> None:
     """Server-side request forgery by way of an address that only looks public."""
-    with pytest.raises(FetchError, match="no public address"):
+    with pytest.raises(FetchError, match="not a public address"):
         PublicResolver(()).check(address)
 
 
@@ -152,7 +152,7 @@ def test_a_public_address_behind_nat64_is_asked() -> None:
 
 class TestThrottle:
     def test_tokens_without_an_issuer_are_counted(self, world: World) -> None:
-        """Nobody signed them: to count only what names an issuer would be a way around."""
+        """They are unsigned: counting only tokens that name an issuer would be a bypass."""
         credentials = world.credentials(
             {
                 "issuers": [world.issuer()],
@@ -199,7 +199,7 @@ class TestSessions:
     async def test_an_answer_from_before_a_gap_in_the_messages_is_not_remembered(
         self, world: World, redis: Redis
     ) -> None:
-        """Asked, revoked where nobody hears it, the feed is back, and only then the answer arrives."""
+        """A session is read and revoked during an outage; the answer arrives after the reconnect."""
         world.redis = redis
         wish = {"sessions": {"store": "redis", "cache_ttl_seconds": 300}, "lookup_timeout_seconds": 5}
         made = await world.credentials(wish).credential_admin.create_session("alice", [], [], {})

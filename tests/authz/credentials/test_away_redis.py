@@ -1,4 +1,4 @@
-"""docs/authn.md, "When something is away": Redis. A real one, stopped and paused, one test a row."""
+"""docs/authn.md, "Outages": Redis. A real one, stopped and paused, one test a row."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -106,7 +106,7 @@ async def test_down_later(world: World, redis_server: RedisServer, started: Star
 
 
 async def test_slow(world: World, redis_server: RedisServer, started: Start) -> None:
-    """It hangs: connections stay open, nobody answers. After a few waits nobody waits any more."""
+    """Redis hangs: connections stay open without answers. After a few timeouts no request waits any more."""
     credentials = await started(world.credentials(block(world, lookup_timeout_seconds=0.05)))
     cached = await session(credentials)
     assert await gets(world, credentials, cookie(cached)) is None
@@ -158,10 +158,10 @@ async def test_failing_over_to_one_that_lacks_an_end(
     value = await client.get(name) or b""
     await credentials.credential_admin.revoke_sessions("token", text)
     await client.set(name, value)
-    assert credentials._feed is not None
-    await credentials._feed.stop()
-    credentials._feed.start()
-    await until(lambda: credentials._feed is not None and credentials._feed.connected)
+    assert credentials._subscriber is not None
+    await credentials._subscriber.stop()
+    credentials._subscriber.start()
+    await until(lambda: credentials._subscriber is not None and credentials._subscriber.connected)
     late = World(tmp_path)
     late.redis, late.clock.wall_seconds = client, time.time()
     fresh = await started(late.credentials(block(late)))
@@ -212,11 +212,11 @@ async def test_a_revocation_made_while_this_sidecar_was_cut_off_counts_afterward
     of = jwt(jti="t1")
     assert await gets(world, here, cookie(text)) is None
     assert await gets(world, here, of) is None
-    assert here._feed is not None
-    await here._feed.stop()
+    assert here._subscriber is not None
+    await here._subscriber.stop()
     await there.credential_admin.revoke_sessions("token", text)
     await there.credential_admin.revoke_tokens("jti", "t1")
-    here._feed.start()
-    await until(lambda: here._feed is not None and here._feed.connected)
+    here._subscriber.start()
+    await until(lambda: here._subscriber is not None and here._subscriber.connected)
     assert await gets(world, here, cookie(text)) == RefusalReason.SESSION_EXPIRED
     assert await gets(world, here, of) == RefusalReason.REVOKED

@@ -112,7 +112,7 @@ class TestGood:
     async def test_one_that_is_sent_again_is_answered_as_before(
         self, world: World, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of several workers one may have failed to keep it, and the issuer then asks all of them again."""
+        """One of several workers may have failed to store it; the issuer then sends it to all again."""
         text = logout_token()
         first = await receive(credentials, text)
         assert credentials.revocations is not None
@@ -180,7 +180,7 @@ class TestBad:
     async def test_one_that_waits_for_no_key_because_it_cannot_hold(
         self, world: World, started: Start
     ) -> None:
-        """Whoever reaches the port could make up key ids, and have the issuer asked for each."""
+        """A client of the port could make up key ids, each of which would cause a fetch."""
         world.key_server.document = key_set(jwk(private_key("ES256")))
         jwks = {"url": "https://idp.example.com/keys"}
         issuer = world.issuer(logout={"audiences": [CLIENT]}, jwks=jwks)

@@ -1,4 +1,4 @@
-"""Holes that others fell into, each named after its CVE or issue, where no other test stands for it.
+"""Known vulnerabilities of other projects, each named by its CVE or issue, that no other test covers.
 
 The rest: test_jwt (CVE-2022-29217, CVE-2026-32597, CVE-2026-48523, CVE-2025-59420), test_jwks
 (CVE-2026-48524, CVE-2026-31837), test_tokens and test_introspection (GHSA-4mq7-pvjg-xp2r,
@@ -200,7 +200,7 @@ async def test_cve_2025_55162_a_session_cookie_kept_after_signing_out_is_worth_n
 
 
 async def test_cve_2026_47775_a_changed_session_cookie_tells_nothing(world: World) -> None:
-    """Nothing is encrypted into the cookie, so there is no padding to ask about: any change is unknown."""
+    """Nothing is encrypted into the cookie, so there is not any padding to probe: any change is unknown."""
     credentials = world.credentials({"sessions": {}})
     assert credentials.sessions is not None
     text = await credentials.sessions.create("alice", NOW)

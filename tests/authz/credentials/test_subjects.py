@@ -32,7 +32,7 @@ def test_any_other_subject_is_accepted(world: World, subject: str) -> None:
 
 
 async def test_a_session_of_such_a_subject_is_refused(world: World) -> None:
-    """Whoever wrote it into the store."""
+    """Even if it came from the store."""
     credentials = world.credentials({"sessions": {}})
     credential_admin = credentials.credential_admin
     assert credential_admin is not None

@@ -100,19 +100,19 @@ async def heard(client: Redis, channel: str, do: Callable[[], Awaitable[None]]) 
     async def begin() -> None:
         return None
 
-    feed = RevocationSubscriber(
+    subscriber = RevocationSubscriber(
         client,
         {channel: lambda _: None},
         on_begin=begin,
         on_tick=lambda _: None,
-        meanwhile=begin,
+        background=begin,
         random=lambda: 0.5,
     )
-    feed.start()
+    subscriber.start()
     async with asyncio.timeout(20):
-        await feed.ready()
+        await subscriber.ready()
         await do()
-    await feed.stop()
+    await subscriber.stop()
 
 
 @pytest.mark.parametrize(

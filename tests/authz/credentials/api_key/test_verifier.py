@@ -96,9 +96,9 @@ class TestFile:
         config = ApiKeysConfig.model_validate(
             {"file": "keys.yaml", "keys": [entry]}, context={"folder": world.folder}
         )
-        with pytest.raises(ConfigError, match="stands twice"):
+        with pytest.raises(ConfigError, match="appears twice"):
             load(config)
-        with pytest.raises(ValueError, match="stands twice"):
+        with pytest.raises(ValueError, match="appears twice"):
             ApiKeysConfig.model_validate({"keys": [entry, entry]})
 
     def test_a_block_without_keys_is_an_error(self) -> None:

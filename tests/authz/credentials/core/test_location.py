@@ -1,4 +1,4 @@
-"""Where a credential stands in a request, and what happens when there are two."""
+"""Where a request carries its credential, and what happens if there are two."""
 
 from typing import Any
 
@@ -89,7 +89,7 @@ class TestBearer:
     def test_cve_2023_27488_a_token_that_is_not_ascii_is_refused(
         self, world: World, credentials: Credentials
     ) -> None:
-        """A header that is no UTF-8 must not stop the check."""
+        """A header that is not UTF-8 must not break the check."""
         assert reason(world, credentials, bearer("tök.e.n")) == (RefusalReason.TOKEN_MALFORMED)
 
 
@@ -285,7 +285,7 @@ class TestPlaces:
         [
             ({}, "exactly one"),
             ({"header": "a", "cookie": "b"}, "exactly one"),
-            ({"cookie": "a", "scheme": "Bearer"}, "a header only"),
+            ({"cookie": "a", "scheme": "Bearer"}, "a header"),
             ({"header": "authorization"}, "needs a scheme"),
             ({"header": "X-Upper"}, "expected text as in"),
         ],

@@ -270,7 +270,7 @@ class TestProxy:
             await fetch(key_config(PROXIED, proxy="http://127.0.0.1:1"))
 
     async def test_an_address_that_is_not_public_is_refused_all_the_same(self, proxy: ForwardProxy) -> None:
-        with pytest.raises(FetchError, match="no public address"):
+        with pytest.raises(FetchError, match="not a public address"):
             await fetch(key_config("http://169.254.169.254/keys", proxy=proxy.url))
 
     @pytest.mark.parametrize(

@@ -335,7 +335,7 @@ def test_a_file_without_a_secret_is_an_error(world: World, content: bytes) -> No
         (b"<html>sign in</html>", "the answer is HTML or XML, not JSON"),
         (b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "the answer is a JWT, not JSON"),
         (b"secret-word", "the answer is 11 bytes of something else, not JSON"),
-        (b"[]", "the answer is JSON, but no object"),
+        (b"[]", "the answer is JSON, but not an object"),
         (b"{}", "the answer has no `active`, not true or false"),
         (b'{"active": "true"}', "the answer has a text as `active`, not true or false"),
         (b'{"active": 1}', "the answer has a number as `active`, not true or false"),
@@ -361,7 +361,7 @@ async def test_what_is_wrong_with_an_answer_is_told(
     [
         (401, "HTTP status 401, not 200: the server does not accept client_id and the secret by client_auth"),
         (500, "HTTP status 500, not 200"),
-        (400, "the server rejects the question about it with HTTP status 400"),
+        (400, "the server rejects it with HTTP status 400"),
     ],
 )
 async def test_so_is_the_status_of_one(

@@ -1,4 +1,4 @@
-"""docs/authn.md, "When something is away": key sets. A real HTTP server, one test a row."""
+"""docs/authn.md, "Outages": key sets. A real HTTP server, one test a row."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -203,7 +203,7 @@ async def test_answering_ten_megabytes(world: World, server: WebServer, started:
 
 
 async def test_rotating(world: World, server: WebServer, started: Start) -> None:
-    """The new key is announced beside the old one, signs, and then the old one goes."""
+    """The new key is published together with the old one, signs, and then the old one goes."""
     credentials = await started(world.credentials(block(server, refresh_seconds=300)))
     row = Row(world, credentials)
     cached = good(1)

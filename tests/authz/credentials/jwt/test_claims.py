@@ -97,7 +97,7 @@ def test_a_claim_without_a_name_is_an_error(world: World, changes: dict[str, Any
 
 
 def test_scopes_are_separated_by_single_spaces_alone(world: World) -> None:
-    """RFC 6749 section 3.3: another kind of space is no separator, and must not make a scope of its own."""
+    """RFC 6749 section 3.3: another kind of space is not a separator, and must not split a scope."""
     found = outcome(world, {}, scope="orders:read\u2003admin  profile")
     assert isinstance(found, Identity)
     assert found.scopes == {"orders:read\u2003admin", "profile"}

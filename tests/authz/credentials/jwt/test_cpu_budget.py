@@ -102,7 +102,7 @@ async def test_known_tokens_go_past_a_burst_of_new_ones(world: World) -> None:
     credentials = world.credentials({"issuers": [world.issuer()], "lookup_timeout_seconds": 30})
     known = token()
     world.outcome(credentials, bearer(known))
-    turns = credentials._serving.tokens.turns
+    turns = credentials._serving.tokens.cpu_budget
     turns._clock = iter(number / 1000 for number in range(100_000)).__next__  # each piece takes 1 ms
     cold = [bearer(token(jti=str(number))) for number in range(50)]
     pending = [credentials.authenticate(one, world.clock.wall_seconds) for one in cold]
@@ -115,7 +115,7 @@ async def test_known_tokens_go_past_a_burst_of_new_ones(world: World) -> None:
 
 async def test_who_waits_too_long_in_line_is_told_so(world: World) -> None:
     credentials = world.credentials({"issuers": [world.issuer()], "lookup_timeout_seconds": 0.01})
-    turns = credentials._serving.tokens.turns
+    turns = credentials._serving.tokens.cpu_budget
     turns._spent_seconds, turns._turn_booked = 1.0, True  # a turn that never ends
     outcome = await world.awaited(credentials, bearer(token()))
     assert reason_of(outcome) == RefusalReason.OVERLOADED
@@ -129,7 +129,7 @@ async def test_one_bound_holds_for_the_line_the_key_and_the_line_again(
     issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
     credentials = await started(world.credentials({"issuers": [issuer], "lookup_timeout_seconds": 30}))
     world.key_server.gate.clear()
-    turns = credentials._serving.tokens.turns
+    turns = credentials._serving.tokens.cpu_budget
     turns._clock = iter(number / 1000 for number in range(100_000)).__next__  # each piece takes 1 ms
     real, bounds = asyncio.timeout, list[asyncio.Timeout]()
 
@@ -142,7 +142,7 @@ async def test_one_bound_holds_for_the_line_the_key_and_the_line_again(
     monkeypatch.setattr("asyncio.timeout", timeout)
     asks = [bearer(token(kid=kid)) for kid in ("old", "new")]
     first, pending = (credentials.authenticate(one, world.clock.wall_seconds) for one in asks)
-    assert isinstance(first, Identity), "after which the turn is over, and the second has to stand in line"
+    assert isinstance(first, Identity), "after which the turn is over, and the second has to wait"
     assert not isinstance(pending, Identity | Refusal | None)
     waits = asyncio.ensure_future(pending)
     await until(lambda: world.key_server.calls == 2)
@@ -164,7 +164,7 @@ async def test_bad_tokens_in_line_cost_nothing_once_their_address_is_throttled(w
         verified += 1
         return verified / 1000  # asked before and after each piece, which so takes 1 ms
 
-    credentials._serving.tokens.turns._clock = clock
+    credentials._serving.tokens.cpu_budget._clock = clock
     world.outcome(credentials, bearer(token(), "198.51.100.7"))
     forged = [
         bearer(token(key=private_key("ES256", 1), jti=str(number)), "192.0.2.1") for number in range(50)

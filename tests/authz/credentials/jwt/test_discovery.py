@@ -84,7 +84,7 @@ def test_discovery_needs_an_issuer_that_is_a_url() -> None:
     ],
 )
 def test_a_key_set_comes_from_one_place(block: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"exactly one|belongs to"):
+    with pytest.raises(ValueError, match=r"exactly one|needs discovery"):
         KeySetConfig.model_validate(block)
 
 
@@ -105,7 +105,7 @@ async def test_keys_are_found_over_two_real_fetches(world: World, started: Any, 
 async def test_a_private_address_behind_jwks_uri_is_not_connected_to(
     world: World, started: Any, serve: Serve
 ) -> None:
-    """Whoever controls the document must not make the proxy talk to its neighbours."""
+    """The publisher of the document must not make the sidecar connect to private addresses."""
     server = await serve()
     server.bodies["/conf"] = json.dumps({"issuer": ISSUER, "jwks_uri": "http://169.254.169.254/k"}).encode()
     world.real_fetch = True
@@ -118,4 +118,4 @@ async def test_a_private_address_behind_jwks_uri_is_not_connected_to(
     block = {"issuers": [{"issuer": ISSUER, "audiences": ["edge"], "jwks": jwks}]}
     credentials = await started(world.credentials(block))
     assert reason_of(world.outcome(credentials, bearer(token()))) == RefusalReason.KEYS_UNAVAILABLE
-    assert "no public address" in credentials.describe()["issuers"][0]["key_set"]["problem"]
+    assert "not a public address" in credentials.describe()["issuers"][0]["key_set"]["problem"]

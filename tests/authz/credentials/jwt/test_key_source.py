@@ -231,7 +231,7 @@ class TestUnknownKeyIds:
     async def test_a_kid_that_came_in_the_cool_down_is_fetched_after_it(
         self, world: World, started: Start
     ) -> None:
-        """Nobody has to ask twice: the first refusal books the fetch."""
+        """The first refusal schedules the fetch, so no second request is needed."""
         credentials = await started(world.credentials(block(cooldown_seconds=0.05)))
         await world.awaited(credentials, bearer(token(key=OLD, kid="bogus")))
         world.key_server.document = key_set(jwk(NEW, "new"))
@@ -254,7 +254,7 @@ class TestUnknownKeyIds:
 
         (source,) = credentials._serving.remote_keys()
         world.key_server.gate.clear()
-        object.__setattr__(source.world, "fetch", late)
+        object.__setattr__(source.dependencies, "fetch", late)
         first = asyncio.ensure_future(world.awaited(credentials, bearer(token(key=OLD, kid="made-up"))))
         await until(lambda: world.key_server.calls == 2)
         second = asyncio.ensure_future(world.awaited(credentials, bearer(new_token())))

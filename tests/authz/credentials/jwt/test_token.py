@@ -192,7 +192,7 @@ class TestHeader:
 
     @pytest.mark.parametrize("typ", ["logout+jwt", "dpop+jwt", "secevent+jwt", "JWE"])
     def test_other_types_of_token_are_refused(self, world: World, credentials: Credentials, typ: str) -> None:
-        """RFC 8725 section 3.11: a logout token of the same issuer is no access token."""
+        """RFC 8725 section 3.11: a logout token of the same issuer is not an access token."""
         assert reason(world, credentials, token(header={"typ": typ})) == RefusalReason.TOKEN_TYPE
 
     def test_a_type_can_be_required(self, world: World) -> None:
@@ -328,7 +328,7 @@ class TestMalformed:
     def test_base64url_has_one_form_only(self, world: World, credentials: Credentials, insert: str) -> None:
         """RFC 7515 section 2; Python's own decoder skips what is not in the alphabet."""
         text = token()
-        if insert not in {" ", "\t"}:  # these are no part of the header
+        if insert not in {" ", "\t"}:  # these are not part of the header
             assert reason(world, credentials, text + insert) == RefusalReason.TOKEN_MALFORMED
         assert reason(world, credentials, text[:5] + insert + text[5:]) == RefusalReason.TOKEN_MALFORMED
 

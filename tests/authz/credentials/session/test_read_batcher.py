@@ -95,7 +95,7 @@ async def test_the_line_has_a_bound(asker: RedisCaller, monkeypatch: pytest.Monk
 
 
 async def test_a_burst_of_sessions_is_no_outage(world: World, client: Redis) -> None:
-    """As when a lost subscription has every session asked for anew."""
+    """The same happens when a lost subscription voids every cached session."""
     world.redis = client
     credentials = world.credentials({"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5})
     tokens = [
@@ -106,7 +106,7 @@ async def test_a_burst_of_sessions_is_no_outage(world: World, client: Redis) -> 
 
 
 async def test_failures_that_were_on_their_way_together_are_all_counted(world: World, client: Redis) -> None:
-    """Else whoever asks for many at once is let in again as soon as one more would be allowed."""
+    """Otherwise a client with many concurrent requests passes as soon as one more is allowed."""
     world.redis = client
     limits = {"address_failures": 5, "per_seconds": 50}
     credentials = world.credentials(

@@ -135,7 +135,7 @@ class TestDesk:
         ]
         assert len(await credential_admin.list_sessions(None)) == 3
         assert len(await credential_admin.list_sessions(None, 2)) == 2
-        assert await credential_admin.list_sessions("nobody") == []
+        assert await credential_admin.list_sessions("unknown") == []
 
     async def test_a_session_is_shown_by_token_and_by_id(self, credentials: Credentials) -> None:
         made = await credentials.credential_admin.create_session("alice", ["read"], ["staff"], {"email": "x"})
@@ -246,10 +246,10 @@ class TestTwoSidecars:
         (_, ours), (there, theirs) = pair
         made = await ours.credential_admin.create_session("alice", [], [], {})
         assert isinstance(await there.awaited(theirs, cookie(made["token"])), Identity)
-        await theirs._feed.stop()
+        await theirs._subscriber.stop()
         await ours.credential_admin.revoke_sessions("token", made["token"])
-        theirs._feed.start()
-        await until(lambda: theirs._feed.connected)
+        theirs._subscriber.start()
+        await until(lambda: theirs._subscriber.connected)
         found = await there.awaited(theirs, cookie(made["token"]))
         assert reason_of(found) == RefusalReason.SESSION_EXPIRED
 
@@ -269,7 +269,7 @@ class TestTwoSidecars:
         await redis.publish("sidecars:session:revoked", message)
         await ours.credential_admin.revoke_sessions("token", made["token"])
         await until(lambda: not isinstance(there.outcome(theirs, cookie(made["token"])), Identity))
-        assert theirs._feed.interruptions == 0
+        assert theirs._subscriber.interruptions == 0
 
     async def test_a_use_that_is_not_written_yet_brings_back_no_revoked_session(
         self, world: World, redis: Redis, started: Start, tmp_path: Any
@@ -296,7 +296,7 @@ class TestTwoSidecars:
     async def test_whose_session_has_ended_is_no_stranger(
         self, world: World, redis: Redis, started: Start
     ) -> None:
-        """On a Monday a whole office comes back with old cookies: that is no attack from its address."""
+        """On a Monday a whole office comes back with old cookies: that is not an attack from its address."""
 
         def at_home(text: str) -> Any:
             return request(("cookie", f"session={text}"), address="192.0.2.1")

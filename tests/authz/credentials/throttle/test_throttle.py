@@ -35,7 +35,7 @@ def fail(world: World, credentials: Credentials, times: int, address: str = HOME
 
 
 class TestKeys:
-    """Of a rotation the callers know nothing."""
+    """Callers do not know about a rotation."""
 
     @pytest.fixture
     def remote(self, world: World) -> dict[str, Any]:
