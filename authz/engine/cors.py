@@ -1,4 +1,4 @@
-"""CORS: what scripts of other origins may ask (the Fetch standard, CORS protocol)."""
+"""CORS: which cross-origin requests scripts may send (Fetch standard, CORS protocol)."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -11,19 +11,19 @@ PREFLIGHT_STATUS = 204
 
 
 class Script(NamedTuple):
-    """A script that asks, from an origin that a rule names."""
+    """A requesting script whose origin a rule names."""
 
     origin: str
     cors: Cors
 
 
 def preflight(policy: Policy, request: Request) -> Verdict | None:
-    """The answer to a browser that asks whether it may ask; None where no rule speaks of that.
+    """Return the verdict on a preflight request; None if no rule at this path names the origin.
 
-    The rule is the one that would have to allow the request itself: for the method that is asked
-    for, at this path. It says nothing about who may: a preflight carries no credential, and gets none
-    of the resource. A request that another rule will deny is asked for as well, so that the script can
-    read why (emissary-ingress/emissary#3051).
+    The rule is one that could allow the request itself, for the requested method at this path. Conditions on
+    the caller are not tested, because a preflight carries no credential and returns nothing of the resource.
+    A preflight succeeds even if another rule will deny the request, so that the script can read the reason
+    (emissary-ingress/emissary#3051).
     """
     methods = request.header_values("access-control-request-method")
     if len(methods) != 1:
@@ -36,10 +36,9 @@ def preflight(policy: Policy, request: Request) -> Verdict | None:
 
 
 def script_of(policy: Policy, request: Request) -> Script | None:
-    """The script that asks, where a rule that could allow the request names its origin.
+    """Return the requesting script, if a rule that could allow the request names its origin; otherwise None.
 
-    Whatever the answer is then, the script may read it (envoyproxy/envoy#23473): the rule need not be
-    the one that decides.
+    The script may read the response whether or not that rule decides (envoyproxy/envoy#23473).
     """
     if not policy.cors:
         return None
@@ -54,7 +53,7 @@ def script_of(policy: Policy, request: Request) -> Script | None:
 
 
 def origin_of(request: Request | None, cors: Cors | None) -> str | None:
-    """The origin of the script that asks, where it is one that the rule names; None otherwise."""
+    """Return the origin of the request if `cors` names it; otherwise None."""
     if cors is None or request is None:
         return None
     origins = request.header_values("origin")

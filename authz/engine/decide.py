@@ -1,9 +1,9 @@
-"""May they? One request in, one decision out.
+"""Decides one request: a check request goes in, a decision comes out.
 
-The order of the questions: is the request one that can be judged (else 400), which rules cover it,
-do they settle it whoever asks, and only then: who asks. So a path that is open to anyone is answered
-without looking at credentials, and a bad token there is no reason to refuse; the identity headers
-are removed all the same.
+The steps are ordered: refuse a request that cannot be judged (400), find the rules that cover it, answer
+if they settle it for every caller, and only then authenticate the caller. A path that is open to anyone is
+therefore answered without a look at credentials, and a bad token does not cause a refusal there. The
+identity headers are removed in every case.
 """
 
 import asyncio
@@ -27,20 +27,20 @@ from authz.request.unreadable import UnreadableRequest
 from protos.authz_pb2 import CheckRequest
 
 ANSWER_SECONDS: Final = 0.01
-"""Kept back from the deadline, so that the answer is with Envoy before Envoy gives up and cannot say why."""
+"""Kept back from the deadline, so that the answer reaches Envoy before it gives up without a reason."""
 
 _OUTAGES: Final = frozenset({
     RefusalReason.KEYS_UNAVAILABLE, RefusalReason.SESSION_STORE_UNAVAILABLE, RefusalReason.OVERLOADED,
     RefusalReason.INTROSPECTION_UNAVAILABLE, RefusalReason.REVOCATIONS_UNAVAILABLE, RefusalReason.DEADLINE,
 })  # fmt: skip
-"""Refusals that say nothing about the credential: it might be good."""
+"""Refusals caused by an outage: the credential may be valid. They are answered with 503."""
 
 _STATUS: Final = {
     # RFC 6750 section 3.1: more than one way to present a token is an invalid request.
     RefusalReason.CREDENTIALS_AMBIGUOUS: 400,
     RefusalReason.THROTTLED: 429,
 }
-"""Of refusals that are neither an outage (503) nor simply a credential that is not accepted (401)."""
+"""The HTTP status of each refusal that is neither an outage (503) nor a rejected credential (401)."""
 
 BAD_REQUEST: Final = {reason: Verdict(Outcome.DENY, reason.value, 400) for reason in BadRequestReason}
 ODD_PATH: Final = {
@@ -60,16 +60,16 @@ def _refused(reason: RefusalReason) -> Verdict:
 REFUSED: Final = {reason: _refused(reason) for reason in RefusalReason}
 
 
-_LATE: Final = Refusal(RefusalReason.DEADLINE, "the call ended before what the credential needs had come")
+_LATE: Final = Refusal(RefusalReason.DEADLINE, "the deadline passed before the credential could be verified")
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600
-"""Who has to wait for longer asks again in an hour: each wait told is a verdict of its own, and kept."""
+"""The longest Retry-After sent. It is bounded, because each value is a verdict of its own and is cached."""
 
 _THROTTLED: Final = {
     seconds: replace(REFUSED[RefusalReason.THROTTLED], retry_after_seconds=seconds)
     for seconds in (*range(1, 60), *range(60, MAX_RETRY_AFTER_SECONDS + 1, 60))
 }
-"""By seconds, from a minute on by whole minutes, so that there are few."""
+"""The throttled verdict for each wait in seconds; waits above a minute are whole minutes, to have few."""
 
 
 def _verdict(refusal: Refusal) -> Verdict:
@@ -80,33 +80,33 @@ def _verdict(refusal: Refusal) -> Verdict:
 
 
 class Decision(NamedTuple):
-    """What was decided, about whom, by which policy.
+    """A verdict with the caller it concerns and the revision of the policy that reached it.
 
-    A tuple, because one is made for each request, and a frozen dataclass takes three times as long.
+    This is a tuple because one is created per request, and a frozen dataclass takes three times as long.
     """
 
     verdict: Verdict
     id: str
-    """Unique among all decisions, of a fixed length."""
+    """Unique among all decisions; its length is fixed."""
     revision: str
-    """Of the policy that decided."""
+    """The revision of the policy that decided."""
     identity: Identity = ANONYMOUS
     credential: str = ""
-    """The kind of credential that was looked at, accepted or not; empty when none was."""
+    """The kind of credential that was examined, accepted or not; empty when none was."""
     shadow: Verdict | None = None
-    """What the shadow rules would have answered, where that is another outcome."""
+    """What the shadow rules would have answered, if the outcome differs."""
     request: Request | None = None
-    """What was asked; None for what could not be read as a request."""
+    """The request that was judged; None for a message that could not be read as a request."""
     detail: str = ""
-    """More about the reason, for operators and never for the client; empty for an allow. No credential."""
+    """More about the reason, for operators only and without any credential; empty for an allow."""
 
 
 ID_BYTES: Final = 12
-"""Of a decision id, which is written in hexadecimal digits."""
+"""The number of bytes in a decision id, which is written in hexadecimal digits."""
 
 
 class DecisionIds:
-    """Ids of 24 hexadecimal digits: a random half per process, and a counter. About 0.2 us each."""
+    """Generates ids of 24 hexadecimal digits: half random per process, half a counter. Takes 0.2 us each."""
 
     __slots__ = ("_next", "_prefix")
 
@@ -115,12 +115,12 @@ class DecisionIds:
         self._next = count().__next__
 
     def __call__(self) -> str:
-        """The next id."""
+        """Return the next id."""
         return f"{self._prefix}{self._next():012x}"
 
 
 class Authorizer:
-    """A policy and the credentials it trusts, in service. Replaced as a whole when either changes."""
+    """Decides requests by a policy and the credentials it trusts. Replaced as a whole when either changes."""
 
     __slots__ = ("_authenticator", "_new_id", "policy")
 
@@ -132,63 +132,63 @@ class Authorizer:
     def decide(
         self, request: Request, now: float, deadline: float | None = None
     ) -> Decision | Awaitable[Decision]:
-        """The decision at once, or an awaitable of it only where a credential must be waited for.
+        """Return the decision, or an awaitable of it if the credential needs I/O to verify.
 
-        `now`: unix seconds. `deadline`: until when the caller waits for the answer, on the clock of
-        the event loop; None: for ever. A decision that cannot be reached in time is an error, never
-        an allow (Kuadrant/authorino#649).
+        `now` is in unix seconds. `deadline` is the event-loop time until which the caller waits; None means
+        forever. A decision that cannot be reached in time is an error, never an allow
+        (Kuadrant/authorino#649).
         """
         path = request.path
         if self.policy.cors and request.method == "OPTIONS":
             verdict = preflight(self.policy, request)
             if verdict is not None:
                 return self.decided(verdict, request=request)
-        cell = self.policy.index.find(request.host, request.method, path.segments)
+        rule_set = self.policy.index.find(request.host, request.method, path.segments)
         if path.oddities:
-            accepting = self._accepting(cell, request)
+            accepting = self._accepting(rule_set, request)
             if accepting is None:
                 return self.decided(ODD_PATH[next(iter(path.oddities))], request=request)
-            cell = accepting
+            rule_set = accepting
         elif self.policy.matching is not EXACT:
-            cell = self._in_other_spellings(cell, request)
-        if cell.conditional:
-            cell = cell.narrow(request, now)
-        if cell.settled is not None:
-            return self._decided_for(cell, ANONYMOUS, request, now)
+            rule_set = self._in_other_spellings(rule_set, request)
+        if rule_set.conditional:
+            rule_set = rule_set.for_request(request, now)
+        if rule_set.settled is not None:
+            return self._decided_for(rule_set, ANONYMOUS, request, now)
         outcome = self._authenticator.authenticate(request, now)
         if isinstance(outcome, Identity):
-            return self._decided_for(cell, outcome, request, now)
+            return self._decided_for(rule_set, outcome, request, now)
         if isinstance(outcome, Awaitable):
-            return self._judge_later(cell, outcome, request, now, deadline)
-        return self._judge(cell, outcome, request, now)
+            return self._judge_later(rule_set, outcome, request, now, deadline)
+        return self._judge(rule_set, outcome, request, now)
 
     def decided(
         self, verdict: Verdict, credential: str = "", request: Request | None = None, detail: str = ""
     ) -> Decision:
-        """A decision that concerns nobody in particular."""
+        """Return a decision with this verdict that names no caller."""
         return Decision(
             verdict, self._new_id(), self.policy.revision, ANONYMOUS, credential, None, request, detail
         )
 
     def unreadable(self, message: CheckRequest, error: BadRequestError) -> Decision:
-        """The decision about a message that makes no request which could be judged."""
+        """Return the decision about a message that cannot be judged as a request."""
         request = UnreadableRequest(message)
         return self.decided(BAD_REQUEST[error.reason], request=request, detail=error.detail)
 
-    def _judge(self, cell: RuleSet, outcome: Authenticated, request: Request, now: float) -> Decision:
+    def _judge(self, rule_set: RuleSet, outcome: Authenticated, request: Request, now: float) -> Decision:
         if outcome is None:
-            return self._decided_for(cell, ANONYMOUS, request, now)
+            return self._decided_for(rule_set, ANONYMOUS, request, now)
         if isinstance(outcome, Refusal):
             kind = outcome.kind.value if outcome.kind else ""
-            if cell.optional and not (cell.denies and self._has_certificate(request)):
-                return self._decided_for(cell, ANONYMOUS, request, now)._replace(credential=kind)
-            return self.decided(cell.refused(_verdict(outcome)), kind, request, outcome.detail)
-        return self._decided_for(cell, outcome, request, now)
+            if rule_set.optional and not (rule_set.denies and self._has_certificate(request)):
+                return self._decided_for(rule_set, ANONYMOUS, request, now)._replace(credential=kind)
+            return self.decided(rule_set.refused(_verdict(outcome)), kind, request, outcome.detail)
+        return self._decided_for(rule_set, outcome, request, now)
 
     def _has_certificate(self, request: Request) -> bool:
-        """Whether the caller is somebody without its credential, too, and a deny rule may be about that one.
+        """Whether the caller has a client certificate that a deny rule may name, next to a bad credential.
 
-        A client can leave every credential out but its certificate. A bad token must not do that for it.
+        A client can omit every credential but its certificate, so a bad token must not hide the certificate.
         """
         if self.policy.credentials.mtls is None:
             return False
@@ -196,7 +196,7 @@ class Authorizer:
 
     async def _judge_later(
         self,
-        cell: RuleSet,
+        rule_set: RuleSet,
         pending: Awaitable[Authenticated],
         request: Request,
         now: float,
@@ -207,37 +207,39 @@ class Authorizer:
                 outcome = await pending
         except TimeoutError:
             outcome = _LATE
-        return self._judge(cell, outcome, request, now)
+        return self._judge(rule_set, outcome, request, now)
 
-    def _decided_for(self, cell: RuleSet, identity: Identity, request: Request, now: float) -> Decision:
-        verdict = cell.judge(identity, request, now)
+    def _decided_for(self, rule_set: RuleSet, identity: Identity, request: Request, now: float) -> Decision:
+        verdict = rule_set.judge(identity, request, now)
         shadow = None
-        if cell.shadow is not None:
-            would_be = cell.shadow.judge(identity, request, now)
+        if rule_set.shadow is not None:
+            would_be = rule_set.shadow.judge(identity, request, now)
             shadow = would_be if would_be.outcome is not verdict.outcome else None
         credential = "" if identity is ANONYMOUS else identity.kind.value
-        detail = "" if verdict.outcome is Outcome.ALLOW else shortfall(cell, verdict, identity, request, now)
+        detail = (
+            "" if verdict.outcome is Outcome.ALLOW else shortfall(rule_set, verdict, identity, request, now)
+        )
         return Decision(
             verdict, self._new_id(), self.policy.revision, identity, credential, shadow, request, detail
         )
 
-    def _in_other_spellings(self, cell: RuleSet, request: Request) -> RuleSet:
-        """The cell with the deny rules for what is another path only in letter case or a slash at its end."""
+    def _in_other_spellings(self, rule_set: RuleSet, request: Request) -> RuleSet:
+        """Add the deny rules for paths that differ only in letter case or a trailing slash."""
         spellings = self.policy.matching.spellings(request.path) or ()
         index = self.policy.index
-        return index.with_denials(cell, request.host, request.method, spellings[1:])
+        return index.with_denials(rule_set, request.host, request.method, spellings[1:])
 
-    def _accepting(self, cell: RuleSet, request: Request) -> RuleSet | None:
-        """The rules for a path that readers differ about; None when none of them accepts that.
+    def _accepting(self, rule_set: RuleSet, request: Request) -> RuleSet | None:
+        """Return the rules for a path that different readers parse differently; None if no rule accepts it.
 
-        Allow rules count if they opted in to all that is odd. Deny rules count always, and also
+        Allow rules count if they opted in to every anomaly of the path. Deny rules always count, including
         those that cover another reading of the path.
         """
         path = request.path
-        allows = [rule for rule in cell.allows if not path.oddities & ~rule.accepts]
+        allows = [rule for rule in rule_set.allows if not path.oddities & ~rule.accepts]
         spellings = self.policy.matching.spellings(path) if allows else None
         if spellings is None:
             return None
         index = self.policy.index
         others = (index.find(request.host, request.method, segments).denies for segments in spellings[1:])
-        return index.cell_of(chain(allows, cell.denies, *others))
+        return index.rule_set_of(chain(allows, rule_set.denies, *others))

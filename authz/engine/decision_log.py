@@ -1,8 +1,8 @@
-"""Decisions as lines of JSON. It can lose lines, and says so; it can never change or delay an answer.
+"""Logs decisions as lines of JSON. It may drop lines, which it counts; it never changes or delays a response.
 
-On the way of a request a decision is only put into a bounded queue. A task makes lines of what waits and
-hands them to a writer; while the writer stalls or fails the queue fills, and then new decisions are
-dropped and counted.
+The request path only appends a decision to a bounded queue. A task turns queued decisions into lines and
+passes them to a writer. While the writer stalls or fails, the queue fills; then new decisions are dropped
+and counted.
 """
 
 import asyncio
@@ -21,32 +21,32 @@ from authz.engine.decision_record import DecisionRecord, Masking
 from authz.policy.rule import Outcome
 
 FLUSH_SECONDS: Final = 0.2
-"""How long a line may wait: the task wakes by itself, so that no request pays for waking it."""
+"""The longest wait of a line. The task wakes by itself, so that no request pays for waking it."""
 
 BATCH: Final = 256
-"""Lines made at a time, about 1 ms of the loop; requests are answered between two batches."""
+"""Lines written at a time: about 1 ms of the loop, which answers requests between batches."""
 
 RETRY_SECONDS: Final = 1.0
-"""Between two attempts of a writer that fails: a full disk does not empty faster."""
+"""The pause between attempts while the writer fails: a full disk does not empty faster."""
 
 _log = structlog.get_logger("authz")
 
 
 class Writer(Protocol):
-    """Where lines go. Does no I/O on the event loop; raises an Exception when a batch was not written."""
+    """Writes lines somewhere, without I/O on the event loop. Raises an Exception for a batch not written."""
 
     async def write(self, lines: Sequence[bytes]) -> None:
-        """Write all of `lines`, or none."""
+        """Write all of `lines` or none."""
 
     async def close(self) -> None:
-        """Close what was opened."""
+        """Close the destination."""
 
 
 class DecisionLog(Collector):
-    """The log: `put` from the loop's thread, `run` as a task, `stop` at the end.
+    """Queues decisions and writes them from a task. Call all methods on the event loop's thread.
 
-    `allow_sample_rate` is the part of the allows that is logged, from 0 to 1; denials, errors and answers
-    that a shadow rule would have changed are always logged. `random` gives numbers in [0, 1).
+    `allow_sample_rate` is the share of allows that is logged, from 0 to 1. Denials, errors and decisions that
+    a shadow rule would have changed are always logged. `random` returns numbers in [0, 1).
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DecisionLog(Collector):
         self._writer = writer
         self._masking = masking
         self._random = random
-        self._sample_allows = allow_sample_rate
+        self._allow_sample_rate = allow_sample_rate
         self._queue_lines = queue_lines
         self._queue: deque[DecisionRecord] = deque()
         self._failing = False
@@ -71,26 +71,26 @@ class DecisionLog(Collector):
         self.dropped = 0
         self.sampled_out = 0
 
-    def put(self, record_of: DecisionRecord) -> None:
-        """Have `record_of` logged, unless sampling leaves it out or the queue is full."""
+    def put(self, record: DecisionRecord) -> None:
+        """Queue a record, unless sampling skips it or the queue is full."""
         if (
-            self._sample_allows < 1.0
-            and record_of.verdict.outcome is Outcome.ALLOW
-            and record_of.shadow is None
-            and self._random() >= self._sample_allows
+            self._allow_sample_rate < 1.0
+            and record.verdict.outcome is Outcome.ALLOW
+            and record.shadow is None
+            and self._random() >= self._allow_sample_rate
         ):
             self.sampled_out += 1
         elif len(self._queue) >= self._queue_lines:
             self.dropped += 1
         else:
-            self._queue.append(record_of)
+            self._queue.append(record)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the task that writes."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self, seconds: float) -> None:
-        """Write what waits, for `seconds` at most; count the rest as dropped; close the writer."""
+        """Write queued records for at most `seconds`, count the rest as dropped, and close the writer."""
         self._ending.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)
@@ -103,7 +103,7 @@ class DecisionLog(Collector):
         await self._writer.close()
 
     def state(self) -> dict[str, Any]:
-        """What became of the lines so far."""
+        """Return the number of lines waiting, written, dropped and sampled out, and whether writing fails."""
         return {
             "waiting": len(self._queue),
             "written": self.written,
@@ -113,10 +113,10 @@ class DecisionLog(Collector):
         }
 
     def collect(self) -> Iterable[Metric]:
-        """The counts as Prometheus reads them."""
+        """Return the counts for Prometheus."""
         lines = CounterMetricFamily(
             "authz_decision_log_lines",
-            "Decisions by what became of their line: written, dropped (the queue was full) or sampled_out.",
+            "Decisions by the result of their log line: written, dropped (full queue) or sampled_out.",
             labels=["result"],
         )
         for result in ("written", "dropped", "sampled_out"):
@@ -134,10 +134,10 @@ class DecisionLog(Collector):
                     await self._ending.wait()
 
     async def _write_batch(self) -> bool:
-        """Write the oldest lines; whether that succeeded. They wait on where it did not."""
+        """Write the oldest lines and return whether that succeeded; if not, they stay queued."""
         batch = list(islice(self._queue, BATCH))
         try:
-            await self._writer.write([_line(self._masking.tell(record_of)) for record_of in batch])
+            await self._writer.write([_line(self._masking.to_dict(record)) for record in batch])
         except Exception as error:  # whatever is wrong with the log must stay with the log
             if not self._failing:
                 self._failing = True
@@ -152,5 +152,5 @@ class DecisionLog(Collector):
         return True
 
 
-def _line(told: dict[str, Any]) -> bytes:
-    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+def _line(record: dict[str, Any]) -> bytes:
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

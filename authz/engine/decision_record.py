@@ -1,8 +1,8 @@
-"""What is told of a decision afterwards: to the ring of recent decisions and to the decision log.
+"""The record of a decision, for `/decisions` and the decision log.
 
-An account holds no header but the request id, no query and no body. Secrets in host, path and request id are
-redacted as in the access log; what can still be personal (the caller, the client's address, segments of the
-path) is masked where the settings say so. Both happen when it is told, not when it is kept.
+A record holds no header but the request id, no query and no body. Secrets in host, path and request id are
+redacted as in the access log; personal data (the caller, the client's address, segments of the path) is
+masked where the settings say so. Both happen when a record is read, not when it is stored.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,10 +20,10 @@ from common.redaction import Secrets
 from protos.authz_pb2 import AttributeContext, CheckRequest
 
 MAX_PATH_CHARACTERS: Final = 1_024
-"""Kept of a path, so that a thousand accounts stay below a few MB whatever clients send."""
+"""The most characters kept of a path, so that a thousand records stay below a few MB."""
 
 MAX_ID_CHARACTERS: Final = 128
-"""Kept of a request id and a host: Envoy's ids have 36 characters, but a client may send its own."""
+"""The most characters kept of a request id or host: Envoy's ids have 36, but a client may send its own."""
 
 MAX_DETAIL_CHARACTERS: Final = 400
 """The most characters kept of a detail, which may hold an issuer or audience that a client wrote."""
@@ -35,13 +35,13 @@ NAMES: Final = (
     *("detail", "subject", "issuer", "credential", "method", "host", "path", "client"),
     *("shadow_outcome", "shadow_rule"),
 )
-"""Every name that an account may have, in order."""
+"""Every field that a record may have, in order."""
 
 
 class DecisionRecord(NamedTuple):
-    """A decision and what was asked. A tuple, because one is made for each request.
+    """A decision and the request it was about. This is a tuple because one is created per request.
 
-    The decision's own parts and not the decision, which holds the request with its credential.
+    It copies the parts of the decision, because the decision itself holds the request with its credential.
     """
 
     at: float
@@ -55,7 +55,7 @@ class DecisionRecord(NamedTuple):
     method: str
     host: str
     path: str
-    """As it was sent, without the query."""
+    """The path as it was sent, without the query."""
     request_id: str
     client: str
     """The address of the peer of the connection."""
@@ -64,7 +64,7 @@ class DecisionRecord(NamedTuple):
 
 
 def record_of(request: Request, decision: Decision, now: float) -> DecisionRecord:
-    """The account of a decision about `request`."""
+    """Return the record of a decision about `request`; `now` is in unix seconds."""
     verdict, number, revision, identity, credential, shadow, _, detail = decision
     ids = request.header_values("x-request-id")
     return DecisionRecord(
@@ -84,8 +84,8 @@ def record_of(request: Request, decision: Decision, now: float) -> DecisionRecor
     )
 
 
-def account_of_unreadable(message: CheckRequest, decision: Decision, now: float) -> DecisionRecord:
-    """The account of a decision about a message that makes no request."""
+def record_of_unreadable(message: CheckRequest, decision: Decision, now: float) -> DecisionRecord:
+    """Return the record of a decision about a message that cannot be read as a request."""
     http = message.attributes.request.http
     return DecisionRecord(
         now,
@@ -112,11 +112,11 @@ def _request_id(http: AttributeContext.HttpRequest) -> str:
 
 
 class Masking:
-    """What is left out of accounts, and what is replaced: secrets by `[redacted]`, what is masked by `***`.
+    """Removes and masks fields of records: secrets become `[redacted]`, masked values `***`.
 
-    `names` are left out, `masked` replaced. Replaced too are segments of a path that match one of the
-    patterns (RE2) as a whole, decoded or not. `secrets` are those of the access log.
-    Raises ValueError for a name that no account has and for what is no pattern.
+    `omit` names the fields to remove, `masked` those to mask. Path segments that match one of `segments`
+    (RE2 patterns) as a whole, decoded or not, are masked too. `secrets` are those of the access log.
+    Raises ValueError for an unknown field name or an invalid pattern.
     """
 
     __slots__ = ("_hidden", "_masked", "_patterns", "secrets")
@@ -132,45 +132,47 @@ class Masking:
         self._masked = frozenset(masked)
         unknown = sorted((self._hidden | self._masked) - set(NAMES))
         if unknown:
-            raise ValueError(f"no account has {', '.join(unknown)}; known: {', '.join(NAMES)}")
+            raise ValueError(
+                f"a decision record has no field {', '.join(unknown)}; known: {', '.join(NAMES)}"
+            )
         self._patterns = tuple(compile_pattern(pattern) for pattern in segments)
         self.secrets = secrets or Secrets()
-        """May be replaced: a policy that is reloaded may read its credentials from other names."""
+        """Replaceable, because a reloaded policy may read credentials from other headers or parameters."""
 
-    def tell(self, record_of: DecisionRecord) -> dict[str, Any]:
-        """The account as names and values: text without control characters, and one number: the status.
+    def to_dict(self, record: DecisionRecord) -> dict[str, Any]:
+        """Return the record as a dictionary: a numeric status, all else text without control characters.
 
-        A subject or issuer that cannot be carried unchanged is left out.
+        Fields without a value are omitted, and so is a subject or issuer with control characters.
         """
-        verdict, shadow, identity = record_of.verdict, record_of.shadow, record_of.identity
-        told: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record_of.at, UTC).isoformat(timespec="milliseconds"),
-            "decision_id": record_of.id,
-            "request_id": escaped(self.secrets.value(record_of.request_id, "", [])),
+        verdict, shadow, identity = record.verdict, record.shadow, record.identity
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds"),
+            "decision_id": record.id,
+            "request_id": escaped(self.secrets.value(record.request_id, "", [])),
             "outcome": verdict.outcome.value,
             "reason": verdict.reason,
             "status": verdict.status,
             "rule": verdict.rule,
-            "policy_revision": record_of.revision,
-            "detail": self._detail(record_of.detail),
+            "policy_revision": record.revision,
+            "detail": self._detail(record.detail),
             "subject": plain(identity.subject),
             "issuer": plain(identity.issuer),
-            "credential": record_of.credential,
-            "method": escaped(record_of.method),
-            "host": escaped(self.secrets.authority(record_of.host, "", [])),
-            "path": self._path(record_of.path),
-            "client": escaped(record_of.client),
+            "credential": record.credential,
+            "method": escaped(record.method),
+            "host": escaped(self.secrets.authority(record.host, "", [])),
+            "path": self._path(record.path),
+            "client": escaped(record.client),
             "shadow_outcome": shadow.outcome.value if shadow is not None else "",
             "shadow_rule": shadow.rule if shadow is not None else "",
         }
         return {
             name: MASK if name in self._masked else value
-            for name, value in told.items()
+            for name, value in fields.items()
             if value and name not in self._hidden
         }
 
     def detail(self, text: str) -> str:
-        """The detail of a decision alone, as `tell` has it; empty where it is left out."""
+        """Return only the detail of a decision, as `to_dict` renders it; empty if it is omitted."""
         if "detail" in self._hidden:
             return ""
         return MASK if "detail" in self._masked else self._detail(text[:MAX_DETAIL_CHARACTERS])

@@ -1,4 +1,4 @@
-"""What the client gets that may not: status, challenge, and a body in the form it asks for."""
+"""Builds the denied response: status, WWW-Authenticate challenge, and a body in the negotiated format."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -18,10 +18,10 @@ from protos.authz_pb2 import DeniedHttpResponse
 from protos.core_pb2 import HeaderValueOption
 
 RETRY_AFTER_SECONDS: Final = {503: 1, 429: 10}
-"""Outages of key servers and stores pass within seconds, and a single sidecar asks them, not every client."""
+"""Default seconds of Retry-After by status. Outages of key servers and stores pass within seconds."""
 
 MAX_ACCEPT_CHARACTERS: Final = 1_024
-"""A longer Accept header is taken for none. Browsers send 150."""
+"""A longer Accept header is ignored. Browsers send about 150 characters."""
 
 _DETAILS: Final = {
     "credentials_missing": "This resource needs a credential.",
@@ -29,7 +29,7 @@ _DETAILS: Final = {
     "token_expired": "The token has expired.",
     "session_expired": "The session has expired.",
 }
-"""What a client may know of a reason. All other reasons get the words of their status."""
+"""The text that clients see for a reason. All other reasons use the text of their status."""
 _DETAILS_BY_STATUS: Final = {
     400: "The request could be understood in more than one way.",
     401: "The credential was not accepted.",
@@ -38,13 +38,13 @@ _DETAILS_BY_STATUS: Final = {
     503: "Access could not be decided. Try again later.",
 }
 _GRPC_STATUS: Final = {400: 3, 401: 16, 403: 7, 404: 5, 409: 10, 429: 8, 503: 14}
-"""Envoy would say INTERNAL for 400 and UNAVAILABLE for 429, which gRPC clients retry at once
-(envoyproxy/envoy#11079; grpc/doc/http-grpc-status-mapping.md)."""
+"""gRPC status by HTTP status. Envoy would send INTERNAL for 400 and UNAVAILABLE for 429, which clients retry
+at once (envoyproxy/envoy#11079; grpc/doc/http-grpc-status-mapping.md)."""
 _PERMISSION_DENIED: Final = 7
 
 
 class BodyFormat(StrEnum):
-    """How a denial is told."""
+    """The format of a denial's body."""
 
     PROBLEM = "problem"
     """Problem details (RFC 9457)."""
@@ -63,11 +63,11 @@ _OFFERS: Final = (
     (BodyFormat.HTML, ("text/html",)),
     (BodyFormat.TEXT, ("text/plain",)),
 )
-"""The first of those a client likes best is taken."""
+"""The media types of each format; among equally preferred formats the first wins."""
 
 
 def form_of(request: Request | None) -> BodyFormat:
-    """What the client wants: by its content type for gRPC, else by Accept (RFC 9110 section 12.5.1)."""
+    """Return the format for the client: gRPC by content type, else by Accept (RFC 9110 section 12.5.1)."""
     if request is None:
         return BodyFormat.PROBLEM
     kinds = request.header_values("content-type")
@@ -91,12 +91,12 @@ def _negotiated(accept: str) -> BodyFormat:
         except ValueError:
             continue
     weights = {form: max(_weight(ranges, kind) for kind in kinds) for form, kinds in _OFFERS}
-    # Nothing fits: an answer in the wrong form says more than none (RFC 9110 section 15.5.7).
+    # If nothing matches, another format is better than no body (RFC 9110 section 15.5.7).
     return max(weights, key=lambda form: weights[form])
 
 
 def _weight(ranges: Mapping[str, float], kind: str) -> float:
-    """The most exact range counts."""
+    """Return the weight of the most specific media range that matches `kind`."""
     for found in (kind, kind.partition("/")[0] + "/*", "*/*"):
         if found in ranges:
             return ranges[found]
@@ -104,7 +104,7 @@ def _weight(ranges: Mapping[str, float], kind: str) -> float:
 
 
 def denial(decision: Decision, form: BodyFormat) -> DeniedHttpResponse:
-    """The client's answer in this form, with a challenge where a credential would help."""
+    """Return the denied response in this format, with a challenge if a credential would help."""
     verdict = decision.verdict
     headers: dict[str, str] = {}
     if form is not BodyFormat.GRPC:
@@ -117,13 +117,13 @@ def denial(decision: Decision, form: BodyFormat) -> DeniedHttpResponse:
     if form is BodyFormat.HTML:
         headers["content-security-policy"] = "default-src 'none'"
     if form is BodyFormat.GRPC:
-        # Envoy makes it 200 with a grpc-message; a content type of ours would break the answer.
+        # Envoy turns it into 200 with a grpc-message; our own content type would break the response.
         headers["grpc-status"] = str(_GRPC_STATUS.get(verdict.status, _PERMISSION_DENIED))
     return denied(verdict.status, headers, _body(decision, form))
 
 
 def preflight_answer(decision: Decision) -> DeniedHttpResponse:
-    """What a browser is told that asks on behalf of a script."""
+    """Return the response to a CORS preflight."""
     cors, request = decision.verdict.mutations.cors, decision.request
     origin = origin_of(request, cors)
     assert cors is not None and request is not None and origin is not None  # noqa: PT018, S101 - why it is one
@@ -138,18 +138,18 @@ def preflight_answer(decision: Decision) -> DeniedHttpResponse:
 
 
 def for_script(script: Script) -> list[HeaderValueOption]:
-    """Headers that let a script read the response or the denial, except `vary`."""
+    """Return the headers that let a script read the response or the denial, except `vary`."""
     return [overwriting(*pair) for pair in script_headers(script.cors, script.origin).items()]
 
 
 def varying(*, denied: bool = False) -> HeaderValueOption:
-    """The header that keeps caches from giving one origin the response for another."""
+    """Return the `vary` header that keeps caches from serving one origin the response for another."""
     # A denial has `vary: accept` already.
     return (overwriting if denied else appending)("vary", "origin")
 
 
 def script_headers(cors: Cors, origin: str) -> dict[str, str]:
-    """What lets a script of this origin read the response."""
+    """Return the headers that let a script of this origin read the response."""
     headers = {"access-control-allow-origin": origin}
     if cors.credentials:
         headers["access-control-allow-credentials"] = "true"
@@ -184,9 +184,9 @@ def _body(decision: Decision, form: BodyFormat) -> str:
 
 
 def _challenge(verdict: Verdict) -> str:
-    """The value of WWW-Authenticate (RFC 6750 section 3); empty where no credential would help.
+    """Return the value of WWW-Authenticate (RFC 6750 section 3); empty if no credential would help.
 
-    Without a credential in the request it names no error (section 3.1).
+    If the request had no credential, the challenge has no error code (section 3.1).
     """
     parameters = {}
     if verdict.reason == "credentials_insufficient":

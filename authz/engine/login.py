@@ -1,4 +1,4 @@
-"""The way to the login, for a browser that shows a page and lacks a credential that can be used."""
+"""Redirects a browser to the login page if it navigates without a usable credential."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from authz.request.request import Request
 from protos.authz_pb2 import DeniedHttpResponse
 
 MAX_RETURN_CHARACTERS: Final = 2_048
-"""The longest way back from a login; a longer one leads to `/`. Login pages keep it in a cookie or a URL."""
+"""The longest return URL; a longer one becomes `/`. Login pages store it in a cookie or a URL."""
 
 MAX_CLEARED: Final = 24
-"""Set-Cookie lines of one answer, about 100 bytes each."""
+"""The most Set-Cookie lines in one response, about 100 bytes each."""
 
 _NOTHING: Final = frozenset({"", QUOTED_NOTHING})
 _AMBIGUOUS: Final = REFUSED[RefusalReason.CREDENTIALS_AMBIGUOUS].reason
@@ -26,16 +26,16 @@ _AMBIGUOUS: Final = REFUSED[RefusalReason.CREDENTIALS_AMBIGUOUS].reason
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Where browsers are sent, and the cookies that hold their credentials."""
+    """The login page, and the cookies that hold credentials."""
 
     config: LoginConfig
     cookies: tuple[str, ...]
 
     def redirect(self, decision: Decision, form: BodyFormat) -> DeniedHttpResponse | None:
-        """The redirect to the login; None for a client that shows no page or has no use for a login.
+        """Return the redirect to the login; None if the client does not navigate or a login would not help.
 
-        Where one cookie has several values, or several hold a credential, each of them is ended: the login's
-        own would be one more, and lead here again (oauth2-proxy#2606).
+        If a cookie has several values, or several cookies hold a credential, all of them are deleted: the
+        cookie set by the login would otherwise be one more and lead here again (oauth2-proxy#2606).
         """
         request = decision.request
         if request is None or form is not BodyFormat.HTML or not self._leads_there(request):
@@ -48,12 +48,12 @@ class Login:
         joint = "&" if "?" in self.config.url else "?"
         location = f"{self.config.url}{joint}{self.config.return_parameter}={way_back}"
         answer = denied(302, {"location": location, "cache-control": "no-store"}, "")
-        # Envoy sends each header of a denial as a line of its own, and leaves out those to be appended.
+        # Envoy sends each header of a denial on its own line and ignores headers to be appended.
         answer.headers.extend(overwriting("set-cookie", line) for line in _endings(several, request))
         return answer
 
     def _several(self, request: Request) -> Sequence[str]:
-        """The cookies that make the credential ambiguous; empty where it is something else."""
+        """Return the cookies that make the credential ambiguous; empty if cookies are not the cause."""
         values = {name: set(request.cookie_values(name)) - _NOTHING for name in self.cookies}
         held = [name for name, found in values.items() if found]
         return held if len(held) > 1 else [name for name in held if len(values[name]) > 1]
@@ -67,17 +67,17 @@ class Login:
 
 
 def _return_target(request: Request) -> str:
-    r"""The path and query that the browser asked for: a path of this host and nothing else.
+    r"""Return the requested path and query, which must be a path on this host.
 
-    A path that readers differ about is never a way back: `//evil.example`, `/\evil.example` and the like
-    would be another host (CWE-601).
+    A path with anomalies is replaced by `/`, because browsers read `//evil.example`, `/\evil.example` and the
+    like as another host (CWE-601).
     """
     target = f"{request.raw_path}?{request.query}" if request.query else request.raw_path
     return "/" if request.path.oddities or len(target) > MAX_RETURN_CHARACTERS else target
 
 
 def _endings(names: Iterable[str], request: Request) -> list[str]:
-    """Set-Cookie values that delete these cookies for every host and path (RFC 6265 section 5.3)."""
+    """Return Set-Cookie values that delete these cookies for every host and path (RFC 6265 section 5.3)."""
     return [
         f"{name}=; Path={path}{domain}; Max-Age=0{'; Secure' if name.startswith('__') else ''}"
         for name in names
@@ -87,7 +87,7 @@ def _endings(names: Iterable[str], request: Request) -> list[str]:
 
 
 def _domains(host: str) -> Iterator[str]:
-    """The attribute for a cookie of this host alone, of the host with all below it, and of each parent."""
+    """Yield the Domain attribute of a host-only cookie, of one for the host, and of each parent domain."""
     yield ""
     labels = host.split(".")
     if host.startswith("[") or labels[-1].isdigit():
@@ -97,12 +97,12 @@ def _domains(host: str) -> Iterator[str]:
 
 
 def _folders(request: Request) -> Iterator[str]:
-    """The paths whose cookies the browser sent with the request, the most likely first."""
+    """Yield the cookie paths that match the request, the most likely first."""
     yield "/"
     if request.path.oddities:
         return
     path = request.raw_path
     while path.strip("/") and ";" not in path:
         yield path
-        # To a cookie, `/app` and `/app/` are two folders, and both hold `/app/page` (section 5.1.4).
+        # `/app` and `/app/` are different cookie paths, and both match `/app/page` (section 5.1.4).
         path = path[:-1] if path.endswith("/") else path.rpartition("/")[0] + "/"

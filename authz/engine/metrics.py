@@ -1,6 +1,6 @@
-"""What the decisions count. Plain numbers, read when Prometheus asks.
+"""Counts decisions in plain integers, which are read when Prometheus scrapes.
 
-All of it is counted on the loop's one thread, so no lock is needed on the way of a request.
+Everything is counted on the event loop's thread, so the request path needs no lock.
 """
 
 from collections.abc import Iterable
@@ -13,20 +13,20 @@ from authz.engine.decide import Decision
 from authz.policy.rule import Outcome
 
 MAX_RULES: Final = 1_000
-"""Rules that have a label of their own; a larger policy would make more time series than Prometheus likes."""
+"""The most rules with a label of their own, which bounds the number of time series."""
 
 OTHER_RULES: Final = "(other)"
-"""The label of all further rules."""
+"""The label that all further rules share."""
 
 
 class DecisionMetrics(Collector):
-    """Counts decisions: a Prometheus collector, made once and kept over reloads."""
+    """A Prometheus collector that counts decisions. It is created once and survives reloads."""
 
     def __init__(self) -> None:
         # By (reason, rule, credential): each reason belongs to one outcome.
         self._decisions: dict[tuple[str, str, str], int] = {}
         self._outcomes: dict[str, Outcome] = {}
-        self._trials: dict[tuple[str, Outcome], int] = {}
+        self._shadows: dict[tuple[str, Outcome], int] = {}
         self._rules: set[str] = set()
 
     def count(self, decision: Decision) -> None:
@@ -41,10 +41,10 @@ class DecisionMetrics(Collector):
             self._decisions[key] = self._decisions.get(key, 0) + 1
         if decision.shadow is not None:
             shadow = (self._label(decision.shadow.rule), decision.shadow.outcome)
-            self._trials[shadow] = self._trials.get(shadow, 0) + 1
+            self._shadows[shadow] = self._shadows.get(shadow, 0) + 1
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as Prometheus reads them."""
+        """Return the metrics for Prometheus."""
         decisions = CounterMetricFamily(
             "authz_decisions", "Decisions made.", labels=["outcome", "reason", "rule", "credential"]
         )
@@ -56,8 +56,8 @@ class DecisionMetrics(Collector):
             "Decisions that shadow rules would have turned into this outcome.",
             labels=["rule", "outcome"],
         )
-        for (trial_rule, outcome), times in self._trials.items():
-            shadows.add_metric([trial_rule, outcome], times)
+        for (shadow_rule, outcome), times in self._shadows.items():
+            shadows.add_metric([shadow_rule, outcome], times)
         yield shadows
 
     def _label(self, rule: str) -> str:

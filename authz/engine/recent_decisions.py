@@ -1,4 +1,4 @@
-"""The last decisions, for whoever asks why a request was refused a minute ago."""
+"""Keeps the last decisions, so that operators can find out why a request was refused a minute ago."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from authz.engine.decision_record import DecisionRecord, Masking
 from authz.policy.rule import Outcome
 
 MAX_SHOWN: Final = 1_000
-"""In one answer, however many are asked for: about 500 KB of JSON."""
+"""The most decisions in one response: about 500 KB of JSON."""
 
 DEFAULT_SHOWN: Final = 100
-"""Decisions in an answer to a request without a limit."""
+"""The number of decisions in the response to a request without a limit."""
 
 OUTCOMES: Final = {
     "allow": Outcome.ALLOW,
@@ -21,11 +21,11 @@ OUTCOMES: Final = {
     "error": Outcome.ERROR,
     "preflight": Outcome.PREFLIGHT,
 }
-"""What may be asked for as `outcome`."""
+"""The accepted values of the `outcome` filter."""
 
 
 class RecentDecisions:
-    """A ring of accounts: a new one takes the place of the oldest. `keep` costs one append."""
+    """A ring buffer of records: a new one replaces the oldest. `keep` costs one append."""
 
     __slots__ = ("_masking", "_ring", "keep")
 
@@ -33,7 +33,7 @@ class RecentDecisions:
         self._ring: deque[DecisionRecord] = deque(maxlen=capacity)
         self._masking = masking
         self.keep = self._ring.append
-        """Keep an account."""
+        """Store a record."""
 
     def __len__(self) -> int:
         return len(self._ring)
@@ -47,27 +47,27 @@ class RecentDecisions:
         rule: str = "",
         limit: int = DEFAULT_SHOWN,
     ) -> list[dict[str, Any]]:
-        """The newest accounts that have all that is asked for (empty: anything), newest first, masked.
+        """Return the newest records that match every filter, newest first and masked.
 
-        Raises ValueError for an outcome that there is not.
+        An empty filter matches every record. Raises ValueError for an unknown outcome.
         """
         wanted = None
         if outcome:
             wanted = OUTCOMES.get(outcome)
             if wanted is None:
-                raise ValueError(f"outcome is one of {', '.join(OUTCOMES)}")
+                raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}")
         found = []
-        for record_of in self._newest_first():
+        for record in self._newest_first():
             if (
-                (not decision_id or record_of.id == decision_id)
-                and (not request_id or record_of.request_id == request_id)
-                and (wanted is None or record_of.verdict.outcome is wanted)
-                and (not rule or record_of.verdict.rule == rule)
+                (not decision_id or record.id == decision_id)
+                and (not request_id or record.request_id == request_id)
+                and (wanted is None or record.verdict.outcome is wanted)
+                and (not rule or record.verdict.rule == rule)
             ):
-                found.append(record_of)
+                found.append(record)
                 if len(found) >= min(limit, MAX_SHOWN):
                     break
-        return [self._masking.tell(record_of) for record_of in found]
+        return [self._masking.to_dict(record) for record in found]
 
     def _newest_first(self) -> Iterator[DecisionRecord]:
         return reversed(self._ring)

@@ -1,9 +1,9 @@
-"""The answer to Envoy: a decision as the bytes of a CheckResponse.
+"""Builds the response to Envoy: a decision as the bytes of a CheckResponse.
 
-Two answers with the same verdict to the same caller differ in the decision id only, and ids have a
-fixed length. So each answer is built once around a placeholder and cut at it; from then on an
-answer is the pieces joined by an id. What depends on the request itself (the cookie header without
-its session, the way back from a login) is never kept.
+Two responses with the same verdict for the same caller differ only in the decision id, whose length is fixed.
+So each response is built once around a placeholder and split at it; later responses are the pieces joined by
+an id. What depends on the request itself (the cookie header without its session, the return URL of a login)
+is never cached.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,26 +30,26 @@ from protos.authz_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from protos.core_pb2 import QueryParameter
 
 MAX_ANSWERS: Final = 10_000
-"""Answers kept, about 1.5 KB each: as many callers as one Envoy usually has active within minutes."""
+"""The most responses cached, about 1.5 KB each: one Envoy usually has fewer active callers within minutes."""
 
 MAX_IDENTITY_BYTES: Final = 6_144
-"""Of all identity headers, names included. Many upstreams refuse a head of more than 8 KiB, and the client's
-own headers are in it, too. The longest are left out until the rest fits (oauth2-proxy#1902)."""
+"""The most bytes of all identity headers, names included. Many upstreams refuse more than 8 KiB of headers,
+and the client's own headers count too. The longest are omitted until the rest fits (oauth2-proxy#1902)."""
 
 _PERMISSION_DENIED: Final = 7
 _RPC_CODES: Final = {401: 16, 429: 8, 503: 14}
-"""The code inside the CheckResponse. Envoy asks only whether it is 0; access logs show it."""
+"""The gRPC status in the CheckResponse by HTTP status. Envoy only tests it for 0; access logs show it."""
 
 
 class Responder:
-    """Answers for the decisions of one policy."""
+    """Builds the responses to the decisions of one policy."""
 
     __slots__ = ("_alike", "_answers", "_login", "_metadata", "_placeholder", "_policy", "_removed_headers")
 
     def __init__(self, policy: Policy, placeholder: str) -> None:
-        """`placeholder`: as long as an id, and nothing that anybody could guess.
+        """`placeholder` must be as long as a decision id and impossible to guess.
 
-        A caller whose name it is would get the id of each decision in its place.
+        Wherever it occurs in a response, for example in a subject, the decision id replaces it.
         """
         self._policy = policy
         self._removed_headers = policy.removed_headers
@@ -61,7 +61,7 @@ class Responder:
         self._answers: dict[tuple[int, int, int, str, str], tuple[Decision, list[bytes]]] = {}
 
     def respond(self, decision: Decision) -> bytes:
-        """The serialised CheckResponse."""
+        """Return the serialised CheckResponse."""
         verdict, request = decision.verdict, decision.request
         script = script_of(self._policy, request) if self._policy.cors and request is not None else None
         if verdict.outcome is Outcome.ALLOW:
@@ -86,7 +86,7 @@ class Responder:
         return answer if script is None else answer + _readable_by(script, verdict)
 
     def release(self) -> None:
-        """Free the answers kept, piece by piece, in a thread, once another responder has taken its place."""
+        """Free the cached responses one by one, in a thread, once another responder has replaced this one."""
         answers, self._answers = self._answers, {}
         while answers:
             answers.popitem()
@@ -104,7 +104,7 @@ class Responder:
         return decision.id.encode().join(pieces)
 
     def _build(self, decision: Decision, variant: str) -> CheckResponse:
-        """The answer to a decision. `variant`: the form of the body; an allow has none."""
+        """Build the response to a decision. `variant` is the format of the body, empty for an allow."""
         verdict = decision.verdict
         response = CheckResponse(dynamic_metadata=metadata(decision, self._metadata))
         if verdict.outcome is Outcome.ALLOW:
@@ -128,14 +128,14 @@ class Responder:
         query = _filled(mutations.query_set, identity)
         for_client = [overwriting(*pair) for pair in _filled(mutations.response_headers, identity).items()]
         if mutations.cors is not None:
-            # Also without an origin: a response that a cache keeps for scripts has to say so (Fetch, CORS).
+            # Also without an origin: a cache must learn that the response varies by origin (Fetch, CORS).
             for_client.append(varying())
-        # A name stands either here or there: which one Envoy would do last is its own affair.
+        # A name is either set or removed, never both: the order in which Envoy applies them is undefined.
         return OkHttpResponse(
             headers=[overwriting(name, value) for name, value in headers.items()],
             headers_to_remove=sorted(self._removed_headers - headers.keys()),
             response_headers_to_add=for_client,
-            # Envoy puts them into the path as they are: a claim `a&admin=1` would be two parameters.
+            # Envoy does not escape them: a claim `a&admin=1` would become two parameters.
             query_parameters_to_set=[
                 QueryParameter(key=_escaped(name), value=_escaped(value)) for name, value in query.items()
             ],
@@ -143,10 +143,10 @@ class Responder:
 
 
 def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = ()) -> Struct:
-    """What later filters and the access log learn, under `envoy.filters.http.ext_authz`.
+    """Return the dynamic metadata for later filters and the access log (`envoy.filters.http.ext_authz`).
 
-    Envoy emits it for denials and errors too. It is the field of the CheckResponse itself: the
-    deprecated one of OkHttpResponse would override it. `claims`: what of the caller was asked for.
+    Envoy emits it for denials and errors too. It goes into the CheckResponse itself, because the deprecated
+    field of OkHttpResponse would override it. `claims` are the values of the caller that the policy selects.
     """
     verdict, shadow = decision.verdict, decision.shadow
     fields = {
@@ -169,7 +169,7 @@ def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = (
 
 
 def _filled(templates: Iterable[tuple[str, ValueTemplate]], identity: Identity) -> dict[str, str]:
-    """The values for this caller; a name whose value is empty is left out."""
+    """Return the values for this caller; a name whose value is empty is omitted."""
     values = {name: template.fill(identity) for name, template in templates}
     return {name: value for name, value in values.items() if value}
 
@@ -182,7 +182,10 @@ def _within_bounds(headers: dict[str, str]) -> dict[str, str]:
 
 
 def _of_request(request: Request, decision: Decision, alike: Sequence[str]) -> bytes:
-    """What an allow says of this request alone. `alike`: its headers that read like identity headers."""
+    """Return what an allow adds for this request only.
+
+    `alike` are the request's headers that an upstream could mistake for identity headers.
+    """
     mutations = decision.verdict.mutations
     said = _message(OkHttpResponse(headers_to_remove=alike)) if alike else b""
     if mutations.strip_cookies:
@@ -193,16 +196,16 @@ def _of_request(request: Request, decision: Decision, alike: Sequence[str]) -> b
 
 
 def _without_parameters(request: Request, mutations: Mutations, identity: Identity) -> bytes:
-    """What takes parameters that the rule sets or removes out of the query, as the request spells them.
+    """Return the mutation that removes parameters which the rule sets or removes, as the request spells them.
 
-    Envoy compares names without decoding them, and upstreams decode: `%64ebug` would get through. No name
-    is told that the request lacks: for any name Envoy sorts and re-encodes the whole query.
+    Envoy compares names without decoding them while upstreams decode: `%64ebug` would get through. Names that
+    the request lacks are not listed, because for any listed name Envoy sorts and re-encodes the whole query.
     """
     names = frozenset((*mutations.query_remove, *(name for name, _ in mutations.query_set)))
     present = request.query_spellings(_wanted(names))
     if not present:
         return b""
-    # What Envoy sets takes the place of its own name; removed as well, it would be gone.
+    # Envoy removes after it sets: a parameter that is set must not be removed too.
     present -= set(map(_escaped, _filled(mutations.query_set, identity)))
     return _message(OkHttpResponse(query_parameters_to_remove=sorted(present)))
 
@@ -217,10 +220,10 @@ def _escaped(text: str) -> str:
 
 
 def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
-    """What takes these cookies out of the upstream request; empty when it carries none of them.
+    """Return the mutation that removes these cookies from the upstream request; empty if it has none of them.
 
-    The others go on in one line. One with bytes beyond ASCII, which no cookie may have (RFC 6265
-    section 4.1.1), goes too: an answer to Envoy holds text.
+    The other cookies are sent on in one header. A cookie with non-ASCII bytes, which RFC 6265 section 4.1.1
+    forbids, is removed too, because a response to Envoy holds text.
     """
     pairs = [pair.strip(" \t") for line in request.header_values("cookie") for pair in line.split(";")]
     kept = [pair for pair in pairs if pair and pair.partition("=")[0].rstrip(" \t") not in names]
@@ -233,7 +236,7 @@ def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
 
 
 def _readable_by(script: Script, verdict: Verdict) -> bytes:
-    """Headers that let the script read a denial or an error."""
+    """Return the CORS headers that let the script read a denial or an error."""
     headers = DeniedHttpResponse(headers=(*for_script(script), varying(denied=True)))
     if verdict.outcome is Outcome.ERROR:
         return CheckResponse(error_response=headers).SerializeToString()

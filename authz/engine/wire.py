@@ -1,4 +1,4 @@
-"""Pieces of Envoy's messages that every answer is made of."""
+"""Builds the parts of Envoy's messages that all responses share."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,10 @@ from protos.types_pb2 import HttpStatus, StatusCode
 
 
 def overwriting(name: str, value: str) -> HeaderValueOption:
-    """A header that takes the place of every other of its name.
+    """Return a header that replaces every header of the same name.
 
-    `append` is deprecated, but Envoy 1.37 reads its absence as "append" (envoyproxy/envoy#43310) and
-    versions before 1.25 know no `append_action`: only both together mean the same everywhere.
+    It sets both fields: `append` is deprecated, but Envoy 1.37 reads its absence as "append"
+    (envoyproxy/envoy#43310), and versions before 1.25 do not know `append_action`.
     """
     return HeaderValueOption(
         header=HeaderValue(key=name, value=value),
@@ -23,7 +23,7 @@ def overwriting(name: str, value: str) -> HeaderValueOption:
 
 
 def appending(name: str, value: str) -> HeaderValueOption:
-    """A header next to others of its name, such as Vary. Not for denials: Envoy leaves it out there."""
+    """Return a header that is added to those of the same name, such as Vary. Envoy ignores it in denials."""
     return HeaderValueOption(
         header=HeaderValue(key=name, value=value),
         append=BoolValue(value=True),
@@ -32,7 +32,7 @@ def appending(name: str, value: str) -> HeaderValueOption:
 
 
 def denied(status: int, headers: Mapping[str, str], body: str) -> DeniedHttpResponse:
-    """An answer for the client."""
+    """Return a response that Envoy sends to the client."""
     return DeniedHttpResponse(
         status=HttpStatus(code=StatusCode.Name(status)),
         headers=[overwriting(name, value) for name, value in headers.items()],

@@ -2,8 +2,7 @@
 
 Host patterns lead to trees of path segments; where a template ends, a leaf holds its rules by
 method. A look-up walks the tree along the segments of the path: a plain segment is one look-up in a
-dictionary, and a variable (`{id}`) or a rest (`{rest=**}`) adds a second branch only where both
-stand side by side.
+dictionary, and a variable (`{id}`) or a rest (`{rest=**}`) adds a second branch only where both exist.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,18 +17,18 @@ from authz.request.request import Request
 from common.configfile import Breathe, no_breaks
 
 MAX_MERGED: Final = 8_192
-"""Combinations of leaves remembered. A policy has few; the bound holds when one has many."""
+"""The most merged rule sets cached. Most policies need few; the bound holds for those that need many."""
 
-MAX_NARROWED: Final = 256
-"""Combinations of conditions remembered for one cell: all of them, for up to eight conditional rules."""
+MAX_SUBSETS: Final = 256
+"""The most subsets cached for one rule set: all of them, for up to eight conditional rules."""
 
 NO_RULE: Final = Verdict(Outcome.DENY, "no_rule", 403)
-"""Nothing allows it: the default."""
+"""The default verdict: no rule allows the request."""
 
 MISSING: Final = Verdict(Outcome.DENY, "credentials_missing", 401)
 INSUFFICIENT: Final = Verdict(Outcome.DENY, "credentials_insufficient", 403)
 UNMET: Final = Verdict(Outcome.DENY, "conditions_unmet", 403)
-"""What a rule asks of the request beside host, method and path is not so; no credential would help."""
+"""The request does not meet a rule's conditions on the request; no credential would help."""
 
 
 _ORDER: Final = attrgetter("order")
@@ -39,8 +38,8 @@ class RuleSet:
     """The rules that cover one combination of host, path and method: deny before allow, then in order."""
 
     __slots__ = (
+        "_by_held",
         "_kept",
-        "_narrowed",
         "allows",
         "conditional",
         "denies",
@@ -53,27 +52,27 @@ class RuleSet:
     def __init__(self, rules: Iterable[Rule], missed: Rule | None = None) -> None:
         ordered = sorted(set(rules), key=_ORDER)
         self.missed = missed
-        """A rule that would have allowed, had its conditions about the request held."""
+        """A rule that would have allowed the request, had its conditions on the request held."""
         self._kept: dict[Verdict, Verdict] | None = None
-        self._narrowed: dict[int, RuleSet] | None = None
+        self._by_held: dict[int, RuleSet] | None = None
         self.shadow: RuleSet | None = None
-        """The same with the shadow rules enforced, where there are some."""
+        """The same rule set with its shadow rules enforced; None if it has none."""
         enforced = ordered
         if any(rule.shadow for rule in ordered):
             enforced = [rule for rule in ordered if not rule.shadow]
             self.shadow = RuleSet((), missed)
-            self.shadow._arrange(ordered)  # noqa: SLF001 - another cell
+            self.shadow._arrange(ordered)  # noqa: SLF001 - another rule set
         self._arrange(enforced)
         self.conditional = tuple(rule for rule in ordered if rule.requests)
-        """The rules that speak of some requests only, beside host, method and path."""
+        """The rules with conditions on the request, in addition to host, method and path."""
 
     def _arrange(self, rules: Sequence[Rule]) -> None:
         self.denies = tuple(rule for rule in rules if not rule.allows)
         self.allows = tuple(rule for rule in rules if rule.allows)
         self.optional = any(rule.open and rule.identifies for rule in self.allows)
-        """Whether a credential that is not accepted does not count: the caller is wanted, not required."""
+        """Whether a rejected credential is ignored: some rule identifies callers without requiring it."""
         self.settled = self._settle()
-        """The verdict, where it is the same whoever asks; None: a credential is needed."""
+        """The verdict, if it is the same for every caller; None if the caller must be authenticated."""
 
     def _settle(self) -> Verdict | None:
         for rule in self.denies:
@@ -85,30 +84,30 @@ class RuleSet:
             return None
         return next((rule.verdict for rule in self.allows if rule.open), None)
 
-    def narrow(self, request: Request, now: float) -> "RuleSet":
-        """The cell of those rules whose conditions about the request hold; `now` in unix seconds."""
+    def for_request(self, request: Request, now: float) -> "RuleSet":
+        """Return the rules whose conditions on the request hold; `now` is in unix seconds."""
         held = 0
         for place, rule in enumerate(self.conditional):
             if rule.covers(request, now):
                 held |= 1 << place
-        if self._narrowed is None:
-            self._narrowed = {}
-        cell = self._narrowed.get(held)
-        if cell is None:
-            cell = self._without(held)
-            if len(self._narrowed) < MAX_NARROWED:
-                self._narrowed[held] = cell
-        return cell
+        if self._by_held is None:
+            self._by_held = {}
+        rule_set = self._by_held.get(held)
+        if rule_set is None:
+            rule_set = self._without(held)
+            if len(self._by_held) < MAX_SUBSETS:
+                self._by_held[held] = rule_set
+        return rule_set
 
     def _without(self, held: int) -> "RuleSet":
         gone = {rule for place, rule in enumerate(self.conditional) if not held >> place & 1}
         missed = next((rule for rule in self.allows if rule in gone), None)
-        cell = RuleSet((rule for rule in self.rules if rule not in gone), missed)
-        cell.conditional = ()
-        return cell
+        rule_set = RuleSet((rule for rule in self.rules if rule not in gone), missed)
+        rule_set.conditional = ()
+        return rule_set
 
     def judge(self, identity: Identity, request: Request, now: float) -> Verdict:
-        """What the rules say to this caller; `now` in unix seconds."""
+        """Return the verdict of the rules on this caller; `now` is in unix seconds."""
         if self.settled is not None:
             return self.settled
         for rule in self.denies:
@@ -124,20 +123,20 @@ class RuleSet:
         return self._keep(INSUFFICIENT, self.allows[0])
 
     def refused(self, refusal: Verdict) -> Verdict:
-        """The refusal of a credential, naming the rule that asked for one."""
+        """Return the refusal of a credential, with the name of the rule that requires one."""
         asking = next((rule for rule in (*self.allows, *self.denies) if not rule.open), None)
         if asking is None:
             return refusal
         return self._keep(refusal, asking)
 
     def _otherwise(self) -> Verdict:
-        """The verdict where no rule is left that could allow."""
+        """Return the verdict if no remaining rule could allow the request."""
         if self.missed is None:
             return NO_RULE
         return self._keep(UNMET, self.missed)
 
     def _keep(self, verdict: Verdict, rule: Rule) -> Verdict:
-        """The verdict in the name of the rule: one object each time, so that its answer can be kept."""
+        """Return the verdict with the rule's name, always the same object, so that responses can be cached."""
         if self._kept is None:
             self._kept = {}
         kept = self._kept.get(verdict)
@@ -148,17 +147,17 @@ class RuleSet:
 
     @property
     def rules(self) -> Iterator[Rule]:
-        """Every rule of the cell, shadow rules included."""
-        cell = self.shadow or self
-        yield from cell.denies
-        yield from cell.allows
+        """Every rule of the set, shadow rules included."""
+        rule_set = self.shadow or self
+        yield from rule_set.denies
+        yield from rule_set.allows
 
 
-NO_CELL: Final = RuleSet(())
+NO_RULES: Final = RuleSet(())
 
 
 class _Leaf:
-    """Where templates end: the rules by method."""
+    """The end of one or more templates: holds their rules by method."""
 
     __slots__ = ("by_method", "every_method", "rules")
 
@@ -167,42 +166,42 @@ class _Leaf:
         self.by_method: dict[str, RuleSet] = {}
         self.every_method: RuleSet | None = None
 
-    def compile(self, cells: dict[tuple[Rule, ...], RuleSet]) -> None:
-        """`cells`: those made so far, by their rules; most leaves of a rule share one."""
+    def compile(self, rule_sets: dict[tuple[Rule, ...], RuleSet]) -> None:
+        """Build the rule sets. `rule_sets` caches them by rules, because most leaves of a rule share one."""
         always = tuple(rule for rule, methods in self.rules if methods is None)
-        self.every_method = _shared(cells, always) if always else None
+        self.every_method = _shared(rule_sets, always) if always else None
         named = {method for _, methods in self.rules if methods for method in methods}
         for method in named:
             rules = tuple(rule for rule, methods in self.rules if methods is None or method in methods)
-            self.by_method[method] = _shared(cells, rules)
+            self.by_method[method] = _shared(rule_sets, rules)
 
-    def cell(self, method: str) -> RuleSet | None:
+    def rule_set(self, method: str) -> RuleSet | None:
         return self.by_method.get(method, self.every_method)
 
 
-def _shared(cells: dict[tuple[Rule, ...], RuleSet], rules: tuple[Rule, ...]) -> RuleSet:
-    cell = cells.get(rules)
-    if cell is None:
-        cell = cells[rules] = RuleSet(rules)
-    return cell
+def _shared(rule_sets: dict[tuple[Rule, ...], RuleSet], rules: tuple[Rule, ...]) -> RuleSet:
+    rule_set = rule_sets.get(rules)
+    if rule_set is None:
+        rule_set = rule_sets[rules] = RuleSet(rules)
+    return rule_set
 
 
 class _Node:
-    """One place in the tree of path segments."""
+    """A node in the tree of path segments."""
 
     __slots__ = ("any", "end", "plain", "rest")
 
     def __init__(self) -> None:
         self.plain: dict[str, _Node] = {}
         self.any: _Node | None = None
-        """Below any one segment that is not empty."""
+        """The child for any one segment that is not empty."""
         self.end: _Leaf | None = None
-        """The path may end here."""
+        """The rules of templates that end here."""
         self.rest: _Leaf | None = None
-        """Anything may follow."""
+        """The rules of templates that end here with a rest (`**`)."""
 
     def leaf(self, template: Template) -> _Leaf:
-        """The leaf at the end of `template` below this root, made where it is missing."""
+        """Return the leaf at the end of `template` below this root; create it if it is missing."""
         node = self
         for segment in template.segments:
             if segment is None:
@@ -219,12 +218,12 @@ class _Node:
 
 
 class Index:
-    """Every rule of a policy, by host, path and method. Immutable once `compile` was called."""
+    """Finds rules of a policy by host, path and method. Immutable after `compile`."""
 
     def __init__(self) -> None:
         self._exact: dict[str, _Node] = {}
         self._below: dict[str, _Node] = {}
-        """By the name behind `*.`; every host is below the empty name."""
+        """Trees by the name after `*.`; the empty name covers every host."""
         self._leaves: dict[int, _Leaf] = {}
         self._by_host: dict[str, tuple[_Node, ...]] = {}
         self._merged: dict[tuple[_RulesOf, tuple[RuleSet, ...]], RuleSet] = {}
@@ -237,7 +236,7 @@ class Index:
         paths: Iterable[Template],
         methods: Iterable[str] | None,
     ) -> None:
-        """Put `rule` where a request for one of the hosts, paths and methods (None: all) finds it."""
+        """Add `rule` for requests to these hosts, paths and methods (None: all methods)."""
         named = None if methods is None else frozenset(methods)
         for host in hosts:
             trees = self._below if host.wildcard else self._exact
@@ -248,20 +247,20 @@ class Index:
                 self._leaves[id(leaf)] = leaf
 
     def compile(self, yield_gil: Breathe = no_breaks) -> "Index":
-        """The index itself, ready to be asked."""
-        cells: dict[tuple[Rule, ...], RuleSet] = {}
+        """Build the rule sets, and return the index itself, which is then ready for `find`."""
+        rule_sets: dict[tuple[Rule, ...], RuleSet] = {}
         for leaf in self._leaves.values():
             yield_gil()
-            leaf.compile(cells)
+            leaf.compile(rule_sets)
         self._by_host = {host: self._trees_of(host) for host in self._exact}
         return self
 
     def release(self, yield_gil: Breathe) -> None:
-        """Free the index piece by piece; it finds nothing any more."""
+        """Free the index piece by piece. It must not be used afterwards."""
         self._by_host.clear()
-        for cells in (self._merged, self._of_rules):
-            while cells:
-                cells.popitem()
+        for rule_sets in (self._merged, self._of_rules):
+            while rule_sets:
+                rule_sets.popitem()
         while self._leaves:
             yield_gil()
             _, leaf = self._leaves.popitem()
@@ -276,7 +275,7 @@ class Index:
                     tree.plain.popitem()
 
     def find(self, host: str, method: str, segments: Sequence[str]) -> RuleSet:
-        """The rules that cover the request; a cell without rules where there are none."""
+        """Return the rules that cover the request; an empty rule set if there are none."""
         trees = self._by_host.get(host)
         if trees is None:
             trees = self._trees_of(host)
@@ -285,31 +284,31 @@ class Index:
             _walk(tree, method, segments, found)
         if len(found) == 1:
             return found[0]
-        return self._merge(tuple(found), _all_rules) if found else NO_CELL
+        return self._merge(tuple(found), _all_rules) if found else NO_RULES
 
     def with_denials(
-        self, cell: RuleSet, host: str, method: str, readings: Iterable[Sequence[str]]
+        self, rule_set: RuleSet, host: str, method: str, readings: Iterable[Sequence[str]]
     ) -> RuleSet:
-        """The cell, and the deny rules that cover the request in other readings of its path."""
+        """Return `rule_set` plus the deny rules that cover the request in other readings of its path."""
         others = tuple(
             found
             for found in (self.find(host, method, reading) for reading in readings)
-            if found is not cell and found is not NO_CELL
+            if found is not rule_set and found is not NO_RULES
         )
-        return self._merge((cell, *others), _denying) if others else cell
+        return self._merge((rule_set, *others), _denying) if others else rule_set
 
-    def cell_of(self, rules: Iterable[Rule]) -> RuleSet:
-        """The cell of these rules: one object each time, so that answers made of its verdicts are kept."""
+    def rule_set_of(self, rules: Iterable[Rule]) -> RuleSet:
+        """Return the rule set of these rules, always the same object, so that cached responses are found."""
         key = tuple(dict.fromkeys(rules))
-        cell = self._of_rules.get(key)
-        if cell is None:
-            cell = RuleSet(key)
+        rule_set = self._of_rules.get(key)
+        if rule_set is None:
+            rule_set = RuleSet(key)
             if len(self._of_rules) < MAX_MERGED:
-                self._of_rules[key] = cell
-        return cell
+                self._of_rules[key] = rule_set
+        return rule_set
 
     def _trees_of(self, host: str) -> tuple[_Node, ...]:
-        """The trees of every pattern that covers `host`: as many look-ups as the name has labels."""
+        """Return the trees of every pattern that covers `host`, at one look-up per label of the name."""
         trees = [self._exact.get(host)]
         if self._below:
             _, dot, parent = host.partition(".")
@@ -319,11 +318,11 @@ class Index:
             trees.append(self._below.get(""))
         return tuple(tree for tree in trees if tree is not None)
 
-    def _merge(self, cells: tuple[RuleSet, ...], rules_of: "_RulesOf") -> RuleSet:
-        key = (rules_of, cells)
+    def _merge(self, rule_sets: tuple[RuleSet, ...], rules_of: "_RulesOf") -> RuleSet:
+        key = (rules_of, rule_sets)
         merged = self._merged.get(key)
         if merged is None:
-            merged = RuleSet(rules_of(cells))
+            merged = RuleSet(rules_of(rule_sets))
             if len(self._merged) < MAX_MERGED:
                 self._merged[key] = merged
         return merged
@@ -332,26 +331,26 @@ class Index:
 _RulesOf = Callable[[tuple[RuleSet, ...]], Iterator[Rule]]
 
 
-def _all_rules(cells: tuple[RuleSet, ...]) -> Iterator[Rule]:
-    return (rule for cell in cells for rule in cell.rules)
+def _all_rules(rule_sets: tuple[RuleSet, ...]) -> Iterator[Rule]:
+    return (rule for rule_set in rule_sets for rule in rule_set.rules)
 
 
-def _denying(cells: tuple[RuleSet, ...]) -> Iterator[Rule]:
-    """The deny rules of the cells after the first."""
-    yield from cells[0].rules
-    yield from (rule for rule in _all_rules(cells[1:]) if not rule.allows)
+def _denying(rule_sets: tuple[RuleSet, ...]) -> Iterator[Rule]:
+    """Yield the rules of the first rule set, and the deny rules of the others."""
+    yield from rule_sets[0].rules
+    yield from (rule for rule in _all_rules(rule_sets[1:]) if not rule.allows)
 
 
 def _walk(tree: _Node, method: str, segments: Sequence[str], found: list[RuleSet]) -> None:
-    """Add to `found` the cells of every template in the tree that covers the segments."""
+    """Append to `found` the rule set of every template in the tree that covers the segments."""
     nodes = [tree]
     for segment in segments:
         below = []
         for node in nodes:
             if node.rest is not None:
-                cell = node.rest.cell(method)
-                if cell is not None:
-                    found.append(cell)
+                rule_set = node.rest.rule_set(method)
+                if rule_set is not None:
+                    found.append(rule_set)
             child = node.plain.get(segment)
             if child is not None:
                 below.append(child)
@@ -363,6 +362,6 @@ def _walk(tree: _Node, method: str, segments: Sequence[str], found: list[RuleSet
     for node in nodes:
         for leaf in (node.end, node.rest):
             if leaf is not None:
-                cell = leaf.cell(method)
-                if cell is not None:
-                    found.append(cell)
+                rule_set = leaf.rule_set(method)
+                if rule_set is not None:
+                    found.append(rule_set)

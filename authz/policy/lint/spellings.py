@@ -72,8 +72,8 @@ def _ways_around_expressions(
             segments.append(_SOME)
         for host in config.hosts:
             for method in config.methods or (_SOME.upper(),):
-                cell = index.find(_example(host), method, segments)
-                allow = _allowed(cell, rule)
+                rule_set = index.find(_example(host), method, segments)
+                allow = _allowed(rule_set, rule)
                 if allow is not None:
                     yield (
                         f"compares a path with {text!r} in this letter case only; {allow.name!r} "
@@ -82,11 +82,11 @@ def _ways_around_expressions(
                     )
 
 
-def _allowed(cell: RuleSet, rule: Rule) -> Rule | None:
+def _allowed(rule_set: RuleSet, rule: Rule) -> Rule | None:
     """The first that allows callers whom the rule denies, unless another rule denies everything here."""
-    if any(one.open and not one.requests for one in cell.denies if one is not rule):
+    if any(one.open and not one.requests for one in rule_set.denies if one is not rule):
         return None
-    return next((one for one in cell.allows if one.open or not rule.open), None)
+    return next((one for one in rule_set.allows if one.open or not rule.open), None)
 
 
 def _ways_around(
@@ -98,10 +98,10 @@ def _ways_around(
                 continue
             for host in config.hosts:
                 for method in config.methods or (_SOME.upper(),):
-                    cell = index.find(_example(host), method, segments)
-                    if rule in cell.denies:
+                    rule_set = index.find(_example(host), method, segments)
+                    if rule in rule_set.denies:
                         continue
-                    allow = _allowed(cell, rule)
+                    allow = _allowed(rule_set, rule)
                     if allow is not None:
                         yield key, "/" + "/".join(segments), allow
 

@@ -15,7 +15,7 @@ from accesslog.sinks.file import FileSink
 from accesslog.sinks.stdout import StdoutSink
 from authz.engine.decide import Decision
 from authz.engine.decision_log import DecisionLog, Writer
-from authz.engine.decision_record import DecisionRecord, account_of_unreadable, record_of
+from authz.engine.decision_record import DecisionRecord, record_of, record_of_unreadable
 from authz.engine.metrics import DecisionMetrics
 from authz.engine.recent_decisions import DEFAULT_SHOWN, MAX_SHOWN, RecentDecisions
 from authz.request.request import Request
@@ -59,14 +59,14 @@ class Decisions:
                 queue_lines=settings.log.queue_lines,
             )
             registry.register(self.log)
-        told: list[Callable[[DecisionRecord], None]] = []
+        sinks: list[Callable[[DecisionRecord], None]] = []
         if self.recent is not None:
-            told.append(self.recent.keep)
+            sinks.append(self.recent.keep)
         if self.log is not None:
-            told.append(self.log.put)
+            sinks.append(self.log.put)
         if annotate is not None:
-            told.append(annotate)
-        self._told = tuple(told)
+            sinks.append(annotate)
+        self._sinks = tuple(sinks)
 
     def note(self, message: CheckRequest, request: Request | None, decision: Decision, now: float) -> None:
         """Record a decision about `request`, which is None for an unreadable message. `now`: Unix seconds."""
@@ -75,15 +75,15 @@ class Decisions:
             # Clients choose how often, so it is for the level debug alone.
             detail = self._masking.detail(decision.detail)
             _log.debug("refused", decision_id=decision.id, reason=decision.verdict.reason, detail=detail)
-        if not self._told:
+        if not self._sinks:
             return
         try:
             if request is None:
-                noted = account_of_unreadable(message, decision, now)
+                record = record_of_unreadable(message, decision, now)
             else:
-                noted = record_of(request, decision, now)
-            for tell in self._told:
-                tell(noted)
+                record = record_of(request, decision, now)
+            for put in self._sinks:
+                put(record)
         except Exception:  # see above
             _log.exception("decision not noted", decision_id=decision.id)
 

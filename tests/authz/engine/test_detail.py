@@ -101,7 +101,7 @@ async def test_so_does_a_deadline() -> None:
         request(path="/orders", headers=TENANT), NOW
     )
     assert not isinstance(decision, Decision)
-    assert (await decision).detail == "the call ended before what the credential needs had come"
+    assert (await decision).detail == "the deadline passed before the credential could be verified"
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ class TestAccount:
     def test_tells_it_and_may_leave_it_out_or_mask_it(self) -> None:
         refused = decide(Refusal(RefusalReason.TOKEN_EXPIRED, "it expired 5 s ago"), "/orders", TENANT)
         told = record_of(request(path="/orders"), refused, NOW)
-        assert Masking().tell(told)["detail"] == "it expired 5 s ago"
-        assert "detail" not in Masking(omit=["detail"]).tell(told)
-        assert Masking(masked=["detail"]).tell(told)["detail"] == "***"
+        assert Masking().to_dict(told)["detail"] == "it expired 5 s ago"
+        assert "detail" not in Masking(omit=["detail"]).to_dict(told)
+        assert Masking(masked=["detail"]).to_dict(told)["detail"] == "***"
         assert "detail" in NAMES
 
     def test_keeps_a_bounded_part_without_control_characters(self) -> None:
         refused = decide(Refusal(RefusalReason.ISSUER_UNKNOWN, "\n\x1b[31m" + "x" * 9_000), "/orders", TENANT)
         told = record_of(request(path="/orders"), refused, NOW)
         assert len(told.detail) == MAX_DETAIL_CHARACTERS
-        assert Masking().tell(told)["detail"].isprintable()
+        assert Masking().to_dict(told)["detail"].isprintable()
 
 
 def test_the_client_is_told_nothing_of_it() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from authz.engine.decide import BAD_REQUEST, INTERNAL_ERROR, Decision
-from authz.engine.decision_record import MASK, DecisionRecord, Masking, account_of_unreadable, record_of
+from authz.engine.decision_record import MASK, DecisionRecord, Masking, record_of, record_of_unreadable
 from authz.engine.recent_decisions import RecentDecisions
 from authz.policy.rule import Outcome, Verdict
 from authz.request.identity import CredentialKind, Identity
@@ -34,7 +34,7 @@ def ring(*entries: DecisionRecord, capacity: int = 10) -> RecentDecisions:
 
 
 def test_an_account_tells_what_was_asked_and_what_was_decided() -> None:
-    assert Masking().tell(entry(7, request_id="r-1")) == {
+    assert Masking().to_dict(entry(7, request_id="r-1")) == {
         "time": "2026-02-02T02:40:00.000+00:00",
         "decision_id": f"{7:024x}",
         "request_id": "r-1",
@@ -55,7 +55,7 @@ def test_an_account_tells_what_was_asked_and_what_was_decided() -> None:
 
 def test_what_shadow_rules_would_have_answered_is_told() -> None:
     kept = entry()._replace(shadow=DENIED)
-    told = Masking().tell(kept)
+    told = Masking().to_dict(kept)
     assert (told["shadow_outcome"], told["shadow_rule"]) == ("deny", "shut")
 
 
@@ -65,7 +65,7 @@ def test_the_query_is_never_kept() -> None:
 
 
 def test_a_segment_that_looks_like_a_token_is_redacted() -> None:
-    assert Masking().tell(entry(path=f"/reset/{'a1' * 20}/now"))["path"] == f"/reset/{REDACTED}/now"
+    assert Masking().to_dict(entry(path=f"/reset/{'a1' * 20}/now"))["path"] == f"/reset/{REDACTED}/now"
 
 
 @pytest.mark.parametrize(
@@ -82,52 +82,52 @@ def test_a_segment_that_looks_like_a_token_is_redacted() -> None:
     ],
 )
 def test_no_spelling_keeps_a_token_from_being_redacted(segment: str, shown: str) -> None:
-    assert Masking().tell(entry(path=f"/reset/{segment}"))["path"] == f"/reset/{shown}"
+    assert Masking().to_dict(entry(path=f"/reset/{segment}"))["path"] == f"/reset/{shown}"
 
 
 def test_user_information_is_redacted_as_in_the_access_log() -> None:
     """RFC 3986 section 3.2.1. Such a host is refused, and the refusal is logged."""
     message = check_request(host="user:hunter2@h", path="/go/https://user:hunter2@h/x?q")
-    told = Masking().tell(
-        account_of_unreadable(message, decision(verdict=BAD_REQUEST[BadRequestReason.HOST]), NOW)
+    told = Masking().to_dict(
+        record_of_unreadable(message, decision(verdict=BAD_REQUEST[BadRequestReason.HOST]), NOW)
     )
     assert (told["host"], told["path"]) == (f"{REDACTED}@h", f"/go/https://{REDACTED}@h/x")
 
 
 def test_a_request_id_is_redacted_too() -> None:
     """A client may choose it."""
-    assert Masking().tell(entry(request_id="token=hunter2"))["request_id"] == f"token={REDACTED}"
+    assert Masking().to_dict(entry(request_id="token=hunter2"))["request_id"] == f"token={REDACTED}"
 
 
 def test_segments_of_the_settings_are_masked() -> None:
     masking = Masking(segments=["[0-9]{6}"])
-    assert masking.tell(entry(path="/people/123456/%31%32%33456/x"))["path"] == f"/people/{MASK}/{MASK}/x"
+    assert masking.to_dict(entry(path="/people/123456/%31%32%33456/x"))["path"] == f"/people/{MASK}/{MASK}/x"
 
 
 def test_what_only_looks_encoded_is_shown() -> None:
-    assert Masking().tell(entry(path="/caf%C3%A9;v=1/x"))["path"] == "/caf%C3%A9;v=1/x"
+    assert Masking().to_dict(entry(path="/caf%C3%A9;v=1/x"))["path"] == "/caf%C3%A9;v=1/x"
 
 
 def test_fields_are_left_out_and_masked_as_asked_for() -> None:
-    told = Masking(omit=["client"], masked=["subject"]).tell(entry())
+    told = Masking(omit=["client"], masked=["subject"]).to_dict(entry())
     assert "client" not in told
     assert told["subject"] == MASK
 
 
 def test_a_field_that_no_account_has_cannot_be_masked() -> None:
-    with pytest.raises(ValueError, match="no account has subjekt"):
+    with pytest.raises(ValueError, match="a decision record has no field subjekt"):
         Masking(masked=["subjekt"])
 
 
 def test_control_characters_do_not_reach_the_log() -> None:
     kept = entry(request_id="a\r\nb")
-    assert Masking().tell(kept)["request_id"] == "a%0D%0Ab"
+    assert Masking().to_dict(kept)["request_id"] == "a%0D%0Ab"
 
 
 @pytest.mark.parametrize("subject", ["adm\nin", " admin"])
 def test_a_subject_stands_in_the_log_as_it_is_or_not_at_all(subject: str) -> None:
     kept = entry()._replace(identity=Identity(CredentialKind.JWT, subject))
-    assert "subject" not in Masking().tell(kept)
+    assert "subject" not in Masking().to_dict(kept)
 
 
 def test_a_long_path_is_cut() -> None:
@@ -137,7 +137,7 @@ def test_a_long_path_is_cut() -> None:
 def test_a_request_that_could_not_be_read_has_an_account() -> None:
     message = check_request(host="a,b", path="/x?token=secret")
     verdict = BAD_REQUEST[BadRequestReason.HOST]
-    told = Masking().tell(account_of_unreadable(message, decision(verdict=verdict), NOW))
+    told = Masking().to_dict(record_of_unreadable(message, decision(verdict=verdict), NOW))
     assert (told["host"], told["path"], told["reason"]) == ("a,b", "/x", "host_malformed")
 
 
@@ -145,7 +145,7 @@ def test_a_request_that_could_not_be_read_has_an_account() -> None:
 def test_a_request_that_could_not_be_read_is_found_by_its_id(headers: Headers) -> None:
     message = check_request(path="no-slash", headers=headers)
     refused = decision(verdict=BAD_REQUEST[BadRequestReason.PATH_FORM])
-    assert account_of_unreadable(message, refused, NOW).request_id == "r-1"
+    assert record_of_unreadable(message, refused, NOW).request_id == "r-1"
 
 
 def test_the_newest_comes_first() -> None:
@@ -177,5 +177,5 @@ def test_decisions_are_found(asked: dict[str, str | int], numbers: list[int]) ->
 
 
 def test_an_unknown_outcome_is_refused() -> None:
-    with pytest.raises(ValueError, match="outcome is one of"):
+    with pytest.raises(ValueError, match="outcome must be one of"):
         ring().find(outcome="maybe")

@@ -85,8 +85,8 @@ def test_the_index_finds_what_a_linear_scan_finds(
             and (methods is None or method in methods)
         ):
             covering.append(one)
-    cell = index.compile().find(host, method, segments)
-    assert sorted(found.order for found in cell.rules) == [one.order for one in covering]
+    rule_set = index.compile().find(host, method, segments)
+    assert sorted(found.order for found in rule_set.rules) == [one.order for one in covering]
 
     caller = Identity(CredentialKind.JWT, "alice") if known else ANONYMOUS
     denies = [one for one in covering if not one.allows and (one.open or known)]
@@ -94,7 +94,7 @@ def test_the_index_finds_what_a_linear_scan_finds(
     # Where no deny rule has to know who asks, a rule for anyone decides before anyone is asked.
     opening = [one for one in allows_ if one.open and all(other.allows for other in covering)]
     deciding = denies or opening or allows_
-    verdict = cell.judge(caller, request(), 0.0)
+    verdict = rule_set.judge(caller, request(), 0.0)
     if deciding:
         assert verdict.outcome is deciding[0].verdict.outcome
         assert verdict.outcome is Outcome.DENY or verdict is deciding[0].verdict

@@ -521,8 +521,10 @@ rules:
 
     def test_the_same_request_is_judged_the_same_twice(self) -> None:
         policy = parse_policy(OPEN_THEN_DENY.replace("SETTING", "case"))
-        cell = policy.index.find("api.example.com", "GET", ("ADMIN",))
-        merged = [policy.index.with_denials(cell, "api.example.com", "GET", [("admin",)]) for _ in range(2)]
+        rule_set = policy.index.find("api.example.com", "GET", ("ADMIN",))
+        merged = [
+            policy.index.with_denials(rule_set, "api.example.com", "GET", [("admin",)]) for _ in range(2)
+        ]
         assert merged[0] is merged[1]
         assert policy.matching == PathMatching(any_case=True)
 

@@ -188,7 +188,7 @@ def test_a_defect_in_taking_note_changes_no_answer(tmp_path: Path) -> None:
     def broken(_account: DecisionRecord) -> None:
         raise RuntimeError("a defect")
 
-    built.sidecar._decisions._told = (broken,)
+    built.sidecar._decisions._sinks = (broken,)
     with capture_logs() as logs:
         assert built.ask(check_request(path="/public"))["outcome"] == "allow"
     assert [line["event"] for line in logs] == ["decision not noted"]
@@ -216,7 +216,7 @@ async def test_opa_6333_a_check_that_envoy_gave_up_is_noted(tmp_path: Path, turn
 
 
 def test_a_mask_for_an_unknown_field_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no account has nothing"):
+    with pytest.raises(ValueError, match="a decision record has no field nothing"):
         AuthzSettings.model_validate(
             {"listen": ["unix:/a"], "policy": ["p"], "decisions": {"mask": {"mask": ["nothing"]}}}
         )

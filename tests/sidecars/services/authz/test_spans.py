@@ -36,7 +36,7 @@ def spans_of(
 ) -> list[dict[str, Any]]:
     exporter = InMemorySpanExporter()
     spans = Spans(TracingSettings(), exporter)
-    built.sidecar._decisions._told = (spans.annotate,)
+    built.sidecar._decisions._sinks = (spans.annotate,)
     handler = spans.traced(built.sidecar.check)
     for message in messages:
         assert isinstance(handler(message.SerializeToString(), OneCall(metadata=metadata)), bytes)
@@ -63,7 +63,7 @@ async def test_a_check_that_waits_is_one_span(tmp_path: Path) -> None:
     exporter = InMemorySpanExporter()
     spans = Spans(TracingSettings(), exporter)
     built = Built(tmp_path)
-    built.sidecar._decisions._told = (spans.annotate,)
+    built.sidecar._decisions._sinks = (spans.annotate,)
 
     class Later:
         async def authenticate(self, request: object, now: float) -> None:
@@ -85,7 +85,7 @@ async def test_a_check_that_was_given_up_before_it_began_is_one_span_too(tmp_pat
     exporter = InMemorySpanExporter()
     spans = Spans(TracingSettings(), exporter)
     built = Built(tmp_path)
-    built.sidecar._decisions._told = (spans.annotate,)
+    built.sidecar._decisions._sinks = (spans.annotate,)
     built.sidecar._serving.authorizer._authenticator = Waiting()
     handler = spans.traced(built.sidecar.check)
     pending = handler(check_request(path="/orders").SerializeToString(), OneCall(metadata=dict(PARENT)))
