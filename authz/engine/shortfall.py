@@ -39,6 +39,6 @@ def _failing(
 def _text(failing: Iterable[Condition], identity: Identity, request: Request, now: float) -> str:
     parts = []
     for condition in [*failing][:MAX_CONDITIONS]:
-        found = f" (found: {condition.why(identity, request, now)})" if condition.tells else ""
+        found = f" (found: {condition.why(identity, request, now)})" if condition.loggable else ""
         parts.append(f"{condition.text}{found}")
     return f"needs: {'; '.join(parts)}" if parts else ""

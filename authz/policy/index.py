@@ -136,7 +136,7 @@ class RuleSet:
         return self._keep(UNMET, self.missed)
 
     def _keep(self, verdict: Verdict, rule: Rule) -> Verdict:
-        """Return the verdict with the rule's name, always the same object, so that responses can be cached."""
+        """Return the verdict with the rule's name: always the same object, so responses can be cached."""
         if self._kept is None:
             self._kept = {}
         kept = self._kept.get(verdict)

@@ -1,8 +1,8 @@
-"""Rules as they count: with the named conditions and the defaults that they ask for.
+"""Resolves rules: adds the named conditions and the defaults that they refer to.
 
-Nothing is inherited that a rule does not ask for by name (envoyproxy/gateway#8781: a policy that
-silently took the place of its parent's). What a rule inherits can only narrow it: conditions add up.
-Every other key of the defaults counts where the rule does not have that key itself.
+A rule inherits nothing that it does not refer to by name (envoyproxy/gateway#8781: a policy that silently
+replaced its parent's). Inherited conditions can only narrow a rule, because all conditions must hold. Every
+other key of the defaults applies if the rule does not have that key itself.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,18 +27,18 @@ _OTHER_KEYS: Final = frozenset(SharedConfig.model_fields) - _CONDITION_KEYS
 
 @dataclass(frozen=True, slots=True)
 class WrittenRule:
-    """A rule with what it inherits, and where it is written."""
+    """A rule with the keys it inherits, and its place in a file."""
 
     config: RuleConfig
     document: Document
     position: int
     conditional: bool
-    """Whether it asks for more than host, method, path and who."""
+    """Whether it has more conditions than host, method, path and caller."""
     amended: frozenset[KeyPart] = frozenset()
-    """Keys with mistakes: what stands there is not what was written."""
+    """Keys with mistakes, whose value was replaced or removed."""
 
     def problem(self, message: str, *keys: str) -> Problem:
-        """`message` about this rule, or about one key of it."""
+        """Return `message` as a problem of this rule, or of one of its keys."""
         return self.document.problem(("rules", self.position, *keys), message)
 
     @property
@@ -54,17 +54,17 @@ class Shared:
     conditions: dict[str, NamedConditionConfig]
     defaults: dict[str, DefaultsConfig]
     places: dict[tuple[str, str], tuple[Document, tuple[KeyPart, ...]]]
-    """Where each is written, by kind and name: those with mistakes too."""
+    """Where each is written, by kind and name, including those with mistakes."""
     hidden: frozenset[str] = frozenset()
-    """The kinds of which not every name is known: a file that holds more of them could not be read."""
+    """The kinds whose names are not all known, because a file could not be read."""
     problems: list[Problem] = field(default_factory=list)
     used: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
     def of(cls, files: Sequence[Source], *, complete: bool = True) -> "Shared":
-        """What the files share. `problems` holds the names that stand twice.
+        """Collect the named conditions and defaults of the files. `problems` reports duplicate names.
 
-        `complete`: whether these are all the files of the policy.
+        `complete` says whether these are all files of the policy.
         """
         kinds = ("conditions", "defaults")
         hidden = (kind for kind in kinds if not complete or any((kind,) in one.amended for one in files))
@@ -84,7 +84,7 @@ class Shared:
         path: tuple[KeyPart, ...] = (kind, name)
         if known is not None:
             where = f"{known[0].file}:{known[0].line(known[1])}"
-            self.problems.append(document.problem(path, f"{name!r} stands already in {where}"))
+            self.problems.append(document.problem(path, f"{name!r} is already defined in {where}"))
             return
         self.places[kind, name] = (document, path)
         if block is not None:
@@ -99,12 +99,12 @@ class Shared:
                 known = [other for its_kind, other in self.places if its_kind == kind]
                 close = get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
-                yield document.problem(path, f"there is no {name!r} under {kind}{hint}")
+                yield document.problem(path, f"{name!r} does not exist under {kind}{hint}")
 
     def effective(
         self, config: RuleConfig, document: Document, position: int, amended: frozenset[KeyPart]
     ) -> WrittenRule:
-        """The rule with what it inherits. `problems` grows by the names that do not exist."""
+        """Return the rule with the keys it inherits, and add names that do not exist to `problems`."""
         said = config.model_fields_set
         if said.isdisjoint(_CONDITION_KEYS):
             return WrittenRule(config, document, position, conditional=False, amended=amended)
@@ -120,9 +120,9 @@ class Shared:
         return WrittenRule(config, document, position, conditional=True, amended=amended)
 
     def conditions_of(self, entry: WrittenRule) -> Iterator[tuple[str, ConditionConfig]]:
-        """Every block of conditions that the rule has to meet, with its name; its own has none.
+        """Yield every block of conditions that the rule has, with its name, which is empty for its own.
 
-        Blocks that are not there, or have mistakes, are passed over: `problems` holds those.
+        Blocks that do not exist or have mistakes are skipped; `problems` reports them.
         """
         defaults = self.defaults.get(entry.config.inherit) if entry.config.inherit is not None else None
         if defaults is not None:
@@ -134,7 +134,7 @@ class Shared:
         yield "", entry.config
 
     def unused(self) -> list[Problem]:
-        """Warnings about what no rule asks for."""
+        """Return warnings about conditions and defaults that no rule uses."""
         return [
             document.problem(path, f"no rule uses {name!r}")
             for (kind, name), (document, path) in self.places.items()
@@ -143,7 +143,7 @@ class Shared:
 
 
 def effective_rules(files: Iterable[Source], shared: Shared) -> list[WrittenRule]:
-    """Every rule of every file, in order."""
+    """Return every rule of every file, in order."""
     return [
         shared.effective(config, source.document, position, amended)
         for source in files

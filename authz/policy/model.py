@@ -1,4 +1,4 @@
-"""A policy file, as pydantic models: what may be written, and how."""
+"""Pydantic models of a policy file."""
 
 import re
 from typing import Annotated, Any, Final, Literal
@@ -40,7 +40,7 @@ from authz.policy.types.pattern import EVERY_HOST, EVERY_PATH
 from common.configfile import Spelled
 
 MAX_HYPHENS: Final = 4
-"""In the name of an identity header. Each doubles the number of underscore twins that are removed."""
+"""The most hyphens in the name of an identity header. Each doubles the number of spellings to remove."""
 
 _RESERVED_HEADERS: Final = frozenset({
     "connection", "content-length", "content-type", "cookie", "expect", "host", "keep-alive", "te", "trailer",
@@ -73,7 +73,7 @@ def _denial_status(status: int) -> int:
 
 def _origin(value: str) -> str:
     if "*" in value:
-        raise ValueError(f"{value!r}: each origin is named by itself; there is no wildcard")
+        raise ValueError(f"{value!r}: wildcards are not supported; list each origin")
     scheme, _, rest = value.partition("://")
     if rest and "/" in rest:
         raise ValueError(f"{value!r}: an origin has no path: write {scheme}://{rest.partition('/')[0]}")
@@ -107,11 +107,11 @@ ResponseHeader = Annotated[
 Value = Annotated[
     ValueTemplate, PlainValidator(parse_value), PlainSerializer(str), WithJsonSchema({"type": "string"})
 ]
-"""What of the caller, as a word (`subject`) or within a text (`{claims.email}`)."""
+"""An attribute of the caller, as a word (`subject`) or within a text (`{claims.email}`)."""
 TextValue = Annotated[
     ValueTemplate, PlainValidator(parse_text), PlainSerializer(str), WithJsonSchema({"type": "string"})
 ]
-"""A fixed text, or one with places for what is known of the caller."""
+"""A fixed text, or one with placeholders for attributes of the caller."""
 When = Annotated[
     Expression,
     PlainValidator(_expression),
@@ -134,46 +134,46 @@ Origin = Annotated[
 
 
 class ConditionConfig(PolicyBlock):
-    """What must be so beside host, method and path: every key that stands here."""
+    """Conditions in addition to host, method and path. Every key that is present must hold."""
 
     caller: WhoConfig | None = None
     """The caller matches this description."""
     headers: Annotated[dict[HeaderName, HeaderComparison], AT_LEAST_ONE] = Field(default_factory=dict)
-    """By name in lower case. A value alone means equality, a list any of its values."""
+    """Comparisons by lower-case header name. A plain value means equality, a list any of its values."""
     query: Annotated[dict[Text, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
     """Query parameters by name. A value alone means equality."""
     client: Networks | None = None
-    """The true client's address is in one of these networks."""
+    """The client's address is in one of these networks."""
     client_not: Networks | None = None
-    """It is in none of these."""
+    """The client's address is in none of these networks."""
     time: TimeConfig | None = None
     """The request comes within this time window."""
     context_extensions: Annotated[dict[Text, TextComparison], AT_LEAST_ONE] = Field(default_factory=dict)
-    """What Envoy's route has under `context_extensions` for the ext_authz filter; no client can set it."""
+    """Comparisons of the route's `context_extensions` for the ext_authz filter, which no client can set."""
     share: Annotated[ShareConfig, OrPercent] | None = None
-    """The caller is in this percentage of callers, as in `5%`: the same ones each time."""
+    """The caller is in this percentage of callers, as in `5%`, which are always the same ones."""
     body: Annotated[dict[DottedName, Comparison], AT_LEAST_ONE] = Field(default_factory=dict)
-    """Fields of a JSON body or a form, where Envoy sends it."""
+    """Comparisons of fields of a JSON body or a form, if Envoy sends the body."""
     when: When | None = None
-    """A CEL expression that is true."""
+    """A CEL expression that must be true."""
 
 
 class NamedConditionConfig(ConditionConfig):
-    """A condition that rules name under `if`."""
+    """A condition that rules refer to by name under `if`."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "NamedConditionConfig":
         if not self.model_fields_set:
             known = ", ".join(ConditionConfig.model_fields)
-            raise ValueError(f"say what must be so: {known}")
+            raise ValueError(f"name at least one condition: {known}")
         return self
 
 
 class CorsConfig(PolicyBlock):
-    """Which scripts of other origins may ask, and how (the Fetch standard's CORS protocol)."""
+    """Which cross-origin requests scripts may send (the Fetch standard's CORS protocol)."""
 
     origins: Annotated[tuple[Origin, ...], AT_LEAST_ONE, OneOrMany]
-    """Exact origins, as in https://app.example.com. No wildcard: these answers may carry credentials."""
+    """Exact origins, as in https://app.example.com, without wildcards: responses may be to credentials."""
     headers: Texts = ("authorization", "content-type")
     """Request headers that scripts may set."""
     expose: Texts | None = None
@@ -181,18 +181,18 @@ class CorsConfig(PolicyBlock):
     credentials: bool = False
     """Whether cookies may be sent along."""
     max_age_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
-    """How long a browser remembers the answer."""
+    """How long a browser caches the preflight response."""
 
 
 class DenialConfig(PolicyBlock):
-    """What a deny rule answers in place of 403 and its usual words."""
+    """The response of a deny rule, instead of 403 with its default text."""
 
     status: DenialStatus = 403
     """One of 400 to 499, or 503 for maintenance."""
     detail: Text | None = None
-    """A sentence for the client."""
+    """A text for the client."""
     retry_after_seconds: Annotated[int, Field(ge=1, le=604_800)] | None = None
-    """With 429 or 503: when the client may come back, as `Retry-After` tells it."""
+    """Seconds until the client may retry, sent as `Retry-After` with status 429 or 503."""
 
     @model_validator(mode="after")
     def _comes_back_to_something(self) -> "DenialConfig":
@@ -202,52 +202,52 @@ class DenialConfig(PolicyBlock):
 
 
 class SharedConfig(ConditionConfig):
-    """What a rule may say itself or inherit from `defaults`."""
+    """Keys that a rule may have itself or inherit from `defaults`."""
 
     named: Annotated[tuple[Name, ...], AT_LEAST_ONE, OneOrMany] | None = Field(None, alias="if")
-    """Conditions of the policy that must all hold."""
+    """Names of conditions that must all hold."""
     hosts: Annotated[
         tuple[Host, ...], AT_LEAST_ONE, Field(json_schema_extra={"default": [str(EVERY_HOST)]})
     ] = (EVERY_HOST,)
     """Host names the rule covers: exact, `*.example.com`, or `*` for all."""
     methods: Annotated[tuple[Method, ...], AT_LEAST_ONE] | None = None
-    """None: every method. HEAD is not part of GET."""
+    """The methods covered; every method if omitted. GET does not include HEAD."""
     identity_headers: dict[IdentityHeader, Value] = Field(default_factory=dict)
-    """In addition to those of the policy."""
+    """Identity headers in addition to those of the policy."""
     identify: Literal["optional", "never"] | None = None
-    """For a rule that allows anyone. `optional`: the upstream learns the caller, if the credential is good.
-    `never`: as without the key, credentials are looked at only where a deny rule asks for that."""
+    """Whether a rule that allows anyone authenticates the caller. `optional`: it does, and the upstream gets
+    the identity if the credential is valid. `never`, the default: only a deny rule may require it."""
     response_headers: dict[ResponseHeader, TextValue] = Field(default_factory=dict)
-    """Added to the response for the client, when the rule allows."""
+    """Headers added to the response for the client if the rule allows."""
     query_set: dict[Text, TextValue] = Field(default_factory=dict)
-    """Query parameters that the upstream gets, in place of those that the client sent."""
+    """Query parameters for the upstream, which replace those of the client."""
     query_remove: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
     """Query parameters that the upstream does not get."""
     strip_session_cookie: bool | None = None
-    """Whether the session cookie is kept from the upstream (oauth2-proxy#644): it is, unless `false`."""
+    """Whether the session cookie is removed from the upstream request (oauth2-proxy#644); true by default."""
     cors: CorsConfig | None = None
     """Lets scripts of other origins call what the rule allows."""
     accept_in_path: tuple[PathOddity, ...] = ()
-    """What this rule tolerates in a path although readers differ about it."""
+    """Path anomalies that this rule tolerates although different readers parse them differently."""
     mode: Literal["enforce", "shadow"] = "enforce"
-    """`shadow`: the rule decides nothing; the answer says what it would have changed."""
+    """`shadow`: the rule does not decide; metadata and logs show what it would have changed."""
     owner: Text | None = None
-    """Who answers for the rule."""
+    """The person or team responsible for the rule."""
     ticket: Text | None = None
-    """Where it was asked for."""
+    """A reference to the request for the rule."""
 
 
 class DefaultsConfig(SharedConfig):
-    """What the rules that say `inherit` share."""
+    """Keys shared by the rules that name this block under `inherit`."""
 
 
 class RuleConfig(SharedConfig):
-    """One rule: on these hosts, with these methods, at these paths, allow (or deny) these callers."""
+    """A rule that allows or denies callers on these hosts, with these methods, at these paths."""
 
     name: Name
     """Names the rule in decisions, logs and metrics. Unique within the policy."""
     inherit: Name | None = None
-    """The `defaults` whose conditions hold too, and whose other keys count where the rule has none."""
+    """The `defaults` whose conditions must hold too, and whose other keys apply unless the rule has them."""
     paths: Annotated[
         tuple[PathTemplate, ...], AT_LEAST_ONE, Field(json_schema_extra={"default": [str(EVERY_PATH)]})
     ] = (EVERY_PATH,)
@@ -257,7 +257,7 @@ class RuleConfig(SharedConfig):
     deny: Whos | None = None
     """Who is denied, written as for `allow`. Any matching deny rule wins over every allow rule."""
     answer: DenialConfig | None = None
-    """Of a deny rule: what the client gets."""
+    """The response of a deny rule to the client."""
 
     @model_validator(mode="after")
     def _one_effect(self, info: ValidationInfo) -> "RuleConfig":
@@ -265,16 +265,16 @@ class RuleConfig(SharedConfig):
             # One call of pydantic checks all the rules of a file.
             info.context["breathe"]()
         if (self.allow is None) == (self.deny is None):
-            raise ValueError("say either allow or deny, and who")
+            raise ValueError("write either allow or deny, with the callers")
         misplaced = sorted(ONLY_FOR_ALLOW & self.model_fields_set) if self.deny is not None else ()
         if misplaced:
             belongs = "belongs" if len(misplaced) == 1 else "belong"
             raise ValueError(
                 f"{' and '.join(misplaced)} {belongs} to allow rules: "
-                "a deny rule sends nothing upstream and covers odd paths anyway"
+                "a deny rule sends nothing upstream and always covers paths with anomalies"
             )
         if self.identify is not None and "anyone" not in (self.allow or ()):
-            raise ValueError("identify belongs to allow: anyone; who else is allowed is asked anyway")
+            raise ValueError("identify belongs to allow: anyone; other callers are always authenticated")
         if self.allow is not None and self.answer is not None:
             raise ValueError("answer belongs to deny rules")
         return self
@@ -287,29 +287,29 @@ ONLY_FOR_ALLOW: Final = frozenset({
 
 
 class LoginConfig(PolicyBlock):
-    """Where a browser without a credential is sent."""
+    """Where a browser without a credential is redirected."""
 
     url: Annotated[str, Field(max_length=2048), AfterValidator(_login_url)]
-    """Absolute, or a path of the same host."""
+    """An absolute URL, or a path on the same host."""
     return_parameter: Annotated[str, Spelled(r"[A-Za-z0-9_.-]{1,64}", "return_to")] = "return_to"
-    """The query parameter that tells where to go after the login: always a path of the same host."""
+    """The query parameter with the return URL, which is always a path on the same host."""
 
 
 class PolicyFile(PolicyBlock):
-    """A policy file. Several files make one policy.
+    """A policy file. A policy may consist of several files.
 
-    Credentials, identity_headers, metadata, login, paths and strip_session_cookie are in one of them;
-    conditions and defaults may be used by all.
+    Only one of them may have credentials, identity_headers, metadata, login, paths or strip_session_cookie.
+    Rules in all files may use the conditions and defaults of any file.
     """
 
     include: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
-    """Further files and folders, from the folder of this file."""
+    """Further files and folders, relative to the folder of this file."""
     credentials: CredentialsConfig | None = None
     """The kinds of credential that callers may present, and how each is verified."""
     identity_headers: dict[IdentityHeader, Value] | None = None
     """Request headers that tell the upstream who the caller is, by name. Clients cannot set them."""
     metadata: dict[Annotated[str, Spelled(r"[a-z0-9_]{1,64}", "tenant")], Value] | None = None
-    """What of the caller stands under `claims` in the dynamic metadata, beside subject and credential."""
+    """Values of the caller that the dynamic metadata has under `claims`."""
     login: LoginConfig | None = None
     """Where a browser without a credential is sent. Without it, it gets 401."""
     paths: PathsConfig | None = None

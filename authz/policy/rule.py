@@ -1,4 +1,4 @@
-"""A rule in service: whom it admits, and what is answered when it decides."""
+"""A compiled rule: which callers it admits, and the verdict when it decides."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,14 +19,14 @@ class Outcome(StrEnum):
     ALLOW = "allow"
     DENY = "deny"
     ERROR = "error"
-    """Neither: the question could not be answered, which Envoy is told apart from a denial."""
+    """No decision was possible, for example because of an outage. Envoy distinguishes it from a denial."""
     PREFLIGHT = "preflight"
-    """Nothing was decided: a browser asked which scripts may ask, and has its answer (CORS)."""
+    """A CORS preflight was answered; nothing was decided about access."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cors:
-    """What scripts of other origins are told."""
+    """The values of the CORS response headers for scripts of other origins."""
 
     origins: frozenset[str]
     allow_headers: str
@@ -37,16 +37,16 @@ class Cors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mutations:
-    """What goes along with an answer."""
+    """Changes to the upstream request and to the response."""
 
     identity_headers: tuple[tuple[str, ValueTemplate], ...] = ()
-    """What the upstream is told of the caller."""
+    """Headers that describe the caller to the upstream."""
     response_headers: tuple[tuple[str, ValueTemplate], ...] = ()
-    """What is added to the response for the client."""
+    """Headers added to the response for the client."""
     query_set: tuple[tuple[str, ValueTemplate], ...] = ()
     query_remove: tuple[str, ...] = ()
     strip_cookies: frozenset[str] = frozenset()
-    """Cookies that are taken out of the upstream request."""
+    """Cookies removed from the upstream request."""
     cors: Cors | None = None
 
 
@@ -55,66 +55,66 @@ NO_EXTRAS: Final = Mutations()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
-    """An answer, apart from who asks: made once when the policy is compiled, and shared."""
+    """The result of a decision without the caller: created when the policy is compiled, and shared."""
 
     outcome: Outcome
     reason: str
     status: int
-    """The HTTP status of the answer; 200 when the request goes on."""
+    """The HTTP status of the response; 200 if the request is allowed."""
     rule: str = ""
-    """The rule that decided, or whose demands were not met; empty when it was none."""
+    """The rule that decided, or whose conditions were not met; empty if there is none."""
     scope: str = ""
-    """The scopes that would have been enough (RFC 6750 section 3)."""
+    """The scopes that would be sufficient (RFC 6750 section 3)."""
     mutations: Mutations = NO_EXTRAS
     detail: str = ""
-    """The sentence for the client that the rule itself has; empty: the usual one."""
+    """The rule's own text for the client; empty for the default text."""
     retry_after_seconds: int = 0
-    """When the client may come back; 0: what is usual for the status."""
+    """Seconds until the client may retry; 0 for the default of the status."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """A compiled rule. Which hosts, methods and paths it covers is the knowledge of the index."""
+    """A compiled rule. The index knows which hosts, methods and paths it covers."""
 
     name: str
     order: int
-    """Its place in the policy: of several rules that would decide alike, the first is named."""
+    """Its position in the policy: of several rules with the same effect, the first is named."""
     source: str
     """Where it is written, as `file:line`."""
     verdict: Verdict
-    """What is answered when it decides."""
+    """The verdict when it decides."""
     callers: tuple[tuple[Condition, ...], ...]
-    """Descriptions of callers, of which any must be true in every condition; none at all: anyone."""
+    """Descriptions of callers; all conditions of at least one must hold. Empty: anyone."""
     accepts: PathAnomaly
-    """What it tolerates in a path."""
+    """The anomalies it tolerates in a path."""
     shadow: bool
     requests: tuple[Condition, ...] = ()
-    """What must be so of the request, all of it, for the rule to speak at all."""
+    """Conditions on the request; all must hold for the rule to apply."""
     demands: tuple[Condition, ...] = ()
-    """What must be so of the caller, all of it, beside `callers`."""
+    """Conditions on the caller in addition to `callers`; all must hold."""
     templates: tuple[Template, ...] = field(default=(), repr=False)
     hosts: tuple[HostPattern, ...] = field(default=(), repr=False)
     methods: tuple[str, ...] | None = None
-    """Of `hosts`, `methods` (None: every one) and `templates` the index knows; these are for explanations."""
+    """None: every method. `hosts`, `methods` and `templates` are for explanations; the index has its own."""
     matching: PathMatching = EXACT
-    """For a deny rule: how it is compared with paths."""
+    """How a deny rule compares paths."""
     identifies: bool = False
-    """Whether it identifies the caller although it allows anyone."""
+    """Whether it authenticates the caller if possible, although it allows anyone."""
     owner: str = ""
     ticket: str = ""
 
     @property
     def open(self) -> bool:
-        """Whether it decides without knowing who asks."""
+        """Whether it decides without knowing the caller."""
         return not self.callers and not self.demands
 
     @property
     def allows(self) -> bool:
-        """Whether it allows (else it denies)."""
+        """Whether it is an allow rule; otherwise it is a deny rule."""
         return self.verdict.outcome is Outcome.ALLOW
 
     def covers(self, request: Request, now: float) -> bool:
-        """Whether the request is one that the rule speaks of. What cannot be told denies, never allows."""
+        """Whether the conditions on the request hold. Unknown counts as true for a deny rule only."""
         for condition in self.requests:
             held = condition.test(ANONYMOUS, request, now)
             if held is not True and (held is False or self.allows):
@@ -122,7 +122,7 @@ class Rule:
         return True
 
     def admits(self, identity: Identity, request: Request, now: float) -> bool:
-        """Whether the rule speaks of this caller; what cannot be told, as above."""
+        """Whether the conditions on the caller hold. Unknown counts as true for a deny rule only."""
         if self.demands and not self._all(self.demands, identity, request, now):
             return False
         if not self.callers:

@@ -1,8 +1,8 @@
-"""A policy file as it was read; of one with mistakes, the part that can be held against the others.
+"""Validates a policy file; if it has mistakes, keeps its valid part so that other checks can run too.
 
-Pydantic says all that is wrong in a file, or gives the model: never both. What it finds is left out here,
-rule by rule and key by key, so that what is right still counts: that a name stands twice, or that there is
-no condition of a name, is said in the same run as every other mistake.
+Pydantic either returns a model or reports the mistakes of a file, never both. This module removes what it
+reports, rule by rule and key by key, and validates the rest. So duplicate names and references to missing
+conditions are reported in the same run as every other mistake.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ KeyPath = tuple[KeyPart, ...]
 
 _NONE: Final = frozenset[KeyPart]()
 _ROUNDS: Final = 3
-"""A rule is asked as a whole only once each of its keys is right; then everything has been said."""
-_STANDS_FOR_ANY: Final = "anyone"
-"""In place of an `allow` or `deny` with mistakes: the rule has one all the same."""
+"""Pydantic validates a rule as a whole only once each of its keys is valid, so problems come in rounds."""
+_PLACEHOLDER: Final = "anyone"
+"""Replaces an `allow` or `deny` with mistakes, so that the rule still has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +30,21 @@ class Source:
     document: Document
     file: PolicyFile
     amended: frozenset[KeyPath] = frozenset()
-    """What of the file had mistakes, and was left out or replaced: `("rules", 3, "paths")`; `()`: all."""
+    """Key paths whose value had mistakes and was removed or replaced: `("rules", 3, "paths")`; `()`: all."""
 
     @property
     def keys(self) -> Mapping[Any, Any]:
-        """The content as it is written, by key."""
+        """The content as written, by key."""
         return self.document.data if isinstance(self.document.data, dict) else {}
 
     def amended_names(self, kind: str) -> Iterator[str]:
-        """The conditions or defaults with mistakes: they are there, and it is known where."""
+        """Yield the names of conditions or defaults that have mistakes."""
         for path in self.amended:
             if len(path) > 1 and path[0] == kind and isinstance(path[1], str):
                 yield path[1]
 
     def rules(self) -> Iterator[tuple[int, RuleConfig, frozenset[KeyPart]]]:
-        """The position of each rule, the rule, and its keys that had mistakes."""
+        """Yield the position of each rule, the rule, and its keys that had mistakes."""
         amended: dict[KeyPart, set[KeyPart]] = {}
         for path in self.amended:
             if path[:1] == ("rules",) and len(path) > 1:
@@ -55,7 +55,7 @@ class Source:
 
 
 def source_of(document: Document, context: Mapping[str, Any] | None = None) -> tuple[Source, list[Problem]]:
-    """The file, or what of it is right, and every problem of the rest. `context`: for its models."""
+    """Return the valid part of the file, and every problem of the rest. `context` is passed to the models."""
     try:
         content = {} if document.data is None else document.data
         return Source(document, PolicyFile.model_validate(content, context=context)), []
@@ -77,14 +77,14 @@ def _sound_part(
                 return Source(document, file, frozenset(amending.amended)), problems
             except ValidationError as another:
                 error = another
-                # Of rules that nothing could be said of as a whole before; no more than that is new.
+                # New problems are those of rules that could not be validated as a whole before.
                 new = (one for one in problems_of(error, document, PolicyFile) if one not in problems)
                 problems += new
     return Source(document, PolicyFile(), frozenset({()})), problems
 
 
 class _Amending:
-    """The content of a file, from which mistakes are taken out. What was read stays as it is."""
+    """A copy of a file's content, from which mistakes are removed."""
 
     def __init__(self, content: Mapping[Any, Any]) -> None:
         self.content: dict[Any, Any] = {
@@ -93,7 +93,7 @@ class _Amending:
         self.amended: set[KeyPath] = set()
 
     def amend(self, location: Sequence[KeyPart]) -> None:
-        """Leave out what stands at `location`, or put something right in its place."""
+        """Remove the value at `location`, or replace it by a valid one."""
         kind = location[0]
         if kind == "rules" and len(location) > 1 and isinstance(location[1], int):
             self._amend_rule(location[1], location[2:3])
@@ -107,18 +107,18 @@ class _Amending:
         rules = self.content["rules"]
         name = f"rules[{position}]"
         if not isinstance(rules[position], dict):
-            rules[position] = {"name": name, "allow": _STANDS_FOR_ANY}
+            rules[position] = {"name": name, "allow": _PLACEHOLDER}
             self.amended.add(("rules", position))
             return
         rule = rules[position] = rules[position].copy()
         if not keys:
             for unsound in ("deny", "answer", *ONLY_FOR_ALLOW):
                 rule.pop(unsound, None)
-            rule["allow"] = _STANDS_FOR_ANY
+            rule["allow"] = _PLACEHOLDER
         for key in keys:
             self.amended.add(("rules", position, key))
             if key in {"allow", "deny"}:
-                rule[key] = _STANDS_FOR_ANY
+                rule[key] = _PLACEHOLDER
             elif key == "name":
                 rule[key] = name
             else:

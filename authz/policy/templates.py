@@ -1,4 +1,4 @@
-"""Values for headers, query parameters and metadata, made of what is known of the caller."""
+"""Templates for headers, query parameters and metadata, filled with attributes of the caller."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -11,15 +11,16 @@ from authz.request.identity import Identity
 from authz.request.plain_text import is_plain, plain
 
 MAX_VALUE_BYTES: Final = 4_096
-"""A longer value is left out: upstreams refuse requests for it (oauth2-proxy#1902)."""
+"""A longer value is omitted, because upstreams would refuse the request (oauth2-proxy#1902)."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
 def listed(values: Iterable[str], separator: str) -> str:
-    """The values, separated. One that holds the separator could pass for two, so it is left out.
+    """Join the values. A value that contains the separator is omitted, because it could pass for two.
 
-    So is one that cannot be carried unchanged: for a reader that splits the list, ` admin` is `admin`.
+    So is a value with control characters or outer blanks: a reader that splits the list reads ` admin` as
+    `admin`.
     """
     return separator.join(sorted(value for value in values if separator not in value and is_plain(value)))
 
@@ -36,15 +37,15 @@ _SOURCES: Final[dict[str, Callable[[Identity], str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ValueTemplate:
-    """A text with places for what is known of the caller: `{subject}`, `tenant-{claims.tenant}`."""
+    """A text with placeholders for attributes of the caller: `{subject}`, `tenant-{claims.tenant}`."""
 
     text: str
     parts: tuple[str | Callable[[Identity], str], ...]
 
     def fill(self, identity: Identity) -> str:
-        """The value for this caller; empty, so left out, where any of its places is, or it is too long.
+        """Return the value for this caller: empty, and so omitted, if too long or if a placeholder is empty.
 
-        A place is empty, too, where what would stand there cannot be carried unchanged.
+        A placeholder is also empty if its value has control characters or outer blanks.
         """
         values = []
         for part in self.parts:
@@ -57,7 +58,7 @@ class ValueTemplate:
 
     @property
     def of_caller(self) -> bool:
-        """Whether it depends on the caller."""
+        """Whether the value depends on the caller."""
         return any(callable(part) for part in self.parts)
 
     def __str__(self) -> str:
@@ -90,7 +91,7 @@ def parse_value(value: Any) -> ValueTemplate:
 
 
 def parse_text(value: Any) -> ValueTemplate:
-    """As `parse_value`, for places where a fixed text is meant as it stands. Raises ValueError."""
+    """Parse a template in which a text without placeholders is literal. Raises ValueError."""
     if isinstance(value, str) and value and "{" not in value and "}" not in value and is_plain(value):
         return ValueTemplate(value, (value,))
     return parse_value(value)
@@ -110,7 +111,7 @@ def _source(template: str, name: str) -> Callable[[Identity], str]:
 def _claim_text(values: Sequence[Any]) -> str:
     texts = [_scalar(value) for value in values]
     if isinstance(values, list):
-        # However few there are: the one group `a,admin` is not two.
+        # Even for one item: the one group `a,admin` must not pass for two.
         return listed((text for text in texts if text), ",")
     return plain(texts[0]) if texts else ""
 

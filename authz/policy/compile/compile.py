@@ -1,4 +1,4 @@
-"""Turns the rules of policy files into a policy in service."""
+"""Compiles the rules of policy files into a policy that can decide requests."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from authz.policy.index import Index
 from authz.policy.inheritance import Shared, WrittenRule, effective_rules
 from authz.policy.lint.doubtful import doubts_of
 from authz.policy.lint.impossible import Impossible
-from authz.policy.lint.lint import Alike, review
+from authz.policy.lint.lint import Alike, lint
 from authz.policy.lint.spelled_booleans import spelled_booleans
 from authz.policy.lint.spellings import Expressions, escapes
 from authz.policy.model import (
@@ -40,16 +40,16 @@ from common.background import GilYielder, background_work
 from common.configfile import Breathe, ConfigError, Problem, no_breaks
 
 REVISION_CHARACTERS: Final = 12
-"""48 bits of the hash: enough to tell the revisions of one policy apart, short enough to be read aloud."""
+"""48 bits of the hash: enough to distinguish the revisions of one policy, short enough to read aloud."""
 
 _CANONICAL: Final = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 _RETRY_AFTER_SECONDS: Final = {503: 60}
-"""Maintenance lasts for minutes; an outage of ours, which has the same status, for seconds."""
+"""Default Retry-After of deny rules by status: maintenance lasts minutes, our own outages only seconds."""
 _DETAILS: Final = {
     429: "Too many requests. Try again later.",
     503: "This resource is out of service at the moment. Try again later.",
 }
-"""Words for statuses whose usual words are about credentials."""
+"""Texts for statuses whose default text is about credentials."""
 _USUAL_DENIAL: Final = DenialConfig()
 
 
@@ -58,24 +58,24 @@ class Policy:
     """An immutable snapshot of every rule, ready to decide."""
 
     revision: str
-    """A hash of what the files say; comments and layout do not count."""
+    """A hash of the content of the files; comments and layout do not count."""
     index: Index
     rules: tuple[Rule, ...]
     credentials: CredentialsConfig
     removed_headers: frozenset[str]
-    """Every identity header of any rule, with its underscore twins: no inbound copy goes upstream."""
+    """Every identity header of any rule, with its underscore spellings, all removed from inbound requests."""
     warnings: tuple[Problem, ...] = ()
     files: tuple[Path, ...] = ()
-    """Every file that was read, included ones too; empty for a policy from text."""
+    """Every file that was read, including those named by `include`; empty for a policy from text."""
     metadata: tuple[tuple[str, ValueTemplate], ...] = ()
-    """What of the caller stands under `claims` in the dynamic metadata."""
+    """Values of the caller that appear under `claims` in the dynamic metadata."""
     login: LoginConfig | None = None
     credential_cookies: tuple[str, ...] = ()
     """Cookies that may carry credentials."""
     cors: bool = False
     """Whether any rule answers CORS preflights."""
     matching: PathMatching = EXACT
-    """How deny rules are compared with paths."""
+    """How deny rules compare paths."""
 
     def release(self) -> None:
         """Free the policy piece by piece, in a thread, once another has taken its place.
@@ -100,10 +100,10 @@ def compile_policy(
     *,
     complete: bool = True,
 ) -> Policy:
-    """The policy that the files make together.
+    """Compile the files into one policy.
 
-    `found`: the problems that they have by themselves; `complete`: whether every file could be read.
-    Raises ConfigError with those and with every contradiction between the files.
+    `found` holds the problems of single files; `complete` says whether every file could be read.
+    Raises ConfigError with these problems and with every contradiction between the files.
     """
     shared = Shared.of(files, complete=complete)
     written = effective_rules(files, shared)
@@ -129,8 +129,11 @@ def compile_policy(
     headers = {name for entry in written for name in entry.config.identity_headers}
     suspicious = [
         written[rule.order].problem(message)
-        for rule, message in review(
-            pairs, _alike_in(written, shared), yield_gil, told=_said(files, "identity_headers") is not None
+        for rule, message in lint(
+            pairs,
+            _alike_in(written, shared),
+            yield_gil,
+            sets_identity=_said(files, "identity_headers") is not None,
         )
     ]
     suspicious += _impossible(files, written, shared, yield_gil)
@@ -179,9 +182,9 @@ def _alike_in(written: Sequence[WrittenRule], shared: Shared) -> Alike:
 
 
 def spellings(header: str) -> set[str]:
-    """The header with each hyphen as it is or as an underscore.
+    """Return every spelling of the header in which hyphens may be underscores.
 
-    Upstreams that follow CGI (RFC 3875 section 4.1.18) cannot tell `x_auth-subject` from
+    Upstreams that follow CGI (RFC 3875 section 4.1.18) cannot distinguish `x_auth-subject` from
     `x-auth-subject` (CVE-2025-64484).
     """
     first, *others = header.split("-")
@@ -192,7 +195,7 @@ def spellings(header: str) -> set[str]:
 
 
 class _Compiler:
-    """Turns written rules into rules, with what the whole policy has in common."""
+    """Compiles written rules, given the settings that the whole policy shares."""
 
     def __init__(self, files: Sequence[Source], shared: Shared) -> None:
         self._shared = shared
@@ -305,7 +308,9 @@ def _repeated_names(written: Sequence[WrittenRule]) -> list[Problem]:
         if "name" in entry.amended:
             continue
         if name in first:
-            problems.append(entry.problem(f"rule {name!r} stands already in {first[name].source}", "name"))
+            problems.append(
+                entry.problem(f"rule {name!r} is already defined in {first[name].source}", "name")
+            )
         first.setdefault(name, entry)
     return problems
 
@@ -313,7 +318,7 @@ def _repeated_names(written: Sequence[WrittenRule]) -> list[Problem]:
 def _unbound_variables(
     written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe
 ) -> Iterator[Problem]:
-    """Expressions about `vars` that a path of the rule does not have."""
+    """Yield problems for expressions that use `vars` which a path of the rule does not have."""
     for entry in written:
         if not entry.conditional or "paths" in entry.amended:
             continue
@@ -330,7 +335,7 @@ def _unbound_variables(
 def _impossible(
     files: Sequence[Source], written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe
 ) -> Iterator[Problem]:
-    """Warnings of rules with conditions that no request can meet."""
+    """Yield warnings about rules with conditions that no request can meet."""
     impossible = Impossible(_said(files, "credentials"))
     for entry in written:
         yield_gil()
@@ -340,7 +345,7 @@ def _impossible(
 
 
 def _doubtful(written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe) -> Iterator[Problem]:
-    """Warnings of conditions that match less or more than they say."""
+    """Yield warnings about conditions that match less or more than they seem to."""
     for entry in written:
         yield_gil()
         blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []
@@ -356,14 +361,16 @@ def _repeated_blocks(files: Sequence[Source]) -> list[Problem]:
     for key in ONCE:
         holders = [source.document for source in files if key in source.keys]
         problems += [
-            document.problem((key,), f"stands already in {holders[0].file}; one file of a policy holds it")
+            document.problem(
+                (key,), f"is already defined in {holders[0].file}; only one file of a policy may define it"
+            )
             for document in holders[1:]
         ]
     return problems
 
 
 def _revision(contents: Sequence[Any], yield_gil: Breathe) -> str:
-    """A hash of what the files say: block by block, because hashing all of them is one long call."""
+    """Return a hash of the content of the files, taken block by block so that the thread can yield."""
     digest = hashlib.sha256()
     for content in contents:
         blocks = content.items() if isinstance(content, dict) else ()

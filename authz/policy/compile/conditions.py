@@ -1,4 +1,4 @@
-"""The conditions that one block of a policy file makes."""
+"""Compiles a block of a policy file into conditions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -28,10 +28,10 @@ def conditions_of(
     denies: bool,
     matching: PathMatching = EXACT,
 ) -> Iterator[Condition]:
-    """The conditions of a block, the cheap ones first.
+    """Yield the conditions of a block, the cheap ones first.
 
-    `denies`: of the rule they serve, because of several values of a header a rule that allows asks
-    for all and a rule that denies for any. `templates`: its paths. `matching`: how it is held against paths.
+    `denies` says whether the rule denies: of several values of a header, an allow rule tests all and a deny
+    rule any. `templates` are the paths of the rule, `matching` says how it compares paths.
     """
     if config.time is not None:
         yield time_condition(config.time, name)

@@ -1,7 +1,7 @@
-"""What a policy says, with all that its rules inherit, as plain data.
+"""The content of a policy as plain data, with everything that its rules inherit.
 
-Two rules with the same contents mean the same, whatever is named, inherited or written out. Every key of the
-models is here because it is a key of the models: a new one needs no line in this file.
+Two rules with the same content mean the same, whether conditions are named, inherited or written out. The
+content has every key of the models, so a new key needs no change in this file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +16,12 @@ from authz.policy.source import Source
 from authz.policy.types.paths import PathsConfig
 
 Content = Mapping[str, Any]
-"""By the key of the language, as JSON has it."""
+"""JSON values by the keys of the policy language."""
 
 _SHARED: Final = frozenset({"include", "conditions", "defaults", "rules"})
-"""The keys of a file that say nothing beyond the rules."""
+"""The keys of a file whose content shows up in the rules."""
 _RESOLVED: Final = frozenset({"name", "inherit", "named"})
-"""The keys of a rule that are a name, or stand for what others say."""
+"""The keys of a rule that are a name or refer to a name."""
 _CONDITIONS: Final = frozenset(ConditionConfig.model_fields)
 _CALLERS: Final = frozenset({"allow", "deny"})
 _UNSAID: Final[Content] = {
@@ -31,21 +31,21 @@ _UNSAID: Final[Content] = {
     "paths": PathsConfig().model_dump(),
     "strip_session_cookie": True,
 }
-"""What counts of the whole policy where no file says it; of other keys, nothing."""
+"""The defaults of keys for the whole policy; all other keys default to None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What the files of a policy say together."""
+    """The content of all files of a policy together."""
 
     whole: Content
-    """What is said once, of the whole policy."""
+    """The settings of the whole policy."""
     rules: Mapping[str, Content]
-    """By name, in order."""
+    """The content of each rule by its name, in order."""
 
 
 def contents_of(files: Sequence[Source]) -> Contents:
-    """The contents of files that make a policy."""
+    """Return the content of the files of a policy."""
     shared = Shared.of(files)
     return Contents(
         {key: _said(files, key) for key in PolicyFile.model_fields if key not in _SHARED},
@@ -54,10 +54,9 @@ def contents_of(files: Sequence[Source]) -> Contents:
 
 
 def _said(files: Sequence[Source], key: str) -> Any:
-    """What counts under a key that one file holds: what is written there, or what that means unwritten.
+    """Return the value of a key that only one file may hold, or its default.
 
-    From what was written, and without a folder: a file of the same name beside each of two policies is
-    the same to whoever compares them.
+    It is validated without a folder, so that relative file names of two policies compare as equal.
     """
     written = next((source.keys[key] for source in files if key in source.keys), _UNSAID.get(key))
     if written is None:
@@ -67,7 +66,7 @@ def _said(files: Sequence[Source], key: str) -> Any:
 
 
 def rule_content(entry: WrittenRule, shared: Shared) -> Content:
-    """What the rule says, its name aside."""
+    """Return the content of the rule without its name."""
     rest = entry.config.model_dump(
         mode="json", by_alias=True, warnings=False, exclude={*_RESOLVED, *_CONDITIONS, *_CALLERS}
     )
@@ -75,23 +74,23 @@ def rule_content(entry: WrittenRule, shared: Shared) -> Content:
 
 
 def asked_by(entry: WrittenRule, shared: Shared) -> Content:
-    """What the rule asks of callers and requests, beside host, method and path."""
+    """Return the rule's conditions on callers and requests, without host, method and path."""
     conditions: dict[str, dict[bytes, Any]] = {}
     for _, block in shared.conditions_of(entry):
         for key, one in _parts(block):
             conditions.setdefault(key, {})[orjson.dumps(one, option=orjson.OPT_SORT_KEYS)] = one
     return {
         **entry.config.model_dump(mode="json", by_alias=True, warnings=False, include=set(_CALLERS)),
-        # Conditions add up, so their order says nothing, and neither does saying one twice.
+        # All conditions must hold, so neither their order nor repetition matters.
         **{key: [one for _, one in sorted(found.items())] for key, found in conditions.items()},
     }
 
 
 def _parts(block: ConditionConfig) -> Iterator[tuple[str, Any]]:
-    """Each condition of the block by itself, with the key it stands under."""
+    """Yield each condition of the block with its key."""
     dumped = block.model_dump(mode="json", by_alias=True, warnings=False, include=set(_CONDITIONS))
     if block.when is not None:
-        # Word for word: what is shown of an expression has lost the blanks within its texts.
+        # The source text: the displayed form has lost the blanks within string literals.
         dumped["when"] = block.when.program.source
     for key, value in dumped.items():
         if isinstance(getattr(block, key), dict):

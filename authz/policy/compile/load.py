@@ -13,15 +13,15 @@ from common.background import background_work, freeze_gc
 from common.configfile import Breathe, ConfigError, Problem, no_breaks, parse, read
 
 LARGE_POLICY_RULES: Final = 1_000
-"""From here on the garbage collector would take tens of milliseconds to look at a policy."""
+"""From this size on, garbage collection of a policy would take tens of milliseconds."""
 
 SUFFIXES: Final = frozenset({".yaml", ".yml"})
 
 
 def load_policy(paths: Sequence[Path], yield_gil: Breathe = no_breaks) -> Policy:
-    """The policy in these files, in every YAML file in these folders and below, and in all they include.
+    """Load the policy from these files, from every YAML file below these folders, and from all they include.
 
-    Takes 0.1 ms a rule; a thread that does it beside a loop takes breaks (`GilYielder().yield_gil`).
+    Takes 0.1 ms per rule; in a thread of a process with an event loop, pass `GilYielder().yield_gil`.
     Raises ConfigError with every problem of every file.
     """
     with background_work():
@@ -37,7 +37,7 @@ def load_policy(paths: Sequence[Path], yield_gil: Breathe = no_breaks) -> Policy
 
 
 def load_with_contents(paths: Sequence[Path]) -> tuple[Policy, Contents]:
-    """The policy, and what its files say, to be compared with others. Raises ConfigError as `load_policy`."""
+    """Load the policy and the content of its files, for a diff. Raises ConfigError like `load_policy`."""
     reading = _Reading(no_breaks)
     reading.read(paths)
     policy = compile_policy(reading.files, found=reading.problems, complete=reading.complete)
@@ -47,9 +47,9 @@ def load_with_contents(paths: Sequence[Path]) -> tuple[Policy, Contents]:
 def load_credentials(
     paths: Sequence[Path], yield_gil: Breathe = no_breaks
 ) -> tuple[list[CredentialsConfig], list[Path]]:
-    """The `credentials:` blocks in the files that `load_policy` would read, and these files.
+    """Return the `credentials:` blocks in the files that `load_policy` would read, and the files.
 
-    No rule is compiled: it is for those who only ask where credentials stand. Raises ConfigError.
+    No rule is compiled. Raises ConfigError.
     """
     reading = _Reading(yield_gil)
     reading.read(paths)
@@ -73,7 +73,7 @@ def _let_go(files: list[Source], yield_gil: Breathe) -> None:
 
 
 class _Reading:
-    """Reads files and all that they include, and goes on behind whatever is wrong."""
+    """Reads files and everything they include, and continues after errors to find them all."""
 
     def __init__(self, yield_gil: Breathe) -> None:
         self._breathe = yield_gil
@@ -82,10 +82,10 @@ class _Reading:
         self.files: list[Source] = []
         self.problems: list[Problem] = []
         self.complete = True
-        """Whether every file of the policy is among `files`, whole or in part."""
+        """Whether `files` has every file of the policy, at least in part."""
 
     def read(self, paths: Sequence[Path]) -> None:
-        """Read these files and folders. `files` and `problems` grow."""
+        """Read these files and folders, and add to `files` and `problems`."""
         for path in paths:
             try:
                 self._want(policy_files([path]))
@@ -101,7 +101,7 @@ class _Reading:
                 self._miss(error.problems)
                 continue
             if repeated:
-                # What stood under the first of two keys is not among what was read.
+                # The value of the first of two equal keys was not read.
                 self._miss(repeated)
             source, problems = source_of(document, {"folder": path.parent, "breathe": self._breathe})
             self.files.append(source)
@@ -118,7 +118,7 @@ class _Reading:
                 self._miss([source.document.problem(keys, f"{name}: {error.problems[0].message}")])
 
     def _want(self, files: Sequence[Path]) -> None:
-        """A file that is named twice, or includes itself, is read once."""
+        """Queue files to be read; a file that is named twice or includes itself is read once."""
         new = [one for one in files if one.resolve() not in self._known]
         self._known.update(one.resolve() for one in new)
         self._waiting.update(dict.fromkeys(new))
@@ -129,22 +129,22 @@ class _Reading:
 
 
 def parse_policy(text: str, file: str = "<text>") -> Policy:
-    """The policy in `text`, which includes nothing. Raises ConfigError with every problem."""
+    """Compile the policy in `text`, which may not use `include`. Raises ConfigError with every problem."""
     document = parse(text, file)
     source, problems = source_of(document)
     includes = "include" in source.keys
     if includes and ("include",) not in source.amended:
-        message = "text includes nothing: there is no folder to look in"
+        message = "include is not available here: the text does not come from a file in a folder"
         problems.append(document.problem(("include",), message))
     complete = not includes and () not in source.amended
     return compile_policy([source], found=problems, complete=complete)
 
 
 def policy_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named by `paths`, each once, folders searched in the order of the alphabet.
+    """Return the files that `paths` name, each once; folders are searched in alphabetical order.
 
-    Hidden names are passed over: Kubernetes keeps the versions of a mounted folder in `..data`.
-    Raises ConfigError for what does not exist, and for folders without a policy.
+    Hidden names are skipped, because Kubernetes keeps the versions of a mounted folder in `..data`.
+    Raises ConfigError for a path that does not exist and for a folder without a policy.
     """
     found: dict[Path, None] = {}
     problems: list[Problem] = []

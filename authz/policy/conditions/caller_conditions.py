@@ -1,4 +1,4 @@
-"""Descriptions of callers, and the conditions they make."""
+"""Descriptions of callers, and the conditions they are compiled to."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -23,7 +23,7 @@ from authz.request.request import Request
 
 
 class WhoConfig(PolicyBlock):
-    """A description of callers: those for whom every key that stands here is true."""
+    """A description of callers. A caller must match every key that is present."""
 
     scopes: Scopes | None = None
     """The caller has all of these."""
@@ -42,14 +42,14 @@ class WhoConfig(PolicyBlock):
     kinds: Annotated[tuple[CredentialKind, ...], AT_LEAST_ONE] | None = None
     """The credential is one of these kinds."""
     claims: Annotated[dict[DottedName, Comparison], AT_LEAST_ONE] = Field(default_factory=dict)
-    """By dotted name: `realm_access.roles: {contains: admin}`. A value alone means equality."""
+    """Comparisons by dotted name: `realm_access.roles: {contains: admin}`. A plain value means equality."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "WhoConfig":
         if not self.model_fields_set:
             raise ValueError("say who: anyone, authenticated, or scopes, roles, subjects, issuers, kinds")
         if self.kinds is not None and CredentialKind.ANONYMOUS in self.kinds:
-            raise ValueError("anonymous is no kind of credential; write anyone in place of this block")
+            raise ValueError("anonymous is not a kind of credential; write anyone instead of this block")
         return self
 
 
@@ -60,18 +60,18 @@ def _shape(value: Any) -> str:
 Word = Annotated[Literal["anyone", "authenticated"], Tag("word")]
 Who = Annotated[Word | Annotated[WhoConfig, Tag("block")], Discriminator(_shape)]
 Whos = Annotated[tuple[Who, ...], AT_LEAST_ONE, OneOrMany]
-"""One description of callers, or a list of which any may be true."""
+"""One description of callers, or a list of which any may match."""
 
 
 def callers_of(whos: tuple[Who, ...]) -> tuple[tuple[Condition, ...], ...]:
-    """The conditions of `allow:` or `deny:`; empty when they hold for anyone."""
+    """Return the conditions of `allow:` or `deny:`; empty if they hold for anyone."""
     if "anyone" in whos:
         return ()
     return tuple(caller_conditions(who) for who in whos)
 
 
 def scope_of(whos: tuple[Who, ...]) -> str:
-    """The scopes of the first description that names some, for the challenge to the client."""
+    """Return the scopes of the first description that has any, for the challenge to the client."""
     for who in whos:
         if isinstance(who, WhoConfig) and (who.scopes or who.any_scope):
             return " ".join(who.scopes or who.any_scope or ())
@@ -79,11 +79,11 @@ def scope_of(whos: tuple[Who, ...]) -> str:
 
 
 def caller_conditions(who: Who, name: str = "") -> tuple[Condition, ...]:
-    """The conditions of one description, each of which must hold."""
+    """Return the conditions of one description, each of which must hold."""
     if not isinstance(who, WhoConfig):
         return (_AUTHENTICATED,)
-    # Whoever is named in some way has to be somebody first: without this, `issuers: [""]` or an empty
-    # claim could describe the anonymous caller.
+    # Every description requires authentication: otherwise `issuers: [""]` or an empty claim could match
+    # the anonymous caller.
     conditions = [_AUTHENTICATED]
     if who.kinds is not None:
         conditions.append(_member("credential is", "kind", who.kinds, name))
@@ -119,7 +119,7 @@ def _member(words: str, attribute: str, values: Iterable[str], name: str) -> Con
         text,
         lambda identity, _r, _n: getattr(identity, attribute) in known,
         seen=_seen(attribute),
-        tells=attribute != "subject",
+        loggable=attribute != "subject",
         name=name,
     )
 
@@ -131,7 +131,7 @@ def _overlap(words: str, attribute: str, values: Iterable[str], name: str) -> Co
         return not known.isdisjoint(getattr(identity, attribute))
 
     text = f"{words} {' or '.join(values)}"
-    return Condition(text, holds, seen=_seen(attribute), tells=True, name=name)
+    return Condition(text, holds, seen=_seen(attribute), loggable=True, name=name)
 
 
 def _superset(words: str, attribute: str, values: Iterable[str], name: str) -> Condition:
@@ -141,7 +141,7 @@ def _superset(words: str, attribute: str, values: Iterable[str], name: str) -> C
         text,
         lambda identity, _r, _n: known <= getattr(identity, attribute),
         seen=_seen(attribute),
-        tells=True,
+        loggable=True,
         name=name,
     )
 

@@ -1,4 +1,4 @@
-"""A condition: one thing that must be so, which can say in words what it is and whether it held."""
+"""Defines a condition of a rule: a test that can describe itself and explain its result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from authz.request.identity import Identity
 from authz.request.request import Request
 
 Test = Callable[[Identity, Request, float], bool | None]
-"""(who asks, what is asked, unix seconds now) -> whether it is so.
+"""Tests (caller, request, current unix seconds).
 
-None: it cannot be told, because what is asked about is missing or unreadable, or because the
-expression failed. A rule that allows takes that for no; a rule that denies takes it for yes.
+The result is None if it is unknown, because the value is missing or unreadable or the expression failed. An
+allow rule treats unknown as false, a deny rule as true.
 """
 
 
 class Subject(StrEnum):
-    """What a condition speaks of. Whatever does not speak of the caller is settled before anyone is asked."""
+    """What a condition tests. Conditions on the request are tested before the caller is authenticated."""
 
     CALLER = "caller"
     REQUEST = "request"
@@ -25,22 +25,22 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """One thing that must be so."""
+    """One test of a caller or request."""
 
     text: str
-    """In words: `header x-tenant is 'acme'`. Two conditions with one text ask the same."""
+    """A description such as `header x-tenant is 'acme'`. Conditions with the same text test the same."""
     test: Test
     subject: Subject = Subject.CALLER
     seen: Callable[[Identity, Request, float], Any] | None = None
-    """What was found in place of what is asked for: the value of the header, of the claim... For
-    explanations; never called on the way of a request."""
+    """Returns the value that was found, such as that of the header or claim. For explanations only, never
+    called on the request path."""
     name: str = ""
-    """The named condition of the file (`conditions:`) that it comes from; empty: the rule's own."""
-    tells: bool = False
-    """Whether a log may show what was found: scopes yes; a header may hold a secret."""
+    """The named condition (`conditions:`) that it comes from; empty for the rule's own conditions."""
+    loggable: bool = False
+    """Whether logs may show the value that was found: scopes yes, headers no, as they may hold a secret."""
 
     def why(self, identity: Identity, request: Request, now: float) -> str:
-        """What was found, in words, for whoever asks why it held or did not."""
+        """Describe the value that was found, to explain why the condition held or did not."""
         if self.seen is None:
             return ""
         found = self.seen(identity, request, now)

@@ -1,4 +1,4 @@
-"""A set of IP networks, asked in the time of a look-up however many there are."""
+"""A set of IP networks whose look-up time grows with the logarithm of their number."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ Network = IPv4Network | IPv6Network
 
 
 def parse_network(value: Any) -> Network:
-    """A network from its text. Raises ValueError that says what would be right."""
+    """Parse a network. Raises ValueError that says what would be right."""
     try:
         return ip_network(value if isinstance(value, str) else "")
     except ValueError:
@@ -17,7 +17,7 @@ def parse_network(value: Any) -> Network:
 
 
 def _nearest(value: Any) -> str:
-    """The network that an address with a prefix lies in: `10.1.2.3/8` was meant as `10.0.0.0/8`."""
+    """Return the network that an address with a prefix is in: for `10.1.2.3/8`, `10.0.0.0/8`."""
     try:
         return str(ip_network(value if isinstance(value, str) else "", strict=False))
     except ValueError:
@@ -25,7 +25,7 @@ def _nearest(value: Any) -> str:
 
 
 class Networks:
-    """Whether an address lies in any of the networks."""
+    """Tests whether an address is in any of the networks."""
 
     __slots__ = ("_ranges",)
 
@@ -33,7 +33,7 @@ class Networks:
         by_version: dict[int, list[Network]] = {}
         for network in networks:
             by_version.setdefault(network.version, []).append(network)
-        # The networks of one version, apart from each other: where each begins, and where it ends.
+        # The first and the last addresses of the networks of one version, which do not overlap.
         self._ranges: dict[int, tuple[list[int], list[int]]] = {}
         for version, members in by_version.items():
             apart = sorted(collapse_addresses(members))  # type: ignore[type-var]
@@ -41,7 +41,7 @@ class Networks:
             self._ranges[version] = (begins, [int(network.broadcast_address) for network in apart])
 
     def hold(self, text: str) -> bool | None:
-        """Whether the address is in one of them; None when the text is no address."""
+        """Whether the address is in one of the networks; None if the text is not an address."""
         try:
             address = ip_address(text)
         except ValueError:
@@ -58,16 +58,16 @@ class Networks:
 
 
 def parse_client_network(value: Any) -> Network:
-    """A network that clients are looked for in. Raises ValueError that says what would be right.
+    """Parse a network of clients. Raises ValueError that says what would be right.
 
-    Clients with an IPv4-mapped address (RFC 4291 section 2.5.5.2) are IPv4 clients, so no such network ever
-    holds one.
+    A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) is refused, because clients with such an
+    address are compared as IPv4 clients.
     """
     network = parse_network(value)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         inner = ip_network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
         raise ValueError(
-            f"{value!r} never holds a client: IPv4 addresses are compared as such; write {inner}"
+            f"{value!r} never contains a client: mapped addresses are compared as IPv4; write {inner}"
         )
     return network
 

@@ -1,4 +1,4 @@
-"""Conditions about the request: headers, query, client address, time, body."""
+"""Conditions on the request: headers, query, client address, time, body."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from authz.request.request import MAX_PARTS, Request
 
 
 def header_condition(header: str, comparison: TextComparison, name: str, *, denies: bool) -> Condition:
-    """A comparison of a header.
+    """Return a condition that compares a header.
 
-    A client may send a header several times, in one line or in many (RFC 9110 section 5.3), and under
-    another name that CGI servers read as the same (GHSA-rf44-j88r-hh8c): a rule that allows is met by all
-    values together, a rule that denies by any (CVE-2026-26308).
+    A client may send a header several times, in one line or in many (RFC 9110 section 5.3), and under another
+    name that CGI servers read as the same (GHSA-rf44-j88r-hh8c). All values must match for an allow rule, any
+    value for a deny rule (CVE-2026-26308).
     """
     check = check_of(comparison)
     alike = names_alike((header,))
@@ -60,15 +60,15 @@ def header_condition(header: str, comparison: TextComparison, name: str, *, deni
 
 
 def _known(values: Sequence[str]) -> Sequence[Any]:
-    """The values, where Envoy shows `!` for each byte that is not UTF-8."""
+    """Replace values with a `!` by UNKNOWN, because Envoy may have put it in place of a non-UTF-8 byte."""
     return [UNKNOWN if "!" in value else value for value in values]
 
 
 def query_condition(parameter: str, comparison: TextComparison, name: str, *, denies: bool) -> Condition:
-    """A comparison of a query parameter, decoded. As with headers, all values count.
+    """Return a condition that compares a decoded query parameter. As with headers, all values count.
 
-    So do those that only some upstreams read as this parameter: `role[]` or `ROLE` for `role`, and what
-    follows a `;` (CVE-2021-23336).
+    Parameters that only some upstreams read under this name count too: `role[]` or `ROLE` for `role`, and
+    parameters after a `;` (CVE-2021-23336).
     """
     check = check_of(comparison)
     folded = fold_members(parameter)
@@ -87,12 +87,12 @@ def query_condition(parameter: str, comparison: TextComparison, name: str, *, de
 
 
 def values_meant(request: Request, folded: str) -> list[Any]:
-    """The values of the parameters that may mean the name, UNKNOWN those that cannot be known."""
+    """Return the values of the parameters that an upstream may read under the name; UNKNOWN if unclear."""
     return [UNKNOWN if value is None else value for value in request.query_meaning(folded)]
 
 
 def client_condition(networks: Sequence[Network], name: str, *, inside: bool = True) -> Condition:
-    """Whether the true client (`Request.client_address`) is in one of the networks, or in none."""
+    """Return a condition that the client (`Request.client_address`) is in one of the networks, or in none."""
     known = Networks(networks)
 
     def test(_identity: Identity, request: Request, _now: float) -> bool | None:
@@ -107,7 +107,7 @@ def client_condition(networks: Sequence[Network], name: str, *, inside: bool = T
 
 
 def time_condition(config: TimeConfig, name: str) -> Condition:
-    """Whether the window is open."""
+    """Return a condition that the current time is within the window."""
     within = window_of(config)
     return Condition(
         window_text(config),
@@ -119,7 +119,7 @@ def time_condition(config: TimeConfig, name: str) -> Condition:
 
 
 def body_condition(field: str, comparison: Comparison, name: str, *, denies: bool) -> Condition:
-    """A comparison of a field of the body; it cannot be told where the body is unreadable or cut off."""
+    """Return a condition that compares a field of the body; unknown if the body cannot be read in full."""
     check = check_of(comparison)
     parts = split_name(field)
 

@@ -1,4 +1,4 @@
-"""Conditions about the route: what Envoy's configuration says of it."""
+"""Conditions on the route, as Envoy's configuration describes it."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from authz.request.request import Request
 
 
 def context_condition(key: str, comparison: TextComparison, name: str, *, denies: bool) -> Condition:
-    """A comparison of one of the `context_extensions` that the route has for the ext_authz filter.
+    """Return a condition that compares one of the route's `context_extensions` for the ext_authz filter.
 
-    The operator of Envoy writes them; no client can (envoyproxy/envoy#23615).
+    They come from Envoy's configuration, so clients cannot set them (envoyproxy/envoy#23615).
     """
     check = check_of(comparison)
 

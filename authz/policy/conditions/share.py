@@ -1,4 +1,4 @@
-"""A share of the traffic: the same callers each time, so that a rule can be rolled out step by step."""
+"""Selects a share of the callers, always the same ones, so that a rule can be rolled out step by step."""
 
 import re
 from hashlib import blake2b
@@ -17,9 +17,9 @@ from authz.request.request import Request
 _PERCENT: Final = r"^(100|[0-9]{1,2})(\.[0-9]{1,4})?%$"
 _WRITTEN: Final = re.compile(_PERCENT)
 _PLACE_BITS: Final = 53
-"""All that a float holds, so that no place is rounded up to the end, where 100% would leave it out."""
+"""The precision of a float, so that no position is rounded up to 1, which 100% would exclude."""
 _HOST_BITS: Final = 64
-"""The low bits of an IPv6 address: a client changes them at will, but keeps its network."""
+"""The low bits of an IPv6 address, which a client can change at will within its network."""
 
 
 class ShareConfig(PolicyBlock):
@@ -30,7 +30,7 @@ class ShareConfig(PolicyBlock):
     by: Literal["client", "subject"] = "client"
     """What identifies a caller: its address (for IPv6, the /64 network), or its subject."""
     seed: str = Field("", max_length=128)
-    """Another seed chooses other callers. Of two shares with one seed, the larger includes the smaller."""
+    """Another seed selects other callers. Of two shares with one seed, the larger includes the smaller."""
 
 
 class OrPercent:
@@ -54,9 +54,9 @@ def _spelled_out(value: Any) -> Any:
 
 
 def share_condition(config: ShareConfig, name: str) -> Condition:
-    """A condition that is true for callers in the share.
+    """Return a condition that is true for callers in the share.
 
-    For a client without an address it cannot be known; a caller without a subject is in no share of subjects.
+    The result is unknown for a client without an address, and false by subject for a caller without one.
     """
     limit = config.percent / 100
     seed = config.seed.encode()
@@ -81,13 +81,13 @@ def share_condition(config: ShareConfig, name: str) -> Condition:
 
 
 def _place(seed: bytes, key: str) -> float:
-    """The caller's place among all, from 0 up to 1: the same in every process and after every start."""
+    """Return the caller's position from 0 up to 1, which is the same in every process and after restarts."""
     digest = blake2b(seed + b"\0" + key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return float(int.from_bytes(digest) >> 64 - _PLACE_BITS) / (1 << _PLACE_BITS)
 
 
 def _network(address: str) -> str:
-    """The part of the address that stays the same; empty if it is not an address."""
+    """Return the part of the address that a client cannot change at will; empty if it is not an address."""
     try:
         found = ip_address(address)
     except ValueError:

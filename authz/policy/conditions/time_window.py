@@ -1,4 +1,4 @@
-"""Times at which a rule holds: days, hours and dates, by the clock of a place."""
+"""Time windows in which a rule holds: days, hours and dates in a time zone."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from authz.policy.types.names import AT_LEAST_ONE, OneOrMany, PolicyBlock
 
 
 class Weekday(IntEnum):
-    """As `datetime.weekday`."""
+    """Days of the week, numbered like `datetime.weekday`."""
 
     MON = 0
     TUE = 1
@@ -30,7 +30,7 @@ _DAY_NAMES: Final = tuple(day.name.lower() for day in Weekday)
 
 
 def _days(value: Any) -> tuple[Weekday, ...]:
-    """`mon-fri` is the days from one to the other."""
+    """Parse a day or a range of days, such as `mon-fri`."""
     first, dash, last = value.partition("-") if isinstance(value, str) else ("", "", "")
     if first not in _DAY_NAMES or (dash and last not in _DAY_NAMES):
         raise ValueError(f"{value!r}: expected a day or a range of days: {', '.join(_DAY_NAMES)}, mon-fri")
@@ -52,7 +52,7 @@ def _zone(value: Any) -> ZoneInfo:
     try:
         return _zone_of(str(value))
     except (OSError, ValueError):
-        raise ValueError(f"{value!r} is no time zone; expected one as in Europe/Berlin or UTC") from None
+        raise ValueError(f"{value!r} is not a time zone; expected one as in Europe/Berlin or UTC") from None
 
 
 @lru_cache(maxsize=1024)
@@ -103,7 +103,7 @@ Moment = Annotated[datetime, BeforeValidator(_instant)]
 
 
 class TimeConfig(PolicyBlock):
-    """When: every key that stands here has to be so."""
+    """A time window. Every key that is present must hold."""
 
     zone: Zone
     """Whose clock is meant. Required: a window without a zone moves twice a year, or with the server."""
@@ -133,7 +133,7 @@ class TimeConfig(PolicyBlock):
 
 
 def window_of(config: TimeConfig) -> Callable[[float], bool]:
-    """Whether unix seconds lie within the window, by the clock of its zone, summer time included."""
+    """Return a test whether unix seconds are within the window in its time zone, including summer time."""
     zone = config.zone
     days = frozenset(day for group in config.days for day in group) if config.days else frozenset(Weekday)
     start, until = config.start or time.min, config.until or time.max
@@ -155,7 +155,7 @@ def window_of(config: TimeConfig) -> Callable[[float], bool]:
 
 
 def window_text(config: TimeConfig) -> str:
-    """The window in words."""
+    """Return a description of the window."""
     words = []
     if config.days:
         words.append("on " + ", ".join(_days_text(group) for group in config.days))
@@ -170,7 +170,7 @@ def window_text(config: TimeConfig) -> str:
 
 
 def local_time(config: TimeConfig, now: float) -> str:
-    """What the clock of the zone says."""
+    """Return the local time in the window's time zone."""
     return f"{datetime.fromtimestamp(now, UTC).astimezone(config.zone):%a %Y-%m-%d %H:%M:%S %Z}"
 
 

@@ -1,4 +1,4 @@
-"""What a rule may ask of a value: of a header, a query parameter, a claim, a field of the body."""
+"""Comparisons of a value: of a header, a query parameter, a claim or a field of the body."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from authz.policy.types.names import AT_LEAST_ONE, PolicyBlock, Text
 
 
 class Unknown(Enum):
-    """Represents a value that is there, but cannot be known."""
+    """Represents a value that exists but cannot be known."""
 
     VALUE = "unknown"
 
@@ -20,7 +20,7 @@ class Unknown(Enum):
 UNKNOWN: Final = Unknown.VALUE
 
 MAX_MATCHED_CHARACTERS: Final = 8_192
-"""Whether a longer value matches cannot be told. RE2 takes linear time, but clients choose the values."""
+"""Whether a longer value matches is unknown. RE2 takes linear time, but clients choose the values."""
 
 
 def _pattern(value: str) -> str:
@@ -34,27 +34,27 @@ Scalar = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_l
 
 
 def _shorthand(value: Any) -> Any:
-    """A value alone means equality with it, a list means any of its values."""
+    """Expand the short form: a plain value means equality, a list means any of its values."""
     if isinstance(value, list | tuple):
         return {"one_of": value}
     return {"equals": value} if isinstance(value, str | int | float | bool) else value
 
 
 class TextComparison(PolicyBlock):
-    """What is asked of a text: exactly one of these."""
+    """A comparison of a text. Exactly one key must be present."""
 
     equals: Annotated[StrictStr, Field(max_length=1024)] | None = None
     """It is exactly this text."""
     one_of: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
     """It is one of these texts."""
     not_one_of: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
-    """It is there, and is none of these."""
+    """The value is present and is none of these."""
     prefix: Text | None = None
     """It begins with this text."""
     suffix: Text | None = None
     """It ends with this text."""
     matches: Pattern | None = None
-    """The whole of it matches this RE2 expression."""
+    """The whole value matches this RE2 expression."""
     present: bool | None = None
     """Whether it is there at all."""
 
@@ -74,27 +74,27 @@ def _header_text(comparison: TextComparison) -> TextComparison:
         for text in (asked,) if isinstance(asked, str) else asked if isinstance(asked, tuple) else ():
             if not text.isascii():
                 raise ValueError(
-                    f"{text!r}: a header holds ASCII (RFC 9110 section 5.5); how other characters come "
-                    "is each client's own affair, so this would match some of them only"
+                    f"{text!r}: a header holds ASCII (RFC 9110 section 5.5); clients encode other characters "
+                    "differently, so this would match only some of them"
                 )
     return comparison
 
 
 HeaderComparison = Annotated[TextComparison, AfterValidator(_header_text)]
-"""A comparison with text that comes in one way only."""
+"""A comparison with ASCII text, which all clients encode the same way."""
 
 
 class Comparison(PolicyBlock):
-    """What is asked of a claim or a field: exactly one of these, save that at_least and at_most may pair."""
+    """A comparison of a claim or field. Exactly one key must be present, or at_least and at_most together."""
 
     equals: Scalar | None = None
     """It is exactly this value, of the same type."""
     one_of: Annotated[tuple[Scalar, ...], AT_LEAST_ONE] | None = None
-    """It is one of these, or a list with one of these in it."""
+    """The value is one of these, or a list that contains one of these."""
     not_one_of: Annotated[tuple[Scalar, ...], AT_LEAST_ONE] | None = None
-    """It is there, and neither it nor anything in it is one of these."""
+    """The value is present, and neither it nor any item of it is one of these."""
     contains: Scalar | None = None
-    """It is a list with this in it."""
+    """The value is a list that contains this."""
     prefix: Text | None = None
     """It is a text that begins with this."""
     suffix: Text | None = None
@@ -124,7 +124,7 @@ class Comparison(PolicyBlock):
 def _check_operators(comparison: TextComparison | Comparison) -> None:
     said = comparison.model_fields_set
     if any(getattr(comparison, key) is None for key in said):
-        raise ValueError("null cannot be compared with")
+        raise ValueError("a value cannot be compared with null")
     if len(said) != 1 and said != {"at_least", "at_most"}:
         known = ", ".join(type(comparison).model_fields)
         raise ValueError(f"say exactly one of {known}")
@@ -132,32 +132,32 @@ def _check_operators(comparison: TextComparison | Comparison) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A comparison, compiled."""
+    """A compiled comparison."""
 
     text: str
     one: Callable[[Any], bool | None]
-    """Whether one value is as asked; None: it cannot be told."""
+    """Tests one value; the result is None if it is unknown."""
     negative: bool = False
-    """Whether it says what the value is not."""
+    """Whether it excludes values."""
     exact: bool = False
-    """Whether it compares the value as a whole with others."""
+    """Whether it compares the whole value with others."""
     absent: bool = False
-    """Whether it asks that there is none."""
+    """Whether it requires that no value is present."""
     inside: bool = False
-    """Whether it asks about a list as a whole."""
+    """Whether it tests a list as a whole."""
     reads: bool = True
-    """Whether it looks at the value, and not only whether there is one."""
+    """Whether it depends on the value, and not only on its presence."""
 
     def of_untrusted(self, values: Sequence[Any], *, denies: bool) -> bool | None:
-        """Whether values that a client chose are as asked: for a rule that allows all, else any."""
+        """Whether values that a client chose match: all of them for an allow rule, any for a deny rule."""
         return self._over(values, _any_of if denies else _all_of)
 
     def over_readings(
         self, first: Sequence[Any], others: Sequence[Any] | None, *, denies: bool
     ) -> bool | None:
-        """As `of_untrusted`, of values that some upstreams read as `first` and some as `others` (None: none).
+        """Whether values match that some upstreams read as `first` and others as `others` (None: all agree).
 
-        A rule that allows is met by both readings, a rule that denies by either.
+        Both readings must match for an allow rule, either reading for a deny rule.
         """
         held = self.of_untrusted(first, denies=denies)
         if others is None or held is denies:
@@ -165,7 +165,7 @@ class Check:
         return either_reading((held, self.of_untrusted(others, denies=denies)), denies=denies)
 
     def of_trusted(self, values: Sequence[Any]) -> bool | None:
-        """Whether a value that an issuer vouches for (or anything in it) is as asked."""
+        """Whether a value that an issuer vouches for, or any item of it, matches."""
         return self._over(values, _all_of if self.negative else _any_of)
 
     def _over(
@@ -182,30 +182,30 @@ class Check:
 
 
 def either_reading(found: Iterable[bool | None], *, denies: bool) -> bool | None:
-    """The result of several readings: all of them for an allow rule, any of them for a deny rule."""
+    """Combine the results of several readings: all must hold for an allow rule, any for a deny rule."""
     return (_any_of if denies else _all_of)(found)
 
 
 def _any_of(found: Iterable[bool | None]) -> bool | None:
-    told: bool | None = False
+    result: bool | None = False
     for one in found:
         if one:
             return True
-        told = None if one is None else told
-    return told
+        result = None if one is None else result
+    return result
 
 
 def _all_of(found: Iterable[bool | None]) -> bool | None:
-    told: bool | None = True
+    result: bool | None = True
     for one in found:
         if one is False:
             return False
-        told = None if one is None else told
-    return told
+        result = None if one is None else result
+    return result
 
 
 def check_of(comparison: TextComparison | Comparison) -> Check:
-    """The comparison, ready to be made."""
+    """Compile a comparison."""
     operator = next(iter(comparison.model_fields_set))
     asked = getattr(comparison, operator)
     match operator:
@@ -233,7 +233,7 @@ def check_of(comparison: TextComparison | Comparison) -> Check:
 
 def _range(low: float | None, high: float | None) -> Check:
     def within(value: Any) -> bool | None:
-        # The upstream may read "5000" as a number, so whether it is too large cannot be told.
+        # The upstream may read "5000" as a number, so whether it is too large is unknown.
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
         return (low is None or value >= low) and (high is None or value <= high)
@@ -244,13 +244,13 @@ def _range(low: float | None, high: float | None) -> Check:
 
 
 def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
-    """Whether a value is one of those asked for; None: readers that convert types may take it for one.
+    """Return a test whether a value is one of `asked`; None if only readers that convert types say so.
 
-    They do so with `"5"` for 5, `"true"` and 1 for true, and JavaScript with `["admin"]` for `admin`. To PHP,
-    an object is a list of its values.
+    Such readers take `"5"` for 5, `"true"` and 1 for true, and in JavaScript `["admin"]` for `admin`. PHP
+    treats an object as a list of its values.
     """
     texts = frozenset(value for value in asked if isinstance(value, str))
-    # To Python, True equals 1; to whoever writes a rule it does not.
+    # In Python, True equals 1; in a policy it does not.
     others = tuple((isinstance(value, bool), value) for value in asked if not isinstance(value, str))
     numbers = frozenset(value for is_bool, value in others if not is_bool)
     spelled = frozenset(spelling for value in asked for spelling in _spellings(value))
@@ -287,7 +287,7 @@ _FALSE: Final = frozenset({"false", "0", "no", "off", "f", "n", ""})
 
 
 def _spellings(value: Any) -> frozenset[str]:
-    """What readers that convert types take for the value: `"true"` and 1 for true, `"5"` for 5."""
+    """Return the texts that readers which convert types take for the value: `"true"` and `"1"` for true."""
     if isinstance(value, bool):
         return _TRUE if value else _FALSE
     if isinstance(value, int | float):
@@ -328,7 +328,7 @@ def _matches(pattern: str) -> Callable[[Any], bool | None]:
 
 
 def _of_texts(holds: Callable[[str], bool | None]) -> Callable[[Any], bool | None]:
-    """Whether it holds of a text; None where readers that convert types may see such a text."""
+    """Return a test of texts; None for other values that type-converting readers may see as such a text."""
 
     def of(value: Any) -> bool | None:
         if isinstance(value, str):

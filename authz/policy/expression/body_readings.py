@@ -1,4 +1,4 @@
-"""What an expression sees of a body, in every reading that an upstream may have of it.
+"""The values of `body` in an expression, in every way that an upstream may read a body.
 
 A client chooses whether it sends a form or JSON, and each value as a text, a number or a list of one.
 """
@@ -13,11 +13,12 @@ from authz.request.body import Body, read_body
 from authz.request.request import Request
 
 MAX_TRIED_VALUES: Final = 4_096
-"""Values of a form over all its readings, each of which costs a conversion; more cannot be told."""
+"""The most values of a form over all its readings, because each costs a conversion; with more, the result is
+unknown."""
 
 
 class _Compared:
-    """What an expression asks fields of the body to equal."""
+    """The values that an expression compares fields of the body with."""
 
     __slots__ = ("_known", "_lists", "_members")
 
@@ -26,10 +27,10 @@ class _Compared:
         self._lists = comparisons.lists
         self._members = {name: is_one_of(asked) for name, asked in comparisons.members.items()}
 
-    def cannot_tell(self, name: str, value: Any) -> bool:
-        """Whether the value equals what is asked for to some readers only."""
+    def is_unknown(self, name: str, value: Any) -> bool:
+        """Whether only some readers take the value as equal to a compared value."""
         member = self._members.get(name)
-        # To PHP an object is a list of its values, and `in` looks at the keys.
+        # PHP treats an object as a list of its values, while `in` tests the keys.
         if member is not None and isinstance(value, dict) and member(value) is None:
             return True
         known = self._known.get(name)
@@ -39,9 +40,9 @@ class _Compared:
 
 
 def body_readings(named: Named, comparisons: Comparisons, *, denies: bool) -> Readings:
-    """Of `body`. Of a form: its lists, and for a rule that denies also single values, by place.
+    """Return a reader of `body`. A form has lists of values; for a deny rule also single values and members.
 
-    Raises UnreadableBodyError.
+    The reader raises UnreadableBodyError.
     """
     compared = _Compared(comparisons)
 
@@ -53,7 +54,7 @@ def body_readings(named: Named, comparisons: Comparisons, *, denies: bool) -> Re
             return [{"body": one} for one in _form_readings(body, named, compared)]
         for name, value in _fields(body, named.wanted.by_folded if body.is_form else named.keys):
             # Go's encoding/json takes `Role` for `role`, and JavaScript `"true"` or `[true]` for true.
-            if name not in named.names or compared.cannot_tell(name, value):
+            if name not in named.names or compared.is_unknown(name, value):
                 raise UnknownError
         return ({"body": body.content},)
 
@@ -69,8 +70,8 @@ def _form_readings(form: Body, named: Named, compared: _Compared) -> Iterator[An
     fields: dict[tuple[str, ...], list[str]] = {}
     for name, values in asked.items():
         for place in {(name,), (named.spelled(name),), named.place(name)}:
-            # All values of a form are texts: compared with a number or with true, none would ever equal it.
-            if any(compared.cannot_tell(place[-1], value) for value in values):
+            # All values of a form are texts, which never equal a number or true.
+            if any(compared.is_unknown(place[-1], value) for value in values):
                 raise UnknownError
             fields.setdefault(place, []).extend(values)
     several = [values for place, values in fields.items() if not named.names.isdisjoint(place)]
@@ -84,7 +85,7 @@ def _form_readings(form: Body, named: Named, compared: _Compared) -> Iterator[An
 
 
 def _nested(fields: Mapping[tuple[str, ...], Any]) -> Any:
-    """`user[role]=x` as PHP, Rack and qs read it."""
+    """Return the fields nested like PHP, Rack and qs read `user[role]=x`."""
     tree: dict[str, Any] = {}
     for (*above, name), value in fields.items():
         node = tree

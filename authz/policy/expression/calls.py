@@ -1,7 +1,7 @@
-"""The functions of expressions: what each takes and gives, as the library has them.
+"""The functions of expressions, with the kinds that they take and return in the library.
 
-The language has more of them than the library: `int()` of a moment and `getHours()` with a time zone
-are part of CEL and always fail here. What always fails is an error when the policy is loaded.
+CEL has more functions than the library: `int()` of a moment and `getHours()` with a time zone always fail
+here. A call that always fails is an error when the policy is loaded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class _Function:
 
     gives: Kind
     takes: tuple[Kind, ...] = ()
-    """Empty: everything."""
+    """The kinds accepted; empty for all."""
 
 
 _FUNCTIONS: Final[Mapping[str, _Function]] = {
@@ -57,10 +57,10 @@ FUNCTION_NAMES: Final = frozenset({*_FUNCTIONS, "size"}) | TEXT_TESTS | _OF_MOME
 
 
 def call(name: str, arguments: Sequence[Operand]) -> Kind:
-    """The kind of what `name(arguments)` gives. Raises ValueError where it always fails."""
+    """Return the kind of `name(arguments)`. Raises ValueError if the call always fails."""
     if name in TEXT_TESTS | _OF_MOMENTS:
         of, *others = (argument.text for argument in arguments) if arguments else ("now",)
-        raise ValueError(f"{name}() is asked of a value: write {of}.{name}({', '.join(others)})")
+        raise ValueError(f"{name}() is a method of a value: write {of}.{name}({', '.join(others)})")
     if len(arguments) != 1:
         raise ValueError(f"{name}() takes one value, not {len(arguments)}")
     if name == "size":
@@ -77,7 +77,7 @@ def call(name: str, arguments: Sequence[Operand]) -> Kind:
 
 
 def method(of: Operand, name: str, arguments: Sequence[Operand]) -> Kind:
-    """The kind of what `of.name(arguments)` gives. Raises ValueError where it always fails."""
+    """Return the kind of `of.name(arguments)`. Raises ValueError if the call always fails."""
     if name in TEXT_TESTS:
         _need_text(of, name, arguments)
         return BOOL
@@ -85,10 +85,10 @@ def method(of: Operand, name: str, arguments: Sequence[Operand]) -> Kind:
         _need_moment(of, name, arguments)
         return WHOLE
     if name in _FUNCTIONS:
-        raise ValueError(f"{name}() takes a value in its brackets: write {name}({of.text})")
+        raise ValueError(f"{name}() takes its value as an argument: write {name}({of.text})")
     if name == "size":
         if arguments:
-            raise ValueError(f"size() of a value takes nothing in its brackets: write {of.text}.size()")
+            raise ValueError(f"the method size() takes no arguments: write {of.text}.size()")
         return _size(of)
     return ANY
 
@@ -96,7 +96,7 @@ def method(of: Operand, name: str, arguments: Sequence[Operand]) -> Kind:
 def _hint(name: str, argument: Operand) -> str:
     if name == "timestamp" and argument.kind in NUMBERS:
         return (
-            '; of seconds since 1970, write timestamp("1970-01-01T00:00:00Z") + '
+            '; for seconds since 1970, write timestamp("1970-01-01T00:00:00Z") + '
             f'duration(string({argument.text}) + "s")'
         )
     if name == "duration" and argument.kind in NUMBERS:
@@ -120,17 +120,17 @@ def _need_text(of: Operand, name: str, arguments: Sequence[Operand]) -> None:
         right = (
             f"{asked} in {of.text}" if name == "contains" else f"{of.text}.exists(one, one.{name}({asked}))"
         )
-        raise ValueError(f"{of.text} is {of.kind}, and {name}() asks a text; write {right}")
+        raise ValueError(f"{of.text} is {of.kind}, and {name}() needs a text; write {right}")
     if of.kind.name == "map" and name == "contains":
-        raise ValueError(f"{of.text} is {of.kind}, and {name}() asks a text; write {asked} in {of.text}")
+        raise ValueError(f"{of.text} is {of.kind}, and {name}() needs a text; write {asked} in {of.text}")
     for operand in (of, *arguments):
         if operand.kind not in {TEXT, ANY}:
-            raise ValueError(f"{operand.text} is {operand.kind}, and {name}() asks a text")
+            raise ValueError(f"{operand.text} is {operand.kind}, and {name}() needs a text")
 
 
 def _need_moment(of: Operand, name: str, arguments: Sequence[Operand]) -> None:
     if of.kind not in {MOMENT, ANY} and not (of.kind == DURATION and name in _OF_DURATIONS):
-        raise ValueError(f"{of.text} is {of.kind}, and {name}() asks a moment, as in now.{name}()")
+        raise ValueError(f"{of.text} is {of.kind}, and {name}() needs a moment, as in now.{name}()")
     if arguments:
         raise ValueError(
             f"{of.text}.{name}() is in UTC and takes no time zone; the key time of a rule does, as in "

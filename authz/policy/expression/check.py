@@ -1,8 +1,8 @@
-"""Finds expressions that can never be meant: a list compared with a text, a condition that is not a boolean.
+"""Checks the types of expressions: finds a list compared with a text, or a condition that is not a boolean.
 
-The library that evaluates has no checker of its own, so a comparison that is never true loads and does
-nothing. This checker reads the expression once, following CEL's grammar, and knows what the variables hold.
-It accepts everything about values that it cannot know (claims, bodies).
+The library that evaluates has no type checker, so a comparison that is never true would load and do nothing.
+This checker parses the expression once by CEL's grammar and knows the types of the variables. It accepts
+every use of values whose type is unknown (claims, bodies).
 """
 
 import re
@@ -47,15 +47,15 @@ from authz.policy.expression.tokens import NotKnownError, Token, text_of, tokens
 
 _MACROS: Final = frozenset({"all", "exists", "exists_one", "filter", "map"})
 _CONVERSIONS: Final = frozenset({"int", "uint", "double", "timestamp", "duration"})
-"""Those that fail for some texts."""
+"""Conversions that fail for some texts."""
 
 _Part = Callable[[], Operand]
 
 
 def check_kinds(text: str) -> Comparisons:
-    """What the expression compares. Raises ValueError where the kinds of values do not fit.
+    """Return what the expression compares. Raises ValueError if the kinds of values do not fit.
 
-    `text` is an expression that the library has compiled: its syntax is right.
+    `text` must be an expression that the library has compiled, so that its syntax is valid.
     """
     try:
         reader = _Reader(text)
@@ -67,7 +67,7 @@ def check_kinds(text: str) -> Comparisons:
 
 
 class _Reader:
-    """Reads by recursive descent and determines the kind of each part at once, without a tree."""
+    """Parses by recursive descent and determines the kind of each part directly, without a tree."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -84,7 +84,7 @@ class _Reader:
         return found
 
     def _token(self, ahead: int) -> Token:
-        """The next token, or one further on."""
+        """Return the token that is `ahead` tokens after the current position, without consuming it."""
         at = self._at + ahead
         if at >= len(self._tokens):
             raise NotKnownError
@@ -96,7 +96,7 @@ class _Reader:
         return token
 
     def _take(self, *texts: str) -> str:
-        """The next token if it is one of these."""
+        """Consume and return the next token if it is one of these; otherwise return an empty text."""
         if self._at < len(self._tokens) and self._tokens[self._at].text in texts:
             return self._next().text
         return ""
@@ -173,7 +173,7 @@ class _Reader:
             self.notes.path(operand, other, self._names())
 
     def _names(self) -> frozenset[str]:
-        """The names that macros have bound here."""
+        """Return the names that macros have bound at this position."""
         return frozenset(name for name, _ in self._bound)
 
     def _sum(self) -> Operand:
@@ -219,9 +219,7 @@ class _Reader:
 
     def _field(self, of: Operand, token: Token, begin: int) -> Operand:
         if of.kind.name not in {"map", "any"}:
-            raise ValueError(
-                f"{of.text} is {of.kind}, which has no fields: .{token.text} means nothing there"
-            )
+            raise ValueError(f"{of.text} is {of.kind}, which has no fields: remove .{token.text}")
         if of.variable == "headers":
             need_lower_case(token.text)
         return self._operand(of.kind.inside or ANY, begin)
@@ -259,7 +257,7 @@ class _Reader:
 
     def _macro(self, of: Operand, name: str, begin: int) -> Operand:
         if of.kind.name not in {"list", "map", "any"}:
-            raise ValueError(f"{of.text} is {of.kind}, and {name}() goes through a list")
+            raise ValueError(f"{of.text} is {of.kind}, and {name}() needs a list or a map")
         bound = self._next()
         self.notes.list_asked(of, self._names(), item=bound.text)
         if bound.sort != "name":
@@ -311,7 +309,7 @@ class _Reader:
             case _, "{":
                 return self._map(begin)
             case _, "." if self._token(0).sort == "name":
-                raise ValueError(f"a name begins without a dot: write {self._token(0).text}")
+                raise ValueError(f"a name does not begin with a dot: write {self._token(0).text}")
         raise NotKnownError
 
     def _map(self, begin: int) -> Operand:
@@ -331,7 +329,7 @@ class _Reader:
         if self._take("("):
             return self._call(name, begin)
         if self._take("{"):
-            raise ValueError(f"{name}{{...}} is a message, and there are none here: a map is {{'a': 1}}")
+            raise ValueError(f"{name}{{...}} is a message, which policies do not have; a map is {{'a': 1}}")
         for other, kind in reversed(self._bound):
             if other == name:
                 return Operand(kind, name)
@@ -353,7 +351,7 @@ class _Reader:
 
 
 def unknown(name: str, text: str) -> str:
-    """What is told of a name that the expression `text` uses and nothing has."""
+    """Return the message about an unknown name in the expression `text`."""
     hint = "" if f"-{name}" not in text else '; a name with a hyphen is written headers["x-a"]'
     return f"{name!r} is unknown; known here: {', '.join(VARIABLE_KINDS)}{hint}"
 
@@ -363,7 +361,7 @@ def _common(kinds: set[Kind]) -> Kind:
 
 
 def _need_place(of: Operand, key: Operand) -> None:
-    """Raises ValueError for what is no place in a list."""
+    """Raise ValueError if `key` is not an index of a list."""
     if key.kind not in {WHOLE, UNSIGNED, ANY}:
         raise ValueError(f"{of.text} is {of.kind}: its brackets take {WHOLE}, not {key.text}")
     if re.fullmatch(r"-\s*\d+", key.text):

@@ -1,4 +1,4 @@
-"""What an expression compares with values that are written out in it, noted while it is read."""
+"""Records which variables and fields an expression compares with literals, while it is parsed."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -27,19 +27,19 @@ class Compared:
 
 
 class Comparisons(NamedTuple):
-    """What an expression compares with what is written out."""
+    """The comparisons of an expression with literals."""
 
     variables: tuple[Compared, ...] = ()
     fields: Mapping[str, Sequence[Scalar]] = {}
-    """By the name of a field of the body, or of an item in it: what it is asked to equal, or not to equal."""
+    """Values compared with `==` or `!=`, by the name of the field of the body or of an item in it."""
     lists: Collection[str] = ()
-    """The fields that it looks into as lists: `'admin' in body.roles`."""
+    """Fields used as lists: `'admin' in body.roles`."""
     claims: Mapping[str, Sequence[Operand]] = {}
-    """By claim: what it is compared with, or asked to hold."""
+    """Operands by the claim that is compared with them or tested to contain them."""
     paths: Sequence[str] = ()
-    """The texts that `path`, `segments` or one of them is asked to match, unless the test is negated."""
+    """Texts compared with `path`, `segments` or one segment, unless the test is negated."""
     members: Mapping[str, Sequence[Scalar]] = {}
-    """By a field that it looks into as a list: what it looks for there."""
+    """Values tested to be in a list, by the field that is the list."""
 
 
 class Notes:
@@ -53,10 +53,10 @@ class Notes:
         self._paths: list[str] = []
         self._members: dict[str, list[Scalar]] = {}
         self._sources: dict[str, str] = {}
-        """By the name that a macro has bound: the field that it goes through."""
+        """Fields by the name that a macro binds to each of their items."""
 
     def compared(self, operand: Operand, other: Operand, bound: AbstractSet[str]) -> None:
-        """Note that `operand` is compared with `other`; `bound`: the names that macros have bound."""
+        """Record that `operand` is compared with `other`. `bound` are the names bound by macros."""
         if operand.variable and other.literal is not None:
             self._variables.append(Compared(operand.variable, other.literal))
         field, value = _field_of(operand, bound), _scalar(other)
@@ -67,12 +67,12 @@ class Notes:
         self.claim(operand, other, bound)
 
     def claim(self, operand: Operand, other: Operand, bound: AbstractSet[str]) -> None:
-        """Note that `operand` is compared with `other` or asked to hold it, if it is a claim."""
+        """If `operand` is a claim, record that it is compared with `other` or tested to contain it."""
         if _CLAIM.fullmatch(operand.text) and "claims" not in bound:
             self._claims.setdefault(operand.text, []).append(other)
 
     def path(self, operand: Operand, other: Operand, bound: AbstractSet[str]) -> None:
-        """Note that `operand` is asked to match `other`, if it is the path or a part of it."""
+        """If `operand` is the path or a part of it, record that it is compared with `other`."""
         found = _PATH.fullmatch(operand.text)
         if found and other.literal is not None and bound.isdisjoint(("path", "segments")):
             self._paths.append(other.literal)
@@ -80,9 +80,9 @@ class Notes:
     def list_asked(
         self, operand: Operand, bound: AbstractSet[str], member: Operand | None = None, item: str = ""
     ) -> None:
-        """Note that the expression looks into `operand` as a list.
+        """Record that the expression uses `operand` as a list.
 
-        It looks for `member`, or a macro binds each item to the name `item`.
+        It tests for `member`, or a macro binds each item to the name `item`.
         """
         field = _field_of(operand, bound)
         if not field:
@@ -95,14 +95,14 @@ class Notes:
             self._sources[item] = field
 
     def all(self) -> Comparisons:
-        """Everything noted so far."""
+        """Return everything recorded so far."""
         return Comparisons(
             tuple(self._variables), self._fields, self._lists, self._claims, self._paths, self._members
         )
 
 
 def _field_of(operand: Operand, bound: AbstractSet[str]) -> str:
-    """The name of the field of the body, or of an item in it, that the operand is; empty for others."""
+    """Return the name of the field of the body, or of an item in it; empty for other operands."""
     root, field = re.match(r"\w+", operand.text), _FIELD.search(operand.text)
     if root is None or field is None or root[0] not in {"body", *bound}:
         return ""
@@ -110,7 +110,7 @@ def _field_of(operand: Operand, bound: AbstractSet[str]) -> str:
 
 
 def _scalar(operand: Operand) -> Scalar | None:
-    """What is written out; None where it is no text, number, true or false."""
+    """Return the literal value; None if it is not a text, number, true or false."""
     if operand.literal is not None:
         return operand.literal
     if operand.text in {"true", "false"}:

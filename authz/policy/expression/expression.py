@@ -1,8 +1,8 @@
-"""`when:`: an expression in the Common Expression Language, for what the other keys cannot say.
+"""`when:` conditions in the Common Expression Language, for tests that the other keys cannot express.
 
-The library (common-expression-language, a binding of the Rust crate `cel`) evaluates in about a
-microsecond; what costs is handing it values. So it gets only the variables that the expression
-names, and what it knows of a caller is handed over once for all requests of that caller.
+The library (common-expression-language, a binding of the Rust crate `cel`) evaluates in about a microsecond;
+converting values costs more. So it gets only the variables that the expression uses, and the attributes of a
+caller are converted once for all requests of that caller.
 """
 
 import re
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     import cel
 
 MAX_EXPRESSION_CHARACTERS: Final = 4_096
-"""A longer one is a program; and the parser recurses."""
+"""The longest expression. A longer one is a program, and the parser recurses."""
 
 MAX_CALLERS: Final = 1_024
-"""Callers whose attributes are kept in the form that the library reads, a few KB each."""
+"""The most callers whose converted attributes are cached, at a few KB each."""
 
 CALLER_VARIABLES: Final = ("kind", "subject", "issuer", "scopes", "roles", "audiences", "claims")
 _PLAIN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
@@ -56,17 +56,17 @@ _PLAIN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
 """The variables that have only one reading."""
 _SHOWN: Final[Mapping[str, Callable[[Request, float], Any]]] = {
     **_PLAIN,
-    # Decoded: `%61dmin` must not be something else than `admin`.
+    # Decoded: `%61dmin` must equal `admin`.
     "path": lambda request, _now: "/" + "/".join(request.path.segments),
     "segments": lambda request, _now: list(request.path.segments),
     "headers": lambda request, _now: with_parts(request.all_headers()),
     "query": lambda request, _now: request.all_query(),
     "body": lambda request, _now: fields_of(request),
 }
-"""What explanations show: the request as it came."""
+"""The values that explanations show: the request as it was received."""
 VARIABLES: Final = tuple(VARIABLE_KINDS)
 _BULKY: Final = frozenset({"headers", "query", "body"})
-"""Not left behind in what is kept of a caller: a client chooses how large they are."""
+"""Variables removed from the cached context of a caller, because clients choose their size."""
 
 _MACRO_NAME: Final = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _PATH_VARIABLE: Final = re.compile(
@@ -76,12 +76,12 @@ _HAS: Final = re.compile(r"\bhas\s*\(\s*vars\b|\bin\s+vars\b")
 
 
 class Expression:
-    """A compiled expression. Raises ValueError when the text is none, or can never be true and false."""
+    """A compiled expression. Raises ValueError if the text is not valid or can never be true or false."""
 
     __slots__ = ("compared", "path_variables", "program", "text", "variables")
 
     def __init__(self, text: str) -> None:
-        # Here, because its package brings a command line along, which takes 0.2 s to import.
+        # Imported here, because the package includes a command line and takes 0.2 s to import.
         import cel
 
         if len(text) > MAX_EXPRESSION_CHARACTERS:
@@ -90,14 +90,14 @@ class Expression:
         try:
             self.program = cel.compile(text)
         except ValueError as error:
-            raise ValueError(f"is no CEL expression: {what_is_wrong(text, str(error))}") from None
+            raise ValueError(f"is not a CEL expression: {what_is_wrong(text, str(error))}") from None
         bound = set(_MACRO_NAME.findall(text))
         named = set(self.program.variables())
         self.compared = check_kinds(text)
         for name in sorted(self.program.functions()):
             if name[0].isalpha() and name not in FUNCTION_NAMES:
                 known = ", ".join(sorted(FUNCTION_NAMES))
-                raise ValueError(f"there is no function {name!r}; there are: {known}")
+                raise ValueError(f"the function {name!r} does not exist; known: {known}")
         for name in sorted(named - bound - TYPE_NAMES - VARIABLE_KINDS.keys()):
             raise ValueError(unknown(name, text))
         self.variables = tuple(name for name in VARIABLES if name in named)
@@ -108,24 +108,24 @@ class Expression:
 
     @property
     def never(self) -> bool:
-        """Whether it is the same for every request, and not true."""
+        """Whether it has the same result for every request, and that is not true."""
         return not self.variables and self._constant() is not True
 
     @property
     def fails(self) -> bool:
-        """Whether it fails for every request, whatever that holds."""
+        """Whether it fails for every request."""
         return not self.variables and self._constant() is None
 
     def _constant(self) -> bool | None:
-        """What it gives without any variables; None where it fails."""
+        """Return its result without variables; None if it fails."""
         try:
             return bool(self.program.execute({}))
-        except Exception:  # the library raises what fits
+        except Exception:  # the library raises many types
             return None
 
     @property
     def subject(self) -> Subject:
-        """Whether it speaks of the caller."""
+        """What the expression tests: the caller if it uses any variable of the caller, else the request."""
         return Subject.REQUEST if not set(self.variables) & set(CALLER_VARIABLES) else Subject.CALLER
 
     def __str__(self) -> str:
@@ -133,7 +133,7 @@ class Expression:
 
 
 class Callers:
-    """What the library knows of callers, kept between requests. One for each policy; for one thread."""
+    """Caches the converted attributes of callers between requests. One per policy, for one thread."""
 
     __slots__ = ("_known",)
 
@@ -142,7 +142,7 @@ class Callers:
         self._known: dict[int, tuple[Identity, cel.Context]] = {}
 
     def context(self, identity: Identity) -> "cel.Context":
-        """The variables that describe this caller. What a caller lacks is no variable at all."""
+        """Return the variables that describe this caller. Attributes it lacks are undefined variables."""
         known = self._known.get(id(identity))
         if known is not None:
             return known[1]
@@ -164,10 +164,10 @@ def expression_condition(
     denies: bool = False,
     matching: PathMatching = EXACT,
 ) -> Condition:
-    """The condition that the expression is true. `templates` are the paths of the rule, for `vars`.
+    """Return the condition that the expression is true. `templates` are the paths of the rule, for `vars`.
 
-    What fails, and what is neither true nor false, cannot be told. Where upstreams may read the request
-    in several ways, a rule that denies is met by any of them, and a rule that allows by all together.
+    The result is unknown if the expression fails or is neither true nor false. If upstreams may read the
+    request in several ways, all readings must match for an allow rule, any reading for a deny rule.
     """
     execute = expression.program.execute
     plain = tuple((key, _PLAIN[key]) for key in expression.variables if key in _PLAIN)
@@ -177,7 +177,7 @@ def expression_condition(
     def test(identity: Identity, request: Request, now: float) -> bool | None:
         context = None
         try:
-            # Within, because not every claim has a form that the library reads: half a surrogate has none.
+            # Inside the try, because the library cannot convert every claim: half a surrogate, for example.
             context = callers.context(identity)
             for key, read in plain:
                 value = read(request, now)
@@ -194,7 +194,7 @@ def expression_condition(
             if differing:
                 return _over(differing, execute, context, denies=denies)
             result = execute(context)
-        except Exception:  # the library raises what fits: KeyError, TypeError, ZeroDivisionError...
+        except Exception:  # the library raises many types: KeyError, TypeError, ZeroDivisionError...
             return None
         finally:
             if context is not None:
@@ -211,7 +211,7 @@ def expression_condition(
 def _several_readings(
     expression: Expression, templates: Sequence[Template], *, denies: bool, matching: PathMatching
 ) -> Sequence[Readings]:
-    """Reads those variables of the expression that upstreams may differ about."""
+    """Return readers of those variables in the expression that upstreams may read differently."""
     variables = expression.variables
     named = Named(expression.text)
     found = [] if PATH_VARIABLES.isdisjoint(variables) else [path_readings(variables, templates, matching)]
@@ -236,28 +236,28 @@ def _over(
     *,
     denies: bool,
 ) -> bool | None:
-    """The result of the expression over all readings together.
+    """Return the combined result of the expression over all readings.
 
-    One that it cannot be asked about, because it looks for a list where a form is read as single values or
-    the other way round, counts only if none is left.
+    For a deny rule, a reading whose types do not fit the expression (a list where a form has single values,
+    or the reverse) is skipped, unless no other reading remains.
     """
-    told: list[bool | None] = []
+    results: list[bool | None] = []
     for reading in combined(several):
         _add(context, reading)
         try:
             found = execute(context)
         except Exception as error:  # as above
             if not denies or not _is_about_types(error):
-                told.append(None)
+                results.append(None)
             continue
         if found is denies:
             return bool(found)
-        told.append(found if isinstance(found, bool) else None)
-    return either_reading(told, denies=denies) if told else None
+        results.append(found if isinstance(found, bool) else None)
+    return either_reading(results, denies=denies) if results else None
 
 
 def _is_about_types(error: Exception) -> bool:
-    # Of a function that exists, and other variables do not differ between readings.
+    # The function exists, because the expression was checked; so its argument has the wrong type.
     return isinstance(error, TypeError) or str(error).startswith("Undefined variable or function")
 
 
@@ -278,7 +278,7 @@ def _caller_variables(identity: Identity) -> dict[str, Any]:
 def _seen(
     expression: Expression, templates: Sequence[Template], identity: Identity, request: Request, now: float
 ) -> str:
-    """The values of the variables, or why the expression failed."""
+    """Return the values of the variables, or the reason why the expression failed."""
     values: dict[str, Any] = {}
     known = _caller_variables(identity)
     try:
@@ -293,9 +293,9 @@ def _seen(
     except UnreadableBodyError as error:
         return f"the body cannot be read: {error}"
     except Exception as error:  # as above
-        return f"it fails: {why_failed(error)}; {_told(values)}"
-    return _told(values) if isinstance(found, bool) else f"it gives {found!r}, neither true nor false"
+        return f"it fails: {why_failed(error)}; {_values_text(values)}"
+    return _values_text(values) if isinstance(found, bool) else f"it gives {found!r}, neither true nor false"
 
 
-def _told(values: Mapping[str, Any]) -> str:
+def _values_text(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value!r}" for key, value in values.items()) or "no variables"

@@ -1,7 +1,7 @@
-"""The kinds of values that an expression handles, and which of them fit together.
+"""The kinds (types) of values in an expression, and which of them fit together.
 
-What fits is CEL's own rule (the language definition, "Gradual type checking" and its list of standard
-functions), except that numbers of every kind are compared, as the library does.
+The rules are those of CEL (the language definition, "Gradual type checking" and the standard functions),
+except that numbers of all kinds can be compared with each other, as in the library.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of value; `inside`: of the items of a list, or of what a map holds; `key`: of its keys."""
+    """A kind of value. `inside` is the kind of list items or map values, `key` that of map keys."""
 
     name: str
     inside: "Kind | None" = None
@@ -35,17 +35,17 @@ TYPE: Final = Kind("type")
 
 
 def list_of(inside: Kind) -> Kind:
-    """A list of these."""
+    """Return the kind of a list of these items."""
     return Kind("list", inside)
 
 
 def map_of(inside: Kind, key: Kind = TEXT) -> Kind:
-    """A map to these, from names unless the kind of its keys is told."""
+    """Return the kind of a map to these values, whose keys are texts by default."""
     return Kind("map", inside, key)
 
 
 def walked(kind: Kind) -> Kind:
-    """What a macro goes through: the items of a list, the keys of a map."""
+    """Return the kind that a macro iterates over: the items of a list, the keys of a map."""
     return (kind.key if kind.name == "map" else kind.inside) or ANY
 
 
@@ -63,7 +63,7 @@ VARIABLE_KINDS: Final[Mapping[str, Kind]] = {
     "body": ANY,
     "vars": map_of(TEXT),
 }
-"""What each variable holds."""
+"""The kind of each variable."""
 
 TYPE_NAMES: Final = frozenset({
     "bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint",
@@ -77,20 +77,20 @@ _JOINED: Final = (TEXT, BYTES, DURATION)
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A part of the expression: the kind of its value, and what else is known of it."""
+    """A part of the expression: the kind of its value, and what else is known about it."""
 
     kind: Kind
     text: str
     literal: str | None = None
-    """The text itself, if the expression spells it out."""
+    """The value, if the operand is a text literal."""
     items: tuple["Operand", ...] = ()
-    """Of a list that is written out."""
+    """The items of a list literal."""
     variable: str = ""
-    """The variable that it is, if it is one."""
+    """The name, if the operand is a variable."""
 
 
 def may_be_equal(one: Kind, other: Kind) -> bool:
-    """Whether there are values of these kinds that are equal."""
+    """Whether values of these kinds can be equal."""
     if {one, other} & {ANY, NULL} or (one in NUMBERS and other in NUMBERS):
         return True
     if one.inside is not None and other.inside is not None:
@@ -99,7 +99,7 @@ def may_be_equal(one: Kind, other: Kind) -> bool:
 
 
 def need_equal(left: Operand, right: Operand, sign: str) -> None:
-    """Raises ValueError if `==` or `!=` can have only one answer."""
+    """Raise ValueError if `==` or `!=` always has the same result."""
     if may_be_equal(left.kind, right.kind):
         return
     never = "never equal" if sign == "==" else "always different"
@@ -113,16 +113,16 @@ def need_equal(left: Operand, right: Operand, sign: str) -> None:
 
 
 def need_member(left: Operand, right: Operand) -> None:
-    """Raises ValueError if `left in right` can have no answer, or only one."""
+    """Raise ValueError if `left in right` always fails or always has the same result."""
     if right.kind.name not in {"list", "map", "any"}:
         hint = f"; write {right.text}.contains({left.text})" if {left.kind, right.kind} == {TEXT} else ""
-        raise ValueError(f"in looks into a list or a map, but {right.text} is {right.kind}{hint}")
+        raise ValueError(f"in needs a list or a map, but {right.text} is {right.kind}{hint}")
     if not may_be_equal(left.kind, walked(right.kind)):
-        raise ValueError(f"{left.text} is {left.kind}, and {right.text} never holds one")
+        raise ValueError(f"{left.text} is {left.kind}, and {right.text} never contains one")
 
 
 def need_order(left: Operand, right: Operand) -> None:
-    """Raises ValueError if the two kinds have no order."""
+    """Raise ValueError if the two kinds have no order."""
     if ANY in {left.kind, right.kind}:
         return
     if left.kind not in _ORDERED or not may_be_equal(left.kind, right.kind):
@@ -132,14 +132,14 @@ def need_order(left: Operand, right: Operand) -> None:
 
 
 def need_condition(operand: Operand) -> None:
-    """Raises ValueError unless the operand is true or false."""
+    """Raise ValueError unless the operand is true or false."""
     if operand.kind not in {BOOL, ANY}:
         hint = f"; write has({operand.text})" if operand.kind.inside and "." in operand.text else ""
         raise ValueError(f"{operand.text} is {operand.kind}, neither true nor false{hint}")
 
 
 def result(left: Operand, right: Operand, sign: str) -> Kind:
-    """The kind of what `left sign right` gives. Raises ValueError where it gives nothing."""
+    """Return the kind of `left sign right`. Raises ValueError if the operator does not apply."""
     one, other = left.kind, right.kind
     if ANY in {one, other}:
         return ANY
@@ -169,7 +169,7 @@ def _result_hint(left: Operand, right: Operand, sign: str) -> str:
 
 
 def negated(operand: Operand) -> Kind:
-    """The kind of `-operand`. Raises ValueError where it gives nothing."""
+    """Return the kind of `-operand`. Raises ValueError if the operator does not apply."""
     if operand.kind not in {WHOLE, FRACTION, ANY}:
         raise ValueError(f"{operand.text} is {operand.kind}: - does not take it")
     return operand.kind

@@ -1,4 +1,4 @@
-"""Texts that are written out in an expression, and can never be what they are meant for."""
+"""Checks literals in an expression: texts that can never match what they are compared with."""
 
 import re
 from typing import Final
@@ -13,23 +13,23 @@ _EXAMPLES: Final = 'write it as in timestamp("2026-01-31T08:00:00Z"), duration("
 
 
 def need_pattern(pattern: str) -> None:
-    """Raises ValueError for what is no pattern to the library, whose own engine is linear, too."""
+    """Raise ValueError if the library, whose engine is linear too, does not accept the pattern."""
     import cel  # here, because its package takes 0.2 s to import
 
     try:
         cel.evaluate("''.matches(pattern)", {"pattern": pattern})
-    except Exception:  # the library raises what fits
-        compile_pattern(pattern)  # says what is wrong with most of them
-        raise ValueError(f"{pattern!r} is no regular expression that matches() knows") from None
+    except Exception:  # the library raises many types
+        compile_pattern(pattern)  # raises a precise error in most cases
+        raise ValueError(f"{pattern!r} is not a regular expression that matches() supports") from None
 
 
 def need_convertible(name: str, literal: str, source: str) -> None:
-    """Raises ValueError for a conversion of a text that always fails: `timestamp("tomorrow")`."""
+    """Raise ValueError for a conversion of a text that always fails: `timestamp("tomorrow")`."""
     import cel  # here, because its package takes 0.2 s to import
 
     try:
         cel.evaluate(f"{name}(literal)", {"literal": literal})
-    except Exception:  # the library raises what fits
+    except Exception:  # the library raises many types
         raise ValueError(f"{source} always fails: {_EXAMPLES}") from None
     if name == "duration" and _DURATION.sub("", literal) not in {"", "0"}:
         raise ValueError(f"{source} is not read to its end: {_EXAMPLES}")
@@ -41,13 +41,13 @@ def ignores_case(pattern: str) -> bool:
 
 
 def need_lower_case(header: str) -> None:
-    """Raises ValueError for the name of a header that is not spelled as Envoy sends it."""
+    """Raise ValueError for a header name that is not in lower case, as Envoy sends it."""
     if header != header.lower():
-        raise ValueError(f"headers has its names in lower case: write {header.lower()!r}")
+        raise ValueError(f"names in headers are in lower case: write {header.lower()!r}")
 
 
 def need_possible(variable: str, text: str) -> None:
-    """Raises ValueError for a text that the variable never is."""
+    """Raise ValueError for a text that the variable never equals."""
     if variable == "kind" and text not in _KINDS:
         raise ValueError(f"kind is never {text!r}; it is {' or '.join(_KINDS)}")
     if variable == "method" and text != text.upper():

@@ -1,8 +1,8 @@
-"""What an expression sees of a request, in every reading that an upstream may have of it.
+"""The variables of a request in an expression, in every way that an upstream may read the request.
 
-A deny rule is tried on each reading, so that `/public%2fadmin`, `ROLE=admin` and `role[]=admin` do not get
-around it. An allow rule sees the request as it came, and is not met if another reading differs in something
-that the expression names. Only what the expression names is read in several ways.
+A deny rule tests each reading, so that `/public%2fadmin`, `ROLE=admin` and `role[]=admin` do not evade it. An
+allow rule tests the request as received, and does not match if another reading differs in something that the
+expression names. Only what the expression names is read in several ways.
 """
 
 import re
@@ -21,7 +21,7 @@ MAX_COMBINED: Final = 64
 
 
 MAX_DEPTH: Final = 32
-"""Names within the name of one field of a form; qs reads 5, Rack 32, PHP 64. The library recurses."""
+"""The most names within the name of a form field: qs reads 5, Rack 32, PHP 64. The library recurses."""
 
 Reading = Mapping[str, Any]
 """The variables of an expression, or some of them."""
@@ -39,16 +39,16 @@ _WHOLE: Final = re.compile(
     r"""\b(?:headers|query|body)(?:\b(?!\s*[.\[])|\s*\.\s*\w+\s*\(|\s*\[(?!\s*(["'])[^"'\\]*\1\s*\]))"""
     r"""|\'{3}|"{3}"""
 )
-"""A map that is looked at as a whole: `query.exists(name, ...)`, `size(headers)`, `query[name]`."""
+"""A map that is used as a whole: `query.exists(name, ...)`, `size(headers)`, `query[name]`."""
 _IN_MAP: Final = re.compile(r"""(["'])[^"'\\]*\1\s*in\s*(?:headers|query|body)\b""")
 
 
 class UnknownError(Exception):
-    """What the expression names cannot be known: upstreams differ about it."""
+    """A value that the expression uses is unknown, because upstreams read it differently."""
 
 
 class Named:
-    """The names that an expression looks for in headers, query and body."""
+    """The names that an expression uses in headers, query and body."""
 
     __slots__ = ("_above", "headers", "keys", "names", "wanted", "whole")
 
@@ -56,7 +56,7 @@ class Named:
         found = set(_MEMBER.findall(text))
         found |= {one or other for _, one, _, other in _KEY.findall(text)}
         self.whole = _WHOLE.search(_IN_MAP.sub("", text)) is not None
-        """Whether the expression goes through all names itself and compares them with texts."""
+        """Whether the expression iterates over all names and compares them with texts."""
         if self.whole:
             found |= {literal for _, literal in _TEXT.findall(text)}
         self.names = frozenset(found)
@@ -65,17 +65,17 @@ class Named:
         """Names whose members the expression uses: `user` in `body.user.role`."""
         self.wanted = WantedNames(sorted(found))
         self.keys = frozenset(map(fold_name, found))
-        """Folded, as keys of JSON are: those have no members."""
+        """The folded names, for keys of JSON, which have no members."""
         self.headers = names_alike(tuple(sorted(found)))
 
     def spelled(self, name: str) -> str:
-        """The name as the expression spells it; the name itself if the expression has no spelling of it."""
+        """Return the name as the expression spells it; the name itself if the expression does not use it."""
         if name in self.names:
             return name
         return self.wanted.by_folded.get(fold_members(name), (name,))[0]
 
     def place(self, name: str) -> tuple[str, ...]:
-        """The place of a form's field, as deep as the expression looks: `role[x]` is within `role`."""
+        """Return the key path of a form field, as deep as the expression uses it: `role[x]` is in `role`."""
         parts: list[str] = []
         found = members(name)
         if len(found) > MAX_DEPTH:
@@ -88,7 +88,7 @@ class Named:
 
 
 def path_readings(names: Sequence[str], templates: Sequence[Template], matching: PathMatching) -> Readings:
-    """Readings of `path`, `segments` and `vars`: those that a template covers, or the path as it came."""
+    """Return a reader of `path`, `segments` and `vars`: those that a template covers, or the path as sent."""
     templates = matching.templates(templates)
     any_case = matching.any_case
     binds = "vars" in names
@@ -122,12 +122,12 @@ def path_readings(names: Sequence[str], templates: Sequence[Template], matching:
 
 
 def bind(templates: Sequence[Template], segments: Sequence[str]) -> Mapping[str, str]:
-    """The variables of the first template that covers the path; a rest keeps its slashes."""
+    """Return the variables of the first template that covers the path; a rest keeps its slashes."""
     return EXACT.bind(templates, tuple(segments)) or {}
 
 
 def header_readings(named: Named, *, denies: bool) -> Readings:
-    """Readings of `headers`, also with the headers that a CGI server reads as one that is named."""
+    """Return a reader of `headers`, also with headers that a CGI server reads under a name in use."""
 
     def read(request: Request) -> Sequence[Reading]:
         others = named.headers.among(request.header_names)
@@ -150,7 +150,7 @@ def header_readings(named: Named, *, denies: bool) -> Readings:
 
 
 def _present(names: Iterable[str], values_of: Callable[[str], Sequence[str]]) -> dict[str, list[str]]:
-    """The names that have values: handed over alone, what a client sends besides costs nothing."""
+    """Return the names that have values. Only these are converted, so other input of a client is free."""
     found = {}
     for name in names:
         values = values_of(name)
@@ -165,7 +165,7 @@ def _refuse_masks(headers: Mapping[str, Sequence[str]]) -> None:
 
 
 def query_readings(named: Named, *, denies: bool) -> Readings:
-    """Readings of `query`, also as the most lenient upstreams read names, and with `;` as a separator."""
+    """Return a reader of `query`, also as the most lenient upstreams read it, with `;` as a separator."""
 
     def read(request: Request) -> Sequence[Reading]:
         first = request.all_query() if named.whole else _present(named.names, request.query_values)
@@ -182,7 +182,7 @@ def query_readings(named: Named, *, denies: bool) -> Readings:
 
 
 def _meant(request: Request, named: Named) -> dict[str, list[str]]:
-    """The values of each name of the expression that a parameter may mean; of every name where it asks so."""
+    """Return the values that an upstream may read under each name in use, or under every name if needed."""
     found: dict[str, list[str | None]] = {}
     for folded, names in named.wanted.by_folded.items():
         values = request.query_meaning(folded)
@@ -199,7 +199,7 @@ def _meant(request: Request, named: Named) -> dict[str, list[str]]:
 
 
 def combined(several: Sequence[Sequence[Reading]]) -> Iterator[Reading]:
-    """Each combination of the readings of several variables. Raises UnknownError if there are too many."""
+    """Yield each combination of readings of several variables. Raises UnknownError if there are too many."""
     number = 1
     for readings in several:
         number *= len(readings)
@@ -213,10 +213,10 @@ def combined(several: Sequence[Sequence[Reading]]) -> Iterator[Reading]:
 
 
 def with_parts(headers: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """The values as they came, followed by the parts of those that hold a comma.
+    """Return the values as sent, followed by the parts of those that contain a comma.
 
-    Who joins values by commas says the same as who sends several lines (RFC 9110 section 5.3), so an
-    expression that looks for one of them must find it (CVE-2026-26308). Raises UnknownError for too many.
+    Values joined by commas mean the same as several lines (RFC 9110 section 5.3), so an expression that looks
+    for one of them must find it (CVE-2026-26308). Raises UnknownError for too many parts.
     """
     found: dict[str, Sequence[str]] = {}
     for name, lines in headers.items():

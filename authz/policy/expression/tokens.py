@@ -1,4 +1,4 @@
-"""The tokens of an expression, and the text within a literal."""
+"""Splits an expression into tokens, and reads the text of a literal."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TOKEN: Final = re.compile(
 
 
 class NotKnownError(Exception):
-    """The reader met what it does not know: nothing is said about the expression."""
+    """The parser met unknown syntax, so the expression is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Token:
 
 
 def tokens(text: str) -> list[Token]:
-    """The tokens, without blanks and remarks. Raises NotKnownError."""
+    """Return the tokens, without blanks and comments. Raises NotKnownError."""
     found: list[Token] = []
     at = 0
     while at < len(text):
@@ -45,7 +45,7 @@ def tokens(text: str) -> list[Token]:
 
 
 def text_of(literal: str) -> str | None:
-    """The text that the literal stands for; None where the library does not say."""
+    """Return the value of a text literal; None if the library does not return a text."""
     if "\\" not in literal:
         inside = literal.lstrip("rR")
         quotes = 3 if inside[:3] in {"'''", '"""'} else 1

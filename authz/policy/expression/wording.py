@@ -1,4 +1,4 @@
-"""What is wrong with the text of an expression, in the words of the language instead of the parser's."""
+"""Explains errors of expressions in terms of the language instead of the parser."""
 
 import re
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ _OTHER_LANGUAGES: Final[Mapping[str, str]] = {
     ".?": "write has(claims.tenant) && ... for a field that may be missing",
     "[?": "write 'tenant' in claims && ... for a field that may be missing",
     ".`": 'write claims["a-b"] for a name with other signs',
-    "/*": "a remark begins with // and ends with the line",
-    "?": "a choice is written CONDITION ? VALUE : VALUE",
+    "/*": "a comment begins with // and ends with the line",
+    "?": "a conditional is written CONDITION ? VALUE : VALUE",
 }
-"""Words of other languages that people write, and what to write instead."""
+"""Operators of other languages, and what to write instead."""
 
 
 def what_is_wrong(text: str, found: str) -> str:
-    """The first error in `text`, in our words, with its place. `found`: the parser's message."""
+    """Describe the first error in `text` and its place. `found` is the parser's message."""
     findings = [finding for finding in _FINDING.findall(found) if "Incomplete" not in finding[2]]
     if not findings:
         return "nests too deep" if "recursion" in found.lower() or text.count("(") > 50 else "cannot be read"
@@ -37,24 +37,24 @@ def what_is_wrong(text: str, found: str) -> str:
 
 
 def why_failed(error: Exception) -> str:
-    """Why an expression gave nothing for a request. `error`: what the library raised."""
+    """Explain why an expression failed for a request. `error` is the exception of the library."""
     found = str(error)
     name = _QUOTED.search(found)
     match error:
         case KeyError():
-            return f"there is no {error.args[0]!r}"
+            return f"{error.args[0]!r} does not exist"
         case IndexError():
             return f"a list has no item {found.rpartition(' ')[2]}"
         case ZeroDivisionError():
             return "it divides by zero"
         case OverflowError():
-            return "a number is too large, or below zero where none may be"
+            return "a number is too large, or negative where it must not be"
         case RuntimeError() if name and found.startswith("Function"):
             return f"{name[1]}() cannot read its value"
         case RuntimeError() if name and found.startswith("Undefined"):
-            return f"{name[1]} is not known of this request, or does not take these values"
+            return f"{name[1]} is undefined for this request, or does not take these values"
         case TypeError():
-            return "values of kinds that do not fit together are compared or combined"
+            return "values of incompatible kinds are compared or combined"
     return "it cannot be evaluated"
 
 
@@ -63,15 +63,15 @@ def _words(text: str, line: int, column: int, message: str) -> str:
     if reserved:
         return f"{reserved[1]!r} is a reserved word"
     if "simple name" in message:
-        return "a macro binds a name first, as in roles.exists(role, role == 'admin')"
+        return "the first argument of a macro is a name, as in roles.exists(role, role == 'admin')"
     if "has()" in message:
-        return "has() asks whether there is a field, as in has(claims.tenant)"
+        return "has() tests whether a field exists, as in has(claims.tenant)"
     if "literal" in message:
         return "the number is too large"
     lines = text.splitlines() or [""]
     rest = lines[line - 1][column - 1 :] if line <= len(lines) else ""
     if rest[:1] in {"'", '"'}:
-        return "a text has no closing quote, or holds an escape that does not exist"
+        return "a text has no closing quote, or contains an unknown escape"
     piece = _PIECE.match(rest.lstrip())
     if piece is None:
         missing = re.search(r"missing '(\S)'", message)
@@ -83,6 +83,6 @@ def _words(text: str, line: int, column: int, message: str) -> str:
 def _unexpected(piece: str, before: str) -> str:
     for said in (before + piece, piece, before):
         if said in _OTHER_LANGUAGES:
-            return f"{said!r} means nothing here: {_OTHER_LANGUAGES[said]}"
+            return f"{said!r} is not part of the language: {_OTHER_LANGUAGES[said]}"
     hint = f'; a field of that name is written ["{piece}"]' if before == "." and piece.isidentifier() else ""
     return f"{piece!r} is not expected here{hint}"

@@ -1,4 +1,4 @@
-"""Finds conditions that match less or more than they say. They are legal, so these are warnings."""
+"""Finds conditions that match less or more than they seem to. They are legal, so these are warnings."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,21 +22,21 @@ _NAME_TESTED: Final = re.compile(
     rf"(?P<how>matches|contains|endsWith|startsWith)\s*\(\s*{_TEXT}\s*\)"
 )
 _WITHIN_HOST: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]+")
-"""The beginning of a URL that may end in the midst of its host."""
+"""The beginning of a URL that may end in the middle of its host."""
 _MAPPED_NETWORK: Final = IPv6Network("::ffff:0:0/96")
-"""IPv4 addresses as IPv6 writes them (RFC 4291 section 2.5.5.2): a client never has one."""
+"""IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2), which clients never have here."""
 _MAPPED: Final = re.compile(rf"(?<![.\w])client\b[^&|]*?{_TEXT}")
 _TEXT_CLAIMS: Final = frozenset({
     "acr", "azp", "client_id", "jti", "nonce", "oid", "phone_number", "sid", "sub", "tid", "ver",
 })  # fmt: skip
-"""Claims that hold text also where it looks like a number (OpenID Connect Core, RFC 7519, Entra)."""
+"""Claims that are text even if they look like a number (OpenID Connect Core, RFC 7519, Entra)."""
 _FLAGS: Final = re.compile(r"\(\?[a-zA-Z]+\)")
 _CLASS: Final = re.compile(r"\[\]?[^\]]*\]")
 _ANY_CHARACTER: Final = re.compile(r"(?<=\w)\.(?=\w)")
 
 
 def doubts_of(config: RuleConfig, blocks: Sequence[ConditionConfig]) -> Iterator[Doubt]:
-    """What in the rule matches less or more than it seems. `blocks`: every block that it must meet."""
+    """Yield conditions that match less or more than they seem to. `blocks` are all blocks of the rule."""
     effect = "deny" if config.deny is not None else "allow"
     for who in config.deny or config.allow or ():
         if isinstance(who, WhoConfig):
@@ -78,13 +78,13 @@ def _in_another_type(text: str) -> str:
 
 
 def _of_networks(key: str, networks: Sequence[Network] | None) -> Iterator[str]:
-    """The networks that seem to hold IPv4 clients, too."""
+    """Yield a warning about networks that seem to include IPv4 clients but do not."""
     listed = networks or ()
     if any(isinstance(network, IPv4Network) for network in listed):
         return
     for network in listed:
         if isinstance(network, IPv6Network) and _MAPPED_NETWORK.subnet_of(network):
-            yield f"{key}: {network} holds no IPv4 client: list 0.0.0.0/0, too"
+            yield f"{key}: {network} contains no IPv4 client: list 0.0.0.0/0 too"
             return
 
 
@@ -95,7 +95,7 @@ def _of_expression(expression: Expression) -> Iterator[str]:
     for found in _NAME_TESTED.finditer(text):
         yield from _of_name(found["name"], found["how"], found["text"].replace("\\\\", "\\"))
     if any("::ffff:" in found["text"].lower() for found in _MAPPED.finditer(text)):
-        yield "client never begins with ::ffff: an IPv4 address is written as such, as in 192.0.2.1"
+        yield "client never begins with ::ffff: IPv4 addresses are written like 192.0.2.1"
 
 
 def _is_text(claim: str) -> bool:
@@ -112,12 +112,12 @@ def _of_claim(claim: str, asked: Sequence[Operand]) -> Iterator[str]:
 def _of_name(name: str, how: str, asked: str) -> Iterator[str]:
     if name == "client":
         if not _is_precise(how, asked):
-            yield f"client.{how}('{asked}') is also true of other addresses: write client, as in 10.0.0.0/8"
+            yield f"client.{how}('{asked}') is also true for other addresses: write client, as in 10.0.0.0/8"
     elif how == "startsWith":
         if name == "host" or _WITHIN_HOST.fullmatch(asked):
             right = "hosts, as in *.example.com" if name == "host" else f"the host to its end: '{asked}/'"
             other = f"{asked.removesuffix('.')}.evil.example"
-            yield f"{name}.startsWith('{asked}') is also true of {other}: write {right}"
+            yield f"{name}.startsWith('{asked}') is also true for {other}: write {right}"
     elif how == "matches":
         if not _is_anchored(asked):
             yield (
@@ -128,11 +128,11 @@ def _of_name(name: str, how: str, asked: str) -> Iterator[str]:
             yield f"host.matches('{asked}'): . is any character here; write [.] for a dot"
     elif name == "host" and (how == "contains" or not asked.startswith(".")):
         other = f"{asked}.evil.example" if how == "contains" else f"evil{asked}"
-        yield f"host.{how}('{asked}') is also true of {other}: write hosts, as in *.example.com"
+        yield f"host.{how}('{asked}') is also true for {other}: write hosts, as in *.example.com"
 
 
 def _is_precise(how: str, asked: str) -> bool:
-    """Whether the test of an address as text ends where a number of it ends."""
+    """Whether the test of an address as text ends at the end of one of its numbers."""
     if how == "startsWith":
         return asked.endswith((".", ":"))
     return how == "matches" and _is_anchored(asked)

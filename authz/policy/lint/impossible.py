@@ -1,6 +1,6 @@
-"""Finds conditions that no request can meet. They are legal, so these are warnings.
+"""Finds conditions that no request can meet. They are legal, so the findings are warnings.
 
-A deny rule of this kind protects nothing, and its author believes that it does.
+A deny rule with such a condition protects nothing, although its author believes that it does.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,14 +17,14 @@ MAX_NAMED = 5
 """The most issuers that a warning lists: a template may have thousands of tenants."""
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
-"""Those of RFC 9110 and RFC 5789. Others exist, so one is doubted only where it looks like one of these."""
+"""Methods of RFC 9110 and RFC 5789. Others exist, so only near misspellings of these are reported."""
 
 Finding = tuple[str, str]
 """The key of the rule that has the fault (may be empty), and what is wrong."""
 
 
 class Impossible:
-    """Finds what cannot be, given the credentials that the policy accepts."""
+    """Finds conditions that cannot hold, given the credentials that the policy accepts."""
 
     def __init__(self, credentials: CredentialsConfig | None) -> None:
         self._credentials = credentials
@@ -40,7 +40,7 @@ class Impossible:
             self._kinds.add(CredentialKind.MTLS)
 
     def in_rule(self, config: RuleConfig, blocks: Sequence[ConditionConfig]) -> Iterator[Finding]:
-        """The conditions that no request can meet. `blocks`: every block that the rule must meet."""
+        """Yield the conditions that no request can meet. `blocks` are all blocks of the rule's conditions."""
         effect = "deny" if config.deny is not None else "allow"
         for who in config.deny or config.allow or ():
             if isinstance(who, WhoConfig):
@@ -63,21 +63,21 @@ class Impossible:
         for subject in who.subjects or ():
             if "*" in subject:
                 yield (
-                    f"never matches the subject {subject}: * stands for itself; for a part of a name, "
+                    f"never matches the subject {subject}: * is a literal asterisk; for a part of a name, "
                     "compare the claim: claims: {sub: {suffix: '@example.com'}}"
                 )
 
     def _of_kind(self, kind: CredentialKind) -> Iterator[str]:
         if self._credentials is not None and kind not in {*self._kinds, CredentialKind.ANONYMOUS}:
-            yield f"never matches {kind.value}: credentials accepts none of that kind"
+            yield f"never matches {kind.value}: the policy accepts no credentials of that kind"
 
     def _of_expression(self, config: RuleConfig, block: ConditionConfig) -> Iterator[str]:
         expression = block.when
-        assert expression is not None  # noqa: S101 - the caller has looked
+        assert expression is not None  # noqa: S101 - the caller checks it
         if expression.fails and config.deny is not None:
-            yield f"denies all that it covers: when is {expression}, which fails for every request"
+            yield f"denies everything it covers: when is {expression}, which fails for every request"
         elif expression.never:
-            yield f"never matches: when is {expression}, which is true of no request"
+            yield f"never matches: when is {expression}, which is true for no request"
         for compared in expression.compared.variables:
             if compared.variable == "issuer":
                 yield from self._of_issuer(compared.text)
@@ -89,23 +89,23 @@ class Impossible:
             return
         close = get_close_matches(issuer, self._issuers, n=1)
         known = ", ".join(self._issuers[:MAX_NAMED]) or "none"
-        hint = f"did you mean {close[0]}?" if close else f"it has {known}"
-        yield f"never matches the issuer {issuer}: credentials does not have it; {hint}"
+        hint = f"did you mean {close[0]}?" if close else f"configured: {known}"
+        yield f"never matches the issuer {issuer}: it is not configured under credentials; {hint}"
 
 
 def _of_method(method: str) -> Iterator[str]:
     if method == "CONNECT":
-        yield "never matches CONNECT: a tunnel has no path, and is refused with 400 before any rule"
+        yield "never matches CONNECT: a tunnel has no path and is refused with 400 before any rule"
     if method in _METHODS:
         return
     swapped = [known for known in _METHODS if sorted(known) == sorted(method)]
     close = swapped or get_close_matches(method, _METHODS, n=1, cutoff=0.85)
     if close:
-        yield f"is about the method {method}; did you mean {close[0]}?"
+        yield f"covers the method {method}; did you mean {close[0]}?"
 
 
 def _of_clients(blocks: Iterable[ConditionConfig]) -> Iterator[str]:
-    """Networks that exclude each other."""
+    """Yield conditions on the client whose networks exclude each other."""
     asked = [block.client for block in blocks if block.client is not None]
     excluded = [network for block in blocks for network in block.client_not or ()]
     for one, other in combinations(asked, 2):

@@ -1,4 +1,4 @@
-"""Finds rules that cannot mean what they say: they are legal, so these are warnings."""
+"""Finds rules that cannot mean what they say. They are legal, so the findings are warnings."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,50 +12,55 @@ from authz.policy.types.pattern import EVERY_HOST, EVERY_PATH, HostPattern, Temp
 from common.configfile import Breathe, no_breaks
 
 _Asked = tuple[object, ...]
-_UNASKED: Final = "no credential is looked at; write identify: optional to look at it, or identify: never"
+_UNASKED: Final = "credentials are ignored; write identify: optional to verify them, or identify: never"
 _SOMETHING: Final = "\0"
-"""Stands for any segment, host label or method: no rule can name it, so only wildcards cover it."""
+"""A segment, host label or method that no rule can name, so that only wildcards cover it."""
 
 Alike = Callable[[Rule, Rule], bool]
-"""Whether two rules with the same effect ask the same, word for word, host, method and path aside."""
+"""Whether two rules with the same effect have the same conditions, apart from host, method and path."""
 
 
-def review(
+def lint(
     rules: Sequence[tuple[RuleConfig, Rule]],
     alike: Alike,
     yield_gil: Breathe = no_breaks,
     *,
-    told: bool = False,
+    sets_identity: bool = False,
 ) -> list[tuple[Rule, str]]:
-    """What is suspicious, with the rule it is about, in the order of the rules.
+    """Return warnings with the rules they concern, in the order of the rules.
 
-    `told`: whether the policy says itself what the upstream is told of callers.
+    `sets_identity` says whether the policy itself configures identity headers.
 
-    An allow rule under a rule that denies anyone never decides; one under a rule that allows anyone
-    asks for a credential in vain; a rule under one with the same effect adds nothing.
+    An allow rule covered by a rule that denies anyone never decides; one covered by a rule that allows anyone
+    requires a credential in vain; a rule covered by one with the same effect adds nothing.
     """
-    reviewer = _Reviewer(rules, alike, yield_gil, told=told)
+    linter = _Linter(rules, alike, yield_gil, sets_identity=sets_identity)
     found: list[tuple[Rule, str]] = []
     # From the last to the first: of two rules that cover each other, the later adds nothing.
-    for (config, rule), asked in zip(reversed(rules), reversed(reviewer.asked), strict=True):
+    for (config, rule), asked in zip(reversed(rules), reversed(linter.asked), strict=True):
         yield_gil()
-        found += ((rule, message) for message in reversed([*reviewer.messages(config, rule, asked)]))
-    reviewer.let_go()
+        found += ((rule, message) for message in reversed([*linter.messages(config, rule, asked)]))
+    linter.release()
     return found[::-1]
 
 
-class _Reviewer:
-    """The rules that may cover others, by what they ask."""
+class _Linter:
+    """Indexes the rules that may cover others by their conditions."""
 
     def __init__(
-        self, rules: Sequence[tuple[RuleConfig, Rule]], alike: Alike, yield_gil: Breathe, *, told: bool
+        self,
+        rules: Sequence[tuple[RuleConfig, Rule]],
+        alike: Alike,
+        yield_gil: Breathe,
+        *,
+        sets_identity: bool,
     ) -> None:
         self._alike = alike
-        self._told = told
-        self._breathe = yield_gil
+        self._sets_identity = sets_identity
+        self._yield_gil = yield_gil
         self._denials, self._openings, self._same = Index(), Index(), dict[_Asked, Index]()
         self._needless: set[Rule] = set()
-        """Rules that were said to add nothing: taken out together, none of them is what covers another."""
+        """Rules reported to add nothing. All may be removed, so none of them counts as covering another."""
         self._deepest = 0
         self.asked = [_asked(config, rule) for config, rule in rules]
         often = Counter(self.asked)
@@ -70,16 +75,16 @@ class _Reviewer:
             index.compile(yield_gil)
 
     def messages(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
-        """What is suspicious about the rule."""
+        """Yield the warnings about the rule."""
         if rule.allows:
             yield from self._of_allow(config, rule, asked)
         elif not rule.shadow:
             yield from self._of_deny(config, rule, asked)
 
-    def let_go(self) -> None:
-        """Free the indices: left to themselves they would go at once, and hold up the loop beside."""
+    def release(self) -> None:
+        """Free the indices piece by piece: freed at once they would stall the event loop."""
         for index in self._indices():
-            index.release(self._breathe)
+            index.release(self._yield_gil)
 
     def _add(self, index: Index, config: RuleConfig, rule: Rule) -> None:
         index.add(rule, config.hosts, config.paths, config.methods)
@@ -99,18 +104,18 @@ class _Reviewer:
             looks = (
                 ""
                 if opening.identifies
-                else ", and the upstream learns no caller; identify: optional there tells it"
+                else ", and the upstream gets no identity; identify: optional there sends it"
             )
-            yield f"asks in vain: {_named(opening)} allows anyone all that it covers{looks}"
+            yield f"requires a credential in vain: {_named(opening)} allows anyone all that it covers{looks}"
         if rule.open and not rule.shadow and config.identify is None:
-            yield from _of_opening(config, told=self._told)
+            yield from _of_opening(config, sets_identity=self._sets_identity)
         broader = self._broader(config, rule, asked)
         if broader is not None:
             self._needless.add(rule)
             yield f"adds nothing: {_named(broader)} allows these callers all of it"
 
     def _of_deny(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
-        # Where a rule denies anyone, none that looks at the caller is asked.
+        # A rule that denies anyone decides before rules that test the caller.
         denial = self._cover(
             self._denials, config, lambda other: self._counts(other, rule) and _answers(other, rule)
         )
@@ -123,7 +128,7 @@ class _Reviewer:
             self._needless.add(rule)
 
     def _broader(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Rule | None:
-        """A rule that asks the same and covers all of this one."""
+        """Return a rule with the same conditions that covers all of this one."""
         index = self._same.get(asked)
         if index is None:
             return None
@@ -139,7 +144,7 @@ class _Reviewer:
     def _cover(
         self, index: Index, config: RuleConfig, counts: Callable[[Rule], bool] | None = None
     ) -> Rule | None:
-        """A rule of the index, if those of its rules that count cover together all that this one does."""
+        """Return a rule of the index if those of its rules that count cover everything this rule covers."""
         cover = None
         for host in config.hosts:
             for path in config.paths:
@@ -152,8 +157,8 @@ class _Reviewer:
         return cover
 
 
-def _of_opening(config: RuleConfig, *, told: bool) -> Iterator[str]:
-    """Details of callers that a rule for anyone seems to pass on, and does not."""
+def _of_opening(config: RuleConfig, *, sets_identity: bool) -> Iterator[str]:
+    """Yield warnings about caller attributes that a rule for anyone seems to pass on but does not."""
     filled = {
         "identity_headers": config.identity_headers,
         "response_headers": config.response_headers,
@@ -162,7 +167,7 @@ def _of_opening(config: RuleConfig, *, told: bool) -> Iterator[str]:
     empty = [key for key, said in filled.items() if any(one.of_caller for one in said.values())]
     if empty:
         yield f"leaves {' and '.join(empty)} empty: anyone is allowed, and {_UNASKED}"
-    elif told:
+    elif sets_identity:
         yield f"sends no identity upstream, also for a good credential: anyone is allowed, and {_UNASKED}"
 
 
@@ -171,12 +176,12 @@ def _named(rule: Rule) -> str:
 
 
 def _answers(other: Rule, rule: Rule) -> bool:
-    """Whether a client is answered all the same if `other` decides in place of `rule`."""
-    same = _told(other) == _told(rule)
+    """Whether a client gets the same response if `other` decides instead of `rule`."""
+    same = _response(other) == _response(rule)
     return same or other.order < rule.order or (other.open and not rule.open)
 
 
-def _told(rule: Rule) -> tuple[int, str, int]:
+def _response(rule: Rule) -> tuple[int, str, int]:
     verdict = rule.verdict
     return verdict.status, verdict.detail, verdict.retry_after_seconds
 
@@ -189,17 +194,17 @@ def _allows_all(config: RuleConfig, rule: Rule) -> bool:
 
 
 def _asked(config: RuleConfig, rule: Rule) -> _Asked:
-    """What the rule asks beside host, method and path, in words; empty where it is compared with none."""
+    """Return the rule's conditions, without host, method and path; empty if it is not to be compared."""
     if rule.shadow or (rule.open and not rule.requests):
         return ()
     if rule.allows and (rule.open or rule.requests or rule.demands):
         return ()
     if config.model_fields_set & ONLY_FOR_ALLOW:
-        # It may answer otherwise than another that allows.
+        # Its response may differ from that of another allow rule.
         return ()
     callers = tuple(_texts(conditions) for conditions in rule.callers)
     conditions = (*_texts(rule.requests), *_texts(rule.demands))
-    # To an expression, what `vars` holds depends on the path.
+    # In an expression, the value of `vars` depends on the path.
     binds = any(text.startswith("when ") and "vars" in text for text in conditions)
     return (rule.allows, callers, conditions, config.paths if binds else ())
 
@@ -215,7 +220,7 @@ def _example_host(host: HostPattern) -> str:
 
 
 def _examples(path: Template, deepest: int) -> Iterator[list[str]]:
-    """Paths of which every one is covered just when the whole template is."""
+    """Yield paths that are all covered exactly if the whole template is."""
     segments = [_SOMETHING if segment is None else segment for segment in path.segments]
     if segments or not path.rest:
         yield segments

@@ -1,7 +1,7 @@
 """Finds values that YAML reads as true or false although they are spelled `NO`, `yes` or `on`.
 
-The country NO is false to YAML 1.1. Where a claim or a field may be compared with anything, nothing
-else would tell.
+YAML 1.1 reads the country code NO as false. Claims and fields may be compared with values of any type, so no
+other check would find it.
 """
 
 import re
@@ -15,7 +15,7 @@ _SPELLING: Final = "(yes|no|on|off)"
 
 
 def spelled_booleans(document: Document, path: Sequence[KeyPart]) -> Iterator[Problem]:
-    """A warning for each such value that is compared with claims or fields in the block at `path`."""
+    """Yield a warning for each such value that is compared with a claim or field in the block at `path`."""
     content = document.data
     for part in path:
         content = content[part]
@@ -40,6 +40,6 @@ def _booleans(content: Any, path: tuple[KeyPart, ...], *, compared: bool) -> Ite
 
 
 def _pattern(key: KeyPart) -> re.Pattern[str]:
-    """The value behind the key, or an item of a list, where it is spelled otherwise than true or false."""
+    """Return a pattern for a value after this key, or for a list item, that is spelled yes, no, on or off."""
     begin = r"(?:[\[,]|^\s*-)\s*" if isinstance(key, int) else rf"""{re.escape(str(key))}["']?\s*:\s*"""
     return re.compile(rf"{begin}{_SPELLING}\s*(?:[,}}\]#]|$)", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Finds deny rules that a path in another spelling gets around. They are legal, so these are warnings.
+"""Finds deny rules that another spelling of a path evades. They are legal, so the findings are warnings.
 
 Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. If a broad rule allows what
 another denies, the spelling decides, unless the policy says how its upstreams compare paths. The same holds
@@ -18,11 +18,11 @@ from authz.policy.types.pattern import EVERY_HOST, HostPattern, Template
 from common.configfile import Breathe
 
 _SOME: Final = "x"
-"""An example of any segment or host label; in capitals, of any method."""
+"""An example of a segment or host label, and in capitals of a method."""
 
 
 Expressions = Callable[[Rule], Iterable[Expression]]
-"""The `when` of each block of conditions that a rule must meet."""
+"""Returns the `when` of each block of a rule's conditions."""
 
 
 def escapes(
@@ -32,9 +32,9 @@ def escapes(
     yield_gil: Breathe,
     expressions: Expressions,
 ) -> Iterator[tuple[Rule, str, str]]:
-    """The deny rules that another spelling of a path gets around: the rule, its key and the message.
+    """Yield the deny rules that another spelling of a path evades: the rule, its key and the message.
 
-    `said`: what the policy says about paths; a spelling that it settles, either way, is not reported.
+    `said` is the `paths` block of the policy; differences that it settles are not reported.
     """
     settled: AbstractSet[str] = frozenset() if said is None else said.model_fields_set
     if {"case", "trailing_slash"} <= settled:
@@ -53,7 +53,7 @@ def escapes(
             allowed = (
                 f"which {other.name!r} ({other.source}) allows and many upstreams serve as the same path"
             )
-            way_out = f"write paths: {{{key}: ignore}}, or exact if yours tells them apart"
+            way_out = f"write paths: {{{key}: ignore}}, or exact if yours distinguishes them"
             yield rule, "paths", f"does not deny {path}, {allowed}: {way_out}"
 
 
@@ -78,12 +78,12 @@ def _ways_around_expressions(
                     yield (
                         f"compares a path with {text!r} in this letter case only; {allow.name!r} "
                         f"({allow.source}) allows others, and many upstreams serve both as one path: "
-                        f"write paths: {{case: ignore}}{right}, or exact if yours tells them apart"
+                        f"write paths: {{case: ignore}}{right}, or exact if yours distinguishes them"
                     )
 
 
 def _allowed(rule_set: RuleSet, rule: Rule) -> Rule | None:
-    """The first that allows callers whom the rule denies, unless another rule denies everything here."""
+    """Return the first rule that allows callers the rule denies, unless another rule denies everything."""
     if any(one.open and not one.requests for one in rule_set.denies if one is not rule):
         return None
     return next((one for one in rule_set.allows if one.open or not rule.open), None)

@@ -1,4 +1,4 @@
-"""The words of a policy file: the types that its blocks share."""
+"""The types of names, texts and blocks that policy files share."""
 
 import re
 from collections.abc import Collection
@@ -22,7 +22,7 @@ from authz.request.path import NEVER_ACCEPTED, PathAnomaly
 from common.configfile import Block, Spelled
 
 MAX_NAME_PARTS: Final = 16
-"""In the dotted name of a claim or field; deeper than any token or form."""
+"""The most parts in the dotted name of a claim or field: more than any token or form has."""
 
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
 _DOT = re.compile(r"(?<!\\)\.")
@@ -34,16 +34,16 @@ class PolicyBlock(Block):
     @field_validator("*", mode="before")
     @classmethod
     def _says_something_under_each_key(cls, value: Any) -> Any:
-        """`scopes:` with nothing behind it would ask for nothing: more callers than anybody meant."""
+        """Refuse a key without a value: an empty `scopes:` would match more callers than intended."""
         if value is None:
-            raise ValueError("nothing stands here; write what is meant, or leave the key out")
+            raise ValueError("the value is missing; write one, or leave the key out")
         return value
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """As pydantic has it, but without the null that stands for a key left out."""
+        """Return pydantic's schema without null, which is only the default of omitted keys."""
         found = handler(schema)
         for key in handler.resolve_ref_schema(found).get("properties", {}).values():
             choices = [choice for choice in key.pop("anyOf", ()) if choice != {"type": "null"}]
@@ -54,7 +54,7 @@ class PolicyBlock(Block):
 
 
 class OneOrMany:
-    """Lets one value stand for a list of one, in validation and in the JSON schema."""
+    """Accepts a single value as a list of one, in validation and in the JSON schema."""
 
     @staticmethod
     def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -70,10 +70,10 @@ class OneOrMany:
 
 
 def split_name(name: str) -> tuple[str, ...]:
-    r"""The parts of a dotted name: `realm_access.roles` is two, `https://x\.example/roles` is one.
+    r"""Split a dotted name: `realm_access.roles` has two parts, `https://x\.example/roles` has one.
 
-    A dot always separates unless a backslash stands before it: where a body may be written by
-    anyone, one name must not find two things.
+    A dot always separates unless a backslash precedes it. A body comes from a client, so one name must not
+    have two meanings.
     """
     return tuple(part.replace("\\.", ".") for part in _DOT.split(name))
 
@@ -90,9 +90,9 @@ def _dotted(name: str) -> str:
 def _method(value: str) -> str:
     if not _METHOD.fullmatch(value):
         hint = f"; methods are compared with case, so write {value.upper()}" if value.upper() != value else ""
-        raise ValueError(f"{value!r} is no method{hint}")
+        raise ValueError(f"{value!r} is not a method{hint}")
     if value == "*":
-        raise ValueError("'*' is no method; without methods, a rule is about all of them")
+        raise ValueError("'*' is not a method; a rule without methods covers all of them")
     return value
 
 
@@ -107,7 +107,7 @@ def _oddity(value: Any) -> PathAnomaly:
 
 
 def _at_least_one(values: Collection[Any]) -> Collection[Any]:
-    # Not min_length: pydantic counts the good items only, and would add a second error to each bad one.
+    # Not min_length: pydantic counts valid items only, and would add a second error to each invalid one.
     if not values:
         raise ValueError("name at least one, or leave the key out")
     return values
@@ -117,7 +117,7 @@ AT_LEAST_ONE: Final = AfterValidator(_at_least_one)
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Texts = Annotated[tuple[Text, ...], AT_LEAST_ONE]
 Scope = Annotated[str, Spelled(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}", "orders:read")]
-"""RFC 6749 section 3.3; it may stand in a challenge between double quotes."""
+"""A scope token (RFC 6749 section 3.3), which needs no escape in the quoted string of a challenge."""
 Scopes = Annotated[tuple[Scope, ...], AT_LEAST_ONE]
 Name = Annotated[str, Spelled(r"[^\x00-\x1f\x7f]{1,128}", "orders-read")]
 DottedName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_dotted)]

@@ -1,7 +1,7 @@
-"""Which paths are one path to a deny rule: `paths:` of a policy.
+"""Which spellings of a path a deny rule treats as the same path (`paths:` of a policy).
 
-Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. An allow rule is never widened:
-a path in another spelling is one that no rule allows, or that a broader rule allows.
+Express, koa-router and others serve `/admin` for `/ADMIN` and for `/admin/`. Allow rules are never widened: a
+path in another spelling is allowed only if a broader rule allows it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,44 +16,44 @@ Segments = tuple[str, ...]
 
 
 class PathsConfig(PolicyBlock):
-    """How upstreams compare paths: deny rules disregard what is `ignore`."""
+    """How upstreams compare paths. Deny rules disregard differences that are set to `ignore`."""
 
     case: Literal["exact", "ignore"] = "exact"
-    """Letter case."""
+    """Whether letter case matters."""
     trailing_slash: Literal["exact", "ignore"] = "exact"
-    """A slash at the end."""
+    """Whether a slash at the end matters."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathMatching:
-    """How deny rules are compared with paths."""
+    """How deny rules compare paths."""
 
     any_case: bool = False
     any_slash: bool = False
 
     @classmethod
     def of(cls, config: PathsConfig | None) -> "PathMatching":
-        """The matching that the policy configures."""
+        """Return the matching that the policy configures."""
         if config is None:
             return EXACT
         found = cls(config.case == "ignore", config.trailing_slash == "ignore")
         return EXACT if found == EXACT else found
 
     def templates(self, paths: Sequence[Template]) -> Sequence[Template]:
-        """The templates that a rule with these paths covers."""
+        """Return the templates that a rule with these paths covers."""
         if not self.any_slash:
             return paths
         return [*paths, *(other for path in paths for other in path.other_ends())]
 
     def indexed(self, paths: Sequence[Template]) -> Sequence[Template]:
-        """The templates that the index holds for them: in lower case, too, if letter case does not count."""
+        """Return the templates for the index, including lower-case forms if letter case does not matter."""
         found = self.templates(paths)
         if not self.any_case:
             return found
         return list(dict.fromkeys([*found, *(path.without_case() for path in found)]))
 
     def bind(self, templates: Sequence[Template], segments: Segments) -> Mapping[str, str] | None:
-        """The variables of the first of `templates` that covers a reading; None if none does."""
+        """Return the variables of the first of `templates` that covers a reading; None if none does."""
         for template in templates:
             found = template.bind(segments, any_case=self.any_case)
             if found is not None:
@@ -61,14 +61,14 @@ class PathMatching:
         return None
 
     def readings(self, path: Path) -> Sequence[Segments] | None:
-        """The segments in every reading, `path.segments` first; None: there are too many."""
+        """Return the segments of every reading, `path.segments` first; None if there are too many."""
         found = path.readings()
         if found is None or not self.any_slash:
             return found
         return tuple(dict.fromkeys([*found, *map(_without_slash, found)]))
 
     def spellings(self, path: Path) -> Sequence[Segments] | None:
-        """The readings, and each in lower case if letter case does not count."""
+        """Return the readings, and each in lower case if letter case does not matter."""
         found = self.readings(path)
         if found is None or not self.any_case:
             return found
@@ -79,7 +79,7 @@ EXACT = PathMatching()
 
 
 def without_case(segments: Segments) -> Segments:
-    """The segments with every letter in one case."""
+    """Return the segments in folded case."""
     return tuple(segment.casefold() for segment in segments)
 
 

@@ -1,4 +1,4 @@
-"""Hosts and path templates, as rules write them."""
+"""Host patterns and path templates of rules."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from authz.request.path import MAX_PATH_CHARACTERS, split_path
 from authz.request.request import BadRequestError, canonical_host
 
 MAX_TEMPLATE_SEGMENTS: Final = 64
-"""Deeper than any API; it bounds the depth of the index."""
+"""The most segments of a template: more than any API has. It bounds the depth of the index."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _NAMED = re.compile(r"\{([^{}:=]+)(:.*)?\}")
@@ -17,7 +17,7 @@ _REGULAR_EXPRESSION = re.compile(r"\([^()]*\|[^()]*\)|\.\+|\[[^\]]*\][+?]|^\^|[^
 _OTHER_VARIABLE = re.compile(
     r":([A-Za-z_][\w-]*)(?:\([^/]*\))?[?*+]?|<(?:\w+:)?([A-Za-z_][\w-]*)>|\[(?:\.{3})?(\w+)\]"
 )
-"""How other routers write a variable: `:id` (Express), `<id>` and `<int:id>` (Flask), `[id]` (Next)."""
+"""Variables as other routers write them: `:id` (Express), `<id>` and `<int:id>` (Flask), `[id]` (Next)."""
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(=\*\*)?\}")
 
 
@@ -42,28 +42,28 @@ EVERY_HOST: Final = HostPattern("", wildcard=True)
 class Template:
     """A path template such as `/users/{id}` or `/files/{rest=**}`.
 
-    `segments` are plain text or None, which stands for any one segment that is not empty. With
-    `rest`, any number of segments may follow, none included: `/files/{rest=**}` is `/files` too.
+    `segments` are plain text, or None for any one segment that is not empty. With `rest`, any number of
+    segments may follow, including none: `/files/{rest=**}` covers `/files` too.
     """
 
     text: str
     segments: tuple[str | None, ...]
     rest: bool = False
     variables: tuple[str, ...] = ()
-    """The names of the variables, in order; the last one is that of the rest, where it has a name."""
+    """The names of the variables in order, ending with that of the rest if it has one."""
     names: tuple[str, ...] = ()
-    """Of each segment that is variable; empty for `*`."""
+    """The name of each variable segment; empty for `*`."""
     rest_name: str = ""
-    """Of the rest; empty for `**`."""
+    """The name of the rest; empty for `**`."""
 
     def __str__(self) -> str:
         return self.text
 
     def bind(self, path: Sequence[str], *, any_case: bool = False) -> dict[str, str] | None:
-        """The variables of a path, decoded; None where the template does not cover it.
+        """Return the decoded variables of a path; None if the template does not cover it.
 
-        A rest holds all segments that follow, joined by slashes. With `any_case`, plain segments are
-        compared without case.
+        The rest is all remaining segments, joined by slashes. With `any_case`, plain segments are compared
+        without case.
         """
         plain = len(self.segments)
         if len(path) < plain or (len(path) > plain and not self.rest):
@@ -82,9 +82,9 @@ class Template:
         return named
 
     def other_ends(self) -> Iterator["Template"]:
-        """The template as upstreams take it that pass over a slash at the end of a path.
+        """Yield the templates that upstreams which ignore a trailing slash also match.
 
-        `/users/` is `/users`. And Fastify serves `/users/` as `/users/{id}`, with nothing for the variable.
+        They serve `/users/` as `/users`, and Fastify serves it as `/users/{id}` with an empty variable.
         """
         if self.rest or len(self.segments) < 2:
             return
@@ -95,7 +95,7 @@ class Template:
             yield replace(self, segments=tuple(above))
 
     def without_case(self) -> "Template":
-        """The template with its plain segments in one case."""
+        """Return the template with its plain segments in folded case."""
         segments = tuple(None if segment is None else segment.casefold() for segment in self.segments)
         return self if segments == self.segments else replace(self, segments=segments)
 
@@ -104,7 +104,7 @@ EVERY_PATH: Final = Template("/**", (), rest=True)
 
 
 def parse_host(value: Any) -> HostPattern:
-    """A host pattern from its text. Raises ValueError that says what would be right."""
+    """Parse a host pattern. Raises ValueError that says what would be right."""
     if value == "*":
         return EVERY_HOST
     if not isinstance(value, str) or not value.isascii():
@@ -121,7 +121,7 @@ def parse_host(value: Any) -> HostPattern:
 
 
 def parse_template(value: Any) -> Template:
-    """A path template from its text. Raises ValueError that says what would be right."""
+    """Parse a path template. Raises ValueError that says what would be right."""
     if not isinstance(value, str) or not value.startswith("/") or len(value) > MAX_PATH_CHARACTERS:
         raise ValueError(f"{value!r}: a path begins with /, as in /users/{{id}}")
     pieces = value[1:].split("/")
@@ -133,7 +133,7 @@ def parse_template(value: Any) -> Template:
     rest, rest_name = False, ""
     for piece in pieces:
         if rest:
-            raise ValueError(f"{value!r}: ** stands for all that follows, so nothing can follow it")
+            raise ValueError(f"{value!r}: ** matches everything that follows, so it must be the last segment")
         variable = _VARIABLE.fullmatch(piece)
         if variable:
             variables.append(variable[1])
@@ -148,7 +148,7 @@ def parse_template(value: Any) -> Template:
     if "" in segments[:-1] or (rest and "" in segments):
         raise ValueError(f"{value!r}: an empty segment (//) never matches")
     if len(set(variables)) < len(variables):
-        raise ValueError(f"{value!r}: a variable stands twice")
+        raise ValueError(f"{value!r}: a variable occurs twice")
     return Template(value, tuple(segments), rest, tuple(variables), tuple(names), rest_name)
 
 
@@ -159,7 +159,7 @@ def _literal(template: str, piece: str) -> str:
     if other:
         name = re.sub(r"\W", "_", other[1] or other[2] or other[3])
         raise ValueError(
-            f"{template!r}: a variable is written {{{name}}}; {piece} would match only that very text"
+            f"{template!r}: a variable is written {{{name}}}; {piece} would match only that literal text"
         )
     named = _NAMED.fullmatch(piece)
     if named and named[2]:
@@ -168,9 +168,11 @@ def _literal(template: str, piece: str) -> str:
         name = re.sub(r"\W", "_", named[1])
         raise ValueError(f"{template!r}: a variable's name has letters, digits and _, as in {{{name}}}")
     if _REGULAR_EXPRESSION.search(piece):
-        raise ValueError(f"{template!r}: a path is no regular expression: write {{name}}, or several paths")
+        raise ValueError(
+            f"{template!r}: a path is not a regular expression: write {{name}}, or several paths"
+        )
     if any(character in piece for character in "{}*"):
-        raise ValueError(f"{template!r}: {{name}}, {{name=**}}, * and ** stand for whole segments")
+        raise ValueError(f"{template!r}: {{name}}, {{name=**}}, * and ** match whole segments")
     if "%" in piece:
         raise ValueError(
             f"{template!r}: write the character itself, not its escape: segments are decoded first"

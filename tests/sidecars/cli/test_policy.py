@@ -296,7 +296,7 @@ rules:
     assert "allow 200" in policy("explain", "-p", file, "/a", *found)[1]
     out = policy("explain", "-p", file, "/a", "--context", "audience=internal")[1]
     assert "deny 403" in out
-    assert "it fails: there is no 'a'" in out
+    assert "it fails: 'a' does not exist" in out
 
 
 def test_how_a_file_is_explained_is_no_part_of_it(policy: Command) -> None:

@@ -62,10 +62,10 @@ def test_every_error_is_found_at_its_line() -> None:
             "identity_headers belongs to allow",
         ),
         ("{name: a, deny: anyone, query_remove: q, identify: never}", "identify and query_remove belong to"),
-        ("{name: a, allow: anyone, methods: ['*']}", "without methods, a rule is about all of them"),
+        ("{name: a, allow: anyone, methods: ['*']}", "a rule without methods covers all of them"),
         ("{name: a, allow: anyone, claims: {a: b}}", "unknown key; it belongs under allow, caller or deny"),
         ("{name: a, deny: anyone, status: 404}", "unknown key; it belongs under answer"),
-        ("{name: a, allow: anyone, cors: {origins: ['*']}}", "there is no wildcard"),
+        ("{name: a, allow: anyone, cors: {origins: ['*']}}", "wildcards are not supported"),
         ("{name: a, allow: anyone, cors: {origins: ['https://a.b/']}}", "has no path: write https://a.b"),
         ("{name: a, allow: anyone, headers: {x-a: true}}", "YAML does not read true as text"),
         ("{name: a, allow: anyone, identity_headers: {host: subject}}", "meaning of its own"),
@@ -107,7 +107,7 @@ def test_a_name_stands_once_over_all_files(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(RULE % "same")
     (tmp_path / "b.yml").write_text(RULE % "same")
     with pytest.raises(
-        ConfigError, match=r"b\.yml:1: rules\[0\]\.name: rule 'same' stands already in .*a\.yaml:1"
+        ConfigError, match=r"b\.yml:1: rules\[0\]\.name: rule 'same' is already defined in .*a\.yaml:1"
     ):
         load_policy([tmp_path])
 
@@ -230,7 +230,7 @@ def test_a_demand_under_an_open_rule_is_warned_of() -> None:
   - {name: open, paths: ['/a/**'], allow: anyone}
 """
     )
-    assert found == [("rules[0]", "asks in vain")]
+    assert found == [("rules[0]", "requires a credential in vain")]
 
 
 def test_the_schema_knows_what_the_loader_takes() -> None:

@@ -173,13 +173,13 @@ rules:
     @pytest.mark.parametrize(
         ("expression", "message"),
         [
-            ("claims.a ==", "is no CEL expression"),
+            ("claims.a ==", "is not a CEL expression"),
             ("claim.a == 1", "'claim' is unknown; known here: "),
-            ("claims.a.lower() == 'x'", "there is no function 'lower'"),
+            ("claims.a.lower() == 'x'", "the function 'lower' does not exist"),
             ("vars.id == subject", "vars.id: the path /** has no variable of that name"),
             ("", "expected a CEL expression"),
             ("'" + "a" * 5000 + "' == 'a'", "at most"),
-            ("(" * 200 + "true" + ")" * 200, "is no CEL expression"),
+            ("(" * 200 + "true" + ")" * 200, "is not a CEL expression"),
         ],
     )
     def test_an_error_is_found_when_the_policy_is_read(self, expression: str, message: str) -> None:
@@ -195,17 +195,17 @@ rules:
 @pytest.mark.parametrize(
     ("expression", "why"),
     [
-        ("claims.b == 1", "there is no 'b'"),
-        ("claims.a > now", "values of kinds that do not fit together are compared or combined"),
+        ("claims.b == 1", "'b' does not exist"),
+        ("claims.a > now", "values of incompatible kinds are compared or combined"),
         (
             "timestamp(claims.a) > now",
-            "timestamp is not known of this request, or does not take these values",
+            "timestamp is undefined for this request, or does not take these values",
         ),
-        ("peer == 'x'", "peer is not known of this request, or does not take these values"),
+        ("peer == 'x'", "peer is undefined for this request, or does not take these values"),
         ("claims.a / 0 == 1", "it divides by zero"),
         ("[claims.a][1] == 1", "a list has no item 1"),
         ("int(path) == 1", "int() cannot read its value"),
-        ("uint(claims.a - 5) == 1u", "a number is too large, or below zero where none may be"),
+        ("uint(claims.a - 5) == 1u", "a number is too large, or negative where it must not be"),
     ],
 )
 def test_why_an_expression_fails_is_told_in_our_words(expression: str, why: str) -> None:
@@ -237,7 +237,11 @@ class TestExplanation:
                 "the body cannot be read: Envoy sends no bodies (with_request_body is not set)",
             ),
             ("when: \"method == 'PUT'\"", "when method == 'PUT'", "method = 'GET'"),
-            ("when: 'claims.b == 1'", "when claims.b == 1", "it fails: there is no 'b'; claims = {'a': 1}"),
+            (
+                "when: 'claims.b == 1'",
+                "when claims.b == 1",
+                "it fails: 'b' does not exist; claims = {'a': 1}",
+            ),
             ("caller: {roles: [x]}", "has role x", "staff"),
             ("caller: {claims: {a: 2}}", "claim a is 2", "1"),
         ],

@@ -14,7 +14,7 @@ credentials:
       audiences: [api]
       jwks: {file: keys.json}
 """
-NO_ISSUER = "credentials does not have it"
+NO_ISSUER = "it is not configured under credentials"
 
 
 def warnings(rule: str, credentials: str = CREDENTIALS) -> list[tuple[str, str]]:
@@ -29,17 +29,21 @@ def warnings(rule: str, credentials: str = CREDENTIALS) -> list[tuple[str, str]]
         (
             "deny: {issuers: [elsewhere]}",
             "deny",
-            "credentials does not have it; it has https://idp.example.com",
+            "it is not configured under credentials; configured: https://idp.example.com",
         ),
         ("allow: anyone, caller: {issuers: [x]}", "", NO_ISSUER),
         ("allow: authenticated, when: issuer == 'x'", "", NO_ISSUER),
         ("deny: anyone, when: \"issuer in ['x']\"", "", NO_ISSUER),
-        ("deny: {kinds: [session]}", "deny", "never matches session: credentials accepts none of that kind"),
+        (
+            "deny: {kinds: [session]}",
+            "deny",
+            "never matches session: the policy accepts no credentials of that kind",
+        ),
         ("deny: anyone, when: '1 == 2'", "", "never matches: when is 1 == 2"),
         (
             "deny: anyone, when: '1 / 0 == 2'",
             "",
-            "denies all that it covers: when is 1 / 0 == 2",
+            "denies everything it covers: when is 1 / 0 == 2",
         ),
         ("allow: authenticated, when: '1 / 0 == 2'", "", "never matches: when is 1 / 0 == 2"),
         ("deny: anyone, when: kind == 'session'", "", "never matches session"),
@@ -129,10 +133,10 @@ def test_a_variable_as_other_routers_write_it_is_no_text(path: str, right: str) 
     [
         ("/users/{user-id}", "as in {user_id}"),
         ("/users/{id:[0-9]+}", "a variable has no pattern: write {id}"),
-        ("/users/(a|b)", "a path is no regular expression"),
-        ("/users/[0-9]+", "a path is no regular expression"),
-        ("/users/.+", "a path is no regular expression"),
-        ("/users$", "a path is no regular expression"),
+        ("/users/(a|b)", "a path is not a regular expression"),
+        ("/users/[0-9]+", "a path is not a regular expression"),
+        ("/users/.+", "a path is not a regular expression"),
+        ("/users$", "a path is not a regular expression"),
     ],
 )
 def test_a_pattern_of_another_kind_is_no_text(path: str, right: str) -> None:
