@@ -85,11 +85,9 @@ class Responder:
         answer = self._kept(decision, form)
         return answer if script is None else answer + _readable_by(script, verdict)
 
-    def release(self) -> None:
-        """Free the cached responses one by one, in a thread, once another responder has replaced this one."""
-        answers, self._answers = self._answers, {}
-        while answers:
-            answers.popitem()
+    def parts(self) -> Iterable[object]:
+        """Return the cached responses (`common.background.release`)."""
+        return list(self._answers.values())
 
     def _kept(self, decision: Decision, variant: str) -> bytes:
         key = (id(decision.verdict), id(decision.identity), id(decision.shadow), decision.credential, variant)

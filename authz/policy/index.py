@@ -255,24 +255,17 @@ class Index:
         self._by_host = {host: self._trees_of(host) for host in self._exact}
         return self
 
-    def release(self, yield_gil: Breathe) -> None:
-        """Free the index piece by piece. It must not be used afterwards."""
-        self._by_host.clear()
-        for rule_sets in (self._merged, self._of_rules):
-            while rule_sets:
-                rule_sets.popitem()
-        while self._leaves:
-            yield_gil()
-            _, leaf = self._leaves.popitem()
-            leaf.rules.clear()
-            leaf.by_method.clear()
-            leaf.every_method = None
-        for trees in (self._exact, self._below):
-            while trees:
-                _, tree = trees.popitem()
-                while tree.plain:
-                    yield_gil()
-                    tree.plain.popitem()
+    def parts(self) -> Iterator[object]:
+        """Yield the objects that the index owns, owners first (`common.background.release`)."""
+        yield from [*self._merged.values(), *self._of_rules.values()]
+        nodes = [*self._exact.values(), *self._below.values()]
+        while nodes:
+            node = nodes.pop()
+            yield node
+            nodes += node.plain.values()
+            if node.any is not None:
+                nodes.append(node.any)
+        yield from self._leaves.values()
 
     def find(self, host: str, method: str, segments: Sequence[str]) -> RuleSet:
         """Return the rules that cover the request; an empty rule set if there are none."""

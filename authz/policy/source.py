@@ -37,6 +37,10 @@ class Source:
         """The content as written, by key."""
         return self.document.data if isinstance(self.document.data, dict) else {}
 
+    def parts(self) -> Iterator[object]:
+        """Yield the objects that the file owns (`common.background.release`)."""
+        yield from self.file.rules
+
     def amended_names(self, kind: str) -> Iterator[str]:
         """Yield the names of conditions or defaults that have mistakes."""
         for path in self.amended:

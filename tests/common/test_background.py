@@ -1,8 +1,11 @@
 import sys
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from authz.policy.compile.load import load_policy, parse_policy
-from common.background import BREAK_SECONDS, WORK_SECONDS, GilYielder
+from common.background import BREAK_SECONDS, WORK_SECONDS, GilYielder, release
 
 
 class Clock:
@@ -60,11 +63,62 @@ def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: 
         "RuleConfig._one_effect",
         "compile_policy",
         "Index.compile",
-        "Index.release",
         "_Linter.__init__",
         "lint",
         "_impossible",
         "_revision",
         "Document.let_go",
-        "_let_go",
+        "release",
     }
+
+
+class Node:
+    """A part of a tree, in which each node owns the next."""
+
+    alive = 0
+
+    def __init__(self, below: "Node | None" = None) -> None:
+        self.below = below
+        Node.alive += 1
+
+    def __del__(self) -> None:
+        Node.alive -= 1
+
+    def parts(self) -> Iterator[object]:
+        node = self.below
+        while node is not None:
+            yield node
+            node = node.below
+
+
+def chain(length: int) -> Node:
+    node = Node()
+    for _ in range(length - 1):
+        node = Node(node)
+    return node
+
+
+def test_a_released_object_is_freed_part_by_part() -> None:
+    counts: list[int] = []
+    roots = [chain(50)]
+    release(roots, lambda: counts.append(Node.alive))
+    assert (roots, Node.alive) == ([], 0)
+    assert max(one - other for one, other in pairwise(counts)) == 2  # the root and its first part
+
+
+def test_a_released_object_stays_whole_while_it_is_in_use() -> None:
+    """A call that waits for a credential decides by the policy it began with."""
+    root = chain(50)
+    retiring = threading.Thread(target=release, args=([root], lambda: None), kwargs={"wait_seconds": 30.0})
+    retiring.start()
+    retiring.join(0.1)
+    assert (retiring.is_alive(), len([*root.parts()]), Node.alive) == (True, 49, 50)
+    del root
+    retiring.join(30)
+    assert (retiring.is_alive(), Node.alive) == (False, 0)
+
+
+def test_a_released_object_that_stays_in_use_is_not_waited_for_without_end() -> None:
+    root = chain(3)
+    release([root], lambda: None, wait_seconds=0.05)
+    assert (len([*root.parts()]), Node.alive) == (2, 3)

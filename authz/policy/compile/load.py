@@ -9,7 +9,7 @@ from authz.credentials import CredentialsConfig
 from authz.policy.compile.compile import Policy, compile_policy
 from authz.policy.compile.contents import Contents, contents_of
 from authz.policy.source import Source, source_of
-from common.background import background_work, freeze_gc
+from common.background import background_work, freeze_gc, release
 from common.configfile import Breathe, ConfigError, Problem, no_breaks, parse, read
 
 LARGE_POLICY_RULES: Final = 1_000
@@ -27,10 +27,12 @@ def load_policy(paths: Sequence[Path], yield_gil: Breathe = no_breaks) -> Policy
     with background_work():
         reading = _Reading(yield_gil)
         reading.read(paths)
-        files = reading.files
+        files: list[Source] = reading.files
         policy = compile_policy(files, yield_gil, reading.problems, complete=reading.complete)
         names = tuple(Path(source.document.file) for source in files)
-        _let_go(files, yield_gil)
+        for document in [source.document for source in files]:
+            document.let_go(yield_gil)
+        release(files, yield_gil)
         if len(policy.rules) >= LARGE_POLICY_RULES:
             freeze_gc()
         return replace(policy, files=names)
@@ -59,24 +61,11 @@ def load_credentials(
     return [one for one in said if one is not None], [Path(source.document.file) for source in reading.files]
 
 
-def _let_go(files: list[Source], yield_gil: Breathe) -> None:
-    """Free what was read piece by piece: at once it would take 0.1 s, in which no other thread runs."""
-    while files:
-        source = files.pop()
-        configs = list(source.file.rules)
-        # The block never changes for anybody: nobody else has it.
-        source.file.__dict__["rules"] = ()
-        source.document.let_go(yield_gil)
-        while configs:
-            configs.pop()
-            yield_gil()
-
-
 class _Reading:
     """Reads files and everything they include, and continues after errors to find them all."""
 
     def __init__(self, yield_gil: Breathe) -> None:
-        self._breathe = yield_gil
+        self._yield_gil = yield_gil
         self._known: set[Path] = set()
         self._waiting: dict[Path, None] = {}
         self.files: list[Source] = []
@@ -96,14 +85,14 @@ class _Reading:
             del self._waiting[path]
             repeated: list[Problem] = []
             try:
-                document = read(path, self._breathe, repeated)
+                document = read(path, self._yield_gil, repeated)
             except ConfigError as error:
                 self._miss(error.problems)
                 continue
             if repeated:
                 # The value of the first of two equal keys was not read.
                 self._miss(repeated)
-            source, problems = source_of(document, {"folder": path.parent, "breathe": self._breathe})
+            source, problems = source_of(document, {"folder": path.parent, "breathe": self._yield_gil})
             self.files.append(source)
             self.problems += problems
             self.complete = self.complete and source.amended.isdisjoint({(), ("include",)})

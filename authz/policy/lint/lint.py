@@ -9,6 +9,7 @@ from authz.policy.index import Index
 from authz.policy.model import ONLY_FOR_ALLOW, RuleConfig
 from authz.policy.rule import Rule
 from authz.policy.types.pattern import EVERY_HOST, EVERY_PATH, HostPattern, Template
+from common.background import Composite, release
 from common.configfile import Breathe, no_breaks
 
 _Asked = tuple[object, ...]
@@ -40,7 +41,9 @@ def lint(
     for (config, rule), asked in zip(reversed(rules), reversed(linter.asked), strict=True):
         yield_gil()
         found += ((rule, message) for message in reversed([*linter.messages(config, rule, asked)]))
-    linter.release()
+    indices = linter.indices()
+    del linter
+    release(indices, yield_gil)
     return found[::-1]
 
 
@@ -57,7 +60,6 @@ class _Linter:
     ) -> None:
         self._alike = alike
         self._sets_identity = sets_identity
-        self._yield_gil = yield_gil
         self._denials, self._openings, self._same = Index(), Index(), dict[_Asked, Index]()
         self._needless: set[Rule] = set()
         """Rules reported to add nothing. All may be removed, so none of them counts as covering another."""
@@ -71,7 +73,7 @@ class _Linter:
                 self._add(self._openings if rule.allows else self._denials, config, rule)
             if often[asked] > 1:
                 self._add(self._same.setdefault(asked, Index()), config, rule)
-        for index in self._indices():
+        for index in (self._denials, self._openings, *self._same.values()):
             index.compile(yield_gil)
 
     def messages(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
@@ -81,17 +83,13 @@ class _Linter:
         elif not rule.shadow:
             yield from self._of_deny(config, rule, asked)
 
-    def release(self) -> None:
-        """Free the indices piece by piece: freed at once they would stall the event loop."""
-        for index in self._indices():
-            index.release(self._yield_gil)
+    def indices(self) -> list[Composite]:
+        """Return all indices, for `release`."""
+        return [self._denials, self._openings, *self._same.values()]
 
     def _add(self, index: Index, config: RuleConfig, rule: Rule) -> None:
         index.add(rule, config.hosts, config.paths, config.methods)
         self._deepest = max(self._deepest, *(len(path.segments) for path in config.paths))
-
-    def _indices(self) -> Iterator[Index]:
-        yield from (self._denials, self._openings, *self._same.values())
 
     def _of_allow(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
         if _allows_all(config, rule):

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import printable
@@ -20,7 +20,7 @@ from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import load_policy
 from authz.policy.rule import Outcome, Verdict
 from authz.request.request import BadRequestError, Request
-from common.background import GilYielder, shorten_switch_interval
+from common.background import GilYielder, release, shorten_switch_interval
 from common.configfile import ConfigError, Problem, read
 from common.redaction import Secrets
 from protos.authz_pb2 import CheckRequest
@@ -39,20 +39,23 @@ MAX_WARNINGS: Final = 20
 CANCELLED: Final = Verdict(Outcome.ERROR, "cancelled", 503)
 """Envoy gave up waiting, or its client did, before there was a decision (opa#6333: never logged)."""
 
+RETIRE_SECONDS: Final = 5.0
+"""How long a replaced policy is kept for calls that wait for a credential; most wait milliseconds."""
+
 _log = structlog.get_logger("sidecars.authz")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Serving:
     """A policy in service. Calls that wait while it is replaced end with the policy they began with."""
 
     authorizer: Authorizer
     responder: Responder
 
-    def release(self) -> None:
-        """Free the policy piece by piece, in a thread, after its replacement serves."""
-        self.responder.release()
-        self.authorizer.policy.release()
+    def parts(self) -> Iterator[object]:
+        """Yield the objects that it owns, owners first (`common.background.release`)."""
+        yield from self.responder.parts()
+        yield from self.authorizer.policy.parts()
 
 
 class AuthzSidecar:
@@ -187,7 +190,7 @@ class AuthzSidecar:
             self._decisions.redact(secrets_of_policy)
             before, self._serving = self._serving, serving
             # In a thread that waits for work: starting one would hold the loop up until it runs.
-            asyncio.get_running_loop().run_in_executor(None, before.release)
+            asyncio.get_running_loop().run_in_executor(None, _retire, [before])
 
         return swap
 
@@ -211,6 +214,10 @@ class AuthzSidecar:
         await self._decisions.stop()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
+
+
+def _retire(replaced: list[Serving]) -> None:
+    release(replaced, GilYielder().yield_gil, wait_seconds=RETIRE_SECONDS)
 
 
 def _read_refused(message: bytes) -> CheckRequest:

@@ -1,5 +1,7 @@
 import asyncio
 import hashlib
+import threading
+import weakref
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,6 +211,16 @@ async def test_a_reload_takes_effect_at_the_swap(built: Built) -> None:
     swap()
     assert built.ask(check_request(path="/public")).denied_response.status.code == 403
     assert built.sidecar.describe()["revision"] != before
+
+
+async def test_a_reload_frees_the_replaced_policy(built: Built) -> None:
+    gone = threading.Event()
+    replaced = weakref.ref(built.sidecar._serving, lambda _: gone.set())
+    assert built.ask(check_request(path="/users")).HasField("denied_response")
+    built.sidecar.prepare()()
+    assert await asyncio.to_thread(gone.wait, 5)
+    assert replaced() is None
+    assert built.ask(check_request(path="/users")).HasField("denied_response")
 
 
 async def test_a_reload_brings_new_credentials(built: Built) -> None:
