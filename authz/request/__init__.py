@@ -1,1 +1,1 @@
-"""What is asked, and by whom: the check request, its path, its body and the identity."""
+"""The request to decide about: the check request, its path and body, and the identity of the caller."""

@@ -1,9 +1,8 @@
-"""The fields of a request body, where Envoy sends it (`with_request_body`).
+"""Reads the fields of a request body, if Envoy sends it (`with_request_body`).
 
-Whatever two readers of the body could understand differently is not read at all: a truncated body,
-a JSON key that stands twice or in other letter case, JSON that calls itself a form, a text with a NUL,
-a `;` in a form, a content type or encoding that is not the one we read. A rule that allows is then not
-met, and a rule that denies is.
+A body that two readers could parse differently is not read at all: a truncated body, a duplicate JSON key
+(also in other letter case), JSON declared as a form, a text with a NUL, a `;` in a form, an unsupported
+content type or encoding. Conditions on it are then unknown: an allow rule does not match, a deny rule does.
 """
 
 import json
@@ -17,41 +16,41 @@ from authz.request.request import Request
 from common.configfile import json_place
 
 MAX_BODY_BYTES: Final = 256 * 1024
-"""A larger body is not read: it would hold up the loop for milliseconds. Envoy's `max_request_bytes`
-is the operator's own limit and usually far smaller."""
+"""A larger body is not read, because it would stall the loop for milliseconds. Envoy's `max_request_bytes` is
+the operator's own limit and usually far smaller."""
 
 _PARTIAL: Final = "x-envoy-auth-partial-body"
 
 
 class UnreadableBodyError(Exception):
-    """The body cannot be read, or not in exactly one way. Its text says why, for operators."""
+    """The body cannot be read, or could be read in several ways. The message is for operators."""
 
 
 _MAY_BE_JSON: Final = re.compile(r"[\s\ufeff]*(?:\{|\[\s*[\[{\"]|/[/*])")
-"""How JSON begins, for parsers that take a byte order mark or comments, too."""
+"""The beginning of JSON, also for parsers that accept a byte order mark or comments."""
 
 _NO_TEXT: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
-"""Escapes of a NUL and of surrogates."""
+"""JSON escapes of a NUL and of surrogates."""
 _NO_TEXT_WITHIN: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000|[\ud800-\udfff]")
-"""The same once each whole pair of surrogates is a character."""
+"""A NUL escape or half a surrogate, in JSON whose pairs of surrogates have been decoded."""
 
 
 class Body:
-    """The content that was read of a body."""
+    """The parsed content of a body."""
 
     __slots__ = ("_of_form", "_of_json", "content", "is_form")
 
     def __init__(self, content: Any, *, is_form: bool = False) -> None:
         self.content = content
-        """What the JSON says, or the fields of a form with their lists of values; None: there is no body."""
+        """The JSON value, or the fields of a form with their lists of values; None without a body."""
         self.is_form = is_form
         self._of_form: Meanings[tuple[str, Any]] | None = None
         self._of_json: Mapping[str, Sequence[tuple[str, Any]]] | None = None
 
     def fields(self, folded: str) -> Sequence[tuple[str, Any]]:
-        """The fields that some upstream may read under a name, given in its folded form: spelling and value.
+        """Return the spelling and value of fields that some upstream may read under a (folded) name.
 
-        Of JSON they are those of every object, at any depth.
+        For JSON, this includes the members of every object, at any depth.
         """
         if self.is_form:
             if self._of_form is None:
@@ -70,7 +69,7 @@ def _by_folded(content: Any) -> Mapping[str, Sequence[tuple[str, Any]]]:
 
 
 def _members(content: Any) -> Iterator[tuple[str, Any]]:
-    """The fields of every object within the JSON."""
+    """Yield the members of every object in the JSON."""
     waiting = [content]
     while waiting:
         one = waiting.pop()
@@ -85,12 +84,12 @@ _NO_BODY: Final = Body(None)
 
 
 def fields_of(request: Request) -> Any:
-    """The content of the body. Raises UnreadableBodyError."""
+    """Return the content of the body. Raises UnreadableBodyError."""
     return read_body(request).content
 
 
 def read_body(request: Request) -> Body:
-    """The body, read once for each request. Raises UnreadableBodyError."""
+    """Return the body, which is parsed once per request. Raises UnreadableBodyError."""
     if request.body_fields is None:
         try:
             request.body_fields = _body(request)
@@ -106,12 +105,12 @@ def _body(request: Request) -> Body:
     partial = request.header_values(_PARTIAL)
     if not partial:
         raise UnreadableBodyError("Envoy sends no bodies (with_request_body is not set)")
-    # A client may send this header too: every line has to say that nothing was cut off.
+    # A client may send this header too, so every line must say that the body is complete.
     if any(value != "false" for value in partial):
-        raise UnreadableBodyError("Envoy cut the body off (max_request_bytes)")
+        raise UnreadableBodyError("Envoy truncated the body (max_request_bytes)")
     body = request.body
     if not body:
-        # For an Envoy that sends no bodies a client may forge the header, and HTTP/2 asks for no length.
+        # If Envoy sends no bodies, a client can forge the header, and HTTP/2 does not require a length.
         if list(request.header_values("content-length")) != ["0"]:
             raise UnreadableBodyError("there may be a body, and Envoy did not send it")
         return _NO_BODY
@@ -125,23 +124,24 @@ def _body(request: Request) -> Body:
 
 
 def body_values(body: Body, parts: Sequence[str]) -> Sequence[Any]:
-    """As `values_at`, for a body. Raises UnreadableBodyError where that is not all there is to know.
+    """Return the values of the field of these names, like `values_at`.
 
-    Where a name is there in another spelling: some readers take `Role` for `role` (Go's encoding/json, for
-    one), and `role[]` in a form. And where the name may be in each item of a list.
+    Raises UnreadableBodyError if upstreams may read other values: if the name occurs in another spelling
+    (Go's encoding/json reads `Role` as `role`, and forms have `role[]`), or if it may occur in the items of a
+    list.
     """
     if body.is_form:
         return _form_values(body, parts)
     below = body.content
     for part in parts:
         if isinstance(below, list) and any(isinstance(item, Mapping | list) for item in below):
-            raise UnreadableBodyError(f"{part} is asked for below a list")
+            raise UnreadableBodyError(f"{part} is below a list")
         if not isinstance(below, Mapping):
             break
         if part not in below:
             folded = fold_name(part)
             if any(fold_name(name) == folded for name in below):
-                raise UnreadableBodyError(f"{part} is there in another spelling")
+                raise UnreadableBodyError(f"{part} occurs in another spelling")
             break
         below = below[part]
     return values_at(body.content, parts)
@@ -151,13 +151,13 @@ def _form_values(body: Body, parts: Sequence[str]) -> Sequence[Any]:
     name = ".".join(parts)
     for other, _ in body.fields(fold_members(name)):
         if other != name or len(parts) > 1:
-            raise UnreadableBodyError(f"{name} is there in another spelling")
+            raise UnreadableBodyError(f"{name} occurs in another spelling")
     values: Sequence[Any] = body.content.get(name, ())
     return values if len(parts) == 1 else ()
 
 
 def is_below_list(content: Any, parts: Sequence[str]) -> bool:
-    """Whether a field of these names would be in the items of a list."""
+    """Whether a field of these names would be inside the items of a list."""
     for part in parts:
         if isinstance(content, list):
             return any(isinstance(item, Mapping | list) for item in content)
@@ -168,7 +168,7 @@ def is_below_list(content: Any, parts: Sequence[str]) -> bool:
 
 
 def values_at(content: Any, parts: Sequence[str]) -> Sequence[Any]:
-    """The values of the field of these names; empty when it is absent, or null."""
+    """Return the values of the field of these names; empty if it is absent or null."""
     for part in parts:
         if not isinstance(content, Mapping) or part not in content:
             return ()
@@ -197,34 +197,34 @@ def _read(media_type: str, body: bytes) -> Body:
             return Body(_json(text))
     except json.JSONDecodeError as error:
         place = json_place(error)
-        raise UnreadableBodyError(f"no {media_type} from {place} on") from error
+        raise UnreadableBodyError(f"not valid {media_type} from {place} on") from error
     except UnicodeDecodeError as error:
         raise UnreadableBodyError("not in UTF-8") from error
     except RecursionError as error:
-        raise UnreadableBodyError(f"no {media_type}: it nests too deep") from error
+        raise UnreadableBodyError(f"not valid {media_type}: it is nested too deeply") from error
     except ValueError as error:
-        raise UnreadableBodyError(f"no {media_type}: {error}") from error
+        raise UnreadableBodyError(f"not valid {media_type}: {error}") from error
     raise UnreadableBodyError(f"{media_type or 'a body without a type'} is not read")
 
 
 def _json(text: str) -> Any:
     content = json.loads(text, object_pairs_hook=_object, parse_constant=_no_json)
-    # Some readers end a text at its NUL, and some leave out a half surrogate.
+    # Some readers end a text at a NUL, and some drop half a surrogate.
     if _NO_TEXT.search(text) and _NO_TEXT_WITHIN.search(json.dumps(content, ensure_ascii=False)):
-        raise ValueError("a text holds a NUL or half a surrogate")
+        raise ValueError("a text contains a NUL or half a surrogate")
     return content
 
 
 def _form(text: str) -> Mapping[str, list[str]]:
     if _MAY_BE_JSON.match(text):
-        # Go's json.NewDecoder and Flask's get_json(force=True), for two, do not ask for the content type.
+        # Go's json.NewDecoder and Flask's get_json(force=True), for example, ignore the content type.
         raise ValueError("it may be JSON")
     if ";" in text:
-        raise ValueError("a ; separates fields to some readers")
+        raise ValueError("some readers treat ; as a separator of fields")
     if text.count("&") >= MAX_FIELDS:
         raise ValueError(f"more than {MAX_FIELDS} fields")
     if any(value is None for _, value in pairs_of(text)) or BAD_ESCAPE.search(text):
-        raise ValueError("an escape is none, or a value has a NUL")
+        raise ValueError("an escape is invalid, or a value contains a NUL")
     fields: dict[str, list[str]] = {}
     if text and not all("=" in field for field in text.split("&")):
         raise ValueError("a field has no =")
@@ -235,15 +235,15 @@ def _form(text: str) -> Mapping[str, list[str]]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two equal keys some readers take the first, others the last (RFC 8259 section 4).
+    """Build an object. Raises ValueError for duplicate keys, also if they differ only in letter case.
 
-    Equal to some are keys that differ in letter case only.
+    Some readers use the first of two equal keys, others the last (RFC 8259 section 4).
     """
     content = dict(pairs)
     if len(pairs) > 1 and len({key.casefold() for key in content}) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return content
 
 
 def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON (RFC 8259 section 6)")
+    raise ValueError(f"{constant} is not JSON (RFC 8259 section 6)")

@@ -1,8 +1,8 @@
-"""Names of fields as upstreams read them: `role[]`, `role[0]`, `+role`, `role%00`, `ROLE` may all be `role`.
+"""Field names as upstreams read them: `role[]`, `role[0]`, `+role`, `role%00` and `ROLE` may all be `role`.
 
-PHP drops leading blanks, stops at a NUL and turns dots into `_`; PHP, Rack and Node's qs take brackets for
-lists and members; ASP.NET and Go's encoding/json compare names without case. `tests/attacks/upstreams.json`
-records which server reads what. Names are compared by their letters and digits alone.
+PHP drops leading blanks, stops at a NUL and turns dots into `_`. PHP, Rack and Node's qs use brackets for
+lists and members. ASP.NET and Go's encoding/json compare names without case. `tests/attacks/upstreams.json`
+records which server reads what. Names are compared by their letters and digits only.
 """
 
 import re
@@ -13,33 +13,33 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 MAX_FIELDS: Final = 1_000
-"""The most fields of a query or form: more than any page has."""
+"""The most fields that are read from a query or form: more than any page sends."""
 
 MAX_REMEMBERED: Final = 1_024
-"""Names whose folded form and meanings are remembered; all requests of an API share some hundred."""
+"""The most names whose folded form and meanings are cached; an API has a few hundred."""
 
 SHORT_NAME: Final = 16
-"""Characters of most names that policies ask for; longer ones are folded only where one asks for them."""
+"""The length of most names in policies; longer meanings are computed only if a policy uses such a name."""
 
 MAX_MEMBERS: Final = 64
-"""Names within one name that are read: PHP reads 64, Rack 32, qs 5."""
+"""The most member names that are read within one name: PHP reads 64, Rack 32, qs 5."""
 
 _MEMBER: Final = re.compile(r"[^\[\].]+")
 BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _WIDE_ESCAPE: Final = re.compile(r"%u([0-9A-Fa-f]{4})")
-"""A further form of escape, which ASP.NET reads."""
+"""A non-standard escape that ASP.NET decodes."""
 
 Value = TypeVar("Value")
 Pair = tuple[str, str | None]
-"""A name and its value; None if the value cannot be known."""
+"""A name and its value; the value is None if it is unknown."""
 
 
 MAX_REMEMBERED_CHARACTERS: Final = 128
-"""A longer name is read each time: clients choose names, and these would fill memory."""
+"""Longer names are not cached: clients choose names, and long ones would fill memory."""
 
 
 def fold_name(name: str) -> str:
-    """The letters and digits of the name, without case; a name that has none of these stays as it is."""
+    """Return the letters and digits of the name in folded case; a name without any stays unchanged."""
     return _remembered_fold(name) if len(name) <= MAX_REMEMBERED_CHARACTERS else _letters_and_digits(name)
 
 
@@ -51,9 +51,9 @@ _remembered_fold = lru_cache(maxsize=MAX_REMEMBERED)(_letters_and_digits)
 
 
 def members(name: str) -> list[str]:
-    """The names within a name: `user[role][0]` and `user.role` have `user` and `role`.
+    """Return the names within a name: `user[role][0]` and `user.role` have `user` and `role`.
 
-    Places in lists are left out, and so is the text after a NUL.
+    Indices of lists and text after a NUL are ignored.
     """
     return list(_members(name)) or [name]
 
@@ -65,9 +65,9 @@ def _members(name: str) -> Iterator[str]:
 
 
 def meanings(name: str, longest: int) -> tuple[str, ...]:
-    """The folded names that an upstream may read `name` as: those it is within, and last the whole.
+    """Return the folded names that an upstream may read `name` as: its prefixes of members and the whole.
 
-    `user[role]` is within `user`, and is `userrole`. Those of more than `longest` characters are left out.
+    `user[role]` gives `user` and `userrole`. Names of more than `longest` characters are omitted.
     """
     short = len(name) <= MAX_REMEMBERED_CHARACTERS
     return _remembered(name, longest) if short else _meanings(name, longest)
@@ -80,7 +80,7 @@ def _meanings(name: str, longest: int) -> tuple[str, ...]:
     folded = ""
     for member in _members(name):
         folded += fold_name(member)
-        # Else a name of many members would take time and memory that grow with its square.
+        # Without this bound, a name with many members would take quadratic time and memory.
         if len(folded) > longest:
             break
         found.append(folded)
@@ -91,14 +91,14 @@ _remembered = lru_cache(maxsize=MAX_REMEMBERED)(_meanings)
 
 
 def fold_members(name: str) -> str:
-    """The folded name of all that is within the name, as `meanings` has it: `userrole` for `user[role]`."""
+    """Return the folded names of all members, joined as in `meanings`: `userrole` for `user[role]`."""
     return "".join(map(fold_name, members(name)))
 
 
 class Meanings(Generic[Value]):
-    """The values of fields, found by each name that an upstream may read them under.
+    """Looks up fields by every name that an upstream may read them under.
 
-    Made once for a request, however many rules ask: a client chooses how many fields there are.
+    It is built once per request and shared by all rules, because a client chooses the number of fields.
     """
 
     __slots__ = ("_fields", "_found", "_longest")
@@ -109,7 +109,7 @@ class Meanings(Generic[Value]):
         self._longest = 0
 
     def under(self, folded: str) -> Sequence[Value]:
-        """The values that may be read under a name, given in its folded form (`fold_members`)."""
+        """Return the values that may be read under a folded name (`fold_members`)."""
         if len(folded) > self._longest:
             self._longest = max(SHORT_NAME, 1 << len(folded).bit_length())
             self._found = self._by_meaning()
@@ -124,33 +124,34 @@ class Meanings(Generic[Value]):
 
 
 class WantedNames:
-    """Finds the names that may mean one of a few."""
+    """Tests whether an upstream may read a name as one of a fixed set of names."""
 
     __slots__ = ("_longest", "by_folded")
 
     def __init__(self, names: Iterable[str]) -> None:
         self.by_folded: dict[str, tuple[str, ...]] = {}
-        """The few, by their folded form."""
+        """The names of the set by their folded form."""
         for name in names:
             folded = fold_members(name)
             self.by_folded[folded] = (*self.by_folded.get(folded, ()), name)
         self._longest = max(map(len, self.by_folded), default=0)
 
     def mean(self, name: str) -> bool:
-        """Whether an upstream may read the name as one of the few."""
+        """Whether an upstream may read the name as one of the set."""
         return not self.by_folded.keys().isdisjoint(meanings(name, self._longest))
 
     def meant_by(self, name: str) -> Iterator[str]:
-        """Those of the few that an upstream may read the name as, or as something within."""
+        """Yield the names of the set that an upstream may read the name as, or as a member of."""
         for folded in meanings(name, self._longest):
             yield from self.by_folded.get(folded, ())
 
 
 def pairs_of(text: str, *, masked: bool = False) -> list[Pair]:
-    """The names and values of a query or form, decoded: separated by `&`, and by `;`, too (CVE-2021-23336).
+    """Decode the names and values of a query or form, separated by `&` and also by `;` (CVE-2021-23336).
 
-    A value cannot be known if upstreams differ about it: if it has a broken escape, is not UTF-8 or holds a
-    NUL, or, with `masked`, if a `!` may be what Envoy shows for other bytes.
+    A value is unknown (None) if upstreams may decode it differently: if it has an invalid escape, is not
+    UTF-8 or contains a NUL. With `masked`, so is a value with a `!`, which Envoy may have put in place of
+    other bytes.
     """
     found = []
     for piece in text.split("&"):
@@ -161,9 +162,9 @@ def pairs_of(text: str, *, masked: bool = False) -> list[Pair]:
 
 
 def spellings_in(query: str, wanted: WantedNames) -> set[str]:
-    """The names in `query`, as they are spelled there, of the parameters that may mean one `wanted`.
+    """Return the names in `query`, in their original spelling, of parameters that may mean a `wanted` name.
 
-    A parameter that hides one after a `;` counts as a whole: that is how Envoy names it.
+    A parameter that hides another after a `;` is returned as a whole, because Envoy treats it as one.
     """
     return {
         piece.partition("=")[0]

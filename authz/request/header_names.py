@@ -1,8 +1,8 @@
-"""Header names as servers that follow CGI read them: `x.auth-roles` and `X_Auth_Roles` are one variable.
+"""Header names as CGI servers read them: `x.auth-roles` and `X_Auth_Roles` become the same variable.
 
-CGI makes a variable of each header (RFC 3875 section 4.1.18). nginx, WSGI and Rack turn `-` into `_`; PHP
-does the same with `.`, and lighttpd with every byte that is neither letter nor digit. To these servers
-every spelling of a header says the same (CVE-2025-64484, GHSA-rf44-j88r-hh8c).
+CGI turns each header into a variable (RFC 3875 section 4.1.18). nginx, WSGI and Rack turn `-` into `_`; PHP
+also `.`, and lighttpd every byte that is not a letter or digit. These servers cannot distinguish the
+spellings (CVE-2025-64484, GHSA-rf44-j88r-hh8c).
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -10,26 +10,26 @@ from functools import lru_cache
 from typing import Final
 
 MAX_REMEMBERED: Final = 1_024
-"""Names remembered as unlike: clients of one Envoy send some hundred, and junk beyond that starts over."""
+"""The most names cached as unrelated; then the cache is cleared. Clients of one Envoy send a few hundred."""
 
 MAX_NAME_CHARACTERS: Final = 128
-"""The longest name that is remembered; longer ones would fill memory and are read each time."""
+"""The longest name that is cached; longer ones would fill memory."""
 
 _FOLDED: Final = {code: chr(code) if chr(code).isalnum() else "_" for code in range(128)}
 _NOTHING: Final[Sequence[str]] = ()
 
 
 def fold(name: str) -> str:
-    """The name in lower case, with `_` in place of each ASCII character that is neither letter nor digit.
+    """Return the name in lower case, with `_` for each ASCII character that is not a letter or digit.
 
-    No server leaves characters out of the name of a header, so `xrole` is not `x-role`, as it would be to
-    `field_names.fold_name`, which is for parameters and fields.
+    Unlike `field_names.fold_name`, which is for parameters and fields, it keeps `xrole` and `x-role`
+    distinct, because no server drops characters from header names.
     """
     return name.lower().translate(_FOLDED)
 
 
 class NamesAlike:
-    """Finds the names that read like one of a few; costs one set comparison if there are none."""
+    """Finds names that a CGI server reads like one of a fixed set. Costs one set comparison in most cases."""
 
     __slots__ = ("_folded", "_unlike", "_wanted")
 
@@ -39,7 +39,7 @@ class NamesAlike:
         self._unlike = set(self._wanted)
 
     def among(self, names: Collection[str]) -> Sequence[str]:
-        """Those of `names` (in lower case) that are another spelling of one of the few, sorted."""
+        """Return those of `names` (in lower case) that are another spelling of one of the set, sorted."""
         if self._unlike.issuperset(names):
             return _NOTHING
         found = []
@@ -60,5 +60,5 @@ class NamesAlike:
 
 @lru_cache(maxsize=MAX_REMEMBERED)
 def names_alike(names: tuple[str, ...]) -> NamesAlike:
-    """What finds these names, one for all rules that ask for them: each remembers what clients send."""
+    """Return the NamesAlike of these names, which all rules share, because it caches what clients send."""
     return NamesAlike(names)

@@ -1,4 +1,4 @@
-"""Who is asking: the outcome of authentication, as rules see it."""
+"""The outcome of authentication as rules see it: an identity, a refusal or none."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from authz.request.request import Request
 
 
 class CredentialKind(StrEnum):
-    """What proved the identity; also the value of the metric label `credential`."""
+    """The kind of credential that proves an identity; also the metric label `credential`."""
 
     JWT = "jwt"
     SESSION = "session"
@@ -30,12 +30,12 @@ class Identity:
     scopes: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
     audiences: frozenset[str] = frozenset()
-    """The `aud` of a token: for whom it was issued."""
+    """The audiences (`aud`) that a token was issued for."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     expires_at: float | None = None
     """Unix seconds after which the identity no longer holds."""
     plain: bool = field(init=False, repr=False, compare=False)
-    """Whether the subject arrives as it is, wherever it is carried; told once, as each request asks."""
+    """Whether the subject has no control characters or outer blanks; computed once, used per request."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plain", is_plain(self.subject))
@@ -91,19 +91,19 @@ class Refusal:
     detail: str = ""
     kind: CredentialKind | None = None
     retry_after_seconds: int = 0
-    """When the same credential may be looked at, where that is known; 0: not known."""
+    """Seconds until the same credential may be verified again; 0 if unknown."""
     once_final: Callable[[Callable[[], None]], None] | None = field(default=None, compare=False, repr=False)
-    """Takes what to do once it is certain that the credential is bad; None: it is certain now."""
+    """Registers a callback for the time when the refusal is final; None if it already is."""
 
 
 def named(identity: Identity) -> Identity | Refusal:
-    """The identity; a refusal where its subject is text that would not arrive as it was sent.
+    """Return the identity, or a refusal if its subject has control characters or outer blanks.
 
-    The subject is what limits count by and logs are searched for: left out, it would escape both.
+    Such a subject is not simply omitted, because rate limits and log searches depend on it.
     """
     if identity.plain:
         return identity
-    detail = "its subject holds control characters, or blanks around it"
+    detail = "the subject has control characters or outer blanks"
     return Refusal(RefusalReason.SUBJECT_MALFORMED, detail, identity.kind)
 
 
@@ -115,4 +115,4 @@ class Authenticator(Protocol):
     """Finds and verifies the credential of a request."""
 
     def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
-        """The outcome at once, or an awaitable only where something must be fetched. `now`: unix seconds."""
+        """Return the outcome, or an awaitable of it if I/O is needed. `now` is in unix seconds."""

@@ -1,8 +1,8 @@
-"""A request path, cut into segments before anything is decoded.
+"""Splits a request path into segments before it decodes anything, and reports anomalies.
 
-Whoever decodes first and splits later sees `/a%2Fb` as `/a/b`, and whoever hands the path to a URL
-parser loses the first segment of `//admin/x` (CVE-2026-26205). So: split at `/`, then decode each
-segment once, and name everything that another reader might understand differently.
+A reader that decodes before it splits sees `/a%2Fb` as `/a/b`, and a URL parser loses the first segment of
+`//admin/x` (CVE-2026-26205). So the path is split at `/`, each segment is decoded once, and everything that
+another reader might parse differently is reported.
 """
 
 import re
@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 
 class PathAnomaly(IntFlag):
-    """What makes a path mean different things to different readers. Refused unless a rule opts in."""
+    """A feature of a path that readers parse differently. It is refused unless a rule opts in."""
 
     EMPTY_SEGMENT = 1
     """`//`: merged by some upstreams (CVE-2021-29492, CVE-2026-26205)."""
@@ -25,27 +25,27 @@ class PathAnomaly(IntFlag):
     BACKSLASH = 8
     r"""`\` or `%5C`: a separator on some platforms (CVE-2021-29492)."""
     DOUBLE_ENCODING = 16
-    """What is decoded still holds an escape, as in `%252F`: some upstreams decode twice."""
+    """The decoded text still contains an escape, as in `%252F`: some upstreams decode twice."""
     PARAMETERS = 32
     """`;` or `%3B`: path parameters to some, data to others (GHSA-qcxp-gm7m-4j5v)."""
     FRAGMENT = 64
     """`#`: cut off by some upstreams (CVE-2021-32779)."""
     BAD_ESCAPE = 128
-    """`%` without two hexadecimal digits behind it."""
+    """`%` without two hexadecimal digits after it."""
     NOT_UTF8 = 256
-    """Escapes that give no UTF-8: overlong forms of `/` and `.` hide there (RFC 3629 section 10)."""
+    """Escapes that do not decode to UTF-8, such as overlong forms of `/` and `.` (RFC 3629 section 10)."""
     NOT_ASCII = 512
-    """Raw bytes beyond ASCII, which no request target may have (RFC 9112 section 3.2)."""
+    """Raw non-ASCII bytes, which RFC 9112 section 3.2 forbids in a request target."""
     CONTROL = 1024
     """A control character or a raw space."""
     NUL = 2048
-    """`%00` or a NUL byte: ends the path for whatever is written in C."""
+    """`%00` or a NUL byte, which ends the path in programs written in C."""
     DISGUISED = 4096
-    """What no rule may accept, behind what some may: `..%2Fadmin` behind `%2F`, `%252e%252e` behind `%25`,
-    `%u002e%u002e` behind a bad escape."""
+    """An anomaly that no rule may accept, hidden by one that some may: `..%2Fadmin` by `%2F`, `%252e%252e` by
+    `%25`, `%u002e%u002e` by a bad escape."""
 
     MASKED = 8192
-    """`!`, where Envoy may show it for bytes that are not UTF-8: the upstream gets the bytes."""
+    """`!`, which Envoy may show for bytes that are not UTF-8, while the upstream gets the bytes."""
 
 
 NO_ANOMALY: Final = PathAnomaly(0)
@@ -57,35 +57,35 @@ NEVER_ACCEPTED: Final = (
     | PathAnomaly.NOT_UTF8
     | PathAnomaly.DISGUISED
 )
-"""No rule may opt in to these: there is no reading of them that a rule could safely name."""
+"""Anomalies that no rule may opt in to, because no rule could safely name a reading of them."""
 
 MAX_PATH_CHARACTERS: Final = 65_536
-"""Envoy's own limit for all headers of a request is 60 KiB by default, so a longer path is a mistake."""
+"""The longest path. Envoy's own limit for all headers of a request is 60 KiB by default."""
 
 MAX_DECODINGS: Final = 3
-"""How often an upstream is thought to decode again; each pass costs the length of the path."""
+"""How often an upstream may decode again; each pass takes time linear in the length of the path."""
 
 _ODD = re.compile(r"//|/\.{1,2}(?:/|\Z)|[^!$&'()*+,\-./0-9:=@A-Z_a-z~\[\]|^`{}\"<>]")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _WIDE_ESCAPE = re.compile(r"%[uU][0-9A-Fa-f]{4}")
-"""No escape by RFC 3986, but IIS decodes it: `%u002e%u002e` is `..` there."""
+"""Not an escape by RFC 3986, but IIS decodes it: `%u002e%u002e` is `..` there."""
 _CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
 _FRAGMENT = re.compile(r"[#?]")
-"""Text after one of these is not part of the path for a reader that parses it again after decoding."""
+"""The end of the path for a reader that parses it again after decoding."""
 _DOTS = re.compile(r"(?:\A|[/\\])\.{1,2}(?:[/\\;#?]|\Z)")
-"""A dot segment to whoever splits at separators of every kind and cuts off what may follow a path."""
+"""A dot segment for a reader that splits at all kinds of separators and cuts off what may follow a path."""
 
 
 MAX_ODD_CHARACTERS: Final = 2_048
-"""A longer path that readers differ about is refused: each of its readings costs as much as its length."""
+"""The longest path with anomalies; each of its readings takes time linear in its length."""
 
 MAX_READINGS: Final = 128
-"""Ways to read one path; a path with more of them is refused. A rule that accepts one oddity meets 2 to 4."""
+"""The most readings of a path; one with more is refused. A path with one anomaly has 2 to 4."""
 
 
 class Path(NamedTuple):
-    """A path as rules see it. A tuple, because one is made for each request.
+    """A path as rules see it. This is a tuple because one is created per request.
 
     `segments` are decoded once; `/` has one empty segment, `/a/` has `a` and an empty one.
     """
@@ -93,22 +93,21 @@ class Path(NamedTuple):
     segments: tuple[str, ...]
     oddities: PathAnomaly
     raw: str
-    """As it came."""
+    """The path as it was received."""
 
     def readings(self) -> tuple[tuple[str, ...], ...] | None:
-        """The segments that each upstream would make of the path, `segments` first; None: too many to try.
+        """Return the segments as each upstream may read them, `segments` first; None if there are too many.
 
-        Upstreams decode again, split at further separators, take what follows `//` for a host, cut off
-        fragments and parameters, and merge slashes: each of them some of this, in this order. Deny rules
-        are tried on every reading, so that an oddity that one rule accepts does not get around another
-        rule that denies.
+        Upstreams decode again, split at further separators, read what follows `//` as a host, cut off
+        fragments and parameters, and merge slashes: each does some of this, in this order. Deny rules are
+        tested on every reading, so that an anomaly that one rule accepts does not evade a deny rule.
         """
         return _readings(self) if self.oddities else (self.segments,)
 
 
 @lru_cache(maxsize=1)
 def _readings(path: Path) -> tuple[tuple[str, ...], ...] | None:
-    """The readings of an odd path. The last ones are kept: all rules of a request ask for the same."""
+    """Return the readings of a path with anomalies, cached because all rules of a request use the same."""
     if sum(map(len, path.segments)) + len(path.segments) > MAX_ODD_CHARACTERS:
         return None
     found = dict.fromkeys((path.segments, *_raw_readings(path.raw)))
@@ -121,7 +120,7 @@ def _readings(path: Path) -> tuple[tuple[str, ...], ...] | None:
 
 
 def _raw_readings(raw: str) -> Iterator[tuple[str, ...]]:
-    """The path to those who cut it before they decode it: `%5C`, `%23` and `%3B` are data to them."""
+    """Yield the readings of upstreams that cut the path before decoding: `%5C`, `%23` and `%3B` are data."""
     texts = {raw: None}
     for sign, other in _RAW_STEPS:
         for text in list(texts):
@@ -142,12 +141,12 @@ def _split_at(separator: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
 
 
 def _without_authority(segments: tuple[str, ...]) -> tuple[str, ...]:
-    """`//host/path` as a URL parser reads it: `/path` (RFC 3986 section 4.2, CVE-2026-26205)."""
+    """Read `//host/path` like a URL parser, as `/path` (RFC 3986 section 4.2, CVE-2026-26205)."""
     return (segments[2:] or ("",)) if len(segments) > 1 and not segments[0] else segments
 
 
 def _without_host(segments: tuple[str, ...]) -> tuple[str, ...]:
-    """`///host/path` as the WHATWG URL standard reads it, which takes any number of slashes: `/path`."""
+    """Read `///host/path` like the WHATWG URL standard, which skips any number of slashes: as `/path`."""
     first = next((place for place, segment in enumerate(segments) if segment), len(segments))
     return (segments[first + 1 :] or ("",)) if first else segments
 
@@ -169,7 +168,7 @@ def _merged(segments: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _resolved(segments: tuple[str, ...]) -> tuple[str, ...]:
-    """Without dot segments (RFC 3986 section 5.2.4)."""
+    """Remove dot segments (RFC 3986 section 5.2.4)."""
     resolved: list[str] = []
     for segment in segments:
         if segment == "..":
@@ -190,11 +189,11 @@ _STEPS: Final = (
     *[_decoded_again] * MAX_DECODINGS, _split_at("/"), _split_at("\\"), _without_authority,
     _without_host, _without_fragment, _without_parameters, _merged, _resolved,
 )  # fmt: skip
-"""What an upstream may do to the segments, in order. Each upstream does some of it."""
+"""The transformations that upstreams may apply to the segments, in order. Each upstream applies some."""
 
 
 def split_path(raw: str) -> Path:
-    """The path `raw` (without its query), which begins with `/`, in segments."""
+    """Split the path `raw`, which begins with `/` and has no query."""
     if _ODD.search(raw) is None:
         return Path(tuple(raw[1:].split("/")), NO_ANOMALY, raw)
     return _split_odd(raw)
@@ -219,10 +218,10 @@ def _split_odd(raw: str) -> Path:
 
 
 def _decode(piece: str) -> tuple[str, PathAnomaly]:
-    """One segment decoded once, and what is odd about it.
+    """Decode one segment once and return it with its anomalies.
 
-    What no rule may accept is looked for in every further decoding, too: whoever accepts `%25` in
-    a path has not accepted `%252e%252e`.
+    Anomalies that no rule may accept are also searched in every further decoding: a rule that accepts `%25`
+    in a path does not accept `%252e%252e`.
     """
     segment, oddities = _decode_once(piece)
     again = segment

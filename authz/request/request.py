@@ -1,13 +1,12 @@
-"""The request as rules and credentials see it: Envoy's check request, read with suspicion.
+"""Reads Envoy's check request for rules and credentials, and refuses ambiguous requests.
 
-Everything is read from the attributes that Envoy itself filled in, never from headers that a client
-could forge (`x-forwarded-uri`, `x-envoy-original-path`: CVE-2026-40575, CVE-2023-27487).
+Method, host and path come from attributes that Envoy fills in, never from headers that a client could forge
+(`x-forwarded-uri`, `x-envoy-original-path`: CVE-2026-40575, CVE-2023-27487).
 """
 
 import re
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
-from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_address
 from operator import attrgetter
 from types import MappingProxyType
@@ -15,21 +14,17 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from authz.request.field_names import MAX_FIELDS, Meanings, Pair, WantedNames, pairs_of, spellings_in
+from authz.request.host import MalformedHostError, canonical_host
 from authz.request.path import MAX_PATH_CHARACTERS, NO_ANOMALY, PathAnomaly, split_path
 from protos.authz_pb2 import CheckRequest
 from protos.core_pb2 import HeaderValue
 
 MAX_QUERY_PARAMETERS: Final = MAX_FIELDS
-"""Each costs a list entry once a rule or credential looks at the query."""
+"""The most parameters that are read. Each costs a list entry once a rule or credential needs the query."""
 
 MAX_PARTS: Final = 1_000
-"""Of a header that a list stands in, separated by commas; with more, a rule about it cannot be told."""
+"""The most comma-separated parts of a header; with more, a condition on it is unknown."""
 
-MAX_HOST_CHARACTERS: Final = 262
-"""A DNS name of 253 characters, a trailing dot, a colon and a port; a longer host cannot be looked up."""
-
-_DNS_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
-_PORT = re.compile(r"(?::[0-9]{0,5})?")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NEXT_SCHEME = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
 _NAME_OF = attrgetter("key")  # half the time of a comprehension, and it is done for every request
@@ -37,12 +32,9 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _NO_VALUES: tuple[str, ...] = ()
 _BLANKS: Final = " \t"
 
-HOSTS_REMEMBERED: Final = 1_024
-"""Spellings of hosts whose canonical form is remembered: more than one Envoy usually serves."""
-
 
 class BadRequestReason(StrEnum):
-    """Why a request is refused with 400 before any rule is looked at."""
+    """Why a request is refused with 400 before any rule is evaluated."""
 
     METHOD = "method_missing"
     METHOD_CASE = "method_not_upper_case"
@@ -54,19 +46,19 @@ class BadRequestReason(StrEnum):
 
 
 class BadRequestError(Exception):
-    """The request cannot be judged, because other readers might understand it differently."""
+    """The request cannot be judged, because other readers might parse it differently."""
 
     def __init__(self, reason: BadRequestReason, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
-        """For operators, never for the client."""
+        """More about the reason, for operators and never for the client."""
 
 
 class Request:
-    """One check request. Cheap to make: headers, cookies and query are looked at when somebody asks.
+    """One check request. It is cheap to create: headers, cookies and query are parsed on first use.
 
-    Raises BadRequestError when method, host or path cannot be understood in exactly one way.
+    Raises BadRequestError if method, host or path could be read in several ways.
     """
 
     __slots__ = (
@@ -92,9 +84,10 @@ class Request:
         self.message = message
         self._trusted_hops = trusted_hops
         http = self._http = message.attributes.request.http
-        # None: the headers came as a map, one value a name, repeated ones joined by a comma.
+        # None if the headers came as a map with one value per name, in which repeated ones are joined by
+        # commas.
         self._lines: list[HeaderValue] | None = list(http.header_map.headers) or None
-        # The last line of each name; where a name comes twice there are fewer than lines.
+        # The last line of each name; it has fewer entries than lines if a name occurs twice.
         self._line_of: dict[str, HeaderValue] = (
             {} if self._lines is None else dict(zip(map(_NAME_OF, self._lines), self._lines, strict=True))
         )
@@ -104,19 +97,19 @@ class Request:
         self.masked_query = False
         """Whether a `!` of the query may be what Envoy shows for bytes that are not UTF-8."""
         self.body_fields: Any = None
-        """What `authz.body` read, kept for the next who asks."""
+        """The cached result of `authz.request.body`: a Body or an error."""
         self.method = http.method
         if not self.method:
             raise BadRequestError(BadRequestReason.METHOD)
-        # Methods have a case (RFC 9110 section 9.1), but not to all: Django takes `delete` for DELETE.
+        # Methods are case-sensitive (RFC 9110 section 9.1), but Django, for one, reads `delete` as DELETE.
         if not self.method.isupper():
             raise BadRequestError(BadRequestReason.METHOD_CASE)
-        self.host = canonical_host(http.host)
+        self.host = _host(http.host)
         self._refuse_duplicates()
-        # The query sits inside `path`; `http.query` is always empty (CVE-2026-32811).
-        told = http.path
-        as_sent = told if "!" not in told else self._path_as_sent(told)
-        path = told if as_sent is None else as_sent
+        # The query is part of `path`; `http.query` is always empty (CVE-2026-32811).
+        shown = http.path
+        as_sent = shown if "!" not in shown else self._path_as_sent(shown)
+        path = shown if as_sent is None else as_sent
         self.raw_path, _, self.query = path.partition("?")
         if self.raw_path[:1] != "/":
             raise BadRequestError(BadRequestReason.PATH_FORM)
@@ -125,22 +118,23 @@ class Request:
         self.path = split_path(self.raw_path)
         if "#" in self.query:
             self.path = self.path._replace(oddities=self.path.oddities | PathAnomaly.FRAGMENT)
-        if as_sent is not told:
+        if as_sent is not shown:
             self._note_bytes(known=as_sent is not None)
 
     def _note_bytes(self, *, known: bool) -> None:
-        """Take the path for one with bytes that are not UTF-8, or (not `known`) that may have some."""
+        """Mark the path as one with bytes that are not UTF-8, or (not `known`) that may have such bytes."""
         odd = PathAnomaly.NOT_UTF8
         if not known:
             self.masked_query = "!" in self.query
             odd = PathAnomaly.MASKED if "!" in self.raw_path else NO_ANOMALY
-        # Known ones count in the query, too: Envoy could not be told to remove a parameter with such a name.
+        # Known ones count in the query too: a response could not make Envoy remove a parameter of such a
+        # name.
         self.path = self.path._replace(oddities=self.path.oddities | odd)
 
     def _path_as_sent(self, path: str) -> str | None:
-        """`path`, but where Envoy put `!` for bytes that are no UTF-8 (CVE-2023-27488) with these, escaped.
+        """Return `path` with escaped bytes where Envoy shows `!` for non-UTF-8 bytes (CVE-2023-27488).
 
-        The upstream gets the bytes. The raw headers have them; without those the value cannot be known: None.
+        The upstream gets the bytes, which only the raw headers contain. Without those the result is None.
         """
         line = self._line_of.get(":path")
         if line is None:
@@ -154,26 +148,25 @@ class Request:
 
     @property
     def masks_bytes(self) -> bool:
-        """Whether a `!` in a header may be what Envoy shows for a byte that is not UTF-8.
+        """Whether a `!` in a header may replace a byte that is not UTF-8, which the upstream gets.
 
-        It is, where Envoy sends the headers as text (without `encode_raw_headers`): the upstream gets the
-        byte.
+        This is so if Envoy sends headers as text (without `encode_raw_headers`).
         """
         return self._lines is None
 
     def header_values(self, name: str) -> Sequence[str]:
-        """Every value of the header (lower-case name), in order; empty when it is absent.
+        """Return every value of the header (lower-case name) in order; empty if it is absent.
 
-        Bytes become characters one to one (Latin-1), so that no value can fail to decode
-        (CVE-2023-27488). Where Envoy joined repeated headers by commas, they stay joined. Blanks around a
-        value are no part of it (RFC 9110 section 5.5): Envoy passes them on where they come over HTTP/2, and
-        an upstream that speaks HTTP/1 never sees them.
+        Bytes become characters one to one (Latin-1), so that no value can fail to decode (CVE-2023-27488).
+        Repeated headers that Envoy joined by commas stay joined. Outer blanks are not part of a value (RFC
+        9110 section 5.5) and are stripped: Envoy passes them on from HTTP/2, but HTTP/1 upstreams never see
+        them.
         """
         return self._authorization if name == "authorization" else self._values(name)
 
     @property
     def header_names(self) -> Collection[str]:
-        """The name of each header, in lower case and once."""
+        """The lower-case name of each header, without duplicates."""
         return self._http.headers if self._lines is None else self._line_of
 
     def _values(self, name: str) -> Sequence[str]:
@@ -189,7 +182,7 @@ class Request:
         return [_value_of(line) for line in lines if line.key == name]
 
     def cookie_values(self, name: str) -> Sequence[str]:
-        """Every value of the cookie of this name, over all cookie headers (RFC 6265 section 4.2)."""
+        """Return every value of the cookie of this name in all cookie headers (RFC 6265 section 4.2)."""
         lines = self.header_values("cookie")
         if not lines:
             return _NO_VALUES
@@ -197,7 +190,7 @@ class Request:
         return [value.strip(" \t") for found, _, value in pairs if found.strip(" \t") == name]
 
     def query_values(self, name: str) -> Sequence[str]:
-        """Every decoded value of the query parameter; parameters beyond a bound do not count."""
+        """Return every decoded value of the query parameter, among the first MAX_QUERY_PARAMETERS."""
         if not self.query:
             return _NO_VALUES
         if self._query is None:
@@ -213,7 +206,7 @@ class Request:
         )
 
     def query_pairs(self) -> Sequence[Pair]:
-        """Every query parameter as the most lenient upstreams separate and decode them."""
+        """Return every query parameter as the most lenient upstreams separate and decode them."""
         if not self.query:
             return ()
         if self._query_pairs is None:
@@ -221,23 +214,24 @@ class Request:
         return self._query_pairs
 
     def query_meaning(self, folded: str) -> Sequence[str | None]:
-        """The values of the parameters that some upstream may read under a name, given in its folded form.
+        """Return the values that some upstream may read under a folded name (`field_names.fold_members`).
 
-        None is a value that cannot be known (`field_names.fold_members`, `field_names.pairs_of`).
+        A value is None if it is unknown (`field_names.pairs_of`).
         """
         if self._query_meanings is None:
             self._query_meanings = Meanings(self.query_pairs())
         return self._query_meanings.under(folded)
 
     def query_spellings(self, wanted: WantedNames) -> set[str]:
-        """How the client spelled those of its query parameters that some upstream reads as one `wanted`.
+        """Return the names, in the client's spelling, of parameters that an upstream may read as `wanted`.
 
-        Also those that hide one behind a `;`: to some upstreams it separates parameters (CVE-2021-23336).
+        This includes parameters that hide one after a `;`, which some upstreams treat as a separator
+        (CVE-2021-23336).
         """
         return spellings_in(self.query, wanted) if self.query else set()
 
     def all_headers(self) -> dict[str, list[str]]:
-        """Every header with all its values, as `header_values` gives them."""
+        """Return every header with all its values, as in `header_values`."""
         if self._lines is None:
             return {name: [_as_bytes_would_read(value)] for name, value in self._http.headers.items()}
         headers: dict[str, list[str]] = {}
@@ -246,7 +240,7 @@ class Request:
         return headers
 
     def all_query(self) -> dict[str, list[str]] | None:
-        """Every query parameter with all its values, decoded; None where there are more than are read."""
+        """Return every query parameter with its decoded values; None if there are more than are read."""
         if self.has_too_many_parameters:
             return None
         if not self.query:
@@ -256,24 +250,24 @@ class Request:
         return {name: list(values) for name, values in self._query.items()}
 
     def context_values(self, name: str) -> Sequence[str]:
-        """What the route has under this name in its `context_extensions`: one value, or none."""
+        """Return the value of this name in the route's `context_extensions`, as a sequence of one or none."""
         value = self.message.attributes.context_extensions.get(name)
         return _NO_VALUES if value is None else (value,)
 
     def all_context(self) -> dict[str, str]:
-        """All that the route has in its `context_extensions`."""
+        """Return the route's `context_extensions`."""
         return dict(self.message.attributes.context_extensions)
 
     @property
     def body(self) -> bytes:
-        """What Envoy sent of the body (`with_request_body`); `authz.body` reads it."""
+        """The part of the body that Envoy sent (`with_request_body`); `authz.request.body` parses it."""
         return self._http.raw_body or self._http.body.encode()
 
     @property
     def masks_body(self) -> bool:
-        """Whether a `!` of the body may be what Envoy shows for a byte that is not UTF-8.
+        """Whether a `!` in the body may replace a byte that is not UTF-8.
 
-        It is, where Envoy sends the body as text (without `pack_as_bytes`).
+        This is so if Envoy sends the body as text (without `pack_as_bytes`).
         """
         return not self._http.raw_body
 
@@ -289,13 +283,13 @@ class Request:
 
     @property
     def client_address(self) -> str:
-        """The true client's IP address, by source address and trusted hops.
+        """The IP address of the client, from the source address and the trusted hops.
 
-        Without trusted hops it is the source address, whatever `x-forwarded-for` says. With them it is
-        counted from the right, the source address being the last entry whether Envoy appended it
-        (`use_remote_address`) or not. A chain shorter than that came around the trusted hops: the
-        source address again. Empty where a trusted hop wrote something else than an address.
-        IPv4 addresses are written as such, also where the listener reports them as IPv6.
+        Without trusted hops it is the source address; `x-forwarded-for` is ignored. With them, entries of
+        `x-forwarded-for` are counted from the right, where the source address is the last entry whether Envoy
+        appended it (`use_remote_address`) or not. A shorter chain bypassed the trusted hops, so the source
+        address is used. The result is empty if a trusted hop wrote something other than an address.
+        IPv4-mapped IPv6 addresses are returned as IPv4.
         """
         source = self.source_address
         if not self._trusted_hops:
@@ -305,14 +299,14 @@ class Request:
         ]
         if not chain or chain[-1] != source:
             chain.append(source)
-        told = source if len(chain) <= self._trusted_hops else chain[-1 - self._trusted_hops]
+        client = source if len(chain) <= self._trusted_hops else chain[-1 - self._trusted_hops]
         try:
-            return unmapped(told) if told is source else unmapped(str(ip_address(told)))
+            return unmapped(client) if client is source else unmapped(str(ip_address(client)))
         except ValueError:
             return ""
 
     def _refuse_duplicates(self) -> None:
-        """Which of two values an upstream would take cannot be known (CVE-2021-32777)."""
+        """Refuse two hosts or credentials: which of them an upstream uses is unknown (CVE-2021-32777)."""
         authorization = self._authorization = self._values("authorization")
         if len(authorization) > 1 or (authorization and _holds_two_credentials(authorization[0])):
             raise BadRequestError(BadRequestReason.DUPLICATE_AUTHORIZATION)
@@ -326,7 +320,7 @@ class Request:
                 raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
             return
         other_host = self._http.headers.get("host")
-        if other_host is not None and canonical_host(other_host) != self.host:
+        if other_host is not None and _host(other_host) != self.host:
             raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
 
 
@@ -335,55 +329,23 @@ def _value_of(line: HeaderValue) -> str:
 
 
 def _holds_two_credentials(authorization: str) -> bool:
-    """Whether the value is two that Envoy joined by a comma: it joins this header even in raw form.
+    """Whether the value is two credentials that Envoy joined by a comma, which it does even for raw headers.
 
-    Within one credential a comma stands between parameters, `name=value` (RFC 9110 section 11.4), so
-    only a second one has a word and a space behind its comma.
+    Commas within one credential separate parameters, `name=value` (RFC 9110 section 11.4), so only before a
+    second credential is a comma followed by a word and a space.
     """
     return "," in authorization and _NEXT_SCHEME.search(_QUOTED.sub("", authorization)) is not None
 
 
-@lru_cache(maxsize=HOSTS_REMEMBERED)
-def canonical_host(host: str) -> str:
-    """The host in lower case, without its port and one trailing dot; an IPv6 literal keeps its brackets.
-
-    Raises BadRequestError for what is no host: empty, several joined by a comma, with user
-    information (RFC 9110 section 4.2.4), or outside letters, digits, `-`, `_` and `.` (an
-    internationalised name travels as A-labels).
-    """
-    if len(host) <= MAX_HOST_CHARACTERS and host.isascii():
-        host = host.lower()
-        if _DNS_NAME.fullmatch(host):
-            return host
-        if host.startswith("["):
-            return _canonical_ipv6(host)
-        name, colon, port = host.partition(":")
-        name = name.removesuffix(".")
-        if _PORT.fullmatch(colon + port) and _DNS_NAME.fullmatch(name):
-            return name
-    raise _malformed(host)
-
-
-def _malformed(host: str) -> BadRequestError:
-    # The text before an @ may be a password.
-    user, _, name = host.rpartition("@")
-    detail = f"host {name[:MAX_HOST_CHARACTERS]!r}{' with user information' if user else ''}"
-    return BadRequestError(BadRequestReason.HOST, detail)
-
-
-def _canonical_ipv6(host: str) -> str:
-    literal, bracket, port = host[1:].partition("]")
+def _host(text: str) -> str:
     try:
-        address = IPv6Address(literal)
-    except AddressValueError:
-        raise _malformed(host) from None
-    if not bracket or not _PORT.fullmatch(port) or address.scope_id is not None:
-        raise _malformed(host)
-    return f"[{address}]"
+        return canonical_host(text)
+    except MalformedHostError as error:
+        raise BadRequestError(BadRequestReason.HOST, str(error)) from None
 
 
 def unmapped(address: str) -> str:
-    """The IPv4 address that an IPv4-mapped IPv6 address holds (RFC 4291 section 2.5.5.2), or what was given.
+    """Return the IPv4 address of an IPv4-mapped one (RFC 4291 section 2.5.5.2), or the address itself.
 
     A dual-stack listener reports 192.0.2.1 as ::ffff:192.0.2.1.
     """

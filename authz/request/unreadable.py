@@ -1,22 +1,23 @@
-"""A request that cannot be judged, read far enough to answer in the right form and for the right origin."""
+"""A request that cannot be judged, read only to respond in the right format and for the right origin."""
 
 from contextlib import suppress
 from typing import Final
 
+from authz.request.host import MalformedHostError, canonical_host
 from authz.request.path import MAX_PATH_CHARACTERS, NO_ANOMALY, Path, split_path
-from authz.request.request import BadRequestError, Request, canonical_host
+from authz.request.request import BadRequestError, Request
 from protos.authz_pb2 import CheckRequest
 
 _NO_PATH: Final = Path((), NO_ANOMALY, "")
 
 
 class UnreadableRequest(Request):
-    """A request that is read without refusing anything. It must never reach a rule."""
+    """A request that is read without any checks. It must never reach a rule."""
 
     __slots__ = ()
 
     def __init__(self, message: CheckRequest) -> None:
-        with suppress(BadRequestError):  # the headers are read before anything is refused
+        with suppress(BadRequestError):  # the headers are read before the checks
             super().__init__(message)
         http = message.attributes.request.http
         self._authorization = ()
@@ -29,5 +30,5 @@ class UnreadableRequest(Request):
 def _host(host: str) -> str:
     try:
         return canonical_host(host)
-    except BadRequestError:
+    except MalformedHostError:
         return ""

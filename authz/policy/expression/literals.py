@@ -4,8 +4,8 @@ import re
 from typing import Final
 
 from authz.policy.conditions.regular_expressions import compile_pattern
+from authz.request.host import MalformedHostError, canonical_host
 from authz.request.identity import CredentialKind
-from authz.request.request import BadRequestError, canonical_host
 
 _KINDS: Final = tuple(kind.value for kind in CredentialKind)
 _DURATION: Final = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:h|ms|us|µs|ns|m|s)")
@@ -61,5 +61,5 @@ def need_possible(variable: str, text: str) -> None:
 def _host(text: str) -> str:
     try:
         return canonical_host(text)
-    except BadRequestError:
+    except MalformedHostError:
         return text

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from authz.request.host import MalformedHostError, canonical_host
 from authz.request.path import MAX_PATH_CHARACTERS, split_path
-from authz.request.request import BadRequestError, canonical_host
 
 MAX_TEMPLATE_SEGMENTS: Final = 64
 """The most segments of a template: more than any API has. It bounds the depth of the index."""
@@ -112,7 +112,7 @@ def parse_host(value: Any) -> HostPattern:
     name = value.removeprefix("*.")
     try:
         canonical = canonical_host(name)
-    except BadRequestError:
+    except MalformedHostError:
         message = f"{value!r}: expected a host name, *.NAME or *, as in api.example.com or *.example.com"
         raise ValueError(message) from None
     if canonical != name.lower().removesuffix("."):
