@@ -1,7 +1,7 @@
-"""What differs between two policies, rule by rule: with everything that a rule inherits.
+"""Compares two policies rule by rule, including everything that a rule inherits.
 
-Whether something differs is told by the contents, which have every key of the models; how it is told, by
-words where a rule has some. So a key that nobody thought of here is shown as it is written, never left out.
+Differences are found in the contents, which have every key of the models, and described in words if a rule
+has words for the key. So a key that is unknown here is shown as it is written, never omitted.
 """
 
 import re
@@ -19,26 +19,26 @@ from authz.policy.model import ConditionConfig
 from authz.policy.rule import Rule
 
 Loaded = tuple[Policy, Contents]
-"""A policy, and what its files say (`authz.policy.compile.load.load_with_contents`)."""
+"""A policy and the contents of its files (`authz.policy.compile.load.load_with_contents`)."""
 
-_TOLD_BY: Final[Mapping[str, Sequence[str]]] = {
+_WORDS_OF: Final[Mapping[str, Sequence[str]]] = {
     "allow": ("effect", "who"),
     "deny": ("effect", "who"),
     "methods": ("methods",),
     **dict.fromkeys(ConditionConfig.model_fields, ("who", "conditions")),
 }
-"""The words that tell of a key, where there are some."""
+"""The descriptions that a key affects, for keys that have one."""
 _NAMES: Final = ("issuer", "id")
-"""Keys by which the entries of a list are told apart."""
+"""Keys that identify the entries of a list."""
 _HASH: Final = re.compile(r"[0-9a-f]{32,}")
 _SHOWN_OF_HASH: Final = 8
-"""Characters: enough to tell it from another, too few to try keys against."""
+"""Characters shown of a hash: enough to distinguish hashes, too few to test keys against."""
 _PLAIN: Final = re.compile(r"[^\s,\[\]\"']+")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that is another; nothing at all is an empty text."""
+    """One difference; a missing value is an empty text."""
 
     what: str
     old: str
@@ -47,7 +47,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RuleChange:
-    """A rule that is in both policies, but says something else."""
+    """A rule that differs between the policies."""
 
     old: Rule
     new: Rule
@@ -55,21 +55,21 @@ class RuleChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two policies compared. Rules are the same when they have the same name."""
+class PolicyDiff:
+    """The differences between two policies. Rules are matched by name."""
 
     added: tuple[Rule, ...]
     removed: tuple[Rule, ...]
     changed: tuple[RuleChange, ...]
     whole: tuple[Change, ...] = ()
-    """What is said of the whole policy."""
+    """Differences in settings of the whole policy."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed or self.whole)
 
 
-def compare(old: Loaded, new: Loaded) -> Comparison:
-    """What is in `new` and not in `old`, the other way round, and what says something else."""
+def diff(old: Loaded, new: Loaded) -> PolicyDiff:
+    """Return the rules that were added, removed or changed, and the changed settings of the whole policy."""
     (old_policy, old_contents), (new_policy, new_contents) = old, new
     before = {rule.name: rule for rule in old_policy.rules}
     after = {rule.name: rule for rule in new_policy.rules}
@@ -84,7 +84,7 @@ def compare(old: Loaded, new: Loaded) -> Comparison:
         )
         if changes:
             changed.append(RuleChange(one, rule, changes))
-    return Comparison(
+    return PolicyDiff(
         added=tuple(rule for name, rule in after.items() if name not in before),
         removed=tuple(rule for name, rule in before.items() if name not in after),
         changed=tuple(changed),
@@ -93,7 +93,7 @@ def compare(old: Loaded, new: Loaded) -> Comparison:
 
 
 def who_text(rule: Rule) -> str:
-    """Of whom the rule speaks, in words."""
+    """Describe the callers that the rule applies to."""
     if rule.open:
         return "anyone"
     descriptions = [_joined(conditions) for conditions in rule.callers]
@@ -102,12 +102,12 @@ def who_text(rule: Rule) -> str:
 
 
 def when_text(rule: Rule) -> str:
-    """Its conditions about the request, in words."""
+    """Describe the rule's conditions on the request."""
     return "; ".join(condition.text for condition in rule.requests)
 
 
 def _joined(conditions: tuple[Condition, ...]) -> str:
-    # That somebody is authenticated goes without saying once more is asked.
+    # "is authenticated" is implied by any further condition.
     said = conditions[1:] if len(conditions) > 1 and conditions[0].text == "is authenticated" else conditions
     return ", ".join(condition.text for condition in said)
 
@@ -115,15 +115,15 @@ def _joined(conditions: tuple[Condition, ...]) -> str:
 def _rule_changes(old: Rule, new: Rule, before: Content, after: Content) -> Iterator[Change]:
     keys = [key for key in dict.fromkeys((*before, *after)) if not _same(before.get(key), after.get(key))]
     old_words, new_words = _words(old), _words(new)
-    told: dict[str, None] = {}
-    silent: list[str] = []
+    described: dict[str, None] = {}
+    others: list[str] = []
     for key in keys:
-        words = [one for one in _TOLD_BY.get(key, ()) if old_words[one] != new_words[one]]
-        told.update(dict.fromkeys(words))
+        words = [one for one in _WORDS_OF.get(key, ()) if old_words[one] != new_words[one]]
+        described.update(dict.fromkeys(words))
         if not words:
-            silent.append(key)
-    yield from (Change(one, old_words[one], new_words[one]) for one in old_words if one in told)
-    for key in silent:
+            others.append(key)
+    yield from (Change(one, old_words[one], new_words[one]) for one in old_words if one in described)
+    for key in others:
         yield from _differences(key, before.get(key), after.get(key))
 
 
@@ -137,9 +137,9 @@ def _words(rule: Rule) -> dict[str, str]:
 
 
 def _moved(rules: Sequence[tuple[Rule, Rule]]) -> dict[str, Change]:
-    """The rules that stand elsewhere among those with their effect: of two that would decide, the first does.
+    """Return the rules whose position changed among those with the same effect, which decides who is named.
 
-    As few as can be: the others still follow one another. `rules`: those of both policies, as in the new one.
+    The result is the smallest such set. `rules` are those in both policies, in the order of the new one.
     """
     moved: dict[str, Change] = {}
     for allows in (False, True):
@@ -147,28 +147,28 @@ def _moved(rules: Sequence[tuple[Rule, Rule]]) -> dict[str, Change]:
         stayed = _longest_rising([order for order, _ in now])
         still = {now[place][1] for place in stayed}
         if len(still) < len(now):
-            was_behind, is_behind = _behind(sorted(now), still), _behind(now, still)
+            was_after, is_after = _positions(sorted(now), still), _positions(now, still)
             moved |= {
-                name: Change("place", was_behind[name], is_behind[name])
+                name: Change("position", was_after[name], is_after[name])
                 for _, name in now
                 if name not in still
             }
     return moved
 
 
-def _behind(rules: Sequence[tuple[int, str]], still: Collection[str]) -> dict[str, str]:
-    """Of each rule, in words, behind which of those that stay it stands."""
+def _positions(rules: Sequence[tuple[int, str]], still: Collection[str]) -> dict[str, str]:
+    """Describe the position of each rule relative to the rules that did not move."""
     places = {}
     place = "first"
     for _, name in rules:
         places[name] = place
         if name in still:
-            place = f"behind {name}"
+            place = f"after {name}"
     return places
 
 
 def _longest_rising(numbers: Sequence[int]) -> list[int]:
-    """The places of a longest rising subsequence (patience sorting, O(n log n))."""
+    """Return the indices of a longest increasing subsequence (patience sorting, O(n log n))."""
     ends: list[int] = []
     last: list[int] = []
     previous: list[int] = []
@@ -191,7 +191,7 @@ def _content_changes(old: Content, new: Content) -> Iterator[Change]:
 
 
 def _differences(where: str, old: Any, new: Any) -> Iterator[Change]:
-    """Every place at which two contents differ, as deep as both have it."""
+    """Yield every difference between two values, as deep as both are mappings or named lists."""
     if _same(old, new):
         return
     if isinstance(old, dict) and isinstance(new, dict):
@@ -204,16 +204,16 @@ def _differences(where: str, old: Any, new: Any) -> Iterator[Change]:
             yield from _differences(f"{where}[{name}]", before.get(name), after.get(name))
         return
     was, now = _text(old), _text(new)
-    yield Change(where, was, now if now != was else f"{now} (another)")
+    yield Change(where, was, now if now != was else f"{now} (different)")
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether the two are the same to JSON: to Python, 1 is True."""
+    """Whether two values are equal as JSON; in Python, 1 equals True."""
     return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
 
 
 def _by_name(value: Any) -> dict[str, Any] | None:
-    """The entries of a list of blocks by what tells them apart; None for anything else."""
+    """Return the entries of a list of blocks by the key that identifies them; None for other values."""
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         return None
     key = next((key for key in _NAMES if all(key in one for one in value)), None)
@@ -226,7 +226,7 @@ def _in_one_order(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _text(value: Any) -> str:
-    """The value as a policy has it, without what is absent, and with hashes cut short."""
+    """Return the value as in a policy, without absent keys and with shortened hashes."""
     if value is None:
         return ""
     shown = _shown(value)

@@ -1,4 +1,4 @@
-"""Requests and callers written down by hand: for test suites of policies and for explanations."""
+"""Requests and callers written by hand, for test suites of policies and for explanations."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -43,26 +43,26 @@ ClientAddress = Annotated[
 
 
 class RequestExample(PolicyBlock):
-    """A request as Envoy would ask about it."""
+    """A request as Envoy would send it to authz."""
 
     method: str = "GET"
     """The HTTP method."""
     url: str | None = None
-    """`https://host/path?query`, or the path alone; in place of host and path."""
+    """`https://host/path?query` or only the path, instead of host and path."""
     host: str | None = None
     """The host that the client asked for."""
     path: str | None = None
-    """With the query."""
+    """The path with the query."""
     headers: dict[Header, str | tuple[str, ...]] = Field(default_factory=dict)
-    """A list: the header stands several times."""
+    """Header values; a list for a header that is sent several times."""
     client: ClientAddress | None = None
     """The address at the other end of the connection."""
     principal: str = ""
-    """The peer of the TLS connection, by its certificate."""
+    """The name in the certificate of the TLS peer."""
     context_extensions: dict[Text, str] = Field(default_factory=dict)
-    """What the route has for the ext_authz filter."""
+    """The route's `context_extensions` for the ext_authz filter."""
     body: Any = None
-    """Text as it is sent, or anything else to be sent as JSON."""
+    """A text is sent as it is, any other value as JSON."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "RequestExample":
@@ -75,7 +75,7 @@ class RequestExample(PolicyBlock):
         return self
 
     def message(self) -> CheckRequest:
-        """The CheckRequest. Nothing is made canonical: what is written here is what is judged."""
+        """Return the CheckRequest. Nothing is normalised, so the request is judged as written."""
         host, path = self.host or DEFAULT_HOST, "/" if self.path is None else self.path
         scheme = "https"
         if self.url is not None and (found := _URL.fullmatch(self.url)):
@@ -95,7 +95,7 @@ class RequestExample(PolicyBlock):
         values = headers.values()
         lines = [line for value in values for line in ((value,) if isinstance(value, str) else value)]
         if len(lines) > len(headers) or any("!" in text for text in (path, *lines)):
-            # As with encode_raw_headers, so that a ! is known to be one.
+            # As with encode_raw_headers, so that a ! is literal.
             http.header_map.headers.add(key=":path", raw_value=path.encode())
             for name, value in headers.items():
                 for line in (value,) if isinstance(value, str) else value:
@@ -112,12 +112,12 @@ class RequestExample(PolicyBlock):
         else:
             http.raw_body = orjson.dumps(self.body)
             headers.setdefault("content-type", "application/json")
-        # As Envoy says it when it sends a body as a whole.
+        # Envoy sends this with a complete body.
         headers.setdefault("x-envoy-auth-partial-body", "false")
 
 
 class CallerExample(PolicyBlock):
-    """Who asks, as if a credential had been verified; or one that was not accepted."""
+    """A caller with the attributes of a verified credential, or with a refused credential."""
 
     kind: CredentialKind = CredentialKind.JWT
     """The kind of credential."""
@@ -134,20 +134,20 @@ class CallerExample(PolicyBlock):
     claims: dict[str, Any] = Field(default_factory=dict)
     """The claims of the token."""
     refused: RefusalReason | None = None
-    """In place of all but `kind`: the credential was refused for this reason."""
+    """The reason why the credential was refused; excludes all other keys but `kind`."""
 
     @model_validator(mode="after")
     def _one_outcome(self) -> "CallerExample":
         if self.refused is not None and not self.model_fields_set <= {"refused", "kind"}:
             raise ValueError(
-                "a refused credential says nothing of its caller: leave only kind beside refused"
+                "a refused credential has no attributes: of the other keys, only kind may be set with refused"
             )
         if self.kind is CredentialKind.ANONYMOUS and self.model_fields_set != {"kind"}:
-            raise ValueError("whoever is anonymous has no attributes; write anonymous in place of this block")
+            raise ValueError("an anonymous caller has no attributes; write anonymous instead of this block")
         return self
 
     def outcome(self) -> Outcome:
-        """The outcome of authentication."""
+        """Return the outcome of authentication."""
         if self.refused is not None:
             return Refusal(self.refused, kind=self.kind if "kind" in self.model_fields_set else None)
         if self.kind is CredentialKind.ANONYMOUS:
@@ -160,29 +160,29 @@ class CallerExample(PolicyBlock):
 
 
 class Question(PolicyBlock):
-    """A request, and who asks."""
+    """A request and its caller."""
 
     request: RequestExample
     """What is asked for."""
     caller: CallerExample | None = None
-    """None: nobody in particular."""
+    """The caller; anonymous if omitted."""
 
 
 Caller = Literal["anonymous"] | CallerExample
 
 
 def outcome_of(caller: Caller) -> Outcome:
-    """The outcome of authentication for this caller: None for an anonymous one."""
+    """Return the outcome of authentication for this caller; None for an anonymous one."""
     return caller.outcome() if isinstance(caller, CallerExample) else None
 
 
 def identity_of(outcome: Outcome) -> Identity:
-    """Whom the rules see."""
+    """Return the identity that rules see for this outcome."""
     return outcome if isinstance(outcome, Identity) else ANONYMOUS
 
 
 class Given:
-    """An authenticator that knows the outcome already."""
+    """An authenticator that returns a fixed outcome."""
 
     __slots__ = ("_outcome",)
 
@@ -190,5 +190,5 @@ class Given:
         self._outcome = outcome
 
     def authenticate(self, _request: object, _now: float) -> Outcome:
-        """The outcome it was made with."""
+        """Return the fixed outcome."""
         return self._outcome

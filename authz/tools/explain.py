@@ -1,7 +1,7 @@
-"""Why: every step of a decision and every rule that was considered, as data.
+"""Explains a decision: every step and every rule that was considered, as data.
 
-The explanation is reached on its own way, by asking every rule in turn, and not through the index. So it
-is also an oracle: a test holds it against `authz.decide` for requests of every kind.
+It evaluates every rule directly instead of using the index, so a test can compare it with
+`authz.engine.decide` for requests of every kind.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,39 +21,39 @@ from authz.request.request import BadRequestReason, Request
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One condition, and whether it held."""
+    """One condition and its result."""
 
     text: str
     held: bool | None
-    """None: it cannot be told, which never allows and always denies."""
+    """None if the result is unknown, which never allows and always denies."""
     found: str
-    """What was found in place of what was asked for."""
+    """The value that was found."""
     name: str = ""
     """The named condition that it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """A rule that was considered, and what came of it."""
+    """A rule that was considered, and the result."""
 
     rule: Rule
     covered: bool
-    """Whether host, method and path are its own."""
+    """Whether the rule covers host, method and path."""
     why_not: str = ""
-    """Which of them is not, in words."""
+    """The reason if it does not cover them."""
     requests: tuple[Finding, ...] = ()
-    """Its conditions about the request."""
+    """Its conditions on the request."""
     demands: tuple[Finding, ...] = ()
-    """Its conditions about the caller, all of which must hold; empty where nobody asked who it is."""
+    """Its conditions on the caller, all of which must hold; empty if the caller did not matter."""
     callers: tuple[tuple[Finding, ...], ...] = ()
-    """Its descriptions of callers, any of which must hold; empty as above."""
-    spoke: bool | None = None
-    """Whether the rule spoke of this request and caller. None: that was not asked, or it covers neither."""
+    """Its descriptions of callers, any of which must hold; empty if the caller did not matter."""
+    applies: bool | None = None
+    """Whether the rule applies; None if it was not evaluated or does not cover the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was decided."""
+    """The result of a decision."""
 
     outcome: Outcome
     reason: str
@@ -63,7 +63,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step on the way, in words."""
+    """One step of a decision."""
 
     title: str
     text: str
@@ -71,29 +71,29 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision with everything that led to it."""
+    """A decision with its steps and the rules that were considered."""
 
     answer: Answer
     steps: tuple[Step, ...]
     considered: tuple[Considered, ...] = ()
     shadow: Answer | None = None
-    """What the shadow rules would have answered, where that is another outcome."""
+    """The result with the shadow rules enforced, if its outcome differs."""
 
 
 def explain_unreadable(reason: BadRequestReason) -> Explanation:
-    """Of a request that cannot be judged."""
+    """Explain the refusal of a request that cannot be judged."""
     answer = Answer(Outcome.DENY, reason.value, 400)
-    return Explanation(answer, (Step("request", f"cannot be understood in exactly one way: {reason.value}"),))
+    return Explanation(answer, (Step("request", f"could be read in several ways: {reason.value}"),))
 
 
 def explain(policy: Policy, request: Request, outcome: Authenticated, now: float) -> Explanation:
-    """Of the decision about `request`, whose credential came to `outcome`; `now`: unix seconds."""
+    """Explain the decision about `request` with this outcome of authentication; `now` is in unix seconds."""
     path = request.path
     steps = [Step("request", f"{request.method} {request.host} {request.raw_path}")]
     if policy.cors and request.method == "OPTIONS":
         verdict = preflight(policy, request)
         if verdict is not None:
-            steps.append(Step("preflight", f"answered for {verdict.rule!r}: a browser asks before it asks"))
+            steps.append(Step("preflight", f"answered by the CORS settings of {verdict.rule!r}"))
             answer = Answer(verdict.outcome, verdict.reason, verdict.status, verdict.rule)
             return Explanation(answer, tuple(steps))
     considered = [_consider(rule, request, now) for rule in policy.rules]
@@ -108,7 +108,7 @@ def explain(policy: Policy, request: Request, outcome: Authenticated, now: float
 
 
 class _Judgement:
-    """The rules that cover a request, put together to an answer."""
+    """Decides by the rules that cover a request."""
 
     def __init__(
         self, considered: Sequence[Considered], request: Request, outcome: Authenticated, now: float
@@ -117,11 +117,11 @@ class _Judgement:
         self._request = request
         self._outcome = outcome
         self._now = now
-        speaking = [one.rule for one in considered if one.covered and _all_met(one.rule, one.requests)]
-        self._rules = speaking
+        applicable = [one.rule for one in considered if one.covered and _all_met(one.rule, one.requests)]
+        self._rules = applicable
         self._missed = next(
             (one.rule for one in considered
-             if one.covered and one.rule.allows and not one.rule.shadow and one.rule not in speaking),
+             if one.covered and one.rule.allows and not one.rule.shadow and one.rule not in applicable),
             None,
         )  # fmt: skip
 
@@ -129,11 +129,11 @@ class _Judgement:
         enforced = [rule for rule in self._rules if not rule.shadow]
         denies = sum(not rule.allows for rule in enforced)
         steps.append(
-            Step("rules", f"{denies} deny and {len(enforced) - denies} allow rules speak of the request")
+            Step("rules", f"{denies} deny and {len(enforced) - denies} allow rules apply to the request")
         )
         settled = self._settled(enforced)
         if settled is not None:
-            steps.append(Step("credential", "not looked at: the answer is the same for every caller"))
+            steps.append(Step("credential", "not verified: the result is the same for every caller"))
             answer, identity = settled, ANONYMOUS
         elif isinstance(self._outcome, Refusal) and not _optional(enforced):
             detail = f": {self._outcome.detail}" if self._outcome.detail else ""
@@ -171,7 +171,7 @@ class _Judgement:
     def _judged(self, rules: Sequence[Rule], identity: Identity) -> Answer:
         ordered = [rule for rule in rules if not rule.allows] + [rule for rule in rules if rule.allows]
         for rule in ordered:
-            if _speaks_of(rule, *_of_caller(rule, identity, self._request, self._now)):
+            if _applies(rule, *_of_caller(rule, identity, self._request, self._now)):
                 return _by(rule)
         first = next(rule.name for rule in rules if rule.allows)
         if identity is ANONYMOUS:
@@ -181,7 +181,7 @@ class _Judgement:
     def _done(
         self, answer: Answer, steps: list[Step], asked: Identity | None, shadow: Answer | None = None
     ) -> Explanation:
-        """The explanation. `asked`: who asks, where that mattered."""
+        """Return the explanation. `asked` is the caller, or None if the caller did not matter."""
         considered = tuple(self._finished(one, asked) for one in self._considered)
         return Explanation(answer, tuple(steps), considered, shadow)
 
@@ -189,18 +189,18 @@ class _Judgement:
         rule = one.rule
         if not one.covered:
             return one
-        spoke: bool | None = None
+        applies: bool | None = None
         demands: tuple[Finding, ...] = ()
         callers: tuple[tuple[Finding, ...], ...] = ()
         if rule not in self._rules:
-            spoke = False
+            applies = False
         elif rule.open:
-            spoke = True
+            applies = True
         elif asked is not None:
             demands, callers = _of_caller(rule, asked, self._request, self._now)
-            spoke = _speaks_of(rule, demands, callers)
+            applies = _applies(rule, demands, callers)
         return Considered(
-            rule, covered=True, requests=one.requests, demands=demands, callers=callers, spoke=spoke
+            rule, covered=True, requests=one.requests, demands=demands, callers=callers, applies=applies
         )
 
 
@@ -212,7 +212,7 @@ def _consider(rule: Rule, request: Request, now: float) -> Considered:
 
 
 def why_not(rule: Rule, request: Request) -> str:
-    """Which of host, method and path the rule does not cover; empty where it covers all."""
+    """Explain which of host, method and path the rule does not cover; empty if it covers all."""
     if not any(host_covers(host, request.host) for host in rule.hosts):
         return f"host {request.host} is not {_one_of(rule.hosts)}"
     if rule.methods is not None and request.method not in rule.methods:
@@ -223,15 +223,15 @@ def why_not(rule: Rule, request: Request) -> str:
     if all(rule.matching.bind(templates, one) is None for one in readings):
         return f"path {request.raw_path} is not {_one_of(rule.templates)}"
     if path.oddities and rule.shadow:
-        return "shadow rules are not tried on paths that readers differ about"
+        return "shadow rules are not tested on paths with anomalies"
     if rule.allows and path.readings() is None:
-        return "readers differ about the path in too many ways"
+        return "the path can be read in too many ways"
     refused = path.oddities & ~rule.accepts if rule.allows else NO_ANOMALY
     return f"the rule does not accept {_names(refused)} in a path" if refused else ""
 
 
 def host_covers(pattern: HostPattern, host: str) -> bool:
-    """Whether the pattern speaks of this host (canonical)."""
+    """Whether the pattern covers this canonical host."""
     if not pattern.wildcard:
         return host == pattern.name
     return not pattern.name or host.endswith(f".{pattern.name}")
@@ -254,11 +254,11 @@ def _findings(
 
 
 def _all_met(rule: Rule, findings: Iterable[Finding]) -> bool:
-    """Whether all hold; what cannot be told holds for a rule that denies."""
+    """Whether all conditions hold; unknown counts as true for a deny rule."""
     return all(one.held or (one.held is None and not rule.allows) for one in findings)
 
 
-def _speaks_of(rule: Rule, demands: Sequence[Finding], callers: Sequence[Sequence[Finding]]) -> bool:
+def _applies(rule: Rule, demands: Sequence[Finding], callers: Sequence[Sequence[Finding]]) -> bool:
     return _all_met(rule, demands) and (not callers or any(_all_met(rule, one) for one in callers))
 
 
@@ -268,12 +268,12 @@ def _by(rule: Rule) -> Answer:
 
 
 def _optional(rules: Iterable[Rule]) -> bool:
-    """Whether one of the rules allows anyone and still identifies the caller."""
+    """Whether one of the rules allows anyone and still authenticates the caller."""
     return any(rule.allows and rule.open and rule.identifies for rule in rules)
 
 
 def _refused_text(refusal: Refusal) -> str:
-    return f"refused: {refusal.reason.value}; ignored, as a rule allows anyone and identify is optional"
+    return f"refused: {refusal.reason.value}; ignored, because a rule with identify: optional allows anyone"
 
 
 def _who(identity: Identity) -> str:
@@ -283,8 +283,8 @@ def _who(identity: Identity) -> str:
 
 
 def _odd_path_step(oddities: PathAnomaly, *, accepted: bool) -> Step:
-    what = f"readers differ about it: {_names(oddities)}"
-    return Step("path", f"{what}; a rule accepts that" if accepted else f"{what}; no rule accepts that")
+    what = f"has anomalies: {_names(oddities)}"
+    return Step("path", f"{what}; a rule accepts them" if accepted else f"{what}; no rule accepts them")
 
 
 def _names(oddities: PathAnomaly) -> str:

@@ -1,8 +1,8 @@
-"""One layout for policy files: keys in order, steps of two spaces, blank lines between rules.
+"""Formats policy files: keys in order, indentation of two spaces, blank lines between rules.
 
-Only whole lines are moved and indented, and a comment goes with the lines below it. A parser that writes
-YAML anew (ruamel.yaml) hangs a comment on the value *above* it, so that a key that moves would take the
-wrong comment along.
+It only moves and indents whole lines, and a comment moves with the lines below it. A parser that writes YAML
+again (ruamel.yaml) attaches a comment to the value *above* it, so a key that moves would take the wrong
+comment.
 """
 
 import re
@@ -17,13 +17,13 @@ from authz.policy.model import ConditionConfig, DefaultsConfig, PolicyFile, Rule
 from common.configfile import ConfigError, parse
 
 STEP: Final = 2
-"""Spaces of indentation."""
+"""The number of spaces per level of indentation."""
 
 _FIRST: Final = ("name", "owner", "ticket", "mode", "inherit", "if", "hosts", "methods", "paths")
-"""Of a rule: what it is called and what it is about come first, then its conditions, then who."""
+"""The first keys of a rule: its name and scope; then come its conditions, then the callers."""
 _LAST: Final = ("deny", "allow", "answer")
 _OTHER_BREAKS: Final = re.compile("[\r\x85\u2028\u2029]")
-"""What ends a line in YAML beside LF: with one, a text stays as it is."""
+"""Line breaks of YAML other than LF; a text with one is not formatted."""
 
 
 def _keys(model: Any) -> tuple[str, ...]:
@@ -42,30 +42,29 @@ _ORDERS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     ("conditions", "*"): _keys(ConditionConfig),
     ("defaults", "*"): tuple(name for name in _rule_keys() if name in _keys(DefaultsConfig)),
 }
-"""The keys whose order is known, by where they stand. Everywhere else the order is the writer's."""
+"""The order of keys by key path. Elsewhere the order stays as written."""
 
 
 def format_policy(text: str, file: str = "<text>") -> str:
-    """`text` in the one layout. Raises ConfigError where it is no YAML, or cannot be laid out.
+    """Return `text` formatted. Raises ConfigError if it is not YAML or cannot be formatted.
 
-    It says the same as before, apart from the order of keys. Where that order matters, because an alias
-    (`*name`) has to stand behind its anchor (`&name`), it stays as it is. So does what is written between
-    braces or brackets.
+    The meaning never changes, apart from the order of keys. Where that order matters, because an alias
+    (`*name`) must follow its anchor (`&name`), it stays as written, and so does text in braces or brackets.
     """
     data = parse(text, file).data
     if not isinstance(data, dict) or _OTHER_BREAKS.search(text):
         return text
     if not _is_block(_root(text)):
         return text
-    says = (_meaning(text), _comments(text))
+    content = (_meaning(text), _comments(text))
     for order in (_ordered, _ordered_within, str):
         try:
             tidied = _spaced(order(_indented(text)))
-            if (_meaning(tidied), _comments(tidied)) == says:
+            if (_meaning(tidied), _comments(tidied)) == content:
                 return tidied
         except yaml.YAMLError:
             continue
-    raise ConfigError.of(file, "cannot be laid out without changing what it says; it stays as it is")
+    raise ConfigError.of(file, "cannot be formatted without a change of meaning; it stays as it is")
 
 
 def _comments(text: str) -> list[str]:
@@ -73,26 +72,26 @@ def _comments(text: str) -> list[str]:
 
 
 _Events = Iterator[Any]
-"""Of PyYAML, whose events have no common type."""
+"""The events of PyYAML, which have no common type."""
 
 
 def _events(text: str) -> _Events:
-    """The events of the one document. Its depth has a bound: `configfile.parse` has read it."""
-    # The loader of `configfile`: the one in Python reads some texts otherwise (`{url: /a?b}`).
+    """Return the events of the document, whose depth `configfile.parse` has checked."""
+    # The loader of `configfile`: PyYAML's own reads some texts differently (`{url: /a?b}`).
     events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return (event for event in events if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent))
 
 
 def _below(events: _Events) -> Iterator[Any]:
-    """The first event of each node of the collection that has begun; whoever takes one reads its node."""
+    """Yield the first event of each node in the current collection; the caller must read the whole node."""
     while not isinstance(event := next(events), yaml.CollectionEndEvent):
         yield event
 
 
 def _meaning(text: str) -> object:
-    """All that the text says, the order of keys aside. Raises YAMLError where an alias has no anchor.
+    """Return the content of the text, regardless of key order. Raises YAMLError if an alias has no anchor.
 
-    Not the data: that has a value for each alias, all of which may be one, or hold itself.
+    Aliases stay aliases: the parsed data would have a value for each, which may be shared or contain itself.
     """
     events = _events(text)
     anchors: dict[str, object] = {}
@@ -120,11 +119,11 @@ def _meaning(text: str) -> object:
 
 
 def _root(text: str) -> yaml.MappingNode:
-    """The nodes of the text, each where it is written: an alias is one of its own."""
+    """Return the nodes of the text at their places; an alias is a node of its own."""
     events = _events(text)
     root = _node(next(events), events)
     if not isinstance(root, yaml.MappingNode):
-        raise yaml.YAMLError("is no mapping any more")
+        raise yaml.YAMLError("it is not a mapping after formatting")
     return root
 
 
@@ -150,7 +149,7 @@ def _is_block(node: yaml.Node) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the content of a line begins, and where it belongs."""
+    """The column at which the content of a line begins, and its target column."""
 
     column: int
     target: int
@@ -158,7 +157,7 @@ class _Place:
 
 
 def _indented(text: str) -> str:
-    """Every line at its place."""
+    """Return the text with every line indented."""
     lines = text.split("\n")
     root = _root(text)
     places: dict[int, _Place] = {}
@@ -199,7 +198,7 @@ def _add_places(node: yaml.Node, indent: int, places: dict[int, _Place]) -> None
 
 
 def _opaque_lines(root: yaml.Node) -> set[int]:
-    """The lines that continue a value: of long text, and of what stands between braces or brackets."""
+    """Return the lines that continue a value: of long text, and within braces or brackets."""
     opaque: set[int] = set()
     waiting = [root]
     while waiting:
@@ -215,14 +214,14 @@ def _opaque_lines(root: yaml.Node) -> set[int]:
 
 
 def _ordered(text: str) -> str:
-    """The keys in order, those of the file last because their lines hold all others."""
+    """Sort all keys, those of the file last, because their lines contain all others."""
     lines = _ordered_within(text).split("\n")
     _reorder(lines, _root(text), len(lines), _ORDERS[()])
     return "\n".join(lines)
 
 
 def _ordered_within(text: str) -> str:
-    """The keys of each rule, condition and default in order; those of the file where they are."""
+    """Sort the keys of each rule, condition and default, but not those of the file."""
     lines = text.split("\n")
     for path, node, stop in _inner_blocks(_root(text), lines):
         _reorder(lines, node, stop, _ORDERS[path, "*"])
@@ -232,7 +231,7 @@ def _ordered_within(text: str) -> str:
 def _inner_blocks(
     root: yaml.MappingNode, lines: Sequence[str]
 ) -> Iterator[tuple[str, yaml.MappingNode, int]]:
-    """Each rule, condition and default that is written as a block, and the line behind it."""
+    """Yield each rule, condition and default in block style, and the line after it."""
     starts = [key.start_mark.line for key, _ in root.value]
     for position, (key, value) in enumerate(root.value):
         if key.value not in {"rules", "conditions", "defaults"} or not _is_block(value):
@@ -256,7 +255,7 @@ def _reorder(lines: list[str], node: yaml.MappingNode, end: int, order: Sequence
     if any(
         lines[key.start_mark.line][: key.start_mark.column].strip() not in {"", "-"} for key, _ in node.value
     ):
-        return  # what stands in front (an anchor, a tag, `? `) is not the key's alone
+        return  # text before a key (an anchor, a tag, `? `) does not belong to the key alone
     if dash:
         lines[starts[0]] = " " * column + first[column:]
     rank = {name: place for place, name in enumerate(order)}
@@ -275,9 +274,9 @@ def _reorder(lines: list[str], node: yaml.MappingNode, end: int, order: Sequence
 
 
 def _stop(starts: Sequence[int], position: int, end: int, lines: Sequence[str]) -> int:
-    """The line behind an entry: where the comments above the next one begin, or the end."""
+    """Return the line after an entry: the first comment above the next entry, or the end."""
     if position + 1 == len(starts):
-        # What is said at the very end is said of none of the keys.
+        # Comments at the very end belong to no key.
         while end > starts[position] + 1 and (not lines[end - 1].strip() or _is_comment(lines[end - 1])):
             end -= 1
         return end
@@ -285,7 +284,7 @@ def _stop(starts: Sequence[int], position: int, end: int, lines: Sequence[str]) 
 
 
 def _above(line: int, lowest: int, lines: Sequence[str]) -> int:
-    """The first of the comment lines above `line`, blank lines among them included."""
+    """Return the first of the comment lines above `line`, which blank lines may separate."""
     first = line
     while line > lowest and (not lines[line - 1].strip() or _is_comment(lines[line - 1])):
         line -= 1
@@ -295,13 +294,13 @@ def _above(line: int, lowest: int, lines: Sequence[str]) -> int:
 
 
 def _header(lines: Sequence[str], first_key: int) -> int:
-    """The line behind the comments that speak of the file: those with a blank line below them."""
+    """Return the line after the comments about the file, which a blank line follows."""
     blank = [number for number in range(first_key) if not lines[number].strip()]
     return blank[-1] + 1 if blank else 0
 
 
 def _spaced(text: str) -> str:
-    """A blank line before each key of the file and between entries of several lines, and nowhere two."""
+    """Put one blank line before each key of the file and between entries of several lines."""
     lines = text.split("\n")
     root = _root(text)
     opaque = _opaque_lines(root)

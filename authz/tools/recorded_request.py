@@ -1,7 +1,7 @@
-"""A request and its caller, as far as a line of the access log holds them.
+"""A request and its caller, as far as a line of the access log contains them.
 
-Both answer what they know and note what they are asked and do not know. The names are those of the
-access log's records.
+Both return recorded values and collect the names of missing ones that are read. The names are those of access
+log records.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,17 +21,17 @@ _HEADER_FIELDS: Final = {
     ":authority": "authority",
     "host": "authority",
 }
-"""Headers that have a field of their own; absent there, the client did not send them."""
+"""Headers with a field of their own; if it is absent, the client did not send the header."""
 
 
 class UnreadableRecordError(Exception):
-    """The record does not hold method, host and path as they were sent."""
+    """The record does not contain method, host and path as they were sent."""
 
 
 class RecordedRequest(Request):
-    """A request from a record. `missing` holds what it was asked for and does not know.
+    """A request from a record. `missing` collects values that were read but not recorded.
 
-    Raises UnreadableRecordError, and BadRequestError as every request.
+    Raises UnreadableRecordError, and BadRequestError like every request.
     """
 
     __slots__ = ("_record", "_unknown_query", "missing")
@@ -56,7 +56,7 @@ class RecordedRequest(Request):
         self.missing.clear()
 
     def header_values(self, name: str) -> Sequence[str]:
-        """The value of the header, where it was logged."""
+        """Return the value of the header, if it was logged."""
         return self._values(name)
 
     def _values(self, name: str) -> Sequence[str]:
@@ -70,60 +70,60 @@ class RecordedRequest(Request):
 
     @property
     def header_names(self) -> Collection[str]:
-        """None: the record does not say which other headers there were."""
+        """Empty: the record does not say which other headers the request had."""
         return ()
 
     @property
     def masks_bytes(self) -> bool:
-        """The access log has the bytes themselves, escaped."""
+        """False: the access log contains the bytes themselves, escaped."""
         return False
 
     def _path_as_sent(self, path: str) -> str:
         return path
 
     def all_headers(self) -> dict[str, list[str]]:
-        """Of the headers only some were logged."""
+        """Return no headers, because only some were logged."""
         self.missing.add("headers")
         return {}
 
     def query_values(self, name: str) -> Sequence[str]:
-        """The values of the parameter, unless it was redacted."""
+        """Return the values of the parameter, unless it was redacted."""
         if name in self._unknown_query:
             self.missing.add(f"query {name}")
             return ()
         return super().query_values(name)
 
     def all_query(self) -> dict[str, list[str]] | None:
-        """Every parameter, unless some were redacted."""
+        """Return every parameter, and note missing ones if some were redacted."""
         if self._unknown_query:
             self.missing.add("query")
         return super().all_query()
 
     def context_values(self, name: str) -> Sequence[str]:
-        """Not logged."""
+        """Empty: it is not logged."""
         self.missing.add(f"context {name}")
         return ()
 
     def all_context(self) -> dict[str, str]:
-        """Not logged."""
+        """Empty: it is not logged."""
         self.missing.add("context")
         return {}
 
     @property
     def body(self) -> bytes:
-        """Bodies are not logged."""
+        """Empty: bodies are not logged."""
         self.missing.add("body")
         return b""
 
     @property
     def peer_principal(self) -> str:
-        """Not logged as Envoy told it to authz."""
+        """Empty: it is not logged as Envoy sent it to authz."""
         self.missing.add("peer of the TLS connection")
         return ""
 
 
 class RecordedCaller:
-    """Has the attributes of an Identity; subject and kind are known where a credential was looked at."""
+    """Has the attributes of an Identity. Subject and kind are known if a credential was verified."""
 
     __slots__ = ("_kind", "_subject", "missing")
 
@@ -134,46 +134,46 @@ class RecordedCaller:
 
     @property
     def kind(self) -> CredentialKind:
-        """The kind of credential, where one was looked at."""
+        """The kind of credential, if one was verified."""
         known = CredentialKind.__members__.get(self._kind.upper())
         if known is not None:
             return known
-        self.missing.add("who asked: no credential was looked at")
+        self.missing.add("the caller: no credential was verified")
         return CredentialKind.ANONYMOUS
 
     @property
     def subject(self) -> str:
-        """Who asked."""
+        """The subject of the caller, if it was recorded."""
         if self._subject is None:
             self.missing.add("subject of the caller")
         return str(self._subject or "")
 
     @property
     def issuer(self) -> str:
-        """Not recorded."""
+        """Empty: it is not recorded."""
         self.missing.add("issuer of the caller")
         return ""
 
     @property
     def scopes(self) -> frozenset[str]:
-        """Not recorded."""
+        """Empty: it is not recorded."""
         self.missing.add("scopes of the caller")
         return frozenset()
 
     @property
     def roles(self) -> frozenset[str]:
-        """Not recorded."""
+        """Empty: it is not recorded."""
         self.missing.add("roles of the caller")
         return frozenset()
 
     @property
     def audiences(self) -> frozenset[str]:
-        """Not recorded."""
+        """Empty: it is not recorded."""
         self.missing.add("audiences of the caller")
         return frozenset()
 
     @property
     def claims(self) -> Mapping[str, Any]:
-        """Not recorded."""
+        """Empty: it is not recorded."""
         self.missing.add("claims of the caller")
         return {}

@@ -1,9 +1,9 @@
-"""Recorded requests held against another policy: which of them would now be answered differently.
+"""Replays recorded requests against another policy, and reports those that would be decided differently.
 
-A line of the access log does not hold all that a rule may ask about: headers that were not logged, redacted
-query parameters, bodies, and of the caller only subject and kind of credential. So what is not recorded is
-neither true nor false here, a request may have several possible answers, and it counts as `different` only
-where none of them is the recorded one, as `same` only where all are.
+A line of the access log lacks much that rules may test: headers that were not logged, redacted query
+parameters, bodies, and everything of the caller but subject and kind of credential. So a condition on missing
+data is unknown, and a request may have several possible results. It counts as `different` only if none of
+them is the recorded one, and as `same` only if all are.
 """
 
 from collections import Counter
@@ -26,10 +26,10 @@ from authz.tools.explain import why_not
 from authz.tools.recorded_request import RecordedCaller, RecordedRequest, UnreadableRecordError
 
 MAX_EXAMPLES: Final = 5
-"""Kept of a group: enough to look up, and a day of traffic still fits into memory."""
+"""The most examples kept per group, so that a day of traffic fits into memory."""
 
 MAX_LINE_BYTES: Final = 1 << 20
-"""The access log cuts its records at 64 KiB; a longer line is none of its own."""
+"""The longest line. The access log truncates records at 64 KiB, so a longer line is not one of them."""
 
 
 class Skipped(StrEnum):
@@ -37,14 +37,14 @@ class Skipped(StrEnum):
 
     NOT_JSON = "not a line of JSON"
     NOT_HTTP = "not an HTTP request"
-    NO_DECISION = "authz decided nothing about it"
-    ERROR = "an outage, no decision, was the answer"
+    NO_DECISION = "authz did not decide about it"
+    ERROR = "the result was an error, not a decision"
     INCOMPLETE = "method, host or path is not recorded as it was sent"
 
 
 @dataclass(slots=True)
 class Group:
-    """Requests that would be answered differently in the same way."""
+    """Requests whose result would change in the same way."""
 
     was: str
     was_rule: str
@@ -56,7 +56,7 @@ class Group:
 
 @dataclass(slots=True)
 class Report:
-    """What a replay came to."""
+    """The result of a replay."""
 
     same: int = 0
     different: int = 0
@@ -64,14 +64,14 @@ class Report:
     skipped: Counter[Skipped] = field(default_factory=Counter)
     groups: dict[tuple[str, str, str, str], Group] = field(default_factory=dict)
     missing: Counter[str] = field(default_factory=Counter)
-    """What the undecidable requests would have to hold, and how many ask for it."""
+    """Data that undecidable requests lack, with the number of requests."""
     other_revisions: Counter[str] = field(default_factory=Counter)
-    """Lines whose decision was made by another policy than the old one given."""
+    """Revisions of other policies than the given old one that decided lines, with the number of lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Possible:
-    """One answer that is possible."""
+    """One possible result."""
 
     outcome: str
     rule: str
@@ -83,11 +83,10 @@ def replay(
     old: Policy | None = None,
     callers: Mapping[str, Identity] | None = None,
 ) -> Report:
-    """The report on `lines` of an access log.
+    """Return the report on `lines` of an access log.
 
-    `old`: the policy that decided them; the conditions that its rules must have found true then are taken
-    for true where rules of `new` ask the same. `callers`: by subject, those whose scopes, roles and claims
-    are known from elsewhere.
+    `old` is the policy that decided them: conditions that must have been true in its rules are taken as true
+    in rules of `new` that have the same condition. `callers` are known callers by subject.
     """
     report = Report()
     replayer = _Replayer(new, old, callers or {}, report)
@@ -132,7 +131,7 @@ class _Replayer:
         self._settle(record, set(search.answers()), search.missing)
 
     def _facts(self, record: Mapping[str, Any]) -> dict[tuple[bool, str], bool]:
-        """What the recorded decision tells about conditions, by (of an allow rule, text)."""
+        """Return what the recorded decision implies about conditions, by (is an allow rule, text)."""
         rule = self._old_rules.get(record.get("authz_rule", ""))
         if rule is None or self._old is None or record.get("authz_policy_revision") != self._old.revision:
             return {}
@@ -186,7 +185,7 @@ def _record_of(line: bytes) -> tuple[dict[str, Any] | None, Skipped]:
 
 
 class _Search:
-    """The answers that are possible to one recorded request. `missing` grows by what was not recorded."""
+    """Finds the possible results of one recorded request, and collects `missing` data."""
 
     def __init__(
         self,
@@ -207,7 +206,7 @@ class _Search:
         self.missing: set[str] = set()
 
     def answers(self) -> Iterator[Possible]:
-        """Every possible answer, at least one."""
+        """Yield every possible result, at least one."""
         request = self._request
         if self._policy.cors and request.method == "OPTIONS":
             found = preflight(self._policy, request)
@@ -235,16 +234,16 @@ class _Search:
 
     def _judged(self, rules: list[Rule]) -> Iterator[Possible]:
         for rule in _denies_first(rules):
-            spoke = self._spoke(rule)
-            if spoke is not False:
+            applies = self._applies(rule)
+            if applies is not False:
                 yield _by(rule)
-            if spoke is True:
+            if applies is True:
                 return
         first = next((rule.name for rule in rules if rule.allows), "")
         yield Possible("deny", first)
 
     def _refused(self, rules: list[Rule], refusal: Outcome) -> Iterator[Possible]:
-        """With a refused credential only rules for anyone decide, and only where they settle it."""
+        """Yield the results with a refused credential: only rules for anyone can decide then."""
         unsettled: bool | None = False
         for rule in _denies_first(rules):
             met = self._met(rule, rule.requests)
@@ -260,8 +259,8 @@ class _Search:
                 return
         yield Possible(refusal.value, next((rule.name for rule in rules if rule.allows), ""))
 
-    def _spoke(self, rule: Rule) -> bool | None:
-        """Whether the rule speaks of request and caller. None: that depends on what is not recorded."""
+    def _applies(self, rule: Rule) -> bool | None:
+        """Whether the rule applies to request and caller; None if that depends on missing data."""
         found = [self._met(rule, rule.requests), self._met(rule, rule.demands)]
         if rule.callers:
             described = [self._met(rule, conditions) for conditions in rule.callers]
@@ -282,7 +281,7 @@ class _Search:
         fact = self._facts.get((rule.allows, condition.text))
         if fact is not None:
             return fact
-        # A new caller and an unread body each time: what is kept of them would not be asked for again.
+        # A new caller and an unread body each time: cached values would hide that missing data is read.
         caller = self._caller()
         self._request.missing.clear()
         self._request.body_fields = None

@@ -14,7 +14,7 @@ from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import load_policy, load_with_contents
 from authz.policy.rule import Rule
 from authz.request.identity import Identity
-from authz.tools.diff import Change, Comparison, compare, when_text, who_text
+from authz.tools.diff import Change, PolicyDiff, diff, when_text, who_text
 from authz.tools.explain import Explanation
 from authz.tools.replay import Report, replay
 from authz.tools.suites.load import Case, load_suites
@@ -33,13 +33,13 @@ def compare_policies(old: Path, new: Path, suites: list[Path] | None, *, json: b
         cases = [case for suite in load_suites(suites) for case in suite.cases] if suites else []
     except ConfigError as error:
         report(error.problems)
-    comparison = compare(before, after)
+    difference = diff(before, after)
     turned = _turned(before[0], after[0], cases)
     if json:
-        typer.echo(orjson.dumps(_diff_data(comparison, turned), option=orjson.OPT_INDENT_2))
+        typer.echo(orjson.dumps(_diff_data(difference, turned), option=orjson.OPT_INDENT_2))
     else:
-        _show_diff(Console(highlight=False), comparison, turned, cases)
-    if comparison or turned:
+        _show_diff(Console(highlight=False), difference, turned, cases)
+    if difference or turned:
         raise typer.Exit(WRONG)
 
 
@@ -92,18 +92,18 @@ def _turned(old: Policy, new: Policy, cases: list[Case]) -> _Turned:
     return [(case, one, other) for case, one, other in pairs if one.answer != other.answer]
 
 
-def _show_diff(out: Console, comparison: Comparison, turned: _Turned, cases: list[Case]) -> None:
-    if comparison.whole:
+def _show_diff(out: Console, difference: PolicyDiff, turned: _Turned, cases: list[Case]) -> None:
+    if difference.whole:
         out.print("[yellow]~[/] the whole policy")
-        _show_changes(out, comparison.whole)
-    for rule in comparison.removed:
+        _show_changes(out, difference.whole)
+    for rule in difference.removed:
         out.print(f"[red]- {escape(_rule_text(rule))}[/]")
-    for rule in comparison.added:
+    for rule in difference.added:
         out.print(f"[green]+ {escape(_rule_text(rule))}[/]")
-    for change in comparison.changed:
+    for change in difference.changed:
         out.print(f"[yellow]~ {escape(change.new.name)}[/] [dim]{escape(change.new.source)}[/]")
         _show_changes(out, change.changes)
-    if not comparison:
+    if not difference:
         out.print("nothing differs")
     if cases:
         out.print(f"{len(turned)} of {len(cases)} cases would be answered differently")
@@ -129,12 +129,12 @@ def _rule_text(rule: Rule) -> str:
     return f"{rule.name}: {effect} {methods} {places} to {who_text(rule)}{when}{shadow}"
 
 
-def _diff_data(comparison: Comparison, turned: _Turned) -> dict[str, Any]:
+def _diff_data(difference: PolicyDiff, turned: _Turned) -> dict[str, Any]:
     return {
-        "policy": _changes_data(comparison.whole),
-        "added": [rule.name for rule in comparison.added],
-        "removed": [rule.name for rule in comparison.removed],
-        "changed": {change.new.name: _changes_data(change.changes) for change in comparison.changed},
+        "policy": _changes_data(difference.whole),
+        "added": [rule.name for rule in difference.added],
+        "removed": [rule.name for rule in difference.removed],
+        "changed": {change.new.name: _changes_data(change.changes) for change in difference.changed},
         "cases": [
             {
                 "source": case.source,

@@ -97,7 +97,7 @@ def _show_coverage(out: Console, covered: Coverage, least: float | None, *, ever
         if missing and (everything or low):
             reached, total = entry.points
             table.add_row(
-                escape(entry.rule.name), str(entry.spoke), f"{reached}/{total}", escape("\n".join(missing))
+                escape(entry.rule.name), str(entry.applied), f"{reached}/{total}", escape("\n".join(missing))
             )
     if table.row_count:
         out.print(table)

@@ -56,7 +56,8 @@ def _add_rules(branch: Tree, rules: Iterable[Considered]) -> None:
         effect = "allow" if rule.allows else "deny"
         shadow = " [magenta](shadow)[/]" if rule.shadow else ""
         twig = branch.add(
-            f"{_mark(one.spoke)} {effect} [bold]{escape(rule.name)}[/]{shadow} [dim]{escape(rule.source)}[/]"
+            f"{_mark(one.applies)} {effect} [bold]{escape(rule.name)}[/]{shadow}"
+            f" [dim]{escape(rule.source)}[/]"
         )
         _add_findings(twig, (*one.requests, *one.demands))
         if rule.open and not rule.callers:
@@ -64,7 +65,7 @@ def _add_rules(branch: Tree, rules: Iterable[Considered]) -> None:
         for number, conditions in enumerate(one.callers, start=1):
             several = len(one.callers) > 1
             _add_findings(twig.add(f"caller, description {number}") if several else twig, conditions)
-        if one.spoke is None:
+        if one.applies is None:
             twig.add("[dim]the caller did not matter[/]")
 
 
@@ -103,7 +104,7 @@ def _rule(one: Considered) -> dict[str, Any]:
         "mode": "shadow" if rule.shadow else "enforce",
         "covers": one.covered,
         "why_not": one.why_not,
-        "spoke": one.spoke,
+        "applies": one.applies,
         "conditions": [_finding(finding) for finding in (*one.requests, *one.demands)],
         "callers": [[_finding(finding) for finding in conditions] for conditions in one.callers],
     }

@@ -1,1 +1,1 @@
-"""Test suites of policies: requests and callers, and what has to be answered to them."""
+"""Test suites of policies: requests, callers and expected results."""

@@ -1,4 +1,4 @@
-"""What of a policy the cases reached: rules that decided, conditions that were seen to hold and not to."""
+"""Coverage of a policy by test cases: rules that applied, and conditions that held and failed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,63 +11,63 @@ from authz.tools.explain import Explanation, Finding
 
 @dataclass(slots=True)
 class ConditionCoverage:
-    """One condition of a rule."""
+    """The coverage of one condition of a rule."""
 
     text: str
     held: int = 0
     failed: int = 0
-    """It did not hold, or that could not be told."""
+    """The number of cases in which it did not hold or was unknown."""
 
 
 @dataclass(slots=True)
 class RuleCoverage:
-    """One rule."""
+    """The coverage of one rule."""
 
     rule: Rule
-    spoke: int = 0
-    """In how many cases it spoke of the request and the caller."""
+    applied: int = 0
+    """The number of cases in which it applied to the request and the caller."""
     conditions: list[ConditionCoverage] = field(default_factory=list)
 
     @property
     def points(self) -> tuple[int, int]:
-        """(reached, all): one for the rule itself, two for each condition."""
-        reached = bool(self.spoke) + sum(bool(one.held) + bool(one.failed) for one in self.conditions)
+        """The points (reached, total): one for the rule itself, two for each condition."""
+        reached = bool(self.applied) + sum(bool(one.held) + bool(one.failed) for one in self.conditions)
         return reached, 1 + 2 * len(self.conditions)
 
     @property
     def missing(self) -> list[str]:
-        """What no case reached, in words."""
-        lines = [] if self.spoke else ["no case in which it speaks"]
+        """Descriptions of what no case reached."""
+        lines = [] if self.applied else ["no case in which it applies"]
         for one in self.conditions:
             if not one.held:
-                lines.append(f"never seen to hold: {one.text}")
+                lines.append(f"never true: {one.text}")
             if not one.failed:
-                lines.append(f"never seen not to hold: {one.text}")
+                lines.append(f"never false: {one.text}")
         return lines
 
 
 class Coverage:
     """The coverage of one policy, by rule and condition.
 
-    That a caller is authenticated counts for `allow: authenticated` only, not for every description again.
+    The implied condition "is authenticated" counts for `allow: authenticated` only, not in every description.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.rules = [RuleCoverage(rule, conditions=_conditions(rule)) for rule in policy.rules]
 
     def add(self, explanation: Explanation) -> None:
-        """Count one more case."""
+        """Add the explanation of a case."""
         for considered in explanation.considered:
             entry = self.rules[considered.rule.order]
-            if considered.spoke:
-                entry.spoke += 1
+            if considered.applies:
+                entry.applied += 1
             findings = [*considered.requests, *considered.demands]
             findings += [one for conditions in considered.callers for one in conditions]
             _count(entry, findings)
 
     @property
     def percent(self) -> float:
-        """How much of all there is was reached, from 0 to 100; 100 for a policy without rules."""
+        """The percentage of points reached; 100 for a policy without rules."""
         points = [entry.points for entry in self.rules]
         everything = sum(total for _, total in points)
         return 100.0 * sum(reached for reached, _ in points) / everything if everything else 100.0

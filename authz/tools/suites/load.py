@@ -1,4 +1,4 @@
-"""Reads suite files into cases that can be run."""
+"""Loads the cases of suite files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _Block = TypeVar("_Block", RequestExample, CallerExample)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request by one caller, and what has to be answered."""
+    """One request by one caller, and the expected result."""
 
     suite: str
-    """The file."""
+    """The suite file."""
     line: int
     name: str
-    """Of the test; made of request and caller where it has none."""
+    """The name of the test, or one made of request and caller."""
     request_name: str
     caller_name: str
     request: RequestExample
@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The cases of one file, and the policy it names."""
+    """The cases of one suite file, and the policy that it names."""
 
     file: Path
     cases: tuple[Case, ...]
@@ -47,7 +47,7 @@ class Suite:
 
 
 def load_suites(paths: Sequence[Path]) -> list[Suite]:
-    """The suites in these files, and in every YAML file in these folders and below.
+    """Load the suites from these files, and from every YAML file below these folders.
 
     Raises ConfigError with every problem of every file.
     """
@@ -76,7 +76,7 @@ def _suite(path: Path) -> Suite:
 
 
 class _Reader:
-    """Puts names and what they stand for together. `problems` grows by the names that do not exist."""
+    """Resolves names of requests and callers, and adds names that do not exist to `problems`."""
 
     def __init__(self, document: Document, file: SuiteFile) -> None:
         self._document = document
@@ -124,6 +124,6 @@ class _Reader:
         close = get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         self.problems.append(
-            self._document.problem((*where, kind), f"there is no {name!r} under {kind}{hint}")
+            self._document.problem((*where, kind), f"{name!r} does not exist under {kind}{hint}")
         )
         return None

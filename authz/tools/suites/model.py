@@ -1,4 +1,4 @@
-"""A suite file, as pydantic models: what may be written, and how."""
+"""Pydantic models of a suite file."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -10,7 +10,7 @@ from authz.policy.types.names import AT_LEAST_ONE, Name, OneOrMany, PolicyBlock,
 from authz.tools.examples import CallerExample, RequestExample
 
 NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
-"""What the clock says in a suite that does not set it: a Thursday. Never the time of the run."""
+"""The time in a suite that does not set one: a Thursday. It is never the time of the run."""
 
 
 def _with_zone(moment: datetime) -> datetime:
@@ -18,7 +18,7 @@ def _with_zone(moment: datetime) -> datetime:
 
 
 Moment = Annotated[datetime, AfterValidator(_with_zone)]
-"""Without an offset it is meant in UTC."""
+"""A time; UTC if it has no offset."""
 
 
 def _expected(value: Any) -> Any:
@@ -26,7 +26,7 @@ def _expected(value: Any) -> Any:
 
 
 class ExpectConfig(PolicyBlock):
-    """What has to be answered. Only what stands here is compared; `expect: deny` is short for the outcome."""
+    """The expected result, of which only present keys are compared; `expect: deny` sets the outcome."""
 
     outcome: Outcome
     """Whether the request is allowed, denied or answered with an error."""
@@ -35,23 +35,23 @@ class ExpectConfig(PolicyBlock):
     reason: Text | None = None
     """The reason in the decision record."""
     rule: str | None = None
-    """The rule that decided, or whose demands were not met; `""`: none."""
+    """The rule that decided, or whose conditions were not met; `""` for none."""
     headers: dict[str, str | None] = Field(default_factory=dict)
-    """What the upstream gets; null: it does not get that header from us."""
+    """Headers added for the upstream; null for a header that is not added."""
     removed_headers: tuple[str, ...] = ()
-    """Headers of the client that do not go upstream."""
+    """Headers of the client that are removed from the upstream request."""
     response_headers: dict[str, str | None] = Field(default_factory=dict)
-    """What the client gets; null: it does not get that header from us."""
+    """Headers added for the client; null for a header that is not added."""
     query_set: dict[str, str] = Field(default_factory=dict)
     """Query parameters that the upstream gets in place of the client's."""
     query_removed: tuple[str, ...] = ()
     """Query parameters that the upstream does not get."""
     body_contains: Text | None = None
-    """Of a denial."""
+    """A text that the body of a denial contains."""
     metadata: dict[str, Any] = Field(default_factory=dict)
-    """What later filters and the access log learn."""
+    """Dynamic metadata for later filters and the access log."""
     shadow: Outcome | None = None
-    """What the shadow rules would have answered, where that is another outcome."""
+    """The outcome with the shadow rules enforced, if it differs."""
     shadow_rule: str | None = None
     """The shadow rule that would have decided."""
 
@@ -62,29 +62,29 @@ Callers = Annotated[tuple[Name | CallerExample, ...], AT_LEAST_ONE, OneOrMany]
 
 
 class CaseConfig(PolicyBlock):
-    """Every request by every caller, with one expectation."""
+    """A test: every request is sent by every caller, with the same expected result."""
 
     name: Name | None = None
     """Names the test in reports."""
     requests: Requests
-    """By name, or written out; one or several."""
+    """One or several requests, by name or written out."""
     callers: Callers = ("anonymous",)
-    """By name, written out, or `anonymous`."""
+    """One or several callers, by name, written out, or `anonymous`."""
     expect: Expect
     """What the answer must be; a word alone is the outcome."""
     now: Moment | None = None
-    """What the clock says, where it is not that of the suite."""
+    """The time, if it differs from that of the suite."""
 
 
 class SuiteFile(PolicyBlock):
     """A suite file."""
 
     policy: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
-    """Policy files and folders, from the folder of this file; where the command names none."""
+    """Policy files and folders, relative to the folder of this file; for commands that name none."""
     now: Moment = NOW
     """What the clock says in every test that does not say otherwise."""
     trusted_hops: Annotated[int, Field(ge=0, le=16)] = 0
-    """As in the settings of authz."""
+    """The number of trusted hops, as in the settings of authz."""
     requests: dict[Name, RequestExample] = Field(default_factory=dict)
     """Requests by name, for use in `tests`."""
     callers: dict[Name, CallerExample] = Field(default_factory=dict)
@@ -94,7 +94,7 @@ class SuiteFile(PolicyBlock):
 
 
 class CallersFile(PolicyBlock):
-    """Of a file what counts where only callers are asked for. A suite will do."""
+    """The callers of a file, which may be a suite; its other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -1,4 +1,4 @@
-"""Runs cases through the same code that answers Envoy, and says what differs from the expectation."""
+"""Runs cases through the code that answers Envoy, and reports differences from the expected results."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from authz.engine.respond import Responder
 from authz.policy.compile.compile import Policy
 from authz.policy.rule import Outcome
 from authz.request.request import BadRequestError, Request
-from authz.tools.examples import Given, identity_of, outcome_of
+from authz.tools.examples import Given, outcome_of
 from authz.tools.explain import Explanation, explain, explain_unreadable
 from authz.tools.suites.load import Case
 from authz.tools.suites.model import ExpectConfig
@@ -19,13 +19,13 @@ from protos.authz_pb2 import CheckResponse
 from protos.core_pb2 import HeaderValueOption
 
 _ID = "0" * 24
-"""The decision id of every case: the same in each run."""
+"""The decision id of every case, which is the same in each run."""
 _OTHER_ID = "f" * 24
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as expected."""
+    """One difference from the expected result."""
 
     what: str
     expected: str
@@ -34,7 +34,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a case."""
+    """The result of a case."""
 
     case: Case
     decision: Decision
@@ -43,19 +43,19 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether all was as expected."""
+        """Whether the case has no differences."""
         return not self.differences
 
 
 class Runner:
-    """Runs cases against one policy. Callers are given: no credential is verified, nothing is fetched."""
+    """Runs cases against one policy. Cases name the caller, so no credential is verified."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._responder = Responder(policy, _OTHER_ID)
 
     def decide(self, case: Case) -> tuple[Decision, Explanation]:
-        """The decision, and why."""
+        """Return the decision and its explanation."""
         outcome = outcome_of(case.caller)
         authorizer = Authorizer(self._policy, Given(outcome), lambda: _ID)
         message = case.request.message()
@@ -64,11 +64,11 @@ class Runner:
         except BadRequestError as error:
             return authorizer.unreadable(message, error), explain_unreadable(error.reason)
         decision = authorizer.decide(request, case.now)
-        assert isinstance(decision, Decision)  # noqa: S101  # only a credential has to be waited for
+        assert isinstance(decision, Decision)  # noqa: S101  # only credentials need I/O
         return decision, explain(self._policy, request, outcome, case.now)
 
     def run(self, case: Case) -> Result:
-        """What became of the case."""
+        """Run the case and return the result."""
         decision, explanation = self.decide(case)
         response = CheckResponse.FromString(self._responder.respond(decision))
         return Result(case, decision, explanation, tuple(_differences(case.expect, decision, response)))
@@ -126,9 +126,3 @@ def _missing(what: str, expected: Iterable[str], got: Iterable[str]) -> Iterator
 
 def _shown(value: Any) -> str:
     return "nothing" if value in {None, ""} else str(value)
-
-
-def caller_text(case: Case) -> str:
-    """Who asks, in a word."""
-    identity = identity_of(outcome_of(case.caller))
-    return case.caller_name or identity.subject

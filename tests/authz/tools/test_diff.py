@@ -20,7 +20,7 @@ from authz.policy.compile.contents import contents_of
 from authz.policy.compile.load import load_with_contents
 from authz.policy.model import PolicyFile
 from authz.policy.source import Source
-from authz.tools.diff import Comparison, Loaded, compare
+from authz.tools.diff import Loaded, PolicyDiff, diff
 from common.configfile import ConfigError, Document, KeyPart, key_path_text
 
 HASH = "0f1d3c5a9b8e7f6a5d4c3b2a190807060504030201f0e1d2c3b4a5968778695a"
@@ -204,14 +204,14 @@ NOT_OF_RULES = {("PolicyFile", "include")}
 """Which files a policy comes from does not count: what stands in them does."""
 
 
-def compared(folder: Path, old: object, new: object) -> Comparison:
+def compared(folder: Path, old: object, new: object) -> PolicyDiff:
     both = []
     for name, content in (("old", old), ("new", new)):
         file = folder / name / "policy.yaml"
         file.parent.mkdir(exist_ok=True)
         file.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
         both.append(load_with_contents([file]))
-    return compare(*both)
+    return diff(*both)
 
 
 def changes(folder: Path, old: object, new: object) -> dict[str, dict[str, tuple[str, str]]]:
@@ -364,7 +364,7 @@ def test_a_change_of_any_value_is_told(path: tuple[KeyPart, ...], value: Any) ->
         if json.dumps(new, default=str) == json.dumps(CONTENT, default=str):
             continue
         try:
-            found = compare(PRESENT, loaded(new))
+            found = diff(PRESENT, loaded(new))
         except (ConfigError, ValidationError):
             continue
         asked += 1
@@ -427,7 +427,7 @@ rules: []
             assert HASH[:12] not in told
             assert other[-12:] not in told
         told_of = changes(tmp_path, policy(("k", HASH)), policy(("k", other)))["whole"]
-        assert told_of == {"credentials.api_keys.keys[k].sha256": ("0f1d3c5a...", "0f1d3c5a... (another)")}
+        assert told_of == {"credentials.api_keys.keys[k].sha256": ("0f1d3c5a...", "0f1d3c5a... (different)")}
 
     def test_one_is_not_true(self, tmp_path: Path) -> None:
         old, new = (
@@ -469,8 +469,8 @@ class TestMeaning:
         rules = [{"name": name, "allow": "anyone", "paths": ["/x"]} for name in "abcde"]
         moved = [rules[0], rules[2], rules[3], rules[1], rules[4]]
         assert changes(tmp_path, {"rules": rules}, {"rules": moved}) == {
-            "b": {"place": ("behind a", "behind d")},
+            "b": {"position": ("after a", "after d")},
         }
         assert changes(tmp_path, {"rules": rules}, {"rules": [rules[4], *rules[:4]]}) == {
-            "e": {"place": ("behind d", "first")},
+            "e": {"position": ("after d", "first")},
         }

@@ -155,7 +155,7 @@ def test_the_explanation_comes_to_the_decision(
 def test_the_rule_that_decided_is_one_that_spoke(policy: Policy, asked: Request, outcome: Outcome) -> None:
     explained = explain(policy, asked, outcome, NOW)
     if explained.answer.reason in {"allowed", "denied_by_rule"}:
-        assert considered(explained, explained.answer.rule).spoke is True
+        assert considered(explained, explained.answer.rule).applies is True
 
 
 def considered(explanation: Explanation, name: str) -> Considered:
@@ -188,7 +188,7 @@ def test_it_says_which_of_host_method_and_path_is_not_the_rules(asked: Request, 
 def test_it_says_what_was_found_in_place_of_what_was_asked_for() -> None:
     caller = Identity(CredentialKind.JWT, "bob", scopes=frozenset({"orders.read"}))
     found = considered(explain(parse_policy(POLICY), request(path="/users/1"), caller, NOW), "users")
-    assert found.spoke is False
+    assert found.applies is False
     assert [(one.text, one.held, one.found) for one in found.callers[0]][1:] == [
         ("has scopes read", False, "orders.read")
     ]
@@ -203,7 +203,7 @@ def test_every_description_of_callers_is_told() -> None:
     asked = request(path="/users/1", source="10.0.0.1")
     found = considered(explain(parse_policy(POLICY), asked, ALICE, NOW), "tenants")
     assert [all(one.held for one in conditions) for conditions in found.callers] == [False, True]
-    assert found.spoke is True
+    assert found.applies is True
 
 
 def test_an_expression_that_fails_says_why() -> None:
@@ -216,7 +216,7 @@ def test_callers_are_not_looked_at_where_nobody_has_to_ask() -> None:
     policy = parse_policy("rules: [{name: open, allow: anyone}, {name: other, allow: {scopes: [x]}}]")
     explained = explain(policy, request(), Refusal(RefusalReason.TOKEN_EXPIRED), NOW)
     assert explained.answer.rule == "open"
-    assert considered(explained, "other").spoke is None
+    assert considered(explained, "other").applies is None
 
 
 def test_a_request_that_cannot_be_judged_is_explained_too() -> None:

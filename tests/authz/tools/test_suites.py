@@ -103,9 +103,9 @@ def test_a_request_is_judged_as_it_is_written(tmp_path: Path) -> None:
         ("tests: [{requests: {path: /}, expect: maybe}]", "1: tests[0].expect:"),
         (
             "tests:\n- {requests: desks, expect: deny}\nrequests: {desk: {}}",
-            "2: tests[0].requests: there is no",
+            "2: tests[0].requests: 'desks' does not exist",
         ),
-        ("tests:\n- {requests: {}, callers: al, expect: deny}", "2: tests[0].callers: there is no 'al'"),
+        ("tests:\n- {requests: {}, callers: al, expect: deny}", "2: tests[0].callers: 'al' does not exist"),
         ("tests: [{requests: {path: /, url: /}, expect: deny}]", "write either url, or host and path"),
         ("tests: [{requests: {headers: {X-A: b}}, expect: deny}]", "in lower case"),
         ("tests: [{requests: {}, callers: {refused: x}, expect: deny}]", "1: tests[0].callers"),
@@ -137,10 +137,10 @@ def coverage(policy: str, results: list[Result]) -> Coverage:
 def test_coverage_counts_rules_that_spoke_and_conditions_both_ways(tmp_path: Path) -> None:
     covered = coverage(POLICY, run(tmp_path, f"tests: [{{{DESK}, expect: allow}}]"))
     office, mondays = covered.rules
-    assert (office.spoke, mondays.spoke) == (1, 0)
+    assert (office.applied, mondays.applied) == (1, 0)
     assert office.missing == [
-        "never seen not to hold: client is in 10.0.0.0/8",
-        "never seen not to hold: has scopes read",
+        "never false: client is in 10.0.0.0/8",
+        "never false: has scopes read",
     ]
     assert office.points == (3, 5)
 

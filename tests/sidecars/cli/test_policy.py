@@ -189,7 +189,7 @@ def test_a_case_that_fails_shows_what_was_expected_and_why_not(policy: Command) 
 def test_too_little_coverage_fails_and_says_what_is_missing(policy: Command) -> None:
     code, out, _ = policy("test", "--min-coverage", "90", policy.suite("allow"))
     assert code == 1
-    assert "never seen not to hold: has scopes read" in out
+    assert "never false: has scopes read" in out
     assert policy("test", "--min-coverage", "10", policy.suite("allow"))[0] == 0
 
 
@@ -245,7 +245,7 @@ def test_explain_gives_json(policy: Command) -> None:
     )
     told = json.loads(out)
     assert (told["outcome"], told["rule"]) == ("deny", "shut")
-    assert [(rule["rule"], rule["spoke"]) for rule in told["rules"]] == [("read", True), ("shut", True)]
+    assert [(rule["rule"], rule["applies"]) for rule in told["rules"]] == [("read", True), ("shut", True)]
 
 
 def test_explain_reads_a_request_from_a_file(policy: Command) -> None:
