@@ -74,7 +74,7 @@ $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV); \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(1)'
 endef
 
-# Resolves anew and writes names and versions only, so the lock holds no address of any registry.
+# Resolves the versions again and writes names and versions only, so the lock holds no address of any registry.
 lock:
 	rm -rf .cache/lock-venv && $(PYTHON) -m venv .cache/lock-venv
 	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'

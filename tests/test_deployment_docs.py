@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
 
 
 def envoy_blocks() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cluster, and what stands in a filter for it."""
+    """The cluster, and the part of a filter that names it."""
     cluster, service = (yaml.safe_load(block) for block in blocks("yaml")[1:3])
     return cluster, service
 

@@ -48,7 +48,7 @@ def tables(text: str) -> Iterator[list[list[str]]]:
 
 
 def first_cells(text: str, like: str) -> set[str]:
-    """Of the table that has a row `like`."""
+    """Return the table that has a row `like`."""
     [cells] = [cells for rows in tables(text) if like in (cells := {row[0] for row in rows})]
     return cells
 

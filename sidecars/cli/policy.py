@@ -68,7 +68,7 @@ def fmt(
 ) -> None:
     """Lay policy files out in one way: order of keys, indentation, blank lines. Comments stay.
 
-    A file goes on meaning the same. Where the order of keys matters (an alias stands behind its anchor),
+    A file goes on meaning the same. Where the order of keys matters (an alias follows its anchor),
     it is kept; a file that cannot be laid out is named and left alone.
 
     Example: `sidecars policy fmt --check examples/policy.yaml`

@@ -1,4 +1,4 @@
-"""Explains one request: what stands behind `sidecars policy explain`."""
+"""Explains the decision on one request, for `sidecars policy explain`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -130,7 +130,7 @@ def _json(text: str) -> Any:
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        message = f"{text!r} is no JSON from {json_place(error)} on"
+        message = f"{text!r} is not JSON from {json_place(error)} on"
         raise typer.BadParameter(message, param_hint="--claims") from None
     if not isinstance(found, dict):
         message = f'{text!r}: expected a JSON object, as in {{"tenant": "acme"}}'

@@ -1,4 +1,4 @@
-"""Compares policies: what stands behind `sidecars policy diff` and `sidecars policy replay`."""
+"""Compares policies, for `sidecars policy diff` and `sidecars policy replay`."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs test suites: what stands behind `sidecars policy test`."""
+"""Runs test suites, for `sidecars policy test`."""
 
 from collections.abc import Sequence
 from pathlib import Path

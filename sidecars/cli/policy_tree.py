@@ -10,7 +10,7 @@ from authz.tools.explain import Answer, Considered, Explanation, Finding
 
 _COLOURS = {"allow": "green", "deny": "red", "error": "yellow", "preflight": "cyan"}
 MAX_FOUND_CHARACTERS = 200
-"""Of a value that a condition found: a token or a body would bury the tree."""
+"""The most characters shown of a value: a token or a body would bury the tree."""
 
 
 def tree(explanation: Explanation, *, everything: bool = False) -> Tree:

@@ -1,4 +1,4 @@
-"""The one place that knows which gRPC server stands behind `transport:`."""
+"""Chooses the gRPC server that the setting `transport` names."""
 
 from collections.abc import Sequence
 

@@ -181,7 +181,7 @@ async def test_authorino_20_a_repeated_request_repeats_no_work_and_outlives_noth
 def test_authorino_664_a_token_for_another_service_of_the_same_issuer_is_refused(
     tmp_path: Path, audience: Any
 ) -> None:
-    """PR 688 there: nobody asked whom a token was for. Here also when it is remembered."""
+    """PR 688 there: the audience of a token was not checked. Here it is, also for a cached token."""
     authz = Sidecar(tmp_path)
     text = token(aud=audience)
     assert [authz.told(text) for _ in range(2)] == ["audience_mismatch"] * 2
@@ -240,7 +240,7 @@ async def test_envoy_37449_what_somebody_else_has_to_be_asked_is_asked_once(
 ) -> None:
     """Envoy keeps no answers of ext_authz (#3023, #18080, PR 44874, gateway#3956).
 
-    What is kept is who asks; each request is judged by itself, and an outage is no answer to keep.
+    The cache keeps the caller; each request is decided on its own, and an outage is not cached.
     """
     asked = Introspected(world, await serve())
     good, asked.server.bodies["/introspect"] = asked.server.bodies["/introspect"], b"<html>"
@@ -317,7 +317,7 @@ LOGGED: Mapping[str, tuple[Headers, str, str]] = {
         "/orders",
         "duplicate_authorization",
     ),
-    "bytes that are no text": ([("authorization", b"Bearer \xff")], "/orders", "token_malformed"),
+    "bytes that are not text": ([("authorization", b"Bearer \xff")], "/orders", "token_malformed"),
     "an odd path": ({}, "//orders", "path_empty_segment"),
     "no path": ({}, "", "path_form"),
     "no rule": ({}, "/nothing", "no_rule"),
@@ -325,7 +325,7 @@ LOGGED: Mapping[str, tuple[Headers, str, str]] = {
 
 
 class TestOpa1953:
-    """Of some requests there was an answer and no line in the decision log, such as of a bad token."""
+    """Some answers, such as that to a bad token, left no line in the decision log."""
 
     @pytest.mark.parametrize("case", LOGGED)
     async def test_opa_1953_every_refusal_is_in_the_decision_log(self, tmp_path: Path, case: str) -> None:

@@ -61,7 +61,7 @@ def test_a_wait_that_ended_is_told() -> None:
 
 
 def test_our_own_errors_keep_their_text() -> None:
-    assert in_words(OSError("the path exists and is no socket")) == "the path exists and is no socket"
+    assert in_words(OSError("the path exists and is not a socket")) == "the path exists and is not a socket"
 
 
 @pytest.mark.parametrize("number", sorted(errorcode))

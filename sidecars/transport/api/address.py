@@ -156,7 +156,7 @@ def _parse_unix(rest: str, text: str) -> UnixAddress:
         whole = "" if name.startswith("@") else f"unix:/{name} or "
         raise ValueError(f"{text!r}: expected {whole}unix:{name}, without //")
     elif path.startswith("~"):
-        raise ValueError(f"{text!r}: expected the whole path; ~ does not stand for a folder here")
+        raise ValueError(f"{text!r}: expected the whole path; ~ is not expanded here")
     if not path or path == "@":
         raise ValueError(f"{text!r}: expected a path, as in unix:/run/sidecars/authz.sock")
     # sockaddr_un holds 108 bytes on Linux, the last one NUL (unix(7)).

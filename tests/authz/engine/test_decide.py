@@ -121,11 +121,11 @@ def test_a_description_of_callers_is_true_in_every_key(who: str, admits: bool) -
     assert (verdict.status == 200) is admits
 
 
-def test_nobody_is_nobody_however_empty_the_description() -> None:
+def test_anonymous_is_anonymous_however_empty_the_description() -> None:
     """A rule that names an attribute the request lacks never allows."""
-    nobody = Identity(CredentialKind.ANONYMOUS, "")
+    anonymous = Identity(CredentialKind.ANONYMOUS, "")
     for who in ("authenticated", "{subjects: [x]}", "{kinds: [jwt]}"):
-        assert decide(f"rules: [{{name: r, allow: {who}}}]", nobody).verdict.status != 200
+        assert decide(f"rules: [{{name: r, allow: {who}}}]", anonymous).verdict.status != 200
 
 
 def test_cve_2026_32716_a_prefix_ends_at_a_segment() -> None:
@@ -152,7 +152,7 @@ rules:
 
 class TestCredentials:
     def test_an_open_path_is_answered_without_looking_at_credentials(self) -> None:
-        """So a bad token there is no reason to refuse, and an unreachable key server neither."""
+        """A bad token or an unreachable key server is not a reason to refuse such a request."""
         says = Says(Refusal(RefusalReason.TOKEN_EXPIRED))
         decision = authorizer("rules: [{name: open, allow: anyone}]", says).decide(request(), 0.0)
         assert isinstance(decision, Decision)

@@ -140,9 +140,9 @@ class TestAccount:
 
 
 def test_the_client_is_told_nothing_of_it() -> None:
-    refused = decide(Refusal(RefusalReason.ISSUER_UNKNOWN, "no issuer 'told-to-nobody'"), "/orders", TENANT)
+    refused = decide(Refusal(RefusalReason.ISSUER_UNKNOWN, "no issuer 'kept-private'"), "/orders", TENANT)
     answer = Responder(parse_policy(POLICY), "0" * 24).respond(refused)
-    assert b"told-to-nobody" not in answer
+    assert b"kept-private" not in answer
 
 
 class TestNoToken:

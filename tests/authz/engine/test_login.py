@@ -43,7 +43,7 @@ def test_both_cookies_are_ended_wherever_they_came_from() -> None:
 
 
 def test_two_cookies_that_both_hold_a_credential_are_no_dead_end() -> None:
-    """Of two kinds, say: neither the browser nor its user can take one of them out."""
+    """Two kinds of credential in one request: neither the browser nor its user can remove one of them."""
     headers = {"accept": "text/html", "cookie": "session=a; __Secure-s=b; theme=dark"}
     response = asked(headers=headers, host="localhost", path="/")
     assert response.status.code == 302

@@ -150,7 +150,7 @@ class TestDenied:
         assert "www-authenticate" not in client_headers(response)
 
     def test_the_body_is_problem_details(self) -> None:
-        """RFC 9457, with the decision id, so that whoever is asked can find out why."""
+        """RFC 9457, with the decision id, by which support staff find the reason."""
         decision, response = Edge().ask("/users")
         assert client_headers(response)["content-type"] == "application/problem+json"
         assert client_headers(response)["cache-control"] == "no-store"

@@ -183,7 +183,7 @@ def test_every_ordinary_segment_survives_as_it_is(segments: list[str]) -> None:
 
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_an_encoded_segment_decodes_to_what_was_encoded(segments: list[str]) -> None:
-    """Split first, then decode: whatever stands in a segment stays in it (RFC 3986 section 2.4)."""
+    """Paths are split before they are decoded, so that a segment keeps its slashes (RFC 3986 section 2.4)."""
     assert split_path("/" + "/".join(quote(segment, safe="") for segment in segments)).segments == tuple(
         segments
     )

@@ -201,7 +201,7 @@ rules:
 """.replace("HASH", HASH)
 
 NOT_OF_RULES = {("PolicyFile", "include")}
-"""Which files a policy comes from does not count: what stands in them does."""
+"""Names of policy files do not count; their contents do."""
 
 
 def compared(folder: Path, old: object, new: object) -> PolicyDiff:
@@ -371,7 +371,7 @@ def test_a_change_of_any_value_is_told(path: tuple[KeyPart, ...], value: Any) ->
         assert found, new
         if asked == ENOUGH:
             break
-    # A block that can neither go nor be another is told of by what stands in it.
+    # A block that can neither go nor be another is described by its contents.
     assert asked or isinstance(value, dict | list)
 
 
@@ -457,7 +457,7 @@ class TestMeaning:
                 "rules: [{name: a, allow: anyone, paths: [/a]}, {name: d, deny: anyone, paths: [/b]}]",
                 "rules: [{name: d, deny: anyone, paths: [/b]}, {name: a, allow: anyone, paths: [/a]}]",
             ),
-            *[("credentials: {api_keys: {file: beside-the-policy.yaml}}",) * 2],
+            *[("credentials: {api_keys: {file: next-to-the-policy.yaml}}",) * 2],
         ],
     )
     def test_what_means_the_same_does_not_differ(self, tmp_path: Path, old: str, new: str) -> None:

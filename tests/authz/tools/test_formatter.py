@@ -172,7 +172,7 @@ shared = st.lists(st.sampled_from(["/a", "two words", 7]), min_size=1, max_size=
 def test_whatever_is_shared_by_aliases_means_the_same_behind(
     parts: list[list[object]], data: st.DataObject, flow: bool | None
 ) -> None:
-    """PyYAML writes an anchor where an object stands first, and an alias where it stands again."""
+    """PyYAML writes an anchor at the first occurrence of an object, and an alias at the next."""
     one = st.sampled_from(parts)
     blocks = st.dictionaries(names, one, min_size=1, max_size=4)
     keys = data.draw(st.permutations(["rules", "conditions", "defaults", "include"]))

@@ -153,7 +153,7 @@ def test_the_original_path_counts_where_envoy_rewrote_it() -> None:
 
 
 def test_a_refused_credential_may_be_what_a_denial_waits_for_that_depends_on_more() -> None:
-    """The header was not logged; if the denial concerns the request, nobody gets by without a credential."""
+    """The header was not logged; if the denial covers it, no request without a credential passes."""
     denial = "{name: d, deny: authenticated, headers: {x-tenant: {not_one_of: [acme]}}}"
     new = f"rules: [{denial}, {{name: a, allow: anyone}}]"
     refused = record(authz_outcome="deny", authz_reason="token_malformed", authz_subject=None)

@@ -317,7 +317,7 @@ def test_how_a_file_is_explained_is_no_part_of_it(policy: Command) -> None:
         (("/a", "--claims", "[]"), "expected a JSON object"),
         (("/a", "-H", "a b: c"), "for --header: "),
         (("/a", "-H", "nonsense"), "expected 'name: value'"),
-        (("/a", "--claims", "{"), "is no JSON from line 1, character 2 on"),
+        (("/a", "--claims", "{"), "is not JSON from line 1, character 2 on"),
         (("/a", "--context", "audience"), "for --context: 'audience': expected 'name=value'"),
         (("/a", "--at", "noon"), "expected a time"),
         (("/a", "--kind", "magic"), "kind: expected jwt"),

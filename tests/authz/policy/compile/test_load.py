@@ -98,7 +98,7 @@ def test_a_rule_that_makes_no_sense_is_refused_with_what_would(rule: str, messag
     ],
 )
 def test_a_key_without_a_value_asks_for_something(rule: str, key: str) -> None:
-    """Taken for nothing, it would let in more than whoever began to write it meant."""
+    """If it counted as absent, the rule would admit more than its author meant."""
     [problem] = problems(f"rules:\n  - {{name: r, {rule}}}\n")
     assert problem.startswith(f"p.yaml:2: rules[0].{key}: ")
 
@@ -266,7 +266,7 @@ class TestAllAtOnce:
         found = problems(
             """rules:
   - {name: a, paths: [users], allow: anyone}
-  - {name: b, paths: [/b], allow: anyone, if: nowhere, inherit: nobody}
+  - {name: b, paths: [/b], allow: anyone, if: nowhere, inherit: missing}
   - {name: c, paths: [/c], allow: anyone}
   - {name: c, paths: [/d], allow: anyone}
   - {name: e, paths: ["/{id}"], allow: anyone, when: vars.x == 'a'}
@@ -284,7 +284,7 @@ class TestAllAtOnce:
         found = problems(
             """rules:
   - {name: a, paths: [/a], deny: anyone}
-  - {name: a, hosts: ["a:80"], paths: ["/{id}"], allow: nobody, if: x, inherit: y, when: vars.x == 'a'}
+  - {name: a, hosts: ["a:80"], paths: ["/{id}"], allow: no_one, if: x, inherit: y, when: vars.x == 'a'}
 """
         )
         assert [line.split(": ")[1] for line in found] == [
@@ -324,7 +324,7 @@ class TestAllAtOnce:
         ],
     )
     def test_what_has_a_mistake_is_there_all_the_same(self, text: str) -> None:
-        """None of these has a mistake beside those that its models find."""
+        """None of these has a mistake other than those that its models find."""
         with pytest.raises(ValidationError) as caught:
             PolicyFile.model_validate(yaml.safe_load(text))
         assert len(problems(text)) == caught.value.error_count()

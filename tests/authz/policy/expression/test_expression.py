@@ -53,7 +53,7 @@ class TestClaims:
         assert (ask(policy, who).verdict.status == 200) is held
 
     def test_a_deny_rule_about_a_claim_that_is_missing(self) -> None:
-        """What a value is not, it is not either where there is none; and nobody is no caller."""
+        """A comparison with an absent value is false, and an anonymous request has no caller."""
         policy = "rules: [{name: o, allow: anyone}, {name: r, deny: {claims: {amr: {not_one_of: [mfa]}}}}]"
         assert ask(policy, caller()).verdict.rule == "r"
         assert ask(policy, caller(amr=["mfa"])).verdict.rule == "o"
