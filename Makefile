@@ -75,9 +75,10 @@ $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.
 endef
 
 # Resolves the versions again and writes names and versions only, so the lock holds no address of any registry.
+# async-timeout is what redis-py needs before Python 3.11.3, which this Python may lack.
 lock:
 	rm -rf .cache/lock-venv && $(PYTHON) -m venv .cache/lock-venv
-	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' async-timeout
 	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/lock-venv/xds-protos xds-protos
 	{ .cache/lock-venv/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; \
 	  .cache/lock-venv/bin/python -m pip freeze --path .cache/lock-venv/xds-protos; } | grep == | sort -f > constraints.txt

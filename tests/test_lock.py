@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -13,18 +13,35 @@ ROOT = Path(__file__).parent.parent
 LINES = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
+PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
+"""The oldest release of each Python, since a requirement may be for some patch releases only (redis-py's
+async-timeout for those before 3.11.3)."""
+
 
 def asked_by(name: str, extras: frozenset[str]) -> Iterator[Requirement]:
-    """What `name` with `extras` requires on this machine."""
+    """Yield what `name` with `extras` requires on any supported Python."""
     if name == PROJECT["name"]:
         # From the file: what is installed of ourselves may be older.
         texts = [*PROJECT["dependencies"], *(t for e in extras for t in PROJECT["optional-dependencies"][e])]
     else:
-        texts = distribution(name).requires or []
+        texts = requirements_of(name)
     for requirement in map(Requirement, texts):
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+        if any(holds(requirement, extra, python) for extra in ("", *extras) for python in PYTHONS):
             yield requirement
+
+
+def requirements_of(name: str) -> list[str]:
+    """Return the requirements of a package; none if another Python needs it and this one lacks it."""
+    try:
+        return distribution(name).requires or []
+    except PackageNotFoundError:
+        return []
+
+
+def holds(requirement: Requirement, extra: str, python: str) -> bool:
+    marker = requirement.marker
+    environment = {"extra": extra, "python_full_version": python, "python_version": python.rpartition(".")[0]}
+    return marker is None or marker.evaluate(environment)
 
 
 def needed(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]) -> Iterator[str]:
