@@ -23,7 +23,8 @@ class Status(NamedTuple):
     reset_seconds: int
     """Until the limit is restored, rounded up."""
     retry_after_seconds: int
-    """Until the same request would pass, rounded up; 0 when it passed, or never will."""
+    """Until the same request would pass, rounded up; 0 when it passed. For a request that exceeds the whole
+    limit it is the time until the limit is restored, at least 1."""
     shadowed: bool = False
     """Over the limit, but let pass by the rule's shadow mode."""
     known: bool = True

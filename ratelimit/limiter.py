@@ -1,20 +1,24 @@
 """May they, how often still, and from when on: a request to a decision.
 
 The order of envoyproxy/ratelimit (src/service/ratelimit.go): find each descriptor's rule, drop replaced
-ones, charge all others whatever becomes of each, then join the codes. Finding depends on the request and
+ones, charge the others (`ratelimit.stores.take_all`), then join the codes. Finding depends on the request and
 the configuration alone, so it is a step of its own (`plan`) whose result may be kept and used again.
 """
 
 from collections.abc import Awaitable, Iterable, Sequence
+from typing import Final
 
-from common.buckets import SECOND_US, Taken
+from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.decision import Charge, Decision, Plan, Status
 from ratelimit.plan import make_plan, near_limit
 from ratelimit.request import Request
-from ratelimit.rules import Limits, OnFailure
+from ratelimit.rules import Limits, OnFailure, Rule
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import Failure, Store, StoreError, Take
+
+NO_ROOM: Final = FixedWindow(0, SECOND_US, charge_rejected=False)
+"""For rules that do not count in this process: refuses hits, lets refunds pass, and keeps no state."""
 
 
 class Limiter:
@@ -57,7 +61,9 @@ class Limiter:
 
         Raises RequestError for what cannot be asked and UnconfiguredError while nothing is configured.
         """
-        return make_plan(request, self._limits, self.stats, self._near_limit_ratio)
+        return make_plan(
+            request, self._limits, self.stats, self._near_limit_ratio, shadow_mode=self._shadow_mode
+        )
 
     def decide(self, plan: Plan, budget_seconds: float | None = None) -> Decision | Awaitable[Decision]:
         """The decision: at once, or an awaitable where a shared store must be asked.
@@ -99,16 +105,18 @@ class Limiter:
 
     def _without_store(self, plan: Plan, failure: Failure) -> Decision:
         self.stats.errors["redis_error"] += 1
+        takes = [
+            _fallback_take(charge.rule, take) for charge, take in zip(plan.charges, plan.takes, strict=True)
+        ]
         statuses = list(plan.statuses)
-        for charge, take in zip(plan.charges, plan.takes, strict=True):
+        for charge, take, taken in zip(plan.charges, takes, self._fallback.take(takes), strict=True):
             rule = charge.rule
             self.stats.failure_answers[rule.on_failure.value] += 1
-            if rule.on_failure is OnFailure.LOCAL and rule.fallback is not None:
-                [local] = self._fallback.take([Take(take.key, rule.fallback, take.hits)])
-                size = rule.fallback.size
-                status = _status(charge, local, size, near_limit(size, self._near_limit_ratio))
+            if take.bucket is not NO_ROOM:
+                size = take.bucket.size
+                status = _status(charge, taken, size, near_limit(size, self._near_limit_ratio))
             else:
-                over = rule.on_failure is OnFailure.CLOSED and not rule.shadow_mode and take.hits >= 0
+                over = not taken.allowed and not rule.shadow_mode
                 status = Status(over, rule, 0, 0, 0, known=False)
             statuses[charge.position] = status
         return self._decision(plan, statuses, str(failure))
@@ -132,6 +140,14 @@ class Limiter:
         return Decision(over, statuses, plan, failure, shadowed)
 
 
+def _fallback_take(rule: Rule, take: Take) -> Take:
+    """Return what to take from the buckets of this process while the store is away."""
+    if rule.on_failure is OnFailure.LOCAL and rule.fallback is not None:
+        return take._replace(bucket=rule.fallback)
+    passes = rule.on_failure is OnFailure.OPEN or take.hits < 0
+    return Take("", NO_ROOM, -1 if passes else 1, take.mode)
+
+
 def _status(charge: Charge, taken: Taken, size: int, near: int) -> Status:
     """What became of a descriptor that was charged; counts it."""
     _, rule, hits, counts, _ = charge
@@ -143,6 +159,6 @@ def _status(charge: Charge, taken: Taken, size: int, near: int) -> Status:
         return Status(False, rule, remaining, reset_seconds, 0)
     if rule.shadow_mode:
         counts.shadow_mode += hits
-        return Status(False, rule, 0, reset_seconds, 0, shadowed=True)
-    # What is left after a refusal is too little for this request: 0, as envoyproxy/ratelimit says.
-    return Status(True, rule, 0, reset_seconds, -(-retry_after_us // SECOND_US))
+        return Status(False, rule, remaining, reset_seconds, 0, shadowed=True)
+    # A request that exceeds the whole limit never passes; its client waits a second all the same.
+    return Status(True, rule, remaining, reset_seconds, max(1, -(-retry_after_us // SECOND_US)))

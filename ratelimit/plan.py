@@ -10,7 +10,7 @@ from ratelimit.match import Entry, Match, bucket_key, match, metric_path
 from ratelimit.request import Descriptor, Override, Request, RequestError, UnconfiguredError
 from ratelimit.rules import BLANKS, UNIT_SECONDS, Limits, Node, Rule, Unit, build_bucket
 from ratelimit.stats import Counts, Stats
-from ratelimit.stores.store import Take
+from ratelimit.stores.store import Mode, Take
 
 MAX_DESCRIPTORS = 256
 """A route has a handful; a script over very many buckets would block Redis for all its clients."""
@@ -19,8 +19,12 @@ UNLIMITED: Final = 2**32 - 1
 """`limit_remaining` of an unlimited rule."""
 
 
-def make_plan(request: Request, limits: Limits, stats: Stats, near_limit_ratio: float) -> Plan:
+def make_plan(
+    request: Request, limits: Limits, stats: Stats, near_limit_ratio: float, *, shadow_mode: bool = False
+) -> Plan:
     """The rules for `request` in `limits`, their buckets and their counters.
+
+    With `shadow_mode` no bucket refuses the request.
 
     Raises RequestError for what cannot be asked and UnconfiguredError where nothing is configured.
     """
@@ -53,8 +57,12 @@ def make_plan(request: Request, limits: Limits, stats: Stats, near_limit_ratio: 
             counts = _counts(stats, domain, root, rule, descriptor)
             near = near_limit(bucket.size, near_limit_ratio)
             charges.append(Charge(len(statuses), rule, hits, counts, near))
-            takes.append(Take(bucket_key(domain, bucket, counted), bucket, hits))
+            mode = Mode.SHADOW if shadow_mode else _mode(rule)
+            takes.append(Take(bucket_key(domain, bucket, counted), bucket, hits, mode))
         statuses.append(UNMATCHED)
+    if any(charge.rule.shadow_mode and charge.rule.quota_mode for charge in charges):
+        # A quota in shadow mode is never over its limit, so the quotas cannot all be.
+        takes = [take._replace(mode=Mode.SHADOW) if take.mode is Mode.QUOTA else take for take in takes]
     has_metadata = any(found is not None and found.rule.metadata for found in matches)
     return Plan(request, limits, statuses, charges, takes, unlimited, has_metadata=has_metadata)
 
@@ -62,6 +70,12 @@ def make_plan(request: Request, limits: Limits, stats: Stats, near_limit_ratio: 
 def near_limit(size: int, ratio: float) -> int:
     """Hits in use from which a limit of `size` is near. Slightly above: 0.8 times 5 must not floor to 3."""
     return int(size * ratio + 1e-6)
+
+
+def _mode(rule: Rule) -> Mode:
+    if rule.shadow_mode:
+        return Mode.SHADOW
+    return Mode.QUOTA if rule.quota_mode else Mode.ENFORCE
 
 
 def _counts(stats: Stats, domain: str, root: Node, rule: Rule, descriptor: Descriptor) -> Counts:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from common.buckets import FixedWindow, State, Taken, TokenBucket
 from ratelimit.stores.store import Take
+from ratelimit.stores.take_all import take_all
 
 MAX_BUCKETS = 200_000
 """About 80 MB. A bound is needed: each client makes as many buckets as it has addresses or identities."""
@@ -31,23 +32,38 @@ class MemoryStore:
         return len(self._buckets)
 
     def take(self, takes: Sequence[Take], _budget_seconds: float | None = None, /) -> list[Taken]:
-        """The outcome of each of `takes`, at once. Never raises StoreError."""
+        """The outcome of each of the `takes` of a request, at once. Never raises StoreError."""
         now_us = self._now_us()
-        return [self.take_one(key, bucket, hits, now_us) for key, bucket, hits in takes]
+        if len(takes) == 1:
+            key, bucket, hits, _ = takes[0]
+            return [self.take_one(key, bucket, hits, now_us)]
+        buckets = self._buckets
+        states = {take.key: buckets[take.key][1] for take in takes if take.key in buckets}
+        taken = take_all(takes, states, now_us)
+        for take in takes:
+            self._keep(take.key, take.bucket, states.get(take.key), now_us)
+        return taken
 
     def take_one(self, key: str, bucket: TokenBucket | FixedWindow, hits: int, now_us: int) -> Taken:
         """The outcome of `hits` to the bucket `key` at `now_us` (since 1970)."""
+        kept = self._buckets.get(key)
+        taken, state = bucket.take(None if kept is None else kept[1], hits, now_us)
+        self._keep(key, bucket, state, now_us)
+        return taken
+
+    def _keep(self, key: str, bucket: TokenBucket | FixedWindow, state: State | None, now_us: int) -> None:
+        """Keep `state` as that of the bucket used last."""
+        if state is None:
+            return
         buckets = self._buckets
         kept = buckets.get(key)
-        state = None if kept is None else kept[1]
-        taken, new_state = bucket.take(state, hits, now_us)
-        if new_state is not state and new_state is not None:
-            if kept is None:
-                self._make_room(now_us)
-            buckets[key] = (bucket, new_state)
-        if kept is not None:
-            buckets.move_to_end(key)
-        return taken
+        if kept is None:
+            self._make_room(now_us)
+            buckets[key] = (bucket, state)
+            return
+        if state is not kept[1]:
+            buckets[key] = (bucket, state)
+        buckets.move_to_end(key)
 
     def peek(self, key: str, bucket: TokenBucket | FixedWindow, hits: int, now_us: int) -> Taken:
         """What `take_one` would answer, with nothing charged and nothing kept."""

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, NamedTuple
+from struct import Struct
+from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
@@ -16,7 +17,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from common.buckets import SECOND_US, FixedWindow, State, Taken, TokenBucket
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import answer_in, error_text
-from ratelimit.stores.store import Failure, StoreError, Take
+from ratelimit.stores.store import Failure, Mode, StoreError, Take
+from ratelimit.stores.take_all import take_all
 
 TIMEOUT_SECONDS = 0.01
 """Half of the 20 ms that Envoy waits for a rate limit service by default: time to fall back and answer."""
@@ -56,6 +58,8 @@ class _Waiting(NamedTuple):
 
 class RedisStore:
     """Counts in Redis, by one script for all buckets of a request, on the clock of Redis.
+
+    Buckets of several requests in one call are read and written once.
 
     Requests that come while a call is under way share the next one: a call costs about 130 µs of this
     process, a bucket more in it about 8 µs. What a request waits is bounded by `timeout_seconds` and its
@@ -161,7 +165,7 @@ class RedisStore:
         begun = clock()
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                answer = await self._run([take for waiting in batch for take in waiting.takes])
+                answers = await self._run(batch)
         except (TimeoutError, RedisTimeoutError) as error:
             self._away(batch, Failure.TIMEOUT, error_text(error))
         except RedisError as error:
@@ -175,7 +179,7 @@ class RedisStore:
             _refuse(batch, Failure.UNREACHABLE, error_text(error))
             raise
         else:
-            _hand_out(batch, answer)
+            _hand_out(batch, answers)
             seconds = clock() - begun
             # An answer after its caller has gone does not count.
             if seconds > self._timeout_seconds:
@@ -196,10 +200,9 @@ class RedisStore:
             self._failed_call(Failure.REFUSED, detail)
             return
         # One request must not fail for the key of another, nor all of them for that of one.
-        refused = _owner(batch, position)
-        _refuse([refused], Failure.REFUSED, detail)
+        refused, others = _split(batch, position)
+        _refuse(refused, Failure.REFUSED, detail)
         self.breaker.succeeded()
-        others = [waiting for waiting in batch if waiting is not refused]
         if others:
             await self._call(others)
 
@@ -239,21 +242,25 @@ class RedisStore:
             batch.append(self._waiting.popleft())
         return batch
 
-    async def _run(self, takes: Sequence[Take]) -> list[Taken]:
-        keys = [self._prefix + take.key for take in takes]
-        arguments = [argument for take in takes for argument in _script_arguments(take)]
-        run: Any = self._client.evalsha(self._script_sha, len(keys), *keys, *arguments)
+    async def _run(self, batch: Sequence[_Waiting]) -> list[list[Taken]]:
+        """Return the outcomes of each request of `batch`."""
+        buckets = {take.key: take.bucket for waiting in batch for take in waiting.takes}
+        keys = [self._prefix + key for key in buckets]
+        arguments = _encode([waiting.takes for waiting in batch], list(buckets))
+        run: Any = self._client.evalsha(self._script_sha, len(keys), *keys, arguments)
         try:
             seconds, microseconds, *stored = await run
         except NoScriptError:
             # Redis was restarted or failed over. EVAL runs the script and makes it known in one call.
-            run = self._client.eval(self._script, len(keys), *keys, *arguments)
+            run = self._client.eval(self._script, len(keys), *keys, arguments)
             seconds, microseconds, *stored = await run
         now_us = int(seconds) * SECOND_US + int(microseconds)
-        return [
-            take.bucket.take(read_state(take.bucket, before), take.hits, now_us)[0]
-            for take, before in zip(takes, stored, strict=True)
-        ]
+        states: dict[str, State] = {}
+        for (key, bucket), text in zip(buckets.items(), stored, strict=True):
+            state = read_state(bucket, text)
+            if state is not None:
+                states[key] = state
+        return [take_all(waiting.takes, states, now_us) for waiting in batch]
 
 
 def read_state(bucket: TokenBucket | FixedWindow, stored: bytes | str | None) -> State | None:
@@ -271,12 +278,25 @@ def read_state(bucket: TokenBucket | FixedWindow, stored: bytes | str | None) ->
     return None
 
 
-def _script_arguments(take: Take) -> tuple[str | int, ...]:
-    bucket = take.bucket
-    charge = "1" if bucket.charge_rejected else "0"
-    if isinstance(bucket, TokenBucket):
-        return "t", bucket.capacity, bucket.refill_tokens, bucket.period_us, take.hits, charge
-    return "w", bucket.limit, 0, bucket.window_us, take.hits, charge
+_TAKE: Final = Struct("<HBBdddd")
+_CHARGE_REJECTED, _LAST = 1, 8
+_MODES: Final = {Mode.ENFORCE: 2, Mode.QUOTA: 4, Mode.SHADOW: 0}
+
+
+def _encode(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> bytes:
+    """Return the takes of `requests` as the script reads them. `keys` has the key of each bucket once."""
+    positions = {key: position for position, key in enumerate(keys, start=1)}
+    encoded = bytearray()
+    for takes in requests:
+        last = len(takes) - 1
+        for index, (key, bucket, hits, mode) in enumerate(takes):
+            flags = _MODES[mode] | bucket.charge_rejected | (_LAST if index == last else 0)
+            if isinstance(bucket, TokenBucket):
+                kind, refill, period_us = 0, bucket.refill_tokens, bucket.period_us
+            else:
+                kind, refill, period_us = 1, 0, bucket.window_us
+            encoded += _TAKE.pack(positions[key], flags, kind, bucket.size, hits, refill, period_us)
+    return bytes(encoded)
 
 
 def _unreadable_key(detail: str) -> int | None:
@@ -285,13 +305,15 @@ def _unreadable_key(detail: str) -> int | None:
     return None if found is None else int(found[1]) - 1
 
 
-def _owner(batch: Sequence[_Waiting], position: int) -> _Waiting:
-    """The request of `batch` that asked for the key at `position` of their call."""
+def _split(batch: Sequence[_Waiting], position: int) -> tuple[list[_Waiting], list[_Waiting]]:
+    """Return the requests of `batch` with a take from the bucket at `position`, and the others."""
+    keys = list(dict.fromkeys(take.key for waiting in batch for take in waiting.takes))
+    owners: list[_Waiting] = []
+    others: list[_Waiting] = []
     for waiting in batch:
-        position -= len(waiting.takes)
-        if position < 0:
-            return waiting
-    return batch[-1]
+        owns = any(take.key == keys[position] for take in waiting.takes)
+        (owners if owns else others).append(waiting)
+    return owners, others
 
 
 def _refuse(batch: Sequence[_Waiting], failure: Failure, detail: str = "") -> None:
@@ -300,10 +322,7 @@ def _refuse(batch: Sequence[_Waiting], failure: Failure, detail: str = "") -> No
             waiting.answer.set_result(StoreError(failure, detail))
 
 
-def _hand_out(batch: Sequence[_Waiting], answer: list[Taken]) -> None:
-    position = 0
-    for waiting in batch:
-        end = position + len(waiting.takes)
+def _hand_out(batch: Sequence[_Waiting], answers: Sequence[list[Taken]]) -> None:
+    for waiting, answer in zip(batch, answers, strict=True):
         if not waiting.answer.done():
-            waiting.answer.set_result(answer[position:end])
-        position = end
+            waiting.answer.set_result(answer)

@@ -7,12 +7,29 @@ from typing import NamedTuple, Protocol
 from common.buckets import FixedWindow, Taken, TokenBucket
 
 
+class Mode(StrEnum):
+    """What it means for a request that one of its buckets is over its limit."""
+
+    ENFORCE = "enforce"
+    """The request is refused."""
+    QUOTA = "quota"
+    """The request is refused if all its other buckets in this mode are over their limits, too."""
+    SHADOW = "shadow"
+    """The request passes."""
+
+
 class Take(NamedTuple):
     """Hits to one bucket."""
 
     key: str
     bucket: TokenBucket | FixedWindow
     hits: int
+    mode: Mode = Mode.ENFORCE
+
+    @property
+    def always_charges(self) -> bool:
+        """Whether the hits are charged even if the request is refused: refunds, and `charge_rejected`."""
+        return self.hits < 0 or self.bucket.charge_rejected
 
 
 class Failure(StrEnum):
@@ -46,10 +63,10 @@ class Store(Protocol):
     def take(
         self, takes: Sequence[Take], budget_seconds: float | None = None, /
     ) -> list[Taken] | Awaitable[list[Taken]]:
-        """The outcome of each of `takes`, in order and as one atomic step.
+        """The outcome of each of the `takes` of a request, in order and as one atomic step (`take_all`).
 
         At once where the store can; an awaitable where it must wait, for `budget_seconds` at most. Both
-        raise StoreError. Each bucket is charged by itself, whatever becomes of the others.
+        raise StoreError.
         """
 
     async def close(self) -> None:

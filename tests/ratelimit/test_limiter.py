@@ -7,7 +7,7 @@ from ratelimit.config import compile_limits
 from ratelimit.decision import Decision
 from ratelimit.plan import MAX_DESCRIPTORS, UNLIMITED
 from ratelimit.request import Override, Request, RequestError, UnconfiguredError
-from ratelimit.rules import Algorithm, Options, Unit
+from ratelimit.rules import Algorithm, OnFailure, Options, Unit
 from tests.support.limiter import FIVE_EACH, A, B, Bench, of
 
 
@@ -31,21 +31,48 @@ class TestStatuses:
         [status] = bench.ask(of(("a", "1"), hits=0)).statuses
         assert status.reset_seconds == 12
 
-    def test_a_refusal_has_0_remaining_and_a_retry_after(self) -> None:
+    def test_a_refusal_says_what_is_left_and_when_to_come_back(self) -> None:
         bench = Bench(FIVE_EACH)
         bench.ask(A, hits=4)
         decision = bench.ask(A, hits=3)
         [status] = decision.statuses
-        assert (status.over_limit, status.remaining, status.retry_after_seconds) == (True, 0, 24)
+        assert (status.over_limit, status.remaining, status.retry_after_seconds) == (True, 1, 24)
         assert decision.retry_after_seconds == 24
 
-    def test_over_limit_if_any_is_over_and_all_are_charged(self) -> None:
+    def test_a_refused_request_does_not_use_up_its_other_limits(self) -> None:
         bench = Bench(FIVE_EACH)
         bench.ask(A, hits=5)
         decision = bench.ask(A, B)
         assert decision.over_limit
         assert [status.over_limit for status in decision.statuses] == [True, False]
+        assert [status.remaining for status in decision.statuses] == [0, 5]
+        assert bench.ask(of(("b", "1"), hits=0)).statuses[0].remaining == 5
+
+    def test_a_refused_request_charges_all_its_fixed_windows(self) -> None:
+        """As envoyproxy/ratelimit counts them."""
+        bench = Bench(FIVE_EACH, Options(algorithm=Algorithm.FIXED_WINDOW))
+        bench.ask(A, hits=5)
+        decision = bench.ask(A, B)
+        assert decision.over_limit
+        assert [status.over_limit for status in decision.statuses] == [True, False]
         assert bench.ask(of(("b", "1"), hits=0)).statuses[0].remaining == 4
+
+    @pytest.mark.parametrize("options", [Options(), Options(on_failure=OnFailure.OPEN)])
+    def test_the_shadow_mode_of_all_charges_all(self, options: Options) -> None:
+        bench = Bench(FIVE_EACH, options, shadow_mode=True)
+        bench.ask(A, hits=5)
+        assert not bench.ask(A, B).over_limit
+        assert bench.ask(of(("b", "1"), hits=0)).statuses[0].remaining == 4
+
+    def test_a_quota_in_shadow_mode_is_never_over(self) -> None:
+        bench = Bench("""
+            - {key: a, quota_mode: true, rate_limit: {unit: minute, requests_per_unit: 5}}
+            - {key: b, quota_mode: true, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 5}}
+            - {key: c, rate_limit: {unit: minute, requests_per_unit: 5}}
+        """)
+        bench.ask(A, B, hits=5)
+        assert not bench.ask(A, B, of(("c", "1"))).over_limit
+        assert bench.ask(of(("c", "1"), hits=0)).statuses[0].remaining == 4
 
     def test_fixed_window_counts_as_there(self) -> None:
         bench = Bench(FIVE_EACH, Options(algorithm=Algorithm.FIXED_WINDOW))

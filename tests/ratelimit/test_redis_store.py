@@ -25,8 +25,9 @@ from common.buckets import (
     TokenBucket,
 )
 from common.circuit_breaker import CircuitBreaker, CircuitState
-from ratelimit.stores.redis import MAX_CALLS, MAX_KEYS_PER_CALL, RedisStore, _script_arguments, read_state
-from ratelimit.stores.store import Failure, StoreError, Take
+from ratelimit.stores.redis import MAX_CALLS, MAX_KEYS_PER_CALL, RedisStore, _encode, read_state
+from ratelimit.stores.store import Failure, Mode, StoreError, Take
+from ratelimit.stores.take_all import take_all
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -45,6 +46,18 @@ buckets = st.builds(TokenBucket, sizes, sizes, windows_us, st.booleans()) | st.b
 )
 hits_choices = st.integers(-3, 12) | st.integers(-MAX_HITS, MAX_HITS)
 ages_us = st.sampled_from([0, 0, 0, 1, SECOND_US, -60 * SECOND_US]) | st.integers(0, MAX_WINDOW_US)
+
+
+calls = st.lists(
+    st.lists(
+        st.tuples(st.integers(0, 2), hits_choices, st.sampled_from([*[Mode.ENFORCE] * 2, *Mode])),
+        min_size=1,
+        max_size=4,
+    ),
+    min_size=1,
+    max_size=4,
+)
+"""Calls of several requests; each take is the number of a bucket, hits and a mode."""
 
 
 @st.composite
@@ -82,7 +95,7 @@ class TestScript:
             bucket = choices[chosen % len(choices)]
             key = f"{chosen % len(choices)}"
             self._age(plain, states, key, bucket, age_us)
-            answer: Any = plain.eval(SCRIPT, 1, key, *_script_arguments(Take(key, bucket, hits)))
+            answer: Any = plain.eval(SCRIPT, 1, key, _encode([[Take(key, bucket, hits)]], [key]))
             now_us = int(answer[0]) * SECOND_US + int(answer[1])
             before = states.get(key)
             if answer[2] is None and before is not None:
@@ -105,7 +118,7 @@ class TestScript:
         seconds, microseconds = plain.time()
         at_us = max(0, seconds * SECOND_US + microseconds - age_us)
         plain.set("k", f"{level // bucket.period_us} {level % bucket.period_us} {at_us}")
-        answer: Any = plain.eval(SCRIPT, 1, "k", *_script_arguments(Take("k", bucket, hits)))
+        answer: Any = plain.eval(SCRIPT, 1, "k", _encode([[Take("k", bucket, hits)]], ["k"]))
         now_us = int(answer[0]) * SECOND_US + int(answer[1])
         stored: Any = plain.get("k")
         assert read_state(bucket, stored) == bucket.take((level, at_us), hits, now_us)[1]
@@ -125,11 +138,41 @@ class TestScript:
             stored = f"{level // bucket.period_us} {level % bucket.period_us} {at_us}"
         plain.set(key, stored, keepttl=True)
 
+    @settings(max_examples=200)
+    @given(st.lists(buckets, min_size=1, max_size=3), st.lists(calls, min_size=1, max_size=4))
+    def test_requests_with_several_buckets_change_them_as_take_all_does(
+        self, plain: "redis.Redis", choices: list[Bucket], sequence: list[list[list[tuple[int, int, Mode]]]]
+    ) -> None:
+        plain.flushall()
+        states: dict[str, State] = {}
+        for requests in sequence:
+            called = [
+                [
+                    Take(str(chosen % len(choices)), choices[chosen % len(choices)], hits, mode)
+                    for chosen, hits, mode in takes
+                ]
+                for takes in requests
+            ]
+            used = {take.key: take.bucket for takes in called for take in takes}
+            answer: Any = plain.eval(SCRIPT, len(used), *used, _encode(called, list(used)))
+            now_us = int(answer[0]) * SECOND_US + int(answer[1])
+            for (key, bucket), text in zip(used.items(), answer[2:], strict=True):
+                if text is None and key in states:
+                    assert bucket.idle_at_us(states.pop(key)) <= now_us
+            for takes in called:
+                take_all(takes, states, now_us)
+            for key, bucket in used.items():
+                stored: Any = plain.get(key)
+                state = read_state(bucket, stored)
+                assert state == states.get(key) or (
+                    state is None and bucket.idle_at_us(states[key]) <= now_us
+                )
+
     def test_what_it_stores_ends_by_itself(self, plain: "redis.Redis") -> None:
         plain.flushall()
         bucket = TokenBucket(10, 10, 100 * SECOND_US)
         for key, hits in (("k", 5), ("debt", 10)):
-            plain.eval(SCRIPT, 1, key, *_script_arguments(Take(key, bucket, hits)))
+            plain.eval(SCRIPT, 1, key, _encode([[Take(key, bucket, hits)]], [key]))
         left_ms: Any = [plain.pttl("k"), plain.pttl("debt")]
         assert 50_000 < left_ms[0] <= 51_000
         assert 100_000 < left_ms[1] <= 101_000
@@ -137,7 +180,7 @@ class TestScript:
     def test_what_somebody_else_stored_is_not_counted_with(self, plain: "redis.Redis") -> None:
         plain.flushall()
         plain.set("k", "-1 nonsense")
-        answer: Any = plain.eval(SCRIPT, 1, "k", *_script_arguments(Take("k", SLOW, 1)))
+        answer: Any = plain.eval(SCRIPT, 1, "k", _encode([[Take("k", SLOW, 1)]], ["k"]))
         assert read_state(SLOW, answer[2]) is None
         stored: Any = plain.get("k")
         assert stored.startswith(b"9 0 ")

@@ -12,7 +12,7 @@ from common.buckets import MAX_WINDOW_US, SECOND_US, FixedWindow, Taken, TokenBu
 from common.circuit_breaker import CircuitBreaker
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
-from ratelimit.stores.store import Store, Take
+from ratelimit.stores.store import Mode, Store, Take
 from tests.support.redis_server import RedisServer
 
 MINUTE_US = 60 * SECOND_US
@@ -96,15 +96,35 @@ async def test_keys_are_apart(harness: Harness, bucket: Bucket) -> None:
     assert (await harness.take(Take("other", bucket, 1)))[0].allowed
 
 
-@BOTH
-async def test_answers_in_the_order_asked_and_charges_each_by_itself(
-    harness: Harness, bucket: Bucket
-) -> None:
-    """All descriptors are charged even if one is over (facts 1.3)."""
-    await harness.take(Take("b", bucket, 10))
-    taken = await harness.take(Take("a", bucket, 1), Take("b", bucket, 1), Take("c", bucket, 3))
-    assert [(one.allowed, one.remaining) for one in taken] == [(True, 9), (False, 0), (True, 7)]
-    assert (await harness.take(Take("a", bucket, 0)))[0].remaining == 9
+async def test_a_refused_request_charges_none_of_its_token_buckets(harness: Harness) -> None:
+    """envoyproxy/ratelimit charges them all, so that one limit uses up the others."""
+    await harness.take(Take("b", SLOW, 10))
+    taken = await harness.take(Take("a", SLOW, 1), Take("b", SLOW, 1), Take("c", SLOW, 3))
+    assert [(one.allowed, one.remaining) for one in taken] == [(True, 10), (False, 0), (True, 10)]
+    assert [one.remaining for one in await harness.take(Take("a", SLOW, 0), Take("c", SLOW, 0))] == [10, 10]
+
+
+async def test_a_refused_request_charges_what_always_charges(harness: Harness) -> None:
+    """Fixed windows do as in envoyproxy/ratelimit; refunds and debts do not depend on other limits."""
+    debt = TokenBucket(10, 10, MAX_WINDOW_US, charge_rejected=True)
+    await harness.take(Take("full", SLOW, 10), Take("refund", SLOW, 4))
+    taken = await harness.take(
+        Take("full", SLOW, 1), Take("window", SLOW_WINDOW, 2), Take("debt", debt, 3), Take("refund", SLOW, -2)
+    )
+    assert [(one.allowed, one.remaining) for one in taken] == [(False, 0), (True, 8), (True, 7), (True, 8)]
+
+
+async def test_a_request_passes_if_a_shadowed_bucket_is_over(harness: Harness) -> None:
+    await harness.take(Take("shadow", SLOW, 10))
+    taken = await harness.take(Take("shadow", SLOW, 1, Mode.SHADOW), Take("a", SLOW, 1))
+    assert [(one.allowed, one.remaining) for one in taken] == [(False, 0), (True, 9)]
+
+
+async def test_a_request_is_refused_if_all_its_quotas_are_over(harness: Harness) -> None:
+    await harness.take(Take("q1", SLOW, 10))
+    both = Take("q1", SLOW, 1, Mode.QUOTA), Take("q2", SLOW, 6, Mode.QUOTA), Take("a", SLOW, 1)
+    assert [one.remaining for one in await harness.take(*both)] == [0, 4, 9]
+    assert [one.remaining for one in await harness.take(*both)] == [0, 4, 9]
 
 
 @BOTH
@@ -167,9 +187,8 @@ async def test_the_largest_numbers_are_exact(harness: Harness, bucket: Bucket, l
         if isinstance(bucket, TokenBucket)
         else FixedWindow(largest, MAX_WINDOW_US)
     )
-    taken = await harness.take(Take("k", huge, largest - 1), Take("k", huge, 1), Take("k", huge, 1))
-    assert [one.allowed for one in taken][:2] == [True, True]
-    assert [one.remaining for one in taken][:1] == [1]
+    taken = [await harness.take(Take("k", huge, hits)) for hits in (largest - 1, 1)]
+    assert [(one.allowed, one.remaining) for [one] in taken] == [(True, 1), (True, 0)]
 
 
 def memory_with(max_buckets: int) -> tuple[MemoryStore, Callable[[int], None]]:

@@ -86,11 +86,14 @@ class TestAnswers:
         [header] = answered(sidecar, request(LOGIN)).response_headers_to_add
         assert (header.key, header.value) == ("Retry-After", "15")
 
-    def test_a_request_too_large_ever_to_pass_is_not_told_to_come_again(self, folder: Path) -> None:
-        sidecar = build(settings_with(folder), dependencies())
-        response = answered(sidecar, request(LOGIN, hits=3))
-        assert response.overall_code == RateLimitResponse.OVER_LIMIT
-        assert not response.response_headers_to_add
+    def test_a_request_above_the_whole_limit_is_told_when_the_limit_is_restored(self, folder: Path) -> None:
+        sidecar = build(settings_with(folder), dependencies(wall_clock=lambda: 1_790_000_040.0))
+        for expected in ("1", "15"):
+            response = answered(sidecar, request(LOGIN, hits=3))
+            assert response.overall_code == RateLimitResponse.OVER_LIMIT
+            [header] = response.response_headers_to_add
+            assert (header.key, header.value) == ("Retry-After", expected)
+            answered(sidecar, request(LOGIN))
 
     def test_retry_after_can_be_turned_off(self, folder: Path) -> None:
         sidecar = build(settings_with(folder, headers={"retry_after": False}), dependencies())
