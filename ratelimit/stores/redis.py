@@ -249,11 +249,11 @@ class RedisStore:
         arguments = _encode([waiting.takes for waiting in batch], list(buckets))
         run: Any = self._client.evalsha(self._script_sha, len(keys), *keys, arguments)
         try:
-            seconds, microseconds, *stored = await run
+            seconds, microseconds, stored = await run
         except NoScriptError:
             # Redis was restarted or failed over. EVAL runs the script and makes it known in one call.
             run = self._client.eval(self._script, len(keys), *keys, arguments)
-            seconds, microseconds, *stored = await run
+            seconds, microseconds, stored = await run
         now_us = int(seconds) * SECOND_US + int(microseconds)
         states: dict[str, State] = {}
         for (key, bucket), text in zip(buckets.items(), stored, strict=True):

@@ -98,10 +98,10 @@ class TestScript:
             answer: Any = plain.eval(SCRIPT, 1, key, _encode([[Take(key, bucket, hits)]], [key]))
             now_us = int(answer[0]) * SECOND_US + int(answer[1])
             before = states.get(key)
-            if answer[2] is None and before is not None:
+            if answer[2][0] is None and before is not None:
                 assert bucket.idle_at_us(before) <= now_us
                 before = None
-            assert read_state(bucket, answer[2]) == before
+            assert read_state(bucket, answer[2][0]) == before
             _, after = bucket.take(before, hits, now_us)
             stored = plain.get(key)
             assert isinstance(stored, bytes | None)
@@ -156,7 +156,7 @@ class TestScript:
             used = {take.key: take.bucket for takes in called for take in takes}
             answer: Any = plain.eval(SCRIPT, len(used), *used, _encode(called, list(used)))
             now_us = int(answer[0]) * SECOND_US + int(answer[1])
-            for (key, bucket), text in zip(used.items(), answer[2:], strict=True):
+            for (key, bucket), text in zip(used.items(), answer[2], strict=True):
                 if text is None and key in states:
                     assert bucket.idle_at_us(states.pop(key)) <= now_us
             for takes in called:
@@ -181,7 +181,7 @@ class TestScript:
         plain.flushall()
         plain.set("k", "-1 nonsense")
         answer: Any = plain.eval(SCRIPT, 1, "k", _encode([[Take("k", SLOW, 1)]], ["k"]))
-        assert read_state(SLOW, answer[2]) is None
+        assert read_state(SLOW, answer[2][0]) is None
         stored: Any = plain.get("k")
         assert stored.startswith(b"9 0 ")
 

@@ -1,12 +1,12 @@
 -- Takes hits from the buckets of several requests, each request as one atomic step.
 --
 -- KEYS: the buckets, each once.
--- ARGV[1]: 36 bytes for each take, in the order of the requests (ratelimit/stores/redis.py, `_encode`):
---   the position of its key (16 bits, from 1), its flags (8 bits, below), the kind of bucket (8 bits:
---   0 token bucket, 1 fixed window), then as doubles: capacity or limit, hits, and for a token bucket the
---   tokens of a refill; then its period or window in microseconds.
--- Returns the time of Redis as seconds and microseconds, then what was stored for each key, or nil. The caller
--- computes the outcomes from that with the functions that the memory store uses (common/buckets.py,
+-- ARGV[1]: 36 bytes for each take, in the order of the requests (ratelimit/stores/redis.py, `_encode`): the
+--   position of its key (16 bits, from 1), its flags (8 bits, as below), the kind of bucket (8 bits: 0 token
+--   bucket, 1 fixed window), then as doubles: capacity or limit, hits, the tokens of a refill (0 for a window),
+--   and the period or window in microseconds.
+-- Returns the time of Redis as seconds and microseconds, then a list of what was stored for each key, or nil.
+-- The caller computes the outcomes from that with the functions that the memory store uses (common/buckets.py,
 -- ratelimit/stores/take_all.py); this script only makes the same change of state, with the same numbers.
 --
 -- Every key is read before the first is written, so a call that is refused (a key that holds a list, a server
@@ -15,12 +15,22 @@
 -- Stored: "TOKENS PARTS TIME_US" (parts of a token, one being 1/period) or "COUNT WINDOW_START_US".
 -- Every number is a whole number below 2^53, so that doubles hold it exactly. Needs Redis 5: before it,
 -- a script that read the clock could not write.
+--
+-- States are kept in one table for each number, not in one table for each bucket, and a request with one bucket
+-- makes no table at all: garbage is most of what a script costs.
 
 local CHARGE_REJECTED, ENFORCE, QUOTA, LAST = 1, 2, 4, 8
 local EXACT = 9007199254740992
 local MAX_COUNT = 1125899906842624
 local SPARE_MS = 1000
 local MAX_TTL_MS = 315360000000
+
+local floor = math.floor
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local stored = {} -- by position of the key: the text, or false
+local x, y, z = {}, {}, {} -- the numbers of the state; x is false where there is none, and nil until it is read
+local ttl_ms = {} -- set when the state changes
 
 -- floor(a * b / m) and what is left, exactly, where a * b may pass 2^53: digit by digit in base 8.
 -- a < 2^51, b < 2^32, m < 2^49.
@@ -33,7 +43,7 @@ local function divide_product(a, b, m)
   local quotient, left = 0, 0
   local base = 281474976710656 -- 8^16
   while base >= 1 do
-    local digit = math.floor(a / base) % 8
+    local digit = floor(a / base) % 8
     local step = left * 8 + digit * b
     left = step % m
     quotient = quotient * 8 + (step - left) / m
@@ -42,152 +52,143 @@ local function divide_product(a, b, m)
   return quotient, left
 end
 
--- A state is a table {text stored}: parsed once by the first take that needs it, replaced when it changes.
-
-local function token_state(state, now, bucket)
-  local tokens, parts, at = state[1], state[2], state[3]
-  if not tokens then
-    return bucket.size, 0, now, false
+local function take_tokens(i, capacity, hits, charge_rejected, refill, period)
+  local tokens, parts, at = x[i], y[i], z[i]
+  if tokens == nil then
+    tokens, parts, at = string.match(stored[i] or '', '^(-?%d+) (%d+) (%d+)$')
+    tokens, parts, at = tonumber(tokens) or false, tonumber(parts), tonumber(at)
+    x[i], y[i], z[i] = tokens, parts, at
   end
-  local elapsed = now - at
-  if elapsed > 0 then
-    if elapsed * bucket.refill / bucket.period > bucket.size - tokens + 1 then
-      return bucket.size, 0, at, false
+  local stepped_back = false
+  if tokens then
+    local elapsed = now - at
+    stepped_back = elapsed < 0
+    if elapsed > 0 then
+      if elapsed * refill / period > capacity - tokens + 1 then
+        tokens, parts = capacity, 0
+      else
+        local more, left = divide_product(elapsed, refill, period)
+        parts = parts + left
+        tokens = tokens + more + floor(parts / period)
+        parts = parts % period
+      end
     end
-    local more, left = divide_product(elapsed, bucket.refill, bucket.period)
-    parts = parts + left
-    tokens = tokens + more + math.floor(parts / bucket.period)
-    parts = parts % bucket.period
+    if tokens >= capacity then
+      tokens, parts = capacity, 0
+    end
+  else
+    tokens, parts = capacity, 0
   end
-  if tokens >= bucket.size then
-    tokens, parts = bucket.size, 0
-  end
-  return tokens, parts, at, elapsed < 0
-end
 
-local function take_tokens(state, now, bucket, hits)
-  local tokens, parts, _, stepped_back = token_state(state, now, bucket)
   local before_tokens, before_parts = tokens, parts
   local allowed = hits < 0 or tokens >= hits
-  if allowed or bucket.charge_rejected then
+  if allowed or charge_rejected then
     tokens = tokens - hits
-    if tokens >= bucket.size then
-      tokens, parts = bucket.size, 0
-    elseif tokens < -bucket.size then
-      tokens, parts = -bucket.size, 0
+    if tokens >= capacity then
+      tokens, parts = capacity, 0
+    elseif tokens < -capacity then
+      tokens, parts = -capacity, 0
     end
   end
-  if tokens == before_tokens and parts == before_parts and not stepped_back then
-    return allowed, state
+  if tokens ~= before_tokens or parts ~= before_parts or stepped_back then
+    x[i], y[i], z[i] = tokens, parts, now
+    ttl_ms[i] = (capacity - tokens) * period / refill / 1000
   end
-  return allowed, { tokens, parts, now, ttl_ms = (bucket.size - tokens) * bucket.period / bucket.refill / 1000 }
+  return allowed
 end
 
-local function count_window(state, now, bucket, hits)
-  local start = now - now % bucket.period
-  local before = state[2] == start and state[1] or 0
-  local after = math.min(MAX_COUNT, math.max(0, before + hits))
-  local allowed = hits < 0 or after <= bucket.size
-  if after == before or not (allowed or bucket.charge_rejected) then
-    return allowed, state
+local function count_window(i, limit, hits, charge_rejected, _, window)
+  local start = now - now % window
+  local count = x[i]
+  if count == nil then
+    local text, since = string.match(stored[i] or '', '^(%d+) (%d+)$')
+    count = tonumber(text) or false
+    x[i], y[i] = count, tonumber(since)
   end
-  return allowed, { after, start, ttl_ms = (start + bucket.period - now) / 1000 }
+  local before = 0
+  if count and y[i] == start then
+    before = count
+  end
+  local after = before + hits
+  after = after < 0 and 0 or after > MAX_COUNT and MAX_COUNT or after
+  local allowed = hits < 0 or after <= limit
+  if after ~= before and (allowed or charge_rejected) then
+    x[i], y[i], z[i] = after, start, nil
+    ttl_ms[i] = (start + window - now) / 1000
+  end
+  return allowed
 end
 
-local KINDS = {
-  [0] = { take = take_tokens, pattern = '^(-?%d+) (%d+) (%d+)$', format = '%.0f %.0f %.0f' },
-  [1] = { take = count_window, pattern = '^(%d+) (%d+)$', format = '%.0f %.0f' },
-}
-
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local answer = { time[1], time[2] }
 for i = 1, #KEYS do
   local found = redis.pcall('GET', KEYS[i])
   if type(found) == 'table' then
     return { err = found.err .. ' (key ' .. i .. ')' }
   end
-  answer[i + 2] = found
-end
-
-local states = {} -- by position of the key
-local kinds = {}
-
-local function state_of(take)
-  local state = states[take.position]
-  if not state then
-    state = {}
-    local text = answer[take.position + 2]
-    if text then
-      local a, b, c = string.match(text, KINDS[take.kind].pattern)
-      state = { tonumber(a), tonumber(b), tonumber(c) }
-    end
-    states[take.position], kinds[take.position] = state, KINDS[take.kind]
-  end
-  return state
-end
-
-local function apply(take)
-  local allowed, state = KINDS[take.kind].take(state_of(take), now, take, take.hits)
-  states[take.position] = state
-  return allowed
+  stored[i] = found
 end
 
 -- Charges the takes of one request: all, or those alone that always charge if the request is refused.
 local function charge(takes)
   local before = {}
-  for _, take in ipairs(takes) do
-    before[take.position] = before[take.position] or state_of(take)
-  end
   local refused, quotas, quotas_over = false, 0, 0
-  for _, take in ipairs(takes) do
-    local allowed = apply(take)
-    if take.quota then
+  for n = 1, #takes do
+    local take = takes[n]
+    local i = take[1]
+    if not before[i] then
+      take[2](i, take[3], 0, false, take[6], take[7]) -- reads the state
+      before[i] = { x[i], y[i], z[i], ttl_ms[i] }
+    end
+    local allowed = take[2](i, take[3], take[4], take[5], take[6], take[7])
+    if take[8] == QUOTA then
       quotas = quotas + 1
       quotas_over = quotas_over + (allowed and 0 or 1)
-    elseif take.enforce and not allowed then
+    elseif take[8] == ENFORCE and not allowed then
       refused = true
     end
   end
-  if #takes == 1 or not (refused or (quotas > 0 and quotas == quotas_over)) then
+  if not refused and (quotas == 0 or quotas > quotas_over) then
     return
   end
-  for position, state in pairs(before) do
-    states[position] = state
+  for i, state in pairs(before) do
+    x[i], y[i], z[i], ttl_ms[i] = state[1], state[2], state[3], state[4]
   end
-  for _, take in ipairs(takes) do
-    if take.charge_rejected or take.hits < 0 then
-      apply(take)
+  for n = 1, #takes do
+    local take = takes[n]
+    if take[5] or take[4] < 0 then
+      take[2](take[1], take[3], take[4], take[5], take[6], take[7])
     end
   end
 end
 
-local takes, at, size = {}, 1, #ARGV[1]
+local encoded = ARGV[1]
+local unpack = struct.unpack
+local at, size, takes = 1, #encoded, nil
 while at <= size do
-  local position, flags, kind, bucket_size, hits, refill, period
-  position, flags, kind, bucket_size, hits, refill, period, at = struct.unpack('<HBBdddd', ARGV[1], at)
-  takes[#takes + 1] = {
-    position = position,
-    kind = kind,
-    size = bucket_size,
-    hits = hits,
-    refill = refill,
-    period = period,
-    charge_rejected = flags % 2 >= CHARGE_REJECTED,
-    enforce = flags % 4 >= ENFORCE,
-    quota = flags % 8 >= QUOTA,
-  }
-  if flags >= LAST then
-    charge(takes)
-    takes = {}
+  local i, flags, kind, limit, hits, refill, period
+  i, flags, kind, limit, hits, refill, period, at = unpack('<HBBdddd', encoded, at)
+  local take = kind == 0 and take_tokens or count_window
+  local charge_rejected = flags % 2 >= CHARGE_REJECTED
+  if flags >= LAST and not takes then
+    take(i, limit, hits, charge_rejected, refill, period)
+  else
+    takes = takes or {}
+    takes[#takes + 1] = { i, take, limit, hits, charge_rejected, refill, period, flags % LAST - flags % ENFORCE }
+    if flags >= LAST then
+      charge(takes)
+      takes = nil
+    end
   end
 end
 
-for position, state in pairs(states) do
-  if state.ttl_ms then
-    local text = string.format(kinds[position].format, state[1], state[2], state[3])
-    local ttl_ms = math.min(MAX_TTL_MS, math.ceil(state.ttl_ms) + SPARE_MS)
-    redis.call('SET', KEYS[position], text, 'PX', string.format('%.0f', ttl_ms))
+local format, call = string.format, redis.call
+for i, ttl in pairs(ttl_ms) do
+  local text
+  if z[i] then
+    text = format('%.0f %.0f %.0f', x[i], y[i], z[i])
+  else
+    text = format('%.0f %.0f', x[i], y[i])
   end
+  ttl = math.ceil(ttl) + SPARE_MS
+  call('SET', KEYS[i], text, 'PX', ttl < MAX_TTL_MS and ttl or MAX_TTL_MS)
 end
-return answer
+return { time[1], time[2], stored }
