@@ -15,10 +15,11 @@ from authz.request.identity import Outcome, Refusal, RefusalReason
 from authz.request.path import split_path
 from authz.request.request import BadRequestError, BadRequestReason, Request
 from protos.authz_pb2 import CheckRequest, CheckResponse
-from tests.authz.engine.test_answers import Answers, pairs
 from tests.sidecars.services.authz.test_decisions import Built as BuiltWithLog
-from tests.sidecars.services.authz.test_sidecar import KEY, Built, OneCall
+from tests.sidecars.services.authz.test_sidecar import KEY, Built
+from tests.support.answers import Answers, pairs
 from tests.support.asking import ask, caller
+from tests.support.authz_sidecar import OneCall
 from tests.support.callers import ALICE, Says
 from tests.support.checks import check_request, request
 

@@ -20,6 +20,7 @@ WAIT_SECONDS = 30.0
 """Ends a wait for what never comes; a loaded machine needs a few seconds to start Python."""
 
 PROBE = ("-m", "tests.support.probe")
+ANSWER = "/test.Probe/Answer"
 SIDECARS = ("-m", "sidecars", "run", "all", "--config")
 
 
@@ -131,6 +132,11 @@ class Running:
             if name == sample:
                 return float(value)
         return None
+
+
+def probe_section(folder: Path) -> dict[str, list[str]]:
+    """The section of the probe sidecar, which listens on the socket `s` in `folder`."""
+    return {"listen": [f"unix:{folder}/s"], "policy": ["policy.yaml"]}
 
 
 def connect(address: str) -> Any:

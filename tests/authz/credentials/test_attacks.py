@@ -14,8 +14,8 @@ from authz.request.identity import Identity, Refusal, RefusalReason
 from tests.authz.credentials.conftest import World, reason_of
 from tests.authz.credentials.test_backchannel_logout import block as with_logout
 from tests.authz.credentials.test_backchannel_logout import logout_token, receive
-from tests.authz.engine.test_answers import Answers
 from tests.authz.engine.test_denial import POLICY, headers_of
+from tests.support.answers import Answers
 from tests.support.signing import AUDIENCE, ISSUER, NOW, bearer, jwk, private_key, request, token
 
 Start = Callable[[Credentials], Awaitable[Credentials]]

@@ -12,7 +12,7 @@ from authz.policy.compile.load import parse_policy
 from authz.request.identity import Refusal, RefusalReason
 from common.configfile import ConfigError
 from protos.authz_pb2 import CheckResponse
-from tests.authz.engine.test_answers import Answers, pairs
+from tests.support.answers import Answers, pairs
 from tests.support.callers import ALICE
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}

@@ -9,7 +9,7 @@ from authz.policy.compile.load import parse_policy
 from authz.request.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason
 from common.configfile import ConfigError
 from protos.authz_pb2 import CheckResponse
-from tests.authz.engine.test_answers import Answers, pairs
+from tests.support.answers import Answers, pairs
 from tests.support.asking import ask
 from tests.support.callers import ALICE
 

@@ -7,7 +7,7 @@ import pytest
 from authz.engine.login import MAX_CLEARED
 from authz.request.identity import CredentialKind, Refusal, RefusalReason
 from protos.authz_pb2 import DeniedHttpResponse
-from tests.authz.engine.test_answers import Answers
+from tests.support.answers import Answers
 
 POLICY = """
 login: {url: "https://login.example.com/"}

@@ -10,36 +10,10 @@ import grpc
 import pytest
 
 from protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from tests.support.running import SIDECARS, WAIT_SECONDS, Running, call, connect
+from tests.support.running import ANSWER, SIDECARS, WAIT_SECONDS, Running, call, connect, probe_section
 
-ANSWER, SLOW, COLLECT = "/test.Probe/Answer", "/test.Probe/Slow", "/test.Probe/Collect"
+SLOW, COLLECT = "/test.Probe/Slow", "/test.Probe/Collect"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
-RULES = "rules: [{name: a, paths: [/a], allow: anyone}]\n"
-RELOADS = 'sidecars_config_reload_total{sidecar="authz"}'
-FAILURES = 'sidecars_config_reload_failures_total{sidecar="authz"}'
-
-
-@pytest.fixture
-def policy(tmp_path: Path) -> Path:
-    path = tmp_path / "policy.yaml"
-    path.write_text("answer: one\n")
-    return path
-
-
-def section(tmp_path: Path) -> dict[str, list[str]]:
-    return {"listen": [f"unix:{tmp_path}/s"], "policy": ["policy.yaml"]}
-
-
-@pytest.fixture
-def running(tmp_path: Path, policy: Path) -> Iterator[Running]:
-    with Running(tmp_path, {"authz": section(tmp_path)}) as process:
-        yield process.wait_until_ready()
-
-
-@pytest.fixture
-def channel(running: Running, tmp_path: Path) -> Iterator[Any]:
-    with connect(f"unix:{tmp_path}/s") as channel:
-        yield channel
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +21,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A process for tests that only look: starting one takes most of their time."""
     folder = tmp_path_factory.mktemp("lasting")
     (folder / "policy.yaml").write_text("answer: one\n")
-    with Running(folder, {"authz": section(folder)}) as process:
+    with Running(folder, {"authz": probe_section(folder)}) as process:
         yield process.wait_until_ready()
 
 
@@ -55,13 +29,6 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def lasting_channel(lasting: Running) -> Iterator[Any]:
     with connect(f"unix:{lasting.folder}/s") as channel:
         yield channel
-
-
-def replace(path: Path, text: str) -> None:
-    """Put `text` there in one step: on a loaded machine a file stays empty for a while between two."""
-    new = path.with_name("new")
-    new.write_text(text)
-    new.replace(path)
 
 
 def health(name: str = "") -> bytes:
@@ -106,7 +73,7 @@ def test_config_shows_settings_state_and_where_it_listens(lasting: Running) -> N
 
 def test_config_masks_secrets(tmp_path: Path, policy: Path) -> None:
     url = "redis://someone:hunter2@127.0.0.1:1/0"
-    with Running(tmp_path, {"authz": section(tmp_path), "redis": {"url": url}}) as running:
+    with Running(tmp_path, {"authz": probe_section(tmp_path), "redis": {"url": url}}) as running:
         running.wait_until_ready()
         text = running.get("/config")[1]
         assert "redis://***@127.0.0.1:1/0" in text
@@ -116,7 +83,7 @@ def test_config_masks_secrets(tmp_path: Path, policy: Path) -> None:
 
 def test_redis_away_at_start_is_no_error(tmp_path: Path, policy: Path) -> None:
     with Running(
-        tmp_path, {"authz": section(tmp_path), "redis": {"url": f"unix://{tmp_path}/none"}}
+        tmp_path, {"authz": probe_section(tmp_path), "redis": {"url": f"unix://{tmp_path}/none"}}
     ) as running:
         running.wait_until_ready()
         running.wait_until(lambda: running.config()["redis"]["state"] == "away")
@@ -135,7 +102,7 @@ def test_port_0_takes_a_free_port_and_names_it(tmp_path: Path, policy: Path) -> 
 
 def test_bad_files_at_start_exit_with_2_and_every_problem_of_every_file(tmp_path: Path, policy: Path) -> None:
     policy.write_text("anwser: one\n")
-    bad = {"authz": section(tmp_path), "log": {"level": "loud"}, "adnim": {}}
+    bad = {"authz": probe_section(tmp_path), "log": {"level": "loud"}, "adnim": {}}
     with Running(tmp_path, bad, program=SIDECARS) as running:
         assert running.wait_for_exit() == 2
         assert "Traceback" not in running.stderr
@@ -165,108 +132,11 @@ def test_a_taken_admin_address_ends_the_start_with_1(tmp_path: Path, policy: Pat
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         policy.write_text("rules: []\n")
-        settings = {"authz": section(tmp_path), "admin": {"listen": address}, "log": {"level": "error"}}
+        settings = {"authz": probe_section(tmp_path), "admin": {"listen": address}, "log": {"level": "error"}}
         with Running(tmp_path, settings, program=SIDECARS) as running:
             assert running.wait_for_exit() == 1
             assert running.stderr == f"sidecars: cannot listen on {address}: another process listens on it\n"
             assert not (tmp_path / "s").exists()
-
-
-def test_a_changed_file_is_reloaded(running: Running, channel: Any, policy: Path) -> None:
-    replace(policy, "answer: two\nrevision: '2'\n")
-    running.wait_until(lambda: call(channel, ANSWER) == b"two")
-    running.wait_until(
-        lambda: running.metric('sidecars_config_revision_info{revision="2",sidecar="authz"}') == 1
-    )
-    assert running.metric('sidecars_config_revision_info{revision="1",sidecar="authz"}') is None
-    assert running.metric(RELOADS) == 1
-    assert running.config()["sidecars"]["authz"]["last_reload"]["ok"] is True
-
-
-def test_a_file_that_changes_while_the_process_starts_is_reloaded(tmp_path: Path, policy: Path) -> None:
-    environ = {"PROBE_FILE_BECOMES": "answer: two\n"}
-    with (
-        Running(tmp_path, {"authz": section(tmp_path)}, environ=environ) as running,
-        connect(f"unix:{tmp_path}/s") as channel,
-    ):
-        running.wait_until_ready()
-        running.wait_until(lambda: call(channel, ANSWER) == b"two")
-
-
-def test_a_swapped_link_is_reloaded_as_kubernetes_swaps_it(tmp_path: Path) -> None:
-    (tmp_path / "..v1").mkdir()
-    (tmp_path / "..v1" / "policy.yaml").write_text("answer: one\n")
-    (tmp_path / "..data").symlink_to("..v1")
-    (tmp_path / "policy.yaml").symlink_to("..data/policy.yaml")
-    with (
-        Running(tmp_path, {"authz": section(tmp_path)}) as running,
-        connect(f"unix:{tmp_path}/s") as channel,
-    ):
-        running.wait_until_ready()
-        (tmp_path / "..v2").mkdir()
-        (tmp_path / "..v2" / "policy.yaml").write_text("answer: two\n")
-        (tmp_path / "..new").symlink_to("..v2")
-        (tmp_path / "..new").rename(tmp_path / "..data")
-        running.wait_until(lambda: call(channel, ANSWER) == b"two")
-
-
-def test_sighup_reloads_without_a_change(running: Running) -> None:
-    running.signal(signal.SIGHUP)
-    running.wait_until(lambda: running.metric(RELOADS) == 1)
-    running.wait_until(lambda: "configuration reloaded" in running.events())
-
-
-def test_a_bad_file_never_replaces_a_good_one(running: Running, channel: Any, policy: Path) -> None:
-    replace(policy, "answer: [1]\nextra: 1\n")
-    running.wait_until(lambda: running.metric(FAILURES) == 1)
-    assert call(channel, ANSWER) == b"one"
-    assert running.get("/readyz")[0] == 200
-    reload = running.config()["sidecars"]["authz"]["last_reload"]
-    assert reload["ok"] is False
-    assert [problem.split(": ")[:2] for problem in reload["problems"]] == [
-        [f"{policy}:1", "answer"],
-        [f"{policy}:2", "extra"],
-    ]
-    (line,) = [line for line in running.log if line["level"] == "error"]
-    assert line["problems"] == reload["problems"]
-
-    replace(policy, "answer: two\n")
-    running.wait_until(lambda: call(channel, ANSWER) == b"two")
-    running.wait_until(lambda: running.config()["sidecars"]["authz"]["last_reload"]["ok"])
-    assert running.metric(FAILURES) == 1
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_problem_of_the_settings_at_a_reload_has_its_line(tmp_path: Path, workers: int) -> None:
-    policy, limits = tmp_path / "policy.yaml", tmp_path / "limits.yaml"
-    policy.write_text(RULES)
-    limits.write_text("domain: edge\n")
-    settings: dict[str, Any] = {
-        "authz": {"listen": [f"unix:{tmp_path}/a.{{worker}}"], "policy": ["policy.yaml"]},
-        "ratelimit": {"listen": [f"unix:{tmp_path}/r.{{worker}}"], "limits": ["limits.yaml"]},
-        "workers": workers,
-    }
-    event = "configuration refused; the last good one serves on"
-    with Running(tmp_path, settings, program=SIDECARS) as running:
-        running.wait_until_ready()
-        replace(policy, f"credentials: {{sessions: {{store: redis}}}}\n{RULES}")
-        limits.unlink()
-        running.wait_until(lambda: running.events().count(event) >= 2 * workers)
-        refused = [line for line in running.log if line["event"] == event]
-    number = 1 + next(
-        i for i, line in enumerate(running.file.read_text().splitlines()) if "limits.yaml" in line
-    )
-    told = {line["sidecar"]: line["problems"][0] for line in refused}
-    assert told["authz"].startswith(f"{running.file}:1: redis: is required by credentials.sessions.store")
-    assert told["ratelimit"].startswith(f"{running.file}:{number}: ratelimit.limits[0]: {limits}: cannot be")
-
-
-def test_a_bad_file_is_refused_once_and_not_at_every_look(running: Running, policy: Path) -> None:
-    replace(policy, "nonsense\n")
-    running.wait_until(lambda: running.metric(FAILURES) == 1)
-    running.signal(signal.SIGHUP)
-    running.wait_until(lambda: running.metric(FAILURES) == 2)
-    assert running.metric(RELOADS) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -309,7 +179,7 @@ def test_a_stream_that_its_client_never_ends_is_ended_in_order(running: Running,
 def test_health_watchers_are_told_before_the_process_stops_serving(tmp_path: Path, policy: Path) -> None:
     drain = {"drain_delay_seconds": 2, "grace_seconds": 10}
     with (
-        Running(tmp_path, {"authz": section(tmp_path), "drain": drain}) as running,
+        Running(tmp_path, {"authz": probe_section(tmp_path), "drain": drain}) as running,
         connect(f"unix:{tmp_path}/s") as channel,
     ):
         running.wait_until_ready()
@@ -357,7 +227,7 @@ def test_a_call_that_never_ends_is_cut_off_after_the_grace(tmp_path: Path, polic
     hold.touch()
     drain = {"drain_delay_seconds": 0, "grace_seconds": 0.2}
     with (
-        Running(tmp_path, {"authz": section(tmp_path), "drain": drain}) as running,
+        Running(tmp_path, {"authz": probe_section(tmp_path), "drain": drain}) as running,
         connect(f"unix:{tmp_path}/s") as channel,
     ):
         running.wait_until_ready()
@@ -372,7 +242,7 @@ def test_a_sidecar_that_hangs_cannot_keep_the_process_alive(tmp_path: Path, poli
     """A thread in a system call outlives every cancellation; the interpreter would wait for it forever."""
     drain = {"drain_delay_seconds": 0, "grace_seconds": 0, "flush_seconds": 0}
     environ = {"PROBE_HANGS": "1"}
-    with Running(tmp_path, {"authz": section(tmp_path), "drain": drain}, environ=environ) as running:
+    with Running(tmp_path, {"authz": probe_section(tmp_path), "drain": drain}, environ=environ) as running:
         running.wait_until_ready().signal(signal.SIGTERM)
         assert running.wait_for_exit() == 1
 
@@ -391,7 +261,7 @@ def test_systemd_is_told_of_every_stage(tmp_path: Path, policy: Path) -> None:
                     return lines
             raise AssertionError(f"{line} never came")
 
-        with Running(tmp_path, {"authz": section(tmp_path)}, environ=environ) as running:
+        with Running(tmp_path, {"authz": probe_section(tmp_path)}, environ=environ) as running:
             until("READY=1")
             until("WATCHDOG=1")
             until("WATCHDOG=1")

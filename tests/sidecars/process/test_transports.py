@@ -18,9 +18,8 @@ from sidecars.transport.api.address import TcpAddress, TlsSettings, UnixAddress
 from sidecars.transport.api.limits import Lifetime, Limits, Rate
 from sidecars.transport.http2.errors import Reason
 from tests.support.authority import Authority
-from tests.support.running import WAIT_SECONDS, Running, call, connect
+from tests.support.running import ANSWER, WAIT_SECONDS, Running, call, connect
 
-ANSWER = "/test.Probe/Answer"
 TLS = "{cert_file: s.pem, key_file: s.key, client_ca_file: c.pem, reload_seconds: 3}"
 
 

@@ -21,7 +21,8 @@ from sidecars.admin.routes import AdminAnswer, AdminRequest
 from sidecars.services.authz.sidecar import AuthzSidecar, build
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.authz import AuthzSettings
-from tests.sidecars.services.authz.test_sidecar import KEY, POLICY, SECRET, OneCall
+from tests.sidecars.services.authz.test_sidecar import KEY, POLICY, SECRET
+from tests.support.authz_sidecar import OneCall
 from tests.support.checks import check_request
 from tests.support.running import SIDECARS, Running, call, connect
 

@@ -2,8 +2,6 @@ import asyncio
 import hashlib
 import threading
 import weakref
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from sidecars.services.authz.sidecar import AuthzSidecar, build
 from sidecars.services.sidecar import Dependencies, Sidecar
 from sidecars.settings.authz import AuthzSettings
 from sidecars.transport.api.service import Code, StatusError
+from tests.support.authz_sidecar import Broken, Never, OneCall
 from tests.support.checks import check_request
 
 SECRET = "a-secret-of-many-random-bits"
@@ -35,17 +34,6 @@ rules:
   - {{name: orders, paths: [/orders], allow: {{scopes: [orders.read]}}}}
 """
 KEY = {"x-api-key": f"reports.{SECRET}"}
-
-
-@dataclass
-class OneCall:
-    """A call as a transport would make it."""
-
-    deadline: float | None = None
-    method: str = "/envoy.service.auth.v3.Authorization/Check"
-    peer: str = "unix:"
-    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
-    cancelled: bool = False
 
 
 class Built:
@@ -147,21 +135,10 @@ def test_a_request_that_cannot_be_judged_is_answered_400(built: Built) -> None:
     assert (response.denied_response.status.code, reason(response)) == (400, "host_malformed")
 
 
-class Broken:
-    def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
-        raise RuntimeError("a defect")
-
-
 class BrokenLater:
     async def authenticate(self, request: Request, now: float) -> Outcome:
         await asyncio.sleep(0)
         raise RuntimeError("a defect")
-
-
-class Never:
-    async def authenticate(self, request: Request, now: float) -> Outcome:
-        await asyncio.Event().wait()
-        raise AssertionError("unreachable")
 
 
 def replace_authenticator(built: Built, authenticator: object) -> None:
