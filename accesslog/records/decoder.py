@@ -1,22 +1,18 @@
 """Turns the bytes of a message into lines for the sinks; the clock and randomness are passed in."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import structlog
-from google.protobuf.message import Message
 
 from accesslog.records.counters import DropReason, EntryCounters, LogCounters
 from accesslog.records.encode import MAX_RECORD_BYTES, json_line
-from accesslog.records.not_utf8 import ToRecord, record_of
-from accesslog.records.record import Record, http_record, tcp_record
 from accesslog.records.redact import Redaction
 from accesslog.records.sample import Sampling, keeps
-from accesslog.records.wire import Batch, UnreadableMessageError, read_message
-from protos.accesslog_data_pb2 import HTTPAccessLogEntry, TCPAccessLogEntry
-from protos.accesslog_pb2 import StreamAccessLogsMessage
-from protos.lenient import shown
+from accesslog.wire.entry import HTTP, TCP, EntryKind, record_of
+from accesslog.wire.message import Batch, UnreadableMessageError, read_message
+from accesslog.wire.record import Record
 
 BATCH_ENTRIES = 64
 """The most entries that become lines before other tasks may run."""
@@ -27,8 +23,6 @@ A usual entry takes 30 us; one that a client has filled with escapes or bytes th
 times that."""
 
 _log = structlog.get_logger("accesslog")
-
-_M = TypeVar("_M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +75,7 @@ class EntryDecoder:
         self._identified: bool | None = None
         self._complained = False
         self._log_name = ""
-        self._origin: dict[str, str] = {}
+        self._origin: Mapping[str, str] = {}
 
     def read(self, message: bytes) -> Generator[LineBatch]:
         """The batches of lines of a message, each made when it is asked for; some have no lines.
@@ -95,36 +89,22 @@ class EntryDecoder:
         except UnreadableMessageError:
             self._ledger.unreadable_messages += 1
             raise
-        if batch.identifier is not None:
-            self._identify(batch.identifier)
+        if batch.origin is not None:
+            self._identified = True
+            self._origin, self._log_name = batch.origin, batch.origin.get("log_name", "")
         elif self._identified is None:
             self._identified = False
             self._ledger.unidentified_streams += 1
         return self._batches_of(batch)
 
-    def _identify(self, identifier: StreamAccessLogsMessage.Identifier) -> None:
-        self._identified = True
-        node = identifier.node
-        origin = {
-            "log_name": identifier.log_name,
-            "node_id": node.id,
-            "node_cluster": node.cluster,
-            "node_region": node.locality.region,
-            "node_zone": node.locality.zone,
-        }
-        self._origin = {name: shown(value) for name, value in origin.items() if value}
-        self._log_name = shown(identifier.log_name)
-
     def _batches_of(self, batch: Batch) -> Generator[LineBatch]:
         if batch.http:
-            yield from self._line_batches("http", http_record, HTTPAccessLogEntry, batch.http)
+            yield from self._line_batches(HTTP, batch.http)
         if batch.tcp:
-            yield from self._line_batches("tcp", tcp_record, TCPAccessLogEntry, batch.tcp)
+            yield from self._line_batches(TCP, batch.tcp)
 
-    def _line_batches(
-        self, type_: str, to_record: ToRecord[_M], kind: type[_M], entries: Sequence[_M] | Sequence[bytes]
-    ) -> Generator[LineBatch]:
-        log = self._ledger.log(self._log_name, type_)
+    def _line_batches(self, kind: EntryKind[Any], entries: Sequence[Any]) -> Generator[LineBatch]:
+        log = self._ledger.log(self._log_name, kind.name)
         waiting = len(entries)
         log.received += waiting
         now = began = self._clock()
@@ -135,7 +115,7 @@ class EntryDecoder:
                 waiting -= 1
                 made += 1
                 try:
-                    line = self._line(record_of(to_record, kind, entry, self._origin, now), log)
+                    line = self._line(record_of(kind, entry, self._origin, now), log)
                 # A malformed entry must not cost the stream its other entries.
                 except Exception as error:
                     log.dropped[DropReason.MALFORMED] += 1

@@ -24,7 +24,7 @@ from authz.request.identity import Outcome as Authenticated
 from authz.request.path import PathAnomaly
 from authz.request.request import BadRequestError, BadRequestReason, Request
 from authz.request.unreadable import UnreadableRequest
-from protos.authz_pb2 import CheckRequest
+from authz.wire import CheckRequest
 
 ANSWER_SECONDS: Final = 0.01
 """Kept back from the deadline, so that the answer reaches Envoy before it gives up without a reason."""

@@ -16,8 +16,8 @@ from authz.policy.rule import Verdict
 from authz.request.identity import Identity
 from authz.request.plain_text import escaped, plain
 from authz.request.request import Request
+from authz.wire import CheckRequest, first_value, head_of, http_of, source_address_of
 from common.redaction import Secrets
-from protos.authz_pb2 import AttributeContext, CheckRequest
 
 MAX_PATH_CHARACTERS: Final = 1_024
 """The most characters kept of a path, so that a thousand records stay below a few MB."""
@@ -86,7 +86,8 @@ def record_of(request: Request, decision: Decision, now: float) -> DecisionRecor
 
 def record_of_unreadable(message: CheckRequest, decision: Decision, now: float) -> DecisionRecord:
     """Return the record of a decision about a message that cannot be read as a request."""
-    http = message.attributes.request.http
+    http = http_of(message)
+    method, host, path, _ = head_of(http)
     return DecisionRecord(
         now,
         decision.id,
@@ -95,20 +96,13 @@ def record_of_unreadable(message: CheckRequest, decision: Decision, now: float) 
         decision.revision,
         decision.identity,
         decision.credential,
-        http.method[:MAX_ID_CHARACTERS],
-        http.host[:MAX_ID_CHARACTERS],
-        http.path.partition("?")[0][:MAX_PATH_CHARACTERS],
-        _request_id(http)[:MAX_ID_CHARACTERS],
-        message.attributes.source.address.socket_address.address,
+        method[:MAX_ID_CHARACTERS],
+        host[:MAX_ID_CHARACTERS],
+        path.partition("?")[0][:MAX_PATH_CHARACTERS],
+        first_value(http, "x-request-id")[:MAX_ID_CHARACTERS],
+        source_address_of(message),
         decision.detail[:MAX_DETAIL_CHARACTERS],
     )
-
-
-def _request_id(http: AttributeContext.HttpRequest) -> str:
-    for header in http.header_map.headers:
-        if header.key == "x-request-id":
-            return header.raw_value.decode("latin-1") or header.value
-    return http.headers.get("x-request-id", "")
 
 
 class Masking:

@@ -11,11 +11,9 @@ import orjson
 
 from authz.engine.cors import Script, origin_of
 from authz.engine.decide import Decision
-from authz.engine.wire import appending, denied, overwriting
 from authz.policy.rule import Cors, Outcome, Verdict
 from authz.request.request import Request
-from protos.authz_pb2 import DeniedHttpResponse
-from protos.core_pb2 import HeaderValueOption
+from authz.wire import DeniedHttpResponse, HeaderValueOption, appending, denied, overwriting
 
 RETRY_AFTER_SECONDS: Final = {503: 1, 429: 10}
 """Default seconds of Retry-After by status. Outages of key servers and stores pass within seconds."""

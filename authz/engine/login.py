@@ -8,11 +8,10 @@ from urllib.parse import quote, urlsplit
 from authz.credentials.core.location import QUOTED_NOTHING
 from authz.engine.decide import REFUSED, Decision
 from authz.engine.denial import BodyFormat
-from authz.engine.wire import denied, overwriting
 from authz.policy.model import LoginConfig
 from authz.request.identity import RefusalReason
 from authz.request.request import Request
-from protos.authz_pb2 import DeniedHttpResponse
+from authz.wire import DeniedHttpResponse, denied
 
 MAX_RETURN_CHARACTERS: Final = 2_048
 """The longest return URL; a longer one becomes `/`. Login pages store it in a cookie or a URL."""
@@ -47,10 +46,8 @@ class Login:
         way_back = quote(_return_target(request), safe="/")
         joint = "&" if "?" in self.config.url else "?"
         location = f"{self.config.url}{joint}{self.config.return_parameter}={way_back}"
-        answer = denied(302, {"location": location, "cache-control": "no-store"}, "")
-        # Envoy sends each header of a denial on its own line and ignores headers to be appended.
-        answer.headers.extend(overwriting("set-cookie", line) for line in _endings(several, request))
-        return answer
+        headers = {"location": location, "cache-control": "no-store"}
+        return denied(302, headers, "", set_cookies=_endings(several, request))
 
     def _several(self, request: Request) -> Sequence[str]:
         """Return the cookies that make the credential ambiguous; empty if cookies are not the cause."""

@@ -6,18 +6,15 @@ an id. What depends on the request itself (the cookie header without its session
 is never cached.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
-
-from google.protobuf.struct_pb2 import Struct
 
 from authz.engine.cors import Script, script_of
 from authz.engine.decide import Decision
 from authz.engine.denial import BodyFormat, denial, for_script, form_of, preflight_answer, varying
 from authz.engine.login import Login
-from authz.engine.wire import overwriting
 from authz.policy.compile.compile import Policy
 from authz.policy.rule import Mutations, Outcome, Verdict
 from authz.policy.templates import ValueTemplate
@@ -26,8 +23,17 @@ from authz.request.header_names import NamesAlike
 from authz.request.identity import Identity
 from authz.request.plain_text import plain
 from authz.request.request import Request
-from protos.authz_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
-from protos.core_pb2 import QueryParameter
+from authz.wire import (
+    DeniedHttpResponse,
+    allow_response,
+    header_set,
+    headers_removed,
+    overwriting,
+    parameters_removed,
+    refusal_headers_added,
+    refusal_response,
+    response_headers_added,
+)
 
 MAX_ANSWERS: Final = 10_000
 """The most responses cached, about 1.5 KB each: one Envoy usually has fewer active callers within minutes."""
@@ -68,7 +74,7 @@ class Responder:
             answer = self._kept(decision, "")
             if script is not None:
                 vary = () if verdict.mutations.cors is not None else (varying(),)
-                answer += _message(OkHttpResponse(response_headers_to_add=(*for_script(script), *vary)))
+                answer += response_headers_added((*for_script(script), *vary))
             # Two messages in a row are read as one, merged (protobuf encoding, "last one wins").
             if request is None:
                 return answer
@@ -78,10 +84,10 @@ class Responder:
                 answer += _of_request(request, decision, alike)
             return answer
         if verdict.outcome is Outcome.PREFLIGHT:
-            return self._build(decision, BodyFormat.TEXT).SerializeToString()
+            return self._build(decision, BodyFormat.TEXT)
         form = form_of(request)
         if self._login is not None and self._login.redirect(decision, form) is not None:
-            return self._build(decision, form).SerializeToString()
+            return self._build(decision, form)
         answer = self._kept(decision, form)
         return answer if script is None else answer + _readable_by(script, verdict)
 
@@ -95,24 +101,25 @@ class Responder:
         if known is not None:
             return decision.id.encode().join(known[1])
         marked = decision._replace(id=self._placeholder)
-        pieces = self._build(marked, variant).SerializeToString().split(self._placeholder.encode())
+        pieces = self._build(marked, variant).split(self._placeholder.encode())
         if len(self._answers) >= MAX_ANSWERS:
             del self._answers[next(iter(self._answers))]
         self._answers[key] = (decision._replace(request=None, detail=""), pieces)
         return decision.id.encode().join(pieces)
 
-    def _build(self, decision: Decision, variant: str) -> CheckResponse:
+    def _build(self, decision: Decision, variant: str) -> bytes:
         """Build the response to a decision. `variant` is the format of the body, empty for an allow."""
         verdict = decision.verdict
-        response = CheckResponse(dynamic_metadata=metadata(decision, self._metadata))
+        about = metadata(decision, self._metadata)
         if verdict.outcome is Outcome.ALLOW:
-            response.ok_response.CopyFrom(self._allowed(verdict, decision.identity))
-            return response
-        response.status.code = _RPC_CODES.get(verdict.status, _PERMISSION_DENIED)
-        response.status.message = verdict.reason
-        answer = response.error_response if verdict.outcome is Outcome.ERROR else response.denied_response
-        answer.CopyFrom(self._for_client(decision, BodyFormat(variant)))
-        return response
+            return self._allow(verdict, decision.identity, about)
+        return refusal_response(
+            self._for_client(decision, BodyFormat(variant)),
+            about,
+            code=_RPC_CODES.get(verdict.status, _PERMISSION_DENIED),
+            reason=verdict.reason,
+            error=verdict.outcome is Outcome.ERROR,
+        )
 
     def _for_client(self, decision: Decision, form: BodyFormat) -> DeniedHttpResponse:
         if decision.verdict.outcome is Outcome.PREFLIGHT:
@@ -120,7 +127,7 @@ class Responder:
         redirect = None if self._login is None else self._login.redirect(decision, form)
         return denial(decision, form) if redirect is None else redirect
 
-    def _allowed(self, verdict: Verdict, identity: Identity) -> OkHttpResponse:
+    def _allow(self, verdict: Verdict, identity: Identity, about: Mapping[str, Any]) -> bytes:
         mutations = verdict.mutations
         headers = _within_bounds(_filled(mutations.identity_headers, identity))
         query = _filled(mutations.query_set, identity)
@@ -129,25 +136,23 @@ class Responder:
             # Also without an origin: a cache must learn that the response varies by origin (Fetch, CORS).
             for_client.append(varying())
         # A name is either set or removed, never both: the order in which Envoy applies them is undefined.
-        return OkHttpResponse(
-            headers=[overwriting(name, value) for name, value in headers.items()],
-            headers_to_remove=sorted(self._removed_headers - headers.keys()),
-            response_headers_to_add=for_client,
-            # Envoy does not escape them: a claim `a&admin=1` would become two parameters.
-            query_parameters_to_set=[
-                QueryParameter(key=_escaped(name), value=_escaped(value)) for name, value in query.items()
-            ],
+        return allow_response(
+            about,
+            headers=headers,
+            removed_headers=sorted(self._removed_headers - headers.keys()),
+            response_headers=for_client,
+            query_set={_escaped(name): _escaped(value) for name, value in query.items()},
         )
 
 
-def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = ()) -> Struct:
+def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = ()) -> dict[str, Any]:
     """Return the dynamic metadata for later filters and the access log (`envoy.filters.http.ext_authz`).
 
     Envoy emits it for denials and errors too. It goes into the CheckResponse itself, because the deprecated
     field of OkHttpResponse would override it. `claims` are the values of the caller that the policy selects.
     """
     verdict, shadow = decision.verdict, decision.shadow
-    fields = {
+    fields: dict[str, Any] = {
         "decision_id": decision.id,
         "outcome": verdict.outcome.value,
         "reason": verdict.reason,
@@ -158,12 +163,8 @@ def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = (
     }
     if shadow is not None:
         fields |= {"shadow_outcome": shadow.outcome.value, "shadow_rule": shadow.rule}
-    struct = Struct()
-    struct.update({name: value for name, value in fields.items() if value})
-    chosen = _filled(claims, decision.identity)
-    if chosen:
-        struct.update({"claims": chosen})
-    return struct
+    fields["claims"] = _filled(claims, decision.identity)
+    return {name: value for name, value in fields.items() if value}
 
 
 def _filled(templates: Iterable[tuple[str, ValueTemplate]], identity: Identity) -> dict[str, str]:
@@ -185,12 +186,12 @@ def _of_request(request: Request, decision: Decision, alike: Sequence[str]) -> b
     `alike` are the request's headers that an upstream could mistake for identity headers.
     """
     mutations = decision.verdict.mutations
-    said = _message(OkHttpResponse(headers_to_remove=alike)) if alike else b""
+    parts = headers_removed(alike) if alike else b""
     if mutations.strip_cookies:
-        said += _without_cookies(request, mutations.strip_cookies)
+        parts += _without_cookies(request, mutations.strip_cookies)
     if (mutations.query_set or mutations.query_remove) and request.query:
-        said += _without_parameters(request, mutations, decision.identity)
-    return said
+        parts += _without_parameters(request, mutations, decision.identity)
+    return parts
 
 
 def _without_parameters(request: Request, mutations: Mutations, identity: Identity) -> bytes:
@@ -205,7 +206,7 @@ def _without_parameters(request: Request, mutations: Mutations, identity: Identi
         return b""
     # Envoy removes after it sets: a parameter that is set must not be removed too.
     present -= set(map(_escaped, _filled(mutations.query_set, identity)))
-    return _message(OkHttpResponse(query_parameters_to_remove=sorted(present)))
+    return parameters_removed(sorted(present))
 
 
 @lru_cache(maxsize=MAX_ANSWERS)
@@ -229,17 +230,11 @@ def _without_cookies(request: Request, names: frozenset[str]) -> bytes:
         return b""
     value = "; ".join(pair for pair in kept if pair.isascii())
     if not value:
-        return _message(OkHttpResponse(headers_to_remove=["cookie"]))
-    return _message(OkHttpResponse(headers=[overwriting("cookie", value)]))
+        return headers_removed(["cookie"])
+    return header_set("cookie", value)
 
 
 def _readable_by(script: Script, verdict: Verdict) -> bytes:
     """Return the CORS headers that let the script read a denial or an error."""
-    headers = DeniedHttpResponse(headers=(*for_script(script), varying(denied=True)))
-    if verdict.outcome is Outcome.ERROR:
-        return CheckResponse(error_response=headers).SerializeToString()
-    return CheckResponse(denied_response=headers).SerializeToString()
-
-
-def _message(response: OkHttpResponse) -> bytes:
-    return CheckResponse(ok_response=response).SerializeToString()
+    headers = (*for_script(script), varying(denied=True))
+    return refusal_headers_added(headers, error=verdict.outcome is Outcome.ERROR)

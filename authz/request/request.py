@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv6Address, ip_address
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -16,8 +15,22 @@ from urllib.parse import unquote_plus
 from authz.request.field_names import MAX_FIELDS, Meanings, Pair, WantedNames, pairs_of, spellings_in
 from authz.request.host import MalformedHostError, canonical_host
 from authz.request.path import MAX_PATH_CHARACTERS, NO_ANOMALY, PathAnomaly, split_path
-from protos.authz_pb2 import CheckRequest
-from protos.core_pb2 import HeaderValue
+from authz.wire import (
+    CheckRequest,
+    HeaderLine,
+    as_bytes_would_read,
+    context_extensions_of,
+    head_of,
+    header_map_of,
+    http_of,
+    name_of,
+    principal_of,
+    raw_body_of,
+    raw_value_of,
+    source_address_of,
+    text_body_of,
+    value_of,
+)
 
 MAX_QUERY_PARAMETERS: Final = MAX_FIELDS
 """The most parameters that are read. Each costs a list entry once a rule or credential needs the query."""
@@ -27,10 +40,8 @@ MAX_PARTS: Final = 1_000
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NEXT_SCHEME = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
-_NAME_OF = attrgetter("key")  # half the time of a comprehension, and it is done for every request
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _NO_VALUES: tuple[str, ...] = ()
-_BLANKS: Final = " \t"
 
 
 class BadRequestReason(StrEnum):
@@ -83,13 +94,14 @@ class Request:
     def __init__(self, message: CheckRequest, trusted_hops: int = 0) -> None:
         self.message = message
         self._trusted_hops = trusted_hops
-        http = self._http = message.attributes.request.http
+        http = self._http = http_of(message)
+        self.method, host, shown, lines = head_of(http)
         # None if the headers came as a map with one value per name, in which repeated ones are joined by
         # commas.
-        self._lines: list[HeaderValue] | None = list(http.header_map.headers) or None
+        self._lines: list[HeaderLine] | None = list(lines) or None
         # The last line of each name; it has fewer entries than lines if a name occurs twice.
-        self._line_of: dict[str, HeaderValue] = (
-            {} if self._lines is None else dict(zip(map(_NAME_OF, self._lines), self._lines, strict=True))
+        self._line_of: dict[str, HeaderLine] = (
+            {} if self._lines is None else dict(zip(map(name_of, self._lines), self._lines, strict=True))
         )
         self._query: Mapping[str, Sequence[str]] | None = None
         self._query_pairs: Sequence[Pair] | None = None
@@ -98,16 +110,14 @@ class Request:
         """Whether a `!` of the query may be what Envoy shows for bytes that are not UTF-8."""
         self.body_fields: Any = None
         """The cached result of `authz.request.body`: a Body or an error."""
-        self.method = http.method
         if not self.method:
             raise BadRequestError(BadRequestReason.METHOD)
         # Methods are case-sensitive (RFC 9110 section 9.1), but Django, for one, reads `delete` as DELETE.
         if not self.method.isupper():
             raise BadRequestError(BadRequestReason.METHOD_CASE)
-        self.host = _host(http.host)
+        self.host = _host(host)
         self._refuse_duplicates()
         # The query is part of `path`; `http.query` is always empty (CVE-2026-32811).
-        shown = http.path
         as_sent = shown if "!" not in shown else self._path_as_sent(shown)
         path = shown if as_sent is None else as_sent
         self.raw_path, _, self.query = path.partition("?")
@@ -139,7 +149,7 @@ class Request:
         line = self._line_of.get(":path")
         if line is None:
             return None
-        raw = line.raw_value
+        raw = raw_value_of(line)
         try:
             raw.decode()
         except UnicodeDecodeError:
@@ -167,19 +177,19 @@ class Request:
     @property
     def header_names(self) -> Collection[str]:
         """The lower-case name of each header, without duplicates."""
-        return self._http.headers if self._lines is None else self._line_of
+        return header_map_of(self._http) if self._lines is None else self._line_of
 
     def _values(self, name: str) -> Sequence[str]:
         lines = self._lines
         if lines is None:
-            value = self._http.headers.get(name)
-            return _NO_VALUES if value is None else (_as_bytes_would_read(value),)
+            value = header_map_of(self._http).get(name)
+            return _NO_VALUES if value is None else (as_bytes_would_read(value),)
         line = self._line_of.get(name)
         if line is None:
             return _NO_VALUES
         if len(lines) == len(self._line_of):
-            return (_value_of(line),)
-        return [_value_of(line) for line in lines if line.key == name]
+            return (value_of(line),)
+        return [value_of(line) for line in lines if name_of(line) == name]
 
     def cookie_values(self, name: str) -> Sequence[str]:
         """Return every value of the cookie of this name in all cookie headers (RFC 6265 section 4.2)."""
@@ -233,10 +243,10 @@ class Request:
     def all_headers(self) -> dict[str, list[str]]:
         """Return every header with all its values, as in `header_values`."""
         if self._lines is None:
-            return {name: [_as_bytes_would_read(value)] for name, value in self._http.headers.items()}
+            return {name: [as_bytes_would_read(value)] for name, value in header_map_of(self._http).items()}
         headers: dict[str, list[str]] = {}
         for line in self._lines:
-            headers.setdefault(line.key, []).append(_value_of(line))
+            headers.setdefault(name_of(line), []).append(value_of(line))
         return headers
 
     def all_query(self) -> dict[str, list[str]] | None:
@@ -251,17 +261,17 @@ class Request:
 
     def context_values(self, name: str) -> Sequence[str]:
         """Return the value of this name in the route's `context_extensions`, as a sequence of one or none."""
-        value = self.message.attributes.context_extensions.get(name)
+        value = context_extensions_of(self.message).get(name)
         return _NO_VALUES if value is None else (value,)
 
     def all_context(self) -> dict[str, str]:
         """Return the route's `context_extensions`."""
-        return dict(self.message.attributes.context_extensions)
+        return dict(context_extensions_of(self.message))
 
     @property
     def body(self) -> bytes:
         """The part of the body that Envoy sent (`with_request_body`); `authz.request.body` parses it."""
-        return self._http.raw_body or self._http.body.encode()
+        return raw_body_of(self._http) or text_body_of(self._http).encode()
 
     @property
     def masks_body(self) -> bool:
@@ -269,17 +279,17 @@ class Request:
 
         This is so if Envoy sends the body as text (without `pack_as_bytes`).
         """
-        return not self._http.raw_body
+        return not raw_body_of(self._http)
 
     @property
     def peer_principal(self) -> str:
         """The authenticated peer of the TLS connection (attributes.source.principal), or empty."""
-        return self.message.attributes.source.principal
+        return principal_of(self.message)
 
     @property
     def source_address(self) -> str:
         """The IP address at the other end of the connection; empty for a unix socket."""
-        return self.message.attributes.source.address.socket_address.address
+        return source_address_of(self.message)
 
     @property
     def client_address(self) -> str:
@@ -315,17 +325,13 @@ class Request:
             known = self._line_of
             both = "host" in known and ":authority" in known
             if both or (
-                len(lines) > len(known) and sum(line.key in {"host", ":authority"} for line in lines) > 1
+                len(lines) > len(known) and sum(name_of(line) in {"host", ":authority"} for line in lines) > 1
             ):
                 raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
             return
-        other_host = self._http.headers.get("host")
+        other_host = header_map_of(self._http).get("host")
         if other_host is not None and _host(other_host) != self.host:
             raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
-
-
-def _value_of(line: HeaderValue) -> str:
-    return line.raw_value.decode("latin-1").strip(_BLANKS) or _as_bytes_would_read(line.value)
 
 
 def _holds_two_credentials(authorization: str) -> bool:
@@ -354,10 +360,6 @@ def unmapped(address: str) -> str:
     except AddressValueError:
         return address
     return address if mapped is None else str(mapped)
-
-
-def _as_bytes_would_read(value: str) -> str:
-    return (value if value.isascii() else value.encode().decode("latin-1")).strip(_BLANKS)
 
 
 def _parse_query(query: str) -> Mapping[str, Sequence[str]]:

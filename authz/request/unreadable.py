@@ -6,7 +6,7 @@ from typing import Final
 from authz.request.host import MalformedHostError, canonical_host
 from authz.request.path import MAX_PATH_CHARACTERS, NO_ANOMALY, Path, split_path
 from authz.request.request import BadRequestError, Request
-from protos.authz_pb2 import CheckRequest
+from authz.wire import CheckRequest, head_of, http_of
 
 _NO_PATH: Final = Path((), NO_ANOMALY, "")
 
@@ -19,10 +19,10 @@ class UnreadableRequest(Request):
     def __init__(self, message: CheckRequest) -> None:
         with suppress(BadRequestError):  # the headers are read before the checks
             super().__init__(message)
-        http = message.attributes.request.http
+        _, host, path, _ = head_of(http_of(message))
         self._authorization = ()
-        self.host = _host(http.host)
-        self.raw_path, _, self.query = http.path.partition("?")
+        self.host = _host(host)
+        self.raw_path, _, self.query = path.partition("?")
         usual = self.raw_path[:1] == "/" and len(self.raw_path) <= MAX_PATH_CHARACTERS
         self.path = split_path(self.raw_path) if usual else _NO_PATH
 

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Wit
 
 from authz.policy.types.names import PolicyBlock, Text
 from authz.request.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason, named
+from authz.wire import CheckRequest, write_request
 from common.configfile import Spelled
-from protos.authz_pb2 import CheckRequest
 
 DEFAULT_HOST: Final = "api.example.com"
 
@@ -81,39 +81,37 @@ class RequestExample(PolicyBlock):
         if self.url is not None and (found := _URL.fullmatch(self.url)):
             host, path = found["host"] or DEFAULT_HOST, found["path"] or "/"
             scheme = found["scheme"] or scheme
-        message = CheckRequest()
-        attributes = message.attributes
-        http = attributes.request.http
-        http.method, http.host, http.path, http.scheme = self.method, host, path, scheme
-        if self.client is not None:
-            attributes.source.address.socket_address.address = str(self.client)
-        attributes.source.principal = self.principal
-        attributes.context_extensions.update(self.context_extensions)
-        headers = dict(self.headers)
-        if self.body is not None:
-            self._add_body(message, headers)
-        values = headers.values()
-        lines = [line for value in values for line in ((value,) if isinstance(value, str) else value)]
-        if len(lines) > len(headers) or any("!" in text for text in (path, *lines)):
-            # As with encode_raw_headers, so that a ! is literal.
-            http.header_map.headers.add(key=":path", raw_value=path.encode())
-            for name, value in headers.items():
-                for line in (value,) if isinstance(value, str) else value:
-                    http.header_map.headers.add(key=name, raw_value=line.encode())
-        else:
-            for name, value in headers.items():
-                http.headers[name] = str(value)
-        return message
+        headers, body = self._headers_and_body()
+        lines = [
+            (name, line)
+            for name, value in headers.items()
+            for line in ((value,) if isinstance(value, str) else value)
+        ]
+        # As with encode_raw_headers, so that a ! is literal.
+        raw = len(lines) > len(headers) or any("!" in text for text in (path, *(line for _, line in lines)))
+        return write_request(
+            self.method,
+            host,
+            path,
+            scheme=scheme,
+            client="" if self.client is None else str(self.client),
+            principal=self.principal,
+            context_extensions=self.context_extensions,
+            headers={} if raw else dict(lines),
+            lines=[(name, line.encode()) for name, line in ((":path", path), *lines)] if raw else (),
+            body=body,
+        )
 
-    def _add_body(self, message: CheckRequest, headers: dict[Header, str | tuple[str, ...]]) -> None:
-        http = message.attributes.request.http
-        if isinstance(self.body, str):
-            http.raw_body = self.body.encode()
-        else:
-            http.raw_body = orjson.dumps(self.body)
-            headers.setdefault("content-type", "application/json")
+    def _headers_and_body(self) -> tuple[dict[str, str | tuple[str, ...]], bytes]:
+        headers: dict[str, str | tuple[str, ...]] = {**self.headers}
+        if self.body is None:
+            return headers, b""
         # Envoy sends this with a complete body.
         headers.setdefault("x-envoy-auth-partial-body", "false")
+        if isinstance(self.body, str):
+            return headers, self.body.encode()
+        headers.setdefault("content-type", "application/json")
+        return headers, orjson.dumps(self.body)
 
 
 class CallerExample(PolicyBlock):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from authz.request.identity import CredentialKind
 from authz.request.request import Request
-from protos.authz_pb2 import CheckRequest
+from authz.wire import write_request
 
 REDACTED: Final = "[redacted]"
 
@@ -48,11 +48,8 @@ class RecordedRequest(Request):
             raise UnreadableRecordError
         prefix = f"{original}query."
         self._unknown_query = {place.removeprefix(prefix) for place in places if place.startswith(prefix)}
-        message = CheckRequest()
-        http = message.attributes.request.http
-        http.method, http.host, http.path = method, authority, f"{path}?{query}" if query else path
-        message.attributes.source.address.socket_address.address = record.get("client_ip", "")
-        super().__init__(message)
+        whole_path = f"{path}?{query}" if query else path
+        super().__init__(write_request(method, authority, whole_path, client=record.get("client_ip", "")))
         self.missing.clear()
 
     def header_values(self, name: str) -> Sequence[str]:

@@ -12,14 +12,13 @@ from accesslog.pipeline import Pipeline
 from accesslog.records.counters import EntryCounters
 from accesslog.records.decoder import EntryDecoder, Rules
 from accesslog.records.sample import Sampling
-from accesslog.records.wire import UnreadableMessageError
 from accesslog.sinks.file import FileSink
 from accesslog.sinks.queue import SinkQueue
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.stdout import StdoutSink
+from accesslog.wire.message import REPLY, UnreadableMessageError
 from common.configfile import no_breaks
 from common.redaction import NO_NAMES
-from protos.accesslog_pb2 import StreamAccessLogsResponse
 from sidecars.services.message_reader import Reader
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
@@ -32,8 +31,6 @@ QUIET_SECONDS = 0.05
 
 FINISH_SECONDS = 1.0
 """Envoy goes on sending as long as there are requests, so at some point a stream is ended in any case."""
-
-_REPLY = StreamAccessLogsResponse().SerializeToString()
 
 _log = structlog.get_logger("sidecars.accesslog")
 
@@ -139,7 +136,7 @@ class AccesslogSidecar:
         if stream.cut_off:
             text = f"the access log is shutting down: it has taken {stream.messages} messages of this stream"
             raise StatusError(Code.UNAVAILABLE, f"{text}, and read no further")
-        return _REPLY
+        return REPLY
 
     async def start(self) -> None:
         """Open the sinks. One that cannot be opened is tried again with each batch."""

@@ -4,19 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
 from authz.engine.decide import Authorizer, Decision
 from authz.engine.respond import Responder
 from authz.policy.compile.compile import Policy
-from authz.policy.rule import Outcome
 from authz.request.request import BadRequestError, Request
 from authz.tools.examples import Given, outcome_of
 from authz.tools.explain import Explanation, explain, explain_unreadable
 from authz.tools.suites.load import Case
 from authz.tools.suites.model import ExpectConfig
-from protos.authz_pb2 import CheckResponse
-from protos.core_pb2 import HeaderValueOption
+from authz.wire import ResponseContent, read_response
 
 _ID = "0" * 24
 """The decision id of every case, which is the same in each run."""
@@ -70,11 +66,11 @@ class Runner:
     def run(self, case: Case) -> Result:
         """Run the case and return the result."""
         decision, explanation = self.decide(case)
-        response = CheckResponse.FromString(self._responder.respond(decision))
+        response = read_response(self._responder.respond(decision))
         return Result(case, decision, explanation, tuple(_differences(case.expect, decision, response)))
 
 
-def _differences(expect: ExpectConfig, decision: Decision, response: CheckResponse) -> Iterator[Difference]:
+def _differences(expect: ExpectConfig, decision: Decision, response: ResponseContent) -> Iterator[Difference]:
     verdict, shadow = decision.verdict, decision.shadow
     said = expect.model_fields_set
     simple = (
@@ -92,23 +88,14 @@ def _differences(expect: ExpectConfig, decision: Decision, response: CheckRespon
     for what, expected, got in simple:
         if what in said and expected != got:
             yield Difference(what, _shown(expected), _shown(got))
-    allowed = verdict.outcome is Outcome.ALLOW
-    ok = response.ok_response
-    refusal = response.error_response if verdict.outcome is Outcome.ERROR else response.denied_response
-    yield from _of_map("header", expect.headers, _headers(ok.headers))
-    yield from _missing("removed header", expect.removed_headers, ok.headers_to_remove)
-    for_client = _headers(ok.response_headers_to_add if allowed else refusal.headers)
-    yield from _of_map("response header", expect.response_headers, for_client)
-    query = {one.key: one.value for one in ok.query_parameters_to_set}
-    yield from _of_map("query parameter", expect.query_set, query)
-    yield from _missing("removed query parameter", expect.query_removed, ok.query_parameters_to_remove)
-    if expect.body_contains is not None and expect.body_contains not in refusal.body:
-        yield Difference("body", f"contains {expect.body_contains!r}", refusal.body)
-    yield from _of_map("metadata", expect.metadata, MessageToDict(response.dynamic_metadata))
-
-
-def _headers(options: Iterable[HeaderValueOption]) -> dict[str, str]:
-    return {option.header.key: option.header.value for option in options}
+    yield from _of_map("header", expect.headers, response.headers)
+    yield from _missing("removed header", expect.removed_headers, response.removed_headers)
+    yield from _of_map("response header", expect.response_headers, response.response_headers)
+    yield from _of_map("query parameter", expect.query_set, response.query_set)
+    yield from _missing("removed query parameter", expect.query_removed, response.query_removed)
+    if expect.body_contains is not None and expect.body_contains not in response.body:
+        yield Difference("body", f"contains {expect.body_contains!r}", response.body)
+    yield from _of_map("metadata", expect.metadata, response.metadata)
 
 
 def _of_map(what: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> Iterator[Difference]:

@@ -19,8 +19,8 @@ from authz.engine.decision_record import DecisionRecord, record_of, record_of_un
 from authz.engine.metrics import DecisionMetrics
 from authz.engine.recent_decisions import DEFAULT_SHOWN, MAX_SHOWN, RecentDecisions
 from authz.request.request import Request
+from authz.wire import CheckRequest
 from common.redaction import Secrets
-from protos.authz_pb2 import CheckRequest
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.settings.authz import DecisionLogSettings, DecisionsSettings
 

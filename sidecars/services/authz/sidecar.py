@@ -5,9 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import printable
 from typing import Any, Final
-from urllib.parse import quote
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -20,11 +18,10 @@ from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import load_policy
 from authz.policy.rule import Outcome, Verdict
 from authz.request.request import BadRequestError, Request
+from authz.wire import CheckRequest, read_request
 from common.background import GilYielder, release, shorten_switch_interval
 from common.configfile import ConfigError, Problem, read
 from common.redaction import Secrets
-from protos.authz_pb2 import CheckRequest
-from protos.lenient import original, parse_refused
 from sidecars.admin.routes import AdminRoute
 from sidecars.services.authz.admin import admin_routes
 from sidecars.services.authz.decisions import Decisions
@@ -91,9 +88,9 @@ class AuthzSidecar:
         """The CheckResponse to a CheckRequest. Raises StatusError INVALID_ARGUMENT for other bytes."""
         serving = self._serving
         try:
-            parsed = CheckRequest.FromString(message)
+            parsed = read_request(message)
         except DecodeError:
-            parsed = _read_refused(message)
+            raise StatusError(Code.INVALID_ARGUMENT, "the message is not a CheckRequest") from None
         now = self._wall_clock()
         request = None
         try:
@@ -218,23 +215,6 @@ class AuthzSidecar:
 
 def _retire(replaced: list[Serving]) -> None:
     release(replaced, GilYielder().yield_gil, wait_seconds=RETIRE_SECONDS)
-
-
-def _read_refused(message: bytes) -> CheckRequest:
-    """A check request that protobuf refused: a client may put bytes that are not UTF-8 into one.
-
-    Envoy copies the server name of TLS and other filters' metadata as they came. Refused as a message, such
-    a check would be an error, which `failure_mode_allow` lets pass. Raises StatusError.
-    """
-    try:
-        parsed = parse_refused(CheckRequest, message)
-    except DecodeError:
-        raise StatusError(Code.INVALID_ARGUMENT, "the message is not a CheckRequest") from None
-    http = parsed.attributes.request.http
-    if not http.path.isascii():
-        # As escapes they are what no rule may accept: path_not_utf8.
-        http.path = quote(original(http.path), safe=printable)
-    return parsed
 
 
 def build(settings: AuthzSettings, dependencies: Dependencies) -> AuthzSidecar:

@@ -8,7 +8,7 @@ from accesslog.records.counters import MAX_LOGS, DropReason, EntryCounters, LogC
 from accesslog.records.decoder import BATCH_ENTRIES, BATCH_SECONDS, EntryDecoder, Rules
 from accesslog.records.redact import Redaction
 from accesslog.records.sample import Sampling
-from accesslog.records.wire import UnreadableMessageError
+from accesslog.wire.message import UnreadableMessageError
 from common.redaction import REDACTED
 from protos.wire import field_with
 from tests.support.entries import http_entry, message, tcp_entry

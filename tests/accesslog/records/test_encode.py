@@ -1,8 +1,8 @@
 import json
 
 from accesslog.records.encode import json_line
-from accesslog.records.record import http_record
 from accesslog.records.redact import Redaction
+from accesslog.wire.record import http_record
 from tests.support.entries import ORIGIN, http_entry
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accesslog.records.record import http_record
 from accesslog.records.redact import Redaction
+from accesslog.wire.record import http_record
 from common.redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT, REDACTED
 from tests.support.entries import ORIGIN, http_entry
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accesslog.records.fields import FIELDS
-from accesslog.records.names import CIPHERS, FLAG_CODES, LOG_TYPES, METHODS, PROTOCOLS, TLS_VERSIONS
-from accesslog.records.record import http_record, tcp_record
+from accesslog.wire.names import CIPHERS, FLAG_CODES, LOG_TYPES, METHODS, PROTOCOLS, TLS_VERSIONS
+from accesslog.wire.record import http_record, tcp_record
 from protos.accesslog_data_pb2 import (
     AccessLogCommon,
     AccessLogType,

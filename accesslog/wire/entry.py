@@ -4,33 +4,47 @@ A client chooses such bytes, for instance in `x-request-id`, so they must not ke
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from accesslog.records.metadata import NotUtf8Error
-from accesslog.records.record import Record
+from accesslog.wire.metadata import NotUtf8Error
+from accesslog.wire.record import Record, http_record, tcp_record
+from protos.accesslog_data_pb2 import HTTPAccessLogEntry, TCPAccessLogEntry
 from protos.lenient import is_marked, parse_refused, shown
 
 _M = TypeVar("_M", bound=Message)
-ToRecord = Callable[[_M, Mapping[str, str], float], Record]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryKind(Generic[_M]):
+    """A type of entries, and how one becomes a record."""
+
+    name: str
+    message: type[_M]
+    to_record: Callable[[_M, Mapping[str, str], float], Record]
+
+
+HTTP = EntryKind("http", HTTPAccessLogEntry, http_record)
+TCP = EntryKind("tcp", TCPAccessLogEntry, tcp_record)
 
 
 def record_of(
-    to_record: ToRecord[_M], kind: type[_M], entry: _M | bytes, origin: Mapping[str, str], received_at: float
+    kind: EntryKind[_M], entry: _M | bytes, origin: Mapping[str, str], received_at: float
 ) -> Record:
-    r"""The record that `to_record` makes of an entry, or of its bytes if its message could not be parsed.
+    r"""The record of an entry, or of its bytes if its message could not be parsed.
 
     A text with bytes that are not UTF-8 has `\xff` for such a byte and `\\` for a backslash; the field
     `not_utf8` lists these texts. Raises DecodeError for bytes that are not an entry, ValueError as
-    `to_record`.
+    `http_record`.
     """
     try:
-        parsed = kind.FromString(entry) if isinstance(entry, bytes) else entry
-        return to_record(parsed, origin, received_at)
+        parsed = kind.message.FromString(entry) if isinstance(entry, bytes) else entry
+        return kind.to_record(parsed, origin, received_at)
     except (DecodeError, NotUtf8Error):
         data = entry if isinstance(entry, bytes) else entry.SerializeToString()
-    record = to_record(parse_refused(kind, data), origin, received_at)
+    record = kind.to_record(parse_refused(kind.message, data), origin, received_at)
     places: list[str] = []
     for field, value in record.items():
         record[field] = _shown(value, field, places)

@@ -3,9 +3,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accesslog.records.wire import UnreadableMessageError, read_message
+from accesslog.wire.message import UnreadableMessageError, read_message
 from protos.accesslog_data_pb2 import HTTPAccessLogEntry, TCPAccessLogEntry
-from protos.lenient import shown
 from tests.support.entries import http_entry, message, tcp_entry
 
 MARK = b"UTF8"
@@ -19,13 +18,13 @@ def with_broken_text(data: bytes) -> bytes:
 
 def test_the_entries_and_the_identifier_of_a_message_are_read() -> None:
     batch = read_message(message(http_entry(code=201), http_entry(code=202)).SerializeToString())
-    assert batch.identifier is not None
-    assert batch.identifier.log_name == "edge"
+    assert batch.origin is not None
+    assert batch.origin["log_name"] == "edge"
     assert list(batch.http) == [http_entry(code=201), http_entry(code=202)]
 
 
 def test_a_message_without_identifier_has_none() -> None:
-    assert read_message(message(tcp_entry(), log_name=None).SerializeToString()).identifier is None
+    assert read_message(message(tcp_entry(), log_name=None).SerializeToString()).origin is None
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -39,15 +38,15 @@ def test_the_entries_beside_a_text_that_is_not_utf_8_are_handed_on_as_bytes(posi
     batch = read_message(data)
     expected = [entry.SerializeToString().replace(MARK, b"\xff\xfe\xff\xfe") for entry in entries]
     assert list(batch.http) == expected
-    assert batch.identifier is not None
-    assert batch.identifier.log_name == "edge"
+    assert batch.origin is not None
+    assert batch.origin["log_name"] == "edge"
 
 
 def test_a_broken_identifier_is_read_all_the_same() -> None:
     batch = read_message(with_broken_text(message(http_entry(), log_name=MARK.decode()).SerializeToString()))
-    assert batch.identifier is not None
-    assert shown(batch.identifier.log_name) == r"\xff\xfe\xff\xfe"
-    assert batch.identifier.node.id == "envoy-1"
+    assert batch.origin is not None
+    assert batch.origin["log_name"] == r"\xff\xfe\xff\xfe"
+    assert batch.origin["node_id"] == "envoy-1"
     assert len(batch.http) == 1
 
 

@@ -7,8 +7,8 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 
-from accesslog.records.not_utf8 import record_of
-from accesslog.records.record import http_record
+from accesslog.wire.entry import HTTP, record_of
+from accesslog.wire.record import http_record
 from protos.accesslog_data_pb2 import HTTPAccessLogEntry
 from tests.support.entries import ORIGIN, http_entry
 
@@ -22,7 +22,7 @@ SHOWN = r"a\xe9z\\b"
 def record_with(entry: HTTPAccessLogEntry) -> dict[str, Any]:
     data = entry.SerializeToString()
     assert TEXT.encode() in data
-    return record_of(http_record, HTTPAccessLogEntry, data.replace(TEXT.encode(), ODD), ORIGIN, 0)
+    return record_of(HTTP, data.replace(TEXT.encode(), ODD), ORIGIN, 0)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_a_packed_message(make: Callable[[str], Any], shown: Any, place: str, pa
     packed.Pack(make(TEXT))
     packed.value = packed.value.replace(TEXT.encode(), ODD)
     if not parsed:
-        record = record_of(http_record, HTTPAccessLogEntry, entry.SerializeToString(), ORIGIN, 0)
+        record = record_of(HTTP, entry.SerializeToString(), ORIGIN, 0)
     else:
-        record = record_of(http_record, HTTPAccessLogEntry, entry, ORIGIN, 0)
+        record = record_of(HTTP, entry, ORIGIN, 0)
     assert record["filter_state"]["key"] == shown
     assert place in record["not_utf8"]
 
@@ -130,14 +130,14 @@ def test_a_packed_message_that_is_none_is_kept_as_it_came() -> None:
     packed = entry.common_properties.filter_state_objects["key"]
     packed.Pack(StringValue(value="x"))
     packed.value = b"\x0a\x7f"
-    record = record_of(http_record, HTTPAccessLogEntry, entry, ORIGIN, 0)
+    record = record_of(HTTP, entry, ORIGIN, 0)
     assert record["filter_state"]["key"]["base64"] == "Cn8="
 
 
 def test_an_entry_without_such_bytes_is_the_same_read_either_way() -> None:
     entry = http_entry(path="/caf\u00e9\\x", tags={"t": "\U0010ffffFF"})
-    parsed = record_of(http_record, HTTPAccessLogEntry, entry, ORIGIN, 0)
-    assert record_of(http_record, HTTPAccessLogEntry, entry.SerializeToString(), ORIGIN, 0) == parsed
+    parsed = record_of(HTTP, entry, ORIGIN, 0)
+    assert record_of(HTTP, entry.SerializeToString(), ORIGIN, 0) == parsed
     assert parsed == http_record(entry, ORIGIN, 0)
 
 

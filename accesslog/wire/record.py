@@ -12,8 +12,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from accesslog.records.metadata import add_metadata, plain_any
-from accesslog.records.names import LOG_TYPES, METHODS, PROTOCOLS, TLS_VERSIONS, cipher_name, flag_codes
+from accesslog.wire.metadata import add_metadata, plain_any
+from accesslog.wire.names import LOG_TYPES, METHODS, PROTOCOLS, TLS_VERSIONS, cipher_name, flag_codes
 from protos.accesslog_data_pb2 import AccessLogCommon, HTTPAccessLogEntry, TCPAccessLogEntry, TLSProperties
 from protos.core_pb2 import Address
 

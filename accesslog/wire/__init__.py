@@ -1,0 +1,1 @@
+"""Reads StreamAccessLogsMessages: no other package of accesslog knows their fields."""
