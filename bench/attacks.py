@@ -1,7 +1,8 @@
-"""Floods against the authz sidecar: what a second connection notices of each, and what memory it costs.
+"""Floods against authz and accesslog: what a second connection notices of each, and what memory it costs.
 
-One attacker sends each flood as fast as the sidecar reads it, on a new connection whenever it is cut off.
-At the same time another client sends one check after another; its percentiles are compared with a quiet time.
+One attacker sends each flood as fast as the sidecar reads it, on new connections whenever it is cut off.
+At the same time another client makes one call after another, a check or a log stream of one message; its
+percentiles are compared with a quiet time.
 """
 
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +20,26 @@ import orjson
 
 from bench.authz import check_message, issue_token, policy_file
 from bench.tools import load
+from bench.tools.accesslog_server import PATH as LOG_PATH
 from bench.tools.floods import FLOODS
 from bench.tools.generator import OPENING, SETTINGS_ACK, prepared_calls
 from bench.tools.goals import Figures, Goal
-from bench.tools.load import Load
+from bench.tools.log_floods import LOG_FLOODS
 from bench.tools.noop_server import PATH
 from bench.tools.processes import load_core, python_server, resident_bytes
 from bench.transport import Say
+from protos.accesslog_pb2 import StreamAccessLogsMessage
 
 MOST_P99_MS = 10
 MOST_GROWTH_MB = 64
 """Growth of the process over all floods: what one connection may hold is bounded, and so is the heap."""
+MOST_LOG_GROWTH_MB = 128
+"""The same of the access log, with its queue and the log streams that may be open at once."""
 
 GOALS = {
-    **{f"{name}_p99_ms": Goal(at_most=MOST_P99_MS) for name in FLOODS},
+    **{f"{name}_p99_ms": Goal(at_most=MOST_P99_MS) for name in [*FLOODS, *LOG_FLOODS]},
     "growth_mb": Goal(at_most=MOST_GROWTH_MB),
+    "log_growth_mb": Goal(at_most=MOST_LOG_GROWTH_MB),
 }
 """Issue 11, item 14."""
 
@@ -53,38 +59,73 @@ FULL = Plan(seconds=5.0)
 QUICK = Plan(seconds=1.5)
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the second connection asks, and what a flood repeats."""
+
+    path: str
+    message: bytes
+
+
 class LostCallError(Exception):
     """A call of the second connection failed, which no flood may cause."""
 
 
 def run(*, quick: bool, say: Say) -> Figures:
-    """Every flood in turn."""
-    plan = QUICK if quick else FULL
+    """Every flood in turn, against a sidecar of each kind."""
+    seconds = (QUICK if quick else FULL).seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        message = check_message(issue_token(folder))
-        policy = policy_file(folder, 100)
-        with python_server("bench.tools.authz_server", "native", str(policy)) as (process, port):
-            load.any_load(
-                port, Load(PATH, message, seconds=0.5)
-            )  # what is allocated once is there after this
-            before = resident_bytes(process.pid)
-            figures = _latencies("peace", measure(port, message, plan.seconds))
-            most = before
-            for flood in FLOODS:
-                say(f"flood: {flood}")
-                with flooding(port, flood, message, plan.seconds) as attacker:
-                    figures |= _latencies(flood, measure(port, message, plan.seconds))
-                figures[f"{flood}_connections"] = attacker["connections"]
-                most = max(most, resident_bytes(process.pid))
-            figures["growth_mb"] = (most - before) / 1e6
+        check = check_message(issue_token(folder))
+        with python_server("bench.tools.authz_server", "native", str(policy_file(folder, 100))) as server:
+            figures = _under("", FLOODS, server, Call(PATH, check), seconds, say)
+        with python_server("bench.tools.accesslog_server", str(folder / "access.log")) as server:
+            return figures | _under("log_", LOG_FLOODS, server, Call(LOG_PATH, log_message()), seconds, say)
+
+
+def log_message() -> bytes:
+    """One entry, as Envoy sends it."""
+    message = StreamAccessLogsMessage()
+    message.identifier.log_name = "edge"
+    entry = message.http_logs.log_entry.add()
+    entry.request.path = "/products/42?page=3"
+    entry.request.authority = "shop.example"
+    entry.response.response_code.value = 200
+    return message.SerializeToString()
+
+
+def _under(
+    prefix: str,
+    floods: Iterable[str],
+    server: tuple[subprocess.Popen[bytes], int],
+    call: Call,
+    seconds: float,
+    say: Say,
+) -> Figures:
+    process, port = server
+    measure(port, call, 0.5)  # what is allocated once is there after this
+    before = most = resident_bytes(process.pid)
+    figures = _latencies(f"{prefix}peace", measure(port, call, seconds))
+    for flood in floods:
+        say(f"flood: {flood}")
+        with flooding(port, flood, call, seconds) as attacker:
+            figures |= _latencies(flood, measure(port, call, seconds))
+        figures[f"{flood}_connections"] = attacker["connections"]
+        most = max(most, resident_bytes(process.pid))
+    figures[f"{prefix}growth_mb"] = (most - before) / 1e6
     return figures
 
 
 @contextmanager
-def flooding(port: int, flood: str, message: bytes, seconds: float) -> Iterator[dict[str, float]]:
+def flooding(port: int, flood: str, call: Call, seconds: float) -> Iterator[dict[str, float]]:
     """A flood in a process of its own; what it came to is there after the block."""
-    order = {"port": port, "flood": flood, "path": PATH, "message": message.hex(), "seconds": seconds}
+    order = {
+        "port": port,
+        "flood": flood,
+        "path": call.path,
+        "message": call.message.hex(),
+        "seconds": seconds,
+    }
     command = [sys.executable, "-m", "bench.tools.flooder", orjson.dumps(order).decode()]
     came_to: dict[str, float] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -105,10 +146,10 @@ def _latencies(name: str, times: list[float]) -> Figures:
     }
 
 
-def measure(port: int, message: bytes, seconds: float) -> list[float]:
+def measure(port: int, call: Call, seconds: float) -> list[float]:
     """The time of each call, one after another on one connection."""
-    body = b"\x00" + len(message).to_bytes(4, "big") + message
-    heads = prepared_calls(port, PATH, body, CALLS_A_CONNECTION, tracing=False)
+    body = b"\x00" + len(call.message).to_bytes(4, "big") + call.message
+    heads = prepared_calls(port, call.path, body, CALLS_A_CONNECTION, tracing=False)
     times: list[float] = []
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,20 +1,22 @@
 """A client that floods a server: `python -m bench.tools.flooder ORDER`, with the order as JSON.
 
-It sends the whole flood in one write, reads what comes back, and does so again on a new connection once it is
-cut off or through. The order names the port, flood, path, message (hex) and seconds. An empty line says that
-it begins; how many connections it took comes out as JSON.
+It sends the whole flood in one write, on one connection or on several at once, and reads what comes back.
+Once every connection is cut off or through, it closes them together and does so again. The order names the
+port, flood, path, message (hex) and seconds. An empty line says that it begins; how many connections it took
+comes out as JSON.
 """
 
 import socket
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from typing import Any
 
 import orjson
 
 from bench.tools.floods import Request, flood
+from bench.tools.log_floods import LOG_FLOODS, log_flood
 
 READ_BYTES = 1024 * 1024
 PATIENCE_SECONDS = 0.02
@@ -23,36 +25,46 @@ PATIENCE_SECONDS = 0.02
 
 def run(order: dict[str, Any]) -> dict[str, float]:
     """Flood until the time is over."""
-    data = flood(order["flood"], Request(order["path"], bytes.fromhex(order["message"])))
+    name, request = order["flood"], Request(order["path"], bytes.fromhex(order["message"]))
+    at_once, data = log_flood(name, request) if name in LOG_FLOODS else (1, flood(name, request))
     print(flush=True)
     end = time.monotonic() + order["seconds"]
     connections = sent = 0
     while time.monotonic() < end:
-        with socket.create_connection(("127.0.0.1", order["port"])) as connection:
-            connections += 1
-            with suppress(ConnectionError):
-                sent += _flood(connection, data, end)
+        with ExitStack() as closing:
+            connected = [
+                closing.enter_context(socket.create_connection(("127.0.0.1", order["port"])))
+                for _ in range(at_once)
+            ]
+            connections += at_once
+            sent += _flood(connected, data, end)
     return {"connections": float(connections), "megabytes": sent / 1e6}
 
 
-def _flood(connection: socket.socket, data: bytes, end: float) -> int:
-    """Send and read until the server hangs up or falls silent; returns how much was sent."""
-    connection.setblocking(False)
-    rest = memoryview(data)
+def _flood(connected: list[socket.socket], data: bytes, end: float) -> int:
+    """Send and read until the server hangs up on all or falls silent; returns how much was sent."""
+    rest = dict.fromkeys(connected, memoryview(data))
     with DefaultSelector() as selector:
-        selector.register(connection, EVENT_READ | EVENT_WRITE)
-        while (left := end - time.monotonic()) > 0:
+        for connection in connected:
+            connection.setblocking(False)
+            selector.register(connection, EVENT_READ | EVENT_WRITE, data=connection)
+        while selector.get_map() and (left := end - time.monotonic()) > 0:
             ready = selector.select(min(left, PATIENCE_SECONDS))
             if not ready:
                 break
-            events = ready[0][1]
-            if events & EVENT_READ and not connection.recv(READ_BYTES):
-                break
-            if events & EVENT_WRITE and rest:
-                rest = rest[connection.send(rest[:READ_BYTES]) :]
-                if not rest:
-                    selector.modify(connection, EVENT_READ)
-    return len(data) - len(rest)
+            for key, events in ready:
+                connection = key.data
+                try:
+                    if events & EVENT_READ and not connection.recv(READ_BYTES):
+                        selector.unregister(connection)
+                    elif events & EVENT_WRITE and rest[connection]:
+                        unsent = rest[connection]
+                        rest[connection] = unsent[connection.send(unsent[:READ_BYTES]) :]
+                        if not rest[connection]:
+                            selector.modify(connection, EVENT_READ, data=connection)
+                except ConnectionError:
+                    selector.unregister(connection)
+    return sum(len(data) - len(unsent) for unsent in rest.values())
 
 
 if __name__ == "__main__":

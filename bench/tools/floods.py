@@ -65,8 +65,8 @@ def _streams() -> Iterator[int]:
     return iter(range(1, 2**31, 2))
 
 
-def _field(name: bytes, value: bytes) -> bytes:
-    """A literal without indexing whose value is not Huffman-coded."""
+def field(name: bytes, value: bytes) -> bytes:
+    """A header as a literal without indexing whose value is not Huffman-coded."""
     size = bytes([len(value)]) if len(value) < 127 else b"\x7f" + _rest(len(value) - 127)
     return b"\x00" + bytes([len(name)]) + name + size + value
 
@@ -79,7 +79,8 @@ def _rest(number: int) -> bytes:
     return bytes([*parts, number])
 
 
-def _reset(stream: int) -> bytes:
+def reset(stream: int) -> bytes:
+    """The caller cancels the call of `stream`."""
     return frame(RST_STREAM, 0, stream, _CANCEL)
 
 
@@ -92,11 +93,11 @@ def _calls(request: Request) -> Iterator[bytes]:
 
 
 def _rapid_reset(request: Request) -> Iterator[bytes]:
-    return (request.head(stream) + _reset(stream) for stream in _streams())
+    return (request.head(stream) + reset(stream) for stream in _streams())
 
 
 def _cancelled_calls(request: Request) -> Iterator[bytes]:
-    return (request.whole(stream) + _reset(stream) for stream in _streams())
+    return (request.whole(stream) + reset(stream) for stream in _streams())
 
 
 def _answered_then_reset(request: Request) -> Iterator[bytes]:
@@ -104,7 +105,7 @@ def _answered_then_reset(request: Request) -> Iterator[bytes]:
     streams = _streams()
     while True:
         some = [next(streams) for _ in range(64)]
-        yield b"".join(map(request.whole, some)) + b"".join(map(_reset, some))
+        yield b"".join(map(request.whole, some)) + b"".join(map(reset, some))
 
 
 def _made_you_reset(request: Request) -> Iterator[bytes]:
@@ -161,7 +162,7 @@ def _refused_metadata(request: Request) -> Iterator[bytes]:
 
 def _gzip_bombs(request: Request) -> Iterator[bytes]:
     body = gzip.compress(bytes(4 * 1024 * 1024 - 64))
-    encoding = _field(b"grpc-encoding", b"gzip")
+    encoding = field(b"grpc-encoding", b"gzip")
     return (request.head(stream, encoding) + request.body(stream, body, 1) for stream in _streams())
 
 
@@ -221,11 +222,14 @@ FLOODS: dict[str, Rounds] = {
 """By name; each goes on until it is cut off or `FLOOD_BYTES` are sent."""
 
 
+HELLO = PREFACE + frame(SETTINGS, 0, 0, b"") + SETTINGS_ACK
+GREETING = HELLO + _window_update(0, 2**30)
+"""How a connection begins whose replies wait for no window."""
+
+
 def flood(name: str, request: Request) -> bytes:
     """All that one connection of the flood sends."""
-    data = bytearray(PREFACE + frame(SETTINGS, 0, 0, b"") + SETTINGS_ACK)
-    if name != "dribbled_replies":
-        data += _window_update(0, 2**30)
+    data = bytearray(HELLO if name == "dribbled_replies" else GREETING)
     for part in FLOODS[name](request):
         data += part
         if len(data) > FLOOD_BYTES or name == "hpack_bomb":

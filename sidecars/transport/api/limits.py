@@ -56,6 +56,11 @@ class Limits:
     """Calls at once on a connection: SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 5.1.2). One more is
     refused with REFUSED_STREAM, and the client may retry it."""
 
+    max_handlers: Count = 2_000
+    """Streaming calls of a sidecar at once, over all connections, each until its handler has ended. One more
+    is refused with REFUSED_STREAM, unless its connection has fewer than eight. Bounds memory, 10 KB for each
+    call, and the pauses of garbage collection. An Envoy with 64 threads and ten access logs has 640."""
+
     max_message_bytes: WindowBytes = 4 * 1024 * 1024
     """Size of one request message; the default is grpc's. A larger one ends its call with RESOURCE_EXHAUSTED,
     even if only its length prefix claims the size."""

@@ -266,7 +266,7 @@ class Connection:
                 if begun:
                     self._open_begun()
                 self._frame(kind, flags, stream_id & ~R_BIT, data[body:stop])
-                look = body  # it may cost more than its bytes
+                look = pos  # such a frame may cost more than its bytes, and may have none
             pos = stop
         if begun:
             self._open_begun()

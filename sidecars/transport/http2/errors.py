@@ -25,6 +25,7 @@ class Reason(StrEnum):
     PADDING = "padding"
     SELF_DEPENDENCY = "self_dependency"
     TOO_MANY_STREAMS = "too_many_streams"
+    TOO_MANY_HANDLERS = "too_many_handlers"
     RAPID_RESET = "rapid_reset"
     PING_FLOOD = "ping_flood"
     SETTINGS_FLOOD = "settings_flood"
@@ -78,3 +79,10 @@ def frame_size_error(detail: str) -> GoAwayError:
 def malformed(stream_id: int, detail: str) -> StreamResetError:
     """A malformed request (RFC 9113 section 8.1.1)."""
     return StreamResetError(stream_id, ErrorCode.PROTOCOL_ERROR, Reason.MALFORMED_REQUEST, detail)
+
+
+def too_many_handlers(stream_id: int) -> StreamResetError:
+    """The server runs as many streaming calls as it may; the client may retry this one."""
+    return StreamResetError(
+        stream_id, ErrorCode.REFUSED_STREAM, Reason.TOO_MANY_HANDLERS, "too many streaming calls at once"
+    )

@@ -14,7 +14,7 @@ from sidecars.transport.api.service import (
     UnaryHandler,
 )
 from sidecars.transport.http2 import frames, responses
-from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
+from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError, too_many_handlers
 from sidecars.transport.http2.flood_guard import FloodGuard
 from sidecars.transport.http2.frames import ErrorCode
 from sidecars.transport.http2.headers import Request
@@ -30,7 +30,6 @@ HANDLER_COST_BYTES = 32 * 1024
 
 _NOT_ONE_MESSAGE = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
 """A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
-
 
 Outcome = bytes | Status | Awaitable[bytes]
 """What a unary handler returns: the reply, a failure, or an awaitable of the reply."""
@@ -48,13 +47,16 @@ class CallHandler(Protocol):
     def watch(self, streams: "Streams", stream: Stream) -> None:
         """End the call at its deadline, even if its request is still incomplete."""
 
+    def has_room(self, streams: "Streams") -> bool:
+        """Whether the handler of one more streaming call may start."""
+
     def start_stream(self, streams: "Streams", stream: Stream) -> None:
         """Start the handler of a streaming call, which reads with `streams.read`."""
 
-    def resume(self, stream: Stream) -> None:
+    def resume(self, streams: "Streams", stream: Stream) -> None:
         """Let the handler check again: something to read, room to send, or the end of the request."""
 
-    def cancel(self, stream: Stream) -> None:
+    def cancel(self, streams: "Streams", stream: Stream) -> None:
         """Stop the handler: its caller has gone, or was answered."""
 
 
@@ -176,7 +178,7 @@ class Streams:
         elif stream.assembler is not None and stream.assembler.held_bytes:
             self._fail(stream, Status(Code.INTERNAL, "the request ended within a message"))
         elif isinstance(stream.request.method, ClientStreaming | Bidirectional):
-            self._calls.resume(stream)
+            self._calls.resume(self, stream)
         elif stream.assembler is None or stream.assembler.whole_messages != 1:
             self._fail(stream, _NOT_ONE_MESSAGE)
         elif isinstance(stream.request.method, Unary):
@@ -226,7 +228,7 @@ class Streams:
         """The socket takes more again."""
         self.paused = False
         for stream in list(self.table.values()):
-            self._calls.resume(stream)
+            self._calls.resume(self, stream)
 
     def end_all(self) -> None:
         """The connection is over: every caller has gone."""
@@ -289,6 +291,8 @@ class Streams:
         return stream
 
     def _begin(self, stream: Stream) -> None:
+        if not self._calls.has_room(self):
+            raise too_many_handlers(stream.id)
         self.send_queue.bytes_this_turn += HANDLER_COST_BYTES
         self._calls.start_stream(self, stream)
 
@@ -315,7 +319,7 @@ class Streams:
         if not messages:
             return
         if isinstance(stream.request.method, ClientStreaming | Bidirectional):
-            self._calls.resume(stream)
+            self._calls.resume(self, stream)
         elif assembler.whole_messages > 1:
             self._fail(stream, _NOT_ONE_MESSAGE)
 
@@ -347,7 +351,7 @@ class Streams:
     def _end(self, stream: Stream, trailers: bytes) -> None:
         self._forget_request(stream)
         if stream.running is not None:  # it was not the handler that ended the call
-            self._calls.cancel(stream)
+            self._calls.cancel(self, stream)
         self.send_queue.finish(stream, trailers)
         self._sent(stream)
 
@@ -360,7 +364,7 @@ class Streams:
         if stream.local_closed:
             self._close_if_over(stream)
         elif not stream.unsent:
-            self._calls.resume(stream)
+            self._calls.resume(self, stream)
 
     def _close_if_over(self, stream: Stream) -> None:
         if stream.trailers is None and not stream.unsent:
@@ -372,11 +376,8 @@ class Streams:
 
     def _check_unsent(self) -> None:
         if self.send_queue.unsent_bytes > self._limits.max_unsent_bytes and self.fault is None:
-            self.fault = GoAwayError(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                Reason.UNSENT_REPLIES,
-                f"more than {self._limits.max_unsent_bytes} bytes of replies wait for the peer's windows",
-            )
+            detail = f"more than {self._limits.max_unsent_bytes} bytes of replies wait for the peer's windows"
+            self.fault = GoAwayError(ErrorCode.ENHANCE_YOUR_CALM, Reason.UNSENT_REPLIES, detail)
 
     def _forget_request(self, stream: Stream) -> None:
         """Let go of what no handler will read, so that it takes no window."""
@@ -395,4 +396,4 @@ class Streams:
         self.send_queue.drop(stream)
         if stream.running is not None:
             self.send_queue.bytes_this_turn += HANDLER_COST_BYTES
-            self._calls.cancel(stream)
+            self._calls.cancel(self, stream)

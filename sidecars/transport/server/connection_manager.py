@@ -11,6 +11,7 @@ from sidecars.transport.http2.connection import Connection
 from sidecars.transport.http2.control import DRAIN_PING_SECONDS
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.observer import Observer
+from sidecars.transport.server.admission import Admission
 from sidecars.transport.server.dispatcher import Dispatcher
 from sidecars.transport.server.protocol import SocketProtocol
 from sidecars.transport.server.scheduler import FairScheduler
@@ -71,8 +72,8 @@ class ConnectionManager:
         self._limits = limits
         self._observer = observer
         self._random = random
-        self.scheduler = FairScheduler(self.loop)
-        self._dispatch = Dispatcher(self.loop, clock, self.scheduler)
+        self.scheduler = FairScheduler(self.loop, clock)
+        self._dispatch = Dispatcher(self.loop, clock, self.scheduler, Admission(limits.max_handlers))
         self._log = FaultLog(clock)
         self._ticker = Ticker(self.loop, _shortest_seconds(limits, lifetime) / TICKS_PER_LIMIT)
         self._open: set[SocketProtocol] = set()
@@ -163,6 +164,7 @@ class ConnectionManager:
             await self._none_open.wait()
         ending.cancel()
         self._ticker.stop()
+        await self.scheduler.wait_until_empty()  # the handlers of closed connections are cancelled in there
 
     def _end_handshakes(self) -> None:
         for handshake in self._handshakes:

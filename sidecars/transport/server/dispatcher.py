@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sidecars.transport.api.failure import status_of
@@ -16,6 +17,7 @@ from sidecars.transport.api.service import (
 )
 from sidecars.transport.http2.stream import ServerCall, Stream
 from sidecars.transport.http2.streams import Outcome, Streams
+from sidecars.transport.server.admission import Admission
 from sidecars.transport.server.scheduler import FairScheduler
 
 _OK = Status(Code.OK)
@@ -26,24 +28,42 @@ _CANCELLED = Status(Code.CANCELLED, "the handler was cancelled")
 class _Running:
     """A handler that has not finished: its task, its deadline, and what it waits for."""
 
-    __slots__ = ("future", "readable", "timer", "writable")
+    __slots__ = ("future", "readable", "resuming", "timer", "writable")
 
     def __init__(self) -> None:
         self.future: asyncio.Future[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.readable: asyncio.Future[None] | None = None
         self.writable: asyncio.Future[None] | None = None
+        self.resuming = False
+        """Whether the scheduler holds a call of `resume`."""
+
+    def resume(self) -> None:
+        """Let a waiting handler check again."""
+        self.resuming = False
+        for waiter in (self.readable, self.writable):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
 
 class Dispatcher:
-    """The handlers' side of every connection of a server; a `streams.CallHandler`."""
+    """The handlers' side of every connection of a server; a `streams.CallHandler`.
+
+    A peer may start, resume or cancel thousands of handlers at once, so each of these goes through the
+    scheduler.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], scheduler: FairScheduler
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        scheduler: FairScheduler,
+        admission: Admission,
     ) -> None:
         self._loop = loop
         self._clock = clock
         self._scheduler = scheduler
+        self._admission = admission
 
     # -- what connections ask for --------------------------------------------------------------------------
 
@@ -71,42 +91,61 @@ class Dispatcher:
         stream.running = _Running()
         self._set_timer(streams, stream, stream.running)
 
+    def has_room(self, streams: Streams) -> bool:
+        """Whether the handler of one more streaming call may start on this connection."""
+        return self._admission.has_room(streams)
+
     def start_stream(self, streams: Streams, stream: Stream) -> None:
-        """Start the handler of a streaming call."""
-        method = stream.request.method
-        # Set before the handler is called: one that fails at once is finished like any other.
-        stream.running = stream.running or _Running()
-        try:
-            if isinstance(method, ClientStreaming):
-                self.await_reply(
-                    streams, stream, method.handler(_Messages(streams, stream, self._scheduler), stream.call)
-                )
-            elif isinstance(method, ServerStreaming):
-                request = streams.read(stream)
-                if request is not None:  # else it could not be inflated, and the call is over
-                    self._pump(streams, stream, method.handler(request, stream.call))
-            elif isinstance(method, Bidirectional):
-                self._pump(
-                    streams, stream, method.handler(_Messages(streams, stream, self._scheduler), stream.call)
-                )
-        except Exception as error:
-            self._finish(streams, stream, status_of(error, stream.call))
+        """Start the handler of a streaming call, in its turn."""
+        running: _Running = stream.running or _Running()
+        stream.running = running
+        self._admission.started(streams)
+        self._scheduler.run(streams, partial(self._start, streams, stream, running))
 
-    def resume(self, stream: Stream) -> None:
-        """Let a waiting handler check again."""
+    def resume(self, streams: Streams, stream: Stream) -> None:
+        """Let a waiting handler check again, in its turn."""
         running: _Running | None = stream.running
-        if running is not None:
-            for waiter in (running.readable, running.writable):
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
+        if running is None or running.resuming:
+            return
+        for waiter in (running.readable, running.writable):
+            if waiter is not None and not waiter.done():
+                running.resuming = True
+                self._scheduler.run(streams, running.resume)
+                return
 
-    def cancel(self, stream: Stream) -> None:
-        """Stop the handler, whose reply is no longer needed."""
+    def cancel(self, streams: Streams, stream: Stream) -> None:
+        """Stop the handler, whose reply is no longer needed, in its turn."""
         future = self._detach(stream)
         if future is not None:
-            future.cancel()
+            self._scheduler.run(streams, partial(_cancel, future))
 
     # -- within --------------------------------------------------------------------------------------------
+
+    def _start(self, streams: Streams, stream: Stream, running: _Running) -> None:
+        if stream.running is running:  # else the call ended before its turn came
+            try:
+                self._call(streams, stream)
+            except Exception as error:
+                self._finish(streams, stream, status_of(error, stream.call))
+        if running.future is None:
+            self._admission.ended(streams)
+        else:
+            running.future.add_done_callback(lambda _: self._admission.ended(streams))
+
+    def _call(self, streams: Streams, stream: Stream) -> None:
+        method = stream.request.method
+        if isinstance(method, ClientStreaming):
+            self.await_reply(
+                streams, stream, method.handler(_Messages(streams, stream, self._scheduler), stream.call)
+            )
+        elif isinstance(method, ServerStreaming):
+            request = streams.read(stream)
+            if request is not None:  # else it could not be inflated, and the call is over
+                self._pump(streams, stream, method.handler(request, stream.call))
+        elif isinstance(method, Bidirectional):
+            self._pump(
+                streams, stream, method.handler(_Messages(streams, stream, self._scheduler), stream.call)
+            )
 
     def _watch(self, streams: Streams, stream: Stream, future: asyncio.Future[Any]) -> None:
         running: _Running = stream.running or _Running()
@@ -119,7 +158,10 @@ class Dispatcher:
         deadline = stream.call.deadline
         if deadline is not None:
             left = max(0.0, deadline - self._clock())
-            running.timer = self._loop.call_later(left, streams.finish, stream, _EXPIRED)
+            running.timer = self._loop.call_later(left, self._expire, streams, stream)
+
+    def _expire(self, streams: Streams, stream: Stream) -> None:
+        self._scheduler.run(streams, partial(streams.finish, stream, _EXPIRED))
 
     @staticmethod
     def _detach(stream: Stream) -> asyncio.Future[Any] | None:
@@ -219,6 +261,10 @@ class _Messages:
                 raise StopAsyncIteration
             running.readable = asyncio.get_running_loop().create_future()
             await running.readable
+
+
+def _cancel(future: asyncio.Future[Any]) -> None:
+    future.cancel()
 
 
 def _anything(reply: object) -> object:

@@ -2,15 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
 from sidecars.transport.api.limits import Limits
-from sidecars.transport.api.service import Call, ClientStreaming
+from sidecars.transport.api.service import Call, ClientStreaming, Method, Unary
 from sidecars.transport.http2 import frames
-from sidecars.transport.http2.streams import HANDLER_COST_BYTES
-from sidecars.transport.server.scheduler import MESSAGE_COST_BYTES, TURN_BYTES, FairScheduler
+from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.stream import Stream
+from sidecars.transport.http2.streams import HANDLER_COST_BYTES, Streams
+from sidecars.transport.server.admission import ALWAYS_ADMITTED
+from sidecars.transport.server.scheduler import (
+    HANDLERS_A_TURN,
+    MESSAGE_COST_BYTES,
+    TURN_BYTES,
+    TURN_SECONDS,
+    FairScheduler,
+)
 from sidecars.transport.server.server import GrpcServer
 from tests.support.transport.harness import LOOPBACK, path, services, until, within
 from tests.support.transport.wire import (
@@ -36,7 +47,7 @@ async def turn() -> None:
 
 
 async def test_each_connection_in_line_has_one_turn_after_the_other() -> None:
-    scheduler, order = FairScheduler(asyncio.get_running_loop()), list[str]()
+    scheduler, order = FairScheduler(asyncio.get_running_loop(), lambda: 0.0), list[str]()
     for name in ("flood", "flood", "flood", "honest"):
         scheduler.enqueue(name, lambda name=name: order.append(name))  # type: ignore[misc]
     for expected in range(5):
@@ -46,7 +57,7 @@ async def test_each_connection_in_line_has_one_turn_after_the_other() -> None:
 
 
 async def test_what_lines_up_in_its_turn_has_another() -> None:
-    scheduler, order = FairScheduler(asyncio.get_running_loop()), list[str]()
+    scheduler, order = FairScheduler(asyncio.get_running_loop(), lambda: 0.0), list[str]()
 
     def go() -> None:
         order.append("again")
@@ -59,8 +70,31 @@ async def test_what_lines_up_in_its_turn_has_another() -> None:
     assert order == ["again", "other", "again", "again"]
 
 
+async def test_what_fits_in_the_turn_runs_at_once_and_the_rest_in_line() -> None:
+    scheduler, order = FairScheduler(asyncio.get_running_loop(), lambda: 0.0), list[str]()
+    for name in ["flood"] * (HANDLERS_A_TURN + 2) + ["honest"]:
+        scheduler.run(name, partial(order.append, name))
+    assert order == ["flood"] * HANDLERS_A_TURN
+    await turn()
+    await turn()
+    assert order[HANDLERS_A_TURN:] == ["flood", "honest"]
+    await within(scheduler.wait_until_empty())
+    assert order[HANDLERS_A_TURN:] == ["flood", "honest", "flood"]
+
+
+async def test_a_turn_is_spent_by_time_too() -> None:
+    now = [0.0]
+    scheduler = FairScheduler(asyncio.get_running_loop(), lambda: now[0])
+    scheduler.spend(0)
+    room = [scheduler.has_room]
+    now[0] = 2 * TURN_SECONDS
+    room.append(scheduler.has_room)
+    await turn()
+    assert [*room, scheduler.has_room] == [True, False, True]
+
+
 async def test_a_turn_is_spent_by_large_messages_and_by_many_small_ones() -> None:
-    scheduler = FairScheduler(asyncio.get_running_loop())
+    scheduler = FairScheduler(asyncio.get_running_loop(), lambda: 0.0)
     for size, most in ((TURN_BYTES, 1), (0, TURN_BYTES // MESSAGE_COST_BYTES)):
         for _ in range(most):
             assert scheduler.has_room
@@ -70,7 +104,7 @@ async def test_a_turn_is_spent_by_large_messages_and_by_many_small_ones() -> Non
 
 
 async def test_a_handler_that_is_cancelled_in_line_is_passed_over() -> None:
-    scheduler = FairScheduler(asyncio.get_running_loop())
+    scheduler = FairScheduler(asyncio.get_running_loop(), lambda: 0.0)
     first, second = (asyncio.create_task(scheduler.wait("a")) for _ in range(2))
     await turn()
     first.cancel()
@@ -133,3 +167,147 @@ def test_a_read_that_cancels_many_handlers_is_left_in_the_middle() -> None:
         counts.append(len(bench.connection.streams.table))
     assert counts == [6, 2, 0]
     assert resets(output) == []
+
+
+class Holding:
+    """A server with handlers that wait for a message that never comes, and what a second connection sees."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.held = self.most_ended = self.ended = 0
+        self.ended_at_answer: list[int] = []
+        methods: dict[str, Method] = {"Join": ClientStreaming(self.join), "Ask": Unary(self.ask)}
+        self.server = GrpcServer(services(methods), [LOOPBACK], limits=limits)
+        self.writers: list[asyncio.StreamWriter] = []
+        """Every connection, because asyncio closes one whose writer is garbage."""
+
+    async def join(self, messages: AsyncIterator[bytes], call: Call) -> bytes:
+        self.held += 1
+        try:
+            async for _ in messages:
+                pass
+        finally:
+            self.held -= 1
+            self.ended += 1
+        return b""
+
+    def ask(self, request: bytes, call: Call) -> bytes:
+        self.ended_at_answer.append(self.ended)
+        return request
+
+    async def watch(self) -> None:
+        """Note the most handlers that end in one turn of the loop."""
+        while True:
+            before = self.ended
+            await asyncio.sleep(0)
+            self.most_ended = max(self.most_ended, self.ended - before)
+
+    async def connect(self, streams: int) -> asyncio.StreamWriter:
+        """A connection with as many calls of Join, whose handlers wait."""
+        _, writer = await within(asyncio.open_connection("127.0.0.1", self.server.ports[0]))
+        head = request(path("Join"))
+        numbers = stream_ids(streams)
+        opening = b"".join(frame(frames.HEADERS, frames.END_HEADERS, number, head) for number in numbers)
+        writer.write(OPENING + opening)
+        self.writers.append(writer)
+        return writer
+
+
+@asynccontextmanager
+async def holding(limits: Limits) -> AsyncIterator[Holding]:
+    """A server that is drained even if the test fails: uvloop never closes while a server listens."""
+    log = Holding(limits)
+    await within(log.server.start())
+    try:
+        yield log
+    finally:
+        await within(log.server.drain(0))
+        for writer in log.writers:
+            writer.transport.abort()
+
+
+HELD = 1_000
+
+
+async def test_a_connection_that_closes_ends_its_handlers_a_few_a_turn() -> None:
+    """A thousand that end in one turn take 100 ms; a call of another connection is answered in between."""
+    async with holding(Limits()) as log:
+        flood = await log.connect(HELD)
+        await until(lambda: log.held == HELD)
+        reader, other = await within(asyncio.open_connection("127.0.0.1", log.server.ports[0]))
+        other.write(OPENING)
+        await within(reader.read(1))
+        watching = asyncio.create_task(log.watch())
+        flood.transport.abort()
+        other.write(call(1, b"x", method=path("Ask")))
+        await until(lambda: log.held == 0)
+        watching.cancel()
+        assert log.most_ended <= 2 * HANDLERS_A_TURN
+        assert len(log.ended_at_answer) == 1
+        assert log.ended_at_answer[0] < HELD
+        other.transport.abort()
+
+
+async def test_a_drain_waits_for_the_handlers_of_connections_that_are_gone() -> None:
+    async with holding(Limits()) as log:
+        await log.connect(HELD)
+        await until(lambda: log.held == HELD)
+        await within(log.server.drain(0))
+        assert log.ended == HELD
+
+
+async def test_calls_that_are_reset_in_line_give_their_room_back() -> None:
+    """Opened and reset in one write: most are gone before the turn of their handler comes."""
+    async with holding(Limits(max_handlers=HELD)) as log:
+        writer = await log.connect(HELD)
+        writer.write(b"".join(frame(frames.RST_STREAM, 0, number, CANCEL) for number in stream_ids(HELD)))
+        await within(writer.drain())
+        await log.connect(1)
+        await until(lambda: log.server.open_streams == 1 and log.held == 1)
+        await log.connect(HELD - 1)
+        await until(lambda: log.held == HELD)
+    assert log.held == 0
+
+
+async def test_streaming_calls_have_a_limit_over_all_connections() -> None:
+    """What one connection takes leaves every other its own few, and comes back when its handlers end."""
+    most = 20
+    async with holding(Limits(max_handlers=most)) as log:
+        greedy = await log.connect(2 * most)
+        await until(lambda: log.held == most)
+        await log.connect(most)
+        await until(lambda: log.held == most + ALWAYS_ADMITTED)
+        greedy.transport.abort()
+        await until(lambda: log.held == ALWAYS_ADMITTED)
+        await log.connect(most)
+        await until(lambda: log.held == most)
+
+
+@pytest.mark.parametrize("method", ["/p/Join", "/p/Shout", "/p/Split"])
+def test_a_streaming_call_without_room_may_be_tried_again(method: str) -> None:
+    bench = settings_received()
+    bench.calls.room = False
+    output = bench.feed(call(1, method=method))
+    assert resets(output) == [(1, frames.ErrorCode.REFUSED_STREAM)]
+    assert bench.tally.reasons == [Reason.TOO_MANY_HANDLERS]
+    assert not bench.connection.streams.table
+    bench.calls.room = True
+    assert resets(bench.feed(call(3, method=method))) == []
+
+
+def test_frames_without_a_payload_take_their_time_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DATA that ends a stream and brings nothing: its nine bytes resume a handler."""
+    bench = settings_received(Limits(turn_seconds=0.001))
+    bench.feed(b"".join(opened(number, "/p/Join") for number in stream_ids(9)))
+    resumed = []
+
+    def resume(_streams: Streams, stream: Stream) -> None:
+        resumed.append(stream.id)
+        bench.now += 0.0004
+
+    monkeypatch.setattr(bench.calls, "resume", resume)
+    bench.feed(b"".join(frame(frames.DATA, frames.END_STREAM, number, b"") for number in stream_ids(9)))
+    counts = [len(resumed)]
+    while bench.connection.has_pending_input:
+        bench.feed(b"")
+        counts.append(len(resumed))
+    assert counts == [3, 6, 9]

@@ -135,6 +135,8 @@ class ManualCalls:
         """Every message that reached a handler."""
         self.watched: list[int] = []
         """Streams whose deadline runs though their request is not whole."""
+        self.room = True
+        """Whether one more streaming call may begin."""
         self._running: dict[int, tuple[Streams, Stream]] = {}
         self._read: dict[int, list[bytes]] = {}
 
@@ -152,6 +154,9 @@ class ManualCalls:
     def watch(self, streams: Streams, stream: Stream) -> None:
         self.watched.append(stream.id)
 
+    def has_room(self, streams: Streams) -> bool:
+        return self.room
+
     def start_stream(self, streams: Streams, stream: Stream) -> None:
         self._start(streams, stream)
 
@@ -160,10 +165,10 @@ class ManualCalls:
         self._running[stream.id] = (streams, stream)
         self._read[stream.id] = []
 
-    def resume(self, stream: Stream) -> None:
+    def resume(self, streams: Streams, stream: Stream) -> None:
         """Every handler looks at its stream in each `run`."""
 
-    def cancel(self, stream: Stream) -> None:
+    def cancel(self, streams: Streams, stream: Stream) -> None:
         stream.running = None
         self._running.pop(stream.id, None)
 
