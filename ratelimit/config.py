@@ -14,17 +14,18 @@ Stricter than there: a key is known only where it has a meaning (`shadow_mode` b
 by nothing there); every problem is reported at once, each with file and line; nothing is loaded then.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any
 
-from common.buckets import MAX_TOKENS, MAX_WINDOW_US, SECOND_US
-from common.configfile import ConfigError, Document, KeyPart, Problem, read
+from common.buckets import MAX_WINDOW_US, SECOND_US
+from common.configfile import ConfigError, Document, Problem, read
 from common.os_errors import in_words
-from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS, hint_for
-from ratelimit.metadata import MetadataError, as_metadata
+from ratelimit.files import limit_files
+from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS
+from ratelimit.map_reader import MapReader
 from ratelimit.normalise import NORMALISERS
 from ratelimit.rules import (
     BLANKS,
@@ -40,57 +41,49 @@ from ratelimit.rules import (
     build_bucket,
 )
 
-SUFFIXES: Final = (".yaml", ".yml")
-
+_KUBERNETES = (
+    "this is a Kubernetes object, not a limits file: mount the ConfigMap as a volume, or copy the text below "
+    "its data into a file"
+)
+_NO_DESCRIPTORS = "domain '{}' has no descriptors, so nothing is limited; a reload to this is refused"
 _NEEDS_WILDCARD = "share_threshold can only be used with wildcard values (containing '*'), but found key"
-
-_Path = tuple[KeyPart, ...]
-_Choice = TypeVar("_Choice", Algorithm, OnFailure)
 
 
 def load_limits(paths: Sequence[Path], options: Options) -> Limits:
     """The limits in files and folders. Raises ConfigError with every problem of every file.
 
-    Of a folder: its *.yaml and *.yml, sorted by name, without hidden files and subfolders.
+    `options.folder_files` says which files of a folder are read; its other entries are in `warnings`.
     """
     documents: list[Document] = []
     problems: list[Problem] = []
+    warnings: list[Problem] = []
     digest = sha256()
     for path in paths:
         try:
-            for file in limit_files(path):
-                document = read(file)
-                documents.append(document)
-                digest.update(f"{file.name}\0{document.data!r}\0".encode())
+            found = limit_files(path, options.folder_files)
         except ConfigError as error:
             problems += error.problems
+            continue
         except OSError as error:
             problems.append(Problem(str(path), 0, "", f"cannot be read: {in_words(error)}"))
+            continue
+        if found.skipped is not None:
+            warnings.append(found.skipped)
+        for file in found.files:
+            try:
+                document = read(file, repeated=problems)
+            except ConfigError as error:
+                problems += error.problems
+                continue
+            documents.append(document)
+            digest.update(f"{file.name}\0{document.data!r}\0".encode())
     try:
         limits = compile_limits(documents, options, digest.hexdigest()[:12])
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return limits
-
-
-def limit_files(path: Path) -> list[Path]:
-    """The file at `path`, or the limit files of the folder at `path`.
-
-    Raises OSError, and ConfigError for a folder without any.
-    """
-    if not path.is_dir():
-        return [path]
-    # A mounted ConfigMap holds its real files in hidden folders (..data) and links to them.
-    files = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    if not files:
-        raise ConfigError.of(path, "the folder holds no limit file: *.yaml or *.yml")
-    return files
+    return replace(limits, warnings=(*warnings, *limits.warnings))
 
 
 def compile_limits(documents: Sequence[Document], options: Options, revision: str = "") -> Limits:
@@ -101,7 +94,19 @@ def compile_limits(documents: Sequence[Document], options: Options, revision: st
     if compiler.problems:
         raise ConfigError(compiler.problems)
     domains = {name: draft.freeze() for name, draft in compiler.domains.items()}
-    return Limits(domains, tuple(compiler.rules), revision, options)
+    empty = {name: compiler.empty[name] for name, node in domains.items() if not node.children}
+    return Limits(domains, tuple(compiler.rules), revision, options, tuple(empty.values()), empty)
+
+
+def check_reload(before: Limits, after: Limits) -> None:
+    """Raises ConfigError where `after` leaves a domain without descriptors that has some `before`, or is new.
+
+    A file that is still being written may look so, and must not replace good limits.
+    """
+    known = {name for name, node in before.domains.items() if not node.children}
+    emptied = [name for name, node in after.domains.items() if not node.children and name not in known]
+    if emptied:
+        raise ConfigError([after.without_descriptors[name] for name in emptied])
 
 
 @dataclass(slots=True)
@@ -142,9 +147,14 @@ class _Compiler:
         self.domains: dict[str, _Draft] = {}
         self.rules: list[Rule] = []
         self.problems: list[Problem] = []
+        self.empty: dict[str, Problem] = {}
+        """By domain: the warning that it has no descriptors, if that is so in the end."""
 
     def add(self, document: Document) -> None:
-        root = _Map(document, (), document.data, self.problems)
+        root = MapReader(document, (), document.data, self.problems)
+        if root.is_kubernetes_object:
+            root.problem(_KUBERNETES)
+            return
         if not root.check(ROOT_KEYS):
             return
         domain = root.text("domain")
@@ -156,12 +166,13 @@ class _Compiler:
         if known is not None and not self.options.merge_domains:
             root.problem(f"duplicate domain '{domain}' in config file, first in {known.source}", "domain")
         draft = known or self.domains.setdefault(domain, _Draft(domain, source))
+        self.empty.setdefault(domain, document.problem(("descriptors",), _NO_DESCRIPTORS.format(domain)))
         # A duplicate domain is read on into a draft of its own: its other errors are reported, too.
         target = draft if known is None or self.options.merge_domains else _Draft(domain, source)
         self._add_descriptors(root, target, (domain,), has_values=False)
 
     def _add_descriptors(
-        self, parent: "_Map", into: _Draft, path: tuple[str, ...], *, has_values: bool
+        self, parent: MapReader, into: _Draft, path: tuple[str, ...], *, has_values: bool
     ) -> None:
         for descriptor in parent.maps("descriptors"):
             if not descriptor.check(DESCRIPTOR_KEYS):
@@ -191,7 +202,7 @@ class _Compiler:
             self._add_descriptors(descriptor, draft, child_path, has_values=below)
 
     @staticmethod
-    def _normalise(descriptor: "_Map", into: _Draft, key: str, value: str) -> None:
+    def _normalise(descriptor: MapReader, into: _Draft, key: str, value: str) -> None:
         """What is said once for each key of a level: a value is normalised before its rule is looked for."""
         kind = descriptor.text("normalise")
         if kind and kind not in NORMALISERS:
@@ -209,7 +220,7 @@ class _Compiler:
             )
 
     def _rule(
-        self, descriptor: "_Map", path: tuple[str, ...], source: str, *, has_values: bool
+        self, descriptor: MapReader, path: tuple[str, ...], source: str, *, has_values: bool
     ) -> Rule | None:
         shadow_mode, quota_mode = descriptor.flag("shadow_mode"), descriptor.flag("quota_mode")
         detailed_metric, metadata = descriptor.flag("detailed_metric"), descriptor.metadata()
@@ -240,7 +251,7 @@ class _Compiler:
         return rule
 
     @staticmethod
-    def _unlimited(limit: "_Map") -> dict[str, Any]:
+    def _unlimited(limit: MapReader) -> dict[str, Any]:
         if limit.text("unit").upper() in Unit.__members__:
             limit.problem("should not specify rate limit unit when unlimited", "unit")
         limit.number("requests_per_unit", 0, 0)
@@ -249,7 +260,7 @@ class _Compiler:
                 limit.problem(f"should not specify {key} when unlimited", key)
         return {"bucket": None, "fallback": None}
 
-    def _counting(self, limit: "_Map") -> dict[str, Any]:
+    def _counting(self, limit: MapReader) -> dict[str, Any]:
         unit_text = limit.text("unit")
         unit = Unit.__members__.get(unit_text.upper())
         if unit is None:
@@ -278,7 +289,7 @@ class _Compiler:
         }
 
 
-def _replaces(limit: "_Map", name: str) -> Iterator[str]:
+def _replaces(limit: MapReader, name: str) -> Iterator[str]:
     for entry in limit.maps("replaces"):
         if not entry.check(("name",)):
             continue
@@ -288,109 +299,3 @@ def _replaces(limit: "_Map", name: str) -> Iterator[str]:
         elif replaced == name:
             entry.problem("replaces should not contain name of same descriptor", "name")
         yield replaced
-
-
-class _Map:
-    """A YAML mapping at its place in the file. A missing value reads as empty, as Go reads it."""
-
-    def __init__(self, document: Document, path: _Path, data: Any, problems: list[Problem]) -> None:
-        self.document = document
-        self.path = path
-        self.data: Mapping[Any, Any] = data if isinstance(data, dict) else {}
-        self._is_map = isinstance(data, dict) or data is None
-        self._problems = problems
-
-    @property
-    def line(self) -> int:
-        return self.document.line(self.path)
-
-    def problem(self, message: str, *below: KeyPart) -> None:
-        self._problems.append(self.document.problem((*self.path, *below), message))
-
-    def check(self, known: Sequence[str]) -> bool:
-        """Whether it is a map at all; reports every key that is not one of `known`."""
-        if not self._is_map:
-            self.problem("error loading config file: expected a map")
-        for key in self.data:
-            if not isinstance(key, str):
-                written = str(key)
-                self.problem(f"config error, key is not of type string: {written}", written)
-            elif key not in known:
-                self.problem(f"config error, unknown key '{key}'{hint_for(key, known)}", key)
-        return self._is_map
-
-    def text(self, key: str) -> str:
-        """Text as it is written; Go reads 010, true and 2024-01-01 as the text they are."""
-        value = self.data.get(key)
-        if value is None:
-            return ""
-        if isinstance(value, str):
-            return value
-        if isinstance(value, float | list | dict):
-            self.problem(f"error checking config: expected text, found {_kind(value)}", key)
-            return ""
-        return self.document.text((*self.path, key)) or ""
-
-    def flag(self, key: str) -> bool:
-        value = self.data.get(key)
-        if value is not None and not isinstance(value, bool):
-            self.problem(f"error loading config file: expected true or false, found {_kind(value)}", key)
-        return value is True
-
-    def number(self, key: str, default: int, least: int, most: int = MAX_TOKENS) -> int:
-        value = self.data.get(key)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int):
-            wrong = "error checking config" if isinstance(value, float) else "error loading config file"
-            self.problem(f"{wrong}: expected a whole number, found {_kind(value)}", key)
-            return default
-        if not least <= value <= most:
-            self.problem(f"error loading config file: expected {least} to {most}, found {value}", key)
-            return default
-        return value
-
-    def choice(self, key: str, kind: type[_Choice], default: _Choice) -> _Choice:
-        value = self.data.get(key)
-        if value is None:
-            return default
-        for choice in kind:
-            if choice.value == value:
-                return choice
-        expected = " or ".join(choice.value for choice in kind)
-        self.problem(f"error loading config file: expected {expected}, found {value!r}", key)
-        return default
-
-    def map(self, key: str) -> "_Map | None":
-        value = self.data.get(key)
-        return None if value is None else _Map(self.document, (*self.path, key), value, self._problems)
-
-    def maps(self, key: str) -> Iterator["_Map"]:
-        values = self.data.get(key)
-        if values is None:
-            return
-        if not isinstance(values, list):
-            self.problem(f"error loading config file: expected a list, found {_kind(values)}", key)
-            return
-        for index, value in enumerate(values):
-            if isinstance(value, dict):
-                yield _Map(self.document, (*self.path, key, index), value, self._problems)
-            else:
-                text = f"config error, yaml file contains list of type other than map: {value}"
-                self.problem(text, key, index)
-
-    def metadata(self) -> Mapping[str, Any] | None:
-        value = self.data.get("metadata")
-        if value is None:
-            return None
-        try:
-            return as_metadata(value)
-        except MetadataError as error:
-            self.problem(f"error loading config file: {error}", "metadata")
-            return None
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, list):
-        return "a list"
-    return "a map" if isinstance(value, dict) else repr(value)

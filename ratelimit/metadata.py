@@ -1,26 +1,33 @@
 """What Envoy's other filters and its access log get to know of a decision."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from math import isfinite
 from typing import Any
 
+from common.configfile import KeyPart, key_path_text
 from protos.lenient import is_marked, shown
 from ratelimit.decision import Decision
 from ratelimit.request import Descriptor
 from ratelimit.rules import Unit
+from ratelimit.scalars import as_in_go
+
+PlainAt = Callable[[tuple[KeyPart, ...]], str | None]
 
 
 class MetadataError(Exception):
     """Metadata that a google.protobuf.Struct cannot carry; the message names the place."""
 
 
-def as_metadata(value: Any) -> Mapping[str, Any]:
-    """`value` as a google.protobuf.Struct can carry it. Raises MetadataError."""
+def as_metadata(value: Any, plain_at: PlainAt = lambda _: None) -> Mapping[str, Any]:
+    """`value` as a google.protobuf.Struct can carry it, its scalars as in Go. Raises MetadataError.
+
+    `plain_at` gives the scalar at a key path of `value` as it is written, None where it is in quotes.
+    """
     if not isinstance(value, dict):
         raise MetadataError("metadata must be a map")
-    plain: Mapping[str, Any] = _plain(value, "metadata")
-    return plain
+    carried: Mapping[str, Any] = _carried(value, (), plain_at)
+    return carried
 
 
 def explain(decision: Decision, *, full: bool) -> dict[str, Any]:
@@ -89,18 +96,29 @@ def _merge_into(target: dict[str, Any], source: Mapping[str, Any]) -> None:
             target.setdefault(key, value)
 
 
-def _plain(value: Any, path: str) -> Any:
+def _carried(value: Any, path: tuple[KeyPart, ...], plain_at: PlainAt) -> Any:
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise MetadataError(f"{path} has the key {key!r}; a key must be text, so quote it")
-        return {key: _plain(inner, f"{path}.{key}") for key, inner in value.items()}
+        return {_key(key, path): _carried(inner, (*path, str(key)), plain_at) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner, f"{path}[{index}]") for index, inner in enumerate(value)]
+        return [_carried(inner, (*path, index), plain_at) for index, inner in enumerate(value)]
+    value = as_in_go(value, plain_at(path))
     if isinstance(value, date):
         return value.isoformat()
+    where = key_path_text(("metadata", *path))
     if isinstance(value, float) and not isfinite(value):
-        raise MetadataError(f"{path} is {value}, which JSON and Struct cannot carry")
+        raise MetadataError(f"{where} is {value}, which JSON and Struct cannot carry")
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    raise MetadataError(f"{path} is a {type(value).__name__}, which Struct cannot carry")
+    raise MetadataError(f"{where} is a {type(value).__name__}, which Struct cannot carry")
+
+
+def _key(key: Any, path: tuple[KeyPart, ...]) -> str:
+    """The key as text: Go formats numbers and booleans."""
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, int):
+        return str(key)
+    where = key_path_text(("metadata", *path))
+    raise MetadataError(f"{where} has the key {key}; a key must be text, so quote it")

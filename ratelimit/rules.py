@@ -6,6 +6,8 @@ from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 from common.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.configfile import Problem
+from ratelimit.files import FolderFiles
 
 BLANKS: Final = " \t"
 """Around a value they do not count: HTTP/1 strips them from headers and HTTP/2 does not (RFC 9110 section
@@ -139,6 +141,10 @@ class Limits:
     revision: str
     """Changes with the content of the files."""
     options: "Options"
+    warnings: tuple[Problem, ...] = ()
+    """What was loaded all the same, or left out."""
+    without_descriptors: Mapping[str, Problem] = field(default_factory=dict)
+    """By domain: the warning about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,8 @@ class Options:
     """Sidecars that share a store: with the store away, each grants its part of a limit, rounded up."""
     merge_domains: bool = False
     """Whether several files may add to one domain (MERGE_DOMAIN_CONFIG)."""
+    folder_files: FolderFiles = FolderFiles.YAML
+    """Which files of a folder are read."""
 
 
 def build_bucket(

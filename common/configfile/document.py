@@ -74,13 +74,25 @@ class Document:
 
         None when `path` holds no scalar. For readers of text that people need not quote.
         """
+        node = self._scalar(path)
+        return None if node is None else node.value
+
+    def plain(self, path: Sequence[KeyPart]) -> str | None:
+        """The scalar at `path` as it is written, where that is without quotes; else None.
+
+        For readers of files that another YAML parser reads, too, and resolves differently.
+        """
+        node = self._scalar(path)
+        return None if node is None or node.style else node.value
+
+    def _scalar(self, path: Sequence[KeyPart]) -> yaml.ScalarNode | None:
         if self._root is None and self._text is not None:
             self._root = yaml.compose(self._text, Loader=_Loader)
         node = self._root
         for part in path:
             found = None if node is None else _child(node, part)
             node = None if found is None else found[1]
-        return node.value if isinstance(node, yaml.ScalarNode) else None
+        return node if isinstance(node, yaml.ScalarNode) else None
 
     def let_go(self, yield_gil: Breathe = no_breaks) -> None:
         """Free the content piece by piece, so as not to delay a loop; the document is empty afterwards."""

@@ -29,7 +29,7 @@ def check(
     """Check a settings file, SIDECARS_* variables, and the policy and limits files they name.
 
     It also checks what they need on this machine: TLS files that fit together, folders of sockets and logs.
-    It warns of ports that every network reaches without TLS.
+    It warns of ports that every network reaches without TLS, and of limits files that are not loaded.
 
     Example: `sidecars config check examples/sidecars.yaml`
 
@@ -37,6 +37,7 @@ def check(
     """
     from sidecars.cli.conflicts import check_environment
     from sidecars.cli.serve import ALL, assemble
+    from sidecars.services.sidecar import Warns
     from sidecars.settings.load import read_settings
     from sidecars.settings.machine import on_this_machine, open_to_all
 
@@ -50,6 +51,7 @@ def check(
         assembly = assemble(reading, ALL)
     except ConfigError as error:
         report(error.problems)
+    warn(each for one in assembly.bound if isinstance(one.sidecar, Warns) for each in one.sidecar.warnings)
     names = ", ".join(one.sidecar.name for one in assembly.bound)
     typer.echo(f"{file}: ok ({names})")
 

@@ -12,10 +12,11 @@ from common.buckets import SECOND_US
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.configfile import SETTINGS, ConfigError, Problem
 from ratelimit.cache import GenerationalCache
-from ratelimit.config import load_limits
+from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import Decision, Plan
 from ratelimit.limiter import Limiter
 from ratelimit.request import RequestError, UnconfiguredError
+from ratelimit.rules import Limits
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
@@ -114,16 +115,24 @@ class RatelimitSidecar:
         """The limit files and folders."""
         return self._settings.limits
 
+    @property
+    def warnings(self) -> Sequence[Problem]:
+        """What the limits in service leave out, and domains that limit nothing."""
+        return self._limiter.limits.warnings
+
     async def start(self) -> None:
-        """Do nothing: Redis is called when the first request comes, and may be away."""
+        """Log what the limits say about themselves. Redis is called by the first request, and may be away."""
+        _log_warnings(self._limiter.limits)
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile the limits again; may run in a thread. Raises ConfigError."""
         try:
             limits = load_limits(self._settings.limits, self._settings.options)
+            check_reload(self._limiter.limits, limits)
         except ConfigError:
             self._limiter.stats.failed_loads += 1
             raise
+        _log_warnings(limits)
 
         def swap() -> None:
             self._limiter.use(limits)
@@ -138,6 +147,7 @@ class RatelimitSidecar:
             "revision": limits.revision,
             "domains": sorted(limits.domains),
             "rules": len(limits.rules),
+            "warnings": list(map(str, limits.warnings)),
             "store": self._settings.store,
             "buckets_in_memory": len(self._memory),
         }
@@ -185,6 +195,11 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     dependencies.registry.register(stats)
     dependencies.registry.register(StoreCollector(memory, redis))
     return RatelimitSidecar(settings, limiter, memory, redis, refusals, dependencies.monotonic_clock)
+
+
+def _log_warnings(limits: Limits) -> None:
+    if limits.warnings:
+        _log.warning("limits are loaded, with warnings", warnings=list(map(str, limits.warnings)))
 
 
 class Refusals:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from common.configfile import Problem
 from common.redaction import NO_NAMES, SecretNames
 from sidecars.transport.api.service import Service
 
@@ -69,3 +70,12 @@ class Sidecar(Protocol):
 
     async def stop(self) -> None:
         """Flush and close what `start` opened; called after the transport has drained."""
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A sidecar whose files may hold what is loaded all the same, and is probably a mistake."""
+
+    @property
+    def warnings(self) -> Sequence[Problem]:
+        """What the operator should know about the files in service."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.configfile import Spelled
+from ratelimit.files import FolderFiles
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.stats import MAX_REQUEST_KEYS
 from ratelimit.stores.memory import MAX_BUCKETS
@@ -51,6 +52,11 @@ class RatelimitSettings(_Section):
     listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")
     limits: tuple[ConfigPath, ...] = Field(
         min_length=1, description="Limit files in the format of envoyproxy/ratelimit, and folders of them."
+    )
+    folder_files: FolderFiles = Field(
+        FolderFiles.YAML,
+        description="Which files of a folder are limit files: yaml (its own *.yaml, *.yml), visible (every "
+        "file in it and its subfolders) or all (hidden ones, too). A warning names what is skipped.",
     )
     merge_domains: bool = Field(default=False, description="Several files may add to one domain.")
     store: Literal["memory", "redis"] = Field(
@@ -101,7 +107,7 @@ class RatelimitSettings(_Section):
     @property
     def options(self) -> Options:
         """Defaults for rules that do not set them."""
-        return Options(self.algorithm, self.on_failure, self.replicas, self.merge_domains)
+        return Options(self.algorithm, self.on_failure, self.replicas, self.merge_domains, self.folder_files)
 
     @model_validator(mode="after")
     def _header_names_differ(self) -> Self:

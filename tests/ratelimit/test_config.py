@@ -203,7 +203,9 @@ class TestSeveralFiles:
     def test_a_folder_without_any_is_a_mistake(self, tmp_path: Path) -> None:
         """An empty mount must not replace the limits by none: no request would be limited any more."""
         (tmp_path / "limits.yaml.bak").write_text("domain: a")
-        with pytest.raises(ConfigError, match=r"holds no limit file: \*\.yaml or \*\.yml$"):
+        with pytest.raises(
+            ConfigError, match=r"holds no limit file: \*\.yaml or \*\.yml; found limits\.yaml\.bak$"
+        ):
             load_limits([tmp_path], Options())
 
     def test_the_revision_changes_with_the_content(self, tmp_path: Path) -> None:
@@ -321,11 +323,11 @@ class TestErrors:
         )
 
     def test_metadata_must_be_what_a_struct_carries(self) -> None:
-        text = "domain: d\ndescriptors:\n  - {key: a, metadata: [x]}\n  - {key: b, metadata: {1: x}}\n"
+        text = "domain: d\ndescriptors:\n  - {key: a, metadata: [x]}\n  - {key: b, metadata: {1.5: x}}\n"
         text += "  - {key: c, metadata: {x: {y: [.inf]}}}"
         assert [problem.partition("file: ")[2] for problem in problems_of(text)] == [
             "metadata must be a map",
-            "metadata has the key 1; a key must be text, so quote it",
+            "metadata has the key 1.5; a key must be text, so quote it",
             "metadata.x.y[0] is inf, which JSON and Struct cannot carry",
         ]
 

@@ -162,6 +162,14 @@ class TestLimitsCheck:
         assert (result.code, result.err) == (0, "")
         assert result.out.startswith("ok: 1 limit")
 
+    def test_what_is_not_loaded_is_a_warning(self, sidecars: Command, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("domain: a\ndescriptors: [{key: k}]\n")
+        (tmp_path / "b.conf").write_text("domain: b\ndescriptors: [{key: k}]\n")
+        result = sidecars("limits", "check", tmp_path)
+        assert (result.code, result.err.partition(";")[0]) == (0, f"warning: {tmp_path}: skipped b.conf")
+        result = sidecars("limits", "check", "--folder-files", "all", tmp_path)
+        assert (result.err, " in 2 domains" in result.out) == ("", True)
+
     def test_every_problem_is_a_line_and_exit_1(self, sidecars: Command, tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text("domain: a\ndescriptors:\n  - {kye: k}\n  - {key: k, valeu: v}\n")
         result = sidecars("limits", "check", tmp_path / "a.yaml")
@@ -181,7 +189,7 @@ class TestConfigCheck:
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
         (tmp_path / "policy.yaml").write_text(POLICY)
-        (tmp_path / "limits.yaml").write_text("domain: a\ndescriptors: []\n")
+        (tmp_path / "limits.yaml").write_text("domain: a\ndescriptors: [{key: k}]\n")
         file = tmp_path / "sidecars.yaml"
         file.write_text(
             "authz: {listen: ['unix:/a'], policy: [policy.yaml]}\n"
@@ -195,6 +203,11 @@ class TestConfigCheck:
         assert (result.code, result.err) == (0, "")
         assert result.out == f"{file}: ok (authz, ratelimit, accesslog)\n"
         assert not Path("/a").exists()
+
+    def test_a_domain_that_limits_nothing_is_a_warning(self, sidecars: Command, file: Path) -> None:
+        (file.parent / "limits.yaml").write_text("domain: a\n")
+        result = sidecars("config", "check", file)
+        assert (result.code, "limits.yaml:1: descriptors: domain 'a'" in result.err) == (0, True)
 
     def test_problems_of_the_file_the_environment_policy_and_limits_are_all_found(
         self, sidecars: Command, file: Path, monkeypatch: pytest.MonkeyPatch

@@ -227,6 +227,21 @@ class TestErrors:
             sidecar.prepare()
         assert answered(sidecar, request(ADDRESS)).statuses[0].HasField("current_limit")
 
+    def test_an_emptied_domain_replaces_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "edge.yaml").write_text(LIMITS)
+        sidecar = build(settings_with(tmp_path), dependencies())
+        (tmp_path / "edge.yaml").write_text("domain: edge\ndescriptors:\n")
+        with pytest.raises(ConfigError, match="domain 'edge' has no descriptors"):
+            sidecar.prepare()
+        assert answered(sidecar, request(ADDRESS)).statuses[0].HasField("current_limit")
+
+    def test_files_that_are_not_loaded_are_shown(self, tmp_path: Path) -> None:
+        (tmp_path / "edge.yaml").write_text(LIMITS)
+        (tmp_path / "more.conf").write_text(LIMITS)
+        sidecar = build(settings_with(tmp_path), dependencies())
+        [warning] = sidecar.describe()["warnings"]
+        assert "skipped more.conf;" in warning
+
     def test_without_any_domain_it_is_unavailable(self, tmp_path: Path) -> None:
         """Which no file leads to; it is what the library says of limits made otherwise."""
         (tmp_path / "edge.yaml").write_text(LIMITS)
@@ -271,7 +286,7 @@ class TestReload:
 
     def test_nothing_changes_before_the_swap(self, folder: Path) -> None:
         sidecar = build(settings_with(folder), dependencies())
-        (folder / "edge.yaml").write_text("domain: other")
+        (folder / "edge.yaml").write_text("domain: other\ndescriptors: [{key: k}]")
         sidecar.prepare()
         assert sidecar.describe()["domains"] == ["edge"]
 
