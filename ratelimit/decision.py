@@ -88,22 +88,33 @@ class Decision(NamedTuple):
     """Why the store gave no answer; empty when it did, or was not needed."""
     shadowed: bool = False
     """Whether a shadow mode, of a rule or of all, let pass what else would not have."""
+    quota_mode: bool = False
+    """Whether every limit is a quota."""
 
     @property
-    def deciding(self) -> Status | None:
-        """The status to explain the answer by.
+    def closest(self) -> Status | None:
+        """The status that headers show: the choice of envoyproxy/ratelimit.
 
-        The last one over its limit, else the one closest to it (the first of equals): the choice of
-        envoyproxy/ratelimit for its headers. None when no rule matched.
+        The last limit that is over, a quota excepted; else the one closest to its limit, the first of equals.
+        None when no rule matched.
         """
         closest: Status | None = None
         for status in self.statuses:
-            if status.rule is None:
+            rule = status.rule
+            if rule is None:
                 continue
-            closer = closest is None or (not closest.over_limit and status.remaining < closest.remaining)
-            if closer or status.over_limit:
+            refuses = status.over_limit and not (self.quota_mode or rule.quota_mode)
+            if closest is None or refuses or status.remaining < closest.remaining:
                 closest = status
         return closest
+
+    @property
+    def deciding(self) -> Status | None:
+        """The status to explain the answer by: `closest`, unless quotas refuse and it is not one of them."""
+        closest = self.closest
+        if not self.over_limit or closest is None or closest.over_limit:
+            return closest
+        return next((status for status in self.statuses if status.over_limit), closest)
 
     @property
     def reason(self) -> str:

@@ -5,17 +5,18 @@ ones, charge the others (`ratelimit.stores.take_all`), then join the codes. Find
 the configuration alone, so it is a step of its own (`plan`) whose result may be kept and used again.
 """
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.decision import Charge, Decision, Plan, Status
-from ratelimit.plan import make_plan, near_limit
+from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import Request
 from ratelimit.rules import Limits, OnFailure, Rule
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import Failure, Store, StoreError, Take
+from ratelimit.stores.take_all import is_refused
 
 NO_ROOM: Final = FixedWindow(0, SECOND_US, charge_rejected=False)
 """For rules that do not count in this process: refuses hits, lets refunds pass, and keeps no state."""
@@ -25,7 +26,9 @@ class Limiter:
     """Decides requests by `limits` (replaced as a whole by `use`), counting in `store`.
 
     While the store fails each rule answers as its `on_failure` says; `local` counts in `fallback`.
-    `near_limit_ratio` is where the metric near_limit begins; `shadow_mode` lets every request pass.
+    `near_limit_ratio` is where the metric near_limit begins; `shadow_mode` lets every request pass;
+    `quota_mode` makes a quota of every limit: a request is refused only if all of its limits are over.
+    `spare_others`: fixed windows and debts of a refused request are charged only if they are over.
     """
 
     def __init__(
@@ -37,12 +40,13 @@ class Limiter:
         *,
         near_limit_ratio: float = 0.8,
         shadow_mode: bool = False,
+        quota_mode: bool = False,
+        spare_others: bool = False,
     ) -> None:
         self.stats = stats
         self._store = store
         self._fallback = fallback
-        self._near_limit_ratio = near_limit_ratio
-        self._shadow_mode = shadow_mode
+        self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others)
         self.use(limits)
 
     @property
@@ -61,9 +65,7 @@ class Limiter:
 
         Raises RequestError for what cannot be asked and UnconfiguredError while nothing is configured.
         """
-        return make_plan(
-            request, self._limits, self.stats, self._near_limit_ratio, shadow_mode=self._shadow_mode
-        )
+        return make_plan(request, self._limits, self.stats, self._modes)
 
     def decide(self, plan: Plan, budget_seconds: float | None = None) -> Decision | Awaitable[Decision]:
         """The decision: at once, or an awaitable where a shared store must be asked.
@@ -97,10 +99,15 @@ class Limiter:
             return self._without_store(plan, error.failure)
         return self._counted(plan, taken)
 
-    def _counted(self, plan: Plan, taken: Iterable[Taken]) -> Decision:
+    def _counted(self, plan: Plan, taken: Sequence[Taken]) -> Decision:
         statuses = list(plan.statuses)
+        refused = len(taken) > 1 and is_refused(zip(plan.takes, taken, strict=True))
         for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
-            statuses[charge.position] = _status(charge, outcome, take.bucket.size, charge.near)
+            if refused and outcome.allowed and not take.charges_in_refused(allowed=True):
+                reset_seconds = -(-outcome.reset_us // SECOND_US)
+                statuses[charge.position] = Status(False, charge.rule, outcome.remaining, reset_seconds, 0)
+            else:
+                statuses[charge.position] = _status(charge, outcome, take.bucket.size, charge.near)
         return self._decision(plan, statuses)
 
     def _without_store(self, plan: Plan, failure: Failure) -> Decision:
@@ -114,7 +121,7 @@ class Limiter:
             self.stats.failure_answers[rule.on_failure.value] += 1
             if take.bucket is not NO_ROOM:
                 size = take.bucket.size
-                status = _status(charge, taken, size, near_limit(size, self._near_limit_ratio))
+                status = _status(charge, taken, size, near_limit(size, self._modes.near_limit_ratio))
             else:
                 over = not taken.allowed and not rule.shadow_mode
                 status = Status(over, rule, 0, 0, 0, known=False)
@@ -122,22 +129,29 @@ class Limiter:
         return self._decision(plan, statuses, str(failure))
 
     def _decision(self, plan: Plan, statuses: Sequence[Status], failure: str = "") -> Decision:
-        over = shadowed = False
-        quota_rules = quota_over = 0
-        for charge in plan.charges:
-            status = statuses[charge.position]
-            if status.shadowed:
-                shadowed = True
-            if charge.rule.quota_mode:
-                quota_rules += 1
-                quota_over += status.over_limit
-            elif status.over_limit:
-                over = True
-        over = over or 0 < quota_rules == quota_over
-        if over and self._shadow_mode:
+        over = self._is_over(statuses)
+        shadowed = True in [status.shadowed for status in statuses]
+        if over and self._modes.shadow_mode:
             self.stats.global_shadow_mode += 1
             over, shadowed = False, True
-        return Decision(over, statuses, plan, failure, shadowed)
+        return Decision(over, statuses, plan, failure, shadowed, self._modes.quota_mode)
+
+    def _is_over(self, statuses: Sequence[Status]) -> bool:
+        """The overall code: a limit is over, or there are quotas and all are over.
+
+        Where every limit is a quota, a descriptor without a limit is one that is never used up.
+        """
+        quotas = quotas_over = 0
+        for status in statuses:
+            rule = status.rule
+            if rule is None or rule.bucket is None:
+                quotas += rule is None and self._modes.quota_mode
+            elif self._modes.quota_mode or rule.quota_mode:
+                quotas += 1
+                quotas_over += status.over_limit
+            elif status.over_limit:
+                return True
+        return 0 < quotas == quotas_over
 
 
 def _fallback_take(rule: Rule, take: Take) -> Take:

@@ -1,6 +1,7 @@
 """From a request to the rules it falls under and the buckets they charge."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from common.buckets import MAX_HITS
@@ -19,12 +20,22 @@ UNLIMITED: Final = 2**32 - 1
 """`limit_remaining` of an unlimited rule."""
 
 
-def make_plan(
-    request: Request, limits: Limits, stats: Stats, near_limit_ratio: float, *, shadow_mode: bool = False
-) -> Plan:
-    """The rules for `request` in `limits`, their buckets and their counters.
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """How a limiter treats all its rules."""
 
-    With `shadow_mode` no bucket refuses the request.
+    near_limit_ratio: float = 0.8
+    """The part of a limit from which the metric near_limit counts."""
+    shadow_mode: bool = False
+    """No limit refuses a request."""
+    quota_mode: bool = False
+    """Every limit is a quota."""
+    spare_others: bool = False
+    """Whether `Take.spare` is set."""
+
+
+def make_plan(request: Request, limits: Limits, stats: Stats, modes: Modes) -> Plan:
+    """The rules for `request` in `limits`, their buckets and their counters.
 
     Raises RequestError for what cannot be asked and UnconfiguredError where nothing is configured.
     """
@@ -55,13 +66,12 @@ def make_plan(
             continue
         if rule.name not in replaced:
             counts = _counts(stats, domain, root, rule, descriptor)
-            near = near_limit(bucket.size, near_limit_ratio)
+            near = near_limit(bucket.size, modes.near_limit_ratio)
             charges.append(Charge(len(statuses), rule, hits, counts, near))
-            mode = Mode.SHADOW if shadow_mode else _mode(rule)
-            takes.append(Take(bucket_key(domain, bucket, counted), bucket, hits, mode))
+            key = bucket_key(domain, bucket, counted)
+            takes.append(Take(key, bucket, hits, _mode(rule, modes), modes.spare_others))
         statuses.append(UNMATCHED)
-    if any(charge.rule.shadow_mode and charge.rule.quota_mode for charge in charges):
-        # A quota in shadow mode is never over its limit, so the quotas cannot all be.
+    if _has_endless_quota(charges, len(statuses) - len(charges) - len(unlimited), modes):
         takes = [take._replace(mode=Mode.SHADOW) if take.mode is Mode.QUOTA else take for take in takes]
     has_metadata = any(found is not None and found.rule.metadata for found in matches)
     return Plan(request, limits, statuses, charges, takes, unlimited, has_metadata=has_metadata)
@@ -72,10 +82,17 @@ def near_limit(size: int, ratio: float) -> int:
     return int(size * ratio + 1e-6)
 
 
-def _mode(rule: Rule) -> Mode:
-    if rule.shadow_mode:
+def _mode(rule: Rule, modes: Modes) -> Mode:
+    if modes.shadow_mode or rule.shadow_mode:
         return Mode.SHADOW
-    return Mode.QUOTA if rule.quota_mode else Mode.ENFORCE
+    return Mode.QUOTA if modes.quota_mode or rule.quota_mode else Mode.ENFORCE
+
+
+def _has_endless_quota(charges: Sequence[Charge], unmatched: int, modes: Modes) -> bool:
+    """Return whether a quota is never over, so that not all can be: one in shadow mode, or without a rule."""
+    if modes.quota_mode and unmatched:
+        return True
+    return any(charge.rule.shadow_mode and (modes.quota_mode or charge.rule.quota_mode) for charge in charges)
 
 
 def _counts(stats: Stats, domain: str, root: Node, rule: Rule, descriptor: Descriptor) -> Counts:

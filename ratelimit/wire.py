@@ -78,10 +78,9 @@ class Responses:
         for status in decision.statuses:
             encoded = self._status(status)
             parts += (_STATUSES, _varint(len(encoded)), encoded)
-        deciding = decision.deciding
-        parts += self._response_headers(decision, deciding)
+        parts += self._response_headers(decision)
         if self._metadata != "off":
-            parts.append(self._dynamic_metadata(decision, deciding))
+            parts.append(self._dynamic_metadata(decision, decision.deciding))
         return b"".join(parts)
 
     def _status(self, status: Status) -> bytes:
@@ -100,14 +99,14 @@ class Responses:
         reset = _varint(min(seconds, MAX_DURATION_SECONDS))
         return code + limit + remaining + _DURATION + _varint(len(reset) + 1) + _SECONDS + reset
 
-    def _response_headers(self, decision: Decision, deciding: Status | None) -> list[bytes]:
+    def _response_headers(self, decision: Decision) -> list[bytes]:
         names = self._headers
         headers: list[bytes] = []
-        rule = None if deciding is None or names is None else deciding.current
-        if names is not None and rule is not None and deciding is not None:
+        closest = None if names is None else decision.closest
+        if names is not None and closest is not None and (rule := closest.current) is not None:
             headers.append(_response_header(names.limit, rule.requests_per_unit))
-            headers.append(_response_header(names.remaining, deciding.remaining))
-            headers.append(_response_header(names.reset, deciding.reset_seconds))
+            headers.append(_response_header(names.remaining, closest.remaining))
+            headers.append(_response_header(names.reset, closest.reset_seconds))
         if decision.over_limit and self._retry_after:
             seconds = decision.retry_after_seconds
             if seconds:

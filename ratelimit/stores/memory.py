@@ -35,7 +35,7 @@ class MemoryStore:
         """The outcome of each of the `takes` of a request, at once. Never raises StoreError."""
         now_us = self._now_us()
         if len(takes) == 1:
-            key, bucket, hits, _ = takes[0]
+            key, bucket, hits, _, _ = takes[0]
             return [self.take_one(key, bucket, hits, now_us)]
         buckets = self._buckets
         states = {take.key: buckets[take.key][1] for take in takes if take.key in buckets}

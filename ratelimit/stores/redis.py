@@ -279,7 +279,7 @@ def read_state(bucket: TokenBucket | FixedWindow, stored: bytes | str | None) ->
 
 
 _TAKE: Final = Struct("<HBBdddd")
-_CHARGE_REJECTED, _LAST = 1, 8
+_SPARE, _LAST = 8, 16
 _MODES: Final = {Mode.ENFORCE: 2, Mode.QUOTA: 4, Mode.SHADOW: 0}
 
 
@@ -289,8 +289,8 @@ def _encode(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> bytes:
     encoded = bytearray()
     for takes in requests:
         last = len(takes) - 1
-        for index, (key, bucket, hits, mode) in enumerate(takes):
-            flags = _MODES[mode] | bucket.charge_rejected | (_LAST if index == last else 0)
+        for index, (key, bucket, hits, mode, spare) in enumerate(takes):
+            flags = _MODES[mode] | bucket.charge_rejected | (_SPARE * spare) | (_LAST if index == last else 0)
             if isinstance(bucket, TokenBucket):
                 kind, refill, period_us = 0, bucket.refill_tokens, bucket.period_us
             else:

@@ -25,11 +25,16 @@ class Take(NamedTuple):
     bucket: TokenBucket | FixedWindow
     hits: int
     mode: Mode = Mode.ENFORCE
+    spare: bool = False
+    """Whether hits that would pass are not charged if another bucket refuses the request, in spite of
+    `charge_rejected` (STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT of envoyproxy/ratelimit)."""
 
-    @property
-    def always_charges(self) -> bool:
-        """Whether the hits are charged even if the request is refused: refunds, and `charge_rejected`."""
-        return self.hits < 0 or self.bucket.charge_rejected
+    def charges_in_refused(self, allowed: bool) -> bool:  # noqa: FBT001
+        """Return whether the hits are charged although the request is refused.
+
+        `allowed` says whether the hits would pass by themselves. Refunds are always charged.
+        """
+        return self.hits < 0 or (self.bucket.charge_rejected and not (allowed and self.spare))
 
 
 class Failure(StrEnum):

@@ -12,8 +12,8 @@ States = MutableMapping[str, State]
 def take_all(takes: Sequence[Take], states: States, now_us: int) -> list[Taken]:
     """Return the outcome of each of the `takes` of a request, and update `states`.
 
-    If the request is refused, only takes that always charge (`Take.always_charges`) change their bucket, so
-    that a request over one limit does not use up its other limits. The outcome of a bucket that is spared so
+    If the request is refused, only some takes change their bucket (`Take.charges_in_refused`), so that a
+    request over one limit does not use up its other limits. The outcome of a bucket that is spared so
     says whether the hits would have passed, and what remains without them.
     """
     if len(takes) == 1:
@@ -40,14 +40,14 @@ def is_refused(outcomes: Iterable[tuple[Take, Taken]]) -> bool:
 
 
 def _settle(take: Take, tried: Taken, states: States, now_us: int) -> Taken:
-    """Return the outcome of a take in a refused request, charged only if it always charges."""
-    hits = take.hits if take.always_charges else 0
+    """Return the outcome of a take in a refused request; `tried` is its outcome by itself."""
+    hits = take.hits if take.charges_in_refused(tried.allowed) else 0
     settled = _take(take._replace(hits=hits), states, now_us)
     return tried._replace(remaining=settled.remaining, reset_us=settled.reset_us)
 
 
 def _take(take: Take, states: States, now_us: int) -> Taken:
-    key, bucket, hits, _ = take
+    key, bucket, hits, _, _ = take
     state = states.get(key)
     taken, kept = bucket.take(state, hits, now_us)
     if kept is not state:

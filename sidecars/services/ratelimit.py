@@ -191,6 +191,8 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         stats,
         near_limit_ratio=settings.near_limit_ratio,
         shadow_mode=settings.shadow_mode,
+        quota_mode=settings.quota_mode,
+        spare_others=settings.spare_other_limits,
     )
     dependencies.registry.register(stats)
     dependencies.registry.register(StoreCollector(memory, redis))

@@ -75,6 +75,14 @@ class RatelimitSettings(_Section):
         1, ge=1, le=10_000, description="Sidecars that share the store: each counts its part when local."
     )
     shadow_mode: bool = Field(default=False, description="Refuse nothing; count and report as usual.")
+    quota_mode: bool = Field(
+        default=False,
+        description="Make a quota of every limit: a request is refused only if all of its limits are over.",
+    )
+    spare_other_limits: bool = Field(
+        default=False,
+        description="Of a refused request, charge fixed windows only if they are over.",
+    )
     near_limit_ratio: float = Field(
         0.8, ge=0, le=1, description="Where the metric near_limit begins, as part of the limit."
     )

@@ -31,6 +31,6 @@ def test_every_scenario_that_the_page_names_exists() -> None:
 def test_every_row_of_the_page_has_a_test_or_says_why_not() -> None:
     features, _, _ = PAGE.read_text().partition("## Measured")
     rows = [line for line in features.splitlines() if line.startswith("| ") and " feature " not in line]
-    assert [row for row in rows if not NAMED.search(row) and "|---" not in row and " vulnerability |" not in row] == [
-        next(row for row in rows if "clear_route_cache" in row)
-    ]
+    assert [
+        row for row in rows if not NAMED.search(row) and "|---" not in row and " vulnerability |" not in row
+    ] == [next(row for row in rows if "clear_route_cache" in row)]

@@ -272,6 +272,32 @@ class TestModes:
         both = (of(("q1", "1")), of(("wide", "1")))
         assert [bench.ask(*both).over_limit for _ in range(2)] == [False, True]
 
+    def test_quota_mode_makes_a_quota_of_every_limit(self) -> None:
+        """QUOTA_MODE."""
+        bench = Bench(FIVE_EACH, quota_mode=True)
+        assert not bench.ask(of(("a", "1"), hits=6), B).over_limit
+        assert bench.ask(of(("a", "1"), hits=6), of(("b", "1"), hits=6)).over_limit
+        assert bench.ask(of(("a", "1"), hits=6)).over_limit
+
+    def test_quota_mode_takes_a_descriptor_without_a_limit_for_one_that_is_left(self) -> None:
+        """As there, unless it is unlimited."""
+        bench = Bench(FIVE_EACH + "    - {key: free, rate_limit: {unlimited: true}}", quota_mode=True)
+        assert not bench.ask(of(("a", "1"), hits=6), of(("none", "1"))).over_limit
+        assert bench.ask(of(("a", "1"), hits=6), of(("free", "1"))).over_limit
+
+    def test_headers_are_of_the_limit_that_refuses_and_not_of_a_quota(self) -> None:
+        bench = Bench(self.QUOTAS)
+        over = bench.ask(of(("regular", "1"), hits=2), of(("q1", "1"), hits=2))
+        assert over.closest is over.statuses[0]
+        passes = bench.ask(of(("q1", "1"), hits=2), of(("q2", "1"), hits=1))
+        assert passes.closest is passes.statuses[0]
+
+    def test_a_refusal_by_quotas_is_explained_by_one_of_them(self) -> None:
+        bench = Bench(self.QUOTAS)
+        decision = bench.ask(of(("regular", "1")), of(("q1", "1"), hits=2))
+        assert decision.over_limit
+        assert (decision.closest, decision.deciding) == (decision.statuses[0], decision.statuses[1])
+
     def test_a_regular_limit_over_refuses_whatever_quotas_are_left(self) -> None:
         """TestServicePerDescriptorQuotaMode."""
         bench = Bench(self.QUOTAS)

@@ -50,14 +50,16 @@ ages_us = st.sampled_from([0, 0, 0, 1, SECOND_US, -60 * SECOND_US]) | st.integer
 
 calls = st.lists(
     st.lists(
-        st.tuples(st.integers(0, 2), hits_choices, st.sampled_from([*[Mode.ENFORCE] * 2, *Mode])),
+        st.tuples(
+            st.integers(0, 2), hits_choices, st.sampled_from([*[Mode.ENFORCE] * 2, *Mode]), st.booleans()
+        ),
         min_size=1,
         max_size=4,
     ),
     min_size=1,
     max_size=4,
 )
-"""Calls of several requests; each take is the number of a bucket, hits and a mode."""
+"""Calls of several requests; each take is the number of a bucket, hits, its mode and whether it is spared."""
 
 
 @st.composite
@@ -141,15 +143,18 @@ class TestScript:
     @settings(max_examples=200)
     @given(st.lists(buckets, min_size=1, max_size=3), st.lists(calls, min_size=1, max_size=4))
     def test_requests_with_several_buckets_change_them_as_take_all_does(
-        self, plain: "redis.Redis", choices: list[Bucket], sequence: list[list[list[tuple[int, int, Mode]]]]
+        self,
+        plain: "redis.Redis",
+        choices: list[Bucket],
+        sequence: list[list[list[tuple[int, int, Mode, bool]]]],
     ) -> None:
         plain.flushall()
         states: dict[str, State] = {}
         for requests in sequence:
             called = [
                 [
-                    Take(str(chosen % len(choices)), choices[chosen % len(choices)], hits, mode)
-                    for chosen, hits, mode in takes
+                    Take(str(chosen % len(choices)), choices[chosen % len(choices)], hits, mode, spare)
+                    for chosen, hits, mode, spare in takes
                 ]
                 for takes in requests
             ]

@@ -61,13 +61,23 @@ class Bench:
         *,
         store: Store | None = None,
         shadow_mode: bool = False,
+        quota_mode: bool = False,
+        spare_others: bool = False,
     ) -> None:
         self.now_us = NOW
         self.options = options or Options()
         self.memory = MemoryStore(lambda: self.now_us)
         self.stats = Stats()
         limits = self.compiled(descriptors)
-        self.limiter = Limiter(limits, store or self.memory, self.memory, self.stats, shadow_mode=shadow_mode)
+        self.limiter = Limiter(
+            limits,
+            store or self.memory,
+            self.memory,
+            self.stats,
+            shadow_mode=shadow_mode,
+            quota_mode=quota_mode,
+            spare_others=spare_others,
+        )
 
     def compiled(self, descriptors: str) -> Limits:
         text = f"domain: d\ndescriptors:\n{dedent(descriptors)}"

@@ -19,7 +19,7 @@
 -- States are kept in one table for each number, not in one table for each bucket, and a request with one bucket
 -- makes no table at all: garbage is most of what a script costs.
 
-local CHARGE_REJECTED, ENFORCE, QUOTA, LAST = 1, 2, 4, 8
+local CHARGE_REJECTED, ENFORCE, QUOTA, SPARE, LAST = 1, 2, 4, 8, 16
 local EXACT = 9007199254740992
 local MAX_COUNT = 1125899906842624
 local SPARE_MS = 1000
@@ -127,7 +127,8 @@ for i = 1, #KEYS do
   stored[i] = found
 end
 
--- Charges the takes of one request: all, or those alone that always charge if the request is refused.
+-- Charges the takes of one request: all, or if it is refused, those that `Take.charges_in_refused` names. A take
+-- is {position, function, its five arguments, mode, spare, whether it passed by itself}.
 local function charge(takes)
   local before = {}
   local refused, quotas, quotas_over = false, 0, 0
@@ -139,6 +140,7 @@ local function charge(takes)
       before[i] = { x[i], y[i], z[i], ttl_ms[i] }
     end
     local allowed = take[2](i, take[3], take[4], take[5], take[6], take[7])
+    take[10] = allowed
     if take[8] == QUOTA then
       quotas = quotas + 1
       quotas_over = quotas_over + (allowed and 0 or 1)
@@ -154,7 +156,7 @@ local function charge(takes)
   end
   for n = 1, #takes do
     local take = takes[n]
-    if take[5] or take[4] < 0 then
+    if take[4] < 0 or (take[5] and not (take[9] and take[10])) then
       take[2](take[1], take[3], take[4], take[5], take[6], take[7])
     end
   end
@@ -172,7 +174,8 @@ while at <= size do
     take(i, limit, hits, charge_rejected, refill, period)
   else
     takes = takes or {}
-    takes[#takes + 1] = { i, take, limit, hits, charge_rejected, refill, period, flags % LAST - flags % ENFORCE }
+    local mode, spare = flags % SPARE - flags % ENFORCE, flags % LAST >= SPARE
+    takes[#takes + 1] = { i, take, limit, hits, charge_rejected, refill, period, mode, spare, false }
     if flags >= LAST then
       charge(takes)
       takes = nil
