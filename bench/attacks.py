@@ -34,7 +34,7 @@ MOST_P99_MS = 10
 MOST_GROWTH_MB = 64
 """Growth of the process over all floods: what one connection may hold is bounded, and so is the heap."""
 MOST_LOG_GROWTH_MB = 128
-"""The same of the access log, with its queue and the log streams that may be open at once."""
+"""Growth of the access log over all floods, with its queue and the log streams that may be open at once."""
 
 GOALS = {
     **{f"{name}_p99_ms": Goal(at_most=MOST_P99_MS) for name in [*FLOODS, *LOG_FLOODS]},

@@ -75,7 +75,7 @@ class Limiter:
         stats = self.stats
         stats.requests += 1
         if plan.unknown_domain:
-            stats.domain_not_found(plan.request.domain)
+            stats.domain_not_found(plan.request.domain, len(plan.statuses))
         for counts, hits in plan.unlimited:
             counts.arrived(hits)
             counts.within_limit += max(0, hits)
@@ -172,7 +172,7 @@ def _status(charge: Charge, taken: Taken, size: int, near: int) -> Status:
     if allowed:
         return Status(False, rule, remaining, reset_seconds, 0)
     if rule.shadow_mode:
-        counts.shadow_mode += hits
+        counts.shadow_mode += min(hits, used_before + hits - size)
         return Status(False, rule, remaining, reset_seconds, 0, shadowed=True)
     # A request that exceeds the whole limit never passes; its client waits a second all the same.
     return Status(True, rule, remaining, reset_seconds, max(1, -(-retry_after_us // SECOND_US)))

@@ -71,8 +71,10 @@ def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
     if descriptor.override is not None:
         requests, unit, multiplier = descriptor.override
         name = Unit(unit).name if unit in Unit.__members__.values() else "UNKNOWN"
-        text = f"requests_per_unit:{requests} unit:{name}"
-        explained["limit"] = text if multiplier == 1 else f"{text} unit_multiplier:{multiplier}"
+        # The text format of protobuf, which leaves out a number that is 0.
+        number = f"requests_per_unit:{requests} " if requests else ""
+        text = f"{number}unit:{name}"
+        explained["limit"] = text if multiplier == 1 else f"{text} unit_multiplier:{{value:{multiplier}}}"
     if descriptor.hits is not None:
         explained["hitsAddend"] = -descriptor.hits if descriptor.refund else descriptor.hits
     return explained

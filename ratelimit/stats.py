@@ -42,7 +42,7 @@ _COUNTERS: Final = {
     "over_limit": "Hits above the limit.",
     "near_limit": "Hits between near_limit_ratio and the limit.",
     "within_limit": "Hits of requests that passed.",
-    "shadow_mode": "Hits that would not have passed, of rules in shadow mode.",
+    "shadow_mode": "Hits above the limit, of rules in shadow mode.",
     "total_negative_hits": "Hits given back.",
 }
 _PREFIX: Final = "ratelimit_service_rate_limit"
@@ -151,12 +151,12 @@ class Stats(Collector):
         """The counters of a series that is not shown: a counter must not fall because its rule was away."""
         return self._gone.pop(series, None) or Counts()
 
-    def domain_not_found(self, domain: str) -> None:
-        """Count a request for a domain that no file configures."""
+    def domain_not_found(self, domain: str, descriptors: int) -> None:
+        """Count the descriptors of a request for a domain that no file configures."""
         unknown = self._unknown_domains
         if domain not in unknown and len(unknown) >= MAX_UNKNOWN_DOMAINS:
             domain = OTHER
-        unknown[domain] = unknown.get(domain, 0) + 1
+        unknown[domain] = unknown.get(domain, 0) + descriptors
 
     def describe(self) -> Iterator[Metric]:
         """The metrics without their values."""
@@ -172,7 +172,7 @@ class Stats(Collector):
             for labels, counts in labelled:
                 metric.add_sample(metric.name, labels, getattr(counts, name))
             yield metric
-        text = "Requests for a domain that is not configured."
+        text = "Descriptors of requests for a domain that is not configured."
         yield _metric(f"{_PREFIX}_domain_not_found", text, "domain", self._unknown_domains)
         errors = "ratelimit_service_should_rate_limit_error"
         yield _metric(errors, "Calls that could not be answered as asked.", "err_type", self.errors)

@@ -329,7 +329,7 @@ class TestErrors:
         decision = bench.ask(A, B, domain="other")
         assert not decision.over_limit
         assert len(decision.statuses) == 2
-        assert bench.stats._unknown_domains == {"other": 1}
+        assert bench.stats._unknown_domains == {"other": 2}
 
 
 class TestReload:

@@ -15,6 +15,35 @@ class TestExplain:
         explained = explain(Bench(FIVE_EACH).ask(A, B, hits=6), full=False)
         assert (explained["outcome"], explained["rule"]) == ("over_limit", "d.b")
 
+    def test_an_override_is_protobufs_text_which_leaves_out_a_0(self) -> None:
+        asked = [of(("a", "1"), override=Override(0, Unit.DAY)), of(("a", "1"), override=Override(5, 1, 30))]
+        explained = explain(Bench(FIVE_EACH).ask(*asked), full=True)
+        assert [one["limit"] for one in explained["descriptors"]] == [
+            "unit:DAY",
+            "requests_per_unit:5 unit:SECOND unit_multiplier:{value:30}",
+        ]
+
+    def test_metadata_of_unlimited_rules_and_with_value_to_metric_is_passed_on(self) -> None:
+        """There it is lost."""
+        bench = Bench(
+            """
+            - {key: a, metadata: {a: 1}, rate_limit: {unlimited: true}}
+            - {key: b, value_to_metric: true, metadata: {b: 2}, rate_limit: {unit: day, requests_per_unit: 1}}
+            """
+        )
+        assert explain(bench.ask(A, B), full=False)["metadata"] == {"a": 1, "b": 2}
+
+    def test_metadata_of_one_answer_is_not_in_the_next(self) -> None:
+        """There maps of rules that passed together stay merged for as long as the configuration holds."""
+        bench = Bench(
+            """
+            - {key: a, metadata: {x: {a: 1}}, rate_limit: {unit: day, requests_per_unit: 9}}
+            - {key: b, metadata: {x: {b: 2}}, rate_limit: {unit: day, requests_per_unit: 9}}
+            """
+        )
+        assert explain(bench.ask(A, B), full=False)["metadata"] == {"x": {"a": 1, "b": 2}}
+        assert explain(bench.ask(A), full=False)["metadata"] == {"x": {"a": 1}}
+
     def test_full_tells_the_descriptors_as_envoyproxy_ratelimit_does(self) -> None:
         """RESPONSE_DYNAMIC_METADATA."""
         descriptors = (
