@@ -18,7 +18,7 @@ _WRITE_SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)
 
 
 class SinkMetrics:
-    """Latency and errors of the sinks; the `Observer` of their queues."""
+    """Latency and errors of the sinks; the `SinkObserver` of their queues."""
 
     __slots__ = ("_errors", "_seconds")
 
@@ -47,7 +47,7 @@ class SinkMetrics:
         self._errors.labels(sink, reason.value).inc()
 
 
-class Streams(Protocol):
+class OpenStreams(Protocol):
     """Knows how many streams are open."""
 
     @property
@@ -58,7 +58,7 @@ class Streams(Protocol):
 class AccesslogCollector(Collector):
     """The numbers of the counters, the pipeline and the streams at the time of the scrape."""
 
-    def __init__(self, counters: EntryCounters, pipeline: Pipeline, streams: Streams) -> None:
+    def __init__(self, counters: EntryCounters, pipeline: Pipeline, streams: OpenStreams) -> None:
         self._ledger = counters
         self._pipeline = pipeline
         self._streams = streams

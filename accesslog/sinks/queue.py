@@ -31,7 +31,7 @@ class Bounds:
     longest_backoff_seconds: float = 5.0
 
 
-class Observer(Protocol):
+class SinkObserver(Protocol):
     """What a metrics registry is told of a sink at work."""
 
     def wrote(self, sink: str, seconds: float) -> None:
@@ -67,7 +67,7 @@ class SinkQueue:
         sink: Sink,
         bounds: Bounds,
         clock: Callable[[], float],
-        observer: Observer,
+        observer: SinkObserver,
         *,
         required: bool = False,
     ) -> None:

@@ -9,7 +9,7 @@ from authz.credentials.core.metrics import CredentialMetrics
 from authz.credentials.core.verifier import Verified, Verifier
 from authz.credentials.mtls.verifier import Certificates
 from authz.credentials.throttle.throttle import BAD, MAX_SUBJECT_CHARACTERS, Throttle
-from authz.request.identity import Identity, Outcome, Refusal, RefusalReason, named
+from authz.request.identity import Authentication, Identity, Refusal, RefusalReason, named
 from authz.request.request import Request
 
 _TOO_MANY_OF_ADDRESS: Final = "too many bad credentials from this address"
@@ -31,7 +31,7 @@ class PlacesAuthenticator:
         self._throttle = throttle
         self._certificates = certificates
 
-    def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
+    def authenticate(self, request: Request, now: float) -> Authentication | Awaitable[Authentication]:
         """Return the outcome, or an awaitable if something must be fetched. `now` is in unix seconds."""
         found = find(self._places, request)
         if found is None:
@@ -46,7 +46,7 @@ class PlacesAuthenticator:
 
     def _verify(
         self, verifier: Verifier, credential: str, request: Request, now: float
-    ) -> Outcome | Awaitable[Outcome]:
+    ) -> Authentication | Awaitable[Authentication]:
         throttled = self._throttled(verifier, credential, request)
         if throttled is not None:
             return self._counted(throttled)
@@ -57,10 +57,12 @@ class PlacesAuthenticator:
 
     async def _later(
         self, pending: Awaitable[Verified], verifier: Verifier, credential: str, request: Request
-    ) -> Outcome:
+    ) -> Authentication:
         return self._judged(await pending, verifier, credential, request)
 
-    def _judged(self, outcome: Verified, verifier: Verifier, credential: str, request: Request) -> Outcome:
+    def _judged(
+        self, outcome: Verified, verifier: Verifier, credential: str, request: Request
+    ) -> Authentication:
         if self._throttle is not None and isinstance(outcome, Refusal) and outcome.reason in BAD:
             # Cut, because a charge may wait in memory, and clients choose how long a subject is.
             subject = verifier.unverified_subject(credential)[:MAX_SUBJECT_CHARACTERS]
@@ -88,7 +90,7 @@ class PlacesAuthenticator:
             return Refusal(RefusalReason.THROTTLED, _TOO_MANY_OF_SUBJECT, retry_after_seconds=seconds)
         return None
 
-    def _counted(self, outcome: Outcome) -> Outcome:
+    def _counted(self, outcome: Authentication) -> Authentication:
         if isinstance(outcome, Identity) and not outcome.plain:
             outcome = named(outcome)
         if isinstance(outcome, Identity):

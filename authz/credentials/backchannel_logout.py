@@ -7,7 +7,7 @@ from typing import Any, Final
 from authz.credentials.jwt.claims import LOGOUT_EVENT, audiences, check_time_now, numeric_date
 from authz.credentials.jwt.key_set import Key
 from authz.credentials.jwt.refusals import RefusedError, refuse_token
-from authz.credentials.jwt.token import Issuer, Token, check_header, check_key, read
+from authz.credentials.jwt.token import Issuer, UnverifiedToken, check_header, check_key, read
 from authz.credentials.revocation.revocation_list import (
     MAX_VALUE_CHARACTERS,
     Revocation,
@@ -94,7 +94,7 @@ class LogoutReceiver:
         self._seen.put(logout, now + remember_seconds)
         return logout
 
-    def _checked(self, token: Token, issuer: Issuer, now: float) -> Logout:
+    def _checked(self, token: UnverifiedToken, issuer: Issuer, now: float) -> Logout:
         config, claims = issuer.config, token.claims
         assert config.logout is not None  # noqa: S101 - only such issuers are looked up
         expires_at, issued_at = numeric_date(claims, "exp"), numeric_date(claims, "iat")
@@ -119,7 +119,7 @@ class LogoutReceiver:
         return Logout(config.issuer, subject, session, issued_at, token_id)
 
 
-async def _check_signature(token: Token, issuer: Issuer) -> None:
+async def _check_signature(token: UnverifiedToken, issuer: Issuer) -> None:
     """Raise RefusedError unless a key of the issuer signed the token. Fetches replaced keys."""
     found = issuer.keys.get(token.key_id, token.algorithm)
     key = await found if isinstance(found, Awaitable) else found

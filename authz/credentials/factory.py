@@ -27,9 +27,9 @@ from authz.credentials.jwt.verifier import Tokens
 from authz.credentials.mtls.verifier import Certificates
 from authz.credentials.revocation.redis_store import RedisRevocations
 from authz.credentials.revocation.revocation_list import NoRevocations, RevocationCheck, Revocations
-from authz.credentials.session.memory_store import MemoryStore
+from authz.credentials.session.memory_store import MemorySessionStore
 from authz.credentials.session.model import SessionStore
-from authz.credentials.session.redis_store import RedisStore
+from authz.credentials.session.redis_store import RedisSessionStore
 from authz.credentials.session.verifier import Sessions
 from authz.credentials.throttle.throttle import Throttle
 from authz.request.identity import CredentialKind
@@ -181,19 +181,19 @@ def _sessions(
     if block is None:
         return None
     old = before.sessions if before is not None else None
-    predecessor: MemoryStore | None = None
+    predecessor: MemorySessionStore | None = None
     if before is not None and old is not None:
         same = old.config == block and _same_redis_wait(before, config)
         if same and _same_check(old.revocations, revocations):
             return old
-        if isinstance(old.store, MemoryStore) and block.store == "memory":
+        if isinstance(old.store, MemorySessionStore) and block.store == "memory":
             # Sessions in memory outlive a change of their settings; the new bound applies to new sessions.
             predecessor = old.store
     store: SessionStore
     if block.store == "memory":
-        store = MemoryStore(block.max_sessions, predecessor)
+        store = MemorySessionStore(block.max_sessions, predecessor)
     else:
-        store = RedisStore(
+        store = RedisSessionStore(
             _redis_caller(config, dependencies, "sessions"), block.prefix, block.ended_retention_seconds
         )
     sessions = Sessions(

@@ -25,9 +25,9 @@ from authz.credentials.reconciler import RevocationReconciler
 from authz.credentials.revocation.redis_store import RedisRevocations, read_message
 from authz.credentials.revocation.revocation_list import Revocations
 from authz.credentials.revocation.subscriber import ResyncRequiredError, RevocationSubscriber
-from authz.credentials.session.redis_store import RedisStore
+from authz.credentials.session.redis_store import RedisSessionStore
 from authz.credentials.session.verifier import Sessions
-from authz.request.identity import Outcome
+from authz.request.identity import Authentication
 from authz.request.request import Request
 from common.background import background_work
 from common.circuit_breaker import CircuitBreaker, CircuitState
@@ -80,7 +80,7 @@ class Credentials:
         self._subscriber = self._new_subscriber()
         self._measure()
 
-    def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
+    def authenticate(self, request: Request, now: float) -> Authentication | Awaitable[Authentication]:
         """Return who sent the request, or an awaitable of it if something must be fetched.
 
         `now` is in unix seconds. The awaitable ends within `lookup_timeout_seconds` of the configuration and
@@ -209,7 +209,7 @@ class Credentials:
         """Return the subscriber to the messages of other sidecars; None without a shared store."""
         sessions, revocations = self._serving.sessions, self._serving.revocations
         channels: dict[str, Callable[[bytes], None]] = {}
-        if sessions is not None and isinstance(sessions.store, RedisStore):
+        if sessions is not None and isinstance(sessions.store, RedisSessionStore):
             channels[sessions.store.channel] = sessions.on_message
         shared = revocations.store if revocations is not None else None
         if revocations is not None and isinstance(shared, RedisRevocations):

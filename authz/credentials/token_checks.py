@@ -27,7 +27,7 @@ from authz.credentials.jwt.config import ClaimConfig, IssuerConfig
 from authz.credentials.jwt.key_set import Key
 from authz.credentials.jwt.key_source import RemoteKeys
 from authz.credentials.jwt.refusals import RefusedError
-from authz.credentials.jwt.token import Issuer, Token, check_audience, check_header, check_key, read
+from authz.credentials.jwt.token import Issuer, UnverifiedToken, check_audience, check_header, check_key, read
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason, named
 
 MAX_LISTED: Final = 5
@@ -35,7 +35,7 @@ MAX_LISTED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class TokenCheck:
     """One check and its result."""
 
     title: str
@@ -48,7 +48,7 @@ class Check:
 class Explained:
     """Every check of a token, and the verdict."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[TokenCheck, ...]
     outcome: Verified
 
 
@@ -65,7 +65,7 @@ async def explain_token(
     block = None if token is None else _block_of(token, config)
     if token is None or block is None:
         if token is not None:
-            checks.append(Check("issuer", held=False, text=_no_issuer(token, config)))
+            checks.append(TokenCheck("issuer", held=False, text=_no_issuer(token, config)))
         detail = f"no issuer {token.issuer[:100]!r} is configured" if token is not None else ""
         return Explained(tuple(checks), refusal or Refusal(RefusalReason.ISSUER_UNKNOWN, detail))
     compiled = compile_config(_only(config, block), dependencies, None)
@@ -77,15 +77,17 @@ async def explain_token(
     finally:
         for source in compiled.remote_keys():
             source.stop()
-    checks.append(Check("revocations", held=None, text="not checked here: see `sidecars token list`"))
+    checks.append(TokenCheck("revocations", held=None, text="not checked here: see `sidecars token list`"))
     return Explained(tuple(checks), outcome)
 
 
-def _form(text: str, config: CredentialsConfig) -> tuple[Token | None, list[Check], Refusal | None]:
+def _form(
+    text: str, config: CredentialsConfig
+) -> tuple[UnverifiedToken | None, list[TokenCheck], Refusal | None]:
     """Return the parsed token or its refusal; neither for an opaque token, which the server verifies."""
     opaque = config.introspection is not None and text.count(".") != 2
     limit = config.introspection.max_bytes if opaque and config.introspection else config.tokens.max_bytes
-    checks = [Check("size", held=len(text) <= limit, text=f"{len(text)} of at most {limit} characters")]
+    checks = [TokenCheck("size", held=len(text) <= limit, text=f"{len(text)} of at most {limit} characters")]
     if len(text) > limit:
         return None, checks, Refusal(RefusalReason.TOKEN_TOO_LONG, f"longer than {limit}")
     if opaque:
@@ -95,10 +97,10 @@ def _form(text: str, config: CredentialsConfig) -> tuple[Token | None, list[Chec
             raise RefusedError(Refusal(RefusalReason.TOKEN_MALFORMED, "not ASCII"))
         token = read(text)
     except RefusedError as error:
-        checks.append(Check("form", held=False, text=error.refusal.detail + _hint(text, config)))
+        checks.append(TokenCheck("form", held=False, text=error.refusal.detail + _hint(text, config)))
         return None, checks, error.refusal
     said = f"alg {token.algorithm[:20]!r}, kid {token.key_id!r}, typ {token.type!r:.40}"
-    checks.append(Check("form", held=True, text=said))
+    checks.append(TokenCheck("form", held=True, text=said))
     return token, checks, None
 
 
@@ -111,11 +113,11 @@ def _hint(text: str, config: CredentialsConfig) -> str:
     return ""
 
 
-def _block_of(token: Token, config: CredentialsConfig) -> IssuerConfig | None:
+def _block_of(token: UnverifiedToken, config: CredentialsConfig) -> IssuerConfig | None:
     return next((block for block in config.issuers if token.issuer in block.names), None)
 
 
-def _no_issuer(token: Token, config: CredentialsConfig) -> str:
+def _no_issuer(token: UnverifiedToken, config: CredentialsConfig) -> str:
     names = [name for block in config.issuers for name in block.names]
     for name in names:
         if name.casefold().rstrip("/") == token.issuer.casefold().rstrip("/"):
@@ -162,7 +164,7 @@ async def _introspected(
     text: str,
     config: CredentialsConfig,
     dependencies: CredentialDependencies,
-    checks: list[Check],
+    checks: list[TokenCheck],
     now: float,
 ) -> Explained:
     assert config.introspection is not None  # noqa: S101 - else the token is parsed as a JWT
@@ -179,13 +181,13 @@ async def _introspected(
         await compiled.introspection_client.close()
     held = isinstance(outcome, Identity)
     said = outcome.detail if isinstance(outcome, Refusal) else "active, and meant for us"
-    checks.append(Check("introspection", held=held, text=said))
+    checks.append(TokenCheck("introspection", held=held, text=said))
     return Explained(tuple(checks), outcome)
 
 
-def _token_checks(token: Token, issuer: Issuer, now: float) -> Iterator[Check]:
+def _token_checks(token: UnverifiedToken, issuer: Issuer, now: float) -> Iterator[TokenCheck]:
     config = issuer.config
-    yield Check("issuer", held=True, text=config.issuer)
+    yield TokenCheck("issuer", held=True, text=config.issuer)
     yield _check("algorithm", lambda: _algorithm(token, issuer))
     yield _check("type", lambda: _type(token, issuer))
     yield from _key_checks(token, issuer)
@@ -200,55 +202,55 @@ def _token_checks(token: Token, issuer: Issuer, now: float) -> Iterator[Check]:
     if together.held or all(one.held for one in claims):
         yield together
     else:  # it stops at the first claim that fails, which is reported above
-        yield Check("claims together", held=None, text="not checked: a claim above failed")
+        yield TokenCheck("claims together", held=None, text="not checked: a claim above failed")
     yield _check("audience", lambda: _audience(token, issuer))
 
 
-def _check(title: str, work: Callable[[], str]) -> Check:
+def _check(title: str, work: Callable[[], str]) -> TokenCheck:
     try:
-        return Check(title, held=True, text=work())
+        return TokenCheck(title, held=True, text=work())
     except RefusedError as error:
-        return Check(title, held=False, text=error.refusal.detail)
+        return TokenCheck(title, held=False, text=error.refusal.detail)
 
 
-def _algorithm(token: Token, issuer: Issuer) -> str:
+def _algorithm(token: UnverifiedToken, issuer: Issuer) -> str:
     check_header(replace(token, type=None), issuer.algorithms, issuer.types, type_required=False)
     return f"{token.algorithm} is one of {', '.join(sorted(issuer.algorithms))}"
 
 
-def _type(token: Token, issuer: Issuer) -> str:
+def _type(token: UnverifiedToken, issuer: Issuer) -> str:
     accepted = issuer.algorithms | {token.algorithm}
     check_header(token, accepted, issuer.types, type_required=issuer.config.type_required)
     return f"{token.type!r:.40}; accepted: {', '.join(sorted(issuer.types))}"
 
 
-def _key_checks(token: Token, issuer: Issuer) -> Iterator[Check]:
+def _key_checks(token: UnverifiedToken, issuer: Issuer) -> Iterator[TokenCheck]:
     state = issuer.keys.describe()
     ids = [str(name) for name in state["keys"]]
     unused = f"; not used: {'; '.join(state['refused_keys'][:MAX_LISTED])}" if state["refused_keys"] else ""
     place = state.get("url") or state.get("file")
     if state.get("problem") and not ids:
-        yield Check("key set", held=False, text=f"{place}: {state['problem']}")
+        yield TokenCheck("key set", held=False, text=f"{place}: {state['problem']}")
     else:
-        yield Check("key set", held=True, text=f"{place}: {', '.join(ids[:MAX_LISTED])}{unused}")
+        yield TokenCheck("key set", held=True, text=f"{place}: {', '.join(ids[:MAX_LISTED])}{unused}")
     key = issuer.keys.get_cached(token.key_id, token.algorithm)
     if key is None:
-        yield Check("signature", held=False, text=f"the key set has no key for kid {token.key_id!r}")
+        yield TokenCheck("signature", held=False, text=f"the key set has no key for kid {token.key_id!r}")
         return
     yield _check("signature", partial(_signed, token, issuer, key))
 
 
-def _signed(token: Token, issuer: Issuer, key: Key) -> str:
+def _signed(token: UnverifiedToken, issuer: Issuer, key: Key) -> str:
     check_key(token, issuer, key)
     return f"the key {key.id!r} signed it"
 
 
-def _time_checks(token: Token, config: IssuerConfig, now: float) -> Iterator[Check]:
+def _time_checks(token: UnverifiedToken, config: IssuerConfig, now: float) -> Iterator[TokenCheck]:
     for name in ("exp", "nbf", "iat"):
         yield _check(name, partial(_time, token, name, config, now))
 
 
-def _time(token: Token, name: str, config: IssuerConfig, now: float) -> str:
+def _time(token: UnverifiedToken, name: str, config: IssuerConfig, now: float) -> str:
     at = numeric_date(token.claims, name)
     if at is None:
         if name == "exp":
@@ -266,7 +268,7 @@ def _readable(at: float) -> str:
         return f"{at:g}"
 
 
-def _claim_checks(claims: dict[str, Any], config: IssuerConfig) -> Iterator[Check]:
+def _claim_checks(claims: dict[str, Any], config: IssuerConfig) -> Iterator[TokenCheck]:
     for one in config.required_claims:
         yield _check(f"required {_named(one)}", partial(_claim, claims, (one,), ()))
     for one in config.forbidden_claims:
@@ -283,7 +285,7 @@ def _claim(claims: dict[str, Any], required: Sequence[ClaimConfig], forbidden: S
     return "there" if required else "not there"
 
 
-def _subject(token: Token, config: IssuerConfig) -> str:
+def _subject(token: UnverifiedToken, config: IssuerConfig) -> str:
     subject = subject_of(token.claims, config.subject_claim)
     found = named(Identity(CredentialKind.JWT, subject))
     if isinstance(found, Refusal):
@@ -291,13 +293,13 @@ def _subject(token: Token, config: IssuerConfig) -> str:
     return subject
 
 
-def _together(token: Token, issuer: Issuer, now: float) -> str:
+def _together(token: UnverifiedToken, issuer: Issuer, now: float) -> str:
     identity = identity_of(dict(token.claims), issuer.config, issuer.shared, now)
     scopes, roles = (" ".join(sorted(names)) or "none" for names in (identity.scopes, identity.roles))
     return f"scopes: {scopes}; roles: {roles}"
 
 
-def _audience(token: Token, issuer: Issuer) -> str:
+def _audience(token: UnverifiedToken, issuer: Issuer) -> str:
     meant = Identity(CredentialKind.JWT, "", audiences=audiences(token.claims.get("aud")))
     found = check_audience(meant, issuer)
     if isinstance(found, Refusal):

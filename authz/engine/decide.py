@@ -19,8 +19,7 @@ from authz.policy.compile.compile import Policy
 from authz.policy.index import RuleSet
 from authz.policy.rule import Outcome, Verdict
 from authz.policy.types.paths import EXACT
-from authz.request.identity import ANONYMOUS, Authenticator, Identity, Refusal, RefusalReason
-from authz.request.identity import Outcome as Authenticated
+from authz.request.identity import ANONYMOUS, Authentication, Authenticator, Identity, Refusal, RefusalReason
 from authz.request.path import PathAnomaly
 from authz.request.request import BadRequestError, BadRequestReason, Request
 from authz.request.unreadable import UnreadableRequest
@@ -175,7 +174,7 @@ class Authorizer:
         request = UnreadableRequest(message)
         return self.decided(BAD_REQUEST[error.reason], request=request, detail=error.detail)
 
-    def _judge(self, rule_set: RuleSet, outcome: Authenticated, request: Request, now: float) -> Decision:
+    def _judge(self, rule_set: RuleSet, outcome: Authentication, request: Request, now: float) -> Decision:
         if outcome is None:
             return self._decided_for(rule_set, ANONYMOUS, request, now)
         if isinstance(outcome, Refusal):
@@ -197,7 +196,7 @@ class Authorizer:
     async def _judge_later(
         self,
         rule_set: RuleSet,
-        pending: Awaitable[Authenticated],
+        pending: Awaitable[Authentication],
         request: Request,
         now: float,
         deadline: float | None,

@@ -48,7 +48,7 @@ class WrittenRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedBlocks:
     """The named conditions and the defaults of every file."""
 
     conditions: dict[str, NamedConditionConfig]
@@ -61,7 +61,7 @@ class Shared:
     used: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
-    def of(cls, files: Sequence[Source], *, complete: bool = True) -> "Shared":
+    def of(cls, files: Sequence[Source], *, complete: bool = True) -> "SharedBlocks":
         """Collect the named conditions and defaults of the files. `problems` reports duplicate names.
 
         `complete` says whether these are all files of the policy.
@@ -142,7 +142,7 @@ class Shared:
         ]
 
 
-def effective_rules(files: Iterable[Source], shared: Shared) -> list[WrittenRule]:
+def effective_rules(files: Iterable[Source], shared: SharedBlocks) -> list[WrittenRule]:
     """Return every rule of every file, in order."""
     return [
         shared.effective(config, source.document, position, amended)

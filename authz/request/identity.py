@@ -107,12 +107,12 @@ def named(identity: Identity) -> Identity | Refusal:
     return Refusal(RefusalReason.SUBJECT_MALFORMED, detail, identity.kind)
 
 
-Outcome = Identity | Refusal | None
+Authentication = Identity | Refusal | None
 """None: the request carries no credential of any configured kind."""
 
 
 class Authenticator(Protocol):
     """Finds and verifies the credential of a request."""
 
-    def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
+    def authenticate(self, request: Request, now: float) -> Authentication | Awaitable[Authentication]:
         """Return the outcome, or an awaitable of it if I/O is needed. `now` is in unix seconds."""

@@ -8,7 +8,15 @@ import orjson
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from authz.policy.types.names import PolicyBlock, Text
-from authz.request.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason, named
+from authz.request.identity import (
+    ANONYMOUS,
+    Authentication,
+    CredentialKind,
+    Identity,
+    Refusal,
+    RefusalReason,
+    named,
+)
 from authz.wire import CheckRequest, write_request
 from common.configfile import Spelled
 
@@ -144,7 +152,7 @@ class CallerExample(PolicyBlock):
             raise ValueError("an anonymous caller has no attributes; write anonymous instead of this block")
         return self
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Authentication:
         """Return the outcome of authentication."""
         if self.refused is not None:
             return Refusal(self.refused, kind=self.kind if "kind" in self.model_fields_set else None)
@@ -169,12 +177,12 @@ class Question(PolicyBlock):
 Caller = Literal["anonymous"] | CallerExample
 
 
-def outcome_of(caller: Caller) -> Outcome:
+def outcome_of(caller: Caller) -> Authentication:
     """Return the outcome of authentication for this caller; None for an anonymous one."""
     return caller.outcome() if isinstance(caller, CallerExample) else None
 
 
-def identity_of(outcome: Outcome) -> Identity:
+def identity_of(outcome: Authentication) -> Identity:
     """Return the identity that rules see for this outcome."""
     return outcome if isinstance(outcome, Identity) else ANONYMOUS
 
@@ -184,9 +192,9 @@ class Given:
 
     __slots__ = ("_outcome",)
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Authentication) -> None:
         self._outcome = outcome
 
-    def authenticate(self, _request: object, _now: float) -> Outcome:
+    def authenticate(self, _request: object, _now: float) -> Authentication:
         """Return the fixed outcome."""
         return self._outcome

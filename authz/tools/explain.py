@@ -13,8 +13,7 @@ from authz.policy.compile.compile import Policy
 from authz.policy.conditions.condition import Condition
 from authz.policy.rule import Outcome, Rule
 from authz.policy.types.pattern import HostPattern
-from authz.request.identity import ANONYMOUS, Identity, Refusal
-from authz.request.identity import Outcome as Authenticated
+from authz.request.identity import ANONYMOUS, Authentication, Identity, Refusal
 from authz.request.path import NO_ANOMALY, PathAnomaly
 from authz.request.request import BadRequestReason, Request
 
@@ -86,7 +85,7 @@ def explain_unreadable(reason: BadRequestReason) -> Explanation:
     return Explanation(answer, (Step("request", f"could be read in several ways: {reason.value}"),))
 
 
-def explain(policy: Policy, request: Request, outcome: Authenticated, now: float) -> Explanation:
+def explain(policy: Policy, request: Request, outcome: Authentication, now: float) -> Explanation:
     """Explain the decision about `request` with this outcome of authentication; `now` is in unix seconds."""
     path = request.path
     steps = [Step("request", f"{request.method} {request.host} {request.raw_path}")]
@@ -111,7 +110,7 @@ class _Judgement:
     """Decides by the rules that cover a request."""
 
     def __init__(
-        self, considered: Sequence[Considered], request: Request, outcome: Authenticated, now: float
+        self, considered: Sequence[Considered], request: Request, outcome: Authentication, now: float
     ) -> None:
         self._considered = considered
         self._request = request

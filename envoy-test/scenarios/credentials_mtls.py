@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sidecars.demo.ask import Answer, ask
+from sidecars.demo.ask import EdgeResponse, ask
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.edge import Edge
 
@@ -73,7 +73,7 @@ async def scenario(edge: Edge) -> None:
     assert (await _ask(edge, "proxy")).status == 401
 
 
-async def _ask(edge: Edge, who: str, forwarded: str = "") -> Answer:
+async def _ask(edge: Edge, who: str, forwarded: str = "") -> EdgeResponse:
     folder = edge.places.folder
     tls = ssl.create_default_context(cafile=folder / "ca.pem")
     tls.load_cert_chain(folder / f"{who}.pem", folder / f"{who}.key")

@@ -3,7 +3,7 @@
 import orjson
 
 from authz.request.header_names import fold
-from sidecars.demo.ask import Answer, ask
+from sidecars.demo.ask import EdgeResponse, ask
 from sidecars.demo.edge import Edge
 from sidecars.demo.rows import bearer
 from tests.support.bare_envoy import BARE, add_bare_listener, refused, send
@@ -61,14 +61,14 @@ async def scenario(edge: Edge) -> None:
         assert (refusal.status, refused(refusal)) == (400, "envoy http1.codec_error"), listener
 
 
-def _folded(answer: Answer, name: str) -> list[str]:
+def _folded(answer: EdgeResponse, name: str) -> list[str]:
     """Every value that a server would read under the name that folds all signs into one."""
     assert answer.status == 200, answer
     headers = orjson.loads(answer.body)["headers"]
     return [value for found, value in headers if fold(found) == fold(name)]
 
 
-def _subjects(answer: Answer) -> list[str]:
+def _subjects(answer: EdgeResponse) -> list[str]:
     """Every value that some upstream would take for x-auth-subject."""
     assert answer.status == 200
     spellings = {"x-auth-subject", *(twin.lower() for twin in TWINS)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from sidecars.demo.ask import Answer
+from sidecars.demo.ask import EdgeResponse
 from sidecars.demo.edge import Edge
 from tests.support.bare_envoy import add_bare_listener, refused, send
 
@@ -92,5 +92,5 @@ async def _bearer(edge: Edge) -> None:
         assert refused(await _ask(edge, "/orders", ("authorization", value))) == MALFORMED, value
 
 
-async def _ask(edge: Edge, path: str, *headers: tuple[str, str | bytes]) -> Answer:
+async def _ask(edge: Edge, path: str, *headers: tuple[str, str | bytes]) -> EdgeResponse:
     return await send(edge, path, headers, listener="edge")

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from common.configfile import read
-from sidecars.demo.ask import Answer
+from sidecars.demo.ask import EdgeResponse
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.demo import log_lines
 from sidecars.demo.edge import Edge
@@ -127,5 +127,5 @@ async def _secrets(edge: Edge) -> None:
     assert SECRET not in logged
 
 
-async def _ask(edge: Edge, route: str, value: bytes) -> Answer:
+async def _ask(edge: Edge, route: str, value: bytes) -> EdgeResponse:
     return await send_http2(edge, f"/public/{route}".encode(), [(b"x-tenant", value)], listener="edge")

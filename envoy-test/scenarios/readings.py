@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from sidecars.demo.ask import Answer
+from sidecars.demo.ask import EdgeResponse
 from sidecars.demo.configuration import http_filters, http_manager
 from sidecars.demo.edge import Edge
 from tests.support.attacks.facts import FACTS, FORM, OPEN, Fact, rules_against
@@ -161,6 +161,6 @@ async def _marks_that_are_themselves(edge: Edge) -> None:
 
 async def _send(
     edge: Edge, listener: str, path: str, *headers: tuple[str, str | bytes], body: bytes = b""
-) -> Answer:
+) -> EdgeResponse:
     method = "POST" if body else "GET"
     return await send(edge, path, headers, listener=listener, host=BYTES, method=method, body=body)

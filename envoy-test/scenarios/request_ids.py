@@ -4,7 +4,7 @@ import os
 
 import orjson
 
-from sidecars.demo.ask import Answer, ask
+from sidecars.demo.ask import EdgeResponse, ask
 from sidecars.demo.edge import STOP_SECONDS, Edge, serve_sidecars
 from sidecars.demo.rows import bearer
 from sidecars.demo.until import until
@@ -37,7 +37,7 @@ async def scenario(edge: Edge) -> None:
         assert (await ask(edge.url, "/orders", headers=token)).status == 200
 
 
-async def _limited(edge: Edge) -> Answer:
+async def _limited(edge: Edge) -> EdgeResponse:
     for _ in range(100):
         answer = await ask(edge.url, "/login", method="POST")
         if answer.status == 429:
@@ -45,7 +45,7 @@ async def _limited(edge: Edge) -> Answer:
     raise AssertionError("no limit was met")
 
 
-def _id(answer: Answer, status: int) -> str:
+def _id(answer: EdgeResponse, status: int) -> str:
     assert answer.status == status
     (value,) = answer.headers.getall("x-request-id")
     return str(value)

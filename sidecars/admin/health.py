@@ -18,7 +18,7 @@ _NOT_SERVING = HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING).Seria
 _SERVICE_UNKNOWN = HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
 
 
-class Phase(StrEnum):
+class ProcessPhase(StrEnum):
     """The phase of the process."""
 
     STARTING = "starting"
@@ -31,12 +31,12 @@ class Health:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = {"", *names}
-        self._phase = Phase.STARTING
+        self._phase = ProcessPhase.STARTING
         self._changed = asyncio.Event()
         self._finished = False
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> ProcessPhase:
         """The present phase."""
         return self._phase
 
@@ -46,7 +46,7 @@ class Health:
         methods: dict[str, Method] = {"Check": Unary(self._check), "Watch": ServerStreaming(self._watch)}
         return Service("grpc.health.v1.Health", methods)
 
-    def enter(self, phase: Phase) -> None:
+    def enter(self, phase: ProcessPhase) -> None:
         """Change the phase and tell every watcher."""
         self._phase = phase
         self._wake()
@@ -63,7 +63,7 @@ class Health:
     def _answer(self, name: str) -> bytes:
         if name not in self._names:
             return _SERVICE_UNKNOWN
-        return _SERVING if self._phase is Phase.READY else _NOT_SERVING
+        return _SERVING if self._phase is ProcessPhase.READY else _NOT_SERVING
 
     def _check(self, request: bytes, _call: Call) -> bytes:
         name = _name_in(request)

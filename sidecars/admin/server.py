@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sidecars.admin import routes as admin_routes
-from sidecars.admin.health import Health, Phase
+from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.index import OWN_PAGES, index_page
 from sidecars.admin.routes import AdminRoute
 from sidecars.observability.process_metrics import package_version
@@ -101,7 +101,7 @@ class Admin:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         phase = self._health.phase
-        return web.Response(text=f"{phase}\n", status=200 if phase is Phase.READY else 503)
+        return web.Response(text=f"{phase}\n", status=200 if phase is ProcessPhase.READY else 503)
 
     async def _config(self, _request: web.Request) -> web.Response:
         return _json(redact(self._describe()))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import load_policy
-from authz.request.identity import Outcome
+from authz.request.identity import Authentication
 from authz.request.request import BadRequestError, Request
 from authz.tools.examples import Question, RequestExample
 from authz.tools.explain import Explanation, explain, explain_unreadable
@@ -97,7 +97,7 @@ def question_of_options(
 
 
 def _explain(
-    policy: Policy, example: RequestExample, outcome: Outcome, now: float, trusted_hops: int
+    policy: Policy, example: RequestExample, outcome: Authentication, now: float, trusted_hops: int
 ) -> Explanation:
     try:
         request = Request(example.message(), trusted_hops)

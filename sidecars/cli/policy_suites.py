@@ -13,7 +13,7 @@ from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import load_policy
 from authz.tools.suites.coverage import Coverage
 from authz.tools.suites.load import Suite, load_suites
-from authz.tools.suites.run import Result, Runner
+from authz.tools.suites.run import CaseResult, Runner
 from common.configfile import ConfigError
 from common.os_errors import in_words
 from sidecars.cli.exit import WRONG
@@ -37,7 +37,7 @@ def run_suites(
         groups = _by_policy(loaded, tuple(policy or ()))
     except ConfigError as error:
         report(error.problems)
-    results: list[Result] = []
+    results: list[CaseResult] = []
     low = False
     for compiled, cases in groups:
         covered = Coverage(compiled)
@@ -69,12 +69,12 @@ def _by_policy(suites: Sequence[Suite], given: tuple[Path, ...]) -> list[tuple[P
     return [(load_policy(given or members[0].policy), members) for members in groups.values()]
 
 
-def _run(policy: Policy, suites: Sequence[Suite]) -> list[Result]:
+def _run(policy: Policy, suites: Sequence[Suite]) -> list[CaseResult]:
     runner = Runner(policy)
     return [runner.run(case) for suite in suites for case in suite.cases]
 
 
-def _show(out: Console, result: Result) -> None:
+def _show(out: Console, result: CaseResult) -> None:
     case = result.case
     mark = "[green]passed[/]" if result.passed else "[bold red]failed[/]"
     out.print(f"{mark} {escape(case.name)}  [dim]{escape(case.source)}[/]", soft_wrap=True)
@@ -107,8 +107,8 @@ def _show_coverage(out: Console, covered: Coverage, least: float | None, *, ever
     return low
 
 
-def _summary(out: Console, results: Sequence[Result]) -> None:
-    suites: dict[str, list[Result]] = {}
+def _summary(out: Console, results: Sequence[CaseResult]) -> None:
+    suites: dict[str, list[CaseResult]] = {}
     for result in results:
         suites.setdefault(result.case.suite, []).append(result)
     table = Table("suite", "cases", "passed", "failed")
@@ -118,7 +118,7 @@ def _summary(out: Console, results: Sequence[Result]) -> None:
     out.print(table)
 
 
-def write_junit(file: Path, results: Sequence[Result]) -> None:
+def write_junit(file: Path, results: Sequence[CaseResult]) -> None:
     """The results as JUnit XML, one testsuite a file. Raises ConfigError where `file` cannot be written."""
     root = Element("testsuites", name="sidecars policy test")
     suites: dict[str, Element] = {}
@@ -152,7 +152,7 @@ def write_junit(file: Path, results: Sequence[Result]) -> None:
         raise ConfigError.of(file, f"cannot be written: {in_words(error)}") from error
 
 
-def _plain_tree(result: Result) -> str:
+def _plain_tree(result: CaseResult) -> str:
     console = Console(width=160, no_color=True, force_terminal=False)
     with console.capture() as capture:
         console.print(tree(result.explanation, everything=True))

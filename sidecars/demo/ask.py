@@ -13,7 +13,7 @@ MAX_ANSWER_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EdgeResponse:
     """A response through Envoy."""
 
     status: int
@@ -34,7 +34,7 @@ async def ask(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     body: bytes = b"",
     tls: SSLContext | bool = True,
-) -> Answer:
+) -> EdgeResponse:
     """The response of the server at `origin`, on a new connection. Redirects are not followed.
 
     `path` is sent as it is written: one with tricks in it is not tidied up on the way.
@@ -47,4 +47,4 @@ async def ask(
             method, url, headers=CIMultiDict(headers), data=body or None, allow_redirects=False, ssl=tls
         ) as answer,
     ):
-        return Answer(answer.status, answer.headers, await answer.read())
+        return EdgeResponse(answer.status, answer.headers, await answer.read())

@@ -18,7 +18,7 @@ from sidecars.demo.envoy import EnvoyError, find_envoy, scripts_folder
 from sidecars.demo.process import ProcessError
 from sidecars.demo.redis import NO_REDIS, find_redis, serve_redis
 from sidecars.demo.rows import rows
-from sidecars.demo.scenario import Result, check_log, is_of_a_row, send
+from sidecars.demo.scenario import RowResult, check_log, is_of_a_row, send
 from sidecars.demo.show import curl_lines, print_policy_lines, print_results
 
 DEFAULT_PORT = 10000
@@ -43,7 +43,7 @@ def run(*, once: bool, port: int = DEFAULT_PORT, environment: Mapping[str, str] 
         return FAILED
 
 
-async def play(edge: Edge) -> list[Result]:
+async def play(edge: Edge) -> list[RowResult]:
     """The results of every row, access log included."""
     results = [await send(edge, number, row) for number, row in enumerate(await rows(edge), start=1)]
     expected = sum(len(result.answers) for result in results)
@@ -107,7 +107,7 @@ async def _redis(
     return await running.enter_async_context(serve_redis(executable, folder))
 
 
-def _print_verdict(results: Sequence[Result], console: Console) -> int:
+def _print_verdict(results: Sequence[RowResult], console: Console) -> int:
     """How many rows did not do what they should."""
     sent = [result for result in results if not result.row.skipped]
     failed = sum(bool(result.problems) for result in sent)

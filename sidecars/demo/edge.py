@@ -22,7 +22,7 @@ from sidecars.demo.configuration import (
 )
 from sidecars.demo.envoy import Envoy, find_envoy, scripts_folder, serve_envoy
 from sidecars.demo.idp import IdentityProvider, serve_idp
-from sidecars.demo.process import Process, spawn
+from sidecars.demo.process import ChildProcess, spawn
 from sidecars.demo.until import until
 from sidecars.demo.upstream import Echo, serve_upstream
 
@@ -41,7 +41,7 @@ class Edge:
     places: CredentialLocations
     provider: IdentityProvider
     echo: Echo
-    sidecars: Process
+    sidecars: ChildProcess
     envoy: Envoy
     admin: SidecarsAdmin
     api_key: str
@@ -113,7 +113,7 @@ async def serve_edge(
 @asynccontextmanager
 async def serve_sidecars(
     places: CredentialLocations, environment: Mapping[str, str]
-) -> AsyncIterator[Process]:
+) -> AsyncIterator[ChildProcess]:
     """A block in which the three sidecars run, in a process of their own, from the files of `places`."""
     async with _serve("the sidecars", places.settings_file, places.admin_socket, environment) as process:
         yield process
@@ -121,14 +121,14 @@ async def serve_sidecars(
 
 def _serve_second_authz(
     places: CredentialLocations, environment: Mapping[str, str]
-) -> AbstractAsyncContextManager[Process]:
+) -> AbstractAsyncContextManager[ChildProcess]:
     return _serve("the second authz", places.other_settings_file, places.other_admin_socket, environment)
 
 
 @asynccontextmanager
 async def _serve(
     name: str, settings_file: Path, admin_socket: Path, environment: Mapping[str, str]
-) -> AsyncIterator[Process]:
+) -> AsyncIterator[ChildProcess]:
     command = (sys.executable, "-m", "sidecars", "run", "all", "--config", str(settings_file))
     # Settings of the caller's own sidecars are not meant for these.
     own = {name: value for name, value in environment.items() if not name.startswith("SIDECARS_")}

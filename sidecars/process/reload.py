@@ -24,7 +24,7 @@ _log = structlog.get_logger("sidecars.process")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReloadOutcome:
     """The outcome of the last reload of a sidecar."""
 
     unix_seconds: float
@@ -64,7 +64,7 @@ class Reloader:
         self._asked = asyncio.Event()
         self._watchers = {sidecar.name: Watcher() for sidecar in sidecars}
         self._seen: dict[str, Snapshot] = {}
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, ReloadOutcome] = {}
         """The last reload by sidecar name; a sidecar that was never reloaded is not in it."""
 
     def ask(self) -> None:
@@ -106,19 +106,19 @@ class Reloader:
             swap = await asyncio.to_thread(sidecar.prepare)
             swap()
         except ConfigError as error:
-            self._refuse(name, Outcome(now, await asyncio.to_thread(self._told, error)))
+            self._refuse(name, ReloadOutcome(now, await asyncio.to_thread(self._told, error)))
         except Exception as error:  # a defect in a loader must not end a process that serves
             _log.exception("loader failed", sidecar=name)
-            self._refuse(name, Outcome(now, (f"internal error: {type(error).__name__}: {error}",)))
+            self._refuse(name, ReloadOutcome(now, (f"internal error: {type(error).__name__}: {error}",)))
         else:
-            self.outcomes[name] = Outcome(now)
+            self.outcomes[name] = ReloadOutcome(now)
             self._metrics.loaded(name, sidecar.describe(), now)
             _log.info("configuration reloaded", sidecar=name, revision=sidecar.describe().get("revision"))
 
     def _told(self, error: ConfigError) -> tuple[str, ...]:
         return tuple(str(self._located(problem)) for problem in error.problems)
 
-    def _refuse(self, name: str, outcome: Outcome) -> None:
+    def _refuse(self, name: str, outcome: ReloadOutcome) -> None:
         self.outcomes[name] = outcome
         self._metrics.failed(name)
         _log.error(

@@ -53,7 +53,7 @@ class RatelimitSidecar:
         limiter: Limiter,
         memory: MemoryStore,
         redis: RedisStore | None,
-        refusals: "Refusals",
+        refusals: "RefusalLog",
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -181,7 +181,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         raise ConfigError(problems)
     wall_clock = dependencies.wall_clock
     memory = MemoryStore(lambda: int(wall_clock() * SECOND_US), settings.max_buckets)
-    refusals = Refusals(dependencies.monotonic_clock, dependencies.wall_clock)
+    refusals = RefusalLog(dependencies.monotonic_clock, dependencies.wall_clock)
     redis = _redis_store(settings, dependencies, refusals)
     stats = Stats(settings.max_metric_keys)
     limiter = Limiter(
@@ -204,7 +204,7 @@ def _log_warnings(limits: Limits) -> None:
         _log.warning("limits are loaded, with warnings", warnings=list(map(str, limits.warnings)))
 
 
-class Refusals:
+class RefusalLog:
     """The errors that Redis answered: keeps the last for `/config`, and logs one now and then."""
 
     def __init__(self, monotonic_clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
@@ -239,7 +239,7 @@ def _responses(settings: RatelimitSettings) -> Responses:
 
 
 def _redis_store(
-    settings: RatelimitSettings, dependencies: Dependencies, refusals: Refusals
+    settings: RatelimitSettings, dependencies: Dependencies, refusals: RefusalLog
 ) -> RedisStore | None:
     if settings.store != "redis" or dependencies.redis is None:
         return None

@@ -3,24 +3,20 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from accesslog.records.encode import MAX_RECORD_BYTES
 from accesslog.records.redact import Redaction
 from accesslog.sinks.file import FILE_MODE, Fsync
 from accesslog.sinks.queue import Bounds
-from common.configfile import Spelled
+from common.configfile import Block, Spelled
 from common.redaction import NO_NAMES, SecretNames
 from sidecars.settings.listen import ConfigPath, ListenAddress
 
 _BOUNDS = Bounds()
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class QueueSettings(_Section):
+class QueueSettings(Block):
     """What may wait for a sink. When it is full, the stream waits, and Envoy keeps what it can."""
 
     entries: int = Field(_BOUNDS.queue_entries, ge=1)
@@ -28,7 +24,7 @@ class QueueSettings(_Section):
     bytes: int = Field(_BOUNDS.queue_bytes, ge=1024, description="Memory for a sink that stands still.")
 
 
-class _SinkSettings(_Section):
+class _SinkSettings(Block):
     name: Annotated[str, Spelled(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?", "audit")] = Field(
         "", description="Its label in metrics; default: the type."
     )
@@ -98,7 +94,7 @@ class FileSinkSettings(_SinkSettings):
 SinkSettings = Annotated[StdoutSinkSettings | FileSinkSettings, Field(discriminator="type")]
 
 
-class AllowSettings(_Section):
+class AllowSettings(Block):
     """What is logged although it is redacted by default. Each name also appears in a warning at start."""
 
     headers: tuple[str, ...] = ()
@@ -107,7 +103,7 @@ class AllowSettings(_Section):
     """Query parameters that are logged in full."""
 
 
-class RedactSettings(_Section):
+class RedactSettings(Block):
     """Names to redact in addition to the defaults (authorization, cookie, set-cookie, access_token ...)."""
 
     headers: tuple[str, ...] = Field(
@@ -140,13 +136,13 @@ class RedactSettings(_Section):
         return self
 
 
-class SampleSettings(_Section):
+class SampleSettings(Block):
     """What is kept of ordinary requests. Errors and denials are always kept."""
 
     rate: float = Field(1.0, ge=0, le=1, description="1.0: all; 0.1: one request in ten, by its request id.")
 
 
-class AccesslogSettings(_Section):
+class AccesslogSettings(Block):
     """The accesslog sidecar: writes Envoy's access log as JSON lines."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1)

@@ -2,20 +2,16 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from authz.engine.decision_record import Masking
-from common.configfile import Spelled
+from common.configfile import Block, Spelled
 from sidecars.settings.listen import ConfigPath, ListenAddress
 
 _COLLECTOR = "http://127.0.0.1:4318/v1/traces"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class MaskSettings(_Section):
+class MaskSettings(Block):
     """What `/decisions` and the decision log omit or mask."""
 
     omit: tuple[str, ...] = Field((), description="Fields left out, as in client.")
@@ -37,7 +33,7 @@ class MaskSettings(_Section):
         return self
 
 
-class DecisionLogSettings(_Section):
+class DecisionLogSettings(Block):
     """Every decision as a line of JSON; it loses lines rather than delay an answer."""
 
     file: ConfigPath | None = Field(
@@ -49,7 +45,7 @@ class DecisionLogSettings(_Section):
     queue_lines: int = Field(10_000, ge=1, description="What may wait for the writer, about 1 KB a line.")
 
 
-class DecisionsSettings(_Section):
+class DecisionsSettings(Block):
     """How decisions are kept and logged."""
 
     recent: int = Field(
@@ -61,7 +57,7 @@ class DecisionsSettings(_Section):
     """What is masked in kept and logged decisions."""
 
 
-class TracingSettings(_Section):
+class TracingSettings(Block):
     """A span for each check, in the trace that Envoy began. Needs the extra `otel`."""
 
     endpoint: Annotated[str, Spelled(r"https?://\S+", _COLLECTOR)] = Field(
@@ -74,7 +70,7 @@ class TracingSettings(_Section):
     )
 
 
-class AuthzSettings(_Section):
+class AuthzSettings(Block):
     """The authz sidecar: identifies the caller and decides each request."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")

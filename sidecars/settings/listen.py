@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     GetPydanticSchema,
@@ -19,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from common.configfile import Block
 from sidecars.transport.api.address import Address, TcpAddress, TlsSettings, UnixAddress, parse_address
 
 
@@ -65,10 +64,8 @@ def _resolve_files(tls: TlsSettings, info: ValidationInfo) -> TlsSettings:
     )
 
 
-class _Listen(BaseModel):
+class _Listen(Block):
     """An address, its TLS, and whether its peers are trusted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     address: PlainAddress
     tls: Annotated[TlsSettings, AfterValidator(_resolve_files)] | None = None

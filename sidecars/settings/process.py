@@ -2,16 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from common.configfile import Block
 from sidecars.settings.listen import ConfigPath, PlainAddress
 from sidecars.transport.api.address import TcpAddress
 
 
-class AdminSettings(BaseModel):
+class AdminSettings(Block):
     """The HTTP server for operators. It shows the configuration, so it belongs on loopback."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     listen: PlainAddress = Field(TcpAddress("127.0.0.1", 9090), validate_default=True)
     port_file: ConfigPath | None = Field(
@@ -26,10 +25,8 @@ class AdminSettings(BaseModel):
     )
 
 
-class LogSettings(BaseModel):
+class LogSettings(Block):
     """The process's own log, on stderr: stdout is left to the access log's stdout sink."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     format: Literal["json", "console"] = "json"
     """`json` for machines, `console` for people."""
@@ -37,10 +34,8 @@ class LogSettings(BaseModel):
     """The least severe level that is logged."""
 
 
-class DrainSettings(BaseModel):
+class DrainSettings(Block):
     """How SIGTERM ends the process: at the latest after the sum of the three."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     drain_delay_seconds: float = Field(
         1,
@@ -55,10 +50,8 @@ class DrainSettings(BaseModel):
     flush_seconds: float = Field(5, ge=0, le=3600, description="For each sidecar to flush and close.")
 
 
-class ReloadSettings(BaseModel):
+class ReloadSettings(Block):
     """How changed policy and limits files are found. SIGHUP reloads in any case."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     watch: bool = Field(default=True, description="Reload when a file changes, without SIGHUP.")
     interval_seconds: float = Field(

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from common.configfile import Spelled
+from common.configfile import Block, Spelled
 from ratelimit.files import FolderFiles
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.stats import MAX_REQUEST_KEYS
@@ -15,11 +15,7 @@ from sidecars.settings.listen import ConfigPath, ListenAddress
 _HeaderName = Annotated[str, Spelled(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "RateLimit-Limit")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class HeaderSettings(_Section):
+class HeaderSettings(Block):
     """Response headers this sidecar adds; Envoy makes its own X-RateLimit-* from the answer."""
 
     enabled: bool = Field(
@@ -37,7 +33,7 @@ class HeaderSettings(_Section):
     )
 
 
-class BreakerSettings(_Section):
+class BreakerSettings(Block):
     """When to stop asking a Redis that does not answer."""
 
     failures: int = Field(5, ge=1, le=1000, description="Failed calls in a row that open it.")
@@ -46,7 +42,7 @@ class BreakerSettings(_Section):
     )
 
 
-class RatelimitSettings(_Section):
+class RatelimitSettings(Block):
     """The ratelimit sidecar: limits requests."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")

@@ -3,8 +3,9 @@
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from common.configfile import Block
 from sidecars.settings.listen import ConfigPath
 
 
@@ -34,14 +35,12 @@ def _redis_url(url: str) -> str:
     return url
 
 
-class RedisSettings(BaseModel):
+class RedisSettings(Block):
     """Where Redis is and how long a call may wait for it.
 
     Envoy gives a rate-limit call 20 ms by default (rate_limit_filter `timeout`), so what waits longer
     answers no one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     url: Annotated[str, AfterValidator(_redis_url)] = Field(
         repr=False,

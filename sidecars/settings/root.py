@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from common.configfile import Block
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.authz import AuthzSettings
 from sidecars.settings.process import AdminSettings, DrainSettings, LogSettings, ReloadSettings
@@ -12,10 +13,8 @@ from sidecars.settings.redis import RedisSettings
 from sidecars.settings.transport import ConnectionSettings
 
 
-class Settings(BaseModel):
+class Settings(Block):
     """Settings of the edge sidecars."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     transport: Literal["native", "grpcio"] = Field(
         "native",

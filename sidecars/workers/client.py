@@ -9,7 +9,7 @@ from aiohttp import web
 from yarl import URL
 
 from sidecars.transport.api.address import Address, TcpAddress
-from sidecars.workers.process import Phase, Worker
+from sidecars.workers.process import Worker, WorkerPhase
 
 ANSWER_SECONDS = 0.75
 """The wait for a page of all workers: a worker that hangs must not delay the page, least of all
@@ -63,7 +63,7 @@ class WorkerClient:
         headers: Mapping[str, str] | None = None,
     ) -> WorkerResponse | None:
         """The answer of `worker`; None if it does not come within `seconds`."""
-        if worker.phase in {Phase.STARTING, Phase.ENDED}:
+        if worker.phase in {WorkerPhase.STARTING, WorkerPhase.ENDED}:
             return None
         content_type = (headers or {}).get("Content-Type")
         send = {} if content_type is None else {"Content-Type": content_type}

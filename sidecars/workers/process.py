@@ -28,7 +28,7 @@ MAX_DATAGRAM_BYTES = 4096
 _log = structlog.get_logger("sidecars.workers")
 
 
-class Phase(StrEnum):
+class WorkerPhase(StrEnum):
     """The phase of a worker."""
 
     STARTING = "starting"
@@ -66,7 +66,7 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = number
-        self.phase = Phase.ENDED
+        self.phase = WorkerPhase.ENDED
         self.generation = 0
         """Counts the processes: two answers with the same generation are from the same one."""
         self.restarts = 0
@@ -102,7 +102,7 @@ class Worker:
     @property
     def serves(self) -> bool:
         """Whether it answers calls and is not draining."""
-        return self.phase in {Phase.READY, Phase.RELOADING}
+        return self.phase in {WorkerPhase.READY, WorkerPhase.RELOADING}
 
     @property
     def failures(self) -> int:
@@ -173,15 +173,15 @@ class Worker:
                 await self.run_once()
             except OSError as error:
                 self._failures += 1
-                self._enter(Phase.ENDED)
+                self._enter(WorkerPhase.ENDED)
                 _log.error("worker could not be started", worker=self.number, error=in_words(error))
 
     def reload(self) -> None:
         """Make it read its files again. While it starts it handles no signals: then once it is ready."""
         if self.serves:
             self._signal(signal.SIGHUP)
-            self._enter(Phase.RELOADING)
-        elif self.phase is Phase.STARTING:
+            self._enter(WorkerPhase.RELOADING)
+        elif self.phase is WorkerPhase.STARTING:
             self._reload_due = True
 
     def stop(self) -> None:
@@ -190,7 +190,7 @@ class Worker:
         child = self._child
         if child is None:
             return
-        if self.phase is Phase.STARTING:
+        if self.phase is WorkerPhase.STARTING:
             self._signal(signal.SIGTERM)  # nothing to drain, and perhaps no loop yet that watches the pipe
         if child.stdin is not None:
             child.stdin.close()
@@ -202,7 +202,7 @@ class Worker:
     def check_alive(self) -> bool:
         """Whether it started, became ready or reported a live loop since the last check, or need not."""
         alive, self._alive = self._alive, False
-        return alive or self.phase in {Phase.DRAINING, Phase.ENDED}
+        return alive or self.phase in {WorkerPhase.DRAINING, WorkerPhase.ENDED}
 
     def _is_stable(self) -> bool:
         return self._ready_at is not None and self._clock() - self._ready_at >= STABLE_SECONDS
@@ -215,7 +215,7 @@ class Worker:
         self._ready_at = None
         self._alive = True
         self._reload_due = False
-        self._enter(Phase.STARTING)
+        self._enter(WorkerPhase.STARTING)
 
     def _note_the_end(self, code: int) -> None:
         self._failures = 0 if self._is_stable() else self._failures + 1
@@ -223,7 +223,7 @@ class Worker:
         self._ready_at = None
         self.exit_code = code
         self._ended(self)
-        self._enter(Phase.ENDED)
+        self._enter(WorkerPhase.ENDED)
 
     def _receive(self) -> None:
         with suppress(BlockingIOError):
@@ -234,21 +234,21 @@ class Worker:
     def _told(self, line: bytes) -> None:
         if line == b"WATCHDOG=1":
             self._alive = True
-        elif self.phase is Phase.DRAINING:
+        elif self.phase is WorkerPhase.DRAINING:
             return  # it drains: a reload that ends now changes nothing
         elif line == b"READY=1":
             self._alive = True
             self._ready_at = self._ready_at or self._clock()
-            self._enter(Phase.READY)
+            self._enter(WorkerPhase.READY)
             if self._reload_due:
                 self._reload_due = False
                 self.reload()
         elif line == b"RELOADING=1":
-            self._enter(Phase.RELOADING)
+            self._enter(WorkerPhase.RELOADING)
         elif line == b"STOPPING=1":
-            self._enter(Phase.DRAINING)
+            self._enter(WorkerPhase.DRAINING)
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: WorkerPhase) -> None:
         if phase is not self.phase:
             self.phase = phase
             self._changed()

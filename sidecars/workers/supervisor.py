@@ -32,7 +32,7 @@ from sidecars.workers.admin_proxy import AdminProxy
 from sidecars.workers.metrics import MetricTotals
 from sidecars.workers.output import Output
 from sidecars.workers.parent_pipe import settings_message
-from sidecars.workers.process import Phase, Worker
+from sidecars.workers.process import Worker, WorkerPhase
 
 KILL_AFTER_SECONDS = 2.0
 """Added to the time in which a worker forces its own exit."""
@@ -163,7 +163,9 @@ class Supervisor:
         _log.info("draining", at_most_seconds=at_most_seconds)
         for task in background:
             task.cancel()
-        in_service = [worker for worker in self._workers if worker.phase is not Phase.STARTING and worker.pid]
+        in_service = [
+            worker for worker in self._workers if worker.phase is not WorkerPhase.STARTING and worker.pid
+        ]
         for worker in self._workers:
             worker.stop()
         if monitor_tasks:
@@ -193,7 +195,7 @@ class Supervisor:
             await asyncio.sleep(self._watchdog_seconds)
             for worker in self._workers:
                 missed[worker] = 0 if worker.check_alive() else missed[worker] + 1
-                starts = worker.phase is Phase.STARTING
+                starts = worker.phase is WorkerPhase.STARTING
                 if missed[worker] >= (self._looks_at_a_start if starts else LOOKS_BEFORE_KILL):
                     missed[worker] = 0
                     worker.hung += 1
@@ -225,7 +227,7 @@ class Supervisor:
             return
         serving = sum(worker.serves for worker in self._workers)
         status = f"STATUS={serving} of {len(self._workers)} workers ready"
-        reloading = any(worker.phase is Phase.RELOADING for worker in self._workers)
+        reloading = any(worker.phase is WorkerPhase.RELOADING for worker in self._workers)
         if not self._were_ready:
             if serving < len(self._workers):
                 return

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from authz.engine.decide import INTERNAL_ERROR, Authorizer, DecisionIds
 from authz.engine.respond import Responder
 from authz.policy.compile.load import parse_policy
-from authz.request.identity import Outcome, Refusal, RefusalReason
+from authz.request.identity import Authentication, Refusal, RefusalReason
 from authz.request.path import split_path
 from authz.request.request import BadRequestError, BadRequestReason, Request
 from protos.authz_pb2 import CheckRequest, CheckResponse
@@ -31,7 +31,7 @@ rules:
 """
 
 
-def answer(path: str, policy: str = GUARDED, who: Outcome = None, **asked: Any) -> str:
+def answer(path: str, policy: str = GUARDED, who: Authentication = None, **asked: Any) -> str:
     verdict = ask(policy, who, path=path, **asked).verdict
     return f"{verdict.status} {verdict.rule or verdict.reason}"
 
@@ -212,7 +212,7 @@ class Gated:
     def __init__(self) -> None:
         self.open = asyncio.Event()
 
-    async def authenticate(self, request: Request, now: float) -> Outcome:
+    async def authenticate(self, request: Request, now: float) -> Authentication:
         await self.open.wait()
         return ALICE
 

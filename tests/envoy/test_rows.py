@@ -6,12 +6,12 @@ import orjson
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from sidecars.demo.ask import Answer
+from sidecars.demo.ask import EdgeResponse
 from sidecars.demo.scenario import (
     USER_AGENT,
     Check,
-    Result,
     Row,
+    RowResult,
     challenge,
     check_log,
     limited_after,
@@ -20,9 +20,9 @@ from sidecars.demo.scenario import (
 )
 
 
-def answer(status: int = 200, headers: dict[str, str] | None = None, **seen: str) -> Answer:
+def answer(status: int = 200, headers: dict[str, str] | None = None, **seen: str) -> EdgeResponse:
     body = {"headers": [[name.replace("_", "-"), value] for name, value in seen.items()]}
-    return Answer(status, CIMultiDictProxy(CIMultiDict(headers or {})), orjson.dumps(body))
+    return EdgeResponse(status, CIMultiDictProxy(CIMultiDict(headers or {})), orjson.dumps(body))
 
 
 LIMITED = {"X-RateLimit-Limit": "1, 1;w=60", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "60"}
@@ -48,12 +48,12 @@ LIMITED = {"X-RateLimit-Limit": "1, 1;w=60", "X-RateLimit-Remaining": "0", "X-Ra
         (limited_after(1), [answer(200), answer(429)], "no X-RateLimit-* headers of a reached limit in []"),
     ],
 )
-def test_each_check_finds_what_it_is_for(check: Check, answers: list[Answer], problem: str) -> None:
+def test_each_check_finds_what_it_is_for(check: Check, answers: list[EdgeResponse], problem: str) -> None:
     assert check(answers) == problem
 
 
-def result(**logged: str) -> Result:
-    return Result(Row("a request", "200", "/", (), logged), [answer()], [])
+def result(**logged: str) -> RowResult:
+    return RowResult(Row("a request", "200", "/", (), logged), [answer()], [])
 
 
 def test_a_line_of_the_access_log_belongs_to_the_row_that_its_user_agent_names() -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from sidecars.demo.admin import SidecarsAdmin
 from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
-from sidecars.demo.process import Process, spawn
+from sidecars.demo.process import ChildProcess, spawn
 from sidecars.demo.until import until
 from sidecars.transport.api.address import UnixAddress
 from tests.sidecars.transport.test_clients_envoy import endpoint, listener
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def sidecars(folder: Path, name: str, **settings: Any) -> AsyncIterator[Process]:
+async def sidecars(folder: Path, name: str, **settings: Any) -> AsyncIterator[ChildProcess]:
     """A block in which `sidecars run authz` serves with its admin server at NAME.admin."""
     whole = {
         "transport": "native",

@@ -5,7 +5,7 @@ from typing import Any
 from authz.engine.decide import Authorizer, Decision, DecisionIds
 from authz.engine.respond import Responder
 from authz.policy.compile.load import parse_policy
-from authz.request.identity import Outcome
+from authz.request.identity import Authentication
 from protos.authz_pb2 import CheckResponse
 from tests.support.callers import Says
 from tests.support.checks import request
@@ -14,7 +14,7 @@ from tests.support.checks import request
 class Answers:
     """A policy in service: called with a request, it returns the response."""
 
-    def __init__(self, policy: str, who: Outcome = None) -> None:
+    def __init__(self, policy: str, who: Authentication = None) -> None:
         compiled = parse_policy(policy)
         new_id = DecisionIds(lambda: 0.5)
         self.says = Says(who)

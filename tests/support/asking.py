@@ -4,7 +4,7 @@ from typing import Any
 
 from authz.engine.decide import Authorizer, Decision, DecisionIds
 from authz.policy.compile.load import parse_policy
-from authz.request.identity import CredentialKind, Identity, Outcome
+from authz.request.identity import Authentication, CredentialKind, Identity
 from authz.request.request import Request
 from tests.support.callers import ALICE, Says
 from tests.support.checks import Headers, check_request
@@ -20,7 +20,7 @@ def caller(**claims: Any) -> Identity:
 
 def ask(
     policy: str,
-    who: Outcome = None,
+    who: Authentication = None,
     method: str = "GET",
     path: str = "/",
     headers: Headers = (),
@@ -42,12 +42,12 @@ def ask(
     return decision
 
 
-def allowed(condition: str, who: Outcome = None, **asked: Any) -> bool:
+def allowed(condition: str, who: Authentication = None, **asked: Any) -> bool:
     """Whether a rule that allows anyone under this condition allows."""
     return ask(f"rules: [{{name: r, allow: anyone, {condition}}}]", who, **asked).verdict.status == 200
 
 
-def denied(condition: str, who: Outcome = None, **asked: Any) -> bool:
+def denied(condition: str, who: Authentication = None, **asked: Any) -> bool:
     """Whether a rule that denies anyone under this condition denies."""
     policy = f"rules: [{{name: open, allow: anyone}}, {{name: r, deny: anyone, {condition}}}]"
     return ask(policy, who, **asked).verdict.rule == "r"

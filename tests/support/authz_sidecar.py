@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from prometheus_client import CollectorRegistry
 
-from authz.request.identity import Outcome
+from authz.request.identity import Authentication
 from authz.request.request import Request
 from protos.authz_pb2 import CheckResponse
 from sidecars.admin.routes import AdminRequest
@@ -117,13 +117,13 @@ class OneCall:
 class Broken:
     """An authenticator with a defect."""
 
-    def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
+    def authenticate(self, request: Request, now: float) -> Authentication | Awaitable[Authentication]:
         raise RuntimeError("a defect")
 
 
 class Never:
     """An authenticator that never answers."""
 
-    async def authenticate(self, request: Request, now: float) -> Outcome:
+    async def authenticate(self, request: Request, now: float) -> Authentication:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")

@@ -18,7 +18,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from sidecars.demo.ask import Answer
+from sidecars.demo.ask import EdgeResponse
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.edge import Edge
 
@@ -74,7 +74,7 @@ async def send(
     host: str = "edge.example",
     method: str = "GET",
     body: bytes = b"",
-) -> Answer:
+) -> EdgeResponse:
     """What that listener answers to these very bytes; text is sent as Latin-1.
 
     Raises EOFError where the connection is closed without an answer of a known length.
@@ -100,7 +100,7 @@ async def send_http2(
     *,
     listener: str = BARE,
     authority: str = "edge.example",
-) -> Answer:
+) -> EdgeResponse:
     """The answer of Envoy over HTTP/2, for a path or headers that HTTP/1 cannot carry.
 
     Raises EOFError where the connection is closed without an answer.
@@ -123,14 +123,14 @@ async def send_http2(
                     elif isinstance(event, DataReceived):
                         body += event.data
                     elif isinstance(event, StreamEnded):
-                        return Answer(int(answered.pop(":status")), CIMultiDictProxy(answered), body)
+                        return EdgeResponse(int(answered.pop(":status")), CIMultiDictProxy(answered), body)
                 writer.write(connection.data_to_send())
         finally:
             writer.close()
     raise EOFError("no answer")
 
 
-def refused(answer: Answer) -> str:
+def refused(answer: EdgeResponse) -> str:
     """Who refused it and why: `authz no_rule`, `envoy http1.codec_error`; empty where none did."""
     details = answer.headers.get("x-details")
     if details is None:
@@ -142,9 +142,9 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin-1")
 
 
-async def _read(reader: asyncio.StreamReader) -> Answer:
+async def _read(reader: asyncio.StreamReader) -> EdgeResponse:
     head = await reader.readuntil(b"\r\n\r\n")
     status, _, fields = head.partition(b"\r\n")
     headers = CIMultiDict(parse_headers(BytesIO(fields)).items())
     body = await reader.readexactly(int(headers["content-length"]))
-    return Answer(int(status.split()[1]), CIMultiDictProxy(headers), body)
+    return EdgeResponse(int(status.split()[1]), CIMultiDictProxy(headers), body)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 
-from authz.request.identity import CredentialKind, Identity, Outcome
+from authz.request.identity import Authentication, CredentialKind, Identity
 from authz.request.request import Request
 
 ALICE = Identity(
@@ -17,10 +17,10 @@ ALICE = Identity(
 class Says:
     """An authenticator that answers what it was made with, and remembers how often it was asked."""
 
-    def __init__(self, outcome: Outcome | Awaitable[Outcome]) -> None:
+    def __init__(self, outcome: Authentication | Awaitable[Authentication]) -> None:
         self.outcome = outcome
         self.times = 0
 
-    def authenticate(self, request: Request, now: float) -> Outcome | Awaitable[Outcome]:
+    def authenticate(self, request: Request, now: float) -> Authentication | Awaitable[Authentication]:
         self.times += 1
         return self.outcome

@@ -38,7 +38,7 @@ class FetchError(Exception):
     """The document could not be fetched; the message says why."""
 
 
-class StatusError(FetchError):
+class HttpStatusError(FetchError):
     """The server answered, but not with 200."""
 
     def __init__(self, status: int) -> None:
@@ -77,7 +77,7 @@ def describe_error(error: Exception) -> str:
 async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """Return the body of a 200 response. Raises StatusError for another, FetchError for a longer body."""
     if response.status != 200:
-        raise StatusError(response.status)
+        raise HttpStatusError(response.status)
     body = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         body += chunk

@@ -55,7 +55,7 @@ class SubscriberState(Protocol):
         """How often the subscription was lost."""
 
 
-class CircuitState(Protocol):
+class ObservedCircuit(Protocol):
     """The state of a circuit breaker that metrics show."""
 
     @property
@@ -88,7 +88,7 @@ class CredentialMetrics(Collector):
         self.introspection = IntrospectionMetrics()
         self._remembered: Mapping[str, Sized] = {}
         self._subscriber: SubscriberState | None = None
-        self._breaker: CircuitState | None = None
+        self._breaker: ObservedCircuit | None = None
         self._interruptions_before = 0
         """The counts of replaced subscribers: a counter must not fall at a reload."""
         self._key_sets: dict[str, KeySetMetrics] = {}
@@ -108,7 +108,7 @@ class CredentialMetrics(Collector):
         remembered: Mapping[str, Sized],
         issuers: Container[str],
         subscriber: "SubscriberState | None",
-        breaker: "CircuitState | None",
+        breaker: "ObservedCircuit | None",
     ) -> None:
         """Measure these from now on. `issuers` are those whose keys are fetched; no other issuer is shown."""
         self._remembered = remembered

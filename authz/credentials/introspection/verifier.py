@@ -16,7 +16,7 @@ from urllib.parse import quote_plus
 
 import orjson
 
-from authz.credentials.core.http import FetchError, StatusError
+from authz.credentials.core.http import FetchError, HttpStatusError
 from authz.credentials.core.metrics import IntrospectionMetrics
 from authz.credentials.core.types import looks_like
 from authz.credentials.core.verifier import ThrottleCheck, Verified, no_throttle
@@ -157,7 +157,7 @@ class Introspector:
         try:
             content = _read(await self._post(form, headers))
         except FetchError as error:
-            if isinstance(error, StatusError) and error.status in _ABOUT_THE_TOKEN:
+            if isinstance(error, HttpStatusError) and error.status in _ABOUT_THE_TOKEN:
                 return self._rejected(digest, error.status)
             self._breaker.failed()
             self._metrics.failed += 1
@@ -237,7 +237,7 @@ class Introspector:
 
 
 def _describe(error: FetchError) -> str:
-    if isinstance(error, StatusError) and error.status in {401, 403}:
+    if isinstance(error, HttpStatusError) and error.status in {401, 403}:
         return f"{error}: the server does not accept client_id and the secret by client_auth"
     return str(error)
 

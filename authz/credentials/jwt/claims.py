@@ -26,7 +26,7 @@ MAX_SHARED: Final = 1_000
 """The most distinct sets kept for one issuer: audiences, scopes and roles that callers share."""
 
 
-class Shared:
+class SetInterner:
     """Keeps one object for equal sets. Among 100,000 callers, most share their scopes with others."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Shared:
         return known
 
 
-def identity_of(claims: dict[str, Any], config: IssuerConfig, shared: Shared, now: float) -> Identity:
+def identity_of(claims: dict[str, Any], config: IssuerConfig, shared: SetInterner, now: float) -> Identity:
     """Return the identity in the claims of a token with a valid signature. Raises RefusedError."""
     expires_at = _check_times(claims, config, now)
     events = claims.get("events")

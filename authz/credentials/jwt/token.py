@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from authz.credentials.jwt.algorithms import EDDSA, VERIFY
-from authz.credentials.jwt.claims import Shared, identity_of
+from authz.credentials.jwt.claims import SetInterner, identity_of
 from authz.credentials.jwt.config import TENANT, IssuerConfig
 from authz.credentials.jwt.key_set import MAX_KEY_ID_CHARACTERS, Key
 from authz.credentials.jwt.refusals import RefusedError, refuse_token
@@ -47,7 +47,7 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class UnverifiedToken:
     """A parsed token. Nothing in it is verified."""
 
     algorithm: str
@@ -75,7 +75,7 @@ class Issuer:
     tenant: str = ""
     """The text for `{tenantid}` in a template; empty if the issuer is not a template."""
     trusted: bool = True
-    shared: Shared = field(default_factory=Shared)
+    shared: SetInterner = field(default_factory=SetInterner)
 
     @classmethod
     def of(cls, config: IssuerConfig, keys: KeySource, tenant: str = "") -> "Issuer":
@@ -101,7 +101,7 @@ class Proven:
 class KeyAwaited:
     """A token whose key has to be fetched."""
 
-    token: Token
+    token: UnverifiedToken
     issuer: Issuer
     key: Awaitable[Key | Refusal]
     failed: RefusedError | None = None
@@ -146,7 +146,7 @@ class JwtVerifier:
             raise error.of_issuer(token.issuer) from None
 
 
-def _verified(token: Token, issuer: Issuer, now: float) -> Proven | KeyAwaited:
+def _verified(token: UnverifiedToken, issuer: Issuer, now: float) -> Proven | KeyAwaited:
     required = issuer.config.type_required
     check_header(token, issuer.algorithms, issuer.types, type_required=required)
     key = issuer.keys.get_cached(token.key_id, token.algorithm)
@@ -163,7 +163,7 @@ def _verified(token: Token, issuer: Issuer, now: float) -> Proven | KeyAwaited:
     return _proven(token, issuer, found, now) if isinstance(found, Key) else KeyAwaited(token, issuer, found)
 
 
-def _doubted(token: Token, issuer: Issuer, failed: RefusedError, now: float) -> KeyAwaited:
+def _doubted(token: UnverifiedToken, issuer: Issuer, failed: RefusedError, now: float) -> KeyAwaited:
     """Return the token with the key that a fetch may bring under the same id. Raises RefusedError."""
     assert failed.key is not None  # noqa: S101 - set by check_key
     try:
@@ -179,10 +179,10 @@ def _doubted(token: Token, issuer: Issuer, failed: RefusedError, now: float) -> 
     return KeyAwaited(token, issuer, doubt.fetched, undecided)
 
 
-def _check_worth_a_key(token: Token, issuer: Issuer, now: float) -> None:
+def _check_worth_a_key(token: UnverifiedToken, issuer: Issuer, now: float) -> None:
     """Raise RefusedError for a token that no key makes valid: it must not cause a fetch or wait for one."""
     try:
-        found = check_audience(identity_of(dict(token.claims), issuer.config, Shared(), now), issuer)
+        found = check_audience(identity_of(dict(token.claims), issuer.config, SetInterner(), now), issuer)
     except RefusedError as error:
         raise RefusedError(error.refusal, kept=False) from None
     if isinstance(found, Refusal):
@@ -198,7 +198,7 @@ def check_audience(identity: Identity, issuer: Issuer) -> Identity | Refusal:
     return Refusal(RefusalReason.AUDIENCE_MISMATCH, detail, CredentialKind.JWT)
 
 
-def read(text: str) -> Token:
+def read(text: str) -> UnverifiedToken:
     """Parse a token (JWS compact serialisation, RFC 7515 section 7.1). Raises RefusedError."""
     parts = text.split(".")
     if len(parts) != 3:
@@ -222,7 +222,7 @@ def read(text: str) -> Token:
     signing_input = text[: len(parts[0]) + 1 + len(parts[1])].encode("ascii")
     signature = _decoded(parts[2], "signature")
     # An empty kid counts as absent, in a token as in a key.
-    return Token(algorithm, key_id or None, token_type, issuer, claims, signing_input, signature)
+    return UnverifiedToken(algorithm, key_id or None, token_type, issuer, claims, signing_input, signature)
 
 
 def _decoded(part: str, name: str) -> bytes:
@@ -257,7 +257,7 @@ def media_type(name: str) -> str:
 
 
 def check_header(
-    token: Token, algorithms: frozenset[str], types: frozenset[str], *, type_required: bool
+    token: UnverifiedToken, algorithms: frozenset[str], types: frozenset[str], *, type_required: bool
 ) -> None:
     """Raise RefusedError unless the issuer is configured with this `alg` and `typ`."""
     if token.algorithm not in algorithms:
@@ -270,7 +270,7 @@ def check_header(
         refuse_token(RefusalReason.TOKEN_TYPE, f"typ {token.type[:40]!r} is not accepted from this issuer")
 
 
-def check_signature(token: Token, key: Key) -> None:
+def check_signature(token: UnverifiedToken, key: Key) -> None:
     """Raise RefusedError if `key` did not sign `token`, or may not sign it."""
     if token.algorithm not in key.algorithms:
         detail = f"alg {token.algorithm} does not fit the key {key.id!r}"
@@ -280,7 +280,7 @@ def check_signature(token: Token, key: Key) -> None:
         raise RefusedError(Refusal(RefusalReason.TOKEN_SIGNATURE, detail, CredentialKind.JWT), key=key)
 
 
-def check_key(token: Token, issuer: Issuer, key: Key) -> None:
+def check_key(token: UnverifiedToken, issuer: Issuer, key: Key) -> None:
     """Raise RefusedError if `key` did not sign `token`, or may not sign it.
 
     Tenants share a key set, in which a key may belong to one of them (its member `issuer`, Entra).
@@ -292,6 +292,6 @@ def check_key(token: Token, issuer: Issuer, key: Key) -> None:
         raise RefusedError(Refusal(RefusalReason.KEY_UNKNOWN, detail, CredentialKind.JWT), key=key)
 
 
-def _proven(token: Token, issuer: Issuer, key: Key, now: float) -> Proven:
+def _proven(token: UnverifiedToken, issuer: Issuer, key: Key, now: float) -> Proven:
     check_key(token, issuer, key)
     return Proven(identity_of(token.claims, issuer.config, issuer.shared, now), issuer, key)

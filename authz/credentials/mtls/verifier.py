@@ -11,7 +11,7 @@ from typing import Final
 
 from authz.credentials.mtls.config import ForwardedConfig, MtlsConfig
 from authz.credentials.mtls.principals import Principals
-from authz.request.identity import CredentialKind, Identity, Outcome, Refusal, RefusalReason
+from authz.request.identity import Authentication, CredentialKind, Identity, Refusal, RefusalReason
 from authz.request.request import Request, unmapped
 
 HEADER: Final = "x-forwarded-client-cert"
@@ -36,7 +36,7 @@ class Certificates:
         # The same caller gets the same object, so that answers can be cached for it.
         self._identities: dict[tuple[str, str], Identity] = {}
 
-    def verify(self, request: Request) -> Outcome:
+    def verify(self, request: Request) -> Authentication:
         """Return the identity of the certificate; None if the client has none."""
         peer = request.peer_principal
         if self._forwarded is not None and self._is_proxy(peer, request.source_address, self._forwarded):
@@ -54,7 +54,7 @@ class Certificates:
             return False
         return any(found in network for network in config.trusted_networks)
 
-    def _forwarded_identity(self, request: Request, config: ForwardedConfig) -> Outcome:
+    def _forwarded_identity(self, request: Request, config: ForwardedConfig) -> Authentication:
         # The proxy is not the caller: without a header, the caller is unknown.
         values = request.header_values(HEADER)
         if not values:

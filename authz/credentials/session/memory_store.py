@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from authz.credentials.session.model import Session, StoreFullError
 
 
-class MemoryStore:
+class MemorySessionStore:
     """Sessions in the memory of this process."""
 
-    def __init__(self, max_sessions: int, predecessor: "MemoryStore | None" = None) -> None:
+    def __init__(self, max_sessions: int, predecessor: "MemorySessionStore | None" = None) -> None:
         self._max_sessions = max_sessions
         # Shared, not copied: during a reload both stores serve.
         self.sessions: dict[str, Session] = predecessor.sessions if predecessor is not None else {}

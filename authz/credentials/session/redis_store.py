@@ -34,7 +34,7 @@ end
 """
 
 
-class RedisStore:
+class RedisSessionStore:
     """Stores each session under the prefix and the hash of its token, until the session ends.
 
     An empty marker key lives longer, so that the token of an ended session is not taken for a guess. Sorted

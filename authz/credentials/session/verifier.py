@@ -16,7 +16,7 @@ from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.core.verifier import ThrottleCheck, Verified, no_throttle
 from authz.credentials.revocation.revocation_list import RevocationCheck
 from authz.credentials.session.config import SessionsConfig
-from authz.credentials.session.memory_store import MemoryStore
+from authz.credentials.session.memory_store import MemorySessionStore
 from authz.credentials.session.model import (
     ENDED,
     MAX_RECORD_BYTES,
@@ -100,7 +100,7 @@ class Sessions:
         self._refused: LruCache[bytes, tuple[Refusal, float]] = LruCache(MAX_REFUSED)
         self._revoked: LruCache[bytes, float] = LruCache(MAX_REVOKED)
         self._renewals: dict[str, Session] = {}
-        self._fresh_seconds = inf if isinstance(store, MemoryStore) else config.cache_ttl_seconds
+        self._fresh_seconds = inf if isinstance(store, MemorySessionStore) else config.cache_ttl_seconds
         self._gaps = 0
         """How often messages may have been missed. An answer requested before that is not cached."""
         self._task: asyncio.Task[None] | None = None
@@ -228,12 +228,12 @@ class Sessions:
     def adopt(self, other: "Sessions") -> None:
         """Take over the revoked sessions of `other`, and the renewals that it has not written yet."""
         self._revoked = other._revoked  # noqa: SLF001 - the same sessions in another configuration
-        if isinstance(self.store, MemoryStore) == isinstance(other.store, MemoryStore):
+        if isinstance(self.store, MemorySessionStore) == isinstance(other.store, MemorySessionStore):
             self._renewals = other._renewals  # noqa: SLF001 - as above
 
     def forget_all(self) -> None:
         """Empty the cache of a shared store, because messages may have been missed."""
-        if not isinstance(self.store, MemoryStore):
+        if not isinstance(self.store, MemorySessionStore):
             self._cache.clear()
             self._gaps += 1
 

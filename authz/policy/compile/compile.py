@@ -18,7 +18,7 @@ from authz.policy.conditions.caller_conditions import callers_of, scope_of
 from authz.policy.conditions.condition import Condition, Subject
 from authz.policy.expression.expression import Callers, Expression
 from authz.policy.index import Index
-from authz.policy.inheritance import Shared, WrittenRule, effective_rules
+from authz.policy.inheritance import SharedBlocks, WrittenRule, effective_rules
 from authz.policy.lint.doubtful import doubts_of
 from authz.policy.lint.impossible import Impossible
 from authz.policy.lint.lint import Alike, lint
@@ -94,7 +94,7 @@ def compile_policy(
     `found` holds the problems of single files; `complete` says whether every file could be read.
     Raises ConfigError with these problems and with every contradiction between the files.
     """
-    shared = Shared.of(files, complete=complete)
+    shared = SharedBlocks.of(files, complete=complete)
     written = effective_rules(files, shared)
     problems = [
         *found,
@@ -153,7 +153,7 @@ def compile_policy(
     )
 
 
-def _expressions_in(written: Sequence[WrittenRule], shared: Shared) -> Expressions:
+def _expressions_in(written: Sequence[WrittenRule], shared: SharedBlocks) -> Expressions:
     def expressions(rule: Rule) -> Iterator[Expression]:
         entry = written[rule.order]
         for _, block in shared.conditions_of(entry) if entry.conditional else ():
@@ -163,7 +163,7 @@ def _expressions_in(written: Sequence[WrittenRule], shared: Shared) -> Expressio
     return expressions
 
 
-def _alike_in(written: Sequence[WrittenRule], shared: Shared) -> Alike:
+def _alike_in(written: Sequence[WrittenRule], shared: SharedBlocks) -> Alike:
     def asked(rule: Rule) -> Content:
         return asked_by(written[rule.order], shared)
 
@@ -186,7 +186,7 @@ def spellings(header: str) -> set[str]:
 class _Compiler:
     """Compiles written rules, given the settings that the whole policy shares."""
 
-    def __init__(self, files: Sequence[Source], shared: Shared) -> None:
+    def __init__(self, files: Sequence[Source], shared: SharedBlocks) -> None:
         self._shared = shared
         self._callers = Callers()
         self._strip = _said(files, "strip_session_cookie") is not False
@@ -305,7 +305,7 @@ def _repeated_names(written: Sequence[WrittenRule]) -> list[Problem]:
 
 
 def _unbound_variables(
-    written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe
+    written: Sequence[WrittenRule], shared: SharedBlocks, yield_gil: Breathe
 ) -> Iterator[Problem]:
     """Yield problems for expressions that use `vars` which a path of the rule does not have."""
     for entry in written:
@@ -322,7 +322,7 @@ def _unbound_variables(
 
 
 def _impossible(
-    files: Sequence[Source], written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe
+    files: Sequence[Source], written: Sequence[WrittenRule], shared: SharedBlocks, yield_gil: Breathe
 ) -> Iterator[Problem]:
     """Yield warnings about rules with conditions that no request can meet."""
     impossible = Impossible(_said(files, "credentials"))
@@ -333,7 +333,7 @@ def _impossible(
             yield entry.problem(message, *filter(None, (key,)))
 
 
-def _doubtful(written: Sequence[WrittenRule], shared: Shared, yield_gil: Breathe) -> Iterator[Problem]:
+def _doubtful(written: Sequence[WrittenRule], shared: SharedBlocks, yield_gil: Breathe) -> Iterator[Problem]:
     """Yield warnings about conditions that match less or more than they seem to."""
     for entry in written:
         yield_gil()

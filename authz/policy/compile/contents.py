@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from authz.policy.inheritance import Shared, WrittenRule, effective_rules
+from authz.policy.inheritance import SharedBlocks, WrittenRule, effective_rules
 from authz.policy.model import DEFAULT_IDENTITY_HEADERS, ConditionConfig, PolicyFile
 from authz.policy.source import Source
 from authz.policy.types.paths import PathsConfig
@@ -46,7 +46,7 @@ class Contents:
 
 def contents_of(files: Sequence[Source]) -> Contents:
     """Return the content of the files of a policy."""
-    shared = Shared.of(files)
+    shared = SharedBlocks.of(files)
     return Contents(
         {key: _said(files, key) for key in PolicyFile.model_fields if key not in _SHARED},
         {entry.config.name: rule_content(entry, shared) for entry in effective_rules(files, shared)},
@@ -65,7 +65,7 @@ def _said(files: Sequence[Source], key: str) -> Any:
     return file.model_dump(mode="json", by_alias=True, warnings=False, include={key})[key]
 
 
-def rule_content(entry: WrittenRule, shared: Shared) -> Content:
+def rule_content(entry: WrittenRule, shared: SharedBlocks) -> Content:
     """Return the content of the rule without its name."""
     rest = entry.config.model_dump(
         mode="json", by_alias=True, warnings=False, exclude={*_RESOLVED, *_CONDITIONS, *_CALLERS}
@@ -73,7 +73,7 @@ def rule_content(entry: WrittenRule, shared: Shared) -> Content:
     return {**rest, **asked_by(entry, shared)}
 
 
-def asked_by(entry: WrittenRule, shared: Shared) -> Content:
+def asked_by(entry: WrittenRule, shared: SharedBlocks) -> Content:
     """Return the rule's conditions on callers and requests, without host, method and path."""
     conditions: dict[str, dict[bytes, Any]] = {}
     for _, block in shared.conditions_of(entry):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from authz.policy.conditions.condition import Condition
-from authz.policy.conditions.values import Check, Comparison, check_of
+from authz.policy.conditions.values import Comparison, CompiledComparison, check_of
 from authz.policy.types.names import (
     AT_LEAST_ONE,
     DottedName,
@@ -146,7 +146,7 @@ def _superset(words: str, attribute: str, values: Iterable[str], name: str) -> C
     )
 
 
-def _claim(claim: str, check: Check, name: str) -> Condition:
+def _claim(claim: str, check: CompiledComparison, name: str) -> Condition:
     parts = split_name(claim)
     find = partial(_claim_values, parts, whole=check.inside)
 

@@ -131,7 +131,7 @@ def _check_operators(comparison: TextComparison | Comparison) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CompiledComparison:
     """A compiled comparison."""
 
     text: str
@@ -204,34 +204,36 @@ def _all_of(found: Iterable[bool | None]) -> bool | None:
     return result
 
 
-def check_of(comparison: TextComparison | Comparison) -> Check:
+def check_of(comparison: TextComparison | Comparison) -> CompiledComparison:
     """Compile a comparison."""
     operator = next(iter(comparison.model_fields_set))
     asked = getattr(comparison, operator)
     match operator:
         case "equals":
-            return Check(f"is {asked!r}", is_one_of((asked,)), exact=True)
+            return CompiledComparison(f"is {asked!r}", is_one_of((asked,)), exact=True)
         case "one_of":
-            return Check(f"is one of {_listed(asked)}", is_one_of(asked), exact=True)
+            return CompiledComparison(f"is one of {_listed(asked)}", is_one_of(asked), exact=True)
         case "not_one_of":
-            return Check(f"is none of {_listed(asked)}", _is_none_of(asked), negative=True)
+            return CompiledComparison(f"is none of {_listed(asked)}", _is_none_of(asked), negative=True)
         case "contains":
             member = is_one_of((asked,))
-            return Check(f"contains {asked!r}", _holds(member), inside=True)
+            return CompiledComparison(f"contains {asked!r}", _holds(member), inside=True)
         case "prefix":
-            return Check(f"begins with {asked!r}", _of_texts(lambda text: text.startswith(asked)))
+            return CompiledComparison(
+                f"begins with {asked!r}", _of_texts(lambda text: text.startswith(asked))
+            )
         case "suffix":
-            return Check(f"ends with {asked!r}", _of_texts(lambda text: text.endswith(asked)))
+            return CompiledComparison(f"ends with {asked!r}", _of_texts(lambda text: text.endswith(asked)))
         case "matches":
-            return Check(f"matches {asked}", _matches(asked))
+            return CompiledComparison(f"matches {asked}", _matches(asked))
         case "present":
             text = "is present" if asked else "is absent"
-            return Check(text, lambda _value: True, absent=not asked, reads=False)
+            return CompiledComparison(text, lambda _value: True, absent=not asked, reads=False)
     assert isinstance(comparison, Comparison)  # noqa: S101 - only its operators are left
     return _range(comparison.at_least, comparison.at_most)
 
 
-def _range(low: float | None, high: float | None) -> Check:
+def _range(low: float | None, high: float | None) -> CompiledComparison:
     def within(value: Any) -> bool | None:
         # The upstream may read "5000" as a number, so whether it is too large is unknown.
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -240,7 +242,7 @@ def _range(low: float | None, high: float | None) -> Check:
 
     words = [f"is at least {low}"] if low is not None else []
     words += [f"is at most {high}"] if high is not None else []
-    return Check(" and ".join(words), within)
+    return CompiledComparison(" and ".join(words), within)
 
 
 def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:

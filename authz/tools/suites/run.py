@@ -29,7 +29,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CaseResult:
     """The result of a case."""
 
     case: Case
@@ -63,11 +63,11 @@ class Runner:
         assert isinstance(decision, Decision)  # noqa: S101  # only credentials need I/O
         return decision, explain(self._policy, request, outcome, case.now)
 
-    def run(self, case: Case) -> Result:
+    def run(self, case: Case) -> CaseResult:
         """Run the case and return the result."""
         decision, explanation = self.decide(case)
         response = read_response(self._responder.respond(decision))
-        return Result(case, decision, explanation, tuple(_differences(case.expect, decision, response)))
+        return CaseResult(case, decision, explanation, tuple(_differences(case.expect, decision, response)))
 
 
 def _differences(expect: ExpectConfig, decision: Decision, response: ResponseContent) -> Iterator[Difference]:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from authz.credentials import Credentials, CredentialsConfig
 from authz.credentials.jwt.config import KeySetConfig
 from authz.credentials.jwt.fetch import fetch
-from authz.request.identity import Outcome, Refusal, RefusalReason
+from authz.request.identity import Authentication, Refusal, RefusalReason
 from authz.request.request import Request
 from tests.support.redis_server import RedisServer, _session_redis, redis_pair, redis_server, shared_redis
 from tests.support.signing import AUDIENCE, ISSUER, NOW, jwk, key_set, private_key
@@ -106,13 +106,13 @@ class World:
             fetch_document=fetch if self.real_fetch else self.key_server.fetch,
         )
 
-    def outcome(self, credentials: Credentials, request: Request) -> Outcome:
+    def outcome(self, credentials: Credentials, request: Request) -> Authentication:
         """What is answered at once; fails where something has to be waited for."""
         outcome = credentials.authenticate(request, self.clock.wall_seconds)
         assert not hasattr(outcome, "__await__"), "this should be answered without waiting"
         return outcome
 
-    async def awaited(self, credentials: Credentials, request: Request) -> Outcome:
+    async def awaited(self, credentials: Credentials, request: Request) -> Authentication:
         """What is answered, at once or not."""
         outcome = credentials.authenticate(request, self.clock.wall_seconds)
         if hasattr(outcome, "__await__"):

@@ -5,19 +5,19 @@ import pytest
 
 from authz.engine.decide import Authorizer, Decision, DecisionIds
 from authz.policy.compile.load import parse_policy
-from authz.request.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason
+from authz.request.identity import ANONYMOUS, Authentication, CredentialKind, Identity, Refusal, RefusalReason
 from tests.support.callers import ALICE, Says
 from tests.support.checks import request
 
 
-def authorizer(policy: str, who: Outcome | Awaitable[Outcome] | Says = None) -> Authorizer:
+def authorizer(policy: str, who: Authentication | Awaitable[Authentication] | Says = None) -> Authorizer:
     authenticator = who if isinstance(who, Says) else Says(who)
     return Authorizer(parse_policy(policy), authenticator, DecisionIds(lambda: 0.5))
 
 
 def decide(
     policy: str,
-    who: Outcome = None,
+    who: Authentication = None,
     method: str = "GET",
     path: str = "/",
     host: str = "api.example.com",
@@ -27,7 +27,9 @@ def decide(
     return decision
 
 
-def answer(policy: str, who: Outcome = None, method: str = "GET", path: str = "/", host: str = "a") -> str:
+def answer(
+    policy: str, who: Authentication = None, method: str = "GET", path: str = "/", host: str = "a"
+) -> str:
     verdict = decide(policy, who, method, path, host).verdict
     return f"{verdict.status} {verdict.rule or verdict.reason}"
 
@@ -89,7 +91,9 @@ ADMIN = Identity(CredentialKind.SESSION, "root", roles=frozenset({"admin", "staf
         (ALICE, "GET", "x.files.example", "/t/%73ecrets", "403 no secrets"),
     ],
 )
-def test_rules_say_who_may_what(who: Outcome, method: str, host: str, path: str, expected: str) -> None:
+def test_rules_say_who_may_what(
+    who: Authentication, method: str, host: str, path: str, expected: str
+) -> None:
     assert answer(POLICY, who, method, path, host) == expected
 
 
@@ -203,7 +207,7 @@ class TestWaiting:
     POLICY = "rules: [{name: r, allow: authenticated}]"
 
     async def test_a_credential_that_must_be_waited_for_is(self) -> None:
-        async def found() -> Outcome:
+        async def found() -> Authentication:
             await asyncio.sleep(0)
             return ALICE
 
@@ -213,7 +217,7 @@ class TestWaiting:
 
     async def test_authorino_649_no_decision_in_time_is_never_an_allow(self) -> None:
         """A wait that ends with the deadline is an error of its own, and what was waited for is cancelled."""
-        waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Authentication] = asyncio.get_running_loop().create_future()
         deadline = asyncio.get_running_loop().time() + 0.05
         pending = authorizer(self.POLICY, waiting).decide(request(), 0.0, deadline)
         assert not isinstance(pending, Decision)
@@ -222,7 +226,7 @@ class TestWaiting:
         assert waiting.cancelled()
 
     async def test_a_deadline_that_has_passed_is_not_waited_for(self) -> None:
-        waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Authentication] = asyncio.get_running_loop().create_future()
         pending = authorizer(self.POLICY, waiting).decide(request(), 0.0, 0.0)
         assert not isinstance(pending, Decision)
         assert (await pending).verdict.reason == "deadline"

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from authz.policy.compile.load import parse_policy
-from authz.request.identity import ANONYMOUS, CredentialKind, Identity, Outcome, Refusal, RefusalReason
+from authz.request.identity import ANONYMOUS, Authentication, CredentialKind, Identity, Refusal, RefusalReason
 from common.configfile import ConfigError
 from protos.authz_pb2 import CheckResponse
 from tests.support.answers import Answers, pairs
@@ -18,7 +18,7 @@ REFUSED = Refusal(RefusalReason.TOKEN_EXPIRED, kind=CredentialKind.JWT)
 AWAY = Refusal(RefusalReason.KEYS_UNAVAILABLE, kind=CredentialKind.JWT)
 
 
-def answer(who: Outcome, policy: str = OPTIONAL, **asked: Any) -> CheckResponse:
+def answer(who: Authentication, policy: str = OPTIONAL, **asked: Any) -> CheckResponse:
     return Answers(policy, who)(**asked)
 
 
@@ -30,7 +30,7 @@ def test_a_good_credential_is_told() -> None:
 
 
 @pytest.mark.parametrize("who", [None, REFUSED, AWAY])
-def test_without_a_good_one_it_is_nobody_who_is_allowed(who: Outcome) -> None:
+def test_without_a_good_one_it_is_nobody_who_is_allowed(who: Authentication) -> None:
     response = answer(who)
     assert response.HasField("ok_response")
     assert not response.ok_response.headers

@@ -7,7 +7,7 @@ from authz.engine.respond import MAX_ANSWERS, Responder
 from authz.policy.compile.compile import spellings
 from authz.policy.compile.load import parse_policy
 from authz.policy.templates import MAX_VALUE_BYTES
-from authz.request.identity import CredentialKind, Identity, Outcome, RefusalReason
+from authz.request.identity import Authentication, CredentialKind, Identity, RefusalReason
 from authz.request.path import PathAnomaly
 from protos.authz_pb2 import CheckResponse
 from protos.core_pb2 import HeaderValueOption
@@ -34,7 +34,7 @@ PLACEHOLDER = "f" * 24
 class Edge:
     """An authorizer and its responder, as one service has them."""
 
-    def __init__(self, who: Outcome = None, policy: str = POLICY) -> None:
+    def __init__(self, who: Authentication = None, policy: str = POLICY) -> None:
         compiled = parse_policy(policy)
         new_id = DecisionIds(lambda: 0.5)
         self.authorizer = Authorizer(compiled, Says(who), new_id)

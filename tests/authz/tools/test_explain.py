@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from authz.engine.decide import BAD_REQUEST, Authorizer, Decision
 from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import parse_policy
-from authz.request.identity import CredentialKind, Identity, Outcome, Refusal, RefusalReason
+from authz.request.identity import Authentication, CredentialKind, Identity, Refusal, RefusalReason
 from authz.request.request import BadRequestReason, Request
 from authz.tools.examples import Given
 from authz.tools.explain import Answer, Considered, Explanation, explain, explain_unreadable
@@ -116,7 +116,7 @@ requests = st.builds(
     ),
     source=st.sampled_from(["10.1.2.3", "192.0.2.1", ""]),
 )
-outcomes: st.SearchStrategy[Outcome] = st.one_of(
+outcomes: st.SearchStrategy[Authentication] = st.one_of(
     st.none(),
     st.builds(Refusal, st.sampled_from(RefusalReason)),
     st.builds(
@@ -130,7 +130,7 @@ outcomes: st.SearchStrategy[Outcome] = st.one_of(
 )
 
 
-def decided(policy: Policy, asked: Request, outcome: Outcome, now: float = NOW) -> Decision:
+def decided(policy: Policy, asked: Request, outcome: Authentication, now: float = NOW) -> Decision:
     decision = Authorizer(policy, Given(outcome), lambda: "0" * 24).decide(asked, now)
     assert isinstance(decision, Decision)
     return decision
@@ -139,7 +139,7 @@ def decided(policy: Policy, asked: Request, outcome: Outcome, now: float = NOW) 
 @settings(max_examples=400, deadline=None)
 @given(policies(), requests, outcomes, st.sampled_from([NOW, NOW + 86_400 * 3]))
 def test_the_explanation_comes_to_the_decision(
-    policy: Policy, asked: Request, outcome: Outcome, now: float
+    policy: Policy, asked: Request, outcome: Authentication, now: float
 ) -> None:
     decision = decided(policy, asked, outcome, now)
     explained = explain(policy, asked, outcome, now)
@@ -152,7 +152,9 @@ def test_the_explanation_comes_to_the_decision(
 
 @settings(max_examples=100, deadline=None)
 @given(policies(), requests, outcomes)
-def test_the_rule_that_decided_is_one_that_spoke(policy: Policy, asked: Request, outcome: Outcome) -> None:
+def test_the_rule_that_decided_is_one_that_spoke(
+    policy: Policy, asked: Request, outcome: Authentication
+) -> None:
     explained = explain(policy, asked, outcome, NOW)
     if explained.answer.reason in {"allowed", "denied_by_rule"}:
         assert considered(explained, explained.answer.rule).applies is True

@@ -8,7 +8,7 @@ from authz.engine.decide import Decision
 from authz.engine.respond import metadata
 from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import parse_policy
-from authz.request.identity import CredentialKind, Identity, Outcome
+from authz.request.identity import Authentication, CredentialKind, Identity
 from authz.request.request import Request
 from authz.tools.replay import Report, Skipped, replay
 from tests.authz.tools.test_explain import decided, outcomes, policies, requests
@@ -173,7 +173,7 @@ def line_of(asked: Request, decision: Decision) -> bytes:
 @settings(max_examples=300, deadline=None)
 @given(policies(), policies(), requests, outcomes)
 def test_a_replay_never_claims_what_is_not_so(
-    old: Policy, new: Policy, asked: Request, outcome: Outcome
+    old: Policy, new: Policy, asked: Request, outcome: Authentication
 ) -> None:
     """Held against the decision that the whole request gets. Undecidable is always honest."""
     before, after = decided(old, asked, outcome), decided(new, asked, outcome)

@@ -5,7 +5,7 @@ import pytest
 from authz.policy.compile.load import load_policy, parse_policy
 from authz.tools.suites.coverage import Coverage
 from authz.tools.suites.load import load_suites
-from authz.tools.suites.run import Result, Runner
+from authz.tools.suites.run import CaseResult, Runner
 from common.configfile import ConfigError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -16,14 +16,14 @@ rules:
 """
 
 
-def run(folder: Path, suite: str, policy: str = POLICY) -> list[Result]:
+def run(folder: Path, suite: str, policy: str = POLICY) -> list[CaseResult]:
     file = folder / "suite.yaml"
     file.write_text(suite)
     runner = Runner(parse_policy(policy))
     return [runner.run(case) for one in load_suites([file]) for case in one.cases]
 
 
-def told(result: Result) -> list[tuple[str, str, str]]:
+def told(result: CaseResult) -> list[tuple[str, str, str]]:
     return [(one.what, one.expected, one.got) for one in result.differences]
 
 
@@ -127,7 +127,7 @@ def test_every_mistake_of_every_suite_is_told(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 4
 
 
-def coverage(policy: str, results: list[Result]) -> Coverage:
+def coverage(policy: str, results: list[CaseResult]) -> Coverage:
     covered = Coverage(parse_policy(policy))
     for result in results:
         covered.add(result.explanation)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from sidecars.admin.health import Health, Phase
+from sidecars.admin.health import Health, ProcessPhase
 from sidecars.transport.api.service import Call, Code, StatusError
 
 CALL = cast("Call", None)
@@ -34,13 +34,13 @@ def watch(health: Health, name: str) -> Any:
 @pytest.mark.parametrize(
     ("phase", "status"),
     [
-        (Phase.STARTING, Status.NOT_SERVING),
-        (Phase.READY, Status.SERVING),
-        (Phase.DRAINING, Status.NOT_SERVING),
+        (ProcessPhase.STARTING, Status.NOT_SERVING),
+        (ProcessPhase.READY, Status.SERVING),
+        (ProcessPhase.DRAINING, Status.NOT_SERVING),
     ],
 )
 @pytest.mark.parametrize("name", ["", "a.B"])
-def test_check_follows_the_phase(name: str, phase: Phase, status: int) -> None:
+def test_check_follows_the_phase(name: str, phase: ProcessPhase, status: int) -> None:
     health = Health(["a.B"])
     health.enter(phase)
     assert check(health, name) == status
@@ -65,7 +65,7 @@ async def test_watch_tells_the_state_at_once_and_then_each_change() -> None:
     assert said(await anext(replies)) == Status.NOT_SERVING
     waiting = asyncio.ensure_future(anext(replies))
     await asyncio.sleep(0)
-    health.enter(Phase.READY)
+    health.enter(ProcessPhase.READY)
     assert said(await waiting) == Status.SERVING
     await replies.aclose()
 
@@ -74,11 +74,11 @@ async def test_watch_misses_no_state_that_lasts_but_tells_none_twice() -> None:
     health = Health(["a.B"])
     replies = watch(health, "a.B")
     await anext(replies)
-    health.enter(Phase.READY)
-    health.enter(Phase.DRAINING)
-    health.enter(Phase.READY)
+    health.enter(ProcessPhase.READY)
+    health.enter(ProcessPhase.DRAINING)
+    health.enter(ProcessPhase.READY)
     assert said(await anext(replies)) == Status.SERVING
-    health.enter(Phase.READY)
+    health.enter(ProcessPhase.READY)
     waiting = asyncio.ensure_future(anext(replies, None))
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -91,7 +91,7 @@ async def test_watch_of_an_unknown_service_says_so_and_stays_open() -> None:
     replies = watch(health, "a.C")
     assert said(await anext(replies)) == Status.SERVICE_UNKNOWN
     waiting = asyncio.ensure_future(anext(replies, None))
-    health.enter(Phase.READY)
+    health.enter(ProcessPhase.READY)
     await asyncio.sleep(0)
     assert not waiting.done()
     health.finish_streams()
@@ -100,10 +100,10 @@ async def test_watch_of_an_unknown_service_says_so_and_stays_open() -> None:
 
 async def test_a_watch_that_ends_has_told_the_last_state() -> None:
     health = Health([])
-    health.enter(Phase.READY)
+    health.enter(ProcessPhase.READY)
     replies = watch(health, "")
     await anext(replies)
-    health.enter(Phase.DRAINING)
+    health.enter(ProcessPhase.DRAINING)
     health.finish_streams()
     assert [said(reply) async for reply in replies] == [Status.NOT_SERVING]
 

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import SecretStr
 
-from sidecars.admin.health import Health, Phase
+from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.index import links_in
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.admin.server import Admin
@@ -54,10 +54,10 @@ async def served() -> AsyncIterator[Served]:
 
 @pytest.mark.parametrize(
     ("phase", "answer"),
-    [(Phase.STARTING, 503), (Phase.READY, 200), (Phase.DRAINING, 503)],
+    [(ProcessPhase.STARTING, 503), (ProcessPhase.READY, 200), (ProcessPhase.DRAINING, 503)],
 )
 async def test_readyz_follows_the_phase_and_healthz_does_not(
-    served: Served, phase: Phase, answer: int
+    served: Served, phase: ProcessPhase, answer: int
 ) -> None:
     served.health.enter(phase)
     ready = await served.get("/readyz")
@@ -97,7 +97,7 @@ async def test_the_index_names_every_page(served: Served) -> None:
     links = links_in(await page.text())
     assert len(links) == 5
     for path in links:
-        served.health.enter(Phase.READY)
+        served.health.enter(ProcessPhase.READY)
         assert (await served.get(path)).status == 200
 
 

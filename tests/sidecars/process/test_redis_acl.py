@@ -16,7 +16,7 @@ from authz.credentials.revocation.redis_store import RedisRevocations
 from authz.credentials.revocation.revocation_list import Revocation, Revoked
 from authz.credentials.revocation.subscriber import RevocationSubscriber
 from authz.credentials.session.model import Session
-from authz.credentials.session.redis_store import RedisStore as Sessions
+from authz.credentials.session.redis_store import RedisSessionStore as Sessions
 from common.buckets import SECOND_US, FixedWindow, TokenBucket
 from common.circuit_breaker import CircuitBreaker
 from ratelimit.stores.redis import PROBE, RedisStore

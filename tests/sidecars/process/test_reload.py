@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from common.configfile import ConfigError
 from sidecars.observability.process_metrics import ReloadMetrics
-from sidecars.process.reload import Outcome, Reloader
+from sidecars.process.reload import Reloader, ReloadOutcome
 from sidecars.process.watch import FileBaseline, Snapshot, Watcher
 from sidecars.services.sidecar import Sidecar
 from sidecars.settings.process import ReloadSettings
@@ -88,7 +88,7 @@ async def test_a_refusal_keeps_every_problem_and_a_success_clears_them(
     assert reloading.count("sidecars_config_last_reload_failed") == 1
     write(file, "answer: two\nrevision: '2'\n")
     await reloading.reloader.reload(sidecar)
-    assert reloading.reloader.outcomes["authz"] == Outcome(1000.0)
+    assert reloading.reloader.outcomes["authz"] == ReloadOutcome(1000.0)
     assert sidecar.describe()["revision"] == "2"
     assert reloading.count("sidecars_config_reload_total") == 2
     assert reloading.count("sidecars_config_reload_failures_total") == 1
@@ -221,7 +221,7 @@ async def test_a_sidecar_without_a_revision_has_no_revision_metric(
 
 def test_the_outcome_reads_as_people_want_it() -> None:
     error = ConfigError.of("a.yaml", "is empty")
-    outcome = Outcome(0.0, tuple(str(problem) for problem in error.problems))
+    outcome = ReloadOutcome(0.0, tuple(str(problem) for problem in error.problems))
     assert outcome.describe() == {
         "at": "1970-01-01T00:00:00+00:00",
         "ok": False,

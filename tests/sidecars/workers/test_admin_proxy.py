@@ -18,7 +18,7 @@ from sidecars.workers import client as worker_client
 from sidecars.workers import scrapes as worker_scrapes
 from sidecars.workers.admin_proxy import AdminProxy
 from sidecars.workers.metrics import MetricTotals, Scrape, scrape
-from sidecars.workers.process import Phase, Worker
+from sidecars.workers.process import Worker, WorkerPhase
 
 
 class Ready:
@@ -28,7 +28,7 @@ class Ready:
         self.number = number
         self.pid: int | None = 1
         self.generation = 1
-        self.phase = Phase.READY
+        self.phase = WorkerPhase.READY
         self.page = page
         self.decisions = decisions
         self.goes_on = asyncio.Event()
@@ -39,7 +39,7 @@ class Ready:
 
     @property
     def serves(self) -> bool:
-        return self.phase is Phase.READY
+        return self.phase is WorkerPhase.READY
 
     async def metrics(self, _: web.Request) -> web.Response:
         await self.goes_on.wait()
@@ -132,7 +132,7 @@ async def test_a_worker_that_ends_while_the_next_is_read_breaks_no_page_and_no_c
                 break
             await asyncio.sleep(0)
         first.pid = None
-        first.phase = Phase.ENDED
+        first.phase = WorkerPhase.ENDED
         totals.ended("0")
 
     monkeypatch.setattr(worker_scrapes, "scrape", scrape_as_the_first_ends)
@@ -246,7 +246,7 @@ async def test_a_page_that_no_worker_has_is_answered_as_they_do(tmp_path: Path) 
 
 async def test_where_no_worker_answers_the_page_says_so(tmp_path: Path) -> None:
     ended = Ready(0)
-    ended.phase = Phase.ENDED
+    ended.phase = WorkerPhase.ENDED
     async with asyncio.timeout(20), asked_for_all(tmp_path, MetricTotals(), ended) as client:
         for request in (client.get("/decisions"), client.get("/state"), client.post("/do")):
             async with request as response:
@@ -257,11 +257,15 @@ async def test_what_changes_something_is_done_by_one_worker_that_serves(tmp_path
     """A logout was answered 503 for as long as any worker was being restarted."""
     first, second = Ready(0), Ready(1)
     async with asyncio.timeout(20), asked_for_all(tmp_path, MetricTotals(), first, second) as client:
-        for phase, by in ((Phase.READY, first), (Phase.STARTING, second), (Phase.ENDED, second)):
+        for phase, by in (
+            (WorkerPhase.READY, first),
+            (WorkerPhase.STARTING, second),
+            (WorkerPhase.ENDED, second),
+        ):
             first.phase = phase
             async with client.post("/do", data=b"x") as response:
                 assert (response.status, await response.text()) == (201, f"done by {by.number}\n")
-        first.phase = Phase.DRAINING  # it would answer, but means to end
+        first.phase = WorkerPhase.DRAINING  # it would answer, but means to end
         async with client.post("/do", data=b"x") as response:
             assert await response.text() == "done by 1\n"
     assert (first.posts, second.posts) == ([b"x"], [b"x"] * 3)

@@ -8,7 +8,7 @@ import pytest
 
 from authz.credentials import Credentials
 from authz.credentials.core.http import FetchError
-from authz.request.identity import Identity, Outcome, Refusal, RefusalReason
+from authz.request.identity import Authentication, Identity, Refusal, RefusalReason
 from tests.authz.credentials.conftest import World, until
 from tests.support.signing import (
     AUDIENCE,
@@ -43,7 +43,7 @@ def world(world: World) -> World:
     return world
 
 
-def reason(outcome: Outcome) -> RefusalReason | None:
+def reason(outcome: Authentication) -> RefusalReason | None:
     return outcome.reason if isinstance(outcome, Refusal) else None
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from authz.credentials.jwt.verifier import Tokens
-from authz.request.identity import Identity, Outcome, Refusal, RefusalReason
+from authz.request.identity import Authentication, Identity, Refusal, RefusalReason
 from tests.authz.credentials.conftest import World
 from tests.support.signing import NOW, bearer, jwk, private_key, token
 
@@ -24,7 +24,7 @@ def verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def reason(outcome: Outcome) -> RefusalReason:
+def reason(outcome: Authentication) -> RefusalReason:
     assert isinstance(outcome, Refusal), outcome
     return outcome.reason
 

@@ -12,7 +12,7 @@ from authz.credentials import Credentials
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.session.model import MAX_RECORD_BYTES, StoreFullError, key_of
 from authz.credentials.session.verifier import Sessions
-from authz.request.identity import CredentialKind, Identity, Outcome, Refusal, RefusalReason
+from authz.request.identity import Authentication, CredentialKind, Identity, Refusal, RefusalReason
 from common.configfile import ConfigError
 from tests.authz.credentials.conftest import World
 from tests.support.redis_server import RedisServer
@@ -32,7 +32,7 @@ def sessions_of(credentials: Credentials) -> Sessions:
     return credentials.sessions
 
 
-def reason(outcome: Outcome) -> RefusalReason:
+def reason(outcome: Authentication) -> RefusalReason:
     assert isinstance(outcome, Refusal), outcome
     return outcome.reason
 

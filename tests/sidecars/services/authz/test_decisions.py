@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from authz.engine.decision_record import DecisionRecord
-from authz.request.identity import Outcome
+from authz.request.identity import Authentication
 from authz.request.request import Request
 from protos.authz_pb2 import CheckRequest, CheckResponse
 from sidecars.admin.routes import AdminAnswer, AdminRequest
@@ -196,7 +196,7 @@ def test_a_defect_in_taking_note_changes_no_answer(tmp_path: Path) -> None:
 
 
 class Waiting:
-    def authenticate(self, _request: Request, _now: float) -> Awaitable[Outcome]:
+    def authenticate(self, _request: Request, _now: float) -> Awaitable[Authentication]:
         return asyncio.get_running_loop().create_future()
 
 

@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from authz.request.identity import Outcome
+from authz.request.identity import Authentication
 from authz.request.request import Request
 from common.configfile import ConfigError
 from protos.authz_pb2 import CheckRequest, CheckResponse
@@ -136,7 +136,7 @@ def test_a_request_that_cannot_be_judged_is_answered_400(built: Built) -> None:
 
 
 class BrokenLater:
-    async def authenticate(self, request: Request, now: float) -> Outcome:
+    async def authenticate(self, request: Request, now: float) -> Authentication:
         await asyncio.sleep(0)
         raise RuntimeError("a defect")
 
