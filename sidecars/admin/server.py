@@ -17,24 +17,40 @@ from sidecars.admin.routes import AdminRoute
 from sidecars.observability.process_metrics import package_version
 from sidecars.settings.masking import redact
 from sidecars.settings.process import AdminSettings
-from sidecars.transport.api.address import TcpAddress
+from sidecars.transport.api.address import Address, TcpAddress
 from sidecars.transport.api.listening import bind_error, remove_stale_socket, socket_mode
 
 _SHUTDOWN_SECONDS = 1.0
 """An operator's request takes milliseconds; one that hangs must not hold up the end of the process."""
 
 
-class AdminSite:
-    """Serves an admin application on its address, from `start` to `stop`."""
+class Site:
+    """Serves an application on `addresses`, from `start` to `stop`.
 
-    def __init__(self, settings: AdminSettings, app: web.Application) -> None:
-        self._settings = settings
+    The port of the first address is written to `port_file`, where it has one.
+    """
+
+    def __init__(
+        self, addresses: Sequence[Address], app: web.Application, port_file: Path | None = None
+    ) -> None:
+        self._addresses = tuple(addresses)
+        self._port_file = port_file
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
 
     async def start(self) -> str:
-        """Bind and serve; the address, with the real port. Raises OSError that names the address."""
-        address = self._settings.listen
+        """Bind and serve; the addresses, with their real ports. Raises OSError that names the address."""
         await self._runner.setup()
+        bound = [await self._bind(address) for address in self._addresses]
+        if self._port_file is not None and isinstance(bound[0], TcpAddress):
+            _write_whole(self._port_file, f"{bound[0].port}\n")
+        return ", ".join(map(str, bound))
+
+    async def stop(self) -> None:
+        """Stop serving; does nothing if not started."""
+        await self._runner.cleanup()
+
+    async def _bind(self, address: Address) -> Address:
+        before = len(self._runner.addresses)
         try:
             if isinstance(address, TcpAddress):
                 await web.TCPSite(self._runner, address.host, address.port).start()
@@ -47,15 +63,13 @@ class AdminSite:
             await self._runner.cleanup()
             raise bind_error(address, error) from None
         if not isinstance(address, TcpAddress):
-            return str(address)
-        port = self._runner.addresses[0][1]
-        if self._settings.port_file is not None:
-            _write_whole(self._settings.port_file, f"{port}\n")
-        return str(TcpAddress(address.host, port))
+            return address
+        return TcpAddress(address.host, self._runner.addresses[before][1])
 
-    async def stop(self) -> None:
-        """Stop serving; does nothing if not started."""
-        await self._runner.cleanup()
+
+def admin_site(settings: AdminSettings, app: web.Application) -> Site:
+    """The site of the admin application `app`."""
+    return Site((settings.listen, *settings.also_listen), app, settings.port_file)
 
 
 class Admin:
@@ -82,7 +96,7 @@ class Admin:
         app.router.add_get("/", self._index)
         for route in routes:
             admin_routes.add(app.router, route)
-        self._site = AdminSite(settings, app)
+        self._site = admin_site(settings, app)
 
     async def start(self) -> str:
         """Bind and serve; the address, with the real port. Raises OSError that names the address."""

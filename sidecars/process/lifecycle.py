@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 
 from common.configfile import Problem
 from sidecars.admin.health import Health, ProcessPhase
+from sidecars.admin.http import OffersHttp, http_app
 from sidecars.admin.routes import routes_of
-from sidecars.admin.server import Admin
+from sidecars.admin.server import Admin, Site
 from sidecars.observability.call_metrics import CallMetrics
 from sidecars.observability.connection_metrics import ConnectionMetrics
 from sidecars.observability.process_metrics import ReloadMetrics, package_version, process_metrics
@@ -77,7 +78,8 @@ class Process:
         self._stop_asked = asyncio.Event()
         self._signalled = False
         self._notifier = Notifier(environ)
-        self._health = Health(service.name for sidecar in self._sidecars for service in sidecar.services)
+        names = [service.name for sidecar in self._sidecars for service in sidecar.services]
+        self._health = Health((*names, *(sidecar.name for sidecar in self._sidecars)))
         registry = dependencies.registry
         process_metrics(registry, settings.transport)
         self._reloader = Reloader(
@@ -92,6 +94,11 @@ class Process:
         client = dependencies.redis
         self._redis_fitness = None if client is None else RedisFitness(client)
         self._admin = Admin(settings.admin, self._health, registry, self.describe, routes_of(self._sidecars))
+        self._http = {
+            sidecar.name: Site([sidecar.http_address], http_app(self._health, sidecar.http_routes))
+            for sidecar in self._sidecars
+            if isinstance(sidecar, OffersHttp) and sidecar.http_address is not None
+        }
         connections = ConnectionMetrics(registry)
         calls = CallMetrics(registry, dependencies.monotonic_clock)
         self._listen = {one.sidecar.name: one.listen for one in bound}
@@ -164,6 +171,8 @@ class Process:
         for name, server in self._servers.items():
             await server.start()
             _log.info("listening", sidecar=name, addresses=self._listening(name))
+        for name, site in self._http.items():
+            _log.info("http listening", sidecar=name, address=await site.start())
         # Modules and compiled policy live as long as the process: full collections need not walk them.
         gc.collect()
         gc.freeze()
@@ -196,6 +205,8 @@ class Process:
         await _all_within(drain.flush_seconds, {sidecar.name: sidecar.stop() for sidecar in self._started})
         if self._dependencies.redis is not None:
             await _all_within(REDIS_CLOSE_SECONDS, {"redis": self._dependencies.redis.aclose()})
+        for site in self._http.values():
+            await site.stop()
         await self._admin.stop()
         self._notifier.close()
         _log.info("stopped")

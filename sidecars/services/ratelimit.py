@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from ratelimit.cache import GenerationalCache
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import Decision, Plan
 from ratelimit.limiter import Limiter
+from ratelimit.listing import described
 from ratelimit.request import RequestError, UnconfiguredError
 from ratelimit.rules import Limits
 from ratelimit.stats import Stats
@@ -23,8 +25,11 @@ from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Failure
 from ratelimit.wire import ResponseHeaders, Responses, read_request
+from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
+from sidecars.services.ratelimit_json import answer_json
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.ratelimit import RatelimitSettings
+from sidecars.transport.api.address import Address
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
 ANSWER_SECONDS: Final = 0.002
@@ -114,6 +119,25 @@ class RatelimitSidecar:
     def watched_files(self) -> Sequence[Path]:
         """The limit files and folders."""
         return self._settings.limits
+
+    @property
+    def admin_routes(self) -> Sequence[AdminRoute]:
+        """`/rlconfig`."""
+        return (AdminRoute("GET", "/rlconfig", self._rlconfig),)
+
+    @property
+    def http_address(self) -> Address | None:
+        """Where `http_routes` are served, if the settings say so."""
+        return self._settings.http
+
+    @property
+    def http_routes(self) -> Sequence[AdminRoute]:
+        """`/json`."""
+        return (AdminRoute("POST", "/json", partial(answer_json, self.should_rate_limit)),)
+
+    async def _rlconfig(self, _request: AdminRequest) -> AdminAnswer:
+        body = "".join([f"{line}\n" for line in described(self._limiter.limits)])
+        return AdminAnswer(body=body.encode(), content_type="text/plain")
 
     @property
     def warnings(self) -> Sequence[Problem]:

@@ -84,10 +84,14 @@ def _is_every_address(host: str) -> bool:
 def listens(settings: Settings) -> Iterator[tuple[_Path, Address]]:
     """Every address that is listened on."""
     yield ("admin", "listen"), settings.admin.listen
+    for index, address in enumerate(settings.admin.also_listen):
+        yield ("admin", "also_listen", index), address
     for name in SECTIONS:
         section = getattr(settings, name)
         for index, address in enumerate(section.listen if section is not None else ()):
             yield (name, "listen", index), address
+    if settings.ratelimit is not None and settings.ratelimit.http is not None:
+        yield ("ratelimit", "http"), settings.ratelimit.http
 
 
 def _of_socket(path: _Path, address: Address) -> Iterator[_Finding]:

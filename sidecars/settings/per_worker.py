@@ -41,12 +41,14 @@ def for_worker(settings: Settings, worker: int) -> Settings:
         changes["authz"] = _with_own_decision_log(changes["authz"], worker)
     if "ratelimit" in changes:
         # Each worker is one more that counts for itself while the shared store is away.
-        replicas = changes["ratelimit"].replicas * settings.workers
-        changes["ratelimit"] = changes["ratelimit"].model_copy(update={"replicas": replicas})
+        ratelimit = changes["ratelimit"]
+        http = None if ratelimit.http is None else address_of(ratelimit.http, worker)
+        own = {"replicas": ratelimit.replicas * settings.workers, "http": http}
+        changes["ratelimit"] = ratelimit.model_copy(update=own)
     own_admin = settings.admin.workers
     if settings.workers > 1 and own_admin is not None:
         changes["admin"] = settings.admin.model_copy(
-            update={"listen": address_of(own_admin, worker), "port_file": None}
+            update={"listen": address_of(own_admin, worker), "also_listen": (), "port_file": None}
         )
     return settings.model_copy(update=changes)
 
@@ -78,6 +80,8 @@ def _listens(settings: Settings) -> Iterator[tuple[_Path, Address]]:
         section = getattr(settings, name)
         if section is not None:
             yield from (((name, "listen", index), address) for index, address in enumerate(section.listen))
+    if settings.ratelimit is not None and settings.ratelimit.http is not None:
+        yield ("ratelimit", "http"), settings.ratelimit.http
     if settings.admin.workers is not None:
         yield ("admin", "workers"), settings.admin.workers
 
@@ -107,7 +111,14 @@ def _without_placeholder(settings: Settings) -> Iterator[tuple[_Path, str]]:
 
 def clashes(settings: Settings) -> Iterator[tuple[_Path, str]]:
     """Addresses that two workers or two sections need: key paths and messages, one for each pair."""
-    taken: list[tuple[_Path, int, Address]] = [(("admin", "listen"), 0, settings.admin.listen)]
+    admin = settings.admin
+    taken: list[tuple[_Path, int, Address]] = [(("admin", "listen"), 0, admin.listen)]
+    for index, address in enumerate(admin.also_listen):
+        also: _Path = ("admin", "also_listen", index)
+        for other_path, _, other in taken:
+            if _same_place(address, other):
+                yield also, _clash(address, 0, other_path, 0, several=False)
+        taken.append((also, 0, address))
     several = settings.workers > 1
     for path, address in _listens(settings):
         if _free_port(address):
@@ -133,7 +144,11 @@ def _clash(address: Address, worker: int, other: _Path, other_worker: int, *, se
     where = key_path_text(other)
     if not several:
         return f"{address} is taken by {where}"
-    owner = where if where == "admin.listen" else f"worker {other_worker} of {where}"
+    owner = (
+        where
+        if where.startswith(("admin.listen", "admin.also_listen"))
+        else f"worker {other_worker} of {where}"
+    )
     return f"{address}, for worker {worker}, is taken by {owner}; worker N listens on port + N"
 
 

@@ -13,6 +13,7 @@ class AdminSettings(Block):
     """The HTTP server for operators. It shows the configuration, so it belongs on loopback."""
 
     listen: PlainAddress = Field(TcpAddress("127.0.0.1", 9090), validate_default=True)
+    also_listen: tuple[PlainAddress, ...] = Field((), description="Further addresses with the same pages.")
     port_file: ConfigPath | None = Field(
         None, description="The TCP port is written to this file once it is bound; for port 0."
     )

@@ -10,7 +10,7 @@ from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.stats import MAX_REQUEST_KEYS
 from ratelimit.stores.memory import MAX_BUCKETS
 from ratelimit.stores.redis import MAX_WAITING, TIMEOUT_SECONDS
-from sidecars.settings.listen import ConfigPath, ListenAddress
+from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
 
 _HeaderName = Annotated[str, Spelled(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "RateLimit-Limit")]
 
@@ -46,6 +46,11 @@ class RatelimitSettings(Block):
     """The ratelimit sidecar: limits requests."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")
+    http: PlainAddress | None = Field(
+        None,
+        description="HTTP for callers without gRPC and for health checks: POST /json and GET /healthcheck. "
+        "It is port 8080 of envoyproxy/ratelimit.",
+    )
     limits: tuple[ConfigPath, ...] = Field(
         min_length=1, description="Limit files in the format of envoyproxy/ratelimit, and folders of them."
     )

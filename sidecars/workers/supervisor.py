@@ -21,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 
 from common.os_errors import in_words
-from sidecars.admin.server import AdminSite
+from sidecars.admin.server import admin_site
 from sidecars.observability.process_metrics import package_version
 from sidecars.process.lifecycle import drain_at_most_seconds
 from sidecars.process.notify import Notifier
@@ -117,7 +117,7 @@ class Supervisor:
             registry,
             self._totals,
         )
-        self._admin = AdminSite(settings.admin, self._pages.app)
+        self._admin = admin_site(settings.admin, self._pages.app)
 
     async def run(self) -> int:
         """Start the workers, restart them until told to stop, drain them, and return the exit code."""

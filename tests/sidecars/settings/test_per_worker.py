@@ -170,3 +170,26 @@ def test_other_problems_do_not_hide_those_of_workers(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(file, {})
     assert [found.key_path for found in caught.value.problems] == ["log.level", "accesslog.listen[0]"]
+
+
+def test_http_of_a_worker_is_on_the_port_plus_n(file: Path) -> None:
+    text = "ratelimit: {listen: ['unix:/r.{worker}'], limits: [l.yaml], http: '127.0.0.1:8080'}"
+    workers = [for_worker(settings(file, text), worker).ratelimit for worker in range(2)]
+    assert [str(one.http) for one in workers if one is not None] == ["127.0.0.1:8080", "127.0.0.1:8081"]
+
+
+def test_further_admin_addresses_are_those_of_all_workers(file: Path) -> None:
+    text = "admin: {also_listen: ['127.0.0.1:6070'], workers: '127.0.0.1:9100'}"
+    assert for_worker(settings(file, text), 1).admin.also_listen == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "admin: {also_listen: ['127.0.0.1:9090']}",
+        "admin: {also_listen: ['127.0.0.1:6070', '0.0.0.0:6070']}",
+        "ratelimit: {listen: ['127.0.0.1:8080'], limits: [l.yaml], http: '127.0.0.1:8080'}",
+    ],
+)
+def test_addresses_of_http_and_admin_may_not_meet(file: Path, text: str) -> None:
+    assert "is taken by" in problem(file, text)
