@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 _TABLE = """
-time                                  text     when the request began, RFC 3339 in UTC with microseconds; when it was received, where Envoy gave no time
+time                                  text     when the request started, RFC 3339 in UTC with microseconds; the time of receipt if Envoy sent no time
 type                                  text     http or tcp
 access_log_type                       text     Envoy's AccessLogType: DownstreamEnd, DownstreamPeriodic, TcpConnectionEnd ...
-intermediate                          boolean  true: the request is still going on (deprecated by access_log_type)
+intermediate                          boolean  true: the request has not ended (deprecated by access_log_type)
 log_name                              text     log_name of the access logger in Envoy's configuration
 node_id                               text     node.id of the Envoy that sent the entry
 node_cluster                          text     node.cluster of that Envoy
@@ -27,7 +27,7 @@ authority                             text     the Host or :authority header, us
 path                                  text     the path as routed, without the query
 query                                 text     the query without its question mark, secret parameters redacted
 original_path                         text     the path before Envoy rewrote it, without the query
-original_query                        text     the query of original_path, redacted likewise
+original_query                        text     the query of original_path, secret parameters redacted
 protocol                              text     HTTP/1.0, HTTP/1.1, HTTP/2 or HTTP/3
 port                                  integer  port of the request URL (Envoy does not fill it yet)
 user_agent                            text     the User-Agent header
@@ -36,7 +36,7 @@ forwarded_for                         text     the X-Forwarded-For header
 code                                  integer  HTTP status; 0: no response was sent. Always present for http
 code_details                          text     Envoy's reason for the code: via_upstream, ext_authz_denied, rate_limited ...
 response_flags                        list     Envoy's short codes, as %RESPONSE_FLAGS% writes them: UF, UH, NR, RL, UAEX ...
-client_ip                             text     the address of downstream_remote_address alone
+client_ip                             text     the address in downstream_remote_address, without the port
 downstream_remote_address             text     the client, IP:PORT, [IPV6]:PORT, unix:PATH or envoy://LISTENER/ENDPOINT
 downstream_direct_remote_address      text     the peer of the connection, which may be a proxy
 downstream_local_address              text     where Envoy accepted the connection
@@ -44,11 +44,11 @@ upstream_remote_address               text     the chosen upstream host
 upstream_local_address                text     Envoy's end of the upstream connection
 route                                 text     route_name
 cluster                               text     upstream_cluster
-upstream_attempts                     integer  how often the request was tried upstream
+upstream_attempts                     integer  the number of upstream attempts
 upstream_transport_failure_reason     text     why the upstream TLS connection failed
 downstream_transport_failure_reason   text     why the downstream TLS connection failed
 connection_termination_details        text     why Envoy ended the connection (L4)
-duration_us                           integer  from the start to the last byte out
+duration_us                           integer  from the start to the last byte sent
 time_to_last_rx_byte_us               integer  start to the last byte received from the client
 time_to_first_upstream_tx_byte_us     integer  start to the first byte sent upstream
 time_to_last_upstream_tx_byte_us      integer  start to the last byte sent upstream
@@ -72,43 +72,43 @@ received_bytes                        integer  tcp: bytes received from the clie
 sent_bytes                            integer  tcp: bytes sent to the client
 tls_version                           text     TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3
 tls_cipher                            text     IANA name of the cipher suite, or its number as 0xC0AC
-tls_sni                               text     the server name the client asked for
+tls_sni                               text     the server name that the client requested
 tls_session_id                        text     TLS session id
 tls_ja3                               text     JA3 fingerprint of the client
 tls_peer_subject                      text     subject of the client certificate
 tls_peer_issuer                       text     issuer of the client certificate
 tls_peer_san                          list     its alternative names, uri:... or dns:...
-tls_local_subject                     text     subject of the certificate Envoy presented
-tls_local_issuer                      text     issuer of the certificate Envoy presented
+tls_local_subject                     text     subject of the certificate that Envoy presented
+tls_local_issuer                      text     issuer of the certificate that Envoy presented
 tls_local_san                         list     its alternative names
 authz_decision_id                     text     id of the authz decision
 authz_rule                            text     the rule that decided
-authz_policy_revision                 text     the policy it stood in
-authz_subject                         text     who asked
-authz_outcome                         text     allow, deny or error; preflight: a browser had its answer about scripts (CORS)
+authz_policy_revision                 text     the revision of the policy
+authz_subject                         text     the subject of the caller
+authz_outcome                         text     allow, deny, error or preflight (a CORS preflight was answered)
 authz_reason                          text     why
-authz_credential                      text     what proved the identity: jwt, session, api_key ...
-authz_shadow_outcome                  text     what the shadow rules would have decided, where that differs
+authz_credential                      text     the kind of credential: jwt, session, api_key ...
+authz_shadow_outcome                  text     what the shadow rules would have decided, if different
 authz_shadow_rule                     text     the shadow rule that would have decided
-authz_duration_us                     integer  how long Envoy waited for the answer; needs emit_filter_state_stats and the custom tag of this name
+authz_duration_us                     integer  how long Envoy waited for authz; needs emit_filter_state_stats and the custom tag of this name
 ratelimit_domain                      text     the rate-limit domain
 ratelimit_outcome                     text     ok or over_limit
 ratelimit_rule                        text     the limit that decided
 ratelimit_reason                      text     why
-ratelimit_revision                    text     the limits it stood in
-ratelimit_hits                        integer  how many hits the request counted for
-ratelimit_descriptors                 list     the descriptors asked for: entries, hitsAddend and the limit Envoy sent along, if any (RESPONSE_DYNAMIC_METADATA)
+ratelimit_revision                    text     the revision of the limits
+ratelimit_hits                        integer  how many hits the request counted as
+ratelimit_descriptors                 list     the descriptors of the call: entries, hitsAddend and Envoy's limit override, if any (RESPONSE_DYNAMIC_METADATA)
 request_headers                       map      additional_request_headers_to_log
 response_headers                      map      additional_response_headers_to_log
 response_trailers                     map      additional_response_trailers_to_log
 tags                                  map      custom_tags
-filter_state                          map      filter_state_objects_to_log; a type unknown here as {"@type", "base64"}
-metadata                              map      dynamic metadata by namespace, without what authz_* and ratelimit_* show
-ratelimit_metadata                    map      free-form metadata of the limits that let the request pass
-sample_rate                           number   below 1: one of 1/sample_rate such requests was kept
-redacted                              list     what was redacted, as request_headers.authorization or query.token
-not_utf8                              list     the texts with bytes that are not UTF-8: in these alone such a byte is \\xff, and a backslash is \\\\
-truncated                             boolean  true: long values were cut, maps perhaps left out, because the record was too large
+filter_state                          map      filter_state_objects_to_log; unknown types as {"@type", "base64"}
+metadata                              map      dynamic metadata by namespace, without the values in authz_* and ratelimit_*
+ratelimit_metadata                    map      free-form metadata of the limits that allowed the request
+sample_rate                           number   below 1: one in 1/sample_rate such requests was kept
+redacted                              list     the redacted places, such as request_headers.authorization or query.token
+not_utf8                              list     the texts with bytes that are not UTF-8: only there such a byte is \\xff, and a backslash is \\\\
+truncated                             boolean  true: the record was too large, so long values were truncated or maps omitted
 """  # noqa: E501  # a table reads best with one row a line
 
 
