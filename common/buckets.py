@@ -27,8 +27,8 @@ MAX_COUNT = 2**50
 """Where a fixed window stops counting: exact in a double, and beyond every limit."""
 
 State = tuple[int, int]
-"""What a bucket remembers. Token bucket: its level in parts of a token and the time of that level.
-Fixed window: its count and the start of the window."""
+"""What a bucket remembers. Token bucket: what is used, in parts of a token, and the time of that.
+Fixed window: its count and the start of the window. So a limit that is raised keeps what was used."""
 
 
 class Taken(NamedTuple):
@@ -58,10 +58,10 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TokenBucket:
-    """`capacity` tokens, refilled evenly at `refill_tokens` in `period_us`: GCRA, counted from below.
+    """`capacity` tokens, refilled evenly at `refill_tokens` in `period_us`: GCRA, counted in tokens.
 
-    In any time t it admits at most `capacity + refill_tokens * t / period_us` hits. The level is kept
-    in parts of a token, one part being 1/`period_us`: then a microsecond adds exactly `refill_tokens`
+    In any time t it admits at most `capacity + refill_tokens * t / period_us` hits. What is used is kept
+    in parts of a token, one part being 1/`period_us`: then a microsecond frees exactly `refill_tokens`
     parts and nothing is ever rounded.
 
     `charge_rejected`: hits that do not pass are charged all the same, down to a debt of one capacity.
@@ -94,35 +94,34 @@ class TokenBucket:
         period = self.period_us
         full = self.capacity * period
         if state is None:
-            level = full
+            used = 0
             stepped_back = False
         else:
-            level, at_us = state
+            used, at_us = state
             elapsed_us = now_us - at_us
             stepped_back = elapsed_us < 0
             if elapsed_us > 0:
-                level += elapsed_us * self.refill_tokens
-            level = min(level, full)
-        before = level
+                used = max(0, used - elapsed_us * self.refill_tokens)
+        before = used
         cost = hits * period
-        allowed = hits < 0 or level >= cost
+        allowed = hits < 0 or used + cost <= full
         if allowed or self.charge_rejected:
-            level = min(full, max(-full, level - cost))
+            used = max(0, min(2 * full, used + cost))
         taken = Taken(
             allowed,
-            max(0, level // period),
-            -(-(full - level) // self.refill_tokens),
-            0 if allowed else -(-(min(cost, full) - level) // self.refill_tokens),
-            self.capacity - before // period,
+            max(0, (full - used) // period),
+            -(-used // self.refill_tokens),
+            0 if allowed else -(-(used + min(cost, full) - full) // self.refill_tokens),
+            -(-before // period),
         )
         # Where the clock was set back, time starts again from here: waiting until it has caught up
         # would keep an empty bucket empty for as long as the step was wide.
-        return taken, (level, now_us) if level != before or stepped_back else state
+        return taken, (used, now_us) if used != before or stepped_back else state
 
     def idle_at_us(self, state: State) -> int:
         """When the bucket is full again: from then on its state may be forgotten."""
-        level, at_us = state
-        return at_us - (level - self.capacity * self.period_us) // self.refill_tokens
+        used, at_us = state
+        return at_us - -used // self.refill_tokens
 
 
 @dataclass(frozen=True, slots=True)

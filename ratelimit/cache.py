@@ -39,6 +39,11 @@ class GenerationalCache(Generic[Key, Value]):
             self._young = {}
         self._young[key] = value
 
+    def forget(self, key: Key) -> None:
+        """Drop `key`, if it is known."""
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
     def clear(self) -> None:
         """Forget everything."""
         self._young = {}

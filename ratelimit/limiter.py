@@ -10,6 +10,7 @@ from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.decision import Charge, Decision, Plan, Status
+from ratelimit.deny_cache import NOT_TAKEN, DenyCache
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import Request
 from ratelimit.rules import Limits, OnFailure, Rule
@@ -28,6 +29,8 @@ class Limiter:
     While the store fails each rule answers as its `on_failure` says; `local` counts in `fallback`.
     `near_limit_ratio` is where the metric near_limit begins; `shadow_mode` lets every request pass;
     `quota_mode` makes a quota of every limit: a request is refused only if all of its limits are over.
+    `deny_cache` remembers refusals of `store`, which is asked only about requests that may pass; a definite
+    refusal also wins while the store is away.
     `spare_others`: fixed windows and debts of a refused request are charged only if they are over.
     """
 
@@ -42,8 +45,10 @@ class Limiter:
         shadow_mode: bool = False,
         quota_mode: bool = False,
         spare_others: bool = False,
+        deny_cache: DenyCache | None = None,
     ) -> None:
         self.stats = stats
+        self.deny_cache = deny_cache
         self._store = store
         self._fallback = fallback
         self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others)
@@ -59,6 +64,8 @@ class Limiter:
         self.stats.keep_rules(rule.path for rule in limits.rules)
         self.stats.loads += 1
         self._limits = limits
+        if self.deny_cache is not None:
+            self.deny_cache.clear()
 
     def plan(self, request: Request) -> Plan:
         """The rules for `request` by the configuration in service. Charges nothing.
@@ -84,20 +91,40 @@ class Limiter:
             return self._decision(plan, plan.statuses)
         for charge in charges:
             charge.counts.arrived(charge.hits)
+        deny_cache, asked_at = self.deny_cache, 0.0
+        if deny_cache is not None:
+            denied = deny_cache.refuse(plan.takes)
+            if denied is not None:
+                return self._denied(plan, denied)
+            asked_at = deny_cache.clock()
         try:
             taken = self._store.take(plan.takes, budget_seconds)
         except StoreError as error:
             return self._without_store(plan, error.failure)
         if isinstance(taken, list):
             return self._counted(plan, taken)
-        return self._wait(plan, taken)
+        return self._wait(plan, taken, asked_at)
 
-    async def _wait(self, plan: Plan, answer: Awaitable[list[Taken]]) -> Decision:
+    async def _wait(self, plan: Plan, answer: Awaitable[list[Taken]], asked_at: float) -> Decision:
+        limits = self._limits
         try:
             taken = await answer
         except StoreError as error:
             return self._without_store(plan, error.failure)
+        if self.deny_cache is not None and limits is self._limits:
+            self.deny_cache.note(plan.takes, taken, asked_at)
         return self._counted(plan, taken)
+
+    def _denied(self, plan: Plan, taken: Sequence[Taken]) -> Decision:
+        """Return the refusal by the deny cache."""
+        statuses = list(plan.statuses)
+        for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
+            if outcome is NOT_TAKEN:
+                statuses[charge.position] = Status(False, charge.rule, 0, 0, 0, known=False)
+            else:
+                charge.counts.over_limit_with_local_cache += charge.hits
+                statuses[charge.position] = _status(charge, outcome, take.bucket.size, charge.near)
+        return self._decision(plan, statuses)
 
     def _counted(self, plan: Plan, taken: Sequence[Taken]) -> Decision:
         statuses = list(plan.statuses)

@@ -44,6 +44,7 @@ _COUNTERS: Final = {
     "within_limit": "Hits of requests that passed.",
     "shadow_mode": "Hits above the limit, of rules in shadow mode.",
     "total_negative_hits": "Hits given back.",
+    "over_limit_with_local_cache": "Hits above the limit that the deny cache refused.",
 }
 _PREFIX: Final = "ratelimit_service_rate_limit"
 
@@ -60,6 +61,7 @@ class Counts:
         self.within_limit = 0
         self.shadow_mode = 0
         self.total_negative_hits = 0
+        self.over_limit_with_local_cache = 0
 
     def arrived(self, hits: int) -> None:
         """Count requested hits, allowed or not; negative ones give back."""

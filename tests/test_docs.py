@@ -20,6 +20,7 @@ from common.redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_
 from common.redaction.names import SECRET_ENDINGS
 from common.redaction.secrets import MOST_VALUES
 from ratelimit.config import compile_limits
+from ratelimit.deny_cache import DenyCache
 from ratelimit.rules import Options
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
@@ -76,7 +77,7 @@ def ratelimit_metrics() -> set[str]:
     registry = CollectorRegistry()
     registry.register(Stats())
     redis = RedisStore(None, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # never asked
-    registry.register(StoreCollector(MemoryStore(lambda: 0), redis))
+    registry.register(StoreCollector(MemoryStore(lambda: 0), redis, DenyCache(lambda: 0.0)))
     return names_of(registry)
 
 

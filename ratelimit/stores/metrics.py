@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ratelimit.deny_cache import DenyCache
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
 
@@ -12,9 +13,12 @@ from ratelimit.stores.redis import RedisStore
 class StoreCollector(Collector):
     """Buckets and evictions in memory; failures, waiting requests and the breaker of Redis."""
 
-    def __init__(self, memory: MemoryStore, redis: RedisStore | None) -> None:
+    def __init__(
+        self, memory: MemoryStore, redis: RedisStore | None, deny_cache: DenyCache | None = None
+    ) -> None:
         self._memory = memory
         self._redis = redis
+        self._deny_cache = deny_cache
 
     def collect(self) -> Iterator[Metric]:
         """The current metrics."""
@@ -43,3 +47,12 @@ class StoreCollector(Collector):
         yield CounterMetricFamily(
             "ratelimit_redis_breaker_opened", "Times the breaker opened.", value=breaker.opened
         )
+        if self._deny_cache is not None:
+            yield CounterMetricFamily(
+                "ratelimit_deny_cache_hits",
+                "Requests refused without asking Redis.",
+                value=self._deny_cache.hits,
+            )
+            yield GaugeMetricFamily(
+                "ratelimit_deny_cache_entries", "Buckets known to refuse.", value=len(self._deny_cache)
+            )

@@ -270,8 +270,8 @@ def read_state(bucket: TokenBucket | FixedWindow, stored: bytes | str | None) ->
     numbers = stored.split()
     with suppress(ValueError):
         if isinstance(bucket, TokenBucket) and len(numbers) == 3:
-            tokens, parts, at_us = map(int, numbers)
-            return tokens * bucket.period_us + parts, at_us
+            used, parts, at_us = map(int, numbers)
+            return used * bucket.period_us + parts, at_us
         if isinstance(bucket, FixedWindow) and len(numbers) == 2:
             count, start_us = map(int, numbers)
             return count, start_us

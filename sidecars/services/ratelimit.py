@@ -15,6 +15,7 @@ from common.configfile import SETTINGS, ConfigError, Problem
 from ratelimit.cache import GenerationalCache
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import Decision, Plan
+from ratelimit.deny_cache import DenyCache
 from ratelimit.limiter import Limiter
 from ratelimit.listing import described
 from ratelimit.request import RequestError, UnconfiguredError
@@ -208,6 +209,9 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     refusals = RefusalLog(dependencies.monotonic_clock, dependencies.wall_clock)
     redis = _redis_store(settings, dependencies, refusals)
     stats = Stats(settings.max_metric_keys)
+    deny_cache = None
+    if redis is not None and settings.deny_cache_max_entries:
+        deny_cache = DenyCache(dependencies.monotonic_clock, settings.deny_cache_max_entries)
     limiter = Limiter(
         limits,
         redis or memory,
@@ -217,9 +221,10 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         shadow_mode=settings.shadow_mode,
         quota_mode=settings.quota_mode,
         spare_others=settings.spare_other_limits,
+        deny_cache=deny_cache,
     )
     dependencies.registry.register(stats)
-    dependencies.registry.register(StoreCollector(memory, redis))
+    dependencies.registry.register(StoreCollector(memory, redis, deny_cache))
     return RatelimitSidecar(settings, limiter, memory, redis, refusals, dependencies.monotonic_clock)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from common.configfile import Block, Spelled
+from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.stats import MAX_REQUEST_KEYS
@@ -109,6 +110,12 @@ class RatelimitSettings(Block):
     )
     redis_max_waiting: int = Field(
         MAX_WAITING, ge=1, le=100_000, description="Requests that may wait for Redis; more follow on_failure."
+    )
+    deny_cache_max_entries: int = Field(
+        MAX_ENTRIES,
+        ge=0,
+        le=1_000_000,
+        description="Buckets in Redis known to refuse, until they would let the same request pass. 0: none.",
     )
     breaker: BreakerSettings = BreakerSettings()
     """When Redis is no longer asked, and for how long."""

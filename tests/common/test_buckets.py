@@ -164,9 +164,10 @@ class TestTokenBucket:
         assert not TEN_A_MINUTE.take(state, 1, back + 6 * SECOND_US - 1)[0].allowed
         assert TEN_A_MINUTE.take(state, 1, back + 6 * SECOND_US)[0].allowed
 
-    def test_a_smaller_capacity_after_a_reload_cuts_what_is_left(self) -> None:
+    def test_another_capacity_after_a_reload_keeps_what_was_used(self) -> None:
         state = after(TEN_A_MINUTE, 1)
-        assert TokenBucket(5, 5, MINUTE_US).take(state, 0, NOW)[0].remaining == 5
+        assert TokenBucket(5, 5, MINUTE_US).take(state, 0, NOW)[0].remaining == 4
+        assert TokenBucket(50, 50, MINUTE_US).take(state, 0, NOW)[0].remaining == 49
 
     @pytest.mark.parametrize(
         ("capacity", "refill_tokens", "period_us"),

@@ -64,15 +64,15 @@ calls = st.lists(
 
 @st.composite
 def partly_full(draw: st.DrawFn) -> tuple[TokenBucket, int, int]:
-    """A token bucket, its level, and a time in which it gets a good part of the way to full."""
+    """A token bucket, what is used of it, and a time in which a good part of that is free again."""
     period_us = draw(st.integers(1, MAX_WINDOW_US) | st.integers(MAX_WINDOW_US // 2, MAX_WINDOW_US))
     refill = draw(st.integers(1, MAX_TOKENS) | st.integers(1, 1_000))
     capacity = draw(st.integers(1, MAX_TOKENS) | st.integers(refill, MAX_TOKENS))
     bucket = TokenBucket(capacity, refill, period_us, draw(st.booleans()))
     full = capacity * period_us
-    level = draw(st.integers(-full, full))
+    used = draw(st.integers(0, 2 * full))
     way = draw(st.integers(0, 1_100))
-    return bucket, level, (full - level) * way // refill // 1_000
+    return bucket, used, used * way // refill // 1_000
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +115,15 @@ class TestScript:
     def test_refills_exactly_where_doubles_alone_could_not(
         self, plain: "redis.Redis", case: tuple[TokenBucket, int, int], hits: int
     ) -> None:
-        """A bucket on its way from any level to full; the product of time and refill passes 2^53."""
-        bucket, level, age_us = case
+        """A bucket on its way from any use to none; the product of time and refill passes 2^53."""
+        bucket, used, age_us = case
         seconds, microseconds = plain.time()
         at_us = max(0, seconds * SECOND_US + microseconds - age_us)
-        plain.set("k", f"{level // bucket.period_us} {level % bucket.period_us} {at_us}")
+        plain.set("k", f"{used // bucket.period_us} {used % bucket.period_us} {at_us}")
         answer: Any = plain.eval(SCRIPT, 1, "k", _encode([[Take("k", bucket, hits)]], ["k"]))
         now_us = int(answer[0]) * SECOND_US + int(answer[1])
         stored: Any = plain.get("k")
-        assert read_state(bucket, stored) == bucket.take((level, at_us), hits, now_us)[1]
+        assert read_state(bucket, stored) == bucket.take((used, at_us), hits, now_us)[1]
 
     @staticmethod
     def _age(
@@ -132,12 +132,12 @@ class TestScript:
         state = states.get(key)
         if state is None or age_us == 0:
             return
-        level, at_us = state
+        used, at_us = state
         at_us = max(0, at_us - age_us)
-        states[key] = (level, at_us)
-        stored = f"{level} {at_us}"
+        states[key] = (used, at_us)
+        stored = f"{used} {at_us}"
         if isinstance(bucket, TokenBucket):
-            stored = f"{level // bucket.period_us} {level % bucket.period_us} {at_us}"
+            stored = f"{used // bucket.period_us} {used % bucket.period_us} {at_us}"
         plain.set(key, stored, keepttl=True)
 
     @settings(max_examples=200)
@@ -188,7 +188,7 @@ class TestScript:
         answer: Any = plain.eval(SCRIPT, 1, "k", _encode([[Take("k", SLOW, 1)]], ["k"]))
         assert read_state(SLOW, answer[2][0]) is None
         stored: Any = plain.get("k")
-        assert stored.startswith(b"9 0 ")
+        assert stored.startswith(b"1 0 ")
 
 
 def make_store(

@@ -162,6 +162,17 @@ async def test_a_window_ends(harness: Harness) -> None:
     assert (await harness.take(Take("k", SLOW_WINDOW, 10)))[0].allowed
 
 
+@pytest.mark.parametrize("raised", [TokenBucket(50, 50, MAX_WINDOW_US), FixedWindow(50, MAX_WINDOW_US)])
+async def test_a_limit_that_is_raised_or_lowered_keeps_what_was_used(
+    harness: Harness, raised: Bucket
+) -> None:
+    usual: Bucket = SLOW if isinstance(raised, TokenBucket) else SLOW_WINDOW
+    await harness.take(Take("k", usual, 8))
+    assert (await harness.take(Take("k", raised, 20)))[0].remaining == 22
+    [lowered] = await harness.take(Take("k", usual, 1))
+    assert (lowered.allowed, lowered.remaining) == (False, 0)
+
+
 async def test_debt_is_kept(harness: Harness) -> None:
     bucket = TokenBucket(10, 10, 3_600 * SECOND_US, charge_rejected=True)
     await harness.take(Take("k", bucket, 15))

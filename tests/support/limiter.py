@@ -8,6 +8,7 @@ from common.buckets import SECOND_US, Taken
 from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.decision import Decision
+from ratelimit.deny_cache import DenyCache
 from ratelimit.limiter import Limiter
 from ratelimit.request import Descriptor, Request
 from ratelimit.rules import Limits, Options
@@ -60,6 +61,7 @@ class Bench:
         options: Options | None = None,
         *,
         store: Store | None = None,
+        deny_cache: bool = False,
         shadow_mode: bool = False,
         quota_mode: bool = False,
         spare_others: bool = False,
@@ -77,6 +79,7 @@ class Bench:
             shadow_mode=shadow_mode,
             quota_mode=quota_mode,
             spare_others=spare_others,
+            deny_cache=DenyCache(lambda: (self.now_us - NOW) / SECOND_US) if deny_cache else None,
         )
 
     def compiled(self, descriptors: str) -> Limits:

@@ -12,7 +12,7 @@
 -- Every key is read before the first is written, so a call that is refused (a key that holds a list, a server
 -- that may not write) has charged nothing. A key that changes is written once.
 --
--- Stored: "TOKENS PARTS TIME_US" (parts of a token, one being 1/period) or "COUNT WINDOW_START_US".
+-- Stored: "USED PARTS TIME_US" (tokens in use, and parts of a token, one being 1/period) or "COUNT WINDOW_START_US".
 -- Every number is a whole number below 2^53, so that doubles hold it exactly. Needs Redis 5: before it,
 -- a script that read the clock could not write.
 --
@@ -53,46 +53,47 @@ local function divide_product(a, b, m)
 end
 
 local function take_tokens(i, capacity, hits, charge_rejected, refill, period)
-  local tokens, parts, at = x[i], y[i], z[i]
-  if tokens == nil then
-    tokens, parts, at = string.match(stored[i] or '', '^(-?%d+) (%d+) (%d+)$')
-    tokens, parts, at = tonumber(tokens) or false, tonumber(parts), tonumber(at)
-    x[i], y[i], z[i] = tokens, parts, at
+  local used, parts, at = x[i], y[i], z[i]
+  if used == nil then
+    used, parts, at = string.match(stored[i] or '', '^(%d+) (%d+) (%d+)$')
+    used, parts, at = tonumber(used) or false, tonumber(parts), tonumber(at)
+    x[i], y[i], z[i] = used, parts, at
   end
   local stepped_back = false
-  if tokens then
+  if used then
     local elapsed = now - at
     stepped_back = elapsed < 0
     if elapsed > 0 then
-      if elapsed * refill / period > capacity - tokens + 1 then
-        tokens, parts = capacity, 0
+      if elapsed * refill / period > used + 2 then
+        used, parts = 0, 0
       else
-        local more, left = divide_product(elapsed, refill, period)
-        parts = parts + left
-        tokens = tokens + more + floor(parts / period)
-        parts = parts % period
+        local freed, left = divide_product(elapsed, refill, period)
+        used, parts = used - freed, parts - left
+        if parts < 0 then
+          used, parts = used - 1, parts + period
+        end
+        if used < 0 then
+          used, parts = 0, 0
+        end
       end
     end
-    if tokens >= capacity then
-      tokens, parts = capacity, 0
-    end
   else
-    tokens, parts = capacity, 0
+    used, parts = 0, 0
   end
 
-  local before_tokens, before_parts = tokens, parts
-  local allowed = hits < 0 or tokens >= hits
+  local before_used, before_parts = used, parts
+  local allowed = hits < 0 or used + hits + (parts > 0 and 1 or 0) <= capacity
   if allowed or charge_rejected then
-    tokens = tokens - hits
-    if tokens >= capacity then
-      tokens, parts = capacity, 0
-    elseif tokens < -capacity then
-      tokens, parts = -capacity, 0
+    used = used + hits
+    if used < 0 then
+      used, parts = 0, 0
+    elseif used >= 2 * capacity then
+      used, parts = 2 * capacity, 0
     end
   end
-  if tokens ~= before_tokens or parts ~= before_parts or stepped_back then
-    x[i], y[i], z[i] = tokens, parts, now
-    ttl_ms[i] = (capacity - tokens) * period / refill / 1000
+  if used ~= before_used or parts ~= before_parts or stepped_back then
+    x[i], y[i], z[i] = used, parts, now
+    ttl_ms[i] = (used + (parts > 0 and 1 or 0)) * period / refill / 1000
   end
   return allowed
 end
