@@ -15,6 +15,7 @@ from sidecars.cli.app import app
 from sidecars.process.lifecycle import Process
 from sidecars.settings.load import read_settings
 from sidecars.settings.root import Settings
+from sidecars.workers.supervisor import WorkerCollector
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->\n"
@@ -180,7 +181,7 @@ def metrics_page() -> str:
 def _registry(file: Path) -> list[Metric]:
     assembly = serve.assemble(read_settings(file, {}), serve.ALL)
     Process(assembly.settings, assembly.bound, assembly.dependencies, {})
-    return [*assembly.dependencies.registry.collect()]
+    return [*assembly.dependencies.registry.collect(), *WorkerCollector([]).collect()]
 
 
 def _metric(metric: Metric) -> str:

@@ -241,7 +241,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     content = dict(pairs)
     if len(pairs) > 1 and len({key.casefold() for key in content}) < len(pairs):
-        raise ValueError("a key occurs twice")
+        raise ValueError("duplicate key")
     return content
 
 

@@ -42,6 +42,7 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NEXT_SCHEME = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _NO_VALUES: tuple[str, ...] = ()
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class BadRequestReason(StrEnum):
@@ -75,6 +76,7 @@ class Request:
     __slots__ = (
         "_authorization",
         "_http",
+        "_joined",
         "_line_of",
         "_lines",
         "_query",
@@ -96,9 +98,9 @@ class Request:
         self._trusted_hops = trusted_hops
         http = self._http = http_of(message)
         self.method, host, shown, lines = head_of(http)
-        # None if the headers came as a map with one value per name, in which repeated ones are joined by
-        # commas.
+        # None if the headers came as a map, in which repeated ones are joined by commas.
         self._lines: list[HeaderLine] | None = list(lines) or None
+        self._joined = _NO_HEADERS if self._lines is not None else header_map_of(http)
         # The last line of each name; it has fewer entries than lines if a name occurs twice.
         self._line_of: dict[str, HeaderLine] = (
             {} if self._lines is None else dict(zip(map(name_of, self._lines), self._lines, strict=True))
@@ -177,12 +179,12 @@ class Request:
     @property
     def header_names(self) -> Collection[str]:
         """The lower-case name of each header, without duplicates."""
-        return header_map_of(self._http) if self._lines is None else self._line_of
+        return self._joined if self._lines is None else self._line_of
 
     def _values(self, name: str) -> Sequence[str]:
         lines = self._lines
         if lines is None:
-            value = header_map_of(self._http).get(name)
+            value = self._joined.get(name)
             return _NO_VALUES if value is None else (as_bytes_would_read(value),)
         line = self._line_of.get(name)
         if line is None:
@@ -243,7 +245,7 @@ class Request:
     def all_headers(self) -> dict[str, list[str]]:
         """Return every header with all its values, as in `header_values`."""
         if self._lines is None:
-            return {name: [as_bytes_would_read(value)] for name, value in header_map_of(self._http).items()}
+            return {name: [as_bytes_would_read(value)] for name, value in self._joined.items()}
         headers: dict[str, list[str]] = {}
         for line in self._lines:
             headers.setdefault(name_of(line), []).append(value_of(line))
@@ -329,7 +331,7 @@ class Request:
             ):
                 raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
             return
-        other_host = header_map_of(self._http).get("host")
+        other_host = self._joined.get("host")
         if other_host is not None and _host(other_host) != self.host:
             raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
 

@@ -109,7 +109,7 @@ class Supervisor:
         ]
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        registry.register(_WorkerCollector(self._workers))
+        registry.register(WorkerCollector(self._workers))
         self._pages = AdminProxy(
             self._workers,
             [address_of(own_admin, number) for number in range(settings.workers)],
@@ -267,22 +267,27 @@ class Supervisor:
             worker.reload()
 
 
-class _WorkerCollector:
-    """Prometheus metrics of the workers."""
+class WorkerCollector:
+    """Prometheus metrics of the workers, collected by the supervisor."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
-        ready = GaugeMetricFamily("sidecars_worker_ready", "Whether it serves.", labels=["worker"])
+        """Yield the state and the counts of each worker."""
+        ready = GaugeMetricFamily("sidecars_worker_ready", "1 while the worker serves.", labels=["worker"])
         failures = GaugeMetricFamily(
-            "sidecars_worker_consecutive_failures", "Ends before it served for 10 seconds.", labels=["worker"]
+            "sidecars_worker_consecutive_failures",
+            "How often in a row it ended within 10 seconds of serving.",
+            labels=["worker"],
         )
         restarts = CounterMetricFamily(
-            "sidecars_worker_restarts", "Times it was started again.", labels=["worker"]
+            "sidecars_worker_restarts", "How often it was started again.", labels=["worker"]
         )
         hung = CounterMetricFamily(
-            "sidecars_worker_watchdog_kills", "Times it was killed as it hung.", labels=["worker"]
+            "sidecars_worker_watchdog_kills",
+            "How often it was killed because its event loop hung.",
+            labels=["worker"],
         )
         for worker in self._workers:
             label = [str(worker.number)]

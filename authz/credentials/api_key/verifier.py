@@ -86,7 +86,7 @@ def load(config: ApiKeysConfig) -> ApiKeys:
     problems = []
     for index, key in enumerate(added):
         if key.id in known:
-            problems.append(document.problem(("keys", index, "id"), f"the API key {key.id!r} appears twice"))
+            problems.append(document.problem(("keys", index, "id"), f"duplicate API key {key.id!r}"))
         known.add(key.id)
     if problems:
         raise ConfigError(problems)

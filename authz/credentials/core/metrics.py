@@ -172,12 +172,12 @@ class CredentialMetrics(Collector):
         yield requests
         if self._subscriber is not None:
             yield GaugeMetricFamily(
-                "authz_revocation_feed_connected",
+                "authz_revocation_subscription_connected",
                 "1 while revocations of other sidecars arrive at once.",
                 value=int(self._subscriber.connected),
             )
             yield CounterMetricFamily(
-                "authz_revocation_feed_interruptions",
+                "authz_revocation_subscription_interruptions",
                 "How often the subscription to revocations was lost.",
                 value=self._interruptions_before + self._subscriber.interruptions,
             )

@@ -92,7 +92,7 @@ def refuse_repeated(what: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"the {what} {name!r} appears twice")
+            raise ValueError(f"duplicate {what} {name!r}")
         seen.add(name)
 
 

@@ -60,7 +60,7 @@ class Certificates:
         if not values:
             return None
         if len(values) > 1:
-            return Refusal(RefusalReason.CREDENTIALS_AMBIGUOUS, f"{HEADER} twice", CredentialKind.MTLS)
+            return Refusal(RefusalReason.CREDENTIALS_AMBIGUOUS, f"duplicate {HEADER}", CredentialKind.MTLS)
         try:
             elements = read_forwarded(values[0])
             if len(elements) < config.depth:

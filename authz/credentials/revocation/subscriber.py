@@ -88,7 +88,7 @@ class RevocationSubscriber:
                 known = isinstance(error, RedisError)
                 self.problem = error_text(error) if known else str(error) or type(error).__name__
                 if self.connected or failures == 0:
-                    _LOG.warning("revocation_feed_lost", problem=self.problem, exc_info=not expected)
+                    _LOG.warning("revocation_subscription_lost", problem=self.problem, exc_info=not expected)
             if self.connected:
                 failures = 0
                 self.interruptions += 1

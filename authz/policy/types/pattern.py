@@ -148,7 +148,7 @@ def parse_template(value: Any) -> Template:
     if "" in segments[:-1] or (rest and "" in segments):
         raise ValueError(f"{value!r}: an empty segment (//) never matches")
     if len(set(variables)) < len(variables):
-        raise ValueError(f"{value!r}: a variable occurs twice")
+        raise ValueError(f"{value!r}: duplicate variable")
     return Template(value, tuple(segments), rest, tuple(variables), tuple(names), rest_name)
 
 

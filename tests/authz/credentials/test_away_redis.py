@@ -76,9 +76,9 @@ async def test_down_at_start(
     assert await gets(world, credentials, cookie("x" * 43)) == UNAVAILABLE
     assert await gets(world, credentials, cookie("bad token")) == RefusalReason.SESSION_UNKNOWN
     assert await gets(world, credentials, jwt()) == RefusalReason.REVOCATIONS_UNAVAILABLE
-    assert world.metric("authz_revocation_feed_connected") == 0
+    assert world.metric("authz_revocation_subscription_connected") == 0
     redis_server.start()
-    await until(lambda: world.metric("authz_revocation_feed_connected") == 1)
+    await until(lambda: world.metric("authz_revocation_subscription_connected") == 1)
     assert await gets(world, credentials, jwt()) is None
 
 
@@ -89,7 +89,7 @@ async def test_down_later(world: World, redis_server: RedisServer, started: Star
     seen = jwt(jti="seen")
     assert await gets(world, credentials, seen) is None
     redis_server.stop()
-    await until(lambda: world.metric("authz_revocation_feed_connected") == 0)
+    await until(lambda: world.metric("authz_revocation_subscription_connected") == 0)
     assert isinstance(world.outcome(credentials, cookie(cached)), Identity)
     assert await gets(world, credentials, cookie(fresh)) == UNAVAILABLE
     assert await gets(world, credentials, seen) is None
@@ -116,11 +116,11 @@ async def test_slow(world: World, redis_server: RedisServer, started: Start) -> 
             assert await gets(world, credentials, cookie(f"{number}{'x' * 42}")) == UNAVAILABLE
         assert world.metric("authz_credentials_redis_breaker_opened_total") >= 1
         assert isinstance(world.outcome(credentials, cookie(cached)), Identity)
-        await until(lambda: world.metric("authz_revocation_feed_connected") == 0)
+        await until(lambda: world.metric("authz_revocation_subscription_connected") == 0)
     finally:
         redis_server.resume()
     world.clock.advance(5)
-    await until(lambda: world.metric("authz_revocation_feed_connected") == 1)
+    await until(lambda: world.metric("authz_revocation_subscription_connected") == 1)
     assert await gets(world, credentials, cookie(cached)) is None
 
 
@@ -132,9 +132,9 @@ async def test_failing_over(world: World, redis_server: RedisServer, started: St
     await credentials.credential_admin.revoke_sessions("token", revoked)
     await credentials.credential_admin.revoke_tokens("jti", "bad")
     redis_server.restart()
-    await until(lambda: world.metric("authz_revocation_feed_interruptions_total") >= 1)
+    await until(lambda: world.metric("authz_revocation_subscription_interruptions_total") >= 1)
     world.clock.advance(3)
-    await until(lambda: world.metric("authz_revocation_feed_connected") == 1)
+    await until(lambda: world.metric("authz_revocation_subscription_connected") == 1)
     # A session that the new one does not know is over, for all sidecars alike.
     assert await gets(world, credentials, cookie(text)) == RefusalReason.SESSION_UNKNOWN
     # Nothing that was revoked comes back.

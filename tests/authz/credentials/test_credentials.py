@@ -53,7 +53,7 @@ class TestConfig:
             ),
             (
                 "issuers:\n- &a {issuer: a, audiences: any, jwks: {file: a}}\n- *a",
-                "the issuer 'a' appears twice",
+                "duplicate issuer 'a'",
             ),
             (
                 "sessions: {idle_timeout_seconds: 100, absolute_timeout_seconds: 10}",

@@ -70,7 +70,7 @@ def test_a_problem_names_file_line_and_key_path() -> None:
     assert str(document.problem(("listen", 1), "is wrong")) == "edge.yaml:4: listen[1]: is wrong"
 
 
-def test_every_key_that_stands_twice_is_named_with_both_lines() -> None:
+def test_every_duplicate_key_is_named_with_both_lines() -> None:
     assert error_of("a: 1\nb:\n  - c: 1\n    c: 2\na: 3\n").splitlines() == [
         "f.yaml:4: b[0].c: duplicate key, first in line 3",
         "f.yaml:5: a: duplicate key, first in line 1",

@@ -26,7 +26,7 @@ def test_a_feed_that_a_reload_replaces_loses_no_interruption() -> None:
     metrics.serve({}, (), RevocationSubscriber(interruptions=3), None)
     metrics.serve({}, (), None, None)
     metrics.serve({}, (), RevocationSubscriber(interruptions=1), None)
-    assert value(metrics, "authz_revocation_feed_interruptions_total") == 4
+    assert value(metrics, "authz_revocation_subscription_interruptions_total") == 4
 
 
 def test_an_issuer_that_is_gone_is_not_shown_and_counts_on_when_it_comes_back() -> None:

@@ -131,7 +131,7 @@ class TestAsPublished:
     @pytest.mark.parametrize(
         "other", [{"alg": "RS256"}, {"alg": "RS512"}, {"issuer": "https://b.example"}], ids=str
     )
-    def test_one_public_key_may_stand_there_twice(self, other: Any) -> None:
+    def test_one_public_key_may_appear_twice(self, other: Any) -> None:
         """With its `alg` and without, or for two issuers: whichever is meant, it is the same key."""
         for kid in ("x", None):
             entry = jwk(private_key("RS256"), kid)

@@ -128,7 +128,7 @@ class TestReload:
         ({"tenants": []}, "list the tenants"),
         ({"issuer": "https://login.example.com/common"}, "must hold {tenantid} exactly once"),
         ({"issuer": TEMPLATE + "/{tenantid}"}, "must hold {tenantid} exactly once"),
-        ({"tenants": ["a", "a"]}, "appears twice"),
+        ({"tenants": ["a", "a"]}, "duplicate issuer"),
         ({"tenants": ["a/b"]}, "tenants"),
         ({"tenants": ["{tenantid}"]}, "tenants"),
         ({"jwks": {"discovery": True}}, "discovery must be the URL"),
@@ -144,5 +144,5 @@ def test_a_template_that_means_nothing_is_a_configuration_error(
 
 def test_an_issuer_may_not_be_a_tenant_of_another_block_too(world: World) -> None:
     both = block()["issuers"] + [block()["issuers"][0] | {"issuer": issuer_of(CONTOSO), "tenants": []}]
-    with pytest.raises(ValueError, match="appears twice"):
+    with pytest.raises(ValueError, match="duplicate issuer"):
         world.config({"issuers": both})

@@ -136,7 +136,7 @@ class TestRedis:
         with capture_logs() as logs:
             await started(credentials)
         assert verdict(world, credentials, self.token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
-        (lost,) = (entry for entry in logs if entry["event"] == "revocation_feed_lost")
+        (lost,) = (entry for entry in logs if entry["event"] == "revocation_subscription_lost")
         assert "sidecars:revoked:list is not a revocation" in lost["problem"]
         assert "sidecars token clean" in lost["problem"]
         with pytest.raises(StoreUnavailableError, match="token clean"):

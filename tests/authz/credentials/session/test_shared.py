@@ -256,8 +256,8 @@ class TestTwoSidecars:
     async def test_a_connection_that_is_cut_comes_back(self, pair: Any, redis: Redis) -> None:
         _, (there, _theirs) = pair
         await redis.client_kill_filter(_type="pubsub")
-        await until(lambda: there.metric("authz_revocation_feed_interruptions_total") >= 1)
-        await until(lambda: there.metric("authz_revocation_feed_connected") == 1)
+        await until(lambda: there.metric("authz_revocation_subscription_interruptions_total") >= 1)
+        await until(lambda: there.metric("authz_revocation_subscription_connected") == 1)
 
     @pytest.mark.parametrize("message", [b"", b"garbage", b"{}", b"[7]", b'["zz"]', b"null"])
     async def test_garbage_on_the_channel_changes_nothing(

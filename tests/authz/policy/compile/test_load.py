@@ -361,7 +361,7 @@ class TestAllAtOnce:
         assert len(caught.value.problems) == 2
         assert "there is no" not in str(caught.value)
 
-    def test_a_key_that_stands_twice_hides_nothing_else(self, tmp_path: Path) -> None:
+    def test_a_duplicate_key_hides_no_other_problem(self, tmp_path: Path) -> None:
         file = tmp_path / "a.yaml"
         file.write_text(
             "conditions: {x: {client: 10.0.0.0/8}}\n"

@@ -37,7 +37,7 @@ def test_a_template_is_segments_and_perhaps_a_rest(
         ("/a//b", "empty segment"),
         ("//{rest=**}", "empty segment"),
         ("/**/b", "must be the last segment"),
-        ("/{a}/{a}", "occurs twice"),
+        ("/{a}/{a}", "duplicate variable"),
         ("/a*", "match whole segments"),
         ("/{id}.json", "match whole segments"),
         ("/{a=*}", "match whole segments"),
