@@ -23,9 +23,16 @@ def run(
         typer.Argument(metavar="WHICH", help="One sidecar, or all that the file configures."),
     ],
     config: Annotated[
-        Path,
+        Path | None,
         typer.Option("--config", "-c", metavar="FILE", help="The settings file (YAML).", show_default=False),
-    ],
+    ] = None,
+    compat: Annotated[
+        bool,
+        typer.Option(
+            "--compat",
+            help="Without a file: take the settings from the environment of envoyproxy/ratelimit.",
+        ),
+    ] = False,
     worker: Annotated[
         int | None,
         typer.Option(hidden=True, min=0, help="What a supervisor starts each of its workers with."),
@@ -39,7 +46,10 @@ def run(
     With `workers: N` this process starts N that serve, and starts a dead one again.
     SIGTERM drains: calls in flight finish first. A second signal ends the process at once.
 
-    Example: `sidecars run all --config examples/sidecars.yaml`
+    With `--compat` the variables are those of envoyproxy/ratelimit, as docs/migrating.md lists them, and
+    SIDECARS_* variables add what is ours alone.
+
+    Example: `sidecars run all --config examples/sidecars.yaml`, or `sidecars run ratelimit --compat`
 
     Exit codes: 0 stopped as asked; 1 failed (an address is taken, for instance);
     2 bad usage, an environment shared with a package of the same name, or bad configuration, with every
@@ -47,9 +57,14 @@ def run(
     """
     from sidecars.cli.conflicts import check_environment
     from sidecars.cli.serve import run as run_process
-    from sidecars.cli.serve import run_worker
+    from sidecars.cli.serve import run_compat, run_worker
+    from sidecars.settings.load import ENVIRONMENT
 
+    if compat and (config is not None or which is not Which.RATELIMIT):
+        raise typer.BadParameter("--compat is for `sidecars run ratelimit`, without --config")
+    if config is None and not compat:
+        raise typer.BadParameter("Missing option '--config' / '-c'")
     if worker is not None:
-        return run_worker(config, which, os.environ, worker)
+        return run_worker(config or ENVIRONMENT, which, os.environ, worker)
     check_environment()
-    return run_process(config, which, os.environ)
+    return run_process(config, which, os.environ) if config is not None else run_compat(which, os.environ)

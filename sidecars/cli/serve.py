@@ -4,10 +4,11 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 import uvloop
@@ -21,7 +22,7 @@ from sidecars.process.assembly import BUILDERS, BoundSidecar, Builder, build, co
 from sidecars.process.lifecycle import Process, drain_at_most_seconds, force_exit_after
 from sidecars.process.redis import connect
 from sidecars.services.sidecar import Dependencies
-from sidecars.settings.load import Reading, read_settings, reading_of
+from sidecars.settings.load import Reading, read_compat, read_settings, reading_of
 from sidecars.settings.machine import on_this_machine
 from sidecars.settings.named_files import at_its_name
 from sidecars.settings.per_worker import for_worker
@@ -82,23 +83,34 @@ def run(
 
     Returns the exit code. Raises ConfigError before anything is bound, and OSError when an address cannot be.
     """
-    reading = on_this_machine(read_settings(path, environ), BUILDERS if which == ALL else (which,))
+    reading = read_settings(path, environ)
+    return _run(reading, which, environ, ("--config", str(path)), builders)
+
+
+def run_compat(which: str, environ: Mapping[str, str]) -> int:
+    """As `run`, with settings made of the variables of envoyproxy/ratelimit in `environ`."""
+    reading, without_effect = read_compat(environ)
+    return _run(reading, which, environ, ("--compat",), without_effect=without_effect)
+
+
+def _run(
+    reading: Reading,
+    which: str,
+    environ: Mapping[str, str],
+    arguments: Sequence[str],
+    builders: Mapping[str, Builder] = BUILDERS,
+    without_effect: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    reading = on_this_machine(reading, BUILDERS if which == ALL else (which,))
     logs = Logs(reading.settings.log if reading.settings is not None else LogSettings())
     try:
         assembly = assemble(reading, which, builders)
+        if without_effect:
+            _log.warning("variables of envoyproxy/ratelimit that have no effect", variables=without_effect)
         if reading.settings is not None and reading.settings.workers > 1:
             del assembly  # built only to find the problems once, and not in each worker
-            command = (
-                sys.executable,
-                "-P",
-                "-m",
-                "sidecars",
-                "run",
-                which,
-                "--config",
-                str(path),
-                "--worker",
-            )
+            module = (sys.executable, "-P", "-m", "sidecars")
+            command = (*module, "run", which, *arguments, "--worker")
             return supervise(reading.settings, command, environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_process(assembly, environ).run())

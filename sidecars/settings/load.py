@@ -9,11 +9,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.configfile import ConfigError, Document, KeyPart, Problem, findings_of, key_path_text, read
+from sidecars.settings.compat.read import read_compat_environment
 from sidecars.settings.environment import Environment, merge, read_environment
 from sidecars.settings.masking import redact
 from sidecars.settings.per_worker import validate_for_workers
 from sidecars.settings.root import Settings
 from sidecars.transport.api.limits import Lifetime, Limits
+
+ENVIRONMENT = Path("environment")
+"""The place of settings that no file holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +56,54 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
     data: Any = {} if document.data is None else document.data
     if isinstance(data, dict):
         merge(data, environment.data)
-    context = {"folder": path.parent}
+
+    def written(at: Sequence[KeyPart]) -> str | None:
+        return None if environment.variable_of(tuple(at)) else document.text(at)
+
+    settings, findings = _validated(data, path.parent, written)
+    locate = partial(_locate, document, environment)
+    problems = [locate(at, message) for at, message in findings]
+    return Reading(path, settings, (*environment.problems, *problems), locate)
+
+
+def read_compat(environ: Mapping[str, str]) -> tuple[Reading, Mapping[str, str]]:
+    """The settings that variables of envoyproxy/ratelimit make, overridden by `SIDECARS_*` variables.
+
+    Also returns the variables that are set and change nothing, each with the reason. Relative paths are
+    resolved against the working directory.
+    """
+    compat = read_compat_environment(environ)
+    own = read_environment(environ, Settings)
+    merge(compat.data, own.data)
+    settings, findings = _validated(compat.data, Path(), lambda _: None)
+    problems = (*compat.problems, *own.problems)
+    environment = Environment(compat.data, {**compat.variables, **own.variables}, problems)
+    locate = partial(_locate, Document(str(ENVIRONMENT), compat.data, None), environment)
+    found = [
+        locate(at, message)
+        for at, message in findings
+        # A setting without a variable is missing because one of those in `compat.problems` is wrong.
+        if environment.variable_of(tuple(at)) or not compat.problems
+    ]
+    return Reading(ENVIRONMENT, settings, (*problems, *found), locate), compat.without_effect
+
+
+def _validated(
+    data: Any, folder: Path, written: Callable[[Sequence[KeyPart]], str | None]
+) -> tuple[Settings | None, list[tuple[tuple[KeyPart, ...], str]]]:
+    """The sections of `data` without problems, and what is wrong with the others."""
+    context = {"folder": folder}
     findings: list[tuple[tuple[KeyPart, ...], str]] = []
     settings: Settings | None
     try:
         settings = Settings.model_validate(data, context=context)
     except ValidationError as error:
-
-        def written(at: Sequence[KeyPart]) -> str | None:
-            return None if environment.variable_of(tuple(at)) else document.text(at)
-
         findings = list(findings_of(error, data, Settings, written))
         settings = _without(findings, data, context)
     if settings is not None:
         findings += validate_for_workers(settings)
         findings += validate_for_transport(settings)
-    locate = partial(_locate, document, environment)
-    problems = [locate(at, message) for at, message in findings]
-    return Reading(path, settings, (*environment.problems, *problems), locate)
+    return settings, findings
 
 
 def reading_of(path: Path, settings: Settings, environ: Mapping[str, str]) -> Reading:
@@ -77,6 +111,8 @@ def reading_of(path: Path, settings: Settings, environ: Mapping[str, str]) -> Re
 
     The file is read again for its lines alone.
     """
+    if path == ENVIRONMENT:
+        return Reading(path, settings, (), partial(_nowhere, path))
     try:
         locate = partial(_locate, read(path), read_environment(environ, Settings))
     except ConfigError:

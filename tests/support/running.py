@@ -25,7 +25,10 @@ SIDECARS = ("-m", "sidecars", "run", "all", "--config")
 
 
 class Running:
-    """`python PROGRAM SETTINGS-FILE` in a folder of its own, with the admin server on a free port."""
+    """`python PROGRAM SETTINGS-FILE` in a folder of its own, with the admin server on a free port.
+
+    `arguments`: instead of the settings file.
+    """
 
     def __init__(
         self,
@@ -34,8 +37,10 @@ class Running:
         *,
         program: Sequence[str] = PROBE,
         environ: Mapping[str, str] | None = None,
+        arguments: Sequence[str] | None = None,
     ) -> None:
         self.folder = folder
+        self._arguments = arguments
         self.file = folder / "sidecars.yaml"
         self._port_file = folder / "admin.port"
         quick = {"drain_delay_seconds": 0, "grace_seconds": 10, "flush_seconds": 5}
@@ -48,7 +53,11 @@ class Running:
     def __enter__(self) -> Self:
         with (self.folder / "stdout").open("wb") as stdout, (self.folder / "stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, *self._program, str(self.file)],
+                [
+                    sys.executable,
+                    *self._program,
+                    *([str(self.file)] if self._arguments is None else self._arguments),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=stdout,
                 stderr=stderr,

@@ -312,3 +312,14 @@ def test_a_reader_that_has_enough_is_no_traceback() -> None:
         _, err = process.communicate(timeout=60)
     assert err == b""
     assert process.returncode == 1
+
+
+class TestCompat:
+    @pytest.mark.parametrize(
+        "arguments", [("run", "all", "--compat"), ("run", "ratelimit", "--compat", "--config", "x")]
+    )
+    def test_compat_is_for_ratelimit_alone_and_without_a_file(
+        self, sidecars: Command, arguments: tuple[str, ...]
+    ) -> None:
+        result = sidecars(*arguments)
+        assert (result.code, "--compat is for" in result.err) == (2, True)

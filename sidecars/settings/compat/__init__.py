@@ -1,0 +1,1 @@
+"""The environment of envoyproxy/ratelimit as settings: `sidecars run ratelimit --compat`."""

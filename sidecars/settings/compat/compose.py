@@ -1,0 +1,122 @@
+"""Settings that several variables make together."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from common.configfile import KeyPart
+from sidecars.settings.compat.table import Values
+
+Made = tuple[tuple[KeyPart, ...], Any, str]
+"""A key path, its value, and the variable to name when the value is wrong."""
+
+LEVELS: Final = {
+    **dict.fromkeys(("panic", "fatal", "error"), "error"),
+    **dict.fromkeys(("warn", "warning"), "warning"),
+    "info": "info",
+    **dict.fromkeys(("debug", "trace"), "debug"),
+}
+"""The level of ours for each of logrus."""
+
+
+DEFAULT_TIMEOUT_SECONDS: Final = 10
+
+
+class WrongVariableError(Exception):
+    """A value that no setting can be made of."""
+
+    def __init__(self, variable: str, message: str) -> None:
+        super().__init__(message)
+        self.variable = variable
+
+
+def _addresses(values: Values) -> Iterator[Made]:
+    yield ("ratelimit", "listen"), [_listen(values)], "GRPC_UDS" if values["GRPC_UDS"] else "GRPC_PORT"
+    yield ("ratelimit", "http"), _address(values["HOST"], values["PORT"]), "PORT"
+    yield ("admin", "listen"), _address(values["DEBUG_HOST"], values["DEBUG_PORT"]), "DEBUG_PORT"
+    if values["USE_PROMETHEUS"]:
+        host, _, port = values["PROMETHEUS_ADDR"].rpartition(":")
+        yield ("admin", "also_listen"), [_address(host.strip("[]"), port)], "PROMETHEUS_ADDR"
+
+
+def _log(values: Values) -> Iterator[Made]:
+    level = LEVELS.get(values["LOG_LEVEL"].lower())
+    if level is None:
+        raise WrongVariableError("LOG_LEVEL", f"expected one of {', '.join(LEVELS)}")
+    yield ("log", "level"), level, "LOG_LEVEL"
+    is_json = values["LOG_FORMAT"].lower() == "json"
+    yield ("log", "format"), "json" if is_json else "console", "LOG_FORMAT"
+
+
+def _limits(values: Values) -> Iterator[Made]:
+    yield ("ratelimit", "limits"), [_folder(values)], "RUNTIME_SUBDIRECTORY"
+    hidden = "visible" if values["RUNTIME_IGNOREDOTFILES"] else "all"
+    yield ("ratelimit", "folder_files"), hidden, "RUNTIME_IGNOREDOTFILES"
+
+
+def _address(host: str, port: Any) -> str:
+    """A listening address; without a host, Go listens on all of them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
+
+
+def _listen(values: Values) -> Any:
+    path = values["GRPC_UDS"]
+    address = f"unix:{path}" if path else _address(values["GRPC_HOST"], values["GRPC_PORT"])
+    if not values["GRPC_SERVER_USE_TLS"]:
+        return address
+    tls = {"cert_file": values["GRPC_SERVER_TLS_CERT"], "key_file": values["GRPC_SERVER_TLS_KEY"]}
+    if values["GRPC_CLIENT_TLS_CACERT"]:
+        tls["client_ca_file"] = values["GRPC_CLIENT_TLS_CACERT"]
+    return {"address": address, "tls": tls}
+
+
+def _folder(values: Values) -> str:
+    root, below, app = (
+        values[f"RUNTIME_{part}"].strip() for part in ("ROOT", "SUBDIRECTORY", "APPDIRECTORY")
+    )
+    # There an empty name means that nothing is loaded and nothing limited, without an error.
+    if values["RUNTIME_WATCH_ROOT"] and not below:
+        raise WrongVariableError("RUNTIME_SUBDIRECTORY", "is required: the limits are in ROOT/SUBDIRECTORY")
+    if not app:
+        raise WrongVariableError("RUNTIME_APPDIRECTORY", "must not be empty")
+    return "/".join(part.rstrip("/") for part in (root, below, app) if part)
+
+
+def _redis(values: Values) -> Iterator[Made]:
+    url, kind, tls = values["REDIS_URL"], values["REDIS_SOCKET_TYPE"].lower(), values["REDIS_TLS"]
+    scheme = "rediss" if tls else "redis"
+    credentials = _credentials(values["REDIS_AUTH"])
+    if url.startswith(("redis://", "rediss://")):
+        parts = urlsplit(url)
+        known, at, place = parts.netloc.rpartition("@")
+        made = f"{scheme}://{credentials or known + at}{place}{parts.path or '/0'}"
+    elif kind == "unix":
+        made = f"unix://{credentials}{url}?db=0"
+    elif kind in {"tcp", "tcp4", "tcp6"}:
+        made = f"{scheme}://{credentials}{url}/0"
+    else:
+        raise WrongVariableError("REDIS_SOCKET_TYPE", "expected tcp or unix")
+    yield ("redis", "url"), made, "REDIS_URL"
+    for key, name in (("ca_file", "CACERT"), ("cert_file", "CLIENT_CERT"), ("key_file", "CLIENT_KEY")):
+        if tls and values[f"REDIS_TLS_{name}"]:
+            yield ("redis", key), values[f"REDIS_TLS_{name}"], f"REDIS_TLS_{name}"
+    # Their default of 10 s lasts 500 times as long as Envoy waits.
+    if values["REDIS_TIMEOUT"] != DEFAULT_TIMEOUT_SECONDS:
+        milliseconds = round(values["REDIS_TIMEOUT"] * 1000)
+        yield ("redis", "connect_timeout_ms"), milliseconds, "REDIS_TIMEOUT"
+        yield ("redis", "operation_timeout_ms"), milliseconds, "REDIS_TIMEOUT"
+        yield ("ratelimit", "redis_timeout_ms"), milliseconds, "REDIS_TIMEOUT"
+
+
+def _credentials(auth: str) -> str:
+    """`PASSWORD` or `USER:PASSWORD` as they are written in a URL."""
+    if not auth:
+        return ""
+    user, colon, password = auth.partition(":")
+    if not colon:
+        user, password = "", auth
+    return f"{quote(user, safe='')}:{quote(password, safe='')}@"
+
+
+COMPOSERS: Final[tuple[Callable[[Values], Iterator[Made]], ...]] = (_addresses, _log, _limits, _redis)
+"""Each may raise WrongVariableError."""

@@ -1,0 +1,139 @@
+"""`sidecars run ratelimit --compat`: a real process with the environment of envoyproxy/ratelimit."""
+
+import json
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+
+from protos.ratelimit_pb2 import RateLimitResponse
+from tests.support.ratelimiting import ADDRESS, LIMITS, request
+from tests.support.redis_server import RedisServer
+from tests.support.running import WAIT_SECONDS, Running, call, connect
+
+COMPAT = ("-m", "sidecars", "run", "ratelimit", "--compat")
+METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+
+
+def free_ports(count: int) -> list[int]:
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return ports
+
+
+def environment(folder: Path, redis: RedisServer, **more: str) -> dict[str, str]:
+    """As in a pod: files in RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/config, one of them with any name."""
+    (folder / "rl" / "config").mkdir(parents=True)
+    (folder / "rl" / "config" / "edge").write_text(LIMITS)
+    [port] = free_ports(1)
+    return {
+        "RUNTIME_ROOT": str(folder),
+        "RUNTIME_SUBDIRECTORY": "rl",
+        "REDIS_URL": str(redis.socket),
+        "GRPC_UDS": f"{folder}/s",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "DEBUG_HOST": "127.0.0.1",
+        "DEBUG_PORT": "0",
+        "LOG_FORMAT": "json",
+        "USE_STATSD": "false",
+        "REDIS_PIPELINE_WINDOW": "150us",
+        "SIDECARS_ADMIN__PORT_FILE": f"{folder}/admin.port",
+        "SIDECARS_DRAIN__DRAIN_DELAY_SECONDS": "0",
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("compat")
+    environ = environment(folder, redis, LIMIT_RESPONSE_HEADERS_ENABLED="true")
+    with Running(folder, {}, program=COMPAT, environ=environ, arguments=()) as process:
+        yield process.wait_until_ready()
+
+
+def test_it_counts_in_windows_and_answers_as_theirs(running: Running) -> None:
+    with connect(f"unix:{running.folder}/s") as channel:
+        answers = [RateLimitResponse.FromString(call(channel, METHOD, request(ADDRESS))) for _ in range(4)]
+    assert [answer.overall_code for answer in answers] == [1, 1, 1, 2]
+    assert [header.key for header in answers[-1].response_headers_to_add] == [
+        "RateLimit-Limit",
+        "RateLimit-Remaining",
+        "RateLimit-Reset",
+    ]
+    assert not answers[-1].HasField("dynamic_metadata")
+
+
+def test_the_counters_are_in_redis(running: Running, redis: RedisServer) -> None:
+    with connect(f"unix:{running.folder}/s") as channel:
+        call(channel, METHOD, request({"remote_address": "10.9.9.9"}))
+    with redis.client() as client:
+        assert list(client.scan_iter("w60000000|edge|remote_address=10.9.9.9"))
+
+
+def test_json_and_healthcheck_are_on_their_port(running: Running) -> None:
+    address = f"http://{running.config()['settings']['ratelimit']['http']}"
+    with urllib.request.urlopen(f"{address}/healthcheck", timeout=WAIT_SECONDS) as response:
+        assert response.read() == b"OK"
+    closed = {"entries": [{"key": "closed", "value": "1"}]}
+    body = {"domain": "edge", "descriptors": [closed], "hitsAddend": 4}
+    with pytest.raises(HTTPError) as caught:
+        urllib.request.urlopen(f"{address}/json", json.dumps(body).encode(), timeout=WAIT_SECONDS)
+    with caught.value as error:
+        assert (error.code, json.loads(error.read())["overallCode"]) == (429, "OVER_LIMIT")
+
+
+def test_rlconfig_is_on_the_debug_port(running: Running) -> None:
+    first = running.get("/rlconfig")[1].splitlines()[0]
+    assert first == (
+        "edge.remote_address: unit=MINUTE requests_per_unit=3, shadow_mode: false, quota_mode: false"
+    )
+
+
+def test_what_has_no_effect_is_in_the_log(running: Running) -> None:
+    [line] = [line for line in running.log if "have no effect" in line["event"]]
+    assert list(line["variables"]) == ["REDIS_PIPELINE_WINDOW"]
+
+
+def test_a_changed_file_is_loaded(running: Running) -> None:
+    file = running.folder / "rl" / "config" / "edge"
+    new = running.folder / "new"
+    new.write_text(LIMITS.replace("requests_per_unit: 3, name", "requests_per_unit: 7, name"))
+    new.replace(file)
+    running.wait_until(lambda: "requests_per_unit=7," in running.get("/rlconfig")[1])
+
+
+def test_what_cannot_be_followed_stops_the_start(tmp_path: Path, redis: RedisServer) -> None:
+    environ = environment(tmp_path, redis, REDIS_TYPE="cluster", BACKEND_TYPE="memcache")
+    with Running(tmp_path, {}, program=COMPAT, environ=environ, arguments=()) as process:
+        assert process.wait_for_exit() == 2
+        assert [line.partition(":")[0] for line in process.stderr.splitlines()] == [
+            "BACKEND_TYPE",
+            "REDIS_TYPE",
+        ]
+
+
+def test_workers_get_the_settings_too(tmp_path: Path, redis: RedisServer) -> None:
+    environ = environment(
+        tmp_path,
+        redis,
+        SIDECARS_WORKERS="2",
+        GRPC_UDS=f"{tmp_path}/{{worker}}.s",
+    )
+    with Running(tmp_path, {}, program=COMPAT, environ=environ, arguments=()) as process:
+        process.wait_until_ready()
+        for worker in range(2):
+            with connect(f"unix:{tmp_path}/{worker}.s") as channel:
+                reply = call(channel, METHOD, request({"remote_address": "10.8.8.8"}))
+                assert RateLimitResponse.FromString(reply).statuses[0].limit_remaining == 2 - worker
