@@ -15,6 +15,8 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
+from ratelimit.metric_names import Path, Series, by_dots, by_level, unknown_domain_metric
+
 MAX_REQUEST_KEYS = 1_000
 """Metric keys with values of requests in them (detailed_metric, value_to_metric, overrides): without a bound
 each client would add its own (envoyproxy/ratelimit#275, #1132). Further ones share one key a domain."""
@@ -30,12 +32,6 @@ MAX_GONE_KEYS = 10_000
 
 OTHER: Final = "(other)"
 """The key, or domain, of what goes beyond a bound: in parentheses, because few rules have such a name."""
-
-Path = tuple[str, ...]
-"""The metric key of a rule: domain, then each level."""
-
-Series = tuple[str, str, str]
-"""The labels domain, key1 and key2. Prometheus treats an empty label as absent."""
 
 _COUNTERS: Final = {
     "total_hits": "Hits to the rule.",
@@ -88,9 +84,14 @@ class Counts:
 
 
 class Stats(Collector):
-    """The counters of all rules, and of what has no rule. Yields them when Prometheus asks."""
+    """The counters of all rules, and of what has no rule. Yields them when Prometheus asks.
 
-    def __init__(self, max_request_keys: int = MAX_REQUEST_KEYS) -> None:
+    `envoyproxy_names`: with labels, and names for unknown domains, exactly as envoyproxy/ratelimit has them.
+    """
+
+    def __init__(self, max_request_keys: int = MAX_REQUEST_KEYS, *, envoyproxy_names: bool = False) -> None:
+        self._envoyproxy_names = envoyproxy_names
+        self._series = by_dots if envoyproxy_names else by_level
         self.errors: dict[str, int] = {"service_error": 0, "redis_error": 0}
         """Calls refused for what they asked, and calls whose store failed."""
         self.failure_answers: dict[str, int] = {"open": 0, "closed": 0, "local": 0}
@@ -113,7 +114,7 @@ class Stats(Collector):
         """Count for these rules from now on. Known ones go on from where they are; others are not shown."""
         gone, self._rules, self._of_paths = self._rules, {}, {}
         for path in paths:
-            series = _series(path)
+            series = self._series(path)
             counts = self._rules.get(series)
             if counts is None:
                 if len(self._rules) >= MAX_RULE_KEYS:
@@ -127,18 +128,18 @@ class Stats(Collector):
 
     def of_rule(self, path: Path) -> Counts:
         """The counters of a rule of the configuration, or those of `(other)` when there are too many."""
-        return self._of_paths.get(path) or self._shown((path[0], OTHER, ""))
+        return self._of_paths.get(path) or self._shown(self._series((path[0], OTHER)))
 
     def of_request(self, path: Path) -> Counts:
         """The counters of a key with values of a request in it; of `(other)` when there are too many.
 
         Those of a rule, where the key comes to the same labels.
         """
-        series = _series(path)
+        series = self._series(path)
         counts = self._rules.get(series) or self._of_requests.get(series)
         if counts is None:
             if len(self._of_requests) >= self._max_request_keys:
-                series = (path[0], OTHER, "")
+                series = self._series((path[0], OTHER))
             counts = self._shown(series)
         return counts
 
@@ -174,8 +175,7 @@ class Stats(Collector):
             for labels, counts in labelled:
                 metric.add_sample(metric.name, labels, getattr(counts, name))
             yield metric
-        text = "Descriptors of requests for a domain that is not configured."
-        yield _metric(f"{_PREFIX}_domain_not_found", text, "domain", self._unknown_domains)
+        yield from self._domains_not_found()
         errors = "ratelimit_service_should_rate_limit_error"
         yield _metric(errors, "Calls that could not be answered as asked.", "err_type", self.errors)
         text = "Descriptors answered by on_failure of their rule."
@@ -187,6 +187,20 @@ class Stats(Collector):
         yield _single("global_shadow_mode", "Requests let pass by shadow_mode.", self.global_shadow_mode)
         yield _single("config_load_success", "Configurations put into service.", self.loads)
         yield _single("config_load_error", "Configurations that could not be loaded.", self.failed_loads)
+
+    def _domains_not_found(self) -> Iterator[Metric]:
+        text = "Descriptors of requests for a domain that is not configured."
+        if not self._envoyproxy_names:
+            yield _metric(f"{_PREFIX}_domain_not_found", text, "domain", self._unknown_domains)
+            return
+        counts: dict[str, int] = {}
+        for domain, count in self._unknown_domains.items():
+            name = unknown_domain_metric(domain)
+            counts[name] = counts.get(name, 0) + count
+        for name, count in counts.items():
+            metric = Metric(name, text, "unknown")
+            metric.add_sample(name, {}, count)
+            yield metric
 
 
 def _single(name: str, text: str, value: int) -> Metric:
@@ -200,11 +214,6 @@ def _metric(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
     for value, count in values.items():
         metric.add_sample(name, {label: value}, count)
     return metric
-
-
-def _series(path: Path) -> Series:
-    depth = len(path)
-    return path[0], path[1] if depth > 1 else "", ".".join(path[2:]) if depth > 2 else ""
 
 
 def _labels(series: Series) -> dict[str, str]:

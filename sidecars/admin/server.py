@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from sidecars.admin import routes as admin_routes
 from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.index import OWN_PAGES, index_page
 from sidecars.admin.routes import AdminRoute
+from sidecars.observability.exposition import metrics_page
 from sidecars.observability.process_metrics import package_version
 from sidecars.settings.masking import redact
 from sidecars.settings.process import AdminSettings
@@ -73,7 +73,10 @@ def admin_site(settings: AdminSettings, app: web.Application) -> Site:
 
 
 class Admin:
-    """The admin server, which serves from `start` to `stop`. `describe` returns `/config` before masking."""
+    """The admin server, which serves from `start` to `stop`. `describe` returns `/config` before masking.
+
+    `plain_counters`: as for `metrics_page`.
+    """
 
     def __init__(
         self,
@@ -82,7 +85,10 @@ class Admin:
         registry: CollectorRegistry,
         describe: Callable[[], dict[str, Any]],
         routes: Sequence[AdminRoute] = (),
+        *,
+        plain_counters: bool = False,
     ) -> None:
+        self._plain_counters = plain_counters
         self._health = health
         self._registry = registry
         self._describe = describe
@@ -107,8 +113,9 @@ class Admin:
         await self._site.stop()
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+        accept = request.headers.get("Accept", "")
+        body, content_type = metrics_page(self._registry, accept, plain_counters=self._plain_counters)
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -7,7 +7,8 @@ counters of prometheus-client take a lock each, three times the cost, and here o
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 from prometheus_client import CollectorRegistry
@@ -35,10 +36,19 @@ BUCKET_SECONDS = (
 
 
 class CallMetrics:
-    """Wraps services so that their calls are counted in `registry`. `clock` counts seconds."""
+    """Wraps services so that their calls are counted in `registry`. `clock` counts seconds.
 
-    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float]) -> None:
+    `also_timed` gives the durations of a service's unary calls a second name, with the label grpc_method.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        clock: Callable[[], float],
+        also_timed: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._clock = clock
+        self._also_timed = also_timed
         self._tallies: list[_Tally] = []
         registry.register(self)
 
@@ -70,6 +80,12 @@ class CallMetrics:
             if tally.labels[0] == "unary":
                 seconds.add_metric(tally.labels, tally.buckets(), tally.seconds)
         yield from (started, handled, seconds)
+        for service, name in self._also_timed.items():
+            times = HistogramMetricFamily(name, f"Durations of calls to {service}.", labels=["grpc_method"])
+            for tally in self._tallies:
+                if tally.labels[:2] == ("unary", service):
+                    times.add_metric([tally.labels[2]], tally.buckets(), tally.seconds)
+            yield times
 
     def _measured(self, service: str, name: str, method: Method) -> Method:
         match method:

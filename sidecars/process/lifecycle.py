@@ -38,6 +38,9 @@ REDIS_CLOSE_SECONDS = 1.0
 SCHEDULING_SECONDS = 0.5
 """Added to the limit that the work keeps itself, as the transport keeps its grace."""
 
+RESPONSE_TIMES = {"envoy.service.ratelimit.v3.RateLimitService": "ratelimit_service_response_time_seconds"}
+"""The name that envoyproxy/ratelimit gives the durations of its calls."""
+
 _log = structlog.get_logger("sidecars.process")
 
 
@@ -93,14 +96,23 @@ class Process:
         )
         client = dependencies.redis
         self._redis_fitness = None if client is None else RedisFitness(client)
-        self._admin = Admin(settings.admin, self._health, registry, self.describe, routes_of(self._sidecars))
+        of_envoyproxy = settings.ratelimit is not None and settings.ratelimit.metrics == "envoyproxy"
+        self._admin = Admin(
+            settings.admin,
+            self._health,
+            registry,
+            self.describe,
+            routes_of(self._sidecars),
+            # The page of a worker is read by its supervisor, which would lose a counter without `_total`.
+            plain_counters=of_envoyproxy and settings.workers == 1,
+        )
         self._http = {
             sidecar.name: Site([sidecar.http_address], http_app(self._health, sidecar.http_routes))
             for sidecar in self._sidecars
             if isinstance(sidecar, OffersHttp) and sidecar.http_address is not None
         }
         connections = ConnectionMetrics(registry)
-        calls = CallMetrics(registry, dependencies.monotonic_clock)
+        calls = CallMetrics(registry, dependencies.monotonic_clock, RESPONSE_TIMES if of_envoyproxy else {})
         self._listen = {one.sidecar.name: one.listen for one in bound}
         self._servers: dict[str, Server] = {}
         self._reflections: list[Reflection] = []

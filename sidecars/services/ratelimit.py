@@ -208,7 +208,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     memory = MemoryStore(lambda: int(wall_clock() * SECOND_US), settings.max_buckets)
     refusals = RefusalLog(dependencies.monotonic_clock, dependencies.wall_clock)
     redis = _redis_store(settings, dependencies, refusals)
-    stats = Stats(settings.max_metric_keys)
+    stats = Stats(settings.max_metric_keys, envoyproxy_names=settings.metrics == "envoyproxy")
     deny_cache = None
     if redis is not None and settings.deny_cache_max_entries:
         deny_cache = DenyCache(dependencies.monotonic_clock, settings.deny_cache_max_entries)

@@ -101,6 +101,10 @@ class RatelimitSettings(Block):
     max_metric_keys: int = Field(
         MAX_REQUEST_KEYS, ge=0, description="Metric keys made of values of requests (detailed_metric ...)."
     )
+    metrics: Literal["native", "envoyproxy"] = Field(
+        "native",
+        description="envoyproxy: labels and types exactly as envoyproxy/ratelimit gives them to Prometheus.",
+    )
     redis_prefix: str = Field("ratelimit:", max_length=64, description="Begins each key in Redis.")
     redis_timeout_ms: float = Field(
         TIMEOUT_SECONDS * 1000,

@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from yarl import URL
 
 from sidecars.admin.index import OWN_PAGES, index_page, links_in, others_in
 from sidecars.admin.routes import MAX_BODY_BYTES
+from sidecars.observability.exposition import metrics_page
 from sidecars.observability.process_metrics import package_version
 from sidecars.transport.api.address import Address
 from sidecars.workers.client import PATIENT_SECONDS, WorkerClient, WorkerResponse
@@ -28,7 +28,10 @@ _Page = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class AdminProxy:
-    """The application. `readiness` returns whether all serve, and a text; `registry` is the supervisor's."""
+    """The application. `readiness` returns whether all serve, and a text; `registry` is the supervisor's.
+
+    `plain_counters`: as for `metrics_page`.
+    """
 
     def __init__(
         self,
@@ -37,7 +40,10 @@ class AdminProxy:
         readiness: Callable[[], tuple[bool, str]],
         registry: CollectorRegistry,
         totals: MetricTotals,
+        *,
+        plain_counters: bool = False,
     ) -> None:
+        self._plain_counters = plain_counters
         self._workers = tuple(workers)
         self._readiness = readiness
         self._client = WorkerClient(workers, addresses)
@@ -108,8 +114,9 @@ class AdminProxy:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         registry = await self._scrapes.gather()
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+        accept = request.headers.get("Accept", "")
+        body, content_type = metrics_page(registry, accept, plain_counters=self._plain_counters)
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _decisions(self, request: web.Request) -> web.Response:
         answers = await self._client.ask_all(request.rel_url)

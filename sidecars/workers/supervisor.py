@@ -116,6 +116,7 @@ class Supervisor:
             self._readiness,
             registry,
             self._totals,
+            plain_counters=settings.ratelimit is not None and settings.ratelimit.metrics == "envoyproxy",
         )
         self._admin = admin_site(settings.admin, self._pages.app)
 

@@ -12,6 +12,7 @@ from sidecars.settings.compat.values import text
 ALWAYS: Final[Mapping[tuple[str, ...], Any]] = {
     ("ratelimit", "store"): "redis",
     ("ratelimit", "algorithm"): "fixed_window",
+    ("ratelimit", "metrics"): "envoyproxy",
     ("ratelimit", "headers", "retry_after"): False,
 }
 """What envoyproxy/ratelimit does in any case."""

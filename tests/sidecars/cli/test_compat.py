@@ -101,6 +101,15 @@ def test_rlconfig_is_on_the_debug_port(running: Running) -> None:
     )
 
 
+def test_metrics_are_those_of_theirs(running: Running) -> None:
+    with connect(f"unix:{running.folder}/s") as channel:
+        call(channel, METHOD, request({"open": "1"}))
+    page = running.get("/metrics")[1]
+    assert 'ratelimit_service_rate_limit_total_hits{domain="edge",key1="open"} 1.0\n' in page
+    assert "# TYPE ratelimit_service_rate_limit_total_hits counter\n" in page
+    assert 'ratelimit_service_response_time_seconds_count{grpc_method="ShouldRateLimit"}' in page
+
+
 def test_what_has_no_effect_is_in_the_log(running: Running) -> None:
     [line] = [line for line in running.log if "have no effect" in line["event"]]
     assert list(line["variables"]) == ["REDIS_PIPELINE_WINDOW"]
@@ -137,3 +146,6 @@ def test_workers_get_the_settings_too(tmp_path: Path, redis: RedisServer) -> Non
             with connect(f"unix:{tmp_path}/{worker}.s") as channel:
                 reply = call(channel, METHOD, request({"remote_address": "10.8.8.8"}))
                 assert RateLimitResponse.FromString(reply).statuses[0].limit_remaining == 2 - worker
+        hits = 'ratelimit_service_rate_limit_total_hits{domain="edge",key1="remote_address"}'
+        assert process.metric(hits) == 2
+        assert "# TYPE ratelimit_service_rate_limit_total_hits counter\n" in process.get("/metrics")[1]

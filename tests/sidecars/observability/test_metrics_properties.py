@@ -98,11 +98,12 @@ steps = st.one_of(
 class Worker:
     """The metrics of one process; `do` has it do one thing."""
 
-    def __init__(self, *configurations: str) -> None:
+    def __init__(self, *configurations: str, envoyproxy_names: bool = False) -> None:
         self.configurations = [compile_limits([parse(text)], Options()) for text in configurations]
         self.registry = CollectorRegistry()
         memory = MemoryStore(lambda: 1_790_000_040 * SECOND_US)
-        self.limiter = Limiter(self.configurations[0], memory, memory, Stats(max_request_keys=2))
+        stats = Stats(max_request_keys=2, envoyproxy_names=envoyproxy_names)
+        self.limiter = Limiter(self.configurations[0], memory, memory, stats)
         self.ledger, self.decisions = EntryCounters(), DecisionMetrics()
         self.credentials, self.reloads = CredentialMetrics(lambda: 0.0), ReloadMetrics(self.registry)
         pipeline = Pipeline([SinkQueue(MoodySink(), Bounds(), lambda: 0.0, SinkMetrics(self.registry, []))])
@@ -176,18 +177,27 @@ class Page:
 
 # Without shrinking: a counterexample of a few steps is told as it was found, in seconds.
 @settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-@given(configurations(), configurations(), st.lists(st.tuples(st.sampled_from(WORKERS), steps), max_size=8))
+@given(
+    configurations(),
+    configurations(),
+    st.lists(st.tuples(st.sampled_from(WORKERS), steps), max_size=8),
+    st.booleans(),
+)
 def test_in_no_page_does_a_series_stand_twice_or_a_counter_fall(
-    first: str, second: str, doings: list[tuple[str, tuple[str, Any]]]
+    first: str,
+    second: str,
+    doings: list[tuple[str, tuple[str, Any]]],
+    envoyproxy_names: bool,
 ) -> None:
     """The pages of each worker, and of the supervisor that sums them over ends, reloads and lost scrapes."""
-    workers = {number: Worker(first, second) for number in WORKERS}
+    workers = {number: Worker(first, second, envoyproxy_names=envoyproxy_names) for number in WORKERS}
     pages = {number: Page() for number in WORKERS}
     totals, whole = MetricTotals(), Page()
     for number, (what, argument) in doings:
         if what == "end":
             totals.ended(number)
-            workers[number], pages[number] = Worker(first, second), Page()
+            workers[number] = Worker(first, second, envoyproxy_names=envoyproxy_names)
+            pages[number] = Page()
         else:
             workers[number].do(what, argument)
         fresh = []

@@ -54,6 +54,7 @@ def test_without_any_but_the_needed_ones_it_does_what_theirs_does() -> None:
         "ratelimit.folder_files": "all",
         "ratelimit.algorithm": "fixed_window",
         "ratelimit.store": "redis",
+        "ratelimit.metrics": "envoyproxy",
         "ratelimit.redis_prefix": "",
         "ratelimit.dynamic_metadata": "off",
         "ratelimit.headers.enabled": False,
