@@ -212,6 +212,9 @@ _STATS = (
         "USE_PROMETHEUS",
     ),
 )
+_DENIAL_BYTES = 400
+"""What an entry of the deny cache takes, about."""
+
 _COUNTING = (
     Variable(
         "BACKEND_TYPE",
@@ -220,7 +223,12 @@ _COUNTING = (
         Absent("memcached cannot count without losing hits; use Redis", lambda value: value in {"", "redis"}),
     ),
     Variable("EXPIRATION_JITTER_MAX_SECONDS", "300", integer, NoEffect("a key expires with its window")),
-    Variable("LOCAL_CACHE_SIZE_IN_BYTES", "0", integer, NoEffect("there is not a cache of what is over")),
+    Variable(
+        "LOCAL_CACHE_SIZE_IN_BYTES",
+        "0",
+        integer,
+        Sets(("ratelimit", "deny_cache_max_entries"), lambda size: min(-(-size // _DENIAL_BYTES), 1_000_000)),
+    ),
     Variable("NEAR_LIMIT_RATIO", "0.8", number, Sets(("ratelimit", "near_limit_ratio"))),
     Variable("CACHE_KEY_PREFIX", "", text, Sets(("ratelimit", "redis_prefix"))),
     Variable(
