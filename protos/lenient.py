@@ -58,8 +58,8 @@ def mark(text: bytes) -> str:
     """`text` decoded, with its bytes that are not UTF-8 marked. Different bytes make different texts."""
     if text.isascii():
         return text.decode("ascii")
-    told = text.decode("utf-8", "surrogateescape").replace(MARK, _MARK_ITSELF)
-    return _NOT_UTF8.sub(_marked_byte, told)
+    decoded = text.decode("utf-8", "surrogateescape").replace(MARK, _MARK_ITSELF)
+    return _NOT_UTF8.sub(_marked_byte, decoded)
 
 
 def original(text: str) -> bytes:

@@ -99,8 +99,8 @@ def _form(
     except RefusedError as error:
         checks.append(TokenCheck("form", held=False, text=error.refusal.detail + _hint(text, config)))
         return None, checks, error.refusal
-    said = f"alg {token.algorithm[:20]!r}, kid {token.key_id!r}, typ {token.type!r:.40}"
-    checks.append(TokenCheck("form", held=True, text=said))
+    shown = f"alg {token.algorithm[:20]!r}, kid {token.key_id!r}, typ {token.type!r:.40}"
+    checks.append(TokenCheck("form", held=True, text=shown))
     return token, checks, None
 
 
@@ -180,8 +180,8 @@ async def _introspected(
         await compiled.introspector.close()
         await compiled.introspection_client.close()
     held = isinstance(outcome, Identity)
-    said = outcome.detail if isinstance(outcome, Refusal) else "active, and meant for us"
-    checks.append(TokenCheck("introspection", held=held, text=said))
+    shown = outcome.detail if isinstance(outcome, Refusal) else "active, and meant for us"
+    checks.append(TokenCheck("introspection", held=held, text=shown))
     return Explained(tuple(checks), outcome)
 
 

@@ -105,8 +105,8 @@ class SharedBlocks:
         self, config: RuleConfig, document: Document, position: int, amended: frozenset[KeyPart]
     ) -> WrittenRule:
         """Return the rule with the keys it inherits, and add names that do not exist to `problems`."""
-        said = config.model_fields_set
-        if said.isdisjoint(_CONDITION_KEYS):
+        keys = config.model_fields_set
+        if keys.isdisjoint(_CONDITION_KEYS):
             return WrittenRule(config, document, position, conditional=False, amended=amended)
         path: tuple[KeyPart, ...] = ("rules", position)
         self.problems.extend(self._unknown("conditions", config.named or (), document, (*path, "if")))
@@ -114,7 +114,7 @@ class SharedBlocks:
             self.problems.extend(self._unknown("defaults", (config.inherit,), document, (*path, "inherit")))
             defaults = self.defaults.get(config.inherit)
             if defaults is not None:
-                inherited = (defaults.model_fields_set & _OTHER_KEYS) - said
+                inherited = (defaults.model_fields_set & _OTHER_KEYS) - keys
                 inherited -= ONLY_FOR_ALLOW if config.deny is not None else frozenset()
                 config = config.model_copy(update={key: getattr(defaults, key) for key in inherited})
         return WrittenRule(config, document, position, conditional=True, amended=amended)

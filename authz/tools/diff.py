@@ -108,8 +108,8 @@ def when_text(rule: Rule) -> str:
 
 def _joined(conditions: tuple[Condition, ...]) -> str:
     # "is authenticated" is implied by any further condition.
-    said = conditions[1:] if len(conditions) > 1 and conditions[0].text == "is authenticated" else conditions
-    return ", ".join(condition.text for condition in said)
+    implied = len(conditions) > 1 and conditions[0].text == "is authenticated"
+    return ", ".join(condition.text for condition in (conditions[1:] if implied else conditions))
 
 
 def _rule_changes(old: Rule, new: Rule, before: Content, after: Content) -> Iterator[Change]:

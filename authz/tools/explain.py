@@ -143,11 +143,11 @@ class _Judgement:
             return self._done(Answer(verdict.outcome, verdict.reason, verdict.status, first), steps, None)
         else:
             if isinstance(self._outcome, Refusal):
-                identity, said = ANONYMOUS, _refused_text(self._outcome)
+                identity, shown = ANONYMOUS, _refused_text(self._outcome)
             else:
                 identity = self._outcome or ANONYMOUS
-                said = _who(identity)
-            steps.append(Step("credential", said))
+                shown = _who(identity)
+            steps.append(Step("credential", shown))
             answer = self._judged(enforced, identity)
         shadow = None
         if len(enforced) < len(self._rules):
@@ -178,13 +178,13 @@ class _Judgement:
         return Answer(Outcome.DENY, "credentials_insufficient", 403, first)
 
     def _done(
-        self, answer: Answer, steps: list[Step], asked: Identity | None, shadow: Answer | None = None
+        self, answer: Answer, steps: list[Step], caller: Identity | None, shadow: Answer | None = None
     ) -> Explanation:
-        """Return the explanation. `asked` is the caller, or None if the caller did not matter."""
-        considered = tuple(self._finished(one, asked) for one in self._considered)
+        """Return the explanation. `caller` is None if the result is the same for every caller."""
+        considered = tuple(self._finished(one, caller) for one in self._considered)
         return Explanation(answer, tuple(steps), considered, shadow)
 
-    def _finished(self, one: Considered, asked: Identity | None) -> Considered:
+    def _finished(self, one: Considered, caller: Identity | None) -> Considered:
         rule = one.rule
         if not one.covered:
             return one
@@ -195,8 +195,8 @@ class _Judgement:
             applies = False
         elif rule.open:
             applies = True
-        elif asked is not None:
-            demands, callers = _of_caller(rule, asked, self._request, self._now)
+        elif caller is not None:
+            demands, callers = _of_caller(rule, caller, self._request, self._now)
             applies = _applies(rule, demands, callers)
         return Considered(
             rule, covered=True, requests=one.requests, demands=demands, callers=callers, applies=applies

@@ -96,7 +96,7 @@ def _meaning(text: str) -> object:
     events = _events(text)
     anchors: dict[str, object] = {}
 
-    def said(event: Any, place: tuple[object, ...]) -> object:
+    def content(event: Any, place: tuple[object, ...]) -> object:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in anchors:
                 raise yaml.YAMLError(f"{event.anchor} has no anchor")
@@ -106,16 +106,16 @@ def _meaning(text: str) -> object:
         if isinstance(event, yaml.ScalarEvent):
             return (event.tag, event.implicit, event.value)
         if isinstance(event, yaml.SequenceStartEvent):
-            entries = (said(one, (*place, number)) for number, one in enumerate(_below(events)))
+            entries = (content(one, (*place, number)) for number, one in enumerate(_below(events)))
             return (event.tag, list(entries))
         pairs: dict[object, list[object]] = {}
         for one in _below(events):
-            key = said(one, (*place, "key", getattr(one, "value", None)))
+            key = content(one, (*place, "key", getattr(one, "value", None)))
             values = pairs.setdefault(repr(key), [])
-            values.append(said(next(events), (*place, repr(key), len(values))))
+            values.append(content(next(events), (*place, repr(key), len(values))))
         return (event.tag, pairs)
 
-    return said(next(events), ())
+    return content(next(events), ())
 
 
 def _root(text: str) -> yaml.MappingNode:

@@ -140,8 +140,8 @@ class _Replayer:
             certain = [*rule.requests, *rule.demands, *(rule.callers[0] if len(rule.callers) == 1 else ())]
             return {(rule.allows, condition.text): True for condition in certain}
         if reason == "credentials_insufficient" and len(rule.callers) == 1 and not rule.demands:
-            asked = rule.callers[0][1:]
-            return {(rule.allows, asked[0].text): False} if len(asked) == 1 else {}
+            _authenticated, *others = rule.callers[0]
+            return {(rule.allows, others[0].text): False} if len(others) == 1 else {}
         return {}
 
     def _settle(self, record: Mapping[str, Any], answers: set[Possible], missing: set[str]) -> None:

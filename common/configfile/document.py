@@ -9,7 +9,7 @@ import yaml
 from common.configfile.breaks import Breathe, no_breaks
 from common.configfile.problems import ConfigError, KeyPart, Problem, key_path_text
 from common.configfile.quick import Place, line_of, read_plain
-from common.configfile.yaml_words import told
+from common.configfile.yaml_words import in_our_words
 from common.os_errors import in_words
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -158,7 +158,7 @@ def parse(
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        line, message = told(error, text)
+        line, message = in_our_words(error, text)
         raise ConfigError([Problem(file, line, "", f"is not YAML: {message}")]) from error
     except UnicodeEncodeError as error:  # half a surrogate, which no file in UTF-8 has
         raise ConfigError.of(file, "is not YAML: a character cannot be written in UTF-8") from error

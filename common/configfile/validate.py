@@ -45,7 +45,7 @@ def findings_of(
     """
     schema = _json_schema(model)
     findings = [(_place_of(finding, data), finding) for finding in error.errors(include_url=False)]
-    told: dict[Path, list[tuple[str, Any]]] = {}
+    forms_at: dict[Path, list[tuple[str, Any]]] = {}
     for path, finding in findings:
         kind = finding["type"]
         if _is_container(kind) and any(_is_below(other, path) for other, _ in findings):
@@ -53,11 +53,11 @@ def findings_of(
         wanted = wording.expected(kind, finding.get("ctx", {}))
         if not wanted:
             yield path, _message(finding, path, schema, data, written(path))
-        elif path in told:
-            told[path].append((wanted, _value(finding)))
+        elif path in forms_at:
+            forms_at[path].append((wanted, _value(finding)))
         else:
-            told[path] = [(wanted, _value(finding))]
-    for path, forms in told.items():
+            forms_at[path] = [(wanted, _value(finding))]
+    for path, forms in forms_at.items():
         every = wording.any_of(list(dict.fromkeys(wanted for wanted, _ in forms)))
         yield path, f"expected {every}{wording.instead(forms[0][1], written(path), every)}"
 

@@ -68,7 +68,7 @@ _FINDINGS: Final[Mapping[str, _Words]] = {
 """By the beginning of the parser's message (libyaml)."""
 
 
-def told(error: yaml.YAMLError, text: str) -> tuple[int, str]:
+def in_our_words(error: yaml.YAMLError, text: str) -> tuple[int, str]:
     """The line (from 1; 0: unknown) and what is wrong there, of a finding in `text`."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return _line_of_control_character(text), "a control character; text holds none but tabs and line ends"

@@ -73,12 +73,12 @@ class Health:
 
     async def _watch(self, request: bytes, _call: Call) -> AsyncIterator[bytes]:
         name = _name_in(request)
-        told = b""
+        sent = b""
         while True:
             changed = self._changed
             answer = self._answer(name)
-            if answer != told:
-                told = answer
+            if answer != sent:
+                sent = answer
                 yield answer
                 continue  # it may have changed while the answer was sent
             if self._finished:

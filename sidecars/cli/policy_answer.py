@@ -1,7 +1,7 @@
 """Explains the decision on one request, for `sidecars policy explain`."""
 
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from authz.tools.explain import Explanation, explain, explain_unreadable
 from common.configfile import ConfigError, findings_of, json_place, read, validate
 from sidecars.cli.policy_tree import as_data, tree
 from sidecars.cli.report import report
+from sidecars.cli.time_option import unix_seconds
 
 _OPTIONS: Final = {
     "url": "URL",
@@ -44,7 +45,8 @@ def answer(
     except ConfigError as error:
         report(error.problems)
     outcome = None if question.caller is None else question.caller.outcome()
-    explanation = _explain(compiled, question.request, outcome, _moment(at), trusted_hops)
+    now = time.time() if at is None else unix_seconds(at, "--at")
+    explanation = _explain(compiled, question.request, outcome, now, trusted_hops)
     if json:
         typer.echo(orjson.dumps(as_data(explanation), option=orjson.OPT_INDENT_2))
     else:
@@ -70,13 +72,13 @@ def question_of_options(
     caller: dict[str, Any],
 ) -> Question:
     """The question that the options make; `caller`: what was said of who asks. Raises BadParameter."""
-    said = {key: value for key, value in caller.items() if value is not None}
-    if "scopes" in said:
-        said["scopes"] = said["scopes"].replace(",", " ").split()
-    if "roles" in said:
-        said["roles"] = [role.strip() for role in said["roles"].split(",")]
-    if "claims" in said:
-        said["claims"] = _json(said["claims"])
+    attributes = {key: value for key, value in caller.items() if value is not None}
+    if "scopes" in attributes:
+        attributes["scopes"] = attributes["scopes"].replace(",", " ").split()
+    if "roles" in attributes:
+        attributes["roles"] = [role.strip() for role in attributes["roles"].split(",")]
+    if "claims" in attributes:
+        attributes["claims"] = _json(attributes["claims"])
     request = {
         "method": method,
         "url": url,
@@ -86,8 +88,8 @@ def question_of_options(
         "body": body,
     }
     question: dict[str, Any] = {"request": {key: one for key, one in request.items() if one is not None}}
-    if said:
-        question["caller"] = said
+    if attributes:
+        question["caller"] = attributes
     try:
         return Question.model_validate(question)
     except ValidationError as error:
@@ -136,14 +138,3 @@ def _json(text: str) -> Any:
         message = f'{text!r}: expected a JSON object, as in {{"tenant": "acme"}}'
         raise typer.BadParameter(message, param_hint="--claims")
     return found
-
-
-def _moment(text: str | None) -> float:
-    if text is None:
-        return datetime.now(UTC).timestamp()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        message = f"{text!r}: expected a time, as in 2026-01-31T08:30Z"
-        raise typer.BadParameter(message, param_hint="--at") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -16,6 +16,7 @@ import typer
 
 from common.configfile import json_place
 from sidecars.cli.exit import USAGE, WRONG
+from sidecars.cli.time_option import unix_seconds
 from sidecars.cli.token_explain import explain
 from sidecars.client.admin_client import AdminClient, admin_client
 
@@ -37,7 +38,7 @@ Config = Annotated[
     ),
 ]
 Subject = Annotated[str | None, typer.Option(help="Of this subject.")]
-FileBaseline = Annotated[
+BeforeOption = Annotated[
     str | None,
     typer.Option(help="What began before this time: 2026-01-31T12:00:00Z, unix seconds, or `now`."),
 ]
@@ -118,7 +119,7 @@ def revoke(
         typer.Argument(metavar="[TOKEN|ID|-]", help="A token, an id as `list` prints it, or - for stdin."),
     ] = None,
     subject: Subject = None,
-    before: FileBaseline = None,
+    before: BeforeOption = None,
 ) -> None:
     """End one session, all of a subject, or all that began before a time. Every sidecar knows at once.
 
@@ -236,11 +237,7 @@ def _time(text: str) -> float | str:
         return float(text)
     except ValueError:
         pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a time: write 2026-01-31T12:00:00Z") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return unix_seconds(text, "--before")
 
 
 def _readable(found: Mapping[str, Any]) -> dict[str, Any]:

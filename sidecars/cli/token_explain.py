@@ -9,13 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sidecars.cli.exit import WRONG
+from sidecars.cli.time_option import unix_seconds
 
 if TYPE_CHECKING:
     from authz.credentials.config import CredentialsConfig
@@ -57,8 +57,9 @@ def explain(
 
     text = _token(token_file)
     credentials = load_policy(policy).credentials
+    now = time.time() if at is None else unix_seconds(at, "--at")
     with _quiet():
-        explained = asyncio.run(_explained(text, credentials, _moment(at)))
+        explained = asyncio.run(_explained(text, credentials, now))
     typer.echo(_as_json(explained) if json else _as_text(explained))
     if not _is_accepted(explained):
         raise typer.Exit(WRONG)
@@ -89,17 +90,6 @@ def _token(file: Path | None) -> str:
     if not found:
         raise typer.BadParameter("no token: name --token-file, or write it to stdin")
     return found
-
-
-def _moment(text: str | None) -> float:
-    if text is None:
-        return time.time()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        message = f"{text!r}: expected a time, as in 2026-01-31T08:30Z"
-        raise typer.BadParameter(message, param_hint="--at") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 async def _explained(text: str, credentials: "CredentialsConfig", now: float) -> "Explained":
@@ -154,13 +144,13 @@ def _as_json(explained: "Explained") -> bytes:
     from authz.request.identity import Refusal
 
     outcome = explained.outcome
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "accepted": not isinstance(outcome, Refusal),
         "checks": [{"title": one.title, "held": one.held, "text": one.text} for one in explained.checks],
     }
     if isinstance(outcome, Refusal):
-        told |= {"reason": outcome.reason.value, "detail": outcome.detail}
+        result |= {"reason": outcome.reason.value, "detail": outcome.detail}
     else:
-        told |= {"subject": outcome.subject, "issuer": outcome.issuer}
-        told |= {"scopes": sorted(outcome.scopes), "roles": sorted(outcome.roles)}
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2)
+        result |= {"subject": outcome.subject, "issuer": outcome.issuer}
+        result |= {"scopes": sorted(outcome.scopes), "roles": sorted(outcome.roles)}
+    return orjson.dumps(result, option=orjson.OPT_INDENT_2)

@@ -136,37 +136,37 @@ class AdminPort:
     ) -> dict[str, Any]:
         """The token and the id of a new session."""
         wish = {"subject": subject, "scopes": list(scopes), "roles": list(roles), "claims": dict(claims)}
-        return dict(await self._asked("POST", "/authz/sessions", json=wish))
+        return dict(await self._request("POST", "/authz/sessions", json=wish))
 
     async def show_session(self, name: str) -> dict[str, Any] | None:
         """The session of a token or an id."""
-        found = await self._asked("POST", "/authz/sessions/show", json={"name": name})
+        found = await self._request("POST", "/authz/sessions/show", json={"name": name})
         return None if found is None else dict(found)
 
     async def list_sessions(self, subject: str | None, limit: int) -> list[dict[str, Any]]:
         """Open sessions."""
         query = {"limit": str(limit)} | ({"subject": subject} if subject is not None else {})
-        return list(await self._asked("GET", "/authz/sessions", params=query))
+        return list(await self._request("GET", "/authz/sessions", params=query))
 
     async def revoke_sessions(self, target: str, value: Any) -> int:
         """How many sessions were ended."""
         wish = {"target": target, "value": value}
-        return int(await self._asked("POST", "/authz/sessions/revoke", json=wish))
+        return int(await self._request("POST", "/authz/sessions/revoke", json=wish))
 
     async def revoke_tokens(self, target: str, value: Any, issuer: str) -> dict[str, Any]:
         """The revocation."""
         wish = {"target": target, "value": value, "issuer": issuer}
-        return dict(await self._asked("POST", "/authz/revocations", json=wish))
+        return dict(await self._request("POST", "/authz/revocations", json=wish))
 
     async def list_revocations(self) -> list[dict[str, Any]]:
         """What is revoked."""
-        return list(await self._asked("GET", "/authz/revocations"))
+        return list(await self._request("GET", "/authz/revocations"))
 
     async def clean_revocations(self) -> list[str]:
         """Remove nothing: a list in memory holds only what this process has written."""
         return []
 
-    async def _asked(self, method: str, path: str, **options: Any) -> Any:
+    async def _request(self, method: str, path: str, **options: Any) -> Any:
         import aiohttp
 
         from authz.credentials.admin import CredentialAdminError

@@ -73,9 +73,9 @@ def at_least(number: int) -> Callable[[Lines], bool]:
 async def _demo(
     folder: Path, environment: Mapping[str, str], console: Console, *, once: bool, port: int
 ) -> int:
-    stop_asked = asyncio.Event()
+    stop_requested = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop_asked.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
     if not _is_free(port):
         console.print(f"Port {port} is taken; Envoy gets another.", style="yellow")
         port = 0
@@ -91,7 +91,7 @@ async def _demo(
         failed = _print_verdict(results, console)
         print_policy_lines(console)
         if not once:
-            await _stay(edge, stop_asked, console)
+            await _stay(edge, stop_requested, console)
     return FAILED if once and failed else OK
 
 
@@ -120,13 +120,13 @@ def _print_verdict(results: Sequence[RowResult], console: Console) -> int:
     return failed
 
 
-async def _stay(edge: Edge, stop_asked: asyncio.Event, console: Console) -> None:
+async def _stay(edge: Edge, stop_requested: asyncio.Event, console: Console) -> None:
     console.print("\nEverything stays up until Ctrl-C. To try:\n")
     session = await edge.admin.create_session("dave", ("orders:read",))
     for line in curl_lines(edge, session):
         # As plain text: a wrapped line cannot be pasted.
         console.print(line, soft_wrap=True, markup=False)
-    await stop_asked.wait()
+    await stop_requested.wait()
     console.print("\nStopping ...")
 
 

@@ -61,7 +61,7 @@ class _Writer(QueueListener):
 
 class _Enqueue(QueueHandler):
     dropped = 0
-    _told = 0
+    _reported = 0
 
     def prepare(self, record: logging.LogRecord) -> Any:
         return record  # the base formats here, on the loop; the writer does it in its thread
@@ -69,8 +69,8 @@ class _Enqueue(QueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
             self.queue.put_nowait(record)
-            if self.dropped > self._told:
-                lines, self._told = self.dropped - self._told, self.dropped
+            if self.dropped > self._reported:
+                lines, self._reported = self.dropped - self._reported, self.dropped
                 structlog.get_logger("sidecars.process").warning("log lines were dropped", lines=lines)
         except queue.Full:
             self.dropped += 1

@@ -65,7 +65,7 @@ def build(
     problems: list[Problem] = []
     for name in names:
         section = getattr(settings, name)
-        before = FileBaseline.look(_FILES[name](section, dependencies), dependencies.wall_clock)
+        before = FileBaseline.read(_FILES[name](section, dependencies), dependencies.wall_clock)
         try:
             bound.append(BoundSidecar(builders[name](section, dependencies), section.listen, before))
         except ConfigError as error:

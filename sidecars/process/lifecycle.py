@@ -78,7 +78,7 @@ class Process:
         self._end_anyway = force_exit
         self._sidecars = tuple(one.sidecar for one in bound)
         self._started: list[Sidecar] = []
-        self._stop_asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._signalled = False
         self._notifier = Notifier(environ)
         names = [service.name for sidecar in self._sidecars for service in sidecar.services]
@@ -141,13 +141,13 @@ class Process:
             ]
             if self._redis_fitness is not None:
                 background.append(asyncio.create_task(self._redis_fitness.run()))
-            await self._stop_asked.wait()
+            await self._stop_requested.wait()
         finally:
             await self._drain(background)
 
     def stop(self) -> None:
         """Make `run` drain and return, as SIGTERM does. Further calls do nothing."""
-        self._stop_asked.set()
+        self._stop_requested.set()
 
     def describe(self) -> dict[str, Any]:
         """What `/config` shows, before secrets are masked."""
@@ -228,7 +228,7 @@ class Process:
             os._exit(1)  # asked twice: the caller no longer wants to wait
         self._signalled = True
         _log.info("stop asked", signal=name)
-        self._stop_asked.set()
+        self._stop_requested.set()
 
     def _announce_reload(self, begins: bool) -> None:  # noqa: FBT001  # the one fact it tells
         if begins:

@@ -91,7 +91,7 @@ class RedisFitness:
         self._client = client
         self.facts: ServerFacts | None = None
         self.misfits: tuple[str, ...] = ()
-        self._told = ""
+        self._reported = ""
 
     def describe(self) -> dict[str, Any]:
         """The facts of the server, and what is unsuitable."""
@@ -120,25 +120,25 @@ class RedisFitness:
         try:
             info = await self._client.info()
         except ResponseError as error:
-            self._tell("info", "redis cannot be asked what it is", error=error_text(error))
+            self._report("info", "redis cannot be asked what it is", error=error_text(error))
             return True
         except (RedisError, OSError, TimeoutError) as error:
             what = "redis is away" if answer_in(error) is None else "redis refuses connections"
-            self._tell("warning", what, error=error_text(error))
+            self._report("warning", what, error=error_text(error))
             return False
         self.facts = ServerFacts.of(info)
         self.misfits = tuple(self.facts.misfits())
         if self.misfits:
-            self._tell("error", "redis does not fit", problems=list(self.misfits))
+            self._report("error", "redis does not fit", problems=list(self.misfits))
         else:
-            self._tell("info", "redis is there", **self.facts.describe())
+            self._report("info", "redis is there", **self.facts.describe())
         return True
 
-    def _tell(self, level: str, event: str, **facts: Any) -> None:
+    def _report(self, level: str, event: str, **facts: Any) -> None:
         # Once, not at each check.
-        told = f"{event} {facts.get('problems', '')}"
-        if told != self._told:
-            self._told = told
+        report = f"{event} {facts.get('problems', '')}"
+        if report != self._reported:
+            self._reported = report
             getattr(_log, level)(event, **facts)
 
 

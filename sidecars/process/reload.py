@@ -61,7 +61,7 @@ class Reloader:
         self._wall_clock = wall_clock
         self._announce = announce
         self._located = located
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._watchers = {sidecar.name: Watcher() for sidecar in sidecars}
         self._seen: dict[str, Snapshot] = {}
         self.outcomes: dict[str, ReloadOutcome] = {}
@@ -69,7 +69,7 @@ class Reloader:
 
     def ask(self) -> None:
         """Request a reload of every sidecar, whether or not its files changed."""
-        self._asked.set()
+        self._requested.set()
 
     async def remember(self) -> None:
         """Record the files as they were when the sidecars were built: these they serve."""
@@ -84,11 +84,11 @@ class Reloader:
             interval = self._settings.interval_seconds if self._settings.watch else None
             try:
                 async with asyncio.timeout(interval):
-                    await self._asked.wait()
+                    await self._requested.wait()
             except TimeoutError:
                 due = [sidecar for sidecar in self._sidecars if await self._changed(sidecar)]
             else:
-                self._asked.clear()
+                self._requested.clear()
                 due = list(self._sidecars)
             if due:
                 self._announce(True)
@@ -106,7 +106,7 @@ class Reloader:
             swap = await asyncio.to_thread(sidecar.prepare)
             swap()
         except ConfigError as error:
-            self._refuse(name, ReloadOutcome(now, await asyncio.to_thread(self._told, error)))
+            self._refuse(name, ReloadOutcome(now, await asyncio.to_thread(self._located_problems, error)))
         except Exception as error:  # a defect in a loader must not end a process that serves
             _log.exception("loader failed", sidecar=name)
             self._refuse(name, ReloadOutcome(now, (f"internal error: {type(error).__name__}: {error}",)))
@@ -115,7 +115,7 @@ class Reloader:
             self._metrics.loaded(name, sidecar.describe(), now)
             _log.info("configuration reloaded", sidecar=name, revision=sidecar.describe().get("revision"))
 
-    def _told(self, error: ConfigError) -> tuple[str, ...]:
+    def _located_problems(self, error: ConfigError) -> tuple[str, ...]:
         return tuple(str(self._located(problem)) for problem in error.problems)
 
     def _refuse(self, name: str, outcome: ReloadOutcome) -> None:

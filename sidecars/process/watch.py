@@ -37,7 +37,7 @@ class FileBaseline:
     unix_seconds: float
 
     @classmethod
-    def look(cls, paths: Iterable[Path], wall_clock: Callable[[], float]) -> "FileBaseline":
+    def read(cls, paths: Iterable[Path], wall_clock: Callable[[], float]) -> "FileBaseline":
         """The present state of the files. Blocks on the disk."""
         began = wall_clock()
         return cls(Watcher().snapshot(paths), began)

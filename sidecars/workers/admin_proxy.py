@@ -84,30 +84,34 @@ class AdminProxy:
         worker = self._workers[int(name)]
         url = request.rel_url.without_query_params("worker")
         body, headers = await request.read(), request.headers
-        said = await self._client.ask(
+        answer = await self._client.ask(
             worker, request.method, url, PATIENT_SECONDS, body=body, headers=headers
         )
-        if said is None:
+        if answer is None:
             return _text(
                 503, f"worker {name} does not answer ({worker.phase}; ended: {worker.exit_description})"
             )
-        return said.response()
+        return answer.response()
 
     async def _of_one(self, request: web.Request) -> web.Response:
-        said = await self._client.ask_one(
+        answer = await self._client.ask_one(
             request.method, request.rel_url, body=await request.read(), headers=request.headers
         )
-        return _text(503, "no worker answers") if said is None else said.response()
+        return _text(503, "no worker answers") if answer is None else answer.response()
 
     async def _of_each(self, request: web.Request) -> web.Response:
         answers = await self._client.ask_all(request.rel_url)
-        if not any(said is not None and said.status == 200 for said in answers):
+        if not any(answer is not None and answer.status == 200 for answer in answers):
             return _first_of(answers)
         return _json(
             {
                 "workers": [
-                    {"worker": worker.number, "status": said and said.status, "answer": said and _read(said)}
-                    for worker, said in zip(self._workers, answers, strict=True)
+                    {
+                        "worker": worker.number,
+                        "status": answer and answer.status,
+                        "answer": answer and _read(answer),
+                    }
+                    for worker, answer in zip(self._workers, answers, strict=True)
                 ]
             }
         )
@@ -120,18 +124,20 @@ class AdminProxy:
 
     async def _decisions(self, request: web.Request) -> web.Response:
         answers = await self._client.ask_all(request.rel_url)
-        good = [said for said in answers if said is not None and said.status == 200]
-        if not good or any(said is not None and said.status == 400 for said in answers):
+        good = [answer for answer in answers if answer is not None and answer.status == 200]
+        if not good or any(answer is not None and answer.status == 400 for answer in answers):
             return _first_of(answers)
         from authz.engine.recent_decisions import (
             DEFAULT_SHOWN,  # the supervisor of the other sidecars has no use for authz
         )
 
         limit = int(request.query.get("limit", DEFAULT_SHOWN))
-        found = [decision for said in good for decision in orjson.loads(said.body)["decisions"]]
+        found = [decision for answer in good for decision in orjson.loads(answer.body)["decisions"]]
         # The texts sort like the times: all have one length and are in UTC.
         found.sort(key=lambda decision: str(decision.get("time", "")), reverse=True)
-        silent = [worker.number for worker, said in zip(self._workers, answers, strict=True) if said is None]
+        silent = [
+            worker.number for worker, answer in zip(self._workers, answers, strict=True) if answer is None
+        ]
         response = _json({"decisions": found[:limit], "workers_without_answer": silent})
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -147,8 +153,8 @@ class AdminProxy:
         return _json({"version": package_version(), "python": platform.python_version()})
 
     async def _index(self, _request: web.Request) -> web.Response:
-        said = await self._client.ask_all(URL("/"))
-        pages = [one.body.decode() for one in said if one is not None]
+        answers = await self._client.ask_all(URL("/"))
+        pages = [one.body.decode() for one in answers if one is not None]
         links = [path for page in pages for path in links_in(page)]
         others = [other for page in pages for other in others_in(page)]
         return index_page((*OWN_PAGES, *links), others, note="One worker alone: ?worker=0")
@@ -179,14 +185,14 @@ class AdminProxy:
 
 def _first_of(answers: Sequence[WorkerResponse | None]) -> web.Response:
     """The first answer that is not a 200; 503 if no worker answers."""
-    said = next((one for one in answers if one is not None and one.status != 200), None)
-    return _text(503, "no worker answers") if said is None else said.response()
+    answer = next((one for one in answers if one is not None and one.status != 200), None)
+    return _text(503, "no worker answers") if answer is None else answer.response()
 
 
-def _read(said: WorkerResponse) -> Any:
-    if said.headers.get("Content-Type", "").startswith("application/json"):
-        return orjson.loads(said.body)
-    return said.body.decode(errors="replace")
+def _read(answer: WorkerResponse) -> Any:
+    if answer.headers.get("Content-Type", "").startswith("application/json"):
+        return orjson.loads(answer.body)
+    return answer.body.decode(errors="replace")
 
 
 def _text(status: int, text: str) -> web.Response:

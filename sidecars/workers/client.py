@@ -73,12 +73,12 @@ class WorkerClient:
                 method, url, data=body or None, headers=send, allow_redirects=False, timeout=timeout
             ) as answer:
                 kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-                said = WorkerResponse(answer.status, await answer.read(), kept)
+                passed = WorkerResponse(answer.status, await answer.read(), kept)
         except (aiohttp.ClientError, TimeoutError, OSError):
             self._silent.add(worker.number)
             return None
         self._silent.discard(worker.number)
-        return said
+        return passed
 
     async def ask_all(self, url: URL, seconds: float = ANSWER_SECONDS) -> list[WorkerResponse | None]:
         """Each worker's answer to a GET; None for those that do not answer within `seconds`."""

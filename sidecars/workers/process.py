@@ -89,7 +89,7 @@ class Worker:
         self._alive = False
         self._reload_due = False
         """Whether a reload was requested while it started: it may have read its files already."""
-        self._stop_asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._child: asyncio.subprocess.Process | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
@@ -153,7 +153,7 @@ class Worker:
             with suppress(ConnectionError):  # it has ended already, which the exit code below explains
                 stdin.write(self._settings_message)
                 await stdin.drain()
-        if self._stop_asked.is_set():
+        if self._stop_requested.is_set():
             self.stop()  # asked for while it was being started
         code = await child.wait()
         self._note_the_end(code)
@@ -161,11 +161,11 @@ class Worker:
 
     async def run_again(self) -> None:
         """Call `run_once` again and again, after the pause that its failures call for, until `stop`."""
-        while not self._stop_asked.is_set():
+        while not self._stop_requested.is_set():
             self.next_start_seconds = restart_seconds(self._failures)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.next_start_seconds):
-                    await self._stop_asked.wait()
+                    await self._stop_requested.wait()
                 return
             self.next_start_seconds = None
             self.restarts += 1
@@ -186,7 +186,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask it to drain and end, without a restart. Further calls do nothing."""
-        self._stop_asked.set()
+        self._stop_requested.set()
         child = self._child
         if child is None:
             return
@@ -229,9 +229,9 @@ class Worker:
         with suppress(BlockingIOError):
             while True:
                 for line in self._socket.recv(MAX_DATAGRAM_BYTES).split(b"\n"):
-                    self._told(line)
+                    self._notified(line)
 
-    def _told(self, line: bytes) -> None:
+    def _notified(self, line: bytes) -> None:
         if line == b"WATCHDOG=1":
             self._alive = True
         elif self.phase is WorkerPhase.DRAINING:

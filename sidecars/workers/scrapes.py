@@ -28,16 +28,16 @@ class WorkerScrapes:
         self._client = client
         self._registry = registry
         self._totals = totals
-        self._asked: dict[int, asyncio.Task[None]] = {}
+        self._scraping: dict[int, asyncio.Task[None]] = {}
         self._answered: set[int] = set()
         """Workers whose answer came since the last page."""
 
     async def gather(self) -> CollectorRegistry:
         """The metrics of all workers; those of workers that answer within ANSWER_SECONDS are current."""
         for worker in self._client.workers:
-            if worker.number not in self._asked:
+            if worker.number not in self._scraping:
                 self._ask(worker)
-        await asyncio.wait(tuple(self._asked.values()), timeout=ANSWER_SECONDS)
+        await asyncio.wait(tuple(self._scraping.values()), timeout=ANSWER_SECONDS)
         answered, self._answered = self._answered, set()
         self._totals.saw(SUPERVISOR, scrape(self._registry.collect()))
         whether = {worker.number: worker.number in answered for worker in self._client.workers}
@@ -48,14 +48,14 @@ class WorkerScrapes:
 
     async def stop(self) -> None:
         """Cancel the pending requests."""
-        asked = tuple(self._asked.values())
-        for task in asked:
+        tasks = tuple(self._scraping.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ask(self, worker: Worker) -> None:
-        task = self._asked[worker.number] = asyncio.create_task(self._scrape(worker))
-        task.add_done_callback(lambda _: self._asked.pop(worker.number))
+        task = self._scraping[worker.number] = asyncio.create_task(self._scrape(worker))
+        task.add_done_callback(lambda _: self._scraping.pop(worker.number))
 
     async def _scrape(self, worker: Worker) -> None:
         """Merge the metrics of `worker` once they come."""

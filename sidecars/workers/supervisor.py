@@ -88,7 +88,7 @@ class Supervisor:
         self._notifier = Notifier(environ)
         self._output = Output()
         self._totals = MetricTotals()
-        self._stop_asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._were_ready = False
         self._reloading = False
         self._failed_start: Worker | None = None
@@ -139,7 +139,7 @@ class Supervisor:
                 asyncio.create_task(self._watch_loops()),
                 asyncio.create_task(self._notifier.feed_watchdog()),
             ]
-            await self._stop_asked.wait()
+            await self._stop_requested.wait()
         finally:
             code = await self._drain(monitor_tasks, background)
         return code
@@ -151,10 +151,10 @@ class Supervisor:
             _log.error("worker could not be started", worker=worker.number, error=in_words(error))
         if self._were_ready:
             await worker.run_again()
-        elif not self._stop_asked.is_set():
+        elif not self._stop_requested.is_set():
             # It has logged why. What fails at the first start fails at the second: a port that is taken.
             self._failed_start = worker
-            self._stop_asked.set()
+            self._stop_requested.set()
 
     async def _drain(
         self, monitor_tasks: list[asyncio.Task[None]], background: list[asyncio.Task[None]]
@@ -214,7 +214,7 @@ class Supervisor:
             )
 
     def _readiness(self) -> tuple[bool, str]:
-        if self._stop_asked.is_set():
+        if self._stop_requested.is_set():
             return False, "draining"
         waiting = [worker for worker in self._workers if not worker.serves]
         if not waiting:
@@ -224,7 +224,7 @@ class Supervisor:
         )
 
     def _on_change(self) -> None:
-        if self._stop_asked.is_set():
+        if self._stop_requested.is_set():
             return
         serving = sum(worker.serves for worker in self._workers)
         status = f"STATUS={serving} of {len(self._workers)} workers ready"
@@ -245,7 +245,7 @@ class Supervisor:
 
     def _on_end(self, worker: Worker) -> None:
         self._totals.ended(str(worker.number))
-        if self._stop_asked.is_set():
+        if self._stop_requested.is_set():
             return
         loop = worker.failures >= CRASH_LOOP_FAILURES
         _log.error(
@@ -256,12 +256,12 @@ class Supervisor:
         )
 
     def _on_stop_signal(self, name: str) -> None:
-        if self._stop_asked.is_set():
+        if self._stop_requested.is_set():
             for worker in self._workers:
                 worker.kill()
             os._exit(1)  # asked twice: the caller no longer wants to wait
         _log.info("stop asked", signal=name)
-        self._stop_asked.set()
+        self._stop_requested.set()
 
     def _on_reload_signal(self) -> None:
         for worker in self._workers:

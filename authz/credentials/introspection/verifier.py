@@ -252,9 +252,9 @@ def _read(body: bytes) -> Mapping[str, Any]:
         raise FetchError("the answer is JSON, but not an object")
     active = content.get("active")
     if not isinstance(active, bool):
-        said = "no `active`" if active is None else f"{kind_of(active)} as `active`"
+        found = "no `active`" if active is None else f"{kind_of(active)} as `active`"
         error = content.get("error")
         # An error code names the fault (RFC 6749 section 5.2); any other text may repeat the token.
         also = f", and the error {error!r}" if isinstance(error, str) and _CODE.fullmatch(error) else ""
-        raise FetchError(f"the answer has {said}, not true or false{also}")
+        raise FetchError(f"the answer has {found}, not true or false{also}")
     return content

@@ -122,7 +122,7 @@ def compile_policy(
             pairs,
             _alike_in(written, shared),
             yield_gil,
-            sets_identity=_said(files, "identity_headers") is not None,
+            sets_identity=_value(files, "identity_headers") is not None,
         )
     ]
     suspicious += _impossible(files, written, shared, yield_gil)
@@ -133,7 +133,7 @@ def compile_policy(
             message, *((key,) if key in written[rule.order].config.model_fields_set else ())
         )
         for rule, key, message in escapes(
-            pairs, index, _said(files, "paths"), yield_gil, _expressions_in(written, shared)
+            pairs, index, _value(files, "paths"), yield_gil, _expressions_in(written, shared)
         )
     ]
     return Policy(
@@ -145,8 +145,8 @@ def compile_policy(
             twin for name in headers | compiler.identity_headers.keys() for twin in spellings(name)
         ),
         warnings=(*suspicious, *shared.unused()),
-        metadata=tuple((_said(files, "metadata") or {}).items()),
-        login=_said(files, "login"),
+        metadata=tuple((_value(files, "metadata") or {}).items()),
+        login=_value(files, "login"),
         credential_cookies=_credential_cookies(compiler.credentials),
         cors=any(rule.verdict.mutations.cors is not None for rule in rules),
         matching=compiler.matching,
@@ -164,10 +164,10 @@ def _expressions_in(written: Sequence[WrittenRule], shared: SharedBlocks) -> Exp
 
 
 def _alike_in(written: Sequence[WrittenRule], shared: SharedBlocks) -> Alike:
-    def asked(rule: Rule) -> Content:
+    def conditions(rule: Rule) -> Content:
         return asked_by(written[rule.order], shared)
 
-    return lambda one, other: asked(one) == asked(other)
+    return lambda one, other: conditions(one) == conditions(other)
 
 
 def spellings(header: str) -> set[str]:
@@ -189,15 +189,15 @@ class _Compiler:
     def __init__(self, files: Sequence[Source], shared: SharedBlocks) -> None:
         self._shared = shared
         self._callers = Callers()
-        self._strip = _said(files, "strip_session_cookie") is not False
-        self.credentials: CredentialsConfig = _said(files, "credentials") or CredentialsConfig()
-        said = _said(files, "identity_headers")
+        self._strip = _value(files, "strip_session_cookie") is not False
+        self.credentials: CredentialsConfig = _value(files, "credentials") or CredentialsConfig()
+        said = _value(files, "identity_headers")
         self.identity_headers: Mapping[str, ValueTemplate] = (
             DEFAULT_IDENTITY_HEADERS if said is None else said
         )
         self._identity_headers = tuple(self.identity_headers.items())
         self._session_cookies = _session_cookies(self.credentials)
-        self.matching = PathMatching.of(_said(files, "paths"))
+        self.matching = PathMatching.of(_value(files, "paths"))
 
     def rule(self, entry: WrittenRule, order: int) -> Rule:
         config = entry.config
@@ -284,7 +284,7 @@ def _credential_cookies(credentials: CredentialsConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(place.cookie for place in places if place.cookie))
 
 
-def _said(files: Sequence[Source], key: str) -> Any:
+def _value(files: Sequence[Source], key: str) -> Any:
     values = (getattr(source.file, key) for source in files)
     return next((value for value in values if value is not None), None)
 
@@ -325,7 +325,7 @@ def _impossible(
     files: Sequence[Source], written: Sequence[WrittenRule], shared: SharedBlocks, yield_gil: Breathe
 ) -> Iterator[Problem]:
     """Yield warnings about rules with conditions that no request can meet."""
-    impossible = Impossible(_said(files, "credentials"))
+    impossible = Impossible(_value(files, "credentials"))
     for entry in written:
         yield_gil()
         blocks = [block for _, block in shared.conditions_of(entry)] if entry.conditional else []

@@ -48,12 +48,12 @@ def contents_of(files: Sequence[Source]) -> Contents:
     """Return the content of the files of a policy."""
     shared = SharedBlocks.of(files)
     return Contents(
-        {key: _said(files, key) for key in PolicyFile.model_fields if key not in _SHARED},
+        {key: _value(files, key) for key in PolicyFile.model_fields if key not in _SHARED},
         {entry.config.name: rule_content(entry, shared) for entry in effective_rules(files, shared)},
     )
 
 
-def _said(files: Sequence[Source], key: str) -> Any:
+def _value(files: Sequence[Source], key: str) -> Any:
     """Return the value of a key that only one file may hold, or its default.
 
     It is validated without a folder, so that relative file names of two policies compare as equal.

@@ -57,8 +57,9 @@ def load_credentials(
     reading.read(paths)
     if reading.problems:
         raise ConfigError(reading.problems)
-    said = [source.file.credentials for source in reading.files]
-    return [one for one in said if one is not None], [Path(source.document.file) for source in reading.files]
+    blocks = [source.file.credentials for source in reading.files]
+    files = [Path(source.document.file) for source in reading.files]
+    return [one for one in blocks if one is not None], files
 
 
 class _Reading:

@@ -33,8 +33,8 @@ def compile_pattern(pattern: str) -> Any:
     try:
         return re2.compile(pattern, _OPTIONS)
     except re2.error as error:
-        said = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(f"{pattern!r} is not a regular expression (RE2): {_in_our_words(said)}") from None
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        raise ValueError(f"{pattern!r} is not a regular expression (RE2): {_in_our_words(reason)}") from None
     except UnicodeEncodeError:
         raise ValueError(
             f"{pattern!r} is not a regular expression (RE2): half a surrogate matches nothing"

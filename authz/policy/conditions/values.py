@@ -70,8 +70,9 @@ class TextComparison(PolicyBlock):
 
 
 def _header_text(comparison: TextComparison) -> TextComparison:
-    for asked in comparison.model_dump(exclude_none=True).values():
-        for text in (asked,) if isinstance(asked, str) else asked if isinstance(asked, tuple) else ():
+    for expected in comparison.model_dump(exclude_none=True).values():
+        texts = expected if isinstance(expected, tuple) else (expected,)
+        for text in (text for text in texts if isinstance(text, str)):
             if not text.isascii():
                 raise ValueError(
                     f"{text!r}: a header holds ASCII (RFC 9110 section 5.5); clients encode other characters "
@@ -122,10 +123,10 @@ class Comparison(PolicyBlock):
 
 
 def _check_operators(comparison: TextComparison | Comparison) -> None:
-    said = comparison.model_fields_set
-    if any(getattr(comparison, key) is None for key in said):
+    keys = comparison.model_fields_set
+    if any(getattr(comparison, key) is None for key in keys):
         raise ValueError("a value cannot be compared with null")
-    if len(said) != 1 and said != {"at_least", "at_most"}:
+    if len(keys) != 1 and keys != {"at_least", "at_most"}:
         known = ", ".join(type(comparison).model_fields)
         raise ValueError(f"say exactly one of {known}")
 
@@ -207,28 +208,30 @@ def _all_of(found: Iterable[bool | None]) -> bool | None:
 def check_of(comparison: TextComparison | Comparison) -> CompiledComparison:
     """Compile a comparison."""
     operator = next(iter(comparison.model_fields_set))
-    asked = getattr(comparison, operator)
+    expected = getattr(comparison, operator)
     match operator:
         case "equals":
-            return CompiledComparison(f"is {asked!r}", is_one_of((asked,)), exact=True)
+            return CompiledComparison(f"is {expected!r}", is_one_of((expected,)), exact=True)
         case "one_of":
-            return CompiledComparison(f"is one of {_listed(asked)}", is_one_of(asked), exact=True)
+            return CompiledComparison(f"is one of {_listed(expected)}", is_one_of(expected), exact=True)
         case "not_one_of":
-            return CompiledComparison(f"is none of {_listed(asked)}", _is_none_of(asked), negative=True)
+            return CompiledComparison(f"is none of {_listed(expected)}", _is_none_of(expected), negative=True)
         case "contains":
-            member = is_one_of((asked,))
-            return CompiledComparison(f"contains {asked!r}", _holds(member), inside=True)
+            member = is_one_of((expected,))
+            return CompiledComparison(f"contains {expected!r}", _holds(member), inside=True)
         case "prefix":
             return CompiledComparison(
-                f"begins with {asked!r}", _of_texts(lambda text: text.startswith(asked))
+                f"begins with {expected!r}", _of_texts(lambda text: text.startswith(expected))
             )
         case "suffix":
-            return CompiledComparison(f"ends with {asked!r}", _of_texts(lambda text: text.endswith(asked)))
+            return CompiledComparison(
+                f"ends with {expected!r}", _of_texts(lambda text: text.endswith(expected))
+            )
         case "matches":
-            return CompiledComparison(f"matches {asked}", _matches(asked))
+            return CompiledComparison(f"matches {expected}", _matches(expected))
         case "present":
-            text = "is present" if asked else "is absent"
-            return CompiledComparison(text, lambda _value: True, absent=not asked, reads=False)
+            text = "is present" if expected else "is absent"
+            return CompiledComparison(text, lambda _value: True, absent=not expected, reads=False)
     assert isinstance(comparison, Comparison)  # noqa: S101 - only its operators are left
     return _range(comparison.at_least, comparison.at_most)
 
@@ -245,17 +248,17 @@ def _range(low: float | None, high: float | None) -> CompiledComparison:
     return CompiledComparison(" and ".join(words), within)
 
 
-def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
-    """Return a test whether a value is one of `asked`; None if only readers that convert types say so.
+def is_one_of(expected: Sequence[Any]) -> Callable[[Any], bool | None]:
+    """Return a test whether a value is one of `expected`; None if only readers that convert types say so.
 
     Such readers take `"5"` for 5, `"true"` and 1 for true, and in JavaScript `["admin"]` for `admin`. PHP
     treats an object as a list of its values.
     """
-    texts = frozenset(value for value in asked if isinstance(value, str))
+    texts = frozenset(value for value in expected if isinstance(value, str))
     # In Python, True equals 1; in a policy it does not.
-    others = tuple((isinstance(value, bool), value) for value in asked if not isinstance(value, str))
+    others = tuple((isinstance(value, bool), value) for value in expected if not isinstance(value, str))
     numbers = frozenset(value for is_bool, value in others if not is_bool)
-    spelled = frozenset(spelling for value in asked for spelling in _spellings(value))
+    spelled = frozenset(spelling for value in expected for spelling in _spellings(value))
 
     def known(value: Any) -> bool | None:
         if isinstance(value, str):
@@ -274,8 +277,8 @@ def is_one_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
     return known
 
 
-def _is_none_of(asked: Sequence[Any]) -> Callable[[Any], bool | None]:
-    known = is_one_of(asked)
+def _is_none_of(expected: Sequence[Any]) -> Callable[[Any], bool | None]:
+    known = is_one_of(expected)
 
     def unknown(value: Any) -> bool | None:
         found = known(value)

@@ -23,9 +23,9 @@ class _Compared:
     __slots__ = ("_known", "_lists", "_members")
 
     def __init__(self, comparisons: Comparisons) -> None:
-        self._known = {name: is_one_of(asked) for name, asked in comparisons.fields.items()}
+        self._known = {name: is_one_of(expected) for name, expected in comparisons.fields.items()}
         self._lists = comparisons.lists
-        self._members = {name: is_one_of(asked) for name, asked in comparisons.members.items()}
+        self._members = {name: is_one_of(expected) for name, expected in comparisons.members.items()}
 
     def is_unknown(self, name: str, value: Any) -> bool:
         """Whether only some readers take the value as equal to a compared value."""
@@ -66,9 +66,9 @@ def _fields(body: Body, folded: Iterable[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _form_readings(form: Body, named: Named, compared: _Compared) -> Iterator[Any]:
-    asked = form.content if named.whole else dict(_fields(form, named.wanted.by_folded))
+    expected = form.content if named.whole else dict(_fields(form, named.wanted.by_folded))
     fields: dict[tuple[str, ...], list[str]] = {}
-    for name, values in asked.items():
+    for name, values in expected.items():
         for place in {(name,), (named.spelled(name),), named.place(name)}:
             # All values of a form are texts, which never equal a number or true.
             if any(compared.is_unknown(place[-1], value) for value in values):
@@ -78,7 +78,7 @@ def _form_readings(form: Body, named: Named, compared: _Compared) -> Iterator[An
     most = max(map(len, several), default=1)
     if most > MAX_COMBINED or most * len(fields) > MAX_TRIED_VALUES:
         raise UnknownError
-    yield asked
+    yield expected
     yield _nested(fields)
     for at in range(most):
         yield _nested({place: values[min(at, len(values) - 1)] for place, values in fields.items()})

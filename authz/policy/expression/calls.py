@@ -113,16 +113,16 @@ def _size(of: Operand) -> Kind:
 
 
 def _need_text(of: Operand, name: str, arguments: Sequence[Operand]) -> None:
-    asked = ", ".join(argument.text for argument in arguments)
+    listed = ", ".join(argument.text for argument in arguments)
     if len(arguments) != 1:
         raise ValueError(f"{name}() takes one text, not {len(arguments)}")
     if of.kind.name == "list":
         right = (
-            f"{asked} in {of.text}" if name == "contains" else f"{of.text}.exists(one, one.{name}({asked}))"
+            f"{listed} in {of.text}" if name == "contains" else f"{of.text}.exists(one, one.{name}({listed}))"
         )
         raise ValueError(f"{of.text} is {of.kind}, and {name}() needs a text; write {right}")
     if of.kind.name == "map" and name == "contains":
-        raise ValueError(f"{of.text} is {of.kind}, and {name}() needs a text; write {asked} in {of.text}")
+        raise ValueError(f"{of.text} is {of.kind}, and {name}() needs a text; write {listed} in {of.text}")
     for operand in (of, *arguments):
         if operand.kind not in {TEXT, ANY}:
             raise ValueError(f"{operand.text} is {operand.kind}, and {name}() needs a text")

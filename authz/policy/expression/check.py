@@ -154,7 +154,7 @@ class _Reader:
 
     def _member(self, left: Operand, right: Operand) -> None:
         need_member(left, right)
-        self.notes.list_asked(right, self._names(), left)
+        self.notes.list_compared(right, self._names(), left)
         self.notes.claim(right, left, self._names())
         self._note_path(right, left)
         if right.variable == "headers" and left.literal is not None:
@@ -228,7 +228,7 @@ class _Reader:
         key = self._choice()
         self._need("]")
         if key.kind == WHOLE:
-            self.notes.list_asked(of, self._names())
+            self.notes.list_compared(of, self._names())
         if of.kind.name == "list":
             _need_place(of, key)
         elif of.kind.name == "map":
@@ -259,7 +259,7 @@ class _Reader:
         if of.kind.name not in {"list", "map", "any"}:
             raise ValueError(f"{of.text} is {of.kind}, and {name}() needs a list or a map")
         bound = self._next()
-        self.notes.list_asked(of, self._names(), item=bound.text)
+        self.notes.list_compared(of, self._names(), item=bound.text)
         if bound.sort != "name":
             raise NotKnownError
         self._need(",")

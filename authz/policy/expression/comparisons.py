@@ -77,7 +77,7 @@ class Notes:
         if found and other.literal is not None and bound.isdisjoint(("path", "segments")):
             self._paths.append(other.literal)
 
-    def list_asked(
+    def list_compared(
         self, operand: Operand, bound: AbstractSet[str], member: Operand | None = None, item: str = ""
     ) -> None:
         """Record that the expression uses `operand` as a list.

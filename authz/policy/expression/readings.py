@@ -131,8 +131,8 @@ def header_readings(named: Named, *, denies: bool) -> Readings:
 
     def read(request: Request) -> Sequence[Reading]:
         others = named.headers.among(request.header_names)
-        asked = (*named.names, *others)
-        first = with_parts(request.all_headers() if named.whole else _present(asked, request.header_values))
+        wanted = (*named.names, *others)
+        first = with_parts(request.all_headers() if named.whole else _present(wanted, request.header_values))
         if request.masks_bytes:
             _refuse_masks(first)
         if not others:

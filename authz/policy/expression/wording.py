@@ -81,8 +81,8 @@ def _words(text: str, line: int, column: int, message: str) -> str:
 
 
 def _unexpected(piece: str, before: str) -> str:
-    for said in (before + piece, piece, before):
-        if said in _OTHER_LANGUAGES:
-            return f"{said!r} is not part of the language: {_OTHER_LANGUAGES[said]}"
+    for word in (before + piece, piece, before):
+        if word in _OTHER_LANGUAGES:
+            return f"{word!r} is not part of the language: {_OTHER_LANGUAGES[word]}"
     hint = f'; a field of that name is written ["{piece}"]' if before == "." and piece.isidentifier() else ""
     return f"{piece!r} is not expected here{hint}"

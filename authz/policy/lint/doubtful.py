@@ -53,16 +53,16 @@ def doubts_of(config: RuleConfig, blocks: Sequence[ConditionConfig]) -> Iterator
 
 def _of_values(what: str, compared: dict[str, Comparison]) -> Iterator[str]:
     for name, comparison in compared.items():
-        asked: list[Any] = []
+        values: list[Any] = []
         for value in (
             comparison.equals,
             comparison.contains,
             *(comparison.one_of or ()),
             *(comparison.not_one_of or ()),
         ):
-            asked += [] if value is None else [value]
-        others = {str(value).lower() for value in asked if not isinstance(value, str)}
-        for value in asked:
+            values += [] if value is None else [value]
+        others = {str(value).lower() for value in values if not isinstance(value, str)}
+        for value in values:
             if (
                 isinstance(value, str)
                 and _OF_ANOTHER_TYPE.fullmatch(value)
@@ -90,8 +90,8 @@ def _of_networks(key: str, networks: Sequence[Network] | None) -> Iterator[str]:
 
 def _of_expression(expression: Expression) -> Iterator[str]:
     text = expression.text
-    for claim, asked in expression.compared.claims.items():
-        yield from (() if _is_text(claim) else _of_claim(claim, asked))
+    for claim, operands in expression.compared.claims.items():
+        yield from (() if _is_text(claim) else _of_claim(claim, operands))
     for found in _NAME_TESTED.finditer(text):
         yield from _of_name(found["name"], found["how"], found["text"].replace("\\\\", "\\"))
     if any("::ffff:" in found["text"].lower() for found in _MAPPED.finditer(text)):
@@ -102,40 +102,40 @@ def _is_text(claim: str) -> bool:
     return claim.removeprefix("claims").strip(" .[]'\"") in _TEXT_CLAIMS
 
 
-def _of_claim(claim: str, asked: Sequence[Operand]) -> Iterator[str]:
-    without_quotes = {one.text for one in asked if one.literal is None}
-    for text in dict.fromkeys(one.literal for one in asked if one.literal is not None):
+def _of_claim(claim: str, operands: Sequence[Operand]) -> Iterator[str]:
+    without_quotes = {one.text for one in operands if one.literal is None}
+    for text in dict.fromkeys(one.literal for one in operands if one.literal is not None):
         if _OF_ANOTHER_TYPE.fullmatch(text) and text.lower() not in without_quotes:
             yield f"{claim} is compared with {_in_another_type(text)}, or compare with both"
 
 
-def _of_name(name: str, how: str, asked: str) -> Iterator[str]:
+def _of_name(name: str, how: str, text: str) -> Iterator[str]:
     if name == "client":
-        if not _is_precise(how, asked):
-            yield f"client.{how}('{asked}') is also true for other addresses: write client, as in 10.0.0.0/8"
+        if not _is_precise(how, text):
+            yield f"client.{how}('{text}') is also true for other addresses: write client, as in 10.0.0.0/8"
     elif how == "startsWith":
-        if name == "host" or _WITHIN_HOST.fullmatch(asked):
-            right = "hosts, as in *.example.com" if name == "host" else f"the host to its end: '{asked}/'"
-            other = f"{asked.removesuffix('.')}.evil.example"
-            yield f"{name}.startsWith('{asked}') is also true for {other}: write {right}"
+        if name == "host" or _WITHIN_HOST.fullmatch(text):
+            right = "hosts, as in *.example.com" if name == "host" else f"the host to its end: '{text}/'"
+            other = f"{text.removesuffix('.')}.evil.example"
+            yield f"{name}.startsWith('{text}') is also true for {other}: write {right}"
     elif how == "matches":
-        if not _is_anchored(asked):
+        if not _is_anchored(text):
             yield (
-                f"{name}.matches('{asked}') is true wherever the {name} contains this: "
-                f"write '^(?:{asked.removeprefix('^').removesuffix('$')})$' for the whole of it"
+                f"{name}.matches('{text}') is true wherever the {name} contains this: "
+                f"write '^(?:{text.removeprefix('^').removesuffix('$')})$' for the whole of it"
             )
-        elif name == "host" and _ANY_CHARACTER.search(_CLASS.sub("", asked)):
-            yield f"host.matches('{asked}'): . is any character here; write [.] for a dot"
-    elif name == "host" and (how == "contains" or not asked.startswith(".")):
-        other = f"{asked}.evil.example" if how == "contains" else f"evil{asked}"
-        yield f"host.{how}('{asked}') is also true for {other}: write hosts, as in *.example.com"
+        elif name == "host" and _ANY_CHARACTER.search(_CLASS.sub("", text)):
+            yield f"host.matches('{text}'): . is any character here; write [.] for a dot"
+    elif name == "host" and (how == "contains" or not text.startswith(".")):
+        other = f"{text}.evil.example" if how == "contains" else f"evil{text}"
+        yield f"host.{how}('{text}') is also true for {other}: write hosts, as in *.example.com"
 
 
-def _is_precise(how: str, asked: str) -> bool:
+def _is_precise(how: str, text: str) -> bool:
     """Whether the test of an address as text ends at the end of one of its numbers."""
     if how == "startsWith":
-        return asked.endswith((".", ":"))
-    return how == "matches" and _is_anchored(asked)
+        return text.endswith((".", ":"))
+    return how == "matches" and _is_anchored(text)
 
 
 def _is_anchored(pattern: str) -> bool:

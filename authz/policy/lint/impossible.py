@@ -106,12 +106,12 @@ def _of_method(method: str) -> Iterator[str]:
 
 def _of_clients(blocks: Iterable[ConditionConfig]) -> Iterator[str]:
     """Yield conditions on the client whose networks exclude each other."""
-    asked = [block.client for block in blocks if block.client is not None]
+    clients = [block.client for block in blocks if block.client is not None]
     excluded = [network for block in blocks for network in block.client_not or ()]
-    for one, other in combinations(asked, 2):
+    for one, other in combinations(clients, 2):
         if not any(_overlap(network, another) for network in one for another in other):
             yield f"never matches: no client is in {_listed(one)} and in {_listed(other)}"
-    for networks in asked:
+    for networks in clients:
         if all(any(_within(network, outer) for outer in excluded) for network in networks):
             yield f"never matches: client_not excludes all of {_listed(networks)}"
 

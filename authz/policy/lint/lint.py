@@ -12,7 +12,7 @@ from authz.policy.types.pattern import EVERY_HOST, EVERY_PATH, HostPattern, Temp
 from common.background import Composite, release
 from common.configfile import Breathe, no_breaks
 
-_Asked = tuple[object, ...]
+_Conditions = tuple[object, ...]
 _UNASKED: Final = "credentials are ignored; write identify: optional to verify them, or identify: never"
 _SOMETHING: Final = "\0"
 """A segment, host label or method that no rule can name, so that only wildcards cover it."""
@@ -38,9 +38,9 @@ def lint(
     linter = _Linter(rules, alike, yield_gil, sets_identity=sets_identity)
     found: list[tuple[Rule, str]] = []
     # From the last to the first: of two rules that cover each other, the later adds nothing.
-    for (config, rule), asked in zip(reversed(rules), reversed(linter.asked), strict=True):
+    for (config, rule), conditions in zip(reversed(rules), reversed(linter.conditions), strict=True):
         yield_gil()
-        found += ((rule, message) for message in reversed([*linter.messages(config, rule, asked)]))
+        found += ((rule, message) for message in reversed([*linter.messages(config, rule, conditions)]))
     indices = linter.indices()
     del linter
     release(indices, yield_gil)
@@ -60,28 +60,28 @@ class _Linter:
     ) -> None:
         self._alike = alike
         self._sets_identity = sets_identity
-        self._denials, self._openings, self._same = Index(), Index(), dict[_Asked, Index]()
+        self._denials, self._openings, self._same = Index(), Index(), dict[_Conditions, Index]()
         self._needless: set[Rule] = set()
         """Rules reported to add nothing. All may be removed, so none of them counts as covering another."""
         self._deepest = 0
-        self.asked = [_asked(config, rule) for config, rule in rules]
-        often = Counter(self.asked)
+        self.conditions = [_conditions_of(config, rule) for config, rule in rules]
+        often = Counter(self.conditions)
         del often[()]
-        for (config, rule), asked in zip(rules, self.asked, strict=True):
+        for (config, rule), conditions in zip(rules, self.conditions, strict=True):
             yield_gil()
             if rule.open and not rule.requests and not rule.shadow:
                 self._add(self._openings if rule.allows else self._denials, config, rule)
-            if often[asked] > 1:
-                self._add(self._same.setdefault(asked, Index()), config, rule)
+            if often[conditions] > 1:
+                self._add(self._same.setdefault(conditions, Index()), config, rule)
         for index in (self._denials, self._openings, *self._same.values()):
             index.compile(yield_gil)
 
-    def messages(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
+    def messages(self, config: RuleConfig, rule: Rule, conditions: _Conditions) -> Iterator[str]:
         """Yield the warnings about the rule."""
         if rule.allows:
-            yield from self._of_allow(config, rule, asked)
+            yield from self._of_allow(config, rule, conditions)
         elif not rule.shadow:
-            yield from self._of_deny(config, rule, asked)
+            yield from self._of_deny(config, rule, conditions)
 
     def indices(self) -> list[Composite]:
         """Return all indices, for `release`."""
@@ -91,7 +91,7 @@ class _Linter:
         index.add(rule, config.hosts, config.paths, config.methods)
         self._deepest = max(self._deepest, *(len(path.segments) for path in config.paths))
 
-    def _of_allow(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
+    def _of_allow(self, config: RuleConfig, rule: Rule, conditions: _Conditions) -> Iterator[str]:
         if _allows_all(config, rule):
             yield "allows anyone anything, on every host and path"
         denial = self._cover(self._denials, config)
@@ -107,17 +107,17 @@ class _Linter:
             yield f"requires a credential in vain: {_named(opening)} allows anyone all that it covers{looks}"
         if rule.open and not rule.shadow and config.identify is None:
             yield from _of_opening(config, sets_identity=self._sets_identity)
-        broader = self._broader(config, rule, asked)
+        broader = self._broader(config, rule, conditions)
         if broader is not None:
             self._needless.add(rule)
             yield f"adds nothing: {_named(broader)} allows these callers all of it"
 
-    def _of_deny(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Iterator[str]:
+    def _of_deny(self, config: RuleConfig, rule: Rule, conditions: _Conditions) -> Iterator[str]:
         # A rule that denies anyone decides before rules that test the caller.
         denial = self._cover(
             self._denials, config, lambda other: self._counts(other, rule) and _answers(other, rule)
         )
-        broader = self._broader(config, rule, asked) if denial is None else None
+        broader = self._broader(config, rule, conditions) if denial is None else None
         if denial is not None:
             yield f"adds nothing: {_named(denial)} denies anyone all of it"
         elif broader is not None:
@@ -125,9 +125,9 @@ class _Linter:
         if denial is not None or broader is not None:
             self._needless.add(rule)
 
-    def _broader(self, config: RuleConfig, rule: Rule, asked: _Asked) -> Rule | None:
+    def _broader(self, config: RuleConfig, rule: Rule, conditions: _Conditions) -> Rule | None:
         """Return a rule with the same conditions that covers all of this one."""
-        index = self._same.get(asked)
+        index = self._same.get(conditions)
         if index is None:
             return None
         return self._cover(
@@ -162,7 +162,7 @@ def _of_opening(config: RuleConfig, *, sets_identity: bool) -> Iterator[str]:
         "response_headers": config.response_headers,
         "query_set": config.query_set,
     }
-    empty = [key for key, said in filled.items() if any(one.of_caller for one in said.values())]
+    empty = [key for key, templates in filled.items() if any(one.of_caller for one in templates.values())]
     if empty:
         yield f"leaves {' and '.join(empty)} empty: anyone is allowed, and {_UNASKED}"
     elif sets_identity:
@@ -191,7 +191,7 @@ def _allows_all(config: RuleConfig, rule: Rule) -> bool:
     return everywhere and config.methods is None and rule.open and not rule.requests and not rule.shadow
 
 
-def _asked(config: RuleConfig, rule: Rule) -> _Asked:
+def _conditions_of(config: RuleConfig, rule: Rule) -> _Conditions:
     """Return the rule's conditions, without host, method and path; empty if it is not to be compared."""
     if rule.shadow or (rule.open and not rule.requests):
         return ()

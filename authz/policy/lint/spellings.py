@@ -28,15 +28,15 @@ Expressions = Callable[[Rule], Iterable[Expression]]
 def escapes(
     rules: Sequence[tuple[RuleConfig, Rule]],
     index: Index,
-    said: PathsConfig | None,
+    paths: PathsConfig | None,
     yield_gil: Breathe,
     expressions: Expressions,
 ) -> Iterator[tuple[Rule, str, str]]:
     """Yield the deny rules that another spelling of a path evades: the rule, its key and the message.
 
-    `said` is the `paths` block of the policy; differences that it settles are not reported.
+    `paths` is the `paths` block of the policy; differences that it settles are not reported.
     """
-    settled: AbstractSet[str] = frozenset() if said is None else said.model_fields_set
+    settled: AbstractSet[str] = frozenset() if paths is None else paths.model_fields_set
     if {"case", "trailing_slash"} <= settled:
         return
     for config, rule in rules:

@@ -72,7 +72,7 @@ class Runner:
 
 def _differences(expect: ExpectConfig, decision: Decision, response: ResponseContent) -> Iterator[Difference]:
     verdict, shadow = decision.verdict, decision.shadow
-    said = expect.model_fields_set
+    keys = expect.model_fields_set
     simple = (
         ("outcome", expect.outcome.value, verdict.outcome.value),
         ("status", expect.status, verdict.status),
@@ -86,7 +86,7 @@ def _differences(expect: ExpectConfig, decision: Decision, response: ResponseCon
         ("shadow_rule", expect.shadow_rule, shadow.rule if shadow else None),
     )
     for what, expected, got in simple:
-        if what in said and expected != got:
+        if what in keys and expected != got:
             yield Difference(what, _shown(expected), _shown(got))
     yield from _of_map("header", expect.headers, response.headers)
     yield from _missing("removed header", expect.removed_headers, response.removed_headers)

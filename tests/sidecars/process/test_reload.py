@@ -26,7 +26,7 @@ class Reloading:
         self.announced: list[bool] = []
         settings = ReloadSettings(watch=watch, interval_seconds=0.05)
         before = {
-            sidecar.name: FileBaseline.look(sidecar.watched_files, lambda: 1000.0) for sidecar in sidecars
+            sidecar.name: FileBaseline.read(sidecar.watched_files, lambda: 1000.0) for sidecar in sidecars
         }
         self.reloader = Reloader(
             sidecars, before, settings, ReloadMetrics(self.registry), lambda: 1000.0, self.announced.append

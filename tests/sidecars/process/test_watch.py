@@ -132,23 +132,23 @@ class TestBefore:
 
     def test_where_nothing_changed_all_was_read(self, named: Path, included: Path) -> None:
         now = self.look(named, included)
-        assert FileBaseline.look([named], self.later).as_read(now) == now
+        assert FileBaseline.read([named], self.later).as_read(now) == now
 
     def test_a_named_file_that_changed_was_not_read_as_it_is(self, named: Path) -> None:
-        before = FileBaseline.look([named], self.later)
+        before = FileBaseline.read([named], self.later)
         named.write_text("two")
         now = self.look(named)
         assert before.as_read(now)[named] != now[named]
 
     def test_a_named_file_that_is_gone_was_read(self, named: Path) -> None:
-        before = FileBaseline.look([named], self.later)
+        before = FileBaseline.read([named], self.later)
         named.unlink()
         assert named in before.as_read(self.look(named))
 
     def test_an_included_file_that_is_newer_may_not_have_been_read_as_it_is(
         self, named: Path, included: Path
     ) -> None:
-        before = FileBaseline.look([named], time.time)
+        before = FileBaseline.read([named], time.time)
         included.write_text("two")
         assert included not in before.as_read(self.look(named, included))
 
@@ -160,7 +160,7 @@ class TestBefore:
         (folder / "..v1" / "c.yaml").write_text("one")
         (folder / "c.yaml").symlink_to("..data/c.yaml")
         time.sleep(2 * watch.CLOCK_SECONDS)
-        before = FileBaseline.look([named], time.time)
+        before = FileBaseline.read([named], time.time)
         (folder / "..data").symlink_to("..v1")
         now = self.look(named, folder / "c.yaml")
         assert len(now) == 2

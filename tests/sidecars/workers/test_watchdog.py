@@ -45,7 +45,7 @@ def supervised(
         async with asyncio.timeout(2 * WAIT_SECONDS):
             for _ in until(supervisor):
                 await asyncio.sleep(0.01)
-        supervisor._stop_asked.set()
+        supervisor._stop_requested.set()
         return await task
 
     return asyncio.run(supervise())
@@ -88,7 +88,7 @@ def test_a_worker_that_hangs_as_it_starts_is_killed_and_started_again_ever_later
 
 def test_a_first_start_that_hangs_ends_with_1(tmp_path: Path) -> None:
     def until(supervisor: Supervisor) -> Iterator[None]:
-        while not supervisor._stop_asked.is_set():
+        while not supervisor._stop_requested.is_set():
             yield
 
     assert supervised(tmp_path, "signal.pause()\n", until, start_seconds=0.5) == 1
