@@ -85,7 +85,7 @@ def test_the_counters_are_in_redis(running: Running, redis: RedisServer) -> None
     with connect(f"unix:{running.folder}/s") as channel:
         call(channel, METHOD, request({"remote_address": "10.9.9.9"}))
     with redis.client() as client:
-        assert list(client.scan_iter("w60000000|edge|remote_address=10.9.9.9"))
+        assert list(client.scan_iter("w86400000000|edge|remote_address=10.9.9.9"))
 
 
 def test_json_and_healthcheck_are_on_their_port(running: Running) -> None:
