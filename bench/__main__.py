@@ -1,4 +1,4 @@
-"""`python -m bench`: lists the benches; `python -m bench NAME`: runs one."""
+"""`python -m bench` lists the benchmarks; `python -m bench NAME` runs one."""
 
 import importlib
 import inspect
@@ -26,7 +26,7 @@ notes = Console(stderr=True)
 
 
 def names() -> list[str]:
-    """Every bench: the other modules of this package."""
+    """Return the names of all benchmarks: the other modules of this package."""
     return sorted(
         module.name
         for module in pkgutil.iter_modules(bench.__path__)
@@ -35,29 +35,31 @@ def names() -> list[str]:
 
 
 def main(
-    name: Annotated[str | None, typer.Argument(help="The bench to run; none: list them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The benchmark to run. Default: list them.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file as JSON.")] = None,
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Under a minute; rougher figures.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 when a goal is missed.")] = False,
-    transport: Annotated[str | None, typer.Option(help="native or grpcio, if the bench can choose.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Takes under a minute, with less precise figures.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a goal is missed.")] = False,
+    transport: Annotated[
+        str | None, typer.Option(help="native or grpcio, if the benchmark has the choice.")
+    ] = None,
 ) -> None:
     """Measure how fast the sidecars are, against the goals of the project."""
     if name is None:
         _list()
         return
     if name not in names():
-        notes.print(f"no bench is named {name!r}; there are: {', '.join(names())}")
+        notes.print(f"no benchmark is named {name!r}; choose one of: {', '.join(names())}")
         raise typer.Exit(_EXIT_USAGE)
     busy = os.getloadavg()[0]
     if busy > _QUIET_LOAD:
-        notes.print(
-            f"the machine is busy (load average {busy:.1f}): a starved load generator levels the ratios"
-        )
+        notes.print(f"the machine is busy (load average {busy:.1f}), which distorts the ratios")
     module: Any = importlib.import_module(f"bench.{name}")
     chosen = {} if transport is None else {"transport": transport}
     if chosen and "transport" not in inspect.signature(module.run).parameters:
-        notes.print(f"{name} measures its transports side by side: there is none to choose")
+        notes.print(f"{name} has no choice of transport: omit --transport")
         raise typer.Exit(_EXIT_USAGE)
     figures: Figures = module.run(quick=quick, say=notes.print, **chosen)
     missed = _show(figures, module.GOALS)
@@ -78,7 +80,7 @@ def _list() -> None:
 
 
 def _show(figures: Figures, goals: dict[str, Goal]) -> list[str]:
-    """Print the figures; returns the keys whose goal is missed."""
+    """Print the figures and return the keys whose goal is missed."""
     table = Table("figure", "value", "goal", "")
     missed = []
     for key, value in figures.items():

@@ -68,7 +68,7 @@ class Call:
 
 
 class LostCallError(Exception):
-    """A call of the second connection failed, which no flood may cause."""
+    """A call on the second connection failed, which no flood may cause."""
 
 
 def run(*, quick: bool, say: Say) -> Figures:

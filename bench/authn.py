@@ -1,6 +1,6 @@
-"""Who is asking: what a credential costs from header value to identity, and what new ones cost the others.
+"""Credentials: the time from header value to identity, and the delay that new credentials cause to others.
 
-In one process and on one core, against the real library. What is compared is measured in turns.
+It measures the real library in one process on one core; what is compared is measured alternately.
 """
 
 import asyncio
@@ -45,7 +45,8 @@ GOALS = {
     "identities_100k_mb": Goal(at_most=200),
     "revocation_seen_ms": Goal(at_most=1000),
 }
-"""Issue 4, "Speed". A session from cache may be 5 % slower than a JWT: so do turns differ themselves."""
+"""Issue 4, "Speed". A session from cache may be 5 % slower than a JWT, because repeated measurements differ
+by as much."""
 
 ISSUER = "https://idp-{}.example"
 AUDIENCE = "https://api.example"
@@ -76,7 +77,7 @@ QUICK = Plan(
 
 
 class Idp:
-    """Issuers with one RSA key between them."""
+    """Issuers that share one RSA key."""
 
     def __init__(self, folder: Path) -> None:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -85,12 +86,12 @@ class Idp:
         self.file.write_text(json.dumps({"keys": [{**public, "kid": "k1", "alg": "RS256"}]}))
 
     def block(self, issuers: int, **others: Any) -> dict[str, Any]:
-        """Credentials of so many issuers."""
+        """Return credentials for that many issuers."""
         one = {"audiences": [AUDIENCE], "algorithms": ["RS256"], "jwks": {"file": str(self.file)}}
         return {"issuers": [{"issuer": ISSUER.format(n), **one} for n in range(issuers)], **others}
 
     def token(self, number: int = 0, issuer: int = 0) -> str:
-        """An access token as providers issue them, about 700 bytes."""
+        """Return an access token like those of identity providers, about 700 bytes."""
         now = int(time.time())
         claims = {
             "iss": ISSUER.format(issuer),
@@ -107,7 +108,7 @@ class Idp:
 
 
 def credentials(block: Mapping[str, Any], redis: Redis | None = None) -> Credentials:
-    """The block in service."""
+    """Return the credentials of the configuration `block`."""
     return Credentials(
         CredentialsConfig.model_validate(block),
         registry=CollectorRegistry(),
@@ -118,7 +119,7 @@ def credentials(block: Mapping[str, Any], redis: Redis | None = None) -> Credent
 
 
 def request(name: str, value: str) -> Request:
-    """A request with the headers that a browser sends through Envoy, and this one."""
+    """Return a request with the headers that a browser sends through Envoy, and the given one."""
     message = CheckRequest()
     http = message.attributes.request.http
     http.method, http.host, http.path = "GET", "api.example", "/orders/7"
@@ -140,7 +141,7 @@ def request(name: str, value: str) -> Request:
 
 
 def run(*, quick: bool, say: Say) -> Figures:
-    """Every figure of credentials."""
+    """Measure credentials and return all figures."""
     plan = QUICK if quick else FULL
     with tempfile.TemporaryDirectory(prefix="bench-authn-") as folder:
         idp = Idp(Path(folder))
@@ -153,9 +154,9 @@ def run(*, quick: bool, say: Say) -> Figures:
 
 
 def in_turns(measures: Mapping[str, Callable[[], Any]], turns: int, calls: int) -> dict[str, float]:
-    """The least microseconds of one call of each, measured A B A B.
+    """Return the least microseconds of one call of each, measured A B A B.
 
-    The least, as `timeit` advises: the rest is what else the machine did.
+    `timeit` advises the least, because the rest is other load on the machine.
     """
     found: dict[str, list[float]] = {name: [] for name in measures}
     gc.collect()
@@ -192,7 +193,7 @@ def _cached(idp: Idp, plan: Plan, say: Say) -> Figures:
     measures["empty"] = lambda: None
     found = in_turns(measures, plan.turns, plan.calls)
     empty = found["empty"]
-    # From the header's value on: finding the header is the request's own affair.
+    # Measured from the header value on: finding the header is part of parsing the request.
     jwt_us = found["one"] - found["header"]
     session_us = found["session"] - found["session_header"]
     return {
@@ -227,7 +228,7 @@ def _cold(idp: Idp, plan: Plan, say: Say) -> Figures:
 
 
 async def _burst(idp: Idp, plan: Plan, say: Say) -> Figures:
-    """How late a task that wants its turn every time gets it, while a thousand new tokens arrive at once."""
+    """Measure how late a task runs that is always ready, while a thousand new tokens arrive at once."""
     say(f"a burst of {BURST} new tokens together with cached ones")
     known = request("authorization", f"Bearer {idp.token()}")
     delays: list[float] = []
@@ -247,7 +248,7 @@ async def _burst(idp: Idp, plan: Plan, say: Say) -> Figures:
         answered += sum(isinstance(outcome, Identity) for outcome in work.result())
     if answered != plan.bursts * BURST:
         raise RuntimeError(f"only {answered} of {plan.bursts * BURST} tokens were accepted")
-    # The least of the longest: the rest is other processes that took the core away.
+    # The least of the longest delays: the rest is other processes on the core.
     return {"cold_burst_delay_ms": min(delays), "quiet_delay_ms": min(quiet)}
 
 
@@ -257,9 +258,9 @@ async def _outcome(of: Credentials, ask: Request) -> Any:
 
 
 async def _longest_turn(of: Credentials, known: Request, work: Awaitable[Any]) -> float:
-    """The longest that a cached token had to wait for its turn of the loop, in milliseconds."""
+    """Return the longest time that a cached token waited for the event loop, in milliseconds."""
     task = asyncio.ensure_future(work)
-    # The tasks of a burst are born in one turn, which is the burst's cost and not that of verification.
+    # The tasks of a burst start in one turn, which is a cost of the burst, not of verification.
     await asyncio.sleep(0)
     longest = 0.0
     while not task.done():
@@ -276,7 +277,7 @@ async def _redis(plan: Plan, say: Say, folder: Path) -> Figures:
         if socket is None:
             return dict.fromkeys(name for name in GOALS if "redis" in name or "revocation" in name)
         say("a session from Redis against a bare GET")
-        # As the sidecars connect, but for a patience that a busy machine may need.
+        # The connection settings of the sidecars, with longer timeouts for a busy machine.
         url = f"unix://{socket}?db=0"
         client = connect(RedisSettings(url=url, operation_timeout_ms=2_000, connect_timeout_ms=2_000))
         stock = Redis.from_url(url)
@@ -291,9 +292,9 @@ async def _redis(plan: Plan, say: Say, folder: Path) -> Figures:
 
 
 async def _session_from_redis(plan: Plan, client: Redis, stock: Redis) -> Figures:
-    """The first look-up of each of many sessions, and one session again and again; both ask Redis.
+    """Measure first lookups of many sessions, and repeated lookups of one session; both use Redis.
 
-    Against a GET by redis-py as it comes, and by the client of the sidecars, whose pool is faster.
+    They are compared with a GET by plain redis-py, and by the sidecars' client, whose pool is faster.
     """
     credential_admin = _asking_redis(client).credential_admin
     claims = {"email": "user-0@example.com"}
@@ -315,7 +316,7 @@ async def _session_from_redis(plan: Plan, client: Redis, stock: Redis) -> Figure
         unknown = _asking_redis(client)
         gc.collect()
         for ask, key in zip(asks, keys, strict=True):
-            # One call of each in turn: whatever else the machine does falls on all alike.
+            # One call of each alternately, so that other load affects all of them.
             await timed("session_redis_first_us", unknown.authenticate, ask, time.time())
             await timed("session_redis_us", known.authenticate, asks[0], time.time())
             await timed("redis_get_us", stock.get, key)
@@ -328,7 +329,7 @@ async def _session_from_redis(plan: Plan, client: Redis, stock: Redis) -> Figure
 
 
 def _asking_redis(client: Redis) -> Credentials:
-    """Credentials that ask Redis about every session in every request."""
+    """Return credentials that look up every session in Redis in every request."""
     place = {"locations": [{"header": "x-session"}]}
     return credentials(
         {"sessions": {"store": "redis", "cache_ttl_seconds": 0, **place}, "throttle": None}, client
@@ -356,7 +357,10 @@ async def _revocation(plan: Plan, client: Redis) -> Figures:
 
 
 def _memory(idp: Idp, plan: Plan, say: Say) -> Figures:
-    """Signing 100,000 tokens would take minutes: one is verified, and remembered under as many names."""
+    """Measure the memory of 100,000 cached tokens.
+
+    Signing as many would take minutes, so one is verified and cached under as many keys.
+    """
     say(f"memory of {plan.identities} cached identities")
     of = credentials(idp.block(1, throttle=None))
     text = idp.token()
@@ -368,7 +372,7 @@ def _memory(idp: Idp, plan: Plan, say: Say) -> Figures:
     gc.collect()
     before = resident_bytes(os.getpid())
     for number in range(plan.identities):
-        # Parsed each time, as it would be: nothing is shared between tokens.
+        # Parsed each time, as in production, so that the tokens share nothing.
         claims = orjson.loads(body.replace(b"user-0", f"user-{number}".encode()))
         identity = identity_of(claims, known.issuer.config, known.issuer.shared, now)
         entry = type(known)(identity, known.issuer, known.key, now, now + 300, 0)

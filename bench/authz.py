@@ -1,7 +1,7 @@
 """The authz sidecar against a server that does nothing: cached tokens, many rules, expressions, reloads.
 
-What is compared is measured in turns, and each figure is the median of the turns. Every request carries a JWT
-that was verified before, and gets identity headers and metadata in its answer.
+What is compared is measured alternately, and each figure is the median of several runs. Every request has a
+JWT that was verified before, and its response has identity headers and metadata.
 """
 
 import signal
@@ -55,7 +55,7 @@ QUICK = Plan(turns=2, seconds=1.0, warm_up_seconds=0.3, reloads=1)
 
 
 def run(*, quick: bool, say: Say, transport: str = "native") -> Figures:
-    """Every figure of authz on `transport` (own or grpcio)."""
+    """Measure authz on `transport` (native or grpcio) and return all figures."""
     plan = QUICK if quick else FULL
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -106,7 +106,7 @@ def run(*, quick: bool, say: Say, transport: str = "native") -> Figures:
 
 
 def issue_token(folder: Path) -> str:
-    """A token for an hour; its issuer's keys are put into the folder."""
+    """Return a token that is valid for an hour; the keys of its issuer are written into the folder."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     (folder / "keys.json").write_bytes(orjson.dumps({"keys": [{**public, "kid": "bench", "alg": "RS256"}]}))
@@ -124,7 +124,7 @@ def issue_token(folder: Path) -> str:
 
 
 def policy_file(folder: Path, rules: int, when: str = "") -> Path:
-    """A policy file of that many rules, each for one service; requests go to the one in the middle."""
+    """Write a policy with that many rules, each for one service; requests go to the one in the middle."""
     condition = f"    when: {orjson.dumps(when).decode()}\n" if when else ""
     text = [
         "credentials:\n  issuers:\n",
@@ -143,7 +143,7 @@ def policy_file(folder: Path, rules: int, when: str = "") -> Path:
 
 
 def check_message(token: str) -> bytes:
-    """What Envoy sends about a request of a browser, about 1.5 KB."""
+    """Return the check request of Envoy for a browser's request, about 1.5 KB."""
     message = CheckRequest()
     attributes = message.attributes
     attributes.source.address.socket_address.address = "192.0.2.1"
@@ -171,7 +171,7 @@ def check_message(token: str) -> bytes:
 
 
 def _check_allowed(port: int, order: Load) -> None:
-    """Raises LoadError unless the request is allowed: a server that refuses is fast too."""
+    """Raise LoadError unless the request is allowed: a server that denies is fast, too."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         ask: Any = channel.unary_unary(order.path)
         answer = CheckResponse.FromString(ask(order.message, timeout=20, wait_for_ready=True))
@@ -180,7 +180,7 @@ def _check_allowed(port: int, order: Load) -> None:
 
 
 def _reloads(server: subprocess.Popen[bytes], times: int) -> tuple[float, float, float]:
-    """Seconds to load, and the longest the loop was late and the swap took, in ms: the median of each."""
+    """Return the medians: seconds to load, and in ms the longest loop delay and the swap."""
     assert server.stdout is not None  # noqa: S101  # asked for with PIPE
     figures = []
     for _ in range(times):

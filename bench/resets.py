@@ -1,9 +1,10 @@
-"""An outside client that resets requests at Envoy (CVE-2023-44487): what the checks of others notice.
+"""An outside client that resets requests at Envoy (CVE-2023-44487): the effect on the checks of others.
 
-A real Envoy asks the authz sidecar for each request; an attacker opens and resets them, which makes Envoy
-cancel its checks. Other clients call at a moderate rate over their own connections. Measured with the peer
-trusted, as it is on a unix socket or with mTLS, and not, for comparison: then the sidecar cuts Envoy off once
-more than 1,000 checks a second are cancelled that it has begun and not answered (`connections_cut`).
+A real Envoy calls the authz sidecar for each request; an attacker opens and resets requests, which makes
+Envoy cancel its checks. Other clients send requests at a moderate rate on their own connections. Measured
+with the peer trusted, as on a unix socket or with mTLS, and for comparison without: then the sidecar ends
+Envoy's connection when more than 1,000 checks a second are cancelled that it has started and not answered
+(`connections_cut`).
 """
 
 import asyncio
@@ -49,7 +50,7 @@ QUICK = Plan(seconds=3.0)
 
 
 def run(*, quick: bool, say: Say) -> Figures:
-    """Each rate of resets, and a time of peace before."""
+    """Measure each rate of resets, after a period without resets."""
     return asyncio.run(_run(QUICK if quick else FULL, say))
 
 
@@ -87,9 +88,9 @@ async def _stat(envoy: Envoy, name: str) -> float:
 
 
 async def under_attack(port: int, token: str, rate: int, seconds: float) -> tuple[list[float], int]:
-    """How long each request of others took while so many a second were reset, and how many failed.
+    """Measure each request of others while that many a second are reset, and count failures.
 
-    Raises LoadError where the attacker was too slow.
+    Raise LoadError if the attacker was too slow.
     """
     if not rate:
         return await _others(f"http://127.0.0.1:{port}", token, seconds)
@@ -109,7 +110,7 @@ async def under_attack(port: int, token: str, rate: int, seconds: float) -> tupl
 
 
 async def _others(address: str, token: str, seconds: float) -> tuple[list[float], int]:
-    """How long each request took, and how many failed."""
+    """Return the time of each request, and the number of failures."""
     times: list[float] = []
     failed = 0
     headers = {"authorization": f"Bearer {token}", "host": "api.example.com"}

@@ -1,7 +1,7 @@
 """Our own transport against grpc.aio and a C server: rate, latency, tracing headers, idle connections.
 
-A no-op unary call with a request of 1.2 KB. The server has one core, the load another; what is compared is
-measured in turns, and each figure is the median of the turns.
+The calls are no-op unary calls with a request of 1.2 KB. The server has one core, the load another; what is
+compared is measured alternately, and each figure is the median of several runs.
 """
 
 import tempfile
@@ -60,7 +60,7 @@ QUICK = Plan(turns=2, seconds=0.7, warm_up_seconds=0.2, idle_connections=1_000, 
 
 
 def run(*, quick: bool, say: Say) -> Figures:
-    """Every figure of the transport."""
+    """Measure the transport and return all figures."""
     plan = QUICK if quick else FULL
     if not load.h2load_installed():
         say("h2load is not installed (Debian: apt-get install nghttp2-client): bench.tools.generator loads")
@@ -85,7 +85,7 @@ def run(*, quick: bool, say: Say) -> Figures:
 
 @contextmanager
 def nghttpd(say: Say) -> Iterator[int | None]:
-    """The port of a C server that answers the same bytes from a file; None where it is not installed."""
+    """The port of a C server that answers the same bytes from a file; None if it is not installed."""
     if which("nghttpd") is None:
         say("nghttpd is not installed (Debian: apt-get install nghttp2-server): no floor to compare with")
         yield None
@@ -113,7 +113,7 @@ def nghttpd(say: Say) -> Iterator[int | None]:
 def in_turns(
     measures: Mapping[str, Callable[[], Result]], turns: int, what: str, say: Say
 ) -> dict[str, Result]:
-    """The median result of each, measured A B A B: what disturbs the machine disturbs all of them."""
+    """Return the median result of each, measured A B A B, so that other load affects all of them."""
     results: dict[str, list[Result]] = {name: [] for name in measures}
     for turn in range(turns):
         for name, measure in measures.items():
@@ -189,7 +189,7 @@ def _one_in_flight(ports: dict[str, int], plan: Plan, say: Say) -> Figures:
 
 @contextmanager
 def idle_connections(port: int, wanted: int, say: Say) -> Iterator[int]:
-    """That many connections which have made one call each and then say nothing; how many there are."""
+    """Keep open that many connections that have made one call each and are then idle; yield their number."""
     spare = 500
     count = min(wanted, allow_open_files(wanted + spare) - spare)
     if count < wanted:
@@ -214,7 +214,7 @@ def _idle_memory(say: Say) -> Figures:
     for name, key in (("native", "idle_connection_bytes"), ("grpcio", "grpcio_idle_connection_bytes")):
         say(f"memory of an idle connection: {name}")
         with python_server("bench.tools.noop_server", name) as (process, port):
-            load.any_load(port, replace(CHECK, seconds=0.5))  # what is allocated once is there after this
+            load.any_load(port, replace(CHECK, seconds=0.5))  # later growth excludes one-time allocations
             before = resident_bytes(process.pid)
             with idle_connections(port, 1_000, say) as count:
                 figures[key] = (resident_bytes(process.pid) - before) / count

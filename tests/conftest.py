@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Configuration and fixtures for all tests."""
 
 import os
 
@@ -6,8 +6,9 @@ from hypothesis import settings
 
 from tests.support.redis_server import server_version
 
-# A deadline for each example is a timed assertion: on a busy machine it fails for no fault of the code.
-# `make test` draws the same examples each time, so that a change fails only for what it changed;
+# A deadline for each example is a timed assertion, which can fail on a busy machine although the code is
+# right.
+# `make test` uses the same examples each time, so that only a change of the code makes a test fail;
 # `make test-all` draws new ones.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=1_000)

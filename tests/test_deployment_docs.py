@@ -1,4 +1,4 @@
-"""What docs/deployment.md and deploy/ tell people to write works as it is written."""
+"""The configurations in docs/deployment.md and deploy/ work as written."""
 
 import configparser
 import os
@@ -25,18 +25,18 @@ UNIT = ROOT / "deploy" / "edge-sidecars.service"
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of a language, in their order."""
+    """Return the code blocks of a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def envoy_blocks() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cluster, and the part of a filter that names it."""
+    """Return the cluster, and the part of a filter that names it."""
     cluster, service = (yaml.safe_load(block) for block in blocks("yaml")[1:3])
     return cluster, service
 
 
 def with_service(service: dict[str, Any]) -> list[dict[str, Any]]:
-    """HTTP filters of which ext_authz asks `service`."""
+    """Return HTTP filters whose ext_authz calls `service`."""
     ext_authz, router = filters()
     ext_authz["typed_config"] |= service
     return [ext_authz, router]
@@ -77,7 +77,7 @@ async def test_envoy_accepts_the_cluster_and_the_service(tmp_path: Path) -> None
 def unit() -> configparser.ConfigParser:
     parser = configparser.ConfigParser(
         strict=False, interpolation=None
-    )  # the last line counts, as in systemd
+    )  # the last line applies, as in systemd
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(UNIT)
     return parser
@@ -95,7 +95,7 @@ def test_the_unit_is_told_by_notification_and_signals_the_supervisor_alone() -> 
 
 
 def test_a_systemd_that_does_not_know_the_type_keeps_one_with_readiness() -> None:
-    """Before 253 it ignores `notify-reload`: the line before it counts, and none would be `simple`."""
+    """Before 253 systemd ignores `notify-reload` and uses the line before it."""
     types = [line for line in UNIT.read_text().splitlines() if line.startswith("Type=")]
     assert types == ["Type=notify", "Type=notify-reload"]
 
@@ -111,7 +111,7 @@ def test_what_the_pages_log_to_is_what_the_unit_may_write() -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     copy = tmp_path / UNIT.name
-    # It looks whether the programs are there.
+    # systemd-analyze checks that the programs exist.
     copy.write_text(UNIT.read_text().replace("/opt/sidecars/bin/sidecars", "/bin/true"))
     found = subprocess.run(
         ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""docs/ratelimit.md and docs/accesslog.md say what the code does."""
+"""docs/ratelimit.md and docs/accesslog.md agree with the code."""
 
 import re
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def blocks(text: str, kind: str) -> list[str]:
 
 
 def tables(text: str) -> Iterator[list[list[str]]]:
-    """Each table's rows below its head, as cells without backquotes."""
+    """Yield the rows of each table below its head, as cells without backquotes."""
     for table in re.findall(r"^\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE):
         yield [
             [cell.strip().strip("`") for cell in row.strip("|").split(" | ")] for row in table.splitlines()
@@ -49,13 +49,13 @@ def tables(text: str) -> Iterator[list[list[str]]]:
 
 
 def first_cells(text: str, like: str) -> set[str]:
-    """Return the table that has a row `like`."""
+    """Return the first cells of the table that has the row `like`."""
     [cells] = [cells for rows in tables(text) if like in (cells := {row[0] for row in rows})]
     return cells
 
 
 def names_of(registry: CollectorRegistry) -> set[str]:
-    """Counters with their `_total`, as a query spells them."""
+    """Return the metric names as queries spell them, counters with `_total`."""
     return {
         f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in registry.collect()
     }
@@ -88,7 +88,7 @@ def test_the_limits_of_the_page_are_taken(text: str) -> None:
 
 @pytest.mark.parametrize("page", [RATELIMIT, ACCESSLOG], ids=["ratelimit", "accesslog"])
 def test_the_settings_of_the_page_are_taken_and_complete(page: str, tmp_path: Path) -> None:
-    # The others are limits, and parts of Envoy's configuration.
+    # The other blocks are limits, and parts of Envoy's configuration.
     [text] = [text for text in blocks(page, "yaml") if not text.startswith(("domain", "# in "))]
     file = tmp_path / "sidecars.yaml"
     file.write_text(text)

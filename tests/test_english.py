@@ -24,7 +24,7 @@ SKIPPED = {"tests/test_english.py", "CHANGELOG.md"}
 
 
 def texts() -> list[tuple[str, str]]:
-    """Name and content of each text that people read."""
+    """Return the name and content of each text that people read."""
     listed = subprocess.run(
         ["git", "ls-files", "*.py", "*.md", "*.proto", "*.yaml", "Makefile"],
         cwd=ROOT,

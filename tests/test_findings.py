@@ -1,4 +1,7 @@
-"""findings/ keeps its own rules; running the scripts is left to people, as they download packages."""
+"""findings/ follows its own rules.
+
+The scripts themselves run by hand only, because they download packages.
+"""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""constraints.txt holds a version of everything that `make demo` and `make test` install."""
+"""constraints.txt has a version of everything that `make demo` and `make test` install."""
 
 import re
 import tomllib
@@ -21,7 +21,7 @@ async-timeout for those before 3.11.3)."""
 def asked_by(name: str, extras: frozenset[str]) -> Iterator[Requirement]:
     """Yield what `name` with `extras` requires on any supported Python."""
     if name == PROJECT["name"]:
-        # From the file: what is installed of ourselves may be older.
+        # Read from the file, because the installed metadata of this project may be older.
         texts = [*PROJECT["dependencies"], *(t for e in extras for t in PROJECT["optional-dependencies"][e])]
     else:
         texts = requirements_of(name)
@@ -45,7 +45,7 @@ def holds(requirement: Requirement, extra: str, python: str) -> bool:
 
 
 def needed(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]) -> Iterator[str]:
-    """The names of everything that `name` with `extras` brings along."""
+    """Return the names of all packages that `name` with `extras` installs."""
     if (name, extras) in seen:
         return
     seen.add((name, extras))
@@ -57,7 +57,7 @@ def needed(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str
 def test_everything_that_is_installed_is_locked() -> None:
     locked = {canonicalize_name(line.partition("==")[0]) for line in LINES}
     asked = set(needed(PROJECT["name"], frozenset({"dev"}), set())) - {PROJECT["name"]}
-    # Part of every environment; `make lock` leaves them to it.
+    # Part of every environment, so `make lock` omits them.
     assert asked - locked <= {"setuptools", "pip"}
 
 

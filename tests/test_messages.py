@@ -1,4 +1,4 @@
-"""A problem is told in our words, for every mistake that a model can find: no library's wording."""
+"""Every error that a model can find has our wording, not that of a library."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 import yaml
 from pydantic import BaseModel
-from pydantic_core._pydantic_core import list_all_errors  # the documented list, which is not exported
+from pydantic_core._pydantic_core import list_all_errors  # the documented list, not exported
 
 from authz.credentials.api_key.verifier import ApiKeyFile
 from authz.policy.model import PolicyFile
@@ -59,13 +59,13 @@ FOUND_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "function-plain": ("value_error", "assertion_error"),
     "dataclass": ("dataclass_type",),
 }
-"""By the type of a core schema: the errors that it can find."""
+"""The errors that each type of core schema can find."""
 
 FINDS_NOTHING: Final = {"any", "default", "definition-ref", "json-or-python", "lax-or-strict"} | {
     "model-field", "nullable", "union", "no-info", "with-info", "dataclass-args", "dataclass-field",
     "is-instance",
 }  # fmt: skip
-"""Schemas without errors of their own. `is-instance`: Path and the addresses, whose text is read before."""
+"""Schemas without their own errors. `is-instance` is for Path and addresses, whose text is parsed before."""
 
 SPOKEN_ELSEWHERE: Final = {"extra_forbidden", "union_tag_not_found", "value_error", "assertion_error"}
 
@@ -96,7 +96,7 @@ LEAKS: Final = re.compile(
 
 
 def schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """Every core schema within."""
+    """Yield every nested core schema."""
     if isinstance(schema, Mapping):
         if isinstance(schema.get("type"), str):
             yield schema
@@ -119,12 +119,12 @@ def test_every_error_that_a_model_can_find_has_our_words(model: type[BaseModel])
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_model_tells_a_pattern_without_an_example(model: type[BaseModel]) -> None:
-    """`Spelled` takes the place of `Field(pattern=...)`."""
+    """`Spelled` replaces `Field(pattern=...)`."""
     assert not [schema for schema in schemas(model.__pydantic_core_schema__) if "pattern" in schema]
 
 
 def contents(schema: Mapping[str, Any], place: Mapping[str, Any], seen: set[str]) -> Iterator[Any]:
-    """Contents that are wrong in one place each: every place of the schema, every wrong value."""
+    """Yield contents that are wrong in one place each: every place in the schema, every wrong value."""
     if "$ref" in place:
         name = place["$ref"].rpartition("/")[2]
         if name not in seen:
@@ -157,7 +157,7 @@ def test_no_wording_of_a_library_leaks(model: type[BaseModel]) -> None:
             validate(parse(yaml.safe_dump(content), "f.yaml"), model, {"breathe": lambda: None})
         except ConfigError as error:
             for problem in error.problems:
-                # What the file itself says may be any word.
+                # Words from the file itself may be any words.
                 text = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "''", problem.message)
                 assert not text.startswith("does not belong here"), (content, problem)
                 assert not LEAKS.search(text), (content, problem)

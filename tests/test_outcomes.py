@@ -1,4 +1,4 @@
-"""docs/outcomes.md and docs/threat-model.md name tests that exist, and no outcome is missing."""
+"""docs/outcomes.md and docs/threat-model.md name existing tests, and no outcome is missing."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ SCENARIOS = TESTS.parent / "envoy-test" / "scenarios"
 
 
 def rows(page: str) -> list[str]:
-    """The rows of every table of a page, without heads."""
+    """Return the rows of every table in a page, without heads."""
     text = (DOCS / page).read_text(encoding="utf-8")
     tables = re.findall(r"^\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE)
     return [row for table in tables for row in table.splitlines()]
@@ -28,7 +28,7 @@ THREATS = [row for row in rows("threat-model.md") if row.count(" | ") == 3]
 
 
 def exists(place: str) -> bool:
-    """Whether there is `FILE.py`, or in it `::NAME` or `::CLASS::NAME`."""
+    """Return whether `FILE.py` exists, with `::NAME` or `::CLASS::NAME` in it."""
     file, *names = place.split("::")
     path = TESTS / file
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""README.md is a promise: its configurations are taken, its commands exist, its links lead somewhere."""
+"""README.md is correct: its configurations are valid, its commands exist, its links lead somewhere."""
 
 import os
 import re
@@ -31,7 +31,7 @@ OF_ENVOY = ("http_filters", "virtual_hosts", "clusters")
 
 
 def sidecars(*arguments: str | Path) -> object:
-    """The exit code of the command."""
+    """Run the command and return its exit code."""
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
     return caught.value.code
@@ -75,7 +75,7 @@ async def test_envoy_takes_the_snippets_pasted_together(tmp_path: Path) -> None:
 
 
 def bootstrap(manager: dict[str, Any], hosts: dict[str, Any], sidecar: dict[str, Any]) -> dict[str, Any]:
-    """The smallest configuration in which the snippets make sense."""
+    """Return the smallest configuration that contains the snippets."""
     extensions = "type.googleapis.com/envoy.extensions.filters"
     router = {"@type": f"{extensions}.http.router.v3.Router"}
     manager["http_filters"].append({"name": "envoy.filters.http.router", "typed_config": router})

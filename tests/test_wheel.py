@@ -1,4 +1,4 @@
-"""The wheel runs in an environment of its own, and refuses one shared with a package of the same name."""
+"""The wheel runs in its own environment, and refuses one shared with a package of the same name."""
 
 import subprocess
 import sys
@@ -34,13 +34,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def environment(wheel: Path, tmp_path: Path) -> Path:
-    """A fresh environment with the wheel, and the dependencies of ours."""
+    """Create a fresh environment with the wheel, and the dependencies of this environment."""
     folder = tmp_path / "environment"
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     pip("--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel)
     packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
-    # A plain path: the .pth files of that folder, and so our editable install, are not read.
+    # A plain path entry: .pth files in that folder, including our editable install, are not read.
     (Path(packages) / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     return folder
 

@@ -1,7 +1,8 @@
-"""The authz sidecar alone, as a server: `python -m bench.tools.authz_server own|grpcio POLICY [trusting]`.
+"""The authz sidecar alone, as a server: `python -m bench.tools.authz_server native|grpcio POLICY [trusting]`.
 
-SIGHUP: the policy is read again and swapped in, as the process does it. Then comes a line with the seconds
-that took, and in milliseconds the longest delay of the event loop during that time, and the swap alone.
+After SIGHUP it reads the policy again and swaps it in, as the real process does. Then it prints a line with
+the seconds for both, and in milliseconds the longest delay of the event loop during that time, and the time
+of the swap alone.
 """
 
 import asyncio
@@ -25,12 +26,12 @@ from sidecars.transport.grpcio import GrpcioServer
 from sidecars.transport.server.server import GrpcServer
 
 TICK_SECONDS = 0.001
-"""The resolution of uvloop's timers. Anything less is not waited for at all: the loop would spin, and take
-half of its one core from the thread that loads."""
+"""The resolution of uvloop's timers. With a shorter interval the loop would spin, and take half of its core
+from the thread that loads."""
 
 
 async def serve(transport: str, policy: Path, *, trusted: bool) -> None:
-    """Serve until SIGTERM; the port is printed once it accepts."""
+    """Serve until SIGTERM; print the port once it accepts connections."""
     registry = CollectorRegistry()
     address = TcpAddress("127.0.0.1", 0, trusted=trusted)
     settings = AuthzSettings(listen=(address,), policy=(policy,))
@@ -40,7 +41,7 @@ async def serve(transport: str, policy: Path, *, trusted: bool) -> None:
     await sidecar.start()
     server: Server = {"native": GrpcServer, "grpcio": GrpcioServer}[transport](services, settings.listen)
     await server.start()
-    gc.collect()  # as the process does once it has started: else a full collection takes 60 ms
+    gc.collect()  # as the process does after its start; otherwise a full collection takes 60 ms
     gc.freeze()
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
@@ -72,7 +73,7 @@ async def _reload_when_asked(sidecar: AuthzSidecar, asked: asyncio.Event) -> Non
 
 
 async def _lateness() -> list[float]:
-    """How late each tick of the loop was, in seconds, until cancelled."""
+    """Record how late each tick of the event loop was, in seconds, until cancelled."""
     late = [0.0]
     try:
         while True:

@@ -1,4 +1,4 @@
-"""An Envoy in front of one authz sidecar, as envoy-test/envoy-tcp.yaml sets it up, and nothing else."""
+"""An Envoy with one authz sidecar, configured as in envoy-test/envoy-tcp.yaml, without other services."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ _TYPE = "type.googleapis.com/envoy.extensions"
 
 
 def edge(sidecar_port: int) -> dict[str, Any]:
-    """The configuration: a listener named `edge` that asks the sidecar, and answers 200 itself."""
+    """Return a configuration: a listener named `edge` that calls the sidecar and answers 200 itself."""
     manager = {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "edge",

@@ -20,7 +20,7 @@ from bench.tools.log_floods import LOG_FLOODS, log_flood
 
 READ_BYTES = 1024 * 1024
 PATIENCE_SECONDS = 0.02
-"""Seconds of silence after everything is sent: the server has answered all that it will."""
+"""After everything is sent and the server was silent for this many seconds, no more replies are expected."""
 
 
 def run(order: dict[str, Any]) -> dict[str, float]:

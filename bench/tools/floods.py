@@ -1,4 +1,4 @@
-"""What attackers send to a gRPC server, as bytes: each flood is one connection's worth, greeting included."""
+"""Attacks on a gRPC server, as bytes: each flood is the data of one connection, with the preface."""
 
 import gzip
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from bench.tools.generator import (
 PRIORITY, CONTINUATION = 0x2, 0x9
 FLOOD_BYTES = 2 * 1024 * 1024
 STREAMS = 1_000
-"""As many as a server of ours lets be open at once."""
+"""The default of `max_concurrent_streams`."""
 
 _INITIAL_WINDOW_SIZE = 0x4
 _CANCEL = (8).to_bytes(4, "big")
@@ -35,18 +35,18 @@ _MAX_FRAME_BYTES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The call that a flood repeats."""
+    """A call that a flood repeats."""
 
     path: str
     message: bytes
 
     def head(self, stream: int, *more: bytes, flags: int = 0) -> bytes:
-        """Its HEADERS, one frame, which touches no table."""
+        """The HEADERS of the call, one frame, which does not change the dynamic table."""
         (block,) = header_blocks(self.path, 1, 0, tracing=False)
         return frame(HEADERS, END_HEADERS | flags, stream, block[1:] + b"".join(more))
 
     def body(self, stream: int, message: bytes | None = None, compressed: int = 0) -> bytes:
-        """Its DATA and the end of the stream."""
+        """The DATA of the call with END_STREAM."""
         message = self.message if message is None else message
         data = bytes([compressed]) + len(message).to_bytes(4, "big") + message
         parts = [data[start : start + _MAX_FRAME_BYTES] for start in range(0, len(data), _MAX_FRAME_BYTES)]
@@ -101,7 +101,7 @@ def _cancelled_calls(request: Request) -> Iterator[bytes]:
 
 
 def _answered_then_reset(request: Request) -> Iterator[bytes]:
-    """So many calls, then as many resets, which cross the answers."""
+    """That many calls, then as many resets, which cross the responses."""
     streams = _streams()
     while True:
         some = [next(streams) for _ in range(64)]
@@ -121,7 +121,7 @@ def _endless(data: bytes) -> Rounds:
 
 
 def _earned_window_updates(request: Request) -> Iterator[bytes]:
-    """As many as each call earns."""
+    """As many WINDOW_UPDATE frames as each call earns."""
     return (request.whole(stream) + _window_update(0, 1) * 8 for stream in _streams())
 
 
@@ -147,7 +147,7 @@ def _hpack_bomb(_: Request) -> Iterator[bytes]:
 
 
 def _refused_metadata(request: Request) -> Iterator[bytes]:
-    """Each call brings the most that is decoded, Huffman-coded, and is refused for it."""
+    """Each call has the most metadata that is decoded, Huffman-coded, and is refused because of its size."""
     coded: bytes = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(b"e" * 60_000)
     (block,) = header_blocks(request.path, 1, 0, tracing=False)
     block = block[1:] + b"\x00\x01x" + b"\xff" + _rest(len(coded) - 127) + coded
@@ -167,7 +167,7 @@ def _gzip_bombs(request: Request) -> Iterator[bytes]:
 
 
 def _window_settings(request: Request) -> Iterator[bytes]:
-    """Each frame moves the windows of a thousand streams."""
+    """Each frame changes the windows of a thousand streams."""
     yield b"".join(request.head(stream) for stream in range(1, 2 * STREAMS, 2))
     while True:
         yield b"".join(
@@ -176,7 +176,7 @@ def _window_settings(request: Request) -> Iterator[bytes]:
 
 
 def _dribble(request: Request) -> Iterator[bytes]:
-    """Replies that leave a byte at a time (CVE-2019-9511)."""
+    """The client accepts replies one byte at a time (CVE-2019-9511)."""
     yield frame(SETTINGS, 0, 0, SETTING.pack(_INITIAL_WINDOW_SIZE, 0))
     for stream in _streams():
         yield request.whole(stream) + _window_update(stream, 1) * 8
@@ -219,7 +219,7 @@ FLOODS: dict[str, Rounds] = {
     "open_streams": _open_streams,
     "half_messages": _half_messages,
 }
-"""By name; each goes on until it is cut off or `FLOOD_BYTES` are sent."""
+"""The floods by name; each ends at a disconnect or after `FLOOD_BYTES`."""
 
 
 HELLO = PREFACE + frame(SETTINGS, 0, 0, b"") + SETTINGS_ACK

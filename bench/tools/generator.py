@@ -1,7 +1,7 @@
-"""A load generator that costs less a call than the servers it loads, and can change a header in each call.
+"""A load generator that costs less than the servers under test, and can change a header in each call.
 
-h2load repeats one header block. With tracing on, Envoy never does: each call brings a traceparent that enters
-the dynamic table and moves every index. All blocks are encoded before the clock starts.
+h2load repeats one header block. With tracing, Envoy never does: each call has a traceparent that enters the
+dynamic table and shifts every index. All blocks are encoded before the measurement.
 """
 
 import selectors
@@ -30,10 +30,10 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x3
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 READ_BYTES = 256 * 1024
 CALLS_A_CONNECTION = 20_000
-"""Encoded ahead; a connection that has sent them all is replaced by a new one."""
+"""Calls encoded in advance; a connection that has sent them all is replaced by a new one."""
 
 IN_FLIGHT_BYTES = 32 * 1024
-"""At most half of the first receive window of a connection: within it no send window has to be kept."""
+"""At most half of the initial connection window, so that the generator needs no flow control for sending."""
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
@@ -50,7 +50,7 @@ FIELDS = {
     "x-forwarded-for": "127.0.0.1",
     "x-envoy-expected-rq-timeout-ms": "250",
 }
-"""What Envoy sends with a Check, apart from method, scheme and path."""
+"""The headers that Envoy sends with a Check call, besides method, scheme and path."""
 
 HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 STATIC_NAMES = {
@@ -66,7 +66,7 @@ OPENING = (
 
 
 def prepared_calls(port: int, path: str, body: bytes, count: int, *, tracing: bool) -> list[bytes]:
-    """What comes before `body` in each call of a connection, for the header table that the server allows."""
+    """Return the bytes before `body` in each call, for the header table size that the server allows."""
     with socket.create_connection(("127.0.0.1", port)) as probe:
         probe.sendall(OPENING)
         payload, _ = first_settings(probe)
@@ -75,7 +75,7 @@ def prepared_calls(port: int, path: str, body: bytes, count: int, *, tracing: bo
 
 
 def first_settings(connection: socket.socket) -> tuple[bytes, bytes]:
-    """The payload of the server's first frame, and what came behind it."""
+    """Return the payload of the server's first frame, and the bytes after it."""
     data = b""
     while len(data) < 9 or len(data) < 9 + (HEAD.unpack_from(data)[0] >> 8):
         received = connection.recv(READ_BYTES)
@@ -87,10 +87,10 @@ def first_settings(connection: socket.socket) -> tuple[bytes, bytes]:
 
 
 def header_blocks(path: str, count: int, table_bytes: int, *, tracing: bool) -> list[bytes]:
-    """The blocks of `count` calls on one connection, as Envoy's encoder (nghttp2) writes them.
+    """Return the header blocks of `count` calls on one connection, as Envoy's encoder (nghttp2) writes them.
 
-    `:path` as a literal without indexing, the rest from the dynamic table, a traceparent as a literal that
-    enters it; where the server allows no table, everything as it stands.
+    `:path` is a literal without indexing, the rest comes from the dynamic table, and a traceparent is a
+    literal that enters it; if the server allows no table, all fields are literals.
     """
     encode = _without_table if table_bytes == 0 else _with_table(table_bytes)
     blocks = []
@@ -99,7 +99,7 @@ def header_blocks(path: str, count: int, table_bytes: int, *, tracing: bool) -> 
         traceparent = {"traceparent": f"00-{trace % 2**128:032x}-{span % 2**64:016x}-01"} if tracing else {}
         blocks.append(encode(path, FIELDS | traceparent))
     if table_bytes == 0 and blocks:
-        blocks[0] = b"\x20" + blocks[0]  # the change is told once (RFC 7541 section 4.2)
+        blocks[0] = b"\x20" + blocks[0]  # one update signals the change (RFC 7541 section 4.2)
     return blocks
 
 
@@ -134,7 +134,7 @@ def _string(text: str) -> bytes:
 
 
 def call_heads(blocks: list[bytes], body_bytes: int) -> list[bytes]:
-    """What comes before the body of each call: the HEADERS frame and the head of the DATA frame."""
+    """Return the bytes before the body of each call: the HEADERS frame and the head of the DATA frame."""
     data = body_bytes << 8 | DATA
     return [
         frame(HEADERS, END_HEADERS, 2 * number + 1, block) + HEAD.pack(data, END_STREAM, 2 * number + 1)
@@ -177,7 +177,7 @@ class Connection:
         self.socket.sendall(b"".join(parts))
 
     def read(self, times_us: "array[float]") -> int:
-        """Take in what has come, note how long each answered call took; returns how many they are."""
+        """Read the replies, record the time of each answered call, and return the number of these calls."""
         received = self.socket.recv(READ_BYTES)
         if not received:
             raise LoadError("the server hung up")
@@ -212,7 +212,7 @@ class Connection:
 
 
 def drive(order: dict[str, Any]) -> dict[str, float]:
-    """Run one load; the figures of the time after the warm-up."""
+    """Run one load and return the figures after the warm-up."""
     message = bytes.fromhex(order["message"])
     body = b"\x00" + len(message).to_bytes(4, "big") + message
     streams = min(order["streams"], max(1, IN_FLIGHT_BYTES // len(body)))

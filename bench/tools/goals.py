@@ -1,14 +1,14 @@
-"""What a figure must be: the latency budget as numbers."""
+"""The goals of the figures."""
 
 from dataclasses import dataclass
 
 Figures = dict[str, float | str | None]
-"""The result of a bench by key, with the unit in the key. None: could not be measured here."""
+"""The result of a benchmark by key, with the unit in the key. None if it could not be measured here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound of one figure; the bench gives its reason."""
+    """A bound for one figure; the benchmark states the reason."""
 
     at_least: float | None = None
     at_most: float | None = None

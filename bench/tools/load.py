@@ -1,4 +1,4 @@
-"""Load and what came of it: h2load where it is installed, our own generator everywhere."""
+"""Load and its results: by h2load if it is installed, otherwise by our own generator."""
 
 import re
 import shutil
@@ -31,7 +31,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one run, or the median of several, came to."""
+    """The result of one run, or the median of several."""
 
     rps: float
     p50_us: float
@@ -39,7 +39,7 @@ class Result:
 
 
 class LoadError(Exception):
-    """Calls failed: the figures would be those of errors."""
+    """Calls failed, so the figures would be those of errors."""
 
 
 def middle(results: list[Result]) -> Result:
@@ -52,7 +52,7 @@ def middle(results: list[Result]) -> Result:
 
 
 def percentiles(times_us: list[float]) -> tuple[float, float]:
-    """The 50th and the 99th percentile."""
+    """Return the 50th and the 99th percentile."""
     cuts = quantiles(times_us, n=100, method="inclusive")
     return cuts[49], cuts[98]
 
@@ -63,7 +63,7 @@ def h2load_installed() -> bool:
 
 
 def h2load(port: int, load: Load) -> Result:
-    """Two runs of h2load: one for the rate; one for the percentiles, as the log of each call slows h2load."""
+    """Run h2load once for the rate and once for the percentiles, because logging calls slows it down."""
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(_prefixed(load.message))
@@ -98,7 +98,7 @@ def _check_h2load(output: str) -> None:
 
 
 def generator(port: int, load: Load, *, tracing: bool = False) -> Result:
-    """The same load by bench.tools.generator; with `tracing` each call has a traceparent of its own."""
+    """Run the same load with bench.tools.generator; with `tracing` each call has its own traceparent."""
     order = {
         "port": port,
         "path": load.path,
@@ -115,14 +115,14 @@ def generator(port: int, load: Load, *, tracing: bool = False) -> Result:
 
 
 def check_answer(port: int, load: Load) -> None:
-    """One call by grpc's own client; raises grpc.RpcError: a server that refuses is fast too."""
+    """Make one call with grpcio. Raises grpc.RpcError if it fails: a server that refuses is fast, too."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         ask: Any = channel.unary_unary(load.path)
         ask(load.message, timeout=_ANSWER_SECONDS, wait_for_ready=True)
 
 
 def any_load(port: int, load: Load) -> Result:
-    """h2load where it is installed, else our own generator."""
+    """Run h2load if it is installed, else our own generator."""
     return h2load(port, load) if h2load_installed() else generator(port, load)
 
 

@@ -1,4 +1,4 @@
-"""A server whose one Check does nothing: `python -m bench.tools.noop_server own|grpcio`."""
+"""A server whose only method, Check, does nothing: `python -m bench.tools.noop_server native|grpcio`."""
 
 import asyncio
 import signal
@@ -20,12 +20,12 @@ OPEN_FILES = 12_000
 
 
 def check(_request: bytes, _call: Call) -> bytes:
-    """Always yes."""
+    """Answer OK."""
     return REPLY
 
 
 async def serve(transport: str) -> None:
-    """Serve until SIGTERM; the port is printed once it accepts."""
+    """Serve until SIGTERM; print the port once it accepts connections."""
     services = (Service(SERVICE, {"Check": Unary(check)}),)
     address = TcpAddress("127.0.0.1", 0)
     server: Server = {"native": GrpcServer, "grpcio": GrpcioServer}[transport](services, (address,))

@@ -1,4 +1,4 @@
-"""Processes on cores of their own: the server on one, the load on another."""
+"""Processes pinned to cores: the server on one, the load on another."""
 
 import os
 import resource
@@ -16,18 +16,18 @@ _PAGE_BYTES = resource.getpagesize()
 
 
 def server_core() -> int:
-    """The core of every server under test: only one of them is ever under load."""
+    """The core of every server under test, only one of which is under load at a time."""
     return min(os.sched_getaffinity(0))
 
 
 def load_core() -> int:
-    """The core of the load; the server's own where the machine has just one."""
+    """The core of the load; the core of the server if the machine has only one."""
     return max(os.sched_getaffinity(0))
 
 
 @contextmanager
 def running(command: Sequence[str], core: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`command` pinned to `core`, ended with the block."""
+    """Run `command` pinned to `core`, and end it after the block."""
     environment = {**os.environ, **variables}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         os.sched_setaffinity(process.pid, {core})
@@ -42,7 +42,7 @@ def running(command: Sequence[str], core: int, **variables: str) -> Iterator[sub
 
 
 def run(command: Sequence[str], core: int) -> str:
-    """What `command` prints, pinned to `core`. Raises CalledProcessError when it fails."""
+    """Return the output of `command`, pinned to `core`. Raises CalledProcessError if it fails."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         os.sched_setaffinity(process.pid, {core})
         output, _ = process.communicate()
@@ -53,7 +53,7 @@ def run(command: Sequence[str], core: int) -> str:
 
 @contextmanager
 def python_server(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A module of ours as a server: it prints its port, alone on a line, once it accepts."""
+    """Run a module of ours as a server: it prints its port on a line once it accepts connections."""
     with running([sys.executable, "-m", module, *arguments], server_core()) as process:
         assert process.stdout is not None  # noqa: S101  # asked for with PIPE
         line = process.stdout.readline()
@@ -63,7 +63,7 @@ def python_server(module: str, *arguments: str) -> Iterator[tuple[subprocess.Pop
 
 
 def free_port() -> int:
-    """A free port, for a program that cannot choose one by itself."""
+    """Return a free port, for a program that cannot choose one itself."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -71,7 +71,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int) -> None:
-    """Return once somebody accepts on `port`. Raises TimeoutError."""
+    """Return once a server accepts connections on `port`. Raises TimeoutError."""
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         try:
@@ -84,12 +84,12 @@ def wait_for_port(port: int) -> None:
 
 
 def resident_bytes(pid: int) -> int:
-    """The resident memory of a process, as the kernel counts it."""
+    """Return the resident memory of a process, as the kernel counts it."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
 def allow_open_files(wanted: int) -> int:
-    """How many files this process may open now, after asking for `wanted`."""
+    """Raise the limit of open files to `wanted` if allowed, and return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     granted = max(soft, min(wanted, hard))
     resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))

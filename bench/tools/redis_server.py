@@ -1,4 +1,4 @@
-"""A Redis of its own for a bench."""
+"""A separate Redis for a benchmark."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from sidecars.demo.redis import find_redis
 
 @asynccontextmanager
 async def redis_server(folder: Path) -> AsyncIterator[Path | None]:
-    """A Redis on a unix socket; None without a binary."""
+    """Run Redis on a unix socket; yield None if there is no binary."""
     binary = find_redis(os.environ)
     if binary is None:
         yield None

@@ -1,8 +1,9 @@
 """An outside client of Envoy that opens requests and resets them: `python -m bench.tools.resetter ORDER`.
 
-The order is JSON: port, rate (requests a second) and seconds. Half of the requests are reset in the same
-write, half in the next one, so that some checks have begun by then. Envoy closes a connection of which most
-requests end like this (premature resets), and then there is a new one. What it came to is printed as JSON.
+The order is JSON: port, rate (requests a second) and seconds. It resets half of the requests in the same
+write, half in the next one, so that some checks have started by then. Envoy closes a connection if most of
+its requests end like this (premature resets), and the client then opens a new one. It prints the result as
+JSON.
 """
 
 import socket
@@ -30,7 +31,7 @@ _CANCEL = (8).to_bytes(4, "big")
 
 
 def run(order: dict[str, Any]) -> dict[str, float]:
-    """Open and reset at the rate of the order until its time is over."""
+    """Open and reset requests at the rate in the order until its time is over."""
     encoder = Encoder()
     fields = [(":method", "GET"), (":scheme", "http"), (":path", "/orders"), (":authority", "edge.example")]
     block = encoder.encode([(name, value, True) for name, value in fields])

@@ -1,4 +1,4 @@
-"""While accesslog is away no request waits for it; when it returns, Envoy finds it by itself."""
+"""While accesslog is down no request waits for it; when it returns, Envoy reconnects."""
 
 import os
 

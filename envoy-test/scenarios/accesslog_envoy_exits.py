@@ -1,4 +1,4 @@
-"""What Envoy buffers of its access logs is lost at every exit, unless it had the time to send it before."""
+"""Envoy loses its buffered access log entries at every exit, unless it had time to send them before."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from sidecars.demo.until import until
 
 REQUESTS = 10
 LONG_SECONDS, SHORT_SECONDS = 600, 3
-"""`buffer_flush_interval`: not before the end of the test, and soon."""
+"""Values of `buffer_flush_interval`: longer than the test, and short."""
 
 
 async def _sigterm(envoy: Envoy) -> None:
@@ -49,7 +49,7 @@ async def scenario(edge: Edge) -> None:
 async def _kept(
     edge: Edge, name: str, flush_seconds: int, leave: Callable[[Envoy], Awaitable[None]]
 ) -> float:
-    """How many of the requests to an Envoy of its own have arrived once it has ended."""
+    """Return how many requests to a separate Envoy are logged once it has exited."""
     configuration = read(edge.places.folder / "envoy.json").data
     for listener in configuration["static_resources"]["listeners"]:
         listener["address"]["socket_address"]["port_value"] = 0
@@ -69,7 +69,7 @@ async def _kept(
 
         await until(logged, "Envoy has written every entry into its buffer")
         await leave(envoy)
-    await asyncio.sleep(1)  # what is under way arrives
+    await asyncio.sleep(1)  # entries in transit arrive
     return await _received(edge) - before
 
 

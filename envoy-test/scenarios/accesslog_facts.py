@@ -1,4 +1,4 @@
-"""What Envoy leaves out of its access logs, and what a client chooses there (docs/accesslog.md)."""
+"""Fields that Envoy omits from its access logs, and fields that a client can choose (docs/accesslog.md)."""
 
 import ssl
 from copy import deepcopy

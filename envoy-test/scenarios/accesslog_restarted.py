@@ -1,7 +1,7 @@
-"""What a restart of the only accesslog sidecar costs: all that is logged while it is away, uncounted.
+"""A restart of the only accesslog sidecar loses all entries logged while it is down, without a count.
 
-Entries for an endpoint that refuses connections are gone for Envoy: `logs_dropped` stays 0. So two endpoints
-(docs/deployment.md) are the way to lose nothing.
+Envoy loses entries for an endpoint that refuses connections: `logs_dropped` stays 0. With two endpoints
+(docs/deployment.md) nothing is lost.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from sidecars.demo.demo import log_lines
 from sidecars.demo.edge import STOP_SECONDS, Edge, serve_sidecars
 
 FLUSH_SECONDS = 1.5
-"""More than `buffer_flush_interval`: Envoy has sent what it gathered."""
+"""Longer than `buffer_flush_interval`: Envoy has sent its buffer."""
 BEFORE, AWAY, AFTER = 20, 30, 20
 
 

@@ -17,10 +17,10 @@ from sidecars.demo.process import spawn
 
 READY_SECONDS = 60.0
 FLUSH_SECONDS = 1.5
-"""More than `buffer_flush_interval`: Envoy has sent what it gathered."""
+"""Longer than `buffer_flush_interval`: Envoy has sent its buffer."""
 NAMES = ("before", "away", "after")
 REQUESTS = 30
-"""Requests under each name."""
+"""The number of requests with each name."""
 
 
 def change_envoy(configuration: dict[str, Any], folder: Path) -> None:

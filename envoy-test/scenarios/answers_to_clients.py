@@ -1,4 +1,4 @@
-"""Each client gets a refusal that it understands: a browser a login, a script its origin, gRPC a status."""
+"""Each client gets a denial that it understands: a browser a login, a script its origin, gRPC a status."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -72,7 +72,7 @@ async def scenario(edge: Edge) -> None:
     )
     assert "access-control-allow-origin" not in stranger.headers
 
-    # Whatever the answer is, the script may read it (emissary-ingress/emissary#3051, envoyproxy/envoy#23473).
+    # The script may read every response (emissary-ingress/emissary#3051, envoyproxy/envoy#23473).
     script = {"origin": "https://app.example"}
     bearers = f"{bearer(edge.provider.token('alice', 'orders:read'))['authorization']}, Bearer x"
     for path, headers, expected in (

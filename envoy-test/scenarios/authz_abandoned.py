@@ -1,7 +1,7 @@
-"""Clients that leave while authz is still asking about their token harm neither Envoy nor authz.
+"""Clients that disconnect during the introspection of their token harm neither Envoy nor authz.
 
-CVE-2026-47205: Envoy 1.36.0 to 1.36.8, 1.37.0 to 1.37.4 and 1.38.0 to 1.38.2 crashed then, on a route with an
-authorizer of its own.
+CVE-2026-47205: Envoy 1.36.0 to 1.36.8, 1.37.0 to 1.37.4 and 1.38.0 to 1.38.2 crashed then, on a route with
+its own authorizer.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ async def scenario(edge: Edge) -> None:
 
 
 async def _leave_while_asked_about(edge: Edge) -> None:
-    """Ask with one token from many connections, and reset each once Envoy has asked authz about all."""
+    """Send one token on many connections, and reset each once Envoy has sent all checks to authz."""
     writers = []
     for _ in range(CLIENTS):
         _, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.ports["edge"])
@@ -100,14 +100,14 @@ async def _leave_while_asked_about(edge: Edge) -> None:
 
 
 class SlowServer:
-    """Says that a token is active, but not before it is opened."""
+    """Reports a token as active, but only after the test releases it."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.open = asyncio.Event()
 
     async def answer(self, _request: web.Request) -> web.Response:
-        """What it says of any token."""
+        """Return the introspection response for any token."""
         self.asked += 1
         await self.open.wait()
         return web.json_response({"active": True, "sub": "dora", "scope": "orders:read", "aud": AUDIENCE})

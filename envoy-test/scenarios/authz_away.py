@@ -1,4 +1,4 @@
-"""While authz is away nothing passes, the client learns that it is not at fault, the access log says why."""
+"""While authz is down no request passes, the client gets 503, and the access log says why."""
 
 import os
 
@@ -33,7 +33,7 @@ async def scenario(edge: Edge) -> None:
             "ext_authz_error",
             ["UAEX"],
         )
-        # Nothing but how long Envoy has waited.
+        # Only the time that Envoy has waited.
         assert {name for name in line if name.startswith("authz_")} <= {"authz_duration_us"}
     file.write_text(whole)
 

@@ -1,4 +1,4 @@
-"""What the upstream gets is what the rule says: headers in place of forged ones, query, cookies, claims."""
+"""The upstream gets what the rule sets: headers instead of forged ones, query, cookies, claims."""
 
 import orjson
 
@@ -36,7 +36,7 @@ async def scenario(edge: Edge) -> None:
 
     await until(known, "the new rules decide")
 
-    # The session cookie stays behind, every other goes on (oauth2-proxy#644).
+    # The session cookie is removed, all others are kept (oauth2-proxy#644).
     answer = await ask(edge.url, "/changed", headers={"cookie": "a=1; session=secret; b=2"})
     assert answer.upstream_values("cookie") == ["a=1; b=2"]
     only = await ask(edge.url, "/changed", headers={"cookie": "session=secret"})
@@ -46,14 +46,15 @@ async def scenario(edge: Edge) -> None:
     changed = await ask(edge.url, f"/changed?{query}")
     assert sorted(_query(changed.body).split("&")) == ["a=b", "source=edge"]
 
-    # Where there is nothing to remove the query goes on as it came: a signed URL holds.
+    # If there is nothing to remove, the query stays unchanged, so a signed URL stays valid.
     signed = "user=1&expires=9&sig=a%2Fb%3d&b=+"
     assert _query((await ask(edge.url, f"/removed?{signed}")).body) == signed
-    # Where there is, Envoy sorts and re-encodes it. Lists and other letter case are a name to some, too.
+    # Otherwise Envoy sorts and re-encodes it. Some servers treat lists and other letter case as the same
+    # name.
     spelled = "user=1&debug[]=1&Debug=1&b=2&debug%5B0%5D=1"
     assert sorted(_query((await ask(edge.url, f"/removed?{spelled}")).body).split("&")) == ["b=2", "user=1"]
 
-    # One value, ours, however often the client sent its own (envoyproxy/envoy#43310).
+    # Only our value, even if the client sent several (envoyproxy/envoy#43310).
     token = bearer(edge.provider.token("alice", "orders:read"))
     forged = [("x-hello", "hello root"), ("X-Hello", "hello admin")]
     hello = await ask(edge.url, "/hello", headers=[*token.items(), *forged])
@@ -74,12 +75,12 @@ async def scenario(edge: Edge) -> None:
     assert "x-greeting" not in named.headers
     assert "x-admin" not in named.headers
 
-    # A subject is carried as it is, or its token is refused: `adm\nin` must not become admin.
+    # A subject is passed unchanged, or its token is refused: `adm\nin` must not become admin.
     for subject in ("adm\nin", " alice", "alice "):
         refused = await ask(edge.url, "/hello", headers=bearer(edge.provider.token(subject, "orders:read")))
         assert refused.status == 401, subject
 
 
 def _query(seen: bytes) -> str:
-    """The query that reached the upstream."""
+    """Return the query that reached the upstream."""
     return str(orjson.loads(seen)["path"].partition("?")[2])

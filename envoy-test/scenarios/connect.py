@@ -1,4 +1,4 @@
-"""A tunnel (CONNECT) has no path, so no rule can allow one. A WebSocket is judged as a GET."""
+"""A tunnel (CONNECT) has no path, so no rule can allow it. A WebSocket handshake is checked as a GET."""
 
 import asyncio
 from copy import deepcopy
@@ -23,7 +23,7 @@ RULES = """
 
 
 def change_envoy(configuration: dict[str, Any], folder: Path) -> None:
-    """A further listener, which opens tunnels and, over HTTP/2, WebSockets for requests that authz allows."""
+    """Add a listener that opens tunnels and, over HTTP/2, WebSockets for requests that authz allows."""
     add_bare_listener(configuration, folder)
     listeners = configuration["static_resources"]["listeners"]
     tunnels = deepcopy(listeners[-1])
@@ -48,22 +48,22 @@ async def scenario(edge: Edge) -> None:
     await until(known, "the new rules decide")
     edge.echo.received.clear()
 
-    # An Envoy without CONNECT in upgrade_configs answers by itself and does not ask authz.
+    # An Envoy without CONNECT in upgrade_configs answers without a check.
     head = await _connect(edge, "edge")
     assert head.startswith(b"HTTP/1.1 404 ")
     assert b"x-details: route_not_found" in head
-    # One with it asks authz, which refuses a request without a path under any rule.
+    # An Envoy with it calls authz, which refuses a request without a path under any rule.
     head = await _connect(edge, TUNNELS)
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"x-reason: path_form" in head
     assert not edge.echo.received
 
-    # A WebSocket over HTTP/2 (RFC 8441) is a CONNECT to Envoy, and a GET of its path to authz.
+    # A WebSocket over HTTP/2 (RFC 8441) is a CONNECT for Envoy, and a GET of its path for authz.
     assert await _websocket_status(edge) == 410
 
 
 async def _connect(edge: Edge, listener: str) -> bytes:
-    """The head of the answer to a CONNECT."""
+    """Return the head of the response to a CONNECT."""
     async with asyncio.timeout(MAX_ANSWER_SECONDS):
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.ports[listener])
         try:

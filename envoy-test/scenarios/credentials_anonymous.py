@@ -1,4 +1,4 @@
-"""A rule that allows anyone asks for no credential, and ignores a bad one."""
+"""A rule that allows anyone requires no credential, and ignores a bad one."""
 
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge
@@ -12,7 +12,7 @@ async def scenario(edge: Edge) -> None:
     for headers in ({}, forged, good, {"cookie": "session=nonsense"}):
         answer = await ask(edge.url, "/public/hello", headers={**headers, "x-auth-subject": "admin"})
         assert answer.status == 200
-        # No credential was asked for, so no caller is named, even if one could be.
+        # No credential is required, so the upstream gets no identity, even from a valid token.
         assert answer.upstream_values("x-auth-subject") == []
     assert (await ask(edge.url, "/orders")).status == 401
 

@@ -1,4 +1,4 @@
-"""An API key carries its owner's name and scopes; an expired or mistyped key is refused."""
+"""An API key has the name and scopes of its owner; an expired or mistyped key is refused."""
 
 import secrets
 from typing import Any
@@ -27,7 +27,7 @@ async def scenario(edge: Edge) -> None:
     assert good.status == 200
     assert good.upstream_values("x-auth-subject") == ["reports"]
     assert good.upstream_values("x-auth-scopes") == ["orders:read"]
-    # Its scopes are its own.
+    # It has only its own scopes.
     assert (await ask(edge.url, "/orders", method="POST", headers={"x-api-key": edge.api_key})).status == 403
     other = edge.api_key[:-1] + ("A" if edge.api_key[-1] != "A" else "B")
     for bad in (old, other, f"unknown.{edge.api_key.partition('.')[2]}", "reports.", ""):

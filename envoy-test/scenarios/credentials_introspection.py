@@ -1,4 +1,4 @@
-"""An opaque token is what the authorization server says of it (RFC 7662), remembered for a while."""
+"""The authorization server decides about an opaque token (RFC 7662), and its response is cached."""
 
 from base64 import b64encode
 from collections import Counter
@@ -40,26 +40,26 @@ async def scenario(edge: Edge) -> None:
             assert answer.upstream_values("x-auth-subject") == ["dora"]
             assert (await ask(edge.url, "/orders", headers=bearer("opaque-bad"))).status == 401
         assert server.asked == {"opaque-good": 1, "opaque-bad": 1}
-        # Good, but for somebody else's service (CVE-2022-29226).
+        # Valid, but for another service (CVE-2022-29226).
         assert (await ask(edge.url, "/orders", headers=bearer("opaque-elsewhere"))).status == 401
         # A JWT may use the same header, and is not sent to introspection.
         jwt = bearer(edge.provider.token("alice", "orders:read"))
         assert (await ask(edge.url, "/orders", headers=jwt)).status == 200
         assert len(server.asked) == 3
 
-    # The server is away: what is remembered goes on, and of the rest nothing is known.
+    # The server is down: cached tokens are accepted, the others cannot be verified.
     assert (await ask(edge.url, "/orders", headers=bearer("opaque-good"))).status == 200
     assert (await ask(edge.url, "/orders", headers=bearer("opaque-new"))).status == 503
 
 
 class AuthorizationServer:
-    """Knows two active tokens, and answers only its own client."""
+    """An authorization server with two active tokens, which answers only its own client."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
 
     async def answer(self, request: web.Request) -> web.Response:
-        """What it says of the token in the form."""
+        """Return the introspection response for the token in the form."""
         basic = b64encode(f"edge:{SECRET}".encode()).decode()
         if request.headers.get("authorization") != f"Basic {basic}":
             return web.Response(status=401)

@@ -1,4 +1,4 @@
-"""Keys come from a URL, by OpenID Connect Discovery or from a file, and prove their issuer's JWTs alone."""
+"""Keys come from a URL, by OpenID Connect Discovery or from a file, and verify only JWTs of their issuer."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ async def scenario(edge: Edge) -> None:
     origin = f"http://127.0.0.1:{edge.places.idp_port}"
     file = edge.places.folder / "keys.json"
     keys = edge.provider.key_set()["keys"]
-    # The file holds the EC key alone: what the RSA key signs in this issuer's name is nothing.
+    # The file has only the EC key, so a token of this issuer signed with the RSA key is refused.
     file.write_bytes(orjson.dumps({"keys": [key for key in keys if key["kid"] == "ec-1"]}))
     near: dict[str, Any] = {"allow_http": True, "allow_addresses": ["127.0.0.0/8"]}
     sources: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ async def scenario(edge: Edge) -> None:
         answer = await ask(edge.url, "/orders", headers=bearer(good))
         assert answer.status == 200, issuer
         assert answer.upstream_values("x-auth-subject") == ["alice"]
-        # Accepted again, now from memory.
+        # Accepted again, now from the cache.
         assert (await ask(edge.url, "/orders", headers=bearer(good))).status == 200
 
     stranger = edge.provider.token("alice", "orders:read", kid="rsa-1", iss=BY_FILE)

@@ -1,4 +1,4 @@
-"""The identity provider ends a session by itself (OpenID Connect Back-Channel Logout 1.0)."""
+"""The identity provider ends a session (OpenID Connect Back-Channel Logout 1.0)."""
 
 import time
 from typing import Any
@@ -23,7 +23,7 @@ async def scenario(edge: Edge) -> None:
         assert (await ask(edge.url, "/orders", headers=token)).status == 200
 
     claims: dict[str, Any] = {"aud": CLIENT, "sid": "s1", "events": {EVENT: {}}, "exp": int(time.time()) + 60}
-    # An access token is not a logout token, and one for another client is not for us.
+    # An access token and a logout token for another client are refused.
     assert await edge.admin.log_out(idp.token("alice", "orders:read", sid="s1", jti="a")) == 400
     assert await edge.admin.log_out(idp.token("alice", jti="b", **{**claims, "aud": "another"})) == 400
     assert (await ask(edge.url, "/orders", headers=ended)).status == 200

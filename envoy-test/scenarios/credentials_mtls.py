@@ -1,6 +1,6 @@
-"""A client certificate names its owner; what a trusted proxy says of its client names that client.
+"""A client certificate identifies its owner; a header from a trusted proxy identifies the proxy's client.
 
-The certificates are made here. Envoy verifies them; authz decides whose count, and whose word about others.
+The scenario makes the certificates. Envoy verifies them; authz decides which callers and proxies to accept.
 """
 
 import ssl
@@ -56,20 +56,20 @@ async def scenario(edge: Edge) -> None:
     as_shop = await _ask(edge, "shop")
     assert as_shop.status == 200
     assert as_shop.upstream_values("x-auth-subject") == [SHOP]
-    # The same authority has signed it, which alone does not identify a caller.
+    # The same authority signed it, but that alone does not identify a caller.
     assert (await _ask(edge, "stranger")).status == 401
 
-    # What a peer that is not a proxy says about others is ignored.
+    # A peer that is not a trusted proxy cannot name other clients.
     said = await _ask(edge, "shop", f"URI={TRUST}/shop/sa/admin")
     assert (said.status, said.upstream_values("x-auth-subject")) == (200, [SHOP])
     assert (await _ask(edge, "stranger", f"URI={SHOP}")).status == 401
 
     behind = await _ask(edge, "proxy", f"By={PROXY};Hash=00;URI={TRUST}/shop/sa/cart")
     assert (behind.status, behind.upstream_values("x-auth-subject")) == (200, [f"{TRUST}/shop/sa/cart"])
-    # The client wrote the first element, the proxy the last.
+    # The first element is from the client, the last from the proxy.
     forged = f"URI={SHOP},By={PROXY};Hash=00;URI={STRANGER}"
     assert (await _ask(edge, "proxy", forged)).status == 401
-    # The proxy itself is not a caller.
+    # The proxy itself is not accepted as a caller.
     assert (await _ask(edge, "proxy")).status == 401
 
 

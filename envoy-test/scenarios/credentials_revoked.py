@@ -1,6 +1,6 @@
-"""What one sidecar revokes the other refuses too: a JWT by jti and by subject, a session by its token.
+"""A revocation at one sidecar takes effect at the other: of a JWT, a subject and a session.
 
-The commands are run as an operator runs them. By subject, what is issued afterwards is accepted again.
+The scenario runs the operator's commands. After a revocation by subject, new tokens are accepted again.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ async def scenario(edge: Edge) -> None:
     await _both(edge, by_subject, 200)
     await _command(settings, "token", "revoke", "--subject", "bob")
     await _both(edge, by_subject, 401)
-    # While a clock may be ahead, what was issued before is unknown; `iat` counts whole seconds.
+    # A clock may be ahead, so tokens issued within the leeway are refused; `iat` has whole seconds.
     later = bearer(edge.provider.token("bob", "orders:read", iat=int(time.time()) + LEEWAY_SECONDS + 1))
     await _both(edge, later, 200)
 

@@ -1,4 +1,4 @@
-"""A session is accepted in a cookie or a header, and is gone the moment it is revoked."""
+"""A session is accepted in a cookie or a header, and refused as soon as it is revoked."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ async def scenario(edge: Edge) -> None:
         assert answer.status == 200
         assert answer.upstream_values("x-auth-subject") == ["carol"]
         assert answer.upstream_values("x-auth-credential") == ["session"]
-    # Both at once are one credential too many, be they the same.
+    # Both at once are two credentials, even if equal.
     assert (await ask(edge.url, "/orders", headers={**in_cookie, **in_header})).status == 400
 
-    # A token that a client made up begins no session (session fixation).
+    # A token invented by a client creates no session (session fixation).
     made_up = {"cookie": f"session={token[::-1]}"}
     for _ in range(2):
         assert (await ask(edge.url, "/orders", headers=made_up)).status == 401

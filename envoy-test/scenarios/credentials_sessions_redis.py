@@ -1,4 +1,4 @@
-"""A session made at one sidecar is known to the other, in a cookie or a header; Redis holds no token."""
+"""A session created at one sidecar is valid at the other, in a cookie or a header; Redis stores no token."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""After N bad credentials from one address the answer is 429 with the time to wait; what is known goes on."""
+"""After N bad credentials from one address authz answers 429 with the time to wait; cached tokens pass."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ COOLDOWN_SECONDS = 1
 async def scenario(edge: Edge) -> None:
     def configure(policy: dict[str, Any]) -> None:
         policy["credentials"]["throttle"] = {"address_failures": FAILURES, "per_seconds": PER_SECONDS}
-        # Failed signatures count once a fetch has shown that their key still serves.
+        # Failed signatures count once a fetch has shown that their key is still current.
         policy["credentials"]["issuers"][0]["jwks"]["cooldown_seconds"] = COOLDOWN_SECONDS
 
     await edge.change_policy(configure)
@@ -40,7 +40,7 @@ async def scenario(edge: Edge) -> None:
     lookup_timeout_seconds = int(refusals[0].headers["retry-after"])
     assert 1 <= lookup_timeout_seconds <= PER_SECONDS
 
-    # Envoy told authz the address; what a client claims about itself does not change it.
+    # The address comes from Envoy; headers from a client do not change it.
     assert (await ask(edge.url, "/orders", headers={**known, "x-forwarded-for": "203.0.113.9"})).status == 200
     assert (await ask(edge.url, "/public/hello", headers=bad[0])).status == 200
 

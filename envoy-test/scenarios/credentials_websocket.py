@@ -1,4 +1,4 @@
-"""A script in a browser proves who asks when it opens a WebSocket: among the protocols that it offers."""
+"""A script in a browser sends its credential for a WebSocket among the protocols that it offers."""
 
 import socket
 from pathlib import Path
@@ -19,7 +19,7 @@ _listening: list[socket.socket] = []
 
 
 def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
-    """WebSockets are let through, to a server that speaks them."""
+    """Make Envoy pass WebSockets on to a WebSocket server."""
     listening = socket.create_server(("127.0.0.1", 0))
     _listening.append(listening)
     resources = configuration["static_resources"]
@@ -71,7 +71,7 @@ async def _ask(edge: Edge) -> None:
 
 
 async def _greeting(edge: Edge, offered: list[str]) -> str:
-    """The first message of the server, or the status of the refusal."""
+    """Return the first message of the server, or the status of the denial."""
     timeout = aiohttp.ClientTimeout(total=MAX_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as client:
         try:

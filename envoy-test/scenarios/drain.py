@@ -1,4 +1,4 @@
-"""SIGTERM ends the sidecars in order: exit code 0, and every line of the access log is written."""
+"""SIGTERM ends the sidecars cleanly: exit code 0, and every line of the access log is written."""
 
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import STOP_SECONDS, Edge

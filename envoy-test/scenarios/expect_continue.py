@@ -1,4 +1,4 @@
-"""A client that asks before it sends a body: who tells it to go on, and whether authz was asked before."""
+"""`Expect: 100-continue`: who sends the 100, and whether the check comes first."""
 
 import asyncio
 from copy import deepcopy
@@ -12,7 +12,7 @@ from sidecars.demo.until import until
 from tests.support.bare_envoy import MAX_ANSWER_SECONDS
 
 ASKING = "asking"
-"""A listener with `proxy_100_continue`: the upstream tells the client, if the request gets there."""
+"""Add a listener with `proxy_100_continue`: the upstream sends the 100 if the request reaches it."""
 
 RULES = """
 - {name: upload, methods: [POST], paths: [/upload], allow: anyone}
@@ -37,16 +37,16 @@ async def scenario(edge: Edge) -> None:
 
     await until(known, "the new rules decide")
 
-    # As shipped Envoy itself says "go on", before authz has decided: a refused client may have sent its body.
+    # By default Envoy itself sends the 100 before authz has decided, so a denied client may send its body.
     assert await _statuses(edge, "edge", "/upload") == [100, 200]
     assert await _statuses(edge, "edge", "/orders") == [100, 401]
-    # With proxy_100_continue a refused client sends none.
+    # With proxy_100_continue a denied client sends no body.
     assert await _statuses(edge, ASKING, "/upload") == [100, 200]
     assert await _statuses(edge, ASKING, "/orders") == [401]
 
 
 async def _statuses(edge: Edge, listener: str, path: str) -> list[int]:
-    """The statuses of the answers, the body being sent once the client is told to go on."""
+    """Return the statuses of the responses; the body is sent after a 100."""
     async with asyncio.timeout(MAX_ANSWER_SECONDS):
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.ports[listener])
         try:

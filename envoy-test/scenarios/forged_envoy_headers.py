@@ -1,6 +1,6 @@
-"""What is asked, and by whom, only Envoy says: its headers are taken from clients, others count for nothing.
+"""Path and client come only from Envoy: its internal headers are removed from requests, others are ignored.
 
-Headers that only Envoy may set were believed from outside: CVE-2023-27487, CVE-2024-45806. Authorizers took
+Headers that only Envoy may set were trusted from outside: CVE-2023-27487, CVE-2024-45806. Authorizers took
 the path or the client from headers: CVE-2026-40575, GHSA-vhr5-ggp3-qq85.
 """
 
@@ -58,7 +58,7 @@ async def scenario(edge: Edge) -> None:
         )
 
     await edge.change_policy(configure)
-    # The bare listener takes this machine for one of ours, and lets such headers through.
+    # The bare listener treats this machine as internal, and passes such headers on.
     internal = await send(edge, "/public/hello", [("x-envoy-original-path", "/x")])
     assert internal.upstream_values("x-envoy-original-path") == ["/x"]
     for listener in ("edge", BARE):

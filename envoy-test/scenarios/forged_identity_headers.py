@@ -1,4 +1,4 @@
-"""What a client says of itself never reaches the upstream, on public paths neither, however it is spelled."""
+"""Identity headers from a client never reach the upstream, in any spelling, on public paths either."""
 
 import orjson
 
@@ -12,8 +12,8 @@ TWINS = ("x_auth_subject", "x-auth_subject", "x_auth-subject", "X_AUTH_SUBJECT",
 """Many upstreams read each of these as x-auth-subject (CVE-2025-64484)."""
 
 SIGNS = "!#$%&'*+.^`|~"
-"""Bytes of a name other than letters, digits, hyphens and underscores: to PHP, lighttpd and other CGI-like
-servers `x.auth-subject` is x-auth-subject, too (GHSA-rf44-j88r-hh8c)."""
+"""Characters in a name other than letters, digits, hyphens and underscores: PHP, lighttpd and other CGI-like
+servers read `x.auth-subject` as x-auth-subject (GHSA-rf44-j88r-hh8c)."""
 
 change_envoy = add_bare_listener
 
@@ -33,10 +33,10 @@ async def scenario(edge: Edge) -> None:
     assert known.upstream_values("x-auth-scopes") == ["orders:read"]
 
     for twin in TWINS:
-        # The Envoy of envoy.yaml takes no such header.
+        # Envoy with envoy.yaml rejects such a header.
         refusal = await send(edge, "/public/hello", [(twin, "admin")], listener="edge")
         assert (refusal.status, refused(refusal)) == (400, "envoy http1.unexpected_underscore"), twin
-    # One that takes them leaves it to authz, and of authz they do not get past.
+    # An Envoy that accepts them leaves the removal to authz.
     other = await send(edge, "/public/hello", [("x_other", "1")], listener=BARE)
     assert other.upstream_values("x_other") == ["1"]
     for twins in (*((twin,) for twin in TWINS), TWINS):
@@ -55,7 +55,7 @@ async def scenario(edge: Edge) -> None:
             known = await send(edge, "/orders", [*token.items(), *lines], listener=listener)
             assert _folded(known, "x-auth-subject") == ["alice"], (sign, listener)
 
-    # Envoy refuses the other characters that lighttpd would fold.
+    # Envoy refuses the other characters that lighttpd would replace.
     for listener in ("edge", BARE):
         refusal = await send(edge, "/public/hello", [("x\xa0auth-subject", "admin")], listener=listener)
         assert (refusal.status, refused(refusal)) == (400, "envoy http1.codec_error"), listener

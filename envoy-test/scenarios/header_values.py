@@ -1,8 +1,8 @@
-"""Every value of a header counts: repeated, joined by commas, next to bytes that are not text.
+"""Rules compare every value of a header: repeated, joined by commas, next to bytes that are not text.
 
-CVE-2021-32777: of repeated headers the last one was all that authz saw. CVE-2026-26308, GHSA-ghc4-35x6-crw5:
-a value joined to others went around a deny rule. CVE-2023-27488: bytes that are not UTF-8 made a message that
-authz could not read. GHSA-gv94-wp4h-vv8p: a tab behind `Bearer`.
+CVE-2021-32777: authz saw only the last of repeated headers. CVE-2026-26308, GHSA-ghc4-35x6-crw5: a value
+joined to others evaded a deny rule. CVE-2023-27488: bytes that are not UTF-8 made a message that authz could
+not parse. GHSA-gv94-wp4h-vv8p: a tab after `Bearer`.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ async def scenario(edge: Edge) -> None:
 
 
 async def _deny_rules(edge: Edge) -> None:
-    # Envoy itself joins some headers, user-agent among them, though it was told to send them as they came.
+    # Envoy itself joins some headers, such as user-agent, even with encode_raw_headers.
     for name, bad in (("x-mark", "bad"), ("X-Mark", "bad"), ("x-group", "bad"), ("user-agent", "evil")):
         assert refused(await _ask(edge, "/office", (name, "good"))) == ""
         for values in (

@@ -1,4 +1,4 @@
-"""Every spelling of a host is the same host (CVE-2021-39155), and only Envoy says which it is."""
+"""Every spelling of a host is the same host (CVE-2021-39155), and only Envoy determines the host."""
 
 from sidecars.demo.edge import Edge
 from sidecars.demo.until import until
@@ -23,7 +23,7 @@ NO_HOSTS = {
     "www.acme.example/": BY_ENVOY,
     "b\u00fccher.acme.example": BY_ENVOY,
 }
-"""And who refuses them."""
+"""Malformed hosts, and who refuses them."""
 
 change_envoy = add_bare_listener
 
@@ -38,7 +38,7 @@ async def scenario(edge: Edge) -> None:
     await until(known, "the new rules decide")
     for host in ("api.acme.example", "API.Acme.Example", "api.acme.example.", "api.acme.example:8443"):
         assert refused(await send(edge, "/hosts", host=host, listener="edge")) == STRICT, host
-        # Only Envoy says what the host is.
+        # Only Envoy determines the host.
         claimed = [("x-forwarded-host", "www.acme.example"), ("x-original-host", "www.acme.example")]
         assert refused(await send(edge, "/hosts", claimed, host=host, listener="edge")) == STRICT, host
     for host, who in NO_HOSTS.items():
@@ -49,9 +49,9 @@ async def scenario(edge: Edge) -> None:
 
 
 async def _one_of_two(edge: Edge) -> None:
-    """Where a request names two hosts, the one that is decided about is the one that goes upstream."""
+    """If a request names two hosts, authz decides about the one that Envoy sends upstream."""
     www, api = "http://www.acme.example/hosts", "http://api.acme.example/hosts"
-    # RFC 9112 section 3.2.2: the absolute form counts.
+    # RFC 9112 section 3.2.2: the absolute form takes precedence.
     assert refused(await send(edge, api, host="www.acme.example", listener="edge")) == STRICT
     absolute = await send(edge, www, host="api.acme.example", listener="edge")
     assert (absolute.status, absolute.upstream_values("host")) == (200, ["www.acme.example"])
@@ -62,7 +62,7 @@ async def _one_of_two(edge: Edge) -> None:
 
 
 async def _literals(edge: Edge) -> None:
-    """Authorino cut them off at their first colon."""
+    """Authorino cut IPv6 literals at their first colon."""
     for host in ("[2001:db8::1]", "[2001:db8::1]:8443", "[2001:0DB8:0::1]"):
         assert (await send(edge, "/hosts", host=host, listener="edge")).status == 200, host
     assert refused(await send(edge, "/hosts", host="[2001:db8::2]", listener="edge")) == "authz no_rule"

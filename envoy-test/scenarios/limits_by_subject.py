@@ -1,4 +1,4 @@
-"""A limit counts by the subject that authz found; what a client claims to be makes no difference."""
+"""A limit counts by the subject that authz authenticated; headers from a client make no difference."""
 
 import yaml
 

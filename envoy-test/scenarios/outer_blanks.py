@@ -1,7 +1,7 @@
-"""HTTP/2 keeps blanks around a header's value; an HTTP/1 upstream never sees them (RFC 9110 section 5.5).
+"""HTTP/2 keeps blanks around a header value; an HTTP/1 upstream never sees them (RFC 9110 section 5.5).
 
-So they give a client no bucket of its own, and hide no secret from the access log. What Envoy itself compares
-with the value (`header_value_match`) is exact: docs/ratelimit.md says how to write it.
+So they must not give a client a separate bucket, or hide a secret from redaction. Envoy's own comparison
+(`header_value_match`) is exact: docs/ratelimit.md says how to configure it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ TOLERANT = "[ \t]*acme[ \t]*"
 
 
 def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
-    """Limits by the same header in each way that Envoy has, each on a route of its own."""
+    """Limits by the same header with each kind of action in Envoy, each on its own route."""
     manager = http_manager(configuration["static_resources"]["listeners"][0])
     [host] = manager["route_config"]["virtual_hosts"]
     actions: dict[str, dict[str, Any]] = {
@@ -83,7 +83,7 @@ def _limit(key: str, value: str, requests: int) -> dict[str, Any]:
 
 
 async def _limits(edge: Edge) -> None:
-    # A value of the file, one of a wildcard, and one that is only counted.
+    # A value in the file, a value of a wildcard, and a value with only a count.
     for value in (b"acme", b"team  x", b"other"):
         first = await _ask(edge, "header", b" " + value)
         assert (first.status, first.upstream_values("x-tenant")) == (200, [value.decode()])
@@ -92,7 +92,7 @@ async def _limits(edge: Edge) -> None:
             assert answer.status == 429, around % value
         again = await send(edge, "/public/header", [("x-tenant", b"\t" + value)], listener="edge")
         assert again.status == 429
-    # Blanks within a value, and other characters, make other values.
+    # Blanks within a value, and other characters, make a different value.
     for value in (b"ac me", b"a\tcme", b"team x", b"\xa0acme", b"\xff acme"):
         assert (await _ask(edge, "header", value)).status == 200, value
     # An escaped blank in a query does not help, either. Envoy does not read `+` as one.

@@ -1,8 +1,8 @@
-"""No spelling of a path leads to what it is not allowed to, whether Envoy or authz is the one who sees to it.
+"""No spelling of a path evades a rule: either Envoy or authz refuses it.
 
-Rules that match one spelling while the upstream reads another: CVE-2019-9901, CVE-2021-29492, CVE-2021-31920,
-CVE-2021-39156, CVE-2021-32779, CVE-2026-26205, CVE-2026-32811, CVE-2026-33494, CVE-2026-42274,
-GHSA-qcxp-gm7m-4j5v. A prefix that ends within a segment: CVE-2026-32716.
+Rules that matched one spelling while the upstream read another: CVE-2019-9901, CVE-2021-29492,
+CVE-2021-31920, CVE-2021-39156, CVE-2021-32779, CVE-2026-26205, CVE-2026-32811, CVE-2026-33494,
+CVE-2026-42274, GHSA-qcxp-gm7m-4j5v. A prefix that ends within a segment: CVE-2026-32716.
 """
 
 import re
@@ -15,15 +15,15 @@ from sidecars.demo.until import until
 from tests.support.bare_envoy import BARE, add_bare_listener, refused, send, send_http2
 
 PUBLIC = re.compile(r"/public(/[a-z]+)+")
-"""Where no reader finds a way out."""
+"""Paths that every server reads in the same way."""
 
 NORMALISED = "authz credentials_missing"
-"""Envoy made `/orders` of it, and authz was asked about that."""
+"""Envoy normalised the path to `/orders`, and authz decided about that."""
 BY_ENVOY = "envoy path_normalization_failed"
 PASSED = ""
 
 ANSWERS = {
-    # The path, and who refuses it why: behind the edge of envoy.yaml, and where Envoy changes nothing.
+    # The path, and who refuses it and why: with envoy.yaml, and if Envoy changes nothing.
     "/public/../orders": (NORMALISED, "authz path_dot_segment"),
     "/public/./../orders": (NORMALISED, "authz path_dot_segment"),
     "/public/%2e%2e/orders": (NORMALISED, "authz path_dot_segment"),
@@ -48,22 +48,22 @@ ANSWERS = {
     "/orders?/public/hello": ("authz credentials_missing", "authz credentials_missing"),
     "/ORDERS": ("authz no_rule", "authz no_rule"),
     "/healthz/": ("authz no_rule", "authz no_rule"),
-    # A prefix ends where a segment does.
+    # A prefix ends at the end of a segment.
     "/publicity": ("authz no_rule", "authz no_rule"),
     "/public.orders": ("authz no_rule", "authz no_rule"),
-    # Envoy refuses a fragment wherever it is asked.
+    # Envoy refuses a fragment on every listener.
     "/orders#/public/hello": (BY_ENVOY, BY_ENVOY),
     "/public/hello#/../orders": (BY_ENVOY, BY_ENVOY),
     "/public/hello?#/orders": (BY_ENVOY, BY_ENVOY),
 }
 
 CONTROL = (b"\0", b"\x01", b"\t", b"\r", b"\x1f", b" ", b"\x7f", b"\x80", b"\xff")
-"""Bytes that HTTP/1 has no place for in a path, so that Envoy takes no such request on any listener."""
+"""Bytes that HTTP/1 forbids in a path, so that Envoy refuses such a request on every listener."""
 
 
 def change_envoy(configuration: dict[str, Any], folder: Path) -> None:
     add_bare_listener(configuration, folder)
-    # So that its features can be switched while it runs.
+    # Allows switching features at runtime.
     configuration["layered_runtime"] = {"layers": [{"name": "admin", "admin_layer": {}}]}
 
 
@@ -88,7 +88,8 @@ async def _control_bytes(edge: Edge) -> None:
         for listener in ("edge", BARE):
             answer = await send(edge, b"/public/a%bb" % byte, listener=listener)
             assert (answer.status, refused(answer)[:11]) == (400, "envoy http1"), (byte, listener)
-    # HTTP/2 carries bytes beyond ASCII: the edge escapes them, and who does not leaves them to authz.
+    # HTTP/2 carries bytes beyond ASCII: the hardened edge escapes them, the other listener leaves them to
+    # authz.
     assert refused(await send_http2(edge, "/public/\xe9".encode())) == "authz path_not_ascii"
     # Envoy sends `!` to authz for each byte that is not UTF-8, and the byte itself to the upstream.
     for path in (b"/public/\xc0\xae\xc0\xae/orders", b"/public/a\x80b", b"/public/x?a\xff;debug=1"):
@@ -112,7 +113,7 @@ async def _segment_edge(edge: Edge) -> None:
 
 
 async def _fragments_cut_off(edge: Edge) -> None:
-    """CVE-2021-39156, CVE-2021-32779: an Envoy told to takes a fragment off before anyone is asked."""
+    """CVE-2021-39156, CVE-2021-32779: Envoy can be configured to remove a fragment before the check."""
     await edge.envoy.admin(
         "/runtime_modify?envoy.reloadable_features.http_reject_path_with_fragment=false", "POST"
     )

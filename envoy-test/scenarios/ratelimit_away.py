@@ -1,4 +1,4 @@
-"""While ratelimit is away requests pass uncounted: a limit is there to protect, not to cause an outage."""
+"""While ratelimit is down requests pass uncounted: a limit must not cause an outage."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What Envoy asks ratelimit about, and how often a request counts: as docs/ratelimit.md tells it."""
+"""The descriptors that Envoy sends to ratelimit, and how often a request counts (docs/ratelimit.md)."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -14,7 +14,7 @@ from sidecars.demo.until import until
 
 PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute"
 DUAL_STACK, BEHIND_PROXY = "dual-stack", "behind-proxy"
-"""Listeners: one for IPv6 and IPv4, and one that takes the client's address from x-forwarded-for."""
+"""Add a listener for IPv6 and IPv4, and one that takes the client address from x-forwarded-for."""
 
 MASKED = {
     ("edge", ""): ("127.0.0.0/16", 500),
@@ -24,17 +24,17 @@ MASKED = {
     (BEHIND_PROXY, "::ffff:192.0.2.7"): ("::/64", 800),
     (BEHIND_PROXY, "::ffff:198.51.100.7"): ("::/64", 800),
 }
-"""By listener and x-forwarded-for: the value that Envoy sends, and the limit that it meets here."""
+"""By listener and x-forwarded-for: the value that Envoy sends, and the limit that matches it."""
 
 ADDEND = 5
 HITS = "ratelimit_service_rate_limit_total_hits"
 CALLS = "ratelimit_service_total_requests"
 LIMITS = {"first": 1000, "second": 2000, "first,second": 3000, "second,first": 4000}
-"""By the value of the header."""
+"""Results by the value of the header."""
 
 
 def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
-    """Routes of every kind, each with a limit of its own."""
+    """Routes of every kind, each with its own limit."""
     edge = configuration["static_resources"]["listeners"][0]
     [host] = http_manager(edge)["route_config"]["virtual_hosts"]
     host["routes"] = [
@@ -90,7 +90,7 @@ async def scenario(edge: Edge) -> None:
 
 
 async def _charged_at_the_end(edge: Edge) -> None:
-    """By `apply_on_stream_done`, a refused request too."""
+    """`apply_on_stream_done` also counts a refused request."""
     for name, status in (("done", 429), ("done-and-served", 200)):
         before = await edge.admin.metric(HITS)
         assert (await ask(edge.url, f"/public/{name}")).status == status
@@ -102,7 +102,7 @@ async def _charged_at_the_end(edge: Edge) -> None:
 
 
 async def _asked_without_entries(edge: Edge) -> None:
-    """Where the only action is left out; a direct response is not even asked about."""
+    """Routes whose only action yields no descriptor; Envoy makes no call for a direct response."""
     for name, calls in (("skipped", 1), ("direct", 0)):
         before = await edge.admin.metric(CALLS)
         assert await _hits_of(edge, name) == 0, name
@@ -153,7 +153,7 @@ def _limit(key: str, value: str, requests: int) -> dict[str, Any]:
 
 
 async def _hits_of(edge: Edge, name: str) -> float:
-    """By how much one request to the route is charged, over all limits."""
+    """Return the hits that one request to the route adds, over all limits."""
     before = await edge.admin.metric(HITS)
     assert (await ask(edge.url, f"/public/{name}")).status in {200, 301, 404}
     return await edge.admin.metric(HITS) - before

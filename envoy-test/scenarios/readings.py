@@ -1,9 +1,9 @@
-"""What an upstream reads as denied is denied, behind every kind of listener.
+"""What an upstream reads as denied is denied, with every kind of listener.
 
-The spellings are those of `tests/attacks/upstreams.json`: readings of real servers, recorded. They go through
-the edge of `envoy.yaml`, one without its hardening, and one that shows authz headers and bodies
-as text, with `!` for bytes that are not UTF-8 (envoy#22996). A rule denies in each way that the language has;
-each has a host of its own, and everything else is open.
+`tests/attacks/upstreams.json` records the spellings and how real servers read them. They pass through the
+edge of `envoy.yaml`, one without its hardening, and one that sends headers and bodies to authz as text, with
+`!` for bytes that are not UTF-8 (envoy#22996). Each form of deny rule in the policy language has its own
+host, and everything else is allowed.
 """
 
 from copy import deepcopy
@@ -19,7 +19,7 @@ from tests.support.attacks.facts import FACTS, FORM, OPEN, Fact, rules_against
 from tests.support.bare_envoy import BARE, add_bare_listener, refused, send, send_http2
 
 TEXT = "text"
-"""The name of the listener that shows authz headers and bodies as text."""
+"""The name of the listener that sends headers and bodies to authz as text."""
 
 LISTENERS = ("edge", BARE, TEXT)
 BODY = {"max_request_bytes": 8192, "allow_partial_message": True, "pack_as_bytes": True}
@@ -75,7 +75,7 @@ async def scenario(edge: Edge) -> None:
 
 
 async def _ask(edge: Edge, fact: Fact, rule: str, listener: str) -> None:
-    """Refused; or Envoy sends the upstream another path, which no upstream reads as denied."""
+    """Check that the request is refused, or that Envoy sends a path that no upstream reads as denied."""
     edge.echo.received.clear()
     path = {"path": fact.sent, "query": f"/x?{fact.sent}"}.get(fact.kind, "/x")
     headers, body = [], b""
@@ -102,9 +102,9 @@ async def _ask(edge: Edge, fact: Fact, rule: str, listener: str) -> None:
 
 
 async def _bytes_that_are_no_text(edge: Edge) -> None:
-    """The upstream gets the bytes, and may leave them out, as in `adm?in`."""
+    """The upstream gets the bytes, and may ignore them, as in `adm?in`."""
     role = ("x-role", b"adm\xffin")
-    # Compared as bytes, where authz has them: it is not the word.
+    # If authz gets the bytes, it compares them: the value is not the word.
     assert refused(await _send(edge, BARE, "/x", role)) == ""
     assert refused(await _send(edge, TEXT, "/x", role)) == "authz denied_by_rule"
     assert refused(await _send(edge, TEXT, "/x", ("x-role", b"user, adm\xffin"))) == "authz denied_by_rule"
@@ -122,7 +122,7 @@ async def _bytes_that_are_no_text(edge: Edge) -> None:
 
 
 async def _blanks_around_values(edge: Edge) -> None:
-    """Over HTTP/2 they come through Envoy, and the upstream, which speaks HTTP/1, reads the value without."""
+    """Envoy passes them on from HTTP/2, and the upstream, which uses HTTP/1, reads the value without them."""
     for listener in LISTENERS:
         for value in (b" admin", b"admin ", b"\tadmin\t", b"user ,\tadmin "):
             answer = await send_http2(edge, b"/x", [(b"x-role", value)], listener=listener, authority=BYTES)
@@ -132,7 +132,7 @@ async def _blanks_around_values(edge: Edge) -> None:
 
 
 async def _what_a_client_chooses_about_a_body(edge: Edge) -> None:
-    """Its content type, the types of its values, and whether it seems to be there."""
+    """A forged content type, other value types, and a body that seems absent."""
     for listener in LISTENERS:
         for kind, body in (
             (FORM, b'{"role":"admin","x":"="}'),
@@ -151,7 +151,7 @@ async def _what_a_client_chooses_about_a_body(edge: Edge) -> None:
 
 
 async def _marks_that_are_themselves(edge: Edge) -> None:
-    """Where authz has the bytes a `!` is one."""
+    """If authz gets the bytes, a `!` is a literal `!`."""
     for listener in ("edge", BARE):
         assert (await _send(edge, listener, "/hi!?q=hi!&role=hi!", ("x-role", "hi!"))).status == 200
         body = b"role=user&note=hi!"

@@ -1,4 +1,4 @@
-"""A changed policy decides without a restart; a broken one changes nothing, and /readyz stays up."""
+"""A changed policy takes effect without a restart; a broken one changes nothing, and /readyz stays 200."""
 
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge

@@ -1,4 +1,4 @@
-"""Two credentials where one is expected are refused: each reader would choose another (CVE-2021-32777)."""
+"""Two credentials are refused, because each server would choose another one (CVE-2021-32777)."""
 
 from sidecars.demo.ask import ask
 from sidecars.demo.edge import Edge
@@ -31,7 +31,7 @@ async def scenario(edge: Edge) -> None:
         assert (await ask(edge.url, "/orders", headers=headers)).status == 400, headers
     assert not edge.echo.received
 
-    # To every reader two equal values are one, and an empty one is none (oauth2-proxy#2606).
+    # Equal values count as one, and an empty one is ignored (oauth2-proxy#2606).
     for cookie in (f"{session}; {session}", f"session=; {session}"):
         assert (await ask(edge.url, "/orders", headers={"cookie": cookie})).status == 200, cookie
     assert (await ask(edge.url, "/public/hello", headers={"cookie": "session="})).status == 200

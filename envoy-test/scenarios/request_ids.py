@@ -1,4 +1,4 @@
-"""Every answer has an id that a customer can quote: a refusal, a 429 and Envoy's own 503, too."""
+"""Every response has an id that a customer can quote: a denial, a 429 and Envoy's own 503, too."""
 
 import os
 

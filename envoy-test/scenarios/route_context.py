@@ -1,4 +1,4 @@
-"""A rule can depend on the route that Envoy chose: on its configuration, not on what a client sends."""
+"""A rule can depend on the configuration of the route that Envoy chose, not on client data."""
 
 from pathlib import Path
 from typing import Any

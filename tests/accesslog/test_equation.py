@@ -1,4 +1,4 @@
-"""received = sampled_out + dropped + written{sink} + dropped{sink} + in flight{sink}, whatever happens."""
+"""received = sampled_out + dropped + written{sink} + dropped{sink} + in flight{sink}, in every case."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ BOUNDS = replace(PATIENT, queue_entries=20, batch_bytes=5_000)
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A stream sends a message: entries by kind."""
+    """A stream sends a message with entries of each kind."""
 
     good: int
     erring: int
@@ -34,7 +34,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Become:
-    """A sink changes its mood."""
+    """A sink changes its behaviour."""
 
     sink: int
     mood: Mood
@@ -42,12 +42,12 @@ class Become:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The oldest stream goes away."""
+    """The oldest stream ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Time passes and everything that can goes on."""
+    """Time passes and every task that can run does so."""
 
     seconds: float
 
@@ -74,7 +74,7 @@ steps = st.lists(
 
 
 def encoded(send: Send) -> tuple[bytes, int]:
-    """The message of `send`, and how many entries are in it."""
+    """Return the message of `send`, and its number of entries."""
     entries = [http_entry(request_id=f"id-{number}") for number in range(send.good)]
     entries += [http_entry(code=503) for _ in range(send.erring)]
     for _ in range(send.bad_time):
@@ -90,7 +90,7 @@ def encoded(send: Send) -> tuple[bytes, int]:
 
 
 class World:
-    """A ledger, a pipeline to two moody sinks, and streams that come and go."""
+    """Entry counters, a pipeline to two unreliable sinks, and streams that open and end."""
 
     def __init__(self, rate: float, required: bool) -> None:
         self.counters = EntryCounters()
@@ -103,7 +103,7 @@ class World:
         self.streams: list[asyncio.Task[None]] = []
         self.sent = 0
         self.held: Counter[int] = Counter()
-        """Lines that a stream has in hand, by its number: made, and not yet in the queues."""
+        """The lines of each stream, by its number, that are formatted but not yet in the queues."""
 
     async def stream(self, number: int, data: bytes, count: int) -> None:
         decoder = EntryDecoder(self.rules, self.counters, lambda: 1.0, lambda: 0.5)

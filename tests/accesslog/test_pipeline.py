@@ -80,7 +80,7 @@ class TestBackPressure:
         assert len(sink.lines) == 10
 
     async def test_streams_are_served_in_the_order_they_came(self, log: LogCounters) -> None:
-        """A large batch is not overtaken forever by small ones that fit sooner."""
+        """Small batches do not overtake a large one forever."""
         sink = MoodySink(mood=Mood.HANGS)
         line = pipeline(sink, bounds=replace(SMALL, batch_bytes=1))
         await line.start()
@@ -240,7 +240,7 @@ class TestFailure:
 
     @pytest.mark.parametrize("mood", [Mood.FULL, Mood.BROKEN, Mood.DEFECT])
     async def test_that_is_over_is_seen_although_no_entry_comes(self, log: LogCounters, mood: Mood) -> None:
-        """An idle worker said for hours that its disk was full."""
+        """An idle worker once reported for hours that its disk was full."""
         sink, clock = MoodySink(mood=mood), Clock()
         line = pipeline(sink, clock=clock)
         with capture_logs() as logs:
@@ -257,7 +257,7 @@ class TestFailure:
         assert logs[-1]["event"] == "sink recovered"
         checked = sink.checked
         await settle()
-        assert sink.checked == checked  # one that is well is left alone
+        assert sink.checked == checked  # a working sink is not checked
         await line.stop(10)
 
     async def test_to_reopen_shows_until_it_is_open_again(self, log: LogCounters) -> None:
@@ -311,7 +311,7 @@ class TestStop:
         assert log.in_flight("moody") == 0
 
     async def test_that_is_cancelled_still_closes_and_counts(self, log: LogCounters) -> None:
-        """The runtime bounds it with its own patience (drain.flush_seconds)."""
+        """The runtime bounds the wait with drain.flush_seconds."""
         sink = MoodySink(mood=Mood.HANGS)
         line = pipeline(sink)
         await line.start()

@@ -1,7 +1,7 @@
-"""Secrets planted everywhere that a request can carry one: no file or page of the sidecars may show one.
+"""Secrets in every part of a request: no file or page of the sidecars may show one.
 
-Through a real Envoy that logs all that it can, with its hardening and without it, and to an upstream whose
-answers carry secrets, too.
+The requests pass through a real Envoy that logs everything, with its hardening and without, to an upstream
+whose responses contain secrets, too.
 """
 
 import base64
@@ -72,7 +72,7 @@ OPEN = """
 
 
 class Canaries:
-    """Makes secrets, each of them once. As words they look like nothing; as tokens like what they are."""
+    """Makes unique secrets, some inconspicuous like words, some with the form of tokens."""
 
     def __init__(self, listener: str) -> None:
         self._listener = listener
@@ -98,7 +98,7 @@ class Canaries:
 
 
 def queries(plant: Canaries) -> Iterator[str]:
-    """Queries with a secret in each parameter."""
+    """Return queries with a secret in each parameter."""
     for name in NAMES:
         yield f"a=1&{name}={plant.word()}&b=2"
     for name in ("token", "password", "code", "resume"):
@@ -127,7 +127,7 @@ def queries(plant: Canaries) -> Iterator[str]:
             yield f"next={quote(within, safe='')}"
             yield f"next={quote(quote(within, safe=''), safe='')}&b=2"
     yield f"x={plant.jwt()}"
-    # As it is, which RFC 3986 section 3.4 allows.
+    # Unescaped, which RFC 3986 section 3.4 allows.
     yield f"next=https://app.example/reset/{plant.token()}/now"
     yield f"next=/reset/{plant.token()}"
     yield f"next=/a?b&code={plant.word()}"
@@ -139,7 +139,7 @@ def queries(plant: Canaries) -> Iterator[str]:
 
 
 def paths(plant: Canaries) -> Iterator[str]:
-    """Paths with a secret in each."""
+    """Return paths with a secret in each."""
     for name in ("token", "jsessionid", "resume"):
         yield f"/a;{name}={plant.word()}/b"
         yield f"/a/{name}={plant.word()}"
@@ -153,7 +153,7 @@ def paths(plant: Canaries) -> Iterator[str]:
 
 
 def headers(plant: Canaries) -> Iterator[tuple[str, str]]:
-    """Header lines with a secret in each."""
+    """Return header lines with a secret in each."""
     for name in HEADERS:
         yield name, f"Bearer {plant.word()}" if name.endswith("authorization") else plant.word()
     for value in (
@@ -187,7 +187,7 @@ def headers(plant: Canaries) -> Iterator[tuple[str, str]]:
 
 
 def log_everything(manager: dict[str, Any]) -> None:
-    """All that Envoy can log: headers both ways, tags, metadata; and limits by what clients send."""
+    """Make Envoy log headers in both directions, tags and metadata, and add limits by client data."""
     [log] = manager["access_log"]
     config = log["typed_config"]
     logged = [*HEADERS, "x-tag", "referer"]
@@ -221,7 +221,7 @@ def log_everything(manager: dict[str, Any]) -> None:
     for route in host["routes"]:
         route["route"]["rate_limits"] = actions
     host["rate_limits"] = actions
-    # The upstream's answer carries what the request says.
+    # The upstream's response contains data from the request.
     host["response_headers_to_add"] = [
         {"header": {"key": name, "value": f"%REQ({source})%"}}
         for name, source in (("location", "x-location"), ("set-cookie", "cookie"))
@@ -232,7 +232,7 @@ PAGES = ("/decisions?limit=1000", "/metrics", "/config", "/")
 
 
 async def _pages(edge: Edge) -> dict[str, str]:
-    """What the admin port shows."""
+    """Return all pages of the admin port."""
     connector = aiohttp.UnixConnector(path=str(edge.places.admin_socket))
     async with aiohttp.ClientSession("http://sidecars", connector=connector) as client:
         shown = {}
@@ -244,7 +244,7 @@ async def _pages(edge: Edge) -> dict[str, str]:
 
 @asynccontextmanager
 async def _collector() -> AsyncIterator[tuple[str, list[str]]]:
-    """A collector of OpenTelemetry: where it listens, and what was sent to it."""
+    """Run an OpenTelemetry collector; yield its address and the data sent to it."""
     bodies: list[str] = []
 
     async def keep(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""A limit by `:authority` or `:path` is met in every spelling, with Envoy's hardening and without it."""
+"""A limit by `:authority` or `:path` counts every spelling, with Envoy's hardening and without."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ PATHS = (
 )
 
 READ_IN_SEVERAL_WAYS = ("/x%3f/../login", "/login//..", "//x.example/login", "/login%3f/../x")
-"""Where Envoy does not make one path of them."""
+"""Spellings that Envoy does not normalise to one path."""
 
 HOSTS = (
     *(
@@ -69,7 +69,7 @@ HOSTS = (
 
 
 def count_by_host_and_path(manager: dict[str, Any]) -> None:
-    """Every request is counted by both; nothing else refuses any."""
+    """Both limits count every request, and nothing else refuses one."""
     manager["http_filters"] = [one for one in manager["http_filters"] if "ext_authz" not in one["name"]]
 
     def header(name: str, key: str) -> dict[str, Any]:
@@ -92,9 +92,9 @@ def count_by_host_and_path(manager: dict[str, Any]) -> None:
 async def _let_pass(edge: Edge, listener: str, path: str, host: str = "edge.example") -> bool:
     try:
         answer = await send(edge, path, listener=listener, host=host)
-    except EOFError:  # Envoy refuses it without a word
+    except EOFError:  # Envoy closes the connection without a response
         return False
-    return answer.status == 200  # all others are refusals: 429, or 400 by Envoy
+    return answer.status == 200  # all others are refused, with 429 or with 400 by Envoy
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
@@ -112,5 +112,5 @@ async def test_no_spelling_has_a_limit_of_its_own(
         assert await _let_pass(edge, listener, "/host")
         passed = [host for host in HOSTS if await _let_pass(edge, listener, "/host", host)]
         assert not passed
-        # Another host has its own.
+        # Another host has its own bucket.
         assert await _let_pass(edge, listener, "/host", "other.example")

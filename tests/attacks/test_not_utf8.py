@@ -1,8 +1,8 @@
 """Bytes that are not UTF-8 escape no limit and keep no request out of the access log.
 
-envoyproxy/envoy#22996, #32607, #5141: Envoy copies bytes of clients into texts of its messages, and a parser
-of proto3 refuses a whole message for one of them. A refused rate-limit call passes (`failure_mode_deny:
-false`), a refused entry is not written.
+envoyproxy/envoy#22996, #32607, #5141: Envoy copies bytes from clients into text fields, and a proto3 parser
+rejects the whole message for one invalid byte. A request with a rejected rate-limit call passes
+(`failure_mode_deny: false`); a rejected entry is not written.
 """
 
 from typing import Any
@@ -50,19 +50,19 @@ async def test_no_limit_is_escaped(listener: str, tmp_path_factory: pytest.TempP
             answers = [await send(edge, path, [("x-tenant", value)], listener=listener) for value in values]
             return [answer.status for answer in answers]
 
-        # By header: each value has a bucket of its own, also where only such bytes differ.
+        # By header: each value has its own bucket, even if values differ only in such bytes.
         for value in (b"a\xff", b"a\xfe", b"a\xff\xff", b"\xe9", b"a\\xff"):
             assert await statuses(HEADER, value, value, value) == [200, 200, 429], value
         # By query: Envoy decodes the escapes.
         for escapes in ("%ff", "q%ff", "%c3%28"):
             assert await statuses(f"{QUERY}?tenant={escapes}", b"", b"", b"") == [200, 200, 429], escapes
-        # Such a byte in one descriptor took the others of the call with it.
+        # Such a byte in one descriptor also disabled the other descriptors of the call.
         assert await statuses(SHARED, b"\xff", b"\xfe", b"\xfd", b"\xfc") == [200, 200, 429, 429]
         assert await edge.admin.metric("ratelimit_service_should_rate_limit_error") == 0
 
 
 def log_client_bytes(manager: dict[str, Any]) -> None:
-    """The header `x-odd` reaches authz as metadata of a filter, and the access log in every way there is."""
+    """Pass the header `x-odd` to authz as filter metadata, and to the access log in every possible way."""
     namespace = "client"
     to_metadata = "type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config"
     rule = {
@@ -103,9 +103,9 @@ async def test_no_request_is_kept_out_of_the_log(
         assert line["tags"]["odd"] == line["metadata"]["client"]["odd"] == r"a\xffb\\"
         assert {"tags.odd", "metadata.client.odd"} <= set(line["not_utf8"])
         if listener == PLAIN:
-            # Envoy 1.40 has learned to put `!` here (#22996 was about this field).
+            # Envoy 1.40 writes `!` here (#22996 was about this field).
             assert line["request_id"] in {"a!b\\", r"a\xffb\\"}
-        # Refused requests are those that an attacker wants out of the log.
+        # An attacker wants refused requests in particular to be missing from the log.
         answer = await send(edge, "/admin/odd", headers, listener=listener)
         assert answer.status == 401
         line = await _line(edge, "/admin/odd")

@@ -1,8 +1,8 @@
 """What an upstream reads as denied is denied, in every spelling.
 
-A matrix: every recorded reading of a real server, on a listener that sends headers and bodies as they came
-and on one that sends them as text, against each way in which a rule can deny it. The scenario `readings` does
-the same through a real Envoy, with its hardening and without.
+Every recorded interpretation of a real server is tested against each way in which a rule can deny it, on a
+listener that sends headers and bodies unchanged and on one that sends them as text. The scenario `readings`
+does the same through a real Envoy, with its hardening and without.
 """
 
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from tests.support.attacks.models import FIELDS, PATHS
 
 LISTENERS = pytest.mark.parametrize("joined", [False, True], ids=["raw", "joined"])
 SPELLED_OTHERWISE = {"express4", "express5", "koa"}
-"""These compare paths without case and without a slash at the end: a policy has to say so."""
+"""These servers ignore letter case and a trailing slash in paths, so the policy must ignore them, too."""
 
 
 @LISTENERS
@@ -95,7 +95,7 @@ bodies = st.tuples(
 @example("role[role]=x&role[x]=admin")
 @example(";role=admin")
 def test_no_spelling_of_a_field_gets_around_a_deny_rule(text: str) -> None:
-    """Whatever PHP, qs with and without dots, or the others read as `role`."""
+    """Every name that PHP, qs with and without dots, or other servers read as `role`."""
     read = {name for model in FIELDS.values() for name in model(text)}
     if "role" not in read:
         return
@@ -125,7 +125,7 @@ paths = st.tuples(
 @example("/\\host%2fx/admin")
 @example("/\\host%5Cx/admin")
 def test_no_spelling_of_a_path_gets_around_a_deny_rule(raw: str) -> None:
-    """Whatever Express, Werkzeug, a WHATWG URL parser, PHP or Starlette take for `/admin`."""
+    """Every path that Express, Werkzeug, a WHATWG URL parser, PHP or Starlette read as `/admin`."""
     if not any(model(raw) == "/admin" for model in PATHS.values()):
         return
     fact = Fact("path", raw, "/admin", ())
@@ -137,7 +137,7 @@ def test_no_spelling_of_a_path_gets_around_a_deny_rule(raw: str) -> None:
 
 @given(st.text(st.characters(codec="ascii"), max_size=3), st.sampled_from(["role", "Role", "role[]"]))
 def test_no_escape_of_a_name_gets_around_a_deny_rule(after: str, name: str) -> None:
-    """Every letter escaped, and something behind a NUL."""
+    """Every letter escaped, and text after a NUL."""
     sent = "".join(f"%{ord(letter):02x}" for letter in name) + "%00" + quote(after, safe="") + "=admin"
     for kind in ("query", "form"):
         fact = Fact(kind, sent, "role", ())
@@ -146,7 +146,7 @@ def test_no_escape_of_a_name_gets_around_a_deny_rule(after: str, name: str) -> N
 
 
 def test_the_content_type_is_a_choice_of_the_client() -> None:
-    """What a rule says of JSON it says of forms, and what is neither cannot be told."""
+    """A rule about JSON applies to forms, too; other content cannot be known."""
     rule = "when: has(body.role) && body.role == 'admin'"
     for kind, body in (
         (FORM, "role=admin"),

@@ -1,4 +1,4 @@
-"""The floods of the benches are what they say, and the benches measure what others notice."""
+"""The floods of the benchmarks work as described, and the benchmarks measure their effect on others."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ ENDS: dict[str, Reason] = {
     "dribbled_replies": Reason.WINDOW_UPDATE_FLOOD,
     "gzip_bombs": Reason.INFLATION_FLOOD,
 }
-"""Those that a guard ends; the others cost what calls cost, and a turn of the loop at a time."""
+"""The floods that a limit ends; the others cost as much as calls, in separate turns of the event loop."""
 
 
 @pytest.mark.parametrize("name", FLOODS)

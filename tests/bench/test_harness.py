@@ -62,7 +62,7 @@ def test_percentiles_of_a_hundred_and_one_values() -> None:
 @pytest.mark.parametrize("table_bytes", [0, 4096])
 @pytest.mark.parametrize("tracing", [False, True])
 def test_the_blocks_of_the_generator_say_what_envoy_says(table_bytes: int, tracing: bool) -> None:
-    """Checked by a decoder that we did not write, over enough calls to fill the table many times."""
+    """Checks the blocks with an independent decoder, over enough calls to fill the table many times."""
     decoder = Decoder()
     decoder.max_allowed_table_size = table_bytes
     traces = set()

@@ -9,7 +9,7 @@ from common.background import BREAK_SECONDS, WORK_SECONDS, GilYielder, release
 
 
 class Clock:
-    """Stands still unless it is told otherwise; remembers who slept."""
+    """A clock that moves only when the test sets it, and records sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,7 +45,7 @@ def test_after_a_break_the_work_counts_from_anew() -> None:
 
 
 def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: Path) -> None:
-    """A stage without breaks would hold up the loop for as long as all of its rules take."""
+    """A stage without pauses would block the event loop for the time of all its rules."""
     text = "rules:\n" + "".join(
         f"  - {{name: rule-{number}, paths: [/{number}], allow: anyone}}\n" for number in range(50)
     )
@@ -73,7 +73,7 @@ def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: 
 
 
 class Node:
-    """A part of a tree, in which each node owns the next."""
+    """A node of a tree, in which each node owns the next."""
 
     alive = 0
 
@@ -107,7 +107,7 @@ def test_a_released_object_is_freed_part_by_part() -> None:
 
 
 def test_a_released_object_stays_whole_while_it_is_in_use() -> None:
-    """A call that waits for a credential decides by the policy it began with."""
+    """A call that waits for a credential uses the policy that it started with."""
     root = chain(50)
     retiring = threading.Thread(target=release, args=([root], lambda: None), kwargs={"wait_seconds": 30.0})
     retiring.start()

@@ -60,7 +60,7 @@ class TestBothKinds:
 
     @BOTH
     def test_negative_hits_never_lift_above_full(self, bucket: TokenBucket | FixedWindow) -> None:
-        """Floored at 0 used, as envoyproxy/ratelimit#1140 has it."""
+        """The usage never falls below 0, as in envoyproxy/ratelimit#1140."""
         taken, state = bucket.take(after(bucket, 2), -100, NOW)
         assert taken.remaining == 10
         assert bucket.take(state, 11, NOW)[0].allowed is False
@@ -102,7 +102,7 @@ class TestTokenBucket:
         assert TEN_A_MINUTE.take(state, 0, NOW + 1000 * MINUTE_US)[0].remaining == 10
 
     def test_a_third_of_a_token_is_not_lost_to_rounding(self) -> None:
-        """3 a second is a token each 333,333.3 µs: asked every microsecond, all 3 come within the second."""
+        """3 a second is a token each 333,333.3 µs: with a call every microsecond, all 3 arrive in time."""
         bucket = TokenBucket(3, 3, SECOND_US)
         state = after(bucket, 3)
         for step in range(1, 4):
@@ -126,7 +126,7 @@ class TestTokenBucket:
         assert taken.remaining == 2
 
     def test_charge_rejected_debits_what_is_known_only_afterwards(self) -> None:
-        """Envoy's apply_on_stream_done: the cost was incurred, whatever the answer."""
+        """Envoy's apply_on_stream_done: the cost was incurred, so the hits count in any case."""
         bucket = TokenBucket(10, 10, MINUTE_US, charge_rejected=True)
         taken, state = bucket.take(after(bucket, 8), 5, NOW)
         assert (taken.allowed, taken.remaining) == (False, 0)
@@ -156,7 +156,7 @@ class TestTokenBucket:
         assert taken.retry_after_us == 6 * SECOND_US
 
     def test_a_clock_set_back_neither_grants_nor_blocks(self) -> None:
-        """An hour back: no token comes of it, and the next one is due in 6 seconds, not in an hour."""
+        """A clock set back by an hour adds no token, and the next one is due in 6 seconds, not in an hour."""
         state = after(TEN_A_MINUTE, 10)
         back = NOW - 3600 * SECOND_US
         taken, state = TEN_A_MINUTE.take(state, 1, back)
@@ -188,13 +188,13 @@ class TestFixedWindow:
         assert TEN_PER_WINDOW.take(state, 10, start + MINUTE_US)[0].allowed
 
     def test_reset_is_1_to_window_seconds(self) -> None:
-        """duration_until_reset = div - now % div."""
+        """The time until the reset is div - now % div."""
         start = NOW - NOW % MINUTE_US
         assert TEN_PER_WINDOW.take(None, 1, start)[0].reset_seconds == 60
         assert TEN_PER_WINDOW.take(None, 1, start + MINUTE_US - 1)[0].reset_seconds == 1
 
     def test_hits_over_the_limit_are_counted(self) -> None:
-        """Over-limit hits are still added (facts 1.3), so a refund of one does not open the window."""
+        """Over-limit hits are still added, so refunding one does not make room in the window."""
         state = after(TEN_PER_WINDOW, 12)
         _, state = TEN_PER_WINDOW.take(state, -1, NOW)
         assert not TEN_PER_WINDOW.take(state, 0, NOW)[0].allowed

@@ -1,4 +1,4 @@
-"""The circuit breaker, without time or Redis."""
+"""The circuit breaker, with a fake clock and without Redis."""
 
 from common.circuit_breaker import MAX_DOUBLINGS, CircuitBreaker, CircuitState
 

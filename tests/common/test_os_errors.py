@@ -1,4 +1,4 @@
-"""Errors of the system in our words: no number, no path twice, and who lacks the permission."""
+"""Operating system errors in our words: no number, no repeated path, and the user without permission."""
 
 import os
 import re

@@ -40,7 +40,7 @@ async def test_a_task_that_has_ended_is_left_alone() -> None:
 
 
 async def test_a_task_is_not_left_behind_by_one_that_is_ended_itself() -> None:
-    """A subscription that is ended while it ends another task."""
+    """A subscription that is cancelled while it cancels another task."""
     rounds = 0
 
     async def stubborn() -> None:
@@ -62,7 +62,7 @@ async def test_a_task_is_not_left_behind_by_one_that_is_ended_itself() -> None:
 
 
 async def test_a_cancellation_that_a_command_hides_counts_all_the_same() -> None:
-    """python/cpython#86296: redis-py's commands do, where it comes with their answer."""
+    """python/cpython#86296: redis-py's commands lose a cancellation that arrives with their reply."""
 
     async def hides() -> str:
         with contextlib.suppress(asyncio.CancelledError):

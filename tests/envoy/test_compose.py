@@ -1,4 +1,4 @@
-"""What can be held true of the compose file and the Dockerfile without Docker."""
+"""Properties of the compose file and the Dockerfile that can be tested without Docker."""
 
 import re
 import tomllib
@@ -53,7 +53,7 @@ def test_its_environment_is_made_of_settings(services: dict[str, dict[str, Any]]
 
 
 def test_those_who_share_the_sockets_run_as_one_user(services: dict[str, dict[str, Any]]) -> None:
-    """Else the mode 0660 of a socket shuts Envoy out."""
+    """Otherwise the mode 0660 of a socket excludes Envoy."""
     (dockerfile_user,) = re.findall(r"^USER (.+)$", DOCKERFILE.read_text(), re.MULTILINE)
     sharing = [service for service in services.values() if "sockets:/tmp" in service.get("volumes", ())]
     assert {service["user"] for service in sharing} == {dockerfile_user}

@@ -1,4 +1,4 @@
-"""Every configuration in envoy-test is one that Envoy takes, and holds what the edge needs."""
+"""Envoy accepts every configuration in envoy-test, and each contains the settings that an edge needs."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ every_configuration = pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda
 
 
 def values(tree: Any, key: str) -> Iterator[Any]:
-    """Every value that stands under `key`, wherever in the tree."""
+    """Yield every value of `key`, anywhere in the tree."""
     if isinstance(tree, dict):
         for name, value in tree.items():
             if name == key:
@@ -80,7 +80,7 @@ def test_a_request_that_authz_did_not_answer_is_refused(file: Path) -> None:
 
 @every_configuration
 def test_repeated_headers_reach_authz_line_by_line(file: Path) -> None:
-    """CVE-2021-32777, CVE-2026-26308: joined or dropped values were matched instead of each one."""
+    """CVE-2021-32777, CVE-2026-26308: rules matched joined values, or missed some."""
     assert set(values(read(file).data, "encode_raw_headers")) == {True}
 
 
@@ -103,7 +103,7 @@ def test_paths_are_normalised_before_anyone_decides(file: Path) -> None:
 
 @every_configuration
 def test_hosts_have_one_spelling_before_anyone_decides(file: Path) -> None:
-    """A limit by `:authority` had another bucket for `example.com:8443` and `example.com.`."""
+    """A limit by `:authority` had separate buckets for `example.com:8443` and `example.com.`."""
     configuration = read(file).data
     assert set(values(configuration, "strip_any_host_port")) == {True}
     assert set(values(configuration, "strip_trailing_host_dot")) == {True}
@@ -117,7 +117,7 @@ def test_no_header_has_an_underscore(file: Path) -> None:
 
 @every_configuration
 def test_the_client_is_the_peer_of_the_connection_and_nobody_is_internal(file: Path) -> None:
-    """CVE-2023-27487, CVE-2024-45806: x-envoy-* headers were believed from outside."""
+    """CVE-2023-27487, CVE-2024-45806: x-envoy-* headers from outside were trusted."""
     configuration = read(file).data
     assert set(values(configuration, "use_remote_address")) == {True}
     (internal,) = values(configuration, "internal_address_config")
@@ -135,7 +135,7 @@ def test_every_response_has_an_id_that_a_customer_can_quote(file: Path) -> None:
 
 @every_configuration
 def test_cve_2026_47205_one_authorizer_is_asked_about_every_route(file: Path) -> None:
-    """With another for some route older Envoys crash, and who clears the route cache changes who decides."""
+    """Older Envoys crash with a second authorizer; clearing the route cache changes the authorizer."""
     configuration = read(file).data
     settings = list(values(configuration, "typed_per_filter_config"))
     assert settings
@@ -145,7 +145,7 @@ def test_cve_2026_47205_one_authorizer_is_asked_about_every_route(file: Path) ->
 
 @every_configuration
 def test_every_access_log_buffer_is_sized_for_an_edge(file: Path) -> None:
-    """Envoy's default of 16 KiB holds some 16 entries."""
+    """Envoy's default of 16 KiB holds about 16 entries."""
     assert set(values(read(file).data, "buffer_size_bytes")) == {262144}
 
 
@@ -157,7 +157,7 @@ def test_no_configuration_listens_beyond_this_machine() -> None:
 
 @every_configuration
 def test_every_cluster_of_a_sidecar_allows_the_retries_that_its_filter_asks_for(file: Path) -> None:
-    """Envoy allows three at once, and one endpoint that goes away asks for as many as calls are in flight."""
+    """Envoy allows three retries by default; an endpoint that stops needs one for each call in flight."""
     configuration = read(file).data
     clusters = configuration["static_resources"]["clusters"]
     sidecars = [cluster for cluster in clusters if cluster["name"] != "upstream"]
@@ -174,7 +174,7 @@ def test_every_cluster_of_a_sidecar_allows_the_retries_that_its_filter_asks_for(
 
 @pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.name)
 def test_a_rate_limit_call_is_repeated_only_where_it_was_not_begun(file: Path) -> None:
-    """Asked twice it would be counted twice."""
+    """A repeated call would count its hits twice."""
     (policy,) = (
         service["retry_policy"]
         for service in values(read(file).data, "grpc_service")
@@ -185,7 +185,7 @@ def test_a_rate_limit_call_is_repeated_only_where_it_was_not_begun(file: Path) -
 
 @pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.name)
 def test_no_try_has_less_time_than_its_call(file: Path) -> None:
-    """Envoy 1.40 takes the longest pause between two tries for the timeout of each try, too."""
+    """Envoy 1.40 also uses the longest pause between two tries as the timeout of each try."""
     (filters,) = values(read(file).data, "http_filters")
     configurations = [one["typed_config"] for one in filters if "typed_config" in one]
     (limits,) = (one for one in configurations if "rate_limit_service" in one)

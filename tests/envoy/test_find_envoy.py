@@ -15,7 +15,7 @@ def program(folder: Path, name: str) -> Path:
 
 @pytest.fixture
 def everywhere(tmp_path: Path) -> dict[str, Path]:
-    """An Envoy in every place where one is looked for."""
+    """Put an Envoy in every place that the search covers."""
     return {
         "chosen": program(tmp_path / "chosen", "my-envoy"),
         "wheel": program(tmp_path / "scripts", "envoy"),

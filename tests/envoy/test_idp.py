@@ -14,7 +14,7 @@ def provider() -> IdentityProvider:
 
 
 def verified(provider: IdentityProvider, token: str) -> dict[str, object]:
-    """The claims of `token`, its signature proven with the published keys."""
+    """Return the claims of `token` after verification with the published keys."""
     keys = {key["kid"]: jwt.PyJWK(key) for key in provider.key_set()["keys"]}
     key = keys[jwt.get_unverified_header(token)["kid"]]
     claims: dict[str, object] = jwt.decode(
@@ -36,7 +36,7 @@ def test_its_tokens_are_signed_by_the_keys_it_publishes(provider: IdentityProvid
 
 
 def test_it_publishes_no_private_part_of_a_key(provider: IdentityProvider) -> None:
-    """RFC 7518 sections 6.2.2 and 6.3.2 name them."""
+    """RFC 7518 sections 6.2.2 and 6.3.2 list the private members."""
     for key in provider.key_set()["keys"]:
         assert not key.keys() & {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 

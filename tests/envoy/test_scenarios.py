@@ -1,7 +1,7 @@
-"""Runs each scenario of envoy-test/scenarios on an edge of its own: a real Envoy before real sidecars.
+"""Runs each scenario of envoy-test/scenarios on its own edge: a real Envoy with real sidecars.
 
-A scenario that says `REDIS = True` has two authz before it, which share a Redis of its own. One with a
-function `change_envoy` has Envoy run with what that makes of its configuration.
+A scenario with `REDIS = True` gets two authz sidecars, which share a Redis. The function `change_envoy` of a
+scenario changes the configuration of Envoy.
 """
 
 import importlib.util

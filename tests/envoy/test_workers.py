@@ -1,4 +1,4 @@
-"""A real Envoy at load whose authz cluster lists several processes, while they are killed and restarted."""
+"""A real Envoy under load, with several authz processes in its cluster that are killed and restarted."""
 
 import asyncio
 import os
@@ -27,14 +27,14 @@ pytestmark = [pytest.mark.envoy, pytest.mark.timeout(240)]
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 CLIENTS = 16
-"""Requests in flight: enough that a process always has some of them when it is ended."""
+"""Requests in flight: enough that a process always has some of them when it is stopped."""
 
 MIN_REQUESTS = 3_000
 CHECKS = 50
-"""So many new checks at a process show that Envoy has it in rotation."""
+"""That many new checks at a process show that Envoy uses it."""
 
 ANNOUNCE_SECONDS = 2
-"""Some intervals of the health check (0.5 s): a machine under load is late with it."""
+"""Several intervals of the health check (0.5 s), because it is late on a busy machine."""
 
 HANDLED = "grpc_server_handled_total"
 POLICY = {
@@ -75,7 +75,7 @@ async def sidecars(folder: Path, name: str, **settings: Any) -> AsyncIterator[Ch
 
 
 class Load:
-    """Clients that ask Envoy without pause, and what they were told."""
+    """Clients that send requests to Envoy without pause, and the responses."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -92,18 +92,18 @@ class Load:
 
 
 def configuration(folder: Path, sockets: Sequence[str]) -> dict[str, Any]:
-    """What docs/deployment.md tells people to write, with our sockets."""
+    """Return the configuration from docs/deployment.md, with the sockets of the test."""
     cluster, service = envoy_blocks()
     (endpoints,) = cluster["load_assignment"]["endpoints"]
     endpoints["lb_endpoints"] = [endpoint(UnixAddress(f"{folder}/{name}.sock"), 0) for name in sockets]
-    service["status_on_error"] = {"code": "ServiceUnavailable"}  # 403 would be an answer
-    service["grpc_service"]["timeout"] = "10s"  # a machine under load may stand still for longer than 0.2 s
+    service["status_on_error"] = {"code": "ServiceUnavailable"}  # 403 would be a decision
+    service["grpc_service"]["timeout"] = "10s"  # a busy machine may pause for longer than 0.2 s
     return {"static_resources": {"listeners": [listener(with_service(service))], "clusters": [cluster]}}
 
 
 @asynccontextmanager
 async def loaded(folder: Path, *sockets: str) -> AsyncIterator[Load]:
-    """A block in which Envoy is asked for pages, and asks the `sockets`; it ends with the last answer."""
+    """During the block, send requests to Envoy, which calls the `sockets`; return after the last response."""
     program = find_envoy(os.environ, scripts_folder())
     load = Load()
     async with (
@@ -116,7 +116,7 @@ async def loaded(folder: Path, *sockets: str) -> AsyncIterator[Load]:
             load.enough.set()
             async with asyncio.timeout(READY_SECONDS):
                 await asyncio.gather(*clients)
-            if load.failures:  # why, as Envoy saw it
+            if load.failures:  # the reason that Envoy gives
                 load.failures.append(await envoy.admin("/stats?usedonly&filter=authz"))
                 load.failures.append(await envoy.admin("/clusters"))
         finally:
@@ -126,7 +126,7 @@ async def loaded(folder: Path, *sockets: str) -> AsyncIterator[Load]:
 
 
 async def checks(admin: SidecarsAdmin) -> float:
-    """How many the process has answered; 0 while it does not say."""
+    """Return how many checks the process has answered; 0 if it does not respond."""
     try:
         return await admin.metric(HANDLED)
     except aiohttp.ClientError:
@@ -134,7 +134,7 @@ async def checks(admin: SidecarsAdmin) -> float:
 
 
 async def more_checks(admin: SidecarsAdmin) -> None:
-    """Wait until Envoy asks the process behind `admin`."""
+    """Wait until Envoy calls the process with the admin server `admin`."""
     before = await checks(admin)
 
     async def asked() -> bool:
@@ -156,7 +156,7 @@ async def describe(folder: Path, name: str) -> Any:
 async def test_a_worker_that_ends_under_load_is_started_again_and_no_request_fails(
     folder: Path, number: signal.Signals
 ) -> None:
-    """What was in flight at a killed worker, whose connection was reset, Envoy asks the other one."""
+    """Envoy retries the calls that were in flight at a killed worker at the other one."""
     admins = [SidecarsAdmin(folder / f"both.{worker}.admin") for worker in range(2)]
     async with sidecars(folder, "both", workers=2), loaded(folder, "both.0", "both.1") as load:
         for admin in admins:
@@ -171,13 +171,13 @@ async def test_a_worker_that_ends_under_load_is_started_again_and_no_request_fai
                 return bool(now["restarts"] == restarts and now["phase"] == "ready")
 
             await until(again, "it was started again", READY_SECONDS)
-            await more_checks(admins[worker])  # Envoy has it back: only now may the other one go
+            await more_checks(admins[worker])  # Envoy uses it again: only now may the other one stop
     assert load.requests >= MIN_REQUESTS
     assert not load.failures, "\n".join(load.failures)
 
 
 async def test_two_processes_restarted_in_turn_under_load_fail_no_request(folder: Path) -> None:
-    """Through a real Envoy at full load, SIGTERM and restart with two endpoints listed."""
+    """A real Envoy at full load with two endpoints, during SIGTERM and restart."""
     names = ("one", "two")
     admins = {name: SidecarsAdmin(folder / f"{name}.admin") for name in names}
     async with AsyncExitStack() as stack:

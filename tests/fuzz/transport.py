@@ -1,12 +1,12 @@
 """Fuzzing of the sans-IO connection: `python -m tests.fuzz.transport --seconds 3600`.
 
-An input is a little program, not the wire itself: its bytes choose frames, streams, header blocks, floods,
-cuts, steps of the clock and the handlers. So nearly every input gets past the preface, and a mutation changes
-what a peer does and not just where it stops making sense. After each step the bounds are checked, and at last
-that nothing is left behind.
+An input is a small program, not the bytes on the wire: its bytes select frames, streams, header blocks,
+floods, chunk sizes, steps of the clock and handlers. So nearly every input gets past the preface, and a
+mutation changes the behaviour of the peer instead of making the rest invalid. The target checks the bounds
+after each step, and at the end that nothing is left over.
 
-With `atheris` installed (the extra `fuzz`) coverage guides the mutations; without it they are blind. Findings
-are written to the corpus folder, whose files the test suite replays from then on.
+If `atheris` is installed (the extra `fuzz`), coverage guides the mutations. Findings are written to the
+corpus folder, whose files the test suite replays.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CORPUS = Path(__file__).parent / "corpus" / "transport"
 
 MAX_INPUT_BYTES = 4096
 HANG_SECONDS = 5
-"""The most seconds for one input: a thousand times what a long one takes."""
+"""The most seconds for one input: a thousand times the duration of a long one."""
 
 MOST_HEADER_BYTES = 12_000
 
@@ -77,13 +77,13 @@ BLOCKS = (
     block(*request_fields("/p/Echo", ("connection", "close"))),
     block(("x-trailer", "1")),
     b"\x40\x01a\x01b" * 3,  # enters the dynamic table
-    b"\xbe" * 40,  # and is taken from it again and again
+    b"\xbe" * 40,  # and is then referenced repeatedly
     b"\x3f\xe1\x1f",  # the table at its full size
 )
 
 
 class Program:
-    """The bytes of an input, taken from the front; zeros behind the end."""
+    """The bytes of an input, read from the front, followed by zeros."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -103,7 +103,7 @@ class Program:
 
 
 class Player:
-    """Plays a program against a connection, and checks it at every step."""
+    """Runs a program against a connection, and checks the connection after every step."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -215,11 +215,11 @@ class Player:
         assert (
             0 <= streams.send_queue.unsent_bytes <= LIMITS.max_unsent_bytes + LIMITS.connection_window_bytes
         )
-        # What a peer gets for a byte of its own: floods are answered, but not multiplied.
+        # The bytes that a peer gets for each byte it sends: floods are answered, but not amplified.
         assert len(self.sent) <= 65_536 + 64 * (self.received + 1)
 
     def finish(self) -> None:
-        """Everything in flight ends one way or another, and nothing is left of it."""
+        """End everything in flight, and check that nothing is left over."""
         self.sent += self.bench.run()
         connection = self.bench.connection
         self.bench.now += 10_000
@@ -238,7 +238,7 @@ class Player:
 
 
 def check(data: bytes) -> None:
-    """Play one input. Raises whatever goes wrong."""
+    """Run one input. Raises the first error."""
     began = time.monotonic()
     Player(Program(data[:MAX_INPUT_BYTES])).play()
     assert time.monotonic() - began < HANG_SECONDS, "an input that takes seconds"
@@ -274,7 +274,7 @@ def mutate(parent: bytes, other: bytes, dice: random.Random) -> bytes:
 
 
 def fuzz_blindly(seconds: float, seed: int) -> int:
-    """Mutations without guidance; the exit code."""
+    """Mutate inputs without coverage guidance; return the exit code."""
     dice = random.Random(seed)
     seeds = [path.read_bytes() for path in corpus()] or [b"\x00"]
     until, inputs = time.monotonic() + seconds, 0
@@ -294,7 +294,7 @@ def fuzz_blindly(seconds: float, seed: int) -> int:
 
 
 def fuzz_guided(seconds: float, found: Path) -> None:
-    """Coverage-guided by atheris (libFuzzer), which ends the process itself. Crashes go to the corpus."""
+    """Run atheris (libFuzzer) with coverage guidance; it exits the process. Crashes go to the corpus."""
     import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     ours = ("sidecars.transport", "hpack", "tests.sidecars.transport")
@@ -317,7 +317,7 @@ def fuzz_guided(seconds: float, found: Path) -> None:
 
 
 def lines_of(data: bytes) -> set[tuple[str, int, int]]:
-    """Which line followed which in the transport while `data` was played."""
+    """Return the pairs of consecutive lines that ran in the transport for the input `data`."""
     seen: set[tuple[str, int, int]] = set()
 
     def trace(frame: FrameType, event: str, _argument: object) -> Callable[..., Any] | None:
@@ -343,7 +343,7 @@ def lines_of(data: bytes) -> set[tuple[str, int, int]]:
 
 
 def merge(found: Path) -> int:
-    """Copy to the corpus, smallest first, each input of `found` that goes where none before it went."""
+    """Copy to the corpus, smallest first, each input of `found` that reaches new code."""
     covered = set().union(*(lines_of(path.read_bytes()) for path in corpus()))
     added = 0
     for data in sorted((path.read_bytes() for path in found.iterdir()), key=len):

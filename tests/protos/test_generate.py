@@ -45,7 +45,7 @@ def test_the_descriptor_set_holds_every_file_after_those_it_imports() -> None:
 
 
 def test_both_versions_of_reflection_have_the_same_messages() -> None:
-    """One handler serves both, so they may differ in the name of their package only."""
+    """One handler serves both, so they may differ only in the package name."""
     files = {file.package: file for file in read_descriptors().file}
     older = files["grpc.reflection.v1alpha"]
     promised = contract([older])
@@ -55,7 +55,7 @@ def test_both_versions_of_reflection_have_the_same_messages() -> None:
 
 
 def test_the_protobuf_we_require_runs_our_stubs() -> None:
-    """A protobuf refuses stubs of a later release than itself (its cross-version runtime guarantee)."""
+    """The protobuf package rejects stubs from a later release than its own."""
     stub = Path(authz_pb2.__file__).read_text()
     stub_version = re.search(r"^# Protobuf Python Version: (.+)$", stub, re.MULTILINE)
     assert stub_version is not None

@@ -91,7 +91,7 @@ def test_an_any_of_another_type_or_of_no_sense_stays_as_it_came() -> None:
 
 
 def test_what_protobuf_reads_is_read_alike() -> None:
-    """Groups, unknown fields, numbers that are longer than need be, an Any in two parts."""
+    """Groups, unknown fields, overlong varints, an Any in two parts."""
     url = b"type.googleapis.com/google.protobuf.Struct"
     value = Struct(fields={"a": Value()}).SerializeToString()
     any_parts = field_with(1, b"k") + field_with(2, field_with(1, url)) + field_with(2, field_with(2, value))
@@ -106,7 +106,7 @@ def test_what_protobuf_reads_is_read_alike() -> None:
 
 
 def test_the_mark_itself_passes_for_no_byte() -> None:
-    """Else a client could write, in UTF-8, what the byte of another is read as."""
+    """Otherwise a client could send, in UTF-8, the escaped form of another client's byte."""
     message = RateLimitRequest(domain="edge")
     message.descriptors.add().entries.add(key="k", value=mark(b"\xff"))
     read = parse(RateLimitRequest, message.SerializeToString())

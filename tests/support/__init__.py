@@ -1,1 +1,1 @@
-"""What tests share: servers, clients, keys and messages."""
+"""Shared test support: servers, clients, keys and messages."""

@@ -1,4 +1,4 @@
-"""Asks a policy, for the tests of its language."""
+"""Evaluates requests with a policy, for tests of the policy language."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ NOON = 1_767_612_600.0
 
 
 def caller(**claims: Any) -> Identity:
-    """Alice with these claims."""
+    """Return the identity of Alice with these claims."""
     return Identity(CredentialKind.JWT, "alice", ALICE.issuer, ALICE.scopes, ALICE.roles, claims=claims)
 
 
@@ -31,7 +31,7 @@ def ask(
     body: bytes | None = None,
     partial: str = "false",
 ) -> Decision:
-    """The decision. `body`: as Envoy sends it, with its own header about it."""
+    """Return the decision. `body` is as Envoy sends it, with its header about the body."""
     if body is not None:
         headers = [*dict(headers).items(), ("x-envoy-auth-partial-body", partial)]
     message = check_request(method, path, headers=headers, source=source)

@@ -1,4 +1,4 @@
-"""Certificates for tests, signed by authorities of their own, with the extensions that RFC 5280 asks for."""
+"""Certificates for tests, signed by test authorities, with the extensions that RFC 5280 requires."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -26,17 +26,18 @@ _SIGNS_CERTIFICATES = x509.KeyUsage(
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A certificate and its key, PEM."""
+    """A certificate and its key, in PEM."""
 
     certificate: bytes
     key: bytes
 
 
 class Authority:
-    """Signs certificates of servers and clients.
+    """A certificate authority that signs certificates for servers and clients.
 
-    `identified=False` leaves out the Authority Key Identifier of what it signs, as some authorities do;
-    `identifies=False` leaves out its own Subject Key Identifier. `below` another one it is an intermediate.
+    `identified=False` omits the Authority Key Identifier in certificates that it signs, as some authorities
+    do; `identifies=False` omits its own Subject Key Identifier. With `below` it is an intermediate of that
+    authority.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""What the scenarios about odd requests need: a listener that passes them on, and a client that sends them.
+"""A listener that passes malformed requests on, and a client that sends them, for scenarios.
 
-The edge of `envoy-test/envoy.yaml` puts much right, or refuses it, before authz is asked. Which is well,
-and shows nothing of authz. So there is a second listener without any of that, and both say of each answer
-that is not the upstream's whose it is.
+The edge of `envoy-test/envoy.yaml` normalises or refuses many requests before the check, so they do not test
+authz. The second listener does neither, and both mark each response that is not from the upstream with its
+sender.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from sidecars.demo.configuration import http_manager
 from sidecars.demo.edge import Edge
 
 BARE = "bare"
-"""The name of that listener."""
+"""The name of the listener without hardening."""
 
 MAX_ANSWER_SECONDS = 20.0
 
@@ -35,7 +35,7 @@ _BY_AUTHZ = {"ext_authz_denied", "ext_authz_error"}
 
 
 def add_bare_listener(configuration: dict[str, Any], _folder: Path) -> None:
-    """The `change_envoy` of a scenario: a listener that changes nothing and refuses only what it must."""
+    """The `change_envoy` of a scenario: add a listener that changes nothing and refuses only what it must."""
     listeners = configuration["static_resources"]["listeners"]
     edge = listeners[0]
     manager = http_manager(edge)
@@ -50,7 +50,7 @@ def add_bare_listener(configuration: dict[str, Any], _folder: Path) -> None:
             }
         ]
     }
-    # Odd requests come as fast as they are answered, and none is to be 429.
+    # Requests follow each other at once, and no limit should refuse one with 429.
     manager["http_filters"] = [one for one in manager["http_filters"] if "ratelimit" not in one["name"]]
     bare = deepcopy(edge)
     bare["name"] = BARE
@@ -58,7 +58,7 @@ def add_bare_listener(configuration: dict[str, Any], _folder: Path) -> None:
         normalize_path=False,
         merge_slashes=False,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
-        # This machine is one of ours, whose x-envoy-* headers are believed.
+        # This machine counts as internal, so its x-envoy-* headers are trusted.
         internal_address_config={"cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}]},
     )
     http_manager(bare)["common_http_protocol_options"]["headers_with_underscores_action"] = "ALLOW"
@@ -77,7 +77,7 @@ async def send(
 ) -> EdgeResponse:
     """What that listener answers to these very bytes; text is sent as Latin-1.
 
-    Raises EOFError where the connection is closed without an answer of a known length.
+    Raises EOFError if the connection is closed without a response of known length.
     """
     lines = [(method, target, "HTTP/1.1"), ("host:", host), ("connection:", "close")]
     head = b"\r\n".join(b" ".join(map(_bytes, line)) for line in lines) + b"\r\n"
@@ -87,7 +87,8 @@ async def send(
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.ports[listener])
         try:
             writer.write(head + b"\r\n" + body)
-            # Not until it is closed: after an error Envoy takes a second for that.
+            # It does not read until the connection is closed, because after an error Envoy closes it a second
+            # later.
             return await _read(reader)
         finally:
             writer.close()
@@ -103,7 +104,7 @@ async def send_http2(
 ) -> EdgeResponse:
     """The answer of Envoy over HTTP/2, for a path or headers that HTTP/1 cannot carry.
 
-    Raises EOFError where the connection is closed without an answer.
+    Raises EOFError if the connection is closed without a response.
     """
     config = H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
     connection = H2Connection(config)

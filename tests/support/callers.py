@@ -1,4 +1,4 @@
-"""Callers, for the tests of authz: the library's own types, with no token to verify."""
+"""Callers for tests of authz: identities without tokens."""
 
 from collections.abc import Awaitable
 
@@ -15,7 +15,7 @@ ALICE = Identity(
 
 
 class Says:
-    """An authenticator that answers what it was made with, and remembers how often it was asked."""
+    """An authenticator that returns a fixed outcome and counts its calls."""
 
     def __init__(self, outcome: Authentication | Awaitable[Authentication]) -> None:
         self.outcome = outcome

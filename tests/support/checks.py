@@ -1,4 +1,4 @@
-"""Check requests as Envoy sends them, for the tests of authz."""
+"""Check requests as Envoy sends them, for tests of authz."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,10 @@ def check_request(
     source: str = "192.0.2.1",
     principal: str = "",
 ) -> CheckRequest:
-    """A check request. Headers as a mapping come as Envoy's map; as pairs, as with encode_raw_headers."""
+    """Return a check request.
+
+    A mapping becomes Envoy's header map; pairs become raw headers (encode_raw_headers).
+    """
     message = CheckRequest()
     http = message.attributes.request.http
     http.method, http.path, http.host = method, path, host
@@ -40,5 +43,5 @@ def request(
     trusted_hops: int = 0,
     principal: str = "",
 ) -> Request:
-    """The same, read."""
+    """Return the parsed check request."""
     return Request(check_request(method, path, host, headers, source, principal), trusted_hops)

@@ -1,4 +1,4 @@
-"""Entries and messages as a real Envoy fills them."""
+"""Access log entries and messages as a real Envoy sends them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +35,7 @@ def http_entry(
     original_path: str = "",
     authority: str = "api.example.com",
 ) -> HTTPAccessLogEntry:
-    """The entry of one finished request."""
+    """Return the entry for one finished request."""
     entry = HTTPAccessLogEntry()
     common = entry.common_properties
     common.start_time.seconds = START_SECONDS
@@ -72,7 +72,7 @@ def http_entry(
 
 
 def tcp_entry(received_bytes: int = 10, sent_bytes: int = 20) -> TCPAccessLogEntry:
-    """The entry of one finished TLS connection."""
+    """Return the entry for one finished TLS connection."""
     entry = TCPAccessLogEntry()
     common = entry.common_properties
     common.start_time.seconds = START_SECONDS
@@ -87,7 +87,7 @@ def tcp_entry(received_bytes: int = 10, sent_bytes: int = 20) -> TCPAccessLogEnt
 def message(
     *entries: HTTPAccessLogEntry | TCPAccessLogEntry, log_name: str | None = "edge"
 ) -> StreamAccessLogsMessage:
-    """A message of entries of one type; with an identifier unless `log_name` is None."""
+    """Return a message with entries of one type; it has an identifier unless `log_name` is None."""
     batch = StreamAccessLogsMessage()
     if log_name is not None:
         batch.identifier.log_name = log_name

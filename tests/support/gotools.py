@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / ".cache" / "bin"
 
 
 def go_tool(name: str, module: str) -> str:
-    """The path of the tool; skips the test where it is neither there nor can be built."""
+    """Return the path of the tool; skip the test if it is not installed and cannot be built."""
     found = shutil.which(name) or shutil.which(name, path=str(FOLDER))
     if found is not None:
         return found

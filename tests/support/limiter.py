@@ -1,4 +1,4 @@
-"""A limiter to ask in tests, on a clock that moves when told, and stores that fail or wait."""
+"""A limiter for tests, with a clock that the test sets, and stores that fail or wait."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -20,7 +20,7 @@ NOW = 1_790_000_040 * SECOND_US  # the start of a minute
 
 
 class AwayStore:
-    """A store without answers: at once, or after a wait."""
+    """A store that fails, at once or after a wait."""
 
     def __init__(self, *, waits: bool = False) -> None:
         self._waits = waits
@@ -53,7 +53,7 @@ class LaterStore:
 
 
 class Bench:
-    """A limiter on a clock that stands still until told."""
+    """A limiter whose clock moves only when the test sets it."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """A small sidecar for tests of the runtime; `python -m tests.support.probe FILE` runs it.
 
-It replaces authz. Its policy file holds `answer: TEXT`.
+It replaces authz. Its policy file contains `answer: TEXT`.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class ProbeFile(BaseModel):
 
 
 class ProbeSidecar:
-    """Answers with what its file says; can be told to be slow, to fail or to hang."""
+    """Answers with the text of its file; requests can make it slow, fail or hang."""
 
     name = "authz"
 
@@ -76,13 +76,13 @@ class ProbeSidecar:
         self.lived.append("stop")
         sys.stdout.write("flushed\n")
         if os.environ.get("PROBE_HANGS"):
-            await asyncio.to_thread(sys.stdin.read)  # no cancellation ends this
+            await asyncio.to_thread(sys.stdin.read)  # cancellation does not end this
 
     def _answer(self, request: bytes, call: Call) -> bytes:
         return self._content.answer.encode()
 
     async def _slow(self, request: bytes, call: Call) -> bytes:
-        """Answers once the file named by the request is gone."""
+        """Answer once the file named in the request has been removed."""
         self.open_streams += 1
         path = Path(request.decode())
         while path.exists():  # noqa: ASYNC110, ASYNC240  # another process takes it away

@@ -1,4 +1,4 @@
-"""A ratelimit sidecar to ask in tests, in this process."""
+"""A ratelimit sidecar in the process of the test."""
 
 import time
 from collections.abc import Callable, Mapping

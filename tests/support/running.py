@@ -1,4 +1,4 @@
-"""A real process of ours, for tests: started, asked over its admin port and sockets, signalled, ended."""
+"""A real sidecar process for tests: start it, call its admin port and sockets, signal it, end it."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import grpc
 import yaml
 
 WAIT_SECONDS = 30.0
-"""Ends a wait for what never comes; a loaded machine needs a few seconds to start Python."""
+"""The longest wait for a condition; a busy machine needs a few seconds to start Python."""
 
 PROBE = ("-m", "tests.support.probe")
 ANSWER = "/test.Probe/Answer"
@@ -89,15 +89,15 @@ class Running:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The log lines so far."""
+        """Return the log lines so far."""
         return [json.loads(line) for line in self.stderr.splitlines()]
 
     def events(self) -> list[str]:
-        """What the log lines so far say."""
+        """Return the events of the log lines so far."""
         return [line["event"] for line in self.log]
 
     def wait_until(self, condition: Callable[[], Any]) -> Any:
-        """What `condition` returns once it is true. Fails when it never is, or the process ended."""
+        """Return the result of `condition` once it is true. Fails if it stays false or the process exits."""
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             if found := condition():
@@ -113,14 +113,14 @@ class Running:
         return self
 
     def wait_for_exit(self) -> int:
-        """The exit code."""
+        """Wait for the exit and return the code."""
         return self.process.wait(WAIT_SECONDS)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def get(self, path: str, form: str | None = None) -> tuple[int, str]:
-        """Status and body of a page of the admin server; with `form`, of the answer to its POST."""
+        """Return status and body of a page of the admin server; with `form`, of the response to its POST."""
         url = f"http://127.0.0.1:{self._port_file.read_text().strip()}{path}"
         body = None if form is None else form.encode()
         try:
@@ -135,7 +135,7 @@ class Running:
         return found
 
     def metric(self, sample: str) -> float | None:
-        """The value of the sample with exactly this name and these labels, as /metrics prints it."""
+        """Return the value of the sample with exactly this name and these labels, as /metrics prints it."""
         for line in self.get("/metrics")[1].splitlines():
             name, _, value = line.rpartition(" ")
             if name == sample:
@@ -149,11 +149,11 @@ def probe_section(folder: Path) -> dict[str, list[str]]:
 
 
 def connect(address: str) -> Any:
-    """A grpc.Channel, to be left as a context; untyped, as messages are raw bytes here."""
+    """Return a grpc.Channel, a context manager; untyped, because messages are raw bytes here."""
     return grpc.insecure_channel(address)
 
 
 def call(channel: Any, method: str, request: bytes = b"") -> bytes:
-    """The reply to one unary call."""
+    """Make one unary call and return the reply."""
     reply: bytes = channel.unary_unary(method)(request, timeout=WAIT_SECONDS, wait_for_ready=True)
     return reply

@@ -1,4 +1,4 @@
-"""Keys, tokens and requests for the tests of credentials."""
+"""Keys, tokens and requests for tests of credentials."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -23,7 +23,7 @@ ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 
 @cache
 def private_key(algorithm: str, number: int = 0) -> Any:
-    """A private key for `algorithm`, the same one each time; `number` asks for others."""
+    """Return a private key for `algorithm`, the same one each time for each `number`."""
     if algorithm == "Ed448":
         return ed448.Ed448PrivateKey.generate()
     if algorithm == "EdDSA":
@@ -35,12 +35,12 @@ def private_key(algorithm: str, number: int = 0) -> Any:
 
 @cache
 def rsa_key(bits: int, number: int = 0) -> rsa.RSAPrivateKey:
-    """An RSA key of `bits`."""
+    """Return an RSA key of `bits`."""
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
 def jwk(key: Any, kid: str | None = "k1", **members: Any) -> dict[str, Any]:
-    """The public half of `key` as a JWK."""
+    """Return the public half of `key` as a JWK."""
     kind = {"RSAPrivateKey": "RS256", "EllipticCurvePrivateKey": "ES256"}.get(
         type(key).__name__.removeprefix("_"), "EdDSA"
     )
@@ -54,12 +54,12 @@ def jwk(key: Any, kid: str | None = "k1", **members: Any) -> dict[str, Any]:
 
 
 def key_set(*keys: Mapping[str, Any]) -> bytes:
-    """A JWKS document."""
+    """Return a JWKS document."""
     return json.dumps({"keys": list(keys)}).encode()
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """The claims of a good token at NOW; a change to None takes a claim away."""
+    """Return the claims of a valid token at NOW; a change to None removes a claim."""
     good = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -79,25 +79,25 @@ def token(
     header: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> str:
-    """A signed token; `changes` to the claims, `header` to the header."""
+    """Return a signed token with `changes` to the claims and `header` in the header."""
     signer = key if key is not None else private_key(algorithm)
     extra = dict(header or {}) | ({"kid": kid} if kid is not None else {})
     return jwt.encode(claims(**changes), signer, algorithm, headers=extra)
 
 
 def ed_token(algorithm: str, key: Any, kid: str = "k1", **changes: Any) -> str:
-    """A token signed by an Ed25519 or Ed448 key under any name of the algorithm."""
+    """Return a token signed with an Ed25519 or Ed448 key under any name of the algorithm."""
     signing_input = f"{encoded({'alg': algorithm, 'kid': kid})}.{encoded(claims(**changes))}"
     return f"{signing_input}.{encoded(key.sign(signing_input.encode()))}"
 
 
 def raw_token(header: Any, payload: Any, signature: bytes = b"signature") -> str:
-    """A token of any content at all; bytes are taken as they are."""
+    """Return a token with any content; bytes are used unchanged."""
     return ".".join((encoded(header), encoded(payload), encoded(signature)))
 
 
 def encoded(part: Any) -> str:
-    """base64url of bytes, or of the JSON of anything else."""
+    """Return base64url of bytes, or of the JSON of another value."""
     content = part if isinstance(part, bytes) else json.dumps(part).encode()
     return urlsafe_b64encode(content).rstrip(b"=").decode()
 
@@ -105,7 +105,7 @@ def encoded(part: Any) -> str:
 def request(
     *headers: tuple[str, str], path: str = "/", address: str = "", principal: str = "", trusted_hops: int = 0
 ) -> Request:
-    """A request with these headers, as Envoy sends it with `encode_raw_headers`."""
+    """Return a request with these headers, as Envoy sends it with `encode_raw_headers`."""
     message = CheckRequest()
     source = message.attributes.source
     source.address.socket_address.address, source.principal = address, principal
@@ -117,5 +117,5 @@ def request(
 
 
 def bearer(text: str, address: str = "") -> Request:
-    """A request with `text` as its bearer token."""
+    """Return a request with `text` as its bearer token."""
     return request(("authorization", f"Bearer {text}"), address=address)

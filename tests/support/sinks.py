@@ -1,4 +1,4 @@
-"""Sinks that fail, hang and recover as told, and batches of lines to send through them."""
+"""Sinks that fail, hang and recover on demand, and batches of lines to send through them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ PATIENT = Bounds(first_backoff_seconds=0, longest_backoff_seconds=0)
 
 
 class Mood(Enum):
-    """How a sink behaves."""
+    """The behaviour of a sink."""
 
     GOOD = auto()
     HANGS = auto()
@@ -76,7 +76,7 @@ class MoodySink:
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """A clock that moves only when the test sets it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -86,7 +86,7 @@ class Clock:
 
 
 class Observed:
-    """What the outlets told."""
+    """Records the reports of the sink queues."""
 
     def __init__(self) -> None:
         self.writes: list[tuple[str, float]] = []
@@ -100,7 +100,7 @@ class Observed:
 
 
 def line_batch(log: LogCounters, count: int = 1, line_bytes: int = 10) -> LineBatch:
-    """`count` lines that count as received."""
+    """Return `count` lines that count as received."""
     lines = tuple((b"%d-%d" % (log.received, n)).ljust(line_bytes - 1, b".") + b"\n" for n in range(count))
     log.received += count
     return LineBatch(log, lines, sum(map(len, lines)))
@@ -113,7 +113,7 @@ def pipeline(
     observed: Observed | None = None,
     required: Sequence[str] = (),
 ) -> Pipeline:
-    """A pipeline to `sinks`."""
+    """Return a pipeline to `sinks`."""
     clock = clock or Clock()
     observed = observed or Observed()
     return Pipeline(
@@ -122,13 +122,13 @@ def pipeline(
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Wait, at most half a minute, until `true` says so."""
+    """Wait, at most half a minute, until `true` returns true."""
     async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110  # counters and files know no event
+        while not true():  # noqa: ASYNC110  # counters and files have no event
             await asyncio.sleep(0.001)
 
 
 async def settle() -> None:
-    """Let everything that can go on go on."""
+    """Let every task that can run do so."""
     for _ in range(20):
         await asyncio.sleep(0)

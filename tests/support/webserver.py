@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback whose answers a test changes as it goes."""
+"""A real HTTP server on loopback whose responses a test can change."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,13 +11,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class WebServer:
-    """Answers every path with `bodies[path]`, or as `handler` says; keeps what it was asked."""
+    """Answers every path with `bodies[path]` or by `handler`, and records the requests."""
 
     bodies: dict[str, bytes] = field(default_factory=dict)
     handler: Handler | None = None
     delay_seconds: float = 0.0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
-    """Closed, it keeps every answer waiting."""
+    """While it is clear, every response waits."""
     asked: list[str] = field(default_factory=list)
     forms: list[Mapping[str, str]] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class WebServer:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """On the same port as before, if there was one."""
+        """Start on the same port as before, if any."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)

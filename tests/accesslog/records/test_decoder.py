@@ -114,7 +114,7 @@ class TestEntries:
         assert setup.log().sampled_out == 1
 
     def test_of_a_large_message_come_in_small_blocks(self) -> None:
-        """So that the loop is free between them."""
+        """The event loop is free between the blocks."""
         setup = Setup()
         entries = [http_entry()] * (2 * BATCH_ENTRIES + 1)
         sizes = [
@@ -123,7 +123,7 @@ class TestEntries:
         assert sizes == [BATCH_ENTRIES, BATCH_ENTRIES, 1]
 
     def test_that_take_long_come_in_smaller_blocks(self) -> None:
-        """A client chooses how long its entries take."""
+        """A client can determine how long its entries take."""
         times = count(0, BATCH_SECONDS / 2)
         decoder = EntryDecoder(
             Rules(Redaction(), Sampling()), EntryCounters(), lambda: next(times), lambda: 0.5

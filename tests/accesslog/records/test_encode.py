@@ -48,7 +48,7 @@ def test_long_lists_are_cut_too() -> None:
 
 
 def test_what_a_client_repeats_does_not_take_its_request_out_of_the_log() -> None:
-    """60 kB of headers is what Envoy accepts by default; each of them could be a secret to redact."""
+    """Envoy accepts 60 kB of headers by default; each of them could be a secret to redact."""
     record = http_record(
         http_entry(path="/admin?" + "token=&" * 8_500, referer="/?" + "€" * 9_000), ORIGIN, 0
     )

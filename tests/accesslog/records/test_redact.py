@@ -44,7 +44,7 @@ class TestHeaders:
         assert record["request_headers"] == {"x-session": REDACTED, "cookie": REDACTED}
 
     def test_with_a_url_in_them_lose_its_secrets(self) -> None:
-        """RFC 6749 section 4.2.2: the implicit grant answers with the token in the fragment of Location."""
+        """RFC 6749 section 4.2.2: the implicit grant returns the token in the fragment of Location."""
         headers = {"location": f"https://app/cb#access_token={SECRET}&x=1"}
         assert redacted(response_headers=headers)["response_headers"]["location"] == (
             f"https://app/cb#access_token={REDACTED}&x=1"
@@ -74,7 +74,7 @@ class TestHeaders:
         assert record[field] == f"Bearer {REDACTED}"
 
     def test_that_challenge_the_client_are_left(self) -> None:
-        """RFC 6750 section 3: the challenge tells realm, scope and error."""
+        """RFC 6750 section 3: the challenge contains realm, scope and error."""
         challenge = 'Bearer realm="edge", error="invalid_token"'
         record = redacted(response_headers={"www-authenticate": challenge})
         assert record["response_headers"] == {"www-authenticate": challenge}

@@ -40,7 +40,7 @@ def test_the_share_kept_is_the_rate() -> None:
 
 
 def test_another_system_can_tell_what_was_kept() -> None:
-    """The rule is documented: CRC-32 of the id below rate times 2**32."""
+    """The documented rule: CRC-32 of the id is below rate times 2**32."""
     for number in range(100):
         request_id = f"id-{number}"
         expected = crc32(request_id.encode()) < 0.5 * 2**32

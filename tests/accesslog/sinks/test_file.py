@@ -31,7 +31,7 @@ async def sink(path: Path) -> AsyncIterator[FileSink]:
 
 @contextmanager
 def files_no_larger_than(size_bytes: int) -> Iterator[None]:
-    """A write beyond the size is cut short, and the next one fails (setrlimit(2), RLIMIT_FSIZE)."""
+    """A write beyond the limit is partial, and the next one fails (setrlimit(2), RLIMIT_FSIZE)."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
     try:
@@ -86,7 +86,7 @@ class TestRotation:
         assert path.read_bytes() == b"two\n"
 
     async def test_reopen_lets_go_of_the_old_file_at_once(self, path: Path, sink: FileSink) -> None:
-        """So that a compressed and deleted file frees its space though nothing more is logged."""
+        """A compressed and deleted file frees its space although nothing more is logged."""
         await sink.open()
         old = path.with_suffix(".1")
         path.rename(old)
@@ -173,7 +173,7 @@ async def test_a_fifo_without_a_reader_is_an_error_and_does_not_hang(path: Path,
 
 
 class Syncs:
-    """os.fsync, counted: whether data reached the platter cannot be seen from here."""
+    """Counts os.fsync, because a test cannot see whether data reached the disk."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0

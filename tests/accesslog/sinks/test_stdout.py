@@ -21,7 +21,7 @@ async def test_lines_are_written_to_the_descriptor_which_stays_open() -> None:
 
 
 async def test_more_than_a_pipe_holds_is_written_while_the_loop_goes_on() -> None:
-    """The loop reads the other end itself: it would wait forever if the write blocked it."""
+    """The event loop reads the other end itself: it would wait forever if the write blocked it."""
     reader, writer = os.pipe()
     sink = StdoutSink(descriptor=writer)
     lines = [b"x" * 99 + b"\n"] * 10_000
@@ -99,7 +99,7 @@ async def test_closing_returns_though_nobody_reads(monkeypatch: pytest.MonkeyPat
     thread = next(thread for thread in threading.enumerate() if thread.name == "accesslog stdout")
     assert thread.daemon
     left = 1_000_000
-    while left:  # not until `writing` is done: that is heard of later than the last byte
+    while left:  # not until `writing` is done: its end is noticed after the last byte
         left -= len(os.read(reader, 65_536))
     await writing
     os.close(reader)

@@ -1,4 +1,4 @@
-"""Wherever an entry holds bytes that are not UTF-8: its record is whole and says where they stand."""
+"""A record of an entry with bytes that are not UTF-8 is complete and says which fields have them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from protos.accesslog_data_pb2 import HTTPAccessLogEntry
 from tests.support.entries import ORIGIN, http_entry
 
 TEXT = "#8#\\b"
-"""In the bytes of an entry `ODD` takes its place, which is as long."""
+"""Replaced by `ODD`, which has the same length, in the bytes of an entry."""
 
 ODD = b"a\xe9z\\b"
 SHOWN = r"a\xe9z\\b"
@@ -67,7 +67,7 @@ def test_a_text_of_the_entry(field: str, places: list[str]) -> None:
 def test_the_values_and_the_names_of_a_map(where: str) -> None:
     maps: dict[str, Any] = {where: {"x": TEXT, TEXT: "\\", "y": "\\"}}
     record = record_with(http_entry(**maps))
-    # What stands under an odd name is written as the name is: the place names both.
+    # A value with such a name is escaped like the name: the place names both.
     assert record[where] == {"x": SHOWN, SHOWN: r"\\", "y": "\\"}
     assert sorted(record["not_utf8"]) == [f"{where}.{SHOWN}", f"{where}.x"]
 
@@ -112,7 +112,7 @@ def _struct(text: str) -> Struct:
 )
 @pytest.mark.parametrize("parsed", [True, False])
 def test_a_packed_message(make: Callable[[str], Any], shown: Any, place: str, parsed: bool) -> None:
-    """Its bytes do not belong to a text of the entry, so the parser lets them pass."""
+    """Its bytes are not in a text field of the entry, so the parser accepts them."""
     entry = http_entry()
     packed = entry.common_properties.filter_state_objects["key"]
     packed.Pack(make(TEXT))

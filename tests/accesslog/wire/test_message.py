@@ -11,7 +11,7 @@ MARK = b"UTF8"
 
 
 def with_broken_text(data: bytes) -> bytes:
-    """`data` with a text in it made invalid UTF-8, all lengths kept."""
+    """Return `data` with one text made invalid UTF-8, and all lengths unchanged."""
     assert MARK in data
     return data.replace(MARK, b"\xff\xfe\xff\xfe")
 
@@ -29,7 +29,7 @@ def test_a_message_without_identifier_has_none() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_the_entries_beside_a_text_that_is_not_utf_8_are_handed_on_as_bytes(position: int) -> None:
-    """proto3: a parser must refuse a string field that is not UTF-8, and upb refuses the whole message."""
+    """A proto3 parser must reject a string field that is not UTF-8, and upb rejects the whole message."""
     entries = [http_entry(code=200 + number) for number in range(3)]
     entries[position].request.user_agent = MARK.decode()
     data = with_broken_text(message(*entries).SerializeToString())

@@ -23,7 +23,7 @@ from tests.support.entries import ORIGIN, http_entry, tcp_entry
 
 
 def full(message: Message, depth: int = 0) -> Message:
-    """Every field of `message` set: the only reflection, and it is in the test."""
+    """Return `message` with every field set, by reflection."""
     for field in message.DESCRIPTOR.fields:
         if field.message_type is None:
             if not field.is_repeated:
@@ -57,7 +57,7 @@ class TestNames:
         assert names <= FIELDS.keys()
 
     def test_every_documented_field_has_a_source(self) -> None:
-        """A field that no entry can fill would be a promise not kept."""
+        """Every documented field can occur in a record."""
         http = full(HTTPAccessLogEntry(), 0)
         tcp = full(TCPAccessLogEntry(), 0)
         assert isinstance(http, HTTPAccessLogEntry)

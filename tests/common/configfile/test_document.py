@@ -1,4 +1,4 @@
-"""Reading YAML: what parses, what does not, and that every value knows its line."""
+"""Reading YAML: valid and invalid documents, and the line of every value."""
 
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def test_bad_syntax_is_one_line_that_says_where(text: str, message: str) -> None
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a: ", "}"), ("- ", "")])
 def test_deep_nesting_is_an_error_and_no_crash_of_the_process(opening: str, closing: str) -> None:
-    """The C loader recurses: 200,000 brackets end the process by a stack overflow."""
+    """The C loader recurses: 200,000 brackets would end the process with a stack overflow."""
     error = error_of(opening * 200_000 + "1" + closing * 200_000)
     assert error == f"f.yaml:1: nests more than {MAX_DEPTH} levels deep"
 

@@ -1,4 +1,4 @@
-"""The quick reader and the loader agree, or the loader alone decides."""
+"""The quick reader agrees with the loader, or leaves the document to the loader."""
 
 import pytest
 import yaml

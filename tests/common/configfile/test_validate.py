@@ -1,4 +1,4 @@
-"""A document against a model: every problem, at its line, in words for the person who wrote the file."""
+"""Validation of a document by a model: every problem, at its line, in words for the author of the file."""
 
 from typing import Annotated, Literal
 
@@ -109,14 +109,14 @@ def test_a_list_that_needs_more_says_how_many() -> None:
 
 
 def test_a_bad_item_does_not_make_its_list_too_short() -> None:
-    """Pydantic leaves the item out and then counts."""
+    """Pydantic omits the item and then counts."""
     with pytest.raises(ConfigError) as caught:
         validate(parse("ports: [0]", "f.yaml"), Ports)
     assert [problem.key_path for problem in caught.value.problems] == ["ports[0]"]
 
 
 def test_the_value_of_an_unknown_key_is_never_shown() -> None:
-    """It may be a password put in the wrong place."""
+    """The value may be a password in the wrong place."""
     assert "hunter2" not in "".join(problems("inner: {port: 1, password: hunter2}"))
 
 

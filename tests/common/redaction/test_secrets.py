@@ -1,4 +1,4 @@
-"""A secret is found wherever a text holds it, and however it is spelled."""
+"""A secret is found anywhere in a text, in every spelling."""
 
 import json
 from urllib.parse import quote
@@ -182,7 +182,7 @@ def test_a_name_that_ends_so_may_be_allowed() -> None:
 
 
 def test_beyond_so_many_values_none_is_looked_into() -> None:
-    """A client has thousands of escapes in a text; none of them may hold the loop or pass unseen."""
+    """Thousands of escapes in a text must neither block the event loop nor hide a secret."""
     shown, found = query("&".join(["a=%78y=z"] * MOST_VALUES + [f"%61=%74oken%3D{SECRET}", "b=2"]))
     assert shown == "&".join(["a=%78y=z"] * MOST_VALUES + [REDACTED, "b=2"])
     assert found == ["q.not_searched"]
@@ -310,7 +310,7 @@ def test_any_text_is_searched_and_comes_to_rest(text: str) -> None:
     ],
 )
 def test_no_text_takes_longer_than_its_length(hostile: str) -> None:
-    """60 kB of percent signs once held the event loop, and authz with it, for 30 s."""
+    """60 kB of percent signs once blocked the event loop, and so authz, for 30 s."""
     text = (hostile * LONGEST_TEXT)[:LONGEST_TEXT]
     for _ in range(10):
         for clean in (SECRETS.text, SECRETS.path, SECRETS.credentials):

@@ -1,4 +1,4 @@
-"""A secret in a path is found, and a path that holds none stays readable."""
+"""A secret in a path is found, and a path without a secret stays readable."""
 
 import json
 from urllib.parse import quote

@@ -46,7 +46,7 @@ def test_the_policy_is_tested_broken_and_explained_by_the_lines_that_the_demo_pr
     assert code == 0, out
     code, out = run(break_and_test)
     assert code == 1
-    assert "failed a scope that is missing is named" in out
+    assert "failed the response names a missing scope" in out
     assert "allow 200 allowed by rule 'orders-write'" in out
     code, out = run(explain)
     assert code == 0

@@ -1,4 +1,4 @@
-"""An edge whose Envoy has two listeners: the hardened one of `envoy-test/envoy.yaml`, and one without."""
+"""An edge whose Envoy has two listeners: the one of `envoy-test/envoy.yaml`, and one without hardening."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ HARDENING = (
 """Settings of the connection manager that the plain listener does not have."""
 
 DOMAIN = "attacks"
-"""The domain of a test's limits, which replace those of the examples."""
+"""The domain of the limits of a test, which replace those of the examples."""
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -38,10 +38,10 @@ Change = Callable[[dict[str, Any]], None]
 async def serve_both(
     folder: Path, manager: Change, limits: str = "", settings: Change = lambda _settings: None
 ) -> AsyncIterator[Edge]:
-    """A block in which both listeners serve, `manager` having changed the connection manager of each.
+    """Run both listeners during the block; `manager` changes the connection manager of each.
 
-    `limits` is a list of descriptors in YAML; with it both listeners ask for the domain of the test.
-    `settings` changes those of the sidecars.
+    `limits` is a list of descriptors in YAML; with it both listeners use the domain of the test. `settings`
+    changes the settings of the sidecars.
     """
 
     def change(configuration: dict[str, Any], places: Path) -> None:
@@ -71,7 +71,7 @@ async def serve_both(
 
 
 def rules(text: str) -> Change:
-    """Adds these rules, in YAML, to a policy."""
+    """Return a function that adds these rules, in YAML, to a policy."""
 
     def change(policy: dict[str, Any]) -> None:
         policy["rules"] += yaml.safe_load(text)

@@ -1,7 +1,7 @@
-"""What real servers read, as recorded in `upstreams.json`, and policies that deny what they read.
+"""How real servers parse requests, as recorded in `upstreams.json`, and policies that must deny these.
 
-Each fact is one spelling: the servers it names took it for `/admin`, for `role`, for `x-role`. So a policy
-that denies that must deny the spelling.
+Each fact is one spelling that the named servers read as `/admin`, `role` or `x-role`. So a policy that denies
+these must deny the spelling.
 """
 
 import json
@@ -22,13 +22,13 @@ ACCEPTED = (
     "[empty_segment, encoded_slash, backslash, double_encoding, parameters, fragment, not_ascii, masked]"
 )
 OPEN = f'{{name: open, paths: ["/**"], allow: anyone, accept_in_path: {ACCEPTED}}}'
-"""Lets everything through that a rule can: what is refused is refused by the rule that denies."""
+"""Allows every request that a rule can allow, so that only the deny rule refuses one."""
 LENIENT = "paths: {case: ignore, trailing_slash: ignore}\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One spelling, and what servers take it for."""
+    """One spelling, and how servers read it."""
 
     kind: str
     """`path`, `query`, `form`, `header` or `json`."""
@@ -61,7 +61,7 @@ _PATH_RULES = {
 
 
 def rules_against(fact: Fact) -> Iterator[str]:
-    """What a deny rule may say about what the fact means, in each way that the language has."""
+    """Return deny conditions for the meaning of the fact, in each form that the policy language has."""
     if fact.kind == "path":
         yield from _PATH_RULES[fact.means]
     elif fact.kind == "header":
@@ -81,13 +81,13 @@ def rules_against(fact: Fact) -> Iterator[str]:
 
 @lru_cache
 def policy_with(rule: str, *, lenient: bool) -> Policy:
-    """Everything open, and one rule that denies."""
+    """Return a policy that allows everything, with one deny rule."""
     head = LENIENT if lenient else ""
     return parse_policy(f"{head}rules:\n  - {OPEN}\n  - {{name: closed, deny: anyone, {rule}}}\n")
 
 
 def check_of(fact: Fact, *, joined: bool) -> CheckRequest:
-    """As Envoy sends it with `encode_raw_headers` and `pack_as_bytes`, or (`joined`) without these."""
+    """Return the request as Envoy sends it with raw headers and bodies as bytes, or without (`joined`)."""
     message = CheckRequest()
     http = message.attributes.request.http
     http.method, http.host, http.path = "GET", "api.example.com", "/x"
@@ -115,7 +115,7 @@ def check_of(fact: Fact, *, joined: bool) -> CheckRequest:
 
 
 def answer(policy: Policy, message: CheckRequest) -> str:
-    """The rule that decided, or why none was asked."""
+    """Return the rule that decided, or the reason if none did."""
     try:
         request = Request(message)
     except BadRequestError as error:

@@ -1,6 +1,6 @@
-"""How some of the recorded servers read names and paths, for spellings that are not recorded.
+"""Models of how some recorded servers read names and paths, for spellings that are not recorded.
 
-Each is held against every recorded fact of its server before it is used.
+A test compares each model with every recorded fact of its server.
 """
 
 import re
@@ -12,7 +12,7 @@ VALUE: Final = "admin"
 
 
 def php(text: str) -> Iterator[str]:
-    """The names under which PHP holds VALUE, in lists too (main/php_variables.c)."""
+    """Return the names under which PHP stores VALUE, in lists too (main/php_variables.c)."""
     held: dict[str, list[str]] = {}
     for piece in text.split("&"):
         name, _, value = piece.partition("=")
@@ -33,7 +33,7 @@ def php(text: str) -> Iterator[str]:
 
 
 def plain(text: str) -> Iterator[str]:
-    """The names as most servers read them: Go, Flask, Django, Fastify."""
+    """Return the names as most servers read them: Go, Flask, Django, Fastify."""
     for piece in text.split("&"):
         name, _, value = piece.partition("=")
         if unquote_plus(value) == VALUE:
@@ -41,7 +41,7 @@ def plain(text: str) -> Iterator[str]:
 
 
 def brackets(text: str, *, dots: bool = False) -> Iterator[str]:
-    """The names as qs reads them, with or without `allowDots`; of nested names the first two."""
+    """Return the names as qs reads them, with or without `allowDots`; the first two parts of nested names."""
     for piece in text.split("&"):
         name, _, value = piece.partition("=")
         if unquote_plus(value) != VALUE:
@@ -64,18 +64,18 @@ FIELDS: Final[dict[str, Callable[[str], Iterator[str]]]] = {
 
 
 def express(raw: str) -> str:
-    """The path, as Express and koa-router compare it: no case, no slash at the end, nothing decoded."""
+    """Return the path as Express and koa-router compare it: in lower case, no trailing slash, not decoded."""
     path = re.split(r"[?#]", raw, maxsplit=1)[0].lower()
     return path.removesuffix("/") or "/"
 
 
 def flask(raw: str) -> str:
-    """Werkzeug decodes, then merges slashes at the beginning."""
+    """Return the path as Werkzeug reads it: decoded, then leading slashes merged."""
     return re.sub(r"^/+", "/", unquote(raw.partition("?")[0]))
 
 
 def whatwg(raw: str) -> str:
-    """`new URL(raw, base).pathname` of the WHATWG URL standard; dots aside."""
+    """Return `new URL(raw, base).pathname` of the WHATWG URL standard, without dot segments."""
     raw = re.split(r"[?#]", raw, maxsplit=1)[0].replace("\\", "/")
     if raw.startswith("//"):
         _, slash, rest = raw.lstrip("/").partition("/")
@@ -84,7 +84,7 @@ def whatwg(raw: str) -> str:
 
 
 def php_path(raw: str) -> str:
-    """`rawurldecode(parse_url($target, PHP_URL_PATH))`."""
+    """Return `rawurldecode(parse_url($target, PHP_URL_PATH))`."""
     raw = re.split(r"[?#]", raw, maxsplit=1)[0]
     if raw.startswith("//") and not raw.startswith("///"):
         _, slash, rest = raw[2:].partition("/")
@@ -93,7 +93,7 @@ def php_path(raw: str) -> str:
 
 
 def decoded(raw: str) -> str:
-    """Starlette, aiohttp: decoded, nothing else."""
+    """Return the path as Starlette and aiohttp read it: only decoded."""
     return unquote(raw.partition("?")[0])
 
 

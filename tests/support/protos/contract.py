@@ -1,4 +1,4 @@
-"""What a .proto promises on the wire, as flat text to compare: a line a field, enum value or method."""
+"""The wire contract of a .proto as flat text: one line for each field, enum value or method."""
 
 import mmap
 from collections.abc import Iterable, Iterator
@@ -12,11 +12,11 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 Contract = dict[str, str]
-"""`envoy.service.auth.v3.CheckRequest.attributes` to `1 optional message .envoy...`."""
+"""Maps names such as `envoy.service.auth.v3.CheckRequest.attributes` to `1 optional message .envoy...`."""
 
 
 def contract(files: Iterable[FileDescriptorProto]) -> Contract:
-    """Everything that `files` promise."""
+    """Return the contract of `files`."""
     return {name: promise for file in files for name, promise in _file(file)}
 
 
@@ -54,7 +54,7 @@ def _enum(name: str, enum: EnumDescriptorProto) -> Iterator[tuple[str, str]]:
 
 
 def embedded_files(binary: Path, names: Iterable[str]) -> Iterator[FileDescriptorProto]:
-    """The descriptors of `names` compiled into a C++ program. Raises LookupError for one not there."""
+    """Return the descriptors of `names` compiled into a C++ program. Raises LookupError if one is missing."""
     with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
         for name in names:
             # A serialised FileDescriptorProto begins with field 1, its name.
@@ -65,7 +65,7 @@ def embedded_files(binary: Path, names: Iterable[str]) -> Iterator[FileDescripto
 
 
 def _descriptor_end(image: mmap.mmap, start: int) -> int:
-    """Where the descriptor at `start` ends: protoc writes `syntax` (field 12) last."""
+    """Return the end of the descriptor at `start`: protoc writes `syntax` (field 12) last."""
     position = start
     while True:
         tag, body = _varint(image, position)

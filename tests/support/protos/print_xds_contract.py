@@ -1,6 +1,6 @@
-"""Prints the contract of the xds-protos package as JSON, in a process of its own.
+"""Prints the contract of the xds-protos package as JSON, in a separate process.
 
-Both it and `protos` register Envoy's names, which one process takes only once.
+The package and `protos` both register Envoy's names, which protobuf allows only once in a process.
 """
 
 import json
@@ -13,7 +13,7 @@ from tests.support.protos.contract import contract
 
 
 def main() -> None:
-    """Reads module names from the command line."""
+    """Print the contract of the modules named on the command line."""
     files = []
     for module in sys.argv[1:]:
         file = FileDescriptorProto()

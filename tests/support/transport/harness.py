@@ -1,4 +1,4 @@
-"""One way to serve on any transport, and the small tools its tests share."""
+"""Starts a server on any transport, and has the tools that its tests share."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -18,15 +18,15 @@ T = TypeVar("T")
 Requests = AsyncIterator[bytes] | Iterator[bytes] | None
 
 WAIT_SECONDS = 30.0
-"""The bound of every wait: far above what a slow machine needs, so that it only ends a hang."""
+"""The bound of every wait: far above the need of a slow machine, so that it only ends a hang."""
 
 SERVICE = "test.v1.Probe"
 LOOPBACK = TcpAddress("127.0.0.1", 0)
 TRANSPORTS = ("grpcio", "native")
 
 CLIENT_OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # a connection a channel, so tests do not share one
-    ("grpc.enable_retries", 0),  # a lost call must show
+    ("grpc.use_local_subchannel_pool", 1),  # one connection for each channel, so that tests do not share one
+    ("grpc.enable_retries", 0),  # a lost call must be visible
     ("grpc.max_receive_message_length", -1),
 )
 
@@ -44,7 +44,7 @@ def make_server(
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server and where to find it."""
+    """A running server and its addresses."""
 
     server: Server
     addresses: tuple[Address, ...]
@@ -55,7 +55,7 @@ class Served:
 
     @property
     def target(self) -> str:
-        """The first address, as a grpc client spells it."""
+        """The first address, in the syntax of a grpc client."""
         address = self.addresses[0]
         if isinstance(address, UnixAddress):
             return f"unix-abstract:{address.path[1:]}" if address.abstract else f"unix:{address.path}"
@@ -63,7 +63,7 @@ class Served:
 
 
 class Client:
-    """A grpc.aio channel that speaks raw bytes, one method a kind of call."""
+    """A grpc.aio channel for raw bytes, with one method for each kind of call."""
 
     def __init__(self, target: str, **options: Any) -> None:
         self.channel = grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS, **options)
@@ -100,18 +100,18 @@ def services(methods: Mapping[str, Method]) -> tuple[Service, ...]:
 
 
 def path(method: str) -> str:
-    """The path of a method of the test service; a path stays as it is."""
+    """Return the path of a method of the test service; a path is unchanged."""
     return method if method.startswith("/") else f"/{SERVICE}/{method}"
 
 
 async def within(awaitable: Awaitable[T]) -> T:
-    """What `awaitable` returns; TimeoutError instead of a hang."""
+    """Return the result of `awaitable`. Raises TimeoutError instead of hanging."""
     async with asyncio.timeout(WAIT_SECONDS):
         return await awaitable
 
 
 async def outcome(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
-    """The status that `call` ended with."""
+    """Return the status that `call` ended with."""
     try:
         await within(call)
     except grpc.aio.AioRpcError as error:
@@ -120,13 +120,13 @@ async def outcome(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
 
 
 async def read_all(call: Any) -> list[bytes]:
-    """Every reply of a streaming call; raises AioRpcError when it ends with one."""
+    """Return every reply of a streaming call. Raises AioRpcError if the call ends with an error."""
 
     async def replies() -> list[bytes]:
         found = []
         while (reply := await call.read()) is not grpc.aio.EOF:
             found.append(reply)
-        if await call.code() is not grpc.StatusCode.OK:  # read() alone ends without a word
+        if await call.code() is not grpc.StatusCode.OK:  # read() alone hides the error
             raise grpc.aio.AioRpcError(await call.code(), details=await call.details())
         return found
 
@@ -134,7 +134,7 @@ async def read_all(call: Any) -> list[bytes]:
 
 
 class Gate:
-    """A handler that stands still until it is let go, and tells what became of it."""
+    """A handler that waits until the test releases it, and records how it ended."""
 
     def __init__(self) -> None:
         self.entered = asyncio.Semaphore(0)
@@ -173,7 +173,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def settled(read: Callable[[], int]) -> int:
-    """What `read` returns once it has stopped rising."""
+    """Return the result of `read` once it no longer rises."""
     last, unchanged = read(), 0
     async with asyncio.timeout(WAIT_SECONDS):
         while unchanged < 10:

@@ -1,4 +1,4 @@
-"""A client made of the `h2` package and a socket: it can say what a well-behaved gRPC client never says."""
+"""A client made of the `h2` package and a socket, which can send what no gRPC client sends."""
 
 import asyncio
 import struct
@@ -18,7 +18,7 @@ Headers = list[tuple[str, str]]
 
 
 def request_headers(method: str, *extra: tuple[str, str], drop: Iterable[str] = ()) -> Headers:
-    """The header list of a gRPC request, with `extra` in place of or after the usual fields."""
+    """Return the header list of a gRPC request; `extra` replaces or follows the usual fields."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -32,13 +32,13 @@ def request_headers(method: str, *extra: tuple[str, str], drop: Iterable[str] = 
 
 
 def message(body: bytes, *, flag: int = 0) -> bytes:
-    """`body` with the five bytes before it (gRPC HTTP/2 protocol, Length-Prefixed-Message)."""
+    """Return `body` with its five bytes of prefix (gRPC HTTP/2 protocol, Length-Prefixed-Message)."""
     return bytes([flag]) + len(body).to_bytes(4, "big") + body
 
 
 @dataclass(slots=True)
 class Answer:
-    """What came back on one stream."""
+    """The response on one stream."""
 
     headers: dict[str, str] = field(default_factory=dict)
     data: bytes = b""
@@ -48,7 +48,7 @@ class Answer:
 
     @property
     def status(self) -> int | None:
-        """grpc-status, from the trailers or from a trailers-only answer."""
+        """The grpc-status, from the trailers or a trailers-only response."""
         value = self.trailers.get("grpc-status", self.headers.get("grpc-status"))
         return None if value is None else int(value)
 
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Goaway:
-    """What a server said before it hung up."""
+    """The GOAWAY and the data that a server sent before it closed the connection."""
 
     code: ErrorCode
     last_stream_id: int
@@ -67,7 +67,7 @@ class Goaway:
 
 
 class RawClient:
-    """One connection; `h2` holds both sides to the protocol, so what the server sends is checked too."""
+    """One connection; `h2` checks the protocol on both sides, so it also checks the server's frames."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -81,13 +81,13 @@ class RawClient:
         self.settings_acks = 0
         self.closed = False
         self.replenish = True
-        """Whether windows are opened again as data comes in."""
+        """Whether windows are replenished as data arrives."""
 
     def flush(self) -> None:
         self._writer.write(self.h2.data_to_send())
 
     def write(self, raw: bytes) -> None:
-        """Bytes that `h2` does not know of."""
+        """Send bytes without telling `h2`."""
         self.flush()
         self._writer.write(raw)
 
@@ -108,13 +108,16 @@ class RawClient:
         return await self.answer(stream_id)
 
     async def answer(self, stream_id: int) -> Answer:
-        """The answer on `stream_id`, once the stream has ended."""
+        """Return the response on `stream_id`, once the stream has ended."""
         answer = self.answers[stream_id]
         await self.until(lambda: answer.done)
         return answer
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Read until `condition()` holds; raises ConnectionError when the server hangs up before."""
+        """Read until `condition()` is true.
+
+        Raises ConnectionError if the server closes the connection first.
+        """
         while not condition():
             if self.closed:
                 raise ConnectionError("the server hung up")
@@ -131,7 +134,7 @@ class RawClient:
             if len(self._buffer) < size:
                 break
             frame, self._buffer = self._buffer[:size], self._buffer[size:]
-            if frame[3] == GOAWAY:  # after one, h2 takes in nothing more, not even of streams in flight
+            if frame[3] == GOAWAY:  # after an error h2 accepts nothing more, not even for streams in flight
                 last_stream_id, code = struct.unpack_from(">II", frame, HEAD_BYTES)
                 self.goaways.append(Goaway(ErrorCode(code), last_stream_id, frame[HEAD_BYTES + 8 :].decode()))
                 continue
@@ -159,13 +162,13 @@ class RawClient:
                 self.settings_acks += 1
 
     def hang_up(self) -> None:
-        """Close the socket without a word."""
+        """Close the socket without GOAWAY."""
         self._writer.transport.abort()
 
 
 @asynccontextmanager
 async def raw_client(served: Served, **settings: int) -> AsyncIterator[RawClient]:
-    """A connection to `served` whose preface is on its way."""
+    """Open a connection to `served` and send the preface."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     client = RawClient(reader, writer)
     client.h2.initiate_connection()

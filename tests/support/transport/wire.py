@@ -1,4 +1,4 @@
-"""The sans-IO connection on a bench: frames by hand, handlers without a loop, a clock that stands still."""
+"""The sans-IO connection under test: hand-made frames, handlers without an event loop, a fixed clock."""
 
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Iterable
@@ -44,7 +44,7 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
 
 
 def block(*fields: tuple[str, str]) -> bytes:
-    """A header block that does not touch the dynamic table, so it means the same anywhere."""
+    """A header block that does not change the dynamic table, so that it is valid anywhere."""
     return bytes(Encoder().encode([(name, value, True) for name, value in fields]))
 
 
@@ -76,7 +76,7 @@ FrameRow = tuple[int, int, int, bytes]
 
 
 def parse(output: bytes) -> list[FrameRow]:
-    """The frames that a connection sent: kind, flags, stream, payload. Fails on incomplete frames."""
+    """Return the frames that a connection sent: kind, flags, stream, payload. Fails on incomplete frames."""
     rows = []
     while output:
         assert len(output) >= frames.HEAD_BYTES
@@ -98,7 +98,7 @@ def refuse(request: bytes, call: Call) -> bytes:
 
 
 def later(request: bytes, call: Call) -> Awaitable[bytes]:
-    """What `ManualCalls` takes for a reply that must wait."""
+    """The awaitable that `ManualCalls` accepts as a reply that must wait."""
     return cast("Awaitable[bytes]", bytearray(request))
 
 
@@ -128,11 +128,11 @@ OK = Status(Code.OK)
 
 
 class ManualCalls:
-    """A `streams.CallHandler` that runs the handlers when told to: `run` lets each go as far as it can."""
+    """A `streams.CallHandler` that runs handlers on demand: `run` lets each run as far as it can."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, bytes]] = []
-        """Every message that reached a handler."""
+        """The messages that reached a handler."""
         self.watched: list[int] = []
         """Streams whose deadline runs though their request is not whole."""
         self.room = True
@@ -205,7 +205,7 @@ class ManualCalls:
 
 
 class Tally:
-    """An `observer.Observer` that remembers why connections and streams ended."""
+    """An `observer.Observer` that records why connections and streams ended."""
 
     def __init__(self) -> None:
         self.reasons: list[Reason] = []
@@ -231,7 +231,7 @@ class Tally:
 
 
 class Bench:
-    """A connection with what it is joined to."""
+    """A connection with its handlers, observer and clock."""
 
     def __init__(self, limits: Limits | None = None, *, trusted: bool = False) -> None:
         self.calls = ManualCalls()
@@ -250,7 +250,7 @@ class Bench:
 
     @property
     def now(self) -> float:
-        """The time of the connection, which holds no reference back to this bench."""
+        """The clock of the connection, without a reference to this object."""
         return self._clock[0]
 
     @now.setter
@@ -258,12 +258,12 @@ class Bench:
         self._clock[0] = now
 
     def feed(self, data: bytes) -> bytes:
-        """What the connection answers to one read, before any handler has gone on."""
+        """Return the output of the connection for one read, before any handler runs."""
         self.connection.receive(data, self.now)
         return self.connection.take()
 
     def run(self) -> bytes:
-        """What the connection sends as the handlers go on."""
+        """Return the output of the connection after the handlers run."""
         self.calls.run()
         return self.connection.take()
 
@@ -275,7 +275,7 @@ def settings_received(limits: Limits | None = None, *, trusted: bool = False) ->
 
 
 def goaway_code(output: bytes) -> ErrorCode | None:
-    """The code of the GOAWAY in `output`, None where there is none."""
+    """Return the code of the GOAWAY in `output`, or None."""
     codes = [
         ErrorCode(int.from_bytes(payload[4:8], "big"))
         for kind, _, _, payload in parse(output)
@@ -293,7 +293,7 @@ def resets(output: bytes) -> list[tuple[int, ErrorCode]]:
 
 
 def ends_at(bench: Bench, rounds: Iterable[bytes]) -> int | None:
-    """Which round, counted from one, ended the connection with ENHANCE_YOUR_CALM; None: none did."""
+    """Return the round, from 1, that ended the connection with ENHANCE_YOUR_CALM, or None."""
     for number, data in enumerate(rounds, 1):
         output = bench.feed(data)
         if bench.connection.over:
@@ -311,14 +311,14 @@ def stream_ids(count: int) -> range:
 
 
 def waited(bench: Bench, seconds: float) -> bytes:
-    """What the connection sends when `seconds` have passed."""
+    """Return the output of the connection after `seconds`."""
     bench.now += seconds
     bench.connection.tick(bench.now, Lifetime(keepalive_seconds=None))
     return bench.connection.take()
 
 
 def status(output: bytes, stream_id: int) -> int:
-    """The grpc-status of a stream: the literal of one or two digits behind its name."""
+    """Return the grpc-status of a stream: the literal of one or two digits after its name."""
     (trailers,) = [row for row in parse(output) if ended(row, stream_id)]
     after = trailers[3].split(b"\x0bgrpc-status")[1]
     return int(after[1 : 1 + after[0]])
@@ -329,7 +329,7 @@ def ended(row: FrameRow, stream_id: int) -> bool:
 
 
 def call(stream_id: int, body: bytes = b"x", method: str = "/p/Echo") -> bytes:
-    """A whole call of one message."""
+    """Return a complete call with one message."""
     return opened(stream_id, method) + frame(DATA, END_STREAM, stream_id, message(body))
 
 
@@ -340,5 +340,5 @@ def gzip_call(stream_id: int, compressed: bytes) -> bytes:
 
 
 def zeros(count: int) -> bytes:
-    """So many of them as gzip, a thousandth as large."""
+    """Return that many bytes as gzip, a thousandth of the size."""
     return gzip.compress(bytes(count))
