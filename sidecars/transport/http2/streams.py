@@ -26,7 +26,7 @@ from sidecars.transport.http2.stream import ServerCall, Stream
 from sidecars.transport.http2.stream_table import StreamTable
 
 HANDLER_COST_BYTES = 32 * 1024
-"""Counted towards `max_bytes_per_turn` for each handler that begins or is cancelled: it runs later."""
+"""Counted towards `max_bytes_per_turn` for each handler that runs later: one that starts or is cancelled."""
 
 _NOT_ONE_MESSAGE = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
 """A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
@@ -302,6 +302,7 @@ class Streams:
         elif isinstance(outcome, Status):
             self._fail(stream, outcome)
         else:
+            self.send_queue.bytes_this_turn += HANDLER_COST_BYTES
             self._calls.await_reply(self, stream, outcome)
 
     def _answer(self, stream: Stream, assembler: MessageDeframer, method: Unary) -> Outcome:

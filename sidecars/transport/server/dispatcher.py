@@ -13,6 +13,7 @@ from sidecars.transport.api.service import (
     Code,
     ServerStreaming,
     Status,
+    Unary,
     UnaryHandler,
 )
 from sidecars.transport.http2.stream import ServerCall, Stream
@@ -114,9 +115,17 @@ class Dispatcher:
                 return
 
     def cancel(self, streams: Streams, stream: Stream) -> None:
-        """Stop the handler, whose reply is no longer needed, in its turn."""
+        """Stop the handler, whose reply is no longer needed: that of a streaming call in its turn.
+
+        A unary one is stopped at once. `Admission` does not bound them, so a peer that connects again and
+        again could start them faster than those in the queue are cancelled.
+        """
         future = self._detach(stream)
-        if future is not None:
+        if future is None:
+            return
+        if isinstance(stream.request.method, Unary):
+            future.cancel()
+        else:
             self._scheduler.run(streams, partial(_cancel, future))
 
     # -- within --------------------------------------------------------------------------------------------
@@ -247,9 +256,9 @@ class _Messages:
 
     async def __anext__(self) -> bytes:
         stream = self._stream
-        if not self._scheduler.has_room:
-            await self._scheduler.wait(self._streams)
         while True:
+            if not self._scheduler.has_room:
+                await self._scheduler.wait(self._streams)
             message = self._streams.read(stream)
             if message is not None:
                 self._scheduler.spend(len(message))

@@ -157,9 +157,21 @@ def test_a_read_that_begins_many_handlers_is_left_in_the_middle(method: str) -> 
     assert counts == [4, 8, 10]
 
 
-def test_a_read_that_cancels_many_handlers_is_left_in_the_middle() -> None:
+def test_a_read_whose_unary_calls_wait_is_left_in_the_middle() -> None:
+    """Each is a task, which runs in the next turn of the loop."""
     bench = settings_received(Limits(max_bytes_per_turn=A_FEW * HANDLER_COST_BYTES - 1))
     bench.feed(b"".join(call(number, method="/p/Later") for number in stream_ids(10)))
+    counts = [len(bench.connection.streams.table)]
+    while bench.connection.has_pending_input:
+        bench.feed(b"")
+        counts.append(len(bench.connection.streams.table))
+    assert counts == [4, 8, 10]
+
+
+def test_a_read_that_cancels_many_handlers_is_left_in_the_middle() -> None:
+    bench = settings_received(Limits(max_bytes_per_turn=A_FEW * HANDLER_COST_BYTES - 1))
+    for number in stream_ids(10):
+        bench.feed(call(number, method="/p/Later"))
     output = bench.feed(b"".join(frame(frames.RST_STREAM, 0, number, CANCEL) for number in stream_ids(10)))
     counts = [len(bench.connection.streams.table)]
     while bench.connection.has_pending_input:
@@ -175,7 +187,11 @@ class Holding:
     def __init__(self, limits: Limits) -> None:
         self.held = self.most_ended = self.ended = 0
         self.ended_at_answer: list[int] = []
-        methods: dict[str, Method] = {"Join": ClientStreaming(self.join), "Ask": Unary(self.ask)}
+        methods: dict[str, Method] = {
+            "Join": ClientStreaming(self.join),
+            "Ask": Unary(self.ask),
+            "Wait": Unary(self.wait),
+        }
         self.server = GrpcServer(services(methods), [LOOPBACK], limits=limits)
         self.writers: list[asyncio.StreamWriter] = []
         """Every connection, because asyncio closes one whose writer is garbage."""
@@ -189,6 +205,15 @@ class Holding:
             self.held -= 1
             self.ended += 1
         return b""
+
+    async def wait(self, request: bytes, call: Call) -> bytes:
+        self.held += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.held -= 1
+            self.ended += 1
+        return request
 
     def ask(self, request: bytes, call: Call) -> bytes:
         self.ended_at_answer.append(self.ended)
@@ -245,6 +270,19 @@ async def test_a_connection_that_closes_ends_its_handlers_a_few_a_turn() -> None
         assert len(log.ended_at_answer) == 1
         assert log.ended_at_answer[0] < HELD
         other.transport.abort()
+
+
+async def test_a_connection_that_closes_ends_its_unary_handlers_at_once() -> None:
+    """Only `max_concurrent_streams` bounds them: those of closed connections must not pile up in line."""
+    async with holding(Limits()) as log:
+        flood = await log.connect(0)
+        flood.write(b"".join(call(number, b"x", method=path("Wait")) for number in stream_ids(HELD)))
+        await until(lambda: log.held == HELD)
+        watching = asyncio.create_task(log.watch())
+        flood.transport.abort()
+        await until(lambda: log.most_ended > 0)
+        watching.cancel()
+        assert log.most_ended == HELD
 
 
 async def test_a_drain_waits_for_the_handlers_of_connections_that_are_gone() -> None:
