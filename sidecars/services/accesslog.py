@@ -38,11 +38,13 @@ _log = structlog.get_logger("sidecars.accesslog")
 class _Stream:
     """One open call: Envoy keeps one for each worker thread and logger, and never ends it itself."""
 
-    __slots__ = ("_intake", "_reader", "cut_off", "messages")
+    __slots__ = ("_intake", "_reader", "_turn", "cut_off", "messages")
 
-    def __init__(self, messages: AsyncIterator[bytes], decoder: EntryDecoder) -> None:
+    def __init__(self, messages: AsyncIterator[bytes], decoder: EntryDecoder, turn: asyncio.Lock) -> None:
         self._reader = Reader(messages)
         self._intake = decoder
+        self._turn = turn
+        """Shared by all streams: one of those in the middle of a message goes on in each turn of the loop."""
         self.messages = 0
         self.cut_off = False
         """Whether it was ended although the client may have sent more than was read."""
@@ -73,12 +75,18 @@ class _Stream:
             for line_batch in line_batches:
                 await pipeline.submit(line_batch)
                 if line_batch.more:
-                    await asyncio.sleep(0)
+                    await self._yield()
         except asyncio.CancelledError:
             # The caller has gone, and its last entries may tell why: only those without room are lost.
+            await self._yield()
             for line_batch in line_batches:
                 pipeline.offer(line_batch)
+                await self._yield()
             raise
+
+    async def _yield(self) -> None:
+        async with self._turn:
+            await asyncio.sleep(0)
 
 
 class AccesslogSidecar:
@@ -101,6 +109,7 @@ class AccesslogSidecar:
         self._ledger = counters
         self._dependencies = dependencies
         self._streams: set[_Stream] = set()
+        self._turn = asyncio.Lock()
         self._finished = False
         self._reopening: asyncio.Task[None] | None = None
         self.services: Sequence[Service] = (
@@ -125,7 +134,7 @@ class AccesslogSidecar:
             raise StatusError(Code.UNAVAILABLE, "the access log is shutting down")
         dependencies = self._dependencies
         decoder = EntryDecoder(self._rules, self._ledger, dependencies.wall_clock, dependencies.random)
-        stream = _Stream(messages, decoder)
+        stream = _Stream(messages, decoder, self._turn)
         self._streams.add(stream)
         try:
             await stream.run(self._pipeline)
