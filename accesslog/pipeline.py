@@ -66,12 +66,16 @@ class Pipeline:
             await self._wait_for_room(batch)
         self._put(batch)
 
-    def offer(self, batch: LineBatch) -> None:
-        """Queue `batch` if there is room now; else count it as dropped, since its stream has gone."""
+    def offer(self, batch: LineBatch) -> bool:
+        """Queue `batch` if there is room now, else count it as dropped, since its stream has gone.
+
+        Returns whether there was room.
+        """
         if self._has_place(batch):
             self._put(batch)
-        else:
-            batch.log.dropped[DropReason.STREAM_CANCELLED] += len(batch.lines)
+            return True
+        batch.log.dropped[DropReason.STREAM_CANCELLED] += len(batch.lines)
+        return False
 
     async def reopen(self) -> None:
         """Make every sink reopen its file, after a log rotation."""

@@ -77,11 +77,14 @@ class _Stream:
                 if line_batch.more:
                     await self._yield()
         except asyncio.CancelledError:
-            # The caller has gone, and its last entries may tell why: only those without room are lost.
-            await self._yield()
-            for line_batch in line_batches:
-                pipeline.offer(line_batch)
+            # The caller has gone, and its last entries may tell why. Only those without room are lost: at the
+            # first of them the rest goes too, so that the messages of callers that left do not pile up.
+            while not pipeline.waiting_streams:
                 await self._yield()
+                left = next(line_batches, None)
+                if left is None or not pipeline.offer(left):
+                    break
+            line_batches.close()
             raise
 
     async def _yield(self) -> None:
