@@ -6,40 +6,26 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 import yaml
 
-from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
+from sidecars.demo.envoy import find_envoy, scripts_folder
 from sidecars.process.lifecycle import drain_at_most_seconds
 from sidecars.settings.load import load_settings
 from sidecars.settings.process import DrainSettings
-from tests.sidecars.transport.test_clients_envoy import filters, listener
 from tests.support.authority import Authority
+from tests.support.envoy_config import (
+    blocks,
+    check_configuration,
+    envoy_blocks,
+    listener,
+    with_service,
+)
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs" / "deployment.md"
 UNIT = ROOT / "deploy" / "edge-sidecars.service"
-
-
-def blocks(language: str) -> list[str]:
-    """Return the code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def envoy_blocks() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the cluster, and the part of a filter that names it."""
-    cluster, service = (yaml.safe_load(block) for block in blocks("yaml")[1:3])
-    return cluster, service
-
-
-def with_service(service: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return HTTP filters whose ext_authz calls `service`."""
-    ext_authz, router = filters()
-    ext_authz["typed_config"] |= service
-    return [ext_authz, router]
 
 
 def test_the_settings_of_several_workers_load(tmp_path: Path) -> None:

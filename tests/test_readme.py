@@ -15,9 +15,10 @@ from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.rules import Options
 from sidecars.cli import main
-from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
+from sidecars.demo.envoy import find_envoy, scripts_folder
 from sidecars.demo.show import POLICY_LINES
 from sidecars.settings.load import load_settings
+from tests.support.envoy_config import check_configuration
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

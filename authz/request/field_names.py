@@ -140,11 +140,6 @@ class WantedNames:
         """Whether an upstream may read the name as one of the set."""
         return not self.by_folded.keys().isdisjoint(meanings(name, self._longest))
 
-    def meant_by(self, name: str) -> Iterator[str]:
-        """Yield the names of the set that an upstream may read the name as, or as a member of."""
-        for folded in meanings(name, self._longest):
-            yield from self.by_folded.get(folded, ())
-
 
 def pairs_of(text: str, *, masked: bool = False) -> list[Pair]:
     """Decode the names and values of a query or form, separated by `&` and also by `;` (CVE-2021-23336).

@@ -1,6 +1,5 @@
 """Finds an Envoy, runs it with a given configuration, and ends it."""
 
-import asyncio
 import os
 import shutil
 import sys
@@ -126,21 +125,6 @@ async def serve_envoy(
             hint = f"\nWithout Docker: {HOW_TO_GET_ONE}, or set ENVOY_BIN." if program.docker_image else ""
             raise EnvoyError(f"{error}{hint}") from error
         yield Envoy(process, admin_socket, ports)
-
-
-async def check_configuration(program: EnvoyProgram, config_file: Path) -> str:
-    """What `envoy --mode validate` holds against the file, warnings too; empty when it is content."""
-    arguments = ("--mode", "validate", "-c", str(config_file), "--disable-hot-restart", "-l", "warning")
-    process = await asyncio.create_subprocess_exec(
-        *program.command(arguments, (config_file.parent,)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), READY_SECONDS)
-    lines = output.decode(errors="replace").splitlines()
-    if process.returncode == 0:
-        lines = [line for line in lines if line != f"configuration '{config_file}' OK"]
-    return "\n".join(lines)
 
 
 def _admin_client(admin_socket: Path) -> aiohttp.ClientSession:

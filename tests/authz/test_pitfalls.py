@@ -15,11 +15,9 @@ from authz.request.identity import Authentication, Refusal, RefusalReason
 from authz.request.path import split_path
 from authz.request.request import BadRequestError, BadRequestReason, Request
 from protos.authz_pb2 import CheckRequest, CheckResponse
-from tests.sidecars.services.authz.test_decisions import Built as BuiltWithLog
-from tests.sidecars.services.authz.test_sidecar import KEY, Built
 from tests.support.answers import Answers, pairs
 from tests.support.asking import ask, caller
-from tests.support.authz_sidecar import OneCall
+from tests.support.authz_sidecar import KEY, Built, OneCall
 from tests.support.callers import ALICE, Says
 from tests.support.checks import check_request, request
 
@@ -238,7 +236,7 @@ class TestErrorsAndModes:
         """Its failure to log a decision turned an allow into UNKNOWN, which is a deny."""
         headers = KEY if who == "known" else {}
         log = {"file": tmp_path / "no such folder" / "decisions.jsonl", "queue_lines": 1}
-        failing, healthy = BuiltWithLog(tmp_path, decisions={"log": log}), BuiltWithLog(tmp_path)
+        failing, healthy = Built(tmp_path, decisions={"log": log}), Built(tmp_path)
         with capture_logs() as logs:
             await failing.sidecar.start()
             for path in ("/public", "/orders", "/nothing", "//"):

@@ -26,13 +26,12 @@ from sidecars.transport.api.address import UnixAddress
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 from sidecars.transport.server.server import GrpcServer
-from tests.authz.credentials.conftest import World, reason_of, serve, started, world
-from tests.authz.credentials.introspection.test_verifier import Introspected
-from tests.authz.credentials.jwt.test_verifier import verifications
-from tests.sidecars.transport.test_clients_envoy import endpoint, listener
 from tests.support.answers import Answers
-from tests.support.authz_sidecar import IDENTITY_SECONDS, ISSUER_BLOCK, RULES, OneCall, Sidecar
+from tests.support.authz_sidecar import IDENTITY_SECONDS, ISSUER_BLOCK, RULES, BuiltWithIssuer, OneCall
 from tests.support.checks import check_request, request
+from tests.support.credentials import World, reason_of
+from tests.support.envoy_config import endpoint, envoy_blocks, listener, with_service
+from tests.support.introspection import Introspected
 from tests.support.signing import (
     AUDIENCE,
     ISSUER,
@@ -41,23 +40,20 @@ from tests.support.signing import (
     token,
 )
 from tests.support.webserver import WebServer
-from tests.test_deployment_docs import envoy_blocks, with_service
-
-__all__ = ["serve", "started", "verifications", "world"]
 
 
 async def test_authorino_19_a_revoked_token_is_refused_at_once_and_from_memory(
     tmp_path: Path, verifications: list[str]
 ) -> None:
     """It has neither somebody to tell of a revoked token nor a memory of them."""
-    authz = Sidecar(tmp_path, session_admin=True)
+    authz = BuiltWithIssuer(tmp_path, session_admin=True)
     seen, unseen, good = token(jti="t1"), token(jti="t1", iat=NOW - 30), token(jti="t2")
     assert [authz.result(text) for text in (seen, good)] == ["orders", "orders"]
     wish = {"target": "jti", "value": "t1", "issuer": ISSUER}
     assert await authz.post("/authz/revocations", wish) == 200
     for _ in range(2):
         assert [authz.result(text) for text in (seen, unseen, good)] == ["revoked", "revoked", "orders"]
-    assert authz.ask(seen).denied_response.status.code == 401
+    assert authz.bearer(seen).denied_response.status.code == 401
     assert verifications == [seen, good, unseen]
     authz.write(RULES, revocations={"retention_seconds": 100_000}, cache={"negative_max_entries": 1})
     authz.sidecar.prepare()()
@@ -68,9 +64,9 @@ async def test_authorino_20_a_repeated_request_repeats_no_work_and_outlives_noth
     tmp_path: Path, verifications: list[str]
 ) -> None:
     """What is remembered ends with the token, with the setting and with the configuration."""
-    authz = Sidecar(tmp_path)
+    authz = BuiltWithIssuer(tmp_path)
     text = token(exp=NOW + IDENTITY_SECONDS + 5)
-    ids = {MessageToDict(authz.ask(text).dynamic_metadata)["decision_id"] for _ in range(5)}
+    ids = {MessageToDict(authz.bearer(text).dynamic_metadata)["decision_id"] for _ in range(5)}
     assert len(ids) == 5
     results = [authz.result(text, path) for path in ("/orders", "/bills", "/admin")]
     assert results == ["orders", "bills", "credentials_insufficient"]
@@ -96,7 +92,7 @@ def test_authorino_664_a_token_for_another_service_of_the_same_issuer_is_refused
     tmp_path: Path, audience: Any
 ) -> None:
     """PR 688 there: the audience of a token was not checked. Here it is, also for a cached token."""
-    authz = Sidecar(tmp_path)
+    authz = BuiltWithIssuer(tmp_path)
     text = token(aud=audience)
     assert [authz.result(text) for _ in range(2)] == ["audience_mismatch"] * 2
     assert authz.result(token(aud=["another", AUDIENCE])) == "orders"
@@ -133,7 +129,7 @@ def test_authorino_9_a_signed_request_that_nobody_verifies_lets_nobody_in(
     tmp_path: Path, scheme: str
 ) -> None:
     """Its HMAC identity was never built, and answers that all is well."""
-    authz = Sidecar(tmp_path)
+    authz = BuiltWithIssuer(tmp_path)
     for headers in (
         {"authorization": f"{scheme} keyId=alice,signature=AAAA"},
         {"authorization": f"{scheme} {token()}"},
@@ -193,7 +189,7 @@ class FailsAtFirst:
 @pytest.mark.envoy
 async def test_envoy_33108_a_check_that_fails_is_asked_again_by_static_configuration(tmp_path: Path) -> None:
     """Envoy#23301 too: the blocks of docs/deployment.md, without any management server."""
-    fails = FailsAtFirst(Sidecar(tmp_path).sidecar)
+    fails = FailsAtFirst(BuiltWithIssuer(tmp_path).sidecar)
     address = UnixAddress(str(tmp_path / "a.sock"))
     services = (Service("envoy.service.auth.v3.Authorization", {"Check": Unary(fails.check)}),)
     server = GrpcServer(services, [address], limits=Limits())

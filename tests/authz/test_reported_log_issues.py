@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 from protos.authz_pb2 import CheckRequest, CheckResponse
 from tests.support.authz_sidecar import (
     Broken,
+    BuiltWithIssuer,
     Never,
     OneCall,
-    Sidecar,
 )
 from tests.support.checks import Headers, check_request
 from tests.support.running import SIDECARS, Running, call, connect
@@ -88,7 +88,7 @@ class TestOpa1953:
     ) -> None:
         """One line, which holds what the answer says and what was asked, though no allow would be logged."""
         file = folder / "decisions.jsonl"
-        authz = Sidecar(folder, decisions={"log": {"file": file, "allow_sample_rate": 0.0}})
+        authz = BuiltWithIssuer(folder, decisions={"log": {"file": file, "allow_sample_rate": 0.0}})
         if authenticator is not None:
             authz.replace_authenticator(authenticator)
         await authz.sidecar.start()
@@ -108,7 +108,7 @@ class TestOpa1953:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     """A process that keeps no decisions and logs none."""
-    Sidecar(tmp_path)
+    BuiltWithIssuer(tmp_path)
     settings = {"listen": [f"unix:{tmp_path}/a.sock"], "policy": ["policy.yaml"], "decisions": {"recent": 0}}
     with Running(tmp_path, {"authz": settings}, program=SIDECARS) as process:
         yield process.wait_until_ready()

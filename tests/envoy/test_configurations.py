@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from common.configfile import read
-from sidecars.demo.envoy import check_configuration, find_envoy, scripts_folder
+from sidecars.demo.envoy import find_envoy, scripts_folder
 from sidecars.settings.load import load_settings
 from sidecars.transport.api.address import TcpAddress, UnixAddress
+from tests.support.envoy_config import check_configuration
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = sorted((ROOT / "envoy-test").glob("envoy*.yaml"))

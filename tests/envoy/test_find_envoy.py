@@ -3,14 +3,7 @@ from pathlib import Path
 import pytest
 
 from sidecars.demo.envoy import DOCKER_IMAGE, EnvoyError, EnvoyProgram, find_envoy
-
-
-def program(folder: Path, name: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / name
-    file.write_text("#!/bin/sh\n")
-    file.chmod(0o755)
-    return file
+from tests.support.programs import program
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from sidecars.demo.process import ProcessError
 from sidecars.demo.redis import find_redis, serve_redis
-from tests.envoy.test_find_envoy import program
+from tests.support.programs import program
 
 
 @pytest.fixture

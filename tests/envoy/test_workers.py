@@ -19,8 +19,7 @@ from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
 from sidecars.demo.process import ChildProcess, spawn
 from sidecars.demo.until import until
 from sidecars.transport.api.address import UnixAddress
-from tests.sidecars.transport.test_clients_envoy import endpoint, listener
-from tests.test_deployment_docs import envoy_blocks, with_service
+from tests.support.envoy_config import endpoint, envoy_blocks, listener, with_service
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(240)]
 

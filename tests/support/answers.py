@@ -29,3 +29,8 @@ class Answers:
 
 def pairs(options: Any) -> dict[str, str]:
     return {option.header.key: option.header.value for option in options}
+
+
+def headers_of(response: CheckResponse) -> dict[str, str]:
+    answer = response.error_response if response.HasField("error_response") else response.denied_response
+    return pairs(answer.headers)

@@ -11,11 +11,10 @@ from authz.credentials import Credentials
 from authz.credentials.core.http import FetchError, PublicResolver
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.request.identity import Identity, Refusal, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.test_backchannel_logout import block as with_logout
-from tests.authz.credentials.test_backchannel_logout import logout_token, receive
-from tests.authz.engine.test_denial import POLICY, headers_of
-from tests.support.answers import Answers
+from tests.support.answers import Answers, headers_of
+from tests.support.credentials import World, reason_of
+from tests.support.logout import block as with_logout
+from tests.support.logout import logout_token, receive
 from tests.support.signing import AUDIENCE, ISSUER, NOW, bearer, jwk, private_key, request, token
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
@@ -190,7 +189,7 @@ class TestThrottle:
         self, seconds: int, told: str
     ) -> None:
         refusal = Refusal(RefusalReason.THROTTLED, retry_after_seconds=seconds)
-        answer = Answers(POLICY, refusal)(path="/users")
+        answer = Answers("rules: [{name: users, allow: authenticated}]", refusal)(path="/users")
         assert headers_of(answer)["retry-after"] == told
 
 

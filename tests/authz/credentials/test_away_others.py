@@ -8,8 +8,8 @@ from aiohttp import web
 
 from authz.credentials import Credentials
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of, until
-from tests.authz.credentials.introspection.test_verifier import Introspected
+from tests.support.credentials import World, reason_of
+from tests.support.introspection import Introspected
 from tests.support.signing import (
     AUDIENCE,
     ISSUER,
@@ -21,6 +21,7 @@ from tests.support.signing import (
     request,
     token,
 )
+from tests.support.waiting import until
 from tests.support.webserver import WebServer
 
 Serve = Callable[[], Awaitable[WebServer]]

@@ -12,9 +12,10 @@ from authz.credentials import Credentials
 from authz.request.identity import Identity, RefusalReason
 from sidecars.process.redis import connect
 from sidecars.settings.redis import RedisSettings
-from tests.authz.credentials.conftest import World, reason_of, until
+from tests.support.credentials import World, reason_of
 from tests.support.redis_server import Pair, RedisServer
 from tests.support.signing import bearer, request, token
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.redis
 

@@ -1,6 +1,6 @@
 """OpenID Connect Back-Channel Logout 1.0, section 2.6 point by point."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -9,44 +9,16 @@ from authz.credentials import Credentials
 from authz.credentials.jwt.claims import LOGOUT_EVENT as EVENT
 from authz.credentials.jwt.refusals import RefusedError
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
+from tests.support.credentials import World, reason_of
+from tests.support.logout import CLIENT, EVENTS, block, logout_token, receive
 from tests.support.signing import ISSUER, NOW, bearer, jwk, key_set, private_key, raw_token, token
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
-EVENTS: Mapping[str, Any] = {EVENT: {}}
-
-CLIENT = "edge-client"
-
-
-def block(world: World, **changes: Any) -> dict[str, Any]:
-    issuer = world.issuer(logout={"audiences": [CLIENT]} | changes)
-    return {"issuers": [issuer], "revocations": {}}
 
 
 @pytest.fixture
 def credentials(world: World) -> Credentials:
     return world.credentials(block(world))
-
-
-def logout_token(**changes: Any) -> str:
-    """A good logout token for the session s1 of alice."""
-    good = {
-        "aud": CLIENT,
-        "iat": NOW,
-        "exp": NOW + 120,
-        "jti": "logout-1",
-        "sid": "s1",
-        "events": EVENTS,
-        "scope": None,
-    }
-    header = changes.pop("header", {"typ": "logout+jwt"})
-    merged: dict[str, Any] = good | changes
-    return token(header=header, **merged)
-
-
-async def receive(credentials: Credentials, text: str) -> Any:
-    assert credentials.logout is not None
-    return await credentials.logout.receive(text)
 
 
 async def refusal(credentials: Credentials, text: str) -> RefusalReason:

@@ -11,7 +11,7 @@ from authz.credentials import Credentials, CredentialsConfig
 from authz.credentials.core.http import FetchError
 from authz.request.identity import Identity
 from common.configfile import ConfigError, parse, validate
-from tests.authz.credentials.conftest import World
+from tests.support.credentials import World
 from tests.support.signing import (
     AUDIENCE,
     ISSUER,

@@ -12,8 +12,8 @@ import yaml
 from authz.credentials import CredentialsConfig
 from authz.engine.decide import REFUSED
 from authz.request.identity import RefusalReason
-from tests.authz.credentials.conftest import World
 from tests.support.authority import Authority
+from tests.support.credentials import World
 from tests.support.signing import jwk, key_set, private_key
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "authn.md").read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ import yaml
 from authz.credentials import Credentials
 from authz.credentials.jwt.config import KeySetConfig
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
 from tests.support.authority import Authority
+from tests.support.credentials import World, reason_of
 from tests.support.signing import NOW, bearer, jwk, key_set, private_key, rsa_key, token
 
 Start = Callable[[Credentials], Any]

@@ -17,8 +17,8 @@ from authz.credentials import Credentials
 from authz.credentials.core.http import FetchError
 from authz.request.identity import Identity, RefusalReason
 from authz.request.request import BadRequestError
-from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.introspection.test_verifier import Introspected
+from tests.support.credentials import World, reason_of
+from tests.support.introspection import Introspected
 from tests.support.signing import (
     AUDIENCE,
     ISSUER,

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from authz.credentials.admin import CredentialAdminError
 from authz.request.identity import Identity, Refusal, RefusalReason
 from authz.tools.examples import CallerExample
-from tests.authz.credentials.conftest import World, reason_of
+from tests.support.credentials import World, reason_of
 from tests.support.signing import NOW, bearer, request, token
 
 CHANGED = ["adm\nin", " admin", "admin ", "\tadmin", "admin\u00a0", "adm\x85in", " "]

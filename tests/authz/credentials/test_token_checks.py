@@ -15,7 +15,7 @@ from authz.credentials.jwt.fetch import fetch
 from authz.credentials.token_checks import Explained, explain_token
 from authz.request.identity import Identity, Refusal, RefusalReason
 from common.circuit_breaker import CircuitBreaker
-from tests.authz.credentials.conftest import World
+from tests.support.credentials import World
 from tests.support.signing import (
     ISSUER,
     NOW,

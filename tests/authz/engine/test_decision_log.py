@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from authz.engine.decision_log import DecisionLog
 from authz.engine.decision_record import DecisionRecord, Masking
-from tests.authz.engine.test_recent_decisions import DENIED, entry
+from tests.support.decisions import DENIED, entry
 
 
 class Kept:

@@ -11,8 +11,7 @@ from authz.engine.login import MAX_RETURN_CHARACTERS
 from authz.policy.compile.load import parse_policy
 from authz.request.identity import Refusal, RefusalReason
 from common.configfile import ConfigError
-from protos.authz_pb2 import CheckResponse
-from tests.support.answers import Answers, pairs
+from tests.support.answers import Answers, headers_of
 from tests.support.callers import ALICE
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -21,11 +20,6 @@ rules:
   - {name: users, paths: [/users], allow: {scopes: [users.write]}}
   - {name: gone, paths: [/gone], deny: anyone, answer: {status: 404, detail: "It was <moved>."}}
 """
-
-
-def headers_of(response: CheckResponse) -> dict[str, str]:
-    answer = response.error_response if response.HasField("error_response") else response.denied_response
-    return pairs(answer.headers)
 
 
 class TestForm:

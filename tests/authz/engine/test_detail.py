@@ -12,9 +12,9 @@ from authz.engine.respond import Responder
 from authz.policy.compile.load import parse_policy
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
 from authz.request.request import BadRequestError, BadRequestReason, Request
-from tests.authz.credentials.conftest import World
 from tests.support.callers import Says
 from tests.support.checks import check_request, request
+from tests.support.credentials import World
 from tests.support.signing import ISSUER, NOW, bearer, private_key, raw_token, token
 from tests.support.signing import claims as good_claims
 

@@ -1,29 +1,13 @@
 import pytest
 
-from authz.engine.decide import BAD_REQUEST, INTERNAL_ERROR, Decision
-from authz.engine.decision_record import MASK, DecisionRecord, Masking, record_of, record_of_unreadable
+from authz.engine.decide import BAD_REQUEST, INTERNAL_ERROR
+from authz.engine.decision_record import MASK, DecisionRecord, Masking, record_of_unreadable
 from authz.engine.recent_decisions import RecentDecisions
-from authz.policy.rule import Outcome, Verdict
 from authz.request.identity import CredentialKind, Identity
 from authz.request.request import BadRequestReason
 from common.redaction import REDACTED
-from tests.support.callers import ALICE
-from tests.support.checks import Headers, check_request, request
-
-ALLOWED = Verdict(Outcome.ALLOW, "allowed", 200, "users")
-DENIED = Verdict(Outcome.DENY, "denied_by_rule", 403, "shut")
-NOW = 1_770_000_000.0
-
-
-def decision(number: int = 0, verdict: Verdict = ALLOWED, identity: Identity = ALICE) -> Decision:
-    return Decision(verdict, f"{number:024x}", "revision", identity, "jwt")
-
-
-def entry(
-    number: int = 0, verdict: Verdict = ALLOWED, path: str = "/users/1", request_id: str = ""
-) -> DecisionRecord:
-    headers = {"x-request-id": request_id} if request_id else {}
-    return record_of(request(path=path, headers=headers), decision(number, verdict), NOW)
+from tests.support.checks import Headers, check_request
+from tests.support.decisions import DENIED, NOW, decision, entry
 
 
 def ring(*entries: DecisionRecord, capacity: int = 10) -> RecentDecisions:

@@ -11,32 +11,8 @@ from authz.policy.compile.load import parse_policy
 from authz.request.identity import Authentication, CredentialKind, Identity
 from authz.request.request import Request
 from authz.tools.replay import Report, Skipped, replay
-from tests.authz.tools.test_explain import decided, outcomes, policies, requests
-
-NOW = "2026-02-02T02:40:00.000000Z"
-OLD = """
-rules:
-  - {name: public, paths: [/public], allow: anyone}
-  - {name: orders, paths: [/orders], allow: {scopes: [orders.read]}}
-"""
-
-
-def record(**changes: Any) -> dict[str, Any]:
-    entry = {
-        "time": NOW,
-        "type": "http",
-        "method": "GET",
-        "authority": "api.example.com",
-        "path": "/orders",
-        "client_ip": "192.0.2.1",
-        "authz_outcome": "allow",
-        "authz_reason": "allowed",
-        "authz_rule": "orders",
-        "authz_subject": "alice",
-        "authz_credential": "jwt",
-        "authz_policy_revision": parse_policy(OLD).revision,
-    }
-    return {name: value for name, value in {**entry, **changes}.items() if value is not None}
+from tests.support.log_records import NOW, OLD, record
+from tests.support.policies import decided, outcomes, policies, requests
 
 
 def replayed(new: str, *records: dict[str, Any], old: str | None = None, **known: Identity) -> Report:

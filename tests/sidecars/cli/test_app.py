@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from protos.descriptors import protoset_path, read_descriptors
-from sidecars.cli import main
+from tests.support.command import Command
 
 ROOT = Path(__file__).parents[3]
 POLICY = """\
@@ -20,29 +20,6 @@ rules:
     paths: [/public]
     allow: anyone
 """
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def sidecars(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> "Command":
-    monkeypatch.setenv("COLUMNS", "100")
-    return Command(capsys)
-
-
-class Command:
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str | Path) -> Result:
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = self._capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Result(caught.value.code, out, err)
 
 
 GROUPS = {

@@ -13,8 +13,8 @@ from sidecars.process.redis import connect, describe
 from sidecars.process.redis_fitness import RedisFitness, ServerFacts
 from sidecars.settings.redis import RedisSettings
 from tests.ratelimit.test_redis_refusals import a_cluster_node, a_replica, sentinel
-from tests.sidecars.process.test_reload import until
 from tests.support.redis_server import RedisServer, redis_server
+from tests.support.waiting import until
 
 __all__ = ["redis_server"]
 

@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,6 +15,7 @@ from sidecars.process.watch import FileBaseline, Snapshot, Watcher
 from sidecars.services.sidecar import Sidecar
 from sidecars.settings.process import ReloadSettings
 from tests.support.probe import ProbeSidecar
+from tests.support.waiting import until
 
 WAIT_SECONDS = 20
 
@@ -51,12 +51,6 @@ def sidecar(file: Path) -> ProbeSidecar:
 def write(file: Path, text: str) -> None:
     """Blocks for microseconds, which a test may."""
     file.write_text(text)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not condition():  # noqa: ASYNC110  # the condition is another thread's and the disk's
-            await asyncio.sleep(0.01)
 
 
 async def test_files_are_compiled_in_a_thread_and_swapped_on_the_loop(

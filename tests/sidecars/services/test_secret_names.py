@@ -19,7 +19,7 @@ from sidecars.services.accesslog import AccesslogSidecar, build
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.load import load_settings
-from tests.sidecars.services.authz.test_decisions import Built
+from tests.support.authz_sidecar import Built
 from tests.support.checks import check_request
 from tests.support.entries import http_entry, message
 

@@ -9,10 +9,8 @@ from cryptography.hazmat.primitives import serialization
 
 from sidecars.settings.load import read_settings
 from sidecars.settings.machine import on_this_machine, open_to_all
-from tests.sidecars.cli.test_app import Command, sidecars
 from tests.support.authority import Authority
-
-__all__ = ["sidecars"]
+from tests.support.command import Command
 
 POLICY = "rules: [{name: a, paths: [/a], allow: anyone}]\n"
 

@@ -21,6 +21,7 @@ from sidecars.transport.api.service import Call, Code, Server, Service, Unary
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.server.server import GrpcServer
+from tests.support.envoy_config import endpoint, filters, listener
 from tests.support.transport.harness import LOOPBACK, Served, make_server, until, within
 from tests.support.transport.wire import CANCEL, OPENING, Tally, block, frame, stream_ids
 
@@ -44,73 +45,6 @@ def check(request: bytes, call: Call) -> bytes:
 async def check_later(request: bytes, call: Call) -> bytes:
     await asyncio.sleep(0.001)
     return check(request, call)
-
-
-def endpoint(address: Address, port: int) -> dict[str, Any]:
-    where: dict[str, Any]
-    if isinstance(address, UnixAddress):
-        where = {"pipe": {"path": address.path}}
-    else:
-        where = {"socket_address": {"address": address.host, "port_value": port}}
-    return {"endpoint": {"address": where}}
-
-
-def filters() -> list[dict[str, Any]]:
-    """ext_authz that retries elsewhere what a draining sidecar did not begin, then the router."""
-    package = "type.googleapis.com/envoy.extensions.filters.http"
-    return [
-        {
-            "name": "ext_authz",
-            "typed_config": {
-                "@type": f"{package}.ext_authz.v3.ExtAuthz",
-                "transport_api_version": "V3",
-                "grpc_service": {
-                    "envoy_grpc": {"cluster_name": "authz"},
-                    # Here, not inside envoy_grpc: that one is for streams that are reopened.
-                    # As many as docs/deployment.md says. On a busy machine Envoy tried a stopped endpoint
-                    # some 24 times before taking it out, and one request of 5,593 used up three retries.
-                    "retry_policy": {
-                        "num_retries": 5,
-                        "retry_on": "unavailable,cancelled,connect-failure,refused-stream,reset",
-                    },
-                    "timeout": "10s",
-                },
-            },
-        },
-        {"name": "router", "typed_config": {"@type": f"{package}.router.v3.Router"}},
-    ]
-
-
-def listener(filters: list[dict[str, Any]]) -> dict[str, Any]:
-    manager = (
-        "type.googleapis.com/envoy.extensions.filters.network"
-        ".http_connection_manager.v3.HttpConnectionManager"
-    )
-    route = {
-        "match": {"prefix": "/"},
-        "direct_response": {"status": 200, "body": {"inline_string": "through"}},
-    }
-    return {
-        "name": "edge",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "http",
-                        "typed_config": {
-                            "@type": manager,
-                            "stat_prefix": "edge",
-                            "route_config": {
-                                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]
-                            },
-                            "http_filters": filters,
-                        },
-                    }
-                ]
-            }
-        ],
-    }
 
 
 def configuration(endpoints: Sequence[dict[str, Any]]) -> dict[str, Any]:

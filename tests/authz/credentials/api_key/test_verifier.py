@@ -10,7 +10,7 @@ from authz.credentials.api_key.config import ApiKeyConfig, ApiKeysConfig
 from authz.credentials.api_key.verifier import ApiKeys, load, new_api_key
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
 from common.configfile import ConfigError
-from tests.authz.credentials.conftest import World
+from tests.support.credentials import World
 from tests.support.signing import NOW
 
 KEY, HASH = new_api_key("ci", lambda length: b"\x07" * length)

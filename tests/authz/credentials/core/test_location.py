@@ -8,7 +8,7 @@ from authz.credentials import Credentials
 from authz.credentials.api_key.verifier import new_api_key
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
 from authz.request.request import MAX_QUERY_PARAMETERS, BadRequestError, Request
-from tests.authz.credentials.conftest import World, reason_of
+from tests.support.credentials import World, reason_of
 from tests.support.signing import bearer, encoded, request, token
 
 API_KEY, API_KEY_HASH = new_api_key("ci", lambda length: b"\x01" * length)

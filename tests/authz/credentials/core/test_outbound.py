@@ -20,8 +20,8 @@ from authz.credentials.introspection.config import IntrospectionConfig
 from authz.credentials.jwt.config import KeySetConfig
 from authz.credentials.jwt.fetch import fetch
 from common.configfile import ConfigError
-from tests.authz.credentials.conftest import World
 from tests.support.authority import Authority
+from tests.support.credentials import World
 from tests.support.signing import jwk, key_set, private_key
 
 DOCUMENT = b'{"keys": []}'

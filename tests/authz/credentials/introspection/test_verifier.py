@@ -1,7 +1,6 @@
 """Opaque tokens: a real HTTP server is asked about them (RFC 7662)."""
 
 import asyncio
-import json
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,40 +11,13 @@ from aiohttp import web
 from authz.credentials import Credentials
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
 from common.configfile import ConfigError
-from tests.authz.credentials.conftest import World, reason_of, until
+from tests.support.credentials import World, reason_of
+from tests.support.introspection import Introspected
 from tests.support.signing import NOW, bearer, token
+from tests.support.waiting import until
 from tests.support.webserver import WebServer
 
 Serve = Callable[[], Awaitable[WebServer]]
-
-
-class Introspected:
-    """A server, and credentials that ask it."""
-
-    def __init__(self, world: World, server: WebServer) -> None:
-        self.world = world
-        self.server = server
-        world.write("secret", b"s3cr:et&\n")
-        self.answers()
-
-    def answers(self, **claims: Any) -> None:
-        """Active, with these claims; None takes one away."""
-        good = {"active": True, "sub": "alice", "aud": "edge", "scope": "read write", "exp": NOW + 600}
-        body = {name: value for name, value in (good | claims).items() if value is not None}
-        self.server.bodies["/introspect"] = json.dumps(body).encode()
-
-    def block(self, **changes: Any) -> dict[str, Any]:
-        return {
-            "url": f"{self.server.url}/introspect",
-            "client_id": "edge proxy",
-            "client_secret_file": "secret",
-            "audiences": ["edge"],
-            "allow_http": True,
-            "allow_addresses": ["127.0.0.0/8"],
-        } | changes
-
-    def config(self, **changes: Any) -> dict[str, Any]:
-        return {"introspection": self.block(**changes), "lookup_timeout_seconds": 10, "throttle": None}
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from aiohttp import web
 
 from authz.credentials import Credentials
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of, until
+from tests.support.credentials import World, reason_of
 from tests.support.signing import AUDIENCE, ISSUER, bearer, jwk, key_set, private_key, token
+from tests.support.waiting import until
 from tests.support.webserver import WebServer
 
 Serve = Callable[[], Awaitable[WebServer]]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from authz.request.identity import Identity, Refusal, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
+from tests.support.credentials import World, reason_of
 from tests.support.signing import ISSUER, NOW, bearer, token
 
 

@@ -9,8 +9,9 @@ import pytest
 from authz.credentials import Credentials
 from authz.credentials.jwt.cpu_budget import MAX_WAITING, CpuBudget, OverloadedError
 from authz.request.identity import Identity, Refusal, RefusalReason
-from tests.authz.credentials.conftest import WAIT_SECONDS, World, reason_of, until
+from tests.support.credentials import World, reason_of
 from tests.support.signing import bearer, jwk, key_set, private_key, token
+from tests.support.waiting import WAIT_SECONDS, until
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
 

@@ -9,7 +9,7 @@ import pytest
 from authz.credentials.jwt.config import IssuerConfig, KeySetConfig
 from authz.credentials.jwt.discovery import DiscoveryError, discovery_url, key_set_url
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
+from tests.support.credentials import World, reason_of
 from tests.support.signing import ISSUER, bearer, jwk, key_set, private_key, token
 from tests.support.webserver import WebServer
 

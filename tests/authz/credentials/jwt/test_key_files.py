@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from authz.credentials import Credentials
 from authz.request.identity import Identity
 from common.configfile import ConfigError
-from tests.authz.credentials.conftest import World
+from tests.support.credentials import World
 from tests.support.signing import bearer, ed_token, jwk, key_set, private_key, rsa_key, token
 
 GOOD = jwk(private_key("ES256"), "k1")

@@ -9,7 +9,7 @@ import pytest
 from authz.credentials import Credentials
 from authz.credentials.core.http import FetchError
 from authz.request.identity import Authentication, Identity, Refusal, RefusalReason
-from tests.authz.credentials.conftest import World, until
+from tests.support.credentials import World
 from tests.support.signing import (
     AUDIENCE,
     ISSUER,
@@ -21,6 +21,7 @@ from tests.support.signing import (
     rsa_key,
     token,
 )
+from tests.support.waiting import until
 
 Start = Callable[[Credentials], Any]
 

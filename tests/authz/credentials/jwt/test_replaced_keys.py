@@ -12,9 +12,10 @@ from authz.credentials.core.http import FetchError
 from authz.credentials.jwt.suspicion import MAX_SUSPICIONS
 from authz.credentials.throttle.throttle import MAX_SUBJECT_CHARACTERS
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of, until
-from tests.authz.credentials.test_backchannel_logout import CLIENT, logout_token, receive
+from tests.support.credentials import World, reason_of
+from tests.support.logout import CLIENT, logout_token, receive
 from tests.support.signing import NOW, bearer, jwk, key_set, private_key, token
+from tests.support.waiting import until
 
 Start = Callable[[Credentials], Any]
 

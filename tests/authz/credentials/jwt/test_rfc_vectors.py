@@ -10,7 +10,6 @@ from authz.credentials.jwt.algorithms import VERIFY
 from authz.credentials.jwt.key_set import KeySetError, parse_key_set
 from authz.credentials.jwt.token import _decoded
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
 from tests.authz.credentials.jwt.rfc_vectors import (
     A1_KEY,
     A1_TOKEN,
@@ -47,6 +46,7 @@ from tests.authz.credentials.jwt.rfc_vectors import (
     RFC8037_KEY,
     RFC8037_TOKEN,
 )
+from tests.support.credentials import World, reason_of
 from tests.support.signing import bearer, encoded
 
 SIGNED = [

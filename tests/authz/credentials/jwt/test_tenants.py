@@ -9,8 +9,9 @@ import pytest
 from authz.credentials import Credentials
 from authz.credentials.jwt.config import KeySetConfig
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of, until
+from tests.support.credentials import World, reason_of
 from tests.support.signing import AUDIENCE, bearer, jwk, key_set, private_key, token
+from tests.support.waiting import until
 
 Start = Callable[[Credentials], Any]
 

@@ -7,7 +7,7 @@ import pytest
 
 from authz.credentials import Credentials
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
-from tests.authz.credentials.conftest import World
+from tests.support.credentials import World
 from tests.support.signing import (
     ALGORITHMS,
     ISSUER,

@@ -1,27 +1,8 @@
 """What is remembered of tokens, and what voids it."""
 
-from typing import Any
-
-import pytest
-
-from authz.credentials.jwt.verifier import Tokens
 from authz.request.identity import Authentication, Identity, Refusal, RefusalReason
-from tests.authz.credentials.conftest import World
+from tests.support.credentials import World
 from tests.support.signing import NOW, bearer, jwk, private_key, token
-
-
-@pytest.fixture
-def verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tokens that were verified in full."""
-    seen: list[str] = []
-    original = Tokens.verify
-
-    def counted(self: Tokens, text: str, now: float, *rest: Any) -> Any:
-        seen.append(text)
-        return original(self, text, now, *rest)
-
-    monkeypatch.setattr(Tokens, "verify", counted)
-    return seen
 
 
 def reason(outcome: Authentication) -> RefusalReason:

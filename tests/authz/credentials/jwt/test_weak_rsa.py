@@ -9,7 +9,7 @@ from authz.credentials.jwt.key_set import parse_key_set
 from authz.credentials.jwt.weak_rsa import weakness
 from authz.request.identity import Identity
 from common.configfile import ConfigError
-from tests.authz.credentials.conftest import World
+from tests.support.credentials import World
 from tests.support.signing import bearer, encoded, jwk, key_set, private_key, rsa_key, token
 
 PRIMES = [number for number in range(2, 702) if all(number % divisor for divisor in range(2, number))]

@@ -7,7 +7,7 @@ import pytest
 from authz.credentials.mtls.verifier import MAX_HEADER_CHARACTERS, ForwardedError, read_forwarded
 from authz.request.identity import CredentialKind, Identity, RefusalReason
 from authz.request.request import Request
-from tests.authz.credentials.conftest import World, reason_of
+from tests.support.credentials import World, reason_of
 from tests.support.signing import request, token
 
 ALICE = "spiffe://prod.example/ns/shop/sa/alice"

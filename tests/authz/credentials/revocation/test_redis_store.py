@@ -15,10 +15,10 @@ from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.revocation.revocation_list import Revocation, RevocationsFullError, Revoked
 from authz.request.identity import RefusalReason
 from common.configfile import ConfigError
-from tests.authz.credentials.conftest import World, until
-from tests.authz.credentials.revocation.test_revocation import verdict
+from tests.support.credentials import World, verdict
 from tests.support.redis_server import RedisServer
 from tests.support.signing import token
+from tests.support.waiting import until
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
 

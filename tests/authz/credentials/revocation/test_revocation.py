@@ -9,7 +9,7 @@ from authz.credentials import Credentials
 from authz.credentials.admin import CredentialAdminError
 from authz.credentials.revocation.revocation_list import Revocation, RevocationsFullError, Revoked
 from authz.request.identity import CredentialKind, Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
+from tests.support.credentials import World, reason_of, verdict
 from tests.support.signing import ISSUER, NOW, bearer, request, token
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
@@ -19,11 +19,6 @@ OTHER = "https://other.example.com"
 def block(world: World, **changes: Any) -> dict[str, Any]:
     other = world.issuer(issuer=OTHER)
     return {"issuers": [world.issuer(), other], "revocations": changes, "sessions": {}}
-
-
-def verdict(world: World, credentials: Credentials, text: str) -> RefusalReason | None:
-    outcome = world.outcome(credentials, bearer(text))
-    return None if isinstance(outcome, Identity) else reason_of(outcome)
 
 
 @pytest.fixture

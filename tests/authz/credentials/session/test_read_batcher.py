@@ -15,8 +15,7 @@ from authz.request.identity import Identity, RefusalReason
 from common.circuit_breaker import CircuitBreaker
 from sidecars.process.redis import connect
 from sidecars.settings.redis import RedisSettings
-from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.session.test_verifier import sessions_of
+from tests.support.credentials import World, reason_of, sessions_of
 from tests.support.redis_server import RedisServer
 from tests.support.signing import request
 

@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from authz.credentials import Credentials
 from authz.credentials.session.verifier import MAX_RENEWALS
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of, until
-from tests.authz.credentials.session.test_verifier import sessions_of
+from tests.support.credentials import World, reason_of, sessions_of
 from tests.support.signing import NOW, request
+from tests.support.waiting import until
 
 Start = Callable[[Credentials], Awaitable[Credentials]]
 

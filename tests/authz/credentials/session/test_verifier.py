@@ -11,10 +11,9 @@ from redis.asyncio import Redis
 from authz.credentials import Credentials
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.session.model import MAX_RECORD_BYTES, StoreFullError, key_of
-from authz.credentials.session.verifier import Sessions
 from authz.request.identity import Authentication, CredentialKind, Identity, Refusal, RefusalReason
 from common.configfile import ConfigError
-from tests.authz.credentials.conftest import World
+from tests.support.credentials import World, sessions_of
 from tests.support.redis_server import RedisServer
 from tests.support.signing import NOW, request
 
@@ -25,11 +24,6 @@ def credentials(world: World, request: pytest.FixtureRequest) -> Credentials:
         world.redis = request.getfixturevalue("redis")
     sessions = {"store": request.param, "idle_timeout_seconds": 60, "absolute_timeout_seconds": 600}
     return world.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})
-
-
-def sessions_of(credentials: Credentials) -> Sessions:
-    assert credentials.sessions is not None
-    return credentials.sessions
 
 
 def reason(outcome: Authentication) -> RefusalReason:

@@ -9,7 +9,7 @@ from authz.credentials import Credentials
 from authz.credentials.api_key.verifier import new_api_key
 from authz.credentials.throttle.throttle import network_of
 from authz.request.identity import Identity, RefusalReason
-from tests.authz.credentials.conftest import World, reason_of
+from tests.support.credentials import World, reason_of
 from tests.support.signing import NOW, bearer, jwk, key_set, private_key, request, token
 
 Start = Callable[[Credentials], Awaitable[Credentials]]

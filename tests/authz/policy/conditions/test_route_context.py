@@ -11,8 +11,8 @@ from authz.request.request import Request
 from authz.tools.examples import RequestExample
 from authz.tools.explain import explain
 from authz.tools.replay import replay
-from tests.authz.tools.test_replay import record
 from tests.support.callers import Says
+from tests.support.log_records import record
 
 POLICY = """
 rules:

@@ -12,8 +12,8 @@ from authz.credentials import Credentials, CredentialsConfig
 from authz.request.identity import Identity, RefusalReason
 from sidecars.admin.routes import AdminAnswer, AdminRequest, routes_of
 from sidecars.services.authz.admin import LOGOUT_PATH, admin_routes
-from tests.authz.credentials.conftest import World, reason_of
-from tests.authz.credentials.test_backchannel_logout import block, logout_token
+from tests.support.credentials import World, reason_of
+from tests.support.logout import block, logout_token
 from tests.support.signing import bearer, token
 
 FORM = "application/x-www-form-urlencoded"

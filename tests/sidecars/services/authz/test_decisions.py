@@ -2,62 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 import structlog
 from google.protobuf.json_format import MessageToDict
-from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from authz.engine.decision_record import DecisionRecord
-from authz.request.identity import Authentication
-from authz.request.request import Request
-from protos.authz_pb2 import CheckRequest, CheckResponse
-from sidecars.admin.routes import AdminAnswer, AdminRequest
-from sidecars.services.authz.sidecar import AuthzSidecar, build
-from sidecars.services.sidecar import Dependencies
+from protos.authz_pb2 import CheckResponse
 from sidecars.settings.authz import AuthzSettings
-from tests.sidecars.services.authz.test_sidecar import KEY, POLICY, SECRET
-from tests.support.authz_sidecar import OneCall
+from tests.support.authz_sidecar import KEY, POLICY, SECRET, Built, OneCall, Waiting
 from tests.support.checks import check_request
 from tests.support.running import SIDECARS, Running, call, connect
-
-
-class Built:
-    def __init__(self, folder: Path, policy: str = POLICY, **settings: Any) -> None:
-        file = self.file = folder / "policy.yaml"
-        file.write_text(policy)
-        self.registry = CollectorRegistry()
-        dependencies = Dependencies(
-            registry=self.registry,
-            wall_clock=lambda: 1_700_000_000.0,
-            monotonic_clock=lambda: 0.0,
-            random=lambda: 0.5,
-            redis=None,
-        )
-        self.sidecar: AuthzSidecar = build(
-            AuthzSettings.model_validate({"listen": ["unix:/tmp/authz.sock"], "policy": [file], **settings}),
-            dependencies,
-        )
-
-    def ask(self, message: CheckRequest) -> dict[str, Any]:
-        answer = self.sidecar.check(message.SerializeToString(), OneCall())
-        assert isinstance(answer, bytes)
-        return MessageToDict(CheckResponse.FromString(answer).dynamic_metadata)
-
-    async def page(self, **query: str) -> AdminAnswer:
-        route = next(one for one in self.sidecar.admin_routes if one.path == "/decisions")
-        return await route.handle(AdminRequest(query, "", b""))
-
-    async def shown(self, **query: str) -> list[dict[str, Any]]:
-        page = await self.page(**query)
-        assert page.status == 200
-        found: list[dict[str, Any]] = orjson.loads(page.body)["decisions"]
-        return found
 
 
 @pytest.fixture
@@ -76,8 +35,8 @@ async def test_a_refusal_says_what_was_wrong_to_operators_alone(tmp_path: Path) 
     built = Built(tmp_path, decisions={"log": {"file": tmp_path / "decisions.jsonl"}})
     built.sidecar._decisions.start()
     with capture_logs() as logged:
-        told = built.ask(check_request(path="/orders", headers={"x-api-key": f"reports.{SECRET}x"}))
-        built.ask(check_request(host="user:hunter2@bad host"))
+        told = built.metadata(check_request(path="/orders", headers={"x-api-key": f"reports.{SECRET}x"}))
+        built.metadata(check_request(host="user:hunter2@bad host"))
     assert "detail" not in told
     malformed, refused = await built.shown()
     assert (refused["reason"], refused["detail"]) == ("api_key_unknown", "no such key")
@@ -108,29 +67,29 @@ def test_the_process_log_holds_no_more_of_a_detail_than_the_decision_log(
 ) -> None:
     built = Built(tmp_path, decisions={"mask": mask})
     with capture_logs() as logged:
-        built.ask(check_request(host="a?token=hunter2"))
+        built.metadata(check_request(host="a?token=hunter2"))
     assert [line["detail"] for line in logged if line["event"] == "refused"] == [detail]
 
 
 def test_at_the_level_info_it_holds_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with capture_logs() as logged, caplog.at_level("INFO"):
-        Built(tmp_path).ask(check_request(host="a b"))
+        Built(tmp_path).metadata(check_request(host="a b"))
     assert [line["event"] for line in logged] == []
 
 
 async def test_a_decision_is_found_by_the_id_that_the_access_log_has(tmp_path: Path) -> None:
     built = Built(tmp_path)
-    built.ask(check_request(path="/public"))
-    told = built.ask(check_request(path="/orders", headers=KEY))
+    built.metadata(check_request(path="/public"))
+    told = built.metadata(check_request(path="/orders", headers=KEY))
     (found,) = await built.shown(id=told["decision_id"])
     assert (found["rule"], found["subject"], found["path"]) == ("orders", "reports", "/orders")
 
 
 async def test_denials_are_found_by_outcome_and_request_id(tmp_path: Path) -> None:
     built = Built(tmp_path)
-    built.ask(check_request(path="/public", headers={"x-request-id": "r-1"}))
-    built.ask(check_request(path="/nothing", headers={"x-request-id": "r-2"}))
-    built.ask(check_request(host="a,b"))
+    built.metadata(check_request(path="/public", headers={"x-request-id": "r-1"}))
+    built.metadata(check_request(path="/nothing", headers={"x-request-id": "r-2"}))
+    built.metadata(check_request(host="a,b"))
     assert [one["reason"] for one in await built.shown(outcome="denied")] == ["host_malformed", "no_rule"]
     assert [one["outcome"] for one in await built.shown(request_id="r-1")] == ["allow"]
     assert len(await built.shown(limit="1")) == 1
@@ -139,7 +98,7 @@ async def test_denials_are_found_by_outcome_and_request_id(tmp_path: Path) -> No
 async def test_no_credential_is_kept(tmp_path: Path) -> None:
     """Not only masked when it is shown: what is not there cannot leak from a core dump either."""
     built = Built(tmp_path)
-    built.ask(check_request(path=f"/orders?key={SECRET}", headers=KEY))
+    built.metadata(check_request(path=f"/orders?key={SECRET}", headers=KEY))
     page = await built.page()
     assert SECRET not in page.body.decode()
     assert built.sidecar._decisions.recent is not None
@@ -162,8 +121,8 @@ async def test_decisions_are_logged_to_a_file(tmp_path: Path) -> None:
     mask = {"mask": ["subject"], "omit": ["client"]}
     built = Built(tmp_path, decisions={"log": {"file": log, "allow_sample_rate": 0.1}, "mask": mask})
     await built.sidecar.start()
-    built.ask(check_request(path="/public"))
-    built.ask(check_request(path="/orders"))
+    built.metadata(check_request(path="/public"))
+    built.metadata(check_request(path="/orders"))
     await built.sidecar.stop()
     (line,) = [orjson.loads(line) for line in log.read_bytes().splitlines()]
     assert (line["outcome"], line["reason"]) == ("deny", "credentials_missing")
@@ -178,7 +137,7 @@ async def test_a_log_that_cannot_be_written_changes_no_answer(tmp_path: Path) ->
     built = Built(tmp_path, decisions={"log": {"file": tmp_path / "no" / "folder"}})
     with capture_logs():
         await built.sidecar.start()
-        assert built.ask(check_request(path="/public"))["outcome"] == "allow"
+        assert built.metadata(check_request(path="/public"))["outcome"] == "allow"
         await built.sidecar.stop()
     assert built.registry.get_sample_value("authz_decision_log_lines_total", {"result": "dropped"}) == 1
 
@@ -191,13 +150,8 @@ def test_a_defect_in_taking_note_changes_no_answer(tmp_path: Path) -> None:
 
     built.sidecar._decisions._sinks = (broken,)
     with capture_logs() as logs:
-        assert built.ask(check_request(path="/public"))["outcome"] == "allow"
+        assert built.metadata(check_request(path="/public"))["outcome"] == "allow"
     assert [line["event"] for line in logs] == ["decision not noted"]
-
-
-class Waiting:
-    def authenticate(self, _request: Request, _now: float) -> Awaitable[Authentication]:
-        return asyncio.get_running_loop().create_future()
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2])

@@ -6,60 +6,16 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.json_format import MessageToDict
-from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from authz.request.identity import Authentication
 from authz.request.request import Request
 from common.configfile import ConfigError
 from protos.authz_pb2 import CheckRequest, CheckResponse
-from sidecars.services.authz.sidecar import AuthzSidecar, build
-from sidecars.services.sidecar import Dependencies, Sidecar
-from sidecars.settings.authz import AuthzSettings
+from sidecars.services.sidecar import Sidecar
 from sidecars.transport.api.service import Code, StatusError
-from tests.support.authz_sidecar import Broken, Never, OneCall
+from tests.support.authz_sidecar import KEY, POLICY, SECRET, Broken, Built, Never, OneCall
 from tests.support.checks import check_request
-
-SECRET = "a-secret-of-many-random-bits"
-POLICY = f"""
-credentials:
-  api_keys:
-    keys:
-      - id: reports
-        sha256: {hashlib.sha256(SECRET.encode()).hexdigest()}
-        subject: reports
-        scopes: [orders.read]
-rules:
-  - {{name: public, paths: [/public], allow: anyone}}
-  - {{name: orders, paths: [/orders], allow: {{scopes: [orders.read]}}}}
-"""
-KEY = {"x-api-key": f"reports.{SECRET}"}
-
-
-class Built:
-    def __init__(
-        self, folder: Path, policy: str = POLICY, trusted_hops: int = 0, *, workers: int = 1
-    ) -> None:
-        self.file = folder / "policy.yaml"
-        self.file.write_text(policy)
-        self.registry = CollectorRegistry()
-        dependencies = Dependencies(
-            registry=self.registry,
-            wall_clock=lambda: 1_700_000_000.0,
-            monotonic_clock=lambda: 0.0,
-            random=lambda: 0.5,
-            redis=None,
-            workers=workers,
-        )
-        settings = AuthzSettings.model_validate(
-            {"listen": ["unix:/tmp/authz.sock"], "policy": [self.file], "trusted_hops": trusted_hops}
-        )
-        self.sidecar: AuthzSidecar = build(settings, dependencies)
-
-    def ask(self, message: CheckRequest) -> CheckResponse:
-        answer = self.sidecar.check(message.SerializeToString(), OneCall())
-        assert isinstance(answer, bytes)
-        return CheckResponse.FromString(answer)
 
 
 @pytest.fixture
@@ -141,12 +97,8 @@ class BrokenLater:
         raise RuntimeError("a defect")
 
 
-def replace_authenticator(built: Built, authenticator: object) -> None:
-    built.sidecar._serving.authorizer._authenticator = authenticator  # type: ignore[assignment]
-
-
 def test_a_defect_is_an_error_and_no_allow(built: Built) -> None:
-    replace_authenticator(built, Broken())
+    built.replace_authenticator(Broken())
     with capture_logs() as logs:
         response = built.ask(check_request(path="/orders"))
     assert response.HasField("error_response")
@@ -156,7 +108,7 @@ def test_a_defect_is_an_error_and_no_allow(built: Built) -> None:
 
 
 async def test_a_defect_while_waiting_is_an_error_and_no_allow(built: Built) -> None:
-    replace_authenticator(built, BrokenLater())
+    built.replace_authenticator(BrokenLater())
     message = check_request(path="/orders").SerializeToString()
     with capture_logs():
         pending = built.sidecar.check(message, OneCall())
@@ -166,7 +118,7 @@ async def test_a_defect_while_waiting_is_an_error_and_no_allow(built: Built) -> 
 
 
 async def test_the_deadline_of_the_call_ends_the_wait(built: Built) -> None:
-    replace_authenticator(built, Never())
+    built.replace_authenticator(Never())
     deadline = asyncio.get_running_loop().time() + 0.05
     pending = built.sidecar.check(check_request(path="/orders").SerializeToString(), OneCall(deadline))
     assert not isinstance(pending, bytes)

@@ -20,10 +20,8 @@ from sidecars.services.authz import spans as authz_spans
 from sidecars.services.authz.spans import Spans
 from sidecars.settings.authz import TracingSettings
 from sidecars.transport.api.service import Call, Unary
-from tests.sidecars.services.authz.test_decisions import Built, Waiting
-from tests.sidecars.services.authz.test_sidecar import KEY, SECRET
 from tests.support.authority import Authority
-from tests.support.authz_sidecar import OneCall
+from tests.support.authz_sidecar import KEY, SECRET, Built, OneCall, Waiting
 from tests.support.checks import check_request
 
 WAIT_SECONDS = 20.0

@@ -1,28 +1,21 @@
-"""Credentials in service, on clocks that stand until a test moves them."""
+"""Credentials in service, on clocks that move only when a test moves them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 
 from authz.credentials import Credentials, CredentialsConfig
 from authz.credentials.jwt.config import KeySetConfig
 from authz.credentials.jwt.fetch import fetch
-from authz.request.identity import Authentication, Refusal, RefusalReason
+from authz.credentials.session.verifier import Sessions
+from authz.request.identity import Authentication, Identity, Refusal, RefusalReason
 from authz.request.request import Request
-from tests.support.redis_server import RedisServer, _session_redis, redis_pair, redis_server, shared_redis
-from tests.support.signing import AUDIENCE, ISSUER, NOW, jwk, key_set, private_key
-from tests.support.webserver import WebServer
-
-__all__ = ["_session_redis", "redis_pair", "redis_server", "shared_redis"]
-
-WAIT_SECONDS = 10.0
-"""Bounds every wait of a test for something that should happen at once."""
+from tests.support.signing import AUDIENCE, ISSUER, NOW, bearer, jwk, key_set, private_key
+from tests.support.waiting import WAIT_SECONDS, until
 
 
 @dataclass
@@ -129,58 +122,17 @@ class World:
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
-@pytest.fixture
-async def redis(shared_redis: RedisServer) -> AsyncIterator[Redis]:
-    """A client of the shared Redis, which is empty."""
-    client: Redis = Redis.from_url(shared_redis.url)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def serve() -> AsyncIterator[Callable[[], Awaitable[WebServer]]]:
-    """Starts real HTTP servers on loopback, and stops them after the test."""
-    servers: list[WebServer] = []
-
-    async def start() -> WebServer:
-        server = WebServer()
-        servers.append(server)
-        await server.start()
-        return server
-
-    yield start
-    for server in servers:
-        await server.stop()
-
-
 def reason_of(outcome: Any) -> RefusalReason:
     """Why `outcome` is a refusal; fails where it is none."""
     assert isinstance(outcome, Refusal), outcome
     return outcome.reason
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Returns once `condition` holds; fails after WAIT_SECONDS."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what the test waits for knows no event
-            await asyncio.sleep(0.001)
+def sessions_of(credentials: Credentials) -> Sessions:
+    assert credentials.sessions is not None
+    return credentials.sessions
 
 
-@pytest.fixture
-async def started() -> AsyncIterator[Callable[[Credentials], Any]]:
-    """Starts credentials, and stops them after the test."""
-    running: list[Credentials] = []
-
-    async def start(credentials: Credentials) -> Credentials:
-        running.append(credentials)
-        await credentials.start()
-        return credentials
-
-    yield start
-    for credentials in running:
-        await credentials.stop()
+def verdict(world: World, credentials: Credentials, text: str) -> RefusalReason | None:
+    outcome = world.outcome(credentials, bearer(text))
+    return None if isinstance(outcome, Identity) else reason_of(outcome)
