@@ -1,7 +1,7 @@
 """Buckets: how much is left, as pure arithmetic on whole microseconds.
 
-No clock, no storage and no rounding: a bucket is given its former state, the hits and the time, and
-returns what comes of it. The Redis script does the same steps with the same numbers.
+No clock, no storage and no rounding: a bucket gets its former state, the hits and the time, and returns its
+new state. The Redis script does the same steps with the same numbers.
 
 Two rules hold for both kinds:
 - A check with 0 hits passes while nothing is owed: at exactly 0 left, too (envoyproxy/ratelimit counts

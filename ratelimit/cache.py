@@ -1,4 +1,4 @@
-"""A small cache for what is asked again and again."""
+"""A small cache for repeated lookups."""
 
 from typing import Generic, TypeVar
 

@@ -1,4 +1,4 @@
-"""What is asked, without protobuf."""
+"""The rate-limit call, without protobuf."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

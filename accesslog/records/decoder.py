@@ -144,7 +144,7 @@ class EntryDecoder:
         return line
 
     def _complain(self, log: LogCounters, error: Exception) -> None:
-        """Log one example a stream: the counter tells how many there were, the example tells why."""
+        """Log one example for each stream: the counter has the number, the example the reason."""
         if not self._complained:
             self._complained = True
             _log.warning("malformed entry dropped", log_name=log.name, type=log.type, error=repr(error))

@@ -1,7 +1,7 @@
 """All fields that a record may have; their names are stable.
 
 A record is flat: text, integers, numbers, booleans and lists of text stand at the top under the names below.
-What has names of its own choosing (headers, tags, metadata) stays together in one map a kind, so that no
+What has names of its own choosing (headers, tags, metadata) is together in one map for each kind, so that no
 client and no Envoy setting can invent a top-level name. A field that Envoy left unset is absent; in proto3
 a number that is 0 cannot be told from one that was never set, so 0 is absent too, except for `code`.
 """
@@ -109,7 +109,7 @@ sample_rate                           number   below 1: one in 1/sample_rate suc
 redacted                              list     the redacted places, such as request_headers.authorization or query.token
 not_utf8                              list     the texts with bytes that are not UTF-8: only there such a byte is \\xff, and a backslash is \\\\
 truncated                             boolean  true: the record was too large, so long values were truncated or maps omitted
-"""  # noqa: E501  # a table reads best with one row a line
+"""  # noqa: E501  # a table is easiest to read with one row on each line
 
 
 def _read(table: str) -> dict[str, tuple[str, str]]:

@@ -22,7 +22,7 @@ class Bounds:
 
     queue_entries: int = 20_000
     queue_bytes: int = 32 * 1024 * 1024
-    """Memory for one sink that stands still; at 2 kB a record about 16,000 of them."""
+    """Memory for the queue of one sink; about 16,000 records of 2 kB."""
     batch_bytes: int = 256 * 1024
     """A write stops gaining at a few hundred kB; a smaller one frees room sooner."""
     retry_timeout_seconds: float = 30.0
@@ -32,7 +32,7 @@ class Bounds:
 
 
 class SinkObserver(Protocol):
-    """What a metrics registry is told of a sink at work."""
+    """The events of a sink that a metrics registry counts."""
 
     def wrote(self, sink: str, seconds: float) -> None:
         """A batch was written, and how long that took."""
@@ -146,7 +146,7 @@ class SinkQueue:
         self._recovered(self._clock())
 
     def abandon(self) -> None:
-        """Count all that is left as dropped, once `run` has ended for good."""
+        """Count all remaining entries as dropped, after the last end of `run`."""
         for line_batch in self._batches:
             self.refuse(line_batch, DropReason.SHUTDOWN)
         self._batches.clear()

@@ -315,7 +315,7 @@ class PolicyFile(PolicyBlock):
     paths: PathsConfig | None = None
     """How deny rules compare paths."""
     strip_session_cookie: bool | None = None
-    """Whether the session cookie is kept from the upstream. Yes, unless `false`; a rule may differ."""
+    """Whether authz removes the session cookie before the upstream. Default: true; a rule may differ."""
     conditions: dict[Name, NamedConditionConfig] = Field(default_factory=dict)
     """Named conditions, which rules use under `if`."""
     defaults: dict[Name, DefaultsConfig] = Field(default_factory=dict)

@@ -145,7 +145,7 @@ def pairs_of(text: str, *, masked: bool = False) -> list[Pair]:
     """Decode the names and values of a query or form, separated by `&` and also by `;` (CVE-2021-23336).
 
     A value is unknown (None) if upstreams may decode it differently: if it has an invalid escape, is not
-    UTF-8 or contains a NUL. With `masked`, so is a value with a `!`, which Envoy may have put in place of
+    UTF-8 or contains a NUL. With `masked`, so is a value with a `!`, which Envoy may have put instead of
     other bytes.
     """
     found = []

@@ -169,7 +169,7 @@ class Question(PolicyBlock):
     """A request and its caller."""
 
     request: RequestExample
-    """What is asked for."""
+    """The HTTP request."""
     caller: CallerExample | None = None
     """The caller; anonymous if omitted."""
 

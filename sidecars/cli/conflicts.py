@@ -1,7 +1,7 @@
 """Finds other distributions that installed files into our packages.
 
 The packages of this application have generic names. A distribution such as `ratelimit` from PyPI, installed
-into the same environment, replaces files of ours without a word, and removes them when it is uninstalled.
+into the same environment, silently replaces files of ours, and removes them when it is uninstalled.
 """
 
 import re

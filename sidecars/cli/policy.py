@@ -131,7 +131,7 @@ def run_tests(
     ],
     policy: Annotated[
         list[Path] | None,
-        typer.Option("--policy", help="Policy files or folders, in place of those that the suites name."),
+        typer.Option("--policy", help="Policy files or folders, instead of those that the suites name."),
     ] = None,
     junit: Annotated[
         Path | None,

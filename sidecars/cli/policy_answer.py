@@ -71,7 +71,10 @@ def question_of_options(
     body: str | None,
     caller: dict[str, Any],
 ) -> Question:
-    """The question that the options make; `caller`: what was said of who asks. Raises BadParameter."""
+    """Return the request and caller of the options; `caller` has those about the caller.
+
+    Raises BadParameter.
+    """
     attributes = {key: value for key, value in caller.items() if value is not None}
     if "scopes" in attributes:
         attributes["scopes"] = attributes["scopes"].replace(",", " ").split()

@@ -22,7 +22,7 @@ def explain(
         Path | None,
         typer.Option(
             "--request",
-            help="A YAML file with request: and caller:, in place of the URL and all options about them.",
+            help="A YAML file with request: and caller:, instead of the URL and all options about them.",
             exists=True,
             dir_okay=False,
         ),
@@ -35,7 +35,7 @@ def explain(
         list[str] | None,
         typer.Option("--context", help="'name=value', of the context_extensions of the route."),
     ] = None,
-    subject: Annotated[str | None, typer.Option("--subject", help="Who asks; none: anonymous.")] = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="The caller. Default: anonymous.")] = None,
     issuer: Annotated[str | None, typer.Option("--issuer")] = None,
     scopes: Annotated[str | None, typer.Option("--scopes", help="Separated by spaces or commas.")] = None,
     roles: Annotated[str | None, typer.Option("--roles", help="Separated by commas.")] = None,
@@ -91,5 +91,5 @@ def _refuse_options_beside_a_file(command: typer.Context) -> None:
     sources = {name: command.get_parameter_source(name) for name in _OF_REQUEST_FILES}
     given = [f"--{name}" for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:
-        message = f"the file says what is asked and by whom: write it there, in place of {', '.join(given)}"
+        message = f"the file has the request and the caller: write them there instead of {', '.join(given)}"
         raise typer.BadParameter(message, param_hint="--request")

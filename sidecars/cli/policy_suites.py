@@ -30,7 +30,7 @@ def run_suites(
     verbose: bool,
     coverage: bool,
 ) -> None:
-    """Run the suites and print what came of them. Exits with 1 when one failed, or coverage is low."""
+    """Run the suites and print the results. Exits with 1 if a test failed or coverage is too low."""
     out = Console(highlight=False)
     try:
         loaded = load_suites(suites)
@@ -119,7 +119,10 @@ def _summary(out: Console, results: Sequence[CaseResult]) -> None:
 
 
 def write_junit(file: Path, results: Sequence[CaseResult]) -> None:
-    """The results as JUnit XML, one testsuite a file. Raises ConfigError where `file` cannot be written."""
+    """Write the results as JUnit XML, one testsuite for each file.
+
+    Raises ConfigError if `file` cannot be written.
+    """
     root = Element("testsuites", name="sidecars policy test")
     suites: dict[str, Element] = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""One command that shows the suite at work: a whole edge on this machine, and requests through it."""
+"""One command that demonstrates the suite: a whole edge on this machine, and requests through it."""
 
 
 def run(*, once: bool, port: int) -> int:

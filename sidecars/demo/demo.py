@@ -1,4 +1,4 @@
-"""`sidecars demo`: start an edge, send requests through it, show what came of them."""
+"""`sidecars demo`: start an edge, send requests through it, show the results."""
 
 import asyncio
 import os

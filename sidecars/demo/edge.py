@@ -75,12 +75,12 @@ async def serve_edge(
     progress: Callable[[str], None] = lambda _line: None,
     wall_clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Edge]:
-    """A block in which the edge serves on 127.0.0.1; all has ended when the block is left.
+    """Run the edge on 127.0.0.1 during the block, and stop it afterwards.
 
-    Everything written lies in `folder`; `progress` is told of each step. With `redis_url` there are two
-    authz, which share that Redis. `change_envoy` may change the configuration of Envoy, and is given
-    `folder` too; `change_settings` may change the settings of the sidecars. Raises EnvoyError and
-    ProcessError, each with the end of the log of what did not start.
+    All files are written to `folder`; `progress` is called for each step. With `redis_url` there are two
+    authz sidecars, which share that Redis. `change_envoy` may change the configuration of Envoy, and also
+    gets `folder`; `change_settings` may change the settings of the sidecars. Raises EnvoyError and
+    ProcessError, each with the end of the log of the program that did not start.
     """
     program = find_envoy(environment, scripts_folder())
     async with AsyncExitStack() as running:

@@ -1,4 +1,4 @@
-"""A request, what should come of it, and whether it did."""
+"""A request, its expected result, and whether it had that result."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ Check = Callable[[Sequence[EdgeResponse]], str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kind of request (sent `times` times, one after the other) and what should come of it."""
+    """One kind of request (sent `times` times, one after the other) and its expected result."""
 
     name: str
     should: str
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(slots=True)
 class RowResult:
-    """What came of a row: its answers, its lines of the access log, and everything wrong with them."""
+    """The result of a row: its responses, its access log lines, and everything wrong with them."""
 
     row: Row
     answers: Sequence[EdgeResponse]
@@ -178,7 +178,7 @@ def upstream_sees(name: str, *values: str) -> Check:
 
 
 def limited_after(passes: int) -> Check:
-    """So many requests pass; the others are answered 429 and say when to come back."""
+    """Check that the limited number of requests pass; the others get 429 with a time to retry."""
 
     def check(answers: Sequence[EdgeResponse]) -> str:
         statuses = [answer.status for answer in answers]

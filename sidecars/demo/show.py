@@ -41,7 +41,7 @@ def results_table(results: Sequence[RowResult]) -> Table:
 
 
 def log_table(results: Sequence[RowResult]) -> Table:
-    """What the access log says of the requests, by the number of the row above; equal lines once."""
+    """The access log lines of the requests, by the number of the row above; equal lines once."""
     table = Table(title="The access log of these requests", title_justify="left", expand=False)
     for heading in ("", "code", "authz", "subject", "ratelimit"):
         table.add_column(heading, overflow="fold")

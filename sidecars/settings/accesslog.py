@@ -21,7 +21,7 @@ class QueueSettings(Block):
 
     entries: int = Field(_BOUNDS.queue_entries, ge=1)
     """The most log entries that wait."""
-    bytes: int = Field(_BOUNDS.queue_bytes, ge=1024, description="Memory for a sink that stands still.")
+    bytes: int = Field(_BOUNDS.queue_bytes, ge=1024, description="Memory for the queue of a sink.")
 
 
 class _SinkSettings(Block):

@@ -38,7 +38,7 @@ def _in_policies(settings: Settings, file: Path, message: str) -> Iterator[Probl
                 if path.parent / text == file:
                     yield document.problem(place, message)
     except ConfigError:
-        return  # what is wrong with a policy file is told already
+        return  # the loader reports problems of a policy file
 
 
 def _texts(data: Any, path: _Path) -> Iterator[tuple[_Path, str]]:

@@ -1,7 +1,7 @@
 """Standard output of several workers, joined line by line.
 
 Writes of many processes to one pipe are whole only up to 4096 bytes (PIPE_BUF, pipe(7)); a batch of access-
-log lines is longer. So each worker has a pipe of its own, and one thread a worker passes on whole lines.
+log lines is longer. So each worker has its own pipe, and one thread for each worker forwards whole lines.
 """
 
 import os

@@ -74,7 +74,7 @@ class TestPath:
         ],
     )
     def test_cve_2023_27488_a_path_is_judged_as_the_upstream_gets_it(self, told: str, sent: bytes) -> None:
-        """Envoy puts `!` in place of bytes that are not UTF-8, but the upstream gets the bytes."""
+        """Envoy replaces bytes that are not UTF-8 with `!`, but the upstream gets the bytes."""
         message = check_request(path=told, headers=[(":path", sent)])
         authorizer = Authorizer(parse_policy(GUARDED), Says(None), DecisionIds(lambda: 0.5))
         decision: Any = authorizer.decide(Request(message), 0.0)

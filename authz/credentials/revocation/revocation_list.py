@@ -264,7 +264,7 @@ class Revocations:
         return len(self._entries) - exempt < self.limit
 
     def _prune(self) -> None:
-        # Only to make room: a clock that is ahead for a while must not remove revocations for good.
+        # Only to make room: a clock that is ahead for a while must not remove revocations permanently.
         now = self._wall_clock()
         for key in [key for key, entry in self._entries.items() if entry.until <= now]:
             del self._entries[key]

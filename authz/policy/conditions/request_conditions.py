@@ -60,7 +60,7 @@ def header_condition(header: str, comparison: TextComparison, name: str, *, deni
 
 
 def _known(values: Sequence[str]) -> Sequence[Any]:
-    """Replace values with a `!` by UNKNOWN, because Envoy may have put it in place of a non-UTF-8 byte."""
+    """Replace values with a `!` by UNKNOWN, because Envoy may have put it instead of a non-UTF-8 byte."""
     return [UNKNOWN if "!" in value else value for value in values]
 
 

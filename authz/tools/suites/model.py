@@ -43,7 +43,7 @@ class ExpectConfig(PolicyBlock):
     response_headers: dict[str, str | None] = Field(default_factory=dict)
     """Headers added for the client; null for a header that is not added."""
     query_set: dict[str, str] = Field(default_factory=dict)
-    """Query parameters that the upstream gets in place of the client's."""
+    """Query parameters that the upstream gets instead of the client's."""
     query_removed: tuple[str, ...] = ()
     """Query parameters that the upstream does not get."""
     body_contains: Text | None = None

@@ -27,8 +27,8 @@ batch, which is more than orchestrators grant, when the collector is away."""
 class Spans:
     """Makes spans. Raises ConfigError where OpenTelemetry is not installed.
 
-    `exporter`: in place of the OTLP exporter of the settings. Spans leave in a thread of the SDK's own,
-    through its bounded queue.
+    `exporter` replaces the OTLP exporter of the settings. A thread of the SDK sends spans from its bounded
+    queue.
     """
 
     def __init__(self, settings: TracingSettings, exporter: Any = None) -> None:

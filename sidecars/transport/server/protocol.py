@@ -1,4 +1,4 @@
-"""Joins a connection to a socket: reads go in, one write a read comes out."""
+"""Joins a connection to a socket: reads go in, and one write for each read comes out."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any, cast

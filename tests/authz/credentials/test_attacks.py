@@ -111,7 +111,7 @@ class TestLogout:
     async def test_one_that_could_not_be_kept_is_taken_when_it_is_sent_again(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Section 2.8: the answer asked the issuer to do so; as a replay it would be lost for good."""
+        """Section 2.8: the issuer was asked to retry; refused as a replay, the logout would be lost."""
         credentials = world.credentials(with_logout(world))
         assert credentials.revocations is not None
         text = logout_token()

@@ -1,4 +1,4 @@
-"""docs/authn.md, "Outages": introspection, clocks and too much at once. One test a row."""
+"""docs/authn.md, "Outages": introspection, clocks and overload. One test for each row."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""docs/authn.md, "Outages": Redis. A real one, stopped and paused, one test a row."""
+"""docs/authn.md, "Outages": Redis. A real one, stopped and paused, one test for each row."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""The checks of `sidecars token explain`, held against what serves requests."""
+"""The checks of `sidecars token explain`, compared with the code that serves requests."""
 
 import random
 import secrets

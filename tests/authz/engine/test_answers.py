@@ -167,7 +167,7 @@ rules:
         assert (set_to.key, set_to.value) == ("tenant", "a%26admin%3D1%20%23%C3%A9")
 
     def test_other_spellings_of_a_name_are_removed_too(self) -> None:
-        """Envoy compares names as they stand, upstreams decode them."""
+        """Envoy compares undecoded names, upstreams decode them."""
         policy = "rules: [{name: r, allow: anyone, query_set: {tenant: a}, query_remove: [debug, x y]}]"
         answers = Answers(policy)
         query = "%64ebug=1&te%6Eant=b&debug=2&x+y=3&other=%64ebug"

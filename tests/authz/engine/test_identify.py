@@ -1,4 +1,4 @@
-"""A rule that allows anyone can have the upstream told who asks: where a good credential says so."""
+"""A rule that allows anyone can pass the identity of a valid credential to the upstream."""
 
 from typing import Any
 

@@ -91,7 +91,7 @@ def test_the_index_finds_what_a_linear_scan_finds(
     caller = Identity(CredentialKind.JWT, "alice") if known else ANONYMOUS
     denies = [one for one in covering if not one.allows and (one.open or known)]
     allows_ = [one for one in covering if one.allows and (one.open or known)]
-    # Where no deny rule has to know who asks, a rule for anyone decides before anyone is asked.
+    # If no deny rule is about callers, a rule for anyone decides without authentication.
     opening = [one for one in allows_ if one.open and all(other.allows for other in covering)]
     deciding = denies or opening or allows_
     verdict = rule_set.judge(caller, request(), 0.0)

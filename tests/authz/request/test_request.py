@@ -119,7 +119,7 @@ class TestPath:
 
     @pytest.mark.parametrize("path", ["", "*", "http://a.example/x", "a/b", "?x"])
     def test_a_path_begins_with_a_slash(self, path: str) -> None:
-        """CONNECT and `OPTIONS *` name no resource that a rule could speak of."""
+        """CONNECT and `OPTIONS *` name no resource that a rule could match."""
         assert refusal(path=path) is BadRequestReason.PATH_FORM
 
     def test_a_path_has_a_greatest_length(self) -> None:

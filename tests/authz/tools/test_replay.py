@@ -151,7 +151,7 @@ def line_of(asked: Request, decision: Decision) -> bytes:
 def test_a_replay_never_claims_what_is_not_so(
     old: Policy, new: Policy, asked: Request, outcome: Authentication
 ) -> None:
-    """Held against the decision that the whole request gets. Undecidable is always honest."""
+    """Compared with the decision for the whole request. "Undecidable" is always a valid result."""
     before, after = decided(old, asked, outcome), decided(new, asked, outcome)
     report = replay([line_of(asked, before)], new, old)
     if before.verdict.outcome.value in {"allow", "deny"}:

@@ -279,8 +279,8 @@ def test_explain_takes_a_request_from_a_file_or_from_options_never_from_both(
     code, out, err = policy("explain", "-p", policy.policy, "--request", file, *options)
     assert (code, out) == (2, "")
     name = {"-X": "--method", "-H": "--header"}.get(options[0], options[0])
-    assert err.startswith("sidecars policy explain: Invalid value for --request: the file says what is asked")
-    assert f"in place of {name} (" in err
+    assert err.startswith("sidecars policy explain: Invalid value for --request: the file has the request")
+    assert f"instead of {name} (" in err
 
 
 def test_explain_takes_what_the_route_says(policy: Command) -> None:

@@ -1,4 +1,4 @@
-"""The demo says how its policy is tested, broken and explained; this runs the commands as they stand."""
+"""The demo says how its policy is tested, broken and explained; this test runs the commands unchanged."""
 
 import os
 import shutil

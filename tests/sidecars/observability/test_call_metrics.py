@@ -33,7 +33,7 @@ class Clock:
 
 
 class Measured:
-    """One measured method, and what the registry says of it."""
+    """One measured method, and its values in the registry."""
 
     def __init__(self, method: Method, kind: str = "unary") -> None:
         self.clock = Clock()

@@ -101,7 +101,7 @@ def test_a_value_json_does_not_know_is_written_as_text() -> None:
 
 
 class Stalled(io.StringIO):
-    """A stderr whose reader stands still until `go`."""
+    """A stderr whose reader waits for `go`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The shared Redis client against a real Redis that comes, goes and stands still."""
+"""The shared Redis client against a real Redis that starts, stops and hangs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -277,7 +277,7 @@ async def test_a_rotated_password_is_read_at_the_next_connection(tmp_path: Path)
 async def test_a_connection_given_up_before_its_login_is_not_handed_on(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """It would stay for good: another user's, in database 0."""
+    """It would stay forever: another user's, in database 0."""
     password = tmp_path / "password"
     password.write_text("first")
     with redis_server.client() as admin:

@@ -1,4 +1,4 @@
-"""What the sidecars say of the Redis they find."""
+"""The report of the sidecars about an unsuitable Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -101,7 +101,7 @@ async def test_a_user_that_may_not_ask_is_no_misfit(redis_server: RedisServer) -
 async def test_a_user_that_may_ask_after_all_is_told_what_it_is(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without other requests: `/config` must not say that Redis refuses for good."""
+    """Without other requests: `/config` must not report the refusal forever."""
     for name in ("LOOK_SECONDS", "REFUSED_SECONDS"):
         monkeypatch.setattr(redis_fitness, name, 0.02)
     client = connect(RedisSettings(url=redis_server.url))
@@ -122,7 +122,7 @@ async def test_a_user_that_may_ask_after_all_is_told_what_it_is(
 async def test_a_redis_that_is_back_is_found_and_asked_again(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without any request `/config` must not say away for good."""
+    """Without any request: `/config` must not report Redis as away forever."""
     monkeypatch.setattr(redis_fitness, "LOOK_SECONDS", 0.02)
     client = connect(RedisSettings(url=redis_server.url))
     fitness = RedisFitness(client)

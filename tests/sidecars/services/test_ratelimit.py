@@ -243,7 +243,7 @@ class TestErrors:
         assert "skipped more.conf;" in warning
 
     def test_without_any_domain_it_is_unavailable(self, tmp_path: Path) -> None:
-        """Which no file leads to; it is what the library says of limits made otherwise."""
+        """No file leads to this error; the library reports it for limits made in another way."""
         (tmp_path / "edge.yaml").write_text(LIMITS)
         sidecar = build(settings_with(tmp_path), dependencies())
         sidecar._limiter.use(compile_limits([], Options()))

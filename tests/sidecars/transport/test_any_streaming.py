@@ -179,7 +179,7 @@ async def test_a_handler_that_does_not_read_stops_its_peer(serve: Serve, connect
 
 
 async def test_a_stream_that_is_not_read_does_not_stop_other_calls(serve: Serve, connect: Connect) -> None:
-    """The connection's window must not be spent by one stream for good (RFC 9113 section 5.2.2)."""
+    """One stream must not use up the connection window permanently (RFC 9113 section 5.2.2)."""
     gate = Gate()
 
     async def stuck(messages: AsyncIterator[bytes], call: Call) -> bytes:

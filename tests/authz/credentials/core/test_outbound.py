@@ -72,7 +72,7 @@ async def tls_server(authority: Authority, tmp_path: Path) -> AsyncIterator[str]
 
 @dataclass
 class ForwardProxy:
-    """Answers what is asked in absolute form, tunnels what is asked by CONNECT to `target`."""
+    """Answers requests in absolute form, and tunnels CONNECT requests to `target`."""
 
     target: tuple[str, int] | None = None
     status: int = 200

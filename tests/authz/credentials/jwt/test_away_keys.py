@@ -1,4 +1,4 @@
-"""docs/authn.md, "Outages": key sets. A real HTTP server, one test a row."""
+"""docs/authn.md, "Outages": key sets. A real HTTP server, one test for each row."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

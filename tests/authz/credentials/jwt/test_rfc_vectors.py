@@ -218,7 +218,7 @@ def test_rfc_7520_4_5_to_4_8_the_json_serialisation_is_refused(
 
 
 def test_rfc_7520_4_7_a_token_without_a_protected_header_is_refused(world: World) -> None:
-    """The signature of section 4.8's second signer holds over an empty header, and says of itself nothing."""
+    """The signature of section 4.8's second signer covers an empty header, which names no algorithm."""
     for text in (f".{FRODO}.{RFC7520_4_8_ES512}", f".{A2_TOKEN.partition('.')[2]}"):
         found = world.outcome(joe(world, A2_KEY, BILBO_EC), bearer(text))
         assert reason_of(found) == RefusalReason.TOKEN_MALFORMED

@@ -1,4 +1,4 @@
-"""What the route says of itself can be a condition (envoyproxy/envoy#23615)."""
+"""The configuration of the route can be a condition (envoyproxy/envoy#23615)."""
 
 from collections.abc import Mapping
 

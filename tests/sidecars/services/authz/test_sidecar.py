@@ -161,7 +161,7 @@ async def test_a_reload_brings_new_credentials(built: Built) -> None:
 
 @pytest.mark.parametrize("block", ["sessions", "revocations"])
 def test_what_one_worker_keeps_in_memory_is_refused_with_several(tmp_path: Path, block: str) -> None:
-    """A worker that is started again would let in what was logged out, and its siblings never heard of it."""
+    """A restarted worker would accept sessions that were logged out, and others miss a logout."""
     policy = POLICY.replace("credentials:", f"credentials:\n  {block}: {{store: memory}}")
     Built(tmp_path, policy)
     with pytest.raises(ConfigError, match=f"credentials.{block}.store: .*workers: 2.* store: redis"):
