@@ -7,21 +7,23 @@ import typer
 
 def demo(
     once: Annotated[
-        bool, typer.Option("--once", help="Exit after the requests: 0 only if each did what it should.")
+        bool,
+        typer.Option("--once", help="Exit after the requests, with 0 only if all results are as expected."),
     ] = False,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Where Envoy listens on 127.0.0.1; another if it is taken.")
+        int,
+        typer.Option(min=0, max=65535, help="The port of Envoy on 127.0.0.1; another one if it is in use."),
     ] = 10000,
 ) -> None:
-    """Show everything at work on this machine, behind a real Envoy.
+    """Demonstrate the sidecars on this machine, with a real Envoy.
 
-    Starts an identity provider, an upstream, the three sidecars and Envoy, sends requests through them,
-    and prints what each should do and did, and how to test, break and explain the policy that decided.
-    Then everything stays up for you to try, until Ctrl-C.
+    Starts an identity provider, an upstream, the three sidecars and Envoy, sends requests through them, and
+    prints expected and actual results, and how to test, break and explain the policy. Then everything keeps
+    running until Ctrl-C, for you to try.
 
     Example: `sidecars demo --once`
 
-    Exit codes: 0 all did what it should; 1 something did not; 2 bad usage.
+    Exit codes: 0 all results are as expected; 1 some are not; 2 bad usage.
     """
     from sidecars.cli.conflicts import check_environment
     from sidecars.demo import run

@@ -22,7 +22,7 @@ Files = Annotated[
 @app.command()
 def check(
     files: Files,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail the check too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
     """Check policy files together, as authz would load them.
 
@@ -44,7 +44,7 @@ def check(
 
 @app.command()
 def schema(
-    suite: Annotated[bool, typer.Option("--suite", help="Of test suites, not of policies.")] = False,
+    suite: Annotated[bool, typer.Option("--suite", help="Print the schema of test suites instead.")] = False,
 ) -> None:
     """Print the JSON Schema of policy files, for editors and other tools.
 
@@ -63,17 +63,17 @@ def schema(
 def fmt(
     files: Files,
     check_only: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 where something would be.")
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if a file would change.")
     ] = False,
 ) -> None:
-    """Lay policy files out in one way: order of keys, indentation, blank lines. Comments stay.
+    """Format policy files: order of keys, indentation, blank lines. Comments stay.
 
-    A file goes on meaning the same. Where the order of keys matters (an alias follows its anchor),
-    it is kept; a file that cannot be laid out is named and left alone.
+    The meaning of a file never changes. If the order of keys matters (an alias follows its anchor), it is
+    kept; a file that cannot be formatted is reported and not changed.
 
     Example: `sidecars policy fmt --check examples/policy.yaml`
 
-    Exit codes: 0 all is laid out; 1 with --check something was not, or a file has problems; 2 bad usage.
+    Exit codes: 0 all files are formatted; 1 with --check some are not, or a file has problems; 2 bad usage.
     """
     from authz.policy.compile.load import policy_files
     from authz.tools.formatter import format_policy
@@ -111,9 +111,9 @@ def _write(file: Path, text: str) -> None:
 
 @app.command()
 def show(files: Files, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show the rules as they apply, with what they inherit: deny rules first, as they are asked.
+    """Show the effective rules, with what they inherit: deny rules first, in the order of evaluation.
 
-    It leaves out every host, every method and `mode: enforce`, which are usual.
+    It omits "every host", "every method" and `mode: enforce`, which are common.
 
     Example: `sidecars policy show examples/policy.yaml`
 
@@ -136,16 +136,18 @@ def run_tests(
     junit: Annotated[
         Path | None,
         typer.Option(
-            "--junit", dir_okay=False, help="Write the results as JUnit XML, in a folder that exists."
+            "--junit", dir_okay=False, help="Write the results as JUnit XML; the folder must exist."
         ),
     ] = None,
     min_coverage: Annotated[
         float | None, typer.Option("--min-coverage", min=0, max=100, help="Fail below this percentage.")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Explain passed cases too.")] = False,
-    coverage: Annotated[bool, typer.Option("--coverage", help="List what no case reached.")] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="List rules and conditions that no case reached.")
+    ] = False,
 ) -> None:
-    """Run test suites against a policy: requests and callers, and what has to be answered to them.
+    """Run test suites against a policy: requests, callers and expected results.
 
     Example: `sidecars policy test examples/policy-tests`
 
@@ -169,17 +171,15 @@ def diff(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="A policy file or folder.", exists=True)],
     suites: Annotated[
         list[Path] | None,
-        typer.Option("--tests", help="Test suites: which of their cases would be answered differently?"),
+        typer.Option("--tests", help="Test suites: show which of their cases have a different result."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Compare two policies: what is said of the whole, rules added, removed, changed, with all they inherit.
-
-    Whatever is named, inherited or written out: what means the same does not differ.
+    """Compare two policies: settings of the whole policy, and rules added, removed and changed.
 
     Example: `sidecars policy diff examples/policy.yaml new-policy.yaml --tests examples/policy-tests`
 
-    Exit codes: 0 nothing differs; 1 something does, or a file has problems; 2 bad usage.
+    Exit codes: 0 no difference; 1 a difference, or a file has problems; 2 bad usage.
     """
     from sidecars.cli.policy_diff import compare_policies
 
@@ -190,29 +190,31 @@ def diff(
 def replay(
     log: Annotated[
         list[Path],
-        typer.Option("--log", help="Access log of the accesslog sidecar, JSON lines; - for stdin."),
+        typer.Option("--log", help="The access log of the accesslog sidecar (JSON lines); - for stdin."),
     ],
     against: Annotated[
         list[Path], typer.Option("--against", help="The new policy: files or folders.", exists=True)
     ],
     policy: Annotated[
         list[Path] | None,
-        typer.Option("--policy", help="The policy that decided the requests: fewer stay undecidable."),
+        typer.Option("--policy", help="The policy that decided the requests; makes fewer undecidable."),
     ] = None,
     callers: Annotated[
         list[Path] | None,
-        typer.Option("--callers", help="YAML with callers:, as a suite has: their scopes, roles, claims."),
+        typer.Option(
+            "--callers", help="A YAML file with callers:, as in a suite, for scopes, roles, claims."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Hold recorded requests against a new policy, and tell which would now be answered differently.
+    """Evaluate recorded requests with a new policy, and show which results differ.
 
-    Not recorded, and so unknown: scopes, roles, issuer and claims of callers, headers that were not logged,
-    redacted query parameters, bodies. Requests whose answer depends on them are counted as undecidable.
+    The log lacks scopes, roles, issuer and claims of callers, headers that were not logged, redacted query
+    parameters, and bodies. Requests whose result depends on them count as undecidable.
 
     Example: `sidecars policy replay --log access.jsonl --against new.yaml --policy examples/policy.yaml`
 
-    Exit codes: 0 no answer differs; 1 some do, or a file has problems; 2 bad usage.
+    Exit codes: 0 no result differs; 1 some do, or a file has problems; 2 bad usage.
     """
     from sidecars.cli.policy_diff import replay_log
 

@@ -29,11 +29,11 @@ def explain(
     ] = None,
     method: Annotated[str, typer.Option("--method", "-X")] = "GET",
     header: Annotated[list[str] | None, typer.Option("--header", "-H", help="'name: value'.")] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="The body, as it is sent.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="The body, sent unchanged.")] = None,
     client: Annotated[str | None, typer.Option("--client", help="The client's address.")] = None,
     context: Annotated[
         list[str] | None,
-        typer.Option("--context", help="'name=value', of the context_extensions of the route."),
+        typer.Option("--context", help="'name=value' in the context_extensions of the route."),
     ] = None,
     subject: Annotated[str | None, typer.Option("--subject", help="The caller. Default: anonymous.")] = None,
     issuer: Annotated[str | None, typer.Option("--issuer")] = None,
@@ -45,18 +45,20 @@ def explain(
         str | None, typer.Option("--refused", help="The credential was refused for this reason.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option("--at", help="The time it is meant to be, as in 2026-01-31T08:30+01:00.")
+        str | None, typer.Option("--at", help="The time of the request, as in 2026-01-31T08:30+01:00.")
     ] = None,
     trusted_hops: Annotated[int, typer.Option("--trusted-hops", min=0, max=16)] = 0,
-    everything: Annotated[bool, typer.Option("--all", help="Also rules for other hosts and paths.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show rules for other hosts and paths, too.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON, with every rule.")] = False,
 ) -> None:
-    """Tell why a request is allowed or not: each step, and each rule that was considered.
+    """Explain why a request is allowed or not: each step, and each rule that was considered.
 
     Example: `sidecars policy explain --policy examples/policy.yaml --subject alice --scopes orders:read
     https://api.example.com/orders`
 
-    Exit codes: 0 explained, whatever the answer; 1 a file has problems; 2 bad usage.
+    Exit codes: 0 explained, allowed or not; 1 a file has problems; 2 bad usage.
     """
     if (url is None) == (file is None):
         raise typer.BadParameter("name either a URL or --request FILE")

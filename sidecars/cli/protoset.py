@@ -9,18 +9,18 @@ import typer
 def protoset(
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write a copy there.", show_default=False),
+        typer.Option("--output", "-o", metavar="FILE", help="Write a copy to this file.", show_default=False),
     ] = None,
 ) -> None:
     """Print the path of the descriptor set of the sidecars' gRPC services, for tools that call them by hand.
 
     It is a serialized google.protobuf.FileDescriptorSet with imports and comments, for instance for
-    `grpcurl -protoset "$(sidecars protoset)" list`. A running sidecar tells the same by server reflection,
-    unless its settings say `reflection: false`.
+    `grpcurl -protoset "$(sidecars protoset)" list`. A running sidecar serves the same by reflection, unless
+    its settings have `reflection: false`.
 
     Example: `sidecars protoset --output sidecars.protoset`
 
-    Exit codes: 0 all is well; 1 the copy could not be written; 2 bad usage.
+    Exit codes: 0 success; 1 the copy could not be written; 2 bad usage.
     """
     from protos.descriptors import protoset_path
 

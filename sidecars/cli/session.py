@@ -40,7 +40,7 @@ Config = Annotated[
 Subject = Annotated[str | None, typer.Option(help="Of this subject.")]
 BeforeOption = Annotated[
     str | None,
-    typer.Option(help="What began before this time: 2026-01-31T12:00:00Z, unix seconds, or `now`."),
+    typer.Option(help="Sessions created before this time: 2026-01-31T12:00:00Z, unix seconds, or `now`."),
 ]
 Names = Annotated[list[str] | None, typer.Option(help="May be given several times.")]
 
@@ -52,16 +52,16 @@ token_app.command("explain", context_settings={"allow_extra_args": True})(explai
 @app.command()
 def create(
     config: Config,
-    subject: Annotated[str, typer.Option(help="Who it is for.")],
+    subject: Annotated[str, typer.Option(help="The subject of the session.")],
     scope: Names = None,
     role: Names = None,
     claims: Annotated[str, typer.Option(help="More claims, as a JSON object.")] = "{}",
 ) -> None:
-    """Create a session and print its token, which is kept nowhere.
+    """Create a session and print its token, which is not stored.
 
     Example: `sidecars session create -c sidecars.yaml --subject alice --scope orders:read`
 
-    Exit codes: 0 created; 1 the store is away or full; 2 bad usage or configuration.
+    Exit codes: 0 created; 1 the store is down or full; 2 bad usage or configuration.
     """
     try:
         content = orjson.loads(claims)
@@ -84,11 +84,11 @@ def show(
         str, typer.Argument(metavar="TOKEN|ID|-", help="A token, an id as `list` prints it, or - for stdin.")
     ],
 ) -> None:
-    """Print what is known of a session, as JSON.
+    """Print a session as JSON.
 
     Example: `sidecars session show -c sidecars.yaml - < token`
 
-    Exit codes: 0 found; 1 there is none, or the store is away; 2 bad usage or configuration.
+    Exit codes: 0 found; 1 not found, or the store is down; 2 bad usage or configuration.
     """
     found = _ask(config, "sessions", lambda admin_client: admin_client.show_session(_named(name)))
     if found is None:
@@ -102,11 +102,11 @@ def list_sessions(
     subject: Subject = None,
     limit: Annotated[int, typer.Option(min=1, max=MAX_LISTED)] = 100,
 ) -> None:
-    """Print open sessions, a JSON object a line.
+    """Print open sessions, one JSON object on each line.
 
     Example: `sidecars session list -c sidecars.yaml --subject alice`
 
-    Exit codes: 0 success, even if empty; 1 the store is away; 2 bad usage or configuration.
+    Exit codes: 0 success, even if empty; 1 the store is down; 2 bad usage or configuration.
     """
     _print(_ask(config, "sessions", lambda admin_client: admin_client.list_sessions(subject, limit)), limit)
 
@@ -121,11 +121,11 @@ def revoke(
     subject: Subject = None,
     before: BeforeOption = None,
 ) -> None:
-    """End one session, all of a subject, or all that began before a time. Every sidecar knows at once.
+    """End one session, all of a subject, or all created before a time, at every sidecar at once.
 
     Example: `sidecars session revoke -c sidecars.yaml --subject alice`
 
-    Exit codes: 0 done, and how many is printed; 1 there was none, or the store is away;
+    Exit codes: 0 done, with the number printed; 1 there was none, or the store is down;
     2 bad usage or configuration.
     """
     wishes = {"token": name, "subject": subject, "before": before}
@@ -142,22 +142,22 @@ def revoke(
 @token_app.command("revoke")
 def revoke_tokens(
     config: Config,
-    jti: Annotated[str | None, typer.Option(help="The token of this id.")] = None,
+    jti: Annotated[str | None, typer.Option(help="The token with this id.")] = None,
     sid: Annotated[str | None, typer.Option(help="All tokens of this session of the issuer.")] = None,
-    subject: Annotated[str | None, typer.Option(help="What was issued to this subject until now.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Tokens issued to this subject until now.")] = None,
     before: Annotated[
         str | None,
-        typer.Option(help="What was issued before this time: 2026-01-31T12:00:00Z, unix seconds, or `now`."),
+        typer.Option(help="Tokens issued before this time: 2026-01-31T12:00:00Z, unix seconds, or `now`."),
     ] = None,
-    issuer: Annotated[str, typer.Option(help="Of this issuer only. Otherwise of all.")] = "",
+    issuer: Annotated[str, typer.Option(help="Only tokens of this issuer. Default: of all issuers.")] = "",
 ) -> None:
-    """Refuse tokens before they expire. Sessions of the same subject or sid are refused with them.
+    """Refuse tokens before they expire, and sessions of the same subject or sid.
 
-    Now is the time of Redis, and `revocations.leeway_seconds` more: an issuer's clock may be ahead.
+    `now` is the time of Redis plus `revocations.leeway_seconds`, because an issuer's clock may be ahead.
 
     Example: `sidecars token revoke -c sidecars.yaml --jti 5f1c --issuer https://idp.example`
 
-    Exit codes: 0 revoked; 1 the store is away, or the list is full; 2 bad usage or configuration.
+    Exit codes: 0 revoked; 1 the store is down, or the list is full; 2 bad usage or configuration.
     """
     wishes = {"jti": jti, "sid": sid, "sub": subject, "before": before}
     target, text = _one_of(wishes, "--jti, --sid, --subject or --before")
@@ -168,24 +168,24 @@ def revoke_tokens(
 
 @token_app.command("list")
 def list_revocations(config: Config) -> None:
-    """Print what is revoked, a JSON object a line.
+    """Print all revocations, one JSON object on each line.
 
     Example: `sidecars token list -c sidecars.yaml`
 
-    Exit codes: 0 success, even if empty; 1 the store is away; 2 bad usage or configuration.
+    Exit codes: 0 success, even if empty; 1 the store is down; 2 bad usage or configuration.
     """
     _print(_ask(config, "revocations", lambda admin_client: admin_client.list_revocations()), MAX_LISTED)
 
 
 @token_app.command("clean")
 def clean_revocations(config: Config) -> None:
-    """Remove unreadable entries from the list. A single one keeps every token out.
+    """Remove unreadable entries from the list. A single one makes authz refuse every token.
 
-    Prints what they were. Written by an older or newer release, they may still mean something to it.
+    Prints the removed entries. If another release wrote them, they may be valid for it.
 
     Example: `sidecars token clean -c sidecars.yaml`
 
-    Exit codes: 0 done, be there none; 1 the store is away; 2 bad usage or configuration.
+    Exit codes: 0 done, even if there were none; 1 the store is down; 2 bad usage or configuration.
     """
     for removed in _ask(config, "revocations", lambda admin_client: admin_client.clean_revocations()):
         typer.echo(removed)

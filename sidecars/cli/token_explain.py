@@ -31,18 +31,18 @@ def explain(
     ],
     token_file: Annotated[
         Path | None,
-        typer.Option(help="The file that holds the token. Otherwise stdin.", exists=True, dir_okay=False),
+        typer.Option(help="The file with the token. Default: stdin.", exists=True, dir_okay=False),
     ] = None,
     at: Annotated[
-        str | None, typer.Option("--at", help="The time it is meant to be, as in 2026-01-31T08:30Z.")
+        str | None, typer.Option("--at", help="The time of the check, as in 2026-01-31T08:30Z.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Print each check that a bearer token goes through, and which of them fail. Never print the token.
+    """Print each check of a bearer token and its result, never the token.
 
-    The token comes from stdin or from a file, never from an argument: all users of a machine can see those.
-    The command fetches the keys of its issuer as a sidecar does; for an opaque token it asks the
-    introspection endpoint.
+    The token comes from stdin or a file, never from an argument, which all users of a machine can see. The
+    command fetches the keys of the issuer as a sidecar does; for an opaque token it calls the introspection
+    endpoint.
 
     Example: `sidecars token explain --policy policy.yaml < token`
 
