@@ -24,7 +24,7 @@ Schema = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write every page, or with `--check` name those that differ from the code. Returns the exit code."""
+    """Write every page, or with `--check` print those that differ from the code. Returns the exit code."""
     pages = {
         "settings.md": settings_page(),
         "policy.md": policy_page(),
@@ -47,7 +47,7 @@ def _is(file: Path, text: str) -> bool:
 
 
 def settings_page() -> str:
-    """The settings file as tables, one for each section."""
+    """Return the settings as tables, one for each section."""
     return _schema_page(
         "Settings",
         "The keys of the settings file (`--config`). The environment variable of `admin.listen` "
@@ -57,7 +57,7 @@ def settings_page() -> str:
 
 
 def policy_page() -> str:
-    """The policy file as tables, one for each section."""
+    """Return the policy language as tables, one for each section."""
     return _schema_page(
         "Policy",
         "The keys of a policy file. [Rules](../rules.md) and [Credentials](../authn.md) explain them. "
@@ -78,7 +78,7 @@ def _schema_page(title: str, text: str, schema: Schema) -> str:
 def _sections(
     place: str, schema: Schema, definitions: Schema, seen: set[str]
 ) -> Iterator[tuple[str, Schema]]:
-    """Every object below `schema` with the path to it, depth first; an object that is used again, once."""
+    """Yield every object below `schema` with its path, depth first; each object only once."""
     for name, value in schema.get("properties", {}).items():
         for reference, suffix in _references(value):
             if reference in seen or "properties" not in definitions[reference]:
@@ -122,7 +122,7 @@ def _default(value: Any) -> str:
 
 
 def _kind(value: Schema) -> str:
-    """The type of a value in a few words, with its bounds."""
+    """Return the type of a value in a few words, with its bounds."""
     if "const" in value:
         return f"`{value['const']}`"
     if "enum" in value:
@@ -164,7 +164,7 @@ rules: [{name: all, paths: [/], allow: anyone}]
 
 
 def metrics_page() -> str:
-    """Every metric of a process that runs the three sidecars, and those of the supervisor of workers."""
+    """Return every metric of a process with the three sidecars, and those of the supervisor."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "secret").write_text("secret", encoding="utf-8")
@@ -173,7 +173,7 @@ def metrics_page() -> str:
         (folder / "sidecars.yaml").write_text(SAMPLE, encoding="utf-8")
         registry = _registry(folder / "sidecars.yaml")
     rows = sorted({_metric(metric) for metric in registry})
-    lines = [NOTE, "# Metrics\n", "At `/metrics` of the admin port; with workers, of all of them together.\n"]
+    lines = [NOTE, "# Metrics\n", "The page `/metrics` of the admin port; with workers, it merges theirs.\n"]
     lines += ["| metric | type | labels | meaning |", "|---|---|---|---|", *rows, ""]
     return "\n".join(lines)
 
@@ -193,7 +193,7 @@ def _metric(metric: Metric) -> str:
 
 
 def commands_page() -> str:
-    """Every command with its options, as `--help` shows them."""
+    """Return every command with its options, as `--help` shows them."""
     lines = [NOTE, "# Commands\n"]
     for path, command in _commands("sidecars", get_command(app)):
         lines += [f"## `{path}`\n", f"{(command.help or '').strip()}\n"]

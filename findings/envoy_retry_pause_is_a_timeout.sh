@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # config.core.v3.RetryPolicy calls retry_back_off.max_interval "the maximum interval between retries". For a gRPC
-# service (here ext_authz) Envoy takes it for the timeout of each try, too: an answer within the call's timeout,
-# but later than max_interval, is an error, and no retry follows unless retry_on lists it.
+# service (here ext_authz) Envoy also uses it as the timeout of each try: a response within the timeout of the call, but
+# later than max_interval, is an error, and no retry follows unless retry_on lists it.
 # Needs: python3 with venv.
 set -euo pipefail
 folder=$(mktemp -d)

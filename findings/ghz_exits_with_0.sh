@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A load tool that is used as a check should fail when the calls fail. ghz exits with 0 although each of them did:
-# the distribution of status codes must be read.
+# A load tool that is used as a check should fail when the calls fail. ghz exits with 0 even if all calls failed, so
+# read the distribution of status codes.
 # Needs: go, python3 with venv.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A server may end a client-streaming call before it has read all, with a status that says why. The synchronous
-# client reports this status. In grpc.aio the write that meets the end raises INTERNAL "Internal error from Core",
-# and code() and details() of the call repeat it: the status of the server is lost. Whoever awaits the call gets the
-# server's status, mostly.
+# A server may end a client-streaming call before it has read all messages, with a status that says why. The synchronous
+# client reports this status. In grpc.aio a write at that moment raises INTERNAL "Internal error from Core", and code()
+# and details() of the call repeat it: the status of the server is lost. Awaiting the call mostly returns the server's
+# status.
 # Needs: python3 with venv.
 set -euo pipefail
 folder=$(mktemp -d)

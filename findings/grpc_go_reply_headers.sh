@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# gRPC over HTTP/2 lets a content-type have a suffix (`application/grpc+proto`); a parameter is none. A grpc-go
-# server repeats `application/grpc; charset=utf-8` as `application/grpc+ charset=utf-8`. It also compresses its
-# reply with gzip for a client that sent gzip, and no grpc-accept-encoding: compression.md lets a server use only
-# what the client accepts.
+# gRPC over HTTP/2 allows a suffix in content-type (`application/grpc+proto`); a parameter is not a suffix. A grpc-go
+# server repeats `application/grpc; charset=utf-8` as `application/grpc+ charset=utf-8`. It also compresses its reply
+# with gzip for a client that sent gzip without grpc-accept-encoding: by compression.md a server may use only encodings
+# that the client accepts.
 # Needs: go, curl with HTTP/2.
 set -euo pipefail
 folder=$(mktemp -d)

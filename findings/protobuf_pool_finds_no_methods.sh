@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Server reflection is asked for the file that has a symbol: "<package>.<service>[.<method>] or <package>.<type>"
-# (grpc/grpc reflection.proto). DescriptorPool.FindFileContainingSymbol finds fields and enum values, but no
-# methods, and so grpcio-reflection answers NOT_FOUND for each method.
+# A reflection request names the symbol whose file it wants: "<package>.<service>[.<method>] or <package>.<type>"
+# (grpc/grpc reflection.proto). DescriptorPool.FindFileContainingSymbol finds fields and enum values, but no methods, so
+# grpcio-reflection answers NOT_FOUND for each method.
 # Needs: python3 with venv.
 set -euo pipefail
 folder=$(mktemp -d)

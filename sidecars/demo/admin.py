@@ -13,12 +13,12 @@ ANSWER_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class SidecarsAdmin:
-    """The admin server behind a unix socket. Every method raises aiohttp.ClientError when it is away."""
+    """The admin server on a unix socket. Every method raises aiohttp.ClientError if it is down."""
 
     socket: Path
 
     async def ready(self) -> bool:
-        """Whether the sidecars serve; False, too, while there are none."""
+        """Return whether the sidecars serve; False also if they do not run."""
         try:
             async with self._client() as client, client.get("/readyz") as response:
                 return response.ok
@@ -26,7 +26,7 @@ class SidecarsAdmin:
             return False
 
     async def metric(self, name: str) -> float:
-        """The sum over all labels of a metric; 0 when there is none of that name."""
+        """Return the sum over all labels of a metric; 0 if there is no such metric."""
         async with self._client() as client, client.get("/metrics", raise_for_status=True) as response:
             families = text_string_to_metric_families(await response.text())
             return sum(
@@ -34,18 +34,18 @@ class SidecarsAdmin:
             )
 
     async def policy_revision(self) -> str:
-        """The revision of the policy that decides now."""
+        """Return the revision of the current policy."""
         async with self._client() as client, client.get("/config", raise_for_status=True) as response:
             return str((await response.json())["sidecars"]["authz"]["state"]["revision"])
 
     async def log_out(self, logout_token: str) -> int:
-        """The HTTP status of the answer to a logout token (OpenID Connect Back-Channel Logout 1.0)."""
+        """Send a logout token (OpenID Connect Back-Channel Logout 1.0) and return the HTTP status."""
         form = {"logout_token": logout_token}
         async with self._client() as client, client.post("/authz/backchannel-logout", data=form) as response:
             return response.status
 
     async def create_session(self, subject: str, scopes: Sequence[str]) -> str:
-        """The token of a new session."""
+        """Create a session and return its token."""
         created = await self._ask("/authz/sessions", {"subject": subject, "scopes": list(scopes)})
         return str(created["token"])
 

@@ -21,7 +21,7 @@ class EdgeResponse:
     body: bytes
 
     def upstream_values(self, name: str) -> list[str]:
-        """Every value of the header (lower-case name) that reached the upstream."""
+        """Return every value of the header (lower-case name) that reached the upstream."""
         seen = orjson.loads(self.body)
         return [value for header, value in seen["headers"] if header == name]
 
@@ -35,9 +35,9 @@ async def ask(
     body: bytes = b"",
     tls: SSLContext | bool = True,
 ) -> EdgeResponse:
-    """The response of the server at `origin`, on a new connection. Redirects are not followed.
+    """Return the response of the server at `origin`, on a new connection.
 
-    `path` is sent as it is written: one with tricks in it is not tidied up on the way.
+    Redirects are not followed. `path` is sent unchanged, without normalisation.
     """
     url = URL(origin + path, encoded=True)
     timeout = aiohttp.ClientTimeout(total=MAX_ANSWER_SECONDS)

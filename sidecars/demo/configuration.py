@@ -1,4 +1,4 @@
-"""The demo's configuration: the files that users start from, with its own addresses in them.
+"""The demo's configuration: the example files, with the addresses of the demo.
 
 The files in `files/` are links to `examples/` and `envoy-test/`, so the demo runs exactly these.
 """
@@ -19,24 +19,24 @@ SIDECARS = ("authz", "ratelimit", "accesslog")
 
 SECOND_AUTHZ = "authz-2"
 SECOND_EDGE = "edge-2"
-"""The names of the second authz and of the listener of Envoy that asks it."""
+"""The name of the second authz, and of the Envoy listener that calls it."""
 
 PATIENCE_SECONDS = 5
-"""The demo shows decisions, not latency: on a machine busy with installing, 20 ms are soon over."""
+"""The demo shows decisions, not latency, and 20 ms are too short on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialLocations:
-    """Where everything is, in this run."""
+    """The files and addresses of one run."""
 
     folder: Path
-    """Everything that the run writes."""
+    """The folder for all files of the run."""
     edge_port: int
-    """Envoy's; 0 asks for a free one."""
+    """The port of Envoy; 0 for a free one."""
     upstream_port: int
     idp_port: int
     redis_url: str | None = None
-    """A Redis that two authz share. None: there is one, which keeps everything in its memory."""
+    """The Redis that two authz sidecars share. None: there is one authz, with memory stores."""
 
     @property
     def settings_file(self) -> Path:
@@ -55,21 +55,21 @@ class CredentialLocations:
 
     @property
     def access_log(self) -> Path:
-        """The access log, one JSON object a line."""
+        """The access log, one JSON object on each line."""
         return self.folder / "access.jsonl"
 
     @property
     def admin_socket(self) -> Path:
-        """Where the sidecars' admin server listens."""
+        """The address of the sidecars' admin server."""
         return self.folder / "admin.sock"
 
     @property
     def other_admin_socket(self) -> Path:
-        """Where the admin server of the second authz listens."""
+        """The address of the second authz's admin server."""
         return self.folder / "admin-2.sock"
 
     def socket(self, sidecar: str) -> Path:
-        """Where the sidecar listens for Envoy."""
+        """Return the address of the sidecar for Envoy."""
         return self.folder / f"{sidecar}.sock"
 
 
@@ -87,11 +87,11 @@ def write_sidecar_files(
     for name in SIDECARS:
         settings[name]["listen"] = [f"unix:{places.socket(name)}"]
     settings["accesslog"]["sinks"] = [{"type": "file", "path": str(places.access_log)}]
-    # Ctrl-C should be quick: no load balancer watches the readiness of a demo.
+    # Ctrl-C should be quick, and no load balancer watches the readiness of a demo.
     settings["drain"] = {"drain_delay_seconds": 0, "grace_seconds": 2, "flush_seconds": 2}
     settings["accesslog"]["flush_seconds"] = 1
     settings["reload"] = {"interval_seconds": 0.2}
-    # Its socket lies in the folder of the run, which is open to us alone.
+    # Its socket is in the folder of the run, which only the current user can enter.
     settings["authz"]["session_admin"] = True
     if places.redis_url is not None:
         patience_ms = PATIENCE_SECONDS * 1000
@@ -121,7 +121,7 @@ def write_sidecar_files(
 
 
 def envoy_configuration(places: CredentialLocations) -> dict[str, Any]:
-    """The configuration of `envoy-test/envoy.yaml` with the ports and sockets of this run."""
+    """Return the configuration of `envoy-test/envoy.yaml` with the ports and sockets of this run."""
     configuration: dict[str, Any] = read(FILES / "envoy.yaml").data
     resources = configuration["static_resources"]
     clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
@@ -144,13 +144,13 @@ def envoy_configuration(places: CredentialLocations) -> dict[str, Any]:
 
 
 def http_manager(listener: Mapping[str, Any]) -> dict[str, Any]:
-    """The HTTP connection manager of an HTTP listener."""
+    """Return the HTTP connection manager of an HTTP listener."""
     found: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
     return found
 
 
 def http_filters(listener: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The configuration of each HTTP filter of an HTTP listener, by name."""
+    """Return the configuration of each HTTP filter of an HTTP listener, by name."""
     filters = http_manager(listener)["http_filters"]
     return {http_filter["name"]: http_filter["typed_config"] for http_filter in filters}
 
@@ -162,7 +162,7 @@ def _of_second_authz(places: CredentialLocations, settings: Mapping[str, Any]) -
 
 
 def _add_second_authz(places: CredentialLocations, resources: dict[str, Any]) -> None:
-    """A copy of the edge whose requests the second authz decides."""
+    """Return a copy of the edge listener whose requests the second authz decides."""
     cluster = deepcopy(next(one for one in resources["clusters"] if one["name"] == "authz"))
     cluster["name"] = cluster["load_assignment"]["cluster_name"] = SECOND_AUTHZ
     _endpoint(cluster)["address"] = {"pipe": {"path": str(places.socket(SECOND_AUTHZ))}}

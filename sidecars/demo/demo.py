@@ -32,7 +32,7 @@ OK, FAILED = 0, 1
 
 
 def run(*, once: bool, port: int = DEFAULT_PORT, environment: Mapping[str, str] | None = None) -> int:
-    """The exit code: 1 when something did not start or, with `once`, a row did not do what it should."""
+    """Run the demo and return the exit code: 1 if something did not start or, with `once`, a row failed."""
     console = Console(highlight=False)
     try:
         with tempfile.TemporaryDirectory(prefix="edge-sidecars-", dir=_short_folder()) as folder:
@@ -44,7 +44,7 @@ def run(*, once: bool, port: int = DEFAULT_PORT, environment: Mapping[str, str] 
 
 
 async def play(edge: Edge) -> list[RowResult]:
-    """The results of every row, access log included."""
+    """Return the results of all rows, with their access log lines."""
     results = [await send(edge, number, row) for number, row in enumerate(await rows(edge), start=1)]
     expected = sum(len(result.answers) for result in results)
     check_log(results, await log_lines(edge.places.access_log, at_least(expected)))
@@ -55,7 +55,7 @@ Lines = list[dict[str, Any]]
 
 
 async def log_lines(access_log: Path, enough: Callable[[Lines], bool]) -> Lines:
-    """The lines of the access log as soon as they are enough, else those there are after LOG_SECONDS."""
+    """Return the access log lines as soon as there are enough, else those after LOG_SECONDS."""
     lines: Lines = []
     for _ in range(round(LOG_SECONDS / LOG_POLL_SECONDS)):
         lines = await asyncio.to_thread(_read_lines, access_log)
@@ -66,7 +66,7 @@ async def log_lines(access_log: Path, enough: Callable[[Lines], bool]) -> Lines:
 
 
 def at_least(number: int) -> Callable[[Lines], bool]:
-    """Enough is this many lines of rows."""
+    """The number of lines that is enough."""
     return lambda lines: sum(map(is_of_a_row, lines)) >= number
 
 
@@ -79,7 +79,7 @@ async def _demo(
     if not _is_free(port):
         console.print(f"Port {port} is taken; Envoy gets another.", style="yellow")
         port = 0
-    find_envoy(environment, scripts_folder())  # without one nothing need be started
+    find_envoy(environment, scripts_folder())  # without rows nothing need be started
     async with AsyncExitStack() as running:
         redis_url = await _redis(folder, environment, running, console)
         edge = await running.enter_async_context(
@@ -98,7 +98,7 @@ async def _demo(
 async def _redis(
     folder: Path, environment: Mapping[str, str], running: AsyncExitStack, console: Console
 ) -> str | None:
-    """The URL of a Redis that runs as long as `running`; None where there is none to run."""
+    """Return the URL of a Redis that runs as long as `running`; None if there is no server to run."""
     executable = find_redis(environment)
     if executable is None:
         console.print(NO_REDIS, style="yellow", markup=False, soft_wrap=True)
@@ -108,7 +108,7 @@ async def _redis(
 
 
 def _print_verdict(results: Sequence[RowResult], console: Console) -> int:
-    """How many rows did not do what they should."""
+    """Print the results and return the number of failed rows."""
     sent = [result for result in results if not result.row.skipped]
     failed = sum(bool(result.problems) for result in sent)
     if failed:
@@ -131,7 +131,7 @@ async def _stay(edge: Edge, stop_requested: asyncio.Event, console: Console) -> 
 
 
 def _is_free(port: int) -> bool:
-    """Whether the port is free. Envoy would share it with another Envoy (SO_REUSEPORT) unasked."""
+    """Return whether the port is free. Envoy would silently share it with another Envoy (SO_REUSEPORT)."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -142,7 +142,7 @@ def _is_free(port: int) -> bool:
 
 
 def _short_folder() -> str | None:
-    """Where a unix socket in a folder of our own has a path that is short enough; None: where it is usual."""
+    """Return a parent folder for which socket paths are short enough; None for the default."""
     longest = len(os.fsencode(tempfile.gettempdir())) + len("/edge-sidecars-xxxxxxxx/envoy-admin.sock")
     return None if longest <= MAX_SOCKET_PATH_BYTES else "/tmp"  # noqa: S108  # mkdtemp makes a private folder in it
 

@@ -1,4 +1,4 @@
-"""A whole edge on this machine: identity provider, upstream, the three sidecars, and an Envoy before them."""
+"""A whole edge on this machine: identity provider, upstream, the three sidecars and Envoy."""
 
 import secrets
 import sys
@@ -27,17 +27,17 @@ from sidecars.demo.until import until
 from sidecars.demo.upstream import Echo, serve_upstream
 
 READY_SECONDS = 60.0
-"""The sidecars start in about a second; a loaded machine takes longer."""
+"""The sidecars start in about a second; a busy machine takes longer."""
 STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Everything that runs, and what one needs to talk to it."""
+    """The running parts, and their addresses."""
 
     url: str
     other_url: str
-    """The same edge, whose requests the second authz decides; the same as `url` where there is none."""
+    """The listener whose requests the second authz decides; equal to `url` if there is none."""
     places: CredentialLocations
     provider: IdentityProvider
     echo: Echo
@@ -47,7 +47,7 @@ class Edge:
     api_key: str
 
     async def change_policy(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Write what `change` makes of the policy, and return once every authz decides by it."""
+        """Change the policy with `change`, and return once every authz uses it."""
         policy = read(self.places.policy_file).data
         change(policy)
         before = await self.admin.policy_revision()
@@ -114,7 +114,7 @@ async def serve_edge(
 async def serve_sidecars(
     places: CredentialLocations, environment: Mapping[str, str]
 ) -> AsyncIterator[ChildProcess]:
-    """A block in which the three sidecars run, in a process of their own, from the files of `places`."""
+    """Run the three sidecars in a separate process during the block, with the files of `places`."""
     async with _serve("the sidecars", places.settings_file, places.admin_socket, environment) as process:
         yield process
 
@@ -130,7 +130,7 @@ async def _serve(
     name: str, settings_file: Path, admin_socket: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[ChildProcess]:
     command = (sys.executable, "-m", "sidecars", "run", "all", "--config", str(settings_file))
-    # Settings of the caller's own sidecars are not meant for these.
+    # Environment settings of the caller's own sidecars must not affect these.
     own = {name: value for name, value in environment.items() if not name.startswith("SIDECARS_")}
     log = settings_file.with_suffix(".log")
     async with spawn(name, command, log, stop_seconds=STOP_SECONDS, environment=own) as process:

@@ -18,27 +18,27 @@ from sidecars.demo.process import ChildProcess, ProcessError, spawn
 DOCKER_IMAGE = "envoyproxy/envoy:v1.40-latest"
 HOW_TO_GET_ONE = "add the extra `demo` (in a clone: pip install '.[demo]')"
 READY_SECONDS = 60.0
-"""Envoy starts in half a second; a loaded machine or an image to be pulled takes longer."""
+"""Envoy starts in half a second; a busy machine or pulling an image takes longer."""
 STOP_SECONDS = 10.0
 ADMIN_SECONDS = 5.0
-SOCKET_FOLDER = Path("/tmp")  # noqa: S108  # as those files say
-"""Where the files in envoy-test and examples put the sockets of the sidecars."""
+SOCKET_FOLDER = Path("/tmp")  # noqa: S108  # as in those files
+"""The folder of the sidecars' sockets in the files of envoy-test and examples."""
 
 
 class EnvoyError(Exception):
-    """No Envoy was found, or the one found refused its configuration or never became ready."""
+    """No Envoy was found, or it refused its configuration, or it did not become ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvoyProgram:
-    """An Envoy that can be run. `found` says where it came from, for people."""
+    """An Envoy that can be run. `found` describes its origin for people."""
 
     found: str
     executable: str
     docker_image: str = ""
 
     def command(self, arguments: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
-        """The whole command line; Docker is given `folders` under their own paths and the host's network."""
+        """Return the command line; Docker gets `folders` under the same paths, and the host's network."""
         if not self.docker_image:
             return (self.executable, *arguments)
         mounts = [f"--volume={folder}:{folder}" for folder in folders]
@@ -48,10 +48,10 @@ class EnvoyProgram:
 
 
 def find_envoy(environment: Mapping[str, str], scripts: Path) -> EnvoyProgram:
-    """The Envoy to use: `$ENVOY_BIN`, else the wheel's, else any on the PATH, else Docker.
+    """Return the Envoy to use: `$ENVOY_BIN`, else the wheel's, else one on the PATH, else Docker.
 
-    `environment` is that of the process, `scripts` the folder where the wheel puts its command (next to the
-    Python interpreter). Raises EnvoyError that says how to get one.
+    `environment` is that of the process, `scripts` the folder of the wheel's command (next to the Python
+    interpreter). Raises EnvoyError, which says how to get one.
     """
     chosen = environment.get("ENVOY_BIN", "")
     path = environment.get("PATH", os.defpath)
@@ -76,7 +76,7 @@ def find_envoy(environment: Mapping[str, str], scripts: Path) -> EnvoyProgram:
 
 
 def scripts_folder() -> Path:
-    """Where this interpreter's environment keeps its commands."""
+    """Return the folder of commands in this interpreter's environment."""
     return Path(sys.executable).parent
 
 
@@ -87,15 +87,15 @@ class Envoy:
     process: ChildProcess
     admin_socket: Path
     ports: Mapping[str, int]
-    """The TCP port of each listener by its name, as bound: port 0 asks for a free one."""
+    """The bound TCP port of each listener by its name; port 0 in the configuration means a free one."""
 
     async def admin(self, path: str, method: str = "GET") -> str:
-        """What the admin interface answers. Raises aiohttp.ClientError when it does not."""
+        """Return a page of the admin interface. Raises aiohttp.ClientError if it does not answer."""
         async with _admin_client(self.admin_socket) as client, client.request(method, path) as response:
             return await response.text()
 
     async def counter(self, name: str) -> int:
-        """The statistic of this full name; 0 until something has happened."""
+        """Return the statistic with this full name; 0 until it exists."""
         stats = orjson.loads(await self.admin(f"/stats?format=json&filter=^{name}$"))
         return sum(stat["value"] for stat in stats["stats"] if stat.get("name") == name)
 
@@ -104,17 +104,17 @@ class Envoy:
 async def serve_envoy(
     program: EnvoyProgram, configuration: Mapping[str, Any], folder: Path, other_folders: Sequence[Path] = ()
 ) -> AsyncIterator[Envoy]:
-    """A block in which Envoy serves `configuration`, which need not name an admin address.
+    """Run Envoy during the block with `configuration`, which needs no admin address.
 
-    Its configuration, log and admin socket lie in `folder`; `other_folders` hold the sockets it must
-    reach. Raises EnvoyError with the end of Envoy's log when it does not become ready.
+    Its configuration, log and admin socket are in `folder`; `other_folders` have the sockets it must reach.
+    Raises EnvoyError with the end of Envoy's log if it does not become ready.
     """
     admin_socket = folder / "envoy-admin.sock"
     admin_socket.unlink(missing_ok=True)
     config_file = folder / "envoy.json"
     whole = {**configuration, "admin": {"address": {"pipe": {"path": str(admin_socket)}}}}
     config_file.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2))
-    # Without hot restart several Envoys run side by side: no base id, no shared memory.
+    # Without hot restart several Envoys can run at once: they need no base id or shared memory.
     flags = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
     command = program.command(("-c", str(config_file), *flags), (folder, *other_folders))
     async with spawn("Envoy", command, folder / "envoy.log", stop_seconds=STOP_SECONDS) as process:
@@ -154,7 +154,7 @@ async def _listener_ports(admin_socket: Path) -> dict[str, int]:
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Replace this process by Envoy on the configuration named first. Returns 1 when Envoy is not found."""
+    """Replace this process by Envoy with the configuration in the first argument. Returns 1 without Envoy."""
     if not arguments:
         sys.stderr.write("usage: python -m sidecars.demo.envoy CONFIG [ENVOY FLAGS...]\n")
         return 2

@@ -27,7 +27,7 @@ SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 class IdentityProvider:
-    """Signs with keys made at each start: `rsa-1` (RS256, the usual one) and `ec-1` (ES256)."""
+    """Signs with keys made at each start: `rsa-1` (RS256, the default) and `ec-1` (ES256)."""
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
@@ -35,7 +35,7 @@ class IdentityProvider:
         self._ec = ec.generate_private_key(ec.SECP256R1())
 
     def key_set(self) -> dict[str, Any]:
-        """The public keys (RFC 7517)."""
+        """Return the public keys (RFC 7517)."""
         rsa_key = RSAAlgorithm.to_jwk(self._rsa.public_key(), as_dict=True)
         ec_key = ECAlgorithm.to_jwk(self._ec.public_key(), as_dict=True)
         return {
@@ -46,35 +46,35 @@ class IdentityProvider:
         }
 
     def token(self, subject: str, scope: str = "", *, kid: str = "rsa-1", **claims: Any) -> str:
-        """A signed access token of an hour; `claims` replace those it would hold (iss, aud, exp, ...)."""
+        """Return a signed access token for an hour; `claims` replace the defaults (iss, aud, exp, ...)."""
         key, algorithm = (self._ec, "ES256") if kid == "ec-1" else (self._rsa, "RS256")
         return self._sign(self._claims(subject, scope, claims), key, algorithm, kid)
 
     def expired_token(self, subject: str, scope: str = "") -> str:
-        """A token that was good until an hour ago."""
+        """Return a token that expired an hour ago."""
         now = int(self._wall_clock())
         return self.token(subject, scope, iat=now - 2 * TOKEN_SECONDS, exp=now - TOKEN_SECONDS)
 
     def unsigned_token(self, subject: str, scope: str = "") -> str:
-        """A token that says `alg: none` and has no signature (RFC 8725 section 3.2)."""
+        """Return a token with `alg: none` and no signature (RFC 8725 section 3.2)."""
         return jwt.encode(self._claims(subject, scope, {}), "", algorithm="none", headers={"kid": "rsa-1"})
 
     def forged_token(self, subject: str, scope: str = "") -> str:
-        """A token that names our key and is signed by another."""
+        """Return a token that names our key but is signed with another."""
         stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         return self._sign(self._claims(subject, scope, {}), stranger, "RS256", "rsa-1")
 
     def confused_token(self, subject: str, scope: str = "") -> str:
-        """A token that uses our public key as an HMAC secret (RFC 8725 section 2.1, CVE-2022-29217)."""
+        """Return a token with our public key as HMAC secret (RFC 8725 section 2.1, CVE-2022-29217)."""
         public = self._rsa.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        # By hand: PyJWT refuses to take part in this.
+        # Made by hand, because PyJWT refuses to sign it.
         header = {"alg": "HS256", "kid": "rsa-1", "typ": "JWT"}
         parts = (header, self._claims(subject, scope, {}))
         signed = b".".join(base64url_encode(orjson.dumps(part)) for part in parts)
         return b".".join((signed, base64url_encode(hmac.digest(public, signed, "sha256")))).decode()
 
     def application(self) -> web.Application:
-        """`/.well-known/jwks.json`, `/.well-known/openid-configuration` and `POST /token`."""
+        """Return an application that serves the key set, the OpenID configuration and `/token`."""
         application = web.Application()
         application.router.add_get("/.well-known/jwks.json", self._answer_keys)
         application.router.add_get("/.well-known/openid-configuration", self._answer_discovery)
@@ -115,13 +115,13 @@ class IdentityProvider:
 
 @asynccontextmanager
 async def serve_idp(provider: IdentityProvider, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
-    """A block in which `provider` is served; gives the port bound."""
+    """Serve `provider` during the block; yield the bound port."""
     async with serve_application(provider.application(), host, port) as bound:
         yield bound
 
 
 async def main(host: str, port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     async with serve_idp(IdentityProvider(time.time), host, port) as bound:
         origin = f"http://{host}:{bound}"
         sys.stderr.write(f"identity provider on {origin}; a token: curl -d subject=alice {origin}/token\n")

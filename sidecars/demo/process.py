@@ -1,4 +1,4 @@
-"""A child process with a log file: started, waited for, ended."""
+"""Runs a child process with a log file, waits for it and ends it."""
 
 import asyncio
 import signal
@@ -12,7 +12,7 @@ LOG_TAIL_BYTES = 4096
 
 
 class ProcessError(Exception):
-    """A child process ended by itself, or never became ready."""
+    """A child process exited, or did not become ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,10 @@ class ChildProcess:
     log_file: Path
 
     async def until_ready(self, is_ready: Callable[[], Awaitable[bool]], seconds: float) -> None:
-        """Return once `is_ready`. Raises ProcessError, with the end of its log, when that never comes."""
+        """Return once `is_ready`.
+
+        Raises ProcessError, with the end of its log, if it does not become ready.
+        """
         try:
             async with asyncio.timeout(seconds):
                 while not await is_ready():
@@ -37,13 +40,13 @@ class ChildProcess:
             raise ProcessError(f"{late}:\n{self.log_tail()}") from error
 
     def log_tail(self) -> str:
-        """The last lines that it wrote."""
+        """Return the last lines of its output."""
         with self.log_file.open("rb") as log:
             log.seek(max(0, self.log_file.stat().st_size - LOG_TAIL_BYTES))
             return log.read().decode(errors="replace").strip()
 
     async def stop(self, seconds: float) -> int:
-        """Ask it to end, and make it after `seconds`. Returns its exit code, negative for the signal."""
+        """Terminate it, and kill it after `seconds`. Returns its exit code, negative for a signal."""
         with suppress(ProcessLookupError):
             self.child.send_signal(signal.SIGTERM)
         try:
@@ -63,8 +66,8 @@ async def spawn(
     stop_seconds: float,
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[ChildProcess]:
-    """A block in which `command` runs, its output in `log_file`; it has ended when the block is left."""
-    # Opened once, in milliseconds, before anything is served.
+    """Run `command` during the block, with its output in `log_file`, and end it afterwards."""
+    # Opened once, within milliseconds, before anything is served.
     with log_file.open("wb") as log:
         child = await asyncio.create_subprocess_exec(
             *command,
@@ -72,7 +75,7 @@ async def spawn(
             stdout=log,
             stderr=asyncio.subprocess.STDOUT,
             env=environment,
-            # A Ctrl-C is for us: we end our children in order.
+            # Ctrl-C must reach only this process, which ends its children in order.
             start_new_session=True,
         )
     process = ChildProcess(name, child, log_file)

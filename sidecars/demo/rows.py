@@ -9,7 +9,7 @@ from sidecars.demo.idp import IdentityProvider
 from sidecars.demo.scenario import Row, challenge, every_status, limited_after, status, upstream_sees
 
 LOGIN_LIMIT = 5
-"""Attempts a minute that `examples/limits/edge.yaml` grants to one address."""
+"""The attempts per minute that `examples/limits/edge.yaml` grants to one address."""
 BURST = LOGIN_LIMIT + 3
 
 _OK = status(HTTPStatus.OK)
@@ -19,7 +19,7 @@ _FORBIDDEN = status(HTTPStatus.FORBIDDEN)
 
 
 async def rows(edge: Edge) -> tuple[Row, ...]:
-    """Every row, ready to be sent to `edge`."""
+    """Return all rows, ready to be sent to `edge`."""
     return (
         *_open_paths(),
         *_bad_tokens(edge.provider),
@@ -32,7 +32,7 @@ async def rows(edge: Edge) -> tuple[Row, ...]:
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The Authorization header of RFC 6750 section 2.1."""
+    """Return the Authorization header of RFC 6750 section 2.1."""
     return {"authorization": f"Bearer {token}"}
 
 
@@ -159,13 +159,13 @@ async def _sessions(edge: Edge) -> tuple[Row, ...]:
 
 
 async def _on_two_sidecars(edge: Edge) -> tuple[Row, ...]:
-    """What one of two sidecars has to hear of the other: they share a Redis, and nothing else."""
+    """Return the rows about revocations that one sidecar learns from the other through Redis."""
     skipped = "" if edge.places.redis_url is not None else "no redis-server"
     session = "" if skipped else await edge.admin.create_session("erin", ("orders:read",))
     jti = "jti-of-the-demo"
     token = edge.provider.token("frank", "orders:read", jti=jti)
 
-    # What `sidecars session revoke` and `sidecars token revoke --jti` do once they have read the settings.
+    # The same as `sidecars session revoke` and `sidecars token revoke --jti` after reading the settings.
     async def revoke_session() -> float:
         async with admin_client(edge.places.settings_file, "sessions") as credential_admin:
             began = time.monotonic()

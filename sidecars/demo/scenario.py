@@ -12,15 +12,15 @@ from sidecars.demo.ask import EdgeResponse, ask
 from sidecars.demo.edge import Edge
 
 USER_AGENT = "edge-sidecars-demo/"
-"""With the number of the row behind it, so that a line of the access log finds its row."""
+"""Followed by the number of the row, which connects an access log line with its row."""
 
 MAX_REVOCATION_SECONDS = 1.0
-"""How long another sidecar may accept what was revoked."""
+"""How long another sidecar may accept a revoked credential."""
 ASK_AGAIN_SECONDS = 0.02
-"""Both are asked, and `examples/limits/edge.yaml` grants a client 100 requests a second."""
+"""Polling interval for both: `examples/limits/edge.yaml` grants a client 100 requests a second."""
 
 Check = Callable[[Sequence[EdgeResponse]], str]
-"""What is wrong with the answers to a row's requests; empty when nothing is."""
+"""Returns what is wrong with the responses to a row's requests; empty if nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,17 @@ class Row:
     path: str
     checks: tuple[Check, ...]
     logged: Mapping[str, Any]
-    """Fields that the last line of the access log must have."""
+    """The fields that the last access log line must have."""
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
     before: Callable[[], Awaitable[object]] | None = None
     everywhere: bool = False
-    """Sent to both authz, one after the other."""
+    """Whether it is sent to both authz sidecars, one after the other."""
     revoke: Callable[[], Awaitable[float]] | None = None
-    """Ends the credential and tells when it began to (monotonic). Measured: how long until both refuse it."""
+    """Revokes the credential and returns the start time (monotonic), to measure when both refuse it."""
     skipped: str = ""
-    """Why it is not sent; empty: it is."""
+    """Why it is not sent; empty if it is."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class RowResult:
 
     @property
     def did(self) -> str:
-        """The statuses, as `200` or `5 x 200, 3 x 429`."""
+        """The statuses, such as `200` or `5 x 200, 3 x 429`."""
         if self.row.skipped:
             return f"skipped: {self.row.skipped}"
         if self.refused_after_seconds is not None:
@@ -75,7 +75,7 @@ class RowResult:
 
 
 async def send(edge: Edge, number: int, row: Row) -> RowResult:
-    """The result of the row, without its access log."""
+    """Send the requests of the row; return the result without its access log lines."""
     if row.skipped:
         return RowResult(row, (), [])
     if row.before is not None:
@@ -97,7 +97,7 @@ async def send(edge: Edge, number: int, row: Row) -> RowResult:
 async def _seconds_until_refused(
     row: Row, revoke: Callable[[], Awaitable[float]], urls: Sequence[str]
 ) -> float:
-    """From the beginning of the revocation until every one of `urls` refuses the row's request."""
+    """Return the seconds from the start of the revocation until all `urls` refuse the row's request."""
 
     async def refused(url: str) -> None:
         headers = {"user-agent": f"{USER_AGENT}until-refused", **row.headers}
@@ -108,7 +108,7 @@ async def _seconds_until_refused(
             await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     began = await revoke()
-    # What takes too long is a problem of the row; the demo does not wait forever.
+    # A delay is a problem of the row; the demo does not wait forever.
     with suppress(TimeoutError):
         async with asyncio.timeout(5 * MAX_REVOCATION_SECONDS):
             await asyncio.gather(*map(refused, urls))
@@ -116,12 +116,12 @@ async def _seconds_until_refused(
 
 
 def is_of_a_row(line: Mapping[str, Any]) -> bool:
-    """Whether the line of the access log is of a row, and not of a question in between."""
+    """Return whether the access log line is from a row, not from a readiness request."""
     return str(line.get("user_agent", "")).removeprefix(USER_AGENT).isdigit()
 
 
 def check_log(results: Sequence[RowResult], lines: Sequence[dict[str, Any]]) -> None:
-    """Give each result its lines of the access log, and note where they do not say what they should."""
+    """Add the access log lines to each result, and note wrong ones."""
     for number, result in enumerate(results, start=1):
         result.lines = [line for line in lines if line.get("user_agent") == f"{USER_AGENT}{number}"]
         if len(result.lines) != len(result.answers):
@@ -135,7 +135,7 @@ def check_log(results: Sequence[RowResult], lines: Sequence[dict[str, Any]]) -> 
 
 
 def status(expected: HTTPStatus) -> Check:
-    """The last answer has this status."""
+    """Check that the last response has this status."""
 
     def check(answers: Sequence[EdgeResponse]) -> str:
         found = answers[-1].status
@@ -145,7 +145,7 @@ def status(expected: HTTPStatus) -> Check:
 
 
 def every_status(expected: HTTPStatus) -> Check:
-    """Every answer has this status."""
+    """Check that every response has this status."""
 
     def check(answers: Sequence[EdgeResponse]) -> str:
         found = [answer.status for answer in answers]
@@ -155,7 +155,7 @@ def every_status(expected: HTTPStatus) -> Check:
 
 
 def challenge(*parts: str) -> Check:
-    """The last answer has a WWW-Authenticate header with these parts (RFC 6750 section 3)."""
+    """Check that the last response has a WWW-Authenticate header with these parts (RFC 6750 section 3)."""
 
     def check(answers: Sequence[EdgeResponse]) -> str:
         found = answers[-1].headers.get("www-authenticate", "")
@@ -166,7 +166,7 @@ def challenge(*parts: str) -> Check:
 
 
 def upstream_sees(name: str, *values: str) -> Check:
-    """The upstream received the header with exactly these values."""
+    """Check that the upstream received the header with exactly these values."""
 
     def check(answers: Sequence[EdgeResponse]) -> str:
         if answers[-1].status != HTTPStatus.OK:

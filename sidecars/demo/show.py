@@ -1,4 +1,4 @@
-"""How the demo looks on a terminal."""
+"""The output of the demo on a terminal."""
 
 from collections.abc import Mapping, Sequence
 from shlex import quote
@@ -23,11 +23,11 @@ POLICY_LINES: Final = (
         " -X POST https://api.example.com/orders"
     ),
 )
-"""Commands for a checkout: test the policy of the demo, break a rule, see a test fail, ask why."""
+"""Commands for a checkout: test the policy of the demo, break a rule, see a test fail, explain it."""
 
 
 def results_table(results: Sequence[RowResult]) -> Table:
-    """Each request, what it should do and what it did."""
+    """Return a table of requests with expected and actual results."""
     table = Table(title="Through Envoy", title_justify="left", expand=False)
     for heading in ("", "request", "", "should", "did"):
         table.add_column(heading, overflow="fold")
@@ -41,7 +41,7 @@ def results_table(results: Sequence[RowResult]) -> Table:
 
 
 def log_table(results: Sequence[RowResult]) -> Table:
-    """The access log lines of the requests, by the number of the row above; equal lines once."""
+    """Return a table of the access log lines, by the number of the row above; equal lines once."""
     table = Table(title="The access log of these requests", title_justify="left", expand=False)
     for heading in ("", "code", "authz", "subject", "ratelimit"):
         table.add_column(heading, overflow="fold")
@@ -52,7 +52,7 @@ def log_table(results: Sequence[RowResult]) -> Table:
 
 
 def curl_lines(edge: Edge, session: str) -> tuple[str, ...]:
-    """Commands to try, credentials included."""
+    """Return commands to try, with credentials."""
     reader = bearer(edge.provider.token("alice", "orders:read"))["authorization"]
     writer = bearer(edge.provider.token("bob", "orders:read orders:write"))["authorization"]
     url, socket = edge.url, edge.places.socket("authz")
@@ -70,7 +70,7 @@ def curl_lines(edge: Edge, session: str) -> tuple[str, ...]:
 
 
 def print_policy_lines(console: Console) -> None:
-    """How the policy that decided is tested, broken and explained."""
+    """Print the commands to test, break and explain the policy."""
     console.print("\nThe policy that decided has tests. In a checkout, run, break and explain it:\n")
     for line in POLICY_LINES:
         # As plain text: a wrapped line cannot be pasted.
@@ -78,7 +78,7 @@ def print_policy_lines(console: Console) -> None:
 
 
 def print_results(console: Console, results: Sequence[RowResult]) -> None:
-    """Both tables, and one whole line of the log."""
+    """Print both tables, and one complete line of the log."""
     console.print(results_table(results))
     console.print(log_table(results))
     lines = [line for result in results for line in result.lines]

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 
 POLL_SECONDS = 0.05
 WAIT_SECONDS = 20.0
-"""Generous: it only ends a wait for what never comes."""
+"""The longest wait; it only ends a wait for something that never happens."""
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Return once `condition` holds. Raises TimeoutError that says `what` did not come true."""
+    """Return once `condition` is true. Raises TimeoutError, which names `what`."""
     for _ in range(max(1, round(seconds / POLL_SECONDS))):
         if await condition():
             return

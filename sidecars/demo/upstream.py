@@ -11,17 +11,17 @@ from aiohttp import web
 
 MAX_BODY_BYTES = 64 * 1024
 REMEMBERED_REQUESTS = 200
-"""Enough for any scenario, and with the largest bodies 13 MB."""
+"""Enough for any scenario; with the largest bodies 13 MB."""
 
 
 class Echo:
-    """An HTTP server that echoes. `received` holds the newest requests, as it answered them."""
+    """An HTTP server that echoes requests. `received` has the newest requests."""
 
     def __init__(self) -> None:
         self.received: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_REQUESTS)
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Method, path, every header line in order, and the body, as JSON."""
+        """Answer with method, path, every header line in order, and the body, as JSON."""
         seen = {
             "method": request.method,
             "path": request.raw_path,
@@ -34,7 +34,7 @@ class Echo:
 
 @asynccontextmanager
 async def serve_upstream(echo: Echo, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
-    """A block in which `echo` is served; gives the port bound."""
+    """Serve `echo` during the block; yield the bound port."""
     application = web.Application(client_max_size=MAX_BODY_BYTES)
     application.router.add_route("*", "/{path:.*}", echo.answer)
     async with serve_application(application, host, port) as bound:
@@ -43,7 +43,7 @@ async def serve_upstream(echo: Echo, host: str = "127.0.0.1", port: int = 0) -> 
 
 @asynccontextmanager
 async def serve_application(application: web.Application, host: str, port: int) -> AsyncIterator[int]:
-    """A block in which `application` is served; gives the port bound."""
+    """Serve `application` during the block; yield the bound port."""
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -55,7 +55,7 @@ async def serve_application(application: web.Application, host: str, port: int) 
 
 
 async def main(host: str, port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     async with serve_upstream(Echo(), host, port) as bound:
         sys.stderr.write(f"echo upstream on http://{host}:{bound}\n")
         await asyncio.Event().wait()
