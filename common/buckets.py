@@ -3,7 +3,7 @@
 No clock, no storage and no rounding: a bucket gets its former state, the hits and the time, and returns its
 new state. The Redis script does the same steps with the same numbers.
 
-Two rules hold for both kinds:
+Two rules hold for all kinds:
 - A check with 0 hits passes while nothing is owed: at exactly 0 left, too (envoyproxy/ratelimit counts
   so, and its token-quota check depends on it).
 - Negative hits give back. They always pass and never lift a bucket above full.
@@ -26,9 +26,10 @@ MAX_HITS = 2**32 - 1
 MAX_COUNT = 2**50
 """Where a fixed window stops counting: exact in a double, and beyond every limit."""
 
-State = tuple[int, int]
+State = tuple[int, ...]
 """What a bucket remembers. Token bucket: what is used, in parts of a token, and the time of that.
-Fixed window: its count and the start of the window. So a limit that is raised keeps what was used."""
+Fixed window: its count and the start of the window. Sliding window: its count, that of the window before, and
+the start of the window. So a limit that is raised keeps what was used."""
 
 
 class Taken(NamedTuple):
@@ -170,6 +171,80 @@ class FixedWindow:
     def idle_at_us(self, state: State) -> int:
         """When the window ends: from then on its state may be forgotten."""
         return state[1] + self.window_us
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingWindow:
+    """`limit` hits in the last `window_us`, by the sliding window counter: two fixed windows, weighted.
+
+    The hits of the window before count in proportion to the part of it that is within the last `window_us`,
+    as if they had come evenly, so nothing jumps at the end of a window. In the worst case, where all of them
+    came at its end, almost twice `limit` pass in one `window_us`.
+
+    `charge_rejected`: hits that do not pass are counted all the same.
+    """
+
+    limit: int
+    window_us: int
+    charge_rejected: bool = False
+
+    @property
+    def size(self) -> int:
+        """Hits that fit at most."""
+        return self.limit
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.limit <= MAX_TOKENS:
+            raise ValueError(f"limit must be 0 to {MAX_TOKENS}, not {self.limit}")
+        _check_window(self.window_us)
+
+    def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
+        """The outcome of `hits` at `now_us` (since 1970), and the state to keep.
+
+        `state` None is a bucket never used. The state returned is the very object given when there is
+        nothing new to keep.
+        """
+        window_us = self.window_us
+        start_us = now_us - now_us % window_us
+        before, previous = self._counts(state, start_us)
+        left_us = start_us + window_us - now_us
+        carried = -(-previous * left_us // window_us)
+        after = min(MAX_TOKENS, max(0, before + hits))
+        allowed = hits < 0 or before + hits + carried <= self.limit
+        count = after if allowed or self.charge_rejected else before
+        reset_us = left_us + window_us if count else left_us if previous else 0
+        retry_us = 0 if allowed else self._retry_us(count, previous, hits, left_us)
+        taken = Taken(
+            allowed, max(0, self.limit - count - carried), reset_us, min(retry_us, reset_us), before + carried
+        )
+        return taken, (count, previous, start_us) if count != before else state
+
+    def _counts(self, state: State | None, start_us: int) -> tuple[int, int]:
+        """The counts of this window and of the one before."""
+        if state is not None:
+            count, previous, since_us = state
+            if since_us == start_us:
+                return count, previous
+            if since_us == start_us - self.window_us:
+                return 0, count
+        return 0, 0
+
+    def _retry_us(self, count: int, previous: int, hits: int, left_us: int) -> int:
+        """Until `hits` pass: in this window if its own count leaves room, else in the next."""
+        room = self.limit - hits
+        if room < 0:
+            return left_us + self.window_us
+        if room >= count:
+            return left_us - (room - count) * self.window_us // previous
+        return left_us + self.window_us - room * self.window_us // count
+
+    def idle_at_us(self, state: State) -> int:
+        """When nothing of it counts any more: from then on its state may be forgotten."""
+        count, _, start_us = state
+        return start_us + (2 if count else 1) * self.window_us
+
+
+Bucket = TokenBucket | FixedWindow | SlidingWindow
 
 
 def _check_window(window_us: int) -> None:

@@ -4,9 +4,11 @@ Keys that envoyproxy/ratelimit lacks, next to `key`:
 - `normalise`: host or path, for values that a client can spell in many ways
 
 and below `rate_limit`:
-- `algorithm`: token_bucket or fixed_window (there: always fixed_window)
+- `algorithm`: token_bucket, sliding_window or fixed_window (there: always fixed_window)
 - `burst`: the capacity of a token bucket, where it is not `requests_per_unit`
 - `unit_multiplier`: the window is so many units long (envoyproxy/ratelimit#190)
+- `period`: the same in short, as in 30s or 5m, instead of unit and unit_multiplier
+- `cost`: what one hit takes of the limit
 - `charge_rejected`: whether hits that do not pass are charged all the same
 - `on_failure`: open, closed or local, while the store is away
 
@@ -14,11 +16,12 @@ Stricter than there: a key is known only where it has a meaning (`shadow_mode` b
 by nothing there); every problem is reported at once, each with file and line; nothing is loaded then.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from common.buckets import MAX_WINDOW_US, SECOND_US
 from common.configfile import ConfigError, Document, Problem, read
@@ -46,6 +49,9 @@ _KUBERNETES = (
     "its data into a file"
 )
 _NO_DESCRIPTORS = "domain '{}' has no descriptors, so nothing is limited; a reload to this is refused"
+_PERIOD: Final = re.compile("([0-9]{1,12})([smhdw])")
+_PERIOD_UNITS: Final = {"s": Unit.SECOND, "m": Unit.MINUTE, "h": Unit.HOUR, "d": Unit.DAY, "w": Unit.WEEK}
+
 _NEEDS_WILDCARD = "share_threshold can only be used with wildcard values (containing '*'), but found key"
 
 
@@ -255,28 +261,20 @@ class _Compiler:
         if limit.text("unit").upper() in Unit.__members__:
             limit.problem("should not specify rate limit unit when unlimited", "unit")
         limit.number("requests_per_unit", 0, 0)
-        for key in ("unit_multiplier", "algorithm", "burst", "charge_rejected"):
+        for key in ("unit_multiplier", "period", "cost", "algorithm", "burst", "charge_rejected"):
             if key in limit.data:
                 limit.problem(f"should not specify {key} when unlimited", key)
         return {"bucket": None, "fallback": None}
 
     def _counting(self, limit: MapReader) -> dict[str, Any]:
-        unit_text = limit.text("unit")
-        unit = Unit.__members__.get(unit_text.upper())
-        if unit is None:
-            expected = ", ".join(name.lower() for name in Unit.__members__)
-            limit.problem(f"invalid rate limit unit '{unit_text}'; expected one of {expected}", "unit")
-            unit = Unit.SECOND
+        unit, multiplier = _period(limit) if "period" in limit.data else _unit(limit)
         requests = limit.number("requests_per_unit", 0, 0)
-        unit_seconds = UNIT_SECONDS[unit]
-        most = MAX_WINDOW_US // (unit_seconds * SECOND_US)
-        multiplier = limit.number("unit_multiplier", 1, 1, most)
         algorithm = limit.choice("algorithm", Algorithm, self.options.algorithm)
         charge = limit.flag("charge_rejected") if "charge_rejected" in limit.data else None
         burst = limit.number("burst", 1, 1) if limit.data.get("burst") is not None else None
         if burst is not None and (algorithm is not Algorithm.TOKEN_BUCKET or requests == 0):
             limit.problem("burst needs algorithm: token_bucket and requests_per_unit of at least 1", "burst")
-        window = unit_seconds * multiplier
+        window = UNIT_SECONDS[unit] * multiplier
         replicas = self.options.replicas
         return {
             "bucket": build_bucket(requests, window, algorithm, burst=burst, charge_rejected=charge),
@@ -286,7 +284,40 @@ class _Compiler:
             "requests_per_unit": requests,
             "unit": unit,
             "unit_multiplier": multiplier,
+            "cost": limit.number("cost", 1, 1),
         }
+
+
+def _unit(limit: MapReader) -> tuple[Unit, int]:
+    """The unit and its multiplier of `unit` and `unit_multiplier`."""
+    text = limit.text("unit")
+    unit = Unit.__members__.get(text.upper())
+    if unit is None:
+        expected = ", ".join(name.lower() for name in Unit.__members__)
+        limit.problem(f"invalid rate limit unit '{text}'; expected one of {expected}", "unit")
+        unit = Unit.SECOND
+    return unit, limit.number("unit_multiplier", 1, 1, _most(unit))
+
+
+def _period(limit: MapReader) -> tuple[Unit, int]:
+    """The unit and its multiplier of `period`, such as `30s`."""
+    for key in ("unit", "unit_multiplier"):
+        if key in limit.data:
+            limit.problem(f"should not specify {key} next to period", key)
+    text = limit.text("period")
+    found = _PERIOD.fullmatch(text)
+    if found is None:
+        limit.problem(f"expected a number and s, m, h, d or w, as in 30s; found '{text}'", "period")
+        return Unit.SECOND, 1
+    unit, multiplier = _PERIOD_UNITS[found[2]], int(found[1])
+    if not 1 <= multiplier <= _most(unit):
+        limit.problem(f"expected 1{found[2]} to {_most(unit)}{found[2]}, found '{text}'", "period")
+        return unit, 1
+    return unit, multiplier
+
+
+def _most(unit: Unit) -> int:
+    return MAX_WINDOW_US // (UNIT_SECONDS[unit] * SECOND_US)
 
 
 def _replaces(limit: MapReader, name: str) -> Iterator[str]:

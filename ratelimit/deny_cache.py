@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from common.buckets import SECOND_US, FixedWindow, Taken, TokenBucket
+from common.buckets import SECOND_US, Bucket, Taken, TokenBucket
 from ratelimit.cache import GenerationalCache
 from ratelimit.stores.store import Mode, Take
 
@@ -15,7 +15,7 @@ NOT_TAKEN: Final = Taken(allowed=True, remaining=0, reset_us=0, retry_after_us=0
 
 
 class _Denial(NamedTuple):
-    bucket: TokenBucket | FixedWindow
+    bucket: Bucket
     """Two limits of one window share a key, so the refusal of one says nothing about the other."""
     hits: int
     """The hits that were refused; as many or more stay refused."""
@@ -98,7 +98,7 @@ class DenyCache:
         self._denials.clear()
 
 
-def _goes_into_debt(bucket: TokenBucket | FixedWindow) -> bool:
+def _goes_into_debt(bucket: Bucket) -> bool:
     return isinstance(bucket, TokenBucket) and bucket.charge_rejected
 
 

@@ -25,6 +25,8 @@ LIMIT_KEYS: Final = (
     "name",
     "replaces",
     "unit_multiplier",
+    "period",
+    "cost",
     "algorithm",
     "burst",
     "charge_rejected",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from common.buckets import FixedWindow, TokenBucket
+from common.buckets import Bucket, FixedWindow, TokenBucket
 from protos.lenient import shown
 from ratelimit.rules import BLANKS, Node, Rule
 
@@ -84,13 +84,16 @@ def metric_path(root: Node, rule: Rule, domain: str, entries: Sequence[Entry]) -
     return tuple(path)
 
 
-def bucket_key(domain: str, bucket: TokenBucket | FixedWindow, counted: Sequence[Entry]) -> str:
+def bucket_key(domain: str, bucket: Bucket, counted: Sequence[Entry]) -> str:
     """The name of the bucket that `counted` share. Different entries have different names, always.
 
     It begins with algorithm and window: a new `requests_per_unit` keeps what is counted, a new window
     starts again. envoyproxy/ratelimit joins with `_` unescaped, so there (a_b, c) and (a, b_c) share.
     """
-    kind = f"t{bucket.period_us}" if isinstance(bucket, TokenBucket) else f"w{bucket.window_us}"
+    if isinstance(bucket, TokenBucket):
+        kind = f"b{bucket.period_us}"
+    else:
+        kind = f"{'w' if isinstance(bucket, FixedWindow) else 's'}{bucket.window_us}"
     name = f"{kind}|{_escaped(domain)}|{'|'.join([f'{_escaped(k)}={_escaped(v)}' for k, v in counted])}"
     if len(name) <= MAX_KEY_LENGTH:
         return name

@@ -59,7 +59,7 @@ def make_plan(request: Request, limits: Limits, stats: Stats, modes: Modes) -> P
             continue
         rule, counted = found
         bucket = rule.bucket
-        hits = _hits(descriptor, request_hits)
+        hits = _hits(descriptor, request_hits, rule.cost)
         if bucket is None:
             unlimited.append((_counts(stats, domain, root, rule, descriptor), hits))
             statuses.append(Status(False, rule, UNLIMITED, 0, 0))
@@ -147,8 +147,8 @@ def _override_rule(limits: Limits, domain: str, entries: Sequence[Entry], overri
     )
 
 
-def _hits(descriptor: Descriptor, request_hits: int) -> int:
+def _hits(descriptor: Descriptor, request_hits: int, cost: int) -> int:
     """The descriptor's own, 0 too, else the request's, at least 1 (GetHitsAddends); negative gives back."""
     hits = max(1, request_hits) if descriptor.hits is None else descriptor.hits
-    hits = min(hits, MAX_HITS)
+    hits = min(hits * cost, MAX_HITS)
     return -hits if descriptor.refund else hits

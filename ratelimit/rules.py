@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
-from common.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.buckets import SECOND_US, Bucket, FixedWindow, SlidingWindow, TokenBucket
 from common.configfile import Problem
 from ratelimit.files import FolderFiles
 
@@ -43,6 +43,7 @@ class Algorithm(StrEnum):
 
     TOKEN_BUCKET = "token_bucket"  # noqa: S105 - a bucket of tokens, not a secret
     FIXED_WINDOW = "fixed_window"
+    SLIDING_WINDOW = "sliding_window"
 
 
 class OnFailure(StrEnum):
@@ -62,13 +63,15 @@ class Rule:
 
     path: tuple[str, ...]
     """Domain, then `key` or `key_value` of each level."""
-    bucket: TokenBucket | FixedWindow | None
+    bucket: Bucket | None
     """None: unlimited."""
-    fallback: TokenBucket | FixedWindow | None
+    fallback: Bucket | None
     """This process's share of the limit, for `on_failure: local`."""
     requests_per_unit: int = 0
     unit: Unit = Unit.SECOND
     unit_multiplier: int = 1
+    cost: int = 1
+    """What one hit takes of the limit."""
     name: str = ""
     replaces: frozenset[str] = frozenset()
     shadow_mode: bool = False
@@ -169,7 +172,7 @@ def build_bucket(
     burst: int | None = None,
     charge_rejected: bool | None = None,
     replicas: int = 1,
-) -> TokenBucket | FixedWindow:
+) -> Bucket:
     """The bucket of a limit, or one of `replicas` equal parts of it. Raises ValueError out of range."""
     window_us = window_seconds * SECOND_US
     share = -(-requests // replicas)
@@ -177,5 +180,7 @@ def build_bucket(
     if algorithm is Algorithm.FIXED_WINDOW or requests == 0:
         charge = True if charge_rejected is None else charge_rejected
         return FixedWindow(share, window_us, charge)
+    if algorithm is Algorithm.SLIDING_WINDOW:
+        return SlidingWindow(share, window_us, bool(charge_rejected))
     capacity = share if burst is None else -(-burst // replicas)
     return TokenBucket(capacity, share, window_us, bool(charge_rejected))

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from common.buckets import FixedWindow, State, Taken, TokenBucket
+from common.buckets import Bucket, State, Taken
 from ratelimit.stores.store import Take
 from ratelimit.stores.take_all import take_all
 
@@ -25,7 +25,7 @@ class MemoryStore:
     def __init__(self, now_us: Callable[[], int], max_buckets: int = MAX_BUCKETS) -> None:
         self._now_us = now_us
         self._max_buckets = max_buckets
-        self._buckets: OrderedDict[str, tuple[TokenBucket | FixedWindow, State]] = OrderedDict()
+        self._buckets: OrderedDict[str, tuple[Bucket, State]] = OrderedDict()
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -44,14 +44,14 @@ class MemoryStore:
             self._keep(take.key, take.bucket, states.get(take.key), now_us)
         return taken
 
-    def take_one(self, key: str, bucket: TokenBucket | FixedWindow, hits: int, now_us: int) -> Taken:
+    def take_one(self, key: str, bucket: Bucket, hits: int, now_us: int) -> Taken:
         """The outcome of `hits` to the bucket `key` at `now_us` (since 1970)."""
         kept = self._buckets.get(key)
         taken, state = bucket.take(None if kept is None else kept[1], hits, now_us)
         self._keep(key, bucket, state, now_us)
         return taken
 
-    def _keep(self, key: str, bucket: TokenBucket | FixedWindow, state: State | None, now_us: int) -> None:
+    def _keep(self, key: str, bucket: Bucket, state: State | None, now_us: int) -> None:
         """Keep `state` as that of the bucket used last."""
         if state is None:
             return
@@ -65,7 +65,7 @@ class MemoryStore:
             buckets[key] = (bucket, state)
         buckets.move_to_end(key)
 
-    def peek(self, key: str, bucket: TokenBucket | FixedWindow, hits: int, now_us: int) -> Taken:
+    def peek(self, key: str, bucket: Bucket, hits: int, now_us: int) -> Taken:
         """What `take_one` would answer, with nothing charged and nothing kept."""
         kept = self._buckets.get(key)
         return bucket.take(None if kept is None else kept[1], hits, now_us)[0]

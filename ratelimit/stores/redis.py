@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from common.buckets import SECOND_US, FixedWindow, State, Taken, TokenBucket
+from common.buckets import SECOND_US, Bucket, FixedWindow, State, Taken, TokenBucket
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import answer_in, error_text
 from ratelimit.stores.store import Failure, Mode, StoreError, Take
@@ -263,7 +263,7 @@ class RedisStore:
         return [take_all(waiting.takes, states, now_us) for waiting in batch]
 
 
-def read_state(bucket: TokenBucket | FixedWindow, stored: bytes | str | None) -> State | None:
+def read_state(bucket: Bucket, stored: bytes | str | None) -> State | None:
     """The state that the script stored. None where nothing of its own is stored, as the script sees it."""
     if stored is None:
         return None
@@ -272,9 +272,8 @@ def read_state(bucket: TokenBucket | FixedWindow, stored: bytes | str | None) ->
         if isinstance(bucket, TokenBucket) and len(numbers) == 3:
             used, parts, at_us = map(int, numbers)
             return used * bucket.period_us + parts, at_us
-        if isinstance(bucket, FixedWindow) and len(numbers) == 2:
-            count, start_us = map(int, numbers)
-            return count, start_us
+        if len(numbers) == (2 if isinstance(bucket, FixedWindow) else 3):
+            return tuple(map(int, numbers))
     return None
 
 
@@ -294,7 +293,7 @@ def _encode(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> bytes:
             if isinstance(bucket, TokenBucket):
                 kind, refill, period_us = 0, bucket.refill_tokens, bucket.period_us
             else:
-                kind, refill, period_us = 1, 0, bucket.window_us
+                kind, refill, period_us = 1 if isinstance(bucket, FixedWindow) else 2, 0, bucket.window_us
             encoded += _TAKE.pack(positions[key], flags, kind, bucket.size, hits, refill, period_us)
     return bytes(encoded)
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from common.buckets import FixedWindow, Taken, TokenBucket
+from common.buckets import Bucket, Taken
 
 
 class Mode(StrEnum):
@@ -22,7 +22,7 @@ class Take(NamedTuple):
     """Hits to one bucket."""
 
     key: str
-    bucket: TokenBucket | FixedWindow
+    bucket: Bucket
     hits: int
     mode: Mode = Mode.ENFORCE
     spare: bool = False

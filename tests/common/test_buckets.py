@@ -6,23 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.buckets import MAX_COUNT, MAX_TOKENS, MAX_WINDOW_US, SECOND_US, FixedWindow, State, TokenBucket
+from common.buckets import (
+    MAX_COUNT,
+    MAX_TOKENS,
+    MAX_WINDOW_US,
+    SECOND_US,
+    Bucket,
+    FixedWindow,
+    SlidingWindow,
+    State,
+    TokenBucket,
+)
 
 NOW = 1_790_000_000 * SECOND_US
 MINUTE_US = 60 * SECOND_US
 
 TEN_A_MINUTE = TokenBucket(capacity=10, refill_tokens=10, period_us=MINUTE_US)
 TEN_PER_WINDOW = FixedWindow(limit=10, window_us=MINUTE_US)
-BOTH = pytest.mark.parametrize("bucket", [TEN_A_MINUTE, TEN_PER_WINDOW], ids=["token_bucket", "fixed_window"])
+SLIDING = SlidingWindow(limit=10, window_us=MINUTE_US)
+ALL = pytest.mark.parametrize(
+    "bucket",
+    [TEN_A_MINUTE, TEN_PER_WINDOW, SLIDING],
+    ids=["token_bucket", "fixed_window", "sliding_window"],
+)
 
 
-def after(bucket: TokenBucket | FixedWindow, hits: int, now_us: int = NOW) -> State | None:
+def after(bucket: Bucket, hits: int, now_us: int = NOW) -> State | None:
     return bucket.take(None, hits, now_us)[1]
 
 
-class TestBothKinds:
-    @BOTH
-    def test_admit_exactly_their_size_at_once(self, bucket: TokenBucket | FixedWindow) -> None:
+class TestAllKinds:
+    @ALL
+    def test_admit_exactly_their_size_at_once(self, bucket: Bucket) -> None:
         state: State | None = None
         outcomes = []
         for _ in range(12):
@@ -30,8 +45,8 @@ class TestBothKinds:
             outcomes.append((taken.allowed, taken.remaining))
         assert outcomes == [(True, left) for left in range(9, -1, -1)] + [(False, 0)] * 2
 
-    @BOTH
-    def test_a_check_of_0_hits_passes_at_exactly_0_left(self, bucket: TokenBucket | FixedWindow) -> None:
+    @ALL
+    def test_a_check_of_0_hits_passes_at_exactly_0_left(self, bucket: Bucket) -> None:
         """Token-quota.sh of envoyproxy/ratelimit depends on it."""
         taken, _ = bucket.take(after(bucket, 10), 0, NOW)
         assert taken.allowed
@@ -42,48 +57,46 @@ class TestBothKinds:
         [TokenBucket(10, 10, MINUTE_US, charge_rejected=True), TEN_PER_WINDOW],
         ids=["token_bucket", "fixed_window"],
     )
-    def test_a_check_of_0_hits_fails_while_something_is_owed(self, bucket: TokenBucket | FixedWindow) -> None:
+    def test_a_check_of_0_hits_fails_while_something_is_owed(self, bucket: Bucket) -> None:
         assert not bucket.take(after(bucket, 11), 0, NOW)[0].allowed
 
-    @BOTH
-    def test_a_check_of_0_hits_leaves_no_trace(self, bucket: TokenBucket | FixedWindow) -> None:
+    @ALL
+    def test_a_check_of_0_hits_leaves_no_trace(self, bucket: Bucket) -> None:
         state = after(bucket, 3)
         assert bucket.take(state, 0, NOW + 1)[1] is state
         assert after(bucket, 0) is None
 
-    @BOTH
-    def test_negative_hits_give_back(self, bucket: TokenBucket | FixedWindow) -> None:
+    @ALL
+    def test_negative_hits_give_back(self, bucket: Bucket) -> None:
         taken, state = bucket.take(after(bucket, 10), -4, NOW)
         assert (taken.allowed, taken.remaining) == (True, 4)
         assert bucket.take(state, 5, NOW)[0].allowed is False
         assert bucket.take(state, 4, NOW)[0].allowed is True
 
-    @BOTH
-    def test_negative_hits_never_lift_above_full(self, bucket: TokenBucket | FixedWindow) -> None:
+    @ALL
+    def test_negative_hits_never_lift_above_full(self, bucket: Bucket) -> None:
         """The usage never falls below 0, as in envoyproxy/ratelimit#1140."""
         taken, state = bucket.take(after(bucket, 2), -100, NOW)
         assert taken.remaining == 10
         assert bucket.take(state, 11, NOW)[0].allowed is False
 
-    @BOTH
-    def test_negative_hits_to_an_unused_bucket_leave_no_trace(
-        self, bucket: TokenBucket | FixedWindow
-    ) -> None:
+    @ALL
+    def test_negative_hits_to_an_unused_bucket_leave_no_trace(self, bucket: Bucket) -> None:
         taken, state = bucket.take(None, -1, NOW)
         assert taken.allowed
         assert state is None
 
-    @BOTH
-    def test_more_hits_than_the_size_never_pass(self, bucket: TokenBucket | FixedWindow) -> None:
+    @ALL
+    def test_more_hits_than_the_size_never_pass(self, bucket: Bucket) -> None:
         taken, _ = bucket.take(None, 11, NOW)
         assert not taken.allowed
 
-    @BOTH
-    def test_used_before_tells_what_was_in_use(self, bucket: TokenBucket | FixedWindow) -> None:
+    @ALL
+    def test_used_before_tells_what_was_in_use(self, bucket: Bucket) -> None:
         assert bucket.take(after(bucket, 3), 2, NOW)[0].used_before == 3
 
-    @BOTH
-    def test_a_bucket_is_idle_when_it_is_as_good_as_unused(self, bucket: TokenBucket | FixedWindow) -> None:
+    @ALL
+    def test_a_bucket_is_idle_when_it_is_as_good_as_unused(self, bucket: Bucket) -> None:
         state = after(bucket, 7, NOW + 5)
         assert state is not None
         idle_at_us = bucket.idle_at_us(state)
@@ -228,6 +241,9 @@ token_buckets = st.builds(
 )
 
 
+sliding_windows = st.builds(SlidingWindow, st.integers(0, 30), st.integers(1, 3 * SECOND_US), st.booleans())
+
+
 class TestProperties:
     @given(token_buckets, steps)
     def test_any_span_admits_at_most_capacity_and_refill(
@@ -306,9 +322,14 @@ class TestProperties:
                 admitted[window] = admitted.get(window, 0) + hits
         assert max(admitted.values(), default=0) <= limit
 
-    @given(token_buckets | st.builds(FixedWindow, st.integers(0, 30), st.integers(1, SECOND_US)), steps)
+    @given(
+        token_buckets
+        | sliding_windows
+        | st.builds(FixedWindow, st.integers(0, 30), st.integers(1, SECOND_US)),
+        steps,
+    )
     def test_what_was_taken_and_given_back_is_as_if_never_taken(
-        self, bucket: TokenBucket | FixedWindow, steps: list[tuple[int, int]]
+        self, bucket: Bucket, steps: list[tuple[int, int]]
     ) -> None:
         now_us, state = NOW, None
         for wait_us, hits in steps:

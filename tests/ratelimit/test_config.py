@@ -5,10 +5,10 @@ from textwrap import dedent
 
 import pytest
 
-from common.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.buckets import SECOND_US, FixedWindow, SlidingWindow, TokenBucket
 from common.configfile import ConfigError, Document, parse
 from ratelimit.config import compile_limits, load_limits
-from ratelimit.rules import Algorithm, Limits, OnFailure, Options, Rule, Unit
+from ratelimit.rules import UNIT_SECONDS, Algorithm, Limits, OnFailure, Options, Rule, Unit
 
 
 def document(text: str, file: str = "limits.yaml") -> Document:
@@ -77,6 +77,20 @@ class TestMeaning:
         assert isinstance(rule_of("{unit: minute, requests_per_unit: 7}", options).bucket, FixedWindow)
         named = rule_of("{unit: minute, requests_per_unit: 7, algorithm: token_bucket}", options)
         assert isinstance(named.bucket, TokenBucket)
+
+    @pytest.mark.parametrize(
+        ("period", "unit", "multiplier"),
+        [("30s", Unit.SECOND, 30), ("5m", Unit.MINUTE, 5), ("1h", Unit.HOUR, 1), ("2w", Unit.WEEK, 2)],
+    )
+    def test_a_period_is_a_unit_and_its_multiplier(self, period: str, unit: Unit, multiplier: int) -> None:
+        rule = rule_of(f"{{period: {period}, requests_per_unit: 7}}")
+        assert (rule.unit, rule.unit_multiplier) == (unit, multiplier)
+        assert rule.bucket == TokenBucket(7, 7, UNIT_SECONDS[unit] * multiplier * SECOND_US)
+
+    def test_sliding_window_and_cost(self) -> None:
+        rule = rule_of("{period: 1m, requests_per_unit: 7, algorithm: sliding_window, cost: 3}")
+        assert rule.bucket == SlidingWindow(7, 60 * SECOND_US)
+        assert rule.cost == 3
 
     def test_burst_unit_multiplier_and_charge_rejected(self) -> None:
         """unit_multiplier: envoyproxy/ratelimit#190, windows such as 30 s or 5 min."""
@@ -341,6 +355,14 @@ class TestErrors:
             "{unit: year, unit_multiplier: 11}",
             "{unit: day, unit_multiplier: 0}",
             "{unlimited: true, burst: 5}",
+            "{unlimited: true, cost: 5}",
+            "{period: 90, requests_per_unit: 5}",
+            "{period: 1.5h, requests_per_unit: 5}",
+            "{period: 0s, requests_per_unit: 5}",
+            "{period: 522w, requests_per_unit: 5}",
+            "{period: 30s, unit: second}",
+            "{unit: day, cost: 0}",
+            "{unit: day, algorithm: sliding_window, burst: 5}",
         ],
     )
     def test_extensions_that_make_no_sense(self, rate_limit: str) -> None:

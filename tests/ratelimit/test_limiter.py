@@ -112,6 +112,11 @@ class TestHits:
         decision = bench.ask(of(("a", "1"), hits=2), of(("b", "1"), hits=4))
         assert [status.remaining for status in decision.statuses] == [3, 1]
 
+    def test_cost_multiplies_hits_and_refunds(self) -> None:
+        bench = Bench("- {key: a, rate_limit: {unit: minute, requests_per_unit: 7, cost: 3}}")
+        assert [bench.ask(A).statuses[0].remaining for _ in range(3)] == [4, 1, 1]
+        assert bench.ask(of(("a", "1"), hits=2, refund=True)).statuses[0].remaining == 7
+
     def test_negative_hits_refund(self) -> None:
         """envoyproxy/ratelimit#1140."""
         bench = Bench(FIVE_EACH)

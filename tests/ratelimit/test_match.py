@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.buckets import SECOND_US, FixedWindow, TokenBucket
+from common.buckets import SECOND_US, Bucket, FixedWindow, TokenBucket
 from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.match import MAX_KEY_LENGTH, Entry, Match, bucket_key, match, metric_path
@@ -289,7 +289,7 @@ class TestBucketKeys:
 
     def test_windows_and_algorithms_are_apart_and_limits_are_not(self) -> None:
         """A new requests_per_unit counts on in the same bucket (envoyproxy/ratelimit#808)."""
-        buckets: list[TokenBucket | FixedWindow] = [
+        buckets: list[Bucket] = [
             BUCKET,
             TokenBucket(5, 5, SECOND_US),
             TokenBucket(1, 1, 2 * SECOND_US),

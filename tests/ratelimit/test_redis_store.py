@@ -19,7 +19,9 @@ from common.buckets import (
     MAX_TOKENS,
     MAX_WINDOW_US,
     SECOND_US,
+    Bucket,
     FixedWindow,
+    SlidingWindow,
     State,
     Taken,
     TokenBucket,
@@ -35,14 +37,14 @@ pytestmark = pytest.mark.redis
 SLOW = TokenBucket(10, 10, MAX_WINDOW_US)
 SCRIPT = files("ratelimit.stores").joinpath("scripts/take.lua").read_text()
 
-Bucket = TokenBucket | FixedWindow
-
 windows_us = st.sampled_from(
     [1, 7, SECOND_US, 60 * SECOND_US, 86_400 * SECOND_US, MAX_WINDOW_US]
 ) | st.integers(1, MAX_WINDOW_US)
 sizes = st.integers(1, 20) | st.integers(1, MAX_TOKENS)
-buckets = st.builds(TokenBucket, sizes, sizes, windows_us, st.booleans()) | st.builds(
-    FixedWindow, st.integers(0, 20) | sizes, windows_us, st.booleans()
+buckets = (
+    st.builds(TokenBucket, sizes, sizes, windows_us, st.booleans())
+    | st.builds(FixedWindow, st.integers(0, 20) | sizes, windows_us, st.booleans())
+    | st.builds(SlidingWindow, st.integers(0, 20) | sizes, windows_us, st.booleans())
 )
 hits_choices = st.integers(-3, 12) | st.integers(-MAX_HITS, MAX_HITS)
 ages_us = st.sampled_from([0, 0, 0, 1, SECOND_US, -60 * SECOND_US]) | st.integers(0, MAX_WINDOW_US)
@@ -132,13 +134,12 @@ class TestScript:
         state = states.get(key)
         if state is None or age_us == 0:
             return
-        used, at_us = state
+        *counted, at_us = state
         at_us = max(0, at_us - age_us)
-        states[key] = (used, at_us)
-        stored = f"{used} {at_us}"
+        states[key] = (*counted, at_us)
         if isinstance(bucket, TokenBucket):
-            stored = f"{used // bucket.period_us} {used % bucket.period_us} {at_us}"
-        plain.set(key, stored, keepttl=True)
+            counted = [*divmod(counted[0], bucket.period_us)]
+        plain.set(key, " ".join(map(str, [*counted, at_us])), keepttl=True)
 
     @settings(max_examples=200)
     @given(st.lists(buckets, min_size=1, max_size=3), st.lists(calls, min_size=1, max_size=4))

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
 import redis
 from redis.asyncio import Redis
 
-from common.buckets import MAX_WINDOW_US, SECOND_US, FixedWindow, Taken, TokenBucket
+from common.buckets import MAX_WINDOW_US, SECOND_US, Bucket, FixedWindow, SlidingWindow, Taken, TokenBucket
 from common.circuit_breaker import CircuitBreaker
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
@@ -20,9 +21,10 @@ MINUTE_US = 60 * SECOND_US
 # Refills and windows so slow that a test cannot see them; time passes only where a test says so.
 SLOW = TokenBucket(10, 10, MAX_WINDOW_US)
 SLOW_WINDOW = FixedWindow(10, MAX_WINDOW_US)
-BOTH = pytest.mark.parametrize("bucket", [SLOW, SLOW_WINDOW], ids=["token_bucket", "fixed_window"])
-
-Bucket = TokenBucket | FixedWindow
+SLIDING = SlidingWindow(10, MAX_WINDOW_US)
+ALL = pytest.mark.parametrize(
+    "bucket", [SLOW, SLOW_WINDOW, SLIDING], ids=["token_bucket", "fixed_window", "sliding_window"]
+)
 
 
 class Harness(Protocol):
@@ -83,14 +85,14 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
             await redis_harness.store.close()
 
 
-@BOTH
+@ALL
 async def test_admits_exactly_the_size(harness: Harness, bucket: Bucket) -> None:
     outcomes = [(await harness.take(Take("k", bucket, 1)))[0] for _ in range(12)]
     assert [taken.allowed for taken in outcomes] == [True] * 10 + [False] * 2
     assert [taken.remaining for taken in outcomes] == [*range(9, -1, -1), 0, 0]
 
 
-@BOTH
+@ALL
 async def test_keys_are_apart(harness: Harness, bucket: Bucket) -> None:
     await harness.take(Take("k", bucket, 10))
     assert (await harness.take(Take("other", bucket, 1)))[0].allowed
@@ -127,20 +129,20 @@ async def test_a_request_is_refused_if_all_its_quotas_are_over(harness: Harness)
     assert [one.remaining for one in await harness.take(*both)] == [0, 4, 9]
 
 
-@BOTH
+@ALL
 async def test_a_key_asked_twice_is_charged_twice(harness: Harness, bucket: Bucket) -> None:
     taken = await harness.take(Take("k", bucket, 6), Take("k", bucket, 6))
     assert [one.allowed for one in taken] == [True, False]
 
 
-@BOTH
+@ALL
 async def test_negative_hits_give_back(harness: Harness, bucket: Bucket) -> None:
     await harness.take(Take("k", bucket, 10))
     assert (await harness.take(Take("k", bucket, -3)))[0].remaining == 3
     assert (await harness.take(Take("k", bucket, 3)))[0].allowed
 
 
-@BOTH
+@ALL
 async def test_0_hits_only_check(harness: Harness, bucket: Bucket) -> None:
     await harness.take(Take("k", bucket, 10))
     for _ in range(3):
@@ -191,12 +193,12 @@ async def test_reset_and_retry_after_are_told(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("largest", [2**32 - 1])
-@BOTH
+@ALL
 async def test_the_largest_numbers_are_exact(harness: Harness, bucket: Bucket, largest: int) -> None:
     huge: Bucket = (
         TokenBucket(largest, largest, MAX_WINDOW_US)
         if isinstance(bucket, TokenBucket)
-        else FixedWindow(largest, MAX_WINDOW_US)
+        else replace(bucket, limit=largest)
     )
     taken = [await harness.take(Take("k", huge, hits)) for hits in (largest - 1, 1)]
     assert [(one.allowed, one.remaining) for [one] in taken] == [(True, 1), (True, 0)]

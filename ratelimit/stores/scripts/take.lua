@@ -3,7 +3,7 @@
 -- KEYS: the buckets, each once.
 -- ARGV[1]: 36 bytes for each take, in the order of the requests (ratelimit/stores/redis.py, `_encode`): the
 --   position of its key (16 bits, from 1), its flags (8 bits, as below), the kind of bucket (8 bits: 0 token
---   bucket, 1 fixed window), then as doubles: capacity or limit, hits, the tokens of a refill (0 for a window),
+--   bucket, 1 fixed window, 2 sliding window), then as doubles: capacity or limit, hits, the tokens of a refill (0 for a window),
 --   and the period or window in microseconds.
 -- Returns the time of Redis as seconds and microseconds, then a list of what was stored for each key, or nil.
 -- The caller computes the outcomes from that with the functions that the memory store uses (common/buckets.py,
@@ -12,7 +12,8 @@
 -- Every key is read before the first is written, so a call that is refused (a key that holds a list, a server
 -- that may not write) has charged nothing. A key that changes is written once.
 --
--- Stored: "USED PARTS TIME_US" (tokens in use, and parts of a token, one being 1/period) or "COUNT WINDOW_START_US".
+-- Stored: "USED PARTS TIME_US" (tokens in use, and parts of a token, one being 1/period) "COUNT WINDOW_START_US", or
+-- "COUNT COUNT_OF_THE_WINDOW_BEFORE WINDOW_START_US".
 -- Every number is a whole number below 2^53, so that doubles hold it exactly. Needs Redis 5: before it,
 -- a script that read the clock could not write.
 --
@@ -22,6 +23,7 @@
 local CHARGE_REJECTED, ENFORCE, QUOTA, SPARE, LAST = 1, 2, 4, 8, 16
 local EXACT = 9007199254740992
 local MAX_COUNT = 1125899906842624
+local MAX_TOKENS = 4294967295
 local SPARE_MS = 1000
 local MAX_TTL_MS = 315360000000
 
@@ -120,6 +122,33 @@ local function count_window(i, limit, hits, charge_rejected, _, window)
   return allowed
 end
 
+local function slide_window(i, limit, hits, charge_rejected, _, window)
+  local start = now - now % window
+  local count, previous, since = x[i], y[i], z[i]
+  if count == nil then
+    count, previous, since = string.match(stored[i] or '', '^(%d+) (%d+) (%d+)$')
+    count, previous, since = tonumber(count) or false, tonumber(previous), tonumber(since)
+    x[i], y[i], z[i] = count, previous, since
+  end
+  if count and since == start - window then
+    count, previous = 0, count
+  elseif not count or since ~= start then
+    count, previous = 0, 0
+  end
+  local carried, left = divide_product(start + window - now, previous, window)
+  if left > 0 then
+    carried = carried + 1
+  end
+  local after = count + hits
+  after = after < 0 and 0 or after > MAX_TOKENS and MAX_TOKENS or after
+  local allowed = hits < 0 or count + hits + carried <= limit
+  if after ~= count and (allowed or charge_rejected) then
+    x[i], y[i], z[i] = after, previous, start
+    ttl_ms[i] = (start + 2 * window - now) / 1000
+  end
+  return allowed
+end
+
 for i = 1, #KEYS do
   local found = redis.pcall('GET', KEYS[i])
   if type(found) == 'table' then
@@ -169,7 +198,7 @@ local at, size, takes = 1, #encoded, nil
 while at <= size do
   local i, flags, kind, limit, hits, refill, period
   i, flags, kind, limit, hits, refill, period, at = unpack('<HBBdddd', encoded, at)
-  local take = kind == 0 and take_tokens or count_window
+  local take = kind == 0 and take_tokens or kind == 1 and count_window or slide_window
   local charge_rejected = flags % 2 >= CHARGE_REJECTED
   if flags >= LAST and not takes then
     take(i, limit, hits, charge_rejected, refill, period)
