@@ -124,8 +124,8 @@ def test_what_envoy_needs_for_the_duration_is_what_its_shipped_configuration_has
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     common = manager["access_log"][0]["typed_config"]["common_config"]
     authz = manager["http_filters"][0]["typed_config"]
-    told = [yaml.safe_load(text) for text in blocks(ACCESSLOG, "yaml") if text.startswith("# in ")]
-    assert told == [
+    result = [yaml.safe_load(text) for text in blocks(ACCESSLOG, "yaml") if text.startswith("# in ")]
+    assert result == [
         {"emit_filter_state_stats": authz["emit_filter_state_stats"]},
         {"custom_tags": common["custom_tags"]},
     ]
@@ -136,8 +136,8 @@ def test_the_fields_of_a_record_are_all_there_with_their_meaning() -> None:
     assert rows == [[name, kind, meaning] for name, (kind, meaning) in FIELDS.items()]
 
 
-def test_what_is_redacted_by_default_is_told() -> None:
-    told = set(re.findall(r"`([^`]+)`", ACCESSLOG.partition("## Redaction")[2].partition("## Sampling")[0]))
-    assert told >= DEFAULT_HEADERS | DEFAULT_QUERY_PARAMETERS | set(SECRET_ENDINGS)
+def test_the_page_lists_what_is_redacted_by_default() -> None:
+    result = set(re.findall(r"`([^`]+)`", ACCESSLOG.partition("## Redaction")[2].partition("## Sampling")[0]))
+    assert result >= DEFAULT_HEADERS | DEFAULT_QUERY_PARAMETERS | set(SECRET_ENDINGS)
     assert f"{MOST_VALUES} values" in ACCESSLOG
     assert f"{LONGEST_TEXT:,} characters" in ACCESSLOG

@@ -51,11 +51,11 @@ def test_each_row_is_proven_by_a_test(row: str) -> None:
 
 @pytest.mark.parametrize("row", THREATS, ids=lambda row: row.strip("| ").split(" | ")[0])
 def test_each_threat_is_held_by_a_test_or_said_not_to_be(row: str) -> None:
-    _, _, holds, told = (
+    _, _, holds, result = (
         row.strip("| ").split(" | ") if not row.endswith("| |") else (*row.split(" | ")[:3], "")
     )
-    tests = re.findall(r"`([\w/]+\.py[\w:]*)`", told)
-    scenarios = re.findall(r"scenario `(\w+)`", told)
+    tests = re.findall(r"`([\w/]+\.py[\w:]*)`", result)
+    scenarios = re.findall(r"scenario `(\w+)`", result)
     assert tests or scenarios or "not held" in holds
     assert [one for one in tests if not exists(one)] == []
     assert [one for one in scenarios if not (SCENARIOS / f"{one}.py").is_file()] == []
@@ -63,5 +63,5 @@ def test_each_threat_is_held_by_a_test_or_said_not_to_be(row: str) -> None:
 
 @pytest.mark.parametrize("reasons", [RefusalReason, BadRequestReason, Failure, DropReason])
 def test_every_reason_has_a_row(reasons: type[RefusalReason]) -> None:
-    told = set(re.findall(r"`(\w+)`", "\n".join(ROWS)))
-    assert {reason.value for reason in reasons} <= told
+    result = set(re.findall(r"`(\w+)`", "\n".join(ROWS)))
+    assert {reason.value for reason in reasons} <= result

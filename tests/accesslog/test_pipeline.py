@@ -227,7 +227,7 @@ class TestFailure:
         assert log.dropped_by == {("moody", DropReason.SINK_DEFECT): 1}
         assert log.written_to["moody"] == 1
 
-    async def test_to_open_is_no_reason_not_to_start(self, log: LogCounters) -> None:
+    async def test_a_failure_to_open_does_not_prevent_the_start(self, log: LogCounters) -> None:
         sink = MoodySink(mood=Mood.BROKEN)
         line = pipeline(sink)
         await line.start()

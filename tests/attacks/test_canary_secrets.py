@@ -308,23 +308,23 @@ async def test_no_canary_sings(listener: str, tmp_path_factory: pytest.TempPathF
             return _all_logged(decision_log, decided) and _all_traced(spans, decided)
 
         await until(told_everywhere, "the decisions are logged and traced")
-        told = {
+        result = {
             "the access log": edge.places.access_log.read_text(),
             "the decision log": decision_log.read_text(),
             "the process log": edge.places.settings_file.with_suffix(".log").read_text(),
             "the spans": "\n".join(spans),
             **await _pages(edge),
         }
-        for where, text in told.items():
+        for where, text in result.items():
             shown = [line for line in text.splitlines() if any(secret in line for secret in plant.all)]
             assert shown == [], where
         # Text that is not secret stays readable.
-        assert '"path":"/public/q"' in told["the access log"]
-        assert "a=1&" in told["the access log"]
-        assert '"path":"/public/q"' in told["the decision log"]
+        assert '"path":"/public/q"' in result["the access log"]
+        assert "a=1&" in result["the access log"]
+        assert '"path":"/public/q"' in result["the decision log"]
         if listener == PLAIN:
-            assert "[redacted]" in told["/decisions?limit=1000"]
-            assert "[redacted]" in told["the decision log"]
+            assert "[redacted]" in result["/decisions?limit=1000"]
+            assert "[redacted]" in result["the decision log"]
 
 
 def _all_logged(file: Path, number: int) -> bool:

@@ -56,7 +56,7 @@ def test_most_upstreams_need_no_setting(fact: Fact, joined: bool) -> None:
     ],
     ids=str,
 )
-def test_what_nobody_reads_as_denied_is_not(fact: Fact) -> None:
+def test_what_no_one_reads_as_denied_is_not(fact: Fact) -> None:
     """The rule does not deny everything."""
     for rule in rules_against(fact):
         if "user_role" not in rule and (fact.kind != "json" or " in body" not in rule):

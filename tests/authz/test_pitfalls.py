@@ -66,16 +66,16 @@ class TestPath:
         assert answer(path) in {"400 path_fragment", "400 path_dot_segment"}
 
     @pytest.mark.parametrize(
-        ("told", "sent"),
+        ("shown", "sent"),
         [
             ("/public/!!!!/admin", b"/public/\xc0\xae\xc0\xae/admin"),
             ("/public/a!b", b"/public/a\x80b"),
             ("/public/x?y!;debug=1", b"/public/x?y\xff;debug=1"),
         ],
     )
-    def test_cve_2023_27488_a_path_is_judged_as_the_upstream_gets_it(self, told: str, sent: bytes) -> None:
+    def test_cve_2023_27488_a_path_is_judged_as_the_upstream_gets_it(self, shown: str, sent: bytes) -> None:
         """Envoy replaces bytes that are not UTF-8 with `!`, but the upstream gets the bytes."""
-        message = check_request(path=told, headers=[(":path", sent)])
+        message = check_request(path=shown, headers=[(":path", sent)])
         authorizer = Authorizer(parse_policy(GUARDED), Says(None), DecisionIds(lambda: 0.5))
         decision: Any = authorizer.decide(Request(message), 0.0)
         assert (decision.verdict.status, decision.verdict.reason) == (400, "path_not_utf8")
@@ -130,13 +130,13 @@ rules:
         decision: Any = authorizer.decide(request(host=host), 0.0)
         assert decision.verdict.rule == "strict"
 
-    def test_authorino_an_ipv6_literal_is_no_name_and_port(self) -> None:
+    def test_authorino_an_ipv6_literal_is_not_a_name_and_port(self) -> None:
         assert request(host="[2001:db8::1]:8080").host == "[2001:db8::1]"
 
     @pytest.mark.parametrize(
         "host", ["", "a.example,b.example", "user@a.example", "a.example/x", "bücher.example"]
     )
-    def test_what_is_no_host_is_refused(self, host: str) -> None:
+    def test_what_is_not_a_host_is_refused(self, host: str) -> None:
         with pytest.raises(BadRequestError) as caught:
             request(host=host)
         assert caught.value.reason is BadRequestReason.HOST
@@ -162,7 +162,7 @@ class TestHeaders:
         with pytest.raises(BadRequestError):
             request(headers=[*lines, (name, "Bearer b" if name == "authorization" else "api.example.com")])
 
-    def test_cve_2023_27488_bytes_that_are_no_text_are_compared_as_bytes(self) -> None:
+    def test_cve_2023_27488_bytes_that_are_not_text_are_compared_as_bytes(self) -> None:
         policy = "rules: [{name: o, allow: anyone, headers: {x-a: good}}]"
         assert answer("/", policy, headers=[("x-a", b"good\xff")]) == "403 o"
 
@@ -221,7 +221,7 @@ class TestErrorsAndModes:
         assert answer("/admin/x", who=Refusal(reason)).endswith(" admin")
         assert not answer("/admin/x", who=Refusal(reason)).startswith("200")
 
-    def test_opa_envoy_plugin_a_rule_on_trial_that_fails_changes_nothing(self) -> None:
+    def test_opa_envoy_plugin_a_shadow_rule_that_fails_changes_nothing(self) -> None:
         """Its dry-run does not cover evaluation errors."""
         policy = GUARDED + "  - {name: new, deny: anyone, mode: shadow, when: 'claims.no.such == 1'}\n"
         decision = ask(policy, path="/public/x")
@@ -276,7 +276,7 @@ class TestErrorsAndModes:
             assert MessageToDict(response.dynamic_metadata)["rule"] == name
         assert sidecar._serving.authorizer.policy.rules[0].name == "four"
 
-    def test_istio_what_a_deny_rule_cannot_tell_denies(self) -> None:
+    def test_istio_what_a_deny_rule_cannot_evaluate_denies(self) -> None:
         policy = """
 rules:
   - {name: o, allow: anyone}
@@ -297,7 +297,7 @@ rules:
         )
         assert decision.verdict.reason == "conditions_unmet"
 
-    def test_envoy_42098_an_outage_is_no_denial(self) -> None:
+    def test_envoy_42098_an_outage_is_not_a_denial(self) -> None:
         compiled, new_id = parse_policy(GUARDED), DecisionIds(lambda: 0.5)
         decided = Authorizer(compiled, Says(None), new_id).decided(INTERNAL_ERROR)
         response = CheckResponse.FromString(Responder(compiled, "f" * 24).respond(decided))

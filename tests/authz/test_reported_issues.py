@@ -125,9 +125,7 @@ def test_gateway_8781_no_file_replaces_the_credentials_of_another(tmp_path: Path
 
 
 @pytest.mark.parametrize("scheme", ["HMAC", "HMAC-SHA256", "Signature", "AWS4-HMAC-SHA256"])
-def test_authorino_9_a_signed_request_that_nobody_verifies_lets_nobody_in(
-    tmp_path: Path, scheme: str
-) -> None:
+def test_authorino_9_a_signed_request_that_is_not_verified_is_refused(tmp_path: Path, scheme: str) -> None:
     """Its HMAC identity was never built, and answers that all is well."""
     authz = BuiltWithIssuer(tmp_path)
     for headers in (
@@ -143,7 +141,7 @@ def test_authorino_9_a_signed_request_that_nobody_verifies_lets_nobody_in(
         parse_policy("credentials: {hmac: {}}\nrules: [{name: a, allow: authenticated}]")
 
 
-async def test_envoy_37449_what_somebody_else_has_to_be_asked_is_asked_once(
+async def test_envoy_37449_another_server_is_asked_once(
     world: World,
     serve: Callable[[], Awaitable[WebServer]],
     started: Callable[[Credentials], Awaitable[Credentials]],

@@ -35,7 +35,7 @@ def test_a_break_comes_once_there_was_enough_work() -> None:
     assert clock.slept == [BREAK_SECONDS]
 
 
-def test_after_a_break_the_work_counts_from_anew() -> None:
+def test_after_a_break_the_work_is_counted_from_zero() -> None:
     clock = Clock()
     breaks = GilYielder(clock, clock.sleep)
     clock.now += 10 * WORK_SECONDS

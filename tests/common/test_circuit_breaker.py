@@ -95,7 +95,7 @@ def test_success_forgets_the_doublings() -> None:
     assert breaker.allows()
 
 
-def test_a_try_whose_end_nobody_tells_is_made_again() -> None:
+def test_a_try_without_a_reported_end_is_repeated() -> None:
     breaker, clock = breaker_and_clock()
     opened(breaker)
     clock.now += 1.0
@@ -123,12 +123,12 @@ def test_failures_of_calls_begun_before_it_opened_change_nothing() -> None:
     assert breaker.opened == 1
 
 
-def test_tells_when_it_opens_and_when_it_closes() -> None:
-    clock, told = Clock(), list[CircuitState]()
-    breaker = CircuitBreaker(clock, lambda: 0.0, failures=1, open_seconds=1.0, changed=told.append)
+def test_it_reports_when_it_opens_and_when_it_closes() -> None:
+    clock, result = Clock(), list[CircuitState]()
+    breaker = CircuitBreaker(clock, lambda: 0.0, failures=1, open_seconds=1.0, changed=result.append)
     breaker.succeeded()
     breaker.failed()
     clock.now += 1.0
     assert breaker.allows()
     breaker.succeeded()
-    assert told == [CircuitState.OPEN, CircuitState.CLOSED]
+    assert result == [CircuitState.OPEN, CircuitState.CLOSED]

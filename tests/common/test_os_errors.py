@@ -51,12 +51,12 @@ def test_a_name_without_address() -> None:
     assert in_words(again) == "no address is known for the name"
 
 
-def test_the_errors_of_several_addresses_are_told_by_the_first() -> None:
+def test_the_first_of_several_addresses_explains_the_error() -> None:
     error = OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 2] No such file")
     assert in_words(error) == "the connection is refused; does a server listen there?"
 
 
-def test_a_wait_that_ended_is_told() -> None:
+def test_a_wait_that_ended_is_reported() -> None:
     assert in_words(TimeoutError()) == "no answer in time"
 
 
@@ -71,6 +71,6 @@ def test_every_error_has_words_without_number(number: int) -> None:
     assert not re.search(r"Errno|\[", text)
 
 
-def test_a_rare_error_is_told_as_the_systems() -> None:
+def test_a_rare_error_is_reported_in_the_words_of_the_system() -> None:
     assert in_words(OSError(EBADMSG, "x")) == f"the system says: {os.strerror(EBADMSG)}"
     assert in_words(InterruptedError(EINTR, "x")) == f"the system says: {os.strerror(EINTR)}"

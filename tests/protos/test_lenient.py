@@ -27,10 +27,10 @@ def test_different_bytes_make_different_texts(one: bytes, other: bytes) -> None:
 
 @given(texts, texts)
 def test_what_is_shown_differs_too_once_it_is_said_which_is_marked(one: bytes, other: bytes) -> None:
-    def told(text: bytes) -> tuple[str, bool]:
+    def result(text: bytes) -> tuple[str, bool]:
         return shown(mark(text)), is_marked(mark(text))
 
-    assert (told(one) == told(other)) == (one == other)
+    assert (result(one) == result(other)) == (one == other)
 
 
 @given(st.text())
@@ -69,8 +69,8 @@ def test_maps_structs_and_anys_are_read_at_any_depth() -> None:
     read = parse(CheckRequest, data).attributes.metadata_context
     assert original(next(iter(read.filter_metadata))) == b"\xffK\xfe1"
     [item] = read.filter_metadata[mark(b"\xffK\xfe1")].fields["a"].list_value.values
-    told = {name: value.string_value for name, value in item.struct_value.fields.items()}
-    assert told == {mark(b"\xffK\xfe2"): mark(b"\xffV\xfe2")}
+    result = {name: value.string_value for name, value in item.struct_value.fields.items()}
+    assert result == {mark(b"\xffK\xfe2"): mark(b"\xffV\xfe2")}
     typed = Struct.FromString(read.typed_filter_metadata["typed"].value)
     assert typed[mark(b"\xffK\xfe3")] == mark(b"\xffV\xfe3")
 
@@ -125,10 +125,10 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_the_fields_of_a_message_make_the_message(data: bytes) -> None:
     try:
-        told = list(fields(data))
+        result = list(fields(data))
     except WireError:
         return
-    assert b"".join(whole for _, _, whole in told) == data
+    assert b"".join(whole for _, _, whole in result) == data
 
 
 @pytest.mark.parametrize("size", [1, 127, 128, 20_000])

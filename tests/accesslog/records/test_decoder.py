@@ -151,7 +151,7 @@ def test_a_message_of_no_entries_brings_nothing() -> None:
     assert list(setup.counters) == []
 
 
-def test_bytes_that_are_no_message_are_refused_and_counted() -> None:
+def test_bytes_that_are_not_a_message_are_refused_and_counted() -> None:
     setup = Setup()
     with pytest.raises(UnreadableMessageError):
         setup.decoder.read(b"\xff\xff")

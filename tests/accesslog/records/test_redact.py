@@ -51,11 +51,11 @@ class TestHeaders:
         )
 
     def test_nested_in_metadata_are_redacted(self) -> None:
-        told = {
+        result = {
             "headers": {"cookie": SECRET},
             "list": [{"authorization": SECRET}, f"/a?token={SECRET}", [SECRET]],
         }
-        metadata = redacted(metadata={"my.filter": told})["metadata"]["my.filter"]
+        metadata = redacted(metadata={"my.filter": result})["metadata"]["my.filter"]
         assert metadata["headers"] == {"cookie": REDACTED}
         assert metadata["list"] == [{"authorization": REDACTED}, f"/a?token={REDACTED}", [SECRET]]
 
@@ -84,10 +84,10 @@ class TestHeaders:
         assert record["tags"] == {"who": "Bearer x"}
 
     def test_a_descriptor_of_ratelimit_loses_its_secret(self) -> None:
-        told = {
+        result = {
             "descriptors": [{"entries": [f"authorization=Bearer {SECRET}", f"token={SECRET}", "path=/a"]}]
         }
-        record = redacted(metadata={"envoy.filters.http.ratelimit": told})
+        record = redacted(metadata={"envoy.filters.http.ratelimit": result})
         [descriptor] = record["ratelimit_descriptors"]
         assert descriptor["entries"] == [f"authorization={REDACTED}", f"token={REDACTED}", "path=/a"]
 

@@ -60,7 +60,7 @@ def test_a_rate_that_envoy_stated_is_multiplied() -> None:
 
 
 @pytest.mark.parametrize(("chance", "kept"), [(0.49, True), (0.5, False)])
-def test_chance_decides_where_there_is_no_id(chance: float, kept: bool) -> None:
+def test_chance_decides_without_an_id(chance: float, kept: bool) -> None:
     assert keeps(Sampling(0.5), ok(), lambda: chance) is kept
 
 

@@ -124,7 +124,7 @@ class TestFullDisk:
 
 
 class TestCheck:
-    async def test_of_a_device_without_room_says_so(self, path: Path, sink: FileSink) -> None:
+    async def test_a_full_device_is_reported(self, path: Path, sink: FileSink) -> None:
         path.symlink_to("/dev/full")
         with pytest.raises(SinkError) as caught:
             await sink.check()
@@ -132,7 +132,7 @@ class TestCheck:
         path.unlink()
         await sink.check()
 
-    async def test_of_a_file_system_without_room_says_so_and_writes_nothing(
+    async def test_a_full_file_system_is_reported_and_nothing_is_written(
         self, path: Path, sink: FileSink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await sink.write([b"one\n"])
@@ -145,7 +145,7 @@ class TestCheck:
         await sink.check()
         assert path.read_bytes() == b"one\n"
 
-    async def test_of_a_missing_folder_says_so_until_it_is_there(self, tmp_path: Path) -> None:
+    async def test_a_missing_folder_is_reported_until_it_exists(self, tmp_path: Path) -> None:
         sink = FileSink(tmp_path / "later" / "access.jsonl")
         with pytest.raises(SinkError):
             await sink.check()

@@ -88,7 +88,7 @@ async def test_a_batch_after_a_failure_begins_on_a_line_of_its_own() -> None:
         os.close(descriptor)
 
 
-async def test_closing_returns_though_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_returns_even_if_there_is_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdout_module, "_CLOSE_SECONDS", 0.01)
     reader, writer = os.pipe()
     sink = StdoutSink(descriptor=writer)
@@ -106,7 +106,7 @@ async def test_closing_returns_though_nobody_reads(monkeypatch: pytest.MonkeyPat
     os.close(writer)
 
 
-async def test_a_look_at_a_pipe_says_whether_it_has_a_reader() -> None:
+async def test_a_pipe_is_known_to_have_a_reader_or_not() -> None:
     reading, writing = os.pipe()
     sink = StdoutSink(descriptor=writing)
     await sink.check()

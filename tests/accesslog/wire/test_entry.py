@@ -81,8 +81,8 @@ def test_a_name_that_spells_an_odd_one_takes_no_place_of_it() -> None:
 
 
 def test_metadata_at_any_depth() -> None:
-    told = {"a": [{"b": TEXT}, TEXT], TEXT: 1}
-    record = record_with(http_entry(metadata={"my.filter": told}))
+    result = {"a": [{"b": TEXT}, TEXT], TEXT: 1}
+    record = record_with(http_entry(metadata={"my.filter": result}))
     assert record["metadata"]["my.filter"] == {"a": [{"b": SHOWN}, SHOWN], SHOWN: 1}
     assert sorted(record["not_utf8"]) == [
         "metadata.my.filter.a",

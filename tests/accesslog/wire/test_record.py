@@ -215,7 +215,7 @@ class TestTls:
 
 class TestMetadata:
     def test_of_authz_becomes_fields(self) -> None:
-        told = {
+        result = {
             "decision_id": "01J",
             "rule": "orders-read",
             "policy_revision": "abc",
@@ -227,7 +227,7 @@ class TestMetadata:
             "shadow_rule": "orders-strict",
             "ext_authz_duration": 3,
         }
-        record = http_record(http_entry(metadata={"envoy.filters.http.ext_authz": told}), ORIGIN, 0)
+        record = http_record(http_entry(metadata={"envoy.filters.http.ext_authz": result}), ORIGIN, 0)
         found = {name: value for name, value in record.items() if name.startswith("authz_")}
         assert found == {
             "authz_decision_id": "01J",
@@ -248,14 +248,14 @@ class TestMetadata:
         assert "tags" not in http_record(http_entry(tags={"authz_duration_us": "0"}), ORIGIN, 0)
 
     @pytest.mark.parametrize("value", ["", "-", "1.5", "-1", "\u0664", "9" * 16])
-    def test_a_tag_of_that_name_that_is_no_duration_stays_a_tag(self, value: str) -> None:
+    def test_a_tag_of_that_name_that_is_not_a_duration_stays_a_tag(self, value: str) -> None:
         record = http_record(http_entry(tags={"authz_duration_us": value}), ORIGIN, 0)
         assert record["tags"] == {"authz_duration_us": value}
         assert "authz_duration_us" not in record
 
     def test_of_ratelimit_becomes_fields(self) -> None:
         descriptor = {"entries": ["user=alice"], "limit": {"unit": "SECOND"}}
-        told = {
+        result = {
             "domain": "edge",
             "outcome": "over_limit",
             "rule": "edge.user",
@@ -265,7 +265,7 @@ class TestMetadata:
             "descriptors": [descriptor],
             "hitsAddend": 2,
         }
-        record = http_record(http_entry(metadata={"envoy.filters.http.ratelimit": told}), ORIGIN, 0)
+        record = http_record(http_entry(metadata={"envoy.filters.http.ratelimit": result}), ORIGIN, 0)
         found = {name: value for name, value in record.items() if name.startswith("ratelimit_")}
         assert found == {
             "ratelimit_domain": "edge",
@@ -279,13 +279,13 @@ class TestMetadata:
         }
 
     def test_of_other_filters_stays_in_its_namespace(self) -> None:
-        told = {"x": [1, 2.5, True, None, {"y": "z"}]}
-        record = http_record(http_entry(metadata={"my.filter": told}), ORIGIN, 0)
-        assert record["metadata"] == {"my.filter": told}
+        result = {"x": [1, 2.5, True, None, {"y": "z"}]}
+        record = http_record(http_entry(metadata={"my.filter": result}), ORIGIN, 0)
+        assert record["metadata"] == {"my.filter": result}
 
     def test_of_authz_beyond_the_known_keys_stays_in_its_namespace(self) -> None:
-        told = {"rule": "r", "extra": "e"}
-        record = http_record(http_entry(metadata={"envoy.filters.http.ext_authz": told}), ORIGIN, 0)
+        result = {"rule": "r", "extra": "e"}
+        record = http_record(http_entry(metadata={"envoy.filters.http.ext_authz": result}), ORIGIN, 0)
         assert record["authz_rule"] == "r"
         assert record["metadata"] == {"envoy.filters.http.ext_authz": {"extra": "e"}}
 

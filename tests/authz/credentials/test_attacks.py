@@ -168,7 +168,7 @@ class TestThrottle:
     @pytest.mark.parametrize(
         ("failures", "per_seconds", "wait"), [(3, 60, 20), (100, 60, 1), (1, 7200, 7200)]
     )
-    def test_who_comes_back_when_told_is_looked_at(
+    def test_a_client_that_waits_as_told_is_served(
         self, world: World, failures: int, per_seconds: int, wait: int
     ) -> None:
         """RFC 6585 section 4: Retry-After says how long to wait."""
@@ -184,13 +184,13 @@ class TestThrottle:
         world.clock.advance(refused.retry_after_seconds)
         assert isinstance(world.outcome(credentials, bearer(token(exp=NOW + 9999), "192.0.2.1")), Identity)
 
-    @pytest.mark.parametrize(("seconds", "told"), [(1, "1"), (59, "59"), (61, "120"), (3601, "3600")])
-    def test_the_client_is_told_no_less_than_it_has_to_wait_up_to_an_hour(
-        self, seconds: int, told: str
+    @pytest.mark.parametrize(("seconds", "result"), [(1, "1"), (59, "59"), (61, "120"), (3601, "3600")])
+    def test_retry_after_is_never_shorter_than_the_wait_up_to_an_hour(
+        self, seconds: int, result: str
     ) -> None:
         refusal = Refusal(RefusalReason.THROTTLED, retry_after_seconds=seconds)
         answer = Answers("rules: [{name: users, allow: authenticated}]", refusal)(path="/users")
-        assert headers_of(answer)["retry-after"] == told
+        assert headers_of(answer)["retry-after"] == result
 
 
 @pytest.mark.redis
@@ -225,7 +225,7 @@ def test_a_kid_is_a_name_and_no_path(world: World) -> None:
         assert reason_of(outcome) == RefusalReason.KEY_UNKNOWN
 
 
-def test_the_same_token_text_at_another_issuers_configuration_is_verified_anew(world: World) -> None:
+def test_the_same_token_text_at_another_issuers_configuration_is_verified_again(world: World) -> None:
     """Two issuers that publish one key id: what one has signed is nothing to the other."""
     other = "https://other.example.com"
     stranger = private_key("ES256", 1)

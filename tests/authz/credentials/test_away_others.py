@@ -57,7 +57,7 @@ class TestIntrospection:
         await asked.server.start()
         assert isinstance(await world.awaited(credentials, bearer("new")), Identity)
 
-    async def test_after_a_few_failures_nobody_waits(
+    async def test_after_a_few_failures_no_one_waits(
         self, world: World, asked: Introspected, started: Start
     ) -> None:
         await asked.server.stop()

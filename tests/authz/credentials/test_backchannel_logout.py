@@ -65,7 +65,7 @@ class TestGood:
         assert reason_of(world.outcome(credentials, ours)) == RefusalReason.REVOKED
 
     @pytest.mark.parametrize("kind", ["JWT", "logout+jwt", None])
-    async def test_a_logout_token_lets_nobody_in(self, world: World, kind: str | None) -> None:
+    async def test_a_logout_token_does_not_authenticate(self, world: World, kind: str | None) -> None:
         """Section 2.4: where the client of the logout is the audience of the API, only `events` tells."""
         issuer = world.issuer(audiences=[CLIENT], logout={"audiences": [CLIENT]}, types=["JWT", "logout+jwt"])
         credentials = world.credentials({"issuers": [issuer], "revocations": {}})
@@ -181,6 +181,6 @@ class TestBad:
         with pytest.raises(ValueError, match="revocations"):
             world.config({"issuers": [world.issuer(logout={"audiences": ["x"]})]})
 
-    def test_a_logout_token_is_no_access_token(self, world: World, credentials: Credentials) -> None:
+    def test_a_logout_token_is_not_an_access_token(self, world: World, credentials: Credentials) -> None:
         outcome = world.outcome(credentials, bearer(logout_token(aud="edge")))
         assert reason_of(outcome) == RefusalReason.TOKEN_TYPE

@@ -114,7 +114,7 @@ class TestReload:
         assert isinstance(world.outcome(credentials, bearer(token(aud="other"))), Identity)
         assert world.key_server.calls == 1
 
-    async def test_of_an_issuer_whose_keys_come_from_a_file_now_no_fetch_is_told(
+    async def test_an_issuer_whose_keys_now_come_from_a_file_reports_no_fetch(
         self, world: World, started: Start
     ) -> None:
         world.key_server.document = key_set(jwk(private_key("ES256")))

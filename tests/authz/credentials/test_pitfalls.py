@@ -92,7 +92,7 @@ async def test_cve_2024_45809_a_reload_while_a_request_waits_for_keys_harms_neit
         ("x_forwarded_client_cert", "URI=spiffe://prod.example/alice"),
     ],
 )
-def test_envoy_43630_what_a_client_says_of_itself_in_headers_is_no_credential(
+def test_envoy_43630_what_a_client_says_of_itself_in_headers_is_not_a_credential(
     world: World, header: tuple[str, str]
 ) -> None:
     """Envoy PR 43630, CVE-2023-27487, CVE-2024-45806, CVE-2026-40575, CVE-2025-64484, GHSA-vhr5-ggp3-qq85."""
@@ -147,7 +147,7 @@ async def test_cve_2021_41230_what_the_authorization_server_takes_away_is_gone_w
     assert found.scopes == {"read"}
 
 
-async def test_ghsa_v75c_crr9_733c_while_the_keys_are_away_nobody_elses_count(
+async def test_ghsa_v75c_crr9_733c_while_the_keys_are_away_no_one_elses_count(
     world: World, started: Start
 ) -> None:
     """CVE-2026-31837: Istio then took a key that everybody has.

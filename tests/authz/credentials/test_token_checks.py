@@ -119,7 +119,7 @@ async def test_the_verdict_is_that_of_a_sidecar_and_a_check_says_why(world: Worl
         assert part not in "".join(check.text for check in found.checks) or len(part) < 12
 
 
-async def test_every_fault_is_told_at_once(world: World) -> None:
+async def test_every_fault_is_reported_at_once(world: World) -> None:
     text = token(key=OTHER_KEY, aud="another", exp=NOW - 100, sub=None, verified=False)
     found = await explained(world, {"issuers": [world.issuer(**LIMITS)]}, text)
     assert failed(found).keys() >= {
@@ -148,17 +148,17 @@ async def test_what_is_another_kind_of_credential_is_pointed_out(world: World, t
         {"issuers": [world.issuer()], "sessions": {"store": "memory"}, "api_keys": {"keys": keys}},
         text,
     )
-    told = failed(found)["form"]
+    result = failed(found)["form"]
     parts = text.count(".") + 1
-    assert told.partition(f", not {parts}")[2].partition("? ")[0] == hint
-    assert text not in told
+    assert result.partition(f", not {parts}")[2].partition("? ")[0] == hint
+    assert text not in result
 
 
-async def test_what_the_key_set_holds_and_leaves_out_is_told(world: World) -> None:
+async def test_the_keys_used_and_left_out_are_reported(world: World) -> None:
     block = world.issuer(jwk(private_key("ES256")), jwk(private_key("RS256"), "enc", use="enc"))
     found = await explained(world, {"issuers": [block]}, token())
-    [told] = [check.text for check in found.checks if check.title == "key set"]
-    assert told.endswith("keys.json: k1; not used: enc: it is for use 'enc', not for signatures")
+    [result] = [check.text for check in found.checks if check.title == "key set"]
+    assert result.endswith("keys.json: k1; not used: enc: it is for use 'enc', not for signatures")
 
 
 async def test_keys_are_fetched_as_a_sidecar_does(world: World, serve: Serve) -> None:
@@ -185,7 +185,7 @@ async def test_keys_are_fetched_as_a_sidecar_does(world: World, serve: Serve) ->
         (401, "", "does not accept client_id and the secret"),
     ],
 )
-async def test_of_an_opaque_token_the_server_is_asked(
+async def test_the_server_is_asked_about_an_opaque_token(
     world: World, serve: Serve, status: int, body: str, problem: str
 ) -> None:
     server = await serve()

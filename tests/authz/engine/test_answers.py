@@ -258,7 +258,7 @@ rules:
             assert pairs(ok.headers)["cookie"] == f"a={value}"
 
 
-def test_chosen_claims_stand_in_the_metadata() -> None:
+def test_chosen_claims_are_in_the_metadata() -> None:
     policy = """
 metadata: {tenant: "{claims.tenant}", roles: roles, lost: "{claims.lost}"}
 rules: [{name: r, allow: {claims: {tenant: acme}}}]

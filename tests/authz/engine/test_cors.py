@@ -67,18 +67,18 @@ rules:
     )
     def test_no_other_script_is_let_in(self, path: str, change: dict[str, str]) -> None:
         answer = Answers(self.POLICY)("OPTIONS", path, headers=self.ASKS | change)
-        told = pairs(answer.denied_response.headers) | pairs(answer.ok_response.response_headers_to_add)
-        assert not [name for name in told if name.startswith("access-control-")]
+        result = pairs(answer.denied_response.headers) | pairs(answer.ok_response.response_headers_to_add)
+        assert not [name for name in result if name.startswith("access-control-")]
 
     def test_a_script_may_read_the_response_and_the_refusal(self) -> None:
         headers = {"origin": "https://app.example.com"}
         allowed = Answers(self.POLICY, caller())("PUT", "/api", headers=headers)
         refused = Answers(self.POLICY)("PUT", "/api", headers=headers)
         assert refused.denied_response.status.code == 401
-        for told in (allowed.ok_response.response_headers_to_add, refused.denied_response.headers):
-            assert pairs(told)["access-control-allow-origin"] == "https://app.example.com"
-            assert pairs(told)["access-control-expose-headers"] == "x-total"
-            assert "origin" in pairs(told)["vary"]
+        for result in (allowed.ok_response.response_headers_to_add, refused.denied_response.headers):
+            assert pairs(result)["access-control-allow-origin"] == "https://app.example.com"
+            assert pairs(result)["access-control-expose-headers"] == "x-total"
+            assert "origin" in pairs(result)["vary"]
 
     @pytest.mark.parametrize(
         ("path", "status"),
@@ -88,16 +88,16 @@ rules:
         """Also of a deny rule, and of a path that readers differ about."""
         answers = Answers(self.POLICY)
         for _ in range(2):
-            told = answers(path=path, headers={"origin": "https://app.example.com"}).denied_response
-            assert told.status.code == status
-            assert pairs(told.headers)["access-control-allow-origin"] == "https://app.example.com"
-            assert [one.header.value for one in told.headers if one.header.key == "vary"] == [
+            result = answers(path=path, headers={"origin": "https://app.example.com"}).denied_response
+            assert result.status.code == status
+            assert pairs(result.headers)["access-control-allow-origin"] == "https://app.example.com"
+            assert [one.header.value for one in result.headers if one.header.key == "vary"] == [
                 "accept",
                 "origin",
             ]
         for headers in ({}, {"origin": "https://evil.example"}):
-            told = answers(path=path, headers=headers).denied_response
-            assert not [name for name in pairs(told.headers) if name.startswith("access-control-")]
+            result = answers(path=path, headers=headers).denied_response
+            assert not [name for name in pairs(result.headers) if name.startswith("access-control-")]
 
     @pytest.mark.parametrize("path", ["/closed", "/odd/a;b", "/two"])
     def test_what_will_be_refused_may_be_asked_for(self, path: str) -> None:
@@ -112,17 +112,19 @@ rules:
     def test_a_response_is_readable_that_another_rule_allows(self) -> None:
         """As the preflight said."""
         who = Identity(CredentialKind.JWT, "a", roles=frozenset({"staff"}))
-        told = Answers(self.POLICY, who)(path="/two", headers={"origin": "https://app.example.com"})
-        assert pairs(told.ok_response.response_headers_to_add) == {
+        result = Answers(self.POLICY, who)(path="/two", headers={"origin": "https://app.example.com"})
+        assert pairs(result.ok_response.response_headers_to_add) == {
             "access-control-allow-origin": "https://app.example.com",
             "vary": "origin",
         }
 
     def test_an_outage_is_readable(self) -> None:
         refused = Refusal(RefusalReason.KEYS_UNAVAILABLE)
-        told = Answers(self.POLICY, refused)(path="/two", headers={"origin": "https://app.example.com"})
-        assert told.error_response.status.code == 503
-        assert pairs(told.error_response.headers)["access-control-allow-origin"] == "https://app.example.com"
+        result = Answers(self.POLICY, refused)(path="/two", headers={"origin": "https://app.example.com"})
+        assert result.error_response.status.code == 503
+        assert (
+            pairs(result.error_response.headers)["access-control-allow-origin"] == "https://app.example.com"
+        )
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
@@ -144,10 +146,10 @@ rules:
         with pytest.raises(BadRequestError, match=reason):
             Request(message)
         answer = answers.responder.respond(answers.authorizer.unreadable(message, BadRequestError(reason)))
-        told = CheckResponse.FromString(answer).denied_response
-        assert told.status.code == 400
-        assert pairs(told.headers)["access-control-allow-origin"] == "https://app.example.com"
-        assert told.body.startswith("400 Bad Request")
+        result = CheckResponse.FromString(answer).denied_response
+        assert result.status.code == 400
+        assert pairs(result.headers)["access-control-allow-origin"] == "https://app.example.com"
+        assert result.body.startswith("400 Bad Request")
 
     @pytest.mark.parametrize(
         "changes",
@@ -165,12 +167,12 @@ rules:
         answers = Answers(self.POLICY, caller())
         answers("PUT", "/api", headers={"origin": "https://app.example.com"})
         for headers in ({}, {"origin": "https://evil.example"}):
-            told = answers("PUT", "/api", headers=headers).ok_response.response_headers_to_add
-            assert [(one.header.key, one.header.value) for one in told] == [("vary", "origin")]
+            result = answers("PUT", "/api", headers=headers).ok_response.response_headers_to_add
+            assert [(one.header.key, one.header.value) for one in result] == [("vary", "origin")]
 
-    def test_a_cache_is_told_once_that_origins_get_other_responses(self) -> None:
+    def test_one_vary_header_says_that_origins_get_other_responses(self) -> None:
         """Also where none asks: a browser's cache hands to a script what it got for an image."""
         answers = Answers(self.POLICY, caller())
-        told = answers("PUT", "/api", headers={"origin": "https://app.example.com"}).ok_response
-        varies = [one for one in told.response_headers_to_add if one.header.key == "vary"]
+        result = answers("PUT", "/api", headers={"origin": "https://app.example.com"}).ok_response
+        varies = [one for one in result.response_headers_to_add if one.header.key == "vary"]
         assert [(one.header.value, one.append.value) for one in varies] == [("origin", True)]

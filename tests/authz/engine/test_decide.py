@@ -198,7 +198,7 @@ class TestCredentials:
         verdict = decide("rules: [{name: r, allow: authenticated}]", Refusal(reason)).verdict
         assert (verdict.outcome, verdict.status) == (outcome, status)
 
-    def test_the_kind_of_a_refused_credential_is_told(self) -> None:
+    def test_the_kind_of_a_refused_credential_is_reported(self) -> None:
         refusal = Refusal(RefusalReason.API_KEY_UNKNOWN, kind=CredentialKind.API_KEY)
         assert decide("rules: [{name: r, allow: authenticated}]", refusal).credential == "api_key"
 
@@ -309,7 +309,7 @@ rules:
         assert answer(policy, path=f"/files/{piece}") == "200 r"
 
     @pytest.mark.parametrize("path", ["//admin/x", "/admin//x", "/admin;v=1/x", "/%61dmin/x", "/admin"])
-    def test_an_accepted_oddity_is_no_way_around_a_deny_rule(self, path: str) -> None:
+    def test_an_accepted_anomaly_does_not_get_around_a_deny_rule(self, path: str) -> None:
         policy = """
 rules:
   - {name: all, allow: anyone, accept_in_path: [empty_segment, parameters]}
@@ -319,14 +319,14 @@ rules:
 
 
 class TestShadow:
-    def test_a_shadow_deny_changes_nothing_but_is_told(self) -> None:
+    def test_a_shadow_deny_changes_nothing_but_is_reported(self) -> None:
         policy = "rules: [{name: open, allow: anyone}, {name: new, deny: anyone, mode: shadow}]"
         decision = decide(policy)
         assert decision.verdict.rule == "open"
         assert decision.shadow is not None
         assert (decision.shadow.outcome, decision.shadow.rule) == ("deny", "new")
 
-    def test_a_shadow_allow_changes_nothing_but_is_told(self) -> None:
+    def test_a_shadow_allow_changes_nothing_but_is_reported(self) -> None:
         decision = decide("rules: [{name: new, allow: anyone, mode: shadow}]")
         assert decision.verdict.reason == "no_rule"
         assert decision.shadow is not None

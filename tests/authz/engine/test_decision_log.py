@@ -75,7 +75,7 @@ async def test_a_full_queue_drops_and_counts() -> None:
     assert (len(lines), decisions.dropped) == (2, 3)
 
 
-async def test_a_writer_that_is_stuck_delays_nobody() -> None:
+async def test_a_writer_that_is_stuck_delays_no_one() -> None:
     """`put` returns while the writer hangs, and what did not fit is counted."""
     writer = Kept()
     writer.go.clear()

@@ -121,24 +121,24 @@ class TestRefusals:
         assert headers_of(asked)["grpc-status"] == grpc
 
     @pytest.mark.parametrize("reason", [RefusalReason.THROTTLED, RefusalReason.KEYS_UNAVAILABLE])
-    def test_who_should_come_back_later_is_told_when(self, reason: RefusalReason) -> None:
-        told = headers_of(Answers(POLICY, Refusal(reason))(path="/users"))
-        assert int(told["retry-after"]) > 0
-        assert "www-authenticate" not in told
+    def test_a_client_that_should_come_back_later_learns_when(self, reason: RefusalReason) -> None:
+        result = headers_of(Answers(POLICY, Refusal(reason))(path="/users"))
+        assert int(result["retry-after"]) > 0
+        assert "www-authenticate" not in result
 
     @pytest.mark.parametrize("reason", RefusalReason)
-    def test_every_refusal_names_the_rule_that_asked(self, reason: RefusalReason) -> None:
+    def test_every_refusal_names_the_rule_that_needed_a_credential(self, reason: RefusalReason) -> None:
         response = Answers(POLICY, Refusal(reason))(path="/users")
         assert response.dynamic_metadata["rule"] == "users"
         assert response.dynamic_metadata["reason"] == reason.value
         assert response.status.code != 0
 
     def test_an_expired_token_is_challenged_with_the_scope_that_is_enough(self) -> None:
-        told = headers_of(Answers(POLICY, Refusal(RefusalReason.TOKEN_EXPIRED))(path="/users"))
+        result = headers_of(Answers(POLICY, Refusal(RefusalReason.TOKEN_EXPIRED))(path="/users"))
         expected = (
             'Bearer error="invalid_token", error_description="The token has expired.", scope="users.write"'
         )
-        assert told["www-authenticate"] == expected
+        assert result["www-authenticate"] == expected
 
     def test_every_verdict_on_a_refusal_has_words_for_its_status(self) -> None:
         assert {verdict.status for verdict in REFUSED.values()} <= {400, 401, 429, 503}

@@ -70,13 +70,13 @@ def test_missing_scopes_are_named_with_those_held() -> None:
         ({"roles": frozenset({"admin"})}, "needs: subject is root"),
     ],
 )
-def test_of_several_descriptions_the_nearest_is_told(holds: dict[str, Any], detail: str) -> None:
+def test_the_nearest_of_several_descriptions_is_reported(holds: dict[str, Any], detail: str) -> None:
     who = Identity(CredentialKind.JWT, "x", **holds)
     policy = POLICY.replace("      - {claims: {secret_claim: hidden}}\n", "")
     assert decide(who, "/reports", policy=policy).detail == detail
 
 
-def test_neither_claims_nor_subjects_are_told() -> None:
+def test_neither_claims_nor_subjects_are_shown() -> None:
     who = Identity(CredentialKind.JWT, "private-name", claims={"secret_claim": "private-value"})
     assert "private" not in decide(who, "/reports").detail
 
@@ -124,22 +124,22 @@ def test_a_malformed_host_is_named_without_user_information(host: str, detail: s
 
 
 class TestAccount:
-    def test_tells_it_and_may_leave_it_out_or_mask_it(self) -> None:
+    def test_it_is_recorded_unless_it_is_omitted_or_masked(self) -> None:
         refused = decide(Refusal(RefusalReason.TOKEN_EXPIRED, "it expired 5 s ago"), "/orders", TENANT)
-        told = record_of(request(path="/orders"), refused, NOW)
-        assert Masking().to_dict(told)["detail"] == "it expired 5 s ago"
-        assert "detail" not in Masking(omit=["detail"]).to_dict(told)
-        assert Masking(masked=["detail"]).to_dict(told)["detail"] == "***"
+        result = record_of(request(path="/orders"), refused, NOW)
+        assert Masking().to_dict(result)["detail"] == "it expired 5 s ago"
+        assert "detail" not in Masking(omit=["detail"]).to_dict(result)
+        assert Masking(masked=["detail"]).to_dict(result)["detail"] == "***"
         assert "detail" in NAMES
 
     def test_keeps_a_bounded_part_without_control_characters(self) -> None:
         refused = decide(Refusal(RefusalReason.ISSUER_UNKNOWN, "\n\x1b[31m" + "x" * 9_000), "/orders", TENANT)
-        told = record_of(request(path="/orders"), refused, NOW)
-        assert len(told.detail) == MAX_DETAIL_CHARACTERS
-        assert Masking().to_dict(told)["detail"].isprintable()
+        result = record_of(request(path="/orders"), refused, NOW)
+        assert len(result.detail) == MAX_DETAIL_CHARACTERS
+        assert Masking().to_dict(result)["detail"].isprintable()
 
 
-def test_the_client_is_told_nothing_of_it() -> None:
+def test_the_client_learns_nothing_of_it() -> None:
     refused = decide(Refusal(RefusalReason.ISSUER_UNKNOWN, "no issuer 'kept-private'"), "/orders", TENANT)
     answer = Responder(parse_policy(POLICY), "0" * 24).respond(refused)
     assert b"kept-private" not in answer
@@ -182,7 +182,7 @@ class TestNoToken:
         ],
         ids=range(20),
     )
-    def test_is_told(self, world: World, credentials: Credentials, text: str) -> None:
+    def test_is_reported(self, world: World, credentials: Credentials, text: str) -> None:
         found = world.outcome(credentials, bearer(text))
         if isinstance(found, Identity):
             assert found.issuer == ISSUER

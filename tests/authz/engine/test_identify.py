@@ -22,26 +22,26 @@ def answer(who: Authentication, policy: str = OPTIONAL, **asked: Any) -> CheckRe
     return Answers(policy, who)(**asked)
 
 
-def test_a_good_credential_is_told() -> None:
+def test_the_caller_of_a_good_credential_is_sent_upstream() -> None:
     response = answer(ALICE)
     assert pairs(response.ok_response.headers)["x-auth-subject"] == "alice"
-    told = MessageToDict(response.dynamic_metadata)
-    assert (told["rule"], told["subject"], told["credential"]) == ("open", "alice", "jwt")
+    result = MessageToDict(response.dynamic_metadata)
+    assert (result["rule"], result["subject"], result["credential"]) == ("open", "alice", "jwt")
 
 
 @pytest.mark.parametrize("who", [None, REFUSED, AWAY])
-def test_without_a_good_one_it_is_nobody_who_is_allowed(who: Authentication) -> None:
+def test_without_a_good_credential_the_allowed_caller_is_anonymous(who: Authentication) -> None:
     response = answer(who)
     assert response.HasField("ok_response")
     assert not response.ok_response.headers
     assert "x-auth-subject" in response.ok_response.headers_to_remove
-    told = MessageToDict(response.dynamic_metadata)
-    assert (told["outcome"], told.get("credential")) == ("allow", "jwt" if who else None)
-    assert "subject" not in told
+    result = MessageToDict(response.dynamic_metadata)
+    assert (result["outcome"], result.get("credential")) == ("allow", "jwt" if who else None)
+    assert "subject" not in result
 
 
 @pytest.mark.parametrize("said", ["", ", identify: never"])
-def test_without_it_nobody_is_asked(said: str) -> None:
+def test_without_it_no_server_is_asked(said: str) -> None:
     answers = Answers(f"rules: [{{name: open, allow: anyone{said}}}]", ALICE)
     assert not answers().ok_response.headers
     assert answers.says.times == 0
@@ -87,7 +87,7 @@ def test_of_several_rules_for_anyone_one_is_enough(order: int) -> None:
     assert not answer(ALICE, policy, path="/b").ok_response.headers
 
 
-def test_where_it_does_not_speak_of_the_request_it_identifies_nobody() -> None:
+def test_where_it_does_not_depend_on_the_request_it_identifies_no_one() -> None:
     policy = """
 rules:
   - {name: office, allow: anyone, identify: optional, client: 10.0.0.0/8}
@@ -97,7 +97,7 @@ rules:
     assert answer(REFUSED, policy, source="192.0.2.1").denied_response.status.code == 401
 
 
-def test_a_shadow_rule_identifies_nobody() -> None:
+def test_a_shadow_rule_identifies_no_one() -> None:
     policy = """
 rules:
   - {name: open, allow: anyone}
@@ -139,7 +139,7 @@ TOLD = "identity_headers: {x-user: subject}\n"
         (TOLD, "allow: anyone, identify: never", ""),
     ],
 )
-def test_a_rule_that_tells_the_upstream_nothing_is_warned_of(before: str, rule: str, warned: str) -> None:
+def test_a_rule_that_sends_no_identity_upstream_is_warned_of(before: str, rule: str, warned: str) -> None:
     policy = parse_policy(f"{before}rules: [{{name: r, paths: [/a], {rule}}}]")
     messages = [problem.message for problem in policy.warnings]
     assert [message.startswith(warned) for message in messages] == ([True] if warned else [])

@@ -42,7 +42,7 @@ def test_both_cookies_are_ended_wherever_they_came_from() -> None:
     }
 
 
-def test_two_cookies_that_both_hold_a_credential_are_no_dead_end() -> None:
+def test_two_cookies_that_both_hold_a_credential_can_be_cleared() -> None:
     """Two kinds of credential in one request: neither the browser nor its user can remove one of them."""
     headers = {"accept": "text/html", "cookie": "session=a; __Secure-s=b; theme=dark"}
     response = asked(headers=headers, host="localhost", path="/")
@@ -83,7 +83,7 @@ def test_lines_are_bounded() -> None:
         {"headers": {"accept": "text/html", "cookie": 'session=a; session=""; session='}},
     ],
 )
-def test_what_is_no_browser_with_two_cookies_gets_400(changes: dict[str, Any]) -> None:
+def test_a_client_other_than_a_browser_gets_400_for_two_cookies(changes: dict[str, Any]) -> None:
     response = asked(**changes)
     assert response.status.code == 400
     assert not cookies(response)

@@ -17,7 +17,7 @@ def ring(*entries: DecisionRecord, capacity: int = 10) -> RecentDecisions:
     return recent
 
 
-def test_an_account_tells_what_was_asked_and_what_was_decided() -> None:
+def test_a_record_holds_the_request_and_the_decision() -> None:
     assert Masking().to_dict(entry(7, request_id="r-1")) == {
         "time": "2026-02-02T02:40:00.000+00:00",
         "decision_id": f"{7:024x}",
@@ -37,10 +37,10 @@ def test_an_account_tells_what_was_asked_and_what_was_decided() -> None:
     }
 
 
-def test_what_shadow_rules_would_have_answered_is_told() -> None:
+def test_what_shadow_rules_would_have_answered_is_reported() -> None:
     kept = entry()._replace(shadow=DENIED)
-    told = Masking().to_dict(kept)
-    assert (told["shadow_outcome"], told["shadow_rule"]) == ("deny", "shut")
+    result = Masking().to_dict(kept)
+    assert (result["shadow_outcome"], result["shadow_rule"]) == ("deny", "shut")
 
 
 def test_the_query_is_never_kept() -> None:
@@ -72,10 +72,10 @@ def test_no_spelling_keeps_a_token_from_being_redacted(segment: str, shown: str)
 def test_user_information_is_redacted_as_in_the_access_log() -> None:
     """RFC 3986 section 3.2.1. Such a host is refused, and the refusal is logged."""
     message = check_request(host="user:hunter2@h", path="/go/https://user:hunter2@h/x?q")
-    told = Masking().to_dict(
+    result = Masking().to_dict(
         record_of_unreadable(message, decision(verdict=BAD_REQUEST[BadRequestReason.HOST]), NOW)
     )
-    assert (told["host"], told["path"]) == (f"{REDACTED}@h", f"/go/https://{REDACTED}@h/x")
+    assert (result["host"], result["path"]) == (f"{REDACTED}@h", f"/go/https://{REDACTED}@h/x")
 
 
 def test_a_request_id_is_redacted_too() -> None:
@@ -93,9 +93,9 @@ def test_what_only_looks_encoded_is_shown() -> None:
 
 
 def test_fields_are_left_out_and_masked_as_asked_for() -> None:
-    told = Masking(omit=["client"], masked=["subject"]).to_dict(entry())
-    assert "client" not in told
-    assert told["subject"] == MASK
+    result = Masking(omit=["client"], masked=["subject"]).to_dict(entry())
+    assert "client" not in result
+    assert result["subject"] == MASK
 
 
 def test_a_field_that_no_account_has_cannot_be_masked() -> None:
@@ -109,7 +109,7 @@ def test_control_characters_do_not_reach_the_log() -> None:
 
 
 @pytest.mark.parametrize("subject", ["adm\nin", " admin"])
-def test_a_subject_stands_in_the_log_as_it_is_or_not_at_all(subject: str) -> None:
+def test_a_subject_is_in_the_log_as_it_is_or_not_at_all(subject: str) -> None:
     kept = entry()._replace(identity=Identity(CredentialKind.JWT, subject))
     assert "subject" not in Masking().to_dict(kept)
 
@@ -121,8 +121,8 @@ def test_a_long_path_is_cut() -> None:
 def test_a_request_that_could_not_be_read_has_an_account() -> None:
     message = check_request(host="a,b", path="/x?token=secret")
     verdict = BAD_REQUEST[BadRequestReason.HOST]
-    told = Masking().to_dict(record_of_unreadable(message, decision(verdict=verdict), NOW))
-    assert (told["host"], told["path"], told["reason"]) == ("a,b", "/x", "host_malformed")
+    result = Masking().to_dict(record_of_unreadable(message, decision(verdict=verdict), NOW))
+    assert (result["host"], result["path"], result["reason"]) == ("a,b", "/x", "host_malformed")
 
 
 @pytest.mark.parametrize("headers", [{"x-request-id": "r-1"}, [("x-request-id", "r-1")]])

@@ -103,7 +103,7 @@ class TestAllowed:
         response = Edge(ALICE if path == "/staff" else READER).answer(path)
         assert not set(response.ok_response.headers_to_remove) & set(upstream_headers(response))
 
-    def test_anyone_is_told_to_the_upstream_as_nobody(self) -> None:
+    def test_anyone_has_no_identity_for_the_upstream(self) -> None:
         assert not Edge(READER).answer("/public").ok_response.headers
 
     def test_cve_2023_27493_nothing_in_a_claim_ends_a_header(self) -> None:
@@ -137,7 +137,7 @@ class TestDenied:
     def test_a_challenge_without_parameters_is_the_scheme_alone(self) -> None:
         assert client_headers(Edge().answer("/staff"))["www-authenticate"] == "Bearer"
 
-    def test_too_little_scope_is_told_with_what_is_enough(self) -> None:
+    def test_insufficient_scope_is_reported_with_the_scope_that_suffices(self) -> None:
         response = Edge(ALICE).answer("/users")
         assert response.denied_response.status.code == 403
         challenge = 'Bearer error="insufficient_scope", scope="users.read users.list"'
@@ -177,7 +177,7 @@ class TestDenied:
         expected = 'Bearer error="invalid_token", error_description="The token has expired."'
         assert client_headers(response)["www-authenticate"] == expected
 
-    def test_envoy_42098_an_internal_error_is_no_denial(self) -> None:
+    def test_envoy_42098_an_internal_error_is_not_a_denial(self) -> None:
         edge = Edge()
         response = CheckResponse.FromString(edge.responder.respond(edge.authorizer.decided(INTERNAL_ERROR)))
         assert response.error_response.status.code == 503
@@ -186,7 +186,7 @@ class TestDenied:
 
 
 class TestMetadata:
-    def test_an_allow_says_who_and_why(self) -> None:
+    def test_an_allow_names_the_caller_and_the_rule(self) -> None:
         edge = Edge(READER)
         decision, response = edge.ask("/users")
         assert MessageToDict(response.dynamic_metadata) == {
@@ -199,7 +199,7 @@ class TestMetadata:
             "credential": "jwt",
         }
 
-    def test_a_denial_says_who_and_why(self) -> None:
+    def test_a_denial_names_the_caller_and_the_reason(self) -> None:
         metadata = MessageToDict(Edge(ALICE).answer("/users").dynamic_metadata)
         assert metadata["reason"] == "credentials_insufficient"
         assert metadata["rule"] == "users"
@@ -208,7 +208,7 @@ class TestMetadata:
     def test_the_deprecated_field_that_would_override_it_stays_unset(self) -> None:
         assert not Edge(READER).answer("/users").ok_response.HasField("dynamic_metadata")
 
-    def test_what_shadow_rules_would_change_is_told(self) -> None:
+    def test_what_shadow_rules_would_change_is_reported(self) -> None:
         policy = "rules: [{name: open, allow: anyone}, {name: new, deny: anyone, mode: shadow}]"
         metadata = MessageToDict(Edge(policy=policy).answer("/").dynamic_metadata)
         assert (metadata["shadow_outcome"], metadata["shadow_rule"]) == ("deny", "new")
@@ -238,7 +238,7 @@ class TestPrebuiltAnswers:
             edge.responder.respond(decision._replace(identity=who))
         assert len(edge.responder._answers) == MAX_ANSWERS
 
-    def test_a_subject_cannot_stand_in_for_an_id(self) -> None:
+    def test_a_subject_cannot_replace_an_id(self) -> None:
         edge = Edge()
         sly = Identity(CredentialKind.JWT, edge.authorizer._new_id(), roles=frozenset({"staff"}))
         edge.authorizer._authenticator = Says(sly)
@@ -250,7 +250,7 @@ def test_every_spelling_of_a_header_is_known() -> None:
     assert spellings("user") == {"user"}
 
 
-def test_an_odd_path_names_its_oddity() -> None:
+def test_an_odd_path_names_its_anomaly() -> None:
     assert {verdict.reason for verdict in ODD_PATH.values()} == {
         f"path_{anomaly.name.lower()}" for anomaly in PathAnomaly if anomaly.name
     }

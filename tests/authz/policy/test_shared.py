@@ -114,7 +114,7 @@ def test_a_rule_that_allows_everything_is_warned_of() -> None:
 
 
 class TestInclude:
-    def test_files_and_folders_are_read_beside_the_file_that_names_them(self, tmp_path: Path) -> None:
+    def test_files_and_folders_are_relative_to_the_file_that_names_them(self, tmp_path: Path) -> None:
         (tmp_path / "teams").mkdir()
         (tmp_path / "main.yaml").write_text("include: [shared.yaml, teams]\nrules: []\n")
         (tmp_path / "shared.yaml").write_text("conditions: {office: {client: 192.0.2.0/24}}\n")

@@ -67,7 +67,7 @@ def test_two_spellings_of_a_name_are_kept_together() -> None:
     assert WantedNames(("role", "Role")).by_folded == {"role": ("role", "Role")}
 
 
-def test_places_in_lists_are_no_members() -> None:
+def test_indexes_of_lists_are_not_members() -> None:
     assert members("a[0][b][]") == ["a", "b"]
 
 

@@ -190,14 +190,14 @@ def test_an_encoded_segment_decodes_to_what_was_encoded(segments: list[str]) -> 
 
 
 @given(wild)
-def test_a_path_without_oddities_has_one_reading(tail: str) -> None:
+def test_a_path_without_anomalies_has_one_reading(tail: str) -> None:
     path = split_path("/" + tail)
     if not path.oddities:
         assert path.readings() == (path.segments,)
 
 
 @given(wild)
-def test_a_path_without_oddities_holds_nothing_that_separates_or_ends(tail: str) -> None:
+def test_a_path_without_anomalies_holds_nothing_that_separates_or_ends(tail: str) -> None:
     path = split_path("/" + tail)
     if not path.oddities:
         assert not any(mark in segment for mark, segment in product("/\\\0", path.segments))

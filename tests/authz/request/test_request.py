@@ -67,7 +67,7 @@ class TestHost:
             "a" * 64 + ".example",
         ],
     )
-    def test_what_is_no_single_host_is_refused(self, host: str) -> None:
+    def test_what_is_not_a_single_host_is_refused(self, host: str) -> None:
         assert refusal(host=host) is BadRequestReason.HOST
 
     def test_a_host_longer_than_any_name_is_refused(self) -> None:
@@ -97,7 +97,7 @@ class TestDuplicates:
         assert refusal(headers=headers) is BadRequestReason.DUPLICATE_AUTHORIZATION
 
     @pytest.mark.parametrize("value", ["Bearer a", 'Digest a="x, y z", b = c, d=e', "Bearer a,", ""])
-    def test_one_with_commas_in_it_is_no_two(self, value: str) -> None:
+    def test_one_with_commas_does_not_count_as_two(self, value: str) -> None:
         assert request(headers={"authorization": value}).header_values("authorization") == (value,)
 
     @pytest.mark.parametrize("second", [":authority", "host"])
@@ -108,7 +108,7 @@ class TestDuplicates:
     def test_another_host_in_the_header_map_is_refused(self) -> None:
         assert refusal(headers={"host": "evil.example"}) is BadRequestReason.DUPLICATE_HOST
 
-    def test_the_same_host_in_the_header_map_is_no_other(self) -> None:
+    def test_the_same_host_in_the_header_map_is_not_a_duplicate(self) -> None:
         assert request(headers={"host": "API.example.com:443"}).host == "api.example.com"
 
 
@@ -153,12 +153,12 @@ class TestHeaders:
     def test_an_absent_header_has_no_values(self, headers: object) -> None:
         assert not request(headers=headers).header_values("x-tag")  # type: ignore[arg-type]
 
-    def test_cve_2023_27488_bytes_that_are_no_utf8_can_be_read(self) -> None:
+    def test_cve_2023_27488_bytes_that_are_not_utf8_can_be_read(self) -> None:
         asked = request(headers=[("x-tag", b"\xff\xfe")])
         assert list(asked.header_values("x-tag")) == ["\xff\xfe"]
 
     @pytest.mark.parametrize("value", [" admin", "admin ", "\tadmin \t"])
-    def test_blanks_around_a_value_are_no_part_of_it(self, value: str) -> None:
+    def test_blanks_around_a_value_are_not_part_of_it(self, value: str) -> None:
         for headers in ({"x-role": value}, [("x-role", value)]):
             asked = request(headers=headers)
             assert list(asked.header_values("x-role")) == ["admin"]
@@ -265,6 +265,6 @@ def test_any_message_is_read_or_refused(data: bytes) -> None:
     assert asked.path.segments
 
 
-def test_header_names_are_told_once_however_they_came() -> None:
+def test_header_names_are_listed_once_in_either_encoding() -> None:
     assert sorted(request(headers={"a": "1", "b": "2"}).header_names) == ["a", "b"]
     assert sorted(request(headers=[("a", "1"), ("b", "2"), ("a", "3")]).header_names) == ["a", "b"]

@@ -31,7 +31,7 @@ def test_the_explanation_comes_to_the_decision(
 
 @settings(max_examples=100, deadline=None)
 @given(policies(), requests, outcomes)
-def test_the_rule_that_decided_is_one_that_spoke(
+def test_the_rule_that_decided_is_one_that_applied(
     policy: Policy, asked: Request, outcome: Authentication
 ) -> None:
     explained = explain(policy, asked, outcome, NOW)
@@ -61,12 +61,12 @@ rules:
         (request(path="/user/1"), "path /user/1 is not /users/{id}"),
     ],
 )
-def test_it_says_which_of_host_method_and_path_is_not_the_rules(asked: Request, why: str) -> None:
+def test_it_names_which_of_host_method_and_path_differs_from_the_rule(asked: Request, why: str) -> None:
     found = considered(explain(parse_policy(POLICY), asked, ALICE, NOW), "users")
     assert (found.covered, found.why_not) == (False, why)
 
 
-def test_it_says_what_was_found_in_place_of_what_was_asked_for() -> None:
+def test_it_shows_the_expected_and_the_actual_value() -> None:
     caller = Identity(CredentialKind.JWT, "bob", scopes=frozenset({"orders.read"}))
     found = considered(explain(parse_policy(POLICY), request(path="/users/1"), caller, NOW), "users")
     assert found.applies is False
@@ -80,7 +80,7 @@ def test_a_named_condition_keeps_its_name() -> None:
     assert [(one.name, one.held) for one in found.requests] == [("office", False)]
 
 
-def test_every_description_of_callers_is_told() -> None:
+def test_every_description_of_callers_is_explained() -> None:
     asked = request(path="/users/1", source="10.0.0.1")
     found = considered(explain(parse_policy(POLICY), asked, ALICE, NOW), "tenants")
     assert [all(one.held for one in conditions) for conditions in found.callers] == [False, True]
@@ -93,7 +93,7 @@ def test_an_expression_that_fails_says_why() -> None:
     assert "level" in found.demands[0].found
 
 
-def test_callers_are_not_looked_at_where_nobody_has_to_ask() -> None:
+def test_callers_are_not_examined_where_they_do_not_matter() -> None:
     policy = parse_policy("rules: [{name: open, allow: anyone}, {name: other, allow: {scopes: [x]}}]")
     explained = explain(policy, request(), Refusal(RefusalReason.TOKEN_EXPIRED), NOW)
     assert explained.answer.rule == "open"

@@ -123,7 +123,7 @@ def test_no_comment_is_lost(rules: list[object], indent: int, places: list[int])
     assert tidied.count("# comment") == len(places)
 
 
-def test_what_is_no_yaml_is_an_error_with_its_line() -> None:
+def test_what_is_not_yaml_is_an_error_with_its_line() -> None:
     with pytest.raises(ConfigError, match=r"p\.yaml:2: is not YAML"):
         format_policy("rules:\n- [\n", "p.yaml")
 
@@ -154,7 +154,7 @@ def test_where_order_matters_it_is_kept(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["? rules\n: []\n? include\n: a\n", "!!map\n? a\n: b\n"])
-def test_what_cannot_be_laid_out_is_said_to_be_left_alone(text: str) -> None:
+def test_what_cannot_be_formatted_is_reported_as_unchanged(text: str) -> None:
     with pytest.raises(ConfigError, match="stays as it is"):
         format_policy(text)
 
@@ -169,7 +169,7 @@ shared = st.lists(st.sampled_from(["/a", "two words", 7]), min_size=1, max_size=
 
 
 @given(st.lists(shared, min_size=1, max_size=2), st.data(), st.sampled_from([None, False]))
-def test_whatever_is_shared_by_aliases_means_the_same_behind(
+def test_what_aliases_share_keeps_its_meaning(
     parts: list[list[object]], data: st.DataObject, flow: bool | None
 ) -> None:
     """PyYAML writes an anchor at the first occurrence of an object, and an alias at the next."""

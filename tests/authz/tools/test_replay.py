@@ -53,13 +53,13 @@ def test_scopes_are_not_recorded() -> None:
     assert report.missing == {"scopes of the caller": 1}
 
 
-def test_the_old_policy_tells_what_its_conditions_found() -> None:
+def test_the_old_policy_shows_what_its_conditions_found() -> None:
     assert counts(replayed(OLD, record(), old=OLD)) == (1, 0, 0)
     refused = record(authz_outcome="deny", authz_reason="credentials_insufficient")
     assert counts(replayed(OLD, refused, old=OLD)) == (1, 0, 0)
 
 
-def test_the_decision_of_another_policy_tells_nothing() -> None:
+def test_the_decision_of_another_policy_decides_nothing() -> None:
     report = replayed(OLD, record(authz_policy_revision="another"), old=OLD)
     assert counts(report) == (0, 0, 1)
     assert report.other_revisions == {"another": 1}
@@ -96,7 +96,7 @@ def test_an_expression_about_claims_is_unknown_each_time() -> None:
     assert counts(replayed(new, record(), record())) == (0, 0, 2)
 
 
-def test_who_asked_is_unknown_where_nobody_looked() -> None:
+def test_the_caller_is_unknown_where_no_credential_was_verified() -> None:
     public = record(path="/public", authz_rule="public", authz_subject=None, authz_credential=None)
     report = replayed("rules: [{name: public, allow: authenticated}]", public)
     assert counts(report) == (0, 0, 1)

@@ -23,7 +23,7 @@ def run(folder: Path, suite: str, policy: str = POLICY) -> list[CaseResult]:
     return [runner.run(case) for one in load_suites([file]) for case in one.cases]
 
 
-def told(result: CaseResult) -> list[tuple[str, str, str]]:
+def answered(result: CaseResult) -> list[tuple[str, str, str]]:
     return [(one.what, one.expected, one.got) for one in result.differences]
 
 
@@ -54,7 +54,7 @@ def test_only_what_is_expected_is_compared(
     tmp_path: Path, expect: str, differences: list[tuple[str, str, str]]
 ) -> None:
     (result,) = run(tmp_path, f"tests: [{{{DESK}, expect: {expect}}}]")
-    assert told(result) == differences
+    assert answered(result) == differences
 
 
 def test_the_clock_is_that_of_the_suite_or_of_the_test(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_clock_is_that_of_the_suite_or_of_the_test(tmp_path: Path) -> None:
     assert [result.passed for result in results] == [True, False]
 
 
-def test_every_request_is_asked_by_every_caller(tmp_path: Path) -> None:
+def test_every_request_is_made_by_every_caller(tmp_path: Path) -> None:
     suite = """
 requests: {desk: {path: /desk, client: 10.0.0.1}, far: {path: /desk}}
 callers: {al: {subject: al, scopes: [read]}}
@@ -87,7 +87,7 @@ def test_a_refused_credential_is_refused(tmp_path: Path) -> None:
     suite = "tests: [{requests: {path: /desk, client: 10.0.0.1}, callers: {refused: token_expired}, expect: "
     suite += "{outcome: deny, status: 401, reason: token_expired, body_contains: expired, "
     suite += "response_headers: {content-type: application/problem+json}}}]"
-    assert told(run(tmp_path, suite)[0]) == []
+    assert answered(run(tmp_path, suite)[0]) == []
 
 
 def test_a_request_is_judged_as_it_is_written(tmp_path: Path) -> None:
@@ -113,13 +113,13 @@ def test_a_request_is_judged_as_it_is_written(tmp_path: Path) -> None:
         ("test: [{}]", "did you mean"),
     ],
 )
-def test_a_mistake_in_a_suite_is_told_with_its_line(tmp_path: Path, suite: str, problem: str) -> None:
+def test_a_mistake_in_a_suite_is_reported_with_its_line(tmp_path: Path, suite: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         run(tmp_path, suite)
     assert any(problem in str(one) for one in caught.value.problems), caught.value
 
 
-def test_every_mistake_of_every_suite_is_told(tmp_path: Path) -> None:
+def test_every_mistake_of_every_suite_is_reported(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text("tests: [{requests: x, callers: y, expect: deny}]")
     with pytest.raises(ConfigError) as caught:
@@ -134,7 +134,7 @@ def coverage(policy: str, results: list[CaseResult]) -> Coverage:
     return covered
 
 
-def test_coverage_counts_rules_that_spoke_and_conditions_both_ways(tmp_path: Path) -> None:
+def test_coverage_counts_rules_that_applied_and_conditions_both_ways(tmp_path: Path) -> None:
     covered = coverage(POLICY, run(tmp_path, f"tests: [{{{DESK}, expect: allow}}]"))
     office, mondays = covered.rules
     assert (office.applied, mondays.applied) == (1, 0)
@@ -163,5 +163,5 @@ def test_the_example_suites_pass_and_cover_the_example_policy() -> None:
         for case in suite.cases:
             result = runner.run(case)
             covered.add(result.explanation)
-            assert told(result) == [], case
+            assert answered(result) == [], case
     assert covered.percent == 100

@@ -48,7 +48,7 @@ def test_a_path_that_does_not_exist_has_the_line_of_its_closest_ancestor() -> No
     assert document.line(("nothing",)) == 1
 
 
-def test_a_merged_key_has_the_line_where_it_stands_and_an_own_one_wins() -> None:
+def test_a_merged_key_has_its_own_line_and_a_direct_key_wins() -> None:
     document = parse("a: &a\n  x: 1\n  y: 2\nb:\n  <<: *a\n  x: 3\n")
     assert document.data["b"] == {"x": 3, "y": 2}
     assert document.line(("b", "x")) == 6
@@ -61,7 +61,7 @@ def test_an_empty_document_has_no_data_and_no_line() -> None:
     assert document.line(("a",)) == 0
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_key() -> None:
     assert parse("\ufeffa: 1").data == {"a": 1}
 
 
@@ -77,11 +77,11 @@ def test_every_duplicate_key_is_named_with_both_lines() -> None:
     ]
 
 
-def test_two_merges_in_one_mapping_are_no_duplicate() -> None:
+def test_two_merges_in_one_mapping_are_not_duplicates() -> None:
     assert parse("<<: {a: 1}\n<<: {b: 2}\n").data == {"a": 1, "b": 2}
 
 
-def test_a_key_that_is_no_scalar_is_a_problem() -> None:
+def test_a_key_that_is_not_a_scalar_is_a_problem() -> None:
     assert error_of("a: 1\n? {b: c}\n: d\n") == "f.yaml:2: a key must be plain text"
 
 

@@ -65,7 +65,7 @@ def test_an_empty_file_lacks_what_is_required() -> None:
     assert problems("") == ["f.yaml: inner: is required"]
 
 
-def test_a_discriminator_is_no_part_of_the_key_path() -> None:
+def test_a_discriminator_is_not_part_of_the_key_path() -> None:
     assert problems("inner: {port: 1}\nsinks:\n  - {type: stdout, path: x}\n") == [
         "f.yaml:3: sinks[0].path: unknown key; known here: type"
     ]
@@ -86,11 +86,11 @@ def test_a_key_far_from_every_known_one_gets_the_list() -> None:
 
 
 @pytest.mark.parametrize("text", ["inner: 5", "inner: [1]", "inner: text"])
-def test_a_value_where_keys_are_expected_says_so(text: str) -> None:
+def test_a_value_in_place_of_keys_is_reported(text: str) -> None:
     assert problems(text)[0].startswith("f.yaml:1: inner: expected keys and values")
 
 
-def test_a_file_that_is_no_mapping_says_so() -> None:
+def test_a_file_that_is_not_a_mapping_says_so() -> None:
     assert problems("- a\n") == ["f.yaml:1: expected keys and values, not a list"]
 
 
@@ -102,7 +102,7 @@ class Ports(Strict):
     ports: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
 
 
-def test_a_list_that_needs_more_says_how_many() -> None:
+def test_a_list_that_is_too_short_says_how_many_entries_it_needs() -> None:
     with pytest.raises(ConfigError) as caught:
         validate(parse("ports: []", "f.yaml"), Ports)
     assert str(caught.value) == "f.yaml:1: ports: expected at least 1 item, not 0"

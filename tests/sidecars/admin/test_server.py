@@ -154,5 +154,5 @@ async def test_a_taken_address_is_an_error_that_names_it() -> None:
             await Served(address).admin.start()
 
 
-async def test_stop_without_start_is_no_error() -> None:
+async def test_stop_without_start_does_nothing() -> None:
     await Served().admin.stop()

@@ -203,7 +203,7 @@ class TestConfigCheck:
         ):
             assert where in result.err
 
-    def test_what_needs_another_section_or_file_is_told_at_its_line(
+    def test_what_needs_another_section_or_file_is_reported_at_its_line(
         self, sidecars: Command, tmp_path: Path
     ) -> None:
         file = tmp_path / "s.yaml"
@@ -215,12 +215,12 @@ class TestConfigCheck:
         (tmp_path / "limits.yaml").write_text("domain: a\n")
         (tmp_path / "policy.yaml").write_text("include: [more.yaml]\nrules: []\n")
         (tmp_path / "more.yaml").write_text("credentials:\n  sessions:\n    store: memory\n")
-        told = sidecars("config", "check", "--offline", file).err.splitlines()
-        assert told[0].startswith(f"{tmp_path}/more.yaml:3: credentials.sessions.store: cannot be memory")
-        assert told[1].startswith(f"{file}:8: ratelimit.store: ")
+        answered = sidecars("config", "check", "--offline", file).err.splitlines()
+        assert answered[0].startswith(f"{tmp_path}/more.yaml:3: credentials.sessions.store: cannot be memory")
+        assert answered[1].startswith(f"{file}:8: ratelimit.store: ")
         (tmp_path / "more.yaml").write_text("credentials:\n  sessions:\n    store: redis\n")
-        told = sidecars("config", "check", "--offline", file).err.splitlines()
-        assert told[0].startswith(f"{file}:1: redis: is required by credentials.sessions.store")
+        answered = sidecars("config", "check", "--offline", file).err.splitlines()
+        assert answered[0].startswith(f"{file}:1: redis: is required by credentials.sessions.store")
 
     def test_a_file_with_nothing_to_run_is_a_problem(self, sidecars: Command, tmp_path: Path) -> None:
         (tmp_path / "s.yaml").write_text("")
@@ -275,7 +275,7 @@ def test_the_module_is_the_command() -> None:
     assert done.stdout.strip()
 
 
-def test_a_reader_that_has_enough_is_no_traceback() -> None:
+def test_a_reader_that_has_enough_is_not_a_traceback() -> None:
     """`sidecars config schema | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)

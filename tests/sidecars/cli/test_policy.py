@@ -243,9 +243,9 @@ def test_explain_gives_json(policy: Command) -> None:
     _, out, _ = policy(
         "explain", "-p", policy.policy, "--json", "--subject", "mallory", "--scopes", "read", "/a"
     )
-    told = json.loads(out)
-    assert (told["outcome"], told["rule"]) == ("deny", "shut")
-    assert [(rule["rule"], rule["applies"]) for rule in told["rules"]] == [("read", True), ("shut", True)]
+    result = json.loads(out)
+    assert (result["outcome"], result["rule"]) == ("deny", "shut")
+    assert [(rule["rule"], rule["applies"]) for rule in result["rules"]] == [("read", True), ("shut", True)]
 
 
 def test_explain_reads_a_request_from_a_file(policy: Command) -> None:
@@ -299,7 +299,7 @@ rules:
     assert "it fails: 'a' does not exist" in out
 
 
-def test_how_a_file_is_explained_is_no_part_of_it(policy: Command) -> None:
+def test_other_options_may_accompany_a_request_file(policy: Command) -> None:
     file = policy.folder / "request.yaml"
     file.write_text("request: {path: /a}\n")
     options = ("--at", "2026-01-01", "--trusted-hops", "1", "--all", "--json")
@@ -345,25 +345,25 @@ def test_diff_tells_what_is_said_of_the_whole_policy(policy: Command) -> None:
         '    login: nothing -> {"url":"/login","return_parameter":"return_to"}',
         "    strip_session_cookie: true -> false",
     ]
-    told = json.loads(policy("diff", policy.policy, new, "--json")[1])
-    assert told["policy"]["strip_session_cookie"] == {"old": "true", "new": "false"}
+    result = json.loads(policy("diff", policy.policy, new, "--json")[1])
+    assert result["policy"]["strip_session_cookie"] == {"old": "true", "new": "false"}
 
 
 def test_diff_tells_what_was_added_removed_and_changed(policy: Command) -> None:
     new = policy.folder / "new.yaml"
     new.write_text(POLICY.replace("[read]", "[write]").replace("name: shut", "name: barred"))
     code, out, _ = policy("diff", policy.policy, new, "--json", "--tests", policy.suite("allow"))
-    told = json.loads(out)
+    result = json.loads(out)
     assert code == 1
-    assert (told["added"], told["removed"]) == (["barred"], ["shut"])
-    assert told["changed"] == {"read": {"who": {"old": "has scopes read", "new": "has scopes write"}}}
-    assert [(one["old"]["outcome"], one["new"]["outcome"]) for one in told["cases"]] == [("allow", "deny")]
+    assert (result["added"], result["removed"]) == (["barred"], ["shut"])
+    assert result["changed"] == {"read": {"who": {"old": "has scopes read", "new": "has scopes write"}}}
+    assert [(one["old"]["outcome"], one["new"]["outcome"]) for one in result["cases"]] == [("allow", "deny")]
 
 
 def test_replay_exits_with_1_when_answers_differ(policy: Command) -> None:
     log = ROOT / "examples" / "policy-tests" / "access.jsonl"
     code, out, _ = policy("replay", "--log", log, "--against", policy.policy, "--json")
-    told = json.loads(out)
+    result = json.loads(out)
     assert code == 1
-    assert sum(group["times"] for group in told["groups"]) == told["different"] == 2
-    assert told["same"] == 1
+    assert sum(group["times"] for group in result["groups"]) == result["different"] == 2
+    assert result["same"] == 1

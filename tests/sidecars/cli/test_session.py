@@ -123,7 +123,7 @@ def test_tokens_are_revoked_and_listed(config: Path) -> None:
 
 
 @pytest.mark.redis
-def test_an_entry_that_nobody_can_read_is_named_and_removed(
+def test_an_entry_that_no_one_can_read_is_named_and_removed(
     tmp_path: Path, shared_redis: RedisServer
 ) -> None:
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("redis")))
@@ -174,7 +174,7 @@ def test_a_list_that_was_cut_says_so(config: Path) -> None:
         ["session", "revoke", "--before", "nan"],
     ],
 )
-def test_bad_usage_is_told_and_exits_with_2(
+def test_bad_usage_is_reported_and_exits_with_2(
     tmp_path: Path, shared_redis: RedisServer, arguments: list[str]
 ) -> None:
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("redis")))
@@ -188,7 +188,7 @@ def test_bad_usage_is_told_and_exits_with_2(
 
 
 @pytest.mark.redis
-def test_a_redis_that_is_away_is_told_and_exits_with_1(tmp_path: Path, redis_server: RedisServer) -> None:
+def test_a_redis_that_is_away_is_reported_and_exits_with_1(tmp_path: Path, redis_server: RedisServer) -> None:
     redis_server.stop()
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("redis")))
     authz = {"listen": [f"unix:{tmp_path}/a.sock"], "policy": ["policy.yaml"]}
@@ -200,7 +200,7 @@ def test_a_redis_that_is_away_is_told_and_exits_with_1(tmp_path: Path, redis_ser
     assert "Traceback" not in found.stderr
 
 
-def test_an_admin_port_that_does_not_answer_is_told_in_our_words(tmp_path: Path) -> None:
+def test_an_admin_port_that_does_not_answer_is_reported_in_our_words(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("memory")))
     authz = {"listen": [f"unix:{tmp_path}/a.sock"], "policy": ["policy.yaml"], "session_admin": True}
     file = tmp_path / "sidecars.yaml"
@@ -228,7 +228,7 @@ def test_a_process_that_does_not_offer_it_is_named(tmp_path: Path) -> None:
         ({"credentials": {"sessions": {"store": "redis"}}}, "section redis"),
     ],
 )
-def test_a_configuration_without_sessions_is_told(
+def test_a_configuration_without_sessions_is_reported(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump({"rules": RULES} | changes))
@@ -240,7 +240,7 @@ def test_a_configuration_without_sessions_is_told(
     assert message in found.stderr
 
 
-def test_with_several_workers_there_is_no_memory_to_ask(tmp_path: Path) -> None:
+def test_with_several_workers_sessions_in_memory_cannot_be_asked(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy("memory")))
     file = tmp_path / "sidecars.yaml"
     authz = {"listen": [f"unix:{tmp_path}/a.{{worker}}.sock"], "policy": ["policy.yaml"]}

@@ -64,9 +64,15 @@ def test_a_bad_one_names_the_check_that_failed(policy: Path) -> None:
 def test_a_file_may_hold_it(policy: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(GOOD + "\n")
     code, out, _ = run("--policy", policy, "--at", AT, "--token-file", tmp_path / "token", "--json")
-    told = json.loads(out)
-    assert (code, told["accepted"], told["subject"]) == (0, True, "alice")
-    assert {check["title"] for check in told["checks"]} >= {"form", "issuer", "signature", "exp", "audience"}
+    result = json.loads(out)
+    assert (code, result["accepted"], result["subject"]) == (0, True, "alice")
+    assert {check["title"] for check in result["checks"]} >= {
+        "form",
+        "issuer",
+        "signature",
+        "exp",
+        "audience",
+    }
 
 
 @pytest.mark.parametrize("text", [GOOD, EXPIRED, GOOD + ".x", GOOD[:-6]])
@@ -121,7 +127,7 @@ def test_control_characters_of_a_token_reach_no_terminal(policy: Path) -> None:
     assert "\x1b" not in out
 
 
-def test_a_bad_policy_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_bad_policy_is_reported_with_its_place(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text("credentials: {issuers: [{issuer: a}]}\n")
     code, _, err = run("--policy", file, stdin=GOOD)

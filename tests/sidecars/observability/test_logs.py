@@ -122,7 +122,7 @@ class Stalled(io.StringIO):
         return super().write(text)
 
 
-def test_while_nobody_reads_stderr_lines_are_dropped_and_counted_and_nobody_waits(
+def test_while_no_one_reads_stderr_lines_are_dropped_and_counted_and_no_one_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logs, "MAX_WAITING_LINES", 10)

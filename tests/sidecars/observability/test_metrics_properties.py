@@ -232,7 +232,7 @@ def test_promtool_takes_the_page() -> None:
         [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False
     )
     # 3: it could be read, and the names are not to its taste (those of envoyproxy/ratelimit have no _total).
-    told = (checked.stdout + checked.stderr).decode()
-    assert checked.returncode in {0, 3}, told
+    result = (checked.stdout + checked.stderr).decode()
+    assert checked.returncode in {0, 3}, result
     foreign = re.compile(r"^ratelimit_service_|^$")
-    assert [line for line in told.splitlines() if not foreign.match(line)] == []
+    assert [line for line in result.splitlines() if not foreign.match(line)] == []

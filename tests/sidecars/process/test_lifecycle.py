@@ -81,7 +81,7 @@ def test_config_masks_secrets(tmp_path: Path, policy: Path) -> None:
         assert "hunter2" not in text + running.stderr
 
 
-def test_redis_away_at_start_is_no_error(tmp_path: Path, policy: Path) -> None:
+def test_redis_away_at_start_is_not_an_error(tmp_path: Path, policy: Path) -> None:
     with Running(
         tmp_path, {"authz": probe_section(tmp_path), "redis": {"url": f"unix://{tmp_path}/none"}}
     ) as running:
@@ -176,7 +176,9 @@ def test_a_stream_that_its_client_never_ends_is_ended_in_order(running: Running,
     assert running.wait_for_exit() == 0
 
 
-def test_health_watchers_are_told_before_the_process_stops_serving(tmp_path: Path, policy: Path) -> None:
+def test_health_watchers_learn_of_the_end_before_the_process_stops_serving(
+    tmp_path: Path, policy: Path
+) -> None:
     drain = {"drain_delay_seconds": 2, "grace_seconds": 10}
     with (
         Running(tmp_path, {"authz": probe_section(tmp_path), "drain": drain}) as running,
@@ -247,7 +249,7 @@ def test_a_sidecar_that_hangs_cannot_keep_the_process_alive(tmp_path: Path, poli
         assert running.wait_for_exit() == 1
 
 
-def test_systemd_is_told_of_every_stage(tmp_path: Path, policy: Path) -> None:
+def test_systemd_learns_of_every_stage(tmp_path: Path, policy: Path) -> None:
     """sd_notify(3), and RELOADING with its time as Type=notify-reload wants it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))

@@ -140,22 +140,26 @@ async def test_a_redis_that_says_no_is_not_away(client: Redis, redis_server: Red
         admin.config_set("min-replicas-to-write", 1)
         with pytest.raises(ResponseError):
             await client.set("a", "1")
-        told = describe(client)
-        assert (told["state"], told["refused"], told["failed_connections_in_a_row"]) == ("refuses", 1, 0)
-        assert told["last_refusal"].startswith("NOREPLICAS ")
+        result = describe(client)
+        assert (result["state"], result["refused"], result["failed_connections_in_a_row"]) == (
+            "refuses",
+            1,
+            0,
+        )
+        assert result["last_refusal"].startswith("NOREPLICAS ")
         admin.config_set("min-replicas-to-write", 0)
     await client.set("a", "1")
     assert describe(client)["state"] == "connected"
     assert describe(client)["last_refusal"].startswith("NOREPLICAS ")
 
 
-async def test_a_script_that_redis_has_yet_to_learn_is_no_refusal(client: Redis) -> None:
+async def test_a_script_that_redis_has_yet_to_learn_is_not_a_refusal(client: Redis) -> None:
     with pytest.raises(ResponseError):
         await client.evalsha("0" * 40, 0)
     assert describe(client)["refused"] == 0
 
 
-async def test_a_login_that_is_refused_is_told_in_the_words_of_redis(
+async def test_a_login_that_is_refused_is_reported_in_the_words_of_redis(
     redis_server: RedisServer, clock: Clock, tmp_path: Path
 ) -> None:
     (tmp_path / "password").write_text("wrong")

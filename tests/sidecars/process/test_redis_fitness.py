@@ -85,11 +85,11 @@ async def test_a_server_that_evicts_does_not_and_the_log_says_so_once() -> None:
         (ServerFacts("", "", "", 0, ""), 0),
     ],
 )
-def test_only_what_does_harm_is_told(facts: ServerFacts, count: int) -> None:
+def test_only_what_does_harm_is_reported(facts: ServerFacts, count: int) -> None:
     assert len(list(facts.misfits())) == count
 
 
-async def test_a_user_that_may_not_ask_is_no_misfit(redis_server: RedisServer) -> None:
+async def test_a_user_that_may_not_ask_is_not_a_misfit(redis_server: RedisServer) -> None:
     with redis_server.client() as admin:
         admin.execute_command("ACL", "SETUSER", "default", "-info")
     with capture_logs() as logs:
@@ -98,7 +98,7 @@ async def test_a_user_that_may_not_ask_is_no_misfit(redis_server: RedisServer) -
     assert "NOPERM" in logs[0]["error"]
 
 
-async def test_a_user_that_may_ask_after_all_is_told_what_it_is(
+async def test_a_user_that_may_ask_after_all_learns_what_it_is(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without other requests: `/config` must not report the refusal forever."""

@@ -108,9 +108,11 @@ def test_a_problem_of_the_settings_at_a_reload_has_its_line(tmp_path: Path, work
     number = 1 + next(
         i for i, line in enumerate(running.file.read_text().splitlines()) if "limits.yaml" in line
     )
-    told = {line["sidecar"]: line["problems"][0] for line in refused}
-    assert told["authz"].startswith(f"{running.file}:1: redis: is required by credentials.sessions.store")
-    assert told["ratelimit"].startswith(f"{running.file}:{number}: ratelimit.limits[0]: {limits}: cannot be")
+    result = {line["sidecar"]: line["problems"][0] for line in refused}
+    assert result["authz"].startswith(f"{running.file}:1: redis: is required by credentials.sessions.store")
+    assert result["ratelimit"].startswith(
+        f"{running.file}:{number}: ratelimit.limits[0]: {limits}: cannot be"
+    )
 
 
 def test_a_bad_file_is_refused_once_and_not_at_every_look(running: Running, policy: Path) -> None:

@@ -155,7 +155,7 @@ class TestTrust:
             "5: authz.listen[0].trusted: needs `transport: native`: grpcio trusts no peer"
         ]
 
-    def test_the_absolute_cap_is_no_less_than_the_cap(self, file: Path) -> None:
+    def test_the_absolute_cap_is_not_below_the_cap(self, file: Path) -> None:
         text = "connections:\n  limits: {max_header_list_bytes: 100000}\n"
         (problem,) = problems(file, text)
         assert "absolute_max_header_list_bytes (65536) is less than max_header_list_bytes (100000)" in problem
@@ -185,7 +185,7 @@ class TestTls:
             "6: authz.listen[0].tls.cert_fiel: unknown key; did you mean 'cert_file'?",
         ]
 
-    def test_a_bad_address_alone_is_told_as_before(self, file: Path) -> None:
+    def test_a_bad_address_alone_is_reported_as_before(self, file: Path) -> None:
         (problem,) = problems(file, authz("nonsense"))
         assert problem.startswith("4: authz.listen[0]: 'nonsense': expected HOST:PORT")
 

@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_nothing_changed_is_no_change(folder: Path) -> None:
+def test_an_unchanged_file_does_not_count_as_changed(folder: Path) -> None:
     watcher = Watcher()
     assert watcher.snapshot([folder]) == watcher.snapshot([folder])
 
@@ -42,7 +42,7 @@ def test_same_size_and_time_but_another_inode_is_looked_into(folder: Path) -> No
     assert watcher.snapshot([file]) != before
 
 
-def test_a_touched_file_with_the_same_content_is_no_change(folder: Path) -> None:
+def test_a_touched_file_with_the_same_content_is_not_a_change(folder: Path) -> None:
     watcher = Watcher()
     before = watcher.snapshot([folder])
     os.utime(folder / "a.yaml", (1, 1))
@@ -93,7 +93,7 @@ def test_a_swapped_folder_link_is_a_change_as_kubernetes_swaps_it(tmp_path: Path
     assert Watcher().snapshot([tmp_path / "a.yaml"]) != of_file
 
 
-def test_a_file_that_is_not_there_is_no_error_and_appears_later(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_not_an_error_and_appears_later(tmp_path: Path) -> None:
     watcher = Watcher()
     before = watcher.snapshot([tmp_path / "later.yaml"])
     (tmp_path / "later.yaml").write_text("x")

@@ -164,7 +164,7 @@ class TestStream:
         assert [record.get("not_utf8") for record in records] == [["request_id"], None]
         assert records[0]["request_id"] == r"\xff\xff\xff\xff"
 
-    async def test_a_message_that_is_no_protobuf_is_an_invalid_argument(self, start: Start) -> None:
+    async def test_a_message_that_is_not_a_protobuf_is_an_invalid_argument(self, start: Start) -> None:
         """Malformed protobuf is INVALID_ARGUMENT, and the process goes on."""
         running = await start()
         stream = running.open()
@@ -281,7 +281,7 @@ class TestShutdown:
         await within(running.sidecar.stop())
         assert len(lines_of(tmp_path / "access.jsonl")) == 60
 
-    async def test_a_stream_that_goes_on_sending_is_told_that_it_was_cut_off(
+    async def test_a_stream_that_goes_on_sending_learns_that_it_was_cut_off(
         self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The status holds how many messages were taken: the others can be sent again, elsewhere."""

@@ -72,7 +72,7 @@ def run(command: str, tool: str, ports: dict[str, str]) -> str:
 
 def test_grpcurl_does_what_the_page_shows(ports: dict[str, str]) -> None:
     tool = go_tool("grpcurl", GRPCURL)
-    told = [run(command, tool, ports) for command in commands("grpcurl")]
+    result = [run(command, tool, ports) for command in commands("grpcurl")]
     expected = [
         "grpc.reflection.v1.ServerReflection\n",
         "AttributeContext attributes = 1;",
@@ -82,8 +82,8 @@ def test_grpcurl_does_what_the_page_shows(ports: dict[str, str]) -> None:
         "{}\n",
         "envoy.service.accesslog.v3.AccessLogService\n",
     ]
-    assert len(told) == len(expected)
-    for text, part in zip(told, expected, strict=True):
+    assert len(result) == len(expected)
+    for text, part in zip(result, expected, strict=True):
         assert part in text
 
 
@@ -91,5 +91,5 @@ def test_ghz_loses_no_call(ports: dict[str, str]) -> None:
     tool = go_tool("ghz", GHZ)
     [command] = commands("ghz")
     [total] = re.findall(r"--total (\d+)", command)
-    told = run(command, tool, ports)
-    assert re.findall(r"^  \[(\w+)\] +(\d+) responses", told, re.MULTILINE) == [("OK", total)], told
+    result = run(command, tool, ports)
+    assert re.findall(r"^  \[(\w+)\] +(\d+) responses", result, re.MULTILINE) == [("OK", total)], result

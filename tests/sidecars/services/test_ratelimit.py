@@ -68,7 +68,7 @@ class TestAnswers:
             {"code": "OK", "limitRemaining": 4294967295},
         ]
 
-    def test_over_limit_is_told_overall_and_for_the_descriptor(self, folder: Path) -> None:
+    def test_over_limit_is_set_overall_and_for_the_descriptor(self, folder: Path) -> None:
         sidecar = build(settings_with(folder), dependencies())
         response = answered(sidecar, request(ADDRESS, LOGIN, hits=3))
         assert response.overall_code == RateLimitResponse.OVER_LIMIT

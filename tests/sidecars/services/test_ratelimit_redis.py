@@ -67,7 +67,7 @@ class TestRedis:
         assert (around.registry.get_sample_value("ratelimit_redis_failures_total", unreachable) or 0) >= 2
         await sidecar.stop()
 
-    async def test_that_says_no_is_told_in_its_own_words(
+    async def test_a_refusal_is_reported_in_its_own_words(
         self, folder: Path, redis_server: RedisServer, shared_client: Redis
     ) -> None:
         """In `/config`, in the log and as the cause of the breaker: not as a Redis that is away."""
@@ -78,10 +78,10 @@ class TestRedis:
             while sidecar.describe()["breaker"] == "closed":
                 response = await awaited(sidecar, request({"closed": "1"}))
                 assert MessageToDict(response.dynamic_metadata)["reason"] == "store_refused"
-            told = sidecar.describe()
-            assert "NOREPLICAS" in told["last_refusal"]["error"]
-            assert told["breaker_cause"].startswith("store_refused: ")
-            assert "NOREPLICAS" in told["breaker_cause"]
+            result = sidecar.describe()
+            assert "NOREPLICAS" in result["last_refusal"]["error"]
+            assert result["breaker_cause"].startswith("store_refused: ")
+            assert "NOREPLICAS" in result["breaker_cause"]
             admin.config_set("min-replicas-to-write", 0)
             async with asyncio.timeout(20):
                 while True:
@@ -115,7 +115,7 @@ class TestRedis:
         redis_server.resume()
         await sidecar.stop()
 
-    async def test_a_deadline_that_is_over_asks_nobody(self, folder: Path, shared_client: Redis) -> None:
+    async def test_after_the_deadline_no_request_is_made(self, folder: Path, shared_client: Redis) -> None:
         sidecar = build(settings_with(folder, **PATIENT), dependencies(shared_client))
         reply = sidecar.should_rate_limit(request(ADDRESS), FakeCall(deadline=time.monotonic()))
         assert isinstance(reply, bytes)

@@ -156,7 +156,7 @@ async def test_questions_are_answered_in_their_order_and_the_stream_survives_a_w
     ]
 
 
-async def test_bytes_that_are_no_request_end_the_stream(asked: Asked) -> None:
+async def test_bytes_that_are_not_a_request_end_the_stream(asked: Asked) -> None:
     call = asked.open(requests=iter([b"\xff\xff"]))
     assert (await outcome(read_all(call)))[0] is grpc.StatusCode.INVALID_ARGUMENT
 

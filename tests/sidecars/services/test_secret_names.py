@@ -54,8 +54,8 @@ def record(sidecar: AccesslogSidecar) -> dict[str, Any]:
     )
     intake = EntryDecoder(sidecar._rules, EntryCounters(), lambda: 0.0, lambda: 0.5)
     [block] = intake.read(message(entry).SerializeToString())
-    told: dict[str, Any] = orjson.loads(block.lines[0])
-    return told
+    result: dict[str, Any] = orjson.loads(block.lines[0])
+    return result
 
 
 @pytest.fixture
@@ -72,12 +72,12 @@ def test_without_a_policy_they_are_names_like_others() -> None:
 
 
 def test_the_policy_of_authz_is_known_without_a_setting(policy: Path) -> None:
-    told = record(build(settings(), dependencies(policy)))
-    assert SECRET not in str(told)
-    assert told["query"] == f"resume={REDACTED}"
+    result = record(build(settings(), dependencies(policy)))
+    assert SECRET not in str(result)
+    assert result["query"] == f"resume={REDACTED}"
 
 
-def test_a_process_with_the_access_log_alone_is_told_the_policy(policy: Path) -> None:
+def test_a_process_with_the_access_log_alone_learns_the_policy(policy: Path) -> None:
     assert SECRET not in str(record(build(settings(policy=[str(policy)]), dependencies())))
 
 
@@ -119,7 +119,7 @@ def test_the_settings_hand_each_what_the_other_knows(policy: Path, tmp_path: Pat
     assert policy in placed.before.files
 
 
-def test_a_problem_of_the_policy_is_told_once(policy: Path, tmp_path: Path) -> None:
+def test_a_problem_of_the_policy_is_reported_once(policy: Path, tmp_path: Path) -> None:
     (tmp_path / "credentials.yaml").write_text("credentials: {sessions: {stor: memory}}")
     file = tmp_path / "sidecars.yaml"
     sections = {
@@ -130,15 +130,15 @@ def test_a_problem_of_the_policy_is_told_once(policy: Path, tmp_path: Path) -> N
     read = load_settings(file, {})
     with pytest.raises(ConfigError) as caught:
         build_all(read, ["authz", "accesslog"], _dependencies(read))
-    told = [str(problem) for problem in caught.value.problems]
-    assert len(told) == len(set(told))
+    result = [str(problem) for problem in caught.value.problems]
+    assert len(result) == len(set(result))
 
 
 async def test_the_decision_log_redacts_them_too(tmp_path: Path) -> None:
     built = Built(tmp_path, policy=CREDENTIALS + RULES)
     built.ask(check_request(path=f"/a;resume={SECRET}/b"))
-    [told] = await built.shown()
-    assert told["path"] == f"/a;resume={REDACTED}/b"
+    [result] = await built.shown()
+    assert result["path"] == f"/a;resume={REDACTED}/b"
     built.file.write_text(CREDENTIALS.replace("resume", "again") + RULES)
     built.sidecar.prepare()()
     built.ask(check_request(path=f"/a;again={SECRET}/b"))

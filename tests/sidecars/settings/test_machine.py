@@ -220,7 +220,7 @@ def test_check_offline_looks_at_nothing_of_the_machine(sidecars: Command, file: 
         ),
     ],
 )
-def test_a_file_that_is_not_there_is_told_where_it_is_named(
+def test_a_file_that_is_not_there_is_reported_where_it_is_named(
     sidecars: Command, file: Path, text: str, found: str
 ) -> None:
     file.write_text(text)
@@ -229,7 +229,7 @@ def test_a_file_that_is_not_there_is_told_where_it_is_named(
     assert found in result.err.replace(f"{file}:", "").replace(f"{file.parent}/", "")
 
 
-def test_a_file_that_a_policy_names_is_told_where(sidecars: Command, file: Path) -> None:
+def test_a_file_that_a_policy_names_is_reported_where(sidecars: Command, file: Path) -> None:
     (file.parent / "policy.yaml").write_text(
         "credentials:\n"
         "  issuers:\n"
@@ -244,7 +244,7 @@ def test_a_file_that_a_policy_names_is_told_where(sidecars: Command, file: Path)
     assert "policy.yaml:4: credentials.api_keys.file: no-keys.yaml: cannot be read: no such file" in found
 
 
-def test_what_needs_another_part_is_told_where_it_is_asked_for(
+def test_what_needs_another_part_is_reported_where_it_is_asked_for(
     sidecars: Command, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)

@@ -29,7 +29,7 @@ def test_a_key_that_only_sounds_like_it_stays_readable(key: str) -> None:
     assert redact({key: "/run/x"}) == {key: "/run/x"}
 
 
-def test_what_is_no_text_under_a_secret_key_is_looked_into() -> None:
+def test_a_value_other_than_text_under_a_secret_key_is_searched() -> None:
     assert redact({"token": {"header": "x", "secret": "y"}, "secret": 5, "password": ""}) == {
         "token": {"header": "x", "secret": "***"},
         "secret": 5,

@@ -59,7 +59,7 @@ def test_a_variable_wins_over_the_file(file: Path) -> None:
     assert settings.transport == "grpcio"
 
 
-def test_a_section_may_stand_in_the_environment_alone(file: Path) -> None:
+def test_a_section_may_be_in_the_environment_alone(file: Path) -> None:
     file.write_text("")
     environ = {"SIDECARS_REDIS__URL": "redis://r:1/0", "SIDECARS_REDIS__MAX_CONNECTIONS": "7"}
     redis = load_settings(file, environ).redis
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_read_does_not_hide_a_bad_variable(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["SIDECARS_SERVICE_HOST", "SIDECARS_PORT", "SIDECARS_PORT_9001_TCP_ADDR"])
-def test_what_kubernetes_says_of_a_service_named_sidecars_is_no_setting(file: Path, name: str) -> None:
+def test_what_kubernetes_says_of_a_service_named_sidecars_is_not_a_setting(file: Path, name: str) -> None:
     file.write_text("")
     load_settings(file, {name: "10.0.0.1", "SIDECARS": "x", "PATH": "/bin"})
 
@@ -125,7 +125,7 @@ def test_sections_without_a_problem_can_be_used_beside_bad_ones(file: Path) -> N
     assert reading.settings.log.level == "info"
 
 
-def test_nothing_can_be_used_of_a_file_that_is_no_mapping(file: Path) -> None:
+def test_nothing_can_be_used_of_a_file_that_is_not_a_mapping(file: Path) -> None:
     file.write_text("- authz\n")
     reading = read_settings(file, {})
     assert reading.settings is None
@@ -187,7 +187,7 @@ def test_redis_settings_that_contradict_are_refused(file: Path, more: str, messa
     assert message in problem
 
 
-def test_credentials_stand_in_one_place(file: Path) -> None:
+def test_credentials_are_in_one_place(file: Path) -> None:
     (problem,) = problems(file, "redis: {url: 'redis://u:p@r', password_file: f}")
     assert "both hold credentials" in problem
 

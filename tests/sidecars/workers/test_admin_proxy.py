@@ -160,12 +160,12 @@ async def test_a_worker_that_hangs_takes_no_page_with_it(tmp_path: Path) -> None
         assert 'sidecars_worker_answered{worker="0"} 1.0' in text
         assert 'sidecars_worker_answered{worker="1"} 0.0' in text
         assert 'open{worker="1"}' not in text
-        for page, told in (
+        for page, answered in (
             ("/decisions", {"decisions": [], "workers_without_answer": [1]}),
             ("/state", {"workers": [answer(0), {"worker": 1, "status": None, "answer": None}]}),
         ):
             async with client.get(page) as response:
-                assert await response.json() == told
+                assert await response.json() == answered
         async with client.get("/config") as response:
             assert [one["config"] for one in (await response.json())["workers"]] == [{"number": 0}, None]
 

@@ -131,7 +131,7 @@ def test_a_worker_that_counts_a_series_from_0_again_makes_no_sum_fall() -> None:
     assert samples(totals, "0") == {"total_hits|key1=a": 8}
 
 
-def test_the_counts_of_series_that_nobody_shows_any_more_are_bounded() -> None:
+def test_the_counts_of_series_that_no_one_shows_any_more_are_bounded() -> None:
     totals = MetricTotals()
     many = MAX_HIDDEN // 2
     for generation in range(4):

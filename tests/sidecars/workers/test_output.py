@@ -58,7 +58,7 @@ def test_what_has_no_newline_is_passed_on_at_a_bound(target: int, tmp_path: Path
     assert (tmp_path / "out").read_bytes() == b"x" * (2 * MAX_LINE_BYTES) + b"\n"
 
 
-def test_a_writer_learns_that_nobody_reads() -> None:
+def test_a_writer_learns_that_no_one_reads() -> None:
     """So that its sink counts what it loses (accesslog: broken_pipe)."""
     reading, writing = os.pipe()
     os.close(reading)

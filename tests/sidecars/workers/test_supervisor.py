@@ -241,7 +241,7 @@ def test_sigterm_to_one_worker_restarts_it_in_order(running: Running) -> None:
     assert "stopped" in [line["event"] for line in running.log if line.get("worker") == 0]
 
 
-def test_a_crash_loop_is_told_by_metric_log_and_readyz_and_can_be_ended(
+def test_a_crash_loop_is_reported_by_metric_log_and_readyz_and_can_be_ended(
     running: Running, tmp_path: Path, limits: Path
 ) -> None:
     """Limits that became bad: a worker that serves keeps the good ones, one that starts has none."""

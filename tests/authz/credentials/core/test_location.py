@@ -64,7 +64,7 @@ class TestBearer:
         assert reason(world, credentials, request(("authorization", value))) == RefusalReason.TOKEN_MALFORMED
 
     @pytest.mark.parametrize("value", ["Bearer TOKEN ", " Bearer TOKEN\t"])
-    def test_blanks_around_it_are_no_part_of_the_header(
+    def test_blanks_around_it_are_not_part_of_the_header(
         self, world: World, credentials: Credentials, value: str
     ) -> None:
         """As in HTTP/1 (RFC 9110 section 5.5); over HTTP/2 Envoy passes them on."""
@@ -78,12 +78,12 @@ class TestBearer:
         assert found == RefusalReason.TOKEN_MALFORMED
 
     @pytest.mark.parametrize("value", ["Basic dXNlcjpwYXNz", "Negotiate", "DPoP x"])
-    def test_another_scheme_is_no_credential_of_ours(
+    def test_another_scheme_is_not_a_credential_of_ours(
         self, world: World, credentials: Credentials, value: str
     ) -> None:
         assert world.outcome(credentials, request(("authorization", value))) is None
 
-    def test_no_credential_at_all_is_no_outcome(self, world: World, credentials: Credentials) -> None:
+    def test_no_credential_at_all_has_no_outcome(self, world: World, credentials: Credentials) -> None:
         assert world.outcome(credentials, request(("accept", "*/*"), ("cookie", "theme=dark"))) is None
 
     def test_cve_2023_27488_a_token_that_is_not_ascii_is_refused(
@@ -211,7 +211,7 @@ class TestPlaces:
             ),
         ],
     )
-    def test_a_token_may_stand_in_header_cookie_or_query(self, world: World, location: Any, of: Any) -> None:
+    def test_a_token_may_be_in_header_cookie_or_query(self, world: World, location: Any, of: Any) -> None:
         credentials = world.credentials(block(world, tokens={"locations": [location]}))
         assert kind(world, credentials, of(token())) == CredentialKind.JWT
         assert world.outcome(credentials, bearer(token())) is None
@@ -241,7 +241,7 @@ class TestPlaces:
         assert (found if found is None else reason_of(found)) == expected
 
     @pytest.mark.parametrize("value", ["!", "é", "_____w", "eA==="])
-    def test_what_is_no_base64url_is_refused(self, world: World, value: str) -> None:
+    def test_what_is_not_base64url_is_refused(self, world: World, value: str) -> None:
         location = {"websocket_protocol": "base64url.bearer"}
         credentials = world.credentials(block(world, tokens={"locations": [location]}))
         of = request(("sec-websocket-protocol", f"base64url.bearer.{value}"))

@@ -29,7 +29,7 @@ Start = Callable[[Credentials], Awaitable[Credentials]]
 
 
 class TestAnswers:
-    async def test_an_active_token_is_who_the_server_says(
+    async def test_an_active_token_identifies_the_caller_that_the_server_names(
         self, world: World, asked: Introspected, started: Start
     ) -> None:
         credentials = await started(world.credentials(asked.config()))
@@ -98,7 +98,7 @@ class TestAnswers:
         assert reason_of(found) == RefusalReason.CLAIM_FORBIDDEN
 
     @pytest.mark.parametrize("text", ["", "a b", "tök", "a\x00b", "a,b"])
-    async def test_what_is_no_token_is_not_asked_about(
+    async def test_what_is_not_a_token_is_not_asked_about(
         self, world: World, asked: Introspected, text: str
     ) -> None:
         found = world.outcome(world.credentials(asked.config()), bearer(text))
@@ -134,7 +134,7 @@ class TestClient:
         await world.awaited(credentials, bearer("opaque"))
         assert [form["client_secret"] for form in asked.server.forms] == ["s3cr:et&", "another"]
 
-    async def test_the_secret_stands_in_no_description(self, world: World, asked: Introspected) -> None:
+    async def test_the_secret_is_in_no_description(self, world: World, asked: Introspected) -> None:
         credentials = world.credentials(asked.config())
         assert "s3cr" not in repr(credentials.describe())
         assert "s3cr" not in repr(credentials.config)
@@ -189,7 +189,7 @@ class TestCache:
         await world.awaited(credentials, bearer("bad-4"))
         assert len(asked.server.asked) == 7
 
-    async def test_ghsa_4mq7_pvjg_xp2r_another_url_begins_anew(
+    async def test_ghsa_4mq7_pvjg_xp2r_another_url_begins_without_old_keys(
         self, world: World, asked: Introspected, started: Start
     ) -> None:
         """Oathkeeper's cache key lacked the introspection URL: one server's word stood for another's."""
@@ -200,7 +200,7 @@ class TestCache:
         found = await world.awaited(credentials, bearer("opaque"))
         assert reason_of(found) == RefusalReason.TOKEN_INACTIVE
 
-    async def test_cve_2021_32701_audience_and_claims_are_no_part_of_what_is_remembered(
+    async def test_cve_2021_32701_audience_and_claims_are_not_part_of_what_is_remembered(
         self, world: World, asked: Introspected, started: Start
     ) -> None:
         """GHSA-qvp4-rpmr-xwrr: Oathkeeper's cache answered for scopes that it had not been asked about."""
@@ -318,7 +318,7 @@ def test_a_file_without_a_secret_is_an_error(world: World, content: bytes) -> No
         ),
     ],
 )
-async def test_what_is_wrong_with_an_answer_is_told(
+async def test_what_is_wrong_with_an_answer_is_reported(
     world: World, asked: Introspected, started: Start, body: bytes, detail: str
 ) -> None:
     asked.server.bodies["/introspect"] = body

@@ -127,7 +127,7 @@ async def test_slow_at_start_bounds_the_wait_of_a_request(
     assert Row(world, credentials).gets(good()) is None
 
 
-async def test_slow_later_delays_nobody(world: World, server: WebServer, started: Start) -> None:
+async def test_a_slow_call_delays_no_other(world: World, server: WebServer, started: Start) -> None:
     credentials = await started(world.credentials(block(server)))
     row = Row(world, credentials)
     asked = len(server.asked)

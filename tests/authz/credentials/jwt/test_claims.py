@@ -86,7 +86,7 @@ class TestLifetime:
         found = outcome(world, changes, iat=None, exp=NOW + 600)
         assert reason_of(found) == RefusalReason.TOKEN_LIFETIME
 
-    def test_there_is_no_limit_unless_one_is_set(self, world: World) -> None:
+    def test_without_a_setting_there_is_no_limit(self, world: World) -> None:
         assert isinstance(outcome(world, {"max_lifetime_seconds": None}, iat=NOW, exp=NOW + 1e9), Identity)
 
 
@@ -103,7 +103,7 @@ def test_scopes_are_separated_by_single_spaces_alone(world: World) -> None:
     assert found.scopes == {"orders:read\u2003admin", "profile"}
 
 
-def test_keys_that_would_be_too_old_before_they_are_fetched_anew_are_an_error(world: World) -> None:
+def test_keys_that_would_be_too_old_before_they_are_fetched_again_are_an_error(world: World) -> None:
     jwks = {"url": "https://idp.example.com/keys", "refresh_seconds": 300, "max_stale_seconds": 60}
     with pytest.raises(ValueError, match="max_stale_seconds must not be less than refresh_seconds"):
         world.config({"issuers": [world.issuer(jwks=jwks)]})
@@ -124,7 +124,7 @@ def test_what_would_not_do_what_it_says_is_an_error(
         world.config({"issuers": [world.issuer(**changes)]})
 
 
-def test_so_are_places_for_tokens_that_nobody_issues(world: World) -> None:
+def test_so_are_places_for_tokens_without_an_issuer(world: World) -> None:
     with pytest.raises(ValueError, match="tokens does nothing without issuers"):
         world.config({"tokens": {"max_bytes": 4096}})
 
@@ -140,7 +140,7 @@ class TestSubject:
             ({"a": 1}, "an object"),
         ],
     )
-    def test_one_that_is_no_text_has_its_own_reason(self, world: World, value: Any, kind: str) -> None:
+    def test_one_that_is_not_text_has_its_own_reason(self, world: World, value: Any, kind: str) -> None:
         """RFC 7519 section 4.1.2: providers that number their users write it as a number."""
         found = outcome(world, {}, sub=value)
         assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
@@ -163,7 +163,7 @@ class TestSubject:
         assert isinstance(found, Identity)
         assert found.subject == subject
 
-    def test_the_next_one_is_no_way_around_a_bad_one(self, world: World) -> None:
+    def test_another_credential_does_not_hide_a_bad_one(self, world: World) -> None:
         found = outcome(world, {"subject_claim": ["email", "sub"]}, email=7)
         assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
 

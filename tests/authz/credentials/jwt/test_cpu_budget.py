@@ -58,7 +58,7 @@ async def test_the_next_turn_begins_with_a_whole_budget() -> None:
         await asyncio.sleep(0)
 
 
-async def test_work_that_nobody_waits_for_any_more_is_not_done() -> None:
+async def test_work_that_no_one_waits_for_any_more_is_not_done() -> None:
     work = Work()
     turns: CpuBudget[int] = CpuBudget(work.clock, budget_seconds=1)
     turns.do(work.piece(0))
@@ -114,7 +114,7 @@ async def test_known_tokens_go_past_a_burst_of_new_ones(world: World) -> None:
     assert all(isinstance(one, Identity) for one in found)
 
 
-async def test_who_waits_too_long_in_line_is_told_so(world: World) -> None:
+async def test_a_request_that_waits_too_long_is_refused_with_this_reason(world: World) -> None:
     credentials = world.credentials({"issuers": [world.issuer()], "lookup_timeout_seconds": 0.01})
     turns = credentials._serving.tokens.cpu_budget
     turns._spent_seconds, turns._turn_booked = 1.0, True  # a turn that never ends

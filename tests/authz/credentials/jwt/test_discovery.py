@@ -25,12 +25,12 @@ def config(**changes: Any) -> KeySetConfig:
     return KeySetConfig.model_validate({"discovery": True} | changes)
 
 
-def test_the_document_tells_where_the_keys_are() -> None:
+def test_the_document_names_the_url_of_the_keys() -> None:
     assert key_set_url(document(), AT, ISSUER, config()) == "https://idp.example.com/keys"
 
 
 @pytest.mark.parametrize("issuer", ["https://idp.example.com/realm", "https://idp.example.com/realm/"])
-def test_it_stands_below_the_issuer(issuer: str) -> None:
+def test_it_is_a_key_of_the_issuer(issuer: str) -> None:
     """Section 4.1: a slash at the end of the issuer is left out."""
     expected = "https://idp.example.com/realm/.well-known/openid-configuration"
     assert discovery_url(config(), issuer) == expected

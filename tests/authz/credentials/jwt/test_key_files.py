@@ -29,11 +29,11 @@ SECRET = [
 
 def refused_keys(credentials: Credentials) -> list[str]:
     [issuer] = credentials.describe()["issuers"]
-    told: list[str] = issuer["key_set"]["refused_keys"]
-    return told
+    result: list[str] = issuer["key_set"]["refused_keys"]
+    return result
 
 
-def test_opensearch_security_4618_unusable_entries_are_told_and_cost_nothing(
+def test_opensearch_security_4618_unusable_entries_are_reported_and_cost_nothing(
     world: World,
 ) -> None:
     with capture_logs() as logs:

@@ -73,7 +73,7 @@ def test_the_reason_is_short_whatever_the_publisher_writes(key: Any) -> None:
 @pytest.mark.parametrize(
     "key", [None, 7, "text", [], {"kty": "EC", "kid": 7}, {"kty": "EC", "kid": "x" * 257}]
 )
-def test_what_is_no_key_is_left_out(key: Any) -> None:
+def test_what_is_not_a_key_is_left_out(key: Any) -> None:
     assert None in refused(key)
 
 
@@ -159,7 +159,7 @@ class TestAsPublished:
         assert parse_key_set(key_set(GOOD | members)).refused == ()
 
     @pytest.mark.parametrize("kid", [None, ""])
-    def test_a_kid_that_says_nothing_is_none(self, kid: Any) -> None:
+    def test_an_empty_kid_counts_as_none(self, kid: Any) -> None:
         keys = parse_key_set(key_set(GOOD | {"kid": kid}))
         assert keys.by_id == {}
         assert keys.find(None, "ES256") is keys.keys[0]

@@ -147,7 +147,7 @@ class TestRotation:
         world.outcome(credentials, bearer(text))
         assert world.metric("authz_identity_cache_lookups_total", result="hit") == 1
 
-    async def test_the_set_is_fetched_anew_before_it_is_old(self, world: World, started: Start) -> None:
+    async def test_the_set_is_fetched_again_before_it_is_old(self, world: World, started: Start) -> None:
         """With the smallest jitter: refresh_seconds; with the largest: four fifths of it."""
         await started(world.credentials(block(refresh_seconds=0.02)))
         for _ in range(3):
@@ -241,7 +241,7 @@ class TestUnknownKeyIds:
         await until(lambda: world.key_server.calls == 3)
         await until(lambda: isinstance(world.outcome(credentials, bearer(new_token())), Identity))
 
-    async def test_a_fetch_that_had_begun_before_says_nothing_about_a_kid(
+    async def test_a_fetch_that_had_begun_before_decides_nothing_about_a_kid(
         self, world: World, started: Start
     ) -> None:
         """The server may have answered before the key was in use: another fetch is asked for."""
@@ -336,7 +336,7 @@ class TestAway:
         world.clock.advance(58)
         assert isinstance(world.outcome(credentials, bearer(text)), Identity)
 
-    async def test_cve_2026_31837_after_its_stated_age_there_is_no_key_to_fall_back_to(
+    async def test_cve_2026_31837_a_key_past_its_stated_age_is_not_used(
         self, world: World, started: Start
     ) -> None:
         credentials = await started(world.credentials(block(refresh_seconds=60, max_stale_seconds=60)))
@@ -368,7 +368,7 @@ class TestAway:
         assert "1024 bits" in issuer["key_set"]["refused_keys"][0]
 
 
-async def test_the_metrics_tell_keys_and_age(world: World, started: Start) -> None:
+async def test_the_metrics_show_the_number_of_keys_and_their_age(world: World, started: Start) -> None:
     await started(world.credentials(block()))
     world.clock.advance(7)
     assert world.metric("authz_key_set_keys", issuer=ISSUER) == 1

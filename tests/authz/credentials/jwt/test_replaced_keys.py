@@ -110,7 +110,7 @@ async def test_many_that_wait_cause_one_fetch(world: World, block: dict[str, Any
     assert world.key_server.calls == 2
 
 
-async def test_a_fetch_that_began_before_has_told_nothing(
+async def test_a_fetch_that_began_before_does_not_count(
     world: World, block: dict[str, Any], started: Start
 ) -> None:
     """It may bring the answer of before: one more is due, although no other token asks."""
@@ -126,7 +126,7 @@ async def test_a_fetch_that_began_before_has_told_nothing(
 
 
 class TestThrottle:
-    async def test_nobody_is_charged_for_a_key_that_was_replaced(
+    async def test_no_one_is_charged_for_a_key_that_was_replaced(
         self, world: World, block: dict[str, Any], started: Start
     ) -> None:
         """A rotation within the cool-down of a fetch that a bad token asked for: honest clients must wait."""
@@ -140,7 +140,7 @@ class TestThrottle:
         for number in range(1, 10):
             assert isinstance(world.outcome(credentials, bearer(of(NEW, number), HOME)), Identity)
 
-    async def test_who_sends_bad_tokens_is_charged_once_a_fetch_has_told(
+    async def test_a_client_with_bad_tokens_is_charged_once_a_fetch_has_confirmed_it(
         self, world: World, block: dict[str, Any], started: Start
     ) -> None:
         credentials = await started(world.credentials(block))

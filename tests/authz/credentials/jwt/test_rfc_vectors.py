@@ -116,7 +116,7 @@ def test_rfc_7515_a1_and_a5_symmetric_and_unsigned_tokens_are_refused(world: Wor
 
 
 @pytest.mark.parametrize("key", [A1_KEY, RFC7520_OCT])
-def test_a_symmetric_key_is_no_key_here(key: Mapping[str, Any]) -> None:
+def test_a_symmetric_key_is_not_a_key_here(key: Mapping[str, Any]) -> None:
     with pytest.raises(KeySetError, match="symmetric"):
         parse_key_set(json.dumps({"keys": [key]}).encode())
 
@@ -124,7 +124,7 @@ def test_a_symmetric_key_is_no_key_here(key: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize(
     "text", [RFC7520_RS256, RFC7520_PS384, RFC7520_ES512, RFC7520_HS256, RFC8037_TOKEN, A4_TOKEN]
 )
-def test_a_signed_text_that_is_no_jwt_is_refused(world: World, text: str) -> None:
+def test_a_signed_text_that_is_not_a_jwt_is_refused(world: World, text: str) -> None:
     found = world.outcome(joe(world, A2_KEY), bearer(text))
     assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
 
@@ -137,7 +137,7 @@ def test_rfc_7515_a6_and_a7_the_json_serialisation_is_refused(world: World) -> N
         assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
 
 
-def test_rfc_7515_appendix_e_an_extension_nobody_understands_is_refused(world: World) -> None:
+def test_rfc_7515_appendix_e_an_unknown_extension_is_refused(world: World) -> None:
     header = {"alg": "none", "crit": ["http://example.com/UNDEFINED"], "http://example.com/UNDEFINED": True}
     text = f"{encoded(header)}.RkFJTA."
     assert reason_of(world.outcome(joe(world, A2_KEY), bearer(text))) == RefusalReason.TOKEN_MALFORMED
@@ -146,7 +146,7 @@ def test_rfc_7515_appendix_e_an_extension_nobody_understands_is_refused(world: W
 @pytest.mark.parametrize(
     ("key", "private"), [(BILBO_EC, RFC7520_3_2_PRIVATE), (BILBO_RSA, RFC7520_3_4_PRIVATE)]
 )
-def test_rfc_7520_3_2_and_3_4_a_private_key_is_no_key_here(key: Mapping[str, Any], private: str) -> None:
+def test_rfc_7520_3_2_and_3_4_a_private_key_is_not_a_key_here(key: Mapping[str, Any], private: str) -> None:
     with pytest.raises(KeySetError, match="private"):
         parse_key_set(json.dumps({"keys": [{**key, "d": private}]}).encode())
 

@@ -61,9 +61,9 @@ async def test_they_share_one_key_set(world: World, started: Start) -> None:
     credentials = await started(world.credentials(block()))
     [source] = credentials._serving.remote_keys()
     assert world.key_server.calls == 1
-    [told] = credentials.describe()["issuers"]
-    assert (told["issuer"], told["tenants"]) == (TEMPLATE, 2)
-    assert told["key_set"] == source.describe()
+    [answered] = credentials.describe()["issuers"]
+    assert (answered["issuer"], answered["tenants"]) == (TEMPLATE, 2)
+    assert answered["key_set"] == source.describe()
     assert world.metric("authz_key_set_keys", issuer=TEMPLATE) == 3
 
 

@@ -53,7 +53,7 @@ class TestGoodTokens:
         credentials = world.credentials({"issuers": [world.issuer(jwk(key))]})
         assert identity(world, credentials, token("EdDSA", key=key)).subject == "alice"
 
-    def test_the_identity_tells_what_the_token_says(self, world: World, credentials: Credentials) -> None:
+    def test_the_identity_has_the_claims_of_the_token(self, world: World, credentials: Credentials) -> None:
         found = identity(world, credentials, token(roles=["admin"]))
         assert found == Identity(
             kind=CredentialKind.JWT,
@@ -114,7 +114,7 @@ class TestSignature:
         unsigned = raw_token(header, claims(), b"")
         assert reason(world, credentials, unsigned) == RefusalReason.TOKEN_ALGORITHM
 
-    def test_cve_2022_29217_a_public_key_is_no_shared_secret(
+    def test_cve_2022_29217_a_public_key_is_not_a_shared_secret(
         self, world: World, credentials: Credentials
     ) -> None:
         """The attack: HS256, keyed with the text of the public key."""
@@ -264,7 +264,7 @@ class TestClaims:
 
     @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
     @pytest.mark.parametrize("value", [True, str(NOW + 60), [NOW], {}])
-    def test_a_time_that_is_no_number_is_refused(
+    def test_a_time_that_is_not_a_number_is_refused(
         self, world: World, credentials: Credentials, name: str, value: Any
     ) -> None:
         """RFC 7519 section 2, NumericDate."""
@@ -272,7 +272,7 @@ class TestClaims:
         assert reason(world, credentials, text) == RefusalReason.TOKEN_MALFORMED
 
     @pytest.mark.parametrize("number", ["1e999", "NaN", "Infinity"])
-    def test_a_time_that_is_no_finite_number_is_refused(
+    def test_a_time_that_is_not_a_finite_number_is_refused(
         self, world: World, credentials: Credentials, number: str
     ) -> None:
         payload = f'{{"iss":"{ISSUER}","aud":"edge","sub":"alice","exp":{number}}}'.encode()
@@ -284,7 +284,7 @@ class TestClaims:
         with pytest.raises(ValueError, match="audiences"):
             world.config({"issuers": [block]})
 
-    def test_any_audience_has_to_be_said(self, world: World) -> None:
+    def test_any_audience_must_be_written_out(self, world: World) -> None:
         credentials = world.credentials({"issuers": [world.issuer(audiences="any")]})
         assert identity(world, credentials, token(aud=None)).audiences == frozenset()
 
@@ -314,7 +314,7 @@ class TestMalformed:
             raw_token(b'{"alg":"ES256"', claims()),
         ],
     )
-    def test_what_is_no_token_is_refused(self, world: World, credentials: Credentials, text: str) -> None:
+    def test_what_is_not_a_token_is_refused(self, world: World, credentials: Credentials, text: str) -> None:
         assert reason(world, credentials, text) == RefusalReason.TOKEN_MALFORMED
 
     def test_a_token_over_the_cap_is_not_parsed(self, world: World) -> None:

@@ -28,7 +28,7 @@ def of(value: str, principal: str = PROXY, address: str = "") -> Request:
 
 
 class TestPeer:
-    def test_the_peer_is_who_its_certificate_says(self, world: World) -> None:
+    def test_the_peer_is_the_one_that_its_certificate_names(self, world: World) -> None:
         found = world.outcome(world.credentials(block()), request(principal=ALICE))
         assert isinstance(found, Identity)
         assert (found.kind, found.subject) == (CredentialKind.MTLS, ALICE)
@@ -38,7 +38,7 @@ class TestPeer:
         first = world.outcome(credentials, request(principal=ALICE))
         assert world.outcome(credentials, request(principal=ALICE)) is first
 
-    def test_without_a_certificate_nobody_is_known(self, world: World) -> None:
+    def test_without_a_certificate_no_one_is_known(self, world: World) -> None:
         assert world.outcome(world.credentials(block()), request()) is None
 
     @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ class TestPeer:
         assert reason_of(world.outcome(credentials, forged)) == RefusalReason.PRINCIPAL_MALFORMED
 
     @pytest.mark.parametrize("rest", ["", "..", "a%2fb"])
-    def test_so_does_a_name_that_a_proxy_tells(self, world: World, rest: str) -> None:
+    def test_so_does_a_name_that_a_proxy_forwards(self, world: World, rest: str) -> None:
         found = world.outcome(world.credentials(forwarded()), of(f"URI=spiffe://prod.example/{rest}"))
         assert reason_of(found) == RefusalReason.PRINCIPAL_MALFORMED
 
@@ -138,7 +138,7 @@ class TestForwarded:
         assert isinstance(found, Identity)
         assert found.subject == ALICE
 
-    def test_without_a_configuration_the_header_is_not_looked_at(self, world: World) -> None:
+    def test_without_a_configuration_the_header_is_not_read(self, world: World) -> None:
         found = world.outcome(world.credentials(block()), of(f"URI={ALICE}"))
         assert isinstance(found, Identity)
         assert found.subject == PROXY
@@ -147,7 +147,7 @@ class TestForwarded:
         found = world.outcome(world.credentials(forwarded()), of(f"URI={ALICE}", principal=""))
         assert found is None
 
-    def test_the_proxy_itself_is_no_caller(self, world: World) -> None:
+    def test_the_proxy_itself_is_not_the_caller(self, world: World) -> None:
         """A client without a certificate must not borrow the one of the proxy."""
         assert world.outcome(world.credentials(forwarded()), request(principal=PROXY)) is None
 
@@ -184,7 +184,7 @@ class TestForwarded:
         found = world.outcome(world.credentials(forwarded()), of(value))
         assert reason_of(found) == RefusalReason.PRINCIPAL_MALFORMED
 
-    def test_a_certificate_without_the_name_asked_for_is_nobody(self, world: World) -> None:
+    def test_a_certificate_without_the_wanted_name_identifies_no_one(self, world: World) -> None:
         assert world.outcome(world.credentials(forwarded()), of("Hash=00ff;DNS=alice.example")) is None
 
     def test_the_first_name_that_there_is_counts(self, world: World) -> None:
@@ -194,7 +194,7 @@ class TestForwarded:
         found = world.outcome(credentials, of("DNS=alice.example"))
         assert isinstance(found, Identity)
 
-    def test_somebody_has_to_be_trusted(self, world: World) -> None:
+    def test_a_policy_must_trust_an_issuer(self, world: World) -> None:
         with pytest.raises(ValueError, match="trusted_peers"):
             world.config(block(forwarded={}))
 

@@ -123,7 +123,7 @@ class TestRedis:
             assert made["until"] >= time.time() + 172_790
         await until(lambda: verdict(here, ours, self.token()) == RefusalReason.REVOKED)
 
-    async def test_an_entry_that_nobody_can_read_keeps_everybody_out_until_it_is_removed(
+    async def test_an_unreadable_entry_refuses_every_caller_until_it_is_removed(
         self, world: World, redis: Redis, started: Start
     ) -> None:
         """It may name any token; the log and the command say which it is."""
@@ -203,7 +203,7 @@ class TestRedis:
         await until(lambda: verdict(here, ours, self.token(jti="2")) == RefusalReason.REVOKED)
         gate.set()
 
-    async def test_what_redis_clears_while_it_is_read_concerns_nobody(
+    async def test_what_redis_clears_while_it_is_read_refuses_no_one(
         self, world: World, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         world.redis = redis
@@ -321,7 +321,9 @@ class TestRedis:
         assert verdict(world, ours, self.token(jti="0")) == RefusalReason.REVOKED
         assert verdict(world, ours, self.token(jti="good")) is None
 
-    async def test_before_the_list_has_come_nobody_is_let_in(self, world: World, redis: Redis) -> None:
+    async def test_before_the_list_is_loaded_every_request_is_refused(
+        self, world: World, redis: Redis
+    ) -> None:
         world.redis = redis
         credentials = world.credentials(self.block(world))
         assert verdict(world, credentials, token()) == RefusalReason.REVOCATIONS_UNAVAILABLE

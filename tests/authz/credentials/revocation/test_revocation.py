@@ -61,7 +61,7 @@ class TestWhat:
         """It may live for any time: once its revocation is forgotten it would be good again."""
         assert verdict(world, credentials, token(iat=None)) == RefusalReason.CLAIM_MISSING
 
-    async def test_what_introspection_tells_without_iat_was_issued_before_any_time(
+    async def test_a_token_without_iat_counts_as_issued_before_any_time(
         self, credentials: Credentials
     ) -> None:
         await credentials.credential_admin.revoke_tokens("before", NOW - 1e6)
@@ -69,7 +69,7 @@ class TestWhat:
         opaque = Identity(CredentialKind.INTROSPECTION, "alice")
         assert reason_of(credentials.revocations.check(opaque, None)) == RefusalReason.REVOKED
 
-    async def test_a_subject_signs_in_anew_and_is_accepted(
+    async def test_a_subject_signs_in_again_and_is_accepted(
         self, world: World, credentials: Credentials
     ) -> None:
         """Once the leeway is over, for which the clock of an issuer may be ahead."""
@@ -225,7 +225,7 @@ class TestBound:
         await credentials.credential_admin.revoke_tokens("jti", "2")
         assert [entry["value"] for entry in await credentials.credential_admin.list_revocations()] == ["2"]
 
-    async def test_what_has_had_its_time_concerns_nobody_any_more(self, world: World) -> None:
+    async def test_an_expired_revocation_refuses_no_one(self, world: World) -> None:
         credentials = world.credentials(block(world, retention_seconds=50_000))
         await credentials.credential_admin.revoke_tokens("sub", "alice")
         world.clock.advance(50_031)

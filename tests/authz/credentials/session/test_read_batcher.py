@@ -55,7 +55,7 @@ async def test_any_number_at_once_is_answered_over_few_connections(client: Redis
     assert await commands(client, "mget") - before <= 2
 
 
-async def test_a_key_is_asked_for_once_however_many_wait(client: Redis, asker: RedisCaller) -> None:
+async def test_a_key_is_fetched_once_however_many_wait(client: Redis, asker: RedisCaller) -> None:
     await client.set("a", "1")
     found = ReadBatcher(asker)
     before = await commands(client, "mget")
@@ -64,7 +64,7 @@ async def test_a_key_is_asked_for_once_however_many_wait(client: Redis, asker: R
     assert await commands(client, "mget") - before == 1
 
 
-async def test_one_that_gives_up_takes_nobody_along(client: Redis, asker: RedisCaller) -> None:
+async def test_one_that_gives_up_does_not_end_the_others(client: Redis, asker: RedisCaller) -> None:
     await client.set("a", "1")
     found = ReadBatcher(asker)
     tasks = [asyncio.ensure_future(found.get("a")) for _ in range(4)]
@@ -76,7 +76,9 @@ async def test_one_that_gives_up_takes_nobody_along(client: Redis, asker: RedisC
     assert await found.get("a") == b"1"
 
 
-async def test_who_waits_while_redis_fails_is_told_so(redis_server: RedisServer) -> None:
+async def test_a_request_that_waits_while_redis_fails_is_refused_with_this_reason(
+    redis_server: RedisServer,
+) -> None:
     client = connect(RedisSettings(url=redis_server.url, operation_timeout_ms=5000))
     redis_server.stop()
     found = ReadBatcher(RedisCaller(client, 5.0, CircuitBreaker(lambda: 0.0, lambda: 0.0)))
@@ -93,7 +95,7 @@ async def test_the_line_has_a_bound(asker: RedisCaller, monkeypatch: pytest.Monk
     assert sum(isinstance(one, StoreUnavailableError) for one in answers) == 2
 
 
-async def test_a_burst_of_sessions_is_no_outage(world: World, client: Redis) -> None:
+async def test_a_burst_of_sessions_does_not_count_as_an_outage(world: World, client: Redis) -> None:
     """The same happens when a lost subscription voids every cached session."""
     world.redis = client
     credentials = world.credentials({"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5})

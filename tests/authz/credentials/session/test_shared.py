@@ -106,7 +106,7 @@ class TestSliding:
         (_, kept) = (await sessions_of(credentials).find(None, 1))[0]
         assert kept.idle_until == NOW + 90
 
-    async def test_it_is_written_behind_the_answer(
+    async def test_it_is_written_after_the_answer(
         self, world: World, credentials: Credentials, started: Start
     ) -> None:
         await started(credentials)
@@ -293,7 +293,7 @@ class TestTwoSidecars:
         await sessions_of(here).flush()
         assert reason_of(await world.awaited(here, cookie(text))) == RefusalReason.SESSION_EXPIRED
 
-    async def test_whose_session_has_ended_is_no_stranger(
+    async def test_a_caller_whose_session_has_ended_is_not_throttled(
         self, world: World, redis: Redis, started: Start
     ) -> None:
         """On a Monday a whole office comes back with old cookies: that is not an attack from its address."""

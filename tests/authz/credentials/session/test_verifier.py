@@ -68,7 +68,7 @@ class TestEveryStore:
         assert reason(await world.awaited(credentials, cookie(token))) == RefusalReason.SESSION_EXPIRED
 
     @pytest.mark.parametrize("token", ["x", "x" * 129, "a.b", "é" * 43, "x" * 42 + "=", "../" * 20])
-    async def test_what_is_no_token_is_refused_without_asking_the_store(
+    async def test_what_is_not_a_token_is_refused_without_asking_the_store(
         self, world: World, credentials: Credentials, token: str
     ) -> None:
         assert reason(world.outcome(credentials, cookie(token))) == RefusalReason.SESSION_UNKNOWN
@@ -109,9 +109,7 @@ class TestRedis:
         world.redis = redis
         return world.credentials({"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5})
 
-    async def test_the_token_does_not_stand_in_the_store(
-        self, credentials: Credentials, redis: Redis
-    ) -> None:
+    async def test_the_token_is_not_in_the_store(self, credentials: Credentials, redis: Redis) -> None:
         """Who reads Redis cannot take over a session."""
         token = await sessions_of(credentials).create("alice", NOW)
         assert f"sidecars:session:{key_of(token)}".encode() in await redis.keys("*")
@@ -147,7 +145,7 @@ class TestRedis:
             b" " * (MAX_RECORD_BYTES + 1),
         ],
     )
-    async def test_a_value_that_is_no_session_is_none(
+    async def test_a_value_that_is_not_a_session_is_none(
         self, world: World, credentials: Credentials, redis: Redis, value: bytes
     ) -> None:
         await redis.set(f"sidecars:session:{key_of('x' * 43)}", value)

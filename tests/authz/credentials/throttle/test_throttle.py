@@ -43,7 +43,7 @@ class TestKeys:
         issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
         return {"issuers": [issuer], "throttle": {"address_failures": 3}, "lookup_timeout_seconds": 5}
 
-    async def test_a_token_of_a_retired_key_is_no_bad_one(
+    async def test_a_token_of_a_retired_key_does_not_count_as_bad(
         self, world: World, remote: dict[str, Any], started: Start
     ) -> None:
         credentials = await started(world.credentials(remote))
@@ -57,7 +57,7 @@ class TestKeys:
                 world.clock.advance(6)
         assert isinstance(world.outcome(credentials, bearer(forged(0, kid="k2"), HOME)), Identity)
 
-    async def test_an_unknown_key_id_is_counted_once_a_fetch_has_told(
+    async def test_an_unknown_key_id_is_counted_once_a_fetch_has_confirmed_it(
         self, world: World, remote: dict[str, Any], started: Start
     ) -> None:
         credentials = await started(world.credentials(remote))
@@ -108,7 +108,7 @@ class TestAddress:
             world.outcome(credentials, bearer(bad, HOME))
         assert isinstance(world.outcome(credentials, bearer(token(), HOME)), Identity)
 
-    def test_an_expired_token_is_no_bad_one(self, world: World) -> None:
+    def test_an_expired_token_does_not_count_as_bad(self, world: World) -> None:
         credentials = world.credentials(block(world))
         for number in range(10):
             found = world.outcome(credentials, bearer(token(exp=NOW - 100 - number), HOME))
@@ -190,7 +190,7 @@ class TestSubject:
         right = request(("x-api-key", API_KEY), address=AWAY)
         assert reason_of(world.outcome(credentials, right)) == RefusalReason.THROTTLED
 
-    def test_garbage_names_nobody(self, world: World) -> None:
+    def test_garbage_identifies_no_one(self, world: World) -> None:
         credentials = world.credentials(block(world, subject_failures=3, address_failures=None))
         for number in range(10):
             world.outcome(credentials, bearer(f"a.b.{number}", HOME))

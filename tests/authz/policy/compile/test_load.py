@@ -97,13 +97,13 @@ def test_a_rule_that_makes_no_sense_is_refused_with_what_would(rule: str, messag
         ("deny: anyone, hosts: ", "hosts"),
     ],
 )
-def test_a_key_without_a_value_asks_for_something(rule: str, key: str) -> None:
+def test_a_key_without_a_value_is_an_error(rule: str, key: str) -> None:
     """If it counted as absent, the rule would admit more than its author meant."""
     [problem] = problems(f"rules:\n  - {{name: r, {rule}}}\n")
     assert problem.startswith(f"p.yaml:2: rules[0].{key}: ")
 
 
-def test_a_name_stands_once_over_all_files(tmp_path: Path) -> None:
+def test_a_name_is_unique_over_all_files(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(RULE % "same")
     (tmp_path / "b.yml").write_text(RULE % "same")
     with pytest.raises(
@@ -112,7 +112,7 @@ def test_a_name_stands_once_over_all_files(tmp_path: Path) -> None:
         load_policy([tmp_path])
 
 
-def test_credentials_and_identity_headers_stand_in_one_file(tmp_path: Path) -> None:
+def test_credentials_and_identity_headers_belong_in_one_file(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text("credentials: {}\nidentity_headers: {x-user: subject}\n")
     with pytest.raises(ConfigError) as caught:
@@ -296,7 +296,7 @@ class TestAllAtOnce:
             "rules[1].when",
         ]
 
-    def test_that_a_rule_as_a_whole_makes_no_sense_is_said_beside_a_bad_key(self) -> None:
+    def test_a_rule_that_makes_no_sense_is_reported_together_with_a_bad_key(self) -> None:
         found = problems("rules: [{name: a, paths: [x]}, {name: b, hosts: [''], allow: anyone, answer: {}}]")
         assert [line.split(": ")[1] for line in found] == [
             "rules[0]",
@@ -333,7 +333,7 @@ class TestAllAtOnce:
         found = problems("conditions: {1: {client: 10.0.0.0/8}}\nrules: [{name: a, allow: anyone, if: x}]")
         assert [line.split(": ")[1] for line in found] == ["conditions[1]", "rules[0].if"]
 
-    def test_files_are_held_against_each_other_whatever_is_wrong_in_one(self, tmp_path: Path) -> None:
+    def test_files_are_compared_with_each_other_even_if_one_has_mistakes(self, tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text(
             "credentials: {}\nrules: [{name: same, paths: [x], allow: anyone}]\n"
         )

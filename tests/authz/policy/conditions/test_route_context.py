@@ -85,7 +85,7 @@ def test_a_replay_of_an_expression_about_it_is_undecidable() -> None:
     assert (report.unknown, report.missing["context"]) == (1, 1)
 
 
-def test_an_explanation_tells_what_was_found() -> None:
+def test_an_explanation_holds_what_was_found() -> None:
     request = Request(RequestExample(context_extensions={"audience": "ops"}).message())
     considered = explain(parse_policy(POLICY), request, None, 0.0).considered[1]
     assert [(one.held, one.found) for one in considered.requests] == [(True, "ops")]

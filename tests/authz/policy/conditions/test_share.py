@@ -54,7 +54,7 @@ def test_a_client_of_ipv6_is_its_network_and_a_mapped_one_its_address() -> None:
     assert rule("30%", f"::ffff:{mapped}")
 
 
-def test_by_subject_it_follows_who_asks_wherever_they_are() -> None:
+def test_a_share_by_subject_follows_the_caller_between_addresses() -> None:
     callers = [Identity(CredentialKind.JWT, f"user-{number}") for number in range(200)]
     condition = "share: {percent: 30, by: subject}"
     inside = {one.subject for one in callers if allowed(condition, one, source="192.0.2.1")}
@@ -62,12 +62,12 @@ def test_by_subject_it_follows_who_asks_wherever_they_are() -> None:
     assert 30 < len(inside) < 90
 
 
-def test_what_cannot_be_told_denies_and_does_not_allow() -> None:
+def test_what_is_unknown_denies_and_does_not_allow() -> None:
     assert not allowed("share: 100%", source="")
     assert denied("share: 1%", source="")
 
 
-def test_nobody_in_particular_is_in_no_share_of_subjects() -> None:
+def test_an_anonymous_caller_is_in_no_share_of_subjects() -> None:
     condition = "share: {percent: 100, by: subject}"
     assert not allowed(condition)
     assert not denied(condition)
@@ -93,7 +93,7 @@ def test_a_share_of_clients_asks_for_no_credential() -> None:
         "5.00001%",
     ],
 )
-def test_what_is_no_share_is_an_error(share: str) -> None:
+def test_what_is_not_a_share_is_an_error(share: str) -> None:
     with pytest.raises(ConfigError, match="share"):
         parse_policy(f"rules: [{{name: r, allow: anyone, share: {share}}}]")
 

@@ -168,7 +168,7 @@ def test_the_texts_that_variables_are_compared_with_are_known() -> None:
         ("claims.a /* why */ == 1", "a comment begins with //"),
     ],
 )
-def test_a_mistake_of_the_language_is_told_in_its_words(text: str, message: str) -> None:
+def test_a_mistake_of_the_language_is_reported_in_its_words(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="is not a CEL expression: ") as caught:
         Expression(text)
     assert message in str(caught.value)

@@ -122,7 +122,7 @@ class TestWhen:
     def test_a_slash_at_the_end_of_the_path_stays(self, path: str) -> None:
         assert denied(f"when: path == '{path}'", path=path)
 
-    def test_claims_that_the_library_cannot_read_cannot_be_told(self) -> None:
+    def test_claims_that_the_library_cannot_read_are_unknown(self) -> None:
         """Half a surrogate is JSON and no text: the rule fails, not the request."""
         who = caller(tenant="acme", other="\ud800")
         policy = """
@@ -131,7 +131,7 @@ rules: [{name: o, allow: anyone}, {name: r, MODE deny: authenticated, when: clai
         assert ask(policy.replace("MODE", ""), who).verdict.rule == "r"
         assert ask(policy.replace("MODE", "mode: shadow,"), who).verdict.rule == "o"
 
-    def test_nobody_has_no_subject(self) -> None:
+    def test_an_anonymous_caller_has_no_subject(self) -> None:
         """A rule that names an attribute the request lacks never allows."""
         assert not allowed("when: \"subject != 'mallory'\"")
         assert allowed("when: \"subject != 'mallory'\"", caller())
@@ -154,7 +154,7 @@ rules:
         assert allowed('when: "body.n < 5"', **asked)
         assert not allowed('when: "body.n < 2"', **asked)
 
-    def test_what_speaks_of_the_request_alone_is_settled_without_a_credential(self) -> None:
+    def test_conditions_on_the_request_alone_are_settled_without_a_credential(self) -> None:
         decision = ask("rules: [{name: r, allow: anyone, when: \"method == 'GET'\"}]", ALICE)
         assert (decision.verdict.status, decision.credential) == (200, "")
 
@@ -188,7 +188,7 @@ rules:
         assert str(caught.value).startswith("p.yaml:4: rules[0].when: ")
         assert message in str(caught.value)
 
-    def test_a_name_bound_by_a_macro_is_no_unknown_one(self) -> None:
+    def test_a_name_bound_by_a_macro_is_known(self) -> None:
         assert Expression("claims.a.all(x, claims.b.exists(y, x == y))").variables == ("claims",)
 
 
@@ -208,7 +208,7 @@ rules:
         ("uint(claims.a - 5) == 1u", "a number is too large, or negative where it must not be"),
     ],
 )
-def test_why_an_expression_fails_is_told_in_our_words(expression: str, why: str) -> None:
+def test_why_an_expression_fails_is_explained_in_our_words(expression: str, why: str) -> None:
     rule = parse_policy(
         f"rules: [{{name: r, allow: anyone, when: '{expression.replace(chr(39), 2 * chr(39))}'}}]"
     ).rules[0]

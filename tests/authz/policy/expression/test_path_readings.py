@@ -135,13 +135,13 @@ class TestSpelling:
         for path in ("/A", "/a/"):
             assert ask(policy, path=path).verdict.reason == "no_rule"
 
-    def test_rules_on_trial_are_tried_on_other_spellings(self) -> None:
+    def test_shadow_rules_apply_to_other_spellings(self) -> None:
         decision = ask(OPEN_THEN_DENY.replace("SETTING", "case"), path="/TRY/x")
         assert decision.verdict.rule == "open"
         assert decision.shadow is not None
         assert decision.shadow.rule == "trial"
 
-    def test_both_settings_and_an_oddity_together(self) -> None:
+    def test_both_settings_and_an_anomaly_together(self) -> None:
         policy = """
 paths: {case: ignore, trailing_slash: ignore}
 rules:

@@ -15,7 +15,7 @@ def warnings(rule: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("rule", "told"),
+    ("rule", "warning"),
     [
         ("allow: {claims: {admin: 'true'}}", 'the text "true", which is not true'),
         ("deny: {claims: {level: ['5', '6x']}}", 'the text "5", which is not 5'),
@@ -54,9 +54,9 @@ def warnings(rule: str) -> list[str]:
         ("deny: anyone, when: client == '::FFFF:10.0.0.1'", "like 192.0.2.1"),
     ],
 )
-def test_what_matches_less_or_more_than_it_says_is_warned_of(rule: str, told: str) -> None:
+def test_what_matches_less_or_more_than_it_says_is_warned_of(rule: str, warning: str) -> None:
     [message] = warnings(rule)
-    assert told in message
+    assert warning in message
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_what_no_spelling_gets_around_is_not(rule: str, other: str, head: str) -
     assert not escapes(other, rule, head=head)
 
 
-def test_a_setting_for_one_leaves_the_other_to_be_said() -> None:
+def test_a_setting_for_one_leaves_the_other_required() -> None:
     [(_, message)] = escapes(OPEN, "{name: r, paths: [/x], deny: anyone}", head="paths: {case: ignore}")
     assert "/x/" in message
     assert "trailing_slash: ignore" in message

@@ -95,7 +95,7 @@ def test_networks_of_two_blocks_that_exclude_each_other() -> None:
     assert "no client is in 10.0.0.0/8 and in 192.0.2.0/24" in str(policy.warnings)
 
 
-def test_a_deny_rule_for_callers_where_nobody_can_be_one() -> None:
+def test_a_deny_rule_for_callers_that_cannot_exist_is_reported() -> None:
     message = "never matches: the policy accepts no credentials, so every caller is anonymous"
     assert warnings("deny: {roles: [a]}", "") == [("rules[0].deny", message)]
     assert warnings("deny: anyone, caller: {roles: [a]}", "") == [("rules[0].deny", message)]
@@ -121,7 +121,7 @@ def test_an_issuer_with_tenants_is_each_of_them() -> None:
         ("/users/[id]", "{id}"),
     ],
 )
-def test_a_variable_as_other_routers_write_it_is_no_text(path: str, right: str) -> None:
+def test_a_variable_as_other_routers_write_it_is_not_text(path: str, right: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_policy(f'rules: [{{name: r, paths: ["{path}"], deny: anyone}}]', "p.yaml")
     assert "p.yaml:1: rules[0].paths[0]: " in str(caught.value)
@@ -139,7 +139,7 @@ def test_a_variable_as_other_routers_write_it_is_no_text(path: str, right: str) 
         ("/users$", "a path is not a regular expression"),
     ],
 )
-def test_a_pattern_of_another_kind_is_no_text(path: str, right: str) -> None:
+def test_a_pattern_of_another_kind_is_not_text(path: str, right: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(right)):
         parse_policy(f'rules: [{{name: r, paths: ["{path}"], deny: anyone}}]')
 

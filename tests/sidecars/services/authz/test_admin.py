@@ -140,7 +140,7 @@ class TestSessions:
             assert (await ask(credentials, "POST", "/authz/sessions", body, content_type))[0] == 415
         assert await ask(credentials, "GET", "/authz/sessions") == (200, [])
 
-    async def test_a_full_store_is_told(self, credentials: Credentials) -> None:
+    async def test_a_full_store_is_reported(self, credentials: Credentials) -> None:
         wish = {"subject": "alice"}
         answers = [(await ask(credentials, "POST", "/authz/sessions", wish))[0] for _ in range(3)]
         assert answers == [200, 200, 507]

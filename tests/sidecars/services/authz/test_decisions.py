@@ -35,9 +35,9 @@ async def test_a_refusal_says_what_was_wrong_to_operators_alone(tmp_path: Path) 
     built = Built(tmp_path, decisions={"log": {"file": tmp_path / "decisions.jsonl"}})
     built.sidecar._decisions.start()
     with capture_logs() as logged:
-        told = built.metadata(check_request(path="/orders", headers={"x-api-key": f"reports.{SECRET}x"}))
+        answered = built.metadata(check_request(path="/orders", headers={"x-api-key": f"reports.{SECRET}x"}))
         built.metadata(check_request(host="user:hunter2@bad host"))
-    assert "detail" not in told
+    assert "detail" not in answered
     malformed, refused = await built.shown()
     assert (refused["reason"], refused["detail"]) == ("api_key_unknown", "no such key")
     assert (malformed["reason"], malformed["detail"]) == (
@@ -80,8 +80,8 @@ def test_at_the_level_info_it_holds_none(tmp_path: Path, caplog: pytest.LogCaptu
 async def test_a_decision_is_found_by_the_id_that_the_access_log_has(tmp_path: Path) -> None:
     built = Built(tmp_path)
     built.metadata(check_request(path="/public"))
-    told = built.metadata(check_request(path="/orders", headers=KEY))
-    (found,) = await built.shown(id=told["decision_id"])
+    answered = built.metadata(check_request(path="/orders", headers=KEY))
+    (found,) = await built.shown(id=answered["decision_id"])
     assert (found["rule"], found["subject"], found["path"]) == ("orders", "reports", "/orders")
 
 
