@@ -2,7 +2,7 @@
 
 Recorded between each client and our server in November 2026: grpc-go 1.85, grpc-java 1.76 (Netty), grpc-js
 1.14, tonic 0.14 (the h2 crate) and connect-go 1.21 (Go's net/http). The attacks that must not pass are in
-test_own_attacks.py; each row of the table "What each guard costs" in docs/transport.md names one of these.
+test_native_attacks.py; each row of the table "What each guard costs" in docs/transport.md names one of these.
 """
 
 from collections.abc import Callable, Iterator

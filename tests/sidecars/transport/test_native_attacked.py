@@ -214,7 +214,7 @@ ENDURED: dict[str, Attack] = {
     "header lists that are refused": refused_lists,
     "entries that fill the header table": new_entries,
 }
-"""Those that cost one stream each, or that time ends: see test_own_attacks.py."""
+"""Those that cost one stream each, or that time ends: see test_native_attacks.py."""
 
 
 def goaway_code(output: bytes) -> ErrorCode | None:

@@ -1,8 +1,8 @@
 """Floods of frames, header blocks and streams, and the limit that ends each.
 
 Each goes against the sans-IO connection, with the limit made small, so that the frame that is one too many is
-known. Others are in test_own_windows.py, test_own_slow.py and test_own_costs.py; what neighbours notice of
-them is in test_own_attacked.py.
+known. Others are in test_native_windows.py, test_native_slow.py and test_native_costs.py; what neighbours
+notice of them is in test_native_attacked.py.
 """
 
 from collections.abc import Callable
