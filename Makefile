@@ -74,8 +74,8 @@ $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV); \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(1)'
 endef
 
-# Resolves the versions again and writes names and versions only, so the lock holds no address of any registry.
-# async-timeout is what redis-py needs before Python 3.11.3, which this Python may lack.
+# Resolves the versions again and writes only names and versions, so the lock has no registry address. redis-py needs
+# async-timeout before Python 3.11.3.
 lock:
 	rm -rf .cache/lock-venv && $(PYTHON) -m venv .cache/lock-venv
 	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' async-timeout

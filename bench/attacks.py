@@ -1,8 +1,8 @@
-"""Floods against authz and accesslog: what a second connection notices of each, and what memory it costs.
+"""Floods against authz and accesslog: their effect on the latency of a second connection, and on memory.
 
-One attacker sends each flood as fast as the sidecar reads it, on new connections whenever it is cut off.
-At the same time another client makes one call after another, a check or a log stream of one message; its
-percentiles are compared with a quiet time.
+One attacker sends each flood as fast as the sidecar reads it, and reconnects after each disconnect. At the
+same time another client makes one call after another, a check or a log stream of one message; its percentiles
+are compared with those without a flood.
 """
 
 import os
@@ -32,9 +32,10 @@ from protos.accesslog_pb2 import StreamAccessLogsMessage
 
 MOST_P99_MS = 10
 MOST_GROWTH_MB = 64
-"""Growth of the process over all floods: what one connection may hold is bounded, and so is the heap."""
+"""The memory growth over all floods: the memory of one connection is bounded, and so is the heap."""
 MOST_LOG_GROWTH_MB = 128
-"""Growth of the access log over all floods, with its queue and the log streams that may be open at once."""
+"""The memory growth of accesslog over all floods, with its queue and the log streams that may be open at
+once."""
 
 GOALS = {
     **{f"{name}_p99_ms": Goal(at_most=MOST_P99_MS) for name in [*FLOODS, *LOG_FLOODS]},
@@ -72,7 +73,7 @@ class LostCallError(Exception):
 
 
 def run(*, quick: bool, say: Say) -> Figures:
-    """Every flood in turn, against a sidecar of each kind."""
+    """Run each flood, against authz or accesslog, and return the figures."""
     seconds = (QUICK if quick else FULL).seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -84,7 +85,7 @@ def run(*, quick: bool, say: Say) -> Figures:
 
 
 def log_message() -> bytes:
-    """One entry, as Envoy sends it."""
+    """Return one log entry as Envoy sends it."""
     message = StreamAccessLogsMessage()
     message.identifier.log_name = "edge"
     entry = message.http_logs.log_entry.add()
@@ -103,7 +104,7 @@ def _under(
     say: Say,
 ) -> Figures:
     process, port = server
-    measure(port, call, 0.5)  # what is allocated once is there after this
+    measure(port, call, 0.5)  # later growth excludes one-time allocations
     before = most = resident_bytes(process.pid)
     figures = _latencies(f"{prefix}peace", measure(port, call, seconds))
     for flood in floods:
@@ -118,7 +119,7 @@ def _under(
 
 @contextmanager
 def flooding(port: int, flood: str, call: Call, seconds: float) -> Iterator[dict[str, float]]:
-    """A flood in a process of its own; what it came to is there after the block."""
+    """Run a flood in its own process during the block; its result is complete after the block."""
     order = {
         "port": port,
         "flood": flood,
@@ -147,7 +148,7 @@ def _latencies(name: str, times: list[float]) -> Figures:
 
 
 def measure(port: int, call: Call, seconds: float) -> list[float]:
-    """The time of each call, one after another on one connection."""
+    """Measure each of consecutive calls on one connection."""
     body = b"\x00" + len(call.message).to_bytes(4, "big") + call.message
     heads = prepared_calls(port, call.path, body, CALLS_A_CONNECTION, tracing=False)
     times: list[float] = []

@@ -19,7 +19,7 @@ async-timeout for those before 3.11.3)."""
 
 
 def asked_by(name: str, extras: frozenset[str]) -> Iterator[Requirement]:
-    """Yield what `name` with `extras` requires on any supported Python."""
+    """Yield the requirements of `name` with `extras` on any supported Python."""
     if name == PROJECT["name"]:
         # Read from the file, because the installed metadata of this project may be older.
         texts = [*PROJECT["dependencies"], *(t for e in extras for t in PROJECT["optional-dependencies"][e])]

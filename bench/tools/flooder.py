@@ -1,9 +1,9 @@
 """A client that floods a server: `python -m bench.tools.flooder ORDER`, with the order as JSON.
 
-It sends the whole flood in one write, on one connection or on several at once, and reads what comes back.
-Once every connection is cut off or through, it closes them together and does so again. The order names the
-port, flood, path, message (hex) and seconds. An empty line says that it begins; how many connections it took
-comes out as JSON.
+It sends the whole flood in one write, on one connection or on several at once, and reads the replies. After
+the disconnect or end of every connection, it closes them together and starts again. The order contains the
+port, flood, path, message (hex) and seconds. The client prints an empty line when it starts, and the number
+of connections as JSON when it ends.
 """
 
 import socket
@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 0.02
 
 
 def run(order: dict[str, Any]) -> dict[str, float]:
-    """Flood until the time is over."""
+    """Send the flood until the time is over."""
     name, request = order["flood"], Request(order["path"], bytes.fromhex(order["message"]))
     at_once, data = log_flood(name, request) if name in LOG_FLOODS else (1, flood(name, request))
     print(flush=True)
@@ -42,7 +42,7 @@ def run(order: dict[str, Any]) -> dict[str, float]:
 
 
 def _flood(connected: list[socket.socket], data: bytes, end: float) -> int:
-    """Send and read until the server hangs up on all or falls silent; returns how much was sent."""
+    """Send and read until the server closes all connections or is silent; return the bytes sent."""
     rest = dict.fromkeys(connected, memoryview(data))
     with DefaultSelector() as selector:
         for connection in connected:

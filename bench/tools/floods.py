@@ -228,7 +228,7 @@ GREETING = HELLO + _window_update(0, 2**30)
 
 
 def flood(name: str, request: Request) -> bytes:
-    """All that one connection of the flood sends."""
+    """Return all bytes that one connection of the flood sends."""
     data = bytearray(HELLO if name == "dribbled_replies" else GREETING)
     for part in FLOODS[name](request):
         data += part

@@ -62,14 +62,14 @@ async def scenario(edge: Edge) -> None:
 
 
 def _folded(answer: EdgeResponse, name: str) -> list[str]:
-    """Every value that a server would read under the name that folds all signs into one."""
+    """Return every value that a server would read for the header if it replaces all punctuation."""
     assert answer.status == 200, answer
     headers = orjson.loads(answer.body)["headers"]
     return [value for found, value in headers if fold(found) == fold(name)]
 
 
 def _subjects(answer: EdgeResponse) -> list[str]:
-    """Every value that some upstream would take for x-auth-subject."""
+    """Return every value that some upstream would read as x-auth-subject."""
     assert answer.status == 200
     spellings = {"x-auth-subject", *(twin.lower() for twin in TWINS)}
     return [value for name in sorted(spellings) for value in answer.upstream_values(name)]

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def sidecars(folder: Path, name: str, **settings: Any) -> AsyncIterator[ChildProcess]:
-    """A block in which `sidecars run authz` serves with its admin server at NAME.admin."""
+    """Run `sidecars run authz` during the block, with its admin server at NAME.admin."""
     whole = {
         "transport": "native",
         "admin": {

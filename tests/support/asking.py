@@ -43,11 +43,11 @@ def ask(
 
 
 def allowed(condition: str, who: Authentication = None, **asked: Any) -> bool:
-    """Whether a rule that allows anyone under this condition allows."""
+    """Return whether a rule that allows anyone with this condition allows."""
     return ask(f"rules: [{{name: r, allow: anyone, {condition}}}]", who, **asked).verdict.status == 200
 
 
 def denied(condition: str, who: Authentication = None, **asked: Any) -> bool:
-    """Whether a rule that denies anyone under this condition denies."""
+    """Return whether a rule that denies anyone with this condition denies."""
     policy = f"rules: [{{name: open, allow: anyone}}, {{name: r, deny: anyone, {condition}}}]"
     return ask(policy, who, **asked).verdict.rule == "r"

@@ -75,7 +75,7 @@ async def send(
     method: str = "GET",
     body: bytes = b"",
 ) -> EdgeResponse:
-    """What that listener answers to these very bytes; text is sent as Latin-1.
+    """Return the response of the listener without hardening to these bytes; text is sent as Latin-1.
 
     Raises EOFError if the connection is closed without a response of known length.
     """
@@ -102,7 +102,7 @@ async def send_http2(
     listener: str = BARE,
     authority: str = "edge.example",
 ) -> EdgeResponse:
-    """The answer of Envoy over HTTP/2, for a path or headers that HTTP/1 cannot carry.
+    """Return Envoy's response over HTTP/2, for a path or headers that HTTP/1 cannot carry.
 
     Raises EOFError if the connection is closed without a response.
     """
@@ -132,7 +132,7 @@ async def send_http2(
 
 
 def refused(answer: EdgeResponse) -> str:
-    """Who refused it and why: `authz no_rule`, `envoy http1.codec_error`; empty where none did."""
+    """Return the refuser and the reason: `authz no_rule`, `envoy http1.codec_error`; empty if not refused."""
     details = answer.headers.get("x-details")
     if details is None:
         return ""

@@ -25,9 +25,9 @@ SIDECARS = ("-m", "sidecars", "run", "all", "--config")
 
 
 class Running:
-    """`python PROGRAM SETTINGS-FILE` in a folder of its own, with the admin server on a free port.
+    """`python PROGRAM SETTINGS-FILE` in its own folder, with the admin server on a free port.
 
-    `arguments`: instead of the settings file.
+    `arguments` replaces the settings file.
     """
 
     def __init__(

@@ -134,9 +134,9 @@ class ManualCalls:
         self.seen: list[tuple[str, bytes]] = []
         """The messages that reached a handler."""
         self.watched: list[int] = []
-        """Streams whose deadline runs though their request is not whole."""
+        """The streams whose deadline runs although their request is incomplete."""
         self.room = True
-        """Whether one more streaming call may begin."""
+        """Whether one more streaming call may start."""
         self._running: dict[int, tuple[Streams, Stream]] = {}
         self._read: dict[int, list[bytes]] = {}
 
@@ -166,7 +166,7 @@ class ManualCalls:
         self._read[stream.id] = []
 
     def resume(self, streams: Streams, stream: Stream) -> None:
-        """Every handler looks at its stream in each `run`."""
+        """Let every handler check its stream."""
 
     def cancel(self, streams: Streams, stream: Stream) -> None:
         stream.running = None
