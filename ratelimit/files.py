@@ -4,12 +4,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from common.configfile import ConfigError, Problem
 
 SUFFIXES: Final = (".yaml", ".yml")
+
+MAX_ENTRIES: Final = 10_000
+"""The most entries of a folder: with more, a wrong path (`/`) was named."""
 
 SHOWN_NAMES: Final = 10
 """The most names that a warning lists: a folder that was named by mistake may hold thousands."""
@@ -44,10 +48,13 @@ def limit_files(path: Path, which: FolderFiles = FolderFiles.YAML) -> Found:
         return Found((path,), None)
     files: list[Path] = []
     others: list[Path] = []
-    for entry in _entries(path, which):
+    for entry in islice(_entries(path, which), MAX_ENTRIES + 1):
         (files if _is_limit_file(entry, which) else others).append(entry)
+    if len(files) + len(others) > MAX_ENTRIES:
+        raise ConfigError.of(path, f"the folder holds more than {MAX_ENTRIES} entries: is it the right one?")
+    files.sort()
     # A mounted ConfigMap holds its real files in folders such as ..data, and links to them.
-    names = [_shown(path, entry) for entry in others if not entry.name.startswith("..")]
+    names = sorted(_shown(path, entry) for entry in others if not entry.name.startswith(".."))
     if not files:
         wanted = "*.yaml or *.yml" if which is FolderFiles.YAML else "a file that is not hidden"
         wanted = "a file" if which is FolderFiles.ALL else wanted
@@ -67,13 +74,15 @@ _REASONS: Final = {
 
 def _entries(folder: Path, which: FolderFiles) -> Iterator[Path]:
     """What `folder` holds; below it, too, where subfolders are read. Links to folders are not followed."""
-    for entry in sorted(folder.iterdir()):
-        hidden = entry.name.startswith(".") and which is not FolderFiles.ALL
-        goes_on = which is not FolderFiles.YAML and not hidden
-        if goes_on and entry.is_dir() and not entry.is_symlink():
-            yield from _entries(entry, which)
-        else:
-            yield entry
+    waiting = [folder]
+    while waiting:
+        for entry in waiting.pop().iterdir():
+            hidden = entry.name.startswith(".") and which is not FolderFiles.ALL
+            goes_on = which is not FolderFiles.YAML and not hidden
+            if goes_on and entry.is_dir() and not entry.is_symlink():
+                waiting.append(entry)
+            else:
+                yield entry
 
 
 def _is_limit_file(entry: Path, which: FolderFiles) -> bool:

@@ -8,7 +8,7 @@ from common.configfile import Document, KeyPart, Problem
 from ratelimit.keys import hint_for
 from ratelimit.metadata import MetadataError, as_metadata
 from ratelimit.rules import Algorithm, OnFailure
-from ratelimit.scalars import as_in_go, is_base_60
+from ratelimit.scalars import BASE_60, as_in_go, is_base_60
 
 _Path = tuple[KeyPart, ...]
 _Choice = TypeVar("_Choice", Algorithm, OnFailure)
@@ -129,14 +129,20 @@ class MapReader:
         if value is None:
             return None
         try:
-            return as_metadata(value, lambda below: self.document.plain((*self.path, "metadata", *below)))
+            return as_metadata(value, lambda below, read: self._plain(("metadata", *below), read))
         except MetadataError as error:
             self.problem(f"error loading config file: {error}", "metadata")
             return None
 
     def _scalar(self, key: str) -> Any:
         value = self.data.get(key)
-        return None if value is None else as_in_go(value, self.document.plain((*self.path, key)))
+        return None if value is None else as_in_go(value, lambda: self._plain((key,), value))
+
+    def _plain(self, below: tuple[KeyPart, ...], value: Any) -> str | None:
+        """The scalar at `below` as it is written; None for one in quotes, and for a number in base 10."""
+        if isinstance(value, int | float) and not self.document.holds(BASE_60):
+            return None
+        return self.document.plain((*self.path, *below))
 
 
 def _kind(value: Any) -> str:

@@ -12,17 +12,18 @@ from ratelimit.request import Descriptor
 from ratelimit.rules import Unit
 from ratelimit.scalars import as_in_go
 
-PlainAt = Callable[[tuple[KeyPart, ...]], str | None]
+PlainAt = Callable[[tuple[KeyPart, ...], Any], str | None]
 
 
 class MetadataError(Exception):
     """Metadata that a google.protobuf.Struct cannot carry; the message names the place."""
 
 
-def as_metadata(value: Any, plain_at: PlainAt = lambda _: None) -> Mapping[str, Any]:
+def as_metadata(value: Any, plain_at: PlainAt = lambda *_: None) -> Mapping[str, Any]:
     """`value` as a google.protobuf.Struct can carry it, its scalars as in Go. Raises MetadataError.
 
-    `plain_at` gives the scalar at a key path of `value` as it is written, None where it is in quotes.
+    `plain_at` gives the scalar at a key path of `value`, which PyYAML reads as its second argument, as it is
+    written; None where it is in quotes.
     """
     if not isinstance(value, dict):
         raise MetadataError("metadata must be a map")
@@ -103,7 +104,7 @@ def _carried(value: Any, path: tuple[KeyPart, ...], plain_at: PlainAt) -> Any:
         return {_key(key, path): _carried(inner, (*path, str(key)), plain_at) for key, inner in value.items()}
     if isinstance(value, list):
         return [_carried(inner, (*path, index), plain_at) for index, inner in enumerate(value)]
-    value = as_in_go(value, plain_at(path))
+    value = as_in_go(value, lambda: plain_at(path, value))
     if isinstance(value, date):
         return value.isoformat()
     where = key_path_text(("metadata", *path))

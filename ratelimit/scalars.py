@@ -5,6 +5,7 @@ as a float, but dates and base-60 numbers such as `1:30` as text.
 """
 
 import re
+from collections.abc import Callable
 from datetime import date
 from typing import Any, Final
 
@@ -13,22 +14,33 @@ _INTEGER = re.compile(r"[-+]?0([oO][0-7]+|[bB][01]+|[xX][0-9a-fA-F]+)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
-def as_in_go(value: Any, plain: str | None) -> Any:
+BASE_60: Final = re.compile(r"(?<![\w.:])[0-9][0-9_]*(:[0-5]?[0-9])+(?![\w:])")
+"""Found in every text with a number in base 60, and in few others (times; not addresses with a port)."""
+
+
+def as_in_go(value: Any, plain: Callable[[], str | None]) -> Any:
     """The value of a scalar in Go.
 
-    `value` is what PyYAML reads, `plain` the scalar as it is written, None where that is in quotes.
+    `value` is what PyYAML reads. `plain` looks up how the scalar is written, None where that is in quotes; it
+    costs time, and few scalars need it.
     """
-    if plain is None:
-        return value
     if isinstance(value, str):
-        if plain in _SWITCHES:
-            return _SWITCHES[plain]
-        if _INTEGER.fullmatch(plain):
-            return int(plain, 0)
-        return float(plain) if _FLOAT.fullmatch(plain) else value
-    return plain if isinstance(value, date) or is_base_60(value, plain) else value
+        differs = value in _SWITCHES or _INTEGER.fullmatch(value) or _FLOAT.fullmatch(value)
+        return _resolved(value) if differs and plain() is not None else value
+    if isinstance(value, bool) or not isinstance(value, int | float | date):
+        return value
+    written = plain()
+    if written is None:
+        return value
+    return written if isinstance(value, date) or is_base_60(value, written) else value
 
 
-def is_base_60(value: Any, plain: str) -> bool:
-    """Whether PyYAML has read the text `plain` as a number in base 60."""
-    return isinstance(value, int | float) and ":" in plain
+def is_base_60(value: Any, written: str) -> bool:
+    """Whether PyYAML has read the text `written` as a number in base 60."""
+    return isinstance(value, int | float) and ":" in written
+
+
+def _resolved(written: str) -> Any:
+    if written in _SWITCHES:
+        return _SWITCHES[written]
+    return int(written, 0) if _INTEGER.fullmatch(written) else float(written)

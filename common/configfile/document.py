@@ -1,5 +1,6 @@
 """A YAML file whose every value knows its line."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Document:
     find the place of a value by its key path.
     """
 
-    __slots__ = ("_first_line", "_lines", "_places", "_root", "_text", "data", "file")
+    __slots__ = ("_first_line", "_held", "_lines", "_places", "_root", "_text", "data", "file")
 
     def __init__(self, file: str, data: Any, root: yaml.Node | None, text: str | None = None) -> None:
         self.file = file
@@ -36,6 +37,7 @@ class Document:
         self._root = root
         self._text = text
         self._lines: list[str] | None = None
+        self._held: dict[re.Pattern[str], bool] = {}
         self._first_line = 0
         self._places: Place = None
 
@@ -68,6 +70,13 @@ class Document:
             self._lines = [] if self._text is None else self._text.split("\n")
         number = self.line(path)
         return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+
+    def holds(self, pattern: re.Pattern[str]) -> bool:
+        """Whether `pattern` is found anywhere in the text; searched once, to rule out what is rare."""
+        found = self._held.get(pattern)
+        if found is None:
+            found = self._held[pattern] = pattern.search(self._text or "") is not None
+        return found
 
     def text(self, path: Sequence[KeyPart]) -> str | None:
         """The scalar at `path` as it is written, without quotes: `0x10` stays `0x10`, `yes` stays `yes`.

@@ -92,6 +92,16 @@ def test_a_long_list_is_cut(tmp_path: Path) -> None:
     assert " and 5 more; " in warning
 
 
+def test_a_folder_with_very_many_entries_is_not_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ratelimit.files.MAX_ENTRIES", 3)
+    for number in range(4):
+        (tmp_path / f"{number}.yaml").touch()
+    with pytest.raises(ConfigError, match="more than 3 entries: is it the right one"):
+        limit_files(tmp_path)
+
+
 def test_the_first_bad_file_does_not_hide_the_problems_of_the_others(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("domain: [")
     (tmp_path / "b.yaml").write_bytes(b"\xff")

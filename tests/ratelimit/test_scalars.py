@@ -7,6 +7,7 @@ import pytest
 from common.configfile import ConfigError, parse
 from ratelimit.config import compile_limits
 from ratelimit.rules import Options, Rule
+from ratelimit.scalars import BASE_60
 
 FILE = "domain: d\ndescriptors:\n  - {{key: k, {}, rate_limit: {{unit: day, requests_per_unit: {}}}}}\n"
 
@@ -78,3 +79,13 @@ def test_a_pasted_configmap_is_told_from_a_limits_file() -> None:
         compile_limits([parse(text, "cm.yaml")], Options())
     [problem] = caught.value.problems
     assert str(problem).startswith("cm.yaml:1: this is a Kubernetes object, not a limits file: mount")
+
+
+@pytest.mark.parametrize("text", ["a: 1:30", "[-1:30.5]", "1_0:3", "{a: +12:30:45}"])
+def test_every_number_in_base_60_is_found(text: str) -> None:
+    assert BASE_60.search(text)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1:8080", "h:80", "a: 1", "::1:2:3", "1:300", "x1:30"])
+def test_addresses_are_not_taken_for_one(text: str) -> None:
+    assert BASE_60.search(text) is None

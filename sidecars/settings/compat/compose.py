@@ -1,6 +1,6 @@
 """Settings that several variables make together."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -19,9 +19,6 @@ LEVELS: Final = {
 """The level of ours for each of logrus."""
 
 
-DEFAULT_TIMEOUT_SECONDS: Final = 10
-
-
 class WrongVariableError(Exception):
     """A value that no setting can be made of."""
 
@@ -30,7 +27,7 @@ class WrongVariableError(Exception):
         self.variable = variable
 
 
-def _addresses(values: Values) -> Iterator[Made]:
+def _addresses(values: Values, _given: Collection[str]) -> Iterator[Made]:
     yield ("ratelimit", "listen"), [_listen(values)], "GRPC_UDS" if values["GRPC_UDS"] else "GRPC_PORT"
     yield ("ratelimit", "http"), _address(values["HOST"], values["PORT"]), "PORT"
     yield ("admin", "listen"), _address(values["DEBUG_HOST"], values["DEBUG_PORT"]), "DEBUG_PORT"
@@ -39,7 +36,7 @@ def _addresses(values: Values) -> Iterator[Made]:
         yield ("admin", "also_listen"), [_address(host.strip("[]"), port)], "PROMETHEUS_ADDR"
 
 
-def _log(values: Values) -> Iterator[Made]:
+def _log(values: Values, _given: Collection[str]) -> Iterator[Made]:
     level = LEVELS.get(values["LOG_LEVEL"].lower())
     if level is None:
         raise WrongVariableError("LOG_LEVEL", f"expected one of {', '.join(LEVELS)}")
@@ -48,7 +45,7 @@ def _log(values: Values) -> Iterator[Made]:
     yield ("log", "format"), "json" if is_json else "console", "LOG_FORMAT"
 
 
-def _limits(values: Values) -> Iterator[Made]:
+def _limits(values: Values, _given: Collection[str]) -> Iterator[Made]:
     yield ("ratelimit", "limits"), [_folder(values)], "RUNTIME_SUBDIRECTORY"
     hidden = "visible" if values["RUNTIME_IGNOREDOTFILES"] else "all"
     yield ("ratelimit", "folder_files"), hidden, "RUNTIME_IGNOREDOTFILES"
@@ -82,9 +79,9 @@ def _folder(values: Values) -> str:
     return "/".join(part.rstrip("/") for part in (root, below, app) if part)
 
 
-def _redis(values: Values) -> Iterator[Made]:
+def _redis(values: Values, given: Collection[str]) -> Iterator[Made]:
     url, kind, tls = values["REDIS_URL"], values["REDIS_SOCKET_TYPE"].lower(), values["REDIS_TLS"]
-    scheme = "rediss" if tls else "redis"
+    scheme = "rediss" if tls or url.startswith("rediss://") else "redis"
     credentials = _credentials(values["REDIS_AUTH"])
     if url.startswith(("redis://", "rediss://")):
         parts = urlsplit(url)
@@ -100,8 +97,8 @@ def _redis(values: Values) -> Iterator[Made]:
     for key, name in (("ca_file", "CACERT"), ("cert_file", "CLIENT_CERT"), ("key_file", "CLIENT_KEY")):
         if tls and values[f"REDIS_TLS_{name}"]:
             yield ("redis", key), values[f"REDIS_TLS_{name}"], f"REDIS_TLS_{name}"
-    # Their default of 10 s lasts 500 times as long as Envoy waits.
-    if values["REDIS_TIMEOUT"] != DEFAULT_TIMEOUT_SECONDS:
+    # Their default, 10 s, is 500 times as long as Envoy waits.
+    if "REDIS_TIMEOUT" in given:
         milliseconds = round(values["REDIS_TIMEOUT"] * 1000)
         yield ("redis", "connect_timeout_ms"), milliseconds, "REDIS_TIMEOUT"
         yield ("redis", "operation_timeout_ms"), milliseconds, "REDIS_TIMEOUT"
@@ -118,5 +115,7 @@ def _credentials(auth: str) -> str:
     return f"{quote(user, safe='')}:{quote(password, safe='')}@"
 
 
-COMPOSERS: Final[tuple[Callable[[Values], Iterator[Made]], ...]] = (_addresses, _log, _limits, _redis)
-"""Each may raise WrongVariableError."""
+Composer = Callable[[Values, Collection[str]], Iterator[Made]]
+"""Takes the values and the names of the variables that the environment has. May raise WrongVariableError."""
+
+COMPOSERS: Final[tuple[Composer, ...]] = (_addresses, _log, _limits, _redis)

@@ -39,7 +39,7 @@ def read_compat_environment(environ: Mapping[str, str]) -> CompatEnvironment:
         reader.use(variable)
     for made in COMPOSERS:
         try:
-            for path, value, name in made(reader.values):
+            for path, value, name in made(reader.values, environ.keys()):
                 reader.put(path, value, name)
         except WrongVariableError as error:
             reader.problem(error.variable, str(error))

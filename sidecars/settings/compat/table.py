@@ -175,7 +175,7 @@ _CONFIG = (
         PartOf("`ratelimit.folder_files`: `visible` if true, else `all`"),
     ),
     Variable(
-        "RUNTIME_WATCH_ROOT", "true", boolean, NoEffect("a changed file and a swapped link are both noticed")
+        "RUNTIME_WATCH_ROOT", "true", boolean, PartOf("a changed file and a swapped link are both noticed")
     ),
     Variable("MERGE_DOMAIN_CONFIG", "false", boolean, Sets(("ratelimit", "merge_domains"))),
 )
@@ -282,7 +282,7 @@ _REDIS = (
         "REDIS_TIMEOUT",
         "10s",
         seconds,
-        PartOf("timeouts of `redis`, `ratelimit.redis_timeout_ms`; except 10s, the default"),
+        PartOf("timeouts of `redis`, `ratelimit.redis_timeout_ms`; only if set"),
     ),
     Variable("REDIS_PIPELINE_WINDOW", "0", seconds, _BATCHES),
     Variable("REDIS_PIPELINE_LIMIT", "0", integer, _BATCHES),

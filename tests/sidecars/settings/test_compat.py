@@ -114,6 +114,8 @@ def test_without_any_but_the_needed_ones_it_does_what_theirs_does() -> None:
         ({"REDIS_URL": "redis://u:p@r:1/3"}, "redis.url", "redis://u:p@r:1/3"),
         ({"REDIS_URL": "redis://r:1", "REDIS_AUTH": "p"}, "redis.url", "redis://:p@r:1/0"),
         ({"REDIS_TIMEOUT": "50ms"}, "redis.operation_timeout_ms", 50),
+        ({"REDIS_URL": "rediss://r:1/3"}, "redis.url", "rediss://r:1/3"),
+        ({"REDIS_TIMEOUT": "10s"}, "redis.operation_timeout_ms", 10_000),
         ({"REDIS_TIMEOUT": "50ms"}, "ratelimit.redis_timeout_ms", 50),
         ({"REDIS_POOL_SIZE": "1"}, "redis.max_connections", 2),
         ({"SIDECARS_RATELIMIT__ALGORITHM": "token_bucket"}, "ratelimit.algorithm", "token_bucket"),
@@ -121,7 +123,7 @@ def test_without_any_but_the_needed_ones_it_does_what_theirs_does() -> None:
     ],
 )
 def test_what_becomes_of_a_variable(environ: dict[str, str], path: str, value: Any) -> None:
-    if environ.get("REDIS_URL", "").startswith("redis://"):
+    if environ.get("REDIS_URL", "").startswith("redis"):
         environ = {"REDIS_SOCKET_TYPE": "tcp", **environ}
     assert at(made(**environ), path) == value
 
