@@ -65,12 +65,14 @@ def _child(node: Node, key: str, value: str) -> tuple[Node, str] | None:
     return None if child is None else (child, readings[0])
 
 
-def metric_path(root: Node, rule: Rule, domain: str, entries: Sequence[Entry]) -> tuple[str, ...]:
+def metric_path(
+    root: Node, rule: Rule, domain: str, entries: Sequence[Entry], *, marks_empty: bool = False
+) -> tuple[str, ...]:
     """The metric key of a rule whose key has values of the request in it (`metric_has_values`).
 
     `share_threshold` shows the pattern; else `detailed_metric` shows every value and `value_to_metric`
-    that of its own level; else a level reads as in the configuration. Raises ValueError for entries that
-    `match` finds no rule for.
+    that of its own level; else a level reads as in the configuration. `marks_empty`: an empty value that
+    `detailed_metric` shows is `key_`, not `key`. Raises ValueError where `match` finds no rule.
     """
     path = [domain]
     node = root
@@ -80,7 +82,8 @@ def metric_path(root: Node, rule: Rule, domain: str, entries: Sequence[Entry]) -
             raise ValueError(f"no rule for {key!r}")
         node, reading = found
         shows_value = (rule.detailed_metric or node.value_to_metric) and not node.shared_value
-        path.append(shown(f"{key}_{reading}" if reading else key) if shows_value else node.composite)
+        has_value = reading or (marks_empty and rule.detailed_metric)
+        path.append(shown(f"{key}_{reading}" if has_value else key) if shows_value else node.composite)
     return tuple(path)
 
 

@@ -100,7 +100,8 @@ def _counts(stats: Stats, domain: str, root: Node, rule: Rule, descriptor: Descr
         return stats.of_rule(rule.path)
     if descriptor.override is not None:
         return stats.of_request(rule.path)
-    return stats.of_request(metric_path(root, rule, domain, descriptor.entries))
+    path = metric_path(root, rule, domain, descriptor.entries, marks_empty=stats.envoyproxy_names)
+    return stats.of_request(path)
 
 
 def _check(request: Request, limits: Limits) -> None:

@@ -90,7 +90,8 @@ class Stats(Collector):
     """
 
     def __init__(self, max_request_keys: int = MAX_REQUEST_KEYS, *, envoyproxy_names: bool = False) -> None:
-        self._envoyproxy_names = envoyproxy_names
+        self.envoyproxy_names = envoyproxy_names
+        """Whether names and labels are those of envoyproxy/ratelimit."""
         self._series = by_dots if envoyproxy_names else by_level
         self.errors: dict[str, int] = {"service_error": 0, "redis_error": 0}
         """Calls refused for what they asked, and calls whose store failed."""
@@ -190,7 +191,7 @@ class Stats(Collector):
 
     def _domains_not_found(self) -> Iterator[Metric]:
         text = "Descriptors of requests for a domain that is not configured."
-        if not self._envoyproxy_names:
+        if not self.envoyproxy_names:
             yield _metric(f"{_PREFIX}_domain_not_found", text, "domain", self._unknown_domains)
             return
         counts: dict[str, int] = {}
