@@ -17,7 +17,7 @@ _BOUNDS = Bounds()
 
 
 class QueueSettings(Block):
-    """What may wait for a sink. When it is full, the stream waits, and Envoy keeps what it can."""
+    """The queue of a sink. When it is full, the stream waits, and Envoy buffers what it can."""
 
     entries: int = Field(_BOUNDS.queue_entries, ge=1)
     """The most log entries that wait."""
@@ -31,18 +31,18 @@ class _SinkSettings(Block):
     required: bool = Field(
         default=False,
         description=(
-            "Streams wait for this sink even while others have room. "
+            "Streams wait for this sink even if others have room. "
             "Without it, a full sink loses entries while another has room, counted as queue_full."
         ),
     )
     queue: QueueSettings = QueueSettings()
-    """How much may wait for the sink."""
+    """The bounds of the sink's queue."""
     batch_bytes: int = Field(_BOUNDS.batch_bytes, ge=1024, description="The most to write at once.")
     retry_timeout_seconds: float = Field(
         _BOUNDS.retry_timeout_seconds,
         ge=0,
         le=3600,
-        description="How long a failing sink is tried again before what waits for it is dropped.",
+        description="How long a failing sink is retried before entries are dropped.",
     )
 
     @property
@@ -83,7 +83,7 @@ class FileSinkSettings(_SinkSettings):
         description="never; interval (at most fsync_seconds later); batch (before entries count as written).",
     )
     fsync_seconds: float = Field(1.0, gt=0, le=3600)
-    """With `fsync: interval`: the longest between a write and its fsync."""
+    """With `fsync: interval`, the longest time between a write and its fsync."""
 
     @property
     def label(self) -> str:
@@ -146,21 +146,21 @@ class AccesslogSettings(Block):
     """The accesslog sidecar: writes Envoy's access log as JSON lines."""
 
     listen: tuple[ListenAddress, ...] = Field(min_length=1)
-    """Where Envoy sends its access log."""
+    """The addresses for Envoy's access log streams."""
     sinks: tuple[SinkSettings, ...] = Field((StdoutSinkSettings(),), min_length=1)
     """Where the log lines go; each sink gets all of them."""
     redact: RedactSettings = RedactSettings()
-    """What is redacted besides the defaults."""
+    """What is redacted in addition to the defaults."""
     sample: SampleSettings = SampleSettings()
-    """How many of the ordinary requests are logged."""
+    """The fraction of successful requests that is logged."""
     max_record_bytes: int = Field(
-        MAX_RECORD_BYTES, ge=4096, description="Longer records have their long values cut."
+        MAX_RECORD_BYTES, ge=4096, description="Long values in longer records are truncated."
     )
     flush_seconds: float = Field(
         4.0,
         ge=0,
         le=3600,
-        description="At the end: how long to write what is queued. Keep it below drain.flush_seconds.",
+        description="The time at shutdown to write queued lines. Keep it below drain.flush_seconds.",
     )
 
     @model_validator(mode="after")

@@ -14,8 +14,8 @@ _COLLECTOR = "http://127.0.0.1:4318/v1/traces"
 class MaskSettings(Block):
     """What `/decisions` and the decision log omit or mask."""
 
-    omit: tuple[str, ...] = Field((), description="Fields left out, as in client.")
-    mask: tuple[str, ...] = Field((), description="Fields whose value becomes ***, as in subject.")
+    omit: tuple[str, ...] = Field((), description="Fields to omit, such as client.")
+    mask: tuple[str, ...] = Field((), description="Fields whose value becomes ***, such as subject.")
     path_segments: tuple[str, ...] = Field(
         (),
         description="RE2 patterns: a path segment that matches becomes ***. Segments that look like tokens "
@@ -37,19 +37,24 @@ class DecisionLogSettings(Block):
     """Every decision as a line of JSON; it loses lines rather than delay an answer."""
 
     file: ConfigPath | None = Field(
-        None, description="Appended to; log rotation may move it. Default: stdout."
+        None, description="The file to append to; log rotation may move it. Default: stdout."
     )
     allow_sample_rate: float = Field(
-        1.0, ge=0, le=1, description="The part of the allows that is logged. Denials and errors always are."
+        1.0, ge=0, le=1, description="The fraction of allows logged; denials and errors are always logged."
     )
-    queue_lines: int = Field(10_000, ge=1, description="What may wait for the writer, about 1 KB a line.")
+    queue_lines: int = Field(
+        10_000, ge=1, description="The most lines that wait for the writer, about 1 KB each."
+    )
 
 
 class DecisionsSettings(Block):
     """How decisions are kept and logged."""
 
     recent: int = Field(
-        1_000, ge=0, le=100_000, description="Kept for /decisions on the admin port; 0: none."
+        1_000,
+        ge=0,
+        le=100_000,
+        description="The number of decisions kept for /decisions on the admin port; 0: none.",
     )
     log: DecisionLogSettings | None = None
     """The decision log. Off, unless set."""
@@ -66,27 +71,27 @@ class TracingSettings(Block):
     service_name: str = Field("authz", min_length=1, max_length=128)
     """The `service.name` of the spans."""
     root_sample_rate: float = Field(
-        0.0, ge=0, le=1, description="The part of the checks outside any trace that begin one of their own."
+        0.0, ge=0, le=1, description="The fraction of checks outside a trace that start a trace."
     )
 
 
 class AuthzSettings(Block):
     """The authz sidecar: identifies the caller and decides each request."""
 
-    listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")
+    listen: tuple[ListenAddress, ...] = Field(min_length=1, description="The addresses for Envoy.")
     policy: tuple[ConfigPath, ...] = Field(
         min_length=1, description="Policy files, and folders of them; together they are one policy."
     )
     session_admin: bool = Field(
         default=False,
         description="Whether the admin port creates, lists and revokes sessions and revokes tokens "
-        "(/authz/sessions, /authz/revocations). Anyone who reaches that port can then act as any user. "
-        "Needed for `sidecars session` with store: memory; with Redis the command does without.",
+        "(/authz/sessions, /authz/revocations). Everyone who can reach that port can then act as any user. "
+        "Needed for `sidecars session` with store: memory; with Redis the command does not need it.",
     )
     trusted_hops: Annotated[int, Field(ge=0, le=16)] = Field(
         0,
         description="Your own proxies in front of this Envoy, as its xff_num_trusted_hops: they decide which "
-        "entry of x-forwarded-for is the client. With 0 it is the peer, whatever that header says.",
+        "entry of x-forwarded-for is the client. With 0 the client is the peer, and that header is ignored.",
     )
     decisions: DecisionsSettings = DecisionsSettings()
     """Which decisions are kept and logged, and what is masked in them."""

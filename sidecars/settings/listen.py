@@ -73,7 +73,7 @@ class _Listen(Block):
     trusted: bool | None = Field(
         None,
         description=(
-            "Whether peers may cancel as many calls as they like, as an Envoy does for its clients. null: "
+            "Whether peers may cancel any number of calls, as Envoy does for its clients. null: "
             "on a unix socket with a path, and with client_ca_file. On loopback any local user is a peer."
         ),
     )

@@ -36,19 +36,21 @@ class LogSettings(Block):
 
 
 class DrainSettings(Block):
-    """How SIGTERM ends the process: at the latest after the sum of the three."""
+    """How SIGTERM ends the process: after about the sum of the three at the latest."""
 
     drain_delay_seconds: float = Field(
         1,
         ge=0,
         le=3600,
         description=(
-            "Still serve everything, but say not ready and NOT_SERVING. "
-            "At least one interval of the health checks that watch."
+            "Time to serve everything, but report not ready and NOT_SERVING. "
+            "At least one interval of the health checks."
         ),
     )
-    grace_seconds: float = Field(10, ge=0, le=3600, description="For calls and streams in flight to finish.")
-    flush_seconds: float = Field(5, ge=0, le=3600, description="For each sidecar to flush and close.")
+    grace_seconds: float = Field(
+        10, ge=0, le=3600, description="Time for calls and streams in flight to finish."
+    )
+    flush_seconds: float = Field(5, ge=0, le=3600, description="Time for each sidecar to flush and close.")
 
 
 class ReloadSettings(Block):
@@ -56,5 +58,5 @@ class ReloadSettings(Block):
 
     watch: bool = Field(default=True, description="Reload when a file changes, without SIGHUP.")
     interval_seconds: float = Field(
-        2, ge=0.05, le=3600, description="How often files are looked at. Polled, as inotify misses NFS."
+        2, ge=0.05, le=3600, description="How often files are polled for changes; inotify misses NFS."
     )

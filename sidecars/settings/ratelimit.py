@@ -37,16 +37,19 @@ class HeaderSettings(Block):
 class BreakerSettings(Block):
     """When to stop asking a Redis that does not answer."""
 
-    failures: int = Field(5, ge=1, le=1000, description="Failed calls in a row that open it.")
+    failures: int = Field(5, ge=1, le=1000, description="Consecutive failed calls that open the breaker.")
     open_seconds: float = Field(
-        0.5, gt=0, le=60, description="Until one call tries again; grows to 8 times that while it fails."
+        0.5,
+        gt=0,
+        le=60,
+        description="Time until one call tries again; it grows to 8 times this while calls fail.",
     )
 
 
 class RatelimitSettings(Block):
     """The ratelimit sidecar: limits requests."""
 
-    listen: tuple[ListenAddress, ...] = Field(min_length=1, description="Where Envoy asks.")
+    listen: tuple[ListenAddress, ...] = Field(min_length=1, description="The addresses for Envoy.")
     http: PlainAddress | None = Field(
         None,
         description="HTTP for callers without gRPC and for health checks: POST /json and GET /healthcheck. "
@@ -62,31 +65,34 @@ class RatelimitSettings(Block):
     )
     merge_domains: bool = Field(default=False, description="Several files may add to one domain.")
     store: Literal["memory", "redis"] = Field(
-        "memory", description="redis: shared by all sidecars that name the same `redis:`."
+        "memory", description="redis: shared by all sidecars with the same `redis:`."
     )
     algorithm: Algorithm = Field(
         Algorithm.TOKEN_BUCKET,
-        description="Of rules and overrides that name none. fixed_window is that of envoyproxy/ratelimit.",
+        description="The default for rules and overrides. fixed_window is that of envoyproxy/ratelimit.",
     )
     on_failure: OnFailure = Field(
         OnFailure.LOCAL,
-        description="Of rules that name none, while the store is away: open (let pass), closed (refuse), "
+        description="The default for rules while the store is down: open (let pass), closed (refuse), "
         "local (count in this process).",
     )
     replicas: int = Field(
-        1, ge=1, le=10_000, description="Sidecars that share the store: each counts its part when local."
+        1,
+        ge=1,
+        le=10_000,
+        description="The number of sidecars that share the store and, with on_failure local, each limit.",
     )
     shadow_mode: bool = Field(default=False, description="Refuse nothing; count and report as usual.")
     quota_mode: bool = Field(
         default=False,
-        description="Make a quota of every limit: a request is refused only if all of its limits are over.",
+        description="Treat every limit as a quota: a request is refused only if all of its limits are over.",
     )
     spare_other_limits: bool = Field(
         default=False,
-        description="Of a refused request, charge fixed windows only if they are over.",
+        description="For a refused request, charge only those fixed windows that are over.",
     )
     near_limit_ratio: float = Field(
-        0.8, ge=0, le=1, description="Where the metric near_limit begins, as part of the limit."
+        0.8, ge=0, le=1, description="The fraction of the limit from which near_limit counts."
     )
     dynamic_metadata: Literal["off", "rule", "full"] = Field(
         "full",
@@ -96,24 +102,31 @@ class RatelimitSettings(Block):
     headers: HeaderSettings = HeaderSettings()
     """Response headers that this sidecar adds."""
     max_buckets: int = Field(
-        MAX_BUCKETS, ge=1, description="In memory; beyond it the one unused for longest is forgotten."
+        MAX_BUCKETS,
+        ge=1,
+        description="The most buckets in memory; beyond it, the least recently used is evicted.",
     )
     max_metric_keys: int = Field(
-        MAX_REQUEST_KEYS, ge=0, description="Metric keys made of values of requests (detailed_metric ...)."
+        MAX_REQUEST_KEYS,
+        ge=0,
+        description="The most metric keys with values from requests (detailed_metric ...).",
     )
     metrics: Literal["native", "envoyproxy"] = Field(
         "native",
         description="envoyproxy: labels and types exactly as envoyproxy/ratelimit gives them to Prometheus.",
     )
-    redis_prefix: str = Field("ratelimit:", max_length=64, description="Begins each key in Redis.")
+    redis_prefix: str = Field("ratelimit:", max_length=64, description="The prefix of each key in Redis.")
     redis_timeout_ms: float = Field(
         TIMEOUT_SECONDS * 1000,
         gt=0,
         le=10_000,
-        description="The longest a request waits for Redis. Below the timeout of Envoy's filter (20 ms).",
+        description="The longest wait for Redis. Keep it below the timeout of Envoy's filter (20 ms).",
     )
     redis_max_waiting: int = Field(
-        MAX_WAITING, ge=1, le=100_000, description="Requests that may wait for Redis; more follow on_failure."
+        MAX_WAITING,
+        ge=1,
+        le=100_000,
+        description="The most requests that wait for Redis; further ones follow on_failure.",
     )
     deny_cache_max_entries: int = Field(
         MAX_ENTRIES,
@@ -122,7 +135,7 @@ class RatelimitSettings(Block):
         description="Buckets in Redis known to refuse, until they would let the same request pass. 0: none.",
     )
     breaker: BreakerSettings = BreakerSettings()
-    """When Redis is no longer asked, and for how long."""
+    """When calls to Redis stop, and for how long."""
 
     @property
     def options(self) -> Options:

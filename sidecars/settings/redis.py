@@ -49,25 +49,28 @@ class RedisSettings(Block):
     )
     username: str | None = Field(None, description="ACL user (Redis 6); needs password_file.")
     password_file: ConfigPath | None = Field(
-        None, description="File that holds the password; read at each new connection, so it may be rotated."
+        None, description="File with the password; read at each new connection, so it may be rotated."
     )
     ca_file: ConfigPath | None = Field(None, description="PEM certificates trusted for rediss://.")
     cert_file: ConfigPath | None = Field(None, description="PEM client certificate for rediss://.")
     key_file: ConfigPath | None = Field(None, description="PEM key of cert_file.")
     connect_timeout_ms: int = Field(
-        50, ge=1, le=10_000, description="For a new connection: rare, and TLS needs two round trips."
+        50,
+        ge=1,
+        le=10_000,
+        description="Timeout of a new connection, which is rare; TLS needs two round trips.",
     )
     operation_timeout_ms: int = Field(
-        10, ge=1, le=10_000, description="For one command, the wait for a free connection included."
+        10, ge=1, le=10_000, description="Timeout of one command, including the wait for a free connection."
     )
     health_check_seconds: float = Field(
         30, ge=0, le=3600, description="A connection idle for longer is pinged before use; 0 turns it off."
     )
     backoff_min_ms: int = Field(
-        50, ge=1, le=60_000, description="After a failed connection, calls fail at once for this long ..."
+        50, ge=1, le=60_000, description="How long calls fail at once after a failed connection ..."
     )
     backoff_max_ms: int = Field(
-        2_000, ge=1, le=60_000, description="... doubled at each further failure, up to this."
+        2_000, ge=1, le=60_000, description="... which doubles with each further failure, up to this."
     )
     max_connections: int = Field(
         32,

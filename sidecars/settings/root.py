@@ -18,10 +18,10 @@ class Settings(Block):
 
     transport: Literal["native", "grpcio"] = Field(
         "native",
-        description="The gRPC server: our own, or grpc.aio to fall back on, which is slower and without TLS.",
+        description="The gRPC server: our own (native), or grpc.aio as a slower fallback without TLS.",
     )
     connections: ConnectionSettings = Field(
-        ConnectionSettings(), description="What peers may ask, and how long their connections live."
+        ConnectionSettings(), description="The limits of peers, and the lifetime of their connections."
     )
     workers: int = Field(
         1,
@@ -35,7 +35,7 @@ class Settings(Block):
     reflection: bool = Field(
         default=True,
         description=(
-            "Server reflection on every address, for tools such as grpcurl. It shows the services and their "
+            "Whether every address serves reflection, for tools such as grpcurl. It shows services and their "
             "messages, which are public, and nothing of the configuration."
         ),
     )
@@ -44,7 +44,7 @@ class Settings(Block):
     log: LogSettings = LogSettings()
     """The log of the process."""
     drain: DrainSettings = DrainSettings()
-    """How long SIGTERM takes."""
+    """The stages and times of a shutdown after SIGTERM."""
     reload: ReloadSettings = ReloadSettings()
     """How changed policy and limits files are found."""
     redis: RedisSettings | None = Field(None, description="One Redis for all sidecars that need it.")

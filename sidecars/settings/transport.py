@@ -8,6 +8,6 @@ class ConnectionSettings(Block):
     """What peers may ask of the native transport. The defaults leave Envoy far from each limit."""
 
     limits: Limits = Limits()
-    """The most that one peer may ask of the server."""
+    """The limits for one peer."""
     lifetime: Lifetime = Lifetime()
     """How long connections live, and which timeouts end them."""
