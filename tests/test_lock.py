@@ -18,7 +18,7 @@ PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
 async-timeout for those before 3.11.3)."""
 
 
-def asked_by(name: str, extras: frozenset[str]) -> Iterator[Requirement]:
+def required_by(name: str, extras: frozenset[str]) -> Iterator[Requirement]:
     """Yield the requirements of `name` with `extras` on any supported Python."""
     if name == PROJECT["name"]:
         # Read from the file, because the installed metadata of this project may be older.
@@ -50,7 +50,7 @@ def needed(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str
         return
     seen.add((name, extras))
     yield name
-    for requirement in asked_by(name, extras):
+    for requirement in required_by(name, extras):
         yield from needed(canonicalize_name(requirement.name), frozenset(requirement.extras), seen)
 
 

@@ -162,7 +162,7 @@ class NamedConditionConfig(ConditionConfig):
     """A condition that rules refer to by name under `if`."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> "NamedConditionConfig":
+    def _refuse_empty(self) -> "NamedConditionConfig":
         if not self.model_fields_set:
             known = ", ".join(ConditionConfig.model_fields)
             raise ValueError(f"name at least one condition: {known}")

@@ -131,7 +131,7 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, signal.Signals(number).name)
-        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.request_reload)
         background: list[asyncio.Task[None]] = []
         try:
             await self._start()

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from common.redis_errors import answer_in, error_text
 from sidecars.process.redis import FailFastPool
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 """Seconds between two checks of the pool. They cost nothing while all is well: Redis is asked only after a
 connection was lost."""
 
@@ -111,11 +111,11 @@ class RedisFitness:
             # The latest refusal may be that of INFO itself: no request might find that it is over.
             noted = pool.refusals.times != refused or pool.refusals.lasting
             refuses = noted and clock() - answered_at >= REFUSED_SECONDS
-            if (pool.failures or pool.lost != lost or refuses) and await self.ask():
+            if (pool.failures or pool.lost != lost or refuses) and await self.check():
                 answered_at, lost, refused = clock(), pool.lost, pool.refusals.times
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
 
-    async def ask(self) -> bool:
+    async def check(self) -> bool:
         """Ask once and log what is new. Returns whether Redis answered."""
         try:
             info = await self._client.info()

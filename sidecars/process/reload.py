@@ -67,14 +67,14 @@ class Reloader:
         self.outcomes: dict[str, ReloadOutcome] = {}
         """The last reload by sidecar name; a sidecar that was never reloaded is not in it."""
 
-    def ask(self) -> None:
+    def request_reload(self) -> None:
         """Request a reload of every sidecar, whether or not its files changed."""
         self._requested.set()
 
     async def remember(self) -> None:
         """Record the files as they were when the sidecars were built: these they serve."""
         for sidecar in self._sidecars:
-            now = await self._look(sidecar)
+            now = await self._take_snapshot(sidecar)
             self._seen[sidecar.name] = await asyncio.to_thread(self._before[sidecar.name].as_read, now)
             self._metrics.loaded(sidecar.name, sidecar.describe(), self._wall_clock())
 
@@ -126,16 +126,16 @@ class Reloader:
         )
 
     async def _changed(self, sidecar: Sidecar) -> bool:
-        return await self._look(sidecar) != self._seen.get(sidecar.name)
+        return await self._take_snapshot(sidecar) != self._seen.get(sidecar.name)
 
     async def _settled(self, sidecar: Sidecar) -> Snapshot:
-        seen = await self._look(sidecar)
+        seen = await self._take_snapshot(sidecar)
         for _ in range(SETTLE_LOOKS):
             await asyncio.sleep(SETTLE_SECONDS)
-            before, seen = seen, await self._look(sidecar)
+            before, seen = seen, await self._take_snapshot(sidecar)
             if seen == before:
                 break
         return seen
 
-    async def _look(self, sidecar: Sidecar) -> Snapshot:
+    async def _take_snapshot(self, sidecar: Sidecar) -> Snapshot:
         return await asyncio.to_thread(self._watchers[sidecar.name].snapshot, tuple(sidecar.watched_files))

@@ -125,7 +125,7 @@ def parse_key_set(document: bytes, previous: KeySet | None = None) -> KeySet:
             refused.append(found)
         else:
             usable.setdefault(_fingerprint(found.jwk, _MEANT), found)
-    keys, ambiguous = _told_apart(usable.values())
+    keys, ambiguous = _distinguished(usable.values())
     refused += ambiguous
     if not keys:
         reasons = "; ".join(sorted({key.reason for key in refused})) or "it is empty"
@@ -160,7 +160,7 @@ def _entries(document: bytes) -> list[Any]:
     return entries
 
 
-def _told_apart(usable: Iterable[Key]) -> tuple[list[Key], list[RefusedKey]]:
+def _distinguished(usable: Iterable[Key]) -> tuple[list[Key], list[RefusedKey]]:
     """Return the keys with a unique kid and algorithm, and refusals of those that share both.
 
     RFC 7517 section 4.5. One public key may be listed several times, with its `alg` and without.

@@ -13,7 +13,7 @@ import orjson
 
 from authz.credentials import CredentialsConfig
 from authz.policy.compile.conditions import conditions_of
-from authz.policy.compile.contents import Content, asked_by
+from authz.policy.compile.contents import Content, compared_conditions
 from authz.policy.conditions.caller_conditions import callers_of, scope_of
 from authz.policy.conditions.condition import Condition, Subject
 from authz.policy.expression.expression import Callers, Expression
@@ -165,7 +165,7 @@ def _expressions_in(written: Sequence[WrittenRule], shared: SharedBlocks) -> Exp
 
 def _alike_in(written: Sequence[WrittenRule], shared: SharedBlocks) -> Alike:
     def conditions(rule: Rule) -> Content:
-        return asked_by(written[rule.order], shared)
+        return compared_conditions(written[rule.order], shared)
 
     return lambda one, other: conditions(one) == conditions(other)
 

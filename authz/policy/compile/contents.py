@@ -70,10 +70,10 @@ def rule_content(entry: WrittenRule, shared: SharedBlocks) -> Content:
     rest = entry.config.model_dump(
         mode="json", by_alias=True, warnings=False, exclude={*_RESOLVED, *_CONDITIONS, *_CALLERS}
     )
-    return {**rest, **asked_by(entry, shared)}
+    return {**rest, **compared_conditions(entry, shared)}
 
 
-def asked_by(entry: WrittenRule, shared: SharedBlocks) -> Content:
+def compared_conditions(entry: WrittenRule, shared: SharedBlocks) -> Content:
     """Return the rule's conditions on callers and requests, without host, method and path."""
     conditions: dict[str, dict[bytes, Any]] = {}
     for _, block in shared.conditions_of(entry):

@@ -45,7 +45,7 @@ class WhoConfig(PolicyBlock):
     """Comparisons by dotted name: `realm_access.roles: {contains: admin}`. A plain value means equality."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> "WhoConfig":
+    def _refuse_empty(self) -> "WhoConfig":
         if not self.model_fields_set:
             raise ValueError("say who: anyone, authenticated, or scopes, roles, subjects, issuers, kinds")
         if self.kinds is not None and CredentialKind.ANONYMOUS in self.kinds:

@@ -119,7 +119,7 @@ class TimeConfig(PolicyBlock):
     """Only before this moment."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> "TimeConfig":
+    def _refuse_empty(self) -> "TimeConfig":
         if self.model_fields_set <= {"zone"}:
             raise ValueError("say when: days, from and until, after, before")
         if (self.start is None) != (self.until is None):

@@ -52,7 +52,7 @@ class Impossible:
                 yield from (("", message) for message in self._of_expression(config, block))
         yield from (("", message) for message in _of_clients(blocks))
         yield from (("methods", message) for method in config.methods or () for message in _of_method(method))
-        if config.deny is not None and not self._kinds and _asks_who(config.deny, blocks):
+        if config.deny is not None and not self._kinds and _depends_on_caller(config.deny, blocks):
             yield "deny", "never matches: the policy accepts no credentials, so every caller is anonymous"
 
     def _of_caller(self, who: WhoConfig) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _of_clients(blocks: Iterable[ConditionConfig]) -> Iterator[str]:
             yield f"never matches: client_not excludes all of {_listed(networks)}"
 
 
-def _asks_who(whos: Iterable[object], blocks: Iterable[ConditionConfig]) -> bool:
+def _depends_on_caller(whos: Iterable[object], blocks: Iterable[ConditionConfig]) -> bool:
     return "anyone" not in whos or any(block.caller is not None for block in blocks)
 
 

@@ -33,7 +33,7 @@ class PolicyBlock(Block):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _says_something_under_each_key(cls, value: Any) -> Any:
+    def _refuse_missing_values(cls, value: Any) -> Any:
         """Refuse a key without a value: an empty `scopes:` would match more callers than intended."""
         if value is None:
             raise ValueError("the value is missing; write one, or leave the key out")

@@ -126,7 +126,7 @@ async def test_the_user_of_the_page_may_do_all_that_is_done(
     work: Callable[[Redis], Awaitable[None]],
 ) -> None:
     client: Any = client_for(redis_server, admin, password_file, use)
-    assert await RedisFitness(client).ask()
+    assert await RedisFitness(client).check()
     await client.ping()
     await work(client)
     assert describe(client)["refused"] == 0, describe(client)["last_refusal"]

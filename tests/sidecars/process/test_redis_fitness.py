@@ -29,7 +29,7 @@ async def asked(url: str) -> AsyncIterator[RedisFitness]:
     fitness = RedisFitness(client)
     async with asyncio.timeout(30):
         while True:
-            if await fitness.ask():
+            if await fitness.check():
                 break
             await asyncio.sleep(0.1)
     yield fitness
@@ -68,7 +68,7 @@ async def test_a_server_that_evicts_does_not_and_the_log_says_so_once() -> None:
     arguments = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     with RedisServer(arguments=arguments) as server, capture_logs() as logs:
         async with asked(server.url) as fitness:
-            await fitness.ask()
+            await fitness.check()
             [problem] = fitness.misfits
     assert problem.startswith("maxmemory-policy is allkeys-lru")
     assert [line["event"] for line in logs] == ["redis does not fit"]
@@ -102,7 +102,7 @@ async def test_a_user_that_may_ask_after_all_learns_what_it_is(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without other requests: `/config` must not report the refusal forever."""
-    for name in ("LOOK_SECONDS", "REFUSED_SECONDS"):
+    for name in ("CHECK_SECONDS", "REFUSED_SECONDS"):
         monkeypatch.setattr(redis_fitness, name, 0.02)
     client = connect(RedisSettings(url=redis_server.url))
     fitness = RedisFitness(client)
@@ -123,7 +123,7 @@ async def test_a_redis_that_is_back_is_found_and_asked_again(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without any request: `/config` must not report Redis as away forever."""
-    monkeypatch.setattr(redis_fitness, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(redis_fitness, "CHECK_SECONDS", 0.02)
     client = connect(RedisSettings(url=redis_server.url))
     fitness = RedisFitness(client)
     redis_server.stop()

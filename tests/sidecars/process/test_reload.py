@@ -196,7 +196,7 @@ async def test_without_watching_only_asking_reloads(sidecar: ProbeSidecar, file:
     write(file, "answer: two\n")
     await asyncio.sleep(0.3)
     assert not reloading.reloader.outcomes
-    reloading.reloader.ask()
+    reloading.reloader.request_reload()
     await until(lambda: reloading.reloader.outcomes)
     running.cancel()
 
