@@ -11,13 +11,13 @@ from ratelimit.stores.redis import RedisStore
 
 
 class StoreCollector(Collector):
-    """Buckets and evictions in memory; failures, waiting requests and the breaker of Redis."""
+    """Buckets and evictions in memory; failures, waiting requests and the breaker of each Redis."""
 
     def __init__(
         self, memory: MemoryStore, redis: RedisStore | None, deny_cache: DenyCache | None = None
     ) -> None:
         self._memory = memory
-        self._redis = redis
+        self._stores = {"ratelimit_redis": redis, "ratelimit_redis_per_second": per_second}
         self._deny_cache = deny_cache
 
     def collect(self) -> Iterator[Metric]:
@@ -30,23 +30,22 @@ class StoreCollector(Collector):
             "Buckets dropped for want of room although something was charged.",
             value=self._memory.evicted,
         )
-        redis = self._redis
-        if redis is None:
-            return
-        failures = CounterMetricFamily(
-            "ratelimit_redis_failures", "Requests that Redis gave no answer to.", labels=["reason"]
-        )
-        for reason, times in redis.failures.items():
-            failures.add_metric([reason.value], times)
-        yield failures
-        yield GaugeMetricFamily("ratelimit_redis_queue_length", "Requests not sent yet.", value=redis.waiting)
-        breaker = redis.breaker
-        yield GaugeMetricFamily(
-            "ratelimit_redis_breaker_state", "0 closed, 1 half open, 2 open.", value=breaker.state
-        )
-        yield CounterMetricFamily(
-            "ratelimit_redis_breaker_opened", "Times the breaker opened.", value=breaker.opened
-        )
+        for prefix, store in self._stores.items():
+            if store is not None:
+                yield from _of_redis(prefix, store)
+
+
+def _of_redis(prefix: str, store: RedisStore) -> Iterator[Metric]:
+    failures = CounterMetricFamily(
+        f"{prefix}_failures", "Requests that Redis gave no answer to.", labels=["reason"]
+    )
+    for reason, times in store.failures.items():
+        failures.add_metric([reason.value], times)
+    yield failures
+    yield GaugeMetricFamily(f"{prefix}_queue_length", "Requests not sent yet.", value=store.waiting)
+    breaker = store.breaker
+    yield GaugeMetricFamily(f"{prefix}_breaker_state", "0 closed, 1 half open, 2 open.", value=breaker.state)
+    yield CounterMetricFamily(f"{prefix}_breaker_opened", "Times the breaker opened.", value=breaker.opened)
         if self._deny_cache is not None:
             yield CounterMetricFamily(
                 "ratelimit_deny_cache_hits",

@@ -168,6 +168,7 @@ def _dependencies(settings: Settings) -> Dependencies:
         monotonic_clock=time.monotonic,
         random=random.random,
         redis=None if settings.redis is None else connect(settings.redis),
+        redis_per_second=None if settings.redis_per_second is None else connect(settings.redis_per_second),
         policy=() if settings.authz is None else settings.authz.policy,
         secret_names=NO_NAMES if settings.accesslog is None else settings.accesslog.redact.names,
         workers=settings.workers,

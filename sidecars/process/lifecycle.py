@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 
 from common.configfile import Problem
 from sidecars.admin.health import Health, ProcessPhase
@@ -94,8 +93,9 @@ class Process:
             self._announce_reload,
             located,
         )
-        client = dependencies.redis
-        self._redis_fitness = None if client is None else RedisFitness(client)
+        clients = {"redis": dependencies.redis, "redis_per_second": dependencies.redis_per_second}
+        self._redis = {name: client for name, client in clients.items() if client is not None}
+        self._redis_fitness = {name: RedisFitness(client, name) for name, client in self._redis.items()}
         of_envoyproxy = settings.ratelimit is not None and settings.ratelimit.metrics == "envoyproxy"
         self._admin = Admin(
             settings.admin,
@@ -139,8 +139,7 @@ class Process:
                 asyncio.create_task(self._reloader.run()),
                 asyncio.create_task(self._notifier.feed_watchdog()),
             ]
-            if self._redis_fitness is not None:
-                background.append(asyncio.create_task(self._redis_fitness.run()))
+            background += [asyncio.create_task(fitness.run()) for fitness in self._redis_fitness.values()]
             await self._stop_requested.wait()
         finally:
             await self._drain(background)
@@ -152,12 +151,12 @@ class Process:
     def describe(self) -> dict[str, Any]:
         """What `/config` shows, before secrets are masked."""
         outcomes = self._reloader.outcomes
-        client = self._dependencies.redis
         return {
             "version": package_version(),
             "phase": self._health.phase,
             "settings": self._settings.model_dump(mode="json"),
-            "redis": None if client is None else self._describe_redis(client),
+            "redis": None,
+            **{name: self._describe_redis(name) for name in self._redis},
             "sidecars": {
                 sidecar.name: {
                     "listening": self._listening(sidecar.name),
@@ -168,9 +167,8 @@ class Process:
             },
         }
 
-    def _describe_redis(self, client: Redis) -> dict[str, Any]:
-        fitness = {} if self._redis_fitness is None else self._redis_fitness.describe()
-        return {**redis.describe(client), **fitness}
+    def _describe_redis(self, name: str) -> dict[str, Any]:
+        return {**redis.describe(self._redis[name]), **self._redis_fitness[name].describe()}
 
     async def _start(self) -> None:
         _log.info("admin listening", address=await self._admin.start())
@@ -215,8 +213,8 @@ class Process:
         work |= {f"{sidecar.name} streams": sidecar.finish_streams() for sidecar in self._started}
         await _all_within(drain.grace_seconds, work)
         await _all_within(drain.flush_seconds, {sidecar.name: sidecar.stop() for sidecar in self._started})
-        if self._dependencies.redis is not None:
-            await _all_within(REDIS_CLOSE_SECONDS, {"redis": self._dependencies.redis.aclose()})
+        closing = {name: client.aclose() for name, client in self._redis.items()}
+        await _all_within(REDIS_CLOSE_SECONDS, closing)
         for site in self._http.values():
             await site.stop()
         await self._admin.stop()

@@ -85,10 +85,12 @@ class RedisFitness:
     """Asks the Redis of `client` for its facts when it first answers, and each time it is back.
 
     While Redis is away, this asks whether it is back: `/config` is right even if no request comes.
+    `section` is the section of the settings that names it.
     """
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, section: str = "redis") -> None:
         self._client = client
+        self._section = section
         self.facts: ServerFacts | None = None
         self.misfits: tuple[str, ...] = ()
         self._reported = ""
@@ -139,7 +141,9 @@ class RedisFitness:
         report = f"{event} {facts.get('problems', '')}"
         if report != self._reported:
             self._reported = report
-            getattr(_log, level)(event, **facts)
+            # One Redis needs no name.
+            named = {} if self._section == "redis" else {"section": self._section}
+            getattr(_log, level)(event, **facts, **named)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
+from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Failure
 from ratelimit.wire import ResponseHeaders, Responses, read_request
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
@@ -59,6 +60,7 @@ class RatelimitSidecar:
         limiter: Limiter,
         memory: MemoryStore,
         redis: RedisStore | None,
+        per_second: RedisStore | None,
         refusals: "RefusalLog",
         clock: Callable[[], float],
     ) -> None:
@@ -66,6 +68,7 @@ class RatelimitSidecar:
         self._limiter = limiter
         self._memory = memory
         self._redis = redis
+        self._per_second = per_second
         self._refusals = refusals
         self._clock = clock
         self._responses = _responses(settings)
@@ -181,6 +184,9 @@ class RatelimitSidecar:
             described["breaker"] = breaker.state.name.lower()
             described["breaker_cause"] = breaker.cause or None
             described["last_refusal"] = self._refusals.describe()
+        if self._per_second is not None:
+            described["breaker_per_second"] = self._per_second.breaker.state.name.lower()
+            described["breaker_per_second_cause"] = self._per_second.breaker.cause or None
         return described
 
     async def finish_streams(self) -> None:
@@ -188,8 +194,9 @@ class RatelimitSidecar:
 
     async def stop(self) -> None:
         """End the calls to Redis that are still under way."""
-        if self._redis is not None:
-            await self._redis.close()
+        for store in (self._redis, self._per_second):
+            if store is not None:
+                await store.close()
 
 
 def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitSidecar:
@@ -202,19 +209,24 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     if settings.store == "redis" and dependencies.redis is None:
         text = "store: redis needs the section redis with the url of a Redis"
         problems.append(Problem(SETTINGS, 0, "ratelimit.store", text))
+    if settings.store != "redis" and dependencies.redis_per_second is not None:
+        text = "redis_per_second needs store: redis"
+        problems.append(Problem(SETTINGS, 0, "ratelimit.store", text))
     if problems:
         raise ConfigError(problems)
     wall_clock = dependencies.wall_clock
     memory = MemoryStore(lambda: int(wall_clock() * SECOND_US), settings.max_buckets)
     refusals = RefusalLog(dependencies.monotonic_clock, dependencies.wall_clock)
-    redis = _redis_store(settings, dependencies, refusals)
+    redis = _redis_store(settings, dependencies, refusals, "redis")
+    per_second = _redis_store(settings, dependencies, refusals, "redis_per_second")
+    shared = redis if redis is None or per_second is None else SplitStore(redis, per_second)
     stats = Stats(settings.max_metric_keys, envoyproxy_names=settings.metrics == "envoyproxy")
     deny_cache = None
     if redis is not None and settings.deny_cache_max_entries:
         deny_cache = DenyCache(dependencies.monotonic_clock, settings.deny_cache_max_entries)
     limiter = Limiter(
         limits,
-        redis or memory,
+        shared or memory,
         memory,
         stats,
         near_limit_ratio=settings.near_limit_ratio,
@@ -270,17 +282,18 @@ def _responses(settings: RatelimitSettings) -> Responses:
 def _redis_store(
     settings: RatelimitSettings, dependencies: Dependencies, refusals: RefusalLog
 ) -> RedisStore | None:
-    if settings.store != "redis" or dependencies.redis is None:
+    client = dependencies.redis if section == "redis" else dependencies.redis_per_second
+    if settings.store != "redis" or client is None:
         return None
     breaker = CircuitBreaker(
         dependencies.monotonic_clock,
         dependencies.random,
         settings.breaker.failures,
         settings.breaker.open_seconds,
-        lambda state: _log_breaker(state, breaker.cause),
+        lambda state: _log_breaker(state, breaker.cause, section),
     )
     return RedisStore(
-        dependencies.redis,
+        client,
         breaker,
         prefix=settings.redis_prefix,
         timeout_seconds=settings.redis_timeout_ms / 1000,
@@ -289,10 +302,12 @@ def _redis_store(
     )
 
 
-def _log_breaker(state: CircuitState, cause: str) -> None:
+def _log_breaker(state: CircuitState, cause: str, section: str) -> None:
+    log = _log if section == "redis" else _log.bind(section=section)
     if state is CircuitState.CLOSED:
-        _log.info("redis answers again")
+        log.info("redis answers again")
         return
     # A refusal may last: the operator has to change something there.
     what = "redis refuses" if cause.startswith(Failure.REFUSED) else "redis does not answer"
-    _log.warning(f"{what}, rules follow their on_failure", breaker=state.name.lower(), cause=cause)
+    event = f"{what}, rules follow their on_failure"
+    log.warning(event, breaker=state.name.lower(), cause=cause)

@@ -32,6 +32,8 @@ class Dependencies:
     """Names that the settings of the access log redact in addition, for every log of the process."""
     workers: int = 1
     """Processes that serve the same settings: what one of them keeps in memory, the others do not know."""
+    redis_per_second: Redis | None = None
+    """The client of the Redis for short limits, where they have one of their own."""
 
 
 class Sidecar(Protocol):

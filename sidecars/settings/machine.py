@@ -14,6 +14,7 @@ from common.os_errors import in_words
 from sidecars.settings.accesslog import FileSinkSettings
 from sidecars.settings.load import Reading
 from sidecars.settings.per_worker import for_worker
+from sidecars.settings.redis import RedisSettings
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import Address, TcpAddress, TlsSettings, UnixAddress
 from sidecars.transport.server.tls import check_authorities
@@ -51,7 +52,8 @@ def _of_files(settings: Settings) -> Iterator[_Finding]:
     for path, address in listens(settings):
         if address.tls is not None:
             yield from _of_tls((*path, "tls"), address.tls)
-    yield from _of_redis(settings)
+    yield from _of_redis("redis", settings.redis)
+    yield from _of_redis("redis_per_second", settings.redis_per_second)
 
 
 def open_to_all(settings: Settings) -> Iterator[_Finding]:
@@ -174,19 +176,18 @@ def _of_client_authorities(path: _Path, file: Path) -> Iterator[_Finding]:
             yield path, str(error)
 
 
-def _of_redis(settings: Settings) -> Iterator[_Finding]:
-    redis = settings.redis
+def _of_redis(section: str, redis: RedisSettings | None) -> Iterator[_Finding]:
     if redis is None:
         return
     for name in ("password_file", "ca_file", "cert_file", "key_file"):
-        yield from _of_file(("redis", name), getattr(redis, name))
+        yield from _of_file((section, name), getattr(redis, name))
     if redis.ca_file is not None and os.access(redis.ca_file, os.R_OK):
-        yield from _of_authorities(("redis", "ca_file"), redis.ca_file)
+        yield from _of_authorities((section, "ca_file"), redis.ca_file)
     certificate, key = redis.cert_file, redis.key_file
     if certificate is None or key is None:
         return
     if os.access(certificate, os.R_OK) and os.access(key, os.R_OK):
-        yield from _of_pair(("redis",), certificate, key)
+        yield from _of_pair((section,), certificate, key)
 
 
 def _of_outputs(settings: Settings) -> Iterator[_Finding]:

@@ -48,6 +48,9 @@ class Settings(Block):
     reload: ReloadSettings = ReloadSettings()
     """How changed policy and limits files are found."""
     redis: RedisSettings | None = Field(None, description="One Redis for all sidecars that need it.")
+    redis_per_second: RedisSettings | None = Field(
+        None, description="One more Redis, for rate limits with a window of less than a minute."
+    )
     authz: AuthzSettings | None = Field(None, description="Who is asking, and may they?")
     ratelimit: RatelimitSettings | None = Field(None, description="How much may they?")
     accesslog: AccesslogSettings | None = Field(None, description="What happened?")

@@ -13,6 +13,7 @@ from common.buckets import MAX_WINDOW_US, SECOND_US, Bucket, FixedWindow, Slidin
 from common.circuit_breaker import CircuitBreaker
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
+from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Mode, Store, Take
 from tests.support.redis_server import RedisServer
 
@@ -54,6 +55,20 @@ class MemoryHarness:
         self.now_us += microseconds
 
 
+class SplitHarness:
+    """Short windows in one store, the others in another."""
+
+    def __init__(self) -> None:
+        self.now_us = int(time.time() * SECOND_US)
+        self.store = SplitStore(MemoryStore(lambda: self.now_us), MemoryStore(lambda: self.now_us))
+
+    async def take(self, *takes: Take) -> Sequence[Taken]:
+        return await _taken(self.store.take(takes))
+
+    def pass_time(self, key: str, microseconds: int) -> None:
+        self.now_us += microseconds
+
+
 class RedisHarness:
     """The clock is that of Redis, so here the past of the bucket is moved instead."""
 
@@ -72,10 +87,13 @@ class RedisHarness:
         self._plain.set("t:" + key, " ".join([*counted, str(int(at_us) - microseconds)]), keepttl=True)
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["memory", "split", pytest.param("redis", marks=pytest.mark.redis)])
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     if request.param == "memory":
         yield MemoryHarness()
+        return
+    if request.param == "split":
+        yield SplitHarness()
         return
     server: RedisServer = request.getfixturevalue("shared_redis")
     with server.client() as plain:

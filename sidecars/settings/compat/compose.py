@@ -80,29 +80,40 @@ def _folder(values: Values) -> str:
 
 
 def _redis(values: Values, given: Collection[str]) -> Iterator[Made]:
-    url, kind, tls = values["REDIS_URL"], values["REDIS_SOCKET_TYPE"].lower(), values["REDIS_TLS"]
-    scheme = "rediss" if tls or url.startswith("rediss://") else "redis"
-    credentials = _credentials(values["REDIS_AUTH"])
+    yield from _redis_section("redis", "REDIS", values, given)
+    # Their default, 10 s, is 500 times as long as Envoy waits.
+    if "REDIS_TIMEOUT" in given:
+        yield ("ratelimit", "redis_timeout_ms"), round(values["REDIS_TIMEOUT"] * 1000), "REDIS_TIMEOUT"
+    if values["REDIS_PERSECOND"]:
+        yield from _redis_section("redis_per_second", "REDIS_PERSECOND", values, given)
+        yield ("redis_per_second", "max_connections"), max(2, values["REDIS_PERSECOND_POOL_SIZE"]), ""
+
+
+def _redis_section(section: str, prefix: str, values: Values, given: Collection[str]) -> Iterator[Made]:
+    tls, timeout = values[f"{prefix}_TLS"], f"{prefix}_TIMEOUT"
+    yield (section, "url"), _redis_url(prefix, values), f"{prefix}_URL"
+    for key, name in (("ca_file", "CACERT"), ("cert_file", "CLIENT_CERT"), ("key_file", "CLIENT_KEY")):
+        if tls and values[f"REDIS_TLS_{name}"]:
+            yield (section, key), values[f"REDIS_TLS_{name}"], f"REDIS_TLS_{name}"
+    if timeout in given:
+        milliseconds = round(values[timeout] * 1000)
+        yield (section, "connect_timeout_ms"), milliseconds, timeout
+        yield (section, "operation_timeout_ms"), milliseconds, timeout
+
+
+def _redis_url(prefix: str, values: Values) -> str:
+    url, kind = values[f"{prefix}_URL"], values[f"{prefix}_SOCKET_TYPE"].lower()
+    scheme = "rediss" if values[f"{prefix}_TLS"] or url.startswith("rediss://") else "redis"
+    credentials = _credentials(values[f"{prefix}_AUTH"])
     if url.startswith(("redis://", "rediss://")):
         parts = urlsplit(url)
         known, at, place = parts.netloc.rpartition("@")
-        made = f"{scheme}://{credentials or known + at}{place}{parts.path or '/0'}"
-    elif kind == "unix":
-        made = f"unix://{credentials}{url}?db=0"
-    elif kind in {"tcp", "tcp4", "tcp6"}:
-        made = f"{scheme}://{credentials}{url}/0"
-    else:
-        raise WrongVariableError("REDIS_SOCKET_TYPE", "expected tcp or unix")
-    yield ("redis", "url"), made, "REDIS_URL"
-    for key, name in (("ca_file", "CACERT"), ("cert_file", "CLIENT_CERT"), ("key_file", "CLIENT_KEY")):
-        if tls and values[f"REDIS_TLS_{name}"]:
-            yield ("redis", key), values[f"REDIS_TLS_{name}"], f"REDIS_TLS_{name}"
-    # Their default, 10 s, is 500 times as long as Envoy waits.
-    if "REDIS_TIMEOUT" in given:
-        milliseconds = round(values["REDIS_TIMEOUT"] * 1000)
-        yield ("redis", "connect_timeout_ms"), milliseconds, "REDIS_TIMEOUT"
-        yield ("redis", "operation_timeout_ms"), milliseconds, "REDIS_TIMEOUT"
-        yield ("ratelimit", "redis_timeout_ms"), milliseconds, "REDIS_TIMEOUT"
+        return f"{scheme}://{credentials or known + at}{place}{parts.path or '/0'}"
+    if kind == "unix":
+        return f"unix://{credentials}{url}?db=0"
+    if kind in {"tcp", "tcp4", "tcp6"}:
+        return f"{scheme}://{credentials}{url}/0"
+    raise WrongVariableError(f"{prefix}_SOCKET_TYPE", "expected tcp or unix")
 
 
 def _credentials(auth: str) -> str:

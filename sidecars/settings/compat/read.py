@@ -77,9 +77,10 @@ class _Reader:
         """Do what the table says about `variable`."""
         name, value = variable.name, self.values[variable.name]
         given = name in self._environ and name not in self._wrong
-        if variable.switch and not self.values[variable.switch]:
+        switches = variable.switches
+        if switches and not any(self.values[switch] for switch in switches):
             if given and not (variable.read is text and not value):
-                self.without_effect[name] = f"only with {variable.switch}=true"
+                self.without_effect[name] = f"only with {' or '.join(switches)}=true"
             return
         match variable.use:
             case Sets(path, convert):

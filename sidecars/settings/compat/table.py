@@ -56,6 +56,9 @@ class NoEffect:
         return f"no effect: {self.reason}"
 
 
+Use = Sets | PartOf | Absent | NoEffect
+
+
 @dataclass(frozen=True, slots=True)
 class Variable:
     """One variable."""
@@ -64,9 +67,9 @@ class Variable:
     default: str
     """What envoyproxy/ratelimit assumes without it."""
     read: Callable[[str], Any]
-    use: Sets | PartOf | Absent | NoEffect
-    switch: str = ""
-    """The variable without which this one is not looked at."""
+    use: Use
+    switches: tuple[str, ...] = ()
+    """The variables without one of which this one is not looked at."""
 
 
 _DAY_SECONDS: Final = 86_400.0
@@ -74,9 +77,14 @@ _DAY_SECONDS: Final = 86_400.0
 
 _LIMITS = PartOf("`ratelimit.limits`")
 _LISTEN = PartOf("`ratelimit.listen`")
+_TLS = ("REDIS_TLS", "REDIS_PERSECOND_TLS")
 _REDIS_URL = PartOf("`redis.url`")
 _XDS = NoEffect("limits are read from files")
-_SECOND_REDIS = Absent("one Redis holds all counters; it needs no second one for seconds")
+_SENTINEL = Absent(
+    "Sentinel and Cluster: name an address that leads to the master",
+    lambda value: value.upper() in {"", "SINGLE"},
+)
+_WAITS = Absent("a request waits for a connection, as with WAIT", lambda value: value.upper() in {"", "WAIT"})
 _MEMCACHED = NoEffect("the store is Redis")
 _STATSD = Absent("scrape /metrics instead; set USE_STATSD=false", lambda _: False)
 _TRACING = NoEffect("traces are absent")
@@ -84,10 +92,6 @@ _BATCHES = NoEffect("requests that arrive during a call to Redis share the next 
 _ANY_TIME = NoEffect(
     "the process starts while Redis is away, and counts as `on_failure` says until it is back"
 )
-
-
-def _plain(value: str) -> bool:
-    return value.upper() in {"", "SINGLE"}
 
 
 _HTTP = (
@@ -116,15 +120,15 @@ _GRPC = (
         ),
     ),
     Variable("GRPC_SERVER_USE_TLS", "false", boolean, PartOf("`tls` of `ratelimit.listen`")),
-    Variable("GRPC_SERVER_TLS_CERT", "", text, PartOf("`tls.cert_file`"), "GRPC_SERVER_USE_TLS"),
-    Variable("GRPC_SERVER_TLS_KEY", "", text, PartOf("`tls.key_file`"), "GRPC_SERVER_USE_TLS"),
-    Variable("GRPC_CLIENT_TLS_CACERT", "", text, PartOf("`tls.client_ca_file`"), "GRPC_SERVER_USE_TLS"),
+    Variable("GRPC_SERVER_TLS_CERT", "", text, PartOf("`tls.cert_file`"), ("GRPC_SERVER_USE_TLS",)),
+    Variable("GRPC_SERVER_TLS_KEY", "", text, PartOf("`tls.key_file`"), ("GRPC_SERVER_USE_TLS",)),
+    Variable("GRPC_CLIENT_TLS_CACERT", "", text, PartOf("`tls.client_ca_file`"), ("GRPC_SERVER_USE_TLS",)),
     Variable(
         "GRPC_CLIENT_TLS_SAN",
         "",
         text,
         Absent("a client is known by its authority alone: use one that signs for Envoy only"),
-        "GRPC_SERVER_USE_TLS",
+        ("GRPC_SERVER_USE_TLS",),
     ),
 )
 _LOG = (
@@ -181,35 +185,35 @@ _CONFIG = (
 )
 _STATS = (
     Variable("USE_STATSD", "true", boolean, Absent("scrape /metrics instead; set USE_STATSD=false")),
-    Variable("STATSD_HOST", "localhost", text, _STATSD, "USE_STATSD"),
-    Variable("STATSD_PORT", "8125", integer, _STATSD, "USE_STATSD"),
+    Variable("STATSD_HOST", "localhost", text, _STATSD, ("USE_STATSD",)),
+    Variable("STATSD_PORT", "8125", integer, _STATSD, ("USE_STATSD",)),
     Variable(
         "USE_DOG_STATSD", "false", boolean, Absent("let Datadog's agent scrape /metrics (openmetrics check)")
     ),
-    Variable("USE_DOG_STATSD_MOGRIFIERS", "", text, NoEffect("statsd is absent"), "USE_DOG_STATSD"),
+    Variable("USE_DOG_STATSD_MOGRIFIERS", "", text, NoEffect("statsd is absent"), ("USE_DOG_STATSD",)),
     Variable("EXTRA_TAGS", "", text, Absent("add labels where metrics are scraped (relabeling)")),
     Variable("STATS_FLUSH_INTERVAL", "10s", seconds, NoEffect("metrics are read when they are scraped")),
     Variable("DISABLE_STATS", "false", boolean, NoEffect("metrics cost nothing until they are scraped")),
     Variable(
         "USE_PROMETHEUS", "false", boolean, PartOf("`admin.also_listen`; /metrics is on `admin.listen`, too")
     ),
-    Variable("PROMETHEUS_ADDR", ":9090", text, PartOf("`admin.also_listen`"), "USE_PROMETHEUS"),
+    Variable("PROMETHEUS_ADDR", ":9090", text, PartOf("`admin.also_listen`"), ("USE_PROMETHEUS",)),
     Variable(
         "PROMETHEUS_PATH",
         "/metrics",
         text,
         Absent("the path is /metrics", lambda value: value in {"", "/metrics"}),
-        "USE_PROMETHEUS",
+        ("USE_PROMETHEUS",),
     ),
     Variable(
-        "PROMETHEUS_MAPPER_YAML", "", text, Absent("rename where metrics are scraped"), "USE_PROMETHEUS"
+        "PROMETHEUS_MAPPER_YAML", "", text, Absent("rename where metrics are scraped"), ("USE_PROMETHEUS",)
     ),
     Variable(
         "PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS",
         "false",
         boolean,
         Absent("durations are in seconds"),
-        "USE_PROMETHEUS",
+        ("USE_PROMETHEUS",),
     ),
 )
 _DENIAL_BYTES = 400
@@ -260,7 +264,7 @@ _REDIS = (
         "REDIS_TYPE",
         "SINGLE",
         text,
-        Absent("Sentinel and Cluster: name an address that leads to the master", _plain),
+        _SENTINEL,
     ),
     Variable("REDIS_URL", "/var/run/nutcracker/ratelimit.sock", text, _REDIS_URL),
     Variable("REDIS_POOL_SIZE", "10", integer, Sets(("redis", "max_connections"), lambda size: max(2, size))),
@@ -268,15 +272,15 @@ _REDIS = (
         "REDIS_AUTH", "", text, PartOf("`redis.url`; better `redis.username` and `redis.password_file`")
     ),
     Variable("REDIS_TLS", "false", boolean, PartOf("`redis.url`: rediss://")),
-    Variable("REDIS_TLS_CLIENT_CERT", "", text, PartOf("`redis.cert_file`"), "REDIS_TLS"),
-    Variable("REDIS_TLS_CLIENT_KEY", "", text, PartOf("`redis.key_file`"), "REDIS_TLS"),
-    Variable("REDIS_TLS_CACERT", "", text, PartOf("`redis.ca_file`"), "REDIS_TLS"),
+    Variable("REDIS_TLS_CLIENT_CERT", "", text, PartOf("`redis.cert_file`"), _TLS),
+    Variable("REDIS_TLS_CLIENT_KEY", "", text, PartOf("`redis.key_file`"), _TLS),
+    Variable("REDIS_TLS_CACERT", "", text, PartOf("`redis.ca_file`"), _TLS),
     Variable(
         "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION",
         "false",
         boolean,
         Absent("the name in the certificate is always verified"),
-        "REDIS_TLS",
+        _TLS,
     ),
     Variable(
         "REDIS_TIMEOUT",
@@ -298,7 +302,7 @@ _REDIS = (
         "REDIS_POOL_ON_EMPTY_BEHAVIOR",
         "WAIT",
         text,
-        Absent("a request waits for a connection, as with WAIT", lambda value: value.upper() in {"", "WAIT"}),
+        _WAITS,
     ),
     Variable("REDIS_STARTUP_INITIAL_INTERVAL", "1s", seconds, _ANY_TIME),
     Variable("REDIS_STARTUP_MAX_INTERVAL", "30s", seconds, _ANY_TIME),
@@ -306,26 +310,25 @@ _REDIS = (
 )
 
 
-def _per_second(name: str, default: str, read: Callable[[str], Any]) -> Variable:
-    return Variable(
-        f"REDIS_PERSECOND_{name}", default, read, NoEffect(_SECOND_REDIS.reason), "REDIS_PERSECOND"
-    )
+def _per_second(name: str, default: str, read: Callable[[str], Any], use: Use) -> Variable:
+    return Variable(f"REDIS_PERSECOND_{name}", default, read, use, ("REDIS_PERSECOND",))
 
 
+_SECOND_URL = PartOf("`redis_per_second.url`")
 _PER_SECOND = (
-    Variable("REDIS_PERSECOND", "false", boolean, _SECOND_REDIS),
-    _per_second("SOCKET_TYPE", "unix", text),
-    _per_second("TYPE", "SINGLE", text),
-    _per_second("URL", "/var/run/nutcracker/ratelimitpersecond.sock", text),
-    _per_second("POOL_SIZE", "10", integer),
-    _per_second("AUTH", "", text),
-    _per_second("TLS", "false", boolean),
-    _per_second("SENTINEL_AUTH", "", text),
-    _per_second("PIPELINE_WINDOW", "0", seconds),
-    _per_second("PIPELINE_LIMIT", "0", integer),
-    _per_second("CLUSTER_PIPELINE_PARALLELISM", "1", integer),
-    _per_second("TIMEOUT", "10s", seconds),
-    _per_second("POOL_ON_EMPTY_BEHAVIOR", "WAIT", text),
+    Variable("REDIS_PERSECOND", "false", boolean, PartOf("the section `redis_per_second`")),
+    _per_second("SOCKET_TYPE", "unix", text, _SECOND_URL),
+    _per_second("TYPE", "SINGLE", text, _SENTINEL),
+    _per_second("URL", "/var/run/nutcracker/ratelimitpersecond.sock", text, _SECOND_URL),
+    _per_second("POOL_SIZE", "10", integer, PartOf("`redis_per_second.max_connections`")),
+    _per_second("AUTH", "", text, _SECOND_URL),
+    _per_second("TLS", "false", boolean, PartOf("`redis_per_second.url`: rediss://; files of REDIS_TLS_*")),
+    _per_second("SENTINEL_AUTH", "", text, NoEffect("Sentinel is absent")),
+    _per_second("PIPELINE_WINDOW", "0", seconds, _BATCHES),
+    _per_second("PIPELINE_LIMIT", "0", integer, _BATCHES),
+    _per_second("CLUSTER_PIPELINE_PARALLELISM", "1", integer, _BATCHES),
+    _per_second("TIMEOUT", "10s", seconds, PartOf("timeouts of `redis_per_second`; only if set")),
+    _per_second("POOL_ON_EMPTY_BEHAVIOR", "WAIT", text, _WAITS),
 )
 _MEMCACHE = tuple(
     Variable(f"MEMCACHE_{name}", default, read, _MEMCACHED)
@@ -343,11 +346,11 @@ _MEMCACHE = tuple(
 )
 _TRACES = (
     Variable("TRACING_ENABLED", "false", boolean, Absent("the access log and metrics tell what happened")),
-    Variable("TRACING_SERVICE_NAME", "RateLimit", text, _TRACING, "TRACING_ENABLED"),
-    Variable("TRACING_SERVICE_NAMESPACE", "", text, _TRACING, "TRACING_ENABLED"),
-    Variable("TRACING_SERVICE_INSTANCE_ID", "", text, _TRACING, "TRACING_ENABLED"),
-    Variable("TRACING_EXPORTER_PROTOCOL", "http", text, _TRACING, "TRACING_ENABLED"),
-    Variable("TRACING_SAMPLING_RATE", "1", number, _TRACING, "TRACING_ENABLED"),
+    Variable("TRACING_SERVICE_NAME", "RateLimit", text, _TRACING, ("TRACING_ENABLED",)),
+    Variable("TRACING_SERVICE_NAMESPACE", "", text, _TRACING, ("TRACING_ENABLED",)),
+    Variable("TRACING_SERVICE_INSTANCE_ID", "", text, _TRACING, ("TRACING_ENABLED",)),
+    Variable("TRACING_EXPORTER_PROTOCOL", "http", text, _TRACING, ("TRACING_ENABLED",)),
+    Variable("TRACING_SAMPLING_RATE", "1", number, _TRACING, ("TRACING_ENABLED",)),
 )
 
 _GROUPS = (

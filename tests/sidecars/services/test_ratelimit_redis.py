@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from structlog.testing import capture_logs
 
+from common.configfile import ConfigError
 from protos.ratelimit_pb2 import RateLimitResponse
 from sidecars.services.ratelimit import build
 from tests.support.ratelimiting import (
@@ -122,3 +124,30 @@ class TestRedis:
         metadata = MessageToDict(RateLimitResponse.FromString(reply).dynamic_metadata)
         assert metadata["reason"] == "store_no_time"
         await sidecar.stop()
+
+
+class TestPerSecond:
+    """A Redis of its own for windows of less than a minute (REDIS_PERSECOND)."""
+
+    async def test_each_limit_is_counted_in_its_own(self, folder: Path) -> None:
+        with RedisServer() as long, RedisServer() as short:
+            async with Redis.from_url(long.url) as client, Redis.from_url(short.url) as per_second:
+                around = replace(dependencies(client), redis_per_second=per_second)
+                sidecar = build(settings_with(folder, store="redis", redis_timeout_ms=5000), around)
+                await awaited(sidecar, request(ADDRESS, {"route": "login"}))
+                await awaited(sidecar, request(ADDRESS))
+                assert [len(await one.keys()) for one in (client, per_second)] == [1, 1]
+                [key] = await per_second.keys()
+                assert b"route=login" in key
+                short.stop()
+                response = await awaited(sidecar, request({"route": "login"}))
+                metadata = MessageToDict(response.dynamic_metadata)
+                assert metadata["reason"] in {"store_unreachable", "store_breaker_open"}
+                again = MessageToDict((await awaited(sidecar, request(ADDRESS))).dynamic_metadata)
+                assert "reason" not in again
+                await sidecar.stop()
+
+    def test_it_needs_the_store_redis(self, folder: Path) -> None:
+        around = replace(dependencies(), redis_per_second=Redis())
+        with pytest.raises(ConfigError, match="redis_per_second needs store: redis"):
+            build(settings_with(folder), around)

@@ -117,6 +117,33 @@ def test_without_any_but_the_needed_ones_it_does_what_theirs_does() -> None:
         ({"REDIS_URL": "rediss://r:1/3"}, "redis.url", "rediss://r:1/3"),
         ({"REDIS_TIMEOUT": "10s"}, "redis.operation_timeout_ms", 10_000),
         ({"REDIS_TIMEOUT": "50ms"}, "ratelimit.redis_timeout_ms", 50),
+        ({"REDIS_PERSECOND_URL": "/p"}, "redis_per_second", None),
+        (
+            {"REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "/p", "REDIS_PERSECOND_AUTH": "x"},
+            "redis_per_second.url",
+            "unix://:x@/p?db=0",
+        ),
+        (
+            {"REDIS_PERSECOND": "true", "REDIS_PERSECOND_TIMEOUT": "5ms"},
+            "redis_per_second.operation_timeout_ms",
+            5,
+        ),
+        (
+            {"REDIS_PERSECOND": "true", "REDIS_PERSECOND_POOL_SIZE": "7"},
+            "redis_per_second.max_connections",
+            7,
+        ),
+        (
+            {
+                "REDIS_PERSECOND": "true",
+                "REDIS_PERSECOND_SOCKET_TYPE": "tcp",
+                "REDIS_PERSECOND_URL": "r:1",
+                "REDIS_PERSECOND_TLS": "true",
+                "REDIS_TLS_CACERT": "/ca",
+            },
+            "redis_per_second.ca_file",
+            "/ca",
+        ),
         ({"REDIS_POOL_SIZE": "1"}, "redis.max_connections", 2),
         ({"SIDECARS_RATELIMIT__ALGORITHM": "token_bucket"}, "ratelimit.algorithm", "token_bucket"),
         ({"SIDECARS_WORKERS": "2", "PORT": "8180"}, "workers", 2),
@@ -144,7 +171,7 @@ def test_each_variable_that_is_a_setting_reaches_it(name: str) -> None:
 def test_what_is_absent_stops_the_start_with_the_reason(name: str) -> None:
     variable = VARIABLES[name]
     assert isinstance(variable.use, Absent)
-    switch = {variable.switch: "true"} if variable.switch else {}
+    switch = dict.fromkeys(variable.switches, "true")
     found = problems(**{**switch, name: SPELLED.get(variable.read, "other")})
     assert f"{name}: {variable.use.reason}" in found
 
@@ -154,7 +181,8 @@ def test_what_has_no_effect_is_told(name: str) -> None:
     variable = VARIABLES[name]
     value = SPELLED.get(variable.read, "x")
     found = read_compat_environment({**NEEDED, name: value}).without_effect
-    assert found == {name: f"only with {variable.switch}=true" if variable.switch else variable.use.here[11:]}
+    [switch] = variable.switches or [""]
+    assert found == {name: f"only with {switch}=true" if switch else variable.use.here[11:]}
 
 
 def test_absent_things_that_are_turned_off_are_accepted() -> None:

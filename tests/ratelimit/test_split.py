@@ -1,0 +1,53 @@
+"""Short windows in a store of their own: what goes where, and what becomes of a failure."""
+
+import pytest
+
+from common.buckets import SECOND_US, FixedWindow, TokenBucket
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.split import SplitStore
+from ratelimit.stores.store import Store, StoreError, Take
+from tests.support.limiter import AwayStore, LaterStore
+
+NOW = 1_790_000_040 * SECOND_US
+SHORT = Take("short", FixedWindow(5, SECOND_US), 1)
+HALF_A_MINUTE = Take("half", TokenBucket(5, 5, 30 * SECOND_US), 1)
+LONG = Take("long", FixedWindow(5, 60 * SECOND_US), 1)
+
+
+@pytest.fixture
+def stores() -> tuple[MemoryStore, MemoryStore]:
+    return MemoryStore(lambda: NOW), MemoryStore(lambda: NOW)
+
+
+async def test_each_window_goes_to_its_store_and_the_order_is_kept(
+    stores: tuple[MemoryStore, MemoryStore],
+) -> None:
+    both = SplitStore(*stores)
+    answer = both.take([SHORT, LONG, HALF_A_MINUTE, LONG])
+    assert not isinstance(answer, list)
+    assert [taken.remaining for taken in await answer] == [4, 4, 4, 3]
+    assert [len(store) for store in stores] == [1, 2]
+
+
+@pytest.mark.parametrize(("take", "index"), [(LONG, 0), (SHORT, 1)])
+def test_a_request_of_one_kind_asks_one_store_and_at_once(
+    stores: tuple[MemoryStore, MemoryStore], take: Take, index: int
+) -> None:
+    assert isinstance(SplitStore(*stores).take([take, take]), list)
+    assert [len(store) for store in stores] == [int(index == 0), int(index == 1)]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_without_one_of_them_there_is_no_answer(waits: bool) -> None:
+    """After the other has answered: no call goes on behind the back of its caller."""
+    memory = MemoryStore(lambda: NOW)
+    pairs: list[tuple[Store, Store]] = [
+        (LaterStore(memory), AwayStore(waits=waits)),
+        (AwayStore(waits=waits), LaterStore(memory)),
+    ]
+    for charged, pair in enumerate(pairs, 1):
+        answer = SplitStore(*pair).take([SHORT, LONG])
+        assert not isinstance(answer, list)
+        with pytest.raises(StoreError):
+            await answer
+        assert len(memory) == charged
