@@ -34,7 +34,7 @@ def match(root: Node, entries: Sequence[Entry]) -> Match | None:
     node = root
     counted = entries
     for index, (key, value) in enumerate(entries):
-        found = _child(node, key, value)
+        found = find_child(node, key, value)
         if found is None:
             return None
         node, reading = found
@@ -44,7 +44,7 @@ def match(root: Node, entries: Sequence[Entry]) -> Match | None:
     return None if node.rule is None else Match(node.rule, counted)
 
 
-def _child(node: Node, key: str, value: str) -> tuple[Node, str] | None:
+def find_child(node: Node, key: str, value: str) -> tuple[Node, str] | None:
     """The child that an entry falls under, and the value as it counts there.
 
     It counts without outer blanks, and normalised where the configuration says so. Where servers read a value
@@ -77,7 +77,7 @@ def metric_path(
     path = [domain]
     node = root
     for key, value in entries:
-        found = _child(node, key, value)
+        found = find_child(node, key, value)
         if found is None:
             raise ValueError(f"no rule for {key!r}")
         node, reading = found

@@ -1,5 +1,6 @@
 """`sidecars limits`: the limits of ratelimit."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,11 +10,6 @@ from common.configfile import ConfigError
 from sidecars.cli.report import report, warn
 
 app = typer.Typer(help="Work with rate limit files.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `check` a command of its own while it is the only one."""
 
 
 @app.command()
@@ -48,3 +44,48 @@ def check(
         report(error.problems)
     warn(limits.warnings)
     typer.echo(f"ok: {len(limits.rules)} limits in {len(limits.domains)} domains, revision {limits.revision}")
+
+
+@app.command()
+def explain(
+    descriptors: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE,...", help="The descriptors of one request, each with its entries."
+        ),
+    ],
+    domain: Annotated[str, typer.Option(help="The domain of Envoy's ratelimit filter.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="The settings file of ratelimit.", exists=True),
+    ] = None,
+    limits: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Limits files or folders, instead of --config.", exists=True),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Explain the limits of one request: which rule applies to each descriptor, why, and what is left.
+
+    Example: `sidecars limits explain -c sidecars.yaml --domain edge remote_address=192.0.2.1`
+
+    With `store: redis` in the settings, the command asks Redis what is left, and charges nothing. It cannot
+    see the buckets in the memory of a process.
+
+    Exit codes: 0 explained; 1 the files have problems, or Redis does not answer; 2 bad usage.
+    """
+    from ratelimit.stores.store import StoreError
+    from sidecars.cli.exit import WRONG
+    from sidecars.cli.limits_explain import explain as explained_by
+    from sidecars.cli.limits_explain import print_explained
+
+    if (config is None) == (not limits):
+        raise typer.BadParameter("give either --config or --limits", param_hint="--config")
+    try:
+        explained = explained_by(config, limits or [], domain, descriptors, dict(os.environ))
+    except ConfigError as error:
+        report(error.problems)
+    except StoreError as error:
+        typer.echo(f"Redis gives no answer: {error}", err=True)
+        raise typer.Exit(WRONG) from None
+    print_explained(explained, json=json)

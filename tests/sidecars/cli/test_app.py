@@ -26,7 +26,7 @@ GROUPS = {
     (): ("run", "demo", "protoset", "version", "config", "policy", "limits"),
     ("config",): ("check", "schema"),
     ("policy",): ("check",),
-    ("limits",): ("check",),
+    ("limits",): ("check", "explain"),
 }
 
 
@@ -48,6 +48,7 @@ def test_the_help_of_a_group_names_its_commands(sidecars: Command, group: tuple[
         ("config", "schema"),
         ("policy", "check"),
         ("limits", "check"),
+        ("limits", "explain"),
     ],
 )
 def test_the_help_of_a_command_has_an_example(sidecars: Command, command: tuple[str, ...]) -> None:

@@ -1,0 +1,182 @@
+"""Explains the limits of one request, for `sidecars limits explain`."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from common.buckets import Bucket, FixedWindow, Taken, TokenBucket
+from common.circuit_breaker import CircuitBreaker
+from ratelimit.config import load_limits
+from ratelimit.decision import Plan
+from ratelimit.explain import explain_match
+from ratelimit.match import Entry
+from ratelimit.plan import Modes, make_plan
+from ratelimit.request import Descriptor, Request
+from ratelimit.rules import Node, Options, Rule
+from ratelimit.stats import Stats
+from ratelimit.stores.redis import RedisStore
+from sidecars.process.redis import connect
+from sidecars.settings.load import load_settings
+from sidecars.settings.redis import RedisSettings
+
+REDIS_SECONDS = 2.0
+"""How long the command waits for Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedDescriptor:
+    """A descriptor, the rule that it falls under, and what is left of the limit."""
+
+    descriptor: str
+    rule: str | None
+    source: str | None
+    steps: list[str]
+    """How the rule was found, one entry each."""
+    limit: str | None
+    reason: str
+    """Why no limit applies; empty if one does."""
+    key: str | None
+    """The key of the bucket in the store."""
+    remaining: int | None
+    """Hits that would pass now; None if that is unknown."""
+    reset_seconds: int | None
+
+
+def entries_of(text: str) -> tuple[Entry, ...]:
+    """Return the entries of a descriptor such as `route=login,subject=alice`. Raises BadParameter."""
+    entries: list[Entry] = []
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"expected KEY=VALUE[,KEY=VALUE...], found {text!r}")
+        entries.append((key, value))
+    return tuple(entries)
+
+
+def explain(
+    config: Path | None,
+    files: Sequence[Path],
+    domain: str,
+    descriptors: Sequence[str],
+    environ: dict[str, str],
+) -> list[ExplainedDescriptor]:
+    """Return the explanation of each descriptor of one request, by a settings file or limits files.
+
+    With `store: redis` in the settings, Redis is asked what is left, and nothing is charged.
+
+    Raises ConfigError for bad settings or limits, StoreError if Redis does not answer, and BadParameter.
+    """
+    wanted = [Descriptor(entries_of(text)) for text in descriptors]
+    settings = None if config is None else load_settings(config, environ)
+    ratelimit = None if settings is None else settings.ratelimit
+    if ratelimit is None and config is not None:
+        raise typer.BadParameter("the settings have no section ratelimit", param_hint="--config")
+    options = Options() if ratelimit is None else ratelimit.options
+    limits = load_limits(files if ratelimit is None else ratelimit.limits, options)
+    if domain not in limits.domains:
+        known = ", ".join(sorted(limits.domains))
+        raise typer.BadParameter(f"unknown domain {domain!r}; known are {known}", param_hint="--domain")
+    plan = make_plan(Request(domain, wanted), limits, Stats(), Modes())
+    prefix, left = "", None
+    if settings is not None and settings.redis and ratelimit is not None and ratelimit.store == "redis":
+        prefix = ratelimit.redis_prefix
+        left = asyncio.run(_ask(settings.redis, prefix, plan)) if plan.takes else None
+    root = limits.domains[domain]
+    return [_explained(root, plan, position, text, prefix, left) for position, text in enumerate(descriptors)]
+
+
+async def _ask(redis: RedisSettings, prefix: str, plan: Plan) -> Sequence[Taken]:
+    async with connect(redis) as client:
+        breaker = CircuitBreaker(time.monotonic, random.random)
+        store = RedisStore(client, breaker, prefix=prefix, timeout_seconds=REDIS_SECONDS)
+        try:
+            return await store.take([take._replace(hits=0) for take in plan.takes])
+        finally:
+            await store.close()
+
+
+def _explained(
+    root: Node, plan: Plan, position: int, text: str, prefix: str, left: Sequence[Taken] | None
+) -> ExplainedDescriptor:
+    match = explain_match(root, plan.request.descriptors[position].entries)
+    steps = [f"{step.composite}: {step.how}, counts as {step.counted!r}" for step in match.steps]
+    rule = plan.statuses[position].rule
+    key, taken = None, None
+    for index, (charge, take) in enumerate(zip(plan.charges, plan.takes, strict=True)):
+        if charge.position == position:
+            rule, key = charge.rule, prefix + take.key
+            taken = None if left is None else left[index]
+    return ExplainedDescriptor(
+        text,
+        None if rule is None else rule.key,
+        None if rule is None else rule.source,
+        steps,
+        None if rule is None else limit_text(rule),
+        "" if rule is not None else match.missing or "another rule of this request replaces its rule",
+        key,
+        None if taken is None else taken.remaining,
+        None if taken is None else taken.reset_seconds,
+    )
+
+
+def limit_text(rule: Rule) -> str:
+    """Return the limit of a rule in words, such as `100 per 30 second, token_bucket, burst 50`."""
+    bucket = rule.bucket
+    if bucket is None:
+        return "unlimited"
+    period = (
+        f"{rule.unit_multiplier} {rule.unit.name.lower()}s"
+        if rule.unit_multiplier > 1
+        else rule.unit.name.lower()
+    )
+    words = [f"{rule.requests_per_unit} per {period}", _algorithm(bucket)]
+    if isinstance(bucket, TokenBucket) and bucket.capacity != rule.requests_per_unit:
+        words.append(f"burst {bucket.capacity}")
+    if rule.cost != 1:
+        words.append(f"cost {rule.cost}")
+    words += [mode for mode, on in (("shadow_mode", rule.shadow_mode), ("quota_mode", rule.quota_mode)) if on]
+    return ", ".join([*words, f"on_failure {rule.on_failure.value}"])
+
+
+def _algorithm(bucket: Bucket) -> str:
+    if isinstance(bucket, TokenBucket):
+        return "token_bucket"
+    return "fixed_window" if isinstance(bucket, FixedWindow) else "sliding_window"
+
+
+def print_explained(explained: Sequence[ExplainedDescriptor], *, json: bool) -> None:
+    """Print the explanation, for people or as JSON."""
+    if json:
+        typer.echo(orjson.dumps([asdict(one) for one in explained], option=orjson.OPT_INDENT_2))
+        return
+    out = Console(highlight=False)
+    for one in explained:
+        out.print(f"[bold]{escape(one.descriptor)}[/]")
+        out.print(_block(one))
+
+
+def _block(one: ExplainedDescriptor) -> Table:
+    rows: list[tuple[str, str | None]] = [
+        ("rule", f"{one.rule} ({one.source})" if one.rule else f"none: {one.reason}")
+    ]
+    rows += [("found by", step) for step in one.steps]
+    rows += [("limit", one.limit), ("bucket", one.key)]
+    if one.remaining is not None:
+        rows.append(("left", f"{one.remaining}, all of it in {one.reset_seconds} s"))
+    block = Table.grid(padding=(0, 1))
+    block.add_column(min_width=2)
+    block.add_column(style="dim", no_wrap=True)
+    block.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            block.add_row("", name, escape(value))
+    return block
