@@ -77,7 +77,7 @@ def ratelimit_metrics() -> set[str]:
     registry = CollectorRegistry()
     registry.register(Stats())
     redis = RedisStore(None, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # no call
-    registry.register(StoreCollector(MemoryStore(lambda: 0), redis, DenyCache(lambda: 0.0)))
+    registry.register(StoreCollector(MemoryStore(lambda: 0), redis, redis, DenyCache(lambda: 0.0)))
     return names_of(registry)
 
 

@@ -14,7 +14,11 @@ class StoreCollector(Collector):
     """Buckets and evictions in memory; failures, waiting requests and the breaker of each Redis."""
 
     def __init__(
-        self, memory: MemoryStore, redis: RedisStore | None, deny_cache: DenyCache | None = None
+        self,
+        memory: MemoryStore,
+        redis: RedisStore | None,
+        per_second: RedisStore | None = None,
+        deny_cache: DenyCache | None = None,
     ) -> None:
         self._memory = memory
         self._stores = {"ratelimit_redis": redis, "ratelimit_redis_per_second": per_second}
@@ -33,6 +37,15 @@ class StoreCollector(Collector):
         for prefix, store in self._stores.items():
             if store is not None:
                 yield from _of_redis(prefix, store)
+        if self._deny_cache is not None:
+            yield CounterMetricFamily(
+                "ratelimit_deny_cache_hits",
+                "Requests refused without asking Redis.",
+                value=self._deny_cache.hits,
+            )
+            yield GaugeMetricFamily(
+                "ratelimit_deny_cache_entries", "Buckets known to refuse.", value=len(self._deny_cache)
+            )
 
 
 def _of_redis(prefix: str, store: RedisStore) -> Iterator[Metric]:
@@ -46,12 +59,3 @@ def _of_redis(prefix: str, store: RedisStore) -> Iterator[Metric]:
     breaker = store.breaker
     yield GaugeMetricFamily(f"{prefix}_breaker_state", "0 closed, 1 half open, 2 open.", value=breaker.state)
     yield CounterMetricFamily(f"{prefix}_breaker_opened", "Times the breaker opened.", value=breaker.opened)
-        if self._deny_cache is not None:
-            yield CounterMetricFamily(
-                "ratelimit_deny_cache_hits",
-                "Requests refused without asking Redis.",
-                value=self._deny_cache.hits,
-            )
-            yield GaugeMetricFamily(
-                "ratelimit_deny_cache_entries", "Buckets known to refuse.", value=len(self._deny_cache)
-            )

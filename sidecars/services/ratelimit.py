@@ -236,8 +236,9 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         deny_cache=deny_cache,
     )
     dependencies.registry.register(stats)
-    dependencies.registry.register(StoreCollector(memory, redis, deny_cache))
-    return RatelimitSidecar(settings, limiter, memory, redis, refusals, dependencies.monotonic_clock)
+    dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache))
+    clock = dependencies.monotonic_clock
+    return RatelimitSidecar(settings, limiter, memory, redis, per_second, refusals, clock)
 
 
 def _log_warnings(limits: Limits) -> None:
@@ -280,7 +281,7 @@ def _responses(settings: RatelimitSettings) -> Responses:
 
 
 def _redis_store(
-    settings: RatelimitSettings, dependencies: Dependencies, refusals: RefusalLog
+    settings: RatelimitSettings, dependencies: Dependencies, refusals: RefusalLog, section: str
 ) -> RedisStore | None:
     client = dependencies.redis if section == "redis" else dependencies.redis_per_second
     if settings.store != "redis" or client is None:

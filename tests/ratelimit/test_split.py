@@ -5,7 +5,7 @@ import pytest
 from common.buckets import SECOND_US, FixedWindow, TokenBucket
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.split import SplitStore
-from ratelimit.stores.store import Store, StoreError, Take
+from ratelimit.stores.store import Mode, Store, StoreError, Take
 from tests.support.limiter import AwayStore, LaterStore
 
 NOW = 1_790_000_040 * SECOND_US
@@ -51,3 +51,53 @@ async def test_without_one_of_them_there_is_no_answer(waits: bool) -> None:
         with pytest.raises(StoreError):
             await answer
         assert len(memory) == charged
+
+
+SHORT_BUCKET = TokenBucket(5, 5, SECOND_US)
+LONG_BUCKET = TokenBucket(5, 5, 3_600 * SECOND_US)
+
+
+@pytest.mark.parametrize("full", ["short", "long"])
+async def test_a_request_that_one_store_refuses_is_given_back_in_the_other(
+    stores: tuple[MemoryStore, MemoryStore], full: str
+) -> None:
+    both = SplitStore(*stores)
+    takes = [Take("short", SHORT_BUCKET, 2), Take("long", LONG_BUCKET, 2)]
+    stores[full == "short"].take([Take(full, SHORT_BUCKET if full == "short" else LONG_BUCKET, 4)])
+    answer = both.take(takes)
+    assert not isinstance(answer, list)
+    taken = {take.key: outcome for take, outcome in zip(takes, await answer, strict=True)}
+    [other] = taken.keys() - {full}
+    assert (taken[full].allowed, taken[full].remaining) == (False, 1)
+    assert (taken[other].allowed, taken[other].remaining) == (True, 5)
+    checks = [take._replace(hits=0) for take in takes]
+    left = both.take(checks)
+    assert not isinstance(left, list)
+    assert {take.key: one.remaining for take, one in zip(checks, await left, strict=True)} == {
+        full: 1,
+        other: 5,
+    }
+
+
+async def test_fixed_windows_are_not_given_back(stores: tuple[MemoryStore, MemoryStore]) -> None:
+    both = SplitStore(*stores)
+    stores[0].take([Take("long", LONG_BUCKET, 5)])
+    answer = both.take([SHORT, Take("long", LONG_BUCKET, 1)])
+    assert not isinstance(answer, list)
+    assert [taken.remaining for taken in await answer] == [4, 0]
+    assert stores[1].take([SHORT])[0].remaining == 3
+
+
+async def test_quotas_are_judged_over_both_stores(stores: tuple[MemoryStore, MemoryStore]) -> None:
+    """The quota in one is used up, that in the other is not: the request passes, and all else is charged."""
+    both = SplitStore(*stores)
+    stores[0].take([Take("long", LONG_BUCKET, 5)])
+    takes = [
+        Take("long", LONG_BUCKET, 1, Mode.QUOTA),
+        Take("other", LONG_BUCKET, 1),
+        Take("short", SHORT_BUCKET, 3, Mode.QUOTA),
+    ]
+    for expected in ([0, 4, 2], [0, 4, 2]):
+        answer = both.take(takes)
+        assert not isinstance(answer, list)
+        assert [taken.remaining for taken in await answer] == expected
