@@ -37,9 +37,9 @@ def read_compat_environment(environ: Mapping[str, str]) -> CompatEnvironment:
         reader.read(variable)
     for variable in VARIABLES.values():
         reader.use(variable)
-    for made in COMPOSERS:
+    for compose in COMPOSERS:
         try:
-            for path, value, name in made(reader.values, environ.keys()):
+            for path, value, name in compose(reader.values, environ.keys()):
                 reader.put(path, value, name)
         except WrongVariableError as error:
             reader.problem(error.variable, str(error))
