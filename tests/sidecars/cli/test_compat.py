@@ -10,8 +10,8 @@ from urllib.error import HTTPError
 import pytest
 
 from protos.ratelimit_pb2 import RateLimitResponse
-from tests.support.ratelimiting import ADDRESS, request
 from tests.support.ratelimiting import LIMITS as BY_MINUTE
+from tests.support.ratelimiting import request
 from tests.support.redis_server import RedisServer
 from tests.support.running import WAIT_SECONDS, Running, call, connect
 
