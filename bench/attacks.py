@@ -50,18 +50,18 @@ CALLS_A_CONNECTION = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AttackPlan:
     """How long to measure each flood."""
 
     seconds: float
 
 
-FULL = Plan(seconds=5.0)
-QUICK = Plan(seconds=1.5)
+FULL = AttackPlan(seconds=5.0)
+QUICK = AttackPlan(seconds=1.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class FloodCall:
     """What the second connection asks, and what a flood repeats."""
 
     path: str
@@ -79,9 +79,11 @@ def run(*, quick: bool, say: Say) -> Figures:
         folder = Path(name)
         check = check_message(issue_token(folder))
         with python_server("bench.tools.authz_server", "native", str(policy_file(folder, 100))) as server:
-            figures = _under("", FLOODS, server, Call(PATH, check), seconds, say)
+            figures = _under("", FLOODS, server, FloodCall(PATH, check), seconds, say)
         with python_server("bench.tools.accesslog_server", str(folder / "access.log")) as server:
-            return figures | _under("log_", LOG_FLOODS, server, Call(LOG_PATH, log_message()), seconds, say)
+            return figures | _under(
+                "log_", LOG_FLOODS, server, FloodCall(LOG_PATH, log_message()), seconds, say
+            )
 
 
 def log_message() -> bytes:
@@ -99,7 +101,7 @@ def _under(
     prefix: str,
     floods: Iterable[str],
     server: tuple[subprocess.Popen[bytes], int],
-    call: Call,
+    call: FloodCall,
     seconds: float,
     say: Say,
 ) -> Figures:
@@ -118,7 +120,7 @@ def _under(
 
 
 @contextmanager
-def flooding(port: int, flood: str, call: Call, seconds: float) -> Iterator[dict[str, float]]:
+def flooding(port: int, flood: str, call: FloodCall, seconds: float) -> Iterator[dict[str, float]]:
     """Run a flood in its own process during the block; its result is complete after the block."""
     order = {
         "port": port,
@@ -147,7 +149,7 @@ def _latencies(name: str, times: list[float]) -> Figures:
     }
 
 
-def measure(port: int, call: Call, seconds: float) -> list[float]:
+def measure(port: int, call: FloodCall, seconds: float) -> list[float]:
     """Measure each of consecutive calls on one connection."""
     body = b"\x00" + len(call.message).to_bytes(4, "big") + call.message
     heads = prepared_calls(port, call.path, body, CALLS_A_CONNECTION, tracing=False)

@@ -56,7 +56,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AuthnPlan:
     """How much to measure."""
 
     turns: int
@@ -68,10 +68,10 @@ class Plan:
     revocations: int
 
 
-FULL = Plan(
+FULL = AuthnPlan(
     turns=9, calls=20_000, cold_tokens=2_000, bursts=7, redis_calls=2_000, identities=100_000, revocations=30
 )
-QUICK = Plan(
+QUICK = AuthnPlan(
     turns=5, calls=5_000, cold_tokens=500, bursts=3, redis_calls=500, identities=10_000, revocations=10
 )
 
@@ -169,7 +169,7 @@ def in_turns(measures: Mapping[str, Callable[[], Any]], turns: int, calls: int) 
     return {name: min(times) for name, times in found.items()}
 
 
-def _cached(idp: Idp, plan: Plan, say: Say) -> Figures:
+def _cached(idp: Idp, plan: AuthnPlan, say: Say) -> Figures:
     say("cached: a JWT, one of 50 issuers, a session")
     place = {"locations": [{"header": "x-session", "scheme": "Bearer"}]}
     keys = {"keys": [{"id": "a", "sha256": "0" * 64, "subject": "a"}]}
@@ -205,7 +205,7 @@ def _cached(idp: Idp, plan: Plan, say: Say) -> Figures:
     }
 
 
-def _cold(idp: Idp, plan: Plan, say: Say) -> Figures:
+def _cold(idp: Idp, plan: AuthnPlan, say: Say) -> Figures:
     say("cold: RS256 against PyJWT with a parsed key")
     of = credentials(idp.block(1, throttle=None, cache={"max_entries": 10 * plan.cold_tokens}))
     public = idp.key.public_key()
@@ -227,7 +227,7 @@ def _cold(idp: Idp, plan: Plan, say: Say) -> Figures:
     return {"cold_rs256_us": cold, "pyjwt_rs256_us": pyjwt, "ratio_cold_rs256": cold / pyjwt}
 
 
-async def _burst(idp: Idp, plan: Plan, say: Say) -> Figures:
+async def _burst(idp: Idp, plan: AuthnPlan, say: Say) -> Figures:
     """Measure how late a task runs that is always ready, while a thousand new tokens arrive at once."""
     say(f"a burst of {BURST} new tokens together with cached ones")
     known = request("authorization", f"Bearer {idp.token()}")
@@ -272,7 +272,7 @@ async def _longest_turn(of: Credentials, known: Request, work: Awaitable[Any]) -
     return longest * 1000
 
 
-async def _redis(plan: Plan, say: Say, folder: Path) -> Figures:
+async def _redis(plan: AuthnPlan, say: Say, folder: Path) -> Figures:
     async with redis_server(folder) as socket:
         if socket is None:
             return dict.fromkeys(name for name in GOALS if "redis" in name or "revocation" in name)
@@ -291,7 +291,7 @@ async def _redis(plan: Plan, say: Say, folder: Path) -> Figures:
         return figures
 
 
-async def _session_from_redis(plan: Plan, client: Redis, stock: Redis) -> Figures:
+async def _session_from_redis(plan: AuthnPlan, client: Redis, stock: Redis) -> Figures:
     """Measure first lookups of many sessions, and repeated lookups of one session; both use Redis.
 
     They are compared with a GET by plain redis-py, and by the sidecars' client, whose pool is faster.
@@ -336,7 +336,7 @@ def _asking_redis(client: Redis) -> Credentials:
     )
 
 
-async def _revocation(plan: Plan, client: Redis) -> Figures:
+async def _revocation(plan: AuthnPlan, client: Redis) -> Figures:
     block = {"sessions": {"store": "redis", "cache_ttl_seconds": 300}}
     here, there = credentials(block, client), credentials(block, client)
     await here.start()
@@ -356,7 +356,7 @@ async def _revocation(plan: Plan, client: Redis) -> Figures:
     return {"revocation_seen_ms": max(took)}
 
 
-def _memory(idp: Idp, plan: Plan, say: Say) -> Figures:
+def _memory(idp: Idp, plan: AuthnPlan, say: Say) -> Figures:
     """Measure the memory of 100,000 cached tokens.
 
     Signing as many would take minutes, so one is verified and cached under as many keys.

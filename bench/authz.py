@@ -41,7 +41,7 @@ AUDIENCE = "https://api.example"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AuthzPlan:
     """How long to measure."""
 
     turns: int
@@ -50,8 +50,8 @@ class Plan:
     reloads: int
 
 
-FULL = Plan(turns=5, seconds=3.0, warm_up_seconds=1.0, reloads=3)
-QUICK = Plan(turns=2, seconds=1.0, warm_up_seconds=0.3, reloads=1)
+FULL = AuthzPlan(turns=5, seconds=3.0, warm_up_seconds=1.0, reloads=3)
+QUICK = AuthzPlan(turns=2, seconds=1.0, warm_up_seconds=0.3, reloads=1)
 
 
 def run(*, quick: bool, say: Say, transport: str = "native") -> Figures:

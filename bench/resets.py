@@ -39,14 +39,14 @@ PAUSE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ResetPlan:
     """How long to measure."""
 
     seconds: float
 
 
-FULL = Plan(seconds=10.0)
-QUICK = Plan(seconds=3.0)
+FULL = ResetPlan(seconds=10.0)
+QUICK = ResetPlan(seconds=3.0)
 
 
 def run(*, quick: bool, say: Say) -> Figures:
@@ -54,7 +54,7 @@ def run(*, quick: bool, say: Say) -> Figures:
     return asyncio.run(_run(QUICK if quick else FULL, say))
 
 
-async def _run(plan: Plan, say: Say) -> Figures:
+async def _run(plan: ResetPlan, say: Say) -> Figures:
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import which
 
 from bench.tools import load
-from bench.tools.generator import Connection, prepared_calls
+from bench.tools.generator import LoadConnection, prepared_calls
 from bench.tools.goals import Figures, Goal
 from bench.tools.load import Load, Result, middle
 from bench.tools.noop_server import PATH, REPLY
@@ -45,7 +45,7 @@ CHECK = Load(PATH, MESSAGE)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TransportPlan:
     """How long to measure."""
 
     turns: int
@@ -55,8 +55,8 @@ class Plan:
     idle_turns: int
 
 
-FULL = Plan(turns=9, seconds=1.5, warm_up_seconds=0.5, idle_connections=10_000, idle_turns=5)
-QUICK = Plan(turns=2, seconds=0.7, warm_up_seconds=0.2, idle_connections=1_000, idle_turns=1)
+FULL = TransportPlan(turns=9, seconds=1.5, warm_up_seconds=0.5, idle_connections=10_000, idle_turns=5)
+QUICK = TransportPlan(turns=2, seconds=0.7, warm_up_seconds=0.2, idle_connections=1_000, idle_turns=1)
 
 
 def run(*, quick: bool, say: Say) -> Figures:
@@ -122,11 +122,11 @@ def in_turns(
     return {name: middle(found) for name, found in results.items()}
 
 
-def _timed(plan: Plan) -> Load:
+def _timed(plan: TransportPlan) -> Load:
     return replace(CHECK, seconds=plan.seconds, warm_up_seconds=plan.warm_up_seconds)
 
 
-def _full_load(ports: dict[str, int], floor: int | None, plan: Plan, say: Say) -> Figures:
+def _full_load(ports: dict[str, int], floor: int | None, plan: TransportPlan, say: Say) -> Figures:
     order = _timed(plan)
     servers = {**ports, **({"floor": floor} if floor else {})}
     results = in_turns(
@@ -151,7 +151,7 @@ def _full_load(ports: dict[str, int], floor: int | None, plan: Plan, say: Say) -
     }
 
 
-def _tracing(ports: dict[str, int], plan: Plan, say: Say) -> Figures:
+def _tracing(ports: dict[str, int], plan: TransportPlan, say: Say) -> Figures:
     order = _timed(plan)
     measures = {}
     for name, port in ports.items():
@@ -169,7 +169,7 @@ def _tracing(ports: dict[str, int], plan: Plan, say: Say) -> Figures:
     }
 
 
-def _one_in_flight(ports: dict[str, int], plan: Plan, say: Say) -> Figures:
+def _one_in_flight(ports: dict[str, int], plan: TransportPlan, say: Say) -> Figures:
     order = replace(_timed(plan), connections=1, streams=1)
     results = in_turns(
         {name: lambda port=port: load.any_load(port, order) for name, port in ports.items()},  # type: ignore[misc]
@@ -196,10 +196,10 @@ def idle_connections(port: int, wanted: int, say: Say) -> Iterator[int]:
         say(f"only {count} idle connections instead of {wanted}: the limit on open files (ulimit -n)")
     body = b"\x00" + len(MESSAGE).to_bytes(4, "big") + MESSAGE
     heads = prepared_calls(port, PATH, body, 1, tracing=False)
-    opened: list[Connection] = []
+    opened: list[LoadConnection] = []
     try:
         for _ in range(count):
-            connection = Connection(port, heads, body, streams=1)
+            connection = LoadConnection(port, heads, body, streams=1)
             opened.append(connection)
             while not connection.used_up:
                 connection.read(array("d"))
@@ -221,7 +221,7 @@ def _idle_memory(say: Say) -> Figures:
     return figures
 
 
-def _idle_effect(plan: Plan, say: Say) -> Figures:
+def _idle_effect(plan: TransportPlan, say: Say) -> Figures:
     order = _timed(plan)
     with python_server("bench.tools.noop_server", "native") as (_, port):
 

@@ -34,11 +34,11 @@ from ratelimit.rules import (
     BLANKS,
     UNIT_SECONDS,
     Algorithm,
-    Limits,
+    CompiledLimits,
+    LimitRule,
     Node,
     OnFailure,
     Options,
-    Rule,
     Unit,
     Wildcard,
     build_bucket,
@@ -55,7 +55,7 @@ _PERIOD_UNITS: Final = {"s": Unit.SECOND, "m": Unit.MINUTE, "h": Unit.HOUR, "d":
 _NEEDS_WILDCARD = "share_threshold can only be used with wildcard values (containing '*'), but found key"
 
 
-def load_limits(paths: Sequence[Path], options: Options) -> Limits:
+def load_limits(paths: Sequence[Path], options: Options) -> CompiledLimits:
     """The limits in files and folders. Raises ConfigError with every problem of every file.
 
     `options.folder_files` says which files of a folder are read; its other entries are in `warnings`.
@@ -92,7 +92,7 @@ def load_limits(paths: Sequence[Path], options: Options) -> Limits:
     return replace(limits, warnings=(*warnings, *limits.warnings))
 
 
-def compile_limits(documents: Sequence[Document], options: Options, revision: str = "") -> Limits:
+def compile_limits(documents: Sequence[Document], options: Options, revision: str = "") -> CompiledLimits:
     """The limits in `documents`. Raises ConfigError with every problem found."""
     compiler = _Compiler(options)
     for document in documents:
@@ -101,10 +101,10 @@ def compile_limits(documents: Sequence[Document], options: Options, revision: st
         raise ConfigError(compiler.problems)
     domains = {name: draft.freeze() for name, draft in compiler.domains.items()}
     empty = {name: compiler.empty[name] for name, node in domains.items() if not node.children}
-    return Limits(domains, tuple(compiler.rules), revision, options, tuple(empty.values()), empty)
+    return CompiledLimits(domains, tuple(compiler.rules), revision, options, tuple(empty.values()), empty)
 
 
-def check_reload(before: Limits, after: Limits) -> None:
+def check_reload(before: CompiledLimits, after: CompiledLimits) -> None:
     """Raises ConfigError where `after` leaves a domain without descriptors that has some `before`, or is new.
 
     A file that is still being written may look so, and must not replace good limits.
@@ -122,7 +122,7 @@ class _Draft:
     composite: str
     source: str
     children: dict[str, "_Draft"] = field(default_factory=dict)
-    rule: Rule | None = None
+    rule: LimitRule | None = None
     shared_value: str = ""
     value_to_metric: bool = False
     normalise: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class _Compiler:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.domains: dict[str, _Draft] = {}
-        self.rules: list[Rule] = []
+        self.rules: list[LimitRule] = []
         self.problems: list[Problem] = []
         self.empty: dict[str, Problem] = {}
         """By domain: the warning that it has no descriptors, if that is so in the end."""
@@ -227,7 +227,7 @@ class _Compiler:
 
     def _rule(
         self, descriptor: MapReader, path: tuple[str, ...], source: str, *, has_values: bool
-    ) -> Rule | None:
+    ) -> LimitRule | None:
         shadow_mode, quota_mode = descriptor.flag("shadow_mode"), descriptor.flag("quota_mode")
         detailed_metric, metadata = descriptor.flag("detailed_metric"), descriptor.metadata()
         limit = descriptor.map("rate_limit")
@@ -240,7 +240,7 @@ class _Compiler:
         counting = self._unlimited(limit) if limit.flag("unlimited") else self._counting(limit)
         if len(self.problems) > found:
             return None
-        rule = Rule(
+        rule = LimitRule(
             path,
             **counting,
             name=name,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ratelimit.request import Request
-from ratelimit.rules import Limits, Rule
+from ratelimit.request import LimitRequest
+from ratelimit.rules import CompiledLimits, LimitRule
 from ratelimit.stats import Counts
 from ratelimit.stores.store import Take
 
@@ -13,11 +13,11 @@ MAX_MEMOS = 16
 """The most encodings kept for a plan: it has about as many outcomes as descriptors, and few of them occur."""
 
 
-class Status(NamedTuple):
+class DescriptorStatus(NamedTuple):
     """What became of one descriptor."""
 
     over_limit: bool
-    rule: Rule | None
+    rule: LimitRule | None
     """None: none matched, or it was replaced."""
     remaining: int
     reset_seconds: int
@@ -31,13 +31,13 @@ class Status(NamedTuple):
     """False: the store was away and the rule did not count by itself."""
 
     @property
-    def current(self) -> Rule | None:
+    def current(self) -> LimitRule | None:
         """The rule whose limit is shown to the caller: None where what remains of it is unknown."""
         rule = self.rule
         return None if rule is None or rule.bucket is None or not self.known else rule
 
 
-UNMATCHED = Status(False, None, 0, 0, 0)
+UNMATCHED = DescriptorStatus(False, None, 0, 0, 0)
 
 
 class Charge(NamedTuple):
@@ -45,7 +45,7 @@ class Charge(NamedTuple):
 
     position: int
     """In the request."""
-    rule: Rule
+    rule: LimitRule
     hits: int
     counts: Counts
     near: int
@@ -53,12 +53,12 @@ class Charge(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LimitPlan:
     """A request whose rules are found. Holds for one configuration; may be decided any number of times."""
 
-    request: Request
-    limits: Limits
-    statuses: Sequence[Status]
+    request: LimitRequest
+    limits: CompiledLimits
+    statuses: Sequence[DescriptorStatus]
     """One for each descriptor; those of `charges` to be replaced."""
     charges: Sequence[Charge] = ()
     takes: Sequence[Take] = ()
@@ -77,13 +77,13 @@ class Plan:
             self.memos[outcome] = encoded
 
 
-class Decision(NamedTuple):
+class LimitDecision(NamedTuple):
     """The answer to one call."""
 
     over_limit: bool
-    statuses: Sequence[Status]
+    statuses: Sequence[DescriptorStatus]
     """One for each descriptor, in their order."""
-    plan: Plan
+    plan: LimitPlan
     failure: str = ""
     """Why the store gave no answer; empty when it did, or was not needed."""
     shadowed: bool = False
@@ -92,13 +92,13 @@ class Decision(NamedTuple):
     """Whether every limit is a quota."""
 
     @property
-    def closest(self) -> Status | None:
+    def closest(self) -> DescriptorStatus | None:
         """The status that headers show: the choice of envoyproxy/ratelimit.
 
         The last limit that is over, a quota excepted; else the one closest to its limit, the first of equals.
         None when no rule matched.
         """
-        closest: Status | None = None
+        closest: DescriptorStatus | None = None
         for status in self.statuses:
             rule = status.rule
             if rule is None:
@@ -109,7 +109,7 @@ class Decision(NamedTuple):
         return closest
 
     @property
-    def deciding(self) -> Status | None:
+    def deciding(self) -> DescriptorStatus | None:
         """The status to explain the answer by: `closest`, unless quotas refuse and it is not one of them."""
         closest = self.closest
         if not self.over_limit or closest is None or closest.over_limit:

@@ -10,7 +10,7 @@ MAX_KEYS_SHOWN: Final = 8
 """The most keys of a level that a reason lists."""
 
 
-class Step(NamedTuple):
+class MatchStep(NamedTuple):
     """One entry of a descriptor, and the descriptor of the configuration that it falls under."""
 
     entry: Entry
@@ -25,7 +25,7 @@ class Step(NamedTuple):
 class MatchExplanation(NamedTuple):
     """The way of a descriptor through the tree of a domain."""
 
-    steps: Sequence[Step]
+    steps: Sequence[MatchStep]
     missing: str
     """Why no rule applies; empty if one does."""
 
@@ -33,14 +33,14 @@ class MatchExplanation(NamedTuple):
 def explain_match(root: Node, entries: Sequence[Entry]) -> MatchExplanation:
     """Return the steps by which `ratelimit.match.match` finds a rule for `entries`, or why it finds none."""
     node = root
-    steps: list[Step] = []
+    steps: list[MatchStep] = []
     for level, (key, value) in enumerate(entries, start=1):
         found = find_child(node, key, value)
         if found is None:
             return MatchExplanation(steps, _no_child(node, level, key, value))
         node, reading = found
         how = "any value" if node.composite == key else "wildcard" if "*" in node.composite else "exact value"
-        steps.append(Step((key, value), node.composite, how, node.shared_value or reading))
+        steps.append(MatchStep((key, value), node.composite, how, node.shared_value or reading))
     if node.rule is None:
         longer = "; longer descriptors have one" if node.children else ""
         return MatchExplanation(steps, f"no rate_limit at level {len(entries)}{longer}")

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
-from ratelimit.decision import Charge, Decision, Plan, Status
+from ratelimit.decision import Charge, DescriptorStatus, LimitDecision, LimitPlan
 from ratelimit.deny_cache import NOT_TAKEN, DenyCache
 from ratelimit.plan import Modes, make_plan, near_limit
-from ratelimit.request import Request
-from ratelimit.rules import Limits, OnFailure, Rule
+from ratelimit.request import LimitRequest
+from ratelimit.rules import CompiledLimits, LimitRule, OnFailure
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import Failure, Store, StoreError, Take
@@ -36,7 +36,7 @@ class Limiter:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: CompiledLimits,
         store: Store,
         fallback: MemoryStore,
         stats: Stats,
@@ -55,11 +55,11 @@ class Limiter:
         self.use(limits)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> CompiledLimits:
         """The configuration in service."""
         return self._limits
 
-    def use(self, limits: Limits) -> None:
+    def use(self, limits: CompiledLimits) -> None:
         """Decide by `limits` from now on. Buckets of unchanged windows keep what is counted."""
         self.stats.keep_rules(rule.path for rule in limits.rules)
         self.stats.loads += 1
@@ -67,14 +67,16 @@ class Limiter:
         if self.deny_cache is not None:
             self.deny_cache.clear()
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: LimitRequest) -> LimitPlan:
         """The rules for `request` by the configuration in service. Charges nothing.
 
         Raises RequestError for what cannot be asked and UnconfiguredError while nothing is configured.
         """
         return make_plan(request, self._limits, self.stats, self._modes)
 
-    def decide(self, plan: Plan, budget_seconds: float | None = None) -> Decision | Awaitable[Decision]:
+    def decide(
+        self, plan: LimitPlan, budget_seconds: float | None = None
+    ) -> LimitDecision | Awaitable[LimitDecision]:
         """The decision: at once, or an awaitable where a shared store must be asked.
 
         `budget_seconds` is how long the caller can wait. A store that is away is not an error.
@@ -105,7 +107,7 @@ class Limiter:
             return self._counted(plan, taken)
         return self._wait(plan, taken, asked_at)
 
-    async def _wait(self, plan: Plan, answer: Awaitable[list[Taken]], asked_at: float) -> Decision:
+    async def _wait(self, plan: LimitPlan, answer: Awaitable[list[Taken]], asked_at: float) -> LimitDecision:
         limits = self._limits
         try:
             taken = await answer
@@ -115,29 +117,31 @@ class Limiter:
             self.deny_cache.note(plan.takes, taken, asked_at)
         return self._counted(plan, taken)
 
-    def _denied(self, plan: Plan, taken: Sequence[Taken]) -> Decision:
+    def _denied(self, plan: LimitPlan, taken: Sequence[Taken]) -> LimitDecision:
         """Return the refusal by the deny cache."""
         statuses = list(plan.statuses)
         for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
             if outcome is NOT_TAKEN:
-                statuses[charge.position] = Status(False, charge.rule, 0, 0, 0, known=False)
+                statuses[charge.position] = DescriptorStatus(False, charge.rule, 0, 0, 0, known=False)
             else:
                 charge.counts.over_limit_with_local_cache += charge.hits
                 statuses[charge.position] = _status(charge, outcome, take.bucket.size, charge.near)
         return self._decision(plan, statuses)
 
-    def _counted(self, plan: Plan, taken: Sequence[Taken]) -> Decision:
+    def _counted(self, plan: LimitPlan, taken: Sequence[Taken]) -> LimitDecision:
         statuses = list(plan.statuses)
         refused = len(taken) > 1 and is_refused(zip(plan.takes, taken, strict=True))
         for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
             if refused and outcome.allowed and not take.charges_in_refused(allowed=True):
                 reset_seconds = -(-outcome.reset_us // SECOND_US)
-                statuses[charge.position] = Status(False, charge.rule, outcome.remaining, reset_seconds, 0)
+                statuses[charge.position] = DescriptorStatus(
+                    False, charge.rule, outcome.remaining, reset_seconds, 0
+                )
             else:
                 statuses[charge.position] = _status(charge, outcome, take.bucket.size, charge.near)
         return self._decision(plan, statuses)
 
-    def _without_store(self, plan: Plan, failure: Failure) -> Decision:
+    def _without_store(self, plan: LimitPlan, failure: Failure) -> LimitDecision:
         self.stats.errors["redis_error"] += 1
         takes = [
             _fallback_take(charge.rule, take) for charge, take in zip(plan.charges, plan.takes, strict=True)
@@ -151,19 +155,21 @@ class Limiter:
                 status = _status(charge, taken, size, near_limit(size, self._modes.near_limit_ratio))
             else:
                 over = not taken.allowed and not rule.shadow_mode
-                status = Status(over, rule, 0, 0, 0, known=False)
+                status = DescriptorStatus(over, rule, 0, 0, 0, known=False)
             statuses[charge.position] = status
         return self._decision(plan, statuses, str(failure))
 
-    def _decision(self, plan: Plan, statuses: Sequence[Status], failure: str = "") -> Decision:
+    def _decision(
+        self, plan: LimitPlan, statuses: Sequence[DescriptorStatus], failure: str = ""
+    ) -> LimitDecision:
         over = self._is_over(statuses)
         shadowed = True in [status.shadowed for status in statuses]
         if over and self._modes.shadow_mode:
             self.stats.global_shadow_mode += 1
             over, shadowed = False, True
-        return Decision(over, statuses, plan, failure, shadowed, self._modes.quota_mode)
+        return LimitDecision(over, statuses, plan, failure, shadowed, self._modes.quota_mode)
 
-    def _is_over(self, statuses: Sequence[Status]) -> bool:
+    def _is_over(self, statuses: Sequence[DescriptorStatus]) -> bool:
         """The overall code: a limit is over, or there are quotas and all are over.
 
         Where every limit is a quota, a descriptor without a limit is one that is never used up.
@@ -181,7 +187,7 @@ class Limiter:
         return 0 < quotas == quotas_over
 
 
-def _fallback_take(rule: Rule, take: Take) -> Take:
+def _fallback_take(rule: LimitRule, take: Take) -> Take:
     """Return what to take from the buckets of this process while the store is away."""
     if rule.on_failure is OnFailure.LOCAL and rule.fallback is not None:
         return take._replace(bucket=rule.fallback)
@@ -189,7 +195,7 @@ def _fallback_take(rule: Rule, take: Take) -> Take:
     return Take("", NO_ROOM, -1 if passes else 1, take.mode)
 
 
-def _status(charge: Charge, taken: Taken, size: int, near: int) -> Status:
+def _status(charge: Charge, taken: Taken, size: int, near: int) -> DescriptorStatus:
     """What became of a descriptor that was charged; counts it."""
     _, rule, hits, counts, _ = charge
     allowed, remaining, reset_us, retry_after_us, used_before = taken
@@ -197,9 +203,9 @@ def _status(charge: Charge, taken: Taken, size: int, near: int) -> Status:
         counts.decided(used_before, hits, allowed, size, near)
     reset_seconds = -(-reset_us // SECOND_US)
     if allowed:
-        return Status(False, rule, remaining, reset_seconds, 0)
+        return DescriptorStatus(False, rule, remaining, reset_seconds, 0)
     if rule.shadow_mode:
         counts.shadow_mode += min(hits, used_before + hits - size)
-        return Status(False, rule, remaining, reset_seconds, 0, shadowed=True)
+        return DescriptorStatus(False, rule, remaining, reset_seconds, 0, shadowed=True)
     # A request that exceeds the whole limit never passes; its client waits a second all the same.
-    return Status(True, rule, remaining, reset_seconds, max(1, -(-retry_after_us // SECOND_US)))
+    return DescriptorStatus(True, rule, remaining, reset_seconds, max(1, -(-retry_after_us // SECOND_US)))

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from common.buckets import FixedWindow, TokenBucket
-from ratelimit.rules import Limits, Rule
+from ratelimit.rules import CompiledLimits, LimitRule
 
 
-def described(limits: Limits) -> Iterator[str]:
+def described(limits: CompiledLimits) -> Iterator[str]:
     """A line for each rule, in the order of the files.
 
     What envoyproxy/ratelimit does not know is added at the end, where it is not what it would do.
@@ -18,7 +18,7 @@ def described(limits: Limits) -> Iterator[str]:
         yield ", ".join([line, f"shadow_mode: {shadow}", f"quota_mode: {quota}", *_more(rule)])
 
 
-def _more(rule: Rule) -> Iterator[str]:
+def _more(rule: LimitRule) -> Iterator[str]:
     if rule.unit_multiplier > 1:
         yield f"unit_multiplier: {rule.unit_multiplier}"
     if isinstance(rule.bucket, TokenBucket):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from common.buckets import Bucket, FixedWindow, TokenBucket
 from protos.lenient import shown
-from ratelimit.rules import BLANKS, Node, Rule
+from ratelimit.rules import BLANKS, LimitRule, Node
 
 Entry = tuple[str, str]
 """Key and value of one entry of a descriptor."""
@@ -19,7 +19,7 @@ fill the store with long names."""
 class Match(NamedTuple):
     """A rule, and the entries it counts under."""
 
-    rule: Rule
+    rule: LimitRule
     counted: Sequence[Entry]
     """The entries of the request; values normalised and without outer blanks, those under `share_threshold`
     the pattern."""
@@ -66,7 +66,7 @@ def find_child(node: Node, key: str, value: str) -> tuple[Node, str] | None:
 
 
 def metric_path(
-    root: Node, rule: Rule, domain: str, entries: Sequence[Entry], *, marks_empty: bool = False
+    root: Node, rule: LimitRule, domain: str, entries: Sequence[Entry], *, marks_empty: bool = False
 ) -> tuple[str, ...]:
     """The metric key of a rule whose key has values of the request in it (`metric_has_values`).
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.configfile import KeyPart, key_path_text
 from protos.lenient import is_marked, shown
-from ratelimit.decision import Decision
+from ratelimit.decision import LimitDecision
 from ratelimit.request import Descriptor
 from ratelimit.rules import Unit
 from ratelimit.scalars import as_in_go
@@ -31,7 +31,7 @@ def as_metadata(value: Any, plain_at: PlainAt = lambda *_: None) -> Mapping[str,
     return carried
 
 
-def explain(decision: Decision, *, full: bool) -> dict[str, Any]:
+def explain(decision: LimitDecision, *, full: bool) -> dict[str, Any]:
     """The dynamic metadata of a decision.
 
     `domain`, `outcome` (ok, over_limit), `rule` (the key of the rule that decided, else of the one closest

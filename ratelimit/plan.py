@@ -6,10 +6,10 @@ from typing import Final
 
 from common.buckets import MAX_HITS
 from protos.lenient import shown
-from ratelimit.decision import UNMATCHED, Charge, Plan, Status
+from ratelimit.decision import UNMATCHED, Charge, DescriptorStatus, LimitPlan
 from ratelimit.match import Entry, Match, bucket_key, match, metric_path
-from ratelimit.request import Descriptor, Override, Request, RequestError, UnconfiguredError
-from ratelimit.rules import BLANKS, UNIT_SECONDS, Limits, Node, Rule, Unit, build_bucket
+from ratelimit.request import Descriptor, LimitRequest, Override, RequestError, UnconfiguredError
+from ratelimit.rules import BLANKS, UNIT_SECONDS, CompiledLimits, LimitRule, Node, Unit, build_bucket
 from ratelimit.stats import Counts, Stats
 from ratelimit.stores.store import Mode, Take
 
@@ -34,7 +34,7 @@ class Modes:
     """Whether `Take.spare` is set."""
 
 
-def make_plan(request: Request, limits: Limits, stats: Stats, modes: Modes) -> Plan:
+def make_plan(request: LimitRequest, limits: CompiledLimits, stats: Stats, modes: Modes) -> LimitPlan:
     """The rules for `request` in `limits`, their buckets and their counters.
 
     Raises RequestError for what cannot be asked and UnconfiguredError where nothing is configured.
@@ -43,13 +43,13 @@ def make_plan(request: Request, limits: Limits, stats: Stats, modes: Modes) -> P
     domain, descriptors, request_hits = request
     root = limits.domains.get(domain)
     if root is None:
-        return Plan(request, limits, [UNMATCHED] * len(descriptors), unknown_domain=True)
+        return LimitPlan(request, limits, [UNMATCHED] * len(descriptors), unknown_domain=True)
     matches = [_find(limits, domain, root, descriptor) for descriptor in descriptors]
     replaced: set[str] = set()
     for found in matches:
         if found is not None and found.rule.replaces:
             replaced |= found.rule.replaces
-    statuses: list[Status] = []
+    statuses: list[DescriptorStatus] = []
     charges: list[Charge] = []
     takes: list[Take] = []
     unlimited: list[tuple[Counts, int]] = []
@@ -62,7 +62,7 @@ def make_plan(request: Request, limits: Limits, stats: Stats, modes: Modes) -> P
         hits = _hits(descriptor, request_hits, rule.cost)
         if bucket is None:
             unlimited.append((_counts(stats, domain, root, rule, descriptor), hits))
-            statuses.append(Status(False, rule, UNLIMITED, 0, 0))
+            statuses.append(DescriptorStatus(False, rule, UNLIMITED, 0, 0))
             continue
         if rule.name not in replaced:
             counts = _counts(stats, domain, root, rule, descriptor)
@@ -74,7 +74,7 @@ def make_plan(request: Request, limits: Limits, stats: Stats, modes: Modes) -> P
     if _has_endless_quota(charges, len(statuses) - len(charges) - len(unlimited), modes):
         takes = [take._replace(mode=Mode.SHADOW) if take.mode is Mode.QUOTA else take for take in takes]
     has_metadata = any(found is not None and found.rule.metadata for found in matches)
-    return Plan(request, limits, statuses, charges, takes, unlimited, has_metadata=has_metadata)
+    return LimitPlan(request, limits, statuses, charges, takes, unlimited, has_metadata=has_metadata)
 
 
 def near_limit(size: int, ratio: float) -> int:
@@ -82,7 +82,7 @@ def near_limit(size: int, ratio: float) -> int:
     return int(size * ratio + 1e-6)
 
 
-def _mode(rule: Rule, modes: Modes) -> Mode:
+def _mode(rule: LimitRule, modes: Modes) -> Mode:
     if modes.shadow_mode or rule.shadow_mode:
         return Mode.SHADOW
     return Mode.QUOTA if modes.quota_mode or rule.quota_mode else Mode.ENFORCE
@@ -95,7 +95,7 @@ def _has_endless_quota(charges: Sequence[Charge], unmatched: int, modes: Modes) 
     return any(charge.rule.shadow_mode and (modes.quota_mode or charge.rule.quota_mode) for charge in charges)
 
 
-def _counts(stats: Stats, domain: str, root: Node, rule: Rule, descriptor: Descriptor) -> Counts:
+def _counts(stats: Stats, domain: str, root: Node, rule: LimitRule, descriptor: Descriptor) -> Counts:
     if not rule.metric_has_values:
         return stats.of_rule(rule.path)
     if descriptor.override is not None:
@@ -104,7 +104,7 @@ def _counts(stats: Stats, domain: str, root: Node, rule: Rule, descriptor: Descr
     return stats.of_request(path)
 
 
-def _check(request: Request, limits: Limits) -> None:
+def _check(request: LimitRequest, limits: CompiledLimits) -> None:
     if not request.domain:
         raise RequestError("rate limit domain must not be empty")
     if not request.descriptors:
@@ -115,14 +115,16 @@ def _check(request: Request, limits: Limits) -> None:
         raise UnconfiguredError("no rate limit configuration loaded")
 
 
-def _find(limits: Limits, domain: str, root: Node, descriptor: Descriptor) -> Match | None:
+def _find(limits: CompiledLimits, domain: str, root: Node, descriptor: Descriptor) -> Match | None:
     if descriptor.override is None:
         return match(root, descriptor.entries)
     entries = [(key, value.strip(BLANKS)) for key, value in descriptor.entries]
     return Match(_override_rule(limits, domain, entries, descriptor.override), entries)
 
 
-def _override_rule(limits: Limits, domain: str, entries: Sequence[Entry], override: Override) -> Rule:
+def _override_rule(
+    limits: CompiledLimits, domain: str, entries: Sequence[Entry], override: Override
+) -> LimitRule:
     """The limit that a request brings along, as a rule: never in shadow or quota mode, without a name."""
     # UNKNOWN makes envoyproxy/ratelimit panic; a unit that is not known here would be a guess.
     if override.unit not in UNIT_SECONDS:
@@ -135,7 +137,7 @@ def _override_rule(limits: Limits, domain: str, entries: Sequence[Entry], overri
         fallback = build_bucket(requests, window_seconds, options.algorithm, replicas=options.replicas)
     except ValueError as error:
         raise RequestError(f"rate limit override: {error}") from error
-    return Rule(
+    return LimitRule(
         (domain, *(shown(f"{key}_{value}" if value else key) for key, value in entries)),
         bucket,
         fallback,

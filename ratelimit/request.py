@@ -33,7 +33,7 @@ class Descriptor(NamedTuple):
     override: Override | None = None
 
 
-class Request(NamedTuple):
+class LimitRequest(NamedTuple):
     """All that one call asks."""
 
     domain: str

@@ -58,7 +58,7 @@ class OnFailure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rule:
+class LimitRule:
     """One limit. Compared by identity: two rules are never the same rule."""
 
     path: tuple[str, ...]
@@ -125,7 +125,7 @@ class Node:
     """By composite key: `key_value`, or `key` for any value."""
     wildcards: tuple[Wildcard, ...] = ()
     """In the order of the configuration."""
-    rule: Rule | None = None
+    rule: LimitRule | None = None
     shared_value: str = ""
     """The value pattern that all matching values are counted under (`share_threshold`), or empty."""
     value_to_metric: bool = False
@@ -136,11 +136,11 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Limits:
+class CompiledLimits:
     """A whole configuration."""
 
     domains: Mapping[str, Node]
-    rules: tuple[Rule, ...]
+    rules: tuple[LimitRule, ...]
     revision: str
     """Changes with the content of the files."""
     options: "Options"

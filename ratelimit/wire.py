@@ -15,10 +15,10 @@ from protos.lenient import parse
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.cache import GenerationalCache
-from ratelimit.decision import Decision, Status
+from ratelimit.decision import DescriptorStatus, LimitDecision
 from ratelimit.metadata import explain
-from ratelimit.request import Descriptor, Override, Request
-from ratelimit.rules import Rule
+from ratelimit.request import Descriptor, LimitRequest, Override
+from ratelimit.rules import LimitRule
 
 MAX_DURATION_SECONDS: Final = 315_576_000_000
 """The longest google.protobuf.Duration; a huge burst with a tiny refill would pass it."""
@@ -30,7 +30,7 @@ RULES_REMEMBERED: Final = 10_000
 """Rules whose `current_limit` is kept encoded."""
 
 
-def read_request(message: bytes) -> Request:
+def read_request(message: bytes) -> LimitRequest:
     """A RateLimitRequest as the library takes it. Raises DecodeError.
 
     Entries hold bytes that clients choose; those that are not UTF-8 are marked (`protos.lenient`), so that
@@ -38,7 +38,7 @@ def read_request(message: bytes) -> Request:
     """
     request = parse(RateLimitRequest, message)
     descriptors = tuple([_descriptor(descriptor) for descriptor in request.descriptors])
-    return Request(request.domain, descriptors, request.hits_addend)
+    return LimitRequest(request.domain, descriptors, request.hits_addend)
 
 
 def _descriptor(descriptor: RateLimitDescriptor) -> Descriptor:
@@ -70,9 +70,9 @@ class Responses:
         self._headers = headers
         self._retry_after = retry_after
         self._metadata = dynamic_metadata
-        self._limits: GenerationalCache[Rule, bytes] = GenerationalCache(RULES_REMEMBERED)
+        self._limits: GenerationalCache[LimitRule, bytes] = GenerationalCache(RULES_REMEMBERED)
 
-    def encode(self, decision: Decision) -> bytes:
+    def encode(self, decision: LimitDecision) -> bytes:
         """The RateLimitResponse of `decision`: complete statuses in the order of the request."""
         parts = [_OVER_LIMIT if decision.over_limit else _OK]
         for status in decision.statuses:
@@ -83,7 +83,7 @@ class Responses:
             parts.append(self._dynamic_metadata(decision, decision.deciding))
         return b"".join(parts)
 
-    def _status(self, status: Status) -> bytes:
+    def _status(self, status: DescriptorStatus) -> bytes:
         code = _OVER_LIMIT if status.over_limit else _OK
         remaining = _LIMIT_REMAINING + _varint(status.remaining) if status.remaining else b""
         rule = status.current
@@ -99,7 +99,7 @@ class Responses:
         reset = _varint(min(seconds, MAX_DURATION_SECONDS))
         return code + limit + remaining + _DURATION + _varint(len(reset) + 1) + _SECONDS + reset
 
-    def _response_headers(self, decision: Decision) -> list[bytes]:
+    def _response_headers(self, decision: LimitDecision) -> list[bytes]:
         names = self._headers
         headers: list[bytes] = []
         closest = None if names is None else decision.closest
@@ -113,7 +113,7 @@ class Responses:
                 headers.append(_response_header("Retry-After", seconds))
         return headers
 
-    def _dynamic_metadata(self, decision: Decision, deciding: Status | None) -> bytes:
+    def _dynamic_metadata(self, decision: LimitDecision, deciding: DescriptorStatus | None) -> bytes:
         plan = decision.plan
         rule = None if deciding is None else deciding.rule
         # Which rules passed matters where they have metadata to add.
@@ -128,7 +128,7 @@ class Responses:
         return encoded
 
 
-def _encode_limit(rule: Rule) -> bytes:
+def _encode_limit(rule: LimitRule) -> bytes:
     limit = RateLimitResponse.RateLimit(
         requests_per_unit=rule.requests_per_unit, unit=rule.unit.name, name=rule.name
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from bench.tools.floods import Request, flood
+from bench.tools.floods import FloodRequest, flood
 from bench.tools.log_floods import LOG_FLOODS, log_flood
 
 READ_BYTES = 1024 * 1024
@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 0.02
 
 def run(order: dict[str, Any]) -> dict[str, float]:
     """Send the flood until the time is over."""
-    name, request = order["flood"], Request(order["path"], bytes.fromhex(order["message"]))
+    name, request = order["flood"], FloodRequest(order["path"], bytes.fromhex(order["message"]))
     at_once, data = log_flood(name, request) if name in LOG_FLOODS else (1, flood(name, request))
     print(flush=True)
     end = time.monotonic() + order["seconds"]

@@ -34,7 +34,7 @@ _MAX_FRAME_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class FloodRequest:
     """A call that a flood repeats."""
 
     path: str
@@ -58,7 +58,7 @@ class Request:
         return self.head(stream) + self.body(stream)
 
 
-Rounds = Callable[[Request], Iterator[bytes]]
+Rounds = Callable[[FloodRequest], Iterator[bytes]]
 
 
 def _streams() -> Iterator[int]:
@@ -88,19 +88,19 @@ def _window_update(stream: int, increment: int) -> bytes:
     return frame(WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))
 
 
-def _calls(request: Request) -> Iterator[bytes]:
+def _calls(request: FloodRequest) -> Iterator[bytes]:
     return map(request.whole, _streams())
 
 
-def _rapid_reset(request: Request) -> Iterator[bytes]:
+def _rapid_reset(request: FloodRequest) -> Iterator[bytes]:
     return (request.head(stream) + reset(stream) for stream in _streams())
 
 
-def _cancelled_calls(request: Request) -> Iterator[bytes]:
+def _cancelled_calls(request: FloodRequest) -> Iterator[bytes]:
     return (request.whole(stream) + reset(stream) for stream in _streams())
 
 
-def _answered_then_reset(request: Request) -> Iterator[bytes]:
+def _answered_then_reset(request: FloodRequest) -> Iterator[bytes]:
     """That many calls, then as many resets, which cross the responses."""
     streams = _streams()
     while True:
@@ -108,45 +108,45 @@ def _answered_then_reset(request: Request) -> Iterator[bytes]:
         yield b"".join(map(request.whole, some)) + b"".join(map(reset, some))
 
 
-def _made_you_reset(request: Request) -> Iterator[bytes]:
+def _made_you_reset(request: FloodRequest) -> Iterator[bytes]:
     return (request.head(stream) + _window_update(stream, 0) for stream in _streams())
 
 
 def _endless(data: bytes) -> Rounds:
-    def rounds(_: Request) -> Iterator[bytes]:
+    def rounds(_: FloodRequest) -> Iterator[bytes]:
         while True:
             yield data
 
     return rounds
 
 
-def _earned_window_updates(request: Request) -> Iterator[bytes]:
+def _earned_window_updates(request: FloodRequest) -> Iterator[bytes]:
     """As many WINDOW_UPDATE frames as each call earns."""
     return (request.whole(stream) + _window_update(0, 1) * 8 for stream in _streams())
 
 
-def _earned_pings(request: Request) -> Iterator[bytes]:
+def _earned_pings(request: FloodRequest) -> Iterator[bytes]:
     return (request.whole(stream) + frame(PING, 0, 0, bytes(8)) for stream in _streams())
 
 
-def _empty_data(request: Request) -> Iterator[bytes]:
+def _empty_data(request: FloodRequest) -> Iterator[bytes]:
     yield request.head(1)
     while True:
         yield frame(DATA, 0, 1, b"")
 
 
-def _continuation(_: Request) -> Iterator[bytes]:
+def _continuation(_: FloodRequest) -> Iterator[bytes]:
     yield frame(HEADERS, 0, 1, b"")
     while True:
         yield frame(CONTINUATION, 0, 1, b"")
 
 
-def _hpack_bomb(_: Request) -> Iterator[bytes]:
+def _hpack_bomb(_: FloodRequest) -> Iterator[bytes]:
     entry = b"\x40\x01x\x7f\x81\x1e" + b"y" * 3968
     yield frame(HEADERS, END_HEADERS, 1, entry + b"\xbe" * 10_000)
 
 
-def _refused_metadata(request: Request) -> Iterator[bytes]:
+def _refused_metadata(request: FloodRequest) -> Iterator[bytes]:
     """Each call has the most metadata that is decoded, Huffman-coded, and is refused because of its size."""
     coded: bytes = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(b"e" * 60_000)
     (block,) = header_blocks(request.path, 1, 0, tracing=False)
@@ -160,13 +160,13 @@ def _refused_metadata(request: Request) -> Iterator[bytes]:
         yield frame(CONTINUATION, END_HEADERS, stream, last)
 
 
-def _gzip_bombs(request: Request) -> Iterator[bytes]:
+def _gzip_bombs(request: FloodRequest) -> Iterator[bytes]:
     body = gzip.compress(bytes(4 * 1024 * 1024 - 64))
     encoding = field(b"grpc-encoding", b"gzip")
     return (request.head(stream, encoding) + request.body(stream, body, 1) for stream in _streams())
 
 
-def _window_settings(request: Request) -> Iterator[bytes]:
+def _window_settings(request: FloodRequest) -> Iterator[bytes]:
     """Each frame changes the windows of a thousand streams."""
     yield b"".join(request.head(stream) for stream in range(1, 2 * STREAMS, 2))
     while True:
@@ -175,23 +175,23 @@ def _window_settings(request: Request) -> Iterator[bytes]:
         )
 
 
-def _dribble(request: Request) -> Iterator[bytes]:
+def _dribble(request: FloodRequest) -> Iterator[bytes]:
     """The client accepts replies one byte at a time (CVE-2019-9511)."""
     yield frame(SETTINGS, 0, 0, SETTING.pack(_INITIAL_WINDOW_SIZE, 0))
     for stream in _streams():
         yield request.whole(stream) + _window_update(stream, 1) * 8
 
 
-def _open_streams(request: Request) -> Iterator[bytes]:
+def _open_streams(request: FloodRequest) -> Iterator[bytes]:
     return map(request.head, _streams())
 
 
-def _half_messages(request: Request) -> Iterator[bytes]:
+def _half_messages(request: FloodRequest) -> Iterator[bytes]:
     data = b"\x00" + (1_000_000).to_bytes(4, "big") + bytes(16_000)
     return (request.head(stream) + frame(DATA, 0, stream, data) for stream in _streams())
 
 
-def _malformed(_: Request) -> Iterator[bytes]:
+def _malformed(_: FloodRequest) -> Iterator[bytes]:
     return (frame(HEADERS, END_HEADERS, stream, b"\x83") for stream in _streams())
 
 
@@ -227,7 +227,7 @@ GREETING = HELLO + _window_update(0, 2**30)
 """How a connection begins whose replies wait for no window."""
 
 
-def flood(name: str, request: Request) -> bytes:
+def flood(name: str, request: FloodRequest) -> bytes:
     """Return all bytes that one connection of the flood sends."""
     data = bytearray(HELLO if name == "dribbled_replies" else GREETING)
     for part in FLOODS[name](request):

@@ -142,7 +142,7 @@ def call_heads(blocks: list[bytes], body_bytes: int) -> list[bytes]:
     ]
 
 
-class Connection:
+class LoadConnection:
     """One connection that keeps `streams` calls in flight."""
 
     def __init__(self, port: int, heads: list[bytes], body: bytes, streams: int) -> None:
@@ -220,7 +220,7 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
     heads = prepared_calls(port, order["path"], body, CALLS_A_CONNECTION, tracing=order["tracing"])
     selector = selectors.DefaultSelector()
     for _ in range(order["connections"]):
-        connection = Connection(port, heads, body, streams)
+        connection = LoadConnection(port, heads, body, streams)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
     times_us = array("d")
     begin = time.perf_counter() + order["warm_up_seconds"]
@@ -236,7 +236,7 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
             if connection.used_up:
                 selector.unregister(connection.socket)
                 connection.socket.close()
-                connection = Connection(port, heads, body, streams)
+                connection = LoadConnection(port, heads, body, streams)
                 selector.register(connection.socket, selectors.EVENT_READ, connection)
     p50_us, p99_us = percentiles(times_us.tolist())
     return {"rps": len(times_us) / (now - begin), "p50_us": p50_us, "p99_us": p99_us}

@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from hashlib import sha1
 from importlib.resources import files
+from math import inf
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -38,6 +40,12 @@ CALL_SECONDS = 1.0
 a new connection (TLS, far away) may take longer than that, and must still be made."""
 
 
+LATE_SECONDS = 0.002
+"""A timer that fires so much later shows that the event loop was busy, or the process was not running."""
+
+GRACE_SECONDS = 0.003
+"""How long a request still waits if the event loop was late: longer than reading what has come takes."""
+
 PROBE_SECONDS = 0.05
 """The shortest time between two checks of the open breaker."""
 
@@ -64,7 +72,9 @@ class RedisStore:
     Requests that come while a call is under way share the next one: a call costs about 130 µs of this
     process, a bucket more in it about 8 µs. What a request waits is bounded by `timeout_seconds` and its
     own budget, how many may wait by `max_waiting`. Whatever fails is a StoreError; `breaker` spares a
-    Redis that is away, and the callers the wait. While it is open the store finds out by itself when Redis
+    Redis that is away, and the callers the wait. It opens on evidence of Redis alone: an answer that is late
+    because this event loop was late is used, and does not count as a failure. While the breaker is open the
+    store finds out by itself when Redis
     is back, so that its state is right without traffic. Not for Redis Cluster: a script's keys must share
     a slot.
 
@@ -83,6 +93,7 @@ class RedisStore:
         timeout_seconds: float = TIMEOUT_SECONDS,
         max_waiting: int = MAX_WAITING,
         refused: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.breaker = breaker
         self.failures = dict.fromkeys(Failure, 0)
@@ -97,6 +108,9 @@ class RedisStore:
         self._calls: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._refused = refused
+        self._clock = clock
+        self._late_at = -inf
+        """When the event loop was last seen to be late, by `clock`."""
         self._call_begins = False
 
     @property
@@ -135,15 +149,25 @@ class RedisStore:
         _refuse(self._drain(), Failure.UNREACHABLE, "closing")
 
     async def _answer(self, waiting: _Waiting, seconds: float) -> list[Taken]:
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, self._expire, waiting, self._clock() + seconds)
         try:
-            async with asyncio.timeout(seconds):
-                answer = await waiting.answer
-        except TimeoutError as error:
-            raise self._failed(Failure.TIMEOUT) from error
+            answer = await waiting.answer
+        finally:
+            timer.cancel()
         if isinstance(answer, StoreError):
             self.failures[answer.failure] += 1
             raise answer
         return answer
+
+    def _expire(self, waiting: _Waiting, due: float) -> None:
+        """End the wait. If the event loop was late itself, the answer may have come: give time to read it."""
+        now = self._clock()
+        if now - due > LATE_SECONDS:
+            self._late_at = now
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, _refuse, [waiting], Failure.TIMEOUT)
+        else:
+            _refuse([waiting], Failure.TIMEOUT)
 
     def _failed(self, failure: Failure) -> StoreError:
         self.failures[failure] += 1
@@ -161,8 +185,7 @@ class RedisStore:
             await self._call(batch)
 
     async def _call(self, batch: list[_Waiting]) -> None:
-        clock = asyncio.get_running_loop().time
-        begun = clock()
+        begun = self._clock()
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 answers = await self._run(batch)
@@ -180,9 +203,9 @@ class RedisStore:
             raise
         else:
             _hand_out(batch, answers)
-            seconds = clock() - begun
-            # An answer after its caller has gone does not count.
-            if seconds > self._timeout_seconds:
+            seconds = self._clock() - begun
+            # Too late for its caller, which says nothing about Redis if the event loop was late.
+            if seconds > self._timeout_seconds and self._late_at < begun:
                 self._failed_call(Failure.TIMEOUT, f"answered after {seconds * 1000:.0f} ms")
             else:
                 self.breaker.succeeded()

@@ -16,12 +16,12 @@ from rich.table import Table
 from common.buckets import Bucket, FixedWindow, Taken, TokenBucket
 from common.circuit_breaker import CircuitBreaker
 from ratelimit.config import load_limits
-from ratelimit.decision import Plan
+from ratelimit.decision import LimitPlan
 from ratelimit.explain import explain_match
 from ratelimit.match import Entry
 from ratelimit.plan import Modes, make_plan
-from ratelimit.request import Descriptor, Request
-from ratelimit.rules import Node, Options, Rule
+from ratelimit.request import Descriptor, LimitRequest
+from ratelimit.rules import LimitRule, Node, Options
 from ratelimit.stats import Stats
 from ratelimit.stores.redis import RedisStore
 from sidecars.process.redis import connect
@@ -85,7 +85,7 @@ def explain(
     if domain not in limits.domains:
         known = ", ".join(sorted(limits.domains))
         raise typer.BadParameter(f"unknown domain {domain!r}; known are {known}", param_hint="--domain")
-    plan = make_plan(Request(domain, wanted), limits, Stats(), Modes())
+    plan = make_plan(LimitRequest(domain, wanted), limits, Stats(), Modes())
     prefix, left = "", None
     if settings is not None and settings.redis and ratelimit is not None and ratelimit.store == "redis":
         prefix = ratelimit.redis_prefix
@@ -94,7 +94,7 @@ def explain(
     return [_explained(root, plan, position, text, prefix, left) for position, text in enumerate(descriptors)]
 
 
-async def _ask(redis: RedisSettings, prefix: str, plan: Plan) -> Sequence[Taken]:
+async def _ask(redis: RedisSettings, prefix: str, plan: LimitPlan) -> Sequence[Taken]:
     async with connect(redis) as client:
         breaker = CircuitBreaker(time.monotonic, random.random)
         store = RedisStore(client, breaker, prefix=prefix, timeout_seconds=REDIS_SECONDS)
@@ -105,7 +105,7 @@ async def _ask(redis: RedisSettings, prefix: str, plan: Plan) -> Sequence[Taken]
 
 
 def _explained(
-    root: Node, plan: Plan, position: int, text: str, prefix: str, left: Sequence[Taken] | None
+    root: Node, plan: LimitPlan, position: int, text: str, prefix: str, left: Sequence[Taken] | None
 ) -> ExplainedDescriptor:
     match = explain_match(root, plan.request.descriptors[position].entries)
     steps = [f"{step.composite}: {step.how}, counts as {step.counted!r}" for step in match.steps]
@@ -128,7 +128,7 @@ def _explained(
     )
 
 
-def limit_text(rule: Rule) -> str:
+def limit_text(rule: LimitRule) -> str:
     """Return the limit of a rule in words, such as `100 per 30 second, token_bucket, burst 50`."""
     bucket = rule.bucket
     if bucket is None:

@@ -14,12 +14,12 @@ from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.configfile import SETTINGS, ConfigError, Problem
 from ratelimit.cache import GenerationalCache
 from ratelimit.config import check_reload, load_limits
-from ratelimit.decision import Decision, Plan
+from ratelimit.decision import LimitDecision, LimitPlan
 from ratelimit.deny_cache import DenyCache
 from ratelimit.limiter import Limiter
 from ratelimit.listing import described
 from ratelimit.request import RequestError, UnconfiguredError
-from ratelimit.rules import Limits
+from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
@@ -72,7 +72,7 @@ class RatelimitSidecar:
         self._refusals = refusals
         self._clock = clock
         self._responses = _responses(settings)
-        self._plans: GenerationalCache[bytes, Plan] = GenerationalCache(PLANS_REMEMBERED)
+        self._plans: GenerationalCache[bytes, LimitPlan] = GenerationalCache(PLANS_REMEMBERED)
         self.services: Sequence[Service] = (
             Service(
                 "envoy.service.ratelimit.v3.RateLimitService",
@@ -88,14 +88,14 @@ class RatelimitSidecar:
         """
         plan = self._plans.get(message) or self._plan(message)
         decision = self._limiter.decide(plan, self._budget_seconds(call))
-        if isinstance(decision, Decision):
+        if isinstance(decision, LimitDecision):
             return self._responses.encode(decision)
         return self._respond_later(decision)
 
-    async def _respond_later(self, pending: Awaitable[Decision]) -> bytes:
+    async def _respond_later(self, pending: Awaitable[LimitDecision]) -> bytes:
         return self._responses.encode(await pending)
 
-    def _plan(self, message: bytes) -> Plan:
+    def _plan(self, message: bytes) -> LimitPlan:
         try:
             plan = self._limiter.plan(read_request(message))
         except DecodeError:
@@ -241,7 +241,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     return RatelimitSidecar(settings, limiter, memory, redis, per_second, refusals, clock)
 
 
-def _log_warnings(limits: Limits) -> None:
+def _log_warnings(limits: CompiledLimits) -> None:
     if limits.warnings:
         _log.warning("limits are loaded, with warnings", warnings=list(map(str, limits.warnings)))
 

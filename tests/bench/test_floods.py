@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.attacks import GOALS, Call, flooding, log_message, measure
+from bench.attacks import GOALS, FloodCall, flooding, log_message, measure
 from bench.resets import under_attack
 from bench.tools.accesslog_server import PATH as LOG_PATH
 from bench.tools.edge import edge
-from bench.tools.floods import FLOOD_BYTES, FLOODS, STREAMS, Request, flood
+from bench.tools.floods import FLOOD_BYTES, FLOODS, STREAMS, FloodRequest, flood
 from bench.tools.log_floods import LOG_FLOODS, log_flood
 from bench.tools.noop_server import PATH
 from bench.tools.processes import python_server
@@ -18,7 +18,7 @@ from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
 from sidecars.transport.http2.errors import Reason
 from tests.support.transport.wire import Bench, parse
 
-REQUEST = Request("/p/Echo", b"x" * 200)
+REQUEST = FloodRequest("/p/Echo", b"x" * 200)
 
 ENDS: dict[str, Reason] = {
     "rapid_reset": Reason.RAPID_RESET,
@@ -67,7 +67,7 @@ LOG_ENDS = {"log_streams_reset": 0, "log_streams_ended": 0}
 @pytest.mark.parametrize("name", LOG_FLOODS)
 def test_a_log_flood_does_what_it_says(name: str) -> None:
     bench = Bench()
-    connections, data = log_flood(name, Request("/p/Join", b"x" * 200))
+    connections, data = log_flood(name, FloodRequest("/p/Join", b"x" * 200))
     assert connections >= 1
     for start in range(0, len(data), 100_000):
         bench.feed(data[start : start + 100_000])
@@ -84,9 +84,9 @@ def test_a_log_flood_does_what_it_says(name: str) -> None:
 def test_a_second_connection_is_measured_during_a_flood(name: str) -> None:
     with (
         python_server("bench.tools.noop_server", "native") as (_, port),
-        flooding(port, name, Call(PATH, b"x" * 200), 0.3) as attacker,
+        flooding(port, name, FloodCall(PATH, b"x" * 200), 0.3) as attacker,
     ):
-        times = measure(port, Call(PATH, b"x" * 200), 0.3)
+        times = measure(port, FloodCall(PATH, b"x" * 200), 0.3)
     assert times
     assert attacker["connections"] >= 1
     assert attacker["megabytes"] > 0
@@ -94,7 +94,7 @@ def test_a_second_connection_is_measured_during_a_flood(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["log_streams_closed_together", "log_messages_in_bursts"])
 def test_a_second_log_stream_is_measured_during_a_flood(name: str, tmp_path: Path) -> None:
-    call = Call(LOG_PATH, log_message())
+    call = FloodCall(LOG_PATH, log_message())
     with (
         python_server("bench.tools.accesslog_server", str(tmp_path / "access.log")) as (_, port),
         flooding(port, name, call, 0.3) as attacker,

@@ -8,18 +8,18 @@ import pytest
 from common.buckets import SECOND_US, FixedWindow, SlidingWindow, TokenBucket
 from common.configfile import ConfigError, Document, parse
 from ratelimit.config import compile_limits, load_limits
-from ratelimit.rules import UNIT_SECONDS, Algorithm, Limits, OnFailure, Options, Rule, Unit
+from ratelimit.rules import UNIT_SECONDS, Algorithm, CompiledLimits, LimitRule, OnFailure, Options, Unit
 
 
 def document(text: str, file: str = "limits.yaml") -> Document:
     return parse(dedent(text), file)
 
 
-def compiled(text: str, options: Options | None = None) -> Limits:
+def compiled(text: str, options: Options | None = None) -> CompiledLimits:
     return compile_limits([document(text)], options or Options())
 
 
-def rule_of(rate_limit: str, options: Options | None = None) -> Rule:
+def rule_of(rate_limit: str, options: Options | None = None) -> LimitRule:
     text = f"domain: d\ndescriptors:\n  - key: k\n    rate_limit: {rate_limit}\n"
     return compile_limits([parse(text)], options or Options()).rules[0]
 

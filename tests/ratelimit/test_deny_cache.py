@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.buckets import SECOND_US, Taken
-from ratelimit.decision import Decision
+from ratelimit.decision import LimitDecision
 from ratelimit.request import Descriptor, Override
 from ratelimit.rules import Algorithm, Options, Unit
 from ratelimit.stores.memory import MemoryStore
@@ -55,9 +55,9 @@ class Asked:
         self.bench = Bench(rules, options, store=self.store, deny_cache=True)
         self.store.memory = MemoryStore(lambda: self.bench.now_us)
 
-    async def ask(self, *descriptors: Descriptor, hits: int = 0) -> Decision:
+    async def ask(self, *descriptors: Descriptor, hits: int = 0) -> LimitDecision:
         decision = self.bench.ask_later(*descriptors, hits=hits)
-        return decision if isinstance(decision, Decision) else await decision
+        return decision if isinstance(decision, LimitDecision) else await decision
 
 
 BOTH = pytest.mark.parametrize("options", [Options(), WINDOWS], ids=["token_bucket", "fixed_window"])

@@ -7,7 +7,7 @@ import pytest
 from common.configfile import ConfigError
 from ratelimit.config import check_reload, load_limits
 from ratelimit.files import SHOWN_NAMES, FolderFiles, limit_files
-from ratelimit.rules import Limits, Options
+from ratelimit.rules import CompiledLimits, Options
 
 ONE = "descriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]"
 
@@ -120,7 +120,7 @@ def test_the_first_bad_file_does_not_hide_the_problems_of_the_others(tmp_path: P
 
 
 class TestEmptyDomains:
-    def limits(self, tmp_path: Path, **domains: str) -> Limits:
+    def limits(self, tmp_path: Path, **domains: str) -> CompiledLimits:
         for file in tmp_path.iterdir():
             file.unlink()
         for name, descriptors in domains.items():

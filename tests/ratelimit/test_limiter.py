@@ -4,9 +4,9 @@ import pytest
 
 from common.buckets import SECOND_US
 from ratelimit.config import compile_limits
-from ratelimit.decision import Decision
+from ratelimit.decision import LimitDecision
 from ratelimit.plan import MAX_DESCRIPTORS, UNLIMITED
-from ratelimit.request import Override, Request, RequestError, UnconfiguredError
+from ratelimit.request import LimitRequest, Override, RequestError, UnconfiguredError
 from ratelimit.rules import Algorithm, OnFailure, Options, Unit
 from tests.support.limiter import FIVE_EACH, A, B, Bench, of
 
@@ -358,8 +358,8 @@ class TestReload:
 
     def test_a_plan_made_before_is_decided_as_it_was_planned(self) -> None:
         bench = Bench(FIVE_EACH)
-        plan = bench.limiter.plan(Request("d", (A,)))
+        plan = bench.limiter.plan(LimitRequest("d", (A,)))
         bench.limiter.use(compile_limits([], Options(), "r2"))
         decision = bench.limiter.decide(plan)
-        assert isinstance(decision, Decision)
+        assert isinstance(decision, LimitDecision)
         assert decision.plan.limits.revision == "r1"

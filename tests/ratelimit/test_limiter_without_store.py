@@ -1,8 +1,8 @@
 """Decisions while the store is away or slow, as each rule says."""
 
-from ratelimit.decision import Decision
+from ratelimit.decision import LimitDecision
 from ratelimit.limiter import Limiter
-from ratelimit.request import Request
+from ratelimit.request import LimitRequest
 from ratelimit.rules import OnFailure, Options
 from tests.support.limiter import FIVE_EACH, A, AwayStore, Bench, LaterStore, of
 
@@ -50,7 +50,7 @@ class TestWithoutStore:
 
     async def test_a_store_that_fails_after_a_wait_is_the_same(self) -> None:
         answer = Bench(self.THREE, store=AwayStore(waits=True)).ask_later(of(("closed", "1")))
-        assert not isinstance(answer, Decision)
+        assert not isinstance(answer, LimitDecision)
         decision = await answer
         assert decision.over_limit
         assert decision.failure == "store_timeout"
@@ -73,6 +73,6 @@ class TestWithoutStore:
 async def test_a_store_that_must_wait_makes_an_awaitable() -> None:
     bench = Bench(FIVE_EACH)
     limiter = Limiter(bench.limiter.limits, LaterStore(bench.memory), bench.memory, bench.stats)
-    answer = limiter.decide(limiter.plan(Request("d", (A,))))
-    assert not isinstance(answer, Decision)
+    answer = limiter.decide(limiter.plan(LimitRequest("d", (A,))))
+    assert not isinstance(answer, LimitDecision)
     assert (await answer).statuses[0].remaining == 4

@@ -8,7 +8,7 @@ from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.limiter import Limiter
 from ratelimit.metric_names import Path, Series, by_dots, by_level
-from ratelimit.request import Descriptor, Request
+from ratelimit.request import Descriptor, LimitRequest
 from ratelimit.rules import Options
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
@@ -71,7 +71,7 @@ def page() -> str:
     memory = MemoryStore(lambda: 1_790_000_040_000_000)
     limiter = Limiter(limits, memory, memory, Stats(envoyproxy_names=True))
     for domain, entries in ASKED:
-        limiter.decide(limiter.plan(Request(domain, (Descriptor(tuple(entries.items())),))))
+        limiter.decide(limiter.plan(LimitRequest(domain, (Descriptor(tuple(entries.items())),))))
     registry = CollectorRegistry()
     registry.register(limiter.stats)
     return metrics_page(registry, "", plain_counters=True)[0].decode()

@@ -11,7 +11,7 @@ from protos.lenient import mark
 from ratelimit.config import compile_limits
 from ratelimit.match import bucket_key, match, metric_path
 from ratelimit.normalise import MAX_PATH_CHARACTERS, host_readings, path_readings
-from ratelimit.rules import Limits, Options
+from ratelimit.rules import CompiledLimits, Options
 
 
 def normal_path(text: str) -> str:
@@ -106,7 +106,7 @@ READ_IN_SEVERAL_WAYS = [
 
 
 @pytest.mark.parametrize(("spelled", "by"), READ_IN_SEVERAL_WAYS)
-def test_a_limit_is_met_by_what_any_server_reads(limits: Limits, spelled: str, by: str) -> None:
+def test_a_limit_is_met_by_what_any_server_reads(limits: CompiledLimits, spelled: str, by: str) -> None:
     assert name(limits, ("path", spelled)).startswith("d.path_/login "), by
 
 
@@ -114,12 +114,12 @@ def test_a_limit_is_met_by_what_any_server_reads(limits: Limits, spelled: str, b
     "spelled",
     ["/reports/../x", "/reports/%2e%2e/x", "/reports/..;/x", "/reports/7/../../x", "/reports/%252e%252e/x"],
 )
-def test_a_wildcard_is_met_where_dot_segments_are_not_resolved(limits: Limits, spelled: str) -> None:
+def test_a_wildcard_is_met_where_dot_segments_are_not_resolved(limits: CompiledLimits, spelled: str) -> None:
     """Express and Starlette, and the route of an Envoy without `normalize_path`."""
     assert name(limits, ("path", spelled)) == name(limits, ("path", "/reports/8"))
 
 
-def test_what_falls_under_any_value_counts_as_most_servers_read_it(limits: Limits) -> None:
+def test_what_falls_under_any_value_counts_as_most_servers_read_it(limits: CompiledLimits) -> None:
     assert name(limits, ("path", "/else/../other")) == name(limits, ("path", "/other"))
     found = match(limits.domains["d"], [("path", "/else/../other")])
     assert found is not None
@@ -274,11 +274,11 @@ descriptors:
 
 
 @pytest.fixture(scope="module")
-def limits() -> Limits:
+def limits() -> CompiledLimits:
     return compile_limits([parse(FILE)], Options())
 
 
-def name(limits: Limits, *entries: tuple[str, str]) -> str:
+def name(limits: CompiledLimits, *entries: tuple[str, str]) -> str:
     found = match(limits.domains["d"], entries)
     assert found is not None
     assert found.rule.bucket is not None
@@ -286,18 +286,18 @@ def name(limits: Limits, *entries: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize("spelled", PATHS)
-def test_every_spelling_falls_under_the_rule_of_its_value(limits: Limits, spelled: str) -> None:
+def test_every_spelling_falls_under_the_rule_of_its_value(limits: CompiledLimits, spelled: str) -> None:
     assert name(limits, ("path", spelled)) == name(limits, ("path", "/login"))
     assert name(limits, ("path", spelled)).startswith("d.path_/login ")
 
 
-def test_every_spelling_falls_under_a_wildcard_and_under_any_value(limits: Limits) -> None:
+def test_every_spelling_falls_under_a_wildcard_and_under_any_value(limits: CompiledLimits) -> None:
     assert name(limits, ("path", "//REPORTS/7")) == name(limits, ("path", "/reports/8?x"))
     assert name(limits, ("path", "/Else")) == name(limits, ("path", "/else/"))
     assert name(limits, ("path", "/else")) != name(limits, ("path", "/other"))
 
 
-def test_it_holds_at_its_level_and_for_its_key(limits: Limits) -> None:
+def test_it_holds_at_its_level_and_for_its_key(limits: CompiledLimits) -> None:
     first = name(limits, ("tenant", "A"), ("host", "H.example:1"))
     assert first == name(limits, ("tenant", "A"), ("host", "h.example"))
     assert first != name(limits, ("tenant", "a"), ("host", "h.example"))

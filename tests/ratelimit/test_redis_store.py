@@ -61,7 +61,6 @@ calls = st.lists(
     min_size=1,
     max_size=4,
 )
-"""Calls of several requests; each take is the number of a bucket, hits, its mode and whether it is spared."""
 
 
 @st.composite
@@ -306,12 +305,14 @@ class TestSilence:
         self, redis_server: RedisServer
     ) -> None:
         """Each request would else wait its whole timeout in vain."""
-        store, client = make_store(redis_server, timeout_seconds=0.000001, failures=2)
+        store, client = make_store(redis_server, timeout_seconds=0.02, failures=2)
+        await recovered(store)
         store.breaker._open_seconds = 1000.0
-        async with asyncio.timeout(20):
-            while store.breaker.state is not CircuitState.OPEN:
-                assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.TIMEOUT
-                await asyncio.sleep(0.01)
+        with redis_server.client() as plain:
+            async with asyncio.timeout(20):
+                while store.breaker.state is not CircuitState.OPEN:
+                    plain.client_pause(60)
+                    assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.TIMEOUT
         await store.close()
         await client.aclose()
 

@@ -6,13 +6,13 @@ import pytest
 
 from common.configfile import ConfigError, parse
 from ratelimit.config import compile_limits
-from ratelimit.rules import Options, Rule
+from ratelimit.rules import LimitRule, Options
 from ratelimit.scalars import BASE_60
 
 FILE = "domain: d\ndescriptors:\n  - {{key: k, {}, rate_limit: {{unit: day, requests_per_unit: {}}}}}\n"
 
 
-def rule_of(more: str, requests: str = "1") -> Rule:
+def rule_of(more: str, requests: str = "1") -> LimitRule:
     return compile_limits([parse(FILE.format(more, requests))], Options()).rules[0]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ratelimit.decision import Decision
+from ratelimit.decision import LimitDecision
 from ratelimit.rules import Algorithm, Options
 from tests.support.limiter import AwayStore, Bench, LaterStore, of
 
@@ -21,7 +21,7 @@ def bench(*, spare_others: bool = True, shadow_mode: bool = False) -> Bench:
     return Bench(RULES, WINDOWS, spare_others=spare_others, shadow_mode=shadow_mode)
 
 
-def remaining(decision: Decision) -> list[int]:
+def remaining(decision: LimitDecision) -> list[int]:
     return [status.remaining for status in decision.statuses]
 
 
@@ -99,7 +99,7 @@ async def test_a_shared_store_is_asked_once() -> None:
     answers = []
     for _ in range(4):
         answer = later.ask_later(SMALL, LARGE)
-        assert not isinstance(answer, Decision)
+        assert not isinstance(answer, LimitDecision)
         answers.append(await answer)
     assert [remaining(answer) for answer in answers] == [[1, 8], [0, 7], [0, 7], [0, 7]]
 
@@ -108,6 +108,6 @@ async def test_a_shared_store_is_asked_once() -> None:
 async def test_a_store_that_is_away_is_as_ever(waits: bool) -> None:
     one = Bench(RULES, WINDOWS, store=AwayStore(waits=waits), spare_others=True)
     answer = one.ask_later(SMALL, LARGE)
-    decision = answer if isinstance(answer, Decision) else await answer
+    decision = answer if isinstance(answer, LimitDecision) else await answer
     assert decision.failure
     assert remaining(decision) == [1, 8]

@@ -10,7 +10,7 @@ from common.buckets import SECOND_US
 from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.limiter import Limiter
-from ratelimit.request import Descriptor, Override, Request
+from ratelimit.request import Descriptor, LimitRequest, Override
 from ratelimit.rules import Algorithm, Options, Unit
 from ratelimit.stats import MAX_GONE_KEYS, MAX_RULE_KEYS, MAX_UNKNOWN_DOMAINS, Stats
 from ratelimit.stores.memory import MemoryStore
@@ -30,7 +30,7 @@ def make_limiter(
 
 
 def ask(limiter: Limiter, *entries: tuple[str, str], hits: int = 1, refund: bool = False) -> None:
-    limiter.decide(limiter.plan(Request("d", (Descriptor(entries, hits, refund),))))
+    limiter.decide(limiter.plan(LimitRequest("d", (Descriptor(entries, hits, refund),))))
 
 
 def sample(limiter: Limiter, name: str, **labels: str) -> float | None:
@@ -132,7 +132,7 @@ class TestNames:
     def test_an_override_is_counted_under_its_values(self) -> None:
         limiter = make_limiter(TEN)
         descriptor = Descriptor((("a", "1"),), override=Override(5, Unit.HOUR))
-        limiter.decide(limiter.plan(Request("d", (descriptor,))))
+        limiter.decide(limiter.plan(LimitRequest("d", (descriptor,))))
         name = "ratelimit_service_rate_limit_total_hits"
         assert sample(limiter, name, domain="d", key1="a_1") == 1
 
@@ -169,7 +169,7 @@ class TestSeries:
         limiter = make_limiter("- {key: a, value: x, rate_limit: {unit: minute, requests_per_unit: 10}}")
         ask(limiter, ("a", "x"))
         override = Descriptor((("a", "x"),), override=Override(5, Unit.HOUR))
-        limiter.decide(limiter.plan(Request("d", (override,))))
+        limiter.decide(limiter.plan(LimitRequest("d", (override,))))
         assert series(limiter) == [("d", "a_x", "")]
         assert sample(limiter, "ratelimit_service_rate_limit_total_hits", domain="d", key1="a_x") == 2
 
@@ -205,7 +205,7 @@ class TestSeries:
         limiter = make_limiter(TEN)
         for entries in ((), (("", ""),)):
             descriptor = Descriptor(entries, override=Override(5, Unit.HOUR))
-            limiter.decide(limiter.plan(Request("d", (descriptor,))))
+            limiter.decide(limiter.plan(LimitRequest("d", (descriptor,))))
         assert series(limiter) == [("d", "a", ""), ("d", "", "")]
 
 

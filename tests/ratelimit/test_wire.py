@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from common.configfile import parse
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.config import compile_limits
-from ratelimit.decision import Decision, Plan, Status
-from ratelimit.request import Descriptor, Override, Request
+from ratelimit.decision import DescriptorStatus, LimitDecision, LimitPlan
+from ratelimit.request import Descriptor, LimitRequest, Override
 from ratelimit.rules import Options
 from ratelimit.wire import MAX_DURATION_SECONDS, ResponseHeaders, Responses, read_request
 from tests.support.ratelimiting import LIMITS, numbers, requests
@@ -53,13 +53,15 @@ class TestWire:
         """The hand-written bytes against what protobuf reads out of them."""
         limits = compile_limits([parse(LIMITS)], Options(), "r1")
         statuses = [
-            Status(over, None if rule is None else limits.rules[rule], left, reset, retry, known=known)
+            DescriptorStatus(
+                over, None if rule is None else limits.rules[rule], left, reset, retry, known=known
+            )
             for over, rule, left, reset, retry, known in rows
         ]
-        plan = Plan(Request("edge", (Descriptor((("a", "b"),)),) * len(rows)), limits, statuses)
+        plan = LimitPlan(LimitRequest("edge", (Descriptor((("a", "b"),)),) * len(rows)), limits, statuses)
         names = ResponseHeaders("Limit", "Remaining", "Reset") if own_headers else None
         responses = Responses(headers=names, retry_after=True, dynamic_metadata="full")
-        encoded = responses.encode(Decision(over_limit, statuses, plan))
+        encoded = responses.encode(LimitDecision(over_limit, statuses, plan))
         response = RateLimitResponse.FromString(encoded)
         assert response.overall_code == (2 if over_limit else 1)
         for status, read in zip(statuses, response.statuses, strict=True):

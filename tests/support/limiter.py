@@ -7,11 +7,11 @@ from textwrap import dedent
 from common.buckets import SECOND_US, Taken
 from common.configfile import parse
 from ratelimit.config import compile_limits
-from ratelimit.decision import Decision
+from ratelimit.decision import LimitDecision
 from ratelimit.deny_cache import DenyCache
 from ratelimit.limiter import Limiter
-from ratelimit.request import Descriptor, Request
-from ratelimit.rules import Limits, Options
+from ratelimit.request import Descriptor, LimitRequest
+from ratelimit.rules import CompiledLimits, Options
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import Failure, Store, StoreError, Take
@@ -82,19 +82,19 @@ class Bench:
             deny_cache=DenyCache(lambda: (self.now_us - NOW) / SECOND_US) if deny_cache else None,
         )
 
-    def compiled(self, descriptors: str) -> Limits:
+    def compiled(self, descriptors: str) -> CompiledLimits:
         text = f"domain: d\ndescriptors:\n{dedent(descriptors)}"
         return compile_limits([parse(text, "limits.yaml")], self.options, "r1")
 
-    def ask(self, *descriptors: Descriptor, hits: int = 0, domain: str = "d") -> Decision:
+    def ask(self, *descriptors: Descriptor, hits: int = 0, domain: str = "d") -> LimitDecision:
         decision = self.ask_later(*descriptors, hits=hits, domain=domain)
-        assert isinstance(decision, Decision)
+        assert isinstance(decision, LimitDecision)
         return decision
 
     def ask_later(
         self, *descriptors: Descriptor, hits: int = 0, domain: str = "d"
-    ) -> Decision | Awaitable[Decision]:
-        return self.limiter.decide(self.limiter.plan(Request(domain, descriptors, hits)))
+    ) -> LimitDecision | Awaitable[LimitDecision]:
+        return self.limiter.decide(self.limiter.plan(LimitRequest(domain, descriptors, hits)))
 
 
 def of(*entries: tuple[str, str], **more: object) -> Descriptor:

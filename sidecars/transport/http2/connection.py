@@ -35,7 +35,7 @@ from sidecars.transport.http2.frames import (
 )
 from sidecars.transport.http2.header_decoder import HeaderDecoder
 from sidecars.transport.http2.header_frames import HeaderFrames
-from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError, Request
+from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError, RequestHead
 from sidecars.transport.http2.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.http2.stream import ServerCall
@@ -111,7 +111,7 @@ class Connection:
         self._rest = b""
         """The beginning of an incomplete frame."""
         self._frame_began = now
-        self._awaiting_data: dict[int, Request] = {}
+        self._awaiting_data: dict[int, RequestHead] = {}
         """Unary calls whose HEADERS came in this read and whose DATA has not come yet."""
         self._fast_path = False
         """Whether SETTINGS came, no header block is open and the drain has not ended; see `_walk`."""
@@ -299,7 +299,7 @@ class Connection:
             self._raise_fault()
 
     def _whole_request(
-        self, stream_id: int, request: Request, data: bytes, body: int, stop: int, now: float
+        self, stream_id: int, request: RequestHead, data: bytes, body: int, stop: int, now: float
     ) -> None:
         """The only DATA frame of a unary call: almost always one complete message."""
         streams = self.streams
@@ -335,7 +335,7 @@ class Connection:
             self._open(stream_id, request)
         self._awaiting_data.clear()
 
-    def _open(self, stream_id: int, request: Request) -> None:
+    def _open(self, stream_id: int, request: RequestHead) -> None:
         try:
             self.streams.open(stream_id, request, ended=False)
         except StreamResetError as fault:

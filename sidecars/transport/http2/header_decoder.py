@@ -28,7 +28,7 @@ from sidecars.transport.http2.headers import (
     Field,
     HeaderListTooLargeError,
     MalformedRequestError,
-    Request,
+    RequestHead,
     check_field,
     check_trailers,
     is_binary,
@@ -68,14 +68,14 @@ class HeaderDecoder:
         self._max_list_bytes = limits.max_header_list_bytes
         self._most_bytes = limits.absolute_max_header_list_bytes
         self._table: HeaderTable | None = None
-        self._kinds: dict[tuple[Field, ...], Request] | None = None
+        self._kinds: dict[tuple[Field, ...], RequestHead] | None = None
         """Requests by the fields that decide, for requests whose other metadata differs each time."""
         self._trusted = True
         """Whether every entry of the table came in a request that was well-formed, metadata included."""
-        self.known: dict[bytes, Request] = {}
+        self.known: dict[bytes, RequestHead] = {}
         """Requests by their block, true of the table as it is. Read on the hot path; written here only."""
 
-    def request(self, block: bytes) -> Request:
+    def request(self, block: bytes) -> RequestHead:
         """The request of a block that is not in `known`.
 
         A block that is too large gives a request with a refusal. Raises GoAwayError, or MalformedRequestError
@@ -91,7 +91,7 @@ class HeaderDecoder:
             raise
         except HeaderListTooLargeError as error:
             self._trusted = False
-            return Request.refused(Status(Code.RESOURCE_EXHAUSTED, str(error)))
+            return RequestHead.refused(Status(Code.RESOURCE_EXHAUSTED, str(error)))
         if len(block) <= MAX_KNOWN_BLOCK_BYTES:
             _remember(self.known, block, request)
         return request
@@ -110,7 +110,7 @@ class HeaderDecoder:
         with suppress(HeaderListTooLargeError):
             self._decode(block)
 
-    def _like_another(self, fields: list[Field], literals: list[Field]) -> Request:
+    def _like_another(self, fields: list[Field], literals: list[Field]) -> RequestHead:
         """A request that put fields into the table: mostly one as before with another trace id.
 
         Fields taken from the table were checked when they entered it, so only literal ones are checked, and
@@ -133,7 +133,7 @@ class HeaderDecoder:
                     return self._read(fields)
         return kind.with_fields(fields)
 
-    def _read(self, fields: list[Field]) -> Request:
+    def _read(self, fields: list[Field]) -> RequestHead:
         """The request of fields, some of which are now in the table."""
         request = read_request(fields, self._methods)
         if request.metadata_refused:
@@ -166,7 +166,7 @@ _decode_repeated = lru_cache(MAX_REPEATED_STRINGS)(huffman.decode)
 _Key = TypeVar("_Key")
 
 
-def _remember(requests: dict[_Key, Request], key: _Key, request: Request) -> None:
+def _remember(requests: dict[_Key, RequestHead], key: _Key, request: RequestHead) -> None:
     if len(requests) >= MAX_KNOWN_BLOCKS:
         requests.clear()
     requests[key] = request

@@ -58,7 +58,7 @@ class HeaderListTooLargeError(Exception):
         super().__init__(f"metadata of {size} bytes with 32 for each field: at most {most}")
 
 
-class Request:
+class RequestHead:
     """What one header list asks for. Shared by all calls with the same header block, so never changed."""
 
     __slots__ = (
@@ -98,15 +98,15 @@ class Request:
         """The approximate memory for `fields`; 0 until `estimate_memory` is called."""
 
     @classmethod
-    def refused(cls, status: Status) -> "Request":
+    def refused(cls, status: Status) -> "RequestHead":
         """A request that keeps only its answer."""
         request = cls("", (), 0)
         request.refusal = status
         return request
 
-    def with_fields(self, fields: Sequence[Field]) -> "Request":
+    def with_fields(self, fields: Sequence[Field]) -> "RequestHead":
         """The same request with other metadata."""
-        like = Request(self.path, fields, self.pseudo_count)
+        like = RequestHead(self.path, fields, self.pseudo_count)
         like.method = self.method
         like.unary = self.unary
         like.timeout_seconds = self.timeout_seconds
@@ -165,14 +165,14 @@ def routing_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
     return tuple([field for field in fields if field[0] in SPOKEN])
 
 
-def read_request(fields: Sequence[Field], methods: Mapping[bytes, Method]) -> Request:
+def read_request(fields: Sequence[Field], methods: Mapping[bytes, Method]) -> RequestHead:
     """The request in a decoded header list. Raises MalformedRequestError for what HTTP/2 forbids.
 
     What HTTP/2 allows and gRPC does not is a request with a refusal.
     """
     pseudo = _read_pseudo(fields)
     try:
-        request = Request(pseudo[b":path"].decode("ascii"), fields, len(pseudo))
+        request = RequestHead(pseudo[b":path"].decode("ascii"), fields, len(pseudo))
     except UnicodeDecodeError:
         raise MalformedRequestError(":path is not ASCII") from None
     content_type = b""
@@ -250,7 +250,7 @@ def _content_length(value: bytes, earlier: int) -> int:
     return length
 
 
-def _read_timeout(request: Request, value: bytes) -> None:
+def _read_timeout(request: RequestHead, value: bytes) -> None:
     match = _TIMEOUT.fullmatch(value)
     if match is None:
         request.refusal = Status(Code.INTERNAL, "grpc-timeout: expected at most 8 digits and a unit")
@@ -260,7 +260,7 @@ def _read_timeout(request: Request, value: bytes) -> None:
         request.refusal = Status(Code.DEADLINE_EXCEEDED, "the deadline had passed on arrival")
 
 
-def _read_encoding(request: Request, value: bytes) -> None:
+def _read_encoding(request: RequestHead, value: bytes) -> None:
     request.gzip = value == b"gzip"
     if value not in {b"gzip", b"identity"}:
         request.refusal = Status(

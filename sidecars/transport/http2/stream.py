@@ -4,7 +4,7 @@ from collections import deque
 from typing import Any
 
 from sidecars.transport.api.service import Metadata
-from sidecars.transport.http2.headers import Request
+from sidecars.transport.http2.headers import RequestHead
 from sidecars.transport.http2.messages import MessageDeframer
 
 
@@ -13,7 +13,7 @@ class ServerCall:
 
     __slots__ = ("_request", "arrived", "cancelled", "peer")
 
-    def __init__(self, request: Request, peer: str, arrived: float) -> None:
+    def __init__(self, request: RequestHead, peer: str, arrived: float) -> None:
         self._request = request
         self.arrived = arrived
         self.peer = peer
@@ -71,7 +71,7 @@ class Stream:
     )
 
     def __init__(
-        self, stream_id: int, request: Request, call: ServerCall, receive_window: int, send_window: int
+        self, stream_id: int, request: RequestHead, call: ServerCall, receive_window: int, send_window: int
     ) -> None:
         self.id = stream_id
         self.request = request

@@ -17,7 +17,7 @@ from sidecars.transport.http2 import frames, responses
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError, too_many_handlers
 from sidecars.transport.http2.flood_guard import FloodGuard
 from sidecars.transport.http2.frames import ErrorCode
-from sidecars.transport.http2.headers import Request
+from sidecars.transport.http2.headers import RequestHead
 from sidecars.transport.http2.messages import MessageDeframer
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.http2.receive_flow import ReceiveFlow, check_length
@@ -110,7 +110,7 @@ class Streams:
 
     # -- what frames do ------------------------------------------------------------------------------------
 
-    def open(self, stream_id: int, request: Request, *, ended: bool) -> None:
+    def open(self, stream_id: int, request: RequestHead, *, ended: bool) -> None:
         """HEADERS of a new stream came."""
         self.stream_table.check_room(stream_id)
         stream = self._register(stream_id, request, ServerCall(request, self.peer, self.now))
@@ -139,7 +139,7 @@ class Streams:
                     self._calls.watch(self, stream)
             self._timed = None
 
-    def settle(self, stream_id: int, request: Request, call: ServerCall, outcome: Outcome) -> None:
+    def settle(self, stream_id: int, request: RequestHead, call: ServerCall, outcome: Outcome) -> None:
         """A unary call that came whole, and has no reply that can leave at once."""
         stream = self._register(stream_id, request, call)
         stream.remote_closed = True
@@ -283,7 +283,7 @@ class Streams:
         if frame:
             self.send_queue.put(frame)
 
-    def _register(self, stream_id: int, request: Request, call: ServerCall) -> Stream:
+    def _register(self, stream_id: int, request: RequestHead, call: ServerCall) -> Stream:
         stream = Stream(
             stream_id, request, call, self.receive_flow.first_window, self.send_queue.initial_window
         )

@@ -27,7 +27,7 @@ from common.buckets import SECOND_US
 from common.configfile import parse
 from ratelimit.config import compile_limits
 from ratelimit.limiter import Limiter
-from ratelimit.request import Descriptor, Override, Request
+from ratelimit.request import Descriptor, LimitRequest, Override
 from ratelimit.rules import Options, Unit
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
@@ -120,12 +120,12 @@ class Worker:
 
     def do(self, what: str, argument: Any) -> None:
         if what == "ask":
-            self.limiter.decide(self.limiter.plan(Request("d", argument)))
+            self.limiter.decide(self.limiter.plan(LimitRequest("d", argument)))
         elif what == "rule" and self.limiter.limits.rules:
             rules = self.limiter.limits.rules
             _, *levels = rules[argument % len(rules)].path
             entries = tuple((level, "") for level in levels)
-            self.limiter.decide(self.limiter.plan(Request("d", (Descriptor(entries, 2),))))
+            self.limiter.decide(self.limiter.plan(LimitRequest("d", (Descriptor(entries, 2),))))
         elif what == "limits":
             limits = self.configurations[argument]
             self.limiter.use(limits)

@@ -16,7 +16,7 @@ from sidecars.transport.api.service import Code, Status
 from sidecars.transport.http2 import huffman
 from sidecars.transport.http2.errors import GoAwayError
 from sidecars.transport.http2.header_decoder import MAX_KNOWN_BLOCK_BYTES, MAX_KNOWN_BLOCKS, HeaderDecoder
-from sidecars.transport.http2.headers import MalformedRequestError, Request, read_request
+from sidecars.transport.http2.headers import MalformedRequestError, RequestHead, read_request
 from tests.support.transport.wire import METHODS, block, request, request_fields
 
 USUAL = request_fields("/p/Echo")
@@ -27,7 +27,7 @@ def blocks() -> HeaderDecoder:
     return HeaderDecoder(METHODS, Limits())
 
 
-def same(one: Request, other: Request) -> bool:
+def same(one: RequestHead, other: RequestHead) -> bool:
     attributes = (
         "path",
         "method",
