@@ -89,7 +89,7 @@ def encoded(send: Send) -> tuple[bytes, int]:
     return data.replace(b"UTF8", b"\xff\xff\xff\xff"), len(entries)
 
 
-class World:
+class PipelineHarness:
     """Entry counters, a pipeline to two unreliable sinks, and streams that open and end."""
 
     def __init__(self, rate: float, required: bool) -> None:
@@ -154,20 +154,20 @@ def test_every_entry_is_counted_exactly_once(
     todo: list[Send | Become | Cancel | Pass], rate: float, required: bool
 ) -> None:
     async def run() -> None:
-        world = World(rate, required)
-        await world.line.start()
+        harness = PipelineHarness(rate, required)
+        await harness.line.start()
         for step in todo:
-            await world.do(step)
-            world.check()
-        for task in world.streams:
+            await harness.do(step)
+            harness.check()
+        for task in harness.streams:
             task.cancel()
-        await asyncio.gather(*world.streams, return_exceptions=True)
-        world.check(at_rest=True)
-        await world.line.stop(0)
-        world.check(at_rest=True)
-        for sink in world.sinks:
-            assert sum(log.in_flight(sink.name) for log in world.counters) == 0
-            assert len(sink.lines) == sum(log.written_to[sink.name] for log in world.counters)
+        await asyncio.gather(*harness.streams, return_exceptions=True)
+        harness.check(at_rest=True)
+        await harness.line.stop(0)
+        harness.check(at_rest=True)
+        for sink in harness.sinks:
+            assert sum(log.in_flight(sink.name) for log in harness.counters) == 0
+            assert len(sink.lines) == sum(log.written_to[sink.name] for log in harness.counters)
 
     asyncio.run(run())
 
@@ -176,15 +176,15 @@ def test_every_entry_is_counted_exactly_once(
 @given(st.lists(sends, max_size=10), st.sampled_from([1.0, 0.5]))
 def test_nothing_is_lost_while_the_sinks_are_well(messages: list[Send], rate: float) -> None:
     async def run() -> None:
-        world = World(rate, required=True)
-        await world.line.start()
+        harness = PipelineHarness(rate, required=True)
+        await harness.line.start()
         for send in messages:
-            await world.do(send)
+            await harness.do(send)
         async with asyncio.timeout(30):
-            await asyncio.gather(*world.streams)
-        await world.line.stop(30)
+            await asyncio.gather(*harness.streams)
+        await harness.line.stop(30)
         lost = Counter[DropReason]()
-        for log in world.counters:
+        for log in harness.counters:
             lost += log.dropped
             assert log.dropped_by.keys() <= {("two", DropReason.QUEUE_FULL)}
             assert log.written_to["one"] == log.received - log.sampled_out - log.dropped.total()

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from authz.credentials import Credentials
 from authz.credentials.jwt.verifier import Tokens
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.redis_server import RedisServer, _session_redis, redis_pair, redis_server, shared_redis
 from tests.support.webserver import WebServer
 
@@ -17,8 +17,8 @@ __all__ = ["_session_redis", "redis_pair", "redis_server", "shared_redis"]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def harness(tmp_path: Path) -> CredentialsHarness:
+    return CredentialsHarness(tmp_path)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from sidecars.transport.server.server import GrpcServer
 from tests.support.answers import Answers
 from tests.support.authz_sidecar import IDENTITY_SECONDS, ISSUER_BLOCK, RULES, BuiltWithIssuer, OneCall
 from tests.support.checks import check_request, request
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.envoy_config import endpoint, envoy_blocks, listener, with_service
 from tests.support.introspection import Introspected
 from tests.support.signing import (
@@ -142,7 +142,7 @@ def test_authorino_9_a_signed_request_that_is_not_verified_is_refused(tmp_path: 
 
 
 async def test_envoy_37449_another_server_is_asked_once(
-    world: World,
+    harness: CredentialsHarness,
     serve: Callable[[], Awaitable[WebServer]],
     started: Callable[[Credentials], Awaitable[Credentials]],
 ) -> None:
@@ -150,18 +150,20 @@ async def test_envoy_37449_another_server_is_asked_once(
 
     The cache keeps the caller; each request is decided on its own, and an outage is not cached.
     """
-    asked = Introspected(world, await serve())
+    asked = Introspected(harness, await serve())
     good, asked.server.bodies["/introspect"] = asked.server.bodies["/introspect"], b"<html>"
-    credentials = await started(world.credentials(asked.config()))
-    assert reason_of(await world.awaited(credentials, bearer("a"))) == RefusalReason.INTROSPECTION_UNAVAILABLE
+    credentials = await started(harness.credentials(asked.config()))
+    assert (
+        reason_of(await harness.awaited(credentials, bearer("a"))) == RefusalReason.INTROSPECTION_UNAVAILABLE
+    )
     asked.server.bodies["/introspect"] = good
-    assert isinstance(await world.awaited(credentials, bearer("a")), Identity)
+    assert isinstance(await harness.awaited(credentials, bearer("a")), Identity)
     questions = len(asked.server.asked)
     authorizer = Authorizer(parse_policy(json.dumps({"rules": RULES})), credentials, DecisionIds(lambda: 0.5))
     statuses = []
     for path in ("/orders", "/admin", "/nothing") * 10:
         decision = authorizer.decide(
-            request(path=path, headers={"authorization": "Bearer a"}), world.clock.wall_seconds
+            request(path=path, headers={"authorization": "Bearer a"}), harness.clock.wall_seconds
         )
         assert isinstance(decision, Decision), "this should be answered without waiting"
         statuses.append(decision.verdict.status)

@@ -53,7 +53,7 @@ class KeyServer:
         return self.document
 
 
-class World:
+class CredentialsHarness:
     """Credentials with everything around them in a test's hand."""
 
     def __init__(self, folder: Path) -> None:
@@ -133,6 +133,6 @@ def sessions_of(credentials: Credentials) -> Sessions:
     return credentials.sessions
 
 
-def verdict(world: World, credentials: Credentials, text: str) -> RefusalReason | None:
-    outcome = world.outcome(credentials, bearer(text))
+def verdict(harness: CredentialsHarness, credentials: Credentials, text: str) -> RefusalReason | None:
+    outcome = harness.outcome(credentials, bearer(text))
     return None if isinstance(outcome, Identity) else reason_of(outcome)

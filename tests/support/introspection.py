@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import NOW
 from tests.support.webserver import WebServer
 
@@ -11,10 +11,10 @@ from tests.support.webserver import WebServer
 class Introspected:
     """A server, and credentials that ask it."""
 
-    def __init__(self, world: World, server: WebServer) -> None:
-        self.world = world
+    def __init__(self, harness: CredentialsHarness, server: WebServer) -> None:
+        self.harness = harness
         self.server = server
-        world.write("secret", b"s3cr:et&\n")
+        harness.write("secret", b"s3cr:et&\n")
         self.answers()
 
     def answers(self, **claims: Any) -> None:

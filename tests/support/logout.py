@@ -5,7 +5,7 @@ from typing import Any
 
 from authz.credentials import Credentials
 from authz.credentials.jwt.claims import LOGOUT_EVENT as EVENT
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import NOW, token
 
 EVENTS: Mapping[str, Any] = {EVENT: {}}
@@ -14,8 +14,8 @@ EVENTS: Mapping[str, Any] = {EVENT: {}}
 CLIENT = "edge-client"
 
 
-def block(world: World, **changes: Any) -> dict[str, Any]:
-    issuer = world.issuer(logout={"audiences": [CLIENT]} | changes)
+def block(harness: CredentialsHarness, **changes: Any) -> dict[str, Any]:
+    issuer = harness.issuer(logout={"audiences": [CLIENT]} | changes)
     return {"issuers": [issuer], "revocations": {}}
 
 

@@ -12,7 +12,7 @@ from authz.credentials.core.http import FetchError, PublicResolver
 from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.request.identity import Identity, Refusal, RefusalReason
 from tests.support.answers import Answers, headers_of
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.logout import block as with_logout
 from tests.support.logout import logout_token, receive
 from tests.support.signing import AUDIENCE, ISSUER, NOW, bearer, jwk, private_key, request, token
@@ -53,22 +53,22 @@ PAGES = frozenset({"zrangebyscore", "zscan"})
 class TestListsThatChangeWhileTheyAreRead:
     """Pages counted from the start skip an entry for each one that leaves the pages before."""
 
-    async def test_no_revocation_is_passed_over(self, world: World, redis: Redis) -> None:
-        world.redis = redis
+    async def test_no_revocation_is_passed_over(self, harness: CredentialsHarness, redis: Redis) -> None:
+        harness.redis = redis
         wish = {"revocations": {"store": "redis"}, "lookup_timeout_seconds": 5}
-        credential_admin = world.credentials(wish).credential_admin
+        credential_admin = harness.credentials(wish).credential_admin
         for number in range(MANY):
-            world.clock.advance(0.001)
+            harness.clock.advance(0.001)
             await credential_admin.revoke_tokens("jti", f"t{number:04}")
-        world.clock.advance(10)
+        harness.clock.advance(10)
 
         async def again() -> None:
             # What is revoked once more is kept for longer: it moves from the first page to the end.
             for number in range(3):
                 await credential_admin.revoke_tokens("jti", f"t{number:04}")
 
-        reader = World(world.folder)
-        reader.clock = world.clock
+        reader = CredentialsHarness(harness.folder)
+        reader.clock = harness.clock
         reader.redis = Between(redis, PAGES, again)
         credentials = reader.credentials(wish)
         assert credentials.revocations is not None
@@ -76,10 +76,12 @@ class TestListsThatChangeWhileTheyAreRead:
         found = await credentials.revocations.store.load(10_000)
         assert {entry.value for entry in found} == {f"t{number:04}" for number in range(MANY)}
 
-    async def test_no_session_survives_that_began_before(self, world: World, redis: Redis) -> None:
-        world.redis = redis
+    async def test_no_session_survives_that_began_before(
+        self, harness: CredentialsHarness, redis: Redis
+    ) -> None:
+        harness.redis = redis
         wish = {"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5}
-        credential_admin = world.credentials(wish).credential_admin
+        credential_admin = harness.credentials(wish).credential_admin
         made = [await credential_admin.create_session(f"u{number}", [], [], {}) for number in range(MANY)]
         first: Any = await redis.zrange("sidecars:session:all", 0, 2)
 
@@ -87,8 +89,8 @@ class TestListsThatChangeWhileTheyAreRead:
             for key in first:
                 await credential_admin.revoke_sessions("id", key.decode())
 
-        reader = World(world.folder)
-        reader.clock = world.clock
+        reader = CredentialsHarness(harness.folder)
+        reader.clock = harness.clock
         reader.redis = Between(redis, PAGES, leave)
         await reader.credentials(wish).credential_admin.revoke_sessions("before", NOW + 1)
         left = [one["id"] for one in made if await redis.exists(f"sidecars:session:{one['id']}")]
@@ -96,23 +98,25 @@ class TestListsThatChangeWhileTheyAreRead:
 
 
 class TestRevocationMeetsReload:
-    def test_what_is_revoked_while_a_reload_is_prepared_stays_revoked(self, world: World) -> None:
-        block: dict[str, Any] = {"issuers": [world.issuer()], "revocations": {"retention_seconds": 50_000}}
-        credentials = world.credentials(block)
+    def test_what_is_revoked_while_a_reload_is_prepared_stays_revoked(
+        self, harness: CredentialsHarness
+    ) -> None:
+        block: dict[str, Any] = {"issuers": [harness.issuer()], "revocations": {"retention_seconds": 50_000}}
+        credentials = harness.credentials(block)
         text = token(jti="t1")
-        assert isinstance(world.outcome(credentials, bearer(text)), Identity)
-        swap = credentials.prepare(world.config(block | {"revocations": {"retention_seconds": 60_000}}))
+        assert isinstance(harness.outcome(credentials, bearer(text)), Identity)
+        swap = credentials.prepare(harness.config(block | {"revocations": {"retention_seconds": 60_000}}))
         asyncio.run(credentials.credential_admin.revoke_tokens("jti", "t1"))
         swap()
-        assert reason_of(world.outcome(credentials, bearer(text))) == RefusalReason.REVOKED
+        assert reason_of(harness.outcome(credentials, bearer(text))) == RefusalReason.REVOKED
 
 
 class TestLogout:
     async def test_one_that_could_not_be_kept_is_taken_when_it_is_sent_again(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
+        self, harness: CredentialsHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Section 2.8: the issuer was asked to retry; refused as a replay, the logout would be lost."""
-        credentials = world.credentials(with_logout(world))
+        credentials = harness.credentials(with_logout(harness))
         assert credentials.revocations is not None
         text = logout_token()
 
@@ -124,7 +128,7 @@ class TestLogout:
             with pytest.raises(StoreUnavailableError):
                 await receive(credentials, text)
         await receive(credentials, text)
-        outcome = world.outcome(credentials, bearer(token(sid="s1")))
+        outcome = harness.outcome(credentials, bearer(token(sid="s1")))
         assert reason_of(outcome) == RefusalReason.REVOKED
 
 
@@ -150,39 +154,39 @@ def test_a_public_address_behind_nat64_is_asked() -> None:
 
 
 class TestThrottle:
-    def test_tokens_without_an_issuer_are_counted(self, world: World) -> None:
+    def test_tokens_without_an_issuer_are_counted(self, harness: CredentialsHarness) -> None:
         """They are unsigned: counting only tokens that name an issuer would be a bypass."""
-        credentials = world.credentials(
+        credentials = harness.credentials(
             {
-                "issuers": [world.issuer()],
+                "issuers": [harness.issuer()],
                 "throttle": {"address_failures": 3, "per_seconds": 60},
             }
         )
         forger = private_key("ES256", 1)
         for number in range(3):
             text = token(key=forger, iss=None, jti=str(number))
-            world.outcome(credentials, bearer(text, "192.0.2.1"))
-        outcome = world.outcome(credentials, bearer(token(), "192.0.2.1"))
+            harness.outcome(credentials, bearer(text, "192.0.2.1"))
+        outcome = harness.outcome(credentials, bearer(token(), "192.0.2.1"))
         assert reason_of(outcome) == RefusalReason.THROTTLED
 
     @pytest.mark.parametrize(
         ("failures", "per_seconds", "wait"), [(3, 60, 20), (100, 60, 1), (1, 7200, 7200)]
     )
     def test_a_client_that_waits_as_told_is_served(
-        self, world: World, failures: int, per_seconds: int, wait: int
+        self, harness: CredentialsHarness, failures: int, per_seconds: int, wait: int
     ) -> None:
         """RFC 6585 section 4: Retry-After says how long to wait."""
         limits = {"address_failures": failures, "per_seconds": per_seconds}
-        credentials = world.credentials({"issuers": [world.issuer()], "throttle": limits})
+        credentials = harness.credentials({"issuers": [harness.issuer()], "throttle": limits})
         for number in range(failures):
-            world.outcome(
+            harness.outcome(
                 credentials, bearer(token(key=private_key("ES256", 1), jti=str(number)), "192.0.2.1")
             )
-        refused = world.outcome(credentials, bearer(token(exp=NOW + 9999), "192.0.2.1"))
+        refused = harness.outcome(credentials, bearer(token(exp=NOW + 9999), "192.0.2.1"))
         assert isinstance(refused, Refusal)
         assert refused.retry_after_seconds == wait
-        world.clock.advance(refused.retry_after_seconds)
-        assert isinstance(world.outcome(credentials, bearer(token(exp=NOW + 9999), "192.0.2.1")), Identity)
+        harness.clock.advance(refused.retry_after_seconds)
+        assert isinstance(harness.outcome(credentials, bearer(token(exp=NOW + 9999), "192.0.2.1")), Identity)
 
     @pytest.mark.parametrize(("seconds", "result"), [(1, "1"), (59, "59"), (61, "120"), (3601, "3600")])
     def test_retry_after_is_never_shorter_than_the_wait_up_to_an_hour(
@@ -196,14 +200,14 @@ class TestThrottle:
 @pytest.mark.redis
 class TestSessions:
     async def test_an_answer_from_before_a_gap_in_the_messages_is_not_remembered(
-        self, world: World, redis: Redis
+        self, harness: CredentialsHarness, redis: Redis
     ) -> None:
         """A session is read and revoked during an outage; the answer arrives after the reconnect."""
-        world.redis = redis
+        harness.redis = redis
         wish = {"sessions": {"store": "redis", "cache_ttl_seconds": 300}, "lookup_timeout_seconds": 5}
-        made = await world.credentials(wish).credential_admin.create_session("alice", [], [], {})
-        here = World(world.folder)
-        here.clock = world.clock
+        made = await harness.credentials(wish).credential_admin.create_session("alice", [], [], {})
+        here = CredentialsHarness(harness.folder)
+        here.clock = harness.clock
 
         async def gap() -> None:
             await redis.delete(f"sidecars:session:{made['id']}")
@@ -217,24 +221,26 @@ class TestSessions:
         assert reason_of(await here.awaited(credentials, asks)) == RefusalReason.SESSION_EXPIRED
 
 
-def test_a_kid_is_a_name_and_no_path(world: World) -> None:
+def test_a_kid_is_a_name_and_no_path(harness: CredentialsHarness) -> None:
     """A kid that other libraries have opened as a file or put into a query."""
-    credentials = world.credentials({"issuers": [world.issuer()]})
+    credentials = harness.credentials({"issuers": [harness.issuer()]})
     for kid in ("../../../../dev/null", "k1' OR '1'='1", "/etc/passwd", "k1\x00", "https://evil.example/k"):
-        outcome = world.outcome(credentials, bearer(token(kid=kid)))
+        outcome = harness.outcome(credentials, bearer(token(kid=kid)))
         assert reason_of(outcome) == RefusalReason.KEY_UNKNOWN
 
 
-def test_the_same_token_text_at_another_issuers_configuration_is_verified_again(world: World) -> None:
+def test_the_same_token_text_at_another_issuers_configuration_is_verified_again(
+    harness: CredentialsHarness,
+) -> None:
     """Two issuers that publish one key id: what one has signed is nothing to the other."""
     other = "https://other.example.com"
     stranger = private_key("ES256", 1)
     issuers = [
-        world.issuer(),
-        world.issuer(jwk(stranger), file="other.json", issuer=other, audiences=[AUDIENCE]),
+        harness.issuer(),
+        harness.issuer(jwk(stranger), file="other.json", issuer=other, audiences=[AUDIENCE]),
     ]
-    credentials = world.credentials({"issuers": issuers})
-    assert isinstance(world.outcome(credentials, bearer(token(key=stranger, iss=other))), Identity)
+    credentials = harness.credentials({"issuers": issuers})
+    assert isinstance(harness.outcome(credentials, bearer(token(key=stranger, iss=other))), Identity)
     for key, issuer in ((stranger, ISSUER), (private_key("ES256"), other)):
-        outcome = world.outcome(credentials, bearer(token(key=key, iss=issuer, jti="x")))
+        outcome = harness.outcome(credentials, bearer(token(key=key, iss=issuer, jti="x")))
         assert reason_of(outcome) == RefusalReason.TOKEN_SIGNATURE

@@ -11,7 +11,7 @@ from authz.credentials import Credentials, CredentialsConfig
 from authz.credentials.core.http import FetchError
 from authz.request.identity import Identity
 from common.configfile import ConfigError, parse, validate
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import (
     AUDIENCE,
     ISSUER,
@@ -33,8 +33,8 @@ def remote(**jwks: Any) -> dict[str, Any]:
 
 
 class TestConfig:
-    def test_an_empty_block_accepts_no_credential(self, world: World) -> None:
-        assert world.outcome(world.credentials({}), bearer(token())) is None
+    def test_an_empty_block_accepts_no_credential(self, harness: CredentialsHarness) -> None:
+        assert harness.outcome(harness.credentials({}), bearer(token())) is None
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -73,23 +73,23 @@ class TestConfig:
             validate(parse(text, "policy.yaml"), CredentialsConfig)
         assert message in str(caught.value)
 
-    def test_every_file_that_cannot_be_used_is_reported(self, world: World) -> None:
-        world.write("weak.json", key_set(jwk(rsa_key(1024), "weak")))
+    def test_every_file_that_cannot_be_used_is_reported(self, harness: CredentialsHarness) -> None:
+        harness.write("weak.json", key_set(jwk(rsa_key(1024), "weak")))
         issuers = [
             {"issuer": name, "audiences": "any", "jwks": {"file": name}}
             for name in ("gone.json", "weak.json")
         ]
         with pytest.raises(ConfigError) as caught:
-            world.credentials({"issuers": issuers, "api_keys": {"file": "keys.yaml"}})
+            harness.credentials({"issuers": issuers, "api_keys": {"file": "keys.yaml"}})
         text = str(caught.value)
         assert "gone.json: cannot be read" in text
         assert "weak.json: no usable key: RSA of 1024 bits" in text
         assert "keys.yaml: cannot be read" in text
 
-    def test_a_configuration_that_cannot_be_used_leaves_no_trace(self, world: World) -> None:
+    def test_a_configuration_that_cannot_be_used_leaves_no_trace(self, harness: CredentialsHarness) -> None:
         with pytest.raises(ConfigError):
-            world.credentials({"api_keys": {"file": "keys.yaml"}})
-        assert world.credentials({}) is not None
+            harness.credentials({"api_keys": {"file": "keys.yaml"}})
+        assert harness.credentials({}) is not None
 
     def test_the_schema_can_be_written(self) -> None:
         assert json.dumps(CredentialsConfig.model_json_schema())
@@ -97,105 +97,113 @@ class TestConfig:
 
 class TestReload:
     async def test_a_key_set_whose_configuration_stays_is_not_fetched_again(
-        self, world: World, started: Start
+        self, harness: CredentialsHarness, started: Start
     ) -> None:
-        world.key_server.document = key_set(jwk(private_key("ES256")))
-        credentials = await started(world.credentials(remote()))
-        credentials.prepare(world.config(remote() | {"sessions": {}}))()
-        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
-        assert world.key_server.calls == 1
+        harness.key_server.document = key_set(jwk(private_key("ES256")))
+        credentials = await started(harness.credentials(remote()))
+        credentials.prepare(harness.config(remote() | {"sessions": {}}))()
+        assert isinstance(harness.outcome(credentials, bearer(token())), Identity)
+        assert harness.key_server.calls == 1
 
-    async def test_a_changed_audience_keeps_the_key_set(self, world: World, started: Start) -> None:
-        world.key_server.document = key_set(jwk(private_key("ES256")))
-        credentials = await started(world.credentials(remote()))
+    async def test_a_changed_audience_keeps_the_key_set(
+        self, harness: CredentialsHarness, started: Start
+    ) -> None:
+        harness.key_server.document = key_set(jwk(private_key("ES256")))
+        credentials = await started(harness.credentials(remote()))
         changed = remote()
         changed["issuers"][0]["audiences"] = ["other"]
-        credentials.prepare(world.config(changed))()
-        assert isinstance(world.outcome(credentials, bearer(token(aud="other"))), Identity)
-        assert world.key_server.calls == 1
+        credentials.prepare(harness.config(changed))()
+        assert isinstance(harness.outcome(credentials, bearer(token(aud="other"))), Identity)
+        assert harness.key_server.calls == 1
 
     async def test_an_issuer_whose_keys_now_come_from_a_file_reports_no_fetch(
-        self, world: World, started: Start
+        self, harness: CredentialsHarness, started: Start
     ) -> None:
-        world.key_server.document = key_set(jwk(private_key("ES256")))
-        credentials = await started(world.credentials(remote()))
-        assert world.metric("authz_key_set_keys", issuer=ISSUER) == 1
-        credentials.prepare(world.config({"issuers": [world.issuer()]}))()
+        harness.key_server.document = key_set(jwk(private_key("ES256")))
+        credentials = await started(harness.credentials(remote()))
+        assert harness.metric("authz_key_set_keys", issuer=ISSUER) == 1
+        credentials.prepare(harness.config({"issuers": [harness.issuer()]}))()
         for name in ("authz_key_set_keys", "authz_key_set_age_seconds"):
-            assert world.registry.get_sample_value(name, {"issuer": ISSUER}) is None
-        credentials.prepare(world.config(remote()))()
+            assert harness.registry.get_sample_value(name, {"issuer": ISSUER}) is None
+        credentials.prepare(harness.config(remote()))()
         await credentials.start()
-        assert world.metric("authz_key_set_keys", issuer=ISSUER) == 1
-        assert world.metric("authz_key_set_fetches_total", issuer=ISSUER, outcome="ok") == 2
+        assert harness.metric("authz_key_set_keys", issuer=ISSUER) == 1
+        assert harness.metric("authz_key_set_fetches_total", issuer=ISSUER, outcome="ok") == 2
 
     async def test_changed_times_keep_the_keys_until_new_ones_arrive(
-        self, world: World, started: Start
+        self, harness: CredentialsHarness, started: Start
     ) -> None:
-        world.key_server.document = key_set(jwk(private_key("ES256")))
-        credentials = await started(world.credentials(remote()))
-        world.key_server.document = FetchError("connection refused")
-        credentials.prepare(world.config(remote(refresh_seconds=60)))()
-        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+        harness.key_server.document = key_set(jwk(private_key("ES256")))
+        credentials = await started(harness.credentials(remote()))
+        harness.key_server.document = FetchError("connection refused")
+        credentials.prepare(harness.config(remote(refresh_seconds=60)))()
+        assert isinstance(harness.outcome(credentials, bearer(token())), Identity)
 
-    async def test_sessions_in_memory_survive_changed_times(self, world: World) -> None:
-        credentials = world.credentials({"sessions": {}})
+    async def test_sessions_in_memory_survive_changed_times(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials({"sessions": {}})
         assert credentials.sessions is not None
-        text = await credentials.sessions.create("alice", world.clock.wall_seconds)
-        credentials.prepare(world.config({"sessions": {"idle_timeout_seconds": 60}}))()
-        assert isinstance(world.outcome(credentials, request(("cookie", f"session={text}"))), Identity)
+        text = await credentials.sessions.create("alice", harness.clock.wall_seconds)
+        credentials.prepare(harness.config({"sessions": {"idle_timeout_seconds": 60}}))()
+        assert isinstance(harness.outcome(credentials, request(("cookie", f"session={text}"))), Identity)
 
-    def test_a_bad_configuration_changes_nothing(self, world: World) -> None:
-        credentials = world.credentials({"issuers": [world.issuer()]})
+    def test_a_bad_configuration_changes_nothing(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials({"issuers": [harness.issuer()]})
         with pytest.raises(ConfigError):
-            credentials.prepare(world.config({"api_keys": {"file": "gone.yaml"}}))
-        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+            credentials.prepare(harness.config({"api_keys": {"file": "gone.yaml"}}))
+        assert isinstance(harness.outcome(credentials, bearer(token())), Identity)
 
-    def test_a_prepared_configuration_serves_only_once_it_is_swapped_in(self, world: World) -> None:
-        credentials = world.credentials({"issuers": [world.issuer()]})
-        credentials.prepare(world.config({}))
-        assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+    def test_a_prepared_configuration_serves_only_once_it_is_swapped_in(
+        self, harness: CredentialsHarness
+    ) -> None:
+        credentials = harness.credentials({"issuers": [harness.issuer()]})
+        credentials.prepare(harness.config({}))
+        assert isinstance(harness.outcome(credentials, bearer(token())), Identity)
 
-    def test_the_files_to_watch_are_named(self, world: World) -> None:
-        credentials = world.credentials({"issuers": [world.issuer()]})
-        assert credentials.watched_files == (world.folder / "keys.json",)
+    def test_the_files_to_watch_are_named(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials({"issuers": [harness.issuer()]})
+        assert credentials.watched_files == (harness.folder / "keys.json",)
 
 
 class TestSeen:
-    def test_outcomes_are_counted(self, world: World) -> None:
-        credentials = world.credentials({"issuers": [world.issuer()]})
+    def test_outcomes_are_counted(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials({"issuers": [harness.issuer()]})
         for text in (token(), token(), token(kid="bogus")):
-            world.outcome(credentials, bearer(text))
-        assert world.metric("authz_credentials_accepted_total", credential="jwt") == 2
-        assert world.metric("authz_credentials_refused_total", credential="jwt", reason="key_unknown") == 1
+            harness.outcome(credentials, bearer(text))
+        assert harness.metric("authz_credentials_accepted_total", credential="jwt") == 2
+        assert harness.metric("authz_credentials_refused_total", credential="jwt", reason="key_unknown") == 1
 
-    async def test_an_outcome_that_had_to_wait_is_counted(self, world: World, started: Start) -> None:
-        world.key_server.document = key_set(jwk(private_key("ES256"), "other"))
-        credentials = await started(world.credentials(remote()))
-        world.key_server.document = key_set(jwk(private_key("ES256")))
-        world.clock.advance(31)
-        await world.awaited(credentials, bearer(token()))
-        assert world.metric("authz_credentials_accepted_total", credential="jwt") == 1
+    async def test_an_outcome_that_had_to_wait_is_counted(
+        self, harness: CredentialsHarness, started: Start
+    ) -> None:
+        harness.key_server.document = key_set(jwk(private_key("ES256"), "other"))
+        credentials = await started(harness.credentials(remote()))
+        harness.key_server.document = key_set(jwk(private_key("ES256")))
+        harness.clock.advance(31)
+        await harness.awaited(credentials, bearer(token()))
+        assert harness.metric("authz_credentials_accepted_total", credential="jwt") == 1
 
-    def test_the_state_holds_no_secret(self, world: World) -> None:
+    def test_the_state_holds_no_secret(self, harness: CredentialsHarness) -> None:
         sha256 = "ab" * 32
         keys = [{"id": "ci", "sha256": sha256, "subject": "builder"}]
-        credentials = world.credentials({"issuers": [world.issuer()], "api_keys": {"keys": keys}})
+        credentials = harness.credentials({"issuers": [harness.issuer()], "api_keys": {"keys": keys}})
         text = token()
-        world.outcome(credentials, bearer(text))
+        harness.outcome(credentials, bearer(text))
         state = json.dumps(credentials.describe())
         assert ISSUER in state
         assert sha256 not in state
         assert text not in state
 
-    def test_the_metrics_of_an_issuer_end_with_it(self, world: World) -> None:
-        credentials = world.credentials(remote())
-        assert ISSUER in generate_latest(world.registry).decode()
-        credentials.prepare(world.config({}))()
-        assert ISSUER not in generate_latest(world.registry).decode()
+    def test_the_metrics_of_an_issuer_end_with_it(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials(remote())
+        assert ISSUER in generate_latest(harness.registry).decode()
+        credentials.prepare(harness.config({}))()
+        assert ISSUER not in generate_latest(harness.registry).decode()
 
-    def test_two_processes_worth_of_credentials_do_not_share_anything(self, world: World) -> None:
-        first = world.credentials({"issuers": [world.issuer()]})
-        world.registry = CollectorRegistry()
-        second = world.credentials({"issuers": [world.issuer()]})
-        world.outcome(first, bearer(token()))
+    def test_two_processes_worth_of_credentials_do_not_share_anything(
+        self, harness: CredentialsHarness
+    ) -> None:
+        first = harness.credentials({"issuers": [harness.issuer()]})
+        harness.registry = CollectorRegistry()
+        second = harness.credentials({"issuers": [harness.issuer()]})
+        harness.outcome(first, bearer(token()))
         assert second.describe()["remembered_tokens"] == 0

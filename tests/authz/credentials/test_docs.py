@@ -13,7 +13,7 @@ from authz.credentials import CredentialsConfig
 from authz.engine.decide import REFUSED
 from authz.request.identity import RefusalReason
 from tests.support.authority import Authority
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import jwk, key_set, private_key
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "authn.md").read_text(encoding="utf-8")
@@ -22,14 +22,14 @@ EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
-def test_each_example_is_a_configuration(world: World, text: str) -> None:
+def test_each_example_is_a_configuration(harness: CredentialsHarness, text: str) -> None:
     block = yaml.safe_load(text)
     assert block.keys() == {"credentials"}
-    world.write("keys.json", key_set(jwk(private_key("ES256"))))
-    world.write("introspection.secret", b"secret")
-    world.write("corp-ca.pem", Authority("corp").certificate)
-    world.redis = object()
-    credentials = world.credentials(block["credentials"])
+    harness.write("keys.json", key_set(jwk(private_key("ES256"))))
+    harness.write("introspection.secret", b"secret")
+    harness.write("corp-ca.pem", Authority("corp").certificate)
+    harness.redis = object()
+    credentials = harness.credentials(block["credentials"])
     assert isinstance(credentials.config, CredentialsConfig)
 
 
@@ -59,11 +59,11 @@ def test_each_reason_is_explained_with_its_status() -> None:
     assert explained == {reason.value: REFUSED[reason].status for reason in RefusalReason}
 
 
-def test_each_metric_that_is_named_exists(world: World) -> None:
-    world.redis = object()
-    world.credentials({"sessions": {"store": "redis"}})
+def test_each_metric_that_is_named_exists(harness: CredentialsHarness) -> None:
+    harness.redis = object()
+    harness.credentials({"sessions": {"store": "redis"}})
     known = {
-        metric.name + ("_total" if metric.type == "counter" else "") for metric in world.registry.collect()
+        metric.name + ("_total" if metric.type == "counter" else "") for metric in harness.registry.collect()
     }
     named = set(re.findall(r"`(authz_[a-z_]+)", DOCUMENT))
     assert named <= known

@@ -14,7 +14,7 @@ from authz.credentials import Credentials
 from authz.credentials.jwt.config import KeySetConfig
 from authz.request.identity import Identity, RefusalReason
 from tests.support.authority import Authority
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.signing import NOW, bearer, jwk, key_set, private_key, rsa_key, token
 
 Start = Callable[[Credentials], Any]
@@ -276,7 +276,10 @@ def issued(provider: Provider, **changes: Any) -> str:
 
 @pytest.fixture(params=PROVIDERS)
 async def asked(
-    request: pytest.FixtureRequest, world: World, started: Start, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    harness: CredentialsHarness,
+    started: Start,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Provider, Credentials]:
     name = request.param
     provider = PROVIDERS[name]
@@ -285,28 +288,30 @@ async def asked(
     async def fetch(config: KeySetConfig) -> bytes:
         return documents[config.url or ""]
 
-    monkeypatch.setattr(world.key_server, "fetch", fetch)
-    world.write("ca.crt", Authority("cluster").certificate)
+    monkeypatch.setattr(harness.key_server, "fetch", fetch)
+    harness.write("ca.crt", Authority("cluster").certificate)
     recipe = RECIPES[name.partition(",")[0]][provider.recipe].replace(KUBERNETES_CA, "ca.crt")
-    credentials = await started(world.credentials(yaml.safe_load(recipe)["credentials"]))
+    credentials = await started(harness.credentials(yaml.safe_load(recipe)["credentials"]))
     return provider, credentials
 
 
-async def test_a_token_of_the_provider_is_accepted(world: World, asked: tuple[Provider, Credentials]) -> None:
+async def test_a_token_of_the_provider_is_accepted(
+    harness: CredentialsHarness, asked: tuple[Provider, Credentials]
+) -> None:
     provider, credentials = asked
-    found = world.outcome(credentials, bearer(issued(provider)))
+    found = harness.outcome(credentials, bearer(issued(provider)))
     assert isinstance(found, Identity), found
     assert found.subject == provider.subject
     assert (found.scopes, found.roles) == (provider.scopes, provider.roles)
 
 
 async def test_its_tokens_of_another_kind_or_for_others_are_not(
-    world: World, asked: tuple[Provider, Credentials]
+    harness: CredentialsHarness, asked: tuple[Provider, Credentials]
 ) -> None:
     provider, credentials = asked
     assert provider.bad
     for changes, reason in provider.bad:
-        found = world.outcome(credentials, bearer(issued(provider, **changes)))
+        found = harness.outcome(credentials, bearer(issued(provider, **changes)))
         assert reason_of(found) == reason, changes
 
 

@@ -15,7 +15,7 @@ from authz.credentials.jwt.fetch import fetch
 from authz.credentials.token_checks import Explained, explain_token
 from authz.request.identity import Identity, Refusal, RefusalReason
 from common.circuit_breaker import CircuitBreaker
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import (
     ISSUER,
     NOW,
@@ -42,12 +42,12 @@ LIMITS: dict[str, Any] = {
 SAID: dict[str, Any] = {"email": "a@example.com", "verified": True}
 
 
-def dependencies(world: World) -> CredentialDependencies:
-    clock = world.clock.monotonic
+def dependencies(harness: CredentialsHarness) -> CredentialDependencies:
+    clock = harness.clock.monotonic
     return CredentialDependencies(
-        fetch=fetch if world.real_fetch else world.key_server.fetch,
+        fetch=fetch if harness.real_fetch else harness.key_server.fetch,
         introspection_client=IntrospectionClient,
-        wall_clock=lambda: world.clock.wall_seconds,
+        wall_clock=lambda: harness.clock.wall_seconds,
         monotonic_clock=clock,
         random=random.random,
         redis=None,
@@ -57,8 +57,8 @@ def dependencies(world: World) -> CredentialDependencies:
     )
 
 
-async def explained(world: World, block: dict[str, Any], text: str) -> Explained:
-    return await explain_token(text, world.config(block), dependencies(world), NOW)
+async def explained(harness: CredentialsHarness, block: dict[str, Any], text: str) -> Explained:
+    return await explain_token(text, harness.config(block), dependencies(harness), NOW)
 
 
 def failed(found: Explained) -> dict[str, str]:
@@ -102,11 +102,13 @@ TOKENS = {
 
 
 @pytest.mark.parametrize("name", TOKENS)
-async def test_the_verdict_is_that_of_a_sidecar_and_a_check_says_why(world: World, name: str) -> None:
-    block = {"issuers": [world.issuer(**LIMITS)], "throttle": None}
+async def test_the_verdict_is_that_of_a_sidecar_and_a_check_says_why(
+    harness: CredentialsHarness, name: str
+) -> None:
+    block = {"issuers": [harness.issuer(**LIMITS)], "throttle": None}
     text = TOKENS[name]
-    found = await explained(world, block, text)
-    served = world.outcome(world.credentials(block), bearer(text))
+    found = await explained(harness, block, text)
+    served = harness.outcome(harness.credentials(block), bearer(text))
     if isinstance(served, Identity):
         assert found.outcome == served
         assert failed(found) == {}
@@ -119,9 +121,9 @@ async def test_the_verdict_is_that_of_a_sidecar_and_a_check_says_why(world: Worl
         assert part not in "".join(check.text for check in found.checks) or len(part) < 12
 
 
-async def test_every_fault_is_reported_at_once(world: World) -> None:
+async def test_every_fault_is_reported_at_once(harness: CredentialsHarness) -> None:
     text = token(key=OTHER_KEY, aud="another", exp=NOW - 100, sub=None, verified=False)
-    found = await explained(world, {"issuers": [world.issuer(**LIMITS)]}, text)
+    found = await explained(harness, {"issuers": [harness.issuer(**LIMITS)]}, text)
     assert failed(found).keys() >= {
         "signature", "exp", "required email", "required verified = True", "subject", "audience",
     }  # fmt: skip
@@ -132,20 +134,22 @@ async def test_every_fault_is_reported_at_once(world: World) -> None:
     [(ISSUER + "/", "every character counts"), ("https://x.example", "configured: ")],
 )
 async def test_an_issuer_that_is_nearly_right_is_pointed_out(
-    world: World, unverified_subject: str, hint: str
+    harness: CredentialsHarness, unverified_subject: str, hint: str
 ) -> None:
-    found = await explained(world, {"issuers": [world.issuer()]}, token(iss=unverified_subject))
+    found = await explained(harness, {"issuers": [harness.issuer()]}, token(iss=unverified_subject))
     assert hint in failed(found)["issuer"]
 
 
 @pytest.mark.parametrize(
     ("text", "hint"), [("s" * 43, "; a session"), ("ci." + "s" * 43, "; an API key"), ("a.b.c.d", "")]
 )
-async def test_what_is_another_kind_of_credential_is_pointed_out(world: World, text: str, hint: str) -> None:
+async def test_what_is_another_kind_of_credential_is_pointed_out(
+    harness: CredentialsHarness, text: str, hint: str
+) -> None:
     keys = [{"id": "ci", "sha256": "0" * 64, "subject": "ci"}]
     found = await explained(
-        world,
-        {"issuers": [world.issuer()], "sessions": {"store": "memory"}, "api_keys": {"keys": keys}},
+        harness,
+        {"issuers": [harness.issuer()], "sessions": {"store": "memory"}, "api_keys": {"keys": keys}},
         text,
     )
     result = failed(found)["form"]
@@ -154,23 +158,23 @@ async def test_what_is_another_kind_of_credential_is_pointed_out(world: World, t
     assert text not in result
 
 
-async def test_the_keys_used_and_left_out_are_reported(world: World) -> None:
-    block = world.issuer(jwk(private_key("ES256")), jwk(private_key("RS256"), "enc", use="enc"))
-    found = await explained(world, {"issuers": [block]}, token())
+async def test_the_keys_used_and_left_out_are_reported(harness: CredentialsHarness) -> None:
+    block = harness.issuer(jwk(private_key("ES256")), jwk(private_key("RS256"), "enc", use="enc"))
+    found = await explained(harness, {"issuers": [block]}, token())
     [result] = [check.text for check in found.checks if check.title == "key set"]
     assert result.endswith("keys.json: k1; not used: enc: it is for use 'enc', not for signatures")
 
 
-async def test_keys_are_fetched_as_a_sidecar_does(world: World, serve: Serve) -> None:
-    world.real_fetch = True
+async def test_keys_are_fetched_as_a_sidecar_does(harness: CredentialsHarness, serve: Serve) -> None:
+    harness.real_fetch = True
     server = await serve()
     server.bodies["/keys"] = key_set(jwk(private_key("ES256")))
     jwks = {"url": f"{server.url}/keys", "allow_http": True, "allow_addresses": ["127.0.0.0/8"]}
-    found = await explained(world, {"issuers": [world.issuer(jwks=jwks)]}, token())
+    found = await explained(harness, {"issuers": [harness.issuer(jwks=jwks)]}, token())
     assert isinstance(found.outcome, Identity)
     assert server.asked == ["/keys"]
     await server.stop()
-    found = await explained(world, {"issuers": [world.issuer(jwks=jwks)]}, token())
+    found = await explained(harness, {"issuers": [harness.issuer(jwks=jwks)]}, token())
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.reason is RefusalReason.KEYS_UNAVAILABLE
     assert f"{server.url}/keys: " in failed(found)["key set"]
@@ -186,10 +190,10 @@ async def test_keys_are_fetched_as_a_sidecar_does(world: World, serve: Serve) ->
     ],
 )
 async def test_the_server_is_asked_about_an_opaque_token(
-    world: World, serve: Serve, status: int, body: str, problem: str
+    harness: CredentialsHarness, serve: Serve, status: int, body: str, problem: str
 ) -> None:
     server = await serve()
-    world.write("secret", b"s")
+    harness.write("secret", b"s")
 
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(status=status, text=body)
@@ -199,7 +203,7 @@ async def test_the_server_is_asked_about_an_opaque_token(
         "url": f"{server.url}/introspect", "client_id": "edge", "client_secret_file": "secret",
         "audiences": ["edge"], "allow_http": True, "allow_addresses": ["127.0.0.0/8"],
     }  # fmt: skip
-    found = await explained(world, {"issuers": [world.issuer()], "introspection": asked}, "opaque-token")
+    found = await explained(harness, {"issuers": [harness.issuer()], "introspection": asked}, "opaque-token")
     assert problem in failed(found).get("introspection", "")
     assert isinstance(found.outcome, Identity) is (not problem)
     assert server.forms[0]["token"] == "opaque-token"

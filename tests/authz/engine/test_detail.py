@@ -14,7 +14,7 @@ from authz.request.identity import CredentialKind, Identity, Refusal, RefusalRea
 from authz.request.request import BadRequestError, BadRequestReason, Request
 from tests.support.callers import Says
 from tests.support.checks import check_request, request
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import ISSUER, NOW, bearer, private_key, raw_token, token
 from tests.support.signing import claims as good_claims
 
@@ -149,12 +149,12 @@ class TestNoToken:
     """Whatever is wrong with a token, the detail holds no part of it that could be used."""
 
     @pytest.fixture
-    def world(self, tmp_path: Path) -> World:
-        return World(tmp_path)
+    def harness(self, tmp_path: Path) -> CredentialsHarness:
+        return CredentialsHarness(tmp_path)
 
     @pytest.fixture
-    def credentials(self, world: World) -> Credentials:
-        return world.credentials({"issuers": [world.issuer(max_lifetime_seconds=900)], "throttle": None})
+    def credentials(self, harness: CredentialsHarness) -> Credentials:
+        return harness.credentials({"issuers": [harness.issuer(max_lifetime_seconds=900)], "throttle": None})
 
     @pytest.mark.parametrize(
         "text",
@@ -182,8 +182,8 @@ class TestNoToken:
         ],
         ids=range(20),
     )
-    def test_is_reported(self, world: World, credentials: Credentials, text: str) -> None:
-        found = world.outcome(credentials, bearer(text))
+    def test_is_reported(self, harness: CredentialsHarness, credentials: Credentials, text: str) -> None:
+        found = harness.outcome(credentials, bearer(text))
         if isinstance(found, Identity):
             assert found.issuer == ISSUER
             return

@@ -10,7 +10,7 @@ from authz.credentials.api_key.config import ApiKeyConfig, ApiKeysConfig
 from authz.credentials.api_key.verifier import ApiKeys, load, new_api_key
 from authz.request.identity import CredentialKind, Identity, Refusal, RefusalReason
 from common.configfile import ConfigError
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import NOW
 
 KEY, HASH = new_api_key("ci", lambda length: b"\x07" * length)
@@ -79,22 +79,22 @@ def test_new_keys_differ() -> None:
 
 
 class TestFile:
-    def test_a_file_adds_its_keys(self, world: World) -> None:
-        world.write("keys.yaml", f"keys:\n- {{id: ci, sha256: {HASH}, subject: builder}}\n".encode())
-        config = ApiKeysConfig.model_validate({"file": "keys.yaml"}, context={"folder": world.folder})
+    def test_a_file_adds_its_keys(self, harness: CredentialsHarness) -> None:
+        harness.write("keys.yaml", f"keys:\n- {{id: ci, sha256: {HASH}, subject: builder}}\n".encode())
+        config = ApiKeysConfig.model_validate({"file": "keys.yaml"}, context={"folder": harness.folder})
         assert isinstance(load(config).verify(KEY, NOW), Identity)
 
-    def test_an_error_names_its_line(self, world: World) -> None:
-        world.write("keys.yaml", b"keys:\n- {id: ci, sha256: short, subject: builder}\n")
-        config = ApiKeysConfig.model_validate({"file": "keys.yaml"}, context={"folder": world.folder})
+    def test_an_error_names_its_line(self, harness: CredentialsHarness) -> None:
+        harness.write("keys.yaml", b"keys:\n- {id: ci, sha256: short, subject: builder}\n")
+        config = ApiKeysConfig.model_validate({"file": "keys.yaml"}, context={"folder": harness.folder})
         with pytest.raises(ConfigError, match=r"keys.yaml:2: keys\[0\].sha256"):
             load(config)
 
-    def test_a_duplicate_key_is_an_error(self, world: World) -> None:
+    def test_a_duplicate_key_is_an_error(self, harness: CredentialsHarness) -> None:
         entry = {"id": "ci", "sha256": HASH, "subject": "builder"}
-        world.write("keys.yaml", f"keys:\n- {{id: ci, sha256: {HASH}, subject: builder}}\n".encode())
+        harness.write("keys.yaml", f"keys:\n- {{id: ci, sha256: {HASH}, subject: builder}}\n".encode())
         config = ApiKeysConfig.model_validate(
-            {"file": "keys.yaml", "keys": [entry]}, context={"folder": world.folder}
+            {"file": "keys.yaml", "keys": [entry]}, context={"folder": harness.folder}
         )
         with pytest.raises(ConfigError, match="duplicate"):
             load(config)

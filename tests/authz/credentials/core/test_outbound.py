@@ -21,7 +21,7 @@ from authz.credentials.jwt.config import KeySetConfig
 from authz.credentials.jwt.fetch import fetch
 from common.configfile import ConfigError
 from tests.support.authority import Authority
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import jwk, key_set, private_key
 
 DOCUMENT = b'{"keys": []}'
@@ -200,23 +200,23 @@ class TestAuthorities:
 
     @pytest.mark.parametrize(("content", "problem"), [(None, "cannot be read"), (b"text", "no certificate")])
     def test_a_file_of_no_use_is_a_configuration_error(
-        self, world: World, content: bytes | None, problem: str
+        self, harness: CredentialsHarness, content: bytes | None, problem: str
     ) -> None:
         if content is not None:
-            world.write("ca.pem", content)
-        world.write("secret", b"s")
+            harness.write("ca.pem", content)
+        harness.write("secret", b"s")
         jwks = {"url": "https://idp.example/keys", "ca_file": "ca.pem"}
         asked = {"url": "https://idp.example/introspect", "client_id": "edge", "audiences": "any"}
         asked |= {"client_secret_file": "secret", "ca_file": "ca.pem"}
-        for block in ({"issuers": [world.issuer(jwks=jwks)]}, {"introspection": asked}):
+        for block in ({"issuers": [harness.issuer(jwks=jwks)]}, {"introspection": asked}):
             with pytest.raises(ConfigError, match=rf"ca\.pem: .*{problem}"):
-                world.credentials(block)
+                harness.credentials(block)
 
-    def test_it_is_watched(self, world: World, authority: Authority) -> None:
-        world.write("ca.pem", authority.certificate)
+    def test_it_is_watched(self, harness: CredentialsHarness, authority: Authority) -> None:
+        harness.write("ca.pem", authority.certificate)
         jwks = {"url": "https://idp.example/keys", "ca_file": "ca.pem"}
-        credentials = world.credentials({"issuers": [world.issuer(jwks=jwks)]})
-        assert list(credentials.watched_files) == [world.folder / "ca.pem"]
+        credentials = harness.credentials({"issuers": [harness.issuer(jwks=jwks)]})
+        assert list(credentials.watched_files) == [harness.folder / "ca.pem"]
 
 
 class TestProxy:
@@ -340,10 +340,10 @@ class TestProxy:
             key_config(PROXIED, proxy=text)
 
 
-def test_neither_does_anything_with_a_file(world: World, authority: Authority) -> None:
-    world.write("ca.pem", authority.certificate)
-    world.write("keys.json", key_set(jwk(private_key("ES256"))))
+def test_neither_does_anything_with_a_file(harness: CredentialsHarness, authority: Authority) -> None:
+    harness.write("ca.pem", authority.certificate)
+    harness.write("keys.json", key_set(jwk(private_key("ES256"))))
     settings: Mapping[str, Any] = {"ca_file": "ca.pem", "proxy": False}
     for name, value in settings.items():
         with pytest.raises(ValueError, match=f"{name} does nothing with a file"):
-            world.config({"issuers": [world.issuer(jwks={"file": "keys.json", name: value})]})
+            harness.config({"issuers": [harness.issuer(jwks={"file": "keys.json", name: value})]})

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from authz.credentials import Credentials
 from authz.request.identity import Identity, RefusalReason
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.signing import AUDIENCE, ISSUER, bearer, jwk, key_set, private_key, token
 from tests.support.waiting import until
 from tests.support.webserver import WebServer
@@ -20,8 +20,8 @@ OLD, NEW = private_key("ES256"), private_key("ES256", 1)
 
 
 @pytest.fixture
-async def server(world: World, serve: Serve) -> WebServer:
-    world.real_fetch = True
+async def server(harness: CredentialsHarness, serve: Serve) -> WebServer:
+    harness.real_fetch = True
     found = await serve()
     found.bodies["/keys"] = key_set(jwk(OLD, "old"))
     return found
@@ -44,146 +44,158 @@ def good(number: int = 0) -> str:
     return token(key=OLD, kid="old", jti=str(number))
 
 
-def fetches(world: World, outcome: str) -> float:
-    return world.metric("authz_key_set_fetches_total", issuer=ISSUER, outcome=outcome)
+def fetches(harness: CredentialsHarness, outcome: str) -> float:
+    return harness.metric("authz_key_set_fetches_total", issuer=ISSUER, outcome=outcome)
 
 
-async def fails_again(world: World, outcome: str) -> None:
+async def fails_again(harness: CredentialsHarness, outcome: str) -> None:
     """Returns when the next fetch has failed in this way."""
-    before = fetches(world, outcome)
-    world.clock.advance(60)
-    await until(lambda: fetches(world, outcome) > before)
+    before = fetches(harness, outcome)
+    harness.clock.advance(60)
+    await until(lambda: fetches(harness, outcome) > before)
 
 
 class Row:
     """What the callers of one row get, at once."""
 
-    def __init__(self, world: World, credentials: Credentials) -> None:
-        self.world, self.credentials = world, credentials
+    def __init__(self, harness: CredentialsHarness, credentials: Credentials) -> None:
+        self.harness, self.credentials = harness, credentials
 
     def gets(self, text: str) -> RefusalReason | None:
-        found = self.world.outcome(self.credentials, bearer(text))
+        found = self.harness.outcome(self.credentials, bearer(text))
         return None if isinstance(found, Identity) else reason_of(found)
 
 
-async def test_down_at_start(world: World, server: WebServer, started: Start) -> None:
+async def test_down_at_start(harness: CredentialsHarness, server: WebServer, started: Start) -> None:
     await server.stop()
-    credentials = await started(world.credentials(block(server)))
-    row = Row(world, credentials)
+    credentials = await started(harness.credentials(block(server)))
+    row = Row(harness, credentials)
     assert row.gets(good()) == RefusalReason.KEYS_UNAVAILABLE
     assert row.gets("not.a.token") == RefusalReason.TOKEN_MALFORMED
-    assert fetches(world, "unreachable") >= 1
+    assert fetches(harness, "unreachable") >= 1
     await server.start()
-    world.clock.advance(60)
-    await until(lambda: fetches(world, "ok") >= 1)
+    harness.clock.advance(60)
+    await until(lambda: fetches(harness, "ok") >= 1)
     assert row.gets(good()) is None
 
 
-async def test_down_later(world: World, server: WebServer, started: Start) -> None:
-    credentials = await started(world.credentials(block(server)))
-    row = Row(world, credentials)
+async def test_down_later(harness: CredentialsHarness, server: WebServer, started: Start) -> None:
+    credentials = await started(harness.credentials(block(server)))
+    row = Row(harness, credentials)
     cached = good(1)
     assert row.gets(cached) is None
     await server.stop()
-    await fails_again(world, "unreachable")
+    await fails_again(harness, "unreachable")
     assert row.gets(cached) is None
     assert row.gets(good(2)) is None
     assert row.gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
-    assert world.metric("authz_key_set_age_seconds", issuer=ISSUER) >= 60
-    world.clock.advance(600)
-    assert row.gets(token(key=OLD, kid="old", exp=world.clock.wall_seconds + 60)) == (
+    assert harness.metric("authz_key_set_age_seconds", issuer=ISSUER) >= 60
+    harness.clock.advance(600)
+    assert row.gets(token(key=OLD, kid="old", exp=harness.clock.wall_seconds + 60)) == (
         RefusalReason.KEYS_UNAVAILABLE
     )
 
 
-async def test_an_unknown_key_id_while_it_is_down(world: World, server: WebServer, started: Start) -> None:
+async def test_an_unknown_key_id_while_it_is_down(
+    harness: CredentialsHarness, server: WebServer, started: Start
+) -> None:
     """Whether a fetch would bring it cannot be told; and key ids, which anybody makes up, cause none."""
-    credentials = await started(world.credentials(block(server)))
+    credentials = await started(harness.credentials(block(server)))
     await server.stop()
-    await fails_again(world, "unreachable")
-    before = fetches(world, "unreachable")
+    await fails_again(harness, "unreachable")
+    before = fetches(harness, "unreachable")
     for number in range(20):
-        unknown = token(key=NEW, kid=f"new-{number}", exp=world.clock.wall_seconds + 60)
-        assert Row(world, credentials).gets(unknown) == RefusalReason.KEYS_UNAVAILABLE
-    assert fetches(world, "unreachable") == before
+        unknown = token(key=NEW, kid=f"new-{number}", exp=harness.clock.wall_seconds + 60)
+        assert Row(harness, credentials).gets(unknown) == RefusalReason.KEYS_UNAVAILABLE
+    assert fetches(harness, "unreachable") == before
     await server.start()
     server.bodies["/keys"] = key_set(jwk(OLD, "old"), jwk(NEW, "new-0"))
-    world.clock.advance(60)
-    await until(lambda: fetches(world, "ok") >= 2)
-    found = token(key=NEW, kid="new-0", exp=world.clock.wall_seconds + 60)
-    assert Row(world, credentials).gets(found) is None
+    harness.clock.advance(60)
+    await until(lambda: fetches(harness, "ok") >= 2)
+    found = token(key=NEW, kid="new-0", exp=harness.clock.wall_seconds + 60)
+    assert Row(harness, credentials).gets(found) is None
 
 
 async def test_slow_at_start_bounds_the_wait_of_a_request(
-    world: World, server: WebServer, started: Start, monkeypatch: pytest.MonkeyPatch
+    harness: CredentialsHarness, server: WebServer, started: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("authz.credentials.service.START_WAIT_SECONDS", 0.02)
     server.gate.clear()
-    credentials = await started(world.credentials(block(server, lookup_timeout_seconds=0.02)))
-    found = await world.awaited(credentials, bearer(good()))
+    credentials = await started(harness.credentials(block(server, lookup_timeout_seconds=0.02)))
+    found = await harness.awaited(credentials, bearer(good()))
     assert reason_of(found) == RefusalReason.KEYS_UNAVAILABLE
     server.gate.set()
-    await until(lambda: fetches(world, "ok") >= 1)
-    assert Row(world, credentials).gets(good()) is None
+    await until(lambda: fetches(harness, "ok") >= 1)
+    assert Row(harness, credentials).gets(good()) is None
 
 
-async def test_a_slow_call_delays_no_other(world: World, server: WebServer, started: Start) -> None:
-    credentials = await started(world.credentials(block(server)))
-    row = Row(world, credentials)
+async def test_a_slow_call_delays_no_other(
+    harness: CredentialsHarness, server: WebServer, started: Start
+) -> None:
+    credentials = await started(harness.credentials(block(server)))
+    row = Row(harness, credentials)
     asked = len(server.asked)
     server.gate.clear()
-    world.clock.advance(60)
+    harness.clock.advance(60)
     await until(lambda: len(server.asked) > asked)
     assert row.gets(good()) is None
 
 
 async def test_slow_later_a_token_that_its_key_did_not_sign_waits(
-    world: World, server: WebServer, started: Start
+    harness: CredentialsHarness, server: WebServer, started: Start
 ) -> None:
     """The fetch on its way may bring another key of that id."""
-    credentials = await started(world.credentials(block(server, lookup_timeout_seconds=0.02)))
+    credentials = await started(harness.credentials(block(server, lookup_timeout_seconds=0.02)))
     asked = len(server.asked)
     server.gate.clear()
-    world.clock.advance(60)
+    harness.clock.advance(60)
     await until(lambda: len(server.asked) > asked)
-    found = await world.awaited(credentials, bearer(token(key=NEW, kid="old")))
+    found = await harness.awaited(credentials, bearer(token(key=NEW, kid="old")))
     assert reason_of(found) == RefusalReason.TOKEN_SIGNATURE
 
 
-async def test_slow_later_an_unknown_key_id_waits(world: World, server: WebServer, started: Start) -> None:
+async def test_slow_later_an_unknown_key_id_waits(
+    harness: CredentialsHarness, server: WebServer, started: Start
+) -> None:
     """The fetch on its way may bring it."""
-    credentials = await started(world.credentials(block(server, lookup_timeout_seconds=0.02)))
+    credentials = await started(harness.credentials(block(server, lookup_timeout_seconds=0.02)))
     asked = len(server.asked)
     server.gate.clear()
-    world.clock.advance(60)
+    harness.clock.advance(60)
     await until(lambda: len(server.asked) > asked)
-    found = await world.awaited(credentials, bearer(token(key=NEW, kid="new")))
+    found = await harness.awaited(credentials, bearer(token(key=NEW, kid="new")))
     assert reason_of(found) == RefusalReason.KEYS_UNAVAILABLE
 
 
-async def test_slow_beyond_its_time_cap(world: World, server: WebServer, started: Start) -> None:
-    credentials = await started(world.credentials(block(server, timeout_seconds=0.05)))
+async def test_slow_beyond_its_time_cap(
+    harness: CredentialsHarness, server: WebServer, started: Start
+) -> None:
+    credentials = await started(harness.credentials(block(server, timeout_seconds=0.05)))
     server.gate.clear()
-    await fails_again(world, "unreachable")
+    await fails_again(harness, "unreachable")
     assert "no answer within" in credentials.describe()["issuers"][0]["key_set"]["problem"]
-    assert Row(world, credentials).gets(good()) is None
-    assert Row(world, credentials).gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
+    assert Row(harness, credentials).gets(good()) is None
+    assert Row(harness, credentials).gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>busy</html>", b"{}", b'{"keys": []}', b'{"keys": 7}', b"\xff\xfe", b"[" * 10_000]
 )
-async def test_answering_garbage(world: World, server: WebServer, started: Start, body: bytes) -> None:
-    credentials = await started(world.credentials(block(server)))
+async def test_answering_garbage(
+    harness: CredentialsHarness, server: WebServer, started: Start, body: bytes
+) -> None:
+    credentials = await started(harness.credentials(block(server)))
     server.bodies["/keys"] = body
-    await fails_again(world, "invalid")
-    row = Row(world, credentials)
+    await fails_again(harness, "invalid")
+    row = Row(harness, credentials)
     assert row.gets(good()) is None
     assert row.gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
 
 
-async def test_answering_ten_megabytes(world: World, server: WebServer, started: Start) -> None:
-    credentials = await started(world.credentials(block(server)))
+async def test_answering_ten_megabytes(
+    harness: CredentialsHarness, server: WebServer, started: Start
+) -> None:
+    credentials = await started(harness.credentials(block(server)))
     sent = 0
 
     async def endless(request: web.Request) -> web.StreamResponse:
@@ -196,30 +208,30 @@ async def test_answering_ten_megabytes(world: World, server: WebServer, started:
         return response
 
     server.handler = endless
-    await fails_again(world, "unreachable")
+    await fails_again(harness, "unreachable")
     assert sent < 10 * 1024 * 1024
     assert "larger than" in credentials.describe()["issuers"][0]["key_set"]["problem"]
-    assert Row(world, credentials).gets(good()) is None
-    assert Row(world, credentials).gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
+    assert Row(harness, credentials).gets(good()) is None
+    assert Row(harness, credentials).gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
 
 
-async def test_rotating(world: World, server: WebServer, started: Start) -> None:
+async def test_rotating(harness: CredentialsHarness, server: WebServer, started: Start) -> None:
     """The new key is published together with the old one, signs, and then the old one goes."""
-    credentials = await started(world.credentials(block(server, refresh_seconds=300)))
-    row = Row(world, credentials)
+    credentials = await started(harness.credentials(block(server, refresh_seconds=300)))
+    row = Row(harness, credentials)
     cached = good(1)
     assert row.gets(cached) is None
     server.bodies["/keys"] = key_set(jwk(OLD, "old"), jwk(NEW, "new"))
-    assert isinstance(await world.awaited(credentials, bearer(token(key=NEW, kid="new"))), Identity)
+    assert isinstance(await harness.awaited(credentials, bearer(token(key=NEW, kid="new"))), Identity)
     assert row.gets(cached) is None
     server.bodies["/keys"] = key_set(jwk(NEW, "new"))
     newer = token(key=NEW, kid="newer")
     assert row.gets(newer) == RefusalReason.KEYS_UNAVAILABLE
-    world.clock.advance(31)
-    assert reason_of(await world.awaited(credentials, bearer(newer))) == RefusalReason.KEY_UNKNOWN
-    assert (world.metric("authz_key_set_keys", issuer=ISSUER), fetches(world, "ok")) == (1, 3)
+    harness.clock.advance(31)
+    assert reason_of(await harness.awaited(credentials, bearer(newer))) == RefusalReason.KEY_UNKNOWN
+    assert (harness.metric("authz_key_set_keys", issuer=ISSUER), fetches(harness, "ok")) == (1, 3)
     assert row.gets(newer) == RefusalReason.KEY_UNKNOWN
     assert row.gets(cached) == RefusalReason.KEYS_UNAVAILABLE
-    world.clock.advance(31)
-    assert reason_of(await world.awaited(credentials, bearer(good(1)))) == RefusalReason.KEY_RETIRED
+    harness.clock.advance(31)
+    assert reason_of(await harness.awaited(credentials, bearer(good(1)))) == RefusalReason.KEY_RETIRED
     assert row.gets(good(2)) == RefusalReason.KEY_RETIRED

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 from authz.request.identity import Identity, Refusal, RefusalReason
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.signing import ISSUER, NOW, bearer, token
 
 
-def outcome(world: World, changes: dict[str, Any], **claims: Any) -> Any:
-    return world.outcome(world.credentials({"issuers": [world.issuer(**changes)]}), bearer(token(**claims)))
+def outcome(harness: CredentialsHarness, changes: dict[str, Any], **claims: Any) -> Any:
+    return harness.outcome(
+        harness.credentials({"issuers": [harness.issuer(**changes)]}), bearer(token(**claims))
+    )
 
 
 class TestRequired:
@@ -26,9 +28,9 @@ class TestRequired:
         ],
     )
     def test_a_token_that_has_the_claim_is_accepted(
-        self, world: World, required: Any, claims: dict[str, Any]
+        self, harness: CredentialsHarness, required: Any, claims: dict[str, Any]
     ) -> None:
-        assert isinstance(outcome(world, {"required_claims": [required]}, **claims), Identity)
+        assert isinstance(outcome(harness, {"required_claims": [required]}, **claims), Identity)
 
     @pytest.mark.parametrize(
         ("required", "claims"),
@@ -44,9 +46,9 @@ class TestRequired:
         ],
     )
     def test_a_token_that_lacks_it_is_refused(
-        self, world: World, required: Any, claims: dict[str, Any]
+        self, harness: CredentialsHarness, required: Any, claims: dict[str, Any]
     ) -> None:
-        found = outcome(world, {"required_claims": [required]}, **claims)
+        found = outcome(harness, {"required_claims": [required]}, **claims)
         assert reason_of(found) == RefusalReason.CLAIM_MISSING
 
 
@@ -60,53 +62,57 @@ class TestForbidden:
         ],
     )
     def test_a_token_that_has_the_claim_is_refused(
-        self, world: World, forbidden: Any, claims: dict[str, Any]
+        self, harness: CredentialsHarness, forbidden: Any, claims: dict[str, Any]
     ) -> None:
-        found = outcome(world, {"forbidden_claims": [forbidden]}, **claims)
+        found = outcome(harness, {"forbidden_claims": [forbidden]}, **claims)
         assert reason_of(found) == RefusalReason.CLAIM_FORBIDDEN
 
     @pytest.mark.parametrize("claims", [{}, {"amr": ["otp"]}, {"amr": "otp"}])
-    def test_a_token_without_it_is_accepted(self, world: World, claims: dict[str, Any]) -> None:
+    def test_a_token_without_it_is_accepted(
+        self, harness: CredentialsHarness, claims: dict[str, Any]
+    ) -> None:
         forbidden = ["cnf", {"claim": "amr", "values": ["pwd"]}]
-        assert isinstance(outcome(world, {"forbidden_claims": forbidden}, **claims), Identity)
+        assert isinstance(outcome(harness, {"forbidden_claims": forbidden}, **claims), Identity)
 
 
 class TestLifetime:
-    def test_a_token_of_the_longest_lifetime_is_accepted(self, world: World) -> None:
+    def test_a_token_of_the_longest_lifetime_is_accepted(self, harness: CredentialsHarness) -> None:
         changes = {"max_lifetime_seconds": 660}
-        assert isinstance(outcome(world, changes, iat=NOW - 60, exp=NOW + 600), Identity)
+        assert isinstance(outcome(harness, changes, iat=NOW - 60, exp=NOW + 600), Identity)
 
-    def test_a_longer_one_is_refused(self, world: World) -> None:
+    def test_a_longer_one_is_refused(self, harness: CredentialsHarness) -> None:
         changes = {"max_lifetime_seconds": 659}
-        found = outcome(world, changes, iat=NOW - 60, exp=NOW + 600)
+        found = outcome(harness, changes, iat=NOW - 60, exp=NOW + 600)
         assert reason_of(found) == RefusalReason.TOKEN_LIFETIME
 
-    def test_without_iat_it_is_measured_from_now(self, world: World) -> None:
+    def test_without_iat_it_is_measured_from_now(self, harness: CredentialsHarness) -> None:
         changes = {"max_lifetime_seconds": 599}
-        found = outcome(world, changes, iat=None, exp=NOW + 600)
+        found = outcome(harness, changes, iat=None, exp=NOW + 600)
         assert reason_of(found) == RefusalReason.TOKEN_LIFETIME
 
-    def test_without_a_setting_there_is_no_limit(self, world: World) -> None:
-        assert isinstance(outcome(world, {"max_lifetime_seconds": None}, iat=NOW, exp=NOW + 1e9), Identity)
+    def test_without_a_setting_there_is_no_limit(self, harness: CredentialsHarness) -> None:
+        assert isinstance(outcome(harness, {"max_lifetime_seconds": None}, iat=NOW, exp=NOW + 1e9), Identity)
 
 
 @pytest.mark.parametrize("changes", [{"required_claims": [{"claim": []}]}, {"forbidden_claims": [""]}])
-def test_a_claim_without_a_name_is_an_error(world: World, changes: dict[str, Any]) -> None:
+def test_a_claim_without_a_name_is_an_error(harness: CredentialsHarness, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="claim"):
-        world.config({"issuers": [world.issuer(**changes)]})
+        harness.config({"issuers": [harness.issuer(**changes)]})
 
 
-def test_scopes_are_separated_by_single_spaces_alone(world: World) -> None:
+def test_scopes_are_separated_by_single_spaces_alone(harness: CredentialsHarness) -> None:
     """RFC 6749 section 3.3: another kind of space is not a separator, and must not split a scope."""
-    found = outcome(world, {}, scope="orders:read\u2003admin  profile")
+    found = outcome(harness, {}, scope="orders:read\u2003admin  profile")
     assert isinstance(found, Identity)
     assert found.scopes == {"orders:read\u2003admin", "profile"}
 
 
-def test_keys_that_would_be_too_old_before_they_are_fetched_again_are_an_error(world: World) -> None:
+def test_keys_that_would_be_too_old_before_they_are_fetched_again_are_an_error(
+    harness: CredentialsHarness,
+) -> None:
     jwks = {"url": "https://idp.example.com/keys", "refresh_seconds": 300, "max_stale_seconds": 60}
     with pytest.raises(ValueError, match="max_stale_seconds must not be less than refresh_seconds"):
-        world.config({"issuers": [world.issuer(jwks=jwks)]})
+        harness.config({"issuers": [harness.issuer(jwks=jwks)]})
 
 
 @pytest.mark.parametrize(
@@ -118,15 +124,15 @@ def test_keys_that_would_be_too_old_before_they_are_fetched_again_are_an_error(w
     ],
 )
 def test_what_would_not_do_what_it_says_is_an_error(
-    world: World, changes: dict[str, Any], message: str
+    harness: CredentialsHarness, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        world.config({"issuers": [world.issuer(**changes)]})
+        harness.config({"issuers": [harness.issuer(**changes)]})
 
 
-def test_so_are_places_for_tokens_without_an_issuer(world: World) -> None:
+def test_so_are_places_for_tokens_without_an_issuer(harness: CredentialsHarness) -> None:
     with pytest.raises(ValueError, match="tokens does nothing without issuers"):
-        world.config({"tokens": {"max_bytes": 4096}})
+        harness.config({"tokens": {"max_bytes": 4096}})
 
 
 class TestSubject:
@@ -140,9 +146,11 @@ class TestSubject:
             ({"a": 1}, "an object"),
         ],
     )
-    def test_one_that_is_not_text_has_its_own_reason(self, world: World, value: Any, kind: str) -> None:
+    def test_one_that_is_not_text_has_its_own_reason(
+        self, harness: CredentialsHarness, value: Any, kind: str
+    ) -> None:
         """RFC 7519 section 4.1.2: providers that number their users write it as a number."""
-        found = outcome(world, {}, sub=value)
+        found = outcome(harness, {}, sub=value)
         assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
         assert isinstance(found, Refusal)
         assert found.detail == f"its sub is {kind}, and a subject is text (issuer {ISSUER})"
@@ -157,18 +165,18 @@ class TestSubject:
         ],
     )
     def test_the_first_claim_of_a_list_that_says_something_counts(
-        self, world: World, claims: dict[str, Any], subject: str
+        self, harness: CredentialsHarness, claims: dict[str, Any], subject: str
     ) -> None:
-        found = outcome(world, {"subject_claim": ["email", "sub"]}, **claims)
+        found = outcome(harness, {"subject_claim": ["email", "sub"]}, **claims)
         assert isinstance(found, Identity)
         assert found.subject == subject
 
-    def test_another_credential_does_not_hide_a_bad_one(self, world: World) -> None:
-        found = outcome(world, {"subject_claim": ["email", "sub"]}, email=7)
+    def test_another_credential_does_not_hide_a_bad_one(self, harness: CredentialsHarness) -> None:
+        found = outcome(harness, {"subject_claim": ["email", "sub"]}, email=7)
         assert reason_of(found) == RefusalReason.SUBJECT_MALFORMED
 
-    def test_without_any_of_them_all_are_named(self, world: World) -> None:
-        found = outcome(world, {"subject_claim": ["email", "sub"]}, sub=None)
+    def test_without_any_of_them_all_are_named(self, harness: CredentialsHarness) -> None:
+        found = outcome(harness, {"subject_claim": ["email", "sub"]}, sub=None)
         assert isinstance(found, Refusal)
         assert (found.reason, found.detail) == (
             RefusalReason.CLAIM_MISSING,
@@ -186,8 +194,10 @@ class TestSubject:
         (7, set()),
     ],
 )
-def test_zitadel_roles_may_be_the_keys_of_an_object(world: World, value: Any, roles: set[str]) -> None:
+def test_zitadel_roles_may_be_the_keys_of_an_object(
+    harness: CredentialsHarness, value: Any, roles: set[str]
+) -> None:
     claim = "urn:zitadel:iam:org:project:roles"
-    found = outcome(world, {"roles_claim": claim}, **{claim: value})
+    found = outcome(harness, {"roles_claim": claim}, **{claim: value})
     assert isinstance(found, Identity)
     assert found.roles == roles

@@ -9,7 +9,7 @@ import pytest
 from authz.credentials import Credentials
 from authz.credentials.jwt.cpu_budget import MAX_WAITING, CpuBudget, OverloadedError
 from authz.request.identity import Identity, Refusal, RefusalReason
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.signing import bearer, jwk, key_set, private_key, token
 from tests.support.waiting import WAIT_SECONDS, until
 
@@ -98,38 +98,38 @@ async def test_the_line_has_a_bound() -> None:
         future.cancel()
 
 
-async def test_known_tokens_go_past_a_burst_of_new_ones(world: World) -> None:
+async def test_known_tokens_go_past_a_burst_of_new_ones(harness: CredentialsHarness) -> None:
     """A thousand cold tokens may not delay cached ones."""
-    credentials = world.credentials({"issuers": [world.issuer()], "lookup_timeout_seconds": 30})
+    credentials = harness.credentials({"issuers": [harness.issuer()], "lookup_timeout_seconds": 30})
     known = token()
-    world.outcome(credentials, bearer(known))
+    harness.outcome(credentials, bearer(known))
     turns = credentials._serving.tokens.cpu_budget
     turns._clock = iter(number / 1000 for number in range(100_000)).__next__  # each piece takes 1 ms
     cold = [bearer(token(jti=str(number))) for number in range(50)]
-    pending = [credentials.authenticate(one, world.clock.wall_seconds) for one in cold]
+    pending = [credentials.authenticate(one, harness.clock.wall_seconds) for one in cold]
     assert sum(isinstance(one, Identity) for one in pending) == 1
-    assert isinstance(world.outcome(credentials, bearer(known)), Identity)
+    assert isinstance(harness.outcome(credentials, bearer(known)), Identity)
     later = [asyncio.ensure_future(one) for one in pending if not isinstance(one, Identity)]  # type: ignore[arg-type]
     found = await asyncio.wait_for(asyncio.gather(*later), WAIT_SECONDS)
     assert all(isinstance(one, Identity) for one in found)
 
 
-async def test_a_request_that_waits_too_long_is_refused_with_this_reason(world: World) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()], "lookup_timeout_seconds": 0.01})
+async def test_a_request_that_waits_too_long_is_refused_with_this_reason(harness: CredentialsHarness) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer()], "lookup_timeout_seconds": 0.01})
     turns = credentials._serving.tokens.cpu_budget
     turns._spent_seconds, turns._turn_booked = 1.0, True  # a turn that never ends
-    outcome = await world.awaited(credentials, bearer(token()))
+    outcome = await harness.awaited(credentials, bearer(token()))
     assert reason_of(outcome) == RefusalReason.OVERLOADED
 
 
 async def test_one_bound_holds_for_the_line_the_key_and_the_line_again(
-    world: World, started: Start, monkeypatch: pytest.MonkeyPatch
+    harness: CredentialsHarness, started: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing waits longer than `lookup_timeout_seconds` in all."""
-    world.key_server.document = key_set(jwk(private_key("ES256"), "old"))
-    issuer = world.issuer(jwks={"url": "https://idp.example.com/keys"})
-    credentials = await started(world.credentials({"issuers": [issuer], "lookup_timeout_seconds": 30}))
-    world.key_server.gate.clear()
+    harness.key_server.document = key_set(jwk(private_key("ES256"), "old"))
+    issuer = harness.issuer(jwks={"url": "https://idp.example.com/keys"})
+    credentials = await started(harness.credentials({"issuers": [issuer], "lookup_timeout_seconds": 30}))
+    harness.key_server.gate.clear()
     turns = credentials._serving.tokens.cpu_budget
     turns._clock = iter(number / 1000 for number in range(100_000)).__next__  # each piece takes 1 ms
     real, bounds = asyncio.timeout, list[asyncio.Timeout]()
@@ -142,21 +142,23 @@ async def test_one_bound_holds_for_the_line_the_key_and_the_line_again(
 
     monkeypatch.setattr("asyncio.timeout", timeout)
     asks = [bearer(token(kid=kid)) for kid in ("old", "new")]
-    first, pending = (credentials.authenticate(one, world.clock.wall_seconds) for one in asks)
+    first, pending = (credentials.authenticate(one, harness.clock.wall_seconds) for one in asks)
     assert isinstance(first, Identity), "after which the turn is over, and the second has to wait"
     assert not isinstance(pending, Identity | Refusal | None)
     waits = asyncio.ensure_future(pending)
-    await until(lambda: world.key_server.calls == 2)
+    await until(lambda: harness.key_server.calls == 2)
     bounds[0].reschedule(asyncio.get_running_loop().time())
     assert reason_of(await waits) == RefusalReason.KEYS_UNAVAILABLE
-    world.key_server.gate.set()
+    harness.key_server.gate.set()
 
 
-async def test_bad_tokens_in_line_cost_nothing_once_their_address_is_throttled(world: World) -> None:
+async def test_bad_tokens_in_line_cost_nothing_once_their_address_is_throttled(
+    harness: CredentialsHarness,
+) -> None:
     """After N failures the answer is 429 without verification work, also for what waits already."""
     limits = {"address_failures": 3, "per_seconds": 60}
-    credentials = world.credentials(
-        {"issuers": [world.issuer()], "lookup_timeout_seconds": 30, "throttle": limits}
+    credentials = harness.credentials(
+        {"issuers": [harness.issuer()], "lookup_timeout_seconds": 30, "throttle": limits}
     )
     verified = 0
 
@@ -166,11 +168,11 @@ async def test_bad_tokens_in_line_cost_nothing_once_their_address_is_throttled(w
         return verified / 1000  # asked before and after each piece, which so takes 1 ms
 
     credentials._serving.tokens.cpu_budget._clock = clock
-    world.outcome(credentials, bearer(token(), "198.51.100.7"))
+    harness.outcome(credentials, bearer(token(), "198.51.100.7"))
     forged = [
         bearer(token(key=private_key("ES256", 1), jti=str(number)), "192.0.2.1") for number in range(50)
     ]
-    pending = [credentials.authenticate(one, world.clock.wall_seconds) for one in forged]
+    pending = [credentials.authenticate(one, harness.clock.wall_seconds) for one in forged]
     later = [asyncio.ensure_future(one) for one in pending]  # type: ignore[arg-type]
     found = [reason_of(one) for one in await asyncio.wait_for(asyncio.gather(*later), WAIT_SECONDS)]
     # Those of the turns that end before the failures of the first are heard of.

@@ -9,7 +9,7 @@ import pytest
 from authz.credentials.jwt.config import IssuerConfig, KeySetConfig
 from authz.credentials.jwt.discovery import DiscoveryError, discovery_url, key_set_url
 from authz.request.identity import Identity, RefusalReason
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.signing import ISSUER, bearer, jwk, key_set, private_key, token
 from tests.support.webserver import WebServer
 
@@ -88,27 +88,29 @@ def test_a_key_set_comes_from_one_place(block: dict[str, Any]) -> None:
         KeySetConfig.model_validate(block)
 
 
-async def test_keys_are_found_over_two_real_fetches(world: World, started: Any, serve: Serve) -> None:
+async def test_keys_are_found_over_two_real_fetches(
+    harness: CredentialsHarness, started: Any, serve: Serve
+) -> None:
     server = await serve()
     server.bodies["/.well-known/openid-configuration"] = json.dumps(
         {"issuer": server.url, "jwks_uri": f"{server.url}/keys"}
     ).encode()
     server.bodies["/keys"] = key_set(jwk(private_key("ES256")))
-    world.real_fetch = True
+    harness.real_fetch = True
     jwks = {"discovery": True, "allow_http": True, "allow_addresses": ["127.0.0.0/8"]}
     block = {"issuers": [{"issuer": server.url, "audiences": ["edge"], "jwks": jwks}]}
-    credentials = await started(world.credentials(block))
-    assert isinstance(world.outcome(credentials, bearer(token(iss=server.url))), Identity)
+    credentials = await started(harness.credentials(block))
+    assert isinstance(harness.outcome(credentials, bearer(token(iss=server.url))), Identity)
     assert server.asked == ["/.well-known/openid-configuration", "/keys"]
 
 
 async def test_a_private_address_behind_jwks_uri_is_not_connected_to(
-    world: World, started: Any, serve: Serve
+    harness: CredentialsHarness, started: Any, serve: Serve
 ) -> None:
     """The publisher of the document must not make the sidecar connect to private addresses."""
     server = await serve()
     server.bodies["/conf"] = json.dumps({"issuer": ISSUER, "jwks_uri": "http://169.254.169.254/k"}).encode()
-    world.real_fetch = True
+    harness.real_fetch = True
     jwks = {
         "discovery": f"{server.url}/conf",
         "allow_http": True,
@@ -116,6 +118,6 @@ async def test_a_private_address_behind_jwks_uri_is_not_connected_to(
         "allow_hosts": ["169.254.169.254"],
     }
     block = {"issuers": [{"issuer": ISSUER, "audiences": ["edge"], "jwks": jwks}]}
-    credentials = await started(world.credentials(block))
-    assert reason_of(world.outcome(credentials, bearer(token()))) == RefusalReason.KEYS_UNAVAILABLE
+    credentials = await started(harness.credentials(block))
+    assert reason_of(harness.outcome(credentials, bearer(token()))) == RefusalReason.KEYS_UNAVAILABLE
     assert "not a public address" in credentials.describe()["issuers"][0]["key_set"]["problem"]

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from authz.credentials import Credentials
 from authz.request.identity import Identity
 from common.configfile import ConfigError
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import bearer, ed_token, jwk, key_set, private_key, rsa_key, token
 
 GOOD = jwk(private_key("ES256"), "k1")
@@ -34,52 +34,58 @@ def refused_keys(credentials: Credentials) -> list[str]:
 
 
 def test_opensearch_security_4618_unusable_entries_are_reported_and_cost_nothing(
-    world: World,
+    harness: CredentialsHarness,
 ) -> None:
     with capture_logs() as logs:
-        credentials = world.credentials({"issuers": [world.issuer(*UNUSABLE, GOOD)]})
-    assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+        credentials = harness.credentials({"issuers": [harness.issuer(*UNUSABLE, GOOD)]})
+    assert isinstance(harness.outcome(credentials, bearer(token())), Identity)
     assert len(refused_keys(credentials)) == len(UNUSABLE)
     assert "key_file_entries_unusable" in [log["event"] for log in logs]
 
 
-def test_nor_do_they_at_a_reload(world: World) -> None:
-    block = {"issuers": [world.issuer()]}
-    credentials = world.credentials(block)
-    world.write("keys.json", key_set(*UNUSABLE, GOOD))
-    credentials.prepare(world.config(block))()
-    assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+def test_nor_do_they_at_a_reload(harness: CredentialsHarness) -> None:
+    block = {"issuers": [harness.issuer()]}
+    credentials = harness.credentials(block)
+    harness.write("keys.json", key_set(*UNUSABLE, GOOD))
+    credentials.prepare(harness.config(block))()
+    assert isinstance(harness.outcome(credentials, bearer(token())), Identity)
     assert len(refused_keys(credentials)) == len(UNUSABLE)
 
 
 @pytest.mark.parametrize(("key", "problem"), SECRET)
-def test_what_signs_tokens_may_not_be_in_the_file(world: World, key: Any, problem: str) -> None:
+def test_what_signs_tokens_may_not_be_in_the_file(
+    harness: CredentialsHarness, key: Any, problem: str
+) -> None:
     with pytest.raises(ConfigError, match=f"key 'x': .*{problem}"):
-        world.credentials({"issuers": [world.issuer(GOOD, key)]})
+        harness.credentials({"issuers": [harness.issuer(GOOD, key)]})
 
 
 @pytest.mark.parametrize(("key", "problem"), SECRET)
-def test_nor_at_a_reload_and_the_last_good_keys_serve_on(world: World, key: Any, problem: str) -> None:
-    block = {"issuers": [world.issuer()]}
-    credentials = world.credentials(block)
-    world.write("keys.json", key_set(GOOD, key))
+def test_nor_at_a_reload_and_the_last_good_keys_serve_on(
+    harness: CredentialsHarness, key: Any, problem: str
+) -> None:
+    block = {"issuers": [harness.issuer()]}
+    credentials = harness.credentials(block)
+    harness.write("keys.json", key_set(GOOD, key))
     with pytest.raises(ConfigError, match=problem):
-        credentials.prepare(world.config(block))
-    assert isinstance(world.outcome(credentials, bearer(token())), Identity)
+        credentials.prepare(harness.config(block))
+    assert isinstance(harness.outcome(credentials, bearer(token())), Identity)
 
 
 @pytest.mark.parametrize("algorithm", ["EdDSA", "Ed25519"])
 @pytest.mark.parametrize("declared", [None, "EdDSA", "Ed25519"])
-def test_rfc_9864_tokens_may_say_either_name(world: World, algorithm: str, declared: str | None) -> None:
+def test_rfc_9864_tokens_may_say_either_name(
+    harness: CredentialsHarness, algorithm: str, declared: str | None
+) -> None:
     key = jwk(private_key("EdDSA"), "k1", alg=declared)
-    credentials = world.credentials({"issuers": [world.issuer(key)]})
+    credentials = harness.credentials({"issuers": [harness.issuer(key)]})
     text = ed_token(algorithm, private_key("EdDSA"))
-    assert isinstance(world.outcome(credentials, bearer(text)), Identity)
+    assert isinstance(harness.outcome(credentials, bearer(text)), Identity)
 
 
-def test_rfc_9864_an_issuer_of_ed25519_alone_has_no_other_curve(world: World) -> None:
-    block = world.issuer(jwk(private_key("Ed448"), "k1"), algorithms=["Ed25519"])
-    credentials = world.credentials({"issuers": [block]})
+def test_rfc_9864_an_issuer_of_ed25519_alone_has_no_other_curve(harness: CredentialsHarness) -> None:
+    block = harness.issuer(jwk(private_key("Ed448"), "k1"), algorithms=["Ed25519"])
+    credentials = harness.credentials({"issuers": [block]})
     for name in ("EdDSA", "Ed25519", "Ed448"):
         text = ed_token(name, private_key("Ed448"))
-        assert not isinstance(world.outcome(credentials, bearer(text)), Identity)
+        assert not isinstance(harness.outcome(credentials, bearer(text)), Identity)

@@ -46,7 +46,7 @@ from tests.authz.credentials.jwt.rfc_vectors import (
     RFC8037_KEY,
     RFC8037_TOKEN,
 )
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.signing import bearer, encoded
 
 SIGNED = [
@@ -65,11 +65,11 @@ SIGNED = [
 ]
 
 
-def joe(world: World, *keys: Mapping[str, Any]) -> Any:
+def joe(harness: CredentialsHarness, *keys: Mapping[str, Any]) -> Any:
     """The issuer of the examples, who says nothing of subject and audience."""
     algorithms = ["RS256", "ES256", "ES512", "EdDSA", "PS384"]
-    issuer = world.issuer(*keys, issuer="joe", audiences="any", algorithms=algorithms, subject_claim="iss")
-    return world.credentials({"issuers": [issuer]})
+    issuer = harness.issuer(*keys, issuer="joe", audiences="any", algorithms=algorithms, subject_claim="iss")
+    return harness.credentials({"issuers": [issuer]})
 
 
 @pytest.mark.parametrize(("algorithm", "text", "key"), SIGNED)
@@ -91,28 +91,32 @@ def test_a_changed_signature_does_not(algorithm: str, text: str, key: Mapping[st
 
 
 @pytest.mark.parametrize(("text", "key"), [(A2_TOKEN, A2_KEY), (A3_TOKEN, A3_KEY)])
-def test_rfc_7515_the_whole_way_to_an_identity(world: World, text: str, key: Mapping[str, Any]) -> None:
-    credentials = joe(world, key)
-    world.clock.wall_seconds = EXPIRES - 1
-    found = world.outcome(credentials, bearer(text))
+def test_rfc_7515_the_whole_way_to_an_identity(
+    harness: CredentialsHarness, text: str, key: Mapping[str, Any]
+) -> None:
+    credentials = joe(harness, key)
+    harness.clock.wall_seconds = EXPIRES - 1
+    found = harness.outcome(credentials, bearer(text))
     assert isinstance(found, Identity)
     assert (found.subject, found.claims["http://example.com/is_root"]) == ("joe", True)
-    world.clock.wall_seconds = EXPIRES + 30
-    assert reason_of(world.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_EXPIRED
+    harness.clock.wall_seconds = EXPIRES + 30
+    assert reason_of(harness.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_EXPIRED
 
 
 @pytest.mark.parametrize(("text", "other"), [(A2_TOKEN, A3_KEY), (A3_TOKEN, A2_KEY)])
 def test_the_key_of_another_example_does_not_verify_it(
-    world: World, text: str, other: Mapping[str, Any]
+    harness: CredentialsHarness, text: str, other: Mapping[str, Any]
 ) -> None:
-    world.clock.wall_seconds = EXPIRES - 1
-    assert reason_of(world.outcome(joe(world, other), bearer(text))) == RefusalReason.KEY_UNKNOWN
+    harness.clock.wall_seconds = EXPIRES - 1
+    assert reason_of(harness.outcome(joe(harness, other), bearer(text))) == RefusalReason.KEY_UNKNOWN
 
 
 @pytest.mark.parametrize("text", [A1_TOKEN, A5_TOKEN])
-def test_rfc_7515_a1_and_a5_symmetric_and_unsigned_tokens_are_refused(world: World, text: str) -> None:
-    world.clock.wall_seconds = EXPIRES - 1
-    assert reason_of(world.outcome(joe(world, A2_KEY), bearer(text))) == RefusalReason.TOKEN_ALGORITHM
+def test_rfc_7515_a1_and_a5_symmetric_and_unsigned_tokens_are_refused(
+    harness: CredentialsHarness, text: str
+) -> None:
+    harness.clock.wall_seconds = EXPIRES - 1
+    assert reason_of(harness.outcome(joe(harness, A2_KEY), bearer(text))) == RefusalReason.TOKEN_ALGORITHM
 
 
 @pytest.mark.parametrize("key", [A1_KEY, RFC7520_OCT])
@@ -124,23 +128,23 @@ def test_a_symmetric_key_is_not_a_key_here(key: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize(
     "text", [RFC7520_RS256, RFC7520_PS384, RFC7520_ES512, RFC7520_HS256, RFC8037_TOKEN, A4_TOKEN]
 )
-def test_a_signed_text_that_is_not_a_jwt_is_refused(world: World, text: str) -> None:
-    found = world.outcome(joe(world, A2_KEY), bearer(text))
+def test_a_signed_text_that_is_not_a_jwt_is_refused(harness: CredentialsHarness, text: str) -> None:
+    found = harness.outcome(joe(harness, A2_KEY), bearer(text))
     assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
 
 
-def test_rfc_7515_a6_and_a7_the_json_serialisation_is_refused(world: World) -> None:
+def test_rfc_7515_a6_and_a7_the_json_serialisation_is_refused(harness: CredentialsHarness) -> None:
     """Only the compact one (RFC 7519 section 1) is a JWT."""
     flattened = json.dumps({"payload": JOE, "protected": "eyJhbGciOiJSUzI1NiJ9", "signature": A2_SIGNATURE})
     for text in (flattened, encoded(flattened.encode())):
-        found = world.outcome(joe(world, A2_KEY), bearer(text))
+        found = harness.outcome(joe(harness, A2_KEY), bearer(text))
         assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
 
 
-def test_rfc_7515_appendix_e_an_unknown_extension_is_refused(world: World) -> None:
+def test_rfc_7515_appendix_e_an_unknown_extension_is_refused(harness: CredentialsHarness) -> None:
     header = {"alg": "none", "crit": ["http://example.com/UNDEFINED"], "http://example.com/UNDEFINED": True}
     text = f"{encoded(header)}.RkFJTA."
-    assert reason_of(world.outcome(joe(world, A2_KEY), bearer(text))) == RefusalReason.TOKEN_MALFORMED
+    assert reason_of(harness.outcome(joe(harness, A2_KEY), bearer(text))) == RefusalReason.TOKEN_MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -151,9 +155,9 @@ def test_rfc_7520_3_2_and_3_4_a_private_key_is_not_a_key_here(key: Mapping[str, 
         parse_key_set(json.dumps({"keys": [{**key, "d": private}]}).encode())
 
 
-def test_rfc_7520_4_4_no_issuer_can_be_given_a_symmetric_algorithm(world: World) -> None:
+def test_rfc_7520_4_4_no_issuer_can_be_given_a_symmetric_algorithm(harness: CredentialsHarness) -> None:
     with pytest.raises(ValueError, match="HS256"):
-        world.config({"issuers": [world.issuer(algorithms=["HS256"])]})
+        harness.config({"issuers": [harness.issuer(algorithms=["HS256"])]})
 
 
 def detached(text: str) -> str:
@@ -163,10 +167,10 @@ def detached(text: str) -> str:
 
 
 @pytest.mark.parametrize("text", [RFC7520_HS256, RFC7520_RS256, A2_TOKEN])
-def test_rfc_7520_4_5_detached_content_is_refused(world: World, text: str) -> None:
+def test_rfc_7520_4_5_detached_content_is_refused(harness: CredentialsHarness, text: str) -> None:
     """A2_TOKEN is accepted with its content: what is missing here is found nowhere else in the request."""
-    world.clock.wall_seconds = EXPIRES - 1
-    found = world.outcome(joe(world, A2_KEY), bearer(detached(text)))
+    harness.clock.wall_seconds = EXPIRES - 1
+    found = harness.outcome(joe(harness, A2_KEY), bearer(detached(text)))
     assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
 
 
@@ -206,49 +210,49 @@ def general(*texts: str) -> dict[str, Any]:
     ],
 )
 def test_rfc_7520_4_5_to_4_8_the_json_serialisation_is_refused(
-    world: World, content: Mapping[str, Any]
+    harness: CredentialsHarness, content: Mapping[str, Any]
 ) -> None:
     """A JWT is compact (RFC 7519 section 1): what stands around a good signature proves nothing."""
-    world.clock.wall_seconds = EXPIRES - 1
-    credentials = joe(world, A2_KEY)
-    assert isinstance(world.outcome(credentials, bearer(A2_TOKEN)), Identity)
+    harness.clock.wall_seconds = EXPIRES - 1
+    credentials = joe(harness, A2_KEY)
+    assert isinstance(harness.outcome(credentials, bearer(A2_TOKEN)), Identity)
     spaced, tight = json.dumps(content), json.dumps(content, separators=(",", ":"))
     for text in (spaced, tight, encoded(tight.encode()), f"{encoded(tight.encode())}.."):
-        assert reason_of(world.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_MALFORMED
+        assert reason_of(harness.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_MALFORMED
 
 
-def test_rfc_7520_4_7_a_token_without_a_protected_header_is_refused(world: World) -> None:
+def test_rfc_7520_4_7_a_token_without_a_protected_header_is_refused(harness: CredentialsHarness) -> None:
     """The signature of section 4.8's second signer covers an empty header, which names no algorithm."""
     for text in (f".{FRODO}.{RFC7520_4_8_ES512}", f".{A2_TOKEN.partition('.')[2]}"):
-        found = world.outcome(joe(world, A2_KEY, BILBO_EC), bearer(text))
+        found = harness.outcome(joe(harness, A2_KEY, BILBO_EC), bearer(text))
         assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
 
 
-def hobbiton(world: World) -> Any:
+def hobbiton(harness: CredentialsHarness) -> Any:
     """The issuer of section 6, who says nothing of subject and audience."""
-    issuer = world.issuer(
+    issuer = harness.issuer(
         RFC7520_6_KEY, issuer=HOBBITON, audiences="any", algorithms=["PS256"], subject_claim="iss"
     )
-    world.clock.wall_seconds = EXPIRES - 1
-    return world.credentials({"issuers": [issuer]})
+    harness.clock.wall_seconds = EXPIRES - 1
+    return harness.credentials({"issuers": [issuer]})
 
 
-def test_rfc_7520_6_the_signed_token_is_an_identity(world: World) -> None:
+def test_rfc_7520_6_the_signed_token_is_an_identity(harness: CredentialsHarness) -> None:
     """It has no kid, and its key has one."""
-    credentials = hobbiton(world)
-    found = world.outcome(credentials, bearer(RFC7520_6_SIGNED))
+    credentials = hobbiton(harness)
+    found = harness.outcome(credentials, bearer(RFC7520_6_SIGNED))
     assert isinstance(found, Identity)
     assert (found.subject, found.claims["http://example.com/is_root"]) == (HOBBITON, True)
     header, payload, signature = RFC7520_6_SIGNED.split(".")
     changed = f"{header}.{payload}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
-    assert reason_of(world.outcome(credentials, bearer(changed))) == RefusalReason.TOKEN_SIGNATURE
-    world.clock.wall_seconds = EXPIRES + 30
-    assert reason_of(world.outcome(credentials, bearer(RFC7520_6_SIGNED))) == RefusalReason.TOKEN_EXPIRED
+    assert reason_of(harness.outcome(credentials, bearer(changed))) == RefusalReason.TOKEN_SIGNATURE
+    harness.clock.wall_seconds = EXPIRES + 30
+    assert reason_of(harness.outcome(credentials, bearer(RFC7520_6_SIGNED))) == RefusalReason.TOKEN_EXPIRED
 
 
-def test_rfc_7520_6_what_is_encrypted_is_refused(world: World) -> None:
+def test_rfc_7520_6_what_is_encrypted_is_refused(harness: CredentialsHarness) -> None:
     """Anyone with the public key can make such a token, and no key here can decrypt it."""
-    found = world.outcome(hobbiton(world), bearer(RFC7520_6_ENCRYPTED))
+    found = harness.outcome(hobbiton(harness), bearer(RFC7520_6_ENCRYPTED))
     assert reason_of(found) == RefusalReason.TOKEN_MALFORMED
 
 

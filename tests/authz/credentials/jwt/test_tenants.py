@@ -9,7 +9,7 @@ import pytest
 from authz.credentials import Credentials
 from authz.credentials.jwt.config import KeySetConfig
 from authz.request.identity import Identity, RefusalReason
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.signing import AUDIENCE, bearer, jwk, key_set, private_key, token
 from tests.support.waiting import until
 
@@ -40,86 +40,95 @@ def block(*tenants: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def world(world: World) -> World:
-    world.key_server.document = key_set(
+def harness(harness: CredentialsHarness) -> CredentialsHarness:
+    harness.key_server.document = key_set(
         jwk(KEY, "shared", issuer=TEMPLATE), jwk(KEY, "plain"), jwk(KEY, "own", issuer=issuer_of(CONTOSO))
     )
-    return world
+    return harness
 
 
-async def test_each_tenant_that_is_listed_is_an_issuer_and_no_other_is(world: World, started: Start) -> None:
-    credentials = await started(world.credentials(block()))
+async def test_each_tenant_that_is_listed_is_an_issuer_and_no_other_is(
+    harness: CredentialsHarness, started: Start
+) -> None:
+    credentials = await started(harness.credentials(block()))
     for tenant in (CONTOSO, FABRIKAM):
-        found = world.outcome(credentials, bearer(of(tenant)))
+        found = harness.outcome(credentials, bearer(of(tenant)))
         assert isinstance(found, Identity)
         assert found.issuer == issuer_of(tenant)
     for other in (STRANGER, "{tenantid}", "", f"{CONTOSO}/../{STRANGER}", CONTOSO.upper()):
-        assert reason_of(world.outcome(credentials, bearer(of(other)))) == RefusalReason.ISSUER_UNKNOWN
+        assert reason_of(harness.outcome(credentials, bearer(of(other)))) == RefusalReason.ISSUER_UNKNOWN
 
 
-async def test_they_share_one_key_set(world: World, started: Start) -> None:
-    credentials = await started(world.credentials(block()))
+async def test_they_share_one_key_set(harness: CredentialsHarness, started: Start) -> None:
+    credentials = await started(harness.credentials(block()))
     [source] = credentials._serving.remote_keys()
-    assert world.key_server.calls == 1
+    assert harness.key_server.calls == 1
     [answered] = credentials.describe()["issuers"]
     assert (answered["issuer"], answered["tenants"]) == (TEMPLATE, 2)
     assert answered["key_set"] == source.describe()
-    assert world.metric("authz_key_set_keys", issuer=TEMPLATE) == 3
+    assert harness.metric("authz_key_set_keys", issuer=TEMPLATE) == 3
 
 
-async def test_a_key_of_one_tenant_proves_nothing_of_another(world: World, started: Start) -> None:
+async def test_a_key_of_one_tenant_proves_nothing_of_another(
+    harness: CredentialsHarness, started: Start
+) -> None:
     """Entra, "validate the signing key's issuer": its key set names who each key is for."""
-    credentials = await started(world.credentials(block()))
-    assert isinstance(world.outcome(credentials, bearer(of(CONTOSO, "own"))), Identity)
-    assert isinstance(world.outcome(credentials, bearer(of(FABRIKAM, "plain"))), Identity)
-    found = await world.awaited(credentials, bearer(of(FABRIKAM, "own")))
+    credentials = await started(harness.credentials(block()))
+    assert isinstance(harness.outcome(credentials, bearer(of(CONTOSO, "own"))), Identity)
+    assert isinstance(harness.outcome(credentials, bearer(of(FABRIKAM, "plain"))), Identity)
+    found = await harness.awaited(credentials, bearer(of(FABRIKAM, "own")))
     assert reason_of(found) == RefusalReason.KEY_UNKNOWN
 
 
-async def test_the_discovery_document_names_the_template(world: World, started: Start) -> None:
+async def test_the_discovery_document_names_the_template(harness: CredentialsHarness, started: Start) -> None:
     document = orjson.dumps({"issuer": TEMPLATE, "jwks_uri": "https://login.example.com/common/keys"})
-    keys = world.key_server.document
+    keys = harness.key_server.document
     at = "https://login.example.com/common/v2.0/.well-known/openid-configuration"
 
     async def fetch(config: KeySetConfig) -> bytes:
         assert isinstance(keys, bytes)
         return document if config.url == at else keys
 
-    world.key_server.fetch = fetch  # type: ignore[assignment,method-assign]
-    credentials = await started(world.credentials(block(jwks={"discovery": at})))
-    assert isinstance(world.outcome(credentials, bearer(of(CONTOSO))), Identity)
+    harness.key_server.fetch = fetch  # type: ignore[assignment,method-assign]
+    credentials = await started(harness.credentials(block(jwks={"discovery": at})))
+    assert isinstance(harness.outcome(credentials, bearer(of(CONTOSO))), Identity)
 
 
 class TestReload:
-    async def test_a_tenant_comes_and_the_others_go_on(self, world: World, started: Start) -> None:
-        credentials = await started(world.credentials(block(CONTOSO)))
+    async def test_a_tenant_comes_and_the_others_go_on(
+        self, harness: CredentialsHarness, started: Start
+    ) -> None:
+        credentials = await started(harness.credentials(block(CONTOSO)))
         kept = of(CONTOSO)
-        world.outcome(credentials, bearer(kept))
-        credentials.prepare(world.config(block(CONTOSO, FABRIKAM)))()
-        assert isinstance(world.outcome(credentials, bearer(kept)), Identity)
-        assert isinstance(world.outcome(credentials, bearer(of(FABRIKAM))), Identity)
-        assert world.metric("authz_identity_cache_lookups_total", result="hit") == 1
+        harness.outcome(credentials, bearer(kept))
+        credentials.prepare(harness.config(block(CONTOSO, FABRIKAM)))()
+        assert isinstance(harness.outcome(credentials, bearer(kept)), Identity)
+        assert isinstance(harness.outcome(credentials, bearer(of(FABRIKAM))), Identity)
+        assert harness.metric("authz_identity_cache_lookups_total", result="hit") == 1
 
-    async def test_what_a_tenant_that_goes_has_proven_is_void(self, world: World, started: Start) -> None:
-        credentials = await started(world.credentials(block(FABRIKAM, CONTOSO)))
+    async def test_what_a_tenant_that_goes_has_proven_is_void(
+        self, harness: CredentialsHarness, started: Start
+    ) -> None:
+        credentials = await started(harness.credentials(block(FABRIKAM, CONTOSO)))
         texts = [of(CONTOSO), of(FABRIKAM)]
-        assert all(isinstance(world.outcome(credentials, bearer(text)), Identity) for text in texts)
-        credentials.prepare(world.config(block(CONTOSO)))()
-        assert isinstance(world.outcome(credentials, bearer(texts[0])), Identity)
-        assert reason_of(world.outcome(credentials, bearer(texts[1]))) == RefusalReason.ISSUER_UNKNOWN
-        await until(lambda: world.key_server.calls == 2)
+        assert all(isinstance(harness.outcome(credentials, bearer(text)), Identity) for text in texts)
+        credentials.prepare(harness.config(block(CONTOSO)))()
+        assert isinstance(harness.outcome(credentials, bearer(texts[0])), Identity)
+        assert reason_of(harness.outcome(credentials, bearer(texts[1]))) == RefusalReason.ISSUER_UNKNOWN
+        await until(lambda: harness.key_server.calls == 2)
 
-    def test_a_file_of_keys_is_read_again_for_all(self, world: World) -> None:
-        world.write("keys.json", key_set(jwk(KEY, "one")))
+    def test_a_file_of_keys_is_read_again_for_all(self, harness: CredentialsHarness) -> None:
+        harness.write("keys.json", key_set(jwk(KEY, "one")))
         config = block(jwks={"file": "keys.json"})
-        credentials = world.credentials(config)
-        assert isinstance(world.outcome(credentials, bearer(of(CONTOSO, "one"))), Identity)
-        world.write("keys.json", key_set(jwk(KEY, "two")))
-        credentials.prepare(world.config(config))()
+        credentials = harness.credentials(config)
+        assert isinstance(harness.outcome(credentials, bearer(of(CONTOSO, "one"))), Identity)
+        harness.write("keys.json", key_set(jwk(KEY, "two")))
+        credentials.prepare(harness.config(config))()
         for tenant in (CONTOSO, FABRIKAM):
-            assert isinstance(world.outcome(credentials, bearer(of(tenant, "two"))), Identity)
+            assert isinstance(harness.outcome(credentials, bearer(of(tenant, "two"))), Identity)
             assert (
-                reason_of(world.outcome(credentials, bearer(of(tenant, "one")))) == RefusalReason.KEY_RETIRED
+                reason_of(harness.outcome(credentials, bearer(of(tenant, "one"))))
+                == RefusalReason.KEY_RETIRED
             )
 
 
@@ -137,13 +146,13 @@ class TestReload:
     ids=str,
 )
 def test_a_template_that_means_nothing_is_a_configuration_error(
-    world: World, changes: dict[str, Any], problem: str
+    harness: CredentialsHarness, changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
-        world.config(block(**changes))
+        harness.config(block(**changes))
 
 
-def test_an_issuer_may_not_be_a_tenant_of_another_block_too(world: World) -> None:
+def test_an_issuer_may_not_be_a_tenant_of_another_block_too(harness: CredentialsHarness) -> None:
     both = block()["issuers"] + [block()["issuers"][0] | {"issuer": issuer_of(CONTOSO), "tenants": []}]
     with pytest.raises(ValueError, match="duplicate issuer"):
-        world.config({"issuers": both})
+        harness.config({"issuers": both})

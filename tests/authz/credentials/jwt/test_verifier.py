@@ -1,7 +1,7 @@
 """What is remembered of tokens, and what voids it."""
 
 from authz.request.identity import Authentication, Identity, Refusal, RefusalReason
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import NOW, bearer, jwk, private_key, token
 
 
@@ -10,94 +10,102 @@ def reason(outcome: Authentication) -> RefusalReason:
     return outcome.reason
 
 
-def test_a_token_is_verified_once(world: World, verifications: list[str]) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()]})
+def test_a_token_is_verified_once(harness: CredentialsHarness, verifications: list[str]) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer()]})
     text = token()
-    outcomes = [world.outcome(credentials, bearer(text)) for _ in range(3)]
+    outcomes = [harness.outcome(credentials, bearer(text)) for _ in range(3)]
     assert len(verifications) == 1
     assert outcomes[0] is outcomes[1] is outcomes[2]
 
 
-def test_a_verified_token_is_not_remembered_past_its_exp(world: World, verifications: list[str]) -> None:
-    credentials = world.credentials({"issuers": [world.issuer(leeway_seconds=0)]})
+def test_a_verified_token_is_not_remembered_past_its_exp(
+    harness: CredentialsHarness, verifications: list[str]
+) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer(leeway_seconds=0)]})
     text = token(exp=NOW + 10)
-    world.outcome(credentials, bearer(text))
-    world.clock.advance(10)
-    assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_EXPIRED
+    harness.outcome(credentials, bearer(text))
+    harness.clock.advance(10)
+    assert reason(harness.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_EXPIRED
     assert len(verifications) == 2
 
 
 def test_a_verified_token_is_remembered_no_longer_than_configured(
-    world: World, verifications: list[str]
+    harness: CredentialsHarness, verifications: list[str]
 ) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"ttl_seconds": 60}})
+    credentials = harness.credentials({"issuers": [harness.issuer()], "cache": {"ttl_seconds": 60}})
     text = token()
     for seconds in (0, 59, 1):
-        world.clock.advance(seconds)
-        world.outcome(credentials, bearer(text))
+        harness.clock.advance(seconds)
+        harness.outcome(credentials, bearer(text))
     assert len(verifications) == 2
 
 
-def test_a_clock_set_back_voids_what_came_after_it(world: World, verifications: list[str]) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()]})
+def test_a_clock_set_back_voids_what_came_after_it(
+    harness: CredentialsHarness, verifications: list[str]
+) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer()]})
     text = token(iat=None)
-    world.outcome(credentials, bearer(text))
-    world.clock.wall_seconds -= 3600
-    world.outcome(credentials, bearer(text))
+    harness.outcome(credentials, bearer(text))
+    harness.clock.wall_seconds -= 3600
+    harness.outcome(credentials, bearer(text))
     assert len(verifications) == 2
 
 
-def test_a_bad_token_is_refused_from_memory_for_a_while(world: World, verifications: list[str]) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"negative_ttl_seconds": 5}})
+def test_a_bad_token_is_refused_from_memory_for_a_while(
+    harness: CredentialsHarness, verifications: list[str]
+) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer()], "cache": {"negative_ttl_seconds": 5}})
     text = token(exp=NOW - 100)
     for seconds in (0, 4, 1):
-        world.clock.advance(seconds)
-        assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_EXPIRED
+        harness.clock.advance(seconds)
+        assert reason(harness.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_EXPIRED
     assert len(verifications) == 2
 
 
-def test_a_token_of_the_future_is_accepted_as_soon_as_it_holds(world: World) -> None:
-    credentials = world.credentials({"issuers": [world.issuer(leeway_seconds=0)]})
+def test_a_token_of_the_future_is_accepted_as_soon_as_it_holds(harness: CredentialsHarness) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer(leeway_seconds=0)]})
     text = token(nbf=NOW + 1)
-    assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_NOT_YET_VALID
-    world.clock.advance(1)
-    assert isinstance(world.outcome(credentials, bearer(text)), Identity)
+    assert reason(harness.outcome(credentials, bearer(text))) == RefusalReason.TOKEN_NOT_YET_VALID
+    harness.clock.advance(1)
+    assert isinstance(harness.outcome(credentials, bearer(text)), Identity)
 
 
-def test_bad_tokens_do_not_push_out_good_ones(world: World, verifications: list[str]) -> None:
+def test_bad_tokens_do_not_push_out_good_ones(harness: CredentialsHarness, verifications: list[str]) -> None:
     cache = {"max_entries": 1, "negative_max_entries": 1}
-    credentials = world.credentials({"issuers": [world.issuer()], "cache": cache})
+    credentials = harness.credentials({"issuers": [harness.issuer()], "cache": cache})
     good = token()
-    world.outcome(credentials, bearer(good))
+    harness.outcome(credentials, bearer(good))
     for seconds in range(100, 110):
-        world.outcome(credentials, bearer(token(exp=NOW - seconds)))
+        harness.outcome(credentials, bearer(token(exp=NOW - seconds)))
     verifications.clear()
-    world.outcome(credentials, bearer(good))
+    harness.outcome(credentials, bearer(good))
     assert verifications == []
 
 
-def test_the_memory_has_a_bound(world: World) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()], "cache": {"max_entries": 3}})
+def test_the_memory_has_a_bound(harness: CredentialsHarness) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer()], "cache": {"max_entries": 3}})
     for number in range(10):
-        world.outcome(credentials, bearer(token(jti=str(number))))
-    assert world.metric("authz_cache_entries", cache="tokens") == 3
+        harness.outcome(credentials, bearer(token(jti=str(number))))
+    assert harness.metric("authz_cache_entries", cache="tokens") == 3
 
 
-def test_oathkeeper_the_token_itself_is_not_kept(world: World) -> None:
+def test_oathkeeper_the_token_itself_is_not_kept(harness: CredentialsHarness) -> None:
     """Oathkeeper uses the raw token as its cache key: a core dump would be full of them."""
-    credentials = world.credentials({"issuers": [world.issuer()]})
+    credentials = harness.credentials({"issuers": [harness.issuer()]})
     text = token()
-    world.outcome(credentials, bearer(text))
+    harness.outcome(credentials, bearer(text))
     verified = credentials._serving.tokens.verified
     assert all(len(key) == 32 for key in verified._entries)
     assert text not in repr(verified._entries)
 
 
-def test_a_wrong_audience_is_refused_from_memory_too(world: World, verifications: list[str]) -> None:
-    credentials = world.credentials({"issuers": [world.issuer()]})
+def test_a_wrong_audience_is_refused_from_memory_too(
+    harness: CredentialsHarness, verifications: list[str]
+) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer()]})
     text = token(aud="another")
     for _ in range(2):
-        assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.AUDIENCE_MISMATCH
+        assert reason(harness.outcome(credentials, bearer(text))) == RefusalReason.AUDIENCE_MISMATCH
     assert len(verifications) == 1
 
 
@@ -108,56 +116,64 @@ class TestReload:
     """
 
     def test_lua_resty_openidc_399_an_audience_taken_away_counts_at_once(
-        self, world: World, verifications: list[str]
+        self, harness: CredentialsHarness, verifications: list[str]
     ) -> None:
-        credentials = world.credentials({"issuers": [world.issuer()]})
+        credentials = harness.credentials({"issuers": [harness.issuer()]})
         text = token()
-        assert isinstance(world.outcome(credentials, bearer(text)), Identity)
-        credentials.prepare(world.config({"issuers": [world.issuer(audiences=["other"])]}))()
-        assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.AUDIENCE_MISMATCH
+        assert isinstance(harness.outcome(credentials, bearer(text)), Identity)
+        credentials.prepare(harness.config({"issuers": [harness.issuer(audiences=["other"])]}))()
+        assert reason(harness.outcome(credentials, bearer(text))) == RefusalReason.AUDIENCE_MISMATCH
         assert len(verifications) == 2
 
-    def test_a_shorter_memory_counts_at_once(self, world: World, verifications: list[str]) -> None:
-        block = {"issuers": [world.issuer()], "cache": {"ttl_seconds": 300}}
-        credentials = world.credentials(block)
+    def test_a_shorter_memory_counts_at_once(
+        self, harness: CredentialsHarness, verifications: list[str]
+    ) -> None:
+        block = {"issuers": [harness.issuer()], "cache": {"ttl_seconds": 300}}
+        credentials = harness.credentials(block)
         text = token()
-        world.outcome(credentials, bearer(text))
-        credentials.prepare(world.config(block | {"cache": {"ttl_seconds": 10}}))()
-        world.clock.advance(11)
-        world.outcome(credentials, bearer(text))
+        harness.outcome(credentials, bearer(text))
+        credentials.prepare(harness.config(block | {"cache": {"ttl_seconds": 10}}))()
+        harness.clock.advance(11)
+        harness.outcome(credentials, bearer(text))
         assert len(verifications) == 2
 
-    def test_ghsa_4mq7_pvjg_xp2r_an_issuer_taken_away_counts_at_once(self, world: World) -> None:
-        credentials = world.credentials({"issuers": [world.issuer()]})
+    def test_ghsa_4mq7_pvjg_xp2r_an_issuer_taken_away_counts_at_once(
+        self, harness: CredentialsHarness
+    ) -> None:
+        credentials = harness.credentials({"issuers": [harness.issuer()]})
         text = token()
-        assert isinstance(world.outcome(credentials, bearer(text)), Identity)
-        other = world.issuer(issuer="https://other.example")
-        credentials.prepare(world.config({"issuers": [other]}))()
-        assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.ISSUER_UNKNOWN
+        assert isinstance(harness.outcome(credentials, bearer(text)), Identity)
+        other = harness.issuer(issuer="https://other.example")
+        credentials.prepare(harness.config({"issuers": [other]}))()
+        assert reason(harness.outcome(credentials, bearer(text))) == RefusalReason.ISSUER_UNKNOWN
 
-    def test_ghsa_qvp4_rpmr_xwrr_another_scope_claim_counts_at_once(self, world: World) -> None:
-        credentials = world.credentials({"issuers": [world.issuer()]})
+    def test_ghsa_qvp4_rpmr_xwrr_another_scope_claim_counts_at_once(
+        self, harness: CredentialsHarness
+    ) -> None:
+        credentials = harness.credentials({"issuers": [harness.issuer()]})
         text = token(permissions=["admin"])
-        world.outcome(credentials, bearer(text))
-        credentials.prepare(world.config({"issuers": [world.issuer(scope_claims=["permissions"])]}))()
-        found = world.outcome(credentials, bearer(text))
+        harness.outcome(credentials, bearer(text))
+        credentials.prepare(harness.config({"issuers": [harness.issuer(scope_claims=["permissions"])]}))()
+        found = harness.outcome(credentials, bearer(text))
         assert isinstance(found, Identity)
         assert found.scopes == {"admin"}
 
-    def test_a_key_taken_out_of_its_file_counts_at_once(self, world: World) -> None:
-        block = {"issuers": [world.issuer()]}
-        credentials = world.credentials(block)
+    def test_a_key_taken_out_of_its_file_counts_at_once(self, harness: CredentialsHarness) -> None:
+        block = {"issuers": [harness.issuer()]}
+        credentials = harness.credentials(block)
         text = token()
-        assert isinstance(world.outcome(credentials, bearer(text)), Identity)
-        world.issuer(jwk(private_key("RS256"), "r1"))
-        credentials.prepare(world.config(block))()
-        assert reason(world.outcome(credentials, bearer(text))) == RefusalReason.KEY_RETIRED
+        assert isinstance(harness.outcome(credentials, bearer(text)), Identity)
+        harness.issuer(jwk(private_key("RS256"), "r1"))
+        credentials.prepare(harness.config(block))()
+        assert reason(harness.outcome(credentials, bearer(text))) == RefusalReason.KEY_RETIRED
 
-    def test_what_did_not_change_stays_remembered(self, world: World, verifications: list[str]) -> None:
-        block = {"issuers": [world.issuer()]}
-        credentials = world.credentials(block)
+    def test_what_did_not_change_stays_remembered(
+        self, harness: CredentialsHarness, verifications: list[str]
+    ) -> None:
+        block = {"issuers": [harness.issuer()]}
+        credentials = harness.credentials(block)
         text = token()
-        world.outcome(credentials, bearer(text))
-        credentials.prepare(world.config(block | {"sessions": {}}))()
-        world.outcome(credentials, bearer(text))
+        harness.outcome(credentials, bearer(text))
+        credentials.prepare(harness.config(block | {"sessions": {}}))()
+        harness.outcome(credentials, bearer(text))
         assert len(verifications) == 1

@@ -9,7 +9,7 @@ from authz.credentials.jwt.key_set import parse_key_set
 from authz.credentials.jwt.weak_rsa import weakness
 from authz.request.identity import Identity
 from common.configfile import ConfigError
-from tests.support.credentials import World
+from tests.support.credentials import CredentialsHarness
 from tests.support.signing import bearer, encoded, jwk, key_set, private_key, rsa_key, token
 
 PRIMES = [number for number in range(2, 702) if all(number % divisor for divisor in range(2, number))]
@@ -72,11 +72,11 @@ def test_in_a_key_set_the_key_is_left_out(modulus: int, problem: str) -> None:
     assert problem in refused.reason or "cannot be read" in refused.reason
 
 
-def test_a_file_with_nothing_else_is_refused_at_load(world: World) -> None:
+def test_a_file_with_nothing_else_is_refused_at_load(harness: CredentialsHarness) -> None:
     with pytest.raises(ConfigError, match="CVE-2017-15361"):
-        world.credentials({"issuers": [world.issuer(rsa_jwk(ROCA))]})
+        harness.credentials({"issuers": [harness.issuer(rsa_jwk(ROCA))]})
 
 
-def test_a_sound_key_still_proves_its_tokens(world: World) -> None:
-    credentials = world.credentials({"issuers": [world.issuer(jwk(private_key("RS256"), "k1"))]})
-    assert isinstance(world.outcome(credentials, bearer(token("RS256"))), Identity)
+def test_a_sound_key_still_proves_its_tokens(harness: CredentialsHarness) -> None:
+    credentials = harness.credentials({"issuers": [harness.issuer(jwk(private_key("RS256"), "k1"))]})
+    assert isinstance(harness.outcome(credentials, bearer(token("RS256"))), Identity)

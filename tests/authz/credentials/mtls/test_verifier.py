@@ -7,7 +7,7 @@ import pytest
 from authz.credentials.mtls.verifier import MAX_HEADER_CHARACTERS, ForwardedError, read_forwarded
 from authz.request.identity import CredentialKind, Identity, RefusalReason
 from authz.request.request import Request
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.signing import request, token
 
 ALICE = "spiffe://prod.example/ns/shop/sa/alice"
@@ -28,24 +28,26 @@ def of(value: str, principal: str = PROXY, address: str = "") -> Request:
 
 
 class TestPeer:
-    def test_the_peer_is_the_one_that_its_certificate_names(self, world: World) -> None:
-        found = world.outcome(world.credentials(block()), request(principal=ALICE))
+    def test_the_peer_is_the_one_that_its_certificate_names(self, harness: CredentialsHarness) -> None:
+        found = harness.outcome(harness.credentials(block()), request(principal=ALICE))
         assert isinstance(found, Identity)
         assert (found.kind, found.subject) == (CredentialKind.MTLS, ALICE)
 
-    def test_the_same_peer_is_the_same_object(self, world: World) -> None:
-        credentials = world.credentials(block())
-        first = world.outcome(credentials, request(principal=ALICE))
-        assert world.outcome(credentials, request(principal=ALICE)) is first
+    def test_the_same_peer_is_the_same_object(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials(block())
+        first = harness.outcome(credentials, request(principal=ALICE))
+        assert harness.outcome(credentials, request(principal=ALICE)) is first
 
-    def test_without_a_certificate_no_one_is_known(self, world: World) -> None:
-        assert world.outcome(world.credentials(block()), request()) is None
+    def test_without_a_certificate_no_one_is_known(self, harness: CredentialsHarness) -> None:
+        assert harness.outcome(harness.credentials(block()), request()) is None
 
     @pytest.mark.parametrize(
         "principal", ["spiffe://test.example/alice", "spiffe://prod.example", "CN=alice", "x" + ALICE]
     )
-    def test_a_principal_that_is_not_listed_is_refused(self, world: World, principal: str) -> None:
-        found = world.outcome(world.credentials(block()), request(principal=principal))
+    def test_a_principal_that_is_not_listed_is_refused(
+        self, harness: CredentialsHarness, principal: str
+    ) -> None:
+        found = harness.outcome(harness.credentials(block()), request(principal=principal))
         assert reason_of(found) == RefusalReason.PRINCIPAL_UNTRUSTED
 
     @pytest.mark.parametrize(
@@ -57,20 +59,24 @@ class TestPeer:
         ],
         ids=repr,
     )
-    def test_cve_2026_47778_a_prefix_takes_plain_ends_only(self, world: World, rest: str) -> None:
+    def test_cve_2026_47778_a_prefix_takes_plain_ends_only(
+        self, harness: CredentialsHarness, rest: str
+    ) -> None:
         """Services would read these as another name than the one that the prefix was written for."""
-        found = world.outcome(world.credentials(block()), request(principal="spiffe://prod.example/" + rest))
+        found = harness.outcome(
+            harness.credentials(block()), request(principal="spiffe://prod.example/" + rest)
+        )
         assert reason_of(found) == RefusalReason.PRINCIPAL_MALFORMED
 
-    def test_so_does_the_prefix_of_a_trusted_proxy(self, world: World) -> None:
+    def test_so_does_the_prefix_of_a_trusted_proxy(self, harness: CredentialsHarness) -> None:
         peers = {"trusted_peers": ["spiffe://prod.example/ns/edge/*"]}
-        credentials = world.credentials(block(forwarded=peers))
+        credentials = harness.credentials(block(forwarded=peers))
         forged = of(f"URI={ALICE}", principal="spiffe://prod.example/ns/edge/../shop/sa/mallory")
-        assert reason_of(world.outcome(credentials, forged)) == RefusalReason.PRINCIPAL_MALFORMED
+        assert reason_of(harness.outcome(credentials, forged)) == RefusalReason.PRINCIPAL_MALFORMED
 
     @pytest.mark.parametrize("rest", ["", "..", "a%2fb"])
-    def test_so_does_a_name_that_a_proxy_forwards(self, world: World, rest: str) -> None:
-        found = world.outcome(world.credentials(forwarded()), of(f"URI=spiffe://prod.example/{rest}"))
+    def test_so_does_a_name_that_a_proxy_forwards(self, harness: CredentialsHarness, rest: str) -> None:
+        found = harness.outcome(harness.credentials(forwarded()), of(f"URI=spiffe://prod.example/{rest}"))
         assert reason_of(found) == RefusalReason.PRINCIPAL_MALFORMED
 
     @pytest.mark.parametrize(
@@ -86,117 +92,125 @@ class TestPeer:
         ],
     )
     def test_names_of_other_kinds_have_their_own_plain_form(
-        self, world: World, prefix: str, name: str, plain: bool
+        self, harness: CredentialsHarness, prefix: str, name: str, plain: bool
     ) -> None:
-        found = world.outcome(world.credentials(block(principals=[prefix])), request(principal=name))
+        found = harness.outcome(harness.credentials(block(principals=[prefix])), request(principal=name))
         assert isinstance(found, Identity) is plain
 
-    def test_a_listed_name_is_taken_as_it_is(self, world: World) -> None:
+    def test_a_listed_name_is_taken_as_it_is(self, harness: CredentialsHarness) -> None:
         odd = "spiffe://prod.example/a%20b"
-        found = world.outcome(world.credentials(block(principals=[odd])), request(principal=odd))
+        found = harness.outcome(harness.credentials(block(principals=[odd])), request(principal=odd))
         assert isinstance(found, Identity)
 
-    def test_a_prefix_without_a_host_means_no_uri(self, world: World) -> None:
-        credentials = world.credentials(block(principals=["s*", "alice*"]))
-        refused = world.outcome(credentials, request(principal=ALICE))
+    def test_a_prefix_without_a_host_means_no_uri(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials(block(principals=["s*", "alice*"]))
+        refused = harness.outcome(credentials, request(principal=ALICE))
         assert reason_of(refused) == RefusalReason.PRINCIPAL_UNTRUSTED
-        assert isinstance(world.outcome(credentials, request(principal="alice.example")), Identity)
+        assert isinstance(harness.outcome(credentials, request(principal="alice.example")), Identity)
 
     @pytest.mark.parametrize(
         "prefix",
         ["spiffe://*", "spiffe://prod*", "https://pki.example*", "spiffe:*", "spiffe:/*"],
     )
-    def test_a_prefix_of_hosts_is_a_configuration_error(self, world: World, prefix: str) -> None:
+    def test_a_prefix_of_hosts_is_a_configuration_error(
+        self, harness: CredentialsHarness, prefix: str
+    ) -> None:
         """`spiffe://prod*` would also mean the trust domain `prod.example.attacker`."""
         with pytest.raises(ValueError, match="after the host"):
-            world.config(block(principals=[prefix]))
+            harness.config(block(principals=[prefix]))
 
-    def test_a_name_without_a_star_is_that_name_only(self, world: World) -> None:
-        credentials = world.credentials(block(principals=[ALICE]))
-        assert isinstance(world.outcome(credentials, request(principal=ALICE)), Identity)
-        found = world.outcome(credentials, request(principal=ALICE + "x"))
+    def test_a_name_without_a_star_is_that_name_only(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials(block(principals=[ALICE]))
+        assert isinstance(harness.outcome(credentials, request(principal=ALICE)), Identity)
+        found = harness.outcome(credentials, request(principal=ALICE + "x"))
         assert reason_of(found) == RefusalReason.PRINCIPAL_UNTRUSTED
 
-    def test_another_credential_comes_first(self, world: World) -> None:
+    def test_another_credential_comes_first(self, harness: CredentialsHarness) -> None:
         """In a mesh every connection has a certificate; the token says on whose behalf it asks."""
-        credentials = world.credentials(block() | {"issuers": [world.issuer()]})
+        credentials = harness.credentials(block() | {"issuers": [harness.issuer()]})
         both = request(("authorization", f"Bearer {token()}"), principal=PROXY)
-        found = world.outcome(credentials, both)
+        found = harness.outcome(credentials, both)
         assert isinstance(found, Identity)
         assert found.kind == CredentialKind.JWT
 
 
 class TestForwarded:
-    def test_a_trusted_proxy_is_believed(self, world: World) -> None:
-        found = world.outcome(world.credentials(forwarded()), of(f"By={PROXY};Hash=00ff;URI={ALICE}"))
+    def test_a_trusted_proxy_is_believed(self, harness: CredentialsHarness) -> None:
+        found = harness.outcome(harness.credentials(forwarded()), of(f"By={PROXY};Hash=00ff;URI={ALICE}"))
         assert isinstance(found, Identity)
         assert found.subject == ALICE
 
-    def test_cve_2026_40575_anybody_else_is_not(self, world: World) -> None:
+    def test_cve_2026_40575_anybody_else_is_not(self, harness: CredentialsHarness) -> None:
         """A header of this name is a claim like any other unless the hop that sent it is trusted."""
-        found = world.outcome(world.credentials(forwarded()), of(f"URI={PROXY}", principal=ALICE))
+        found = harness.outcome(harness.credentials(forwarded()), of(f"URI={PROXY}", principal=ALICE))
         assert isinstance(found, Identity)
         assert found.subject == ALICE
 
-    def test_without_a_configuration_the_header_is_not_read(self, world: World) -> None:
-        found = world.outcome(world.credentials(block()), of(f"URI={ALICE}"))
+    def test_without_a_configuration_the_header_is_not_read(self, harness: CredentialsHarness) -> None:
+        found = harness.outcome(harness.credentials(block()), of(f"URI={ALICE}"))
         assert isinstance(found, Identity)
         assert found.subject == PROXY
 
-    def test_without_certificate_and_trust_it_is_nothing(self, world: World) -> None:
-        found = world.outcome(world.credentials(forwarded()), of(f"URI={ALICE}", principal=""))
+    def test_without_certificate_and_trust_it_is_nothing(self, harness: CredentialsHarness) -> None:
+        found = harness.outcome(harness.credentials(forwarded()), of(f"URI={ALICE}", principal=""))
         assert found is None
 
-    def test_the_proxy_itself_is_not_the_caller(self, world: World) -> None:
+    def test_the_proxy_itself_is_not_the_caller(self, harness: CredentialsHarness) -> None:
         """A client without a certificate must not borrow the one of the proxy."""
-        assert world.outcome(world.credentials(forwarded()), request(principal=PROXY)) is None
+        assert harness.outcome(harness.credentials(forwarded()), request(principal=PROXY)) is None
 
     @pytest.mark.parametrize(("address", "known"), [("10.1.2.3", True), ("192.0.2.1", False), ("", False)])
-    def test_a_network_may_be_trusted_instead(self, world: World, address: str, known: bool) -> None:
-        credentials = world.credentials(block(forwarded={"trusted_networks": ["10.0.0.0/8"]}))
-        found = world.outcome(credentials, of(f"URI={ALICE}", principal="", address=address))
+    def test_a_network_may_be_trusted_instead(
+        self, harness: CredentialsHarness, address: str, known: bool
+    ) -> None:
+        credentials = harness.credentials(block(forwarded={"trusted_networks": ["10.0.0.0/8"]}))
+        found = harness.outcome(credentials, of(f"URI={ALICE}", principal="", address=address))
         assert isinstance(found, Identity) is known
 
     @pytest.mark.parametrize(
         ("depth", "subject"),
         [(1, "spiffe://prod.example/last"), (2, ALICE), (3, "spiffe://prod.example/forged")],
     )
-    def test_the_client_is_counted_from_the_right(self, world: World, depth: int, subject: str) -> None:
+    def test_the_client_is_counted_from_the_right(
+        self, harness: CredentialsHarness, depth: int, subject: str
+    ) -> None:
         """What stands to the left may come from the client itself."""
         value = f"URI=spiffe://prod.example/forged,URI={ALICE},URI=spiffe://prod.example/last"
-        found = world.outcome(world.credentials(forwarded(depth=depth)), of(value))
+        found = harness.outcome(harness.credentials(forwarded(depth=depth)), of(value))
         assert isinstance(found, Identity)
         assert found.subject == subject
 
-    def test_fewer_elements_than_hops_are_refused(self, world: World) -> None:
-        found = world.outcome(world.credentials(forwarded(depth=2)), of(f"URI={ALICE}"))
+    def test_fewer_elements_than_hops_are_refused(self, harness: CredentialsHarness) -> None:
+        found = harness.outcome(harness.credentials(forwarded(depth=2)), of(f"URI={ALICE}"))
         assert reason_of(found) == RefusalReason.PRINCIPAL_MALFORMED
 
-    def test_cve_2021_32777_two_headers_are_refused(self, world: World) -> None:
+    def test_cve_2021_32777_two_headers_are_refused(self, harness: CredentialsHarness) -> None:
         twice = request((XFCC, f"URI={ALICE}"), (XFCC, f"URI={ALICE}"), principal=PROXY)
-        found = world.outcome(world.credentials(forwarded()), twice)
+        found = harness.outcome(harness.credentials(forwarded()), twice)
         assert reason_of(found) == RefusalReason.CREDENTIALS_AMBIGUOUS
 
     @pytest.mark.parametrize(
         "value", ["", "URI", 'URI=a"b', f"URI={ALICE};URI={PROXY}", f"URI={ALICE};", 'Subject="open', "=x"]
     )
-    def test_what_envoy_does_not_write_is_refused(self, world: World, value: str) -> None:
-        found = world.outcome(world.credentials(forwarded()), of(value))
+    def test_what_envoy_does_not_write_is_refused(self, harness: CredentialsHarness, value: str) -> None:
+        found = harness.outcome(harness.credentials(forwarded()), of(value))
         assert reason_of(found) == RefusalReason.PRINCIPAL_MALFORMED
 
-    def test_a_certificate_without_the_wanted_name_identifies_no_one(self, world: World) -> None:
-        assert world.outcome(world.credentials(forwarded()), of("Hash=00ff;DNS=alice.example")) is None
+    def test_a_certificate_without_the_wanted_name_identifies_no_one(
+        self, harness: CredentialsHarness
+    ) -> None:
+        assert harness.outcome(harness.credentials(forwarded()), of("Hash=00ff;DNS=alice.example")) is None
 
-    def test_the_first_name_that_there_is_counts(self, world: World) -> None:
-        credentials = world.credentials(
+    def test_the_first_name_that_there_is_counts(self, harness: CredentialsHarness) -> None:
+        credentials = harness.credentials(
             block(principals=["alice.example"], forwarded={"trusted_peers": [PROXY], "names": ["uri", "dns"]})
         )
-        found = world.outcome(credentials, of("DNS=alice.example"))
+        found = harness.outcome(credentials, of("DNS=alice.example"))
         assert isinstance(found, Identity)
 
-    def test_a_policy_must_trust_an_issuer(self, world: World) -> None:
+    def test_a_policy_must_trust_an_issuer(self, harness: CredentialsHarness) -> None:
         with pytest.raises(ValueError, match="trusted_peers"):
-            world.config(block(forwarded={}))
+            harness.config(block(forwarded={}))
 
 
 class TestHeader:

@@ -15,7 +15,7 @@ from authz.credentials.core.store_errors import StoreUnavailableError
 from authz.credentials.revocation.revocation_list import Revocation, RevocationsFullError, Revoked
 from authz.request.identity import RefusalReason
 from common.configfile import ConfigError
-from tests.support.credentials import World, verdict
+from tests.support.credentials import CredentialsHarness, verdict
 from tests.support.redis_server import RedisServer
 from tests.support.signing import token
 from tests.support.waiting import until
@@ -28,19 +28,19 @@ class TestRedis:
     """Two sidecars, one Redis."""
 
     @pytest.fixture
-    async def pair(self, world: World, tmp_path: Any, redis: Redis, started: Start) -> Any:
-        other = World(tmp_path)
+    async def pair(self, harness: CredentialsHarness, tmp_path: Any, redis: Redis, started: Start) -> Any:
+        other = CredentialsHarness(tmp_path)
         found = []
-        for one in (world, other):
+        for one in (harness, other):
             one.redis = redis
             one.clock.wall_seconds = time.time()
             found.append((one, await started(one.credentials(self.block(one)))))
         return found
 
     @staticmethod
-    def block(world: World, **changes: Any) -> dict[str, Any]:
+    def block(harness: CredentialsHarness, **changes: Any) -> dict[str, Any]:
         return {
-            "issuers": [world.issuer(leeway_seconds=300)],
+            "issuers": [harness.issuer(leeway_seconds=300)],
             "revocations": {"store": "redis", "leeway_seconds": 300, **changes},
             "lookup_timeout_seconds": 5,
         }
@@ -61,12 +61,12 @@ class TestRedis:
         await until(lambda: verdict(there, theirs, text) == RefusalReason.REVOKED)
 
     async def test_who_starts_later_knows_it_from_the_start(
-        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+        self, harness: CredentialsHarness, pair: Any, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
         (_, ours), _ = pair
         for number in range(3):
             await ours.credential_admin.revoke_tokens("jti", str(number))
-        late = World(tmp_path)
+        late = CredentialsHarness(tmp_path)
         late.redis, late.clock.wall_seconds = redis, time.time()
         credentials = await started(late.credentials(self.block(late)))
         assert verdict(late, credentials, self.token(jti="2")) == RefusalReason.REVOKED
@@ -84,11 +84,11 @@ class TestRedis:
             assert await redis.ttl(f"sidecars:revoked:{name}") > 172_790
 
     async def test_a_subject_has_one_entry_however_often_it_is_revoked(
-        self, world: World, redis: Redis, started: Start
+        self, harness: CredentialsHarness, redis: Redis, started: Start
     ) -> None:
         """Its logouts would fill the list for everybody."""
-        world.redis = redis
-        credentials = await started(world.credentials(self.block(world, max_entries=2)))
+        harness.redis = redis
+        credentials = await started(harness.credentials(self.block(harness, max_entries=2)))
         for _ in range(5):
             await credentials.credential_admin.revoke_tokens("sub", "alice")
         await credentials.credential_admin.revoke_tokens("sub", "bob")
@@ -96,13 +96,13 @@ class TestRedis:
         assert sorted(entry["value"] for entry in listed) == ["alice", "bob"]
 
     async def test_of_two_times_the_later_one_counts_everywhere(
-        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+        self, harness: CredentialsHarness, pair: Any, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
         (_, ours), _ = pair
         now = time.time()
         for seconds in (3600, 30, 7200):
             await ours.credential_admin.revoke_tokens("before", now - seconds)
-        late = World(tmp_path)
+        late = CredentialsHarness(tmp_path)
         late.redis, late.clock.wall_seconds = redis, now
         credentials = await started(late.credentials(self.block(late)))
         assert verdict(late, credentials, self.token(iat=now - 40)) == RefusalReason.REVOKED
@@ -113,7 +113,7 @@ class TestRedis:
     ) -> None:
         """The clock of the operator may be late."""
         (here, ours), _ = pair
-        behind = World(tmp_path)
+        behind = CredentialsHarness(tmp_path)
         behind.redis, behind.clock.wall_seconds = redis, time.time() - 6000
         for target, value in (("sub", "alice"), ("before", "now")):
             made = await behind.credentials(
@@ -124,18 +124,18 @@ class TestRedis:
         await until(lambda: verdict(here, ours, self.token()) == RefusalReason.REVOKED)
 
     async def test_an_unreadable_entry_refuses_every_caller_until_it_is_removed(
-        self, world: World, redis: Redis, started: Start
+        self, harness: CredentialsHarness, redis: Redis, started: Start
     ) -> None:
         """It may name any token; the log and the command say which it is."""
-        world.redis = redis
+        harness.redis = redis
         await redis.zadd(
             "sidecars:revoked:list", {b'["jkt","","x"]': time.time() + 600, b'["jti","","x"]': inf}
         )
-        credentials = world.credentials(self.block(world))
-        world.clock.wall_seconds = time.time()
+        credentials = harness.credentials(self.block(harness))
+        harness.clock.wall_seconds = time.time()
         with capture_logs() as logs:
             await started(credentials)
-        assert verdict(world, credentials, self.token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
+        assert verdict(harness, credentials, self.token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
         (lost,) = (entry for entry in logs if entry["event"] == "revocation_subscription_lost")
         assert "sidecars:revoked:list is not a revocation" in lost["problem"]
         assert "sidecars token clean" in lost["problem"]
@@ -143,10 +143,10 @@ class TestRedis:
             await credentials.credential_admin.list_revocations()
         removed = await credentials.credential_admin.clean_revocations()
         assert sorted(removed) == sorted([repr(b'["jkt","","x"]'), repr(b'["jti","","x"]')])
-        await until(lambda: verdict(world, credentials, self.token()) is None)
+        await until(lambda: verdict(harness, credentials, self.token()) is None)
 
     async def test_a_redis_that_takes_no_writes_is_heard_all_the_same(
-        self, world: World, pair: Any, redis: Redis
+        self, harness: CredentialsHarness, pair: Any, redis: Redis
     ) -> None:
         """What it lost cannot be given back; what it has still counts."""
         (here, ours), _ = pair
@@ -204,10 +204,10 @@ class TestRedis:
         gate.set()
 
     async def test_what_redis_clears_while_it_is_read_refuses_no_one(
-        self, world: World, redis: Redis, monkeypatch: pytest.MonkeyPatch
+        self, harness: CredentialsHarness, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        world.redis = redis
-        credentials = world.credentials(self.block(world))
+        harness.redis = redis
+        credentials = harness.credentials(self.block(harness))
         assert credentials.revocations is not None
         store: Any = credentials.revocations.store
         await credentials.credential_admin.revoke_tokens("before", 5)
@@ -221,13 +221,13 @@ class TestRedis:
         assert await store.load(10) == []
 
     async def test_a_clock_that_is_ahead_for_a_while_forgives_nothing_for_good(
-        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+        self, harness: CredentialsHarness, pair: Any, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
         """Neither in Redis, where that one sidecar would clear the list of all, nor in its own list."""
         (here, ours), (there, theirs) = pair
         await ours.credential_admin.revoke_tokens("jti", "1")
         await until(lambda: verdict(there, theirs, self.token(jti="1")) == RefusalReason.REVOKED)
-        ahead = World(tmp_path)
+        ahead = CredentialsHarness(tmp_path)
         ahead.redis, ahead.clock.wall_seconds = redis, time.time() + 3 * 86400
         credentials = await started(ahead.credentials(self.block(ahead)))
         await credentials.credential_admin.revoke_tokens("jti", "2")
@@ -239,16 +239,18 @@ class TestRedis:
         for one, its in ((here, ours), (there, theirs), (ahead, credentials)):
             assert verdict(one, its, self.token(jti="1")) == RefusalReason.REVOKED
 
-    async def test_the_bound_holds_for_all_together(self, world: World, redis: Redis, started: Start) -> None:
-        world.redis = redis
-        credentials = await started(world.credentials(self.block(world, max_entries=2)))
+    async def test_the_bound_holds_for_all_together(
+        self, harness: CredentialsHarness, redis: Redis, started: Start
+    ) -> None:
+        harness.redis = redis
+        credentials = await started(harness.credentials(self.block(harness, max_entries=2)))
         for number in range(2):
             await credentials.credential_admin.revoke_tokens("jti", str(number))
         with pytest.raises(RevocationsFullError):
             await credentials.credential_admin.revoke_tokens("jti", "2")
 
     async def test_a_full_list_forgets_no_time_over_a_restart(
-        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+        self, harness: CredentialsHarness, pair: Any, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
         """Each time is an entry of its own in Redis, and exempt from the bound."""
         (_, ours), _ = pair
@@ -256,7 +258,7 @@ class TestRedis:
             await ours.credential_admin.revoke_tokens("jti", str(number))
         for seconds in (7200, 3600, 1800, 0):
             await ours.credential_admin.revoke_tokens("before", time.time() - seconds)
-        restarted = World(tmp_path)
+        restarted = CredentialsHarness(tmp_path)
         restarted.redis, restarted.clock.wall_seconds = redis, time.time()
         credentials = await started(restarted.credentials(self.block(restarted, max_entries=3)))
         assert verdict(restarted, credentials, self.token(jti="x")) == RefusalReason.REVOKED
@@ -277,13 +279,13 @@ class TestRedis:
         assert sizes == [500, 1_000, 1_500]
 
     async def test_a_list_that_is_longer_than_it_may_be_denies_until_it_is_shorter(
-        self, world: World, pair: Any, redis: Redis, started: Start, tmp_path: Any
+        self, harness: CredentialsHarness, pair: Any, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
         """An entry that does not fit may name the token of a request, so the list is read again later."""
         (_, ours), _ = pair
         for number in range(5):
             await ours.credential_admin.revoke_tokens("jti", str(number))
-        small = World(tmp_path)
+        small = CredentialsHarness(tmp_path)
         small.redis, small.clock.wall_seconds = redis, time.time()
         credentials = await started(small.credentials(self.block(small, max_entries=2)))
         assert verdict(small, credentials, self.token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
@@ -294,46 +296,48 @@ class TestRedis:
         await until(lambda: verdict(small, credentials, self.token()) is None)
         assert verdict(small, credentials, self.token(jti="0")) == RefusalReason.REVOKED
 
-    async def test_more_that_does_not_fit_puts_that_off_no_further(self, world: World, redis: Redis) -> None:
-        world.redis = redis
-        revocations = world.credentials(self.block(world, max_entries=1)).revocations
+    async def test_more_that_does_not_fit_puts_that_off_no_further(
+        self, harness: CredentialsHarness, redis: Redis
+    ) -> None:
+        harness.redis = redis
+        revocations = harness.credentials(self.block(harness, max_entries=1)).revocations
         assert revocations is not None
         for number in range(8):
-            world.clock.advance(10)
-            revocations.add(Revocation(Revoked.TOKEN, str(number), world.clock.wall_seconds + 600))
+            harness.clock.advance(10)
+            revocations.add(Revocation(Revoked.TOKEN, str(number), harness.clock.wall_seconds + 600))
         assert revocations.needs_resync
 
     async def test_what_a_failover_lost_and_what_came_since_fit_both(
-        self, world: World, redis: Redis, started: Start, tmp_path: Any
+        self, harness: CredentialsHarness, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
         """The store keeps to the bound, and so has room for new ones where it has lost the old."""
-        other = World(tmp_path)
-        world.redis = other.redis = redis
-        world.clock.wall_seconds = other.clock.wall_seconds = time.time()
+        other = CredentialsHarness(tmp_path)
+        harness.redis = other.redis = redis
+        harness.clock.wall_seconds = other.clock.wall_seconds = time.time()
         ours, theirs = [
-            await started(one.credentials(self.block(one, max_entries=3))) for one in (world, other)
+            await started(one.credentials(self.block(one, max_entries=3))) for one in (harness, other)
         ]
         for number in range(3):
             await ours.credential_admin.revoke_tokens("jti", str(number))
         await redis.flushall()
         await theirs.credential_admin.revoke_tokens("jti", "new")
-        await until(lambda: verdict(world, ours, self.token(jti="new")) == RefusalReason.REVOKED)
-        assert verdict(world, ours, self.token(jti="0")) == RefusalReason.REVOKED
-        assert verdict(world, ours, self.token(jti="good")) is None
+        await until(lambda: verdict(harness, ours, self.token(jti="new")) == RefusalReason.REVOKED)
+        assert verdict(harness, ours, self.token(jti="0")) == RefusalReason.REVOKED
+        assert verdict(harness, ours, self.token(jti="good")) is None
 
     async def test_before_the_list_is_loaded_every_request_is_refused(
-        self, world: World, redis: Redis
+        self, harness: CredentialsHarness, redis: Redis
     ) -> None:
-        world.redis = redis
-        credentials = world.credentials(self.block(world))
-        assert verdict(world, credentials, token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
+        harness.redis = redis
+        credentials = harness.credentials(self.block(harness))
+        assert verdict(harness, credentials, token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
 
     async def test_a_revocation_that_cannot_be_kept_is_an_error(
-        self, world: World, redis_server: RedisServer, started: Start
+        self, harness: CredentialsHarness, redis_server: RedisServer, started: Start
     ) -> None:
         client: Redis = Redis.from_url(redis_server.url)
-        world.redis = client
-        credentials = await started(world.credentials(self.block(world)))
+        harness.redis = client
+        credentials = await started(harness.credentials(self.block(harness)))
         redis_server.stop()
         with pytest.raises(StoreUnavailableError):
             await credentials.credential_admin.revoke_tokens("jti", "1")
@@ -349,6 +353,6 @@ class TestRedis:
         await until(lambda: verdict(here, ours, self.token(jti="1")) == RefusalReason.REVOKED)
         assert ours._subscriber.connected
 
-    def test_without_redis_it_is_a_configuration_error(self, world: World) -> None:
+    def test_without_redis_it_is_a_configuration_error(self, harness: CredentialsHarness) -> None:
         with pytest.raises(ConfigError, match="revocations"):
-            world.credentials(self.block(world))
+            harness.credentials(self.block(harness))

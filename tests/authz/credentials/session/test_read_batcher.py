@@ -15,7 +15,7 @@ from authz.request.identity import Identity, RefusalReason
 from common.circuit_breaker import CircuitBreaker
 from sidecars.process.redis import connect
 from sidecars.settings.redis import RedisSettings
-from tests.support.credentials import World, reason_of, sessions_of
+from tests.support.credentials import CredentialsHarness, reason_of, sessions_of
 from tests.support.redis_server import RedisServer
 from tests.support.signing import request
 
@@ -95,33 +95,37 @@ async def test_the_line_has_a_bound(asker: RedisCaller, monkeypatch: pytest.Monk
     assert sum(isinstance(one, StoreUnavailableError) for one in answers) == 2
 
 
-async def test_a_burst_of_sessions_does_not_count_as_an_outage(world: World, client: Redis) -> None:
+async def test_a_burst_of_sessions_does_not_count_as_an_outage(
+    harness: CredentialsHarness, client: Redis
+) -> None:
     """The same happens when a lost subscription voids every cached session."""
-    world.redis = client
-    credentials = world.credentials({"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5})
+    harness.redis = client
+    credentials = harness.credentials({"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5})
     tokens = [
-        await sessions_of(credentials).create("alice", world.clock.wall_seconds) for _ in range(MANY // 2)
+        await sessions_of(credentials).create("alice", harness.clock.wall_seconds) for _ in range(MANY // 2)
     ]
-    pending = [world.awaited(credentials, request(("cookie", f"session={one}"))) for one in tokens]
+    pending = [harness.awaited(credentials, request(("cookie", f"session={one}"))) for one in tokens]
     assert all(isinstance(one, Identity) for one in await asyncio.gather(*pending))
 
 
-async def test_failures_that_were_on_their_way_together_are_all_counted(world: World, client: Redis) -> None:
+async def test_failures_that_were_on_their_way_together_are_all_counted(
+    harness: CredentialsHarness, client: Redis
+) -> None:
     """Otherwise a client with many concurrent requests passes as soon as one more is allowed."""
-    world.redis = client
+    harness.redis = client
     limits = {"address_failures": 5, "per_seconds": 50}
-    credentials = world.credentials(
+    credentials = harness.credentials(
         {"sessions": {"store": "redis"}, "lookup_timeout_seconds": 5, "throttle": limits}
     )
 
     def ask(number: int) -> Any:
         token = f"{number:05}{'x' * 38}"
-        return world.awaited(credentials, request(("cookie", f"session={token}"), address="192.0.2.1"))
+        return harness.awaited(credentials, request(("cookie", f"session={token}"), address="192.0.2.1"))
 
     found = [reason_of(one) for one in await asyncio.gather(*(ask(number) for number in range(10)))]
     assert set(found) == {RefusalReason.SESSION_UNKNOWN}
     # Ten seconds would have brought one failure back; those five beyond the limit are owed first.
-    world.clock.advance(59)
+    harness.clock.advance(59)
     assert reason_of(await ask(100)) == RefusalReason.THROTTLED
-    world.clock.advance(1)
+    harness.clock.advance(1)
     assert reason_of(await ask(101)) == RefusalReason.SESSION_UNKNOWN

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from authz.credentials import Credentials
 from authz.credentials.session.verifier import MAX_RENEWALS
 from authz.request.identity import Identity, RefusalReason
-from tests.support.credentials import World, reason_of, sessions_of
+from tests.support.credentials import CredentialsHarness, reason_of, sessions_of
 from tests.support.signing import NOW, request
 from tests.support.waiting import until
 
@@ -26,104 +26,110 @@ class TestSliding:
     """On both stores."""
 
     @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
-    def credentials(self, world: World, request: pytest.FixtureRequest) -> Credentials:
+    def credentials(self, harness: CredentialsHarness, request: pytest.FixtureRequest) -> Credentials:
         if request.param == "redis":
-            world.redis = request.getfixturevalue("redis")
+            harness.redis = request.getfixturevalue("redis")
         sessions = {
             "store": request.param,
             "idle_timeout_seconds": 60,
             "absolute_timeout_seconds": 200,
             "cache_ttl_seconds": 1,
         }
-        return world.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})
+        return harness.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})
 
-    async def test_use_keeps_a_session_alive(self, world: World, credentials: Credentials) -> None:
+    async def test_use_keeps_a_session_alive(
+        self, harness: CredentialsHarness, credentials: Credentials
+    ) -> None:
         token = await sessions_of(credentials).create("alice", NOW)
         for _ in range(4):
-            world.clock.advance(45)
-            assert isinstance(await world.awaited(credentials, cookie(token)), Identity)
+            harness.clock.advance(45)
+            assert isinstance(await harness.awaited(credentials, cookie(token)), Identity)
             await sessions_of(credentials).flush()
 
-    async def test_not_beyond_its_end(self, world: World, credentials: Credentials) -> None:
+    async def test_not_beyond_its_end(self, harness: CredentialsHarness, credentials: Credentials) -> None:
         token = await sessions_of(credentials).create("alice", NOW)
         for _ in range(4):
-            world.clock.advance(45)
-            await world.awaited(credentials, cookie(token))
+            harness.clock.advance(45)
+            await harness.awaited(credentials, cookie(token))
             await sessions_of(credentials).flush()
-        world.clock.advance(20)
-        outcome = await world.awaited(credentials, cookie(token))
+        harness.clock.advance(20)
+        outcome = await harness.awaited(credentials, cookie(token))
         assert reason_of(outcome) in {RefusalReason.SESSION_EXPIRED, RefusalReason.SESSION_UNKNOWN}
 
-    async def test_a_use_counts_before_it_is_written(self, world: World, credentials: Credentials) -> None:
+    async def test_a_use_counts_before_it_is_written(
+        self, harness: CredentialsHarness, credentials: Credentials
+    ) -> None:
         token = await sessions_of(credentials).create("alice", NOW)
         for _ in range(3):
-            world.clock.advance(45)
-            assert isinstance(await world.awaited(credentials, cookie(token)), Identity)
+            harness.clock.advance(45)
+            assert isinstance(await harness.awaited(credentials, cookie(token)), Identity)
 
     async def test_uses_close_to_each_other_are_one_write(
-        self, world: World, credentials: Credentials
+        self, harness: CredentialsHarness, credentials: Credentials
     ) -> None:
         token = await sessions_of(credentials).create("alice", NOW)
         for _ in range(50):
-            world.clock.advance(0.1)
-            await world.awaited(credentials, cookie(token))
+            harness.clock.advance(0.1)
+            await harness.awaited(credentials, cookie(token))
         assert len(sessions_of(credentials)._renewals) == 0
-        world.clock.advance(2)
+        harness.clock.advance(2)
         for _ in range(5):
-            await world.awaited(credentials, cookie(token))
+            await harness.awaited(credentials, cookie(token))
         assert len(sessions_of(credentials)._renewals) == 1
 
     async def test_a_renewal_does_not_bring_back_what_was_revoked(
-        self, world: World, credentials: Credentials
+        self, harness: CredentialsHarness, credentials: Credentials
     ) -> None:
         sessions = sessions_of(credentials)
         token = await sessions.create("alice", NOW)
-        world.clock.advance(30)
-        await world.awaited(credentials, cookie(token))
+        harness.clock.advance(30)
+        await harness.awaited(credentials, cookie(token))
         (key, renewed) = next(iter(sessions._renewals.items()))
         await sessions.revoke(token)
-        await sessions.store.renew({key: renewed}, world.clock.wall_seconds)
+        await sessions.store.renew({key: renewed}, harness.clock.wall_seconds)
         assert await sessions.store.read([key]) == []
 
-    async def test_renewals_that_wait_have_a_bound(self, world: World, credentials: Credentials) -> None:
+    async def test_renewals_that_wait_have_a_bound(
+        self, harness: CredentialsHarness, credentials: Credentials
+    ) -> None:
         sessions = sessions_of(credentials)
         token = await sessions.create("alice", NOW)
         filler = (await sessions.store.read([next(iter(await sessions.store.keys(None)))]))[0][1]
         sessions._renewals = {str(number): filler for number in range(MAX_RENEWALS)}
-        world.clock.advance(30)
-        assert isinstance(await world.awaited(credentials, cookie(token)), Identity)
+        harness.clock.advance(30)
+        assert isinstance(await harness.awaited(credentials, cookie(token)), Identity)
         assert len(sessions._renewals) == MAX_RENEWALS
-        assert world.metric("authz_session_renewals_lost_total") == 1
+        assert harness.metric("authz_session_renewals_lost_total") == 1
 
     async def test_stopping_writes_what_waits(
-        self, world: World, credentials: Credentials, started: Start
+        self, harness: CredentialsHarness, credentials: Credentials, started: Start
     ) -> None:
         await started(credentials)
         token = await sessions_of(credentials).create("alice", NOW)
-        world.clock.advance(30)
-        await world.awaited(credentials, cookie(token))
+        harness.clock.advance(30)
+        await harness.awaited(credentials, cookie(token))
         await credentials.stop()
         (_, kept) = (await sessions_of(credentials).find(None, 1))[0]
         assert kept.idle_until == NOW + 90
 
     async def test_it_is_written_after_the_answer(
-        self, world: World, credentials: Credentials, started: Start
+        self, harness: CredentialsHarness, credentials: Credentials, started: Start
     ) -> None:
         await started(credentials)
         token = await sessions_of(credentials).create("alice", NOW)
-        world.clock.advance(30)
-        await world.awaited(credentials, cookie(token))
-        assert world.metric("authz_session_renewals_total") == 0
-        await until(lambda: world.metric("authz_session_renewals_total") == 1)
+        harness.clock.advance(30)
+        await harness.awaited(credentials, cookie(token))
+        assert harness.metric("authz_session_renewals_total") == 0
+        await until(lambda: harness.metric("authz_session_renewals_total") == 1)
 
 
 class TestDesk:
     @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
-    def credentials(self, world: World, request: pytest.FixtureRequest) -> Credentials:
+    def credentials(self, harness: CredentialsHarness, request: pytest.FixtureRequest) -> Credentials:
         if request.param == "redis":
-            world.redis = request.getfixturevalue("redis")
+            harness.redis = request.getfixturevalue("redis")
         sessions = {"store": request.param}
-        return world.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})
+        return harness.credentials({"sessions": sessions, "lookup_timeout_seconds": 5})
 
     async def test_sessions_are_listed_by_subject(self, credentials: Credentials) -> None:
         credential_admin = credentials.credential_admin
@@ -150,29 +156,35 @@ class TestDesk:
         assert await credentials.credential_admin.show_session("x" * 43) is None
 
     @pytest.mark.parametrize("target", ["token", "id"])
-    async def test_one_is_revoked(self, world: World, credentials: Credentials, target: str) -> None:
+    async def test_one_is_revoked(
+        self, harness: CredentialsHarness, credentials: Credentials, target: str
+    ) -> None:
         made = await credentials.credential_admin.create_session("alice", [], [], {})
-        await world.awaited(credentials, cookie(made["token"]))
+        await harness.awaited(credentials, cookie(made["token"]))
         assert await credentials.credential_admin.revoke_sessions(target, made[target]) == 1
-        assert reason_of(await world.awaited(credentials, cookie(made["token"]))) == RefusalReason.REVOKED
+        assert reason_of(await harness.awaited(credentials, cookie(made["token"]))) == RefusalReason.REVOKED
         assert await credentials.credential_admin.revoke_sessions(target, made[target]) == 0
 
-    async def test_all_of_a_subject_are_revoked(self, world: World, credentials: Credentials) -> None:
+    async def test_all_of_a_subject_are_revoked(
+        self, harness: CredentialsHarness, credentials: Credentials
+    ) -> None:
         made = [
             await credentials.credential_admin.create_session(name, [], [], {})
             for name in ("alice", "bob", "alice")
         ]
         assert await credentials.credential_admin.revoke_sessions("subject", "alice") == 2
-        found = [await world.awaited(credentials, cookie(one["token"])) for one in made]
+        found = [await harness.awaited(credentials, cookie(one["token"])) for one in made]
         assert [isinstance(one, Identity) for one in found] == [False, True, False]
 
-    async def test_all_before_a_time_are_revoked(self, world: World, credentials: Credentials) -> None:
+    async def test_all_before_a_time_are_revoked(
+        self, harness: CredentialsHarness, credentials: Credentials
+    ) -> None:
         old = await credentials.credential_admin.create_session("alice", [], [], {})
-        world.clock.advance(10)
+        harness.clock.advance(10)
         new = await credentials.credential_admin.create_session("alice", [], [], {})
         assert await credentials.credential_admin.revoke_sessions("before", NOW + 10) == 1
-        assert reason_of(await world.awaited(credentials, cookie(old["token"]))) == RefusalReason.REVOKED
-        assert isinstance(await world.awaited(credentials, cookie(new["token"])), Identity)
+        assert reason_of(await harness.awaited(credentials, cookie(old["token"]))) == RefusalReason.REVOKED
+        assert isinstance(await harness.awaited(credentials, cookie(new["token"])), Identity)
 
     async def test_more_than_a_batch_at_once(self, credentials: Credentials) -> None:
         for _ in range(601):
@@ -184,10 +196,10 @@ class TestDesk:
 @pytest.mark.redis
 class TestTwoSidecars:
     @pytest.fixture
-    async def pair(self, world: World, tmp_path: Any, redis: Redis, started: Start) -> Any:
-        other = World(tmp_path)
+    async def pair(self, harness: CredentialsHarness, tmp_path: Any, redis: Redis, started: Start) -> Any:
+        other = CredentialsHarness(tmp_path)
         found = []
-        for one in (world, other):
+        for one in (harness, other):
             one.redis = redis
             one.clock.wall_seconds = time.time()
             sessions = {"store": "redis", "cache_ttl_seconds": 300}
@@ -272,68 +284,70 @@ class TestTwoSidecars:
         assert theirs._subscriber.interruptions == 0
 
     async def test_a_use_that_is_not_written_yet_brings_back_no_revoked_session(
-        self, world: World, redis: Redis, started: Start, tmp_path: Any
+        self, harness: CredentialsHarness, redis: Redis, started: Start, tmp_path: Any
     ) -> None:
         """While messages do not arrive: asked again, Redis says that it has ended, and that counts."""
         block = {
             "sessions": {"store": "redis", "idle_timeout_seconds": 60, "cache_ttl_seconds": 10},
             "lookup_timeout_seconds": 5,
         }
-        other = World(tmp_path)
-        world.redis = other.redis = redis
-        here, there = world.credentials(block), other.credentials(block)
+        other = CredentialsHarness(tmp_path)
+        harness.redis = other.redis = redis
+        here, there = harness.credentials(block), other.credentials(block)
         text = await sessions_of(here).create("alice", NOW)
-        assert isinstance(await world.awaited(here, cookie(text)), Identity)
+        assert isinstance(await harness.awaited(here, cookie(text)), Identity)
         await sessions_of(there).revoke(text)
-        world.clock.advance(9.8)
-        assert isinstance(await world.awaited(here, cookie(text)), Identity), "the stated age of the cache"
+        harness.clock.advance(9.8)
+        assert isinstance(await harness.awaited(here, cookie(text)), Identity), "the stated age of the cache"
         assert len(sessions_of(here)._renewals) == 1
-        world.clock.advance(0.3)
-        assert reason_of(await world.awaited(here, cookie(text))) == RefusalReason.SESSION_EXPIRED
+        harness.clock.advance(0.3)
+        assert reason_of(await harness.awaited(here, cookie(text))) == RefusalReason.SESSION_EXPIRED
         await sessions_of(here).flush()
-        assert reason_of(await world.awaited(here, cookie(text))) == RefusalReason.SESSION_EXPIRED
+        assert reason_of(await harness.awaited(here, cookie(text))) == RefusalReason.SESSION_EXPIRED
 
     async def test_a_caller_whose_session_has_ended_is_not_throttled(
-        self, world: World, redis: Redis, started: Start
+        self, harness: CredentialsHarness, redis: Redis, started: Start
     ) -> None:
         """On a Monday a whole office comes back with old cookies: that is not an attack from its address."""
 
         def at_home(text: str) -> Any:
             return request(("cookie", f"session={text}"), address="192.0.2.1")
 
-        world.redis = redis
-        world.clock.wall_seconds = time.time()
+        harness.redis = redis
+        harness.clock.wall_seconds = time.time()
         block = {
             "sessions": {"store": "redis", "idle_timeout_seconds": 0.2, "absolute_timeout_seconds": 3600},
             "throttle": {"address_failures": 3},
             "lookup_timeout_seconds": 5,
         }
-        credentials = await started(world.credentials(block))
+        credentials = await started(harness.credentials(block))
         sessions = sessions_of(credentials)
-        old = [await sessions.create("alice", world.clock.wall_seconds) for _ in range(5)]
-        revoked = await sessions.create("alice", world.clock.wall_seconds)
-        assert isinstance(await world.awaited(credentials, at_home(old[0])), Identity)
+        old = [await sessions.create("alice", harness.clock.wall_seconds) for _ in range(5)]
+        revoked = await sessions.create("alice", harness.clock.wall_seconds)
+        assert isinstance(await harness.awaited(credentials, at_home(old[0])), Identity)
         await redis.delete(*[key async for key in redis.scan_iter("sidecars:session:" + "[0-9a-f]" * 64)])
-        world.clock.advance(1)
+        harness.clock.advance(1)
         for text in (*old, revoked):
-            assert reason_of(await world.awaited(credentials, at_home(text))) == RefusalReason.SESSION_EXPIRED
-            assert reason_of(world.outcome(credentials, at_home(text))) == RefusalReason.SESSION_EXPIRED
+            assert (
+                reason_of(await harness.awaited(credentials, at_home(text))) == RefusalReason.SESSION_EXPIRED
+            )
+            assert reason_of(harness.outcome(credentials, at_home(text))) == RefusalReason.SESSION_EXPIRED
         names = [key async for key in redis.scan_iter("sidecars:session:ended:*")]
         assert all([86_000 < await redis.ttl(name) <= 86_401 for name in names])
         assert len(names) == 6
-        new = await sessions.create("alice", world.clock.wall_seconds)
-        assert isinstance(await world.awaited(credentials, at_home(new)), Identity)
+        new = await sessions.create("alice", harness.clock.wall_seconds)
+        assert isinstance(await harness.awaited(credentials, at_home(new)), Identity)
         for number in range(3):
             guess = str(number) * 43
             assert (
-                reason_of(await world.awaited(credentials, at_home(guess))) == RefusalReason.SESSION_UNKNOWN
+                reason_of(await harness.awaited(credentials, at_home(guess))) == RefusalReason.SESSION_UNKNOWN
             )
-        assert reason_of(await world.awaited(credentials, at_home("x" * 43))) == RefusalReason.THROTTLED
+        assert reason_of(await harness.awaited(credentials, at_home("x" * 43))) == RefusalReason.THROTTLED
 
     async def test_a_renewal_keeps_that_knowledge_alive(
-        self, world: World, redis: Redis, started: Start
+        self, harness: CredentialsHarness, redis: Redis, started: Start
     ) -> None:
-        world.redis = redis
+        harness.redis = redis
         sessions_block = {
             "store": "redis",
             "idle_timeout_seconds": 60,
@@ -341,13 +355,13 @@ class TestTwoSidecars:
             "ended_retention_seconds": 100,
         }
         credentials = await started(
-            world.credentials({"sessions": sessions_block, "lookup_timeout_seconds": 5})
+            harness.credentials({"sessions": sessions_block, "lookup_timeout_seconds": 5})
         )
         text = await sessions_of(credentials).create("alice", NOW)
         (name,) = [key async for key in redis.scan_iter("sidecars:session:ended:*")]
         await redis.expire(name, 1)
-        world.clock.advance(30)
-        await world.awaited(credentials, cookie(text))
+        harness.clock.advance(30)
+        await harness.awaited(credentials, cookie(text))
         await sessions_of(credentials).flush()
         assert 150 < await redis.ttl(name) <= 160
 
@@ -361,11 +375,13 @@ class TestTwoSidecars:
         assert asyncio.iscoroutine(pending)
         await pending
 
-    async def test_what_is_remembered_has_a_bound(self, world: World, redis: Redis, started: Start) -> None:
-        world.redis = redis
+    async def test_what_is_remembered_has_a_bound(
+        self, harness: CredentialsHarness, redis: Redis, started: Start
+    ) -> None:
+        harness.redis = redis
         sessions = {"store": "redis", "cache_max_entries": 2}
-        credentials = await started(world.credentials({"sessions": sessions, "lookup_timeout_seconds": 5}))
+        credentials = await started(harness.credentials({"sessions": sessions, "lookup_timeout_seconds": 5}))
         for _ in range(5):
             token = await sessions_of(credentials).create("alice", NOW)
-            await world.awaited(credentials, cookie(token))
-        assert world.metric("authz_cache_entries", cache="sessions") == 2
+            await harness.awaited(credentials, cookie(token))
+        assert harness.metric("authz_cache_entries", cache="sessions") == 2

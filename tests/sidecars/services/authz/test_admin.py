@@ -12,7 +12,7 @@ from authz.credentials import Credentials, CredentialsConfig
 from authz.request.identity import Identity, RefusalReason
 from sidecars.admin.routes import AdminAnswer, AdminRequest, routes_of
 from sidecars.services.authz.admin import LOGOUT_PATH, admin_routes
-from tests.support.credentials import World, reason_of
+from tests.support.credentials import CredentialsHarness, reason_of
 from tests.support.logout import block, logout_token
 from tests.support.signing import bearer, token
 
@@ -20,8 +20,8 @@ FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def harness(tmp_path: Path) -> CredentialsHarness:
+    return CredentialsHarness(tmp_path)
 
 
 async def ask(
@@ -40,14 +40,14 @@ async def ask(
 
 
 class TestLogout:
-    async def test_a_good_token_is_answered_with_200(self, world: World) -> None:
+    async def test_a_good_token_is_answered_with_200(self, harness: CredentialsHarness) -> None:
         """Sections 2.5 and 2.8 of OpenID Connect Back-Channel Logout 1.0."""
-        credentials = world.credentials(block(world))
+        credentials = harness.credentials(block(harness))
         status, _ = await ask(
             credentials, "POST", LOGOUT_PATH, f"logout_token={logout_token()}".encode(), FORM
         )
         assert status == 200
-        outcome = world.outcome(credentials, bearer(token(sid="s1")))
+        outcome = harness.outcome(credentials, bearer(token(sid="s1")))
         assert reason_of(outcome) == RefusalReason.REVOKED
 
     @pytest.mark.parametrize(
@@ -63,33 +63,37 @@ class TestLogout:
             (b"{}", "application/json"),
         ],
     )
-    async def test_a_bad_one_with_400(self, world: World, body: bytes, content_type: str) -> None:
-        credentials = world.credentials(block(world))
+    async def test_a_bad_one_with_400(
+        self, harness: CredentialsHarness, body: bytes, content_type: str
+    ) -> None:
+        credentials = harness.credentials(block(harness))
         status, answer = await ask(credentials, "POST", LOGOUT_PATH, body, content_type)
         assert (status, answer["error"]) == (400, "invalid_request")
-        assert isinstance(world.outcome(credentials, bearer(token(sid="s1"))), Identity)
+        assert isinstance(harness.outcome(credentials, bearer(token(sid="s1"))), Identity)
 
-    async def test_where_no_issuer_has_it_with_404(self, world: World) -> None:
-        status, _ = await ask(world.credentials({}), "POST", LOGOUT_PATH, b"logout_token=a.b.c", FORM)
+    async def test_where_no_issuer_has_it_with_404(self, harness: CredentialsHarness) -> None:
+        status, _ = await ask(harness.credentials({}), "POST", LOGOUT_PATH, b"logout_token=a.b.c", FORM)
         assert status == 404
 
-    async def test_one_that_cannot_be_kept_with_503(self, world: World) -> None:
+    async def test_one_that_cannot_be_kept_with_503(self, harness: CredentialsHarness) -> None:
         """The issuer may send it again."""
-        credentials = world.credentials(block(world) | {"revocations": {"max_entries": 1}})
+        credentials = harness.credentials(block(harness) | {"revocations": {"max_entries": 1}})
         await credentials.credential_admin.revoke_tokens("jti", "other")
         body = f"logout_token={logout_token()}".encode()
         assert (await ask(credentials, "POST", LOGOUT_PATH, body, FORM))[0] == 503
 
-    async def test_it_is_there_without_session_admin_and_nothing_else_is(self, world: World) -> None:
-        routes = admin_routes(world.credentials({}), session_admin=False)
+    async def test_it_is_there_without_session_admin_and_nothing_else_is(
+        self, harness: CredentialsHarness
+    ) -> None:
+        routes = admin_routes(harness.credentials({}), session_admin=False)
         assert [(route.method, route.path) for route in routes] == [("POST", LOGOUT_PATH)]
 
 
 class TestSessions:
     @pytest.fixture
-    def credentials(self, world: World) -> Credentials:
-        return world.credentials(
-            {"issuers": [world.issuer()], "sessions": {"max_sessions": 2}, "revocations": {}}
+    def credentials(self, harness: CredentialsHarness) -> Credentials:
+        return harness.credentials(
+            {"issuers": [harness.issuer()], "sessions": {"max_sessions": 2}, "revocations": {}}
         )
 
     async def test_created_listed_shown_revoked(self, credentials: Credentials) -> None:
