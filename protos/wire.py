@@ -23,15 +23,15 @@ def fields(data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
     position = 0
     while position < len(data):
         start = position
-        tag, position = _varint(data, position)
+        tag, position = _read_varint(data, position)
         wire_type = tag & 7
         content = None
         if wire_type == _LENGTH_DELIMITED:
-            length, position = _varint(data, position)
+            length, position = _read_varint(data, position)
             content = data[position : position + length]
             position += length
         elif wire_type == _VARINT:
-            _, position = _varint(data, position)
+            _, position = _read_varint(data, position)
         elif wire_type in _BYTES_AFTER_TAG:
             position += _BYTES_AFTER_TAG[wire_type]
         else:
@@ -43,10 +43,10 @@ def fields(data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
 
 def field_with(number: int, content: bytes) -> bytes:
     """The bytes of the field `number` that holds `content`."""
-    return _encoded(number << 3 | _LENGTH_DELIMITED) + _encoded(len(content)) + content
+    return varint(number << 3 | _LENGTH_DELIMITED) + varint(len(content)) + content
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 7 * _MOST_VARINT_BYTES, 7):
         if position >= len(data):
@@ -59,10 +59,16 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     raise WireError("a number is longer than ten bytes")
 
 
-def _encoded(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """`number` as protobuf writes integers: seven bits a byte, the lowest first."""
+    if number < 0x80:
+        return _SHORT[number]
     encoded = bytearray()
     while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+_SHORT: Final = tuple(bytes((number,)) for number in range(0x80))

@@ -14,6 +14,7 @@ from protos.core_pb2 import HeaderValue
 from protos.lenient import parse
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from protos.wire import varint
 from ratelimit.cache import GenerationalCache
 from ratelimit.decision import DescriptorStatus, LimitDecision
 from ratelimit.metadata import explain
@@ -77,7 +78,7 @@ class Responses:
         parts = [_OVER_LIMIT if decision.over_limit else _OK]
         for status in decision.statuses:
             encoded = self._status(status)
-            parts += (_STATUSES, _varint(len(encoded)), encoded)
+            parts += (_STATUSES, varint(len(encoded)), encoded)
         parts += self._response_headers(decision)
         if self._metadata != "off":
             parts.append(self._dynamic_metadata(decision, decision.deciding))
@@ -85,7 +86,7 @@ class Responses:
 
     def _status(self, status: DescriptorStatus) -> bytes:
         code = _OVER_LIMIT if status.over_limit else _OK
-        remaining = _LIMIT_REMAINING + _varint(status.remaining) if status.remaining else b""
+        remaining = _LIMIT_REMAINING + varint(status.remaining) if status.remaining else b""
         rule = status.current
         if rule is None:
             return code + remaining
@@ -96,8 +97,8 @@ class Responses:
         seconds = status.reset_seconds
         if seconds == 0:
             return code + limit + remaining + _NO_DURATION
-        reset = _varint(min(seconds, MAX_DURATION_SECONDS))
-        return code + limit + remaining + _DURATION + _varint(len(reset) + 1) + _SECONDS + reset
+        reset = varint(min(seconds, MAX_DURATION_SECONDS))
+        return code + limit + remaining + _DURATION + varint(len(reset) + 1) + _SECONDS + reset
 
     def _response_headers(self, decision: LimitDecision) -> list[bytes]:
         names = self._headers
@@ -143,22 +144,8 @@ def _response_header(name: str, value: int) -> bytes:
 
 
 def _sized(content: bytes) -> bytes:
-    return _varint(len(content)) + content
+    return varint(len(content)) + content
 
-
-def _varint(number: int) -> bytes:
-    """`number` as protobuf writes integers: seven bits a byte, the lowest first."""
-    if number < 0x80:
-        return _SHORT[number]
-    encoded = bytearray()
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-_SHORT: Final = tuple(bytes((number,)) for number in range(0x80))
 
 # Tags: field number << 3 | wire type (0 varint, 2 with a length).
 _OK: Final = b"\x08\x01"  # overall_code = 1 of the response, and code = 1 of a status
