@@ -4,7 +4,7 @@ The counters are plain integers of the ledger, read when Prometheus asks: no ent
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, EntryCounters
 
-_LOG = ("log_name", "type")
-_WRITE_SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)
+_LOG: Final = ("log_name", "type")
+_WRITE_SECONDS: Final = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)
 
 
 class SinkMetrics:

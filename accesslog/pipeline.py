@@ -8,6 +8,7 @@ batch once it is handed over, envoy grpc_access_logger.h).
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Sequence
+from typing import Final
 
 import structlog
 
@@ -18,7 +19,7 @@ from accesslog.sinks.sink import SinkError
 
 _log = structlog.get_logger("accesslog")
 
-OPEN_SECONDS = 5.0
+OPEN_SECONDS: Final = 5.0
 """A file system that does not answer must not keep the process from starting; writing tries again."""
 
 

@@ -10,20 +10,20 @@ Two rules hold for all kinds:
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-SECOND_US = 1_000_000
+SECOND_US: Final = 1_000_000
 
-MAX_WINDOW_US = 10 * 365 * 86_400 * SECOND_US
+MAX_WINDOW_US: Final = 10 * 365 * 86_400 * SECOND_US
 """Ten years. Below 2^49, so that the Redis script's doubles (53 bits) have room to work exactly."""
 
-MAX_TOKENS = 2**32 - 1
+MAX_TOKENS: Final = 2**32 - 1
 """The largest limit or burst: requests_per_unit is a uint32 on the wire."""
 
-MAX_HITS = 2**32 - 1
+MAX_HITS: Final = 2**32 - 1
 """The most hits of one request: `hits_addend` is a uint64; hits above the largest limit change nothing."""
 
-MAX_COUNT = 2**50
+MAX_COUNT: Final = 2**50
 """Where a fixed window stops counting: exact in a double, and beyond every limit."""
 
 State = tuple[int, ...]

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Final
 
-MAX_DOUBLINGS = 3
+MAX_DOUBLINGS: Final = 3
 """The wait grows to 8 times `open_seconds` and no further: recovery must not go unseen for long."""
 
 

@@ -1,14 +1,15 @@
 """The answer of a Redis that refuses a command."""
 
 from ssl import SSLError
+from typing import Final
 
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
 
 from common.os_errors import in_words
 
-_REPEATED = ", with args beginning with"
+_REPEATED: Final = ", with args beginning with"
 
-_ANSWERS = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
+_ANSWERS: Final = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
 
 
 def answer_in(error: BaseException) -> Exception | None:

@@ -1,10 +1,11 @@
 """The descriptors of every .proto in this folder and of those they import, as one file of the package."""
 
 from pathlib import Path
+from typing import Final
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-PROTOSET = "edge-sidecars.protoset"
+PROTOSET: Final = "edge-sidecars.protoset"
 """A serialized google.protobuf.FileDescriptorSet with imports and comments: for `grpcurl -protoset`."""
 
 

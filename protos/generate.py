@@ -9,12 +9,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from protos.descriptors import PROTOSET
 
-FOLDER = Path(__file__).resolve().parent
-ROOT = FOLDER.parent
-STUB_SUFFIXES = ("_pb2.py", "_pb2.pyi")
+FOLDER: Final = Path(__file__).resolve().parent
+ROOT: Final = FOLDER.parent
+STUB_SUFFIXES: Final = ("_pb2.py", "_pb2.pyi")
 
 
 class GenerateError(Exception):

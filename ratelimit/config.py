@@ -44,15 +44,17 @@ from ratelimit.rules import (
     build_bucket,
 )
 
-_KUBERNETES = (
+_KUBERNETES: Final = (
     "this is a Kubernetes object, not a limits file: mount the ConfigMap as a volume, or copy the text below "
     "its data into a file"
 )
-_NO_DESCRIPTORS = "domain '{}' has no descriptors, so nothing is limited; a reload to this is refused"
+_NO_DESCRIPTORS: Final = "domain '{}' has no descriptors, so nothing is limited; a reload to this is refused"
 _PERIOD: Final = re.compile("([0-9]{1,12})([smhdw])")
 _PERIOD_UNITS: Final = {"s": Unit.SECOND, "m": Unit.MINUTE, "h": Unit.HOUR, "d": Unit.DAY, "w": Unit.WEEK}
 
-_NEEDS_WILDCARD = "share_threshold can only be used with wildcard values (containing '*'), but found key"
+_NEEDS_WILDCARD: Final = (
+    "share_threshold can only be used with wildcard values (containing '*'), but found key"
+)
 
 
 def load_limits(paths: Sequence[Path], options: Options) -> CompiledLimits:

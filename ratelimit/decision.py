@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ratelimit.request import LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule
 from ratelimit.stats import Counts
 from ratelimit.stores.store import Take
 
-MAX_MEMOS = 16
+MAX_MEMOS: Final = 16
 """The most encodings kept for a plan: it has about as many outcomes as descriptors, and few of them occur."""
 
 
@@ -37,7 +37,7 @@ class DescriptorStatus(NamedTuple):
         return None if rule is None or rule.bucket is None or not self.known else rule
 
 
-UNMATCHED = DescriptorStatus(False, None, 0, 0, 0)
+UNMATCHED: Final = DescriptorStatus(False, None, 0, 0, 0)
 
 
 class Charge(NamedTuple):

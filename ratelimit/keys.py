@@ -32,7 +32,7 @@ LIMIT_KEYS: Final = (
     "charge_rejected",
     "on_failure",
 )
-_ALL_KEYS = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
+_ALL_KEYS: Final = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
 
 
 def hint_for(key: str, known: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from common.buckets import Bucket, FixedWindow, TokenBucket
 from protos.lenient import shown
@@ -11,7 +11,7 @@ from ratelimit.rules import BLANKS, LimitRule, Node
 Entry = tuple[str, str]
 """Key and value of one entry of a descriptor."""
 
-MAX_KEY_LENGTH = 256
+MAX_KEY_LENGTH: Final = 256
 """Values come from clients (a path, a header). A longer name is replaced by its hash, so that no client can
 fill the store with long names."""
 

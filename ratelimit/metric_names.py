@@ -10,8 +10,8 @@ Series = tuple[str, str, str]
 """The labels domain, key1 and key2. Prometheus treats an empty label as absent."""
 
 _REPLACED: Final = str.maketrans(":|", "__")
-_IPV4 = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", re.ASCII)
-_NOT_OF_A_NAME = re.compile(r"[^a-zA-Z0-9_]")
+_IPV4: Final = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", re.ASCII)
+_NOT_OF_A_NAME: Final = re.compile(r"[^a-zA-Z0-9_]")
 
 
 def by_level(path: Path) -> Series:

@@ -13,7 +13,7 @@ from ratelimit.rules import BLANKS, UNIT_SECONDS, CompiledLimits, LimitRule, Nod
 from ratelimit.stats import Counts, Stats
 from ratelimit.stores.store import Mode, Take
 
-MAX_DESCRIPTORS = 256
+MAX_DESCRIPTORS: Final = 256
 """A route has a handful; a script over very many buckets would block Redis for all its clients."""
 
 UNLIMITED: Final = 2**32 - 1

@@ -10,8 +10,8 @@ from datetime import date
 from typing import Any, Final
 
 _SWITCHES: Final = {"y": True, "Y": True, "n": False, "N": False}
-_INTEGER = re.compile(r"[-+]?0([oO][0-7]+|[bB][01]+|[xX][0-9a-fA-F]+)")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INTEGER: Final = re.compile(r"[-+]?0([oO][0-7]+|[bB][01]+|[xX][0-9a-fA-F]+)")
+_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 BASE_60: Final = re.compile(r"(?<![\w.:])[0-9][0-9_]*(:[0-5]?[0-9])+(?![\w:])")

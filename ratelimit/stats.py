@@ -17,17 +17,17 @@ from prometheus_client.registry import Collector
 
 from ratelimit.metric_names import Path, Series, by_dots, by_level, unknown_domain_metric
 
-MAX_REQUEST_KEYS = 1_000
+MAX_REQUEST_KEYS: Final = 1_000
 """Metric keys with values of requests in them (detailed_metric, value_to_metric, overrides): without a bound
 each client would add its own (envoyproxy/ratelimit#275, #1132). Further ones share one key a domain."""
 
-MAX_RULE_KEYS = 10_000
+MAX_RULE_KEYS: Final = 10_000
 """Rules with counters of their own: 60,000 time series are many for one Prometheus target."""
 
-MAX_UNKNOWN_DOMAINS = 100
+MAX_UNKNOWN_DOMAINS: Final = 100
 """Envoys name domains, clients cannot; this bounds a misconfigured Envoy."""
 
-MAX_GONE_KEYS = 10_000
+MAX_GONE_KEYS: Final = 10_000
 """The most removed rules whose counts are kept, to continue if the rules come back."""
 
 OTHER: Final = "(other)"

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
-MAX_LOGS = 64
+MAX_LOGS: Final = 64
 """Each log name is a time series of every counter. Envoy's operator chooses them, a dozen is many; beyond
 the bound, names are counted together as `(other)`."""
 
-UNNAMED = "unknown"
-OTHER = "(other)"
+UNNAMED: Final = "unknown"
+OTHER: Final = "(other)"
 """In parentheses, because few logs have such a name."""
 
 

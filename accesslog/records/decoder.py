@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -14,10 +14,10 @@ from accesslog.wire.entry import HTTP, TCP, EntryKind, record_of
 from accesslog.wire.message import Batch, UnreadableMessageError, read_message
 from accesslog.wire.record import Record
 
-BATCH_ENTRIES = 64
+BATCH_ENTRIES: Final = 64
 """The most entries that become lines before other tasks may run."""
 
-BATCH_SECONDS = 0.002
+BATCH_SECONDS: Final = 0.002
 """The longest time before other tasks may run: an authz server in the same process tolerates little more.
 A usual entry takes 30 us; one that a client has filled with escapes or bytes that are not UTF-8 takes many
 times that."""

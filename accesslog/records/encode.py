@@ -1,24 +1,24 @@
 """Encodes a record as one line of JSON of bounded length."""
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-MAX_RECORD_BYTES = 64 * 1024
+MAX_RECORD_BYTES: Final = 64 * 1024
 """A usual record has 2 kB. Envoy takes 60 kB of request headers, all of which a setting may have it log; the
 collectors that read the lines commonly stop at 64 kB or more."""
 
-_LONGEST_TEXT = 1024
+_LONGEST_TEXT: Final = 1024
 """The length to which texts are cut in a record that is too large: enough to recognise them."""
 
-_SHORT_TEXT = 128
+_SHORT_TEXT: Final = 128
 """A shorter length, used where the first is not enough. A client must not be able to keep its request
 out of the log."""
 
-_LONGEST_LIST = 64
+_LONGEST_LIST: Final = 64
 """Items: client certificates have a handful of names, requests a handful of descriptors."""
 
-_OPEN_MAPS = (
+_OPEN_MAPS: Final = (
     "metadata",
     "filter_state",
     "ratelimit_metadata",
@@ -29,7 +29,7 @@ _OPEN_MAPS = (
     "tags",
 )
 
-_OPTIONS = orjson.OPT_APPEND_NEWLINE
+_OPTIONS: Final = orjson.OPT_APPEND_NEWLINE
 
 
 def json_line(record: dict[str, Any], max_bytes: int = MAX_RECORD_BYTES) -> bytes | None:

@@ -8,8 +8,9 @@ a number that is 0 cannot be told from one that was never set, so 0 is absent to
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
-_TABLE = """
+_TABLE: Final = """
 time                                  text     when the request started, RFC 3339 in UTC with microseconds; the time of receipt if Envoy sent no time
 type                                  text     http or tcp
 access_log_type                       text     Envoy's AccessLogType: DownstreamEnd, DownstreamPeriodic, TcpConnectionEnd ...

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from zlib import crc32
 
-_RANGE = 2**32
-_OUTCOMES = ("authz_outcome", "authz_shadow_outcome", "ratelimit_outcome")
-_REFUSED = frozenset({"deny", "error", "over_limit"})
+_RANGE: Final = 2**32
+_OUTCOMES: Final = ("authz_outcome", "authz_shadow_outcome", "ratelimit_outcome")
+_REFUSED: Final = frozenset({"deny", "error", "over_limit"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from accesslog.records.counters import DropReason
 from accesslog.sinks.sink import SinkError
@@ -17,10 +17,10 @@ from common.os_errors import in_words
 _T = TypeVar("_T")
 _Job = Callable[[], None]
 
-ROOM_BYTES = 256 * 1024
+ROOM_BYTES: Final = 256 * 1024
 """The free bytes with which a file system that was full can take a batch again."""
 
-_REASONS = {
+_REASONS: Final = {
     errno.ENOSPC: DropReason.DISK_FULL,
     errno.EDQUOT: DropReason.DISK_FULL,
     errno.EPIPE: DropReason.BROKEN_PIPE,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -15,10 +16,10 @@ from common.os_errors import in_words
 
 _log = structlog.get_logger("accesslog")
 
-FILE_MODE = 0o640
+FILE_MODE: Final = 0o640
 """Access logs hold personal data: the owner writes, a group of log readers reads."""
 
-_CLOSE_SECONDS = 1.0
+_CLOSE_SECONDS: Final = 1.0
 
 
 class Fsync(StrEnum):

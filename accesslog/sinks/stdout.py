@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from accesslog.sinks.descriptor import WriterThread, check_writable, sink_error, write_all
 from accesslog.sinks.sink import SinkError
 
-_CLOSE_SECONDS = 1.0
+_CLOSE_SECONDS: Final = 1.0
 
 
 class StdoutSink:

@@ -5,7 +5,7 @@ A client chooses such bytes, for instance in `x-request-id`, so they must not ke
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -26,8 +26,8 @@ class EntryKind(Generic[_M]):
     to_record: Callable[[_M, Mapping[str, str], float], Record]
 
 
-HTTP = EntryKind("http", HTTPAccessLogEntry, http_record)
-TCP = EntryKind("tcp", TCPAccessLogEntry, tcp_record)
+HTTP: Final = EntryKind("http", HTTPAccessLogEntry, http_record)
+TCP: Final = EntryKind("tcp", TCPAccessLogEntry, tcp_record)
 
 
 def record_of(

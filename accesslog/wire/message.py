@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -13,9 +14,9 @@ from protos.wire import WireError, fields
 Identifier = StreamAccessLogsMessage.Identifier
 
 _IDENTIFIER, _HTTP_LOGS, _TCP_LOGS = 1, 2, 3
-_LOG_ENTRY = 1
+_LOG_ENTRY: Final = 1
 
-REPLY = StreamAccessLogsResponse().SerializeToString()
+REPLY: Final = StreamAccessLogsResponse().SerializeToString()
 """The response to a stream: it has no fields."""
 
 

@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
@@ -22,7 +22,7 @@ from google.protobuf.wrappers_pb2 import (
 from protos.core_pb2 import Metadata
 from protos.lenient import parse_refused
 
-_AUTHZ = {
+_AUTHZ: Final = {
     "decision_id": "authz_decision_id",
     "rule": "authz_rule",
     "policy_revision": "authz_policy_revision",
@@ -35,7 +35,7 @@ _AUTHZ = {
     # Envoy's own, on allowed requests (ext_authz.cc): whole milliseconds, so mostly 0, and left out.
     "ext_authz_duration": "",
 }
-_RATELIMIT = {
+_RATELIMIT: Final = {
     "domain": "ratelimit_domain",
     "outcome": "ratelimit_outcome",
     "rule": "ratelimit_rule",

@@ -1,11 +1,12 @@
 """How Envoy and IANA spell what the protocol buffers number."""
 
 from functools import lru_cache
+from typing import Final
 
 from protos.accesslog_data_pb2 import AccessLogType, HTTPAccessLogEntry, ResponseFlags, TLSProperties
 from protos.core_pb2 import RequestMethod
 
-FLAG_CODES = {
+FLAG_CODES: Final = {
     "failed_local_healthcheck": "LH",
     "no_healthy_upstream": "UH",
     "upstream_request_timeout": "UT",
@@ -37,21 +38,21 @@ FLAG_CODES = {
 }
 """Envoy's short codes (docs: configuration/observability/access_log/usage, %RESPONSE_FLAGS%)."""
 
-METHODS = {number: name for name, number in RequestMethod.items() if number}
-LOG_TYPES = {number: name for name, number in AccessLogType.items() if number}
-PROTOCOLS = {
+METHODS: Final = {number: name for name, number in RequestMethod.items() if number}
+LOG_TYPES: Final = {number: name for name, number in AccessLogType.items() if number}
+PROTOCOLS: Final = {
     HTTPAccessLogEntry.HTTP10: "HTTP/1.0",
     HTTPAccessLogEntry.HTTP11: "HTTP/1.1",
     HTTPAccessLogEntry.HTTP2: "HTTP/2",
     HTTPAccessLogEntry.HTTP3: "HTTP/3",
 }
-TLS_VERSIONS = {
+TLS_VERSIONS: Final = {
     TLSProperties.TLSv1: "TLSv1",
     TLSProperties.TLSv1_1: "TLSv1.1",
     TLSProperties.TLSv1_2: "TLSv1.2",
     TLSProperties.TLSv1_3: "TLSv1.3",
 }
-CIPHERS = {
+CIPHERS: Final = {
     0x002F: "TLS_RSA_WITH_AES_128_CBC_SHA",
     0x0035: "TLS_RSA_WITH_AES_256_CBC_SHA",
     0x009C: "TLS_RSA_WITH_AES_128_GCM_SHA256",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -19,10 +19,10 @@ from protos.core_pb2 import Address
 
 Record = dict[str, Any]
 
-DURATION_TAG = "authz_duration_us"
+DURATION_TAG: Final = "authz_duration_us"
 """The custom tag in which Envoy tells how long it waited for authz, and the field that it becomes."""
 
-MAX_DIGITS = 15
+MAX_DIGITS: Final = 15
 """The most digits of that number: 30 years. A longer one is not a duration; above 2**53 JSON is inexact."""
 
 
@@ -56,7 +56,7 @@ class _PairPlan:
         return zip(parts, parts, strict=True)
 
 
-_COMMON = _Plan(
+_COMMON: Final = _Plan(
     {
         "stream_id": "stream_id",
         "route": "route_name",
@@ -73,7 +73,7 @@ _COMMON = _Plan(
         "sample_rate": "sample_rate",
     }
 )
-_REQUEST = _Plan(
+_REQUEST: Final = _Plan(
     {
         "request_id": "request_id",
         "scheme": "scheme",
@@ -88,7 +88,7 @@ _REQUEST = _Plan(
         "downstream_header_bytes_received": "downstream_header_bytes_received",
     }
 )
-_RESPONSE = _Plan(
+_RESPONSE: Final = _Plan(
     {
         "code_details": "response_code_details",
         "response_headers_bytes": "response_headers_bytes",
@@ -97,15 +97,15 @@ _RESPONSE = _Plan(
         "downstream_header_bytes_sent": "downstream_header_bytes_sent",
     }
 )
-_REQUEST_HEAD = attrgetter("request_method", "path", "original_path", "request_headers")
-_RESPONSE_HEAD = attrgetter("response_code.value", "response_headers", "response_trailers")
-_TCP = _Plan(
+_REQUEST_HEAD: Final = attrgetter("request_method", "path", "original_path", "request_headers")
+_RESPONSE_HEAD: Final = attrgetter("response_code.value", "response_headers", "response_trailers")
+_TCP: Final = _Plan(
     {
         "received_bytes": "connection_properties.received_bytes",
         "sent_bytes": "connection_properties.sent_bytes",
     }
 )
-_TLS = _Plan(
+_TLS: Final = _Plan(
     {
         "tls_sni": "tls_sni_hostname",
         "tls_session_id": "tls_session_id",
@@ -116,7 +116,7 @@ _TLS = _Plan(
         "tls_local_issuer": "local_certificate_properties.issuer",
     }
 )
-_DURATIONS = _PairPlan(
+_DURATIONS: Final = _PairPlan(
     {
         "duration_us": "duration",
         "time_to_last_rx_byte_us": "time_to_last_rx_byte",
@@ -130,7 +130,7 @@ _DURATIONS = _PairPlan(
     "seconds",
     "nanos",
 )
-_ADDRESSES = _PairPlan(
+_ADDRESSES: Final = _PairPlan(
     {
         name: name
         for name in (
@@ -144,7 +144,7 @@ _ADDRESSES = _PairPlan(
     "socket_address.address",
     "socket_address.port_value",
 )
-_COMMON_HEAD = attrgetter("start_time.seconds", "start_time.nanos", "access_log_type")
+_COMMON_HEAD: Final = attrgetter("start_time.seconds", "start_time.nanos", "access_log_type")
 
 
 def http_record(entry: HTTPAccessLogEntry, origin: Mapping[str, str], received_at: float) -> Record:

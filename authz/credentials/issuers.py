@@ -14,7 +14,7 @@ from authz.credentials.jwt.token import Issuer
 from common.configfile import ConfigError, Problem
 from common.os_errors import in_words
 
-_LOG = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 def issuers_of(
@@ -96,5 +96,5 @@ def _read_key_file(path: Path, previous: KeySet | None) -> KeySet:
     if secret:
         raise ConfigError([Problem(str(path), 0, f"key {key.id!r}", key.reason) for key in secret])
     if keys.refused:
-        _LOG.warning("key_file_entries_unusable", file=str(path), refused=[str(key) for key in keys.refused])
+        _log.warning("key file entries unusable", file=str(path), refused=[str(key) for key in keys.refused])
     return keys

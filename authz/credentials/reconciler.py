@@ -23,7 +23,7 @@ RETRY_SECONDS: Final = 1.0
 MAX_RETRY_SECONDS: Final = 5.0
 """The delay between attempts doubles up to this: a replica refuses writes until it becomes the master."""
 
-_LOG = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class RevocationReconciler:
@@ -57,15 +57,15 @@ class RevocationReconciler:
         try:
             written = await self._attempt()
         except RevocationsFullError as error:
-            _LOG.error("revocations_not_restored", problem=str(error))
+            _log.error("revocations not restored", problem=str(error))
             return True
         except Exception as error:  # any error: sidecars that start later would miss the revocations
             if not failures:
                 expected = isinstance(error, StoreUnavailableError)
-                _LOG.warning("revocations_not_restored_yet", problem=str(error), exc_info=not expected)
+                _log.warning("revocations not restored yet", problem=str(error), exc_info=not expected)
             return False
         if written or failures:
-            _LOG.warning("revocations_restored", written=written)
+            _log.warning("revocations restored", written=written)
         return True
 
     async def _attempt(self) -> int:

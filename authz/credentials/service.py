@@ -32,7 +32,7 @@ from authz.request.request import Request
 from common.background import background_work
 from common.circuit_breaker import CircuitBreaker, CircuitState
 
-_LOG = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 START_WAIT_SECONDS: Final = 2.0
 """The longest that a start waits for the first key sets; a slower identity provider does not delay it."""
@@ -267,9 +267,9 @@ def _logged_breaker(clock: Callable[[], float], random: Callable[[], float]) -> 
 
     def log_change(state: CircuitState) -> None:
         if state is CircuitState.CLOSED:
-            _LOG.info("redis_answers_again")
+            _log.info("redis answers again")
         else:
-            _LOG.warning("redis_not_asked_for_a_while", cause=breaker.cause)
+            _log.warning("redis is not asked for a while", cause=breaker.cause)
 
     breaker = CircuitBreaker(clock, random, changed=log_change)
     return breaker

@@ -1,13 +1,13 @@
 """CORS: which cross-origin requests scripts may send (Fetch standard, CORS protocol)."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from authz.policy.compile.compile import Policy
 from authz.policy.rule import Cors, Outcome, Rule, Verdict
 from authz.request.request import Request
 
-PREFLIGHT_STATUS = 204
+PREFLIGHT_STATUS: Final = 204
 
 
 class Script(NamedTuple):

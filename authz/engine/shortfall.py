@@ -1,6 +1,7 @@
 """Describes to operators what a request or caller lacks. Clients never see it."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from authz.policy.conditions.condition import Condition
 from authz.policy.index import INSUFFICIENT, UNMET, RuleSet
@@ -8,7 +9,7 @@ from authz.policy.rule import Verdict
 from authz.request.identity import Identity
 from authz.request.request import Request
 
-MAX_CONDITIONS = 4
+MAX_CONDITIONS: Final = 4
 """The most conditions listed for one rule; most rules have one to three."""
 
 

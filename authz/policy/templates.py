@@ -13,7 +13,7 @@ from authz.request.plain_text import is_plain, plain
 MAX_VALUE_BYTES: Final = 4_096
 """A longer value is omitted, because upstreams would refuse the request (oauth2-proxy#1902)."""
 
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 
 
 def listed(values: Iterable[str], separator: str) -> str:

@@ -11,8 +11,8 @@ MAX_HOST_CHARACTERS: Final = 262
 HOSTS_REMEMBERED: Final = 1_024
 """The most hosts whose canonical form is cached: more than one Envoy usually serves."""
 
-_DNS_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
-_PORT = re.compile(r"(?::[0-9]{0,5})?")
+_DNS_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_PORT: Final = re.compile(r"(?::[0-9]{0,5})?")
 
 
 class MalformedHostError(ValueError):

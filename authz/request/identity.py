@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from authz.request.plain_text import is_plain
 from authz.request.request import Request
@@ -41,7 +41,7 @@ class Identity:
         object.__setattr__(self, "plain", is_plain(self.subject))
 
 
-ANONYMOUS = Identity(CredentialKind.ANONYMOUS, "")
+ANONYMOUS: Final = Identity(CredentialKind.ANONYMOUS, "")
 
 
 class RefusalReason(StrEnum):

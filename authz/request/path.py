@@ -65,15 +65,15 @@ MAX_PATH_CHARACTERS: Final = 65_536
 MAX_DECODINGS: Final = 3
 """How often an upstream may decode again; each pass takes time linear in the length of the path."""
 
-_ODD = re.compile(r"//|/\.{1,2}(?:/|\Z)|[^!$&'()*+,\-./0-9:=@A-Z_a-z~\[\]|^`{}\"<>]")
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_WIDE_ESCAPE = re.compile(r"%[uU][0-9A-Fa-f]{4}")
+_ODD: Final = re.compile(r"//|/\.{1,2}(?:/|\Z)|[^!$&'()*+,\-./0-9:=@A-Z_a-z~\[\]|^`{}\"<>]")
+_ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_WIDE_ESCAPE: Final = re.compile(r"%[uU][0-9A-Fa-f]{4}")
 """Not an escape by RFC 3986, but IIS decodes it: `%u002e%u002e` is `..` there."""
-_CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
-_FRAGMENT = re.compile(r"[#?]")
+_CONTROL: Final = re.compile(r"[\x01-\x1f\x7f-\x9f]")
+_FRAGMENT: Final = re.compile(r"[#?]")
 """The end of the path for a reader that parses it again after decoding."""
-_DOTS = re.compile(r"(?:\A|[/\\])\.{1,2}(?:[/\\;#?]|\Z)")
+_DOTS: Final = re.compile(r"(?:\A|[/\\])\.{1,2}(?:[/\\;#?]|\Z)")
 """A dot segment for a reader that splits at all kinds of separators and cuts off what may follow a path."""
 
 

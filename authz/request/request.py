@@ -38,9 +38,9 @@ MAX_QUERY_PARAMETERS: Final = MAX_FIELDS
 MAX_PARTS: Final = 1_000
 """The most comma-separated parts of a header; with more, a condition on it is unknown."""
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_NEXT_SCHEME = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
-_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NEXT_SCHEME: Final = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _NO_VALUES: tuple[str, ...] = ()
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 

@@ -22,7 +22,7 @@ from common.configfile import Spelled
 
 DEFAULT_HOST: Final = "api.example.com"
 
-_URL = re.compile(r"(?:(?P<scheme>https?)://(?P<host>[^/?#]+))?(?P<path>/.*)?")
+_URL: Final = re.compile(r"(?:(?P<scheme>https?)://(?P<host>[^/?#]+))?(?P<path>/.*)?")
 
 
 def _header_name(name: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -13,10 +13,10 @@ from common.configfile.quick import Place, line_of, read_plain
 from common.configfile.yaml_words import in_our_words
 from common.os_errors import in_words
 
-MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 """A policy of 10,000 rules is about 3 MB; a file far beyond that is a mistake (a log, a core dump)."""
 
-MAX_DEPTH = 100
+MAX_DEPTH: Final = 100
 """Nesting: configuration needs a dozen levels, and the C loader overflows its stack at about 100,000."""
 
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,7 +11,7 @@ from common.configfile import wording
 from common.configfile.document import Document
 from common.configfile.problems import ConfigError, KeyPart, Problem
 
-_MAX_LISTED_KEYS = 12
+_MAX_LISTED_KEYS: Final = 12
 """The most keys that a message lists: people stop reading longer ones."""
 
 Model = TypeVar("Model", bound=BaseModel)

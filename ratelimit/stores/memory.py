@@ -2,15 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from common.buckets import Bucket, State, Taken
 from ratelimit.stores.store import Take
 from ratelimit.stores.take_all import take_all
 
-MAX_BUCKETS = 200_000
+MAX_BUCKETS: Final = 200_000
 """About 80 MB. A bound is needed: each client makes as many buckets as it has addresses or identities."""
 
-SWEPT_PER_NEW_BUCKET = 2
+SWEPT_PER_NEW_BUCKET: Final = 2
 """More than one, so that unneeded buckets go faster than new ones come."""
 
 

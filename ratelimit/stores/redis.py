@@ -22,39 +22,39 @@ from common.redis_errors import answer_in, error_text
 from ratelimit.stores.store import Failure, Mode, StoreError, Take
 from ratelimit.stores.take_all import take_all
 
-TIMEOUT_SECONDS = 0.01
+TIMEOUT_SECONDS: Final = 0.01
 """Half of the 20 ms that Envoy waits for a rate limit service by default: time to fall back and answer."""
 
-MAX_WAITING = 2_000
+MAX_WAITING: Final = 2_000
 """Requests. At 10 ms each that is 200,000 a second, more than one process answers."""
 
-MAX_KEYS_PER_CALL = 64
+MAX_KEYS_PER_CALL: Final = 64
 """A script stops all of Redis while it runs: 64 buckets take it about half a millisecond."""
 
-MAX_CALLS = 4
+MAX_CALLS: Final = 4
 """Calls under way at once, and so connections: while some wait for Redis, the next ones gather."""
 
 
-CALL_SECONDS = 1.0
+CALL_SECONDS: Final = 1.0
 """When a call is given up, for a client without timeouts of its own. Longer than any request waits for it:
 a new connection (TLS, far away) may take longer than that, and must still be made."""
 
 
-LATE_SECONDS = 0.002
+LATE_SECONDS: Final = 0.002
 """A timer that fires so much later shows that the event loop was busy, or the process was not running."""
 
-GRACE_SECONDS = 0.003
+GRACE_SECONDS: Final = 0.003
 """How long a request still waits if the event loop was late: longer than reading what has come takes."""
 
-PROBE_SECONDS = 0.05
+PROBE_SECONDS: Final = 0.05
 """The shortest time between two checks of the open breaker."""
 
-PROBE = Take("probe", FixedWindow(1, SECOND_US, charge_rejected=True), 1)
+PROBE: Final = Take("probe", FixedWindow(1, SECOND_US, charge_rejected=True), 1)
 """Probes Redis while no request does. It writes, as every request does: a replica, or a server that may not
 write, would answer a command that only reads. Its key expires after two seconds."""
 
 
-_WRONG_TYPE = re.compile(r"WRONGTYPE.*\(key (\d+)\)")
+_WRONG_TYPE: Final = re.compile(r"WRONGTYPE.*\(key (\d+)\)")
 """The error text of the script."""
 
 

@@ -7,15 +7,16 @@ Watch answers SERVICE_UNKNOWN and stays open.
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from enum import StrEnum
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from sidecars.transport.api.service import Call, Code, Method, ServerStreaming, Service, StatusError, Unary
 
-_SERVING = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
-_NOT_SERVING = HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING).SerializeToString()
-_SERVICE_UNKNOWN = HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
+_SERVING: Final = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
+_NOT_SERVING: Final = HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING).SerializeToString()
+_SERVICE_UNKNOWN: Final = HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
 
 
 class ProcessPhase(StrEnum):

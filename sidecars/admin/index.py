@@ -3,14 +3,15 @@
 import re
 from collections.abc import Iterable
 from html import escape, unescape
+from typing import Final
 
 from aiohttp import web
 
-OWN_PAGES = ("/metrics", "/healthz", "/readyz", "/config", "/version")
+OWN_PAGES: Final = ("/metrics", "/healthz", "/readyz", "/config", "/version")
 """The pages that every process has."""
 
-_LINK = re.compile(r'<a href="([^"]+)">')
-_OTHER = re.compile(r"<li>([A-Z]+ [^<]+)</li>")
+_LINK: Final = re.compile(r'<a href="([^"]+)">')
+_OTHER: Final = re.compile(r"<li>([A-Z]+ [^<]+)</li>")
 
 
 def index_page(links: Iterable[str], others: Iterable[str] = (), note: str = "") -> web.Response:

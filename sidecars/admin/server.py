@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
@@ -20,7 +20,7 @@ from sidecars.settings.process import AdminSettings
 from sidecars.transport.api.address import Address, TcpAddress
 from sidecars.transport.api.listening import bind_error, remove_stale_socket, socket_mode
 
-_SHUTDOWN_SECONDS = 1.0
+_SHUTDOWN_SECONDS: Final = 1.0
 """An operator's request takes milliseconds; one that hangs must not hold up the end of the process."""
 
 

@@ -12,8 +12,8 @@ from typing import Final
 OURS: Final = "edge-sidecars"
 PACKAGES: Final = ("accesslog", "authz", "common", "protos", "ratelimit", "sidecars")
 
-_OWNED = re.compile(rf"^({'|'.join(PACKAGES)})(?:/|\.py\b)", re.MULTILINE)
-_TOP_LEVEL = re.compile(rf"^({'|'.join(PACKAGES)})$", re.MULTILINE)
+_OWNED: Final = re.compile(rf"^({'|'.join(PACKAGES)})(?:/|\.py\b)", re.MULTILINE)
+_TOP_LEVEL: Final = re.compile(rf"^({'|'.join(PACKAGES)})$", re.MULTILINE)
 
 
 class ConflictError(Exception):

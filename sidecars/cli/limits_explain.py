@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import orjson
 import typer
@@ -28,7 +29,7 @@ from sidecars.process.redis import connect
 from sidecars.settings.load import load_settings
 from sidecars.settings.redis import RedisSettings
 
-REDIS_SECONDS = 2.0
+REDIS_SECONDS: Final = 2.0
 """How long the command waits for Redis."""
 
 

@@ -1,15 +1,15 @@
 """An explanation as a tree for people, and as plain data for programs."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from rich.markup import escape
 from rich.tree import Tree
 
 from authz.tools.explain import Answer, Considered, Explanation, Finding
 
-_COLOURS = {"allow": "green", "deny": "red", "error": "yellow", "preflight": "cyan"}
-MAX_FOUND_CHARACTERS = 200
+_COLOURS: Final = {"allow": "green", "deny": "red", "error": "yellow", "preflight": "cyan"}
+MAX_FOUND_CHARACTERS: Final = 200
 """The most characters shown of a value: a token or a body would bury the tree."""
 
 

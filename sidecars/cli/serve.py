@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import structlog
 import uvloop
@@ -31,7 +32,7 @@ from sidecars.settings.root import Settings
 from sidecars.workers.parent_pipe import on_parent_exit, receive_settings
 from sidecars.workers.supervisor import supervise
 
-ALL = "all"
+ALL: Final = "all"
 
 _log = structlog.get_logger("sidecars.process")
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import orjson
 import typer
@@ -20,7 +20,7 @@ from sidecars.cli.time_option import unix_seconds
 from sidecars.cli.token_explain import explain
 from sidecars.client.admin_client import AdminClient, admin_client
 
-MAX_LISTED = 1000
+MAX_LISTED: Final = 1000
 """Sessions or revocations in one answer, as CredentialAdmin returns them."""
 
 T = TypeVar("T")

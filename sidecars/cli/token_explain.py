@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from authz.credentials.config import CredentialsConfig
     from authz.credentials.token_checks import Explained
 
-_MARKS = {True: "ok  ", False: "FAIL", None: "-   "}
+_MARKS: Final = {True: "ok  ", False: "FAIL", None: "-   "}
 
 
 def explain(

@@ -6,16 +6,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
 from common.os_errors import in_words
 
-ADMIN_SECONDS = 10.0
+ADMIN_SECONDS: Final = 10.0
 """Timeout for the admin port, whose handlers do not wait long."""
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS: Final = 5.0
 """Timeout for Redis: a person waits longer than a request."""
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ssl import SSLContext
+from typing import Final
 
 import aiohttp
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-MAX_ANSWER_SECONDS = 20.0
+MAX_ANSWER_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from common.configfile import read
 
-FILES = Path(__file__).parent / "files"
+FILES: Final = Path(__file__).parent / "files"
 
-SIDECARS = ("authz", "ratelimit", "accesslog")
+SIDECARS: Final = ("authz", "ratelimit", "accesslog")
 
-SECOND_AUTHZ = "authz-2"
-SECOND_EDGE = "edge-2"
+SECOND_AUTHZ: Final = "authz-2"
+SECOND_EDGE: Final = "edge-2"
 """The name of the second authz, and of the Envoy listener that calls it."""
 
-PATIENCE_SECONDS = 5
+PATIENCE_SECONDS: Final = 5
 """The demo shows decisions, not latency, and 20 ms are too short on a busy machine."""
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from rich.console import Console
@@ -21,12 +21,12 @@ from sidecars.demo.rows import rows
 from sidecars.demo.scenario import RowResult, check_log, is_of_a_row, send
 from sidecars.demo.show import curl_lines, print_policy_lines, print_results
 
-DEFAULT_PORT = 10000
-MAX_SOCKET_PATH_BYTES = 107
+DEFAULT_PORT: Final = 10000
+MAX_SOCKET_PATH_BYTES: Final = 107
 """sockaddr_un holds 108 bytes on Linux, the last one NUL (unix(7))."""
-LOG_SECONDS = 20.0
+LOG_SECONDS: Final = 20.0
 """Envoy sends its access log once a second."""
-LOG_POLL_SECONDS = 0.1
+LOG_POLL_SECONDS: Final = 0.1
 
 OK, FAILED = 0, 1
 

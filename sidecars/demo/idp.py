@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import jwt
 import orjson
@@ -18,10 +18,10 @@ from jwt.utils import base64url_encode
 
 from sidecars.demo.upstream import serve_application
 
-ISSUER = "https://idp.example"
-AUDIENCE = "https://api.example"
-TOKEN_SECONDS = 3600
-MAX_TOKEN_SECONDS = 24 * 3600
+ISSUER: Final = "https://idp.example"
+AUDIENCE: Final = "https://api.example"
+TOKEN_SECONDS: Final = 3600
+MAX_TOKEN_SECONDS: Final = 24 * 3600
 
 SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-POLL_SECONDS = 0.05
-LOG_TAIL_BYTES = 4096
+POLL_SECONDS: Final = 0.05
+LOG_TAIL_BYTES: Final = 4096
 
 
 class ProcessError(Exception):

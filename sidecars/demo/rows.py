@@ -2,20 +2,21 @@
 
 import time
 from http import HTTPStatus
+from typing import Final
 
 from sidecars.client.admin_client import admin_client
 from sidecars.demo.edge import Edge
 from sidecars.demo.idp import IdentityProvider
 from sidecars.demo.scenario import Row, challenge, every_status, limited_after, status, upstream_sees
 
-LOGIN_LIMIT = 5
+LOGIN_LIMIT: Final = 5
 """The attempts per minute that `examples/limits/edge.yaml` grants to one address."""
-BURST = LOGIN_LIMIT + 3
+BURST: Final = LOGIN_LIMIT + 3
 
-_OK = status(HTTPStatus.OK)
-_BAD_REQUEST = status(HTTPStatus.BAD_REQUEST)
-_UNAUTHORIZED = status(HTTPStatus.UNAUTHORIZED)
-_FORBIDDEN = status(HTTPStatus.FORBIDDEN)
+_OK: Final = status(HTTPStatus.OK)
+_BAD_REQUEST: Final = status(HTTPStatus.BAD_REQUEST)
+_UNAUTHORIZED: Final = status(HTTPStatus.UNAUTHORIZED)
+_FORBIDDEN: Final = status(HTTPStatus.FORBIDDEN)
 
 
 async def rows(edge: Edge) -> tuple[Row, ...]:

@@ -6,17 +6,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from sidecars.demo.ask import EdgeResponse, ask
 from sidecars.demo.edge import Edge
 
-USER_AGENT = "edge-sidecars-demo/"
+USER_AGENT: Final = "edge-sidecars-demo/"
 """Followed by the number of the row, which connects an access log line with its row."""
 
-MAX_REVOCATION_SECONDS = 1.0
+MAX_REVOCATION_SECONDS: Final = 1.0
 """How long another sidecar may accept a revoked credential."""
-ASK_AGAIN_SECONDS = 0.02
+ASK_AGAIN_SECONDS: Final = 0.02
 """Polling interval for both: `examples/limits/edge.yaml` grants a client 100 requests a second."""
 
 Check = Callable[[Sequence[EdgeResponse]], str]

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
-POLL_SECONDS = 0.05
-WAIT_SECONDS = 20.0
+POLL_SECONDS: Final = 0.05
+WAIT_SECONDS: Final = 20.0
 """The longest wait; it only ends a wait for something that never happens."""
 
 

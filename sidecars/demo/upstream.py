@@ -5,12 +5,12 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
-MAX_BODY_BYTES = 64 * 1024
-REMEMBERED_REQUESTS = 200
+MAX_BODY_BYTES: Final = 64 * 1024
+REMEMBERED_REQUESTS: Final = 200
 """Enough for any scenario; with the largest bodies 13 MB."""
 
 

@@ -9,7 +9,7 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -28,7 +28,7 @@ from sidecars.transport.api.service import (
     UnaryHandler,
 )
 
-BUCKET_SECONDS = (
+BUCKET_SECONDS: Final = (
     *(0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
     *(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
@@ -109,7 +109,7 @@ class CallMetrics:
 _Request = TypeVar("_Request")
 _Streaming = Callable[[_Request, Call], AsyncIterator[bytes]]
 
-_CODE_NAMES = {
+_CODE_NAMES: Final = {
     code: "OK" if code is Code.OK else "".join(word.capitalize() for word in code.name.split("_"))
     for code in Code
 }

@@ -1,11 +1,12 @@
 """A page of metrics."""
 
 import re
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-_UNTYPED = re.compile(rb"^(# TYPE ratelimit_service_\w+) untyped$", re.MULTILINE)
+_UNTYPED: Final = re.compile(rb"^(# TYPE ratelimit_service_\w+) untyped$", re.MULTILINE)
 
 
 def metrics_page(

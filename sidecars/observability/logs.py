@@ -11,14 +11,14 @@ import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
-from typing import Any, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import orjson
 import structlog
 
 from sidecars.settings.process import LogSettings
 
-MAX_WAITING_LINES = 10_000
+MAX_WAITING_LINES: Final = 10_000
 """While the reader of stderr stalls, lines beyond this are dropped and counted: some 10 MB of them."""
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -31,13 +31,15 @@ from sidecars.settings.root import Settings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.service import Server
 
-REDIS_CLOSE_SECONDS = 1.0
+REDIS_CLOSE_SECONDS: Final = 1.0
 """Time to close a few sockets; one that hangs is left to the kernel."""
 
-SCHEDULING_SECONDS = 0.5
+SCHEDULING_SECONDS: Final = 0.5
 """Added to the limit that the work keeps itself, as the transport keeps its grace."""
 
-RESPONSE_TIMES = {"envoy.service.ratelimit.v3.RateLimitService": "ratelimit_service_response_time_seconds"}
+RESPONSE_TIMES: Final = {
+    "envoy.service.ratelimit.v3.RateLimitService": "ratelimit_service_response_time_seconds"
+}
 """The name that envoyproxy/ratelimit gives the durations of its calls."""
 
 _log = structlog.get_logger("sidecars.process")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
@@ -12,14 +12,14 @@ from redis.exceptions import RedisError, ResponseError
 from common.redis_errors import answer_in, error_text
 from sidecars.process.redis import FailFastPool
 
-CHECK_SECONDS = 1.0
+CHECK_SECONDS: Final = 1.0
 """Seconds between two checks of the pool. They cost nothing while all is well: Redis is asked only after a
 connection was lost."""
 
-REFUSED_SECONDS = 30.0
+REFUSED_SECONDS: Final = 30.0
 """Seconds until Redis is asked again if it refused commands: a master may have become a replica."""
 
-OLDEST = (5, 0)
+OLDEST: Final = (5, 0)
 """The first version in which a script that has read the clock may write."""
 
 _log = structlog.get_logger("sidecars.process")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -14,10 +14,10 @@ from sidecars.process.watch import FileBaseline, Snapshot, Watcher
 from sidecars.services.sidecar import Sidecar
 from sidecars.settings.process import ReloadSettings
 
-SETTLE_SECONDS = 0.1
+SETTLE_SECONDS: Final = 0.1
 """A file is read once it looked the same twice: half a policy can be valid YAML without its last rules."""
 
-SETTLE_LOOKS = 50
+SETTLE_LOOKS: Final = 50
 """A file that keeps changing is read after 5 s."""
 
 _log = structlog.get_logger("sidecars.process")

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
-MAX_FILES = 10_000
+MAX_FILES: Final = 10_000
 """A folder with more files is not a configuration folder; the files that sort first are watched."""
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES: Final = 1 << 20
 
-MAX_LINKS = 40
+MAX_LINKS: Final = 40
 """The most symbolic links that are followed, as in the kernel (path_resolution(7))."""
 
-CLOCK_SECONDS = 0.1
+CLOCK_SECONDS: Final = 0.1
 """The times of files lag behind the clock by a tick of the kernel, 10 ms at most; taken amply, as a file that
 is read once too often does no harm."""
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -24,12 +24,12 @@ from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
 from sidecars.transport.api.service import Call, ClientStreaming, Code, Service, StatusError
 
-SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
 
-QUIET_SECONDS = 0.05
+QUIET_SECONDS: Final = 0.05
 """A stream that was silent for this long is taken as read to its end."""
 
-FINISH_SECONDS = 1.0
+FINISH_SECONDS: Final = 1.0
 """Envoy goes on sending as long as there are requests, so at some point a stream is ended in any case."""
 
 _log = structlog.get_logger("sidecars.accesslog")

@@ -5,6 +5,7 @@ The protocol is grpc/grpc doc/server-reflection.md. Its version v1alpha has the 
 
 from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
+from typing import Final
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -23,10 +24,10 @@ from protos.reflection_pb2 import (
 from sidecars.services.message_reader import Reader
 from sidecars.transport.api.service import Bidirectional, Call, Code, Service, StatusError
 
-MAX_STREAMS = 20
+MAX_STREAMS: Final = 20
 """Streams at once on an address; a tool needs one. Answers are a thousand times as large as questions."""
 
-NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+NAMES: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
 class Files:

@@ -1,7 +1,7 @@
 """The `accesslog` section of the settings file."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from common.configfile import Block, Spelled
 from common.redaction import NO_NAMES, SecretNames
 from sidecars.settings.listen import ConfigPath, ListenAddress
 
-_BOUNDS = Bounds()
+_BOUNDS: Final = Bounds()
 
 
 class QueueSettings(Block):

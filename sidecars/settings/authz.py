@@ -1,6 +1,6 @@
 """The `authz:` section of the settings file."""
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -8,7 +8,7 @@ from authz.engine.decision_record import Masking
 from common.configfile import Block, Spelled
 from sidecars.settings.listen import ConfigPath, ListenAddress
 
-_COLLECTOR = "http://127.0.0.1:4318/v1/traces"
+_COLLECTOR: Final = "http://127.0.0.1:4318/v1/traces"
 
 
 class MaskSettings(Block):

@@ -3,16 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from pydantic import BaseModel, create_model
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from common.configfile import KeyPart, Problem
 
-PREFIX = "SIDECARS_"
+PREFIX: Final = "SIDECARS_"
 
-_KUBERNETES_SERVICE_LINK = re.compile(r"SIDECARS_(SERVICE_HOST|SERVICE_PORT|PORT)(_.*)?")
+_KUBERNETES_SERVICE_LINK: Final = re.compile(r"SIDECARS_(SERVICE_HOST|SERVICE_PORT|PORT)(_.*)?")
 """Variables that Kubernetes adds to every pod for a Service named `sidecars`: not settings."""
 
 

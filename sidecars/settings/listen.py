@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -83,7 +83,7 @@ def _address_of(listen: _Listen) -> Address:
     return replace(listen.address, tls=listen.tls, trusted=listen.trusted)
 
 
-_TLS = TypeAdapter(TlsSettings)
+_TLS: Final = TypeAdapter(TlsSettings)
 
 
 def _as_written(address: Address) -> Any:
@@ -97,7 +97,7 @@ def _as_written(address: Address) -> Any:
     return mapping
 
 
-_FORMS = Annotated[
+_FORMS: Final = Annotated[
     Annotated[PlainAddress, Tag("text")] | Annotated[_Listen, AfterValidator(_address_of), Tag("mapping")],
     Discriminator(lambda value: "mapping" if isinstance(value, dict) else "text"),
     PlainSerializer(_as_written),

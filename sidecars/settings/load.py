@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ from sidecars.settings.per_worker import validate_for_workers
 from sidecars.settings.root import Settings
 from sidecars.transport.api.limits import Lifetime, Limits
 
-ENVIRONMENT = Path("environment")
+ENVIRONMENT: Final = Path("environment")
 """The place of settings that no file holds."""
 
 
@@ -143,7 +143,7 @@ def _without(
         return None
 
 
-_GRPCIO_LIMITS = frozenset({"max_message_bytes", "max_concurrent_streams"})
+_GRPCIO_LIMITS: Final = frozenset({"max_message_bytes", "max_concurrent_streams"})
 """Those of `connections.limits` that grpc.aio has an option for."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from typing import Final
 
 from common.configfile import KeyPart
 from common.os_errors import in_words
@@ -22,7 +23,7 @@ from sidecars.transport.server.tls import check_authorities
 _Path = tuple[KeyPart, ...]
 _Finding = tuple[_Path, str]
 
-SECTIONS = ("authz", "ratelimit", "accesslog")
+SECTIONS: Final = ("authz", "ratelimit", "accesslog")
 
 
 def on_this_machine(reading: Reading, names: Collection[str] = SECTIONS) -> Reading:

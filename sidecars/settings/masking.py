@@ -1,16 +1,16 @@
 """Takes secrets out of what `/config` shows."""
 
 import re
-from typing import Any
+from typing import Any, Final
 
-MASK = "***"
+MASK: Final = "***"
 
-_SECRET_KEY = re.compile(
+_SECRET_KEY: Final = re.compile(
     r"(^|_)(password|passphrase|secret|token|credential|private_key|api_key)s?$", re.IGNORECASE
 )
 """Keys whose text is a secret. `password_file` and `token_header` are not, and stay readable."""
 
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+_URL_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
 
 
 def redact(value: Any) -> Any:

@@ -7,16 +7,16 @@ the worker's number, from 0. A TCP port is that of worker 0, and worker N listen
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from common.configfile import KeyPart, key_path_text
 from sidecars.settings.accesslog import FileSinkSettings
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
 
-PLACEHOLDER = "{worker}"
+PLACEHOLDER: Final = "{worker}"
 
-_SECTIONS = ("authz", "ratelimit", "accesslog")
+_SECTIONS: Final = ("authz", "ratelimit", "accesslog")
 
 _Path = tuple[KeyPart, ...]
 

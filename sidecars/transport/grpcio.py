@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 from urllib.parse import quote, unquote
 
 import grpc
@@ -29,17 +29,17 @@ from sidecars.transport.api.service import (
     routes,
 )
 
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """What grpc itself allows by default; a CheckRequest with headers and a buffered body is far smaller."""
 
-MAX_CONCURRENT_STREAMS = 1000
+MAX_CONCURRENT_STREAMS: Final = 1000
 """Calls at once on one connection: Envoy keeps tens in flight; each costs memory before its handler runs."""
 
 if TYPE_CHECKING:  # generic in the stubs only
     _Context = grpc.aio.ServicerContext[bytes, bytes]
     _Handler = grpc.RpcMethodHandler[bytes, bytes]
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class GrpcioServer:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 from aiohttp import web
@@ -11,14 +12,14 @@ from yarl import URL
 from sidecars.transport.api.address import Address, TcpAddress
 from sidecars.workers.process import Worker, WorkerPhase
 
-ANSWER_SECONDS = 0.75
+ANSWER_SECONDS: Final = 0.75
 """The wait for a page of all workers: a worker that hangs must not delay the page, least of all
 for the person who looks for that worker."""
 
-PATIENT_SECONDS = 5.0
+PATIENT_SECONDS: Final = 5.0
 """The wait for a page of one worker, and for metrics that may come late: below Prometheus's 10 s."""
 
-_PASSED_ON = ("Content-Type", "Cache-Control")
+_PASSED_ON: Final = ("Content-Type", "Cache-Control")
 
 
 @dataclass(frozen=True, slots=True)

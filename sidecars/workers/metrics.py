@@ -13,17 +13,18 @@ left out.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-LABEL = "worker"
+LABEL: Final = "worker"
 
-MAX_HIDDEN = 200_000
+MAX_HIDDEN: Final = 200_000
 """Counts of series that no worker shows any more, kept so that a sum does not fall when one comes back.
 Rules that are renamed at each reload would else fill the memory of the supervisor."""
 
-_SUMMED_TYPES = frozenset({"counter", "histogram", "summary", "unknown"})
+_SUMMED_TYPES: Final = frozenset({"counter", "histogram", "summary", "unknown"})
 
 _Labels = tuple[tuple[str, str], ...]
 _Key = tuple[str, str, _Labels]

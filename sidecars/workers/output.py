@@ -7,15 +7,16 @@ log lines is longer. So each worker has its own pipe, and one thread for each wo
 import os
 import select
 from threading import Lock, Thread
+from typing import Final
 
 import structlog
 
 from common.os_errors import in_words
 
-MAX_LINE_BYTES = 1024 * 1024
+MAX_LINE_BYTES: Final = 1024 * 1024
 """Far above the longest line a sink writes (`max_record_bytes`). What has no newline by then is passed on."""
 
-_READ_BYTES = 64 * 1024
+_READ_BYTES: Final = 64 * 1024
 """What a pipe holds by default."""
 
 _log = structlog.get_logger("sidecars.workers")

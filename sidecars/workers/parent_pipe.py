@@ -12,11 +12,11 @@ import pickle
 import struct
 from collections.abc import Callable
 from threading import Thread
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from sidecars.settings.root import Settings
 
-_LENGTH = struct.Struct("!I")
+_LENGTH: Final = struct.Struct("!I")
 
 
 def settings_message(settings: Settings) -> bytes:

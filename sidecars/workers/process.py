@@ -9,20 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from common.os_errors import in_words
 from sidecars.workers.output import Output
 
-STABLE_SECONDS = 10.0
+STABLE_SECONDS: Final = 10.0
 """A worker that served this long and ends has not failed to start: it is started again at once."""
 
-RESTART_MIN_SECONDS = 0.1
-RESTART_MAX_SECONDS = 30.0
+RESTART_MIN_SECONDS: Final = 0.1
+RESTART_MAX_SECONDS: Final = 30.0
 """Each further failure doubles the pause, so that a crash loop leaves the CPU to the workers that serve."""
 
-MAX_DATAGRAM_BYTES = 4096
+MAX_DATAGRAM_BYTES: Final = 4096
 """A notification is a line or two."""
 
 _log = structlog.get_logger("sidecars.workers")

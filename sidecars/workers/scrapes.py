@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Metric
@@ -12,7 +13,7 @@ from sidecars.workers.client import ANSWER_SECONDS, PATIENT_SECONDS, WorkerClien
 from sidecars.workers.metrics import MetricTotals, scrape
 from sidecars.workers.process import Worker
 
-SUPERVISOR = "supervisor"
+SUPERVISOR: Final = "supervisor"
 
 _log = structlog.get_logger("sidecars.workers")
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import structlog
 import uvloop
@@ -34,23 +35,23 @@ from sidecars.workers.output import Output
 from sidecars.workers.parent_pipe import settings_message
 from sidecars.workers.process import Worker, WorkerPhase
 
-KILL_AFTER_SECONDS = 2.0
+KILL_AFTER_SECONDS: Final = 2.0
 """Added to the time in which a worker forces its own exit."""
 
-WATCHDOG_SECONDS = 10.0
+WATCHDOG_SECONDS: Final = 10.0
 """How often a worker must report that its loop is live; it does so twice as often."""
 
-LOOKS_BEFORE_KILL = 3
+LOOKS_BEFORE_KILL: Final = 3
 """A machine under load may make a worker miss one; a worker that misses three does not serve."""
 
-START_SECONDS = 60.0
+START_SECONDS: Final = 60.0
 """For a worker to become ready. It waits for nothing outside, and reads 10,000 rules in a few seconds; one
 that takes so long hangs, on a disk that is gone for example, and the next one may find it there."""
 
-CRASH_LOOP_FAILURES = 3
+CRASH_LOOP_FAILURES: Final = 3
 """Consecutive failures from which the log names a crash loop."""
 
-OUTPUT_SECONDS = 1.0
+OUTPUT_SECONDS: Final = 1.0
 """Time for the last lines of the workers to be passed on."""
 
 _log = structlog.get_logger("sidecars.workers")

@@ -21,7 +21,7 @@ SECRET_BYTES: Final = 32
 MAX_KNOWN: Final = 10_000
 """The most verified keys cached, about 0.2 KB each."""
 
-_SHAPE = re.compile(r"([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{16,256})")
+_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{16,256})")
 
 _UNKNOWN: Final = Refusal(RefusalReason.API_KEY_UNKNOWN, "no such key", CredentialKind.API_KEY)
 _EXPIRED: Final = Refusal(RefusalReason.API_KEY_EXPIRED, "the key has expired", CredentialKind.API_KEY)

@@ -29,7 +29,7 @@ DOTS: Final[Mapping[CredentialKind, int]] = {
     CredentialKind.SESSION: 0,
 }
 
-_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A scheme (RFC 9110 section 5.6.2). A tab is not a separator (Keycloak GHSA-gv94-wp4h-vv8p)."""
 
 _UNREAD: Final = ("one", "another")

@@ -27,7 +27,7 @@ EDDSA: Final = frozenset({"EdDSA", "Ed25519", "Ed448"})
 
 ALGORITHMS: Final[frozenset[str]] = frozenset().union(*FAMILIES.values())
 
-_IMPLEMENTATIONS = get_default_algorithms()
+_IMPLEMENTATIONS: Final = get_default_algorithms()
 
 VERIFY: Final[Mapping[str, Verify]] = {
     name: _IMPLEMENTATIONS["EdDSA" if name in EDDSA else name].verify for name in ALGORITHMS

@@ -40,7 +40,7 @@ MAX_BACKOFF_SECONDS: Final = 60.0
 SPREAD_SECONDS: Final = 1.0
 """The time over which fetches after a reload spread: one change of files reloads every sidecar."""
 
-_LOG = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class FetchOutcome(StrEnum):
@@ -332,7 +332,7 @@ class RemoteKeys:
         self._suspicions.fetch_succeeded()
         if previous is None or {key.id for key in previous.keys} != {key.id for key in keys.keys}:
             refused = [str(key) for key in keys.refused]
-            _LOG.info("key_set_changed", url=self.place, keys=[k.id for k in keys.keys], refused=refused)
+            _log.info("key set changed", url=self.place, keys=[k.id for k in keys.keys], refused=refused)
         self.fetched_at, self._failures, self._problem = now, 0, ""
         self._due_at = now + self.config.refresh_seconds * (1 - 0.2 * self.dependencies.random())
         self._metrics.fetched(FetchOutcome.OK, keys=len(keys.keys), at=now)
@@ -344,7 +344,7 @@ class RemoteKeys:
         backoff *= 1 - 0.5 * self.dependencies.random()
         self._due_at = self.dependencies.monotonic_clock() + min(backoff, self.config.refresh_seconds)
         self._metrics.fetched(outcome)
-        _LOG.warning("key_set_fetch_failed", url=self.place, problem=problem, failures=self._failures)
+        _log.warning("key set fetch failed", url=self.place, problem=problem, failures=self._failures)
 
 
 def _missing(key_id: str | None, keys: KeySet) -> Refusal:

@@ -19,7 +19,7 @@ HEADER: Final = "x-forwarded-client-cert"
 MAX_HEADER_CHARACTERS: Final = 16 * 1024
 """The longest header read. With `Cert` or `Chain`, an element holds a certificate of 2 to 8 KiB."""
 
-_PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^",;]*)(;|,|$)')
+_PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^",;]*)(;|,|$)')
 
 
 class ForwardedError(ValueError):

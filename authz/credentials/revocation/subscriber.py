@@ -23,7 +23,7 @@ SUBSCRIBE_SECONDS: Final = 2.0
 """The timeout of connecting and subscribing. The load that follows may take longer; each of its calls has
 a timeout of its own."""
 
-_LOG = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class ResyncRequiredError(Exception):
@@ -88,7 +88,7 @@ class RevocationSubscriber:
                 known = isinstance(error, RedisError)
                 self.problem = error_text(error) if known else str(error) or type(error).__name__
                 if self.connected or failures == 0:
-                    _LOG.warning("revocation_subscription_lost", problem=self.problem, exc_info=not expected)
+                    _log.warning("revocation subscription lost", problem=self.problem, exc_info=not expected)
             if self.connected:
                 failures = 0
                 self.interruptions += 1
@@ -140,4 +140,4 @@ class RevocationSubscriber:
         try:
             handle(data if isinstance(data, bytes) else str(data).encode())
         except ValueError as error:
-            _LOG.warning("revocation_message_unreadable", problem=str(error))
+            _log.warning("revocation message unreadable", problem=str(error))

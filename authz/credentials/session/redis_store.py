@@ -17,7 +17,7 @@ from common.lru_cache import LruCache
 MAX_PARSED: Final = 20_000
 """The most parsed sessions cached with the value they were read from, about 2 KB each."""
 
-_LOG = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 # Expired entries are removed by the clock of Redis: a sidecar whose clock is ahead would remove live ones.
 
@@ -149,7 +149,7 @@ class RedisSessionStore:
         try:
             return Session.from_json(value.encode() if isinstance(value, str) else value)
         except ValueError as error:
-            _LOG.warning("session_unreadable", key=name, problem=str(error))
+            _log.warning("session unreadable", key=name, problem=str(error))
             return None
 
 

@@ -57,7 +57,7 @@ RESTORED_AT_MOST: Final = 1_000
 """The most revoked sessions, latest first, that are checked in Redis after a reconnect. A failover does not
 lose older ones, and a thousand sidecars may reconnect at the same moment."""
 
-_SHAPE = re.compile(r"[A-Za-z0-9_-]{22,128}")
+_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]{22,128}")
 
 _UNKNOWN: Final = Refusal(RefusalReason.SESSION_UNKNOWN, "no such session", CredentialKind.SESSION)
 _EXPIRED: Final = Refusal(RefusalReason.SESSION_EXPIRED, "the session is over", CredentialKind.SESSION)

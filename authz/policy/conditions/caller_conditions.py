@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -105,7 +105,7 @@ def caller_conditions(who: Who, name: str = "") -> tuple[Condition, ...]:
     return tuple(conditions)
 
 
-_AUTHENTICATED = Condition(
+_AUTHENTICATED: Final = Condition(
     "is authenticated",
     lambda identity, _request, _now: identity.kind is not CredentialKind.ANONYMOUS,
     seen=lambda identity, _request, _now: f"credential {identity.kind.value}",

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
-from typing import Any
+from typing import Any, Final
 
 Network = IPv4Network | IPv6Network
 
@@ -72,4 +72,4 @@ def parse_client_network(value: Any) -> Network:
     return network
 
 
-_MAPPED = IPv6Network("::ffff:0:0/96")
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")

@@ -6,6 +6,7 @@ A deny rule with such a condition protects nothing, although its author believes
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import combinations
+from typing import Final
 
 from authz.credentials import CredentialsConfig
 from authz.policy.conditions.caller_conditions import WhoConfig
@@ -13,10 +14,10 @@ from authz.policy.conditions.networks import Network
 from authz.policy.model import ConditionConfig, RuleConfig
 from authz.request.identity import CredentialKind
 
-MAX_NAMED = 5
+MAX_NAMED: Final = 5
 """The most issuers that a warning lists: a template may have thousands of tenants."""
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 """Methods of RFC 9110 and RFC 5789. Others exist, so only near misspellings of these are reported."""
 
 Finding = tuple[str, str]

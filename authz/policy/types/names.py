@@ -24,8 +24,8 @@ from common.configfile import Block, Spelled
 MAX_NAME_PARTS: Final = 16
 """The most parts in the dotted name of a claim or field: more than any token or form has."""
 
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
-_DOT = re.compile(r"(?<!\\)\.")
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
+_DOT: Final = re.compile(r"(?<!\\)\.")
 
 
 class PolicyBlock(Block):

@@ -6,7 +6,7 @@ path in another spelling is allowed only if a broader rule allows it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from authz.policy.types.names import PolicyBlock
 from authz.policy.types.pattern import Template
@@ -75,7 +75,7 @@ class PathMatching:
         return tuple(dict.fromkeys([*found, *map(without_case, found)]))
 
 
-EXACT = PathMatching()
+EXACT: Final = PathMatching()
 
 
 def without_case(segments: Segments) -> Segments:

@@ -11,14 +11,14 @@ from authz.request.path import MAX_PATH_CHARACTERS, split_path
 MAX_TEMPLATE_SEGMENTS: Final = 64
 """The most segments of a template: more than any API has. It bounds the depth of the index."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-_NAMED = re.compile(r"\{([^{}:=]+)(:.*)?\}")
-_REGULAR_EXPRESSION = re.compile(r"\([^()]*\|[^()]*\)|\.\+|\[[^\]]*\][+?]|^\^|[^/]\$$")
-_OTHER_VARIABLE = re.compile(
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+_NAMED: Final = re.compile(r"\{([^{}:=]+)(:.*)?\}")
+_REGULAR_EXPRESSION: Final = re.compile(r"\([^()]*\|[^()]*\)|\.\+|\[[^\]]*\][+?]|^\^|[^/]\$$")
+_OTHER_VARIABLE: Final = re.compile(
     r":([A-Za-z_][\w-]*)(?:\([^/]*\))?[?*+]?|<(?:\w+:)?([A-Za-z_][\w-]*)>|\[(?:\.{3})?(\w+)\]"
 )
 """Variables as other routers write them: `:id` (Express), `<id>` and `<int:id>` (Flask), `[id]` (Next)."""
-_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(=\*\*)?\}")
+_VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(=\*\*)?\}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from authz.engine.decide import Authorizer, Decision
 from authz.engine.respond import Responder
@@ -14,9 +14,9 @@ from authz.tools.suites.load import Case
 from authz.tools.suites.model import ExpectConfig
 from authz.wire import ResponseContent, read_response
 
-_ID = "0" * 24
+_ID: Final = "0" * 24
 """The decision id of every case, which is the same in each run."""
-_OTHER_ID = "f" * 24
+_OTHER_ID: Final = "f" * 24
 
 
 @dataclass(frozen=True, slots=True)

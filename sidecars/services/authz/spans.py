@@ -5,7 +5,7 @@ import ssl
 import threading
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 from authz.credentials.core.outbound import VERIFY_FLAGS
 from authz.engine.decision_record import DecisionRecord
@@ -14,12 +14,12 @@ from common.redaction import Secrets
 from sidecars.settings.authz import TracingSettings
 from sidecars.transport.api.service import Call, UnaryHandler
 
-NAME = "authz.check"
+NAME: Final = "authz.check"
 
-SECRETS = Secrets()
+SECRETS: Final = Secrets()
 """A host needs none of the names that a policy adds."""
 
-EXPORT_SECONDS = 2.0
+EXPORT_SECONDS: Final = 2.0
 """Time for one batch with its retries, and for all that is left at the end. The SDK would wait 10 s for each
 batch, which is more than orchestrators grant, when the collector is away."""
 

@@ -75,32 +75,34 @@ class Variable:
 _DAY_SECONDS: Final = 86_400.0
 """The longest grace of a connection; envoyproxy/ratelimit knows an endless one, 0."""
 
-_LIMITS = PartOf("`ratelimit.limits`")
-_LISTEN = PartOf("`ratelimit.listen`")
-_TLS = ("REDIS_TLS", "REDIS_PERSECOND_TLS")
-_REDIS_URL = PartOf("`redis.url`")
-_XDS = NoEffect("limits are read from files")
-_SENTINEL = Absent(
+_LIMITS: Final = PartOf("`ratelimit.limits`")
+_LISTEN: Final = PartOf("`ratelimit.listen`")
+_TLS: Final = ("REDIS_TLS", "REDIS_PERSECOND_TLS")
+_REDIS_URL: Final = PartOf("`redis.url`")
+_XDS: Final = NoEffect("limits are read from files")
+_SENTINEL: Final = Absent(
     "Sentinel and Cluster: name an address that leads to the master",
     lambda value: value.upper() in {"", "SINGLE"},
 )
-_WAITS = Absent("a request waits for a connection, as with WAIT", lambda value: value.upper() in {"", "WAIT"})
-_MEMCACHED = NoEffect("the store is Redis")
-_STATSD = Absent("scrape /metrics instead; set USE_STATSD=false", lambda _: False)
-_TRACING = NoEffect("traces are absent")
-_BATCHES = NoEffect("requests that arrive during a call to Redis share the next one")
-_ANY_TIME = NoEffect(
+_WAITS: Final = Absent(
+    "a request waits for a connection, as with WAIT", lambda value: value.upper() in {"", "WAIT"}
+)
+_MEMCACHED: Final = NoEffect("the store is Redis")
+_STATSD: Final = Absent("scrape /metrics instead; set USE_STATSD=false", lambda _: False)
+_TRACING: Final = NoEffect("traces are absent")
+_BATCHES: Final = NoEffect("requests that arrive during a call to Redis share the next one")
+_ANY_TIME: Final = NoEffect(
     "the process starts while Redis is away, and counts as `on_failure` says until it is back"
 )
 
 
-_HTTP = (
+_HTTP: Final = (
     Variable("HOST", "0.0.0.0", text, PartOf("`ratelimit.http`")),
     Variable("PORT", "8080", integer, PartOf("`ratelimit.http`")),
     Variable("DEBUG_HOST", "0.0.0.0", text, PartOf("`admin.listen`")),
     Variable("DEBUG_PORT", "6070", integer, PartOf("`admin.listen`")),
 )
-_GRPC = (
+_GRPC: Final = (
     Variable("GRPC_UDS", "", text, _LISTEN),
     Variable("GRPC_HOST", "0.0.0.0", text, _LISTEN),
     Variable("GRPC_PORT", "8081", integer, _LISTEN),
@@ -131,11 +133,11 @@ _GRPC = (
         ("GRPC_SERVER_USE_TLS",),
     ),
 )
-_LOG = (
+_LOG: Final = (
     Variable("LOG_LEVEL", "WARN", text, PartOf("`log.level`")),
     Variable("LOG_FORMAT", "text", text, PartOf("`log.format`: `console` for `text`, or `json`")),
 )
-_CONFIG = (
+_CONFIG: Final = (
     Variable(
         "CONFIG_TYPE",
         "FILE",
@@ -183,7 +185,7 @@ _CONFIG = (
     ),
     Variable("MERGE_DOMAIN_CONFIG", "false", boolean, Sets(("ratelimit", "merge_domains"))),
 )
-_STATS = (
+_STATS: Final = (
     Variable("USE_STATSD", "true", boolean, Absent("scrape /metrics instead; set USE_STATSD=false")),
     Variable("STATSD_HOST", "localhost", text, _STATSD, ("USE_STATSD",)),
     Variable("STATSD_PORT", "8125", integer, _STATSD, ("USE_STATSD",)),
@@ -216,10 +218,10 @@ _STATS = (
         ("USE_PROMETHEUS",),
     ),
 )
-_DENIAL_BYTES = 400
+_DENIAL_BYTES: Final = 400
 """What an entry of the deny cache takes, about."""
 
-_COUNTING = (
+_COUNTING: Final = (
     Variable(
         "BACKEND_TYPE",
         "redis",
@@ -244,7 +246,7 @@ _COUNTING = (
     Variable("SHADOW_MODE", "false", boolean, Sets(("ratelimit", "shadow_mode"))),
     Variable("QUOTA_MODE", "false", boolean, Sets(("ratelimit", "quota_mode"))),
 )
-_ANSWERS = (
+_ANSWERS: Final = (
     Variable("LIMIT_RESPONSE_HEADERS_ENABLED", "false", boolean, Sets(("ratelimit", "headers", "enabled"))),
     Variable("LIMIT_LIMIT_HEADER", "RateLimit-Limit", text, Sets(("ratelimit", "headers", "limit"))),
     Variable(
@@ -258,7 +260,7 @@ _ANSWERS = (
         Sets(("ratelimit", "dynamic_metadata"), lambda value: "full" if value else "off"),
     ),
 )
-_REDIS = (
+_REDIS: Final = (
     Variable("REDIS_SOCKET_TYPE", "unix", text, _REDIS_URL),
     Variable(
         "REDIS_TYPE",
@@ -314,8 +316,8 @@ def _per_second(name: str, default: str, read: Callable[[str], Any], use: Use) -
     return Variable(f"REDIS_PERSECOND_{name}", default, read, use, ("REDIS_PERSECOND",))
 
 
-_SECOND_URL = PartOf("`redis_per_second.url`")
-_PER_SECOND = (
+_SECOND_URL: Final = PartOf("`redis_per_second.url`")
+_PER_SECOND: Final = (
     Variable("REDIS_PERSECOND", "false", boolean, PartOf("the section `redis_per_second`")),
     _per_second("SOCKET_TYPE", "unix", text, _SECOND_URL),
     _per_second("TYPE", "SINGLE", text, _SENTINEL),
@@ -330,7 +332,7 @@ _PER_SECOND = (
     _per_second("TIMEOUT", "10s", seconds, PartOf("timeouts of `redis_per_second`; only if set")),
     _per_second("POOL_ON_EMPTY_BEHAVIOR", "WAIT", text, _WAITS),
 )
-_MEMCACHE = tuple(
+_MEMCACHE: Final = tuple(
     Variable(f"MEMCACHE_{name}", default, read, _MEMCACHED)
     for name, default, read in (
         ("HOST_PORT", "", text),
@@ -344,7 +346,7 @@ _MEMCACHE = tuple(
         ("TLS_SKIP_HOSTNAME_VERIFICATION", "false", boolean),
     )
 )
-_TRACES = (
+_TRACES: Final = (
     Variable("TRACING_ENABLED", "false", boolean, Absent("the access log and metrics tell what happened")),
     Variable("TRACING_SERVICE_NAME", "RateLimit", text, _TRACING, ("TRACING_ENABLED",)),
     Variable("TRACING_SERVICE_NAMESPACE", "", text, _TRACING, ("TRACING_ENABLED",)),
@@ -353,7 +355,7 @@ _TRACES = (
     Variable("TRACING_SAMPLING_RATE", "1", number, _TRACING, ("TRACING_ENABLED",)),
 )
 
-_GROUPS = (
+_GROUPS: Final = (
     *(_GRPC, _HTTP, _LOG, _CONFIG, _STATS, _COUNTING, _ANSWERS),
     *(_REDIS, _PER_SECOND, _MEMCACHE, _TRACES),
 )

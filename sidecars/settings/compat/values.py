@@ -15,9 +15,9 @@ _UNIT_SECONDS: Final = {
     "m": 60,
     "h": 3600,
 }
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-_DURATION = re.compile(rf"[-+]?(0|({_PART.pattern})+)")
+_INTEGER: Final = re.compile(r"[-+]?[0-9]+")
+_PART: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION: Final = re.compile(rf"[-+]?(0|({_PART.pattern})+)")
 
 
 def text(value: str) -> str:

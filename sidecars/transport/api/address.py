@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 from annotated_types import Ge, Le
 
-DEFAULT_SOCKET_MODE = 0o660
+DEFAULT_SOCKET_MODE: Final = 0o660
 """Owner and group may connect: Envoy usually runs as another user of the same group. All others may not."""
 
 
@@ -108,9 +108,9 @@ def parse_address(text: str) -> Address:
     return TcpAddress(host, int(port))
 
 
-_NOT_OF_A_HOST = frozenset(" \t\r\n/@?#[]")
+_NOT_OF_A_HOST: Final = frozenset(" \t\r\n/@?#[]")
 
-_TARGETS = ("tcp", "tcp4", "tcp6", "ipv4", "ipv6", "dns", "http", "https", "grpc", "grpcs")
+_TARGETS: Final = ("tcp", "tcp4", "tcp6", "ipv4", "ipv6", "dns", "http", "https", "grpc", "grpcs")
 """What other tools write before HOST:PORT, with two slashes or none (gRPC name resolution, URLs)."""
 
 

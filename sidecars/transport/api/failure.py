@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from typing import Final
 
 import structlog
 
@@ -9,7 +10,7 @@ from sidecars.transport.api.service import Call, Code, Status, StatusError
 
 _log = structlog.get_logger("sidecars.transport")
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
 def status_of(error: Exception, call: Call) -> Status:

@@ -9,15 +9,15 @@ descriptions from here; code that builds them directly is not checked against th
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 from annotated_types import Ge, Gt, Le
 
-_DAY_SECONDS = 86_400.0
-_MIN_BYTES = 1024
-_DEFAULT_WINDOW_BYTES = 65_535
+_DAY_SECONDS: Final = 86_400.0
+_MIN_BYTES: Final = 1024
+_DEFAULT_WINDOW_BYTES: Final = 65_535
 """The connection window that HTTP/2 starts with; no SETTINGS can lower it (RFC 9113 section 6.9.2)."""
-_MAX_31_BIT = 2**31 - 1
+_MAX_31_BIT: Final = 2**31 - 1
 """The largest window and the largest stream identifier (RFC 9113 sections 6.9.1 and 5.1.1)."""
 
 Count = Annotated[int, Ge(1)]

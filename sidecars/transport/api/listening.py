@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import ENOENT
 from pathlib import Path
+from typing import Final
 
 from common.os_errors import in_words
 from sidecars.transport.api.address import Address, UnixAddress
 
-_CONNECT_SECONDS = 1.0
+_CONNECT_SECONDS: Final = 1.0
 """A live server's backlog accepts at once; a full one is still a live one."""
 
 

@@ -4,6 +4,7 @@ It uses neither asyncio nor a clock of its own. Each read is walked once; its ou
 """
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from sidecars.transport.api.limits import Lifetime, Limits
 from sidecars.transport.api.service import Method
@@ -42,16 +43,16 @@ from sidecars.transport.http2.stream import ServerCall
 from sidecars.transport.http2.streams import CallHandler, Streams
 from sidecars.transport.http2.timeouts import overdue
 
-_ODD_WITHOUT_R_BIT = 0x80000001
+_ODD_WITHOUT_R_BIT: Final = 0x80000001
 
-LOOK_AT_CLOCK_BYTES = 2048
+LOOK_AT_CLOCK_BYTES: Final = 2048
 """The clock is read again after this many bytes of a read: one or two calls of Envoy. Reading it costs a
 twentieth of a call, and a slow call, such as one that verifies a token, has this many bytes."""
 
-_RESET_HEAD = 4 << 8 | RST_STREAM
-_RESET_BYTES = HEAD_BYTES + 4
+_RESET_HEAD: Final = 4 << 8 | RST_STREAM
+_RESET_BYTES: Final = HEAD_BYTES + 4
 
-MAX_GOAWAY_TEXT = 200
+MAX_GOAWAY_TEXT: Final = 200
 """The longest reason in a GOAWAY, in characters; it may quote the peer."""
 
 
@@ -387,7 +388,7 @@ class Connection:
         )
 
 
-_CONTROL_FRAMES = {
+_CONTROL_FRAMES: Final = {
     frames.PRIORITY: Control.priority,
     frames.RST_STREAM: Control.rst_stream,
     frames.SETTINGS: Control.settings,

@@ -1,5 +1,7 @@
 """Frames that carry no call, and how a connection begins, stays alive and ends."""
 
+from typing import Final
+
 from sidecars.transport.api.limits import Lifetime, Limits
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.errors import (
@@ -13,14 +15,14 @@ from sidecars.transport.http2.frames import MAX_FRAME_BYTES, R_BIT, ErrorCode, S
 from sidecars.transport.http2.stream import Stream
 from sidecars.transport.http2.streams import Streams
 
-DRAIN_PING_SECONDS = 1.0
+DRAIN_PING_SECONDS: Final = 1.0
 """Time for the PING after the first GOAWAY to come back; a slower peer may lose calls it begins later."""
 
-SHORTEST_PATIENCE_SECONDS = 0.001
+SHORTEST_PATIENCE_SECONDS: Final = 0.001
 """A call that is reset sooner counts as a rapid reset, regardless of its deadline."""
 
-_DRAIN_PING = b"draining"
-_KEEPALIVE_PING = b"there?  "
+_DRAIN_PING: Final = b"draining"
+_KEEPALIVE_PING: Final = b"there?  "
 
 
 class Control:

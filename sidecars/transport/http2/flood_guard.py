@@ -1,6 +1,7 @@
 """Bounds frames that are cheap to send and cost the server something."""
 
 from operator import attrgetter
+from typing import Final
 
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.http2.errors import GoAwayError, Reason
@@ -8,7 +9,7 @@ from sidecars.transport.http2.frames import ErrorCode
 from sidecars.transport.http2.send_queue import SendQueue
 from sidecars.transport.http2.stream_table import StreamTable
 
-_RATES = {
+_RATES: Final = {
     Reason.RAPID_RESET: attrgetter("resets"),
     Reason.PING_FLOOD: attrgetter("pings"),
     Reason.SETTINGS_FLOOD: attrgetter("settings"),
@@ -18,10 +19,10 @@ _RATES = {
     Reason.INFLATION_FLOOD: attrgetter("inflated_bytes"),
 }
 
-_WINDOW_UPDATES_PER_DATA = 2
+_WINDOW_UPDATES_PER_DATA: Final = 2
 """A client opens the window of the stream and that of the connection again for what it was sent."""
 
-_LATE_FRAMES_PER_STREAM = 5
+_LATE_FRAMES_PER_STREAM: Final = 5
 """Frames that honest clients send on a stream that is gone: RST_STREAM that crosses our answer, the DATA
 queued after it, and (Netty, the h2 crate) RST_STREAM again for each of the three frames of that answer."""
 

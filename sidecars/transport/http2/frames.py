@@ -2,36 +2,37 @@
 
 from enum import IntEnum
 from struct import Struct
+from typing import Final
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client says first (RFC 9113 section 3.4)."""
 
-HEAD_BYTES = 9
-MAX_FRAME_BYTES = 16_384
+HEAD_BYTES: Final = 9
+MAX_FRAME_BYTES: Final = 16_384
 """The largest payload we accept: the default of SETTINGS_MAX_FRAME_SIZE, which we leave as it is."""
 
-MAX_WINDOW_BYTES = 2**31 - 1
-DEFAULT_WINDOW_BYTES = 65_535
-MAX_STREAM_ID = 2**31 - 1
-R_BIT = 0x80000000
+MAX_WINDOW_BYTES: Final = 2**31 - 1
+DEFAULT_WINDOW_BYTES: Final = 65_535
+MAX_STREAM_ID: Final = 2**31 - 1
+R_BIT: Final = 0x80000000
 """The bit before a stream's number, and before some others: reserved and ignored (RFC 9113 section 4.1)."""
 
-DATA = 0x0
-HEADERS = 0x1
-PRIORITY = 0x2
-RST_STREAM = 0x3
-SETTINGS = 0x4
-PUSH_PROMISE = 0x5
-PING = 0x6
-GOAWAY = 0x7
-WINDOW_UPDATE = 0x8
-CONTINUATION = 0x9
+DATA: Final = 0x0
+HEADERS: Final = 0x1
+PRIORITY: Final = 0x2
+RST_STREAM: Final = 0x3
+SETTINGS: Final = 0x4
+PUSH_PROMISE: Final = 0x5
+PING: Final = 0x6
+GOAWAY: Final = 0x7
+WINDOW_UPDATE: Final = 0x8
+CONTINUATION: Final = 0x9
 
-ACK = 0x1
-END_STREAM = 0x1
-END_HEADERS = 0x4
-PADDED = 0x8
-PRIORITY_FLAG = 0x20
+ACK: Final = 0x1
+END_STREAM: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+PRIORITY_FLAG: Final = 0x20
 
 
 class Setting(IntEnum):
@@ -64,12 +65,12 @@ class ErrorCode(IntEnum):
     HTTP_1_1_REQUIRED = 0xD
 
 
-HEAD = Struct(">IBI")
+HEAD: Final = Struct(">IBI")
 """A frame's head as three numbers: length * 256 + type, flags, stream."""
 
-_UINT32 = Struct(">I")
-_TWO_UINT32 = Struct(">II")
-_SETTING = Struct(">HI")
+_UINT32: Final = Struct(">I")
+_TWO_UINT32: Final = Struct(">II")
+_SETTING: Final = Struct(">HI")
 
 
 def head(kind: int, flags: int, stream_id: int, length: int) -> bytes:
@@ -104,7 +105,7 @@ def settings(values: dict[Setting, int]) -> bytes:
     return head(SETTINGS, 0, 0, len(payload)) + payload
 
 
-SETTINGS_ACK = head(SETTINGS, ACK, 0, 0)
+SETTINGS_ACK: Final = head(SETTINGS, ACK, 0, 0)
 
 
 def parse_settings(payload: bytes) -> list[tuple[int, int]]:

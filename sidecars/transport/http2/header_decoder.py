@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from hpack.exceptions import HPACKError
 from hpack.hpack import decode_integer
@@ -36,25 +36,25 @@ from sidecars.transport.http2.headers import (
     routing_fields,
 )
 
-MAX_KNOWN_BLOCKS = 32
+MAX_KNOWN_BLOCKS: Final = 32
 """Blocks remembered for a connection. Envoy needs one for each method; a client that never repeats a block
 gains nothing."""
 
-MAX_KNOWN_BLOCK_BYTES = 1024
+MAX_KNOWN_BLOCK_BYTES: Final = 1024
 """A longer block is decoded each time, so that the memory of a connection stays small."""
 
-MAX_REPEATED_STRINGS = 128
+MAX_REPEATED_STRINGS: Final = 128
 """Huffman strings of fields without indexing, remembered for the process: clients send them whole each time,
 as Envoy does `:path`. Fields never to be indexed are left out: they may hold secrets (RFC 7541 section
 7.1.3)."""
 
-_STATIC = HeaderTable.STATIC_TABLE
-_FIRST_DYNAMIC = len(_STATIC) + 1
-_FIELD_OVERHEAD_BYTES = 32
-_MAX_INTEGER_BYTES = 8
-_PREFIXES = {bits: (1 << bits) - 1 for bits in (4, 5, 6, 7)}
+_STATIC: Final = HeaderTable.STATIC_TABLE
+_FIRST_DYNAMIC: Final = len(_STATIC) + 1
+_FIELD_OVERHEAD_BYTES: Final = 32
+_MAX_INTEGER_BYTES: Final = 8
+_PREFIXES: Final = {bits: (1 << bits) - 1 for bits in (4, 5, 6, 7)}
 """The largest number that a prefix of so many bits holds: it says that more bytes follow."""
-_TABLE_BYTES = HeaderTable.DEFAULT_SIZE
+_TABLE_BYTES: Final = HeaderTable.DEFAULT_SIZE
 """SETTINGS_HEADER_TABLE_SIZE, which we leave at its default."""
 
 

@@ -4,26 +4,27 @@ import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from typing import Final
 
 from sidecars.transport.api.service import Code, Metadata, Method, Status, Unary, UnaryHandler
 
 Field = tuple[bytes, bytes]
 
-_NAME = re.compile(rb"[^\x00-\x20A-Z\x7f-\xff:]+")
-_VALUE = re.compile(rb"(?:[^\x00\r\n \t](?:[^\x00\r\n]*[^\x00\r\n \t])?)?")
-_METADATA_VALUE = re.compile(rb"[^\x00\r\n]*")
-_BLANKS = b" \t"
-_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
-_TIMEOUT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_CONTENT_TYPE = re.compile(rb"application/grpc(?:\+[^;]*)?(?:[; ].*)?", re.DOTALL)
+_NAME: Final = re.compile(rb"[^\x00-\x20A-Z\x7f-\xff:]+")
+_VALUE: Final = re.compile(rb"(?:[^\x00\r\n \t](?:[^\x00\r\n]*[^\x00\r\n \t])?)?")
+_METADATA_VALUE: Final = re.compile(rb"[^\x00\r\n]*")
+_BLANKS: Final = b" \t"
+_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_TIMEOUT_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_CONTENT_TYPE: Final = re.compile(rb"application/grpc(?:\+[^;]*)?(?:[; ].*)?", re.DOTALL)
 
-_PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
-_CONNECTION_SPECIFIC = frozenset(
+_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+_CONNECTION_SPECIFIC: Final = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
 """Fields of HTTP/1; a request with one of them is malformed (RFC 9113 section 8.2.2)."""
 
-SPOKEN = (
+SPOKEN: Final = (
     _PSEUDO
     | {b":status"}
     | _CONNECTION_SPECIFIC
@@ -32,11 +33,11 @@ SPOKEN = (
 """Fields that decide whether and how a call is served; all others are only carried. No request may have a
 `:status`, but it is in the static table, so it can come without being spelt out (RFC 7541 appendix A)."""
 
-FIELD_BYTES = 320
+FIELD_BYTES: Final = 320
 """Memory for a field of a header list in addition to its text: three or four objects, and as many again once
 a handler has read the metadata. HPACK counts 32 (RFC 7541 section 4.1)."""
 
-_NO_METADATA = frozenset(
+_NO_METADATA: Final = frozenset(
     {
         *(b"te", b"content-type", b"content-length", b"host"),
         *(b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"grpc-message-type"),
@@ -44,7 +45,7 @@ _NO_METADATA = frozenset(
 )
 """Fields of the protocol itself, which handlers do not see as metadata."""
 
-ANY_LENGTH = -1
+ANY_LENGTH: Final = -1
 
 
 class MalformedRequestError(Exception):

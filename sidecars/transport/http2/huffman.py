@@ -4,10 +4,12 @@ hpack walks its table in steps of four bits. Two such steps are joined here for 
 makes the decoding of a tracing header four times as fast: it is the one string that differs in each call.
 """
 
+from typing import Final
+
 from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
 
-_STATES = len(HUFFMAN_TABLE) // 16
-_FAILED = _STATES
+_STATES: Final = len(HUFFMAN_TABLE) // 16
+_FAILED: Final = _STATES
 """The state that no byte leads out of."""
 
 

@@ -2,15 +2,16 @@
 
 import zlib
 from struct import Struct
+from typing import Final
 
 from sidecars.transport.api.service import Code, Status, StatusError
 
-PREFIX = Struct(">BI")
+PREFIX: Final = Struct(">BI")
 """Compressed flag and length (gRPC over HTTP/2: Length-Prefixed-Message)."""
-PREFIX_BYTES = 5
+PREFIX_BYTES: Final = 5
 
-_GZIP_WINDOW_BITS = 31  # zlib's way to ask for a gzip header and trailer, and nothing else
-_LARGEST_RATIO = 1032
+_GZIP_WINDOW_BITS: Final = 31  # zlib's way to ask for a gzip header and trailer, and nothing else
+_LARGEST_RATIO: Final = 1032
 """The most bytes that one byte inflates to: 258 for two bits (RFC 1951 section 3.2.5)."""
 
 

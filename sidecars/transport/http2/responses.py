@@ -4,6 +4,7 @@ Replies use no dynamic table: the common reply has 35 bytes of header blocks, th
 """
 
 from struct import Struct
+from typing import Final
 
 from hpack.hpack import encode_integer
 
@@ -11,10 +12,10 @@ from sidecars.transport.api.service import Code, Status
 from sidecars.transport.http2.frames import END_HEADERS, END_STREAM, HEADERS, head
 from sidecars.transport.http2.messages import PREFIX_BYTES
 
-MAX_STATUS_MESSAGE_BYTES = 4 * 1024
+MAX_STATUS_MESSAGE_BYTES: Final = 4 * 1024
 """The longest grpc-message after percent-encoding. Clients refuse header lists of 8 KB and more."""
 
-ACCEPT_ENCODING = "identity,gzip"
+ACCEPT_ENCODING: Final = "identity,gzip"
 
 
 def _text(value: bytes) -> bytes:
@@ -26,19 +27,19 @@ def _literal(name: str, value: str) -> bytes:
     return b"\x00" + _text(name.encode()) + _text(value.encode())
 
 
-_STATUS_200 = b"\x88"
-_CONTENT_TYPE = b"\x0f\x10" + _text(b"application/grpc")  # entry 31 of the static table
-_TEXT_PLAIN = b"\x0f\x10" + _text(b"text/plain")
-RESPONSE_BLOCK = _STATUS_200 + _CONTENT_TYPE
-_TRAILER_BLOCKS = {code: _literal("grpc-status", str(code.value)) for code in Code}
-_OK_TRAILER_BLOCK = _TRAILER_BLOCKS[Code.OK]
-_ACCEPT_ENCODING_FIELD = _literal("grpc-accept-encoding", ACCEPT_ENCODING)
+_STATUS_200: Final = b"\x88"
+_CONTENT_TYPE: Final = b"\x0f\x10" + _text(b"application/grpc")  # entry 31 of the static table
+_TEXT_PLAIN: Final = b"\x0f\x10" + _text(b"text/plain")
+RESPONSE_BLOCK: Final = _STATUS_200 + _CONTENT_TYPE
+_TRAILER_BLOCKS: Final = {code: _literal("grpc-status", str(code.value)) for code in Code}
+_OK_TRAILER_BLOCK: Final = _TRAILER_BLOCKS[Code.OK]
+_ACCEPT_ENCODING_FIELD: Final = _literal("grpc-accept-encoding", ACCEPT_ENCODING)
 
-_RESPONSE = len(RESPONSE_BLOCK) << 8 | HEADERS
-_OK_TRAILERS = len(_OK_TRAILER_BLOCK) << 8 | HEADERS
-_REPLY = Struct(f">IBI{len(RESPONSE_BLOCK)}sIBIBI")
-_TRAILERS = Struct(f">IBI{len(_OK_TRAILER_BLOCK)}s")
-_END = END_HEADERS | END_STREAM
+_RESPONSE: Final = len(RESPONSE_BLOCK) << 8 | HEADERS
+_OK_TRAILERS: Final = len(_OK_TRAILER_BLOCK) << 8 | HEADERS
+_REPLY: Final = Struct(f">IBI{len(RESPONSE_BLOCK)}sIBIBI")
+_TRAILERS: Final = Struct(f">IBI{len(_OK_TRAILER_BLOCK)}s")
+_END: Final = END_HEADERS | END_STREAM
 
 
 def unary_reply(stream_id: int, message: bytes) -> tuple[bytes, bytes, bytes]:
@@ -84,7 +85,7 @@ def trailers_only(stream_id: int, status: Status) -> bytes:
     return _end(stream_id, block)
 
 
-NO_GRPC_TEXT = b"This is a gRPC server: POST with content-type application/grpc.\n"
+NO_GRPC_TEXT: Final = b"This is a gRPC server: POST with content-type application/grpc.\n"
 
 
 def no_grpc_headers(stream_id: int, status: int) -> bytes:

@@ -1,13 +1,14 @@
 """Which streams are open, how many more may be opened, and which were reset."""
 
 from collections import deque
+from typing import Final
 
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.http2.errors import Reason, StreamResetError
 from sidecars.transport.http2.frames import ErrorCode
 from sidecars.transport.http2.stream import Stream
 
-MAX_REMEMBERED_RESETS = 128
+MAX_REMEMBERED_RESETS: Final = 128
 """How many reset streams are remembered. Frames on a stream that we reset are not an error, because the peer
 may not know yet (RFC 9113 section 5.1); frames on a stream that the peer reset are one."""
 

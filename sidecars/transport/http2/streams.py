@@ -1,7 +1,7 @@
 """The streams of one connection: what frames do to them, and what running handlers do with them."""
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import (
@@ -25,10 +25,10 @@ from sidecars.transport.http2.send_queue import SendQueue
 from sidecars.transport.http2.stream import ServerCall, Stream
 from sidecars.transport.http2.stream_table import StreamTable
 
-HANDLER_COST_BYTES = 32 * 1024
+HANDLER_COST_BYTES: Final = 32 * 1024
 """Counted towards `max_bytes_per_turn` for each handler that runs later: one that starts or is cancelled."""
 
-_NOT_ONE_MESSAGE = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
+_NOT_ONE_MESSAGE: Final = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
 """A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
 
 Outcome = bytes | Status | Awaitable[bytes]

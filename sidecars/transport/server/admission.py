@@ -1,6 +1,8 @@
 """Bounds how many handlers of streaming calls a server runs at once, over all its connections."""
 
-ALWAYS_ADMITTED = 8
+from typing import Final
+
+ALWAYS_ADMITTED: Final = 8
 """Handlers that each connection may have, even at the limit. Envoy opens a stream for each of its access logs
 on every connection, and usually has fewer logs."""
 

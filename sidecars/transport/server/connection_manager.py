@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import structlog
 
@@ -19,11 +20,11 @@ from sidecars.transport.server.ticker import Ticker
 
 _log = structlog.get_logger("sidecars.transport")
 
-TICKS_PER_LIMIT = 4
+TICKS_PER_LIMIT: Final = 4
 """A time limit is noticed at most a quarter of it late."""
 
 
-SECONDS_BETWEEN_LINES = 1.0
+SECONDS_BETWEEN_LINES: Final = 1.0
 """A flood of faults must not become a flood of log lines; the counter has them all."""
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sidecars.transport.api.failure import status_of
 from sidecars.transport.api.service import (
@@ -21,9 +21,9 @@ from sidecars.transport.http2.streams import Outcome, Streams
 from sidecars.transport.server.admission import Admission
 from sidecars.transport.server.scheduler import FairScheduler
 
-_OK = Status(Code.OK)
-_EXPIRED = Status(Code.DEADLINE_EXCEEDED, "deadline exceeded")
-_CANCELLED = Status(Code.CANCELLED, "the handler was cancelled")
+_OK: Final = Status(Code.OK)
+_EXPIRED: Final = Status(Code.DEADLINE_EXCEEDED, "deadline exceeded")
+_CANCELLED: Final = Status(Code.CANCELLED, "the handler was cancelled")
 
 
 class _Running:

@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import structlog
 
@@ -19,17 +19,17 @@ from sidecars.transport.server.connection_manager import ConnectionManager
 from sidecars.transport.server.protocol import CLOSE_SECONDS, SocketProtocol, peer_name
 from sidecars.transport.server.tls import alert_of, words
 
-ACCEPTS_AT_ONCE = 100
+ACCEPTS_AT_ONCE: Final = 100
 """The most sockets accepted before others have their turn, as with asyncio's servers."""
 
-ACCEPT_AGAIN_SECONDS = 1.0
+ACCEPT_AGAIN_SECONDS: Final = 1.0
 """The pause when accept fails: a process that is out of descriptors would ask as fast as it can."""
 
-LAST_READ_BYTES = 16 * 1024
-MAX_LAST_READS = 16
+LAST_READ_BYTES: Final = 16 * 1024
+MAX_LAST_READS: Final = 16
 """The most bytes read from a refused client: more than it sends before it learns of the refusal."""
 
-_NOT_TLS = frozenset(
+_NOT_TLS: Final = frozenset(
     {
         "BAD_PROTOCOL_VERSION_NUMBER",
         "HTTPS_PROXY_REQUEST",
@@ -193,7 +193,7 @@ def _has_expired(certificate: dict[str, Any] | None) -> bool:
     return certificate is not None and ssl.cert_time_to_seconds(certificate["notAfter"]) < time.time()
 
 
-_EXTENSION_HINTS = {
+_EXTENSION_HINTS: Final = {
     85: " (RFC 5280 section 4.2.1.1; sign it with authorityKeyIdentifier=keyid)",
     86: " (RFC 5280 section 4.2.1.2; make the authority with subjectKeyIdentifier=hash)",
 }

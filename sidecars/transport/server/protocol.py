@@ -1,7 +1,7 @@
 """Joins a connection to a socket: reads go in, and one write for each read comes out."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sidecars.transport.http2.connection import Connection
 from sidecars.transport.http2.control import DRAIN_PING_SECONDS
@@ -10,11 +10,11 @@ from sidecars.transport.http2.errors import Reason
 if TYPE_CHECKING:  # the manager only holds its protocols; it creates none
     from sidecars.transport.server.connection_manager import ConnectionManager
 
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS: Final = 1.0
 """Time for the peer to read our last frames and hang up. Closing a socket with unread input would reset it,
 and a reset discards the GOAWAY on its way."""
 
-WRITE_BUFFER_BYTES = 256 * 1024
+WRITE_BUFFER_BYTES: Final = 256 * 1024
 """Output that a peer may leave unread in our process before we stop reading from it (CVE-2019-9517)."""
 
 

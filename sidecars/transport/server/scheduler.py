@@ -8,20 +8,21 @@ for one turn of those that flood, however many they are.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
-TURN_BYTES = 64 * 1024
+TURN_BYTES: Final = 64 * 1024
 """Bytes of messages that handlers read or send in one turn; after them they wait for another turn."""
 
-TURN_SECONDS = 0.001
+TURN_SECONDS: Final = 0.001
 """Time that handlers have in one turn, because one may take long over a small message."""
 
-HANDLERS_A_TURN = 8
+HANDLERS_A_TURN: Final = 8
 """Handlers that start, resume or are cancelled in one turn: each runs for about 0.1 ms."""
 
-MESSAGE_COST_BYTES = 256
+MESSAGE_COST_BYTES: Final = 256
 """Added to each message: an empty one costs as much as so many bytes of a large one."""
 
-_HANDLER_BYTES = TURN_BYTES // HANDLERS_A_TURN - MESSAGE_COST_BYTES
+_HANDLER_BYTES: Final = TURN_BYTES // HANDLERS_A_TURN - MESSAGE_COST_BYTES
 
 
 class FairScheduler:

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from sidecars.transport.api.address import Address, TlsSettings
 from sidecars.transport.api.limits import Lifetime, Limits
@@ -16,8 +17,8 @@ from sidecars.transport.server.protocol import SocketProtocol
 from sidecars.transport.server.sockets import Listener, listen
 from sidecars.transport.server.tls import ServerContext
 
-_DEFAULT_LIMITS = Limits()
-_DEFAULT_LIFETIME = Lifetime()
+_DEFAULT_LIMITS: Final = Limits()
+_DEFAULT_LIFETIME: Final = Lifetime()
 
 
 class GrpcServer:

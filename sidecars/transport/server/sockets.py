@@ -5,11 +5,12 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
 from sidecars.transport.api.listening import bind_error, remove_stale_socket, socket_mode
 
-BACKLOG = 1024
+BACKLOG: Final = 1024
 """Connections that wait to be accepted: a fleet of Envoys that starts at once. The kernel may hold less."""
 
 

@@ -1,14 +1,14 @@
 """The one timer of a server: it checks the time limits of every connection, a few at a time."""
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
-SLOTS = 31
+SLOTS: Final = 31
 """Ticks are spread over so many turns, so that ten thousand idle connections never have theirs at once.
 A prime, as the hash of an object is its address and those have factors of two."""
 
-LONGEST_INTERVAL_SECONDS = 5.0
-SHORTEST_INTERVAL_SECONDS = 0.05
+LONGEST_INTERVAL_SECONDS: Final = 5.0
+SHORTEST_INTERVAL_SECONDS: Final = 0.05
 
 
 class Ticked(Protocol):

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import structlog
 from cryptography import x509
@@ -15,7 +15,7 @@ from sidecars.transport.api.address import TlsSettings
 
 _log = structlog.get_logger("sidecars.transport")
 
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """The ciphers of TLS 1.2 that HTTP/2 does not forbid (RFC 9113 section 9.2.2)."""
 
 
@@ -171,7 +171,12 @@ def _refuse_to_ask(key: Path) -> Callable[[], str]:
     return refuse
 
 
-_UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_UNREADABLE: Final = (
+    ValueError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 def check_authorities(file: Path) -> None:

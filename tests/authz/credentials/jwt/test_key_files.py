@@ -40,7 +40,7 @@ def test_opensearch_security_4618_unusable_entries_are_reported_and_cost_nothing
         credentials = harness.credentials({"issuers": [harness.issuer(*UNUSABLE, GOOD)]})
     assert isinstance(harness.outcome(credentials, bearer(token())), Identity)
     assert len(refused_keys(credentials)) == len(UNUSABLE)
-    assert "key_file_entries_unusable" in [log["event"] for log in logs]
+    assert "key file entries unusable" in [log["event"] for log in logs]
 
 
 def test_nor_do_they_at_a_reload(harness: CredentialsHarness) -> None:

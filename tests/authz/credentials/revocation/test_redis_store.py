@@ -136,7 +136,7 @@ class TestRedis:
         with capture_logs() as logs:
             await started(credentials)
         assert verdict(harness, credentials, self.token()) == RefusalReason.REVOCATIONS_UNAVAILABLE
-        (lost,) = (entry for entry in logs if entry["event"] == "revocation_subscription_lost")
+        (lost,) = (entry for entry in logs if entry["event"] == "revocation subscription lost")
         assert "sidecars:revoked:list is not a revocation" in lost["problem"]
         assert "sidecars token clean" in lost["problem"]
         with pytest.raises(StoreUnavailableError, match="token clean"):
@@ -176,7 +176,7 @@ class TestRedis:
             with capture_logs() as logs:
                 await ours._subscriber.stop()
                 ours._subscriber.start()
-                await until(lambda: any(one["event"] == "revocations_not_restored_yet" for one in logs))
+                await until(lambda: any(one["event"] == "revocations not restored yet" for one in logs))
         finally:
             await redis.config_set("min-replicas-to-write", 0)
         async with asyncio.timeout(10):
