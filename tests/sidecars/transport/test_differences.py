@@ -3,6 +3,7 @@
 Both of our transports are asked here with the same bytes. What grpc-go does was seen with 1.85.0.
 """
 
+import asyncio
 import gzip
 import re
 import zlib
@@ -13,7 +14,7 @@ import pytest
 
 from sidecars.transport.api.service import Call, Code, Unary
 from sidecars.transport.http2.frames import ErrorCode
-from tests.support.transport.harness import Serve
+from tests.support.transport.harness import Serve, Served
 from tests.support.transport.rawclient import Answer, Headers, message, raw_client, request_headers
 
 PAGE = (Path(__file__).parents[3] / "docs" / "transport.md").read_text(encoding="utf-8")
@@ -102,12 +103,8 @@ def outcome(answer: Answer) -> str:
     return f"reset {ErrorCode(answer.reset_code).name}" if answer.reset_code is not None else "none"
 
 
-@pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.sent)
-async def test_each_row_is_what_happens(serve: Serve, transport: str, difference: Difference) -> None:
-    def echo(request: bytes, call: Call) -> bytes:
-        return request
-
-    served = await serve({"Echo": Unary(echo)})
+async def answered(served: Served, difference: Difference) -> Answer:
+    """Return the answer to the request of a row."""
     async with raw_client(served) as client:
         client.h2.config.validate_outbound_headers = False
         client.h2.config.normalize_outbound_headers = False
@@ -116,7 +113,22 @@ async def test_each_row_is_what_happens(serve: Serve, transport: str, difference
         if difference.trailers:
             client.h2.send_headers(stream_id, difference.trailers, end_stream=True)
             client.flush()
-        answer = await client.answer(stream_id)
+        return await client.answer(stream_id)
+
+
+@pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.sent)
+async def test_each_row_is_what_happens(serve: Serve, transport: str, difference: Difference) -> None:
+    def echo(request: bytes, call: Call) -> bytes:
+        return request
+
+    served = await serve({"Echo": Unary(echo)})
+    try:
+        async with asyncio.timeout(10):
+            answer = await answered(served, difference)
+    except TimeoutError:
+        # On Python 3.14, about one in a thousand of these calls gets no answer from grpc.aio.
+        assert transport == "grpcio"
+        answer = await answered(served, difference)
     expected = difference.own if transport == "native" else difference.grpcio
     status, _, reply = expected.partition(", ")
     assert outcome(answer) == status
