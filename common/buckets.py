@@ -143,8 +143,7 @@ class FixedWindow:
         return self.limit
 
     def __post_init__(self) -> None:
-        if not 0 <= self.limit <= MAX_TOKENS:
-            raise ValueError(f"limit must be 0 to {MAX_TOKENS}, not {self.limit}")
+        _check_limit(self.limit)
         _check_window(self.window_us)
 
     def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
@@ -194,8 +193,7 @@ class SlidingWindow:
         return self.limit
 
     def __post_init__(self) -> None:
-        if not 0 <= self.limit <= MAX_TOKENS:
-            raise ValueError(f"limit must be 0 to {MAX_TOKENS}, not {self.limit}")
+        _check_limit(self.limit)
         _check_window(self.window_us)
 
     def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
@@ -245,6 +243,11 @@ class SlidingWindow:
 
 
 Bucket = TokenBucket | FixedWindow | SlidingWindow
+
+
+def _check_limit(limit: int) -> None:
+    if not 0 <= limit <= MAX_TOKENS:
+        raise ValueError(f"limit must be 0 to {MAX_TOKENS}, not {limit}")
 
 
 def _check_window(window_us: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,8 @@ from ratelimit.request import Descriptor, LimitRequest
 from ratelimit.rules import LimitRule, Node, Options
 from ratelimit.stats import Stats
 from ratelimit.stores.redis import RedisStore
+from ratelimit.stores.split import SplitStore
+from ratelimit.stores.store import Store
 from sidecars.process.redis import connect
 from sidecars.settings.load import load_settings
 from sidecars.settings.redis import RedisSettings
@@ -90,17 +93,30 @@ def explain(
     prefix, left = "", None
     if settings is not None and settings.redis and ratelimit is not None and ratelimit.store == "redis":
         prefix = ratelimit.redis_prefix
-        left = asyncio.run(_ask(settings.redis, prefix, plan)) if plan.takes else None
+        redis = [settings.redis, settings.redis_per_second]
+        left = asyncio.run(_ask(redis, prefix, plan)) if plan.takes else None
     root = limits.domains[domain]
     return [_explained(root, plan, position, text, prefix, left) for position, text in enumerate(descriptors)]
 
 
-async def _ask(redis: RedisSettings, prefix: str, plan: LimitPlan) -> Sequence[Taken]:
-    async with connect(redis) as client:
-        breaker = CircuitBreaker(time.monotonic, random.random)
-        store = RedisStore(client, breaker, prefix=prefix, timeout_seconds=REDIS_SECONDS)
+async def _ask(settings: Sequence[RedisSettings | None], prefix: str, plan: LimitPlan) -> Sequence[Taken]:
+    """Return what each Redis says is left: the one for all limits, and the one for short windows, if any."""
+    takes = [take._replace(hits=0) for take in plan.takes]
+    async with AsyncExitStack() as clients:
+        stores = [
+            RedisStore(
+                await clients.enter_async_context(connect(one)),
+                CircuitBreaker(time.monotonic, random.random),
+                prefix=prefix,
+                timeout_seconds=REDIS_SECONDS,
+            )
+            for one in settings
+            if one is not None
+        ]
+        store: Store = stores[0] if len(stores) == 1 else SplitStore(*stores)
         try:
-            return await store.take([take._replace(hits=0) for take in plan.takes])
+            answer = store.take(takes)
+            return answer if isinstance(answer, list) else await answer
         finally:
             await store.close()
 

@@ -112,3 +112,20 @@ def test_redis_says_what_is_left_and_nothing_is_charged(tmp_path: Path, redis_se
     done = explained(file, "address=192.0.2.1")
     assert done.returncode == 1
     assert "Redis gives no answer" in done.stderr
+
+
+@pytest.mark.redis
+def test_a_short_window_is_looked_up_in_the_redis_that_counts_it(tmp_path: Path) -> None:
+    with RedisServer() as common, RedisServer() as short:
+        file = settings_file(tmp_path, store="redis")
+        limits = LIMITS.replace("period: 1h", "period: 30s")
+        (tmp_path / "limits.yaml").write_text(limits)
+        content = yaml.safe_load(file.read_text())
+        both = {"redis": {"url": common.url}, "redis_per_second": {"url": short.url}}
+        file.write_text(yaml.safe_dump({**content, **both}))
+        asked = ("--json", "address=192.0.2.1", "route=login,address=192.0.2.1")
+        key = json.loads(explained(file, *asked).stdout)[0]["key"].removeprefix("ratelimit:")
+        asyncio.run(use(common.url, key, TokenBucket(10, 10, 30 * SECOND_US), 10))
+        assert [one["remaining"] for one in json.loads(explained(file, *asked).stdout)] == [10, 5]
+        short.stop()
+        assert explained(file, *asked).returncode == 1
