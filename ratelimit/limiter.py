@@ -108,12 +108,11 @@ class Limiter:
         return self._wait(plan, taken, asked_at)
 
     async def _wait(self, plan: LimitPlan, answer: Awaitable[list[Taken]], asked_at: float) -> LimitDecision:
-        limits = self._limits
         try:
             taken = await answer
         except StoreError as error:
             return self._without_store(plan, error.failure)
-        if self.deny_cache is not None and limits is self._limits:
+        if self.deny_cache is not None and plan.limits is self._limits:
             self.deny_cache.note(plan.takes, taken, asked_at)
         return self._counted(plan, taken)
 

@@ -24,6 +24,7 @@ class SplitStore:
     def __init__(self, store: Store, short: Store) -> None:
         self._store = store
         self._short = short
+        self._refunds: set[asyncio.Task[None]] = set()
 
     def take(
         self, takes: Sequence[Take], budget_seconds: float | None = None, /
@@ -37,7 +38,9 @@ class SplitStore:
         return self._take_both(takes, are_short, budget_seconds)
 
     async def close(self) -> None:
-        """Close both."""
+        """Close both, after what is given back."""
+        if self._refunds:
+            await asyncio.wait(self._refunds)
         await self._store.close()
         await self._short.close()
 
@@ -62,8 +65,11 @@ class SplitStore:
         joined = [next(found[is_short]) for is_short in are_short]
         if not is_refused(zip(takes, joined, strict=True)):
             return joined
+        # The answer is known, so its caller does not wait for this.
         for part, outcome in zip(parts, outcomes, strict=True):
-            await _give_back(part, outcome, budget_seconds)
+            task = asyncio.create_task(_give_back(part, outcome), name="give back hits")
+            self._refunds.add(task)
+            task.add_done_callback(self._refunds.discard)
         return [
             outcome._replace(remaining=min(take.bucket.size, outcome.remaining + take.hits))
             if _is_given_back(take, outcome)
@@ -86,7 +92,7 @@ def _is_given_back(take: Take, outcome: Taken) -> bool:
     return outcome.allowed and take.hits > 0 and not take.charges_in_refused(allowed=True)
 
 
-async def _give_back(part: _Part, outcomes: Sequence[Taken], budget_seconds: float | None) -> None:
+async def _give_back(part: _Part, outcomes: Sequence[Taken]) -> None:
     """Give back what a part has charged of a request that is refused as a whole."""
     if is_refused(zip(part.takes, outcomes, strict=True)):
         return
@@ -97,7 +103,7 @@ async def _give_back(part: _Part, outcomes: Sequence[Taken], budget_seconds: flo
     ]
     if refunds:
         with suppress(StoreError):
-            await _asked(part.store, refunds, budget_seconds)
+            await _asked(part.store, refunds, None)
 
 
 def _is_short(bucket: Bucket) -> bool:
