@@ -280,30 +280,30 @@ class TestProperties:
                 level = max(Fraction(-bucket.capacity), level - hits)
             assert taken.remaining == max(0, level // 1)
 
-    @given(token_buckets, steps, st.integers(1, 40))
+    @given(token_buckets | sliding_windows, steps, st.integers(1, 40))
     def test_retry_after_is_the_first_moment_that_passes(
-        self, bucket: TokenBucket, steps: list[tuple[int, int]], hits: int
+        self, bucket: TokenBucket | SlidingWindow, steps: list[tuple[int, int]], hits: int
     ) -> None:
         now_us, state = NOW, None
         for wait_us, before in steps:
             now_us += wait_us
             _, state = bucket.take(state, before, now_us)
         taken, state = bucket.take(state, hits, now_us)
-        if taken.allowed or hits > bucket.capacity:
+        if taken.allowed or hits > bucket.size:
             return
         assert bucket.take(state, hits, now_us + taken.retry_after_us)[0].allowed
         assert not bucket.take(state, hits, now_us + taken.retry_after_us - 1)[0].allowed
 
-    @given(token_buckets, steps)
+    @given(token_buckets | sliding_windows, steps)
     def test_reset_is_the_first_moment_it_is_full(
-        self, bucket: TokenBucket, steps: list[tuple[int, int]]
+        self, bucket: TokenBucket | SlidingWindow, steps: list[tuple[int, int]]
     ) -> None:
         now_us, state = NOW, None
         for wait_us, hits in steps:
             now_us += wait_us
             taken, state = bucket.take(state, hits, now_us)
             full = bucket.take(state, 0, now_us + taken.reset_us)[0]
-            assert full.remaining == bucket.capacity
+            assert full.remaining == bucket.size
             if taken.reset_us:
                 assert bucket.take(state, 0, now_us + taken.reset_us - 1)[0].reset_us > 0
 

@@ -3,7 +3,6 @@
 from fractions import Fraction
 
 from hypothesis import given
-from hypothesis import strategies as st
 
 from common.buckets import SECOND_US, SlidingWindow
 from tests.common.test_buckets import MINUTE_US, NOW, SLIDING, after, sliding_windows, steps
@@ -58,30 +57,3 @@ class TestProperties:
             if taken.allowed or bucket.charge_rejected:
                 counts[window] = count = count + hits
             assert taken.remaining == max(0, (bucket.limit - carried - count) // 1)
-
-    @given(sliding_windows, steps, st.integers(1, 40))
-    def test_retry_after_of_a_sliding_window_is_the_first_moment_that_passes(
-        self, bucket: SlidingWindow, steps: list[tuple[int, int]], hits: int
-    ) -> None:
-        now_us, state = NOW, None
-        for wait_us, before in steps:
-            now_us += wait_us
-            _, state = bucket.take(state, before, now_us)
-        taken, state = bucket.take(state, hits, now_us)
-        if taken.allowed or hits > bucket.limit:
-            return
-        assert bucket.take(state, hits, now_us + taken.retry_after_us)[0].allowed
-        assert not bucket.take(state, hits, now_us + taken.retry_after_us - 1)[0].allowed
-
-    @given(sliding_windows, steps)
-    def test_reset_of_a_sliding_window_is_the_first_moment_it_is_full(
-        self, bucket: SlidingWindow, steps: list[tuple[int, int]]
-    ) -> None:
-        now_us, state = NOW, None
-        for wait_us, hits in steps:
-            now_us += wait_us
-            taken, state = bucket.take(state, hits, now_us)
-            full = bucket.take(state, 0, now_us + taken.reset_us)[0]
-            assert full.remaining == bucket.limit
-            if taken.reset_us:
-                assert bucket.take(state, 0, now_us + taken.reset_us - 1)[0].reset_us > 0
