@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from sidecars.observability.call_metrics import CallMetrics
 from sidecars.services.accesslog import SERVICE, build
 from sidecars.services.sidecar import Dependencies
-from sidecars.settings.accesslog import AccesslogSettings, FileSinkSettings
+from sidecars.settings.accesslog import AccesslogSettings
+from sidecars.settings.sinks import FileSinkSettings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.server.server import GrpcServer
 

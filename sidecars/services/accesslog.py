@@ -21,7 +21,8 @@ from common.configfile import no_breaks
 from common.redaction import NO_NAMES
 from sidecars.services.message_reader import Reader
 from sidecars.services.sidecar import Dependencies
-from sidecars.settings.accesslog import AccesslogSettings, FileSinkSettings, StdoutSinkSettings
+from sidecars.settings.accesslog import AccesslogSettings
+from sidecars.settings.sinks import FileSinkSettings, StdoutSinkSettings
 from sidecars.transport.api.service import Call, ClientStreaming, Code, Service, StatusError
 
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"

@@ -12,11 +12,11 @@ from typing import Final
 
 from common.configfile import KeyPart
 from common.os_errors import in_words
-from sidecars.settings.accesslog import FileSinkSettings
 from sidecars.settings.load import Reading
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.redis import RedisSettings
 from sidecars.settings.root import Settings
+from sidecars.settings.sinks import FileSinkSettings
 from sidecars.transport.api.address import Address, TcpAddress, TlsSettings, UnixAddress
 from sidecars.transport.server.tls import check_authorities
 

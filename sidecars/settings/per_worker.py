@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.configfile import KeyPart, key_path_text
-from sidecars.settings.accesslog import FileSinkSettings
 from sidecars.settings.root import Settings
+from sidecars.settings.sinks import FileSinkSettings
 from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
 
 PLACEHOLDER: Final = "{worker}"

@@ -1,0 +1,90 @@
+"""The `sinks` of the `accesslog` section: where log lines go."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from accesslog.sinks.file import FILE_MODE, Fsync
+from accesslog.sinks.queue import Bounds
+from common.configfile import Block, Spelled
+from sidecars.settings.listen import ConfigPath
+
+_BOUNDS: Final = Bounds()
+
+
+class QueueSettings(Block):
+    """The queue of a sink. When it is full, the stream waits, and Envoy buffers what it can."""
+
+    entries: int = Field(_BOUNDS.queue_entries, ge=1)
+    """The most log entries that wait."""
+    bytes: int = Field(_BOUNDS.queue_bytes, ge=1024, description="Memory for the queue of a sink.")
+
+
+class _SinkSettings(Block):
+    name: Annotated[str, Spelled(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?", "audit")] = Field(
+        "", description="Its label in metrics; default: the type."
+    )
+    required: bool = Field(
+        default=False,
+        description=(
+            "Streams wait for this sink even if others have room. "
+            "Without it, a full sink loses entries while another has room, counted as queue_full."
+        ),
+    )
+    queue: QueueSettings = QueueSettings()
+    """The bounds of the sink's queue."""
+    batch_bytes: int = Field(_BOUNDS.batch_bytes, ge=1024, description="The most to write at once.")
+    retry_timeout_seconds: float = Field(
+        _BOUNDS.retry_timeout_seconds,
+        ge=0,
+        le=3600,
+        description="How long a failing sink is retried before entries are dropped.",
+    )
+
+    @property
+    def bounds(self) -> Bounds:
+        """The bounds in the type of the library."""
+        return Bounds(
+            queue_entries=self.queue.entries,
+            queue_bytes=self.queue.bytes,
+            batch_bytes=self.batch_bytes,
+            retry_timeout_seconds=self.retry_timeout_seconds,
+        )
+
+
+class StdoutSinkSettings(_SinkSettings):
+    """JSON lines to standard output."""
+
+    type: Literal["stdout"] = "stdout"
+    """The kind of sink."""
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
+
+
+class FileSinkSettings(_SinkSettings):
+    """JSON lines appended to a file, which log rotation may move away."""
+
+    type: Literal["file"] = "file"
+    """The kind of sink."""
+    path: ConfigPath
+    """The file that lines are appended to; log rotation may move it."""
+    mode: Annotated[str, Spelled(r"0?[0-7]{3}", "0640")] = Field(
+        f"{FILE_MODE:04o}", description="Octal mode of a new file."
+    )
+    fsync: Fsync = Field(
+        Fsync.NEVER,
+        description="never; interval (at most fsync_seconds later); batch (before entries count as written).",
+    )
+    fsync_seconds: float = Field(1.0, gt=0, le=3600)
+    """With `fsync: interval`, the longest time between a write and its fsync."""
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
+
+
+SinkSettings = Annotated[StdoutSinkSettings | FileSinkSettings, Field(discriminator="type")]
