@@ -72,7 +72,7 @@ def run(*, quick: bool, say: Say) -> Figures:
             name: stack.enter_context(python_server("bench.tools.noop_server", name))[1]
             for name in ("native", "grpcio")
         }
-        floor = stack.enter_context(nghttpd(say))
+        floor = stack.enter_context(nghttpd(say, server_core()))
         for port in (*ports.values(), *([floor] if floor else [])):
             load.check_answer(port, CHECK)
         figures |= _full_load(ports, floor, plan, say)
@@ -84,16 +84,16 @@ def run(*, quick: bool, say: Say) -> Figures:
 
 
 @contextmanager
-def nghttpd(say: Say) -> Iterator[int | None]:
-    """The port of a C server that answers the same bytes from a file; None if it is not installed."""
+def nghttpd(say: Say, core: int, path: str = PATH) -> Iterator[int | None]:
+    """The port of a C server that answers `path` with the same bytes; None if it is not installed."""
     if which("nghttpd") is None:
         say("nghttpd is not installed (Debian: apt-get install nghttp2-server): no floor to compare with")
         yield None
         return
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder + PATH)
-        file.parent.mkdir()
+        file = Path(folder + path)
+        file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"\x00" + len(REPLY).to_bytes(4, "big") + REPLY)
         command = [
             "nghttpd",
@@ -105,7 +105,7 @@ def nghttpd(say: Say) -> Iterator[int | None]:
             "--trailer=grpc-status: 0",
             str(port),
         ]
-        with running(command, server_core()):
+        with running(command, core):
             wait_for_port(port)
             yield port
 

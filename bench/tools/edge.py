@@ -2,13 +2,13 @@
 
 from typing import Any
 
-_TYPE = "type.googleapis.com/envoy.extensions"
+TYPE = "type.googleapis.com/envoy.extensions"
 
 
 def edge(sidecar_port: int) -> dict[str, Any]:
     """Return a configuration: a listener named `edge` that calls the sidecar and answers 200 itself."""
     manager = {
-        "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "edge",
         "http2_protocol_options": {"max_concurrent_streams": 100},
         "route_config": {
@@ -20,17 +20,17 @@ def edge(sidecar_port: int) -> dict[str, Any]:
                 }
             ]
         },
-        "http_filters": [_ext_authz(), {"name": "router", "typed_config": {"@type": _ROUTER}}],
+        "http_filters": [_ext_authz(), {"name": "router", "typed_config": {"@type": ROUTER}}],
     }
     listener = {
         "name": "edge",
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
-    return {"static_resources": {"listeners": [listener], "clusters": [_cluster(sidecar_port)]}}
+    return {"static_resources": {"listeners": [listener], "clusters": [http2_cluster("authz", sidecar_port)]}}
 
 
-_ROUTER = f"{_TYPE}.filters.http.router.v3.Router"
+ROUTER = f"{TYPE}.filters.http.router.v3.Router"
 
 
 def _ext_authz() -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _ext_authz() -> dict[str, Any]:
         },
     }
     config = {
-        "@type": f"{_TYPE}.filters.http.ext_authz.v3.ExtAuthz",
+        "@type": f"{TYPE}.filters.http.ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",
         "grpc_service": service,
         "status_on_error": {"code": "ServiceUnavailable"},
@@ -52,14 +52,15 @@ def _ext_authz() -> dict[str, Any]:
     return {"name": "ext_authz", "typed_config": config}
 
 
-def _cluster(port: int) -> dict[str, Any]:
+def http2_cluster(name: str, port: int) -> dict[str, Any]:
+    """A cluster of one local server that speaks HTTP/2."""
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     options = {
-        "@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions",
+        "@type": f"{TYPE}.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
     }
     return {
-        "name": "authz",
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "0.25s",
         "circuit_breakers": {
@@ -69,7 +70,7 @@ def _cluster(port: int) -> dict[str, Any]:
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options
         },
         "load_assignment": {
-            "cluster_name": "authz",
+            "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }

@@ -88,6 +88,13 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process so far, with that of the kernel for it."""
+    # The name in parentheses may contain blanks; utime and stime are fields 14 and 15 (proc_pid_stat(5)).
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def allow_open_files(wanted: int) -> int:
     """Raise the limit of open files to `wanted` if allowed, and return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
