@@ -16,6 +16,7 @@ from rich.table import Table
 
 import bench
 from bench.tools.goals import Figures, Goal
+from bench.tools.peers import Peer, parse_peer
 
 _EXIT_MISSED = 1
 _EXIT_USAGE = 2
@@ -45,6 +46,12 @@ def main(
     transport: Annotated[
         str | None, typer.Option(help="native or grpcio, if the benchmark has the choice.")
     ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ADDRESS", help="Another server to compare with, if the benchmark has the choice."
+        ),
+    ] = None,
 ) -> None:
     """Measure how fast the sidecars are, against the goals of the project."""
     if name is None:
@@ -57,10 +64,13 @@ def main(
     if busy > _QUIET_LOAD:
         notes.print(f"the machine is busy (load average {busy:.1f}), which distorts the ratios")
     module: Any = importlib.import_module(f"bench.{name}")
-    chosen = {} if transport is None else {"transport": transport}
-    if chosen and "transport" not in inspect.signature(module.run).parameters:
-        notes.print(f"{name} has no choice of transport: omit --transport")
-        raise typer.Exit(_EXIT_USAGE)
+    chosen: dict[str, Any] = {} if transport is None else {"transport": transport}
+    if peer:
+        chosen["peers"] = _peers(peer)
+    for option in chosen:
+        if option not in inspect.signature(module.run).parameters:
+            notes.print(f"{name} has no choice of {option}: omit --{option.removesuffix('s')}")
+            raise typer.Exit(_EXIT_USAGE)
     figures: Figures = module.run(quick=quick, say=notes.print, **chosen)
     missed = _show(figures, module.GOALS)
     if json is not None:
@@ -69,6 +79,14 @@ def main(
         json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     if check and missed:
         raise typer.Exit(_EXIT_MISSED)
+
+
+def _peers(texts: list[str]) -> list[Peer]:
+    try:
+        return list(map(parse_peer, texts))
+    except ValueError as error:
+        notes.print(f"--peer: {error}")
+        raise typer.Exit(_EXIT_USAGE) from None
 
 
 def _list() -> None:

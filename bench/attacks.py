@@ -152,7 +152,7 @@ def _latencies(name: str, times: list[float]) -> Figures:
 def measure(port: int, call: FloodCall, seconds: float) -> list[float]:
     """Measure each of consecutive calls on one connection."""
     body = b"\x00" + len(call.message).to_bytes(4, "big") + call.message
-    heads = prepared_calls(port, call.path, body, CALLS_A_CONNECTION, tracing=False)
+    heads = prepared_calls(port, call.path, len(body), CALLS_A_CONNECTION, tracing=False)
     times: list[float] = []
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

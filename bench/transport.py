@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from shutil import which
 
@@ -195,11 +196,11 @@ def idle_connections(port: int, wanted: int, say: Say) -> Iterator[int]:
     if count < wanted:
         say(f"only {count} idle connections instead of {wanted}: the limit on open files (ulimit -n)")
     body = b"\x00" + len(MESSAGE).to_bytes(4, "big") + MESSAGE
-    heads = prepared_calls(port, PATH, body, 1, tracing=False)
+    heads = prepared_calls(port, PATH, len(body), 1, tracing=False)
     opened: list[LoadConnection] = []
     try:
         for _ in range(count):
-            connection = LoadConnection(port, heads, body, streams=1)
+            connection = LoadConnection(port, heads, repeat(body), streams=1)
             opened.append(connection)
             while not connection.used_up:
                 connection.read(array("d"))

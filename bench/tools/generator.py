@@ -9,7 +9,8 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from struct import Struct
 from typing import Any
 
@@ -20,6 +21,7 @@ from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
 
+from bench.tools.callers import Callers, messages
 from bench.tools.load import LoadError, percentiles
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -65,13 +67,13 @@ OPENING = (
 )
 
 
-def prepared_calls(port: int, path: str, body: bytes, count: int, *, tracing: bool) -> list[bytes]:
-    """Return the bytes before `body` in each call, for the header table size that the server allows."""
+def prepared_calls(port: int, path: str, body_bytes: int, count: int, *, tracing: bool) -> list[bytes]:
+    """Return the bytes before the body of each call, for the header table size that the server allows."""
     with socket.create_connection(("127.0.0.1", port)) as probe:
         probe.sendall(OPENING)
         payload, _ = first_settings(probe)
     table_bytes = dict(SETTING.iter_unpack(payload)).get(HEADER_TABLE_SIZE, 4096)
-    return call_heads(header_blocks(path, count, table_bytes, tracing=tracing), len(body))
+    return call_heads(header_blocks(path, count, table_bytes, tracing=tracing), body_bytes)
 
 
 def first_settings(connection: socket.socket) -> tuple[bytes, bytes]:
@@ -145,14 +147,18 @@ def call_heads(blocks: list[bytes], body_bytes: int) -> list[bytes]:
 class LoadConnection:
     """One connection that keeps `streams` calls in flight."""
 
-    def __init__(self, port: int, heads: list[bytes], body: bytes, streams: int) -> None:
+    def __init__(
+        self, port: int, heads: list[bytes], bodies: Iterator[bytes], streams: int, answer: bytes = b""
+    ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._heads = heads
-        self._body = body
+        self._bodies = bodies
+        self._answer = answer
         self._sent_at = array("d", bytes(8 * len(heads)))
         self._next = 0
         self._answered = 0
+        self._answers = 0
         self.socket.sendall(OPENING)
         _, self._rest = first_settings(self.socket)
         self.socket.sendall(SETTINGS_ACK)
@@ -169,11 +175,10 @@ class LoadConnection:
         if first == last:
             return
         self._next = last
-        body = self._body
         parts: list[bytes] = []
         for number in range(first, last):
             self._sent_at[number] = now
-            parts += (self._heads[number], body)
+            parts += (self._heads[number], next(self._bodies))
         self.socket.sendall(b"".join(parts))
 
     def read(self, times_us: "array[float]") -> int:
@@ -183,7 +188,7 @@ class LoadConnection:
             raise LoadError("the server hung up")
         now = time.perf_counter()
         data = self._rest + received
-        at, end, answered = 0, len(data), 0
+        at, end, answered, answers = 0, len(data), 0, 0
         while end - at >= 9:
             size_and_kind, flags, stream_id = HEAD.unpack_from(data, at)
             stop = at + 9 + (size_and_kind >> 8)
@@ -194,11 +199,18 @@ class LoadConnection:
                 if flags & END_STREAM:
                     answered += 1
                     times_us.append((now - self._sent_at[stream_id >> 1]) * 1e6)
-            elif kind != DATA:
+            elif kind == DATA:
+                answers += 1
+                if not data.startswith(self._answer, at + 14):
+                    raise LoadError(f"the server answered {data[at + 9 : stop]!r}")
+            else:
                 self._control(kind, flags, data[at + 9 : stop])
             at = stop
         self._rest = data[at:]
         self._answered += answered
+        self._answers += answers
+        if self._answers < self._answered:
+            raise LoadError("a call ended without an answer")
         self.ask(answered, now)
         return answered
 
@@ -213,16 +225,20 @@ class LoadConnection:
 
 def drive(order: dict[str, Any]) -> dict[str, float]:
     """Run one load and return the figures after the warm-up."""
-    message = bytes.fromhex(order["message"])
-    body = b"\x00" + len(message).to_bytes(4, "big") + message
-    streams = min(order["streams"], max(1, IN_FLIGHT_BYTES // len(body)))
-    port = order["port"]
-    heads = prepared_calls(port, order["path"], body, CALLS_A_CONNECTION, tracing=order["tracing"])
+    bodies, body_bytes = prefixed(bytes.fromhex(order["message"]), order.get("callers"))
+    streams = min(order["streams"], max(1, IN_FLIGHT_BYTES // body_bytes))
+    port, answer = order["port"], bytes.fromhex(order.get("answer", ""))
+    heads = prepared_calls(port, order["path"], body_bytes, CALLS_A_CONNECTION, tracing=order["tracing"])
     selector = selectors.DefaultSelector()
-    for _ in range(order["connections"]):
-        connection = LoadConnection(port, heads, body, streams)
+
+    def connect() -> None:
+        connection = LoadConnection(port, heads, bodies, streams, answer)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
+
+    for _ in range(order["connections"]):
+        connect()
     times_us = array("d")
+    calls = 0
     begin = time.perf_counter() + order["warm_up_seconds"]
     end = begin + order["seconds"]
     warm = False
@@ -232,14 +248,19 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
             del times_us[:]
         for key, _ in selector.select(timeout=1.0):
             connection = key.data
-            connection.read(times_us)
+            calls += connection.read(times_us)
             if connection.used_up:
                 selector.unregister(connection.socket)
                 connection.socket.close()
-                connection = LoadConnection(port, heads, body, streams)
-                selector.register(connection.socket, selectors.EVENT_READ, connection)
+                connect()
     p50_us, p99_us = percentiles(times_us.tolist())
-    return {"rps": len(times_us) / (now - begin), "p50_us": p50_us, "p99_us": p99_us}
+    return {"rps": len(times_us) / (now - begin), "p50_us": p50_us, "p99_us": p99_us, "calls": calls}
+
+
+def prefixed(message: bytes, callers: Sequence[Any] | None = None) -> tuple[Iterator[bytes], int]:
+    """Return the bodies of all calls, which are equally long, and how long: messages with gRPC's prefix."""
+    body = b"\x00" + len(message).to_bytes(4, "big") + message
+    return (repeat(body) if callers is None else messages(body, Callers(*callers))), len(body)
 
 
 if __name__ == "__main__":

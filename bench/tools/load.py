@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import orjson
 
+from bench.tools.callers import Callers
 from bench.tools.processes import load_core, run
 
 _ANSWER_SECONDS = 10.0
@@ -27,6 +28,10 @@ class Load:
     streams: int = 16
     seconds: float = 2.0
     warm_up_seconds: float = 0.5
+    callers: Callers | None = None
+    """Who calls, where the message names a caller. Only `generator` can change the message."""
+    answer: bytes = b""
+    """What the message of each answer begins with; `generator` raises LoadError for any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Result:
     rps: float
     p50_us: float
     p99_us: float
+    calls: float = 0
+    """All that were answered, with those of the warm-up; 0 where the tool does not say."""
 
 
 class LoadError(Exception):
@@ -48,6 +55,7 @@ def middle(results: list[Result]) -> Result:
         median(result.rps for result in results),
         median(result.p50_us for result in results),
         median(result.p99_us for result in results),
+        sum(result.calls for result in results),
     )
 
 
@@ -108,10 +116,12 @@ def generator(port: int, load: Load, *, tracing: bool = False) -> Result:
         "seconds": load.seconds,
         "warm_up_seconds": load.warm_up_seconds,
         "tracing": tracing,
+        "callers": None if load.callers is None else list(load.callers),
+        "answer": load.answer.hex(),
     }
     output = run([sys.executable, "-m", "bench.tools.generator", orjson.dumps(order).decode()], load_core())
     answer = orjson.loads(output.splitlines()[-1])
-    return Result(answer["rps"], answer["p50_us"], answer["p99_us"])
+    return Result(answer["rps"], answer["p50_us"], answer["p99_us"], answer["calls"])
 
 
 def check_answer(port: int, load: Load) -> None:

@@ -4,26 +4,48 @@ import asyncio
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from sidecars.demo.redis import find_redis
+
+
+class RunningRedis(NamedTuple):
+    """A Redis that runs."""
+
+    socket: Path | None
+    """None where only its CPU time is measured."""
+    pid: int
 
 
 @asynccontextmanager
 async def redis_server(folder: Path) -> AsyncIterator[Path | None]:
     """Run Redis on a unix socket; yield None if there is no binary."""
+    running = running_redis(folder)
+    redis = await asyncio.to_thread(running.__enter__)
+    try:
+        yield None if redis is None else redis.socket
+    finally:
+        running.__exit__(None, None, None)
+
+
+@contextmanager
+def running_redis(folder: Path, core: int | None = None) -> Iterator[RunningRedis | None]:
+    """Run Redis on a unix socket, on `core` if one is given; yield None if there is no binary."""
     binary = find_redis(os.environ)
     if binary is None:
         yield None
         return
     socket = folder / "r.sock"
     command = [binary, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: ASYNC220 - before anything is measured
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        await asyncio.to_thread(_wait_for, socket)
-        yield socket
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        _wait_for(socket)
+        yield RunningRedis(socket, process.pid)
     finally:
         process.kill()
         process.wait()

@@ -102,7 +102,7 @@ class RedisStore:
         self._prefix = prefix
         self._timeout_seconds = timeout_seconds
         self._max_waiting = max_waiting
-        self._script = files("ratelimit.stores").joinpath("scripts/take.lua").read_text(encoding="utf-8")
+        self._script = script_text()
         self._script_sha = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._waiting: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
@@ -269,7 +269,7 @@ class RedisStore:
         """Return the outcomes of each request of `batch`."""
         buckets = {take.key: take.bucket for waiting in batch for take in waiting.takes}
         keys = [self._prefix + key for key in buckets]
-        arguments = _encode([waiting.takes for waiting in batch], list(buckets))
+        arguments = encode_takes([waiting.takes for waiting in batch], list(buckets))
         run: Any = self._client.evalsha(self._script_sha, len(keys), *keys, arguments)
         try:
             seconds, microseconds, stored = await run
@@ -284,6 +284,11 @@ class RedisStore:
             if state is not None:
                 states[key] = state
         return [take_all(waiting.takes, states, now_us) for waiting in batch]
+
+
+def script_text() -> str:
+    """The script that takes from buckets."""
+    return files("ratelimit.stores").joinpath("scripts/take.lua").read_text(encoding="utf-8")
 
 
 def read_state(bucket: Bucket, stored: bytes | str | None) -> State | None:
@@ -305,7 +310,7 @@ _SPARE, _LAST = 8, 16
 _MODES: Final = {Mode.ENFORCE: 2, Mode.QUOTA: 4, Mode.SHADOW: 0}
 
 
-def _encode(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> bytes:
+def encode_takes(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> bytes:
     """Return the takes of `requests` as the script reads them. `keys` has the key of each bucket once."""
     positions = {key: position for position, key in enumerate(keys, start=1)}
     encoded = bytearray()

@@ -27,7 +27,7 @@ from common.buckets import (
     TokenBucket,
 )
 from common.circuit_breaker import CircuitBreaker, CircuitState
-from ratelimit.stores.redis import MAX_CALLS, MAX_KEYS_PER_CALL, RedisStore, _encode, read_state
+from ratelimit.stores.redis import MAX_CALLS, MAX_KEYS_PER_CALL, RedisStore, encode_takes, read_state
 from ratelimit.stores.store import Failure, Mode, StoreError, Take
 from ratelimit.stores.take_all import take_all
 from tests.support.redis_server import RedisServer
@@ -98,7 +98,7 @@ class TestScript:
             bucket = choices[chosen % len(choices)]
             key = f"{chosen % len(choices)}"
             self._age(plain, states, key, bucket, age_us)
-            answer: Any = plain.eval(SCRIPT, 1, key, _encode([[Take(key, bucket, hits)]], [key]))
+            answer: Any = plain.eval(SCRIPT, 1, key, encode_takes([[Take(key, bucket, hits)]], [key]))
             now_us = int(answer[0]) * SECOND_US + int(answer[1])
             before = states.get(key)
             if answer[2][0] is None and before is not None:
@@ -121,7 +121,7 @@ class TestScript:
         seconds, microseconds = plain.time()
         at_us = max(0, seconds * SECOND_US + microseconds - age_us)
         plain.set("k", f"{used // bucket.period_us} {used % bucket.period_us} {at_us}")
-        answer: Any = plain.eval(SCRIPT, 1, "k", _encode([[Take("k", bucket, hits)]], ["k"]))
+        answer: Any = plain.eval(SCRIPT, 1, "k", encode_takes([[Take("k", bucket, hits)]], ["k"]))
         now_us = int(answer[0]) * SECOND_US + int(answer[1])
         stored: Any = plain.get("k")
         assert read_state(bucket, stored) == bucket.take((used, at_us), hits, now_us)[1]
@@ -159,7 +159,7 @@ class TestScript:
                 for takes in requests
             ]
             used = {take.key: take.bucket for takes in called for take in takes}
-            answer: Any = plain.eval(SCRIPT, len(used), *used, _encode(called, list(used)))
+            answer: Any = plain.eval(SCRIPT, len(used), *used, encode_takes(called, list(used)))
             now_us = int(answer[0]) * SECOND_US + int(answer[1])
             for (key, bucket), text in zip(used.items(), answer[2], strict=True):
                 if text is None and key in states:
@@ -177,7 +177,7 @@ class TestScript:
         plain.flushall()
         bucket = TokenBucket(10, 10, 100 * SECOND_US)
         for key, hits in (("k", 5), ("debt", 10)):
-            plain.eval(SCRIPT, 1, key, _encode([[Take(key, bucket, hits)]], [key]))
+            plain.eval(SCRIPT, 1, key, encode_takes([[Take(key, bucket, hits)]], [key]))
         left_ms: Any = [plain.pttl("k"), plain.pttl("debt")]
         assert 50_000 < left_ms[0] <= 51_000
         assert 100_000 < left_ms[1] <= 101_000
@@ -185,7 +185,7 @@ class TestScript:
     def test_what_somebody_else_stored_is_not_counted_with(self, plain: "redis.Redis") -> None:
         plain.flushall()
         plain.set("k", "-1 nonsense")
-        answer: Any = plain.eval(SCRIPT, 1, "k", _encode([[Take("k", SLOW, 1)]], ["k"]))
+        answer: Any = plain.eval(SCRIPT, 1, "k", encode_takes([[Take("k", SLOW, 1)]], ["k"]))
         assert read_state(SLOW, answer[2][0]) is None
         stored: Any = plain.get("k")
         assert stored.startswith(b"1 0 ")
