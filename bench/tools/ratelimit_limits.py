@@ -10,7 +10,7 @@ PATH: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 DOMAIN: Final = "bench"
 PLENTY: Final = 1_000_000
 """Requests a year that no benchmark reaches. A bucket with one hit is full again after half a minute, so none
-is dropped meanwhile."""
+is dropped before that."""
 
 
 def limits_file(folder: Path, limits: int) -> Path:

@@ -47,7 +47,7 @@ def test_the_first_caller_by_zipf_comes_most_often_and_the_same_seed_draws_the_s
 
 def test_a_message_without_a_caller_is_refused() -> None:
     with pytest.raises(ValueError, match="must hold"):
-        messages(b"nobody", Callers(1, "rotation"))
+        messages(b"no caller", Callers(1, "rotation"))
 
 
 @pytest.mark.parametrize(
