@@ -10,11 +10,16 @@ Two rules hold for all kinds:
 """
 
 from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 SECOND_US: Final = 1_000_000
 
-MAX_WINDOW_US: Final = 10 * 365 * 86_400 * SECOND_US
+DAY_US: Final = 86_400 * SECOND_US
+"""Every day in Unix time, which has no leap seconds."""
+
+MAX_WINDOW_US: Final = 10 * 365 * DAY_US
 """Ten years. Below 2^49, so that the Redis script's doubles (53 bits) have room to work exactly."""
 
 MAX_TOKENS: Final = 2**32 - 1
@@ -28,8 +33,8 @@ MAX_COUNT: Final = 2**50
 
 State = tuple[int, ...]
 """What a bucket remembers. Token bucket: what is used, in parts of a token, and the time of that.
-Fixed window: its count and the start of the window. Sliding window: its count, that of the window before, and
-the start of the window. So a limit that is raised keeps what was used."""
+Fixed window and calendar window: its count and the start of the window. Sliding window: its count, that of
+the window before, and the start of the window. So a limit that is raised keeps what was used."""
 
 
 class Taken(NamedTuple):
@@ -153,23 +158,89 @@ class FixedWindow:
         nothing new to keep.
         """
         start_us = now_us - now_us % self.window_us
-        before = state[0] if state is not None and state[1] == start_us else 0
-        after = min(MAX_COUNT, max(0, before + hits))
-        allowed = hits < 0 or after <= self.limit
-        count = after if allowed or self.charge_rejected else before
-        reset_us = start_us + self.window_us - now_us
-        taken = Taken(
-            allowed,
-            max(0, self.limit - count),
-            reset_us,
-            0 if allowed else reset_us,
-            before,
-        )
-        return taken, (count, start_us) if count != before else state
+        return _count(self, state, hits, now_us, (start_us, start_us + self.window_us))
 
     def idle_at_us(self, state: State) -> int:
         """When the window ends: from then on its state may be forgotten."""
         return state[1] + self.window_us
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarWindow:
+    """`limit` hits in each calendar window of `months` (a month, a quarter, a year), in UTC.
+
+    It counts as a fixed window does, and starts again at 00:00 on the first day of the next window.
+
+    `charge_rejected` (on, as in a fixed window): hits over the limit are counted, too.
+    """
+
+    limit: int
+    months: int
+    charge_rejected: bool = True
+
+    @property
+    def size(self) -> int:
+        """Hits that fit at most."""
+        return self.limit
+
+    def __post_init__(self) -> None:
+        _check_limit(self.limit)
+        if self.months not in CALENDAR_MONTHS:
+            raise ValueError(f"months must be one of {CALENDAR_MONTHS}, not {self.months}")
+
+    def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
+        """The outcome of `hits` at `now_us` (since 1970), and the state to keep.
+
+        `state` None is a bucket never used. The state returned is the very object given when there is
+        nothing new to keep.
+        """
+        return _count(self, state, hits, now_us, calendar_window(now_us // DAY_US, self.months))
+
+    def idle_at_us(self, state: State) -> int:
+        """When the window ends: from then on its state may be forgotten."""
+        return calendar_window(state[1] // DAY_US, self.months)[1]
+
+
+def _count(
+    bucket: FixedWindow | CalendarWindow,
+    state: State | None,
+    hits: int,
+    now_us: int,
+    window: tuple[int, int],
+) -> tuple[Taken, State | None]:
+    """The outcome of `hits` in a window: its first microsecond, and that of the next."""
+    limit = bucket.limit
+    start_us, end_us = window
+    before = state[0] if state is not None and state[1] == start_us else 0
+    after = min(MAX_COUNT, max(0, before + hits))
+    allowed = hits < 0 or after <= limit
+    count = after if allowed or bucket.charge_rejected else before
+    reset_us = end_us - now_us
+    taken = Taken(allowed, max(0, limit - count), reset_us, 0 if allowed else reset_us, before)
+    return taken, (count, start_us) if count != before else state
+
+
+CALENDAR_MONTHS: Final = (1, 3, 12)
+"""The lengths of a calendar window: parts of a year, so that each year begins with a new window."""
+
+_EPOCH: Final = date(1970, 1, 1)
+
+
+@lru_cache(maxsize=64)
+def calendar_window(day: int, months: int) -> tuple[int, int]:
+    """The window of `months` that holds `day` (since 1970): its first microsecond, and that of the next.
+
+    Raises OverflowError after the year 9999.
+    """
+    today = _EPOCH + timedelta(days=day)
+    month = today.year * 12 + today.month - 1
+    first = month - month % months
+    return _month_begins_us(first), _month_begins_us(first + months)
+
+
+def _month_begins_us(month: int) -> int:
+    """When a month begins; 0 is January of the year 0."""
+    return (date(month // 12, month % 12 + 1, 1) - _EPOCH).days * DAY_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +313,7 @@ class SlidingWindow:
         return start_us + (2 if count else 1) * self.window_us
 
 
-Bucket = TokenBucket | FixedWindow | SlidingWindow
+Bucket = TokenBucket | FixedWindow | CalendarWindow | SlidingWindow
 
 
 def _check_limit(limit: int) -> None:

@@ -7,7 +7,8 @@ and below `rate_limit`:
 - `algorithm`: token_bucket, sliding_window or fixed_window (there: always fixed_window)
 - `burst`: the capacity of a token bucket, where it is not `requests_per_unit`
 - `unit_multiplier`: the window is so many units long (envoyproxy/ratelimit#190)
-- `period`: the same in short, as in 30s or 5m, instead of unit and unit_multiplier
+- `period`: the same in short, as in 30s or 5m, instead of unit and unit_multiplier; or a calendar window:
+  month, quarter or year
 - `cost`: what one hit takes of the limit
 - `charge_rejected`: whether hits that do not pass are charged all the same
 - `on_failure`: open, closed or local, while the store is away
@@ -19,9 +20,10 @@ by nothing there); every problem is reported at once, each with file and line; n
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from common.buckets import MAX_WINDOW_US, SECOND_US
 from common.configfile import ConfigError, Document, Problem, read
@@ -32,6 +34,7 @@ from ratelimit.map_reader import MapReader
 from ratelimit.normalise import NORMALISERS
 from ratelimit.rules import (
     BLANKS,
+    CALENDAR_PERIODS,
     UNIT_SECONDS,
     Algorithm,
     CompiledLimits,
@@ -51,6 +54,18 @@ _KUBERNETES: Final = (
 _NO_DESCRIPTORS: Final = "domain '{}' has no descriptors, so nothing is limited; a reload to this is refused"
 _PERIOD: Final = re.compile("([0-9]{1,12})([smhdw])")
 _PERIOD_UNITS: Final = {"s": Unit.SECOND, "m": Unit.MINUTE, "h": Unit.HOUR, "d": Unit.DAY, "w": Unit.WEEK}
+
+
+class _Period(NamedTuple):
+    unit: Unit
+    multiplier: int
+    calendar_months: int = 0
+    """0: a fixed span of time."""
+
+
+_NO_CONSTANT_LENGTH: Final = (
+    "a calendar {} has no constant length, which {} needs: leave algorithm out, or write a period of days"
+)
 
 _NEEDS_WILDCARD: Final = (
     "share_threshold can only be used with wildcard values (containing '*'), but found key"
@@ -269,28 +284,43 @@ class _Compiler:
         return {"bucket": None, "fallback": None}
 
     def _counting(self, limit: MapReader) -> dict[str, Any]:
-        unit, multiplier = _period(limit) if "period" in limit.data else _unit(limit)
+        period = _period(limit) if "period" in limit.data else _unit(limit)
+        unit, multiplier, calendar_months = period
         requests = limit.number("requests_per_unit", 0, 0)
-        algorithm = limit.choice("algorithm", Algorithm, self.options.algorithm)
+        algorithm = self._algorithm(limit, period)
         charge = limit.flag("charge_rejected") if "charge_rejected" in limit.data else None
         burst = limit.number("burst", 1, 1) if limit.data.get("burst") is not None else None
         if burst is not None and (algorithm is not Algorithm.TOKEN_BUCKET or requests == 0):
             limit.problem("burst needs algorithm: token_bucket and requests_per_unit of at least 1", "burst")
         window = UNIT_SECONDS[unit] * multiplier
-        replicas = self.options.replicas
+        build = partial(
+            build_bucket,
+            requests,
+            window,
+            algorithm,
+            burst=burst,
+            charge_rejected=charge,
+            calendar_months=calendar_months,
+        )
         return {
-            "bucket": build_bucket(requests, window, algorithm, burst=burst, charge_rejected=charge),
-            "fallback": build_bucket(
-                requests, window, algorithm, burst=burst, charge_rejected=charge, replicas=replicas
-            ),
+            "bucket": build(),
+            "fallback": build(replicas=self.options.replicas),
             "requests_per_unit": requests,
             "unit": unit,
             "unit_multiplier": multiplier,
             "cost": limit.number("cost", 1, 1),
         }
 
+    def _algorithm(self, limit: MapReader, period: _Period) -> Algorithm:
+        default = Algorithm.FIXED_WINDOW if period.calendar_months else self.options.algorithm
+        algorithm = limit.choice("algorithm", Algorithm, default)
+        if period.calendar_months and algorithm is not Algorithm.FIXED_WINDOW:
+            text = _NO_CONSTANT_LENGTH.format(limit.text("period"), algorithm.value)
+            limit.problem(text, "algorithm")
+        return algorithm
 
-def _unit(limit: MapReader) -> tuple[Unit, int]:
+
+def _unit(limit: MapReader) -> _Period:
     """The unit and its multiplier of `unit` and `unit_multiplier`."""
     text = limit.text("unit")
     unit = Unit.__members__.get(text.upper())
@@ -298,24 +328,30 @@ def _unit(limit: MapReader) -> tuple[Unit, int]:
         expected = ", ".join(name.lower() for name in Unit.__members__)
         limit.problem(f"invalid rate limit unit '{text}'; expected one of {expected}", "unit")
         unit = Unit.SECOND
-    return unit, limit.number("unit_multiplier", 1, 1, _most(unit))
+    return _Period(unit, limit.number("unit_multiplier", 1, 1, _most(unit)))
 
 
-def _period(limit: MapReader) -> tuple[Unit, int]:
-    """The unit and its multiplier of `period`, such as `30s`."""
+def _period(limit: MapReader) -> _Period:
+    """The unit and its multiplier of `period`, such as `30s`, or a calendar window."""
     for key in ("unit", "unit_multiplier"):
         if key in limit.data:
             limit.problem(f"should not specify {key} next to period", key)
     text = limit.text("period")
+    months = CALENDAR_PERIODS.get(text, 0)
+    if months:
+        return _Period(Unit.YEAR, 1, months) if months == 12 else _Period(Unit.MONTH, months, months)
     found = _PERIOD.fullmatch(text)
     if found is None:
-        limit.problem(f"expected a number and s, m, h, d or w, as in 30s; found '{text}'", "period")
-        return Unit.SECOND, 1
+        expected = (
+            f"expected a number and s, m, h, d or w, as in 30s, or one of {', '.join(CALENDAR_PERIODS)}"
+        )
+        limit.problem(f"{expected}; found '{text}'", "period")
+        return _Period(Unit.SECOND, 1)
     unit, multiplier = _PERIOD_UNITS[found[2]], int(found[1])
     if not 1 <= multiplier <= _most(unit):
         limit.problem(f"expected 1{found[2]} to {_most(unit)}{found[2]}, found '{text}'", "period")
-        return unit, 1
-    return unit, multiplier
+        return _Period(unit, 1)
+    return _Period(unit, multiplier)
 
 
 def _most(unit: Unit) -> int:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from common.buckets import FixedWindow, TokenBucket
-from ratelimit.rules import CompiledLimits, LimitRule
+from common.buckets import TokenBucket
+from ratelimit.rules import Algorithm, CompiledLimits, LimitRule, algorithm_of
 
 
 def described(limits: CompiledLimits) -> Iterator[str]:
@@ -19,13 +19,17 @@ def described(limits: CompiledLimits) -> Iterator[str]:
 
 
 def _more(rule: LimitRule) -> Iterator[str]:
-    if rule.unit_multiplier > 1:
+    if rule.calendar_period:
+        yield f"period: {rule.calendar_period}"
+    elif rule.unit_multiplier > 1:
         yield f"unit_multiplier: {rule.unit_multiplier}"
-    if isinstance(rule.bucket, TokenBucket):
-        yield "algorithm: token_bucket"
-        if rule.bucket.capacity != rule.requests_per_unit:
-            yield f"burst: {rule.bucket.capacity}"
-        if rule.bucket.charge_rejected:
-            yield "charge_rejected: true"
-    elif isinstance(rule.bucket, FixedWindow) and not rule.bucket.charge_rejected:
-        yield "charge_rejected: false"
+    bucket = rule.bucket
+    if bucket is None:
+        return
+    algorithm = algorithm_of(bucket)
+    if algorithm is not Algorithm.FIXED_WINDOW:
+        yield f"algorithm: {algorithm.value}"
+    if isinstance(bucket, TokenBucket) and bucket.capacity != rule.requests_per_unit:
+        yield f"burst: {bucket.capacity}"
+    if bucket.charge_rejected != (algorithm is Algorithm.FIXED_WINDOW):
+        yield f"charge_rejected: {str(bucket.charge_rejected).lower()}"

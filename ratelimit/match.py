@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from common.buckets import Bucket, FixedWindow, TokenBucket
+from common.buckets import Bucket, CalendarWindow, FixedWindow, TokenBucket
 from protos.lenient import shown
 from ratelimit.rules import BLANKS, LimitRule, Node
 
@@ -95,6 +95,8 @@ def bucket_key(domain: str, bucket: Bucket, counted: Sequence[Entry]) -> str:
     """
     if isinstance(bucket, TokenBucket):
         kind = f"b{bucket.period_us}"
+    elif isinstance(bucket, CalendarWindow):
+        kind = f"m{bucket.months}"
     else:
         kind = f"{'w' if isinstance(bucket, FixedWindow) else 's'}{bucket.window_us}"
     name = f"{kind}|{_escaped(domain)}|{'|'.join([f'{_escaped(k)}={_escaped(v)}' for k, v in counted])}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
-from common.buckets import SECOND_US, Bucket, FixedWindow, SlidingWindow, TokenBucket
+from common.buckets import SECOND_US, Bucket, CalendarWindow, FixedWindow, SlidingWindow, TokenBucket
 from common.configfile import Problem
 from ratelimit.files import FolderFiles
 
@@ -44,6 +44,17 @@ class Algorithm(StrEnum):
     TOKEN_BUCKET = "token_bucket"  # noqa: S105 - a bucket of tokens, not a secret
     FIXED_WINDOW = "fixed_window"
     SLIDING_WINDOW = "sliding_window"
+
+
+def algorithm_of(bucket: Bucket) -> Algorithm:
+    """Return how a bucket counts."""
+    if isinstance(bucket, TokenBucket):
+        return Algorithm.TOKEN_BUCKET
+    return Algorithm.SLIDING_WINDOW if isinstance(bucket, SlidingWindow) else Algorithm.FIXED_WINDOW
+
+
+CALENDAR_PERIODS: Final[Mapping[str, int]] = {"month": 1, "quarter": 3, "year": 12}
+"""The months of each calendar window, in UTC."""
 
 
 class OnFailure(StrEnum):
@@ -88,6 +99,13 @@ class LimitRule:
     def key(self) -> str:
         """The rule's identity in metrics, metadata and logs, as envoyproxy/ratelimit writes it."""
         return ".".join(self.path)
+
+    @property
+    def calendar_period(self) -> str:
+        """`month`, `quarter` or `year` of a calendar window, else empty."""
+        if not isinstance(self.bucket, CalendarWindow):
+            return ""
+        return next(name for name, months in CALENDAR_PERIODS.items() if months == self.bucket.months)
 
     @property
     def unlimited(self) -> bool:
@@ -172,10 +190,16 @@ def build_bucket(
     burst: int | None = None,
     charge_rejected: bool | None = None,
     replicas: int = 1,
+    calendar_months: int = 0,
 ) -> Bucket:
-    """The bucket of a limit, or one of `replicas` equal parts of it. Raises ValueError out of range."""
+    """The bucket of a limit, or one of `replicas` equal parts of it. Raises ValueError out of range.
+
+    `calendar_months` other than 0 makes a calendar window, whatever else is asked for.
+    """
     window_us = window_seconds * SECOND_US
     share = -(-requests // replicas)
+    if calendar_months:
+        return CalendarWindow(share, calendar_months, charge_rejected is not False)
     # Nothing refills a bucket of 0; a window of 0 refuses just the same and has an end to name.
     if algorithm is Algorithm.FIXED_WINDOW or requests == 0:
         charge = True if charge_rejected is None else charge_rejected

@@ -16,7 +16,16 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from common.buckets import SECOND_US, Bucket, FixedWindow, State, Taken, TokenBucket
+from common.buckets import (
+    SECOND_US,
+    Bucket,
+    CalendarWindow,
+    FixedWindow,
+    SlidingWindow,
+    State,
+    Taken,
+    TokenBucket,
+)
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import answer_in, error_text
 from ratelimit.stores.store import Failure, Mode, StoreError, Take
@@ -300,7 +309,7 @@ def read_state(bucket: Bucket, stored: bytes | str | None) -> State | None:
         if isinstance(bucket, TokenBucket) and len(numbers) == 3:
             used, parts, at_us = map(int, numbers)
             return used * bucket.period_us + parts, at_us
-        if len(numbers) == (2 if isinstance(bucket, FixedWindow) else 3):
+        if len(numbers) == (3 if isinstance(bucket, SlidingWindow) else 2):
             return tuple(map(int, numbers))
     return None
 
@@ -319,10 +328,12 @@ def encode_takes(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> byt
         for index, (key, bucket, hits, mode, spare) in enumerate(takes):
             flags = _MODES[mode] | bucket.charge_rejected | (_SPARE * spare) | (_LAST if index == last else 0)
             if isinstance(bucket, TokenBucket):
-                kind, refill, period_us = 0, bucket.refill_tokens, bucket.period_us
+                kind, refill, period = 0, bucket.refill_tokens, bucket.period_us
+            elif isinstance(bucket, CalendarWindow):
+                kind, refill, period = 3, 0, bucket.months
             else:
-                kind, refill, period_us = 1 if isinstance(bucket, FixedWindow) else 2, 0, bucket.window_us
-            encoded += _TAKE.pack(positions[key], flags, kind, bucket.size, hits, refill, period_us)
+                kind, refill, period = 1 if isinstance(bucket, FixedWindow) else 2, 0, bucket.window_us
+            encoded += _TAKE.pack(positions[key], flags, kind, bucket.size, hits, refill, period)
     return bytes(encoded)
 
 

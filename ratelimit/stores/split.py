@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from common.buckets import SECOND_US, Bucket, Taken, TokenBucket
+from common.buckets import SECOND_US, Bucket, CalendarWindow, Taken, TokenBucket
 from ratelimit.stores.store import Mode, Store, StoreError, Take
 from ratelimit.stores.take_all import is_refused
 
@@ -107,6 +107,8 @@ async def _give_back(part: _Part, outcomes: Sequence[Taken]) -> None:
 
 
 def _is_short(bucket: Bucket) -> bool:
+    if isinstance(bucket, CalendarWindow):
+        return False
     window_us = bucket.period_us if isinstance(bucket, TokenBucket) else bucket.window_us
     return window_us < SHORT_US
 

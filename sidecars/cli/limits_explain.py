@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.buckets import Bucket, FixedWindow, Taken, TokenBucket
+from common.buckets import Taken, TokenBucket
 from common.circuit_breaker import CircuitBreaker
 from ratelimit.config import load_limits
 from ratelimit.decision import LimitPlan
@@ -23,7 +23,7 @@ from ratelimit.explain import explain_match
 from ratelimit.match import Entry
 from ratelimit.plan import Modes, make_plan
 from ratelimit.request import Descriptor, LimitRequest
-from ratelimit.rules import LimitRule, Node, Options
+from ratelimit.rules import LimitRule, Node, Options, algorithm_of
 from ratelimit.stats import Stats
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.split import SplitStore
@@ -150,24 +150,18 @@ def limit_text(rule: LimitRule) -> str:
     bucket = rule.bucket
     if bucket is None:
         return "unlimited"
-    period = (
-        f"{rule.unit_multiplier} {rule.unit.name.lower()}s"
-        if rule.unit_multiplier > 1
-        else rule.unit.name.lower()
-    )
-    words = [f"{rule.requests_per_unit} per {period}", _algorithm(bucket)]
+    period = rule.unit.name.lower()
+    if rule.calendar_period:
+        period = f"calendar {rule.calendar_period}"
+    elif rule.unit_multiplier > 1:
+        period = f"{rule.unit_multiplier} {period}s"
+    words = [f"{rule.requests_per_unit} per {period}", algorithm_of(bucket).value]
     if isinstance(bucket, TokenBucket) and bucket.capacity != rule.requests_per_unit:
         words.append(f"burst {bucket.capacity}")
     if rule.cost != 1:
         words.append(f"cost {rule.cost}")
     words += [mode for mode, on in (("shadow_mode", rule.shadow_mode), ("quota_mode", rule.quota_mode)) if on]
     return ", ".join([*words, f"on_failure {rule.on_failure.value}"])
-
-
-def _algorithm(bucket: Bucket) -> str:
-    if isinstance(bucket, TokenBucket):
-        return "token_bucket"
-    return "fixed_window" if isinstance(bucket, FixedWindow) else "sliding_window"
 
 
 def print_explained(explained: Sequence[ExplainedDescriptor], *, json: bool) -> None:

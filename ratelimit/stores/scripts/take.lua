@@ -3,8 +3,8 @@
 -- KEYS: the buckets, each once.
 -- ARGV[1]: 36 bytes for each take, in the order of the requests (ratelimit/stores/redis.py, `encode_takes`): the
 --   position of its key (16 bits, from 1), its flags (8 bits, as below), the kind of bucket (8 bits: 0 token
---   bucket, 1 fixed window, 2 sliding window), then as doubles: capacity or limit, hits, the tokens of a refill (0 for a window),
---   and the period or window in microseconds.
+--   bucket, 1 fixed window, 2 sliding window, 3 calendar window), then as doubles: capacity or limit, hits, the tokens
+--   of a refill (0 for a window), and the period or window in microseconds (of a calendar window: in months).
 -- Returns the time of Redis as seconds and microseconds, then a list of what was stored for each key, or nil.
 -- The caller computes the outcomes from that with the functions that the memory store uses (common/buckets.py,
 -- ratelimit/stores/take_all.py); this script only makes the same change of state, with the same numbers.
@@ -26,6 +26,7 @@ local MAX_COUNT = 1125899906842624
 local MAX_TOKENS = 4294967295
 local SPARE_MS = 1000
 local MAX_TTL_MS = 315360000000
+local DAY_US = 86400000000
 
 local floor = math.floor
 local time = redis.call('TIME')
@@ -100,8 +101,7 @@ local function take_tokens(i, capacity, hits, charge_rejected, refill, period)
   return allowed
 end
 
-local function count_window(i, limit, hits, charge_rejected, _, window)
-  local start = now - now % window
+local function count_until(finish, start, i, limit, hits, charge_rejected)
   local count = x[i]
   if count == nil then
     local text, since = string.match(stored[i] or '', '^(%d+) (%d+)$')
@@ -117,9 +117,35 @@ local function count_window(i, limit, hits, charge_rejected, _, window)
   local allowed = hits < 0 or after <= limit
   if after ~= before and (allowed or charge_rejected) then
     x[i], y[i], z[i] = after, start, nil
-    ttl_ms[i] = (start + window - now) / 1000
+    ttl_ms[i] = (finish - now) / 1000
   end
   return allowed
+end
+
+local function count_window(i, limit, hits, charge_rejected, _, window)
+  local start = now - now % window
+  return count_until(start + window, start, i, limit, hits, charge_rejected)
+end
+
+-- When a month begins, by the rules of the Gregorian calendar; 0 is January of the year 0.
+local function month_begins(month)
+  local year, m = floor(month / 12), month % 12 + 1
+  local past = year - 1
+  local leap = year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
+  local short_february = m <= 2 and 0 or leap and 1 or 2
+  local days = 365 * past + floor(past / 4) - floor(past / 100) + floor(past / 400)
+  return (days + floor((367 * m - 362) / 12) - short_february - 719162) * DAY_US
+end
+
+local function count_months(i, limit, hits, charge_rejected, _, months)
+  local month = floor(now / DAY_US / 30.436875) + 23640 -- January 1970; off by one month at most
+  if now < month_begins(month) then
+    month = month - 1
+  elseif now >= month_begins(month + 1) then
+    month = month + 1
+  end
+  local first = month - month % months
+  return count_until(month_begins(first + months), month_begins(first), i, limit, hits, charge_rejected)
 end
 
 local function slide_window(i, limit, hits, charge_rejected, _, window)
@@ -192,13 +218,15 @@ local function charge(takes)
   end
 end
 
+local TAKES = { [0] = take_tokens, count_window, slide_window, count_months }
+
 local encoded = ARGV[1]
 local unpack = struct.unpack
 local at, size, takes = 1, #encoded, nil
 while at <= size do
   local i, flags, kind, limit, hits, refill, period
   i, flags, kind, limit, hits, refill, period, at = unpack('<HBBdddd', encoded, at)
-  local take = kind == 0 and take_tokens or kind == 1 and count_window or slide_window
+  local take = TAKES[kind]
   local charge_rejected = flags % 2 >= CHARGE_REJECTED
   if flags >= LAST and not takes then
     take(i, limit, hits, charge_rejected, refill, period)

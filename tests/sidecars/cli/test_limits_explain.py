@@ -56,6 +56,14 @@ def test_it_names_the_rule_its_line_the_way_and_the_limit(tmp_path: Path) -> Non
         assert words.replace(" ", "") in text
 
 
+@pytest.mark.parametrize("period", ["month", "quarter", "year"])
+def test_a_calendar_period_is_named(tmp_path: Path, period: str) -> None:
+    file = settings_file(tmp_path)
+    (tmp_path / "limits.yaml").write_text(LIMITS.replace("period: 1h", f"period: {period}"))
+    [one] = json.loads(explained(file, "--json", "address=192.0.2.1").stdout)
+    assert one["limit"] == f"10 per calendar {period}, fixed_window, cost 2, on_failure local"
+
+
 def test_a_descriptor_without_a_limit_says_why(tmp_path: Path) -> None:
     file = settings_file(tmp_path)
     done = explained(file, "--json", "friend=1", "address=192.0.2.1", "x=1")

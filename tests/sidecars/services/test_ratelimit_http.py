@@ -91,6 +91,8 @@ descriptors:
   - {key: own, rate_limit: {unit: second, unit_multiplier: 30, requests_per_unit: 3, algorithm: token_bucket,
      burst: 5, charge_rejected: true}}
   - {key: lenient, rate_limit: {unit: day, requests_per_unit: 3, charge_rejected: false}}
+  - {key: plan, rate_limit: {period: quarter, requests_per_unit: 3}}
+  - {key: even, rate_limit: {period: 30s, requests_per_unit: 3, algorithm: sliding_window}}
 """
     limits = compile_limits([parse(text)], Options(algorithm=Algorithm.FIXED_WINDOW))
     modes = "shadow_mode: false, quota_mode: false"
@@ -101,6 +103,8 @@ descriptors:
         "d.p.c_v: unit=WEEK requests_per_unit=0, shadow_mode: true, quota_mode: true",
         f"d.own: unit=SECOND requests_per_unit=3, {modes}, unit_multiplier: 30, {bucket}",
         f"d.lenient: unit=DAY requests_per_unit=3, {modes}, charge_rejected: false",
+        f"d.plan: unit=MONTH requests_per_unit=3, {modes}, period: quarter",
+        f"d.even: unit=SECOND requests_per_unit=3, {modes}, unit_multiplier: 30, algorithm: sliding_window",
     ]
 
 

@@ -1,0 +1,58 @@
+"""The Redis script counts calendar windows as memory does, at any time of the Gregorian calendar."""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.buckets import CALENDAR_MONTHS, SECOND_US, CalendarWindow, State
+from ratelimit.stores.redis import _encode, read_state
+from ratelimit.stores.store import Take
+from tests.common.test_calendar_window import any_time, us
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+SCRIPT = files("ratelimit.stores").joinpath("scripts/take.lua").read_text()
+CLOCK = "redis.call('TIME')"
+AT_A_TIME = SCRIPT.replace(CLOCK, "{ARGV[2], ARGV[3]}")
+"""The script with the time as an argument, since nothing sets the clock of a Redis."""
+
+
+@pytest.fixture(scope="module")
+def plain(_session_redis: RedisServer) -> Iterator["redis.Redis"]:
+    with _session_redis.client() as client:
+        yield client
+
+
+def test_the_clock_is_replaced() -> None:
+    assert SCRIPT.count(CLOCK) == 1
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(any_time, st.integers(-3, 12)), min_size=1, max_size=8),
+    st.sampled_from(CALENDAR_MONTHS),
+    st.booleans(),
+)
+def test_it_counts_as_memory_does(
+    plain: "redis.Redis", steps: list[tuple[Any, int]], months: int, charge_rejected: bool
+) -> None:
+    bucket = CalendarWindow(10, months, charge_rejected)
+    plain.flushall()
+    state: State | None = None
+    for at, hits in steps:
+        seconds, microseconds = divmod(us(at), SECOND_US)
+        encoded = _encode([[Take("k", bucket, hits)]], ["k"])
+        plain.eval(AT_A_TIME, 1, "k", encoded, seconds, microseconds)
+        taken, after = bucket.take(state, hits, us(at))
+        stored: Any = plain.get("k")
+        assert read_state(bucket, stored) == after
+        if after is not state:
+            left_ms: Any = plain.pttl("k")
+            assert abs(left_ms - taken.reset_us / 1_000 - 1_000) < 1_000
+        state = after
