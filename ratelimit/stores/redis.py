@@ -4,16 +4,15 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from hashlib import sha1
 from importlib.resources import files
 from math import inf
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common.buckets import (
@@ -28,6 +27,7 @@ from common.buckets import (
 )
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import answer_in, error_text
+from ratelimit.stores.redirect import RedirectError, redirect_in
 from ratelimit.stores.store import Failure, Mode, StoreError, Take
 from ratelimit.stores.take_all import take_all
 
@@ -55,8 +55,8 @@ LATE_SECONDS: Final = 0.002
 GRACE_SECONDS: Final = 0.003
 """How long a request still waits if the event loop was late: longer than reading what has come takes."""
 
-PROBE_SECONDS: Final = 0.05
-"""The shortest time between two checks of the open breaker."""
+PROBE_SECONDS: Final = 0.1
+"""The time between two checks while the breaker is open: one small command of each process is no load."""
 
 PROBE: Final = Take("probe", FixedWindow(1, SECOND_US, charge_rejected=True), 1)
 """Probes Redis while no request does. It writes, as every request does: a replica, or a server that may not
@@ -65,6 +65,18 @@ write, would answer a command that only reads. Its key expires after two seconds
 
 _WRONG_TYPE: Final = re.compile(r"WRONGTYPE.*\(key (\d+)\)")
 """The error text of the script."""
+
+
+class ScriptClient(Protocol):
+    """Runs scripts in Redis: redis-py's client, or the `PipelinedClient` of a cluster's node."""
+
+    @property
+    def evalsha(self) -> Callable[..., Any]:
+        """Run the script with this SHA-1: the number of keys, the keys, and the arguments."""
+
+    @property
+    def eval(self) -> Callable[..., Any]:
+        """The same with the text of the script."""
 
 
 class _Waiting(NamedTuple):
@@ -83,9 +95,10 @@ class RedisStore:
     own budget, how many may wait by `max_waiting`. Whatever fails is a StoreError; `breaker` spares a
     Redis that is away, and the callers the wait. It opens on evidence of Redis alone: an answer that is late
     because this event loop was late is used, and does not count as a failure. While the breaker is open the
-    store finds out by itself when Redis
-    is back, so that its state is right without traffic. Not for Redis Cluster: a script's keys must share
-    a slot.
+    store finds out by itself when Redis is back, so that its state is right without traffic.
+
+    Requests for which `group_of` returns different values never share a call (a script's keys must lie in one
+    slot of a Redis Cluster); the calls of one batch begin in the same turn of the event loop.
 
     `refused` is called with what Redis said each time that it says no.
 
@@ -95,7 +108,7 @@ class RedisStore:
 
     def __init__(
         self,
-        client: Redis,
+        client: ScriptClient,
         breaker: CircuitBreaker,
         *,
         prefix: str = "ratelimit:",
@@ -103,6 +116,7 @@ class RedisStore:
         max_waiting: int = MAX_WAITING,
         refused: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        group_of: Callable[[Sequence[Take]], Hashable] | None = None,
     ) -> None:
         self.breaker = breaker
         self.failures = dict.fromkeys(Failure, 0)
@@ -118,6 +132,7 @@ class RedisStore:
         self._probing: asyncio.Task[None] | None = None
         self._refused = refused
         self._clock = clock
+        self._group_of = group_of
         self._late_at = -inf
         """When the event loop was last seen to be late, by `clock`."""
         self._call_begins = False
@@ -165,7 +180,8 @@ class RedisStore:
         finally:
             timer.cancel()
         if isinstance(answer, StoreError):
-            self.failures[answer.failure] += 1
+            if not isinstance(answer, RedirectError):
+                self.failures[answer.failure] += 1
             raise answer
         return answer
 
@@ -194,52 +210,58 @@ class RedisStore:
             await self._call(batch)
 
     async def _call(self, batch: list[_Waiting]) -> None:
+        """Ask Redis about `batch`, and tell the breaker whether it answered."""
+        groups = [batch] if self._group_of is None else _grouped(batch, self._group_of)
+        if len(groups) == 1:
+            failures = [await self._attempt(batch)]
+        else:
+            failures = await asyncio.gather(*map(self._attempt, groups))
+        failed = [failure for failure in failures if failure is not None]
+        if len(failed) < len(failures):
+            self.breaker.succeeded()
+        else:
+            self._failed_call(failed[0])
+
+    async def _attempt(self, batch: list[_Waiting]) -> StoreError | None:
+        """Hand out the outcomes of `batch`. Returns why Redis did not answer in time, None if it did."""
         begun = self._clock()
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 answers = await self._run(batch)
         except (TimeoutError, RedisTimeoutError) as error:
-            self._away(batch, Failure.TIMEOUT, error_text(error))
+            return _refuse(batch, Failure.TIMEOUT, error_text(error))
         except RedisError as error:
+            if self._group_of is not None and isinstance(error, AskError | TryAgainError):
+                _hand_out(batch, [redirect_in(error) for _ in batch])
+                return None
             if answer_in(error) is None:
-                self._away(batch, Failure.UNREACHABLE, error_text(error))
-            else:
-                await self._answered_no(batch, error_text(error))
+                return _refuse(batch, Failure.UNREACHABLE, error_text(error))
+            return await self._answered_no(batch, error_text(error))
         except OSError as error:
-            self._away(batch, Failure.UNREACHABLE, error_text(error))
+            return _refuse(batch, Failure.UNREACHABLE, error_text(error))
         except BaseException as error:
             _refuse(batch, Failure.UNREACHABLE, error_text(error))
             raise
-        else:
-            _hand_out(batch, answers)
-            seconds = self._clock() - begun
-            # Too late for its caller, which says nothing about Redis if the event loop was late.
-            if seconds > self._timeout_seconds and self._late_at < begun:
-                self._failed_call(Failure.TIMEOUT, f"answered after {seconds * 1000:.0f} ms")
-            else:
-                self.breaker.succeeded()
+        _hand_out(batch, answers)
+        seconds = self._clock() - begun
+        # Too late for its caller, which says nothing about Redis if the event loop was late.
+        if seconds > self._timeout_seconds and self._late_at < begun:
+            return StoreError(Failure.TIMEOUT, f"answered after {seconds * 1000:.0f} ms")
+        return None
 
-    def _away(self, batch: list[_Waiting], failure: Failure, detail: str) -> None:
-        _refuse(batch, failure, detail)
-        self._failed_call(failure, detail)
-
-    async def _answered_no(self, batch: list[_Waiting], detail: str) -> None:
+    async def _answered_no(self, batch: list[_Waiting], detail: str) -> StoreError | None:
         """Redis refused a whole call, and has charged nothing: the script reads all before it writes."""
         self._refused(detail)
         position = _unreadable_key(detail)
         if position is None:
-            _refuse(batch, Failure.REFUSED, detail)
-            self._failed_call(Failure.REFUSED, detail)
-            return
+            return _refuse(batch, Failure.REFUSED, detail)
         # One request must not fail for the key of another, nor all of them for that of one.
         refused, others = _split(batch, position)
         _refuse(refused, Failure.REFUSED, detail)
-        self.breaker.succeeded()
-        if others:
-            await self._call(others)
+        return await self._attempt(others) if others else None
 
-    def _failed_call(self, failure: Failure, detail: str) -> None:
-        self.breaker.failed(str(StoreError(failure, detail)))
+    def _failed_call(self, failure: StoreError) -> None:
+        self.breaker.failed(str(failure))
         if self.breaker.state is CircuitState.OPEN and self._probing is None:
             self._probing = asyncio.create_task(self._probe_until_closed(), name="redis probe")
             self._probing.add_done_callback(self._probed)
@@ -250,9 +272,8 @@ class RedisStore:
     async def _probe_until_closed(self) -> None:
         """Ask until the breaker closes: else its state would be wrong until the next request."""
         while self.breaker.state is not CircuitState.CLOSED:
-            await asyncio.sleep(max(PROBE_SECONDS, self.breaker.lookup_timeout_seconds))
-            if self.breaker.allows():
-                await self._call([_Waiting([PROBE], asyncio.get_running_loop().create_future())])
+            await asyncio.sleep(PROBE_SECONDS)
+            await self._call([_Waiting([PROBE], asyncio.get_running_loop().create_future())])
 
     def _drain(self) -> list[_Waiting]:
         drained = list(self._waiting)
@@ -354,13 +375,25 @@ def _split(batch: Sequence[_Waiting], position: int) -> tuple[list[_Waiting], li
     return owners, others
 
 
-def _refuse(batch: Sequence[_Waiting], failure: Failure, detail: str = "") -> None:
+def _grouped(
+    batch: Sequence[_Waiting], group_of: Callable[[Sequence[Take]], Hashable]
+) -> list[list[_Waiting]]:
+    """Return the requests of `batch` that may share a call, in order of arrival."""
+    groups: dict[Hashable, list[_Waiting]] = {}
+    for waiting in batch:
+        groups.setdefault(group_of(waiting.takes), []).append(waiting)
+    return list(groups.values())
+
+
+def _refuse(batch: Sequence[_Waiting], failure: Failure, detail: str = "") -> StoreError:
+    """Return the error that each request of `batch` gets, one of its own."""
     for waiting in batch:
         if not waiting.answer.done():
             waiting.answer.set_result(StoreError(failure, detail))
+    return StoreError(failure, detail)
 
 
-def _hand_out(batch: Sequence[_Waiting], answers: Sequence[list[Taken]]) -> None:
+def _hand_out(batch: Sequence[_Waiting], answers: Sequence[list[Taken] | StoreError]) -> None:
     for waiting, answer in zip(batch, answers, strict=True):
         if not waiting.answer.done():
             waiting.answer.set_result(answer)

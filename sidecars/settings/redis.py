@@ -70,7 +70,7 @@ class RedisSettings(Block):
         50, ge=1, le=60_000, description="How long calls fail at once after a failed connection ..."
     )
     backoff_max_ms: int = Field(
-        2_000, ge=1, le=60_000, description="... which doubles with each further failure, up to this."
+        100, ge=1, le=60_000, description="... which doubles with each further failure, up to this."
     )
     max_connections: int = Field(
         32,

@@ -101,9 +101,8 @@ async def test_while_redis_is_away_calls_fail_at_once_until_the_backoff_is_over(
     }
 
 
-async def test_the_backoff_doubles_up_to_its_maximum(
-    client: Redis, clock: Clock, redis_server: RedisServer
-) -> None:
+async def test_the_backoff_doubles_up_to_its_maximum(clock: Clock, redis_server: RedisServer) -> None:
+    client = connect(RedisSettings(url=redis_server.url, backoff_max_ms=2000, **PATIENT), clock)
     redis_server.stop()
     waited = []
     for pause in (0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
@@ -116,6 +115,7 @@ async def test_the_backoff_doubles_up_to_its_maximum(
             await client.ping()
         clock.seconds += 0.001
     assert waited == list(range(1, 10))
+    await client.aclose()
 
 
 async def test_a_redis_that_stands_still_costs_the_operation_timeout_and_recovers(
