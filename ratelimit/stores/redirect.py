@@ -27,7 +27,7 @@ class Redirect(StrEnum):
 class RedirectError(StoreError):
     """A node has charged nothing and points elsewhere. `address` is None for TRY_AGAIN.
 
-    An empty host stands for the host of the node that answered.
+    An empty host means the host of the node that answered.
     """
 
     def __init__(self, redirect: Redirect, address: NodeAddress | None, detail: str) -> None:

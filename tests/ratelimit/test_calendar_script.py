@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.buckets import CALENDAR_MONTHS, SECOND_US, CalendarWindow, State
-from ratelimit.stores.redis import _encode, read_state
+from ratelimit.stores.redis import encode_takes, read_state
 from ratelimit.stores.store import Take
 from tests.common.test_calendar_window import any_time, us
 from tests.support.redis_server import RedisServer
@@ -47,7 +47,7 @@ def test_it_counts_as_memory_does(
     state: State | None = None
     for at, hits in steps:
         seconds, microseconds = divmod(us(at), SECOND_US)
-        encoded = _encode([[Take("k", bucket, hits)]], ["k"])
+        encoded = encode_takes([[Take("k", bucket, hits)]], ["k"])
         plain.eval(AT_A_TIME, 1, "k", encoded, seconds, microseconds)
         taken, after = bucket.take(state, hits, us(at))
         stored: Any = plain.get("k")
