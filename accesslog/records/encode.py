@@ -4,6 +4,8 @@ from typing import Any, Final
 
 import orjson
 
+from accesslog.records.fields import FIELDS
+
 MAX_RECORD_BYTES: Final = 64 * 1024
 """A usual record has 2 kB. Envoy takes 60 kB of request headers, all of which a setting may have it log; the
 collectors that read the lines commonly stop at 64 kB or more."""
@@ -33,11 +35,12 @@ _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE
 
 
 def json_line(record: dict[str, Any], max_bytes: int = MAX_RECORD_BYTES) -> bytes | None:
-    """`record` as a line, or None where it cannot be brought below `max_bytes`.
+    """`record` as a line, its fields in the order of `FIELDS`; None where `max_bytes` are not enough.
 
     A record that is too large has its long texts and lists cut and, if that is not enough, its maps left out,
     the least telling first, and its texts cut shorter; `truncated` then says so.
     """
+    record = {name: record[name] for name in FIELDS if name in record}
     line = orjson.dumps(record, option=_OPTIONS)
     if len(line) <= max_bytes:
         return line

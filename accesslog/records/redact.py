@@ -81,7 +81,7 @@ class Redaction:
                 self._clean_list(items, field, found)
         if found:
             # Each place once: a parameter repeated by the thousand must not make the record too large.
-            record["redacted"] = list(dict.fromkeys(found))
+            record["redacted"] = sorted(set(found))
 
     def _clean_map(self, values: dict[str, Any], where: str, found: list[str]) -> None:
         secrets = self._secrets

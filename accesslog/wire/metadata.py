@@ -79,11 +79,11 @@ def add_metadata(record: dict[str, Any], metadata: Metadata) -> None:
     """Add to `record` the joined fields of `metadata`, and the rest as the map `metadata`."""
     rest: dict[str, Any] = {}
     namespaces = metadata.filter_metadata
-    for namespace in namespaces:
+    for namespace in sorted(namespaces):
         names = JOINED.get(namespace)
         fields = namespaces[namespace].fields
         others: dict[str, Any] = {}
-        for key in fields:
+        for key in sorted(fields):
             value = fields[key]
             # Nearly every value is text: testing that first saves finding out which of six kinds it is.
             plain = value.string_value or plain_value(value)
@@ -95,10 +95,10 @@ def add_metadata(record: dict[str, Any], metadata: Metadata) -> None:
         if others:
             rest[namespace] = others
     typed = metadata.typed_filter_metadata
-    for namespace in typed:
+    for namespace in sorted(typed):
         rest.setdefault(namespace, plain_any(typed[namespace]))
     if rest:
-        record["metadata"] = rest
+        record["metadata"] = {namespace: rest[namespace] for namespace in sorted(rest)}
 
 
 def plain_value(value: Value) -> Any:
@@ -122,7 +122,7 @@ def plain_value(value: Value) -> Any:
 def plain_struct(struct: Struct) -> dict[str, Any]:
     """A Struct as a dictionary. Its depth is bounded by the parser's limit of 100."""
     fields = struct.fields
-    return {key: plain_value(fields[key]) for key in fields}
+    return {key: plain_value(fields[key]) for key in sorted(fields)}
 
 
 def plain_list(values: ListValue) -> list[Any]:

@@ -175,11 +175,11 @@ def http_record(entry: HTTPAccessLogEntry, origin: Mapping[str, str], received_a
     _RESPONSE.copy(response, record)
     _add_common(record, common)
     if request_headers:
-        record["request_headers"] = {name: request_headers[name] for name in request_headers}
+        record["request_headers"] = {name: request_headers[name] for name in sorted(request_headers)}
     if response_headers:
-        record["response_headers"] = {name: response_headers[name] for name in response_headers}
+        record["response_headers"] = {name: response_headers[name] for name in sorted(response_headers)}
     if response_trailers:
-        record["response_trailers"] = {name: response_trailers[name] for name in response_trailers}
+        record["response_trailers"] = {name: response_trailers[name] for name in sorted(response_trailers)}
     return record
 
 
@@ -226,7 +226,7 @@ def _add_common(record: Record, common: AccessLogCommon) -> None:
         add_metadata(record, common.metadata)
     tags = common.custom_tags
     if tags:
-        named = {tag: tags[tag] for tag in tags}
+        named = {tag: tags[tag] for tag in sorted(tags)}
         waited = named.get(DURATION_TAG, "")
         # Envoy writes a duration as text: filter state reaches a tag, and nothing finer reaches an entry.
         if waited.isascii() and waited.isdigit() and len(waited) <= MAX_DIGITS:
@@ -235,7 +235,7 @@ def _add_common(record: Record, common: AccessLogCommon) -> None:
             record["tags"] = named
     objects = common.filter_state_objects
     if objects:
-        record["filter_state"] = {key: plain_any(objects[key]) for key in objects}
+        record["filter_state"] = {key: plain_any(objects[key]) for key in sorted(objects)}
 
 
 def _add_other_address(record: Record, name: str, address: Address) -> None:

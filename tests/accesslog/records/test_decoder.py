@@ -6,6 +6,7 @@ import pytest
 
 from accesslog.records.counters import MAX_LOGS, DropReason, EntryCounters, LogCounters
 from accesslog.records.decoder import BATCH_ENTRIES, BATCH_SECONDS, EntryDecoder, Rules
+from accesslog.records.fields import FIELDS
 from accesslog.records.redact import Redaction
 from accesslog.records.sample import Sampling
 from accesslog.wire.message import UnreadableMessageError
@@ -59,6 +60,28 @@ class TestIdentifier:
             assert record["log_name"] == f"log-{number}"
         assert len(list(setup.counters)) == MAX_LOGS + 1
         assert setup.log("(other)").received == 10
+
+
+class TestOrder:
+    """protobuf reads maps in an order that differs from process to process."""
+
+    def test_of_fields_is_that_of_their_table(self) -> None:
+        metadata = {"envoy.filters.http.ext_authz": {"rule": "r", "decision_id": "d", "outcome": "deny"}}
+        [record] = Setup().read(http_entry(tags={"t": "v"}, metadata=metadata, path="/a?token=x"))
+        assert list(record) == [name for name in FIELDS if name in record]
+
+    def test_of_names_in_maps_and_of_redacted_places_is_sorted(self) -> None:
+        names = ["zulu", "token", "secret", "kilo", "echo", "alpha"]
+        maps: dict[str, Any] = dict.fromkeys(
+            ("request_headers", "response_headers", "response_trailers", "tags"), dict.fromkeys(names, "v")
+        )
+        filters = {name: {"a": dict.fromkeys(names, "v"), **dict.fromkeys(names, "v")} for name in names}
+        [record] = Setup().read(http_entry(**maps, metadata=filters))
+        for name in (*maps, "metadata"):
+            assert list(record[name]) == sorted(names), name
+        assert list(record["metadata"]["zulu"]) == ["a", *sorted(names)]
+        assert list(record["metadata"]["zulu"]["a"]) == sorted(names)
+        assert record["redacted"] == sorted(record["redacted"])
 
 
 class TestEntries:
