@@ -302,8 +302,10 @@ class _Compiler:
             charge_rejected=charge,
             calendar_months=calendar_months,
         )
+        bucket = build()
         return {
-            "bucket": build(),
+            "bucket": bucket,
+            "charging": None if charge is False else replace(bucket, charge_rejected=True),
             "fallback": build(replicas=self.options.replicas),
             "requests_per_unit": requests,
             "unit": unit,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from common.buckets import SECOND_US, Bucket, Taken, TokenBucket
+from common.buckets import SECOND_US, Bucket, SlidingWindow, Taken, TokenBucket
 from ratelimit.cache import GenerationalCache
 from ratelimit.stores.store import Mode, Take
 
@@ -99,7 +99,7 @@ class DenyCache:
 
 
 def _goes_into_debt(bucket: Bucket) -> bool:
-    return isinstance(bucket, TokenBucket) and bucket.charge_rejected
+    return isinstance(bucket, TokenBucket | SlidingWindow) and bucket.charge_rejected
 
 
 def _as_of(denial: _Denial, now: float) -> Taken:

@@ -6,6 +6,7 @@ the configuration alone, so it is a step of its own (`plan`) whose result may be
 """
 
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
@@ -18,6 +19,7 @@ from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import Failure, Store, StoreError, Take
 from ratelimit.stores.take_all import is_refused
+from ratelimit.token_budgets import TokenBudgets
 
 NO_ROOM: Final = FixedWindow(0, SECOND_US, charge_rejected=False)
 """For rules that do not count in this process: refuses hits, lets refunds pass, and keeps no state."""
@@ -49,6 +51,8 @@ class Limiter:
     ) -> None:
         self.stats = stats
         self.deny_cache = deny_cache
+        self.budgets = TokenBudgets()
+        """The descriptors whose hits are charges after the fact; a plan holds while their number stays."""
         self._store = store
         self._fallback = fallback
         self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others)
@@ -72,7 +76,7 @@ class Limiter:
 
         Raises RequestError for what cannot be asked and UnconfiguredError while nothing is configured.
         """
-        return make_plan(request, self._limits, self.stats, self._modes)
+        return make_plan(request, self._limits, self.stats, self._modes, self.budgets)
 
     def decide(
         self, plan: LimitPlan, budget_seconds: float | None = None
@@ -189,6 +193,8 @@ class Limiter:
 def _fallback_take(rule: LimitRule, take: Take) -> Take:
     """Return what to take from the buckets of this process while the store is away."""
     if rule.on_failure is OnFailure.LOCAL and rule.fallback is not None:
+        if take.bucket is rule.charging:
+            return take._replace(bucket=replace(rule.fallback, charge_rejected=True))
         return take._replace(bucket=rule.fallback)
     passes = rule.on_failure is OnFailure.OPEN or take.hits < 0
     return Take("", NO_ROOM, -1 if passes else 1, take.mode)

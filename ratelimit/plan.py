@@ -1,7 +1,7 @@
 """From a request to the rules it falls under and the buckets they charge."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from common.buckets import MAX_HITS
@@ -12,6 +12,7 @@ from ratelimit.request import Descriptor, LimitRequest, Override, RequestError, 
 from ratelimit.rules import BLANKS, UNIT_SECONDS, CompiledLimits, LimitRule, Node, Unit, build_bucket
 from ratelimit.stats import Counts, Stats
 from ratelimit.stores.store import Mode, Take
+from ratelimit.token_budgets import TokenBudgets
 
 MAX_DESCRIPTORS: Final = 256
 """A route has a handful; a script over very many buckets would block Redis for all its clients."""
@@ -34,8 +35,12 @@ class Modes:
     """Whether `Take.spare` is set."""
 
 
-def make_plan(request: LimitRequest, limits: CompiledLimits, stats: Stats, modes: Modes) -> LimitPlan:
+def make_plan(
+    request: LimitRequest, limits: CompiledLimits, stats: Stats, modes: Modes, budgets: TokenBudgets
+) -> LimitPlan:
     """The rules for `request` in `limits`, their buckets and their counters.
+
+    Learns from the request which descriptors are token `budgets`.
 
     Raises RequestError for what cannot be asked and UnconfiguredError where nothing is configured.
     """
@@ -44,6 +49,7 @@ def make_plan(request: LimitRequest, limits: CompiledLimits, stats: Stats, modes
     root = limits.domains.get(domain)
     if root is None:
         return LimitPlan(request, limits, [UNMATCHED] * len(descriptors), unknown_domain=True)
+    budgets.learn(domain, descriptors)
     matches = [_find(limits, domain, root, descriptor) for descriptor in descriptors]
     replaced: set[str] = set()
     for found in matches:
@@ -66,10 +72,13 @@ def make_plan(request: LimitRequest, limits: CompiledLimits, stats: Stats, modes
             continue
         if rule.name not in replaced:
             counts = _counts(stats, domain, root, rule, descriptor)
+            spare = modes.spare_others
+            if rule.charging is not None and budgets.is_charge(domain, descriptor):
+                bucket, spare = rule.charging, False
             near = near_limit(bucket.size, modes.near_limit_ratio)
             charges.append(Charge(len(statuses), rule, hits, counts, near))
             key = bucket_key(domain, bucket, counted)
-            takes.append(Take(key, bucket, hits, _mode(rule, modes), modes.spare_others))
+            takes.append(Take(key, bucket, hits, _mode(rule, modes), spare))
         statuses.append(UNMATCHED)
     if _has_endless_quota(charges, len(statuses) - len(charges) - len(unlimited), modes):
         takes = [take._replace(mode=Mode.SHADOW) if take.mode is Mode.QUOTA else take for take in takes]
@@ -144,6 +153,7 @@ def _override_rule(
         requests,
         unit,
         override.unit_multiplier,
+        charging=replace(bucket, charge_rejected=True),
         metric_has_values=True,
         on_failure=options.on_failure,
         source="override",

@@ -83,6 +83,8 @@ class LimitRule:
     unit_multiplier: int = 1
     cost: int = 1
     """What one hit takes of the limit."""
+    charging: Bucket | None = None
+    """The bucket for charges after the fact, which always count. None: such a charge may be refused, too."""
     name: str = ""
     replaces: frozenset[str] = frozenset()
     shadow_mode: bool = False

@@ -28,6 +28,7 @@ from ratelimit.stats import Stats
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Store
+from ratelimit.token_budgets import TokenBudgets
 from sidecars.process.redis import connect
 from sidecars.settings.load import load_settings
 from sidecars.settings.redis import RedisSettings
@@ -89,7 +90,7 @@ def explain(
     if domain not in limits.domains:
         known = ", ".join(sorted(limits.domains))
         raise typer.BadParameter(f"unknown domain {domain!r}; known are {known}", param_hint="--domain")
-    plan = make_plan(LimitRequest(domain, wanted), limits, Stats(), Modes())
+    plan = make_plan(LimitRequest(domain, wanted), limits, Stats(), Modes(), TokenBudgets())
     prefix, left = "", None
     if settings is not None and settings.redis and ratelimit is not None and ratelimit.store == "redis":
         prefix = ratelimit.redis_prefix

@@ -96,6 +96,7 @@ class RatelimitSidecar:
         return self._responses.encode(await pending)
 
     def _plan(self, message: bytes) -> LimitPlan:
+        budgets = len(self._limiter.budgets)
         try:
             plan = self._limiter.plan(read_request(message))
         except DecodeError:
@@ -104,6 +105,8 @@ class RatelimitSidecar:
             raise self._refused(Code.INVALID_ARGUMENT, str(error)) from None
         except UnconfiguredError as error:
             raise self._refused(Code.UNAVAILABLE, str(error)) from None
+        if len(self._limiter.budgets) != budgets:
+            self._plans.clear()
         if len(message) <= MAX_REMEMBERED_BYTES:
             self._plans.put(message, plan)
         return plan

@@ -145,6 +145,21 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> RatelimitSidecar:
     return build(settings_with(folder), dependencies())
 
 
+class TestTokenBudgets:
+    def test_a_charge_that_came_before_the_first_check_is_planned_again(self, folder: Path) -> None:
+        """After a start the charge of a request that was under way may be the first to come."""
+        sidecar = build(settings_with(folder), dependencies())
+        charge, check = (RateLimitRequest.FromString(request({"closed": "1"})) for _ in ("charge", "check"))
+        charge.descriptors[0].hits_addend.value = 4
+        check.descriptors[0].hits_addend.value = 0
+        outcomes = [
+            answered(sidecar, message.SerializeToString()).overall_code
+            for message in (charge, check, charge, check)
+        ]
+        over, ok = RateLimitResponse.OVER_LIMIT, RateLimitResponse.OK
+        assert outcomes == [over, ok, over, over]
+
+
 class TestNotUtf8:
     """envoyproxy/envoy#22996: Envoy copies header and query bytes into descriptors as they came."""
 
