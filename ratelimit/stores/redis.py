@@ -56,7 +56,7 @@ GRACE_SECONDS: Final = 0.003
 """How long a request still waits if the event loop was late: longer than reading what has come takes."""
 
 PROBE_SECONDS: Final = 0.1
-"""The time between two checks while the breaker is open: one small command of each process costs it little."""
+"""The time between two checks while the breaker is open: a small load, even from many processes."""
 
 PROBE: Final = Take("probe", FixedWindow(1, SECOND_US, charge_rejected=True), 1)
 """Probes Redis while no request does. It writes, as every request does: a replica, or a server that may not
