@@ -12,6 +12,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from sidecars.observability.call_metrics import CallMetrics
+from sidecars.process.garbage import collect_rarely
 from sidecars.services.accesslog import SERVICE, build
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings
@@ -33,10 +34,12 @@ async def serve(file: Path) -> None:
     await server.start()
     gc.collect()  # as the process does once it has started
     gc.freeze()
+    collecting = asyncio.create_task(collect_rarely())
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print(server.ports[0], flush=True)
     await stop.wait()
+    collecting.cancel()
     await server.drain(0)
     await sidecar.stop()
 

@@ -20,6 +20,7 @@ from sidecars.observability.connection_metrics import ConnectionMetrics
 from sidecars.observability.process_metrics import ReloadMetrics, package_version, process_metrics
 from sidecars.process import redis
 from sidecars.process.assembly import BoundSidecar
+from sidecars.process.garbage import collect_rarely
 from sidecars.process.notify import Notifier
 from sidecars.process.redis_fitness import RedisFitness
 from sidecars.process.reload import Reloader
@@ -140,6 +141,7 @@ class Process:
             background = [
                 asyncio.create_task(self._reloader.run()),
                 asyncio.create_task(self._notifier.feed_watchdog()),
+                asyncio.create_task(collect_rarely()),
             ]
             background += [asyncio.create_task(fitness.run()) for fitness in self._redis_fitness.values()]
             await self._stop_requested.wait()

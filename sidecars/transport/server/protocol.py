@@ -84,8 +84,10 @@ class SocketProtocol(asyncio.Protocol):
         """Cancel the calls of this peer."""
         if self._close_timer is not None:
             self._close_timer.cancel()
-        if self._connection is not None:
-            self._connection.lost()
+        # Each holds the other, so that without this both would wait for a collection of garbage.
+        connection, self._connection, self._transport = self._connection, None, None
+        if connection is not None:
+            connection.lost()
             self._manager.disconnected(self)
 
     def pause_writing(self) -> None:

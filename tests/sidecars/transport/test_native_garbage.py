@@ -58,6 +58,22 @@ def test_a_connection_that_ended_by_a_fault_is_freed_at_once(wire: bytes) -> Non
     assert connections() == before
 
 
+@pytest.mark.usefixtures("no_collections")
+async def test_a_connection_that_its_client_closes_is_freed_at_once() -> None:
+    """It and its socket hold each other: each left a cycle, with the rest of its last read."""
+    server = GrpcServer(services({}), [LOOPBACK])
+    await within(server.start())
+    before = connections()
+    for _ in range(5):
+        reader, writer = await within(asyncio.open_connection("127.0.0.1", server.ports[0]))
+        writer.write(OPENING)
+        assert await within(reader.read(1))
+        assert connections() == before + 1
+        writer.close()
+        await until(lambda: connections() == before)
+    await within(server.drain(0))
+
+
 async def read_all(messages: AsyncIterator[bytes], call: Call) -> bytes:
     async for _ in messages:
         pass
