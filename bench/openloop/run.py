@@ -25,7 +25,7 @@ from bench.tools.generator import (
     header_blocks,
 )
 from bench.tools.load import LoadError
-from bench.tools.processes import load_core, run
+from bench.tools.processes import run
 
 _CONNECT_SECONDS = 10.0
 _LEAD_SECONDS = 0.01
@@ -121,9 +121,9 @@ def _client_factory(order: Order) -> Callable[[], Client]:
     return lambda: GrpcClient(blocks, requests, order.streams)
 
 
-def perform_elsewhere(order: Order) -> Outcome:
-    """Send the load from another process, on the core of the load. Raises CalledProcessError."""
-    output = run([sys.executable, "-m", "bench.openloop.run", order.dump()], load_core())
+def perform_on(order: Order, core: int) -> Outcome:
+    """Send the load from another process, pinned to `core`. Raises CalledProcessError."""
+    output = run([sys.executable, "-m", "bench.openloop.run", order.dump()], core)
     return Outcome.load(orjson.loads(output.splitlines()[-1]))
 
 

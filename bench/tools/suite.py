@@ -1,0 +1,145 @@
+"""The three sidecars as separate processes, as `sidecars run` starts them, and the floor below them."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+from typing import Any, Final
+
+import grpc
+import yaml
+
+from bench.authz import check_message
+from bench.tools.accesslog_server import PATH as LOG_PATH
+from bench.tools.edge_requests import policy
+from bench.tools.load import LoadError
+from bench.tools.noop_server import PATH as CHECK_PATH
+from bench.tools.processes import free_port, running, wait_for_port
+from bench.tools.variants import FILTERS
+from protos.accesslog_pb2 import StreamAccessLogsResponse
+from protos.authz_pb2 import CheckRequest, CheckResponse
+from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from sidecars.demo.admin import SidecarsAdmin
+from sidecars.demo.process import spawn
+
+LIMIT_PATH: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+LIMITS: Final = """\
+domain: edge
+descriptors:
+  - key: remote_address
+    rate_limit: {unit: second, requests_per_unit: 1000000}
+  - key: subject
+    rate_limit: {unit: second, requests_per_unit: 100000}
+"""
+READY_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSidecar:
+    """A sidecar that is ready."""
+
+    pid: int
+    port: int
+    admin: SidecarsAdmin
+
+
+def write_files(folder: Path) -> None:
+    """Write the policy, whose keys the Issuer has written, and the limits."""
+    (folder / "policy.yaml").write_text(policy())
+    (folder / "limits.yaml").write_text(LIMITS)
+
+
+@asynccontextmanager
+async def running_suite(
+    folder: Path, transport: str, core: int, environment: Mapping[str, str]
+) -> AsyncIterator[dict[str, RunningSidecar]]:
+    """Run the three sidecars, each in its own process on `core`, with the files in `folder`."""
+    # Environment settings of the caller's own sidecars must not affect these.
+    own = {name: value for name, value in environment.items() if not name.startswith("SIDECARS_")}
+    async with AsyncExitStack() as stack:
+        found = {}
+        for name in FILTERS:
+            port = free_port()
+            admin = SidecarsAdmin(folder / f"{transport}-{name}.admin.sock")
+            file = folder / f"{transport}-{name}.yaml"
+            file.write_text(yaml.safe_dump(_settings(folder, name, transport, port, admin.socket)))
+            command = (sys.executable, "-m", "sidecars", "run", name, "--config", str(file))
+            process = await stack.enter_async_context(
+                spawn(name, command, file.with_suffix(".log"), stop_seconds=STOP_SECONDS, environment=own)
+            )
+            os.sched_setaffinity(process.child.pid, {core})
+            await process.until_ready(admin.ready, READY_SECONDS)
+            found[name] = RunningSidecar(process.child.pid, port, admin)
+        yield found
+
+
+def _settings(folder: Path, name: str, transport: str, port: int, admin: Path) -> dict[str, Any]:
+    sections: dict[str, dict[str, Any]] = {
+        "authz": {"policy": ["policy.yaml"]},
+        "ratelimit": {"limits": ["limits.yaml"]},
+        "accesslog": {"sinks": [{"type": "file", "path": str(folder / f"{transport}-access.jsonl")}]},
+    }
+    trust = {"trusted": True} if transport == "native" else {}  # grpcio trusts no peer
+    listen = [{"address": f"127.0.0.1:{port}", **trust}]
+    return {
+        "transport": transport,
+        "admin": {"listen": f"unix:{admin}"},
+        "log": {"level": "warning"},
+        "drain": {"drain_delay_seconds": 0, "grace_seconds": 2, "flush_seconds": 2},
+        name: {**sections[name], "listen": listen},
+    }
+
+
+def limit_message(subject: str) -> bytes:
+    """Return Envoy's rate-limit request for a request of the subject."""
+    message = RateLimitRequest(domain="edge")
+    for key, value in (("remote_address", "127.0.0.1"), ("subject", subject)):
+        message.descriptors.add().entries.add(key=key, value=value)
+    return message.SerializeToString()
+
+
+def answers(suite: Mapping[str, RunningSidecar], token: str) -> dict[str, bytes]:
+    """Return an answer of each sidecar by its gRPC path, for the floor.
+
+    The floor gives the answers of the sidecars, so Envoy has the same work with both. Raises LoadError if a
+    request is refused: a server that refuses is fast, too.
+    """
+    question = CheckRequest.FromString(check_message(token))
+    question.attributes.request.http.path = "/service-50/orders/42?fields=total"
+    check = _call(suite["authz"].port, CHECK_PATH, question.SerializeToString())
+    limit = _call(suite["ratelimit"].port, LIMIT_PATH, limit_message("caller-0"))
+    decided, limited = CheckResponse.FromString(check), RateLimitResponse.FromString(limit)
+    if decided.status.code or not decided.ok_response.headers:
+        raise LoadError(f"authz refused: {decided}")
+    if limited.overall_code != RateLimitResponse.OK or not limited.statuses:
+        raise LoadError(f"ratelimit refused: {limited}")
+    return {CHECK_PATH: check, LIMIT_PATH: limit, LOG_PATH: StreamAccessLogsResponse().SerializeToString()}
+
+
+def _call(port: int, path: str, message: bytes) -> bytes:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        ask: Any = channel.unary_unary(path)
+        answer: bytes = ask(message, timeout=ANSWER_SECONDS, wait_for_ready=True)
+        return answer
+
+
+@contextmanager
+def floor(folder: Path, files: Mapping[str, bytes], core: int) -> Iterator[tuple[int, int] | None]:
+    """Run nghttpd, a C server, with the given answers by path; yield its pid and port, None without it."""
+    if which("nghttpd") is None:
+        yield None
+        return
+    for path, answer in files.items():
+        file = Path(f"{folder}{path}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"\x00" + len(answer).to_bytes(4, "big") + answer)
+    port = free_port()
+    options = ("--no-tls", "-a", "127.0.0.1", "-d", str(folder), "--trailer=grpc-status: 0")
+    with running(["nghttpd", *options, str(port)], core) as process:
+        wait_for_port(port)
+        yield process.pid, port
