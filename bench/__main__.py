@@ -1,29 +1,38 @@
-"""`python -m bench` lists the benchmarks; `python -m bench NAME` runs one."""
+"""`python -m bench` lists the benchmarks and commands; `python -m bench NAME` runs one."""
 
+import ast
 import importlib
 import inspect
 import os
 import pkgutil
-import platform
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import bench
-from bench.tools.goals import Figures, Goal
+from bench.tools.budget import BUDGET_FILE, judge, load_budget
+from bench.tools.diff import changes, incomparable
+from bench.tools.document import DocumentError, document, missed, read_documents, write_document
+from bench.tools.goals import Figures, Goal, Measured
 from bench.tools.peers import Peer, parse_peer
+from common.configfile import ConfigError
 
 _EXIT_MISSED = 1
 _EXIT_USAGE = 2
+_EXIT_NOT_MEASURED = 3
 _QUIET_LOAD = 0.5
 
 out = Console()
 notes = Console(stderr=True)
+app = typer.Typer(
+    add_completion=False, help="Measure how fast the sidecars are, against the goals of the project."
+)
 
 
 def names() -> list[str]:
@@ -35,49 +44,68 @@ def names() -> list[str]:
     )
 
 
-def main(
-    name: Annotated[str | None, typer.Argument(help="The benchmark to run. Default: list them.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures to this file as JSON.")] = None,
-    *,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Takes under a minute, with less precise figures.")
-    ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a goal is missed.")] = False,
-    transport: Annotated[
-        str | None, typer.Option(help="native or grpcio, if the benchmark has the choice.")
-    ] = None,
-    peer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=ADDRESS", help="Another server to compare with, if the benchmark has the choice."
-        ),
-    ] = None,
-) -> None:
+def _first_line(name: str) -> str:
+    """Return the first line of a benchmark's docstring without importing it."""
+    text = (Path(bench.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context) -> None:
     """Measure how fast the sidecars are, against the goals of the project."""
-    if name is None:
-        _list()
-        return
-    if name not in names():
-        notes.print(f"no benchmark is named {name!r}; choose one of: {', '.join(names())}")
-        raise typer.Exit(_EXIT_USAGE)
+    if context.invoked_subcommand is None:
+        table = Table("bench", "what it measures")
+        for name in names():
+            table.add_row(name, _first_line(name))
+        out.print(table)
+        out.print("Commands: check, diff; `python -m bench NAME --help` lists the options.")
+
+
+def _bench_command(name: str) -> Callable[..., None]:
+    def command(
+        json: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
+        *,
+        quick: Annotated[
+            bool, typer.Option("--quick", help="Takes under a minute, with less precise figures.")
+        ] = False,
+        check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a goal is missed.")] = False,
+        transport: Annotated[
+            str | None, typer.Option(help="native or grpcio, if the benchmark has the choice.")
+        ] = None,
+        peer: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="NAME=ADDRESS",
+                help="Another server to compare with, if the benchmark has the choice.",
+            ),
+        ] = None,
+    ) -> None:
+        choices = {"transport": transport, "peers": _peers(peer) if peer else None}
+        _run(name, json, quick=quick, check=check, choices=choices)
+
+    return command
+
+
+for _name in names():
+    app.command(_name, help=_first_line(_name))(_bench_command(_name))
+
+
+def _run(name: str, json: Path | None, *, quick: bool, check: bool, choices: dict[str, Any]) -> None:
     busy = os.getloadavg()[0]
     if busy > _QUIET_LOAD:
         notes.print(f"the machine is busy (load average {busy:.1f}), which distorts the ratios")
     module: Any = importlib.import_module(f"bench.{name}")
-    chosen: dict[str, Any] = {} if transport is None else {"transport": transport}
-    if peer:
-        chosen["peers"] = _peers(peer)
-    for option in chosen:
-        if option not in inspect.signature(module.run).parameters:
-            notes.print(f"{name} has no choice of {option}: omit --{option.removesuffix('s')}")
-            raise typer.Exit(_EXIT_USAGE)
-    figures: Figures = module.run(quick=quick, say=notes.print, **chosen)
-    missed = _show(figures, module.GOALS)
+    chosen = {key: value for key, value in choices.items() if value is not None}
+    for key in chosen.keys() - inspect.signature(module.run).parameters.keys():
+        notes.print(f"{name} has no choice of {key}: omit --{key.removesuffix('s')}")
+        raise typer.Exit(_EXIT_USAGE)
+    with _progress(name) as say:
+        result: Measured | Figures = module.run(quick=quick, say=say, **chosen)
+    measured = result if isinstance(result, Measured) else Measured(result)
+    _show(measured, module.GOALS)
     if json is not None:
-        machine = _machine() | {"load_average_before": busy}
-        document = {"bench": name, "quick": quick, "machine": machine, "figures": figures, "missed": missed}
-        json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    if check and missed:
+        write_document(json, document(name, measured, module.GOALS, quick=quick, load_average=busy))
+    if check and missed(measured, module.GOALS):
         raise typer.Exit(_EXIT_MISSED)
 
 
@@ -89,41 +117,97 @@ def _peers(texts: list[str]) -> list[Peer]:
         raise typer.Exit(_EXIT_USAGE) from None
 
 
-def _list() -> None:
-    table = Table("bench", "what it measures")
-    for name in names():
-        doc = importlib.import_module(f"bench.{name}").__doc__ or ""
-        table.add_row(name, doc.partition("\n")[0])
-    out.print(table)
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[str], None]]:
+    """Show what a benchmark says next to a bar on a terminal, and on lines elsewhere."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=notes, transient=True) as bar:
+        task = bar.add_task(name, total=None)
+
+        def say(text: str) -> None:
+            bar.update(task, description=f"{name}: {text}")
+            if not notes.is_terminal:
+                notes.print(text)
+
+        yield say
 
 
-def _show(figures: Figures, goals: dict[str, Goal]) -> list[str]:
-    """Print the figures and return the keys whose goal is missed."""
+def _show(measured: Measured, goals: dict[str, Goal]) -> None:
     table = Table("figure", "value", "goal", "")
-    missed = []
-    for key, value in figures.items():
+    wrong = missed(measured, goals)
+    shown = measured.headlines or tuple(measured.figures)
+    for key in shown:
+        if key not in measured.figures:
+            continue
+        value = measured.figures[key]
         goal = goals.get(key)
-        verdict = ""
-        if goal is not None and isinstance(value, float | int):
-            verdict = "met" if goal.met_by(value) else "[bold red]missed"
-            if not goal.met_by(value):
-                missed.append(key)
-        shown = (
-            f"{value:,.2f}" if isinstance(value, float) else "not measured" if value is None else str(value)
-        )
-        table.add_row(key, shown, str(goal or ""), verdict)
+        verdict = "" if goal is None or value is None else "[bold red]missed" if key in wrong else "met"
+        table.add_row(key, _shown(value), str(goal or ""), verdict)
     out.print(table)
-    return missed
+    if measured.headlines:
+        out.print(f"{len(measured.figures)} figures are in the JSON (--json, --report).")
+    for note in measured.notes:
+        notes.print(f"note: {note}")
 
 
-def _machine() -> dict[str, str | float]:
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "kernel": platform.release(),
-        "python": sys.version.partition(" ")[0],
-    }
+def _shown(value: float | str | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def check(
+    results: Annotated[list[Path], typer.Argument(help="Files of --json, or folders of --report.")],
+    budget: Annotated[Path, typer.Option(help="The goals.")] = BUDGET_FILE,
+) -> None:
+    """Compare results with the budget. Exits with 1 if a goal is missed, with 3 if one was not measured."""
+    try:
+        judged = judge(load_budget(budget), read_documents(results))
+    except (ConfigError, DocumentError) as error:
+        notes.print(str(error), markup=False)
+        raise typer.Exit(_EXIT_USAGE) from error
+    table = Table("figure", "value", "goal", "")
+    for one in judged:
+        colour = {"met": "", "missed": "[bold red]", "not measured": "[yellow]"}[one.verdict]
+        table.add_row(f"{one.bench}.{one.figure}", _shown(one.value), str(one.goal), colour + one.verdict)
+    out.print(table)
+    if not judged:
+        notes.print("no goal is about these results")
+        raise typer.Exit(_EXIT_NOT_MEASURED)
+    verdicts = {one.verdict for one in judged}
+    if "missed" in verdicts:
+        raise typer.Exit(_EXIT_MISSED)
+    if "not measured" in verdicts:
+        raise typer.Exit(_EXIT_NOT_MEASURED)
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="A file of --json, or a folder of --report.")],
+    after: Annotated[Path, typer.Argument(help="The same, later.")],
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Show what may be noise, too.")] = False,
+) -> None:
+    """Show what changed between two results beyond noise: the rounds of a figure do not overlap."""
+    try:
+        old, new = read_documents([before]), read_documents([after])
+    except DocumentError as error:
+        notes.print(str(error), markup=False)
+        raise typer.Exit(_EXIT_USAGE) from error
+    for reason in incomparable(old, new):
+        notes.print(f"note: {reason}")
+    found = list(changes(old, new))
+    table = Table("figure", "before", "after", "change", "")
+    for one in sorted(found, key=lambda one: (one.bench, -abs(one.share))):
+        if everything or not one.noise:
+            name = f"{one.bench}.{one.figure}"
+            verdict = one.noise or one.verdict
+            table.add_row(name, _shown(one.before), _shown(one.after), f"{one.share:+.1%}", verdict)
+    out.print(table)
+    changed = sum(not one.noise for one in found)
+    out.print(f"{changed} of {len(found)} figures changed beyond noise")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app(prog_name="python -m bench")

@@ -5,10 +5,9 @@ from typing import Any
 import orjson
 import pytest
 from hpack import Decoder
-from typer import Typer
 from typer.testing import CliRunner
 
-from bench.__main__ import main, names
+from bench.__main__ import app, names
 from bench.tools import load
 from bench.tools.generator import FIELDS, header_blocks
 from bench.tools.goals import Goal
@@ -16,9 +15,6 @@ from bench.tools.load import Result, middle, percentiles
 from bench.tools.noop_server import PATH
 from bench.tools.processes import python_server
 from bench.transport import CHECK
-
-app = Typer()
-app.command()(main)
 
 
 def test_every_bench_is_found_and_the_tools_are_none() -> None:
