@@ -76,7 +76,7 @@ def _bench_command(name: str) -> Callable[..., None]:
             list[str] | None,
             typer.Option(
                 metavar="NAME=ADDRESS",
-                help="Another server to compare with, if the benchmark has the choice.",
+                help="Another server to measure next to it, if the benchmark can.",
             ),
         ] = None,
     ) -> None:

@@ -137,6 +137,7 @@ class _Draft:
     """A node that still grows: several files may add to one domain."""
 
     composite: str
+    """As it is shown."""
     source: str
     children: dict[str, "_Draft"] = field(default_factory=dict)
     rule: LimitRule | None = None
@@ -208,9 +209,10 @@ class _Compiler:
             self._normalise(descriptor, into, key, value)
             # A value of blanks alone is the empty value, not any value.
             composite = f"{key}_{value}" if written else key
-            child_path = (*path, composite)
+            shown = f"{key}_{self.options.secrets.shown_pattern(key, value)}" if written else key
+            child_path = (*path, shown)
             source = f"{descriptor.document.file}:{descriptor.line}"
-            draft = _Draft(composite, source)
+            draft = _Draft(shown, source)
             draft.value_to_metric = descriptor.flag("value_to_metric")
             if descriptor.flag("share_threshold"):
                 draft.shared_value = value or composite

@@ -48,8 +48,10 @@ def explain_match(root: Node, entries: Sequence[Entry]) -> MatchExplanation:
 
 
 def _no_child(node: Node, level: int, key: str, value: str) -> str:
-    values = [composite for composite in node.children if composite.startswith(f"{key}_")]
-    known = values or list(node.children)
+    # As they are shown, because the value of a descriptor in a file may be a secret.
+    composites = [child.composite for child in node.children.values()]
+    values = [composite for composite in composites if composite.startswith(f"{key}_")]
+    known = values or composites
     shown = ", ".join(known[:MAX_KEYS_SHOWN]) + (", ..." if len(known) > MAX_KEYS_SHOWN else "")
     what = f"with the key {key!r} and the value {value!r}" if values else f"with the key {key!r}"
     return f"no descriptor {what} at level {level}" + (f"; there are {shown}" if shown else "")

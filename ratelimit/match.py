@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from common.buckets import Bucket, CalendarWindow, FixedWindow, TokenBucket
 from protos.lenient import shown
 from ratelimit.rules import BLANKS, LimitRule, Node
+from ratelimit.secret_values import DEFAULT_SECRETS, SecretValues
 
 Entry = tuple[str, str]
 """Key and value of one entry of a descriptor."""
@@ -66,13 +67,20 @@ def find_child(node: Node, key: str, value: str) -> tuple[Node, str] | None:
 
 
 def metric_path(
-    root: Node, rule: LimitRule, domain: str, entries: Sequence[Entry], *, marks_empty: bool = False
+    root: Node,
+    rule: LimitRule,
+    domain: str,
+    entries: Sequence[Entry],
+    *,
+    marks_empty: bool = False,
+    secrets: SecretValues = DEFAULT_SECRETS,
 ) -> tuple[str, ...]:
     """The metric key of a rule whose key has values of the request in it (`metric_has_values`).
 
     `share_threshold` shows the pattern; else `detailed_metric` shows every value and `value_to_metric`
     that of its own level; else a level reads as in the configuration. `marks_empty`: an empty value that
-    `detailed_metric` shows is `key_`, not `key`. Raises ValueError where `match` finds no rule.
+    `detailed_metric` shows is `key_`, not `key`. `secrets` are shown as hashes. Raises ValueError where
+    `match` finds no rule.
     """
     path = [domain]
     node = root
@@ -83,7 +91,10 @@ def metric_path(
         node, reading = found
         shows_value = (rule.detailed_metric or node.value_to_metric) and not node.shared_value
         has_value = reading or (marks_empty and rule.detailed_metric)
-        path.append(shown(f"{key}_{reading}" if has_value else key) if shows_value else node.composite)
+        if shows_value:
+            path.append(shown(f"{key}_{secrets.shown(key, reading)}" if has_value else key))
+        else:
+            path.append(node.composite)
     return tuple(path)
 
 

@@ -11,6 +11,7 @@ from ratelimit.decision import LimitDecision
 from ratelimit.request import Descriptor
 from ratelimit.rules import Unit
 from ratelimit.scalars import as_in_go
+from ratelimit.secret_values import SecretValues
 
 PlainAt = Callable[[tuple[KeyPart, ...], Any], str | None]
 
@@ -37,7 +38,7 @@ def explain(decision: LimitDecision, *, full: bool) -> dict[str, Any]:
     `domain`, `outcome` (ok, over_limit), `rule` (the key of the rule that decided, else of the one closest
     to its limit), `reason` (why the store gave no answer, or that a shadow mode let the request pass),
     `revision`, and `metadata` of the rules that passed. Where `full`, also `descriptors` and `hitsAddend`
-    of the request, as envoyproxy/ratelimit has them (RESPONSE_DYNAMIC_METADATA).
+    of the request, as envoyproxy/ratelimit has them (RESPONSE_DYNAMIC_METADATA), secret values as hashes.
     """
     request = decision.plan.request
     explained: dict[str, Any] = {
@@ -58,14 +59,17 @@ def explain(decision: LimitDecision, *, full: bool) -> dict[str, Any]:
     if passed:
         explained["metadata"] = merge(passed)
     if full:
-        explained["descriptors"] = [_descriptor(descriptor) for descriptor in request.descriptors]
+        explained["descriptors"] = [
+            _descriptor(descriptor, decision.plan.limits.options.secrets)
+            for descriptor in request.descriptors
+        ]
         if request.hits_addend:
             explained["hitsAddend"] = request.hits_addend
     return explained
 
 
-def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
-    entries = [f"{key}={value}" for key, value in descriptor.entries]
+def _descriptor(descriptor: Descriptor, secrets: SecretValues) -> dict[str, Any]:
+    entries = [f"{key}={secrets.shown(key, value)}" for key, value in descriptor.entries]
     explained: dict[str, Any] = {"entries": [shown(entry) for entry in entries]}
     if any(map(is_marked, entries)):
         explained["not_utf8"] = True

@@ -10,6 +10,7 @@ from ratelimit.decision import UNMATCHED, Charge, DescriptorStatus, LimitPlan
 from ratelimit.match import Entry, Match, bucket_key, match, metric_path
 from ratelimit.request import Descriptor, LimitRequest, Override, RequestError, UnconfiguredError
 from ratelimit.rules import BLANKS, UNIT_SECONDS, CompiledLimits, LimitRule, Node, Unit, build_bucket
+from ratelimit.secret_values import SecretValues
 from ratelimit.stats import Counts, Stats
 from ratelimit.stores.store import Mode, Take
 from ratelimit.token_budgets import TokenBudgets
@@ -49,6 +50,7 @@ def make_plan(
     root = limits.domains.get(domain)
     if root is None:
         return LimitPlan(request, limits, [UNMATCHED] * len(descriptors), unknown_domain=True)
+    secrets = limits.options.secrets
     budgets.learn(domain, descriptors)
     matches = [_find(limits, domain, root, descriptor) for descriptor in descriptors]
     replaced: set[str] = set()
@@ -67,11 +69,11 @@ def make_plan(
         bucket = rule.bucket
         hits = _hits(descriptor, request_hits, rule.cost)
         if bucket is None:
-            unlimited.append((_counts(stats, domain, root, rule, descriptor), hits))
+            unlimited.append((_counts(stats, domain, root, rule, descriptor, secrets), hits))
             statuses.append(DescriptorStatus(False, rule, UNLIMITED, 0, 0))
             continue
         if rule.name not in replaced:
-            counts = _counts(stats, domain, root, rule, descriptor)
+            counts = _counts(stats, domain, root, rule, descriptor, secrets)
             spare = modes.spare_others
             if rule.charging is not None and budgets.is_charge(domain, descriptor):
                 bucket, spare = rule.charging, False
@@ -104,12 +106,16 @@ def _has_endless_quota(charges: Sequence[Charge], unmatched: int, modes: Modes) 
     return any(charge.rule.shadow_mode and (modes.quota_mode or charge.rule.quota_mode) for charge in charges)
 
 
-def _counts(stats: Stats, domain: str, root: Node, rule: LimitRule, descriptor: Descriptor) -> Counts:
+def _counts(
+    stats: Stats, domain: str, root: Node, rule: LimitRule, descriptor: Descriptor, secrets: SecretValues
+) -> Counts:
     if not rule.metric_has_values:
         return stats.of_rule(rule.path)
     if descriptor.override is not None:
         return stats.of_request(rule.path)
-    path = metric_path(root, rule, domain, descriptor.entries, marks_empty=stats.envoyproxy_names)
+    path = metric_path(
+        root, rule, domain, descriptor.entries, marks_empty=stats.envoyproxy_names, secrets=secrets
+    )
     return stats.of_request(path)
 
 
@@ -140,14 +146,14 @@ def _override_rule(
         raise RequestError(f"rate limit override has no unit that is known here: {override.unit}")
     unit = Unit(override.unit)
     window_seconds = UNIT_SECONDS[unit] * override.unit_multiplier
-    requests, options = override.requests_per_unit, limits.options
+    requests, options, secrets = override.requests_per_unit, limits.options, limits.options.secrets
     try:
         bucket = build_bucket(requests, window_seconds, options.algorithm)
         fallback = build_bucket(requests, window_seconds, options.algorithm, replicas=options.replicas)
     except ValueError as error:
         raise RequestError(f"rate limit override: {error}") from error
     return LimitRule(
-        (domain, *(shown(f"{key}_{value}" if value else key) for key, value in entries)),
+        (domain, *(shown(f"{key}_{secrets.shown(key, value)}" if value else key) for key, value in entries)),
         bucket,
         fallback,
         requests,

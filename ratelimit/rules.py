@@ -8,6 +8,7 @@ from typing import Any, Final
 from common.buckets import SECOND_US, Bucket, CalendarWindow, FixedWindow, SlidingWindow, TokenBucket
 from common.configfile import Problem
 from ratelimit.files import FolderFiles
+from ratelimit.secret_values import DEFAULT_SECRETS, SecretValues
 
 BLANKS: Final = " \t"
 """Around a value they do not count: HTTP/1 strips them from headers and HTTP/2 does not (RFC 9110 section
@@ -73,7 +74,7 @@ class LimitRule:
     """One limit. Compared by identity: two rules are never the same rule."""
 
     path: tuple[str, ...]
-    """Domain, then `key` or `key_value` of each level."""
+    """Domain, then `key` or `key_value` of each level; values as `SecretValues` shows them."""
     bucket: Bucket | None
     """None: unlimited."""
     fallback: Bucket | None
@@ -152,7 +153,7 @@ class Node:
     normalise: Mapping[str, Callable[[str], Sequence[str]]] = field(default_factory=dict)
     """By key of the children: normalises a value before a child is looked up."""
     composite: str = ""
-    """`key_value` or `key`, as the level above knows it."""
+    """`key_value` or `key`, the value as `SecretValues` shows it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,6 +183,8 @@ class Options:
     """Whether several files may add to one domain (MERGE_DOMAIN_CONFIG)."""
     folder_files: FolderFiles = FolderFiles.YAML
     """Which files of a folder are read."""
+    secrets: SecretValues = DEFAULT_SECRETS
+    """How values are shown."""
 
 
 def build_bucket(

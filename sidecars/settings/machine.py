@@ -53,6 +53,9 @@ def _of_files(settings: Settings) -> Iterator[_Finding]:
     for path, address in listens(settings):
         if address.tls is not None:
             yield from _of_tls((*path, "tls"), address.tls)
+    if settings.ratelimit is not None:
+        path = ("ratelimit", "hash_values", "hmac_key_file")
+        yield from _of_file(path, settings.ratelimit.hash_values.hmac_key_file)
     yield from _of_redis("redis", settings.redis)
     yield from _of_redis("redis_per_second", settings.redis_per_second)
 

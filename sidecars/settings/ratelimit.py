@@ -1,17 +1,23 @@
 """The `ratelimit:` section of the settings file."""
 
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.configfile import Block, Spelled
+from common.configfile import Block, ConfigError, Spelled
+from common.os_errors import in_words
 from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
 from ratelimit.rules import Algorithm, OnFailure, Options
+from ratelimit.secret_values import SecretValues
 from ratelimit.stats import MAX_REQUEST_KEYS
 from ratelimit.stores.memory import MAX_BUCKETS
 from ratelimit.stores.redis import MAX_WAITING, TIMEOUT_SECONDS
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
+
+MIN_HMAC_KEY_BYTES: Final = 16
+"""A shorter key can be searched for."""
 
 _HeaderName = Annotated[str, Spelled(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "RateLimit-Limit")]
 
@@ -44,6 +50,40 @@ class BreakerSettings(Block):
         le=60,
         description="Time until one call tries again; it grows to 8 times this while calls fail.",
     )
+
+
+class HashValuesSettings(Block):
+    """Values of descriptors that metadata, metrics, logs and admin pages show as a hash.
+
+    Defaults: those of keys named like a credential (authorization, cookie, session, api_key, user_token ...).
+    """
+
+    keys: tuple[str, ...] = Field((), description="Keys whose values are hashed in addition to the defaults.")
+    allow: tuple[str, ...] = Field(
+        (), description="Keys whose values are shown although the defaults hash them."
+    )
+    hmac_key_file: ConfigPath | None = Field(
+        None,
+        description="A file with the key of HMAC-SHA-256, 16 bytes or more. Default: SHA-256 without a "
+        "key, with which a value that can be guessed can be found.",
+    )
+
+    @property
+    def secrets(self) -> SecretValues:
+        """The names, compiled. Raises ConfigError for a file without a key."""
+        return SecretValues(
+            self.keys, self.allow, b"" if self.hmac_key_file is None else _key(self.hmac_key_file)
+        )
+
+
+def _key(file: Path) -> bytes:
+    try:
+        key = file.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError.of(file, f"cannot be read: {in_words(error)}") from None
+    if len(key) < MIN_HMAC_KEY_BYTES:
+        raise ConfigError.of(file, f"a key needs at least {MIN_HMAC_KEY_BYTES} bytes, found {len(key)}")
+    return key
 
 
 class RatelimitSettings(Block):
@@ -97,8 +137,10 @@ class RatelimitSettings(Block):
     dynamic_metadata: Literal["off", "rule", "full"] = Field(
         "full",
         description="What Envoy's access log gets to know: the rule that decided, or the descriptors too. "
-        "Choose rule where their values are secret (API keys).",
+        "Values that look like secrets are hashed (hash_values).",
     )
+    hash_values: HashValuesSettings = HashValuesSettings()
+    """Which values are shown as a hash."""
     headers: HeaderSettings = HeaderSettings()
     """Response headers that this sidecar adds."""
     max_buckets: int = Field(
@@ -139,8 +181,15 @@ class RatelimitSettings(Block):
 
     @property
     def options(self) -> Options:
-        """Defaults for rules that do not set them."""
-        return Options(self.algorithm, self.on_failure, self.replicas, self.merge_domains, self.folder_files)
+        """Defaults for rules that do not set them. Raises ConfigError where `hash_values` lacks its key."""
+        return Options(
+            self.algorithm,
+            self.on_failure,
+            self.replicas,
+            self.merge_domains,
+            self.folder_files,
+            self.hash_values.secrets,
+        )
 
     @model_validator(mode="after")
     def _header_names_differ(self) -> Self:

@@ -1,6 +1,7 @@
 """The Redis script counts calendar windows as memory does, at any time of the Gregorian calendar."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from common.buckets import CALENDAR_MONTHS, SECOND_US, CalendarWindow, State
 from ratelimit.stores.redis import encode_takes, read_state
 from ratelimit.stores.store import Take
+from ratelimit.stores.take_all import take_all
 from tests.common.test_calendar_window import any_time, us
 from tests.support.redis_server import RedisServer
 
@@ -56,3 +58,17 @@ def test_it_counts_as_memory_does(
             left_ms: Any = plain.pttl("k")
             assert abs(left_ms - taken.reset_us / 1_000 - 1_000) < 1_000
         state = after
+
+
+def test_several_buckets_of_a_request_are_charged_or_spared_together(plain: "redis.Redis") -> None:
+    plain.flushall()
+    seconds = us(datetime(2028, 2, 29, 23, 59, tzinfo=UTC)) // SECOND_US
+    month, year = (CalendarWindow(10, months, charge_rejected=False) for months in (1, 12))
+    states: dict[str, State] = {}
+    for hits in (6, 6, 4):
+        takes = [Take("month", month, hits), Take("year", year, 1)]
+        plain.eval(AT_A_TIME, 2, "month", "year", _encode([takes], ["month", "year"]), seconds, 0)
+        take_all(takes, states, seconds * SECOND_US)
+    stored: Any = plain.mget("month", "year")
+    assert [read_state(month, text) for text in stored] == [states["month"], states["year"]]
+    assert (states["month"][0], states["year"][0]) == (10, 2)

@@ -5,7 +5,7 @@ from textwrap import dedent
 
 import pytest
 
-from common.buckets import SECOND_US, CalendarWindow, FixedWindow, SlidingWindow, TokenBucket
+from common.buckets import SECOND_US, FixedWindow, SlidingWindow, TokenBucket
 from common.configfile import ConfigError, Document, parse
 from ratelimit.config import compile_limits, load_limits
 from ratelimit.rules import UNIT_SECONDS, Algorithm, CompiledLimits, LimitRule, OnFailure, Options, Unit
@@ -86,33 +86,6 @@ class TestMeaning:
         rule = rule_of(f"{{period: {period}, requests_per_unit: 7}}")
         assert (rule.unit, rule.unit_multiplier) == (unit, multiplier)
         assert rule.bucket == TokenBucket(7, 7, UNIT_SECONDS[unit] * multiplier * SECOND_US)
-
-    @pytest.mark.parametrize(
-        ("period", "unit", "months"),
-        [("month", Unit.MONTH, 1), ("quarter", Unit.MONTH, 3), ("year", Unit.YEAR, 12)],
-    )
-    def test_a_calendar_period_is_counted_in_windows(self, period: str, unit: Unit, months: int) -> None:
-        """With any default algorithm, because a token bucket has nothing to refill evenly in."""
-        rule = rule_of(f"{{period: {period}, requests_per_unit: 7}}", Options(replicas=3))
-        assert rule.bucket == CalendarWindow(7, months)
-        assert rule.fallback == CalendarWindow(3, months)
-        assert (rule.unit, rule.calendar_period) == (unit, period)
-        spared = rule_of(f"{{period: {period}, requests_per_unit: 7, charge_rejected: false}}").bucket
-        assert spared == CalendarWindow(7, months, charge_rejected=False)
-
-    @pytest.mark.parametrize("algorithm", ["token_bucket", "sliding_window"])
-    def test_a_calendar_period_fits_fixed_windows_only(self, algorithm: str) -> None:
-        limit = f"{{period: month, requests_per_unit: 7, algorithm: {algorithm}}}"
-        [problem] = problems_of(f"domain: d\ndescriptors: [{{key: k, rate_limit: {limit}}}]")
-        assert problem.partition("algorithm: ")[2] == (
-            f"a calendar month has no constant length, which {algorithm} needs: "
-            "leave algorithm out, or write a period of days"
-        )
-
-    def test_a_unit_of_month_stays_30_days(self) -> None:
-        """As envoyproxy/ratelimit has it; only `period` means the calendar."""
-        rule = rule_of("{unit: month, requests_per_unit: 7, algorithm: fixed_window}")
-        assert rule.bucket == FixedWindow(7, 30 * 86_400 * SECOND_US)
 
     def test_sliding_window_and_cost(self) -> None:
         rule = rule_of("{period: 1m, requests_per_unit: 7, algorithm: sliding_window, cost: 3}")

@@ -10,13 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.buckets import (
-    CALENDAR_MONTHS,
     MAX_HITS,
     MAX_TOKENS,
     MAX_WINDOW_US,
     SECOND_US,
     Bucket,
-    CalendarWindow,
     FixedWindow,
     SlidingWindow,
     State,
@@ -39,7 +37,6 @@ sizes = st.integers(1, 20) | st.integers(1, MAX_TOKENS)
 buckets = (
     st.builds(TokenBucket, sizes, sizes, windows_us, st.booleans())
     | st.builds(FixedWindow, st.integers(0, 20) | sizes, windows_us, st.booleans())
-    | st.builds(CalendarWindow, st.integers(0, 20) | sizes, st.sampled_from(CALENDAR_MONTHS), st.booleans())
     | st.builds(SlidingWindow, st.integers(0, 20) | sizes, windows_us, st.booleans())
 )
 hits_choices = st.integers(-3, 12) | st.integers(-MAX_HITS, MAX_HITS)
