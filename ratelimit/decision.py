@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ratelimit.request import LimitRequest
+from ratelimit.request import Descriptor, LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule
 from ratelimit.stats import Counts
 from ratelimit.stores.store import Take
+from ratelimit.unmatched import UnmatchedShape
 
 MAX_MEMOS: Final = 16
 """The most encodings kept for a plan: it has about as many outcomes as descriptors, and few of them occur."""
@@ -66,6 +67,8 @@ class LimitPlan:
     unlimited: Sequence[tuple[Counts, int]] = ()
     """The counters and hits of unlimited rules."""
     unknown_domain: bool = False
+    unmatched: Sequence[tuple[UnmatchedShape, Descriptor | None]] = ()
+    """Descriptors without a rule, and None for an unknown domain, each with what counts it."""
     has_metadata: bool = False
     """Whether any of its rules has metadata to hand on."""
     memos: dict[object, bytes] = field(default_factory=dict, compare=False)

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from ratelimit.match import Entry, find_child
 from ratelimit.rules import Node
+from ratelimit.secret_values import DEFAULT_SECRETS, SecretValues
 
 MAX_KEYS_SHOWN: Final = 8
 """The most keys of a level that a reason lists."""
@@ -30,14 +31,19 @@ class MatchExplanation(NamedTuple):
     """Why no rule applies; empty if one does."""
 
 
-def explain_match(root: Node, entries: Sequence[Entry]) -> MatchExplanation:
-    """Return the steps by which `ratelimit.match.match` finds a rule for `entries`, or why it finds none."""
+def explain_match(
+    root: Node, entries: Sequence[Entry], secrets: SecretValues = DEFAULT_SECRETS
+) -> MatchExplanation:
+    """Return the steps by which `ratelimit.match.match` finds a rule for `entries`, or why it finds none.
+
+    The reason shows `secrets` as hashes.
+    """
     node = root
     steps: list[MatchStep] = []
     for level, (key, value) in enumerate(entries, start=1):
         found = find_child(node, key, value)
         if found is None:
-            return MatchExplanation(steps, _no_child(node, level, key, value))
+            return MatchExplanation(steps, _no_child(node, level, key, secrets.shown(key, value)))
         node, reading = found
         how = "any value" if node.composite == key else "wildcard" if "*" in node.composite else "exact value"
         steps.append(MatchStep((key, value), node.composite, how, node.shared_value or reading))

@@ -5,7 +5,7 @@ ones, charge the others (`ratelimit.stores.take_all`), then join the codes. Find
 the configuration alone, so it is a step of its own (`plan`) whose result may be kept and used again.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -33,6 +33,7 @@ class Limiter:
     `quota_mode` makes a quota of every limit: a request is refused only if all of its limits are over.
     `deny_cache` remembers refusals of `store`, which is asked only about requests that may pass; a definite
     refusal also wins while the store is away.
+    `note_unmatched` is called with each plan that has `unmatched`.
     `spare_others`: fixed windows and debts of a refused request are charged only if they are over.
     """
 
@@ -48,11 +49,13 @@ class Limiter:
         quota_mode: bool = False,
         spare_others: bool = False,
         deny_cache: DenyCache | None = None,
+        note_unmatched: Callable[[LimitPlan], None] = lambda _: None,
     ) -> None:
         self.stats = stats
         self.deny_cache = deny_cache
         self.budgets = TokenBudgets()
         """The descriptors whose hits are charges after the fact; a plan holds while their number stays."""
+        self._note_unmatched = note_unmatched
         self._store = store
         self._fallback = fallback
         self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others)
@@ -67,6 +70,7 @@ class Limiter:
         """Decide by `limits` from now on. Buckets of unchanged windows keep what is counted."""
         self.stats.keep_rules(rule.path for rule in limits.rules)
         self.stats.loads += 1
+        self.stats.unmatched.speak_again()
         self._limits = limits
         if self.deny_cache is not None:
             self.deny_cache.clear()
@@ -87,6 +91,10 @@ class Limiter:
         """
         stats = self.stats
         stats.requests += 1
+        if plan.unmatched:
+            for shape, _ in plan.unmatched:
+                shape.count += 1
+            self._note_unmatched(plan)
         if plan.unknown_domain:
             stats.domain_not_found(plan.request.domain, len(plan.statuses))
         for counts, hits in plan.unlimited:

@@ -49,7 +49,9 @@ def make_plan(
     domain, descriptors, request_hits = request
     root = limits.domains.get(domain)
     if root is None:
-        return LimitPlan(request, limits, [UNMATCHED] * len(descriptors), unknown_domain=True)
+        unmatched = [(stats.unmatched.domain(domain), None)]
+        none = [UNMATCHED] * len(descriptors)
+        return LimitPlan(request, limits, none, unknown_domain=True, unmatched=unmatched)
     secrets = limits.options.secrets
     budgets.learn(domain, descriptors)
     matches = [_find(limits, domain, root, descriptor) for descriptor in descriptors]
@@ -84,8 +86,22 @@ def make_plan(
         statuses.append(UNMATCHED)
     if _has_endless_quota(charges, len(statuses) - len(charges) - len(unlimited), modes):
         takes = [take._replace(mode=Mode.SHADOW) if take.mode is Mode.QUOTA else take for take in takes]
+    without_rule = [
+        (stats.unmatched.descriptor(domain, descriptor), descriptor)
+        for descriptor, found in zip(descriptors, matches, strict=True)
+        if found is None
+    ]
     has_metadata = any(found is not None and found.rule.metadata for found in matches)
-    return LimitPlan(request, limits, statuses, charges, takes, unlimited, has_metadata=has_metadata)
+    return LimitPlan(
+        request,
+        limits,
+        statuses,
+        charges,
+        takes,
+        unlimited,
+        unmatched=without_rule,
+        has_metadata=has_metadata,
+    )
 
 
 def near_limit(size: int, ratio: float) -> int:

@@ -16,6 +16,7 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 from ratelimit.metric_names import Path, Series, by_dots, by_level, unknown_domain_metric
+from ratelimit.unmatched import MAX_SHAPES, OTHER, Unmatched
 
 MAX_REQUEST_KEYS: Final = 1_000
 """Metric keys with values of requests in them (detailed_metric, value_to_metric, overrides): without a bound
@@ -24,14 +25,8 @@ each client would add its own (envoyproxy/ratelimit#275, #1132). Further ones sh
 MAX_RULE_KEYS: Final = 10_000
 """Rules with counters of their own: 60,000 time series are many for one Prometheus target."""
 
-MAX_UNKNOWN_DOMAINS: Final = 100
-"""Envoys name domains, clients cannot; this bounds a misconfigured Envoy."""
-
 MAX_GONE_KEYS: Final = 10_000
 """The most removed rules whose counts are kept, to continue if the rules come back."""
-
-OTHER: Final = "(other)"
-"""The key, or domain, of what goes beyond a bound: in parentheses, because few rules have such a name."""
 
 _COUNTERS: Final = {
     "total_hits": "Hits to the rule.",
@@ -89,7 +84,13 @@ class Stats(Collector):
     `envoyproxy_names`: with labels, and names for unknown domains, exactly as envoyproxy/ratelimit has them.
     """
 
-    def __init__(self, max_request_keys: int = MAX_REQUEST_KEYS, *, envoyproxy_names: bool = False) -> None:
+    def __init__(
+        self,
+        max_request_keys: int = MAX_REQUEST_KEYS,
+        *,
+        max_unmatched: int = MAX_SHAPES,
+        envoyproxy_names: bool = False,
+    ) -> None:
         self.envoyproxy_names = envoyproxy_names
         """Whether names and labels are those of envoyproxy/ratelimit."""
         self._series = by_dots if envoyproxy_names else by_level
@@ -110,6 +111,9 @@ class Stats(Collector):
         self._gone: dict[Series, Counts] = {}
         self._max_request_keys = max_request_keys
         self._unknown_domains: dict[str, int] = {}
+        self._max_unknown_domains = max_unmatched
+        self.unmatched = Unmatched(max_unmatched)
+        """Descriptors without a rule, and unknown domains, for the log."""
 
     def keep_rules(self, paths: Iterable[Path]) -> None:
         """Count for these rules from now on. Known ones go on from where they are; others are not shown."""
@@ -158,7 +162,7 @@ class Stats(Collector):
     def domain_not_found(self, domain: str, descriptors: int) -> None:
         """Count the descriptors of a request for a domain that no file configures."""
         unknown = self._unknown_domains
-        if domain not in unknown and len(unknown) >= MAX_UNKNOWN_DOMAINS:
+        if domain not in unknown and len(unknown) >= self._max_unknown_domains:
             domain = OTHER
         unknown[domain] = unknown.get(domain, 0) + descriptors
 
@@ -177,6 +181,7 @@ class Stats(Collector):
                 metric.add_sample(metric.name, labels, getattr(counts, name))
             yield metric
         yield from self._domains_not_found()
+        yield from self.unmatched.collect()
         errors = "ratelimit_service_should_rate_limit_error"
         yield _metric(errors, "Calls that could not be answered as asked.", "err_type", self.errors)
         text = "Descriptors answered by on_failure of their rule."

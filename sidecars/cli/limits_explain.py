@@ -125,7 +125,7 @@ async def _ask(settings: Sequence[RedisSettings | None], prefix: str, plan: Limi
 def _explained(
     root: Node, plan: LimitPlan, position: int, text: str, prefix: str, left: Sequence[Taken] | None
 ) -> ExplainedDescriptor:
-    match = explain_match(root, plan.request.descriptors[position].entries)
+    match = explain_match(root, plan.request.descriptors[position].entries, plan.limits.options.secrets)
     steps = [f"{step.composite}: {step.how}, counts as {step.counted!r}" for step in match.steps]
     rule = plan.statuses[position].rule
     key, taken = None, None

@@ -29,6 +29,7 @@ from ratelimit.stores.store import Failure
 from ratelimit.wire import ResponseHeaders, Responses, read_request
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.services.ratelimit_json import answer_json
+from sidecars.services.ratelimit_unmatched import UnmatchedLog
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.address import Address
@@ -45,6 +46,9 @@ MAX_REMEMBERED_BYTES: Final = 1_024
 
 REFUSAL_LOG_SECONDS: Final = 60.0
 """Time between two log lines about requests that Redis refuses: clients choose how often they come."""
+
+UNMATCHED_SHOWN: Final = 10
+"""The most frequent shapes without a limit that `/config` lists."""
 
 _log = structlog.get_logger("sidecars.ratelimit")
 
@@ -181,6 +185,10 @@ class RatelimitSidecar:
             "warnings": list(map(str, limits.warnings)),
             "store": self._settings.store,
             "buckets_in_memory": len(self._memory),
+            "unmatched": [
+                {"domain": shape.domain, "keys": shape.keys, "count": shape.count}
+                for shape in self._limiter.stats.unmatched.shapes()[:UNMATCHED_SHOWN]
+            ],
         }
         if self._redis is not None:
             breaker = self._redis.breaker
@@ -223,7 +231,11 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     redis = _redis_store(settings, dependencies, refusals, "redis")
     per_second = _redis_store(settings, dependencies, refusals, "redis_per_second")
     shared = redis if redis is None or per_second is None else SplitStore(redis, per_second)
-    stats = Stats(settings.max_metric_keys, envoyproxy_names=settings.metrics == "envoyproxy")
+    stats = Stats(
+        settings.max_metric_keys,
+        max_unmatched=settings.max_unmatched,
+        envoyproxy_names=settings.metrics == "envoyproxy",
+    )
     deny_cache = None
     if redis is not None and settings.deny_cache_max_entries:
         deny_cache = DenyCache(dependencies.monotonic_clock, settings.deny_cache_max_entries)
@@ -237,6 +249,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         quota_mode=settings.quota_mode,
         spare_others=settings.spare_other_limits,
         deny_cache=deny_cache,
+        note_unmatched=UnmatchedLog(dependencies.monotonic_clock).note,
     )
     dependencies.registry.register(stats)
     dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache))

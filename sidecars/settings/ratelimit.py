@@ -14,6 +14,7 @@ from ratelimit.secret_values import SecretValues
 from ratelimit.stats import MAX_REQUEST_KEYS
 from ratelimit.stores.memory import MAX_BUCKETS
 from ratelimit.stores.redis import MAX_WAITING, TIMEOUT_SECONDS
+from ratelimit.unmatched import MAX_SHAPES
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
 
 MIN_HMAC_KEY_BYTES: Final = 16
@@ -152,6 +153,13 @@ class RatelimitSettings(Block):
         MAX_REQUEST_KEYS,
         ge=0,
         description="The most metric keys with values from requests (detailed_metric ...).",
+    )
+    max_unmatched: int = Field(
+        MAX_SHAPES,
+        ge=1,
+        le=10_000,
+        description="The most unknown domains, and kinds of descriptors without a limit (by domain and "
+        "keys), that are counted and logged apart.",
     )
     metrics: Literal["native", "envoyproxy"] = Field(
         "native",

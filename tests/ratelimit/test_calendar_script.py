@@ -67,7 +67,7 @@ def test_several_buckets_of_a_request_are_charged_or_spared_together(plain: "red
     states: dict[str, State] = {}
     for hits in (6, 6, 4):
         takes = [Take("month", month, hits), Take("year", year, 1)]
-        plain.eval(AT_A_TIME, 2, "month", "year", _encode([takes], ["month", "year"]), seconds, 0)
+        plain.eval(AT_A_TIME, 2, "month", "year", encode_takes([takes], ["month", "year"]), seconds, 0)
         take_all(takes, states, seconds * SECOND_US)
     stored: Any = plain.mget("month", "year")
     assert [read_state(month, text) for text in stored] == [states["month"], states["year"]]

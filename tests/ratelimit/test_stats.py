@@ -12,8 +12,9 @@ from ratelimit.config import compile_limits
 from ratelimit.limiter import Limiter
 from ratelimit.request import Descriptor, LimitRequest, Override
 from ratelimit.rules import Algorithm, Options, Unit
-from ratelimit.stats import MAX_GONE_KEYS, MAX_RULE_KEYS, MAX_UNKNOWN_DOMAINS, Stats
+from ratelimit.stats import MAX_GONE_KEYS, MAX_RULE_KEYS, Stats
 from ratelimit.stores.memory import MemoryStore
+from ratelimit.unmatched import MAX_SHAPES
 
 NOW = 1_790_000_040 * SECOND_US
 
@@ -234,7 +235,7 @@ class TestBounds:
 
     def test_unknown_domains_are_bounded(self) -> None:
         stats = Stats()
-        for number in range(MAX_UNKNOWN_DOMAINS + 50):
+        for number in range(MAX_SHAPES + 50):
             stats.domain_not_found(f"d{number}", 1)
         assert stats._unknown_domains["(other)"] == 50
 
