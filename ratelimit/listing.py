@@ -1,9 +1,12 @@
-"""Limits as lines of text: what envoyproxy/ratelimit shows at `/rlconfig`."""
+"""Limits in words, as plain data, and as the lines that envoyproxy/ratelimit shows at `/rlconfig`."""
 
 from collections.abc import Iterator
+from typing import Any, Final
 
-from common.buckets import TokenBucket
-from ratelimit.rules import Algorithm, CompiledLimits, LimitRule, algorithm_of
+from common.buckets import Bucket, TokenBucket
+from ratelimit.rules import UNIT_SECONDS, Algorithm, CompiledLimits, LimitRule, Unit, algorithm_of
+
+_LETTERS: Final = {Unit.SECOND: "s", Unit.MINUTE: "m", Unit.HOUR: "h", Unit.DAY: "d", Unit.WEEK: "w"}
 
 
 def described(limits: CompiledLimits) -> Iterator[str]:
@@ -31,5 +34,72 @@ def _more(rule: LimitRule) -> Iterator[str]:
         yield f"algorithm: {algorithm.value}"
     if isinstance(bucket, TokenBucket) and bucket.capacity != rule.requests_per_unit:
         yield f"burst: {bucket.capacity}"
-    if bucket.charge_rejected != (algorithm is Algorithm.FIXED_WINDOW):
+    if _charges_unusually(bucket):
         yield f"charge_rejected: {str(bucket.charge_rejected).lower()}"
+
+
+def _charges_unusually(bucket: Bucket) -> bool:
+    return bucket.charge_rejected != (algorithm_of(bucket) is Algorithm.FIXED_WINDOW)
+
+
+def limit_text(rule: LimitRule) -> str:
+    """Return the limit of a rule in words, such as `100 per 30 seconds, token_bucket, burst 50`."""
+    bucket = rule.bucket
+    if bucket is None:
+        return "unlimited"
+    period = rule.unit.name.lower()
+    if rule.calendar_period:
+        period = f"calendar {rule.calendar_period}"
+    elif rule.unit_multiplier > 1:
+        period = f"{rule.unit_multiplier} {period}s"
+    words = [f"{rule.requests_per_unit} per {period}", algorithm_of(bucket).value]
+    if isinstance(bucket, TokenBucket) and bucket.capacity != rule.requests_per_unit:
+        words.append(f"burst {bucket.capacity}")
+    if rule.cost != 1:
+        words.append(f"cost {rule.cost}")
+    if _charges_unusually(bucket):
+        words.append("charge_rejected" if bucket.charge_rejected else "charge_rejected false")
+    words += [mode for mode, on in (("shadow_mode", rule.shadow_mode), ("quota_mode", rule.quota_mode)) if on]
+    return ", ".join([*words, f"on_failure {rule.on_failure.value}"])
+
+
+def limits_data(limits: CompiledLimits) -> dict[str, Any]:
+    """Return the limits as plain data, in the order of the files: a format that only ever gains keys."""
+    return {
+        "revision": limits.revision,
+        "domains": sorted(limits.domains),
+        "rules": [_rule_data(rule) for rule in limits.rules],
+        "warnings": list(map(str, limits.warnings)),
+    }
+
+
+def _rule_data(rule: LimitRule) -> dict[str, Any]:
+    bucket = rule.bucket
+    return {
+        "rule": rule.key,
+        "domain": rule.path[0],
+        "path": list(rule.path[1:]),
+        "limit": limit_text(rule),
+        "requests_per_unit": None if bucket is None else rule.requests_per_unit,
+        "period": None if bucket is None else _period(rule),
+        "algorithm": None if bucket is None else algorithm_of(bucket).value,
+        "burst": bucket.capacity if isinstance(bucket, TokenBucket) else None,
+        "cost": rule.cost,
+        "charge_rejected": None if bucket is None else bucket.charge_rejected,
+        "on_failure": rule.on_failure.value,
+        "shadow_mode": rule.shadow_mode,
+        "quota_mode": rule.quota_mode,
+        "name": rule.name or None,
+        "replaces": sorted(rule.replaces),
+        "source": rule.source,
+    }
+
+
+def _period(rule: LimitRule) -> str:
+    """The period as `period` of a limits file has it."""
+    if rule.calendar_period:
+        return rule.calendar_period
+    letter = _LETTERS.get(rule.unit)
+    if letter is not None:
+        return f"{rule.unit_multiplier}{letter}"
+    return f"{UNIT_SECONDS[rule.unit] * rule.unit_multiplier // UNIT_SECONDS[Unit.DAY]}d"

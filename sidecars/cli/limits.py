@@ -89,3 +89,41 @@ def explain(
         typer.echo(f"Redis gives no answer: {error}", err=True)
         raise typer.Exit(WRONG) from None
     print_explained(explained, json=json)
+
+
+@app.command()
+def show(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Limits files or folders, instead of --config.", exists=True),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="The settings file of ratelimit.", exists=True),
+    ] = None,
+    running: Annotated[
+        bool, typer.Option("--running", help="Ask the running process of --config on its admin port.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every limit: domain and keys, limit, algorithm, modes, on_failure, file and line.
+
+    Example: `sidecars limits show -c sidecars.yaml`, and with `--running` what the process uses now.
+
+    Exit codes: 0 shown; 1 the files have problems, or the process does not answer; 2 bad usage.
+    """
+    from sidecars.cli.exit import WRONG
+    from sidecars.cli.limits_show import NotRunningError, print_limits, shown_limits
+
+    if (config is None) == (not files):
+        raise typer.BadParameter("give either files or --config", param_hint="--config")
+    if running and config is None:
+        raise typer.BadParameter("needs --config, which names the admin port", param_hint="--running")
+    try:
+        data = shown_limits(config, files or [], dict(os.environ), running=running)
+    except ConfigError as error:
+        report(error.problems)
+    except NotRunningError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(WRONG) from None
+    print_limits(data, json=json)

@@ -15,15 +15,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.buckets import Taken, TokenBucket
+from common.buckets import Taken
 from common.circuit_breaker import CircuitBreaker
 from ratelimit.config import load_limits
 from ratelimit.decision import LimitPlan
 from ratelimit.explain import explain_match
+from ratelimit.listing import limit_text
 from ratelimit.match import Entry
 from ratelimit.plan import Modes, make_plan
 from ratelimit.request import Descriptor, LimitRequest
-from ratelimit.rules import LimitRule, Node, Options, algorithm_of
+from ratelimit.rules import Node, Options
 from ratelimit.stats import Stats
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.split import SplitStore
@@ -144,25 +145,6 @@ def _explained(
         None if taken is None else taken.remaining,
         None if taken is None else taken.reset_seconds,
     )
-
-
-def limit_text(rule: LimitRule) -> str:
-    """Return the limit of a rule in words, such as `100 per 30 second, token_bucket, burst 50`."""
-    bucket = rule.bucket
-    if bucket is None:
-        return "unlimited"
-    period = rule.unit.name.lower()
-    if rule.calendar_period:
-        period = f"calendar {rule.calendar_period}"
-    elif rule.unit_multiplier > 1:
-        period = f"{rule.unit_multiplier} {period}s"
-    words = [f"{rule.requests_per_unit} per {period}", algorithm_of(bucket).value]
-    if isinstance(bucket, TokenBucket) and bucket.capacity != rule.requests_per_unit:
-        words.append(f"burst {bucket.capacity}")
-    if rule.cost != 1:
-        words.append(f"cost {rule.cost}")
-    words += [mode for mode, on in (("shadow_mode", rule.shadow_mode), ("quota_mode", rule.quota_mode)) if on]
-    return ", ".join([*words, f"on_failure {rule.on_failure.value}"])
 
 
 def print_explained(explained: Sequence[ExplainedDescriptor], *, json: bool) -> None:

@@ -102,6 +102,16 @@ async def _redis_desk(settings: Any, credentials: Any) -> AsyncIterator[AdminCli
 
 @asynccontextmanager
 async def _admin_port(address: Any, port_file: Path | None) -> AsyncIterator[AdminClient]:
+    async with admin_session(address, port_file) as (client, base):
+        yield AdminPort(client, base)
+
+
+@asynccontextmanager
+async def admin_session(address: Any, port_file: Path | None) -> AsyncIterator[tuple[Any, str]]:
+    """Open an HTTP client for the admin port at `address`, and name its base URL.
+
+    Raises ValueError if the port is not known.
+    """
     import aiohttp
 
     from sidecars.transport.api.address import TcpAddress
@@ -115,7 +125,7 @@ async def _admin_port(address: Any, port_file: Path | None) -> AsyncIterator[Adm
         connector, base = aiohttp.UnixConnector(path=path), "http://admin"
     timeout = aiohttp.ClientTimeout(total=ADMIN_SECONDS)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
-        yield AdminPort(client, base)
+        yield client, base
 
 
 def _port_in(file: Path | None) -> int:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import structlog
 from google.protobuf.message import DecodeError
 
@@ -17,7 +18,7 @@ from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitDecision, LimitPlan
 from ratelimit.deny_cache import DenyCache
 from ratelimit.limiter import Limiter
-from ratelimit.listing import described
+from ratelimit.listing import described, limits_data
 from ratelimit.request import RequestError, UnconfiguredError
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
@@ -133,7 +134,7 @@ class RatelimitSidecar:
 
     @property
     def admin_routes(self) -> Sequence[AdminRoute]:
-        """`/rlconfig`."""
+        """`/rlconfig`, with `?format=json` for `sidecars limits show`."""
         return (AdminRoute("GET", "/rlconfig", self._rlconfig),)
 
     @property
@@ -146,7 +147,9 @@ class RatelimitSidecar:
         """`/json`."""
         return (AdminRoute("POST", "/json", partial(answer_json, self.should_rate_limit)),)
 
-    async def _rlconfig(self, _request: AdminRequest) -> AdminAnswer:
+    async def _rlconfig(self, request: AdminRequest) -> AdminAnswer:
+        if request.query.get("format") == "json":
+            return AdminAnswer(body=orjson.dumps(limits_data(self._limiter.limits)))
         body = "".join([f"{line}\n" for line in described(self._limiter.limits)])
         return AdminAnswer(body=body.encode(), content_type="text/plain")
 

@@ -1,0 +1,92 @@
+"""Shows the limits of files, or of a running process, for `sidecars limits show`."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from common.configfile import ConfigError
+from common.os_errors import in_words
+from ratelimit.config import load_limits
+from ratelimit.listing import limits_data
+from ratelimit.rules import Options
+from sidecars.client.admin_client import admin_session
+from sidecars.settings.load import load_settings
+from sidecars.settings.root import Settings
+
+
+class NotRunningError(Exception):
+    """The process does not answer, or has no limits. The message says so."""
+
+
+def shown_limits(
+    config: Path | None, files: Sequence[Path], environ: dict[str, str], *, running: bool
+) -> dict[str, Any]:
+    """Return the limits of a settings file or of limits files as plain data, or those that a process uses.
+
+    Raises ConfigError for bad settings or limits, and NotRunningError.
+    """
+    if config is None:
+        return limits_data(load_limits(files, Options()))
+    settings = load_settings(config, environ)
+    if settings.ratelimit is None:
+        raise ConfigError.of(config, "has no section ratelimit")
+    if running:
+        return asyncio.run(_ask(settings))
+    return limits_data(load_limits(settings.ratelimit.limits, settings.ratelimit.options))
+
+
+async def _ask(settings: Settings) -> dict[str, Any]:
+    """Return what the first worker uses; all read the same files."""
+    import aiohttp
+
+    query = {"format": "json", **({"worker": "0"} if settings.workers > 1 else {})}
+    try:
+        async with (
+            admin_session(settings.admin.listen, settings.admin.port_file) as (client, base),
+            client.get(f"{base}/rlconfig", params=query) as response,
+        ):
+            if response.status != 200:
+                raise NotRunningError(f"the admin port answers {response.status}: does it run ratelimit?")
+            return dict(orjson.loads(await response.read()))
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        why = in_words(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+        raise NotRunningError(f"the admin port {settings.admin.listen} does not answer: {why}") from None
+
+
+def print_limits(data: dict[str, Any], *, json: bool) -> None:
+    """Print the limits as a tree of each domain, or as JSON."""
+    if json:
+        typer.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2))
+        return
+    out = Console(highlight=False)
+    for domain in data["domains"]:
+        out.print(_tree(domain, [rule for rule in data["rules"] if rule["domain"] == domain]))
+    for warning in data["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _tree(domain: str, rules: Sequence[dict[str, Any]]) -> Tree:
+    root = Tree(f"[bold]{escape(domain)}[/]")
+    branches: dict[tuple[str, ...], Tree] = {(): root}
+    for rule in rules:
+        path = tuple(rule["path"])
+        for depth in range(1, len(path) + 1):
+            if path[:depth] not in branches:
+                branches[path[:depth]] = branches[path[: depth - 1]].add(escape(path[depth - 1]))
+        branches[path].label = _label(path[-1], rule)
+    return root
+
+
+def _label(level: str, rule: dict[str, Any]) -> str:
+    words = [rule["limit"]]
+    if rule["name"]:
+        words.append(f"name {rule['name']}")
+    words += [f"replaces {name}" for name in rule["replaces"]]
+    return f"[bold]{escape(level)}[/]: {escape(', '.join(words))} [dim]{escape(rule['source'])}[/]"
