@@ -67,6 +67,7 @@ class AccesslogCollector(Collector):
         """All metrics but those of `SinkMetrics`."""
         yield from self._entries()
         yield from self._queues()
+        yield from self._spools()
         yield GaugeMetricFamily("accesslog_streams_open", "Open streams.", self._streams.open_streams)
         yield GaugeMetricFamily(
             "accesslog_streams_waiting",
@@ -100,6 +101,11 @@ class AccesslogCollector(Collector):
             "Entries lost, by sink (empty: before any sink saw them) and reason.",
             labels=(*_LOG, "sink", "reason"),
         )
+        recovered = CounterMetricFamily(
+            "accesslog_entries_recovered",
+            "Entries that an earlier process left in the spool of a sink.",
+            labels=(*_LOG, "sink"),
+        )
         for log in self._ledger:
             labels = (log.name, log.type)
             received.add_metric(labels, log.received)
@@ -111,7 +117,9 @@ class AccesslogCollector(Collector):
                 dropped.add_metric((*labels, "", reason.value), count)
             for (sink, reason), count in log.dropped_by.items():
                 dropped.add_metric((*labels, sink, reason.value), count)
-        yield from (received, sampled, redacted, written, dropped)
+            for sink, count in log.recovered.items():
+                recovered.add_metric((*labels, sink), count)
+        yield from (received, sampled, redacted, written, dropped, recovered)
 
     def _queues(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("accesslog_queue_entries", "Entries waiting for a sink.", labels=["sink"])
@@ -127,3 +135,28 @@ class AccesslogCollector(Collector):
             size.add_metric(labels, sink_queue.size_bytes)
             failing.add_metric(labels, sink_queue.failing)
         yield from (entries, size, failing)
+
+    def _spools(self) -> Iterator[Metric]:
+        entries = GaugeMetricFamily("accesslog_spool_entries", "Entries on disk for a sink.", labels=["sink"])
+        size = GaugeMetricFamily("accesslog_spool_bytes", "Bytes on disk for a sink.", labels=["sink"])
+        failing = GaugeMetricFamily(
+            "accesslog_spool_failing", "1 while the spool cannot be opened or written.", labels=["sink"]
+        )
+        cut = CounterMetricFamily(
+            "accesslog_spool_cut_bytes", "Bytes of torn frames cut off the spool at start.", labels=["sink"]
+        )
+        aside = GaugeMetricFamily(
+            "accesslog_spool_files_left_aside",
+            "Files in the spool folder that are not segments of this version.",
+            labels=["sink"],
+        )
+        for sink_queue in self._pipeline.sink_queues:
+            spool = sink_queue.spool
+            if spool is not None:
+                labels = [sink_queue.sink.name]
+                entries.add_metric(labels, spool.entries)
+                size.add_metric(labels, spool.size_bytes)
+                failing.add_metric(labels, spool.failing)
+                cut.add_metric(labels, spool.cut_bytes)
+                aside.add_metric(labels, spool.left_aside)
+        yield from (entries, size, failing, cut, aside)

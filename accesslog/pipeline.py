@@ -99,12 +99,7 @@ class Pipeline:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            for sink_queue in self._outlets:
-                if sink_queue.entries:
-                    _log.error(
-                        "entries lost at shutdown", sink=sink_queue.sink.name, entries=sink_queue.entries
-                    )
-                sink_queue.abandon()
+            await asyncio.gather(*(sink_queue.finish() for sink_queue in self._outlets))
             self._room.set()
             await asyncio.gather(*(sink_queue.sink.close() for sink_queue in self._outlets))
 
@@ -113,11 +108,11 @@ class Pipeline:
             return
         for sink_queue in self._outlets:
             if self._stopped:
-                sink_queue.refuse(batch, DropReason.SHUTDOWN)
+                sink_queue.drop(batch, DropReason.SHUTDOWN)
             elif sink_queue.has_room(batch):
                 sink_queue.put(batch)
             else:
-                sink_queue.refuse(batch, DropReason.QUEUE_FULL)
+                sink_queue.refuse(batch)
 
     async def _emptied(self) -> None:
         while self.waiting_streams or any(sink_queue.entries for sink_queue in self._outlets):

@@ -2,7 +2,8 @@
 
 For each log (log_name and type) and each sink, at any moment:
 
-    received = sampled_out + dropped before the sinks + written{sink} + dropped{sink} + in flight{sink}
+    received + recovered{sink} = sampled_out + dropped before the sinks
+                                 + written{sink} + dropped{sink} + in flight{sink}
 """
 
 from collections import Counter
@@ -31,6 +32,10 @@ class DropReason(StrEnum):
     """This sink had no room while another had."""
     STREAM_CANCELLED = "stream_cancelled"
     """The caller went away while the entry waited for room."""
+    SPOOL_FULL = "spool_full"
+    """The spool of this sink had no room while another sink had."""
+    SPOOL_DAMAGED = "spool_damaged"
+    """The disk no longer had what was written to the spool."""
     DISK_FULL = "disk_full"
     BROKEN_PIPE = "broken_pipe"
     """The reader of standard output has gone; it does not come back."""
@@ -55,12 +60,14 @@ class LogCounters:
     """Dropped before any sink saw them."""
     written_to: Counter[str] = field(default_factory=Counter)
     dropped_by: Counter[tuple[str, DropReason]] = field(default_factory=Counter)
+    recovered: Counter[str] = field(default_factory=Counter)
+    """Entries that an earlier process left in the spool of a sink."""
 
     def in_flight(self, sink: str) -> int:
         """Entries on their way to `sink`."""
         lost = sum(count for (name, _), count in self.dropped_by.items() if name == sink)
         passed = self.received - self.sampled_out - self.dropped.total()
-        return passed - self.written_to[sink] - lost
+        return passed + self.recovered[sink] - self.written_to[sink] - lost
 
 
 class EntryCounters:

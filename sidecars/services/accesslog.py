@@ -7,22 +7,18 @@ from typing import Any, Final
 
 import structlog
 
-from accesslog.metrics import AccesslogCollector, SinkMetrics
+from accesslog.metrics import AccesslogCollector
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import EntryCounters
 from accesslog.records.decoder import EntryDecoder, Rules
 from accesslog.records.sample import Sampling
-from accesslog.sinks.file import FileSink
-from accesslog.sinks.queue import SinkQueue
-from accesslog.sinks.sink import Sink
-from accesslog.sinks.stdout import StdoutSink
 from accesslog.wire.message import REPLY, UnreadableMessageError
 from common.configfile import no_breaks
 from common.redaction import NO_NAMES
+from sidecars.services.accesslog_sinks import sink_queues
 from sidecars.services.message_reader import Reader
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings
-from sidecars.settings.sinks import FileSinkSettings, StdoutSinkSettings
 from sidecars.transport.api.service import Call, ClientStreaming, Code, Service, StatusError
 
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
@@ -182,6 +178,7 @@ class AccesslogSidecar:
                     "failing": sink_queue.failing,
                     "queue_entries": sink_queue.entries,
                     "queue_bytes": sink_queue.size_bytes,
+                    "spool": None if sink_queue.spool is None else sink_queue.spool.describe(),
                 }
                 for sink_queue in self._pipeline.sink_queues
             ],
@@ -221,22 +218,11 @@ class AccesslogSidecar:
 
 
 def build(settings: AccesslogSettings, dependencies: Dependencies) -> AccesslogSidecar:
-    """The sidecar of `settings`. Raises ConfigError for a bad policy."""
+    """The sidecar of `settings`. Raises ConfigError for a bad policy, or an extra that is not installed."""
     rules, files = _rules(settings, dependencies)
-    observer = SinkMetrics(dependencies.registry, [sink.label for sink in settings.sinks])
-    pipeline = Pipeline(
-        [
-            SinkQueue(
-                _sink(sink, dependencies),
-                sink.bounds,
-                dependencies.monotonic_clock,
-                observer,
-                required=sink.required,
-            )
-            for sink in settings.sinks
-        ]
-    )
-    return AccesslogSidecar(settings, rules, pipeline, dependencies, EntryCounters(), files)
+    counters = EntryCounters()
+    pipeline = Pipeline(sink_queues(settings.sinks, dependencies, counters))
+    return AccesslogSidecar(settings, rules, pipeline, dependencies, counters, files)
 
 
 def _rules(
@@ -255,16 +241,3 @@ def _rules(
         files += read
     redaction = settings.redact.redaction(names)
     return Rules(redaction, Sampling(settings.sample.rate), settings.max_record_bytes), tuple(files)
-
-
-def _sink(settings: StdoutSinkSettings | FileSinkSettings, dependencies: Dependencies) -> Sink:
-    if isinstance(settings, StdoutSinkSettings):
-        return StdoutSink(settings.label)
-    return FileSink(
-        settings.path,
-        settings.label,
-        mode=int(settings.mode, 8),
-        fsync=settings.fsync,
-        fsync_seconds=settings.fsync_seconds,
-        clock=dependencies.monotonic_clock,
-    )

@@ -91,4 +91,7 @@ class AccesslogSettings(Block):
         paths: list[Path] = [sink.path for sink in self.sinks if isinstance(sink, FileSinkSettings)]
         if len(set(paths)) < len(paths):
             raise ValueError("two file sinks write to the same path")
+        folders = [sink.spool.folder for sink in self.sinks if sink.spool is not None]
+        if len(set(folders)) < len(folders):
+            raise ValueError("two sinks have the same spool folder; give each a folder of its own")
         return self

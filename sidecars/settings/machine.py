@@ -198,6 +198,8 @@ def _of_outputs(settings: Settings) -> Iterator[_Finding]:
     for index, sink in enumerate(settings.accesslog.sinks if settings.accesslog is not None else ()):
         if isinstance(sink, FileSinkSettings):
             yield from _of_output(("accesslog", "sinks", index, "path"), sink.path)
+        if sink.spool is not None:
+            yield from _of_folder(("accesslog", "sinks", index, "spool", "folder"), sink.spool.folder)
     log = settings.authz.decisions.log if settings.authz is not None else None
     if log is not None and log.file is not None:
         yield from _of_output(("authz", "decisions", "log", "file"), log.file)

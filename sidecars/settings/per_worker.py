@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from common.configfile import KeyPart, key_path_text
 from sidecars.settings.root import Settings
-from sidecars.settings.sinks import FileSinkSettings
+from sidecars.settings.sinks import FileSinkSettings, SinkSettings
 from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
 
 PLACEHOLDER: Final = "{worker}"
@@ -30,12 +30,7 @@ def for_worker(settings: Settings, worker: int) -> Settings:
             listen = tuple(address_of(address, worker) for address in section.listen)
             changes[name] = section.model_copy(update={"listen": listen})
     if "accesslog" in changes:
-        sinks = tuple(
-            sink.model_copy(update={"path": _path_of(sink.path, worker)})
-            if isinstance(sink, FileSinkSettings)
-            else sink
-            for sink in changes["accesslog"].sinks
-        )
+        sinks = tuple(_own_sink(sink, worker) for sink in changes["accesslog"].sinks)
         changes["accesslog"] = changes["accesslog"].model_copy(update={"sinks": sinks})
     if "authz" in changes:
         changes["authz"] = _with_own_decision_log(changes["authz"], worker)
@@ -92,6 +87,8 @@ def _files(settings: Settings) -> Iterator[tuple[_Path, Path]]:
         for index, sink in enumerate(settings.accesslog.sinks):
             if isinstance(sink, FileSinkSettings):
                 yield ("accesslog", "sinks", index, "path"), sink.path
+            if sink.spool is not None:
+                yield ("accesslog", "sinks", index, "spool", "folder"), sink.spool.folder
     if settings.authz is not None:
         log = settings.authz.decisions.log
         if log is not None and log.file is not None:
@@ -183,6 +180,16 @@ def _with_own_decision_log(authz: Any, worker: int) -> Any:
         return authz
     own = log.model_copy(update={"file": _path_of(log.file, worker)})
     return authz.model_copy(update={"decisions": authz.decisions.model_copy(update={"log": own})})
+
+
+def _own_sink(sink: SinkSettings, worker: int) -> SinkSettings:
+    changes: dict[str, Any] = {}
+    if isinstance(sink, FileSinkSettings):
+        changes["path"] = _path_of(sink.path, worker)
+    if sink.spool is not None:
+        folder = _path_of(sink.spool.folder, worker)
+        changes["spool"] = sink.spool.model_copy(update={"folder": folder})
+    return sink.model_copy(update=changes)
 
 
 def _path_of(path: Path, worker: int) -> Path:

@@ -6,10 +6,12 @@ from pydantic import Field
 
 from accesslog.sinks.file import FILE_MODE, Fsync
 from accesslog.sinks.queue import Bounds
+from accesslog.sinks.spooling import SpoolBounds
 from common.configfile import Block, Spelled
 from sidecars.settings.listen import ConfigPath
 
 _BOUNDS: Final = Bounds()
+_SPOOL: Final = SpoolBounds()
 
 
 class QueueSettings(Block):
@@ -18,6 +20,26 @@ class QueueSettings(Block):
     entries: int = Field(_BOUNDS.queue_entries, ge=1)
     """The most log entries that wait."""
     bytes: int = Field(_BOUNDS.queue_bytes, ge=1024, description="Memory for the queue of a sink.")
+
+
+class SpoolSettings(Block):
+    """A folder for what a sink cannot take yet. Needs the extra `spool`."""
+
+    folder: ConfigPath
+    """The folder, for this sink alone; it is created in a folder that exists."""
+    max_bytes: int = Field(_SPOOL.max_bytes, ge=1024 * 1024, description="The most bytes on disk.")
+    sync_ms: int = Field(
+        round(_SPOOL.sync_seconds * 1000),
+        ge=10,
+        le=60_000,
+        description="What has waited this long is on disk, and synced after as long again. A killed process "
+        "loses at most this much time, a failed machine twice as much.",
+    )
+
+    @property
+    def bounds(self) -> SpoolBounds:
+        """The bounds in the type of the library."""
+        return SpoolBounds(self.max_bytes, self.sync_ms / 1000)
 
 
 class _SinkSettings(Block):
@@ -38,8 +60,10 @@ class _SinkSettings(Block):
         _BOUNDS.retry_timeout_seconds,
         ge=0,
         le=3600,
-        description="How long a failing sink is retried before entries are dropped.",
+        description="How long a failing sink is retried before entries are dropped. With a spool, never.",
     )
+    spool: SpoolSettings | None = None
+    """Where entries wait on disk while the sink is away or slow, also during a restart."""
 
     @property
     def bounds(self) -> Bounds:

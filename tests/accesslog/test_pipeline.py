@@ -186,8 +186,12 @@ class TestFailure:
         await line.submit(line_batch(log))
         await settle()
         clock.now = PATIENT.retry_timeout_seconds
-        await until(lambda: line.sink_queues[0].entries == 0)
+        with capture_logs() as logs:
+            await until(lambda: line.sink_queues[0].entries == 0)
         assert log.dropped_by == {("moody", DropReason.DISK_FULL): 1}
+        assert {"event": "entries dropped", "sink": "moody", "reason": "disk_full", "entries": 1} in [
+            {key: value for key, value in entry.items() if key != "log_level"} for entry in logs
+        ]
         await line.stop(10)
 
     async def test_that_lasts_is_tried_once_a_batch_so_that_envoy_is_read_again(

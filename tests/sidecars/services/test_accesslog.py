@@ -366,6 +366,15 @@ class TestSettings:
                 {"sinks": [{"type": "file", "path": "a"}, {"type": "file", "name": "b", "path": "a"}]},
                 "same path",
             ),
+            (
+                {
+                    "sinks": [
+                        {"type": "stdout", "spool": {"folder": "/tmp/s"}},
+                        {"type": "stdout", "name": "b", "spool": {"folder": "/tmp/s"}},
+                    ]
+                },
+                "same spool folder",
+            ),
             ({"sinks": [{"type": "file"}]}, "path"),
             ({"sinks": [{"type": "stdout", "name": "a b"}]}, "expected text as in"),
             ({"sinks": [{"type": "file", "path": "a", "mode": "0999"}]}, "expected text as in"),

@@ -103,7 +103,7 @@ authz:
   decisions: {log: {file: logs/decisions}}
 accesslog:
   listen: ['unix:PLACE/run/l.sock']
-  sinks: [{type: file, path: logs/a}, {type: file, name: b, path: .}]
+  sinks: [{type: file, path: logs/a, spool: {folder: none/s}}, {type: file, name: b, path: .}]
 redis: {url: 'rediss://r:1', password_file: none, ca_file: none, cert_file: one.pem, key_file: two.key}
 """
     found = problems(file, text.replace("PLACE", str(file.parent)))
@@ -117,6 +117,7 @@ redis: {url: 'rediss://r:1', password_file: none, ca_file: none, cert_file: one.
             "9: redis.ca_file: none cannot be read: no such file or folder",
             "9: redis.key_file: two.key is not the key of the first certificate in one.pem",
             "8: accesslog.sinks[0].path: the folder logs does not exist; create it",
+            "8: accesslog.sinks[0].spool.folder: the folder none does not exist; create it",
             f"8: accesslog.sinks[1].path: {file.parent} is a folder; expected the path of a file",
             "5: authz.decisions.log.file: the folder logs does not exist; create it",
             "1: admin.port_file: the folder none does not exist; create it",

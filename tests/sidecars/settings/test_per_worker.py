@@ -78,7 +78,8 @@ def test_each_worker_is_one_more_replica_while_the_shared_store_is_away(file: Pa
 
 def test_files_of_a_worker_have_its_number(file: Path) -> None:
     text = (
-        "accesslog: {listen: ['unix:/{worker}'], sinks: [{type: file, path: 'al.{worker}.jsonl'}]}\n"
+        "accesslog:\n  listen: ['unix:/{worker}']\n"
+        "  sinks: [{type: file, path: 'al.{worker}.jsonl', spool: {folder: 'spool.{worker}'}}]\n"
         "authz: {listen: ['unix:/a{worker}'], policy: [p], decisions: {log: {file: 'd.{worker}'}}}\n"
     )
     own = for_worker(settings(file, text), 1)
@@ -86,6 +87,8 @@ def test_files_of_a_worker_have_its_number(file: Path) -> None:
     assert own.authz is not None
     assert own.authz.decisions.log is not None
     assert getattr(own.accesslog.sinks[0], "path", None) == file.parent / "al.1.jsonl"
+    assert own.accesslog.sinks[0].spool is not None
+    assert own.accesslog.sinks[0].spool.folder == file.parent / "spool.1"
     assert own.authz.decisions.log.file == file.parent / "d.1"
 
 
@@ -107,6 +110,10 @@ def test_each_worker_may_have_an_admin_address_and_no_port_file(file: Path) -> N
         (
             "accesslog:\n  listen: ['unix:/{worker}']\n  sinks:\n    - {type: file, path: al.jsonl}\n",
             *(5, "accesslog.sinks[0].path", "al.{worker}.jsonl"),
+        ),
+        (
+            "accesslog:\n  listen: ['unix:/{worker}']\n  sinks:\n    - {type: stdout, spool: {folder: sp}}\n",
+            *(5, "accesslog.sinks[0].spool.folder", "sp.{worker}"),
         ),
         (
             "authz: {listen: ['unix:/{worker}'], policy: [p], decisions: {log: {file: log}}}\n",

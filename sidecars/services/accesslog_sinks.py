@@ -1,0 +1,77 @@
+"""Builds the sinks of the access log, each with its queue, from their settings."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from accesslog.metrics import SinkMetrics
+from accesslog.records.counters import EntryCounters
+from accesslog.sinks.file import FileSink
+from accesslog.sinks.queue import SinkQueue
+from accesslog.sinks.sink import Sink
+from accesslog.sinks.spooling import SinkSpool
+from accesslog.sinks.stdout import StdoutSink
+from common.configfile import ConfigError, Problem, key_path_text
+from common.configfile.problems import SETTINGS
+from sidecars.services.sidecar import Dependencies
+from sidecars.settings.sinks import SinkSettings, SpoolSettings, StdoutSinkSettings
+
+
+def sink_queues(
+    settings: tuple[SinkSettings, ...], dependencies: Dependencies, counters: EntryCounters
+) -> list[SinkQueue]:
+    """The queues of all sinks. Raises ConfigError with every extra that is not installed."""
+    observer = SinkMetrics(dependencies.registry, [sink.label for sink in settings])
+    queues: list[SinkQueue] = []
+    problems: list[Problem] = []
+    for index, one in enumerate(settings):
+        try:
+            spool = None if one.spool is None else _spool(one.spool, one.label, index, dependencies, counters)
+            sink = _sink(one, dependencies)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        queues.append(
+            SinkQueue(
+                sink,
+                one.bounds,
+                dependencies.monotonic_clock,
+                observer,
+                required=one.required,
+                spool=spool,
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+    return queues
+
+
+@contextmanager
+def extra(name: str, *place: str | int) -> Iterator[None]:
+    """Turn a failed import into a ConfigError at `place` in the sinks that names the extra `name`."""
+    try:
+        yield
+    except ImportError as error:
+        text = f"needs the extra {name} (in a clone: pip install '.[{name}]'): {error.name} is not installed"
+        where = key_path_text(("accesslog", "sinks", *place))
+        raise ConfigError([Problem(SETTINGS, 0, where, text)]) from error
+
+
+def _spool(
+    settings: SpoolSettings, label: str, index: int, dependencies: Dependencies, counters: EntryCounters
+) -> SinkSpool:
+    with extra("spool", index, "spool"):
+        import google_crc32c  # noqa: F401  # the spool imports it with each checksum
+    return SinkSpool(settings.folder, label, counters.log, dependencies.monotonic_clock, settings.bounds)
+
+
+def _sink(settings: SinkSettings, dependencies: Dependencies) -> Sink:
+    if isinstance(settings, StdoutSinkSettings):
+        return StdoutSink(settings.label)
+    return FileSink(
+        settings.path,
+        settings.label,
+        mode=int(settings.mode, 8),
+        fsync=settings.fsync,
+        fsync_seconds=settings.fsync_seconds,
+        clock=dependencies.monotonic_clock,
+    )

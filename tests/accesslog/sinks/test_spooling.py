@@ -1,0 +1,386 @@
+"""A queue with a spool: nothing is lost, nothing changes its order, and every entry is counted once."""
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import replace
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from accesslog.pipeline import Pipeline
+from accesslog.records.counters import DropReason, EntryCounters, LogCounters
+from accesslog.records.decoder import LineBatch
+from accesslog.sinks.queue import Bounds, SinkQueue
+from accesslog.sinks.spooling import SinkSpool, SpoolBounds
+from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, Observed, line_batch, until
+
+QUICK = SpoolBounds(sync_seconds=0.02)
+
+
+class Spooled:
+    """A pipeline to one sink with a spool in `folder`, as one process has it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        mood: Mood = Mood.GOOD,
+        *,
+        bounds: Bounds = PATIENT,
+        spool_bounds: SpoolBounds = QUICK,
+        segment_bytes: int = 1000,
+    ) -> None:
+        self.counters = EntryCounters()
+        self.log: LogCounters = self.counters.log("edge", "http")
+        self.sink = MoodySink(mood=mood)
+        self.clock = Clock()
+        self.spool = SinkSpool(
+            folder, "moody", self.counters.log, self.clock, spool_bounds, segment_bytes=segment_bytes
+        )
+        self.queue = SinkQueue(self.sink, bounds, self.clock, Observed(), spool=self.spool)
+        self.other = MoodySink("other")
+        self.line = Pipeline([self.queue, SinkQueue(self.other, bounds, self.clock, Observed())])
+        self.sent: list[bytes] = []
+
+    async def start(self) -> None:
+        await self.line.start()
+        await until(lambda: self.spool.is_open or self.spool.failing)
+
+    async def send(self, count: int = 1) -> None:
+        batch = line_batch(self.log, count)
+        self.sent += batch.lines
+        await self.line.submit(batch)
+
+    async def on_disk(self, entries: int) -> None:
+        await until(lambda: self.spool.entries == entries and not self.queue.entries)
+
+    def check(self) -> None:
+        """At rest: what is in flight is in memory or on disk."""
+        in_flight = sum(log.in_flight("moody") for log in self.counters)
+        assert in_flight == self.queue.entries + self.spool.entries
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.spool"))
+
+
+def put_strange_segment(folder: Path) -> Path:
+    folder.mkdir()
+    path = folder / "00000001.spool"
+    path.write_bytes(b"of another program, twenty bytes and more")
+    return path
+
+
+def replace_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("a file where the folder was")
+
+
+class TestAway:
+    async def test_moves_to_the_disk_at_the_first_failure_and_is_replayed_in_order(
+        self, folder: Path
+    ) -> None:
+        spooled = Spooled(folder, Mood.FULL)
+        await spooled.start()
+        for _ in range(50):
+            await spooled.send(3)
+        await spooled.on_disk(150)
+        spooled.check()
+        spooled.sink.become(Mood.GOOD)
+        await until(lambda: len(spooled.sink.lines) == 150)
+        await spooled.line.stop(10)
+        assert spooled.sink.lines == spooled.sent
+        assert spooled.log.written_to["moody"] == 150
+        assert not segments(folder)
+
+    async def test_drops_nothing_however_long_it_lasts(self, folder: Path) -> None:
+        spooled = Spooled(folder, Mood.FULL)
+        await spooled.start()
+        await spooled.send(3)
+        await spooled.on_disk(3)
+        spooled.clock.now = PATIENT.retry_timeout_seconds * 100
+        attempts = spooled.sink.attempts
+        await until(lambda: spooled.sink.attempts > attempts + 3)
+        assert not spooled.log.dropped_by
+        spooled.sink.become(Mood.GOOD)
+        await until(lambda: spooled.sink.lines == spooled.sent)
+        await spooled.line.stop(10)
+
+    async def test_a_batch_that_the_sink_refuses_for_ever_is_dropped_and_the_next_goes_on(
+        self, folder: Path
+    ) -> None:
+        spooled = Spooled(folder, Mood.FULL)
+        await spooled.start()
+        await spooled.send(3)
+        await spooled.on_disk(3)
+        spooled.sink.become(Mood.BROKEN)
+        await until(lambda: spooled.log.dropped_by.total() == 3)
+        assert spooled.log.dropped_by == {("moody", DropReason.BROKEN_PIPE): 3}
+        await until(lambda: not spooled.spool.active)
+        spooled.sink.become(Mood.GOOD)
+        await spooled.send()
+        await until(lambda: len(spooled.sink.lines) == 1)
+        spooled.check()
+        await spooled.line.stop(10)
+
+
+class TestSlow:
+    async def test_what_waits_for_longer_than_the_interval_is_on_disk(self, folder: Path) -> None:
+        spooled = Spooled(folder, Mood.HANGS)
+        await spooled.start()
+        for _ in range(5):
+            await spooled.send(2)
+        await spooled.on_disk(10)
+        spooled.check()
+        spooled.sink.become(Mood.GOOD)
+        await until(lambda: spooled.sink.lines == spooled.sent)
+        await spooled.on_disk(0)
+        await spooled.line.stop(10)
+        assert spooled.log.written_to["moody"] == 10
+
+    async def test_a_queue_that_is_half_full_moves_at_once(self, folder: Path) -> None:
+        spooled = Spooled(
+            folder,
+            Mood.HANGS,
+            bounds=replace(PATIENT, queue_entries=10),
+            spool_bounds=SpoolBounds(sync_seconds=60),
+        )
+        await spooled.start()
+        for _ in range(40):
+            await spooled.send(2)
+            await asyncio.sleep(0.001)
+        await spooled.on_disk(80)
+        assert not spooled.log.dropped_by
+        await spooled.line.stop(0)
+
+    async def test_a_sink_that_keeps_up_never_touches_the_disk(self, folder: Path) -> None:
+        spooled = Spooled(folder)
+        await spooled.start()
+        for _ in range(30):
+            await spooled.send(2)
+            await until(lambda: spooled.sink.lines == spooled.sent)
+        assert not spooled.spool.active
+        assert not segments(folder)
+        await spooled.line.stop(10)
+
+
+class TestFull:
+    async def test_loses_what_finds_no_room_as_spool_full_while_another_sink_goes_on(
+        self, folder: Path
+    ) -> None:
+        spooled = Spooled(folder, Mood.FULL, spool_bounds=replace(QUICK, max_bytes=4000))
+        await spooled.start()
+        with capture_logs() as logs:
+            for _ in range(100):
+                await spooled.send(10)
+                await until(lambda: not spooled.queue.entries)
+            await spooled.line.stop(0)
+        assert spooled.spool.size_bytes <= 4000
+        dropped = spooled.log.dropped_by["moody", DropReason.SPOOL_FULL]
+        assert dropped == 1000 - spooled.spool.entries > 0
+        assert len(spooled.other.lines) == 1000
+        said = [log for log in logs if log["event"] == "entries dropped"]
+        assert {log["reason"] for log in said} == {"spool_full"}
+        assert sum(log["entries"] for log in said) == dropped
+
+    async def test_stops_the_streams_where_the_sink_is_required(self, folder: Path) -> None:
+        spooled = Spooled(folder, Mood.FULL, spool_bounds=replace(QUICK, max_bytes=4000))
+        spooled.queue.required = True
+        await spooled.start()
+
+        async def send_all() -> None:
+            for _ in range(300):
+                await spooled.send(10)
+                await asyncio.sleep(0.001)
+
+        sending = asyncio.create_task(send_all())
+        await until(lambda: spooled.line.waiting_streams == 1)
+        assert spooled.spool.size_bytes <= 4000 + 500  # headers and names are not counted before
+        assert not spooled.log.dropped_by
+        spooled.sink.become(Mood.GOOD)
+        await asyncio.wait_for(sending, 30)
+        await until(lambda: spooled.sink.lines == spooled.sent)
+        await spooled.line.stop(10)
+
+
+class TestRestart:
+    async def test_what_was_left_is_delivered_first_by_the_next_process(self, folder: Path) -> None:
+        before = Spooled(folder, Mood.FULL)
+        await before.start()
+        for _ in range(10):
+            await before.send(3)
+        with capture_logs() as logs:
+            await before.line.stop(0.01)
+        assert not before.log.dropped_by
+        assert before.spool.entries == 30
+        assert {
+            "event": "entries left in the spool",
+            "sink": "moody",
+            "entries": 30,
+            "log_level": "info",
+        } in logs
+        before.check()
+        after = Spooled(folder)
+        await after.line.submit(line_batch(after.log, 2, line_bytes=30))
+        await after.start()
+        await until(lambda: len(after.sink.lines) == 32 and not after.spool.active)
+        assert after.sink.lines[:30] == before.sent
+        assert after.log.recovered == {"moody": 30}
+        assert after.log.written_to["moody"] == 32
+        after.check()
+        await after.line.stop(10)
+        assert not segments(folder)
+
+    async def test_a_write_that_hangs_at_the_end_is_kept_too(self, folder: Path) -> None:
+        before = Spooled(folder, Mood.HANGS, spool_bounds=SpoolBounds(sync_seconds=60))
+        await before.start()
+        await before.send(3)
+        await before.line.stop(0.01)
+        assert not before.log.dropped_by
+        after = Spooled(folder)
+        await after.start()
+        await until(lambda: after.sink.lines == before.sent)
+        await after.line.stop(10)
+
+    async def test_a_torn_end_is_cut_counted_and_said(self, folder: Path) -> None:
+        before = Spooled(folder, Mood.FULL)
+        await before.start()
+        await before.send(3)
+        await before.line.stop(0.01)
+        [segment] = segments(folder)
+        with segment.open("ab") as file:
+            file.write(b"\x40\x00\x00\x00torn")
+        after = Spooled(folder)
+        with capture_logs() as logs:
+            await after.start()
+        assert after.spool.cut_bytes == 8
+        assert logs[0]["event"] == "torn end of the spool cut off"
+        assert logs[0]["file"] == str(segment)
+        await until(lambda: after.sink.lines == before.sent)
+        await after.line.stop(10)
+
+    async def test_a_file_of_another_version_is_named_and_the_sink_serves(self, folder: Path) -> None:
+        strange = put_strange_segment(folder)
+        spooled = Spooled(folder)
+        with capture_logs() as logs:
+            await spooled.start()
+        assert spooled.spool.left_aside == 1
+        assert logs[0]["event"] == "spool file left aside"
+        assert logs[0]["file"] == str(strange)
+        await spooled.send()
+        await until(lambda: spooled.sink.lines == spooled.sent)
+        await spooled.line.stop(10)
+        assert segments(folder) == [strange]
+
+
+class TestBrokenDisk:
+    async def test_at_the_start_the_sink_serves_without_a_spool_until_there_is_one(
+        self, tmp_path: Path
+    ) -> None:
+        spooled = Spooled(tmp_path / "no" / "spool")
+        with capture_logs() as logs:
+            await spooled.start()
+        assert logs[0]["event"] == "spool cannot be opened"
+        assert logs[0]["error"] == "no such file or folder"
+        await spooled.send()
+        await until(lambda: spooled.sink.lines == spooled.sent)
+        (tmp_path / "no").mkdir()
+        spooled.clock.now += 10
+        await spooled.send()
+        await spooled.send()
+        await until(lambda: spooled.spool.is_open)
+        assert not spooled.spool.failing
+        await spooled.line.stop(10)
+        assert spooled.sink.lines == spooled.sent
+
+    async def test_later_keeps_the_entries_in_memory_and_in_order(self, folder: Path) -> None:
+        spooled = Spooled(folder, Mood.FULL)
+        await spooled.start()
+        replace_by_file(folder)
+        with capture_logs() as logs:
+            await spooled.send(3)
+            await until(lambda: spooled.spool.failing)
+        assert logs[-1]["event"] in {"spool cannot be written", "sink fails"}
+        assert spooled.queue.entries == 3
+        await spooled.send(3)
+        spooled.sink.become(Mood.GOOD)
+        await until(lambda: spooled.sink.lines == spooled.sent)
+        spooled.check()
+        await spooled.line.stop(10)
+        assert not spooled.log.dropped_by
+
+    async def test_that_damages_a_segment_is_counted_and_said(self, folder: Path) -> None:
+        spooled = Spooled(folder, Mood.FULL, segment_bytes=100)
+        await spooled.start()
+        for _ in range(6):
+            await spooled.send(3)
+            await until(lambda: not spooled.queue.entries)
+        for segment in segments(folder)[1:]:
+            segment.unlink()
+        with capture_logs() as logs:
+            spooled.sink.become(Mood.GOOD)
+            await until(lambda: not spooled.spool.active)
+        lost = spooled.log.dropped_by["moody", DropReason.SPOOL_DAMAGED]
+        assert lost == 18 - len(spooled.sink.lines) > 0
+        assert "spool damaged, entries lost" in [log["event"] for log in logs]
+        spooled.check()
+        await spooled.line.stop(10)
+
+
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(1, 30)),
+        st.tuples(st.just("become"), st.sampled_from([Mood.GOOD, Mood.FULL, Mood.HANGS])),
+        st.tuples(st.just("pass"), st.sampled_from([0.0, 0.001, 0.03])),
+        st.tuples(st.just("restart"), st.just(0)),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(moves)
+def test_every_entry_arrives_once_in_order_over_restarts(todo: list[tuple[str, Any]]) -> None:
+    async def run(folder: Path) -> None:
+        numbers = count()
+        sent: list[bytes] = []
+        arrived: list[bytes] = []
+        spooled = Spooled(folder)
+        await spooled.start()
+
+        async def stop() -> None:
+            await spooled.line.stop(0)
+            spooled.check()
+            assert not spooled.log.dropped_by
+            arrived.extend(spooled.sink.lines)
+
+        for step, value in [*todo, ("become", Mood.GOOD)]:
+            if step == "send":
+                lines = tuple(b"%d\n" % number for number in islice(numbers, value))
+                sent += lines
+                spooled.log.received += value
+                await spooled.line.submit(LineBatch(spooled.log, lines, sum(map(len, lines))))
+            elif step == "become":
+                spooled.sink.become(value)
+            elif step == "pass":
+                await asyncio.sleep(value)
+            else:
+                await stop()
+                spooled = Spooled(folder, spooled.sink.mood)
+                await spooled.start()
+        await until(lambda: not spooled.queue.entries and not spooled.spool.entries)
+        await stop()
+        assert arrived == sent
+
+    with tempfile.TemporaryDirectory() as name:
+        asyncio.run(run(Path(name) / "spool"))
