@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from accesslog.sinks.descriptor import WriterThread, check_writable, sink_error, write_all
+from accesslog.sinks.rotation import Rotation, Rotator
 from common.os_errors import in_words
 
 _log = structlog.get_logger("accesslog")
@@ -36,6 +37,8 @@ class Fsync(StrEnum):
 class FileSink:
     """Appends to `path`, as its only writer; reopens it when it was moved or replaced, and on `reopen`.
 
+    With a `rotation` it also renames the file itself, and compresses those that it renamed.
+
     A batch that fails halfway (disk full) is taken back by truncating to where it began, so that a retry
     neither tears a line nor writes one twice. All calls to the kernel happen in the sink's own thread.
     """
@@ -49,6 +52,8 @@ class FileSink:
         "_mode",
         "_path",
         "_pending_sync",
+        "_rotation_failed",
+        "_rotator",
         "_synced_at",
         "_thread",
         "_torn",
@@ -64,6 +69,8 @@ class FileSink:
         fsync: Fsync = Fsync.NEVER,
         fsync_seconds: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        rotation: Rotation | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
         self._path = path
@@ -71,6 +78,8 @@ class FileSink:
         self._fsync = fsync
         self._fsync_seconds = fsync_seconds
         self._clock = clock
+        self._rotation_failed = False
+        self._rotator = None if rotation is None else Rotator(path, name, rotation, wall_clock)
         self._thread = WriterThread(f"accesslog {name}")
         self._descriptor: int | None = None
         self._identity = (0, 0)
@@ -80,6 +89,8 @@ class FileSink:
 
     async def open(self) -> None:
         """Open or create the file. Raises SinkError."""
+        if self._rotator is not None:
+            self._rotator.start()
         await self._thread.call(self._open_if_needed)
 
     async def write(self, lines: Sequence[bytes]) -> None:
@@ -107,6 +118,8 @@ class FileSink:
             _log.error("file not closed in time", sink=self.name, path=str(self._path))
         finally:
             self._thread.end()
+            if self._rotator is not None:
+                self._rotator.end()
 
     async def _sync_later(self) -> None:
         await asyncio.sleep(self._fsync_seconds)
@@ -118,9 +131,11 @@ class FileSink:
     def _append(self, lines: Sequence[bytes]) -> bool:
         """Append; whether a sync is still due."""
         self._open_if_needed()
+        data = b"".join((b"\n", *lines)) if self._torn else b"".join(lines)
+        if self._rotator is not None and self._rotated(self._rotator, len(data)):
+            data = b"".join(lines)
         descriptor = self._descriptor
         assert descriptor is not None  # noqa: S101  # _open_if_needed has opened it or raised
-        data = b"".join((b"\n", *lines)) if self._torn else b"".join(lines)
         try:
             began_at = os.fstat(descriptor).st_size
         except OSError as error:
@@ -133,6 +148,24 @@ class FileSink:
             raise sink_error(error, str(self._path)) from error
         self._torn = False
         return self._fsync is Fsync.INTERVAL and not synced
+
+    def _rotated(self, rotator: Rotator, more_bytes: int) -> bool:
+        """Rotate the file if that is due before `more_bytes`; whether it was. Raises SinkError."""
+        assert self._descriptor is not None  # noqa: S101  # as above
+        found = os.fstat(self._descriptor)
+        if not stat.S_ISREG(found.st_mode) or not rotator.due(found.st_size, found.st_mtime, more_bytes):
+            return False
+        try:
+            rotator.rotate()
+        except OSError as error:
+            # Better one large file than no log.
+            if not self._rotation_failed:
+                self._rotation_failed = True
+                _log.error("file not rotated", sink=self.name, path=str(self._path), error=in_words(error))
+            return False
+        self._rotation_failed = False
+        self._reopen()
+        return True
 
     def _check(self) -> None:
         self._open_if_needed()

@@ -7,6 +7,7 @@ from accesslog.metrics import SinkMetrics
 from accesslog.records.counters import EntryCounters
 from accesslog.sinks.file import FileSink
 from accesslog.sinks.queue import SinkQueue
+from accesslog.sinks.rotation import Compression
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.spooling import SinkSpool
 from accesslog.sinks.stdout import StdoutSink
@@ -26,7 +27,7 @@ def sink_queues(
     for index, one in enumerate(settings):
         try:
             spool = None if one.spool is None else _spool(one.spool, one.label, index, dependencies, counters)
-            sink = _sink(one, dependencies)
+            sink = _sink(one, index, dependencies)
         except ConfigError as error:
             problems += error.problems
             continue
@@ -64,9 +65,12 @@ def _spool(
     return SinkSpool(settings.folder, label, counters.log, dependencies.monotonic_clock, settings.bounds)
 
 
-def _sink(settings: SinkSettings, dependencies: Dependencies) -> Sink:
+def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sink:
     if isinstance(settings, StdoutSinkSettings):
         return StdoutSink(settings.label)
+    if settings.rotate is not None and settings.rotate.compression is Compression.ZSTD:
+        with extra("zstd", index, "rotate", "compression"):
+            import zstandard  # noqa: F401  # imported where it compresses
     return FileSink(
         settings.path,
         settings.label,
@@ -74,4 +78,6 @@ def _sink(settings: SinkSettings, dependencies: Dependencies) -> Sink:
         fsync=settings.fsync,
         fsync_seconds=settings.fsync_seconds,
         clock=dependencies.monotonic_clock,
+        rotation=None if settings.rotate is None else settings.rotate.rotation,
+        wall_clock=dependencies.wall_clock,
     )

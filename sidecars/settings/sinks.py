@@ -1,17 +1,19 @@
 """The `sinks` of the `accesslog` section: where log lines go."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from accesslog.sinks.file import FILE_MODE, Fsync
 from accesslog.sinks.queue import Bounds
+from accesslog.sinks.rotation import Compression, Rotation
 from accesslog.sinks.spooling import SpoolBounds
 from common.configfile import Block, Spelled
 from sidecars.settings.listen import ConfigPath
 
 _BOUNDS: Final = Bounds()
 _SPOOL: Final = SpoolBounds()
+_ROTATION: Final = Rotation()
 
 
 class QueueSettings(Block):
@@ -88,6 +90,35 @@ class StdoutSinkSettings(_SinkSettings):
         return self.name or self.type
 
 
+class RotateSettings(Block):
+    """Rotates the file without an outside tool. Rotated files are named FILE.TIME, in UTC."""
+
+    max_bytes: int | None = Field(None, ge=4096, description="Rotate before the file is larger.")
+    every_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=366 * 86_400,
+        description="Rotate at the first entry after each multiple of this time: 3600 on the hour, 86400 at "
+        "midnight UTC.",
+    )
+    keep: int = Field(_ROTATION.keep, ge=1, le=100_000, description="Rotated files; older ones are deleted.")
+    compression: Compression = Field(
+        Compression.ZSTD,
+        description="none, gzip or zstd (needs the extra `zstd`), in a thread of low priority.",
+    )
+
+    @property
+    def rotation(self) -> Rotation:
+        """The rules in the type of the library."""
+        return Rotation(self.max_bytes, self.every_seconds, self.keep, self.compression)
+
+    @model_validator(mode="after")
+    def _has_a_cause(self) -> Self:
+        if self.max_bytes is None and self.every_seconds is None:
+            raise ValueError("rotate needs max_bytes, every_seconds or both")
+        return self
+
+
 class FileSinkSettings(_SinkSettings):
     """JSON lines appended to a file, which log rotation may move away."""
 
@@ -104,6 +135,8 @@ class FileSinkSettings(_SinkSettings):
     )
     fsync_seconds: float = Field(1.0, gt=0, le=3600)
     """With `fsync: interval`, the longest time between a write and its fsync."""
+    rotate: RotateSettings | None = None
+    """When to rotate the file. Default: never, an outside tool may."""
 
     @property
     def label(self) -> str:

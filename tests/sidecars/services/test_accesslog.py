@@ -376,6 +376,7 @@ class TestSettings:
                 "same spool folder",
             ),
             ({"sinks": [{"type": "file"}]}, "path"),
+            ({"sinks": [{"type": "file", "path": "a", "rotate": {}}]}, "max_bytes, every_seconds or both"),
             ({"sinks": [{"type": "stdout", "name": "a b"}]}, "expected text as in"),
             ({"sinks": [{"type": "file", "path": "a", "mode": "0999"}]}, "expected text as in"),
             ({"redact": {"allow": {"headers": ["cokie"]}}}, "redacted by default; did you mean 'cookie'"),

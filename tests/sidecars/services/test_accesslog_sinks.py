@@ -11,7 +11,14 @@ from tests.sidecars.services.test_accesslog import dependencies, settings
 
 @pytest.mark.parametrize(
     ("module", "sink", "place", "extra"),
-    [("google_crc32c", {"type": "stdout", "spool": {"folder": "/tmp/s"}}, "spool", "spool")],
+    [
+        ("google_crc32c", {"type": "stdout", "spool": {"folder": "/tmp/s"}}, "spool", "spool"),
+        (
+            "zstandard",
+            {"type": "file", "name": "b", "path": "/tmp/b", "rotate": {"every_seconds": 60}},
+            *("rotate.compression", "zstd"),
+        ),
+    ],
 )
 def test_what_needs_an_extra_says_so_where_it_is_asked_for(
     module: str, sink: dict[str, Any], place: str, extra: str, monkeypatch: pytest.MonkeyPatch
