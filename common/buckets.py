@@ -62,6 +62,10 @@ class Taken(NamedTuple):
         return -(-self.retry_after_us // SECOND_US)
 
 
+_new: Final = tuple.__new__
+"""Makes a named tuple of all its fields, for half of what its own constructor costs."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenBucket:
     """`capacity` tokens, refilled evenly at `refill_tokens` in `period_us`: GCRA, counted in tokens.
@@ -97,29 +101,29 @@ class TokenBucket:
         `state` None is a bucket never used. The state returned is the very object given when there is
         nothing new to keep.
         """
-        period = self.period_us
+        period, refill = self.period_us, self.refill_tokens
         full = self.capacity * period
-        if state is None:
-            used = 0
-            stepped_back = False
-        else:
+        used = 0
+        stepped_back = False
+        if state is not None:
             used, at_us = state
             elapsed_us = now_us - at_us
-            stepped_back = elapsed_us < 0
             if elapsed_us > 0:
-                used = max(0, used - elapsed_us * self.refill_tokens)
+                used -= elapsed_us * refill
+                if used < 0:  # noqa: PLR1730 - a call of max() costs more than the comparison
+                    used = 0
+            else:
+                stepped_back = elapsed_us < 0
         before = used
         cost = hits * period
-        allowed = hits < 0 or used + cost <= full
+        after = used + cost
+        allowed = hits < 0 or after <= full
         if allowed or self.charge_rejected:
-            used = max(0, min(2 * full, used + cost))
-        taken = Taken(
-            allowed,
-            max(0, (full - used) // period),
-            -(-used // self.refill_tokens),
-            0 if allowed else -(-(used + min(cost, full) - full) // self.refill_tokens),
-            -(-before // period),
-        )
+            used = after if 0 <= after <= full else max(0, min(2 * full, after))
+        left = full - used
+        remaining = left // period if left > 0 else 0
+        retry_us = 0 if allowed else -(-(used + min(cost, full) - full) // refill)
+        taken = _new(Taken, (allowed, remaining, -(-used // refill), retry_us, -(-before // period)))
         # Where the clock was set back, time starts again from here: waiting until it has caught up
         # would keep an empty bucket empty for as long as the step was wide.
         return taken, (used, now_us) if used != before or stepped_back else state

@@ -26,10 +26,12 @@ from protos.wire import WireError, field_with, fields
 MARK: Final = "\U0010ffff"
 """Precedes the two digits of each byte that is not UTF-8."""
 
+MARK_BYTES: Final = MARK.encode()
+"""MARK in a message."""
+
 MOST_LEVELS: Final = 100
 """How deep messages may be nested: the limit of protobuf's own parsers."""
 
-_MARK_BYTES: Final = MARK.encode()
 _MARK_ITSELF: Final = f"{MARK}s"
 _MARKED: Final = re.compile(f"{MARK}(s|[0-9A-F]{{2}})")
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
@@ -41,7 +43,7 @@ _M = TypeVar("_M", bound=Message)
 
 def parse(kind: type[_M], data: bytes) -> _M:
     """The message in `data`. Texts that differ in `data` differ in it. Raises DecodeError."""
-    if _MARK_BYTES not in data:
+    if MARK_BYTES not in data:
         try:
             return kind.FromString(data)
         except DecodeError:

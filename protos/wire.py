@@ -23,15 +23,15 @@ def fields(data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
     position = 0
     while position < len(data):
         start = position
-        tag, position = _read_varint(data, position)
+        tag, position = read_varint(data, position)
         wire_type = tag & 7
         content = None
         if wire_type == _LENGTH_DELIMITED:
-            length, position = _read_varint(data, position)
+            length, position = read_varint(data, position)
             content = data[position : position + length]
             position += length
         elif wire_type == _VARINT:
-            _, position = _read_varint(data, position)
+            _, position = read_varint(data, position)
         elif wire_type in _BYTES_AFTER_TAG:
             position += _BYTES_AFTER_TAG[wire_type]
         else:
@@ -46,7 +46,8 @@ def field_with(number: int, content: bytes) -> bytes:
     return varint(number << 3 | _LENGTH_DELIMITED) + varint(len(content)) + content
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """The number at `position`, and the position after it. Raises WireError."""
     value = 0
     for shift in range(0, 7 * _MOST_VARINT_BYTES, 7):
         if position >= len(data):
@@ -63,6 +64,10 @@ def varint(number: int) -> bytes:
     """`number` as protobuf writes integers: seven bits a byte, the lowest first."""
     if number < 0x80:
         return _SHORT[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x200000:
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     encoded = bytearray()
     while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)

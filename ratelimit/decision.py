@@ -1,7 +1,6 @@
 """What a request comes to: the rules found for it, and the answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from ratelimit.request import Descriptor, LimitRequest
@@ -11,7 +10,7 @@ from ratelimit.stores.store import Take
 from ratelimit.unmatched import UnmatchedShape
 
 MAX_MEMOS: Final = 16
-"""The most encodings kept for a plan: it has about as many outcomes as descriptors, and few of them occur."""
+"""The most encodings kept for plans with the same rules: there are about as many outcomes as descriptors."""
 
 
 class DescriptorStatus(NamedTuple):
@@ -51,10 +50,29 @@ class Charge(NamedTuple):
     counts: Counts
     near: int
     """Hits in use from which the limit is near."""
+    size: int
+    """The limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitPlan:
+class Memos:
+    """Encodings that depend on an outcome alone, for plans with the same rules."""
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self) -> None:
+        self._encoded: dict[object, bytes] = {}
+
+    def get(self, outcome: object) -> bytes | None:
+        """What was put under `outcome`, or None."""
+        return self._encoded.get(outcome)
+
+    def put(self, outcome: object, encoded: bytes) -> None:
+        """Keep `encoded` under `outcome`, while there is room."""
+        if len(self._encoded) < MAX_MEMOS:
+            self._encoded[outcome] = encoded
+
+
+class LimitPlan(NamedTuple):
     """A request whose rules are found. Holds for one configuration; may be decided any number of times."""
 
     request: LimitRequest
@@ -71,13 +89,8 @@ class LimitPlan:
     """Descriptors without a rule, and None for an unknown domain, each with what counts it."""
     has_metadata: bool = False
     """Whether any of its rules has metadata to hand on."""
-    memos: dict[object, bytes] = field(default_factory=dict, compare=False)
-    """For encodings that depend on the plan and its outcome alone; see `remember`."""
-
-    def remember(self, outcome: object, encoded: bytes) -> None:
-        """Keep `encoded` in `memos` under `outcome`, while there is room."""
-        if len(self.memos) < MAX_MEMOS:
-            self.memos[outcome] = encoded
+    memos: Memos | None = None
+    """Shared by the plans that differ only in the values that are counted; None where there are no others."""
 
 
 class LimitDecision(NamedTuple):

@@ -15,11 +15,22 @@ from ratelimit.deny_cache import NOT_TAKEN, DenyCache
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule, OnFailure
+from ratelimit.shapes import Shapes
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import Failure, Store, StoreError, Take
 from ratelimit.stores.take_all import is_refused
 from ratelimit.token_budgets import TokenBudgets
+from ratelimit.wire import read_request
+
+_new: Final = tuple.__new__
+"""Makes a named tuple of all its fields, for half of what its own constructor costs."""
+
+MAX_RECENT: Final = 512
+"""Plans of the latest requests, for limits that do not depend on the caller: their requests are all alike."""
+
+MAX_RECENT_BYTES: Final = 512
+"""The longest request whose plan is kept: it names a client, most likely, and does not come again soon."""
 
 NO_ROOM: Final = FixedWindow(0, SECOND_US, charge_rejected=False)
 """For rules that do not count in this process: refuses hits, lets refunds pass, and keeps no state."""
@@ -72,6 +83,8 @@ class Limiter:
         self.stats.loads += 1
         self.stats.unmatched.speak_again()
         self._limits = limits
+        self._shapes = Shapes(limits, self.plan)
+        self._recent: dict[bytes, LimitPlan] = {}
         if self.deny_cache is not None:
             self.deny_cache.clear()
 
@@ -81,6 +94,20 @@ class Limiter:
         Raises RequestError for what cannot be asked and UnconfiguredError while nothing is configured.
         """
         return make_plan(request, self._limits, self.stats, self._modes, self.budgets)
+
+    def plan_message(self, message: bytes) -> LimitPlan:
+        """As `plan`, for a RateLimitRequest. Raises DecodeError for other bytes, too."""
+        plan = self._recent.get(message)
+        if plan is None:
+            budgets = len(self.budgets)
+            plan = self._shapes.plan(message) or self.plan(read_request(message))
+            if len(self.budgets) != budgets:
+                self._recent.clear()
+            if len(message) <= MAX_RECENT_BYTES:
+                if len(self._recent) >= MAX_RECENT:
+                    self._recent.clear()
+                self._recent[message] = plan
+        return plan
 
     def decide(
         self, plan: LimitPlan, budget_seconds: float | None = None
@@ -103,8 +130,11 @@ class Limiter:
         charges = plan.charges
         if not charges:
             return self._decision(plan, plan.statuses)
-        for charge in charges:
-            charge.counts.arrived(charge.hits)
+        for _, _, hits, counts, _, _ in charges:
+            if hits >= 0:
+                counts.total_hits += hits
+            else:
+                counts.total_negative_hits -= hits
         deny_cache, asked_at = self.deny_cache, 0.0
         if deny_cache is not None:
             denied = deny_cache.refuse(plan.takes)
@@ -131,15 +161,18 @@ class Limiter:
     def _denied(self, plan: LimitPlan, taken: Sequence[Taken]) -> LimitDecision:
         """Return the refusal by the deny cache."""
         statuses = list(plan.statuses)
-        for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
+        for charge, outcome in zip(plan.charges, taken, strict=True):
             if outcome is NOT_TAKEN:
                 statuses[charge.position] = DescriptorStatus(False, charge.rule, 0, 0, 0, known=False)
             else:
                 charge.counts.over_limit_with_local_cache += charge.hits
-                statuses[charge.position] = _status(charge, outcome, take.bucket.size, charge.near)
+                statuses[charge.position] = _status(charge, outcome)
         return self._decision(plan, statuses)
 
     def _counted(self, plan: LimitPlan, taken: Sequence[Taken]) -> LimitDecision:
+        if len(plan.statuses) == 1:
+            status = _status(plan.charges[0], taken[0])
+            return self._decision(plan, (status,), over=status.over_limit)
         statuses = list(plan.statuses)
         refused = len(taken) > 1 and is_refused(zip(plan.takes, taken, strict=True))
         for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
@@ -149,7 +182,7 @@ class Limiter:
                     False, charge.rule, outcome.remaining, reset_seconds, 0
                 )
             else:
-                statuses[charge.position] = _status(charge, outcome, take.bucket.size, charge.near)
+                statuses[charge.position] = _status(charge, outcome)
         return self._decision(plan, statuses)
 
     def _without_store(self, plan: LimitPlan, failure: Failure) -> LimitDecision:
@@ -163,7 +196,8 @@ class Limiter:
             self.stats.failure_answers[rule.on_failure.value] += 1
             if take.bucket is not NO_ROOM:
                 size = take.bucket.size
-                status = _status(charge, taken, size, near_limit(size, self._modes.near_limit_ratio))
+                near = near_limit(size, self._modes.near_limit_ratio)
+                status = _status(charge._replace(size=size, near=near), taken)
             else:
                 over = not taken.allowed and not rule.shadow_mode
                 status = DescriptorStatus(over, rule, 0, 0, 0, known=False)
@@ -171,14 +205,21 @@ class Limiter:
         return self._decision(plan, statuses, str(failure))
 
     def _decision(
-        self, plan: LimitPlan, statuses: Sequence[DescriptorStatus], failure: str = ""
+        self,
+        plan: LimitPlan,
+        statuses: Sequence[DescriptorStatus],
+        failure: str = "",
+        *,
+        over: bool | None = None,
     ) -> LimitDecision:
-        over = self._is_over(statuses)
+        if over is None:
+            over = self._is_over(statuses)
         shadowed = True in [status.shadowed for status in statuses]
-        if over and self._modes.shadow_mode:
+        modes = self._modes
+        if over and modes.shadow_mode:
             self.stats.global_shadow_mode += 1
             over, shadowed = False, True
-        return LimitDecision(over, statuses, plan, failure, shadowed, self._modes.quota_mode)
+        return _new(LimitDecision, (over, statuses, plan, failure, shadowed, modes.quota_mode))
 
     def _is_over(self, statuses: Sequence[DescriptorStatus]) -> bool:
         """The overall code: a limit is over, or there are quotas and all are over.
@@ -208,15 +249,18 @@ def _fallback_take(rule: LimitRule, take: Take) -> Take:
     return Take("", NO_ROOM, -1 if passes else 1, take.mode)
 
 
-def _status(charge: Charge, taken: Taken, size: int, near: int) -> DescriptorStatus:
+def _status(charge: Charge, taken: Taken) -> DescriptorStatus:
     """What became of a descriptor that was charged; counts it."""
-    _, rule, hits, counts, _ = charge
+    _, rule, hits, counts, near, size = charge
     allowed, remaining, reset_us, retry_after_us, used_before = taken
     if hits >= 0:
-        counts.decided(used_before, hits, allowed, size, near)
+        if allowed and used_before + hits <= near:
+            counts.within_limit += hits
+        else:
+            counts.decided(used_before, hits, allowed, size, near)
     reset_seconds = -(-reset_us // SECOND_US)
     if allowed:
-        return DescriptorStatus(False, rule, remaining, reset_seconds, 0)
+        return _new(DescriptorStatus, (False, rule, remaining, reset_seconds, 0, False, True))
     if rule.shadow_mode:
         counts.shadow_mode += min(hits, used_before + hits - size)
         return DescriptorStatus(False, rule, remaining, reset_seconds, 0, shadowed=True)

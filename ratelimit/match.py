@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from common.buckets import Bucket, CalendarWindow, FixedWindow, TokenBucket
+from common.buckets import SECOND_US, Bucket, CalendarWindow, FixedWindow, TokenBucket
 from protos.lenient import shown
 from ratelimit.rules import BLANKS, LimitRule, Node
 from ratelimit.secret_values import DEFAULT_SECRETS, SecretValues
@@ -104,19 +104,34 @@ def bucket_key(domain: str, bucket: Bucket, counted: Sequence[Entry]) -> str:
     It begins with algorithm and window: a new `requests_per_unit` keeps what is counted, a new window
     starts again. envoyproxy/ratelimit joins with `_` unescaped, so there (a_b, c) and (a, b_c) share.
     """
+    kind = bucket_kind(bucket)
+    entries = "|".join([f"{escaped(key)}={escaped(value)}" for key, value in counted])
+    return bounded(kind, f"{kind}|{escaped(domain)}|{entries}")
+
+
+def bucket_kind(bucket: Bucket) -> str:
+    """The beginning of a bucket's name: algorithm and window, in seconds where it is whole ones."""
     if isinstance(bucket, TokenBucket):
-        kind = f"b{bucket.period_us}"
-    elif isinstance(bucket, CalendarWindow):
-        kind = f"m{bucket.months}"
-    else:
-        kind = f"{'w' if isinstance(bucket, FixedWindow) else 's'}{bucket.window_us}"
-    name = f"{kind}|{_escaped(domain)}|{'|'.join([f'{_escaped(k)}={_escaped(v)}' for k, v in counted])}"
+        return f"b{_span(bucket.period_us)}"
+    if isinstance(bucket, CalendarWindow):
+        return f"m{bucket.months}"
+    return f"{'w' if isinstance(bucket, FixedWindow) else 's'}{_span(bucket.window_us)}"
+
+
+def _span(microseconds: int) -> str:
+    seconds, rest = divmod(microseconds, SECOND_US)
+    return f"{microseconds}us" if rest else f"{seconds}"
+
+
+def bounded(kind: str, name: str) -> str:
+    """`name`, or `kind` with its hash where it is longer than MAX_KEY_LENGTH."""
     if len(name) <= MAX_KEY_LENGTH:
         return name
     return f"{kind}#{blake2b(name.encode(), digest_size=32).hexdigest()}"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """`text` without the characters that separate the parts of a bucket's name."""
     if text.isalnum():
         return text
     return text.replace("%", "%25").replace("|", "%7C").replace("=", "%3D")

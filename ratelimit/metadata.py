@@ -8,7 +8,7 @@ from typing import Any
 from common.configfile import KeyPart, key_path_text
 from protos.lenient import is_marked, shown
 from ratelimit.decision import LimitDecision
-from ratelimit.request import Descriptor
+from ratelimit.request import Descriptor, LimitRequest
 from ratelimit.rules import Unit
 from ratelimit.scalars import as_in_go
 from ratelimit.secret_values import SecretValues
@@ -40,9 +40,17 @@ def explain(decision: LimitDecision, *, full: bool) -> dict[str, Any]:
     `revision`, and `metadata` of the rules that passed. Where `full`, also `descriptors` and `hitsAddend`
     of the request, as envoyproxy/ratelimit has them (RESPONSE_DYNAMIC_METADATA), secret values as hashes.
     """
-    request = decision.plan.request
+    explained = explain_outcome(decision)
+    if not full:
+        return explained
+    plan = decision.plan
+    return explained | explain_request(plan.request, plan.limits.options.secrets)
+
+
+def explain_outcome(decision: LimitDecision) -> dict[str, Any]:
+    """The part of `explain` that many requests share: it depends on the rules and what became of them."""
     explained: dict[str, Any] = {
-        "domain": request.domain,
+        "domain": decision.plan.request.domain,
         "outcome": "over_limit" if decision.over_limit else "ok",
         "revision": decision.plan.limits.revision,
     }
@@ -58,18 +66,26 @@ def explain(decision: LimitDecision, *, full: bool) -> dict[str, Any]:
     ]
     if passed:
         explained["metadata"] = merge(passed)
-    if full:
-        explained["descriptors"] = [
-            _descriptor(descriptor, decision.plan.limits.options.secrets)
-            for descriptor in request.descriptors
-        ]
-        if request.hits_addend:
-            explained["hitsAddend"] = request.hits_addend
     return explained
 
 
+def explain_request(request: LimitRequest, secrets: SecretValues) -> dict[str, Any]:
+    """The part of `explain` that repeats the request: `descriptors`, and `hitsAddend` where there are any."""
+    explained: dict[str, Any] = {
+        "descriptors": [_descriptor(descriptor, secrets) for descriptor in request.descriptors]
+    }
+    if request.hits_addend:
+        explained["hitsAddend"] = request.hits_addend
+    return explained
+
+
+def entry_texts(descriptor: Descriptor, secrets: SecretValues) -> list[str]:
+    """The entries of a descriptor as its metadata has them, before `shown`: secret values as hashes."""
+    return [f"{key}={secrets.shown(key, value)}" for key, value in descriptor.entries]
+
+
 def _descriptor(descriptor: Descriptor, secrets: SecretValues) -> dict[str, Any]:
-    entries = [f"{key}={secrets.shown(key, value)}" for key, value in descriptor.entries]
+    entries = entry_texts(descriptor, secrets)
     explained: dict[str, Any] = {"entries": [shown(entry) for entry in entries]}
     if any(map(is_marked, entries)):
         explained["not_utf8"] = True

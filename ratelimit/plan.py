@@ -80,17 +80,19 @@ def make_plan(
             if rule.charging is not None and budgets.is_charge(domain, descriptor):
                 bucket, spare = rule.charging, False
             near = near_limit(bucket.size, modes.near_limit_ratio)
-            charges.append(Charge(len(statuses), rule, hits, counts, near))
+            charges.append(Charge(len(statuses), rule, hits, counts, near, bucket.size))
             key = bucket_key(domain, bucket, counted)
             takes.append(Take(key, bucket, hits, _mode(rule, modes), spare))
         statuses.append(UNMATCHED)
     if _has_endless_quota(charges, len(statuses) - len(charges) - len(unlimited), modes):
         takes = [take._replace(mode=Mode.SHADOW) if take.mode is Mode.QUOTA else take for take in takes]
-    without_rule = [
-        (stats.unmatched.descriptor(domain, descriptor), descriptor)
-        for descriptor, found in zip(descriptors, matches, strict=True)
-        if found is None
-    ]
+    without_rule = tuple(
+        [
+            (stats.unmatched.descriptor(domain, descriptor), descriptor)
+            for descriptor, found in zip(descriptors, matches, strict=True)
+            if found is None
+        ]
+    )
     has_metadata = any(found is not None and found.rule.metadata for found in matches)
     return LimitPlan(
         request,

@@ -8,18 +8,18 @@ each field against the generated classes.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from google.protobuf.struct_pb2 import Struct
-
 from protos.core_pb2 import HeaderValue
-from protos.lenient import parse
+from protos.lenient import MARK_BYTES, parse
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from protos.wire import varint
+from protos.structs import encode_struct
+from protos.wire import WireError, read_varint, varint
 from ratelimit.cache import GenerationalCache
 from ratelimit.decision import DescriptorStatus, LimitDecision
-from ratelimit.metadata import explain
+from ratelimit.metadata import entry_texts, explain_outcome, explain_request
 from ratelimit.request import Descriptor, LimitRequest, Override
 from ratelimit.rules import LimitRule
+from ratelimit.secret_values import SecretValues
 
 MAX_DURATION_SECONDS: Final = 315_576_000_000
 """The longest google.protobuf.Duration; a huge burst with a tiny refill would pass it."""
@@ -29,6 +29,10 @@ MetadataDetail = Literal["off", "rule", "full"]
 
 RULES_REMEMBERED: Final = 10_000
 """Rules whose `current_limit` is kept encoded."""
+
+
+Shape = tuple[str | None, ...]
+"""The domain of a request, then for each descriptor None and its keys."""
 
 
 def read_request(message: bytes) -> LimitRequest:
@@ -51,6 +55,74 @@ def _descriptor(descriptor: RateLimitDescriptor) -> Descriptor:
         multiplier = limit.unit_multiplier.value if limit.HasField("unit_multiplier") else 1
         override = Override(limit.requests_per_unit, limit.unit, multiplier)
     return Descriptor(entries, hits, descriptor.is_negative_hits, override)
+
+
+def split(message: bytes) -> tuple[Shape, list[str], int] | None:
+    """The keys, the values and the hits of a RateLimitRequest that has nothing else; None for any other.
+
+    Reads the bytes that Envoy writes: fields in the order of their numbers, each once, keys and values UTF-8.
+    Bytes that are not a RateLimitRequest are never taken for one.
+    """
+    if MARK_BYTES in message:
+        return None
+    keys: list[str | None] = []
+    values: list[str] = []
+    hits = 0
+    try:
+        if message[0] != _DOMAIN:
+            return None
+        size, position = message[1], 2
+        if size > _MOST_IN_A_BYTE:
+            size, position = _long_size(message, 1)
+        stop, end = position + size, len(message)
+        keys.append(str(message[position:stop], "utf-8"))
+        position = stop
+        while position < end and message[position] == _DESCRIPTOR:
+            size = message[position + 1]
+            position += 2
+            if size > _MOST_IN_A_BYTE:
+                size, position = _long_size(message, position - 1)
+            stop = position + size
+            keys.append(None)
+            while position < stop:
+                # An entry: its size, the size of the key, the key, the size of the value, the value.
+                entry_size = message[position + 1]
+                key_at = position + 2
+                if entry_size > _MOST_IN_A_BYTE:
+                    entry_size, key_at = _long_size(message, position + 1)
+                entry_end = key_at + entry_size
+                key_end = key_at + 2 + message[key_at + 1]
+                value_size = message[key_end + 1]
+                value_at = key_end + 2
+                if value_size > _MOST_IN_A_BYTE:
+                    value_size, value_at = _long_size(message, key_end + 1)
+                if (
+                    message[position] != _ENTRY
+                    or message[key_at] != _KEY
+                    or message[key_at + 1] > _MOST_IN_A_BYTE
+                    or message[key_end] != _VALUE
+                    or value_at + value_size != entry_end
+                ):
+                    return None
+                keys.append(str(message[key_at + 2 : key_end], "utf-8"))
+                values.append(str(message[value_at:entry_end], "utf-8"))
+                position = entry_end
+            if position != stop:
+                return None
+        if position + 2 == end and message[position] == _HITS and message[position + 1] <= _MOST_IN_A_BYTE:
+            hits = message[position + 1]
+            position = end
+    except (IndexError, UnicodeDecodeError):
+        return None
+    return (tuple(keys), values, hits) if position == end else None
+
+
+def _long_size(message: bytes, position: int) -> tuple[int, int]:
+    """A size of two bytes or more, and the position after it. Raises IndexError where there is none."""
+    try:
+        return read_varint(message, position)
+    except WireError:
+        raise IndexError from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +151,26 @@ class Responses:
         for status in decision.statuses:
             encoded = self._status(status)
             parts += (_STATUSES, varint(len(encoded)), encoded)
-        parts += self._response_headers(decision)
+        if decision.over_limit or self._headers is not None:
+            parts += self._response_headers(decision)
         if self._metadata != "off":
-            parts.append(self._dynamic_metadata(decision, decision.deciding))
+            parts.append(self._dynamic_metadata(decision))
         return b"".join(parts)
 
     def _status(self, status: DescriptorStatus) -> bytes:
-        code = _OVER_LIMIT if status.over_limit else _OK
-        remaining = _LIMIT_REMAINING + varint(status.remaining) if status.remaining else b""
-        rule = status.current
-        if rule is None:
+        over_limit, rule, left, seconds, _, _, known = status
+        code = _OVER_LIMIT if over_limit else _OK
+        remaining = _LIMIT_REMAINING + varint(left) if left else b""
+        if rule is None or rule.bucket is None or not known:
             return code + remaining
         limit = self._limits.get(rule)
         if limit is None:
             limit = _CURRENT_LIMIT + _sized(_encode_limit(rule))
             self._limits.put(rule, limit)
-        seconds = status.reset_seconds
         if seconds == 0:
             return code + limit + remaining + _NO_DURATION
         reset = varint(min(seconds, MAX_DURATION_SECONDS))
-        return code + limit + remaining + _DURATION + varint(len(reset) + 1) + _SECONDS + reset
+        return b"%b%b%b\x22%c\x08%b" % (code, limit, remaining, len(reset) + 1, reset)
 
     def _response_headers(self, decision: LimitDecision) -> list[bytes]:
         names = self._headers
@@ -114,19 +186,40 @@ class Responses:
                 headers.append(_response_header("Retry-After", seconds))
         return headers
 
-    def _dynamic_metadata(self, decision: LimitDecision, deciding: DescriptorStatus | None) -> bytes:
-        plan = decision.plan
-        rule = None if deciding is None else deciding.rule
-        # Which rules passed matters where they have metadata to add.
-        passed = tuple([status.over_limit for status in decision.statuses]) if plan.has_metadata else ()
-        outcome = (decision.over_limit, decision.reason, rule, passed)
-        encoded = plan.memos.get(outcome)
+    def _dynamic_metadata(self, decision: LimitDecision) -> bytes:
+        over_limit, statuses, plan, failure, shadowed, _ = decision
+        # All that the part of the rules depends on: which of them passed matters where there are several.
+        outcome: object
+        if len(statuses) == 1:
+            outcome = over_limit, failure, shadowed, statuses[0].over_limit
+        else:
+            passed = tuple([status.over_limit for status in statuses]) if plan.has_metadata else ()
+            deciding = decision.deciding
+            outcome = over_limit, failure, shadowed, None if deciding is None else deciding.rule, passed
+        memos = plan.memos
+        encoded = None if memos is None else memos.get(outcome)
         if encoded is None:
-            metadata = Struct()
-            metadata.update(explain(decision, full=self._metadata == "full"))
-            encoded = _DYNAMIC_METADATA + _sized(metadata.SerializeToString())
-            plan.remember(outcome, encoded)
-        return encoded
+            encoded = encode_struct(explain_outcome(decision))
+            if memos is not None:
+                memos.put(outcome, encoded)
+        if self._metadata == "full":
+            encoded += _encode_request(plan.request, plan.limits.options.secrets)
+        return _DYNAMIC_METADATA + varint(len(encoded)) + encoded
+
+
+def _encode_request(request: LimitRequest, secrets: SecretValues) -> bytes:
+    """`explain_request` as a Struct; written here for what Envoy sends most: one short, plain descriptor."""
+    descriptors = request.descriptors
+    if len(descriptors) == 1 and not request.hits_addend:
+        descriptor = descriptors[0]
+        texts = [text.encode() for text in entry_texts(descriptor, secrets)]
+        size = sum(map(len, texts)) + 4 * len(texts)
+        if size <= _SHORT_ENTRIES and descriptor.hits is None and descriptor.override is None:
+            entries = b"".join([b"\x0a%c\x1a%c%b" % (len(text) + 2, len(text), text) for text in texts])
+            if MARK_BYTES not in entries:
+                sizes = (size + 36, size + 21, size + 19, size + 17, size + 15, size + 13, size + 2, size)
+                return _ONE_DESCRIPTOR % (*sizes, entries)
+    return encode_struct(explain_request(request, secrets))
 
 
 def _encode_limit(rule: LimitRule) -> bytes:
@@ -147,7 +240,24 @@ def _sized(content: bytes) -> bytes:
     return varint(len(content)) + content
 
 
-# Tags: field number << 3 | wire type (0 varint, 2 with a length).
+_ONE_DESCRIPTOR: Final = (
+    b"\x0a%c\x0a\x0bdescriptors\x12%c\x32%c\x0a%c\x2a%c\x0a%c\x0a\x07entries\x12%c\x32%c%b"
+)
+"""A Struct: `descriptors`, a list of one Struct: `entries`, a list of texts. `%c` is the size of the rest."""
+_SHORT_ENTRIES: Final = 0x7F - 36
+"""The longest texts whose sizes all fit into one byte."""
+
+# Tags of the request: field number << 3 | wire type (0 varint, 2 with a length).
+_DOMAIN: Final = 0x0A  # 1
+_DESCRIPTOR: Final = 0x12  # 2
+_HITS: Final = 0x18  # 3
+_ENTRY: Final = 0x0A  # 1 of a descriptor
+_KEY: Final = 0x0A  # 1 of an entry
+_VALUE: Final = 0x12  # 2 of an entry
+_MOST_IN_A_BYTE: Final = 0x7F
+"""The largest number that a varint holds in one byte."""
+
+# Tags of the response: field number << 3 | wire type (0 varint, 2 with a length).
 _OK: Final = b"\x08\x01"  # overall_code = 1 of the response, and code = 1 of a status
 _OVER_LIMIT: Final = b"\x08\x02"
 _STATUSES: Final = b"\x12"  # 2
@@ -155,6 +265,4 @@ _RESPONSE_HEADER: Final = b"\x1a"  # 3
 _DYNAMIC_METADATA: Final = b"\x32"  # 6
 _CURRENT_LIMIT: Final = b"\x12"  # 2 of a status
 _LIMIT_REMAINING: Final = b"\x18"  # 3
-_DURATION: Final = b"\x22"  # 4
-_NO_DURATION: Final = b"\x22\x00"
-_SECONDS: Final = b"\x08"  # 1 of a Duration
+_NO_DURATION: Final = b"\x22\x00"  # 4, a Duration, whose seconds are its field 1

@@ -16,7 +16,7 @@ from accesslog.spool import frames
 from accesslog.spool.frames import DamagedError, Frame
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
-"""Space is freed a segment at a time; fewer and larger ones are no faster."""
+"""Space is freed a segment at a time; larger ones would not be faster."""
 
 FOLDER_MODE: Final = 0o750
 FILE_MODE: Final = 0o640

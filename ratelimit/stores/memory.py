@@ -1,32 +1,54 @@
 """Buckets in this process."""
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from common.buckets import Bucket, State, Taken
+from common.buckets import SECOND_US, Bucket, SlidingWindow, State, Taken
 from ratelimit.stores.store import Take
 from ratelimit.stores.take_all import take_all
 
 MAX_BUCKETS: Final = 200_000
-"""About 80 MB. A bound is needed: each client makes as many buckets as it has addresses or identities."""
+"""About 35 MB. A bound is needed: each client makes as many buckets as it has addresses or identities."""
 
 SWEPT_PER_NEW_BUCKET: Final = 2
 """More than one, so that unneeded buckets go faster than new ones come."""
+
+LOOKED_AT_PER_NEW_BUCKET: Final = 8
+"""Bounds what a new bucket costs where the oldest ones are all in use."""
+
+# A bucket is kept as one integer, because a million tuples take twice the room, and a pass of the garbage
+# collector over them takes 100 ms. From the lowest bit: whether it was used again, when it is idle (in
+# seconds), the last number of its state (a time in microseconds), and the numbers before that.
+_USED: Final = 1
+_IDLE_SHIFT: Final = 1
+_TIME_SHIFT: Final = 36
+_TIME_BITS: Final = 53
+_COUNTS_SHIFT: Final = _TIME_SHIFT + _TIME_BITS
+_IDLE_MASK: Final = (1 << _TIME_SHIFT - _IDLE_SHIFT) - 1
+_TIME_MASK: Final = (1 << _TIME_BITS) - 1
+_COUNT_BITS: Final = 33
+"""The room for the second of three numbers, the hits of a window: at most MAX_TOKENS."""
+_COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
 
 
 class MemoryStore:
     """Keeps buckets in this process: answers at once, and forgets when the process ends.
 
-    Bounded: beyond `max_buckets` the bucket unused for longest goes, and its client starts afresh with a
-    full one. `evicted` counts those that still had something charged. Before that, each new bucket removes
-    up to two idle ones (full again, or of a window past) from the same end.
+    Bounded: beyond `max_buckets` one that was not used lately goes, and its client starts afresh with a full
+    one. `evicted` counts those that still had something charged. Before that, each new bucket removes up to
+    two idle ones (full again, or of a window past).
+
+    The order is that of the CLOCK algorithm: a bucket that was used again since it was last looked at gets a
+    second chance. That comes close to the least recently used one, and a use changes no order.
     """
 
     def __init__(self, now_us: Callable[[], int], max_buckets: int = MAX_BUCKETS) -> None:
         self._now_us = now_us
         self._max_buckets = max_buckets
-        self._buckets: OrderedDict[str, tuple[Bucket, State]] = OrderedDict()
+        self._buckets: dict[str, int] = {}
+        self._queue: deque[str] = deque()
+        """Every bucket once: new ones at the end, the next to be looked at first."""
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -39,54 +61,84 @@ class MemoryStore:
             key, bucket, hits, _, _ = takes[0]
             return [self.take_one(key, bucket, hits, now_us)]
         buckets = self._buckets
-        states = {take.key: buckets[take.key][1] for take in takes if take.key in buckets}
+        states = {take.key: _unpack(buckets[take.key], take.bucket) for take in takes if take.key in buckets}
         taken = take_all(takes, states, now_us)
-        for take in takes:
-            self._keep(take.key, take.bucket, states.get(take.key), now_us)
+        for key, bucket, _, _, _ in takes:
+            state = states.get(key)
+            if state is None:
+                continue
+            packed = _pack(state, -(-bucket.idle_at_us(state) // SECOND_US))
+            if key in buckets:
+                buckets[key] = packed | _USED
+            else:
+                self._make_room(now_us // SECOND_US)
+                buckets[key] = packed
+                self._queue.append(key)
         return taken
 
     def take_one(self, key: str, bucket: Bucket, hits: int, now_us: int) -> Taken:
         """The outcome of `hits` to the bucket `key` at `now_us` (since 1970)."""
-        kept = self._buckets.get(key)
-        taken, state = bucket.take(None if kept is None else kept[1], hits, now_us)
-        self._keep(key, bucket, state, now_us)
-        return taken
-
-    def _keep(self, key: str, bucket: Bucket, state: State | None, now_us: int) -> None:
-        """Keep `state` as that of the bucket used last."""
-        if state is None:
-            return
         buckets = self._buckets
-        kept = buckets.get(key)
-        if kept is None:
-            self._make_room(now_us)
-            buckets[key] = (bucket, state)
-            return
-        if state is not kept[1]:
-            buckets[key] = (bucket, state)
-        buckets.move_to_end(key)
+        packed = buckets.get(key)
+        if packed is None:
+            taken, state = bucket.take(None, hits, now_us)
+            if state is not None:
+                self._make_room(now_us // SECOND_US)
+                buckets[key] = _pack(state, -(-(now_us + taken.reset_us) // SECOND_US))
+                self._queue.append(key)
+            return taken
+        before = _unpack(packed, bucket)
+        taken, state = bucket.take(before, hits, now_us)
+        if state is not before and state is not None:
+            buckets[key] = _pack(state, -(-(now_us + taken[2]) // SECOND_US)) | _USED
+        elif not packed & _USED:
+            buckets[key] = packed | _USED
+        return taken
 
     def peek(self, key: str, bucket: Bucket, hits: int, now_us: int) -> Taken:
         """What `take_one` would answer, with nothing charged and nothing kept."""
-        kept = self._buckets.get(key)
-        return bucket.take(None if kept is None else kept[1], hits, now_us)[0]
+        packed = self._buckets.get(key)
+        return bucket.take(None if packed is None else _unpack(packed, bucket), hits, now_us)[0]
 
     def forget(self, key: str) -> None:
-        """Make the bucket `key` as good as never used."""
-        self._buckets.pop(key, None)
+        """Make the bucket `key` as good as never used. Its costs grow with the number of buckets."""
+        if self._buckets.pop(key, None) is not None:
+            self._queue.remove(key)
 
     async def close(self) -> None:
         """Do nothing: nothing is open."""
 
-    def _make_room(self, now_us: int) -> None:
-        buckets = self._buckets
-        for _ in range(SWEPT_PER_NEW_BUCKET):
-            if not buckets:
-                return
-            oldest = next(iter(buckets))
-            bucket, state = buckets[oldest]
-            idle = bucket.idle_at_us(state) <= now_us
-            if not idle and len(buckets) < self._max_buckets:
-                return
-            del buckets[oldest]
-            self.evicted += not idle
+    def _make_room(self, now_seconds: int) -> None:
+        buckets, queue = self._buckets, self._queue
+        swept = 0
+        for _ in range(min(LOOKED_AT_PER_NEW_BUCKET, len(queue))):
+            packed = buckets[queue[0]]
+            if packed >> _IDLE_SHIFT & _IDLE_MASK <= now_seconds:
+                del buckets[queue.popleft()]
+                swept += 1
+                if swept == SWEPT_PER_NEW_BUCKET:
+                    return
+            elif packed & _USED:
+                buckets[queue[0]] = packed - _USED
+                queue.rotate(-1)
+            else:
+                break
+        if len(buckets) >= self._max_buckets:
+            del buckets[queue.popleft()]
+            self.evicted += 1
+
+
+def _pack(state: State, idle_at_seconds: int) -> int:
+    if len(state) == 2:
+        counts, at_us = state
+    else:
+        count, previous, at_us = state
+        counts = count << _COUNT_BITS | previous
+    return (counts << _TIME_BITS | at_us) << _TIME_SHIFT | idle_at_seconds << _IDLE_SHIFT
+
+
+def _unpack(packed: int, bucket: Bucket) -> State:
+    counts, at_us = packed >> _COUNTS_SHIFT, packed >> _TIME_SHIFT & _TIME_MASK
+    if bucket.__class__ is SlidingWindow:
+        return counts >> _COUNT_BITS, counts & _COUNT_MASK, at_us
+    return counts, at_us

@@ -13,7 +13,6 @@ from google.protobuf.message import DecodeError
 from common.buckets import SECOND_US
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.configfile import SETTINGS, ConfigError, Problem
-from ratelimit.cache import GenerationalCache
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitDecision, LimitPlan
 from ratelimit.deny_cache import DenyCache
@@ -27,7 +26,7 @@ from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Failure
-from ratelimit.wire import ResponseHeaders, Responses, read_request
+from ratelimit.wire import ResponseHeaders, Responses
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.services.ratelimit_json import answer_json
 from sidecars.services.ratelimit_unmatched import UnmatchedLog
@@ -38,12 +37,6 @@ from sidecars.transport.api.service import Call, Code, Service, StatusError, Una
 
 ANSWER_SECONDS: Final = 0.002
 """Reserved of the caller's deadline: to fall back and answer in time."""
-
-PLANS_REMEMBERED: Final = 4_096
-"""Plans that are kept: clients soon send the same bytes again. About 20 MB; 40 MB of the longest."""
-
-MAX_REMEMBERED_BYTES: Final = 1_024
-"""The longest request whose plan is kept: longer ones are rare, and not worth their memory."""
 
 REFUSAL_LOG_SECONDS: Final = 60.0
 """Time between two log lines about requests that Redis refuses: clients choose how often they come."""
@@ -77,7 +70,6 @@ class RatelimitSidecar:
         self._refusals = refusals
         self._clock = clock
         self._responses = _responses(settings)
-        self._plans: GenerationalCache[bytes, LimitPlan] = GenerationalCache(PLANS_REMEMBERED)
         self.services: Sequence[Service] = (
             Service(
                 "envoy.service.ratelimit.v3.RateLimitService",
@@ -91,7 +83,7 @@ class RatelimitSidecar:
         Raises StatusError: INVALID_ARGUMENT for bytes that are not a request or lack what each needs
         (UNKNOWN in envoyproxy/ratelimit), UNAVAILABLE while no limits are loaded.
         """
-        plan = self._plans.get(message) or self._plan(message)
+        plan = self._plan(message)
         decision = self._limiter.decide(plan, self._budget_seconds(call))
         if isinstance(decision, LimitDecision):
             return self._responses.encode(decision)
@@ -101,20 +93,14 @@ class RatelimitSidecar:
         return self._responses.encode(await pending)
 
     def _plan(self, message: bytes) -> LimitPlan:
-        budgets = len(self._limiter.budgets)
         try:
-            plan = self._limiter.plan(read_request(message))
+            return self._limiter.plan_message(message)
         except DecodeError:
             raise self._refused(Code.INVALID_ARGUMENT, "the message is not a RateLimitRequest") from None
         except RequestError as error:
             raise self._refused(Code.INVALID_ARGUMENT, str(error)) from None
         except UnconfiguredError as error:
             raise self._refused(Code.UNAVAILABLE, str(error)) from None
-        if len(self._limiter.budgets) != budgets:
-            self._plans.clear()
-        if len(message) <= MAX_REMEMBERED_BYTES:
-            self._plans.put(message, plan)
-        return plan
 
     def _refused(self, code: Code, text: str) -> StatusError:
         stats = self._limiter.stats
@@ -174,7 +160,6 @@ class RatelimitSidecar:
 
         def swap() -> None:
             self._limiter.use(limits)
-            self._plans.clear()
 
         return swap
 

@@ -147,7 +147,7 @@ class RatelimitSettings(Block):
     max_buckets: int = Field(
         MAX_BUCKETS,
         ge=1,
-        description="The most buckets in memory; beyond it, the least recently used is evicted.",
+        description="The most buckets in memory; beyond it, one that was not used lately is evicted.",
     )
     max_metric_keys: int = Field(
         MAX_REQUEST_KEYS,
