@@ -5,6 +5,8 @@ import importlib
 import inspect
 import os
 import pkgutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +18,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 import bench
+from bench.openloop.order import MOST_CONNECTIONS
 from bench.tools.budget import BUDGET_FILE, judge, load_budget
 from bench.tools.diff import changes, incomparable
 from bench.tools.document import DocumentError, document, missed, read_documents, write_document
 from bench.tools.goals import Figures, Goal, Measured
-from bench.tools.peers import Peer, parse_peer
+from bench.tools.load import LoadError
+from bench.tools.probe import ProbePlan, Questions, parse_target
+from bench.tools.probe import probe as run_probe
 from common.configfile import ConfigError
 
 _EXIT_MISSED = 1
@@ -58,7 +63,7 @@ def main(context: typer.Context) -> None:
         for name in names():
             table.add_row(name, _first_line(name))
         out.print(table)
-        out.print("Commands: check, diff; `python -m bench NAME --help` lists the options.")
+        out.print("Commands: probe, check, diff; `python -m bench NAME --help` lists the options.")
 
 
 def _bench_command(name: str) -> Callable[..., None]:
@@ -76,11 +81,17 @@ def _bench_command(name: str) -> Callable[..., None]:
             list[str] | None,
             typer.Option(
                 metavar="NAME=ADDRESS",
-                help="Another server to measure next to it, if the benchmark can.",
+                help="Another server to measure (compare, ratelimit); repeat it.",
             ),
         ] = None,
+        service: Annotated[
+            str | None, typer.Option(help="authz, ratelimit or accesslog: what the peers are (compare).")
+        ] = None,
+        folder: Annotated[
+            Path | None, typer.Option(help="Keeps the key of the tokens between runs (compare).")
+        ] = None,
     ) -> None:
-        choices = {"transport": transport, "peers": _peers(peer) if peer else None}
+        choices = {"transport": transport, "peer": peer, "service": service, "folder": folder}
         _run(name, json, quick=quick, check=check, choices=choices)
 
     return command
@@ -97,24 +108,20 @@ def _run(name: str, json: Path | None, *, quick: bool, check: bool, choices: dic
     module: Any = importlib.import_module(f"bench.{name}")
     chosen = {key: value for key, value in choices.items() if value is not None}
     for key in chosen.keys() - inspect.signature(module.run).parameters.keys():
-        notes.print(f"{name} has no choice of {key}: omit --{key.removesuffix('s')}")
+        notes.print(f"{name} has no choice of {key}: omit --{key}")
         raise typer.Exit(_EXIT_USAGE)
-    with _progress(name) as say:
-        result: Measured | Figures = module.run(quick=quick, say=say, **chosen)
+    try:
+        with _progress(name) as say:
+            result: Measured | Figures = module.run(quick=quick, say=say, **chosen)
+    except LoadError as error:
+        notes.print(str(error), markup=False)
+        raise typer.Exit(_EXIT_MISSED) from error
     measured = result if isinstance(result, Measured) else Measured(result)
     _show(measured, module.GOALS)
     if json is not None:
         write_document(json, document(name, measured, module.GOALS, quick=quick, load_average=busy))
     if check and missed(measured, module.GOALS):
         raise typer.Exit(_EXIT_MISSED)
-
-
-def _peers(texts: list[str]) -> list[Peer]:
-    try:
-        return list(map(parse_peer, texts))
-    except ValueError as error:
-        notes.print(f"--peer: {error}")
-        raise typer.Exit(_EXIT_USAGE) from None
 
 
 @contextmanager
@@ -154,6 +161,48 @@ def _shown(value: float | str | None) -> str:
     if value is None:
         return "not measured"
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def probe(
+    envoy: Annotated[
+        str, typer.Option(help="http://HOST:PORT/PATH of your Envoy's listener with the filters.")
+    ],
+    without: Annotated[
+        str | None, typer.Option(help="The same for a listener without them, to see what they add.")
+    ] = None,
+    path: Annotated[list[str] | None, typer.Option(help="A path to request; repeat it.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="A header, `name: value`; repeat it.")] = None,
+    tokens: Annotated[Path | None, typer.Option(help="A file with a bearer token on each line.")] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Requests a second. Default: saturate the listener, then 25, 50 and 75 % of that."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each load lasts.")] = 5.0,
+    connections: Annotated[int, typer.Option(min=1, max=MOST_CONNECTIONS)] = 16,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
+) -> None:
+    """Measure your own Envoy with and without the filters."""
+    busy = os.getloadavg()[0]
+    try:
+        bearer = tokens.read_text(encoding="ascii").split() if tokens is not None else []
+        targets = {"filters": parse_target(envoy)}
+        if without is not None:
+            targets["none"] = parse_target(without)
+        questions = Questions(path or (), header or (), bearer)
+        plan = ProbePlan(rate, seconds, connections, rounds)
+        with _progress("probe") as say, tempfile.TemporaryDirectory() as folder:
+            measured = run_probe(targets, questions, plan, Path(folder), say)
+    except (LoadError, OSError, UnicodeDecodeError, ValueError) as error:
+        notes.print(f"probe: {error}", markup=False)
+        raise typer.Exit(_EXIT_USAGE) from error
+    except subprocess.CalledProcessError as error:
+        notes.print(f"probe: the load failed: {error.output.decode(errors='replace')[-2000:]}", markup=False)
+        raise typer.Exit(_EXIT_MISSED) from error
+    _show(measured, {})
+    if json is not None:
+        write_document(json, document("probe", measured, {}, quick=False, load_average=busy))
 
 
 @app.command()

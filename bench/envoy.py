@@ -78,7 +78,7 @@ class _EnvoyRun:
         self._say = say
         self._rounds = Rounds()
         self._latency: dict[str, dict[str, Latency]] = {}
-        self._notes: dict[str, None] = {}
+        self._notes: dict[str, str] = {}
         self._listeners = {variant.name: variant for variant in bench.listeners}
 
     async def measure(self) -> Measured:
@@ -141,14 +141,15 @@ class _EnvoyRun:
 
     def _note(self, where: str, trouble: str) -> None:
         if trouble:
-            self._notes[f"{where}: {trouble}"] = None
+            self._notes[where] = trouble
 
     def _measured(self) -> Measured:
         rounds = self._rounds
         derive(rounds, has_floor="floor_all" in self._listeners, loads=self._plan.loads)
         noise = rounds.noise("none_rps") or rounds.noise("native_all_rps")
-        notes = (*([noise] if noise else []), *self._notes)
-        return Measured(self._figures(), rounds.values, self._details(), notes, HEADLINES)
+        notes = [noise] if noise else []
+        notes += (f"{where}: {trouble}" for where, trouble in self._notes.items())
+        return Measured(self._figures(), rounds.values, self._details(), tuple(notes), HEADLINES)
 
     def _figures(self) -> Figures:
         missing: Figures = dict.fromkeys(GOALS)

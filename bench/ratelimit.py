@@ -23,7 +23,7 @@ from bench.tools.callers import Callers
 from bench.tools.goals import Figures, Goal
 from bench.tools.load import Load, LoadError
 from bench.tools.noop_server import PATH as NOOP_PATH
-from bench.tools.peers import Peer
+from bench.tools.peers import Peer, parse_peer
 from bench.tools.processes import (
     free_port,
     load_core,
@@ -73,8 +73,12 @@ FULL = RatelimitPlan(turns=5, seconds=1.5, warm_up_seconds=0.5, buckets=1_000_00
 QUICK = RatelimitPlan(turns=1, seconds=0.7, warm_up_seconds=0.3, buckets=200_000)
 
 
-def run(*, quick: bool, say: Say, peers: Sequence[Peer] = ()) -> Figures:
-    """Measure the sidecar, and `peers` next to it, and return all figures."""
+def run(*, quick: bool, say: Say, peer: Sequence[str] = ()) -> Figures:
+    """Measure the sidecar, and each `peer` next to it, and return all figures. Raises LoadError."""
+    try:
+        peers = list(map(parse_peer, peer))
+    except ValueError as error:
+        raise LoadError(f"--peer: {error}") from None
     plan = QUICK if quick else FULL
     if server_core() == load_core():
         say("only one core: server and load share it, so the ratios say little")

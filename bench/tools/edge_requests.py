@@ -14,6 +14,7 @@ from typing import Any
 
 import jwt
 import orjson
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench.authz import AUDIENCE, ISSUER
@@ -34,10 +35,28 @@ class Population:
 
 
 class Issuer:
-    """Signs tokens with one RS256 key; its public key is written into `folder`."""
+    """Signs tokens with one RS256 key.
+
+    The folder has the public key in `keys.json`, and the private one in `key.pem`, so that a server that was
+    started with these keys can be measured again.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        file = folder / "key.pem"
+        if file.exists():
+            key = serialization.load_pem_private_key(file.read_bytes(), None)
+            assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101  # we wrote it
+            self._key = key
+        else:
+            self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            file.touch(mode=0o600)
+            file.write_bytes(
+                self._key.private_bytes(
+                    serialization.Encoding.PEM,
+                    serialization.PrivateFormat.PKCS8,
+                    serialization.NoEncryption(),
+                )
+            )
         public = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         keys = {"keys": [{**public, "kid": "bench", "alg": "RS256"}]}
         (folder / "keys.json").write_bytes(orjson.dumps(keys))
@@ -73,12 +92,21 @@ def policy(rules: int = SERVICES) -> str:
     return "".join(lines)
 
 
+def senders(population: Population) -> list[int]:
+    """Return the number of the caller of each request: caller n sends 1/n as many as the first one (Zipf)."""
+    weights = itertools.accumulate(
+        1 / rank**population.zipf_exponent for rank in range(1, population.callers + 1)
+    )
+    return random.Random(SEED).choices(
+        range(population.callers), cum_weights=list(weights), k=population.requests
+    )
+
+
 def realistic_requests(tokens: list[str], population: Population) -> Iterator[bytes]:
     """Yield requests that all differ."""
     chance = random.Random(SEED)
-    weights = itertools.accumulate(1 / rank**population.zipf_exponent for rank in range(1, len(tokens) + 1))
-    senders = chance.choices(tokens, cum_weights=list(weights), k=population.requests)
-    for number, token in enumerate(senders):
+    for number, sender in enumerate(senders(population)):
+        token = tokens[sender]
         target = f"/service-{chance.randrange(SERVICES)}/orders/{number}?page={chance.randrange(1000)}"
         trace, span = chance.getrandbits(128), chance.getrandbits(64)
         yield http_request(target, token, f"00-{trace:032x}-{span:016x}-01")

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +56,18 @@ def write_files(folder: Path) -> None:
 
 @asynccontextmanager
 async def running_suite(
-    folder: Path, transport: str, core: int, environment: Mapping[str, str]
+    folder: Path,
+    transport: str,
+    core: int,
+    environment: Mapping[str, str],
+    names: Sequence[str] = FILTERS,
 ) -> AsyncIterator[dict[str, RunningSidecar]]:
-    """Run the three sidecars, each in its own process on `core`, with the files in `folder`."""
+    """Run the named sidecars, each in its own process on `core`, with the files in `folder`."""
     # Environment settings of the caller's own sidecars must not affect these.
     own = {name: value for name, value in environment.items() if not name.startswith("SIDECARS_")}
     async with AsyncExitStack() as stack:
         found = {}
-        for name in FILTERS:
+        for name in names:
             port = free_port()
             admin = SidecarsAdmin(folder / f"{transport}-{name}.admin.sock")
             file = folder / f"{transport}-{name}.yaml"
@@ -103,16 +107,22 @@ def limit_message(subject: str) -> bytes:
     return message.SerializeToString()
 
 
+def check_of(token: str, target: str) -> bytes:
+    """Return Envoy's check request for a browser's request with a token."""
+    message = CheckRequest.FromString(check_message(token))
+    http = message.attributes.request.http
+    http.path = http.headers[":path"] = target
+    return message.SerializeToString()
+
+
 def answers(suite: Mapping[str, RunningSidecar], token: str) -> dict[str, bytes]:
     """Return an answer of each sidecar by its gRPC path, for the floor.
 
     The floor gives the answers of the sidecars, so Envoy has the same work with both. Raises LoadError if a
     request is refused: a server that refuses is fast, too.
     """
-    question = CheckRequest.FromString(check_message(token))
-    question.attributes.request.http.path = "/service-50/orders/42?fields=total"
-    check = _call(suite["authz"].port, CHECK_PATH, question.SerializeToString())
-    limit = _call(suite["ratelimit"].port, LIMIT_PATH, limit_message("caller-0"))
+    check = call(f"127.0.0.1:{suite['authz'].port}", CHECK_PATH, check_of(token, "/service-50/orders/42"))
+    limit = call(f"127.0.0.1:{suite['ratelimit'].port}", LIMIT_PATH, limit_message("caller-0"))
     decided, limited = CheckResponse.FromString(check), RateLimitResponse.FromString(limit)
     if decided.status.code or not decided.ok_response.headers:
         raise LoadError(f"authz refused: {decided}")
@@ -121,8 +131,9 @@ def answers(suite: Mapping[str, RunningSidecar], token: str) -> dict[str, bytes]
     return {CHECK_PATH: check, LIMIT_PATH: limit, LOG_PATH: StreamAccessLogsResponse().SerializeToString()}
 
 
-def _call(port: int, path: str, message: bytes) -> bytes:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def call(address: str, path: str, message: bytes) -> bytes:
+    """Make one call with grpcio, and return the answer. Raises grpc.RpcError."""
+    with grpc.insecure_channel(address) as channel:
         ask: Any = channel.unary_unary(path)
         answer: bytes = ask(message, timeout=ANSWER_SECONDS, wait_for_ready=True)
         return answer

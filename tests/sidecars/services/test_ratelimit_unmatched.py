@@ -58,9 +58,9 @@ def test_a_descriptor_without_a_limit_says_which_and_why(asked: Asked) -> None:
 
 
 def test_an_unknown_domain_names_the_known_ones(asked: Asked) -> None:
-    [line] = asked.logged({"route": "login"}, {"route": "x"}, domain="egde")
+    [line] = asked.logged({"route": "login"}, {"route": "x"}, domain="egg")
     assert line["event"] == "requests for an unknown domain are not limited"
-    assert (line["domain"], line["requests"]) == ("egde", 1)
+    assert (line["domain"], line["requests"]) == ("egg", 1)
     assert line["reason"] == "no limits file has this domain; there are edge"
 
 
@@ -120,11 +120,11 @@ def test_beyond_the_bound_they_are_counted_and_logged_together(folder: Path) -> 
 def test_config_shows_the_most_frequent(asked: Asked) -> None:
     for key in ("a", "b", "b"):
         asked.logged({key: "1"})
-    asked.logged({"a": "1"}, domain="egde")
+    asked.logged({"a": "1"}, domain="egg")
     assert asked.sidecar.describe()["unmatched"] == [
         {"domain": "edge", "keys": "b", "count": 2},
         {"domain": "edge", "keys": "a", "count": 1},
-        {"domain": "egde", "keys": None, "count": 1},
+        {"domain": "egg", "keys": None, "count": 1},
     ]
 
 
