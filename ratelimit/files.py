@@ -65,6 +65,15 @@ def limit_files(path: Path, which: FolderFiles = FolderFiles.YAML) -> Found:
     return Found(tuple(files), Problem(str(path), 0, "", f"skipped {_listed(names)}; {_REASONS[which]}"))
 
 
+def hidden_files(path: Path) -> tuple[Path, ...]:
+    """The files in the folder at `path` that are hidden, or in a hidden folder; none if it cannot be read."""
+    try:
+        files = limit_files(path, FolderFiles.ALL).files
+    except (ConfigError, OSError):
+        return ()
+    return tuple(file for file in files if any(part.startswith(".") for part in file.relative_to(path).parts))
+
+
 _REASONS: Final = {
     FolderFiles.YAML: "only *.yaml and *.yml are loaded: rename it, or set folder_files: visible",
     FolderFiles.VISIBLE: "hidden files, links to folders and what is not a file are not loaded",

@@ -31,7 +31,7 @@ def http_app(health: Health, routes: Sequence[AdminRoute]) -> web.Application:
         return web.Response(text="OK" if ready else "", status=200 if ready else 500)
 
     app = web.Application()
-    app.router.add_get("/healthcheck", healthcheck)
+    app.router.add_route("*", "/healthcheck", healthcheck)
     for route in routes:
         add(app.router, route)
     return app

@@ -32,7 +32,7 @@ class AdminAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AdminRoute:
-    """One method of one path. The handler should not raise: an exception becomes a 500."""
+    """One method of one path; `*` is any method. The handler should not raise: an exception becomes a 500."""
 
     method: str
     path: str

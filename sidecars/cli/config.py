@@ -1,6 +1,7 @@
 """`sidecars config`: the settings file."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,16 @@ app = typer.Typer(help="Check the settings file, and list every setting.", no_ar
 @app.command()
 def check(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The settings file.", exists=True, dir_okay=False)
-    ],
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="The settings file.", exists=True, dir_okay=False),
+    ] = None,
+    compat: Annotated[
+        bool,
+        typer.Option(
+            "--compat",
+            help="Without a file: check the environment of envoyproxy/ratelimit.",
+        ),
+    ] = False,
     offline: Annotated[
         bool,
         typer.Option(
@@ -30,30 +39,40 @@ def check(
 
     It also checks what they need on this machine: TLS files that fit together, folders of sockets and logs.
     It warns of ports that every network reaches without TLS, and of limits files that are not loaded.
+    With `--compat` it checks what `sidecars run ratelimit --compat` would run with, and warns of variables
+    without effect.
 
-    Example: `sidecars config check examples/sidecars.yaml`
+    Example: `sidecars config check examples/sidecars.yaml`, or `sidecars config check --compat`
 
     Exit codes: 0 a process would start with it; 1 problems were found, one a line; 2 bad usage.
     """
     from sidecars.cli.conflicts import check_environment
     from sidecars.cli.serve import ALL, assemble
     from sidecars.services.sidecar import Warns
-    from sidecars.settings.load import read_settings
+    from sidecars.settings.load import read_compat, read_settings
     from sidecars.settings.machine import on_this_machine, open_to_all
 
+    if compat == (file is not None):
+        raise typer.BadParameter("name a settings file, or give --compat", param_hint="FILE")
     check_environment()
-    reading = read_settings(file, os.environ)
+    without_effect: Mapping[str, str] = {}
+    if file is None:
+        reading, without_effect = read_compat(os.environ)
+    else:
+        reading = read_settings(file, os.environ)
     if not offline:
         reading = on_this_machine(reading)
     if reading.settings is not None:
         warn(reading.locate(path, message) for path, message in open_to_all(reading.settings))
+    for variable, why in without_effect.items():
+        typer.echo(f"warning: {variable}: {why}", err=True)
     try:
         assembly = assemble(reading, ALL)
     except ConfigError as error:
         report(error.problems)
     warn(each for one in assembly.bound if isinstance(one.sidecar, Warns) for each in one.sidecar.warnings)
     names = ", ".join(one.sidecar.name for one in assembly.bound)
-    typer.echo(f"{file}: ok ({names})")
+    typer.echo(f"{file or 'environment'}: ok ({names})")
 
 
 @app.command()

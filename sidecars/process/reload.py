@@ -138,4 +138,5 @@ class Reloader:
         return seen
 
     async def _take_snapshot(self, sidecar: Sidecar) -> Snapshot:
-        return await asyncio.to_thread(self._watchers[sidecar.name].snapshot, tuple(sidecar.watched_files))
+        # In the thread, since a sidecar may look for the files.
+        return await asyncio.to_thread(lambda: self._watchers[sidecar.name].snapshot(sidecar.watched_files))

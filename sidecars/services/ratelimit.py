@@ -16,6 +16,7 @@ from common.configfile import SETTINGS, ConfigError, Problem
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitDecision, LimitPlan
 from ratelimit.deny_cache import DenyCache
+from ratelimit.files import FolderFiles, hidden_files
 from ratelimit.limiter import Limiter
 from ratelimit.listing import described, limits_data
 from ratelimit.request import RequestError, UnconfiguredError
@@ -115,8 +116,11 @@ class RatelimitSidecar:
 
     @property
     def watched_files(self) -> Sequence[Path]:
-        """The limit files and folders."""
-        return self._settings.limits
+        """The limit files and folders, and hidden files that are read, too."""
+        limits = self._settings.limits
+        if self._settings.folder_files is not FolderFiles.ALL:
+            return limits
+        return (*limits, *(file for path in limits if path.is_dir() for file in hidden_files(path)))
 
     @property
     def admin_routes(self) -> Sequence[AdminRoute]:
@@ -130,8 +134,8 @@ class RatelimitSidecar:
 
     @property
     def http_routes(self) -> Sequence[AdminRoute]:
-        """`/json`."""
-        return (AdminRoute("POST", "/json", partial(answer_json, self.should_rate_limit)),)
+        """`/json`, with any method, as envoyproxy/ratelimit has it."""
+        return (AdminRoute("*", "/json", partial(answer_json, self.should_rate_limit)),)
 
     async def _rlconfig(self, request: AdminRequest) -> AdminAnswer:
         if request.query.get("format") == "json":

@@ -53,7 +53,10 @@ class Sidecar(Protocol):
 
     @property
     def watched_files(self) -> Sequence[Path]:
-        """Files and folders whose change asks for a reload."""
+        """Files and folders whose change asks for a reload. Hidden files in a folder are to be named.
+
+        Read in a thread, and may block on the disk.
+        """
 
     async def start(self) -> None:
         """Connect to dependencies (Redis, key sets, files). One that is away is not an error."""

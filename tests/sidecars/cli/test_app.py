@@ -76,7 +76,7 @@ def test_the_help_of_a_command_explains_its_exit_codes(sidecars: Command, comman
             ("run", "other", "--config", "x"),
             "'other' is not one of 'authz', 'ratelimit', 'accesslog', 'all'",
         ),
-        (("config", "check"), "Missing argument"),
+        (("config", "check"), "name a settings file, or give --compat"),
         (("config", "check", "/none"), "file '/none' does not exist"),
         (("policy", "check", "/none"), "path '/none' does not exist"),
         (("limits", "check"), "Missing argument"),

@@ -3,13 +3,15 @@
 import json
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
 
 from protos.ratelimit_pb2 import RateLimitResponse
+from tests.sidecars.cli.test_session import Done, plain_command
 from tests.support.ratelimiting import LIMITS as BY_MINUTE
 from tests.support.ratelimiting import request
 from tests.support.redis_server import RedisServer
@@ -131,6 +133,52 @@ def test_a_changed_file_is_loaded(running: Running) -> None:
     new.write_text(LIMITS.replace("requests_per_unit: 3, name", "requests_per_unit: 7, name"))
     new.replace(file)
     running.wait_until(lambda: "requests_per_unit=7," in running.get("/rlconfig")[1])
+
+
+def test_a_changed_hidden_file_is_loaded(running: Running) -> None:
+    """As theirs, which loads hidden files unless RUNTIME_IGNOREDOTFILES is set: a new one, and its change."""
+    file = running.folder / "rl" / "config" / ".hidden"
+    text = "domain: hidden\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 8}}]\n"
+    for limit in (8, 9):
+        new = running.folder / "new"
+        new.write_text(text.replace(": 8}", f": {limit}}}"))
+        new.replace(file)
+        running.wait_until(partial(_has_rule, running, f"hidden.a: unit=DAY requests_per_unit={limit},"))
+    file.unlink()
+    running.wait_until(lambda: not _has_rule(running, "hidden.a"))
+
+
+def _has_rule(running: Running, text: str) -> bool:
+    return text in running.get("/rlconfig")[1]
+
+
+@pytest.fixture
+def checked(tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """`sidecars config check --compat` in an environment."""
+
+    def check(**more: str) -> Done:
+        for name, value in {**environment(tmp_path, redis), **more}.items():
+            monkeypatch.setenv(name, value)
+        return plain_command("config", "check", "--compat")
+
+    return check
+
+
+def test_config_check_reads_the_environment(checked: Callable[..., Done]) -> None:
+    done = checked(MEMCACHE_TLS="true")
+    assert (done.returncode, done.stdout) == (0, "environment: ok (ratelimit)\n")
+    assert "warning: MEMCACHE_TLS: the store is Redis\n" in done.stderr
+
+
+def test_config_check_finds_what_would_stop_the_start(checked: Callable[..., Done]) -> None:
+    done = checked(BACKEND_TYPE="memcache", NEAR_LIMIT_RATIO="much")
+    assert done.returncode == 1
+    problems = [line for line in done.stderr.splitlines() if not line.startswith("warning")]
+    assert [line.partition(":")[0] for line in problems] == ["BACKEND_TYPE", "NEAR_LIMIT_RATIO"]
+
+
+def test_config_check_needs_one_of_the_two(checked: Callable[..., Done]) -> None:
+    assert plain_command("config", "check").returncode == 2
 
 
 def test_what_cannot_be_followed_stops_the_start(tmp_path: Path, redis: RedisServer) -> None:

@@ -40,6 +40,11 @@ class Done:
 
 def command(config: Path, *arguments: str, stdin: str = "") -> Done:
     """`sidecars ARGUMENTS --config CONFIG`, in this process."""
+    return plain_command(*arguments, "--config", str(config), stdin=stdin)
+
+
+def plain_command(*arguments: str, stdin: str = "") -> Done:
+    """`sidecars ARGUMENTS`, in this process."""
     out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
     with (
         contextlib.redirect_stdout(out),
@@ -47,7 +52,7 @@ def command(config: Path, *arguments: str, stdin: str = "") -> Done:
         mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
         pytest.raises(SystemExit) as ended,
     ):
-        main([*arguments, "--config", str(config)])
+        main(list(arguments))
     assert isinstance(ended.value.code, int)
     texts = (stream.buffer.getvalue().decode() for stream in (out, err))
     return Done(ended.value.code, *texts)

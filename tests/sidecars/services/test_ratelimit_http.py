@@ -114,9 +114,9 @@ def free_port() -> int:
         return port
 
 
-def fetched(url: str, body: bytes | None = None) -> tuple[int, str]:
+def fetched(url: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str]:
     try:
-        with urlopen(Request(url, body), timeout=WAIT_SECONDS) as response:
+        with urlopen(Request(url, body, method=method), timeout=WAIT_SECONDS) as response:
             return response.status, response.read().decode()
     except HTTPError as error:
         with error:
@@ -131,6 +131,9 @@ def test_a_process_serves_them_on_its_ports(folder: Path) -> None:
         process.wait_until_ready()
         assert fetched(f"http://{http}/healthcheck") == (200, "OK")
         assert fetched(f"http://{http}/json", json.dumps(LOGIN).encode())[0] == 200
+        for method in ("GET", "PUT", "DELETE"):  # as theirs
+            assert fetched(f"http://{http}/json", json.dumps(LOGIN).encode(), method)[0] in {200, 429}
+            assert fetched(f"http://{http}/healthcheck", None, method) == (200, "OK")
         assert fetched(f"http://{http}/config")[0] == 404
         for status, text in (process.get("/rlconfig"), fetched(f"http://{also}/rlconfig")):
             assert (status, text.splitlines()[0].partition(",")[0]) == (
