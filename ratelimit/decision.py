@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ratelimit.request import Descriptor, LimitRequest
+from ratelimit.request import BadInput, Descriptor, LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule
 from ratelimit.stats import Counts
 from ratelimit.stores.store import Take
@@ -87,6 +87,8 @@ class LimitPlan(NamedTuple):
     unknown_domain: bool = False
     unmatched: Sequence[tuple[UnmatchedShape, Descriptor | None]] = ()
     """Descriptors without a rule, and None for an unknown domain, each with what counts it."""
+    odd: Sequence[BadInput] = ()
+    """What is odd about the request, for the metric."""
     has_metadata: bool = False
     """Whether any of its rules has metadata to hand on."""
     memos: Memos | None = None

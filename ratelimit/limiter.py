@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
+from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.decision import Charge, DescriptorStatus, LimitDecision, LimitPlan
 from ratelimit.deny_cache import NOT_TAKEN, DenyCache
 from ratelimit.plan import Modes, make_plan, near_limit
@@ -45,6 +46,7 @@ class Limiter:
     `deny_cache` remembers refusals of `store`, which is asked only about requests that may pass; a definite
     refusal also wins while the store is away.
     `note_unmatched` is called with each plan that has `unmatched`.
+    `bounds` is what a request may hold at most.
     `spare_others`: fixed windows and debts of a refused request are charged only if they are over.
     """
 
@@ -61,6 +63,7 @@ class Limiter:
         spare_others: bool = False,
         deny_cache: DenyCache | None = None,
         note_unmatched: Callable[[LimitPlan], None] = lambda _: None,
+        bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self.stats = stats
         self.deny_cache = deny_cache
@@ -69,7 +72,7 @@ class Limiter:
         self._note_unmatched = note_unmatched
         self._store = store
         self._fallback = fallback
-        self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others)
+        self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others, bounds)
         self.use(limits)
 
     @property
@@ -83,7 +86,7 @@ class Limiter:
         self.stats.loads += 1
         self.stats.unmatched.speak_again()
         self._limits = limits
-        self._shapes = Shapes(limits, self.plan)
+        self._shapes = Shapes(limits, self.plan, self._modes.bounds.max_key_length)
         self._recent: dict[bytes, LimitPlan] = {}
         if self.deny_cache is not None:
             self.deny_cache.clear()
@@ -118,6 +121,8 @@ class Limiter:
         """
         stats = self.stats
         stats.requests += 1
+        for reason in plan.odd:
+            stats.bad_input[reason] += 1
         if plan.unmatched:
             for shape, _ in plan.unmatched:
                 shape.count += 1

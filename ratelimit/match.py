@@ -12,6 +12,7 @@ from ratelimit.secret_values import DEFAULT_SECRETS, SecretValues
 Entry = tuple[str, str]
 """Key and value of one entry of a descriptor."""
 
+
 MAX_KEY_LENGTH: Final = 256
 """Values come from clients (a path, a header). A longer name is replaced by its hash, so that no client can
 fill the store with long names."""
@@ -98,15 +99,17 @@ def metric_path(
     return tuple(path)
 
 
-def bucket_key(domain: str, bucket: Bucket, counted: Sequence[Entry]) -> str:
+def bucket_key(domain: str, bucket: Bucket, counted: Sequence[Entry], longest: int = MAX_KEY_LENGTH) -> str:
     """The name of the bucket that `counted` share. Different entries have different names, always.
+
+    A name of more than `longest` characters is replaced by its hash.
 
     It begins with algorithm and window: a new `requests_per_unit` keeps what is counted, a new window
     starts again. envoyproxy/ratelimit joins with `_` unescaped, so there (a_b, c) and (a, b_c) share.
     """
     kind = bucket_kind(bucket)
     entries = "|".join([f"{escaped(key)}={escaped(value)}" for key, value in counted])
-    return bounded(kind, f"{kind}|{escaped(domain)}|{entries}")
+    return bounded(kind, f"{kind}|{escaped(domain)}|{entries}", longest)
 
 
 def bucket_kind(bucket: Bucket) -> str:
@@ -123,9 +126,9 @@ def _span(microseconds: int) -> str:
     return f"{microseconds}us" if rest else f"{seconds}"
 
 
-def bounded(kind: str, name: str) -> str:
-    """`name`, or `kind` with its hash where it is longer than MAX_KEY_LENGTH."""
-    if len(name) <= MAX_KEY_LENGTH:
+def bounded(kind: str, name: str, longest: int) -> str:
+    """`name`, or `kind` with its hash where it has more than `longest` characters."""
+    if len(name) <= longest:
         return name
     return f"{kind}#{blake2b(name.encode(), digest_size=32).hexdigest()}"
 

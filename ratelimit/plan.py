@@ -4,19 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from common.buckets import MAX_HITS
+from common.buckets import MAX_HITS, MAX_WINDOW_US, SECOND_US
 from protos.lenient import shown
+from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds, oddities
 from ratelimit.decision import UNMATCHED, Charge, DescriptorStatus, LimitPlan
 from ratelimit.match import Entry, Match, bucket_key, match, metric_path
-from ratelimit.request import Descriptor, LimitRequest, Override, RequestError, UnconfiguredError
+from ratelimit.request import (
+    BadInput,
+    Descriptor,
+    LimitRequest,
+    Override,
+    RequestError,
+    UnconfiguredError,
+)
 from ratelimit.rules import BLANKS, UNIT_SECONDS, CompiledLimits, LimitRule, Node, Unit, build_bucket
 from ratelimit.secret_values import SecretValues
 from ratelimit.stats import Counts, Stats
 from ratelimit.stores.store import Mode, Take
 from ratelimit.token_budgets import TokenBudgets
-
-MAX_DESCRIPTORS: Final = 256
-"""A route has a handful; a script over very many buckets would block Redis for all its clients."""
 
 UNLIMITED: Final = 2**32 - 1
 """`limit_remaining` of an unlimited rule."""
@@ -34,6 +39,8 @@ class Modes:
     """Every limit is a quota."""
     spare_others: bool = False
     """Whether `Take.spare` is set."""
+    bounds: Bounds = DEFAULT_BOUNDS
+    """What a request may hold at most."""
 
 
 def make_plan(
@@ -45,7 +52,7 @@ def make_plan(
 
     Raises RequestError for what cannot be asked and UnconfiguredError where nothing is configured.
     """
-    _check(request, limits)
+    _check(request, limits, modes.bounds)
     domain, descriptors, request_hits = request
     root = limits.domains.get(domain)
     if root is None:
@@ -81,7 +88,7 @@ def make_plan(
                 bucket, spare = rule.charging, False
             near = near_limit(bucket.size, modes.near_limit_ratio)
             charges.append(Charge(len(statuses), rule, hits, counts, near, bucket.size))
-            key = bucket_key(domain, bucket, counted)
+            key = bucket_key(domain, bucket, counted, modes.bounds.max_key_length)
             takes.append(Take(key, bucket, hits, _mode(rule, modes), spare))
         statuses.append(UNMATCHED)
     if _has_endless_quota(charges, len(statuses) - len(charges) - len(unlimited), modes):
@@ -102,6 +109,7 @@ def make_plan(
         takes,
         unlimited,
         unmatched=without_rule,
+        odd=oddities(request, takes),
         has_metadata=has_metadata,
     )
 
@@ -137,13 +145,20 @@ def _counts(
     return stats.of_request(path)
 
 
-def _check(request: LimitRequest, limits: CompiledLimits) -> None:
+def _check(request: LimitRequest, limits: CompiledLimits, bounds: Bounds) -> None:
     if not request.domain:
-        raise RequestError("rate limit domain must not be empty")
+        raise RequestError(BadInput.NO_DOMAIN, "rate limit domain must not be empty")
     if not request.descriptors:
-        raise RequestError("rate limit descriptor list must not be empty")
-    if len(request.descriptors) > MAX_DESCRIPTORS:
-        raise RequestError(f"rate limit descriptor list must not be longer than {MAX_DESCRIPTORS}")
+        raise RequestError(BadInput.NO_DESCRIPTORS, "rate limit descriptor list must not be empty")
+    most = bounds.max_descriptors
+    if len(request.descriptors) > most:
+        text = f"rate limit descriptor list must not be longer than {most}"
+        raise RequestError(BadInput.TOO_MANY_DESCRIPTORS, text)
+    most = bounds.max_entries
+    for descriptor in request.descriptors:
+        if len(descriptor.entries) > most:
+            text = f"rate limit descriptor must not have more than {most} entries"
+            raise RequestError(BadInput.TOO_MANY_ENTRIES, text)
     if not limits.domains:
         raise UnconfiguredError("no rate limit configuration loaded")
 
@@ -161,15 +176,17 @@ def _override_rule(
     """The limit that a request brings along, as a rule: never in shadow or quota mode, without a name."""
     # UNKNOWN makes envoyproxy/ratelimit panic; a unit that is not known here would be a guess.
     if override.unit not in UNIT_SECONDS:
-        raise RequestError(f"rate limit override has no unit that is known here: {override.unit}")
+        text = f"rate limit override has no unit that is known here: {override.unit}"
+        raise RequestError(BadInput.BAD_OVERRIDE, text)
     unit = Unit(override.unit)
+    most = MAX_WINDOW_US // (UNIT_SECONDS[unit] * SECOND_US)
+    if not 1 <= override.unit_multiplier <= most:
+        text = f"rate limit override: unit_multiplier must be 1 to {most}, not {override.unit_multiplier}"
+        raise RequestError(BadInput.BAD_OVERRIDE, text)
     window_seconds = UNIT_SECONDS[unit] * override.unit_multiplier
     requests, options, secrets = override.requests_per_unit, limits.options, limits.options.secrets
-    try:
-        bucket = build_bucket(requests, window_seconds, options.algorithm)
-        fallback = build_bucket(requests, window_seconds, options.algorithm, replicas=options.replicas)
-    except ValueError as error:
-        raise RequestError(f"rate limit override: {error}") from error
+    bucket = build_bucket(requests, window_seconds, options.algorithm)
+    fallback = build_bucket(requests, window_seconds, options.algorithm, replicas=options.replicas)
     return LimitRule(
         (domain, *(shown(f"{key}_{secrets.shown(key, value)}" if value else key) for key, value in entries)),
         bucket,

@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 from common.buckets import Bucket
 from ratelimit.cache import GenerationalCache
 from ratelimit.decision import LimitPlan, Memos
-from ratelimit.match import MAX_KEY_LENGTH, bounded, bucket_kind, escaped, find_child
-from ratelimit.request import Descriptor, LimitRequest
+from ratelimit.match import bounded, bucket_kind, escaped, find_child
+from ratelimit.request import BadInput, Descriptor, LimitRequest
 from ratelimit.rules import BLANKS, CompiledLimits, LimitRule, Node
 from ratelimit.stats import Counts
 from ratelimit.stores.store import Mode, Take
@@ -69,6 +69,7 @@ class _OpenPlan(NamedTuple):
     unlimited: Sequence[tuple[Counts, int]]
     unmatched: Sequence[tuple[UnmatchedShape, int]]
     """Descriptors without a rule, by position."""
+    odd: tuple[BadInput, ...]
     has_metadata: bool
     memos: Memos | None
 
@@ -154,14 +155,21 @@ class _RequestShape:
             (shape, position) for (shape, _), position in zip(plan.unmatched, without_rule, strict=True)
         ]
         before = plan.limits, plan.statuses, plan.charges
-        return _OpenPlan(before, takes, plan.unlimited, unmatched, plan.has_metadata, plan.memos)
+        odd = tuple([reason for reason in plan.odd if reason is not BadInput.LONG_KEY])
+        return _OpenPlan(before, takes, plan.unlimited, unmatched, odd, plan.has_metadata, plan.memos)
 
 
 class Shapes:
-    """Plans requests for `limits`; `make_plan` plans the first on each way."""
+    """Plans requests for `limits`; `make_plan` plans the first on each way.
 
-    def __init__(self, limits: CompiledLimits, make_plan: Callable[[LimitRequest], LimitPlan]) -> None:
+    The name of a bucket has at most `longest` characters; a longer one is replaced by its hash.
+    """
+
+    def __init__(
+        self, limits: CompiledLimits, make_plan: Callable[[LimitRequest], LimitPlan], longest: int
+    ) -> None:
         self._limits = limits
+        self._longest = longest
         self._make_plan = make_plan
         self._shapes: GenerationalCache[Shape, _RequestShape] = GenerationalCache(SHAPES_REMEMBERED)
 
@@ -190,7 +198,11 @@ class Shapes:
             first = last
         request = LimitRequest(shape.domain, asked, hits)
         opened = shape.plans.get((hits, *ways))
-        return self._first(shape, request, ways) if opened is None else _closed(opened, request, counted)
+        return (
+            self._first(shape, request, ways)
+            if opened is None
+            else _closed(opened, request, counted, self._longest)
+        )
 
     def _plan_one(self, shape: _RequestShape, values: Sequence[str], hits: int) -> LimitPlan:
         (descriptor,) = shape.descriptors
@@ -198,7 +210,11 @@ class Shapes:
         asked = _new(Descriptor, (tuple(zip(descriptor.keys, values, strict=True)), None, False, None))
         request = _new(LimitRequest, (shape.domain, (asked,), hits))
         opened = shape.plans.get((hits, way))
-        return self._first(shape, request, (way,)) if opened is None else _closed(opened, request, (counted,))
+        return (
+            self._first(shape, request, (way,))
+            if opened is None
+            else _closed(opened, request, (counted,), self._longest)
+        )
 
     def _first(self, shape: _RequestShape, request: LimitRequest, ways: Sequence[_Way | None]) -> LimitPlan:
         plan = self._make_plan(request)
@@ -225,20 +241,23 @@ class Shapes:
         return shape
 
 
-def _closed(opened: _OpenPlan, request: LimitRequest, counted: Sequence[Sequence[str]]) -> LimitPlan:
+def _closed(
+    opened: _OpenPlan, request: LimitRequest, counted: Sequence[Sequence[str]], longest: int
+) -> LimitPlan:
     """The plan of a way for a request on it."""
-    before, open_takes, unlimited, without_rule, has_metadata, memos = opened
+    before, open_takes, unlimited, without_rule, odd, has_metadata, memos = opened
     takes = []
     for position, open_name, kind, bucket, hits, mode, spare in open_takes:
         name = open_name % tuple([escaped(value) for value in counted[position]])
-        if len(name) > MAX_KEY_LENGTH:
-            name = bounded(kind, name)
+        if len(name) > longest:
+            name = bounded(kind, name, longest)
+            odd = (*odd, BadInput.LONG_KEY) if BadInput.LONG_KEY not in odd else odd
         takes.append(_new(Take, (name, bucket, hits, mode, spare)))
     unmatched: Sequence[tuple[UnmatchedShape, Descriptor]] = ()
     if without_rule:
         descriptors = request.descriptors
         unmatched = tuple([(shape, descriptors[position]) for shape, position in without_rule])
-    return _new(LimitPlan, (request, *before, takes, unlimited, False, unmatched, has_metadata, memos))
+    return _new(LimitPlan, (request, *before, takes, unlimited, False, unmatched, odd, has_metadata, memos))
 
 
 def _fixed_value(node: Node, prefix: str, reading: str) -> str | None:

@@ -16,6 +16,7 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 from ratelimit.metric_names import Path, Series, by_dots, by_level, unknown_domain_metric
+from ratelimit.request import BadInput
 from ratelimit.unmatched import MAX_SHAPES, OTHER, Unmatched
 
 MAX_REQUEST_KEYS: Final = 1_000
@@ -96,6 +97,8 @@ class Stats(Collector):
         self._series = by_dots if envoyproxy_names else by_level
         self.errors: dict[str, int] = {"service_error": 0, "redis_error": 0}
         """Calls refused for what they asked, and calls whose store failed."""
+        self.bad_input: dict[str, int] = dict.fromkeys(BadInput, 0)
+        """Requests that are refused for what they hold, or odd."""
         self.failure_answers: dict[str, int] = {"open": 0, "closed": 0, "local": 0}
         """Descriptors answered by their rule's `on_failure`."""
         self.loads = 0
@@ -184,6 +187,8 @@ class Stats(Collector):
         yield from self.unmatched.collect()
         errors = "ratelimit_service_should_rate_limit_error"
         yield _metric(errors, "Calls that could not be answered as asked.", "err_type", self.errors)
+        text = "Requests refused for what they hold, or answered although it is odd."
+        yield _metric("ratelimit_service_bad_input", text, "reason", dict(self.bad_input))
         text = "Descriptors answered by on_failure of their rule."
         yield _metric("ratelimit_service_failure_answers", text, "on_failure", self.failure_answers)
         text = "Calls."

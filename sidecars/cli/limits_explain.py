@@ -91,7 +91,8 @@ def explain(
     if domain not in limits.domains:
         known = ", ".join(sorted(limits.domains))
         raise typer.BadParameter(f"unknown domain {domain!r}; known are {known}", param_hint="--domain")
-    plan = make_plan(LimitRequest(domain, wanted), limits, Stats(), Modes(), TokenBudgets())
+    modes = Modes() if ratelimit is None else Modes(bounds=ratelimit.bounds)
+    plan = make_plan(LimitRequest(domain, wanted), limits, Stats(), modes, TokenBudgets())
     prefix, left = "", None
     if settings is not None and settings.redis and ratelimit is not None and ratelimit.store == "redis":
         prefix = ratelimit.redis_prefix
@@ -104,10 +105,13 @@ def explain(
 async def _ask(settings: Sequence[RedisSettings | None], prefix: str, plan: LimitPlan) -> Sequence[Taken]:
     """Return what each Redis says is left: the one for all limits, and the one for short windows, if any."""
     takes = [take._replace(hits=0) for take in plan.takes]
+    # Not the milliseconds of a request: a person waits longer.
+    patience_ms = round(REDIS_SECONDS * 1000)
+    patience = {"connect_timeout_ms": patience_ms, "operation_timeout_ms": patience_ms}
     async with AsyncExitStack() as clients:
         stores = [
             RedisStore(
-                await clients.enter_async_context(connect(one)),
+                await clients.enter_async_context(connect(one.model_copy(update=patience))),
                 CircuitBreaker(time.monotonic, random.random),
                 prefix=prefix,
                 timeout_seconds=REDIS_SECONDS,

@@ -19,7 +19,7 @@ from ratelimit.deny_cache import DenyCache
 from ratelimit.files import FolderFiles, hidden_files
 from ratelimit.limiter import Limiter
 from ratelimit.listing import described, limits_data
-from ratelimit.request import RequestError, UnconfiguredError
+from ratelimit.request import BadInput, RequestError, UnconfiguredError
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
@@ -97,8 +97,10 @@ class RatelimitSidecar:
         try:
             return self._limiter.plan_message(message)
         except DecodeError:
+            self._limiter.stats.bad_input[BadInput.NOT_A_REQUEST] += 1
             raise self._refused(Code.INVALID_ARGUMENT, "the message is not a RateLimitRequest") from None
         except RequestError as error:
+            self._limiter.stats.bad_input[error.reason] += 1
             raise self._refused(Code.INVALID_ARGUMENT, str(error)) from None
         except UnconfiguredError as error:
             raise self._refused(Code.UNAVAILABLE, str(error)) from None
@@ -242,6 +244,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         spare_others=settings.spare_other_limits,
         deny_cache=deny_cache,
         note_unmatched=UnmatchedLog(dependencies.monotonic_clock).note,
+        bounds=settings.bounds,
     )
     dependencies.registry.register(stats)
     dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache))

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from common.configfile import Block, ConfigError, Spelled
 from common.os_errors import in_words
+from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
 from ratelimit.rules import Algorithm, OnFailure, Options
@@ -144,6 +145,25 @@ class RatelimitSettings(Block):
     """Which values are shown as a hash."""
     headers: HeaderSettings = HeaderSettings()
     """Response headers that this sidecar adds."""
+    max_descriptors: int = Field(
+        DEFAULT_BOUNDS.max_descriptors,
+        ge=1,
+        le=10_000,
+        description="The most descriptors of a request; one with more is INVALID_ARGUMENT.",
+    )
+    max_entries: int = Field(
+        DEFAULT_BOUNDS.max_entries,
+        ge=1,
+        le=100_000,
+        description="The most entries of a descriptor; a request with more is INVALID_ARGUMENT.",
+    )
+    max_key_length: int = Field(
+        DEFAULT_BOUNDS.max_key_length,
+        ge=64,
+        le=65_536,
+        description="The most characters of a bucket's name (domain, keys and values); a longer name is "
+        "replaced by its hash.",
+    )
     max_buckets: int = Field(
         MAX_BUCKETS,
         ge=1,
@@ -198,6 +218,11 @@ class RatelimitSettings(Block):
             self.folder_files,
             self.hash_values.secrets,
         )
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a request may hold at most."""
+        return Bounds(self.max_descriptors, self.max_entries, self.max_key_length)
 
     @model_validator(mode="after")
     def _header_names_differ(self) -> Self:

@@ -3,9 +3,10 @@
 import pytest
 
 from common.buckets import SECOND_US
+from ratelimit.bad_input import DEFAULT_BOUNDS
 from ratelimit.config import compile_limits
 from ratelimit.decision import LimitDecision
-from ratelimit.plan import MAX_DESCRIPTORS, UNLIMITED
+from ratelimit.plan import UNLIMITED
 from ratelimit.request import LimitRequest, Override, RequestError, UnconfiguredError
 from ratelimit.rules import Algorithm, OnFailure, Options, Unit
 from tests.support.limiter import FIVE_EACH, A, B, Bench, of
@@ -321,7 +322,7 @@ class TestErrors:
 
     def test_too_long_a_list(self) -> None:
         with pytest.raises(RequestError, match="longer than"):
-            Bench(FIVE_EACH).ask(*[A] * (MAX_DESCRIPTORS + 1))
+            Bench(FIVE_EACH).ask(*[A] * (DEFAULT_BOUNDS.max_descriptors + 1))
 
     def test_no_configuration(self) -> None:
         bench = Bench(FIVE_EACH)
