@@ -18,7 +18,7 @@ class Bounds:
     max_descriptors: int = 256
     """A route has a handful; a script over very many buckets would block Redis for all its clients."""
     max_entries: int = 100
-    """Entries of one descriptor. Rules are a few levels deep; 100,000 entries block the event loop for 0.1 s."""
+    """Entries of a descriptor. Rules are a few levels deep, and 100,000 entries block the loop for 0.1 s."""
     max_key_length: int = MAX_KEY_LENGTH
     """A longer name of a bucket is replaced by its hash."""
 

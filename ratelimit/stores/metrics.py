@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ratelimit.deny_cache import DenyCache
+from ratelimit.stores.cluster import ClusterStore
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
 
@@ -16,8 +17,8 @@ class StoreCollector(Collector):
     def __init__(
         self,
         memory: MemoryStore,
-        redis: RedisStore | None,
-        per_second: RedisStore | None = None,
+        redis: RedisStore | ClusterStore | None,
+        per_second: RedisStore | ClusterStore | None = None,
         deny_cache: DenyCache | None = None,
     ) -> None:
         self._memory = memory
@@ -48,7 +49,7 @@ class StoreCollector(Collector):
             )
 
 
-def _of_redis(prefix: str, store: RedisStore) -> Iterator[Metric]:
+def _of_redis(prefix: str, store: RedisStore | ClusterStore) -> Iterator[Metric]:
     failures = CounterMetricFamily(
         f"{prefix}_failures", "Requests that Redis gave no answer to.", labels=["reason"]
     )

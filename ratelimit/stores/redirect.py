@@ -1,16 +1,11 @@
 """The answers of a Redis Cluster's node that point to another node."""
 
 from enum import StrEnum
-from typing import Final
 
 from redis.exceptions import AskError, MovedError, RedisError
 
+from common.redis_cluster import NodeAddress
 from ratelimit.stores.store import Failure, StoreError
-
-NodeAddress = tuple[str, int]
-"""Host and port of a node."""
-
-_SAME_HOST: Final = ""
 
 
 class Redirect(StrEnum):
@@ -25,12 +20,12 @@ class Redirect(StrEnum):
 
 
 class RedirectError(StoreError):
-    """A node has charged nothing and points elsewhere. `address` is None for TRY_AGAIN.
+    """A node has charged nothing and points elsewhere.
 
-    An empty host means the host of the node that answered.
+    `address` is that of the other node, of this one for TRY_AGAIN; with an empty host, the host is the same.
     """
 
-    def __init__(self, redirect: Redirect, address: NodeAddress | None, detail: str) -> None:
+    def __init__(self, redirect: Redirect, address: NodeAddress, detail: str) -> None:
         super().__init__(Failure.REFUSED, detail)
         self.redirect = redirect
         self.address = address
@@ -39,8 +34,7 @@ class RedirectError(StoreError):
 def redirect_in(error: RedisError) -> RedirectError:
     """Return the redirect in an AskError, MovedError or TryAgainError."""
     detail = str(error)
-    if isinstance(error, MovedError):
-        return RedirectError(Redirect.MOVED, (error.host or _SAME_HOST, error.port), f"MOVED {detail}")
     if isinstance(error, AskError):
-        return RedirectError(Redirect.ASK, (error.host or _SAME_HOST, error.port), f"ASK {detail}")
-    return RedirectError(Redirect.TRY_AGAIN, None, detail)
+        redirect = Redirect.MOVED if isinstance(error, MovedError) else Redirect.ASK
+        return RedirectError(redirect, (error.host, error.port), f"{redirect} {detail}")
+    return RedirectError(Redirect.TRY_AGAIN, ("", 0), detail)

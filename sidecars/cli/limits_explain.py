@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Final
 
 import orjson
 import typer
+from redis.asyncio import Redis
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from common.buckets import Taken
 from common.circuit_breaker import CircuitBreaker
+from common.redis_cluster import NodeAddress
 from ratelimit.config import load_limits
 from ratelimit.decision import LimitPlan
 from ratelimit.explain import explain_match
@@ -26,11 +28,12 @@ from ratelimit.plan import Modes, make_plan
 from ratelimit.request import Descriptor, LimitRequest
 from ratelimit.rules import Node, Options
 from ratelimit.stats import Stats
-from ratelimit.stores.redis import RedisStore
+from ratelimit.stores.cluster import ClusterStore
+from ratelimit.stores.redis import RedisStore, ScriptClient
 from ratelimit.stores.split import SplitStore
-from ratelimit.stores.store import Store
+from ratelimit.stores.store import Store, Take
 from ratelimit.token_budgets import TokenBudgets
-from sidecars.process.redis import connect
+from sidecars.process.redis_cluster import RedisCluster, open_redis
 from sidecars.settings.load import load_settings
 from sidecars.settings.redis import RedisSettings
 
@@ -108,23 +111,34 @@ async def _ask(settings: Sequence[RedisSettings | None], prefix: str, plan: Limi
     # Not the milliseconds of a request: a person waits longer.
     patience_ms = round(REDIS_SECONDS * 1000)
     patience = {"connect_timeout_ms": patience_ms, "operation_timeout_ms": patience_ms}
-    async with AsyncExitStack() as clients:
-        stores = [
-            RedisStore(
-                await clients.enter_async_context(connect(one.model_copy(update=patience))),
-                CircuitBreaker(time.monotonic, random.random),
-                prefix=prefix,
-                timeout_seconds=REDIS_SECONDS,
-            )
-            for one in settings
-            if one is not None
-        ]
-        store: Store = stores[0] if len(stores) == 1 else SplitStore(*stores)
-        try:
-            answer = store.take(takes)
-            return answer if isinstance(answer, list) else await answer
-        finally:
-            await store.close()
+    async with AsyncExitStack() as opened:
+        stores: list[Store] = []
+        for one in settings:
+            if one is not None:
+                client = open_redis(one.model_copy(update=patience))
+                opened.push_async_callback(client.aclose)
+                store = _store(client, prefix)
+                opened.push_async_callback(store.close)
+                stores.append(store)
+        store = stores[0] if len(stores) == 1 else SplitStore(stores[0], stores[1], REDIS_SECONDS)
+        answer = store.take(takes)
+        return answer if isinstance(answer, list) else await answer
+
+
+def _store(client: Redis | RedisCluster, prefix: str) -> Store:
+    def make_breaker(_node: NodeAddress | None = None) -> CircuitBreaker:
+        return CircuitBreaker(time.monotonic, random.random)
+
+    def make_store(
+        client: ScriptClient,
+        breaker: CircuitBreaker,
+        group_of: Callable[[Sequence[Take]], Hashable] | None = None,
+    ) -> RedisStore:
+        return RedisStore(client, breaker, prefix=prefix, timeout_seconds=REDIS_SECONDS, group_of=group_of)
+
+    if isinstance(client, Redis):
+        return make_store(client, make_breaker())
+    return ClusterStore(client, make_store, make_breaker, prefix=prefix, timeout_seconds=REDIS_SECONDS)
 
 
 def _explained(

@@ -21,7 +21,7 @@ from common.redaction import NO_NAMES
 from sidecars.observability.logs import Logs
 from sidecars.process.assembly import BUILDERS, BoundSidecar, Builder, build, configured
 from sidecars.process.lifecycle import Process, drain_at_most_seconds, force_exit_after
-from sidecars.process.redis import connect
+from sidecars.process.redis_cluster import open_redis
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.load import Reading, read_compat, read_settings, reading_of
 from sidecars.settings.machine import on_this_machine
@@ -168,8 +168,10 @@ def _dependencies(settings: Settings) -> Dependencies:
         wall_clock=time.time,
         monotonic_clock=time.monotonic,
         random=random.random,
-        redis=None if settings.redis is None else connect(settings.redis),
-        redis_per_second=None if settings.redis_per_second is None else connect(settings.redis_per_second),
+        redis=None if settings.redis is None else open_redis(settings.redis),
+        redis_per_second=(
+            None if settings.redis_per_second is None else open_redis(settings.redis_per_second)
+        ),
         policy=() if settings.authz is None else settings.authz.policy,
         secret_names=NO_NAMES if settings.accesslog is None else settings.accesslog.redact.names,
         workers=settings.workers,

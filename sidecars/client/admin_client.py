@@ -66,6 +66,8 @@ def admin_client(config: Path, block: str) -> AbstractAsyncContextManager[AdminC
         return _admin_port(settings.admin.listen, settings.admin.port_file)
     if settings.redis is None:
         raise ConfigError.of(config, f"has no section redis, which credentials.{block}.store: redis needs")
+    if settings.redis.cluster is not None:
+        raise ConfigError.of(config, f"names a cluster in redis, which cannot keep {block}")
     return _redis_desk(settings.redis, credentials)
 
 

@@ -18,11 +18,10 @@ from sidecars.admin.server import Admin, Site
 from sidecars.observability.call_metrics import CallMetrics
 from sidecars.observability.connection_metrics import ConnectionMetrics
 from sidecars.observability.process_metrics import ReloadMetrics, package_version, process_metrics
-from sidecars.process import redis
 from sidecars.process.assembly import BoundSidecar
 from sidecars.process.garbage import collect_rarely
 from sidecars.process.notify import Notifier
-from sidecars.process.redis_fitness import RedisFitness
+from sidecars.process.redis_in_use import RedisInUse
 from sidecars.process.reload import Reloader
 from sidecars.process.transports import make_server
 from sidecars.services.reflection import Reflection
@@ -97,8 +96,9 @@ class Process:
             located,
         )
         clients = {"redis": dependencies.redis, "redis_per_second": dependencies.redis_per_second}
-        self._redis = {name: client for name, client in clients.items() if client is not None}
-        self._redis_fitness = {name: RedisFitness(client, name) for name, client in self._redis.items()}
+        self._redis = {
+            name: RedisInUse(client, name) for name, client in clients.items() if client is not None
+        }
         of_envoyproxy = settings.ratelimit is not None and settings.ratelimit.metrics == "envoyproxy"
         self._admin = Admin(
             settings.admin,
@@ -143,7 +143,9 @@ class Process:
                 asyncio.create_task(self._notifier.feed_watchdog()),
                 asyncio.create_task(collect_rarely()),
             ]
-            background += [asyncio.create_task(fitness.run()) for fitness in self._redis_fitness.values()]
+            background += [
+                asyncio.create_task(work) for client in self._redis.values() for work in client.background()
+            ]
             await self._stop_requested.wait()
         finally:
             await self._drain(background)
@@ -160,7 +162,7 @@ class Process:
             "phase": self._health.phase,
             "settings": self._settings.model_dump(mode="json"),
             "redis": None,
-            **{name: self._describe_redis(name) for name in self._redis},
+            **{name: client.describe() for name, client in self._redis.items()},
             "sidecars": {
                 sidecar.name: {
                     "listening": self._listening(sidecar.name),
@@ -170,9 +172,6 @@ class Process:
                 for sidecar in self._sidecars
             },
         }
-
-    def _describe_redis(self, name: str) -> dict[str, Any]:
-        return {**redis.describe(self._redis[name]), **self._redis_fitness[name].describe()}
 
     async def _start(self) -> None:
         _log.info("admin listening", address=await self._admin.start())

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from common.redis_errors import answer_in, error_text
-from sidecars.process.redis import FailFastPool
+from sidecars.process.redis_pool import FailFastPool
 
 CHECK_SECONDS: Final = 1.0
 """Seconds between two checks of the pool. They cost nothing while all is well: Redis is asked only after a
@@ -63,12 +63,15 @@ class ServerFacts:
     def misfits(self) -> Iterator[str]:
         """The unsuitable facts, each with what would be right."""
         if self.mode == "sentinel":
-            yield "this is a Sentinel, which keeps no data: give the address of the master it watches"
+            yield (
+                "this is a Sentinel, which keeps no data: write it under `sentinel`, and the name of the "
+                "master in `url`"
+            )
             return
         if self.mode == "cluster":
             yield (
                 "this is a node of a Redis Cluster: the keys of one call lie in different slots, which it "
-                "refuses (CROSSSLOT); give a server with cluster-enabled no"
+                "refuses (CROSSSLOT); write `cluster: {}` if it is a cluster"
             )
         if self.role == "slave":
             yield "this is a replica, which refuses writes (READONLY): give the address of the master"

@@ -1,6 +1,6 @@
 """The ratelimit sidecar: `envoy.service.ratelimit.v3.RateLimitService` over the library `ratelimit`."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -9,10 +9,12 @@ from typing import Any, Final
 import orjson
 import structlog
 from google.protobuf.message import DecodeError
+from redis.asyncio import Redis
 
 from common.buckets import SECOND_US
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.configfile import SETTINGS, ConfigError, Problem
+from common.redis_cluster import NodeAddress
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitDecision, LimitPlan
 from ratelimit.deny_cache import DenyCache
@@ -22,11 +24,12 @@ from ratelimit.listing import described, limits_data
 from ratelimit.request import BadInput, RequestError, UnconfiguredError
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
+from ratelimit.stores.cluster import ClusterStore
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
-from ratelimit.stores.redis import RedisStore
+from ratelimit.stores.redis import RedisStore, ScriptClient
 from ratelimit.stores.split import SplitStore
-from ratelimit.stores.store import Failure
+from ratelimit.stores.store import Failure, Take
 from ratelimit.wire import ResponseHeaders, Responses
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.services.ratelimit_json import answer_json
@@ -58,8 +61,8 @@ class RatelimitSidecar:
         settings: RatelimitSettings,
         limiter: Limiter,
         memory: MemoryStore,
-        redis: RedisStore | None,
-        per_second: RedisStore | None,
+        redis: RedisStore | ClusterStore | None,
+        per_second: RedisStore | ClusterStore | None,
         refusals: "RefusalLog",
         clock: Callable[[], float],
     ) -> None:
@@ -224,7 +227,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     refusals = RefusalLog(dependencies.monotonic_clock, dependencies.wall_clock)
     redis = _redis_store(settings, dependencies, refusals, "redis")
     per_second = _redis_store(settings, dependencies, refusals, "redis_per_second")
-    shared = redis if redis is None or per_second is None else SplitStore(redis, per_second)
+    shared = redis if redis is None or per_second is None else _split(settings, redis, per_second)
     stats = Stats(
         settings.max_metric_keys,
         max_unmatched=settings.max_unmatched,
@@ -291,31 +294,57 @@ def _responses(settings: RatelimitSettings) -> Responses:
     )
 
 
+def _split(
+    settings: RatelimitSettings, redis: RedisStore | ClusterStore, short: RedisStore | ClusterStore
+) -> SplitStore:
+    return SplitStore(redis, short, settings.redis_timeout_ms / 1000)
+
+
 def _redis_store(
     settings: RatelimitSettings, dependencies: Dependencies, refusals: RefusalLog, section: str
-) -> RedisStore | None:
+) -> RedisStore | ClusterStore | None:
     client = dependencies.redis if section == "redis" else dependencies.redis_per_second
     if settings.store != "redis" or client is None:
         return None
-    breaker = CircuitBreaker(
-        dependencies.monotonic_clock,
-        dependencies.random,
-        settings.breaker.failures,
-        settings.breaker.open_seconds,
-        lambda state: _log_breaker(state, breaker.cause, section),
-    )
-    return RedisStore(
-        client,
-        breaker,
-        prefix=settings.redis_prefix,
-        timeout_seconds=settings.redis_timeout_ms / 1000,
-        max_waiting=settings.redis_max_waiting,
-        refused=refusals.note,
+
+    def make_breaker(node: NodeAddress | None = None) -> CircuitBreaker:
+        breaker = CircuitBreaker(
+            dependencies.monotonic_clock,
+            dependencies.random,
+            settings.breaker.failures,
+            settings.breaker.open_seconds,
+            lambda state: _log_breaker(state, breaker.cause, section, node),
+        )
+        return breaker
+
+    timeout_seconds = settings.redis_timeout_ms / 1000
+
+    def make_store(
+        client: ScriptClient,
+        breaker: CircuitBreaker,
+        group_of: Callable[[Sequence[Take]], Hashable] | None = None,
+    ) -> RedisStore:
+        return RedisStore(
+            client,
+            breaker,
+            prefix=settings.redis_prefix,
+            timeout_seconds=timeout_seconds,
+            max_waiting=settings.redis_max_waiting,
+            refused=refusals.note,
+            group_of=group_of,
+        )
+
+    if isinstance(client, Redis):
+        return make_store(client, make_breaker())
+    return ClusterStore(
+        client, make_store, make_breaker, prefix=settings.redis_prefix, timeout_seconds=timeout_seconds
     )
 
 
-def _log_breaker(state: CircuitState, cause: str, section: str) -> None:
+def _log_breaker(state: CircuitState, cause: str, section: str, node: NodeAddress | None) -> None:
     log = _log if section == "redis" else _log.bind(section=section)
+    if node is not None:
+        log = log.bind(node=f"{node[0]}:{node[1]}")
     if state is CircuitState.CLOSED:
         log.info("redis answers again")
         return

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from common.configfile import Problem
 from common.redaction import NO_NAMES, SecretNames
+from common.redis_cluster import Cluster
 from sidecars.transport.api.service import Service
 
 
@@ -24,7 +25,7 @@ class Dependencies:
     """Seconds that never step, as `time.monotonic`."""
     random: Callable[[], float]
     """A number in [0, 1), as `random.random`."""
-    redis: Redis | None
+    redis: Redis | Cluster | None
     """The shared Redis client, where the settings name one; it may be away at any time."""
     policy: tuple[Path, ...] = ()
     """The policy that the settings name for authz, whether it runs here or not: its names are secrets."""
@@ -32,7 +33,7 @@ class Dependencies:
     """Names that the settings of the access log redact in addition, for every log of the process."""
     workers: int = 1
     """Processes that serve the same settings: what one of them keeps in memory, the others do not know."""
-    redis_per_second: Redis | None = None
+    redis_per_second: Redis | Cluster | None = None
     """The client of the Redis for short limits, where they have one of their own."""
 
 

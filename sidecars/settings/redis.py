@@ -1,12 +1,14 @@
 """The `redis` section: one client, shared by the sidecars of the process."""
 
-from typing import Annotated
+from typing import Annotated, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from common.configfile import Block
 from sidecars.settings.listen import ConfigPath
+
+DEFAULT_PORT: Final = 6379
 
 
 def _redis_url(url: str) -> str:
@@ -35,6 +37,51 @@ def _redis_url(url: str) -> str:
     return url
 
 
+def _sentinel_url(url: str) -> str:
+    parts = urlsplit(_redis_url(url))
+    if parts.scheme == "unix" or parts.path.strip("/"):
+        raise ValueError("expected redis://HOST:26379 or rediss://HOST:26379, without a database")
+    return url
+
+
+def _node(node: str) -> str:
+    host, colon, port = node.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("expected HOST:PORT, as in 10.0.0.2:6379")
+    return node
+
+
+class SentinelSettings(Block):
+    """The Sentinels that know where the master is."""
+
+    urls: tuple[Annotated[str, AfterValidator(_sentinel_url)], ...] = Field(
+        min_length=1,
+        repr=False,
+        description="redis://HOST:26379 or rediss://HOST:26379 of each Sentinel. All are asked.",
+    )
+    username: str | None = Field(None, description="ACL user of the Sentinels; needs password_file.")
+    password_file: ConfigPath | None = Field(
+        None, description="File with the password of the Sentinels; read at each new connection."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.username and not self.password_file:
+            raise ValueError("username needs password_file")
+        if self.password_file and any("@" in url for url in self.urls):
+            raise ValueError("the urls and password_file both hold credentials; keep one of them")
+        return self
+
+
+class ClusterSettings(Block):
+    """The server in `url` is a node of a Redis Cluster."""
+
+    nodes: tuple[Annotated[str, AfterValidator(_node)], ...] = Field(
+        (),
+        description="HOST:PORT of further nodes to start from, in case the one in url is down.",
+    )
+
+
 class RedisSettings(Block):
     """Where Redis is and how long a call may wait for it.
 
@@ -44,8 +91,15 @@ class RedisSettings(Block):
 
     url: Annotated[str, AfterValidator(_redis_url)] = Field(
         repr=False,
-        description="redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS) or unix:///PATH?db=DB.",
+        description="redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS) or unix:///PATH?db=DB. "
+        "With sentinel, HOST is the name of the master, without a port; with cluster, one of the nodes.",
         examples=["redis://127.0.0.1:6379/0", "unix:///run/redis/redis.sock?db=0"],
+    )
+    sentinel: SentinelSettings | None = Field(
+        None, description="Ask these Sentinels where the master is, and follow it."
+    )
+    cluster: ClusterSettings | None = Field(
+        None, description="Count in a Redis Cluster: each key at the node that has its slot."
     )
     username: str | None = Field(None, description="ACL user (Redis 6); needs password_file.")
     password_file: ConfigPath | None = Field(
@@ -80,8 +134,28 @@ class RedisSettings(Block):
         "subscription that hears of revoked sessions and tokens.",
     )
 
+    @property
+    def uses_tls(self) -> bool:
+        """Whether connections to Redis or to its Sentinels use TLS."""
+        urls = (self.url, *(() if self.sentinel is None else self.sentinel.urls))
+        return any(urlsplit(url).scheme == "rediss" for url in urls)
+
+    @property
+    def master_name(self) -> str:
+        """The host as it is written: the name of the master, where Sentinels know its address."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    @property
+    def seeds(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each node of a cluster that the settings name."""
+        parts = urlsplit(self.url)
+        first = parts.hostname or "", parts.port or DEFAULT_PORT
+        named = () if self.cluster is None else self.cluster.nodes
+        pairs = [node.rpartition(":") for node in named]
+        return (first, *((host.strip("[]"), int(port)) for host, _, port in pairs))
+
     @model_validator(mode="after")
-    def _check(self) -> "RedisSettings":
+    def _check(self) -> Self:
         parts = urlsplit(self.url)
         if self.username and not self.password_file:
             raise ValueError("username needs password_file")
@@ -91,6 +165,19 @@ class RedisSettings(Block):
             raise ValueError("backoff_max_ms must not be less than backoff_min_ms")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file belong together")
-        if parts.scheme != "rediss" and (self.ca_file or self.cert_file):
+        if not self.uses_tls and (self.ca_file or self.cert_file):
             raise ValueError("ca_file and cert_file are for TLS; write the url as rediss://HOST:PORT/DB")
+        return self
+
+    @model_validator(mode="after")
+    def _check_topology(self) -> Self:
+        parts = urlsplit(self.url)
+        if self.sentinel is not None and self.cluster is not None:
+            raise ValueError("sentinel and cluster exclude each other: a cluster replaces its own masters")
+        if (self.sentinel or self.cluster) and parts.scheme == "unix":
+            raise ValueError("sentinel and cluster need a url of redis:// or rediss://")
+        if self.sentinel is not None and parts.port is not None:
+            raise ValueError("with sentinel, url names the master and has no port, as in redis://mymaster/0")
+        if self.cluster is not None and parts.path.strip("/") not in {"", "0"}:
+            raise ValueError("a cluster has database 0 only")
         return self

@@ -39,7 +39,7 @@ def test_a_request_of_one_kind_asks_one_store_and_at_once(
 
 @pytest.mark.parametrize("waits", [False, True])
 async def test_without_one_of_them_there_is_no_answer(waits: bool) -> None:
-    """After the other has answered: no call goes on behind the back of its caller."""
+    """After the other has answered, so that no call goes on without its caller."""
     memory = MemoryStore(lambda: NOW)
     pairs: list[tuple[Store, Store]] = [
         (LaterStore(memory), AwayStore(waits=waits)),

@@ -15,7 +15,11 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Mode, Store, Take
+from sidecars.process.redis import ClientMaker, connect
+from sidecars.process.redis_cluster import RedisCluster as ClusterNodes
+from tests.support.cluster_store import cluster_store
 from tests.support.redis_server import RedisServer
+from tests.support.redis_topologies import RedisCluster, Sentinels
 
 MINUTE_US = 60 * SECOND_US
 
@@ -81,19 +85,63 @@ class RedisHarness:
         return await _taken(self.store.take(takes))
 
     def pass_time(self, key: str, microseconds: int) -> None:
-        stored = self._plain.get("t:" + key)
-        assert isinstance(stored, bytes)
-        *counted, at_us = stored.decode().split()
-        self._plain.set("t:" + key, " ".join([*counted, str(int(at_us) - microseconds)]), keepttl=True)
+        _move_past(self._plain, "t:" + key, microseconds)
 
 
-@pytest.fixture(params=["memory", "split", pytest.param("redis", marks=pytest.mark.redis)])
+def _move_past(plain: "redis.Redis", name: str, microseconds: int) -> None:
+    stored = plain.get(name)
+    assert isinstance(stored, bytes)
+    *counted, at_us = stored.decode().split()
+    plain.set(name, " ".join([*counted, str(int(at_us) - microseconds)]), keepttl=True)
+
+
+class ClusterHarness:
+    """Three nodes; the past of a bucket is moved at the node that has it."""
+
+    def __init__(self, topology: RedisCluster, nodes: ClusterNodes) -> None:
+        self._topology = topology
+        self.store = cluster_store(nodes)
+
+    async def take(self, *takes: Take) -> Sequence[Taken]:
+        taken = await _taken(self.store.take(takes))
+        # Hits of a refused request are given back after its answer.
+        await self.store.settled()
+        return taken
+
+    def pass_time(self, key: str, microseconds: int) -> None:
+        with self._topology.owner("t:" + key).client() as plain:
+            _move_past(plain, "t:" + key, microseconds)
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "split",
+        *(pytest.param(name, marks=pytest.mark.redis) for name in ("redis", "sentinel", "cluster")),
+    ]
+)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     if request.param == "memory":
         yield MemoryHarness()
         return
     if request.param == "split":
         yield SplitHarness()
+        return
+    if request.param == "cluster":
+        topology: RedisCluster = request.getfixturevalue("redis_cluster")
+        nodes = ClusterNodes(ClientMaker(topology.settings()))
+        cluster_harness = ClusterHarness(topology, nodes)
+        yield cluster_harness
+        await cluster_harness.store.close()
+        await nodes.aclose()
+        return
+    if request.param == "sentinel":
+        sentinels: Sentinels = request.getfixturevalue("shared_sentinels")
+        with sentinels.master.client() as plain:
+            async with connect(sentinels.settings()) as client:
+                sentinel_harness = RedisHarness(client, plain)
+                yield sentinel_harness
+                await sentinel_harness.store.close()
         return
     server: RedisServer = request.getfixturevalue("shared_redis")
     with server.client() as plain:

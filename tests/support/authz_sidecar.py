@@ -81,7 +81,9 @@ class OneCall:
 class Built:
     """The sidecar with a policy that has one API key, or with another policy."""
 
-    def __init__(self, folder: Path, policy: str = POLICY, *, workers: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, policy: str = POLICY, *, workers: int = 1, redis: Any = None, **settings: Any
+    ) -> None:
         self.file = folder / "policy.yaml"
         self.file.write_text(policy)
         self.registry = CollectorRegistry()
@@ -91,7 +93,7 @@ class Built:
             wall_clock=lambda: self.now,
             monotonic_clock=lambda: self.now,
             random=lambda: 0.5,
-            redis=None,
+            redis=redis,
             workers=workers,
         )
         checked = AuthzSettings.model_validate(

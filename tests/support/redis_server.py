@@ -48,14 +48,19 @@ class RedisServer:
     Nothing runs before `start`. `stop` loses all data, like a crash without persistence.
     """
 
-    def __init__(self, *, tcp: bool = False, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, tcp: bool = False, arguments: tuple[str, ...] = (), below: int = 65_536) -> None:
         # A short folder name: a unix socket path has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rs-"))
         self.socket = self.folder / "redis.sock"
-        self.port = _free_port() if tcp else 0
+        self.port = free_port(below) if tcp else 0
         self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self.socket}?db=0"
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process was started, and not stopped since."""
+        return self._process is not None
 
     @property
     def pid(self) -> int:
@@ -152,11 +157,14 @@ class RedisServer:
         raise RuntimeError(f"redis-server did not start:\n{text}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(below: int = 65_536) -> int:
+    """Return a free TCP port less than `below`."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port < below:
+            return port
 
 
 class Pair:

@@ -128,6 +128,9 @@ class RevocationSubscriber:
                     await pubsub.ping()
                 continue
             silent = 0
+            if message["type"] == "subscribe":
+                # redis-py does this by itself if the connection was closed while no one read from it.
+                raise ResyncRequiredError("subscribed again, messages may have been missed")
             if message["type"] == "message":
                 self._deliver(message)
             self._on_tick(True)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 from google.protobuf.message import DecodeError
+from redis.asyncio import Redis
 
 from authz.credentials import Credentials
 from authz.credentials.secret_names import secret_names
@@ -22,6 +23,7 @@ from authz.wire import CheckRequest, read_request
 from common.background import GilYielder, release, shorten_switch_interval
 from common.configfile import ConfigError, Problem, read
 from common.redaction import Secrets
+from common.redis_cluster import Cluster
 from sidecars.admin.routes import AdminRoute
 from sidecars.services.authz.admin import admin_routes
 from sidecars.services.authz.decisions import Decisions
@@ -66,6 +68,7 @@ class AuthzSidecar:
         self._settings = settings
         self._wall_clock = dependencies.wall_clock
         self._workers = dependencies.workers
+        self._redis = dependencies.redis
         self._trusted_hops = settings.trusted_hops
         self._new_id = DecisionIds(dependencies.random)
         self._credentials = credentials
@@ -179,6 +182,7 @@ class AuthzSidecar:
         """Read and compile policy and credentials again; may run in a thread. Raises ConfigError."""
         policy = load_policy(self._settings.policy, GilYielder().yield_gil)
         _check_shared(policy, self._workers)
+        _check_redis(policy, self._redis)
         swap_credentials = self._credentials.prepare(policy.credentials)
         serving, secrets_of_policy = self._serve(policy), self._secrets_of(policy)
 
@@ -221,15 +225,36 @@ def build(settings: AuthzSettings, dependencies: Dependencies) -> AuthzSidecar:
     """The sidecar, its files read and compiled. Raises ConfigError with every problem."""
     policy = load_policy(settings.policy)
     _check_shared(policy, dependencies.workers)
+    redis = dependencies.redis if isinstance(dependencies.redis, Redis) else None
+    _check_redis(policy, dependencies.redis)
     credentials = Credentials(
         policy.credentials,
         registry=dependencies.registry,
         monotonic_clock=dependencies.monotonic_clock,
         wall_clock=dependencies.wall_clock,
         random=dependencies.random,
-        redis=dependencies.redis,
+        redis=redis,
     )
     return AuthzSidecar(settings, dependencies, policy, credentials)
+
+
+def _check_redis(policy: Policy, redis: Redis | Cluster | None) -> None:
+    """Raise ConfigError if `policy` keeps something in `redis`, and that is a cluster."""
+    if redis is None or isinstance(redis, Redis):
+        return
+    blocks = {"sessions": policy.credentials.sessions, "revocations": policy.credentials.revocations}
+    problems = [
+        _of_credentials(
+            policy.files,
+            (name, "store"),
+            f"cannot be redis with redis.cluster: a cluster divides the keys that {name} need together; use "
+            "one server, or a master with Sentinels",
+        )
+        for name, block in blocks.items()
+        if block is not None and block.store == "redis"
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_shared(policy: Policy, workers: int) -> None:

@@ -91,7 +91,16 @@ def _redis(values: Values, given: Collection[str]) -> Iterator[Made]:
 
 def _redis_section(section: str, prefix: str, values: Values, given: Collection[str]) -> Iterator[Made]:
     tls, timeout = values[f"{prefix}_TLS"], f"{prefix}_TIMEOUT"
-    yield (section, "url"), _redis_url(prefix, values), f"{prefix}_URL"
+    kind = values[f"{prefix}_TYPE"].upper()
+    match kind:
+        case "SENTINEL":
+            yield from _sentinel(section, prefix, values)
+        case "CLUSTER":
+            yield from _cluster(section, prefix, values)
+        case _:
+            yield (section, "url"), _redis_url(prefix, values), f"{prefix}_URL"
+            if kind not in {"", "SINGLE"}:
+                raise WrongVariableError(f"{prefix}_TYPE", "expected SINGLE, SENTINEL or CLUSTER")
     for key, name in (("ca_file", "CACERT"), ("cert_file", "CLIENT_CERT"), ("key_file", "CLIENT_KEY")):
         if tls and values[f"REDIS_TLS_{name}"]:
             yield (section, key), values[f"REDIS_TLS_{name}"], f"REDIS_TLS_{name}"
@@ -99,6 +108,30 @@ def _redis_section(section: str, prefix: str, values: Values, given: Collection[
         milliseconds = round(values[timeout] * 1000)
         yield (section, "connect_timeout_ms"), milliseconds, timeout
         yield (section, "operation_timeout_ms"), milliseconds, timeout
+
+
+def _sentinel(section: str, prefix: str, values: Values) -> Iterator[Made]:
+    """`MASTER,HOST:PORT,...` as in src/redis/driver_impl.go."""
+    master, *sentinels = [part.strip() for part in values[f"{prefix}_URL"].split(",")]
+    if not (master and sentinels and all(sentinels)):
+        raise WrongVariableError(f"{prefix}_URL", "expected MASTER,HOST:PORT,... for the type SENTINEL")
+    # There a password of the Sentinels is theirs alone; without one they are asked without.
+    scheme = "rediss" if values[f"{prefix}_TLS"] else "redis"
+    ours = _credentials(values[f"{prefix}_AUTH"])
+    theirs = _credentials(values[f"{prefix}_SENTINEL_AUTH"])
+    yield (section, "url"), f"{scheme}://{ours}{master}/0", f"{prefix}_URL"
+    urls = [f"{scheme}://{theirs}{sentinel}" for sentinel in sentinels]
+    yield (section, "sentinel", "urls"), urls, f"{prefix}_URL"
+
+
+def _cluster(section: str, prefix: str, values: Values) -> Iterator[Made]:
+    """`HOST:PORT,...` as in src/redis/driver_impl.go."""
+    first, *others = [part.strip() for part in values[f"{prefix}_URL"].split(",")]
+    if not (first and all(others)):
+        raise WrongVariableError(f"{prefix}_URL", "expected HOST:PORT,... for the type CLUSTER")
+    scheme = "rediss" if values[f"{prefix}_TLS"] else "redis"
+    yield (section, "url"), f"{scheme}://{_credentials(values[f'{prefix}_AUTH'])}{first}/0", f"{prefix}_URL"
+    yield (section, "cluster", "nodes"), others, f"{prefix}_URL"
 
 
 def _redis_url(prefix: str, values: Values) -> str:

@@ -80,10 +80,8 @@ _LISTEN: Final = PartOf("`ratelimit.listen`")
 _TLS: Final = ("REDIS_TLS", "REDIS_PERSECOND_TLS")
 _REDIS_URL: Final = PartOf("`redis.url`")
 _XDS: Final = NoEffect("limits are read from files")
-_SENTINEL: Final = Absent(
-    "Sentinel and Cluster: name an address that leads to the master",
-    lambda value: value.upper() in {"", "SINGLE"},
-)
+_REDIS_TYPE: Final = PartOf("`redis.sentinel` or `redis.cluster`")
+_SENTINEL_AUTH: Final = PartOf("`redis.sentinel.urls`; better `username` and `password_file` next to them")
 _WAITS: Final = Absent(
     "a request waits for a connection, as with WAIT", lambda value: value.upper() in {"", "WAIT"}
 )
@@ -91,6 +89,9 @@ _MEMCACHED: Final = NoEffect("the store is Redis")
 _STATSD: Final = Absent("scrape /metrics instead; set USE_STATSD=false", lambda _: False)
 _TRACING: Final = NoEffect("traces are absent")
 _BATCHES: Final = NoEffect("requests that arrive during a call to Redis share the next one")
+_PARALLEL: Final = NoEffect(
+    "the calls to each node of a cluster are one round trip, and nodes are asked in parallel"
+)
 _ANY_TIME: Final = NoEffect(
     "the process starts while Redis is away, and counts as `on_failure` says until it is back"
 )
@@ -266,7 +267,7 @@ _REDIS: Final = (
         "REDIS_TYPE",
         "SINGLE",
         text,
-        _SENTINEL,
+        _REDIS_TYPE,
     ),
     Variable("REDIS_URL", "/var/run/nutcracker/ratelimit.sock", text, _REDIS_URL),
     Variable("REDIS_POOL_SIZE", "10", integer, Sets(("redis", "max_connections"), lambda size: max(2, size))),
@@ -292,8 +293,8 @@ _REDIS: Final = (
     ),
     Variable("REDIS_PIPELINE_WINDOW", "0", seconds, _BATCHES),
     Variable("REDIS_PIPELINE_LIMIT", "0", integer, _BATCHES),
-    Variable("REDIS_CLUSTER_PIPELINE_PARALLELISM", "1", integer, _BATCHES),
-    Variable("REDIS_SENTINEL_AUTH", "", text, NoEffect("Sentinel is absent")),
+    Variable("REDIS_CLUSTER_PIPELINE_PARALLELISM", "1", integer, _PARALLEL),
+    Variable("REDIS_SENTINEL_AUTH", "", text, _SENTINEL_AUTH),
     Variable(
         "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",
         "false",
@@ -320,15 +321,15 @@ _SECOND_URL: Final = PartOf("`redis_per_second.url`")
 _PER_SECOND: Final = (
     Variable("REDIS_PERSECOND", "false", boolean, PartOf("the section `redis_per_second`")),
     _per_second("SOCKET_TYPE", "unix", text, _SECOND_URL),
-    _per_second("TYPE", "SINGLE", text, _SENTINEL),
+    _per_second("TYPE", "SINGLE", text, PartOf("`redis_per_second.sentinel` or `.cluster`")),
     _per_second("URL", "/var/run/nutcracker/ratelimitpersecond.sock", text, _SECOND_URL),
     _per_second("POOL_SIZE", "10", integer, PartOf("`redis_per_second.max_connections`")),
     _per_second("AUTH", "", text, _SECOND_URL),
     _per_second("TLS", "false", boolean, PartOf("`redis_per_second.url`: rediss://; files of REDIS_TLS_*")),
-    _per_second("SENTINEL_AUTH", "", text, NoEffect("Sentinel is absent")),
+    _per_second("SENTINEL_AUTH", "", text, PartOf("`redis_per_second.sentinel.urls`")),
     _per_second("PIPELINE_WINDOW", "0", seconds, _BATCHES),
     _per_second("PIPELINE_LIMIT", "0", integer, _BATCHES),
-    _per_second("CLUSTER_PIPELINE_PARALLELISM", "1", integer, _BATCHES),
+    _per_second("CLUSTER_PIPELINE_PARALLELISM", "1", integer, _PARALLEL),
     _per_second("TIMEOUT", "10s", seconds, PartOf("timeouts of `redis_per_second`; only if set")),
     _per_second("POOL_ON_EMPTY_BEHAVIOR", "WAIT", text, _WAITS),
 )

@@ -91,7 +91,7 @@ def test_the_counters_are_in_redis(running: Running, redis: RedisServer) -> None
     with connect(f"unix:{running.folder}/s") as channel:
         call(channel, METHOD, request({"remote_address": "10.9.9.9"}))
     with redis.client() as client:
-        assert list(client.scan_iter("w86400000000|edge|remote_address=10.9.9.9"))
+        assert list(client.scan_iter("w86400|edge|remote_address=10.9.9.9"))
 
 
 def test_json_and_healthcheck_are_on_their_port(running: Running) -> None:
@@ -182,7 +182,7 @@ def test_config_check_needs_one_of_the_two(checked: Callable[..., Done]) -> None
 
 
 def test_what_cannot_be_followed_stops_the_start(tmp_path: Path, redis: RedisServer) -> None:
-    environ = environment(tmp_path, redis, REDIS_TYPE="cluster", BACKEND_TYPE="memcache")
+    environ = environment(tmp_path, redis, REDIS_TYPE="ring", BACKEND_TYPE="memcache")
     with Running(tmp_path, {}, program=COMPAT, environ=environ, arguments=()) as process:
         assert process.wait_for_exit() == 2
         assert [line.partition(":")[0] for line in process.stderr.splitlines()] == [

@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sidecars.process.redis import FailFastPool, NoRetry
+from sidecars.process.redis_pool import FailFastPool, NoRetry
 
 
 async def test_a_pool_moves_connections_between_two_collections() -> None:

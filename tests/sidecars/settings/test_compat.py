@@ -71,6 +71,20 @@ def test_without_any_but_the_needed_ones_it_does_what_theirs_does() -> None:
         assert (path, at(settings, path)) == (path, value)
 
 
+SENTINEL = {
+    "REDIS_TYPE": "SENTINEL",
+    "REDIS_URL": "MyMaster,a:1,b:2",
+    "REDIS_TLS": "true",
+    "REDIS_AUTH": "u:p",
+    "REDIS_SENTINEL_AUTH": "s",
+}
+SECOND_SENTINEL = {
+    "REDIS_PERSECOND": "true",
+    "REDIS_PERSECOND_TYPE": "SENTINEL",
+    "REDIS_PERSECOND_URL": "m,a:1",
+}
+
+
 @pytest.mark.parametrize(
     ("environ", "path", "value"),
     [
@@ -145,6 +159,16 @@ def test_without_any_but_the_needed_ones_it_does_what_theirs_does() -> None:
             "/ca",
         ),
         ({"REDIS_POOL_SIZE": "1"}, "redis.max_connections", 2),
+        (SENTINEL, "redis.url", "rediss://u:p@MyMaster/0"),
+        (SENTINEL, "redis.sentinel.urls", ["rediss://:s@a:1", "rediss://:s@b:2"]),
+        (
+            {"REDIS_TYPE": "cluster", "REDIS_URL": "a:1,b:2,c:3", "REDIS_AUTH": "p"},
+            "redis.url",
+            "redis://:p@a:1/0",
+        ),
+        ({"REDIS_TYPE": "cluster", "REDIS_URL": "a:1,b:2,c:3"}, "redis.cluster.nodes", ["b:2", "c:3"]),
+        ({"REDIS_TYPE": "cluster", "REDIS_URL": "a:1"}, "redis.cluster.nodes", []),
+        (SECOND_SENTINEL, "redis_per_second.sentinel.urls", ["redis://a:1"]),
         ({"SIDECARS_RATELIMIT__ALGORITHM": "token_bucket"}, "ratelimit.algorithm", "token_bucket"),
         ({"SIDECARS_WORKERS": "2", "PORT": "8180"}, "workers", 2),
     ],
@@ -204,6 +228,13 @@ def test_absent_things_that_are_turned_off_are_accepted() -> None:
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: expected one of panic, fatal, error,"),
         ({"RUNTIME_SUBDIRECTORY": ""}, "RUNTIME_SUBDIRECTORY: is required"),
         ({"REDIS_SOCKET_TYPE": "udp"}, "REDIS_SOCKET_TYPE: expected tcp or unix"),
+        ({"REDIS_TYPE": "ring"}, "REDIS_TYPE: expected SINGLE, SENTINEL or CLUSTER"),
+        ({"REDIS_TYPE": "SENTINEL", "REDIS_URL": "m"}, "REDIS_URL: expected MASTER,HOST:PORT,..."),
+        ({"REDIS_TYPE": "CLUSTER", "REDIS_URL": "a:1,,b:2"}, "REDIS_URL: expected HOST:PORT,..."),
+        (
+            {"REDIS_TYPE": "CLUSTER", "REDIS_URL": "a:1,b"},
+            "REDIS_URL: redis.cluster.nodes[0]: expected HOST:PORT",
+        ),
         ({"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "r:x"}, "REDIS_URL: redis.url: expected redis://"),
         ({"SIDECARS_RATELIMIT__STORE": "disk"}, "SIDECARS_RATELIMIT__STORE: ratelimit.store: expected"),
     ],
@@ -213,7 +244,7 @@ def test_a_wrong_value_is_named_by_its_variable(environ: dict[str, str], problem
 
 
 def test_several_problems_are_all_told_and_nothing_else() -> None:
-    found = problems(RUNTIME_SUBDIRECTORY="", REDIS_TYPE="cluster", LOG_LEVEL="loud")
+    found = problems(RUNTIME_SUBDIRECTORY="", REDIS_TYPE="ring", LOG_LEVEL="loud")
     assert [problem.partition(":")[0] for problem in found] == [
         "LOG_LEVEL",
         "REDIS_TYPE",

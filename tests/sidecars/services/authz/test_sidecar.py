@@ -12,7 +12,10 @@ from authz.request.identity import Authentication
 from authz.request.request import Request
 from common.configfile import ConfigError
 from protos.authz_pb2 import CheckRequest, CheckResponse
+from sidecars.process.redis import ClientMaker
+from sidecars.process.redis_cluster import RedisCluster
 from sidecars.services.sidecar import Sidecar
+from sidecars.settings.redis import RedisSettings
 from sidecars.transport.api.service import Code, StatusError
 from tests.support.authz_sidecar import KEY, POLICY, SECRET, Broken, Built, Never, OneCall
 from tests.support.checks import check_request
@@ -166,6 +169,19 @@ def test_what_one_worker_keeps_in_memory_is_refused_with_several(tmp_path: Path,
     Built(tmp_path, policy)
     with pytest.raises(ConfigError, match=f"credentials.{block}.store: .*workers: 2.* store: redis"):
         Built(tmp_path, policy, workers=2)
+
+
+@pytest.mark.parametrize("block", ["sessions", "revocations"])
+def test_a_redis_cluster_cannot_keep_sessions(tmp_path: Path, block: str) -> None:
+    """It would refuse their scripts, whose keys lie in different slots; nor can a reload ask for it."""
+    cluster = RedisCluster(ClientMaker(RedisSettings(url="redis://127.0.0.1:1", cluster={})))
+    policy = POLICY.replace("credentials:", f"credentials:\n  {block}: {{store: redis}}")
+    with pytest.raises(ConfigError, match=f"credentials.{block}.store: .*redis.cluster.*Sentinels"):
+        Built(tmp_path, policy, redis=cluster)
+    built = Built(tmp_path, redis=cluster)
+    built.file.write_text(policy)
+    with pytest.raises(ConfigError, match=f"credentials.{block}.store: .*redis.cluster"):
+        built.sidecar.prepare()
 
 
 def test_nor_does_a_reload_bring_it(tmp_path: Path) -> None:

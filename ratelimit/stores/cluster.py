@@ -1,0 +1,223 @@
+"""Buckets in a Redis Cluster: each at the node that has its slot."""
+
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol
+
+from redis.exceptions import RedisError
+
+from common.buckets import Taken
+from common.circuit_breaker import CircuitBreaker, CircuitState
+from common.redis_cluster import Cluster, NodeAddress, key_slot
+from common.redis_errors import error_text
+from ratelimit.stores.parts import Part, PartedTakes
+from ratelimit.stores.pipelined import PipelinedClient
+from ratelimit.stores.redirect import Redirect, RedirectError
+from ratelimit.stores.redis import TIMEOUT_SECONDS, RedisStore
+from ratelimit.stores.store import Failure, StoreError, Take
+
+MAX_REDIRECTS: Final = 5
+"""How often a request follows nodes that point elsewhere; its deadline usually ends this earlier."""
+
+_OUR_OWN: Final = frozenset({Failure.BUSY, Failure.NO_TIME})
+"""Failures that say nothing about a node."""
+
+
+class StoreMaker(Protocol):
+    """Makes the store of one node."""
+
+    def __call__(
+        self,
+        client: PipelinedClient,
+        breaker: CircuitBreaker,
+        group_of: Callable[[Sequence[Take]], Hashable],
+        /,
+    ) -> RedisStore:
+        """Return a store in which requests with different `group_of` never share a call."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """One node, and the ways to ask it, made when they are first needed."""
+
+    address: NodeAddress
+    breaker: CircuitBreaker
+    by_slot: RedisStore
+    """Requests for one slot share a call."""
+    others: dict[bool, RedisStore] = field(default_factory=dict)
+    """Each set of keys has a call of its own: after an ASKING, and without. For slots on their way."""
+
+    @property
+    def stores(self) -> tuple[RedisStore, ...]:
+        return (self.by_slot, *self.others.values())
+
+
+class ClusterStore:
+    """Counts in the nodes of `cluster`, with a store and a breaker for each.
+
+    Keys of different slots never share a script call; the calls to one node that begin in one turn of the
+    event loop are one round trip (`PipelinedClient`). MOVED, ASK and TRYAGAIN are followed inside the call
+    and its deadline. A request whose keys lie in several slots is charged as `PartedTakes` says.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        make_store: StoreMaker,
+        make_breaker: Callable[[NodeAddress], CircuitBreaker],
+        *,
+        prefix: str = "ratelimit:",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster = cluster
+        self._make_store = make_store
+        self._make_breaker = make_breaker
+        self._prefix = prefix
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._nodes: dict[NodeAddress, _Node] = {}
+        self._parted = PartedTakes(timeout_seconds, clock)
+        self._unknown = dict.fromkeys(Failure, 0)
+        """Failures of requests that reached no node, and of nodes that are gone."""
+
+    @property
+    def failures(self) -> dict[Failure, int]:
+        """Requests without an answer, by reason, over all nodes."""
+        stores = [store for node in self._nodes.values() for store in node.stores]
+        return {
+            reason: times + sum(store.failures[reason] for store in stores)
+            for reason, times in self._unknown.items()
+        }
+
+    @property
+    def waiting(self) -> int:
+        """Requests not sent to any node yet."""
+        return sum(store.waiting for node in self._nodes.values() for store in node.stores)
+
+    @property
+    def breaker(self) -> "BreakerOfNodes":
+        """The breakers of all nodes."""
+        return BreakerOfNodes([node.breaker for node in self._nodes.values()])
+
+    def take(self, takes: Sequence[Take], budget_seconds: float | None = None, /) -> Awaitable[list[Taken]]:
+        """The outcome of each of `takes`. Raises StoreError."""
+        slots: dict[int, list[int]] = {}
+        for index, take in enumerate(takes):
+            slots.setdefault(self._slot(take), []).append(index)
+        if len(slots) == 1:
+            return self._take_in_slot(next(iter(slots)), takes, budget_seconds)
+        parts = [Part(partial(self._take_in_slot, slot), positions) for slot, positions in slots.items()]
+        return self._parted.take(takes, parts, budget_seconds)
+
+    async def settled(self) -> None:
+        """Wait for hits that are given back."""
+        await self._parted.close()
+
+    async def close(self) -> None:
+        """End the calls under way, after what is given back."""
+        await self.settled()
+        for node in self._nodes.values():
+            for store in node.stores:
+                await store.close()
+
+    def _slot(self, take: Take) -> int:
+        return key_slot(f"{self._prefix}{take.key}".encode("utf-8", "surrogatepass"))
+
+    async def _take_in_slot(
+        self, slot: int, takes: Sequence[Take], budget_seconds: float | None
+    ) -> list[Taken]:
+        """Ask the node that has `slot`, and those that it points to."""
+        seconds = (
+            self._timeout_seconds if budget_seconds is None else min(self._timeout_seconds, budget_seconds)
+        )
+        until = self._clock() + seconds
+        node = self._node(self._cluster.owner(slot) or await self._find(slot))
+        store = node.by_slot
+        for _ in range(MAX_REDIRECTS):
+            try:
+                return await store.take(takes, until - self._clock())
+            except RedirectError as error:
+                if error.redirect is Redirect.TRY_AGAIN:
+                    if len({take.key for take in takes}) > 1:
+                        return await self._take_by_key(slot, takes, until)
+                    store = self._apart(node, asking=store is node.others.get(True))
+                    continue
+                address = error.address[0] or node.address[0], error.address[1]
+                node = self._node(address)
+                if error.redirect is Redirect.MOVED:
+                    self._cluster.learn(slot, address)
+                    store = node.by_slot
+                else:
+                    store = self._apart(node, asking=True)
+            except StoreError as error:
+                if error.failure not in _OUR_OWN:
+                    self._cluster.suspect()
+                raise
+        raise self._failed(Failure.UNREACHABLE, f"redirected {MAX_REDIRECTS} times")
+
+    async def _take_by_key(self, slot: int, takes: Sequence[Take], until: float) -> list[Taken]:
+        """Take from each key by itself, while some keys of the slot are at one node and some at another."""
+        positions: dict[str, list[int]] = {}
+        for index, take in enumerate(takes):
+            positions.setdefault(take.key, []).append(index)
+        parts = [Part(partial(self._take_in_slot, slot), indexes) for indexes in positions.values()]
+        return await self._parted.take(takes, parts, until - self._clock())
+
+    async def _find(self, slot: int) -> NodeAddress:
+        try:
+            await self._cluster.load()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._failed(Failure.UNREACHABLE, error_text(error)) from None
+        found = self._cluster.owner(slot)
+        if found is None:
+            raise self._failed(Failure.UNREACHABLE, f"no node has slot {slot}")
+        return found
+
+    def _failed(self, failure: Failure, detail: str) -> StoreError:
+        self._unknown[failure] += 1
+        return StoreError(failure, detail)
+
+    def _node(self, address: NodeAddress) -> _Node:
+        node = self._nodes.get(address)
+        if node is None:
+            breaker = self._make_breaker(address)
+            client = PipelinedClient(self._cluster.client(address))
+            store = self._make_store(client, breaker, lambda takes: self._slot(takes[0]))
+            node = self._nodes[address] = _Node(address, breaker, store)
+        return node
+
+    def _apart(self, node: _Node, *, asking: bool) -> RedisStore:
+        store = node.others.get(asking)
+        if store is None:
+            client = PipelinedClient(self._cluster.client(node.address), asking=asking)
+            store = node.others[asking] = self._make_store(client, node.breaker, _keys)
+        return store
+
+
+def _keys(takes: Sequence[Take]) -> Hashable:
+    return frozenset(take.key for take in takes)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOfNodes:
+    """The breakers of several nodes as one."""
+
+    breakers: Sequence[CircuitBreaker]
+
+    @property
+    def state(self) -> CircuitState:
+        """The worst state of a node."""
+        return max((breaker.state for breaker in self.breakers), default=CircuitState.CLOSED)
+
+    @property
+    def opened(self) -> int:
+        """How often breakers opened."""
+        return sum(breaker.opened for breaker in self.breakers)
+
+    @property
+    def cause(self) -> str:
+        """Why the latest request to a node failed; empty if all answered."""
+        return next((breaker.cause for breaker in self.breakers if breaker.cause), "")
