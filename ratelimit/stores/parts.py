@@ -19,7 +19,7 @@ class Part(NamedTuple):
 
     ask: Ask
     positions: Sequence[int]
-    """Of its buckets in the request."""
+    """Where its buckets are in the request, from 0."""
 
 
 class PartedTakes:

@@ -1,4 +1,4 @@
-"""One Redis of a running process: what runs beside its commands, and what `/config` shows."""
+"""One Redis of a running process: what runs in the background, and what `/config` shows."""
 
 from collections.abc import Coroutine, Iterator
 from typing import Any

@@ -33,7 +33,7 @@ PROMOTION_SECONDS: Final = 3.0
 
 ROLE_SECONDS: Final = 0.005
 """The time between two questions to a replica that is being promoted. The Sentinel asks it once a second, and
-what is written to the old master in the meantime is lost."""
+what is written to the old master until then is lost."""
 
 _log = structlog.get_logger("sidecars.process")
 
