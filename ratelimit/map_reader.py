@@ -129,6 +129,7 @@ class MapReader:
         if value is None:
             return None
         try:
+            value = self.document.with_written_keys((*self.path, "metadata"), value)
             return as_metadata(value, lambda below, read: self._plain(("metadata", *below), read))
         except MetadataError as error:
             self.problem(f"error loading config file: {error}", "metadata")

@@ -21,7 +21,9 @@ class MetadataError(Exception):
 
 
 def as_metadata(value: Any, plain_at: PlainAt = lambda *_: None) -> Mapping[str, Any]:
-    """`value` as a google.protobuf.Struct can carry it, its scalars as in Go. Raises MetadataError.
+    """`value`, whose keys are text, as a google.protobuf.Struct can carry it, its scalars as in Go.
+
+    Raises MetadataError.
 
     `plain_at` gives the scalar at a key path of `value`, which PyYAML reads as its second argument, as it is
     written; None where it is in quotes.
@@ -121,7 +123,7 @@ def _merge_into(target: dict[str, Any], source: Mapping[str, Any]) -> None:
 
 def _carried(value: Any, path: tuple[KeyPart, ...], plain_at: PlainAt) -> Any:
     if isinstance(value, dict):
-        return {_key(key, path): _carried(inner, (*path, str(key)), plain_at) for key, inner in value.items()}
+        return {key: _carried(inner, (*path, key), plain_at) for key, inner in value.items()}
     if isinstance(value, list):
         return [_carried(inner, (*path, index), plain_at) for index, inner in enumerate(value)]
     value = as_in_go(value, lambda: plain_at(path, value))
@@ -133,15 +135,3 @@ def _carried(value: Any, path: tuple[KeyPart, ...], plain_at: PlainAt) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise MetadataError(f"{where} is a {type(value).__name__}, which Struct cannot carry")
-
-
-def _key(key: Any, path: tuple[KeyPart, ...]) -> str:
-    """The key as text: Go formats numbers and booleans."""
-    if isinstance(key, str):
-        return key
-    if isinstance(key, bool):
-        return "true" if key else "false"
-    if isinstance(key, int):
-        return str(key)
-    where = key_path_text(("metadata", *path))
-    raise MetadataError(f"{where} has the key {key}; a key must be text, so quote it")

@@ -19,6 +19,8 @@ MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_DEPTH: Final = 100
 """Nesting: configuration needs a dozen levels, and the C loader overflows its stack at about 100,000."""
 
+_NULL: Final = "tag:yaml.org,2002:null"
+
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -94,14 +96,28 @@ class Document:
         node = self._scalar(path)
         return None if node is None or node.style else node.value
 
+    def with_written_keys(self, path: Sequence[KeyPart], data: Any) -> Any:
+        """`data`, the content at `path`, with the keys of every mapping as they are written.
+
+        For readers of files that another YAML parser reads, too, to which each key is text: in Python `1` and
+        `true` are one key. A key without text (`~`) is empty.
+        """
+        if not _has_other_keys(data):
+            return data
+        return _written(data, self._node(path))
+
     def _scalar(self, path: Sequence[KeyPart]) -> yaml.ScalarNode | None:
+        node = self._node(path)
+        return node if isinstance(node, yaml.ScalarNode) else None
+
+    def _node(self, path: Sequence[KeyPart]) -> yaml.Node | None:
         if self._root is None and self._text is not None:
             self._root = yaml.compose(self._text, Loader=_Loader)
         node = self._root
         for part in path:
             found = None if node is None else _child(node, part)
             node = None if found is None else found[1]
-        return node if isinstance(node, yaml.ScalarNode) else None
+        return node
 
     def let_go(self, yield_gil: Breathe = no_breaks) -> None:
         """Free the content piece by piece, so as not to delay a loop; the document is empty afterwards."""
@@ -232,6 +248,34 @@ def _child(node: yaml.Node, part: KeyPart) -> tuple[int, yaml.Node] | None:
             if key.value == str(part):
                 return key.start_mark.line + 1, value
     return None
+
+
+def _has_other_keys(data: Any) -> bool:
+    """Whether a key in `data` is not text."""
+    if isinstance(data, dict):
+        return any(not isinstance(key, str) or _has_other_keys(value) for key, value in data.items())
+    return isinstance(data, list) and any(map(_has_other_keys, data))
+
+
+def _written(data: Any, node: yaml.Node | None) -> Any:
+    """`data`, which was constructed from `node`, with keys as they are written."""
+    if isinstance(node, yaml.MappingNode):
+        # Merged pairs (`<<`) are in front of the explicit ones, which win.
+        return {
+            "" if key.tag == _NULL else key.value: _written(_constructed_from(value), value)
+            for key, value in node.value
+        }
+    if isinstance(node, yaml.SequenceNode):
+        return [_written(_constructed_from(value), value) for value in node.value]
+    return data
+
+
+def _constructed_from(node: yaml.Node) -> Any:
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()
 
 
 def _nodes(root: yaml.Node) -> Iterator[tuple[tuple[KeyPart, ...], yaml.Node]]:

@@ -49,8 +49,41 @@ def test_metadata(written: str, value: Any) -> None:
         assert (type(read), read) == (type(value), value)
 
 
-def test_keys_of_metadata_that_are_not_text_become_text() -> None:
+def test_keys_of_metadata_are_the_text_that_is_written() -> None:
+    """Also those that Python takes for one, and in lists and merged maps."""
     assert rule_of("metadata: {7: a, true: {2: b}}").metadata == {"7": "a", "true": {"2": "b"}}
+    text = "metadata: {1: one, true: t, True: u, yes: v, 0: z, false: f, '1x': q, l: [{010: a, 8: b}]}"
+    assert rule_of(text).metadata == {
+        "1": "one",
+        "true": "t",
+        "True": "u",
+        "yes": "v",
+        "0": "z",
+        "false": "f",
+        "1x": "q",
+        "l": [{"010": "a", "8": "b"}],
+    }
+    merged = rule_of("metadata: {a: &m {1.5: x, 2: w}, b: {<<: *m, 2: own}}").metadata
+    assert merged == {"a": {"1.5": "x", "2": "w"}, "b": {"1.5": "x", "2": "own"}}
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        *(
+            (key, key)
+            for key in ("yes", "on", "No", "TRUE", "010", "0o10", "0x1F", "1_000", "+5", "-0", "1:30")
+        ),
+        *((key, key) for key in ("2001-12-14", "1.5", "1e3", ".inf", "089", "190:20:30")),
+        ("~", ""),
+        ("null", ""),
+        ("'1'", "1"),
+    ],
+)
+def test_a_key_of_metadata(written: str, key: str) -> None:
+    """Recorded from envoyproxy/ratelimit."""
+    assert rule_of(f"metadata: {{{written}: v}}").metadata == {key: "v"}
+    assert rule_of(f"metadata: {{a: {{{written}: 010}}}}").metadata == {"a": {key: 8}}
 
 
 @pytest.mark.parametrize(("written", "value"), [("y", True), ("n", False), ("on", True), ("No", False)])

@@ -81,6 +81,15 @@ def test_two_merges_in_one_mapping_are_not_duplicates() -> None:
     assert parse("<<: {a: 1}\n<<: {b: 2}\n").data == {"a": 1, "b": 2}
 
 
+def test_keys_can_be_had_as_they_are_written() -> None:
+    """To Python `1` and `true` are one key."""
+    document = parse("a:\n  1: x\n  true: y\n  deep: [{0x10: 1, ~: 2}]\nb: {text: 3}\n")
+    assert document.data["a"] == {1: "y", "deep": [{16: 1, None: 2}]}
+    written = document.with_written_keys(("a",), document.data["a"])
+    assert written == {"1": "x", "true": "y", "deep": [{"0x10": 1, "": 2}]}
+    assert document.with_written_keys(("b",), document.data["b"]) is document.data["b"]
+
+
 def test_a_key_that_is_not_a_scalar_is_a_problem() -> None:
     assert error_of("a: 1\n? {b: c}\n: d\n") == "f.yaml:2: a key must be plain text"
 
