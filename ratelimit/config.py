@@ -137,7 +137,7 @@ class _Draft:
     """A node that still grows: several files may add to one domain."""
 
     composite: str
-    """As it is shown."""
+    shown: str
     source: str
     children: dict[str, "_Draft"] = field(default_factory=dict)
     rule: LimitRule | None = None
@@ -162,6 +162,7 @@ class _Draft:
             self.value_to_metric,
             normalise,
             self.composite,
+            self.shown,
         )
 
 
@@ -189,10 +190,10 @@ class _Compiler:
         known = self.domains.get(domain)
         if known is not None and not self.options.merge_domains:
             root.problem(f"duplicate domain '{domain}' in config file, first in {known.source}", "domain")
-        draft = known or self.domains.setdefault(domain, _Draft(domain, source))
+        draft = known or self.domains.setdefault(domain, _Draft(domain, domain, source))
         self.empty.setdefault(domain, document.problem(("descriptors",), _NO_DESCRIPTORS.format(domain)))
         # A duplicate domain is read on into a draft of its own: its other errors are reported, too.
-        target = draft if known is None or self.options.merge_domains else _Draft(domain, source)
+        target = draft if known is None or self.options.merge_domains else _Draft(domain, domain, source)
         self._add_descriptors(root, target, (domain,), has_values=False)
 
     def _add_descriptors(
@@ -212,7 +213,7 @@ class _Compiler:
             shown = f"{key}_{self.options.secrets.shown_pattern(key, value)}" if written else key
             child_path = (*path, shown)
             source = f"{descriptor.document.file}:{descriptor.line}"
-            draft = _Draft(shown, source)
+            draft = _Draft(composite, shown, source)
             draft.value_to_metric = descriptor.flag("value_to_metric")
             if descriptor.flag("share_threshold"):
                 draft.shared_value = value or composite

@@ -46,7 +46,7 @@ def explain_match(
             return MatchExplanation(steps, _no_child(node, level, key, secrets.shown(key, value)))
         node, reading = found
         how = "any value" if node.composite == key else "wildcard" if "*" in node.composite else "exact value"
-        steps.append(MatchStep((key, value), node.composite, how, node.shared_value or reading))
+        steps.append(MatchStep((key, value), node.shown, how, node.shared_value or reading))
     if node.rule is None:
         longer = "; longer descriptors have one" if node.children else ""
         return MatchExplanation(steps, f"no rate_limit at level {len(entries)}{longer}")
@@ -55,9 +55,10 @@ def explain_match(
 
 def _no_child(node: Node, level: int, key: str, value: str) -> str:
     # As they are shown, because the value of a descriptor in a file may be a secret.
-    composites = [child.composite for child in node.children.values()]
-    values = [composite for composite in composites if composite.startswith(f"{key}_")]
-    known = values or composites
+    every = list(node.children.values())
+    known = [child.shown for child in every if child.composite.startswith(f"{key}_")]
+    values = bool(known)
+    known = known or [child.shown for child in every]
     shown = ", ".join(known[:MAX_KEYS_SHOWN]) + (", ..." if len(known) > MAX_KEYS_SHOWN else "")
     what = f"with the key {key!r} and the value {value!r}" if values else f"with the key {key!r}"
     return f"no descriptor {what} at level {level}" + (f"; there are {shown}" if shown else "")

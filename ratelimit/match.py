@@ -95,7 +95,7 @@ def metric_path(
         if shows_value:
             path.append(shown(f"{key}_{secrets.shown(key, reading)}" if has_value else key))
         else:
-            path.append(node.composite)
+            path.append(node.shown)
     return tuple(path)
 
 

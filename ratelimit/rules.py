@@ -153,7 +153,9 @@ class Node:
     normalise: Mapping[str, Callable[[str], Sequence[str]]] = field(default_factory=dict)
     """By key of the children: normalises a value before a child is looked up."""
     composite: str = ""
-    """`key_value` or `key`, the value as `SecretValues` shows it."""
+    """`key_value` or `key`, as the level above knows it."""
+    shown: str = ""
+    """`composite`, the value as `SecretValues` shows it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -42,3 +42,18 @@ class TestHashValues:
             (tmp_path / "key").write_bytes(content)
         with pytest.raises(ConfigError, match=problem):
             self.entries(tmp_path, hmac_key_file=tmp_path / "key")
+
+
+def test_a_secret_in_a_limits_file_is_found_and_counted_whatever_comes_between(tmp_path: Path) -> None:
+    secret = "s3cr3t-of-a-client"
+    (tmp_path / "edge.yaml").write_text(
+        f"domain: edge\ndescriptors: [{{key: api_key, value: {secret}, rate_limit: &l "
+        "{unit: day, requests_per_unit: 3}}, {key: api_key, rate_limit: *l}]\n"
+    )
+    sidecar = build(settings_with(tmp_path / "edge.yaml"), dependencies())
+    codes = []
+    for _ in range(4):
+        codes.append(answered(sidecar, request({"api_key": secret})).overall_code)
+        # More than are remembered by their bytes.
+        assert {answered(sidecar, request({"api_key": f"{number}"})).overall_code for number in range(600)}
+    assert codes == [1, 1, 1, 2]
