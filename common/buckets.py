@@ -31,6 +31,9 @@ MAX_HITS: Final = 2**32 - 1
 MAX_COUNT: Final = 2**50
 """Where a fixed window stops counting: exact in a double, and beyond every limit."""
 
+MAX_STEP_BACK_US: Final = 10 * SECOND_US
+"""How far a clock may be behind a bucket that then waits for it, and at most a whole window."""
+
 State = tuple[int, ...]
 """What a bucket remembers. Token bucket: what is used, in parts of a token, and the time of that.
 Fixed window and calendar window: its count and the start of the window. Sliding window: its count, that of
@@ -112,8 +115,9 @@ class TokenBucket:
                 used -= elapsed_us * refill
                 if used < 0:  # noqa: PLR1730 - a call of max() costs more than the comparison
                     used = 0
-            else:
-                stepped_back = elapsed_us < 0
+            elif elapsed_us < 0:
+                now_us = _waited(now_us, at_us, period)
+                stepped_back = now_us < at_us
         before = used
         cost = hits * period
         after = used + cost
@@ -124,8 +128,8 @@ class TokenBucket:
         remaining = left // period if left > 0 else 0
         retry_us = 0 if allowed else -(-(used + min(cost, full) - full) // refill)
         taken = _new(Taken, (allowed, remaining, -(-used // refill), retry_us, -(-before // period)))
-        # Where the clock was set back, time starts again from here: waiting until it has caught up
-        # would keep an empty bucket empty for as long as the step was wide.
+        # Where the clock was set back by more than it may be, time starts again from here: waiting until it
+        # has caught up would keep an empty bucket empty for as long as the step was wide.
         return taken, (used, now_us) if used != before or stepped_back else state
 
     def idle_at_us(self, state: State) -> int:
@@ -161,6 +165,8 @@ class FixedWindow:
         `state` None is a bucket never used. The state returned is the very object given when there is
         nothing new to keep.
         """
+        if state is not None and state[-1] > now_us:
+            now_us = _waited(now_us, state[-1], self.window_us)
         start_us = now_us - now_us % self.window_us
         return _count(self, state, hits, now_us, (start_us, start_us + self.window_us))
 
@@ -198,6 +204,8 @@ class CalendarWindow:
         `state` None is a bucket never used. The state returned is the very object given when there is
         nothing new to keep.
         """
+        if state is not None and state[-1] > now_us:
+            now_us = _waited(now_us, state[-1], MAX_STEP_BACK_US)
         return _count(self, state, hits, now_us, calendar_window(now_us // DAY_US, self.months))
 
     def idle_at_us(self, state: State) -> int:
@@ -277,6 +285,8 @@ class SlidingWindow:
         `state` None is a bucket never used. The state returned is the very object given when there is
         nothing new to keep.
         """
+        if state is not None and state[-1] > now_us:
+            now_us = _waited(now_us, state[-1], self.window_us)
         window_us = self.window_us
         start_us = now_us - now_us % window_us
         before, previous = self._counts(state, start_us)
@@ -318,6 +328,16 @@ class SlidingWindow:
 
 
 Bucket = TokenBucket | FixedWindow | CalendarWindow | SlidingWindow
+
+
+def _waited(now_us: int, at_us: int, window_us: int) -> int:
+    """Return the time of a bucket whose state is of `at_us`, where the clock says less.
+
+    After a failover the clock may be behind. If the bucket went back with it, what is freed until the clock
+    has caught up would be freed twice, and a window that has begun would begin again. A state far in the
+    future was written by a wrong clock: waiting for that would keep an empty bucket empty.
+    """
+    return at_us if at_us - now_us <= min(MAX_STEP_BACK_US, window_us) else now_us
 
 
 def _check_limit(limit: int) -> None:

@@ -90,7 +90,8 @@ class MemoryStore:
         before = _unpack(packed, bucket)
         taken, state = bucket.take(before, hits, now_us)
         if state is not before and state is not None:
-            buckets[key] = _pack(state, -(-(now_us + taken[2]) // SECOND_US)) | _USED
+            at_us = max(now_us, state[-1])
+            buckets[key] = _pack(state, -(-(at_us + taken[2]) // SECOND_US)) | _USED
         elif not packed & _USED:
             buckets[key] = packed | _USED
         return taken

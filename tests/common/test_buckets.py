@@ -244,6 +244,60 @@ token_buckets = st.builds(
 sliding_windows = st.builds(SlidingWindow, st.integers(0, 30), st.integers(1, 3 * SECOND_US), st.booleans())
 
 
+class TestClockSetBack:
+    """After a failover the clock of Redis can be behind, for a while or from then on."""
+
+    @ALL
+    def test_a_bucket_waits_for_a_clock_that_is_a_little_behind(self, bucket: Bucket) -> None:
+        """Else a window that has begun would begin again, and what the clock passes twice be freed twice."""
+        begin = NOW - NOW % MINUTE_US
+        state = after(bucket, 10, begin)
+        taken, state = bucket.take(state, 1, begin - 9 * SECOND_US)
+        assert not taken.allowed
+        assert not bucket.take(state, 1, begin)[0].allowed
+
+    @ALL
+    def test_it_does_not_wait_for_a_state_far_in_the_future(self, bucket: Bucket) -> None:
+        """A wrong clock wrote it."""
+        state = after(bucket, 10, NOW + 365 * 86_400 * SECOND_US)
+        _, state = bucket.take(state, 1, NOW)
+        assert bucket.take(state, 1, NOW + MINUTE_US)[0].allowed
+
+    @pytest.mark.parametrize(
+        "short", [TokenBucket(10, 10, SECOND_US), FixedWindow(10, SECOND_US), SlidingWindow(10, SECOND_US)]
+    )
+    def test_nor_longer_than_its_window(self, short: Bucket) -> None:
+        state = after(short, 10, NOW + 5 * SECOND_US)
+        _, state = short.take(state, 1, NOW)
+        assert short.take(state, 1, NOW + SECOND_US)[0].allowed
+
+    @given(
+        st.builds(TokenBucket, st.integers(1, 30), st.integers(1, 30), st.just(3 * SECOND_US))
+        | st.builds(FixedWindow, st.integers(0, 30), st.just(3 * SECOND_US), st.booleans())
+        | st.builds(SlidingWindow, st.integers(0, 30), st.just(3 * SECOND_US), st.booleans()),
+        st.lists(st.tuples(st.integers(0, 2 * SECOND_US), st.integers(0, 12), st.booleans()), max_size=40),
+        st.integers(1, 3 * SECOND_US),
+    )
+    def test_two_clocks_in_turn_admit_no_more_than_the_one_that_is_ahead(
+        self, bucket: Bucket, steps: list[tuple[int, int, bool]], behind_us: int
+    ) -> None:
+        now_us, latest_us, state, admitted = NOW, NOW, None, 0
+        for wait_us, hits, is_behind in steps:
+            now_us += wait_us
+            clock_us = now_us - behind_us if is_behind else now_us
+            latest_us = max(latest_us, clock_us)
+            taken, state = bucket.take(state, hits, clock_us)
+            admitted += hits * taken.allowed
+        first_us = NOW - behind_us
+        if isinstance(bucket, TokenBucket):
+            refilled = Fraction((latest_us - first_us) * bucket.refill_tokens, bucket.period_us)
+            assert admitted <= bucket.capacity + refilled
+        else:
+            assert isinstance(bucket, FixedWindow | SlidingWindow)
+            window_us = bucket.window_us
+            assert admitted <= bucket.limit * (latest_us // window_us - first_us // window_us + 1)
+
+
 class TestProperties:
     @given(token_buckets, steps)
     def test_any_span_admits_at_most_capacity_and_refill(

@@ -40,7 +40,8 @@ buckets = (
     | st.builds(SlidingWindow, st.integers(0, 20) | sizes, windows_us, st.booleans())
 )
 hits_choices = st.integers(-3, 12) | st.integers(-MAX_HITS, MAX_HITS)
-ages_us = st.sampled_from([0, 0, 0, 1, SECOND_US, -60 * SECOND_US]) | st.integers(0, MAX_WINDOW_US)
+steps_back_us = [-seconds * SECOND_US for seconds in (1, 7, 11, 60)]
+ages_us = st.sampled_from([0, 0, 0, 1, SECOND_US, *steps_back_us]) | st.integers(0, MAX_WINDOW_US)
 modes = st.sampled_from([*[Mode.ENFORCE] * 2, *Mode])
 
 calls = st.lists(

@@ -49,8 +49,8 @@ class SentinelServer:
         file = self.folder / "sentinel.conf"
         file.write_text(
             f"sentinel monitor {MASTER} 127.0.0.1 {master_port} 2\n"
-            f"sentinel down-after-milliseconds {MASTER} 300\n"
-            f"sentinel failover-timeout {MASTER} 2000\n" + "".join(f"{line}\n" for line in arguments)
+            f"sentinel down-after-milliseconds {MASTER} 1000\n"
+            f"sentinel failover-timeout {MASTER} 5000\n" + "".join(f"{line}\n" for line in arguments)
         )
         command = [server_binary(), str(file), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

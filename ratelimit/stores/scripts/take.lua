@@ -25,15 +25,24 @@ local EXACT = 9007199254740992
 local MAX_COUNT = 1125899906842624
 local MAX_TOKENS = 4294967295
 local SPARE_MS = 1000
+local MAX_STEP_BACK_US = 10000000
 local MAX_TTL_MS = 315360000000
 local DAY_US = 86400000000
 
 local floor = math.floor
 local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local clock = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local stored = {} -- by position of the key: the text, or false
 local x, y, z = {}, {}, {} -- the numbers of the state; x is false where there is none, and nil until it is read
 local ttl_ms = {} -- set when the state changes
+
+-- The time of a bucket whose state is of `at` (false: none): the clock may be behind, after a failover.
+local function time_of(at, window)
+  if at and at > clock and at - clock <= MAX_STEP_BACK_US and at - clock <= window then
+    return at
+  end
+  return clock
+end
 
 -- floor(a * b / m) and what is left, exactly, where a * b may pass 2^53: digit by digit in base 8.
 -- a < 2^51, b < 2^32, m < 2^49.
@@ -62,6 +71,7 @@ local function take_tokens(i, capacity, hits, charge_rejected, refill, period)
     used, parts, at = tonumber(used) or false, tonumber(parts), tonumber(at)
     x[i], y[i], z[i] = used, parts, at
   end
+  local now = time_of(used and at, period)
   local stepped_back = false
   if used then
     local elapsed = now - at
@@ -96,33 +106,38 @@ local function take_tokens(i, capacity, hits, charge_rejected, refill, period)
   end
   if used ~= before_used or parts ~= before_parts or stepped_back then
     x[i], y[i], z[i] = used, parts, now
-    ttl_ms[i] = (used + (parts > 0 and 1 or 0)) * period / refill / 1000
+    ttl_ms[i] = ((used + (parts > 0 and 1 or 0)) * period / refill + now - clock) / 1000
   end
   return allowed
 end
 
-local function count_until(finish, start, i, limit, hits, charge_rejected)
-  local count = x[i]
-  if count == nil then
+-- The count of a window, false where there is none, and its start.
+local function window_state(i)
+  if x[i] == nil then
     local text, since = string.match(stored[i] or '', '^(%d+) (%d+)$')
-    count = tonumber(text) or false
-    x[i], y[i] = count, tonumber(since)
+    x[i], y[i] = tonumber(text) or false, tonumber(since)
   end
+  return x[i], y[i]
+end
+
+local function count_until(finish, start, i, limit, hits, charge_rejected)
   local before = 0
-  if count and y[i] == start then
-    before = count
+  if x[i] and y[i] == start then
+    before = x[i]
   end
   local after = before + hits
   after = after < 0 and 0 or after > MAX_COUNT and MAX_COUNT or after
   local allowed = hits < 0 or after <= limit
   if after ~= before and (allowed or charge_rejected) then
     x[i], y[i], z[i] = after, start, nil
-    ttl_ms[i] = (finish - now) / 1000
+    ttl_ms[i] = (finish - clock) / 1000
   end
   return allowed
 end
 
 local function count_window(i, limit, hits, charge_rejected, _, window)
+  local count, since = window_state(i)
+  local now = time_of(count and since, window)
   local start = now - now % window
   return count_until(start + window, start, i, limit, hits, charge_rejected)
 end
@@ -138,6 +153,8 @@ local function month_begins(month)
 end
 
 local function count_months(i, limit, hits, charge_rejected, _, months)
+  local count, since = window_state(i)
+  local now = time_of(count and since, MAX_STEP_BACK_US)
   local month = floor(now / DAY_US / 30.436875) + 23640 -- January 1970; off by one month at most
   if now < month_begins(month) then
     month = month - 1
@@ -149,13 +166,14 @@ local function count_months(i, limit, hits, charge_rejected, _, months)
 end
 
 local function slide_window(i, limit, hits, charge_rejected, _, window)
-  local start = now - now % window
   local count, previous, since = x[i], y[i], z[i]
   if count == nil then
     count, previous, since = string.match(stored[i] or '', '^(%d+) (%d+) (%d+)$')
     count, previous, since = tonumber(count) or false, tonumber(previous), tonumber(since)
     x[i], y[i], z[i] = count, previous, since
   end
+  local now = time_of(count and since, window)
+  local start = now - now % window
   if count and since == start - window then
     count, previous = 0, count
   elseif not count or since ~= start then
@@ -170,7 +188,7 @@ local function slide_window(i, limit, hits, charge_rejected, _, window)
   local allowed = hits < 0 or count + hits + carried <= limit
   if after ~= count and (allowed or charge_rejected) then
     x[i], y[i], z[i] = after, previous, start
-    ttl_ms[i] = (start + 2 * window - now) / 1000
+    ttl_ms[i] = (start + 2 * window - clock) / 1000
   end
   return allowed
 end

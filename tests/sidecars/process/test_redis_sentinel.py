@@ -15,7 +15,7 @@ from common.tasks import cancel_and_wait
 from sidecars.process.redis import connect, describe, watch
 from sidecars.process.redis_pool import FailFastPool
 from sidecars.process.redis_sentinel import SentinelRoute
-from tests.support.redis_topologies import MASTER, Sentinels, sentinels, wait_until
+from tests.support.redis_topologies import MASTER, Sentinels, sentinels
 
 __all__ = ["sentinels"]
 
@@ -120,20 +120,6 @@ async def test_a_master_that_is_killed_is_replaced(sentinels: Sentinels) -> None
         sentinels.resettle()
         await writes(client)
         assert sentinels.master is not before
-
-
-async def test_a_demoted_master_is_left_inside_the_call(sentinels: Sentinels) -> None:
-    """Nothing watches, so no event came. Sentinels close the connections to a master that they demote."""
-    async with connect(sentinels.settings()) as client:
-        await client.set("a", "1")
-        before = sentinels.master
-        sentinels.fail_over()
-        with before.client() as old:
-            wait_until(lambda: old.info("replication")["role"] == "slave", "no demotion")
-        await asyncio.sleep(0.1)  # the event loop has read that the connection is closed
-        await client.set("a", "2")
-        with sentinels.master.client() as plain:
-            assert plain.get("a") == b"2"
 
 
 async def test_a_write_that_a_replica_refuses_is_sent_to_the_master_inside_the_call(
