@@ -156,8 +156,12 @@ class SinkQueue:
 
     def drop(self, line_batch: LineBatch, reason: DropReason) -> None:
         """Count `line_batch` as dropped by this sink."""
-        line_batch.log.dropped_by[self.sink.name, reason] += len(line_batch.lines)
-        self._drops.note(reason, len(line_batch.lines))
+        self._count_dropped(line_batch, reason, len(line_batch.lines))
+
+    def _count_dropped(self, line_batch: LineBatch, reason: DropReason, entries: int) -> None:
+        if entries:
+            line_batch.log.dropped_by[self.sink.name, reason] += entries
+            self._drops.note(reason, entries)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -289,6 +293,7 @@ class SinkQueue:
 
     async def _deliver(self, batch: list[LineBatch]) -> None:
         lines = [line for line_batch in batch for line in line_batch.lines]
+        written = 0
         backoff_seconds = self.bounds.first_backoff_seconds
         while True:
             began = self._clock()
@@ -304,12 +309,14 @@ class SinkQueue:
                 now = self._clock()
                 self._observer.wrote(self.sink.name, now - began)
                 self._recovered(now)
-                await self._settle(batch, None)
+                await self._settle(batch)
                 return
             self._observer.failed(self.sink.name, failure.reason)
             self._failed(failure)
+            written += failure.written
+            del lines[: failure.written]
             if not failure.retry or self._patience_is_over():
-                await self._settle(batch, failure.reason)
+                await self._settle(batch, failure.reason, written)
                 return
             if self.spool is not None and self.spool.is_open and not self.spool.active:
                 self._move_to_spool(self.spool)
@@ -340,13 +347,18 @@ class SinkQueue:
             self._failing_since = None
             self._drops.report()
 
-    async def _settle(self, batch: list[LineBatch], reason: DropReason | None) -> None:
+    async def _settle(
+        self, batch: list[LineBatch], reason: DropReason | None = None, written: int = 0
+    ) -> None:
+        """Count `batch` as written or, after its first `written` lines, as dropped, and forget it."""
         name = self.sink.name
         for line_batch in batch:
-            if reason is None:
-                line_batch.log.written_to[name] += len(line_batch.lines)
-            else:
-                self.drop(line_batch, reason)
+            count = len(line_batch.lines)
+            arrived = count if reason is None else min(written, count)
+            line_batch.log.written_to[name] += arrived
+            if reason is not None:
+                written -= arrived
+                self._count_dropped(line_batch, reason, count - arrived)
         if self.spool is not None and self.spool.active:
             await self.spool.done(batch)
             return

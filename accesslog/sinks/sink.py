@@ -7,12 +7,16 @@ from accesslog.records.counters import DropReason
 
 
 class SinkError(Exception):
-    """A batch was not written, not even in part that counts. `retry` says whether trying again may help."""
+    """A batch was not written. `retry` says whether trying again may help.
 
-    def __init__(self, reason: DropReason, message: str, *, retry: bool = True) -> None:
+    The first `written` lines of the batch arrived; they are not sent again.
+    """
+
+    def __init__(self, reason: DropReason, message: str, *, retry: bool = True, written: int = 0) -> None:
         super().__init__(message)
         self.reason = reason
         self.retry = retry
+        self.written = written
 
 
 class Sink(Protocol):
@@ -26,7 +30,7 @@ class Sink(Protocol):
         """Make ready. Raises SinkError; `write` then opens by itself once that works."""
 
     async def write(self, lines: Sequence[bytes]) -> None:
-        """Write all of `lines`, each of which ends in a newline, or none. Raises SinkError."""
+        """Write all of `lines`, each of which ends in a newline. Raises SinkError."""
 
     async def check(self) -> None:
         """Raises SinkError where a write would fail, as far as that shows without writing."""

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
 
 from common.configfile import ConfigError, Problem
 from common.os_errors import in_words
@@ -21,6 +22,7 @@ from common.redaction import NO_NAMES
 from sidecars.observability.logs import Logs
 from sidecars.process.assembly import BUILDERS, BoundSidecar, Builder, build, configured
 from sidecars.process.lifecycle import Process, drain_at_most_seconds, force_exit_after
+from sidecars.process.redis import connect
 from sidecars.process.redis_cluster import open_redis
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.load import Reading, read_compat, read_settings, reading_of
@@ -28,6 +30,7 @@ from sidecars.settings.machine import on_this_machine
 from sidecars.settings.named_files import at_its_name
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.process import LogSettings
+from sidecars.settings.redis import RedisSettings
 from sidecars.settings.root import Settings
 from sidecars.workers.parent_pipe import on_parent_exit, receive_settings
 from sidecars.workers.supervisor import supervise
@@ -162,6 +165,17 @@ def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:
     )
 
 
+def _redis_for_log(settings: RedisSettings | None) -> Callable[[int], Redis] | None:
+    if settings is None or settings.cluster is not None:
+        return None
+
+    def make_client(timeout_ms: int) -> Redis:
+        changes = {"operation_timeout_ms": timeout_ms, "connect_timeout_ms": timeout_ms, "max_connections": 2}
+        return connect(settings.model_copy(update=changes))
+
+    return make_client
+
+
 def _dependencies(settings: Settings) -> Dependencies:
     return Dependencies(
         registry=CollectorRegistry(),
@@ -169,6 +183,7 @@ def _dependencies(settings: Settings) -> Dependencies:
         monotonic_clock=time.monotonic,
         random=random.random,
         redis=None if settings.redis is None else open_redis(settings.redis),
+        redis_for_log=_redis_for_log(settings.redis),
         redis_per_second=(
             None if settings.redis_per_second is None else open_redis(settings.redis_per_second)
         ),

@@ -7,6 +7,7 @@ from accesslog.metrics import SinkMetrics
 from accesslog.records.counters import EntryCounters
 from accesslog.sinks.file import FileSink
 from accesslog.sinks.queue import SinkQueue
+from accesslog.sinks.redis_stream import RedisStreamSink
 from accesslog.sinks.rotation import Compression
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.spooling import SinkSpool
@@ -14,7 +15,7 @@ from accesslog.sinks.stdout import StdoutSink
 from common.configfile import ConfigError, Problem, key_path_text
 from common.configfile.problems import SETTINGS
 from sidecars.services.sidecar import Dependencies
-from sidecars.settings.sinks import SinkSettings, SpoolSettings, StdoutSinkSettings
+from sidecars.settings.sinks import RedisSinkSettings, SinkSettings, SpoolSettings, StdoutSinkSettings
 
 
 def sink_queues(
@@ -53,8 +54,11 @@ def extra(name: str, *place: str | int) -> Iterator[None]:
         yield
     except ImportError as error:
         text = f"needs the extra {name} (in a clone: pip install '.[{name}]'): {error.name} is not installed"
-        where = key_path_text(("accesslog", "sinks", *place))
-        raise ConfigError([Problem(SETTINGS, 0, where, text)]) from error
+        raise ConfigError([_problem(text, *place)]) from error
+
+
+def _problem(text: str, *place: str | int) -> Problem:
+    return Problem(SETTINGS, 0, key_path_text(("accesslog", "sinks", *place)), text)
 
 
 def _spool(
@@ -68,6 +72,14 @@ def _spool(
 def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sink:
     if isinstance(settings, StdoutSinkSettings):
         return StdoutSink(settings.label)
+    if isinstance(settings, RedisSinkSettings):
+        if dependencies.redis_for_log is None:
+            text = (
+                "type: redis needs the section redis with the url or the Sentinels of a Redis"
+            )
+            raise ConfigError([_problem(text, index, "type")])
+        client = dependencies.redis_for_log(settings.timeout_ms)
+        return RedisStreamSink(client, settings.stream, settings.max_entries, settings.label)
     if settings.rotate is not None and settings.rotate.compression is Compression.ZSTD:
         with extra("zstd", index, "rotate", "compression"):
             import zstandard  # noqa: F401  # imported where it compresses

@@ -33,6 +33,9 @@ class Dependencies:
     """Names that the settings of the access log redact in addition, for every log of the process."""
     workers: int = 1
     """Processes that serve the same settings: what one of them keeps in memory, the others do not know."""
+    redis_for_log: Callable[[int], Redis] | None = None
+    """Makes a client of the shared Redis with this timeout in ms, for a sink: its batches take longer than a
+    check may. The sink closes it. None without a Redis, and where it is a cluster."""
     redis_per_second: Redis | Cluster | None = None
     """The client of the Redis for short limits, where they have one of their own."""
 

@@ -144,4 +144,24 @@ class FileSinkSettings(_SinkSettings):
         return self.name or self.type
 
 
-SinkSettings = Annotated[StdoutSinkSettings | FileSinkSettings, Field(discriminator="type")]
+class RedisSinkSettings(_SinkSettings):
+    """A Redis stream. Needs the section `redis`."""
+
+    type: Literal["redis"] = "redis"
+    """The kind of sink."""
+    stream: str = Field("accesslog", min_length=1, max_length=512)
+    """The key of the stream; each entry has one field, `record`, with the JSON line."""
+    max_entries: int = Field(
+        1_000_000, ge=1, description="About the newest so many stay in the stream (MAXLEN ~)."
+    )
+    timeout_ms: int = Field(2_000, ge=1, le=60_000, description="The longest wait for Redis to take a batch.")
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
+
+
+SinkSettings = Annotated[
+    StdoutSinkSettings | FileSinkSettings | RedisSinkSettings, Field(discriminator="type")
+]

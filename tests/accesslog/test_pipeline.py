@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ from structlog.testing import capture_logs
 
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, LogCounters
+from accesslog.sinks.sink import SinkError
 from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, Observed, line_batch, pipeline, settle, until
 
 SMALL = replace(PATIENT, queue_entries=2)
@@ -346,3 +348,43 @@ async def test_reopening_asks_every_sink_whatever_one_of_them_answers() -> None:
 def test_a_pipeline_without_a_sink_makes_no_sense() -> None:
     with pytest.raises(ValueError, match="needs a sink"):
         pipeline()
+
+
+class TestPartOfABatch:
+    """A sink whose server took the first lines and refused the next one."""
+
+    async def test_that_arrived_is_not_sent_again(self, log: LogCounters) -> None:
+        sink = HalfwaySink(failures=2)
+        line = pipeline(sink)
+        await line.submit(line_batch(log, 10))
+        await line.start()
+        await line.stop(10)
+        assert sink.attempted == [10, 7, 4]
+        assert len(sink.lines) == len(set(sink.lines)) == 10
+        assert log.written_to["moody"] == 10
+
+    async def test_that_arrived_counts_as_written_and_the_rest_as_dropped(self, log: LogCounters) -> None:
+        sink = HalfwaySink(failures=1, retry=False)
+        line = pipeline(sink)
+        await line.submit(line_batch(log, 2))
+        await line.submit(line_batch(log, 2))
+        await line.start()
+        await line.stop(10)
+        assert log.written_to["moody"] == 3
+        assert log.dropped_by == {("moody", DropReason.REFUSED): 1}
+        assert log.in_flight("moody") == 0
+
+
+class HalfwaySink(MoodySink):
+    def __init__(self, failures: int, *, retry: bool = True) -> None:
+        super().__init__()
+        self.failures = failures
+        self.retry = retry
+        self.attempted: list[int] = []
+
+    async def write(self, lines: Sequence[bytes]) -> None:
+        self.attempted.append(len(lines))
+        if len(self.attempted) <= self.failures:
+            self.lines += lines[:3]
+            raise SinkError(DropReason.REFUSED, "enough", retry=self.retry, written=3)
+        await super().write(lines)

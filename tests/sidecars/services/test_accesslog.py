@@ -360,7 +360,7 @@ class TestSettings:
         [
             ({"listen": []}, "at least 1"),
             ({"sinks": []}, "at least 1"),
-            ({"sinks": [{"type": "kafka"}]}, "'stdout', 'file'"),
+            ({"sinks": [{"type": "kafka"}]}, "'stdout', 'file', 'redis'"),
             ({"sinks": [{"type": "stdout"}, {"type": "stdout"}]}, "several sinks are named stdout"),
             (
                 {"sinks": [{"type": "file", "path": "a"}, {"type": "file", "name": "b", "path": "a"}]},

@@ -9,6 +9,16 @@ from sidecars.services.accesslog import build
 from tests.sidecars.services.test_accesslog import dependencies, settings
 
 
+def test_a_redis_sink_without_a_redis_says_so_where_it_is_asked_for() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(settings(sinks=[{"type": "redis"}]), dependencies())
+    [problem] = caught.value.problems
+    assert (problem.key_path, problem.message) == (
+        "accesslog.sinks[0].type",
+        "type: redis needs the section redis with the url or the Sentinels of a Redis",
+    )
+
+
 @pytest.mark.parametrize(
     ("module", "sink", "place", "extra"),
     [
