@@ -5,7 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -16,6 +16,10 @@ from accesslog.sinks.sink import Sink, SinkError
 from accesslog.sinks.spooling import SinkSpool
 
 _log = structlog.get_logger("accesslog")
+
+
+LONGEST_PAUSE_SECONDS: Final = 60.0
+"""A server may ask for a pause, but not for one that outlasts an outage by far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +316,10 @@ class SinkQueue:
                 await self._settle(batch)
                 return
             self._observer.failed(self.sink.name, failure.reason)
-            self._failed(failure)
+            if failure.works:
+                self._recovered(self._clock())
+            else:
+                self._failed(failure)
             written += failure.written
             del lines[: failure.written]
             if not failure.retry or self._patience_is_over():
@@ -320,7 +327,9 @@ class SinkQueue:
                 return
             if self.spool is not None and self.spool.is_open and not self.spool.active:
                 self._move_to_spool(self.spool)
-            await asyncio.sleep(backoff_seconds)
+            await asyncio.sleep(
+                min(max(backoff_seconds, failure.retry_after_seconds or 0), LONGEST_PAUSE_SECONDS)
+            )
             backoff_seconds = min(backoff_seconds * 2, self.bounds.longest_backoff_seconds)
 
     def _patience_is_over(self) -> bool:

@@ -9,14 +9,26 @@ from accesslog.records.counters import DropReason
 class SinkError(Exception):
     """A batch was not written. `retry` says whether trying again may help.
 
-    The first `written` lines of the batch arrived; they are not sent again.
+    The first `written` lines of the batch arrived; they are not sent again. `retry_after_seconds` is the
+    pause that the server asks for. `works`: the sink does not fail, it refuses these lines alone.
     """
 
-    def __init__(self, reason: DropReason, message: str, *, retry: bool = True, written: int = 0) -> None:
+    def __init__(
+        self,
+        reason: DropReason,
+        message: str,
+        *,
+        retry: bool = True,
+        written: int = 0,
+        retry_after_seconds: float | None = None,
+        works: bool = False,
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.retry = retry
         self.written = written
+        self.retry_after_seconds = retry_after_seconds
+        self.works = works
 
 
 class Sink(Protocol):

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 from accesslog.metrics import SinkMetrics
 from accesslog.records.counters import EntryCounters
 from accesslog.sinks.file import FileSink
+from accesslog.sinks.otlp import OtlpSink, OtlpTransport
+from accesslog.sinks.otlp_http import OtlpHttp
 from accesslog.sinks.queue import SinkQueue
 from accesslog.sinks.redis_stream import RedisStreamSink
 from accesslog.sinks.rotation import Compression
@@ -14,8 +18,15 @@ from accesslog.sinks.spooling import SinkSpool
 from accesslog.sinks.stdout import StdoutSink
 from common.configfile import ConfigError, Problem, key_path_text
 from common.configfile.problems import SETTINGS
+from sidecars.observability.process_metrics import package_version
 from sidecars.services.sidecar import Dependencies
-from sidecars.settings.sinks import RedisSinkSettings, SinkSettings, SpoolSettings, StdoutSinkSettings
+from sidecars.settings.sinks import (
+    OtlpSinkSettings,
+    RedisSinkSettings,
+    SinkSettings,
+    SpoolSettings,
+    StdoutSinkSettings,
+)
 
 
 def sink_queues(
@@ -80,6 +91,14 @@ def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sin
             raise ConfigError([_problem(text, index, "type")])
         client = dependencies.redis_for_log(settings.timeout_ms)
         return RedisStreamSink(client, settings.stream, settings.max_entries, settings.label)
+    if isinstance(settings, OtlpSinkSettings):
+        return OtlpSink(
+            _otlp_transport(settings, dependencies),
+            dependencies.wall_clock,
+            package_version(),
+            settings.resource,
+            settings.label,
+        )
     if settings.rotate is not None and settings.rotate.compression is Compression.ZSTD:
         with extra("zstd", index, "rotate", "compression"):
             import zstandard  # noqa: F401  # imported where it compresses
@@ -93,3 +112,29 @@ def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sin
         rotation=None if settings.rotate is None else settings.rotate.rotation,
         wall_clock=dependencies.wall_clock,
     )
+
+
+def _otlp_transport(settings: OtlpSinkSettings, dependencies: Dependencies) -> OtlpTransport:
+    headers = partial(_headers_in, settings.headers_file)
+    timeout_seconds, compress = settings.timeout_ms / 1000, settings.compression == "gzip"
+    if settings.protocol == "http":
+        return OtlpHttp(
+            settings.endpoint,
+            headers,
+            timeout_seconds,
+            dependencies.wall_clock,
+            compress=compress,
+            ca_file=settings.ca_file,
+        )
+    from sidecars.services.otlp_grpc import OtlpGrpc
+
+    return OtlpGrpc(settings.endpoint, headers, timeout_seconds, compress=compress, ca_file=settings.ca_file)
+
+
+def _headers_in(file: Path | None) -> dict[str, str]:
+    """The `NAME: VALUE` lines of `file`. Raises OSError."""
+    if file is None:
+        return {}
+    lines = file.read_text(encoding="utf-8").splitlines()
+    pairs = (line.partition(":") for line in lines if line.strip() and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in pairs}

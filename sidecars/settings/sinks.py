@@ -1,8 +1,9 @@
 """The `sinks` of the `accesslog` section: where log lines go."""
 
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from accesslog.sinks.file import FILE_MODE, Fsync
 from accesslog.sinks.queue import Bounds
@@ -14,6 +15,17 @@ from sidecars.settings.listen import ConfigPath
 _BOUNDS: Final = Bounds()
 _SPOOL: Final = SpoolBounds()
 _ROTATION: Final = Rotation()
+
+
+def _http_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port_is_good = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_good = False
+    if not port_is_good or parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT, without a user")
+    return url
 
 
 class QueueSettings(Block):
@@ -162,6 +174,33 @@ class RedisSinkSettings(_SinkSettings):
         return self.name or self.type
 
 
+class OtlpSinkSettings(_SinkSettings):
+    """An OpenTelemetry collector, by OTLP."""
+
+    type: Literal["otlp"] = "otlp"
+    """The kind of sink."""
+    endpoint: Annotated[str, AfterValidator(_http_url)] = Field(
+        description="http://HOST:PORT or https://HOST:PORT; by HTTP the path is /v1/logs, if it has none.",
+        examples=["http://127.0.0.1:4317"],
+    )
+    protocol: Literal["grpc", "http"] = Field("grpc", description="http is HTTP with protobuf.")
+    headers_file: ConfigPath | None = Field(
+        None, description="A file with NAME: VALUE lines, sent with each request; read for each."
+    )
+    ca_file: ConfigPath | None = Field(None, description="PEM certificates trusted for https.")
+    compression: Literal["gzip", "none"] = "gzip"
+    """How requests are compressed."""
+    timeout_ms: int = Field(10_000, ge=1, le=120_000, description="The longest wait for a response.")
+    resource: dict[str, str] = Field(
+        {"service.name": "envoy"}, description="Attributes of the resource, the same for all records."
+    )
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
+
+
 SinkSettings = Annotated[
-    StdoutSinkSettings | FileSinkSettings | RedisSinkSettings, Field(discriminator="type")
+    StdoutSinkSettings | FileSinkSettings | RedisSinkSettings | OtlpSinkSettings, Field(discriminator="type")
 ]
