@@ -150,7 +150,7 @@ def _cell(text: str) -> str:
 SAMPLE = """\
 authz: {listen: ["unix:a"], policy: [policy.yaml]}
 ratelimit: {listen: ["unix:r"], limits: [limits.yaml], store: redis}
-accesslog: {listen: ["unix:l"]}
+accesslog: {listen: ["unix:l"], envoy_admin: "unix:e"}
 redis: {url: "redis://127.0.0.1:6379"}
 """
 POLICY = """\

@@ -26,9 +26,11 @@ from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
+from sidecars.services.envoy_stats import EnvoyStats
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.load import load_settings
 from sidecars.settings.ratelimit import RatelimitSettings
+from sidecars.transport.api.address import TcpAddress
 
 DOCS = Path(__file__).parent.parent / "docs"
 RATELIMIT = (DOCS / "ratelimit.md").read_text(encoding="utf-8")
@@ -70,6 +72,7 @@ def accesslog_metrics() -> set[str]:
     observer = SinkMetrics(registry, ["stdout"])
     pipeline = Pipeline([SinkQueue(StdoutSink(), Bounds(), lambda: 0.0, observer)])
     registry.register(AccesslogCollector(EntryCounters(), pipeline, Streams()))
+    registry.register(EnvoyStats(TcpAddress("127.0.0.1", 1), lambda: 0))
     return names_of(registry)
 
 

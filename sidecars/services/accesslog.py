@@ -15,7 +15,9 @@ from accesslog.records.sample import Sampling
 from accesslog.wire.message import REPLY, UnreadableMessageError
 from common.configfile import no_breaks
 from common.redaction import NO_NAMES
+from common.tasks import cancel_and_wait
 from sidecars.services.accesslog_sinks import sink_queues
+from sidecars.services.envoy_stats import EnvoyStats
 from sidecars.services.message_reader import Reader
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings
@@ -117,6 +119,8 @@ class AccesslogSidecar:
         )
         self.watched_files = files
         dependencies.registry.register(AccesslogCollector(counters, pipeline, self))
+        self._envoy = self._envoy_stats()
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def open_streams(self) -> int:
@@ -152,6 +156,8 @@ class AccesslogSidecar:
         for name in self._rules.redaction.allowed:
             _log.warning("logged although secret: redact.allow", name=name)
         await self._pipeline.start()
+        if self._envoy is not None:
+            self._looking = asyncio.create_task(self._envoy.run(), name="accesslog envoy_admin")
 
     def prepare(self) -> Callable[[], None]:
         """Read again which names the policy takes credentials from. Raises ConfigError.
@@ -185,7 +191,8 @@ class AccesslogSidecar:
             "sample_rate": self._settings.sample.rate,
             "redaction_allowed": list(self._rules.redaction.allowed),
             "streams_open": self.open_streams,
-            "entries_received": sum(log.received for log in self._ledger),
+            "entries_received": self._received(),
+            "entries_missing": None if self._envoy is None else self._envoy.gap,
         }
 
     async def finish_streams(self) -> None:
@@ -211,7 +218,20 @@ class AccesslogSidecar:
     async def stop(self) -> None:
         """Write what is queued, for at most `flush_seconds`, and close the sinks."""
         self._finished = True
+        if self._looking is not None:
+            await cancel_and_wait(self._looking)
         await self._pipeline.stop(self._settings.flush_seconds)
+
+    def _received(self) -> int:
+        return sum(log.received for log in self._ledger)
+
+    def _envoy_stats(self) -> EnvoyStats | None:
+        address = self._settings.envoy_admin
+        if address is None:
+            return None
+        stats = EnvoyStats(address, self._received, with_gap=self._dependencies.workers == 1)
+        self._dependencies.registry.register(stats)
+        return stats
 
     def _reopen(self) -> None:
         self._reopening = asyncio.get_running_loop().create_task(self._pipeline.reopen())

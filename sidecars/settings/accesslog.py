@@ -9,7 +9,7 @@ from accesslog.records.encode import MAX_RECORD_BYTES
 from accesslog.records.redact import Redaction
 from common.configfile import Block
 from common.redaction import NO_NAMES, SecretNames
-from sidecars.settings.listen import ConfigPath, ListenAddress
+from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
 from sidecars.settings.sinks import FileSinkSettings, SinkSettings, StdoutSinkSettings
 
 
@@ -68,6 +68,11 @@ class AccesslogSettings(Block):
     """The addresses for Envoy's access log streams."""
     sinks: tuple[SinkSettings, ...] = Field((StdoutSinkSettings(),), min_length=1)
     """Where the log lines go; each sink gets all of them."""
+    envoy_admin: PlainAddress | None = Field(
+        None,
+        description="Envoy's admin interface. Its counters of access log entries become metrics, next to the "
+        "number of entries that Envoy sent and that did not arrive.",
+    )
     redact: RedactSettings = RedactSettings()
     """What is redacted in addition to the defaults."""
     sample: SampleSettings = SampleSettings()

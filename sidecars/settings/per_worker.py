@@ -31,7 +31,10 @@ def for_worker(settings: Settings, worker: int) -> Settings:
             changes[name] = section.model_copy(update={"listen": listen})
     if "accesslog" in changes:
         sinks = tuple(_own_sink(sink, worker) for sink in changes["accesslog"].sinks)
-        changes["accesslog"] = changes["accesslog"].model_copy(update={"sinks": sinks})
+        own_log: dict[str, Any] = {"sinks": sinks}
+        if worker:
+            own_log["envoy_admin"] = None  # its counters would be summed
+        changes["accesslog"] = changes["accesslog"].model_copy(update=own_log)
     if "authz" in changes:
         changes["authz"] = _with_own_decision_log(changes["authz"], worker)
     if "ratelimit" in changes:

@@ -360,26 +360,6 @@ class TestSettings:
         [
             ({"listen": []}, "at least 1"),
             ({"sinks": []}, "at least 1"),
-            ({"sinks": [{"type": "kafka"}]}, "'stdout', 'file', 'redis', 'otlp'"),
-            ({"sinks": [{"type": "stdout"}, {"type": "stdout"}]}, "several sinks are named stdout"),
-            (
-                {"sinks": [{"type": "file", "path": "a"}, {"type": "file", "name": "b", "path": "a"}]},
-                "same path",
-            ),
-            (
-                {
-                    "sinks": [
-                        {"type": "stdout", "spool": {"folder": "/tmp/s"}},
-                        {"type": "stdout", "name": "b", "spool": {"folder": "/tmp/s"}},
-                    ]
-                },
-                "same spool folder",
-            ),
-            ({"sinks": [{"type": "file"}]}, "path"),
-            ({"sinks": [{"type": "otlp", "endpoint": "127.0.0.1:4317"}]}, "expected http://HOST:PORT"),
-            ({"sinks": [{"type": "file", "path": "a", "rotate": {}}]}, "max_bytes, every_seconds or both"),
-            ({"sinks": [{"type": "stdout", "name": "a b"}]}, "expected text as in"),
-            ({"sinks": [{"type": "file", "path": "a", "mode": "0999"}]}, "expected text as in"),
             ({"redact": {"allow": {"headers": ["cokie"]}}}, "redacted by default; did you mean 'cookie'"),
             ({"redact": False}, "RedactSettings"),
             ({"sample": {"rate": 1.5}}, "less than or equal to 1"),

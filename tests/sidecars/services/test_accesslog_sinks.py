@@ -3,10 +3,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from common.configfile import ConfigError
 from sidecars.services.accesslog import build
 from tests.sidecars.services.test_accesslog import dependencies, settings
+
+
+@pytest.mark.parametrize(
+    ("section", "complaint"),
+    [
+        ({"sinks": [{"type": "syslog"}]}, "'stdout', 'file', 'redis', 'otlp'"),
+        ({"sinks": [{"type": "stdout"}, {"type": "stdout"}]}, "several sinks are named stdout"),
+        (
+            {"sinks": [{"type": "file", "path": "a"}, {"type": "file", "name": "b", "path": "a"}]},
+            "same path",
+        ),
+        (
+            {
+                "sinks": [
+                    {"type": "stdout", "spool": {"folder": "/tmp/s"}},
+                    {"type": "stdout", "name": "b", "spool": {"folder": "/tmp/s"}},
+                ]
+            },
+            "same spool folder",
+        ),
+        ({"sinks": [{"type": "file"}]}, "path"),
+        ({"sinks": [{"type": "otlp", "endpoint": "127.0.0.1:4317"}]}, "expected http://HOST:PORT"),
+        ({"sinks": [{"type": "file", "path": "a", "rotate": {}}]}, "max_bytes, every_seconds or both"),
+        ({"sinks": [{"type": "stdout", "name": "a b"}]}, "expected text as in"),
+        ({"sinks": [{"type": "file", "path": "a", "mode": "0999"}]}, "expected text as in"),
+    ],
+)
+def test_bad_settings_are_refused_with_the_reason(section: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        settings(**section)
 
 
 def test_a_redis_sink_without_a_redis_says_so_where_it_is_asked_for() -> None:
