@@ -7,7 +7,7 @@ the configuration alone, so it is a step of its own (`plan`) whose result may be
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
@@ -19,6 +19,7 @@ from ratelimit.rules import CompiledLimits, LimitRule, OnFailure
 from ratelimit.shapes import Shapes
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Failure, Store, StoreError, Take
 from ratelimit.stores.take_all import is_refused
 from ratelimit.token_budgets import TokenBudgets
@@ -26,6 +27,8 @@ from ratelimit.wire import read_request
 
 _new: Final = tuple.__new__
 """Makes a named tuple of all its fields, for half of what its own constructor costs."""
+
+Result = TypeVar("Result")
 
 MAX_RECENT: Final = 512
 """Plans of the latest requests, for limits that do not depend on the caller: their requests are all alike."""
@@ -71,6 +74,7 @@ class Limiter:
         """The descriptors whose hits are charges after the fact; a plan holds while their number stays."""
         self._note_unmatched = note_unmatched
         self._store = store
+        self._redis = store if isinstance(store, RedisStore) else None
         self._fallback = fallback
         self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others, bounds)
         self.use(limits)
@@ -119,6 +123,12 @@ class Limiter:
 
         `budget_seconds` is how long the caller can wait. A store that is away is not an error.
         """
+        return self.answer(plan, _itself, budget_seconds)
+
+    def answer(
+        self, plan: LimitPlan, finish: Callable[[LimitDecision], Result], budget_seconds: float | None = None
+    ) -> Result | Awaitable[Result]:
+        """What `finish` makes of the decision: as `decide`, in fewer steps where a store must be asked."""
         stats = self.stats
         stats.requests += 1
         for reason in plan.odd:
@@ -134,7 +144,7 @@ class Limiter:
             counts.within_limit += max(0, hits)
         charges = plan.charges
         if not charges:
-            return self._decision(plan, plan.statuses)
+            return finish(self._decision(plan, plan.statuses))
         for _, _, hits, counts, _, _ in charges:
             if hits >= 0:
                 counts.total_hits += hits
@@ -144,24 +154,41 @@ class Limiter:
         if deny_cache is not None:
             denied = deny_cache.refuse(plan.takes)
             if denied is not None:
-                return self._denied(plan, denied)
+                return finish(self._denied(plan, denied))
             asked_at = deny_cache.clock()
         try:
+            if self._redis is not None:
+                return self._redis.take_then(
+                    plan.takes,
+                    budget_seconds,
+                    lambda outcome: finish(self._answered(plan, outcome, asked_at)),
+                )
             taken = self._store.take(plan.takes, budget_seconds)
         except StoreError as error:
-            return self._without_store(plan, error.failure)
+            return finish(self._without_store(plan, error.failure))
         if isinstance(taken, list):
-            return self._counted(plan, taken)
-        return self._wait(plan, taken, asked_at)
+            return finish(self._counted(plan, taken))
+        return self._wait(plan, taken, asked_at, finish)
 
-    async def _wait(self, plan: LimitPlan, answer: Awaitable[list[Taken]], asked_at: float) -> LimitDecision:
+    async def _wait(
+        self,
+        plan: LimitPlan,
+        answer: Awaitable[list[Taken]],
+        asked_at: float,
+        finish: Callable[[LimitDecision], Result],
+    ) -> Result:
         try:
-            taken = await answer
+            outcome: list[Taken] | StoreError = await answer
         except StoreError as error:
-            return self._without_store(plan, error.failure)
+            outcome = error
+        return finish(self._answered(plan, outcome, asked_at))
+
+    def _answered(self, plan: LimitPlan, outcome: list[Taken] | StoreError, asked_at: float) -> LimitDecision:
+        if isinstance(outcome, StoreError):
+            return self._without_store(plan, outcome.failure)
         if self.deny_cache is not None and plan.limits is self._limits:
-            self.deny_cache.note(plan.takes, taken, asked_at)
-        return self._counted(plan, taken)
+            self.deny_cache.note(plan.takes, outcome, asked_at)
+        return self._counted(plan, outcome)
 
     def _denied(self, plan: LimitPlan, taken: Sequence[Taken]) -> LimitDecision:
         """Return the refusal by the deny cache."""
@@ -242,6 +269,10 @@ class Limiter:
             elif status.over_limit:
                 return True
         return 0 < quotas == quotas_over
+
+
+def _itself(decision: LimitDecision) -> LimitDecision:
+    return decision
 
 
 def _fallback_take(rule: LimitRule, take: Take) -> Take:

@@ -12,7 +12,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from common.buckets import SECOND_US, TokenBucket
-from ratelimit.stores.redis import encode_takes, script_text
+from ratelimit.stores.script import encode_takes, script_text
 from ratelimit.stores.store import Take
 
 TAKE = Take("bare", TokenBucket(1_000_000_000, 1_000_000_000, 3_600 * SECOND_US), 1)

@@ -8,6 +8,7 @@ counters of prometheus-client take a lock each, three times the cost, and here o
 import asyncio
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeVar, assert_never
 
@@ -160,12 +161,21 @@ def _unary(handler: UnaryHandler, tally: _Tally, clock: Callable[[], float]) -> 
             tally.end(_code_of(error), clock() - begun)
             raise
         if not isinstance(reply, bytes):
+            if isinstance(reply, asyncio.Future) and not isinstance(reply, asyncio.Task):
+                tally.in_flight += 1
+                reply.add_done_callback(partial(ended_later, begun))
+                return reply
             return finish(reply, begun)
         seconds = clock() - begun
         ended[0] += 1
         counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
         tally.seconds += seconds
         return reply
+
+    def ended_later(begun: float, reply: "asyncio.Future[bytes]") -> None:
+        tally.in_flight -= 1
+        error = asyncio.CancelledError() if reply.cancelled() else reply.exception()
+        tally.end(Code.OK if error is None else _code_of(error), clock() - begun)
 
     async def finish(waiting: Awaitable[bytes], begun: float) -> bytes:
         tally.in_flight += 1

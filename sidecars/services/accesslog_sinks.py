@@ -85,9 +85,7 @@ def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sin
         return StdoutSink(settings.label)
     if isinstance(settings, RedisSinkSettings):
         if dependencies.redis_for_log is None:
-            text = (
-                "type: redis needs the section redis with the url or the Sentinels of a Redis"
-            )
+            text = "type: redis needs the section redis with the url or the Sentinels of a Redis"
             raise ConfigError([_problem(text, index, "type")])
         client = dependencies.redis_for_log(settings.timeout_ms)
         return RedisStreamSink(client, settings.stream, settings.max_entries, settings.label)

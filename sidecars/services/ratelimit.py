@@ -16,7 +16,7 @@ from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.configfile import SETTINGS, ConfigError, Problem
 from common.redis_cluster import NodeAddress
 from ratelimit.config import check_reload, load_limits
-from ratelimit.decision import LimitDecision, LimitPlan
+from ratelimit.decision import LimitPlan
 from ratelimit.deny_cache import DenyCache
 from ratelimit.files import FolderFiles, hidden_files
 from ratelimit.limiter import Limiter
@@ -88,13 +88,7 @@ class RatelimitSidecar:
         (UNKNOWN in envoyproxy/ratelimit), UNAVAILABLE while no limits are loaded.
         """
         plan = self._plan(message)
-        decision = self._limiter.decide(plan, self._budget_seconds(call))
-        if isinstance(decision, LimitDecision):
-            return self._responses.encode(decision)
-        return self._respond_later(decision)
-
-    async def _respond_later(self, pending: Awaitable[LimitDecision]) -> bytes:
-        return self._responses.encode(await pending)
+        return self._limiter.answer(plan, self._responses.encode, self._budget_seconds(call))
 
     def _plan(self, message: bytes) -> LimitPlan:
         try:

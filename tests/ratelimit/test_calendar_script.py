@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.buckets import CALENDAR_MONTHS, SECOND_US, CalendarWindow, State
-from ratelimit.stores.redis import encode_takes, read_state
+from ratelimit.stores.script import encode_takes, read_state
 from ratelimit.stores.store import Take
 from ratelimit.stores.take_all import take_all
 from tests.common.test_calendar_window import any_time, us

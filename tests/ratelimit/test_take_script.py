@@ -20,7 +20,7 @@ from common.buckets import (
     State,
     TokenBucket,
 )
-from ratelimit.stores.redis import encode_takes, read_state
+from ratelimit.stores.script import encode_takes, read_state
 from ratelimit.stores.store import Mode, Take
 from ratelimit.stores.take_all import take_all
 from tests.support.redis_server import RedisServer

@@ -1,7 +1,7 @@
 -- Takes hits from the buckets of several requests, each request as one atomic step.
 --
 -- KEYS: the buckets, each once.
--- ARGV[1]: 36 bytes for each take, in the order of the requests (ratelimit/stores/redis.py, `encode_takes`): the
+-- ARGV[1]: 36 bytes for each take, in the order of the requests (ratelimit/stores/script.py, `encode_takes`): the
 --   position of its key (16 bits, from 1), its flags (8 bits, as below), the kind of bucket (8 bits: 0 token
 --   bucket, 1 fixed window, 2 sliding window, 3 calendar window), then as doubles: capacity or limit, hits, the tokens
 --   of a refill (0 for a window), and the period or window in microseconds (of a calendar window: in months).

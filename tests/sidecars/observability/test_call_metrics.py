@@ -125,6 +125,25 @@ async def test_a_caller_who_leaves_is_counted_as_cancelled() -> None:
     assert measured.handled("Cancelled") == 1
 
 
+async def test_a_reply_that_is_a_future_is_counted_without_a_task() -> None:
+    replies: list[asyncio.Future[bytes]] = []
+
+    def later(_request: bytes, _call: Call) -> Awaitable[bytes]:
+        replies.append(asyncio.get_running_loop().create_future())
+        return replies[-1]
+
+    measured = Measured(Unary(later))
+    returned = [measured.handler(b"", CALL) for _ in range(3)]
+    assert returned == replies
+    assert measured.started == 3
+    replies[0].set_result(b"late")
+    replies[1].set_exception(StatusError(Code.UNAVAILABLE))
+    replies[2].cancel()
+    assert await asyncio.gather(*returned, return_exceptions=True)
+    counted = [measured.handled(code) for code in ("OK", "Unavailable", "Cancelled")]
+    assert (counted, measured.started) == ([1, 1, 1], 3)
+
+
 def test_a_latency_falls_into_its_bucket_and_all_above() -> None:
     def take(request: bytes, _call: Call) -> bytes:
         measured.clock.seconds += float(request)

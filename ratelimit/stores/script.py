@@ -1,0 +1,51 @@
+"""The script that takes from buckets in Redis, its argument, and what it stores."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.resources import files
+from struct import Struct
+from typing import Final
+
+from common.buckets import Bucket, CalendarWindow, FixedWindow, SlidingWindow, State, TokenBucket
+from ratelimit.stores.store import Mode, Take
+
+_TAKE: Final = Struct("<HBBdddd")
+_SPARE, _LAST = 8, 16
+_MODES: Final = {Mode.ENFORCE: 2, Mode.QUOTA: 4, Mode.SHADOW: 0}
+
+
+def script_text() -> str:
+    """The script that takes from buckets."""
+    return files("ratelimit.stores").joinpath("scripts/take.lua").read_text(encoding="utf-8")
+
+
+def read_state(bucket: Bucket, stored: bytes | str | None) -> State | None:
+    """The state that the script stored. None where nothing of its own is stored, as the script sees it."""
+    if stored is None:
+        return None
+    numbers = stored.split()
+    with suppress(ValueError):
+        if isinstance(bucket, TokenBucket) and len(numbers) == 3:
+            used, parts, at_us = map(int, numbers)
+            return used * bucket.period_us + parts, at_us
+        if len(numbers) == (3 if isinstance(bucket, SlidingWindow) else 2):
+            return tuple(map(int, numbers))
+    return None
+
+
+def encode_takes(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> bytes:
+    """Return the takes of `requests` as the script reads them. `keys` has the key of each bucket once."""
+    positions = {key: position for position, key in enumerate(keys, start=1)}
+    encoded = bytearray()
+    for takes in requests:
+        last = len(takes) - 1
+        for index, (key, bucket, hits, mode, spare) in enumerate(takes):
+            flags = _MODES[mode] | bucket.charge_rejected | (_SPARE * spare) | (_LAST if index == last else 0)
+            if isinstance(bucket, TokenBucket):
+                kind, refill, period = 0, bucket.refill_tokens, bucket.period_us
+            elif isinstance(bucket, CalendarWindow):
+                kind, refill, period = 3, 0, bucket.months
+            else:
+                kind, refill, period = 1 if isinstance(bucket, FixedWindow) else 2, 0, bucket.window_us
+            encoded += _TAKE.pack(positions[key], flags, kind, bucket.size, hits, refill, period)
+    return bytes(encoded)

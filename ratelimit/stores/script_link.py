@@ -1,0 +1,198 @@
+"""Runs scripts over one connection of a redis-py client that stays open, without the client's machinery.
+
+For each command redis-py takes a connection from its pool, and two timers, a lock, a stream and a dozen
+coroutines to write and to read: more than Redis and the sidecar need for the decision itself. Here redis-py
+opens the connection (with its settings for TLS, credentials, time limits and reconnecting), and then its
+protocol is replaced: commands are written as they come, and hiredis reads the replies in their order.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+import hiredis
+from redis._parsers import BaseParser
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+_LATE_SECONDS: Final = 0.002
+"""A timer that fires so much later shows that the event loop was busy, and what has come since is unread."""
+
+_GRACE_SECONDS: Final = 0.003
+"""The time to read it."""
+
+
+class ScriptLink:
+    """Calls scripts in the Redis of `client`, which stays the caller's to close; its time limits hold.
+
+    What fails is told to the connection's Retry, as redis-py does: it decides whether a command is sent
+    again, and whether the connection is closed.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._link: _Link | None = None
+        self._connects = asyncio.Lock()
+        self._has_failed = False
+
+    async def evalsha(self, sha: str, numkeys: int, *keys_and_arguments: Any) -> Any:
+        """The answer of the script with this SHA-1. Raises RedisError."""
+        return await self._run(("EVALSHA", sha, numkeys, *keys_and_arguments))
+
+    async def eval(self, script: str, numkeys: int, *keys_and_arguments: Any) -> Any:
+        """The answer of `script`. Raises RedisError."""
+        return await self._run(("EVAL", script, numkeys, *keys_and_arguments))
+
+    async def close(self) -> None:
+        """Give the connection back to the client, closed. A later call opens another."""
+        async with self._connects:
+            await self._give_back()
+
+    async def _run(self, command: tuple[Any, ...]) -> Any:
+        link = self._link
+        if link is None or not link.is_open:
+            link = await self._connect()
+        try:
+            answer = await link.ask(command)
+        except RedisError as error:
+            self._has_failed = True
+            return await self._after(link, command, error)
+        if self._has_failed:
+            self._has_failed = False
+            await link.connection.retry.call_with_retry(lambda: _returned(answer), link.fail)
+        return answer
+
+    async def _after(self, link: "_Link", command: tuple[Any, ...], error: RedisError) -> Any:
+        """Raise `error`, or return the answer to another attempt, as the connection's Retry wants it."""
+        errors = [error]
+
+        async def attempt() -> Any:
+            if errors:
+                raise errors.pop()
+            return await (await self._connect()).ask(command)
+
+        return await link.connection.retry.call_with_retry(attempt, link.fail)
+
+    async def _connect(self) -> "_Link":
+        async with self._connects:
+            if self._link is not None and self._link.is_open:
+                return self._link
+            await self._give_back()
+            pool: Any = self._client.connection_pool
+            connection = await pool.get_connection()
+            self._link = _Link(connection)
+            return self._link
+
+    async def _give_back(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close("the connection is given back")
+            await link.connection.disconnect(nowait=True)
+            pool: Any = self._client.connection_pool
+            await pool.release(link.connection)
+
+
+class _Link(asyncio.Protocol):
+    """A connection of redis-py with another protocol: commands go out at once, replies come in order."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._loop = asyncio.get_running_loop()
+        # There is no public way to it.
+        self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
+        self._streams: Any = self._transport.get_protocol()
+        self._transport.set_protocol(self)
+        self._reader: Any = hiredis.Reader(protocolError=InvalidResponse, replyError=BaseParser.parse_error)
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._sent: deque[float] = deque()
+        """When the command of each in `_waiting` was written."""
+        self._timeout_seconds: float | None = connection.socket_timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._lost: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands may be written."""
+        return self._lost is None and not self._transport.is_closing()
+
+    def ask(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
+        """Write `command`. The answer raises RedisError."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        if not self.is_open:
+            answer.set_exception(RedisConnectionError(self._lost or "the connection is closed"))
+            return answer
+        self._transport.write(hiredis.pack_command(command))
+        self._waiting.append(answer)
+        if self._timeout_seconds is not None:
+            self._sent.append(self._loop.time())
+            if self._timer is None:
+                self._set_timer(self._timeout_seconds)
+        return answer
+
+    def close(self, reason: str) -> None:
+        """Close the connection; commands without an answer fail."""
+        self._end(RedisConnectionError(reason))
+        self._transport.close()
+
+    async def fail(self, error: Exception, *_: object, **__: object) -> None:
+        """Close the connection because of `error`, for a Retry."""
+        self.close(str(error))
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out the replies that are complete."""
+        self._reader.feed(data)
+        waiting, sent = self._waiting, self._sent
+        try:
+            while waiting and (reply := self._reader.gets()) is not False:
+                answer = waiting.popleft()
+                if sent:
+                    sent.popleft()
+                if answer.done():
+                    continue
+                if isinstance(reply, Exception):
+                    answer.set_exception(reply)
+                else:
+                    answer.set_result(reply)
+        except InvalidResponse as error:
+            self.close(f"Redis sent no reply of its protocol: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what has no answer."""
+        self._end(RedisConnectionError(str(exc) if exc else "Redis closed the connection"))
+        self._streams.connection_lost(exc)
+
+    def _end(self, error: RedisError) -> None:
+        if self._lost is None:
+            self._lost = str(error)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._sent.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(type(error)(*error.args))
+
+    def _set_timer(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._check, self._loop.time() + seconds)
+
+    def _check(self, due: float) -> None:
+        """Give up a connection whose oldest command has waited too long."""
+        self._timer = None
+        if not self._sent or self._timeout_seconds is None:
+            return
+        now = self._loop.time()
+        left = self._sent[0] + self._timeout_seconds - now
+        if left > 0:
+            self._set_timer(left)
+        elif now - due > _LATE_SECONDS:
+            self._set_timer(_GRACE_SECONDS)
+        else:
+            self._end(RedisTimeoutError("Redis did not answer in time"))
+            self._transport.abort()
+
+
+async def _returned(answer: Any) -> Any:
+    return answer

@@ -1,0 +1,83 @@
+"""Requests that wait for Redis."""
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from common.buckets import Taken
+from ratelimit.stores.redirect import RedirectError
+from ratelimit.stores.store import Failure, StoreError, Take
+
+Result = TypeVar("Result")
+
+
+class Answer(Generic[Result]):
+    """What a request waits for: a future of what `finish` makes of the outcome."""
+
+    __slots__ = ("_failures", "_finish", "future")
+
+    def __init__(
+        self,
+        future: asyncio.Future[Result],
+        finish: Callable[[list[Taken] | StoreError], Result],
+        failures: dict[Failure, int],
+    ) -> None:
+        self.future = future
+        self._finish = finish
+        self._failures = failures
+
+    def done(self) -> bool:
+        """Whether there is an outcome already, or the caller has gone."""
+        return self.future.done()
+
+    def set_result(self, outcome: list[Taken] | StoreError) -> None:
+        """Answer with `outcome`."""
+        if isinstance(outcome, StoreError) and not isinstance(outcome, RedirectError):
+            self._failures[outcome.failure] += 1
+        try:
+            self.future.set_result(self._finish(outcome))
+        except Exception as error:
+            self.future.set_exception(error)
+
+
+class Waiting(NamedTuple):
+    """A request, and where its outcome goes."""
+
+    takes: Sequence[Take]
+    answer: Answer[Any]
+    due: float
+    """When it is too late, by the clock of the store."""
+
+
+def split(batch: Sequence[Waiting], position: int) -> tuple[list[Waiting], list[Waiting]]:
+    """Return the requests of `batch` with a take from the bucket at `position`, and the others."""
+    keys = list(dict.fromkeys(take.key for waiting in batch for take in waiting.takes))
+    owners: list[Waiting] = []
+    others: list[Waiting] = []
+    for waiting in batch:
+        owns = any(take.key == keys[position] for take in waiting.takes)
+        (owners if owns else others).append(waiting)
+    return owners, others
+
+
+def grouped(batch: Sequence[Waiting], group_of: Callable[[Sequence[Take]], Hashable]) -> list[list[Waiting]]:
+    """Return the requests of `batch` that may share a call, in order of arrival."""
+    groups: dict[Hashable, list[Waiting]] = {}
+    for waiting in batch:
+        groups.setdefault(group_of(waiting.takes), []).append(waiting)
+    return list(groups.values())
+
+
+def refuse(batch: Sequence[Waiting], failure: Failure, detail: str = "") -> StoreError:
+    """Return the error that each request of `batch` gets, one of its own."""
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_result(StoreError(failure, detail))
+    return StoreError(failure, detail)
+
+
+def hand_out(batch: Sequence[Waiting], answers: Sequence[list[Taken] | StoreError]) -> None:
+    """Give each request of `batch` its outcome, unless it has one."""
+    for waiting, answer in zip(batch, answers, strict=True):
+        if not waiting.answer.done():
+            waiting.answer.set_result(answer)

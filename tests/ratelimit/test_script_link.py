@@ -1,0 +1,148 @@
+"""The open connection that scripts go over, against a real Redis."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ratelimit.stores.script_link import ScriptLink
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+ECHO = "return ARGV[1]"
+
+
+def client_of(url: str, seconds: float = 5.0) -> Redis:
+    return Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=seconds)
+
+
+@pytest.fixture
+async def client(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    async with client_of(redis_server.url) as made:
+        yield made
+
+
+@pytest.fixture
+async def link(client: Redis) -> AsyncIterator[ScriptLink]:
+    made = ScriptLink(client)
+    yield made
+    await made.close()
+
+
+async def connections(client: Redis) -> int:
+    found: Any = await client.info("clients")
+    return int(found["connected_clients"])
+
+
+async def test_calls_at_the_same_time_get_their_own_answers_over_one_connection(
+    client: Redis, link: ScriptLink
+) -> None:
+    await client.ping()
+    before = await connections(client)
+    answers = await asyncio.gather(*[link.eval(ECHO, 0, f"{number}") for number in range(100)])
+    assert answers == [f"{number}".encode() for number in range(100)]
+    assert await connections(client) == before + 1
+
+
+async def test_an_error_that_redis_answers_is_that_of_redis_py_and_the_connection_stays(
+    client: Redis, link: ScriptLink
+) -> None:
+    await link.eval(ECHO, 0, "a")
+    before = await connections(client)
+    with pytest.raises(NoScriptError):
+        await link.evalsha("0" * 40, 0)
+    with pytest.raises(ResponseError, match="no key"):
+        await link.eval("return {err='ERR no key'}", 0)
+    assert await link.eval(ECHO, 0, "b") == b"b"
+    assert await connections(client) == before
+
+
+async def test_a_call_whose_caller_has_gone_does_not_shift_the_answers(link: ScriptLink) -> None:
+    await link.eval(ECHO, 0, "a")
+    gone = asyncio.create_task(link.eval(ECHO, 0, "b"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await link.eval(ECHO, 0, "c") == b"c"
+
+
+async def test_a_connection_that_is_lost_fails_its_calls_and_the_next_call_opens_another(
+    redis_server: RedisServer, link: ScriptLink
+) -> None:
+    await link.eval(ECHO, 0, "a")
+    redis_server.pause()
+    waiting = [asyncio.create_task(link.eval(ECHO, 0, "b")) for _ in range(3)]
+    await asyncio.sleep(0)
+    redis_server.stop()
+    for one in waiting:
+        with pytest.raises(RedisConnectionError):
+            await one
+    redis_server.start()
+    assert await link.eval(ECHO, 0, "c") == b"c"
+
+
+async def test_a_redis_that_is_silent_times_out_and_the_next_call_opens_another(
+    redis_server: RedisServer,
+) -> None:
+    async with client_of(redis_server.url, seconds=0.2) as client:
+        link = ScriptLink(client)
+        await link.eval(ECHO, 0, "a")
+        redis_server.pause()
+        try:
+            with pytest.raises(RedisTimeoutError):
+                await link.eval(ECHO, 0, "b")
+        finally:
+            redis_server.resume()
+        for _ in range(50):
+            try:
+                assert await link.eval(ECHO, 0, "c") == b"c"
+                break
+            except (RedisTimeoutError, RedisConnectionError):
+                await asyncio.sleep(0.1)
+        else:
+            pytest.fail("Redis answers again, and the link does not")
+        await link.close()
+
+
+async def test_closed_it_gives_its_connection_back_and_opens_another_when_asked(
+    client: Redis, link: ScriptLink
+) -> None:
+    await link.eval(ECHO, 0, "a")
+    pool: Any = client.connection_pool
+    assert len(pool._in_use_connections) == 1
+    await link.close()
+    assert not pool._in_use_connections
+    assert await link.eval(ECHO, 0, "b") == b"b"
+
+
+async def test_a_client_that_closes_ends_the_link(redis_server: RedisServer) -> None:
+    client = client_of(redis_server.url)
+    link = ScriptLink(client)
+    await link.eval(ECHO, 0, "a")
+    async with asyncio.timeout(5):
+        await client.aclose()
+        await link.close()
+
+
+async def test_a_server_that_is_no_redis_closes_the_connection(tmp_path: Path) -> None:
+    replies = iter([b"+PONG\r\n", b"HTTP/1.1 400\r\n"])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(4096):
+            writer.write(next(replies, b"HTTP/1.1 400\r\n"))
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, tmp_path / "s")
+    async with server, client_of(f"unix://{tmp_path}/s") as client:
+        link = ScriptLink(client)
+        with pytest.raises(RedisConnectionError):
+            await link.eval(ECHO, 0, "a")
+        await link.close()
