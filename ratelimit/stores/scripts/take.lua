@@ -21,6 +21,7 @@
 -- makes no table at all: garbage is most of what a script costs.
 
 local CHARGE_REJECTED, ENFORCE, QUOTA, SPARE, LAST = 1, 2, 4, 8, 16
+local TAKE_BYTES = 36
 local EXACT = 9007199254740992
 local MAX_COUNT = 1125899906842624
 local MAX_TOKENS = 4294967295
@@ -29,9 +30,90 @@ local MAX_STEP_BACK_US = 10000000
 local MAX_TTL_MS = 315360000000
 local DAY_US = 86400000000
 
-local floor = math.floor
-local time = redis.call('TIME')
-local clock = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local floor, ceil, format, unpack = math.floor, math.ceil, string.format, struct.unpack
+local call = redis.call
+local time = call('TIME')
+local clock = time[1] * 1000000 + time[2]
+local encoded = ARGV[1]
+
+-- The most common call is one take from a token bucket or a fixed window. It is charged here, by the steps of
+-- take_tokens and count_window, without the tables and functions below: to make those costs more than the charge.
+if #encoded == TAKE_BYTES then
+  local _, flags, kind, limit, hits, refill, period = unpack('<HBBdddd', encoded)
+  local key = KEYS[1]
+  local found = kind < 2 and redis.pcall('GET', key)
+  if type(found) == 'table' then
+    return { err = found.err .. ' (key 1)' }
+  end
+  local charge_rejected, text, ttl = flags % 2 >= CHARGE_REJECTED, nil, nil
+  if kind == 1 then
+    local now, count, since = clock, nil, nil
+    if found then
+      count, since = string.match(found, '^(%d+) (%d+)$')
+      since = tonumber(since)
+      if since and since > clock and since - clock <= MAX_STEP_BACK_US and since - clock <= period then
+        now = since -- as time_of
+      end
+    end
+    local start = now - now % period
+    local before = since == start and count + 0 or 0
+    local after = before + hits
+    after = after < 0 and 0 or after > MAX_COUNT and MAX_COUNT or after
+    if after ~= before and (hits < 0 or after <= limit or charge_rejected) then
+      text, ttl = format('%.0f %.0f', after, start), (start + period - clock) / 1000
+    end
+  elseif kind == 0 then
+    local used, parts, at, now = 0, 0, clock, clock
+    if found then
+      local a, b, c = string.match(found, '^(%d+) (%d+) (%d+)$')
+      if a then
+        used, parts, at = a + 0, b + 0, c + 0
+        if at > clock and at - clock <= MAX_STEP_BACK_US and at - clock <= period then
+          now = at -- as time_of
+        end
+      end
+    end
+    local elapsed = now - at
+    local freed = elapsed * refill
+    if freed >= EXACT then
+      kind = nil -- needs divide_product
+    else
+      if elapsed > 0 then
+        local left = freed % period
+        used, parts = used - (freed - left) / period, parts - left
+        if parts < 0 then
+          used, parts = used - 1, parts + period
+        end
+        if used < 0 then
+          used, parts = 0, 0
+        end
+      end
+      local before_used, before_parts = used, parts
+      if hits < 0 or charge_rejected or used + hits + (parts > 0 and 1 or 0) <= limit then
+        used = used + hits
+        if used < 0 then
+          used, parts = 0, 0
+        elseif used >= 2 * limit then
+          used, parts = 2 * limit, 0
+        end
+      end
+      if used ~= before_used or parts ~= before_parts or elapsed < 0 then
+        text = format('%.0f %.0f %.0f', used, parts, now)
+        ttl = ((used + (parts > 0 and 1 or 0)) * period / refill + now - clock) / 1000
+      end
+    end
+  else
+    kind = nil
+  end
+  if kind then
+    if text then
+      ttl = ceil(ttl) + SPARE_MS
+      call('SET', key, text, 'PX', ttl < MAX_TTL_MS and ttl or MAX_TTL_MS)
+    end
+    return { time[1], time[2], { found } }
+  end
+end
+
 local stored = {} -- by position of the key: the text, or false
 local x, y, z = {}, {}, {} -- the numbers of the state; x is false where there is none, and nil until it is read
 local ttl_ms = {} -- set when the state changes
@@ -238,8 +320,6 @@ end
 
 local TAKES = { [0] = take_tokens, count_window, slide_window, count_months }
 
-local encoded = ARGV[1]
-local unpack = struct.unpack
 local at, size, takes = 1, #encoded, nil
 while at <= size do
   local i, flags, kind, limit, hits, refill, period
@@ -259,7 +339,6 @@ while at <= size do
   end
 end
 
-local format, call = string.format, redis.call
 for i, ttl in pairs(ttl_ms) do
   local text
   if z[i] then
@@ -267,7 +346,7 @@ for i, ttl in pairs(ttl_ms) do
   else
     text = format('%.0f %.0f', x[i], y[i])
   end
-  ttl = math.ceil(ttl) + SPARE_MS
+  ttl = ceil(ttl) + SPARE_MS
   call('SET', KEYS[i], text, 'PX', ttl < MAX_TTL_MS and ttl or MAX_TTL_MS)
 end
 return { time[1], time[2], stored }
