@@ -67,13 +67,15 @@ OPENING = (
 )
 
 
-def prepared_calls(port: int, path: str, body_bytes: int, count: int, *, tracing: bool) -> list[bytes]:
+def prepared_calls(
+    port: int, path: str, body_bytes: int, count: int, *, tracing: bool, timeout: str = "250m"
+) -> list[bytes]:
     """Return the bytes before the body of each call, for the header table size that the server allows."""
     with socket.create_connection(("127.0.0.1", port)) as probe:
         probe.sendall(OPENING)
         payload, _ = first_settings(probe)
     table_bytes = dict(SETTING.iter_unpack(payload)).get(HEADER_TABLE_SIZE, 4096)
-    return call_heads(header_blocks(path, count, table_bytes, tracing=tracing), body_bytes)
+    return call_heads(header_blocks(path, count, table_bytes, tracing=tracing, timeout=timeout), body_bytes)
 
 
 def first_settings(connection: socket.socket) -> tuple[bytes, bytes]:
@@ -88,7 +90,9 @@ def first_settings(connection: socket.socket) -> tuple[bytes, bytes]:
     return data[9:stop], data[stop:]
 
 
-def header_blocks(path: str, count: int, table_bytes: int, *, tracing: bool) -> list[bytes]:
+def header_blocks(
+    path: str, count: int, table_bytes: int, *, tracing: bool, timeout: str = "250m"
+) -> list[bytes]:
     """Return the header blocks of `count` calls on one connection, as Envoy's encoder (nghttp2) writes them.
 
     `:path` is a literal without indexing, the rest comes from the dynamic table, and a traceparent is a
@@ -99,7 +103,7 @@ def header_blocks(path: str, count: int, table_bytes: int, *, tracing: bool) -> 
     for number in range(count):
         trace, span = number * 0x9E3779B97F4A7C15F39CC0605CEDC835, number * 0x9E3779B97F4A7C15
         traceparent = {"traceparent": f"00-{trace % 2**128:032x}-{span % 2**64:016x}-01"} if tracing else {}
-        blocks.append(encode(path, FIELDS | traceparent))
+        blocks.append(encode(path, FIELDS | {"grpc-timeout": timeout} | traceparent))
     if table_bytes == 0 and blocks:
         blocks[0] = b"\x20" + blocks[0]  # one update signals the change (RFC 7541 section 4.2)
     return blocks
@@ -228,7 +232,14 @@ def drive(order: dict[str, Any]) -> dict[str, float]:
     bodies, body_bytes = prefixed(bytes.fromhex(order["message"]), order.get("callers"))
     streams = min(order["streams"], max(1, IN_FLIGHT_BYTES // body_bytes))
     port, answer = order["port"], bytes.fromhex(order.get("answer", ""))
-    heads = prepared_calls(port, order["path"], body_bytes, CALLS_A_CONNECTION, tracing=order["tracing"])
+    heads = prepared_calls(
+        port,
+        order["path"],
+        body_bytes,
+        CALLS_A_CONNECTION,
+        tracing=order["tracing"],
+        timeout=order.get("timeout", "250m"),
+    )
     selector = selectors.DefaultSelector()
 
     def connect() -> None:

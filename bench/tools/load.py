@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
+from subprocess import CalledProcessError
 from typing import Any
 
 import grpc
@@ -30,6 +31,8 @@ class Load:
     warm_up_seconds: float = 0.5
     callers: Callers | None = None
     """Who calls, where the message names a caller. Only `generator` can change the message."""
+    timeout: str = "250m"
+    """What each call gives as its `grpc-timeout`. Only `generator` sends it."""
     answer: bytes = b""
     """What the message of each answer begins with; `generator` raises LoadError for any other."""
 
@@ -118,8 +121,13 @@ def generator(port: int, load: Load, *, tracing: bool = False) -> Result:
         "tracing": tracing,
         "callers": None if load.callers is None else list(load.callers),
         "answer": load.answer.hex(),
+        "timeout": load.timeout,
     }
-    output = run([sys.executable, "-m", "bench.tools.generator", orjson.dumps(order).decode()], load_core())
+    command = [sys.executable, "-m", "bench.tools.generator", orjson.dumps(order).decode()]
+    try:
+        output = run(command, load_core())
+    except CalledProcessError as error:
+        raise LoadError(error.output.decode().strip().rpartition("\n")[2]) from None
     answer = orjson.loads(output.splitlines()[-1])
     return Result(answer["rps"], answer["p50_us"], answer["p99_us"], answer["calls"])
 

@@ -35,7 +35,7 @@ from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.server.server import GrpcServer
 
 MAX_BUCKETS: Final = 1_100_000
-REDIS_TIMEOUT_MS: Final = 200
+REDIS_TIMEOUT_MS: Final = 5_000
 """So long that a busy machine does not make the sidecar answer without Redis; its answer would be cheaper."""
 
 

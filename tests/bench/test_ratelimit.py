@@ -15,7 +15,7 @@ from bench.__main__ import main
 from bench.ratelimit import OK, OVER_LIMIT
 from bench.tools import load
 from bench.tools.callers import Callers, messages
-from bench.tools.load import Load
+from bench.tools.load import Load, LoadError
 from bench.tools.peers import Peer, parse_peer
 from bench.tools.processes import cpu_seconds, python_server
 from bench.tools.ratelimit_limits import PATH, limits_file, request
@@ -106,5 +106,5 @@ def test_a_run_measures_rate_and_cpu_time_and_refuses_other_answers(tmp_path: Pa
         assert found.result.calls > 100
         assert found.cpu_us is not None
         assert 0 < found.cpu_us * found.result.calls / 1e6 <= cpu_seconds(process.pid)
-        with pytest.raises(Exception, match="exit status"):
+        with pytest.raises(LoadError, match="the server answered"):
             load.generator(port, replace(order, message=request("closed")))
