@@ -73,7 +73,8 @@ class Limiter:
         self.budgets = TokenBudgets()
         """The descriptors whose hits are charges after the fact; a plan holds while their number stays."""
         self._note_unmatched = note_unmatched
-        self._store = store
+        self.store = store
+        """Where buckets are kept."""
         self._redis = store if isinstance(store, RedisStore) else None
         self._fallback = fallback
         self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others, bounds)
@@ -163,7 +164,7 @@ class Limiter:
                     budget_seconds,
                     lambda outcome: finish(self._answered(plan, outcome, asked_at)),
                 )
-            taken = self._store.take(plan.takes, budget_seconds)
+            taken = self.store.take(plan.takes, budget_seconds)
         except StoreError as error:
             return finish(self._without_store(plan, error.failure))
         if isinstance(taken, list):

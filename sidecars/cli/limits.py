@@ -63,28 +63,41 @@ def explain(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Limits files or folders, instead of --config.", exists=True),
     ] = None,
+    running: Annotated[
+        bool, typer.Option("--running", help="Ask the running process of --config on its admin port.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Explain the limits of one request: which rule applies to each descriptor, why, and what is left.
 
     Example: `sidecars limits explain -c sidecars.yaml --domain edge remote_address=192.0.2.1`
 
-    With `store: redis` in the settings, the command asks Redis what is left, and charges nothing. It cannot
-    see the buckets in the memory of a process.
+    With `store: redis` in the settings, the command asks Redis what is left, and charges nothing. With
+    `--running` it asks the process, which knows the buckets in its memory, too.
 
-    Exit codes: 0 explained; 1 the files have problems, or Redis does not answer; 2 bad usage.
+    Exit codes: 0 explained; 1 the files have problems, or Redis or the process does not answer; 2 bad usage.
     """
     from ratelimit.stores.store import StoreError
     from sidecars.cli.exit import WRONG
     from sidecars.cli.limits_explain import explain as explained_by
-    from sidecars.cli.limits_explain import print_explained
+    from sidecars.cli.limits_explain import explain_running, print_explained
+    from sidecars.cli.limits_running import NotRunningError
 
     if (config is None) == (not limits):
         raise typer.BadParameter("give either --config or --limits", param_hint="--config")
+    if running and config is None:
+        raise typer.BadParameter("needs --config, which names the admin port", param_hint="--running")
+    environ = dict(os.environ)
     try:
-        explained = explained_by(config, limits or [], domain, descriptors, dict(os.environ))
+        if running and config is not None:
+            explained = explain_running(config, domain, descriptors, environ)
+        else:
+            explained = explained_by(config, limits or [], domain, descriptors, environ)
     except ConfigError as error:
         report(error.problems)
+    except NotRunningError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(WRONG) from None
     except StoreError as error:
         typer.echo(f"Redis gives no answer: {error}", err=True)
         raise typer.Exit(WRONG) from None
@@ -113,7 +126,8 @@ def show(
     Exit codes: 0 shown; 1 the files have problems, or the process does not answer; 2 bad usage.
     """
     from sidecars.cli.exit import WRONG
-    from sidecars.cli.limits_show import NotRunningError, print_limits, shown_limits
+    from sidecars.cli.limits_running import NotRunningError
+    from sidecars.cli.limits_show import print_limits, shown_limits
 
     if (config is None) == (not files):
         raise typer.BadParameter("give either files or --config", param_hint="--config")

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -21,54 +21,21 @@ from common.circuit_breaker import CircuitBreaker
 from common.redis_cluster import NodeAddress
 from ratelimit.config import load_limits
 from ratelimit.decision import LimitPlan
-from ratelimit.explain import explain_match
-from ratelimit.listing import limit_text
-from ratelimit.match import Entry
-from ratelimit.plan import Modes, make_plan
-from ratelimit.request import Descriptor, LimitRequest
-from ratelimit.rules import Node, Options
-from ratelimit.stats import Stats
+from ratelimit.explain_request import ExplainedDescriptor, ask_left, explained, plan_of
+from ratelimit.plan import Modes
+from ratelimit.request import RequestError
+from ratelimit.rules import CompiledLimits, Options
 from ratelimit.stores.cluster import ClusterStore
 from ratelimit.stores.redis import RedisStore, ScriptClient
 from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Store, Take
-from ratelimit.token_budgets import TokenBudgets
+from sidecars.cli.limits_running import ask_running
 from sidecars.process.redis_cluster import RedisCluster, open_redis
 from sidecars.settings.load import load_settings
 from sidecars.settings.redis import RedisSettings
 
 REDIS_SECONDS: Final = 2.0
 """How long the command waits for Redis."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedDescriptor:
-    """A descriptor, the rule that it falls under, and what is left of the limit."""
-
-    descriptor: str
-    rule: str | None
-    source: str | None
-    steps: list[str]
-    """How the rule was found, one entry each."""
-    limit: str | None
-    reason: str
-    """Why no limit applies; empty if one does."""
-    key: str | None
-    """The key of the bucket in the store."""
-    remaining: int | None
-    """Hits that would pass now; None if that is unknown."""
-    reset_seconds: int | None
-
-
-def entries_of(text: str) -> tuple[Entry, ...]:
-    """Return the entries of a descriptor such as `route=login,subject=alice`. Raises BadParameter."""
-    entries: list[Entry] = []
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if not key or not equals:
-            raise typer.BadParameter(f"expected KEY=VALUE[,KEY=VALUE...], found {text!r}")
-        entries.append((key, value))
-    return tuple(entries)
 
 
 def explain(
@@ -84,30 +51,44 @@ def explain(
 
     Raises ConfigError for bad settings or limits, StoreError if Redis does not answer, and BadParameter.
     """
-    wanted = [Descriptor(entries_of(text)) for text in descriptors]
     settings = None if config is None else load_settings(config, environ)
     ratelimit = None if settings is None else settings.ratelimit
     if ratelimit is None and config is not None:
         raise typer.BadParameter("the settings have no section ratelimit", param_hint="--config")
     options = Options() if ratelimit is None else ratelimit.options
     limits = load_limits(files if ratelimit is None else ratelimit.limits, options)
-    if domain not in limits.domains:
-        known = ", ".join(sorted(limits.domains))
-        raise typer.BadParameter(f"unknown domain {domain!r}; known are {known}", param_hint="--domain")
     modes = Modes() if ratelimit is None else Modes(bounds=ratelimit.bounds)
-    plan = make_plan(LimitRequest(domain, wanted), limits, Stats(), modes, TokenBudgets())
+    plan = _plan(limits, domain, descriptors, modes)
     prefix, left = "", None
     if settings is not None and settings.redis and ratelimit is not None and ratelimit.store == "redis":
         prefix = ratelimit.redis_prefix
         redis = [settings.redis, settings.redis_per_second]
         left = asyncio.run(_ask(redis, prefix, plan)) if plan.takes else None
-    root = limits.domains[domain]
-    return [_explained(root, plan, position, text, prefix, left) for position, text in enumerate(descriptors)]
+    return explained(plan, descriptors, prefix, left)
+
+
+def _plan(limits: CompiledLimits, domain: str, descriptors: Sequence[str], modes: Modes) -> LimitPlan:
+    try:
+        return plan_of(limits, domain, descriptors, modes)
+    except (ValueError, RequestError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def explain_running(
+    config: Path, domain: str, descriptors: Sequence[str], environ: dict[str, str]
+) -> list[ExplainedDescriptor]:
+    """Return the explanation by the running process of a settings file, with what is left by its store.
+
+    Raises ConfigError, NotRunningError and BadParameter.
+    """
+    question = {"domain": domain, "descriptors": list(descriptors)}
+    settings = load_settings(config, environ)
+    answer = asyncio.run(ask_running(settings, "POST", "/limits/explain", json=question))
+    return [ExplainedDescriptor(**one) for one in answer]
 
 
 async def _ask(settings: Sequence[RedisSettings | None], prefix: str, plan: LimitPlan) -> Sequence[Taken]:
     """Return what each Redis says is left: the one for all limits, and the one for short windows, if any."""
-    takes = [take._replace(hits=0) for take in plan.takes]
     # Not the milliseconds of a request: a person waits longer.
     patience_ms = round(REDIS_SECONDS * 1000)
     patience = {"connect_timeout_ms": patience_ms, "operation_timeout_ms": patience_ms}
@@ -121,8 +102,7 @@ async def _ask(settings: Sequence[RedisSettings | None], prefix: str, plan: Limi
                 opened.push_async_callback(store.close)
                 stores.append(store)
         store = stores[0] if len(stores) == 1 else SplitStore(stores[0], stores[1], REDIS_SECONDS)
-        answer = store.take(takes)
-        return answer if isinstance(answer, list) else await answer
+        return await ask_left(store, plan)
 
 
 def _store(client: Redis | RedisCluster, prefix: str) -> Store:
@@ -141,37 +121,13 @@ def _store(client: Redis | RedisCluster, prefix: str) -> Store:
     return ClusterStore(client, make_store, make_breaker, prefix=prefix, timeout_seconds=REDIS_SECONDS)
 
 
-def _explained(
-    root: Node, plan: LimitPlan, position: int, text: str, prefix: str, left: Sequence[Taken] | None
-) -> ExplainedDescriptor:
-    match = explain_match(root, plan.request.descriptors[position].entries, plan.limits.options.secrets)
-    steps = [f"{step.composite}: {step.how}, counts as {step.counted!r}" for step in match.steps]
-    rule = plan.statuses[position].rule
-    key, taken = None, None
-    for index, (charge, take) in enumerate(zip(plan.charges, plan.takes, strict=True)):
-        if charge.position == position:
-            rule, key = charge.rule, prefix + take.key
-            taken = None if left is None else left[index]
-    return ExplainedDescriptor(
-        text,
-        None if rule is None else rule.key,
-        None if rule is None else rule.source,
-        steps,
-        None if rule is None else limit_text(rule),
-        "" if rule is not None else match.missing or "another rule of this request replaces its rule",
-        key,
-        None if taken is None else taken.remaining,
-        None if taken is None else taken.reset_seconds,
-    )
-
-
-def print_explained(explained: Sequence[ExplainedDescriptor], *, json: bool) -> None:
+def print_explained(found: Sequence[ExplainedDescriptor], *, json: bool) -> None:
     """Print the explanation, for people or as JSON."""
     if json:
-        typer.echo(orjson.dumps([asdict(one) for one in explained], option=orjson.OPT_INDENT_2))
+        typer.echo(orjson.dumps([asdict(one) for one in found], option=orjson.OPT_INDENT_2))
         return
     out = Console(highlight=False)
-    for one in explained:
+    for one in found:
         out.print(f"[bold]{escape(one.descriptor)}[/]")
         out.print(_block(one))
 

@@ -12,17 +12,11 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from common.configfile import ConfigError
-from common.os_errors import in_words
 from ratelimit.config import load_limits
 from ratelimit.listing import limits_data
 from ratelimit.rules import Options
-from sidecars.client.admin_client import admin_session
+from sidecars.cli.limits_running import ask_running
 from sidecars.settings.load import load_settings
-from sidecars.settings.root import Settings
-
-
-class NotRunningError(Exception):
-    """The process does not answer, or has no limits. The message says so."""
 
 
 def shown_limits(
@@ -38,26 +32,8 @@ def shown_limits(
     if settings.ratelimit is None:
         raise ConfigError.of(config, "has no section ratelimit")
     if running:
-        return asyncio.run(_ask(settings))
+        return dict(asyncio.run(ask_running(settings, "GET", "/rlconfig", params={"format": "json"})))
     return limits_data(load_limits(settings.ratelimit.limits, settings.ratelimit.options))
-
-
-async def _ask(settings: Settings) -> dict[str, Any]:
-    """Return what the first worker uses; all read the same files."""
-    import aiohttp
-
-    query = {"format": "json", **({"worker": "0"} if settings.workers > 1 else {})}
-    try:
-        async with (
-            admin_session(settings.admin.listen, settings.admin.port_file) as (client, base),
-            client.get(f"{base}/rlconfig", params=query) as response,
-        ):
-            if response.status != 200:
-                raise NotRunningError(f"the admin port answers {response.status}: does it run ratelimit?")
-            return dict(orjson.loads(await response.read()))
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        why = in_words(error) if isinstance(error, OSError) else str(error) or type(error).__name__
-        raise NotRunningError(f"the admin port {settings.admin.listen} does not answer: {why}") from None
 
 
 def print_limits(data: dict[str, Any], *, json: bool) -> None:

@@ -21,6 +21,7 @@ from ratelimit.deny_cache import DenyCache
 from ratelimit.files import FolderFiles, hidden_files
 from ratelimit.limiter import Limiter
 from ratelimit.listing import described, limits_data
+from ratelimit.plan import Modes
 from ratelimit.request import BadInput, RequestError, UnconfiguredError
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
@@ -32,6 +33,7 @@ from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Failure, Take
 from ratelimit.wire import ResponseHeaders, Responses
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
+from sidecars.services.ratelimit_explain import answer_explain
 from sidecars.services.ratelimit_json import answer_json
 from sidecars.services.ratelimit_unmatched import UnmatchedLog
 from sidecars.services.sidecar import Dependencies
@@ -123,8 +125,11 @@ class RatelimitSidecar:
 
     @property
     def admin_routes(self) -> Sequence[AdminRoute]:
-        """`/rlconfig`, with `?format=json` for `sidecars limits show`."""
-        return (AdminRoute("GET", "/rlconfig", self._rlconfig),)
+        """`/rlconfig`, and what `sidecars limits` asks a running process."""
+        return (
+            AdminRoute("GET", "/rlconfig", self._rlconfig),
+            AdminRoute("POST", "/limits/explain", self._explain),
+        )
 
     @property
     def http_address(self) -> Address | None:
@@ -141,6 +146,12 @@ class RatelimitSidecar:
             return AdminAnswer(body=orjson.dumps(limits_data(self._limiter.limits)))
         body = "".join([f"{line}\n" for line in described(self._limiter.limits)])
         return AdminAnswer(body=body.encode(), content_type="text/plain")
+
+    async def _explain(self, request: AdminRequest) -> AdminAnswer:
+        settings, limiter = self._settings, self._limiter
+        prefix = settings.redis_prefix if self._redis is not None else ""
+        modes = Modes(bounds=settings.bounds)
+        return await answer_explain(limiter.limits, modes, limiter.store, prefix, request)
 
     @property
     def warnings(self) -> Sequence[Problem]:

@@ -1,0 +1,48 @@
+"""Asks a running ratelimit on its admin port, for `sidecars limits`."""
+
+from typing import Any, Final
+
+import orjson
+import typer
+
+from common.os_errors import in_words
+from sidecars.client.admin_client import admin_session
+from sidecars.settings.root import Settings
+
+BAD_REQUEST: Final = 400
+
+
+class NotRunningError(Exception):
+    """The process does not answer, or has no limits. The message says so."""
+
+
+async def ask_running(settings: Settings, method: str, path: str, **options: Any) -> Any:
+    """Return the JSON that the process of `settings` answers.
+
+    With workers it is that of the first, because all read the same files and count in the same store.
+
+    Raises NotRunningError, and BadParameter for what it cannot answer.
+    """
+    import aiohttp
+
+    if settings.workers > 1:
+        options["params"] = {**options.get("params", {}), "worker": "0"}
+    try:
+        async with (
+            admin_session(settings.admin.listen, settings.admin.port_file) as (client, base),
+            client.request(method, f"{base}{path}", **options) as response,
+        ):
+            body = await response.read()
+            if response.status == BAD_REQUEST:
+                raise typer.BadParameter(body.decode().strip())
+            if response.status != 200:
+                what = (
+                    body.decode(errors="replace").strip()
+                    if response.status == 503
+                    else "does it run ratelimit?"
+                )
+                raise NotRunningError(f"the admin port answers {response.status}: {what}")
+            return orjson.loads(body)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        why = in_words(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+        raise NotRunningError(f"the admin port {settings.admin.listen} does not answer: {why}") from None

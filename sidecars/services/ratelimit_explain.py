@@ -1,0 +1,44 @@
+"""`POST /limits/explain` of the admin port: the limits of one request, and what is left of them."""
+
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from ratelimit.explain_request import ask_left, explained, plan_of
+from ratelimit.plan import Modes
+from ratelimit.request import RequestError
+from ratelimit.rules import CompiledLimits
+from ratelimit.stores.store import Store, StoreError
+from sidecars.admin.routes import AdminAnswer, AdminRequest
+
+
+async def answer_explain(
+    limits: CompiledLimits, modes: Modes, store: Store, prefix: str, request: AdminRequest
+) -> AdminAnswer:
+    """The explanation of each descriptor. Nothing is charged or counted.
+
+    The body is `{"domain": "edge", "descriptors": ["route=login,remote_address=192.0.2.1"]}`. 400 with the
+    reason for anything else, 503 if the store does not answer.
+    """
+    try:
+        domain, descriptors = _question(orjson.loads(request.body))
+        plan = plan_of(limits, domain, descriptors, modes)
+    except (ValueError, RequestError) as error:
+        return AdminAnswer(400, f"{error}\n".encode(), "text/plain")
+    try:
+        left = await ask_left(store, plan) if plan.takes else []
+    except StoreError as error:
+        return AdminAnswer(503, f"the store gives no answer: {error}\n".encode(), "text/plain")
+    answers = [asdict(one) for one in explained(plan, descriptors, prefix, left)]
+    return AdminAnswer(body=orjson.dumps(answers))
+
+
+def _question(body: Any) -> tuple[str, list[str]]:
+    """The domain and the descriptors of the body. Raises ValueError."""
+    if isinstance(body, dict) and body.keys() == {"domain", "descriptors"}:
+        domain, descriptors = body["domain"], body["descriptors"]
+        texts = isinstance(descriptors, list) and all(isinstance(text, str) for text in descriptors)
+        if isinstance(domain, str) and texts and descriptors:
+            return domain, descriptors
+    raise ValueError('expected {"domain": TEXT, "descriptors": ["KEY=VALUE,...", ...]}')
