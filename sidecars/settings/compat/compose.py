@@ -143,6 +143,9 @@ def _redis_url(prefix: str, values: Values) -> str:
         known, at, place = parts.netloc.rpartition("@")
         return f"{scheme}://{credentials or known + at}{place}{parts.path or '/0'}"
     if kind == "unix":
+        if not url.startswith("/"):  # unix is their default, so the type may have been forgotten
+            text = f"{url} is not the path of a socket; for a host and port set {prefix}_SOCKET_TYPE=tcp"
+            raise WrongVariableError(f"{prefix}_URL", text)
         return f"unix://{credentials}{url}?db=0"
     if kind in {"tcp", "tcp4", "tcp6"}:
         return f"{scheme}://{credentials}{url}/0"

@@ -228,6 +228,10 @@ def test_absent_things_that_are_turned_off_are_accepted() -> None:
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: expected one of panic, fatal, error,"),
         ({"RUNTIME_SUBDIRECTORY": ""}, "RUNTIME_SUBDIRECTORY: is required"),
         ({"REDIS_SOCKET_TYPE": "udp"}, "REDIS_SOCKET_TYPE: expected tcp or unix"),
+        (
+            {"REDIS_URL": "r:6379"},
+            "REDIS_URL: r:6379 is not the path of a socket; for a host and port set REDIS_SOCKET_TYPE=tcp",
+        ),
         ({"REDIS_TYPE": "ring"}, "REDIS_TYPE: expected SINGLE, SENTINEL or CLUSTER"),
         ({"REDIS_TYPE": "SENTINEL", "REDIS_URL": "m"}, "REDIS_URL: expected MASTER,HOST:PORT,..."),
         ({"REDIS_TYPE": "CLUSTER", "REDIS_URL": "a:1,,b:2"}, "REDIS_URL: expected HOST:PORT,..."),
