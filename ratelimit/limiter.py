@@ -15,7 +15,7 @@ from ratelimit.decision import Charge, DescriptorStatus, LimitDecision, LimitPla
 from ratelimit.deny_cache import NOT_TAKEN, DenyCache
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import LimitRequest
-from ratelimit.rules import CompiledLimits, LimitRule, OnFailure
+from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
 from ratelimit.shapes import Shapes
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
@@ -48,6 +48,8 @@ class Limiter:
     `quota_mode` makes a quota of every limit: a request is refused only if all of its limits are over.
     `deny_cache` remembers refusals of `store`, which is asked only about requests that may pass; a definite
     refusal also wins while the store is away.
+    `replicas` tells how many sidecars share `store`: the part of a limit that `local` grants. Without it that
+    is what the configuration says.
     `note_unmatched` is called with each plan that has `unmatched`.
     `bounds` is what a request may hold at most.
     `spare_others`: fixed windows and debts of a refused request are charged only if they are over.
@@ -67,6 +69,7 @@ class Limiter:
         deny_cache: DenyCache | None = None,
         note_unmatched: Callable[[LimitPlan], None] = lambda _: None,
         bounds: Bounds = DEFAULT_BOUNDS,
+        replicas: Callable[[], int] | None = None,
     ) -> None:
         self.stats = stats
         self.deny_cache = deny_cache
@@ -77,6 +80,7 @@ class Limiter:
         """Where buckets are kept."""
         self._redis = store if isinstance(store, RedisStore) else None
         self._fallback = fallback
+        self._replicas = replicas
         self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others, bounds)
         self.use(limits)
 
@@ -220,8 +224,10 @@ class Limiter:
 
     def _without_store(self, plan: LimitPlan, failure: Failure) -> LimitDecision:
         self.stats.errors["redis_error"] += 1
+        replicas = None if self._replicas is None else self._replicas()
         takes = [
-            _fallback_take(charge.rule, take) for charge, take in zip(plan.charges, plan.takes, strict=True)
+            _fallback_take(charge.rule, take, replicas)
+            for charge, take in zip(plan.charges, plan.takes, strict=True)
         ]
         statuses = list(plan.statuses)
         for charge, take, taken in zip(plan.charges, takes, self._fallback.take(takes), strict=True):
@@ -276,9 +282,11 @@ def _itself(decision: LimitDecision) -> LimitDecision:
     return decision
 
 
-def _fallback_take(rule: LimitRule, take: Take) -> Take:
+def _fallback_take(rule: LimitRule, take: Take, replicas: int | None) -> Take:
     """Return what to take from the buckets of this process while the store is away."""
     if rule.on_failure is OnFailure.LOCAL and rule.fallback is not None:
+        if replicas is not None:
+            return take._replace(bucket=share_of(take.bucket, replicas))
         if take.bucket is rule.charging:
             return take._replace(bucket=replace(rule.fallback, charge_rejected=True))
         return take._replace(bucket=rule.fallback)

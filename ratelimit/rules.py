@@ -1,7 +1,7 @@
 """Compiled limits: made from YAML once, immutable, replaced as a whole."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
@@ -187,6 +187,14 @@ class Options:
     """Which files of a folder are read."""
     secrets: SecretValues = DEFAULT_SECRETS
     """How values are shown."""
+
+
+def share_of(bucket: Bucket, replicas: int) -> Bucket:
+    """Return one of `replicas` equal parts of `bucket`, rounded up."""
+    if isinstance(bucket, TokenBucket):
+        capacity, refill = -(-bucket.capacity // replicas), -(-bucket.refill_tokens // replicas)
+        return replace(bucket, capacity=capacity, refill_tokens=refill)
+    return replace(bucket, limit=-(-bucket.limit // replicas))
 
 
 def build_bucket(

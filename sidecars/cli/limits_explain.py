@@ -37,6 +37,8 @@ from sidecars.settings.redis import RedisSettings
 REDIS_SECONDS: Final = 2.0
 """How long the command waits for Redis."""
 
+PATIENCE_MS: Final = round(REDIS_SECONDS * 1000)
+
 
 def explain(
     config: Path | None,
@@ -90,8 +92,7 @@ def explain_running(
 async def _ask(settings: Sequence[RedisSettings | None], prefix: str, plan: LimitPlan) -> Sequence[Taken]:
     """Return what each Redis says is left: the one for all limits, and the one for short windows, if any."""
     # Not the milliseconds of a request: a person waits longer.
-    patience_ms = round(REDIS_SECONDS * 1000)
-    patience = {"connect_timeout_ms": patience_ms, "operation_timeout_ms": patience_ms}
+    patience = dict.fromkeys(("connect_timeout_ms", "operation_timeout_ms"), PATIENCE_MS)
     async with AsyncExitStack() as opened:
         stores: list[Store] = []
         for one in settings:

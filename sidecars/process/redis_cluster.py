@@ -133,29 +133,29 @@ class RedisCluster:
             ]
             try:
                 for ended in asyncio.as_completed(asked):
-                    try:
-                        self._use(await ended)
-                    except (RedisError, OSError, TimeoutError) as error:
-                        problems.append(error_text(error))
-                    else:
+                    found = await ended
+                    if not isinstance(found, str):
+                        self._use(found)
                         return
+                    problems.append(found)
             finally:
                 for task in asked:
                     await cancel_and_wait(task)
         raise RedisConnectionError(f"no node of the cluster tells who has the slots: {problems[-1]}")
 
-    async def _ask(self, address: NodeAddress) -> Mapping[tuple[int, int], NodeAddress]:
-        """Return the ranges of slots that a node tells, and the master of each."""
+    async def _ask(self, address: NodeAddress) -> Mapping[tuple[int, int], NodeAddress] | str:
+        """Return the ranges of slots that a node tells and the master of each, or why it tells none."""
         client: Any = self.client(address)
-        answer: Sequence[Any] = await client.execute_command("CLUSTER", "SLOTS")
-        if not answer:
-            raise RedisConnectionError(f"{address[0]}:{address[1]} knows of no slots")
+        try:
+            answer: Sequence[Any] = await client.execute_command("CLUSTER", "SLOTS")
+        except (RedisError, OSError, TimeoutError) as error:
+            return error_text(error)
         found: dict[tuple[int, int], NodeAddress] = {}
         for first, last, master, *_ in answer:
             # Without a host: the one by which the node was reached (RESP2 says so with nil or nothing).
             host = _text(master[0])
             found[int(first), int(last)] = (host if host not in {"", "?"} else address[0]), int(master[1])
-        return found
+        return found or f"{address[0]}:{address[1]} knows of no slots"
 
     def _use(self, ranges: Mapping[tuple[int, int], NodeAddress]) -> None:
         owners: list[NodeAddress | None] = [None] * SLOTS

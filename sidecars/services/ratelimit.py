@@ -1,10 +1,12 @@
 """The ratelimit sidecar: `envoy.service.ratelimit.v3.RateLimitService` over the library `ratelimit`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import orjson
 import structlog
@@ -15,6 +17,7 @@ from common.buckets import SECOND_US
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.configfile import SETTINGS, ConfigError, Problem
 from common.redis_cluster import NodeAddress
+from common.tasks import cancel_and_wait
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitPlan
 from ratelimit.deny_cache import DenyCache
@@ -26,6 +29,7 @@ from ratelimit.request import BadInput, RequestError, UnconfiguredError
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
 from ratelimit.stores.cluster import ClusterStore
+from ratelimit.stores.heartbeat import Heartbeat, beat_script
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore, ScriptClient
@@ -67,7 +71,10 @@ class RatelimitSidecar:
         per_second: RedisStore | ClusterStore | None,
         refusals: "RefusalLog",
         clock: Callable[[], float],
+        heartbeat: Heartbeat | None = None,
     ) -> None:
+        self._heartbeat = heartbeat
+        self._beating: asyncio.Task[None] | None = None
         self._settings = settings
         self._limiter = limiter
         self._memory = memory
@@ -161,6 +168,8 @@ class RatelimitSidecar:
     async def start(self) -> None:
         """Log what the limits say about themselves. Redis is called by the first request, and may be away."""
         _log_warnings(self._limiter.limits)
+        if self._heartbeat is not None:
+            self._beating = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile the limits again; may run in a thread. Raises ConfigError."""
@@ -197,6 +206,8 @@ class RatelimitSidecar:
             described["breaker"] = breaker.state.name.lower()
             described["breaker_cause"] = breaker.cause or None
             described["last_refusal"] = self._refusals.describe()
+            counted = self._heartbeat
+            described["replicas"] = self._settings.replicas if counted is None else counted.replicas
         if self._per_second is not None:
             described["breaker_per_second"] = self._per_second.breaker.state.name.lower()
             described["breaker_per_second_cause"] = self._per_second.breaker.cause or None
@@ -207,6 +218,9 @@ class RatelimitSidecar:
 
     async def stop(self) -> None:
         """End the calls to Redis that are still under way."""
+        if self._heartbeat is not None and self._beating is not None:
+            await cancel_and_wait(self._beating)
+            await self._heartbeat.leave()
         for store in (self._redis, self._per_second):
             if store is not None:
                 await store.close()
@@ -241,6 +255,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     deny_cache = None
     if redis is not None and settings.deny_cache_max_entries:
         deny_cache = DenyCache(dependencies.monotonic_clock, settings.deny_cache_max_entries)
+    heartbeat = _heartbeat(settings, dependencies)
     limiter = Limiter(
         limits,
         shared or memory,
@@ -253,11 +268,26 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         deny_cache=deny_cache,
         note_unmatched=UnmatchedLog(dependencies.monotonic_clock).note,
         bounds=settings.bounds,
+        replicas=None if heartbeat is None else lambda: heartbeat.replicas,
     )
     dependencies.registry.register(stats)
     dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache))
     clock = dependencies.monotonic_clock
-    return RatelimitSidecar(settings, limiter, memory, redis, per_second, refusals, clock)
+    return RatelimitSidecar(settings, limiter, memory, redis, per_second, refusals, clock, heartbeat)
+
+
+def _heartbeat(settings: RatelimitSettings, dependencies: Dependencies) -> Heartbeat | None:
+    client = dependencies.redis
+    if settings.store != "redis" or client is None or settings.replicas is not None:
+        return None
+    return Heartbeat(
+        beat_script(client),
+        settings.redis_prefix,
+        str(uuid4()),
+        dependencies.monotonic_clock,
+        unknown=dependencies.workers,
+        failed=lambda error: _log.warning("sidecars cannot be counted", error=error),
+    )
 
 
 def _log_warnings(limits: CompiledLimits) -> None:

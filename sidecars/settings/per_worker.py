@@ -41,7 +41,8 @@ def for_worker(settings: Settings, worker: int) -> Settings:
         # Each worker is one more that counts for itself while the shared store is away.
         ratelimit = changes["ratelimit"]
         http = None if ratelimit.http is None else address_of(ratelimit.http, worker)
-        own = {"replicas": ratelimit.replicas * settings.workers, "http": http}
+        given = ratelimit.replicas
+        own = {"replicas": None if given is None else given * settings.workers, "http": http}
         changes["ratelimit"] = ratelimit.model_copy(update=own)
     own_admin = settings.admin.workers
     if settings.workers > 1 and own_admin is not None:

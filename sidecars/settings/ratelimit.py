@@ -118,11 +118,12 @@ class RatelimitSettings(Block):
         description="The default for rules while the store is down: open (let pass), closed (refuse), "
         "local (count in this process).",
     )
-    replicas: int = Field(
-        1,
+    replicas: int | None = Field(
+        None,
         ge=1,
         le=10_000,
-        description="The number of sidecars that share the store and, with on_failure local, each limit.",
+        description="The number of sidecars that share the store and, with on_failure local, each limit. "
+        "Default: they count themselves by a heartbeat in Redis.",
     )
     shadow_mode: bool = Field(default=False, description="Refuse nothing; count and report as usual.")
     quota_mode: bool = Field(
@@ -213,7 +214,7 @@ class RatelimitSettings(Block):
         return Options(
             self.algorithm,
             self.on_failure,
-            self.replicas,
+            self.replicas or 1,
             self.merge_domains,
             self.folder_files,
             self.hash_values.secrets,

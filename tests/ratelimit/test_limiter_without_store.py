@@ -42,6 +42,23 @@ class TestWithoutStore:
         answers = [bench.ask(of(("local", "1"))) for _ in range(2)]
         assert [answer.over_limit for answer in answers] == [False, True]
 
+    def test_the_part_follows_the_number_of_replicas(self) -> None:
+        """They count themselves, and their number changes."""
+        there = 2
+        limits = """
+            - {key: tokens, rate_limit: {unit: minute, requests_per_unit: 8}}
+            - {key: window, rate_limit: {unit: minute, requests_per_unit: 8, algorithm: fixed_window}}
+        """
+        bench = Bench(limits, store=AwayStore(), replicas=lambda: there)
+        for key in ("tokens", "window"):
+            there = 2
+            answers = [bench.ask(of((key, "1"))).over_limit for _ in range(5)]
+            assert answers == [False] * 4 + [True]
+            there = 4
+            assert bench.ask(of((key, "1"))).over_limit
+            there = 1
+            assert not bench.ask(of((key, "1"))).over_limit
+
     def test_each_rule_answers_as_it_says(self) -> None:
         decision = Bench(self.THREE, store=AwayStore()).ask(
             of(("open", "1")), of(("closed", "1")), of(("local", "1"))

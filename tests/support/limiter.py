@@ -1,7 +1,7 @@
 """A limiter for tests, with a clock that the test sets, and stores that fail or wait."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from textwrap import dedent
 
 from common.buckets import SECOND_US, Taken
@@ -65,6 +65,7 @@ class Bench:
         shadow_mode: bool = False,
         quota_mode: bool = False,
         spare_others: bool = False,
+        replicas: Callable[[], int] | None = None,
     ) -> None:
         self.now_us = NOW
         self.options = options or Options()
@@ -80,6 +81,7 @@ class Bench:
             quota_mode=quota_mode,
             spare_others=spare_others,
             deny_cache=DenyCache(lambda: (self.now_us - NOW) / SECOND_US) if deny_cache else None,
+            replicas=replicas,
         )
 
     def compiled(self, descriptors: str) -> CompiledLimits:

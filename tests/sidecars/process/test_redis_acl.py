@@ -19,6 +19,7 @@ from authz.credentials.session.model import Session
 from authz.credentials.session.redis_store import RedisSessionStore as Sessions
 from common.buckets import SECOND_US, FixedWindow, TokenBucket
 from common.circuit_breaker import CircuitBreaker
+from ratelimit.stores.heartbeat import Heartbeat, beat_script
 from ratelimit.stores.redis import PROBE, RedisStore
 from ratelimit.stores.store import Take
 from sidecars.process.redis import connect, describe
@@ -69,6 +70,9 @@ async def ratelimit(client: Redis) -> None:
     for bucket in (TokenBucket(5, 5, 60 * SECOND_US), FixedWindow(5, 60 * SECOND_US)):
         for hits in (1, 9, 0, -1):
             await store.take([Take(f"{type(bucket).__name__}", bucket, hits), PROBE])
+    heartbeat = Heartbeat(beat_script(client), "ratelimit:", "one", time.monotonic)
+    await heartbeat.beat()
+    await heartbeat.leave()
     await store.close()
 
 

@@ -48,6 +48,31 @@ class TestRedis:
         for sidecar in pair:
             await sidecar.stop()
 
+    async def test_sidecars_count_themselves_and_grant_their_share_while_redis_is_away(
+        self, folder: Path, redis_server: RedisServer, shared_client: Redis
+    ) -> None:
+        pair = [build(settings_with(folder, **PATIENT), dependencies(shared_client)) for _ in range(2)]
+        for sidecar in pair:
+            await sidecar.start()
+        async with asyncio.timeout(30):
+            while True:
+                if [sidecar.describe()["replicas"] for sidecar in pair] == [2, 2]:
+                    break
+                await asyncio.sleep(0.05)
+        redis_server.stop()
+        for sidecar in pair:  # 3 a minute, so 2 for each
+            codes = [(await awaited(sidecar, request(ADDRESS))).overall_code for _ in range(4)]
+            assert codes.count(RateLimitResponse.OK) == 2
+            await sidecar.stop()
+
+    async def test_the_number_of_sidecars_may_be_set(self, folder: Path, shared_client: Redis) -> None:
+        sidecar = build(settings_with(folder, replicas=3, **PATIENT), dependencies(shared_client))
+        await sidecar.start()
+        assert sidecar.describe()["replicas"] == 3
+        await shared_client.ping()
+        assert await shared_client.keys("*") == []
+        await sidecar.stop()
+
     async def test_away_each_rule_answers_as_it_says_and_recovers(
         self, folder: Path, redis_server: RedisServer, shared_client: Redis
     ) -> None:
