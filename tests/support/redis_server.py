@@ -19,12 +19,17 @@ from typing import Self
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from sidecars.demo.redis import find_redis
 
 START_SECONDS = 20.0
 """Redis starts in well under a second on two busy cores; this only ends the wait for one that fails to
 start."""
+
+
+_ONCE = Retry(NoBackoff(), 0)
 
 
 def server_binary() -> str:
@@ -54,7 +59,8 @@ class RedisServer:
         self.socket = self.folder / "redis.sock"
         self.port = free_port(below) if tcp else 0
         self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self.socket}?db=0"
-        self._arguments = arguments
+        self.arguments = arguments
+        """Those of the next start."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,16 +75,19 @@ class RedisServer:
             raise RuntimeError("this Redis does not run")
         return self._process.pid
 
-    def start(self) -> None:
-        """Start the process and wait until it answers. Raises RuntimeError with its log if it does not."""
+    def start(self, *, answering: bool = True) -> None:
+        """Start the process and wait until it answers. Raises RuntimeError with its log if it does not.
+
+        Without `answering`, only until it listens: it may have data to load.
+        """
         if self._process is not None:
             return
         address = ["--port", str(self.port), "--unixsocket", str(self.socket), "--bind", "127.0.0.1"]
         without_disk = ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
         log = ["--logfile", str(self.folder / "redis.log")]
-        command = [server_binary(), *address, *without_disk, *log, *self._arguments]
+        command = [server_binary(), *address, *without_disk, *log, *self.arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._wait_until_it_answers(time.monotonic() + START_SECONDS)
+        self._wait_until_it_answers(time.monotonic() + START_SECONDS, loading=not answering)
 
     def stop(self) -> None:
         """End the process, paused or not, and wait for it. All data is lost."""
@@ -141,12 +150,18 @@ class RedisServer:
         """Return a blocking client, to inspect the data in a test. The caller closes it."""
         return redis.Redis.from_url(self.url)
 
-    def _wait_until_it_answers(self, deadline: float) -> None:
+    def _wait_until_it_answers(self, deadline: float, *, loading: bool = False) -> None:
         process = self._process
         while process is not None and process.poll() is None and time.monotonic() < deadline:
             try:
-                with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=1.0) as client:
+                with redis.Redis(
+                    unix_socket_path=str(self.socket), socket_timeout=1.0, retry=_ONCE
+                ) as client:
                     client.ping()
+            except redis.exceptions.BusyLoadingError:
+                if loading:
+                    return
+                time.sleep(0.01)
             except redis.RedisError:
                 time.sleep(0.01)
             else:
