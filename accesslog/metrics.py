@@ -4,16 +4,19 @@ The counters are plain integers of the ledger, read when Prometheus asks: no ent
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, EntryCounters
+from accesslog.records.requests import RequestCounters
 
 _LOG: Final = ("log_name", "type")
+_REQUEST: Final = ("route", "response_class")
 _WRITE_SECONDS: Final = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)
 
 
@@ -160,3 +163,37 @@ class AccesslogCollector(Collector):
                 cut.add_metric(labels, spool.cut_bytes)
                 aside.add_metric(labels, spool.left_aside)
         yield from (entries, size, failing, cut, aside)
+
+
+class RequestCollector(Collector):
+    """Rate, errors and durations of the finished requests, before sampling."""
+
+    def __init__(self, requests: RequestCounters) -> None:
+        self._requests = requests
+
+    def collect(self) -> Iterator[Metric]:
+        """The histogram by route and class of response, whose `_count` is the rate; errors; the bound."""
+        durations = HistogramMetricFamily(
+            "accesslog_request_duration_seconds",
+            "Finished HTTP requests by duration, from the start to the last byte sent.",
+            labels=_REQUEST,
+        )
+        errors = CounterMetricFamily(
+            "accesslog_request_errors",
+            "Finished HTTP requests that failed: a status from 500, or no response.",
+            labels=_REQUEST,
+        )
+        bounds = (*map(str, self._requests.bounds_seconds), "+Inf")
+        for series in self._requests:
+            labels = (series.route, series.response_class)
+            counts = tuple(accumulate(series.counts))
+            durations.add_metric(labels, list(zip(bounds, counts, strict=True)), series.sum_us / 1e6)
+            if series.response_class in {"5xx", "none"}:
+                errors.add_metric(labels, counts[-1])
+        yield durations
+        yield errors
+        yield CounterMetricFamily(
+            "accesslog_request_series_overflow",
+            "Requests counted under the route (other), because there are most_series label sets.",
+            self._requests.overflowed,
+        )

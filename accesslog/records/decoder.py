@@ -1,21 +1,30 @@
 """Turns the bytes of a message into lines for the sinks; the clock and randomness are passed in."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Final
 
+import orjson
 import structlog
 
+from accesslog.records.columns import Rows
 from accesslog.records.counters import DropReason, EntryCounters, LogCounters
 from accesslog.records.encode import MAX_RECORD_BYTES, json_line
+from accesslog.records.judge import Judge
+from accesslog.records.lines import UNUSUAL, Blank, LineMaker
 from accesslog.records.redact import Redaction
-from accesslog.records.sample import Sampling, keeps
+from accesslog.records.requests import RequestCounters
+from accesslog.records.sample import Sampling
 from accesslog.wire.entry import HTTP, TCP, EntryKind, record_of
 from accesslog.wire.message import Batch, UnreadableMessageError, read_message
 from accesslog.wire.record import Record
 
-BATCH_ENTRIES: Final = 64
+BATCH_ENTRIES: Final = 16
 """The most entries that become lines before other tasks may run."""
+
+BATCH_BYTES: Final = 32 * 1024
+"""The most bytes of such entries, one of which may be longer: what takes long is long."""
 
 BATCH_SECONDS: Final = 0.002
 """The longest time before other tasks may run: an authz server in the same process tolerates little more.
@@ -43,6 +52,14 @@ class Rules:
     redaction: Redaction
     sampling: Sampling
     max_record_bytes: int = MAX_RECORD_BYTES
+    requests: RequestCounters | None = None
+    """Counts the finished requests, those that are sampled out, too."""
+    lines: LineMaker = field(init=False)
+    judge: Judge = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", LineMaker(self.redaction))
+        object.__setattr__(self, "judge", Judge(self.sampling, self.requests))
 
 
 class EntryDecoder:
@@ -103,42 +120,80 @@ class EntryDecoder:
         if batch.tcp:
             yield from self._line_batches(TCP, batch.tcp)
 
-    def _line_batches(self, kind: EntryKind[Any], entries: Sequence[Any]) -> Generator[LineBatch]:
+    def _line_batches(self, kind: EntryKind[Any], entries: Sequence[bytes]) -> Generator[LineBatch]:
         log = self._ledger.log(self._log_name, kind.name)
         waiting = len(entries)
         log.received += waiting
-        now = began = self._clock()
-        lines: list[bytes] = []
-        made = 0
+        blank = LineMaker.blank(kind.name, self._origin)
         try:
-            for entry in entries:
-                waiting -= 1
-                made += 1
+            for part in _parts(entries):
                 try:
-                    line = self._line(record_of(kind, entry, self._origin, now), log)
-                # A malformed entry must not cost the stream its other entries.
-                except Exception as error:
-                    log.dropped[DropReason.MALFORMED] += 1
-                    self._complain(log, error)
-                    line = None
-                if line is not None:
-                    lines.append(line)
-                if made == BATCH_ENTRIES or not waiting or self._clock() - began >= BATCH_SECONDS:
-                    yield LineBatch(log, tuple(lines), sum(map(len, lines)), waiting > 0)
-                    lines, made, began = [], 0, self._clock()
+                    rows = self.rules.lines.rows(kind.name, blank, part)
+                except UNUSUAL:
+                    for done, lines in self._one_by_one(kind, blank, part, log):
+                        waiting -= done
+                        yield LineBatch(log, lines, sum(map(len, lines)), waiting > 0)
+                    continue
+                waiting -= len(part)
+                lines = self._lines(rows, log)
+                yield LineBatch(log, lines, sum(map(len, lines)), waiting > 0)
         finally:
             if waiting:
                 log.dropped[DropReason.STREAM_CANCELLED] += waiting
 
-    def _line(self, record: Record, log: LogCounters) -> bytes | None:
+    def _lines(self, rows: Rows, log: LogCounters) -> tuple[bytes, ...]:
         rules = self.rules
-        if not keeps(rules.sampling, record, self._random):
-            log.sampled_out += 1
-            return None
-        rules.redaction.apply(record)
-        if "redacted" in record:
-            log.redacted += 1
-        line = json_line(record, rules.max_record_bytes)
+        log.redacted += rows.redacted
+        kept = rules.judge.kept(rows, self._random)
+        lines = rows.lines()
+        if kept is not None and not all(kept):
+            lines = list(compress(lines, kept))
+            log.sampled_out += rows.count - len(lines)
+        if max(map(len, lines), default=0) <= rules.max_record_bytes:
+            return tuple(lines)
+        shorter = [self._within_bounds(orjson.loads(line), log) for line in lines]
+        return tuple(line for line in shorter if line is not None)
+
+    def _one_by_one(
+        self, kind: EntryKind[Any], blank: Blank, entries: Sequence[bytes], log: LogCounters
+    ) -> Iterator[tuple[int, tuple[bytes, ...]]]:
+        """How many entries were read, and their lines, a few at a time: these entries take longer."""
+        lines: list[bytes] = []
+        done = 0
+        now = began = self._clock()
+        for entry in entries:
+            done += 1
+            try:
+                lines += self._lines(self.rules.lines.rows(kind.name, blank, (entry,)), log)
+            except UNUSUAL:
+                lines += self._line(kind, entry, now, log)
+            if self._clock() - began >= BATCH_SECONDS:
+                yield done, tuple(lines)
+                lines, done, began = [], 0, self._clock()
+        if done:
+            yield done, tuple(lines)
+
+    def _line(self, kind: EntryKind[Any], entry: bytes, now: float, log: LogCounters) -> tuple[bytes, ...]:
+        """The line of an entry that protobuf has to read, or none."""
+        rules = self.rules
+        try:
+            record = record_of(kind, entry, self._origin, now)
+            rules.redaction.apply(record)
+            if "redacted" in record:
+                log.redacted += 1
+            if not rules.judge.keeps(record, self._random):
+                log.sampled_out += 1
+                return ()
+            line = self._within_bounds(record, log)
+        # A malformed entry must not cost the stream its other entries.
+        except Exception as error:
+            log.dropped[DropReason.MALFORMED] += 1
+            self._complain(log, error)
+            return ()
+        return () if line is None else (line,)
+
+    def _within_bounds(self, record: Record, log: LogCounters) -> bytes | None:
+        line = json_line(record, self.rules.max_record_bytes)
         if line is None:
             log.dropped[DropReason.TOO_LARGE] += 1
         return line
@@ -148,3 +203,17 @@ class EntryDecoder:
         if not self._complained:
             self._complained = True
             _log.warning("malformed entry dropped", log_name=log.name, type=log.type, error=repr(error))
+
+
+def _parts(entries: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """The entries in parts that take little time."""
+    part: list[bytes] = []
+    size_bytes = 0
+    for entry in entries:
+        size_bytes += len(entry)
+        if part and (len(part) == BATCH_ENTRIES or size_bytes > BATCH_BYTES):
+            yield part
+            part, size_bytes = [], len(entry)
+        part.append(entry)
+    if part:
+        yield part

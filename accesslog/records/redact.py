@@ -39,7 +39,7 @@ class Redaction:
     `allowed` lists the defaults that are logged after all, so that the process can log a warning.
     """
 
-    __slots__ = ("_secrets", "allowed")
+    __slots__ = ("_secrets", "allowed", "knows")
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class Redaction:
     ) -> None:
         self._secrets = Secrets(headers, query_parameters, allow_headers, allow_query_parameters)
         self.allowed = self._secrets.allowed
+        self.knows = frozenset((*_QUERIES, *_IDS, *_PATHS, *_TEXTS, "authority", *_MAPS, *_LISTS))
+        """The fields that `apply` may change; it leaves all others as they are."""
 
     def apply(self, record: dict[str, Any]) -> None:
         """Replace every secret in `record` by `[redacted]` and list the places as its field `redacted`."""

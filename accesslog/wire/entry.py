@@ -30,10 +30,8 @@ HTTP: Final = EntryKind("http", HTTPAccessLogEntry, http_record)
 TCP: Final = EntryKind("tcp", TCPAccessLogEntry, tcp_record)
 
 
-def record_of(
-    kind: EntryKind[_M], entry: _M | bytes, origin: Mapping[str, str], received_at: float
-) -> Record:
-    r"""The record of an entry, or of its bytes if its message could not be parsed.
+def record_of(kind: EntryKind[_M], entry: bytes, origin: Mapping[str, str], received_at: float) -> Record:
+    r"""The record of an entry, read by protobuf itself.
 
     A text with bytes that are not UTF-8 has `\xff` for such a byte and `\\` for a backslash; the field
     `not_utf8` lists these texts. Raises DecodeError for bytes that are not an entry, ValueError as
@@ -41,11 +39,9 @@ def record_of(
     """
     to_record = kind.to_record  # a local name: calls of attributes are slower
     try:
-        parsed = kind.message.FromString(entry) if isinstance(entry, bytes) else entry
-        return to_record(parsed, origin, received_at)
+        return to_record(kind.message.FromString(entry), origin, received_at)
     except (DecodeError, NotUtf8Error):
-        data = entry if isinstance(entry, bytes) else entry.SerializeToString()
-    record = to_record(parse_refused(kind.message, data), origin, received_at)
+        record = to_record(parse_refused(kind.message, entry), origin, received_at)
     places: list[str] = []
     for field, value in record.items():
         record[field] = _shown(value, field, places)

@@ -6,7 +6,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from protos.accesslog_data_pb2 import HTTPAccessLogEntry, TCPAccessLogEntry
+from accesslog.wire.shallow import MESSAGE
 from protos.accesslog_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from protos.lenient import parse_refused, shown
 from protos.wire import WireError, fields
@@ -26,30 +26,27 @@ class UnreadableMessageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The content of a message: entries of one type, as bytes if the message could not be parsed."""
+    """The content of a message: the bytes of its entries, which are all of one type."""
 
     origin: Mapping[str, str] | None
     """`log_name`, `node_id`, `node_cluster` and the like, those that are set; None without an identifier."""
-    http: Sequence[HTTPAccessLogEntry] | Sequence[bytes] = ()
-    tcp: Sequence[TCPAccessLogEntry] | Sequence[bytes] = ()
+    http: Sequence[bytes] = ()
+    tcp: Sequence[bytes] = ()
 
 
 def read_message(data: bytes) -> Batch:
-    """The entries in `data`. Raises UnreadableMessageError.
-
-    A parser of protocol buffers refuses a whole message for one text that is not UTF-8, and Envoy copies
-    such texts from clients: the entries are then handed on as bytes, to be read one by one.
-    """
+    """The entries in `data`. Raises UnreadableMessageError."""
     try:
-        message = StreamAccessLogsMessage.FromString(data)
+        message = MESSAGE.FromString(data)
     except DecodeError:
         return _taken_apart(data)
-    origin = _origin(message.identifier) if message.HasField("identifier") else None
-    return Batch(origin, message.http_logs.log_entry, message.tcp_logs.log_entry)
+    if message.HasField("identifier"):
+        return _taken_apart(data)  # with the identifier, once in each stream
+    return Batch(None, tuple(message.http_logs.log_entry), tuple(message.tcp_logs.log_entry))
 
 
 def _taken_apart(data: bytes) -> Batch:
-    origin = None
+    identifier = None
     http: list[bytes] = []
     tcp: list[bytes] = []
     try:
@@ -57,14 +54,15 @@ def _taken_apart(data: bytes) -> Batch:
             if content is None:
                 continue
             if number == _IDENTIFIER:
-                origin = _read_origin(content)
+                # One after the other, as protobuf merges messages.
+                identifier = (identifier or b"") + content
             elif number == _HTTP_LOGS:
                 http += _log_entries(content)
             elif number == _TCP_LOGS:
                 tcp += _log_entries(content)
     except WireError as error:
         raise UnreadableMessageError(str(error)) from error
-    return Batch(origin, http, tcp)
+    return Batch(None if identifier is None else _read_origin(identifier), http, tcp)
 
 
 def _log_entries(data: bytes) -> Iterator[bytes]:

@@ -71,6 +71,10 @@ _PLAIN: Mapping[str, type[Message]] = {
 }
 
 
+_SHORT_ITEM: Final = 128
+"""The length in one byte."""
+
+
 class NotUtf8Error(Exception):
     """A text within an Any holds bytes that are not UTF-8, so the entry has to be read leniently."""
 
@@ -99,6 +103,26 @@ def add_metadata(record: dict[str, Any], metadata: Metadata) -> None:
         rest.setdefault(namespace, plain_any(typed[namespace]))
     if rest:
         record["metadata"] = {namespace: rest[namespace] for namespace in sorted(rest)}
+
+
+def other_metadata(data: bytes) -> dict[str, Any]:
+    """The map `metadata` alone of a Metadata. Raises DecodeError and NotUtf8Error."""
+    record: dict[str, Any] = {}
+    add_metadata(record, Metadata.FromString(data))
+    return {"metadata": record["metadata"]} if "metadata" in record else {}
+
+
+def struct_item(data: bytes) -> tuple[str, Any]:
+    """The key and the value of an item of a Struct. Raises DecodeError, or ValueError for bad UTF-8."""
+    size = len(data)
+    if size < _SHORT_ITEM and data[:1] == b"\x0a":
+        # A short text, as nearly all are: the key, and within the value a text that fills it.
+        at = 2 + data[1]
+        head = bytes((0x12, size - at - 2, 0x1A, size - at - 4)) if 2 <= at <= size - 4 else b"-"
+        if data.startswith(head, at):
+            return data[2:at].decode(), data[at + 4 :].decode()
+    item = Struct.FieldsEntry.FromString(data)
+    return item.key, item.value.string_value or plain_value(item.value)
 
 
 def plain_value(value: Value) -> Any:

@@ -22,6 +22,9 @@ Record = dict[str, Any]
 DURATION_TAG: Final = "authz_duration_us"
 """The custom tag in which Envoy tells how long it waited for authz, and the field that it becomes."""
 
+QUERY_OF: Final = {"path": "query", "original_path": "original_query"}
+"""The fields for the queries of paths."""
+
 MAX_DIGITS: Final = 15
 """The most digits of that number: 30 years. A longer one is not a duration; above 2**53 JSON is inexact."""
 
@@ -164,13 +167,9 @@ def http_record(entry: HTTPAccessLogEntry, origin: Mapping[str, str], received_a
     if protocol:
         record["protocol"] = PROTOCOLS.get(protocol) or str(protocol)
     if path:
-        record["path"], question, query = path.partition("?")
-        if question:
-            record["query"] = query
+        add_target(record, "path", path)
     if original_path:
-        record["original_path"], question, query = original_path.partition("?")
-        if question:
-            record["original_query"] = query
+        add_target(record, "original_path", original_path)
     _REQUEST.copy(request, record)
     _RESPONSE.copy(response, record)
     _add_common(record, common)
@@ -198,7 +197,7 @@ def _head(kind: str, common: AccessLogCommon, origin: Mapping[str, str], receive
         seconds, nanos = int(received_at), int(received_at % 1 * 1e9)
     if not 0 <= nanos < 1_000_000_000:
         raise ValueError(f"start_time.nanos is {nanos}, expected 0 to 999999999")
-    record: Record = {"time": f"{_second(seconds)}.{nanos // 1000:06d}Z", "type": kind, **origin}
+    record: Record = {"time": f"{second_text(seconds)}.{nanos // 1000:06d}Z", "type": kind, **origin}
     if log_type:
         record["access_log_type"] = LOG_TYPES.get(log_type) or str(log_type)
     return record
@@ -214,28 +213,55 @@ def _add_common(record: Record, common: AccessLogCommon) -> None:
             record[name] = seconds * 1_000_000 + nanos // 1000
     for name, (host, port) in zip(_ADDRESSES.names, _ADDRESSES.pairs(common), strict=True):
         if host:
-            record[name] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            record[name] = _with_port(host, port)
         elif common.HasField(name):
             _add_other_address(record, name, getattr(common, name))
     client = common.downstream_remote_address.socket_address.address
     if client:
         record["client_ip"] = client
     if common.HasField("tls_properties"):
-        _add_tls(record, common.tls_properties)
+        add_tls(record, common.tls_properties)
     if common.HasField("metadata"):
         add_metadata(record, common.metadata)
     tags = common.custom_tags
     if tags:
-        named = {tag: tags[tag] for tag in sorted(tags)}
-        waited = named.get(DURATION_TAG, "")
-        # Envoy writes a duration as text: filter state reaches a tag, and nothing finer reaches an entry.
-        if waited.isascii() and waited.isdigit() and len(waited) <= MAX_DIGITS:
-            record[DURATION_TAG] = int(named.pop(DURATION_TAG))
-        if named:
-            record["tags"] = named
+        add_tags(record, {tag: tags[tag] for tag in sorted(tags)})
     objects = common.filter_state_objects
     if objects:
         record["filter_state"] = {key: plain_any(objects[key]) for key in sorted(objects)}
+
+
+def add_target(record: Record, name: str, target: str) -> None:
+    """Add the path in `target` as `name`, and the query in it, if there is one."""
+    record[name], question, query = target.partition("?")
+    if question:
+        record[QUERY_OF[name]] = query
+
+
+def add_tags(record: Record, tags: dict[str, str]) -> None:
+    """Add the custom tags, that with the duration of authz as a field of its own."""
+    waited = tags.get(DURATION_TAG, "")
+    # Envoy writes a duration as text: filter state reaches a tag, and nothing finer reaches an entry.
+    if waited.isascii() and waited.isdigit() and len(waited) <= MAX_DIGITS:
+        record[DURATION_TAG] = int(tags.pop(DURATION_TAG))
+    if tags:
+        record["tags"] = tags
+
+
+def add_address(record: Record, name: str, address: Address) -> None:
+    """Add an address as `name`, that of the client also without its port."""
+    socket = address.socket_address
+    host = socket.address
+    if not host:
+        _add_other_address(record, name, address)
+        return
+    record[name] = _with_port(host, socket.port_value)
+    if name == "downstream_remote_address":
+        record["client_ip"] = host
+
+
+def _with_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _add_other_address(record: Record, name: str, address: Address) -> None:
@@ -247,7 +273,8 @@ def _add_other_address(record: Record, name: str, address: Address) -> None:
         record[name] = f"envoy://{internal.server_listener_name}/{internal.endpoint_id}"
 
 
-def _add_tls(record: Record, tls: TLSProperties) -> None:
+def add_tls(record: Record, tls: TLSProperties) -> None:
+    """Add what is known of the TLS connection of the client."""
     version = tls.tls_version
     if version:
         record["tls_version"] = TLS_VERSIONS.get(version) or str(version)
@@ -265,7 +292,11 @@ def _add_tls(record: Record, tls: TLSProperties) -> None:
 
 # Entries arrive nearly in order of time: the second is formatted once for all that share it.
 @lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
+def second_text(seconds: int) -> str:
+    """A unix time in RFC 3339, without a fraction and a zone.
+
+    Raises ValueError outside the years 1 to 9999.
+    """
     try:
         year, month, day, hour, minute, second, *_ = time.gmtime(seconds)
     except (OSError, OverflowError) as error:

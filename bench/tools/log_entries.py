@@ -33,8 +33,8 @@ def _entry(number: int) -> HTTPAccessLogEntry:
     """An allowed request of an API: its ids, ports and times are its own, all else repeats."""
     entry = HTTPAccessLogEntry()
     common = entry.common_properties
-    _address(common.downstream_remote_address, "203.0.113.9", 30_000 + number % 30_000)
-    _address(common.downstream_direct_remote_address, "203.0.113.9", 30_000 + number % 30_000)
+    _address(common.downstream_remote_address, "203.0.113.9", 30_000 + number // 20 % 30_000)
+    _address(common.downstream_direct_remote_address, "203.0.113.9", 30_000 + number // 20 % 30_000)
     _address(common.downstream_local_address, "10.0.0.4", 8443)
     _address(common.upstream_remote_address, f"10.0.1.{number % 8}", 8080)
     _address(common.upstream_local_address, "10.0.0.4", 40_000 + number % 16)

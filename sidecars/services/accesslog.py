@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import structlog
 
-from accesslog.metrics import AccesslogCollector
+from accesslog.metrics import AccesslogCollector, RequestCollector
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import EntryCounters
 from accesslog.records.decoder import EntryDecoder, Rules
-from accesslog.records.sample import Sampling
+from accesslog.records.requests import RequestCounters
 from accesslog.wire.message import REPLY, UnreadableMessageError
 from common.configfile import no_breaks
 from common.redaction import NO_NAMES
@@ -119,6 +119,8 @@ class AccesslogSidecar:
         )
         self.watched_files = files
         dependencies.registry.register(AccesslogCollector(counters, pipeline, self))
+        if rules.requests is not None:
+            dependencies.registry.register(RequestCollector(rules.requests))
         self._envoy = self._envoy_stats()
         self._looking: asyncio.Task[None] | None = None
 
@@ -164,7 +166,7 @@ class AccesslogSidecar:
 
         The swap has the sinks open their files again, too, as log rotation asks by SIGHUP.
         """
-        rules, files = _rules(self._settings, self._dependencies, beside_loop=True)
+        rules, files = _rules(self._settings, self._dependencies, self._rules.requests, beside_loop=True)
 
         def swap() -> None:
             self._rules, self.watched_files = rules, files
@@ -239,14 +241,18 @@ class AccesslogSidecar:
 
 def build(settings: AccesslogSettings, dependencies: Dependencies) -> AccesslogSidecar:
     """The sidecar of `settings`. Raises ConfigError for a bad policy, or an extra that is not installed."""
-    rules, files = _rules(settings, dependencies)
+    rules, files = _rules(settings, dependencies, settings.request_metrics.counters)
     counters = EntryCounters()
     pipeline = Pipeline(sink_queues(settings.sinks, dependencies, counters))
     return AccesslogSidecar(settings, rules, pipeline, dependencies, counters, files)
 
 
 def _rules(
-    settings: AccesslogSettings, dependencies: Dependencies, *, beside_loop: bool = False
+    settings: AccesslogSettings,
+    dependencies: Dependencies,
+    requests: RequestCounters | None,
+    *,
+    beside_loop: bool = False,
 ) -> tuple[Rules, Sequence[Path]]:
     """What is done to every record, and the policy files to watch. Raises ConfigError."""
     names, files = NO_NAMES, list(settings.redact.policy or dependencies.policy)
@@ -260,4 +266,4 @@ def _rules(
         names = secret_names(credentials)
         files += read
     redaction = settings.redact.redaction(names)
-    return Rules(redaction, Sampling(settings.sample.rate), settings.max_record_bytes), tuple(files)
+    return Rules(redaction, settings.sample.sampling, settings.max_record_bytes, requests), tuple(files)

@@ -1,16 +1,22 @@
 """The `accesslog` section of the settings file."""
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from accesslog.records.encode import MAX_RECORD_BYTES
 from accesslog.records.redact import Redaction
+from accesslog.records.requests import BUCKETS_SECONDS, MOST_SERIES, RequestCounters
+from accesslog.records.sample import Sampling
 from common.configfile import Block
 from common.redaction import NO_NAMES, SecretNames
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
 from sidecars.settings.sinks import FileSinkSettings, SinkSettings, StdoutSinkSettings
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of all, from 0 to 1."""
 
 
 class AllowSettings(Block):
@@ -56,9 +62,46 @@ class RedactSettings(Block):
 
 
 class SampleSettings(Block):
-    """What is kept of ordinary requests. Errors and denials are always kept."""
+    """What is kept of ordinary requests. Errors, refusals and slow requests are always kept."""
 
-    rate: float = Field(1.0, ge=0, le=1, description="1.0: all; 0.1: one request in ten, by its request id.")
+    rate: Share = Field(1.0, description="1.0: all; 0.1: one request in ten, by its request id.")
+    routes: dict[str, Share] = Field(
+        default_factory=dict, description="Rates of single routes, by route_name; the others have `rate`."
+    )
+    slow_seconds: float | None = Field(
+        None, gt=0, description="Requests that take at least this long are always kept. Default: none is."
+    )
+
+    @property
+    def sampling(self) -> Sampling:
+        """The rates in the type of the library."""
+        slow_us = None if self.slow_seconds is None else round(self.slow_seconds * 1_000_000)
+        return Sampling(self.rate, dict(self.routes), slow_us)
+
+
+class RequestMetricsSettings(Block):
+    """Metrics of the finished HTTP requests by route and class of response, before sampling."""
+
+    enabled: bool = True
+    """Whether requests are counted."""
+    most_series: int = Field(
+        MOST_SERIES, ge=1, le=100_000, description="Label sets; further ones are counted as route (other)."
+    )
+    buckets_seconds: tuple[float, ...] = Field(
+        BUCKETS_SECONDS, min_length=1, max_length=64, description="Upper bounds of the durations, ascending."
+    )
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        bounds = self.buckets_seconds
+        if bounds[0] <= 0 or any(one >= other for one, other in pairwise(bounds)):
+            raise ValueError("buckets_seconds must ascend, from a number above 0")
+        return self
+
+    @property
+    def counters(self) -> RequestCounters | None:
+        """New counters; None if requests are not counted."""
+        return RequestCounters(self.buckets_seconds, self.most_series) if self.enabled else None
 
 
 class AccesslogSettings(Block):
@@ -77,6 +120,8 @@ class AccesslogSettings(Block):
     """What is redacted in addition to the defaults."""
     sample: SampleSettings = SampleSettings()
     """The fraction of successful requests that is logged."""
+    request_metrics: RequestMetricsSettings = RequestMetricsSettings()
+    """Rate, errors and durations of requests."""
     max_record_bytes: int = Field(
         MAX_RECORD_BYTES, ge=4096, description="Long values in longer records are truncated."
     )

@@ -4,7 +4,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from common.buckets import FixedWindow, SlidingWindow, TokenBucket
+from common.buckets import CalendarWindow, FixedWindow, SlidingWindow, TokenBucket
 from ratelimit.stores.store import Mode, Take
 
 
@@ -74,6 +74,7 @@ class ModelStore:
         model = self.models.get(take.key)
         if model is None:
             bucket = take.bucket
+            assert not isinstance(bucket, CalendarWindow)
             model = (
                 TokenModel(bucket, Fraction(bucket.capacity), now_us)
                 if isinstance(bucket, TokenBucket)

@@ -151,7 +151,8 @@ class TestEntries:
         decoder = EntryDecoder(
             Rules(Redaction(), Sampling()), EntryCounters(), lambda: next(times), lambda: 0.5
         )
-        line_batches = list(decoder.read(message(*[http_entry()] * 5).SerializeToString()))
+        data = message(*[http_entry(path="/UTF8")] * 5).SerializeToString().replace(b"UTF8", b"\xff" * 4)
+        line_batches = list(decoder.read(data))
         assert [(len(line_batch.lines), line_batch.more) for line_batch in line_batches] == [
             (2, True),
             (2, True),

@@ -20,7 +20,7 @@ def test_the_entries_and_the_identifier_of_a_message_are_read() -> None:
     batch = read_message(message(http_entry(code=201), http_entry(code=202)).SerializeToString())
     assert batch.origin is not None
     assert batch.origin["log_name"] == "edge"
-    assert list(batch.http) == [http_entry(code=201), http_entry(code=202)]
+    assert list(batch.http) == [http_entry(code=code).SerializeToString() for code in (201, 202)]
 
 
 def test_a_message_without_identifier_has_none() -> None:

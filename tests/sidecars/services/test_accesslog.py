@@ -301,7 +301,9 @@ class TestShutdown:
         self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sidecars.services.accesslog.FINISH_SECONDS", 0.1)
-        monkeypatch.setattr("accesslog.records.decoder.BATCH_SECONDS", 60)  # one message is one batch
+        # One message is one batch.
+        monkeypatch.setattr("accesslog.records.decoder.BATCH_ENTRIES", 60)
+        monkeypatch.setattr("accesslog.records.decoder.BATCH_BYTES", 2**20)
         fifo = tmp_path / "fifo"
         os.mkfifo(fifo)
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
