@@ -37,7 +37,8 @@ class Fsync(StrEnum):
 class FileSink:
     """Appends to `path`, as its only writer; reopens it when it was moved or replaced, and on `reopen`.
 
-    With a `rotation` it also renames the file itself, and compresses those that it renamed.
+    With a `rotation` it also renames the file itself, and compresses those that it renamed, or hands them to
+    `convert`.
 
     A batch that fails halfway (disk full) is taken back by truncating to where it began, so that a retry
     neither tears a line nor writes one twice. All calls to the kernel happen in the sink's own thread.
@@ -71,6 +72,7 @@ class FileSink:
         clock: Callable[[], float] = time.monotonic,
         rotation: Rotation | None = None,
         wall_clock: Callable[[], float] = time.time,
+        convert: Callable[[Path], None] | None = None,
     ) -> None:
         self.name = name
         self._path = path
@@ -79,7 +81,7 @@ class FileSink:
         self._fsync_seconds = fsync_seconds
         self._clock = clock
         self._rotation_failed = False
-        self._rotator = None if rotation is None else Rotator(path, name, rotation, wall_clock)
+        self._rotator = None if rotation is None else Rotator(path, name, rotation, wall_clock, convert)
         self._thread = WriterThread(f"accesslog {name}")
         self._descriptor: int | None = None
         self._identity = (0, 0)

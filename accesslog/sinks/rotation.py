@@ -56,12 +56,20 @@ class Rotator:
     """Renames `path` to `path.TIME`, compresses the file, and deletes those beyond `keep`.
 
     `due` and `rotate` are called in the thread of the sink. A compression that was interrupted is begun
-    again by `start`.
+    again by `start`. With `convert`, that is called with each rotated file instead, which is then deleted.
     """
 
-    __slots__ = ("_jobs", "_name", "_path", "_pattern", "_rotation", "_thread", "_wall_clock")
+    __slots__ = ("_convert", "_jobs", "_name", "_path", "_pattern", "_rotation", "_thread", "_wall_clock")
 
-    def __init__(self, path: Path, name: str, rotation: Rotation, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        rotation: Rotation,
+        wall_clock: Callable[[], float],
+        convert: Callable[[Path], None] | None = None,
+    ) -> None:
+        self._convert = convert
         self._path = path
         self._name = name
         self._rotation = rotation
@@ -130,6 +138,11 @@ class Rotator:
         for path in self._rotated():
             if path.name.endswith(_PART):
                 path.unlink(missing_ok=True)
+        if self._convert is not None:
+            for path in sorted(self._rotated()):
+                self._convert(path)
+                path.unlink()
+            return
         for path in sorted(self._rotated(), reverse=True)[self._rotation.keep :]:
             path.unlink(missing_ok=True)
         suffix = _SUFFIXES[self._rotation.compression]

@@ -38,7 +38,7 @@ def query(sql: str, files: Sequence[Path], *, json: bool) -> None:
     # No configuration file, and nothing is fetched: JSON and Parquet are built in.
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "TimeZone": "UTC"})
     try:
-        connection.execute(f"CREATE VIEW log AS {_union(files)}")
+        connection.execute(f"CREATE VIEW log AS {_union(connection, files)}")
         result = connection.execute(sql)
         names = [column[0] for column in result.description or ()]
         _print(names, _rows(result), json=json)
@@ -54,7 +54,7 @@ def _rows(result: Any) -> Iterator[Sequence[Any]]:
         yield from rows
 
 
-def _union(files: Sequence[Path]) -> str:
+def _union(connection: Any, files: Sequence[Path]) -> str:
     lines = [str(file) for file in files if not _is_parquet(file)]
     parquet = [str(file / "**/*.parquet" if file.is_dir() else file) for file in files if _is_parquet(file)]
     parts = []
@@ -63,9 +63,11 @@ def _union(files: Sequence[Path]) -> str:
         options = f"format='newline_delimited', columns={{{columns}}}, ignore_errors=true"
         parts.append(f"SELECT * FROM read_json([{_texts(lines)}], {options})")  # noqa: S608  # quoted
     if parquet:
-        parts.append(
-            f"SELECT * FROM read_parquet([{_texts(parquet)}], union_by_name=true, hive_partitioning=false)"  # noqa: S608  # quoted
-        )
+        source = f"read_parquet([{_texts(parquet)}], union_by_name=true, hive_partitioning=false)"
+        there = {row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
+        maps = [name for name, kind in column_types().items() if kind == "JSON" and name in there]
+        as_json = ", ".join(f"{name}::JSON AS {name}" for name in maps)
+        parts.append(f"SELECT * REPLACE ({as_json}) FROM {source}" if maps else f"FROM {source}")  # noqa: S608  # quoted
     return " UNION ALL BY NAME ".join(parts)
 
 

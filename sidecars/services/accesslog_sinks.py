@@ -10,9 +10,10 @@ from accesslog.records.counters import EntryCounters
 from accesslog.sinks.file import FileSink
 from accesslog.sinks.otlp import OtlpSink, OtlpTransport
 from accesslog.sinks.otlp_http import OtlpHttp
+from accesslog.sinks.parquet import ParquetSink
 from accesslog.sinks.queue import SinkQueue
 from accesslog.sinks.redis_stream import RedisStreamSink
-from accesslog.sinks.rotation import Compression
+from accesslog.sinks.rotation import Compression, Rotation
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.spooling import SinkSpool
 from accesslog.sinks.stdout import StdoutSink
@@ -22,6 +23,7 @@ from sidecars.observability.process_metrics import package_version
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.sinks import (
     OtlpSinkSettings,
+    ParquetSinkSettings,
     RedisSinkSettings,
     SinkSettings,
     SpoolSettings,
@@ -96,6 +98,16 @@ def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sin
             package_version(),
             settings.resource,
             settings.label,
+        )
+    if isinstance(settings, ParquetSinkSettings):
+        with extra("parquet", index, "type"):
+            import pyarrow  # noqa: F401, ICN001  # another process uses it
+        return ParquetSink(
+            settings.folder,
+            Rotation(settings.max_bytes, settings.every_seconds),
+            settings.label,
+            clock=dependencies.monotonic_clock,
+            wall_clock=dependencies.wall_clock,
         )
     if settings.rotate is not None and settings.rotate.compression is Compression.ZSTD:
         with extra("zstd", index, "rotate", "compression"):

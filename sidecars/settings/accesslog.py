@@ -13,7 +13,7 @@ from accesslog.records.sample import Sampling
 from common.configfile import Block
 from common.redaction import NO_NAMES, SecretNames
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
-from sidecars.settings.sinks import FileSinkSettings, SinkSettings, StdoutSinkSettings
+from sidecars.settings.sinks import FileSinkSettings, ParquetSinkSettings, SinkSettings, StdoutSinkSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A part of all, from 0 to 1."""
@@ -141,6 +141,9 @@ class AccesslogSettings(Block):
         paths: list[Path] = [sink.path for sink in self.sinks if isinstance(sink, FileSinkSettings)]
         if len(set(paths)) < len(paths):
             raise ValueError("two file sinks write to the same path")
+        lakes = [sink.folder for sink in self.sinks if isinstance(sink, ParquetSinkSettings)]
+        if len(set(lakes)) < len(lakes):
+            raise ValueError("two parquet sinks write to the same folder")
         folders = [sink.spool.folder for sink in self.sinks if sink.spool is not None]
         if len(set(folders)) < len(folders):
             raise ValueError("two sinks have the same spool folder; give each a folder of its own")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from common.configfile import KeyPart, key_path_text
 from sidecars.settings.root import Settings
-from sidecars.settings.sinks import FileSinkSettings, SinkSettings
+from sidecars.settings.sinks import FileSinkSettings, ParquetSinkSettings, SinkSettings
 from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
 
 PLACEHOLDER: Final = "{worker}"
@@ -91,6 +91,8 @@ def _files(settings: Settings) -> Iterator[tuple[_Path, Path]]:
         for index, sink in enumerate(settings.accesslog.sinks):
             if isinstance(sink, FileSinkSettings):
                 yield ("accesslog", "sinks", index, "path"), sink.path
+            if isinstance(sink, ParquetSinkSettings):
+                yield ("accesslog", "sinks", index, "folder"), sink.folder
             if sink.spool is not None:
                 yield ("accesslog", "sinks", index, "spool", "folder"), sink.spool.folder
     if settings.authz is not None:
@@ -190,6 +192,8 @@ def _own_sink(sink: SinkSettings, worker: int) -> SinkSettings:
     changes: dict[str, Any] = {}
     if isinstance(sink, FileSinkSettings):
         changes["path"] = _path_of(sink.path, worker)
+    if isinstance(sink, ParquetSinkSettings):
+        changes["folder"] = _path_of(sink.folder, worker)
     if sink.spool is not None:
         folder = _path_of(sink.spool.folder, worker)
         changes["spool"] = sink.spool.model_copy(update={"folder": folder})

@@ -201,6 +201,29 @@ class OtlpSinkSettings(_SinkSettings):
         return self.name or self.type
 
 
+class ParquetSinkSettings(_SinkSettings):
+    """Parquet files by day and hour. Needs the extra `parquet`."""
+
+    type: Literal["parquet"] = "parquet"
+    """The kind of sink."""
+    folder: ConfigPath
+    """The folder of the files, FOLDER/day=2026-11-29/hour=13/; created in a folder that exists."""
+    every_seconds: int = Field(
+        300, ge=1, le=86_400, description="How often lines become a Parquet file; until then they are staged."
+    )
+    max_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=4096,
+        description="The size of the staging file at which it is converted earlier.",
+    )
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
+
+
 SinkSettings = Annotated[
-    StdoutSinkSettings | FileSinkSettings | RedisSinkSettings | OtlpSinkSettings, Field(discriminator="type")
+    StdoutSinkSettings | FileSinkSettings | RedisSinkSettings | OtlpSinkSettings | ParquetSinkSettings,
+    Field(discriminator="type"),
 ]

