@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # The reference package of the wire-contract test has its own folder: it also ships modules named cel and opentelemetry,
 # which would overwrite those of the packages that we use.
 XDS_PROTOS := $(VENV)/xds-protos
+# Apache Kafka, which runs in KRaft mode without anything else.
+KAFKA := mvn -q -B -f tests/support/kafka.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka
 ARGS ?=
 
 .PHONY: demo test test-all check format docs protos lock clean
@@ -23,6 +25,9 @@ test: check
 # it needs.
 test-all: test
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis
+	@if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then \
+	  echo "skipped: the Kafka sink with a real broker needs java (17 or newer) and mvn (Debian: apt install maven)"; \
+	else $(KAFKA) && KAFKA_JARS=$(CURDIR)/.cache/kafka $(BIN)/python -m pytest tests/accesslog/sinks/test_kafka.py; fi
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests/fresh-machine needs root"; \
 	elif ! command -v debootstrap >/dev/null; then echo "skipped: tests/fresh-machine needs debootstrap (Debian: apt install debootstrap)"; \
 	else tests/fresh-machine; fi

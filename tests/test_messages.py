@@ -179,7 +179,7 @@ def test_no_wording_of_a_library_leaks(model: type[BaseModel]) -> None:
         ("accesslog: {sinks: [stdout]}", "accesslog.sinks[0]: expected keys and values, not 'stdout'"),
         (
             "accesslog: {sinks: [{type: fiel}]}",
-            "accesslog.sinks[0].type: expected stdout, file, redis, otlp or parquet, not 'fiel'",
+            "accesslog.sinks[0].type: expected stdout, file, redis, otlp, parquet or kafka, not 'fiel'",
         ),
         ("accesslog: {sinks: [{path: a}]}", "accesslog.sinks[0]: needs the key type"),
         (

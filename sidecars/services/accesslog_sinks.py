@@ -8,6 +8,7 @@ from pathlib import Path
 from accesslog.metrics import SinkMetrics
 from accesslog.records.counters import EntryCounters
 from accesslog.sinks.file import FileSink
+from accesslog.sinks.kafka import KafkaSink
 from accesslog.sinks.otlp import OtlpSink, OtlpTransport
 from accesslog.sinks.otlp_http import OtlpHttp
 from accesslog.sinks.parquet import ParquetSink
@@ -22,6 +23,7 @@ from common.configfile.problems import SETTINGS
 from sidecars.observability.process_metrics import package_version
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.sinks import (
+    KafkaSinkSettings,
     OtlpSinkSettings,
     ParquetSinkSettings,
     RedisSinkSettings,
@@ -109,6 +111,13 @@ def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sin
             clock=dependencies.monotonic_clock,
             wall_clock=dependencies.wall_clock,
         )
+    if isinstance(settings, KafkaSinkSettings):
+        with extra("kafka", index, "type"):
+            import confluent_kafka  # noqa: F401  # the sink imports it in its thread
+        properties = partial(_properties_of, settings)
+        return KafkaSink(
+            settings.servers, settings.topic, settings.timeout_ms / 1000, properties, settings.label
+        )
     if settings.rotate is not None and settings.rotate.compression is Compression.ZSTD:
         with extra("zstd", index, "rotate", "compression"):
             import zstandard  # noqa: F401  # imported where it compresses
@@ -148,3 +157,13 @@ def _headers_in(file: Path | None) -> dict[str, str]:
     lines = file.read_text(encoding="utf-8").splitlines()
     pairs = (line.partition(":") for line in lines if line.strip() and not line.startswith("#"))
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _properties_of(settings: KafkaSinkSettings) -> dict[str, str]:
+    """The properties of `settings`, and those in its file. Raises OSError."""
+    found = dict(settings.properties)
+    if settings.properties_file is not None:
+        lines = settings.properties_file.read_text(encoding="utf-8").splitlines()
+        pairs = (line.partition("=") for line in lines if line.strip() and not line.startswith("#"))
+        found |= {name.strip(): value.strip() for name, _, value in pairs}
+    return found

@@ -16,7 +16,12 @@ from sidecars.settings.load import Reading
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.redis import RedisSettings
 from sidecars.settings.root import Settings
-from sidecars.settings.sinks import FileSinkSettings, OtlpSinkSettings, ParquetSinkSettings
+from sidecars.settings.sinks import (
+    FileSinkSettings,
+    KafkaSinkSettings,
+    OtlpSinkSettings,
+    ParquetSinkSettings,
+)
 from sidecars.transport.api.address import Address, TcpAddress, TlsSettings, UnixAddress
 from sidecars.transport.server.tls import check_authorities
 
@@ -200,6 +205,8 @@ def _of_outputs(settings: Settings) -> Iterator[_Finding]:
             yield from _of_output(("accesslog", "sinks", index, "path"), sink.path)
         if isinstance(sink, ParquetSinkSettings):
             yield from _of_folder(("accesslog", "sinks", index, "folder"), sink.folder)
+        if isinstance(sink, KafkaSinkSettings):
+            yield from _of_file(("accesslog", "sinks", index, "properties_file"), sink.properties_file)
         if isinstance(sink, OtlpSinkSettings):
             for name in ("headers_file", "ca_file"):
                 yield from _of_file(("accesslog", "sinks", index, name), getattr(sink, name))

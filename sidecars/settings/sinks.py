@@ -223,7 +223,38 @@ class ParquetSinkSettings(_SinkSettings):
         return self.name or self.type
 
 
+class KafkaSinkSettings(_SinkSettings):
+    """A topic of Apache Kafka. Needs the extra `kafka`."""
+
+    type: Literal["kafka"] = "kafka"
+    """The kind of sink."""
+    servers: str = Field(
+        min_length=1, description="Brokers to begin with.", examples=["kafka-1:9092,kafka-2:9092"]
+    )
+    topic: str = Field("accesslog", min_length=1, max_length=249)
+    """The topic; each message is a JSON line without its end."""
+    timeout_ms: int = Field(
+        10_000, ge=100, le=300_000, description="The longest wait for the brokers to take a batch."
+    )
+    properties: dict[str, str] = Field(
+        {}, description="Further properties of librdkafka, such as security.protocol and compression.type."
+    )
+    properties_file: ConfigPath | None = Field(
+        None, description="A file with NAME=VALUE lines, for secrets such as sasl.password."
+    )
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
+
+
 SinkSettings = Annotated[
-    StdoutSinkSettings | FileSinkSettings | RedisSinkSettings | OtlpSinkSettings | ParquetSinkSettings,
+    StdoutSinkSettings
+    | FileSinkSettings
+    | RedisSinkSettings
+    | OtlpSinkSettings
+    | ParquetSinkSettings
+    | KafkaSinkSettings,
     Field(discriminator="type"),
 ]

@@ -13,7 +13,7 @@ from tests.sidecars.services.test_accesslog import dependencies, settings
 @pytest.mark.parametrize(
     ("section", "complaint"),
     [
-        ({"sinks": [{"type": "syslog"}]}, "'stdout', 'file', 'redis', 'otlp', 'parquet'"),
+        ({"sinks": [{"type": "syslog"}]}, "'stdout', 'file', 'redis', 'otlp', 'parquet', 'kafka'"),
         ({"sinks": [{"type": "stdout"}, {"type": "stdout"}]}, "several sinks are named stdout"),
         (
             {"sinks": [{"type": "file", "path": "a"}, {"type": "file", "name": "b", "path": "a"}]},
@@ -59,6 +59,7 @@ def test_a_redis_sink_without_a_redis_says_so_where_it_is_asked_for() -> None:
             {"type": "file", "name": "b", "path": "/tmp/b", "rotate": {"every_seconds": 60}},
             *("rotate.compression", "zstd"),
         ),
+        ("confluent_kafka", {"type": "kafka", "servers": "k:9092"}, "type", "kafka"),
         ("pyarrow", {"type": "parquet", "folder": "/tmp/lake"}, "type", "parquet"),
     ],
 )
