@@ -53,7 +53,7 @@ def test_what_is_left_in_the_memory_of_the_process(running: Running) -> None:
     ("arguments", "domain", "problem"),
     [
         (["closed"], "edge", "expected KEY=VALUE[,KEY=VALUE...], found 'closed'"),
-        (["closed=1"], "egde", "unknown domain 'egde'; known are edge"),
+        (["closed=1"], "shop", "unknown domain 'shop'; known are edge"),
         (["closed=1"] * 257, "edge", "must not be longer than 256"),
     ],
 )
