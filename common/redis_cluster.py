@@ -1,6 +1,7 @@
 """What is shared by all users of a Redis Cluster: slots, and who has them."""
 
 from binascii import crc_hqx
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from redis.asyncio import Redis
@@ -24,6 +25,10 @@ def key_slot(key: bytes) -> int:
 class Cluster(Protocol):
     """The nodes of a Redis Cluster."""
 
+    @property
+    def masters(self) -> frozenset[NodeAddress]:
+        """The nodes that have slots, as far as is known."""
+
     def owner(self, slot: int) -> NodeAddress | None:
         """The node that has `slot`, as far as is known."""
 
@@ -32,6 +37,9 @@ class Cluster(Protocol):
 
     def learn(self, slot: int, address: NodeAddress) -> None:
         """Note that a node named `address` as the one that has `slot` (MOVED)."""
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` on the event loop each time that other nodes have slots."""
 
     def suspect(self) -> None:
         """Look soon who has which slot: a node did not answer, or pointed to another."""

@@ -1,5 +1,6 @@
 """Buckets in a Redis Cluster: each at the node that has its slot."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from ratelimit.stores.store import Failure, StoreError, Take
 
 MAX_REDIRECTS: Final = 5
 """How often a request follows nodes that point elsewhere; its deadline usually ends this earlier."""
+
+GONE_SECONDS: Final = 1.0
+"""From a node losing all its slots until its store is closed."""
 
 _OUR_OWN: Final = frozenset({Failure.BUSY, Failure.NO_TIME})
 """Failures that say nothing about a node."""
@@ -80,6 +84,9 @@ class ClusterStore:
         self._clock = clock
         self._nodes: dict[NodeAddress, _Node] = {}
         self._parted = PartedTakes(timeout_seconds, clock)
+        self._opened_before = 0
+        self._closing: set[asyncio.Task[None]] = set()
+        cluster.on_change(self._slots_changed)
         self._unknown = dict.fromkeys(Failure, 0)
         """Failures of requests that reached no node, and of nodes that are gone."""
 
@@ -99,8 +106,8 @@ class ClusterStore:
 
     @property
     def breaker(self) -> "BreakerOfNodes":
-        """The breakers of all nodes."""
-        return BreakerOfNodes([node.breaker for node in self._nodes.values()])
+        """The breakers of all nodes that have slots."""
+        return BreakerOfNodes([node.breaker for node in self._nodes.values()], self._opened_before)
 
     def take(self, takes: Sequence[Take], budget_seconds: float | None = None, /) -> Awaitable[list[Taken]]:
         """The outcome of each of `takes`. Raises StoreError."""
@@ -189,6 +196,26 @@ class ClusterStore:
             node = self._nodes[address] = _Node(address, breaker, store)
         return node
 
+    def _slots_changed(self) -> None:
+        # What is under way at a node that is gone ends in the meantime.
+        asyncio.get_running_loop().call_later(GONE_SECONDS, self._forget_gone_nodes)
+
+    def _forget_gone_nodes(self) -> None:
+        """Stop asking nodes without slots: their replicas took over, or they were removed."""
+        masters = self._cluster.masters
+        for address, node in list(self._nodes.items()):
+            imports = True in node.others and node.breaker.state is CircuitState.CLOSED
+            if address in masters or imports:
+                continue
+            del self._nodes[address]
+            self._opened_before += node.breaker.opened
+            for store in node.stores:
+                for reason, times in store.failures.items():
+                    self._unknown[reason] += times
+                task = asyncio.create_task(store.close(), name="close the store of a gone node")
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
     def _apart(self, node: _Node, *, asking: bool) -> RedisStore:
         store = node.others.get(asking)
         if store is None:
@@ -206,6 +233,8 @@ class BreakerOfNodes:
     """The breakers of several nodes as one."""
 
     breakers: Sequence[CircuitBreaker]
+    opened_before: int = 0
+    """How often the breakers of nodes that are gone opened."""
 
     @property
     def state(self) -> CircuitState:
@@ -215,7 +244,7 @@ class BreakerOfNodes:
     @property
     def opened(self) -> int:
         """How often breakers opened."""
-        return sum(breaker.opened for breaker in self.breakers)
+        return self.opened_before + sum(breaker.opened for breaker in self.breakers)
 
     @property
     def cause(self) -> str:

@@ -53,7 +53,13 @@ class RedisCluster:
         self._loading: asyncio.Task[None] | None = None
         self._suspected = asyncio.Event()
         self._loaded = False
+        self._listeners: list[Callable[[], None]] = []
         self._problem: str | None = None
+
+    @property
+    def masters(self) -> frozenset[NodeAddress]:
+        """The nodes that have slots, as far as is known."""
+        return self._masters
 
     def owner(self, slot: int) -> NodeAddress | None:
         """The node that has `slot`, as far as is known."""
@@ -71,6 +77,10 @@ class RedisCluster:
         if self._owners[slot] != address:
             self._owners[slot] = address
             self.suspect()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` each time that other nodes have slots."""
+        self._listeners.append(listener)
 
     def suspect(self) -> None:
         """Let `run` look soon who has which slot."""
@@ -166,8 +176,11 @@ class RedisCluster:
         if masters != self._masters:
             event = "redis cluster changed" if self._loaded else "redis cluster found"
             _log.info(event, masters=sorted(f"{host}:{port}" for host, port in masters))
+        changed = self._loaded and masters != self._masters
         self._loaded = True
         self._masters = masters
+        for listener in self._listeners if changed else ():
+            listener()
 
 
 def _text(value: bytes | str | None) -> str:

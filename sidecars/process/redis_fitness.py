@@ -60,20 +60,22 @@ class ServerFacts:
             "maxmemory_policy": self.maxmemory_policy,
         }
 
-    def misfits(self) -> Iterator[str]:
-        """The unsuitable facts, each with what would be right."""
+    def misfits(self, *, in_cluster: bool = False) -> Iterator[str]:
+        """The unsuitable facts, each with what would be right; `in_cluster` for a node of one."""
         if self.mode == "sentinel":
             yield (
                 "this is a Sentinel, which keeps no data: write it under `sentinel`, and the name of the "
                 "master in `url`"
             )
             return
-        if self.mode == "cluster":
+        if in_cluster and self.mode != "cluster":
+            yield "this is not a node of a Redis Cluster (cluster-enabled no): leave `cluster` out"
+        if self.mode == "cluster" and not in_cluster:
             yield (
                 "this is a node of a Redis Cluster: the keys of one call lie in different slots, which it "
                 "refuses (CROSSSLOT); write `cluster: {}` if it is a cluster"
             )
-        if self.role == "slave":
+        if self.role == "slave" and not in_cluster:
             yield "this is a replica, which refuses writes (READONLY): give the address of the master"
         if self.maxmemory and self.maxmemory_policy not in {"", "noeviction"}:
             yield (
@@ -88,11 +90,12 @@ class RedisFitness:
     """Asks the Redis of `client` for its facts when it first answers, and each time it is back.
 
     While Redis is away, this asks whether it is back: `/config` is right even if no request comes.
-    `section` is the section of the settings that names it.
+    `section` is the section of the settings that names it, `node` its address if it is a node of a cluster.
     """
 
-    def __init__(self, client: Redis, section: str = "redis") -> None:
+    def __init__(self, client: Redis, section: str = "redis", node: str = "") -> None:
         self._client = client
+        self._node = node
         self._section = section
         self.facts: ServerFacts | None = None
         self.misfits: tuple[str, ...] = ()
@@ -132,7 +135,7 @@ class RedisFitness:
             self._report("warning", what, error=error_text(error))
             return False
         self.facts = ServerFacts.of(info)
-        self.misfits = tuple(self.facts.misfits())
+        self.misfits = tuple(self.facts.misfits(in_cluster=bool(self._node)))
         if self.misfits:
             self._report("error", "redis does not fit", problems=list(self.misfits))
         else:
@@ -146,6 +149,8 @@ class RedisFitness:
             self._reported = report
             # One Redis needs no name.
             named = {} if self._section == "redis" else {"section": self._section}
+            if self._node:
+                named["node"] = self._node
             getattr(_log, level)(event, **facts, **named)
 
 

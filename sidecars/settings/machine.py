@@ -190,6 +190,8 @@ def _of_redis(section: str, redis: RedisSettings | None) -> Iterator[_Finding]:
         return
     for name in ("password_file", "ca_file", "cert_file", "key_file"):
         yield from _of_file((section, name), getattr(redis, name))
+    if redis.sentinel is not None:
+        yield from _of_file((section, "sentinel", "password_file"), redis.sentinel.password_file)
     if redis.ca_file is not None and os.access(redis.ca_file, os.R_OK):
         yield from _of_authorities((section, "ca_file"), redis.ca_file)
     certificate, key = redis.cert_file, redis.key_file

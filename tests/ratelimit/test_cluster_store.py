@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from common.buckets import MAX_WINDOW_US, FixedWindow, TokenBucket
+from common.circuit_breaker import CircuitState
 from common.redis_cluster import key_slot
 from common.tasks import cancel_and_wait
 from ratelimit.stores.cluster import ClusterStore
@@ -259,4 +260,12 @@ async def test_a_node_that_is_down_fails_its_own_keys_alone_until_its_replica_is
                     await asyncio.sleep(0.02)
             assert taken[0].allowed
             assert nodes.owner(key_slot(f"{PREFIX}{keys[0]}".encode())) != ("127.0.0.1", gone.port)
+            failures, opened = store.failures, store.breaker.opened
+            async with asyncio.timeout(30):
+                while True:
+                    if ("127.0.0.1", gone.port) not in store._nodes:
+                        break
+                    await asyncio.sleep(0.05)
+            assert store.breaker.state is CircuitState.CLOSED  # a gauge would stay at open for ever
+            assert (store.failures, store.breaker.opened) == (failures, opened)
             await store.close()

@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from common.tasks import cancel_and_wait
 from sidecars.process import redis_fitness
-from sidecars.process.redis import connect, describe
+from sidecars.process.redis import ClientMaker, connect, describe
+from sidecars.process.redis_cluster import RedisCluster as ClusterNodes
 from sidecars.process.redis_fitness import RedisFitness, ServerFacts
+from sidecars.process.redis_in_use import RedisInUse
 from sidecars.settings.redis import RedisSettings
 from tests.ratelimit.test_redis_refusals import a_cluster_node, a_replica, sentinel
 from tests.support.redis_server import RedisServer, redis_server
+from tests.support.redis_topologies import RedisCluster, _session_cluster, redis_cluster
 from tests.support.waiting import until
 
-__all__ = ["redis_server"]
+__all__ = ["_session_cluster", "redis_cluster", "redis_server"]
 
 pytestmark = pytest.mark.redis
 
@@ -55,6 +59,27 @@ async def test_a_cluster_node_does_not() -> None:
         async with asked(url) as fitness:
             [problem] = fitness.misfits
             assert "CROSSSLOT" in problem
+
+
+async def test_the_nodes_of_a_cluster_are_checked_each(redis_cluster: RedisCluster) -> None:
+    """One that evicts keys starts their limits afresh."""
+    evicting = redis_cluster.servers[1]
+    with evicting.client() as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        in_use = RedisInUse(ClusterNodes(ClientMaker(redis_cluster.settings())), "redis")
+        with capture_logs() as logs:
+            work = [asyncio.create_task(one) for one in in_use.background()]
+            await until(lambda: bool(in_use.describe()["misfits"]))
+            for task in work:
+                await cancel_and_wait(task)
+        await in_use.aclose()
+        client.config_set("maxmemory", "0")
+        client.config_set("maxmemory-policy", "noeviction")
+    [(node, [problem])] = in_use.describe()["misfits"].items()
+    assert node == f"127.0.0.1:{evicting.port}"
+    assert "allkeys-lru" in problem
+    assert [line["node"] for line in logs if line["event"] == "redis does not fit"] == [node]
 
 
 async def test_a_sentinel_does_not(tmp_path: Path) -> None:
