@@ -1,12 +1,14 @@
 """The `authz:` section of the settings file."""
 
-from typing import Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from authz.engine.decision_record import Masking
 from common.configfile import Block, Spelled
 from sidecars.settings.listen import ConfigPath, ListenAddress
+
+if TYPE_CHECKING:  # else every sidecar would load the whole of authz, 26 MB
+    from authz.engine.decision_record import Masking
 
 _COLLECTOR: Final = "http://127.0.0.1:4318/v1/traces"
 
@@ -23,13 +25,16 @@ class MaskSettings(Block):
     )
 
     @property
-    def masking(self) -> Masking:
+    def masking(self) -> "Masking":
         """The rules, compiled. Raises ValueError."""
+        from authz.engine.decision_record import Masking
+
         return Masking(self.omit, self.mask, self.path_segments)
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
-        _ = self.masking
+        if self.omit or self.mask or self.path_segments:
+            _ = self.masking
         return self
 
 

@@ -23,7 +23,6 @@ from sidecars.settings.sinks import (
     ParquetSinkSettings,
 )
 from sidecars.transport.api.address import Address, TcpAddress, TlsSettings, UnixAddress
-from sidecars.transport.server.tls import check_authorities
 
 _Path = tuple[KeyPart, ...]
 _Finding = tuple[_Path, str]
@@ -179,6 +178,8 @@ def _of_client_authorities(path: _Path, file: Path) -> Iterator[_Finding]:
     wrong = [*_of_authorities(path, file)]
     yield from wrong
     if not wrong:
+        from sidecars.transport.server.authorities import check_authorities
+
         try:
             check_authorities(file)
         except OSError as error:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from authz.policy.compile.load import policy_files
 from common.configfile import SETTINGS, ConfigError, KeyPart, Problem, read
 from sidecars.settings.load import Reading
 from sidecars.settings.root import Settings
@@ -31,8 +30,12 @@ def at_its_name(reading: Reading, settings: Settings, problem: Problem) -> Probl
 
 def _in_policies(settings: Settings, file: Path, message: str) -> Iterator[Problem]:
     """The places in policy files that name `file`: key sets, API keys, secrets."""
+    if settings.authz is None:
+        return
+    from authz.policy.compile.load import policy_files
+
     try:
-        for path in policy_files(settings.authz.policy) if settings.authz is not None else ():
+        for path in policy_files(settings.authz.policy):
             document = read(path)
             for place, text in _texts(document.data, ()):
                 if path.parent / text == file:

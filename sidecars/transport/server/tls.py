@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import structlog
-from cryptography import x509
 
 from common.os_errors import in_words
 from sidecars.transport.api.address import TlsSettings
@@ -158,6 +157,9 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
         # RFC 5280 to the letter, as Python 3.13 and later verify by default: each Python refuses the same.
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         context.load_verify_locations(settings.client_ca_file)
+        # 10 MB, for those alone who verify clients.
+        from sidecars.transport.server.authorities import check_authorities
+
         check_authorities(settings.client_ca_file)
     return context
 
@@ -169,36 +171,6 @@ def _refuse_to_ask(key: Path) -> Callable[[], str]:
         raise OSError(f"{key} is encrypted; write the key without a password (openssl pkey -in OLD -out NEW)")
 
     return refuse
-
-
-_UNREADABLE: Final = (
-    ValueError,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
-
-
-def check_authorities(file: Path) -> None:
-    """Raises OSError for an authority that strict verification never accepts."""
-    try:
-        authorities = x509.load_pem_x509_certificates(file.read_bytes())
-        lacking = [authority for authority in authorities if not _has_identifier(authority)]
-    except _UNREADABLE:
-        raise OSError(f"{file} holds a certificate that does not keep to RFC 5280") from None
-    if lacking:
-        raise OSError(
-            f"the authority {lacking[0].subject.rfc4514_string()} in {file} lacks the extension Subject Key"
-            " Identifier (RFC 5280 section 4.2.1.2); make its certificate with subjectKeyIdentifier=hash"
-        )
-
-
-def _has_identifier(authority: x509.Certificate) -> bool:
-    try:
-        authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except x509.ExtensionNotFound:
-        return False
-    return True
 
 
 def _stamps(settings: TlsSettings) -> object:
