@@ -92,8 +92,9 @@ class CallMetrics:
         match method:
             case Unary(handler):
                 return Unary(_unary(handler, self._tally("unary", service, name), self._clock))
-            case ClientStreaming(handler):
-                return ClientStreaming(_one_reply(handler, self._tally("client_stream", service, name)))
+            case ClientStreaming(handler, waits_for_message):
+                measured = _one_reply(handler, self._tally("client_stream", service, name))
+                return ClientStreaming(measured, waits_for_message=waits_for_message)
             case ServerStreaming(handler):
                 return ServerStreaming(_many_replies(handler, self._tally("server_stream", service, name)))
             case Bidirectional(handler):

@@ -115,7 +115,7 @@ class AccesslogSidecar:
         self._finished = False
         self._reopening: asyncio.Task[None] | None = None
         self.services: Sequence[Service] = (
-            Service(SERVICE, {"StreamAccessLogs": ClientStreaming(self.stream)}),
+            Service(SERVICE, {"StreamAccessLogs": ClientStreaming(self.stream, waits_for_message=True)}),
         )
         self.watched_files = files
         dependencies.registry.register(AccesslogCollector(counters, pipeline, self))

@@ -101,6 +101,9 @@ class ClientStreaming:
     """A method with many requests and one reply."""
 
     handler: ClientStreamingHandler
+    waits_for_message: bool = False
+    """Whether the handler has nothing to do before the first message or the end of the request. The transport
+    may then start it only when one of them comes: a stream that sends nothing costs much less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from sidecars.transport.api.limits import Lifetime, Limits
 from sidecars.transport.api.service import Method
 from sidecars.transport.http2 import frames
 from sidecars.transport.http2.bodies import Bodies
-from sidecars.transport.http2.control import Control
+from sidecars.transport.http2.call_handler import CallHandler
+from sidecars.transport.http2.control import CONTROL_FRAMES, Control
 from sidecars.transport.http2.errors import (
     GoAwayError,
     Reason,
@@ -40,8 +41,9 @@ from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError, 
 from sidecars.transport.http2.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.http2.stream import ServerCall
-from sidecars.transport.http2.streams import CallHandler, Streams
+from sidecars.transport.http2.streams import Streams
 from sidecars.transport.http2.timeouts import overdue
+from sidecars.transport.http2.unread_input import UnreadInput, preface_bytes
 
 _ODD_WITHOUT_R_BIT: Final = 0x80000001
 
@@ -71,13 +73,12 @@ class Connection:
         "_clock",
         "_control",
         "_fast_path",
-        "_frame_began",
         "_header_frames",
         "_limits",
         "_observer",
         "_preface_seen",
-        "_rest",
         "_stream_table",
+        "_unread",
         "_whole_bytes",
         "fault",
         "has_pending_input",
@@ -109,9 +110,7 @@ class Connection:
         self._blocks = HeaderDecoder(methods, limits)
         self._header_frames = HeaderFrames(self._blocks, self.streams, self._control, limits)
         self._preface_seen = False
-        self._rest = b""
-        """The beginning of an incomplete frame."""
-        self._frame_began = now
+        self._unread = UnreadInput(now)
         self._awaiting_data: dict[int, RequestHead] = {}
         """Unary calls whose HEADERS came in this read and whose DATA has not come yet."""
         self._fast_path = False
@@ -128,27 +127,48 @@ class Connection:
 
     # -- what the socket does ------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, now: float) -> None:
-        """Process the bytes of one read. Answers errors of the peer with GOAWAY; raises nothing."""
+    def receive(self, data: bytes, now: float, turn_seconds: float | None = None) -> None:
+        """Process the bytes of one read, for at most `turn_seconds` (default: the limit of this name).
+
+        Answers errors of the peer with GOAWAY; raises nothing.
+        """
         if self.over:
             return
         self._control.last_received_at = self.streams.now = now
         self.has_pending_input = False
-        if self._rest:
-            data = self._rest + data
+        unread, start = self._unread, 0
+        if unread.data:
+            data, start = unread.joined(data)
+        seconds = self._limits.turn_seconds if turn_seconds is None else turn_seconds
         try:
-            start = 0 if self._preface_seen else self._read_preface(data)
-            taken = self._walk(data, start, now) if self._preface_seen else 0
+            if not self._preface_seen:
+                start = preface_bytes(data)
+                self._preface_seen = start > 0
+            taken = self._walk(data, start, now, seconds) if self._preface_seen else 0
             self.streams.watch_deadlines()
         except GoAwayError as fault:
             self._fail(fault)
             return
         if taken == len(data):
-            self._rest = b""
+            unread.data = b""
             return
-        if taken or not self._rest:
-            self._frame_began = now
-        self._rest = data[taken:]
+        if taken > start or not unread.data:
+            unread.began = now
+        if self.has_pending_input:
+            unread.keep(data, taken)
+        else:
+            unread.keep(data[taken:], 0)
+
+    def postpone(self, data: bytes, now: float) -> None:
+        """Take the bytes of one read whose turn has not come: the next `receive` processes them."""
+        if self.over:
+            return
+        unread = self._unread
+        if not unread.data:
+            unread.began = now
+        unread.keep(*unread.joined(data))
+        self._control.last_received_at = now
+        self.has_pending_input = True
 
     def take(self) -> bytes:
         """Everything that is ready to be sent, once."""
@@ -167,6 +187,7 @@ class Connection:
         """Take no new calls and let those in flight finish. Repeating it changes nothing."""
         if not self.over:
             self._control.drain(now)
+            self.streams.drain()
             self._fast_path = self._fast_path and self._control.serving
 
     @property
@@ -185,7 +206,7 @@ class Connection:
             self._control.check_times(now, lifetime)
             self._fast_path = self._fast_path and self._control.serving
             block = self._header_frames.open
-            began = block.began if block is not None else self._frame_began if self._rest else now
+            began = block.began if block is not None else self._unread.began if self._unread.data else now
             if now - began > self._limits.message_timeout_seconds:
                 raise GoAwayError(
                     ErrorCode.ENHANCE_YOUR_CALM, Reason.SLOW_MESSAGE, "a frame that does not end"
@@ -201,26 +222,13 @@ class Connection:
 
         `write_stall_timeout_seconds` limits how long the socket may stay full.
         """
-        self._control.last_received_at = self._frame_began = now
+        self._control.last_received_at = self._unread.began = now
         for stream in self.streams.table.values():
             stream.message_began = now
 
     # -- reading -------------------------------------------------------------------------------------------
 
-    def _read_preface(self, data: bytes) -> int:
-        preface = frames.PREFACE
-        if data[: len(preface)] != preface[: len(data)]:
-            raise GoAwayError(
-                ErrorCode.PROTOCOL_ERROR,
-                Reason.BAD_PREFACE,
-                "expected the preface of HTTP/2, prior knowledge",
-            )
-        if len(data) < len(preface):
-            return 0
-        self._preface_seen = True
-        return len(preface)
-
-    def _walk(self, data: bytes, pos: int, now: float) -> int:
+    def _walk(self, data: bytes, pos: int, now: float, turn_seconds: float) -> int:
         """Act on each complete frame from `pos`; returns where the first incomplete frame begins.
 
         Fast path: a unary call whose HEADERS and only DATA frame come in one read is served without a Stream.
@@ -239,7 +247,7 @@ class Connection:
         begun = self._awaiting_data
         while pos <= last_head:
             if pos > look or send_queue.bytes_this_turn > enough:
-                if send_queue.bytes_this_turn > enough or self._clock() - now > self._limits.turn_seconds:
+                if send_queue.bytes_this_turn > enough or self._clock() - now > turn_seconds:
                     self.has_pending_input = True
                     break
                 look = pos + LOOK_AT_CLOCK_BYTES
@@ -354,7 +362,7 @@ class Connection:
             elif kind == CONTINUATION:
                 self._header_frames.continuation(flags, stream_id, payload)
             else:
-                _CONTROL_FRAMES.get(kind, Control.unknown)(self._control, flags, stream_id, payload)
+                CONTROL_FRAMES.get(kind, Control.unknown)(self._control, flags, stream_id, payload)
         except StreamResetError as fault:
             self._reset(fault)
         self._fast_path = self._header_frames.open is None and self._control.serving
@@ -386,14 +394,3 @@ class Connection:
         self.streams.send_queue.put(
             frames.goaway(self._stream_table.last_id, fault.code, fault.detail[:MAX_GOAWAY_TEXT])
         )
-
-
-_CONTROL_FRAMES: Final = {
-    frames.PRIORITY: Control.priority,
-    frames.RST_STREAM: Control.rst_stream,
-    frames.SETTINGS: Control.settings,
-    frames.PUSH_PROMISE: Control.push_promise,
-    frames.PING: Control.ping,
-    frames.GOAWAY: Control.goaway,
-    frames.WINDOW_UPDATE: Control.window_update,
-}

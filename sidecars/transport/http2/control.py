@@ -275,3 +275,14 @@ def _was_patient(stream: Stream, now: float) -> bool:
     """Whether the caller waited for about the deadline that it had set; our own timer expires then, too."""
     timeout = stream.request.timeout_seconds
     return timeout is not None and now - stream.call.arrived >= max(timeout / 2, SHORTEST_PATIENCE_SECONDS)
+
+
+CONTROL_FRAMES: Final = {
+    frames.PRIORITY: Control.priority,
+    frames.RST_STREAM: Control.rst_stream,
+    frames.SETTINGS: Control.settings,
+    frames.PUSH_PROMISE: Control.push_promise,
+    frames.PING: Control.ping,
+    frames.GOAWAY: Control.goaway,
+    frames.WINDOW_UPDATE: Control.window_update,
+}

@@ -1,7 +1,7 @@
 """The streams of one connection: what frames do to them, and what running handlers do with them."""
 
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import (
@@ -11,9 +11,9 @@ from sidecars.transport.api.service import (
     Status,
     StatusError,
     Unary,
-    UnaryHandler,
 )
 from sidecars.transport.http2 import frames, responses
+from sidecars.transport.http2.call_handler import CallHandler, Outcome
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError, too_many_handlers
 from sidecars.transport.http2.flood_guard import FloodGuard
 from sidecars.transport.http2.frames import ErrorCode
@@ -31,40 +31,13 @@ HANDLER_COST_BYTES: Final = 32 * 1024
 _NOT_ONE_MESSAGE: Final = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
 """A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
 
-Outcome = bytes | Status | Awaitable[bytes]
-"""What a unary handler returns: the reply, a failure, or an awaitable of the reply."""
-
-
-class CallHandler(Protocol):
-    """Runs the handlers of the calls of a connection."""
-
-    def answer(self, handler: UnaryHandler, message: bytes, call: ServerCall) -> Outcome:
-        """Call a unary handler; what it returned. Raises nothing."""
-
-    def await_reply(self, streams: "Streams", stream: Stream, reply: Awaitable[bytes]) -> None:
-        """Wait for `reply`, then call `streams.reply` or `streams.finish`."""
-
-    def watch(self, streams: "Streams", stream: Stream) -> None:
-        """End the call at its deadline, even if its request is still incomplete."""
-
-    def has_room(self, streams: "Streams") -> bool:
-        """Whether the handler of one more streaming call may start."""
-
-    def start_stream(self, streams: "Streams", stream: Stream) -> None:
-        """Start the handler of a streaming call, which reads with `streams.read`."""
-
-    def resume(self, streams: "Streams", stream: Stream) -> None:
-        """Let the handler check again: something to read, room to send, or the end of the request."""
-
-    def cancel(self, streams: "Streams", stream: Stream) -> None:
-        """Stop the handler: its caller has gone, or was answered."""
-
 
 class Streams:
     """The stream table of a connection, with the windows that the streams share."""
 
     __slots__ = (
         "_calls",
+        "_draining",
         "_limits",
         "_output_ready",
         "_timed",
@@ -93,6 +66,7 @@ class Streams:
         self._calls = calls
         self._limits = limits
         self._output_ready = output_ready
+        self._draining = False
         self._timed: list[Stream] | None = None
         """Streams of this read whose caller gives up some time, and may do so before it has asked."""
         self.observer = observer
@@ -230,6 +204,12 @@ class Streams:
         for stream in list(self.table.values()):
             self._calls.resume(self, stream)
 
+    def drain(self) -> None:
+        """Start the handlers of streams that have sent nothing, too: only handlers can end their calls."""
+        self._draining = True
+        for stream in list(self.table.values()):
+            self._calls.start_now(self, stream)
+
     def end_all(self) -> None:
         """The connection is over: every caller has gone."""
         for stream in list(self.table.values()):
@@ -295,6 +275,8 @@ class Streams:
             raise too_many_handlers(stream.id)
         self.send_queue.bytes_this_turn += HANDLER_COST_BYTES
         self._calls.start_stream(self, stream)
+        if self._draining:
+            self._calls.start_now(self, stream)
 
     def _settle(self, stream: Stream, outcome: Outcome) -> None:
         if isinstance(outcome, bytes):

@@ -89,6 +89,10 @@ class ConnectionManager:
         """Streams of all connections whose calls are not over."""
         return sum(protocol.open_streams for protocol in self._open)
 
+    def slice_seconds(self) -> float:
+        """The time that a read may take now."""
+        return self.scheduler.slice_seconds(self._limits.turn_seconds)
+
     def admit(self, protocol: SocketProtocol) -> bool:
         """Count a new socket, once; False when there are too many."""
         if protocol in self._open:

@@ -16,8 +16,9 @@ from sidecars.transport.api.service import (
     Unary,
     UnaryHandler,
 )
+from sidecars.transport.http2.call_handler import Outcome
 from sidecars.transport.http2.stream import ServerCall, Stream
-from sidecars.transport.http2.streams import Outcome, Streams
+from sidecars.transport.http2.streams import Streams
 from sidecars.transport.server.admission import Admission
 from sidecars.transport.server.scheduler import FairScheduler
 
@@ -29,7 +30,7 @@ _CANCELLED: Final = Status(Code.CANCELLED, "the handler was cancelled")
 class _Running:
     """A handler that has not finished: its task, its deadline, and what it waits for."""
 
-    __slots__ = ("future", "readable", "resuming", "timer", "writable")
+    __slots__ = ("future", "readable", "resuming", "timer", "unstarted", "woken", "writable")
 
     def __init__(self) -> None:
         self.future: asyncio.Future[Any] | None = None
@@ -38,17 +39,22 @@ class _Running:
         self.writable: asyncio.Future[None] | None = None
         self.resuming = False
         """Whether the scheduler holds a call of `resume`."""
+        self.unstarted = False
+        """Whether the handler starts with the first message of its request."""
+        self.woken = True
+        """Whether its turn has come and it has not used it."""
 
     def resume(self) -> None:
         """Let a waiting handler check again."""
         self.resuming = False
+        self.woken = True
         for waiter in (self.readable, self.writable):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
 
 
 class Dispatcher:
-    """The handlers' side of every connection of a server; a `streams.CallHandler`.
+    """The handlers' side of every connection of a server; a `CallHandler`.
 
     A peer may start, resume or cancel thousands of handlers at once, so each of these goes through the
     scheduler.
@@ -97,16 +103,35 @@ class Dispatcher:
         return self._admission.has_room(streams)
 
     def start_stream(self, streams: Streams, stream: Stream) -> None:
-        """Start the handler of a streaming call, in its turn."""
+        """Start the handler of a streaming call, in its turn.
+
+        One that waits for messages starts with the first: until then, a stream costs a fraction of that.
+        """
         running: _Running = stream.running or _Running()
         stream.running = running
         self._admission.started(streams)
-        self._scheduler.run(streams, partial(self._start, streams, stream, running))
+        method = stream.request.method
+        if isinstance(method, ClientStreaming) and method.waits_for_message:
+            running.unstarted = True
+            self._set_timer(streams, stream, running)
+        else:
+            self._scheduler.run(streams, partial(self._start, streams, stream, running))
+
+    def start_now(self, streams: Streams, stream: Stream) -> None:
+        """Start the handler, in its turn, if it still waits for the first message."""
+        running: _Running | None = stream.running
+        if running is not None and running.unstarted:
+            running.unstarted = False
+            self._scheduler.run(streams, partial(self._start, streams, stream, running))
 
     def resume(self, streams: Streams, stream: Stream) -> None:
         """Let a waiting handler check again, in its turn."""
         running: _Running | None = stream.running
         if running is None or running.resuming:
+            return
+        if running.unstarted:
+            if stream.remote_closed or (stream.assembler is not None and stream.assembler.whole_messages):
+                self.start_now(streams, stream)
             return
         for waiter in (running.readable, running.writable):
             if waiter is not None and not waiter.done():
@@ -120,6 +145,9 @@ class Dispatcher:
         A unary one is stopped at once. `Admission` does not bound them, so a peer that connects again and
         again could start them faster than those in the queue are cancelled.
         """
+        running: _Running | None = stream.running
+        if running is not None and running.unstarted:
+            self._admission.ended(streams)
         future = self._detach(stream)
         if future is None:
             return
@@ -255,21 +283,26 @@ class _Messages:
         return self
 
     async def __anext__(self) -> bytes:
-        stream = self._stream
+        stream, scheduler = self._stream, self._scheduler
         while True:
-            if not self._scheduler.has_room:
-                await self._scheduler.wait(self._streams)
-            message = self._streams.read(stream)
-            if message is not None:
-                self._scheduler.spend(len(message))
-                return message
             running: _Running | None = stream.running
             if running is None or stream.closed or stream.local_closed:
                 raise asyncio.CancelledError  # a clean end would hide the lost messages
-            if stream.remote_closed:
+            if stream.assembler is not None and stream.assembler.whole_messages:
+                if scheduler.has_time if running.woken else scheduler.has_room:
+                    running.woken = False
+                    message = self._streams.read(stream)
+                    if message is not None:
+                        scheduler.spend(len(message))
+                        return message
+                else:
+                    await scheduler.wait(self._streams)
+                    running.woken = True
+            elif stream.remote_closed:
                 raise StopAsyncIteration
-            running.readable = asyncio.get_running_loop().create_future()
-            await running.readable
+            else:
+                running.readable = asyncio.get_running_loop().create_future()
+                await running.readable
 
 
 def _cancel(future: asyncio.Future[Any]) -> None:

@@ -14,6 +14,9 @@ CLOSE_SECONDS: Final = 1.0
 """Time for the peer to read our last frames and hang up. Closing a socket with unread input would reset it,
 and a reset discards the GOAWAY on its way."""
 
+SMALL_READ_BYTES: Final = 2048
+"""A read of one or two calls of Envoy, which never waits for its turn."""
+
 WRITE_BUFFER_BYTES: Final = 256 * 1024
 """Output that a peer may leave unread in our process before we stop reading from it (CVE-2019-9517)."""
 
@@ -74,8 +77,14 @@ class SocketProtocol(asyncio.Protocol):
         connection = self._connection
         if connection is None or self._close_timer is not None:
             return
+        now = self._manager.clock()
         self._flush_due = True  # what is ready within this read leaves below
-        connection.receive(data, self._manager.clock())
+        if len(data) <= SMALL_READ_BYTES and not connection.has_pending_input:
+            connection.receive(data, now)
+        elif connection.has_pending_input or not self._starts_read():
+            connection.postpone(data, now)
+        else:
+            connection.receive(data, now, self._manager.slice_seconds())
         self._flush()
         if connection.has_pending_input:
             self._read_on(connection)
@@ -145,6 +154,14 @@ class SocketProtocol(asyncio.Protocol):
         connection.tick(now, lifetime)
         self._flush_if_open()
 
+    def _starts_read(self) -> bool:
+        """Whether this turn of the loop has time for a read. Many sockets may have one in the same turn."""
+        scheduler = self._manager.scheduler
+        if not scheduler.has_room:
+            return False
+        scheduler.spend(0)
+        return True
+
     def _read_on(self, connection: Connection) -> None:
         """Read from the socket, but not before the last read is done with; that waits for its turn."""
         transport = self._transport
@@ -164,7 +181,7 @@ class SocketProtocol(asyncio.Protocol):
         if connection is None:
             return
         if connection.has_pending_input and not connection.streams.paused:
-            connection.receive(b"", self._manager.clock())
+            connection.receive(b"", self._manager.clock(), self._manager.slice_seconds())
             self._flush()
         self._read_on(connection)
 

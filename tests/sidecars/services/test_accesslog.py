@@ -330,7 +330,9 @@ class TestShutdown:
     async def test_a_stream_opened_afterwards_is_sent_elsewhere(self, start: Start) -> None:
         running = await start()
         await within(running.sidecar.finish_streams())
-        code, _ = await outcome(running.open())
+        stream = running.open()
+        await stream.write(message(http_entry()).SerializeToString())
+        code, _ = await outcome(stream)
         assert code is grpc.StatusCode.UNAVAILABLE
 
     async def test_stop_writes_what_is_queued(self, start: Start, tmp_path: Path) -> None:

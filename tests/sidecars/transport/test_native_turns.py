@@ -15,9 +15,12 @@ from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.stream import Stream
 from sidecars.transport.http2.streams import HANDLER_COST_BYTES, Streams
 from sidecars.transport.server.admission import ALWAYS_ADMITTED
+from sidecars.transport.server.protocol import SMALL_READ_BYTES
 from sidecars.transport.server.scheduler import (
+    HANDLER_BYTES,
     HANDLERS_A_TURN,
     MESSAGE_COST_BYTES,
+    SHORTEST_SLICE_SECONDS,
     TURN_BYTES,
     TURN_SECONDS,
     FairScheduler,
@@ -46,25 +49,99 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
+class Clock:
+    """A clock that stands still unless work takes time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 async def test_each_connection_in_line_has_one_turn_after_the_other() -> None:
-    scheduler, order = FairScheduler(asyncio.get_running_loop(), lambda: 0.0), list[str]()
+    clock, order = Clock(), list[str]()
+    scheduler = FairScheduler(asyncio.get_running_loop(), clock)
+
+    def go(name: str) -> None:
+        order.append(name)
+        clock.now += TURN_SECONDS
+
     for name in ("flood", "flood", "flood", "honest"):
-        scheduler.enqueue(name, lambda name=name: order.append(name))  # type: ignore[misc]
+        scheduler.enqueue(name, partial(go, name))
     for expected in range(5):
         assert len(order) == min(expected, 4)
         await turn()
     assert order == ["flood", "honest", "flood", "flood"]
 
 
+async def test_what_waits_in_line_shares_a_turn_as_far_as_it_has_time() -> None:
+    clock, order = Clock(), list[int]()
+    scheduler = FairScheduler(asyncio.get_running_loop(), clock)
+
+    def go(number: int) -> None:
+        order.append(number)
+        clock.now += TURN_SECONDS / 2.5
+
+    for number in range(7):
+        scheduler.enqueue(number, partial(go, number))
+    for expected in (0, 3, 6, 7):
+        assert order == list(range(expected))
+        await turn()
+
+
+async def test_handlers_in_line_have_as_many_places_in_a_turn_as_others() -> None:
+    scheduler, order = FairScheduler(asyncio.get_running_loop(), lambda: 0.0), list[int]()
+    for number in range(2 * HANDLERS_A_TURN):
+        scheduler.enqueue(number, partial(order.append, number), HANDLER_BYTES)
+    await turn()
+    assert len(order) == HANDLERS_A_TURN
+    await turn()
+    assert len(order) == 2 * HANDLERS_A_TURN
+
+
+async def test_a_handler_that_was_woken_in_line_has_time_after_a_full_turn_of_others() -> None:
+    clock = Clock()
+    scheduler = FairScheduler(asyncio.get_running_loop(), clock)
+
+    def read() -> None:
+        clock.now += 2 * TURN_SECONDS
+
+    for _ in range(2):
+        scheduler.enqueue("reads", read)
+    times = []
+    await turn()
+    times.append(scheduler.has_time)
+    clock.now += 2 * TURN_SECONDS
+    times.append(scheduler.has_time)
+    await turn()
+    times.append(scheduler.has_time)
+    assert times == [True, False, True]
+
+
+async def test_the_connections_in_line_share_the_time_for_reads() -> None:
+    scheduler = FairScheduler(asyncio.get_running_loop(), lambda: 0.0)
+    shares = []
+    for number in range(20):
+        shares.append(scheduler.slice_seconds(0.001))
+        scheduler.enqueue(number, lambda: None)
+    assert shares[:3] == [0.001, 0.0005, 0.001 / 3]
+    assert shares[-1] == SHORTEST_SLICE_SECONDS
+    assert scheduler.slice_seconds(SHORTEST_SLICE_SECONDS / 2) == SHORTEST_SLICE_SECONDS / 2
+
+
 async def test_what_lines_up_in_its_turn_has_another() -> None:
-    scheduler, order = FairScheduler(asyncio.get_running_loop(), lambda: 0.0), list[str]()
+    clock, order = Clock(), list[str]()
+    scheduler = FairScheduler(asyncio.get_running_loop(), clock)
 
-    def go() -> None:
-        order.append("again")
-        scheduler.enqueue("again", go)
+    def go(name: str) -> None:
+        order.append(name)
+        clock.now += TURN_SECONDS
+        if name == "again":
+            scheduler.enqueue(name, partial(go, name))
 
-    scheduler.enqueue("again", go)
-    scheduler.enqueue("other", lambda: order.append("other"))
+    scheduler.enqueue("again", partial(go, "again"))
+    scheduler.enqueue("other", partial(go, "other"))
     for _ in range(4):
         await turn()
     assert order == ["again", "other", "again", "again"]
@@ -75,9 +152,6 @@ async def test_what_fits_in_the_turn_runs_at_once_and_the_rest_in_line() -> None
     for name in ["flood"] * (HANDLERS_A_TURN + 2) + ["honest"]:
         scheduler.run(name, partial(order.append, name))
     assert order == ["flood"] * HANDLERS_A_TURN
-    await turn()
-    await turn()
-    assert order[HANDLERS_A_TURN:] == ["flood", "honest"]
     await within(scheduler.wait_until_empty())
     assert order[HANDLERS_A_TURN:] == ["flood", "honest", "flood"]
 
@@ -142,6 +216,44 @@ async def test_the_handlers_of_a_thousand_streams_share_their_turns() -> None:
     await within(server.drain(0))
 
 
+async def test_large_reads_of_many_connections_share_the_turns() -> None:
+    """All can be read in the same turn of the loop; each would take its millisecond in it."""
+    clock, asked, per_turn = Clock(), 0, [0]
+
+    def ask(request: bytes, call: Call) -> bytes:
+        nonlocal asked
+        asked += 1
+        clock.now += 2 * TURN_SECONDS
+        return b""
+
+    async def tick() -> None:
+        while True:
+            before = asked
+            await asyncio.sleep(0)
+            per_turn.append(asked - before)
+
+    connected, calls = 10, 5
+    server = GrpcServer(services({"Ask": Unary(ask)}), [LOOPBACK], clock=clock)
+    await within(server.start())
+    writers = []
+    for _ in range(connected):
+        reader, writer = await within(asyncio.open_connection("127.0.0.1", server.ports[0]))
+        writer.write(OPENING)
+        assert await within(reader.read(1))
+        writers.append(writer)
+    ticking = asyncio.create_task(tick())
+    await turn()  # the first reads must not come before the first tick
+    body = bytes(SMALL_READ_BYTES)
+    for writer in writers:
+        writer.write(b"".join(call(number, body, method=path("Ask")) for number in stream_ids(calls)))
+    await until(lambda: asked == connected * calls)
+    ticking.cancel()
+    for writer in writers:
+        writer.transport.abort()
+    await within(server.drain(0))
+    assert max(per_turn) < connected / 2, per_turn
+
+
 A_FEW = 4
 
 
@@ -189,6 +301,7 @@ class Holding:
         self.ended_at_answer: list[int] = []
         methods: dict[str, Method] = {
             "Join": ClientStreaming(self.join),
+            "Log": ClientStreaming(self.join, waits_for_message=True),
             "Ask": Unary(self.ask),
             "Wait": Unary(self.wait),
         }
@@ -227,13 +340,24 @@ class Holding:
             self.most_ended = max(self.most_ended, self.ended - before)
 
     async def connect(self, streams: int) -> asyncio.StreamWriter:
-        """A connection with as many calls of Join, whose handlers wait."""
+        """A connection with as many calls of Join, whose handlers have a message and wait for the next."""
         _, writer = await within(asyncio.open_connection("127.0.0.1", self.server.ports[0]))
-        head = request(path("Join"))
-        numbers = stream_ids(streams)
-        opening = b"".join(frame(frames.HEADERS, frames.END_HEADERS, number, head) for number in numbers)
-        writer.write(OPENING + opening)
+        head, body = request(path("Join")), message(b"")
+        numbers = list(stream_ids(streams))
+        opening = [frame(frames.HEADERS, frames.END_HEADERS, number, head) for number in numbers]
+        opening += [frame(frames.DATA, 0, number, body) for number in numbers]
+        writer.write(OPENING + b"".join(opening))
         self.writers.append(writer)
+        return writer
+
+    async def begin(self, streams: int, *fields: tuple[str, str]) -> asyncio.StreamWriter:
+        """A connection with as many calls of Log, which send no message."""
+        _, writer = await within(asyncio.open_connection("127.0.0.1", self.server.ports[0]))
+        block = request(path("Log"), *fields)
+        opening = [frame(frames.HEADERS, frames.END_HEADERS, number, block) for number in stream_ids(streams)]
+        writer.write(OPENING + b"".join(opening))
+        self.writers.append(writer)
+        await until(lambda: self.server.open_streams >= streams)
         return writer
 
 
@@ -251,6 +375,66 @@ async def holding(limits: Limits) -> AsyncIterator[Holding]:
 
 
 HELD = 1_000
+
+
+async def test_a_handler_that_waits_for_messages_starts_with_the_first_or_the_end() -> None:
+    """Thousands of log streams that send nothing cost no task each."""
+    async with holding(Limits()) as log:
+        writer = await log.begin(3)
+        assert log.held == 0
+        writer.write(frame(frames.DATA, 0, 1, message(b"x")[:3]))
+        writer.write(frame(frames.DATA, 0, 3, message(b"x")))
+        await until(lambda: log.held == 1)
+        writer.write(frame(frames.DATA, 0, 1, message(b"x")[3:]))
+        await until(lambda: log.held == 2)
+        writer.write(frame(frames.DATA, frames.END_STREAM, 5, b""))
+        await until(lambda: log.ended == 1)
+        assert log.server.open_streams == 2
+
+
+async def test_streams_that_sent_nothing_have_a_limit_and_give_their_room_back() -> None:
+    async with holding(Limits(max_handlers=20)) as log:
+        resetting = await log.begin(20)
+        await log.connect(20)
+        await until(lambda: log.held == ALWAYS_ADMITTED)
+        resetting.write(b"".join(frame(frames.RST_STREAM, 0, number, CANCEL) for number in stream_ids(10)))
+        await until(lambda: log.server.open_streams == 10 + ALWAYS_ADMITTED)
+        closing = await log.connect(20)
+        await until(lambda: log.held == 2 * ALWAYS_ADMITTED)
+        resetting.transport.abort()
+        closing.transport.abort()
+        await until(lambda: log.held == ALWAYS_ADMITTED)
+        await log.connect(20)
+        await until(lambda: log.held == 20)
+
+
+async def test_a_stream_that_sent_nothing_ends_at_its_deadline() -> None:
+    async with holding(Limits()) as log:
+        await log.begin(2, ("grpc-timeout", "50m"))
+        await until(lambda: log.server.open_streams == 0)
+        assert log.ended == 0
+
+
+async def test_a_drain_starts_the_handlers_of_streams_that_sent_nothing() -> None:
+    """Only handlers know how to end their streams: otherwise the drain would wait for its whole grace."""
+    ended = asyncio.Event()
+
+    async def log(messages: AsyncIterator[bytes], call: Call) -> bytes:
+        await ended.wait()
+        return b""
+
+    methods = services({"Log": ClientStreaming(log, waits_for_message=True)})
+    server = GrpcServer(methods, [LOOPBACK])
+    await within(server.start())
+    _, writer = await within(asyncio.open_connection("127.0.0.1", server.ports[0]))
+    writer.write(OPENING + frame(frames.HEADERS, frames.END_HEADERS, 1, request(path("Log"))))
+    await until(lambda: server.open_streams == 1)
+    draining = asyncio.create_task(server.drain(3600))
+    writer.write(frame(frames.HEADERS, frames.END_HEADERS, 3, request(path("Log"))))
+    await asyncio.sleep(0)
+    ended.set()
+    await within(draining)
+    writer.transport.abort()
 
 
 async def test_a_connection_that_closes_ends_its_handlers_a_few_a_turn() -> None:

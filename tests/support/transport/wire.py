@@ -21,6 +21,7 @@ from sidecars.transport.api.service import (
     UnaryHandler,
 )
 from sidecars.transport.http2 import frames
+from sidecars.transport.http2.call_handler import Outcome
 from sidecars.transport.http2.connection import Connection
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.frames import (
@@ -33,7 +34,7 @@ from sidecars.transport.http2.frames import (
     ErrorCode,
 )
 from sidecars.transport.http2.stream import ServerCall, Stream
-from sidecars.transport.http2.streams import Outcome, Streams
+from sidecars.transport.http2.streams import Streams
 
 NO_TABLE = b"\x20"
 """Dynamic table size update to 0, at the start of a header block (RFC 7541 section 6.3)."""
@@ -128,7 +129,7 @@ OK = Status(Code.OK)
 
 
 class ManualCalls:
-    """A `streams.CallHandler` that runs handlers on demand: `run` lets each run as far as it can."""
+    """A `CallHandler` that runs handlers on demand: `run` lets each run as far as it can."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, bytes]] = []
@@ -156,6 +157,9 @@ class ManualCalls:
 
     def has_room(self, streams: Streams) -> bool:
         return self.room
+
+    def start_now(self, streams: Streams, stream: Stream) -> None:
+        """The handlers of the tests start at once."""
 
     def start_stream(self, streams: Streams, stream: Stream) -> None:
         self._start(streams, stream)
