@@ -23,11 +23,16 @@ class ConnectionTally:
         self.resets_sent = dict.fromkeys(ErrorCode, 0)
         self.resets_received = 0
         self.open_streams: Callable[[], int] = lambda: 0
+        self.held_bytes: Callable[[], int] = lambda: 0
         self.tls_is_stale: Callable[[], bool] = lambda: False
 
     def count_open_streams(self, count: Callable[[], int]) -> None:
         """Ask `count` at each scrape how many streams are open."""
         self.open_streams = count
+
+    def count_held_bytes(self, count: Callable[[], int]) -> None:
+        """Ask `count` at each scrape how many bytes of unfinished request messages are held."""
+        self.held_bytes = count
 
     def ask_about_tls(self, is_stale: Callable[[], bool]) -> None:
         """Ask `is_stale` at each scrape whether TLS files were refused and older ones serve."""
@@ -79,6 +84,9 @@ class ConnectionMetrics:
         streams = GaugeMetricFamily(
             "sidecars_transport_streams_open", "Calls that wait for their end.", labels=("sidecar",)
         )
+        held = GaugeMetricFamily(
+            "sidecars_transport_held_bytes", "Bytes of unfinished request messages.", labels=("sidecar",)
+        )
         stale = GaugeMetricFamily(
             "sidecars_transport_tls_last_reload_failed",
             "1 while the TLS files on disk were refused and the last good ones serve.",
@@ -94,12 +102,13 @@ class ConnectionMetrics:
         )
         for name, tally in self._tallies.items():
             streams.add_metric((name,), tally.open_streams())
+            held.add_metric((name,), tally.held_bytes())
             stale.add_metric((name,), int(tally.tls_is_stale()))
             for reason, count in tally.errors.items():
                 # All labels from the start, so that the first attack shows as an increase.
                 errors.add_metric((name, reason.value), count)
             received.add_metric((name,), tally.resets_received)
-        yield from (streams, stale, errors, received)
+        yield from (streams, held, stale, errors, received)
         yield self._by_code(
             "sidecars_transport_goaways_sent", "Connections told to end.", lambda tally: tally.goaways
         )

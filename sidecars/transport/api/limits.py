@@ -56,7 +56,7 @@ class Limits:
     """Calls at once on a connection: SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 5.1.2). One more is
     refused with REFUSED_STREAM, and the client may retry it."""
 
-    max_handlers: Count = 2_000
+    max_handlers: Count = 1_000
     """Streaming calls of a sidecar at once, over all connections, each until its handler has ended. One more
     is refused with REFUSED_STREAM, unless its connection has fewer than eight. Bounds memory, 10 KB for each
     call, and the pauses of garbage collection. An Envoy with 64 threads and ten access logs has 640."""
@@ -101,6 +101,12 @@ class Limits:
     max_held_bytes: Annotated[int, Ge(_DEFAULT_WINDOW_BYTES)] = 16 * 1024 * 1024
     """Bytes of unfinished request messages that a connection may hold. At the limit its window stays closed,
     so a peer cannot leave a thousand messages of 4 MB half sent (compare CVE-2019-9517)."""
+
+    max_total_held_bytes: Annotated[int, Ge(_DEFAULT_WINDOW_BYTES)] = 64 * 1024 * 1024
+    """Bytes of unfinished request messages that all connections of a sidecar may hold. At the limit a
+    connection that holds more than its share (the limit, divided by the connections) may send no more if its
+    peer is trusted; otherwise its calls with unfinished messages end with RESOURCE_EXHAUSTED. Envoy sends log
+    messages of 16 KB, so a thousand streams hold 16 MB."""
 
     max_unsent_bytes: Bytes = 16 * 1024 * 1024
     """Bytes of replies that may wait for a connection's windows. A peer that sends requests and never opens
@@ -174,6 +180,11 @@ class Limits:
         if self.max_held_bytes < self.max_message_bytes:
             raise ValueError(
                 f"max_held_bytes ({self.max_held_bytes}) is less than max_message_bytes "
+                f"({self.max_message_bytes}): the largest message could never become complete"
+            )
+        if self.max_total_held_bytes < self.max_message_bytes:
+            raise ValueError(
+                f"max_total_held_bytes ({self.max_total_held_bytes}) is less than max_message_bytes "
                 f"({self.max_message_bytes}): the largest message could never become complete"
             )
         if self.absolute_max_header_list_bytes < self.max_header_list_bytes:

@@ -38,6 +38,7 @@ from sidecars.transport.http2.frames import (
 from sidecars.transport.http2.header_decoder import HeaderDecoder
 from sidecars.transport.http2.header_frames import HeaderFrames
 from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError, RequestHead
+from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.http2.stream import ServerCall
@@ -96,6 +97,7 @@ class Connection:
         peer: str,
         clock: Callable[[], float],
         output_ready: Callable[[], None],
+        held_by_all: HeldBytes,
         trusted: bool = False,
     ) -> None:
         now = clock()
@@ -103,7 +105,7 @@ class Connection:
         self._calls = calls
         self._limits = limits
         self._observer = observer
-        self.streams = Streams(calls, limits, observer, peer, output_ready, trusted=trusted)
+        self.streams = Streams(calls, limits, observer, peer, output_ready, held_by_all, trusted=trusted)
         self._stream_table = self.streams.stream_table
         self._control = Control(self.streams, limits, now)
         self._bodies = Bodies(self.streams, self._control)
@@ -204,6 +206,7 @@ class Connection:
             self._suspend_timeouts(now)
         try:
             self._control.check_times(now, lifetime)
+            self.streams.check_held()
             self._fast_path = self._fast_path and self._control.serving
             block = self._header_frames.open
             began = block.began if block is not None else self._unread.began if self._unread.data else now

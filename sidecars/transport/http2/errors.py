@@ -26,6 +26,7 @@ class Reason(StrEnum):
     SELF_DEPENDENCY = "self_dependency"
     TOO_MANY_STREAMS = "too_many_streams"
     TOO_MANY_HANDLERS = "too_many_handlers"
+    TOO_MANY_HELD_BYTES = "too_many_held_bytes"
     RAPID_RESET = "rapid_reset"
     PING_FLOOD = "ping_flood"
     SETTINGS_FLOOD = "settings_flood"

@@ -7,6 +7,7 @@ from sidecars.transport.api.service import Bidirectional, ClientStreaming, Code,
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
 from sidecars.transport.http2.frames import DEFAULT_WINDOW_BYTES, ErrorCode, window_update
 from sidecars.transport.http2.headers import ANY_LENGTH
+from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.messages import PREFIX_BYTES, MessageDeframer, inflate
 from sidecars.transport.http2.stream import Stream
 
@@ -19,6 +20,7 @@ class ReceiveFlow:
     """
 
     __slots__ = (
+        "_held_by_all",
         "_limits",
         "_max_inflated_bytes",
         "first_window",
@@ -28,8 +30,9 @@ class ReceiveFlow:
         "window",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, held_by_all: HeldBytes) -> None:
         self._limits = limits
+        self._held_by_all = held_by_all
         self._max_inflated_bytes = min(limits.max_inflated_bytes, limits.max_message_bytes)
         self.first_window = max(limits.stream_window_bytes, DEFAULT_WINDOW_BYTES)
         """The window of a new stream: at least the default until the peer has acknowledged our SETTINGS."""
@@ -41,6 +44,11 @@ class ReceiveFlow:
         """Bytes of incomplete messages."""
         self.unread_bytes = 0
         """Bytes of complete messages that wait for their handler."""
+
+    @property
+    def exceeds_share(self) -> bool:
+        """Whether the connection must hold no more unfinished messages, because all hold too many."""
+        return self._held_by_all.exceeds_share(self.held_bytes)
 
     def received(self, size: int) -> None:
         """Count a DATA frame. Raises GoAwayError when the peer sent more than it may."""
@@ -54,7 +62,9 @@ class ReceiveFlow:
         """The WINDOW_UPDATE that opens the connection again; empty if it is open or must stay closed."""
         target = self._limits.connection_window_bytes - self.unread_bytes
         self.low = max(target // 2, 0)
-        if self.window > self.low or self.held_bytes >= self._limits.max_held_bytes or target <= self.window:
+        if self.window > self.low or target <= self.window:
+            return b""
+        if self.held_bytes >= self._limits.max_held_bytes or self.exceeds_share:
             return b""
         increment = target - self.window
         self.window = target
@@ -108,7 +118,7 @@ class ReceiveFlow:
         try:
             messages = assembler.feed(payload)
         finally:
-            self.held_bytes += assembler.held_bytes - held
+            self._hold(assembler.held_bytes - held)
             self.unread_bytes += assembler.whole_bytes - whole
         # A request of one message has one time limit: otherwise each surplus message would restart it.
         if (messages or not held) and isinstance(stream.request.method, ClientStreaming | Bidirectional):
@@ -131,9 +141,13 @@ class ReceiveFlow:
     def forget(self, stream: Stream) -> None:
         """Release what no handler will read."""
         if stream.assembler is not None:
-            self.held_bytes -= stream.assembler.held_bytes
+            self._hold(-stream.assembler.held_bytes)
             self.unread_bytes -= stream.assembler.whole_bytes
             stream.assembler = None
+
+    def _hold(self, more: int) -> None:
+        self.held_bytes += more
+        self._held_by_all.total += more
 
 
 def check_length(stream: Stream, *, ended: bool) -> None:

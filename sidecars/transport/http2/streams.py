@@ -18,6 +18,7 @@ from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetErro
 from sidecars.transport.http2.flood_guard import FloodGuard
 from sidecars.transport.http2.frames import ErrorCode
 from sidecars.transport.http2.headers import RequestHead
+from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.messages import MessageDeframer
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.http2.receive_flow import ReceiveFlow, check_length
@@ -27,6 +28,8 @@ from sidecars.transport.http2.stream_table import StreamTable
 
 HANDLER_COST_BYTES: Final = 32 * 1024
 """Counted towards `max_bytes_per_turn` for each handler that runs later: one that starts or is cancelled."""
+
+_TOO_MANY_HELD_BYTES: Final = Status(Code.RESOURCE_EXHAUSTED, "the server holds too many unfinished messages")
 
 _NOT_ONE_MESSAGE: Final = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
 """A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
@@ -41,6 +44,7 @@ class Streams:
         "_limits",
         "_output_ready",
         "_timed",
+        "_trusted",
         "fault",
         "flood_guard",
         "now",
@@ -60,19 +64,21 @@ class Streams:
         observer: Observer,
         peer: str,
         output_ready: Callable[[], None],
+        held_by_all: HeldBytes,
         *,
         trusted: bool,
     ) -> None:
         self._calls = calls
         self._limits = limits
         self._output_ready = output_ready
+        self._trusted = trusted
         self._draining = False
         self._timed: list[Stream] | None = None
         """Streams of this read whose caller gives up some time, and may do so before it has asked."""
         self.observer = observer
         self.peer = peer
         self.send_queue = SendQueue()
-        self.receive_flow = ReceiveFlow(limits)
+        self.receive_flow = ReceiveFlow(limits, held_by_all)
         self.stream_table = StreamTable(limits)
         self.table = self.stream_table.table
         self.flood_guard = FloodGuard(limits, self.stream_table, self.send_queue, trusted=trusted)
@@ -210,6 +216,15 @@ class Streams:
         for stream in list(self.table.values()):
             self._calls.start_now(self, stream)
 
+    def check_held(self) -> None:
+        """Let the peer send, unless it exceeds its share; unless it is trusted, its messages are cut then."""
+        if self.receive_flow.exceeds_share and not self._trusted:
+            for stream in list(self.table.values()):
+                if stream.assembler is not None and stream.assembler.held_bytes:
+                    self.observer.peer_error(Reason.TOO_MANY_HELD_BYTES)
+                    self._fail(stream, _TOO_MANY_HELD_BYTES)
+        self._put(self.receive_flow.top_up())
+
     def end_all(self) -> None:
         """The connection is over: every caller has gone."""
         for stream in list(self.table.values()):
@@ -299,7 +314,9 @@ class Streams:
         except StatusError as error:
             self._fail(stream, error.status)
             return
-        if not messages:
+        if self.receive_flow.exceeds_share:
+            self.check_held()
+        if not messages or stream.local_closed:
             return
         if isinstance(stream.request.method, ClientStreaming | Bidirectional):
             self._calls.resume(self, stream)

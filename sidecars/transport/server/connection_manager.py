@@ -11,6 +11,7 @@ from sidecars.transport.api.service import Method
 from sidecars.transport.http2.connection import Connection
 from sidecars.transport.http2.control import DRAIN_PING_SECONDS
 from sidecars.transport.http2.errors import Reason
+from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.server.admission import Admission
 from sidecars.transport.server.dispatcher import Dispatcher
@@ -75,6 +76,7 @@ class ConnectionManager:
         self._random = random
         self.scheduler = FairScheduler(self.loop, clock)
         self._dispatch = Dispatcher(self.loop, clock, self.scheduler, Admission(limits.max_handlers))
+        self.held_by_all = HeldBytes(limits.max_total_held_bytes)
         self._log = FaultLog(clock)
         self._ticker = Ticker(self.loop, _shortest_seconds(limits, lifetime) / TICKS_PER_LIMIT)
         self._open: set[SocketProtocol] = set()
@@ -100,6 +102,7 @@ class ConnectionManager:
         if len(self._open) >= self._limits.max_connections:
             return False
         self._open.add(protocol)
+        self.held_by_all.connections = len(self._open)
         self._none_open.clear()
         self._observer.connection_opened()
         return True
@@ -122,6 +125,7 @@ class ConnectionManager:
             peer=peer,
             clock=self.clock,
             output_ready=protocol.output_ready,
+            held_by_all=self.held_by_all,
             trusted=protocol.trusted,
         )
         if self._draining:  # accepted in the same turn of the loop as the drain began
@@ -133,6 +137,7 @@ class ConnectionManager:
         if protocol not in self._open:
             return
         self._open.discard(protocol)
+        self.held_by_all.connections = len(self._open)
         self._ticker.remove(protocol)
         self._observer.connection_closed()
         if not self._open:

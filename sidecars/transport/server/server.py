@@ -79,6 +79,11 @@ class GrpcServer:
         return 0 if self._connections is None else self._connections.open_streams
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of the unfinished request messages of all connections."""
+        return 0 if self._connections is None else self._connections.held_by_all.total
+
+    @property
     def tls_is_stale(self) -> bool:
         """Whether TLS files were refused when they were last read, so that the last good ones serve."""
         return any(context.is_stale for context in self._contexts.values())

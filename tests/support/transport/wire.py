@@ -33,6 +33,7 @@ from sidecars.transport.http2.frames import (
     RST_STREAM,
     ErrorCode,
 )
+from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.stream import ServerCall, Stream
 from sidecars.transport.http2.streams import Streams
 
@@ -237,18 +238,26 @@ class Tally:
 class Bench:
     """A connection with its handlers, observer and clock."""
 
-    def __init__(self, limits: Limits | None = None, *, trusted: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        trusted: bool = False,
+        held_by_all: HeldBytes | None = None,
+    ) -> None:
+        limits = limits or Limits()
         self.calls = ManualCalls()
         self.tally = Tally()
         self._clock = [0.0]
         self.connection = Connection(
             METHODS,
             self.calls,
-            limits or Limits(),
+            limits,
             self.tally,
             peer="unix:",
             clock=partial(self._clock.__getitem__, 0),
             output_ready=lambda: None,
+            held_by_all=held_by_all or HeldBytes(limits.max_total_held_bytes),
             trusted=trusted,
         )
 
@@ -272,8 +281,10 @@ class Bench:
         return self.connection.take()
 
 
-def settings_received(limits: Limits | None = None, *, trusted: bool = False) -> Bench:
-    bench = Bench(limits, trusted=trusted)
+def settings_received(
+    limits: Limits | None = None, *, trusted: bool = False, held_by_all: HeldBytes | None = None
+) -> Bench:
+    bench = Bench(limits, trusted=trusted, held_by_all=held_by_all)
     bench.feed(OPENING)
     return bench
 
