@@ -90,8 +90,17 @@ def _bench_command(name: str) -> Callable[..., None]:
         folder: Annotated[
             Path | None, typer.Option(help="Keeps the key of the tokens between runs (compare).")
         ] = None,
+        baseline: Annotated[
+            Path | None, typer.Option(help="The source tree to compare with (instructions).")
+        ] = None,
     ) -> None:
-        choices = {"transport": transport, "peer": peer, "service": service, "folder": folder}
+        choices = {
+            "transport": transport,
+            "peer": peer,
+            "service": service,
+            "folder": folder,
+            "baseline": baseline,
+        }
         _run(name, json, quick=quick, check=check, choices=choices)
 
     return command

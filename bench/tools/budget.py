@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 
 from bench.tools.goals import Goal
-from common.configfile import read, validate
+from common.configfile import ConfigError, Problem, read, validate
 
 BUDGET_FILE: Final = Path(__file__).parents[1] / "budget.yaml"
 NAME: Final = r"^[a-z]+\.[a-z0-9_]+$"
@@ -29,9 +29,20 @@ class _Bound(BaseModel):
         return self
 
 
+class Baseline(BaseModel):
+    """The tree that instructions are compared with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    instructions: dict[str, dict[str, int]] = {}
+    """Its figures by interpreter, for clones without that commit."""
+
+
 class _BudgetFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    baseline: Baseline | None = None
     goals: dict[Annotated[str, StringConstraints(pattern=NAME)], _Bound]
 
 
@@ -50,6 +61,14 @@ def load_budget(file: Path = BUDGET_FILE) -> dict[str, Goal]:
     """Return the goals by `BENCH.FIGURE`. Raises ConfigError with every problem at its line."""
     content = validate(read(file), _BudgetFile)
     return {name: Goal(bound.at_least, bound.at_most) for name, bound in content.goals.items()}
+
+
+def baseline_commit(file: Path = BUDGET_FILE) -> Baseline:
+    """Return the baseline. Raises ConfigError."""
+    found = validate(read(file), _BudgetFile).baseline
+    if found is None:
+        raise ConfigError([Problem(str(file), 1, "baseline", "is missing")])
+    return found
 
 
 def goals_of(bench: str) -> dict[str, Goal]:
