@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +20,10 @@ from rich.table import Table
 
 import bench
 from bench.openloop.order import MOST_CONNECTIONS
+from bench.report.write import write_report
 from bench.tools.budget import BUDGET_FILE, judge, load_budget
 from bench.tools.diff import changes, incomparable
-from bench.tools.document import DocumentError, document, missed, read_documents, write_document
+from bench.tools.document import Document, DocumentError, document, missed, read_documents, write_document
 from bench.tools.goals import Figures, Goal, Measured
 from bench.tools.load import LoadError
 from bench.tools.probe import ProbePlan, Questions, parse_target
@@ -63,12 +65,15 @@ def main(context: typer.Context) -> None:
         for name in names():
             table.add_row(name, _first_line(name))
         out.print(table)
-        out.print("Commands: probe, check, diff; `python -m bench NAME --help` lists the options.")
+        out.print("Commands: probe, check, diff, report; `python -m bench NAME --help` lists the options.")
 
 
 def _bench_command(name: str) -> Callable[..., None]:
     def command(
         json: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
+        report: Annotated[
+            Path | None, typer.Option(help="Write the result into this folder, and the report of all in it.")
+        ] = None,
         *,
         quick: Annotated[
             bool, typer.Option("--quick", help="Takes under a minute, with less precise figures.")
@@ -101,7 +106,7 @@ def _bench_command(name: str) -> Callable[..., None]:
             "folder": folder,
             "baseline": baseline,
         }
-        _run(name, json, quick=quick, check=check, choices=choices)
+        _run(name, _Outputs(json, report), quick=quick, check=check, choices=choices)
 
     return command
 
@@ -110,7 +115,23 @@ for _name in names():
     app.command(_name, help=_first_line(_name))(_bench_command(_name))
 
 
-def _run(name: str, json: Path | None, *, quick: bool, check: bool, choices: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """Where a result goes."""
+
+    json: Path | None
+    report: Path | None
+
+    def write(self, content: Document) -> None:
+        """Write the result, and the report of all results in its folder."""
+        if self.json is not None:
+            write_document(self.json, content)
+        if self.report is not None:
+            write_document(self.report / f"{content['bench']}.json", content)
+            notes.print(f"report: {write_report(self.report)}")
+
+
+def _run(name: str, outputs: _Outputs, *, quick: bool, check: bool, choices: dict[str, Any]) -> None:
     busy = os.getloadavg()[0]
     if busy > _QUIET_LOAD:
         notes.print(f"the machine is busy (load average {busy:.1f}), which distorts the ratios")
@@ -127,8 +148,7 @@ def _run(name: str, json: Path | None, *, quick: bool, check: bool, choices: dic
         raise typer.Exit(_EXIT_MISSED) from error
     measured = result if isinstance(result, Measured) else Measured(result)
     _show(measured, module.GOALS)
-    if json is not None:
-        write_document(json, document(name, measured, module.GOALS, quick=quick, load_average=busy))
+    outputs.write(document(name, measured, module.GOALS, quick=quick, load_average=busy))
     if check and missed(measured, module.GOALS):
         raise typer.Exit(_EXIT_MISSED)
 
@@ -191,6 +211,9 @@ def probe(
     connections: Annotated[int, typer.Option(min=1, max=MOST_CONNECTIONS)] = 16,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the result and its report into this folder.")
+    ] = None,
 ) -> None:
     """Measure your own Envoy with and without the filters."""
     busy = os.getloadavg()[0]
@@ -210,8 +233,7 @@ def probe(
         notes.print(f"probe: the load failed: {error.output.decode(errors='replace')[-2000:]}", markup=False)
         raise typer.Exit(_EXIT_MISSED) from error
     _show(measured, {})
-    if json is not None:
-        write_document(json, document("probe", measured, {}, quick=False, load_average=busy))
+    _Outputs(json, report).write(document("probe", measured, {}, quick=False, load_average=busy))
 
 
 @app.command()
@@ -238,6 +260,16 @@ def check(
         raise typer.Exit(_EXIT_MISSED)
     if "not measured" in verdicts:
         raise typer.Exit(_EXIT_NOT_MEASURED)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A folder of --report.")]) -> None:
+    """Write the report of the results in a folder again: report.html and report.md."""
+    try:
+        out.print(str(write_report(folder)))
+    except (ConfigError, DocumentError) as error:
+        notes.print(str(error), markup=False)
+        raise typer.Exit(_EXIT_USAGE) from error
 
 
 @app.command()
