@@ -76,7 +76,7 @@ def _bench_command(name: str) -> Callable[..., None]:
         ] = None,
         *,
         quick: Annotated[
-            bool, typer.Option("--quick", help="Takes under a minute, with less precise figures.")
+            bool, typer.Option("--quick", help="Takes about a minute, with less precise figures.")
         ] = False,
         check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a goal is missed.")] = False,
         transport: Annotated[

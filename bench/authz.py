@@ -88,7 +88,7 @@ def run(*, quick: bool, say: Say, transport: str = "native") -> Figures:
             say,
         )["one"]
         say("reload of 10,000 rules")
-        reload_seconds, stalls_ms, swaps_ms = _reloads(servers["rules_10k"][0], plan.reloads)
+        reload_seconds, stalls_ms, swaps_ms = reloads(servers["rules_10k"][0], plan.reloads)
     rps = {key: result.rps for key, result in results.items()}
     return {
         "transport": transport,
@@ -179,7 +179,7 @@ def _check_allowed(port: int, order: Load) -> None:
         raise load.LoadError(str(answer))
 
 
-def _reloads(server: subprocess.Popen[bytes], times: int) -> tuple[float, float, float]:
+def reloads(server: subprocess.Popen[bytes], times: int) -> tuple[float, float, float]:
     """Return the medians: seconds to load, and in ms the longest loop delay and the swap."""
     assert server.stdout is not None  # noqa: S101  # asked for with PIPE
     figures = []

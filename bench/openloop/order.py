@@ -9,7 +9,7 @@ import orjson
 
 from bench.openloop.latency import Latency
 
-MOST_CONNECTIONS = 500
+MOST_CONNECTIONS = 1000
 """`select`, which waits with a resolution of microseconds, takes file descriptors below 1024."""
 
 BUSY_SHARE = 0.9

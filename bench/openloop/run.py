@@ -14,7 +14,7 @@ from bench.openloop.drive import Driver, Period, Tally
 from bench.openloop.grpc import OPENING, GrpcClient
 from bench.openloop.http1 import Http1Client
 from bench.openloop.latency import Latency
-from bench.openloop.order import Order, Outcome, read_requests
+from bench.openloop.order import MOST_CONNECTIONS, Order, Outcome, read_requests
 from bench.openloop.schedule import BackToBack, ConstantRate
 from bench.tools.generator import (
     CALLS_A_CONNECTION,
@@ -25,7 +25,7 @@ from bench.tools.generator import (
     header_blocks,
 )
 from bench.tools.load import LoadError
-from bench.tools.processes import run
+from bench.tools.processes import allow_open_files, run
 
 _CONNECT_SECONDS = 10.0
 _LEAD_SECONDS = 0.01
@@ -76,6 +76,7 @@ class Sockets:
 def perform(order: Order) -> Outcome:
     """Send the load and return the outcome. Raises LoadError and OSError."""
     new_client = _client_factory(order)
+    allow_open_files(MOST_CONNECTIONS + 24)
     sockets = Sockets(order.host, order.port)
     driver = Driver(new_client, order.connections, sockets, time.perf_counter)
     gc.collect()

@@ -9,7 +9,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from redis.asyncio import Redis
+
 from sidecars.demo.redis import find_redis
+
+_KEYS_AT_ONCE = 10_000
 
 
 class RunningRedis(NamedTuple):
@@ -57,3 +61,15 @@ def _wait_for(file: Path) -> None:
             return
         time.sleep(0.01)
     raise RuntimeError(f"{file} never came: Redis did not start")
+
+
+@asynccontextmanager
+async def filled_redis_server(folder: Path, keys: int) -> AsyncIterator[Path | None]:
+    """Run Redis with that many keys; yield None if there is no binary."""
+    async with redis_server(folder) as socket:
+        if socket is not None:
+            async with Redis(unix_socket_path=str(socket)) as client:
+                for start in range(0, keys, _KEYS_AT_ONCE):
+                    numbers = range(start, min(start + _KEYS_AT_ONCE, keys))
+                    await client.mset({f"filler:{number}": number for number in numbers})
+        yield socket

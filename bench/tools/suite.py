@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
 from typing import Any, Final
@@ -63,39 +63,63 @@ async def running_suite(
     names: Sequence[str] = FILTERS,
 ) -> AsyncIterator[dict[str, RunningSidecar]]:
     """Run the named sidecars, each in its own process on `core`, with the files in `folder`."""
-    # Environment settings of the caller's own sidecars must not affect these.
-    own = {name: value for name, value in environment.items() if not name.startswith("SIDECARS_")}
     async with AsyncExitStack() as stack:
         found = {}
         for name in names:
-            port = free_port()
-            admin = SidecarsAdmin(folder / f"{transport}-{name}.admin.sock")
-            file = folder / f"{transport}-{name}.yaml"
-            file.write_text(yaml.safe_dump(_settings(folder, name, transport, port, admin.socket)))
-            command = (sys.executable, "-m", "sidecars", "run", name, "--config", str(file))
-            process = await stack.enter_async_context(
-                spawn(name, command, file.with_suffix(".log"), stop_seconds=STOP_SECONDS, environment=own)
-            )
-            os.sched_setaffinity(process.child.pid, {core})
-            await process.until_ready(admin.ready, READY_SECONDS)
-            found[name] = RunningSidecar(process.child.pid, port, admin)
+            own = Setup(name, f"{transport}-{name}", {"transport": transport})
+            found[name] = await stack.enter_async_context(serve_sidecar(folder, own, core, environment))
         yield found
 
 
-def _settings(folder: Path, name: str, transport: str, port: int, admin: Path) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How one sidecar differs from the others in its folder."""
+
+    name: str
+    label: str
+    """Names its files."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Top-level settings that are added."""
+    section: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the sidecar that are added."""
+    port: int = 0
+    """0 for a free one."""
+
+
+@asynccontextmanager
+async def serve_sidecar(
+    folder: Path, setup: Setup, core: int, environment: Mapping[str, str]
+) -> AsyncIterator[RunningSidecar]:
+    """Run one sidecar on `core` during the block, with the files in `folder`."""
+    # Environment settings of the caller's own sidecars must not affect this one.
+    own = {name: value for name, value in environment.items() if not name.startswith("SIDECARS_")}
+    port = setup.port or free_port()
+    admin = SidecarsAdmin(folder / f"{setup.label}.sock")
+    file = folder / f"{setup.label}.yaml"
+    file.write_text(yaml.safe_dump(_settings(folder, setup, port, admin.socket)))
+    command = (sys.executable, "-m", "sidecars", "run", setup.name, "--config", str(file))
+    log = file.with_suffix(".log")
+    async with spawn(setup.label, command, log, stop_seconds=STOP_SECONDS, environment=own) as process:
+        os.sched_setaffinity(process.child.pid, {core})
+        await process.until_ready(admin.ready, READY_SECONDS)
+        yield RunningSidecar(process.child.pid, port, admin)
+
+
+def _settings(folder: Path, setup: Setup, port: int, admin: Path) -> dict[str, Any]:
     sections: dict[str, dict[str, Any]] = {
         "authz": {"policy": ["policy.yaml"]},
         "ratelimit": {"limits": ["limits.yaml"]},
-        "accesslog": {"sinks": [{"type": "file", "path": str(folder / f"{transport}-access.jsonl")}]},
+        "accesslog": {"sinks": [{"type": "file", "path": str(folder / f"{setup.label}.jsonl")}]},
     }
-    trust = {"trusted": True} if transport == "native" else {}  # grpcio trusts no peer
+    # grpcio trusts no peer.
+    trust = {"trusted": True} if setup.settings.get("transport", "native") == "native" else {}
     listen = [{"address": f"127.0.0.1:{port}", **trust}]
     return {
-        "transport": transport,
         "admin": {"listen": f"unix:{admin}"},
         "log": {"level": "warning"},
         "drain": {"drain_delay_seconds": 0, "grace_seconds": 2, "flush_seconds": 2},
-        name: {**sections[name], "listen": listen},
+        **setup.settings,
+        setup.name: {**sections[setup.name], "listen": listen, **setup.section},
     }
 
 

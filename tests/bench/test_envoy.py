@@ -171,7 +171,7 @@ async def test_all_filters_are_loaded_through_a_real_envoy(tmp_path: Path) -> No
             outcome = await bench.open_loop(listeners[name], slow)
             assert outcome.calls == pytest.approx(25, abs=1)
         await bench.check_errors()
-        assert (tmp_path / "native-access.jsonl").stat().st_size > 0
+        assert (tmp_path / "native-accesslog.jsonl").stat().st_size > 0
         assert bench.resident_mb()["authz"] > 10
 
         # Requests without a limit look fast: Envoy lets them pass when the sidecar is away.
