@@ -98,6 +98,7 @@ def _bench_command(name: str) -> Callable[..., None]:
         baseline: Annotated[
             Path | None, typer.Option(help="The source tree to compare with (instructions).")
         ] = None,
+        minutes: Annotated[float | None, typer.Option(help="How long the load lasts (soak).")] = None,
     ) -> None:
         choices = {
             "transport": transport,
@@ -105,6 +106,7 @@ def _bench_command(name: str) -> Callable[..., None]:
             "service": service,
             "folder": folder,
             "baseline": baseline,
+            "minutes": minutes,
         }
         _run(name, _Outputs(json, report), quick=quick, check=check, choices=choices)
 

@@ -122,3 +122,37 @@ def _tracing() -> dict[str, Any]:
 def _set_port(cluster: Mapping[str, Any], port: int) -> None:
     endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     endpoint["address"]["socket_address"]["port_value"] = port
+
+
+def with_second_endpoints(configuration: Mapping[str, Any], ports: Mapping[str, int]) -> None:
+    """Give the named clusters a second endpoint, with what docs/deployment.md says about several."""
+    for cluster in configuration["static_resources"]["clusters"]:
+        if cluster["name"] in ports:
+            endpoints = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+            second = deepcopy(endpoints[0])
+            second["endpoint"]["address"]["socket_address"]["port_value"] = ports[cluster["name"]]
+            endpoints.append(second)
+            cluster.update(deepcopy(_SEVERAL))
+
+
+_SEVERAL: Final = {
+    "lb_policy": "LEAST_REQUEST",
+    "health_checks": [
+        {
+            "interval": "0.5s",
+            "no_traffic_interval": "0.5s",
+            "timeout": "1s",
+            "unhealthy_threshold": 1,
+            "healthy_threshold": 1,
+            "grpc_health_check": {},
+        }
+    ],
+    "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+    "outlier_detection": {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 1,
+        "interval": "0.5s",
+        "base_ejection_time": "1s",
+        "max_ejection_percent": 50,
+    },
+}
