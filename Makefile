@@ -11,7 +11,7 @@ XDS_PROTOS := $(VENV)/xds-protos
 KAFKA := mvn -q -B -f tests/support/kafka.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka
 ARGS ?=
 
-.PHONY: demo test test-all check format docs protos lock clean
+.PHONY: demo test test-all bench check format docs protos lock clean
 # `make -j demo test` must not run pip twice at once.
 .NOTPARALLEL:
 
@@ -31,6 +31,16 @@ test-all: test
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests/fresh-machine needs root"; \
 	elif ! command -v debootstrap >/dev/null; then echo "skipped: tests/fresh-machine needs debootstrap (Debian: apt install debootstrap)"; \
 	else tests/fresh-machine; fi
+
+# About ten minutes on a quiet machine with two cores; the report is .cache/bench/report.html. Fails if the latency budget
+# (bench/budget.yaml) does not hold. `python -m bench` lists what else can be measured: scale, soak, compare, ...
+BENCH := .cache/bench
+BENCHES := transport authz authn ratelimit accesslog
+bench: $(VENV)/.dev-ready
+	@for name in $(BENCHES); do $(BIN)/python -m bench $$name --quick --report $(BENCH) || exit 1; done
+	@$(BIN)/python -m bench envoy --report $(BENCH)
+	@echo "the report: $(BENCH)/report.html"
+	@$(BIN)/python -m bench check $(BENCH)
 
 check: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .
