@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from bench.openloop.order import Order, Outcome, write_requests
 from bench.openloop.run import perform_on
-from bench.tools.callers import Issuer, Population, policy, realistic_requests
 from bench.tools.cores import Cores, cores
+from bench.tools.edge_requests import Issuer, Population, policy, realistic_requests
 from bench.tools.goals import Figures, Goal, Measured
 from bench.tools.load import LoadError
 from bench.tools.processes import free_port, python_server

@@ -17,13 +17,15 @@ from prometheus_client import CollectorRegistry
 from sidecars.services import accesslog, ratelimit
 from sidecars.services.authz import sidecar as authz
 from sidecars.services.sidecar import Dependencies
-from sidecars.settings.accesslog import AccesslogSettings, FileSinkSettings
+from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.authz import AuthzSettings
 from sidecars.settings.ratelimit import RatelimitSettings
+from sidecars.settings.sinks import FileSinkSettings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Unary
 from sidecars.transport.http2.connection import Connection
+from sidecars.transport.http2.held_bytes import HeldBytes
 
 WALL_SECONDS = 1_790_000_000.0
 MONOTONIC_SECONDS = 1000.0
@@ -120,6 +122,7 @@ def no_ops(opening: bytes, requests: list[bytes]) -> Calls:
         peer="unix:",
         clock=lambda: MONOTONIC_SECONDS,
         output_ready=lambda: None,
+        held_by_all=HeldBytes(limits.max_total_held_bytes),
         trusted=True,
     )
     connection.receive(opening, MONOTONIC_SECONDS)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bench.__main__ import app
 from bench.soak import SoakPlan, _run, nines, slope_per_hour
-from bench.tools.callers import Population
+from bench.tools.edge_requests import Population
 from bench.tools.variants import FILTERS, Variant, configuration, with_second_endpoints
 from sidecars.demo.envoy import find_envoy, scripts_folder
 from tests.support.envoy_config import check_configuration, envoy_blocks

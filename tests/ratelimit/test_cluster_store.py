@@ -266,6 +266,6 @@ async def test_a_node_that_is_down_fails_its_own_keys_alone_until_its_replica_is
                     if ("127.0.0.1", gone.port) not in store._nodes:
                         break
                     await asyncio.sleep(0.05)
-            assert store.breaker.state is CircuitState.CLOSED  # a gauge would stay at open for ever
+            assert store.breaker.state is CircuitState.CLOSED  # a gauge would stay at open forever
             assert (store.failures, store.breaker.opened) == (failures, opened)
             await store.close()
