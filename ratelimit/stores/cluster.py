@@ -197,7 +197,7 @@ class ClusterStore:
         return node
 
     def _slots_changed(self) -> None:
-        # What is under way at a node that is gone ends until then.
+        # What is under way at a node that is gone has ended by then.
         asyncio.get_running_loop().call_later(GONE_SECONDS, self._forget_gone_nodes)
 
     def _forget_gone_nodes(self) -> None:
