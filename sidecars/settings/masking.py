@@ -6,7 +6,7 @@ from typing import Any, Final
 MASK: Final = "***"
 
 _SECRET_KEY: Final = re.compile(
-    r"(^|_)(password|passphrase|secret|token|credential|private_key|api_key)s?$", re.IGNORECASE
+    r"(^|[_.])(password|passphrase|secret|token|credential|private_key|api_key)s?$", re.IGNORECASE
 )
 """Keys whose text is a secret. `password_file` and `token_header` are not, and stay readable."""
 

@@ -1,9 +1,10 @@
 """The `sinks` of the `accesslog` section: where log lines go."""
 
+import re
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from accesslog.sinks.file import FILE_MODE, Fsync
 from accesslog.sinks.queue import Bounds
@@ -16,6 +17,9 @@ _BOUNDS: Final = Bounds()
 _SPOOL: Final = SpoolBounds()
 _ROTATION: Final = Rotation()
 
+_SECRET_PROPERTY: Final = re.compile(r"password|secret|private|jaas|key\.pem|oauthbearer\.config")
+"""Names of librdkafka's properties whose values are secrets; `/config` shows the settings."""
+
 
 def _http_url(url: str) -> str:
     try:
@@ -23,8 +27,14 @@ def _http_url(url: str) -> str:
         port_is_good = parts.port is None or parts.port > 0
     except ValueError:
         port_is_good = False
-    if not port_is_good or parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
-        raise ValueError("expected http://HOST:PORT or https://HOST:PORT, without a user")
+    if (
+        not port_is_good
+        or parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.username
+        or parts.query
+    ):
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT, without user and query")
     return url
 
 
@@ -242,6 +252,14 @@ class KafkaSinkSettings(_SinkSettings):
     properties_file: ConfigPath | None = Field(
         None, description="A file with NAME=VALUE lines, for secrets such as sasl.password."
     )
+
+    @field_validator("properties")
+    @classmethod
+    def _without_secrets(cls, properties: dict[str, str]) -> dict[str, str]:
+        secret = [name for name in properties if _SECRET_PROPERTY.search(name)]
+        if secret:
+            raise ValueError(f"{secret[0]} holds a secret: write it to properties_file")
+        return properties
 
     @property
     def label(self) -> str:

@@ -2,9 +2,6 @@
 import asyncio
 import gzip
 import os
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,9 @@ from accesslog.sinks.file import FileSink
 from accesslog.sinks.rotation import Compression, Rotation
 from accesslog.sinks.sink import SinkError
 from tests.support.sinks import until
+from tests.support.small_disk import small_disk
+
+__all__ = ["small_disk"]
 
 HOUR = 3600
 NOON = 1_790_000_000 // HOUR * HOUR + 0.25
@@ -168,19 +168,6 @@ async def test_what_is_no_file_is_not_rotated(path: Path, target: str) -> None:
         await one.write([b"12345\n"])
     await one.close()
     assert rotated(path) == []
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 1 MiB, where root may mount one."""
-    with tempfile.TemporaryDirectory() as name:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", name]
-        if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("needs root that may mount a tmpfs")
-        try:
-            yield Path(name)
-        finally:
-            subprocess.run(["umount", name], check=True)
 
 
 async def test_a_full_disk_takes_whole_batches_only_and_recovers(small_disk: Path) -> None:

@@ -1,6 +1,7 @@
 """A queue with a spool: nothing is lost, nothing changes its order, and every entry is counted once."""
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from dataclasses import replace
@@ -19,6 +20,9 @@ from accesslog.records.decoder import LineBatch
 from accesslog.sinks.queue import Bounds, SinkQueue
 from accesslog.sinks.spooling import SinkSpool, SpoolBounds
 from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, Observed, line_batch, until
+from tests.support.small_disk import small_disk
+
+__all__ = ["small_disk"]
 
 QUICK = SpoolBounds(sync_seconds=0.02)
 
@@ -335,6 +339,43 @@ class TestBrokenDisk:
         assert "spool damaged, entries lost" in [log["event"] for log in logs]
         spooled.check()
         await spooled.line.stop(10)
+
+
+class TestFullDisk:
+    async def test_keeps_entries_in_memory_and_goes_on_once_there_is_room(self, small_disk: Path) -> None:
+        spooled = Spooled(small_disk / "spool", Mood.FULL, segment_bytes=1_000_000)
+        await spooled.start()
+        filler = fill(small_disk)
+        with capture_logs() as logs:
+            for _ in range(20):
+                await spooled.send(100)
+            await until(lambda: spooled.spool.failing)
+        assert {"the disk is full"} == {log["error"] for log in logs if log["event"].startswith("spool")}
+        assert spooled.queue.entries + spooled.spool.entries == 2000
+        spooled.check()
+        filler.unlink()
+        await until(lambda: not spooled.queue.entries)
+        assert not spooled.spool.failing
+        spooled.sink.become(Mood.GOOD)
+        await until(lambda: spooled.sink.lines == spooled.sent)
+        assert not spooled.log.dropped_by
+        await spooled.line.stop(10)
+
+    async def test_at_the_start_leaves_the_sink_without_a_spool(self, small_disk: Path) -> None:
+        fill(small_disk)
+        spooled = Spooled(small_disk / "spool")
+        await spooled.start()
+        await spooled.send(3)
+        await until(lambda: spooled.sink.lines == spooled.sent)
+        await spooled.line.stop(10)
+
+
+def fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return filler
 
 
 moves = st.lists(

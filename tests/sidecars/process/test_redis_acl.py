@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from accesslog.sinks.redis_stream import RedisStreamSink
 from authz.credentials.core.redis_caller import RedisCaller
 from authz.credentials.revocation.redis_store import RedisRevocations
 from authz.credentials.revocation.revocation_list import Revocation, Revoked
@@ -36,6 +37,7 @@ RULES = dict(re.findall(r"^\| (every use|`[\w.: ]+redis`) \| `([^`]+)` \|$", DOC
 EVERY = "every use"
 RATELIMIT = "`ratelimit.store: redis`"
 SESSIONS = "`credentials.sessions.store: redis`"
+STREAM = "`accesslog.sinks: type: redis`"
 REVOCATIONS = "`credentials.revocations.store: redis`"
 
 
@@ -100,6 +102,12 @@ async def revocations(client: Redis) -> None:
     assert len(await store.clean()) == 1
 
 
+async def stream(client: Redis) -> None:
+    sink = RedisStreamSink(client, "accesslog", 100)
+    await sink.open()
+    await sink.write([b"{}\n", b"{}\n"])
+
+
 async def heard(client: Redis, channel: str, do: Callable[[], Awaitable[None]]) -> None:
     async def begin() -> None:
         return None
@@ -120,7 +128,8 @@ async def heard(client: Redis, channel: str, do: Callable[[], Awaitable[None]]) 
 
 
 @pytest.mark.parametrize(
-    ("use", "work"), [(RATELIMIT, ratelimit), (SESSIONS, sessions), (REVOCATIONS, revocations)]
+    ("use", "work"),
+    [(RATELIMIT, ratelimit), (SESSIONS, sessions), (REVOCATIONS, revocations), (STREAM, stream)],
 )
 async def test_the_user_of_the_page_may_do_all_that_is_done(
     redis_server: RedisServer,
@@ -142,7 +151,8 @@ async def test_the_user_of_the_page_may_do_all_that_is_done(
 
 
 @pytest.mark.parametrize(
-    ("use", "work"), [(RATELIMIT, ratelimit), (SESSIONS, sessions), (REVOCATIONS, revocations)]
+    ("use", "work"),
+    [(RATELIMIT, ratelimit), (SESSIONS, sessions), (REVOCATIONS, revocations), (STREAM, stream)],
 )
 async def test_the_page_grants_nothing_that_is_not_needed(
     redis_server: RedisServer,

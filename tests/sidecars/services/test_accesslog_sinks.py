@@ -30,6 +30,14 @@ from tests.sidecars.services.test_accesslog import dependencies, settings
         ),
         ({"sinks": [{"type": "file"}]}, "path"),
         ({"sinks": [{"type": "otlp", "endpoint": "127.0.0.1:4317"}]}, "expected http://HOST:PORT"),
+        (
+            {"sinks": [{"type": "otlp", "endpoint": "http://a?token=x"}]},
+            "without user and query",
+        ),
+        (
+            {"sinks": [{"type": "kafka", "servers": "k", "properties": {"sasl.password": "x"}}]},
+            "sasl.password holds a secret: write it to properties_file",
+        ),
         ({"sinks": [{"type": "file", "path": "a", "rotate": {}}]}, "max_bytes, every_seconds or both"),
         ({"sinks": [{"type": "stdout", "name": "a b"}]}, "expected text as in"),
         ({"sinks": [{"type": "file", "path": "a", "mode": "0999"}]}, "expected text as in"),

@@ -9,6 +9,7 @@ from sidecars.settings.masking import redact
     "key",
     [
         "password",
+        "sasl.password",
         "client_secret",
         "token",
         "Secrets",
