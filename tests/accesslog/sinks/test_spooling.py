@@ -1,8 +1,6 @@
 """A queue with a spool: nothing is lost, nothing changes its order, and every entry is counted once."""
 
 import asyncio
-import contextlib
-import shutil
 import tempfile
 from dataclasses import replace
 from itertools import count, islice
@@ -14,59 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from accesslog.pipeline import Pipeline
-from accesslog.records.counters import DropReason, EntryCounters, LogCounters
+from accesslog.records.counters import DropReason
 from accesslog.records.decoder import LineBatch
-from accesslog.sinks.queue import Bounds, SinkQueue
-from accesslog.sinks.spooling import SinkSpool, SpoolBounds
-from tests.support.sinks import PATIENT, Clock, Mood, MoodySink, Observed, line_batch, until
-from tests.support.small_disk import small_disk
-
-__all__ = ["small_disk"]
-
-QUICK = SpoolBounds(sync_seconds=0.02)
-
-
-class Spooled:
-    """A pipeline to one sink with a spool in `folder`, as one process has it."""
-
-    def __init__(
-        self,
-        folder: Path,
-        mood: Mood = Mood.GOOD,
-        *,
-        bounds: Bounds = PATIENT,
-        spool_bounds: SpoolBounds = QUICK,
-        segment_bytes: int = 1000,
-    ) -> None:
-        self.counters = EntryCounters()
-        self.log: LogCounters = self.counters.log("edge", "http")
-        self.sink = MoodySink(mood=mood)
-        self.clock = Clock()
-        self.spool = SinkSpool(
-            folder, "moody", self.counters.log, self.clock, spool_bounds, segment_bytes=segment_bytes
-        )
-        self.queue = SinkQueue(self.sink, bounds, self.clock, Observed(), spool=self.spool)
-        self.other = MoodySink("other")
-        self.line = Pipeline([self.queue, SinkQueue(self.other, bounds, self.clock, Observed())])
-        self.sent: list[bytes] = []
-
-    async def start(self) -> None:
-        await self.line.start()
-        await until(lambda: self.spool.is_open or self.spool.failing)
-
-    async def send(self, count: int = 1) -> None:
-        batch = line_batch(self.log, count)
-        self.sent += batch.lines
-        await self.line.submit(batch)
-
-    async def on_disk(self, entries: int) -> None:
-        await until(lambda: self.spool.entries == entries and not self.queue.entries)
-
-    def check(self) -> None:
-        """At rest: what is in flight is in memory or on disk."""
-        in_flight = sum(log.in_flight("moody") for log in self.counters)
-        assert in_flight == self.queue.entries + self.spool.entries
+from accesslog.sinks.spooling import SpoolBounds
+from tests.support.sinks import PATIENT, Mood, line_batch, until
+from tests.support.spooled import QUICK, Spooled, segments
 
 
 @pytest.fixture
@@ -74,20 +24,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-def segments(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.spool"))
-
-
 def put_strange_segment(folder: Path) -> Path:
     folder.mkdir()
     path = folder / "00000001.spool"
     path.write_bytes(b"of another program, twenty bytes and more")
     return path
-
-
-def replace_by_file(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.write_text("a file where the folder was")
 
 
 class TestAway:
@@ -285,97 +226,6 @@ class TestRestart:
         await until(lambda: spooled.sink.lines == spooled.sent)
         await spooled.line.stop(10)
         assert segments(folder) == [strange]
-
-
-class TestBrokenDisk:
-    async def test_at_the_start_the_sink_serves_without_a_spool_until_there_is_one(
-        self, tmp_path: Path
-    ) -> None:
-        spooled = Spooled(tmp_path / "no" / "spool")
-        with capture_logs() as logs:
-            await spooled.start()
-        assert logs[0]["event"] == "spool cannot be opened"
-        assert logs[0]["error"] == "no such file or folder"
-        await spooled.send()
-        await until(lambda: spooled.sink.lines == spooled.sent)
-        (tmp_path / "no").mkdir()
-        spooled.clock.now += 10
-        await spooled.send()
-        await spooled.send()
-        await until(lambda: spooled.spool.is_open)
-        assert not spooled.spool.failing
-        await spooled.line.stop(10)
-        assert spooled.sink.lines == spooled.sent
-
-    async def test_later_keeps_the_entries_in_memory_and_in_order(self, folder: Path) -> None:
-        spooled = Spooled(folder, Mood.FULL)
-        await spooled.start()
-        replace_by_file(folder)
-        with capture_logs() as logs:
-            await spooled.send(3)
-            await until(lambda: spooled.spool.failing)
-        assert logs[-1]["event"] in {"spool cannot be written", "sink fails"}
-        assert spooled.queue.entries == 3
-        await spooled.send(3)
-        spooled.sink.become(Mood.GOOD)
-        await until(lambda: spooled.sink.lines == spooled.sent)
-        spooled.check()
-        await spooled.line.stop(10)
-        assert not spooled.log.dropped_by
-
-    async def test_that_damages_a_segment_is_counted_and_said(self, folder: Path) -> None:
-        spooled = Spooled(folder, Mood.FULL, segment_bytes=100)
-        await spooled.start()
-        for _ in range(6):
-            await spooled.send(3)
-            await until(lambda: not spooled.queue.entries)
-        for segment in segments(folder)[1:]:
-            segment.unlink()
-        with capture_logs() as logs:
-            spooled.sink.become(Mood.GOOD)
-            await until(lambda: not spooled.spool.active)
-        lost = spooled.log.dropped_by["moody", DropReason.SPOOL_DAMAGED]
-        assert lost == 18 - len(spooled.sink.lines) > 0
-        assert "spool damaged, entries lost" in [log["event"] for log in logs]
-        spooled.check()
-        await spooled.line.stop(10)
-
-
-class TestFullDisk:
-    async def test_keeps_entries_in_memory_and_goes_on_once_there_is_room(self, small_disk: Path) -> None:
-        spooled = Spooled(small_disk / "spool", Mood.FULL, segment_bytes=1_000_000)
-        await spooled.start()
-        filler = fill(small_disk)
-        with capture_logs() as logs:
-            for _ in range(20):
-                await spooled.send(100)
-            await until(lambda: spooled.spool.failing)
-        assert {"the disk is full"} == {log["error"] for log in logs if log["event"].startswith("spool")}
-        assert spooled.queue.entries + spooled.spool.entries == 2000
-        spooled.check()
-        filler.unlink()
-        await until(lambda: not spooled.queue.entries)
-        assert not spooled.spool.failing
-        spooled.sink.become(Mood.GOOD)
-        await until(lambda: spooled.sink.lines == spooled.sent)
-        assert not spooled.log.dropped_by
-        await spooled.line.stop(10)
-
-    async def test_at_the_start_leaves_the_sink_without_a_spool(self, small_disk: Path) -> None:
-        fill(small_disk)
-        spooled = Spooled(small_disk / "spool")
-        await spooled.start()
-        await spooled.send(3)
-        await until(lambda: spooled.sink.lines == spooled.sent)
-        await spooled.line.stop(10)
-
-
-def fill(disk: Path) -> Path:
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-    return filler
 
 
 moves = st.lists(
