@@ -146,7 +146,7 @@ def _run(name: str, outputs: _Outputs, *, quick: bool, check: bool, choices: dic
         with _progress(name) as say:
             result: Measured | Figures = module.run(quick=quick, say=say, **chosen)
     except LoadError as error:
-        notes.print(str(error), markup=False)
+        notes.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(_EXIT_MISSED) from error
     measured = result if isinstance(result, Measured) else Measured(result)
     _show(measured, module.GOALS)
@@ -185,7 +185,7 @@ def _show(measured: Measured, goals: dict[str, Goal]) -> None:
     if measured.headlines:
         out.print(f"{len(measured.figures)} figures are in the JSON (--json, --report).")
     for note in measured.notes:
-        notes.print(f"note: {note}")
+        notes.print(f"note: {note}", markup=False, soft_wrap=True)
 
 
 def _shown(value: float | str | None) -> str:
@@ -229,10 +229,11 @@ def probe(
         with _progress("probe") as say, tempfile.TemporaryDirectory() as folder:
             measured = run_probe(targets, questions, plan, Path(folder), say)
     except (LoadError, OSError, UnicodeDecodeError, ValueError) as error:
-        notes.print(f"probe: {error}", markup=False)
+        notes.print(f"probe: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(_EXIT_USAGE) from error
     except subprocess.CalledProcessError as error:
-        notes.print(f"probe: the load failed: {error.output.decode(errors='replace')[-2000:]}", markup=False)
+        said = error.output.decode(errors="replace")[-2000:]
+        notes.print(f"probe: the load failed: {said}", markup=False, soft_wrap=True)
         raise typer.Exit(_EXIT_MISSED) from error
     _show(measured, {})
     _Outputs(json, report).write(document("probe", measured, {}, quick=False, load_average=busy))
@@ -247,7 +248,7 @@ def check(
     try:
         judged = judge(load_budget(budget), read_documents(results))
     except (ConfigError, DocumentError) as error:
-        notes.print(str(error), markup=False)
+        notes.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(_EXIT_USAGE) from error
     table = Table("figure", "value", "goal", "")
     for one in judged:
@@ -270,7 +271,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A folder of --report.")]
     try:
         out.print(str(write_report(folder)))
     except (ConfigError, DocumentError) as error:
-        notes.print(str(error), markup=False)
+        notes.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(_EXIT_USAGE) from error
 
 
@@ -285,10 +286,10 @@ def diff(
     try:
         old, new = read_documents([before]), read_documents([after])
     except DocumentError as error:
-        notes.print(str(error), markup=False)
+        notes.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(_EXIT_USAGE) from error
     for reason in incomparable(old, new):
-        notes.print(f"note: {reason}")
+        notes.print(f"note: {reason}", markup=False, soft_wrap=True)
     found = list(changes(old, new))
     table = Table("figure", "before", "after", "change", "")
     for one in sorted(found, key=lambda one: (one.bench, -abs(one.share))):

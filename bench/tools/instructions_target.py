@@ -146,8 +146,9 @@ async def main(folder: Path) -> None:
         RatelimitSettings(listen=_LISTEN, limits=(folder / "limits.yaml",)), dependencies()
     )
     await limiting.start()
-    sink = FileSinkSettings(path=folder / "access.jsonl")
-    logging = accesslog.build(AccesslogSettings(listen=_LISTEN, sinks=(sink,)), dependencies())
+    sinks = [{"type": "file", "path": str(folder / "access.jsonl")}]
+    settings = AccesslogSettings.model_validate({"listen": _LISTEN, "sinks": sinks})
+    logging = accesslog.build(settings, dependencies())
     await logging.start()
     handlers: dict[str, Any] = {
         name: method.handler

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from bench import instructions
 from bench.__main__ import app
-from bench.instructions import ROOT, SHORT, TARGET, WHAT, count, run, write_input
+from bench.instructions import ROOT, SHORT, TARGET, WHAT, run, write_input
 from bench.tools.budget import baseline_commit, load_budget
 from bench.tools.instructions_target import read_messages
+from bench.tools.log_messages import ENTRIES
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +54,17 @@ def test_the_callers_and_keys_differ(folder: Path) -> None:
 
 @pytest.mark.skipif(which("valgrind") is None, reason="valgrind is not installed")
 @pytest.mark.timeout(400)
-def test_instructions_repeat(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instructions, "WHAT", ("transport_call", "log_message"))
-    monkeypatch.setattr(instructions, "SHORT", 20)
-    monkeypatch.setattr(instructions, "LONG", 120)
-    first, second = count(ROOT, folder), count(ROOT, folder)
-    assert first["transport_call"] > 10_000
-    assert second["transport_call"] == pytest.approx(first["transport_call"], rel=0.02)
-    assert first["log_entry"] > 10_000
+def test_instructions_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SHORT": 20, "LONG": 120, "CALLERS": 10, "KEYS": 10}.items():
+        monkeypatch.setattr(instructions, name, value)
+    small = tmp_path / "small"
+    small.mkdir()
+    write_input(small)
+    with instructions._target(ROOT, small, tmp_path) as process:
+        first, second = (instructions._instructions(process, tmp_path, "transport_call") for _ in range(2))
+        assert first > 10_000
+        assert second == pytest.approx(first, rel=0.02)
+        assert instructions._instructions(process, tmp_path, "log_message") > 10_000 * ENTRIES
 
 
 def test_without_valgrind_it_is_skipped_aloud(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.__main__ import app
-from bench.compare import Peer, parse_peer, run
-from bench.tools.edge_requests import Issuer
+from bench.compare import ComparePlan, Peer, parse_peer, run
+from bench.tools.edge_requests import Issuer, Population
 from bench.tools.listener import listener_pid
 from bench.tools.load import LoadError
 from bench.tools.log_messages import ENTRIES, log_messages
@@ -109,7 +109,8 @@ def test_a_peer_has_a_name_and_an_address() -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_peer_is_measured_next_to_ours(tmp_path: Path) -> None:
+def test_a_peer_is_measured_next_to_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.compare.QUICK", ComparePlan(2, 0.2, 0.1, Population(10, 100)))
     with python_server("bench.tools.noop_server", "native") as (process, port):
         measured = run(
             quick=True, say=lambda _: None, peer=[f"noop=127.0.0.1:{port}"], service="authz", folder=tmp_path
@@ -126,7 +127,8 @@ def test_a_peer_is_measured_next_to_ours(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("service", ["ratelimit", "accesslog"])
-def test_the_other_services_can_be_compared_too(service: str) -> None:
+def test_the_other_services_can_be_compared_too(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.compare.QUICK", ComparePlan(1, 0.2, 0.1, Population(10, 100)))
     measured = run(quick=True, say=lambda _: None, service=service)
     assert isinstance(measured.figures["ours_rps"], float)
     assert not any("failed" in note or "refuse" in note for note in measured.notes)

@@ -54,7 +54,7 @@ def test_ports_in_a_row_are_free() -> None:
 
 @pytest.mark.redis
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("dimension", ["issuers", "limits", "redis_keys", "workers"])
+@pytest.mark.parametrize("dimension", ["limits", "redis_keys", "workers"])
 async def test_a_dimension_is_measured(dimension: str, folder: Path) -> None:
     rounds = Rounds()
     curves: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
