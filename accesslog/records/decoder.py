@@ -11,6 +11,7 @@ import structlog
 from accesslog.records.columns import Rows
 from accesslog.records.counters import DropReason, EntryCounters, LogCounters
 from accesslog.records.encode import MAX_RECORD_BYTES, json_line
+from accesslog.records.formats import Format, renderer
 from accesslog.records.judge import Judge
 from accesslog.records.lines import UNUSUAL, Blank, LineMaker
 from accesslog.records.redact import Redaction
@@ -54,11 +55,14 @@ class Rules:
     max_record_bytes: int = MAX_RECORD_BYTES
     requests: RequestCounters | None = None
     """Counts the finished requests, those that are sampled out, too."""
+    format: Format = Format.SIDECARS
+    render: Callable[[bytes], bytes] | None = field(init=False)
     lines: LineMaker = field(init=False)
     judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", LineMaker(self.redaction))
+        object.__setattr__(self, "render", renderer(self.format))
         object.__setattr__(self, "judge", Judge(self.sampling, self.requests))
 
 
@@ -149,10 +153,10 @@ class EntryDecoder:
         if kept is not None and not all(kept):
             lines = list(compress(lines, kept))
             log.sampled_out += rows.count - len(lines)
-        if max(map(len, lines), default=0) <= rules.max_record_bytes:
-            return tuple(lines)
-        shorter = [self._within_bounds(orjson.loads(line), log) for line in lines]
-        return tuple(line for line in shorter if line is not None)
+        if max(map(len, lines), default=0) > rules.max_record_bytes:
+            shorter = [self._within_bounds(orjson.loads(line), log) for line in lines]
+            lines = [line for line in shorter if line is not None]
+        return tuple(lines if rules.render is None else map(rules.render, lines))
 
     def _one_by_one(
         self, kind: EntryKind[Any], blank: Blank, entries: Sequence[bytes], log: LogCounters
@@ -190,7 +194,9 @@ class EntryDecoder:
             log.dropped[DropReason.MALFORMED] += 1
             self._complain(log, error)
             return ()
-        return () if line is None else (line,)
+        if line is None:
+            return ()
+        return (line if rules.render is None else rules.render(line),)
 
     def _within_bounds(self, record: Record, log: LogCounters) -> bytes | None:
         line = json_line(record, self.rules.max_record_bytes)

@@ -9,7 +9,7 @@ import orjson
 
 _RANGE: Final = 2**32
 _OUTCOMES: Final = ("authz_outcome", "authz_shadow_outcome", "ratelimit_outcome")
-_REFUSED: Final = frozenset({"deny", "error", "over_limit"})
+_REFUSED: Final = ["deny", "error", "over_limit"]
 _FAILURES: Final = (
     "response_flags",
     "upstream_transport_failure_reason",
@@ -87,6 +87,7 @@ def is_notable(record: Mapping[str, Any]) -> bool:
     """
     if any(record.get(field) for field in _FAILURES):
         return True
+    # A list, because other filters may write anything there, also what has no hash.
     if any(record.get(field) in _REFUSED for field in _OUTCOMES):
         return True
     code = record.get("code")

@@ -20,7 +20,6 @@ from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.authz import AuthzSettings
 from sidecars.settings.ratelimit import RatelimitSettings
-from sidecars.settings.sinks import FileSinkSettings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Unary

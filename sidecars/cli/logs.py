@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from common.configfile import ConfigError
+from sidecars.cli import logs_schema
 from sidecars.cli.exit import WRONG
 from sidecars.cli.report import report
 
 app = typer.Typer(help="Read access logs.", no_args_is_help=True)
+app.command("schema")(logs_schema.schema)
 
 Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Access log files.", exists=True)]
 Config = Annotated[

@@ -266,4 +266,5 @@ def _rules(
         names = secret_names(credentials)
         files += read
     redaction = settings.redact.redaction(names)
-    return Rules(redaction, settings.sample.sampling, settings.max_record_bytes, requests), tuple(files)
+    rules = Rules(redaction, settings.sample.sampling, settings.max_record_bytes, requests, settings.format)
+    return rules, tuple(files)

@@ -7,13 +7,20 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from accesslog.records.encode import MAX_RECORD_BYTES
+from accesslog.records.formats import Format
 from accesslog.records.redact import Redaction
 from accesslog.records.requests import BUCKETS_SECONDS, MOST_SERIES, RequestCounters
 from accesslog.records.sample import Sampling
 from common.configfile import Block
 from common.redaction import NO_NAMES, SecretNames
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
-from sidecars.settings.sinks import FileSinkSettings, ParquetSinkSettings, SinkSettings, StdoutSinkSettings
+from sidecars.settings.sinks import (
+    FileSinkSettings,
+    OtlpSinkSettings,
+    ParquetSinkSettings,
+    SinkSettings,
+    StdoutSinkSettings,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A part of all, from 0 to 1."""
@@ -122,6 +129,11 @@ class AccesslogSettings(Block):
     """The fraction of successful requests that is logged."""
     request_metrics: RequestMetricsSettings = RequestMetricsSettings()
     """Rate, errors and durations of requests."""
+    format: Format = Field(
+        Format.SIDECARS,
+        description="sidecars: the fields of docs/accesslog.md; opentelemetry: its log data model and "
+        "semantic conventions; ecs: the Elastic Common Schema.",
+    )
     max_record_bytes: int = Field(
         MAX_RECORD_BYTES, ge=4096, description="Long values in longer records are truncated."
     )
@@ -147,4 +159,14 @@ class AccesslogSettings(Block):
         folders = [sink.spool.folder for sink in self.sinks if sink.spool is not None]
         if len(set(folders)) < len(folders):
             raise ValueError("two sinks have the same spool folder; give each a folder of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _sinks_read_the_format(self) -> Self:
+        readers = [
+            sink.type for sink in self.sinks if isinstance(sink, OtlpSinkSettings | ParquetSinkSettings)
+        ]
+        if readers and self.format is not Format.SIDECARS:
+            text = f"a sink of type {readers[0]} reads the fields of records"
+            raise ValueError(f"{text}, so it needs `format: {Format.SIDECARS.value}`")
         return self

@@ -128,6 +128,15 @@ class TestSampling:
         assert (log.redacted, log.sampled_out) == (1, 1)
 
 
+@pytest.mark.parametrize("outcome", [{"a": 1}, ["deny"], None, 5])
+def test_an_outcome_that_is_no_text_is_written_all_the_same(outcome: Any) -> None:
+    """Any filter may write into the metadata of authz."""
+    metadata = {"envoy.filters.http.ext_authz": {"outcome": outcome}}
+    counted = Counted(Sampling(0.5, slow_us=1))
+    [line] = counted.read(entry(metadata=metadata))
+    assert line["authz_outcome"] == outcome
+
+
 outcomes = st.sampled_from(["allow", "deny", "error"])
 some_entries = st.builds(
     lambda route, code, kind, number, outcome, flag: entry(

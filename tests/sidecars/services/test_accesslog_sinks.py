@@ -29,6 +29,10 @@ from tests.sidecars.services.test_accesslog import dependencies, settings
             "same spool folder",
         ),
         ({"sinks": [{"type": "file"}]}, "path"),
+        (
+            {"format": "ecs", "sinks": [{"type": "otlp", "endpoint": "http://127.0.0.1:4318"}]},
+            "a sink of type otlp reads the fields of records, so it needs `format: sidecars`",
+        ),
         ({"sinks": [{"type": "otlp", "endpoint": "127.0.0.1:4317"}]}, "expected http://HOST:PORT"),
         (
             {"sinks": [{"type": "otlp", "endpoint": "http://a?token=x"}]},
