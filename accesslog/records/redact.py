@@ -29,6 +29,9 @@ _MAPS: Final = (
     "ratelimit_metadata",
 )
 _LISTS: Final = ("ratelimit_descriptors",)
+_HASHED: Final = re.compile("(?:sha256|hmac):[0-9a-f]{16}")
+"""What ratelimit writes instead of a secret value (`ratelimit.secret_values`), so that lines join."""
+
 _CHALLENGES: Final = ("response_headers", "response_trailers")
 """Here a scheme begins a challenge (WWW-Authenticate), which is not secret."""
 
@@ -117,6 +120,8 @@ class Redaction:
         if not equals:
             name, value = "", item
         elif secrets.is_key(name):
+            if where.startswith(_LISTS) and _HASHED.fullmatch(value):
+                return item
             found.append(f"{where}.{name}")
             return f"{name}={REDACTED}"
         if not secrets.is_harmless(value):

@@ -33,6 +33,11 @@ class SidecarsAdmin:
                 sample.value for family in families for sample in family.samples if sample.name == name
             )
 
+    async def page(self, path: str) -> str:
+        """Return the text of a page."""
+        async with self._client() as client, client.get(path, raise_for_status=True) as response:
+            return await response.text()
+
     async def policy_revision(self) -> str:
         """Return the revision of the current policy."""
         async with self._client() as client, client.get("/config", raise_for_status=True) as response:

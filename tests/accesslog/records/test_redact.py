@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from accesslog.records.redact import Redaction
 from accesslog.wire.record import http_record
 from common.redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT, REDACTED
+from ratelimit.secret_values import SecretValues
 from tests.support.entries import ORIGIN, http_entry
 
 SECRET = "s3cr3t"
@@ -90,6 +91,21 @@ class TestHeaders:
         record = redacted(metadata={"envoy.filters.http.ratelimit": result})
         [descriptor] = record["ratelimit_descriptors"]
         assert descriptor["entries"] == [f"authorization={REDACTED}", f"token={REDACTED}", "path=/a"]
+
+    def test_a_descriptor_of_ratelimit_keeps_the_hash_of_its_secret(self) -> None:
+        """And nothing that only looks like one, nor one in another place."""
+        hashed = [
+            f"api_key={SecretValues(hmac_key=key).shown('api_key', SECRET)}" for key in (b"", b"k" * 16)
+        ]
+        others = ["token=sha256:", f"token=sha256:{'A' * 16}", f"token=sha256:{'a' * 16}x", "token=md5:abc"]
+        metadata = {
+            "envoy.filters.http.ratelimit": {"descriptors": [{"entries": [*hashed, *others]}]},
+            "my.filter": {"list": hashed},
+        }
+        record = redacted(metadata=metadata)
+        kept = record["ratelimit_descriptors"][0]["entries"]
+        assert kept == [*hashed, *[f"token={REDACTED}"] * 4]
+        assert record["metadata"]["my.filter"]["list"] == [f"api_key={REDACTED}"] * 2
 
     def test_a_descriptor_of_ratelimit_is_searched_as_what_it_holds(self) -> None:
         entries = [
