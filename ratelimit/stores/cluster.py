@@ -141,7 +141,7 @@ class ClusterStore:
             self._timeout_seconds if budget_seconds is None else min(self._timeout_seconds, budget_seconds)
         )
         until = self._clock() + seconds
-        node = self._node(self._cluster.owner(slot) or await self._find(slot))
+        node = self._node(self._cluster.owner(slot) or await self._find(slot, seconds))
         store = node.by_slot
         for _ in range(MAX_REDIRECTS):
             try:
@@ -173,9 +173,10 @@ class ClusterStore:
         parts = [Part(partial(self._take_in_slot, slot), indexes) for indexes in positions.values()]
         return await self._parted.take(takes, parts, until - self._clock())
 
-    async def _find(self, slot: int) -> NodeAddress:
+    async def _find(self, slot: int, seconds: float) -> NodeAddress:
         try:
-            await self._cluster.load()
+            async with asyncio.timeout(seconds):
+                await self._cluster.load()
         except (RedisError, OSError, TimeoutError) as error:
             raise self._failed(Failure.UNREACHABLE, error_text(error)) from None
         found = self._cluster.owner(slot)

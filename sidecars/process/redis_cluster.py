@@ -52,6 +52,7 @@ class RedisCluster:
         self._clients: dict[NodeAddress, Redis] = {}
         self._loading: asyncio.Task[None] | None = None
         self._suspected = asyncio.Event()
+        self._asked: set[asyncio.Task[Any]] = set()
         self._loaded = False
         self._listeners: list[Callable[[], None]] = []
         self._problem: str | None = None
@@ -114,6 +115,8 @@ class RedisCluster:
         """Close all connections."""
         if self._loading is not None:
             await cancel_and_wait(self._loading)
+        for task in tuple(self._asked):
+            await cancel_and_wait(task)
         for client in self._clients.values():
             await client.aclose()
 
@@ -141,16 +144,16 @@ class RedisCluster:
             asked = [
                 asyncio.create_task(self._ask(address)) for address in known[start : start + ASKED_AT_ONCE]
             ]
-            try:
-                for ended in asyncio.as_completed(asked):
-                    found = await ended
-                    if not isinstance(found, str):
-                        self._use(found)
-                        return
-                    problems.append(found)
-            finally:
-                for task in asked:
-                    await cancel_and_wait(task)
+            # They end within their timeouts. Cancelled, each would close its connection.
+            self._asked.update(asked)
+            for task in asked:
+                task.add_done_callback(self._asked.discard)
+            for ended in asyncio.as_completed(asked):
+                found = await ended
+                if not isinstance(found, str):
+                    self._use(found)
+                    return
+                problems.append(found)
         raise RedisConnectionError(f"no node of the cluster tells who has the slots: {problems[-1]}")
 
     async def _ask(self, address: NodeAddress) -> Mapping[tuple[int, int], NodeAddress] | str:

@@ -63,6 +63,7 @@ class SentinelRoute:
         self._current: _Answer | None = None
         self._suspected = True
         self._asking: asyncio.Task[None] | None = None
+        self._asked: set[asyncio.Task[_Answer | None]] = set()
         self._event = asyncio.Event()
         self._moving: set[asyncio.Task[None]] = set()
         self._on_move: Callable[[NodeAddress], Awaitable[None]] | None = None
@@ -115,7 +116,9 @@ class SentinelRoute:
                 await cancel_and_wait(task)
 
     async def close(self) -> None:
-        """Close the connections to the Sentinels."""
+        """End the questions under way, and close the connections to the Sentinels."""
+        for task in tuple(self._asked):
+            await cancel_and_wait(task)
         for sentinel in self._sentinels:
             await sentinel.aclose()
 
@@ -181,18 +184,18 @@ class SentinelRoute:
     async def _ask(self) -> None:
         self._suspected = False
         asked = [asyncio.create_task(self._ask_one(number)) for number in range(len(self._sentinels))]
+        # They end within their timeouts. Cancelled, each would close its connection.
+        self._asked.update(asked)
+        for task in asked:
+            task.add_done_callback(self._asked.discard)
         answers: list[_Answer] = []
-        try:
-            for ended in asyncio.as_completed(asked):
-                answer = await ended
-                if answer is not None:
-                    answers.append(answer)
-                # A Sentinel that hangs must not hold up the others, nor one that was cut off decide alone.
-                if 2 * len(answers) > len(asked):
-                    break
-        finally:
-            for task in asked:
-                await cancel_and_wait(task)
+        for ended in asyncio.as_completed(asked):
+            answer = await ended
+            if answer is not None:
+                answers.append(answer)
+            # A Sentinel that hangs must not hold up the others, nor one that was cut off decide alone.
+            if 2 * len(answers) > len(asked):
+                break
         if not answers:
             self._suspected = True
             return

@@ -15,7 +15,18 @@ from tests.sidecars.cli.test_session import Done, plain_command
 from tests.support.ratelimiting import LIMITS as BY_MINUTE
 from tests.support.ratelimiting import request
 from tests.support.redis_server import RedisServer
+from tests.support.redis_topologies import (
+    MASTER,
+    RedisCluster,
+    Sentinels,
+    _session_cluster,
+    _session_sentinels,
+    redis_cluster,
+    shared_sentinels,
+)
 from tests.support.running import WAIT_SECONDS, Running, call, connect
+
+__all__ = ["_session_cluster", "_session_sentinels", "redis_cluster", "shared_sentinels"]
 
 HOURLY = {"closed": "10.0.0.1"}
 """Falls under a limit whose window no test is likely to outlast."""
@@ -179,6 +190,44 @@ def test_config_check_finds_what_would_stop_the_start(checked: Callable[..., Don
 
 def test_config_check_needs_one_of_the_two(checked: Callable[..., Done]) -> None:
     assert plain_command("config", "check").returncode == 2
+
+
+def test_a_cluster_and_sentinels_are_used_as_their_variables_say(
+    tmp_path: Path, redis: RedisServer, redis_cluster: RedisCluster, shared_sentinels: Sentinels
+) -> None:
+    """Limits by the day in the cluster, those of less than a minute at the master that Sentinels name."""
+    environ = environment(
+        tmp_path,
+        redis,
+        REDIS_TYPE="CLUSTER",
+        REDIS_URL=",".join(f"127.0.0.1:{server.port}" for server in redis_cluster.servers),
+        REDIS_PERSECOND="true",
+        REDIS_PERSECOND_TYPE="SENTINEL",
+        REDIS_PERSECOND_URL=",".join(
+            [MASTER, *(f"127.0.0.1:{sentinel.port}" for sentinel in shared_sentinels.sentinels)]
+        ),
+        REDIS_PERSECOND_TIMEOUT="5s",
+    )
+    both = request(HOURLY, {"route": "login"})
+    with Running(tmp_path, {}, program=COMPAT, environ=environ, arguments=()) as process:
+        process.wait_until_ready()
+        with connect(f"unix:{tmp_path}/s") as channel:
+            answers = [RateLimitResponse.FromString(call(channel, METHOD, both)) for _ in range(3)]
+        assert [answer.overall_code for answer in answers[:2]] == [1, 1]
+        config = process.config()
+        assert config["redis"]["slots_without_node"] == 0
+        assert config["redis_per_second"]["master"] == f"127.0.0.1:{shared_sentinels.master.port}"
+        assert config["sidecars"]["ratelimit"]["state"]["replicas"] == 1
+        names = []
+        for server in redis_cluster.servers:
+            with server.client() as client:
+                names += [name.decode() for name in client.keys("*")]
+        with shared_sentinels.master.client() as client:
+            [short] = client.keys("*")
+        assert sorted(names) == ["sidecars", "w3600|edge|closed=10.0.0.1"]
+        assert short.decode() == "w30|edge|route=login"
+        process.process.terminate()
+        assert process.wait_for_exit() == 0
 
 
 def test_what_cannot_be_followed_stops_the_start(tmp_path: Path, redis: RedisServer) -> None:
