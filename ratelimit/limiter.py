@@ -213,7 +213,9 @@ class Limiter:
         statuses = list(plan.statuses)
         refused = len(taken) > 1 and is_refused(zip(plan.takes, taken, strict=True))
         for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
-            if refused and outcome.allowed and not take.charges_in_refused(allowed=True):
+            if outcome is NOT_TAKEN:
+                statuses[charge.position] = DescriptorStatus(False, charge.rule, 0, 0, 0, known=False)
+            elif refused and outcome.allowed and not take.charges_in_refused(allowed=True):
                 reset_seconds = -(-outcome.reset_us // SECOND_US)
                 statuses[charge.position] = DescriptorStatus(
                     False, charge.rule, outcome.remaining, reset_seconds, 0

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from common.buckets import Taken
+from ratelimit.deny_cache import NOT_TAKEN
 from ratelimit.stores.store import Failure, Mode, StoreError, Take
 from ratelimit.stores.take_all import is_refused
 
@@ -29,8 +30,11 @@ class PartedTakes:
     charged in refused requests (`Take.charges_in_refused`). If requests race, a place can refuse what it let
     pass in the check: then the hits that the others have charged are given back, so until then (at most the
     time of two calls) they count. If a place gives no answer to the check, nothing is charged; if it gives
-    none to the charge, what the others have charged stays. So a request that passes has always been charged
-    in full, and never more passes than one place alone would let pass.
+    none to the charge, what the others have charged stays. But a refusal by one of the others is definite:
+    then the takes in the place without an answer are NOT_TAKEN, and no error is raised.
+
+    So a request that passes has always been charged in full, and never more passes than one place alone would
+    let pass.
     """
 
     def __init__(self, timeout_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,12 +51,12 @@ class PartedTakes:
         )
         until = self._clock() + seconds
         if any(_waits_for_others(take) for take in takes):
-            found = await _ask_all(parts, [_checked(take) for take in takes], seconds)
+            found, error = await _ask_all(parts, [_checked(take) for take in takes], seconds)
             checked = [_foreseen(take, outcome) for take, outcome in zip(takes, found, strict=True)]
-            if is_refused(zip(takes, checked, strict=True)):
+            if _is_denied(takes, checked, error):
                 return await self._refuse(takes, parts, checked, until)
-        outcomes = await _ask_all(parts, [_alone(take) for take in takes], self._left(until))
-        if not is_refused(zip(takes, outcomes, strict=True)):
+        outcomes, error = await _ask_all(parts, [_alone(take) for take in takes], self._left(until))
+        if not _is_denied(takes, outcomes, error):
             return outcomes
         # The answer is known, so its caller does not wait for this.
         for part in parts:
@@ -83,7 +87,7 @@ class PartedTakes:
         }
         some = [Part(part.ask, [index for index in part.positions if index in wanted]) for part in parts]
         asked = [part for part in some if part.positions]
-        outcomes = await _ask_all(asked, [_alone(take) for take in takes], self._left(until), checked)
+        outcomes, _ = await _ask_all(asked, [_alone(take) for take in takes], self._left(until), checked)
         for part in asked:
             self._give_back(part, [(takes[index], outcomes[index]) for index in part.positions])
         return [
@@ -110,6 +114,18 @@ class PartedTakes:
             task.add_done_callback(self._refunds.discard)
 
 
+def _is_denied(takes: Sequence[Take], outcomes: Sequence[Taken], error: StoreError | None) -> bool:
+    """Return whether the request is refused. Raises `error` unless what is known refuses it for certain."""
+    if error is None:
+        return is_refused(zip(takes, outcomes, strict=True))
+    if any(
+        take.mode is Mode.ENFORCE and not outcome.allowed
+        for take, outcome in zip(takes, outcomes, strict=True)
+    ):
+        return True
+    raise error
+
+
 def _waits_for_others(take: Take) -> bool:
     """Return whether the hits are charged only if the whole request passes."""
     return take.hits > 0 and not take.charges_in_refused(allowed=True)
@@ -122,6 +138,8 @@ def _checked(take: Take) -> Take:
 
 def _foreseen(take: Take, found: Taken) -> Taken:
     """Return the outcome of `take` by itself, without its charge, from that of 0 hits to the same bucket."""
+    if found is NOT_TAKEN:
+        return found
     if take.hits <= 0:
         return found._replace(allowed=found.allowed or take.hits < 0)
     allowed = found.allowed and take.hits <= found.remaining
@@ -134,7 +152,7 @@ def _alone(take: Take) -> Take:
 
 
 def _is_given_back(take: Take, outcome: Taken) -> bool:
-    return outcome.allowed and _waits_for_others(take)
+    return outcome.allowed and outcome is not NOT_TAKEN and _waits_for_others(take)
 
 
 async def _refund(part: Part, refunds: Sequence[Take]) -> None:
@@ -144,19 +162,27 @@ async def _refund(part: Part, refunds: Sequence[Take]) -> None:
 
 async def _ask_all(
     parts: Sequence[Part], takes: Sequence[Take], seconds: float, known: Sequence[Taken] = ()
-) -> list[Taken]:
-    """Return the outcome of each of `takes`, for those of no part the one in `known`. Raises StoreError."""
+) -> tuple[list[Taken], StoreError | None]:
+    """Return the outcome of each of `takes`, and the error of a part without an answer, if there is one.
+
+    The outcome of takes in such a part, and of those in no part, is the one in `known`, else NOT_TAKEN.
+    """
     # All have ended before an error is raised: a call that is left alone could charge later.
     answers = await asyncio.gather(
         *[_asked(part.ask, [takes[index] for index in part.positions], seconds) for part in parts],
         return_exceptions=True,
     )
-    outcomes: dict[int, Taken] = dict(enumerate(known))
+    outcomes = list(known) or [NOT_TAKEN] * len(takes)
+    failed: StoreError | None = None
     for part, answer in zip(parts, answers, strict=True):
-        if isinstance(answer, BaseException):
+        if isinstance(answer, StoreError):
+            failed = answer
+        elif isinstance(answer, BaseException):
             raise answer
-        outcomes.update(zip(part.positions, answer, strict=True))
-    return [outcomes[index] for index in range(len(takes))]
+        else:
+            for index, outcome in zip(part.positions, answer, strict=True):
+                outcomes[index] = outcome
+    return outcomes, failed
 
 
 async def _asked(ask: Ask, takes: Sequence[Take], budget_seconds: float | None) -> list[Taken]:

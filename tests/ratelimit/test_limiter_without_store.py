@@ -4,7 +4,9 @@ from ratelimit.decision import LimitDecision
 from ratelimit.limiter import Limiter
 from ratelimit.request import LimitRequest
 from ratelimit.rules import OnFailure, Options
-from tests.support.limiter import FIVE_EACH, A, AwayStore, Bench, LaterStore, of
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.split import SplitStore
+from tests.support.limiter import FIVE_EACH, NOW, A, AwayStore, Bench, LaterStore, of
 
 
 class TestWithoutStore:
@@ -58,6 +60,26 @@ class TestWithoutStore:
             assert bench.ask(of((key, "1"))).over_limit
             there = 1
             assert not bench.ask(of((key, "1"))).over_limit
+
+    async def test_a_definite_refusal_wins_over_a_redis_that_is_away(self) -> None:
+        """The Redis for short windows is away, and its rule lets pass; the other Redis refuses."""
+        limits = """
+            - {key: short, rate_limit: {unit: second, requests_per_unit: 2, on_failure: open}}
+            - {key: long, rate_limit: {unit: hour, requests_per_unit: 2, on_failure: open}}
+        """
+        counting = MemoryStore(lambda: NOW)
+        bench = Bench(limits, store=SplitStore(counting, AwayStore(waits=True)))
+
+        async def ask(*keys: str) -> LimitDecision:
+            decision = bench.ask_later(*[of((key, "1")) for key in keys])
+            return decision if isinstance(decision, LimitDecision) else await decision
+
+        for _ in range(2):
+            assert not (await ask("long")).over_limit
+        decision = await ask("short", "long")
+        assert (decision.over_limit, decision.failure) == (True, "")
+        assert [status.known for status in decision.statuses] == [False, True]
+        assert not (await ask("short")).over_limit
 
     def test_each_rule_answers_as_it_says(self) -> None:
         decision = Bench(self.THREE, store=AwayStore()).ask(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.buckets import MAX_WINDOW_US, SECOND_US, FixedWindow, Taken, TokenBucket
+from ratelimit.deny_cache import NOT_TAKEN
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.parts import Part, PartedTakes
 from ratelimit.stores.store import Failure, Mode, StoreError, Take
@@ -95,6 +96,23 @@ async def test_a_place_without_an_answer_charges_nothing_elsewhere() -> None:
     with pytest.raises(StoreError):
         await PartedTakes(5.0).take([Take("0", SLOW, 1), Take("1", SLOW, 1)], parts, None)
     assert len(memory) == 0
+
+
+@pytest.mark.parametrize("bucket", [SLOW, WINDOW], ids=["token_bucket", "fixed_window"])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_definite_refusal_wins_over_a_place_without_an_answer(
+    bucket: TokenBucket | FixedWindow, waits: bool
+) -> None:
+    memory = MemoryStore(lambda: NOW)
+    memory.take([Take("0", bucket, 5)])
+    parts = [Part(memory.take, [0]), Part(AwayStore(waits=waits).take, [1])]
+    takes = [Take("0", bucket, 1), Take("1", bucket, 1)]
+    over, unknown = await PartedTakes(5.0).take(takes, parts, None)
+    assert not over.allowed
+    assert over.retry_after_us > 0
+    assert unknown is NOT_TAKEN
+    with pytest.raises(StoreError):  # a limit in shadow mode refuses nothing
+        await PartedTakes(5.0).take([takes[0]._replace(mode=Mode.SHADOW), takes[1]], parts, None)
 
 
 async def test_the_charge_has_only_the_time_that_the_check_left() -> None:
