@@ -84,6 +84,6 @@ def like(model: bytes, fragment: bytes) -> bytes:
 def join_fragments(fragments: Iterable[bytes], joiner: bytes = b"") -> bytes:
     """The fragments as one, in which something was redacted if it was in one of them."""
     fragments = tuple(fragments)
-    joined = joiner.join(fragments)
+    joined = joiner.join(filter(None, fragments))
     places = [place for part in fragments if isinstance(part, RedactedFragment) for place in part.places]
     return marked(joined, places) if places else joined

@@ -187,7 +187,7 @@ class LineMaker:
     ) -> None:
         text = b"\n".join(values)
         plain = _PLAIN_TARGETS.findall(text)
-        if len(plain) != rows.count or text.count(b"\n") >= rows.count:
+        if self._redaction.reads_paths or len(plain) != rows.count or text.count(b"\n") >= rows.count:
             rows.columns[place] = [self._target(field, value) for value in values]
             return
         begin = BEGIN[place]
@@ -218,8 +218,8 @@ class LineMaker:
             for own, _, _, whole in found:
                 if own != place:
                     more.setdefault(own, [b""] * rows.count)[row] = whole
-            fragments = [fragment for own, _, fragment, _ in found if own == place and fragment]
-            column.append(_whole_map(place, fragments) if fragments else b"")
+            fragments = [fragment for own, _, fragment, _ in found if own == place]
+            column.append(_whole_map(place, fragments))
         rows.columns[place] = column
         rows.columns.update(more)
 
@@ -321,7 +321,7 @@ def _join(data: bytes, at: int, end: int, joined: Remembered, fragments: dict[in
 
 def _whole_map(place: int, fragments: Iterable[bytes]) -> bytes:
     items = join_fragments(fragments, b",")
-    return like(items, b"%b{%b}" % (BEGIN[place], items))
+    return like(items, b"%b{%b}" % (BEGIN[place], items) if items else b"")
 
 
 def _namespace(data: bytes, at: int, end: int) -> tuple[bytes, int, int]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from accesslog.records.redact_rules import NO_RULES, RedactRules, Settled
 from common.redaction import REDACTED, Secrets
 
 _QUERIES: Final = ("query", "original_query")
@@ -42,7 +43,7 @@ class Redaction:
     `allowed` lists the defaults that are logged after all, so that the process can log a warning.
     """
 
-    __slots__ = ("_secrets", "allowed", "knows")
+    __slots__ = ("_rules", "_secrets", "allowed", "knows")
 
     def __init__(
         self,
@@ -50,16 +51,24 @@ class Redaction:
         query_parameters: Iterable[str] = (),
         allow_headers: Iterable[str] = (),
         allow_query_parameters: Iterable[str] = (),
+        rules: RedactRules = NO_RULES,
     ) -> None:
+        self._rules = rules
         self._secrets = Secrets(headers, query_parameters, allow_headers, allow_query_parameters)
         self.allowed = self._secrets.allowed
         self.knows = frozenset((*_QUERIES, *_IDS, *_PATHS, *_TEXTS, "authority", *_MAPS, *_LISTS))
         """The fields that `apply` may change; it leaves all others as they are."""
 
+    @property
+    def reads_paths(self) -> bool:
+        """Whether a rule is about segments of paths, which may look harmless."""
+        return self._rules.read_paths
+
     def apply(self, record: dict[str, Any]) -> None:
         """Replace every secret in `record` by `[redacted]` and list the places as its field `redacted`."""
         found: list[str] = []
-        secrets = self._secrets
+        secrets, rules = self._secrets, self._rules
+        rules.apply(record, found)
         for field in _QUERIES:
             if field in record:
                 record[field] = secrets.text(record[field], field, found)
@@ -69,7 +78,7 @@ class Redaction:
                 record[field] = secrets.value(text, field, found)
         for field in _PATHS:
             if field in record:
-                record[field] = secrets.path(record[field], field, found)
+                record[field] = rules.path(secrets.path(record[field], field, found), field, found)
         for field in _TEXTS:
             text = record.get(field)
             if text and not secrets.is_harmless(text):
@@ -92,6 +101,8 @@ class Redaction:
         secrets = self._secrets
         is_key, is_harmless = secrets.is_key, secrets.is_harmless
         for key, value in values.items():
+            if isinstance(value, Settled):
+                continue
             if is_key(key):
                 values[key] = REDACTED
                 found.append(f"{where}.{key}")

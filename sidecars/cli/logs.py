@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from common.configfile import ConfigError
-from sidecars.cli import logs_schema
+from sidecars.cli import logs_audit, logs_schema
 from sidecars.cli.exit import WRONG
 from sidecars.cli.report import report
 
 app = typer.Typer(help="Read access logs.", no_args_is_help=True)
 app.command("schema")(logs_schema.schema)
+app.command("audit")(logs_audit.audit)
 
 Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Access log files.", exists=True)]
 Config = Annotated[

@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 from accesslog.records.encode import MAX_RECORD_BYTES
 from accesslog.records.formats import Format
 from accesslog.records.redact import Redaction
+from accesslog.records.redact_rules import Action, RedactRule, RedactRules
 from accesslog.records.requests import BUCKETS_SECONDS, MOST_SERIES, RequestCounters
 from accesslog.records.sample import Sampling
 from common.configfile import Block
+from common.os_errors import in_words
 from common.redaction import NO_NAMES, SecretNames
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
 from sidecars.settings.sinks import (
@@ -35,6 +37,30 @@ class AllowSettings(Block):
     """Query parameters that are logged in full."""
 
 
+class RedactRuleSettings(Block):
+    """What becomes of values with some names: a name, or a regular expression (RE2) between slashes."""
+
+    action: Action
+    """drop: left out; mask: [redacted]; hash: their HMAC-SHA-256, so that equal values stay equal."""
+    headers: tuple[str, ...] = ()
+    """Names of headers and trailers that are logged."""
+    query_parameters: tuple[str, ...] = ()
+    """Names of parameters of queries."""
+    cookies: tuple[str, ...] = ()
+    """Names of cookies, where redact.allow has the header `cookie` logged."""
+    metadata: tuple[str, ...] = ()
+    """Keys of metadata, tags and filter state, at any depth."""
+    descriptors: tuple[str, ...] = ()
+    """Keys of rate-limit descriptors."""
+    path_segments: tuple[str, ...] = ()
+    """Regular expressions, without slashes, for whole segments of paths."""
+
+    @property
+    def rule(self) -> RedactRule:
+        """The rule in the type of the library."""
+        return RedactRule(**self.model_dump())
+
+
 class RedactSettings(Block):
     """Names to redact in addition to the defaults (authorization, cookie, set-cookie, access_token ...)."""
 
@@ -46,6 +72,11 @@ class RedactSettings(Block):
     )
     allow: AllowSettings = AllowSettings()
     """What is logged although the defaults redact it."""
+    rules: tuple[RedactRuleSettings, ...] = ()
+    """What is dropped, masked or hashed besides; the first rule that names a value decides."""
+    hash_key_file: ConfigPath | None = Field(
+        None, description="The key of the hashes, 16 bytes or more; a newline at its end does not count."
+    )
     policy: tuple[ConfigPath, ...] = Field(
         (),
         description="Policy files and folders of authz: every name that they read a credential from is "
@@ -60,7 +91,22 @@ class RedactSettings(Block):
     def redaction(self, names: SecretNames = NO_NAMES) -> Redaction:
         """The names, with further ones, compiled. Raises ValueError for one allowed that is not a default."""
         more = self.names.with_those_of(names)
-        return Redaction(more.headers, more.query_parameters, self.allow.headers, self.allow.query_parameters)
+        allow = self.allow
+        rules = RedactRules([settings.rule for settings in self.rules], self._key())
+        return Redaction(more.headers, more.query_parameters, allow.headers, allow.query_parameters, rules)
+
+    def masking(self) -> Redaction:
+        """As `redaction`, with rules that mask whatever they name: to see what is still to be redacted."""
+        rules = tuple(rule.model_copy(update={"action": Action.MASK}) for rule in self.rules)
+        return self.model_copy(update={"rules": rules}).redaction()
+
+    def _key(self) -> bytes:
+        if self.hash_key_file is None:
+            return b""
+        try:
+            return self.hash_key_file.read_bytes().removesuffix(b"\n")
+        except OSError as error:
+            raise ValueError(f"hash_key_file {self.hash_key_file}: {in_words(error)}") from error
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:

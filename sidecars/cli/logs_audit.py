@@ -1,0 +1,62 @@
+"""`sidecars logs audit`: whether a file of the access log holds a value that should be redacted."""
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from accesslog.records.audit import findings
+from accesslog.records.redact import Redaction
+from sidecars.cli.exit import WRONG
+from sidecars.settings.load import load_settings
+
+MOST_SHOWN: Final = 50
+
+
+def audit(
+    file: Annotated[Path, typer.Argument(help="A file of lines, also one that gzip compressed (.gz).")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The settings whose redaction must hold.")
+    ] = None,
+) -> None:
+    """Prove that an access log holds no value that should be redacted.
+
+    Each line is redacted again, by the settings in the file or by the defaults: nothing may change. The
+    command prints the line and the place of each finding, never its value.
+
+    Example: `sidecars logs audit /var/log/sidecars/access.jsonl -c sidecars.yaml`
+
+    Exit codes: 0 there is none; 1 there are some, or a line is not a record; 2 bad usage.
+    """
+    lines = found = 0
+    for number, place in _found(file, _redaction(config)):
+        lines = number
+        if place is None:
+            continue
+        found += 1
+        if found <= MOST_SHOWN:
+            typer.echo(f"{file}:{number}: {place or 'not a record'}")
+    if found > MOST_SHOWN:
+        typer.echo(f"... and {found - MOST_SHOWN} more")
+    typer.echo(f"{lines} lines, {found} findings")
+    if found:
+        raise typer.Exit(WRONG)
+
+
+def _found(file: Path, redaction: Redaction) -> Iterator[tuple[int, str | None]]:
+    """Each line's number, with the place of each finding in it or once without one."""
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            yield number, None
+            yield from ((number, finding.place) for finding in findings((line,), redaction))
+
+
+def _redaction(config: Path | None) -> Redaction:
+    if config is None:
+        return Redaction()
+    section = load_settings(config, {}).accesslog
+    if section is None:
+        raise typer.BadParameter(f"{config} has no section accesslog", param_hint="--config")
+    return section.redact.masking()
