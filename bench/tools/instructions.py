@@ -15,8 +15,8 @@ from bench.tools.log_entries import ENTRIES_A_MESSAGE, messages
 from bench.tools.processes import load_core, run
 from bench.transport import Say
 
-_FEW, _MANY = 10, 110
-"""Messages of two runs: the difference is the cost of the entries, without that of the start."""
+_FEW, _MANY = 50, 150
+"""Messages of two runs: the difference is the cost of later entries, without that of the start."""
 
 _COLLECTED = re.compile(r"Collected : ([0-9]+)")
 
