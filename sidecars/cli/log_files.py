@@ -56,6 +56,16 @@ def decision_logs(config: Path | None, environ: Mapping[str, str]) -> list[Path]
     return found
 
 
+def policy_files(config: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """Return the policy files and folders in the settings `config`."""
+    if config is None:
+        return []
+    from sidecars.settings.load import load_settings
+
+    settings = load_settings(config, environ)
+    return [] if settings.authz is None else list(settings.authz.policy)
+
+
 def with_rotated(files: Sequence[Path]) -> list[Path]:
     """Return `files` with their rotated predecessors, the newest first; only those that exist."""
     found: list[Path] = []

@@ -1,9 +1,9 @@
 """`sidecars logs`: the access log."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from common.configfile import ConfigError
 from sidecars.cli import logs_audit, logs_schema
 from sidecars.cli.exit import WRONG
 from sidecars.cli.report import report
+
+if TYPE_CHECKING:
+    from sidecars.cli.logs_why import Why
 
 app = typer.Typer(help="Read access logs.", no_args_is_help=True)
 app.command("schema")(logs_schema.schema)
@@ -135,12 +138,12 @@ def why(
 
     Example: `sidecars logs why 5f8a6c1e-2d3b-4c5d-8e9f-0a1b2c3d4e5f -c sidecars.yaml`
 
-    It searches the files, newest first; with --config also rotated ones, and authz's decision log. Log files
-    and decision logs may be mixed.
+    It searches the files, newest first; with --config also rotated ones, authz's decision log, and the recent
+    decisions of the running process. Log files and decision logs may be mixed.
 
     Exit codes: 0 found; 1 no file has the id; 2 bad usage.
     """
-    from sidecars.cli.log_files import decision_logs, files_of, with_rotated
+    from sidecars.cli.log_files import decision_logs, files_of, policy_files, with_rotated
     from sidecars.cli.logs_why import find
     from sidecars.cli.logs_why_show import show
 
@@ -148,7 +151,7 @@ def why(
     named = _located(lambda: files_of(files or [], config, environ))
     searched = with_rotated(named) if config is not None else named
     decisions = with_rotated(decision_logs(config, environ)) if config is not None else named
-    found = find(identifier, searched, decisions, config)
+    found = find(identifier, searched, decisions, config, policy_files(config, environ))
     if found is None:
         typer.echo(f"none of {len(searched)} files has a record with this id", err=True)
         typer.echo(
@@ -156,7 +159,22 @@ def why(
             err=True,
         )
         raise typer.Exit(WRONG)
-    show(found, json=json)
+    show(_with_decision(found, config, environ), json=json)
+
+
+def _with_decision(found: "Why", config: Path | None, environ: Mapping[str, str]) -> "Why":
+    """Add what a running authz still knows of the decision, if no file has it."""
+    decision_id = found.record.get("authz_decision_id")
+    if found.decision or config is None or not decision_id:
+        return found
+    import asyncio
+    from dataclasses import replace
+
+    from sidecars.client.decisions import recent_decision
+    from sidecars.settings.load import load_settings
+
+    decision = asyncio.run(recent_decision(load_settings(config, environ), str(decision_id)))
+    return found if decision is None else replace(found, decision=decision)
 
 
 def _located(find: Callable[[], list[Path]]) -> list[Path]:

@@ -72,10 +72,16 @@ class Why:
     """Further records with this id: retries by a client, or other entries of a long-lived request."""
 
 
-def find(wanted: str, files: Sequence[Path], decisions: Sequence[Path], config: Path | None) -> Why | None:
+def find(
+    wanted: str,
+    files: Sequence[Path],
+    decisions: Sequence[Path],
+    config: Path | None,
+    policy: Sequence[Path] = (),
+) -> Why | None:
     """Return the explanation of the request with this id or decision id; None if no file has it.
 
-    Raises OSError.
+    `config` and `policy` are for the commands to run next. Raises OSError.
     """
     record, file, others = _newest(wanted, files, _IDS)
     if record is None:
@@ -89,7 +95,7 @@ def find(wanted: str, files: Sequence[Path], decisions: Sequence[Path], config: 
         decision or {},
         _limits_in(record),
         phases_of(record),
-        _commands(record, config),
+        _commands(record, config, policy),
         others,
     )
 
@@ -193,13 +199,14 @@ def _limits_in(record: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _commands(record: Mapping[str, Any], config: Path | None) -> list[str]:
+def _commands(record: Mapping[str, Any], config: Path | None, policy: Sequence[Path]) -> list[str]:
     commands = []
     if record.get("type") == "http" and (
         "authz_outcome" in record or "UAEX" in record.get("response_flags", ())
     ):
         url = f"{record.get('scheme', 'https')}://{record.get('authority', 'HOST')}{record.get('path', '/')}"
-        parts = ["sidecars policy explain --policy POLICY"]
+        files = [f"--policy {quote(str(file))}" for file in policy] or ["--policy POLICY"]
+        parts = ["sidecars policy explain", *files]
         if record.get("method", "GET") != "GET":
             parts.append(f"-X {quote(record['method'])}")
         if subject := record.get("authz_subject"):

@@ -111,7 +111,7 @@ class EnvoyStats(Collector):
     async def _read(self) -> dict[str, int]:
         address = self._address
         if isinstance(address, UnixAddress):
-            path = f"\0{address.path}" if address.abstract else address.path
+            path = "\0" + address.path[1:] if address.abstract else address.path
             connector: aiohttp.BaseConnector = aiohttp.UnixConnector(path=path)
             origin = "http://envoy"
         else:
