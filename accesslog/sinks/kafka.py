@@ -1,7 +1,9 @@
 """JSON lines to a Kafka topic, one message for each line. Needs the extra `kafka`."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from accesslog.records.counters import DropReason
@@ -9,6 +11,7 @@ from accesslog.sinks.descriptor import WriterThread
 from accesslog.sinks.sink import SinkError
 
 _POLL_SECONDS: Final = 0.1
+_CLOSE_SECONDS: Final = 1.0
 
 _FINAL: Final = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_MSG", "INVALID_RECORD", "_INVALID_ARG"})
 """librdkafka's names of errors that no retry helps, because of the message itself."""
@@ -60,8 +63,10 @@ class KafkaSink:
         await self._thread.call(self._forget)
 
     async def close(self) -> None:
-        """Leave the connections to the client library, which closes them with the producer."""
-        self._producer = None
+        """Close the connections, in the thread: the client library may take its time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._thread.call(self._forget)
         self._thread.end()
 
     # From here on: in the thread.

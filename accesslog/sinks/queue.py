@@ -259,8 +259,11 @@ class SinkQueue:
         if self._clock() < self._open_spool_at:
             return
         self._open_spool_at = self._clock() + self.bounds.longest_backoff_seconds
-        if await spool.open() and spool.active:
-            self._move_to_spool(spool)
+        if await spool.open() and self._batches:
+            if spool.active:
+                self._move_to_spool(spool)
+            else:
+                self._spool_in_time(spool)
 
     def _spool_in_time(self, spool: SinkSpool) -> None:
         """Have what is queued move to the spool before it has waited too long, or the memory is full."""

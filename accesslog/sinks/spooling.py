@@ -14,11 +14,14 @@ import structlog
 from accesslog.records.counters import DropReason, LogCounters
 from accesslog.records.decoder import LineBatch
 from accesslog.sinks.descriptor import WriterThread
-from accesslog.spool.files import SpoolFiles
+from accesslog.spool.files import Opened, SpoolFiles
 from accesslog.spool.frames import DamagedError, Frame
 from common.os_errors import in_words
 
 _log = structlog.get_logger("accesslog")
+
+OPEN_SECONDS: Final = 5.0
+"""How long the sink waits for the spool at the start, whose entries come first."""
 
 RETRY_SECONDS: Final = 1.0
 """Between two attempts to write to a folder that refuses."""
@@ -51,6 +54,7 @@ class SinkSpool:
         "_freed",
         "_lock",
         "_log_of",
+        "_opening",
         "_out",
         "_pending",
         "_sink",
@@ -88,6 +92,7 @@ class SinkSpool:
         self._thread = WriterThread(f"accesslog {sink} spool")
         self._lock = asyncio.Lock()
         self._pending: deque[LineBatch] = deque()
+        self._opening: asyncio.Future[Opened] | None = None
         self._out: list[Frame] = []
         """The frames that were read and are being delivered."""
         self._changed = asyncio.Event()
@@ -109,10 +114,20 @@ class SinkSpool:
         self._freed = freed
 
     async def open(self) -> bool:
-        """Lock the folder and find what an earlier process left; whether that worked. Logs what is wrong."""
+        """Lock the folder and find what an earlier process left; whether that worked. Logs what is wrong.
+
+        Called again while a disk that is slow still answers, it waits for the same answer.
+        """
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._thread.call(self._files.open))
         try:
-            found = await self._thread.call(self._files.open)
+            async with asyncio.timeout(OPEN_SECONDS):
+                found = await asyncio.shield(self._opening)
+        except TimeoutError as error:
+            self._fail("spool cannot be opened", error)
+            return False
         except OSError as error:
+            self._opening = None
             self._fail("spool cannot be opened", error)
             return False
         for path, size_bytes in found.cut:
@@ -176,6 +191,7 @@ class SinkSpool:
                 except OSError as error:
                     self._fail("spool cannot be read", error)
                 else:
+                    self._works()
                     return [self._line_batch(frame) for frame in self._out]
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -253,7 +269,6 @@ class SinkSpool:
                 self.entries += sum(len(line_batch.lines) for line_batch in batch)
                 self.size_bytes = self._files.size_bytes
                 self._unsynced = True
-                self._works()
                 self._freed()
             now = self._clock()
             if self._unsynced and now - self._synced_at >= self.bounds.sync_seconds:
@@ -304,6 +319,7 @@ class SinkSpool:
         except OSError as error:
             self._fail(complaint, error)
             return False
+        self._works()
         return True
 
     def _fail(self, complaint: str, error: OSError) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -95,7 +96,7 @@ class SpoolFiles:
             elif (version := frames.version_in(data)) != frames.VERSION:
                 found.left_aside.append((path, _why_not(version)))
             elif place is not None and number < place[0]:
-                path.unlink()
+                path.unlink()  # delivered
             else:
                 self._take(path, data, place if place and place[0] == number else None, found)
         return found
@@ -242,8 +243,9 @@ class SpoolFiles:
         segment = self._segments[0]
         if self._offset < segment.size_bytes:
             return
-        segment.path.unlink(missing_ok=True)
         self._segments.pop(0)
+        with suppress(OSError):  # the cursor says that it was delivered
+            segment.path.unlink()
         self._offset = frames.HEADER_BYTES
         if not self._segments and self._descriptor is not None:
             os.close(self._descriptor)

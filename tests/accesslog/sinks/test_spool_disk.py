@@ -2,12 +2,15 @@
 
 import contextlib
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from accesslog.records.counters import DropReason
+from accesslog.sinks import spooling
+from accesslog.spool.files import Opened, SpoolFiles
 from tests.support.sinks import Mood, until
 from tests.support.small_disk import small_disk
 from tests.support.spooled import Spooled, segments
@@ -75,6 +78,48 @@ class TestBrokenDisk:
         lost = spooled.log.dropped_by["moody", DropReason.SPOOL_DAMAGED]
         assert lost == 18 - len(spooled.sink.lines) > 0
         assert "spool damaged, entries lost" in [log["event"] for log in logs]
+        spooled.check()
+        await spooled.line.stop(10)
+
+
+class TestSlowDisk:
+    async def test_at_the_start_delays_the_sink_only_so_long_and_is_not_asked_twice(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = Spooled(folder, Mood.FULL)
+        await before.start()
+        await before.send(3)
+        await before.line.stop(0.01)
+        monkeypatch.setattr(spooling, "OPEN_SECONDS", 0.01)
+        answer, asked = threading.Event(), []
+        real = SpoolFiles.open
+
+        def slow(files: SpoolFiles) -> Opened:
+            asked.append(files)
+            answer.wait(30)
+            return real(files)
+
+        monkeypatch.setattr(SpoolFiles, "open", slow)
+        spooled = Spooled(folder)
+        with capture_logs() as logs:
+            await spooled.start()
+            await spooled.send(2)
+            await until(lambda: len(spooled.sink.lines) == 2)
+            spooled.clock.now += 10
+            await spooled.send(2)
+            await until(lambda: len(spooled.sink.lines) == 4)
+            answer.set()
+            spooled.clock.now += 10
+            await spooled.send(2)
+            await until(lambda: len(spooled.sink.lines) == 9 and not spooled.spool.active)
+        assert len(asked) == 1
+        assert [log["event"] for log in logs if "spool" in log["event"]] == [
+            "spool cannot be opened",
+            "entries recovered from the spool",
+            "spool works again",
+        ]
+        assert logs[0]["error"] == "no answer in time"
+        assert sorted(spooled.sink.lines) == sorted(before.sent + spooled.sent)
         spooled.check()
         await spooled.line.stop(10)
 
