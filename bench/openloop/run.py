@@ -29,6 +29,8 @@ from bench.tools.processes import allow_open_files, run
 
 _CONNECT_SECONDS = 10.0
 _LEAD_SECONDS = 0.01
+_FEWEST_CALLS = 500
+_MOST_PER_SECOND = 50_000
 
 
 class Sockets:
@@ -118,8 +120,15 @@ def _client_factory(order: Order) -> Callable[[], Client]:
         probe.sendall(OPENING)
         settings, _ = first_settings(probe)
     table_bytes = dict(SETTING.iter_unpack(settings)).get(HEADER_TABLE_SIZE, 4096)
-    blocks = header_blocks(order.path, CALLS_A_CONNECTION, table_bytes, tracing=order.tracing)
+    blocks = header_blocks(order.path, _calls_a_connection(order), table_bytes, tracing=order.tracing)
     return lambda: GrpcClient(blocks, requests, order.streams)
+
+
+def _calls_a_connection(order: Order) -> int:
+    """Return how many header blocks to prepare, which takes longer than a short load."""
+    per_second = _MOST_PER_SECOND if order.per_second is None else order.per_second
+    expected = per_second * (order.warm_up_seconds + order.seconds) / order.connections
+    return min(CALLS_A_CONNECTION, max(_FEWEST_CALLS, round(expected)))
 
 
 def perform_on(order: Order, core: int) -> Outcome:
