@@ -65,7 +65,7 @@ def check(
     if reading.settings is not None:
         warn(reading.locate(path, message) for path, message in open_to_all(reading.settings))
     for variable, why in without_effect.items():
-        typer.echo(f"warning: {variable}: {why}", err=True)
+        typer.echo(f"warning: {variable} has no effect: {why}", err=True)
     try:
         assembly = assemble(reading, ALL)
     except ConfigError as error:

@@ -63,8 +63,11 @@ def explain(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Limits files or folders, instead of --config.", exists=True),
     ] = None,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="The settings are the environment of envoyproxy/ratelimit.")
+    ] = False,
     running: Annotated[
-        bool, typer.Option("--running", help="Ask the running process of --config on its admin port.")
+        bool, typer.Option("--running", help="Ask the running process on the admin port of the settings.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -83,10 +86,7 @@ def explain(
     from sidecars.cli.limits_explain import explain_running, print_explained
     from sidecars.cli.limits_running import NotRunningError
 
-    if (config is None) == (not limits):
-        raise typer.BadParameter("give either --config or --limits", param_hint="--config")
-    if running and config is None:
-        raise typer.BadParameter("needs --config, which names the admin port", param_hint="--running")
+    config = _config(config, limits, "--limits", compat=compat, running=running)
     environ = dict(os.environ)
     try:
         if running and config is not None:
@@ -114,8 +114,11 @@ def show(
         Path | None,
         typer.Option("--config", "-c", metavar="FILE", help="The settings file of ratelimit.", exists=True),
     ] = None,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="The settings are the environment of envoyproxy/ratelimit.")
+    ] = False,
     running: Annotated[
-        bool, typer.Option("--running", help="Ask the running process of --config on its admin port.")
+        bool, typer.Option("--running", help="Ask the running process on the admin port of the settings.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -129,10 +132,7 @@ def show(
     from sidecars.cli.limits_running import NotRunningError
     from sidecars.cli.limits_show import print_limits, shown_limits
 
-    if (config is None) == (not files):
-        raise typer.BadParameter("give either files or --config", param_hint="--config")
-    if running and config is None:
-        raise typer.BadParameter("needs --config, which names the admin port", param_hint="--running")
+    config = _config(config, files, "files", compat=compat, running=running)
     try:
         data = shown_limits(config, files or [], dict(os.environ), running=running)
     except ConfigError as error:
@@ -141,3 +141,17 @@ def show(
         typer.echo(str(error), err=True)
         raise typer.Exit(WRONG) from None
     print_limits(data, json=json)
+
+
+def _config(
+    config: Path | None, files: list[Path] | None, name: str, *, compat: bool, running: bool
+) -> Path | None:
+    """Return the settings file, ENVIRONMENT with `compat`, or None with limits files. Raises BadParameter."""
+    from sidecars.settings.load import ENVIRONMENT
+
+    if sum((config is not None, bool(files), compat)) != 1:
+        raise typer.BadParameter(f"give one of --config, --compat and {name}", param_hint="--config")
+    if running and files:
+        text = "needs --config or --compat, which name the admin port"
+        raise typer.BadParameter(text, param_hint="--running")
+    return ENVIRONMENT if compat else config

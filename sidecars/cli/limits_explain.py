@@ -29,9 +29,8 @@ from ratelimit.stores.cluster import ClusterStore
 from ratelimit.stores.redis import RedisStore, ScriptClient
 from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Store, Take
-from sidecars.cli.limits_running import ask_running
+from sidecars.cli.limits_running import ask_running, settings_in
 from sidecars.process.redis_cluster import RedisCluster, open_redis
-from sidecars.settings.load import load_settings
 from sidecars.settings.redis import RedisSettings
 
 REDIS_SECONDS: Final = 2.0
@@ -53,7 +52,7 @@ def explain(
 
     Raises ConfigError for bad settings or limits, StoreError if Redis does not answer, and BadParameter.
     """
-    settings = None if config is None else load_settings(config, environ)
+    settings = None if config is None else settings_in(config, environ)
     ratelimit = None if settings is None else settings.ratelimit
     if ratelimit is None and config is not None:
         raise typer.BadParameter("the settings have no section ratelimit", param_hint="--config")
@@ -84,7 +83,7 @@ def explain_running(
     Raises ConfigError, NotRunningError and BadParameter.
     """
     question = {"domain": domain, "descriptors": list(descriptors)}
-    settings = load_settings(config, environ)
+    settings = settings_in(config, environ)
     answer = asyncio.run(ask_running(settings, "POST", "/limits/explain", json=question))
     return [ExplainedDescriptor(**one) for one in answer]
 

@@ -1,12 +1,16 @@
 """Asks a running ratelimit on its admin port, for `sidecars limits`."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
 import typer
 
+from common.configfile import ConfigError
 from common.os_errors import in_words
 from sidecars.client.admin_client import admin_session
+from sidecars.settings.load import ENVIRONMENT, load_settings, read_compat
 from sidecars.settings.root import Settings
 
 BAD_REQUEST: Final = 400
@@ -14,6 +18,19 @@ BAD_REQUEST: Final = 400
 
 class NotRunningError(Exception):
     """The process does not answer, or has no limits. The message says so."""
+
+
+def settings_in(config: Path, environ: Mapping[str, str]) -> Settings:
+    """Return the settings in the file `config`; with ENVIRONMENT, those that `run --compat` would have.
+
+    Raises ConfigError.
+    """
+    if config is not ENVIRONMENT:
+        return load_settings(config, environ)
+    reading, _ = read_compat(environ)
+    if reading.problems or reading.settings is None:
+        raise ConfigError(reading.problems)
+    return reading.settings
 
 
 async def ask_running(settings: Settings, method: str, path: str, **options: Any) -> Any:

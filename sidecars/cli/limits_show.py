@@ -15,8 +15,7 @@ from common.configfile import ConfigError
 from ratelimit.config import load_limits
 from ratelimit.listing import limits_data
 from ratelimit.rules import Options
-from sidecars.cli.limits_running import ask_running
-from sidecars.settings.load import load_settings
+from sidecars.cli.limits_running import ask_running, settings_in
 
 
 def shown_limits(
@@ -28,7 +27,7 @@ def shown_limits(
     """
     if config is None:
         return limits_data(load_limits(files, Options()))
-    settings = load_settings(config, environ)
+    settings = settings_in(config, environ)
     if settings.ratelimit is None:
         raise ConfigError.of(config, "has no section ratelimit")
     if running:

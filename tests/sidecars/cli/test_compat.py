@@ -178,7 +178,7 @@ def checked(tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch)
 def test_config_check_reads_the_environment(checked: Callable[..., Done]) -> None:
     done = checked(MEMCACHE_TLS="true")
     assert (done.returncode, done.stdout) == (0, "environment: ok (ratelimit)\n")
-    assert "warning: MEMCACHE_TLS: the store is Redis\n" in done.stderr
+    assert "warning: MEMCACHE_TLS has no effect: the store is Redis\n" in done.stderr
 
 
 def test_config_check_finds_what_would_stop_the_start(checked: Callable[..., Done]) -> None:
@@ -186,6 +186,23 @@ def test_config_check_finds_what_would_stop_the_start(checked: Callable[..., Don
     assert done.returncode == 1
     problems = [line for line in done.stderr.splitlines() if not line.startswith("warning")]
     assert [line.partition(":")[0] for line in problems] == ["BACKEND_TYPE", "NEAR_LIMIT_RATIO"]
+
+
+def test_the_tools_take_the_settings_of_the_environment(
+    running: Running, redis: RedisServer, checked: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, Redis and the process: with fixed windows, as the process has."""
+    checked(RUNTIME_ROOT=str(running.folder))
+    data = json.loads(plain_command("limits", "show", "--compat", "--json").stdout)
+    assert {rule["algorithm"] for rule in data["rules"] if rule["algorithm"]} == {"fixed_window"}
+    with connect(f"unix:{running.folder}/s") as channel:
+        call(channel, METHOD, request({"closed": "tools"}, hits=2))
+    arguments = ("limits", "explain", "--compat", "--json", "--domain", "edge", "closed=tools")
+    monkeypatch.setenv("DEBUG_PORT", running.folder.joinpath("admin.port").read_text().strip())
+    for more in ((), ("--running",)):
+        done = plain_command(*arguments, *more)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)[0]["remaining"] == 1
 
 
 def test_config_check_needs_one_of_the_two(checked: Callable[..., Done]) -> None:

@@ -80,7 +80,7 @@ def test_a_descriptor_without_a_limit_says_why(tmp_path: Path) -> None:
     [
         (["--domain", "edge", "address"], "expected KEY=VALUE[,KEY=VALUE...], found 'address'"),
         (["--domain", "other", "address=1"], "unknown domain 'other'; known are edge"),
-        (["--domain", "edge", "--limits", ".", "address=1"], "give either --config or --limits"),
+        (["--domain", "edge", "--limits", ".", "address=1"], "give one of --config, --compat and --limits"),
     ],
 )
 def test_bad_usage_is_2_and_says_what_is_right(tmp_path: Path, arguments: list[str], problem: str) -> None:

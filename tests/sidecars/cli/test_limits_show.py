@@ -97,7 +97,7 @@ def test_a_running_process_shows_what_it_uses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [(["limits.yaml"], "give either files or --config")],
+    [(["limits.yaml"], "give one of --config, --compat and files")],
 )
 def test_bad_usage_is_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], problem: str
