@@ -31,7 +31,7 @@ from common.os_errors import in_words
 from ratelimit.files import limit_files
 from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS
 from ratelimit.map_reader import MapReader
-from ratelimit.normalise import NORMALISERS
+from ratelimit.normalise import Normalisers, normalisers
 from ratelimit.rules import (
     BLANKS,
     CALENDAR_PERIODS,
@@ -116,7 +116,7 @@ def compile_limits(documents: Sequence[Document], options: Options, revision: st
         compiler.add(document)
     if compiler.problems:
         raise ConfigError(compiler.problems)
-    domains = {name: draft.freeze() for name, draft in compiler.domains.items()}
+    domains = {name: draft.freeze(compiler.normalisers) for name, draft in compiler.domains.items()}
     empty = {name: compiler.empty[name] for name, node in domains.items() if not node.children}
     return CompiledLimits(domains, tuple(compiler.rules), revision, options, tuple(empty.values()), empty)
 
@@ -146,14 +146,14 @@ class _Draft:
     normalise: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By key of the children: host, path or empty, and where that was said first."""
 
-    def freeze(self) -> Node:
-        children = {composite: draft.freeze() for composite, draft in self.children.items()}
+    def freeze(self, normalisers: Normalisers) -> Node:
+        children = {composite: draft.freeze(normalisers) for composite, draft in self.children.items()}
         wildcards = tuple(
             Wildcard(tuple(composite.split("*")), node)
             for composite, node in children.items()
             if "*" in composite
         )
-        normalise = {key: NORMALISERS[kind] for key, (kind, _) in self.normalise.items() if kind}
+        normalise = {key: normalisers[kind] for key, (kind, _) in self.normalise.items() if kind}
         return Node(
             children,
             wildcards,
@@ -169,6 +169,7 @@ class _Draft:
 class _Compiler:
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.normalisers = normalisers(options.max_path_length, options.max_host_length)
         self.domains: dict[str, _Draft] = {}
         self.rules: list[LimitRule] = []
         self.problems: list[Problem] = []
@@ -227,12 +228,11 @@ class _Compiler:
             draft.rule = self._rule(descriptor, child_path, source, has_values=below)
             self._add_descriptors(descriptor, draft, child_path, has_values=below)
 
-    @staticmethod
-    def _normalise(descriptor: MapReader, into: _Draft, key: str, value: str) -> None:
+    def _normalise(self, descriptor: MapReader, into: _Draft, key: str, value: str) -> None:
         """What is said once for each key of a level: a value is normalised before its rule is looked for."""
         kind = descriptor.text("normalise")
-        if kind and kind not in NORMALISERS:
-            expected = " or ".join(NORMALISERS)
+        if kind and kind not in self.normalisers:
+            expected = " or ".join(self.normalisers)
             descriptor.problem(f"expected {expected}, found '{kind}'", "normalise")
             return
         first, where = into.normalise.setdefault(key, (kind, f"{descriptor.document.file}:{descriptor.line}"))
@@ -240,7 +240,7 @@ class _Compiler:
             said = f"normalise: {first}" if first else "no normalise"
             text = f"descriptors of one key are normalised alike: '{key}' has {said} in {where}"
             descriptor.problem(text, "normalise" if kind else "key")
-        elif kind and value and (normal := NORMALISERS[kind](value)[0]) != value:
+        elif kind and value and (normal := self.normalisers[kind](value)[0]) != value:
             descriptor.problem(
                 f"'{value}' is not normalised and would match nothing; write '{normal}'", "value"
             )

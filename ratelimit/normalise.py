@@ -7,8 +7,8 @@ limit is met by any of them.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from ipaddress import AddressValueError, IPv6Address
-from types import MappingProxyType
 from typing import Final
 from unicodedata import normalize
 from urllib.parse import unquote
@@ -41,7 +41,7 @@ _LEFT_OUT_AT_END: Final = f".{_BLANK}"
 """Windows opens `login.` as `login`."""
 
 
-def path_readings(text: str) -> Sequence[str]:
+def path_readings(text: str, longest: int = MAX_PATH_CHARACTERS) -> Sequence[str]:
     """What servers may read the path as, the most common reading first.
 
     A reading is in small letters, decoded, without query, parameters, empty segments and what dot segments
@@ -50,7 +50,7 @@ def path_readings(text: str) -> Sequence[str]:
 
     There are others where `..` or an escaped `?` is in the path, or two slashes begin it: see `_others`.
     """
-    decoded = _decoded(_QUERY.split(text, maxsplit=1)[0][:MAX_PATH_CHARACTERS])
+    decoded = _decoded(_QUERY.split(text, maxsplit=1)[0][:longest])
     segments = list(map(_plain_segment, _SEPARATOR.split(decoded)))
     first = _joined(_resolved(segments))
     if ".." not in segments and segments[1:2] != [""] and _END.search(decoded) is None:
@@ -92,14 +92,14 @@ def _joined(names: Iterable[str]) -> str:
     return f"/{_END.split(path, maxsplit=1)[0].rstrip(f'/{_LEFT_OUT_AT_END}')}"
 
 
-def host_readings(text: str) -> Sequence[str]:
+def host_readings(text: str, longest: int = MAX_HOST_CHARACTERS) -> Sequence[str]:
     """The one reading of a host: without user information, port and trailing dots (RFC 9110 section 4.2).
 
     `API.example.com`, `api.example.com.`, `api.example.com:443` and `x@api.example.com` are
     `api.example.com`; an IPv6 address is written as RFC 5952 wants it, in brackets and without a zone; a name
     in another script as DNS has it (`xn--`).
     """
-    host = _compatible(_decoded(text[:MAX_HOST_CHARACTERS])).rpartition("@")[2].strip(_BLANK)
+    host = _compatible(_decoded(text[:longest])).rpartition("@")[2].strip(_BLANK)
     literal = host[1:].partition("]")[0] if host.startswith("[") else host
     try:
         address = IPv6Address(literal.partition("%")[0])
@@ -146,7 +146,12 @@ def _wide_character(escape: re.Match[str]) -> str:
     return escape[0] if "\ud800" <= character <= "\udfff" else character
 
 
-NORMALISERS: Final[Mapping[str, Callable[[str], Sequence[str]]]] = MappingProxyType(
-    {"host": host_readings, "path": path_readings}
-)
-"""The values that `normalise` of a descriptor may have."""
+Normalisers = Mapping[str, Callable[[str], Sequence[str]]]
+
+
+def normalisers(max_path: int, max_host: int) -> Normalisers:
+    """Return what each value of `normalise` of a descriptor does, to so many characters of a path or host."""
+    return {
+        "host": partial(host_readings, longest=max_host),
+        "path": partial(path_readings, longest=max_path),
+    }

@@ -8,6 +8,7 @@ from typing import Any, Final
 from common.buckets import SECOND_US, Bucket, CalendarWindow, FixedWindow, SlidingWindow, TokenBucket
 from common.configfile import Problem
 from ratelimit.files import FolderFiles
+from ratelimit.normalise import MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
 from ratelimit.secret_values import DEFAULT_SECRETS, SecretValues
 
 BLANKS: Final = " \t"
@@ -187,6 +188,10 @@ class Options:
     """Which files of a folder are read."""
     secrets: SecretValues = DEFAULT_SECRETS
     """How values are shown."""
+    max_path_length: int = MAX_PATH_CHARACTERS
+    """Characters of a path that `normalise` looks at; the rest is cut off."""
+    max_host_length: int = MAX_HOST_CHARACTERS
+    """Characters of a host that `normalise` looks at."""
 
 
 def share_of(bucket: Bucket, replicas: int) -> Bucket:

@@ -10,6 +10,7 @@ from common.os_errors import in_words
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
+from ratelimit.normalise import MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.secret_values import SecretValues
 from ratelimit.stats import MAX_REQUEST_KEYS
@@ -165,6 +166,18 @@ class RatelimitSettings(Block):
         description="The most characters of a bucket's name (domain, keys and values); a longer name is "
         "replaced by its hash.",
     )
+    max_path_length: int = Field(
+        MAX_PATH_CHARACTERS,
+        ge=256,
+        le=65_536,
+        description="The characters of a path that normalise looks at; what follows is cut off.",
+    )
+    max_host_length: int = Field(
+        MAX_HOST_CHARACTERS,
+        ge=256,
+        le=65_536,
+        description="The characters of a host that normalise looks at; what follows is cut off.",
+    )
     max_buckets: int = Field(
         MAX_BUCKETS,
         ge=1,
@@ -218,6 +231,8 @@ class RatelimitSettings(Block):
             self.merge_domains,
             self.folder_files,
             self.hash_values.secrets,
+            self.max_path_length,
+            self.max_host_length,
         )
 
     @property

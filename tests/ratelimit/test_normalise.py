@@ -138,6 +138,22 @@ def test_a_long_path_is_cut() -> None:
     assert path_readings("/login?" + "a" * MAX_PATH_CHARACTERS) == ("/login",)
 
 
+def test_where_paths_and_hosts_are_cut_is_an_option() -> None:
+    text = """
+domain: d
+descriptors:
+  - {key: path, normalise: path, rate_limit: {unit: day, requests_per_unit: 5}}
+  - {key: host, normalise: host, rate_limit: {unit: day, requests_per_unit: 5}}
+"""
+    options = Options(max_path_length=300, max_host_length=310)
+    root = compile_limits([parse(text)], options).domains["d"]
+    for key, longest in (("path", 300), ("host", 310)):
+        begin = "/" if key == "path" else "a" * 255
+        values = [begin + "b" * (length - len(begin)) for length in (longest - 1, longest, longest + 1)]
+        counted = [found.counted for value in values if (found := match(root, [(key, value)]))]
+        assert counted[0] != counted[1] == counted[2]
+
+
 @pytest.mark.parametrize("spelled", HOSTS)
 def test_every_spelling_of_a_host_is_the_same(spelled: str) -> None:
     assert normal_host(spelled) == "api.example.com"
