@@ -37,6 +37,8 @@ class AdminRoute:
     method: str
     path: str
     handle: Callable[[AdminRequest], Awaitable[AdminAnswer]]
+    max_body_bytes: int = MAX_BODY_BYTES
+    """A larger body is 413."""
 
 
 @runtime_checkable
@@ -60,13 +62,14 @@ def routes_of(sidecars: Sequence[object]) -> tuple[AdminRoute, ...]:
 
 def add(router: web.UrlDispatcher, route: AdminRoute) -> None:
     """Add `route` to `router`."""
+    longest = route.max_body_bytes
 
     async def handle(request: web.Request) -> web.Response:
-        body = await request.content.read(MAX_BODY_BYTES + 1)
-        while len(body) <= MAX_BODY_BYTES and not request.content.at_eof():
-            body += await request.content.read(MAX_BODY_BYTES + 1 - len(body))
-        if len(body) > MAX_BODY_BYTES:
-            return web.Response(status=413, text=f"more than {MAX_BODY_BYTES} bytes\n")
+        body = await request.content.read(longest + 1)
+        while len(body) <= longest and not request.content.at_eof():
+            body += await request.content.read(longest + 1 - len(body))
+        if len(body) > longest:
+            return web.Response(status=413, text=f"more than {longest} bytes\n")
         answer = await route.handle(AdminRequest(dict(request.query), request.content_type.lower(), body))
         return web.Response(
             status=answer.status,

@@ -146,7 +146,8 @@ class RatelimitSidecar:
     @property
     def http_routes(self) -> Sequence[AdminRoute]:
         """`/json`, with any method, as envoyproxy/ratelimit has it."""
-        return (AdminRoute("*", "/json", partial(answer_json, self.should_rate_limit)),)
+        answer = partial(answer_json, self.should_rate_limit)
+        return (AdminRoute("*", "/json", answer, self._settings.max_json_bytes),)
 
     async def _rlconfig(self, request: AdminRequest) -> AdminAnswer:
         if request.query.get("format") == "json":

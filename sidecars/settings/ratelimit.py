@@ -98,6 +98,9 @@ class RatelimitSettings(Block):
         description="HTTP for callers without gRPC and for health checks: POST /json and GET /healthcheck. "
         "It is port 8080 of envoyproxy/ratelimit.",
     )
+    max_json_bytes: int = Field(
+        65_536, ge=1_024, le=4_194_304, description="The largest body of /json; a larger one is 413."
+    )
     limits: tuple[ConfigPath, ...] = Field(
         min_length=1, description="Limit files in the format of envoyproxy/ratelimit, and folders of them."
     )

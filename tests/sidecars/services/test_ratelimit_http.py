@@ -125,12 +125,20 @@ def fetched(url: str, body: bytes | None = None, method: str | None = None) -> t
 
 def test_a_process_serves_them_on_its_ports(folder: Path) -> None:
     http, also = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    ratelimit = {"listen": [f"unix:{folder}/s"], "limits": [str(folder / "edge.yaml")], "http": http}
+    ratelimit = {
+        "listen": [f"unix:{folder}/s"],
+        "limits": [str(folder / "edge.yaml")],
+        "http": http,
+        "max_json_bytes": 2000,
+    }
     admin = {"listen": "127.0.0.1:0", "port_file": "admin.port", "also_listen": [also]}
     with Running(folder, {"ratelimit": ratelimit, "admin": admin}, program=SIDECARS) as process:
         process.wait_until_ready()
         assert fetched(f"http://{http}/healthcheck") == (200, "OK")
         assert fetched(f"http://{http}/json", json.dumps(LOGIN).encode())[0] == 200
+        for length, status in ((2000, 200), (2001, 413)):
+            body = json.dumps(LOGIN).encode().ljust(length)
+            assert fetched(f"http://{http}/json", body)[0] == status
         for method in ("GET", "PUT", "DELETE"):  # as theirs
             assert fetched(f"http://{http}/json", json.dumps(LOGIN).encode(), method)[0] in {200, 429}
             assert fetched(f"http://{http}/healthcheck", None, method) == (200, "OK")
