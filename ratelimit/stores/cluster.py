@@ -16,11 +16,14 @@ from common.redis_errors import error_text
 from ratelimit.stores.parts import Part, PartedTakes
 from ratelimit.stores.pipelined import PipelinedClient
 from ratelimit.stores.redirect import Redirect, RedirectError
-from ratelimit.stores.redis import TIMEOUT_SECONDS, RedisStore
+from ratelimit.stores.redis import PROBE, TIMEOUT_SECONDS, RedisStore
 from ratelimit.stores.store import Failure, StoreError, Take
 
 MAX_REDIRECTS: Final = 5
 """How often a request follows nodes that point elsewhere; its deadline usually ends this earlier."""
+
+PROBE_KEYS: Final = 1_000
+"""Keys among which one of a node is looked for. One with a hundredth of the slots has ten of them."""
 
 GONE_SECONDS: Final = 1.0
 """From a node losing all its slots until its store is closed."""
@@ -192,10 +195,18 @@ class ClusterStore:
         node = self._nodes.get(address)
         if node is None:
             breaker = self._make_breaker(address)
-            client = PipelinedClient(self._cluster.client(address))
+            client = PipelinedClient(self._cluster.client(address), names=self._own_probe(address))
             store = self._make_store(client, breaker, lambda takes: self._slot(takes[0]))
             node = self._nodes[address] = _Node(address, breaker, store)
         return node
+
+    def _own_probe(self, address: NodeAddress) -> dict[str, str]:
+        """Return a name for the key of PROBE in a slot of the node, which else answers MOVED even if full."""
+        for number in range(PROBE_KEYS):
+            probe = PROBE._replace(key=f"{PROBE.key}{number}")
+            if self._cluster.owner(self._slot(probe)) == address:
+                return {self._prefix + PROBE.key: self._prefix + probe.key}
+        return {}
 
     def _slots_changed(self) -> None:
         # What is under way at a node that is gone has ended by then.
@@ -220,7 +231,8 @@ class ClusterStore:
     def _apart(self, node: _Node, *, asking: bool) -> RedisStore:
         store = node.others.get(asking)
         if store is None:
-            client = PipelinedClient(self._cluster.client(node.address), asking=asking)
+            names = self._own_probe(node.address)
+            client = PipelinedClient(self._cluster.client(node.address), asking=asking, names=names)
             store = node.others[asking] = self._make_store(client, node.breaker, _keys)
         return store
 

@@ -1,7 +1,7 @@
 """Runs the scripts of one turn of the event loop in one round trip."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -20,22 +20,32 @@ class PipelinedClient:
     """Calls scripts of a Redis: all calls that begin in one turn of the loop are one write on one connection.
 
     With `asking`, each call follows an ASKING: a node of a cluster then answers for a slot that is on its way
-    to it. `client` stays the caller's to close, and its timeouts are those of a call.
+    to it. `names` holds other names for keys, used in calls with one key. `client` stays the caller's to
+    close, and its timeouts are those of a call.
     """
 
-    def __init__(self, client: Redis, *, asking: bool = False) -> None:
+    def __init__(
+        self, client: Redis, *, asking: bool = False, names: Mapping[str, str] | None = None
+    ) -> None:
         self._client = client
         self._asking = asking
+        self._names = names or {}
         self._calls: list[_Call] = []
         self._flights: set[asyncio.Task[None]] = set()
 
     async def evalsha(self, sha: str, numkeys: int, *keys_and_arguments: Any) -> Any:
         """Return what the script with this SHA-1 returns. Raises RedisError."""
-        return await self._call(("EVALSHA", sha, numkeys, *keys_and_arguments))
+        return await self._call(("EVALSHA", sha, numkeys, *self._named(numkeys, keys_and_arguments)))
 
     async def eval(self, script: str, numkeys: int, *keys_and_arguments: Any) -> Any:
         """Return what `script` returns. Raises RedisError."""
-        return await self._call(("EVAL", script, numkeys, *keys_and_arguments))
+        return await self._call(("EVAL", script, numkeys, *self._named(numkeys, keys_and_arguments)))
+
+    def _named(self, numkeys: int, keys_and_arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        if numkeys != 1:
+            return keys_and_arguments
+        key, *arguments = keys_and_arguments
+        return (self._names.get(key, key), *arguments)
 
     async def _call(self, command: tuple[Any, ...]) -> Any:
         loop = asyncio.get_running_loop()

@@ -220,6 +220,29 @@ async def test_forgotten_scripts_are_sent_again_inside_the_call(
         assert [one.remaining for one in taken] == [expected] * 3
 
 
+async def test_a_node_that_is_full_stays_refused_until_it_may_write(redis_cluster: RedisCluster) -> None:
+    """The probe takes from a key of the node: another would be answered with MOVED, and close the breaker."""
+    async with running(redis_cluster) as nodes:
+        store = cluster_store(nodes, failures=2)
+        keys = one_key_for_each_node(redis_cluster)
+        await asyncio.gather(*[store.take([Take(key, MANY, 1)]) for key in keys])
+        with redis_cluster.owner(PREFIX + keys[0]).client() as full:
+            full.config_set("maxmemory", 1)
+            for _ in range(3):
+                with pytest.raises(StoreError):
+                    await store.take([Take(keys[0], MANY, 1)])
+            await asyncio.sleep(0.5)  # probes happen
+            assert (store.breaker.state, store.breaker.opened) == (CircuitState.OPEN, 1)
+            full.config_set("maxmemory", 0)
+        async with asyncio.timeout(30):
+            while True:
+                if store.breaker.state is CircuitState.CLOSED:
+                    break
+                await asyncio.sleep(0.01)
+        assert (await store.take([Take(keys[0], MANY, 1)]))[0].allowed
+        await store.close()
+
+
 async def test_the_slots_are_found_from_any_node_that_the_settings_name(redis_cluster: RedisCluster) -> None:
     settings = redis_cluster.settings().model_copy(update={"url": "redis://127.0.0.1:1"})
     nodes = ClusterNodes(ClientMaker(settings))
