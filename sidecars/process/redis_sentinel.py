@@ -117,7 +117,7 @@ class SentinelRoute:
 
     async def close(self) -> None:
         """End the questions under way, and close the connections to the Sentinels."""
-        for task in tuple(self._asked):
+        for task in (*self._asked, *self._moving):
             await cancel_and_wait(task)
         for sentinel in self._sentinels:
             await sentinel.aclose()

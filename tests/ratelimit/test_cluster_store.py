@@ -130,6 +130,21 @@ async def test_a_request_over_several_nodes_that_is_refused_charges_none_of_them
     assert [one.remaining for one in await store.take([Take(key, SLOW, 0) for key in keys])] == [10, 10, 0]
 
 
+async def test_a_hash_tag_in_the_prefix_makes_each_request_one_step_again(
+    nodes: ClusterNodes, redis_cluster: RedisCluster
+) -> None:
+    store = cluster_store(nodes, prefix="{limits}:")
+    owner = redis_cluster.owner("{limits}:")
+    with owner.client() as client:
+        await store.take([Take("first", SLOW, 1)])  # the script is known
+        client.config_resetstat()
+        found = await asyncio.gather(*[store.take([Take(key, SLOW, 6) for key in "abc"]) for _ in range(2)])
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+        assert client.dbsize() == 4
+    assert [[one.allowed for one in taken] for taken in found] == [[True] * 3, [False] * 3]
+    await store.close()
+
+
 async def test_requests_that_race_over_several_nodes_never_pass_a_limit(
     store: ClusterStore, redis_cluster: RedisCluster
 ) -> None:

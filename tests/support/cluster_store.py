@@ -13,15 +13,17 @@ from ratelimit.stores.store import Take
 PREFIX = "t:"
 
 
-def cluster_store(cluster: Cluster, *, timeout_seconds: float = 10.0, failures: int = 5) -> ClusterStore:
-    """Return a store whose keys begin with `t:`."""
+def cluster_store(
+    cluster: Cluster, *, timeout_seconds: float = 10.0, failures: int = 5, prefix: str = PREFIX
+) -> ClusterStore:
+    """Return a store whose keys begin with `prefix`."""
 
     def make_store(
         client: PipelinedClient, breaker: CircuitBreaker, group_of: Callable[[Sequence[Take]], Hashable]
     ) -> RedisStore:
-        return RedisStore(client, breaker, prefix=PREFIX, timeout_seconds=timeout_seconds, group_of=group_of)
+        return RedisStore(client, breaker, prefix=prefix, timeout_seconds=timeout_seconds, group_of=group_of)
 
     def make_breaker(_: object) -> CircuitBreaker:
         return CircuitBreaker(time.monotonic, lambda: 0.0, failures)
 
-    return ClusterStore(cluster, make_store, make_breaker, prefix=PREFIX, timeout_seconds=timeout_seconds)
+    return ClusterStore(cluster, make_store, make_breaker, prefix=prefix, timeout_seconds=timeout_seconds)

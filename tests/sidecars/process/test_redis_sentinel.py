@@ -15,6 +15,7 @@ from common.tasks import cancel_and_wait
 from sidecars.process.redis import connect, describe, watch
 from sidecars.process.redis_pool import FailFastPool
 from sidecars.process.redis_sentinel import SentinelRoute
+from tests.support.redis_server import RedisServer
 from tests.support.redis_topologies import MASTER, Sentinels, sentinels
 
 __all__ = ["sentinels"]
@@ -120,6 +121,32 @@ async def test_a_master_that_is_killed_is_replaced(sentinels: Sentinels) -> None
         sentinels.resettle()
         await writes(client)
         assert sentinels.master is not before
+
+
+async def test_without_any_sentinel_the_known_master_stays_in_use(sentinels: Sentinels) -> None:
+    async with following(sentinels, connect_timeout_ms=500) as client:
+        await writes(client)
+        for sentinel in sentinels.sentinels:
+            sentinel.close()
+        async with asyncio.timeout(30):
+            while True:
+                if len(describe(client)["sentinel_problems"]) == 3:
+                    break
+                await asyncio.sleep(0.05)
+        with next(server for server in sentinels.servers if _is_master(server)).client() as plain:
+            plain.client_kill_filter(_type="normal", skipme=True)
+        await writes(client)
+        pool = client.connection_pool
+        assert isinstance(pool, FailFastPool)
+        assert pool.route is not None
+        pool.route.suspect()
+        await pool.disconnect(inuse_connections=False)
+        assert await client.get("written") == b"1"
+
+
+def _is_master(server: RedisServer) -> bool:
+    with server.client() as client:
+        return bool(client.info("replication")["role"] == "master")
 
 
 async def test_a_write_that_a_replica_refuses_is_sent_to_the_master_inside_the_call(
