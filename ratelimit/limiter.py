@@ -97,6 +97,8 @@ class Limiter:
         self._limits = limits
         self._shapes = Shapes(limits, self.plan, self._modes.bounds.max_key_length)
         self._recent: dict[bytes, LimitPlan] = {}
+        self._latest: set[bytes] = set()
+        """Messages that came once lately."""
         if self.deny_cache is not None:
             self.deny_cache.clear()
 
@@ -116,10 +118,20 @@ class Limiter:
             if len(self.budgets) != budgets:
                 self._recent.clear()
             if len(message) <= MAX_RECENT_BYTES:
-                if len(self._recent) >= MAX_RECENT:
-                    self._recent.clear()
-                self._recent[message] = plan
+                self._remember(message, plan)
         return plan
+
+    def _remember(self, message: bytes, plan: LimitPlan) -> None:
+        """Keep `plan` if `message` has come before: those of many callers would only displace each other."""
+        latest, plans = self._latest, self._recent
+        if message not in latest:
+            if len(latest) >= MAX_RECENT:
+                latest.clear()
+            latest.add(message)
+            return
+        if len(plans) >= MAX_RECENT:
+            plans.clear()
+        plans[message] = plan
 
     def decide(
         self, plan: LimitPlan, budget_seconds: float | None = None

@@ -12,7 +12,7 @@ from common.configfile import ConfigError, parse
 from protos.ratelimit_pb2 import RateLimitRequest
 from ratelimit.config import compile_limits
 from ratelimit.decision import LimitPlan
-from ratelimit.limiter import Limiter
+from ratelimit.limiter import MAX_RECENT, Limiter
 from ratelimit.match import MAX_KEY_LENGTH
 from ratelimit.request import RequestError, UnconfiguredError
 from ratelimit.rules import Options
@@ -180,3 +180,23 @@ def test_other_values_on_the_same_way_share_what_is_encoded() -> None:
     plans = [limiter.plan_message(message_of(value)) for value in ("x", "y", "z")]
     assert plans[0].memos is plans[1].memos is plans[2].memos is not None
     assert len({plan.takes[0].key for plan in plans}) == 3
+
+
+def test_a_message_that_comes_again_has_its_plan_kept_until_the_limits_change() -> None:
+    limiter = limiter_with([{"key": "a", "rate_limit": {"unit": "minute", "requests_per_unit": 1}}])
+    assert limiter is not None
+    plans = [limiter.plan_message(message_of("x")) for _ in range(4)]
+    assert plans[0] is not plans[1]
+    assert plans[1] is plans[2] is plans[3]
+    limiter.use(limiter.limits)
+    assert limiter.plan_message(message_of("x")) is not plans[3]
+
+
+def test_plans_of_many_callers_are_not_kept() -> None:
+    limiter = limiter_with([{"key": "a", "rate_limit": {"unit": "minute", "requests_per_unit": 1}}])
+    assert limiter is not None
+    for _ in range(2):
+        for number in range(3 * MAX_RECENT):
+            limiter.plan_message(message_of(f"{number}"))
+    assert not limiter._recent
+    assert len(limiter._latest) <= MAX_RECENT
