@@ -146,7 +146,7 @@ class _Bench:
             "grpcio_noop": Target(noop_port, replace(self.order(None), path=NOOP_PATH, answer=b""), noop.pid)
         }
         targets |= {
-            "memory_one_key": self.target("memory", ONE),
+            "memory_one_key": self.target("memory", ONE, "one"),
             "memory_10k_zipf": self.target("memory", ZIPF),
             "memory_10k_rotation": self.target("memory", ROTATION),
             "memory_1m_zipf": self.target("memory_filled", Callers(self.plan.buckets, "zipf")),
@@ -155,7 +155,7 @@ class _Bench:
         }
         if self.redis is not None:
             self.start("redis", 10, str(self.redis.socket))
-            targets["redis_one_key"] = self.target("redis", ONE)
+            targets["redis_one_key"] = self.target("redis", ONE, "one")
             targets["redis_10k_rotation"] = self.target("redis", ROTATION)
             targets["redis_10k_zipf"] = self.target("redis", ZIPF)
             targets["denied"] = self.target("redis", ROTATION, "closed", OVER_LIMIT)
@@ -169,7 +169,9 @@ class _Bench:
         """Return the same loads for a peer; its callers over the limit are primed."""
         redis = None if peer.redis_pid is None else RunningRedis(None, peer.redis_pid)
         targets = {
-            f"{peer.name}_one_key": Target(peer.port, self.order(ONE), peer.pid, redis),
+            f"{peer.name}_one_key": Target(
+                peer.port, replace(self.order(ONE), message=request("one")), peer.pid, redis
+            ),
             f"{peer.name}_10k_rotation": Target(peer.port, self.order(ROTATION), peer.pid, redis),
             f"{peer.name}_10k_zipf": Target(peer.port, self.order(ZIPF), peer.pid, redis),
         }

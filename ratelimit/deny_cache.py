@@ -104,8 +104,7 @@ def _goes_into_debt(bucket: Bucket) -> bool:
 
 def _as_of(denial: _Denial, now: float) -> Taken:
     passed_us = int((now - denial.at) * SECOND_US)
-    outcome = denial.outcome
-    return outcome._replace(
-        reset_us=max(0, outcome.reset_us - passed_us),
-        retry_after_us=max(0, outcome.retry_after_us - passed_us),
+    allowed, remaining, reset_us, retry_after_us, used_before = denial.outcome
+    return Taken(
+        allowed, remaining, max(0, reset_us - passed_us), max(0, retry_after_us - passed_us), used_before
     )

@@ -209,6 +209,11 @@ class Limiter:
 
     def _denied(self, plan: LimitPlan, taken: Sequence[Taken]) -> LimitDecision:
         """Return the refusal by the deny cache."""
+        if len(plan.statuses) == 1:
+            charge = plan.charges[0]
+            charge.counts.over_limit_with_local_cache += charge.hits
+            status = _status(charge, taken[0])
+            return self._decision(plan, (status,), over=status.over_limit)
         statuses = list(plan.statuses)
         for charge, outcome in zip(plan.charges, taken, strict=True):
             if outcome is NOT_TAKEN:

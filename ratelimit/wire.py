@@ -8,7 +8,6 @@ each field against the generated classes.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from protos.core_pb2 import HeaderValue
 from protos.lenient import MARK_BYTES, parse
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
@@ -232,8 +231,8 @@ def _encode_limit(rule: LimitRule) -> bytes:
 
 
 def _response_header(name: str, value: int) -> bytes:
-    header = HeaderValue(key=name, value=str(value))
-    return _RESPONSE_HEADER + _sized(header.SerializeToString())
+    key, text = name.encode(), b"%d" % value
+    return _RESPONSE_HEADER + _sized(b"".join((b"\x0a", _sized(key), b"\x12", _sized(text))))
 
 
 def _sized(content: bytes) -> bytes:

@@ -8,17 +8,25 @@ from protos.ratelimit_pb2 import RateLimitRequest
 
 PATH: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 DOMAIN: Final = "bench"
-PLENTY: Final = 1_000_000
-"""Requests a year that no benchmark reaches. A bucket with one hit is full again after half a minute, so none
-is dropped before that."""
+PLENTY: Final = 100_000
+"""Requests a year that none of many callers reaches. A bucket with one hit is full again after five minutes,
+so none is dropped before that."""
+
+ENDLESS: Final = 4_000_000_000
+"""Requests a year that a single caller does not reach, either."""
 
 
 def limits_file(folder: Path, limits: int) -> Path:
     """Write that many limits for each caller of a service; `target` is the one in the middle, and has plenty.
 
-    `closed` lets a caller pass once a day.
+    `closed` lets a caller pass once a day, and `one` always.
     """
-    lines = [f"domain: {DOMAIN}", "descriptors:", *_limit("closed", "day", 1)]
+    lines = [
+        f"domain: {DOMAIN}",
+        "descriptors:",
+        *_limit("closed", "day", 1),
+        *_limit("one", "year", ENDLESS),
+    ]
     for number in range(limits):
         name = "target" if number == limits // 2 else f"service-{number}"
         lines += _limit(name, "year", PLENTY)

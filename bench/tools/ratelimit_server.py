@@ -76,7 +76,8 @@ def filled(sidecar: RatelimitSidecar, callers: int) -> float:
     for message in islice(messages(request("target"), Callers(callers, "rotation")), callers):
         sidecar.should_rate_limit(message, call)
     gc.collect()
-    return (resident_bytes(os.getpid()) - before) / callers
+    buckets: int = sidecar.describe()["buckets_in_memory"]
+    return (resident_bytes(os.getpid()) - before) / buckets
 
 
 def _report(registry: CollectorRegistry, bucket_bytes: float) -> None:
