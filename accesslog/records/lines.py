@@ -58,6 +58,7 @@ _VALUE_HEAD: Final = 3
 """Then follow the length of the value, the tag of a text, and its length."""
 
 _NANOS: Final = 1_000_000_000
+_VALUES: Final = dict.values
 _ITEM: Final = 0x0A
 """The tag of an item of a map, and that of its key."""
 
@@ -235,9 +236,17 @@ class LineMaker:
 
     def _fill_metadata(self, rows: Rows, _place: int, values: list[bytes]) -> None:
         """The columns of the fields that are joined, and that of the rest."""
+        found = list(map(self._metadata, values))
+        places = list(map(tuple, found))
+        if places.count(places[0]) == rows.count:
+            # All have the same fields, as those of one listener mostly do.
+            rows.columns.update(
+                zip(places[0], map(list, zip(*map(_VALUES, found), strict=True)), strict=True)
+            )
+            return
         columns: dict[int, list[bytes]] = {}
-        for row, data in enumerate(values):
-            for place, fragment in self._metadata(data).items():
+        for row, fragments in enumerate(found):
+            for place, fragment in fragments.items():
                 column = columns.get(place)
                 if column is None:
                     column = columns[place] = [b""] * rows.count

@@ -25,6 +25,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "instructions_wider_redaction": {
         "redact": {"headers": ["x-internal-token", "x-tenant-key"], "query_parameters": ["key", "voucher"]}
     },
+    "instructions_with_rules": {
+        "redact": {
+            "rules": [
+                {"action": "mask", "path_segments": [r"\d{6,}"], "metadata": ["email"], "cookies": ["uid"]}
+            ]
+        }
+    },
+    "instructions_with_request_metrics": {"requests": True},
 }
 """What `bench.tools.log_decoder` is told for each figure. The first has the defaults."""
 
@@ -45,7 +53,7 @@ def instructions_per_entry(folder: Path, say: Say) -> Figures:
 def _collected(folder: Path, count: int, order: dict[str, Any]) -> int:
     file = folder / "messages"
     file.write_bytes(packed(messages(count)))
-    arguments = orjson.dumps({"redact": {}, **order, "file": str(file)}).decode()
+    arguments = orjson.dumps({"redact": {}, "requests": False, **order, "file": str(file)}).decode()
     output = run(
         [
             # One hash seed, so that dictionaries collide in the same way each time.

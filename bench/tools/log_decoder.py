@@ -1,6 +1,6 @@
 """Turns the messages of a file into lines, for callgrind: `python -m bench.tools.log_decoder ORDER`.
 
-The order is JSON: `file`, and what `sidecars.settings.accesslog.RedactSettings` takes as `redact`.
+The order is JSON: `file`; `redact` as in the settings; `requests`, whether requests are counted as metrics.
 """
 
 import sys
@@ -11,6 +11,7 @@ import orjson
 
 from accesslog.records.counters import EntryCounters
 from accesslog.records.decoder import EntryDecoder, Rules
+from accesslog.records.requests import RequestCounters
 from accesslog.records.sample import Sampling
 from sidecars.settings.accesslog import RedactSettings
 
@@ -34,9 +35,9 @@ def unpacked(data: bytes) -> list[bytes]:
     return messages
 
 
-def decode(messages: list[bytes], redact: RedactSettings) -> int:
+def decode(messages: list[bytes], redact: RedactSettings, *, requests: bool = False) -> int:
     """Make the line of every entry, and return the number of lines."""
-    rules = Rules(redact.redaction(), Sampling())
+    rules = Rules(redact.redaction(), Sampling(), requests=RequestCounters() if requests else None)
     decoder = EntryDecoder(rules, EntryCounters(), lambda: _NOW, lambda: 0.5)
     return sum(len(batch.lines) for message in messages for batch in decoder.read(message))
 
@@ -44,4 +45,5 @@ def decode(messages: list[bytes], redact: RedactSettings) -> int:
 if __name__ == "__main__":
     order = orjson.loads(sys.argv[1])
     settings = RedactSettings(**order["redact"])
-    print(decode(unpacked(Path(order["file"]).read_bytes()), settings))
+    sent = unpacked(Path(order["file"]).read_bytes())
+    print(decode(sent, settings, requests=order["requests"]))

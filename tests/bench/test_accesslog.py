@@ -28,7 +28,8 @@ def test_every_entry_becomes_a_line_for_callgrind() -> None:
     sent = messages(3)
     assert unpacked(packed(sent)) == sent
     for order in VARIANTS.values():
-        assert decode(sent, RedactSettings(**order.get("redact", {}))) == 3 * ENTRIES_A_MESSAGE
+        redact = RedactSettings.model_validate(order.get("redact", {}))
+        assert decode(sent, redact, requests=order.get("requests", False)) == 3 * ENTRIES_A_MESSAGE
 
 
 @pytest.mark.parametrize("module", ["bench.tools.accesslog_server", "bench.tools.plain_log_server"])
