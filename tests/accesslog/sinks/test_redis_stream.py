@@ -163,7 +163,7 @@ async def test_a_restart_of_redis_loses_nothing_that_it_had_not_taken(
     redis_server.stop()  # without persistence: what it had is gone
     with capture_logs() as logs:
         await send(1000, 1000)
-        await until(lambda: spool.entries == 1000)
+        await until(lambda: spool.entries == 1000 and len(logs) == 1)
         redis_server.start()
         await until(lambda: log.written_to["redis"] == 2000)
     assert [entry["event"] for entry in logs] == ["sink fails", "sink recovered"]

@@ -101,10 +101,12 @@ class TestSlow:
             spool_bounds=SpoolBounds(sync_seconds=60),
         )
         await spooled.start()
-        for _ in range(40):
-            await spooled.send(2)
-            await asyncio.sleep(0.001)
-        await spooled.on_disk(80)
+        active = []
+        for entries in (5, 1):
+            await spooled.send(entries)
+            active.append(spooled.spool.active)
+        assert active == [False, True]
+        await spooled.on_disk(6)
         assert not spooled.log.dropped_by
         await spooled.line.stop(0)
 
