@@ -27,7 +27,10 @@ class _Denial(NamedTuple):
 
     def covers(self, take: Take, now: float) -> bool:
         """Return whether `take` is refused for certain."""
-        return self.hits <= take.hits and now < self.until and self.bucket == take.bucket
+        if self.hits > take.hits or now >= self.until:
+            return False
+        # The same object, most often: to compare the values of two costs as much as all the rest.
+        return self.bucket is take.bucket or self.bucket == take.bucket
 
 
 class DenyCache:

@@ -329,4 +329,5 @@ def _status(charge: Charge, taken: Taken) -> DescriptorStatus:
         counts.shadow_mode += min(hits, used_before + hits - size)
         return DescriptorStatus(False, rule, remaining, reset_seconds, 0, shadowed=True)
     # A request that exceeds the whole limit never passes; its client waits a second all the same.
-    return DescriptorStatus(True, rule, remaining, reset_seconds, max(1, -(-retry_after_us // SECOND_US)))
+    retry_seconds = -(-retry_after_us // SECOND_US) or 1
+    return _new(DescriptorStatus, (True, rule, remaining, reset_seconds, retry_seconds, False, True))
