@@ -1,10 +1,8 @@
 """CPU time and memory of processes."""
 
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.tools.processes import resident_bytes
+from bench.tools.processes import cpu_seconds, resident_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +15,4 @@ class Usage:
 
 def usage(pid: int) -> Usage:
     """Return the CPU time, in nanoseconds as the scheduler counts it, and the memory of a process."""
-    nanoseconds = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
-            nanoseconds += int((task / "schedstat").read_text().split()[0])
-    return Usage(nanoseconds / 1e9, resident_bytes(pid))
+    return Usage(cpu_seconds(pid), resident_bytes(pid))
