@@ -1,6 +1,7 @@
 """One record explains a 401, a 403 and a 429, and a 503 and a 500 for which Envoy got no answer."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ async def scenario(edge: Edge) -> None:
         async with serve_sidecars(edge.places, os.environ):
             answer = await ask(edge.url, f"/orders/{gone}", headers=token)
             assert answer.status == status
-            await log_lines(edge.places.access_log, lambda lines, code=status: bool(_of(lines, code)))
+            await log_lines(edge.places.access_log, partial(_has, status))
 
     lines = await log_lines(edge.places.access_log, lambda lines: bool(_of(lines, 500)))
     [unauthenticated] = _of(lines, 401)
@@ -64,6 +65,10 @@ async def scenario(edge: Edge) -> None:
     assert no_ratelimit["response_flags"] == ["RLSE"]
     assert no_ratelimit["authz_outcome"] == "allow"
     assert "ratelimit_outcome" not in no_ratelimit
+
+
+def _has(code: int, lines: Lines) -> bool:
+    return bool(_of(lines, code))
 
 
 def _of(lines: Lines, code: int) -> Lines:
