@@ -2,9 +2,10 @@
 
 from binascii import crc_hqx
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from redis.asyncio import Redis
+if TYPE_CHECKING:  # else a process without a Redis would load redis-py, 9 MB
+    from redis.asyncio import Redis
 
 NodeAddress = tuple[str, int]
 """Host and port of a node."""
@@ -32,7 +33,7 @@ class Cluster(Protocol):
     def owner(self, slot: int) -> NodeAddress | None:
         """The node that has `slot`, as far as is known."""
 
-    def client(self, address: NodeAddress) -> Redis:
+    def client(self, address: NodeAddress) -> "Redis":
         """The client of one node. It stays the property of the cluster, which closes it."""
 
     def learn(self, slot: int, address: NodeAddress) -> None:

@@ -7,7 +7,7 @@ the configuration alone, so it is a step of its own (`plan`) whose result may be
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
@@ -19,16 +19,13 @@ from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
 from ratelimit.shapes import Shapes
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.redis import RedisStore
-from ratelimit.stores.store import Failure, Store, StoreError, Take
+from ratelimit.stores.store import CallbackStore, Failure, Result, Store, StoreError, Take
 from ratelimit.stores.take_all import is_refused
 from ratelimit.token_budgets import TokenBudgets
 from ratelimit.wire import read_request
 
 _new: Final = tuple.__new__
 """Makes a named tuple of all its fields, for half of what its own constructor costs."""
-
-Result = TypeVar("Result")
 
 MAX_RECENT: Final = 512
 """Plans of the latest requests, for limits that do not depend on the caller: their requests are all alike."""
@@ -78,7 +75,7 @@ class Limiter:
         self._note_unmatched = note_unmatched
         self.store = store
         """Where buckets are kept."""
-        self._redis = store if isinstance(store, RedisStore) else None
+        self._callback_store = store if isinstance(store, CallbackStore) else None
         self._fallback = fallback
         self._replicas = replicas
         self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others, bounds)
@@ -174,8 +171,8 @@ class Limiter:
                 return finish(self._denied(plan, denied))
             asked_at = deny_cache.clock()
         try:
-            if self._redis is not None:
-                return self._redis.take_then(
+            if self._callback_store is not None:
+                return self._callback_store.take_then(
                     plan.takes,
                     budget_seconds,
                     lambda outcome: finish(self._answered(plan, outcome, asked_at)),

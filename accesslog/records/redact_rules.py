@@ -8,7 +8,6 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 import orjson
-import re2
 
 from common.redaction import REDACTED, folded
 
@@ -22,8 +21,6 @@ _HEADER_MAPS: Final = ("request_headers", "response_headers", "response_trailers
 _QUERIES: Final = ("query", "original_query")
 _METADATA: Final = ("metadata", "ratelimit_metadata", "tags", "filter_state")
 _COOKIE_HEADERS: Final = frozenset({"cookie", "set-cookie"})
-_OPTIONS: Final = re2.Options()
-_OPTIONS.log_errors = False
 
 
 class Action(StrEnum):
@@ -215,8 +212,12 @@ def _by_name(rules: Iterable[tuple[Action, tuple[str, ...]]]) -> Choose | None:
 
 
 def _compiled(pattern: str) -> Any:
+    import re2  # here, so that a process without such rules does not load it
+
+    options = re2.Options()
+    options.log_errors = False
     try:
-        return re2.compile(pattern, _OPTIONS)
+        return re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
         raise ValueError(f"/{pattern}/ is not a regular expression (RE2): {reason}") from None

@@ -16,8 +16,8 @@ from common.redis_errors import error_text
 from ratelimit.stores.parts import Part, PartedTakes
 from ratelimit.stores.pipelined import PipelinedClient
 from ratelimit.stores.redirect import Redirect, RedirectError
-from ratelimit.stores.redis import PROBE, TIMEOUT_SECONDS, RedisStore
-from ratelimit.stores.store import Failure, StoreError, Take
+from ratelimit.stores.redis import PROBE, RedisStore
+from ratelimit.stores.store import TIMEOUT_SECONDS, Failure, StoreError, Take
 
 MAX_REDIRECTS: Final = 5
 """How often a request follows nodes that point elsewhere; its deadline usually ends this earlier."""

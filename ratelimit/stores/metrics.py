@@ -1,14 +1,17 @@
 """Prometheus metrics of the stores."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ratelimit.deny_cache import DenyCache
-from ratelimit.stores.cluster import ClusterStore
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.redis import RedisStore
+
+if TYPE_CHECKING:  # else limits in memory would load redis-py, 9 MB
+    from ratelimit.stores.cluster import ClusterStore
+    from ratelimit.stores.redis import RedisStore
 
 
 class StoreCollector(Collector):
@@ -17,8 +20,8 @@ class StoreCollector(Collector):
     def __init__(
         self,
         memory: MemoryStore,
-        redis: RedisStore | ClusterStore | None,
-        per_second: RedisStore | ClusterStore | None = None,
+        redis: "RedisStore | ClusterStore | None",
+        per_second: "RedisStore | ClusterStore | None" = None,
         deny_cache: DenyCache | None = None,
     ) -> None:
         self._memory = memory
@@ -49,7 +52,7 @@ class StoreCollector(Collector):
             )
 
 
-def _of_redis(prefix: str, store: RedisStore | ClusterStore) -> Iterator[Metric]:
+def _of_redis(prefix: str, store: "RedisStore | ClusterStore") -> Iterator[Metric]:
     failures = CounterMetricFamily(
         f"{prefix}_failures", "Requests that Redis gave no answer to.", labels=["reason"]
     )

@@ -19,15 +19,9 @@ from common.redis_errors import answer_in, error_text
 from ratelimit.stores.redirect import redirect_in
 from ratelimit.stores.script import encode_takes, read_state, script_text
 from ratelimit.stores.script_link import ScriptLink
-from ratelimit.stores.store import Failure, StoreError, Take
+from ratelimit.stores.store import MAX_WAITING, TIMEOUT_SECONDS, Failure, StoreError, Take
 from ratelimit.stores.take_all import take_all
 from ratelimit.stores.waiting import Answer, Waiting, grouped, hand_out, refuse, split
-
-TIMEOUT_SECONDS: Final = 0.01
-"""Half of the 20 ms that Envoy waits for a rate limit service by default: time to fall back and answer."""
-
-MAX_WAITING: Final = 2_000
-"""Requests. At 10 ms each that is 200,000 a second, more than one process answers."""
 
 MAX_KEYS_PER_CALL: Final = 64
 """A script stops all of Redis while it runs: 64 buckets take it about half a millisecond."""

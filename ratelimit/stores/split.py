@@ -5,8 +5,7 @@ from typing import Final
 
 from common.buckets import SECOND_US, Bucket, CalendarWindow, Taken, TokenBucket
 from ratelimit.stores.parts import Part, PartedTakes
-from ratelimit.stores.redis import TIMEOUT_SECONDS
-from ratelimit.stores.store import Store, Take
+from ratelimit.stores.store import TIMEOUT_SECONDS, Store, Take
 
 SHORT_US: Final = 60 * SECOND_US
 """Windows below a minute are short."""

@@ -1,10 +1,18 @@
 """Where buckets are kept: the seam between the limiter and its stores."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from common.buckets import Bucket, Taken
+
+TIMEOUT_SECONDS: Final = 0.01
+"""Half of the 20 ms that Envoy waits for a rate limit service by default: time to fall back and answer."""
+
+MAX_WAITING: Final = 2_000
+"""Requests. At 10 ms each that is 200,000 a second, more than one process answers."""
+
+Result = TypeVar("Result")
 
 
 class Mode(StrEnum):
@@ -76,3 +84,16 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Close what the store opened."""
+
+
+@runtime_checkable
+class CallbackStore(Store, Protocol):
+    """A store that can call back, so that a request that waits for it needs no task."""
+
+    def take_then(
+        self,
+        takes: Sequence[Take],
+        budget_seconds: float | None,
+        finish: Callable[[list[Taken] | StoreError], Result],
+    ) -> Awaitable[Result]:
+        """What `finish` makes of what `take` would return or raise. Raises StoreError only at once."""

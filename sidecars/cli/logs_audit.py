@@ -3,14 +3,14 @@
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from accesslog.records.audit import findings
-from accesslog.records.redact import Redaction
 from sidecars.cli.exit import WRONG
-from sidecars.settings.load import load_settings
+
+if TYPE_CHECKING:  # else every command would load the settings and the records, 0.2 s
+    from accesslog.records.redact import Redaction
 
 MOST_SHOWN: Final = 50
 
@@ -45,15 +45,20 @@ def audit(
         raise typer.Exit(WRONG)
 
 
-def _found(file: Path, redaction: Redaction) -> Iterator[tuple[int, str | None]]:
+def _found(file: Path, redaction: "Redaction") -> Iterator[tuple[int, str | None]]:
     """Each line's number, with the place of each finding in it or once without one."""
+    from accesslog.records.audit import findings
+
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             yield number, None
             yield from ((number, finding.place) for finding in findings((line,), redaction))
 
 
-def _redaction(config: Path | None) -> Redaction:
+def _redaction(config: Path | None) -> "Redaction":
+    from accesslog.records.redact import Redaction
+    from sidecars.settings.load import load_settings
+
     if config is None:
         return Redaction()
     section = load_settings(config, {}).accesslog

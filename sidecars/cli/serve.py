@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 
 from common.configfile import ConfigError, Problem
 from common.os_errors import in_words
@@ -22,8 +21,6 @@ from common.redaction import NO_NAMES
 from sidecars.observability.logs import Logs
 from sidecars.process.assembly import BUILDERS, BoundSidecar, Builder, build, configured
 from sidecars.process.lifecycle import Process, drain_at_most_seconds, force_exit_after
-from sidecars.process.redis import connect
-from sidecars.process.redis_cluster import open_redis
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.load import Reading, read_compat, read_settings, reading_of
 from sidecars.settings.machine import on_this_machine
@@ -34,6 +31,11 @@ from sidecars.settings.redis import RedisSettings
 from sidecars.settings.root import Settings
 from sidecars.workers.parent_pipe import on_parent_exit, receive_settings
 from sidecars.workers.supervisor import supervise
+
+if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 9 MB
+    from redis.asyncio import Redis
+
+    from sidecars.process.redis_cluster import RedisCluster
 
 ALL: Final = "all"
 
@@ -165,11 +167,20 @@ def _process(assembly: Assembly, environ: Mapping[str, str]) -> Process:
     )
 
 
-def _redis_for_log(settings: RedisSettings | None) -> Callable[[int], Redis] | None:
+def _redis(settings: RedisSettings | None) -> "Redis | RedisCluster | None":
+    if settings is None:
+        return None
+    from sidecars.process.redis_cluster import open_redis
+
+    return open_redis(settings)
+
+
+def _redis_for_log(settings: RedisSettings | None) -> "Callable[[int], Redis] | None":
     if settings is None or settings.cluster is not None:
         return None
+    from sidecars.process.redis import connect
 
-    def make_client(timeout_ms: int) -> Redis:
+    def make_client(timeout_ms: int) -> "Redis":
         changes = {"operation_timeout_ms": timeout_ms, "connect_timeout_ms": timeout_ms, "max_connections": 2}
         return connect(settings.model_copy(update=changes))
 
@@ -182,11 +193,9 @@ def _dependencies(settings: Settings) -> Dependencies:
         wall_clock=time.time,
         monotonic_clock=time.monotonic,
         random=random.random,
-        redis=None if settings.redis is None else open_redis(settings.redis),
+        redis=_redis(settings.redis),
         redis_for_log=_redis_for_log(settings.redis),
-        redis_per_second=(
-            None if settings.redis_per_second is None else open_redis(settings.redis_per_second)
-        ),
+        redis_per_second=_redis(settings.redis_per_second),
         policy=() if settings.authz is None else settings.authz.policy,
         secret_names=NO_NAMES if settings.accesslog is None else settings.accesslog.redact.names,
         workers=settings.workers,

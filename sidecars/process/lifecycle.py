@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -21,7 +21,6 @@ from sidecars.observability.process_metrics import ReloadMetrics, package_versio
 from sidecars.process.assembly import BoundSidecar
 from sidecars.process.garbage import collect_rarely
 from sidecars.process.notify import Notifier
-from sidecars.process.redis_in_use import RedisInUse
 from sidecars.process.reload import Reloader
 from sidecars.process.transports import make_server
 from sidecars.services.reflection import Reflection
@@ -30,6 +29,9 @@ from sidecars.settings.process import DrainSettings
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.service import Server
+
+if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 9 MB
+    from sidecars.process.redis_in_use import RedisInUse
 
 REDIS_CLOSE_SECONDS: Final = 1.0
 """Time to close a few sockets; one that hangs is left to the kernel."""
@@ -95,10 +97,7 @@ class Process:
             self._announce_reload,
             located,
         )
-        clients = {"redis": dependencies.redis, "redis_per_second": dependencies.redis_per_second}
-        self._redis = {
-            name: RedisInUse(client, name) for name, client in clients.items() if client is not None
-        }
+        self._redis = _in_use(dependencies)
         of_envoyproxy = settings.ratelimit is not None and settings.ratelimit.metrics == "envoyproxy"
         self._admin = Admin(
             settings.admin,
@@ -262,3 +261,14 @@ async def _all_within(seconds: float, work: Mapping[str, Coroutine[Any, Any, Non
     for task in done:
         if error := task.exception():
             _log.error("failed while stopping", what=tasks[task], exc_info=error)
+
+
+def _in_use(dependencies: Dependencies) -> "dict[str, RedisInUse]":
+    """Return each Redis by its section of the settings."""
+    clients = {"redis": dependencies.redis, "redis_per_second": dependencies.redis_per_second}
+    named = {name: client for name, client in clients.items() if client is not None}
+    if not named:
+        return {}
+    from sidecars.process.redis_in_use import RedisInUse
+
+    return {name: RedisInUse(client, name) for name, client in named.items()}

@@ -13,7 +13,6 @@ from accesslog.sinks.otlp import OtlpSink, OtlpTransport
 from accesslog.sinks.otlp_http import OtlpHttp
 from accesslog.sinks.parquet import ParquetSink
 from accesslog.sinks.queue import SinkQueue
-from accesslog.sinks.redis_stream import RedisStreamSink
 from accesslog.sinks.rotation import Compression, Rotation
 from accesslog.sinks.sink import Sink
 from accesslog.sinks.spooling import SinkSpool
@@ -91,6 +90,9 @@ def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sin
         if dependencies.redis_for_log is None:
             text = "type: redis needs the section redis with the url or the Sentinels of a Redis"
             raise ConfigError([_problem(text, index, "type")])
+        # Here, so that a process without this sink does not load redis-py, 9 MB.
+        from accesslog.sinks.redis_stream import RedisStreamSink
+
         client = dependencies.redis_for_log(settings.timeout_ms)
         return RedisStreamSink(client, settings.stream, settings.max_entries, settings.label)
     if isinstance(settings, OtlpSinkSettings):

@@ -1,23 +1,16 @@
 """The ratelimit sidecar: `envoy.service.ratelimit.v3.RateLimitService` over the library `ratelimit`."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import structlog
 from google.protobuf.message import DecodeError
-from redis.asyncio import Redis
 
 from common.buckets import SECOND_US
-from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.configfile import SETTINGS, ConfigError, Problem
-from common.redis_cluster import NodeAddress
-from common.tasks import cancel_and_wait
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitPlan
 from ratelimit.deny_cache import DenyCache
@@ -28,13 +21,8 @@ from ratelimit.plan import Modes
 from ratelimit.request import BadInput, RequestError, UnconfiguredError
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
-from ratelimit.stores.cluster import ClusterStore
-from ratelimit.stores.heartbeat import Heartbeat, beat_script
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
-from ratelimit.stores.redis import RedisStore, ScriptClient
-from ratelimit.stores.split import SplitStore
-from ratelimit.stores.store import Failure, Take
 from ratelimit.wire import ResponseHeaders, Responses
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.services.ratelimit_explain import answer_explain
@@ -45,11 +33,11 @@ from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.address import Address
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
+if TYPE_CHECKING:  # else limits in memory would load redis-py, 9 MB
+    from sidecars.services.ratelimit_redis import SharedStores
+
 ANSWER_SECONDS: Final = 0.002
 """Reserved of the caller's deadline: to fall back and answer in time."""
-
-REFUSAL_LOG_SECONDS: Final = 60.0
-"""Time between two log lines about requests that Redis refuses: clients choose how often they come."""
 
 UNMATCHED_SHOWN: Final = 10
 """The most frequent shapes without a limit that `/config` lists."""
@@ -67,20 +55,13 @@ class RatelimitSidecar:
         settings: RatelimitSettings,
         limiter: Limiter,
         memory: MemoryStore,
-        redis: RedisStore | ClusterStore | None,
-        per_second: RedisStore | ClusterStore | None,
-        refusals: "RefusalLog",
+        shared: "SharedStores | None",
         clock: Callable[[], float],
-        heartbeat: Heartbeat | None = None,
     ) -> None:
-        self._heartbeat = heartbeat
-        self._beating: asyncio.Task[None] | None = None
         self._settings = settings
         self._limiter = limiter
         self._memory = memory
-        self._redis = redis
-        self._per_second = per_second
-        self._refusals = refusals
+        self._shared = shared
         self._clock = clock
         self._responses = _responses(settings)
         self.services: Sequence[Service] = (
@@ -118,7 +99,7 @@ class RatelimitSidecar:
         return StatusError(code, text)
 
     def _budget_seconds(self, call: Call) -> float | None:
-        if self._redis is None or call.deadline is None:
+        if self._shared is None or call.deadline is None:
             return None
         return call.deadline - self._clock() - ANSWER_SECONDS
 
@@ -157,7 +138,7 @@ class RatelimitSidecar:
 
     async def _explain(self, request: AdminRequest) -> AdminAnswer:
         settings, limiter = self._settings, self._limiter
-        prefix = settings.redis_prefix if self._redis is not None else ""
+        prefix = settings.redis_prefix if self._shared is not None else ""
         modes = Modes(bounds=settings.bounds)
         return await answer_explain(limiter.limits, modes, limiter.store, prefix, request)
 
@@ -169,8 +150,8 @@ class RatelimitSidecar:
     async def start(self) -> None:
         """Log what the limits say about themselves. Redis is called by the first request, and may be away."""
         _log_warnings(self._limiter.limits)
-        if self._heartbeat is not None:
-            self._beating = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
+        if self._shared is not None:
+            self._shared.start()
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile the limits again; may run in a thread. Raises ConfigError."""
@@ -202,16 +183,8 @@ class RatelimitSidecar:
                 for shape in self._limiter.stats.unmatched.shapes()[:UNMATCHED_SHOWN]
             ],
         }
-        if self._redis is not None:
-            breaker = self._redis.breaker
-            described["breaker"] = breaker.state.name.lower()
-            described["breaker_cause"] = breaker.cause or None
-            described["last_refusal"] = self._refusals.describe()
-            counted = self._heartbeat
-            described["replicas"] = self._settings.replicas if counted is None else counted.replicas
-        if self._per_second is not None:
-            described["breaker_per_second"] = self._per_second.breaker.state.name.lower()
-            described["breaker_per_second_cause"] = self._per_second.breaker.cause or None
+        if self._shared is not None:
+            described |= self._shared.describe()
         return described
 
     async def finish_streams(self) -> None:
@@ -219,12 +192,8 @@ class RatelimitSidecar:
 
     async def stop(self) -> None:
         """End the calls to Redis that are still under way."""
-        if self._heartbeat is not None and self._beating is not None:
-            await cancel_and_wait(self._beating)
-            await self._heartbeat.leave()
-        for store in (self._redis, self._per_second):
-            if store is not None:
-                await store.close()
+        if self._shared is not None:
+            await self._shared.close()
 
 
 def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitSidecar:
@@ -244,22 +213,19 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         raise ConfigError(problems)
     wall_clock = dependencies.wall_clock
     memory = MemoryStore(lambda: int(wall_clock() * SECOND_US), settings.max_buckets)
-    refusals = RefusalLog(dependencies.monotonic_clock, dependencies.wall_clock)
-    redis = _redis_store(settings, dependencies, refusals, "redis")
-    per_second = _redis_store(settings, dependencies, refusals, "redis_per_second")
-    shared = redis if redis is None or per_second is None else _split(settings, redis, per_second)
+    shared = _shared_stores(settings, dependencies)
     stats = Stats(
         settings.max_metric_keys,
         max_unmatched=settings.max_unmatched,
         envoyproxy_names=settings.metrics == "envoyproxy",
     )
     deny_cache = None
-    if redis is not None and settings.deny_cache_max_entries:
+    if shared is not None and settings.deny_cache_max_entries:
         deny_cache = DenyCache(dependencies.monotonic_clock, settings.deny_cache_max_entries)
-    heartbeat = _heartbeat(settings, dependencies)
+    heartbeat = None if shared is None else shared.heartbeat
     limiter = Limiter(
         limits,
-        shared or memory,
+        memory if shared is None else shared.store,
         memory,
         stats,
         near_limit_ratio=settings.near_limit_ratio,
@@ -272,53 +238,22 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         replicas=None if heartbeat is None else lambda: heartbeat.replicas,
     )
     dependencies.registry.register(stats)
+    redis, per_second = (None, None) if shared is None else (shared.redis, shared.per_second)
     dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache))
-    clock = dependencies.monotonic_clock
-    return RatelimitSidecar(settings, limiter, memory, redis, per_second, refusals, clock, heartbeat)
+    return RatelimitSidecar(settings, limiter, memory, shared, dependencies.monotonic_clock)
 
 
-def _heartbeat(settings: RatelimitSettings, dependencies: Dependencies) -> Heartbeat | None:
-    client = dependencies.redis
-    if settings.store != "redis" or client is None or settings.replicas is not None:
+def _shared_stores(settings: RatelimitSettings, dependencies: Dependencies) -> "SharedStores | None":
+    if settings.store != "redis":
         return None
-    return Heartbeat(
-        beat_script(client),
-        settings.redis_prefix,
-        str(uuid4()),
-        dependencies.monotonic_clock,
-        unknown=dependencies.workers,
-        failed=lambda error: _log.warning("sidecars cannot be counted", error=error),
-    )
+    from sidecars.services.ratelimit_redis import shared_stores
+
+    return shared_stores(settings, dependencies)
 
 
 def _log_warnings(limits: CompiledLimits) -> None:
     if limits.warnings:
         _log.warning("limits are loaded, with warnings", warnings=list(map(str, limits.warnings)))
-
-
-class RefusalLog:
-    """The errors that Redis answered: keeps the last for `/config`, and logs one now and then."""
-
-    def __init__(self, monotonic_clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
-        self._monotonic_clock = monotonic_clock
-        self._wall_clock = wall_clock
-        self._last: tuple[str, float] | None = None
-        self._quiet_until = 0.0
-
-    def note(self, text: str) -> None:
-        """Keep `text`; log it unless another was logged within REFUSAL_LOG_SECONDS."""
-        self._last = text, self._wall_clock()
-        now = self._monotonic_clock()
-        if now >= self._quiet_until:
-            self._quiet_until = now + REFUSAL_LOG_SECONDS
-            _log.warning("redis refuses a request, its rules follow their on_failure", error=text)
-
-    def describe(self) -> dict[str, Any] | None:
-        """The last error and its time; None if there was none."""
-        if self._last is None:
-            return None
-        text, at = self._last
-        return {"error": text, "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")}
 
 
 def _responses(settings: RatelimitSettings) -> Responses:
@@ -328,63 +263,3 @@ def _responses(settings: RatelimitSettings) -> Responses:
         retry_after=headers.retry_after,
         dynamic_metadata=settings.dynamic_metadata,
     )
-
-
-def _split(
-    settings: RatelimitSettings, redis: RedisStore | ClusterStore, short: RedisStore | ClusterStore
-) -> SplitStore:
-    return SplitStore(redis, short, settings.redis_timeout_ms / 1000)
-
-
-def _redis_store(
-    settings: RatelimitSettings, dependencies: Dependencies, refusals: RefusalLog, section: str
-) -> RedisStore | ClusterStore | None:
-    client = dependencies.redis if section == "redis" else dependencies.redis_per_second
-    if settings.store != "redis" or client is None:
-        return None
-
-    def make_breaker(node: NodeAddress | None = None) -> CircuitBreaker:
-        breaker = CircuitBreaker(
-            dependencies.monotonic_clock,
-            dependencies.random,
-            settings.breaker.failures,
-            settings.breaker.open_seconds,
-            lambda state: _log_breaker(state, breaker.cause, section, node),
-        )
-        return breaker
-
-    timeout_seconds = settings.redis_timeout_ms / 1000
-
-    def make_store(
-        client: ScriptClient,
-        breaker: CircuitBreaker,
-        group_of: Callable[[Sequence[Take]], Hashable] | None = None,
-    ) -> RedisStore:
-        return RedisStore(
-            client,
-            breaker,
-            prefix=settings.redis_prefix,
-            timeout_seconds=timeout_seconds,
-            max_waiting=settings.redis_max_waiting,
-            refused=refusals.note,
-            group_of=group_of,
-        )
-
-    if isinstance(client, Redis):
-        return make_store(client, make_breaker())
-    return ClusterStore(
-        client, make_store, make_breaker, prefix=settings.redis_prefix, timeout_seconds=timeout_seconds
-    )
-
-
-def _log_breaker(state: CircuitState, cause: str, section: str, node: NodeAddress | None) -> None:
-    log = _log if section == "redis" else _log.bind(section=section)
-    if node is not None:
-        log = log.bind(node=f"{node[0]}:{node[1]}")
-    if state is CircuitState.CLOSED:
-        log.info("redis answers again")
-        return
-    # A refusal may last: the operator has to change something there.
-    what = "redis refuses" if cause.startswith(Failure.REFUSED) else "redis does not answer"
-    event = f"{what}, rules follow their on_failure"
-    log.warning(event, breaker=state.name.lower(), cause=cause)

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 
 from common.configfile import Problem
 from common.redaction import NO_NAMES, SecretNames
 from common.redis_cluster import Cluster
 from sidecars.transport.api.service import Service
+
+if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 9 MB
+    from redis.asyncio import Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Dependencies:
     """Seconds that never step, as `time.monotonic`."""
     random: Callable[[], float]
     """A number in [0, 1), as `random.random`."""
-    redis: Redis | Cluster | None
+    redis: "Redis | Cluster | None"
     """The shared Redis client, where the settings name one; it may be away at any time."""
     policy: tuple[Path, ...] = ()
     """The policy that the settings name for authz, whether it runs here or not: its names are secrets."""
@@ -33,10 +35,10 @@ class Dependencies:
     """Names that the settings of the access log redact in addition, for every log of the process."""
     workers: int = 1
     """Processes that serve the same settings: what one of them keeps in memory, the others do not know."""
-    redis_for_log: Callable[[int], Redis] | None = None
+    redis_for_log: "Callable[[int], Redis] | None" = None
     """Makes a client of the shared Redis with this timeout in ms, for a sink: its batches take longer than a
     check may. The sink closes it. None without a Redis, and where it is a cluster."""
-    redis_per_second: Redis | Cluster | None = None
+    redis_per_second: "Redis | Cluster | None" = None
     """The client of the Redis for short limits, where they have one of their own."""
 
 

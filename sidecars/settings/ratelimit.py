@@ -15,7 +15,7 @@ from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.secret_values import SecretValues
 from ratelimit.stats import MAX_REQUEST_KEYS
 from ratelimit.stores.memory import MAX_BUCKETS
-from ratelimit.stores.redis import MAX_WAITING, TIMEOUT_SECONDS
+from ratelimit.stores.store import MAX_WAITING, TIMEOUT_SECONDS
 from ratelimit.unmatched import MAX_SHAPES
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
 
