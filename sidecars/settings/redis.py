@@ -118,7 +118,10 @@ class RedisSettings(Block):
         10, ge=1, le=10_000, description="Timeout of one command, including the wait for a free connection."
     )
     health_check_seconds: float = Field(
-        30, ge=0, le=3600, description="A connection idle for longer is pinged before use; 0 turns it off."
+        30,
+        ge=0,
+        le=3600,
+        description="A connection idle for longer is pinged before use, except that of rate limits; 0 turns it off.",
     )
     backoff_min_ms: int = Field(
         50, ge=1, le=60_000, description="How long calls fail at once after a failed connection ..."
