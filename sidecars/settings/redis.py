@@ -121,7 +121,7 @@ class RedisSettings(Block):
         30,
         ge=0,
         le=3600,
-        description="A connection idle for longer is pinged before use, except that of rate limits; 0 turns it off.",
+        description="An idle connection, not that of rate limits, is pinged before use; 0 turns it off.",
     )
     backoff_min_ms: int = Field(
         50, ge=1, le=60_000, description="How long calls fail at once after a failed connection ..."

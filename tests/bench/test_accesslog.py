@@ -58,7 +58,7 @@ def test_a_server_that_refuses_the_stream_is_an_error(tmp_path: Path) -> None:
 
 def test_the_cpu_time_of_a_process_is_what_it_says_itself() -> None:
     """A process of its own: threads of this one may have ended, and their time is not counted."""
-    code = "import os, sys; sum(i for i in range(3_000_000)); print(sum(os.times()[:2])); sys.stdin.read()"
+    code = "import os, sys; sum(range(3_000_000)); print(sum(os.times()[:2]), flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
