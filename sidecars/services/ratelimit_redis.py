@@ -27,7 +27,7 @@ _log = structlog.get_logger("sidecars.ratelimit")
 
 
 class SharedStores:
-    """Where several sidecars count together: `store` is what is asked, `redis` and `per_second` its parts.
+    """Where several sidecars count together: `store` serves requests with `redis` and `per_second`.
 
     `heartbeat` counts the sidecars; without it they are as many as `replicas`.
     """
