@@ -92,7 +92,7 @@ class LimitPlan(NamedTuple):
     has_metadata: bool = False
     """Whether any of its rules has metadata to hand on."""
     memos: Memos | None = None
-    """Shared by the plans that differ only in the values that are counted; None where there are no others."""
+    """Shared by all plans that differ only in the values that are counted; None for a plan of its own."""
 
 
 class LimitDecision(NamedTuple):

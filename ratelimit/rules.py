@@ -214,7 +214,7 @@ def build_bucket(
 ) -> Bucket:
     """The bucket of a limit, or one of `replicas` equal parts of it. Raises ValueError out of range.
 
-    `calendar_months` other than 0 makes a calendar window, whatever else is asked for.
+    With `calendar_months` other than 0 the bucket is a calendar window; the algorithm is not looked at.
     """
     window_us = window_seconds * SECOND_US
     share = -(-requests // replicas)

@@ -25,7 +25,7 @@ BATCH_ENTRIES: Final = 16
 """The most entries that become lines before other tasks may run."""
 
 BATCH_BYTES: Final = 32 * 1024
-"""The most bytes of such entries, one of which may be longer: what takes long is long."""
+"""The most bytes of such entries together; a single entry may be longer. Their time grows with it."""
 
 BATCH_SECONDS: Final = 0.002
 """The longest time before other tasks may run: an authz server in the same process tolerates little more.

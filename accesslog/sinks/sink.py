@@ -42,7 +42,7 @@ class Sink(Protocol):
         """Make ready. Raises SinkError; `write` then opens by itself once that works."""
 
     async def write(self, lines: Sequence[bytes]) -> None:
-        """Write all of `lines`, each of which ends in a newline. Raises SinkError."""
+        """Write all of `lines`; each ends in a newline. Raises SinkError."""
 
     async def check(self) -> None:
         """Raises SinkError where a write would fail, as far as that shows without writing."""

@@ -23,7 +23,7 @@ class Schedule(Protocol):
 
 @dataclass(slots=True)
 class ConstantRate:
-    """An open loop: call `n` starts `n / per_second` seconds after `begin`, whatever the server does."""
+    """An open loop: call `n` starts `n / per_second` seconds after `begin`, even if the server is slow."""
 
     begin: float
     per_second: float

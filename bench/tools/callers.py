@@ -1,4 +1,4 @@
-"""Callers: a message a call, each of which names one of many."""
+"""The messages of many callers: each call names one of them."""
 
 from collections.abc import Iterator
 from itertools import accumulate, count, cycle

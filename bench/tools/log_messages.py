@@ -12,7 +12,7 @@ START_SECONDS: Final = 1_790_000_000
 
 
 def log_messages(count: int) -> Iterator[bytes]:
-    """Yield messages of ENTRIES entries each, all of which differ."""
+    """Yield messages of ENTRIES entries each. No two entries are the same."""
     for number in range(count):
         message = StreamAccessLogsMessage()
         message.identifier.log_name = "edge"

@@ -1,4 +1,4 @@
-"""Requests whose buckets are kept in several places, each of which is one atomic step by itself."""
+"""Requests whose buckets are kept in several places. A place charges its buckets in one atomic step."""
 
 import asyncio
 import time

@@ -67,7 +67,7 @@ class ScriptClient(Protocol):
 
     @property
     def eval(self) -> Callable[..., Any]:
-        """The same with the text of the script."""
+        """Run the script with this text: the number of keys, the keys, and the arguments."""
 
 
 class RedisStore:

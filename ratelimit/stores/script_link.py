@@ -100,7 +100,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self._loop = asyncio.get_running_loop()
-        # There is no public way to it.
+        # redis-py has no public way to the transport.
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
         self._streams: Any = self._transport.get_protocol()
         self._transport.set_protocol(self)

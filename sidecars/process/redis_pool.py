@@ -44,7 +44,7 @@ class RoutedConnection(Connection):
 
 
 class RoutedTlsConnection(SSLConnection):
-    """The same with TLS. The certificate must have the name or IP address that the route knows."""
+    """A TLS connection to the server that a route names; its certificate must have that name or address."""
 
     def __init__(self, *, route: Route, **options: Any) -> None:
         super().__init__(**options)

@@ -96,7 +96,7 @@ class RedactSettings(Block):
         return Redaction(more.headers, more.query_parameters, allow.headers, allow.query_parameters, rules)
 
     def masking(self) -> Redaction:
-        """As `redaction`, with rules that mask whatever they name: to see what is still to be redacted."""
+        """As `redaction`, but each rule masks what it names: to find what is still to be redacted."""
         rules = tuple(rule.model_copy(update={"action": Action.MASK}) for rule in self.rules)
         return self.model_copy(update={"rules": rules}).redaction()
 
