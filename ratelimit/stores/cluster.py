@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common.buckets import Taken
@@ -14,7 +15,6 @@ from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_cluster import Cluster, NodeAddress, key_slot
 from common.redis_errors import error_text
 from ratelimit.stores.parts import Part, PartedTakes
-from ratelimit.stores.pipelined import PipelinedClient
 from ratelimit.stores.redirect import Redirect, RedirectError
 from ratelimit.stores.redis import PROBE, RedisStore
 from ratelimit.stores.store import TIMEOUT_SECONDS, Failure, StoreError, Take
@@ -37,12 +37,15 @@ class StoreMaker(Protocol):
 
     def __call__(
         self,
-        client: PipelinedClient,
+        client: Redis,
         breaker: CircuitBreaker,
-        group_of: Callable[[Sequence[Take]], Hashable],
         /,
+        *,
+        group_of: Callable[[Sequence[Take]], Hashable],
+        probe: Take,
+        asking: bool = False,
     ) -> RedisStore:
-        """Return a store in which requests with different `group_of` never share a call."""
+        """Return a RedisStore with these options."""
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class ClusterStore:
     """Counts in the nodes of `cluster`, with a store and a breaker for each.
 
     Keys of different slots never share a script call; the calls to one node that begin in one turn of the
-    event loop are one round trip (`PipelinedClient`). MOVED, ASK and TRYAGAIN are followed inside the call
+    event loop are one round trip (`ScriptLink`). MOVED, ASK and TRYAGAIN are followed inside the call
     and its deadline. A request whose keys lie in several slots is charged as `PartedTakes` says.
     """
 
@@ -195,18 +198,22 @@ class ClusterStore:
         node = self._nodes.get(address)
         if node is None:
             breaker = self._make_breaker(address)
-            client = PipelinedClient(self._cluster.client(address), names=self._own_probe(address))
-            store = self._make_store(client, breaker, lambda takes: self._slot(takes[0]))
+            store = self._make_store(
+                self._cluster.client(address),
+                breaker,
+                group_of=lambda takes: self._slot(takes[0]),
+                probe=self._own_probe(address),
+            )
             node = self._nodes[address] = _Node(address, breaker, store)
         return node
 
-    def _own_probe(self, address: NodeAddress) -> dict[str, str]:
-        """Return a name for the key of PROBE in a slot of the node, which else answers MOVED even if full."""
+    def _own_probe(self, address: NodeAddress) -> Take:
+        """Return a probe in a slot of the node, which else answers MOVED even if full."""
         for number in range(PROBE_KEYS):
             probe = PROBE._replace(key=f"{PROBE.key}{number}")
             if self._cluster.owner(self._slot(probe)) == address:
-                return {self._prefix + PROBE.key: self._prefix + probe.key}
-        return {}
+                return probe
+        return PROBE
 
     def _slots_changed(self) -> None:
         # What is under way at a node that is gone has ended by then.
@@ -231,9 +238,13 @@ class ClusterStore:
     def _apart(self, node: _Node, *, asking: bool) -> RedisStore:
         store = node.others.get(asking)
         if store is None:
-            names = self._own_probe(node.address)
-            client = PipelinedClient(self._cluster.client(node.address), asking=asking, names=names)
-            store = node.others[asking] = self._make_store(client, node.breaker, _keys)
+            store = node.others[asking] = self._make_store(
+                self._cluster.client(node.address),
+                node.breaker,
+                group_of=_keys,
+                probe=self._own_probe(node.address),
+                asking=asking,
+            )
         return store
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from hashlib import sha1
 from math import inf
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
@@ -58,18 +58,6 @@ _WRONG_TYPE: Final = re.compile(r"WRONGTYPE.*\(key (\d+)\)")
 """The error text of the script."""
 
 
-class ScriptClient(Protocol):
-    """Runs scripts in Redis: redis-py's client, or the `PipelinedClient` of a cluster's node."""
-
-    @property
-    def evalsha(self) -> Callable[..., Any]:
-        """Run the script with this SHA-1: the number of keys, the keys, and the arguments."""
-
-    @property
-    def eval(self) -> Callable[..., Any]:
-        """Run the script with this text: the number of keys, the keys, and the arguments."""
-
-
 class RedisStore:
     """Counts in Redis, by one script for all buckets of a request, on the clock of Redis.
 
@@ -83,7 +71,8 @@ class RedisStore:
     store finds out by itself when Redis is back, so that its state is right without traffic.
 
     Requests for which `group_of` returns different values never share a call (a script's keys must lie in one
-    slot of a Redis Cluster); the calls of one batch begin in the same turn of the event loop.
+    slot of a Redis Cluster); the calls of one batch begin in the same turn of the event loop. `probe` is what
+    the store asks while the breaker is open; `asking` is for slots on their way to a node (`ScriptLink`).
 
     `refused` is called with what Redis said each time that it says no.
 
@@ -93,7 +82,7 @@ class RedisStore:
 
     def __init__(
         self,
-        client: ScriptClient,
+        client: Redis,
         breaker: CircuitBreaker,
         *,
         prefix: str = "ratelimit:",
@@ -102,12 +91,14 @@ class RedisStore:
         refused: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         group_of: Callable[[Sequence[Take]], Hashable] | None = None,
+        probe: Take = PROBE,
+        asking: bool = False,
     ) -> None:
         self.breaker = breaker
         self.failures = dict.fromkeys(Failure, 0)
         """Requests without an answer, by reason."""
-        self._link = ScriptLink(client) if isinstance(client, Redis) else None
-        self._client = self._link or client
+        self._link = ScriptLink(client, gathers=group_of is not None, asking=asking)
+        self._probe = probe
         self._prefix = prefix
         self._timeout_seconds = timeout_seconds
         self._max_waiting = max_waiting
@@ -184,8 +175,7 @@ class RedisStore:
             # Bounded: a cancellation may get lost in a client that is just setting a timeout of its own.
             await asyncio.wait(tasks, timeout=self._timeout_seconds)
         refuse(self._drain(), Failure.UNREACHABLE, "closing")
-        if self._link is not None:
-            await self._link.close()
+        await self._link.close()
 
     def _expire_some(self) -> None:
         """End the waits that are over. One timer serves all requests with the same time to wait."""
@@ -287,11 +277,11 @@ class RedisStore:
         """Ask until the breaker closes: else its state would be wrong until the next request."""
         while self.breaker.state is not CircuitState.CLOSED:
             await asyncio.sleep(PROBE_SECONDS)
-            await self._call([self._probe()])
+            await self._call([self._waiting_probe()])
 
-    def _probe(self) -> Waiting:
+    def _waiting_probe(self) -> Waiting:
         future = asyncio.get_running_loop().create_future()
-        return Waiting([PROBE], Answer(future, _itself, dict.fromkeys(Failure, 0)), inf)
+        return Waiting([self._probe], Answer(future, _itself, dict.fromkeys(Failure, 0)), inf)
 
     def _drain(self) -> list[Waiting]:
         drained = list(self._waiting)
@@ -318,12 +308,12 @@ class RedisStore:
         buckets = {take.key: take.bucket for waiting in batch for take in waiting.takes}
         keys = [self._prefix + key for key in buckets]
         arguments = encode_takes([waiting.takes for waiting in batch], list(buckets))
-        run: Any = self._client.evalsha(self._script_sha, len(keys), *keys, arguments)
+        run = self._link.evalsha(self._script_sha, len(keys), *keys, arguments)
         try:
             seconds, microseconds, stored = await run
         except NoScriptError:
             # Redis was restarted or failed over. EVAL runs the script and makes it known in one call.
-            run = self._client.eval(self._script, len(keys), *keys, arguments)
+            run = self._link.eval(self._script, len(keys), *keys, arguments)
             seconds, microseconds, stored = await run
         now_us = int(seconds) * SECOND_US + int(microseconds)
         states: dict[str, State] = {}

@@ -28,11 +28,15 @@ class ScriptLink:
     """Calls scripts in the Redis of `client`, which stays the caller's to close; its time limits hold.
 
     What fails is told to the connection's Retry, as redis-py does: it decides whether a command is sent
-    again, and whether the connection is closed.
+    again, and whether the connection is closed. With `gathers`, the commands of one turn of the event loop
+    are one write: for a cluster, where calls that begin together cannot be one script call. With `asking`,
+    each follows an ASKING: a node of a cluster then answers for a slot that is on its way to it.
     """
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, *, gathers: bool = False, asking: bool = False) -> None:
         self._client = client
+        self._gathers = gathers
+        self._asking = asking
         self._link: _Link | None = None
         self._connects = asyncio.Lock()
         self._has_failed = False
@@ -55,7 +59,7 @@ class ScriptLink:
         if link is None or not link.is_open:
             link = await self._connect()
         try:
-            answer = await link.ask(command)
+            answer = await self._ask(link, command)
         except RedisError as error:
             self._has_failed = True
             return await self._after(link, command, error)
@@ -71,9 +75,14 @@ class ScriptLink:
         async def attempt() -> Any:
             if errors:
                 raise errors.pop()
-            return await (await self._connect()).ask(command)
+            return await self._ask(await self._connect(), command)
 
         return await link.connection.retry.call_with_retry(attempt, link.fail)
+
+    def _ask(self, link: "_Link", command: tuple[Any, ...]) -> "asyncio.Future[Any]":
+        if self._asking:
+            link.ask(("ASKING",)).add_done_callback(_seen)
+        return link.ask(command)
 
     async def _connect(self) -> "_Link":
         async with self._connects:
@@ -82,7 +91,7 @@ class ScriptLink:
             await self._give_back()
             pool: Any = self._client.connection_pool
             connection = await pool.get_connection()
-            self._link = _Link(connection)
+            self._link = _Link(connection, gathers=self._gathers)
             return self._link
 
     async def _give_back(self) -> None:
@@ -95,9 +104,14 @@ class ScriptLink:
 
 
 class _Link(asyncio.Protocol):
-    """A connection of redis-py with another protocol: commands go out at once, replies come in order."""
+    """A connection of redis-py with another protocol: commands go out at once, replies come in order.
 
-    def __init__(self, connection: Any) -> None:
+    With `gathers`, commands go out at the end of a turn of the event loop.
+    """
+
+    def __init__(self, connection: Any, *, gathers: bool) -> None:
+        self._gathers = gathers
+        self._unwritten: list[bytes] = []
         self.connection = connection
         self._loop = asyncio.get_running_loop()
         # redis-py has no public way to the transport.
@@ -123,13 +137,24 @@ class _Link(asyncio.Protocol):
         if not self.is_open:
             answer.set_exception(RedisConnectionError(self._lost or "the connection is closed"))
             return answer
-        self._transport.write(hiredis.pack_command(command))
+        packed = hiredis.pack_command(command)
+        if self._gathers:
+            if not self._unwritten:
+                self._loop.call_soon(self._write)
+            self._unwritten.append(packed)
+        else:
+            self._transport.write(packed)
         self._waiting.append(answer)
         if self._timeout_seconds is not None:
             self._sent.append(self._loop.time())
             if self._timer is None:
                 self._set_timer(self._timeout_seconds)
         return answer
+
+    def _write(self) -> None:
+        packed, self._unwritten = self._unwritten, []
+        if self.is_open:
+            self._transport.write(b"".join(packed))
 
     def close(self, reason: str) -> None:
         """Close the connection; commands without an answer fail."""
@@ -192,6 +217,12 @@ class _Link(asyncio.Protocol):
         else:
             self._end(RedisTimeoutError("Redis did not answer in time"))
             self._transport.abort()
+
+
+def _seen(answer: "asyncio.Future[Any]") -> None:
+    """Take note of an error that the next answer tells, too."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 async def _returned(answer: Any) -> Any:

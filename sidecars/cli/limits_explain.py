@@ -3,9 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,9 +27,9 @@ from ratelimit.plan import Modes
 from ratelimit.request import RequestError
 from ratelimit.rules import CompiledLimits, Options
 from ratelimit.stores.cluster import ClusterStore
-from ratelimit.stores.redis import RedisStore, ScriptClient
+from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.split import SplitStore
-from ratelimit.stores.store import Store, Take
+from ratelimit.stores.store import Store
 from sidecars.cli.limits_running import ask_running, settings_in
 from sidecars.process.redis_cluster import RedisCluster, open_redis
 from sidecars.settings.redis import RedisSettings
@@ -109,13 +110,7 @@ def _store(client: Redis | RedisCluster, prefix: str) -> Store:
     def make_breaker(_node: NodeAddress | None = None) -> CircuitBreaker:
         return CircuitBreaker(time.monotonic, random.random)
 
-    def make_store(
-        client: ScriptClient,
-        breaker: CircuitBreaker,
-        group_of: Callable[[Sequence[Take]], Hashable] | None = None,
-    ) -> RedisStore:
-        return RedisStore(client, breaker, prefix=prefix, timeout_seconds=REDIS_SECONDS, group_of=group_of)
-
+    make_store = partial(RedisStore, prefix=prefix, timeout_seconds=REDIS_SECONDS)
     if isinstance(client, Redis):
         return make_store(client, make_breaker())
     return ClusterStore(client, make_store, make_breaker, prefix=prefix, timeout_seconds=REDIS_SECONDS)

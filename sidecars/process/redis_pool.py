@@ -9,8 +9,16 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from common.redis_cluster import NodeAddress
 from common.redis_errors import answer_in, error_text
@@ -256,8 +264,10 @@ class NoRetry(Retry):
                 self._route.suspect()
                 await (fail(error, 1) if with_failure_count else fail(error))
                 return await do()
-            # A script that Redis does not know (yet) is sent next; that does not count as a refusal.
-            if isinstance(error, ResponseError) and not isinstance(error, NoScriptError):
+            # A script that Redis does not know (yet) is sent next, and a redirect is followed.
+            if isinstance(error, ResponseError) and not isinstance(
+                error, NoScriptError | AskError | TryAgainError
+            ):
                 self._refusals.note(error)
             lost = isinstance(error, self._supported_errors) and (is_retryable is None or is_retryable(error))
             if lost or _is_readonly_error(error):

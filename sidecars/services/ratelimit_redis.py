@@ -1,8 +1,9 @@
 """The stores of the ratelimit sidecar that are in Redis."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -14,9 +15,9 @@ from common.redis_cluster import Cluster, NodeAddress
 from common.tasks import cancel_and_wait
 from ratelimit.stores.cluster import ClusterStore
 from ratelimit.stores.heartbeat import Heartbeat, beat_script
-from ratelimit.stores.redis import RedisStore, ScriptClient
+from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.split import SplitStore
-from ratelimit.stores.store import Failure, Store, Take
+from ratelimit.stores.store import Failure, Store
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.ratelimit import RatelimitSettings
 
@@ -156,21 +157,13 @@ def _redis_store(
 
     timeout_seconds = settings.redis_timeout_ms / 1000
 
-    def make_store(
-        client: ScriptClient,
-        breaker: CircuitBreaker,
-        group_of: Callable[[Sequence[Take]], Hashable] | None = None,
-    ) -> RedisStore:
-        return RedisStore(
-            client,
-            breaker,
-            prefix=settings.redis_prefix,
-            timeout_seconds=timeout_seconds,
-            max_waiting=settings.redis_max_waiting,
-            refused=refusals.note,
-            group_of=group_of,
-        )
-
+    make_store = partial(
+        RedisStore,
+        prefix=settings.redis_prefix,
+        timeout_seconds=timeout_seconds,
+        max_waiting=settings.redis_max_waiting,
+        refused=refusals.note,
+    )
     if isinstance(client, Redis):
         return make_store(client, make_breaker())
     return ClusterStore(

@@ -131,10 +131,10 @@ class RedisSettings(Block):
     )
     max_connections: int = Field(
         32,
-        ge=2,
+        ge=4,
         le=1000,
-        description="Calls in flight at once; one more waits for a free connection. One is held by the "
-        "subscription that hears of revoked sessions and tokens.",
+        description="One more waits until a connection is free. Rate limits hold one (up to three for a node "
+        "of a cluster), and the subscription that hears of revoked sessions and tokens holds another.",
     )
 
     @property

@@ -1,14 +1,12 @@
 """A store in a Redis Cluster, for tests."""
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 from common.circuit_breaker import CircuitBreaker
 from common.redis_cluster import Cluster
 from ratelimit.stores.cluster import ClusterStore
-from ratelimit.stores.pipelined import PipelinedClient
 from ratelimit.stores.redis import RedisStore
-from ratelimit.stores.store import Take
 
 PREFIX = "t:"
 
@@ -17,11 +15,7 @@ def cluster_store(
     cluster: Cluster, *, timeout_seconds: float = 10.0, failures: int = 5, prefix: str = PREFIX
 ) -> ClusterStore:
     """Return a store whose keys begin with `prefix`."""
-
-    def make_store(
-        client: PipelinedClient, breaker: CircuitBreaker, group_of: Callable[[Sequence[Take]], Hashable]
-    ) -> RedisStore:
-        return RedisStore(client, breaker, prefix=prefix, timeout_seconds=timeout_seconds, group_of=group_of)
+    make_store = partial(RedisStore, prefix=prefix, timeout_seconds=timeout_seconds)
 
     def make_breaker(_: object) -> CircuitBreaker:
         return CircuitBreaker(time.monotonic, lambda: 0.0, failures)

@@ -86,7 +86,7 @@ def _redis(values: Values, given: Collection[str]) -> Iterator[Made]:
         yield ("ratelimit", "redis_timeout_ms"), round(values["REDIS_TIMEOUT"] * 1000), "REDIS_TIMEOUT"
     if values["REDIS_PERSECOND"]:
         yield from _redis_section("redis_per_second", "REDIS_PERSECOND", values, given)
-        yield ("redis_per_second", "max_connections"), max(2, values["REDIS_PERSECOND_POOL_SIZE"]), ""
+        yield ("redis_per_second", "max_connections"), max(4, values["REDIS_PERSECOND_POOL_SIZE"]), ""
 
 
 def _redis_section(section: str, prefix: str, values: Values, given: Collection[str]) -> Iterator[Made]:

@@ -270,7 +270,7 @@ _REDIS: Final = (
         _REDIS_TYPE,
     ),
     Variable("REDIS_URL", "/var/run/nutcracker/ratelimit.sock", text, _REDIS_URL),
-    Variable("REDIS_POOL_SIZE", "10", integer, Sets(("redis", "max_connections"), lambda size: max(2, size))),
+    Variable("REDIS_POOL_SIZE", "10", integer, Sets(("redis", "max_connections"), lambda size: max(4, size))),
     Variable(
         "REDIS_AUTH", "", text, PartOf("`redis.url`; better `redis.username` and `redis.password_file`")
     ),

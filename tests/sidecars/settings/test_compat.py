@@ -158,7 +158,7 @@ SECOND_SENTINEL = {
             "redis_per_second.ca_file",
             "/ca",
         ),
-        ({"REDIS_POOL_SIZE": "1"}, "redis.max_connections", 2),
+        ({"REDIS_POOL_SIZE": "1"}, "redis.max_connections", 4),
         (SENTINEL, "redis.url", "rediss://u:p@MyMaster/0"),
         (SENTINEL, "redis.sentinel.urls", ["rediss://:s@a:1", "rediss://:s@b:2"]),
         (

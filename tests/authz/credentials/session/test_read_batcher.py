@@ -29,7 +29,7 @@ MANY = 700
 async def client(shared_redis: RedisServer) -> AsyncIterator[Redis]:
     found = connect(
         RedisSettings(
-            url=shared_redis.url, max_connections=2, operation_timeout_ms=5000, connect_timeout_ms=5000
+            url=shared_redis.url, max_connections=4, operation_timeout_ms=5000, connect_timeout_ms=5000
         )
     )
     yield found
