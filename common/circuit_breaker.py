@@ -54,11 +54,6 @@ class CircuitBreaker:
         """Whether the breaker refuses requests now."""
         return self.state is not CircuitState.CLOSED and self._clock() < self._try_at
 
-    @property
-    def lookup_timeout_seconds(self) -> float:
-        """How long until `allows` lets a request try; 0 where it may at once."""
-        return 0.0 if self.state is CircuitState.CLOSED else max(0.0, self._try_at - self._clock())
-
     def allows(self) -> bool:
         """Whether to send a request now. A caller that may must report `succeeded` or `failed`.
 

@@ -20,7 +20,6 @@ by nothing there); every problem is reported at once, each with file and line; n
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -284,7 +283,7 @@ class _Compiler:
         for key in ("unit_multiplier", "period", "cost", "algorithm", "burst", "charge_rejected"):
             if key in limit.data:
                 limit.problem(f"should not specify {key} when unlimited", key)
-        return {"bucket": None, "fallback": None}
+        return {"bucket": None}
 
     def _counting(self, limit: MapReader) -> dict[str, Any]:
         period = _period(limit) if "period" in limit.data else _unit(limit)
@@ -296,8 +295,7 @@ class _Compiler:
         if burst is not None and (algorithm is not Algorithm.TOKEN_BUCKET or requests == 0):
             limit.problem("burst needs algorithm: token_bucket and requests_per_unit of at least 1", "burst")
         window = UNIT_SECONDS[unit] * multiplier
-        build = partial(
-            build_bucket,
+        bucket = build_bucket(
             requests,
             window,
             algorithm,
@@ -305,11 +303,9 @@ class _Compiler:
             charge_rejected=charge,
             calendar_months=calendar_months,
         )
-        bucket = build()
         return {
             "bucket": bucket,
             "charging": None if charge is False else replace(bucket, charge_rejected=True),
-            "fallback": build(replicas=self.options.replicas),
             "requests_per_unit": requests,
             "unit": unit,
             "unit_multiplier": multiplier,

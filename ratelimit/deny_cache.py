@@ -5,13 +5,10 @@ from typing import Final, NamedTuple
 
 from common.buckets import SECOND_US, Bucket, SlidingWindow, Taken, TokenBucket
 from ratelimit.cache import GenerationalCache
-from ratelimit.stores.store import Mode, Take
+from ratelimit.stores.store import NOT_TAKEN, Mode, Take
 
 MAX_ENTRIES: Final = 20_000
 """Buckets, about 8 MB: as many are kept, and up to twice as many for a while."""
-
-NOT_TAKEN: Final = Taken(allowed=True, remaining=0, reset_us=0, retry_after_us=0, used_before=0)
-"""The outcome (by identity) of a take that was not tried, because another one refuses the request."""
 
 
 class _Denial(NamedTuple):

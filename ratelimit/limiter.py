@@ -6,20 +6,19 @@ the configuration alone, so it is a step of its own (`plan`) whose result may be
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.decision import Charge, DescriptorStatus, LimitDecision, LimitPlan
-from ratelimit.deny_cache import NOT_TAKEN, DenyCache
+from ratelimit.deny_cache import DenyCache
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
 from ratelimit.shapes import Shapes
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.store import CallbackStore, Failure, Result, Store, StoreError, Take
+from ratelimit.stores.store import NOT_TAKEN, CallbackStore, Failure, Result, Store, StoreError, Take
 from ratelimit.stores.take_all import is_refused
 from ratelimit.token_budgets import TokenBudgets
 from ratelimit.wire import read_request
@@ -240,7 +239,7 @@ class Limiter:
 
     def _without_store(self, plan: LimitPlan, failure: Failure) -> LimitDecision:
         self.stats.errors["redis_error"] += 1
-        replicas = None if self._replicas is None else self._replicas()
+        replicas = self._limits.options.replicas if self._replicas is None else self._replicas()
         takes = [
             _fallback_take(charge.rule, take, replicas)
             for charge, take in zip(plan.charges, plan.takes, strict=True)
@@ -298,14 +297,10 @@ def _itself(decision: LimitDecision) -> LimitDecision:
     return decision
 
 
-def _fallback_take(rule: LimitRule, take: Take, replicas: int | None) -> Take:
+def _fallback_take(rule: LimitRule, take: Take, replicas: int) -> Take:
     """Return what to take from the buckets of this process while the store is away."""
-    if rule.on_failure is OnFailure.LOCAL and rule.fallback is not None:
-        if replicas is not None:
-            return take._replace(bucket=share_of(take.bucket, replicas))
-        if take.bucket is rule.charging:
-            return take._replace(bucket=replace(rule.fallback, charge_rejected=True))
-        return take._replace(bucket=rule.fallback)
+    if rule.on_failure is OnFailure.LOCAL:
+        return take._replace(bucket=share_of(take.bucket, replicas))
     passes = rule.on_failure is OnFailure.OPEN or take.hits < 0
     return Take("", NO_ROOM, -1 if passes else 1, take.mode)
 

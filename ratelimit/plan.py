@@ -186,11 +186,9 @@ def _override_rule(
     window_seconds = UNIT_SECONDS[unit] * override.unit_multiplier
     requests, options, secrets = override.requests_per_unit, limits.options, limits.options.secrets
     bucket = build_bucket(requests, window_seconds, options.algorithm)
-    fallback = build_bucket(requests, window_seconds, options.algorithm, replicas=options.replicas)
     return LimitRule(
         (domain, *(shown(f"{key}_{secrets.shown(key, value)}" if value else key) for key, value in entries)),
         bucket,
-        fallback,
         requests,
         unit,
         override.unit_multiplier,

@@ -78,8 +78,6 @@ class LimitRule:
     """Domain, then `key` or `key_value` of each level; values as `SecretValues` shows them."""
     bucket: Bucket | None
     """None: unlimited."""
-    fallback: Bucket | None
-    """This process's share of the limit, for `on_failure: local`."""
     requests_per_unit: int = 0
     unit: Unit = Unit.SECOND
     unit_multiplier: int = 1
@@ -209,22 +207,20 @@ def build_bucket(
     *,
     burst: int | None = None,
     charge_rejected: bool | None = None,
-    replicas: int = 1,
     calendar_months: int = 0,
 ) -> Bucket:
-    """The bucket of a limit, or one of `replicas` equal parts of it. Raises ValueError out of range.
+    """The bucket of a limit. Raises ValueError out of range.
 
     With `calendar_months` other than 0 the bucket is a calendar window; the algorithm is not looked at.
     """
     window_us = window_seconds * SECOND_US
-    share = -(-requests // replicas)
     if calendar_months:
-        return CalendarWindow(share, calendar_months, charge_rejected is not False)
+        return CalendarWindow(requests, calendar_months, charge_rejected is not False)
     # Nothing refills a bucket of 0; a window of 0 refuses just the same and has an end to name.
     if algorithm is Algorithm.FIXED_WINDOW or requests == 0:
         charge = True if charge_rejected is None else charge_rejected
-        return FixedWindow(share, window_us, charge)
+        return FixedWindow(requests, window_us, charge)
     if algorithm is Algorithm.SLIDING_WINDOW:
-        return SlidingWindow(share, window_us, bool(charge_rejected))
-    capacity = share if burst is None else -(-burst // replicas)
-    return TokenBucket(capacity, share, window_us, bool(charge_rejected))
+        return SlidingWindow(requests, window_us, bool(charge_rejected))
+    capacity = requests if burst is None else burst
+    return TokenBucket(capacity, requests, window_us, bool(charge_rejected))

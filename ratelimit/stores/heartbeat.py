@@ -77,7 +77,6 @@ class Heartbeat:
         run_script: BeatScript,
         prefix: str,
         name: str,
-        clock: Callable[[], float],
         *,
         unknown: int = 1,
         failed: Callable[[str], None] = lambda _: None,
@@ -85,8 +84,7 @@ class Heartbeat:
         self._run_script = run_script
         self._key = prefix + NAME
         self._name = name
-        self._clock = clock
-        self._counts: deque[tuple[float, int]] = deque()
+        self._counts: deque[int] = deque(maxlen=round(ALIVE_SECONDS / BEAT_SECONDS))
         self._failed = failed
         self._failing = False
         self.replicas = unknown
@@ -107,11 +105,8 @@ class Heartbeat:
             self._failing = True
             return
         self._failing = False
-        now = self._clock()
-        self._counts.append((now, count))
-        while self._counts[0][0] < now - ALIVE_SECONDS:
-            self._counts.popleft()
-        self.replicas = max(count for _, count in self._counts)
+        self._counts.append(count)
+        self.replicas = max(self._counts)
 
     async def leave(self) -> None:
         """Tell that this sidecar ends, so that the others need not wait until it no longer counts."""

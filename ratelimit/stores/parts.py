@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from common.buckets import Taken
-from ratelimit.deny_cache import NOT_TAKEN
-from ratelimit.stores.store import Failure, Mode, StoreError, Take
+from ratelimit.stores.store import NOT_TAKEN, Failure, Mode, StoreError, Take
 from ratelimit.stores.take_all import is_refused
 
 Ask = Callable[[Sequence[Take], float | None], list[Taken] | Awaitable[list[Taken]]]

@@ -18,7 +18,7 @@ from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import answer_in, error_text
 from ratelimit.stores.redirect import redirect_in
 from ratelimit.stores.script import encode_takes, read_state, script_text
-from ratelimit.stores.script_link import ScriptLink
+from ratelimit.stores.script_link import GRACE_SECONDS, LATE_SECONDS, TIMER_SECONDS, ScriptLink
 from ratelimit.stores.store import MAX_WAITING, TIMEOUT_SECONDS, Failure, StoreError, Take
 from ratelimit.stores.take_all import take_all
 from ratelimit.stores.waiting import Answer, Waiting, grouped, hand_out, refuse, split
@@ -27,22 +27,13 @@ MAX_KEYS_PER_CALL: Final = 64
 """A script stops all of Redis while it runs: 64 buckets take it about half a millisecond."""
 
 MAX_CALLS: Final = 4
-"""Calls under way at once, and so connections: while some wait for Redis, the next ones gather."""
+"""Calls under way at once: while some wait for Redis, the next ones gather."""
 
 
 CALL_SECONDS: Final = 1.0
 """When a call is given up, for a client without timeouts of its own. Longer than any request waits for it:
 a new connection (TLS, far away) may take longer than that, and must still be made."""
 
-
-LATE_SECONDS: Final = 0.002
-"""A timer that fires so much later shows that the event loop was busy, or the process was not running."""
-
-GRACE_SECONDS: Final = 0.003
-"""How long a request still waits if the event loop was late: longer than reading what has come takes."""
-
-TIMER_SECONDS: Final = 0.001
-"""The shortest timer: an event loop that counts milliseconds would call it at once, again and again."""
 
 PROBE_SECONDS: Final = 0.1
 """The time between two checks while the breaker is open: a small load, even from many processes."""

@@ -17,11 +17,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-_LATE_SECONDS: Final = 0.002
-"""A timer that fires so much later shows that the event loop was busy, and what has come since is unread."""
+LATE_SECONDS: Final = 0.002
+"""A timer that fires so much later shows that the event loop was busy, or the process was not running."""
 
-_GRACE_SECONDS: Final = 0.003
-"""The time to read it."""
+GRACE_SECONDS: Final = 0.003
+"""The time to read what has come since, if the event loop was late."""
+
+TIMER_SECONDS: Final = 0.001
+"""The shortest timer: an event loop that counts milliseconds would call it at once, again and again."""
 
 
 class ScriptLink:
@@ -56,7 +59,7 @@ class ScriptLink:
 
     async def _run(self, command: tuple[Any, ...]) -> Any:
         link = self._link
-        if link is None or not link.is_open:
+        if link is None or not link.is_usable:
             link = await self._connect()
         try:
             answer = await self._ask(link, command)
@@ -80,13 +83,13 @@ class ScriptLink:
         return await link.connection.retry.call_with_retry(attempt, link.fail)
 
     def _ask(self, link: "_Link", command: tuple[Any, ...]) -> "asyncio.Future[Any]":
-        if self._asking:
-            link.ask(("ASKING",)).add_done_callback(_seen)
+        if self._asking and link.is_open:
+            link.ask(("ASKING",)).cancel()  # its reply is read and dropped
         return link.ask(command)
 
     async def _connect(self) -> "_Link":
         async with self._connects:
-            if self._link is not None and self._link.is_open:
+            if self._link is not None and self._link.is_usable:
                 return self._link
             await self._give_back()
             pool: Any = self._client.connection_pool
@@ -98,9 +101,11 @@ class ScriptLink:
         link, self._link = self._link, None
         if link is not None:
             link.close("the connection is given back")
-            await link.connection.disconnect(nowait=True)
             pool: Any = self._client.connection_pool
-            await pool.release(link.connection)
+            try:
+                await link.connection.disconnect(nowait=True)
+            finally:
+                await pool.release(link.connection)
 
 
 class _Link(asyncio.Protocol):
@@ -130,6 +135,11 @@ class _Link(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether commands may be written."""
         return self._lost is None and not self._transport.is_closing()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether to ask over it: not once its server was replaced and all answers have come."""
+        return self.is_open and (bool(self._waiting) or not self.connection.should_reconnect())
 
     def ask(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
         """Write `command`. The answer raises RedisError."""
@@ -211,18 +221,12 @@ class _Link(asyncio.Protocol):
         now = self._loop.time()
         left = self._sent[0] + self._timeout_seconds - now
         if left > 0:
-            self._set_timer(left)
-        elif now - due > _LATE_SECONDS:
-            self._set_timer(_GRACE_SECONDS)
+            self._set_timer(max(left, TIMER_SECONDS))
+        elif now - due > LATE_SECONDS:
+            self._set_timer(GRACE_SECONDS)
         else:
             self._end(RedisTimeoutError("Redis did not answer in time"))
             self._transport.abort()
-
-
-def _seen(answer: "asyncio.Future[Any]") -> None:
-    """Take note of an error that the next answer tells, too."""
-    if not answer.cancelled():
-        answer.exception()
 
 
 async def _returned(answer: Any) -> Any:

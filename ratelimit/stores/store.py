@@ -45,6 +45,10 @@ class Take(NamedTuple):
         return self.hits < 0 or (self.bucket.charge_rejected and not (allowed and self.spare))
 
 
+NOT_TAKEN: Final = Taken(allowed=True, remaining=0, reset_us=0, retry_after_us=0, used_before=0)
+"""The outcome (by identity) of a take that was not tried, because another one refuses the request."""
+
+
 class Failure(StrEnum):
     """Why a store gave no answer: the value of `reason` in metrics and metadata."""
 

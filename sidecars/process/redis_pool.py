@@ -127,12 +127,16 @@ class FailFastPool(ConnectionPool):
     async def follow(self, address: NodeAddress, seconds: float) -> None:
         """Connect to `address` from now on: the master moved there.
 
-        Connections to another server are closed: idle ones at once, those in use after `seconds`, in which a
-        command ends. (redis-py goes on writing to a master that was replaced, and loses what it says.)
+        Connections to another server are closed: idle ones at once, those in use when the commands on them
+        have ended, after `seconds` at the latest. (redis-py goes on writing to a master that was replaced,
+        and loses what it says.)
         """
         self._address = address
         self._closed_until = 0.0
         await _close_others(self._available_connections, address)
+        for connection in self._in_use_connections:
+            if _leads_elsewhere(connection, address):
+                connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
         await asyncio.sleep(seconds)
         if self._address == address:
             await _close_others(self._in_use_connections, address)

@@ -76,9 +76,7 @@ class SharedStores:
         if self.heartbeat is not None and self._beating is not None:
             await cancel_and_wait(self._beating)
             await self.heartbeat.leave()
-        for store in (self.redis, self.per_second):
-            if store is not None:
-                await store.close()
+        await self.store.close()
 
 
 def shared_stores(settings: RatelimitSettings, dependencies: Dependencies) -> SharedStores | None:
@@ -106,7 +104,6 @@ def _heartbeat(
         beat_script(client),
         settings.redis_prefix,
         str(uuid4()),
-        dependencies.monotonic_clock,
         unknown=dependencies.workers,
         failed=lambda error: _log.warning("sidecars cannot be counted", error=error),
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from common.buckets import SECOND_US, CalendarWindow, FixedWindow
-from ratelimit.rules import Options, Unit
+from ratelimit.rules import Unit, share_of
 from tests.ratelimit.test_config import problems_of, rule_of
 
 
@@ -13,9 +13,9 @@ from tests.ratelimit.test_config import problems_of, rule_of
 )
 def test_a_calendar_period_is_counted_in_windows(period: str, unit: Unit, months: int) -> None:
     """With any default algorithm, because a token bucket has nothing to refill evenly in."""
-    rule = rule_of(f"{{period: {period}, requests_per_unit: 7}}", Options(replicas=3))
+    rule = rule_of(f"{{period: {period}, requests_per_unit: 7}}")
     assert rule.bucket == CalendarWindow(7, months)
-    assert rule.fallback == CalendarWindow(3, months)
+    assert share_of(rule.bucket, 3) == CalendarWindow(3, months)
     assert (rule.unit, rule.calendar_period) == (unit, period)
     spared = rule_of(f"{{period: {period}, requests_per_unit: 7, charge_rejected: false}}").bucket
     assert spared == CalendarWindow(7, months, charge_rejected=False)

@@ -8,7 +8,16 @@ import pytest
 from common.buckets import SECOND_US, FixedWindow, SlidingWindow, TokenBucket
 from common.configfile import ConfigError, Document, parse
 from ratelimit.config import compile_limits, load_limits
-from ratelimit.rules import UNIT_SECONDS, Algorithm, CompiledLimits, LimitRule, OnFailure, Options, Unit
+from ratelimit.rules import (
+    UNIT_SECONDS,
+    Algorithm,
+    CompiledLimits,
+    LimitRule,
+    OnFailure,
+    Options,
+    Unit,
+    share_of,
+)
 
 
 def document(text: str, file: str = "limits.yaml") -> Document:
@@ -109,9 +118,9 @@ class TestMeaning:
         assert rule_of("{unit: minute, on_failure: closed}", options).on_failure is OnFailure.CLOSED
 
     def test_a_replica_falls_back_to_its_part_rounded_up(self) -> None:
-        rule = rule_of("{unit: minute, requests_per_unit: 10, burst: 20}", Options(replicas=3))
-        assert rule.fallback == TokenBucket(7, 4, 60 * SECOND_US)
+        rule = rule_of("{unit: minute, requests_per_unit: 10, burst: 20}")
         assert rule.bucket == TokenBucket(20, 10, 60 * SECOND_US)
+        assert share_of(rule.bucket, 3) == TokenBucket(7, 4, 60 * SECOND_US)
 
     def test_unlimited_has_no_bucket(self) -> None:
         rule = rule_of("{unlimited: true, name: free, replaces: [{name: paid}]}")

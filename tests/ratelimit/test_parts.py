@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.buckets import MAX_WINDOW_US, SECOND_US, FixedWindow, Taken, TokenBucket
-from ratelimit.deny_cache import NOT_TAKEN
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.parts import Part, PartedTakes
-from ratelimit.stores.store import Failure, Mode, StoreError, Take
+from ratelimit.stores.store import NOT_TAKEN, Failure, Mode, StoreError, Take
 from ratelimit.stores.take_all import is_refused
 from tests.support.limiter import AwayStore
 

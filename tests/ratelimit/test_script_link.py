@@ -146,3 +146,34 @@ async def test_a_server_that_is_no_redis_closes_the_connection(tmp_path: Path) -
         with pytest.raises(RedisConnectionError):
             await link.eval(ECHO, 0, "a")
         await link.close()
+
+
+async def test_a_connection_whose_server_was_replaced_is_left_once_its_answers_have_come(
+    client: Redis, link: ScriptLink
+) -> None:
+    first = link.eval("for i = 1, 10000000 do end return ARGV[1]", 0, "slow")
+    answer = asyncio.ensure_future(first)
+    await asyncio.sleep(0.01)
+    assert link._link is not None
+    before = link._link.connection
+    before.mark_for_reconnect()
+    assert await link.eval(ECHO, 0, "meets the first") == b"meets the first"
+    assert await answer == b"slow"
+    opened = await connections_so_far(client)
+    assert await link.eval(ECHO, 0, "next") == b"next"
+    assert await connections_so_far(client) == opened + 1
+
+
+async def test_asked_for_a_slot_on_its_way_each_command_follows_an_asking(client: Redis) -> None:
+    """A server that is not in a cluster refuses the ASKING, and answers the command that follows."""
+    link = ScriptLink(client, gathers=True, asking=True)
+    answers = await asyncio.gather(*[link.eval(ECHO, 0, f"{number}") for number in range(5)])
+    assert answers == [f"{number}".encode() for number in range(5)]
+    refused: Any = await client.info("commandstats")
+    assert "cmdstat_eval" in refused
+    await link.close()
+
+
+async def connections_so_far(client: Redis) -> int:
+    found: Any = await client.info("stats")
+    return int(found["total_connections_received"])

@@ -72,7 +72,7 @@ async def ratelimit(client: Redis) -> None:
     for bucket in (TokenBucket(5, 5, 60 * SECOND_US), FixedWindow(5, 60 * SECOND_US)):
         for hits in (1, 9, 0, -1):
             await store.take([Take(f"{type(bucket).__name__}", bucket, hits), PROBE])
-    heartbeat = Heartbeat(beat_script(client), "ratelimit:", "one", time.monotonic)
+    heartbeat = Heartbeat(beat_script(client), "ratelimit:", "one")
     await heartbeat.beat()
     await heartbeat.leave()
     await store.close()
