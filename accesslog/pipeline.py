@@ -16,6 +16,7 @@ from accesslog.records.counters import DropReason
 from accesslog.records.decoder import LineBatch
 from accesslog.sinks.queue import SinkQueue
 from accesslog.sinks.sink import SinkError
+from common.tasks import cancel_and_wait
 
 _log = structlog.get_logger("accesslog")
 
@@ -96,9 +97,7 @@ class Pipeline:
                     await self._emptied()
         finally:
             self._stopped = True
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await cancel_and_wait(*self._tasks)
             await asyncio.gather(*(sink_queue.finish() for sink_queue in self._outlets))
             self._room.set()
             await asyncio.gather(*(sink_queue.sink.close() for sink_queue in self._outlets))

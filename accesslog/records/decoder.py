@@ -153,8 +153,11 @@ class EntryDecoder:
         if kept is not None and not all(kept):
             lines = list(compress(lines, kept))
             log.sampled_out += rows.count - len(lines)
-        if max(map(len, lines), default=0) > rules.max_record_bytes:
-            shorter = [self._within_bounds(orjson.loads(line), log) for line in lines]
+        most = rules.max_record_bytes
+        if max(map(len, lines), default=0) > most:
+            shorter = [
+                line if len(line) <= most else self._within_bounds(orjson.loads(line), log) for line in lines
+            ]
             lines = [line for line in shorter if line is not None]
         return tuple(lines if rules.render is None else map(rules.render, lines))
 
@@ -189,14 +192,14 @@ class EntryDecoder:
                 log.sampled_out += 1
                 return ()
             line = self._within_bounds(record, log)
+            if line is not None and rules.render is not None:
+                line = rules.render(line)
         # A malformed entry must not cost the stream its other entries.
         except Exception as error:
             log.dropped[DropReason.MALFORMED] += 1
             self._complain(log, error)
             return ()
-        if line is None:
-            return ()
-        return (line if rules.render is None else rules.render(line),)
+        return () if line is None else (line,)
 
     def _within_bounds(self, record: Record, log: LogCounters) -> bytes | None:
         line = json_line(record, self.rules.max_record_bytes)

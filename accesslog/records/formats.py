@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from accesslog.records.opentelemetry import attribute_name
+from accesslog.records.opentelemetry import attribute_name, name_in, severity, summary
 from accesslog.records.sample import is_notable
 
 ECS_VERSION: Final = "8.17.0"
@@ -15,7 +15,8 @@ ECS_VERSION: Final = "8.17.0"
 HEADER_MAPS: Final = ("request_headers", "response_headers")
 """Each header is an attribute of its own, a list of values (semantic conventions, http.request.header)."""
 
-_SERVER_ERROR: Final = 500
+_LARGEST: Final = 2**63 - 1
+"""The largest integer that JSON parsers for ECS read."""
 
 
 class Format(StrEnum):
@@ -77,7 +78,7 @@ def renderer(wanted: Format) -> Callable[[bytes], bytes] | None:
 
 def opentelemetry_record(record: dict[str, Any]) -> dict[str, Any]:
     """A log record in OpenTelemetry's data model, its attributes named as its semantic conventions do."""
-    text, number = _severity(record)
+    text, number = severity(record)
     attributes: dict[str, Any] = {}
     for field, value in record.items():
         if field == "time" or field in _RESOURCE:
@@ -91,7 +92,7 @@ def opentelemetry_record(record: dict[str, Any]) -> dict[str, Any]:
         "timestamp": record["time"],
         "severity_text": text,
         "severity_number": number,
-        "body": _summary(record),
+        "body": summary(record),
         "resource": {name: record[field] for field, name in _RESOURCE.items() if field in record},
         "attributes": attributes,
     }
@@ -111,8 +112,8 @@ def ecs_record(record: dict[str, Any]) -> dict[str, Any]:
     document: dict[str, Any] = {
         "@timestamp": record["time"],
         "ecs.version": ECS_VERSION,
-        "message": _summary(record),
-        "log.level": _severity(record)[0].lower(),
+        "message": summary(record),
+        "log.level": severity(record)[0].lower(),
         "event.kind": "event",
         "event.category": ["web" if is_http else "network"],
         "event.type": ["access" if is_http else "connection"],
@@ -120,7 +121,7 @@ def ecs_record(record: dict[str, Any]) -> dict[str, Any]:
     }
     for field, value in record.items():
         if field == "duration_us":
-            document["event.duration"] = value * 1_000  # nanoseconds
+            document["event.duration"] = max(-_LARGEST, min(value * 1_000, _LARGEST))  # nanoseconds
         elif field == "protocol":
             document["http.version"] = value.removeprefix("HTTP/")
         elif field == "tls_version":
@@ -132,23 +133,4 @@ def ecs_record(record: dict[str, Any]) -> dict[str, Any]:
 
 def ecs_name(field: str) -> str:
     """The name of a field in ECS, or below a name of our own."""
-    known = ECS_NAMES.get(field)
-    if known is not None:
-        return known
-    for prefix in ("authz", "ratelimit"):
-        if field.startswith(f"{prefix}_"):
-            return f"{prefix}.{field[len(prefix) + 1 :]}"
-    return f"envoy.{field}"
-
-
-def _severity(record: Mapping[str, Any]) -> tuple[str, int]:
-    """The severity by OpenTelemetry's data model: ERROR for failures, WARN for refusals."""
-    if record.get("code", 0) >= _SERVER_ERROR:
-        return "ERROR", 17
-    return ("WARN", 13) if is_notable(record) else ("INFO", 9)
-
-
-def _summary(record: Mapping[str, Any]) -> str:
-    if record["type"] == "http":
-        return f"{record.get('method', '-')} {record.get('path', '-')} {record['code']}"
-    return f"tcp {record.get('downstream_remote_address', '-')}"
+    return name_in(ECS_NAMES, field)

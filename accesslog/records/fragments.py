@@ -65,10 +65,6 @@ def fragment_of(record: Record) -> bytes:
     return b"," + orjson.dumps(ordered)[1:-1]
 
 
-def _time(second: bytes, nanos: int) -> bytes:
-    return b'{"time":"%b.%06dZ"' % (second, nanos // 1000)
-
-
 def marked(fragment: bytes, places: Iterable[str]) -> bytes:
     """The fragment, as one in which something was redacted at `places`."""
     marked = RedactedFragment(fragment)

@@ -25,6 +25,8 @@ class _Verdict:
     """What follows from the decisive fields of a record."""
 
     rate: float
+    sample_rate: bytes
+    """The rate as a fragment of the line."""
     route: str
     response_class: str
     """Empty for a record that does not count as a request."""
@@ -61,7 +63,7 @@ class Judge:
             self._count(verdict, duration_us)
             if verdict.rate < 1 and not self._sampling.is_slow(duration_us):
                 rates = rates or [b""] * rows.count
-                rates[row] = fragment_of({"sample_rate": verdict.rate})
+                rates[row] = verdict.sample_rate
                 kept[row] = is_chosen(_identity(rows, row), verdict.rate, random)
         if rates:
             columns[_SAMPLE_RATE] = rates
@@ -75,8 +77,10 @@ class Judge:
         return verdict
 
     def _verdict(self, record: Record) -> _Verdict:
+        rate = self._sampling.rate_of(record)
         return _Verdict(
-            self._sampling.rate_of(record),
+            rate,
+            fragment_of({"sample_rate": rate}),
             record.get("route", ""),
             response_class(record["code"]) if is_request(record) else "",
         )

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import orjson
 
 from accesslog.records.counters import DropReason
-from accesslog.records.opentelemetry import attribute_name
+from accesslog.records.opentelemetry import attribute_name, severity, summary
 from accesslog.sinks.descriptor import WriterThread
 from accesslog.sinks.sink import SinkError
 from accesslog.wire.otlp import export_request, rejected
@@ -88,6 +88,6 @@ class OtlpSink:
 
     def _encode(self, lines: Sequence[bytes]) -> bytes:
         observed_ns = int(self._wall_clock() * 1e9)
-        return export_request(
-            map(orjson.loads, lines), self._resource, self._version, observed_ns, attribute_name
-        )
+        records = map(orjson.loads, lines)
+        described = ((record, summary(record), severity(record)) for record in records)
+        return export_request(described, self._resource, self._version, observed_ns, attribute_name)

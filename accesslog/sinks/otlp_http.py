@@ -14,6 +14,7 @@ from yarl import URL
 
 from accesslog.records.counters import DropReason
 from accesslog.sinks.sink import SinkError
+from common.http_body import read_at_most
 from common.os_errors import in_words
 
 _RETRIED: Final = frozenset({429, 502, 503, 504})
@@ -63,7 +64,7 @@ class OtlpHttp:
                 self._url, data=request, headers=headers, allow_redirects=False
             ) as response:
                 if 200 <= response.status < 300:
-                    return await response.content.read(_LONGEST_RESPONSE)
+                    return await read_at_most(response.content, _LONGEST_RESPONSE)
                 raise self._refused(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error

@@ -99,6 +99,8 @@ class SpoolFiles:
                 path.unlink()  # delivered
             else:
                 self._take(path, data, place if place and place[0] == number else None, found)
+        if not self._segments:  # else it would be taken for a place in a segment to come
+            (self._folder / "cursor").unlink(missing_ok=True)
         return found
 
     def append(self, batch: Sequence[Frame]) -> None:
@@ -149,11 +151,12 @@ class SpoolFiles:
         self._write_cursor()
 
     def drop_damaged(self) -> Logs:
-        """Give up what is left of the first segment; the entries that were in it. Raises OSError."""
+        """Give up what is left of the first segment; the entries that were in it."""
         segment = self._segments[0]
         self._offset = segment.size_bytes
         self._drop_first_if_done()
-        self._write_cursor()
+        with suppress(OSError):  # a failing disk must not end the sink: the next commit writes the cursor
+            self._write_cursor()
         return segment.entries
 
     def sync(self) -> None:

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from protos.otlp_logs_pb2 import (
-    SEVERITY_NUMBER_ERROR,
-    SEVERITY_NUMBER_INFO,
-    SEVERITY_NUMBER_WARN,
     AnyValue,
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
     LogRecord,
+    SeverityNumber,
 )
 
 _LARGEST: Final = 2**63 - 1
@@ -23,13 +21,13 @@ _EVENT: Final = "envoy.access_log"
 
 
 def export_request(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[tuple[Mapping[str, Any], str, tuple[str, int]]],
     resource: Mapping[str, str],
     version: str,
     observed_ns: int,
     attribute_name: Callable[[str], str],
 ) -> bytes:
-    """An ExportLogsServiceRequest with `records`, each a decoded line.
+    """An ExportLogsServiceRequest with `records`: each a decoded line, its summary, and its severity.
 
     `observed_ns` are nanoseconds since 1970. The body is a short text; all fields are attributes.
     """
@@ -39,13 +37,14 @@ def export_request(
         logs.resource.attributes.add(key=name).value.string_value = text
     scope = logs.scope_logs.add()
     scope.scope.name, scope.scope.version = "edge-sidecars.accesslog", version
-    for record in records:
+    for record, summary, (text, number) in records:
         log = scope.log_records.add(observed_time_unix_nano=observed_ns, event_name=_EVENT)
-        log.body.string_value = _summary(record)
-        _set_time_and_severity(log, record)
+        log.body.string_value = summary
+        log.severity_text, log.severity_number = text, cast("SeverityNumber", number)
+        _set_time(log, record)
         _set_trace(log, record)
         for field, value in record.items():
-            if field != "time":
+            if field != "time" or not log.time_unix_nano:
                 _set(log.attributes.add(key=attribute_name(field)).value, value)
     return request.SerializeToString()
 
@@ -73,25 +72,13 @@ def retry_delay_seconds(details: bytes) -> float | None:
     return None
 
 
-def _summary(record: Mapping[str, Any]) -> str:
-    if record.get("type") != "http":
-        return f"{record.get('type', 'entry')} {record.get('downstream_remote_address', '')}".strip()
-    parts = (record.get("method", "-"), record.get("path", "-"), str(record.get("code", "-")))
-    return " ".join(parts)
-
-
-def _set_time_and_severity(log: LogRecord, record: Mapping[str, Any]) -> None:
+def _set_time(log: LogRecord, record: Mapping[str, Any]) -> None:
     time = record.get("time")
     if isinstance(time, str):
         moment = datetime.fromisoformat(time)
-        log.time_unix_nano = (int(moment.timestamp()) * 1_000_000 + moment.microsecond) * 1000
-    code = record.get("code")
-    if code is None or 0 < code < 400:
-        log.severity_number, log.severity_text = SEVERITY_NUMBER_INFO, "INFO"
-    elif 400 <= code < 500:
-        log.severity_number, log.severity_text = SEVERITY_NUMBER_WARN, "WARN"
-    else:
-        log.severity_number, log.severity_text = SEVERITY_NUMBER_ERROR, "ERROR"
+        nanoseconds = (int(moment.timestamp()) * 1_000_000 + moment.microsecond) * 1000
+        if 0 <= nanoseconds < 2**64:  # of another time only the text says when
+            log.time_unix_nano = nanoseconds
 
 
 def _set_trace(log: LogRecord, record: Mapping[str, Any]) -> None:

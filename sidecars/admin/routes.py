@@ -6,6 +6,8 @@ from typing import Final, Protocol, runtime_checkable
 
 from aiohttp import web
 
+from common.http_body import read_at_most
+
 MAX_BODY_BYTES: Final = 64 * 1024
 """The largest body. A request of an operator, or a logout token, has a few KiB."""
 
@@ -65,9 +67,7 @@ def add(router: web.UrlDispatcher, route: AdminRoute) -> None:
     longest = route.max_body_bytes
 
     async def handle(request: web.Request) -> web.Response:
-        body = await request.content.read(longest + 1)
-        while len(body) <= longest and not request.content.at_eof():
-            body += await request.content.read(longest + 1 - len(body))
+        body = await read_at_most(request.content, longest + 1)
         if len(body) > longest:
             return web.Response(status=413, text=f"more than {longest} bytes\n")
         answer = await route.handle(AdminRequest(dict(request.query), request.content_type.lower(), body))

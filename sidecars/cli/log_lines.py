@@ -58,7 +58,7 @@ def is_error(record: Mapping[str, Any]) -> bool:
 
 def is_denied(record: Mapping[str, Any]) -> bool:
     """Whether authz refused the request, or could not decide."""
-    return record.get("authz_outcome") in {"deny", "error"} or "UAEX" in record.get("response_flags", ())
+    return record.get("authz_outcome") in ("deny", "error") or "UAEX" in record.get("response_flags", ())
 
 
 def is_limited(record: Mapping[str, Any]) -> bool:
@@ -94,7 +94,7 @@ def line_of(record: Mapping[str, Any]) -> Text:
         line.append(f" {printable(client)}", "dim")
     for field, colour in (("authz", "magenta"), ("ratelimit", "yellow")):
         outcome = record.get(f"{field}_outcome")
-        if outcome and outcome not in {"allow", "ok", "preflight"}:
+        if outcome and outcome not in ("allow", "ok", "preflight"):
             rule = record.get(f"{field}_rule") or record.get(f"{field}_reason") or ""
             line.append(f" {field}: {printable(outcome)} {printable(rule)}".rstrip(), colour)
     if flags := record.get("response_flags"):

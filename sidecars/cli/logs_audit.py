@@ -1,6 +1,6 @@
 """`sidecars logs audit`: whether a file of the access log holds a value that should be redacted."""
 
-import gzip
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -16,7 +16,7 @@ MOST_SHOWN: Final = 50
 
 
 def audit(
-    file: Annotated[Path, typer.Argument(help="A file of lines, also one that gzip compressed (.gz).")],
+    file: Annotated[Path, typer.Argument(help="A file of lines, also one compressed with gzip or zstd.")],
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="The settings whose redaction must hold.")
     ] = None,
@@ -48,11 +48,11 @@ def audit(
 def _found(file: Path, redaction: "Redaction") -> Iterator[tuple[int, str | None]]:
     """Each line's number, with the place of each finding in it or once without one."""
     from accesslog.records.audit import findings
+    from sidecars.cli.log_files import lines_of
 
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            yield number, None
-            yield from ((number, finding.place) for finding in findings((line,), redaction))
+    for number, line in enumerate(lines_of(file), 1):
+        yield number, None
+        yield from ((number, finding.place) for finding in findings((line,), redaction))
 
 
 def _redaction(config: Path | None) -> "Redaction":
@@ -61,7 +61,11 @@ def _redaction(config: Path | None) -> "Redaction":
 
     if config is None:
         return Redaction()
-    section = load_settings(config, {}).accesslog
+    settings = load_settings(config, dict(os.environ))
+    section, authz = settings.accesslog, settings.authz
     if section is None:
         raise typer.BadParameter(f"{config} has no section accesslog", param_hint="--config")
-    return section.redact.masking()
+    from sidecars.services.accesslog import names_in_policy
+
+    names, _ = names_in_policy(section.redact.policy or (() if authz is None else authz.policy))
+    return section.redact.masking(names)

@@ -111,7 +111,7 @@ def verdict_of(record: Mapping[str, Any]) -> str:
     details = str(record.get("code_details", ""))
     flags = [str(flag) for flag in record.get("response_flags", ())]
     answer = f"{code or 'No response'}: "
-    if record.get("authz_outcome") in {"deny", "error"}:
+    if record.get("authz_outcome") in ("deny", "error"):
         rule = record.get("authz_rule")
         by = f"rule {rule}" if rule else "no rule"
         return f"{answer}authz refused it by {by}: {record.get('authz_reason', 'no reason is recorded')}."

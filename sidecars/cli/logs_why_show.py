@@ -99,7 +99,7 @@ def _block(out: Console, title: str, rows: Iterable[tuple[str, Any]]) -> None:
     table.add_column(style="dim", no_wrap=True, min_width=10)
     table.add_column(overflow="fold")
     for name, value in rows:
-        if value not in {None, ""}:
+        if value not in (None, ""):
             table.add_row("", name, _shown(value))
     if table.row_count:
         out.print(f"[bold]{title}[/]")

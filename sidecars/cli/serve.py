@@ -181,7 +181,7 @@ def _redis_for_log(settings: RedisSettings | None) -> "Callable[[int], Redis] | 
     from sidecars.process.redis import connect
 
     def make_client(timeout_ms: int) -> "Redis":
-        changes = {"operation_timeout_ms": timeout_ms, "connect_timeout_ms": timeout_ms, "max_connections": 2}
+        changes = {"operation_timeout_ms": timeout_ms, "connect_timeout_ms": timeout_ms, "max_connections": 4}
         return connect(settings.model_copy(update=changes))
 
     return make_client

@@ -5,6 +5,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from common.http_body import read_at_most
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import TcpAddress
 
@@ -31,7 +32,7 @@ async def recent_decision(settings: Settings, decision_id: str) -> dict[str, Any
             aiohttp.ClientSession(origin, connector=connector, timeout=timeout) as client,
             client.get("/decisions", params={"id": decision_id}, raise_for_status=True) as response,
         ):
-            page = orjson.loads(await response.content.read(_MAX_PAGE_BYTES))
+            page = orjson.loads(await read_at_most(response.content, _MAX_PAGE_BYTES))
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return None
     decisions = page.get("decisions", ()) if isinstance(page, dict) else page

@@ -113,10 +113,8 @@ class RedisCluster:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._loading is not None:
-            await cancel_and_wait(self._loading)
-        for task in tuple(self._asked):
-            await cancel_and_wait(task)
+        loading = () if self._loading is None else (self._loading,)
+        await cancel_and_wait(*loading, *self._asked)
         for client in self._clients.values():
             await client.aclose()
 

@@ -68,5 +68,4 @@ class RedisInUse:
                     await cancel_and_wait(checks.pop(address))
                 await asyncio.sleep(NODES_SECONDS if checks else 0.1)
         finally:
-            for task in checks.values():
-                await cancel_and_wait(task)
+            await cancel_and_wait(*checks.values())

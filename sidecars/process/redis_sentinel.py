@@ -112,13 +112,12 @@ class SentinelRoute:
                     continue
         finally:
             promotion = () if self._promotion is None else (self._promotion,)
-            for task in (*listeners, *self._moving, *promotion):
-                await cancel_and_wait(task)
+            await cancel_and_wait(*listeners, *self._moving, *promotion)
 
     async def close(self) -> None:
         """End the questions under way, and close the connections to the Sentinels."""
-        for task in (*self._asked, *self._moving):
-            await cancel_and_wait(task)
+        asking = () if self._asking is None else (self._asking,)
+        await cancel_and_wait(*asking, *self._asked, *self._moving)
         for sentinel in self._sentinels:
             await sentinel.aclose()
 

@@ -13,8 +13,8 @@ from accesslog.records.counters import EntryCounters
 from accesslog.records.decoder import EntryDecoder, Rules
 from accesslog.records.requests import RequestCounters
 from accesslog.wire.message import REPLY, UnreadableMessageError
-from common.configfile import no_breaks
-from common.redaction import NO_NAMES
+from common.configfile import SETTINGS, ConfigError, Problem, no_breaks
+from common.redaction import NO_NAMES, SecretNames
 from common.tasks import cancel_and_wait
 from sidecars.services.accesslog_sinks import sink_queues
 from sidecars.services.envoy_stats import EnvoyStats
@@ -255,16 +255,26 @@ def _rules(
     beside_loop: bool = False,
 ) -> tuple[Rules, Sequence[Path]]:
     """What is done to every record, and the policy files to watch. Raises ConfigError."""
-    names, files = NO_NAMES, list(settings.redact.policy or dependencies.policy)
-    if files:
-        # Here, so that a process without a policy does not load it.
-        from authz.credentials.secret_names import secret_names
-        from authz.policy.compile.load import load_credentials
-        from common.background import GilYielder
-
-        credentials, read = load_credentials(files, GilYielder().yield_gil if beside_loop else no_breaks)
-        names = secret_names(credentials)
-        files += read
-    redaction = settings.redact.redaction(names)
+    policy = settings.redact.policy or dependencies.policy
+    names, files = names_in_policy(policy, beside_loop=beside_loop)
+    try:
+        redaction = settings.redact.redaction(names)
+    except ValueError as error:  # the key of hashes is a file, which may have changed
+        raise ConfigError([Problem(SETTINGS, 0, "accesslog.redact", str(error))]) from None
     rules = Rules(redaction, settings.sample.sampling, settings.max_record_bytes, requests, settings.format)
-    return rules, tuple(files)
+    return rules, files
+
+
+def names_in_policy(
+    policy: Sequence[Path], *, beside_loop: bool = False
+) -> tuple[SecretNames, tuple[Path, ...]]:
+    """The names that the policy files read credentials from, and all files read. Raises ConfigError."""
+    if not policy:
+        return NO_NAMES, ()
+    # Here, so that a process without a policy does not load it.
+    from authz.credentials.secret_names import secret_names
+    from authz.policy.compile.load import load_credentials
+    from common.background import GilYielder
+
+    credentials, read = load_credentials(policy, GilYielder().yield_gil if beside_loop else no_breaks)
+    return secret_names(credentials), (*policy, *read)

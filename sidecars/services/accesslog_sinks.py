@@ -1,5 +1,6 @@
 """Builds the sinks of the access log, each with its queue, from their settings."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -136,7 +137,7 @@ def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sin
 
 
 def _otlp_transport(settings: OtlpSinkSettings, dependencies: Dependencies) -> OtlpTransport:
-    headers = partial(_headers_in, settings.headers_file)
+    headers = partial(_pairs_in, settings.headers_file, ":")
     timeout_seconds, compress = settings.timeout_ms / 1000, settings.compression == "gzip"
     if settings.protocol == "http":
         return OtlpHttp(
@@ -152,20 +153,18 @@ def _otlp_transport(settings: OtlpSinkSettings, dependencies: Dependencies) -> O
     return OtlpGrpc(settings.endpoint, headers, timeout_seconds, compress=compress, ca_file=settings.ca_file)
 
 
-def _headers_in(file: Path | None) -> dict[str, str]:
-    """The `NAME: VALUE` lines of `file`. Raises OSError."""
+def _pairs_in(file: Path | None, sign: str) -> dict[str, str]:
+    """The lines NAME, `sign`, VALUE of `file`. Raises OSError."""
     if file is None:
         return {}
-    lines = file.read_text(encoding="utf-8").splitlines()
-    pairs = (line.partition(":") for line in lines if line.strip() and not line.startswith("#"))
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise OSError(errno.EINVAL, "it is not UTF-8 text", str(file)) from None
+    pairs = (line.partition(sign) for line in lines if line.strip() and not line.startswith("#"))
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _properties_of(settings: KafkaSinkSettings) -> dict[str, str]:
     """The properties of `settings`, and those in its file. Raises OSError."""
-    found = dict(settings.properties)
-    if settings.properties_file is not None:
-        lines = settings.properties_file.read_text(encoding="utf-8").splitlines()
-        pairs = (line.partition("=") for line in lines if line.strip() and not line.startswith("#"))
-        found |= {name.strip(): value.strip() for name, _, value in pairs}
-    return found
+    return {**settings.properties, **_pairs_in(settings.properties_file, "=")}

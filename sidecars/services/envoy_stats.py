@@ -10,6 +10,7 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from common.http_body import read_at_most
 from sidecars.transport.api.address import TcpAddress, UnixAddress
 
 EVERY_SECONDS: Final = 5.0
@@ -85,14 +86,17 @@ class EnvoyStats(Collector):
             "Entries that Envoy sent since this process first asked it, and that did not arrive here.",
             labels=[],
         )
-        if self._with_gap and self.gap is not None:
+        if self.gap is not None:
             missing.add_metric([], self.gap)
         yield missing
 
     @property
     def gap(self) -> int | None:
-        """What Envoy sent and this process did not receive; None before Envoy has answered."""
-        if self._base is None:
+        """What Envoy sent and this process did not receive.
+
+        None before Envoy has answered, and where other processes receive entries, too.
+        """
+        if self._base is None or not self._with_gap:
             return None
         sent, received = self._base
         return self._sent - sent - (self._arrived - received)
@@ -122,7 +126,7 @@ class EnvoyStats(Collector):
             aiohttp.ClientSession(origin, connector=connector, timeout=timeout, trust_env=False) as client,
             client.get(_PAGE, raise_for_status=True, allow_redirects=False) as response,
         ):
-            page = orjson.loads(await response.content.read(MAX_PAGE_BYTES))
+            page = orjson.loads(await read_at_most(response.content, MAX_PAGE_BYTES))
         found = {
             str(stat["name"]).removeprefix(PREFIX): int(stat["value"])
             for stat in page["stats"]

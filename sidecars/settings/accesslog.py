@@ -95,10 +95,10 @@ class RedactSettings(Block):
         rules = RedactRules([settings.rule for settings in self.rules], self._key())
         return Redaction(more.headers, more.query_parameters, allow.headers, allow.query_parameters, rules)
 
-    def masking(self) -> Redaction:
+    def masking(self, names: SecretNames = NO_NAMES) -> Redaction:
         """As `redaction`, but each rule masks what it names: to find what is still to be redacted."""
         rules = tuple(rule.model_copy(update={"action": Action.MASK}) for rule in self.rules)
-        return self.model_copy(update={"rules": rules}).redaction()
+        return self.model_copy(update={"rules": rules}).redaction(names)
 
     def _key(self) -> bytes:
         if self.hash_key_file is None:

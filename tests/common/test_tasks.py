@@ -39,7 +39,7 @@ async def test_a_task_that_has_ended_is_left_alone() -> None:
     assert task.result() == 1
 
 
-async def test_a_task_is_not_left_behind_by_one_that_is_ended_itself() -> None:
+async def test_no_task_is_left_behind_by_one_that_is_ended_itself() -> None:
     """A subscription that is cancelled while it cancels another task."""
     rounds = 0
 
@@ -51,14 +51,14 @@ async def test_a_task_is_not_left_behind_by_one_that_is_ended_itself() -> None:
             except asyncio.CancelledError:
                 rounds += 1
 
-    inner = asyncio.create_task(stubborn())
+    inner = [asyncio.create_task(stubborn()) for _ in range(3)]
     await asyncio.sleep(0)
-    outer = asyncio.create_task(cancel_and_wait(inner))
+    outer = asyncio.create_task(cancel_and_wait(*inner))
     await asyncio.sleep(0)
     outer.cancel()
     with pytest.raises(asyncio.CancelledError):
         await outer
-    assert inner.done()
+    assert all(task.done() for task in inner)
 
 
 async def test_a_cancellation_that_a_command_hides_counts_all_the_same() -> None:

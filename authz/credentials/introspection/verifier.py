@@ -141,8 +141,7 @@ class Introspector:
 
     async def close(self) -> None:
         """Cancel the requests in flight."""
-        for flight in list(self._flights.values()):
-            await cancel_and_wait(flight)
+        await cancel_and_wait(*self._flights.values())
 
     async def _answer_of(self, flight: "asyncio.Task[Verified]") -> Verified:
         try:

@@ -95,3 +95,9 @@ def test_the_command_prints_the_schema(wanted: Format) -> None:
     result = CliRunner().invoke(app, ["logs", "schema", "--format", wanted])
     assert result.exit_code == 0
     assert orjson.loads(result.stdout) == schema(wanted)
+
+
+def test_a_duration_beyond_64_bits_of_nanoseconds_is_the_longest_there_is() -> None:
+    entry = http_entry()
+    entry.common_properties.duration.FromSeconds(20_000_000_000)
+    assert one(Format.ECS, entry)["event.duration"] == 2**63 - 1

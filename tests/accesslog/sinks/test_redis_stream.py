@@ -35,7 +35,7 @@ def sink_for(server: RedisServer, max_entries: int = 1_000_000, timeout_ms: int 
         connect_timeout_ms=timeout_ms,
         backoff_min_ms=1,
         backoff_max_ms=1,
-        max_connections=2,
+        max_connections=4,
     )
     return RedisStreamSink(connect(settings), STREAM, max_entries)
 

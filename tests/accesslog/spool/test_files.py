@@ -234,3 +234,31 @@ def test_files_are_not_for_everyone(folder: Path) -> None:
         os.umask(before)
     assert folder.stat().st_mode & 0o777 == 0o750
     assert segments(folder)[0].stat().st_mode & 0o777 == 0o640
+
+
+def test_the_cursor_of_a_queue_that_was_empty_is_not_a_place_in_a_new_segment(folder: Path) -> None:
+    """As a crash leaves it that came between the removal of the last segment and that of the cursor."""
+    spool = opened(folder)
+    spool.append([frame(1), frame(2)])
+    spool.commit([frame(1)])
+    left = (folder / "cursor").read_bytes()
+    spool.commit([frame(2)])
+    spool.close()
+    (folder / "cursor").write_bytes(left)
+    spool = opened(folder)
+    spool.append([frame(number) for number in range(3, 8)])
+    spool.close()
+    assert opened(folder).read(10_000) == [frame(number) for number in range(3, 8)]
+
+
+def test_damage_on_a_disk_that_takes_no_cursor_is_given_up_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_files: SpoolFiles) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    spool = opened(folder, 10_000)
+    spool.append([frame(1)])
+    monkeypatch.setattr(SpoolFiles, "_write_cursor", refuse)
+    assert spool.drop_damaged().total() == 2
+    assert spool.read(10_000) == []

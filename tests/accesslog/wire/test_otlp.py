@@ -11,6 +11,7 @@ from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 
+from accesslog.records.opentelemetry import severity, summary
 from accesslog.wire.otlp import export_request, rejected, retry_delay_seconds
 from protos import otlp_logs_pb2
 
@@ -49,7 +50,8 @@ def records_of(data: bytes) -> list[Any]:
 
 
 def export(*records: dict[str, Any]) -> list[Any]:
-    data = export_request(records, {"service.name": "edge"}, "1", 5, lambda name: name)
+    described = [(record, summary(record), severity(record)) for record in records]
+    data = export_request(described, {"service.name": "edge"}, "1", 5, lambda name: name)
     return records_of(data)
 
 
@@ -101,3 +103,17 @@ def test_a_traceparent_that_is_not_one_is_an_attribute_alone(parent: str) -> Non
 def test_responses_that_cannot_be_read_reject_nothing_and_delay_nothing(data: bytes) -> None:
     assert rejected(data) == (0, "")
     assert retry_delay_seconds(data) is None
+
+
+@pytest.mark.parametrize("time", ["1969-12-31T23:59:55.000000Z", "2603-01-01T00:00:00.000000Z"])
+def test_a_time_that_otlp_cannot_carry_stays_a_text(time: str) -> None:
+    """OTLP counts unsigned nanoseconds in 64 bits: one odd clock must not cost the other records."""
+    odd, usual = export({"time": time}, {"time": "2026-09-21T14:13:20.000000Z"})
+    assert odd.time_unix_nano == 0
+    assert [(one.key, one.value.string_value) for one in odd.attributes] == [("time", time)]
+    assert usual.time_unix_nano == 1_790_000_000_000_000_000
+
+
+def test_an_entry_before_the_end_of_its_request_is_not_a_failure() -> None:
+    [log] = export({"type": "http", "access_log_type": "DownstreamStart", "code": 0})
+    assert log.severity_text == "INFO"

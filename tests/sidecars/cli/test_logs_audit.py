@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+import zstandard
 from hypothesis import given
 from typer.testing import CliRunner
 
@@ -99,3 +100,22 @@ def test_the_rules_of_the_settings_must_hold(tmp_path: Path) -> None:
     rules = RedactRules([RedactRule(Action.HASH, headers=("x-user",), path_segments=("[0-9]+",))], b"k" * 16)
     file.write_bytes(written(entry, redaction=Redaction(rules=rules)))
     assert audit(file, "--config", config) == (0, "1 lines, 0 findings\n")
+
+
+def test_a_file_that_rotation_compressed_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "access.jsonl.zst"
+    file.write_bytes(zstandard.compress(written(http_entry())))
+    assert audit(file) == (0, "1 lines, 0 findings\n")
+
+
+def test_names_that_the_policy_reads_credentials_from_are_looked_for(tmp_path: Path) -> None:
+    file, config, policy = tmp_path / "access.jsonl", tmp_path / "sidecars.yaml", tmp_path / "policy.yaml"
+    policy.write_text(
+        "credentials:\n  api_keys: {locations: [{header: x-partner}], keys: [{id: a, subject: a, sha256: "
+        f"'{'0' * 64}'}}]}}\nrules: []\n"
+    )
+    config.write_text(f"accesslog:\n  listen: ['127.0.0.1:0']\n  redact:\n    policy: [{policy}]\n")
+    file.write_bytes(written(http_entry(request_headers={"x-partner": SECRET})))
+    assert audit(file)[0] == 0
+    code, output = audit(file, "--config", config)
+    assert (code, output.splitlines()[0]) == (1, f"{file}:1: request_headers.x-partner")

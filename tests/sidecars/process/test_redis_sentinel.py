@@ -37,9 +37,11 @@ async def following(topology: Sentinels, **settings: int) -> AsyncIterator[Redis
     work = watch(client)
     assert work is not None
     task = asyncio.create_task(work)
-    yield client
-    await cancel_and_wait(task)
-    await client.aclose()
+    try:
+        yield client
+    finally:
+        await cancel_and_wait(task)
+        await client.aclose()
 
 
 async def writes(client: Redis) -> None:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from common.configfile import ConfigError
 from sidecars.services.accesslog import build
+from sidecars.services.accesslog_sinks import _pairs_in
 from tests.sidecars.services.test_accesslog import dependencies, settings
 
 
@@ -84,3 +85,24 @@ def test_what_needs_an_extra_says_so_where_it_is_asked_for(
     [problem] = caught.value.problems
     assert problem.key_path == f"accesslog.sinks[1]{place and '.' + place}"
     assert problem.message.startswith(f"needs the extra {extra} (in a clone: pip install '.[{extra}]')")
+
+
+@pytest.mark.parametrize("sign", [":", "="])
+def test_a_file_of_pairs_that_is_not_text_is_an_error_of_the_file(sign: str, tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_text(f"# a comment\n\na{sign}b\n")
+    assert _pairs_in(file, sign) == {"a": "b"}
+    file.write_bytes(b"\xff")
+    with pytest.raises(OSError, match="not UTF-8"):
+        _pairs_in(file, sign)
+
+
+def test_a_key_of_hashes_that_has_gone_is_a_problem_of_the_settings(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 16)
+    sidecar = build(settings(redact={"hash_key_file": key}), dependencies())
+    key.unlink()
+    with pytest.raises(ConfigError) as caught:
+        sidecar.prepare()
+    [problem] = caught.value.problems
+    assert problem.key_path == "accesslog.redact"

@@ -132,3 +132,10 @@ async def test_an_envoy_that_is_away_is_said(tmp_path: Path) -> None:
         await watched.stats.look()
     assert [log["event"] for log in logs] == ["envoy_admin does not answer"]
     assert watched.value("accesslog_envoy_admin_failing") == 1
+
+
+async def test_where_other_processes_receive_entries_too_there_is_no_gap(admin: Admin) -> None:
+    stats = EnvoyStats(UnixAddress(str(admin.socket)), lambda: 0, with_gap=False)
+    admin.counts["grpc_entries_flushed"] = 5
+    await stats.look()
+    assert stats.gap is None
