@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from accesslog.records.counters import DropReason
-from accesslog.records.decoder import LineBatch
+from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.queue import SinkQueue
 from accesslog.sinks.sink import SinkError
 from common.tasks import cancel_and_wait

@@ -13,6 +13,7 @@ from accesslog.records.counters import DropReason, EntryCounters, LogCounters
 from accesslog.records.encode import MAX_RECORD_BYTES, json_line
 from accesslog.records.formats import Format, renderer
 from accesslog.records.judge import Judge
+from accesslog.records.line_batch import LineBatch
 from accesslog.records.lines import UNUSUAL, Blank, LineMaker
 from accesslog.records.redact import Redaction
 from accesslog.records.requests import RequestCounters
@@ -33,17 +34,6 @@ A usual entry takes 30 us; one that a client has filled with escapes or bytes th
 times that."""
 
 _log = structlog.get_logger("accesslog")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LineBatch:
-    """Lines of one log that arrived together: the unit of the queues."""
-
-    log: LogCounters
-    lines: tuple[bytes, ...]
-    size_bytes: int
-    more: bool = False
-    """Whether the message holds more: yield to the loop before asking for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from accesslog.records.counters import DropReason
-from accesslog.records.decoder import LineBatch
+from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.drops import DropLog
 from accesslog.sinks.sink import Sink, SinkError
 from accesslog.sinks.spooling import SinkSpool

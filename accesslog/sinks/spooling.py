@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from accesslog.records.counters import DropReason, LogCounters
-from accesslog.records.decoder import LineBatch
+from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.descriptor import WriterThread
 from accesslog.spool.files import Opened, SpoolFiles
 from accesslog.spool.frames import DamagedError, Frame

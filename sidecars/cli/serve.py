@@ -30,7 +30,6 @@ from sidecars.settings.process import LogSettings
 from sidecars.settings.redis import RedisSettings
 from sidecars.settings.root import Settings
 from sidecars.workers.parent_pipe import on_parent_exit, receive_settings
-from sidecars.workers.supervisor import supervise
 
 if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 9 MB
     from redis.asyncio import Redis
@@ -114,6 +113,8 @@ def _run(
         if without_effect:
             _log.warning("variables of envoyproxy/ratelimit that have no effect", variables=without_effect)
         if reading.settings is not None and reading.settings.workers > 1:
+            from sidecars.workers.supervisor import supervise  # a process without workers does not need it
+
             del assembly  # built only to find the problems once, and not in each worker
             module = (sys.executable, "-P", "-m", "sidecars")
             command = (*module, "run", which, *arguments, "--worker")

@@ -9,7 +9,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from common.configfile import ConfigError, Document, KeyPart, Problem, findings_of, key_path_text, read
-from sidecars.settings.compat.read import read_compat_environment
 from sidecars.settings.environment import Environment, merge, read_environment
 from sidecars.settings.masking import redact
 from sidecars.settings.per_worker import validate_for_workers
@@ -72,6 +71,9 @@ def read_compat(environ: Mapping[str, str]) -> tuple[Reading, Mapping[str, str]]
     Also returns the variables that are set and change nothing, each with the reason. Relative paths are
     resolved against the working directory.
     """
+    # Here, so that a process with settings of our own does not load the table of theirs.
+    from sidecars.settings.compat.read import read_compat_environment
+
     compat = read_compat_environment(environ)
     own = read_environment(environ, Settings)
     merge(compat.data, own.data)

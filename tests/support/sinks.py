@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, LogCounters
-from accesslog.records.decoder import LineBatch
+from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.queue import Bounds, SinkQueue
 from accesslog.sinks.sink import SinkError
 

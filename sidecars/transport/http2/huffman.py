@@ -30,11 +30,12 @@ def _join_steps() -> tuple[list[int], list[bytes], list[bool]]:
     may_end = [False] * (_STATES + 1)
     may_end[0] = True
     same: dict[bytes, bytes] = {}
+    rows = [state << 8 for state in range(_STATES + 1)]  # where the row of each state begins, made once
     for state in range(_STATES + 1):
         for between, first, _ in steps[state]:
             for last, second, complete in steps[between]:
                 both = first + second
-                after.append(last << 8)  # where the row of the next state begins
+                after.append(rows[last])
                 symbols.append(same.setdefault(both, both))
                 may_end[last] |= complete
     return after, symbols, may_end

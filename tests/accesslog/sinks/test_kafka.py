@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, EntryCounters
-from accesslog.records.decoder import LineBatch
+from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.kafka import KafkaSink
 from accesslog.sinks.queue import Bounds, SinkQueue
 from accesslog.sinks.sink import SinkError

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from accesslog.records.counters import DropReason
-from accesslog.records.decoder import LineBatch
+from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.spooling import SpoolBounds
 from tests.support.sinks import PATIENT, Mood, line_batch, until
 from tests.support.spooled import QUICK, Spooled, segments

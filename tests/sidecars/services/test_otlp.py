@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, EntryCounters
-from accesslog.records.decoder import LineBatch
+from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.queue import Bounds, SinkQueue
 from accesslog.sinks.sink import Sink, SinkError
 from accesslog.sinks.spooling import SinkSpool, SpoolBounds
