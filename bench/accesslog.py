@@ -113,6 +113,10 @@ async def _with_envoy(folder: Path, plan: AccesslogPlan, say: Say) -> Figures:
     if not h2load_installed():
         say("h2load is not installed (Debian: apt-get install nghttp2-client): nothing to load Envoy with")
         return nothing
+    program = find_envoy(os.environ, scripts_folder())
+    if program.docker_image:
+        say("Envoy runs in Docker, where its CPU time cannot be read: not measured with Envoy")
+        return nothing
     file = folder / "envoy.jsonl"
     with ExitStack() as stack:
         upstream = stack.enter_context(nghttpd(say, load_core(), REQUEST_PATH))
@@ -120,7 +124,7 @@ async def _with_envoy(folder: Path, plan: AccesslogPlan, say: Say) -> Figures:
             return nothing
         sidecar, port = stack.enter_context(python_server("bench.tools.accesslog_server", str(file)))
         configuration = log_edge(port, upstream)
-        async with serve_envoy(find_envoy(os.environ, scripts_folder()), configuration, folder) as envoy:
+        async with serve_envoy(program, configuration, folder) as envoy:
             os.sched_setaffinity(envoy.process.child.pid, {load_core()})
             say(f"Envoy at its full rate for {plan.envoy_seconds:g} s")
             pids = (sidecar.pid, envoy.process.child.pid)

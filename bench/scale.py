@@ -6,10 +6,11 @@ Each step runs as `sidecars run` starts it, all steps of a dimension are measure
 
 import asyncio
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -211,8 +212,13 @@ def free_ports(number: int) -> int:
     """Return the first of that many free ports in a row."""
     for _ in range(100):
         first = free_port()
-        if number == 1 or free_port() not in range(first, first + number):
-            return first
+        with ExitStack() as probes:
+            try:
+                for port in range(first, first + number):
+                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+        return first
     raise LoadError("no free ports in a row")
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import log10
 from pathlib import Path
 from statistics import linear_regression
@@ -113,7 +114,8 @@ class _Soak:
     steady: Mapping[str, RunningSidecar]
     """The first process of each sidecar."""
     second: Mapping[str, _Restartable]
-    redis: _Restartable
+    redis: _Restartable | None
+    """None where limits are counted in memory."""
     happened: dict[str, int] = field(
         default_factory=lambda: {"reloads": 0, "redis_restarts": 0, "restarts": 0}
     )
@@ -134,8 +136,9 @@ class _Soak:
             found += [
                 ("the policy is reloaded", self._reload),
                 (f"the second {name} is restarted", lambda name=name: self._restart(name)),  # type: ignore[misc]
-                ("Redis is restarted", self._restart_redis),
             ]
+            if self.redis is not None:
+                found.append(("Redis is restarted", partial(self._restart_redis, self.redis)))
         return found
 
     async def _reload(self) -> None:
@@ -147,8 +150,8 @@ class _Soak:
         await self.second[name].restart()
         self.happened["restarts"] += 1
 
-    async def _restart_redis(self) -> None:
-        await self.redis.restart()
+    async def _restart_redis(self, redis: _Restartable) -> None:
+        await redis.restart()
         self.happened["redis_restarts"] += 1
 
     async def sample(self) -> None:
@@ -215,7 +218,6 @@ async def _start(folder: Path, plan: SoakPlan, say: Say, stack: AsyncExitStack) 
     store: dict[str, Any] = {}
     if socket is None:
         say("there is no Redis: limits are counted in memory")
-        redis = _Restartable(AsyncExitStack)
     else:
         settings["redis"] = {"url": f"unix://{socket}"}
         store = {"ratelimit": {"store": "redis"}}
@@ -258,4 +260,4 @@ async def _start(folder: Path, plan: SoakPlan, say: Say, stack: AsyncExitStack) 
         seconds=plan.seconds,
         patience_seconds=5,
     )
-    return _Soak(folder, order, placed, steady, second, redis)
+    return _Soak(folder, order, placed, steady, second, None if socket is None else redis)

@@ -26,6 +26,7 @@ from bench.tools.callers import Callers, messages
 from bench.tools.processes import resident_bytes
 from bench.tools.ratelimit_limits import request
 from sidecars.observability.call_metrics import CallMetrics
+from sidecars.process.garbage import collect_rarely
 from sidecars.process.redis import connect
 from sidecars.services.ratelimit import RatelimitSidecar, build
 from sidecars.services.sidecar import Dependencies
@@ -58,12 +59,14 @@ async def serve(limits: Path, redis: Redis | None, fill: int) -> None:
     await server.start()
     gc.collect()  # as the process does after its start
     gc.freeze()
+    collecting = asyncio.create_task(collect_rarely())
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: _report(registry, bucket_bytes))
     print(server.ports[0], flush=True)
     await stop.wait()
+    collecting.cancel()
     await server.drain(0)
     await sidecar.stop()
 

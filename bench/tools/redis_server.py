@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,9 @@ class RunningRedis(NamedTuple):
 @asynccontextmanager
 async def redis_server(folder: Path) -> AsyncIterator[Path | None]:
     """Run Redis on a unix socket; yield None if there is no binary."""
-    running = running_redis(folder)
-    redis = await asyncio.to_thread(running.__enter__)
-    try:
+    with ExitStack() as stack:
+        redis = await asyncio.to_thread(stack.enter_context, running_redis(folder))
         yield None if redis is None else redis.socket
-    finally:
-        running.__exit__(None, None, None)
 
 
 @contextmanager
@@ -42,25 +40,26 @@ def running_redis(folder: Path, core: int | None = None) -> Iterator[RunningRedi
     if binary is None:
         yield None
         return
-    socket = folder / "r.sock"
-    command = [binary, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
+    address = folder / "r.sock"
+    command = [binary, "--port", "0", "--unixsocket", str(address), "--save", "", "--dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
-        _wait_for(socket)
-        yield RunningRedis(socket, process.pid)
+        _wait_for(address)
+        yield RunningRedis(address, process.pid)
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for(file: Path) -> None:
+def _wait_for(address: Path) -> None:
     for _ in range(500):
-        if file.exists():
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(address))
             return
         time.sleep(0.01)
-    raise RuntimeError(f"{file} never came: Redis did not start")
+    raise RuntimeError(f"nothing accepts connections at {address}: Redis did not start")
 
 
 @asynccontextmanager

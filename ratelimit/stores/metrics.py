@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from ratelimit.deny_cache import DenyCache
 from ratelimit.stores.memory import MemoryStore
 
-if TYPE_CHECKING:  # else limits in memory would load redis-py, 9 MB
+if TYPE_CHECKING:  # else limits in memory would load redis-py, 10 MB
     from ratelimit.stores.cluster import ClusterStore
     from ratelimit.stores.redis import RedisStore
 

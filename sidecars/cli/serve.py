@@ -31,7 +31,7 @@ from sidecars.settings.redis import RedisSettings
 from sidecars.settings.root import Settings
 from sidecars.workers.parent_pipe import on_parent_exit, receive_settings
 
-if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 9 MB
+if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 10 MB
     from redis.asyncio import Redis
 
     from sidecars.process.redis_cluster import RedisCluster

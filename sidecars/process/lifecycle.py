@@ -30,7 +30,7 @@ from sidecars.settings.root import Settings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.api.service import Server
 
-if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 9 MB
+if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 10 MB
     from sidecars.process.redis_in_use import RedisInUse
 
 REDIS_CLOSE_SECONDS: Final = 1.0

@@ -33,7 +33,7 @@ from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.address import Address
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
-if TYPE_CHECKING:  # else limits in memory would load redis-py, 9 MB
+if TYPE_CHECKING:  # else limits in memory would load redis-py, 10 MB
     from sidecars.services.ratelimit_redis import SharedStores
 
 ANSWER_SECONDS: Final = 0.002

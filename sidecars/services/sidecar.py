@@ -12,7 +12,7 @@ from common.redaction import NO_NAMES, SecretNames
 from common.redis_cluster import Cluster
 from sidecars.transport.api.service import Service
 
-if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 9 MB
+if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 10 MB
     from redis.asyncio import Redis
 
 
