@@ -1,23 +1,28 @@
-"""Writes docs/reference/ from the code: `python docs/generate.py`, or `--check` to compare."""
+"""Writes docs/reference/ and docs/metrics.md from the code; `--check` compares them instead."""
 
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from prometheus_client.metrics_core import Metric
 from typer.main import get_command
 
 from authz.policy.model import PolicyFile
 from sidecars.cli import serve
 from sidecars.cli.app import app
+from sidecars.observability.metric_facts import METRIC_FACTS, metric_name
 from sidecars.process.lifecycle import Process
 from sidecars.settings.load import read_settings
 from sidecars.settings.root import Settings
+from sidecars.workers.scrapes import workers_that_answered
 from sidecars.workers.supervisor import WorkerCollector
 
-FOLDER = Path(__file__).parent / "reference"
+FOLDER = Path(__file__).parent
+OBSERVABILITY = FOLDER.parent / "deploy" / "observability"
 NOTE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->\n"
 
 Schema = Mapping[str, Any]
@@ -26,19 +31,19 @@ Schema = Mapping[str, Any]
 def main(arguments: Sequence[str]) -> int:
     """Write every page, or with `--check` print those that differ from the code. Returns the exit code."""
     pages = {
-        "settings.md": settings_page(),
-        "policy.md": policy_page(),
+        "reference/settings.md": settings_page(),
+        "reference/policy.md": policy_page(),
+        "reference/commands.md": commands_page(),
         "metrics.md": metrics_page(),
-        "commands.md": commands_page(),
     }
     stale = [name for name, text in pages.items() if not _is(FOLDER / name, text)]
     if "--check" not in arguments:
-        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / "reference").mkdir(exist_ok=True)
         for name in stale:
             (FOLDER / name).write_text(pages[name], encoding="utf-8")
         return 0
     for name in stale:
-        print(f"docs/reference/{name} differs from the code: run `make docs`", file=sys.stderr)
+        print(f"docs/{name} differs from the code: run `make docs`", file=sys.stderr)
     return 1 if stale else 0
 
 
@@ -147,11 +152,25 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("{{", "{ {")
 
 
+METRICS_INTRODUCTION = """\
+The page `/metrics` of the admin port, in Prometheus's text format or, if the scraper asks for it, in
+OpenMetrics. With `workers`, it has the sums of the counters and histograms of all workers, and each gauge
+once for each worker, with a label `worker`. What belongs to a sidecar, a store or a setting that is not
+configured is absent.
+
+With `metrics: envoyproxy`, the untyped metrics have the type counter, there is
+`ratelimit_service_response_time_seconds`, and an unknown domain is part of a metric's name
+([Rate limits](ratelimit.md#metrics)).
+
+The column "healthy" says what a process shows while nothing is wrong. After each label is the number of
+values that it can have in one process: clients cannot raise the number of series beyond that.
+"""
 SAMPLE = """\
-authz: {listen: ["unix:a"], policy: [policy.yaml]}
-ratelimit: {listen: ["unix:r"], limits: [limits.yaml], store: redis}
+authz: {listen: ["unix:a"], policy: [policy.yaml], decisions: {log: {}}}
+ratelimit: {listen: ["unix:r"], limits: [limits.yaml], store: redis, metrics: NAMES}
 accesslog: {listen: ["unix:l"], envoy_admin: "unix:e"}
 redis: {url: "redis://127.0.0.1:6379"}
+redis_per_second: {url: "redis://127.0.0.1:6380"}
 """
 POLICY = """\
 credentials:
@@ -164,32 +183,80 @@ rules: [{name: all, paths: [/], allow: anyone}]
 
 
 def metrics_page() -> str:
-    """Return every metric of a process with the three sidecars, and those of the supervisor."""
+    """Return every metric of a process with the three sidecars, and those of the supervisor.
+
+    Raises LookupError if a metric has no row in METRIC_FACTS, or a row no metric.
+    """
+    metrics = all_metrics()
+    unknown, unused = metrics.keys() - METRIC_FACTS.keys(), METRIC_FACTS.keys() - metrics.keys()
+    if unknown or unused:
+        raise LookupError(f"METRIC_FACTS lacks {sorted(unknown)}, and has too many: {sorted(unused)}")
+    uses = alerts_by_metric(OBSERVABILITY.glob("alerts/*.y*ml"))
+    lines = [NOTE, "# Metrics\n", METRICS_INTRODUCTION]
+    lines += ["| metric | type | unit | labels: the most values | healthy | alerts | meaning |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    lines += [_metric(name, metrics[name], uses.get(name, ())) for name in sorted(metrics)]
+    return "\n".join([*lines, ""])
+
+
+def all_metrics() -> dict[str, Metric]:
+    """Return each metric that a process may have, by the name that a query has."""
+    found: dict[str, Metric] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "secret").write_text("secret", encoding="utf-8")
         (folder / "policy.yaml").write_text(POLICY, encoding="utf-8")
         (folder / "limits.yaml").write_text("domain: edge\ndescriptors: []\n", encoding="utf-8")
-        (folder / "sidecars.yaml").write_text(SAMPLE, encoding="utf-8")
-        registry = _registry(folder / "sidecars.yaml")
-    rows = sorted({_metric(metric) for metric in registry})
-    lines = [NOTE, "# Metrics\n", "The page `/metrics` of the admin port; with workers, it merges theirs.\n"]
-    lines += ["| metric | type | labels | meaning |", "|---|---|---|---|", *rows, ""]
-    return "\n".join(lines)
+        for names in ("envoyproxy", "native"):
+            (folder / "sidecars.yaml").write_text(SAMPLE.replace("NAMES", names), encoding="utf-8")
+            metrics = _registry(folder / "sidecars.yaml")
+            found |= {metric_name(metric.name, metric.type): metric for metric in metrics}
+    return found
 
 
 def _registry(file: Path) -> list[Metric]:
     assembly = serve.assemble(read_settings(file, {}), serve.ALL)
     Process(assembly.settings, assembly.bound, assembly.dependencies, {})
-    return [*assembly.dependencies.registry.collect(), *WorkerCollector([]).collect()]
+    supervisor = [*WorkerCollector([]).collect(), workers_that_answered({})]
+    return [*assembly.dependencies.registry.collect(), *supervisor]
 
 
-def _metric(metric: Metric) -> str:
-    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-    given: Sequence[str] = getattr(metric, "_labelnames", ())
-    names = {*given, *(label for sample in metric.samples for label in sample.labels)} - {"le"}
-    labels = ", ".join(f"`{label}`" for label in sorted(names))
-    return f"| `{name}` | {metric.type} | {labels} | {_cell(metric.documentation)} |"
+def alerts_by_metric(files: Iterable[Path]) -> dict[str, list[str]]:
+    """Return the names of the alerts whose expression uses each metric, also by way of a recording rule."""
+    names: dict[str, set[str]] = {}
+    alerts: dict[str, set[str]] = {}
+    for file in sorted(files):
+        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]:
+            for rule in group["rules"]:
+                used = set(re.findall(r"[a-zA-Z_:][\w:]*", str(rule["expr"])))
+                if "record" in rule:
+                    names.setdefault(rule["record"], set()).update(used)
+                else:
+                    alerts.setdefault(rule["alert"], set()).update(used)
+    found: dict[str, list[str]] = {}
+    for alert, used in sorted(alerts.items()):
+        for metric in {re.sub("_(bucket|count|sum)$", "", name) for name in _resolved(used, names)}:
+            found.setdefault(metric, []).append(alert)
+    return found
+
+
+def _resolved(used: set[str], records: Mapping[str, set[str]]) -> set[str]:
+    """Return `used` and everything that the recording rules in it use."""
+    seen: set[str] = set()
+    waiting = set(used)
+    while waiting:
+        seen |= waiting
+        waiting = set().union(*(records.get(name, set()) for name in waiting)) - seen
+    return seen
+
+
+def _metric(name: str, metric: Metric, alerts: Sequence[str]) -> str:
+    facts = METRIC_FACTS[name]
+    labels = "; ".join(f"`{label}`: {facts.bound(label)}" for label in facts.labels)
+    kind = "untyped" if metric.type == "unknown" else metric.type
+    used = ", ".join(f"`{alert}`" for alert in alerts)
+    meaning = _cell(metric.documentation)
+    return f"| `{name}` | {kind} | {facts.unit} | {labels} | {facts.healthy} | {used} | {meaning} |"
 
 
 def commands_page() -> str:

@@ -4,7 +4,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -18,7 +18,11 @@ def package_version() -> str:
 
 
 def process_metrics(registry: CollectorRegistry, transport: str) -> None:
-    """Register memory, CPU, file descriptors, garbage collection and what is running."""
+    """Register memory, CPU, file descriptors, garbage collection and what is running.
+
+    Leaves out the `_created` series of all metrics, which the sums over several workers cannot have either.
+    """
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     Info("build", "What is running.", registry=registry).info(

@@ -44,7 +44,7 @@ class WorkerScrapes:
         whether = {worker.number: worker.number in answered for worker in self._client.workers}
         registry = CollectorRegistry()
         families = self._totals.families((SUPERVISOR, *map(str, sorted(answered))))
-        registry.register(_Collected([_worker_answered(whether), *families]))
+        registry.register(_Collected([workers_that_answered(whether), *families]))
         return registry
 
     async def stop(self) -> None:
@@ -75,7 +75,8 @@ class WorkerScrapes:
             self._answered.add(worker.number)
 
 
-def _worker_answered(answered: Mapping[int, bool]) -> Metric:
+def workers_that_answered(answered: Mapping[int, bool]) -> Metric:
+    """Return the metric that says, for each worker, whether it answered the last scrape."""
     family = GaugeMetricFamily(
         "sidecars_worker_answered",
         "1 where an answer came since the page before; 0: its counts are those of its last answer.",
