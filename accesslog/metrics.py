@@ -142,6 +142,11 @@ class AccesslogCollector(Collector):
     def _spools(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("accesslog_spool_entries", "Entries on disk for a sink.", labels=["sink"])
         size = GaugeMetricFamily("accesslog_spool_bytes", "Bytes on disk for a sink.", labels=["sink"])
+        most = GaugeMetricFamily(
+            "accesslog_spool_max_bytes",
+            "The most bytes on disk for a sink; then entries wait or are lost.",
+            labels=["sink"],
+        )
         failing = GaugeMetricFamily(
             "accesslog_spool_failing", "1 while the spool cannot be opened or written.", labels=["sink"]
         )
@@ -159,10 +164,11 @@ class AccesslogCollector(Collector):
                 labels = [sink_queue.sink.name]
                 entries.add_metric(labels, spool.entries)
                 size.add_metric(labels, spool.size_bytes)
+                most.add_metric(labels, spool.bounds.max_bytes)
                 failing.add_metric(labels, spool.failing)
                 cut.add_metric(labels, spool.cut_bytes)
                 aside.add_metric(labels, spool.left_aside)
-        yield from (entries, size, failing, cut, aside)
+        yield from (entries, size, most, failing, cut, aside)
 
 
 class RequestCollector(Collector):

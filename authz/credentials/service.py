@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from authz.credentials.admin import CredentialAdmin
 from authz.credentials.backchannel_logout import LogoutReceiver
 from authz.credentials.config import CredentialsConfig
-from authz.credentials.core.metrics import CredentialMetrics
+from authz.credentials.core.metrics import CredentialMetrics, KeySetSchedule
 from authz.credentials.dependencies import CredentialDependencies
 from authz.credentials.factory import Compiled, compile_config
 from authz.credentials.introspection.client import IntrospectionClient
@@ -254,11 +254,19 @@ class Credentials:
             "revocations": serving.revocations,
             "failures": serving.throttle,
         }
+        schedules = {
+            issuer.issuer: KeySetSchedule(issuer.jwks.refresh_seconds, issuer.jwks.max_stale_seconds)
+            for issuer in serving.config.issuers
+            if issuer.jwks.file is None
+        }
+        stores = (serving.config.sessions, serving.config.revocations)
+        uses_redis = any(block is not None and block.store == "redis" for block in stores)
         self._metrics.serve(
             {what: entries for what, entries in remembered.items() if entries is not None},
-            {issuer.issuer for issuer in serving.config.issuers if issuer.jwks.file is None},
+            schedules,
             self._subscriber,
-            self._dependencies.redis_breaker if self._subscriber is not None else None,
+            self._dependencies.redis_breaker if uses_redis else None,
+            schedules,
         )
 
 

@@ -31,9 +31,11 @@ from sidecars.transport.api.service import (
 
 BUCKET_SECONDS: Final = (
     *(0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
-    *(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0),
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
 )
-"""From a decision in memory (tens of µs) past Envoy's 20 ms and 200 ms default timeouts to a stuck fetch."""
+"""From a decision in memory (tens of µs) past Envoy's 20 ms and 200 ms default timeouts to a stuck fetch.
+
+Both timeouts are bounds, so that alerts can count the calls that Envoy gave up."""
 
 
 class CallMetrics:

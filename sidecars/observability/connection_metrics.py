@@ -3,7 +3,8 @@
 Plain integers, made into samples when somebody scrapes, as in `calls`. A call that goes well touches none.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -25,6 +26,7 @@ class ConnectionTally:
         self.open_streams: Callable[[], int] = lambda: 0
         self.held_bytes: Callable[[], int] = lambda: 0
         self.tls_is_stale: Callable[[], bool] = lambda: False
+        self.tls_expiries: Callable[[], Mapping[Path, float]] = dict
 
     def count_open_streams(self, count: Callable[[], int]) -> None:
         """Ask `count` at each scrape how many streams are open."""
@@ -34,9 +36,15 @@ class ConnectionTally:
         """Ask `count` at each scrape how many bytes of unfinished request messages are held."""
         self.held_bytes = count
 
-    def ask_about_tls(self, is_stale: Callable[[], bool]) -> None:
-        """Ask `is_stale` at each scrape whether TLS files were refused and older ones serve."""
+    def ask_about_tls(
+        self, is_stale: Callable[[], bool], expiries: Callable[[], Mapping[Path, float]]
+    ) -> None:
+        """Ask at each scrape whether TLS files were refused and older ones serve, and when those expire.
+
+        `expiries` gives Unix seconds by file.
+        """
         self.tls_is_stale = is_stale
+        self.tls_expiries = expiries
 
     def connection_opened(self) -> None:
         """Count an accepted connection."""
@@ -92,6 +100,11 @@ class ConnectionMetrics:
             "1 while the TLS files on disk were refused and the last good ones serve.",
             labels=("sidecar",),
         )
+        expiry = GaugeMetricFamily(
+            "sidecars_transport_tls_expiry_timestamp_seconds",
+            "When the first certificate of the file in service expires.",
+            labels=("sidecar", "file"),
+        )
         errors = CounterMetricFamily(
             "sidecars_transport_peer_errors",
             "Peers that broke a rule and lost a connection or stream.",
@@ -104,11 +117,13 @@ class ConnectionMetrics:
             streams.add_metric((name,), tally.open_streams())
             held.add_metric((name,), tally.held_bytes())
             stale.add_metric((name,), int(tally.tls_is_stale()))
+            for file, at in tally.tls_expiries().items():
+                expiry.add_metric((name, str(file)), at)
             for reason, count in tally.errors.items():
                 # All labels from the start, so that the first attack shows as an increase.
                 errors.add_metric((name, reason.value), count)
             received.add_metric((name,), tally.resets_received)
-        yield from (streams, held, stale, errors, received)
+        yield from (streams, held, stale, expiry, errors, received)
         yield self._by_code(
             "sidecars_transport_goaways_sent", "Connections told to end.", lambda tally: tally.goaways
         )

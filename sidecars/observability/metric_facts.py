@@ -50,6 +50,7 @@ LABEL_BOUNDS: Final[Mapping[str, str]] = {
     "credential": str(len(CredentialKind)),
     "domain": "domains of the limits files",
     "err_type": "2",
+    "file": "`tls` files of the listen addresses",
     "generation": "3",
     "grpc_code": str(len(Code)),
     "grpc_method": _METHODS,
@@ -102,6 +103,7 @@ _AUTHZ: Final = {
     "authz_cache_entries": MetricFacts("entries", "below the `cache` sizes of the policy", ("cache",)),
     "authz_credentials_accepted_total": MetricFacts("credentials", _RISES, ("credential",)),
     "authz_credentials_redis_breaker_opened_total": MetricFacts("times", _STILL),
+    "authz_credentials_redis_breaker_state": MetricFacts("0, 1 or 2", "0"),
     "authz_credentials_refused_total": MetricFacts(
         "credentials", "a small share of those accepted", ("credential", "reason"), _reasons(RefusalReason)
     ),
@@ -124,6 +126,8 @@ _AUTHZ: Final = {
     "authz_key_set_fetches_total": MetricFacts(
         "fetches", "only `ok` rises", ("issuer", "outcome"), {"outcome": str(len(FetchOutcome))}
     ),
+    "authz_key_set_max_age_seconds": MetricFacts("seconds", "as set by `max_stale_seconds`", ("issuer",)),
+    "authz_key_set_refresh_seconds": MetricFacts("seconds", "as set by `refresh_seconds`", ("issuer",)),
     "authz_key_set_keys": MetricFacts("keys", "1 or more", ("issuer",)),
     "authz_revocation_subscription_connected": MetricFacts("1 or 0", "1"),
     "authz_revocation_subscription_interruptions_total": MetricFacts("times", _STILL),
@@ -208,6 +212,7 @@ _ACCESSLOG: Final = {
     "accesslog_spool_cut_bytes_total": MetricFacts("bytes", "rises only after a crash", ("sink",)),
     "accesslog_spool_entries": MetricFacts("entries", "does not rise for long", ("sink",)),
     "accesslog_spool_failing": MetricFacts("1 or 0", "0", ("sink",)),
+    "accesslog_spool_max_bytes": MetricFacts("bytes", "as set by `spool.max_bytes`", ("sink",)),
     "accesslog_spool_files_left_aside": MetricFacts("files", "0", ("sink",)),
     "accesslog_streams_open": MetricFacts("streams", "one for each thread and log of Envoy"),
     "accesslog_streams_unidentified_total": MetricFacts("streams", _STILL),
@@ -235,6 +240,10 @@ _PROCESS: Final = {
     "sidecars_config_reload_failures_total": MetricFacts("reloads", _STILL, ("sidecar",)),
     "sidecars_config_reload_total": MetricFacts("reloads", "rises at each change of a file", ("sidecar",)),
     "sidecars_config_revision_info": MetricFacts("1", "one revision in the fleet", ("sidecar", "revision")),
+    "sidecars_clock_timestamp_seconds": MetricFacts("Unix seconds", "the time of the Prometheus server"),
+    "sidecars_transport_tls_expiry_timestamp_seconds": MetricFacts(
+        "Unix seconds", "at least two weeks ahead", ("sidecar", "file")
+    ),
     "sidecars_transport_connections_closed_total": MetricFacts("connections", "rises slowly", ("sidecar",)),
     "sidecars_transport_connections_open": MetricFacts(
         "connections", "one for each thread of Envoy", ("sidecar",)

@@ -1,6 +1,7 @@
 """Metrics of the process itself."""
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,14 +18,19 @@ def package_version() -> str:
         return "unknown"
 
 
-def process_metrics(registry: CollectorRegistry, transport: str) -> None:
-    """Register memory, CPU, file descriptors, garbage collection and what is running.
+def process_metrics(registry: CollectorRegistry, transport: str, wall_clock: Callable[[], float]) -> None:
+    """Register memory, CPU, file descriptors, garbage collection, the clock and what is running.
 
     Leaves out the `_created` series of all metrics, which the sums over several workers cannot have either.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
+    Gauge(
+        "sidecars_clock_timestamp_seconds",
+        "The clock of the host at the time of the scrape, by which tokens expire.",
+        registry=registry,
+    ).set_function(wall_clock)
     Info("build", "What is running.", registry=registry).info(
         {"version": package_version(), "python": platform.python_version(), "transport": transport}
     )

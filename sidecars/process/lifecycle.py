@@ -87,7 +87,7 @@ class Process:
         names = [service.name for sidecar in self._sidecars for service in sidecar.services]
         self._health = Health((*names, *(sidecar.name for sidecar in self._sidecars)))
         registry = dependencies.registry
-        process_metrics(registry, settings.transport)
+        process_metrics(registry, settings.transport, dependencies.wall_clock)
         self._reloader = Reloader(
             self._sidecars,
             {one.sidecar.name: one.before for one in bound},

@@ -19,7 +19,7 @@ def make_server(
         server = GrpcServer(services, addresses, limits=limits, lifetime=lifetime, observer=tally)
         tally.count_open_streams(lambda: server.open_streams)
         tally.count_held_bytes(lambda: server.held_bytes)
-        tally.ask_about_tls(lambda: server.tls_is_stale)
+        tally.ask_about_tls(lambda: server.tls_is_stale, lambda: server.tls_expiries)
         return server
     # Here, as it takes 10 MB that the other transport does not need.
     from sidecars.transport.grpcio import GrpcioServer

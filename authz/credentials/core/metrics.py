@@ -6,6 +6,7 @@ thread of the loop, and a request has 3 us for its credential.
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -33,6 +34,14 @@ class KeySetMetrics:
             self.keys, self.fetched_at = keys, at
 
 
+@dataclass(frozen=True, slots=True)
+class KeySetSchedule:
+    """How often the key set of an issuer is fetched, and how long it serves while fetches fail."""
+
+    refresh_seconds: float
+    max_stale_seconds: float
+
+
 @dataclass(slots=True)
 class SessionMetrics:
     """Metrics of sessions."""
@@ -57,6 +66,10 @@ class SubscriberState(Protocol):
 
 class ObservedCircuit(Protocol):
     """The state of a circuit breaker that metrics show."""
+
+    @property
+    def state(self) -> int:
+        """0 closed, 1 half open, 2 open."""
 
     @property
     def opened(self) -> int:
@@ -93,6 +106,7 @@ class CredentialMetrics(Collector):
         """The counts of replaced subscribers: a counter must not fall at a reload."""
         self._key_sets: dict[str, KeySetMetrics] = {}
         self._issuers: Container[str] = ()
+        self._schedules: Mapping[str, KeySetSchedule] = {}
 
     def count_refusal(self, refusal: Refusal) -> None:
         """Count a refused credential."""
@@ -109,14 +123,19 @@ class CredentialMetrics(Collector):
         issuers: Container[str],
         subscriber: "SubscriberState | None",
         breaker: "ObservedCircuit | None",
+        schedules: Mapping[str, KeySetSchedule] = MappingProxyType({}),
     ) -> None:
-        """Measure these from now on. `issuers` are those whose keys are fetched; no other issuer is shown."""
+        """Measure these from now on. `issuers` are those whose keys are fetched; no other issuer is shown.
+
+        `schedules`: by issuer.
+        """
         self._remembered = remembered
         if self._subscriber is not None and self._subscriber is not subscriber:
             self._interruptions_before += self._subscriber.interruptions
         self._subscriber = subscriber
         self._breaker = breaker
         self._issuers = issuers
+        self._schedules = schedules
         gone = [issuer for issuer in self._key_sets if issuer not in issuers]
         for issuer in gone:
             # If the issuer comes back, its fetches are counted on and its keys are fetched again.
@@ -182,6 +201,11 @@ class CredentialMetrics(Collector):
                 value=self._interruptions_before + self._subscriber.interruptions,
             )
         if self._breaker is not None:
+            yield GaugeMetricFamily(
+                "authz_credentials_redis_breaker_state",
+                "0 closed, 1 half open, 2 open: Redis does not answer.",
+                value=self._breaker.state,
+            )
             yield CounterMetricFamily(
                 "authz_credentials_redis_breaker_opened",
                 "How often the circuit breaker opened because Redis did not answer.",
@@ -196,6 +220,17 @@ class CredentialMetrics(Collector):
         age = GaugeMetricFamily(
             "authz_key_set_age_seconds", "Time since the last good fetch.", labels=["issuer"]
         )
+        refresh = GaugeMetricFamily(
+            "authz_key_set_refresh_seconds",
+            "The longest time between two regular fetches.",
+            labels=["issuer"],
+        )
+        longest = GaugeMetricFamily(
+            "authz_key_set_max_age_seconds", "From this age on, every token is refused.", labels=["issuer"]
+        )
+        for issuer, schedule in self._schedules.items():
+            refresh.add_metric([issuer], schedule.refresh_seconds)
+            longest.add_metric([issuer], schedule.max_stale_seconds)
         now = self._monotonic_clock()
         for issuer, key_set in self._key_sets.items():
             if issuer not in self._issuers:
@@ -205,4 +240,4 @@ class CredentialMetrics(Collector):
             keys.add_metric([issuer], key_set.keys)
             if key_set.fetched_at is not None:
                 age.add_metric([issuer], now - key_set.fetched_at)
-        yield from (fetches, keys, age)
+        yield from (fetches, keys, age, refresh, longest)

@@ -1,4 +1,4 @@
-"""The certificate authorities of clients, as strict verification wants them."""
+"""Certificates in PEM files: what strict verification wants of authorities, and when they expire."""
 
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,18 @@ def check_authorities(file: Path) -> None:
             f"the authority {lacking[0].subject.rfc4514_string()} in {file} lacks the extension Subject Key"
             " Identifier (RFC 5280 section 4.2.1.2); make its certificate with subjectKeyIdentifier=hash"
         )
+
+
+def first_expiry(file: Path) -> float | None:
+    """Return when the first certificate in `file` expires, in Unix seconds; None if none can be read.
+
+    OpenSSL serves with some certificates that are not quite as RFC 5280 wants them, so this raises nothing.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(file.read_bytes())
+        return min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)
+    except (*_UNREADABLE, OSError):
+        return None
 
 
 def _has_identifier(authority: x509.Certificate) -> bool:

@@ -3,8 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from sidecars.transport.api.address import Address, TlsSettings
@@ -87,6 +88,11 @@ class GrpcServer:
     def tls_is_stale(self) -> bool:
         """Whether TLS files were refused when they were last read, so that the last good ones serve."""
         return any(context.is_stale for context in self._contexts.values())
+
+    @property
+    def tls_expiries(self) -> Mapping[Path, float]:
+        """When the first certificate of each TLS file in service expires, in Unix seconds."""
+        return {file: at for context in self._contexts.values() for file, at in context.expiries.items()}
 
     async def drain(self, grace_seconds: float) -> None:
         """Take no new work, let calls in flight finish, then close; after `grace_seconds` close anyway."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -26,9 +26,13 @@ class ServerContext:
     last good one in service.
     """
 
-    def __init__(self, settings: TlsSettings, current: ssl.SSLContext, seen: object) -> None:
+    def __init__(
+        self, settings: TlsSettings, current: ssl.SSLContext, expiries: Mapping[Path, float], seen: object
+    ) -> None:
         self._settings = settings
         self._current = current
+        self.expiries = expiries
+        """When the first certificate of each file in service expires, in Unix seconds."""
         self._seen = seen
         self._watcher: asyncio.Task[None] | None = None
         self._refused = ""
@@ -38,7 +42,7 @@ class ServerContext:
         """Read the files. Raises OSError when they are not usable."""
         # First: a change while the files are read must be seen as one.
         seen = await asyncio.to_thread(_stamps, settings)
-        return cls(settings, await asyncio.to_thread(_build, settings), seen)
+        return cls(settings, *await asyncio.to_thread(_build, settings), seen)
 
     def current(self) -> ssl.SSLContext:
         """The one for a handshake that begins now."""
@@ -52,7 +56,7 @@ class ServerContext:
     async def reload(self) -> bool:
         """Read the files again; whether they are usable. The last good ones stay where they are not."""
         try:
-            self._current = await asyncio.to_thread(_build, self._settings)
+            self._current, self.expiries = await asyncio.to_thread(_build, self._settings)
         except OSError as error:
             if str(error) != self._refused:  # once, and not at every look
                 _log.warning("cannot reload TLS files, keeping the old ones", error=str(error))
@@ -124,10 +128,10 @@ def words(error: ssl.SSLError) -> str:
     return (error.reason or "").lower().replace("_", " ")
 
 
-def _build(settings: TlsSettings) -> ssl.SSLContext:
-    """Raises OSError with the files in its text."""
+def _build(settings: TlsSettings) -> tuple[ssl.SSLContext, Mapping[Path, float]]:
+    """Return the context, and when its files expire. Raises OSError with the files in its text."""
     try:
-        return _context(settings)
+        return _context(settings), _expiries(settings)
     except OSError as error:  # ssl.SSLError is one, and names no file either
         names = ", ".join(map(str, settings.files))
         if isinstance(error, ssl.SSLError):
@@ -162,6 +166,15 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
 
         check_authorities(settings.client_ca_file)
     return context
+
+
+def _expiries(settings: TlsSettings) -> Mapping[Path, float]:
+    # 10 MB, for those alone who serve TLS: the module ssl tells no dates of a server's own certificate.
+    from sidecars.transport.server.authorities import first_expiry
+
+    files = (settings.cert_file, settings.client_ca_file)
+    found = {file: first_expiry(file) for file in files if file is not None}
+    return {file: at for file, at in found.items() if at is not None}
 
 
 def _refuse_to_ask(key: Path) -> Callable[[], str]:

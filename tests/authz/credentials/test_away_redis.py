@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from authz.credentials import Credentials
 from authz.request.identity import Identity, RefusalReason
+from common.circuit_breaker import CircuitState
 from sidecars.process.redis import connect
 from sidecars.settings.redis import RedisSettings
 from tests.support.credentials import CredentialsHarness, reason_of
@@ -116,6 +117,7 @@ async def test_slow(harness: CredentialsHarness, redis_server: RedisServer, star
         for number in range(5):
             assert await gets(harness, credentials, cookie(f"{number}{'x' * 42}")) == UNAVAILABLE
         assert harness.metric("authz_credentials_redis_breaker_opened_total") >= 1
+        assert harness.metric("authz_credentials_redis_breaker_state") == CircuitState.OPEN
         assert isinstance(harness.outcome(credentials, cookie(cached)), Identity)
         await until(lambda: harness.metric("authz_revocation_subscription_connected") == 0)
     finally:

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -221,7 +222,7 @@ def test_promtool_takes_the_page() -> None:
     totals = MetricTotals()
     for number in WORKERS:
         worker = Worker(text)
-        process_metrics(worker.registry, "native")
+        process_metrics(worker.registry, "native", time.time)
         worker.do("limits", 0)
         worker.do("ask", [Descriptor((("a", "x"),), override=Override(1, Unit.HOUR))])
         worker.do("entry", "edge")

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from accesslog.sinks.spooling import SpoolBounds
 from tests.support.entries import http_entry, message
 from tests.support.running import SIDECARS, Running, connect
 
@@ -46,6 +47,7 @@ def test_what_was_on_disk_survives_the_process_in_order(tmp_path: Path, number: 
         output.rename(tmp_path / "moved")  # the sink is away
         send(tmp_path, 10, 300)
         before.wait_until(lambda: before.metric('accesslog_spool_entries{sink="file"}') == 300)
+        assert before.metric('accesslog_spool_max_bytes{sink="file"}') == SpoolBounds().max_bytes
         assert before.config()["sidecars"]["accesslog"]["state"]["sinks"][0]["spool"]["in_use"]
         before.signal(number)
         before.wait_for_exit()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,9 @@ def test_tls_files_that_are_refused_show_as_a_state(tmp_path: Path) -> None:
     with Running(tmp_path, whole) as running:
         running.wait_until_ready()
         assert running.metric(name) == 0
+        expiry = 'sidecars_transport_tls_expiry_timestamp_seconds{file="%s",sidecar="authz"}'
+        assert running.metric(expiry % certificate) == pytest.approx(time.time() + 86_400, abs=60)
+        assert running.metric("sidecars_clock_timestamp_seconds") == pytest.approx(time.time(), abs=60)
         certificate.write_bytes(b"no certificate")
         running.wait_until(lambda: running.metric(name) == 1)
         certificate.write_bytes(signed.certificate)

@@ -5,7 +5,7 @@ import datetime as dt
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,7 +170,7 @@ async def test_files_that_change_while_they_are_read_are_read_again(
     files = Files(tmp_path, mutual=False)
     build = tls._build
 
-    def build_and_change(settings: TlsSettings) -> ssl.SSLContext:
+    def build_and_change(settings: TlsSettings) -> tuple[ssl.SSLContext, Mapping[Path, float]]:
         monkeypatch.undo()
         built = build(settings)
         files.write(files.authority.sign("second"))

@@ -90,6 +90,8 @@ async def test_down_later(harness: CredentialsHarness, server: WebServer, starte
     assert row.gets(good(2)) is None
     assert row.gets(token(key=NEW, kid="old")) == RefusalReason.TOKEN_SIGNATURE
     assert harness.metric("authz_key_set_age_seconds", issuer=ISSUER) >= 60
+    assert harness.metric("authz_key_set_refresh_seconds", issuer=ISSUER) == 0.02
+    assert harness.metric("authz_key_set_max_age_seconds", issuer=ISSUER) == 600
     harness.clock.advance(600)
     assert row.gets(token(key=OLD, kid="old", exp=harness.clock.wall_seconds + 60)) == (
         RefusalReason.KEYS_UNAVAILABLE
