@@ -54,22 +54,30 @@ class Charge(NamedTuple):
     """The limit."""
 
 
+class Told(NamedTuple):
+    """The metadata of an outcome."""
+
+    encoded: bytes
+    remaining_below: int
+    """The number of hits left from which they are not told."""
+
+
 class Memos:
     """Encodings that depend on an outcome alone, for plans with the same rules."""
 
     __slots__ = ("_encoded",)
 
     def __init__(self) -> None:
-        self._encoded: dict[object, bytes] = {}
+        self._encoded: dict[object, Told] = {}
 
-    def get(self, outcome: object) -> bytes | None:
+    def get(self, outcome: object) -> Told | None:
         """What was put under `outcome`, or None."""
         return self._encoded.get(outcome)
 
-    def put(self, outcome: object, encoded: bytes) -> None:
-        """Keep `encoded` under `outcome`, while there is room."""
+    def put(self, outcome: object, told: Told) -> None:
+        """Keep `told` under `outcome`, while there is room."""
         if len(self._encoded) < MAX_MEMOS:
-            self._encoded[outcome] = encoded
+            self._encoded[outcome] = told
 
 
 class LimitPlan(NamedTuple):

@@ -81,7 +81,7 @@ def _rule_data(rule: LimitRule) -> dict[str, Any]:
         "path": list(rule.path[1:]),
         "limit": limit_text(rule),
         "requests_per_unit": None if bucket is None else rule.requests_per_unit,
-        "period": None if bucket is None else _period(rule),
+        "period": None if bucket is None else period_of(rule),
         "algorithm": None if bucket is None else algorithm_of(bucket).value,
         "burst": bucket.capacity if isinstance(bucket, TokenBucket) else None,
         "cost": rule.cost,
@@ -95,8 +95,8 @@ def _rule_data(rule: LimitRule) -> dict[str, Any]:
     }
 
 
-def _period(rule: LimitRule) -> str:
-    """The period as `period` of a limits file has it."""
+def period_of(rule: LimitRule) -> str:
+    """The period as `period` of a limits file has it, such as `30s` or `month`."""
     if rule.calendar_period:
         return rule.calendar_period
     letter = _LETTERS.get(rule.unit)

@@ -3,15 +3,19 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from common.configfile import KeyPart, key_path_text
 from protos.lenient import is_marked, shown
 from ratelimit.decision import LimitDecision
+from ratelimit.listing import period_of
 from ratelimit.request import Descriptor, LimitRequest
 from ratelimit.rules import Unit
 from ratelimit.scalars import as_in_go
 from ratelimit.secret_values import SecretValues
+
+_ALWAYS: Final = 2**64
+"""More than any limit leaves."""
 
 PlainAt = Callable[[tuple[KeyPart, ...], Any], str | None]
 
@@ -38,11 +42,15 @@ def explain(decision: LimitDecision, *, full: bool) -> dict[str, Any]:
     """The dynamic metadata of a decision.
 
     `domain`, `outcome` (ok, over_limit), `rule` (the key of the rule that decided, else of the one closest
-    to its limit), `reason` (why the store gave no answer, or that a shadow mode let the request pass),
-    `revision`, and `metadata` of the rules that passed. Where `full`, also `descriptors` and `hitsAddend`
-    of the request, as envoyproxy/ratelimit has them (RESPONSE_DYNAMIC_METADATA), secret values as hashes.
+    to its limit) with its `limit` and `period`, `remaining` where `remaining_told_below` says so, `reason`
+    (why the store gave no answer, or that a shadow mode let the request pass), `revision`, and `metadata` of
+    the rules that passed. Where `full`, also `descriptors` and `hitsAddend` of the request, as
+    envoyproxy/ratelimit has them (RESPONSE_DYNAMIC_METADATA), secret values as hashes.
     """
     explained = explain_outcome(decision)
+    deciding = decision.deciding
+    if deciding is not None and deciding.remaining < remaining_told_below(decision):
+        explained["remaining"] = deciding.remaining
     if not full:
         return explained
     plan = decision.plan
@@ -59,6 +67,9 @@ def explain_outcome(decision: LimitDecision) -> dict[str, Any]:
     deciding = decision.deciding
     if deciding is not None and deciding.rule is not None:
         explained["rule"] = deciding.rule.key
+        if deciding.current is not None:
+            explained["limit"] = deciding.rule.requests_per_unit
+            explained["period"] = period_of(deciding.rule)
     if decision.reason:
         explained["reason"] = decision.reason
     passed = [
@@ -69,6 +80,21 @@ def explain_outcome(decision: LimitDecision) -> dict[str, Any]:
     if passed:
         explained["metadata"] = merge(passed)
     return explained
+
+
+def remaining_told_below(decision: LimitDecision) -> int:
+    """The number of hits left from which the metadata omits `remaining`.
+
+    The same for all requests that share `explain_outcome`. A limit that is far away would change the metadata
+    with every request, and neither ratelimit nor the access log could reuse its encoding.
+    """
+    deciding = decision.deciding
+    if deciding is None or deciding.current is None:
+        return 0
+    if deciding.over_limit:
+        return _ALWAYS
+    charges = [charge for charge in decision.plan.charges if decision.statuses[charge.position] is deciding]
+    return charges[0].size - charges[0].near if charges else 0
 
 
 def explain_request(request: LimitRequest, secrets: SecretValues) -> dict[str, Any]:

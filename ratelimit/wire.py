@@ -6,6 +6,7 @@ each field against the generated classes.
 """
 
 from dataclasses import dataclass
+from struct import Struct as Packing
 from typing import Final, Literal
 
 from protos.lenient import MARK_BYTES, parse
@@ -14,8 +15,8 @@ from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from protos.structs import encode_struct
 from protos.wire import WireError, read_varint, varint
 from ratelimit.cache import GenerationalCache
-from ratelimit.decision import DescriptorStatus, LimitDecision
-from ratelimit.metadata import entry_texts, explain_outcome, explain_request
+from ratelimit.decision import UNMATCHED, DescriptorStatus, LimitDecision, Told
+from ratelimit.metadata import entry_texts, explain_outcome, explain_request, remaining_told_below
 from ratelimit.request import Descriptor, LimitRequest, Override
 from ratelimit.rules import LimitRule
 from ratelimit.secret_values import SecretValues
@@ -190,17 +191,29 @@ class Responses:
         # All that the part of the rules depends on: which of them passed matters where there are several.
         outcome: object
         if len(statuses) == 1:
-            outcome = over_limit, failure, shadowed, statuses[0].over_limit
+            deciding = statuses[0]
+            outcome = over_limit, failure, shadowed, deciding.over_limit
         else:
             passed = tuple([status.over_limit for status in statuses]) if plan.has_metadata else ()
-            deciding = decision.deciding
-            outcome = over_limit, failure, shadowed, None if deciding is None else deciding.rule, passed
+            deciding = decision.deciding or UNMATCHED
+            outcome = (
+                over_limit,
+                failure,
+                shadowed,
+                deciding.over_limit,
+                deciding.known,
+                deciding.rule,
+                passed,
+            )
         memos = plan.memos
-        encoded = None if memos is None else memos.get(outcome)
-        if encoded is None:
-            encoded = encode_struct(explain_outcome(decision))
+        told = None if memos is None else memos.get(outcome)
+        if told is None:
+            told = Told(encode_struct(explain_outcome(decision)), remaining_told_below(decision))
             if memos is not None:
-                memos.put(outcome, encoded)
+                memos.put(outcome, told)
+        encoded, remaining_below = told
+        if deciding.remaining < remaining_below:
+            encoded += _REMAINING + _DOUBLE.pack(deciding.remaining)
         if self._metadata == "full":
             encoded += _encode_request(plan.request, plan.limits.options.secrets)
         return _DYNAMIC_METADATA + varint(len(encoded)) + encoded
@@ -245,6 +258,10 @@ _ONE_DESCRIPTOR: Final = (
 """A Struct: `descriptors`, a list of one Struct: `entries`, a list of texts. `%c` is the size of the rest."""
 _SHORT_ENTRIES: Final = 0x7F - 36
 """The longest texts whose sizes all fit into one byte."""
+
+_REMAINING: Final = b"\x0a\x16\x0a\x09remaining\x12\x09\x11"
+"""An item of a Struct: `remaining`, a number, whose eight bytes follow."""
+_DOUBLE: Final = Packing("<d")
 
 # Tags of the request: field number << 3 | wire type (0 varint, 2 with a length).
 _DOMAIN: Final = 0x0A  # 1

@@ -3,7 +3,8 @@
 A record is flat: text, integers, numbers, booleans and lists of text stand at the top under the names below.
 What has names of its own choosing (headers, tags, metadata) is together in one map for each kind, so that no
 client and no Envoy setting can invent a top-level name. A field that Envoy left unset is absent; in proto3
-a number that is 0 cannot be told from one that was never set, so 0 is absent too, except for `code`.
+a number that is 0 cannot be told from one that was never set, so 0 is absent too, except for `code` and the
+numbers in metadata.
 """
 
 from collections.abc import Mapping
@@ -95,6 +96,9 @@ authz_duration_us                     integer  how long Envoy waited for authz; 
 ratelimit_domain                      text     the rate-limit domain
 ratelimit_outcome                     text     ok or over_limit
 ratelimit_rule                        text     the limit that decided
+ratelimit_limit                       integer  how many requests it allows in a period
+ratelimit_period                      text     the period of the limit, such as 1m, or month for a calendar month
+ratelimit_remaining                   integer  what was left of it, 0 too; absent for a request that passed while the limit was not near (near_limit_ratio)
 ratelimit_reason                      text     why
 ratelimit_revision                    text     the revision of the limits
 ratelimit_hits                        integer  how many hits the request counted as

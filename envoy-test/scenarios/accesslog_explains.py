@@ -12,7 +12,7 @@ from sidecars.demo.ask import ask
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.demo import Lines, log_lines
 from sidecars.demo.edge import STOP_SECONDS, Edge, serve_sidecars
-from sidecars.demo.rows import BURST, bearer
+from sidecars.demo.rows import BURST, LOGIN_LIMIT, bearer
 
 
 def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
@@ -55,7 +55,14 @@ async def scenario(edge: Edge) -> None:
     assert denied["authz_decision_id"] != unauthenticated["authz_decision_id"]
     limited = _of(lines, 429)[-1]
     assert (limited["ratelimit_outcome"], limited["ratelimit_domain"]) == ("over_limit", "edge")
-    assert limited["ratelimit_rule"]
+    assert limited["ratelimit_rule"] == "edge.route_login.remote_address"
+    assert (limited["ratelimit_limit"], limited["ratelimit_period"], limited["ratelimit_remaining"]) == (
+        LOGIN_LIMIT,
+        "1m",
+        0,
+    )
+    left = [line.get("ratelimit_remaining") for line in lines if line.get("path") == "/login"]
+    assert left == [None] * (LOGIN_LIMIT - 1) + [0] * (BURST - LOGIN_LIMIT + 1)
     assert limited["response_flags"] == ["RL"]
     [no_authz] = _of(lines, 503)
     assert (no_authz["code_details"], no_authz["response_flags"]) == ("ext_authz_error", ["UAEX"])

@@ -31,6 +31,7 @@ async def scenario(edge: Edge) -> None:
     assert why["phases"][0]["name"] == "authz decides"
     assert sum(phase["microseconds"] for phase in why["phases"]) == served["duration_us"]
     assert {"limit", "remaining"} <= why["limits"].keys()
+    assert why["limits"]["period"] == served["ratelimit_period"]
     explained = await _next(why["next_commands"][1])
     assert served["ratelimit_rule"].rpartition(".")[2] in explained
 

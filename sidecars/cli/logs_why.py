@@ -65,7 +65,7 @@ class Why:
     decision: dict[str, Any] = field(default_factory=dict)
     """The record of authz's decision log, if a file had it."""
     limits: dict[str, Any] = field(default_factory=dict)
-    """What the response headers said was left: limit, remaining, reset."""
+    """The limit that decided: limit, period, remaining, and reset from response headers."""
     phases: list[Phase] = field(default_factory=list)
     next_commands: list[str] = field(default_factory=list)
     others: int = 0
@@ -117,7 +117,8 @@ def verdict_of(record: Mapping[str, Any]) -> str:
         return f"{answer}authz refused it by {by}: {record.get('authz_reason', 'no reason is recorded')}."
     if record.get("ratelimit_outcome") == "over_limit":
         reason = record.get("ratelimit_reason")
-        return f"{answer}over the limit {record.get('ratelimit_rule', '')}{f', {reason}' if reason else ''}."
+        rule = record.get("ratelimit_rule", "")
+        return f"{answer}over the limit {rule}{f', {reason}' if reason else ''}."
     known = _ERROR_DETAILS.get(details.partition("{")[0])
     if known is None and flags:
         known = ", ".join(_FLAGS.get(flag, flag) for flag in flags)
@@ -191,10 +192,15 @@ def _newest(
 def _limits_in(record: Mapping[str, Any]) -> dict[str, Any]:
     headers = record.get("response_headers") or {}
     found = {}
-    for name in ("limit", "remaining", "reset"):
-        for header in (f"x-ratelimit-{name}", f"ratelimit-{name}"):
-            if header in headers:
-                found[name] = headers[header]
+    for name in ("limit", "period", "remaining", "reset"):
+        places = (
+            (record, f"ratelimit_{name}"),
+            (headers, f"x-ratelimit-{name}"),
+            (headers, f"ratelimit-{name}"),
+        )
+        for fields, field_name in places:
+            if field_name in fields:
+                found[name] = fields[field_name]
                 break
     return found
 

@@ -266,6 +266,18 @@ class TestWhy:
             "sidecars limits explain -c SETTINGS --domain edge 'remote_address=203.0.113.9,path=/a b'"
         )
 
+    def test_what_was_left_needs_no_response_headers(self, sidecars: Command, tmp_path: Path) -> None:
+        """The numbers are in the dynamic metadata of ratelimit."""
+        file = tmp_path / "access.jsonl"
+        told = {"ratelimit_limit": 100, "ratelimit_period": "1m", "ratelimit_remaining": 0}
+        file.write_bytes(text_of({**LIMITED, **told, "response_headers": {}}))
+        lines = [
+            " ".join(line.split()) for line in sidecars("logs", "why", "id-limited", file).out.splitlines()
+        ]
+        assert "left limit 100, period 1m, remaining 0" in lines
+        why = orjson.loads(sidecars("logs", "why", "id-limited", file, "--json").out)
+        assert why["limits"] == {"limit": 100, "period": "1m", "remaining": 0}
+
     def test_an_authz_that_gave_no_answer_is_named(self, sidecars: Command, log: Path) -> None:
         out = sidecars("logs", "why", "id-failed", log).out
         assert out.splitlines()[0] == (

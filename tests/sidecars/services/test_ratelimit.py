@@ -119,13 +119,17 @@ class TestAnswers:
             "domain": "edge",
             "outcome": "over_limit",
             "rule": "edge.route_login",
+            "limit": 2,
+            "period": "30s",
+            "remaining": 2,
             "revision": sidecar.describe()["revision"],
             "hitsAddend": 3,
             "descriptors": [{"entries": ["remote_address=10.0.0.1"]}, {"entries": ["route=login"]}],
         }
 
     @pytest.mark.parametrize(
-        ("detail", "keys"), [("off", set()), ("rule", {"domain", "outcome", "revision", "rule"})]
+        ("detail", "keys"),
+        [("off", set()), ("rule", {"domain", "outcome", "revision", "rule", "limit", "period"})],
     )
     def test_how_much_metadata_is_a_setting(self, folder: Path, detail: str, keys: set[str]) -> None:
         sidecar = build(settings_with(folder, dynamic_metadata=detail), dependencies())
