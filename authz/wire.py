@@ -244,7 +244,12 @@ def _allow(part: OkHttpResponse) -> bytes:
     return CheckResponse(ok_response=part).SerializeToString()
 
 
-# Reading a response, for test suites of policies.
+# Reading a response, for metrics and for test suites of policies.
+
+
+def decision_id_of(message: bytes) -> str:
+    """Return the id of the decision in the CheckResponse `message`."""
+    return str(CheckResponse.FromString(message).dynamic_metadata.fields["decision_id"].string_value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,23 @@
 On the common path (a handler that returns bytes at once) a call costs two clock readings and three
 additions to plain integers; Prometheus samples are built from them only when somebody scrapes. The
 counters of prometheus-client take a lock each, three times the cost, and here only the loop counts.
+
+Exemplars are those of OpenMetrics: the first call of each bucket after a scrape is kept, so that others cost
+one test. The labels are read from its reply at the scrape.
 """
 
 import asyncio
+import time
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import partial
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Final, TypeVar, assert_never
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.samples import Exemplar
 
 from sidecars.transport.api.service import (
     Bidirectional,
@@ -38,9 +44,13 @@ BUCKET_SECONDS: Final = (
 Both timeouts are bounds, so that alerts can count the calls that Envoy gave up."""
 
 
+_LabelsOf = Callable[[bytes], Mapping[str, str]]
+
+
 class CallMetrics:
     """Wraps services so that their calls are counted in `registry`. `clock` counts seconds.
 
+    `wall_clock` returns seconds since 1970, for the exemplars.
     `also_timed` gives the durations of a service's unary calls a second name, with the label grpc_method.
     """
 
@@ -49,8 +59,10 @@ class CallMetrics:
         registry: CollectorRegistry,
         clock: Callable[[], float],
         also_timed: Mapping[str, str] = MappingProxyType({}),
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
+        self._wall_clock = wall_clock
         self._also_timed = also_timed
         self._tallies: list[_Tally] = []
         registry.register(self)
@@ -74,6 +86,7 @@ class CallMetrics:
             "From the whole request to the reply (unary calls).",
             labels=labels,
         )
+        since_1970 = self._wall_clock() - self._clock()
         for tally in self._tallies:
             started.add_metric(tally.labels, tally.in_flight + sum(tally.ended))
             for code in Code:
@@ -81,19 +94,20 @@ class CallMetrics:
                 if tally.ended[code] or code is Code.OK:
                     handled.add_metric((*tally.labels, _CODE_NAMES[code]), tally.ended[code])
             if tally.labels[0] == "unary":
-                seconds.add_metric(tally.labels, tally.buckets(), tally.seconds)
+                seconds.add_metric(tally.labels, tally.buckets(since_1970), tally.seconds)
         yield from (started, handled, seconds)
         for service, name in self._also_timed.items():
             times = HistogramMetricFamily(name, f"Durations of calls to {service}.", labels=["grpc_method"])
             for tally in self._tallies:
                 if tally.labels[:2] == ("unary", service):
-                    times.add_metric([tally.labels[2]], tally.buckets(), tally.seconds)
+                    times.add_metric([tally.labels[2]], tally.buckets(since_1970), tally.seconds)
             yield times
 
     def _measured(self, service: str, name: str, method: Method) -> Method:
         match method:
-            case Unary(handler):
-                return Unary(_unary(handler, self._tally("unary", service, name), self._clock))
+            case Unary(handler, exemplar):
+                tally = self._tally("unary", service, name, exemplar)
+                return Unary(_unary(handler, tally, self._clock))
             case ClientStreaming(handler, waits_for_message):
                 measured = _one_reply(handler, self._tally("client_stream", service, name))
                 return ClientStreaming(measured, waits_for_message=waits_for_message)
@@ -104,8 +118,8 @@ class CallMetrics:
             case _:
                 assert_never(method)
 
-    def _tally(self, kind: str, service: str, name: str) -> "_Tally":
-        tally = _Tally((kind, service, name))
+    def _tally(self, kind: str, service: str, name: str, exemplar: _LabelsOf | None = None) -> "_Tally":
+        tally = _Tally((kind, service, name), exemplar)
         self._tallies.append(tally)
         return tally
 
@@ -119,32 +133,61 @@ _CODE_NAMES: Final = {
 }
 
 
+_KeptCall = tuple[bytes, float, float]
+"""The reply of a call, its seconds, and when it began on the clock."""
+
+_BOUNDS: Final = (*map(str, BUCKET_SECONDS), "+Inf")
+
+
 class _Tally:
     """The counts of one method."""
 
-    __slots__ = ("counts", "ended", "in_flight", "labels", "seconds")
+    __slots__ = ("_exemplars", "_labels_of", "counts", "ended", "in_flight", "kept", "labels", "seconds")
 
-    def __init__(self, labels: tuple[str, str, str]) -> None:
+    def __init__(self, labels: tuple[str, str, str], labels_of: _LabelsOf | None = None) -> None:
         self.labels = labels
         self.in_flight = 0
         """Calls that wait for an answer; no scrape can see one that is answered at once."""
         self.ended = [0] * len(Code)
-        self.counts = [0] * (len(BUCKET_SECONDS) + 1)
+        self.counts = [0] * len(_BOUNDS)
         self.seconds = 0.0
+        self._labels_of = labels_of
+        self._exemplars: list[Exemplar | None] = [None] * len(_BOUNDS)
+        nothing: _KeptCall = (b"", 0.0, 0.0)
+        self.kept: list[_KeptCall | None] = [None if labels_of is not None else nothing] * len(_BOUNDS)
+        """One call for each bucket since the last scrape; never None where calls have no exemplars."""
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as Prometheus has them."""
-        total = 0
-        pairs = []
-        for bound, count in zip((*BUCKET_SECONDS, float("inf")), self.counts, strict=True):
-            total += count
-            pairs.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
-        return pairs
+    def buckets(self, since_1970: float) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+        """Return cumulative counts and an exemplar by upper bound. Adding `since_1970` makes Unix seconds."""
+        self._read_kept(since_1970)
+        counts = map(float, accumulate(self.counts))
+        return [
+            (bound, count) if exemplar is None else (bound, count, exemplar)
+            for bound, count, exemplar in zip(_BOUNDS, counts, self._exemplars, strict=True)
+        ]
 
     def end(self, code: Code, seconds: float) -> None:
         self.ended[code] += 1
         self.counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
         self.seconds += seconds
+
+    def keep(self, reply: bytes, seconds: float, begun: float) -> None:
+        """Keep a call as the exemplar of its bucket, if the bucket has none since the last scrape."""
+        bucket = bisect_left(BUCKET_SECONDS, seconds)
+        if self.kept[bucket] is None:
+            self.kept[bucket] = (reply, seconds, begun)
+
+    def _read_kept(self, since_1970: float) -> None:
+        if self._labels_of is None:
+            return
+        for bucket, call in enumerate(self.kept):
+            if call is not None:
+                reply, seconds, begun = call
+                self.kept[bucket] = None
+                labels = self._labels_of(reply)
+                if labels:
+                    ended_at = since_1970 + begun + seconds
+                    self._exemplars[bucket] = Exemplar(dict(labels), seconds, ended_at)
 
 
 def _code_of(error: BaseException) -> Code:
@@ -154,7 +197,7 @@ def _code_of(error: BaseException) -> Code:
 
 
 def _unary(handler: UnaryHandler, tally: _Tally, clock: Callable[[], float]) -> UnaryHandler:
-    ended, counts = tally.ended, tally.counts
+    ended, counts, kept = tally.ended, tally.counts, tally.kept
 
     def handle(request: bytes, call: Call) -> bytes | Awaitable[bytes]:
         begun = clock()
@@ -170,27 +213,37 @@ def _unary(handler: UnaryHandler, tally: _Tally, clock: Callable[[], float]) -> 
                 return reply
             return finish(reply, begun)
         seconds = clock() - begun
+        bucket = bisect_left(BUCKET_SECONDS, seconds)
         ended[0] += 1
-        counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
+        counts[bucket] += 1
         tally.seconds += seconds
+        if kept[bucket] is None:
+            kept[bucket] = (reply, seconds, begun)
         return reply
 
     def ended_later(begun: float, reply: "asyncio.Future[bytes]") -> None:
         tally.in_flight -= 1
         error = asyncio.CancelledError() if reply.cancelled() else reply.exception()
-        tally.end(Code.OK if error is None else _code_of(error), clock() - begun)
+        seconds = clock() - begun
+        tally.end(Code.OK if error is None else _code_of(error), seconds)
+        if error is None:
+            tally.keep(reply.result(), seconds, begun)
 
     async def finish(waiting: Awaitable[bytes], begun: float) -> bytes:
         tally.in_flight += 1
-        code = Code.OK
+        code, answer = Code.OK, None
         try:
-            return await waiting
+            answer = await waiting
         except BaseException as error:
             code = _code_of(error)
             raise
         finally:
             tally.in_flight -= 1
-            tally.end(code, clock() - begun)
+            seconds = clock() - begun
+            tally.end(code, seconds)
+            if answer is not None:
+                tally.keep(answer, seconds, begun)
+        return answer
 
     return handle
 

@@ -71,7 +71,12 @@ class WorkerClient:
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._sessions[worker.number].request(
-                method, url, data=body or None, headers=send, allow_redirects=False, timeout=timeout
+                method,
+                url,
+                data=body or None,
+                headers={**send, **_accept(headers or {})},
+                allow_redirects=False,
+                timeout=timeout,
             ) as answer:
                 kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
                 passed = WorkerResponse(answer.status, await answer.read(), kept)
@@ -97,6 +102,10 @@ class WorkerClient:
             if said is not None:
                 return said
         return None
+
+
+def _accept(headers: Mapping[str, str]) -> dict[str, str]:
+    return {"Accept": headers["Accept"]} if "Accept" in headers else {}
 
 
 def _session(address: Address) -> aiohttp.ClientSession:

@@ -1,8 +1,8 @@
 """One /metrics made of those of all workers.
 
 Counters, histograms and summaries are summed. So are untyped samples: here those are ratelimit's counters,
-under the names that envoyproxy/ratelimit gave them. Of anything else (gauges, quantiles) a sum may mean
-nothing, so each worker keeps its own, with a label `worker`.
+under the names that envoyproxy/ratelimit gave them. Of the exemplars of a bucket, the newest is shown. Of
+anything else (gauges, quantiles) a sum may mean nothing, so each worker keeps its own, with a label `worker`.
 
 A sum must not fall, as Prometheus would take that for a restart of everything: what a worker that has ended
 was last seen to have counted stays in the sums, and so does what a worker counted of a series that it shows
@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_classic
+from prometheus_client.samples import Exemplar
 
 LABEL: Final = "worker"
 
@@ -46,14 +48,16 @@ class Scrape:
     kinds: Mapping[str, _Kind]
     summed: Mapping[_Key, float]
     own: Mapping[_Key, float]
+    exemplars: Mapping[_Key, Exemplar] = field(default_factory=dict)
 
 
 def scrape(families: str | Iterable[Metric]) -> Scrape:
-    """The samples of `families`, or of a page in Prometheus's text format. Raises ValueError."""
-    found = text_string_to_metric_families(families) if isinstance(families, str) else families
+    """The samples of `families`, or of a page in either format. Raises ValueError."""
+    found = _parsed(families) if isinstance(families, str) else families
     kinds: dict[str, _Kind] = {}
     summed: dict[_Key, float] = {}
     own: dict[_Key, float] = {}
+    exemplars: dict[_Key, Exemplar] = {}
     for metric in found:
         kinds[metric.name] = _Kind(metric.documentation, metric.type)
         for sample in metric.samples:
@@ -62,7 +66,15 @@ def scrape(families: str | Iterable[Metric]) -> Scrape:
             sums = metric.type in _SUMMED_TYPES and "quantile" not in sample.labels
             key = (metric.name, sample.name, tuple(sorted(sample.labels.items())))
             (summed if sums else own)[key] = sample.value
-    return Scrape(kinds, summed, own)
+            if sums and sample.exemplar is not None:
+                exemplars[key] = sample.exemplar
+    return Scrape(kinds, summed, own, exemplars)
+
+
+def _parsed(page: str) -> Iterable[Metric]:
+    if page.endswith("# EOF\n"):
+        return parse_openmetrics(page)  # type: ignore[no-untyped-call, no-any-return]
+    return parse_classic(page)
 
 
 @dataclass(slots=True)
@@ -124,12 +136,23 @@ class MetricTotals:
             seen = self._seen.get(worker)
             for (family, sample, labels), value in seen.last.own.items() if seen is not None else ():
                 samples.setdefault(family, {})[sample, _labelled(labels, worker)] = value
+        exemplars = self._exemplars()
         for name, values in samples.items():
             kind = self._kinds[name]
             metric = Metric(name, kind.documentation, kind.type)
             for (sample, labels), value in values.items():
-                metric.add_sample(sample, dict(labels), value)
+                metric.add_sample(sample, dict(labels), value, exemplar=exemplars.get((name, sample, labels)))
             yield metric
+
+    def _exemplars(self) -> dict[_Key, Exemplar]:
+        """The newest exemplar of each sample that has any."""
+        newest: dict[_Key, Exemplar] = {}
+        for seen in self._seen.values():
+            for key, exemplar in seen.last.exemplars.items():
+                known = newest.get(key)
+                if known is None or float(known.timestamp or 0) < float(exemplar.timestamp or 0):
+                    newest[key] = exemplar
+        return newest
 
     def _shown(self) -> dict[_Key, None]:
         """The samples that a worker shows, or that one showed which has ended, in the order of the pages."""

@@ -14,6 +14,7 @@ from sidecars.workers.metrics import MetricTotals, scrape
 from sidecars.workers.process import Worker
 
 SUPERVISOR: Final = "supervisor"
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 
 _log = structlog.get_logger("sidecars.workers")
 
@@ -61,7 +62,8 @@ class WorkerScrapes:
     async def _scrape(self, worker: Worker) -> None:
         """Merge the metrics of `worker` once they come."""
         generation = worker.generation
-        page = await self._client.ask(worker, "GET", URL("/metrics"), PATIENT_SECONDS)
+        accept = {"Accept": OPENMETRICS}  # the one format with exemplars
+        page = await self._client.ask(worker, "GET", URL("/metrics"), PATIENT_SECONDS, headers=accept)
         if page is None or page.status != 200:
             return
         try:

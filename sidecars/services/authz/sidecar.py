@@ -19,7 +19,7 @@ from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import load_policy
 from authz.policy.rule import Outcome, Verdict
 from authz.request.request import BadRequestError, Request
-from authz.wire import CheckRequest, read_request
+from authz.wire import CheckRequest, decision_id_of, read_request
 from common.background import GilYielder, release, shorten_switch_interval
 from common.configfile import ConfigError, Problem, read
 from common.redaction import Secrets
@@ -57,6 +57,10 @@ class Serving:
         yield from self.authorizer.policy.parts()
 
 
+def _exemplar(reply: bytes) -> dict[str, str]:
+    return {"decision_id": decision_id_of(reply)}
+
+
 class AuthzSidecar:
     """Answers Envoy's checks. Made by `build`."""
 
@@ -84,7 +88,7 @@ class AuthzSidecar:
         self._serving = self._serve(policy)
         check = self.check if self._spans is None else self._spans.traced(self.check)
         self.services: Sequence[Service] = (
-            Service("envoy.service.auth.v3.Authorization", {"Check": Unary(check)}),
+            Service("envoy.service.auth.v3.Authorization", {"Check": Unary(check, _exemplar)}),
         )
 
     def check(self, message: bytes, call: Call) -> bytes | Awaitable[bytes]:

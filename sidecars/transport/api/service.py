@@ -94,6 +94,8 @@ class Unary:
     """A method with one request and one reply."""
 
     handler: UnaryHandler
+    exemplar: Callable[[bytes], Mapping[str, str]] | None = None
+    """Returns the labels by which a call can be found from its reply, for the exemplars of its durations."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Exemplar
 
 from sidecars.observability.call_metrics import CallMetrics
 from sidecars.transport.api.service import (
@@ -19,9 +20,11 @@ from sidecars.transport.api.service import (
     Service,
     StatusError,
     Unary,
+    UnaryHandler,
 )
 
 CALL = cast("Call", None)
+WALL = 1_700_000_000.0
 
 
 class Clock:
@@ -38,7 +41,9 @@ class Measured:
     def __init__(self, method: Method, kind: str = "unary") -> None:
         self.clock = Clock()
         self.registry = CollectorRegistry()
-        service = CallMetrics(self.registry, self.clock).measured(Service("a.B", {"C": method}))
+        service = CallMetrics(self.registry, self.clock, wall_clock=lambda: WALL).measured(
+            Service("a.B", {"C": method})
+        )
         self.handler: Any = service.methods["C"].handler
         self._labels = {"grpc_type": kind, "grpc_service": "a.B", "grpc_method": "C"}
 
@@ -206,3 +211,71 @@ async def test_a_bidirectional_stream_is_counted_with_its_error() -> None:
     with pytest.raises(StatusError):
         await anext(replies)
     assert measured.handled("Unavailable") == 1
+
+
+def exemplars(measured: Measured) -> dict[str, Exemplar]:
+    """The exemplars at this scrape, by the upper bound of their bucket."""
+    return {
+        sample.labels["le"]: sample.exemplar
+        for metric in measured.registry.collect()
+        for sample in metric.samples
+        if sample.exemplar is not None
+    }
+
+
+def with_exemplars(handler: UnaryHandler) -> Measured:
+    return Measured(Unary(handler, lambda reply: {"decision_id": reply.decode()} if reply else {}))
+
+
+def test_a_bucket_has_as_exemplar_the_first_call_since_the_last_scrape() -> None:
+    measured = with_exemplars(lambda request, _: request)
+    measured.clock.seconds = 100.0
+    measured.handler(b"first", CALL)
+    measured.handler(b"second", CALL)
+    assert exemplars(measured) == {"2e-05": Exemplar({"decision_id": "first"}, 0.0, WALL)}
+    measured.clock.seconds = 103.0
+    measured.handler(b"third", CALL)
+    measured.clock.seconds = 105.0
+    assert exemplars(measured) == {"2e-05": Exemplar({"decision_id": "third"}, 0.0, WALL - 2)}
+
+
+def test_an_exemplar_stays_until_its_bucket_has_another_call() -> None:
+    measured = with_exemplars(lambda request, _: request)
+    measured.handler(b"only", CALL)
+    assert [exemplars(measured).keys() for _ in range(2)] == [{"2e-05"}, {"2e-05"}]
+
+
+@pytest.mark.parametrize("as_future", [True, False])
+async def test_a_slow_call_is_the_exemplar_of_its_bucket(*, as_future: bool) -> None:
+    reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def later() -> bytes:
+        return await reply
+
+    measured = with_exemplars(lambda _, __: reply if as_future else later())
+    waiting = asyncio.ensure_future(measured.handler(b"", CALL))
+    await asyncio.sleep(0)
+    measured.clock.seconds = 0.15
+    reply.set_result(b"slow")
+    assert await waiting == b"slow"
+    await asyncio.sleep(0)  # the callbacks of a future run after it is done
+    assert exemplars(measured) == {"0.25": Exemplar({"decision_id": "slow"}, 0.15, WALL)}
+
+
+async def test_a_call_that_fails_or_has_no_labels_is_no_exemplar() -> None:
+    async def fails() -> bytes:
+        raise StatusError(Code.UNAVAILABLE)
+
+    measured = with_exemplars(lambda request, _: request or fails())
+    with pytest.raises(StatusError):
+        await measured.handler(b"", CALL)
+    assert not exemplars(measured)
+    silent = with_exemplars(lambda _, __: b"")
+    silent.handler(b"", CALL)
+    assert not exemplars(silent)
+
+
+def test_a_method_without_labels_keeps_no_call() -> None:
+    measured = Measured(Unary(lambda request, _: request))
+    measured.handler(b"a", CALL)
+    assert not exemplars(measured)

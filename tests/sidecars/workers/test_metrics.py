@@ -156,13 +156,49 @@ def test_a_worker_that_ended_before_it_was_ever_seen_changes_nothing() -> None:
     assert samples(totals, "0", "1") == before
 
 
-def test_the_page_is_good_openmetrics_too() -> None:
-    class Collected:
-        def collect(self) -> list[Metric]:
-            return list(two()[0].families(("0", "1")))
+class Collected:
+    def __init__(self, totals: MetricTotals) -> None:
+        self._totals = totals
 
+    def collect(self) -> list[Metric]:
+        return list(self._totals.families(("0", "1")))
+
+
+def registry_of(totals: MetricTotals) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(Collected())
-    page = openmetrics(registry).decode()  # type: ignore[no-untyped-call]
+    registry.register(Collected(totals))
+    return registry
+
+
+def test_the_page_is_good_openmetrics_too() -> None:
+    page = openmetrics(registry_of(two()[0])).decode()  # type: ignore[no-untyped-call]
     families = {family.name for family in parse_openmetrics(page)}  # type: ignore[no-untyped-call]
     assert {"calls", "took_seconds", "streams_open"} <= families
+
+
+def with_exemplar(decision_id: str, at: int) -> Scrape:
+    exemplar = f'# {{decision_id="{decision_id}"}} 0.5 {at}'
+    lines = [
+        f'took_bucket{{le="1.0"}} 2 {exemplar}',
+        'took_bucket{le="+Inf"} 2',
+        "took_count 2",
+        "took_sum 1",
+    ]
+    return scrape("\n".join(["# TYPE took histogram", *lines, "# EOF\n"]))
+
+
+def test_of_the_exemplars_of_a_bucket_the_newest_is_shown() -> None:
+    totals = MetricTotals()
+    totals.saw("0", with_exemplar("newer", 1700000002))
+    totals.saw("1", with_exemplar("older", 1700000001))
+    registry = registry_of(totals)
+    line = b'took_bucket{le="1.0"} 4.0 # {decision_id="newer"} 0.5 1700000002.000000000'
+    assert line in openmetrics(registry).splitlines()  # type: ignore[no-untyped-call]
+    assert b'took_bucket{le="1.0"} 4.0' in generate_latest(registry).splitlines()
+
+
+def test_the_exemplars_of_a_worker_that_has_ended_are_left_out() -> None:
+    totals = MetricTotals()
+    totals.saw("0", with_exemplar("gone", 1700000002))
+    totals.ended("0")
+    assert b"gone" not in openmetrics(registry_of(totals))  # type: ignore[no-untyped-call]
