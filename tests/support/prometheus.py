@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes one admin port, where it is installed (Debian: apt install prometheus)."""
+"""Prometheus and promtool, as Debian packages them."""
 
 import json
 import shutil
@@ -16,6 +16,20 @@ import yaml
 
 from tests.support.redis_server import free_port
 from tests.support.running import WAIT_SECONDS
+
+HOW_TO_GET_IT = "not on the PATH (Debian: apt-get install prometheus)"
+
+
+def promtool() -> str:
+    """Return the path of promtool; skip the test where it is missing."""
+    return _program("promtool")
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is {HOW_TO_GET_IT}")
+    return found
 
 
 class Prometheus:
@@ -48,9 +62,7 @@ class Prometheus:
 @contextmanager
 def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
     """A Prometheus that scrapes `target` (host:port) each half second, with its data in `folder`."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("no prometheus on the PATH: it has not scraped the page (Debian: apt install prometheus)")
+    program = _program("prometheus")
     scrape = {
         "job_name": "sidecars",
         "scrape_interval": "500ms",

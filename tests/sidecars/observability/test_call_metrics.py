@@ -259,7 +259,7 @@ async def test_a_slow_call_is_the_exemplar_of_its_bucket(*, as_future: bool) -> 
     reply.set_result(b"slow")
     assert await waiting == b"slow"
     await asyncio.sleep(0)  # the callbacks of a future run after it is done
-    assert exemplars(measured) == {"0.25": Exemplar({"decision_id": "slow"}, 0.15, WALL)}
+    assert exemplars(measured) == {"0.2": Exemplar({"decision_id": "slow"}, 0.15, WALL)}
 
 
 async def test_a_call_that_fails_or_has_no_labels_is_no_exemplar() -> None:
