@@ -224,6 +224,10 @@ class Limiter:
             status = _status(plan.charges[0], taken[0])
             return self._decision(plan, (status,), over=status.over_limit)
         statuses = list(plan.statuses)
+        if False not in [outcome[0] for outcome in taken]:
+            for charge, outcome in zip(plan.charges, taken, strict=True):
+                statuses[charge[0]] = _status(charge, outcome)
+            return _new(LimitDecision, (False, statuses, plan, "", False, self._modes.quota_mode))
         refused = len(taken) > 1 and is_refused(zip(plan.takes, taken, strict=True))
         for charge, take, outcome in zip(plan.charges, plan.takes, taken, strict=True):
             if outcome is NOT_TAKEN:

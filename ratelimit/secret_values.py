@@ -35,6 +35,8 @@ class SecretValues:
         self._allowed = frozenset(map(folded, allow)) - self._keys
         self._hmac_key = hmac_key
         self._known: GenerationalCache[str, int] = GenerationalCache(KEYS_REMEMBERED)
+        self._plain: set[str] = set()
+        """Some of the keys whose values are no secrets: tested first, since almost all are such."""
 
     def is_secret(self, key: str) -> bool:
         """Return whether the values of `key` are secrets."""
@@ -42,6 +44,8 @@ class SecretValues:
         if known is None:
             known = int(self._has_secret_name(key))
             self._known.put(key, known)
+            if not known and len(self._plain) < KEYS_REMEMBERED:
+                self._plain.add(key)
         return bool(known)
 
     def _has_secret_name(self, key: str) -> bool:
@@ -57,7 +61,7 @@ class SecretValues:
 
     def shown(self, key: str, value: str) -> str:
         """Return `value` as it is shown: unchanged, or `sha256:` or `hmac:` and 16 digits of its hash."""
-        if not value or not self.is_secret(key):
+        if key in self._plain or not value or not self.is_secret(key):
             return value
         text = original(value.strip(" \t"))
         if self._hmac_key:

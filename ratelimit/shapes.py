@@ -51,8 +51,8 @@ class _OpenTake(NamedTuple):
     """A take whose bucket has no name yet."""
 
     descriptor: int
-    name: str
-    """With `%s` in the places of the values that are counted."""
+    name: Sequence[str]
+    """Its pieces around the values that are counted."""
     kind: str
     bucket: Bucket
     hits: int
@@ -123,13 +123,14 @@ class _DescriptorShape:
         way = self.ways[end] = _Way(end, tuple(fixed))
         return way
 
-    def name(self, way: _Way, beginning: str) -> str:
-        """The name of a bucket that starts with `beginning`, with `%s` for each counted value."""
-        name = beginning.replace("%", "%%")
+    def name(self, way: _Way, beginning: str) -> Sequence[str]:
+        """The pieces of the name of a bucket that starts with `beginning`, around each counted value."""
+        pieces = [beginning]
         for key, fixed in zip(self.keys, way.fixed, strict=True):
-            entry = f"{escaped(key)}=" if fixed is None else fixed
-            name += f"|{entry.replace('%', '%%')}{'%s' if fixed is None else ''}"
-        return name
+            pieces[-1] += f"|{escaped(key)}=" if fixed is None else f"|{fixed}"
+            if fixed is None:
+                pieces.append("")
+        return tuple(pieces)
 
 
 class _RequestShape:
@@ -194,9 +195,10 @@ class Shapes:
             way, found = descriptor.find(own)
             ways.append(way)
             counted.append(found)
-            asked.append(Descriptor(tuple(zip(descriptor.keys, own, strict=True))))
+            entries = tuple(zip(descriptor.keys, own, strict=True))
+            asked.append(_new(Descriptor, (entries, None, False, None)))
             first = last
-        request = LimitRequest(shape.domain, asked, hits)
+        request = _new(LimitRequest, (shape.domain, asked, hits))
         opened = shape.plans.get((hits, *ways))
         return (
             self._first(shape, request, ways)
@@ -247,8 +249,10 @@ def _closed(
     """The plan of a way for a request on it."""
     before, open_takes, unlimited, without_rule, odd, has_metadata, memos = opened
     takes = []
-    for position, open_name, kind, bucket, hits, mode, spare in open_takes:
-        name = open_name % tuple([escaped(value) for value in counted[position]])
+    for position, pieces, kind, bucket, hits, mode, spare in open_takes:
+        name = pieces[0]
+        for value, piece in zip(counted[position], pieces[1:], strict=True):
+            name += (value if value.isalnum() else escaped(value)) + piece
         if len(name) > longest:
             name = bounded(kind, name, longest)
             odd = (*odd, BadInput.LONG_KEY) if BadInput.LONG_KEY not in odd else odd

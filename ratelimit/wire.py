@@ -159,18 +159,18 @@ class Responses:
 
     def _status(self, status: DescriptorStatus) -> bytes:
         over_limit, rule, left, seconds, _, _, known = status
-        code = _OVER_LIMIT if over_limit else _OK
+        encoded = _OVER_LIMIT if over_limit else _OK
         remaining = _LIMIT_REMAINING + varint(left) if left else b""
         if rule is None or rule.bucket is None or not known:
-            return code + remaining
+            return encoded + remaining
         limit = self._limits.get(rule)
         if limit is None:
             limit = _CURRENT_LIMIT + _sized(_encode_limit(rule))
             self._limits.put(rule, limit)
-        if seconds == 0:
-            return code + limit + remaining + _NO_DURATION
+        if seconds <= _MOST_IN_A_BYTE:
+            return encoded + limit + remaining + _SHORT_DURATIONS[seconds]
         reset = varint(min(seconds, MAX_DURATION_SECONDS))
-        return b"%b%b%b\x22%c\x08%b" % (code, limit, remaining, len(reset) + 1, reset)
+        return b"%b%b%b\x22%c\x08%b" % (encoded, limit, remaining, len(reset) + 1, reset)
 
     def _response_headers(self, decision: LimitDecision) -> list[bytes]:
         names = self._headers
@@ -220,18 +220,29 @@ class Responses:
 
 
 def _encode_request(request: LimitRequest, secrets: SecretValues) -> bytes:
-    """`explain_request` as a Struct; written here for what Envoy sends most: one short, plain descriptor."""
-    descriptors = request.descriptors
-    if len(descriptors) == 1 and not request.hits_addend:
-        descriptor = descriptors[0]
-        texts = [text.encode() for text in entry_texts(descriptor, secrets)]
-        size = sum(map(len, texts)) + 4 * len(texts)
-        if size <= _SHORT_ENTRIES and descriptor.hits is None and descriptor.override is None:
-            entries = b"".join([b"\x0a%c\x1a%c%b" % (len(text) + 2, len(text), text) for text in texts])
-            if MARK_BYTES not in entries:
-                sizes = (size + 36, size + 21, size + 19, size + 17, size + 15, size + 13, size + 2, size)
-                return _ONE_DESCRIPTOR % (*sizes, entries)
+    """`explain_request` as a Struct; written here for what Envoy sends most: short, plain descriptors."""
+    if not request.hits_addend:
+        items = [_short_descriptor(descriptor, secrets) for descriptor in request.descriptors]
+        if b"" not in items:
+            listed = b"".join(items)
+            if MARK_BYTES not in listed:
+                content = _LIST + varint(len(listed)) + listed
+                entry = _DESCRIPTORS + varint(len(content)) + content
+                return b"\x0a" + varint(len(entry)) + entry
     return encode_struct(explain_request(request, secrets))
+
+
+def _short_descriptor(descriptor: Descriptor, secrets: SecretValues) -> bytes:
+    """An item of a list: the Struct of a descriptor with short entries and nothing else; empty for others."""
+    if descriptor.hits is not None or descriptor.override is not None:
+        return b""
+    entries = b""
+    for entry in entry_texts(descriptor, secrets):
+        text = entry.encode()
+        if len(text) > _SHORT_ENTRIES:
+            return b""
+        entries += _TEXT_HEADS[len(text)] + text
+    return _DESCRIPTOR_HEADS[len(entries)] + entries if len(entries) <= _SHORT_ENTRIES else b""
 
 
 def _encode_limit(rule: LimitRule) -> bytes:
@@ -252,12 +263,19 @@ def _sized(content: bytes) -> bytes:
     return varint(len(content)) + content
 
 
-_ONE_DESCRIPTOR: Final = (
-    b"\x0a%c\x0a\x0bdescriptors\x12%c\x32%c\x0a%c\x2a%c\x0a%c\x0a\x07entries\x12%c\x32%c%b"
-)
-"""A Struct: `descriptors`, a list of one Struct: `entries`, a list of texts. `%c` is the size of the rest."""
-_SHORT_ENTRIES: Final = 0x7F - 36
+_DESCRIPTORS: Final = b"\x0a\x0bdescriptors\x12"
+"""An entry of a Struct: its key, and the tag of its value."""
+_LIST: Final = b"\x32"
+"""The tag of a list in a Value."""
+_SHORT_ENTRIES: Final = 0x7F - 17
 """The longest texts whose sizes all fit into one byte."""
+_TEXT_HEADS: Final = tuple(b"\x0a%c\x1a%c" % (size + 2, size) for size in range(_SHORT_ENTRIES + 1))
+"""What comes before an item of a list that is a text, by the size of the text."""
+_DESCRIPTOR_HEADS: Final = tuple(
+    b"\x0a%c\x2a%c\x0a%c\x0a\x07entries\x12%c\x32%c" % (size + 17, size + 15, size + 13, size + 2, size)
+    for size in range(_SHORT_ENTRIES + 1)
+)
+"""What comes before an item that is a Struct with one entry, `entries`, a list, by the size of the list."""
 
 _REMAINING: Final = b"\x0a\x16\x0a\x09remaining\x12\x09\x11"
 """An item of a Struct: `remaining`, a number, whose eight bytes follow."""
@@ -281,4 +299,7 @@ _RESPONSE_HEADER: Final = b"\x1a"  # 3
 _DYNAMIC_METADATA: Final = b"\x32"  # 6
 _CURRENT_LIMIT: Final = b"\x12"  # 2 of a status
 _LIMIT_REMAINING: Final = b"\x18"  # 3
-_NO_DURATION: Final = b"\x22\x00"  # 4, a Duration, whose seconds are its field 1
+_SHORT_DURATIONS: Final = (
+    b"\x22\x00",  # 4, a Duration, whose seconds are its field 1
+    *(b"\x22\x02\x08%c" % seconds for seconds in range(1, _MOST_IN_A_BYTE + 1)),
+)

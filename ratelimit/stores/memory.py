@@ -60,6 +60,9 @@ class MemoryStore:
         if len(takes) == 1:
             key, bucket, hits, _, _ = takes[0]
             return [self.take_one(key, bucket, hits, now_us)]
+        taken = self._take_passing(takes, now_us)
+        if taken is not None:
+            return taken
         buckets = self._buckets
         states = {take.key: _unpack(buckets[take.key], take.bucket) for take in takes if take.key in buckets}
         taken = take_all(takes, states, now_us)
@@ -76,25 +79,49 @@ class MemoryStore:
                 self._queue.append(key)
         return taken
 
+    def _take_passing(self, takes: Sequence[Take], now_us: int) -> list[Taken] | None:
+        """The outcomes if every take passes, and so all are charged; else None, and nothing is charged."""
+        buckets = self._buckets
+        tried: list[tuple[str, int | None, State | None, Taken]] = []
+        passing: list[Taken] = []
+        for key, bucket, hits, _, _ in takes:
+            packed = buckets.get(key)
+            before = None if packed is None else _unpack(packed, bucket)
+            taken, state = bucket.take(before, hits, now_us)
+            if not taken[0]:
+                return None
+            passing.append(taken)
+            tried.append((key, packed, None if state is before else state, taken))
+        if len({key for key, *_ in tried}) < len(tried):
+            return None  # of two takes from one bucket, the second depends on the first
+        for key, packed, state, taken in tried:
+            self._keep(key, packed, state, taken, now_us)
+        return passing
+
     def take_one(self, key: str, bucket: Bucket, hits: int, now_us: int) -> Taken:
         """The outcome of `hits` to the bucket `key` at `now_us` (since 1970)."""
-        buckets = self._buckets
-        packed = buckets.get(key)
-        if packed is None:
-            taken, state = bucket.take(None, hits, now_us)
-            if state is not None:
-                self._make_room(now_us // SECOND_US)
-                buckets[key] = _pack(state, -(-(now_us + taken.reset_us) // SECOND_US))
-                self._queue.append(key)
-            return taken
-        before = _unpack(packed, bucket)
+        packed = self._buckets.get(key)
+        before = None if packed is None else _unpack(packed, bucket)
         taken, state = bucket.take(before, hits, now_us)
-        if state is not before and state is not None:
-            at_us = max(now_us, state[-1])
-            buckets[key] = _pack(state, -(-(at_us + taken[2]) // SECOND_US)) | _USED
-        elif not packed & _USED:
-            buckets[key] = packed | _USED
+        self._keep(key, packed, None if state is before else state, taken, now_us)
         return taken
+
+    def _keep(self, key: str, packed: int | None, state: State | None, taken: Taken, now_us: int) -> None:
+        """Keep the new state of the bucket that was `packed` (None: a new one); `state` None is no change."""
+        buckets = self._buckets
+        # A bucket that was there may have made room for another one of the same request.
+        is_new = packed is None or key not in buckets
+        if state is not None:
+            at_us = state[-1]
+            idle_at_seconds = -(-(max(now_us, at_us) + taken[2]) // SECOND_US)
+            if is_new:
+                self._make_room(now_us // SECOND_US)
+                self._queue.append(key)
+                buckets[key] = _pack(state, idle_at_seconds)
+            else:
+                buckets[key] = _pack(state, idle_at_seconds) | _USED
+        elif packed is not None and not is_new and not packed & _USED:
+            buckets[key] = packed | _USED
 
     def peek(self, key: str, bucket: Bucket, hits: int, now_us: int) -> Taken:
         """What `take_one` would answer, with nothing charged and nothing kept."""

@@ -1,14 +1,18 @@
 """RateLimitRequest and RateLimitResponse against the classes that protoc generates."""
 
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.configfile import parse
+from protos.lenient import MARK
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.config import compile_limits
 from ratelimit.decision import DescriptorStatus, LimitDecision, LimitPlan
+from ratelimit.metadata import explain_request
 from ratelimit.request import Descriptor, LimitRequest, Override
 from ratelimit.rules import Options
+from ratelimit.secret_values import DEFAULT_SECRETS
 from ratelimit.wire import MAX_DURATION_SECONDS, ResponseHeaders, Responses, read_request
 from tests.support.ratelimiting import LIMITS, numbers, requests
 
@@ -79,3 +83,35 @@ class TestWire:
         headers = {header.key: header.value for header in response.response_headers_to_add}
         longest = max(status.retry_after_seconds for status in statuses)
         assert headers.get("Retry-After") == (str(longest) if over_limit and longest else None)
+
+    @given(
+        st.lists(
+            st.builds(
+                Descriptor,
+                st.lists(
+                    st.tuples(
+                        st.sampled_from(["route", "authorization", "x"]),
+                        st.text(max_size=12) | st.text(min_size=90, max_size=130) | st.just(f"{MARK}FF"),
+                    ),
+                    max_size=4,
+                ).map(tuple),
+                st.none() | st.integers(0, 3),
+            ),
+            min_size=1,
+            max_size=12,
+        ),
+        st.integers(0, 1),
+    )
+    def test_metadata_repeats_a_request_as_explain_request_does(
+        self, descriptors: list[Descriptor], hits: int
+    ) -> None:
+        """Also where a size needs two bytes, or a value is a secret or not UTF-8."""
+        request = LimitRequest("edge", tuple(descriptors), hits)
+        statuses = [DescriptorStatus(False, None, 0, 0, 0)] * len(descriptors)
+        plan = LimitPlan(request, compile_limits([parse(LIMITS)], Options(), "r1"), statuses)
+        responses = Responses(headers=None, retry_after=True, dynamic_metadata="full")
+        encoded = responses.encode(LimitDecision(False, statuses, plan))
+        found = MessageToDict(RateLimitResponse.FromString(encoded).dynamic_metadata)
+        expected = explain_request(request, DEFAULT_SECRETS)
+        assert {name: found[name] for name in expected} == expected
+        assert found.keys() - expected.keys() == {"domain", "outcome", "revision"}
