@@ -36,7 +36,7 @@ class SecretValues:
         self._hmac_key = hmac_key
         self._known: GenerationalCache[str, int] = GenerationalCache(KEYS_REMEMBERED)
         self._plain: set[str] = set()
-        """Some of the keys whose values are no secrets: tested first, since almost all are such."""
+        """Some of the keys whose values are not secret: tested first, since almost all are such."""
 
     def is_secret(self, key: str) -> bool:
         """Return whether the values of `key` are secrets."""

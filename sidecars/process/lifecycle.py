@@ -194,15 +194,14 @@ class Process:
 
     async def _drain(self, background: list[asyncio.Task[None]]) -> None:
         drain = self._settings.drain
-        drain_delay_seconds = drain.drain_delay_seconds if self._health.phase is ProcessPhase.READY else 0
-        at_most_seconds = (
-            drain_delay_seconds + drain.grace_seconds + drain.flush_seconds + REDIS_CLOSE_SECONDS
-        )
-        self._end_anyway(at_most_seconds + 4 * SCHEDULING_SECONDS)
+        if self._health.phase is not ProcessPhase.READY:
+            drain = drain.model_copy(update={"drain_delay_seconds": 0})
+        at_most_seconds = drain_at_most_seconds(drain)
+        self._end_anyway(at_most_seconds)
         self._health.enter(ProcessPhase.DRAINING)
         self._notifier.send("STOPPING=1", "STATUS=draining")
         _log.info("draining", at_most_seconds=at_most_seconds)
-        await asyncio.sleep(drain_delay_seconds)
+        await asyncio.sleep(drain.drain_delay_seconds)
         for task in background:
             task.cancel()
         self._health.finish_streams()
