@@ -8,11 +8,13 @@ batch once it is handed over, envoy grpc_access_logger.h).
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from accesslog.records.counters import DropReason
+from accesslog.records.formats import Renderer
 from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.queue import SinkQueue
 from accesslog.sinks.sink import SinkError
@@ -105,11 +107,12 @@ class Pipeline:
     def _put(self, batch: LineBatch) -> None:
         if not batch.lines:
             return
+        renderings: dict[Renderer | None, LineBatch] = {None: batch}
         for sink_queue in self._outlets:
             if self._stopped:
                 sink_queue.drop(batch, DropReason.SHUTDOWN)
             elif sink_queue.has_room(batch):
-                sink_queue.put(batch)
+                sink_queue.put(_rendered(batch, sink_queue.render, renderings))
             else:
                 sink_queue.refuse(batch)
 
@@ -144,6 +147,17 @@ class Pipeline:
             elif sink_queue.required:
                 return False
         return some
+
+
+def _rendered(
+    batch: LineBatch, render: Renderer | None, renderings: dict[Renderer | None, LineBatch]
+) -> LineBatch:
+    """Return `batch` as `render` writes it; sinks with the same format share it through `renderings`."""
+    found = renderings.get(render)
+    if found is None and render is not None:
+        lines = tuple(map(render, batch.lines))
+        found = renderings[render] = replace(batch, lines=lines, size_bytes=sum(map(len, lines)))
+    return found or batch
 
 
 async def _try(sink_queue: SinkQueue, opening: Awaitable[None], what: str) -> None:

@@ -1,8 +1,7 @@
 """Looks for secrets in lines that were written: what redaction with some rules would still change."""
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
@@ -15,31 +14,16 @@ HASH: Final = re.compile(rb"hmac-[0-9a-f]{%d}" % DIGITS)
 _MASK: Final = REDACTED.encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A value that should not be in a file. The value itself is not repeated."""
+def findings(line: bytes, redaction: Redaction) -> Iterator[str]:
+    """The places of secrets in a line of the format `sidecars`, as in the field `redacted`.
 
-    line: int
-    place: str
-    """As in the field `redacted`; empty for a line that is not a record."""
-
-
-def findings(lines: Iterable[bytes], redaction: Redaction) -> Iterator[Finding]:
-    """The secrets in lines of the format `sidecars`, by the line's number from 1.
-
-    The rules of `redaction` must mask: what was hashed is taken as masked.
+    The rules of `redaction` must mask: what was hashed is taken as masked. Raises ValueError for a line that
+    is not a record.
     """
-    for number, line in enumerate(lines, 1):
-        try:
-            record = orjson.loads(HASH.sub(_MASK, line))
-        except orjson.JSONDecodeError:
-            yield Finding(number, "")
-            continue
-        if not isinstance(record, dict):
-            yield Finding(number, "")
-            continue
-        for place in _changed(record, redaction):
-            yield Finding(number, place)
+    record = orjson.loads(HASH.sub(_MASK, line))
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004  # the value of a line, not the type of an argument
+    yield from _changed(record, redaction)
 
 
 def _changed(record: dict[str, Any], redaction: Redaction) -> Iterator[str]:

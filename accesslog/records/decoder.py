@@ -11,7 +11,6 @@ import structlog
 from accesslog.records.columns import Rows
 from accesslog.records.counters import DropReason, EntryCounters, LogCounters
 from accesslog.records.encode import MAX_RECORD_BYTES, json_line
-from accesslog.records.formats import Format, renderer
 from accesslog.records.judge import Judge
 from accesslog.records.line_batch import LineBatch
 from accesslog.records.lines import UNUSUAL, Blank, LineMaker
@@ -20,7 +19,7 @@ from accesslog.records.requests import RequestCounters
 from accesslog.records.sample import Sampling
 from accesslog.wire.entry import HTTP, TCP, EntryKind, record_of
 from accesslog.wire.message import Batch, UnreadableMessageError, read_message
-from accesslog.wire.record import Record
+from accesslog.wire.record import Record, time_text
 
 BATCH_ENTRIES: Final = 16
 """The most entries that become lines before other tasks may run."""
@@ -45,14 +44,11 @@ class Rules:
     max_record_bytes: int = MAX_RECORD_BYTES
     requests: RequestCounters | None = None
     """Counts the finished requests, those that are sampled out, too."""
-    format: Format = Format.SIDECARS
-    render: Callable[[bytes], bytes] | None = field(init=False)
     lines: LineMaker = field(init=False)
     judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", LineMaker(self.redaction))
-        object.__setattr__(self, "render", renderer(self.format))
         object.__setattr__(self, "judge", Judge(self.sampling, self.requests))
 
 
@@ -72,6 +68,7 @@ class EntryDecoder:
         "_log_name",
         "_origin",
         "_random",
+        "_shared",
         "rules",
     )
 
@@ -87,6 +84,8 @@ class EntryDecoder:
         self._complained = False
         self._log_name = ""
         self._origin: Mapping[str, str] = {}
+        self._shared: Mapping[str, str] = {}
+        """What the records of a message have in common: the origin, and when it was read."""
 
     def read(self, message: bytes) -> Generator[LineBatch]:
         """The batches of lines of a message, each made when it is asked for; some have no lines.
@@ -106,6 +105,9 @@ class EntryDecoder:
         elif self._identified is None:
             self._identified = False
             self._ledger.unidentified_streams += 1
+        now = self._clock()
+        received = time_text(int(now), int(now % 1 * 1e9))
+        self._shared = {"receive_time": received, **self._origin}
         return self._batches_of(batch)
 
     def _batches_of(self, batch: Batch) -> Generator[LineBatch]:
@@ -118,7 +120,7 @@ class EntryDecoder:
         log = self._ledger.log(self._log_name, kind.name)
         waiting = len(entries)
         log.received += waiting
-        blank = LineMaker.blank(kind.name, self._origin)
+        blank = LineMaker.blank(kind.name, self._shared)
         try:
             for part in _parts(entries):
                 try:
@@ -149,7 +151,7 @@ class EntryDecoder:
                 line if len(line) <= most else self._within_bounds(orjson.loads(line), log) for line in lines
             ]
             lines = [line for line in shorter if line is not None]
-        return tuple(lines if rules.render is None else map(rules.render, lines))
+        return tuple(lines)
 
     def _one_by_one(
         self, kind: EntryKind[Any], blank: Blank, entries: Sequence[bytes], log: LogCounters
@@ -174,7 +176,7 @@ class EntryDecoder:
         """The line of an entry that protobuf has to read, or none."""
         rules = self.rules
         try:
-            record = record_of(kind, entry, self._origin, now)
+            record = record_of(kind, entry, self._shared, now)
             rules.redaction.apply(record)
             if "redacted" in record:
                 log.redacted += 1
@@ -182,8 +184,6 @@ class EntryDecoder:
                 log.sampled_out += 1
                 return ()
             line = self._within_bounds(record, log)
-            if line is not None and rules.render is not None:
-                line = rules.render(line)
         # A malformed entry must not cost the stream its other entries.
         except Exception as error:
             log.dropped[DropReason.MALFORMED] += 1

@@ -13,6 +13,7 @@ from typing import Final
 
 _TABLE: Final = """
 time                                  text     when the request started, RFC 3339 in UTC with microseconds; the time of receipt if Envoy sent no time
+receive_time                          text     when the sidecar read the message with this entry, in the same form
 type                                  text     http or tcp
 access_log_type                       text     Envoy's AccessLogType: DownstreamEnd, DownstreamPeriodic, TcpConnectionEnd ...
 intermediate                          boolean  true: the request has not ended (deprecated by access_log_type)
@@ -111,6 +112,7 @@ filter_state                          map      filter_state_objects_to_log; unkn
 metadata                              map      dynamic metadata by namespace, without the values in authz_* and ratelimit_*
 ratelimit_metadata                    map      free-form metadata of the limits that allowed the request
 sample_rate                           number   below 1: one in 1/sample_rate such requests was kept
+envoy_sample_rate                     number   sample_rate of the entry (Envoy does not fill it yet)
 redacted                              list     the redacted places, such as request_headers.authorization or query.token
 not_utf8                              list     the texts with bytes that are not UTF-8: only there such a byte is \\xff, and a backslash is \\\\
 truncated                             boolean  true: the record was too large, so long values were truncated or maps omitted

@@ -30,6 +30,7 @@ class Format(StrEnum):
 ECS_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "time": "@timestamp",
+        "receive_time": "event.created",
         "log_name": "event.dataset",
         "node_id": "observer.name",
         "node_region": "cloud.region",
@@ -67,7 +68,11 @@ ECS_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 """Fields of ECS by field of a record. Those of neither are below `envoy.`, `authz.` and `ratelimit.`."""
 
 
-def renderer(wanted: Format) -> Callable[[bytes], bytes] | None:
+Renderer = Callable[[bytes], bytes]
+"""Makes a line in another format of one in ours."""
+
+
+def renderer(wanted: Format) -> Renderer | None:
     """What turns a line of ours into one of `wanted`; None if that is ours."""
     records = {Format.OPENTELEMETRY: opentelemetry_record, Format.ECS: ecs_record}
     render = records.get(wanted)
@@ -81,7 +86,7 @@ def opentelemetry_record(record: dict[str, Any]) -> dict[str, Any]:
     text, number = severity(record)
     attributes: dict[str, Any] = {}
     for field, value in record.items():
-        if field == "time" or field in _RESOURCE:
+        if field in _TIMES or field in _RESOURCE:
             continue
         name = attribute_name(field)
         if field in HEADER_MAPS:
@@ -89,7 +94,7 @@ def opentelemetry_record(record: dict[str, Any]) -> dict[str, Any]:
         else:
             attributes[name] = value
     return {
-        "timestamp": record["time"],
+        **{name: record[field] for field, name in _TIMES.items() if field in record},
         "severity_text": text,
         "severity_number": number,
         "body": summary(record),
@@ -98,6 +103,7 @@ def opentelemetry_record(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_TIMES: Final = {"time": "timestamp", "receive_time": "observed_timestamp"}
 _RESOURCE: Final = {
     "node_cluster": "service.name",
     "node_id": "service.instance.id",

@@ -64,7 +64,7 @@ def keeps(sampling: Sampling, record: dict[str, Any], random: Callable[[], float
     identity = record.get("request_id") or record.get("stream_id")
     if not is_chosen(orjson.dumps(identity)[1:-1] if identity else b"", rate, random):
         return False
-    record["sample_rate"] = rate * record.get("sample_rate", 1.0)
+    record["sample_rate"] = rate
     return True
 
 

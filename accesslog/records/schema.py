@@ -27,7 +27,8 @@ def schema(wanted: Format = Format.SIDECARS) -> dict[str, Any]:
 
 def _ours() -> dict[str, Any]:
     properties = {name: _property(name) for name in FIELDS}
-    properties["time"] |= {"type": "string", "pattern": _RFC_3339}
+    for name in ("time", "receive_time"):
+        properties[name] |= {"type": "string", "pattern": _RFC_3339}
     properties["type"] = {**properties["type"], "type": "string", "enum": ["http", "tcp"]}
     return {"properties": properties, "required": ["time", "type"], "additionalProperties": False}
 
@@ -40,6 +41,7 @@ def _opentelemetry() -> dict[str, Any]:
     return {
         "properties": {
             "timestamp": {"type": "string", "pattern": _RFC_3339},
+            "observed_timestamp": {"type": "string", "pattern": _RFC_3339},
             "severity_text": {"enum": ["INFO", "WARN", "ERROR"]},
             "severity_number": {"enum": [9, 13, 17]},
             "body": {"type": "string"},

@@ -13,14 +13,13 @@ import structlog
 
 from accesslog.sinks.descriptor import WriterThread, check_writable, sink_error, write_all
 from accesslog.sinks.rotation import Rotation, Rotator
+from accesslog.sinks.sink import CLOSE_SECONDS
 from common.os_errors import in_words
 
 _log = structlog.get_logger("accesslog")
 
 FILE_MODE: Final = 0o640
 """Access logs hold personal data: the owner writes, a group of log readers reads."""
-
-_CLOSE_SECONDS: Final = 1.0
 
 
 class Fsync(StrEnum):
@@ -114,7 +113,7 @@ class FileSink:
         if self._pending_sync is not None:
             self._pending_sync.cancel()
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._thread.call(self._close)
         except TimeoutError:
             _log.error("file not closed in time", sink=self.name, path=str(self._path))

@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from accesslog.records.counters import DropReason
 from accesslog.sinks.descriptor import WriterThread
-from accesslog.sinks.sink import SinkError
+from accesslog.sinks.sink import CLOSE_SECONDS, SinkError
 
 _POLL_SECONDS: Final = 0.1
-_CLOSE_SECONDS: Final = 1.0
 
 _FINAL: Final = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_MSG", "INVALID_RECORD", "_INVALID_ARG"})
 """librdkafka's names of errors that no retry helps, because of the message itself."""
@@ -65,7 +64,7 @@ class KafkaSink:
     async def close(self) -> None:
         """Close the connections, in the thread: the client library may take its time."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._thread.call(self._forget)
         self._thread.end()
 

@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from accesslog.records.counters import DropReason
-from accesslog.sinks.sink import SinkError
+from accesslog.sinks.sink import CLOSE_SECONDS, SinkError
 from common.http_body import read_at_most
 from common.os_errors import in_words
 
@@ -21,7 +21,6 @@ _RETRIED: Final = frozenset({429, 502, 503, 504})
 """OTLP specification, "Retryable Response Codes". All others are final."""
 
 _LONGEST_RESPONSE: Final = 64 * 1024
-_CLOSE_SECONDS: Final = 1.0
 
 
 class OtlpHttp:
@@ -85,7 +84,7 @@ class OtlpHttp:
         """Close the connections."""
         if self._session is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await self._session.close()
 
     def _opened(self) -> aiohttp.ClientSession:

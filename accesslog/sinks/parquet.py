@@ -35,6 +35,7 @@ _MAX_PARTITIONS: Final = 48
 
 _OTHER: Final = ("other", "other")
 _LARGEST: Final = 2**63 - 1
+_TIMES: Final = frozenset({"time", "receive_time"})
 _JSON_LISTS: Final = frozenset({"ratelimit_descriptors"})
 """Lists of objects, written as JSON text as the maps are."""
 
@@ -189,7 +190,7 @@ def _part_file(folder: Path, key: tuple[str, str], stem: str) -> Path:
 
 
 def _arrow_type(pa: Any, name: str, kind: str) -> Any:
-    if name == "time":
+    if name in _TIMES:
         return pa.timestamp("us", tz="UTC")
     if kind == "list" and name not in _JSON_LISTS:
         return pa.list_(pa.string())
@@ -200,7 +201,7 @@ def _value(kind: str, name: str, value: Any) -> Any:
     """`value` in the type of its column; None if it has another type."""
     if value is None:
         return None
-    if name == "time":
+    if name in _TIMES:
         return _moment(value)
     if kind == "map" or name in _JSON_LISTS:
         return orjson.dumps(value).decode()

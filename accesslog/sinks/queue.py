@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from accesslog.records.counters import DropReason
+from accesslog.records.formats import Renderer
 from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.drops import DropLog
 from accesslog.sinks.sink import Sink, SinkError
@@ -73,6 +74,7 @@ class SinkQueue:
         "bounds",
         "memory_bytes",
         "memory_entries",
+        "render",
         "required",
         "sink",
         "spool",
@@ -87,8 +89,11 @@ class SinkQueue:
         *,
         required: bool = False,
         spool: SinkSpool | None = None,
+        render: Renderer | None = None,
     ) -> None:
         self.sink = sink
+        self.render = render
+        """What writes lines in the format of this sink; None where that is the format of the pipeline."""
         self.bounds = bounds
         self.required = required
         self.spool = spool

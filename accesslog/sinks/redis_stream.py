@@ -9,13 +9,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from accesslog.records.counters import DropReason
-from accesslog.sinks.sink import SinkError
+from accesslog.sinks.sink import CLOSE_SECONDS, SinkError
 from common.redis_errors import answer_in, error_text
 
 FIELD: Final = b"record"
 """The one field of each entry."""
 
-_CLOSE_SECONDS: Final = 1.0
 
 _OF_PIPELINE: Final = " of pipeline caused error: "
 
@@ -66,7 +65,7 @@ class RedisStreamSink:
     async def close(self) -> None:
         """Close the connections."""
         with suppress(TimeoutError, RedisError, OSError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._client.aclose()
 
 

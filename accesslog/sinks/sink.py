@@ -1,9 +1,12 @@
 """What a sink is: where lines go. One sink, one queue, one task that writes."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from accesslog.records.counters import DropReason
+
+CLOSE_SECONDS: Final = 1.0
+"""The longest that closing a sink may take: what hangs must not keep the process from ending."""
 
 
 class SinkError(Exception):

@@ -14,6 +14,7 @@ import structlog
 from accesslog.records.counters import DropReason, LogCounters
 from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.descriptor import WriterThread
+from accesslog.sinks.sink import CLOSE_SECONDS
 from accesslog.spool.files import Opened, SpoolFiles
 from accesslog.spool.frames import DamagedError, Frame
 from common.os_errors import in_words
@@ -25,8 +26,6 @@ OPEN_SECONDS: Final = 5.0
 
 RETRY_SECONDS: Final = 1.0
 """Between two attempts to write to a folder that refuses."""
-
-_CLOSE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,7 @@ class SinkSpool:
     async def close(self) -> list[LineBatch]:
         """Write and sync what is pending, and close; the batches that could not be written."""
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 if self.is_open:
                     self.failing = False
                     await self._write_pending()

@@ -2,12 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 from accesslog.sinks.descriptor import WriterThread, check_writable, sink_error, write_all
-from accesslog.sinks.sink import SinkError
-
-_CLOSE_SECONDS: Final = 1.0
+from accesslog.sinks.sink import CLOSE_SECONDS, SinkError
 
 
 class StdoutSink:
@@ -42,7 +39,7 @@ class StdoutSink:
     async def close(self) -> None:
         """Let what is being written finish, for a second at most."""
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._thread.call(lambda: None)
         except TimeoutError:
             pass

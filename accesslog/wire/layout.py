@@ -120,7 +120,7 @@ def _filter_state(content: bytes) -> Record:
 
 
 COMMON: Final[Mapping[int, Part]] = {
-    1: _number("sample_rate", Kind.REPEATING),
+    1: _number("envoy_sample_rate", Kind.REPEATING),
     2: _address("downstream_remote_address", first="client_ip"),
     3: _address("downstream_local_address"),
     4: Part(Kind.REPEATING, "tls_version", _tls),

@@ -29,7 +29,8 @@ def export_request(
 ) -> bytes:
     """An ExportLogsServiceRequest with `records`: each a decoded line, its summary, and its severity.
 
-    `observed_ns` are nanoseconds since 1970. The body is a short text; all fields are attributes.
+    `observed_ns`, nanoseconds since 1970, are for a record without a time of receipt.
+    The body is a short text; all fields are attributes.
     """
     request = ExportLogsServiceRequest()
     logs = request.resource_logs.add()
@@ -38,13 +39,14 @@ def export_request(
     scope = logs.scope_logs.add()
     scope.scope.name, scope.scope.version = "edge-sidecars.accesslog", version
     for record, summary, (text, number) in records:
-        log = scope.log_records.add(observed_time_unix_nano=observed_ns, event_name=_EVENT)
+        received_ns = _nanoseconds(record.get("receive_time")) or observed_ns
+        log = scope.log_records.add(observed_time_unix_nano=received_ns, event_name=_EVENT)
         log.body.string_value = summary
         log.severity_text, log.severity_number = text, cast("SeverityNumber", number)
-        _set_time(log, record)
+        log.time_unix_nano = _nanoseconds(record.get("time"))
         _set_trace(log, record)
         for field, value in record.items():
-            if field != "time" or not log.time_unix_nano:
+            if field != "receive_time" and (field != "time" or not log.time_unix_nano):
                 _set(log.attributes.add(key=attribute_name(field)).value, value)
     return request.SerializeToString()
 
@@ -72,13 +74,13 @@ def retry_delay_seconds(details: bytes) -> float | None:
     return None
 
 
-def _set_time(log: LogRecord, record: Mapping[str, Any]) -> None:
-    time = record.get("time")
-    if isinstance(time, str):
-        moment = datetime.fromisoformat(time)
-        nanoseconds = (int(moment.timestamp()) * 1_000_000 + moment.microsecond) * 1000
-        if 0 <= nanoseconds < 2**64:  # of another time only the text says when
-            log.time_unix_nano = nanoseconds
+def _nanoseconds(time: Any) -> int:
+    """Nanoseconds since 1970; 0 for a time that OTLP cannot express, which only the text tells."""
+    if not isinstance(time, str):
+        return 0
+    moment = datetime.fromisoformat(time)
+    nanoseconds = (int(moment.timestamp()) * 1_000_000 + moment.microsecond) * 1000
+    return nanoseconds if 0 <= nanoseconds < 2**64 else 0
 
 
 def _set_trace(log: LogRecord, record: Mapping[str, Any]) -> None:

@@ -73,7 +73,7 @@ _COMMON: Final = _Plan(
         "upstream_wire_bytes_received": "upstream_wire_bytes_received",
         "upstream_wire_bytes_sent": "upstream_wire_bytes_sent",
         "intermediate": "intermediate_log_entry",
-        "sample_rate": "sample_rate",
+        "envoy_sample_rate": "sample_rate",
     }
 )
 _REQUEST: Final = _Plan(
@@ -197,7 +197,7 @@ def _head(kind: str, common: AccessLogCommon, origin: Mapping[str, str], receive
         seconds, nanos = int(received_at), int(received_at % 1 * 1e9)
     if not 0 <= nanos < 1_000_000_000:
         raise ValueError(f"start_time.nanos is {nanos}, expected 0 to 999999999")
-    record: Record = {"time": f"{second_text(seconds)}.{nanos // 1000:06d}Z", "type": kind, **origin}
+    record: Record = {"time": time_text(seconds, nanos), "type": kind, **origin}
     if log_type:
         record["access_log_type"] = LOG_TYPES.get(log_type) or str(log_type)
     return record
@@ -288,6 +288,11 @@ def add_tls(record: Record, tls: TLSProperties) -> None:
         names = certificate.subject_alt_name
         if names:
             record[name] = [f"uri:{san.uri}" if san.uri else f"dns:{san.dns}" for san in names]
+
+
+def time_text(seconds: int, nanos: int) -> str:
+    """A unix time in RFC 3339, in UTC with microseconds. Raises ValueError outside the years 1 to 9999."""
+    return f"{second_text(seconds)}.{nanos // 1000:06d}Z"
 
 
 # Entries arrive nearly in order of time: the second is formatted once for all that share it.

@@ -107,7 +107,7 @@ class MemoryStore:
         return taken
 
     def _keep(self, key: str, packed: int | None, state: State | None, taken: Taken, now_us: int) -> None:
-        """Keep the new `state` of the bucket that was `packed` (None: a new one); None keeps the old state."""
+        """Keep the new `state` of the bucket that was `packed` (None: it is new). None keeps the old."""
         buckets = self._buckets
         # A bucket that was there may have made room for another one of the same request.
         is_new = packed is None or key not in buckets

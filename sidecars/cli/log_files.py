@@ -3,12 +3,16 @@
 import gzip
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import orjson
 import typer
+
+if TYPE_CHECKING:  # `sidecars logs tail FILE` needs no settings, 0.2 s
+    from sidecars.settings.accesslog import AccesslogSettings
+    from sidecars.settings.root import Settings
 
 POLL_SECONDS: Final = 0.2
 
@@ -18,35 +22,30 @@ LONGEST_LINE: Final = 16 * 1024 * 1024
 """A record has 64 KiB by default; a file without line ends is not an access log."""
 
 
-def files_of(files: Sequence[Path], config: Path | None, environ: Mapping[str, str]) -> list[Path]:
-    """Return `files`, or those of the file sinks in `config`. Raises BadParameter, ConfigError."""
-    if bool(files) == (config is not None):
-        raise typer.BadParameter("name either log files, or --config with a file sink")
-    if config is None:
-        return list(files)
-    from sidecars.settings.load import load_settings
-    from sidecars.settings.per_worker import for_worker
-    from sidecars.settings.sinks import FileSinkSettings
+def files_of(settings: "Settings") -> list[Path]:
+    """Return the files of the file sinks whose lines these commands can read. Raises BadParameter."""
+    from accesslog.records.formats import Format
+    from sidecars.settings.sinks import FileSinkSettings, format_of
 
-    settings = load_settings(config, environ)
-    found: list[Path] = []
-    for worker in range(settings.workers):
-        log = for_worker(settings, worker).accesslog
-        if log is not None:
-            found += [sink.path for sink in log.sinks if isinstance(sink, FileSinkSettings)]
-    if not found:
+    sinks = [
+        (sink.path, format_of(sink, log.format))
+        for log in _logs_of(settings)
+        for sink in log.sinks
+        if isinstance(sink, FileSinkSettings)
+    ]
+    if not sinks:
         raise typer.BadParameter("the settings have no file sink", param_hint="--config")
+    found = [path for path, written in sinks if written is Format.SIDECARS]
+    if not found:
+        text = f"no file sink has `format: sidecars`, which this command reads, but `{sinks[0][1].value}`"
+        raise typer.BadParameter(text, param_hint="--config")
     return found
 
 
-def decision_logs(config: Path | None, environ: Mapping[str, str]) -> list[Path]:
-    """Return the files of authz's decision log in the settings `config` that exist."""
-    if config is None:
-        return []
-    from sidecars.settings.load import load_settings
+def decision_logs(settings: "Settings") -> list[Path]:
+    """Return the files of authz's decision log that exist."""
     from sidecars.settings.per_worker import for_worker
 
-    settings = load_settings(config, environ)
     found: list[Path] = []
     for worker in range(settings.workers):
         authz = for_worker(settings, worker).authz
@@ -56,14 +55,14 @@ def decision_logs(config: Path | None, environ: Mapping[str, str]) -> list[Path]
     return found
 
 
-def policy_files(config: Path | None, environ: Mapping[str, str]) -> list[Path]:
-    """Return the policy files and folders in the settings `config`."""
-    if config is None:
-        return []
-    from sidecars.settings.load import load_settings
+def _logs_of(settings: "Settings") -> Iterator["AccesslogSettings"]:
+    """Yield the section accesslog of each worker."""
+    from sidecars.settings.per_worker import for_worker
 
-    settings = load_settings(config, environ)
-    return [] if settings.authz is None else list(settings.authz.policy)
+    for worker in range(settings.workers):
+        log = for_worker(settings, worker).accesslog
+        if log is not None:
+            yield log
 
 
 def with_rotated(files: Sequence[Path]) -> list[Path]:

@@ -1,7 +1,6 @@
 """`sidecars logs`: the access log."""
 
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from sidecars.cli.report import report
 
 if TYPE_CHECKING:
     from sidecars.cli.logs_why import Why
+    from sidecars.settings.root import Settings
 
 app = typer.Typer(help="Read access logs.", no_args_is_help=True)
 app.command("schema")(logs_schema.schema)
@@ -75,7 +75,8 @@ def tail(
             else:
                 out.print(log_lines.line_of(record))
 
-    found = _located(lambda: files_of(files or [], config, dict(os.environ)))
+    settings = _settings(files, config)
+    found = files_of(settings) if settings else files or []
     followers = [Follower(file) for file in found]
     try:
         for file, follower in zip(found, followers, strict=True):
@@ -116,9 +117,10 @@ def query(
     from sidecars.cli.log_files import files_of, with_rotated
     from sidecars.cli.logs_query import query as run
 
-    found = _located(lambda: files_of(files or [], config, dict(os.environ)))
-    if config is not None:
-        found = with_rotated(found)
+    settings = _settings(files, config)
+    found = files or []
+    if settings is not None:
+        found = with_rotated(files_of(settings))
         if not found:
             typer.echo("the file sinks have not written a file yet", err=True)
             raise typer.Exit(WRONG)
@@ -143,15 +145,17 @@ def why(
 
     Exit codes: 0 found; 1 no file has the id; 2 bad usage.
     """
-    from sidecars.cli.log_files import decision_logs, files_of, policy_files, with_rotated
+    from sidecars.cli.log_files import decision_logs, files_of, with_rotated
     from sidecars.cli.logs_why import find
     from sidecars.cli.logs_why_show import show
 
-    environ = dict(os.environ)
-    named = _located(lambda: files_of(files or [], config, environ))
-    searched = with_rotated(named) if config is not None else named
-    decisions = with_rotated(decision_logs(config, environ)) if config is not None else named
-    found = find(identifier, searched, decisions, config, policy_files(config, environ))
+    settings = _settings(files, config)
+    if settings is None:
+        searched = decisions = files or []
+    else:
+        searched, decisions = with_rotated(files_of(settings)), with_rotated(decision_logs(settings))
+    policy = settings.authz.policy if settings is not None and settings.authz is not None else ()
+    found = find(identifier, searched, decisions, config, policy)
     if found is None:
         typer.echo(f"none of {len(searched)} files has a record with this id", err=True)
         typer.echo(
@@ -159,26 +163,32 @@ def why(
             err=True,
         )
         raise typer.Exit(WRONG)
-    show(_with_decision(found, config, environ), json=json)
+    show(found if settings is None else _with_decision(found, settings), json=json)
 
 
-def _with_decision(found: "Why", config: Path | None, environ: Mapping[str, str]) -> "Why":
+def _with_decision(found: "Why", settings: "Settings") -> "Why":
     """Add what a running authz still knows of the decision, if no file has it."""
     decision_id = found.record.get("authz_decision_id")
-    if found.decision or config is None or not decision_id:
+    if found.decision or not decision_id:
         return found
     import asyncio
     from dataclasses import replace
 
     from sidecars.client.decisions import recent_decision
-    from sidecars.settings.load import load_settings
 
-    decision = asyncio.run(recent_decision(load_settings(config, environ), str(decision_id)))
+    decision = asyncio.run(recent_decision(settings, str(decision_id)))
     return found if decision is None else replace(found, decision=decision)
 
 
-def _located(find: Callable[[], list[Path]]) -> list[Path]:
+def _settings(files: list[Path] | None, config: Path | None) -> "Settings | None":
+    """Return the settings in `config`; None if `files` are named instead. Raises BadParameter."""
+    if bool(files) == (config is not None):
+        raise typer.BadParameter("name either log files, or --config with a file sink")
+    if config is None:
+        return None
+    from sidecars.settings.load import load_settings
+
     try:
-        return find()
+        return load_settings(config, dict(os.environ))
     except ConfigError as error:
         report(error.problems)

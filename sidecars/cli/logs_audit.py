@@ -52,7 +52,10 @@ def _found(file: Path, redaction: "Redaction") -> Iterator[tuple[int, str | None
 
     for number, line in enumerate(lines_of(file), 1):
         yield number, None
-        yield from ((number, finding.place) for finding in findings((line,), redaction))
+        try:
+            yield from ((number, place) for place in findings(line, redaction))
+        except ValueError:
+            yield number, ""
 
 
 def _redaction(config: Path | None) -> "Redaction":

@@ -21,7 +21,7 @@ _TYPES: Final = {
     "list": "VARCHAR[]",
     "map": "JSON",
 }
-_SPECIAL: Final = {"time": "TIMESTAMPTZ", "ratelimit_descriptors": "JSON"}
+_SPECIAL: Final = {"time": "TIMESTAMPTZ", "receive_time": "TIMESTAMPTZ", "ratelimit_descriptors": "JSON"}
 
 
 def column_types() -> dict[str, str]:

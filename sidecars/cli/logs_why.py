@@ -140,26 +140,26 @@ def phases_of(record: Mapping[str, Any]) -> list[Phase]:
     answered = at("first_upstream_rx_byte")
     answered_all = at("last_upstream_rx_byte")
     authz = record.get("authz_duration_us")
-    phases: list[tuple[str, int | None, int]] = []
+    phases: list[tuple[str, int]] = []
     if sent_up is not None:
         waited = authz if isinstance(authz, int) else 0
         if waited:
-            phases.append(("authz decides", 0, waited))
-        phases.append(("other filters and connecting", 0, sent_up - waited))
+            phases.append(("authz decides", waited))
+        phases.append(("other filters and connecting", sent_up - waited))
         if answered is not None:
-            phases.append(("the upstream thinks", None, answered - sent_up))
+            phases.append(("the upstream thinks", answered - sent_up))
             if answered_all is not None:
-                phases.append(("the upstream sends its response", None, answered_all - answered))
-                phases.append(("the response goes to the client", None, total - answered_all))
+                phases.append(("the upstream sends its response", answered_all - answered))
+                phases.append(("the response goes to the client", total - answered_all))
             else:
-                phases.append(("the response goes to the client", None, total - answered))
+                phases.append(("the response goes to the client", total - answered))
         else:
-            phases.append(("waiting for the upstream", None, total - sent_up))
+            phases.append(("waiting for the upstream", total - sent_up))
     elif isinstance(authz, int):
-        phases += [("authz decides", None, authz), ("everything else", None, total - authz)]
+        phases += [("authz decides", authz), ("everything else", total - authz)]
     elif received is not None:
-        phases += [("the request arrives", None, received), ("everything else", None, total - received)]
-    return [Phase(name, duration) for name, _, duration in phases if duration > 0]
+        phases += [("the request arrives", received), ("everything else", total - received)]
+    return [Phase(name, duration) for name, duration in phases if duration > 0]
 
 
 def flags_in(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -243,7 +243,7 @@ def build(settings: AccesslogSettings, dependencies: Dependencies) -> AccesslogS
     """The sidecar of `settings`. Raises ConfigError for a bad policy, or an extra that is not installed."""
     rules, files = _rules(settings, dependencies, settings.request_metrics.counters)
     counters = EntryCounters()
-    pipeline = Pipeline(sink_queues(settings.sinks, dependencies, counters))
+    pipeline = Pipeline(sink_queues(settings, dependencies, counters))
     return AccesslogSidecar(settings, rules, pipeline, dependencies, counters, files)
 
 
@@ -261,7 +261,7 @@ def _rules(
         redaction = settings.redact.redaction(names)
     except ValueError as error:  # the key of hashes is a file, which may have changed
         raise ConfigError([Problem(SETTINGS, 0, "accesslog.redact", str(error))]) from None
-    rules = Rules(redaction, settings.sample.sampling, settings.max_record_bytes, requests, settings.format)
+    rules = Rules(redaction, settings.sample.sampling, settings.max_record_bytes, requests)
     return rules, files
 
 

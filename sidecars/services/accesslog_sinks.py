@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accesslog.metrics import SinkMetrics
 from accesslog.records.counters import EntryCounters
+from accesslog.records.formats import Format, renderer
 from accesslog.sinks.file import FileSink
 from accesslog.sinks.kafka import KafkaSink
 from accesslog.sinks.otlp import OtlpSink, OtlpTransport
@@ -22,6 +23,7 @@ from common.configfile import ConfigError, Problem, key_path_text
 from common.configfile.problems import SETTINGS
 from sidecars.observability.process_metrics import package_version
 from sidecars.services.sidecar import Dependencies
+from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.sinks import (
     KafkaSinkSettings,
     OtlpSinkSettings,
@@ -30,17 +32,19 @@ from sidecars.settings.sinks import (
     SinkSettings,
     SpoolSettings,
     StdoutSinkSettings,
+    format_of,
 )
 
 
 def sink_queues(
-    settings: tuple[SinkSettings, ...], dependencies: Dependencies, counters: EntryCounters
+    settings: AccesslogSettings, dependencies: Dependencies, counters: EntryCounters
 ) -> list[SinkQueue]:
     """The queues of all sinks. Raises ConfigError with every extra that is not installed."""
-    observer = SinkMetrics(dependencies.registry, [sink.label for sink in settings])
+    observer = SinkMetrics(dependencies.registry, [sink.label for sink in settings.sinks])
     queues: list[SinkQueue] = []
     problems: list[Problem] = []
-    for index, one in enumerate(settings):
+    renderers = {one: renderer(one) for one in Format}
+    for index, one in enumerate(settings.sinks):
         try:
             spool = None if one.spool is None else _spool(one.spool, one.label, index, dependencies, counters)
             sink = _sink(one, index, dependencies)
@@ -55,6 +59,7 @@ def sink_queues(
                 observer,
                 required=one.required,
                 spool=spool,
+                render=renderers[format_of(one, settings.format)],
             )
         )
     if problems:

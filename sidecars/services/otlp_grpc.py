@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from accesslog.records.counters import DropReason
-from accesslog.sinks.sink import SinkError
+from accesslog.sinks.sink import CLOSE_SECONDS, SinkError
 from accesslog.wire.otlp import retry_delay_seconds
 from common.os_errors import in_words
 
@@ -39,7 +39,6 @@ _OPTIONS: Final = (
 """gRPC's own backoff grows to two minutes; the queue has one already."""
 
 _LONGEST_DETAILS: Final = 200
-_CLOSE_SECONDS: Final = 1.0
 
 
 class OtlpGrpc:
@@ -55,12 +54,9 @@ class OtlpGrpc:
         ca_file: Path | None = None,
     ) -> None:
         parts = urlsplit(url)
-        self.endpoint = f"{parts.scheme}://{parts.hostname}:{parts.port or 4317}"
-        self._target = (
-            f"{parts.hostname}:{parts.port or 4317}"
-            if ":" not in (parts.hostname or "")
-            else (f"[{parts.hostname}]:{parts.port or 4317}")
-        )
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        self._target = f"{host}:{parts.port or 4317}"
+        self.endpoint = f"{parts.scheme}://{self._target}"
         self._secure = parts.scheme == "https"
         self._headers = headers
         self._timeout_seconds = timeout_seconds
@@ -95,7 +91,7 @@ class OtlpGrpc:
         """Close the connection."""
         if self._channel is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await self._channel.close()
 
     def _opened(self) -> grpc.aio.Channel:

@@ -18,7 +18,6 @@ from common.redaction import NO_NAMES, SecretNames
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
 from sidecars.settings.sinks import (
     FileSinkSettings,
-    OtlpSinkSettings,
     ParquetSinkSettings,
     SinkSettings,
     StdoutSinkSettings,
@@ -177,7 +176,8 @@ class AccesslogSettings(Block):
     """Rate, errors and durations of requests."""
     format: Format = Field(
         Format.SIDECARS,
-        description="sidecars: the fields of docs/accesslog.md; opentelemetry: its log data model and "
+        description="How sinks without a `format` of their own write lines, otlp and parquet excepted. "
+        "sidecars: the fields of docs/accesslog.md; opentelemetry: its log data model and "
         "semantic conventions; ecs: the Elastic Common Schema.",
     )
     max_record_bytes: int = Field(
@@ -205,14 +205,4 @@ class AccesslogSettings(Block):
         folders = [sink.spool.folder for sink in self.sinks if sink.spool is not None]
         if len(set(folders)) < len(folders):
             raise ValueError("two sinks have the same spool folder; give each a folder of its own")
-        return self
-
-    @model_validator(mode="after")
-    def _sinks_read_the_format(self) -> Self:
-        readers = [
-            sink.type for sink in self.sinks if isinstance(sink, OtlpSinkSettings | ParquetSinkSettings)
-        ]
-        if readers and self.format is not Format.SIDECARS:
-            text = f"a sink of type {readers[0]} reads the fields of records"
-            raise ValueError(f"{text}, so it needs `format: {Format.SIDECARS.value}`")
         return self

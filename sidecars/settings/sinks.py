@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from accesslog.records.formats import Format
 from accesslog.sinks.file import FILE_MODE, Fsync
 from accesslog.sinks.queue import Bounds
 from accesslog.sinks.rotation import Compression, Rotation
@@ -67,6 +68,8 @@ class SpoolSettings(Block):
 
 
 class _SinkSettings(Block):
+    type: str
+    """The kind of sink."""
     name: Annotated[str, Spelled(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?", "audit")] = Field(
         "", description="Its label in metrics; default: the type."
     )
@@ -88,6 +91,16 @@ class _SinkSettings(Block):
     )
     spool: SpoolSettings | None = None
     """Where entries wait on disk while the sink is away or slow, also during a restart."""
+    format: Format | None = Field(
+        None,
+        description="How its lines are written; default: `format` of the section. Not for otlp and parquet, "
+        "which write fields.",
+    )
+
+    @property
+    def label(self) -> str:
+        """The name of the sink in metrics."""
+        return self.name or self.type
 
     @property
     def bounds(self) -> Bounds:
@@ -100,16 +113,20 @@ class _SinkSettings(Block):
         )
 
 
+class _FieldSinkSettings(_SinkSettings):
+    @field_validator("format")
+    @classmethod
+    def _fields_have_no_format(cls, wanted: Format | None) -> Format | None:
+        if wanted not in (None, Format.SIDECARS):
+            raise ValueError("a sink of this type writes the fields of records: leave format out")
+        return wanted
+
+
 class StdoutSinkSettings(_SinkSettings):
     """JSON lines to standard output."""
 
     type: Literal["stdout"] = "stdout"
     """The kind of sink."""
-
-    @property
-    def label(self) -> str:
-        """The name of the sink in metrics."""
-        return self.name or self.type
 
 
 class RotateSettings(Block):
@@ -160,11 +177,6 @@ class FileSinkSettings(_SinkSettings):
     rotate: RotateSettings | None = None
     """When to rotate the file. Default: never, an outside tool may."""
 
-    @property
-    def label(self) -> str:
-        """The name of the sink in metrics."""
-        return self.name or self.type
-
 
 class RedisSinkSettings(_SinkSettings):
     """A Redis stream. Needs the section `redis`."""
@@ -178,13 +190,8 @@ class RedisSinkSettings(_SinkSettings):
     )
     timeout_ms: int = Field(2_000, ge=1, le=60_000, description="The longest wait for Redis to take a batch.")
 
-    @property
-    def label(self) -> str:
-        """The name of the sink in metrics."""
-        return self.name or self.type
 
-
-class OtlpSinkSettings(_SinkSettings):
+class OtlpSinkSettings(_FieldSinkSettings):
     """An OpenTelemetry collector, by OTLP."""
 
     type: Literal["otlp"] = "otlp"
@@ -205,13 +212,8 @@ class OtlpSinkSettings(_SinkSettings):
         {"service.name": "envoy"}, description="Attributes of the resource, the same for all records."
     )
 
-    @property
-    def label(self) -> str:
-        """The name of the sink in metrics."""
-        return self.name or self.type
 
-
-class ParquetSinkSettings(_SinkSettings):
+class ParquetSinkSettings(_FieldSinkSettings):
     """Parquet files by day and hour. Needs the extra `parquet`."""
 
     type: Literal["parquet"] = "parquet"
@@ -226,11 +228,6 @@ class ParquetSinkSettings(_SinkSettings):
         ge=4096,
         description="The size of the staging file at which it is converted earlier.",
     )
-
-    @property
-    def label(self) -> str:
-        """The name of the sink in metrics."""
-        return self.name or self.type
 
 
 class KafkaSinkSettings(_SinkSettings):
@@ -261,11 +258,6 @@ class KafkaSinkSettings(_SinkSettings):
             raise ValueError(f"{secret[0]} holds a secret: write it to properties_file")
         return properties
 
-    @property
-    def label(self) -> str:
-        """The name of the sink in metrics."""
-        return self.name or self.type
-
 
 SinkSettings = Annotated[
     StdoutSinkSettings
@@ -276,3 +268,8 @@ SinkSettings = Annotated[
     | KafkaSinkSettings,
     Field(discriminator="type"),
 ]
+
+
+def format_of(sink: SinkSettings, default: Format) -> Format:
+    """How lines are written to `sink`, where `default` is the format of the section."""
+    return Format.SIDECARS if isinstance(sink, _FieldSinkSettings) else sink.format or default

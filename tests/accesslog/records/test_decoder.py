@@ -38,6 +38,14 @@ class TestIdentifier:
         assert setup.log().received == 2
         assert setup.counters.unidentified_streams == 0
 
+    def test_the_time_of_receipt_is_that_of_the_message(self) -> None:
+        """That holds for entries that only protobuf can read, too."""
+        setup = Setup()
+        [usual] = setup.read(http_entry())
+        data = message(http_entry(path="/UTF8")).SerializeToString().replace(b"UTF8", b"\xff" * 4)
+        [odd] = [json.loads(line) for batch in setup.decoder.read(data) for line in batch.lines]
+        assert usual["receive_time"] == odd["receive_time"] == "2026-09-21T14:13:20.000000Z"
+
     def test_may_be_missing_and_is_then_counted_once(self) -> None:
         setup = Setup()
         records = setup.read(http_entry(), log_name=None) + setup.read(http_entry(), log_name=None)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from accesslog.records.counters import EntryCounters
 from accesslog.records.decoder import EntryDecoder, Rules
 from accesslog.records.fields import FIELDS
-from accesslog.records.formats import Format, ecs_name
+from accesslog.records.formats import Format, ecs_name, renderer
 from accesslog.records.redact import Redaction
 from accesslog.records.sample import Sampling
 from accesslog.records.schema import schema
@@ -25,9 +25,9 @@ VALIDATORS = {wanted: Draft202012Validator(schema(wanted)) for wanted in Format}
 
 
 def lines(wanted: Format, data: bytes) -> list[dict[str, Any]]:
-    rules = Rules(Redaction(), Sampling(), format=wanted)
-    decoder = EntryDecoder(rules, EntryCounters(), lambda: 1.0, lambda: 0.5)
-    return [orjson.loads(line) for batch in decoder.read(data) for line in batch.lines]
+    decoder = EntryDecoder(Rules(Redaction(), Sampling()), EntryCounters(), lambda: 1.0, lambda: 0.5)
+    render = renderer(wanted) or bytes
+    return [orjson.loads(render(line)) for batch in decoder.read(data) for line in batch.lines]
 
 
 def one(wanted: Format, entry: Any) -> dict[str, Any]:

@@ -121,6 +121,16 @@ class TestSampling:
         assert 5 < len(lines) < 35
         assert {line["sample_rate"] for line in lines} == {0.5}
 
+    @pytest.mark.parametrize("odd", [False, True])
+    def test_the_rate_is_ours_and_that_of_the_entry_another_field(self, odd: bool) -> None:
+        some = [entry(request_id=f"id-{number}") for number in range(40)]
+        for one in some:
+            one.common_properties.sample_rate = 7.0
+            one.request.user_agent = "UTF8"
+        lines = Counted(Sampling(0.5)).read(*some, odd=odd)
+        assert lines
+        assert {(line["sample_rate"], line["envoy_sample_rate"]) for line in lines} == {(0.5, 7.0)}
+
     def test_comes_after_redaction(self) -> None:
         counted = Counted(Sampling(0.0))
         assert counted.read(entry(path="/a?token=t")) == []

@@ -54,9 +54,9 @@ def test_a_record_kept_by_sampling_carries_its_rate() -> None:
 
 
 def test_a_rate_that_envoy_stated_is_multiplied() -> None:
-    record = ok(request_id="id-1", sample_rate=0.5)
+    record = ok(request_id="id-1", envoy_sample_rate=0.5)
     assert keeps(Sampling(0.98), record, never_asked)
-    assert record["sample_rate"] == 0.49
+    assert (record["sample_rate"], record["envoy_sample_rate"]) == (0.98, 0.5)
 
 
 @pytest.mark.parametrize(("chance", "kept"), [(0.49, True), (0.5, False)])

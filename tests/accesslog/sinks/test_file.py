@@ -242,7 +242,7 @@ class TestFsync:
 async def test_closing_returns_though_the_disk_hangs(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(file_module, "_CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(file_module, "CLOSE_SECONDS", 0.01)
     fifo = tmp_path / "hang"
     os.mkfifo(fifo)
     sink = FileSink(path)

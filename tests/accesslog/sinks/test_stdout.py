@@ -89,7 +89,7 @@ async def test_a_batch_after_a_failure_begins_on_a_line_of_its_own() -> None:
 
 
 async def test_closing_returns_even_if_there_is_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stdout_module, "_CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(stdout_module, "CLOSE_SECONDS", 0.01)
     reader, writer = os.pipe()
     sink = StdoutSink(descriptor=writer)
     writing = asyncio.create_task(sink.write([b"x" * 1_000_000]))

@@ -93,6 +93,13 @@ def test_time_and_trace_are_those_of_the_request() -> None:
     assert (log.trace_id.hex(), log.span_id.hex()) == (parent[3:35], parent[36:52])
 
 
+def test_a_record_was_observed_when_its_entry_was_received() -> None:
+    """Not when it is sent, which may be an outage later."""
+    [log] = export({"receive_time": "2026-09-21T14:13:20.123456Z"})
+    assert log.observed_time_unix_nano == 1_790_000_000_123_456_000
+    assert not log.attributes
+
+
 @pytest.mark.parametrize("parent", ["", "00-zz", f"00-{'z' * 32}-{'0' * 16}-01"])
 def test_a_traceparent_that_is_not_one_is_an_attribute_alone(parent: str) -> None:
     [log] = export({"request_headers": {"traceparent": parent}})

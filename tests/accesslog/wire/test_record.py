@@ -65,7 +65,7 @@ class TestNames:
         http.request.path = http.request.original_path = "/a?b"
         origin = {**ORIGIN, "node_region": "eu", "node_zone": "a"}
         names = http_record(http, origin, 0).keys() | tcp_record(tcp, origin, 0).keys()
-        later = {"redacted", "not_utf8", "truncated"}
+        later = {"redacted", "not_utf8", "truncated", "sample_rate", "receive_time"}
         joined = {name for name in FIELDS if name.startswith(("authz_", "ratelimit_"))}
         # full() sets the last member of a oneof, so addresses are internal ones, without an IP.
         assert FIELDS.keys() - names - later - joined == {"client_ip"}

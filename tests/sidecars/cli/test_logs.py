@@ -323,6 +323,19 @@ def test_files_come_from_arguments_or_from_the_settings(sidecars: Command, log: 
     assert "no file sink" in result.err
 
 
+def test_of_the_file_sinks_those_with_our_format_are_read(
+    sidecars: Command, log: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "sidecars.yaml"
+    other = "{type: file, name: ecs, path: ecs.jsonl, format: ecs}"
+    settings.write_text(f"accesslog: {{listen: ['unix:a'], sinks: [{other}, {{type: file, path: {log}}}]}}\n")
+    assert sidecars("logs", "why", "id-limited", "-c", settings).code == 0
+    settings.write_text(f"accesslog: {{listen: ['unix:a'], sinks: [{other}]}}\n")
+    result = sidecars("logs", "why", "id-limited", "-c", settings)
+    assert result.code == 2
+    assert "no file sink has `format: sidecars`" in " ".join(result.err.replace("│", "").split())
+
+
 def test_a_filter_on_a_list_matches_one_of_its_items() -> None:
     assert filter_of("response_flags=U*")({"response_flags": ["RL", "UAEX"]})
     assert not filter_of("response_flags!=U*")({"response_flags": ["RL", "UAEX"]})

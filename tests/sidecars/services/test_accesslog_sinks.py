@@ -1,14 +1,22 @@
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from accesslog.records.formats import Format
+from accesslog.records.schema import schema
 from common.configfile import ConfigError
 from sidecars.services.accesslog import build
 from sidecars.services.accesslog_sinks import _pairs_in
+from sidecars.settings.sinks import format_of
 from tests.sidecars.services.test_accesslog import dependencies, settings
+from tests.support.entries import http_entry, message
+from tests.support.ratelimiting import CALL
 
 
 @pytest.mark.parametrize(
@@ -31,9 +39,11 @@ from tests.sidecars.services.test_accesslog import dependencies, settings
         ),
         ({"sinks": [{"type": "file"}]}, "path"),
         (
-            {"format": "ecs", "sinks": [{"type": "otlp", "endpoint": "http://127.0.0.1:4318"}]},
-            "a sink of type otlp reads the fields of records, so it needs `format: sidecars`",
+            {"sinks": [{"type": "otlp", "endpoint": "http://127.0.0.1:4318", "format": "ecs"}]},
+            "a sink of this type writes the fields of records: leave format out",
         ),
+        ({"sinks": [{"type": "parquet", "folder": "/tmp/lake", "format": "ecs"}]}, "leave format out"),
+        ({"sinks": [{"type": "stdout", "format": "xml"}]}, "'sidecars', 'opentelemetry' or 'ecs'"),
         ({"sinks": [{"type": "otlp", "endpoint": "127.0.0.1:4317"}]}, "expected http://HOST:PORT"),
         (
             {"sinks": [{"type": "otlp", "endpoint": "http://a?token=x"}]},
@@ -51,6 +61,49 @@ from tests.sidecars.services.test_accesslog import dependencies, settings
 def test_bad_settings_are_refused_with_the_reason(section: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         settings(**section)
+
+
+def test_the_format_of_a_sink_is_its_own_else_that_of_the_section() -> None:
+    section = settings(
+        format="ecs",
+        sinks=[
+            {"type": "stdout"},
+            {"type": "file", "path": "a", "format": "sidecars"},
+            {"type": "redis", "format": "opentelemetry"},
+            {"type": "otlp", "endpoint": "http://127.0.0.1:4317"},
+            {"type": "parquet", "folder": "/tmp/lake"},
+        ],
+    )
+    assert [format_of(sink, section.format).value for sink in section.sinks] == [
+        "ecs",
+        "sidecars",
+        "opentelemetry",
+        "sidecars",
+        "sidecars",
+    ]
+
+
+async def _two_entries() -> AsyncIterator[bytes]:
+    yield message(http_entry(), http_entry(code=503)).SerializeToString()
+
+
+async def test_each_file_has_the_lines_of_its_format(tmp_path: Path) -> None:
+    files = {wanted: tmp_path / f"{wanted}.jsonl" for wanted in Format}
+    sinks = [
+        {"type": "file", "name": wanted.value, "path": str(file), "format": wanted.value}
+        for wanted, file in files.items()
+    ]
+    sinks.append({"type": "file", "name": "default", "path": str(tmp_path / "default.jsonl")})
+    sidecar = build(settings(sinks=sinks, format="ecs"), dependencies())
+    await sidecar.start()
+    await sidecar.stream(_two_entries(), CALL)
+    await sidecar.stop()
+    for wanted, file in files.items():
+        validator = Draft202012Validator(schema(wanted))
+        lines = list(map(orjson.loads, file.read_bytes().splitlines()))
+        assert len(lines) == 2
+        assert all(map(validator.is_valid, lines))
+    assert (tmp_path / "default.jsonl").read_bytes() == files[Format.ECS].read_bytes()
 
 
 def test_a_redis_sink_without_a_redis_says_so_where_it_is_asked_for() -> None:

@@ -16,6 +16,7 @@ from accesslog.sinks.queue import Bounds, SinkQueue
 from accesslog.sinks.sink import Sink, SinkError
 from accesslog.sinks.spooling import SinkSpool, SpoolBounds
 from sidecars.services.accesslog_sinks import _sink
+from sidecars.services.otlp_grpc import OtlpGrpc
 from sidecars.settings.sinks import OtlpSinkSettings
 from tests.sidecars.services.test_accesslog import dependencies
 from tests.support.otlp import Answer, GrpcReceiver, HttpReceiver, Receiver, Server
@@ -245,3 +246,15 @@ async def test_one_that_refuses_every_tenth_batch(peer: Peer, tmp_path: Path, re
     assert bool(dropped) is not retried
     assert ("entries dropped" in {log["event"] for log in logs}) is not retried
     await line.pipeline.stop(10)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://[::1]:4318", "http://[::1]:4318"),
+        ("http://a", "http://a:4317"),
+        ("http://[::1]", "http://[::1]:4317"),
+    ],
+)
+def test_an_ipv6_address_is_shown_in_brackets(url: str, shown: str) -> None:
+    assert OtlpGrpc(url, dict, 1.0).endpoint == shown
