@@ -169,6 +169,13 @@ class Stats(Collector):
             domain = OTHER
         unknown[domain] = unknown.get(domain, 0) + descriptors
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Hits by outcome, over all rules, and what failed."""
+        every = (*self._rules.values(), *self._of_requests.values(), *self._gone.values())
+        names = ("within_limit", "near_limit", "over_limit", "shadow_mode")
+        outcomes = {name: float(sum(getattr(counts, name) for counts in every)) for name in names}
+        return {"outcomes": outcomes, "errors": {**self.errors}}
+
     def describe(self) -> Iterator[Metric]:
         """The metrics without their values."""
         for name, text in _COUNTERS.items():

@@ -97,5 +97,24 @@ class EntryCounters:
                 self._names.add(name)
         return self._logs.setdefault((name, kind), LogCounters(name, kind))
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Entries of all logs by what became of them, and those lost by reason."""
+        logs = tuple(self._logs.values())
+        reasons: Counter[str] = Counter()
+        for log in logs:
+            reasons.update(log.dropped)
+            for (_, reason), count in log.dropped_by.items():
+                reasons[reason] += count
+        return {
+            "outcomes": {
+                "received": sum(log.received for log in logs),
+                "sampled_out": sum(log.sampled_out for log in logs),
+                "redacted": sum(log.redacted for log in logs),
+                "written": sum(log.written_to.total() for log in logs),
+                "dropped": reasons.total(),
+            },
+            "reasons": dict(reasons),
+        }
+
     def __iter__(self) -> Iterator[LogCounters]:
         return iter(tuple(self._logs.values()))

@@ -165,6 +165,10 @@ class Masking:
             if value and name not in self._hidden
         }
 
+    def hides(self, name: str) -> bool:
+        """Whether the field is omitted or masked."""
+        return name in self._hidden or name in self._masked
+
     def detail(self, text: str) -> str:
         """Return only the detail of a decision, as `to_dict` renders it; empty if it is omitted."""
         if "detail" in self._hidden:

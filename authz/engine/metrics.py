@@ -43,6 +43,17 @@ class DecisionMetrics(Collector):
             shadow = (self._label(decision.shadow.rule), decision.shadow.outcome)
             self._shadows[shadow] = self._shadows.get(shadow, 0) + 1
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Return the decisions by outcome, and those that are not allows by reason."""
+        outcomes: dict[str, float] = dict.fromkeys(Outcome, 0)
+        reasons: dict[str, float] = {}
+        for (reason, _, _), times in self._decisions.items():
+            outcome = self._outcomes[reason]
+            outcomes[outcome] += times
+            if outcome is not Outcome.ALLOW:
+                reasons[reason] = reasons.get(reason, 0) + times
+        return {"outcomes": outcomes, "reasons": reasons}
+
     def collect(self) -> Iterable[Metric]:
         """Return the metrics for Prometheus."""
         decisions = CounterMetricFamily(

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
+from authz.engine.decision_question import question_of
 from authz.engine.decision_record import DecisionRecord, Masking
 from authz.policy.rule import Outcome
 
@@ -45,12 +46,17 @@ class RecentDecisions:
         request_id: str = "",
         outcome: str = "",
         rule: str = "",
+        subject: str = "",
+        reason: str = "",
         limit: int = DEFAULT_SHOWN,
     ) -> list[dict[str, Any]]:
         """Return the newest records that match every filter, newest first and masked.
 
-        An empty filter matches every record. Raises ValueError for an unknown outcome.
+        An empty filter matches every record. Raises ValueError for an unknown outcome, and for a subject
+        where subjects are hidden.
         """
+        if subject and self._masking.hides("subject"):
+            raise ValueError("subject cannot be asked for: decisions.mask hides it")
         wanted = None
         if outcome:
             wanted = OUTCOMES.get(outcome)
@@ -63,11 +69,22 @@ class RecentDecisions:
                 and (not request_id or record.request_id == request_id)
                 and (wanted is None or record.verdict.outcome is wanted)
                 and (not rule or record.verdict.rule == rule)
+                and (not subject or record.identity.subject == subject)
+                and (not reason or record.verdict.reason == reason)
             ):
                 found.append(record)
                 if len(found) >= min(limit, MAX_SHOWN):
                     break
         return [self._masking.to_dict(record) for record in found]
+
+    def question(self, decision_id: str) -> dict[str, Any] | None:
+        """Return the request and the caller of a decision, as for `sidecars policy explain --request`.
+
+        None if it is not kept. Masked, and without what is not recorded: headers, query, body and claims.
+        """
+        found = (record for record in self._newest_first() if record.id == decision_id)
+        record = next(found, None)
+        return None if record is None else question_of(record, self._masking)
 
     def _newest_first(self) -> Iterator[DecisionRecord]:
         return reversed(self._ring)

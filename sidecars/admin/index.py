@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-OWN_PAGES: Final = ("/metrics", "/healthz", "/readyz", "/config", "/version")
+OWN_PAGES: Final = ("/metrics", "/healthz", "/readyz", "/config", "/totals", "/version")
 """The pages that every process has."""
 
 _LINK: Final = re.compile(r'<a href="([^"]+)">')

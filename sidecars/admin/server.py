@@ -1,4 +1,4 @@
-"""The HTTP server for operators: /metrics, /healthz, /readyz, /config, /version."""
+"""The HTTP server for operators: /metrics, /healthz, /readyz, /config, /totals, /version."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from sidecars.admin import routes as admin_routes
+from sidecars.admin.guard import Guard
 from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.index import OWN_PAGES, index_page
 from sidecars.admin.routes import AdminRoute
@@ -45,6 +46,10 @@ class Site:
             _write_whole(self._port_file, f"{bound[0].port}\n")
         return ", ".join(map(str, bound))
 
+    async def serve_privately(self, path: Path) -> None:
+        """Serve on a unix socket at `path`, too, which is in a folder of our own. Raises OSError."""
+        await web.UnixSite(self._runner, str(path)).start()
+
     async def stop(self) -> None:
         """Stop serving; does nothing if not started."""
         await self._runner.cleanup()
@@ -75,7 +80,8 @@ def admin_site(settings: AdminSettings, app: web.Application) -> Site:
 class Admin:
     """The admin server, which serves from `start` to `stop`. `describe` returns `/config` before masking.
 
-    `plain_counters`: as for `metrics_page`.
+    `plain_counters`: as for `metrics_page`. `links` are paths that others add to `router` until `start`.
+    `totals` returns `/totals`.
     """
 
     def __init__(
@@ -87,30 +93,36 @@ class Admin:
         routes: Sequence[AdminRoute] = (),
         *,
         plain_counters: bool = False,
+        links: Sequence[str] = (),
+        totals: Callable[[], dict[str, Any]] = dict,
     ) -> None:
+        self._totals = totals
+        self._links = tuple(links)
         self._plain_counters = plain_counters
         self._health = health
         self._registry = registry
         self._describe = describe
         self._routes = tuple(routes)
-        app = web.Application()
+        app = web.Application(middlewares=[Guard(settings).middleware])
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/config", self._config)
         app.router.add_get("/version", self._version)
+        app.router.add_get("/totals", self._totals_page)
         app.router.add_get("/", self._index)
         for route in routes:
             admin_routes.add(app.router, route)
-        self._site = admin_site(settings, app)
+        self.router = app.router
+        self.site = admin_site(settings, app)
 
     async def start(self) -> str:
         """Bind and serve; the address, with the real port. Raises OSError that names the address."""
-        return await self._site.start()
+        return await self.site.start()
 
     async def stop(self) -> None:
         """Stop serving; does nothing if not started."""
-        await self._site.stop()
+        await self.site.stop()
 
     async def _metrics(self, request: web.Request) -> web.Response:
         accept = request.headers.get("Accept", "")
@@ -130,10 +142,13 @@ class Admin:
     async def _version(self, _request: web.Request) -> web.Response:
         return _json({"version": package_version(), "python": platform.python_version()})
 
+    async def _totals_page(self, _request: web.Request) -> web.Response:
+        return _json(self._totals())
+
     async def _index(self, _request: web.Request) -> web.Response:
         others = [f"{route.method} {route.path}" for route in self._routes if route.method != "GET"]
         links = [route.path for route in self._routes if route.method == "GET"]
-        return index_page((*OWN_PAGES, *links), others)
+        return index_page((*OWN_PAGES, *links, *self._links), others)
 
 
 def _json(value: Any) -> web.Response:

@@ -46,7 +46,7 @@ async def ask_running(settings: Settings, method: str, path: str, **options: Any
         options["params"] = {**options.get("params", {}), "worker": "0"}
     try:
         async with (
-            admin_session(settings.admin.listen, settings.admin.port_file) as (client, base),
+            admin_session(settings.admin) as (client, base),
             client.request(method, f"{base}{path}", **options) as response,
         ):
             body = await response.read()

@@ -16,8 +16,9 @@ from authz.request.identity import Authentication
 from authz.request.request import BadRequestError, Request
 from authz.tools.examples import Question, RequestExample
 from authz.tools.explain import Explanation, explain, explain_unreadable
+from authz.tools.explain_data import as_data
 from common.configfile import ConfigError, findings_of, json_place, read, validate
-from sidecars.cli.policy_tree import as_data, tree
+from sidecars.cli.policy_tree import tree
 from sidecars.cli.report import report
 from sidecars.cli.time_option import unix_seconds
 

@@ -1,7 +1,7 @@
-"""An explanation as a tree for people, and as plain data for programs."""
+"""An explanation as a tree for people."""
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from rich.markup import escape
 from rich.tree import Tree
@@ -40,16 +40,6 @@ def answer_text(answer: Answer) -> str:
     return f"[bold {colour}]{answer.outcome.value}[/] {answer.status} {escape(answer.reason)}{by}"
 
 
-def as_data(explanation: Explanation) -> dict[str, Any]:
-    """The explanation as plain data: the format of `--json`, which only ever gains keys."""
-    return {
-        **_answer(explanation.answer),
-        "steps": [{"title": step.title, "text": step.text} for step in explanation.steps],
-        "shadow": None if explanation.shadow is None else _answer(explanation.shadow),
-        "rules": [_rule(one) for one in explanation.considered],
-    }
-
-
 def _add_rules(branch: Tree, rules: Iterable[Considered]) -> None:
     for one in sorted(rules, key=lambda one: (one.rule.allows, one.rule.order)):
         rule = one.rule
@@ -84,31 +74,3 @@ def _mark(held: bool | None) -> str:
 
 def _short(found: str) -> str:
     return found if len(found) <= MAX_FOUND_CHARACTERS else f"{found[:MAX_FOUND_CHARACTERS]}..."
-
-
-def _answer(answer: Answer) -> dict[str, Any]:
-    return {
-        "outcome": answer.outcome.value,
-        "status": answer.status,
-        "reason": answer.reason,
-        "rule": answer.rule,
-    }
-
-
-def _rule(one: Considered) -> dict[str, Any]:
-    rule = one.rule
-    return {
-        "rule": rule.name,
-        "source": rule.source,
-        "effect": "allow" if rule.allows else "deny",
-        "mode": "shadow" if rule.shadow else "enforce",
-        "covers": one.covered,
-        "why_not": one.why_not,
-        "applies": one.applies,
-        "conditions": [_finding(finding) for finding in (*one.requests, *one.demands)],
-        "callers": [[_finding(finding) for finding in conditions] for conditions in one.callers],
-    }
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {"text": finding.text, "held": finding.held, "found": finding.found, "name": finding.name}

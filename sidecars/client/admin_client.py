@@ -63,7 +63,7 @@ def admin_client(config: Path, block: str) -> AbstractAsyncContextManager[AdminC
         if settings.workers > 1:
             problem = f"with workers, {block} in memory are known to one only: write {block}.store: redis"
             raise ConfigError.of(settings.authz.policy[0], problem)
-        return _admin_port(settings.admin.listen, settings.admin.port_file)
+        return _admin_port(settings.admin)
     if settings.redis is None:
         raise ConfigError.of(config, f"has no section redis, which credentials.{block}.store: redis needs")
     if settings.redis.cluster is not None:
@@ -103,30 +103,32 @@ async def _redis_desk(settings: Any, credentials: Any) -> AsyncIterator[AdminCli
 
 
 @asynccontextmanager
-async def _admin_port(address: Any, port_file: Path | None) -> AsyncIterator[AdminClient]:
-    async with admin_session(address, port_file) as (client, base):
+async def _admin_port(settings: Any) -> AsyncIterator[AdminClient]:
+    async with admin_session(settings) as (client, base):
         yield AdminPort(client, base)
 
 
 @asynccontextmanager
-async def admin_session(address: Any, port_file: Path | None) -> AsyncIterator[tuple[Any, str]]:
-    """Open an HTTP client for the admin port at `address`, and name its base URL.
+async def admin_session(settings: Any) -> AsyncIterator[tuple[Any, str]]:
+    """Open an HTTP client for the admin port of these AdminSettings, and name its base URL.
 
-    Raises ValueError if the port is not known.
+    Raises ValueError if the port is not known, and OSError or ValueError for a token that cannot be used.
     """
     import aiohttp
 
     from sidecars.transport.api.address import TcpAddress
 
+    address = settings.listen
     if isinstance(address, TcpAddress):
-        port = address.port or await asyncio.to_thread(_port_in, port_file)
+        port = address.port or await asyncio.to_thread(_port_in, settings.port_file)
         connector: aiohttp.BaseConnector = aiohttp.TCPConnector()
         base = f"http://{address.host}:{port}"
     else:
         path = "\0" + address.path[1:] if address.abstract else address.path
         connector, base = aiohttp.UnixConnector(path=path), "http://admin"
     timeout = aiohttp.ClientTimeout(total=ADMIN_SECONDS)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
+    headers = settings.client_headers
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as client:
         yield client, base
 
 

@@ -29,7 +29,9 @@ async def recent_decision(settings: Settings, decision_id: str) -> dict[str, Any
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
     try:
         async with (
-            aiohttp.ClientSession(origin, connector=connector, timeout=timeout) as client,
+            aiohttp.ClientSession(
+                origin, connector=connector, timeout=timeout, headers=settings.admin.client_headers
+            ) as client,
             client.get("/decisions", params={"id": decision_id}, raise_for_status=True) as response,
         ):
             page = orjson.loads(await read_at_most(response.content, _MAX_PAGE_BYTES))

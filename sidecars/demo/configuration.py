@@ -37,6 +37,8 @@ class CredentialLocations:
     idp_port: int
     redis_url: str | None = None
     """The Redis that two authz sidecars share. None: there is one authz, with memory stores."""
+    console_port: int | None = None
+    """The port on 127.0.0.1 of the admin pages for a browser. None: they are on a unix socket only."""
 
     @property
     def settings_file(self) -> Path:
@@ -84,6 +86,8 @@ def write_sidecar_files(
     """
     settings = read(FILES / "sidecars.yaml").data
     settings["admin"] = {"listen": f"unix:{places.admin_socket}"}
+    if places.console_port is not None:
+        settings["admin"]["also_listen"] = [f"127.0.0.1:{places.console_port}"]
     for name in SIDECARS:
         settings[name]["listen"] = [f"unix:{places.socket(name)}"]
     settings["accesslog"]["sinks"] = [{"type": "file", "path": str(places.access_log)}]
@@ -91,7 +95,7 @@ def write_sidecar_files(
     settings["drain"] = {"drain_delay_seconds": 0, "grace_seconds": 2, "flush_seconds": 2}
     settings["accesslog"]["flush_seconds"] = 1
     settings["reload"] = {"interval_seconds": 0.2}
-    # Its socket is in the folder of the run, which only the current user can enter.
+    # Its sessions are worth nothing outside the demo, which other users of this machine may play with, too.
     settings["authz"]["session_admin"] = True
     if places.redis_url is not None:
         patience_ms = PATIENCE_SECONDS * 1000

@@ -19,7 +19,7 @@ from sidecars.demo.process import ProcessError
 from sidecars.demo.redis import NO_REDIS, find_redis, serve_redis
 from sidecars.demo.rows import rows
 from sidecars.demo.scenario import RowResult, check_log, is_of_a_row, send
-from sidecars.demo.show import curl_lines, print_policy_lines, print_results
+from sidecars.demo.show import curl_lines, print_console_link, print_policy_lines, print_results
 
 DEFAULT_PORT: Final = 10000
 MAX_SOCKET_PATH_BYTES: Final = 107
@@ -79,12 +79,21 @@ async def _demo(
     if not _is_free(port):
         console.print(f"Port {port} is taken; Envoy gets another.", style="yellow")
         port = 0
+    console_port = _free_port(port + 1 if port else 0)
     find_envoy(environment, scripts_folder())  # without rows nothing need be started
     async with AsyncExitStack() as running:
         redis_url = await _redis(folder, environment, running, console)
         edge = await running.enter_async_context(
-            serve_edge(folder, environment, port=port, redis_url=redis_url, progress=console.print)
+            serve_edge(
+                folder,
+                environment,
+                port=port,
+                redis_url=redis_url,
+                console_port=console_port,
+                progress=console.print,
+            )
         )
+        print_console_link(console, console_port)
         console.print(f"Envoy listens on {edge.url}. Sending requests ...\n")
         results = await play(edge)
         print_results(console, results)
@@ -139,6 +148,16 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _free_port(wanted: int) -> int:
+    """Return `wanted` if the port is free, else another one that is."""
+    if 0 < wanted < 65536 and _is_free(wanted):
+        return wanted
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _short_folder() -> str | None:

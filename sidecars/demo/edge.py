@@ -70,6 +70,7 @@ async def serve_edge(
     *,
     port: int = 0,
     redis_url: str | None = None,
+    console_port: int | None = None,
     change_envoy: Callable[[dict[str, Any], Path], None] = lambda _configuration, _folder: None,
     change_settings: Callable[[dict[str, Any]], None] = lambda _settings: None,
     progress: Callable[[str], None] = lambda _line: None,
@@ -78,9 +79,10 @@ async def serve_edge(
     """Run the edge on 127.0.0.1 during the block, and stop it afterwards.
 
     All files are written to `folder`; `progress` is called for each step. With `redis_url` there are two
-    authz sidecars, which share that Redis. `change_envoy` may change the configuration of Envoy, and also
-    gets `folder`; `change_settings` may change the settings of the sidecars. Raises EnvoyError and
-    ProcessError, each with the end of the log of the program that did not start.
+    authz sidecars, which share that Redis. With `console_port` a browser reaches the console there.
+    `change_envoy` may change the configuration of Envoy, and also gets `folder`; `change_settings` may change
+    the settings of the sidecars. Raises EnvoyError and ProcessError, each with the end of the log of the
+    program that did not start.
     """
     program = find_envoy(environment, scripts_folder())
     async with AsyncExitStack() as running:
@@ -88,7 +90,7 @@ async def serve_edge(
         provider, echo = IdentityProvider(wall_clock), Echo()
         idp_port = await running.enter_async_context(serve_idp(provider))
         upstream_port = await running.enter_async_context(serve_upstream(echo))
-        places = CredentialLocations(folder, port, upstream_port, idp_port, redis_url)
+        places = CredentialLocations(folder, port, upstream_port, idp_port, redis_url, console_port)
         api_key, api_key_hash = new_api_key("reports", secrets.token_bytes)
         write_sidecar_files(places, api_key_hash, change_settings)
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Final, TypeVar, assert_never
+from typing import Any, Final, TypeVar, assert_never
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -73,6 +73,26 @@ class CallMetrics:
             name: self._measured(service.name, name, method) for name, method in service.methods.items()
         }
         return Service(service.name, methods)
+
+    def totals(self) -> dict[str, dict[str, Any]]:
+        """The calls of each service since the start: `ended`, `codes`, and `seconds` of unary calls.
+
+        `buckets` are unary calls by duration, in the order of BUCKET_SECONDS and not cumulative.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for tally in self._tallies:
+            one = found.setdefault(
+                tally.labels[1], {"ended": 0, "codes": {}, "seconds": 0.0, "buckets": [0] * len(tally.counts)}
+            )
+            one["ended"] += sum(tally.ended)
+            one["seconds"] += tally.seconds
+            one["buckets"] = [was + more for was, more in zip(one["buckets"], tally.counts, strict=True)]
+            for code in Code:
+                if tally.ended[code]:
+                    one["codes"][_CODE_NAMES[code]] = (
+                        one["codes"].get(_CODE_NAMES[code], 0) + tally.ended[code]
+                    )
+        return found
 
     def collect(self) -> Iterator[Metric]:
         """The current samples, for prometheus-client."""

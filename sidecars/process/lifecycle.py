@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from common.configfile import Problem
+from sidecars.admin.guard import CONSOLE
 from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.http import OffersHttp, http_app
 from sidecars.admin.routes import routes_of
 from sidecars.admin.server import Admin, Site
+from sidecars.admin.totals import totals_of
+from sidecars.console.front import ConsoleFront, runtime_folder
 from sidecars.observability.call_metrics import CallMetrics
 from sidecars.observability.connection_metrics import ConnectionMetrics
 from sidecars.observability.process_metrics import ReloadMetrics, package_version, process_metrics
@@ -107,14 +111,22 @@ class Process:
             routes_of(self._sidecars),
             # The page of a worker is read by its supervisor, which would lose a counter without `_total`.
             plain_counters=of_envoyproxy and settings.workers == 1,
+            totals=self.totals,
+            links=(f"{CONSOLE}/",) if settings.admin.console and settings.workers == 1 else (),
         )
+        self._console: ConsoleFront | None = None
+        if settings.admin.console and settings.workers == 1:  # else the supervisor has it
+            self._console = ConsoleFront(self._admin.site.serve_privately, runtime_folder(environ))
+            self._console.add_to(self._admin.router)
         self._http = {
             sidecar.name: Site([sidecar.http_address], http_app(self._health, sidecar.http_routes))
             for sidecar in self._sidecars
             if isinstance(sidecar, OffersHttp) and sidecar.http_address is not None
         }
         connections = ConnectionMetrics(registry)
-        calls = CallMetrics(registry, dependencies.monotonic_clock, RESPONSE_TIMES if of_envoyproxy else {})
+        calls = self._calls = CallMetrics(
+            registry, dependencies.monotonic_clock, RESPONSE_TIMES if of_envoyproxy else {}
+        )
         self._listen = {one.sidecar.name: one.listen for one in bound}
         self._servers: dict[str, Server] = {}
         self._reflections: list[Reflection] = []
@@ -167,6 +179,29 @@ class Process:
                     "listening": self._listening(sidecar.name),
                     "state": sidecar.describe(),
                     "last_reload": outcomes[sidecar.name].describe() if sidecar.name in outcomes else None,
+                    "reloads": [outcome.describe() for outcome in self._reloader.history(sidecar.name)],
+                }
+                for sidecar in self._sidecars
+            },
+        }
+
+    def totals(self) -> dict[str, Any]:
+        """What `/totals` shows."""
+        outcomes = self._reloader.outcomes
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "version": package_version(),
+            "phase": self._health.phase,
+            "sums": {
+                "processes": 1,
+                "calls": self._calls.totals(),
+                "sidecars": totals_of(self._sidecars),
+                "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            },
+            "sidecars": {
+                sidecar.name: {
+                    "revision": sidecar.describe().get("revision"),
+                    "last_reload": outcomes[sidecar.name].describe() if sidecar.name in outcomes else None,
                 }
                 for sidecar in self._sidecars
             },
@@ -218,6 +253,8 @@ class Process:
         await _all_within(REDIS_CLOSE_SECONDS, closing)
         for site in self._http.values():
             await site.stop()
+        if self._console is not None:
+            await self._console.stop()
         await self._admin.stop()
         self._notifier.close()
         _log.info("stopped")

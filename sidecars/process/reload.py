@@ -1,6 +1,7 @@
 """New policy and limits without a restart; bad ones never replace good ones."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,9 @@ SETTLE_SECONDS: Final = 0.1
 SETTLE_LOOKS: Final = 50
 """A file that keeps changing is read after 5 s."""
 
+MAX_HISTORY: Final = 20
+"""Reloads of a sidecar that `/config` shows."""
+
 _log = structlog.get_logger("sidecars.process")
 
 
@@ -29,11 +33,14 @@ class ReloadOutcome:
 
     unix_seconds: float
     problems: tuple[str, ...] = ()
+    revision: str = ""
+    """The revision in service since; empty for a sidecar without one, and for a refused reload."""
 
     def describe(self) -> dict[str, Any]:
         """The outcome, as `/config` shows it."""
         at = datetime.fromtimestamp(self.unix_seconds, UTC).isoformat(timespec="seconds")
-        return {"at": at, "ok": not self.problems, "problems": list(self.problems)}
+        described = {"at": at, "ok": not self.problems, "problems": list(self.problems)}
+        return described | {"revision": self.revision} if self.revision else described
 
 
 class Reloader:
@@ -66,6 +73,11 @@ class Reloader:
         self._seen: dict[str, Snapshot] = {}
         self.outcomes: dict[str, ReloadOutcome] = {}
         """The last reload by sidecar name; a sidecar that was never reloaded is not in it."""
+        self._history: dict[str, deque[ReloadOutcome]] = {}
+
+    def history(self, name: str) -> Sequence[ReloadOutcome]:
+        """The last MAX_HISTORY reloads of a sidecar, newest first."""
+        return tuple(reversed(self._history.get(name, ())))
 
     def request_reload(self) -> None:
         """Request a reload of every sidecar, whether or not its files changed."""
@@ -111,15 +123,20 @@ class Reloader:
             _log.exception("loader failed", sidecar=name)
             self._refuse(name, ReloadOutcome(now, (f"internal error: {type(error).__name__}: {error}",)))
         else:
-            self.outcomes[name] = ReloadOutcome(now)
-            self._metrics.loaded(name, sidecar.describe(), now)
-            _log.info("configuration reloaded", sidecar=name, revision=sidecar.describe().get("revision"))
+            state = sidecar.describe()
+            self._note(name, ReloadOutcome(now, revision=str(state.get("revision") or "")))
+            self._metrics.loaded(name, state, now)
+            _log.info("configuration reloaded", sidecar=name, revision=state.get("revision"))
+
+    def _note(self, name: str, outcome: ReloadOutcome) -> None:
+        self.outcomes[name] = outcome
+        self._history.setdefault(name, deque(maxlen=MAX_HISTORY)).append(outcome)
 
     def _located_problems(self, error: ConfigError) -> tuple[str, ...]:
         return tuple(str(self._located(problem)) for problem in error.problems)
 
     def _refuse(self, name: str, outcome: ReloadOutcome) -> None:
-        self.outcomes[name] = outcome
+        self._note(name, outcome)
         self._metrics.failed(name)
         _log.error(
             "configuration refused; the last good one serves on", sidecar=name, problems=outcome.problems

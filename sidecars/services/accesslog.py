@@ -197,6 +197,10 @@ class AccesslogSidecar:
             "entries_missing": None if self._envoy is None else self._envoy.gap,
         }
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Entries since the start by what became of them, and those lost by reason."""
+        return self._ledger.totals()
+
     async def finish_streams(self) -> None:
         """End every stream: with OK once nothing more comes from it, with UNAVAILABLE after FINISH_SECONDS.
 

@@ -187,6 +187,10 @@ class RatelimitSidecar:
             described |= self._shared.describe()
         return described
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Hits since the start by outcome, and what failed."""
+        return self._limiter.stats.totals()
+
     async def finish_streams(self) -> None:
         """Do nothing: every call is unary."""
 

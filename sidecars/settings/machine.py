@@ -218,6 +218,7 @@ def _of_outputs(settings: Settings) -> Iterator[_Finding]:
     log = settings.authz.decisions.log if settings.authz is not None else None
     if log is not None and log.file is not None:
         yield from _of_output(("authz", "decisions", "log", "file"), log.file)
+    yield from _of_file(("admin", "token_file"), settings.admin.token_file)
     if settings.admin.port_file is not None:
         yield from _of_output(("admin", "port_file"), settings.admin.port_file)
 

@@ -1,12 +1,16 @@
 """The sections that concern the process and not one sidecar: admin, log, drain, reload."""
 
-from typing import Literal
+from ipaddress import ip_address
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from common.configfile import Block
+from common.configfile import Block, Spelled
 from sidecars.settings.listen import ConfigPath, PlainAddress
 from sidecars.transport.api.address import TcpAddress
+
+MIN_TOKEN_CHARACTERS: Final = 16
+"""A shorter token could be guessed: the admin port does not limit attempts."""
 
 
 class AdminSettings(Block):
@@ -24,6 +28,40 @@ class AdminSettings(Block):
             "with {worker} or on port + its number. Default: a private unix socket."
         ),
     )
+    console: bool = Field(default=True, description="Whether /console/ has pages for people.")
+    hosts: tuple[Annotated[str, Spelled(r"[A-Za-z0-9._-]+", "edge-1.example.com")], ...] = Field(
+        (),
+        description="Names by which browsers reach these pages, in addition to localhost and IP addresses. "
+        "Others are refused, as they may come by DNS rebinding; /metrics, /healthz and /readyz are answered "
+        "under each name.",
+    )
+    token_file: ConfigPath | None = Field(
+        None,
+        description="File with a token of at least 16 characters; read at each request. If set, pages need "
+        "it (`Authorization: Bearer`, or as a password), except /metrics, /healthz, /readyz, and any page on "
+        "a unix socket. The console needs it where an address is not loopback.",
+    )
+
+    @property
+    def exposed(self) -> bool:
+        """Whether another machine may reach one of the addresses."""
+        return any(
+            isinstance(address, TcpAddress) and not _is_loopback(address.host)
+            for address in (self.listen, *self.also_listen)
+        )
+
+    @property
+    def token(self) -> str:
+        """The content of `token_file`. Raises OSError, and ValueError for a short one."""
+        token = "" if self.token_file is None else self.token_file.read_text(encoding="utf-8").strip()
+        if len(token) < MIN_TOKEN_CHARACTERS:
+            raise ValueError(f"it holds fewer than {MIN_TOKEN_CHARACTERS} characters")
+        return token
+
+    @property
+    def client_headers(self) -> dict[str, str]:
+        """The headers with which our own clients ask. Raises as `token`."""
+        return {} if self.token_file is None else {"Authorization": f"Bearer {self.token}"}
 
 
 class LogSettings(Block):
@@ -60,3 +98,12 @@ class ReloadSettings(Block):
     interval_seconds: float = Field(
         2, ge=0.05, le=3600, description="How often files are polled for changes; inotify misses NFS."
     )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

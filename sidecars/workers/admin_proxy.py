@@ -14,10 +14,14 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
+from sidecars.admin.guard import CONSOLE, Guard
 from sidecars.admin.index import OWN_PAGES, index_page, links_in, others_in
 from sidecars.admin.routes import MAX_BODY_BYTES
+from sidecars.admin.totals import add_up
+from sidecars.console.front import ConsoleFront
 from sidecars.observability.exposition import metrics_page
 from sidecars.observability.process_metrics import package_version
+from sidecars.settings.process import AdminSettings
 from sidecars.transport.api.address import Address
 from sidecars.workers.client import PATIENT_SECONDS, WorkerClient, WorkerResponse
 from sidecars.workers.metrics import MetricTotals
@@ -30,7 +34,7 @@ _Page = Callable[[web.Request], Awaitable[web.Response]]
 class AdminProxy:
     """The application. `readiness` returns whether all serve, and a text; `registry` is the supervisor's.
 
-    `plain_counters`: as for `metrics_page`.
+    `settings` say who may ask, and what the workers are asked with. `plain_counters`: as for `metrics_page`.
     """
 
     def __init__(
@@ -40,25 +44,35 @@ class AdminProxy:
         readiness: Callable[[], tuple[bool, str]],
         registry: CollectorRegistry,
         totals: MetricTotals,
+        settings: AdminSettings | None = None,
         *,
         plain_counters: bool = False,
     ) -> None:
         self._plain_counters = plain_counters
         self._workers = tuple(workers)
         self._readiness = readiness
-        self._client = WorkerClient(workers, addresses)
+        settings = settings or AdminSettings()
+        self._client = WorkerClient(workers, addresses, lambda: settings.client_headers)
         self._scrapes = WorkerScrapes(self._client, registry, totals)
         self._own: dict[str, _Page] = {
             "/metrics": self._metrics,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/config": self._config,
+            "/totals": self._totals,
             "/version": self._version,
             "/decisions": self._decisions,
             "/": self._index,
         }
-        self.app = web.Application(client_max_size=MAX_BODY_BYTES)
+        self._links: tuple[str, ...] = ()
+        guard = Guard(settings).middleware
+        self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard])
         self.app.router.add_route("*", "/{path:.*}", self._page)
+
+    def add_console(self, console: ConsoleFront) -> None:
+        """Add the pages of `console`, which ask these."""
+        console.add_to(self.app.router)
+        self._links = (f"{CONSOLE}/",)
 
     def open(self) -> None:
         """Open the client of the workers."""
@@ -157,7 +171,23 @@ class AdminProxy:
         pages = [one.body.decode() for one in answers if one is not None]
         links = [path for page in pages for path in links_in(page)]
         others = [other for page in pages for other in others_in(page)]
-        return index_page((*OWN_PAGES, *links), others, note="One worker alone: ?worker=0")
+        return index_page((*OWN_PAGES, *links, *self._links), others, note="One worker alone: ?worker=0")
+
+    async def _totals(self, request: web.Request) -> web.Response:
+        answers = await self._client.ask_all(request.rel_url)
+        pages = [None if one is None or one.status != 200 else orjson.loads(one.body) for one in answers]
+        known = [page for page in pages if page is not None]
+        return _json(
+            {
+                "version": package_version(),
+                "phase": self._readiness()[1].partition("\n")[0],
+                "sums": add_up([page["sums"] for page in known]) if known else {},
+                "workers": [
+                    {"worker": worker.number, "phase": worker.phase, "sidecars": page and page["sidecars"]}
+                    for worker, page in zip(self._workers, pages, strict=True)
+                ],
+            }
+        )
 
     async def _config(self, _request: web.Request) -> web.Response:
         pages = await self._client.ask_all(URL("/config"))

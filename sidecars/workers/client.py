@@ -1,7 +1,7 @@
 """The supervisor's HTTP client for the admin servers of its workers."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,9 +36,18 @@ class WorkerResponse:
 
 
 class WorkerClient:
-    """Asks the workers, each at its admin address. Call `open` on the loop first, and `close` at the end."""
+    """Asks the workers, each at its admin address. Call `open` on the loop first, and `close` at the end.
 
-    def __init__(self, workers: Sequence[Worker], addresses: Sequence[Address]) -> None:
+    `headers` returns those of each request. It may raise OSError and ValueError: there is no answer then.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        addresses: Sequence[Address],
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._headers = headers
         self.workers = tuple(workers)
         self._addresses = tuple(addresses)
         self._sessions: list[aiohttp.ClientSession] = []
@@ -67,9 +76,9 @@ class WorkerClient:
         if worker.phase in {WorkerPhase.STARTING, WorkerPhase.ENDED}:
             return None
         content_type = (headers or {}).get("Content-Type")
-        send = {} if content_type is None else {"Content-Type": content_type}
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
+            send = {**self._headers(), **({} if content_type is None else {"Content-Type": content_type})}
             async with self._sessions[worker.number].request(
                 method,
                 url,
@@ -80,7 +89,7 @@ class WorkerClient:
             ) as answer:
                 kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
                 passed = WorkerResponse(answer.status, await answer.read(), kept)
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             self._silent.add(worker.number)
             return None
         self._silent.discard(worker.number)

@@ -23,6 +23,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from common.os_errors import in_words
 from sidecars.admin.server import admin_site
+from sidecars.console.front import ConsoleFront, runtime_folder
 from sidecars.observability.process_metrics import package_version
 from sidecars.process.lifecycle import drain_at_most_seconds
 from sidecars.process.notify import Notifier
@@ -117,9 +118,14 @@ class Supervisor:
             self._readiness,
             registry,
             self._totals,
+            settings.admin,
             plain_counters=settings.ratelimit is not None and settings.ratelimit.metrics == "envoyproxy",
         )
         self._admin = admin_site(settings.admin, self._pages.app)
+        self._console: ConsoleFront | None = None
+        if settings.admin.console:
+            self._console = ConsoleFront(self._admin.serve_privately, runtime_folder(environ))
+            self._pages.add_console(self._console)
 
     async def run(self) -> int:
         """Start the workers, restart them until told to stop, drain them, and return the exit code."""
@@ -182,6 +188,8 @@ class Supervisor:
         for worker in self._workers:
             worker.close()
         await asyncio.to_thread(self._output.finish, OUTPUT_SECONDS)
+        if self._console is not None:
+            await self._console.stop()
         await self._pages.close()
         await self._admin.stop()
         self._notifier.close()
@@ -314,9 +322,8 @@ def _state(worker: Worker) -> str:
 @contextmanager
 def _private_folder(environ: Mapping[str, str]) -> Iterator[Path]:
     """A folder of our own for sockets: in systemd's RuntimeDirectory= where there is one."""
-    above = environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or None
     try:
-        folder = tempfile.TemporaryDirectory(prefix="sidecars-", dir=above)
+        folder = tempfile.TemporaryDirectory(prefix="sidecars-", dir=runtime_folder(environ))
     except OSError as error:
         text = f"workers need a folder for sockets: {in_words(error)}; set TMPDIR to one that can be written"
         raise OSError(text) from None

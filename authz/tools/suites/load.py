@@ -1,7 +1,7 @@
 """Loads the cases of suite files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +9,7 @@ from typing import TypeVar
 from authz.policy.compile.load import policy_files
 from authz.tools.examples import Caller, CallerExample, RequestExample
 from authz.tools.suites.model import CaseConfig, ExpectConfig, SuiteFile
-from common.configfile import ConfigError, Document, KeyPart, Problem, read, validate
+from common.configfile import ConfigError, Document, KeyPart, Problem, parse, read, validate
 
 _Block = TypeVar("_Block", RequestExample, CallerExample)
 
@@ -63,8 +63,16 @@ def load_suites(paths: Sequence[Path]) -> list[Suite]:
     return suites
 
 
+def parse_suite(text: str, file: str = "<text>") -> Suite:
+    """Return the suite in `text`, whose `policy` is ignored. Raises ConfigError with every problem."""
+    return replace(_suite_of(parse(text, file), Path(file)), policy=())
+
+
 def _suite(path: Path) -> Suite:
-    document = read(path)
+    return _suite_of(read(path), path)
+
+
+def _suite_of(document: Document, path: Path) -> Suite:
     file = validate(document, SuiteFile)
     reader = _Reader(document, file)
     cases = tuple(

@@ -24,7 +24,10 @@ from common.redaction import Secrets
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.settings.authz import DecisionLogSettings, DecisionsSettings
 
-_ASKED: Final = {"id": "decision_id", "request_id": "request_id", "outcome": "outcome", "rule": "rule"}
+_ASKED: Final = {
+    "id": "decision_id",
+    **{name: name for name in ("request_id", "outcome", "rule", "subject", "reason")},
+}
 """What `/decisions` may be asked, and what it is called here."""
 
 STOP_SECONDS: Final = 2.0
@@ -103,8 +106,20 @@ class Decisions:
 
     @property
     def admin_routes(self) -> Sequence[AdminRoute]:
-        """`/decisions`, where decisions are kept."""
-        return () if self.recent is None else (AdminRoute("GET", "/decisions", self._shown),)
+        """`/decisions` and `/decisions/question`, where decisions are kept."""
+        if self.recent is None:
+            return ()
+        return (
+            AdminRoute("GET", "/decisions", self._shown),
+            AdminRoute("GET", "/decisions/question", self._question),
+        )
+
+    async def _question(self, asked: AdminRequest) -> AdminAnswer:
+        assert self.recent is not None  # noqa: S101  # the route exists only with it
+        found = self.recent.question(asked.query.get("id", ""))
+        if found is None:
+            return AdminAnswer(404, b"no decision with this id is kept\n", "text/plain")
+        return AdminAnswer(body=orjson.dumps(found), headers={"cache-control": "no-store"})
 
     async def _shown(self, asked: AdminRequest) -> AdminAnswer:
         query = dict(asked.query)
@@ -121,6 +136,10 @@ class Decisions:
             return AdminAnswer(400, f"{error}\n".encode(), "text/plain")
         body = orjson.dumps({"decisions": found}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         return AdminAnswer(body=body, headers={"cache-control": "no-store"})
+
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Decisions since the start, by outcome and by reason."""
+        return self._metrics.totals()
 
     def describe(self) -> dict[str, Any]:
         """The number of kept decisions, and the counters of the decision log."""

@@ -210,6 +210,10 @@ class AuthzSidecar:
             "decisions": self._decisions.describe(),
         }
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Decisions since the start, by outcome and by reason."""
+        return self._decisions.totals()
+
     async def finish_streams(self) -> None:
         """Do nothing: every call is unary."""
 

@@ -95,7 +95,7 @@ async def test_the_index_names_every_page(served: Served) -> None:
     page = await served.get("/")
     assert page.content_type == "text/html"
     links = links_in(await page.text())
-    assert len(links) == 5
+    assert len(links) == 6
     for path in links:
         served.health.enter(ProcessPhase.READY)
         assert (await served.get(path)).status == 200

@@ -82,7 +82,9 @@ async def test_a_refusal_keeps_every_problem_and_a_success_clears_them(
     assert reloading.count("sidecars_config_last_reload_failed") == 1
     write(file, "answer: two\nrevision: '2'\n")
     await reloading.reloader.reload(sidecar)
-    assert reloading.reloader.outcomes["authz"] == ReloadOutcome(1000.0)
+    assert reloading.reloader.outcomes["authz"] == ReloadOutcome(1000.0, revision="2")
+    history = reloading.reloader.history("authz")
+    assert [(bool(outcome.problems), outcome.revision) for outcome in history] == [(False, "2"), (True, "")]
     assert sidecar.describe()["revision"] == "2"
     assert reloading.count("sidecars_config_reload_total") == 2
     assert reloading.count("sidecars_config_reload_failures_total") == 1

@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from sidecars.admin.index import OWN_PAGES, index_page, links_in, others_in
+from sidecars.admin.totals import add_up
 from sidecars.transport.api.address import UnixAddress
 from sidecars.workers import client as worker_client
 from sidecars.workers import scrapes as worker_scrapes
@@ -283,3 +284,12 @@ async def test_of_a_worker_that_hangs_nothing_is_asked_that_another_can_do(
         monkeypatch.setattr(worker_client, "PATIENT_SECONDS", 1000.0)
         async with client.post("/do") as response:
             assert await response.text() == "done by 1\n"
+
+
+def test_totals_are_summed_also_where_only_some_workers_have_a_name() -> None:
+    first = {"calls": {"a": {"ended": 2, "buckets": [1, 1]}}, "processes": 1}
+    other = {"calls": {"a": {"ended": 3, "buckets": [0, 3]}, "b": {"ended": 1}}, "processes": 1}
+    assert add_up([first, other]) == {
+        "calls": {"a": {"ended": 5, "buckets": [1, 4]}, "b": {"ended": 1}},
+        "processes": 2,
+    }

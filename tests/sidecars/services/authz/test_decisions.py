@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -12,7 +13,9 @@ from google.protobuf.json_format import MessageToDict
 from structlog.testing import capture_logs
 
 from authz.engine.decision_record import DecisionRecord
+from authz.tools.examples import Question
 from protos.authz_pb2 import CheckResponse
+from sidecars.admin.routes import AdminRequest
 from sidecars.settings.authz import AuthzSettings
 from tests.support.authz_sidecar import KEY, POLICY, SECRET, Built, OneCall, Waiting
 from tests.support.checks import check_request
@@ -192,3 +195,39 @@ def test_a_running_process_shows_its_decisions_on_the_admin_port(tmp_path: Path)
         status, body = running.get(f"/decisions?id={number}")
     assert status == 200
     assert [one["rule"] for one in orjson.loads(body)["decisions"]] == ["public"]
+
+
+async def _question(built: Built, decision_id: str) -> tuple[int, Any]:
+    [route] = [one for one in built.sidecar.admin_routes if one.path == "/decisions/question"]
+    answer = await route.handle(AdminRequest({"id": decision_id}, "", b""))
+    return answer.status, orjson.loads(answer.body) if answer.status == 200 else answer.body
+
+
+async def test_a_decision_is_a_question_for_the_policy_tools(tmp_path: Path) -> None:
+    built = Built(tmp_path)
+    built.metadata(check_request(path="/orders?secret=1", headers=KEY))
+    built.metadata(check_request(path="/orders", headers={"x-api-key": f"reports.{SECRET}x"}))
+    refused, allowed = await built.shown()
+    status, found = await _question(built, allowed["decision_id"])
+    assert status == 200
+    assert found["request"] == {
+        "method": "GET",
+        "host": "api.example.com",
+        "path": "/orders",
+        "client": "192.0.2.1",
+    }
+    assert found["caller"]["subject"] == allowed["subject"]
+    assert Question.model_validate(found).caller is not None
+    assert (await _question(built, refused["decision_id"]))[1]["caller"] == {"refused": "api_key_unknown"}
+    assert (await _question(built, "0"))[0] == 404
+
+
+async def test_what_is_masked_is_not_in_a_question_and_cannot_be_asked_for(tmp_path: Path) -> None:
+    built = Built(tmp_path, decisions={"mask": {"mask": ["subject"], "omit": ["client"]}})
+    built.metadata(check_request(path="/orders", headers=KEY))
+    [allowed] = await built.shown()
+    caller = (await _question(built, allowed["decision_id"]))[1]["caller"]
+    assert caller == {"kind": "api_key", "subject": "***"}
+    [route] = [one for one in built.sidecar.admin_routes if one.path == "/decisions"]
+    answer = await route.handle(AdminRequest({"subject": "reports"}, "", b""))
+    assert (answer.status, answer.body) == (400, b"subject cannot be asked for: decisions.mask hides it\n")

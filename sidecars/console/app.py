@@ -1,0 +1,95 @@
+"""The web application of the console's process."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from sidecars.console.pages import decisions
+from sidecars.console.pages.overview import Overview
+from sidecars.console.render import Renderer, static_files
+from sidecars.console.sandbox import Sandbox
+from sidecars.console.source import Source, SourceError
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""The Content-Security-Policy of the pages: nothing inline, and nothing from elsewhere."""
+
+_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+Show = Callable[[Source, Mapping[str, str]], Awaitable[dict[str, Any]]]
+"""What a page shows for the parameters of its URL. Raises SourceError."""
+
+
+class Console:
+    """The pages of `source`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._renderer = Renderer()
+        self._static = static_files()
+        self._asked_at = time.monotonic()
+        self._overview = Overview(source)
+        self._sandbox = Sandbox()
+        self.app = web.Application(middlewares=[self._middleware])
+        router = self.app.router
+        router.add_get("/console/static/{name}", self._static_file)
+        shows: dict[str, Show] = {
+            "": self._overview.show,
+            "decisions": decisions.show_list,
+            "decision": decisions.Why(self._sandbox).show,
+        }
+        for path, show in shows.items():
+            router.add_get(f"/console/{path}", self._page(path or "overview", show))
+        self.app.cleanup_ctx.append(self._background)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since the last request."""
+        return time.monotonic() - self._asked_at
+
+    async def _background(self, _app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._overview.sample())
+        yield
+        task.cancel()
+
+    def _page(self, name: str, show: Show) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            return await self._shown(name, show(self._source, request.query))
+
+        return handle
+
+    async def _shown(self, name: str, showing: Awaitable[dict[str, Any]]) -> web.Response:
+        try:
+            values, status = await showing, 200
+        except SourceError as error:
+            values, status, name = {"text": str(error), "of": name}, error.status, "problem"
+        return web.Response(status=status, text=self._renderer.page(name, **values), content_type="text/html")
+
+    async def _static_file(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        content = self._static.get(name)
+        if content is None:
+            raise web.HTTPNotFound
+        kind = _TYPES[name[name.rindex(".") :]]
+        # Its URL has a hash of the files.
+        return web.Response(body=content, content_type=kind, headers={"Cache-Control": "max-age=86400"})
+
+    @web.middleware
+    async def _middleware(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        self._asked_at = time.monotonic()
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            values = {"text": f"{error.status} {error.reason}: {request.path}", "of": ""}
+            text = self._renderer.page("problem", **values)
+            response = web.Response(status=error.status, text=text, content_type="text/html")
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response

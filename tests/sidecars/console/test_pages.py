@@ -1,0 +1,121 @@
+"""The pages as a browser without JavaScript has them."""
+
+import re
+
+import pytest
+
+from sidecars.console.app import POLICY
+from tests.support.console import TAKEN, Suite
+
+PAGES = ("", "decisions")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_each_page_is_whole_and_has_nothing_inline(suite: Suite, path: str) -> None:
+    status, text, headers = suite.ask(f"/console/{path}")
+    assert status == 200, text
+    page = suite.page(path)
+    assert headers["Content-Security-Policy"] == POLICY
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in POLICY
+    assert "unsafe" not in POLICY
+    assert not page.handlers
+    assert "style" not in page.tags
+    for script in page.scripts:
+        assert str(script["src"]).startswith("/console/static/")
+    assert page.tags.count("h1") == page.tags.count("main") == 1
+    assert 'lang="en"' in text
+    assert text.count('aria-current="page"') == 1
+
+
+def test_every_static_file_that_a_page_names_is_there(suite: Suite) -> None:
+    for path in set(re.findall(r'(?:src|href)="(/console/static/[^"]+)"', suite.page().html)):
+        status, _, headers = suite.ask(path)
+        assert status == 200
+        assert "max-age" in headers["Cache-Control"]
+    assert suite.ask("/console/static/../render.py")[0] == 404
+    assert suite.ask("/console/static/%2e%2e%2frender.py")[0] == 404
+
+
+def test_an_unknown_page_says_so(suite: Suite) -> None:
+    status, text, headers = suite.ask(f"/console/{TAKEN.replace(' ', '')}".replace("<", "%3C"))
+    assert status == 404
+    assert "script>alert" not in text.replace("&lt;", "").replace("script&gt;", "")
+    assert headers["Content-Security-Policy"] == POLICY
+
+
+def test_the_overview_shows_what_each_sidecar_did(suite: Suite) -> None:
+    page = suite.page()
+    assert "authz" in page.text
+    assert re.search(r"deny \S+ 2", page.text)
+    assert re.search(r"over limit \S+ 2", page.text)
+    assert re.search(r"written \S+ 2", page.text)
+    assert "credentials_insufficient 1" in page.text
+    assert "/console/decisions?reason=credentials_insufficient" in page.links
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("", ["public", "api_key_unknown", "credentials_insufficient", "reports"]),
+        ("outcome=deny", ["api_key_unknown", "credentials_insufficient"]),
+        ("rule=orders", ["credentials_insufficient"]),
+        ("reason=api_key_unknown", ["api_key_unknown"]),
+        ("subject=reports&outcome=allow", ["reports"]),
+        ("request_id=11111111-aaaa-4000-8000-000000000000", ["credentials_insufficient"]),
+        ("id=none", []),
+        ("subject=someone-else", []),
+    ],
+)
+def test_decisions_are_found_by_each_filter(suite: Suite, query: str, shown: list[str]) -> None:
+    page = suite.page(f"decisions?{query}")
+    rows = page.html.partition("<tbody>")[2]
+    for text in ("public", "api_key_unknown", "credentials_insufficient"):
+        assert (f">{text}<" in rows) is (text in shown), text
+    assert ("No decision" in page.text) is (not shown)
+
+
+def test_a_decision_is_found_by_its_id(suite: Suite) -> None:
+    wanted = suite.decisions()[0]["decision_id"]
+    page = suite.page(f"decisions?id={wanted}")
+    assert [link for link in page.links if "/decision?" in link] == [f"/console/decision?id={wanted}"]
+
+
+def test_a_wrong_filter_is_explained(suite: Suite) -> None:
+    assert "outcome must be one of allow" in suite.page("decisions?outcome=maybe").text
+
+
+def test_why_shows_the_tree_of_policy_explain(suite: Suite) -> None:
+    [denied] = [one for one in suite.decisions() if one["reason"] == "credentials_insufficient"]
+    page = suite.page(f"decision?id={denied['decision_id']}")
+    assert "deny 403 credentials_insufficient by rule orders" in page.text
+    assert "credential : api_key: reports" in page.text
+    assert "orders:read" in page.text
+    assert "reports:read" in page.text
+    assert "This differs" not in page.text
+
+
+def test_why_explains_a_refused_credential(suite: Suite) -> None:
+    [refused] = [one for one in suite.decisions() if one["reason"] == "api_key_unknown"]
+    page = suite.page(f"decision?id={refused['decision_id']}")
+    assert "refused: api_key_unknown" in page.text
+    assert "no such key" in page.text
+
+
+def test_a_decision_that_is_gone_says_so(suite: Suite) -> None:
+    status, text, _ = suite.ask("/console/decision?id=0")
+    assert status == 404
+    assert "is kept any more" in text
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_hostile_values_are_text(suite: Suite, path: str) -> None:
+    page = suite.page(path)
+    assert "<script>alert" not in page.html
+    assert not page.handlers
+    assert len(page.scripts) == 1
+    [hostile] = [one for one in suite.decisions() if "alert" in one["path"]]
+    page = suite.page(f"decision?id={hostile['decision_id']}")
+    assert "<script>alert" not in page.html
+    assert "<script>alert(1)</script>" in page.text
