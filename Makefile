@@ -11,7 +11,7 @@ XDS_PROTOS := $(VENV)/xds-protos
 KAFKA := mvn -q -B -f tests/support/kafka.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka
 ARGS ?=
 
-.PHONY: demo test test-all bench check format docs protos lock clean
+.PHONY: demo test test-all bench check format docs protos lock release clean
 # `make -j demo test` must not run pip twice at once.
 .NOTPARALLEL:
 
@@ -28,6 +28,7 @@ test-all: test
 	@if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then \
 	  echo "skipped: the Kafka sink with a real broker needs java (17 or newer) and mvn (Debian: apt install maven)"; \
 	else $(KAFKA) && KAFKA_JARS=$(CURDIR)/.cache/kafka $(BIN)/python -m pytest tests/accesslog/sinks/test_kafka.py; fi
+	TEST_ALL=1 $(BIN)/python -m pytest tests/shipping
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests/fresh-machine needs root"; \
 	elif ! command -v debootstrap >/dev/null; then echo "skipped: tests/fresh-machine needs debootstrap (Debian: apt install debootstrap)"; \
 	else tests/fresh-machine; fi
@@ -93,11 +94,16 @@ endef
 # async-timeout before Python 3.11.3.
 lock:
 	rm -rf .cache/lock-venv && $(PYTHON) -m venv .cache/lock-venv
-	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' async-timeout
+	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,release]' async-timeout
 	.cache/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/lock-venv/xds-protos xds-protos
 	{ .cache/lock-venv/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; \
 	  .cache/lock-venv/bin/python -m pip freeze --path .cache/lock-venv/xds-protos; } | grep == | sort -f > constraints.txt
 	rm -rf .cache/lock-venv
+
+# Builds, tries and signs a release in dist/ (docs/releasing.md): make release ARGS="--key ~/.ssh/release".
+release: $(VENV)/.dev-ready
+	@$(call install,.[release])
+	$(BIN)/python -m release $(ARGS)
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

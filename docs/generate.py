@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from typer.main import get_command
 
 from authz.policy.model import PolicyFile
+from release.dependencies import dependencies
 from sidecars.cli import serve
 from sidecars.cli.app import app
 from sidecars.observability.metric_facts import METRIC_FACTS, metric_name
@@ -25,6 +26,11 @@ FOLDER = Path(__file__).parent
 OBSERVABILITY = FOLDER.parent / "deploy" / "observability"
 NOTE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->\n"
 
+DEPENDENCIES = """What the wheel and its extras install on any supported Python, with the licence as an SPDX
+expression. `constraints.txt` has the version of each, and a release comes with a bill of materials
+([Releasing](../releasing.md)).
+"""
+
 Schema = Mapping[str, Any]
 
 
@@ -35,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         "reference/policy.md": policy_page(),
         "reference/commands.md": commands_page(),
         "metrics.md": metrics_page(),
+        "reference/dependencies.md": dependencies_page(),
     }
     stale = [name for name, text in pages.items() if not _is(FOLDER / name, text)]
     if "--check" not in arguments:
@@ -69,6 +76,21 @@ def policy_page() -> str:
         "`sidecars policy schema` prints the same as JSON Schema.",
         PolicyFile.model_json_schema(),
     )
+
+
+def dependencies_page() -> str:
+    """Return the distributions that users install, with their licences."""
+    lines = [
+        NOTE,
+        "# Dependencies\n",
+        DEPENDENCIES,
+        "| distribution | licence | installed |",
+        "|---|---|---|",
+    ]
+    for one in dependencies():
+        wanted = ", ".join(f"`{extra}`" for extra in one.wanted_by)
+        lines.append(f"| {one.name} | {one.licence} | {f'with {wanted}' if wanted else 'always'} |")
+    return "\n".join([*lines, ""])
 
 
 def _schema_page(title: str, text: str, schema: Schema) -> str:

@@ -1,0 +1,1 @@
+"""Builds a release: `python -m release --help`. Part of the repository, not of the wheel."""

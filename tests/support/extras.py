@@ -1,0 +1,70 @@
+"""Uses the feature of one extra, as a program for an environment that has this extra alone."""
+
+FEATURES = {
+    "kafka": """
+from accesslog.sinks.kafka import KafkaSink
+from accesslog.sinks.sink import SinkError
+import asyncio
+
+async def main():
+    sink = KafkaSink("127.0.0.1:9", "access", 0.2, dict)
+    try:
+        await sink.open()
+    except SinkError as error:  # nothing listens there, so the client library was used
+        assert "127.0.0.1:9" in str(error), error
+        print("worked")
+    await sink.close()
+
+asyncio.run(main())
+""",
+    "logs": """
+import sys
+from pathlib import Path
+from sidecars.cli import main
+Path("access.jsonl").write_text('{"code":500}\\n{"code":200}\\n')
+sys.argv = ["sidecars", "logs", "query", "--json", "SELECT count(*) AS found FROM log", "access.jsonl"]
+try:
+    main()
+except SystemExit as error:
+    assert not error.code
+print("worked")
+""",
+    "otel": """
+from sidecars.services.authz.spans import Spans
+from sidecars.settings.authz import TracingSettings
+Spans(TracingSettings()).close()
+print("worked")
+""",
+    "parquet": """
+from pathlib import Path
+from accesslog.sinks.parquet import convert
+Path("lines").write_text('{"time":"2026-01-01T00:00:00.000Z","code":200}\\n')
+assert convert(Path("lines"), Path("out")) == 1
+assert list(Path("out").rglob("*.parquet"))
+print("worked")
+""",
+    "spool": """
+from accesslog.spool import frames
+frame = frames.Frame("http", "edge", (b"{}\\n",))
+assert frames.decode(frames.encode(frame), 0)[0] == frame
+print("worked")
+""",
+    "zstd": """
+from pathlib import Path
+import zstandard
+from accesslog.sinks.rotation import Compression, Rotation, Rotator
+Path("access.jsonl").write_text("{}\\n" * 100)
+rotation = Rotation(1, None, compression=Compression.ZSTD)
+rotator = Rotator(Path("access.jsonl").absolute(), "file", rotation, lambda: 1e9)
+rotator.rotate()
+rotator.end()
+rotator.join()
+[packed] = Path().glob("*.zst")
+assert zstandard.decompress(packed.read_bytes()) == b"{}\\n" * 100
+print("worked")
+""",
+}
+"""The program for each extra; it prints `worked`, and may write into its working folder."""
+
+COMMAND_LINE = "import sys; sys.argv = ['sidecars', *sys.argv[1:]]; from sidecars.cli import main; main()"
+"""A program that is the `sidecars` command."""
