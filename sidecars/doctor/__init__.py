@@ -1,0 +1,1 @@
+"""Checks a running suite and what it depends on, for `sidecars doctor`."""
