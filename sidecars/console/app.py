@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from sidecars.console.pages import decisions
+from sidecars.console.front import MAX_BODY_BYTES
+from sidecars.console.pages import configuration, decisions, logs, sessions
 from sidecars.console.pages.overview import Overview
+from sidecars.console.pages.playground import Playground
 from sidecars.console.render import Renderer, static_files
 from sidecars.console.sandbox import Sandbox
 from sidecars.console.source import Source, SourceError
@@ -35,16 +37,22 @@ class Console:
         self._asked_at = time.monotonic()
         self._overview = Overview(source)
         self._sandbox = Sandbox()
-        self.app = web.Application(middlewares=[self._middleware])
+        self._playground = Playground(self._sandbox)
+        self.app = web.Application(middlewares=[self._middleware], client_max_size=MAX_BODY_BYTES)
         router = self.app.router
         router.add_get("/console/static/{name}", self._static_file)
         shows: dict[str, Show] = {
             "": self._overview.show,
             "decisions": decisions.show_list,
             "decision": decisions.Why(self._sandbox).show,
+            "logs": logs.show,
+            "sessions": sessions.show,
+            "configuration": configuration.show,
+            "playground": self._playground.show,
         }
         for path, show in shows.items():
             router.add_get(f"/console/{path}", self._page(path or "overview", show))
+        router.add_post("/console/playground", self._evaluated)
         self.app.cleanup_ctx.append(self._background)
 
     @property
@@ -62,6 +70,10 @@ class Console:
             return await self._shown(name, show(self._source, request.query))
 
         return handle
+
+    async def _evaluated(self, request: web.Request) -> web.Response:
+        form = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        return await self._shown("playground", self._playground.evaluate(self._source, form))
 
     async def _shown(self, name: str, showing: Awaitable[dict[str, Any]]) -> web.Response:
         try:

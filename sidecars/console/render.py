@@ -15,6 +15,10 @@ STATIC: Final = FOLDER / "static"
 PAGES: Final = (
     ("overview", "Overview", "./"),
     ("decisions", "Decisions", "decisions"),
+    ("logs", "Logs", "logs"),
+    ("sessions", "Sessions", "sessions"),
+    ("configuration", "Configuration", "configuration"),
+    ("playground", "Playground", "playground"),
 )
 """The name, title and path of each page, in the order of the navigation."""
 

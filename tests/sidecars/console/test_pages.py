@@ -1,13 +1,16 @@
 """The pages as a browser without JavaScript has them."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from sidecars.console.app import POLICY
-from tests.support.console import TAKEN, Suite
+from tests.support.console import KEY, TAKEN, Suite
+from tests.support.console import POLICY as SUITE_POLICY
 
-PAGES = ("", "decisions")
+PAGES = ("", "decisions", "logs", "sessions", "configuration", "playground")
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -119,3 +122,66 @@ def test_hostile_values_are_text(suite: Suite, path: str) -> None:
     page = suite.page(f"decision?id={hostile['decision_id']}")
     assert "<script>alert" not in page.html
     assert "<script>alert(1)</script>" in page.text
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", 2),
+        ("find=11111111-aaaa-4000-8000-000000000000", 1),
+        ("code=200", 2),
+        ("code=2xx", 2),
+        ("code=5xx", 0),
+        ("path=/orders", 1),
+        ("subject=someone", 0),
+    ],
+)
+def test_log_records_are_found_by_each_filter(suite: Suite, query: str, found: int) -> None:
+    page = suite.page(f"logs?{query}")
+    assert page.html.count('data-label="Request"') == found
+    assert ("No record" in page.text) is (found == 0)
+    assert "received 2" in page.text
+    assert "file writes" in page.text
+
+
+def test_sessions_and_revocations_are_listed(tmp_path: Path) -> None:
+    suite = Suite(tmp_path)
+    with suite.running as running:
+        running.wait_until_ready()
+        assert "There are no sessions" in suite.page("sessions").text
+        session = json.dumps({"subject": "dave", "scopes": ["orders:read"]})
+        headers = {"Content-Type": "application/json"}
+        assert suite.ask("/authz/sessions", "POST", session, headers)[0] == 200
+        revocation = json.dumps({"target": "jti", "value": "a-token"})
+        assert suite.ask("/authz/revocations", "POST", revocation, headers)[0] == 200
+        text = suite.page("sessions").text
+        assert "dave" in text
+        assert "a-token" in text
+        assert "dave" in suite.page("sessions?subject=dave").text
+        assert "There are no sessions" in suite.page("sessions?subject=erin").text
+
+
+def test_each_reload_is_listed_with_its_outcome(tmp_path: Path) -> None:
+    suite = Suite(tmp_path)
+    policy = tmp_path / "policy.yaml"
+    with suite.running as running:
+        running.wait_until_ready()
+        assert "Nothing was reloaded" in suite.page("configuration").text
+        policy.write_text(SUITE_POLICY.replace("orders:read", "orders:list"))
+        running.wait_until(lambda: running.config()["sidecars"]["authz"]["reloads"])
+        policy.write_text("rules: [{nmae: a}]\n")  # codespell:ignore
+        running.wait_until(lambda: len(running.config()["sidecars"]["authz"]["reloads"]) == 2)
+        page = suite.page("configuration")
+        assert page.text.index("refused") < page.text.index("done")
+        assert "policy.yaml:1" in page.text
+        suite.check("/orders", KEY)
+        page = suite.page(f"decision?id={suite.decisions()[0]['decision_id']}")
+        assert "policy.yaml:1" in page.text  # the files on disk cannot be explained
+        page = suite.page()
+        assert "refused" in page.text
+
+
+def test_the_configuration_has_secrets_masked(suite: Suite) -> None:
+    page = suite.page("configuration")
+    assert "session_admin" in page.text
+    assert suite.decisions()[0]["policy_revision"] in page.text
