@@ -29,6 +29,9 @@ test-all: test
 	  echo "skipped: the Kafka sink with a real broker needs java (17 or newer) and mvn (Debian: apt install maven)"; \
 	else $(KAFKA) && KAFKA_JARS=$(CURDIR)/.cache/kafka $(BIN)/python -m pytest tests/accesslog/sinks/test_kafka.py; fi
 	TEST_ALL=1 $(BIN)/python -m pytest tests/shipping
+	@if ! command -v prometheus >/dev/null; then \
+	  echo "skipped: the alerts under faults need prometheus (Debian: apt install prometheus)"; \
+	else ALL_FAULTS=1 $(BIN)/python -m pytest tests/observability; fi
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests/fresh-machine needs root"; \
 	elif ! command -v debootstrap >/dev/null; then echo "skipped: tests/fresh-machine needs debootstrap (Debian: apt install debootstrap)"; \
 	else tests/fresh-machine; fi

@@ -52,6 +52,15 @@ def test_each_alert_fires_in_a_unit_test_and_is_silent_in_another() -> None:
     assert silent == {file.stem for file in TESTS}
 
 
+def test_each_alert_is_proven_under_a_real_fault() -> None:
+    folder = Path(__file__).parent
+    sources = [
+        (folder / f"test_{name}_faults.py").read_text(encoding="utf-8") for name in ("edge", "process")
+    ]
+    calls = re.findall(r"(?:faulty|until_firing)\(([^)]*)\)", "".join(sources))
+    assert set(re.findall(r'"(\w+)"', " ".join(calls))) == {alert["alert"] for alert in ALERTS}
+
+
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: f"{alert['alert']}-{alert['labels']['severity']}")
 def test_an_alert_says_what_is_wrong_where_and_what_to_do(alert: dict[str, dict[str, str]]) -> None:
     assert alert["labels"].keys() == {"severity"}

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ import pytest
 from protos.ratelimit_pb2 import RateLimitRequest
 from sidecars.observability.metric_facts import METRIC_FACTS
 from tests.support.checks import check_request
-from tests.support.prometheus import prometheus
+from tests.support.prometheus import promtool
 from tests.support.running import SIDECARS, Running, call, connect
+from tests.support.scraping import scraping
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 LIMIT = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
@@ -70,12 +70,8 @@ def test_promtool_takes_the_classic_page(suite: Running) -> None:
     content_type, text = page(suite, CLASSIC)
     assert content_type.startswith("text/plain; version=0.0.4")
     assert "# {" not in text
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool on the PATH: it has not seen the page (Debian: apt install prometheus)")
-    checked = subprocess.run(
-        [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
-    )
+    command = [promtool(), "check", "metrics"]
+    checked = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
@@ -94,7 +90,7 @@ def test_openmetrics_has_the_decision_id_of_a_call_in_the_bucket_of_its_duration
 
 
 def test_prometheus_scrapes_the_page_and_its_exemplars(suite: Running, tmp_path: Path) -> None:
-    with prometheus(tmp_path, target(suite)) as server:
+    with scraping(tmp_path, target(suite)) as server:
         exemplars = server.wait_for(
             "query_exemplars", query="grpc_server_handling_seconds_bucket", start="0", end="4e9"
         )

@@ -1,0 +1,203 @@
+"""Prometheus scrapes real processes under faults: TLS files, clocks, revisions, workers that hang or end.
+
+The rules are the shipped ones with all durations divided by FASTER.
+"""
+
+import asyncio
+import datetime as dt
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.authority import Authority
+from tests.support.prometheus import Prometheus, serve_prometheus
+from tests.support.redis_server import free_port
+from tests.support.running import SIDECARS, Running
+
+pytestmark = pytest.mark.timeout(300)
+
+ALL_FAULTS = "ALL_FAULTS" in os.environ
+"""Whether to take a minute, as `make test-all` does, rather than try one fault."""
+
+HEALTHY_SECONDS = 8.0 if ALL_FAULTS else 2.0
+"""Longer than every `for`, made faster, but that of the tickets of burn rates."""
+
+TEN_MINUTES_FAST = (
+    "-c",
+    "import time; now = time.time; time.time = lambda: now() + 600; import sidecars.cli as s; s.main()",
+)
+"""The command `sidecars` of a host whose clock is wrong."""
+
+FAILURES = 3
+"""In a row, from which the alert is about a loop."""
+
+POLICY: dict[str, Any] = {"rules": [{"name": "public", "paths": ["/public"], "allow": "anyone"}]}
+LIMITS: dict[str, Any] = {"domain": "edge", "descriptors": []}
+SERVERS = Authority("servers")
+
+
+@dataclass
+class Hosts:
+    """Two hosts, of which the second has workers, and a third that is not there yet."""
+
+    folder: Path
+    prometheus: Prometheus
+    one: Running
+    two: Running
+    three: Running
+
+
+def host(folder: Path, name: str, port: int, program: tuple[str, ...] = SIDECARS, **sections: Any) -> Running:
+    place = folder / name
+    place.mkdir()
+    (place / "policy.yaml").write_text(yaml.safe_dump(POLICY))
+    (place / "limits.yaml").write_text(yaml.safe_dump(LIMITS))
+    settings = {"admin": {"listen": f"127.0.0.1:{port}", "port_file": "admin.port"}, **sections}
+    arguments = None if program is SIDECARS else ("run", "all", "--config", str(place / "sidecars.yaml"))
+    return Running(place, settings, program=program, arguments=arguments)
+
+
+def write_certificate(folder: Path, days: int) -> None:
+    pair = SERVERS.sign("server", dt.datetime.now(dt.UTC) + dt.timedelta(days=days))
+    (folder / "tls.pem").write_bytes(pair.certificate)
+    (folder / "tls.key").write_bytes(pair.key)
+
+
+@asynccontextmanager
+async def serve_hosts(folder: Path) -> AsyncIterator[Hosts]:
+    ports = {name: free_port() for name in ("one", "two", "three")}
+    tls = {"cert_file": "tls.pem", "key_file": "tls.key", "reload_seconds": 0.1}
+    authz = {"policy": ["policy.yaml"]}
+    one = host(
+        folder, "one", ports["one"], authz={**authz, "listen": [{"address": "127.0.0.1:0", "tls": tls}]}
+    )
+    write_certificate(one.folder, 30)
+    two = host(
+        folder,
+        "two",
+        ports["two"],
+        workers=2,
+        authz={**authz, "listen": [f"unix:{folder}/2.{{worker}}"]},
+        ratelimit={"limits": ["limits.yaml"], "listen": [f"unix:{folder}/2r.{{worker}}"]},
+    )
+    three = host(
+        folder, "three", ports["three"], TEN_MINUTES_FAST, authz={**authz, "listen": [f"unix:{folder}/3"]}
+    )
+    targets = [
+        {"targets": [f"127.0.0.1:{ports[name]}"], "labels": {"cluster": "east", "node": name}}
+        for name in ("one", "two")
+    ]
+    later = folder / "three.json"
+    later.write_text("[]")
+    with one, two:
+        one.wait_until_ready()
+        two.wait_until_ready()
+        # A page waits 0.75 s for a worker that hangs.
+        async with serve_prometheus(
+            folder / "prometheus", {"edge-sidecars": targets}, "1s", later
+        ) as prometheus:
+            yield Hosts(folder, prometheus, one, two, three)
+
+
+async def test_each_alert_fires_for_its_fault_and_none_in_health(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with serve_hosts(tmp_path_factory.mktemp("p")) as hosts:
+        await healthy(hosts)
+        faults = (
+            bad_reload,
+            certificate_expires,
+            bad_tls_files,
+            wrong_clock_and_other_policy,
+            hung_worker,
+            crash_loop,
+            dead,
+        )
+        for fault in faults if ALL_FAULTS else faults[:1]:
+            await fault(hosts)
+        assert await hosts.prometheus.rule_problems() == []
+
+
+async def healthy(hosts: Hosts) -> None:
+    end = time.monotonic() + HEALTHY_SECONDS
+    while time.monotonic() < end:
+        assert await hosts.prometheus.firing() == set()
+        await asyncio.sleep(0.2)
+
+
+async def certificate_expires(hosts: Hosts) -> None:
+    write_certificate(hosts.one.folder, 1)
+    await hosts.prometheus.until_firing("CertificateExpires")
+    assert {
+        ("CertificateExpires", "page"),
+        ("CertificateExpires", "ticket"),
+    } >= await hosts.prometheus.firing()
+    write_certificate(hosts.one.folder, 30)
+    await hosts.prometheus.until_silent("CertificateExpires", "TlsReloadFailed")
+
+
+async def bad_tls_files(hosts: Hosts) -> None:
+    good = (hosts.one.folder / "tls.pem").read_bytes()
+    (hosts.one.folder / "tls.pem").write_bytes(b"no certificate")
+    await hosts.prometheus.until_firing("TlsReloadFailed")
+    (hosts.one.folder / "tls.pem").write_bytes(good)
+    await hosts.prometheus.until_silent("TlsReloadFailed")
+
+
+async def bad_reload(hosts: Hosts) -> None:
+    (hosts.one.folder / "policy.yaml").write_text("rules: {")
+    await hosts.prometheus.until_firing("ReloadFailed")
+    (hosts.one.folder / "policy.yaml").write_text(yaml.safe_dump(POLICY))
+    await hosts.prometheus.until_silent("ReloadFailed")
+
+
+async def wrong_clock_and_other_policy(hosts: Hosts) -> None:
+    rule = {"name": "more", "paths": ["/more"], "allow": "anyone"}
+    (hosts.three.folder / "policy.yaml").write_text(yaml.safe_dump({"rules": [*POLICY["rules"], rule]}))
+    port = yaml.safe_load(hosts.three.file.read_text())["admin"]["listen"]
+    with hosts.three as three:
+        three.wait_until_ready()
+        found = [{"targets": [port], "labels": {"cluster": "east", "node": "three"}}]
+        (hosts.folder / "three.json").write_text(json.dumps(found))
+        await hosts.prometheus.until_firing("ClockOff", "RevisionsDiffer")
+        (hosts.folder / "three.json").write_text("[]")
+        await hosts.prometheus.until_silent("ClockOff", "RevisionsDiffer")
+
+
+def worker(hosts: Hosts, number: int) -> int:
+    [pid] = [one["pid"] for one in hosts.two.config()["workers"] if one["worker"] == number]
+    return int(pid or 0)
+
+
+async def hung_worker(hosts: Hosts) -> None:
+    pid = worker(hosts, 1)
+    os.kill(pid, signal.SIGSTOP)
+    await hosts.prometheus.until_firing("WorkerHangs")
+    os.kill(pid, signal.SIGCONT)
+    await hosts.prometheus.until_silent("WorkerHangs")
+
+
+async def crash_loop(hosts: Hosts) -> None:
+    """The worker ends soon after each start."""
+    two, name = hosts.two, 'sidecars_worker_consecutive_failures{worker="0"}'
+    while (two.metric(name) or 0) < FAILURES:
+        two.wait_until(lambda: two.get("/readyz")[0] == 200)
+        pid = worker(hosts, 0)
+        os.kill(pid, signal.SIGKILL)
+        two.wait_until(partial(lambda pid: worker(hosts, 0) != pid, pid))
+    await hosts.prometheus.until_firing("RestartLoop")
+
+
+async def dead(hosts: Hosts) -> None:
+    hosts.one.signal(signal.SIGKILL)
+    await hosts.prometheus.until_firing("SidecarsDown")
