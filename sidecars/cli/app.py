@@ -11,7 +11,7 @@ from common.configfile import ConfigError
 from common.os_errors import in_words
 from common.redaction import REDACTED, looks_like_token
 from common.redaction.tokens import without_jwts
-from sidecars.cli import config, demo, doctor, limits, logs, policy, protoset, run, session
+from sidecars.cli import config, demo, doctor, limits, logs, policy, protoset, run, session, why
 from sidecars.cli.conflicts import ConflictError
 from sidecars.cli.exit import OK, USAGE, WRONG
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("why")(why.why)
 app.command("protoset")(protoset.protoset)
 app.add_typer(config.app, name="config")
 app.add_typer(policy.app, name="policy")

@@ -11,6 +11,7 @@ import orjson
 import typer
 
 if TYPE_CHECKING:  # `sidecars logs tail FILE` needs no settings, 0.2 s
+    from accesslog.records.formats import Format
     from sidecars.settings.accesslog import AccesslogSettings
     from sidecars.settings.root import Settings
 
@@ -24,22 +25,34 @@ LONGEST_LINE: Final = 16 * 1024 * 1024
 
 def files_of(settings: "Settings") -> list[Path]:
     """Return the files of the file sinks whose lines these commands can read. Raises BadParameter."""
+    found = access_logs(settings)
+    if not found:
+        formats = [written.value for _, written in _file_sinks(settings)]
+        text = (
+            f"no file sink has `format: sidecars`, which this command reads, but `{formats[0]}`"
+            if formats
+            else "the settings have no file sink"
+        )
+        raise typer.BadParameter(text, param_hint="--config")
+    return found
+
+
+def access_logs(settings: "Settings") -> list[Path]:
+    """Return the files with `format: sidecars` of the file sinks of every worker, also if there are none."""
     from accesslog.records.formats import Format
+
+    return [path for path, written in _file_sinks(settings) if written is Format.SIDECARS]
+
+
+def _file_sinks(settings: "Settings") -> list[tuple[Path, "Format"]]:
     from sidecars.settings.sinks import FileSinkSettings, format_of
 
-    sinks = [
+    return [
         (sink.path, format_of(sink, log.format))
         for log in _logs_of(settings)
         for sink in log.sinks
         if isinstance(sink, FileSinkSettings)
     ]
-    if not sinks:
-        raise typer.BadParameter("the settings have no file sink", param_hint="--config")
-    found = [path for path, written in sinks if written is Format.SIDECARS]
-    if not found:
-        text = f"no file sink has `format: sidecars`, which this command reads, but `{sinks[0][1].value}`"
-        raise typer.BadParameter(text, param_hint="--config")
-    return found
 
 
 def decision_logs(settings: "Settings") -> list[Path]:

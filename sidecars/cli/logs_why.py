@@ -1,7 +1,7 @@
 """Finds one request in the access log and explains what happened to it, for `sidecars logs why`."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -10,7 +10,8 @@ from typing import Any, Final
 from sidecars.cli.log_files import lines_of, record_in
 
 _IDS: Final = ("request_id", "stream_id", "authz_decision_id")
-_DECISION_IDS: Final = ("decision_id",)
+_TRACE_HEADERS: Final = ("traceparent", "x-b3-traceid", "b3")
+"""The headers that have the id of a trace: W3C Trace Context, and both forms of B3."""
 
 _ERROR_DETAILS: Final = {
     "ext_authz_error": "Envoy got no answer from authz, and answered with status_on_error",
@@ -70,6 +71,10 @@ class Why:
     next_commands: list[str] = field(default_factory=list)
     others: int = 0
     """Further records with this id: retries by a client, or other entries of a long-lived request."""
+    notes: list[str] = field(default_factory=list)
+    """What the record does not say: why it is missing, or which sidecar gave no answer."""
+    processes: list[str] = field(default_factory=list)
+    """What is wrong with the running sidecars now."""
 
 
 def find(
@@ -79,15 +84,16 @@ def find(
     config: Path | None,
     policy: Sequence[Path] = (),
 ) -> Why | None:
-    """Return the explanation of the request with this id or decision id; None if no file has it.
+    """Return the explanation of the request with this id, decision id or trace id; None if no file has it.
 
     `config` and `policy` are for the commands to run next. Raises OSError.
     """
-    record, file, others = _newest(wanted, files, _IDS)
+    record, file, others = _newest(wanted, files, _has_id)
     if record is None:
         return None
-    decision_id = record.get("authz_decision_id") or wanted
-    decision, _, _ = _newest(str(decision_id), decisions, _DECISION_IDS)
+    decision = find_decision(
+        str(record.get("authz_decision_id") or record.get("request_id") or wanted), decisions
+    )
     return Why(
         verdict_of(record),
         record,
@@ -168,12 +174,40 @@ def flags_in(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield str(flag), _FLAGS.get(str(flag), "see %RESPONSE_FLAGS% in Envoy's documentation")
 
 
+def find_decision(wanted: str, files: Sequence[Path]) -> dict[str, Any] | None:
+    """Return the newest record with this decision id or request id in decision logs. Raises OSError."""
+    return _newest(wanted, files, _is_decision)[0]
+
+
+def of_decision(decision: Mapping[str, Any], config: Path | None = None, policy: Sequence[Path] = ()) -> Why:
+    """Return the explanation of a request that only the record of authz's decision tells about."""
+    same = {"time": "time", "request_id": "request_id", "method": "method", "path": "path", "status": "code"}
+    record: dict[str, Any] = {"type": "http", "authority": decision.get("host", "")}
+    record |= {ours: decision[name] for name, ours in same.items() if name in decision}
+    names = ("decision_id", "outcome", "reason", "rule", "policy_revision", "subject", "credential")
+    record |= {f"authz_{name}": decision[name] for name in names if name in decision}
+    allowed = decision.get("outcome") == "allow"
+    verdict = "authz allowed it; what came after is not known." if allowed else verdict_of(record)
+    return Why(verdict, record, "", dict(decision), next_commands=_commands(record, config, policy))
+
+
+def _has_id(record: Mapping[str, Any], wanted: str) -> bool:
+    if any(record.get(name) == wanted for name in _IDS):
+        return True
+    headers = record.get("request_headers") or {}
+    return any(wanted in str(headers.get(name, "")).split("-") for name in _TRACE_HEADERS)
+
+
+def _is_decision(record: Mapping[str, Any], wanted: str) -> bool:
+    return "decision_id" in record and wanted in (record["decision_id"], record.get("request_id"))
+
+
 def _newest(
-    wanted: str, files: Sequence[Path], names: Sequence[str]
+    wanted: str, files: Sequence[Path], has_id: Callable[[Mapping[str, Any], str], bool]
 ) -> tuple[dict[str, Any] | None, Path | None, int]:
     """The last record with this id in the first of `files` that has one, its file, and how many it has."""
     needle = re.escape(wanted).encode()
-    quoted = re.compile(rb'"' + needle + rb'"')
+    quoted = re.compile(rb'["-]' + needle + rb'["-]')
     for file in files:
         best: dict[str, Any] | None = None
         count = 0
@@ -181,7 +215,7 @@ def _newest(
             if quoted.search(line) is None:
                 continue
             record = record_in(line)
-            if record is not None and any(record.get(name) == wanted for name in names):
+            if record is not None and has_id(record, wanted):
                 count += 1
                 best = record
         if best is not None:

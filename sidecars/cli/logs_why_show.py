@@ -33,6 +33,12 @@ def show(why: Why, *, json: bool) -> None:
         out.print(_bars(why))
     if why.others:
         out.print(f"[dim]{why.others} more records have this id; this is the last one[/]")
+    for note in why.notes:
+        out.print(f"[dim]{_shown(note)}[/]", soft_wrap=True)
+    if why.processes:
+        out.print("[bold]the sidecars now[/]")
+        for line in why.processes:
+            out.print(f"  {_shown(line)}", soft_wrap=True)
     if why.next_commands:
         out.print("[bold]next[/]")
         for command in why.next_commands:

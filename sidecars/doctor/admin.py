@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from sidecars.client.pages import NoAnswerError, Page, admin_page
 from sidecars.doctor.finding import Finding, fail, ok, warn
-from sidecars.doctor.http import NoAnswerError, Page, admin_page
 from sidecars.observability.process_metrics import package_version
 from sidecars.settings.root import Settings
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from authz.credentials.config import CredentialsConfig
 from authz.policy.compile.load import load_policy
 from common.configfile import ConfigError
+from sidecars.client.pages import NoAnswerError
 from sidecars.doctor.admin import Config, domains_in, findings_of, of_no_answer, of_readiness, read_admin
 from sidecars.doctor.clocks import check_key_servers, key_set_urls, of_date
 from sidecars.doctor.envoy import check_envoy, read_envoy
 from sidecars.doctor.files import check_files
 from sidecars.doctor.finding import Finding, fail, warn
-from sidecars.doctor.http import NoAnswerError
 from sidecars.doctor.packages import check_packages
 from sidecars.doctor.redis import RedisUses, check_redis
 from sidecars.doctor.sockets import check_sockets

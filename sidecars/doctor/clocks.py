@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from sidecars.client.pages import NoAnswerError, Page, url_page
 from sidecars.doctor.finding import Finding, fail, ok, warn
-from sidecars.doctor.http import NoAnswerError, Page, url_page
 
 WRONG_SECONDS: Final = 30.0
 """Usual leeway of a token's times: beyond it, good tokens are refused or expired ones accepted."""

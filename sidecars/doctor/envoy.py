@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecars.client.pages import NoAnswerError, Page, page
 from sidecars.doctor import envoy_advice as advice
 from sidecars.doctor import envoy_config as kinds
 from sidecars.doctor.envoy_config import Config, EnvoyConfig, Part, cluster_of, value
 from sidecars.doctor.finding import Finding, fail, ok, warn
-from sidecars.doctor.http import NoAnswerError, Page, page
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import Address, TcpAddress, UnixAddress
