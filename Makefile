@@ -55,6 +55,7 @@ check: $(VENV)/.dev-ready
 	$(BIN)/python -m protos.generate --check
 	$(BIN)/codespell
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python deploy/observability/generate.py --check
 	$(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.dev-ready

@@ -20,6 +20,7 @@ import yaml
 from aiohttp import web
 
 from sidecars.demo.edge import Edge, serve_edge
+from tests.support.dashboards import is_of_processes, without_data
 from tests.support.prometheus import Prometheus, serve_prometheus
 from tests.support.redis_server import RedisServer
 from tests.support.relay import Relay
@@ -207,6 +208,7 @@ async def traffic(edge: Edge) -> AsyncIterator[None]:
 async def test_each_alert_fires_for_its_fault_and_none_in_health(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    began = time.time()
     async with serve_fleet(tmp_path_factory.mktemp("f")) as fleet:
         await healthy(fleet)
         for fault in (
@@ -222,6 +224,8 @@ async def test_each_alert_fires_for_its_fault_and_none_in_health(
         ):
             await fault(fleet)
         assert await fleet.prometheus.rule_problems() == []
+        missing = await without_data(fleet.prometheus, began)
+        assert {query for query in missing if not is_of_processes(query)} == set()
 
 
 async def healthy(fleet: Fleet) -> None:

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.support.authority import Authority
+from tests.support.dashboards import is_of_processes, without_data
 from tests.support.prometheus import Prometheus, serve_prometheus
 from tests.support.redis_server import free_port
 from tests.support.running import SIDECARS, Running
@@ -112,6 +113,7 @@ async def serve_hosts(folder: Path) -> AsyncIterator[Hosts]:
 async def test_each_alert_fires_for_its_fault_and_none_in_health(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    began = time.time()
     async with serve_hosts(tmp_path_factory.mktemp("p")) as hosts:
         await healthy(hosts)
         faults = (
@@ -126,6 +128,8 @@ async def test_each_alert_fires_for_its_fault_and_none_in_health(
         for fault in faults if ALL_FAULTS else faults[:1]:
             await fault(hosts)
         assert await hosts.prometheus.rule_problems() == []
+        missing = await without_data(hosts.prometheus, began)
+        assert {query for query in missing if is_of_processes(query)} == set()
 
 
 async def healthy(hosts: Hosts) -> None:
