@@ -12,6 +12,7 @@ from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.decision import Charge, DescriptorStatus, LimitDecision, LimitPlan
 from ratelimit.deny_cache import DenyCache
+from ratelimit.hot_keys import HotKeys
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
@@ -66,8 +67,11 @@ class Limiter:
         note_unmatched: Callable[[LimitPlan], None] = lambda _: None,
         bounds: Bounds = DEFAULT_BOUNDS,
         replicas: Callable[[], int] | None = None,
+        hot_keys: HotKeys | None = None,
     ) -> None:
         self.stats = stats
+        self.hot_keys = hot_keys or HotKeys(0, lambda: 0.0)
+        """The keys asked for most often."""
         self.deny_cache = deny_cache
         self.budgets = TokenBudgets()
         """The descriptors whose hits are charges after the fact; a plan holds while their number stays."""
@@ -144,6 +148,8 @@ class Limiter:
         """What `finish` makes of the decision: as `decide`, in fewer steps where a store must be asked."""
         stats = self.stats
         stats.requests += 1
+        if stats.requests >= self.hot_keys.next_request:
+            finish = self.hot_keys.noting(stats.requests, finish)
         for reason in plan.odd:
             stats.bad_input[reason] += 1
         if plan.unmatched:

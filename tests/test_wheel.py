@@ -50,6 +50,17 @@ def test_the_wheel_holds_the_packages_that_are_checked_and_no_others(wheel: Path
     assert {name for name in names if not name.endswith(".dist-info")} == set(PACKAGES)
 
 
+def test_the_wheel_holds_the_pages_of_the_console(wheel: Path) -> None:
+    folder = ROOT / "sidecars" / "console"
+    wanted = {
+        f"sidecars/console/{kind}/{file.name}"
+        for kind in ("templates", "static")
+        for file in (folder / kind).iterdir()
+    }
+    assert len(wanted) > 10
+    assert wanted <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_an_installed_wheel_runs(environment: Path) -> None:
     sidecars = environment / "bin" / "sidecars"
     version = run(sidecars, "version")

@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from sidecars.console.front import MAX_BODY_BYTES
-from sidecars.console.pages import configuration, decisions, logs, sessions
+from sidecars.console.pages import configuration, decisions, limits, logs, sessions
 from sidecars.console.pages.overview import Overview
 from sidecars.console.pages.playground import Playground
 from sidecars.console.render import Renderer, static_files
@@ -45,6 +45,7 @@ class Console:
             "": self._overview.show,
             "decisions": decisions.show_list,
             "decision": decisions.Why(self._sandbox).show,
+            "limits": limits.show,
             "logs": logs.show,
             "sessions": sessions.show,
             "configuration": configuration.show,

@@ -15,6 +15,7 @@ STATIC: Final = FOLDER / "static"
 PAGES: Final = (
     ("overview", "Overview", "./"),
     ("decisions", "Decisions", "decisions"),
+    ("limits", "Limits", "limits"),
     ("logs", "Logs", "logs"),
     ("sessions", "Sessions", "sessions"),
     ("configuration", "Configuration", "configuration"),

@@ -1,6 +1,7 @@
 """The ratelimit sidecar: `envoy.service.ratelimit.v3.RateLimitService` over the library `ratelimit`."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitPlan
 from ratelimit.deny_cache import DenyCache
 from ratelimit.files import FolderFiles, hidden_files
+from ratelimit.hot_keys import HotKeys
 from ratelimit.limiter import Limiter
 from ratelimit.listing import described, limits_data
 from ratelimit.plan import Modes
@@ -38,6 +40,9 @@ if TYPE_CHECKING:  # else limits in memory would load redis-py, 10 MB
 
 ANSWER_SECONDS: Final = 0.002
 """Reserved of the caller's deadline: to fall back and answer in time."""
+
+HOT_KEYS_SHOWN: Final = 50
+"""Keys in each list of `/limits/hot`."""
 
 UNMATCHED_SHOWN: Final = 10
 """The most frequent shapes without a limit that `/config` lists."""
@@ -113,10 +118,11 @@ class RatelimitSidecar:
 
     @property
     def admin_routes(self) -> Sequence[AdminRoute]:
-        """`/rlconfig`, and what `sidecars limits` asks a running process."""
+        """`/rlconfig`, `/limits/hot`, and what `sidecars limits` asks a running process."""
         return (
             AdminRoute("GET", "/rlconfig", self._rlconfig),
             AdminRoute("POST", "/limits/explain", self._explain),
+            AdminRoute("GET", "/limits/hot", self._hot),
         )
 
     @property
@@ -135,6 +141,11 @@ class RatelimitSidecar:
             return AdminAnswer(body=orjson.dumps(limits_data(self._limiter.limits)))
         body = "".join([f"{line}\n" for line in described(self._limiter.limits)])
         return AdminAnswer(body=body.encode(), content_type="text/plain")
+
+    async def _hot(self, _request: AdminRequest) -> AdminAnswer:
+        hottest, limited = self._limiter.hot_keys.hottest(HOT_KEYS_SHOWN)
+        found = {"hottest": list(map(asdict, hottest)), "limited": list(map(asdict, limited))}
+        return AdminAnswer(body=orjson.dumps(found), headers={"cache-control": "no-store"})
 
     async def _explain(self, request: AdminRequest) -> AdminAnswer:
         settings, limiter = self._settings, self._limiter
@@ -240,6 +251,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         note_unmatched=UnmatchedLog(dependencies.monotonic_clock).note,
         bounds=settings.bounds,
         replicas=None if heartbeat is None else lambda: heartbeat.replicas,
+        hot_keys=HotKeys(settings.hot_keys, dependencies.monotonic_clock, dependencies.random),
     )
     dependencies.registry.register(stats)
     redis, per_second = (None, None) if shared is None else (shared.redis, shared.per_second)

@@ -10,6 +10,7 @@ from common.os_errors import in_words
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
+from ratelimit.hot_keys import MAX_KEYS
 from ratelimit.normalise import MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.secret_values import SecretValues
@@ -220,6 +221,13 @@ class RatelimitSettings(Block):
         ge=0,
         le=1_000_000,
         description="Buckets in Redis known to refuse, until they would let the same request pass. 0: none.",
+    )
+    hot_keys: int = Field(
+        MAX_KEYS,
+        ge=0,
+        le=100_000,
+        description="The most keys whose requests are counted for /limits/hot and the console, of about "
+        "1 KB each. 0: none.",
     )
     breaker: BreakerSettings = BreakerSettings()
     """When calls to Redis stop, and for how long."""

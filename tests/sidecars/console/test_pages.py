@@ -10,7 +10,7 @@ from sidecars.console.app import POLICY
 from tests.support.console import KEY, TAKEN, Suite
 from tests.support.console import POLICY as SUITE_POLICY
 
-PAGES = ("", "decisions", "logs", "sessions", "configuration", "playground")
+PAGES = ("", "decisions", "limits", "logs", "sessions", "configuration", "playground")
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -185,3 +185,25 @@ def test_the_configuration_has_secrets_masked(suite: Suite) -> None:
     page = suite.page("configuration")
     assert "session_admin" in page.text
     assert suite.decisions()[0]["policy_revision"] in page.text
+
+
+def test_the_keys_asked_for_and_refused_most_often_are_listed(suite: Suite) -> None:
+    page = suite.page("limits")
+    assert re.search(r"client=192.0.2.7 edge.client 5 2", page.text)
+    hottest, _, limited = page.html.partition("Refused most often")
+    assert TAKEN not in page.html
+    assert "alert(1)" in hottest
+    assert "alert(1)" not in limited.partition("One key")[0]
+    assert "3 per hour" in page.text
+
+
+def test_the_state_of_a_key_is_looked_up(suite: Suite) -> None:
+    [link] = {link for link in suite.page("limits").links if "192.0.2.7" in link}
+    page = suite.page(link.removeprefix("/console/"))
+    assert "left now 0" in page.text
+    assert "edge.client" in page.text
+    page = suite.page("limits?domain=edge&descriptor=client%3D192.0.2.8")
+    assert "left now 3" in page.text
+    assert "unknown domain" in suite.page("limits?domain=none&descriptor=client%3Da").text
+    assert "expected KEY=VALUE" in suite.page("limits?domain=edge&descriptor=client").text
+    assert "no descriptor with the key" in suite.page("limits?domain=edge&descriptor=other%3Da").text

@@ -99,7 +99,8 @@ LIMITED = "from sidecars.console.evaluate import limit_resources; limit_resource
     ],
 )
 async def test_caps_hold(program: str, failure: str) -> None:
-    found = await Sandbox((sys.executable, "-c", LIMITED + program)).evaluate({})
+    # On a busy machine the imports alone may take longer than the time of the product.
+    found = await Sandbox((sys.executable, "-c", LIMITED + program), seconds=60).evaluate({})
     assert failure in found["failure"]
 
 

@@ -1,0 +1,44 @@
+"""With several workers, pages show the sum of all or each of them."""
+
+import re
+from pathlib import Path
+
+from tests.support.console import KEY, Suite
+
+
+def test_pages_show_all_workers(tmp_path: Path) -> None:
+    # Sessions in memory cannot be with workers.
+    suite = Suite(tmp_path, workers=2)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("  sessions: {}\n  revocations: {}\n", ""))
+    with suite.running as running:
+        running.wait_until_ready()
+        suite.check("/reports", KEY, worker=0)
+        suite.check("/orders", KEY, worker=1)
+        for worker in (0, 1):
+            suite.limit("192.0.2.7", worker=worker)
+            suite.limit("192.0.2.7", worker=worker)
+        page = suite.page()
+        assert re.search(r"allow \S+ 1 deny \S+ 1", page.text)
+        assert re.search(r"within limit \S+ 4", page.text)
+        assert "0: ready" in page.text
+        assert "1: ready" in page.text
+        assert "0, 1" in page.text  # both serve the same revision
+        decisions = suite.page("decisions")
+        assert "credentials_insufficient" in decisions.text
+        assert "allowed" in decisions.text
+        [denied] = [one for one in suite.decisions() if one["outcome"] == "deny"]
+        page = suite.page(f"decision?id={denied['decision_id']}")
+        assert "deny 403 credentials_insufficient by rule orders" in page.text
+        assert re.search(r"client=192.0.2.7 edge.client 4 0", suite.page("limits").text)
+        # Limits in memory: what is left is listed for each.
+        suite.limit("192.0.2.7", worker=1)
+        state = suite.page("limits?domain=edge&descriptor=client%3D192.0.2.7").text
+        assert "Worker 0" in state
+        assert "left now 1" in state
+        assert "left now 0" in state
+        assert "accesslog" in suite.page("configuration").text
+        assert "written 0" in suite.page("logs").text
+        assert "does not show sessions" in suite.page("sessions").text
+        page = suite.post("playground", "use=loaded&question=request%3A%20%7Burl%3A%20/reports%7D")
+        assert "credentials_missing" in page.text
