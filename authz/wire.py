@@ -18,13 +18,15 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from protos.authz_pb2 import AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse
 from protos.core_pb2 import HeaderValue, HeaderValueOption, QueryParameter
-from protos.lenient import original, parse_refused
+from protos.lenient import original, parse, parse_refused
 from protos.types_pb2 import HttpStatus, StatusCode
+from protos.undecoded import undecoded
 
 __all__ = ["CheckRequest", "DeniedHttpResponse", "HeaderValueOption"]
 
 Http = AttributeContext.HttpRequest
 HeaderLine = HeaderValue
+Peer = AttributeContext.Peer
 
 BLANKS: Final = " \t"
 """The characters around a header's value that are not part of it (RFC 9110 section 5.5)."""
@@ -40,7 +42,7 @@ def read_request(message: bytes) -> CheckRequest:
     lets pass.
     """
     try:
-        return CheckRequest.FromString(message)
+        return _parse(message)
     except DecodeError:
         check = parse_refused(CheckRequest, message)
     http = check.attributes.request.http
@@ -50,13 +52,23 @@ def read_request(message: bytes) -> CheckRequest:
     return check
 
 
+_ATTRIBUTES: Final = AttributeContext.DESCRIPTOR.full_name
+_parse: Final[Callable[[bytes], CheckRequest]] = undecoded(
+    CheckRequest,
+    {
+        f"{_ATTRIBUTES}.{name}"
+        for name in ("source", "destination", "metadata_context", "tls_session", "route_metadata_context")
+    },
+).FromString
+"""Reads a CheckRequest, with bytes for the parts that few policies need, or none."""
+
 http_of: Callable[[CheckRequest], Http] = attrgetter("attributes.request.http")
 """The HTTP request that a check is about."""
 
-head_of: Callable[[Http], tuple[str, str, str, Iterable[HeaderLine]]] = attrgetter(
-    "method", "host", "path", "header_map.headers"
-)
-"""Method, host, path with query, and the header lines: empty if Envoy sends headers as a map."""
+head_of: Callable[[Http], tuple[str, str, str]] = attrgetter("method", "host", "path")
+"""Method, host, and path with query."""
+
+_lines_of: Callable[[Http], Iterable[HeaderLine]] = attrgetter("header_map.headers")
 
 header_map_of: Callable[[Http], Mapping[str, str]] = attrgetter("headers")
 """The headers as a map with one value for each name, in which repeated ones are joined by commas."""
@@ -67,13 +79,36 @@ name_of: Callable[[HeaderLine], str] = attrgetter("key")
 raw_value_of: Callable[[HeaderLine], bytes] = attrgetter("raw_value")
 """The bytes of a header line, with outer blanks."""
 
-principal_of: Callable[[CheckRequest], str] = attrgetter("attributes.source.principal")
-"""The authenticated peer of the TLS connection; empty if there is none."""
+ip_address_of: Callable[[Peer], str] = attrgetter("address.socket_address.address")
+"""The IP address of a peer; empty for a unix socket."""
 
-source_address_of: Callable[[CheckRequest], str] = attrgetter(
-    "attributes.source.address.socket_address.address"
-)
-"""The IP address at the other end of the connection; empty for a unix socket."""
+_source_of: Callable[[CheckRequest], "Peer | bytes"] = attrgetter("attributes.source")
+
+
+def peer_of(check: CheckRequest) -> Peer:
+    """Return the other end of the connection. Raises DecodeError."""
+    source = _source_of(check)
+    return parse(Peer, source) if isinstance(source, bytes) else source
+
+
+def peer_bytes_of(check: CheckRequest) -> bytes:
+    """Return the other end of the connection for `address_of`, without a certificate."""
+    source = _source_of(check)
+    if isinstance(source, bytes) and len(source) <= MAX_PEER_BYTES:
+        return source
+    return Peer(address=peer_of(check).address).SerializeToString()
+
+
+def address_of(peer: bytes) -> str:
+    """Return the IP address of a peer; empty for a unix socket, and for bytes that are not a peer."""
+    try:
+        return ip_address_of(parse(Peer, peer))
+    except DecodeError:
+        return ""
+
+
+MAX_PEER_BYTES: Final = 256
+"""The longest peer that is kept as it came; one with a certificate has kilobytes."""
 
 context_extensions_of: Callable[[CheckRequest], Mapping[str, str]] = attrgetter(
     "attributes.context_extensions"
@@ -85,6 +120,12 @@ raw_body_of: Callable[[Http], bytes] = attrgetter("raw_body")
 
 text_body_of: Callable[[Http], str] = attrgetter("body")
 """The body, if Envoy sends it as text."""
+
+
+def lines_of(http: Http) -> list[HeaderLine]:
+    """Return the header lines; none if Envoy sends headers as a map."""
+    # The test costs less than an empty list of protobuf.
+    return list(_lines_of(http)) if http.HasField("header_map") else []
 
 
 def value_of(line: HeaderLine) -> str:

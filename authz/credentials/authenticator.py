@@ -40,6 +40,9 @@ class PlacesAuthenticator:
             return self._counted(found)
         verifier, credential = found
         cached = verifier.cached(credential, now)
+        if cached.__class__ is Identity and cached.plain:
+            self._metrics.accepted[cached.credential] += 1
+            return cached
         if cached is not None:
             return self._counted(cached)
         return self._verify(verifier, credential, request, now)
@@ -94,7 +97,7 @@ class PlacesAuthenticator:
         if isinstance(outcome, Identity) and not outcome.plain:
             outcome = named(outcome)
         if isinstance(outcome, Identity):
-            self._metrics.accepted[outcome.kind] += 1
+            self._metrics.accepted[outcome.credential] += 1
         elif outcome is not None:
             self._metrics.count_refusal(outcome)
         return outcome

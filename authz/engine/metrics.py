@@ -33,8 +33,9 @@ class DecisionMetrics(Collector):
         """Count a decision."""
         verdict = decision.verdict
         key = (verdict.reason, verdict.rule, decision.credential)
-        if key in self._decisions:
-            self._decisions[key] += 1
+        known = self._decisions.get(key)
+        if known is not None:
+            self._decisions[key] = known + 1
         else:
             self._outcomes[verdict.reason] = verdict.outcome
             key = (verdict.reason, self._label(verdict.rule), decision.credential)

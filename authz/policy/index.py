@@ -43,6 +43,7 @@ class RuleSet:
         "allows",
         "conditional",
         "denies",
+        "judges_identity",
         "missed",
         "optional",
         "settled",
@@ -71,6 +72,8 @@ class RuleSet:
         self.allows = tuple(rule for rule in rules if rule.allows)
         self.optional = any(rule.open and rule.identifies for rule in self.allows)
         """Whether a rejected credential is ignored: some rule identifies callers without requiring it."""
+        self.judges_identity = all(rule.judges_identity for rule in rules)
+        """Whether `judge` depends on the identity alone."""
         self.settled = self._settle()
         """The verdict, if it is the same for every caller; None if the caller must be authenticated."""
 
@@ -175,8 +178,11 @@ class _Leaf:
             rules = tuple(rule for rule, methods in self.rules if methods is None or method in methods)
             self.by_method[method] = _shared(rule_sets, rules)
 
-    def rule_set(self, method: str) -> RuleSet | None:
-        return self.by_method.get(method, self.every_method)
+    def append_to(self, found: list[RuleSet], method: str) -> None:
+        """Append the rule set of `method` to `found`, if there is one."""
+        rule_set = self.by_method.get(method, self.every_method)
+        if rule_set is not None:
+            found.append(rule_set)
 
 
 def _shared(rule_sets: dict[tuple[Rule, ...], RuleSet], rules: tuple[Rule, ...]) -> RuleSet:
@@ -334,27 +340,26 @@ def _denying(rule_sets: tuple[RuleSet, ...]) -> Iterator[Rule]:
     yield from (rule for rule in _all_rules(rule_sets[1:]) if not rule.allows)
 
 
-def _walk(tree: _Node, method: str, segments: Sequence[str], found: list[RuleSet]) -> None:
-    """Append to `found` the rule set of every template in the tree that covers the segments."""
-    nodes = [tree]
-    for segment in segments:
-        below = []
-        for node in nodes:
-            if node.rest is not None:
-                rule_set = node.rest.rule_set(method)
-                if rule_set is not None:
-                    found.append(rule_set)
-            child = node.plain.get(segment)
-            if child is not None:
-                below.append(child)
-            if node.any is not None and segment:
-                below.append(node.any)
-        nodes = below
-        if not nodes:
-            return
-    for node in nodes:
-        for leaf in (node.end, node.rest):
-            if leaf is not None:
-                rule_set = leaf.rule_set(method)
-                if rule_set is not None:
-                    found.append(rule_set)
+def _walk(node: _Node, method: str, segments: Sequence[str], found: list[RuleSet], at: int = 0) -> None:
+    """Append to `found` the rule set of every template below `node` that covers the segments from `at` on.
+
+    It calls itself only where a segment has two branches, so never deeper than the longest template.
+    """
+    for place in range(at, len(segments)):
+        if node.rest is not None:
+            node.rest.append_to(found, method)
+        segment = segments[place]
+        child = node.plain.get(segment)
+        other = node.any if segment else None
+        if child is None:
+            if other is None:
+                return
+            node = other
+        else:
+            if other is not None:
+                _walk(other, method, segments, found, place + 1)
+            node = child
+    if node.end is not None:
+        node.end.append_to(found, method)
+    if node.rest is not None:
+        node.rest.append_to(found, method)

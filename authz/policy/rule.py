@@ -113,6 +113,13 @@ class Rule:
         """Whether it is an allow rule; otherwise it is a deny rule."""
         return self.verdict.outcome is Outcome.ALLOW
 
+    @property
+    def judges_identity(self) -> bool:
+        """Whether `admits` depends on the identity alone."""
+        return all(
+            condition.of_identity for conditions in (self.demands, *self.callers) for condition in conditions
+        )
+
     def covers(self, request: Request, now: float) -> bool:
         """Whether the conditions on the request hold. Unknown counts as true for a deny rule only."""
         for condition in self.requests:
@@ -127,8 +134,12 @@ class Rule:
             return False
         if not self.callers:
             return True
-        for conditions in self.callers:  # noqa: SIM110 - a generator costs as much as the rest
-            if self._all(conditions, identity, request, now):
+        for conditions in self.callers:
+            for condition in conditions:
+                held = condition.test(identity, request, now)
+                if held is not True and (held is False or self.allows):
+                    break
+            else:
                 return True
         return False
 

@@ -36,9 +36,12 @@ class Identity:
     """Unix seconds after which the identity no longer holds."""
     plain: bool = field(init=False, repr=False, compare=False)
     """Whether the subject has no control characters or outer blanks; computed once, used per request."""
+    credential: str = field(init=False, repr=False, compare=False)
+    """The value of `kind` as plain text: the hash of a member of an enumeration costs a Python call."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plain", is_plain(self.subject))
+        object.__setattr__(self, "credential", self.kind.value)
 
 
 ANONYMOUS: Final = Identity(CredentialKind.ANONYMOUS, "")

@@ -66,6 +66,8 @@ MAX_DECODINGS: Final = 3
 """How often an upstream may decode again; each pass takes time linear in the length of the path."""
 
 _ODD: Final = re.compile(r"//|/\.{1,2}(?:/|\Z)|[^!$&'()*+,\-./0-9:=@A-Z_a-z~\[\]|^`{}\"<>]")
+_PLAIN: Final = re.compile(r"/[/0-9A-Za-z_-]*")
+"""Most paths. Without `//` they have no anomaly, which takes half as long to find out as with `_ODD`."""
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _WIDE_ESCAPE: Final = re.compile(r"%[uU][0-9A-Fa-f]{4}")
@@ -192,10 +194,14 @@ _STEPS: Final = (
 """The transformations that upstreams may apply to the segments, in order. Each upstream applies some."""
 
 
+_new: Final = tuple.__new__
+"""Makes a named tuple of all its fields, for half of what its own constructor costs."""
+
+
 def split_path(raw: str) -> Path:
     """Split the path `raw`, which begins with `/` and has no query."""
-    if _ODD.search(raw) is None:
-        return Path(tuple(raw[1:].split("/")), NO_ANOMALY, raw)
+    if (_PLAIN.fullmatch(raw) is not None and "//" not in raw) or _ODD.search(raw) is None:
+        return _new(Path, (tuple(raw[1:].split("/")), NO_ANOMALY, raw))
     return _split_odd(raw)
 
 

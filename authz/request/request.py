@@ -23,11 +23,13 @@ from authz.wire import (
     head_of,
     header_map_of,
     http_of,
+    ip_address_of,
+    lines_of,
     name_of,
-    principal_of,
+    peer_bytes_of,
+    peer_of,
     raw_body_of,
     raw_value_of,
-    source_address_of,
     text_body_of,
     value_of,
 )
@@ -43,6 +45,7 @@ _NEXT_SCHEME: Final = re.compile(r",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _NO_VALUES: tuple[str, ...] = ()
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_NO_LINES: Mapping[str, HeaderLine] = MappingProxyType({})
 
 
 class BadRequestReason(StrEnum):
@@ -74,7 +77,6 @@ class Request:
     """
 
     __slots__ = (
-        "_authorization",
         "_http",
         "_joined",
         "_line_of",
@@ -83,6 +85,7 @@ class Request:
         "_query_meanings",
         "_query_pairs",
         "_trusted_hops",
+        "authorization",
         "body_fields",
         "host",
         "masked_query",
@@ -97,14 +100,18 @@ class Request:
         self.message = message
         self._trusted_hops = trusted_hops
         http = self._http = http_of(message)
-        self.method, host, shown, lines = head_of(http)
+        self.method, host, shown = head_of(http)
         # None if the headers came as a map, in which repeated ones are joined by commas.
-        self._lines: list[HeaderLine] | None = list(lines) or None
-        self._joined = _NO_HEADERS if self._lines is not None else header_map_of(http)
-        # The last line of each name; it has fewer entries than lines if a name occurs twice.
-        self._line_of: dict[str, HeaderLine] = (
-            {} if self._lines is None else dict(zip(map(name_of, self._lines), self._lines, strict=True))
-        )
+        lines = self._lines = lines_of(http) or None
+        if lines is None:
+            self._joined = header_map_of(http)
+            self._line_of = _NO_LINES
+        else:
+            self._joined = _NO_HEADERS
+            # The last line of each name; it has fewer entries than lines if a name occurs twice.
+            self._line_of = dict(zip(map(name_of, lines), lines, strict=True))
+        self.authorization = self._values("authorization")
+        """The values of this header, as `header_values` returns them."""
         self._query: Mapping[str, Sequence[str]] | None = None
         self._query_pairs: Sequence[Pair] | None = None
         self._query_meanings: Meanings[str | None] | None = None
@@ -117,18 +124,22 @@ class Request:
         # Methods are case-sensitive (RFC 9110 section 9.1), but Django, for one, reads `delete` as DELETE.
         if not self.method.isupper():
             raise BadRequestError(BadRequestReason.METHOD_CASE)
-        self.host = _host(host)
+        try:
+            self.host = canonical_host(host)
+        except MalformedHostError as error:
+            raise BadRequestError(BadRequestReason.HOST, str(error)) from None
         self._refuse_duplicates()
         # The query is part of `path`; `http.query` is always empty (CVE-2026-32811).
         as_sent = shown if "!" not in shown else self._path_as_sent(shown)
         path = shown if as_sent is None else as_sent
-        self.raw_path, _, self.query = path.partition("?")
-        if self.raw_path[:1] != "/":
+        raw_path, _, query = path.partition("?")
+        self.raw_path, self.query = raw_path, query
+        if not raw_path.startswith("/"):
             raise BadRequestError(BadRequestReason.PATH_FORM)
-        if len(self.raw_path) > MAX_PATH_CHARACTERS:
+        if len(raw_path) > MAX_PATH_CHARACTERS:
             raise BadRequestError(BadRequestReason.PATH_LENGTH)
-        self.path = split_path(self.raw_path)
-        if "#" in self.query:
+        self.path = split_path(raw_path)
+        if "#" in query:
             self.path = self.path._replace(oddities=self.path.oddities | PathAnomaly.FRAGMENT)
         if as_sent is not shown:
             self._note_bytes(known=as_sent is not None)
@@ -174,7 +185,7 @@ class Request:
         9110 section 5.5) and are stripped: Envoy passes them on from HTTP/2, but HTTP/1 upstreams never see
         them.
         """
-        return self._authorization if name == "authorization" else self._values(name)
+        return self.authorization if name == "authorization" else self._values(name)
 
     @property
     def header_names(self) -> Collection[str]:
@@ -286,12 +297,17 @@ class Request:
     @property
     def peer_principal(self) -> str:
         """The authenticated peer of the TLS connection (attributes.source.principal), or empty."""
-        return principal_of(self.message)
+        return peer_of(self.message).principal
 
     @property
     def source_address(self) -> str:
         """The IP address at the other end of the connection; empty for a unix socket."""
-        return source_address_of(self.message)
+        return ip_address_of(peer_of(self.message))
+
+    @property
+    def peer_bytes(self) -> bytes:
+        """The other end of the connection as `authz.wire.address_of` reads it, without a certificate."""
+        return peer_bytes_of(self.message)
 
     @property
     def client_address(self) -> str:
@@ -319,20 +335,20 @@ class Request:
 
     def _refuse_duplicates(self) -> None:
         """Refuse two hosts or credentials: which of them an upstream uses is unknown (CVE-2021-32777)."""
-        authorization = self._authorization = self._values("authorization")
-        if len(authorization) > 1 or (authorization and _holds_two_credentials(authorization[0])):
+        authorization = self.authorization
+        if authorization and (len(authorization) > 1 or _holds_two_credentials(authorization[0])):
             raise BadRequestError(BadRequestReason.DUPLICATE_AUTHORIZATION)
         lines = self._lines
-        if lines is not None:
-            known = self._line_of
-            both = "host" in known and ":authority" in known
-            if both or (
-                len(lines) > len(known) and sum(name_of(line) in {"host", ":authority"} for line in lines) > 1
-            ):
+        if lines is None:
+            joined = self._joined
+            if "host" in joined and _host(joined["host"]) != self.host:
                 raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
             return
-        other_host = self._joined.get("host")
-        if other_host is not None and _host(other_host) != self.host:
+        known = self._line_of
+        both = "host" in known and ":authority" in known
+        if both or (
+            len(lines) > len(known) and sum(name_of(line) in {"host", ":authority"} for line in lines) > 1
+        ):
             raise BadRequestError(BadRequestReason.DUPLICATE_HOST)
 
 

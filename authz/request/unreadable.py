@@ -19,8 +19,8 @@ class UnreadableRequest(Request):
     def __init__(self, message: CheckRequest) -> None:
         with suppress(BadRequestError):  # the headers are read before the checks
             super().__init__(message)
-        _, host, path, _ = head_of(http_of(message))
-        self._authorization = ()
+        _, host, path = head_of(http_of(message))
+        self.authorization = ()
         self.host = _host(host)
         self.raw_path, _, self.query = path.partition("?")
         usual = self.raw_path[:1] == "/" and len(self.raw_path) <= MAX_PATH_CHARACTERS

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from structlog.testing import capture_logs
 
-from authz.engine.decide import INTERNAL_ERROR, Authorizer, DecisionIds
+from authz.engine.decide import INTERNAL_ERROR, Authorizer, decision_ids
 from authz.engine.respond import Responder
 from authz.policy.compile.load import parse_policy
 from authz.request.identity import Authentication, Refusal, RefusalReason
@@ -76,14 +76,14 @@ class TestPath:
     def test_cve_2023_27488_a_path_is_judged_as_the_upstream_gets_it(self, shown: str, sent: bytes) -> None:
         """Envoy replaces bytes that are not UTF-8 with `!`, but the upstream gets the bytes."""
         message = check_request(path=shown, headers=[(":path", sent)])
-        authorizer = Authorizer(parse_policy(GUARDED), Says(None), DecisionIds(lambda: 0.5))
+        authorizer = Authorizer(parse_policy(GUARDED), Says(None), decision_ids(lambda: 0.5))
         decision: Any = authorizer.decide(Request(message), 0.0)
         assert (decision.verdict.status, decision.verdict.reason) == (400, "path_not_utf8")
 
     @pytest.mark.parametrize("sent", [b"/public/wow!", b"/public/wow!?x=!"])
     def test_an_exclamation_mark_that_was_sent_is_one(self, sent: bytes) -> None:
         message = check_request(path=sent.decode(), headers=[(":path", sent)])
-        authorizer = Authorizer(parse_policy(GUARDED), Says(None), DecisionIds(lambda: 0.5))
+        authorizer = Authorizer(parse_policy(GUARDED), Says(None), decision_ids(lambda: 0.5))
         decision: Any = authorizer.decide(Request(message), 0.0)
         assert decision.verdict.status == 200
 
@@ -126,7 +126,7 @@ rules:
     def test_cve_2021_39155_and_authorino_the_spelling_of_a_host_chooses_no_laxer_rule(
         self, host: str
     ) -> None:
-        authorizer = Authorizer(parse_policy(self.LAX), Says(None), DecisionIds(lambda: 0.5))
+        authorizer = Authorizer(parse_policy(self.LAX), Says(None), decision_ids(lambda: 0.5))
         decision: Any = authorizer.decide(request(host=host), 0.0)
         assert decision.verdict.rule == "strict"
 
@@ -292,13 +292,13 @@ rules:
 rules:
   - {name: by address, paths: ["/pkg.Service/**"], allow: anyone, client: [0.0.0.0/0]}
 """
-        decision: Any = Authorizer(parse_policy(policy), Says(None), DecisionIds(lambda: 0.5)).decide(
+        decision: Any = Authorizer(parse_policy(policy), Says(None), decision_ids(lambda: 0.5)).decide(
             Request(message), 0.0
         )
         assert decision.verdict.reason == "conditions_unmet"
 
     def test_envoy_42098_an_outage_is_not_a_denial(self) -> None:
-        compiled, new_id = parse_policy(GUARDED), DecisionIds(lambda: 0.5)
+        compiled, new_id = parse_policy(GUARDED), decision_ids(lambda: 0.5)
         decided = Authorizer(compiled, Says(None), new_id).decided(INTERNAL_ERROR)
         response = CheckResponse.FromString(Responder(compiled, "f" * 24).respond(decided))
         assert response.HasField("error_response")

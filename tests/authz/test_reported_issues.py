@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from authz.credentials import Credentials
-from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.decide import Authorizer, Decision, decision_ids
 from authz.policy.compile.load import load_policy, parse_policy
 from authz.request.identity import CredentialKind, Identity, RefusalReason
 from common.configfile import ConfigError
@@ -159,7 +159,9 @@ async def test_envoy_37449_another_server_is_asked_once(
     asked.server.bodies["/introspect"] = good
     assert isinstance(await harness.awaited(credentials, bearer("a")), Identity)
     questions = len(asked.server.asked)
-    authorizer = Authorizer(parse_policy(json.dumps({"rules": RULES})), credentials, DecisionIds(lambda: 0.5))
+    authorizer = Authorizer(
+        parse_policy(json.dumps({"rules": RULES})), credentials, decision_ids(lambda: 0.5)
+    )
     statuses = []
     for path in ("/orders", "/admin", "/nothing") * 10:
         decision = authorizer.decide(

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.decide import Authorizer, Decision, decision_ids
 from authz.engine.respond import Responder
 from authz.policy.compile.load import parse_policy
 from authz.request.identity import CredentialKind, Identity
@@ -46,7 +46,7 @@ def answer(policy: str, asked: str) -> str:
     message.attributes.request.http.body = said.get("body", "")
     now = datetime.fromisoformat(said["time"]).timestamp() if "time" in said else NOON
     compiled = parse_policy(policy)
-    authorizer = Authorizer(compiled, Says(identity_of(said)), DecisionIds(lambda: 0.5))
+    authorizer = Authorizer(compiled, Says(identity_of(said)), decision_ids(lambda: 0.5))
     decision = authorizer.decide(Request(message), now)
     assert isinstance(decision, Decision)
     responder = Responder(compiled, "f" * 24)

@@ -1,12 +1,16 @@
 import pytest
 from google.protobuf.message import DecodeError
 
+from authz.request.request import Request
 from authz.wire import (
+    MAX_PEER_BYTES,
+    address_of,
     allow_response,
     denied,
     head_of,
     headers_removed,
     http_of,
+    lines_of,
     overwriting,
     parameters_removed,
     read_request,
@@ -20,9 +24,33 @@ from authz.wire import (
 
 def test_a_request_is_read_as_it_was_written() -> None:
     written = write_request("GET", "a.example", "/x?y", lines=[("accept", b"*/*")])
-    method, host, path, lines = head_of(http_of(read_request(written.SerializeToString())))
-    assert (method, host, path) == ("GET", "a.example", "/x?y")
-    assert [(line.key, line.raw_value) for line in lines] == [("accept", b"*/*")]
+    http = http_of(read_request(written.SerializeToString()))
+    assert head_of(http) == ("GET", "a.example", "/x?y")
+    assert [(line.key, line.raw_value) for line in lines_of(http)] == [("accept", b"*/*")]
+
+
+@pytest.mark.parametrize("certificate", ["", "-----BEGIN%20CERTIFICATE-----" * 50])
+def test_the_peer_is_read_when_it_is_needed(certificate: str) -> None:
+    written = write_request("GET", "a.example", "/", client="192.0.2.1", principal="spiffe://a/b")
+    written.attributes.source.certificate = certificate
+    for check in (written, read_request(written.SerializeToString())):
+        request = Request(check)
+        assert (request.source_address, request.peer_principal) == ("192.0.2.1", "spiffe://a/b")
+        assert address_of(request.peer_bytes) == "192.0.2.1"
+        assert len(request.peer_bytes) <= MAX_PEER_BYTES
+
+
+def test_a_principal_that_is_not_utf_8_differs_from_every_other() -> None:
+    message = write_request("GET", "a.example", "/", principal="UTF8").SerializeToString()
+    principals = {
+        Request(read_request(message.replace(b"UTF8", bad))).peer_principal
+        for bad in (b"\xff\xfe\xff\xfe", b"\xff\xfe\xff\xfd")
+    }
+    assert len(principals) == 2
+
+
+def test_bytes_that_are_not_a_peer_have_no_address() -> None:
+    assert address_of(b"\xff") == ""
 
 
 def test_a_path_with_bytes_that_are_not_utf_8_is_read_with_escapes() -> None:

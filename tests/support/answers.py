@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.decide import Authorizer, Decision, decision_ids
 from authz.engine.respond import Responder
 from authz.policy.compile.load import parse_policy
 from authz.request.identity import Authentication
@@ -16,7 +16,7 @@ class Answers:
 
     def __init__(self, policy: str, who: Authentication = None) -> None:
         compiled = parse_policy(policy)
-        new_id = DecisionIds(lambda: 0.5)
+        new_id = decision_ids(lambda: 0.5)
         self.says = Says(who)
         self.authorizer = Authorizer(compiled, self.says, new_id)
         self.responder = Responder(compiled, "f" * 24)

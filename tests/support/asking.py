@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.decide import Authorizer, Decision, decision_ids
 from authz.policy.compile.load import parse_policy
 from authz.request.identity import Authentication, CredentialKind, Identity
 from authz.request.request import Request
@@ -36,7 +36,7 @@ def ask(
         headers = [*dict(headers).items(), ("x-envoy-auth-partial-body", partial)]
     message = check_request(method, path, headers=headers, source=source)
     message.attributes.request.http.raw_body = body or b""
-    authorizer = Authorizer(parse_policy(policy), Says(who), DecisionIds(lambda: 0.5))
+    authorizer = Authorizer(parse_policy(policy), Says(who), decision_ids(lambda: 0.5))
     decision = authorizer.decide(Request(message, trusted_hops), now)
     assert isinstance(decision, Decision)
     return decision

@@ -14,6 +14,7 @@ from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from typing import Annotated, Final
 
 from pydantic import Field, model_validator
@@ -168,7 +169,8 @@ def _place(place: str, name: str, schemes: Mapping[str, Mapping[CredentialKind, 
 
 def _values_of(place: str, name: str) -> Callable[[Request], Sequence[str]]:
     if place == "header":
-        return lambda request: request.header_values(name)
+        of_authorization: Callable[[Request], Sequence[str]] = attrgetter("authorization")
+        return of_authorization if name == "authorization" else lambda request: request.header_values(name)
     if place == "cookie":
         return lambda request: _cookie_values(request, name)
     if place == "websocket_protocol":

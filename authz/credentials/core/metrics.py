@@ -91,8 +91,8 @@ class CredentialMetrics(Collector):
     def __init__(self, monotonic_clock: Callable[[], float]) -> None:
         self._monotonic_clock = monotonic_clock
         # Anonymous callers present no credential, so there is nothing to count.
-        self.accepted: dict[CredentialKind, int] = {
-            kind: 0 for kind in CredentialKind if kind is not CredentialKind.ANONYMOUS
+        self.accepted: dict[str, int] = {
+            kind.value: 0 for kind in CredentialKind if kind is not CredentialKind.ANONYMOUS
         }
         self.refused: dict[tuple[CredentialKind | None, RefusalReason], int] = {}
         self.cache_hits = 0

@@ -109,6 +109,7 @@ _AUTHENTICATED: Final = Condition(
     "is authenticated",
     lambda identity, _request, _now: identity.kind is not CredentialKind.ANONYMOUS,
     seen=lambda identity, _request, _now: f"credential {identity.kind.value}",
+    of_identity=True,
 )
 
 
@@ -121,6 +122,7 @@ def _member(words: str, attribute: str, values: Iterable[str], name: str) -> Con
         seen=_seen(attribute),
         loggable=attribute != "subject",
         name=name,
+        of_identity=True,
     )
 
 
@@ -131,7 +133,7 @@ def _overlap(words: str, attribute: str, values: Iterable[str], name: str) -> Co
         return not known.isdisjoint(getattr(identity, attribute))
 
     text = f"{words} {' or '.join(values)}"
-    return Condition(text, holds, seen=_seen(attribute), loggable=True, name=name)
+    return Condition(text, holds, seen=_seen(attribute), loggable=True, name=name, of_identity=True)
 
 
 def _superset(words: str, attribute: str, values: Iterable[str], name: str) -> Condition:
@@ -143,6 +145,7 @@ def _superset(words: str, attribute: str, values: Iterable[str], name: str) -> C
         seen=_seen(attribute),
         loggable=True,
         name=name,
+        of_identity=True,
     )
 
 
@@ -161,6 +164,7 @@ def _claim(claim: str, check: CompiledComparison, name: str) -> Condition:
         test,
         seen=lambda identity, _request, _now: find(identity),
         name=name,
+        of_identity=True,
     )
 
 

@@ -38,6 +38,8 @@ class Condition:
     """The named condition (`conditions:`) that it comes from; empty for the rule's own conditions."""
     loggable: bool = False
     """Whether logs may show the value that was found: scopes yes, headers no, as they may hold a secret."""
+    of_identity: bool = False
+    """Whether the result depends on the identity alone, so that it may be cached by it."""
 
     def why(self, identity: Identity, request: Request, now: float) -> str:
         """Describe the value that was found, to explain why the condition held or did not."""

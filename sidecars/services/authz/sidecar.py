@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from authz.credentials import Credentials
 from authz.credentials.secret_names import secret_names
-from authz.engine.decide import ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, DecisionIds
+from authz.engine.decide import ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, decision_ids
 from authz.engine.respond import Responder
 from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import load_policy
@@ -74,7 +74,7 @@ class AuthzSidecar:
         self._workers = dependencies.workers
         self._redis = dependencies.redis
         self._trusted_hops = settings.trusted_hops
-        self._new_id = DecisionIds(dependencies.random)
+        self._new_id = decision_ids(dependencies.random)
         self._credentials = credentials
         self._spans = None if settings.tracing is None else Spans(settings.tracing)
         self._decisions = Decisions(

@@ -3,7 +3,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.decide import Authorizer, Decision, decision_ids
 from authz.policy.compile.load import parse_policy
 from authz.request.identity import ANONYMOUS, Authentication, CredentialKind, Identity, Refusal, RefusalReason
 from tests.support.callers import ALICE, Says
@@ -12,7 +12,7 @@ from tests.support.checks import request
 
 def authorizer(policy: str, who: Authentication | Awaitable[Authentication] | Says = None) -> Authorizer:
     authenticator = who if isinstance(who, Says) else Says(who)
-    return Authorizer(parse_policy(policy), authenticator, DecisionIds(lambda: 0.5))
+    return Authorizer(parse_policy(policy), authenticator, decision_ids(lambda: 0.5))
 
 
 def decide(
@@ -344,8 +344,8 @@ class TestShadow:
 
 
 def test_decision_ids_are_unique_and_of_one_length() -> None:
-    new_id = DecisionIds(lambda: 0.999999)
+    new_id = decision_ids(lambda: 0.999999)
     ids = {new_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert {len(one) for one in ids} == {24}
-    assert DecisionIds(lambda: 0.1)() != DecisionIds(lambda: 0.2)()
+    assert decision_ids(lambda: 0.1)() != decision_ids(lambda: 0.2)()

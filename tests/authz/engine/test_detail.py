@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from authz.credentials import Credentials
-from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.decide import Authorizer, Decision, decision_ids
 from authz.engine.decision_record import MAX_DETAIL_CHARACTERS, NAMES, Masking, record_of
 from authz.engine.respond import Responder
 from authz.policy.compile.load import parse_policy
@@ -39,7 +39,7 @@ TENANT = {"x-tenant": "acme"}
 
 
 def decide(who: Any, path: str, headers: dict[str, str] | None = None, policy: str = POLICY) -> Decision:
-    authorizer = Authorizer(parse_policy(policy), Says(who), DecisionIds(lambda: 0.5))
+    authorizer = Authorizer(parse_policy(policy), Says(who), decision_ids(lambda: 0.5))
     decision = authorizer.decide(request(path=path, headers=headers or {}), NOW)
     assert isinstance(decision, Decision)
     return decision
@@ -97,7 +97,7 @@ async def test_so_does_a_deadline() -> None:
     async def never() -> None:
         raise TimeoutError
 
-    decision = Authorizer(parse_policy(POLICY), Says(never()), DecisionIds(lambda: 0.5)).decide(
+    decision = Authorizer(parse_policy(POLICY), Says(never()), decision_ids(lambda: 0.5)).decide(
         request(path="/orders", headers=TENANT), NOW
     )
     assert not isinstance(decision, Decision)
@@ -119,7 +119,7 @@ def test_a_malformed_host_is_named_without_user_information(host: str, detail: s
     with pytest.raises(BadRequestError) as caught:
         Request(message)
     assert (caught.value.reason, caught.value.detail) == (BadRequestReason.HOST, detail)
-    authorizer = Authorizer(parse_policy(POLICY), Says(None), DecisionIds(lambda: 0.5))
+    authorizer = Authorizer(parse_policy(POLICY), Says(None), decision_ids(lambda: 0.5))
     assert authorizer.unreadable(message, caught.value).detail == detail
 
 

@@ -2,7 +2,7 @@ import orjson
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from authz.engine.decide import INTERNAL_ERROR, ODD_PATH, REFUSED, Authorizer, Decision, DecisionIds
+from authz.engine.decide import INTERNAL_ERROR, ODD_PATH, REFUSED, Authorizer, Decision, decision_ids
 from authz.engine.respond import MAX_ANSWERS, Responder
 from authz.policy.compile.compile import spellings
 from authz.policy.compile.load import parse_policy
@@ -36,7 +36,7 @@ class Edge:
 
     def __init__(self, who: Authentication = None, policy: str = POLICY) -> None:
         compiled = parse_policy(policy)
-        new_id = DecisionIds(lambda: 0.5)
+        new_id = decision_ids(lambda: 0.5)
         self.authorizer = Authorizer(compiled, Says(who), new_id)
         self.responder = Responder(compiled, PLACEHOLDER)
 

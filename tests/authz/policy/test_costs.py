@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from authz.engine.decide import Authorizer, DecisionIds
+from authz.engine.decide import Authorizer, decision_ids
 from authz.policy.compile.load import parse_policy
 from authz.request.request import Request
 from tests.support.callers import Says
@@ -23,7 +23,7 @@ def calls_of(rule: str, number: int, asked: dict[str, Any]) -> int:
     rules = "".join(f"  - {{name: r{one}, deny: anyone, {rule}}}\n" for one in range(number))
     allow = '{name: open, paths: ["/**"], allow: anyone, accept_in_path: [encoded_slash, parameters]}'
     policy = parse_policy(f"rules:\n  - {allow}\n{rules}")
-    authorizer = Authorizer(policy, Says(None), DecisionIds(lambda: 0.5))
+    authorizer = Authorizer(policy, Says(None), decision_ids(lambda: 0.5))
     message = check_request("POST", asked.get("path", "/x"), headers=[*asked.get("headers", {}).items()])
     message.attributes.request.http.raw_body = asked.get("body", b"")
     calls = 0
@@ -72,5 +72,5 @@ def test_a_header_of_many_parts_is_unknown() -> None:
     message = check_request(headers={"x-role": "," * 50_000})
     for rule in ("headers: {x-role: admin}", "when: \"'admin' in headers['x-role']\""):
         policy = parse_policy(f"rules: [{{name: o, allow: anyone}}, {{name: d, deny: anyone, {rule}}}]")
-        decision = Authorizer(policy, Says(None), DecisionIds(lambda: 0.5)).decide(Request(message), 0.0)
+        decision = Authorizer(policy, Says(None), decision_ids(lambda: 0.5)).decide(Request(message), 0.0)
         assert decision.verdict.rule == "d"  # type: ignore[union-attr]  # nothing is waited for

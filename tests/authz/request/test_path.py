@@ -203,3 +203,11 @@ def test_a_path_without_anomalies_holds_nothing_that_separates_or_ends(tail: str
         assert not any(mark in segment for mark, segment in product("/\\\0", path.segments))
         assert "" not in path.segments[:-1]
         assert not {".", ".."} & set(path.segments)
+
+
+@given(st.text(st.sampled_from("/a-_.%2;é\n"), max_size=8))
+def test_a_plain_path_is_split_as_any_other(rest: str) -> None:
+    """The test for most paths lets none pass that has an anomaly."""
+    path = split_path(f"/{rest}")
+    assert path.raw == f"/{rest}"
+    assert path == split_path.__globals__["_split_odd"](f"/{rest}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from authz.engine.decide import BAD_REQUEST, Authorizer, DecisionIds
+from authz.engine.decide import BAD_REQUEST, Authorizer, decision_ids
 from authz.policy.compile.compile import Policy
 from authz.policy.compile.load import parse_policy
 from authz.request.request import BadRequestError, Request
@@ -120,5 +120,5 @@ def answer(policy: Policy, message: CheckRequest) -> str:
         request = Request(message)
     except BadRequestError as error:
         return BAD_REQUEST[error.reason].reason
-    decision = Authorizer(policy, Says(None), DecisionIds(lambda: 0.5)).decide(request, 0.0)
+    decision = Authorizer(policy, Says(None), decision_ids(lambda: 0.5)).decide(request, 0.0)
     return decision.verdict.rule or decision.verdict.reason  # type: ignore[union-attr]  # nothing is waited for

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import orjson
 import pytest
 
-from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.decide import Authorizer, Decision, decision_ids
 from authz.policy.compile.load import parse_policy
 from authz.request.request import Request
 from authz.tools.examples import RequestExample
@@ -23,7 +23,7 @@ rules:
 
 def rule(policy: str, context: Mapping[str, str]) -> str:
     message = RequestExample(context_extensions=dict(context)).message()
-    authorizer = Authorizer(parse_policy(policy), Says(None), DecisionIds(lambda: 0.5))
+    authorizer = Authorizer(parse_policy(policy), Says(None), decision_ids(lambda: 0.5))
     decision = authorizer.decide(Request(message), 0.0)
     assert isinstance(decision, Decision)
     return decision.verdict.rule
@@ -73,7 +73,7 @@ rules:
   - {{name: r, paths: [/], {effect}: anyone, when: context_extensions.audience == 'ops'}}
 """
     message = RequestExample(path="/", context_extensions=dict(context)).message()
-    authorizer = Authorizer(parse_policy(policy), Says(None), DecisionIds(lambda: 0.5))
+    authorizer = Authorizer(parse_policy(policy), Says(None), decision_ids(lambda: 0.5))
     decision = authorizer.decide(Request(message), 0.0)
     assert isinstance(decision, Decision)
     assert (decision.verdict.status == 200) is allowed

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from authz.engine.decide import Authorizer, Decision, DecisionIds
+from authz.engine.decide import Authorizer, Decision, decision_ids
 from authz.policy.compile.load import parse_policy
 from authz.request.field_names import MAX_FIELDS
 from authz.request.request import Request
@@ -375,6 +375,6 @@ class TestComputedNames:
 
 
 def decided(policy: str, asked: Request) -> str:
-    decision = Authorizer(parse_policy(policy), Says(None), DecisionIds(lambda: 0.5)).decide(asked, 0.0)
+    decision = Authorizer(parse_policy(policy), Says(None), decision_ids(lambda: 0.5)).decide(asked, 0.0)
     assert isinstance(decision, Decision)
     return decision.verdict.rule
