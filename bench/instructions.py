@@ -99,10 +99,11 @@ def write_input(folder: Path) -> None:
     )
     write_requests(folder / "ratelimit", (limit_message(f"caller-{number}") for number in range(KEYS)))
     write_requests(folder / "accesslog", log_messages(100))
-    blocks = header_blocks(PATH, TRANSPORT_CALLS, 4096, tracing=True)
     body = b"\x00" + (1200).to_bytes(4, "big") + bytes(1200)
-    calls = (head + body for head in call_heads(blocks, len(body)))
-    write_requests(folder / "transport", [OPENING + SETTINGS_ACK, *calls])
+    for table_bytes in (0, 4096):  # Envoy obeys the setting, which the two trees may have different
+        blocks = header_blocks(PATH, TRANSPORT_CALLS, table_bytes, tracing=True)
+        calls = (head + body for head in call_heads(blocks, len(body)))
+        write_requests(folder / f"transport_{table_bytes}", [OPENING + SETTINGS_ACK, *calls])
 
 
 def _token(key: Ed25519PrivateKey, subject: str) -> str:

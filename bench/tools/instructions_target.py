@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -29,6 +30,7 @@ from sidecars.transport.http2.connection import Connection
 WALL_SECONDS = 1_790_000_000.0
 MONOTONIC_SECONDS = 1000.0
 REPLY = b"\x0a\x00"
+_FRAME_HEAD_BYTES = 9
 _LISTEN = (TcpAddress("127.0.0.1", 0),)
 
 Calls = Callable[[int], Awaitable[None]]
@@ -108,8 +110,11 @@ def streamed(handler: Callable[..., Any], messages: list[bytes]) -> Calls:
     return calls
 
 
-def no_ops(opening: bytes, requests: list[bytes]) -> Calls:
-    """Return calls on one connection of the transport, whose handler does nothing."""
+def no_ops(folder: Path) -> Calls:
+    """Return calls on one connection of the transport, whose handler does nothing.
+
+    The messages are those for the header table that the transport announces.
+    """
     parts: Any = NoCalls(), Limits(), NoObserver()
     calls_, limits, observer = parts
     more: dict[str, Any] = {}
@@ -129,6 +134,7 @@ def no_ops(opening: bytes, requests: list[bytes]) -> Calls:
         trusted=True,
         **more,
     )
+    opening, *requests = read_messages(folder / f"transport_{_table_bytes(connection.take())}")
     connection.receive(opening, MONOTONIC_SECONDS)
     connection.take()
     following: Iterator[bytes] = iter(requests)
@@ -140,6 +146,13 @@ def no_ops(opening: bytes, requests: list[bytes]) -> Calls:
                 raise RuntimeError("the transport did not answer")
 
     return calls
+
+
+def _table_bytes(greeting: bytes) -> int:
+    """Return SETTINGS_HEADER_TABLE_SIZE; a server's first frame is SETTINGS (RFC 9113 section 3.4)."""
+    stop = _FRAME_HEAD_BYTES + int.from_bytes(greeting[:3], "big")
+    settings = dict(Struct(">HI").iter_unpack(greeting[_FRAME_HEAD_BYTES:stop]))
+    return int(settings.get(1, 4096))
 
 
 async def main(folder: Path) -> None:
@@ -160,13 +173,12 @@ async def main(folder: Path) -> None:
         for service in sidecar.services
         for name, method in service.methods.items()
     }
-    opening, *requests = read_messages(folder / "transport")
     measured = {
         "authz_check": unary(handlers["Check"], read_messages(folder / "authz")),
         "authz_check_callers": unary(handlers["Check"], read_messages(folder / "authz_callers")),
         "ratelimit_call": unary(handlers["ShouldRateLimit"], read_messages(folder / "ratelimit")),
         "log_message": streamed(handlers["StreamAccessLogs"], read_messages(folder / "accesslog")),
-        "transport_call": no_ops(opening, requests),
+        "transport_call": no_ops(folder),
     }
     gc.collect()
     gc.freeze()

@@ -37,7 +37,7 @@ from sidecars.transport.http2.frames import (
 )
 from sidecars.transport.http2.header_decoder import HeaderDecoder
 from sidecars.transport.http2.header_frames import HeaderFrames
-from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError, RequestHead
+from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError
 from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.http2.observer import Observer
@@ -107,13 +107,13 @@ class Connection:
         self._observer = observer
         self.streams = Streams(calls, limits, observer, peer, output_ready, held_by_all, trusted=trusted)
         self._stream_table = self.streams.stream_table
-        self._control = Control(self.streams, limits, now)
-        self._bodies = Bodies(self.streams, self._control)
         self._blocks = HeaderDecoder(methods, limits)
+        self._control = Control(self.streams, self._blocks, limits, now)
+        self._bodies = Bodies(self.streams, self._control)
         self._header_frames = HeaderFrames(self._blocks, self.streams, self._control, limits)
         self._preface_seen = False
         self._unread = UnreadInput(now)
-        self._awaiting_data: dict[int, RequestHead] = {}
+        self._awaiting_data: dict[int, ServerCall] = {}
         """Unary calls whose HEADERS came in this read and whose DATA has not come yet."""
         self._fast_path = False
         """Whether SETTINGS came, no header block is open and the drain has not ended; see `_walk`."""
@@ -264,14 +264,14 @@ class Connection:
                 break
             kind = head & 0xFF
             if kind == DATA and flags == END_STREAM and stream_id in begun:
-                request = begun.pop(stream_id)
+                call = begun.pop(stream_id)
                 if self._stream_table.cancels and data.startswith(
                     HEAD.pack(_RESET_HEAD, 0, stream_id), stop, end - 4
                 ):
                     self._bodies.skip(stream_id, length)
                     stop += _RESET_BYTES
                 else:
-                    self._whole_request(stream_id, request, data, body, stop, now)
+                    self._whole_request(stream_id, call, data, body, stop)
             elif kind == HEADERS and flags == END_HEADERS and self._fast_path:
                 self._begin(stream_id, data[body:stop])
             else:
@@ -304,19 +304,18 @@ class Connection:
             except MalformedRequestError as error:
                 self._reset(malformed(stream_id, str(error)))
                 return
+        call = ServerCall(request, block, self.streams.peer, self.streams.now)
         if request.unary is not None:
-            self._awaiting_data[stream_id] = request
+            self._awaiting_data[stream_id] = call
         else:
-            self._open(stream_id, request)
+            self._open(stream_id, call)
             self._raise_fault()
 
-    def _whole_request(
-        self, stream_id: int, request: RequestHead, data: bytes, body: int, stop: int, now: float
-    ) -> None:
+    def _whole_request(self, stream_id: int, call: ServerCall, data: bytes, body: int, stop: int) -> None:
         """The only DATA frame of a unary call: almost always one complete message."""
         streams = self.streams
         receive_flow = streams.receive_flow
-        size = stop - body
+        request, size = call.request, stop - body
         handler = request.unary
         if size >= PREFIX_BYTES and handler is not None:
             compressed, length = PREFIX.unpack_from(data, body)
@@ -330,26 +329,25 @@ class Connection:
                 receive_flow.window -= size
                 if receive_flow.window < receive_flow.low:
                     self._bodies.top_up()
-                call = ServerCall(request, streams.peer, now)
                 outcome = self._calls.answer(handler, data[body + PREFIX_BYTES : stop], call)
                 if type(outcome) is bytes and streams.send_queue.reply(stream_id, outcome):
                     self._stream_table.opened += 1
                 else:
-                    streams.settle(stream_id, request, call, outcome)
+                    streams.settle(stream_id, call, outcome)
                     self._raise_fault()
                 return
-        self._open(stream_id, request)
+        self._open(stream_id, call)
         self._frame(DATA, END_STREAM, stream_id, data[body:stop])
 
     def _open_begun(self) -> None:
         """Give the calls in `_awaiting_data` a Stream, because they need more than the fast path."""
-        for stream_id, request in self._awaiting_data.items():
-            self._open(stream_id, request)
+        for stream_id, call in self._awaiting_data.items():
+            self._open(stream_id, call)
         self._awaiting_data.clear()
 
-    def _open(self, stream_id: int, request: RequestHead) -> None:
+    def _open(self, stream_id: int, call: ServerCall) -> None:
         try:
-            self.streams.open(stream_id, request, ended=False)
+            self.streams.open(stream_id, call, ended=False)
         except StreamResetError as fault:
             self._reset(fault)
 

@@ -12,6 +12,7 @@ from sidecars.transport.http2.errors import (
     protocol_error,
 )
 from sidecars.transport.http2.frames import MAX_FRAME_BYTES, R_BIT, ErrorCode, Setting
+from sidecars.transport.http2.header_decoder import ANNOUNCED_TABLE_BYTES, HeaderDecoder
 from sidecars.transport.http2.stream import Stream
 from sidecars.transport.http2.streams import Streams
 
@@ -29,6 +30,7 @@ class Control:
     """The state of a connection apart from its streams: SETTINGS, keepalive and drain."""
 
     __slots__ = (
+        "_blocks",
         "_limits",
         "_opened",
         "_ours_since",
@@ -40,8 +42,9 @@ class Control:
         "settings_received",
     )
 
-    def __init__(self, streams: Streams, limits: Limits, now: float) -> None:
+    def __init__(self, streams: Streams, blocks: HeaderDecoder, limits: Limits, now: float) -> None:
         self._streams = streams
+        self._blocks = blocks
         self._limits = limits
         self._opened = now
         self._ours_since: float | None = now
@@ -66,6 +69,7 @@ class Control:
         send_queue.put(
             frames.settings(
                 {
+                    Setting.HEADER_TABLE_SIZE: ANNOUNCED_TABLE_BYTES,
                     Setting.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
                     Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
                     Setting.MAX_HEADER_LIST_SIZE: limits.max_header_list_bytes,
@@ -142,6 +146,7 @@ class Control:
                 raise frame_size_error("an acknowledgement of SETTINGS is empty")
             if self._ours_since is not None:
                 self._ours_since = None
+                self._blocks.settings_acknowledged()
                 self._streams.our_settings_known()
             return
         if len(payload) % 6:

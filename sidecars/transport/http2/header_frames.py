@@ -7,6 +7,7 @@ from sidecars.transport.http2.frames import END_HEADERS, ErrorCode
 from sidecars.transport.http2.header_decoder import HeaderDecoder
 from sidecars.transport.http2.headers import MalformedRequestError
 from sidecars.transport.http2.pending_header_block import PendingHeaderBlock
+from sidecars.transport.http2.stream import ServerCall
 from sidecars.transport.http2.streams import Streams
 
 
@@ -60,7 +61,7 @@ class HeaderFrames:
         except MalformedRequestError as error:
             raise malformed(stream_id, str(error)) from None
         block.check_dependency()
-        streams.open(stream_id, request, ended=block.ended)
+        streams.open(stream_id, ServerCall(request, encoded, streams.peer, streams.now), ended=block.ended)
 
     def _trailers(self, block: PendingHeaderBlock, encoded: bytes) -> None:
         try:

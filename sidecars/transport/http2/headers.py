@@ -4,7 +4,7 @@ import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Final
+from typing import Final, Protocol
 
 from sidecars.transport.api.service import Code, Metadata, Method, Status, Unary, UnaryHandler
 
@@ -12,7 +12,8 @@ Field = tuple[bytes, bytes]
 
 _NAME: Final = re.compile(rb"[^\x00-\x20A-Z\x7f-\xff:]+")
 _VALUE: Final = re.compile(rb"(?:[^\x00\r\n \t](?:[^\x00\r\n]*[^\x00\r\n \t])?)?")
-_METADATA_VALUE: Final = re.compile(rb"[^\x00\r\n]*")
+METADATA_VALUE: Final = re.compile(rb"[^\x00\r\n]*")
+"""A value of a field that is only carried."""
 _BLANKS: Final = b" \t"
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _TIMEOUT_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -59,6 +60,13 @@ class HeaderListTooLargeError(Exception):
         super().__init__(f"metadata of {size} bytes with 32 for each field: at most {most}")
 
 
+class Template(Protocol):
+    """What header blocks have in common that differ in their metadata only."""
+
+    def fields_of(self, encoded: bytes) -> Sequence[Field]:
+        """The header list of such a block."""
+
+
 class RequestHead:
     """What one header list asks for. Shared by all calls with the same header block, so never changed."""
 
@@ -72,16 +80,15 @@ class RequestHead:
         "metadata_refused",
         "method",
         "path",
-        "pseudo_count",
         "refusal",
+        "template",
         "timeout_seconds",
         "unary",
     )
 
-    def __init__(self, path: str, fields: Sequence[Field], pseudo_count: int) -> None:
+    def __init__(self, path: str, fields: Sequence[Field]) -> None:
         self.path = path
         self.fields = fields
-        self.pseudo_count = pseudo_count
         self.method: Method | None = None
         self.unary: UnaryHandler | None = None
         """The handler, if the method is unary and the request may be served."""
@@ -95,42 +102,33 @@ class RequestHead:
         self.metadata_refused = False
         """Whether it is refused for metadata that has no value."""
         self._metadata: Metadata | None = None
+        self.template: Template | None = None
+        """What reads the metadata of each call, if it differs; `fields` are then those of the first."""
         self.memory_bytes = 0
-        """The approximate memory for `fields`; 0 until `estimate_memory` is called."""
+        """The approximate memory for `fields`; 0 until it is known or `estimate_memory` is called."""
 
     @classmethod
     def refused(cls, status: Status) -> "RequestHead":
         """A request that keeps only its answer."""
-        request = cls("", (), 0)
+        request = cls("", ())
         request.refusal = status
         return request
-
-    def with_fields(self, fields: Sequence[Field]) -> "RequestHead":
-        """The same request with other metadata."""
-        like = RequestHead(self.path, fields, self.pseudo_count)
-        like.method = self.method
-        like.unary = self.unary
-        like.timeout_seconds = self.timeout_seconds
-        like.content_length = self.content_length
-        like.gzip = self.gzip
-        like.http_status = self.http_status
-        like.refusal = self.refusal
-        return like
 
     def estimate_memory(self) -> int:
         """Set and return `memory_bytes`."""
         self.memory_bytes = sum(map(len, chain.from_iterable(self.fields))) + FIELD_BYTES * len(self.fields)
         return self.memory_bytes
 
-    @property
-    def metadata(self) -> Metadata:
-        """The metadata, decoded when first asked for."""
+    def metadata_of(self, block: bytes) -> Metadata:
+        """The metadata of a call whose header block is `block`, decoded when asked for."""
+        if self.template is not None:
+            return read_metadata(self.template.fields_of(block))
         if self._metadata is None:
-            self._metadata = metadata_of(self.fields)
+            self._metadata = read_metadata(self.fields)
         return self._metadata
 
 
-def metadata_of(fields: Iterable[Field]) -> Metadata:
+def read_metadata(fields: Iterable[Field]) -> Metadata:
     """Text as str, binary (`-bin`) as bytes, no fields of the protocol; the last of a name counts.
 
     Blanks around a text are not part of it (gRPC over HTTP/2: they may be stripped).
@@ -161,11 +159,6 @@ def is_binary(value: bytes) -> bool:
     return True
 
 
-def routing_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
-    """The fields that decide: two requests with the same ones differ in their metadata only."""
-    return tuple([field for field in fields if field[0] in SPOKEN])
-
-
 def read_request(fields: Sequence[Field], methods: Mapping[bytes, Method]) -> RequestHead:
     """The request in a decoded header list. Raises MalformedRequestError for what HTTP/2 forbids.
 
@@ -173,7 +166,7 @@ def read_request(fields: Sequence[Field], methods: Mapping[bytes, Method]) -> Re
     """
     pseudo = _read_pseudo(fields)
     try:
-        request = RequestHead(pseudo[b":path"].decode("ascii"), fields, len(pseudo))
+        request = RequestHead(pseudo[b":path"].decode("ascii"), fields)
     except UnicodeDecodeError:
         raise MalformedRequestError(":path is not ASCII") from None
     content_type = b""
@@ -228,7 +221,7 @@ def check_field(name: bytes, value: bytes) -> None:
     """
     if not _NAME.fullmatch(name):
         raise MalformedRequestError(f"forbidden field name {name!r}")
-    if not (_VALUE if name in SPOKEN else _METADATA_VALUE).fullmatch(value):
+    if not (_VALUE if name in SPOKEN else METADATA_VALUE).fullmatch(value):
         raise MalformedRequestError(f"forbidden character in the value of {name!r}")
     if name in _CONNECTION_SPECIFIC:
         raise MalformedRequestError(f"connection-specific field {name!r}")

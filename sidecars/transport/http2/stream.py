@@ -11,10 +11,12 @@ from sidecars.transport.http2.messages import MessageDeframer
 class ServerCall:
     """One call as its handler sees it: a `service.Call` whose values are computed when they are read."""
 
-    __slots__ = ("_request", "arrived", "cancelled", "peer")
+    __slots__ = ("_block", "arrived", "cancelled", "peer", "request")
 
-    def __init__(self, request: RequestHead, peer: str, arrived: float) -> None:
-        self._request = request
+    def __init__(self, request: RequestHead, block: bytes, peer: str, arrived: float) -> None:
+        self.request = request
+        self._block = b"" if request.template is None else block
+        """The header block, if the metadata is in it."""
         self.arrived = arrived
         self.peer = peer
         self.cancelled = False
@@ -22,17 +24,17 @@ class ServerCall:
     @property
     def method(self) -> str:
         """The full path, `/package.Service/Method`."""
-        return self._request.path
+        return self.request.path
 
     @property
     def metadata(self) -> Metadata:
         """The request metadata."""
-        return self._request.metadata
+        return self.request.metadata_of(self._block)
 
     @property
     def deadline(self) -> float | None:
         """When the caller gives up, on the clock of `time.monotonic`; None: it never does."""
-        timeout = self._request.timeout_seconds
+        timeout = self.request.timeout_seconds
         return None if timeout is None else self.arrived + timeout
 
 
@@ -70,11 +72,9 @@ class Stream:
         "unsent",
     )
 
-    def __init__(
-        self, stream_id: int, request: RequestHead, call: ServerCall, receive_window: int, send_window: int
-    ) -> None:
+    def __init__(self, stream_id: int, call: ServerCall, receive_window: int, send_window: int) -> None:
         self.id = stream_id
-        self.request = request
+        self.request = call.request
         self.call = call
         self.assembler: MessageDeframer | None = None
         """The part of the request that no handler has read; None once no handler will read it."""

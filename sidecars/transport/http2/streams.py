@@ -17,7 +17,6 @@ from sidecars.transport.http2.call_handler import CallHandler, Outcome
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError, too_many_handlers
 from sidecars.transport.http2.flood_guard import FloodGuard
 from sidecars.transport.http2.frames import ErrorCode
-from sidecars.transport.http2.headers import RequestHead
 from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.messages import MessageDeframer
 from sidecars.transport.http2.observer import Observer
@@ -90,10 +89,10 @@ class Streams:
 
     # -- what frames do ------------------------------------------------------------------------------------
 
-    def open(self, stream_id: int, request: RequestHead, *, ended: bool) -> None:
+    def open(self, stream_id: int, call: ServerCall, *, ended: bool) -> None:
         """HEADERS of a new stream came."""
         self.stream_table.check_room(stream_id)
-        stream = self._register(stream_id, request, ServerCall(request, self.peer, self.now))
+        stream, request = self._register(stream_id, call), call.request
         if request.http_status:
             headers = responses.no_grpc_headers(stream_id, request.http_status)
             self.send_queue.send_text(stream, headers, responses.NO_GRPC_TEXT)
@@ -119,9 +118,9 @@ class Streams:
                     self._calls.watch(self, stream)
             self._timed = None
 
-    def settle(self, stream_id: int, request: RequestHead, call: ServerCall, outcome: Outcome) -> None:
+    def settle(self, stream_id: int, call: ServerCall, outcome: Outcome) -> None:
         """A unary call that came whole, and has no reply that can leave at once."""
-        stream = self._register(stream_id, request, call)
+        stream = self._register(stream_id, call)
         stream.remote_closed = True
         self._settle(stream, outcome)
 
@@ -278,10 +277,8 @@ class Streams:
         if frame:
             self.send_queue.put(frame)
 
-    def _register(self, stream_id: int, request: RequestHead, call: ServerCall) -> Stream:
-        stream = Stream(
-            stream_id, request, call, self.receive_flow.first_window, self.send_queue.initial_window
-        )
+    def _register(self, stream_id: int, call: ServerCall) -> Stream:
+        stream = Stream(stream_id, call, self.receive_flow.first_window, self.send_queue.initial_window)
         self.stream_table.add(stream)
         return stream
 

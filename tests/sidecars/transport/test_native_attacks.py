@@ -29,6 +29,8 @@ from sidecars.transport.http2.frames import (
 )
 from tests.support.transport.wire import (
     CANCEL,
+    OPENING,
+    Bench,
     block,
     call,
     ends_at,
@@ -241,12 +243,21 @@ def test_trailers_over_the_cap_cost_their_stream() -> None:
     assert status(bench.feed(call(3)), 3) == 0
 
 
-def test_the_table_grows_to_what_we_allow_and_no_further() -> None:
+@pytest.mark.parametrize(
+    ("opening", "most", "more"),
+    [
+        (frames.PREFACE + frame(SETTINGS, 0, 0), b"\x3f\xe1\x1f", b"\x3f\xe2\x1f"),  # 4,096 and 4,097
+        (OPENING, b"\x20", b"\x21"),  # 0 and 1
+    ],
+    ids=["before our SETTINGS are acknowledged", "after"],
+)
+def test_the_table_grows_to_what_we_allow_and_no_further(opening: bytes, most: bytes, more: bytes) -> None:
     """RFC 7541 section 6.3: a larger size is a decoding error."""
-    bench = settings_received()
-    bench.feed(frame(HEADERS, END_HEADERS, 1, b"\x3f\xe1\x1f" + request("/p/Echo")))  # 4096
+    bench = Bench()
+    bench.feed(opening)
+    bench.feed(frame(HEADERS, END_HEADERS, 1, most + request("/p/Echo")))
     assert not bench.connection.over
-    output = bench.feed(frame(HEADERS, END_HEADERS, 3, b"\x3f\xe2\x1f" + request("/p/Echo")))  # 4097
+    output = bench.feed(frame(HEADERS, END_HEADERS, 3, more + request("/p/Echo")))
     assert goaway_code(output) is ErrorCode.COMPRESSION_ERROR
     assert bench.tally.reasons == [Reason.HEADER_BLOCK]
 

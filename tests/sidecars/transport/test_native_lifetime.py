@@ -180,7 +180,7 @@ class TestGreeting:
         limits = Limits(max_concurrent_streams=7, stream_window_bytes=80_000, max_header_list_bytes=9_000)
         (settings, window) = parse(Bench(limits).connection.take())
         assert settings[0] == SETTINGS
-        assert frames.parse_settings(settings[3]) == [(3, 7), (4, 80_000), (6, 9_000)]
+        assert frames.parse_settings(settings[3]) == [(1, 0), (3, 7), (4, 80_000), (6, 9_000)]
         assert window[3] == (limits.connection_window_bytes - 65_535).to_bytes(4, "big")
 
     def test_the_default_window_counts_until_ours_is_acknowledged(self) -> None:
