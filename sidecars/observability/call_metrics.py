@@ -12,6 +12,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from types import MappingProxyType
@@ -128,9 +129,9 @@ class CallMetrics:
             case Unary(handler, exemplar):
                 tally = self._tally("unary", service, name, exemplar)
                 return Unary(_unary(handler, tally, self._clock))
-            case ClientStreaming(handler, waits_for_message):
+            case ClientStreaming(handler):
                 measured = _one_reply(handler, self._tally("client_stream", service, name))
-                return ClientStreaming(measured, waits_for_message=waits_for_message)
+                return replace(method, handler=measured)
             case ServerStreaming(handler):
                 return ServerStreaming(_many_replies(handler, self._tally("server_stream", service, name)))
             case Bidirectional(handler):

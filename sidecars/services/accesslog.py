@@ -1,6 +1,8 @@
 """The accesslog sidecar: passes Envoy's stream of access log entries to the sinks."""
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +30,9 @@ SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
 QUIET_SECONDS: Final = 0.05
 """A stream that was silent for this long is taken as read to its end."""
 
+MOST_LATE_MESSAGES: Final = 64
+"""Messages that may wait after the end of their stream. Envoy sends one or two before it knows."""
+
 FINISH_SECONDS: Final = 1.0
 """Envoy goes on sending as long as there are requests, so at some point a stream is ended in any case."""
 
@@ -37,13 +42,16 @@ _log = structlog.get_logger("sidecars.accesslog")
 class _Stream:
     """One open call: Envoy keeps one for each worker thread and logger, and never ends it itself."""
 
-    __slots__ = ("_intake", "_reader", "_turn", "cut_off", "messages")
+    __slots__ = ("_intake", "_late", "_reader", "_turn", "cut_off", "messages", "reading_late")
 
     def __init__(self, messages: AsyncIterator[bytes], decoder: EntryDecoder, turn: asyncio.Lock) -> None:
         self._reader = Reader(messages)
         self._intake = decoder
         self._turn = turn
         """Shared by all streams: one of those in the middle of a message goes on in each turn of the loop."""
+        self._late: deque[bytes] = deque()
+        self.reading_late: asyncio.Task[None] | None = None
+        """Submits what was under way when the stream ended."""
         self.messages = 0
         self.cut_off = False
         """Whether it was ended although the client may have sent more than was read."""
@@ -67,6 +75,22 @@ class _Stream:
         """Make `run` return: at once if it waits for Envoy, else after the current message."""
         self.cut_off = cut_off
         self._reader.stop()
+
+    def take_late(self, message: bytes, pipeline: Pipeline) -> bool:
+        """Take a message that was under way when the stream ended; whether another one may come."""
+        if len(self._late) >= MOST_LATE_MESSAGES:
+            return False
+        self._late.append(message)
+        if self.reading_late is None:
+            self.reading_late = asyncio.get_running_loop().create_task(self._submit_late(pipeline))
+        return True
+
+    async def _submit_late(self, pipeline: Pipeline) -> None:
+        with contextlib.suppress(UnreadableMessageError):
+            while self._late:
+                self.messages += 1
+                await self._submit(self._late.popleft(), pipeline)
+        self.reading_late = None
 
     async def _submit(self, message: bytes, pipeline: Pipeline) -> None:
         line_batches = self._intake.read(message)
@@ -111,11 +135,23 @@ class AccesslogSidecar:
         self._ledger = counters
         self._dependencies = dependencies
         self._streams: set[_Stream] = set()
+        self._ended: dict[int, tuple[Call, _Stream]] = {}
+        """The calls that `finish_streams` ended, by their `id`: clients may not know yet."""
+        self._finishing = False
         self._turn = asyncio.Lock()
-        self._finished = False
+        self._finished = self._stopped = False
         self._reopening: asyncio.Task[None] | None = None
         self.services: Sequence[Service] = (
-            Service(SERVICE, {"StreamAccessLogs": ClientStreaming(self.stream, waits_for_message=True)}),
+            Service(
+                SERVICE,
+                {
+                    "StreamAccessLogs": ClientStreaming(
+                        self.stream,
+                        waits_for_message=True,
+                        after_reply=self._take_late,
+                    )
+                },
+            ),
         )
         self.watched_files = files
         dependencies.registry.register(AccesslogCollector(counters, pipeline, self))
@@ -129,11 +165,11 @@ class AccesslogSidecar:
         """How many streams are open."""
         return len(self._streams)
 
-    async def stream(self, messages: AsyncIterator[bytes], _call: Call) -> bytes:
+    async def stream(self, messages: AsyncIterator[bytes], call: Call) -> bytes:
         """StreamAccessLogs: read until Envoy leaves or the process ends; the reply is empty.
 
         Raises StatusError INVALID_ARGUMENT for bytes that are not a StreamAccessLogsMessage, and UNAVAILABLE
-        where the process ends before it has read all that was sent. A single bad entry is dropped and
+        where the process ends while messages come. A single bad entry is dropped and
         counted; the stream goes on.
         """
         if self._finished:
@@ -148,10 +184,16 @@ class AccesslogSidecar:
             raise StatusError(Code.INVALID_ARGUMENT, f"not a StreamAccessLogsMessage: {error}") from error
         finally:
             self._streams.discard(stream)
+        if self._finishing:
+            self._ended[id(call)] = call, stream
         if stream.cut_off:
-            text = f"the access log is shutting down: it has taken {stream.messages} messages of this stream"
-            raise StatusError(Code.UNAVAILABLE, f"{text}, and read no further")
+            raise StatusError(Code.UNAVAILABLE, "the access log is shutting down: open another stream")
         return REPLY
+
+    def _take_late(self, message: bytes, call: Call) -> bool:
+        """Take a message that Envoy sent before it knew that its stream had ended: it sends nothing twice."""
+        _, stream = self._ended.get(id(call), (call, None))
+        return stream is not None and not self._stopped and stream.take_late(message, self._pipeline)
 
     async def start(self) -> None:
         """Open the sinks. One that cannot be opened is tried again with each batch."""
@@ -206,6 +248,7 @@ class AccesslogSidecar:
 
         A stream that waits for room ends after its message in hand has found it.
         """
+        self._finishing = True
         clock = self._dependencies.monotonic_clock
         give_up_at = clock() + FINISH_SECONDS
         while self._streams:
@@ -223,7 +266,12 @@ class AccesslogSidecar:
 
     async def stop(self) -> None:
         """Write what is queued, for at most `flush_seconds`, and close the sinks."""
-        self._finished = True
+        self._finished = self._stopped = True
+        reading = [
+            stream.reading_late for _, stream in self._ended.values() if stream.reading_late is not None
+        ]
+        if reading:
+            await asyncio.wait(reading, timeout=self._settings.flush_seconds)
         if self._looking is not None:
             await cancel_and_wait(self._looking)
         await self._pipeline.stop(self._settings.flush_seconds)

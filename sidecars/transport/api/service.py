@@ -98,6 +98,10 @@ class Unary:
     """Returns the labels by which a call can be found from its reply, for the exemplars of its durations."""
 
 
+LateMessageHandler = Callable[[bytes, Call], bool]
+"""Takes a message that the client sent before it knew of the reply; returns whether to read on."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientStreaming:
     """A method with many requests and one reply."""
@@ -106,6 +110,9 @@ class ClientStreaming:
     waits_for_message: bool = False
     """Whether the handler has nothing to do before the first message or the end of the request. The transport
     may then start it only when one of them comes: a stream that sends nothing costs much less."""
+    after_reply: LateMessageHandler | None = None
+    """Takes what comes after the handler has ended the call. Transport `grpcio` does not read that, and
+    `native` only if this is set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,19 @@ class ReceiveFlow:
             return Status(Code.INTERNAL, "a compressed message, and no grpc-encoding that says how"), 0
         return inflate(message, self._max_inflated_bytes)
 
+    def take_late(self, stream: Stream) -> bytes:
+        """Hand over the messages that came after the reply; the WINDOW_UPDATE frames that this earns.
+
+        A compressed one ends that: what inflating costs is bounded for calls that are not over.
+        """
+        while stream.late and stream.assembler is not None and stream.assembler.whole_messages:
+            message, compressed = stream.assembler.take()
+            self.unread_bytes -= len(message) + PREFIX_BYTES
+            if compressed or not stream.late(message, stream.call):
+                stream.late = None
+                self.forget(stream)
+        return self.top_up_stream(stream) + self.top_up()
+
     def forget(self, stream: Stream) -> None:
         """Release what no handler will read."""
         if stream.assembler is not None:

@@ -15,6 +15,11 @@ from sidecars.transport.http2.messages import PREFIX_BYTES
 MAX_STATUS_MESSAGE_BYTES: Final = 4 * 1024
 """The longest grpc-message after percent-encoding. Clients refuse header lists of 8 KB and more."""
 
+TOO_MANY_HELD_BYTES: Final = Status(Code.RESOURCE_EXHAUSTED, "the server holds too many unfinished messages")
+
+NOT_ONE_MESSAGE: Final = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
+"""A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
+
 ACCEPT_ENCODING: Final = "identity,gzip"
 
 

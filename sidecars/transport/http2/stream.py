@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Any
 
-from sidecars.transport.api.service import Metadata
+from sidecars.transport.api.service import ClientStreaming, Metadata
 from sidecars.transport.http2.headers import RequestHead
 from sidecars.transport.http2.messages import MessageDeframer
 
@@ -59,6 +59,7 @@ class Stream:
         "closed",
         "headers_sent",
         "id",
+        "late",
         "local_closed",
         "message_began",
         "receive_window",
@@ -101,3 +102,6 @@ class Stream:
         """Whether the stream has left the table."""
         self.running: Any = None
         """The call handler's own data: the task of the handler and what it waits for."""
+        method = self.request.method
+        self.late = method.after_reply if isinstance(method, ClientStreaming) else None
+        """What takes the messages that come after the handler has ended the call."""

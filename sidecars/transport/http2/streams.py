@@ -4,14 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecars.transport.api.limits import Limits
-from sidecars.transport.api.service import (
-    Bidirectional,
-    ClientStreaming,
-    Code,
-    Status,
-    StatusError,
-    Unary,
-)
+from sidecars.transport.api.service import Bidirectional, ClientStreaming, Code, Status, StatusError, Unary
 from sidecars.transport.http2 import frames, responses
 from sidecars.transport.http2.call_handler import CallHandler, Outcome
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError, too_many_handlers
@@ -27,11 +20,6 @@ from sidecars.transport.http2.stream_table import StreamTable
 
 HANDLER_COST_BYTES: Final = 32 * 1024
 """Counted towards `max_bytes_per_turn` for each handler that runs later: one that starts or is cancelled."""
-
-_TOO_MANY_HELD_BYTES: Final = Status(Code.RESOURCE_EXHAUSTED, "the server holds too many unfinished messages")
-
-_NOT_ONE_MESSAGE: Final = Status(Code.UNIMPLEMENTED, "expected exactly one request message")
-"""A cardinality violation (grpc/grpc doc/statuscodes.md). grpcio serves the first of several all the same."""
 
 
 class Streams:
@@ -141,7 +129,7 @@ class Streams:
             self._assemble(stream, stream.assembler, payload)
         if ended:
             self.end_request(stream)
-        elif not stream.local_closed:
+        else:
             self._put(self.receive_flow.top_up_stream(stream))
 
     def end_request(self, stream: Stream) -> None:
@@ -159,7 +147,7 @@ class Streams:
         elif isinstance(stream.request.method, ClientStreaming | Bidirectional):
             self._calls.resume(self, stream)
         elif stream.assembler is None or stream.assembler.whole_messages != 1:
-            self._fail(stream, _NOT_ONE_MESSAGE)
+            self._fail(stream, responses.NOT_ONE_MESSAGE)
         elif isinstance(stream.request.method, Unary):
             self._settle(stream, self._answer(stream, stream.assembler, stream.request.method))
         else:
@@ -221,7 +209,7 @@ class Streams:
             for stream in list(self.table.values()):
                 if stream.assembler is not None and stream.assembler.held_bytes:
                     self.observer.peer_error(Reason.TOO_MANY_HELD_BYTES)
-                    self._fail(stream, _TOO_MANY_HELD_BYTES)
+                    self._fail(stream, responses.TOO_MANY_HELD_BYTES)
         self._put(self.receive_flow.top_up())
 
     def end_all(self) -> None:
@@ -236,6 +224,10 @@ class Streams:
         if not stream.local_closed and not stream.closed:
             self._reply(stream, message)
             self._output_ready()
+
+    def read_on(self, stream: Stream) -> None:
+        """The handler has ended the call: its method takes what waits and what still comes."""
+        self._put(self.receive_flow.take_late(stream))
 
     def send(self, stream: Stream, message: bytes) -> bool:
         """One of many replies. False: send the next one in a later turn of the loop, once there is room."""
@@ -313,12 +305,14 @@ class Streams:
             return
         if self.receive_flow.exceeds_share:
             self.check_held()
-        if not messages or stream.local_closed:
+        if not messages:
             return
-        if isinstance(stream.request.method, ClientStreaming | Bidirectional):
+        if stream.local_closed:
+            self._put(self.receive_flow.take_late(stream))
+        elif isinstance(stream.request.method, ClientStreaming | Bidirectional):
             self._calls.resume(self, stream)
         elif assembler.whole_messages > 1:
-            self._fail(stream, _NOT_ONE_MESSAGE)
+            self._fail(stream, responses.NOT_ONE_MESSAGE)
 
     def _read(self, stream: Stream, assembler: MessageDeframer) -> bytes | Status:
         """The next message, inflated, or the status that tells why it cannot be inflated."""
@@ -342,6 +336,10 @@ class Streams:
         self._end(stream, responses.ok_trailers(stream.id))
 
     def _fail(self, stream: Stream, status: Status) -> None:
+        if stream.local_closed:  # a message after the reply, which nothing can answer
+            stream.late = None
+            self._forget_request(stream)
+            return
         build = responses.trailers if stream.headers_sent else responses.trailers_only
         self._end(stream, build(stream.id, status))
 
@@ -378,6 +376,8 @@ class Streams:
 
     def _forget_request(self, stream: Stream) -> None:
         """Let go of what no handler will read, so that it takes no window."""
+        if stream.late is not None and stream.running is None and not stream.closed:
+            return  # the handler ended the call, and its method reads on
         self.receive_flow.forget(stream)
         # What it took may be all that kept the connection's window shut.
         self._put(self.receive_flow.top_up())

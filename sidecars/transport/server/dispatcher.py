@@ -226,10 +226,14 @@ class Dispatcher:
             status = status_of(_as_exception(error), stream.call)
         elif isinstance(reply := _anything(done.result()), bytes):
             streams.reply(stream, reply)
+            if stream.late is not None:
+                streams.read_on(stream)
             return
         else:
             status = status_of(TypeError("a handler's reply must be bytes"), stream.call)
         streams.finish(stream, status)
+        if stream.late is not None:
+            streams.read_on(stream)
 
     def _pump(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
         self._watch(streams, stream, self._loop.create_task(self._send_all(streams, stream, replies)))

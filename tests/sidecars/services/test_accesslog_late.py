@@ -1,0 +1,69 @@
+"""Messages that Envoy sends before it knows that accesslog has ended its stream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from prometheus_client import CollectorRegistry
+
+from sidecars.observability.call_metrics import CallMetrics
+from sidecars.services.accesslog import build
+from sidecars.transport.api.address import UnixAddress
+from sidecars.transport.api.service import ClientStreaming
+from tests.sidecars.services.test_accesslog import METHOD, Running, dependencies, lines_of, settings
+from tests.support.entries import http_entry, message
+from tests.support.ratelimiting import CALL
+from tests.support.transport.harness import make_server, within
+from tests.support.transport.rawclient import RawClient, request_headers
+from tests.support.transport.rawclient import message as framed
+
+
+@pytest_asyncio.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    """A sidecar in transport `native`, its calls counted as in a process: grpc.aio reads no further."""
+    registry = CollectorRegistry()
+    sidecar = build(
+        settings(sinks=[{"type": "file", "path": str(tmp_path / "access.jsonl")}]), dependencies(registry)
+    )
+    address = UnixAddress(str(tmp_path / "accesslog.sock"))
+    measured = map(CallMetrics(registry, lambda: 0.0).measured, sidecar.services)
+    server = make_server("native", tuple(measured), (address,))
+    await sidecar.start()
+    await server.start()
+    running = Running(sidecar, registry, server, f"unix:{address.path}")
+    yield running
+    await running.close()
+
+
+async def test_what_was_under_way_when_its_stream_ended_is_written(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Envoy sends nothing twice, and knows of the end later than we do."""
+    monkeypatch.setattr("sidecars.services.accesslog.FINISH_SECONDS", 0.1)
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "accesslog.sock")
+    client = RawClient(reader, writer)
+    client.h2.initiate_connection()
+    stream_id = client.open(request_headers(METHOD))
+    data = framed(message(http_entry()).SerializeToString())
+    client.send(stream_id, data)
+    await running.received(1)
+    await within(running.sidecar.finish_streams())
+    assert (await client.answer(stream_id)).status == 0
+    client.send(stream_id, data * 2)
+    client.send(stream_id, data, end=True)
+    await running.received(4)
+    await running.close()
+    writer.close()
+    assert len(lines_of(tmp_path / "access.jsonl")) == 4
+    assert client.answers[stream_id].reset_code is None
+
+
+async def test_a_late_message_is_not_taken_of_a_stream_that_ended_by_a_fault(running: Running) -> None:
+    [service] = running.sidecar.services
+    method = service.methods["StreamAccessLogs"]
+    assert isinstance(method, ClientStreaming)
+    assert method.after_reply is not None
+    await running.sidecar.finish_streams()
+    assert not method.after_reply(message(http_entry()).SerializeToString(), CALL)
