@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecars.observability.metric_facts import METRIC_FACTS
 from tests.support.dashboards import DASHBOARDS, QUERIES, metrics_in, panels
 from tests.support.prometheus import promtool
 from tests.support.rules import ALERTS, FOLDER, RULES, page_of
-
-SERIES = {f"{name}{suffix}" for name in METRIC_FACTS for suffix in ("", "_bucket", "_count", "_sum")}
-"""The series that the product has; tests/test_metrics_page.py compares METRIC_FACTS with the registries."""
+from tests.support.series import SERIES
 
 OF_OTHERS = re.compile(r"up|ALERTS|envoy_cluster_\w+")
 """Series of Prometheus itself and of Envoy."""
