@@ -63,12 +63,16 @@ def limit_text(rule: LimitRule) -> str:
     return ", ".join([*words, f"on_failure {rule.on_failure.value}"])
 
 
-def limits_data(limits: CompiledLimits) -> dict[str, Any]:
-    """Return the limits as plain data, in the order of the files: a format that only ever gains keys."""
+def limits_data(limits: CompiledLimits, most: int | None = None) -> dict[str, Any]:
+    """Return the limits as plain data, in the order of the files: a format that only ever gains keys.
+
+    `most` is the number of rules to list; None for all.
+    """
     return {
         "revision": limits.revision,
         "domains": sorted(limits.domains),
-        "rules": [_rule_data(rule) for rule in limits.rules],
+        "rules_in_all": len(limits.rules),
+        "rules": [_rule_data(rule) for rule in limits.rules[:most]],
         "warnings": list(map(str, limits.warnings)),
     }
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.engine.decision_question import question_of
@@ -25,6 +26,35 @@ OUTCOMES: Final = {
 """The accepted values of the `outcome` filter."""
 
 
+RECORDS_IN_A_TURN: Final = 2_000
+"""Records looked at before an event loop may do other work: about 0.5 ms. One that is shown costs ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Filters; an empty one matches every record."""
+
+    decision_id: str = ""
+    request_id: str = ""
+    outcome: Outcome | None = None
+    rule: str = ""
+    subject: str = ""
+    reason: str = ""
+    limit: int = DEFAULT_SHOWN
+
+    def matches(self, record: DecisionRecord) -> bool:
+        """Whether the record matches every filter."""
+        verdict = record.verdict
+        return (
+            (not self.decision_id or record.id == self.decision_id)
+            and (not self.request_id or record.request_id == self.request_id)
+            and (self.outcome is None or verdict.outcome is self.outcome)
+            and (not self.rule or verdict.rule == self.rule)
+            and (not self.subject or record.identity.subject == self.subject)
+            and (not self.reason or verdict.reason == self.reason)
+        )
+
+
 class RecentDecisions:
     """A ring buffer of records: a new one replaces the oldest. `keep` costs one append."""
 
@@ -39,52 +69,35 @@ class RecentDecisions:
     def __len__(self) -> int:
         return len(self._ring)
 
-    def find(
-        self,
-        *,
-        decision_id: str = "",
-        request_id: str = "",
-        outcome: str = "",
-        rule: str = "",
-        subject: str = "",
-        reason: str = "",
-        limit: int = DEFAULT_SHOWN,
-    ) -> list[dict[str, Any]]:
-        """Return the newest records that match every filter, newest first and masked.
+    def find(self, wanted: Wanted) -> Iterator[dict[str, Any] | None]:
+        """Yield the newest records that match every filter, newest first and masked.
 
-        An empty filter matches every record. Raises ValueError for an unknown outcome, and for a subject
-        where subjects are hidden.
+        After each RECORDS_IN_A_TURN that were looked at, or a tenth as many that matched, it yields None:
+        an event loop may do other work then.
         """
-        if subject and self._masking.hides("subject"):
-            raise ValueError("subject cannot be asked for: decisions.mask hides it")
-        wanted = None
-        if outcome:
-            wanted = OUTCOMES.get(outcome)
-            if wanted is None:
-                raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}")
-        found = []
-        for record in self._newest_first():
-            if (
-                (not decision_id or record.id == decision_id)
-                and (not request_id or record.request_id == request_id)
-                and (wanted is None or record.verdict.outcome is wanted)
-                and (not rule or record.verdict.rule == rule)
-                and (not subject or record.identity.subject == subject)
-                and (not reason or record.verdict.reason == reason)
-            ):
-                found.append(record)
-                if len(found) >= min(limit, MAX_SHOWN):
-                    break
-        return [self._masking.to_dict(record) for record in found]
+        found = looked_at = 0
+        # A copy, since records may be added between two of them.
+        for record in reversed(tuple(self._ring)):
+            looked_at += 1
+            if wanted.matches(record):
+                yield self._masking.to_dict(record)
+                looked_at += 10
+                found += 1
+                if found >= wanted.limit:
+                    return
+            if looked_at >= RECORDS_IN_A_TURN:
+                looked_at = 0
+                yield None
 
-    def question(self, decision_id: str) -> dict[str, Any] | None:
-        """Return the request and the caller of a decision, as for `sidecars policy explain --request`.
+    def question(self, decision_id: str) -> Iterator[dict[str, Any] | None]:
+        """Yield the request and the caller of a decision, as for `sidecars policy explain --request`.
 
-        None if it is not kept. Masked, and without what is not recorded: headers, query, body and claims.
+        Yields nothing if it is not kept; None as `find` does. Masked, and without what is not recorded:
+        headers, query, body and claims.
         """
-        found = (record for record in self._newest_first() if record.id == decision_id)
-        record = next(found, None)
-        return None if record is None else question_of(record, self._masking)
-
-    def _newest_first(self) -> Iterator[DecisionRecord]:
-        return reversed(self._ring)
+        for number, record in enumerate(reversed(tuple(self._ring)), 1):
+            if record.id == decision_id:
+                yield question_of(record, self._masking)
+                return
+            if number % RECORDS_IN_A_TURN == 0:
+                yield None

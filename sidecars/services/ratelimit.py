@@ -138,7 +138,9 @@ class RatelimitSidecar:
 
     async def _rlconfig(self, request: AdminRequest) -> AdminAnswer:
         if request.query.get("format") == "json":
-            return AdminAnswer(body=orjson.dumps(limits_data(self._limiter.limits)))
+            most = request.query.get("limit", "")
+            rules = int(most[:9]) if most.isascii() and most.isdigit() else None
+            return AdminAnswer(body=orjson.dumps(limits_data(self._limiter.limits, rules)))
         body = "".join([f"{line}\n" for line in described(self._limiter.limits)])
         return AdminAnswer(body=body.encode(), content_type="text/plain")
 

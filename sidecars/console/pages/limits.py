@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from sidecars.console.source import Source, SourceError, of_each_worker
 
-MAX_RULES: Final = 500
+MAX_RULES: Final = 200
 MAX_HOT: Final = 25
+NO_LIMITS: Final[Mapping[str, Any]] = MappingProxyType({"rules": (), "rules_in_all": 0, "domains": ()})
 _NOT_HERE: Final = 404
 
 
@@ -20,8 +22,8 @@ async def show(source: Source, query: Mapping[str, str]) -> dict[str, Any]:
         if error.status == _NOT_HERE:
             return {"runs": False}
         raise
-    listed = of_each_worker(await source.get("/rlconfig", {"format": "json"}))
-    limits = next((found for _, found in listed if isinstance(found, dict)), {"rules": (), "domains": ()})
+    listed = of_each_worker(await source.get("/rlconfig", {"format": "json", "limit": str(MAX_RULES)}))
+    limits = next((found for _, found in listed if isinstance(found, dict)), NO_LIMITS)
     states: list[dict[str, Any]] = []
     problem = ""
     if domain and descriptor:
@@ -36,8 +38,8 @@ async def show(source: Source, query: Mapping[str, str]) -> dict[str, Any]:
         "asked": {"domain": domain or next(iter(limits["domains"]), ""), "descriptor": descriptor},
         "states": states,
         "problem": problem,
-        "rules": limits["rules"][:MAX_RULES],
-        "more": max(0, len(limits["rules"]) - MAX_RULES),
+        "rules": limits["rules"],
+        "more": limits["rules_in_all"] - len(limits["rules"]),
         "domains": limits["domains"],
     }
 

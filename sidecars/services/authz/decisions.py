@@ -3,8 +3,9 @@
 None of it can change an answer: what fails here is logged and forgotten.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -17,7 +18,7 @@ from authz.engine.decide import Decision
 from authz.engine.decision_log import DecisionLog, Writer
 from authz.engine.decision_record import DecisionRecord, record_of, record_of_unreadable
 from authz.engine.metrics import DecisionMetrics
-from authz.engine.recent_decisions import DEFAULT_SHOWN, MAX_SHOWN, RecentDecisions
+from authz.engine.recent_decisions import DEFAULT_SHOWN, MAX_SHOWN, OUTCOMES, RecentDecisions, Wanted
 from authz.request.request import Request
 from authz.wire import CheckRequest
 from common.redaction import Secrets
@@ -116,10 +117,10 @@ class Decisions:
 
     async def _question(self, asked: AdminRequest) -> AdminAnswer:
         assert self.recent is not None  # noqa: S101  # the route exists only with it
-        found = self.recent.question(asked.query.get("id", ""))
-        if found is None:
+        found = await _in_turns(self.recent.question(asked.query.get("id", "")))
+        if not found:
             return AdminAnswer(404, b"no decision with this id is kept\n", "text/plain")
-        return AdminAnswer(body=orjson.dumps(found), headers={"cache-control": "no-store"})
+        return AdminAnswer(body=orjson.dumps(found[0]), headers={"cache-control": "no-store"})
 
     async def _shown(self, asked: AdminRequest) -> AdminAnswer:
         query = dict(asked.query)
@@ -131,11 +132,22 @@ class Decisions:
             if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= MAX_SHOWN:
                 raise ValueError(f"limit is a number from 1 to {MAX_SHOWN}")
             assert self.recent is not None  # noqa: S101  # the route exists only with it
-            found = self.recent.find(**{_ASKED[key]: value for key, value in query.items()}, limit=int(limit))
+            found = self.recent.find(self._wanted(query, int(limit)))
         except ValueError as error:
             return AdminAnswer(400, f"{error}\n".encode(), "text/plain")
-        body = orjson.dumps({"decisions": found}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        decisions = await _in_turns(found)
+        body = orjson.dumps({"decisions": decisions}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         return AdminAnswer(body=body, headers={"cache-control": "no-store"})
+
+    def _wanted(self, query: Mapping[str, str], limit: int) -> Wanted:
+        """Return the filters of a query. Raises ValueError for one that cannot be answered."""
+        outcome = query.get("outcome", "")
+        if outcome and outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}")
+        if query.get("subject") and self._masking.hides("subject"):
+            raise ValueError("subject cannot be asked for: decisions.mask hides it")
+        texts = {_ASKED[key]: value for key, value in query.items() if key != "outcome"}
+        return Wanted(**texts, outcome=OUTCOMES.get(outcome), limit=limit)
 
     def totals(self) -> dict[str, dict[str, float]]:
         """Decisions since the start, by outcome and by reason."""
@@ -147,6 +159,17 @@ class Decisions:
             "recent": 0 if self.recent is None else len(self.recent),
             "log": None if self.log is None else self.log.state(),
         }
+
+
+async def _in_turns(found: Iterator[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """Return what was found; the loop runs at each None in between, since 100,000 records take long."""
+    shown = []
+    for one in found:
+        if one is None:
+            await asyncio.sleep(0)
+        else:
+            shown.append(one)
+    return shown
 
 
 def _writer(settings: DecisionLogSettings) -> Writer:
