@@ -11,6 +11,7 @@ import orjson
 import typer
 
 from sidecars.cli.exit import OK, WRONG
+from sidecars.cli.quiet import quiet
 
 if TYPE_CHECKING:
     from sidecars.doctor.finding import Finding
@@ -53,7 +54,9 @@ def doctor(
     Exit codes: 0 nothing fails (warnings may be there); 1 a check fails; 2 bad usage, or a settings file that
     cannot be read.
     """
-    found = asyncio.run(_findings(config, _address(envoy_admin)))
+    address = _address(envoy_admin)
+    with quiet():
+        found = asyncio.run(_findings(config, address))
     if json:
         rows = [asdict(finding) for finding in found]
         typer.echo(orjson.dumps({"findings": rows}, option=orjson.OPT_INDENT_2))

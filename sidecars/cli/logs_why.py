@@ -10,8 +10,8 @@ from typing import Any, Final
 from sidecars.cli.log_files import lines_of, record_in
 
 _IDS: Final = ("request_id", "stream_id", "authz_decision_id")
-_TRACE_HEADERS: Final = ("traceparent", "x-b3-traceid", "b3")
-"""The headers that have the id of a trace: W3C Trace Context, and both forms of B3."""
+_TRACE_HEADERS: Final = {"traceparent": 1, "x-b3-traceid": 0, "b3": 0}
+"""The headers of a trace (W3C Trace Context, and both forms of B3), and which of their parts is its id."""
 
 _ERROR_DETAILS: Final = {
     "ext_authz_error": "Envoy got no answer from authz, and answered with status_on_error",
@@ -195,7 +195,10 @@ def _has_id(record: Mapping[str, Any], wanted: str) -> bool:
     if any(record.get(name) == wanted for name in _IDS):
         return True
     headers = record.get("request_headers") or {}
-    return any(wanted in str(headers.get(name, "")).split("-") for name in _TRACE_HEADERS)
+    return any(
+        str(headers.get(name, "")).split("-")[part : part + 1] == [wanted]
+        for name, part in _TRACE_HEADERS.items()
+    )
 
 
 def _is_decision(record: Mapping[str, Any], wanted: str) -> bool:

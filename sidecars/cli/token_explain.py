@@ -2,19 +2,17 @@
 
 import asyncio
 import getpass
-import logging
 import random
 import secrets
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from sidecars.cli.exit import WRONG
+from sidecars.cli.quiet import quiet
 from sidecars.cli.time_option import unix_seconds
 
 if TYPE_CHECKING:
@@ -58,24 +56,11 @@ def explain(
     text = _token(token_file)
     credentials = load_policy(policy).credentials
     now = time.time() if at is None else unix_seconds(at, "--at")
-    with _quiet():
+    with quiet():
         explained = asyncio.run(_explained(text, credentials, now))
     typer.echo(_as_json(explained) if json else _as_text(explained))
     if not _is_accepted(explained):
         raise typer.Exit(WRONG)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses what a sidecar would log about its key sets: the checks say the same."""
-    import structlog
-
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 def _token(file: Path | None) -> str:

@@ -1,5 +1,6 @@
 """One GET of a page, with its headers."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,7 +70,10 @@ async def url_page(url: str, connector: aiohttp.BaseConnector | None = None) -> 
 
 
 async def _get(client: aiohttp.ClientSession, url: str, query: dict[str, str]) -> Page:
-    async with client.get(url, params=query or None, allow_redirects=False) as response:
+    async with (
+        asyncio.timeout(TIMEOUT_SECONDS),
+        client.get(url, params=query or None, allow_redirects=False) as response,
+    ):
         body = await read_at_most(response.content, MAX_PAGE_BYTES)
         return Page(response.status, body, response.headers)
 

@@ -52,8 +52,9 @@ async def findings(reading: Reading, envoy_admin: Address | None) -> AsyncIterat
     except ConfigError as error:
         for problem in error.problems:
             yield fail("policy", str(problem), "correct it, then: sidecars config check FILE")
-    for section in ("redis", "redis_per_second"):
-        async for finding in check_redis(settings, section, _uses(settings, credentials)):
+    uses = _uses(settings, credentials)
+    for section, own in (("redis", uses), ("redis_per_second", RedisUses(uses.ratelimit))):
+        async for finding in check_redis(settings, section, own):
             yield finding
     async for finding in check_key_servers(key_set_urls(config)):
         yield finding

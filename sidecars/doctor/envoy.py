@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
 
 from sidecars.client.pages import NoAnswerError, Page, page
@@ -17,11 +18,11 @@ OLDEST: Final = (1, 39)
 """Older versions have CVE-2026-47205."""
 
 _SERVICES: Final = {
-    "authz": (kinds.EXT_AUTHZ, "grpc_service"),
-    "ratelimit": (kinds.RATE_LIMIT, "rate_limit_service.grpc_service"),
-    "accesslog": (kinds.HTTP_LOG, "common_config.grpc_service"),
+    "authz": ((kinds.EXT_AUTHZ,), "grpc_service"),
+    "ratelimit": ((kinds.RATE_LIMIT,), "rate_limit_service.grpc_service"),
+    "accesslog": ((kinds.HTTP_LOG, kinds.TCP_LOG), "common_config.grpc_service"),
 }
-"""The filter or logger that asks each sidecar, and where it names the cluster."""
+"""The filter or loggers that ask each sidecar, and where they name the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,10 @@ def check_envoy(pages: EnvoyPages, settings: Settings, domains: Collection[str] 
     yield _of_version(pages.server_info)
     config = EnvoyConfig(pages.config_dump)
     statuses = {one["name"]: one for one in pages.clusters.get("cluster_statuses", ())}
-    for name, (kind, service) in _SERVICES.items():
+    for name, (asking, service) in _SERVICES.items():
         if getattr(settings, name) is None:
             continue
-        parts = config.parts(kind)
+        parts = [part for kind in asking for part in config.parts(kind)]
         if not parts:
             seen = "no listener asks it"
             yield fail(
@@ -155,8 +156,12 @@ def _of_endpoints(check: str, name: str, found: Sequence[str], settings: Setting
 def _same(address: Address, endpoint: str) -> bool:
     if isinstance(address, UnixAddress):
         return endpoint == f"unix:{address.path}"
-    whole = address.host in {"0.0.0.0", "::"}
-    return endpoint == str(address) or (whole and endpoint.rpartition(":")[2] == str(address.port))
+    try:
+        here = ip_address(address.host)
+    except ValueError:
+        here = None  # Envoy shows the address of a name
+    any_host = here is None or here.is_unspecified
+    return endpoint == str(address) or (any_host and endpoint.rpartition(":")[2] == str(address.port))
 
 
 def _address_of(address: Config) -> str:
@@ -167,13 +172,23 @@ def _address_of(address: Config) -> str:
     return str(TcpAddress(str(socket.get("address", "?")), int(socket.get("port_value", 0))))
 
 
+def _disabled(config: EnvoyConfig, kind: str) -> Iterator[Finding]:
+    for part in config.filters(kind):
+        if part.config.get("disabled"):
+            seen = "disabled: only the routes that enable it ask the sidecar"
+            yield warn(f"envoy {part.place} {part.config.get('name')}", seen, "remove disabled: true")
+
+
 def _of_authz(config: EnvoyConfig, settings: Settings) -> Iterator[Finding]:
+    yield from _disabled(config, kinds.EXT_AUTHZ)
     for part in config.parts(kinds.EXT_AUTHZ):
         check = f"envoy {part.place} ext_authz"
         body = advice.WITH_BODY if "with_request_body" in part.config else ()
         yield from advice.advise(check, part.config, (*advice.EXT_AUTHZ, *body))
     skipped = [
-        part.place for part in config.overrides(kinds.EXT_AUTHZ_PER_ROUTE) if part.config.get("disabled")
+        part.place
+        for part in config.overrides(kinds.EXT_AUTHZ, kinds.EXT_AUTHZ_PER_ROUTE)
+        if part.config.get("disabled")
     ]
     if skipped:
         seen = f"turned off for {', '.join(skipped[:10])}"
@@ -188,6 +203,7 @@ def _of_authz(config: EnvoyConfig, settings: Settings) -> Iterator[Finding]:
 
 
 def _of_ratelimit(config: EnvoyConfig, domains: Collection[str]) -> Iterator[Finding]:
+    yield from _disabled(config, kinds.RATE_LIMIT)
     for part in config.parts(kinds.RATE_LIMIT):
         check = f"envoy {part.place} ratelimit"
         domain = part.config.get("domain", "")
@@ -205,14 +221,25 @@ def _of_ratelimit(config: EnvoyConfig, domains: Collection[str]) -> Iterator[Fin
             yield warn(check, seen, f"write max_interval: {timeout:g}s, as the timeout of the filter")
     off = [
         part.place
-        for part in config.overrides(kinds.RATE_LIMIT_PER_ROUTE)
-        if part.config.get("vh_rate_limits", "OVERRIDE") != "INCLUDE"
+        for part in config.overrides(kinds.RATE_LIMIT, kinds.FILTER_CONFIG)
+        if part.config.get("disabled")
     ]
     if off:
-        seen = f"the limits of the virtual host do not apply to {', '.join(off[:10])}"
-        yield warn(
-            "envoy ratelimit routes", seen, "write vh_rate_limits: INCLUDE, unless that is what you want"
-        )
+        fix = "remove disabled: true, unless that is what you want"
+        yield warn("envoy ratelimit routes", f"turned off for {', '.join(off[:10])}", fix)
+    own = [place for place, host, route in config.routes() if _drops_limits(host, route)]
+    if own:
+        seen = f"the limits of the virtual host do not apply to {', '.join(own[:10])}"
+        fix = "write vh_rate_limits: INCLUDE in its RateLimitPerRoute, unless that is what you want"
+        yield warn("envoy ratelimit routes", seen, fix)
+
+
+def _drops_limits(host: Config, route: Config) -> bool:
+    """Whether the limits of the virtual host do not apply to the route (RateLimitPerRoute.vh_rate_limits)."""
+    per_route = next(kinds.typed(route.get("typed_per_filter_config", {}), kinds.RATE_LIMIT_PER_ROUTE), {})
+    option = per_route.get("vh_rate_limits", "OVERRIDE")
+    has_own = bool(value(route, "route.rate_limits"))
+    return bool(host.get("rate_limits")) and (option == "IGNORE" or (option == "OVERRIDE" and has_own))
 
 
 def _of_managers(config: EnvoyConfig, settings: Settings) -> Iterator[Finding]:
@@ -243,4 +270,5 @@ def _of_order(manager: Part) -> Iterator[Finding]:
 
 
 def _asks_us(manager: Part) -> bool:
-    return any(next(kinds.typed(manager.config, kind), None) is not None for kind, _ in _SERVICES.values())
+    asking = [kind for kinds_of_service, _ in _SERVICES.values() for kind in kinds_of_service]
+    return any(next(kinds.typed(manager.config, kind), None) is not None for kind in asking)

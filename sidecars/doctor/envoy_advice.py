@@ -90,6 +90,12 @@ EXT_AUTHZ: Final = (
         "remove disallowed_headers",
     ),
     Advice(
+        "filter_enabled",
+        _absent,
+        "only a share of the requests is checked, or those with some metadata",
+        "remove filter_enabled",
+    ),
+    Advice(
         "validate_mutations",
         _present,
         "Envoy does not check the headers that authz sets",
@@ -132,6 +138,18 @@ RATE_LIMIT: Final = (
         "below 0.01s a busy Redis is cut off and no limit holds; above 0.1s a hung one holds every request",
         "write timeout: 0.02s in the filter; that of its grpc_service does not count",
         default="0.020s",
+    ),
+    Advice(
+        "filter_enabled",
+        _absent,
+        "only a share of the requests is limited",
+        "remove filter_enabled",
+    ),
+    Advice(
+        "filter_enforced",
+        _absent,
+        "only a share of the requests over a limit is refused",
+        "remove filter_enforced, and write shadow_mode: true for limits on trial",
     ),
     Advice(
         "failure_mode_deny",

@@ -11,6 +11,7 @@ HTTP_LOG: Final = "access_loggers.grpc.v3.HttpGrpcAccessLogConfig"
 TCP_LOG: Final = "access_loggers.grpc.v3.TcpGrpcAccessLogConfig"
 EXT_AUTHZ_PER_ROUTE: Final = "filters.http.ext_authz.v3.ExtAuthzPerRoute"
 RATE_LIMIT_PER_ROUTE: Final = "filters.http.ratelimit.v3.RateLimitPerRoute"
+FILTER_CONFIG: Final = "config.route.v3.FilterConfig"
 HTTP_OPTIONS: Final = "upstreams.http.v3.HttpProtocolOptions"
 
 Config = Mapping[str, Any]
@@ -81,22 +82,49 @@ class EnvoyConfig:
             for config in typed(listener.config, kind)
         ]
 
-    def overrides(self, kind: str) -> list[Part]:
-        """Return the parts of virtual hosts and routes that change a filter."""
-        found: list[Part] = []
+    def filters(self, kind: str) -> list[Part]:
+        """Return the HTTP filters of this type, with their names and whether they are disabled."""
+        return [
+            Part(manager.place, one)
+            for manager in self.parts(MANAGER)
+            for one in manager.config.get("http_filters", ())
+            if str(value(one, "typed_config.@type", "")).endswith(kind)
+        ]
+
+    def overrides(self, kind: str, per_route: str) -> list[Part]:
+        """Return what virtual hosts, routes and their clusters change of the filters of type `kind`.
+
+        That is a configuration of type `per_route`, or a FilterConfig, which may disable any filter.
+        """
+        names = {str(one.config.get("name")) for one in self.filters(kind)}
+        return [
+            Part(level.place, config)
+            for level in self._levels()
+            for name, own in level.config.items()
+            for config in (*typed(own, per_route), *(typed(own, FILTER_CONFIG) if name in names else ()))
+        ]
+
+    def routes(self) -> Iterator[tuple[str, Config, Config]]:
+        """Yield the name of each route, its virtual host, and the route."""
         for routes in self._routes:
             for host in routes.get("virtual_hosts", ()):
-                at_host = Part(f"virtual host {host.get('name')}", host.get("typed_per_filter_config", {}))
-                at_routes = [
-                    Part(f"route {_route_name(route)}", route.get("typed_per_filter_config", {}))
-                    for route in host.get("routes", ())
-                ]
-                found += [
-                    Part(one.place, config)
-                    for one in (at_host, *at_routes)
-                    for config in typed(one.config, kind)
-                ]
-        return found
+                for route in host.get("routes", ()):
+                    yield f"route {_route_name(route)}", host, route
+
+    def _levels(self) -> Iterator[Part]:
+        """Yield each `typed_per_filter_config`, and the part of the routes that has it."""
+        for routes in self._routes:
+            yield _per_filter(f"routes {routes.get('name')}", routes)
+            for host in routes.get("virtual_hosts", ()):
+                yield _per_filter(f"virtual host {host.get('name')}", host)
+        for place, _, route in self.routes():
+            yield _per_filter(place, route)
+            for cluster in value(route, "route.weighted_clusters.clusters", ()):
+                yield _per_filter(f"{place} to {cluster.get('name')}", cluster)
+
+
+def _per_filter(place: str, level: Config) -> Part:
+    return Part(place, level.get("typed_per_filter_config", {}))
 
 
 def cluster_of(config: Config, path: str) -> str:

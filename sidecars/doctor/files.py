@@ -83,14 +83,17 @@ def _sockets(settings: Settings) -> Iterator[Finding]:
 
 def _outputs(settings: Settings) -> Iterator[Finding]:
     for worker in range(settings.workers):
-        accesslog = for_worker(settings, worker).accesslog
-        for sink in () if accesslog is None else accesslog.sinks:
+        own = for_worker(settings, worker)
+        for sink in () if own.accesslog is None else own.accesslog.sinks:
             if isinstance(sink, FileSinkSettings):
                 yield from _readable(f"access log {sink.path}", sink.path)
             if isinstance(sink, ParquetSinkSettings):
                 yield from _readable(f"access log {sink.folder}", sink.folder)
             if sink.spool is not None:
                 yield from _readable(f"spool {sink.spool.folder}", sink.spool.folder)
+        log = None if own.authz is None else own.authz.decisions.log
+        if log is not None and log.file is not None:
+            yield from _readable(f"decision log {log.file}", log.file)
 
 
 def _readable(check: str, path: Path) -> Iterator[Finding]:

@@ -147,8 +147,10 @@ def _commands(uses: RedisUses) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def _of_access(check: str, written: RedisSettings) -> Iterator[Finding]:
     parts = urlsplit(written.url)
-    open_to_others = parts.scheme == "redis" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}
-    protected = parts.password or written.password_file is not None
-    if open_to_others and not protected:
-        seen = f"{parts.hostname} is reached without TLS and without a password"
+    # With Sentinels, the host is the name of the master, which is reached as they are.
+    urls = (written.url,) if written.sentinel is None else written.sentinel.urls
+    hosts = {urlsplit(url).hostname for url in urls if urlsplit(url).scheme != "unix"}
+    protected = written.uses_tls or parts.password or written.password_file is not None
+    if hosts - {"127.0.0.1", "::1", "localhost"} and not protected:
+        seen = f"{', '.join(sorted(filter(None, hosts)))} is reached without TLS and without a password"
         yield warn(f"{check} access", seen, "use rediss:// and username with password_file")

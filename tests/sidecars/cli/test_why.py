@@ -115,7 +115,8 @@ def test_a_trace_is_found_by_the_headers_that_carry_it(sidecars: Command, tmp_pa
         record = {"type": "http", "request_id": "r", "code": 200, "request_headers": {header: text}}
         log.write_bytes(orjson.dumps(record) + b"\n")
         assert orjson.loads(sidecars("logs", "why", TRACE, log, "--json").out)["record"] == record
-        assert sidecars("logs", "why", TRACE[:-1], log).code == 1
+        for other in (TRACE[:-1], "00", "01", "b7ad6b7169203331"):
+            assert sidecars("logs", "why", other, log).code == 1
 
 
 def test_a_missing_answer_of_ratelimit_is_noted(sidecars: Command, folder: Path) -> None:

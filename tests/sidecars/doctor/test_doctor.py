@@ -1,5 +1,6 @@
 """The doctor at a real suite, with a real Envoy and a real Redis, in good health and with faults."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -13,13 +14,24 @@ import yaml
 from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
 from sidecars.doctor.checks import findings
 from sidecars.doctor.finding import Finding
+from sidecars.doctor.redis import RedisUses, check_redis
 from sidecars.settings.load import read_settings
+from sidecars.settings.root import Settings
 from sidecars.transport.api.address import UnixAddress
+from tests.support.authority import Authority
 from tests.support.command import Command
 from tests.support.redis_server import RedisServer, redis_server
+from tests.support.redis_topologies import (
+    RedisCluster,
+    Sentinels,
+    _session_cluster,
+    _session_sentinels,
+    redis_cluster,
+    shared_sentinels,
+)
 from tests.support.running import SIDECARS, Running
 
-__all__ = ["redis_server"]
+__all__ = ["_session_cluster", "_session_sentinels", "redis_cluster", "redis_server", "shared_sentinels"]
 
 ROOT = Path(__file__).parents[3]
 POLICY = "rules: [{name: all, paths: [/], allow: anyone}]\n"
@@ -126,6 +138,11 @@ async def test_an_envoy_with_wrong_settings_has_a_line_for_each(folder: Path) ->
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
         "disabled": True,
     }
+    del route["typed_per_filter_config"]["envoy.filters.http.ratelimit"]
+    http["route_config"]["virtual_hosts"][0]["routes"][1]["typed_per_filter_config"] = {
+        name: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+        for name in ("envoy.filters.http.ext_authz", "envoy.filters.http.ratelimit")
+    }
     for cluster in configuration["static_resources"]["clusters"]:
         if cluster["name"] == "authz":
             del cluster["circuit_breakers"], cluster["typed_extension_protocol_options"]
@@ -145,7 +162,9 @@ async def test_an_envoy_with_wrong_settings_has_a_line_for_each(folder: Path) ->
         "fail envoy listener edge: xff_num_trusted_hops is 1, authz.trusted_hops is 0",
         "warn envoy listener edge access log edge: common_config.buffer_size_bytes is 100",
         "warn envoy listener edge access log edge: common_config.grpc_stream_retry_policy is not set",
-        "warn envoy ext_authz routes: turned off for route login",
+        "warn envoy ext_authz routes: turned off for route login, route default",
+        "warn envoy ratelimit routes: turned off for route default",
+        "warn envoy ratelimit routes: the limits of the virtual host do not apply to route login",
         "fail envoy cluster authz: does not speak HTTP/2",
         "warn envoy cluster authz: max_requests is 1024",
         "warn envoy cluster authz: max_retries is 3",
@@ -155,7 +174,8 @@ async def test_an_envoy_with_wrong_settings_has_a_line_for_each(folder: Path) ->
 @pytest.mark.envoy
 async def test_an_envoy_that_asks_elsewhere_or_not_at_all_has_a_line(folder: Path) -> None:
     configuration = shipped(folder)
-    manager(configuration)["http_filters"] = manager(configuration)["http_filters"][1:]
+    _, ratelimit, router = manager(configuration)["http_filters"]
+    manager(configuration)["http_filters"] = [{**ratelimit, "disabled": True}, router]
     for cluster in configuration["static_resources"]["clusters"]:
         if cluster["name"] == "ratelimit":
             [host] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
@@ -165,6 +185,7 @@ async def test_an_envoy_that_asks_elsewhere_or_not_at_all_has_a_line(folder: Pat
     seen(
         found,
         "fail envoy authz: no listener asks it",
+        "warn envoy listener edge envoy.filters.http.ratelimit: disabled: only the routes that enable it",
         f"warn envoy cluster ratelimit: has unix:{folder}/elsewhere, and ratelimit listens on unix:{folder}",
     )
 
@@ -262,3 +283,49 @@ def test_the_command_prints_a_line_a_check_and_exits_by_what_fails(
     assert (bad_address.code, "expected 127.0.0.1:9901 (HOST:PORT)" in bad_address.err) == (2, True)
     running.file.write_text("authz: [\n")
     assert command("doctor", "--config", running.file).code == 2
+
+
+@pytest.mark.redis
+async def test_each_master_of_a_cluster_is_checked(redis_cluster: RedisCluster) -> None:
+    first, *others = (server.port for server in redis_cluster.servers)
+    nodes = [f"127.0.0.1:{port}" for port in others]
+    settings = Settings.model_validate(
+        {"redis": {"url": f"redis://127.0.0.1:{first}", "cluster": {"nodes": nodes}}}
+    )
+    found = [one async for one in check_redis(settings, "redis", RedisUses("ratelimit:"))]
+    assert bad(found) == {}
+    assert {one.check for one in found} >= {f"redis 127.0.0.1:{port} rights" for port in (first, *others)}
+
+
+@pytest.mark.redis
+async def test_the_master_that_sentinels_name_is_checked(shared_sentinels: Sentinels) -> None:
+    settings = Settings(redis=shared_sentinels.settings())
+    found = [one async for one in check_redis(settings, "redis", RedisUses("ratelimit:", sessions=True))]
+    assert bad(found) == {}
+    assert "master" in found[0].seen
+
+
+@pytest.mark.redis
+def test_the_output_is_json_alone_though_the_parts_have_logs(
+    folder: Path, shared_sentinels: Sentinels, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "sidecars.yaml"
+    redis = shared_sentinels.settings().model_dump(mode="json", exclude_unset=True)
+    file.write_text(yaml.safe_dump({"redis": redis, "admin": {"listen": f"unix:{folder}/admin"}}))
+    result = Command(capsys)("doctor", "-c", file, "--json")
+    levels = {one["check"]: one["level"] for one in json.loads(result.out)["findings"]}
+    assert (levels["redis"], levels[f"admin unix:{folder}/admin"]) == ("ok", "fail")
+    assert result.err == ""
+
+
+async def test_an_address_with_tls_is_asked_for_its_certificate(folder: Path) -> None:
+    pair = Authority("edge").sign("authz")
+    tls = {name: str(folder / name) for name in ("cert_file", "key_file")}
+    (folder / "cert_file").write_bytes(pair.certificate)
+    (folder / "key_file").write_bytes(pair.key)
+    listen = [{"address": f"unix:{folder}/authz", "tls": tls}]
+    with suite(folder, authz={"listen": listen, "policy": ["policy.yaml"]}) as running:
+        found = await found_in(running)
+        lines = {one.check: one.seen for one in found if one.level == "ok"}
+    assert lines[f"authz unix:{folder}/authz"].startswith("accepts TLS connections")
+    assert "authz certificate" in {one.check for one in found}
