@@ -118,7 +118,7 @@ async def admin_session(settings: Any) -> AsyncIterator[tuple[Any, str]]:
 
     from sidecars.transport.api.address import TcpAddress
 
-    address = settings.listen
+    address, headers = settings.listen, settings.client_headers
     if isinstance(address, TcpAddress):
         port = address.port or await asyncio.to_thread(_port_in, settings.port_file)
         connector: aiohttp.BaseConnector = aiohttp.TCPConnector()
@@ -127,7 +127,6 @@ async def admin_session(settings: Any) -> AsyncIterator[tuple[Any, str]]:
         path = "\0" + address.path[1:] if address.abstract else address.path
         connector, base = aiohttp.UnixConnector(path=path), "http://admin"
     timeout = aiohttp.ClientTimeout(total=ADMIN_SECONDS)
-    headers = settings.client_headers
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as client:
         yield client, base
 
