@@ -4,16 +4,16 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from hashlib import sha1
 from math import inf
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from common.buckets import SECOND_US, FixedWindow, State, Taken
+from common.buckets import SECOND_US, Bucket, FixedWindow, State, Taken
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import answer_in, error_text
 from ratelimit.stores.redirect import redirect_in
@@ -221,8 +221,11 @@ class RedisStore:
         """Hand out the outcomes of `batch`. Returns why Redis did not answer in time, None if it did."""
         begun = self._clock()
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                answers = await self._run(batch)
+            if self._link.has_time_limit:
+                await self._run(batch, begun)
+            else:
+                async with asyncio.timeout(CALL_SECONDS):
+                    await self._run(batch, begun)
         except (TimeoutError, RedisTimeoutError) as error:
             return refuse(batch, Failure.TIMEOUT, error_text(error))
         except RedisError as error:
@@ -237,7 +240,6 @@ class RedisStore:
         except BaseException as error:
             refuse(batch, Failure.UNREACHABLE, error_text(error))
             raise
-        hand_out(batch, answers)
         seconds = self._clock() - begun
         # Too late for its caller, which says nothing about Redis if the event loop was late.
         if seconds > self._timeout_seconds and self._late_at < begun:
@@ -294,25 +296,40 @@ class RedisStore:
             batch.append(self._waiting.popleft())
         return batch
 
-    async def _run(self, batch: Sequence[Waiting]) -> list[list[Taken]]:
-        """Return the outcomes of each request of `batch`."""
+    async def _run(self, batch: Sequence[Waiting], begun: float) -> None:
+        """Hand out the outcomes of each request of `batch`, in the turn in which Redis answers."""
         buckets = {take.key: take.bucket for waiting in batch for take in waiting.takes}
         keys = [self._prefix + key for key in buckets]
         arguments = encode_takes([waiting.takes for waiting in batch], list(buckets))
-        run = self._link.evalsha(self._script_sha, len(keys), *keys, arguments)
+
+        def deliver(answer: Any) -> None:
+            now = self._clock()
+            if now - begun > self._timeout_seconds and _overdue(batch, now):
+                self._late_at = now
+            hand_out(batch, _outcomes(batch, buckets, answer))
+
         try:
-            seconds, microseconds, stored = await run
+            await self._link.evalsha(self._script_sha, len(keys), *keys, arguments, deliver=deliver)
         except NoScriptError:
             # Redis was restarted or failed over. EVAL runs the script and makes it known in one call.
-            run = self._link.eval(self._script, len(keys), *keys, arguments)
-            seconds, microseconds, stored = await run
-        now_us = int(seconds) * SECOND_US + int(microseconds)
-        states: dict[str, State] = {}
-        for (key, bucket), text in zip(buckets.items(), stored, strict=True):
-            state = read_state(bucket, text)
-            if state is not None:
-                states[key] = state
-        return [take_all(waiting.takes, states, now_us) for waiting in batch]
+            await self._link.eval(self._script, len(keys), *keys, arguments, deliver=deliver)
+
+
+def _overdue(batch: Sequence[Waiting], now: float) -> bool:
+    """Whether a request still waits whose time is over: its timer is late, and so is the event loop."""
+    return any(not waiting.answer.done() and now - waiting.due > LATE_SECONDS for waiting in batch)
+
+
+def _outcomes(batch: Sequence[Waiting], buckets: Mapping[str, Bucket], answer: Any) -> list[list[Taken]]:
+    """Return the outcomes of each request of `batch` by the answer of the script."""
+    seconds, microseconds, stored = answer
+    now_us = int(seconds) * SECOND_US + int(microseconds)
+    states: dict[str, State] = {}
+    for (key, bucket), text in zip(buckets.items(), stored, strict=True):
+        state = read_state(bucket, text)
+        if state is not None:
+            states[key] = state
+    return [take_all(waiting.takes, states, now_us) for waiting in batch]
 
 
 def _itself(outcome: list[Taken] | StoreError) -> list[Taken] | StoreError:

@@ -8,6 +8,7 @@ protocol is replaced: commands are written as they come, and hiredis reads the r
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
@@ -27,6 +28,9 @@ TIMER_SECONDS: Final = 0.001
 """The shortest timer: an event loop that counts milliseconds would call it at once, again and again."""
 
 
+Deliver = Callable[[Any], None]
+
+
 class ScriptLink:
     """Calls scripts in the Redis of `client`, which stays the caller's to close; its time limits hold.
 
@@ -44,48 +48,62 @@ class ScriptLink:
         self._connects = asyncio.Lock()
         self._has_failed = False
 
-    async def evalsha(self, sha: str, numkeys: int, *keys_and_arguments: Any) -> Any:
-        """The answer of the script with this SHA-1. Raises RedisError."""
-        return await self._run(("EVALSHA", sha, numkeys, *keys_and_arguments))
+    @property
+    def has_time_limit(self) -> bool:
+        """Whether it is connected, and gives up by itself when Redis does not answer."""
+        return self._link is not None and self._link.is_usable and self._link.has_time_limit
 
-    async def eval(self, script: str, numkeys: int, *keys_and_arguments: Any) -> Any:
-        """The answer of `script`. Raises RedisError."""
-        return await self._run(("EVAL", script, numkeys, *keys_and_arguments))
+    async def evalsha(
+        self, sha: str, numkeys: int, *keys_and_arguments: Any, deliver: Deliver | None = None
+    ) -> Any:
+        """The answer of the script with this SHA-1. Raises RedisError, and what `deliver` raises.
+
+        `deliver` is called with the answer as soon as it comes, a turn of the event loop earlier.
+        """
+        return await self._run(("EVALSHA", sha, numkeys, *keys_and_arguments), deliver)
+
+    async def eval(
+        self, script: str, numkeys: int, *keys_and_arguments: Any, deliver: Deliver | None = None
+    ) -> Any:
+        """The answer of `script`. As `evalsha`."""
+        return await self._run(("EVAL", script, numkeys, *keys_and_arguments), deliver)
 
     async def close(self) -> None:
         """Give the connection back to the client, closed. A later call opens another."""
         async with self._connects:
             await self._give_back()
 
-    async def _run(self, command: tuple[Any, ...]) -> Any:
+    async def _run(self, command: tuple[Any, ...], deliver: Deliver | None) -> Any:
         link = self._link
         if link is None or not link.is_usable:
             link = await self._connect()
         try:
-            answer = await self._ask(link, command)
+            answer = await self._ask(link, command, deliver)
         except RedisError as error:
             self._has_failed = True
-            return await self._after(link, command, error)
+            return await self._after(link, command, deliver, error)
         if self._has_failed:
             self._has_failed = False
             await link.connection.retry.call_with_retry(lambda: _returned(answer), link.fail)
         return answer
 
-    async def _after(self, link: "_Link", command: tuple[Any, ...], error: RedisError) -> Any:
+    async def _after(
+        self, link: "_Link", command: tuple[Any, ...], deliver: Deliver | None, error: RedisError
+    ) -> Any:
         """Raise `error`, or return the answer to another attempt, as the connection's Retry wants it."""
         errors = [error]
 
         async def attempt() -> Any:
             if errors:
                 raise errors.pop()
-            return await self._ask(await self._connect(), command)
+            return await self._ask(await self._connect(), command, deliver)
 
         return await link.connection.retry.call_with_retry(attempt, link.fail)
 
-    def _ask(self, link: "_Link", command: tuple[Any, ...]) -> "asyncio.Future[Any]":
+    def _ask(self, link: "_Link", command: tuple[Any, ...], deliver: Deliver | None) -> "asyncio.Future[Any]":
         if self._asking and link.is_open:
-            link.ask(("ASKING",)).cancel()  # its reply is read and dropped
-        return link.ask(command)
+            link.ask(("ASKING",), None).cancel()  # its reply is read and dropped
+        return link.ask(command, deliver)
 
     async def _connect(self) -> "_Link":
         async with self._connects:
@@ -124,7 +142,7 @@ class _Link(asyncio.Protocol):
         self._streams: Any = self._transport.get_protocol()
         self._transport.set_protocol(self)
         self._reader: Any = hiredis.Reader(protocolError=InvalidResponse, replyError=BaseParser.parse_error)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], Deliver | None]] = deque()
         self._sent: deque[float] = deque()
         """When the command of each in `_waiting` was written."""
         self._timeout_seconds: float | None = connection.socket_timeout
@@ -141,8 +159,13 @@ class _Link(asyncio.Protocol):
         """Whether to ask over it: not once its server was replaced and all answers have come."""
         return self.is_open and (bool(self._waiting) or not self.connection.should_reconnect())
 
-    def ask(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
-        """Write `command`. The answer raises RedisError."""
+    @property
+    def has_time_limit(self) -> bool:
+        """Whether it closes when Redis does not answer in time."""
+        return self._timeout_seconds is not None
+
+    def ask(self, command: tuple[Any, ...], deliver: Deliver | None) -> "asyncio.Future[Any]":
+        """Write `command`. The answer, which `deliver` gets first, raises RedisError."""
         answer: asyncio.Future[Any] = self._loop.create_future()
         if not self.is_open:
             answer.set_exception(RedisConnectionError(self._lost or "the connection is closed"))
@@ -154,7 +177,7 @@ class _Link(asyncio.Protocol):
             self._unwritten.append(packed)
         else:
             self._transport.write(packed)
-        self._waiting.append(answer)
+        self._waiting.append((answer, deliver))
         if self._timeout_seconds is not None:
             self._sent.append(self._loop.time())
             if self._timer is None:
@@ -181,15 +204,11 @@ class _Link(asyncio.Protocol):
         waiting, sent = self._waiting, self._sent
         try:
             while waiting and (reply := self._reader.gets()) is not False:
-                answer = waiting.popleft()
+                answer, deliver = waiting.popleft()
                 if sent:
                     sent.popleft()
-                if answer.done():
-                    continue
-                if isinstance(reply, Exception):
-                    answer.set_exception(reply)
-                else:
-                    answer.set_result(reply)
+                if not answer.done():
+                    _settle(answer, deliver, reply)
         except InvalidResponse as error:
             self.close(f"Redis sent no reply of its protocol: {error}")
 
@@ -206,7 +225,7 @@ class _Link(asyncio.Protocol):
             self._timer = None
         self._sent.clear()
         waiting, self._waiting = self._waiting, deque()
-        for answer in waiting:
+        for answer, _ in waiting:
             if not answer.done():
                 answer.set_exception(type(error)(*error.args))
 
@@ -227,6 +246,19 @@ class _Link(asyncio.Protocol):
         else:
             self._end(RedisTimeoutError("Redis did not answer in time"))
             self._transport.abort()
+
+
+def _settle(answer: "asyncio.Future[Any]", deliver: Deliver | None, reply: Any) -> None:
+    if isinstance(reply, Exception):
+        answer.set_exception(reply)
+        return
+    if deliver is not None:
+        try:
+            deliver(reply)
+        except Exception as error:
+            answer.set_exception(error)
+            return
+    answer.set_result(reply)
 
 
 async def _returned(answer: Any) -> Any:

@@ -15,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit.stores.script_link import ScriptLink
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.redis
 
@@ -153,7 +154,7 @@ async def test_a_connection_whose_server_was_replaced_is_left_once_its_answers_h
 ) -> None:
     first = link.eval("for i = 1, 10000000 do end return ARGV[1]", 0, "slow")
     answer = asyncio.ensure_future(first)
-    await asyncio.sleep(0.01)
+    await until(lambda: link._link is not None and link._link._waiting)
     assert link._link is not None
     before = link._link.connection
     before.mark_for_reconnect()
@@ -177,3 +178,54 @@ async def test_asked_for_a_slot_on_its_way_each_command_follows_an_asking(client
 async def connections_so_far(client: Redis) -> int:
     found: Any = await client.info("stats")
     return int(found["total_connections_received"])
+
+
+async def test_an_answer_is_delivered_in_the_turn_in_which_it_comes(link: ScriptLink) -> None:
+    """That is before the task that waits for it goes on."""
+    order: list[object] = []
+
+    async def call(text: str) -> None:
+        await link.eval(ECHO, 0, text, deliver=order.append)
+        order.append("went on")
+
+    await link.eval(ECHO, 0, "connects")
+    await asyncio.gather(call("a"), call("b"))
+    assert order == [b"a", b"b", "went on", "went on"]
+
+
+async def test_what_deliver_raises_is_raised_and_the_connection_stays(
+    client: Redis, link: ScriptLink
+) -> None:
+    def refuse(answer: object) -> None:
+        raise ValueError(answer)
+
+    await link.eval(ECHO, 0, "a")
+    before = await connections(client)
+    with pytest.raises(ValueError, match="a"):
+        await link.eval(ECHO, 0, "a", deliver=refuse)
+    assert await link.eval(ECHO, 0, "b") == b"b"
+    assert await connections(client) == before
+
+
+async def test_an_error_and_an_answer_that_has_no_reader_are_not_delivered(link: ScriptLink) -> None:
+    delivered: list[object] = []
+    with pytest.raises(NoScriptError):
+        await link.evalsha("0" * 40, 0, deliver=delivered.append)
+    task = asyncio.create_task(link.eval(ECHO, 0, "a", deliver=delivered.append))
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await link.eval(ECHO, 0, "b") == b"b"
+    assert delivered == []
+
+
+@pytest.mark.parametrize("seconds", [5.0, None])
+async def test_it_knows_whether_it_gives_up_by_itself(
+    redis_server: RedisServer, seconds: float | None
+) -> None:
+    async with Redis.from_url(redis_server.url, socket_timeout=seconds) as client:
+        link = ScriptLink(client)
+        assert not link.has_time_limit  # it has yet to connect
+        await link.eval(ECHO, 0, "a")
+        assert link.has_time_limit is (seconds is not None)
+        await link.close()
+        assert not link.has_time_limit
