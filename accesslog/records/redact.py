@@ -17,8 +17,13 @@ _IDS: Final = ("request_id", "stream_id")
 
 _MADE_BY_ENVOY: Final = re.compile(r"[0-9a-f-]{36}")
 _PATHS: Final = ("path", "original_path")
-_TEXTS: Final = ("referer", "user_agent", "forwarded_for", "ratelimit_rule")
-"""Texts that clients choose as a whole."""
+_TEXTS: Final = (
+    *("referer", "user_agent", "forwarded_for", "ratelimit_rule", "authority", "scheme"),
+    *("tls_sni", "tls_peer_subject", "tls_peer_issuer"),
+    *("code_details", "connection_termination_details"),
+    *("upstream_transport_failure_reason", "downstream_transport_failure_reason"),
+)
+"""Texts that clients choose, and those of Envoy that may repeat what a client or an upstream sent."""
 
 _MAPS: Final = (
     "request_headers",
@@ -29,12 +34,13 @@ _MAPS: Final = (
     "metadata",
     "ratelimit_metadata",
 )
-_LISTS: Final = ("ratelimit_descriptors",)
+_LISTS: Final = ("ratelimit_descriptors", "tls_peer_san")
 _HASHED: Final = re.compile("(?:sha256|hmac):[0-9a-f]{16}")
 """What ratelimit writes instead of a secret value (`ratelimit.secret_values`), so that lines join."""
 
-_CHALLENGES: Final = ("response_headers", "response_trailers")
-"""Here a scheme begins a challenge (WWW-Authenticate), which is not secret."""
+_RESPONSE_MAPS: Final = ("response_headers", "response_trailers")
+_CHALLENGES: Final = frozenset({"www-authenticate", "proxy-authenticate"})
+"""Headers of responses in which a scheme begins a challenge, which is not secret (RFC 9110, 11.6.1)."""
 
 
 class Redaction:
@@ -56,7 +62,7 @@ class Redaction:
         self._rules = rules
         self._secrets = Secrets(headers, query_parameters, allow_headers, allow_query_parameters)
         self.allowed = self._secrets.allowed
-        self.knows = frozenset((*_QUERIES, *_IDS, *_PATHS, *_TEXTS, "authority", *_MAPS, *_LISTS))
+        self.knows = frozenset((*_QUERIES, *_IDS, *_PATHS, *_TEXTS, *_MAPS, *_LISTS))
         """The fields that `apply` may change; it leaves all others as they are."""
 
     @property
@@ -81,7 +87,7 @@ class Redaction:
                 record[field] = rules.path(secrets.path(record[field], field, found), field, found)
         for field in _TEXTS:
             text = record.get(field)
-            if text and not secrets.is_harmless(text):
+            if isinstance(text, str) and not secrets.is_harmless(text):
                 record[field] = secrets.value(text, field, found)
         if "@" in record.get("authority", ""):
             record["authority"] = secrets.authority(record["authority"], "authority", found)
@@ -108,7 +114,8 @@ class Redaction:
                 found.append(f"{where}.{key}")
             elif isinstance(value, str):
                 if not is_harmless(value):
-                    clean = secrets.text if where in _CHALLENGES else secrets.value
+                    challenges = where in _RESPONSE_MAPS and key.lower() in _CHALLENGES
+                    clean = secrets.text if challenges else secrets.value
                     values[key] = clean(value, f"{where}.{key}", found)
             elif isinstance(value, dict):
                 self._clean_map(value, f"{where}.{key}", found)
