@@ -3,17 +3,19 @@
 The counters are plain integers of the ledger, read when Prometheus asks: no entry pays for a metric.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, EntryCounters
-from accesslog.records.requests import RequestCounters
+from accesslog.records.requests import ExampleRequest, RequestCounters
 
 _LOG: Final = ("log_name", "type")
 _REQUEST: Final = ("route", "response_class")
@@ -174,8 +176,9 @@ class AccesslogCollector(Collector):
 class RequestCollector(Collector):
     """Rate, errors and durations of the finished requests, before sampling."""
 
-    def __init__(self, requests: RequestCounters) -> None:
+    def __init__(self, requests: RequestCounters, wall_clock: Callable[[], float] = time.time) -> None:
         self._requests = requests
+        self._wall_clock = wall_clock
 
     def collect(self) -> Iterator[Metric]:
         """The histogram by route and class of response, whose `_count` is the rate; errors; the bound."""
@@ -190,10 +193,12 @@ class RequestCollector(Collector):
             labels=_REQUEST,
         )
         bounds = (*map(str, self._requests.bounds_seconds), "+Inf")
+        now = self._wall_clock()
         for series in self._requests:
             labels = (series.route, series.response_class)
             counts = tuple(accumulate(series.counts))
-            durations.add_metric(labels, list(zip(bounds, counts, strict=True)), series.sum_us / 1e6)
+            buckets = list(map(_bucket, bounds, counts, series.examples(now)))
+            durations.add_metric(labels, buckets, series.sum_us / 1e6)
             if series.response_class in {"5xx", "none"}:
                 errors.add_metric(labels, counts[-1])
         yield durations
@@ -203,3 +208,12 @@ class RequestCollector(Collector):
             "Requests counted under the route (other), because there are most_series label sets.",
             self._requests.overflowed,
         )
+
+
+def _bucket(
+    bound: str, count: float, example: ExampleRequest | None
+) -> tuple[str, float] | tuple[str, float, Exemplar]:
+    if example is None:
+        return bound, count
+    labels = {"request_id": example.request_id}
+    return bound, count, Exemplar(labels, example.duration_us / 1e6, example.read_at)

@@ -184,10 +184,11 @@ With `metrics: envoyproxy`, the untyped metrics have the type counter, there is
 `ratelimit_service_response_time_seconds`, and an unknown domain is part of a metric's name
 ([Rate limits](ratelimit.md#metrics)).
 
-In OpenMetrics, a bucket of `grpc_server_handling_seconds` for `Check` has an exemplar: the decision id of a
-call, which [`/decisions?id=`](authz.md) and the access log know. Prometheus stores exemplars with
-`--enable-feature=exemplar-storage`. The first call of a bucket after each scrape is kept, so a call costs no
-more than a test.
+In OpenMetrics, the buckets of two histograms have exemplars: those of `grpc_server_handling_seconds` for
+`Check` the decision id of a call, those of `accesslog_request_duration_seconds` the request id of a request.
+[`sidecars why ID`](doctor.md#why-a-request-got-its-answer) explains either. Prometheus stores exemplars with
+`--enable-feature=exemplar-storage`. The first call of a bucket after each scrape is kept, so each further one
+costs no more than a test.
 
 The column "healthy" says what a process shows while nothing is wrong. After each label is the number of
 values that it can have in one process: clients cannot raise the number of series beyond that.

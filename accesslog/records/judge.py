@@ -9,7 +9,7 @@ import orjson
 
 from accesslog.records.columns import Rows
 from accesslog.records.fragments import MOST_REMEMBERED, PLACES, fragment_of
-from accesslog.records.requests import RequestCounters, response_class
+from accesslog.records.requests import RequestCounters, RequestSeries, response_class
 from accesslog.records.sample import DECISIVE, Sampling, is_chosen, is_request, keeps
 from accesslog.wire.record import Record
 
@@ -45,7 +45,10 @@ class Judge:
     def keeps(self, record: Record, random: Callable[[], float]) -> bool:
         """Whether `record` is written; its `sample_rate` is set, and it is counted."""
         verdict = self._verdict(record)
-        self._count(verdict, record.get("duration_us", 0))
+        duration_us = record.get("duration_us", 0)
+        series = self._count(verdict, duration_us)
+        if series is not None:
+            series.keep(record.get("request_id", ""), duration_us)
         return keeps(self._sampling, record, random)
 
     def kept(self, rows: Rows, random: Callable[[], float]) -> list[bool] | None:
@@ -60,7 +63,9 @@ class Judge:
         for row, (key, duration) in enumerate(zip(keys, durations, strict=False)):
             verdict = self._verdicts.get(key) or self._remembered(key)
             duration_us = int(duration[_AFTER_DURATION_NAME:] or 0)
-            self._count(verdict, duration_us)
+            series = self._count(verdict, duration_us)
+            if series is not None:
+                series.keep(_request_id(rows, row), duration_us)
             if verdict.rate < 1 and not self._sampling.is_slow(duration_us):
                 rates = rates or [b""] * rows.count
                 rates[row] = verdict.sample_rate
@@ -85,9 +90,16 @@ class Judge:
             response_class(record["code"]) if is_request(record) else "",
         )
 
-    def _count(self, verdict: _Verdict, duration_us: int) -> None:
-        if self._requests is not None and verdict.response_class:
-            self._requests.observe(verdict.route, verdict.response_class, duration_us)
+    def _count(self, verdict: _Verdict, duration_us: int) -> RequestSeries | None:
+        if self._requests is None or not verdict.response_class:
+            return None
+        return self._requests.observe(verdict.route, verdict.response_class, duration_us)
+
+
+def _request_id(rows: Rows, row: int) -> str:
+    place, begin = _IDS[0]
+    column: Any = rows.columns.get(place)
+    return str(orjson.loads(column[row][begin - 1 :])) if column and column[row] else ""
 
 
 def _identity(rows: Rows, row: int) -> bytes:

@@ -2,16 +2,29 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 OTHER: Final = "(other)"
 """The route of requests beyond the bound. In parentheses, because few routes have such a name."""
 
+LONGEST_ID: Final = 100
+"""The longest request id of an exemplar: OpenMetrics allows 128 characters with the name of the label."""
+
 MOST_SERIES: Final = 500
 """Label sets. Routes are named in Envoy's configuration, so a few hundred are many."""
 
 BUCKETS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRequest:
+    """One request of a bucket, by which an operator can find out why it took so long."""
+
+    request_id: str
+    duration_us: int
+    read_at: float = 0.0
+    """Unix seconds of the scrape that first had it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,11 +38,30 @@ class RequestSeries:
     counts: list[int] = field(default_factory=list)
     """Requests by duration: one number for each bucket, and one for longer ones."""
     sum_us: int = 0
+    kept: list[ExampleRequest | None] = field(default_factory=list)
+    """The first request of each bucket since the last scrape."""
+    shown: list[ExampleRequest | None] = field(default_factory=list)
+    """The example of each bucket that the last scrape had."""
 
-    def observe(self, duration_us: int) -> None:
-        """Count one request."""
-        self.counts[bisect_left(self.bounds_us, duration_us)] += 1
+    def observe(self, duration_us: int) -> bool:
+        """Count one request. Returns whether its bucket lacks an example since the last scrape."""
+        bucket = bisect_left(self.bounds_us, duration_us)
+        self.counts[bucket] += 1
         self.sum_us += duration_us
+        return self.kept[bucket] is None
+
+    def keep(self, request_id: str, duration_us: int) -> None:
+        """Keep a request as the example of its bucket, unless it has no usable id."""
+        if 0 < len(request_id) <= LONGEST_ID and request_id.isascii() and request_id.isprintable():
+            self.kept[bisect_left(self.bounds_us, duration_us)] = ExampleRequest(request_id, duration_us)
+
+    def examples(self, now: float) -> list[ExampleRequest | None]:
+        """Return an example for each bucket, and begin to look for newer ones. `now`: Unix seconds."""
+        for bucket, example in enumerate(self.kept):
+            if example is not None:
+                self.shown[bucket] = replace(example, read_at=now)
+                self.kept[bucket] = None
+        return self.shown
 
 
 class RequestCounters:
@@ -45,19 +77,26 @@ class RequestCounters:
         self.overflowed = 0
         """Requests that were counted as `(other)` because of the bound."""
 
-    def observe(self, route: str, response_class: str, duration_us: int) -> None:
-        """Count one request."""
+    def observe(self, route: str, response_class: str, duration_us: int) -> RequestSeries | None:
+        """Count one request. Returns its series if that lacks an example of such a duration."""
         series = self._series.get((route, response_class))
         if series is None:
             if len(self._series) >= self._most:
                 self.overflowed += 1
                 route = OTHER
             series = self._opened(route, response_class)
-        series.observe(duration_us)
+        return series if series.observe(duration_us) else None
 
     def _opened(self, route: str, response_class: str) -> RequestSeries:
-        counts = [0] * (len(self._bounds_us) + 1)
-        series = RequestSeries(route, response_class, self._bounds_us, counts)
+        buckets = len(self._bounds_us) + 1
+        series = RequestSeries(
+            route,
+            response_class,
+            self._bounds_us,
+            [0] * buckets,
+            kept=[None] * buckets,
+            shown=[None] * buckets,
+        )
         return self._series.setdefault((route, response_class), series)
 
     def __iter__(self) -> Iterator[RequestSeries]:

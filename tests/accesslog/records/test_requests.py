@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from accesslog.metrics import RequestCollector
 from accesslog.records.counters import EntryCounters
@@ -26,6 +28,7 @@ from protos.accesslog_data_pb2 import (
 from tests.support.entries import http_entry, message, tcp_entry
 
 ALL = Sampling()
+NOW = 1_700_000_000.0
 
 
 class Counted:
@@ -34,7 +37,7 @@ class Counted:
     def __init__(self, sampling: Sampling = ALL, most: int = 500) -> None:
         self.requests = RequestCounters((0.005, 0.01, 1.0), most)
         self.registry = CollectorRegistry()
-        self.registry.register(RequestCollector(self.requests))
+        self.registry.register(RequestCollector(self.requests, lambda: NOW))
         self.entries = EntryCounters()
         rules = Rules(Redaction(), sampling, requests=self.requests)
         self.decoder = EntryDecoder(rules, self.entries, lambda: 1.0, lambda: 0.5)
@@ -188,3 +191,47 @@ def _read_odd(counted: Counted, some: list[Any]) -> list[bytes]:
     # The user agent alone: the id, which decides, stays as it is.
     data = data.replace(b"\x32\x04UTF8", b"\x32\x04\xff\xff\xff\xff")
     return [line for batch in counted.decoder.read(data) for line in batch.lines]
+
+
+def timed(milliseconds: int, request_id: str, *, odd: bool = False) -> HTTPAccessLogEntry:
+    made = entry(request_id=request_id)
+    made.common_properties.duration.nanos = milliseconds * 1_000_000
+    if odd:
+        made.request.user_agent = "UTF8"
+    return made
+
+
+def examples(counted: Counted) -> dict[str, tuple[str, float, float]]:
+    """The exemplar of each bucket at this scrape, by its upper bound."""
+    return {
+        sample.labels["le"]: (
+            sample.exemplar.labels["request_id"],
+            sample.exemplar.value,
+            float(sample.exemplar.timestamp or 0),
+        )
+        for family in counted.registry.collect()
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_a_bucket_has_the_request_id_of_its_first_request_since_the_last_scrape(*, odd: bool) -> None:
+    counted = Counted()
+    for request_id, milliseconds in (("a", 2), ("b", 3), ("slow", 700)):
+        counted.read(timed(milliseconds, request_id, odd=odd), odd=odd)
+    assert examples(counted) == {"0.005": ("a", 0.002, NOW), "1.0": ("slow", 0.7, NOW)}
+    counted.read(timed(4, "c", odd=odd), odd=odd)
+    assert examples(counted) == {"0.005": ("c", 0.004, NOW), "1.0": ("slow", 0.7, NOW)}
+
+
+@pytest.mark.parametrize("request_id", ["", "x" * 101, "\u00e9"])
+def test_a_request_without_a_usable_id_is_no_example(request_id: str) -> None:
+    counted = Counted()
+    counted.read(timed(2, request_id))
+    assert examples(counted) == {}
+    counted.read(timed(2, 'quoted "id"'))
+    assert examples(counted) == {"0.005": ('quoted "id"', 0.002, NOW)}
+    page = openmetrics(counted.registry).decode()  # type: ignore[no-untyped-call]
+    read = [sample for family in parse_openmetrics(page) for sample in family.samples]  # type: ignore[no-untyped-call]
+    assert [sample.exemplar.labels for sample in read if sample.exemplar] == [{"request_id": 'quoted "id"'}]
