@@ -262,7 +262,7 @@ async def test_no_sink_shows_a_canary(tmp_path: Path, capfd: pytest.CaptureFixtu
     with RedisServer() as server, capture_logs() as logs:
         client = connect(RedisSettings(url=server.url))
         parts = replace(dependencies(registry), redis_for_log=lambda _: client)
-        sidecar = build(settings(sinks=_sinks(tmp_path, grpc.url, http.url)), parts)
+        sidecar = build(settings(sinks=_sinks(tmp_path, grpc.url, http.url), flush_seconds=60), parts)
         await sidecar.start()
         await sidecar.stream(_messages(entries), CALL)
         await until(lambda: {".gz", ".zst"} <= _suffixes(tmp_path))

@@ -51,6 +51,12 @@ class TestHeaders:
             f"https://app/cb#access_token={REDACTED}&x=1"
         )
 
+    @pytest.mark.parametrize("where", ["response_headers", "response_trailers"])
+    def test_a_scheme_begins_a_challenge_only_where_challenges_are(self, where: str) -> None:
+        values = {"www-authenticate": 'Bearer realm="api"', "x-any": f"Bearer {SECRET}"}
+        entry: dict[str, Any] = {where: values}
+        assert redacted(**entry)[where] == {**values, "x-any": f"Bearer {REDACTED}"}
+
     def test_nested_in_metadata_are_redacted(self) -> None:
         result = {
             "headers": {"cookie": SECRET},
