@@ -54,9 +54,12 @@ class Guard:
     @web.middleware
     async def middleware(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Refuse what `refusal` does, and add HEADERS."""
-        response = self.refusal(request) or await handler(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
+        try:
+            response = self.refusal(request) or await handler(request)
+        except web.HTTPException as error:
+            _add_headers(error)
+            raise
+        _add_headers(response)
         return response
 
     def refusal(self, request: web.Request) -> web.Response | None:
@@ -104,6 +107,11 @@ def is_same_origin(headers: Mapping[str, str]) -> bool:
         return site == "same-origin"
     origin, host = headers.get("Origin", ""), headers.get("Host", "")
     return bool(host) and origin in {f"http://{host}", f"https://{host}"}
+
+
+def _add_headers(response: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 def _by_unix_socket(request: web.Request) -> bool:

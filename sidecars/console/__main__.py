@@ -13,12 +13,16 @@ import uvloop
 from aiohttp import web
 
 from sidecars.console.app import Console
+from sidecars.console.evaluate import end_first
 from sidecars.console.source import AdminSource
 from sidecars.observability.logs import Logs
 from sidecars.settings.process import LogSettings
 
 IDLE_SECONDS: Final = 600.0
 """It holds some 60 MB, and starts again in half a second."""
+
+EXPENDABLE: Final = 500
+"""Where memory is short the kernel ends it before the process that serves."""
 
 NICENESS: Final = 10
 """Checks go before pages."""
@@ -52,6 +56,7 @@ async def _serve(path: Path, admin: Path) -> None:
 def main() -> None:
     """Serve until the front ends or no page was requested for IDLE_SECONDS."""
     os.nice(NICENESS)
+    end_first(EXPENDABLE)
     logs = Logs(LogSettings(level="warning"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

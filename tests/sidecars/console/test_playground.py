@@ -115,3 +115,19 @@ async def test_an_evaluation_has_no_environment(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("A_SECRET", "hunter2")
     command = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
     assert "A_SECRET" not in await Sandbox(command).evaluate({})
+
+
+async def test_an_evaluation_is_the_first_to_end_where_memory_is_short() -> None:
+    program = f"{LIMITED}import json; print(json.dumps(dict(own=open('/proc/self/oom_score_adj').read())))"
+    assert await Sandbox((sys.executable, "-c", program)).evaluate({}) == {"own": "1000\n"}
+
+
+async def test_a_large_policy_is_evaluated(tmp_path: Path) -> None:
+    rules = "".join(
+        f"  - {{name: r{number}, paths: [/s{number}/orders], allow: anyone}}\n" for number in range(3_000)
+    )
+    file = tmp_path / "policy.yaml"
+    file.write_text(f"rules:\n{rules}")
+    found = await Sandbox().evaluate({"files": [str(file)], "question": "request: {url: /s7/orders}"})
+    assert (found["rules"], found["question"]["rule"]) == (3_000, "r7")
+    assert len(found["question"]["others"]) + found["question"]["more"] == 2_999
