@@ -27,6 +27,7 @@ __all__ = ["CheckRequest", "DeniedHttpResponse", "HeaderValueOption"]
 Http = AttributeContext.HttpRequest
 HeaderLine = HeaderValue
 Peer = AttributeContext.Peer
+Attributes = AttributeContext
 
 BLANKS: Final = " \t"
 """The characters around a header's value that are not part of it (RFC 9110 section 5.5)."""
@@ -62,7 +63,10 @@ _parse: Final[Callable[[bytes], CheckRequest]] = undecoded(
 ).FromString
 """Reads a CheckRequest, with bytes for the parts that few policies need, or none."""
 
-http_of: Callable[[CheckRequest], Http] = attrgetter("attributes.request.http")
+attributes_of: Callable[[CheckRequest], Attributes] = attrgetter("attributes")
+"""What the readers below read: protobuf makes another object for each look at it, so it is kept."""
+
+http_of: Callable[[Attributes], Http] = attrgetter("request.http")
 """The HTTP request that a check is about."""
 
 head_of: Callable[[Http], tuple[str, str, str]] = attrgetter("method", "host", "path")
@@ -82,21 +86,21 @@ raw_value_of: Callable[[HeaderLine], bytes] = attrgetter("raw_value")
 ip_address_of: Callable[[Peer], str] = attrgetter("address.socket_address.address")
 """The IP address of a peer; empty for a unix socket."""
 
-_source_of: Callable[[CheckRequest], "Peer | bytes"] = attrgetter("attributes.source")
+_source_of: Callable[[Attributes], Peer | bytes] = attrgetter("source")
 
 
-def peer_of(check: CheckRequest) -> Peer:
+def peer_of(attributes: Attributes) -> Peer:
     """Return the other end of the connection. Raises DecodeError."""
-    source = _source_of(check)
+    source = _source_of(attributes)
     return parse(Peer, source) if isinstance(source, bytes) else source
 
 
-def peer_bytes_of(check: CheckRequest) -> bytes:
+def peer_bytes_of(attributes: Attributes) -> bytes:
     """Return the other end of the connection for `address_of`, without a certificate."""
-    source = _source_of(check)
+    source = _source_of(attributes)
     if isinstance(source, bytes) and len(source) <= MAX_PEER_BYTES:
         return source
-    return Peer(address=peer_of(check).address).SerializeToString()
+    return Peer(address=peer_of(attributes).address).SerializeToString()
 
 
 def address_of(peer: bytes) -> str:
@@ -110,9 +114,7 @@ def address_of(peer: bytes) -> str:
 MAX_PEER_BYTES: Final = 256
 """The longest peer that is kept as it came; one with a certificate has kilobytes."""
 
-context_extensions_of: Callable[[CheckRequest], Mapping[str, str]] = attrgetter(
-    "attributes.context_extensions"
-)
+context_extensions_of: Callable[[Attributes], Mapping[str, str]] = attrgetter("context_extensions")
 """The route's `context_extensions` for the ext_authz filter."""
 
 raw_body_of: Callable[[Http], bytes] = attrgetter("raw_body")

@@ -16,7 +16,7 @@ from authz.policy.rule import Verdict
 from authz.request.identity import Identity
 from authz.request.plain_text import escaped, plain
 from authz.request.request import Request
-from authz.wire import CheckRequest, address_of, first_value, head_of, http_of, peer_bytes_of
+from authz.wire import CheckRequest, address_of, attributes_of, first_value, head_of, http_of, peer_bytes_of
 from common.redaction import Secrets
 
 MAX_PATH_CHARACTERS: Final = 1_024
@@ -91,7 +91,8 @@ def record_of(request: Request, decision: Decision, now: float) -> DecisionRecor
 
 def record_of_unreadable(message: CheckRequest, decision: Decision, now: float) -> DecisionRecord:
     """Return the record of a decision about a message that cannot be read as a request."""
-    http = http_of(message)
+    attributes = attributes_of(message)
+    http = http_of(attributes)
     method, host, path = head_of(http)
     return DecisionRecord(
         now,
@@ -105,7 +106,7 @@ def record_of_unreadable(message: CheckRequest, decision: Decision, now: float) 
         host[:MAX_ID_CHARACTERS],
         path.partition("?")[0][:MAX_PATH_CHARACTERS],
         first_value(http, "x-request-id")[:MAX_ID_CHARACTERS],
-        peer_bytes_of(message),
+        peer_bytes_of(attributes),
         decision.detail[:MAX_DETAIL_CHARACTERS],
     )
 

@@ -19,6 +19,7 @@ from authz.wire import (
     CheckRequest,
     HeaderLine,
     as_bytes_would_read,
+    attributes_of,
     context_extensions_of,
     head_of,
     header_map_of,
@@ -77,6 +78,7 @@ class Request:
     """
 
     __slots__ = (
+        "_attributes",
         "_http",
         "_joined",
         "_line_of",
@@ -89,7 +91,6 @@ class Request:
         "body_fields",
         "host",
         "masked_query",
-        "message",
         "method",
         "path",
         "query",
@@ -97,9 +98,9 @@ class Request:
     )
 
     def __init__(self, message: CheckRequest, trusted_hops: int = 0) -> None:
-        self.message = message
         self._trusted_hops = trusted_hops
-        http = self._http = http_of(message)
+        attributes = self._attributes = attributes_of(message)
+        http = self._http = http_of(attributes)
         self.method, host, shown = head_of(http)
         # None if the headers came as a map, in which repeated ones are joined by commas.
         lines = self._lines = lines_of(http) or None
@@ -274,12 +275,12 @@ class Request:
 
     def context_values(self, name: str) -> Sequence[str]:
         """Return the value of this name in the route's `context_extensions`, as a sequence of one or none."""
-        value = context_extensions_of(self.message).get(name)
+        value = context_extensions_of(self._attributes).get(name)
         return _NO_VALUES if value is None else (value,)
 
     def all_context(self) -> dict[str, str]:
         """Return the route's `context_extensions`."""
-        return dict(context_extensions_of(self.message))
+        return dict(context_extensions_of(self._attributes))
 
     @property
     def body(self) -> bytes:
@@ -297,17 +298,17 @@ class Request:
     @property
     def peer_principal(self) -> str:
         """The authenticated peer of the TLS connection (attributes.source.principal), or empty."""
-        return peer_of(self.message).principal
+        return peer_of(self._attributes).principal
 
     @property
     def source_address(self) -> str:
         """The IP address at the other end of the connection; empty for a unix socket."""
-        return ip_address_of(peer_of(self.message))
+        return ip_address_of(peer_of(self._attributes))
 
     @property
     def peer_bytes(self) -> bytes:
         """The other end of the connection as `authz.wire.address_of` reads it, without a certificate."""
-        return peer_bytes_of(self.message)
+        return peer_bytes_of(self._attributes)
 
     @property
     def client_address(self) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 from authz.request.host import MalformedHostError, canonical_host
 from authz.request.path import MAX_PATH_CHARACTERS, NO_ANOMALY, Path, split_path
 from authz.request.request import BadRequestError, Request
-from authz.wire import CheckRequest, head_of, http_of
+from authz.wire import CheckRequest, attributes_of, head_of, http_of
 
 _NO_PATH: Final = Path((), NO_ANOMALY, "")
 
@@ -19,7 +19,7 @@ class UnreadableRequest(Request):
     def __init__(self, message: CheckRequest) -> None:
         with suppress(BadRequestError):  # the headers are read before the checks
             super().__init__(message)
-        _, host, path = head_of(http_of(message))
+        _, host, path = head_of(http_of(attributes_of(message)))
         self.authorization = ()
         self.host = _host(host)
         self.raw_path, _, self.query = path.partition("?")

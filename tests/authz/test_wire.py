@@ -6,6 +6,7 @@ from authz.wire import (
     MAX_PEER_BYTES,
     address_of,
     allow_response,
+    attributes_of,
     denied,
     head_of,
     headers_removed,
@@ -24,7 +25,7 @@ from authz.wire import (
 
 def test_a_request_is_read_as_it_was_written() -> None:
     written = write_request("GET", "a.example", "/x?y", lines=[("accept", b"*/*")])
-    http = http_of(read_request(written.SerializeToString()))
+    http = http_of(attributes_of(read_request(written.SerializeToString())))
     assert head_of(http) == ("GET", "a.example", "/x?y")
     assert [(line.key, line.raw_value) for line in lines_of(http)] == [("accept", b"*/*")]
 
@@ -55,9 +56,9 @@ def test_bytes_that_are_not_a_peer_have_no_address() -> None:
 
 def test_a_path_with_bytes_that_are_not_utf_8_is_read_with_escapes() -> None:
     message = write_request("GET", "a.example", "/UTF8/x").SerializeToString()
-    assert head_of(http_of(read_request(message.replace(b"UTF8", b"\xff\xfe\xff\xfe"))))[2] == (
-        "/%FF%FE%FF%FE/x"
-    )
+    assert head_of(http_of(attributes_of(read_request(message.replace(b"UTF8", b"\xff\xfe\xff\xfe")))))[
+        2
+    ] == ("/%FF%FE%FF%FE/x")
 
 
 def test_bytes_that_are_not_a_check_request_are_refused() -> None:

@@ -81,12 +81,12 @@ class LocationConfig(Block):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One place of credentials in a request. `schemes` is None if the whole value is the credential."""
+    """One place of credentials in a request. Without `schemes` the whole value is the credential."""
 
     name: str
     """The place in words: `cookie session`."""
     values: Callable[[Request], Sequence[str]]
-    schemes: Mapping[str, Verifier] | None
+    schemes: Mapping[str, Verifier]
     whole: Verifier | None
 
 
@@ -121,11 +121,18 @@ def find(places: Sequence[Place], request: Request) -> tuple[Verifier, str] | Re
                 return _ambiguous(f"{len(values)} different values of {place.name}")
         if not values[0]:
             continue
-        presented = _read(place, values[0])
-        if presented is None:
-            continue
-        if isinstance(presented, Refusal):
-            return presented
+        if place.whole is not None:
+            presented = place.whole, values[0]
+        else:
+            scheme, _, credential = values[0].partition(" ")
+            verifier = place.schemes.get(scheme.lower())
+            if verifier is None:
+                # Another scheme, such as `Basic`, is left to the upstream; text that is not one is refused.
+                if _SCHEME.fullmatch(scheme):
+                    continue
+                return _MALFORMED
+            # After a second space, or without one, the credential is malformed: its verifier refuses it.
+            presented = verifier, credential
         if found is not None:
             return _ambiguous(f"one in {first}, one in {place.name}")
         found, first = presented, place.name
@@ -134,19 +141,6 @@ def find(places: Sequence[Place], request: Request) -> tuple[Verifier, str] | Re
 
 def _ambiguous(detail: str) -> Refusal:
     return Refusal(RefusalReason.CREDENTIALS_AMBIGUOUS, f"more than one credential: {detail}")
-
-
-def _read(place: Place, value: str) -> tuple[Verifier, str] | Refusal | None:
-    if place.whole is not None:
-        return place.whole, value
-    scheme, _, credential = value.partition(" ")
-    assert place.schemes is not None  # noqa: S101 - a place has one of the two
-    verifier = place.schemes.get(scheme.lower())
-    if verifier is not None:
-        # After a second space, or without one, the credential is malformed, and its verifier refuses it.
-        return verifier, credential
-    # Another scheme, such as `Basic`, is left to the upstream; text that is not a scheme is refused.
-    return None if _SCHEME.fullmatch(scheme) else _MALFORMED
 
 
 def _name(location: LocationConfig) -> tuple[str, str]:
@@ -164,7 +158,7 @@ def _place(place: str, name: str, schemes: Mapping[str, Mapping[CredentialKind, 
     whole = compiled.pop("", None)
     if whole is not None and compiled:
         raise LocationError(f"{place} {name} is read both with a scheme and without")
-    return Place(f"{place} {name}", _values_of(place, name), None if whole is not None else compiled, whole)
+    return Place(f"{place} {name}", _values_of(place, name), compiled, whole)
 
 
 def _values_of(place: str, name: str) -> Callable[[Request], Sequence[str]]:

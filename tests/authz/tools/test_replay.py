@@ -138,9 +138,8 @@ def test_a_refused_credential_may_be_what_a_denial_waits_for_that_depends_on_mor
 
 def line_of(asked: Request, decision: Decision) -> bytes:
     """The record that the access log has of a decision."""
-    http = asked.message.attributes.request.http
     entry = {f"authz_{name}": value for name, value in metadata(decision).items()}
-    entry |= {"time": NOW, "type": "http", "method": http.method, "authority": http.host}
+    entry |= {"time": NOW, "type": "http", "method": asked.method, "authority": asked.host}
     entry |= {"path": asked.raw_path, "query": asked.query or None}
     entry["client_ip"] = asked.source_address or None
     return orjson.dumps({name: value for name, value in entry.items() if value is not None})
