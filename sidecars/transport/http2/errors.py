@@ -18,6 +18,7 @@ class Reason(StrEnum):
     CONTINUATION_FLOOD = "continuation_flood"
     MALFORMED_REQUEST = "malformed_request"
     CONTENT_LENGTH = "content_length"
+    BAD_MESSAGE = "bad_message"
     SETTINGS_VALUE = "settings_value"
     FLOW_CONTROL = "flow_control"
     WINDOW_OVERFLOW = "window_overflow"

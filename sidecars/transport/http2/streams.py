@@ -301,6 +301,7 @@ class Streams:
         try:
             messages = self.receive_flow.assemble(stream, assembler, payload, self.now)
         except StatusError as error:
+            self.observer.peer_error(Reason.BAD_MESSAGE)
             self._fail(stream, error.status)
             return
         if self.receive_flow.exceeds_share:

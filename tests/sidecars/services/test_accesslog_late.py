@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 import pytest_asyncio
 from prometheus_client import CollectorRegistry
@@ -15,7 +18,7 @@ from sidecars.transport.api.service import ClientStreaming
 from tests.sidecars.services.test_accesslog import METHOD, Running, dependencies, lines_of, settings
 from tests.support.entries import http_entry, message
 from tests.support.ratelimiting import CALL
-from tests.support.transport.harness import make_server, within
+from tests.support.transport.harness import make_server, outcome, within
 from tests.support.transport.rawclient import RawClient, request_headers
 from tests.support.transport.rawclient import message as framed
 
@@ -67,3 +70,24 @@ async def test_a_late_message_is_not_taken_of_a_stream_that_ended_by_a_fault(run
     assert method.after_reply is not None
     await running.sidecar.finish_streams()
     assert not method.after_reply(message(http_entry()).SerializeToString(), CALL)
+
+
+async def test_a_message_that_is_too_large_costs_its_stream_alone_and_is_counted(
+    running: Running, tmp_path: Path
+) -> None:
+    """Envoy's batches are this large if its `buffer_size_bytes` is."""
+    good = message(http_entry()).SerializeToString()
+    large = message(http_entry(request_headers={"x": "a" * 4_200_000})).SerializeToString()
+    stream = running.open()
+    await stream.write(good)
+    await running.received(1)
+    with suppress(grpc.aio.AioRpcError):  # the call may end before all of it is written
+        await stream.write(large)
+    code, text = await outcome(stream)
+    assert (code, "at most 4194304" in text) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+    again = running.open()
+    await again.write(good)
+    await running.received(2)
+    again.cancel()
+    await running.close()
+    assert len(lines_of(tmp_path / "access.jsonl")) == 2

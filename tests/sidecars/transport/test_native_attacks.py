@@ -291,6 +291,7 @@ def test_a_length_larger_than_the_cap_is_refused_before_it_is_sent() -> None:
     output = bench.feed(opened(1) + frame(DATA, 0, 1, b"\x00\xff\xff\xff\xff"))
     assert status(output, 1) == 8  # RESOURCE_EXHAUSTED
     assert bench.connection.streams.receive_flow.held_bytes == 0
+    assert bench.tally.reasons == [Reason.BAD_MESSAGE]
 
 
 def test_a_length_larger_than_what_is_sent_ends_the_call() -> None:
