@@ -1,8 +1,9 @@
-"""`sidecars why` explains a 429 by the id in its response, a trace, and a 503 that authz never answered."""
+"""`sidecars why` explains a 429 by its id, a 403 by its trace, and a 503 that authz answered too late."""
 
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ async def scenario(edge: Edge) -> None:
     assert by_trace["verdict"].startswith("403: authz refused it by rule orders-write: ")
     assert by_trace["record"]["request_id"] == _id(denied)
     assert "orders:write" in by_trace["decision"]["detail"]
+
+    os.kill(edge.sidecars.child.pid, signal.SIGSTOP)
+    late = await ask(edge.url, "/orders", headers=headers)
+    os.kill(edge.sidecars.child.pid, signal.SIGCONT)
+    assert late.status == 503
+    why = await _explained(whole, _id(late), "file")
+    assert why["verdict"] == "503: Envoy got no answer from authz, and answered with status_on_error."
+    assert why["notes"][0].startswith("authz gave no answer within ")
 
     await edge.sidecars.stop(STOP_SECONDS)
     unanswered = await ask(edge.url, "/orders", headers=headers)

@@ -86,8 +86,11 @@ async def _explained(identifier: str, places: Sequence[_Place]) -> "Why":
     authz = with_authz.settings.authz
     policy = () if authz is None else authz.policy
     found = await asyncio.to_thread(find, identifier, logs, decisions, with_authz.file, policy)
-    asked = identifier if found is None else str(found.record.get("request_id", identifier))
-    answers = [await _ask(place, {identifier, asked}) for place in places]
+    record = {} if found is None else found.record
+    # The decision id first: a redirect inside Envoy makes two decisions with one request id.
+    known = (record.get("authz_decision_id"), identifier, record.get("request_id"))
+    asked = list(dict.fromkeys(str(one) for one in known if one))
+    answers = [await _ask(place, asked) for place in places]
     troubles = [line for answer in answers for line in answer.troubles]
     decision = next((answer.decision for answer in answers if answer.decision), None)
     if found is not None:
@@ -110,7 +113,7 @@ class _Answer:
     troubles: Sequence[str]
 
 
-async def _ask(place: _Place, identifiers: set[str]) -> _Answer:
+async def _ask(place: _Place, identifiers: Sequence[str]) -> _Answer:
     from sidecars.client.pages import NoAnswerError, admin_page
     from sidecars.doctor.admin import findings_of, of_no_answer
 
@@ -121,8 +124,8 @@ async def _ask(place: _Place, identifiers: set[str]) -> _Answer:
         if place.settings.authz is not None:
             pages = [
                 await admin_page(place.settings, "/decisions", **{name: identifier})
-                for identifier in sorted(identifiers)
                 for name in ("id", "request_id")
+                for identifier in identifiers
             ]
             found = [one for page in pages if page.status == 200 for one in page.json()["decisions"]]
             decision = found[0] if found else None
@@ -141,12 +144,15 @@ def _unanswered(found: "Why", places: Sequence[_Place]) -> list[str]:
     refused = record.get("authz_outcome") in ("deny", "error", "preflight")
     if any(place.settings.authz is not None for place in places) and "authz_outcome" not in record:
         waited = record.get("authz_duration_us")
-        took = "" if waited is None else f" within {waited / 1000:g} ms"
-        then = (
-            f"it decided {found.decision['outcome']} ({found.decision['reason']})" if found.decision else ""
-        )
-        late = f", although {then}" if then else ""
-        notes.append(f"authz gave no answer{took}{late}, or Envoy did not ask it: see sidecars doctor")
+        took = "" if waited is None else f" within {waited / 1000:.1f} ms"
+        if found.decision:
+            decided = f"{found.decision['outcome']} ({found.decision['reason']})"
+            notes.append(
+                f"authz gave no answer{took}: it decided {decided}, too late for the timeout of ext_authz. "
+                "Raise that timeout, or see why authz was slow: sidecars doctor"
+            )
+        else:
+            notes.append(f"authz gave no answer{took}, or Envoy did not ask it: see sidecars doctor")
     elif (
         not refused
         and any(place.settings.ratelimit is not None for place in places)

@@ -32,7 +32,12 @@ def of_readiness(settings: Settings, ready: Page) -> Finding:
 
 def of_no_answer(settings: Settings, error: NoAnswerError) -> Finding:
     """Return the finding of an admin port that does not answer."""
-    fix = "start the process, or compare admin.listen with that of the process"
+    hangs = str(error).startswith("no answer")
+    fix = (
+        "it hangs: take a stack trace (py-spy dump --pid PID), then start it again"
+        if hangs
+        else "start the process, or compare admin.listen with that of the process"
+    )
     return fail(f"admin {settings.admin.listen}", str(error), fix)
 
 
