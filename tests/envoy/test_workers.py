@@ -76,14 +76,18 @@ async def sidecars(folder: Path, name: str, **settings: Any) -> AsyncIterator[Ch
 class Load:
     """Clients that send requests to Envoy without pause, and the responses."""
 
-    def __init__(self) -> None:
+    def __init__(self, cookies: Sequence[str] = ()) -> None:
+        self.cookies = cookies
+        """Tokens of sessions, used in turn; more may be added."""
         self.requests = 0
         self.failures: list[str] = []
         self.enough = asyncio.Event()
 
     async def run(self, session: aiohttp.ClientSession) -> None:
         while not self.enough.is_set() or self.requests < MIN_REQUESTS:
-            async with session.get("/open/page") as response:
+            token = self.cookies[self.requests % len(self.cookies)] if self.cookies else ""
+            headers = {"cookie": f"session={token}"} if token else {}
+            async with session.get("/open/page", headers=headers) as response:
                 text = await response.text()
                 self.requests += 1
                 if response.status != 200:
@@ -101,10 +105,10 @@ def configuration(folder: Path, sockets: Sequence[str]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def loaded(folder: Path, *sockets: str) -> AsyncIterator[Load]:
+async def loaded(folder: Path, *sockets: str, cookies: Sequence[str] = ()) -> AsyncIterator[Load]:
     """During the block, send requests to Envoy, which calls the `sockets`; return after the last response."""
     program = find_envoy(os.environ, scripts_folder())
-    load = Load()
+    load = Load(cookies)
     async with (
         serve_envoy(program, configuration(folder, sockets), folder) as envoy,
         aiohttp.ClientSession(f"http://127.0.0.1:{envoy.ports['edge']}") as session,

@@ -15,6 +15,9 @@ from authz.request.identity import CredentialKind, Identity
 TOKEN_BYTES: Final = 32
 """256 random bits (OWASP asks for 64 at least)."""
 
+VERSION: Final = 1
+"""The format of a stored session. A session of another one is logged, and unknown to the caller."""
+
 MAX_RECORD_BYTES: Final = 64 * 1024
 """The largest session stored or read: a session holds claims, not documents."""
 
@@ -63,6 +66,7 @@ class Session:
         """Return the value for the store."""
         return orjson.dumps(
             {
+                "version": VERSION,
                 "subject": self.subject,
                 "created_at": self.created_at,
                 "idle_until": self.idle_until,
@@ -80,6 +84,11 @@ class Session:
             raise ValueError("larger than a session may be")
         content: Any = orjson.loads(value)
         try:
+            # Sessions from before the key was written have version 1.
+            if content.get("version", 1) != VERSION:
+                raise ValueError(
+                    f"it has version {content['version']!r} of the format, this program reads {VERSION}"
+                )
             claims = content["claims"]
             if not isinstance(claims, dict):
                 raise TypeError("its claims are not an object")
@@ -92,7 +101,7 @@ class Session:
                 roles=tuple(content["roles"]),
                 claims=claims,
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a session: {error}") from error
         return session
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from authz.credentials import Credentials
 from authz.credentials.core.store_errors import StoreUnavailableError
@@ -161,6 +162,29 @@ class TestRedis:
         await redis.set(f"sidecars:session:{key_of('x' * 43)}", value)
         outcome = await harness.awaited(credentials, cookie("x" * 43))
         assert reason(outcome) == RefusalReason.SESSION_UNKNOWN
+
+    async def test_a_session_from_before_versions_were_written_is_read(
+        self, harness: CredentialsHarness, credentials: Credentials, redis: Redis
+    ) -> None:
+        token = await sessions_of(credentials).create("alice", NOW)
+        key = f"sidecars:session:{key_of(token)}"
+        stored = json.loads(await redis.get(key) or "")
+        assert stored.pop("version") == 1
+        await redis.set(key, json.dumps(stored))
+        outcome = await harness.awaited(credentials, cookie(token))
+        assert isinstance(outcome, Identity)
+
+    async def test_a_session_of_a_later_version_is_unknown_and_named(
+        self, harness: CredentialsHarness, credentials: Credentials, redis: Redis
+    ) -> None:
+        token = await sessions_of(credentials).create("alice", NOW)
+        key = f"sidecars:session:{key_of(token)}"
+        await redis.set(key, json.dumps(json.loads(await redis.get(key) or "") | {"version": 2}))
+        with capture_logs() as logs:
+            outcome = await harness.awaited(credentials, cookie(token))
+        assert reason(outcome) == RefusalReason.SESSION_UNKNOWN
+        [line] = [log for log in logs if log["event"] == "session unreadable"]
+        assert line["problem"] == "it has version 2 of the format, this program reads 1"
 
     async def test_a_key_of_another_type_is_unavailable(
         self, harness: CredentialsHarness, credentials: Credentials, redis: Redis
