@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from sidecars.console.source import Source, SourceError
+from sidecars.console.problems import troubles_in
+from sidecars.console.source import Source, SourceError, of_each_worker
 from sidecars.observability.call_metrics import BUCKET_SECONDS
 
 SAMPLE_SECONDS: Final = 2.0
@@ -19,6 +20,8 @@ WATCHED_SECONDS: Final = 60.0
 RATE_SECONDS: Final = 10.0
 """A rate is that of this time."""
 LATENCY_SECONDS: Final = 60.0
+CONFIG_SECONDS: Final = 5.0
+"""`/config` takes the process that serves longer than `/totals`, so the page asks for it less often."""
 
 SERVICES: Final = {
     "envoy.service.auth.v3.Authorization": "authz",
@@ -60,6 +63,8 @@ class Overview:
         self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
         self._looked_at = float("-inf")
         self._looked = asyncio.Event()
+        self._config: list[tuple[str, Any]] = []
+        self._config_at = float("-inf")
 
     async def sample(self) -> None:
         """Take samples until cancelled."""
@@ -85,7 +90,10 @@ class Overview:
             newest = await self._take()
         samples = tuple(self._samples)
         names = newest.sums.get("sidecars", {})
+        if now - self._config_at > CONFIG_SECONDS:
+            self._config, self._config_at = of_each_worker(await self._source.get("/config")), now
         return {
+            "troubles": troubles_in(self._config, newest.totals),
             "totals": newest.totals,
             "cards": [card(name, samples) for name in UNITS if name in names],
             "cpu": _rate([(one.at, float(one.sums.get("cpu_seconds", 0))) for one in samples]),
