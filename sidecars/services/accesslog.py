@@ -267,14 +267,16 @@ class AccesslogSidecar:
     async def stop(self) -> None:
         """Write what is queued, for at most `flush_seconds`, and close the sinks."""
         self._finished = self._stopped = True
+        clock, flush_seconds = self._dependencies.monotonic_clock, self._settings.flush_seconds
+        give_up_at = clock() + flush_seconds
         reading = [
             stream.reading_late for _, stream in self._ended.values() if stream.reading_late is not None
         ]
         if reading:
-            await asyncio.wait(reading, timeout=self._settings.flush_seconds)
+            await asyncio.wait(reading, timeout=flush_seconds)
         if self._looking is not None:
             await cancel_and_wait(self._looking)
-        await self._pipeline.stop(self._settings.flush_seconds)
+        await self._pipeline.stop(max(0.0, give_up_at - clock()))
 
     def _received(self) -> int:
         return sum(log.received for log in self._ledger)
