@@ -7,7 +7,7 @@ identity headers are removed in every case.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, count
 from typing import Final, NamedTuple
@@ -168,6 +168,10 @@ class Authorizer:
         if isinstance(outcome, Awaitable):
             return self._judge_later(rule_set, outcome, request, now, deadline)
         return self._judge(rule_set, outcome, request, now)
+
+    def parts(self) -> Iterable[object]:
+        """Return the remembered verdicts (`common.background.release`)."""
+        return list(self._judged.values())
 
     def decided(
         self, verdict: Verdict, credential: str = "", request: Request | None = None, detail: str = ""

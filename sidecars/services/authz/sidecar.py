@@ -54,6 +54,7 @@ class Serving:
     def parts(self) -> Iterator[object]:
         """Yield the objects that it owns, owners first (`common.background.release`)."""
         yield from self.responder.parts()
+        yield from self.authorizer.parts()
         yield from self.authorizer.policy.parts()
 
 

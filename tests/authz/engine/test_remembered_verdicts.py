@@ -61,4 +61,4 @@ def test_the_verdicts_that_are_remembered_are_bounded(monkeypatch: pytest.Monkey
         decision = deciding.decide(request("GET", "/a"), 0.0)
         assert isinstance(decision, Decision)
         assert decision.verdict.status == 200
-    assert len(deciding._judged) == 2
+    assert len(list(deciding.parts())) == 2
