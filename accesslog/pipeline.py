@@ -165,5 +165,6 @@ async def _try(sink_queue: SinkQueue, opening: Awaitable[None], what: str) -> No
         async with asyncio.timeout(OPEN_SECONDS):
             await opening
     except (SinkError, TimeoutError) as error:
-        sink_queue.not_ready()
-        _log.error("sink not ready", sink=sink_queue.sink.name, doing=what, error=str(error) or "no answer")
+        problem = str(error) or "no answer"
+        sink_queue.not_ready(problem)
+        _log.error("sink not ready", sink=sink_queue.sink.name, doing=what, error=problem)

@@ -74,6 +74,7 @@ class SinkQueue:
         "bounds",
         "memory_bytes",
         "memory_entries",
+        "problem",
         "render",
         "required",
         "sink",
@@ -106,6 +107,8 @@ class SinkQueue:
         self._arrived = asyncio.Event()
         self._freed: Callable[[], None] = lambda: None
         self._failing_since: float | None = None
+        self.problem = ""
+        """Why the last attempt to write failed, in words; empty while the sink works."""
         self._open_spool_at = clock()
         # Batches so far, to see whether one has waited for a whole tick of the timer.
         self._put = self._settled = self._mark = 0
@@ -185,8 +188,9 @@ class SinkQueue:
         while True:
             await self._deliver(await self._next())
 
-    def not_ready(self) -> None:
-        """The sink could not be opened."""
+    def not_ready(self, problem: str) -> None:
+        """The sink could not be opened, because of `problem`."""
+        self.problem = problem
         if self._failing_since is None:
             self._failing_since = self._clock()
 
@@ -352,12 +356,14 @@ class SinkQueue:
         )
 
     def _failed(self, failure: SinkError) -> None:
+        self.problem = str(failure)
         if self._failing_since is None:
             self._failing_since = self._clock()
             _log.error("sink fails", sink=self.sink.name, reason=failure.reason, error=str(failure))
 
     def _recovered(self, now: float) -> None:
         if self._failing_since is not None:
+            self.problem = ""
             _log.warning(
                 "sink recovered", sink=self.sink.name, after_seconds=round(now - self._failing_since, 3)
             )

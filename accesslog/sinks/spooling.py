@@ -69,6 +69,7 @@ class SinkSpool:
         "left_aside",
         "pending_bytes",
         "pending_entries",
+        "problem",
         "size_bytes",
     )
 
@@ -101,6 +102,8 @@ class SinkSpool:
         self.is_open = False
         self.active = False
         self.failing = False
+        self.problem = ""
+        """Why it fails, in words."""
         self.pending_entries = self.pending_bytes = 0
         self.entries = self.size_bytes = 0
         self.cut_bytes = 0
@@ -205,6 +208,7 @@ class SinkSpool:
             "open": self.is_open,
             "in_use": self.active,
             "failing": self.failing,
+            "problem": self.problem,
             "entries": self.entries,
             "bytes": self.size_bytes,
         }
@@ -322,6 +326,7 @@ class SinkSpool:
         return True
 
     def _fail(self, complaint: str, error: OSError) -> None:
+        self.problem = in_words(error)
         if not self.failing:
             self.failing = True
             _log.error(complaint, sink=self._sink, folder=str(self._folder), error=in_words(error))
@@ -329,6 +334,7 @@ class SinkSpool:
     def _works(self) -> None:
         if self.failing:
             self.failing = False
+            self.problem = ""
             _log.warning("spool works again", sink=self._sink, folder=str(self._folder))
 
 

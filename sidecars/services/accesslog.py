@@ -226,6 +226,7 @@ class AccesslogSidecar:
                     "name": sink_queue.sink.name,
                     "required": sink_queue.required,
                     "failing": sink_queue.failing,
+                    "problem": sink_queue.problem,
                     "queue_entries": sink_queue.entries,
                     "queue_bytes": sink_queue.size_bytes,
                     "spool": None if sink_queue.spool is None else sink_queue.spool.describe(),
