@@ -1,7 +1,8 @@
 """A load generator that costs less than the servers under test, and can change a header in each call.
 
-h2load repeats one header block. With tracing, Envoy never does: each call has a traceparent that enters the
-dynamic table and shifts every index. All blocks are encoded before the measurement.
+h2load repeats one header block. With tracing, Envoy never does: each call has its own traceparent, which
+enters the dynamic table, if the server has one, and shifts every index. All blocks are encoded before the
+measurement.
 """
 
 import selectors

@@ -18,6 +18,9 @@ from sidecars.transport.http2.headers import (
     is_binary,
 )
 
+MAX_HOLES: Final = 8
+"""Values that may differ: a tracer sends up to five. Bounds the work for a block that fits no template."""
+
 _LONG: Final = 0x7F
 """A length from here on takes more than one byte (RFC 7541 section 5.1). Such a value fits no template."""
 _HUFFMAN: Final = 0x80
@@ -72,6 +75,8 @@ class HeaderTemplate:
 
     def fits(self, encoded: bytes) -> bool:
         """Whether a header block differs only in the holes, and with values that are allowed there."""
+        if not encoded.endswith(self._last_part):
+            return False
         stop = len(encoded) - self._last_bytes
         pos = 0
         for part, size, binary in self._before:
@@ -84,14 +89,14 @@ class HeaderTemplate:
             length = first & _LONG
             start = pos + 1
             pos = start + length
-            if length == _LONG or pos > stop:
+            if length == _LONG:
                 return False
             value = encoded[start:pos]
             if not (huffman.is_field_value(value) if first & _HUFFMAN else METADATA_VALUE.fullmatch(value)):
                 return False
             if binary and not is_binary(read_string(encoded, start - 1)[0]):
                 return False
-        return pos == stop and encoded.endswith(self._last_part)
+        return pos == stop
 
     def fields_of(self, encoded: bytes) -> list[Field]:
         """The fields of a header block that fits."""
@@ -103,7 +108,7 @@ class HeaderTemplate:
         return fields
 
     def holes_for(self, block: HeaderBlock) -> frozenset[int]:
-        """The holes of a template that fits `block`, too, which must be of the same kind."""
+        """The holes of a template that fits `block`, too, which is of the same kind; none if too many."""
         both = enumerate(zip(self._block.fields, block.fields, strict=True))
         holes = self._holes.union(place for place, (mine, other) in both if mine != other)
-        return holes if holes <= block.values.keys() else frozenset()
+        return holes if len(holes) <= MAX_HOLES and holes <= block.values.keys() else frozenset()

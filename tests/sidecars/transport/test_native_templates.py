@@ -1,71 +1,34 @@
 """Header blocks without a dynamic table, which differ from call to call in the values of metadata."""
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import hpack
 import pytest
 from hpack.exceptions import HPACKError
-from hpack.hpack import encode_integer
-from hpack.huffman import HuffmanEncoder
-from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecars.transport.api.limits import Limits
-from sidecars.transport.api.service import Call, Code, Status, Unary
-from sidecars.transport.http2 import frames
-from sidecars.transport.http2.errors import GoAwayError, Reason
-from sidecars.transport.http2.frames import (
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    HEADERS,
-    SETTINGS,
-    ErrorCode,
-)
+from sidecars.transport.api.service import Code, Status
+from sidecars.transport.http2.errors import GoAwayError
 from sidecars.transport.http2.header_decoder import MAX_KNOWN_BLOCKS, MAX_TEMPLATES, HeaderDecoder
+from sidecars.transport.http2.header_template import MAX_HOLES
 from sidecars.transport.http2.headers import MalformedRequestError, RequestHead, read_request
+from tests.support.transport.literal_fields import (
+    NEVER,
+    USUAL,
+    WITH_INDEXING,
+    WITHOUT,
+    Field,
+    literal,
+    literals,
+    string,
+    trace,
+)
 from tests.support.transport.wire import (
     METHODS,
     NO_TABLE,
-    Bench,
-    frame,
-    goaway_code,
-    message,
-    request_fields,
-    resets,
-    settings_received,
 )
-
-WITH_INDEXING, WITHOUT, NEVER = 0x40, 0x00, 0x10
-"""Kinds of literal fields (RFC 7541 section 6.2). Envoy's two codecs send the first and the second when the
-table has no bytes, and grpcio sends both."""
-
-HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
-Field = tuple[bytes, bytes]
-USUAL = [(name.encode(), value.encode()) for name, value in request_fields("/p/Echo")]
-
-
-def string(text: bytes, *, huffman: bool = True) -> bytes:
-    encoded: bytes = HUFFMAN.encode(text) if huffman else text
-    length = encode_integer(len(encoded), 7)
-    length[0] |= huffman << 7
-    return bytes(length) + encoded
-
-
-def literal(field: Field, kind: int = WITHOUT, *, huffman: bool = True) -> bytes:
-    name, value = field
-    return bytes([kind]) + string(name, huffman=huffman) + string(value, huffman=huffman)
-
-
-def literals(fields: Iterable[Field], kind: int = WITHOUT, *, huffman: bool = True) -> bytes:
-    return b"".join(literal(field, kind, huffman=huffman) for field in fields)
-
-
-def trace() -> Field:
-    return b"traceparent", f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01".encode()
 
 
 def traced(*more: Field) -> bytes:
@@ -226,7 +189,7 @@ class TestTraced:
     def test_a_value_that_is_cut_short_or_badly_padded_is_a_decoding_error(self) -> None:
         good = literals([*USUAL, (b"traceparent", b"000")])
         assert good.endswith(b"\x82\x00\x01")  # two bytes: fifteen bits, and one of padding
-        for end in (b"\x82\x00", b"\x82\x00\x00", b"\x83\x00\x01\xff", b"\x84\xff\xff\xff\xff"):
+        for end in (b"", b"\x82\x00", b"\x82\x00\x00", b"\x83\x00\x01\xff", b"\x84\xff\xff\xff\xff"):
             bad = good[:-3] + end
             ours = without_table()
             for _ in range(3):
@@ -242,6 +205,22 @@ class TestTraced:
             ours.request(literals([*USUAL, trace()], huffman=huffman))
         with pytest.raises(MalformedRequestError):
             ours.request(literals([*USUAL, (b"traceparent", value)], huffman=huffman))
+
+    def test_a_length_of_two_bytes_is_not_taken_for_one(self) -> None:
+        """The value is 128 bytes long here, and ends within what looks like the rest of the template."""
+        ours, reference = without_table(), Reference()
+        before, rest = literals(USUAL) + literal((b"x-a", b""))[:-1], literal((b"x-b", b"1"))
+        for value in (b"1", b"2", b"3"):
+            assert check(ours, before + string(value) + rest, reference)
+        check(ours, before + b"\x7f\x01" + b"x" * 126 + rest, reference)
+
+    def test_a_field_may_come_from_the_static_table_now_and_then(self) -> None:
+        ours, reference = without_table(), Reference()
+        name = b"\x0f\x01"  # accept-encoding, whose usual value is in the table, too
+        for value in (b"br", b"gzip", b"zstd", None, None, b"x", b"y", b"z"):
+            field = b"\x90" if value is None else name + string(value)
+            for _ in range(2):
+                assert check(ours, literals([*USUAL, trace()]) + field, reference)
 
     def test_base64_is_checked(self) -> None:
         ours = without_table()
@@ -260,6 +239,16 @@ class TestBounds:
             ours.request(literals([*USUAL, (b"x-%d" % number, b"1")]))
         assert len(ours._templates) == MAX_TEMPLATES
         assert len(ours.known) <= MAX_KNOWN_BLOCKS
+
+    def test_a_template_has_few_holes(self) -> None:
+        """A value that is checked in each of eight templates must not be long."""
+        for count in (MAX_HOLES, MAX_HOLES + 1):
+            ours = without_table()
+            for number in range(4):
+                encoded = literals([*USUAL, *[(b"x-%d" % place, b"%d" % number) for place in range(count)]])
+                found = ours.request(encoded)
+                assert found.metadata_of(encoded)["x-0"] == str(number)
+            assert (found.template is None) is (count > MAX_HOLES)
 
     def test_long_blocks_are_not_remembered(self) -> None:
         ours = without_table()
@@ -289,109 +278,3 @@ class TestBounds:
         ours.request(literals(USUAL) + literal((b"x-b", b"2"), WITH_INDEXING))
         encoded = literals([*USUAL, trace()]) + b"\xbe"
         assert ours.request(encoded).metadata_of(encoded)["x-b"] == "2"
-
-
-def traced_call(stream_id: int, *, path: str = "/p/Echo", body: bytes = b"x") -> bytes:
-    fields = [(name.encode(), value.encode()) for name, value in request_fields(path)]
-    return frame(HEADERS, END_HEADERS, stream_id, literals([*fields, trace()])) + frame(
-        DATA, END_STREAM, stream_id, message(body)
-    )
-
-
-class TestConnection:
-    def test_we_announce_no_table(self) -> None:
-        greeting = Bench().connection.take()
-        assert frames.parse_settings(greeting[9 : 9 + greeting[2]])[0] == (
-            frames.Setting.HEADER_TABLE_SIZE,
-            0,
-        )
-
-    def test_waiting_calls_keep_their_own_metadata(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Read by the handler at once, and after later calls came; in one read and in pieces."""
-        seen: list[Call] = []
-
-        def record(request: bytes, call: Call) -> bytes:
-            seen.append(call)
-            return request
-
-        monkeypatch.setitem(METHODS, b"/p/Echo", Unary(record))
-        bench = settings_received()
-        traces = [trace() for _ in range(8)]
-        blocks = [literals([*USUAL, one]) for one in traces]
-        for number, block in enumerate(blocks[:4]):  # HEADERS of one read, then DATA of the next
-            bench.feed(frame(HEADERS, END_HEADERS, 2 * number + 1, block))
-        bench.feed(b"".join(frame(DATA, END_STREAM, 2 * number + 1, message(b"x")) for number in range(4)))
-        whole = b""
-        for number, block in enumerate(blocks[4:], 4):
-            whole += frame(HEADERS, END_HEADERS, 2 * number + 1, block)
-            whole += frame(DATA, END_STREAM, 2 * number + 1, message(b"x"))
-        bench.feed(whole)
-        assert [call.metadata["traceparent"] for call in seen] == [value.decode() for _, value in traces]
-        assert seen[2].metadata == {"traceparent": traces[2][1].decode()}
-
-    def test_a_block_in_two_frames_is_recognised_as_well(self) -> None:
-        bench = settings_received()
-        for number in range(4):
-            block = literals([*USUAL, trace()])
-            output = bench.feed(
-                frame(HEADERS, 0, 2 * number + 1, block[:40])
-                + frame(CONTINUATION, END_HEADERS, 2 * number + 1, block[40:])
-                + frame(DATA, END_STREAM, 2 * number + 1, message(b"x"))
-            )
-            assert message(b"x") in output
-        assert len(bench.calls.seen) == 4
-
-    def test_open_traced_calls_count_their_memory_and_give_it_back(self) -> None:
-        bench = settings_received()
-        for stream_id in range(1, 21, 2):
-            bench.feed(traced_call(stream_id, path="/p/Later"))
-        assert bench.connection.streams.stream_table.header_bytes > 10 * 7 * 320
-        bench.run()
-        assert bench.connection.streams.stream_table.header_bytes == 0
-
-    @pytest.mark.parametrize(
-        ("value", "reason"), [(b"a\nb", Reason.MALFORMED_REQUEST), (b"", None)], ids=["malformed", "served"]
-    )
-    def test_only_the_stream_of_a_malformed_value_ends(self, value: bytes, reason: Reason | None) -> None:
-        bench = settings_received()
-        for stream_id in (1, 3, 5):
-            bench.feed(traced_call(stream_id))
-        output = bench.feed(frame(HEADERS, END_HEADERS, 7, literals([*USUAL, (b"traceparent", value)])))
-        assert resets(output) == ([(7, ErrorCode.PROTOCOL_ERROR)] if reason else [])
-        assert bench.tally.reasons == ([reason] if reason else [])
-        assert message(b"y") in bench.feed(traced_call(9, body=b"y"))
-
-    def test_invalid_huffman_code_ends_the_connection(self) -> None:
-        bench = settings_received()
-        for stream_id in (1, 3, 5):
-            bench.feed(traced_call(stream_id))
-        block = literals([*USUAL, (b"traceparent", b"000")])
-        output = bench.feed(frame(HEADERS, END_HEADERS, 7, block[:-1] + b"\x00"))
-        assert goaway_code(output) is ErrorCode.COMPRESSION_ERROR
-        assert bench.tally.reasons == [Reason.HEADER_BLOCK]
-
-    def test_a_client_that_ignores_the_setting_is_understood(self) -> None:
-        """As .NET's HttpClient does. RFC 9113 section 4.3.1 would end the connection."""
-        bench, encoder = settings_received(), hpack.Encoder()
-        for stream_id in range(1, 101, 2):
-            block = encoder.encode([*USUAL, trace()])
-            bench.feed(frame(HEADERS, END_HEADERS, stream_id, block))
-            assert message(b"x") in bench.feed(frame(DATA, END_STREAM, stream_id, message(b"x")))
-        assert not bench.connection.over
-
-    def test_a_table_is_used_until_our_settings_are_acknowledged(self) -> None:
-        """Envoy sends its first call before it has read them."""
-        bench, encoder = Bench(), hpack.Encoder()
-        bench.feed(frames.PREFACE + frame(SETTINGS, 0, 0))
-        for stream_id in (1, 3):
-            block = encoder.encode([*USUAL, trace()])
-            bench.feed(frame(HEADERS, END_HEADERS, stream_id, block))
-            bench.feed(frame(DATA, END_STREAM, stream_id, message(b"x")))
-        bench.feed(frames.SETTINGS_ACK)
-        encoder.header_table_size = 0
-        for stream_id in (5, 7, 9):
-            block = encoder.encode([*USUAL, trace()])
-            bench.feed(frame(HEADERS, END_HEADERS, stream_id, block))
-            bench.feed(frame(DATA, END_STREAM, stream_id, message(b"x")))
-        assert len(bench.calls.seen) == 5
-        assert not bench.connection.over
