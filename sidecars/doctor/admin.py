@@ -80,9 +80,14 @@ def _of_process(name: str, config: Config) -> Iterator[Finding]:
             yield warn(f"{check} files", str(warning), "see the line that it names")
         for sink in state.get("sinks", ()):
             if sink.get("failing"):
-                waiting = f"cannot be written; {sink['queue_entries']} entries wait"
+                problem = sink.get("problem") or "the log of the process has the reason"
+                waiting = f"cannot be written: {problem}; {sink['queue_entries']} entries wait"
+                yield fail(f"{check} sink {sink['name']}", waiting, "remove the cause; it is tried again")
+            if (sink.get("spool") or {}).get("failing"):
+                problem = sink["spool"].get("problem") or "the log of the process has the reason"
+                seen = f"{sink['spool']['folder']} cannot be used: {problem}"
                 yield fail(
-                    f"{check} sink {sink['name']}", waiting, "read the log for the reason of the system"
+                    f"{check} spool {sink['name']}", seen, "until then entries are lost at the next restart"
                 )
         for issuer in state.get("credentials", {}).get("issuers", ()):
             yield _of_key_set(f"{name}keys of {issuer.get('issuer')}", issuer.get("key_set", {}))

@@ -45,9 +45,11 @@ NOT_FASTER = {"EntriesMissing"}
 """accesslog asks Envoy every 5 seconds, longer than the windows of this alert once they are made faster."""
 
 REALLY_LATE = """
-sum by (grpc_service) (grpc_server_handling_seconds_bucket{le="0.02", grpc_service=~".*RateLimitService"}
-  or grpc_server_handling_seconds_bucket{le="0.2", grpc_service=~".*Authorization"})
-/ sum by (grpc_service) (grpc_server_handling_seconds_count) < 0.999
+sum by (grpc_service) (
+  last_over_time(grpc_server_handling_seconds_bucket{le="0.02", grpc_service=~".*RateLimitService"}[30s])
+  or last_over_time(grpc_server_handling_seconds_bucket{le="0.2", grpc_service=~".*Authorization"}[30s])
+)
+/ sum by (grpc_service) (last_over_time(grpc_server_handling_seconds_count[30s])) < 0.999
 """
 
 
@@ -145,7 +147,7 @@ async def serve_fleet(folder: Path) -> AsyncIterator[Fleet]:
                     "envoy": [target(envoy.port, "one")],
                 }
                 async with (
-                    serve_prometheus(folder / "prometheus", jobs, "250ms") as prometheus,
+                    serve_prometheus(folder / "prometheus", jobs, "500ms") as prometheus,
                     traffic(edge),
                 ):
                     yield Fleet(edge, redis, prometheus, keys, collector, entries)

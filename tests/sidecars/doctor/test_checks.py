@@ -96,13 +96,15 @@ def test_a_key_set_is_judged_by_its_keys_its_age_and_its_last_fetch(
 
 
 def test_a_failing_sink_another_version_and_revisions_that_differ_have_a_line() -> None:
-    sink = {"name": "file", "failing": True, "queue_entries": 7}
+    spool = {"folder": "/spool", "failing": True, "problem": "no such file or folder"}
+    sink = {"name": "file", "failing": True, "problem": "no space left", "queue_entries": 7, "spool": spool}
     first = process(accesslog={"state": {"sinks": [sink]}}, authz={"state": {"revision": "1"}})
     second = process(authz={"state": {"revision": "2"}})
     workers = [{"worker": 0, "config": first}, {"worker": 1, "config": second}]
     found = lines(findings_of({"version": "0.0.1", "workers": workers}))
     assert f"warn version: 0.0.1 runs, {package_version()} is installed" in found
-    assert "fail worker 0 accesslog sink file: cannot be written; 7 entries wait" in found
+    assert "fail worker 0 accesslog sink file: cannot be written: no space left; 7 entries wait" in found
+    assert "fail worker 0 accesslog spool file: /spool cannot be used: no such file or folder" in found
     assert "fail authz revision: the workers serve different revisions: 1, 2" in [
         line.replace("2, 1", "1, 2") for line in found
     ]
