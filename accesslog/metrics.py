@@ -9,13 +9,14 @@ from itertools import accumulate
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from accesslog.pipeline import Pipeline
 from accesslog.records.counters import DropReason, EntryCounters
-from accesslog.records.requests import ExampleRequest, RequestCounters
+from accesslog.records.requests import SCHEMA, ExampleRequest, RequestCounters
+from common.native_histogram import NativeBuckets, NativeHistogramFamily
 
 _LOG: Final = ("log_name", "type")
 _REQUEST: Final = ("route", "response_class")
@@ -182,7 +183,7 @@ class RequestCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The histogram by route and class of response, whose `_count` is the rate; errors; the bound."""
-        durations = HistogramMetricFamily(
+        durations = NativeHistogramFamily(
             "accesslog_request_duration_seconds",
             "Finished HTTP requests by duration, from the start to the last byte sent.",
             labels=_REQUEST,
@@ -199,6 +200,7 @@ class RequestCollector(Collector):
             counts = tuple(accumulate(series.counts))
             buckets = list(map(_bucket, bounds, counts, series.examples(now)))
             durations.add_metric(labels, buckets, series.sum_us / 1e6)
+            durations.native[labels] = NativeBuckets(SCHEMA, series.zero, dict(series.native))
             if series.response_class in {"5xx", "none"}:
                 errors.add_metric(labels, counts[-1])
         yield durations

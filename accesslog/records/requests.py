@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import frexp
 from typing import Final
 
 OTHER: Final = "(other)"
@@ -27,6 +28,13 @@ class ExampleRequest:
     """Unix seconds of the scrape that first had it."""
 
 
+SCHEMA: Final = 3
+"""The resolution of native histograms: bucket i holds the durations from 2**((i-1)/8) to 2**(i/8) seconds, so
+that a quantile is at most 5 % wrong."""
+
+_FRACTIONS: Final = tuple(2 ** (step / 2**SCHEMA - 1) for step in range(2**SCHEMA))
+
+
 @dataclass(slots=True, eq=False)
 class RequestSeries:
     """The requests of one label set."""
@@ -38,6 +46,10 @@ class RequestSeries:
     counts: list[int] = field(default_factory=list)
     """Requests by duration: one number for each bucket, and one for longer ones."""
     sum_us: int = 0
+    native: dict[int, int] = field(default_factory=dict)
+    """Requests by duration in the buckets of a native histogram of Prometheus with `SCHEMA`."""
+    zero: int = 0
+    """Requests without a duration."""
     kept: list[ExampleRequest | None] = field(default_factory=list)
     """The first request of each bucket since the last scrape."""
     shown: list[ExampleRequest | None] = field(default_factory=list)
@@ -48,6 +60,13 @@ class RequestSeries:
         bucket = bisect_left(self.bounds_us, duration_us)
         self.counts[bucket] += 1
         self.sum_us += duration_us
+        if duration_us > 0:
+            fraction, exponent = frexp(duration_us / 1e6)
+            at = bisect_left(_FRACTIONS, fraction) + (exponent - 1) * len(_FRACTIONS)
+            native = self.native
+            native[at] = native.get(at, 0) + 1
+        else:
+            self.zero += 1
         return self.kept[bucket] is None
 
     def keep(self, request_id: str, duration_us: int) -> None:
