@@ -15,6 +15,7 @@ from tests.support.running import SIDECARS, Running, call, connect
 
 SECRET = "a-secret-of-many-random-bits"
 KEY = f"reports.{SECRET}"
+HOSTILE_KEY = f"hostile.{SECRET}"
 TAKEN = "<script>alert(1)</script>\"'&"
 """What a hostile client writes where it can."""
 
@@ -25,6 +26,10 @@ credentials:
       - id: reports
         sha256: {hashlib.sha256(SECRET.encode()).hexdigest()}
         subject: reports
+        scopes: ["reports:read"]
+      - id: hostile
+        sha256: {hashlib.sha256(SECRET.encode()).hexdigest()}
+        subject: {json.dumps(TAKEN)}
         scopes: ["reports:read"]
   sessions: {{}}
   revocations: {{}}
@@ -79,14 +84,16 @@ class Suite:
         request.descriptors.add().entries.add(key="client", value=client)
         self._call("r", worker, LIMIT, request.SerializeToString())
 
-    def log(self, **entry: Any) -> None:
+    def log(self, user_agent: str = "", **entry: Any) -> None:
         """Send an entry to accesslog, and wait until it is in the file."""
         from protos.accesslog_pb2 import StreamAccessLogsMessage
 
         message = StreamAccessLogsMessage()
         message.identifier.log_name = ORIGIN["log_name"]
         message.identifier.node.id = ORIGIN["node_id"]
-        message.http_logs.log_entry.append(http_entry(**entry))
+        made = http_entry(**entry)
+        made.request.user_agent = user_agent
+        message.http_logs.log_entry.append(made)
         file = self.folder / "access.jsonl"
         before = file.stat().st_size if file.exists() else 0
         with connect(f"unix:{self.folder}/l") as channel:

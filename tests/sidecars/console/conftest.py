@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.console import KEY, TAKEN, Suite
+from tests.support.console import HOSTILE_KEY, KEY, TAKEN, Suite
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +17,10 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         suite.check("/orders", KEY, "11111111-aaaa-4000-8000-000000000000")
         suite.check("/reports", "reports.wrong")
         suite.check(f"/public/{TAKEN}", request_id=TAKEN)
+        suite.check("/reports", HOSTILE_KEY)
         for _ in range(5):
             suite.limit("192.0.2.7")
         suite.limit(TAKEN)
         suite.log(path="/orders", request_id="11111111-aaaa-4000-8000-000000000000")
-        suite.log(path=f"/{TAKEN}", request_headers={"x-note": TAKEN})
+        suite.log(path=f"/{TAKEN}", request_headers={"x-note": TAKEN}, user_agent=TAKEN)
         yield suite

@@ -207,3 +207,21 @@ def test_the_state_of_a_key_is_looked_up(suite: Suite) -> None:
     assert "unknown domain" in suite.page("limits?domain=none&descriptor=client%3Da").text
     assert "expected KEY=VALUE" in suite.page("limits?domain=edge&descriptor=client").text
     assert "no descriptor with the key" in suite.page("limits?domain=edge&descriptor=other%3Da").text
+
+
+def test_a_hostile_subject_is_text_and_can_be_asked_for(suite: Suite) -> None:
+    [hostile] = [one for one in suite.decisions() if one.get("subject") == TAKEN]
+    page = suite.page(f"decision?id={hostile['decision_id']}")
+    assert "<script>alert" not in page.html
+    assert f"api_key: {TAKEN}" in page.text
+    [link] = [link for link in page.links if "subject=" in link]
+    found = suite.page(link.removeprefix("/console/"))
+    assert "Decisions: 1," in found.text
+    question = suite.page(f"playground?decision={hostile['decision_id']}")
+    assert "<script>alert" not in question.html
+
+
+def test_a_hostile_user_agent_is_text(suite: Suite) -> None:
+    page = suite.page("logs")
+    assert page.text.count("<script>alert(1)</script>") >= 2
+    assert "<script>alert" not in page.html

@@ -42,3 +42,18 @@ def test_pages_show_all_workers(tmp_path: Path) -> None:
         assert "does not show sessions" in suite.page("sessions").text
         page = suite.post("playground", "use=loaded&question=request%3A%20%7Burl%3A%20/reports%7D")
         assert "credentials_missing" in page.text
+
+
+def test_a_process_with_one_sidecar_has_pages_that_say_so(tmp_path: Path) -> None:
+    suite = Suite(tmp_path, authz=None, accesslog=None)
+    with suite.running as running:
+        running.wait_until_ready()
+        assert "ratelimit" in suite.page().text
+        assert "No decisions are kept" in suite.page("decisions").text
+        assert "accesslog does not run here" in suite.page("logs").text
+        assert "does not show sessions" in suite.page("sessions").text
+        assert "3 per hour" in suite.page("limits").text
+        assert "ratelimit" in suite.page("configuration").text
+        assert "the loaded one" not in suite.page("playground").text
+        page = suite.post("playground", "use=loaded&question=request%3A%20%7Burl%3A%20/a%7D")
+        assert "No policy is loaded here" in page.text
