@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
+import structlog
 from aiohttp import web
 
 from sidecars.console.front import MAX_BODY_BYTES
@@ -20,6 +22,11 @@ POLICY: Final = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 """The Content-Security-Policy of the pages: nothing inline, and nothing from elsewhere."""
+
+MAX_FIELDS: Final = 16
+"""Fields of a form; those of the playground have four."""
+
+_log = structlog.get_logger("sidecars.console")
 
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -73,7 +80,11 @@ class Console:
         return handle
 
     async def _evaluated(self, request: web.Request) -> web.Response:
-        form = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        text = (await request.read()).decode(errors="replace")
+        try:
+            form = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+        except ValueError:
+            raise web.HTTPBadRequest from None
         return await self._shown("playground", self._playground.evaluate(self._source, form))
 
     async def _shown(self, name: str, showing: Awaitable[dict[str, Any]]) -> web.Response:
@@ -92,6 +103,10 @@ class Console:
         # Its URL has a hash of the files.
         return web.Response(body=content, content_type=kind, headers={"Cache-Control": "max-age=86400"})
 
+    def _problem(self, status: int, text: str) -> web.Response:
+        page = self._renderer.page("problem", text=text, of="")
+        return web.Response(status=status, text=page, content_type="text/html")
+
     @web.middleware
     async def _middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -100,9 +115,10 @@ class Console:
         try:
             response = await handler(request)
         except web.HTTPException as error:
-            values = {"text": f"{error.status} {error.reason}: {request.path}", "of": ""}
-            text = self._renderer.page("problem", **values)
-            response = web.Response(status=error.status, text=text, content_type="text/html")
+            response = self._problem(error.status, f"{error.status} {error.reason}: {request.path}")
+        except Exception:  # a defect of a page; the others go on
+            _log.exception("a page of the console failed", path=request.path)
+            response = self._problem(500, "The page failed. The log of the process says why.")
         response.headers.setdefault("Content-Security-Policy", POLICY)
         response.headers.setdefault("Cache-Control", "no-store")
         return response

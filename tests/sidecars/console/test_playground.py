@@ -131,3 +131,38 @@ async def test_a_large_policy_is_evaluated(tmp_path: Path) -> None:
     found = await Sandbox().evaluate({"files": [str(file)], "question": "request: {url: /s7/orders}"})
     assert (found["rules"], found["question"]["rule"]) == (3_000, "r7")
     assert len(found["question"]["others"]) + found["question"]["more"] == 2_999
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("\xff=%ff%00&policy=%ed%a0%80&use=pasted", 200),
+        ("&".join(f"f{number}=1" for number in range(20)), 400),
+        ("{}", 200),
+        ("", 200),
+    ],
+)
+def test_any_form_gets_a_page(suite: Suite, body: str, status: int) -> None:
+    headers = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+    answered, text, _ = suite.ask("/console/playground", "POST", body, headers)
+    assert answered == status
+    assert "<h1>" in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "decision?id=%ff%00",
+            "logs?code=xx&path=%00",
+            "decisions?limit=99999",
+            "playground?decision=%3Cb%3E",
+        ),
+        *("limits?domain=%ff&descriptor=,=,", "sessions?subject=%0d%0a", "static/", "static/x", "/config"),
+    ],
+)
+def test_odd_parameters_get_a_page(suite: Suite, path: str) -> None:
+    status, text, headers = suite.ask(f"/console/{path}")
+    assert status in {200, 400, 404}
+    assert "<h1>" in text
+    assert headers["Content-Security-Policy"]
