@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from sidecars.admin.guard import HEADERS, is_same_origin
 from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.server import Admin
+from sidecars.client.admin_client import admin_session
 from sidecars.settings.process import AdminSettings
 
 TOKEN = "a-token-of-many-characters"
@@ -158,3 +159,14 @@ async def test_no_page_can_be_framed_or_sniffed() -> None:
 )
 def test_a_form_comes_from_a_page_of_the_same_server(headers: dict[str, str], *, same: bool) -> None:
     assert is_same_origin(headers) is same
+
+
+async def test_our_own_commands_show_the_token(tmp_path: Path) -> None:
+    file, port_file = tmp_path / "token", tmp_path / "port"
+    file.write_text(TOKEN)
+    settings = AdminSettings(listen="127.0.0.1:0", port_file=port_file, token_file=file)
+    admin = Admin(settings, Health(()), CollectorRegistry(), lambda: {"settings": {}})
+    await admin.start()
+    async with admin_session(settings) as (client, base), client.get(f"{base}/config") as response:
+        assert response.status == 200
+    await admin.stop()

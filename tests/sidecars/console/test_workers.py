@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from socket import socket
 
 from tests.support.console import KEY, Suite
 
@@ -57,3 +58,36 @@ def test_a_process_with_one_sidecar_has_pages_that_say_so(tmp_path: Path) -> Non
         assert "the loaded one" not in suite.page("playground").text
         page = suite.post("playground", "use=loaded&question=request%3A%20%7Burl%3A%20/a%7D")
         assert "No policy is loaded here" in page.text
+
+
+def test_the_supervisor_shows_its_workers_the_token(tmp_path: Path) -> None:
+    """Where their admin servers listen on TCP: on unix sockets none is needed."""
+    (tmp_path / "token").write_text("a-token-of-many-characters")
+    admin = {
+        "listen": "127.0.0.1:0",
+        "port_file": "admin.port",
+        "token_file": "token",
+        "workers": f"127.0.0.1:{two_free_ports()}",
+    }
+    suite = Suite(tmp_path, workers=2, authz=None, accesslog=None, admin=admin)
+    with suite.running as running:
+        running.wait_until_ready()
+        assert suite.ask("/console/")[0] == 401
+        headers = {"Authorization": "Bearer a-token-of-many-characters"}
+        status, text, _ = suite.ask("/console/configuration", headers=headers)
+        assert status == 200
+        assert "Workers without an answer" not in text
+        assert f"unix:{tmp_path}/r.1" in text
+
+
+def two_free_ports() -> int:
+    """Return a free port whose next one is free, too."""
+    while True:
+        with socket() as one, socket() as other:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            try:
+                other.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
