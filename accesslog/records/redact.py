@@ -17,11 +17,13 @@ _IDS: Final = ("request_id", "stream_id")
 
 _MADE_BY_ENVOY: Final = re.compile(r"[0-9a-f-]{36}")
 _PATHS: Final = ("path", "original_path")
-_TEXTS: Final = (
-    *("referer", "user_agent", "forwarded_for", "ratelimit_rule", "authority", "scheme"),
-    *("tls_sni", "tls_peer_subject", "tls_peer_issuer"),
-    *("code_details", "connection_termination_details"),
-    *("upstream_transport_failure_reason", "downstream_transport_failure_reason"),
+_TEXTS: Final = frozenset(
+    {
+        *("referer", "user_agent", "forwarded_for", "ratelimit_rule", "authority", "scheme"),
+        *("tls_sni", "tls_peer_subject", "tls_peer_issuer"),
+        *("code_details", "connection_termination_details"),
+        *("upstream_transport_failure_reason", "downstream_transport_failure_reason"),
+    }
 )
 """Texts that clients choose, and those of Envoy that may repeat what a client or an upstream sent."""
 
@@ -85,8 +87,8 @@ class Redaction:
         for field in _PATHS:
             if field in record:
                 record[field] = rules.path(secrets.path(record[field], field, found), field, found)
-        for field in _TEXTS:
-            text = record.get(field)
+        for field in _TEXTS.intersection(record):
+            text = record[field]
             if isinstance(text, str) and not secrets.is_harmless(text):
                 record[field] = secrets.value(text, field, found)
         if "@" in record.get("authority", ""):
