@@ -119,8 +119,8 @@ def verdict_of(record: Mapping[str, Any]) -> str:
     answer = f"{code or 'No response'}: "
     if record.get("authz_outcome") in ("deny", "error"):
         rule = record.get("authz_rule")
-        by = f"rule {rule}" if rule else "no rule"
-        return f"{answer}authz refused it by {by}: {record.get('authz_reason', 'no reason is recorded')}."
+        by = f" by rule {rule}" if rule else ""
+        return f"{answer}authz refused it{by}: {record.get('authz_reason', 'no reason is recorded')}."
     if record.get("ratelimit_outcome") == "over_limit":
         reason = record.get("ratelimit_reason")
         rule = record.get("ratelimit_rule", "")

@@ -1,15 +1,12 @@
 """What the running process says on its admin port: version, reloads, workers, sinks, key sets."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from sidecars.client.pages import NoAnswerError, Page, admin_page
 from sidecars.doctor.finding import Finding, fail, ok, warn
 from sidecars.observability.process_metrics import package_version
 from sidecars.settings.root import Settings
-
-STALE_SECONDS: Final = 600.0
-"""A key set is fetched every `refresh_seconds`, which is 300 by default."""
 
 Config = Mapping[str, Any]
 
@@ -100,10 +97,12 @@ def _of_key_set(check: str, key_set: Config) -> Finding:
     if not keys:
         refused = ", ".join(key_set.get("refused_keys", ()))
         return fail(check, f"no usable key: {problem or refused or 'none was fetched yet'}", fix)
-    aged = f"{len(keys)} keys" + (f", {age:g} s old" if age is not None else "")
-    if problem:
-        return warn(check, f"{aged}; the last fetch failed: {problem}", fix)
-    return warn(check, aged, fix) if (age or 0) > STALE_SECONDS else ok(check, aged)
+    if age is None:
+        return ok(check, f"{len(keys)} keys")
+    aged = f"{len(keys)} keys, {age:g} s old" + (f"; the last fetch failed: {problem}" if problem else "")
+    if age > key_set["max_stale_seconds"]:
+        return fail(check, f"{aged}: every token is refused (max_stale_seconds)", fix)
+    return warn(check, aged, fix) if problem or age > 2 * key_set["refresh_seconds"] else ok(check, aged)
 
 
 def _of_redis(check: str, state: Config | None) -> Iterator[Finding]:

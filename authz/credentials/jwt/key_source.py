@@ -222,6 +222,8 @@ class RemoteKeys:
             "keys": [] if self.keys is None else [key.id for key in self.keys.keys],
             "refused_keys": [] if self.keys is None else [str(key) for key in self.keys.refused],
             "age_seconds": None if self.keys is None else round(age, 1),
+            "refresh_seconds": self.config.refresh_seconds,
+            "max_stale_seconds": self.config.max_stale_seconds,
             "problem": self._problem,
         }
 

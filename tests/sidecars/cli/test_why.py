@@ -56,7 +56,7 @@ def test_a_request_without_a_log_record_is_explained_by_the_decision(sidecars: C
         screen = sidecars("why", "request-1", "-c", running.file).out
         allowed = sidecars("why", "request-2", "-c", running.file).out
     assert by_request == by_decision
-    assert by_request["verdict"] == "403: authz refused it by no rule: no_rule."
+    assert by_request["verdict"] == "403: authz refused it: no_rule."
     assert by_request["decision"]["decision_id"] == decision_id
     assert by_request["notes"][0].startswith("no access log has it")
     assert screen.splitlines()[0] == by_request["verdict"]
@@ -72,7 +72,7 @@ def test_a_decision_log_is_read_where_the_process_is_gone(sidecars: Command, fol
         running.signal(signal.SIGTERM)
         running.wait_for_exit()
         why = orjson.loads(sidecars("why", "request-1", "-c", running.file, "--json").out)
-    assert why["verdict"] == "403: authz refused it by no rule: no_rule."
+    assert why["verdict"] == "403: authz refused it: no_rule."
     assert why["processes"][0].startswith(f"{running.file}: fail admin 127.0.0.1:0: ")
 
 

@@ -68,7 +68,9 @@ def process(**sidecars: Any) -> dict[str, Any]:
 
 
 def authz(**key_set: Any) -> dict[str, Any]:
-    issuers = [{"issuer": "https://a", "key_set": {"url": "https://a/keys", "refused_keys": [], **key_set}}]
+    limits = {"refresh_seconds": 300.0, "max_stale_seconds": 86_400.0}
+    key_set = {"url": "https://a/keys", "refused_keys": [], **limits, **key_set}
+    issuers = [{"issuer": "https://a", "key_set": key_set}]
     return {"state": {"revision": "1", "credentials": {"issuers": issuers}}, "last_reload": None}
 
 
@@ -85,6 +87,13 @@ def authz(**key_set: Any) -> dict[str, Any]:
             "warn keys of https://a: 1 keys, 400 s old; the last fetch failed: status 500",
         ),
         ({"keys": ["k"], "age_seconds": 700.0, "problem": None}, "warn keys of https://a: 1 keys, 700 s old"),
+        (
+            {"keys": ["k"], "age_seconds": 90_000.0, "problem": "timed out"},
+            (
+                "fail keys of https://a: 1 keys, 90000 s old; the last fetch failed: timed out: "
+                "every token is refused (max_stale_seconds)"
+            ),
+        ),
     ],
 )
 def test_a_key_set_is_judged_by_its_keys_its_age_and_its_last_fetch(
