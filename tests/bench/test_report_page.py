@@ -13,6 +13,7 @@ import pytest
 from bench.report.page import page as report_page
 from bench.tools.budget import load_budget
 from tests.bench.results_of_every_kind import documents
+from tests.support.colours import contrast, luminance
 
 CHROMIUM = which("chromium")
 playwright = pytest.importorskip(
@@ -38,20 +39,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("report") / "report.html"
     file.write_text(report_page(documents(), load_budget(), written="Written on a day"), encoding="utf-8")
     return file
-
-
-def luminance(colour: str) -> float:
-    """The relative luminance of `rgb(r, g, b)` (WCAG 2.2)."""
-    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")[:3]]
-    red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: str, other: str) -> float:
-    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
 
 
 COLOURS = """() => {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.test_report_page import contrast
+from tests.support.colours import contrast
 from tests.support.console import TAKEN, Suite
 
 CHROMIUM = which("chromium")
