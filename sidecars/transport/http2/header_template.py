@@ -89,7 +89,7 @@ class HeaderTemplate:
             length = first & _LONG
             start = pos + 1
             pos = start + length
-            if length == _LONG:
+            if length == _LONG or pos > stop:
                 return False
             value = encoded[start:pos]
             if not (huffman.is_field_value(value) if first & _HUFFMAN else METADATA_VALUE.fullmatch(value)):

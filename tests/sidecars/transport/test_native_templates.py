@@ -135,6 +135,17 @@ def test_any_byte_of_a_traced_block_counts(place: int, byte: int) -> None:
     check(ours, bytes(encoded), reference)
 
 
+def test_a_binary_value_that_is_cut_short_ends_the_connection_with_a_reason() -> None:
+    """Its length points beyond the block, which a template that ends with the value must notice itself."""
+    ours = without_table()
+    for value in (b"AAAA", b"BBBB", b"CCCC"):
+        whole = literals([*USUAL, (b"trace-bin", value)], huffman=False)
+        ours.request(whole)
+    for bytes_missing in (1, 2, 4):
+        with pytest.raises(GoAwayError, match="cut short"):
+            ours.request(whole[:-bytes_missing])
+
+
 class TestTraced:
     """Calls that differ in their trace."""
 
