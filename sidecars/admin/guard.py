@@ -49,7 +49,8 @@ class Guard:
 
     def __init__(self, settings: AdminSettings) -> None:
         self._settings = settings
-        self._hosts = frozenset({"localhost", *(host.lower().rstrip(".") for host in settings.hosts)})
+        names = (*settings.hosts, *settings.listen_hosts)
+        self._hosts = frozenset({"localhost", *(name.lower().rstrip(".") for name in names)})
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -93,7 +94,8 @@ class Guard:
             token = self._settings.token
         except (OSError, ValueError) as error:
             return _text(503, f"admin.token_file cannot be used: {error}")
-        if hmac.compare_digest(_shown_token(request.headers).encode(), token.encode()):
+        shown = _shown_token(request.headers).encode(errors="surrogateescape")  # it may not be UTF-8
+        if hmac.compare_digest(shown, token.encode()):
             return None
         refused = _text(401, "this page needs the token of admin.token_file")
         refused.headers["WWW-Authenticate"] = _CHALLENGE

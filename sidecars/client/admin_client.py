@@ -122,7 +122,7 @@ async def admin_session(settings: Any) -> AsyncIterator[tuple[Any, str]]:
     if isinstance(address, TcpAddress):
         port = address.port or await asyncio.to_thread(_port_in, settings.port_file)
         connector: aiohttp.BaseConnector = aiohttp.TCPConnector()
-        base = f"http://{address.host}:{port}"
+        base = f"http://{TcpAddress(address.host, port)}"
     else:
         path = "\0" + address.path[1:] if address.abstract else address.path
         connector, base = aiohttp.UnixConnector(path=path), "http://admin"

@@ -11,12 +11,15 @@ from multidict import CIMultiDictProxy
 from common.http_body import read_at_most
 from common.os_errors import in_words
 from sidecars.client.admin_client import admin_session
+from sidecars.settings.process import AdminSettings
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import Address, TcpAddress
 
 TIMEOUT_SECONDS: Final = 5.0
 MAX_PAGE_BYTES: Final = 64 * 1024 * 1024
 """Envoy's config_dump has a few MB at a large edge."""
+
+_UNAUTHORIZED: Final = 401
 
 
 class NoAnswerError(Exception):
@@ -41,11 +44,29 @@ class Page:
 
 async def admin_page(settings: Settings, path: str, **query: str) -> Page:
     """Return a page of the admin port of `settings`. Raises NoAnswerError."""
+    _check_token(settings.admin)
     try:
         async with admin_session(settings.admin) as (client, base):
-            return await _get(client, f"{base}{path}", query)
+            page = await _get(client, f"{base}{path}", query)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise NoAnswerError(_why(error)) from None
+    if page.status == _UNAUTHORIZED:
+        raise NoAnswerError(_refused(settings.admin))
+    return page
+
+
+def _check_token(settings: AdminSettings) -> None:
+    try:
+        _ = settings.client_headers
+    except (OSError, ValueError) as error:
+        why = in_words(error) if isinstance(error, OSError) else str(error)
+        raise NoAnswerError(f"admin.token_file {settings.token_file} cannot be used: {why}") from None
+
+
+def _refused(settings: AdminSettings) -> str:
+    if settings.token_file is None:
+        return "it needs a token, and the settings name no admin.token_file"
+    return f"it refuses the token in admin.token_file {settings.token_file}"
 
 
 async def page(address: Address, path: str) -> Page:

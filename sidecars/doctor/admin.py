@@ -29,12 +29,12 @@ def of_readiness(settings: Settings, ready: Page) -> Finding:
 
 def of_no_answer(settings: Settings, error: NoAnswerError) -> Finding:
     """Return the finding of an admin port that does not answer."""
-    hangs = str(error).startswith("no answer")
-    fix = (
-        "it hangs: take a stack trace (py-spy dump --pid PID), then start it again"
-        if hangs
-        else "start the process, or compare admin.listen with that of the process"
-    )
+    if str(error).startswith("no answer"):
+        fix = "it hangs: take a stack trace (py-spy dump --pid PID), then start it again"
+    elif "token" in str(error):
+        fix = "name a file in admin.token_file that this user can read, with the token of the process"
+    else:
+        fix = "start the process, or compare admin.listen with that of the process"
     return fail(f"admin {settings.admin.listen}", str(error), fix)
 
 

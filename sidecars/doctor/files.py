@@ -98,8 +98,8 @@ def _outputs(settings: Settings) -> Iterator[Finding]:
 
 def _readable(check: str, path: Path) -> Iterator[Finding]:
     mode = _mode(path)
-    if mode is None:
-        return
+    if mode is None or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return  # a device or a pipe keeps nothing
     reach = _OTHERS_READ | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
     if mode & reach:
         seen = f"mode {_octal(mode)}: every user of this machine can read who asked for what"

@@ -44,10 +44,10 @@ async def check_redis(settings: Settings, section: str, uses: RedisUses) -> Asyn
     client = open_redis(written.model_copy(update=patient))
     try:
         if isinstance(client, RedisCluster):
-            await client.load()
-            if not client.masters:
-                seen = "no node tells the slots"
-                yield fail(section, seen, "start the cluster, or correct url and cluster.nodes")
+            try:
+                await client.load()
+            except (RedisError, OSError, TimeoutError) as error:
+                yield fail(section, error_text(error), "start the cluster, or correct url and cluster.nodes")
             for address in sorted(client.masters):
                 name = f"{section} {address[0]}:{address[1]}"
                 async for finding in _of_server(name, client.client(address), written, uses, in_cluster=True):

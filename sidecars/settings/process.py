@@ -31,7 +31,8 @@ class AdminSettings(Block):
     console: bool = Field(default=True, description="Whether /console/ has pages for people.")
     hosts: tuple[Annotated[str, Spelled(r"[A-Za-z0-9._-]+", "edge-1.example.com")], ...] = Field(
         (),
-        description="Names by which browsers reach these pages, in addition to localhost and IP addresses. "
+        description="Names by which browsers reach these pages, in addition to localhost, IP addresses "
+        "and the names in its addresses. "
         "Others are refused, as they may come by DNS rebinding; /metrics, /healthz and /readyz are answered "
         "under each name.",
     )
@@ -49,6 +50,12 @@ class AdminSettings(Block):
             isinstance(address, TcpAddress) and not _is_loopback(address.host)
             for address in (self.listen, *self.also_listen)
         )
+
+    @property
+    def listen_hosts(self) -> frozenset[str]:
+        """The hosts of the TCP addresses, by which our own commands and the supervisor ask."""
+        addresses = (self.listen, *self.also_listen, self.workers)
+        return frozenset(address.host for address in addresses if isinstance(address, TcpAddress))
 
     @property
     def token(self) -> str:

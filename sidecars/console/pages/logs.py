@@ -1,12 +1,14 @@
 """The end of the access log, read from the files of its sinks, and the counters of entries."""
 
 import asyncio
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from common.os_errors import in_words
 from sidecars.console.source import Source, of_each_worker
 
 TAIL_BYTES: Final = 512 * 1024
@@ -73,9 +75,13 @@ def _newest(
     problems: list[str] = []
     for file in files:
         try:
+            # Opening a pipe waits for a writer, and reading one takes records from their reader.
+            if not stat.S_ISREG(Path(file).stat().st_mode):
+                problems.append(f"{file}: it is a device or a pipe, which keeps no records")
+                continue
             found += [one for one in _tail(Path(file)) if matches(one, filters)]
         except OSError as error:
-            problems.append(f"{file}: {error.strerror or error}")
+            problems.append(f"{file}: {in_words(error)}")
     found.sort(key=lambda record: str(record.get("time", "")), reverse=True)
     return found[:limit], problems
 

@@ -1,6 +1,8 @@
 """Which requests the admin server answers: those that name it, with a token where one is needed."""
 
+import asyncio
 import base64
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -98,6 +100,17 @@ async def test_a_token_is_needed_where_the_settings_have_one(tmp_path: Path) -> 
         assert (await get("/config", Authorization=f"Bearer {TOKEN}"))[0] == 503
 
 
+async def test_a_token_that_is_not_utf8_is_refused_like_any_other(tmp_path: Path) -> None:
+    file, port_file = tmp_path / "token", tmp_path / "port"
+    file.write_text(TOKEN)
+    async with serve(token_file=file, port_file=port_file):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(port_file.read_text()))
+        head = b"GET /config HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        writer.write(head + b"Authorization: Bearer \xff\xfe\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"401"
+        writer.close()
+
+
 async def test_the_console_of_an_exposed_port_needs_a_token(tmp_path: Path) -> None:
     async with serve(listen="0.0.0.0:0") as get:
         assert (await get("/console/"))[0] == 403
@@ -161,10 +174,20 @@ def test_a_form_comes_from_a_page_of_the_same_server(headers: dict[str, str], *,
     assert is_same_origin(headers) is same
 
 
-async def test_our_own_commands_show_the_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "ip6-localhost", "localhost"])
+async def test_our_own_commands_show_the_token_and_are_answered_at_each_address(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+    # A name that no list of hosts has.
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda name, *more, **named: real("::1" if name == "ip6-localhost" else name, *more, **named),
+    )
     file, port_file = tmp_path / "token", tmp_path / "port"
     file.write_text(TOKEN)
-    settings = AdminSettings(listen="127.0.0.1:0", port_file=port_file, token_file=file)
+    settings = AdminSettings(listen=f"{host}:0", port_file=port_file, token_file=file)
     admin = Admin(settings, Health(()), CollectorRegistry(), lambda: {"settings": {}})
     await admin.start()
     async with admin_session(settings) as (client, base), client.get(f"{base}/config") as response:

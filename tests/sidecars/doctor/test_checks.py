@@ -16,14 +16,20 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import CollectorRegistry
 
-from sidecars.doctor.admin import findings_of
+from sidecars.admin.health import Health
+from sidecars.admin.server import Admin
+from sidecars.client.pages import NoAnswerError
+from sidecars.doctor.admin import findings_of, of_no_answer, read_admin
 from sidecars.doctor.clocks import check_key_servers, key_set_urls, of_skew
 from sidecars.doctor.files import check_files
 from sidecars.doctor.finding import Finding
 from sidecars.doctor.packages import check_packages
+from sidecars.doctor.redis import RedisUses, check_redis
 from sidecars.doctor.sockets import of_certificate
 from sidecars.observability.process_metrics import package_version
+from sidecars.settings.process import AdminSettings
 from sidecars.settings.root import Settings
 
 
@@ -117,6 +123,46 @@ def test_a_failing_sink_another_version_and_revisions_that_differ_have_a_line() 
     assert "fail authz revision: the workers serve different revisions: 1, 2" in [
         line.replace("2, 1", "1, 2") for line in found
     ]
+
+
+async def test_a_token_that_cannot_be_read_or_is_refused_is_named(tmp_path: Path) -> None:
+    ours, theirs, port = tmp_path / "ours", tmp_path / "theirs", tmp_path / "port"
+    theirs.write_text("the-token-of-the-process")
+    of_process = AdminSettings(listen="127.0.0.1:0", token_file=theirs, port_file=port)
+    admin = Admin(of_process, Health(()), CollectorRegistry(), dict)
+    await admin.start()
+
+    async def seen(token_file: Path | None) -> str:
+        settings = Settings(admin=AdminSettings(listen="127.0.0.1:0", token_file=token_file, port_file=port))
+        with pytest.raises(NoAnswerError) as raised:
+            await read_admin(settings)
+        assert "admin.token_file" in of_no_answer(settings, raised.value).fix
+        return str(raised.value)
+
+    assert await seen(ours) == f"admin.token_file {ours} cannot be used: no such file or folder"
+    ours.write_text("short")
+    assert await seen(ours) == f"admin.token_file {ours} cannot be used: it holds fewer than 16 characters"
+    ours.write_text("a-token-of-another-process")
+    assert await seen(ours) == f"it refuses the token in admin.token_file {ours}"
+    assert await seen(None) == "it needs a token, and the settings name no admin.token_file"
+    await admin.stop()
+
+
+async def test_a_cluster_that_is_away_is_a_failure() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"redis://127.0.0.1:{unused.getsockname()[1]}"
+        settings = Settings.model_validate({"redis": {"url": url, "cluster": {}}})
+        [found] = [one async for one in check_redis(settings, "redis", RedisUses("ratelimit:"))]
+    assert (found.level, found.check) == ("fail", "redis")
+    assert "the connection is refused" in found.seen
+
+
+def test_a_device_that_everyone_may_read_keeps_nothing(tmp_path: Path) -> None:
+    sink = {"type": "file", "path": "/dev/null"}
+    log = {"listen": [f"unix:{tmp_path}/log"], "sinks": [sink]}
+    settings = Settings.model_validate({"accesslog": log})
+    assert [one.level for one in check_files(settings, [])] == ["ok"]
 
 
 def test_what_others_can_read_or_replace_has_a_line(tmp_path: Path) -> None:
