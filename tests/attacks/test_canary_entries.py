@@ -261,7 +261,7 @@ async def test_no_sink_shows_a_canary(tmp_path: Path, capfd: pytest.CaptureFixtu
     await http.start()
     with RedisServer() as server, capture_logs() as logs:
         # A batch that Redis answers late is sent again; then the stream has it twice.
-        patient = {"operation_timeout_ms": 30_000, "connect_timeout_ms": 30_000}
+        patient = {"operation_timeout_ms": 10_000, "connect_timeout_ms": 10_000}
         client = connect(RedisSettings(url=server.url, **patient))
         parts = replace(dependencies(registry), redis_for_log=lambda _: client)
         sidecar = build(settings(sinks=_sinks(tmp_path, grpc.url, http.url), flush_seconds=60), parts)
