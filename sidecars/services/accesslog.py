@@ -33,6 +33,9 @@ QUIET_SECONDS: Final = 0.05
 MOST_LATE_MESSAGES: Final = 64
 """Messages that may wait after the end of their stream. Envoy sends one or two before it knows."""
 
+MOST_LATE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of such messages of all streams: windows do not bound them, because they are read at once."""
+
 FINISH_SECONDS: Final = 1.0
 """Envoy goes on sending as long as there are requests, so at some point a stream is ended in any case."""
 
@@ -42,7 +45,7 @@ _log = structlog.get_logger("sidecars.accesslog")
 class _Stream:
     """One open call: Envoy keeps one for each worker thread and logger, and never ends it itself."""
 
-    __slots__ = ("_intake", "_late", "_reader", "_turn", "cut_off", "messages", "reading_late")
+    __slots__ = ("_intake", "_late", "_reader", "_turn", "cut_off", "late_bytes", "messages", "reading_late")
 
     def __init__(self, messages: AsyncIterator[bytes], decoder: EntryDecoder, turn: asyncio.Lock) -> None:
         self._reader = Reader(messages)
@@ -50,6 +53,8 @@ class _Stream:
         self._turn = turn
         """Shared by all streams: one of those in the middle of a message goes on in each turn of the loop."""
         self._late: deque[bytes] = deque()
+        self.late_bytes = 0
+        """Bytes of the messages that wait after the end of the stream, with the one in hand."""
         self.reading_late: asyncio.Task[None] | None = None
         """Submits what was under way when the stream ended."""
         self.messages = 0
@@ -81,15 +86,18 @@ class _Stream:
         if len(self._late) >= MOST_LATE_MESSAGES:
             return False
         self._late.append(message)
+        self.late_bytes += len(message)
         if self.reading_late is None:
             self.reading_late = asyncio.get_running_loop().create_task(self._submit_late(pipeline))
         return True
 
     async def _submit_late(self, pipeline: Pipeline) -> None:
-        with contextlib.suppress(UnreadableMessageError):
-            while self._late:
-                self.messages += 1
-                await self._submit(self._late.popleft(), pipeline)
+        while self._late:
+            message = self._late.popleft()
+            self.messages += 1
+            with contextlib.suppress(UnreadableMessageError):  # which costs no other message
+                await self._submit(message, pipeline)
+            self.late_bytes -= len(message)
         self.reading_late = None
 
     async def _submit(self, message: bytes, pipeline: Pipeline) -> None:
@@ -193,7 +201,10 @@ class AccesslogSidecar:
     def _take_late(self, message: bytes, call: Call) -> bool:
         """Take a message that Envoy sent before it knew that its stream had ended: it sends nothing twice."""
         _, stream = self._ended.get(id(call), (call, None))
-        return stream is not None and not self._stopped and stream.take_late(message, self._pipeline)
+        if stream is None or self._stopped:
+            return False
+        waiting = sum(other.late_bytes for _, other in self._ended.values())
+        return waiting + len(message) <= MOST_LATE_BYTES and stream.take_late(message, self._pipeline)
 
     async def start(self) -> None:
         """Open the sinks. One that cannot be opened is tried again with each batch."""

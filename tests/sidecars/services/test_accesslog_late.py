@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -70,6 +70,57 @@ async def test_a_late_message_is_not_taken_of_a_stream_that_ended_by_a_fault(run
     assert method.after_reply is not None
     await running.sidecar.finish_streams()
     assert not method.after_reply(message(http_entry()).SerializeToString(), CALL)
+
+
+@asynccontextmanager
+async def ended_streams(
+    running: Running, folder: Path, most: int
+) -> AsyncIterator[list[tuple[RawClient, int]]]:
+    """Streams that accesslog has ended, each on a connection of its own."""
+    opened: list[tuple[RawClient, int]] = []
+    writers: list[asyncio.StreamWriter] = []
+    for number in range(1, most + 1):
+        reader, writer = await asyncio.open_unix_connection(folder / "accesslog.sock")
+        writers.append(writer)
+        client = RawClient(reader, writer)
+        client.h2.initiate_connection()
+        stream_id = client.open(request_headers(METHOD))
+        client.send(stream_id, framed(message(http_entry()).SerializeToString()))
+        await running.received(number)
+        opened.append((client, stream_id))
+    await within(running.sidecar.finish_streams())
+    for client, stream_id in opened:
+        assert (await client.answer(stream_id)).status == 0
+    yield opened
+    for writer in writers:
+        writer.close()
+
+
+async def test_late_messages_of_all_streams_share_a_bound(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is read at once, so without it a peer could send as fast as it likes while sinks are slow."""
+    data = message(http_entry(request_headers={"x": "a" * 1000})).SerializeToString()
+    monkeypatch.setattr("sidecars.services.accesslog.MOST_LATE_BYTES", 2 * len(data))
+    [service] = running.sidecar.services
+    method = service.methods["StreamAccessLogs"]
+    assert isinstance(method, ClientStreaming)
+    assert method.after_reply is not None
+    async with ended_streams(running, tmp_path, 2):
+        calls = [call for call, _ in running.sidecar._ended.values()]
+        assert [method.after_reply(data, call) for call in (*calls, *calls)] == [True, True, False, False]
+        await running.received(4)
+        assert method.after_reply(data, calls[0])
+        await running.received(5)
+
+
+async def test_an_unreadable_late_message_costs_no_other(running: Running, tmp_path: Path) -> None:
+    data = framed(message(http_entry()).SerializeToString())
+    async with ended_streams(running, tmp_path, 1) as [(client, stream_id)]:
+        client.send(stream_id, data + framed(b"\xff") + data, end=True)
+        await running.received(3)
+        await running.close()
+    assert len(lines_of(tmp_path / "access.jsonl")) == 3
 
 
 async def test_a_message_that_is_too_large_costs_its_stream_alone_and_is_counted(
