@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, count
 from typing import Final, NamedTuple
+from weakref import ReferenceType, ref
 
 from authz.credentials.mtls.verifier import HEADER as FORWARDED_CERTIFICATE
 from authz.engine.cors import preflight
@@ -133,8 +134,9 @@ class Authorizer:
         self.policy = policy
         self._authenticator = authenticator
         self._new_id = new_id
-        # By identity of the objects, which the values keep alive, so that no address is used again.
-        self._judged: dict[tuple[int, int], tuple[Verdict, RuleSet, Identity]] = {}
+        # By identity of the objects. A value keeps its rule set alive, but not the caller, whose claims only
+        # the bounds of the credential caches may keep: another caller may get the same address later.
+        self._judged: dict[tuple[int, int], tuple[Verdict, RuleSet, ReferenceType[Identity]]] = {}
 
     def decide(
         self, request: Request, now: float, deadline: float | None = None
@@ -222,7 +224,10 @@ class Authorizer:
     def _decided_for(self, rule_set: RuleSet, identity: Identity, request: Request, now: float) -> Decision:
         if rule_set.judges_identity:
             known = self._judged.get((id(rule_set), id(identity)))
-            verdict = self._judge_identity(rule_set, identity, request, now) if known is None else known[0]
+            if known is not None and known[2]() is identity:
+                verdict = known[0]
+            else:
+                verdict = self._judge_identity(rule_set, identity, request, now)
         else:
             verdict = rule_set.judge(identity, request, now)
         shadow = None
@@ -242,7 +247,7 @@ class Authorizer:
         verdict = rule_set.judge(identity, request, now)
         if len(self._judged) >= MAX_JUDGED:
             del self._judged[next(iter(self._judged))]
-        self._judged[id(rule_set), id(identity)] = verdict, rule_set, identity
+        self._judged[id(rule_set), id(identity)] = verdict, rule_set, ref(identity)
         return verdict
 
     def _in_other_spellings(self, rule_set: RuleSet, request: Request) -> RuleSet:

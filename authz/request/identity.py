@@ -20,7 +20,7 @@ class CredentialKind(StrEnum):
     ANONYMOUS = "anonymous"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Identity:
     """A verified caller. Immutable and shared between requests by the cache."""
 

@@ -1,5 +1,7 @@
 """Verdicts that are remembered for a caller, and ids of decisions."""
 
+from weakref import ref
+
 import pytest
 
 from authz.engine.decide import Authorizer, Decision, decision_ids
@@ -62,3 +64,29 @@ def test_the_verdicts_that_are_remembered_are_bounded(monkeypatch: pytest.Monkey
         assert isinstance(decision, Decision)
         assert decision.verdict.status == 200
     assert len(list(deciding.parts())) == 2
+
+
+def status_of(deciding: Authorizer, who: Says, *scopes: str) -> tuple[int, ref[Identity]]:
+    """The answer to a caller that is known only for the time of its check."""
+    caller = Identity(CredentialKind.JWT, "a", scopes=frozenset(scopes))
+    who.outcome = caller
+    decision = deciding.decide(request("GET", "/a"), 0.0)
+    assert isinstance(decision, Decision)
+    who.outcome = None
+    return decision.verdict.status, ref(caller)
+
+
+def test_a_remembered_verdict_keeps_no_caller_alive() -> None:
+    """The claims of a token may have kilobytes: `cache.max_bytes` must bound them."""
+    who = Says(None)
+    deciding = Authorizer(parse_policy(CACHED), who, decision_ids(lambda: 0.5))
+    status, caller = status_of(deciding, who, "read")
+    assert (status, caller()) == (200, None)
+    assert len(list(deciding.parts())) == 1
+
+
+def test_a_verdict_is_not_that_of_an_earlier_caller_with_the_same_address() -> None:
+    who = Says(None)
+    deciding = Authorizer(parse_policy(CACHED), who, decision_ids(lambda: 0.5))
+    found = [status_of(deciding, who, scope)[0] for scope in ("read", "write") * 50]
+    assert found == [200, 403] * 50
