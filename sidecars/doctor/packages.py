@@ -5,10 +5,18 @@ other's files, and remove them when they are uninstalled.
 """
 
 import base64
+import csv
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import Distribution, PackageNotFoundError, PackagePath, distribution, distributions
+from importlib.metadata import (
+    Distribution,
+    FileHash,
+    PackageNotFoundError,
+    PackagePath,
+    distribution,
+    distributions,
+)
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +61,7 @@ def _owners(installed: Iterable[Distribution]) -> Mapping[Path, list[str]]:
     owners: dict[Path, list[str]] = {}
     for one in installed:
         name = _normalised(one.metadata["Name"])
-        for file in one.files or ():
+        for file in _files_of(one):
             owners.setdefault(Path(str(one.locate_file(file))), []).append(name)
     return owners
 
@@ -62,7 +70,7 @@ def _of_distribution(name: str, one: Distribution, owners: Mapping[Path, list[st
     changed: list[Path] = []
     removed: list[Path] = []
     shared: list[Path] = []
-    for file in one.files or ():
+    for file in _files_of(one):
         path = Path(str(one.locate_file(file)))
         if file.hash is None or not _is_imported(file):
             continue
@@ -79,6 +87,14 @@ def _of_distribution(name: str, one: Distribution, owners: Mapping[Path, list[st
     if shared:
         seen = f"{_listed(shared)} belongs to two distributions{_others(shared, name, owners)}"
         yield warn(f"package {name}", seen, fix)
+
+
+def _files_of(one: Distribution) -> Iterator[PackagePath]:
+    """Yield each file in the RECORD of a distribution; `Distribution.files` omits missing ones since 3.12."""
+    for row in csv.reader((one.read_text("RECORD") or "").splitlines()):
+        file = PackagePath(row[0])
+        file.hash = FileHash(row[1]) if row[1:] and row[1] else None
+        yield file
 
 
 def _is_imported(file: PackagePath) -> bool:

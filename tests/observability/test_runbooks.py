@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -129,6 +130,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_a_command_runs(command: str, suite: Running) -> None:
     if "sidecars_worker" in command or "_transport_tls_expiry" in command:
         pytest.skip("this suite has neither workers nor TLS")
+    if command.startswith("curl ") and which("curl") is None:
+        pytest.skip("curl is not installed (Debian: apt install curl)")
     port = (suite.folder / "admin.port").read_text().strip()
     admin = f"unix:{suite.folder}" if not port else f"http://127.0.0.1:{port}"
     command = command.replace(ADMIN, admin).replace(ETC, str(suite.folder))
