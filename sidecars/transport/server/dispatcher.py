@@ -219,6 +219,8 @@ class Dispatcher:
     def _replied(self, streams: Streams, stream: Stream, done: asyncio.Future[bytes]) -> None:
         """A future with a reply is done; its call may have ended before it."""
         self._detach(stream)
+        if stream.late is not None:  # before the reply, which closes a stream that the client has ended
+            streams.read_on(stream)
         if done.cancelled():
             status = _CANCELLED
         elif (error := done.exception()) is not None:
@@ -226,14 +228,10 @@ class Dispatcher:
             status = status_of(_as_exception(error), stream.call)
         elif isinstance(reply := _anything(done.result()), bytes):
             streams.reply(stream, reply)
-            if stream.late is not None:
-                streams.read_on(stream)
             return
         else:
             status = status_of(TypeError("a handler's reply must be bytes"), stream.call)
         streams.finish(stream, status)
-        if stream.late is not None:
-            streams.read_on(stream)
 
     def _pump(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
         self._watch(streams, stream, self._loop.create_task(self._send_all(streams, stream, replies)))

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from sidecars.observability.call_metrics import CallMetrics
 from sidecars.services.accesslog import build
 from sidecars.transport.api.address import UnixAddress
-from sidecars.transport.api.service import ClientStreaming
+from sidecars.transport.api.service import Call, ClientStreaming, Service
 from tests.sidecars.services.test_accesslog import METHOD, Running, dependencies, lines_of, settings
 from tests.support.entries import http_entry, message
 from tests.support.ratelimiting import CALL
@@ -142,3 +142,41 @@ async def test_a_message_that_is_too_large_costs_its_stream_alone_and_is_counted
     again.cancel()
     await running.close()
     assert len(lines_of(tmp_path / "access.jsonl")) == 2
+
+
+async def test_what_came_before_the_end_of_a_request_is_read_although_the_handler_left(
+    tmp_path: Path,
+) -> None:
+    """The reply closes a stream that the client has ended, with what no handler has read."""
+    late: list[bytes] = []
+    begun, leave = asyncio.Semaphore(0), asyncio.Event()
+
+    async def handler(messages: AsyncIterator[bytes], _call: Call) -> bytes:
+        await anext(messages)
+        begun.release()
+        await leave.wait()
+        return b""
+
+    def take(body: bytes, _call: Call) -> bool:
+        late.append(body)
+        return True
+
+    address = UnixAddress(str(tmp_path / "late.sock"))
+    service = Service("p", {"Late": ClientStreaming(handler, after_reply=take)})
+    server = make_server("native", (service,), (address,))
+    await server.start()
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "late.sock")
+    client = RawClient(reader, writer)
+    client.h2.initiate_connection()
+    stream_id = client.open(request_headers("/p/Late"))
+    client.send(stream_id, framed(b"a") + framed(b"b") + framed(b"c"), end=True)
+    other = client.open(request_headers("/p/Late"))
+    client.send(other, framed(b"d"), end=True)
+    for _ in range(2):  # the second stream's message is read after the first stream's end
+        await within(begun.acquire())
+    leave.set()
+    assert (await client.answer(stream_id)).status == 0
+    assert (await client.answer(other)).status == 0
+    assert late == [b"b", b"c"]
+    writer.close()
+    await within(server.drain(0))

@@ -28,8 +28,8 @@ class Late:
         streams = self.bench.connection.streams
         stream = streams.table[1]
         self.bench.calls._leave(stream)
-        streams.finish(stream, LEAVING)
         streams.read_on(stream)
+        streams.finish(stream, LEAVING)
         self.bench.connection.take()
 
     def _take(self, body: bytes, _call: Call) -> bool:
