@@ -1,7 +1,8 @@
 """Types of messages in which some fields are left as bytes: parts that few readers need are not decoded.
 
 A submessage and bytes look the same on the wire (protobuf.dev, "Encoding"), so such a type reads and writes
-the same messages. It is made from the generated one, so that a field has one definition.
+the same messages. It is made from the generated one, so that a field has one definition. Where a field comes
+twice, its bytes are those of the last: only a parser of submessages merges the two, and no encoder sends two.
 """
 
 from collections.abc import Iterable

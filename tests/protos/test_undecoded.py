@@ -27,3 +27,11 @@ def test_a_check_is_read_without_the_parts_that_few_policies_need() -> None:
     attributes = read_request(b"").attributes.DESCRIPTOR
     left = {field.name for field in attributes.fields if field.type == FieldDescriptor.TYPE_BYTES}
     assert left == {"source", "destination", "metadata_context", "tls_session", "route_metadata_context"}
+
+
+def test_of_a_field_that_comes_twice_the_last_counts() -> None:
+    """Only a parser of submessages merges the two."""
+    kind = undecoded(AttributeContext, {f"{AttributeContext.DESCRIPTOR.full_name}.source"})
+    sources = [AttributeContext.Peer(service="a"), AttributeContext.Peer(principal="b")]
+    message = b"".join(AttributeContext(source=source).SerializeToString() for source in sources)
+    assert AttributeContext.Peer.FromString(kind.FromString(message).source) == sources[1]
