@@ -7,6 +7,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Final
 
+import typer
+
 from sidecars.cli.log_files import lines_of, record_in
 
 _IDS: Final = ("request_id", "stream_id", "authz_decision_id")
@@ -86,8 +88,10 @@ def find(
 ) -> Why | None:
     """Return the explanation of the request with this id, decision id or trace id; None if no file has it.
 
-    `config` and `policy` are for the commands to run next. Raises OSError.
+    `config` and `policy` are for the commands to run next. Raises OSError, BadParameter for an empty id.
     """
+    if not wanted.strip():
+        raise typer.BadParameter("it is empty", param_hint="ID")
     record, file, others = _newest(wanted, files, _has_id)
     if record is None:
         return None

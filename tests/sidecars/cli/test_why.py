@@ -119,6 +119,22 @@ def test_a_trace_is_found_by_the_headers_that_carry_it(sidecars: Command, tmp_pa
             assert sidecars("logs", "why", other, log).code == 1
 
 
+def test_an_empty_id_is_bad_usage(sidecars: Command, folder: Path) -> None:
+    log = folder / "access.jsonl"
+    log.write_bytes(orjson.dumps({"type": "http", "request_id": "", "code": 200, "path": "/"}) + b"\n")
+    settings = folder / "sidecars.yaml"
+    settings.write_bytes(
+        orjson.dumps(
+            {"accesslog": {"listen": [f"unix:{folder}/log"], "sinks": [{"type": "file", "path": str(log)}]}}
+        )
+    )
+    for command in (("why", "", "-c", settings), ("logs", "why", " ", log)):
+        result = sidecars(*command)
+        assert (result.code, result.out) == (2, "")
+        assert "ID" in result.err
+        assert "it is empty" in result.err
+
+
 def test_a_missing_answer_of_ratelimit_is_noted(sidecars: Command, folder: Path) -> None:
     log = folder / "access.jsonl"
     record = {"type": "http", "request_id": "r", "code": 200, "authz_outcome": "allow", "path": "/"}
