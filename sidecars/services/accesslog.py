@@ -204,7 +204,10 @@ class AccesslogSidecar:
         if stream is None or self._stopped:
             return False
         waiting = sum(other.late_bytes for _, other in self._ended.values())
-        return waiting + len(message) <= MOST_LATE_BYTES and stream.take_late(message, self._pipeline)
+        if waiting + len(message) <= MOST_LATE_BYTES and stream.take_late(message, self._pipeline):
+            return True
+        _log.warning("log entries after the end of their stream not read", message_bytes=len(message))
+        return False
 
     async def start(self) -> None:
         """Open the sinks. One that cannot be opened is tried again with each batch."""

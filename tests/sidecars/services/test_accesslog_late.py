@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from sidecars.observability.call_metrics import CallMetrics
 from sidecars.services.accesslog import build
@@ -108,7 +109,9 @@ async def test_late_messages_of_all_streams_share_a_bound(
     assert method.after_reply is not None
     async with ended_streams(running, tmp_path, 2):
         calls = [call for call, _ in running.sidecar._ended.values()]
-        assert [method.after_reply(data, call) for call in (*calls, *calls)] == [True, True, False, False]
+        with capture_logs() as logs:
+            assert [method.after_reply(data, call) for call in (*calls, *calls)] == [True, True, False, False]
+        assert [log["message_bytes"] for log in logs] == [len(data)] * 2
         await running.received(4)
         assert method.after_reply(data, calls[0])
         await running.received(5)
