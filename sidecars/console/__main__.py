@@ -6,6 +6,7 @@ It serves pages on SOCKET, asks ADMIN_SOCKET, and ends with its standard input o
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,16 @@ async def _serve(path: Path, admin: Path) -> None:
     finally:
         await runner.cleanup()
         await source.close()
+        if ended.is_set():
+            _remove_sockets(path.parent, admin)
+
+
+def _remove_sockets(folder: Path, admin: Path) -> None:
+    """Remove the folder of the sockets: a front that was killed could not."""
+    with suppress(OSError):
+        for socket in (admin, *folder.glob("console-*")):
+            socket.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What the running process says on its admin port: version, reloads, workers, sinks, key sets."""
 
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Any
 
 from sidecars.client.pages import NoAnswerError, Page, admin_page
@@ -100,9 +101,11 @@ def _of_key_set(check: str, key_set: Config) -> Finding:
     if age is None:
         return ok(check, f"{len(keys)} keys")
     aged = f"{len(keys)} keys, {age:g} s old" + (f"; the last fetch failed: {problem}" if problem else "")
-    if age > key_set["max_stale_seconds"]:
+    # A process of an older version does not tell them.
+    refresh, longest = key_set.get("refresh_seconds", inf), key_set.get("max_stale_seconds", inf)
+    if age > longest:
         return fail(check, f"{aged}: every token is refused (max_stale_seconds)", fix)
-    return warn(check, aged, fix) if problem or age > 2 * key_set["refresh_seconds"] else ok(check, aged)
+    return warn(check, aged, fix) if problem or age > 2 * refresh else ok(check, aged)
 
 
 def _of_redis(check: str, state: Config | None) -> Iterator[Finding]:

@@ -62,9 +62,11 @@ def test_it_ends_when_the_sidecars_are_killed(tmp_path: Path) -> None:
         running.wait_until_ready()
         suite.page()
         [console] = children(running.process.pid)
+        folder = Path(Path(f"/proc/{console}/cmdline").read_text().split("\0")[-2]).parent
         running.process.kill()
         running.process.wait()
     assert has_ended(console)
+    assert not folder.exists()
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:
