@@ -3,6 +3,7 @@
 hpack walks its table in steps of four bits. Two such steps are joined here for every state and byte.
 """
 
+from array import array
 from typing import Any, Final
 
 from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
@@ -22,19 +23,18 @@ def _step(state: int, nibble: int) -> tuple[int, bytes, bool]:
     return after, bytes((symbol,)) if flags & HUFFMAN_EMIT_SYMBOL else b"", bool(flags & HUFFMAN_COMPLETE)
 
 
-def _join_steps() -> tuple[list[int], list[bytes], list[bool]]:
+def _join_steps() -> tuple["array[int]", list[bytes], list[bool]]:
     steps = [[_step(state, nibble) for nibble in range(16)] for state in range(_STATES + 1)]
-    after: list[int] = []
+    after = array("H")  # a list would take four times the memory
     symbols: list[bytes] = []
     may_end = [False] * (_STATES + 1)
     may_end[0] = True
     same: dict[bytes, bytes] = {}
-    rows = [state << 8 for state in range(_STATES + 1)]  # where the row of each state begins, made once
     for state in range(_STATES + 1):
         for between, first, _ in steps[state]:
             for last, second, complete in steps[between]:
                 both = first + second
-                after.append(rows[last])
+                after.append(last)
                 symbols.append(same.setdefault(both, both))
                 may_end[last] |= complete
     return after, symbols, may_end
@@ -56,7 +56,7 @@ def _value_rows() -> list[Any]:
     rows: list[list[Any]] = [[] for _ in range(_STATES + 1)]
     for state, row in enumerate(rows):
         for step in range(state << 8, (state + 1) << 8):
-            row.append(rows[_FAILED if failing[_SYMBOLS[step]] else _AFTER[step] >> 8])
+            row.append(rows[_FAILED if failing[_SYMBOLS[step]] else _AFTER[step]])
         row.append(_MAY_END[state])
     return rows[0]
 
@@ -67,14 +67,14 @@ _FIRST_ROW: Final = _value_rows()
 def decode(encoded: bytes) -> bytes | None:
     """The decoded string; None if `encoded` is not Huffman code, or is badly padded."""
     after, symbols = _AFTER, _SYMBOLS
-    row = 0
+    state = 0
     parts: list[bytes] = []
     append = parts.append
     for byte in encoded:
-        step = row | byte
+        step = state << 8 | byte
         append(symbols[step])
-        row = after[step]
-    return b"".join(parts) if _MAY_END[row >> 8] else None
+        state = after[step]
+    return b"".join(parts) if _MAY_END[state] else None
 
 
 def is_field_value(encoded: bytes) -> bool:
