@@ -97,10 +97,22 @@ class ConsoleFront:
         async with self._passing:
             try:
                 session = await self._running()
-                return await _passed_on(session, request, body)
+                try:
+                    return await _passed_on(session, request, body)
+                except aiohttp.ClientConnectorError:  # it has just ended, and has seen nothing of the request
+                    return await _passed_on(await self._another(session), request, body)
             except (OSError, TimeoutError, aiohttp.ClientError) as error:
                 why = in_words(error) if isinstance(error, OSError) else str(error) or "it is too slow"
                 return web.Response(status=503, text=f"the console does not answer: {why}\n")
+
+    async def _another(self, session: aiohttp.ClientSession) -> aiohttp.ClientSession:
+        """As `_running`, but not `session`, whose process does not accept connections. Raises OSError."""
+        async with self._starting:
+            if self._session is session and self._process is not None:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+        return await self._running()
 
     async def _running(self) -> aiohttp.ClientSession:
         """Return a session with the console's process, which is started if necessary. Raises OSError."""
