@@ -3,7 +3,6 @@
 The counters are plain integers of the ledger, read when Prometheus asks: no entry pays for a metric.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
@@ -177,7 +176,7 @@ class AccesslogCollector(Collector):
 class RequestCollector(Collector):
     """Rate, errors and durations of the finished requests, before sampling."""
 
-    def __init__(self, requests: RequestCounters, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, requests: RequestCounters, wall_clock: Callable[[], float]) -> None:
         self._requests = requests
         self._wall_clock = wall_clock
 

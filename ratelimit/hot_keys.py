@@ -2,7 +2,7 @@
 
 Space-Saving (Metwally, Agrawal, El Abbadi 2005) with evictions in batches: a table that is full keeps its
 larger half, and a key that comes later begins at the largest count dropped. So a count is never too small,
-and too large by at most `error`. Only some requests are looked at, each of which counts for those between.
+and too large by at most `error`. Only some requests are looked at; each also counts for those skipped.
 """
 
 import sys

@@ -74,7 +74,7 @@ def accesslog_metrics() -> set[str]:
     pipeline = Pipeline([SinkQueue(StdoutSink(), Bounds(), lambda: 0.0, observer)])
     registry.register(AccesslogCollector(EntryCounters(), pipeline, Streams()))
     registry.register(EnvoyStats(TcpAddress("127.0.0.1", 1), lambda: 0))
-    registry.register(RequestCollector(RequestCounters()))
+    registry.register(RequestCollector(RequestCounters(), lambda: 0.0))
     return names_of(registry)
 
 

@@ -25,7 +25,7 @@ PANEL_WIDTH: Final = 8
 PANEL_HEIGHT: Final = 8
 """In Grafana's grid, which has 24 columns."""
 HOSTS: Final = "sidecars_config_loaded_timestamp_seconds"
-"""A metric that every host has, whatever runs there."""
+"""A metric that every host has."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ _UNAUTHORIZED: Final = 401
 
 
 class NoAnswerError(Exception):
-    """There is no answer. The message says why."""
+    """The server did not answer; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

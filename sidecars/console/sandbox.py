@@ -23,7 +23,7 @@ COMMAND: Final = (sys.executable, "-P", "-m", "sidecars.console.evaluate")
 
 
 class Sandbox:
-    """Evaluates with `command`, of which at most MAX_PROCESSES run."""
+    """Runs `command` for each evaluation, at most MAX_PROCESSES at the same time."""
 
     def __init__(self, command: Sequence[str] = COMMAND, seconds: float = MAX_SECONDS) -> None:
         self._command = tuple(command)

@@ -34,7 +34,7 @@ class MetricFacts:
     bounds: Mapping[str, str] = field(default_factory=dict)
 
     def bound(self, label: str) -> str:
-        """Return the most values that `label` can have, in words. Raises KeyError if there is no bound."""
+        """Return the most values that `label` can have, in words. Raises KeyError without a bound."""
         return self.bounds[label] if label in self.bounds else LABEL_BOUNDS[label]
 
 

@@ -125,7 +125,10 @@ class Process:
         }
         connections = ConnectionMetrics(registry)
         calls = self._calls = CallMetrics(
-            registry, dependencies.monotonic_clock, RESPONSE_TIMES if of_envoyproxy else {}
+            registry,
+            dependencies.monotonic_clock,
+            RESPONSE_TIMES if of_envoyproxy else {},
+            wall_clock=dependencies.wall_clock,
         )
         self._listen = {one.sidecar.name: one.listen for one in bound}
         self._servers: dict[str, Server] = {}

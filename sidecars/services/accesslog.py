@@ -164,7 +164,7 @@ class AccesslogSidecar:
         self.watched_files = files
         dependencies.registry.register(AccesslogCollector(counters, pipeline, self))
         if rules.requests is not None:
-            dependencies.registry.register(RequestCollector(rules.requests))
+            dependencies.registry.register(RequestCollector(rules.requests, dependencies.wall_clock))
         self._envoy = self._envoy_stats()
         self._looking: asyncio.Task[None] | None = None
 

@@ -38,7 +38,7 @@ class WorkerResponse:
 class WorkerClient:
     """Asks the workers, each at its admin address. Call `open` on the loop first, and `close` at the end.
 
-    `headers` returns those of each request. It may raise OSError and ValueError: there is no answer then.
+    `headers` returns those of each request. If it raises OSError or ValueError, the worker is not asked.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ SERVERS = Authority("servers")
 
 @dataclass
 class Hosts:
-    """Two hosts, of which the second has workers, and a third that is not there yet."""
+    """Two hosts, the second with workers; a third comes later."""
 
     folder: Path
     prometheus: Prometheus

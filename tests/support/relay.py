@@ -1,4 +1,4 @@
-"""A relay between two sockets that a test may cut, so that what is behind it seems dead."""
+"""A relay between two sockets that a test may cut, so that the server seems dead."""
 
 import asyncio
 from contextlib import suppress

@@ -83,7 +83,7 @@ def read_block(block: bytes, table: HeaderTable, max_table_bytes: int, most: int
                 if short:
                     values[len(fields)] = (start, pos)
                 fields.append((name, value))
-                if first & 0x40 and table.maxsize:  # else there is no room for it (section 4.4)
+                if first & 0x40 and table.maxsize:  # a table of no bytes holds nothing (section 4.4)
                     table.add(name, value)
                     changed = True
         if len(fields) > most:

@@ -151,7 +151,7 @@ def test_durations_are_in_the_bucket_that_holds_them(durations_us: list[int]) ->
     for duration_us in durations_us:
         counters.observe("r", "2xx", duration_us)
     registry = CollectorRegistry()
-    registry.register(RequestCollector(counters))
+    registry.register(RequestCollector(counters, lambda: 0.0))
     metrics = families(registry)["accesslog_request_duration_seconds"].metric if durations_us else []
     for metric in metrics:
         histogram = metric.histogram

@@ -49,7 +49,7 @@ def asked(ours: HeaderDecoder, encoded: bytes) -> RequestHead:
 
 
 class Reference:
-    """The same blocks, each decoded by hpack and read without regard to earlier ones."""
+    """The same blocks, each decoded by hpack and read on its own."""
 
     def __init__(self) -> None:
         self._decoder = hpack.Decoder()
