@@ -30,11 +30,12 @@ SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
 QUIET_SECONDS: Final = 0.05
 """A stream that was silent for this long is taken as read to its end."""
 
-MOST_LATE_MESSAGES: Final = 64
-"""Messages that may wait after the end of their stream. Envoy sends one or two before it knows."""
-
 MOST_LATE_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of such messages of all streams: windows do not bound them, because they are read at once."""
+"""Bytes of messages that may wait after the end of their streams. Windows do not bound them, because they are
+read at once; on a busy machine Envoy has megabytes to send before it learns of the end."""
+
+MESSAGE_OVERHEAD_BYTES: Final = 128
+"""Counted for each of them, so that empty ones are bounded, too."""
 
 FINISH_SECONDS: Final = 1.0
 """Envoy goes on sending as long as there are requests, so at some point a stream is ended in any case."""
@@ -81,15 +82,12 @@ class _Stream:
         self.cut_off = cut_off
         self._reader.stop()
 
-    def take_late(self, message: bytes, pipeline: Pipeline) -> bool:
-        """Take a message that was under way when the stream ended; whether another one may come."""
-        if len(self._late) >= MOST_LATE_MESSAGES:
-            return False
+    def take_late(self, message: bytes, pipeline: Pipeline) -> None:
+        """Take a message that was under way when the stream ended."""
         self._late.append(message)
-        self.late_bytes += len(message)
+        self.late_bytes += len(message) + MESSAGE_OVERHEAD_BYTES
         if self.reading_late is None:
             self.reading_late = asyncio.get_running_loop().create_task(self._submit_late(pipeline))
-        return True
 
     async def _submit_late(self, pipeline: Pipeline) -> None:
         while self._late:
@@ -97,7 +95,7 @@ class _Stream:
             self.messages += 1
             with contextlib.suppress(UnreadableMessageError):  # which costs no other message
                 await self._submit(message, pipeline)
-            self.late_bytes -= len(message)
+            self.late_bytes -= len(message) + MESSAGE_OVERHEAD_BYTES
         self.reading_late = None
 
     async def _submit(self, message: bytes, pipeline: Pipeline) -> None:
@@ -204,10 +202,11 @@ class AccesslogSidecar:
         if stream is None or self._stopped:
             return False
         waiting = sum(other.late_bytes for _, other in self._ended.values())
-        if waiting + len(message) <= MOST_LATE_BYTES and stream.take_late(message, self._pipeline):
-            return True
-        _log.warning("log entries after the end of their stream not read", message_bytes=len(message))
-        return False
+        if waiting + len(message) + MESSAGE_OVERHEAD_BYTES > MOST_LATE_BYTES:
+            _log.warning("log entries after the end of their stream not read", message_bytes=len(message))
+            return False
+        stream.take_late(message, self._pipeline)
+        return True
 
     async def start(self) -> None:
         """Open the sinks. One that cannot be opened is tried again with each batch."""

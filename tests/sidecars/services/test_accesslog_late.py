@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from sidecars.observability.call_metrics import CallMetrics
-from sidecars.services.accesslog import build
+from sidecars.services.accesslog import MESSAGE_OVERHEAD_BYTES, build
 from sidecars.transport.api.address import UnixAddress
 from sidecars.transport.api.service import Call, ClientStreaming, Service
 from tests.sidecars.services.test_accesslog import METHOD, Running, dependencies, lines_of, settings
@@ -102,7 +102,9 @@ async def test_late_messages_of_all_streams_share_a_bound(
 ) -> None:
     """Each is read at once, so without it a peer could send as fast as it likes while sinks are slow."""
     data = message(http_entry(request_headers={"x": "a" * 1000})).SerializeToString()
-    monkeypatch.setattr("sidecars.services.accesslog.MOST_LATE_BYTES", 2 * len(data))
+    monkeypatch.setattr(
+        "sidecars.services.accesslog.MOST_LATE_BYTES", 2 * (len(data) + MESSAGE_OVERHEAD_BYTES)
+    )
     [service] = running.sidecar.services
     method = service.methods["StreamAccessLogs"]
     assert isinstance(method, ClientStreaming)
@@ -115,6 +117,16 @@ async def test_late_messages_of_all_streams_share_a_bound(
         await running.received(4)
         assert method.after_reply(data, calls[0])
         await running.received(5)
+
+
+async def test_hundreds_of_late_messages_are_written(running: Running, tmp_path: Path) -> None:
+    """On a busy machine Envoy has hundreds of messages under way when it learns of the end."""
+    async with ended_streams(running, tmp_path, 1) as [(client, stream_id)]:
+        for _ in range(300):
+            client.send(stream_id, framed(message(http_entry()).SerializeToString()))
+        await running.received(301)
+        await running.close()
+    assert len(lines_of(tmp_path / "access.jsonl")) == 301
 
 
 async def test_an_unreadable_late_message_costs_no_other(running: Running, tmp_path: Path) -> None:
