@@ -10,7 +10,7 @@ from importlib.metadata import Distribution, distributions
 from typing import Final
 
 OURS: Final = "edge-sidecars"
-PACKAGES: Final = ("accesslog", "authz", "common", "protos", "ratelimit", "sidecars")
+PACKAGES: Final = ("accesslog", "authz", "common", "edge", "protos", "ratelimit", "sidecars")
 
 _OWNED: Final = re.compile(rf"^({'|'.join(PACKAGES)})(?:/|\.py\b)", re.MULTILINE)
 _TOP_LEVEL: Final = re.compile(rf"^({'|'.join(PACKAGES)})$", re.MULTILINE)

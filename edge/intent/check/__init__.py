@@ -1,0 +1,1 @@
+"""Finds what a service may not do, and what contradicts itself, over all files of an estate."""

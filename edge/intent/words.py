@@ -1,0 +1,88 @@
+"""The types of names, rates and times that intent files share."""
+
+import re
+from datetime import date, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from accesslog.records.fields import FIELDS
+from common.configfile import Spelled
+
+_PORT: Final = range(1, 65_536)
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_PERIOD_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_CALENDAR_SECONDS: Final = {"month": 30 * 86_400, "quarter": 91 * 86_400, "year": 365 * 86_400}
+_PERCENT: Final = r"([0-9]{1,2}(\.[0-9]{1,4})?|100)%"
+_WRITTEN_PERCENT: Final = re.compile(_PERCENT)
+
+
+def period_seconds(period: str) -> int:
+    """Return the seconds of a period such as `30s`; a month has 30 days, a quarter 91, a year 365."""
+    return _CALENDAR_SECONDS.get(period) or int(period[:-1]) * _PERIOD_SECONDS[period[-1]]
+
+
+def latency_seconds(latency: str) -> float:
+    """Return the seconds of a latency such as `300ms` or `2s`."""
+    return int(latency[:-2]) / 1_000 if latency.endswith("ms") else float(latency[:-1])
+
+
+def _address(value: str) -> str:
+    if int(value.rpartition(":")[2]) not in _PORT:
+        raise ValueError(f"{value!r}: a port is a number from 1 to 65535")
+    return value
+
+
+def _day(value: Any) -> date:
+    """Return the date in `value`, as YAML reads it or as text."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if isinstance(value, str) and _DAY.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    raise ValueError(f"{value!r}: expected a date, as in 2026-12-31")
+
+
+def _percent(value: Any) -> float:
+    if isinstance(value, str) and _WRITTEN_PERCENT.fullmatch(value) and float(value[:-1]) > 0:
+        return float(value[:-1])
+    raise ValueError(f"{value!r}: expected a percentage above 0, as in 25%")
+
+
+def _field(value: str) -> str:
+    if value not in FIELDS:
+        raise ValueError(f"{value!r} is not a field of the access log; docs/accesslog.md lists them")
+    return value
+
+
+Label = Annotated[str, Spelled(r"[a-z][a-z0-9-]{0,62}", "checkout")]
+"""The name of a service, team, tier or route: it becomes part of rule, limit and cluster names."""
+Address = Annotated[
+    str,
+    Spelled(
+        r"([A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}", "orders:8080"
+    ),
+    AfterValidator(_address),
+]
+Period = Annotated[str, Spelled(r"[1-9][0-9]{0,7}[smhdw]|month|quarter|year", "30s")]
+"""A span of time, or a calendar window."""
+Latency = Annotated[str, Spelled(r"[1-9][0-9]{0,5}(ms|s)", "300ms")]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+"""A part of all, from 0 to 1."""
+Percent = Annotated[
+    float,
+    PlainValidator(_percent),
+    PlainSerializer(lambda percent: f"{percent:g}%"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_PERCENT}$", "examples": ["25%"]}),
+]
+"""A percentage above 0, as a number."""
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Day = Annotated[
+    date,
+    PlainValidator(_day),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-12-31"]}),
+]
+LogField = Annotated[str, AfterValidator(_field), WithJsonSchema({"enum": sorted(FIELDS)})]
