@@ -1,0 +1,1 @@
+"""Signed bundles of configuration, in the format of the Open Policy Agent."""
