@@ -194,7 +194,11 @@ The column "healthy" says what a process shows while nothing is wrong. After eac
 values that it can have in one process: clients cannot raise the number of series beyond that.
 """
 SAMPLE = """\
-authz: {listen: ["unix:a"], policy: [policy.yaml], decisions: {log: {}}}
+authz:
+  listen: ["unix:a"]
+  policy: [policy.yaml]
+  decisions: {log: {}}
+  sessions_api: {listen: "unix:s", clients: [{name: login, token_file: secret, may: [create]}]}
 ratelimit: {listen: ["unix:r"], limits: [limits.yaml], store: redis, metrics: NAMES}
 accesslog: {listen: ["unix:l"], envoy_admin: "unix:e"}
 redis: {url: "redis://127.0.0.1:6379"}

@@ -42,7 +42,7 @@ class CredentialAdmin:
     async def create_session(
         self, subject: str, scopes: Sequence[str], roles: Sequence[str], claims: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Create a session and return its `token`, which is shown only here, and its `id`.
+        """Create a session and return its `token`, which is shown only here, its `id`, and when it `ends_at`.
 
         Raises StoreFullError.
         """
@@ -53,12 +53,14 @@ class CredentialAdmin:
             if not is_plain(text):
                 raise CredentialAdminError(f"{text!r} holds control characters, or blanks around it")
         try:
+            now = self._wall_clock()
             token = await self._sessions.create(
-                subject, self._wall_clock(), scopes=tuple(scopes), roles=tuple(roles), claims=claims
+                subject, now, scopes=tuple(scopes), roles=tuple(roles), claims=claims
             )
         except SessionTooLargeError as error:
             raise CredentialAdminError(str(error)) from None
-        return {"token": token, "id": key_of(token)}
+        ends_at = now + self._sessions.config.absolute_timeout_seconds
+        return {"token": token, "id": key_of(token), "ends_at": ends_at}
 
     async def show_session(self, name: str) -> dict[str, Any] | None:
         """Return the session of a token or an id; None if there is none."""

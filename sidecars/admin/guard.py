@@ -9,7 +9,7 @@ import base64
 import binascii
 import hmac
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final
@@ -66,9 +66,9 @@ class Guard:
     def refusal(self, request: web.Request) -> web.Response | None:
         """The response to a request that may not be answered; None for one that may."""
         path = request.path
-        if path in OPEN_PATHS or _by_unix_socket(request):
+        if path in OPEN_PATHS or by_unix_socket(request):
             return None
-        if not self._is_known(request.headers.get("Host", "")):
+        if not is_known(request.headers.get("Host", ""), self._hosts):
             return _text(421, "the Host header names another server; names are listed in admin.hosts")
         if self._settings.token_file is not None:
             return self._without_token(request)
@@ -77,17 +77,6 @@ class Guard:
                 403, "the admin port is reachable from other machines: the console needs admin.token_file"
             )
         return None
-
-    def _is_known(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        try:
-            ip_address(name)
-        except ValueError:
-            return name.rstrip(".") in self._hosts
-        return True
 
     def _without_token(self, request: web.Request) -> web.Response | None:
         try:
@@ -100,6 +89,19 @@ class Guard:
         refused = _text(401, "this page needs the token of admin.token_file")
         refused.headers["WWW-Authenticate"] = _CHALLENGE
         return refused
+
+
+def is_known(host: str, names: Container[str]) -> bool:
+    """Whether a Host header has an IP address, or one of `names` (lower case, without the final dot)."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    try:
+        ip_address(name)
+    except ValueError:
+        return name.rstrip(".") in names
+    return True
 
 
 def is_same_origin(headers: Mapping[str, str]) -> bool:
@@ -116,7 +118,8 @@ def _add_headers(response: web.StreamResponse) -> None:
         response.headers.setdefault(name, value)
 
 
-def _by_unix_socket(request: web.Request) -> bool:
+def by_unix_socket(request: web.Request) -> bool:
+    """Whether the request comes over a unix socket, which no browser reaches."""
     transport = request.transport
     found = None if transport is None else transport.get_extra_info("socket")
     return found is not None and found.family == socket.AF_UNIX

@@ -11,6 +11,9 @@ from common.http_body import read_at_most
 MAX_BODY_BYTES: Final = 64 * 1024
 """The largest body. A request of an operator, or a logout token, has a few KiB."""
 
+CALLER: Final = "caller"
+"""The key under which a middleware leaves the name of the caller in a request of aiohttp."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdminRequest:
@@ -20,6 +23,8 @@ class AdminRequest:
     content_type: str
     """Without parameters, in lower case; `application/octet-stream` where none was sent."""
     body: bytes
+    caller: str = ""
+    """Who sent it, where a middleware has found that out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,10 @@ def add(router: web.UrlDispatcher, route: AdminRoute) -> None:
     async def handle(request: web.Request) -> web.Response:
         body = await read_at_most(request.content, longest + 1)
         if len(body) > longest:
-            return web.Response(status=413, text=f"more than {longest} bytes\n")
-        answer = await route.handle(AdminRequest(dict(request.query), request.content_type.lower(), body))
+            raise web.HTTPRequestEntityTooLarge(longest, text=f"more than {longest} bytes\n")
+        caller = request.get(CALLER, "")
+        asked = AdminRequest(dict(request.query), request.content_type.lower(), body, caller)
+        answer = await route.handle(asked)
         return web.Response(
             status=answer.status,
             body=answer.body,

@@ -133,6 +133,12 @@ _AUTHZ: Final = {
     "authz_revocation_subscription_interruptions_total": MetricFacts("times", _STILL),
     "authz_session_renewals_lost_total": MetricFacts("renewals", _STILL),
     "authz_session_renewals_total": MetricFacts("renewals", _RISES),
+    "authz_sessions_api_requests_total": MetricFacts(
+        "requests",
+        "most have a code below 300; `(unknown)` does not rise",
+        ("client", "code"),
+        {"client": "`sessions_api.clients` and `(unknown)`", "code": "14"},
+    ),
     "authz_shadow_differences_total": MetricFacts(
         "decisions",
         "what the shadow rule is expected to change",

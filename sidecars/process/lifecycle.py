@@ -31,7 +31,7 @@ from sidecars.services.reflection import Reflection
 from sidecars.services.sidecar import Dependencies, Sidecar
 from sidecars.settings.process import DrainSettings
 from sidecars.settings.root import Settings
-from sidecars.transport.api.address import TcpAddress
+from sidecars.transport.api.address import Address, TcpAddress
 from sidecars.transport.api.service import Server
 
 if TYPE_CHECKING:  # else a sidecar without a Redis would load redis-py, 10 MB
@@ -119,7 +119,7 @@ class Process:
             self._console = ConsoleFront(self._admin.site.serve_privately, runtime_folder(environ))
             self._console.add_to(self._admin.router)
         self._http = {
-            sidecar.name: Site([sidecar.http_address], http_app(self._health, sidecar.http_routes))
+            sidecar.name: _http_site(sidecar, sidecar.http_address, self._health)
             for sidecar in self._sidecars
             if isinstance(sidecar, OffersHttp) and sidecar.http_address is not None
         }
@@ -300,6 +300,10 @@ async def _all_within(seconds: float, work: Mapping[str, Coroutine[Any, Any, Non
     for task in done:
         if error := task.exception():
             _log.error("failed while stopping", what=tasks[task], exc_info=error)
+
+
+def _http_site(sidecar: OffersHttp, address: Address, health: Health) -> Site:
+    return Site([address], http_app(health, sidecar.http_routes, sidecar.http_middlewares))
 
 
 def _in_use(dependencies: Dependencies) -> "dict[str, RedisInUse]":

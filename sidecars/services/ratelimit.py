@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import structlog
+from aiohttp.typedefs import Middleware
 from google.protobuf.message import DecodeError
 
 from common.buckets import SECOND_US
@@ -135,6 +136,11 @@ class RatelimitSidecar:
         """`/json`, with any method, as envoyproxy/ratelimit has it."""
         answer = partial(answer_json, self.should_rate_limit)
         return (AdminRoute("*", "/json", answer, self._settings.max_json_bytes),)
+
+    @property
+    def http_middlewares(self) -> Sequence[Middleware]:
+        """None: envoyproxy/ratelimit asks for no token."""
+        return ()
 
     async def _rlconfig(self, request: AdminRequest) -> AdminAnswer:
         if request.query.get("format") == "json":

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from common.configfile import Block, Spelled
 from sidecars.settings.listen import ConfigPath, ListenAddress
+from sidecars.settings.sessions_api import SessionsApiSettings
 
 if TYPE_CHECKING:  # else every sidecar would load the whole of authz, 26 MB
     from authz.engine.decision_record import Masking
@@ -97,6 +98,9 @@ class AuthzSettings(Block):
         0,
         description="Your own proxies in front of this Envoy, as its xff_num_trusted_hops: they decide which "
         "entry of x-forwarded-for is the client. With 0 the client is the peer, and that header is ignored.",
+    )
+    sessions_api: SessionsApiSettings | None = Field(
+        None, description="HTTP for login applications: create, show and revoke sessions. Off unless present."
     )
     decisions: DecisionsSettings = DecisionsSettings()
     """Which decisions are kept and logged, and what is masked in them."""

@@ -1,6 +1,7 @@
 """Types of addresses and paths in the settings file."""
 
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -34,6 +35,14 @@ def _address(value: Any) -> Any:
 def _resolve(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder")
     return (folder / path) if folder and not path.is_absolute() else path
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`, a name or an IP address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 ConfigPath = Annotated[Path, AfterValidator(_resolve)]
@@ -108,4 +117,4 @@ ListenAddress = Annotated[
 ]
 """An address as text, or `{address: ..., tls: {...}, trusted: ...}`."""
 
-__all__ = ["Address", "ConfigPath", "ListenAddress", "PlainAddress"]
+__all__ = ["Address", "ConfigPath", "ListenAddress", "PlainAddress", "is_loopback"]

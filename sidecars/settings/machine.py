@@ -16,6 +16,7 @@ from sidecars.settings.load import Reading
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.redis import RedisSettings
 from sidecars.settings.root import Settings
+from sidecars.settings.sessions_api import SessionsApiClient
 from sidecars.settings.sinks import (
     FileSinkSettings,
     KafkaSinkSettings,
@@ -102,6 +103,8 @@ def listens(settings: Settings) -> Iterator[tuple[_Path, Address]]:
             yield (name, "listen", index), address
     if settings.ratelimit is not None and settings.ratelimit.http is not None:
         yield ("ratelimit", "http"), settings.ratelimit.http
+    if settings.authz is not None and settings.authz.sessions_api is not None:
+        yield ("authz", "sessions_api", "listen"), settings.authz.sessions_api.listen
 
 
 def _of_socket(path: _Path, address: Address) -> Iterator[_Finding]:
@@ -219,8 +222,21 @@ def _of_outputs(settings: Settings) -> Iterator[_Finding]:
     if log is not None and log.file is not None:
         yield from _of_output(("authz", "decisions", "log", "file"), log.file)
     yield from _of_file(("admin", "token_file"), settings.admin.token_file)
+    api = settings.authz.sessions_api if settings.authz is not None else None
+    for index, client in enumerate(() if api is None else api.clients):
+        yield from _of_token_file(("authz", "sessions_api", "clients", index, "token_file"), client)
     if settings.admin.port_file is not None:
         yield from _of_output(("admin", "port_file"), settings.admin.port_file)
+
+
+def _of_token_file(path: _Path, client: SessionsApiClient) -> Iterator[_Finding]:
+    wrong = [*_of_file(path, client.token_file)]
+    yield from wrong
+    if not wrong:
+        try:
+            client.token_hashes()
+        except (OSError, ValueError) as error:
+            yield path, f"{client.token_file} cannot be used: {error}"
 
 
 def _of_output(path: _Path, file: Path) -> Iterator[_Finding]:

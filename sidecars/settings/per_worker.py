@@ -36,7 +36,7 @@ def for_worker(settings: Settings, worker: int) -> Settings:
             own_log["envoy_admin"] = None  # its counters would be summed
         changes["accesslog"] = changes["accesslog"].model_copy(update=own_log)
     if "authz" in changes:
-        changes["authz"] = _with_own_decision_log(changes["authz"], worker)
+        changes["authz"] = _with_own_sessions_api(_with_own_decision_log(changes["authz"], worker), worker)
     if "ratelimit" in changes:
         # Each worker is one more that counts for itself while the shared store is away.
         ratelimit = changes["ratelimit"]
@@ -81,6 +81,8 @@ def _listens(settings: Settings) -> Iterator[tuple[_Path, Address]]:
             yield from (((name, "listen", index), address) for index, address in enumerate(section.listen))
     if settings.ratelimit is not None and settings.ratelimit.http is not None:
         yield ("ratelimit", "http"), settings.ratelimit.http
+    if settings.authz is not None and settings.authz.sessions_api is not None:
+        yield ("authz", "sessions_api", "listen"), settings.authz.sessions_api.listen
     if settings.admin.workers is not None:
         yield ("admin", "workers"), settings.admin.workers
 
@@ -186,6 +188,14 @@ def _with_own_decision_log(authz: Any, worker: int) -> Any:
         return authz
     own = log.model_copy(update={"file": _path_of(log.file, worker)})
     return authz.model_copy(update={"decisions": authz.decisions.model_copy(update={"log": own})})
+
+
+def _with_own_sessions_api(authz: Any, worker: int) -> Any:
+    api = authz.sessions_api
+    if api is None:
+        return authz
+    own = api.model_copy(update={"listen": address_of(api.listen, worker)})
+    return authz.model_copy(update={"sessions_api": own})
 
 
 def _own_sink(sink: SinkSettings, worker: int) -> SinkSettings:

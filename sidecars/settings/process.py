@@ -1,12 +1,11 @@
 """The sections that concern the process and not one sidecar: admin, log, drain, reload."""
 
-from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from common.configfile import Block, Spelled
-from sidecars.settings.listen import ConfigPath, PlainAddress
+from sidecars.settings.listen import ConfigPath, PlainAddress, is_loopback
 from sidecars.transport.api.address import TcpAddress
 
 MIN_TOKEN_CHARACTERS: Final = 16
@@ -47,7 +46,7 @@ class AdminSettings(Block):
     def exposed(self) -> bool:
         """Whether another machine may reach one of the addresses."""
         return any(
-            isinstance(address, TcpAddress) and not _is_loopback(address.host)
+            isinstance(address, TcpAddress) and not is_loopback(address.host)
             for address in (self.listen, *self.also_listen)
         )
 
@@ -105,12 +104,3 @@ class ReloadSettings(Block):
     interval_seconds: float = Field(
         2, ge=0.05, le=3600, description="How often files are polled for changes; inotify misses NFS."
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from aiohttp.typedefs import Middleware
 from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
 
@@ -27,9 +28,11 @@ from common.redis_cluster import Cluster
 from sidecars.admin.routes import AdminRoute
 from sidecars.services.authz.admin import admin_routes
 from sidecars.services.authz.decisions import Decisions
+from sidecars.services.authz.sessions_api import SessionsApi
 from sidecars.services.authz.spans import Spans
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.authz import AuthzSettings
+from sidecars.transport.api.address import Address
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
 MAX_WARNINGS: Final = 20
@@ -84,6 +87,14 @@ class AuthzSidecar:
             dependencies.random,
             None if self._spans is None else self._spans.annotate,
         )
+        self._sessions_api = None
+        if settings.sessions_api is not None:
+            self._sessions_api = SessionsApi(
+                settings.sessions_api,
+                lambda: credentials.credential_admin,
+                dependencies.registry,
+                dependencies.monotonic_clock,
+            )
         self._secret_names = dependencies.secret_names
         self._decisions.redact(self._secrets_of(policy))
         self._serving = self._serve(policy)
@@ -172,6 +183,21 @@ class AuthzSidecar:
         return (*self._decisions.admin_routes, *offered)
 
     @property
+    def http_address(self) -> Address | None:
+        """Where login applications create and revoke sessions, if the settings say so."""
+        return None if self._sessions_api is None else self._sessions_api.address
+
+    @property
+    def http_routes(self) -> Sequence[AdminRoute]:
+        """The calls of the sessions API."""
+        return () if self._sessions_api is None else self._sessions_api.routes
+
+    @property
+    def http_middlewares(self) -> Sequence[Middleware]:
+        """The guard of the sessions API."""
+        return () if self._sessions_api is None else (self._sessions_api.guard.middleware,)
+
+    @property
     def watched_files(self) -> Sequence[Path]:
         """The policy files and folders, and the files that the credentials read."""
         included = self._serving.authorizer.policy.files
@@ -188,6 +214,7 @@ class AuthzSidecar:
         policy = load_policy(self._settings.policy, GilYielder().yield_gil)
         _check_shared(policy, self._workers)
         _check_redis(policy, self._redis)
+        _check_sessions_api(policy, self._settings)
         swap_credentials = self._credentials.prepare(policy.credentials)
         serving, secrets_of_policy = self._serve(policy), self._secrets_of(policy)
 
@@ -236,6 +263,7 @@ def build(settings: AuthzSettings, dependencies: Dependencies) -> AuthzSidecar:
     _check_shared(policy, dependencies.workers)
     redis = dependencies.redis if isinstance(dependencies.redis, Redis) else None
     _check_redis(policy, dependencies.redis)
+    _check_sessions_api(policy, settings)
     credentials = Credentials(
         policy.credentials,
         registry=dependencies.registry,
@@ -281,6 +309,15 @@ def _check_shared(policy: Policy, workers: int) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _check_sessions_api(policy: Policy, settings: AuthzSettings) -> None:
+    """Raise ConfigError if the settings offer sessions that `policy` does not have."""
+    if settings.sessions_api is not None and policy.credentials.sessions is None:
+        problem = (
+            "is missing, and authz.sessions_api of the settings needs it; write sessions: {store: redis}"
+        )
+        raise ConfigError([_of_credentials(policy.files, ["sessions"], problem)])
 
 
 def _of_credentials(files: Sequence[Path], keys: Sequence[str], message: str) -> Problem:
