@@ -9,15 +9,12 @@ Two rules hold for all kinds:
 - Negative hits give back. They always pass and never lift a bucket above full.
 """
 
-from dataclasses import dataclass
-from datetime import date, timedelta
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-SECOND_US: Final = 1_000_000
+from common.calendar_months import CALENDAR_MONTHS, DAY_US, calendar_window
 
-DAY_US: Final = 86_400 * SECOND_US
-"""Every day in Unix time, which has no leap seconds."""
+SECOND_US: Final = 1_000_000
 
 MAX_WINDOW_US: Final = 10 * 365 * DAY_US
 """Ten years. Below 2^49, so that the Redis script's doubles (53 bits) have room to work exactly."""
@@ -34,10 +31,14 @@ MAX_COUNT: Final = 2**50
 MAX_STEP_BACK_US: Final = 10 * SECOND_US
 """How far a clock may be behind a bucket that then waits for it, and at most a whole window."""
 
+MAX_SLOTS: Final = 1_000
+"""The largest concurrency limit: a store reads and writes all requests in flight of a key at each request."""
+
 State = tuple[int, ...]
 """What a bucket remembers. Token bucket: what is used, in parts of a token, and the time of that.
 Fixed window and calendar window: its count and the start of the window. Sliding window: its count, that of
-the window before, and the start of the window. So a limit that is raised keeps what was used."""
+the window before, and the start of the window. Slots: the holder of each slot and the time it was taken,
+oldest first. So a limit that is raised keeps what was used."""
 
 
 class Taken(NamedTuple):
@@ -232,29 +233,6 @@ def _count(
     return taken, (count, start_us) if count != before else state
 
 
-CALENDAR_MONTHS: Final = (1, 3, 12)
-"""The lengths of a calendar window: parts of a year, so that each year begins with a new window."""
-
-_EPOCH: Final = date(1970, 1, 1)
-
-
-@lru_cache(maxsize=64)
-def calendar_window(day: int, months: int) -> tuple[int, int]:
-    """The window of `months` that holds `day` (since 1970): its first microsecond, and that of the next.
-
-    Raises OverflowError after the year 9999.
-    """
-    today = _EPOCH + timedelta(days=day)
-    month = today.year * 12 + today.month - 1
-    first = month - month % months
-    return _month_begins_us(first), _month_begins_us(first + months)
-
-
-def _month_begins_us(month: int) -> int:
-    """When a month begins; 0 is January of the year 0."""
-    return (date(month // 12, month % 12 + 1, 1) - _EPOCH).days * DAY_US
-
-
 @dataclass(frozen=True, slots=True)
 class SlidingWindow:
     """`limit` hits in the last `window_us`, by the sliding window counter: two fixed windows, weighted.
@@ -327,7 +305,74 @@ class SlidingWindow:
         return start_us + (2 if count else 1) * self.window_us
 
 
-Bucket = TokenBucket | FixedWindow | CalendarWindow | SlidingWindow
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """`limit` requests at once: a request holds a slot from its start to its end.
+
+    Positive hits take one slot for `holder` (1 to 2^52 - 1, made from the id of the request), negative hits
+    give one slot of `holder` back, or do nothing if it holds none. So the release of a refused request frees
+    nothing, and neither does a second release. A slot that is not given back is free again after `lease_us`.
+    A holder that takes twice holds two slots.
+    """
+
+    limit: int
+    lease_us: int
+    holder: int = 0
+
+    @property
+    def size(self) -> int:
+        """Requests that run at once at most."""
+        return self.limit
+
+    @property
+    def charge_rejected(self) -> bool:
+        """Whether hits that do not pass are charged: a refused request never holds a slot."""
+        return False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_SLOTS:
+            raise ValueError(f"concurrency must be 1 to {MAX_SLOTS}, not {self.limit}")
+        _check_window(self.lease_us)
+
+    def held_by(self, holder: int) -> "Slots":
+        """Return the slots for a request of `holder`."""
+        return replace(self, holder=holder)
+
+    def take(self, state: State | None, hits: int, now_us: int) -> tuple[Taken, State | None]:
+        """The outcome of `hits` at `now_us` (since 1970), and the state to keep.
+
+        `state` None: none was taken yet. The state returned is the very object given when there is nothing
+        new to keep. `retry_after_us` is always 0: when a slot is given back is not known.
+        """
+        held = self._not_expired(state, now_us)
+        before = len(held) // 2
+        now_us = max(now_us, held[-1]) if held else now_us
+        allowed, changed = hits < 0 or before + (hits > 0) <= self.limit, False
+        if hits > 0 and allowed:
+            held, changed = (*held, self.holder, now_us), True
+        elif hits < 0 and self.holder in (holders := held[::2]):
+            index = 2 * holders.index(self.holder)
+            held, changed = held[:index] + held[index + 2 :], True
+        reset_us = held[-1] + self.lease_us - now_us if held else 0
+        taken = Taken(allowed, max(0, self.limit - len(held) // 2), reset_us, 0, before)
+        return taken, (held or (0, now_us)) if changed else state
+
+    def _not_expired(self, state: State | None, now_us: int) -> State:
+        """Return the slots that are still held. Those of the future were written by a wrong clock."""
+        if state is None or state[0] == 0:
+            return ()
+        first = 0
+        while first < len(state) and not -MAX_STEP_BACK_US <= now_us - state[first + 1] < self.lease_us:
+            first += 2
+        return state[first:]
+
+    def idle_at_us(self, state: State) -> int:
+        """When the last slot expires: from then on its state may be forgotten."""
+        return state[-1] + self.lease_us if state[0] else state[-1]
+
+
+RateBucket = TokenBucket | FixedWindow | CalendarWindow | SlidingWindow
+Bucket = RateBucket | Slots
 
 
 def _waited(now_us: int, at_us: int, window_us: int) -> int:

@@ -12,6 +12,8 @@ and below `rate_limit`:
 - `cost`: what one hit takes of the limit
 - `charge_rejected`: whether hits that do not pass are charged all the same
 - `on_failure`: open, closed or local, while the store is away
+- `concurrency`: the requests in flight, instead of a rate; `release_after`: when a slot that was not given
+  back is free again
 
 Stricter than there: a key is known only where it has a meaning (`shadow_mode` below `rate_limit` is read
 by nothing there); every problem is reported at once, each with file and line; nothing is loaded then.
@@ -27,6 +29,7 @@ from typing import Any, Final, NamedTuple
 from common.buckets import MAX_WINDOW_US, SECOND_US
 from common.configfile import ConfigError, Document, Problem, read
 from common.os_errors import in_words
+from ratelimit.concurrency import read_concurrency
 from ratelimit.files import limit_files
 from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS
 from ratelimit.map_reader import MapReader
@@ -256,7 +259,12 @@ class _Compiler:
         name = limit.text("name")
         replaces = frozenset(_replaces(limit, name))
         on_failure = limit.choice("on_failure", OnFailure, self.options.on_failure)
-        counting = self._unlimited(limit) if limit.flag("unlimited") else self._counting(limit)
+        if limit.flag("unlimited"):
+            counting = self._unlimited(limit)
+        elif "concurrency" in limit.data:
+            counting = read_concurrency(descriptor, limit)
+        else:
+            counting = self._counting(limit)
         if len(self.problems) > found:
             return None
         rule = LimitRule(
@@ -280,12 +288,22 @@ class _Compiler:
         if limit.text("unit").upper() in Unit.__members__:
             limit.problem("should not specify rate limit unit when unlimited", "unit")
         limit.number("requests_per_unit", 0, 0)
-        for key in ("unit_multiplier", "period", "cost", "algorithm", "burst", "charge_rejected"):
+        for key in (
+            "unit_multiplier",
+            "period",
+            "cost",
+            "algorithm",
+            "burst",
+            "charge_rejected",
+            "concurrency",
+        ):
             if key in limit.data:
                 limit.problem(f"should not specify {key} when unlimited", key)
         return {"bucket": None}
 
     def _counting(self, limit: MapReader) -> dict[str, Any]:
+        if "release_after" in limit.data:
+            limit.problem("release_after needs concurrency", "release_after")
         period = _period(limit) if "period" in limit.data else _unit(limit)
         unit, multiplier, calendar_months = period
         requests = limit.number("requests_per_unit", 0, 0)

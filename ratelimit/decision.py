@@ -101,6 +101,8 @@ class LimitPlan(NamedTuple):
     """Whether any of its rules has metadata to hand on."""
     memos: Memos | None = None
     """Shared by all plans that differ only in the values that are counted; None for a plan of its own."""
+    has_slots: bool = False
+    """Whether any of its rules limits concurrency."""
 
 
 class LimitDecision(NamedTuple):

@@ -31,6 +31,8 @@ LIMIT_KEYS: Final = (
     "burst",
     "charge_rejected",
     "on_failure",
+    "concurrency",
+    "release_after",
 )
 _ALL_KEYS: Final = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
 

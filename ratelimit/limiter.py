@@ -13,6 +13,7 @@ from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.decision import Charge, DescriptorStatus, LimitDecision, LimitPlan
 from ratelimit.deny_cache import DenyCache
 from ratelimit.hot_keys import HotKeys
+from ratelimit.in_flight import InFlight
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
@@ -68,10 +69,13 @@ class Limiter:
         bounds: Bounds = DEFAULT_BOUNDS,
         replicas: Callable[[], int] | None = None,
         hot_keys: HotKeys | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:
         self.stats = stats
         self.hot_keys = hot_keys or HotKeys(0, lambda: 0.0)
         """The keys asked for most often."""
+        self.in_flight = in_flight or InFlight(stats, lambda: 0.0)
+        """The requests that hold slots of concurrency limits."""
         self.deny_cache = deny_cache
         self.budgets = TokenBudgets()
         """The descriptors whose hits are charges after the fact; a plan holds while their number stays."""
@@ -150,6 +154,8 @@ class Limiter:
         stats.requests += 1
         if stats.requests >= self.hot_keys.next_request:
             finish = self.hot_keys.noting(stats.requests, finish)
+        if plan.has_slots:
+            finish = self.in_flight.noting(finish)
         for reason in plan.odd:
             stats.bad_input[reason] += 1
         if plan.unmatched:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from common.buckets import Bucket, TokenBucket
+from common.buckets import SECOND_US, Bucket, Slots, TokenBucket
 from ratelimit.rules import UNIT_SECONDS, Algorithm, CompiledLimits, LimitRule, Unit, algorithm_of
 
 _LETTERS: Final = {Unit.SECOND: "s", Unit.MINUTE: "m", Unit.HOUR: "h", Unit.DAY: "d", Unit.WEEK: "w"}
@@ -15,7 +15,7 @@ def described(limits: CompiledLimits) -> Iterator[str]:
     What envoyproxy/ratelimit does not know is added at the end, where it is not what it would do.
     """
     for rule in limits.rules:
-        unit = "UNKNOWN" if rule.unlimited else rule.unit.name
+        unit = "UNKNOWN" if rule.unlimited or isinstance(rule.bucket, Slots) else rule.unit.name
         shadow, quota = str(rule.shadow_mode).lower(), str(rule.quota_mode).lower()
         line = f"{rule.key}: unit={unit} requests_per_unit={rule.requests_per_unit}"
         yield ", ".join([line, f"shadow_mode: {shadow}", f"quota_mode: {quota}", *_more(rule)])
@@ -28,6 +28,10 @@ def _more(rule: LimitRule) -> Iterator[str]:
         yield f"unit_multiplier: {rule.unit_multiplier}"
     bucket = rule.bucket
     if bucket is None:
+        return
+    if isinstance(bucket, Slots):
+        yield f"concurrency: {bucket.limit}"
+        yield f"release_after: {bucket.lease_us // SECOND_US}s"
         return
     algorithm = algorithm_of(bucket)
     if algorithm is not Algorithm.FIXED_WINDOW:
@@ -47,6 +51,9 @@ def limit_text(rule: LimitRule) -> str:
     bucket = rule.bucket
     if bucket is None:
         return "unlimited"
+    if isinstance(bucket, Slots):
+        words = [f"{bucket.limit} at once", f"release_after {bucket.lease_us // SECOND_US}s"]
+        return ", ".join([*words, *_modes_and_failure(rule)])
     period = rule.unit.name.lower()
     if rule.calendar_period:
         period = f"calendar {rule.calendar_period}"
@@ -59,8 +66,15 @@ def limit_text(rule: LimitRule) -> str:
         words.append(f"cost {rule.cost}")
     if _charges_unusually(bucket):
         words.append("charge_rejected" if bucket.charge_rejected else "charge_rejected false")
-    words += [mode for mode, on in (("shadow_mode", rule.shadow_mode), ("quota_mode", rule.quota_mode)) if on]
-    return ", ".join([*words, f"on_failure {rule.on_failure.value}"])
+    return ", ".join([*words, *_modes_and_failure(rule)])
+
+
+def _modes_and_failure(rule: LimitRule) -> Iterator[str]:
+    if rule.shadow_mode:
+        yield "shadow_mode"
+    if rule.quota_mode:
+        yield "quota_mode"
+    yield f"on_failure {rule.on_failure.value}"
 
 
 def limits_data(limits: CompiledLimits, most: int | None = None) -> dict[str, Any]:
@@ -86,7 +100,9 @@ def _rule_data(rule: LimitRule) -> dict[str, Any]:
         "limit": limit_text(rule),
         "requests_per_unit": None if bucket is None else rule.requests_per_unit,
         "period": None if bucket is None else period_of(rule),
-        "algorithm": None if bucket is None else algorithm_of(bucket).value,
+        "algorithm": None if bucket is None or isinstance(bucket, Slots) else algorithm_of(bucket).value,
+        "concurrency": bucket.limit if isinstance(bucket, Slots) else None,
+        "release_after_seconds": bucket.lease_us // SECOND_US if isinstance(bucket, Slots) else None,
         "burst": bucket.capacity if isinstance(bucket, TokenBucket) else None,
         "cost": rule.cost,
         "charge_rejected": None if bucket is None else bucket.charge_rejected,
@@ -99,8 +115,10 @@ def _rule_data(rule: LimitRule) -> dict[str, Any]:
     }
 
 
-def period_of(rule: LimitRule) -> str:
-    """The period as `period` of a limits file has it, such as `30s` or `month`."""
+def period_of(rule: LimitRule) -> str | None:
+    """The period as `period` of a limits file has it, such as `30s` or `month`; None without a rate."""
+    if isinstance(rule.bucket, Slots):
+        return None
     if rule.calendar_period:
         return rule.calendar_period
     letter = _LETTERS.get(rule.unit)

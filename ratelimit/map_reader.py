@@ -1,7 +1,8 @@
 """A mapping of a limits file, read as Go reads it into the fields of a struct."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from common.buckets import MAX_TOKENS
 from common.configfile import Document, KeyPart, Problem
@@ -9,6 +10,9 @@ from ratelimit.keys import hint_for
 from ratelimit.metadata import MetadataError, as_metadata
 from ratelimit.rules import Algorithm, OnFailure
 from ratelimit.scalars import BASE_60, as_in_go, is_base_60
+
+_SECONDS: Final = re.compile("([0-9]{1,9})([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _Path = tuple[KeyPart, ...]
 _Choice = TypeVar("_Choice", Algorithm, OnFailure)
@@ -88,6 +92,19 @@ class MapReader:
             return default
         if not least <= value <= most:
             self.problem(f"error loading config file: expected {least} to {most}, found {value}", key)
+            return default
+        return value
+
+    def seconds(self, key: str, default: int, most: int) -> int:
+        """A time such as 30s, 10m or 1h, of one second to `most`; missing reads as `default`."""
+        text = self.text(key)
+        if not text:
+            return default
+        written = _SECONDS.fullmatch(text)
+        value = int(written[1]) * _UNITS[written[2]] if written else 0
+        if not 1 <= value <= most:
+            expected = f"a time from 1s to {most}s, such as 30s, 10m or 1h"
+            self.problem(f"error loading config file: expected {expected}, found '{text}'", key)
             return default
         return value
 

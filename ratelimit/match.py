@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from common.buckets import SECOND_US, Bucket, CalendarWindow, FixedWindow, TokenBucket
+from common.buckets import SECOND_US, Bucket, CalendarWindow, FixedWindow, Slots, TokenBucket
 from protos.lenient import shown
 from ratelimit.rules import BLANKS, LimitRule, Node
 from ratelimit.secret_values import DEFAULT_SECRETS, SecretValues
@@ -113,11 +113,16 @@ def bucket_key(domain: str, bucket: Bucket, counted: Sequence[Entry], longest: i
 
 
 def bucket_kind(bucket: Bucket) -> str:
-    """The beginning of a bucket's name: algorithm and window, in seconds where it is whole ones."""
+    """The beginning of a bucket's name: algorithm and window, in seconds where it is whole ones.
+
+    Slots have no window: requests in flight stay counted if a reload changes when their slots expire.
+    """
     if isinstance(bucket, TokenBucket):
         return f"b{_span(bucket.period_us)}"
     if isinstance(bucket, CalendarWindow):
         return f"m{bucket.months}"
+    if isinstance(bucket, Slots):
+        return "c"
     return f"{'w' if isinstance(bucket, FixedWindow) else 's'}{_span(bucket.window_us)}"
 
 

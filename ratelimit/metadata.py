@@ -69,7 +69,8 @@ def explain_outcome(decision: LimitDecision) -> dict[str, Any]:
         explained["rule"] = deciding.rule.key
         if deciding.current is not None:
             explained["limit"] = deciding.rule.requests_per_unit
-            explained["period"] = period_of(deciding.rule)
+            if (period := period_of(deciding.rule)) is not None:
+                explained["period"] = period
     if decision.reason:
         explained["reason"] = decision.reason
     passed = [

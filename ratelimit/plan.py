@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from common.buckets import MAX_HITS, MAX_WINDOW_US, SECOND_US
+from common.buckets import MAX_HITS, MAX_WINDOW_US, SECOND_US, Slots
 from protos.lenient import shown
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds, oddities
+from ratelimit.concurrency import holder_of
 from ratelimit.decision import UNMATCHED, Charge, DescriptorStatus, LimitPlan
 from ratelimit.match import Entry, Match, bucket_key, match, metric_path
 from ratelimit.request import (
@@ -86,6 +87,11 @@ def make_plan(
             spare = modes.spare_others
             if rule.charging is not None and budgets.is_charge(domain, descriptor):
                 bucket, spare = rule.charging, False
+            elif isinstance(bucket, Slots):
+                # The value of the last entry is the id of the request; a request takes one slot.
+                key, request_id = counted[-1]
+                bucket, counted = bucket.held_by(holder_of(request_id)), [*counted[:-1], (key, "")]
+                hits = (hits > 0) - (hits < 0)
             near = near_limit(bucket.size, modes.near_limit_ratio)
             charges.append(Charge(len(statuses), rule, hits, counts, near, bucket.size))
             key = bucket_key(domain, bucket, counted, modes.bounds.max_key_length)
@@ -111,6 +117,7 @@ def make_plan(
         unmatched=without_rule,
         odd=oddities(request, takes),
         has_metadata=has_metadata,
+        has_slots=any(isinstance(take.bucket, Slots) for take in takes),
     )
 
 

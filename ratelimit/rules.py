@@ -5,7 +5,15 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
-from common.buckets import SECOND_US, Bucket, CalendarWindow, FixedWindow, SlidingWindow, TokenBucket
+from common.buckets import (
+    SECOND_US,
+    Bucket,
+    CalendarWindow,
+    FixedWindow,
+    RateBucket,
+    SlidingWindow,
+    TokenBucket,
+)
 from common.configfile import Problem
 from ratelimit.files import FolderFiles
 from ratelimit.normalise import MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
@@ -208,7 +216,7 @@ def build_bucket(
     burst: int | None = None,
     charge_rejected: bool | None = None,
     calendar_months: int = 0,
-) -> Bucket:
+) -> RateBucket:
     """The bucket of a limit. Raises ValueError out of range.
 
     With `calendar_months` other than 0 the bucket is a calendar window; the algorithm is not looked at.

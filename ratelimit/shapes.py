@@ -6,14 +6,14 @@ a way is planned by `ratelimit.plan`; the plan is kept, and each further request
 buckets.
 
 Requests that bring along more than keys and values (their own limit, hits of a descriptor), that are not
-UTF-8, or whose rules have values in their metric keys are planned one by one.
+UTF-8, or whose rules limit concurrency or have values in their metric keys are planned one by one.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from common.buckets import Bucket
+from common.buckets import Bucket, Slots
 from ratelimit.cache import GenerationalCache
 from ratelimit.decision import LimitPlan, Memos
 from ratelimit.match import bounded, bucket_kind, escaped, find_child
@@ -220,8 +220,7 @@ class Shapes:
 
     def _first(self, shape: _RequestShape, request: LimitRequest, ways: Sequence[_Way | None]) -> LimitPlan:
         plan = self._make_plan(request)
-        has_values = any(way is not None and _rule(way).metric_has_values for way in ways)
-        if has_values or request.hits_addend > MOST_HITS:
+        if request.hits_addend > MOST_HITS or any(way is not None and _is_alone(_rule(way)) for way in ways):
             return plan
         plan = plan._replace(memos=Memos())
         shape.plans.put((request.hits_addend, *ways), shape.opened(plan, ways))
@@ -261,7 +260,9 @@ def _closed(
     if without_rule:
         descriptors = request.descriptors
         unmatched = tuple([(shape, descriptors[position]) for shape, position in without_rule])
-    return _new(LimitPlan, (request, *before, takes, unlimited, False, unmatched, odd, has_metadata, memos))
+    return _new(
+        LimitPlan, (request, *before, takes, unlimited, False, unmatched, odd, has_metadata, memos, False)
+    )
 
 
 def _fixed_value(node: Node, prefix: str, reading: str) -> str | None:
@@ -269,6 +270,11 @@ def _fixed_value(node: Node, prefix: str, reading: str) -> str | None:
     if node.shared_value:
         return node.shared_value
     return reading if node.composite == prefix + reading and "*" not in node.composite else None
+
+
+def _is_alone(rule: LimitRule) -> bool:
+    """Return whether each request of the rule needs a plan of its own."""
+    return rule.metric_has_values or isinstance(rule.bucket, Slots)
 
 
 def _rule(way: _Way) -> LimitRule:

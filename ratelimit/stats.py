@@ -94,7 +94,8 @@ class Stats(Collector):
     ) -> None:
         self.envoyproxy_names = envoyproxy_names
         """Whether names and labels are those of envoyproxy/ratelimit."""
-        self._series = by_dots if envoyproxy_names else by_level
+        self.series = by_dots if envoyproxy_names else by_level
+        """Returns the labels of a metric key."""
         self.errors: dict[str, int] = {"service_error": 0, "redis_error": 0}
         """Calls refused for what they asked, and calls whose store failed."""
         self.bad_input: dict[str, int] = dict.fromkeys(BadInput, 0)
@@ -122,7 +123,7 @@ class Stats(Collector):
         """Count for these rules from now on. Known ones go on from where they are; others are not shown."""
         gone, self._rules, self._of_paths = self._rules, {}, {}
         for path in paths:
-            series = self._series(path)
+            series = self.series(path)
             counts = self._rules.get(series)
             if counts is None:
                 if len(self._rules) >= MAX_RULE_KEYS:
@@ -136,18 +137,18 @@ class Stats(Collector):
 
     def of_rule(self, path: Path) -> Counts:
         """The counters of a rule of the configuration, or those of `(other)` when there are too many."""
-        return self._of_paths.get(path) or self._shown(self._series((path[0], OTHER)))
+        return self._of_paths.get(path) or self._shown(self.series((path[0], OTHER)))
 
     def of_request(self, path: Path) -> Counts:
         """The counters of a key with values of a request in it; of `(other)` when there are too many.
 
         Those of a rule, where the key comes to the same labels.
         """
-        series = self._series(path)
+        series = self.series(path)
         counts = self._rules.get(series) or self._of_requests.get(series)
         if counts is None:
             if len(self._of_requests) >= self._max_request_keys:
-                series = self._series((path[0], OTHER))
+                series = self.series((path[0], OTHER))
             counts = self._shown(series)
         return counts
 

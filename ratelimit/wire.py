@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from struct import Struct as Packing
 from typing import Final, Literal
 
+from common.buckets import Slots
 from protos.lenient import MARK_BYTES, parse
 from protos.ratelimit_descriptor_pb2 import RateLimitDescriptor
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
@@ -246,9 +247,8 @@ def _short_descriptor(descriptor: Descriptor, secrets: SecretValues) -> bytes:
 
 
 def _encode_limit(rule: LimitRule) -> bytes:
-    limit = RateLimitResponse.RateLimit(
-        requests_per_unit=rule.requests_per_unit, unit=rule.unit.name, name=rule.name
-    )
+    unit = "UNKNOWN" if isinstance(rule.bucket, Slots) else rule.unit.name
+    limit = RateLimitResponse.RateLimit(requests_per_unit=rule.requests_per_unit, unit=unit, name=rule.name)
     if rule.unit_multiplier != 1:
         limit.unit_multiplier.value = rule.unit_multiplier
     return limit.SerializeToString()

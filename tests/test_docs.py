@@ -22,6 +22,7 @@ from common.redaction.names import SECRET_ENDINGS
 from common.redaction.secrets import MOST_VALUES
 from ratelimit.config import compile_limits
 from ratelimit.deny_cache import DenyCache
+from ratelimit.in_flight import InFlight
 from ratelimit.rules import Options
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
@@ -80,7 +81,9 @@ def accesslog_metrics() -> set[str]:
 
 def ratelimit_metrics() -> set[str]:
     registry = CollectorRegistry()
-    registry.register(Stats())
+    stats = Stats()
+    registry.register(stats)
+    registry.register(InFlight(stats, lambda: 0.0))
     redis = RedisStore(None, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # no call
     registry.register(StoreCollector(MemoryStore(lambda: 0), redis, redis, DenyCache(lambda: 0.0)))
     return names_of(registry)

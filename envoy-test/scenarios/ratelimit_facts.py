@@ -27,6 +27,7 @@ MASKED = {
 """By listener and x-forwarded-for: the value that Envoy sends, and the limit that matches it."""
 
 ADDEND = 5
+NEGATIVE = {"number": 1, "is_negative_hits": True}
 HITS = "ratelimit_service_rate_limit_total_hits"
 CALLS = "ratelimit_service_total_requests"
 LIMITS = {"first": 1000, "second": 2000, "first,second": 3000, "second,first": 4000}
@@ -43,6 +44,8 @@ def change_envoy(configuration: dict[str, Any], _folder: Path) -> None:
         _route("plain", _limited("plain")),
         _route("addend", _limited("addend", hits_addend={"number": ADDEND})),
         _route("addend-per-route", {"route": {"cluster": "upstream"}}, hits_addend={"number": ADDEND}),
+        _route("negative", _limited("negative", hits_addend=NEGATIVE)),
+        _route("negative-per-route", {"route": {"cluster": "upstream"}}, hits_addend=NEGATIVE),
         _route(
             "format-without-value",
             {"route": {"cluster": "upstream"}},
@@ -75,6 +78,8 @@ async def scenario(edge: Edge) -> None:
     assert await _hits_of(edge, "plain") == 1
     assert await _hits_of(edge, "addend") == 1
     assert await _hits_of(edge, "addend-per-route") == ADDEND
+    assert await _hits_of(edge, "negative") == 1
+    assert await _hits_of(edge, "negative-per-route") == 0
     assert await _hits_of(edge, "format-without-value") == 0
 
     await _charged_at_the_end(edge)
@@ -135,8 +140,8 @@ def _route(name: str, action: dict[str, Any], **per_route: Any) -> dict[str, Any
 
 async def _count_everything(edge: Edge) -> None:
     file = edge.places.folder / "limits" / "edge.yaml"
-    names = ("host", "plain", "addend", "addend-per-route", "format-without-value", "done")
-    descriptors = [_limit(name, name, 1000) for name in names]
+    names = ("host", "plain", "addend", "addend-per-route", "negative", "negative-per-route", "done")
+    descriptors = [_limit(name, name, 1000) for name in (*names, "format-without-value")]
     descriptors += [_limit("before-429", "before-429", 0), _limit("before-200", "before-200", 1000)]
     descriptors += [_limit("masked_remote_address", value, most) for value, most in set(MASKED.values())]
     descriptors += [_limit("header", value, most) for value, most in LIMITS.items()]

@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from struct import pack, unpack
 from typing import Final
 
-from common.buckets import SECOND_US, Bucket, SlidingWindow, State, Taken
+from common.buckets import SECOND_US, Bucket, SlidingWindow, Slots, State, Taken, TokenBucket
 from ratelimit.stores.store import Take
 from ratelimit.stores.take_all import take_all
 
@@ -159,14 +160,30 @@ class MemoryStore:
 def _pack(state: State, idle_at_seconds: int) -> int:
     if len(state) == 2:
         counts, at_us = state
-    else:
+    elif len(state) == 3:
         count, previous, at_us = state
         counts = count << _COUNT_BITS | previous
+    else:
+        return _pack_slots(state) << _TIME_SHIFT | idle_at_seconds << _IDLE_SHIFT
     return (counts << _TIME_BITS | at_us) << _TIME_SHIFT | idle_at_seconds << _IDLE_SHIFT
 
 
 def _unpack(packed: int, bucket: Bucket) -> State:
     counts, at_us = packed >> _COUNTS_SHIFT, packed >> _TIME_SHIFT & _TIME_MASK
+    if bucket.__class__ is TokenBucket:
+        return counts, at_us
     if bucket.__class__ is SlidingWindow:
         return counts >> _COUNT_BITS, counts & _COUNT_MASK, at_us
+    if bucket.__class__ is Slots and counts >> _TIME_BITS:
+        return _unpack_slots(packed >> _TIME_SHIFT)
     return counts, at_us
+
+
+def _pack_slots(state: State) -> int:
+    """Return two slots or more as one number: 64 bits for each holder and each time."""
+    return int.from_bytes(pack(f">{len(state)}Q", *state))
+
+
+def _unpack_slots(number: int) -> State:
+    count = 2 * -(-number.bit_length() // 128)
+    return unpack(f">{count}Q", number.to_bytes(8 * count))

@@ -1,16 +1,18 @@
 """The script that takes from buckets in Redis, its argument, and what it stores."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
 from struct import Struct
 from typing import Final
 
-from common.buckets import Bucket, CalendarWindow, FixedWindow, SlidingWindow, State, TokenBucket
+from common.buckets import Bucket, CalendarWindow, FixedWindow, SlidingWindow, Slots, State, TokenBucket
 from ratelimit.stores.store import Mode, Take
 
 _TAKE: Final = Struct("<HBBdddd")
 _SPARE, _LAST = 8, 16
+_SLOTS: Final = re.compile("(?:[0-9]{16}@[0-9]{16} )*")
 _MODES: Final = {Mode.ENFORCE: 2, Mode.QUOTA: 4, Mode.SHADOW: 0}
 
 
@@ -23,6 +25,9 @@ def read_state(bucket: Bucket, stored: bytes | str | None) -> State | None:
     """The state that the script stored. None where nothing of its own is stored, as the script sees it."""
     if stored is None:
         return None
+    if isinstance(bucket, Slots):
+        text = stored if isinstance(stored, str) else stored.decode("latin-1")
+        return tuple(map(int, text.replace("@", " ").split())) or None if _SLOTS.fullmatch(text) else None
     numbers = stored.split()
     with suppress(ValueError):
         if isinstance(bucket, TokenBucket) and len(numbers) == 3:
@@ -45,6 +50,8 @@ def encode_takes(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> byt
                 kind, refill, period = 0, bucket.refill_tokens, bucket.period_us
             elif isinstance(bucket, CalendarWindow):
                 kind, refill, period = 3, 0, bucket.months
+            elif isinstance(bucket, Slots):
+                kind, refill, period = 4, bucket.holder, bucket.lease_us
             else:
                 kind, refill, period = 1 if isinstance(bucket, FixedWindow) else 2, 0, bucket.window_us
             encoded += _TAKE.pack(positions[key], flags, kind, bucket.size, hits, refill, period)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
-from common.buckets import SECOND_US, Bucket, CalendarWindow, Taken, TokenBucket
+from common.buckets import SECOND_US, Bucket, CalendarWindow, Slots, Taken, TokenBucket
 from ratelimit.stores.parts import Part, PartedTakes
 from ratelimit.stores.store import TIMEOUT_SECONDS, Store, Take
 
@@ -44,7 +44,7 @@ class SplitStore:
 
 
 def _is_short(bucket: Bucket) -> bool:
-    if isinstance(bucket, CalendarWindow):
+    if isinstance(bucket, CalendarWindow | Slots):
         return False
     window_us = bucket.period_us if isinstance(bucket, TokenBucket) else bucket.window_us
     return window_us < SHORT_US

@@ -150,6 +150,10 @@ _AUTHZ: Final = {
 _RATELIMIT: Final = {
     "ratelimit_deny_cache_entries": MetricFacts("buckets", "below `deny_cache_max_entries`"),
     "ratelimit_deny_cache_hits_total": MetricFacts("requests", "rises while a client is limited"),
+    "ratelimit_concurrency_in_flight": MetricFacts(
+        "requests", "below `concurrency` for each key", ("domain", "key1", "key2")
+    ),
+    "ratelimit_concurrency_healed_total": MetricFacts("slots", _STILL, ("domain", "key1", "key2")),
     "ratelimit_memory_buckets": MetricFacts("buckets", "below `max_buckets`"),
     "ratelimit_memory_buckets_evicted_total": MetricFacts("buckets", _STILL),
     **_facts_of_redis("ratelimit_redis"),

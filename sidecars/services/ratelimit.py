@@ -18,6 +18,7 @@ from ratelimit.decision import LimitPlan
 from ratelimit.deny_cache import DenyCache
 from ratelimit.files import FolderFiles, hidden_files
 from ratelimit.hot_keys import HotKeys
+from ratelimit.in_flight import InFlight
 from ratelimit.limiter import Limiter
 from ratelimit.listing import described, limits_data
 from ratelimit.plan import Modes
@@ -260,8 +261,10 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         bounds=settings.bounds,
         replicas=None if heartbeat is None else lambda: heartbeat.replicas,
         hot_keys=HotKeys(settings.hot_keys, dependencies.monotonic_clock, dependencies.random),
+        in_flight=InFlight(stats, dependencies.monotonic_clock, settings.max_in_flight),
     )
     dependencies.registry.register(stats)
+    dependencies.registry.register(limiter.in_flight)
     redis, per_second = (None, None) if shared is None else (shared.redis, shared.per_second)
     dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache))
     return RatelimitSidecar(settings, limiter, memory, shared, dependencies.monotonic_clock)

@@ -11,6 +11,7 @@ from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
 from ratelimit.hot_keys import MAX_KEYS
+from ratelimit.in_flight import MAX_IN_FLIGHT
 from ratelimit.normalise import MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.secret_values import SecretValues
@@ -186,6 +187,11 @@ class RatelimitSettings(Block):
         MAX_BUCKETS,
         ge=1,
         description="The most buckets in memory; beyond it, one that was not used lately is evicted.",
+    )
+    max_in_flight: int = Field(
+        MAX_IN_FLIGHT,
+        ge=0,
+        description="The most slots of concurrency limits that metrics show; further ones are limited, too.",
     )
     max_metric_keys: int = Field(
         MAX_REQUEST_KEYS,

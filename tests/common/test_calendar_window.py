@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.buckets import CALENDAR_MONTHS, SECOND_US, CalendarWindow, State
+from common.buckets import SECOND_US, CalendarWindow, State
+from common.calendar_months import CALENDAR_MONTHS
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

@@ -4,7 +4,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from common.buckets import CalendarWindow, FixedWindow, SlidingWindow, TokenBucket
+from common.buckets import CalendarWindow, FixedWindow, SlidingWindow, Slots, TokenBucket
 from ratelimit.stores.store import Mode, Take
 
 
@@ -74,7 +74,7 @@ class ModelStore:
         model = self.models.get(take.key)
         if model is None:
             bucket = take.bucket
-            assert not isinstance(bucket, CalendarWindow)
+            assert not isinstance(bucket, CalendarWindow | Slots)
             model = (
                 TokenModel(bucket, Fraction(bucket.capacity), now_us)
                 if isinstance(bucket, TokenBucket)

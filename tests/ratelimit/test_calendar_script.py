@@ -10,7 +10,8 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.buckets import CALENDAR_MONTHS, SECOND_US, CalendarWindow, State
+from common.buckets import SECOND_US, CalendarWindow, State
+from common.calendar_months import CALENDAR_MONTHS
 from ratelimit.stores.script import encode_takes, read_state
 from ratelimit.stores.store import Take
 from ratelimit.stores.take_all import take_all

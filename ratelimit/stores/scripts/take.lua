@@ -3,8 +3,9 @@
 -- KEYS: the buckets, each once.
 -- ARGV[1]: 36 bytes for each take, in the order of the requests (ratelimit/stores/script.py, `encode_takes`): the
 --   position of its key (16 bits, from 1), its flags (8 bits, as below), the kind of bucket (8 bits: 0 token
---   bucket, 1 fixed window, 2 sliding window, 3 calendar window), then as doubles: capacity or limit, hits, the tokens
---   of a refill (0 for a window), and the period or window in microseconds (of a calendar window: in months).
+--   bucket, 1 fixed window, 2 sliding window, 3 calendar window, 4 slots), then as doubles: capacity or limit, hits, the
+--   tokens of a refill (of slots: the holder; 0 for a window), and the period, window or time that a slot is held at
+--   most, in microseconds (of a calendar window: in months).
 -- Returns the time of Redis as seconds and microseconds, then a list of what was stored for each key, or nil.
 -- The caller computes the outcomes from that with the functions that the memory store uses (common/buckets.py,
 -- ratelimit/stores/take_all.py); this script only makes the same change of state, with the same numbers.
@@ -13,7 +14,7 @@
 -- that may not write) has charged nothing. A key that changes is written once.
 --
 -- Stored: "USED PARTS TIME_US" (tokens in use, and parts of a token, one being 1/period) "COUNT WINDOW_START_US", or
--- "COUNT COUNT_OF_THE_WINDOW_BEFORE WINDOW_START_US".
+-- "COUNT COUNT_OF_THE_WINDOW_BEFORE WINDOW_START_US", or "HOLDER@TIME_US " for each slot that is held, oldest first.
 -- Every number is a whole number below 2^53, so that doubles hold it exactly. Needs Redis 5: before it,
 -- a script that read the clock could not write.
 --
@@ -275,6 +276,48 @@ local function slide_window(i, limit, hits, charge_rejected, _, window)
   return allowed
 end
 
+local SLOT = string.rep('%d', 16) .. '@' .. string.rep('%d', 16) .. ' '
+local SLOT_BYTES = 34
+
+local function take_slots(i, limit, hits, _, holder, lease)
+  local held = x[i]
+  if held == nil then
+    held = stored[i] or ''
+    local _, slots = string.gsub(held, SLOT, '')
+    if slots * SLOT_BYTES ~= #held then
+      held = ''
+    end
+    x[i] = held
+  end
+  local first = 1
+  while first < #held do
+    local at = tonumber(string.sub(held, first + 17, first + 32))
+    if clock - at < lease and at - clock <= MAX_STEP_BACK_US then
+      break
+    end
+    first = first + SLOT_BYTES
+  end
+  held = string.sub(held, first)
+  local last = tonumber(string.sub(held, -17, -2)) or clock
+  local now = last > clock and last or clock
+  local allowed = hits < 0 or #held / SLOT_BYTES + (hits > 0 and 1 or 0) <= limit
+  local changed = false
+  if hits > 0 and allowed then
+    held, last, changed = held .. format('%016.0f@%016.0f ', holder, now), now, true
+  elseif hits < 0 then
+    local found = string.find(held, format('%016.0f@', holder), 1, true)
+    if found then
+      held, changed = string.sub(held, 1, found - 1) .. string.sub(held, found + SLOT_BYTES), true
+      last = tonumber(string.sub(held, -17, -2))
+    end
+  end
+  if changed then
+    x[i] = held
+    ttl_ms[i] = last and (last + lease - clock) / 1000 or 0
+  end
+  return allowed
+end
+
 for i = 1, #KEYS do
   local found = redis.pcall('GET', KEYS[i])
   if type(found) == 'table' then
@@ -318,7 +361,7 @@ local function charge(takes)
   end
 end
 
-local TAKES = { [0] = take_tokens, count_window, slide_window, count_months }
+local TAKES = { [0] = take_tokens, count_window, slide_window, count_months, take_slots }
 
 local at, size, takes = 1, #encoded, nil
 while at <= size do
@@ -343,8 +386,10 @@ for i, ttl in pairs(ttl_ms) do
   local text
   if z[i] then
     text = format('%.0f %.0f %.0f', x[i], y[i], z[i])
-  else
+  elseif y[i] then
     text = format('%.0f %.0f', x[i], y[i])
+  else
+    text = x[i]
   end
   ttl = ceil(ttl) + SPARE_MS
   call('SET', KEYS[i], text, 'PX', ttl < MAX_TTL_MS and ttl or MAX_TTL_MS)
