@@ -1,7 +1,7 @@
 """Limits from YAML, as envoyproxy/ratelimit reads them (src/config/config_impl.go), and a little more.
 
 Keys that envoyproxy/ratelimit lacks, next to `key`:
-- `normalise`: host or path, for values that a client can spell in many ways
+- `normalise`: host, path or address, for values that a client can spell in many ways
 
 and below `rate_limit`:
 - `algorithm`: token_bucket, sliding_window or fixed_window (there: always fixed_window)
@@ -146,7 +146,7 @@ class _Draft:
     shared_value: str = ""
     value_to_metric: bool = False
     normalise: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By key of the children: host, path or empty, and where that was said first."""
+    """By key of the children: host, path, address or empty, and where that was said first."""
 
     def freeze(self, normalisers: Normalisers) -> Node:
         children = {composite: draft.freeze(normalisers) for composite, draft in self.children.items()}
@@ -171,7 +171,7 @@ class _Draft:
 class _Compiler:
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.normalisers = normalisers(options.max_path_length, options.max_host_length)
+        self.normalisers = normalisers(options.max_path_length, options.max_host_length, options.ipv6_prefix)
         self.domains: dict[str, _Draft] = {}
         self.rules: list[LimitRule] = []
         self.problems: list[Problem] = []

@@ -1,4 +1,4 @@
-"""One spelling of a host or a path, so that a client finds no second one with a bucket of its own.
+"""One spelling of a host, a path or an address, so that a client finds no second one with its own bucket.
 
 What is merged too eagerly shares a limit; what is not merged has none. So all that some server is known to
 take for the same leads to one text. Where servers read one path as several, each of these is a reading, and a
@@ -8,7 +8,7 @@ limit is met by any of them.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv6Address, IPv6Network
 from typing import Final
 from unicodedata import normalize
 from urllib.parse import unquote
@@ -26,6 +26,10 @@ octets on, the least that RFC 9110 section 4.1 asks for."""
 MAX_HOST_CHARACTERS: Final = 1_024
 """DNS has 253; user information and escapes need more."""
 
+IPV6_PREFIX: Final = 64
+"""Bits. A site gets at least a /64 (RFC 6177), so each of its hosts can use 2^64 addresses."""
+
+_ALL_BITS: Final = 128
 _MAX_DNS_CHARACTERS: Final = 253
 _QUERY: Final = re.compile("[?#]")
 _END: Final = re.compile("[?#\0]")
@@ -146,12 +150,36 @@ def _wide_character(escape: re.Match[str]) -> str:
     return escape[0] if "\ud800" <= character <= "\udfff" else character
 
 
+def address_readings(text: str, prefix: int = IPV6_PREFIX) -> Sequence[str]:
+    """The one reading of a client address: an IPv4 address, or the first `prefix` bits of an IPv6 address.
+
+    An IPv4-mapped address is the IPv4 address (RFC 4291 section 2.5.5.2). A network, such as Envoy's
+    `masked_remote_address` sends, keeps a shorter prefix. Text that is not an address stays as it is.
+    """
+    text = text.strip(_BLANK)
+    if ":" not in text:
+        return (text,)
+    address, slash, length = text.removeprefix("[").partition("/")
+    try:
+        found = IPv6Address(address.removesuffix("]").partition("%")[0])
+        bits = min(prefix, int(length)) if slash else prefix
+        if found.ipv4_mapped is not None and not slash:
+            return (str(found.ipv4_mapped),)
+        return (str(found) if bits == _ALL_BITS else str(IPv6Network((int(found), bits), strict=False)),)
+    except ValueError:
+        return (text,)
+
+
 Normalisers = Mapping[str, Callable[[str], Sequence[str]]]
 
 
-def normalisers(max_path: int, max_host: int) -> Normalisers:
-    """Return what each value of `normalise` of a descriptor does, to so many characters of a path or host."""
+def normalisers(max_path: int, max_host: int, ipv6_prefix: int) -> Normalisers:
+    """Return what each value of `normalise` of a descriptor does.
+
+    It looks at so many characters of a path or host, and at so many bits of an IPv6 address.
+    """
     return {
         "host": partial(host_readings, longest=max_host),
         "path": partial(path_readings, longest=max_path),
+        "address": partial(address_readings, prefix=ipv6_prefix),
     }

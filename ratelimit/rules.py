@@ -16,7 +16,7 @@ from common.buckets import (
 )
 from common.configfile import Problem
 from ratelimit.files import FolderFiles
-from ratelimit.normalise import MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
+from ratelimit.normalise import IPV6_PREFIX, MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
 from ratelimit.secret_values import DEFAULT_SECRETS, SecretValues
 
 BLANKS: Final = " \t"
@@ -198,6 +198,8 @@ class Options:
     """Characters of a path that `normalise` looks at; the rest is cut off."""
     max_host_length: int = MAX_HOST_CHARACTERS
     """Characters of a host that `normalise` looks at."""
+    ipv6_prefix: int = IPV6_PREFIX
+    """Bits of an IPv6 address that `normalise` looks at."""
 
 
 def share_of(bucket: Bucket, replicas: int) -> Bucket:

@@ -12,7 +12,7 @@ from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
 from ratelimit.hot_keys import MAX_KEYS
 from ratelimit.in_flight import MAX_IN_FLIGHT
-from ratelimit.normalise import MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
+from ratelimit.normalise import IPV6_PREFIX, MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.secret_values import SecretValues
 from ratelimit.stats import MAX_REQUEST_KEYS
@@ -183,6 +183,12 @@ class RatelimitSettings(Block):
         le=65_536,
         description="The characters of a host that normalise looks at; what follows is cut off.",
     )
+    ipv6_prefix: int = Field(
+        IPV6_PREFIX,
+        ge=16,
+        le=128,
+        description="The bits of an IPv6 address that count with normalise: address.",
+    )
     max_buckets: int = Field(
         MAX_BUCKETS,
         ge=1,
@@ -250,6 +256,7 @@ class RatelimitSettings(Block):
             self.hash_values.secrets,
             self.max_path_length,
             self.max_host_length,
+            self.ipv6_prefix,
         )
 
     @property

@@ -329,7 +329,7 @@ ALIKE = "descriptors of one key are normalised alike"
     [
         (
             "[{key: a, normalise: url}]",
-            "<text>:2: descriptors[0].normalise: expected host or path, found 'url'",
+            "<text>:2: descriptors[0].normalise: expected host or path or address, found 'url'",
         ),
         (
             "[{key: a, normalise: path, value: /Login/}]",
