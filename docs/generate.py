@@ -12,6 +12,8 @@ from prometheus_client.metrics_core import Metric
 from typer.main import get_command
 
 from authz.policy.model import PolicyFile
+from edge.intent.platform_file import PlatformFile
+from edge.intent.service_file import ServiceFile
 from release.dependencies import dependencies
 from sidecars.cli import serve
 from sidecars.cli.app import app
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     pages = {
         "reference/settings.md": settings_page(),
         "reference/policy.md": policy_page(),
+        "reference/intent-service.md": service_page(),
+        "reference/intent-platform.md": platform_page(),
         "reference/commands.md": commands_page(),
         "metrics.md": metrics_page(),
         "reference/dependencies.md": dependencies_page(),
@@ -76,6 +80,34 @@ def policy_page() -> str:
         "`sidecars policy schema` prints the same as JSON Schema.",
         PolicyFile.model_json_schema(),
     )
+
+
+def service_page() -> str:
+    """Return the keys of a service file as tables, one for each section."""
+    return _schema_page(
+        "Intent: service files",
+        "The keys of a service file. [Intent](../edge.md) explains them. `sidecars edge schema service` "
+        "prints the same as JSON Schema.",
+        ServiceFile.model_json_schema(),
+    )
+
+
+def platform_page() -> str:
+    """Return the keys of a platform file as tables, one for each section."""
+    return _schema_page(
+        "Intent: platform files",
+        "The keys of a platform file. [Intent](../edge.md) explains them, [Policy](policy.md) has the keys "
+        "below `policy`. `sidecars edge schema platform` prints the same as JSON Schema.",
+        _without_policy(PlatformFile.model_json_schema()),
+    )
+
+
+def _without_policy(schema: Schema) -> Schema:
+    """Return the schema of platform files without what the page about policies has."""
+    properties = {**schema["$defs"]["PolicySettings"]["properties"]}
+    plain = {name: {"description": value["description"]} for name, value in properties.items()}
+    policy = {**schema["$defs"]["PolicySettings"], "properties": plain}
+    return {**schema, "$defs": {**schema["$defs"], "PolicySettings": policy}}
 
 
 def dependencies_page() -> str:

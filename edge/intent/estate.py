@@ -1,39 +1,106 @@
 """From files to an estate: reads, completes and checks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
+from operator import attrgetter
 from pathlib import Path
 
-from common.configfile import ConfigError
-from edge.intent.check.exceptions import expired
-from edge.intent.model import Estate, Service
+from common.configfile import ConfigError, Problem
+from edge.intent.check.check import problems_between, problems_of_service
+from edge.intent.check.overlaps import Holding, holding_of
+from edge.intent.check.platform import incomplete
+from edge.intent.check.spelling import Spelling
+from edge.intent.model import DenyRule, Estate, Service
 from edge.intent.platform import Platform, platform_of
+from edge.intent.platform_file import PlatformFile
 from edge.intent.resolve import Resolver
-from edge.intent.sources import FileCache, Sources, read_folder, read_sources
+from edge.intent.service_file import ServiceFile
+from edge.intent.sources import FileCache, SourceFile, read_folder, read_sources
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A service file, completed and checked."""
+
+    source: SourceFile[ServiceFile]
+    service: Service
+    holding: Holding
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What each service is judged by: what follows from it is known as long as it stays the same."""
+
+    sources: tuple[SourceFile[PlatformFile], ...]
+    today: date
+    platform: Platform
+    resolver: Resolver
+    rules: tuple[DenyRule, ...]
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def of(cls, sources: tuple[SourceFile[PlatformFile], ...], today: date) -> "_Ground":
+        platform, problems = platform_of(sources)
+        rules = platform.rules()
+        spelling = Spelling.of(platform.content.policy.paths)
+        problems += incomplete(platform, rules, spelling)
+        return cls(sources, today, platform, Resolver(platform), rules, tuple(problems))
 
 
 @dataclass(slots=True)
 class EstateReader:
-    """Reads estates, and remembers files that did not change since the last time."""
+    """Reads estates, and remembers the work on files that did not change since the last time."""
 
     folder: Path = Path()
     """Where files that the platform names are looked for; also the start of each file name in problems."""
-    _cache: FileCache = field(default_factory=FileCache)
+    _files: FileCache = field(default_factory=FileCache)
+    _ground: _Ground | None = None
+    _judged: dict[str, _Judged] = field(default_factory=dict)
 
     def read(self, texts: Mapping[str, str], today: date) -> Estate:
         """Return the estate in `texts`, by name relative to the folder: `services/checkout.yaml`.
 
-        Raises ConfigError with every problem of every file.
+        Exceptions that ended before `today` are problems. Raises ConfigError with every problem of all files.
         """
-        sources = read_sources(texts, self._cache, self.folder)
-        platform, problems = platform_of(sources.platform)
-        problems += sources.problems
-        estate = estate_of(sources, platform)
-        problems += expired(sources, today)
+        sources = read_sources(texts, self._files, self.folder)
+        if sources.platform_is_wrong:
+            # What services say cannot be judged by half a platform.
+            self._refuse(sources.problems)
+        ground = self._ground
+        if ground is None or ground.sources != sources.platform or ground.today != today:
+            ground = self._ground = _Ground.of(sources.platform, today)
+            self._judged = {}
+        self._judged = {source.document.file: self._judge(source, ground) for source in sources.services}
+        judged = self._judged.values()
+        services = sorted((one.service for one in judged), key=attrgetter("name"))
+        problems = [*sources.problems, *ground.problems, *(found for one in judged for found in one.problems)]
+        spelling = Spelling.of(ground.platform.content.policy.paths)
+        problems += problems_between(
+            (one.service for one in judged), (one.holding for one in judged), spelling
+        )
         if problems:
-            raise ConfigError([replace(one, file=str(self.folder / one.file)) for one in problems])
-        return estate
+            self._refuse(problems)
+        return Estate(
+            domain=ground.platform.content.domain or "",
+            policy=ground.platform.written("policy") or {},
+            rules=ground.rules,
+            teams=ground.platform.teams,
+            services=tuple(services),
+            revision=sources.revision,
+        )
+
+    def _judge(self, source: SourceFile[ServiceFile], ground: _Ground) -> _Judged:
+        known = self._judged.get(source.document.file)
+        if known is not None and known.source is source:
+            return known
+        service = ground.resolver.service(source)
+        problems = tuple(problems_of_service(service, ground.platform, ground.rules, ground.today))
+        return _Judged(source, service, holding_of(service), problems)
+
+    def _refuse(self, problems: Iterable[Problem]) -> None:
+        raise ConfigError([replace(one, file=str(self.folder / one.file)) for one in problems])
 
 
 def load_estate(folder: Path, today: date) -> Estate:
@@ -42,21 +109,3 @@ def load_estate(folder: Path, today: date) -> Estate:
     Raises ConfigError with every problem of every file.
     """
     return EstateReader(folder).read(read_folder(folder), today)
-
-
-def estate_of(sources: Sources, platform: Platform) -> Estate:
-    """Return what the files say together, completed by the platform."""
-    resolver = Resolver(platform)
-    services = [resolver.service(source) for source in sources.services]
-    return Estate(
-        domain=platform.content.domain or "",
-        policy=platform.written("policy") or {},
-        rules=platform.rules(),
-        teams=platform.teams,
-        services=tuple(sorted(services, key=_name)),
-        revision=sources.revision,
-    )
-
-
-def _name(service: Service) -> str:
-    return service.name

@@ -5,7 +5,7 @@ filled in, overrides applied and shares computed, so that a reader needs no rule
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
@@ -13,7 +13,7 @@ from accesslog.records.redact_rules import RedactRule
 from authz.policy.conditions.caller_conditions import Whos
 from authz.policy.model import RuleConfig
 from authz.policy.types.pattern import HostPattern, Template
-from common.configfile import Document, KeyPart
+from common.configfile import Document, KeyPart, Problem
 from edge.intent.blocks import AccessConfig, Per
 from edge.intent.claims import Claim
 from edge.intent.service_file import ExceptionConfig, UpstreamConfig
@@ -49,6 +49,12 @@ class Origin:
     def place(self) -> str:
         """`FILE:LINE`; empty for a default of the sidecars."""
         return f"{self.document.file}:{self.document.line(self.path)}" if self.document else ""
+
+    def problem(self, message: str, *below: KeyPart) -> Problem:
+        """Return `message` as a problem at `below`, a key path within this value."""
+        if self.document is None:
+            return Problem("", 0, "", message)
+        return self.document.problem((*self.path, *below), message)
 
 
 UNSAID: Final = Origin(Layer.SUITE)
@@ -91,7 +97,10 @@ class Limit:
     burst: int | None
     """None: `requests`."""
     shadow: bool
+    """Whether it only counts, and refuses nothing."""
     origin: Origin = field(compare=False)
+    share: float | None = None
+    """The percentage of the tier's limit that it was written as; None: written as a number of requests."""
 
     @property
     def per_second(self) -> float:
@@ -156,6 +165,13 @@ class Service:
     exceptions: tuple[ExceptionConfig, ...]
     description: str
     origin: Origin = field(compare=False)
+    dropped: int = 0
+    """Routes with mistakes, which are left out; always 0 in an estate without problems."""
+
+    @property
+    def whole(self) -> Origin:
+        """Its file as a whole: key paths of problems begin there."""
+        return replace(self.origin, path=())
 
     @property
     def file(self) -> str:

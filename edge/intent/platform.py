@@ -41,6 +41,10 @@ class Platform:
                 return None
         return data
 
+    def origin_of_reserved(self, kind: str) -> str:
+        """Return the place of the reserved `hosts` or `paths`."""
+        return self.origin(Layer.OVERRIDE, "reserved", kind).place
+
     def rules(self) -> tuple[DenyRule, ...]:
         """Return the deny rules of the platform."""
         return tuple(

@@ -137,12 +137,12 @@ class PlatformFile(PolicyBlock):
     teams: dict[Label, TeamConfig] = Field(default_factory=dict)
     """The teams, by name."""
     reserved: ReservedConfig = ReservedConfig()
-    """What no service may claim."""
+    """Hosts and paths that no service may claim."""
     tiers: dict[Label, RateConfig] = Field(default_factory=dict)
     """Limits of all requests of a service, which services choose by name."""
     ceilings: CeilingsConfig = CeilingsConfig()
     """The most that a service may ask for."""
     defaults: DefaultsConfig = DefaultsConfig()
-    """What applies where a service says nothing."""
+    """Callers, limits, log and objectives that apply where a service says nothing."""
     overrides: OverridesConfig = OverridesConfig()
-    """What applies regardless of what services say."""
+    """Rules, limits and settings of the log that apply regardless of what services say."""

@@ -7,7 +7,7 @@ from accesslog.records.redact_rules import RedactRule
 from authz.policy.conditions.caller_conditions import Who, WhoConfig
 from authz.request.identity import CredentialKind
 from common.configfile import Document, KeyPart
-from edge.intent.blocks import AccessConfig, LimitConfig, RedactConfig
+from edge.intent.blocks import AccessConfig, LimitConfig, LogConfig, RedactConfig
 from edge.intent.model import (
     UNSAID,
     Access,
@@ -21,6 +21,7 @@ from edge.intent.model import (
     Service,
 )
 from edge.intent.platform import Platform
+from edge.intent.platform_file import LogOverrides
 from edge.intent.service_file import RouteConfig, ServiceFile
 from edge.intent.sources import SourceFile
 
@@ -76,6 +77,7 @@ class Resolver:
             ),
             exceptions=content.exceptions,
             description=content.description or "",
+            dropped=len(source.dropped),
             origin=Origin(Layer.SERVICE, document, ("service",)),
         )
 
@@ -104,7 +106,9 @@ class Resolver:
             log=Logging(
                 _first((self._override_log, *log), "sample", 1.0),
                 _first(log, "fields", None),
-                tuple(rule for block, place in (self._override_log, *log) for rule in _redact(block, place)),
+                tuple(
+                    rule for block, place in (self._override_log, *log) for rule in redact_rules(block, place)
+                ),
             ),
             objectives=Objectives(
                 _first(objectives, "availability", None), _first(objectives, "latency", None)
@@ -147,9 +151,10 @@ def _limit(config: LimitConfig, tier: Limit | None, origin: Origin) -> Limit:
         return Limit(config.per, config.requests, period, config.burst, config.shadow, origin)
     share = config.share or 0.0
     if tier is None:
-        return Limit(config.per, 0, "1s", None, config.shadow, origin)
+        return Limit(config.per, 0, "1s", None, config.shadow, origin, share)
     burst = None if tier.burst is None else _part(tier.burst, share)
-    return Limit(config.per, _part(tier.requests, share), tier.period, burst, config.shadow, origin)
+    requests = _part(tier.requests, share)
+    return Limit(config.per, requests, tier.period, burst, config.shadow, origin, share)
 
 
 def _part(whole: int, percent: float) -> int:
@@ -173,7 +178,8 @@ def _written(who: Who) -> Any:
     return who.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-def _redact(block: Any, origin: Origin) -> Iterator[Decided[RedactRule]]:
+def redact_rules(block: LogConfig | LogOverrides | None, origin: Origin) -> Iterator[Decided[RedactRule]]:
+    """Yield the redaction rules of a block of the log, which is at `origin`."""
     rules: Sequence[RedactConfig] = block.redact if block is not None else ()
     for place, config in enumerate(rules):
         rule = RedactRule(**config.model_dump(exclude_none=True))

@@ -67,6 +67,8 @@ class Sources:
     platform: tuple[SourceFile[PlatformFile], ...]
     services: tuple[SourceFile[ServiceFile], ...]
     problems: tuple[Problem, ...]
+    platform_is_wrong: bool
+    """Whether a file of the platform has problems."""
     revision: str
 
 
@@ -126,12 +128,12 @@ def read_sources(texts: Mapping[str, str], cache: FileCache | None = None, folde
         tuple(source for source in kept if isinstance(source.content, PlatformFile)),
         tuple(source for source in kept if isinstance(source.content, ServiceFile)),
         tuple(problem for outcome in outcomes.values() for problem in outcome.problems),
+        any(outcome.problems for name, outcome in outcomes.items() if _is_platform(name)),
         digest.hexdigest()[:12],
     )
 
 
 def _read(name: str, text: str, digest: bytes, folder: Path) -> _Outcome:
-    is_platform = name.partition("/")[0].partition(".")[0] == PLATFORM
     problems: list[Problem] = []
     try:
         document = parse(text, name, repeated=problems)
@@ -140,8 +142,12 @@ def _read(name: str, text: str, digest: bytes, folder: Path) -> _Outcome:
     if document.data is None:
         problems.append(Problem(name, 0, "", "is empty"))
         return _Outcome(digest, None, tuple(problems))
-    source = _platform(document, folder, problems) if is_platform else _service(document, problems)
+    source = _platform(document, folder, problems) if _is_platform(name) else _service(document, problems)
     return _Outcome(digest, source, tuple(problems))
+
+
+def _is_platform(name: str) -> bool:
+    return name.partition("/")[0].partition(".")[0] == PLATFORM
 
 
 def _platform(document: Document, folder: Path, problems: list[Problem]) -> SourceFile[PlatformFile] | None:

@@ -25,6 +25,7 @@ teams:
   one: {owns: [one.example, "shared.example/one/{rest=**}"]}
   two: {owns: ["*.two.example", "shared.example/two/{rest=**}"]}
 """
+ANYONE: Final = "who: {allow: anyone}"
 ROUTE: Final = "{id: all, paths: [/one/a], who: {allow: anyone}}"
 
 
@@ -41,9 +42,24 @@ def service(
     return f"{head}{more}routes:\n{lines}\n"
 
 
+def route(path: str, more: str = ANYONE, name: str = "a") -> str:
+    """Return a route as `service` takes it."""
+    return f"{{id: {name}, paths: ['{path}'], {more}}}"
+
+
+def shared(path: str, name: str, owner: str, host: str = "shared.example", more: str = ANYONE) -> str:
+    """Return the text of a service with one route, on a host that teams share."""
+    return service(route(path, more), name=name, owner=owner, hosts=f"'{host}'")
+
+
 def read(*services: str, platform: str = PLATFORM, today: date = TODAY) -> Estate:
     """Return the estate of these texts. Raises ConfigError."""
     return EstateReader().read(texts_of(*services, platform=platform), today)
+
+
+def accepted(*services: str, platform: str = PLATFORM, today: date = TODAY) -> int:
+    """Return the number of services in the estate of these texts, which has no problems."""
+    return len(read(*services, platform=platform, today=today).services)
 
 
 def texts_of(*services: str, platform: str = PLATFORM) -> Mapping[str, str]:

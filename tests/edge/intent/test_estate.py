@@ -180,8 +180,9 @@ def test_every_problem_of_every_file_is_reported_at_its_line() -> None:
 
 def test_an_exception_that_has_ended_is_a_problem_from_the_next_day() -> None:
     more = "exceptions: [{ceiling: sample, value: 1, reason: r, until: 2026-06-01}]\n"
-    assert read(service(more=more), today=date(2026, 6, 1)).services[0].exceptions[0].value == 1
-    [found] = problems(service(more=more), today=date(2026, 6, 2))
+    platform = PLATFORM + "ceilings: {sample: 0.5}\ndefaults: {log: {sample: 0.5}}\n"
+    read(service(more=more), platform=platform, today=date(2026, 6, 1))
+    [found] = problems(service(more=more), platform=platform, today=date(2026, 6, 2))
     assert found.startswith("services/0.yaml:5: exceptions[0].until: the exception ended on 2026-06-01: ")
 
 

@@ -16,7 +16,10 @@ def properties(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}.{key}", content
 
 
-@pytest.mark.parametrize("command", ["policy schema", "policy schema --suite", "config schema"])
+EDGE = ["edge schema service", "edge schema platform"]
+
+
+@pytest.mark.parametrize("command", ["policy schema", "policy schema --suite", "config schema", *EDGE])
 def test_a_schema_describes_every_property(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(command.split())

@@ -1,0 +1,90 @@
+"""Services claim what their team owns, and nothing that the platform reserves."""
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Final
+
+from authz.policy.types.pattern import EVERY_PATH, HostPattern, Template
+from common.configfile import Problem
+from edge.intent.check.spelling import Spelling
+from edge.intent.claims import Claim, host_includes, hosts_overlap
+from edge.intent.model import Service, Team
+from edge.intent.platform import Platform
+
+_MOST_LISTED: Final = 5
+"""The most names that a message lists."""
+
+
+def unowned(service: Service, platform: Platform, spelling: Spelling) -> Iterator[Problem]:
+    """Yield a problem for each host and path that the service may not claim."""
+    team = platform.teams.get(service.owner)
+    if team is None:
+        close = get_close_matches(service.owner, platform.teams, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known: {_listed(platform.teams)}"
+        yield service.whole.problem(f"the platform has no team {service.owner!r}{hint}", "owner")
+    for position, host in enumerate(service.hosts):
+        reserved = next(
+            (one for one in platform.content.reserved.hosts or () if hosts_overlap(one, host)), None
+        )
+        if reserved is not None:
+            where = platform.origin_of_reserved("hosts")
+            yield service.whole.problem(
+                f"{host} is reserved by the platform ({where}: {reserved})", "hosts", position
+            )
+        elif team is not None:
+            yield from _unowned_host(service, position, host, team, platform)
+    yield from _reserved_paths(service, platform, spelling)
+
+
+def _unowned_host(
+    service: Service, position: int, host: HostPattern, team: Team, platform: Platform
+) -> Iterator[Problem]:
+    grants = [claim for claim in team.owns if host_includes(claim.host, host)]
+    if not grants:
+        holder = _holder(Claim(host), platform, team)
+        yield service.whole.problem(
+            f"the team {team.name} does not own {host}: {holder or _owned(team)}", "hosts", position
+        )
+        return
+    if any(claim.path == EVERY_PATH for claim in grants):
+        return
+    for route in service.routes:
+        for place, path in enumerate(route.paths):
+            claim = Claim(host, path)
+            if not any(grant.includes(claim) for grant in grants):
+                holder = _holder(claim, platform, team)
+                yield route.origin.problem(
+                    f"the team {team.name} does not own {claim}: {holder or _owned(team)}", "paths", place
+                )
+
+
+def _holder(claim: Claim, platform: Platform, team: Team) -> str:
+    for other in platform.teams.values():
+        if other.name != team.name and any(owned.overlaps(claim) for owned in other.owns):
+            return f"it belongs to the team {other.name} ({other.origin.place})"
+    return ""
+
+
+def _owned(team: Team) -> str:
+    return f"it owns {_listed(map(str, team.owns))} ({team.origin.place})"
+
+
+def _reserved_paths(service: Service, platform: Platform, spelling: Spelling) -> Iterator[Problem]:
+    reserved = platform.content.reserved.paths or ()
+    for route in service.routes if reserved else ():
+        for place, path in enumerate(route.paths):
+            found = next((one for one in reserved if spelling.overlap(one, path)), None)
+            if found is not None:
+                yield route.origin.problem(_reserved(path, found, platform), "paths", place)
+
+
+def _reserved(path: Template, reserved: Template, platform: Platform) -> str:
+    where = platform.origin_of_reserved("paths")
+    covers = "is" if str(path) == str(reserved) else f"covers {reserved}, which is"
+    return f"{path} {covers} reserved by the platform ({where}): name narrower paths"
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = len(every) - _MOST_LISTED
+    return ", ".join(every[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "") or "none"

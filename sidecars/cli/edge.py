@@ -1,0 +1,9 @@
+"""`sidecars edge`: what teams want at the edge."""
+
+import typer
+
+from sidecars.cli import edge_check
+
+app = typer.Typer(help="Work with the intent of teams.", no_args_is_help=True)
+app.command("check")(edge_check.check)
+app.command("schema")(edge_check.schema)

@@ -1,0 +1,179 @@
+"""A team claims what it owns and no one else has: hosts and paths, in every spelling."""
+
+import pytest
+
+from tests.edge.estates import ANYONE, PLATFORM, ROUTE, accepted, problems, route, service, shared
+
+
+class TestOwnership:
+    @pytest.mark.parametrize(
+        "host",
+        ["one.example", "ONE.example", "One.Example.", "*.two.example", "a.b.two.example", "*.a.two.example"],
+    )
+    def test_a_team_claims_its_own_hosts_in_any_spelling(self, host: str) -> None:
+        owner = "two" if "two" in host else "one"
+        assert accepted(service(owner=owner, hosts=f"'{host}'"))
+
+    @pytest.mark.parametrize(
+        ("host", "why"),
+        [
+            ("two.example", "it owns one.example, shared.example/one/{rest=**} (platform.yaml:8)"),
+            ("a.two.example", "it belongs to the team two (platform.yaml:9)"),
+            ("*.two.example", "it belongs to the team two (platform.yaml:9)"),
+            ("*.a.two.example", "it belongs to the team two (platform.yaml:9)"),
+            ("A.TWO.EXAMPLE.", "it belongs to the team two (platform.yaml:9)"),
+            ("*.example", "it belongs to the team two (platform.yaml:9)"),
+            ("*", "it belongs to the team two (platform.yaml:9)"),
+            ("*.one.example", "it owns one.example, shared.example/one/{rest=**} (platform.yaml:8)"),
+            ("notone.example", "it owns one.example, shared.example/one/{rest=**} (platform.yaml:8)"),
+        ],
+    )
+    def test_a_team_does_not_claim_the_host_of_another_or_of_none(self, host: str, why: str) -> None:
+        shown = host.lower().removesuffix(".")
+        [found] = problems(service(hosts=f"'{host}'"))
+        assert found == f"services/0.yaml:3: hosts[0]: the team one does not own {shown}: {why}"
+
+    @pytest.mark.parametrize(
+        "host",
+        ["one.example:443", "xn--.example.:1", "öne.example", "one.example/a", "", "user@one.example", "*.*"],
+    )
+    def test_what_is_not_exactly_a_host_is_refused(self, host: str) -> None:
+        assert "hosts[0]" in problems(service(hosts=f"'{host}'"))[0]
+
+    @pytest.mark.parametrize("path", ["/one", "/one/", "/one/a", "/one/{id}", "/one/a/{rest=**}", "/one/**"])
+    def test_a_team_claims_paths_below_those_it_owns(self, path: str) -> None:
+        assert accepted(shared(path, "a", "one"))
+
+    @pytest.mark.parametrize("path", ["/two", "/{id}/a", "/**", "/one2", "/One", "/", "/two/one", "/*"])
+    def test_a_team_does_not_claim_other_paths_of_a_shared_host(self, path: str) -> None:
+        [found] = problems(shared(path, "a", "one"))
+        assert found.startswith(
+            "services/0.yaml:6: routes[0].paths[0]: the team one does not own "
+            f"shared.example{path.removesuffix('/**')}"
+        )
+
+    def test_each_unknown_team_is_named(self) -> None:
+        [found] = problems(service(owner="ones"))
+        assert found == "services/0.yaml:2: owner: the platform has no team 'ones'; did you mean 'one'?"
+
+    def test_two_teams_do_not_own_one_request(self) -> None:
+        platform = (
+            "domain: d\nteams:\n  a: {owns: ['*.example']}\n  b: {owns: [B.Example, "
+            "c.test/x, 'c.test/{y}']}\n"
+        )
+        assert problems(platform=platform) == [
+            (
+                "platform.yaml:4: teams.b.owns[0]: b.example/** is already claimed by the "
+                "team a (platform.yaml:3)"
+            )
+        ]
+
+    def test_reserved_hosts_and_paths_are_for_no_team(self) -> None:
+        platform = PLATFORM + "reserved: {hosts: [admin.two.example], paths: ['/health', '/internal/**']}\n"
+        texts = [
+            service(ROUTE, hosts="'*.two.example'", owner="two"),
+            service(route("/health"), route("/{any}", name="b"), route("/internal", name="c"), name="other"),
+        ]
+        assert problems(*texts, platform=platform) == [
+            (
+                "services/0.yaml:3: hosts[0]: *.two.example is reserved by the platform "
+                "(platform.yaml:10: admin.two.example)"
+            ),
+            (
+                "services/1.yaml:6: routes[0].paths[0]: /health is reserved by the platform "
+                "(platform.yaml:10): name narrower paths"
+            ),
+            (
+                "services/1.yaml:7: routes[1].paths[0]: /{any} covers /health, which is reserved "
+                "by the platform (platform.yaml:10): name narrower paths"
+            ),
+            (
+                "services/1.yaml:8: routes[2].paths[0]: /internal covers /internal/**, which "
+                "is reserved by the platform "
+                "(platform.yaml:10): name narrower paths"
+            ),
+        ]
+
+    def test_other_spellings_of_a_reserved_path_are_reserved_where_upstreams_ignore_them(self) -> None:
+        text = service(route("/Health"), route("/health/", name="b"))
+        platform = PLATFORM + "reserved: {paths: [/health]}\n"
+        assert accepted(text, platform=platform)
+        platform = platform.replace("policy:", "policy:\n  paths: {case: ignore, trailing_slash: ignore}")
+        assert len(problems(text, platform=platform)) == 2
+
+
+class TestOverlaps:
+    PLATFORM = "domain: d\nteams: {one: {owns: ['*']}}\n"
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("/a", "/a"),
+            ("/a/{x}", "/a/b"),
+            ("/a/{x}", "/{y}/b"),
+            ("/**", "/"),
+            ("/a/**", "/a"),
+            ("/a/{rest=**}", "/a/"),
+            ("/a/{rest=**}", "/{x}/{y}/{z}"),
+            ("/{x}/c", "/a/{rest=**}"),
+            ("/a/{rest=**}", "/a/b/{rest=**}"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "hosts", [("h.example", "h.example"), ("*.example", "H.example"), ("*", "*.a.example")]
+    )
+    def test_two_services_do_not_cover_one_request(
+        self, one: str, other: str, hosts: tuple[str, str]
+    ) -> None:
+        for first, second in ((one, other), (other, one)):
+            texts = [shared(first, "x", "one", hosts[0]), shared(second, "y", "one", hosts[1])]
+            [found] = problems(*texts, platform=self.PLATFORM)
+            assert "routes[0].paths[0]" in found
+            assert "the route x.a (services/0.yaml:6)" in found
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("/a", "/b"),
+            ("/a/{x}", "/a"),
+            ("/a/{x}", "/a/"),
+            ("/a/{x}/c", "/a/b/d"),
+            ("/a", "/A"),
+            ("/a", "/a/"),
+        ],
+    )
+    def test_paths_with_nothing_in_common_are_no_overlap(self, one: str, other: str) -> None:
+        texts = [shared(one, "x", "one"), shared(other, "y", "one")]
+        assert accepted(*texts, platform=self.PLATFORM) == 2
+
+    def test_hosts_with_nothing_in_common_are_no_overlap(self) -> None:
+        hosts = ["a.example", "b.example", "*.b.example", "*.c.example", "c.example"]
+        texts = [shared("/**", f"s{n}", "one", host) for n, host in enumerate(hosts)]
+        assert accepted(*texts, platform=self.PLATFORM) == 5
+
+    def test_methods_do_not_part_services(self) -> None:
+        texts = [
+            shared("/a", name, "one", more=f"methods: [{method}], {ANYONE}")
+            for name, method in (("x", "GET"), ("y", "POST"))
+        ]
+        assert len(problems(*texts, platform=self.PLATFORM)) == 1
+
+    def test_services_have_names_of_their_own(self) -> None:
+        [found] = problems(service(), service(route("/b")))
+        assert found == "services/1.yaml:1: service: 'shop' is already the service of services/0.yaml"
+
+    def test_routes_have_ids_and_paths_of_their_own(self) -> None:
+        text = service(
+            route("/a/{x}", f"methods: [GET, PUT], {ANYONE}"),
+            route("/a/{y}", f"methods: [PUT], {ANYONE}", name="b"),
+            route("/a/{z}", name="c"),
+            route("/a/c", name="c"),
+            "{id: d, paths: [/d, /d], who: {allow: anyone}}",
+        )
+        unclear = "so it is unclear which one decides"
+        at = "services/0.yaml"
+        assert problems(text) == [
+            f"{at}:7: routes[1].paths[0]: PUT /a/{{y}} is already in the route a ({at}:6), {unclear}",
+            f"{at}:9: routes[3].id: 'c' is already the id of {at}:8",
+            f"{at}:10: routes[4].paths[1]: every method /d is already in this route, {unclear}",
+        ]

@@ -1,0 +1,70 @@
+"""`sidecars edge`: what teams want at the edge."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from sidecars.cli import main
+from tests.edge.estates import EXAMPLE
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["edge", *map(str, arguments)])
+    return int(left.value.code or 0)
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Path:
+    """Return a copy of the example, to change."""
+    return shutil.copytree(EXAMPLE, tmp_path / "estate")
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_the_example_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", EXAMPLE) == 0
+    assert capsys.readouterr().out.startswith("ok: 8 routes of 3 services, 3 teams, revision ")
+
+
+def test_all_problems_are_printed_with_file_and_line(
+    estate: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(estate / "services/search.yaml", "hosts: [api.example.com]", "hosts: [checkout.example.com]")
+    change(estate / "services/search.yaml", "requests: 20, period: 1s", "requests: 5000, period: 1s")
+    change(estate / "services/checkout.yaml", "tier: gold", "tier: golf")
+    assert run("check", estate) == 1
+    printed = capsys.readouterr().err.splitlines()
+    tier = "tier: the platform has no tier 'golf'; did you mean 'gold'?"
+    assert f"{estate}/services/checkout.yaml:6: {tier}" in printed
+    search = [line for line in printed if line.startswith(f"{estate}/services/search.yaml:")]
+    assert "does not own checkout.example.com: it belongs to the team checkout (platform.yaml:" in search[0]
+    assert "5000 requests a second are above the ceiling of 1000 (platform.yaml:" in search[1]
+
+
+def test_exceptions_are_checked_for_the_day_of_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", EXAMPLE, "--date", "2099-12-31") == 0
+    assert run("check", EXAMPLE, "--date", "2100-01-01") == 1
+    assert "exceptions[0].until: the exception ended on 2099-12-31" in capsys.readouterr().err
+    assert run("check", EXAMPLE, "--date", "tomorrow") == 2
+
+
+@pytest.mark.parametrize("kind", ["service", "platform"])
+def test_the_example_fits_the_schema(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("schema", kind) == 0
+    schema = json.loads(capsys.readouterr().out)
+    files = EXAMPLE.glob("services/*.yaml") if kind == "service" else EXAMPLE.glob("platform.yaml")
+    for file in files:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        # JSON has no dates.
+        jsonschema.validate(json.loads(json.dumps(content, default=str)), schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**content, "unknown": 1}, schema)
