@@ -233,6 +233,7 @@ authz:
   sessions_api: {listen: "unix:s", clients: [{name: login, token_file: secret, may: [create]}]}
 ratelimit: {listen: ["unix:r"], limits: [limits.yaml], store: redis, metrics: NAMES}
 accesslog: {listen: ["unix:l"], envoy_admin: "unix:e"}
+bundle: {url: "https://a/edge.tar.gz", keys: {a: a.pem}, folder: bundles, status: {url: "https://a/status"}}
 redis: {url: "redis://127.0.0.1:6379"}
 redis_per_second: {url: "redis://127.0.0.1:6380"}
 """

@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
 from common.configfile import ConfigError
 from sidecars.cli.report import report, warn
+
+if TYPE_CHECKING:  # else every command would load the settings
+    from sidecars.settings.load import Reading
 
 app = typer.Typer(help="Check the settings file, and list every setting.", no_args_is_help=True)
 
@@ -48,6 +52,7 @@ def check(
     """
     from sidecars.cli.conflicts import check_environment
     from sidecars.cli.serve import ALL, assemble
+    from sidecars.process.assembly import configured
     from sidecars.services.sidecar import Warns
     from sidecars.settings.load import read_compat, read_settings
     from sidecars.settings.machine import on_this_machine, open_to_all
@@ -66,6 +71,19 @@ def check(
         warn(reading.locate(path, message) for path, message in open_to_all(reading.settings))
     for variable, why in without_effect.items():
         typer.echo(f"warning: {variable} has no effect: {why}", err=True)
+    reading, in_bundle = _with_bundle(reading)
+    for name in in_bundle:
+        typer.echo(
+            f"warning: {name} is not checked: its files come with a bundle, and none is here", err=True
+        )
+    if (
+        in_bundle
+        and reading.settings is not None
+        and not reading.problems
+        and not configured(reading.settings)
+    ):
+        typer.echo(f"{file or 'environment'}: ok")
+        return
     try:
         assembly = assemble(reading, ALL)
     except ConfigError as error:
@@ -73,6 +91,20 @@ def check(
     warn(each for one in assembly.bound if isinstance(one.sidecar, Warns) for each in one.sidecar.warnings)
     names = ", ".join(one.sidecar.name for one in assembly.bound)
     typer.echo(f"{file or 'environment'}: ok ({names})")
+
+
+def _with_bundle(reading: "Reading") -> tuple["Reading", tuple[str, ...]]:
+    """The settings with the bundle that is kept here; without one, the sections that need it are left out.
+
+    Also returns the names of those.
+    """
+    from sidecars.settings.in_bundle import in_kept_bundle, sections_in_bundle
+
+    if reading.settings is None:
+        return reading, ()
+    settings = in_kept_bundle(reading.settings)
+    names = sections_in_bundle(settings)
+    return replace(reading, settings=settings.model_copy(update=dict.fromkeys(names))), names
 
 
 @app.command()

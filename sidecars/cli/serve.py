@@ -20,6 +20,7 @@ from common.os_errors import in_words
 from common.redaction import NO_NAMES
 from sidecars.observability.logs import Logs
 from sidecars.process.assembly import BUILDERS, BoundSidecar, Builder, build, configured
+from sidecars.process.bundle.start import start_with_bundle
 from sidecars.process.lifecycle import Process, drain_at_most_seconds, force_exit_after
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.load import Reading, read_compat, read_settings, reading_of
@@ -109,7 +110,9 @@ def _run(
     reading = on_this_machine(reading, BUILDERS if which == ALL else (which,))
     logs = Logs(reading.settings.log if reading.settings is not None else LogSettings())
     try:
-        assembly = assemble(reading, which, builders)
+        start = start_with_bundle(reading, f"{which}-0")
+        assembly = assemble(start.reading, which, builders)
+        start.built()
         if without_effect:
             _log.warning("variables of envoyproxy/ratelimit that have no effect", variables=without_effect)
         if reading.settings is not None and reading.settings.workers > 1:
@@ -136,7 +139,9 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     structlog.contextvars.bind_contextvars(worker=worker)
     logs = Logs(settings.log)
     try:
-        process = _process(assemble(reading_of(path, settings, environ), which, worker=worker), environ)
+        start = start_with_bundle(reading_of(path, settings, environ), f"{which}-{worker}")
+        process = _process(assemble(start.reading, which, worker=worker), environ)
+        start.built()
 
         async def until_parent_exits() -> None:
             at_most_seconds = drain_at_most_seconds(settings.drain)

@@ -16,6 +16,7 @@ from sidecars.doctor.finding import Finding, fail, warn
 from sidecars.doctor.packages import check_packages
 from sidecars.doctor.redis import RedisUses, check_redis
 from sidecars.doctor.sockets import check_sockets
+from sidecars.settings.in_bundle import in_kept_bundle
 from sidecars.settings.load import Reading
 from sidecars.settings.machine import on_this_machine, open_to_all
 from sidecars.settings.root import Settings
@@ -48,7 +49,7 @@ async def findings(reading: Reading, envoy_admin: Address | None) -> AsyncIterat
         yield finding
     credentials = None
     try:
-        credentials = _credentials(settings)
+        credentials = _credentials(in_kept_bundle(settings))
     except ConfigError as error:
         for problem in error.problems:
             yield fail("policy", str(problem), "correct it, then: sidecars config check FILE")

@@ -43,6 +43,9 @@ def _secret_files(settings: Settings) -> Iterator[Path]:
             yield from filter(None, (redis.password_file, redis.key_file))
             if redis.sentinel is not None and redis.sentinel.password_file is not None:
                 yield redis.sentinel.password_file
+    for server in () if settings.bundle is None else (settings.bundle, settings.bundle.status):
+        if server is not None and server.headers_file is not None:
+            yield server.headers_file
     if settings.ratelimit is not None and settings.ratelimit.hash_values.hmac_key_file is not None:
         yield settings.ratelimit.hash_values.hmac_key_file
     for sink in () if settings.accesslog is None else settings.accesslog.sinks:

@@ -16,6 +16,7 @@ from ratelimit.request import BadInput
 from ratelimit.stats import MAX_REQUEST_KEYS, MAX_RULE_KEYS
 from ratelimit.stores.store import Failure
 from ratelimit.unmatched import MAX_SHAPES
+from sidecars.observability.bundle_metrics import PullOutcome
 from sidecars.transport.api.service import Code
 from sidecars.transport.http2.errors import Reason
 from sidecars.transport.http2.frames import ErrorCode
@@ -250,6 +251,20 @@ _PROCESS: Final = {
     "sidecars_config_reload_failures_total": MetricFacts("reloads", _STILL, ("sidecar",)),
     "sidecars_config_reload_total": MetricFacts("reloads", "rises at each change of a file", ("sidecar",)),
     "sidecars_config_revision_info": MetricFacts("1", "one revision in the fleet", ("sidecar", "revision")),
+    "sidecars_bundle_accepted_timestamp_seconds": MetricFacts("Unix seconds", "the time of the last release"),
+    "sidecars_bundle_failing": MetricFacts("0 or 1", "0"),
+    "sidecars_bundle_last_good_pull_timestamp_seconds": MetricFacts(
+        "Unix seconds", "at most a few `interval_seconds` ago"
+    ),
+    "sidecars_bundle_pulls_total": MetricFacts(
+        "pulls", "`unchanged` rises", ("outcome",), {"outcome": str(len(PullOutcome))}
+    ),
+    "sidecars_bundle_revision_info": MetricFacts(
+        "1", "one revision in the fleet, or two during a roll-out", ("revision",), {"revision": "1"}
+    ),
+    "sidecars_bundle_status_reports_total": MetricFacts(
+        "reports", "`sent` rises", ("result",), {"result": "2"}
+    ),
     "sidecars_clock_timestamp_seconds": MetricFacts("Unix seconds", "the time of the Prometheus server"),
     "sidecars_transport_tls_expiry_timestamp_seconds": MetricFacts(
         "Unix seconds", "at least two weeks ahead", ("sidecar", "file")

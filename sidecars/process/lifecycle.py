@@ -23,6 +23,7 @@ from sidecars.observability.call_metrics import CallMetrics
 from sidecars.observability.connection_metrics import ConnectionMetrics
 from sidecars.observability.process_metrics import ReloadMetrics, package_version, process_metrics
 from sidecars.process.assembly import BoundSidecar
+from sidecars.process.bundle.start import bundle_puller
 from sidecars.process.garbage import collect_rarely
 from sidecars.process.notify import Notifier
 from sidecars.process.reload import Reloader
@@ -101,6 +102,7 @@ class Process:
             self._announce_reload,
             located,
         )
+        self._bundles = bundle_puller(settings.bundle, self._reloader, dependencies)
         self._redis = _in_use(dependencies)
         of_envoyproxy = settings.ratelimit is not None and settings.ratelimit.metrics == "envoyproxy"
         self._admin = Admin(
@@ -157,6 +159,7 @@ class Process:
                 asyncio.create_task(self._notifier.feed_watchdog()),
                 asyncio.create_task(collect_rarely()),
             ]
+            background += [asyncio.create_task(work) for one in self._bundles for work in one.background()]
             background += [
                 asyncio.create_task(work) for client in self._redis.values() for work in client.background()
             ]
@@ -175,6 +178,7 @@ class Process:
             "version": package_version(),
             "phase": self._health.phase,
             "settings": self._settings.model_dump(mode="json"),
+            "bundle": next((one.describe() for one in self._bundles), None),
             "redis": None,
             **{name: client.describe() for name, client in self._redis.items()},
             "sidecars": {

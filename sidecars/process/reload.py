@@ -1,6 +1,7 @@
 """New policy and limits without a restart; bad ones never replace good ones."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Reloader:
         self._announce = announce
         self._located = located
         self._requested = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
         self._watchers = {sidecar.name: Watcher() for sidecar in sidecars}
         self._seen: dict[str, Snapshot] = {}
         self.outcomes: dict[str, ReloadOutcome] = {}
@@ -94,19 +96,18 @@ class Reloader:
         """Reload as needed until cancelled."""
         while True:
             interval = self._settings.interval_seconds if self._settings.watch else None
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval):
                     await self._requested.wait()
-            except TimeoutError:
-                due = [sidecar for sidecar in self._sidecars if await self._changed(sidecar)]
-            else:
-                self._requested.clear()
-                due = list(self._sidecars)
-            if due:
-                self._announce(True)
-                for sidecar in due:
-                    await self.reload(sidecar)
-                self._announce(False)
+            requested = self._requested.is_set()
+            self._requested.clear()
+            async with self._one_at_a_time:
+                due = [one for one in self._sidecars if requested or await self._changed(one)]
+                if due:
+                    self._announce(True)
+                    for sidecar in due:
+                        await self.reload(sidecar)
+                    self._announce(False)
 
     async def reload(self, sidecar: Sidecar) -> None:
         """Load `sidecar`'s files again and put them into service, or log why not and keep what serves."""
@@ -123,10 +124,53 @@ class Reloader:
             _log.exception("loader failed", sidecar=name)
             self._refuse(name, ReloadOutcome(now, (f"internal error: {type(error).__name__}: {error}",)))
         else:
-            state = sidecar.describe()
-            self._note(name, ReloadOutcome(now, revision=str(state.get("revision") or "")))
-            self._metrics.loaded(name, state, now)
-            _log.info("configuration reloaded", sidecar=name, revision=state.get("revision"))
+            self._loaded(sidecar, now)
+
+    async def reload_together(self, enter: Callable[[], None], leave: Callable[[], None]) -> tuple[str, ...]:
+        """Put the files that `enter` provides into service in every sidecar at once, or in none.
+
+        `leave` undoes `enter` if a sidecar refuses them; both may block on the disk. Returns the problems.
+        """
+        async with self._one_at_a_time:
+            self._announce(True)
+            try:
+                await asyncio.to_thread(enter)
+                problems = await self._swap_together()
+                if problems:
+                    await asyncio.to_thread(leave)
+            finally:
+                self._announce(False)
+        return problems
+
+    async def _swap_together(self) -> tuple[str, ...]:
+        """Prepare every sidecar, then swap all of them in one turn of the loop. Returns the problems."""
+        swaps: list[Callable[[], None]] = []
+        seen: dict[str, Snapshot] = {}
+        problems: list[str] = []
+        for sidecar in self._sidecars:
+            seen[sidecar.name] = await self._take_snapshot(sidecar)
+            try:
+                swaps.append(await asyncio.to_thread(sidecar.prepare))
+            except ConfigError as error:
+                problems += await asyncio.to_thread(self._located_problems, error)
+            except Exception as error:  # as in `reload`
+                _log.exception("loader failed", sidecar=sidecar.name)
+                problems.append(f"internal error: {type(error).__name__}: {error}")
+        if problems:
+            return tuple(dict.fromkeys(problems))
+        for swap in swaps:
+            swap()
+        self._seen |= seen
+        for sidecar in self._sidecars:
+            self._metrics.attempted(sidecar.name)
+            self._loaded(sidecar, self._wall_clock())
+        return ()
+
+    def _loaded(self, sidecar: Sidecar, now: float) -> None:
+        state = sidecar.describe()
+        self._note(sidecar.name, ReloadOutcome(now, revision=str(state.get("revision") or "")))
+        self._metrics.loaded(sidecar.name, state, now)
+        _log.info("configuration reloaded", sidecar=sidecar.name, revision=state.get("revision"))
 
     def _note(self, name: str, outcome: ReloadOutcome) -> None:
         self.outcomes[name] = outcome

@@ -1,10 +1,8 @@
 """Builds the sinks of the access log, each with its queue, from their settings."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 from accesslog.metrics import SinkMetrics
 from accesslog.records.counters import EntryCounters
@@ -21,6 +19,7 @@ from accesslog.sinks.spooling import SinkSpool
 from accesslog.sinks.stdout import StdoutSink
 from common.configfile import ConfigError, Problem, key_path_text
 from common.configfile.problems import SETTINGS
+from common.pairs_file import pairs_in
 from sidecars.observability.process_metrics import package_version
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings
@@ -142,7 +141,7 @@ def _sink(settings: SinkSettings, index: int, dependencies: Dependencies) -> Sin
 
 
 def _otlp_transport(settings: OtlpSinkSettings, dependencies: Dependencies) -> OtlpTransport:
-    headers = partial(_pairs_in, settings.headers_file, ":")
+    headers = partial(pairs_in, settings.headers_file, ":")
     timeout_seconds, compress = settings.timeout_ms / 1000, settings.compression == "gzip"
     if settings.protocol == "http":
         return OtlpHttp(
@@ -158,18 +157,6 @@ def _otlp_transport(settings: OtlpSinkSettings, dependencies: Dependencies) -> O
     return OtlpGrpc(settings.endpoint, headers, timeout_seconds, compress=compress, ca_file=settings.ca_file)
 
 
-def _pairs_in(file: Path | None, sign: str) -> dict[str, str]:
-    """The lines NAME, `sign`, VALUE of `file`. Raises OSError."""
-    if file is None:
-        return {}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise OSError(errno.EINVAL, "it is not UTF-8 text", str(file)) from None
-    pairs = (line.partition(sign) for line in lines if line.strip() and not line.startswith("#"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
 def _properties_of(settings: KafkaSinkSettings) -> dict[str, str]:
     """The properties of `settings`, and those in its file. Raises OSError."""
-    return {**settings.properties, **_pairs_in(settings.properties_file, "=")}
+    return {**settings.properties, **pairs_in(settings.properties_file, "=")}

@@ -21,6 +21,9 @@ from pydantic import (
 from common.configfile import Block
 from sidecars.transport.api.address import Address, TcpAddress, TlsSettings, UnixAddress, parse_address
 
+BUNDLE: Final = "{bundle}"
+"""As the first part of a path: the folder of the bundle in service."""
+
 
 def _address(value: Any) -> Any:
     if isinstance(value, str):
@@ -34,7 +37,8 @@ def _address(value: Any) -> Any:
 
 def _resolve(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder")
-    return (folder / path) if folder and not path.is_absolute() else path
+    stays = path.is_absolute() or path.parts[:1] == (BUNDLE,)
+    return (folder / path) if folder and not stays else path
 
 
 def is_loopback(host: str) -> bool:
@@ -46,7 +50,9 @@ def is_loopback(host: str) -> bool:
 
 
 ConfigPath = Annotated[Path, AfterValidator(_resolve)]
-"""A file or folder; a relative path is resolved against the folder of the settings file."""
+"""A file or folder; a relative path is resolved against the folder of the settings file.
+
+With the first part `{bundle}`, it is a path in the bundle."""
 
 PlainAddress = Annotated[
     TcpAddress | UnixAddress,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from common.configfile import ConfigError, Document, KeyPart, Problem, findings_of, key_path_text, read
 from sidecars.settings.environment import Environment, merge, read_environment
+from sidecars.settings.in_bundle import in_kept_bundle, validate_bundle_paths
 from sidecars.settings.masking import redact
 from sidecars.settings.per_worker import validate_for_workers
 from sidecars.settings.root import Settings
@@ -34,12 +35,13 @@ class Reading:
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """The settings in the file at `path`, overridden by the `SIDECARS_*` variables of `environ`.
 
+    This is for commands: a path in a bundle leads into the one that a process on this machine keeps.
     Raises ConfigError with every problem of both.
     """
     reading = read_settings(path, environ)
     if reading.problems or reading.settings is None:
         raise ConfigError(reading.problems)
-    return reading.settings
+    return in_kept_bundle(reading.settings)
 
 
 def read_settings(path: Path, environ: Mapping[str, str]) -> Reading:
@@ -105,6 +107,7 @@ def _validated(
     if settings is not None:
         findings += validate_for_workers(settings)
         findings += validate_for_transport(settings)
+        findings += validate_bundle_paths(settings)
     return settings, findings
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from common.configfile import KeyPart
 from common.os_errors import in_words
+from sidecars.settings.bundle import BundleSettings
 from sidecars.settings.load import Reading
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.redis import RedisSettings
@@ -61,8 +62,21 @@ def _of_files(settings: Settings) -> Iterator[_Finding]:
     if settings.ratelimit is not None:
         path = ("ratelimit", "hash_values", "hmac_key_file")
         yield from _of_file(path, settings.ratelimit.hash_values.hmac_key_file)
+    if settings.bundle is not None:
+        yield from _of_bundle(settings.bundle)
     yield from _of_redis("redis", settings.redis)
     yield from _of_redis("redis_per_second", settings.redis_per_second)
+
+
+def _of_bundle(bundle: BundleSettings) -> Iterator[_Finding]:
+    for key_id, file in bundle.keys.items():
+        yield from _of_file(("bundle", "keys", key_id), file)
+    for name in ("headers_file", "ca_file"):
+        yield from _of_file(("bundle", name), getattr(bundle, name))
+        if bundle.status is not None:
+            yield from _of_file(("bundle", "status", name), getattr(bundle.status, name))
+    if not bundle.folder.is_dir():
+        yield from _of_folder(("bundle", "folder"), bundle.folder)
 
 
 def open_to_all(settings: Settings) -> Iterator[_Finding]:

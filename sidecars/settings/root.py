@@ -7,6 +7,7 @@ from pydantic import Field
 from common.configfile import Block
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.authz import AuthzSettings
+from sidecars.settings.bundle import BundleSettings
 from sidecars.settings.process import AdminSettings, DrainSettings, LogSettings, ReloadSettings
 from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.settings.redis import RedisSettings
@@ -47,6 +48,10 @@ class Settings(Block):
     """The stages and times of a shutdown after SIGTERM."""
     reload: ReloadSettings = ReloadSettings()
     """How changed policy and limits files are found."""
+    bundle: BundleSettings | None = Field(
+        None,
+        description="Signed bundles, pulled from a server. A path in them is written `{bundle}/policy`.",
+    )
     redis: RedisSettings | None = Field(None, description="One Redis for all sidecars that need it.")
     redis_per_second: RedisSettings | None = Field(
         None, description="One more Redis, for rate limits with a window of less than a minute."

@@ -12,8 +12,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from authz.credentials.core.outbound import Proxy
-from authz.credentials.core.types import Network
 from common.os_errors import in_words
+from common.urls import Network
 
 MAX_DOCUMENT_BYTES: Final = 512 * 1024
 """The largest document read. A hundred RSA keys with certificate chains have about 400 KiB."""

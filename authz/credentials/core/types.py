@@ -2,31 +2,18 @@
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
-    PlainSerializer,
-    PlainValidator,
     ValidationInfo,
-    WithJsonSchema,
 )
 
 from authz.credentials.core.location import LocationConfig
-
-
-def _network(value: Any) -> IPv4Network | IPv6Network:
-    """Parse a network. Numbers are refused: `ip_network` would read `trusted_networks: [10]` as 0.0.0.10."""
-    try:
-        return ip_network(value if isinstance(value, str) else "")
-    except ValueError:
-        raise ValueError(f"{value!r}: expected a network, as in 10.0.0.0/8 or 2001:db8::/32") from None
 
 
 def _from_the_policy_folder(path: Path, info: ValidationInfo) -> Path:
@@ -49,25 +36,9 @@ def _not_any(audiences: tuple[str, ...]) -> tuple[str, ...]:
     return audiences
 
 
-def _proxy_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
-        raise ValueError("the proxy must look like http://host:port")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("the proxy's password belongs in the environment (HTTPS_PROXY), not in this file")
-    return url
-
-
 NeighbourPath = Annotated[Path, AfterValidator(_from_the_policy_folder)]
 """A file, relative to the folder of the policy file (validation context `folder`)."""
 
-ProxyUrl = Annotated[str, Field(max_length=1024), AfterValidator(_proxy_url)]
-Network = Annotated[
-    IPv4Network | IPv6Network,
-    PlainValidator(_network),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
-]
 Prefix = Annotated[str, Field(min_length=1, max_length=128)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
@@ -101,17 +72,6 @@ def refuse_without_effect(block: BaseModel, names: Iterable[str], where: str) ->
     for name in names:
         if name in block.model_fields_set:
             raise ValueError(f"{name} does nothing {where}")
-
-
-def check_url(url: str, *, allow_http: bool) -> None:
-    """Raise ValueError for a URL that may not be fetched."""
-    parts = urlsplit(url)
-    if parts.scheme == "http" and not allow_http:
-        raise ValueError("the URL must be https (or say allow_http: true)")
-    if parts.scheme not in {"https", "http"} or not parts.hostname:
-        raise ValueError("the URL must look like https://host/path")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("the URL may not hold a user name or password")
 
 
 def looks_like(body: bytes) -> str:

@@ -12,13 +12,11 @@ from authz.credentials.core.types import (
     Locations,
     Name,
     NeighbourPath,
-    Network,
-    ProxyUrl,
     Seconds,
-    check_url,
 )
 from authz.credentials.jwt.config import ClaimConfig
 from common.configfile import Block
+from common.urls import Network, ProxyUrl, check_url
 
 
 class IntrospectionConfig(Block):

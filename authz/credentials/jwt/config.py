@@ -10,14 +10,12 @@ from authz.credentials.core.types import (
     ClaimPath,
     Name,
     NeighbourPath,
-    Network,
-    ProxyUrl,
     Seconds,
-    check_url,
     refuse_without_effect,
 )
 from authz.credentials.jwt.algorithms import ALGORITHMS
 from common.configfile import Block, Spelled
+from common.urls import Network, ProxyUrl, check_url
 
 _OF_URLS: Final = (
     "refresh_seconds", "max_stale_seconds", "cooldown_seconds", "unknown_key_seconds", "timeout_seconds",

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from authz.credentials.core.types import check_url, looks_like
+from authz.credentials.core.types import looks_like
 from authz.credentials.jwt.config import KeySetConfig
+from common.urls import check_url
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 

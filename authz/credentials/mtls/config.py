@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from authz.credentials.core.types import Network
 from common.configfile import Block, Spelled
+from common.urls import Network
 
 _IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 """The addresses of IPv4 peers on a listener for both families (RFC 4291 section 2.5.5.2)."""

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from accesslog.records.formats import Format
 from accesslog.records.schema import schema
 from common.configfile import ConfigError
+from common.pairs_file import pairs_in
 from sidecars.services.accesslog import build
-from sidecars.services.accesslog_sinks import _pairs_in
 from sidecars.settings.sinks import format_of
 from tests.sidecars.services.test_accesslog import dependencies, settings
 from tests.support.entries import http_entry, message
@@ -144,10 +144,10 @@ def test_what_needs_an_extra_says_so_where_it_is_asked_for(
 def test_a_file_of_pairs_that_is_not_text_is_an_error_of_the_file(sign: str, tmp_path: Path) -> None:
     file = tmp_path / "secrets"
     file.write_text(f"# a comment\n\na{sign}b\n")
-    assert _pairs_in(file, sign) == {"a": "b"}
+    assert pairs_in(file, sign) == {"a": "b"}
     file.write_bytes(b"\xff")
     with pytest.raises(OSError, match="not UTF-8"):
-        _pairs_in(file, sign)
+        pairs_in(file, sign)
 
 
 def test_a_key_of_hashes_that_has_gone_is_a_problem_of_the_settings(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Pulls signed bundles, and puts them into service."""

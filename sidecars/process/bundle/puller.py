@@ -1,0 +1,277 @@
+"""Pulls bundles: fetches, verifies, and puts into service what is newer and good; keeps the last good one."""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import structlog
+
+from authz.credentials.core.http import FetchError
+from common.background import background_work
+from common.configfile import ConfigError
+from common.os_errors import in_words
+from edge.bundle.archive import Bounds
+from edge.bundle.bundle import Bundle, Trust, order_of, read_bundle
+from edge.bundle.errors import BundleError, Fault
+from edge.bundle.keys import public_keys
+from sidecars.observability.bundle_metrics import PullMetrics, PullOutcome
+from sidecars.process.bundle.source import Fetched, fetch
+from sidecars.process.bundle.status import StatusReporter
+from sidecars.process.bundle.store import Accepted, BundleStore
+from sidecars.settings.bundle import BundleSettings, without_query
+
+MAX_HISTORY: Final = 20
+"""Pulls with an outcome other than `unchanged` that `/config` shows."""
+
+RETRY_SECONDS: Final = 1.0
+"""The pause after the first failed request; it doubles up to `interval_seconds`."""
+
+MIN_LONG_POLL_SECONDS: Final = 0.5
+"""The shortest time between two long polls: a server that answers at once must not be asked in a loop."""
+
+MAX_PROBLEMS: Final = 20
+"""Problems of a refused bundle that are shown; `sidecars config check` and `policy check` show all."""
+
+_log = structlog.get_logger("sidecars.bundle")
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """One pull and its outcome."""
+
+    unix_seconds: float
+    outcome: PullOutcome
+    revision: str = ""
+    """The revision of the bundle that came, if it could be read."""
+    problems: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """The pull, as `/config` and status reports show it."""
+        at = datetime.fromtimestamp(self.unix_seconds, UTC).isoformat(timespec="seconds")
+        return {"at": at, "outcome": self.outcome, "revision": self.revision, "problems": list(self.problems)}
+
+
+class Activates(Protocol):
+    """Puts changed files into service in every sidecar or in none (`sidecars.process.reload.Reloader`)."""
+
+    async def reload_together(self, enter: Callable[[], None], leave: Callable[[], None]) -> Sequence[str]:
+        """Call `enter`, reload, and on problems `leave`. Returns the problems."""
+
+
+class BundlePuller:
+    """Pulls the bundles of one process until it is cancelled.
+
+    `accepted`: the bundle that serves since the start. `wall_clock` gives Unix seconds, `random` a number in
+    [0, 1).
+    """
+
+    def __init__(
+        self,
+        settings: BundleSettings,
+        accepted: Accepted | None,
+        reloader: Activates,
+        metrics: PullMetrics,
+        *,
+        wall_clock: Callable[[], float],
+        monotonic_clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._store = BundleStore(settings.folder)
+        self._reloader = reloader
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+        self._monotonic_clock = monotonic_clock
+        self._random = random
+        self._accepted = accepted
+        self._etag = "" if accepted is None else accepted.etag
+        self._failures = 0
+        self._last: Pull | None = None
+        self._history: deque[Pull] = deque(maxlen=MAX_HISTORY)
+        self.node_id = settings.node.id or socket.gethostname()
+        self._reporter = None
+        if settings.status is not None:
+            self._reporter = StatusReporter(settings.status, self.status, metrics)
+        if accepted is not None:
+            metrics.serves(accepted.revision, accepted.unix_seconds)
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs as tasks for as long as the process serves."""
+        return [self.run()] if self._reporter is None else [self.run(), self._reporter.run()]
+
+    async def run(self) -> None:
+        """Pull again and again until cancelled."""
+        while True:
+            began = self._monotonic_clock()
+            held = await self.pull()
+            await asyncio.sleep(self._pause(self._monotonic_clock() - began, held=held))
+
+    async def pull(self) -> bool:
+        """Ask the server once. Returns whether the next request may follow at once, as it holds requests."""
+        try:
+            fetched = await self._fetch()
+        except FetchError as error:
+            self._failures += 1
+            self._note(Pull(self._wall_clock(), PullOutcome.UNREACHABLE, problems=(str(error),)))
+            return False
+        self._failures = 0
+        if fetched.body is None:
+            self._note(Pull(self._wall_clock(), PullOutcome.UNCHANGED, self._revision))
+            return fetched.long_poll
+        self._note(await self._take(fetched.body, fetched.etag))
+        return fetched.long_poll and self._is_good
+
+    async def _fetch(self) -> Fetched:
+        settings = self._settings
+        return await fetch(
+            settings,
+            etag=self._etag,
+            wait_seconds=settings.long_poll_seconds if self._is_good else None,
+            max_bytes=settings.max_bytes,
+        )
+
+    async def _take(self, archive: bytes, etag: str) -> Pull:
+        """Put a bundle into service if it is good and newer."""
+        now = self._wall_clock()
+        revision = ""
+        try:
+            bundle, order = await asyncio.to_thread(_verified_beside_loop, self._settings, archive, now)
+            revision = bundle.manifest.revision
+            before = self._accepted
+            if before is not None and bundle.digest == before.digest:
+                self._etag = etag
+                return Pull(now, PullOutcome.UNCHANGED, revision)
+            _check_order(order, before)
+            accepted = Accepted(bundle.digest, revision, order, etag, now)
+            problems = await self._activate(bundle, archive, accepted)
+        except BundleError as error:
+            return Pull(now, PullOutcome(error.fault), revision, (str(error),))
+        except ConfigError as error:
+            return Pull(now, PullOutcome.FAILED, revision, tuple(map(str, error.problems)))
+        except OSError as error:
+            return Pull(now, PullOutcome.FAILED, revision, (f"{self._settings.folder}: {in_words(error)}",))
+        if problems:
+            return Pull(now, PullOutcome.REFUSED, revision, tuple(problems[:MAX_PROBLEMS]))
+        return Pull(now, PullOutcome.ACTIVATED, revision)
+
+    async def _activate(self, bundle: Bundle, archive: bytes, accepted: Accepted) -> Sequence[str]:
+        store, before = self._store, self._accepted
+
+        def leave() -> None:
+            store.switch(None if before is None else before.digest)
+
+        await asyncio.to_thread(store.put, bundle, archive)
+        problems = await self._reloader.reload_together(lambda: store.switch(bundle.digest), leave)
+        if problems:
+            await asyncio.to_thread(store.discard, bundle.digest)
+            return problems
+        self._accepted, self._etag = accepted, accepted.etag
+        self._metrics.serves(accepted.revision, accepted.unix_seconds)
+        await asyncio.to_thread(store.accept, accepted)
+        return ()
+
+    def _pause(self, took_seconds: float, *, held: bool) -> float:
+        """The seconds until the next request, after one that took `took_seconds`."""
+        interval = self._settings.interval_seconds
+        if self._failures:
+            backoff = min(interval, RETRY_SECONDS * 2.0 ** min(self._failures - 1, 16))
+            return backoff * (1 - 0.5 * self._random())
+        if held and self._settings.long_poll_seconds is not None:
+            return max(0.0, MIN_LONG_POLL_SECONDS - took_seconds)
+        return interval * (1 - 0.2 * self._random())
+
+    @property
+    def _is_good(self) -> bool:
+        return self._last is not None and self._last.outcome.good
+
+    @property
+    def _revision(self) -> str:
+        return "" if self._accepted is None else self._accepted.revision
+
+    def _note(self, pull: Pull) -> None:
+        known, self._last = self._last, pull
+        self._metrics.pulled(pull.outcome, pull.unix_seconds)
+        news = known is None or (known.outcome, known.revision, known.problems) != (
+            pull.outcome,
+            pull.revision,
+            pull.problems,
+        )
+        if pull.outcome is not PullOutcome.UNCHANGED:
+            self._history.append(pull)
+        if self._reporter is not None and news:
+            self._reporter.changed()
+        if pull.outcome is PullOutcome.ACTIVATED:
+            _log.info("bundle activated", revision=pull.revision)
+        elif not pull.outcome.good and news:
+            _log.error(
+                "bundle not activated; the last good one serves on",
+                outcome=pull.outcome,
+                revision=pull.revision,
+                serving=self._revision,
+                problems=pull.problems,
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The bundle in service and the last pulls, for `/config`."""
+        accepted = self._accepted
+        return {
+            "url": without_query(self._settings.url),
+            "node": self.node_id,
+            "revision": self._revision,
+            "sequence": None if accepted is None else accepted.order,
+            "digest": None if accepted is None else accepted.digest,
+            "last_pull": None if self._last is None else self._last.describe(),
+            "pulls": [pull.describe() for pull in reversed(self._history)],
+        }
+
+    def status(self) -> dict[str, Any]:
+        """What is reported to the control plane."""
+        accepted = self._accepted
+        return {
+            "node": self.node_id,
+            "process": self._settings.folder.name,
+            "metadata": dict(self._settings.node.metadata),
+            "revision": self._revision,
+            "sequence": None if accepted is None else accepted.order,
+            "last_pull": None if self._last is None else self._last.describe(),
+        }
+
+
+def _check_order(order: int, before: Accepted | None) -> None:
+    """Raise BundleError for a bundle that does not follow the one in service."""
+    if before is None or order > before.order:
+        return
+    if order == before.order:
+        text = f"it has the sequence {order} of revision {before.revision}, which serves, but other content"
+        raise BundleError(Fault.OLDER, text)
+    text = f"its sequence {order} is lower than {before.order} of revision {before.revision}, which serves"
+    raise BundleError(Fault.OLDER, text)
+
+
+def bounds_of(settings: BundleSettings) -> Bounds:
+    """The bounds of bundles that the settings name."""
+    return Bounds(settings.max_bytes, settings.max_unpacked_bytes, settings.max_files)
+
+
+def trust_of(settings: BundleSettings) -> Trust:
+    """Whose bundles are used. Blocks on the disk; raises ConfigError for a key that cannot be read."""
+    return Trust(public_keys(settings.keys), settings.scope, settings.signature_required)
+
+
+def verified(settings: BundleSettings, archive: bytes, now: float) -> tuple[Bundle, int]:
+    """The bundle in `archive` and its place in the order. `now`: Unix seconds. Takes milliseconds.
+
+    Raises BundleError, and ConfigError for a key that cannot be read.
+    """
+    bundle = read_bundle(archive, bounds_of(settings))
+    signature = trust_of(settings).check(bundle, now)
+    return bundle, order_of(bundle, signature)
+
+
+def _verified_beside_loop(settings: BundleSettings, archive: bytes, now: float) -> tuple[Bundle, int]:
+    with background_work():
+        return verified(settings, archive, now)

@@ -1,0 +1,138 @@
+"""Keeps bundles on disk: the one in service survives a restart, also one after a power cut.
+
+```
+accepted.json     which bundle is in service, its place in the order, and its ETag
+HASH.tar.gz       its archive
+HASH/             its files
+serving -> HASH   a link, swapped in one step
+```
+
+What a folder holds is read as carefully as what a server sends: the signature is verified again.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edge.bundle.archive import Bounds
+from edge.bundle.bundle import Bundle, Trust, read_bundle
+from edge.bundle.errors import BundleError, Fault
+
+_RECORD: Final = "accepted.json"
+_LINK: Final = "serving"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The bundle in service."""
+
+    digest: str
+    revision: str
+    order: int
+    """Its place among the releases (`edge.bundle.bundle.order_of`)."""
+    etag: str
+    unix_seconds: float
+    """When it was accepted."""
+
+
+class BundleStore:
+    """The bundles in one folder, which one process uses. Every method blocks on the disk, raising OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def serving(self) -> Path:
+        """The folder that the paths of policies and limits lead to."""
+        return self._folder / _LINK
+
+    def restore(self, trust: Trust, bounds: Bounds) -> Accepted | None:
+        """Provide the files of the bundle that was accepted last; None without one.
+
+        Its signature may have expired since. Raises BundleError for one that was changed.
+        """
+        accepted = self.accepted()
+        if accepted is None:
+            return None
+        archive = self._archive(accepted.digest).read_bytes()
+        bundle = read_bundle(archive, bounds)
+        if bundle.digest != accepted.digest:
+            raise BundleError(Fault.UNREADABLE, "the bundle kept on disk is not the one that was accepted")
+        trust.check(bundle, None)
+        self.put(bundle, archive)
+        self.switch(bundle.digest)
+        return accepted
+
+    def put(self, bundle: Bundle, archive: bytes) -> None:
+        """Write a bundle and its files, without putting it into service."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _replace(self._archive(bundle.digest), archive)
+        folder = self._folder / bundle.digest
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, content in bundle.content.items():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        folder.mkdir(exist_ok=True)  # of a bundle without files
+
+    def switch(self, digest: str | None) -> None:
+        """Make `serving` lead to a bundle that was put; None: nowhere."""
+        scratch = self._folder / f".{_LINK}"
+        scratch.unlink(missing_ok=True)
+        if digest is None:
+            self.serving.unlink(missing_ok=True)
+            return
+        scratch.symlink_to(digest)
+        scratch.replace(self.serving)
+
+    def accept(self, accepted: Accepted) -> None:
+        """Record a bundle as the one in service, and remove the others."""
+        _replace(self._folder / _RECORD, json.dumps(asdict(accepted)).encode())
+        self._remove_but(accepted.digest)
+
+    def discard(self, digest: str) -> None:
+        """Remove a bundle that was put and refused."""
+        self._archive(digest).unlink(missing_ok=True)
+        shutil.rmtree(self._folder / digest, ignore_errors=True)
+
+    def accepted(self) -> Accepted | None:
+        """The record of the bundle that was accepted last. Raises BundleError for a damaged one."""
+        try:
+            content: Mapping[str, Any] = json.loads((self._folder / _RECORD).read_bytes())
+            return Accepted(**content)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            raise BundleError(Fault.UNREADABLE, f"{_RECORD} is damaged") from None
+
+    def _archive(self, digest: str) -> Path:
+        return self._folder / f"{digest}.tar.gz"
+
+    def _remove_but(self, digest: str) -> None:
+        kept = {_RECORD, _LINK, digest, self._archive(digest).name}
+        for path in list(self._folder.iterdir()):
+            if path.name in kept:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file so that after a power cut it holds the old content or the new, never a part."""
+    scratch = file.with_name(f".{file.name}")
+    with scratch.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    scratch.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
