@@ -96,14 +96,14 @@ def test_a_change_arrives_and_is_reported(
     assert is_allowed(tmp_path)
     limits = b"domain: edge\ndescriptors:\n- key: a\n  rate_limit: {unit: second, requests_per_unit: 1}\n"
     server.put(BIN, signer.archive(content(limits=limits), "r2", 2, issued_at=1))
-    running.wait_until(lambda: running.metric('sidecars_bundle_revision_info{revision="r2"}'))
+    wait_for_pulls(running, "activated", 1)
+    assert running.metric('sidecars_bundle_revision_info{revision="r2"}') == 1
     assert not is_allowed(tmp_path)
     config = running.config()
     assert config["sidecars"]["ratelimit"]["state"]["rules"] == 1
     assert config["bundle"]["revision"] == "r2"
     assert config["bundle"]["pulls"][0]["outcome"] == "activated"
     assert "secret" not in json.dumps(config)
-    assert pulls(running, "activated") == 1
     running.wait_until(lambda: any(b'"revision":"r2"' in body for body in server.posted))
     reported = json.loads(server.posted[-1])
     assert (reported["node"], reported["metadata"]) == ("edge-1", {"region": "eu"})
