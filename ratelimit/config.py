@@ -14,6 +14,7 @@ and below `rate_limit`:
 - `on_failure`: open, closed or local, while the store is away
 - `concurrency`: the requests in flight, instead of a rate; `release_after`: when a slot that was not given
   back is free again
+- `ban`: for how long a key is refused without counting after so many rejections
 
 Stricter than there: a key is known only where it has a meaning (`shadow_mode` below `rate_limit` is read
 by nothing there); every problem is reported at once, each with file and line; nothing is loaded then.
@@ -29,6 +30,7 @@ from typing import Any, Final, NamedTuple
 from common.buckets import MAX_WINDOW_US, SECOND_US
 from common.configfile import ConfigError, Document, Problem, read
 from common.os_errors import in_words
+from ratelimit.bans import read_ban
 from ratelimit.concurrency import read_concurrency
 from ratelimit.files import limit_files
 from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS
@@ -259,6 +261,7 @@ class _Compiler:
         name = limit.text("name")
         replaces = frozenset(_replaces(limit, name))
         on_failure = limit.choice("on_failure", OnFailure, self.options.on_failure)
+        ban = read_ban(limit)
         if limit.flag("unlimited"):
             counting = self._unlimited(limit)
         elif "concurrency" in limit.data:
@@ -278,6 +281,7 @@ class _Compiler:
             metric_has_values=has_values or detailed_metric,
             metadata=metadata,
             on_failure=on_failure,
+            ban=ban,
             source=source,
         )
         self.rules.append(rule)
@@ -296,6 +300,7 @@ class _Compiler:
             "burst",
             "charge_rejected",
             "concurrency",
+            "ban",
         ):
             if key in limit.data:
                 limit.problem(f"should not specify {key} when unlimited", key)

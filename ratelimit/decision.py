@@ -37,6 +37,9 @@ class DescriptorStatus(NamedTuple):
         return None if rule is None or rule.bucket is None or not self.known else rule
 
 
+BANNED: Final = "banned"
+"""The `failure` of a decision that refuses a banned key."""
+
 UNMATCHED: Final = DescriptorStatus(False, None, 0, 0, 0)
 
 
@@ -101,8 +104,8 @@ class LimitPlan(NamedTuple):
     """Whether any of its rules has metadata to hand on."""
     memos: Memos | None = None
     """Shared by all plans that differ only in the values that are counted; None for a plan of its own."""
-    has_slots: bool = False
-    """Whether any of its rules limits concurrency."""
+    is_noted: bool = False
+    """Whether any of its rules limits concurrency or bans, and so notes decisions."""
 
 
 class LimitDecision(NamedTuple):
@@ -113,7 +116,7 @@ class LimitDecision(NamedTuple):
     """One for each descriptor, in their order."""
     plan: LimitPlan
     failure: str = ""
-    """Why the store gave no answer; empty when it did, or was not needed."""
+    """Why the store gave no answer, or BANNED; empty when it did, or was not needed."""
     shadowed: bool = False
     """Whether a shadow mode, of a rule or of all, let pass what else would not have."""
     quota_mode: bool = False

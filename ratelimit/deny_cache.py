@@ -93,6 +93,10 @@ class DenyCache:
         if known is None or take.hits <= known.hits or not known.covers(take, asked_at):
             self._denials.put(take.key, _Denial(take.bucket, take.hits, until, outcome, asked_at))
 
+    def forget(self, key: str) -> None:
+        """Drop what is known of a bucket."""
+        self._denials.forget(key)
+
     def clear(self) -> None:
         """Drop everything."""
         self._denials.clear()

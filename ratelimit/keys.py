@@ -33,6 +33,7 @@ LIMIT_KEYS: Final = (
     "on_failure",
     "concurrency",
     "release_after",
+    "ban",
 )
 _ALL_KEYS: Final = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
-from ratelimit.decision import Charge, DescriptorStatus, LimitDecision, LimitPlan
+from ratelimit.bans import Bans
+from ratelimit.decision import BANNED, Charge, DescriptorStatus, LimitDecision, LimitPlan
 from ratelimit.deny_cache import DenyCache
 from ratelimit.hot_keys import HotKeys
 from ratelimit.in_flight import InFlight
@@ -19,6 +20,7 @@ from ratelimit.request import LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
 from ratelimit.shapes import Shapes
 from ratelimit.stats import Stats
+from ratelimit.stores.detached import DetachedTakes
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import NOT_TAKEN, CallbackStore, Failure, Result, Store, StoreError, Take
 from ratelimit.stores.take_all import is_refused
@@ -70,12 +72,15 @@ class Limiter:
         replicas: Callable[[], int] | None = None,
         hot_keys: HotKeys | None = None,
         in_flight: InFlight | None = None,
+        bans: Bans | None = None,
     ) -> None:
         self.stats = stats
         self.hot_keys = hot_keys or HotKeys(0, lambda: 0.0)
         """The keys asked for most often."""
         self.in_flight = in_flight or InFlight(stats, lambda: 0.0)
         """The requests that hold slots of concurrency limits."""
+        self.bans = bans or Bans(lambda: 0.0, DetachedTakes(store, fallback))
+        """The keys that are refused without counting."""
         self.deny_cache = deny_cache
         self.budgets = TokenBudgets()
         """The descriptors whose hits are charges after the fact; a plan holds while their number stays."""
@@ -154,8 +159,8 @@ class Limiter:
         stats.requests += 1
         if stats.requests >= self.hot_keys.next_request:
             finish = self.hot_keys.noting(stats.requests, finish)
-        if plan.has_slots:
-            finish = self.in_flight.noting(finish)
+        if plan.is_noted:
+            finish = self.in_flight.noting(self.bans.noting(finish))
         for reason in plan.odd:
             stats.bad_input[reason] += 1
         if plan.unmatched:
@@ -175,6 +180,10 @@ class Limiter:
                 counts.total_hits += hits
             else:
                 counts.total_negative_hits -= hits
+        if self.bans.active:
+            banned = self.bans.refusal(plan)
+            if banned is not None:
+                return finish(self._decision(plan, banned, BANNED, over=True))
         deny_cache, asked_at = self.deny_cache, 0.0
         if deny_cache is not None:
             denied = deny_cache.refuse(plan.takes)

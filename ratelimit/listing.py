@@ -74,6 +74,8 @@ def _modes_and_failure(rule: LimitRule) -> Iterator[str]:
         yield "shadow_mode"
     if rule.quota_mode:
         yield "quota_mode"
+    if rule.ban is not None:
+        yield f"ban {rule.ban.seconds}s after {rule.ban.rejections.limit + 1} rejections"
     yield f"on_failure {rule.on_failure.value}"
 
 

@@ -117,7 +117,7 @@ def make_plan(
         unmatched=without_rule,
         odd=oddities(request, takes),
         has_metadata=has_metadata,
-        has_slots=any(isinstance(take.bucket, Slots) for take in takes),
+        is_noted=any(charge.rule.ban or isinstance(charge.rule.bucket, Slots) for charge in charges),
     )
 
 

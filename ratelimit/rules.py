@@ -78,6 +78,16 @@ class OnFailure(StrEnum):
     """Count in this process: never stricter than the shared count would be, never without a limit."""
 
 
+@dataclass(frozen=True, slots=True)
+class BanRule:
+    """When a key that is refused is banned."""
+
+    rejections: SlidingWindow
+    """Lets pass the rejections that are one fewer than ban."""
+    seconds: int
+    """For how long."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LimitRule:
     """One limit. Compared by identity: two rules are never the same rule."""
@@ -102,6 +112,7 @@ class LimitRule:
     """Whether its metric key depends on the request: by `detailed_metric`, or `value_to_metric` above it."""
     metadata: Mapping[str, Any] | None = None
     on_failure: OnFailure = OnFailure.LOCAL
+    ban: BanRule | None = None
     source: str = ""
     """FILE:LINE."""
 

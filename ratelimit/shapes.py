@@ -72,6 +72,7 @@ class _OpenPlan(NamedTuple):
     odd: tuple[BadInput, ...]
     has_metadata: bool
     memos: Memos | None
+    is_noted: bool
 
 
 class _DescriptorShape:
@@ -157,7 +158,9 @@ class _RequestShape:
         ]
         before = plan.limits, plan.statuses, plan.charges
         odd = tuple([reason for reason in plan.odd if reason is not BadInput.LONG_KEY])
-        return _OpenPlan(before, takes, plan.unlimited, unmatched, odd, plan.has_metadata, plan.memos)
+        return _OpenPlan(
+            before, takes, plan.unlimited, unmatched, odd, plan.has_metadata, plan.memos, plan.is_noted
+        )
 
 
 class Shapes:
@@ -246,7 +249,7 @@ def _closed(
     opened: _OpenPlan, request: LimitRequest, counted: Sequence[Sequence[str]], longest: int
 ) -> LimitPlan:
     """The plan of a way for a request on it."""
-    before, open_takes, unlimited, without_rule, odd, has_metadata, memos = opened
+    before, open_takes, unlimited, without_rule, odd, has_metadata, memos, is_noted = opened
     takes = []
     for position, pieces, kind, bucket, hits, mode, spare in open_takes:
         name = pieces[0]
@@ -261,7 +264,8 @@ def _closed(
         descriptors = request.descriptors
         unmatched = tuple([(shape, descriptors[position]) for shape, position in without_rule])
     return _new(
-        LimitPlan, (request, *before, takes, unlimited, False, unmatched, odd, has_metadata, memos, False)
+        LimitPlan,
+        (request, *before, takes, unlimited, False, unmatched, odd, has_metadata, memos, is_noted),
     )
 
 

@@ -20,6 +20,7 @@ from common.configfile import parse
 from common.redaction import DEFAULT_HEADERS, DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT
 from common.redaction.names import SECRET_ENDINGS
 from common.redaction.secrets import MOST_VALUES
+from ratelimit.bans import Bans
 from ratelimit.config import compile_limits
 from ratelimit.deny_cache import DenyCache
 from ratelimit.in_flight import InFlight
@@ -29,6 +30,7 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
 from sidecars.services.envoy_stats import EnvoyStats
+from sidecars.services.ratelimit_bans import BanCollector
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.load import load_settings
 from sidecars.settings.ratelimit import RatelimitSettings
@@ -84,6 +86,7 @@ def ratelimit_metrics() -> set[str]:
     stats = Stats()
     registry.register(stats)
     registry.register(InFlight(stats, lambda: 0.0))
+    registry.register(BanCollector(Bans(lambda: 0.0, lambda _take, _then: None), stats))
     redis = RedisStore(None, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # no call
     registry.register(StoreCollector(MemoryStore(lambda: 0), redis, redis, DenyCache(lambda: 0.0)))
     return names_of(registry)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
+from authz.credentials.throttle.throttle import BAD
 from authz.engine.cors import Script, script_of
 from authz.engine.decide import Decision
 from authz.engine.denial import BodyFormat, denial, for_script, form_of, preflight_answer, varying
@@ -150,6 +151,7 @@ def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = (
 
     Envoy emits it for denials and errors too. It goes into the CheckResponse itself, because the deprecated
     field of OkHttpResponse would override it. `claims` are the values of the caller that the policy selects.
+    `bad_credentials` is 1 for a credential that was never issued: Envoy can charge it to a rate limit.
     """
     verdict, shadow = decision.verdict, decision.shadow
     fields: dict[str, Any] = {
@@ -160,6 +162,7 @@ def metadata(decision: Decision, claims: Iterable[tuple[str, ValueTemplate]] = (
         "policy_revision": decision.revision,
         "subject": plain(decision.identity.subject),
         "credential": decision.credential,
+        "bad_credentials": float(verdict.outcome is Outcome.DENY and verdict.reason in BAD),
     }
     if shadow is not None:
         fields |= {"shadow_outcome": shadow.outcome.value, "shadow_rule": shadow.rule}

@@ -36,14 +36,15 @@ def settings_in(config: Path, environ: Mapping[str, str]) -> Settings:
 async def ask_running(settings: Settings, method: str, path: str, **options: Any) -> Any:
     """Return the JSON that the process of `settings` answers.
 
-    With workers it is that of the first, because all read the same files and count in the same store.
+    With workers it is that of the first, unless `params` name another: all read the same files and count in
+    the same store.
 
     Raises NotRunningError, and BadParameter for what it cannot answer.
     """
     import aiohttp
 
     if settings.workers > 1:
-        options["params"] = {**options.get("params", {}), "worker": "0"}
+        options["params"] = {"worker": "0", **options.get("params", {})}
     try:
         async with (
             admin_session(settings.admin) as (client, base),

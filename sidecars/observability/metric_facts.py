@@ -151,6 +151,11 @@ _AUTHZ: Final = {
 _RATELIMIT: Final = {
     "ratelimit_deny_cache_entries": MetricFacts("buckets", "below `deny_cache_max_entries`"),
     "ratelimit_deny_cache_hits_total": MetricFacts("requests", "rises while a client is limited"),
+    "ratelimit_bans": MetricFacts("keys", "below `max_bans`"),
+    "ratelimit_bans_imposed_total": MetricFacts("bans", "rises with abuse", ("domain", "key1", "key2")),
+    "ratelimit_bans_refused_total": MetricFacts("requests", "rises with abuse"),
+    "ratelimit_bans_lifted_total": MetricFacts("bans", "rises when an operator lifts one"),
+    "ratelimit_bans_evicted_total": MetricFacts("bans", _STILL),
     "ratelimit_concurrency_in_flight": MetricFacts(
         "requests", "below `concurrency` for each key", ("domain", "key1", "key2")
     ),

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from common.buckets import SECOND_US
 from common.configfile import SETTINGS, ConfigError, Problem
+from ratelimit.bans import Bans
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitPlan
 from ratelimit.deny_cache import DenyCache
@@ -25,10 +26,12 @@ from ratelimit.plan import Modes
 from ratelimit.request import BadInput, RequestError, UnconfiguredError
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
+from ratelimit.stores.detached import DetachedTakes
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.metrics import StoreCollector
 from ratelimit.wire import ResponseHeaders, Responses
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
+from sidecars.services.ratelimit_bans import BanCollector, BanLog, BanPages
 from sidecars.services.ratelimit_explain import answer_explain
 from sidecars.services.ratelimit_json import answer_json
 from sidecars.services.ratelimit_unmatched import UnmatchedLog
@@ -125,6 +128,7 @@ class RatelimitSidecar:
             AdminRoute("GET", "/rlconfig", self._rlconfig),
             AdminRoute("POST", "/limits/explain", self._explain),
             AdminRoute("GET", "/limits/hot", self._hot),
+            *BanPages(self._limiter).routes,
         )
 
     @property
@@ -247,9 +251,12 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     if shared is not None and settings.deny_cache_max_entries:
         deny_cache = DenyCache(dependencies.monotonic_clock, settings.deny_cache_max_entries)
     heartbeat = None if shared is None else shared.heartbeat
+    store = memory if shared is None else shared.store
+    forget = (lambda _: None) if deny_cache is None else deny_cache.forget
+    bans = Bans(wall_clock, DetachedTakes(store, memory), settings.max_bans, forget)
     limiter = Limiter(
         limits,
-        memory if shared is None else shared.store,
+        store,
         memory,
         stats,
         near_limit_ratio=settings.near_limit_ratio,
@@ -261,10 +268,15 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         bounds=settings.bounds,
         replicas=None if heartbeat is None else lambda: heartbeat.replicas,
         hot_keys=HotKeys(settings.hot_keys, dependencies.monotonic_clock, dependencies.random),
+        bans=bans,
         in_flight=InFlight(stats, dependencies.monotonic_clock, settings.max_in_flight),
     )
     dependencies.registry.register(stats)
     dependencies.registry.register(limiter.in_flight)
+    dependencies.registry.register(BanCollector(bans, stats))
+    if shared is not None:
+        shared.share_bans(bans, settings.max_bans, lambda: any(rule.ban for rule in limiter.limits.rules))
+    bans.listener = BanLog(bans.listener, dependencies.monotonic_clock)
     redis, per_second = (None, None) if shared is None else (shared.redis, shared.per_second)
     dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache))
     return RatelimitSidecar(settings, limiter, memory, shared, dependencies.monotonic_clock)

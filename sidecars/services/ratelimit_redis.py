@@ -13,6 +13,8 @@ from redis.asyncio import Redis
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_cluster import Cluster, NodeAddress
 from common.tasks import cancel_and_wait
+from ratelimit.bans import Bans
+from ratelimit.stores.ban_stream import BanStream
 from ratelimit.stores.cluster import ClusterStore
 from ratelimit.stores.heartbeat import Heartbeat, beat_script
 from ratelimit.stores.redis import RedisStore
@@ -41,6 +43,7 @@ class SharedStores:
         refusals: "RefusalLog",
         heartbeat: Heartbeat | None,
         replicas: int | None,
+        share: Callable[[Bans, int, Callable[[], bool]], BanStream],
     ) -> None:
         self.redis = redis
         self.per_second = per_second
@@ -50,11 +53,20 @@ class SharedStores:
         self._refusals = refusals
         self._replicas = replicas
         self._beating: asyncio.Task[None] | None = None
+        self._share = share
+        self._stream: BanStream | None = None
+        self._sharing: asyncio.Task[None] | None = None
+
+    def share_bans(self, bans: Bans, most: int, wanted: Callable[[], bool]) -> None:
+        """Share `bans`, at most `most`, with the other sidecars, while they are `wanted`."""
+        self._stream = bans.listener = self._share(bans, most, wanted)
 
     def start(self) -> None:
         """Begin to count the sidecars. Redis is called by the first request, and may be away."""
         if self.heartbeat is not None:
             self._beating = asyncio.create_task(self.heartbeat.run(), name="heartbeat")
+        if self._stream is not None:
+            self._sharing = asyncio.create_task(self._stream.run(), name="ban stream")
 
     def describe(self) -> dict[str, Any]:
         """The state for `/config`."""
@@ -73,6 +85,8 @@ class SharedStores:
 
     async def close(self) -> None:
         """End the calls that are still under way."""
+        if self._sharing is not None:
+            await cancel_and_wait(self._sharing)
         if self.heartbeat is not None and self._beating is not None:
             await cancel_and_wait(self._beating)
             await self.heartbeat.leave()
@@ -92,7 +106,21 @@ def shared_stores(settings: RatelimitSettings, dependencies: Dependencies) -> Sh
         per_second = _redis_store(settings, dependencies, client, refusals, "redis_per_second")
         store = SplitStore(redis, per_second, settings.redis_timeout_ms / 1000)
     heartbeat = _heartbeat(settings, dependencies, dependencies.redis)
-    return SharedStores(redis, per_second, store, refusals, heartbeat, settings.replicas)
+    share = partial(_ban_stream, dependencies.redis, settings.redis_prefix)
+    return SharedStores(redis, per_second, store, refusals, heartbeat, settings.replicas, share)
+
+
+def _ban_stream(
+    client: Redis | Cluster, prefix: str, bans: Bans, most: int, wanted: Callable[[], bool]
+) -> BanStream:
+    return BanStream(
+        beat_script(client),
+        prefix,
+        bans,
+        most,
+        wanted=wanted,
+        failed=lambda error: _log.warning("bans are not shared", error=error),
+    )
 
 
 def _heartbeat(

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from common.configfile import Block, ConfigError, Spelled
 from common.os_errors import in_words
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
+from ratelimit.bans import MAX_BANS
 from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
 from ratelimit.hot_keys import MAX_KEYS
@@ -182,6 +183,12 @@ class RatelimitSettings(Block):
         ge=256,
         le=65_536,
         description="The characters of a host that normalise looks at; what follows is cut off.",
+    )
+    max_bans: int = Field(
+        MAX_BANS,
+        ge=1,
+        le=1_000_000,
+        description="The most keys that are banned at once; beyond it, the oldest ban ends early.",
     )
     ipv6_prefix: int = Field(
         IPV6_PREFIX,

@@ -21,6 +21,7 @@ async def test_closing_closes_the_store_that_is_asked_so_that_hits_are_given_bac
     parts: list[Any] = [Recorder(), Recorder()]
     asked: Any = Recorder()
     refusals = RefusalLog(time.monotonic, time.time)
-    await SharedStores(parts[0], parts[1], asked, refusals, None, 1).close()
+    share: Any = None
+    await SharedStores(parts[0], parts[1], asked, refusals, None, 1, share).close()
     assert asked.closed
     assert not any(part.closed for part in parts)
