@@ -61,6 +61,13 @@ def test_the_wheel_holds_the_pages_of_the_console(wheel: Path) -> None:
     assert wanted <= set(zipfile.ZipFile(wheel).namelist())
 
 
+def test_the_wheel_holds_the_files_of_the_demo(wheel: Path) -> None:
+    folder = ROOT / "sidecars" / "demo" / "files"
+    wanted = {str(file.relative_to(ROOT)) for file in folder.rglob("*.*") if "__pycache__" not in file.parts}
+    assert "sidecars/demo/files/login/app.py" in wanted
+    assert wanted <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_an_installed_wheel_runs(environment: Path) -> None:
     sidecars = environment / "bin" / "sidecars"
     version = run(sidecars, "version")

@@ -3,6 +3,7 @@
 The files in `files/` are links to `examples/` and `envoy-test/`, so the demo runs exactly these.
 """
 
+import secrets
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ SIDECARS: Final = ("authz", "ratelimit", "accesslog")
 SECOND_AUTHZ: Final = "authz-2"
 SECOND_EDGE: Final = "edge-2"
 """The name of the second authz, and of the Envoy listener that calls it."""
+
+LOGIN_SESSION_COOKIE: Final = "__Host-session"
+LOGIN_SCOPE: Final = "orders:read"
+"""The cookie that the login application sets, and the scope of its sessions."""
 
 PATIENCE_SECONDS: Final = 5
 """The demo shows decisions, not latency, and 20 ms are too short on a busy machine."""
@@ -39,6 +44,8 @@ class CredentialLocations:
     """The Redis that two authz sidecars share. None: there is one authz, with memory stores."""
     console_port: int | None = None
     """The port on 127.0.0.1 of the admin pages for a browser. None: they are on a unix socket only."""
+    login: bool = False
+    """Whether the sample login application runs."""
 
     @property
     def settings_file(self) -> Path:
@@ -70,6 +77,21 @@ class CredentialLocations:
         """The address of the second authz's admin server."""
         return self.folder / "admin-2.sock"
 
+    @property
+    def login_socket(self) -> Path:
+        """The address of the login application."""
+        return self.folder / "login.sock"
+
+    @property
+    def sessions_socket(self) -> Path:
+        """The address of the sessions API of authz."""
+        return self.folder / "sessions.sock"
+
+    @property
+    def sessions_token(self) -> Path:
+        """The token of the login application for the sessions API."""
+        return self.folder / "sessions.token"
+
     def socket(self, sidecar: str) -> Path:
         """Return the address of the sidecar for Envoy."""
         return self.folder / f"{sidecar}.sock"
@@ -97,6 +119,8 @@ def write_sidecar_files(
     settings["reload"] = {"interval_seconds": 0.2}
     # Its sessions are worth nothing outside the demo, which other users of this machine may play with, too.
     settings["authz"]["session_admin"] = True
+    if places.login:
+        _add_sessions_api(places, settings["authz"])
     if places.redis_url is not None:
         patience_ms = PATIENCE_SECONDS * 1000
         settings["redis"] = {
@@ -113,6 +137,9 @@ def write_sidecar_files(
     credentials["issuers"][0]["jwks"]["url"] = f"http://127.0.0.1:{places.idp_port}/.well-known/jwks.json"
     credentials["api_keys"]["keys"][0]["sha256"] = api_key_hash
     credentials["lookup_timeout_seconds"] = PATIENCE_SECONDS
+    if places.login:
+        credentials["sessions"]["locations"] = [{"cookie": "session"}, {"cookie": LOGIN_SESSION_COOKIE}]
+        (places.folder / "login.yaml").write_bytes((FILES / "login" / "policy.yaml").read_bytes())
     if places.redis_url is not None:
         credentials["sessions"]["store"] = "redis"
         credentials["revocations"] = {"store": "redis"}
@@ -131,6 +158,8 @@ def envoy_configuration(places: CredentialLocations) -> dict[str, Any]:
     clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
     for name in SIDECARS:
         _endpoint(clusters[name])["address"] = {"pipe": {"path": str(places.socket(name))}}
+    if places.login:
+        _add_login(places, resources)
     if places.redis_url is not None:
         _add_second_authz(places, resources)
     _endpoint(clusters["upstream"])["address"]["socket_address"]["port_value"] = places.upstream_port
@@ -159,9 +188,34 @@ def http_filters(listener: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {http_filter["name"]: http_filter["typed_config"] for http_filter in filters}
 
 
+def _add_sessions_api(places: CredentialLocations, authz: dict[str, Any]) -> None:
+    places.sessions_token.touch(mode=0o600)
+    places.sessions_token.write_text(secrets.token_hex(32), encoding="ascii")
+    client = {
+        "name": "login",
+        "token_file": str(places.sessions_token),
+        "may": ["create", "show", "revoke"],
+        "scopes": [LOGIN_SCOPE],
+    }
+    authz["sessions_api"] = {"listen": f"unix:{places.sessions_socket}?mode=0600", "clients": [client]}
+    authz["policy"] = [*authz["policy"], "login.yaml"]
+
+
+def _add_login(places: CredentialLocations, resources: dict[str, Any]) -> None:
+    """Route /auth/ to the login application."""
+    cluster = deepcopy(next(one for one in resources["clusters"] if one["name"] == "upstream"))
+    cluster["name"] = cluster["load_assignment"]["cluster_name"] = "login"
+    _endpoint(cluster)["address"] = {"pipe": {"path": str(places.login_socket)}}
+    resources["clusters"].append(cluster)
+    route = {"name": "auth", "match": {"prefix": "/auth/"}, "route": {"cluster": "login", "timeout": "15s"}}
+    for listener in _http_listeners(resources):
+        http_manager(listener)["route_config"]["virtual_hosts"][0]["routes"].insert(0, deepcopy(route))
+
+
 def _of_second_authz(places: CredentialLocations, settings: Mapping[str, Any]) -> dict[str, Any]:
     shared = {name: settings[name] for name in ("log", "redis", "drain", "reload")}
     authz = {**settings["authz"], "listen": [f"unix:{places.socket(SECOND_AUTHZ)}"]}
+    authz.pop("sessions_api", None)  # the login application uses that of the first
     return {**shared, "admin": {"listen": f"unix:{places.other_admin_socket}"}, "authz": authz}
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from sidecars.demo.edge import Edge, serve_edge
 from sidecars.demo.envoy import EnvoyError, find_envoy, scripts_folder
+from sidecars.demo.login import NO_LOGIN, can_run
 from sidecars.demo.process import ProcessError
 from sidecars.demo.redis import NO_REDIS, find_redis, serve_redis
 from sidecars.demo.rows import rows
@@ -83,6 +84,8 @@ async def _demo(
     find_envoy(environment, scripts_folder())  # without rows nothing need be started
     async with AsyncExitStack() as running:
         redis_url = await _redis(folder, environment, running, console)
+        if not can_run():
+            console.print(NO_LOGIN, style="yellow", markup=False, soft_wrap=True)
         edge = await running.enter_async_context(
             serve_edge(
                 folder,
@@ -90,6 +93,7 @@ async def _demo(
                 port=port,
                 redis_url=redis_url,
                 console_port=console_port,
+                login=can_run(),
                 progress=console.print,
             )
         )

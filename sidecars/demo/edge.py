@@ -22,6 +22,7 @@ from sidecars.demo.configuration import (
 )
 from sidecars.demo.envoy import Envoy, find_envoy, scripts_folder, serve_envoy
 from sidecars.demo.idp import IdentityProvider, serve_idp
+from sidecars.demo.login import serve_login
 from sidecars.demo.process import ChildProcess, spawn
 from sidecars.demo.until import until
 from sidecars.demo.upstream import Echo, serve_upstream
@@ -45,6 +46,8 @@ class Edge:
     envoy: Envoy
     admin: SidecarsAdmin
     api_key: str
+    login_url: str = ""
+    """Where a browser signs in; empty if the login application does not run."""
 
     async def change_policy(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change the policy with `change`, and return once every authz uses it."""
@@ -71,6 +74,7 @@ async def serve_edge(
     port: int = 0,
     redis_url: str | None = None,
     console_port: int | None = None,
+    login: bool = False,
     change_envoy: Callable[[dict[str, Any], Path], None] = lambda _configuration, _folder: None,
     change_settings: Callable[[dict[str, Any]], None] = lambda _settings: None,
     progress: Callable[[str], None] = lambda _line: None,
@@ -79,7 +83,8 @@ async def serve_edge(
     """Run the edge on 127.0.0.1 during the block, and stop it afterwards.
 
     All files are written to `folder`; `progress` is called for each step. With `redis_url` there are two
-    authz sidecars, which share that Redis. With `console_port` a browser reaches the console there.
+    authz sidecars, which share that Redis. With `console_port` a browser reaches the console there. With
+    `login` the sample login application runs, which needs the extra `login`.
     `change_envoy` may change the configuration of Envoy, and also gets `folder`; `change_settings` may change
     the settings of the sidecars. Raises EnvoyError and ProcessError, each with the end of the log of the
     program that did not start.
@@ -90,7 +95,7 @@ async def serve_edge(
         provider, echo = IdentityProvider(wall_clock), Echo()
         idp_port = await running.enter_async_context(serve_idp(provider))
         upstream_port = await running.enter_async_context(serve_upstream(echo))
-        places = CredentialLocations(folder, port, upstream_port, idp_port, redis_url, console_port)
+        places = CredentialLocations(folder, port, upstream_port, idp_port, redis_url, console_port, login)
         api_key, api_key_hash = new_api_key("reports", secrets.token_bytes)
         write_sidecar_files(places, api_key_hash, change_settings)
 
@@ -108,8 +113,13 @@ async def serve_edge(
             f"http://127.0.0.1:{envoy.ports.get(listener, envoy.ports['edge'])}"
             for listener in ("edge", SECOND_EDGE)
         )
+        login_url = ""
+        if login:
+            progress("Starting the login application ...")
+            await running.enter_async_context(serve_login(places, provider, url, environment))
+            login_url = f"{url}/auth/me"
         admin = SidecarsAdmin(places.admin_socket)
-        yield Edge(url, other_url, places, provider, echo, sidecars, envoy, admin, api_key)
+        yield Edge(url, other_url, places, provider, echo, sidecars, envoy, admin, api_key, login_url)
 
 
 @asynccontextmanager

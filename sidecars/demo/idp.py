@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.utils import base64url_encode
 
+from sidecars.demo.idp_code_flow import CodeFlow
 from sidecars.demo.upstream import serve_application
 
 ISSUER: Final = "https://idp.example"
@@ -33,6 +34,7 @@ class IdentityProvider:
         self._wall_clock = wall_clock
         self._rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._ec = ec.generate_private_key(ec.SECP256R1())
+        self.code_flow = CodeFlow(ISSUER, self.token, wall_clock)
 
     def key_set(self) -> dict[str, Any]:
         """Return the public keys (RFC 7517)."""
@@ -74,11 +76,13 @@ class IdentityProvider:
         return b".".join((signed, base64url_encode(hmac.digest(public, signed, "sha256")))).decode()
 
     def application(self) -> web.Application:
-        """Return an application that serves the key set, the OpenID configuration and `/token`."""
+        """Return an application with the key set, the OpenID configuration, `/authorize` and `/token`."""
         application = web.Application()
         application.router.add_get("/.well-known/jwks.json", self._answer_keys)
         application.router.add_get("/.well-known/openid-configuration", self._answer_discovery)
         application.router.add_post("/token", self._answer_token)
+        application.router.add_get("/authorize", self.code_flow.authorize)
+        application.router.add_post("/authorize", self.code_flow.authorize)
         return application
 
     def _claims(self, subject: str, scope: str, others: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,12 +102,22 @@ class IdentityProvider:
         document = {
             "issuer": ISSUER,
             "jwks_uri": f"{origin}/.well-known/jwks.json",
+            "authorization_endpoint": f"{origin}/authorize",
             "token_endpoint": f"{origin}/token",
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+            "authorization_response_iss_parameter_supported": True,
         }
         return web.json_response(document)
 
     async def _answer_token(self, request: web.Request) -> web.Response:
         form = await request.post()
+        if "grant_type" in form:
+            return self._answer_code(form, request.headers.get("Authorization", ""))
+        # Without a grant: a token for any caller, to try things with curl.
         subject, scope, seconds = (str(form.get(name, "")) for name in ("subject", "scope", "seconds"))
         if not subject or not (seconds or "0").isascii() or not (seconds or "0").isdigit():
             return web.json_response({"error": "invalid_request"}, status=400)
@@ -111,6 +125,12 @@ class IdentityProvider:
         token = self.token(subject, scope, exp=int(self._wall_clock()) + lifetime_seconds)
         answer = {"access_token": token, "token_type": "Bearer", "expires_in": lifetime_seconds}
         return web.Response(body=orjson.dumps(answer), content_type="application/json")
+
+    def _answer_code(self, form: Mapping[str, Any], authorization: str) -> web.Response:
+        if form["grant_type"] != "authorization_code":
+            return web.json_response({"error": "unsupported_grant_type"}, status=400)
+        status, answer = self.code_flow.exchange(form, authorization)
+        return web.json_response(answer, status=status, headers={"cache-control": "no-store"})
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sidecars.demo.ask import ask
+from sidecars.demo.login import NO_LOGIN
 from sidecars.demo.redis import NO_REDIS
 from sidecars.demo.show import POLICY_LINES
 
@@ -131,3 +132,10 @@ async def test_a_missing_redis_that_was_asked_for_is_one_clear_line() -> None:
     code, output = await outcome("--once", REDIS_BIN="/nowhere/redis-server")
     assert code == 1
     assert output.splitlines() == ["REDIS_BIN is '/nowhere/redis-server', which cannot be run as a program"]
+
+
+async def test_without_the_login_application_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['authlib'] = None\n")
+    code, output = await outcome("--once", "--port", "0", PYTHONPATH=str(tmp_path))
+    assert code == 0, output
+    assert [line for line in output.splitlines() if "login application" in line] == [NO_LOGIN]

@@ -17,6 +17,20 @@ async def main():
 
 asyncio.run(main())
 """,
+    "login": """
+import sys
+from pathlib import Path
+import sidecars.demo
+sys.path.insert(0, str(Path(sidecars.demo.__file__).parent / "files" / "login"))
+from app import application
+Path("secret").write_text("s" * 32)
+files = {"LOGIN_CLIENT_SECRET_FILE": "secret", "LOGIN_SESSIONS_TOKEN_FILE": "secret"}
+urls = {"LOGIN_PUBLIC_URL": "https://shop.example", "LOGIN_METADATA_URL": "https://idp.example/metadata"}
+made = application({"LOGIN_CLIENT_ID": "shop", "LOGIN_SESSIONS": "unix:/nowhere", **files, **urls})
+assert [route.path for route in made.routes][0] == "/auth/login"
+import uvicorn
+print("worked")
+""",
     "logs": """
 import sys
 from pathlib import Path
