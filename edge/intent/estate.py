@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from operator import attrgetter
 from pathlib import Path
+from typing import Final
 
+from common.background import background_work, freeze_gc
 from common.configfile import ConfigError, Problem
 from edge.intent.check.check import problems_between, problems_of_service
 from edge.intent.check.overlaps import Holding, holding_of
@@ -17,6 +19,9 @@ from edge.intent.platform_file import PlatformFile
 from edge.intent.resolve import Resolver
 from edge.intent.service_file import ServiceFile
 from edge.intent.sources import FileCache, SourceFile, read_folder, read_sources
+
+LARGE_ESTATE_ROUTES: Final = 1_000
+"""From this size on, garbage collections would take most of the time of a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,10 @@ class EstateReader:
 
         Exceptions that ended before `today` are problems. Raises ConfigError with every problem of all files.
         """
+        with background_work():
+            return self._read(texts, today)
+
+    def _read(self, texts: Mapping[str, str], today: date) -> Estate:
         sources = read_sources(texts, self._files, self.folder)
         if sources.platform_is_wrong:
             # What services say cannot be judged by half a platform.
@@ -72,27 +81,34 @@ class EstateReader:
         if ground is None or ground.sources != sources.platform or ground.today != today:
             ground = self._ground = _Ground.of(sources.platform, today)
             self._judged = {}
-        self._judged = {source.document.file: self._judge(source, ground) for source in sources.services}
+        before = self._judged
+        self._judged = {
+            source.document.file: self._judge(source, ground, before) for source in sources.services
+        }
         judged = self._judged.values()
-        services = sorted((one.service for one in judged), key=attrgetter("name"))
         problems = [*sources.problems, *ground.problems, *(found for one in judged for found in one.problems)]
         spelling = Spelling.of(ground.platform.content.policy.paths)
-        problems += problems_between(
-            (one.service for one in judged), (one.holding for one in judged), spelling
-        )
+        services = [one.service for one in judged]
+        problems += problems_between(services, (one.holding for one in judged), spelling)
         if problems:
             self._refuse(problems)
+        new = sum(
+            len(one.service.routes) for file, one in self._judged.items() if before.get(file) is not one
+        )
+        if new >= LARGE_ESTATE_ROUTES:
+            freeze_gc()
         return Estate(
             domain=ground.platform.content.domain or "",
             policy=ground.platform.written("policy") or {},
             rules=ground.rules,
             teams=ground.platform.teams,
-            services=tuple(services),
+            services=tuple(sorted(services, key=attrgetter("name"))),
             revision=sources.revision,
         )
 
-    def _judge(self, source: SourceFile[ServiceFile], ground: _Ground) -> _Judged:
-        known = self._judged.get(source.document.file)
+    @staticmethod
+    def _judge(source: SourceFile[ServiceFile], ground: _Ground, before: Mapping[str, _Judged]) -> _Judged:
+        known = before.get(source.document.file)
         if known is not None and known.source is source:
             return known
         service = ground.resolver.service(source)
