@@ -22,8 +22,9 @@ import yaml
 from tests.support.authority import Authority
 from tests.support.dashboards import is_of_processes, without_data
 from tests.support.prometheus import Prometheus, serve_prometheus
+from tests.support.ratelimiting import request
 from tests.support.redis_server import free_port
-from tests.support.running import SIDECARS, Running
+from tests.support.running import SIDECARS, Running, call, connect
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -45,6 +46,7 @@ FAILURES = 3
 POLICY: dict[str, Any] = {"rules": [{"name": "public", "paths": ["/public"], "allow": "anyone"}]}
 LIMITS: dict[str, Any] = {"domain": "edge", "descriptors": []}
 SERVERS = Authority("servers")
+SHOULD_RATE_LIMIT = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 
 
 @dataclass
@@ -121,6 +123,7 @@ async def test_each_alert_fires_for_its_fault_and_none_in_health(
             certificate_expires,
             bad_tls_files,
             wrong_clock_and_other_policy,
+            ban_storm,
             hung_worker,
             crash_loop,
             dead,
@@ -176,6 +179,21 @@ async def wrong_clock_and_other_policy(hosts: Hosts) -> None:
         await hosts.prometheus.until_firing("ClockOff", "RevisionsDiffer")
         (hosts.folder / "three.json").write_text("[]")
         await hosts.prometheus.until_silent("ClockOff", "RevisionsDiffer")
+
+
+async def ban_storm(hosts: Hosts) -> None:
+    limit = {"unit": "day", "requests_per_unit": 0, "ban": {"after": 1, "for": "1h"}}
+    banning = {"domain": "edge", "descriptors": [{"key": "a", "rate_limit": limit}]}
+    (hosts.two.folder / "limits.yaml").write_text(yaml.safe_dump(banning))
+    hosts.two.wait_until(lambda: "edge.a" in hosts.two.get("/rlconfig?worker=0")[1])
+    with connect(f"unix:{hosts.folder}/2r.0") as channel:
+        for number in range(101):
+            call(channel, SHOULD_RATE_LIMIT, request({"a": str(number)}))
+    await hosts.prometheus.until_firing("BanStorm")
+    names = [ban["id"] for ban in json.loads(hosts.two.get("/limits/bans?worker=0")[1])]
+    hosts.two.get("/limits/bans/lift?worker=0", json.dumps({"names": names}))
+    await hosts.prometheus.until_silent("BanStorm")
+    (hosts.two.folder / "limits.yaml").write_text(yaml.safe_dump(LIMITS))
 
 
 def worker(hosts: Hosts, number: int) -> int:

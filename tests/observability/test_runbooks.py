@@ -83,6 +83,8 @@ def test_a_command_names_what_exists(command: str, tmp_path: Path) -> None:
 def check_words(command: Any, words: list[str]) -> None:
     """Fail if a word is not a subcommand or an option of the command."""
     while isinstance(command, click.Group) or hasattr(command, "commands"):
+        if command.invoke_without_command and words[0].startswith("-"):
+            break
         command = command.commands[words.pop(0)]
     options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("-")} <= options
