@@ -13,6 +13,7 @@ MAX_RELEASE_AFTER_SECONDS: Final = 86_400
 
 _OF_RATES: Final = (
     "unit", "requests_per_unit", "unit_multiplier", "period", "cost", "algorithm", "burst", "charge_rejected",
+    "lease",
 )  # fmt: skip
 _HOLDER_BITS: Final = 52
 """Exact in a double of the Redis script, as every number there. Two of a thousand requests in flight share a

@@ -15,6 +15,7 @@ and below `rate_limit`:
 - `concurrency`: the requests in flight, instead of a rate; `release_after`: when a slot that was not given
   back is free again
 - `ban`: for how long a key is refused without counting after so many rejections
+- `lease`: whether a sidecar takes a part of the limit in advance, to answer from memory
 
 Stricter than there: a key is known only where it has a meaning (`shadow_mode` below `rate_limit` is read
 by nothing there); every problem is reported at once, each with file and line; nothing is loaded then.
@@ -49,6 +50,7 @@ from ratelimit.rules import (
     Unit,
     Wildcard,
     build_bucket,
+    goes_into_debt,
 )
 
 _KUBERNETES: Final = (
@@ -70,6 +72,11 @@ class _Period(NamedTuple):
 _NO_CONSTANT_LENGTH: Final = (
     "a calendar {} has no constant length, which {} needs: leave algorithm out, or write a period of days"
 )
+
+_OF_COUNTED: Final = (
+    "unit_multiplier", "period", "cost", "algorithm", "burst", "charge_rejected", "concurrency", "ban",
+    "lease",
+)  # fmt: skip
 
 _NEEDS_WILDCARD: Final = (
     "share_threshold can only be used with wildcard values (containing '*'), but found key"
@@ -292,16 +299,7 @@ class _Compiler:
         if limit.text("unit").upper() in Unit.__members__:
             limit.problem("should not specify rate limit unit when unlimited", "unit")
         limit.number("requests_per_unit", 0, 0)
-        for key in (
-            "unit_multiplier",
-            "period",
-            "cost",
-            "algorithm",
-            "burst",
-            "charge_rejected",
-            "concurrency",
-            "ban",
-        ):
+        for key in _OF_COUNTED:
             if key in limit.data:
                 limit.problem(f"should not specify {key} when unlimited", key)
         return {"bucket": None}
@@ -317,6 +315,7 @@ class _Compiler:
         burst = limit.number("burst", 1, 1) if limit.data.get("burst") is not None else None
         if burst is not None and (algorithm is not Algorithm.TOKEN_BUCKET or requests == 0):
             limit.problem("burst needs algorithm: token_bucket and requests_per_unit of at least 1", "burst")
+        lease = limit.flag("lease") if "lease" in limit.data else self.options.lease
         window = UNIT_SECONDS[unit] * multiplier
         bucket = build_bucket(
             requests,
@@ -326,8 +325,11 @@ class _Compiler:
             charge_rejected=charge,
             calendar_months=calendar_months,
         )
+        if lease and goes_into_debt(bucket) and "lease" in limit.data:
+            limit.problem(f"lease excludes charge_rejected: true of a {algorithm.value}", "lease")
         return {
             "bucket": bucket,
+            "lease": lease and not goes_into_debt(bucket),
             "charging": None if charge is False else replace(bucket, charge_rejected=True),
             "requests_per_unit": requests,
             "unit": unit,

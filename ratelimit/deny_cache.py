@@ -1,10 +1,12 @@
 """Remembers refusals of a shared store until the same request could pass, so that it is not asked again."""
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final, NamedTuple
 
-from common.buckets import SECOND_US, Bucket, SlidingWindow, Taken, TokenBucket
+from common.buckets import SECOND_US, Bucket, Taken
 from ratelimit.cache import GenerationalCache
+from ratelimit.rules import goes_into_debt
 from ratelimit.stores.store import NOT_TAKEN, Mode, Take
 
 MAX_ENTRIES: Final = 20_000
@@ -75,19 +77,24 @@ class DenyCache:
         self.hits += 1
         return outcomes
 
-    def note(self, takes: Sequence[Take], outcomes: Sequence[Taken], asked_at: float) -> None:
-        """Remember the refusals among the `outcomes` of a request. `asked_at`: the clock when it came."""
+    def note(
+        self, takes: Sequence[Take], outcomes: Sequence[Taken], asked_at: float, most_seconds: float = inf
+    ) -> None:
+        """Remember the refusals among the `outcomes` of a request, for `most_seconds` at most.
+
+        `asked_at` is the clock when the request came.
+        """
         # Of two takes from one bucket, the second may be refused because of the first alone.
         unique = len(takes) == 1 or len({take.key for take in takes}) == len(takes)
         for take, outcome in zip(takes, outcomes, strict=True):
             if take.hits < 0:
                 self._denials.forget(take.key)
-            elif unique and outcome.retry_after_us and not _goes_into_debt(take.bucket):
-                self._put(take, outcome, asked_at)
+            elif unique and outcome.retry_after_us and not goes_into_debt(take.bucket):
+                self._put(take, outcome, asked_at, most_seconds)
 
-    def _put(self, take: Take, outcome: Taken, asked_at: float) -> None:
+    def _put(self, take: Take, outcome: Taken, asked_at: float, most_seconds: float) -> None:
         # The request came before the store answered it, so this never lasts too long.
-        until = asked_at + outcome.retry_after_us / SECOND_US
+        until = asked_at + min(most_seconds, outcome.retry_after_us / SECOND_US)
         known = self._denials.get(take.key)
         # A refusal of fewer hits covers more requests.
         if known is None or take.hits <= known.hits or not known.covers(take, asked_at):
@@ -100,10 +107,6 @@ class DenyCache:
     def clear(self) -> None:
         """Drop everything."""
         self._denials.clear()
-
-
-def _goes_into_debt(bucket: Bucket) -> bool:
-    return isinstance(bucket, TokenBucket | SlidingWindow) and bucket.charge_rejected
 
 
 def _as_of(denial: _Denial, now: float) -> Taken:

@@ -34,6 +34,7 @@ LIMIT_KEYS: Final = (
     "concurrency",
     "release_after",
     "ban",
+    "lease",
 )
 _ALL_KEYS: Final = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
 

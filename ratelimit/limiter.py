@@ -6,6 +6,7 @@ the configuration alone, so it is a step of its own (`plan`) whose result may be
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Final
 
 from common.buckets import SECOND_US, FixedWindow, Taken
@@ -15,6 +16,7 @@ from ratelimit.decision import BANNED, Charge, DescriptorStatus, LimitDecision, 
 from ratelimit.deny_cache import DenyCache
 from ratelimit.hot_keys import HotKeys
 from ratelimit.in_flight import InFlight
+from ratelimit.leases.leases import Errand, Leases
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
@@ -52,6 +54,7 @@ class Limiter:
     is what the configuration says.
     `note_unmatched` is called with each plan that has `unmatched`.
     `bounds` is what a request may hold at most.
+    `leases` answer requests for the hot keys of rules with `lease`; `store` is asked about the others.
     `spare_others`: fixed windows and debts of a refused request are charged only if they are over.
     """
 
@@ -73,6 +76,7 @@ class Limiter:
         hot_keys: HotKeys | None = None,
         in_flight: InFlight | None = None,
         bans: Bans | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self.stats = stats
         self.hot_keys = hot_keys or HotKeys(0, lambda: 0.0)
@@ -82,6 +86,8 @@ class Limiter:
         self.bans = bans or Bans(lambda: 0.0, DetachedTakes(store, fallback))
         """The keys that are refused without counting."""
         self.deny_cache = deny_cache
+        self.leases = leases
+        """The leases, whether or not a rule has some."""
         self.budgets = TokenBudgets()
         """The descriptors whose hits are charges after the fact; a plan holds while their number stays."""
         self._note_unmatched = note_unmatched
@@ -110,6 +116,10 @@ class Limiter:
         """Messages that came once lately."""
         if self.deny_cache is not None:
             self.deny_cache.clear()
+        if self.leases is not None:
+            self.leases.end()
+        has_leases = limits.options.lease or any(rule.lease for rule in limits.rules)
+        self._leases = self.leases if has_leases else None
 
     def plan(self, request: LimitRequest) -> LimitPlan:
         """The rules for `request` by the configuration in service. Charges nothing.
@@ -184,44 +194,62 @@ class Limiter:
             banned = self.bans.refusal(plan)
             if banned is not None:
                 return finish(self._decision(plan, banned, BANNED, over=True))
+        leases = self._leases
+        if leases is not None:
+            leased = leases.take(plan.takes)
+            if leased is not None:
+                return finish(self._counted(plan, leased))
         deny_cache, asked_at = self.deny_cache, 0.0
         if deny_cache is not None:
             denied = deny_cache.refuse(plan.takes)
             if denied is not None:
                 return finish(self._denied(plan, denied))
             asked_at = deny_cache.clock()
+        errand = None if leases is None else leases.errand(plan.takes, plan.charges)
+        takes = plan.takes if errand is None else errand.takes
         try:
             if self._callback_store is not None:
                 return self._callback_store.take_then(
-                    plan.takes,
+                    takes,
                     budget_seconds,
-                    lambda outcome: finish(self._answered(plan, outcome, asked_at)),
+                    lambda outcome: finish(self._answered(plan, outcome, asked_at, errand)),
                 )
-            taken = self.store.take(plan.takes, budget_seconds)
+            taken = self.store.take(takes, budget_seconds)
         except StoreError as error:
-            return finish(self._without_store(plan, error.failure))
+            return finish(self._answered(plan, error, asked_at, errand))
         if isinstance(taken, list):
-            return finish(self._counted(plan, taken))
-        return self._wait(plan, taken, asked_at, finish)
+            return finish(
+                self._counted(plan, taken)
+                if errand is None
+                else self._answered(plan, taken, asked_at, errand)
+            )
+        return self._wait(plan, taken, asked_at, errand, finish)
 
     async def _wait(
         self,
         plan: LimitPlan,
         answer: Awaitable[list[Taken]],
         asked_at: float,
+        errand: Errand | None,
         finish: Callable[[LimitDecision], Result],
     ) -> Result:
         try:
             outcome: list[Taken] | StoreError = await answer
         except StoreError as error:
             outcome = error
-        return finish(self._answered(plan, outcome, asked_at))
+        return finish(self._answered(plan, outcome, asked_at, errand))
 
-    def _answered(self, plan: LimitPlan, outcome: list[Taken] | StoreError, asked_at: float) -> LimitDecision:
+    def _answered(
+        self, plan: LimitPlan, outcome: list[Taken] | StoreError, asked_at: float, errand: Errand | None
+    ) -> LimitDecision:
+        most_seconds = inf
+        if errand is not None and self.leases is not None:
+            outcome = self.leases.settle(errand, plan.takes, outcome)
+            most_seconds = self.leases.seconds  # until then, tokens come back that others have leased
         if isinstance(outcome, StoreError):
             return self._without_store(plan, outcome.failure)
         if self.deny_cache is not None and plan.limits is self._limits:
-            self.deny_cache.note(plan.takes, outcome, asked_at)
+            self.deny_cache.note(plan.takes, outcome, asked_at, most_seconds)
         return self._counted(plan, outcome)
 
     def _denied(self, plan: LimitPlan, taken: Sequence[Taken]) -> LimitDecision:

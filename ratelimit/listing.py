@@ -74,6 +74,8 @@ def _modes_and_failure(rule: LimitRule) -> Iterator[str]:
         yield "shadow_mode"
     if rule.quota_mode:
         yield "quota_mode"
+    if rule.lease:
+        yield "lease"
     if rule.ban is not None:
         yield f"ban {rule.ban.seconds}s after {rule.ban.rejections.limit + 1} rejections"
     yield f"on_failure {rule.on_failure.value}"
@@ -109,6 +111,7 @@ def _rule_data(rule: LimitRule) -> dict[str, Any]:
         "cost": rule.cost,
         "charge_rejected": None if bucket is None else bucket.charge_rejected,
         "on_failure": rule.on_failure.value,
+        "lease": rule.lease,
         "shadow_mode": rule.shadow_mode,
         "quota_mode": rule.quota_mode,
         "name": rule.name or None,

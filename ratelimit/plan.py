@@ -18,7 +18,16 @@ from ratelimit.request import (
     RequestError,
     UnconfiguredError,
 )
-from ratelimit.rules import BLANKS, UNIT_SECONDS, CompiledLimits, LimitRule, Node, Unit, build_bucket
+from ratelimit.rules import (
+    BLANKS,
+    UNIT_SECONDS,
+    CompiledLimits,
+    LimitRule,
+    Node,
+    Unit,
+    build_bucket,
+    goes_into_debt,
+)
 from ratelimit.secret_values import SecretValues
 from ratelimit.stats import Counts, Stats
 from ratelimit.stores.store import Mode, Take
@@ -202,6 +211,7 @@ def _override_rule(
         charging=replace(bucket, charge_rejected=True),
         metric_has_values=True,
         on_failure=options.on_failure,
+        lease=options.lease and not goes_into_debt(bucket),
         source="override",
     )
 

@@ -113,6 +113,8 @@ class LimitRule:
     metadata: Mapping[str, Any] | None = None
     on_failure: OnFailure = OnFailure.LOCAL
     ban: BanRule | None = None
+    lease: bool = False
+    """Whether sidecars may take a part of the limit in advance, to answer from memory."""
     source: str = ""
     """FILE:LINE."""
 
@@ -197,6 +199,7 @@ class Options:
 
     algorithm: Algorithm = Algorithm.TOKEN_BUCKET
     on_failure: OnFailure = OnFailure.LOCAL
+    lease: bool = False
     replicas: int = 1
     """Sidecars that share a store: with the store away, each grants its part of a limit, rounded up."""
     merge_domains: bool = False
@@ -211,6 +214,11 @@ class Options:
     """Characters of a host that `normalise` looks at."""
     ipv6_prefix: int = IPV6_PREFIX
     """Bits of an IPv6 address that `normalise` looks at."""
+
+
+def goes_into_debt(bucket: Bucket) -> bool:
+    """Return whether hits that do not pass make later ones wait longer, for as long as they are owed."""
+    return isinstance(bucket, TokenBucket | SlidingWindow) and bucket.charge_rejected
 
 
 def share_of(bucket: Bucket, replicas: int) -> Bucket:

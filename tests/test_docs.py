@@ -24,6 +24,7 @@ from ratelimit.bans import Bans
 from ratelimit.config import compile_limits
 from ratelimit.deny_cache import DenyCache
 from ratelimit.in_flight import InFlight
+from ratelimit.leases.leases import Leases
 from ratelimit.rules import Options
 from ratelimit.stats import Stats
 from ratelimit.stores.memory import MemoryStore
@@ -88,7 +89,8 @@ def ratelimit_metrics() -> set[str]:
     registry.register(InFlight(stats, lambda: 0.0))
     registry.register(BanCollector(Bans(lambda: 0.0, lambda _take, _then: None), stats))
     redis = RedisStore(None, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # no call
-    registry.register(StoreCollector(MemoryStore(lambda: 0), redis, redis, DenyCache(lambda: 0.0)))
+    memory, leases = MemoryStore(lambda: 0), Leases(lambda: 0.0)
+    registry.register(StoreCollector(memory, redis, redis, DenyCache(lambda: 0.0), leases))
     return names_of(registry)
 
 

@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ratelimit.deny_cache import DenyCache
+from ratelimit.leases.leases import Leases
 from ratelimit.stores.memory import MemoryStore
 
 if TYPE_CHECKING:  # else limits in memory would load redis-py, 10 MB
@@ -23,10 +24,12 @@ class StoreCollector(Collector):
         redis: "RedisStore | ClusterStore | None",
         per_second: "RedisStore | ClusterStore | None" = None,
         deny_cache: DenyCache | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self._memory = memory
         self._stores = {"ratelimit_redis": redis, "ratelimit_redis_per_second": per_second}
         self._deny_cache = deny_cache
+        self._leases = leases
 
     def collect(self) -> Iterator[Metric]:
         """The current metrics."""
@@ -50,6 +53,24 @@ class StoreCollector(Collector):
             yield GaugeMetricFamily(
                 "ratelimit_deny_cache_entries", "Buckets known to refuse.", value=len(self._deny_cache)
             )
+        if self._leases is not None:
+            yield from _of_leases(self._leases)
+
+
+def _of_leases(leases: Leases) -> Iterator[Metric]:
+    yield GaugeMetricFamily("ratelimit_leases", "Keys with a lease.", value=len(leases))
+    yield GaugeMetricFamily(
+        "ratelimit_lease_tokens_out",
+        "Tokens charged in Redis in advance, and neither handed out nor back.",
+        value=leases.tokens_out,
+    )
+    yield CounterMetricFamily(
+        "ratelimit_lease_decisions", "Requests answered from leases alone.", value=leases.answered
+    )
+    tokens = CounterMetricFamily("ratelimit_lease_tokens", "Tokens of leases.", labels=["event"])
+    for event in ("taken", "returned", "lost"):
+        tokens.add_metric([event], getattr(leases, event))
+    yield tokens
 
 
 def _of_redis(prefix: str, store: "RedisStore | ClusterStore") -> Iterator[Metric]:

@@ -160,6 +160,12 @@ _RATELIMIT: Final = {
         "requests", "below `concurrency` for each key", ("domain", "key1", "key2")
     ),
     "ratelimit_concurrency_healed_total": MetricFacts("slots", _STILL, ("domain", "key1", "key2")),
+    "ratelimit_lease_decisions_total": MetricFacts("requests", "rises with requests for hot keys"),
+    "ratelimit_lease_tokens_out": MetricFacts("tokens", "below `leases.share` of the limits with leases"),
+    "ratelimit_lease_tokens_total": MetricFacts(
+        "tokens", "`lost` is a small share of `taken`", ("event",), {"event": "3"}
+    ),
+    "ratelimit_leases": MetricFacts("keys", "below `leases.max_keys`"),
     "ratelimit_memory_buckets": MetricFacts("buckets", "below `max_buckets`"),
     "ratelimit_memory_buckets_evicted_total": MetricFacts("buckets", _STILL),
     **_facts_of_redis("ratelimit_redis"),

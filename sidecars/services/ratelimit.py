@@ -270,6 +270,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         hot_keys=HotKeys(settings.hot_keys, dependencies.monotonic_clock, dependencies.random),
         bans=bans,
         in_flight=InFlight(stats, dependencies.monotonic_clock, settings.max_in_flight),
+        leases=None if shared is None else shared.leases,
     )
     dependencies.registry.register(stats)
     dependencies.registry.register(limiter.in_flight)
@@ -278,7 +279,8 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         shared.share_bans(bans, settings.max_bans, lambda: any(rule.ban for rule in limiter.limits.rules))
     bans.listener = BanLog(bans.listener, dependencies.monotonic_clock)
     redis, per_second = (None, None) if shared is None else (shared.redis, shared.per_second)
-    dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache))
+    leases = None if shared is None else shared.leases
+    dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache, leases))
     return RatelimitSidecar(settings, limiter, memory, shared, dependencies.monotonic_clock)
 
 

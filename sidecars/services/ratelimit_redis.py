@@ -14,6 +14,8 @@ from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_cluster import Cluster, NodeAddress
 from common.tasks import cancel_and_wait
 from ratelimit.bans import Bans
+from ratelimit.leases.leases import Leases
+from ratelimit.leases.returns import LeaseReturns
 from ratelimit.stores.ban_stream import BanStream
 from ratelimit.stores.cluster import ClusterStore
 from ratelimit.stores.heartbeat import Heartbeat, beat_script
@@ -44,6 +46,7 @@ class SharedStores:
         heartbeat: Heartbeat | None,
         replicas: int | None,
         share: Callable[[Bans, int, Callable[[], bool]], BanStream],
+        leases: Leases | None = None,
     ) -> None:
         self.redis = redis
         self.per_second = per_second
@@ -51,11 +54,12 @@ class SharedStores:
         self.store = store
         self.heartbeat = heartbeat
         self._refusals = refusals
+        self.leases = leases
+        self._returns = None if leases is None else LeaseReturns(leases, store)
         self._replicas = replicas
-        self._beating: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
         self._share = share
         self._stream: BanStream | None = None
-        self._sharing: asyncio.Task[None] | None = None
 
     def share_bans(self, bans: Bans, most: int, wanted: Callable[[], bool]) -> None:
         """Share `bans`, at most `most`, with the other sidecars, while they are `wanted`."""
@@ -64,9 +68,11 @@ class SharedStores:
     def start(self) -> None:
         """Begin to count the sidecars. Redis is called by the first request, and may be away."""
         if self.heartbeat is not None:
-            self._beating = asyncio.create_task(self.heartbeat.run(), name="heartbeat")
+            self._running.append(asyncio.create_task(self.heartbeat.run(), name="heartbeat"))
+        if self._returns is not None:
+            self._running.append(asyncio.create_task(self._returns.run(), name="return leases"))
         if self._stream is not None:
-            self._sharing = asyncio.create_task(self._stream.run(), name="ban stream")
+            self._running.append(asyncio.create_task(self._stream.run(), name="ban stream"))
 
     def describe(self) -> dict[str, Any]:
         """The state for `/config`."""
@@ -84,11 +90,11 @@ class SharedStores:
         return described
 
     async def close(self) -> None:
-        """End the calls that are still under way."""
-        if self._sharing is not None:
-            await cancel_and_wait(self._sharing)
-        if self.heartbeat is not None and self._beating is not None:
-            await cancel_and_wait(self._beating)
+        """Return what is leased, and end the calls that are still under way."""
+        await cancel_and_wait(*self._running)
+        if self._returns is not None:
+            await self._returns.close()
+        if self.heartbeat is not None and self._running:
             await self.heartbeat.leave()
         await self.store.close()
 
@@ -107,7 +113,8 @@ def shared_stores(settings: RatelimitSettings, dependencies: Dependencies) -> Sh
         store = SplitStore(redis, per_second, settings.redis_timeout_ms / 1000)
     heartbeat = _heartbeat(settings, dependencies, dependencies.redis)
     share = partial(_ban_stream, dependencies.redis, settings.redis_prefix)
-    return SharedStores(redis, per_second, store, refusals, heartbeat, settings.replicas, share)
+    leases = _leases(settings, dependencies, heartbeat)
+    return SharedStores(redis, per_second, store, refusals, heartbeat, settings.replicas, share, leases)
 
 
 def _ban_stream(
@@ -120,6 +127,17 @@ def _ban_stream(
         most,
         wanted=wanted,
         failed=lambda error: _log.warning("bans are not shared", error=error),
+    )
+
+
+def _leases(settings: RatelimitSettings, dependencies: Dependencies, heartbeat: Heartbeat | None) -> Leases:
+    leases = settings.leases
+    return Leases(
+        dependencies.monotonic_clock,
+        seconds=leases.seconds,
+        share=leases.share,
+        max_keys=leases.max_keys,
+        replicas=lambda: (settings.replicas or 1) if heartbeat is None else heartbeat.replicas,
     )
 
 

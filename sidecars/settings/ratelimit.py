@@ -13,6 +13,7 @@ from ratelimit.deny_cache import MAX_ENTRIES
 from ratelimit.files import FolderFiles
 from ratelimit.hot_keys import MAX_KEYS
 from ratelimit.in_flight import MAX_IN_FLIGHT
+from ratelimit.leases.leases import LEASE_SECONDS, LEASE_SHARE, MAX_LEASES
 from ratelimit.normalise import IPV6_PREFIX, MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.secret_values import SecretValues
@@ -55,6 +56,29 @@ class BreakerSettings(Block):
         gt=0,
         le=60,
         description="Time until one call tries again; it grows to 8 times this while calls fail.",
+    )
+
+
+class LeaseSettings(Block):
+    """Leases: parts of limits in Redis that a sidecar takes in advance, to answer from memory."""
+
+    by_default: bool = Field(
+        default=False, description="Whether rules without `lease`, and overrides, have leases."
+    )
+    seconds: float = Field(
+        LEASE_SECONDS,
+        ge=0.1,
+        le=60,
+        description="A lease has tokens for so long at the rate of its key; what is unused then is returned.",
+    )
+    share: float = Field(
+        LEASE_SHARE,
+        gt=0,
+        le=1,
+        description="The part of a limit that may be leased, divided by the sidecars that share it.",
+    )
+    max_keys: int = Field(
+        MAX_LEASES, ge=1, le=1_000_000, description="The most keys with a lease, of about 500 bytes each."
     )
 
 
@@ -241,6 +265,8 @@ class RatelimitSettings(Block):
         le=1_000_000,
         description="Buckets in Redis known to refuse, until they would let the same request pass. 0: none.",
     )
+    leases: LeaseSettings = LeaseSettings()
+    """How hot keys are answered from memory, with store: redis."""
     hot_keys: int = Field(
         MAX_KEYS,
         ge=0,
@@ -257,6 +283,7 @@ class RatelimitSettings(Block):
         return Options(
             self.algorithm,
             self.on_failure,
+            self.leases.by_default,
             self.replicas or 1,
             self.merge_domains,
             self.folder_files,

@@ -68,6 +68,7 @@ def test_json_has_one_object_a_rule(tmp_path: Path) -> None:
         "cost": 2,
         "charge_rejected": True,
         "on_failure": "local",
+        "lease": False,
         "shadow_mode": False,
         "quota_mode": False,
         "name": "address",

@@ -1,0 +1,1 @@
+"""Leases: tokens that this process has taken from a shared bucket in advance, to answer from memory."""
