@@ -18,8 +18,8 @@ def demo(
     """Demonstrate the sidecars on this machine, with a real Envoy.
 
     Starts an identity provider, an upstream, the three sidecars and Envoy, sends requests through them, and
-    prints expected and actual results, and how to test, break and explain the policy. Then everything keeps
-    running until Ctrl-C, for you to try.
+    prints expected and actual results. Then everything keeps running until Ctrl-C: the last screen says what
+    runs where, links to the console, and has three things to try.
 
     Example: `sidecars demo --once`
 

@@ -20,7 +20,8 @@ from sidecars.demo.process import ProcessError
 from sidecars.demo.redis import NO_REDIS, find_redis, serve_redis
 from sidecars.demo.rows import rows
 from sidecars.demo.scenario import RowResult, check_log, is_of_a_row, send
-from sidecars.demo.show import curl_lines, print_console_link, print_policy_lines, print_results
+from sidecars.demo.screen import print_screen
+from sidecars.demo.show import POLICY_LINES, curl_lines, print_policy_lines, print_results
 
 DEFAULT_PORT: Final = 10000
 MAX_SOCKET_PATH_BYTES: Final = 107
@@ -97,14 +98,14 @@ async def _demo(
                 progress=console.print,
             )
         )
-        print_console_link(console, console_port)
         console.print(f"Envoy listens on {edge.url}. Sending requests ...\n")
         results = await play(edge)
         print_results(console, results)
         failed = _print_verdict(results, console)
-        print_policy_lines(console)
-        if not once:
-            await _stay(edge, stop_requested, console)
+        if once:
+            print_policy_lines(console)
+        else:
+            await _stay(edge, console_port, stop_requested, console)
     return FAILED if once and failed else OK
 
 
@@ -133,12 +134,11 @@ def _print_verdict(results: Sequence[RowResult], console: Console) -> int:
     return failed
 
 
-async def _stay(edge: Edge, stop_requested: asyncio.Event, console: Console) -> None:
-    console.print("\nEverything stays up until Ctrl-C. To try:\n")
+async def _stay(edge: Edge, console_port: int, stop_requested: asyncio.Event, console: Console) -> None:
     session = await edge.admin.create_session("dave", ("orders:read",))
-    for line in curl_lines(edge, session):
-        # As plain text: a wrapped line cannot be pasted.
-        console.print(line, soft_wrap=True, markup=False)
+    more = edge.places.folder / "try.sh"
+    more.write_text("\n".join((*curl_lines(edge, session), *POLICY_LINES, "")), encoding="utf-8")
+    print_screen(console, edge, session, console_port, more)
     await stop_requested.wait()
     console.print("\nStopping ...")
 

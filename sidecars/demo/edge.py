@@ -46,6 +46,8 @@ class Edge:
     envoy: Envoy
     admin: SidecarsAdmin
     api_key: str
+    processes: tuple[ChildProcess, ...]
+    """Every process of the edge, apart from Redis."""
     login_url: str = ""
     """Where a browser signs in; empty if the login application does not run."""
 
@@ -101,14 +103,16 @@ async def serve_edge(
 
         progress("Starting authz, ratelimit and accesslog ...")
         sidecars = await running.enter_async_context(serve_sidecars(places, environment))
+        processes = [sidecars]
         if redis_url is not None:
             progress("Starting a second authz, which shares Redis with the first ...")
-            await running.enter_async_context(_serve_second_authz(places, environment))
+            processes.append(await running.enter_async_context(_serve_second_authz(places, environment)))
 
         progress(f"Starting Envoy ({program.found}) ...")
         configuration = envoy_configuration(places)
         change_envoy(configuration, folder)
         envoy = await running.enter_async_context(serve_envoy(program, configuration, folder))
+        processes.append(envoy.process)
         url, other_url = (
             f"http://127.0.0.1:{envoy.ports.get(listener, envoy.ports['edge'])}"
             for listener in ("edge", SECOND_EDGE)
@@ -116,10 +120,23 @@ async def serve_edge(
         login_url = ""
         if login:
             progress("Starting the login application ...")
-            await running.enter_async_context(serve_login(places, provider, url, environment))
+            application = serve_login(places, provider, url, environment)
+            processes.append(await running.enter_async_context(application))
             login_url = f"{url}/auth/me"
         admin = SidecarsAdmin(places.admin_socket)
-        yield Edge(url, other_url, places, provider, echo, sidecars, envoy, admin, api_key, login_url)
+        yield Edge(
+            url,
+            other_url,
+            places,
+            provider,
+            echo,
+            sidecars,
+            envoy,
+            admin,
+            api_key,
+            tuple(processes),
+            login_url,
+        )
 
 
 @asynccontextmanager

@@ -69,11 +69,6 @@ def curl_lines(edge: Edge, session: str) -> tuple[str, ...]:
     )
 
 
-def print_console_link(console: Console, port: int) -> None:
-    """Print where a browser finds the console."""
-    console.print(f"The console, for a browser: http://127.0.0.1:{port}/console/", soft_wrap=True)
-
-
 def print_policy_lines(console: Console) -> None:
     """Print the commands to test, break and explain the policy."""
     console.print("\nThe policy that decided has tests. In a checkout, run, break and explain it:\n")

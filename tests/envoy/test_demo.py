@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -16,10 +17,12 @@ from sidecars.demo.ask import ask
 from sidecars.demo.login import NO_LOGIN
 from sidecars.demo.redis import NO_REDIS
 from sidecars.demo.show import POLICY_LINES
+from sidecars.demo.until import until
 
 pytestmark = pytest.mark.envoy
 
 WAIT_SECONDS = 90
+ROOT = Path(__file__).parents[2]
 
 
 @asynccontextmanager
@@ -29,7 +32,7 @@ async def demo(*arguments: str, **environment: str) -> AsyncIterator[asyncio.sub
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "COLUMNS": "200", **environment},
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     try:
         yield process
@@ -80,9 +83,9 @@ async def test_it_stays_up_until_ctrl_c_and_leaves_nothing_behind() -> None:
         found = re.search(r"http://127\.0\.0\.1:(\d+)", await until_printed(process, "Envoy listens on"))
         assert found is not None
         port = int(found[1])
-        await until_printed(process, "Everything stays up")
         cookie = re.search(r"-b (session=\S+)", await until_printed(process, " -b session="))
         assert cookie is not None
+        await until_printed(process, "Everything stays up")
         answer = await ask(f"http://127.0.0.1:{port}", "/orders", headers={"cookie": cookie[1]})
         assert answer.status == 200
 
@@ -90,6 +93,55 @@ async def test_it_stays_up_until_ctrl_c_and_leaves_nothing_behind() -> None:
         await asyncio.wait_for(process.communicate(), WAIT_SECONDS)
         assert process.returncode == 0
         assert not is_listening(port)
+
+
+async def screen(process: asyncio.subprocess.Process) -> list[str]:
+    """Return the lines of the last screen."""
+    await until_printed(process, "^What runs where")
+    assert process.stdout is not None
+    lines = []
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not (line := (await process.stdout.readline()).decode()).startswith("Everything stays up"):
+            assert line, "the demo ended"
+            lines.append(line.rstrip())
+    return lines
+
+
+async def shell(command: str) -> str:
+    """Return what a command prints that someone pastes at the root of the clone."""
+    environment = {**os.environ, "COLUMNS": "200"}
+    process = await asyncio.create_subprocess_shell(
+        command, stdout=asyncio.subprocess.PIPE, env=environment, cwd=ROOT
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), WAIT_SECONDS)
+    return output.decode()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_last_screen_says_what_runs_and_its_commands_work() -> None:
+    async with demo("--port", "0") as process:
+        lines = await screen(process)
+        assert len(lines) <= 24 - 2  # the height of a terminal
+        text = "\n".join(lines)
+        for origin in re.findall(r"http://127\.0\.0\.1:\d+", text):
+            assert is_listening(int(origin.rpartition(":")[2])), origin
+        pids = re.findall(r"^\w[\w ]+?  +(\d+)  ", text, re.MULTILINE)
+        assert len(pids) >= 3
+        for pid in pids:
+            os.kill(int(pid), 0)  # raises if there is no such process
+        console = re.search(r"http://\S+/console/", text)
+        assert console is not None
+        assert "<html" in await shell(f"curl -sL {console[0]}")
+
+        why, be_allowed, change, be_refused = [line.strip() for line in lines if line.startswith("   ")]
+        assert "refused it by rule orders-read: credentials_missing" in await shell(why)
+        assert "200 OK" in await shell(be_allowed)
+        await shell(change)
+
+        async def is_refused() -> bool:
+            return "403 Forbidden" in await shell(be_refused)
+
+        await until(is_refused, "the changed rule refuses the session")
 
 
 async def test_a_missing_envoy_is_one_clear_line() -> None:
