@@ -11,7 +11,21 @@ from common.configfile import ConfigError
 from common.os_errors import in_words
 from common.redaction import REDACTED, looks_like_token
 from common.redaction.tokens import without_jwts
-from sidecars.cli import bundle, config, demo, doctor, edge, limits, logs, policy, protoset, run, session, why
+from sidecars.cli import (
+    bundle,
+    config,
+    demo,
+    doctor,
+    edge,
+    limits,
+    logs,
+    policy,
+    protoset,
+    release,
+    run,
+    session,
+    why,
+)
 from sidecars.cli.conflicts import ConflictError
 from sidecars.cli.exit import OK, USAGE, WRONG
 
@@ -39,6 +53,7 @@ app.add_typer(limits.app, name="limits")
 app.add_typer(logs.app, name="logs")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(edge.app, name="edge")
+app.add_typer(release.app, name="release")
 app.add_typer(session.app, name="session")
 app.add_typer(session.token_app, name="token")
 

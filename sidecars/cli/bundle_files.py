@@ -74,7 +74,7 @@ def build_archive(
 
 def sign_archive(file: Path, signing: Signing) -> tuple[bytes, str]:
     """Return the bundle in `file` with a signature, and a summary. Exits for one that cannot be read."""
-    bundle = _read(file)
+    bundle = read_file(file)
     try:
         archive, how = signing.apply(bundle.files)
     except BundleError as error:
@@ -84,8 +84,8 @@ def sign_archive(file: Path, signing: Signing) -> tuple[bytes, str]:
 
 def verify_archive(file: Path, keys: Sequence[str], scope: str, *, ignore_expiry: bool) -> str:
     """Return a summary of a bundle that may be used. Exits for another one."""
-    bundle = _read(file)
-    trust = Trust(public_keys(dict(map(_named_file, keys))), scope)
+    bundle = read_file(file)
+    trust = Trust(public_keys(dict(map(named_file, keys))), scope)
     try:
         signature = trust.check(bundle, None if ignore_expiry else time.time())
         order = order_of(bundle, signature)
@@ -100,7 +100,7 @@ def verify_archive(file: Path, keys: Sequence[str], scope: str, *, ignore_expiry
 
 def inspect_archive(file: Path, *, as_json: bool) -> str:
     """Return the parts of a bundle as text or JSON. Exits for one that cannot be read."""
-    bundle = _read(file)
+    bundle = read_file(file)
     try:
         claims = claims_of(bundle.files)
     except BundleError as error:
@@ -132,7 +132,8 @@ def write(file: Path, content: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def _read(file: Path) -> Bundle:
+def read_file(file: Path) -> Bundle:
+    """Return the bundle in a file. Raises ConfigError, and exits for one that cannot be read."""
     try:
         with file.open("rb") as opened:
             return read_bundle(opened.read(DEFAULT_BOUNDS.packed_bytes + 1))
@@ -147,7 +148,8 @@ def _refuse(file: Path, error: BundleError) -> NoReturn:
     raise typer.Exit(WRONG)
 
 
-def _named_file(text: str) -> tuple[str, Path]:
+def named_file(text: str) -> tuple[str, Path]:
+    """Return the id and the file in `ID=FILE`. Raises BadParameter."""
     key_id, separator, file = text.partition("=")
     if not (key_id and separator and file):
         raise typer.BadParameter(f"{text!r}: expected ID=FILE, as in release=release.pem", param_hint="--key")

@@ -73,6 +73,8 @@ class BundleSettings(ServerSettings):
 
     folder: ConfigPath
     """The folder that keeps the last good bundle over a restart; each process has its own folder in it."""
+    staged: bool = False
+    """Whether `url` is that of a release file (`sidecars release`), which names the bundle of each edge."""
     keys: dict[_Text, ConfigPath] = Field({}, max_length=100)
     """The public keys or certificates (PEM) that sign bundles, by key id; read with each new bundle."""
     scope: str = Field("", max_length=256)

@@ -1,24 +1,20 @@
 """Pulls bundles: fetches, verifies, and puts into service what is newer and good; keeps the last good one."""
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import structlog
 
 from authz.credentials.core.http import FetchError
-from common.background import background_work
 from common.configfile import ConfigError
 from common.os_errors import in_words
-from edge.bundle.archive import Bounds
-from edge.bundle.bundle import Bundle, Trust, order_of, read_bundle
-from edge.bundle.errors import BundleError, Fault
-from edge.bundle.keys import public_keys
+from edge.bundle.errors import BundleError
 from sidecars.observability.bundle_metrics import PullMetrics, PullOutcome
+from sidecars.process.bundle.offer import Offer, node_id, offer_of
 from sidecars.process.bundle.source import Fetched, fetch
 from sidecars.process.bundle.status import StatusReporter
 from sidecars.process.bundle.store import Accepted, BundleStore
@@ -92,7 +88,7 @@ class BundlePuller:
         self._failures = 0
         self._last: Pull | None = None
         self._history: deque[Pull] = deque(maxlen=MAX_HISTORY)
-        self.node_id = settings.node.id or socket.gethostname()
+        self.node_id = node_id(settings)
         self._reporter = None
         if settings.status is not None:
             self._reporter = StatusReporter(settings.status, self.status, metrics)
@@ -134,20 +130,19 @@ class BundlePuller:
             max_bytes=settings.max_bytes,
         )
 
-    async def _take(self, archive: bytes, etag: str) -> Pull:
-        """Put a bundle into service if it is good and newer."""
+    async def _take(self, body: bytes, etag: str) -> Pull:
+        """Put the bundle that is offered into service if it is good and newer."""
         now = self._wall_clock()
         revision = ""
         try:
-            bundle, order = await asyncio.to_thread(_verified_beside_loop, self._settings, archive, now)
-            revision = bundle.manifest.revision
-            before = self._accepted
-            if before is not None and bundle.digest == before.digest:
-                self._etag = etag
+            offer = await offer_of(self._settings, body, self._accepted, self._store, now)
+            revision = offer.revision
+            if offer.new is None:
+                await self._note_release(offer, etag)
                 return Pull(now, PullOutcome.UNCHANGED, revision)
-            _check_order(order, before)
-            accepted = Accepted(bundle.digest, revision, order, etag, now)
-            problems = await self._activate(bundle, archive, accepted)
+            problems = await self._activate(offer, etag, now)
+        except FetchError as error:
+            return Pull(now, PullOutcome.UNREACHABLE, revision, (str(error),))
         except BundleError as error:
             return Pull(now, PullOutcome(error.fault), revision, (str(error),))
         except ConfigError as error:
@@ -158,21 +153,32 @@ class BundlePuller:
             return Pull(now, PullOutcome.REFUSED, revision, tuple(problems[:MAX_PROBLEMS]))
         return Pull(now, PullOutcome.ACTIVATED, revision)
 
-    async def _activate(self, bundle: Bundle, archive: bytes, accepted: Accepted) -> Sequence[str]:
+    async def _activate(self, offer: Offer, etag: str, now: float) -> Sequence[str]:
+        """Put a new bundle into service. Returns the problems of the sidecars that cannot use it."""
         store, before = self._store, self._accepted
 
         def leave() -> None:
             store.switch(None if before is None else before.digest)
 
-        await asyncio.to_thread(store.put, bundle, archive)
-        problems = await self._reloader.reload_together(lambda: store.switch(bundle.digest), leave)
+        if offer.new is not None:
+            await asyncio.to_thread(store.put, *offer.new)
+        problems = await self._reloader.reload_together(lambda: store.switch(offer.digest), leave)
         if problems:
-            await asyncio.to_thread(store.discard, bundle.digest)
+            await asyncio.to_thread(store.discard, offer.digest)
             return problems
-        self._accepted, self._etag = accepted, accepted.etag
+        accepted = Accepted(offer.digest, offer.revision, offer.order, etag, now, offer.release)
+        self._accepted, self._etag = accepted, etag
         self._metrics.serves(accepted.revision, accepted.unix_seconds)
-        await asyncio.to_thread(store.accept, accepted)
+        await asyncio.to_thread(store.accept, accepted, offer.keep)
         return ()
+
+    async def _note_release(self, offer: Offer, etag: str) -> None:
+        """Record a release file by which this edge serves on what it serves."""
+        self._etag = etag
+        before = self._accepted
+        if before is not None and offer.release != before.release:
+            self._accepted = replace(before, etag=etag, release=offer.release)
+            await asyncio.to_thread(self._store.accept, self._accepted, offer.keep)
 
     def _pause(self, took_seconds: float, *, held: bool) -> float:
         """The seconds until the next request, after one that took `took_seconds`."""
@@ -224,6 +230,7 @@ class BundlePuller:
             "revision": self._revision,
             "sequence": None if accepted is None else accepted.order,
             "digest": None if accepted is None else accepted.digest,
+            "release": None if accepted is None else accepted.release,
             "last_pull": None if self._last is None else self._last.describe(),
             "pulls": [pull.describe() for pull in reversed(self._history)],
         }
@@ -237,41 +244,6 @@ class BundlePuller:
             "metadata": dict(self._settings.node.metadata),
             "revision": self._revision,
             "sequence": None if accepted is None else accepted.order,
+            "release": None if accepted is None else accepted.release,
             "last_pull": None if self._last is None else self._last.describe(),
         }
-
-
-def _check_order(order: int, before: Accepted | None) -> None:
-    """Raise BundleError for a bundle that does not follow the one in service."""
-    if before is None or order > before.order:
-        return
-    if order == before.order:
-        text = f"it has the sequence {order} of revision {before.revision}, which serves, but other content"
-        raise BundleError(Fault.OLDER, text)
-    text = f"its sequence {order} is lower than {before.order} of revision {before.revision}, which serves"
-    raise BundleError(Fault.OLDER, text)
-
-
-def bounds_of(settings: BundleSettings) -> Bounds:
-    """The bounds of bundles that the settings name."""
-    return Bounds(settings.max_bytes, settings.max_unpacked_bytes, settings.max_files)
-
-
-def trust_of(settings: BundleSettings) -> Trust:
-    """Whose bundles are used. Blocks on the disk; raises ConfigError for a key that cannot be read."""
-    return Trust(public_keys(settings.keys), settings.scope, settings.signature_required)
-
-
-def verified(settings: BundleSettings, archive: bytes, now: float) -> tuple[Bundle, int]:
-    """The bundle in `archive` and its place in the order. `now`: Unix seconds. Takes milliseconds.
-
-    Raises BundleError, and ConfigError for a key that cannot be read.
-    """
-    bundle = read_bundle(archive, bounds_of(settings))
-    signature = trust_of(settings).check(bundle, now)
-    return bundle, order_of(bundle, signature)
-
-
-def _verified_beside_loop(settings: BundleSettings, archive: bytes, now: float) -> tuple[Bundle, int]:
-    with background_work():
-        return verified(settings, archive, now)

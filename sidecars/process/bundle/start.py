@@ -93,7 +93,7 @@ def _into(reading: Reading, settings: Settings, folder: Path) -> Reading:
 def _provide(settings: BundleSettings) -> Callable[[], None]:
     """Make `serving` lead to a bundle; what is returned records it as accepted."""
     from edge.bundle.errors import BundleError
-    from sidecars.process.bundle.puller import bounds_of, trust_of
+    from sidecars.process.bundle.offer import bounds_of, trust_of
     from sidecars.process.bundle.store import BundleStore
 
     store = BundleStore(settings.folder)
@@ -108,7 +108,7 @@ def _provide(settings: BundleSettings) -> Callable[[], None]:
 async def _first(settings: BundleSettings) -> Callable[[], None]:
     from authz.credentials.core.http import FetchError
     from edge.bundle.errors import BundleError
-    from sidecars.process.bundle.puller import verified
+    from sidecars.process.bundle.offer import offer_of
     from sidecars.process.bundle.source import fetch
     from sidecars.process.bundle.store import Accepted, BundleStore
 
@@ -117,18 +117,19 @@ async def _first(settings: BundleSettings) -> Callable[[], None]:
     while True:
         try:
             fetched = await fetch(settings, max_bytes=settings.max_bytes)
-            archive, now = fetched.body or b"", time.time()
-            bundle, order = verified(settings, archive, now)
+            now = time.time()
+            offer = await offer_of(settings, fetched.body or b"", None, store, now)
         except (FetchError, BundleError) as error:
             if time.monotonic() + RETRY_SECONDS >= give_up_at:
                 raise _problem("url", f"no bundle to start with: {error}") from None
             _log.warning("waiting for the first bundle", problem=str(error))
             await asyncio.sleep(RETRY_SECONDS)
             continue
-        store.put(bundle, archive)
-        store.switch(bundle.digest)
-        accepted = Accepted(bundle.digest, bundle.manifest.revision, order, fetched.etag, now)
-        return lambda: store.accept(accepted)
+        if offer.new is not None:
+            store.put(*offer.new)
+        store.switch(offer.digest)
+        accepted = Accepted(offer.digest, offer.revision, offer.order, fetched.etag, now, offer.release)
+        return lambda: store.accept(accepted, offer.keep)
 
 
 def _problem(key: str, message: str) -> ConfigError:

@@ -13,7 +13,7 @@ What a folder holds is read as carefully as what a server sends: the signature i
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,8 @@ class Accepted:
     etag: str
     unix_seconds: float
     """When it was accepted."""
+    release: int = 0
+    """The sequence of the release file that names it; 0 without one."""
 
 
 class BundleStore:
@@ -89,10 +91,11 @@ class BundleStore:
         scratch.symlink_to(digest)
         scratch.replace(self.serving)
 
-    def accept(self, accepted: Accepted) -> None:
-        """Record a bundle as the one in service, and remove the others."""
+    def accept(self, accepted: Accepted, keep: Collection[str] = ()) -> None:
+        """Record a bundle as the one in service, and remove the others but the archives of `keep`."""
         _replace(self._folder / _RECORD, json.dumps(asdict(accepted)).encode())
-        self._remove_but(accepted.digest)
+        archives = {self._archive(digest).name for digest in {accepted.digest, *keep}}
+        self._remove_but({_RECORD, _LINK, accepted.digest, *archives})
 
     def discard(self, digest: str) -> None:
         """Remove a bundle that was put and refused."""
@@ -109,11 +112,17 @@ class BundleStore:
         except (ValueError, TypeError):
             raise BundleError(Fault.UNREADABLE, f"{_RECORD} is damaged") from None
 
+    def archive(self, digest: str) -> bytes | None:
+        """The archive of a bundle that is kept."""
+        try:
+            return self._archive(digest).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def _archive(self, digest: str) -> Path:
         return self._folder / f"{digest}.tar.gz"
 
-    def _remove_but(self, digest: str) -> None:
-        kept = {_RECORD, _LINK, digest, self._archive(digest).name}
+    def _remove_but(self, kept: Collection[str]) -> None:
         for path in list(self._folder.iterdir()):
             if path.name in kept:
                 continue

@@ -1,0 +1,192 @@
+"""`sidecars release`: staged roll-out of bundles."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidecars.cli.exit import WRONG
+
+app = typer.Typer(
+    help="Roll bundles out in waves: a small signed file says which edge serves which revision.",
+    no_args_is_help=True,
+)
+
+File = Annotated[
+    Path, typer.Argument(metavar="RELEASE", help="The release file, which edges fetch (`bundle.staged`).")
+]
+Key = Annotated[
+    Path,
+    typer.Option("--key", metavar="FILE", help="The private key (PEM) that signs the file.", exists=True),
+]
+KeyId = Annotated[str, typer.Option(help="The name of the key, by which sidecars find the public key.")]
+Why = Annotated[str, typer.Option(help="The reason, for the audit log.")]
+By = Annotated[str | None, typer.Option(help="Who does it, for the audit log. Default: the user.")]
+Log = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The audit log. Default: next to the release file, with .log."),
+]
+
+
+@app.command()
+def start(
+    file: File,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The signed bundle.", exists=True)],
+    key: Key,
+    wave: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:PERCENT%[,KEY=VALUE]",
+            help="A wave: a share of the edges, of all or of those with this metadata; repeat it. Without "
+            "waves every edge serves the bundle at once.",
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Where edges find the bundle, relative to the release file. Default: its file name."
+        ),
+    ] = None,
+    key_id: KeyId = "default",
+    why: Why = "",
+    by: By = None,
+    log: Log = None,
+) -> None:
+    """Begin to roll out a bundle. With waves, no edge serves it before the first `promote`.
+
+    Publish the bundle before the release file: edges fetch it from the same server.
+
+    Example: `sidecars release start release.json edge.tar.gz --key a.key --wave canary:5% --wave all:100%`
+
+    Exit codes: 0 the file is written; 1 the step is not possible; 2 bad usage.
+    """
+    from edge.release.steps import start as begin
+    from sidecars.cli.release_files import Step, target_in, waves_in
+
+    target, waves = target_in(bundle, url), waves_in(wave or ())
+    Step(file, log, key, key_id, by).take("start", why, lambda present: begin(present, target, waves))
+
+
+@app.command()
+def promote(
+    file: File,
+    key: Key,
+    to_all: Annotated[bool, typer.Option("--all", help="Go to the last wave at once.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on although it is held.")] = False,
+    key_id: KeyId = "default",
+    why: Why = "",
+    by: By = None,
+    log: Log = None,
+) -> None:
+    """Let the next wave serve the new revision.
+
+    Example: `sidecars release promote release.json --key release.key`
+
+    Exit codes: 0 the file is written; 1 the step is not possible; 2 bad usage.
+    """
+    from edge.release import steps
+    from sidecars.cli.release_files import Step, required
+
+    Step(file, log, key, key_id, by).take(
+        "promote",
+        why,
+        lambda present: steps.promote(
+            steps.resume(required(present)) if resume else required(present), to_all=to_all
+        ),
+    )
+
+
+@app.command()
+def hold(
+    file: File,
+    key: Key,
+    why: Annotated[str, typer.Option(help="The reason; `promote` refuses with it.")],
+    key_id: KeyId = "default",
+    by: By = None,
+    log: Log = None,
+) -> None:
+    """Stop a roll-out where it is: edges go on to serve what they serve.
+
+    Example: `sidecars release hold release.json --key release.key --why "denials rise in eu"`
+
+    Exit codes: 0 the file is written; 1 the step is not possible; 2 bad usage.
+    """
+    from edge.release import steps
+    from sidecars.cli.release_files import Step, required
+
+    Step(file, log, key, key_id, by).take("hold", why, lambda present: steps.hold(required(present), why))
+
+
+@app.command()
+def rollback(
+    file: File,
+    key: Key,
+    key_id: KeyId = "default",
+    why: Why = "",
+    by: By = None,
+    log: Log = None,
+) -> None:
+    """Let every edge serve the previous revision. Edges keep it on disk and change at their next request.
+
+    Example: `sidecars release rollback release.json --key release.key --why "orders are refused"`
+
+    Exit codes: 0 the file is written; 1 there is no previous revision; 2 bad usage.
+    """
+    from edge.release import steps
+    from sidecars.cli.release_files import Step, required
+
+    Step(file, log, key, key_id, by).take("rollback", why, lambda present: steps.rollback(required(present)))
+
+
+@app.command()
+def status(
+    file: File,
+    node: Annotated[
+        str | None, typer.Option(metavar="ID[,KEY=VALUE]", help="Say what this edge serves.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the revisions, the waves and what is active. The signature is not checked.
+
+    Example: `sidecars release status release.json --node edge-17,region=eu`
+
+    Exit codes: 0 it can be read; 1 it cannot; 2 bad usage.
+    """
+    from sidecars.cli.release_files import described
+
+    typer.echo(described(file, node, as_json=json))
+
+
+@app.command("log")
+def audit_log(
+    file: File,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Only verify the chain, and that the release file ends it.")
+    ] = False,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="ID=FILE",
+            help="With --verify, a public key (PEM) by which the release file itself is verified; repeat it.",
+        ),
+    ] = None,
+    log: Log = None,
+) -> None:
+    """Print who released what. Each line holds the hash of the one before, so changes show.
+
+    Example: `sidecars release log release.json --verify --key release=release.pem`
+
+    Exit codes: 0 the chain holds; 1 it does not, or a file cannot be read; 2 bad usage.
+    """
+    from edge.release.audit import AuditError
+    from sidecars.cli.release_files import log_of, print_log, verify_log
+
+    try:
+        if verify:
+            typer.echo(verify_log(file, log_of(file, log), key or ()))
+        else:
+            print_log(log_of(file, log))
+    except AuditError as error:
+        typer.echo(f"{log_of(file, log)}: {error}", err=True)
+        raise typer.Exit(WRONG) from None

@@ -1,0 +1,118 @@
+"""What a server offers to this edge: the bundle itself or, in a staged roll-out, the one of its wave."""
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from urllib.parse import urljoin
+
+from common.background import background_work
+from edge.bundle.archive import Bounds
+from edge.bundle.bundle import Bundle, Trust, order_of, read_bundle
+from edge.bundle.errors import BundleError, Fault
+from edge.bundle.keys import public_keys
+from edge.bundle.signature import Signature
+from edge.release.choose import target_of
+from edge.release.model import Release, Target
+from edge.release.signed import verify_release
+from sidecars.process.bundle.source import fetch
+from sidecars.process.bundle.store import Accepted, BundleStore
+from sidecars.settings.bundle import BundleSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A bundle that may serve here."""
+
+    digest: str
+    revision: str
+    order: int
+    """Its place among the bundles (`edge.bundle.bundle.order_of`)."""
+    release: int = 0
+    """The sequence of the release file that names it; 0 without one."""
+    keep: frozenset[str] = frozenset()
+    """Digests of bundles to be kept on disk in addition: those that the release may change to."""
+    new: tuple[Bundle, bytes] | None = None
+    """The bundle and its archive, unless it serves already."""
+
+
+async def offer_of(
+    settings: BundleSettings, body: bytes, before: Accepted | None, store: BundleStore, now: float
+) -> Offer:
+    """Return what the answer of the server offers to an edge that serves `before`. `now`: Unix seconds.
+
+    Raises BundleError, ConfigError for a key that cannot be read, FetchError and OSError.
+    """
+    if settings.staged:
+        return await _staged(settings, body, before, store, now)
+    bundle, signature = await asyncio.to_thread(_verified, settings, body, now)
+    if before is not None and bundle.digest == before.digest:
+        return Offer(before.digest, before.revision, before.order)
+    order = order_of(bundle, signature)
+    _check_order(order, before)
+    return Offer(bundle.digest, bundle.manifest.revision, order, new=(bundle, body))
+
+
+async def _staged(
+    settings: BundleSettings, body: bytes, before: Accepted | None, store: BundleStore, now: float
+) -> Offer:
+    release = await asyncio.to_thread(_verified_release, settings, body, now)
+    if before is not None and release.sequence < before.release:
+        text = f"the release has the sequence {release.sequence}, lower than {before.release}, which is known"
+        raise BundleError(Fault.OLDER, text)
+    target = target_of(release, node_id(settings), settings.node.metadata)
+    keep = frozenset(one.digest for one in (release.current, release.previous) if one is not None)
+    if before is not None and target.digest == before.digest:
+        return Offer(before.digest, before.revision, before.order, release.sequence, keep)
+    archive = await _archive(settings, target, store)
+    # The release vouches for it now, so an old bundle to go back to may have expired.
+    bundle, _ = await asyncio.to_thread(_verified, settings, archive, None)
+    if (bundle.digest, bundle.manifest.revision) != (target.digest, target.revision):
+        raise BundleError(Fault.BAD_SIGNATURE, f"{target.url} is not the bundle that the release names")
+    order = bundle.manifest.sequence or 0
+    return Offer(bundle.digest, target.revision, order, release.sequence, keep, (bundle, archive))
+
+
+async def _archive(settings: BundleSettings, target: Target, store: BundleStore) -> bytes:
+    """Return the archive of a target: fetched, unless the disk has it, as for a rollback."""
+    kept = await asyncio.to_thread(store.archive, target.digest)
+    if kept is not None:
+        return kept
+    server = settings.model_copy(update={"url": urljoin(settings.url, target.url)})
+    fetched = await fetch(server, max_bytes=settings.max_bytes)
+    return fetched.body or b""
+
+
+def node_id(settings: BundleSettings) -> str:
+    """Return the name of this edge."""
+    return settings.node.id or socket.gethostname()
+
+
+def bounds_of(settings: BundleSettings) -> Bounds:
+    """Return the bounds of bundles that the settings name."""
+    return Bounds(settings.max_bytes, settings.max_unpacked_bytes, settings.max_files)
+
+
+def trust_of(settings: BundleSettings) -> Trust:
+    """Return whose bundles are used. Blocks on the disk; raises ConfigError for a key that cannot be read."""
+    return Trust(public_keys(settings.keys), settings.scope, settings.signature_required)
+
+
+def _verified(settings: BundleSettings, archive: bytes, now: float | None) -> tuple[Bundle, Signature | None]:
+    with background_work():
+        bundle = read_bundle(archive, bounds_of(settings))
+        return bundle, trust_of(settings).check(bundle, now)
+
+
+def _verified_release(settings: BundleSettings, body: bytes, now: float) -> Release:
+    return verify_release(body, public_keys(settings.keys), now)
+
+
+def _check_order(order: int, before: Accepted | None) -> None:
+    """Raise BundleError for a bundle that does not follow the one in service."""
+    if before is None or order > before.order:
+        return
+    if order == before.order:
+        text = f"it has the sequence {order} of revision {before.revision}, which serves, but other content"
+        raise BundleError(Fault.OLDER, text)
+    text = f"its sequence {order} is lower than {before.order} of revision {before.revision}, which serves"
+    raise BundleError(Fault.OLDER, text)

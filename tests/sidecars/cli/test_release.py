@@ -1,0 +1,112 @@
+"""`sidecars release`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge.release.signed import verify_release
+from tests.support.bundles import CONTENT, Signer
+from tests.support.command import Command, Result
+
+
+class Rollout:
+    """A release file, and bundles next to it."""
+
+    def __init__(self, folder: Path, sidecars: Command) -> None:
+        self.folder, self.file = folder, folder / "release.json"
+        self.signer = Signer(folder)
+        self._sidecars = sidecars
+        for number in (1, 2):
+            content = {**CONTENT, "note": str(number).encode()}
+            (folder / f"r{number}.tar.gz").write_bytes(self.signer.archive(content, f"r{number}", number))
+
+    def __call__(self, step: str, *arguments: str | Path) -> Result:
+        signing = ("--key", self.signer.private, "--key-id", "release", "--by", "ann")
+        return self._sidecars("release", step, self.file, *arguments, *signing)
+
+    def look(self, command: str, *arguments: str | Path) -> Result:
+        return self._sidecars("release", command, self.file, *arguments)
+
+    def begin(self) -> None:
+        assert self("start", self.folder / "r1.tar.gz").out.endswith("release 1: r1 everywhere\n")
+        started = self("start", self.folder / "r2.tar.gz", "--wave", "canary:5%", "--wave", "all:100%")
+        assert started.out.endswith("release 2: r2 in 0 of 2 waves\n")
+
+
+@pytest.fixture
+def rollout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Rollout:
+    return Rollout(tmp_path, Command(capsys))
+
+
+def test_a_roll_out_from_its_start_to_its_rollback(rollout: Rollout) -> None:
+    rollout.begin()
+    assert rollout("promote").out.endswith("release 3: r2 in 1 of 2 waves\n")
+    assert rollout("hold", "--why", "denials rise").out.endswith("1 of 2 waves, held: denials rise\n")
+    refused = rollout("promote")
+    assert (refused.code, refused.err) == (
+        1,
+        f"{rollout.file}: it is held: denials rise (say --resume to go on)\n",
+    )
+    assert rollout("promote", "--resume").out.endswith("release 5: r2 everywhere\n")
+    assert rollout("rollback", "--why", "orders are refused").out.endswith("release 6: r1 everywhere\n")
+    release = verify_release(rollout.file.read_bytes(), rollout.signer.keys, None)
+    assert (release.current.url, release.sequence) == ("r1.tar.gz", 6)
+
+
+def test_the_state_and_what_an_edge_serves(rollout: Rollout) -> None:
+    rollout.begin()
+    shown = rollout.look("status", "--node", "edge-1,region=eu").out
+    assert "wave      off canary: 5%\n" in shown
+    assert shown.endswith("node      edge-1,region=eu serves r1\n")
+    rollout("promote", "--all")
+    assert json.loads(rollout.look("status", "--node", "edge-1", "--json").out)["node"] == "r2"
+
+
+def test_the_log_tells_who_released_what_and_that_it_is_whole(rollout: Rollout) -> None:
+    rollout.begin()
+    rollout("rollback", "--why", "orders are refused")
+    lines = rollout.look("log").out.splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == [
+        "ann start r1 (release 1)",
+        "ann start r2 (release 2, 0 of 2 waves)",
+        "ann rollback r1 (release 3): orders are refused",
+    ]
+    verified = rollout.look("log", "--verify", "--key", f"release={rollout.signer.public}")
+    assert verified.out.endswith(
+        "ok: 3 entries; the release file names the last one, and its signature is good\n"
+    )
+
+
+def test_a_log_that_was_changed_stops_every_step(rollout: Rollout) -> None:
+    rollout.begin()
+    log = rollout.folder / "release.log"
+    whole = log.read_text()
+    for changed, why in (
+        (whole.replace("ann", "bob", 1), "line 1 was changed"),
+        ("".join(whole.splitlines(keepends=True)[:1]), "it was cut short or replaced"),
+        ("", "it was cut short or replaced"),
+    ):
+        log.write_text(changed)
+        for refused in (rollout("promote"), rollout.look("log", "--verify")):
+            assert refused.code == 1
+            assert why in refused.err
+    log.write_text(whole)
+    assert rollout("promote").code == 0
+
+
+def test_a_file_that_was_never_written_stays_in_the_log(rollout: Rollout) -> None:
+    rollout.begin()
+    before = rollout.file.read_bytes()
+    rollout("promote")
+    rollout.file.write_bytes(before)  # as after a crash between the two
+    assert "names the one before the last 1" in rollout.look("log", "--verify").out
+    assert rollout("promote").code == 0
+    assert rollout.look("log", "--verify").out.count("4 entries; the release file names the last one") == 1
+
+
+def test_bad_usage(rollout: Rollout) -> None:
+    assert rollout("promote").code == 1
+    assert rollout("start", rollout.folder / "r1.tar.gz", "--wave", "canary").code == 2
+    assert rollout("start", rollout.folder / "r1.tar.gz", "--url", "https://b.example/").code == 2
+    assert rollout("start", rollout.signer.private).code == 1
