@@ -50,6 +50,10 @@ class Origin:
         """`FILE:LINE`; empty for a default of the sidecars."""
         return f"{self.document.file}:{self.document.line(self.path)}" if self.document else ""
 
+    def below(self, *path: KeyPart) -> "Origin":
+        """Return the origin of what is at `path` within this value."""
+        return Origin(self.layer, self.document, (*self.path, *path))
+
     def problem(self, message: str, *below: KeyPart) -> Problem:
         """Return `message` as a problem at `below`, a key path within this value."""
         if self.document is None:

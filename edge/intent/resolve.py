@@ -42,13 +42,12 @@ class Resolver:
         defaults = platform.content.defaults
         default = platform.origin(Layer.DEFAULT, "defaults")
         overrides = platform.content.overrides
-        self._default_log = (defaults.log, _below(default, "log"))
-        self._default_objectives = (defaults.objectives, _below(default, "objectives"))
+        self._default_log = (defaults.log, default.below("log"))
+        self._default_objectives = (defaults.objectives, default.below("objectives"))
         over = platform.origin(Layer.OVERRIDE, "overrides")
-        self._override_log = (overrides.log, _below(over, "log"))
+        self._override_log = (overrides.log, over.below("log"))
         self._override_limits = tuple(
-            _limit(config, None, _below(over, "limits", place))
-            for place, config in enumerate(overrides.limits)
+            _limit(config, None, over.below("limits", place)) for place, config in enumerate(overrides.limits)
         )
 
     def service(self, source: SourceFile[ServiceFile]) -> Service:
@@ -90,10 +89,10 @@ class Resolver:
         issuers: tuple[str, ...] | None,
     ) -> Route:
         whole = Origin(Layer.SERVICE, origin.document)
-        log = ((config.log, _below(origin, "log")), (service.log, _below(whole, "log")), self._default_log)
+        log = ((config.log, origin.below("log")), (service.log, whole.below("log")), self._default_log)
         objectives = (
-            (config.objectives, _below(origin, "objectives")),
-            (service.objectives, _below(whole, "objectives")),
+            (config.objectives, origin.below("objectives")),
+            (service.objectives, whole.below("objectives")),
             self._default_objectives,
         )
         return Route(
@@ -119,7 +118,7 @@ class Resolver:
     def _access(self, config: RouteConfig, origin: Origin, issuers: tuple[str, ...] | None) -> Access:
         default = self._platform.content.defaults.who
         if config.who is not None:
-            said, place = config.who, _below(origin, "who")
+            said, place = config.who, origin.below("who")
         elif default is not None:
             said, place = default, self._platform.origin(Layer.DEFAULT, "defaults", "who")
         else:
@@ -132,11 +131,11 @@ class Resolver:
 
     def _limits(self, config: RouteConfig, origin: Origin, tier: Limit | None) -> Iterator[Limit]:
         if config.limits is not None:
-            layered = ((one, _below(origin, "limits", place)) for place, one in enumerate(config.limits))
+            layered = ((one, origin.below("limits", place)) for place, one in enumerate(config.limits))
         else:
             default = self._platform.origin(Layer.DEFAULT, "defaults")
             limits = self._platform.content.defaults.limits or ()
-            layered = ((one, _below(default, "limits", place)) for place, one in enumerate(limits))
+            layered = ((one, default.below("limits", place)) for place, one in enumerate(limits))
         for one, place in layered:
             yield _limit(one, tier, place)
 
@@ -183,7 +182,7 @@ def redact_rules(block: LogConfig | LogOverrides | None, origin: Origin) -> Iter
     rules: Sequence[RedactConfig] = block.redact if block is not None else ()
     for place, config in enumerate(rules):
         rule = RedactRule(**config.model_dump(exclude_none=True))
-        yield Decided(rule, _below(origin, "redact", place))
+        yield Decided(rule, origin.below("redact", place))
 
 
 def _first(layered: Layered, key: str, otherwise: Any) -> Decided[Any]:
@@ -191,12 +190,8 @@ def _first(layered: Layered, key: str, otherwise: Any) -> Decided[Any]:
     for block, origin in layered:
         value = getattr(block, key, None)
         if value is not None:
-            return Decided(value, _below(origin, key))
+            return Decided(value, origin.below(key))
     return Decided(otherwise, UNSAID)
-
-
-def _below(origin: Origin, *path: KeyPart) -> Origin:
-    return Origin(origin.layer, origin.document, (*origin.path, *path))
 
 
 def _at(document: Document | None, path: Sequence[KeyPart]) -> Mapping[str, Any]:

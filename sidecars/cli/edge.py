@@ -2,8 +2,9 @@
 
 import typer
 
-from sidecars.cli import edge_check
+from sidecars.cli import edge_check, edge_explain
 
 app = typer.Typer(help="Work with the intent of teams.", no_args_is_help=True)
 app.command("check")(edge_check.check)
+app.command("explain")(edge_explain.explain)
 app.command("schema")(edge_check.schema)

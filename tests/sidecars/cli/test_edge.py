@@ -68,3 +68,32 @@ def test_the_example_fits_the_schema(kind: str, capsys: pytest.CaptureFixture[st
         jsonschema.validate(json.loads(json.dumps(content, default=str)), schema)
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**content, "unknown": 1}, schema)
+
+
+def test_explain_names_file_and_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("explain", EXAMPLE, "checkout.example.com", "/orders/7", "--method", "PUT") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == [
+        "PUT checkout.example.com/orders/7  checkout.orders-write",
+        "callers with scope orders:write",
+    ]
+    [sample] = [line.split() for line in printed if line.startswith("log sample")]
+    assert sample[-2:] == ["service", f"{EXAMPLE}/services/checkout.yaml:25"]
+
+
+def test_explain_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("explain", EXAMPLE, "checkout.example.com", "/status", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["route"], found["verdict"]) == ("checkout.status", "anyone")
+    assert found["reasons"][0] == {
+        "what": "service",
+        "text": "checkout of the team checkout",
+        "layer": "service",
+        "place": "services/checkout.yaml:1",
+    }
+
+
+def test_explain_of_a_request_that_is_not_served_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("explain", EXAMPLE, "checkout.example.com", "/none") == 1
+    assert "not served: no route covers the path" in capsys.readouterr().out
+    assert run("explain", EXAMPLE, "not a host", "/") == 2
