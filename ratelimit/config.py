@@ -1,6 +1,9 @@
 """Limits from YAML, as envoyproxy/ratelimit reads them (src/config/config_impl.go), and a little more.
 
-Keys that envoyproxy/ratelimit lacks, next to `key`:
+Keys that envoyproxy/ratelimit lacks, next to `domain`:
+- `revision`: the name of the release, instead of a hash of the files
+
+next to `key`:
 - `normalise`: host, path or address, for values that a client can spell in many ways
 
 and below `rate_limit`:
@@ -52,6 +55,7 @@ from ratelimit.rules import (
     build_bucket,
     goes_into_debt,
 )
+from ratelimit.stated_revision import StatedRevision
 
 _KUBERNETES: Final = (
     "this is a Kubernetes object, not a limits file: mount the ConfigMap as a volume, or copy the text below "
@@ -121,7 +125,10 @@ def load_limits(paths: Sequence[Path], options: Options) -> CompiledLimits:
 
 
 def compile_limits(documents: Sequence[Document], options: Options, revision: str = "") -> CompiledLimits:
-    """The limits in `documents`. Raises ConfigError with every problem found."""
+    """The limits in `documents`. Raises ConfigError with every problem found.
+
+    `revision` is that of limits whose files state none.
+    """
     compiler = _Compiler(options)
     for document in documents:
         compiler.add(document)
@@ -129,6 +136,7 @@ def compile_limits(documents: Sequence[Document], options: Options, revision: st
         raise ConfigError(compiler.problems)
     domains = {name: draft.freeze(compiler.normalisers) for name, draft in compiler.domains.items()}
     empty = {name: compiler.empty[name] for name, node in domains.items() if not node.children}
+    revision = compiler.revision.value or revision
     return CompiledLimits(domains, tuple(compiler.rules), revision, options, tuple(empty.values()), empty)
 
 
@@ -186,6 +194,7 @@ class _Compiler:
         self.problems: list[Problem] = []
         self.empty: dict[str, Problem] = {}
         """By domain: the warning that it has no descriptors, if that is so in the end."""
+        self.revision = StatedRevision()
 
     def add(self, document: Document) -> None:
         root = MapReader(document, (), document.data, self.problems)
@@ -198,6 +207,7 @@ class _Compiler:
         if not domain:
             root.problem("config file cannot have empty domain", "domain")
             return
+        self.revision.add(root)
         source = f"{document.file}:{document.line(('domain',))}"
         known = self.domains.get(domain)
         if known is not None and not self.options.merge_domains:

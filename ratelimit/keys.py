@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
-ROOT_KEYS: Final = ("domain", "descriptors")
+ROOT_KEYS: Final = ("domain", "descriptors", "revision")
 DESCRIPTOR_KEYS: Final = (
     "key",
     "value",

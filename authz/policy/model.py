@@ -32,6 +32,7 @@ from authz.policy.types.names import (
     PathOddity,
     PathTemplate,
     PolicyBlock,
+    Revision,
     Text,
     Texts,
 )
@@ -298,12 +299,14 @@ class LoginConfig(PolicyBlock):
 class PolicyFile(PolicyBlock):
     """A policy file. A policy may consist of several files.
 
-    Only one of them may have credentials, identity_headers, metadata, login, paths or strip_session_cookie.
-    Rules in all files may use the conditions and defaults of any file.
+    Only one of them may have revision, credentials, identity_headers, metadata, login, paths or
+    strip_session_cookie. Rules in all files may use the conditions and defaults of any file.
     """
 
     include: Annotated[tuple[Text, ...], AT_LEAST_ONE, OneOrMany] | None = None
     """Further files and folders, relative to the folder of this file."""
+    revision: Revision | None = None
+    """The name of the release that the policy belongs to. Default: a hash of the content of its files."""
     credentials: CredentialsConfig | None = None
     """The kinds of credential that callers may present, and how each is verified."""
     identity_headers: dict[IdentityHeader, Value] | None = None
@@ -324,7 +327,9 @@ class PolicyFile(PolicyBlock):
     """The rules. Their order does not matter: any matching deny rule wins."""
 
 
-ONCE: Final = ("credentials", "identity_headers", "metadata", "login", "paths", "strip_session_cookie")
+ONCE: Final = (
+    "revision", "credentials", "identity_headers", "metadata", "login", "paths", "strip_session_cookie",
+)  # fmt: skip
 """The keys that only one file of a policy may hold."""
 
 DEFAULT_IDENTITY_HEADERS: Final = {

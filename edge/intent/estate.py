@@ -100,6 +100,7 @@ class EstateReader:
         return Estate(
             domain=ground.platform.content.domain or "",
             policy=ground.platform.written("policy") or {},
+            envoy=ground.platform.content.envoy,
             rules=ground.rules,
             teams=ground.platform.teams,
             services=tuple(sorted(services, key=attrgetter("name"))),

@@ -16,6 +16,7 @@ from authz.policy.types.pattern import HostPattern, Template
 from common.configfile import Document, KeyPart, Problem
 from edge.intent.blocks import AccessConfig, Per
 from edge.intent.claims import Claim
+from edge.intent.envoy_block import EnvoyConfig
 from edge.intent.service_file import ExceptionConfig, UpstreamConfig
 from edge.intent.words import period_seconds
 
@@ -212,6 +213,8 @@ class Estate:
     """The domain of the rate limits."""
     policy: Mapping[str, Any]
     """`policy:` of the platform as written: keys of an authz policy file, such as credentials."""
+    envoy: EnvoyConfig
+    """Where the Envoys listen, and where they reach the sidecars."""
     rules: tuple[DenyRule, ...]
     teams: Mapping[str, Team]
     services: tuple[Service, ...]

@@ -18,6 +18,7 @@ from edge.intent.blocks import (
     RedactConfig,
 )
 from edge.intent.claims import Claim, parse_claim
+from edge.intent.envoy_block import EnvoyConfig
 from edge.intent.words import Label, Share
 
 Owned = Annotated[
@@ -134,6 +135,8 @@ class PlatformFile(PolicyBlock):
     """The domain of the rate limits, as in Envoy's ratelimit filter. Required in one of the files."""
     policy: PolicySettings = PolicySettings()
     """The settings of the authz policy: credentials, identity headers, named conditions."""
+    envoy: EnvoyConfig = EnvoyConfig()
+    """Where the Envoys of the edge listen, and where they reach the sidecars."""
     teams: dict[Label, TeamConfig] = Field(default_factory=dict)
     """The teams, by name."""
     reserved: ReservedConfig = ReservedConfig()

@@ -239,6 +239,11 @@ class TestSeveralFiles:
             revisions.add(load_limits([file], Options()).revision)
         assert len(revisions) == 2
 
+    def test_the_revision_is_the_one_that_the_files_state(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("domain: a")
+        (tmp_path / "b.yaml").write_text("domain: b\nrevision: 2026-11-29")
+        assert load_limits([tmp_path], Options()).revision == "2026-11-29"
+
     def test_problems_of_all_files_are_told_at_once(self, tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text("domain: ''")
         (tmp_path / "b.yaml").write_text("domain: [")

@@ -29,6 +29,15 @@ class TestErrors:
     def test_empty_file(self) -> None:
         assert problems_of("") == ["1.yaml: domain: config file cannot have empty domain"]
 
+    def test_limits_have_one_revision(self) -> None:
+        assert problems_of("domain: a\nrevision: one", "domain: b\nrevision: two") == [
+            "2.yaml:2: revision: 'two', but 1.yaml:2 has 'one': limits have one revision"
+        ]
+
+    @pytest.mark.parametrize("revision", ["''", "a b", "x" * 65, "{}"])
+    def test_a_revision_is_a_short_name(self, revision: str) -> None:
+        assert "1.yaml:2: revision: " in problems_of(f"domain: a\nrevision: {revision}")[0]
+
     def test_empty_key(self) -> None:
         text = "domain: d\ndescriptors:\n  - value: v"
         assert problems_of(text) == ["1.yaml:3: descriptors[0].key: descriptor has empty key"]

@@ -57,7 +57,7 @@ class Policy:
     """An immutable snapshot of every rule, ready to decide."""
 
     revision: str
-    """A hash of the content of the files; comments and layout do not count."""
+    """The revision that the files state, else a hash of their content; comments and layout do not count."""
     index: Index
     rules: tuple[Rule, ...]
     credentials: CredentialsConfig
@@ -137,7 +137,8 @@ def compile_policy(
         )
     ]
     return Policy(
-        revision=_revision([source.document.data for source in files], yield_gil),
+        revision=_value(files, "revision")
+        or _revision([source.document.data for source in files], yield_gil),
         index=index,
         rules=tuple(rules),
         credentials=compiler.credentials,

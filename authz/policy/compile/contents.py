@@ -18,8 +18,8 @@ from authz.policy.types.paths import PathsConfig
 Content = Mapping[str, Any]
 """JSON values by the keys of the policy language."""
 
-_SHARED: Final = frozenset({"include", "conditions", "defaults", "rules"})
-"""The keys of a file whose content shows up in the rules."""
+_LEFT_OUT: Final = frozenset({"include", "conditions", "defaults", "rules", "revision"})
+"""The keys of a file whose content shows up in the rules, and the revision, which changes no decision."""
 _RESOLVED: Final = frozenset({"name", "inherit", "named"})
 """The keys of a rule that are a name or refer to a name."""
 _CONDITIONS: Final = frozenset(ConditionConfig.model_fields)
@@ -48,7 +48,7 @@ def contents_of(files: Sequence[Source]) -> Contents:
     """Return the content of the files of a policy."""
     shared = SharedBlocks.of(files)
     return Contents(
-        {key: _value(files, key) for key in PolicyFile.model_fields if key not in _SHARED},
+        {key: _value(files, key) for key in PolicyFile.model_fields if key not in _LEFT_OUT},
         {entry.config.name: rule_content(entry, shared) for entry in effective_rules(files, shared)},
     )
 

@@ -122,6 +122,8 @@ Scopes = Annotated[tuple[Scope, ...], AT_LEAST_ONE]
 Name = Annotated[str, Spelled(r"[^\x00-\x1f\x7f]{1,128}", "orders-read")]
 DottedName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_dotted)]
 """The name of a claim or of a field of the body."""
+Revision = Annotated[str, Spelled(r"[A-Za-z0-9._+-]{1,64}", "2f1c09ab77e4")]
+"""The name of a release."""
 Method = Annotated[str, AfterValidator(_method)]
 HeaderName = Annotated[str, Spelled(r"[a-z0-9_-]{1,64}", "x-tenant")]
 """A request header, in lower case, as Envoy sends them."""

@@ -198,8 +198,8 @@ rules:
   - {name: third, paths: [/t], allow: anyone, caller: {subjects: [u1]}}
 """.replace("HASH", HASH)
 
-NOT_OF_RULES = {("PolicyFile", "include")}
-"""Names of policy files do not count; their contents do."""
+NOT_OF_RULES = {("PolicyFile", "include"), ("PolicyFile", "revision")}
+"""Names of policy files and of releases do not count; their contents do."""
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -97,3 +97,41 @@ def test_explain_of_a_request_that_is_not_served_fails(capsys: pytest.CaptureFix
     assert run("explain", EXAMPLE, "checkout.example.com", "/none") == 1
     assert "not served: no route covers the path" in capsys.readouterr().out
     assert run("explain", EXAMPLE, "not a host", "/") == 2
+
+
+def test_build_writes_what_changed_and_says_the_revision(
+    estate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "built"
+    assert run("build", estate, "--out", out) == 0
+    revision = (out / "revision").read_text().strip()
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"ok: 8 routes of 3 services, revision {revision}; changed: policy.json, limits.json, "
+    )
+    assert run("build", estate, "--out", out) == 0
+    assert capsys.readouterr().out.endswith(f"revision {revision}; changed: nothing\n")
+
+
+def test_build_check_finds_a_folder_that_is_not_what_the_intent_builds(
+    estate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "built"
+    run("build", estate, "--out", out)
+    assert run("build", estate, "--out", out, "--check") == 0
+    change(estate / "services" / "search.yaml", "requests: 20", "requests: 21")
+    capsys.readouterr()
+    assert run("build", estate, "--out", out, "--check") == 1
+    said = capsys.readouterr().out
+    assert said.startswith("differs: ")
+    assert "would change: policy.json, limits.json" in said
+    assert b'"requests_per_unit":21' not in (out / "limits.json").read_bytes()
+
+
+def test_build_writes_nothing_if_the_intent_has_problems(
+    estate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(estate / "services" / "search.yaml", "owner: search", "owner: strangers")
+    assert run("build", estate, "--out", tmp_path / "built") == 1
+    assert "services/search.yaml:2: owner" in capsys.readouterr().err
+    assert not (tmp_path / "built").exists()
