@@ -109,6 +109,15 @@ _AUTHZ: Final = {
         "credentials", "a small share of those accepted", ("credential", "reason"), _reasons(RefusalReason)
     ),
     "authz_decision_log_lines_total": MetricFacts("lines", "`dropped` does not rise", ("result",)),
+    "authz_candidate_decisions_total": MetricFacts(
+        "decisions", "`changed` as intended, during a roll-out", ("result",), {"result": "3"}
+    ),
+    "authz_candidate_differences_total": MetricFacts(
+        "decisions",
+        "as intended, during a roll-out",
+        ("rule", "was", "outcome"),
+        {"was": str(len(Outcome)), "outcome": str(len(Outcome))},
+    ),
     "authz_decisions_total": MetricFacts(
         "decisions",
         "the shares of outcomes are steady, `error` does not rise",

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -13,7 +14,7 @@ import structlog
 from common.configfile import ConfigError, Problem
 from sidecars.observability.process_metrics import ReloadMetrics
 from sidecars.process.watch import FileBaseline, Snapshot, Watcher
-from sidecars.services.sidecar import Sidecar
+from sidecars.services.sidecar import JudgesCandidate, Sidecar
 from sidecars.settings.process import ReloadSettings
 
 SETTLE_SECONDS: Final = 0.1
@@ -141,6 +142,19 @@ class Reloader:
             finally:
                 self._announce(False)
         return problems
+
+    async def judge_candidate(self, serving: Path, candidate: Path | None) -> tuple[str, ...]:
+        """Have every sidecar that can judge what is below `candidate` next to what serves; the problems."""
+        problems: list[str] = []
+        async with self._one_at_a_time:
+            for sidecar in self._sidecars:
+                if isinstance(sidecar, JudgesCandidate):
+                    try:
+                        swap = await asyncio.to_thread(sidecar.prepare_candidate, serving, candidate)
+                        swap()
+                    except ConfigError as error:
+                        problems += await asyncio.to_thread(self._located_problems, error)
+        return tuple(problems)
 
     async def _swap_together(self) -> tuple[str, ...]:
         """Prepare every sidecar, then swap all of them in one turn of the loop. Returns the problems."""

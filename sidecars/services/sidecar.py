@@ -84,6 +84,17 @@ class Sidecar(Protocol):
 
 
 @runtime_checkable
+class JudgesCandidate(Protocol):
+    """A sidecar that can judge the next configuration before it is in service, and count the differences."""
+
+    def prepare_candidate(self, serving: Path, candidate: Path | None) -> Callable[[], None]:
+        """Read the files as they are below `candidate` instead of `serving`; None: no candidate.
+
+        Runs in a thread. Raises ConfigError. The function it returns begins to judge it, on the loop.
+        """
+
+
+@runtime_checkable
 class Warns(Protocol):
     """A sidecar whose files may hold what is loaded all the same, and is probably a mistake."""
 

@@ -33,6 +33,8 @@ class Offer:
     """Digests of bundles to be kept on disk in addition: those that the release may change to."""
     new: tuple[Bundle, bytes] | None = None
     """The bundle and its archive, unless it serves already."""
+    candidate: Target | None = None
+    """The present revision of a release, while this edge still serves the previous one."""
 
 
 async def offer_of(
@@ -61,15 +63,24 @@ async def _staged(
         raise BundleError(Fault.OLDER, text)
     target = target_of(release, node_id(settings), settings.node.metadata)
     keep = frozenset(one.digest for one in (release.current, release.previous) if one is not None)
+    candidate = release.current if target is not release.current else None
     if before is not None and target.digest == before.digest:
-        return Offer(before.digest, before.revision, before.order, release.sequence, keep)
+        return Offer(before.digest, before.revision, before.order, release.sequence, keep, None, candidate)
+    bundle, archive = await bundle_of(settings, target, store)
+    order = bundle.manifest.sequence or 0
+    return Offer(bundle.digest, target.revision, order, release.sequence, keep, (bundle, archive), candidate)
+
+
+async def bundle_of(settings: BundleSettings, target: Target, store: BundleStore) -> tuple[Bundle, bytes]:
+    """Return the bundle that a release names, and its archive. Raises as `offer_of`.
+
+    The release vouches for it now, so an old bundle to go back to may have expired.
+    """
     archive = await _archive(settings, target, store)
-    # The release vouches for it now, so an old bundle to go back to may have expired.
     bundle, _ = await asyncio.to_thread(_verified, settings, archive, None)
     if (bundle.digest, bundle.manifest.revision) != (target.digest, target.revision):
         raise BundleError(Fault.BAD_SIGNATURE, f"{target.url} is not the bundle that the release names")
-    order = bundle.manifest.sequence or 0
-    return Offer(bundle.digest, target.revision, order, release.sequence, keep, (bundle, archive))
+    return bundle, archive
 
 
 async def _archive(settings: BundleSettings, target: Target, store: BundleStore) -> bytes:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import structlog
@@ -13,8 +14,9 @@ from authz.credentials.core.http import FetchError
 from common.configfile import ConfigError
 from common.os_errors import in_words
 from edge.bundle.errors import BundleError
+from edge.release.model import Target
 from sidecars.observability.bundle_metrics import PullMetrics, PullOutcome
-from sidecars.process.bundle.offer import Offer, node_id, offer_of
+from sidecars.process.bundle.offer import Offer, bundle_of, node_id, offer_of
 from sidecars.process.bundle.source import Fetched, fetch
 from sidecars.process.bundle.status import StatusReporter
 from sidecars.process.bundle.store import Accepted, BundleStore
@@ -57,6 +59,9 @@ class Activates(Protocol):
     async def reload_together(self, enter: Callable[[], None], leave: Callable[[], None]) -> Sequence[str]:
         """Call `enter`, reload, and on problems `leave`. Returns the problems."""
 
+    async def judge_candidate(self, serving: Path, candidate: Path | None) -> Sequence[str]:
+        """Judge what is below `candidate` next to what is below `serving`. Returns the problems."""
+
 
 class BundlePuller:
     """Pulls the bundles of one process until it is cancelled.
@@ -84,7 +89,11 @@ class BundlePuller:
         self._monotonic_clock = monotonic_clock
         self._random = random
         self._accepted = accepted
-        self._etag = "" if accepted is None else accepted.etag
+        # A release is read again after a start: it may name a candidate.
+        self._etag = "" if accepted is None or settings.staged else accepted.etag
+        self._candidate: str | None = None
+        """The digest of the bundle that is judged in the shadow."""
+        self._candidate_problems: tuple[str, ...] = ()
         self._failures = 0
         self._last: Pull | None = None
         self._history: deque[Pull] = deque(maxlen=MAX_HISTORY)
@@ -138,9 +147,12 @@ class BundlePuller:
             offer = await offer_of(self._settings, body, self._accepted, self._store, now)
             revision = offer.revision
             if offer.new is None:
+                await self._judge_candidate(offer.candidate)
                 await self._note_release(offer, etag)
                 return Pull(now, PullOutcome.UNCHANGED, revision)
             problems = await self._activate(offer, etag, now)
+            if not problems:
+                await self._judge_candidate(offer.candidate)
         except FetchError as error:
             return Pull(now, PullOutcome.UNREACHABLE, revision, (str(error),))
         except BundleError as error:
@@ -171,6 +183,30 @@ class BundlePuller:
         self._metrics.serves(accepted.revision, accepted.unix_seconds)
         await asyncio.to_thread(store.accept, accepted, offer.keep)
         return ()
+
+    async def _judge_candidate(self, target: Target | None) -> None:
+        """Judge the present revision of a release in the shadow, while this edge serves the previous one.
+
+        What fails here changes nothing for the revision in service: it is logged, and shown on `/config`.
+        """
+        digest = None if target is None else target.digest
+        if digest == self._candidate:
+            return
+        folder, problems = None, []
+        if target is not None:
+            try:
+                bundle, archive = await bundle_of(self._settings, target, self._store)
+                await asyncio.to_thread(self._store.put, bundle, archive)
+                folder = self._store.folder_of(target.digest)
+            except (FetchError, BundleError, OSError) as error:
+                problems.append(str(error))
+        problems += await self._reloader.judge_candidate(self._store.serving, folder)
+        self._candidate = None if problems else digest
+        self._candidate_problems = tuple(problems[:MAX_PROBLEMS])
+        if target is not None and problems:
+            _log.warning("candidate cannot be judged", revision=target.revision, problems=problems)
+        elif target is not None:
+            _log.info("candidate judged next to the revision in service", revision=target.revision)
 
     async def _note_release(self, offer: Offer, etag: str) -> None:
         """Record a release file by which this edge serves on what it serves."""
@@ -231,6 +267,8 @@ class BundlePuller:
             "sequence": None if accepted is None else accepted.order,
             "digest": None if accepted is None else accepted.digest,
             "release": None if accepted is None else accepted.release,
+            "candidate": self._candidate,
+            "candidate_problems": list(self._candidate_problems),
             "last_pull": None if self._last is None else self._last.describe(),
             "pulls": [pull.describe() for pull in reversed(self._history)],
         }

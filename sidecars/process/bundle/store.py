@@ -69,6 +69,10 @@ class BundleStore:
         self.switch(bundle.digest)
         return accepted
 
+    def folder_of(self, digest: str) -> Path:
+        """The files of a bundle that was put."""
+        return self._folder / digest
+
     def put(self, bundle: Bundle, archive: bytes) -> None:
         """Write a bundle and its files, without putting it into service."""
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from authz.credentials import Credentials
 from authz.credentials.secret_names import secret_names
+from authz.engine.candidate import Candidate, CandidateCounts
 from authz.engine.decide import ID_BYTES, INTERNAL_ERROR, Authorizer, Decision, decision_ids
 from authz.engine.respond import Responder
 from authz.policy.compile.compile import Policy
@@ -98,6 +99,10 @@ class AuthzSidecar:
         self._secret_names = dependencies.secret_names
         self._decisions.redact(self._secrets_of(policy))
         self._serving = self._serve(policy)
+        self._candidate: Candidate | None = None
+        """The policy of the next wave of a roll-out, which decides nothing yet."""
+        self._candidate_counts = CandidateCounts()
+        dependencies.registry.register(self._candidate_counts)
         check = self.check if self._spans is None else self._spans.traced(self.check)
         self.services: Sequence[Service] = (
             Service("envoy.service.auth.v3.Authorization", {"Check": Unary(check, _exemplar)}),
@@ -121,6 +126,8 @@ class AuthzSidecar:
             decision = self._failed(serving, request)
         if isinstance(decision, Decision):
             self._decisions.note(parsed, request, decision, now)
+            if self._candidate is not None:
+                self._judge_candidate(self._candidate, request, decision, now)
             return serving.responder.respond(decision)
         answer = asyncio.ensure_future(self._check_later(serving, decision, parsed, request, now))
         answer.add_done_callback(
@@ -141,7 +148,21 @@ class AuthzSidecar:
         except Exception:  # as above
             decision = self._failed(serving, request)
         self._decisions.note(parsed, request, decision, now)
+        if self._candidate is not None:
+            self._judge_candidate(self._candidate, request, decision, now)
         return serving.responder.respond(decision)
+
+    def _judge_candidate(
+        self, candidate: Candidate, request: Request | None, decision: Decision, now: float
+    ) -> None:
+        """Count what the candidate would have decided; a defect in it must not refuse a request."""
+        if request is None:
+            return
+        try:
+            candidate.judge(request, decision, now)
+        except Exception:  # as above
+            _log.exception("candidate failed; it is judged no more", revision=candidate.policy.revision)
+            self._candidate = None
 
     def _note_if_given_up(
         self,
@@ -227,11 +248,30 @@ class AuthzSidecar:
 
         return swap
 
+    def prepare_candidate(self, serving: Path, candidate: Path | None) -> Callable[[], None]:
+        """Read the policy as it is below `candidate` instead of `serving`; None: no candidate.
+
+        May run in a thread. Raises ConfigError. The swap judges it from then on.
+        """
+        read = None
+        if candidate is not None:
+            paths = tuple(
+                candidate / path.relative_to(serving) if path.is_relative_to(serving) else path
+                for path in self._settings.policy
+            )
+            read = Candidate(load_policy(paths, GilYielder().yield_gil), self._candidate_counts)
+
+        def swap() -> None:
+            self._candidate = read
+
+        return swap
+
     def describe(self) -> dict[str, Any]:
         """The revision, the number of rules, the first warnings, and the state of the credentials."""
         policy = self._serving.authorizer.policy
         return {
             "revision": policy.revision,
+            "candidate": None if self._candidate is None else self._candidate.policy.revision,
             "rules": len(policy.rules),
             "warnings": [str(problem) for problem in policy.warnings[:MAX_WARNINGS]],
             "credentials": self._credentials.describe(),
@@ -239,8 +279,8 @@ class AuthzSidecar:
         }
 
     def totals(self) -> dict[str, dict[str, float]]:
-        """Decisions since the start, by outcome and by reason."""
-        return self._decisions.totals()
+        """Decisions since the start, by outcome and by reason, and those of candidates."""
+        return {**self._decisions.totals(), "candidate": self._candidate_counts.totals()}
 
     async def finish_streams(self) -> None:
         """Do nothing: every call is unary."""

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from protos.authz_pb2 import CheckRequest, CheckResponse
+from tests.support.asking_allowed import is_allowed
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import LIMITS, NOW, POLICY, Signer, unsigned_archive
-from tests.support.running import SIDECARS, Running, call, connect
+from tests.support.running import SIDECARS, Running
 
-CHECK = "/envoy.service.auth.v3.Authorization/Check"
 DENIES = b"rules:\n- {name: none, paths: [/], deny: anyone}\n"
 BROKEN = b"rules: 7\n"
 BIN = "/edge.tar.gz"
@@ -75,15 +74,6 @@ def wait_for_pulls(running: Running, outcome: str, count: float) -> None:
 
 def wait_for_sample(running: Running, sample: str) -> None:
     running.wait_until(lambda: running.metric(sample))
-
-
-def is_allowed(folder: Path) -> bool:
-    request = CheckRequest()
-    http = request.attributes.request.http
-    http.method, http.host, http.path = "GET", "example.com", "/"
-    with connect(f"unix:{folder}/a") as channel:
-        answer = call(channel, CHECK, request.SerializeToString())
-    return bool(CheckResponse.FromString(answer).status.code == 0)
 
 
 def content(policy: bytes = DENIES, limits: bytes = LIMITS) -> dict[str, bytes]:

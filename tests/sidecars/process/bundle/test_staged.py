@@ -12,6 +12,7 @@ from edge.release import steps
 from edge.release.choose import position
 from edge.release.model import Release, Target, Wave
 from edge.release.signed import sign_release
+from tests.support.asking_allowed import is_allowed
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import POLICY, Signer
 from tests.support.running import SIDECARS, Running
@@ -44,8 +45,8 @@ def wait_for(edge: Running, key: str, value: object) -> None:
     edge.wait_until(lambda: edge.config()["bundle"][key] == value)
 
 
-def put(server: BundleServer, signer: Signer, number: int) -> Target:
-    content = {"policy/edge.yaml": POLICY.replace(b"name: all", f"name: all-{number}".encode())}
+def put(server: BundleServer, signer: Signer, number: int, policy: bytes = POLICY) -> Target:
+    content = {"policy/edge.yaml": policy.replace(b"name: all", f"name: all-{number}".encode())}
     # Its signature has expired: the release vouches for it.
     archive = signer.archive(content, f"r{number}", number, issued_at=1, expires_at=2)
     server.put(f"/edge/r{number}.tar.gz", archive)
@@ -106,6 +107,25 @@ def test_waves_change_in_their_order_and_go_back_at_once(fleet: Fleet) -> None:
     fleet.publish(everywhere)  # replayed
     edge.wait_until(lambda: edge.metric('sidecars_bundle_pulls_total{outcome="older"}'))
     assert edge.config()["bundle"]["revision"] == "r1"
+
+
+def test_the_next_revision_is_judged_in_the_shadow_before_it_decides(fleet: Fleet) -> None:
+    old = steps.start(None, put(fleet.server, fleet.signer, 1))
+    denies = b"rules:\n- {name: closed, paths: [/], deny: anyone}\n"
+    release = steps.start(old, put(fleet.server, fleet.signer, 2, denies), WAVES)
+    fleet.publish(release)
+    fleet.wait_for_release(release)
+    edge = fleet.edges[OTHER]
+    wait_for(edge, "candidate", release.current.digest)
+    assert is_allowed(edge.folder)
+    difference = 'authz_candidate_differences_total{outcome="deny",rule="closed",was="allow"}'
+    assert edge.metric(difference) == 1
+    everywhere = steps.promote(release, to_all=True)
+    fleet.publish(everywhere)
+    fleet.wait(canary="r2", other="r2")
+    assert not is_allowed(edge.folder)
+    wait_for(edge, "candidate", None)
+    assert edge.metric(difference) == 1
 
 
 def test_what_the_release_does_not_name_exactly_is_refused(fleet: Fleet) -> None:
