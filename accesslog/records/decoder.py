@@ -16,6 +16,7 @@ from accesslog.records.line_batch import LineBatch
 from accesslog.records.lines import UNUSUAL, Blank, LineMaker
 from accesslog.records.redact import Redaction
 from accesslog.records.requests import RequestCounters
+from accesslog.records.route_rules import RoutesRules
 from accesslog.records.sample import Sampling
 from accesslog.wire.entry import HTTP, TCP, EntryKind, record_of
 from accesslog.wire.message import Batch, UnreadableMessageError, read_message
@@ -44,6 +45,10 @@ class Rules:
     max_record_bytes: int = MAX_RECORD_BYTES
     requests: RequestCounters | None = None
     """Counts the finished requests, those that are sampled out, too."""
+    routes: RoutesRules | None = None
+    """What is done to the records of single routes, in addition; None if no route has rules."""
+    routes_revision: str = ""
+    """The release that these belong to."""
     lines: LineMaker = field(init=False)
     judge: Judge = field(init=False)
 
@@ -139,8 +144,10 @@ class EntryDecoder:
 
     def _lines(self, rows: Rows, log: LogCounters) -> tuple[bytes, ...]:
         rules = self.rules
-        log.redacted += rows.redacted
         kept = rules.judge.kept(rows, self._random)
+        if rules.routes is not None:
+            rules.routes.apply_to_rows(rows)
+        log.redacted += rows.redacted
         lines = rows.lines()
         if kept is not None and not all(kept):
             lines = list(compress(lines, kept))
@@ -178,9 +185,12 @@ class EntryDecoder:
         try:
             record = record_of(kind, entry, self._shared, now)
             rules.redaction.apply(record)
+            kept = rules.judge.keeps(record, self._random)
+            if rules.routes is not None:
+                rules.routes.apply(record)
             if "redacted" in record:
                 log.redacted += 1
-            if not rules.judge.keeps(record, self._random):
+            if not kept:
                 log.sampled_out += 1
                 return ()
             line = self._within_bounds(record, log)

@@ -181,7 +181,7 @@ class RedactRules:
         return "/".join(segments)
 
     def _instead(self, action: Action, value: str) -> str:
-        if action is Action.MASK:
+        if action is Action.MASK or value == REDACTED:  # by an earlier redaction, so its value is not known
             return Settled(REDACTED)
         data = value.encode("utf-8", "surrogatepass")
         return Settled(f"hmac-{hmac.digest(self._key, data, 'sha256').hex()[:DIGITS]}")

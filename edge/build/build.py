@@ -16,6 +16,7 @@ from edge.build.envoy_bootstrap import bootstrap
 from edge.build.envoy_clusters import sidecar_clusters
 from edge.build.envoy_listener import listener
 from edge.build.envoy_routes import ROUTES_NAME, route_configuration, virtual_host
+from edge.build.logs import platform_redaction
 from edge.build.problems import problems_of
 from edge.build.service_part import ServicePart, service_part
 from edge.build.sovereign import SOVEREIGN_RDS, sovereign_context
@@ -108,7 +109,8 @@ class _Contents:
         yield POLICY, document({**estate.policy, "revision": revision, "rules": Encoded(self._rules)})
         limits = {"domain": estate.domain, "revision": revision, "descriptors": Encoded(self._limits)}
         yield LIMITS, document(limits)
-        yield LOGS, document({"revision": revision, "routes": Encoded(self._logs)})
+        redact = platform_redaction(estate.services)
+        yield LOGS, document({"revision": revision, "redact": redact, "routes": Encoded(self._logs)})
         yield from self._envoy(revision)
 
     def _envoy(self, revision: str) -> Iterator[tuple[str, bytes]]:

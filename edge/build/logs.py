@@ -1,6 +1,6 @@
 """The route rules of accesslog: what the access log has of the requests along each route."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -21,9 +21,16 @@ def _rules(log: Logging) -> dict[str, Any]:
         said["sample"] = log.sample.value
     if log.fields.value is not None:
         said["fields"] = list(log.fields.value)
-    if log.redact:
-        said["redact"] = [_redact(rule.value) for rule in log.redact]
+    if own := [rule.value for rule in log.redact if rule.origin.layer is not Layer.OVERRIDE]:
+        said["redact"] = [_redact(rule) for rule in own]
     return said
+
+
+def platform_redaction(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return the redaction of all records: that of the platform, which each route has."""
+    logs = (route.log for service in services for route in service.routes)
+    rules = next((log.redact for log in logs), ())
+    return [_redact(rule.value) for rule in rules if rule.origin.layer is Layer.OVERRIDE]
 
 
 def _redact(rule: RedactRule) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from accesslog.records.counters import EntryCounters
 from accesslog.records.decoder import EntryDecoder, Rules
 from accesslog.records.requests import RequestCounters
 from accesslog.wire.message import REPLY, UnreadableMessageError
-from common.configfile import SETTINGS, ConfigError, Problem, no_breaks
+from common.configfile import SETTINGS, Breathe, ConfigError, Problem, no_breaks
 from common.redaction import NO_NAMES, SecretNames
 from common.tasks import cancel_and_wait
 from sidecars.services.accesslog_sinks import sink_queues
@@ -23,6 +24,7 @@ from sidecars.services.envoy_stats import EnvoyStats
 from sidecars.services.message_reader import Reader
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.accesslog import AccesslogSettings
+from sidecars.settings.route_rules import load_route_rules
 from sidecars.transport.api.service import Call, ClientStreaming, Code, Service, StatusError
 
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
@@ -247,6 +249,7 @@ class AccesslogSidecar:
                 for sink_queue in self._pipeline.sink_queues
             ],
             "sample_rate": self._settings.sample.rate,
+            "route_rules_revision": self._rules.routes_revision,
             "redaction_allowed": list(self._rules.redaction.allowed),
             "streams_open": self.open_streams,
             "entries_received": self._received(),
@@ -326,11 +329,26 @@ def _rules(
     policy = settings.redact.policy or dependencies.policy
     names, files = names_in_policy(policy, beside_loop=beside_loop)
     try:
-        redaction = settings.redact.redaction(names)
+        key = settings.redact.hash_key()
+        by_route = load_route_rules(settings.route_rules, key, _breaks(beside_loop=beside_loop))
+        redaction = settings.redact.redaction(names, by_route.redact)
     except ValueError as error:  # the key of hashes is a file, which may have changed
         raise ConfigError([Problem(SETTINGS, 0, "accesslog.redact", str(error))]) from None
-    rules = Rules(redaction, settings.sample.sampling, settings.max_record_bytes, requests)
-    return rules, files
+    sampling = settings.sample.sampling
+    sampling = replace(sampling, routes={**by_route.samples, **sampling.routes})
+    rules = Rules(
+        redaction, sampling, settings.max_record_bytes, requests, by_route.routes, by_route.revision
+    )
+    return rules, (*files, *settings.route_rules)
+
+
+def _breaks(*, beside_loop: bool) -> Breathe:
+    """Return what pauses the thread between two steps, if an event loop runs next to it."""
+    if not beside_loop:
+        return no_breaks
+    from common.background import GilYielder
+
+    return GilYielder().yield_gil
 
 
 def names_in_policy(
@@ -342,7 +360,6 @@ def names_in_policy(
     # Here, so that a process without a policy does not load it.
     from authz.credentials.secret_names import secret_names
     from authz.policy.compile.load import load_credentials
-    from common.background import GilYielder
 
-    credentials, read = load_credentials(policy, GilYielder().yield_gil if beside_loop else no_breaks)
+    credentials, read = load_credentials(policy, _breaks(beside_loop=beside_loop))
     return secret_names(credentials), (*policy, *read)

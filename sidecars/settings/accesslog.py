@@ -1,5 +1,6 @@
 """The `accesslog` section of the settings file."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Self
@@ -87,11 +88,14 @@ class RedactSettings(Block):
         """The names that are redacted in addition to the defaults."""
         return SecretNames(frozenset(self.headers), frozenset(self.query_parameters))
 
-    def redaction(self, names: SecretNames = NO_NAMES) -> Redaction:
-        """The names, with further ones, compiled. Raises ValueError for one allowed that is not a default."""
+    def redaction(self, names: SecretNames = NO_NAMES, further: Sequence[RedactRule] = ()) -> Redaction:
+        """The names, with further ones and further rules, compiled.
+
+        Raises ValueError for a name that is allowed but not a default, and for hashes without a key.
+        """
         more = self.names.with_those_of(names)
         allow = self.allow
-        rules = RedactRules([settings.rule for settings in self.rules], self._key())
+        rules = RedactRules([*(settings.rule for settings in self.rules), *further], self.hash_key())
         return Redaction(more.headers, more.query_parameters, allow.headers, allow.query_parameters, rules)
 
     def masking(self, names: SecretNames = NO_NAMES) -> Redaction:
@@ -99,7 +103,8 @@ class RedactSettings(Block):
         rules = tuple(rule.model_copy(update={"action": Action.MASK}) for rule in self.rules)
         return self.model_copy(update={"rules": rules}).redaction(names)
 
-    def _key(self) -> bytes:
+    def hash_key(self) -> bytes:
+        """The key of hashes, from its file; empty without one. Raises ValueError if it cannot be read."""
         if self.hash_key_file is None:
             return b""
         try:
@@ -172,6 +177,11 @@ class AccesslogSettings(Block):
     """What is redacted in addition to the defaults."""
     sample: SampleSettings = SampleSettings()
     """The fraction of successful requests that is logged."""
+    route_rules: tuple[ConfigPath, ...] = Field(
+        (),
+        description="Files with the sampling, fields and redaction of single routes, as `sidecars edge "
+        "build` writes them (accesslog.json). Where both have a rate for a route, `sample.routes` counts.",
+    )
     request_metrics: RequestMetricsSettings = RequestMetricsSettings()
     """Rate, errors and durations of requests."""
     format: Format = Field(

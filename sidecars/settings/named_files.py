@@ -21,7 +21,7 @@ def at_its_name(reading: Reading, settings: Settings, problem: Problem) -> Probl
     if problem.line or problem.key_path:
         return problem
     message = f"{problem.file}: {problem.message}"
-    for section, key in (("authz", "policy"), ("ratelimit", "limits")):
+    for section, key in (("authz", "policy"), ("ratelimit", "limits"), ("accesslog", "route_rules")):
         for index, path in enumerate(getattr(getattr(settings, section), key, ())):
             if str(path) == problem.file:
                 return reading.locate((section, key, index), message)
