@@ -104,6 +104,8 @@ class EstateReader:
             rules=ground.rules,
             teams=ground.platform.teams,
             services=tuple(sorted(services, key=attrgetter("name"))),
+            ceilings=ground.platform.content.ceilings,
+            reserved=ground.platform.content.reserved,
             revision=sources.revision,
         )
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
+import orjson
+
 from accesslog.records.redact_rules import RedactRule
 from authz.policy.conditions.caller_conditions import Whos
 from authz.policy.model import RuleConfig
@@ -17,10 +19,16 @@ from common.configfile import Document, KeyPart, Problem
 from edge.intent.blocks import AccessConfig, Per
 from edge.intent.claims import Claim
 from edge.intent.envoy_block import EnvoyConfig
+from edge.intent.platform_file import CeilingsConfig, ReservedConfig
 from edge.intent.service_file import ExceptionConfig, UpstreamConfig
 from edge.intent.words import period_seconds
 
 Value = TypeVar("Value")
+
+
+def as_json(content: Any) -> bytes:
+    """Return content of YAML as JSON, to compare it: in Python, 1 equals True."""
+    return orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
 
 
 class Layer(StrEnum):
@@ -81,9 +89,13 @@ class Access:
     deny: Whos | None = field(compare=False)
     conditions: AccessConfig = field(compare=False)
     """The conditions that narrow `allow` (not `deny`); its own `allow` lacks the issuers of the team."""
-    written: Mapping[str, Any]
+    written: Mapping[str, Any] = field(compare=False)
     """All of it in the words of the rule language (`allow`, `deny`, `if`, `when` ...), for a policy file."""
     origin: Origin = field(compare=False)
+    _compared: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_compared", as_json(self.written))
 
     @property
     def open(self) -> bool:
@@ -200,9 +212,13 @@ class DenyRule:
     """A deny rule of the platform, which holds for every service."""
 
     config: RuleConfig = field(compare=False)
-    written: Mapping[str, Any]
+    written: Mapping[str, Any] = field(compare=False)
     """The rule as its file has it."""
     origin: Origin = field(compare=False)
+    _compared: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_compared", as_json(self.written))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,5 +235,7 @@ class Estate:
     teams: Mapping[str, Team]
     services: tuple[Service, ...]
     """By name."""
+    ceilings: CeilingsConfig
+    reserved: ReservedConfig
     revision: str
     """Changes with the content of the files."""

@@ -59,7 +59,7 @@ class Oracle:
         return service, route
 
     def _may(self, service: Any, route: Any, question: Question) -> bool:
-        who = route.get("who", self._platform["defaults"]["who"])
+        who = route["who"] if "who" in route else self._platform["defaults"]["who"]
         if "deny" in who and _any(who["deny"], question.identity, None):
             return False
         issuers = self._platform["teams"][service["owner"]].get("issuers")

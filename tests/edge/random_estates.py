@@ -82,7 +82,7 @@ def services(draw: st.DrawFn, team: str, number: int) -> dict[str, Any]:
             route: dict[str, Any] = {"id": f"r{place}", "paths": paths}
             if methods is not None:
                 route["methods"] = methods
-            who = draw(st.none() | _access())
+            who = draw(st.none() | access_blocks())
             routes.append(route | ({} if who is None else {"who": who}) | draw(_limits_and_log()))
     routes = routes or [{"id": "only", "paths": [prefix]}]
     name = f"{team}-{number}"
@@ -131,7 +131,8 @@ def _callers() -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def _access(draw: st.DrawFn) -> dict[str, Any]:
+def access_blocks(draw: st.DrawFn) -> dict[str, Any]:
+    """Return who may call a route, as a service file says it."""
     allow = draw(st.just("anyone") | _callers() | st.lists(_callers(), min_size=1, max_size=2))
     access: dict[str, Any] = {"allow": allow}
     if draw(st.integers(0, 3)) == 0:
@@ -178,7 +179,7 @@ def _platforms(draw: st.DrawFn) -> dict[str, Any]:
         "domain": "edge",
         "policy": {"credentials": {"issuers": issuers}, "conditions": {"named": named}},
         "teams": teams,
-        "defaults": {"who": draw(_access())},
+        "defaults": {"who": draw(access_blocks())},
         "overrides": {"rules": rules, "limits": [{"per": "client", "requests": 60}]},
     }
 

@@ -1,18 +1,32 @@
 """Random estates: the files say which route decides, and no team changes what another says."""
 
-from typing import Any
+import json
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.configfile import ConfigError
+from edge.intent.diff.change import Kind
+from edge.intent.diff.estates import diff
+from edge.intent.diff.within import is_within
 from edge.intent.estate import EstateReader
 from edge.intent.find import most_specific, service_of
 from edge.intent.model import Estate
 from tests.edge.estates import TODAY
 from tests.edge.oracle import Oracle
-from tests.edge.random_estates import TEAMS, Question, estates, questions
+from tests.edge.random_estates import TEAMS, Question, access_blocks, estates, questions
+
+SERVICE: Final = {"service": "one-0", "owner": "one", "hosts": ["*"], "upstream": {"address": "up:80"}}
+PLATFORM_WITH_CONDITION: Final = json.dumps(
+    {
+        "domain": "edge",
+        "policy": {"conditions": {"named": {"client": ["192.0.2.0/24"]}}},
+        "teams": {"one": {"owns": ["*"]}},
+        "overrides": {"rules": []},
+    }
+)
 
 
 def read(texts: dict[str, str]) -> Estate:
@@ -56,3 +70,32 @@ def test_a_team_does_not_take_the_hosts_of_another(texts: dict[str, str], teams:
     with pytest.raises(ConfigError) as refused:
         read(texts | {name: texts[name].replace(f'"owner": "{team}"', f'"owner": "{other}"')})
     assert any("does not own" in problem.message for problem in refused.value.problems)
+
+
+@given(estates(), estates(), st.sampled_from(TEAMS), st.lists(questions(), min_size=1, max_size=8))
+def test_no_request_is_allowed_now_without_a_change_that_says_so(
+    texts: dict[str, str], others: dict[str, str], team: str, asked: list[Question]
+) -> None:
+    changed = texts | {name: text for name, text in others.items() if name == f"services/{team}-0.yaml"}
+    found = diff(read(texts), read(changed))
+    assert found == diff(read(dict(reversed(texts.items()))), read(changed))
+    old, new = Oracle(texts), Oracle(changed)
+    allowed = [one for one in asked if new.answer(one).allowed and not old.answer(one).allowed]
+    if allowed:
+        assert any(change.kind is Kind.ACCESS_WIDER for change in found)
+
+
+@given(access_blocks(), access_blocks(), st.lists(questions(), min_size=1, max_size=8))
+def test_access_within_another_allows_no_one_else(
+    one: dict[str, Any], other: dict[str, Any], asked: list[Question]
+) -> None:
+    platform = json.loads(PLATFORM_WITH_CONDITION)
+    texts = [
+        {"platform.yaml": json.dumps(platform), "services/one-0.yaml": json.dumps({**SERVICE, "routes": [
+            {"id": "r", "paths": ["/**"], "who": who},
+        ]})} for who in (one, other)
+    ]  # fmt: skip
+    narrow, wide = (read(version).services[0].routes[0].access for version in texts)
+    if is_within(narrow, wide):
+        answers = [(Oracle(texts[0]).answer(one), Oracle(texts[1]).answer(one)) for one in asked]
+        assert all(after.allowed for before, after in answers if before.allowed)

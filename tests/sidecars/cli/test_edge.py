@@ -135,3 +135,32 @@ def test_build_writes_nothing_if_the_intent_has_problems(
     assert run("build", estate, "--out", tmp_path / "built") == 1
     assert "services/search.yaml:2: owner" in capsys.readouterr().err
     assert not (tmp_path / "built").exists()
+
+
+def test_diff_says_what_opens_first_and_fails_if_wanted(
+    estate: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(
+        estate / "services/checkout.yaml", 'who: {allow: {scopes: ["orders:write"]}}', "who: {allow: anyone}"
+    )
+    change(estate / "services/search.yaml", "search.internal", "other.internal")
+    assert run("diff", EXAMPLE, estate) == 0
+    opened = "may now be called by anyone (before: callers with scope orders:write)"
+    assert capsys.readouterr().out.splitlines() == [
+        f"access wider      checkout: POST, PUT /orders and /orders/{{id}} {opened}",
+        "other             search: the upstream is other.internal:8080 (before: search.internal:8080)",
+    ]
+    assert run("diff", EXAMPLE, estate, "--fail-if-wider", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["kind"], one["subjects"], one["widens"]) for one in found] == [
+        ("access wider", ["checkout"], True),
+        ("other", ["search"], False),
+    ]
+    assert run("diff", estate, EXAMPLE, "--fail-if-wider") == 0
+
+
+def test_diff_reads_an_old_folder_whose_exceptions_have_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("diff", EXAMPLE, EXAMPLE, "--date", "2100-01-01") == 1
+    assert "the exception ended" in capsys.readouterr().err
+    assert run("diff", EXAMPLE, EXAMPLE) == 0
+    assert capsys.readouterr().out == "nothing differs\n"
