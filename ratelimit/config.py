@@ -24,14 +24,12 @@ Stricter than there: a key is known only where it has a meaning (`shadow_mode` b
 by nothing there); every problem is reported at once, each with file and line; nothing is loaded then.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from common.buckets import MAX_WINDOW_US, SECOND_US
 from common.configfile import ConfigError, Document, Problem, read
 from common.os_errors import in_words
 from ratelimit.bans import read_ban
@@ -40,9 +38,9 @@ from ratelimit.files import limit_files
 from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS
 from ratelimit.map_reader import MapReader
 from ratelimit.normalise import Normalisers, normalisers
+from ratelimit.period import Period, read_period, read_unit
 from ratelimit.rules import (
     BLANKS,
-    CALENDAR_PERIODS,
     UNIT_SECONDS,
     Algorithm,
     CompiledLimits,
@@ -62,17 +60,6 @@ _KUBERNETES: Final = (
     "its data into a file"
 )
 _NO_DESCRIPTORS: Final = "domain '{}' has no descriptors, so nothing is limited; a reload to this is refused"
-_PERIOD: Final = re.compile("([0-9]{1,12})([smhdw])")
-_PERIOD_UNITS: Final = {"s": Unit.SECOND, "m": Unit.MINUTE, "h": Unit.HOUR, "d": Unit.DAY, "w": Unit.WEEK}
-
-
-class _Period(NamedTuple):
-    unit: Unit
-    multiplier: int
-    calendar_months: int = 0
-    """0: a fixed span of time."""
-
-
 _NO_CONSTANT_LENGTH: Final = (
     "a calendar {} has no constant length, which {} needs: leave algorithm out, or write a period of days"
 )
@@ -317,7 +304,7 @@ class _Compiler:
     def _counting(self, limit: MapReader) -> dict[str, Any]:
         if "release_after" in limit.data:
             limit.problem("release_after needs concurrency", "release_after")
-        period = _period(limit) if "period" in limit.data else _unit(limit)
+        period = read_period(limit) if "period" in limit.data else read_unit(limit)
         unit, multiplier, calendar_months = period
         requests = limit.number("requests_per_unit", 0, 0)
         algorithm = self._algorithm(limit, period)
@@ -347,51 +334,13 @@ class _Compiler:
             "cost": limit.number("cost", 1, 1),
         }
 
-    def _algorithm(self, limit: MapReader, period: _Period) -> Algorithm:
+    def _algorithm(self, limit: MapReader, period: Period) -> Algorithm:
         default = Algorithm.FIXED_WINDOW if period.calendar_months else self.options.algorithm
         algorithm = limit.choice("algorithm", Algorithm, default)
         if period.calendar_months and algorithm is not Algorithm.FIXED_WINDOW:
             text = _NO_CONSTANT_LENGTH.format(limit.text("period"), algorithm.value)
             limit.problem(text, "algorithm")
         return algorithm
-
-
-def _unit(limit: MapReader) -> _Period:
-    """The unit and its multiplier of `unit` and `unit_multiplier`."""
-    text = limit.text("unit")
-    unit = Unit.__members__.get(text.upper())
-    if unit is None:
-        expected = ", ".join(name.lower() for name in Unit.__members__)
-        limit.problem(f"invalid rate limit unit '{text}'; expected one of {expected}", "unit")
-        unit = Unit.SECOND
-    return _Period(unit, limit.number("unit_multiplier", 1, 1, _most(unit)))
-
-
-def _period(limit: MapReader) -> _Period:
-    """The unit and its multiplier of `period`, such as `30s`, or a calendar window."""
-    for key in ("unit", "unit_multiplier"):
-        if key in limit.data:
-            limit.problem(f"should not specify {key} next to period", key)
-    text = limit.text("period")
-    months = CALENDAR_PERIODS.get(text, 0)
-    if months:
-        return _Period(Unit.YEAR, 1, months) if months == 12 else _Period(Unit.MONTH, months, months)
-    found = _PERIOD.fullmatch(text)
-    if found is None:
-        expected = (
-            f"expected a number and s, m, h, d or w, as in 30s, or one of {', '.join(CALENDAR_PERIODS)}"
-        )
-        limit.problem(f"{expected}; found '{text}'", "period")
-        return _Period(Unit.SECOND, 1)
-    unit, multiplier = _PERIOD_UNITS[found[2]], int(found[1])
-    if not 1 <= multiplier <= _most(unit):
-        limit.problem(f"expected 1{found[2]} to {_most(unit)}{found[2]}, found '{text}'", "period")
-        return _Period(unit, 1)
-    return _Period(unit, multiplier)
-
-
-def _most(unit: Unit) -> int:
-    return MAX_WINDOW_US // (UNIT_SECONDS[unit] * SECOND_US)
 
 
 def _replaces(limit: MapReader, name: str) -> Iterator[str]:
