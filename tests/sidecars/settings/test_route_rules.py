@@ -1,9 +1,11 @@
 """Files with rules for the access log of single routes."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from accesslog.records.route_rules import ALWAYS_KEPT
 from common.configfile import ConfigError
 from edge.build.build import build
 from edge.intent.estate import load_estate
@@ -62,3 +64,15 @@ def test_every_problem_of_every_file_is_reported_with_its_line(tmp_path: Path) -
 def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.yaml"):
         load_route_rules([tmp_path / "gone.yaml"], KEY)
+
+
+def test_the_file_of_the_page_can_be_loaded(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "accesslog.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"```json\n(.*?)```", page.partition("## Rules of single routes")[2], re.DOTALL)
+    assert load(tmp_path, text).samples == {"checkout.orders": 0.5}
+
+
+def test_the_page_names_the_fields_that_a_record_always_has() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "accesslog.md").read_text(encoding="utf-8")
+    sentence = page.partition("A record always keeps ")[2].partition(".\n")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == ALWAYS_KEPT
