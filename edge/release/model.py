@@ -1,9 +1,10 @@
 """A release: the present and the previous revision, and which edges serve which."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from common.configfile import Block, Spelled
 
@@ -83,6 +84,17 @@ class Release(Block):
     def complete(self) -> bool:
         """Whether every edge serves `current`."""
         return self.previous is None or self.active >= len(self.waves)
+
+
+def parse_gates(texts: Iterable[str]) -> Gates:
+    """Return the gates `NAME=NUMBER`. Raises ReleaseError."""
+    pairs = {name: value for name, _, value in (text.partition("=") for text in texts)}
+    try:
+        return Gates.model_validate(pairs)
+    except ValidationError as error:
+        name = error.errors(include_url=False)[0]["loc"][0]
+        known = ", ".join(Gates.model_fields)
+        raise ReleaseError(f"{name}={pairs.get(str(name), '')}: expected NAME=NUMBER of {known}") from None
 
 
 def parse_wave(text: str) -> Wave:

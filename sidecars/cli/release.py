@@ -22,6 +22,13 @@ Key = Annotated[
 KeyId = Annotated[str, typer.Option(help="The name of the key, by which sidecars find the public key.")]
 Why = Annotated[str, typer.Option(help="The reason, for the audit log.")]
 By = Annotated[str | None, typer.Option(help="Who does it, for the audit log. Default: the user.")]
+Reports = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The reports of the edges (`sidecars release collect`), by which gates are checked.",
+    ),
+]
 Log = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The audit log. Default: next to the release file, with .log."),
@@ -39,6 +46,14 @@ def start(
             metavar="NAME:PERCENT%[,KEY=VALUE]",
             help="A wave: a share of the edges, of all or of those with this metadata; repeat it. Without "
             "waves every edge serves the bundle at once.",
+        ),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="What must hold of the reports before each further wave: min_nodes, min_calls, "
+            "max_error_share, max_denied_rise, max_changed_share, max_slower; repeat it.",
         ),
     ] = None,
     url: Annotated[
@@ -61,10 +76,10 @@ def start(
     Exit codes: 0 the file is written; 1 the step is not possible; 2 bad usage.
     """
     from edge.release.steps import start as begin
-    from sidecars.cli.release_files import Step, target_in, waves_in
+    from sidecars.cli.release_files import Step, gates_in, target_in, waves_in
 
-    target, waves = target_in(bundle, url), waves_in(wave or ())
-    Step(file, log, key, key_id, by).take("start", why, lambda present: begin(present, target, waves))
+    target, waves, gates = target_in(bundle, url), waves_in(wave or ()), gates_in(gate or ())
+    Step(file, log, key, key_id, by).take("start", why, lambda present: begin(present, target, waves, gates))
 
 
 @app.command()
@@ -73,27 +88,97 @@ def promote(
     key: Key,
     to_all: Annotated[bool, typer.Option("--all", help="Go to the last wave at once.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on although it is held.")] = False,
+    reports: Reports = None,
     key_id: KeyId = "default",
     why: Why = "",
     by: By = None,
     log: Log = None,
 ) -> None:
-    """Let the next wave serve the new revision.
+    """Let the next wave serve the new revision. With `--reports`, only if every gate holds.
 
-    Example: `sidecars release promote release.json --key release.key`
+    Example: `sidecars release promote release.json --key release.key --reports reports.jsonl`
 
-    Exit codes: 0 the file is written; 1 the step is not possible; 2 bad usage.
+    Exit codes: 0 the file is written; 1 the step is not possible, or a gate does not hold; 2 bad usage.
     """
     from edge.release import steps
-    from sidecars.cli.release_files import Step, required
+    from edge.release.model import Release
+    from sidecars.cli.release_files import Step, require_gates, required
 
-    Step(file, log, key, key_id, by).take(
-        "promote",
-        why,
-        lambda present: steps.promote(
-            steps.resume(required(present)) if resume else required(present), to_all=to_all
+    def change(present: Release | None) -> Release:
+        release = steps.resume(required(present)) if resume else required(present)
+        if reports is not None:
+            require_gates(release, reports)
+        return steps.promote(release, to_all=to_all)
+
+    Step(file, log, key, key_id, by).take("promote", why, change)
+
+
+@app.command()
+def check(
+    file: File,
+    reports: Annotated[
+        Path, typer.Option(metavar="FILE", help="The reports of the edges.", exists=True, dir_okay=False)
+    ],
+) -> None:
+    """Check the gates by what the edges report. Too few reports break no gate.
+
+    Example: `sidecars release check release.json --reports reports.jsonl || sidecars release rollback ...`
+
+    Exit codes: 0 no gate is broken; 1 one is, or a file cannot be read; 2 bad usage.
+    """
+    from sidecars.cli.release_files import checked
+
+    lines, broken = checked(file, reports)
+    for line in lines:
+        typer.echo(line)
+    if broken:
+        raise typer.Exit(WRONG)
+
+
+@app.command()
+def collect(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The latest report of each edge, one a line."),
+    ],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where edges send reports (bundle.status).")
+    ],
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the token that reports must have (`Authorization: Bearer`).", exists=True
         ),
-    )
+    ] = None,
+    max_reports: Annotated[int, typer.Option(min=1, help="The most edges that are known.")] = 20_000,
+) -> None:
+    """Receive the status reports of edges until Ctrl-C, and keep the latest of each in a file.
+
+    Without a token anyone who reaches the address can report: listen on loopback, behind a proxy with TLS.
+
+    Example: `sidecars release collect --listen 127.0.0.1:8099 -o reports.jsonl --token-file token`
+
+    Exit codes: 0 stopped; 1 the address or the file cannot be used; 2 bad usage.
+    """
+    import asyncio
+    from contextlib import suppress
+
+    from sidecars.cli.release_collect import Collector, serve
+    from sidecars.transport.api.address import TcpAddress, parse_address
+
+    try:
+        address = parse_address(listen)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--listen") from None
+    if not isinstance(address, TcpAddress):
+        raise typer.BadParameter("expected HOST:PORT", param_hint="--listen")
+    token = "" if token_file is None else token_file.read_text(encoding="utf-8").strip()
+
+    async def run() -> None:
+        await serve(Collector(output, token, max_reports), address)
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(run())
 
 
 @app.command()

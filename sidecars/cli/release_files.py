@@ -19,10 +19,12 @@ from edge.bundle.errors import BundleError
 from edge.bundle.keys import public_keys, signing_key
 from edge.release.audit import FIRST, AuditError, Entry, entries, unreleased
 from edge.release.choose import target_of
-from edge.release.model import Release, ReleaseError, Target, Wave, parse_wave
+from edge.release.gate import Report, Result, check_gates
+from edge.release.model import Gates, Release, ReleaseError, Target, Wave, parse_gates, parse_wave
 from edge.release.signed import read_release, sign_release, verify_release
 from sidecars.cli.bundle_files import named_file, read_file, write
 from sidecars.cli.exit import WRONG
+from sidecars.cli.release_collect import read_reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,39 @@ def waves_in(texts: Sequence[str]) -> list[Wave]:
         return [parse_wave(text) for text in texts]
     except ReleaseError as error:
         raise typer.BadParameter(str(error), param_hint="--wave") from None
+
+
+def gates_in(texts: Sequence[str]) -> Gates:
+    """Return the gates on the command line. Raises BadParameter."""
+    try:
+        return parse_gates(texts)
+    except ReleaseError as error:
+        raise typer.BadParameter(str(error), param_hint="--gate") from None
+
+
+def require_gates(release: Release, reports: Path) -> None:
+    """Raise ReleaseError if a gate of the release does not hold, or cannot be checked yet."""
+    found = check_gates(release, _reports(reports))
+    if found:
+        raise ReleaseError("; ".join(f"{one.gate}: {one.text}" for one in found))
+
+
+def checked(file: Path, reports: Path) -> tuple[list[str], bool]:
+    """Return a line for each gate that does not hold, and whether one is broken."""
+    try:
+        release = required(_present(file))
+    except (BundleError, ReleaseError) as error:
+        _refuse(file, error)
+    found = check_gates(release, _reports(reports))
+    lines = [f"{one.result}: {one.gate}: {one.text}" for one in found]
+    return lines or ["ok: every gate holds"], any(one.result is Result.BROKEN for one in found)
+
+
+def _reports(file: Path) -> list[Report]:
+    try:
+        return read_reports(file)
+    except ValueError as error:
+        _refuse(file, error)
 
 
 def described(file: Path, node: str | None, *, as_json: bool) -> str:

@@ -102,7 +102,6 @@ class Process:
             self._announce_reload,
             located,
         )
-        self._bundles = bundle_puller(settings.bundle, self._reloader, dependencies)
         self._redis = _in_use(dependencies)
         of_envoyproxy = settings.ratelimit is not None and settings.ratelimit.metrics == "envoyproxy"
         self._admin = Admin(
@@ -132,6 +131,7 @@ class Process:
             RESPONSE_TIMES if of_envoyproxy else {},
             wall_clock=dependencies.wall_clock,
         )
+        self._bundles = bundle_puller(settings.bundle, self._reloader, dependencies, self._sums)
         self._listen = {one.sidecar.name: one.listen for one in bound}
         self._servers: dict[str, Server] = {}
         self._reflections: list[Reflection] = []
@@ -195,16 +195,10 @@ class Process:
     def totals(self) -> dict[str, Any]:
         """What `/totals` shows."""
         outcomes = self._reloader.outcomes
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "version": package_version(),
             "phase": self._health.phase,
-            "sums": {
-                "processes": 1,
-                "calls": self._calls.totals(),
-                "sidecars": totals_of(self._sidecars),
-                "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            },
+            "sums": self._sums(),
             "sidecars": {
                 sidecar.name: {
                     "revision": sidecar.describe().get("revision"),
@@ -212,6 +206,16 @@ class Process:
                 }
                 for sidecar in self._sidecars
             },
+        }
+
+    def _sums(self) -> dict[str, Any]:
+        """What is summed over several processes."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "processes": 1,
+            "calls": self._calls.totals(),
+            "sidecars": totals_of(self._sidecars),
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
         }
 
     async def _start(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,7 +67,7 @@ class BundlePuller:
     """Pulls the bundles of one process until it is cancelled.
 
     `accepted`: the bundle that serves since the start. `wall_clock` gives Unix seconds, `random` a number in
-    [0, 1).
+    [0, 1), `counts` what the sidecars have counted since the start (`edge.release.gate.COUNTS`).
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class BundlePuller:
         wall_clock: Callable[[], float],
         monotonic_clock: Callable[[], float],
         random: Callable[[], float],
+        counts: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._settings = settings
         self._store = BundleStore(settings.folder)
@@ -88,6 +89,9 @@ class BundlePuller:
         self._wall_clock = wall_clock
         self._monotonic_clock = monotonic_clock
         self._random = random
+        self._counts = counts
+        self._counts_before = dict(counts())
+        """What was counted when this revision began to serve."""
         self._accepted = accepted
         # A release is read again after a start: it may name a candidate.
         self._etag = "" if accepted is None or settings.staged else accepted.etag
@@ -180,6 +184,7 @@ class BundlePuller:
             return problems
         accepted = Accepted(offer.digest, offer.revision, offer.order, etag, now, offer.release)
         self._accepted, self._etag = accepted, etag
+        self._counts_before = dict(self._counts())
         self._metrics.serves(accepted.revision, accepted.unix_seconds)
         await asyncio.to_thread(store.accept, accepted, offer.keep)
         return ()
@@ -201,6 +206,8 @@ class BundlePuller:
             except (FetchError, BundleError, OSError) as error:
                 problems.append(str(error))
         problems += await self._reloader.judge_candidate(self._store.serving, folder)
+        now = self._counts()
+        self._counts_before |= {name: value for name, value in now.items() if name.startswith("shadow_")}
         self._candidate = None if problems else digest
         self._candidate_problems = tuple(problems[:MAX_PROBLEMS])
         if target is not None and problems:
@@ -276,6 +283,7 @@ class BundlePuller:
     def status(self) -> dict[str, Any]:
         """What is reported to the control plane."""
         accepted = self._accepted
+        counts = {name: now - self._counts_before.get(name, 0) for name, now in self._counts().items()}
         return {
             "node": self.node_id,
             "process": self._settings.folder.name,
@@ -283,5 +291,8 @@ class BundlePuller:
             "revision": self._revision,
             "sequence": None if accepted is None else accepted.order,
             "release": None if accepted is None else accepted.release,
+            "candidate": self._candidate,
+            "candidate_problems": list(self._candidate_problems),
+            "counts": counts,
             "last_pull": None if self._last is None else self._last.describe(),
         }

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -59,9 +59,15 @@ def start_with_bundle(reading: Reading, process: str) -> Start:
 
 
 def bundle_puller(
-    settings: BundleSettings | None, reloader: Reloader, dependencies: Dependencies
+    settings: BundleSettings | None,
+    reloader: Reloader,
+    dependencies: Dependencies,
+    sums: Callable[[], Mapping[str, Any]],
 ) -> "tuple[BundlePuller, ...]":
-    """Return what pulls bundles, where the settings name a server of them."""
+    """Return what pulls bundles, where the settings name a server of them.
+
+    `sums` gives what the sidecars of the process have counted (`Process.totals`).
+    """
     if settings is None:
         return ()
     from edge.bundle.errors import BundleError
@@ -82,8 +88,25 @@ def bundle_puller(
             wall_clock=dependencies.wall_clock,
             monotonic_clock=dependencies.monotonic_clock,
             random=dependencies.random,
+            counts=lambda: _counts(sums()),
         ),
     )
+
+
+def _counts(sums: Mapping[str, Any]) -> dict[str, float]:
+    """The counts of a status report (`edge.release.gate.COUNTS`) in the sums of `Process.totals`."""
+    calls = sums["calls"].values()
+    authz = sums["sidecars"].get("authz", {})
+    outcomes, candidate = authz.get("outcomes", {}), authz.get("candidate", {})
+    return {
+        "calls": sum(one["ended"] for one in calls),
+        "call_seconds": sum(one["seconds"] for one in calls),
+        "decisions": sum(outcomes.values()),
+        "denied": outcomes.get("deny", 0),
+        "errors": outcomes.get("error", 0),
+        "shadow_same": candidate.get("same", 0),
+        "shadow_changed": candidate.get("changed", 0),
+    }
 
 
 def _into(reading: Reading, settings: Settings, folder: Path) -> Reading:

@@ -48,7 +48,7 @@ def settings(folder: Path, server: BundleServer, signer: Signer, **bundle: Any) 
         "folder": "state",
         "keys": {"release": signer.public.name},
         "interval_seconds": 0.1,
-        "status": {**reached, "url": f"{server.url}/status"},
+        "status": {**reached, "url": f"{server.url}/status", "interval_seconds": 1},
         "node": {"id": "edge-1", "metadata": {"region": "eu"}},
     }
     return {
@@ -98,6 +98,9 @@ def test_a_change_arrives_and_is_reported(
     reported = json.loads(server.posted[-1])
     assert (reported["node"], reported["metadata"]) == ("edge-1", {"region": "eu"})
     assert reported["last_pull"]["revision"] == "r2"
+    # Counts are those since the revision serves: one of the two decisions of this test.
+    running.wait_until(lambda: json.loads(server.posted[-1])["counts"]["denied"] == 1)
+    assert json.loads(server.posted[-1])["counts"]["decisions"] == 1
 
 
 def test_a_bundle_that_may_not_serve_changes_nothing(
