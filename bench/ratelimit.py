@@ -48,10 +48,12 @@ GOALS = {
     "ratio_one_p50": Goal(at_most=2),
     "ratio_denied": Goal(at_most=1.1),
     "denied_redis_calls": Goal(at_most=0),
+    "ratio_leased": Goal(at_least=0.8),
+    "redis_calls_per_decision_leased": Goal(at_most=0.05),
     "bucket_bytes": Goal(at_most=200),
     "idle_rss_mb": Goal(at_most=70),
 }
-"""Issue 14, "Speed"."""
+"""Issues 14 and 20, "Speed"."""
 
 OK: Final = b"\x08\x01"
 OVER_LIMIT: Final = b"\x08\x02"
@@ -69,10 +71,12 @@ class RatelimitPlan:
     seconds: float
     warm_up_seconds: float
     buckets: int
+    lease_seconds: float
+    """The warm-up of leases, which end between two turns: their rate is that of keys known to be hot."""
 
 
-FULL = RatelimitPlan(turns=5, seconds=1.5, warm_up_seconds=0.5, buckets=1_000_000)
-QUICK = RatelimitPlan(turns=1, seconds=0.7, warm_up_seconds=0.3, buckets=200_000)
+FULL = RatelimitPlan(turns=5, seconds=1.5, warm_up_seconds=0.5, buckets=1_000_000, lease_seconds=4)
+QUICK = RatelimitPlan(turns=1, seconds=0.7, warm_up_seconds=0.3, buckets=200_000, lease_seconds=2)
 
 
 def run(*, quick: bool, say: Say, peer: Sequence[str] = ()) -> Figures:
@@ -120,7 +124,7 @@ class _Bench:
     def target(self, server: str, callers: Callers, service: str = "target", answer: bytes = OK) -> Target:
         """Return the load of `callers` for a server."""
         order = replace(self.order(callers), message=request(service), answer=answer)
-        redis = self.redis if server == "redis" else None
+        redis = self.redis if server in {"redis", "leased"} else None
         return Target(self.ports[server], order, self.servers[server].pid, redis)
 
     def order(self, callers: Callers | None) -> Load:
@@ -158,6 +162,10 @@ class _Bench:
             targets["redis_one_key"] = self.target("redis", ONE, "one")
             targets["redis_10k_rotation"] = self.target("redis", ROTATION)
             targets["redis_10k_zipf"] = self.target("redis", ZIPF)
+            self.start("leased", 10, str(self.redis.socket), "--lease")
+            leased = self.target("leased", ZIPF)
+            load = replace(leased.load, warm_up_seconds=self.plan.lease_seconds)
+            targets["leased_10k_zipf"] = replace(leased, load=load)
             targets["denied"] = self.target("redis", ROTATION, "closed", OVER_LIMIT)
             self.prime(targets["denied"])
         for peer in peers:
@@ -255,6 +263,8 @@ def _throughput(found: dict[str, Measured]) -> Figures:
             "redis_calls_per_decision": found["redis_10k_rotation"].redis_calls,
             "ratio_denied": rps["memory_10k_rotation"] / rps["denied"],
             "denied_redis_calls": found["denied"].redis_calls,
+            "ratio_leased": rps["leased_10k_zipf"] / rps["memory_10k_zipf"],
+            "redis_calls_per_decision_leased": found["leased_10k_zipf"].redis_calls,
         }
     figures |= _cpu_ratios(found, worst)
     for name, one in found.items():
@@ -274,6 +284,7 @@ def _cpu_ratios(found: dict[str, Measured], worst: str) -> Figures:
     if "denied" in cpu:
         ratios["cpu_ratio_redis"] = noop / cpu["redis_10k_rotation"]
         ratios["cpu_ratio_denied"] = cpu["denied"] / cpu["memory_10k_rotation"]
+        ratios["cpu_ratio_leased"] = cpu["memory_10k_zipf"] / cpu["leased_10k_zipf"]
     return ratios
 
 

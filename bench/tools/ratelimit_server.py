@@ -1,8 +1,8 @@
-"""The ratelimit sidecar alone: `python -m bench.tools.ratelimit_server LIMITS [SOCKET] [--fill N]`.
+"""The ratelimit sidecar alone: `python -m bench.tools.ratelimit_server LIMITS [SOCKET] [--lease] [--fill N]`.
 
-Counts in memory, or in the Redis on the unix socket SOCKET. `--fill` makes a bucket for each of N callers
-before it serves. After SIGHUP it prints a line of JSON: the calls so far, those answered without the store,
-and the bytes that each bucket of `--fill` takes.
+Counts in memory, or in the Redis on the unix socket SOCKET, with `--lease` by leases. `--fill` makes a bucket
+for each of N callers before it serves. After SIGHUP it prints a line of JSON: the calls so far, those without
+an answer of the store, and the bytes that each bucket of `--fill` takes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from sidecars.process.garbage import collect_rarely
 from sidecars.process.redis import connect
 from sidecars.services.ratelimit import RatelimitSidecar, build
 from sidecars.services.sidecar import Dependencies
-from sidecars.settings.ratelimit import RatelimitSettings
+from sidecars.settings.ratelimit import LeaseSettings, RatelimitSettings
 from sidecars.settings.redis import RedisSettings
 from sidecars.transport.api.address import TcpAddress
 from sidecars.transport.server.server import GrpcServer
@@ -40,7 +40,7 @@ REDIS_TIMEOUT_MS: Final = 5_000
 """So long that a busy machine does not make the sidecar answer without Redis; its answer would be cheaper."""
 
 
-async def serve(limits: Path, redis: Redis | None, fill: int) -> None:
+async def serve(limits: Path, redis: Redis | None, fill: int, *, lease: bool) -> None:
     """Serve until SIGTERM; print the port once it accepts connections."""
     registry = CollectorRegistry()
     settings = RatelimitSettings(
@@ -49,6 +49,7 @@ async def serve(limits: Path, redis: Redis | None, fill: int) -> None:
         store="memory" if redis is None else "redis",
         max_buckets=MAX_BUCKETS,
         redis_timeout_ms=REDIS_TIMEOUT_MS,
+        leases=LeaseSettings(by_default=lease),
     )
     sidecar = build(settings, Dependencies(registry, time.time, time.monotonic, random.random, redis))
     calls = CallMetrics(registry, time.monotonic)
@@ -100,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("limits", type=Path)
     parser.add_argument("redis", nargs="?")
+    parser.add_argument("--lease", action="store_true")
     parser.add_argument("--fill", type=int, default=0)
     order = parser.parse_args()
 
@@ -107,7 +109,9 @@ def main() -> None:
         url = None if order.redis is None else f"unix://{order.redis}"
         # The pool waits as long as the store, or a busy machine would make it give up a connection.
         settings = None if url is None else RedisSettings(url=url, operation_timeout_ms=REDIS_TIMEOUT_MS)
-        await serve(order.limits, None if settings is None else connect(settings), order.fill)
+        await serve(
+            order.limits, None if settings is None else connect(settings), order.fill, lease=order.lease
+        )
 
     uvloop.run(run())
 

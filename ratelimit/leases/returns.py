@@ -7,7 +7,7 @@ from typing import Final
 from ratelimit.leases.leases import Leases
 from ratelimit.stores.store import Store, StoreError, Take
 
-TURN_SECONDS: Final = 1.0
+TURN_SECONDS: Final = 0.1
 """The time between two returns."""
 
 RETURNS_PER_CALL: Final = 64
