@@ -9,7 +9,7 @@ from accesslog.records.redact_rules import Action
 from authz.policy.conditions.caller_conditions import Whos
 from authz.policy.model import ConditionConfig
 from authz.policy.types.names import AT_LEAST_ONE, Name, OneOrMany, PolicyBlock, Text
-from edge.intent.words import Count, Latency, LogField, Percent, Period, Share
+from edge.intent.words import CALENDAR_SECONDS, Count, Latency, LogField, Percent, Period, Share
 
 MAX_LIMITS: Final = 16
 """The most limits of a route: each is a descriptor that Envoy sends with every request."""
@@ -59,6 +59,16 @@ class RateConfig(PolicyBlock):
     burst: Count | None = None
     """The requests allowed at once after a pause. Default: `requests`."""
 
+    @model_validator(mode="after")
+    def _refills(self) -> "RateConfig":
+        _check_burst(self.burst, self.period, self.requests)
+        return self
+
+
+def _check_burst(burst: int | None, period: str | None, requests: int | None) -> None:
+    if burst is not None and (period in CALENDAR_SECONDS or requests == 0):
+        raise ValueError("burst belongs to a limit that refills: not to one of 0, nor of a calendar window")
+
 
 class LimitConfig(PolicyBlock):
     """How many requests pass: a number in a period, or a share of the limit of the service's tier."""
@@ -82,6 +92,7 @@ class LimitConfig(PolicyBlock):
             raise ValueError("write either requests (with period), or share")
         if self.share is not None and (self.period is not None or self.burst is not None):
             raise ValueError("share has the period and burst of the tier: leave period and burst out")
+        _check_burst(self.burst, self.period, self.requests)
         return self
 
 

@@ -106,6 +106,7 @@ class EstateReader:
             services=tuple(sorted(services, key=attrgetter("name"))),
             ceilings=ground.platform.content.ceilings,
             reserved=ground.platform.content.reserved,
+            exception_rules=ground.platform.content.exceptions,
             revision=sources.revision,
         )
 

@@ -19,8 +19,9 @@ from common.configfile import Document, KeyPart, Problem
 from edge.intent.blocks import AccessConfig, Per
 from edge.intent.claims import Claim
 from edge.intent.envoy_block import EnvoyConfig
-from edge.intent.platform_file import CeilingsConfig, ReservedConfig
+from edge.intent.platform_file import CeilingsConfig, ExceptionsConfig, ReservedConfig
 from edge.intent.service_file import ExceptionConfig, UpstreamConfig
+from edge.intent.upstreams import UpstreamPattern
 from edge.intent.words import period_seconds
 
 Value = TypeVar("Value")
@@ -204,6 +205,8 @@ class Team:
     owns: tuple[Claim, ...]
     issuers: tuple[str, ...] | None
     """None: every issuer of the platform."""
+    upstreams: tuple[UpstreamPattern, ...] | None
+    """None: all that are not reserved."""
     origin: Origin = field(compare=False)
 
 
@@ -237,5 +240,6 @@ class Estate:
     """By name."""
     ceilings: CeilingsConfig
     reserved: ReservedConfig
+    exception_rules: ExceptionsConfig
     revision: str
     """Changes with the content of the files."""

@@ -81,6 +81,5 @@ def platform_of(sources: Iterable[SourceFile[PlatformFile]]) -> tuple[Platform, 
 
 
 def _team(name: str, config: TeamConfig, document: Document) -> Team:
-    return Team(
-        name, config.owns, config.issuers, Origin(Layer.OVERRIDE, document, (_IN_SEVERAL_FILES, name))
-    )
+    origin = Origin(Layer.OVERRIDE, document, (_IN_SEVERAL_FILES, name))
+    return Team(name, config.owns, config.issuers, config.upstreams, origin)

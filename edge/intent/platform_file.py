@@ -19,7 +19,8 @@ from edge.intent.blocks import (
 )
 from edge.intent.claims import Claim, parse_claim
 from edge.intent.envoy_block import EnvoyConfig
-from edge.intent.words import Label, Share
+from edge.intent.upstreams import UpstreamPattern, parse_upstream_pattern
+from edge.intent.words import Label, LogField, Share
 
 Owned = Annotated[
     Claim,
@@ -29,6 +30,14 @@ Owned = Annotated[
         "type": "string", "examples": ["*.checkout.example.com", "api.example.com/checkout/{rest=**}"],
     }),
 ]  # fmt: skip
+
+
+Upstream = Annotated[
+    UpstreamPattern,
+    PlainValidator(parse_upstream_pattern),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["*.checkout.internal", "10.1.0.0/16"]}),
+]
 
 
 def _denies(rule: RuleConfig) -> RuleConfig:
@@ -67,6 +76,8 @@ class TeamConfig(PolicyBlock):
     `api.example.com/checkout/{rest=**}`. What one team owns, no other team owns."""
     issuers: Texts | None = None
     """The only issuers whose tokens its routes accept. Default: every issuer of the platform."""
+    upstreams: Annotated[tuple[Upstream, ...], AT_LEAST_ONE] | None = None
+    """The only upstreams of its services: host names, `*.NAME` or networks. Default: all but the reserved."""
     contact: Text | None = None
     """Where to reach the team."""
 
@@ -78,6 +89,8 @@ class ReservedConfig(PolicyBlock):
     """Hosts, with all of their paths."""
     paths: Annotated[tuple[PathTemplate, ...], AT_LEAST_ONE] | None = None
     """Path templates, on every host."""
+    upstreams: Annotated[tuple[Upstream, ...], AT_LEAST_ONE] | None = None
+    """Upstreams: host names, `*.NAME` or networks, such as those with the admin ports of the edge itself."""
 
 
 class CeilingsConfig(PolicyBlock):
@@ -93,6 +106,15 @@ class CeilingsConfig(PolicyBlock):
     """The most routes of a service."""
     open_routes: Annotated[int, Field(ge=0)] | None = None
     """The most routes of a service that anyone may call."""
+
+
+class ExceptionsConfig(PolicyBlock):
+    """Which exceptions from ceilings count."""
+
+    max_days: Annotated[int, Field(ge=1)] | None = None
+    """The longest time, from the day of the check, that an exception may last. Default: any."""
+    approved: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
+    """The tickets of exceptions that are approved. If it is set, no other exception counts."""
 
 
 class DefaultsConfig(PolicyBlock):
@@ -113,6 +135,8 @@ class LogOverrides(PolicyBlock):
 
     sample: Share | None = None
     """The part of ordinary requests that is logged."""
+    fields: Annotated[tuple[LogField, ...], AT_LEAST_ONE] | None = None
+    """Fields that each record has, in addition to those that a service chooses."""
     redact: tuple[RedactConfig, ...] = ()
     """What is dropped, masked or hashed, before what services say."""
 
@@ -145,6 +169,8 @@ class PlatformFile(PolicyBlock):
     """Limits of all requests of a service, which services choose by name."""
     ceilings: CeilingsConfig = CeilingsConfig()
     """The most that a service may ask for."""
+    exceptions: ExceptionsConfig = ExceptionsConfig()
+    """Which exceptions of services count, and how long they may last."""
     defaults: DefaultsConfig = DefaultsConfig()
     """Callers, limits, log and objectives that apply where a service says nothing."""
     overrides: OverridesConfig = OverridesConfig()

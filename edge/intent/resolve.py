@@ -104,7 +104,7 @@ class Resolver:
             limits=(*self._limits(config, origin, tier), *self._override_limits),
             log=Logging(
                 _first((self._override_log, *log), "sample", 1.0),
-                _first(log, "fields", None),
+                self._fields(_first(log, "fields", None)),
                 tuple(
                     rule for block, place in (self._override_log, *log) for rule in redact_rules(block, place)
                 ),
@@ -114,6 +114,13 @@ class Resolver:
             ),
             origin=origin,
         )
+
+    def _fields(self, chosen: Decided[tuple[str, ...] | None]) -> Decided[tuple[str, ...] | None]:
+        """Return the fields with those that the platform wants in each record."""
+        wanted = self._platform.content.overrides.log.fields
+        if wanted is None or chosen.value is None:
+            return chosen
+        return Decided(tuple(dict.fromkeys((*chosen.value, *wanted))), chosen.origin)
 
     def _access(self, config: RouteConfig, origin: Origin, issuers: tuple[str, ...] | None) -> Access:
         default = self._platform.content.defaults.who

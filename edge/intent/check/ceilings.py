@@ -7,6 +7,7 @@ from typing import Final
 from common.configfile import KeyPart, Problem
 from edge.intent.model import Layer, Limit, Origin, Route, Service
 from edge.intent.platform import Platform
+from edge.intent.service_file import ExceptionConfig
 
 _OF_ROUTES: Final = ("requests_per_second", "burst", "sample")
 """The ceilings that hold for each route, not for the service as a whole."""
@@ -42,6 +43,7 @@ class _Ceilings:
                     "it approved again with a later day"
                 )
                 yield whole.problem(message, *path, "until")
+            yield from self._approval(exception, path)
             if ceiling is None:
                 yield whole.problem(
                     "the platform has no such ceiling: remove the exception", *path, "ceiling"
@@ -56,6 +58,27 @@ class _Ceilings:
                 yield whole.problem(message, *path, "route")
             elif exception.route not in routes and not self._service.dropped:
                 yield whole.problem(f"the service has no route {exception.route!r}", *path, "route")
+
+    def _approval(self, exception: ExceptionConfig, path: tuple[KeyPart, ...]) -> Iterator[Problem]:
+        rules = self._platform.content.exceptions
+        days = (exception.until - self._today).days
+        if rules.max_days is not None and days > rules.max_days:
+            message = f"an exception may last {rules.max_days} days, not {days} ({self._rules('max_days')})"
+            yield self._service.whole.problem(message, *path, "until")
+        if not self._is_approved(exception):
+            ticket = exception.ticket or "none"
+            message = f"the ticket is not approved: {ticket} ({self._rules('approved')} lists those that are)"
+            yield self._service.whole.problem(message, *path, "ticket")
+
+    def _holds(self, exception: ExceptionConfig) -> bool:
+        return exception.until >= self._today and self._is_approved(exception)
+
+    def _is_approved(self, exception: ExceptionConfig) -> bool:
+        approved = self._platform.content.exceptions.approved
+        return approved is None or exception.ticket in approved
+
+    def _rules(self, name: str) -> str:
+        return self._platform.origin(Layer.OVERRIDE, "exceptions", name).place
 
     def counts(self) -> Iterator[Problem]:
         """Yield a problem if the service has too many routes, or too many that anyone may call."""
@@ -119,7 +142,10 @@ class _Ceilings:
         granted = (
             one.value
             for one in self._service.exceptions
-            if one.ceiling == name and one.route in {None, route} and one.until >= self._today
+            if one.ceiling == name
+            and one.route in {None, route}
+            and one.until >= self._today
+            and self._is_approved(one)
         )
         return max((ceiling, *granted))
 

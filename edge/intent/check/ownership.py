@@ -22,7 +22,13 @@ def unowned(service: Service, platform: Platform, spelling: Spelling) -> Iterato
         close = get_close_matches(service.owner, platform.teams, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known: {_listed(platform.teams)}"
         yield service.whole.problem(f"the platform has no team {service.owner!r}{hint}", "owner")
+    yield from _folder(service)
+    yield from _upstream(service, platform, team)
     for position, host in enumerate(service.hosts):
+        first = service.hosts.index(host)
+        if first != position:
+            yield service.whole.problem(f"{host} is already hosts[{first}]", "hosts", position)
+            continue
         reserved = next(
             (one for one in platform.content.reserved.hosts or () if hosts_overlap(one, host)), None
         )
@@ -34,6 +40,29 @@ def unowned(service: Service, platform: Platform, spelling: Spelling) -> Iterato
         elif team is not None:
             yield from _unowned_host(service, position, host, team, platform)
     yield from _reserved_paths(service, platform, spelling)
+
+
+def _folder(service: Service) -> Iterator[Problem]:
+    """Yield a problem if the file is in the folder of another team, which approves what is there."""
+    _, *folders, _ = service.file.split("/") if "/" in service.file else ("", "")
+    if folders and folders[0] != service.owner:
+        message = f"the file is in the folder of the team {folders[0]}: move it to services/{service.owner}/"
+        yield service.whole.problem(message, "owner")
+
+
+def _upstream(service: Service, platform: Platform, team: Team | None) -> Iterator[Problem]:
+    address = service.upstream.address
+    reserved = next((one for one in platform.content.reserved.upstreams or () if one.covers(address)), None)
+    if reserved is not None:
+        where = platform.origin_of_reserved("upstreams")
+        message = f"{address} is reserved by the platform ({where}: {reserved})"
+        yield service.whole.problem(message, "upstream", "address")
+        return
+    allowed = team.upstreams if team is not None else None
+    if team is not None and allowed is not None and not any(one.covers(address) for one in allowed):
+        known = f"{_listed(map(str, allowed))} ({team.origin.place})"
+        message = f"{address} is not an upstream of the team {team.name}: it has {known}"
+        yield service.whole.problem(message, "upstream", "address")
 
 
 def _unowned_host(

@@ -61,6 +61,9 @@ def _rules(platform: Platform, rules: tuple[DenyRule, ...]) -> Iterator[Problem]
         if other is not rule:
             message = f"{rule.config.name!r} is already the name of {other.origin.place}"
             yield rule.origin.problem(message, "name")
+        if "." in rule.config.name:
+            message = "a name with a dot could be that of a route (SERVICE.ID): write another one"
+            yield rule.origin.problem(message, "name")
         if rule.config.inherit is not None:
             yield rule.origin.problem("a rule of the platform inherits nothing: write its keys", "inherit")
         for name in rule.config.named or ():

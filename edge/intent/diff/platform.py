@@ -24,6 +24,7 @@ def changes_of_platform(old: Estate, new: Estate) -> Iterator[Found]:
         yield from _team(old.teams.get(name), new.teams.get(name))
     yield from _settings("ceiling", old.ceilings, new.ceilings)
     yield from _settings("reserved", old.reserved, new.reserved)
+    yield from _settings("exceptions", old.exception_rules, new.exception_rules)
 
 
 def _rules(old: Estate, new: Estate) -> Iterator[Found]:
@@ -86,8 +87,13 @@ def _team(old: Team | None, new: Team | None) -> Iterator[Found]:
         yield Kind.OTHER, _PLATFORM, f"the team {new.name} is new; it owns {_owned(new)}"
     elif old is not None and new is None:
         yield Kind.OTHER, _PLATFORM, f"the team {old.name} is removed"
-    elif old is not None and new is not None and old.owns != new.owns:
-        yield Kind.OTHER, _PLATFORM, f"the team {new.name} owns {_owned(new)} (before: {_owned(old)})"
+    elif old is not None and new is not None:
+        if old.owns != new.owns:
+            yield Kind.OTHER, _PLATFORM, f"the team {new.name} owns {_owned(new)} (before: {_owned(old)})"
+        was, now = ([str(one) for one in team.upstreams or ()] for team in (old, new))
+        if was != now:
+            text = f"the upstreams of the team {new.name} are {_text(now)} (before: {_text(was)})"
+            yield Kind.OTHER, _PLATFORM, text
 
 
 def _owned(team: Team) -> str:

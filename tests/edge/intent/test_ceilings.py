@@ -124,3 +124,30 @@ class TestCeilings:
         more = f"exceptions: [{{{exception}, reason: r, until: 2027-01-01}}]\n"
         [found] = problems(service(more=more), platform=PLATFORM + CEILINGS)
         assert found.startswith(f"services/0.yaml:5: exceptions[0].{message}")
+
+    def test_the_platform_says_which_exceptions_count_and_for_how_long(self) -> None:
+        platform = PLATFORM + CEILINGS + "exceptions: {max_days: 90, approved: [T-1]}\n"
+        fast = route("/a", f"limits: [{{requests: 150}}], {ANYONE}")
+        more = "exceptions: [{ceiling: requests_per_second, value: 150, reason: r, until: %s%s}]\n"
+        assert accepted(service(fast, more=more % ("2026-08-30", ", ticket: T-1")), platform=platform)
+        [found] = problems(service(fast, more=more % ("2026-08-31", ", ticket: T-1")), platform=platform)
+        text = "an exception may last 90 days, not 91 (platform.yaml:12)"
+        assert found == f"services/0.yaml:5: exceptions[0].until: {text}"
+        for ticket in ("", ", ticket: T-2"):
+            found, above = problems(service(fast, more=more % ("2026-06-02", ticket)), platform=platform)
+            assert found.startswith("services/0.yaml:5: exceptions[0].ticket: the ticket is not approved: ")
+            assert "150 requests a second are above the ceiling" in above
+
+
+@pytest.mark.parametrize(
+    "limit", ["{requests: 1, period: 11y}", "{requests: 1, period: 600w}", "{requests: -1}"]
+)
+def test_a_limit_that_ratelimit_would_refuse_is_refused(limit: str) -> None:
+    [found] = problems(service(route("/a", f"limits: [{limit}], {ANYONE}")))
+    assert found.startswith("services/0.yaml:6: routes[0].limits[0].")
+
+
+@pytest.mark.parametrize("limit", ["{requests: 5, period: month, burst: 9}", "{requests: 0, burst: 9}"])
+def test_burst_belongs_to_a_limit_that_refills(limit: str) -> None:
+    [found] = problems(service(route("/a", f"limits: [{limit}], {ANYONE}")))
+    assert "burst belongs to a limit that refills" in found

@@ -173,3 +173,7 @@ class TestPlatform:
                 "'https://z'; it has https://a, https://b"
             ),
         ]
+
+    def test_a_rule_of_the_platform_is_not_named_like_a_route(self) -> None:
+        [found] = problems(platform=PLATFORM + "overrides: {rules: [{name: shop.a, deny: {roles: [r]}}]}\n")
+        assert "overrides.rules[0].name: a name with a dot could be that of a route (SERVICE.ID)" in found

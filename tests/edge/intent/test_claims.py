@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.edge.estates import ANYONE, PLATFORM, ROUTE, accepted, problems, route, service, shared
+from common.configfile import ConfigError
+from edge.intent.estate import EstateReader
+from tests.edge.estates import ANYONE, PLATFORM, ROUTE, TODAY, accepted, problems, route, service, shared
 
 
 class TestOwnership:
@@ -177,3 +179,98 @@ class TestOverlaps:
             f"{at}:9: routes[3].id: 'c' is already the id of {at}:8",
             f"{at}:10: routes[4].paths[1]: every method /d is already in this route, {unclear}",
         ]
+
+
+class TestUpstreams:
+    PLATFORM = PLATFORM.replace("two: {", "two: {upstreams: ['*.two.internal', 10.1.0.0/16], ") + (
+        "reserved: {upstreams: [localhost, 127.0.0.0/8, '::1', 169.254.169.254]}\n"
+    )
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "localhost:80",
+            "LocalHost:80",
+            "127.0.0.1:9901",
+            "127.9.9.9:80",
+            "[::1]:80",
+            "[0:0:0:0:0:0:0:1]:80",
+            "[::ffff:127.0.0.1]:80",
+            "169.254.169.254:80",
+        ],
+    )
+    def test_an_upstream_that_the_platform_reserves_is_refused(self, address: str) -> None:
+        text = service().replace("up:80", address)
+        [found] = problems(text, platform=self.PLATFORM)
+        assert found.startswith(f"services/0.yaml:4: upstream.address: {address} is reserved by the platform")
+
+    @pytest.mark.parametrize("address", ["127.1:80", "0x7f000001:80", "2130706433:80", "a.0x1:80"])
+    def test_another_spelling_of_an_address_is_refused(self, address: str) -> None:
+        [found] = problems(service().replace("up:80", address), platform=self.PLATFORM)
+        assert "upstream.address: " in found
+
+    @pytest.mark.parametrize(
+        ("address", "right"),
+        [
+            ("a.two.internal:80", True),
+            ("A.b.TWO.internal:80", True),
+            ("10.1.2.3:80", True),
+            ("two.internal:80", False),
+            ("10.2.0.1:80", False),
+            ("other.internal:80", False),
+        ],
+    )
+    def test_a_team_with_upstreams_has_no_others(self, address: str, *, right: bool) -> None:
+        text = service(owner="two", hosts="a.two.example").replace("up:80", address)
+        if right:
+            assert accepted(text, platform=self.PLATFORM) == 1
+        else:
+            [found] = problems(text, platform=self.PLATFORM)
+            assert "is not an upstream of the team two: it has *.two.internal, 10.1.0.0/16" in found
+
+    @pytest.mark.parametrize("pattern", ["10.1.2.3/16", "10.0.0.0/99", "a b"])
+    def test_a_pattern_that_matches_nothing_is_refused(self, pattern: str) -> None:
+        [found] = problems(platform=PLATFORM + f"reserved: {{upstreams: ['{pattern}']}}\n")
+        assert found.startswith("platform.yaml:10: reserved.upstreams[0]: ")
+
+
+def test_a_host_is_named_once() -> None:
+    [found] = problems(service(hosts="one.example, ONE.example."))
+    assert found == "services/0.yaml:3: hosts[1]: one.example is already hosts[0]"
+
+
+def test_a_file_in_the_folder_of_a_team_is_owned_by_that_team() -> None:
+    texts = {"platform.yaml": PLATFORM, "services/one/a/shop.yaml": service()}
+    assert len(EstateReader().read(texts, TODAY).services) == 1
+    texts = {"platform.yaml": PLATFORM, "services/two/shop.yaml": service()}
+    with pytest.raises(
+        ConfigError, match=r"two/shop.yaml:2: owner: the file is in the folder of the team two"
+    ):
+        EstateReader().read(texts, TODAY)
+
+
+ANCHORS = """\
+service: shop
+owner: one
+hosts: &hosts [one.example]
+upstream: {address: "up:80"}
+routes:
+  - &first {id: a, paths: [/a], who: &who {allow: {issuers: ["https://b"]}}}
+  - {<<: *first, id: b, paths: [/b]}
+  - {id: c, paths: [/two], who: *who}
+"""
+
+
+def test_anchors_aliases_and_merges_are_checked_like_what_they_mean() -> None:
+    platform = PLATFORM.replace("one: {owns", "one: {issuers: ['https://a'], owns")
+    found = problems(ANCHORS, platform=platform)
+    assert [text.partition(": the issuer")[0] for text in found] == [
+        "services/0.yaml:6: routes[0].who.allow",
+        "services/0.yaml:6: routes[1].who.allow",
+        "services/0.yaml:6: routes[2].who.allow",
+    ]
+
+
+def test_an_anchor_that_holds_itself_is_a_problem() -> None:
+    text = service("&r {id: a, paths: [/a], who: {allow: [*r]}}")
+    assert problems(text)[0].startswith("services/0.yaml:6: ")

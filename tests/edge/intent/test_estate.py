@@ -11,7 +11,7 @@ from edge.intent.blocks import Per
 from edge.intent.estate import EstateReader, load_estate
 from edge.intent.find import most_specific, service_of
 from edge.intent.model import Estate, Layer, Limit, Route
-from tests.edge.estates import EXAMPLE, PLATFORM, TODAY, problems, read, service, texts_of
+from tests.edge.estates import ANYONE, EXAMPLE, PLATFORM, TODAY, problems, read, service, texts_of
 
 
 def route_of(estate: Estate, name: str) -> Route:
@@ -215,7 +215,15 @@ def test_a_folder_that_is_no_estate_is_refused(tmp_path: Path) -> None:
 
 def test_files_are_found_below_services_and_hidden_ones_are_not(tmp_path: Path) -> None:
     (tmp_path / "platform.yaml").write_text(PLATFORM)
-    for name in ("services/a/shop.yaml", "services/.old/shop.yaml", "services/notes.txt", "other.yaml"):
+    for name in ("services/one/shop.yaml", "services/.old/shop.yaml", "services/notes.txt", "other.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(service())
-    assert [one.file for one in load_estate(tmp_path, TODAY).services] == ["services/a/shop.yaml"]
+    assert [one.file for one in load_estate(tmp_path, TODAY).services] == ["services/one/shop.yaml"]
+
+
+def test_fields_that_the_platform_wants_are_in_each_record() -> None:
+    platform = PLATFORM + "overrides: {log: {fields: [time, code]}}\n"
+    own = f"{{id: a, paths: [/a], {ANYONE}, log: {{fields: [path, code]}}}}"
+    every = f"{{id: b, paths: [/b], {ANYONE}}}"
+    found = read(service(own, every), platform=platform).services[0].routes
+    assert [route.log.fields.value for route in found] == [("path", "code", "time"), None]
