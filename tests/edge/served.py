@@ -71,6 +71,7 @@ def on_this_machine(
         if "upstream" in content:
             content["upstream"] = {"address": f"127.0.0.1:{upstream_port}"}
         else:
+            del content["reserved"]["upstreams"], content["teams"]["checkout"]["upstreams"]
             content["envoy"] = {name: f"unix:{folder}/{name}.sock" for name in SIDECARS}
             for issuer in content["policy"]["credentials"]["issuers"]:
                 url = f"http://127.0.0.1:{idp_port}/.well-known/jwks.json"
