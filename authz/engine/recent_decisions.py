@@ -26,8 +26,11 @@ OUTCOMES: Final = {
 """The accepted values of the `outcome` filter."""
 
 
-RECORDS_IN_A_TURN: Final = 2_000
-"""Records looked at before an event loop may do other work: about 0.5 ms. One that is shown costs ten."""
+RECORDS_IN_A_TURN: Final = 500
+"""Records looked at before an event loop may do other work: about 0.1 ms."""
+
+SHOWN_COSTS: Final = 50
+"""As many records can be looked at while one is made ready to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,8 @@ class RecentDecisions:
     def find(self, wanted: Wanted) -> Iterator[dict[str, Any] | None]:
         """Yield the newest records that match every filter, newest first and masked.
 
-        After each RECORDS_IN_A_TURN that were looked at, or a tenth as many that matched, it yields None:
-        an event loop may do other work then.
+        After each RECORDS_IN_A_TURN that were looked at, where one that matches counts as SHOWN_COSTS, it
+        yields None: an event loop may do other work then.
         """
         found = looked_at = 0
         # A copy, since records may be added between two of them.
@@ -81,7 +84,7 @@ class RecentDecisions:
             looked_at += 1
             if wanted.matches(record):
                 yield self._masking.to_dict(record)
-                looked_at += 10
+                looked_at += SHOWN_COSTS
                 found += 1
                 if found >= wanted.limit:
                     return

@@ -14,7 +14,7 @@ import uvloop
 from aiohttp import web
 
 from sidecars.console.app import Console
-from sidecars.console.evaluate import end_first
+from sidecars.console.priority import end_first, give_way
 from sidecars.console.source import AdminSource
 from sidecars.observability.logs import Logs
 from sidecars.settings.process import LogSettings
@@ -24,9 +24,6 @@ IDLE_SECONDS: Final = 600.0
 
 EXPENDABLE: Final = 500
 """Where memory is short the kernel ends it before the process that serves."""
-
-NICENESS: Final = 10
-"""Checks go before pages."""
 
 
 async def _serve(path: Path, admin: Path) -> None:
@@ -66,7 +63,7 @@ def _remove_sockets(folder: Path, admin: Path) -> None:
 
 def main() -> None:
     """Serve until the front ends or no page was requested for IDLE_SECONDS."""
-    os.nice(NICENESS)
+    give_way()
     end_first(EXPENDABLE)
     logs = Logs(LogSettings(level="warning"))
     try:

@@ -8,11 +8,12 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
+
+from sidecars.console.priority import end_first, give_way
 
 MAX_MEMORY_BYTES: Final = 384 * 1024 * 1024
 """Address space. An evaluation takes 160 MiB of it, with 10,000 rules 190."""
@@ -24,17 +25,13 @@ MAX_RULES_SHOWN: Final = 200
 MAX_CASES_SHOWN: Final = 500
 
 
-def end_first(expendable: int) -> None:
-    """Have the kernel end this process before others where memory is short (oom_score_adj in proc(5))."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(f"{expendable}\n", encoding="ascii")
-
-
 def limit_resources() -> None:
     """Bound memory, CPU time and open files of this process; forbid it to write files or dump core.
 
-    Where memory is short all the same, as in a small container, the kernel ends this process first.
+    Processes that serve have the CPU first. Where memory is short all the same, as in a small container, the
+    kernel ends this process first.
     """
+    give_way()
     end_first(MOST_EXPENDABLE)
     for what, bound in (
         (resource.RLIMIT_AS, MAX_MEMORY_BYTES),

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -10,8 +11,12 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 
+@cache
 def package_version() -> str:
-    """The version of edge-sidecars that runs; `unknown` in a checkout that was never installed."""
+    """The version of edge-sidecars that runs; `unknown` in a checkout that was never installed.
+
+    It is read once: that takes half a millisecond, and the files may be those of a newer version later.
+    """
     try:
         return version("edge-sidecars")
     except PackageNotFoundError:

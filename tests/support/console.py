@@ -113,7 +113,7 @@ class Suite:
         self, path: str, method: str = "GET", body: str = "", headers: Mapping[str, str] | None = None
     ) -> tuple[int, str, Mapping[str, str]]:
         """Return status, body and headers of a page."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=40)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=90)
         try:
             connection.request(method, path, body or None, dict(headers or {}))
             answer = connection.getresponse()

@@ -173,8 +173,15 @@ def test_decisions_are_found(asked: dict[str, Any], numbers: list[int]) -> None:
 
 def test_a_search_of_many_lets_an_event_loop_run_in_between() -> None:
     recent = ring(*(entry(number) for number in range(5_000)), capacity=5_000)
-    assert list(recent.find(Wanted(decision_id="none"))) == [None, None]
-    assert list(recent.question("none")) == [None, None]
+    assert list(recent.find(Wanted(decision_id="none"))) == [None] * 10
+    assert list(recent.question("none")) == [None] * 10
     found = list(recent.find(Wanted(limit=1_000)))
-    assert found.count(None) == 5
-    assert len(found) == 1_005
+    assert found.count(None) == 99
+    assert len(found) == 1_099
+
+
+def test_decisions_are_made_ready_ten_at_a_time() -> None:
+    found = list(ring(*map(entry, range(200)), capacity=200).find(Wanted(limit=200)))
+    turns = "".join("." if one is None else "x" for one in found).rstrip(".").split(".")
+    assert max(map(len, turns)) == 10
+    assert sum(map(len, turns)) == 200

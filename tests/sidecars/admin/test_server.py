@@ -15,6 +15,8 @@ from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.index import links_in
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.admin.server import Admin
+from sidecars.observability import process_metrics
+from sidecars.observability.process_metrics import package_version
 from sidecars.settings.process import AdminSettings
 
 
@@ -85,6 +87,14 @@ async def test_config_is_json_with_secrets_masked(served: Served) -> None:
         "settings": {"url": "redis://***@r/0", "session": "**********", "path": "/a"},
         "state": {"client_secret": "***"},
     }
+
+
+async def test_the_version_is_that_of_the_code_that_runs(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = package_version()
+    monkeypatch.setattr(process_metrics, "version", lambda _name: "99.0")  # another one was installed since
+    assert (await (await served.get("/version")).json())["version"] == runs
 
 
 async def test_version_says_what_runs(served: Served) -> None:

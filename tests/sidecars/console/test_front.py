@@ -56,6 +56,19 @@ def test_it_starts_with_the_first_page_and_ends_with_the_sidecars(tmp_path: Path
     assert has_ended(console)
 
 
+def test_it_gives_way_to_the_process_that_serves(tmp_path: Path) -> None:
+    suite = Suite(tmp_path)
+    with suite.running as running:
+        running.wait_until_ready()
+        suite.page()
+        [console] = children(running.process.pid)
+        assert os.getpriority(os.PRIO_PROCESS, console) == 10
+        if not Path("/proc/self/autogroup").exists():
+            pytest.skip("the kernel does not group sessions")
+        # The niceness orders processes of one session only, and these are of two.
+        assert Path(f"/proc/{console}/autogroup").read_text().split()[1:] == ["nice", "10"]
+
+
 def test_it_ends_when_the_sidecars_are_killed(tmp_path: Path) -> None:
     suite = Suite(tmp_path)
     with suite.running as running:

@@ -122,6 +122,13 @@ async def test_an_evaluation_is_the_first_to_end_where_memory_is_short() -> None
     assert await Sandbox((sys.executable, "-c", program)).evaluate({}) == {"own": "1000\n"}
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not group sessions")
+async def test_an_evaluation_gives_way_to_processes_of_other_sessions() -> None:
+    program = f"{LIMITED}import json; print(json.dumps(dict(own=open('/proc/self/autogroup').read())))"
+    found = await Sandbox((sys.executable, "-c", program)).evaluate({})
+    assert found["own"].split()[1:] == ["nice", "10"]
+
+
 async def test_a_large_policy_is_evaluated(tmp_path: Path) -> None:
     rules = "".join(
         f"  - {{name: r{number}, paths: [/s{number}/orders], allow: anyone}}\n" for number in range(3_000)
