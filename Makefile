@@ -51,6 +51,7 @@ check: $(VENV)/.dev-ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy envoy-test/scenarios
+	$(BIN)/mypy examples/broker
 	$(BIN)/lint-imports
 	$(BIN)/python -m protos.generate --check
 	$(BIN)/codespell
@@ -82,7 +83,7 @@ $(VENV)/.demo-ready: pyproject.toml constraints.txt $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev-ready: pyproject.toml constraints.txt $(VENV)/bin/python
-	@echo "Installing the development tools into $(VENV) (about 250 MB, once) ..."
+	@echo "Installing the development tools into $(VENV) (about 350 MB, once) ..."
 	@$(call install,.[dev])
 	@rm -rf $(XDS_PROTOS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --target $(XDS_PROTOS) xds-protos

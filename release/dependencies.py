@@ -22,7 +22,8 @@ PYTHONS: Final = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
 async-timeout for those before 3.11.3)."""
 
 FEATURES: Final = ("demo", "envoy", "kafka", "login", "logs", "otel", "parquet", "spool", "zstd")
-"""The extras that users install. The others (dev, bench, browser, fuzz, release) are for contributors."""
+"""The extras that users install. The others (dev, bench, broker, browser, fuzz, release) are for
+contributors."""
 
 ALLOWED: Final = frozenset(
     {

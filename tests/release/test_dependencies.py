@@ -38,7 +38,7 @@ def test_a_distribution_that_is_not_installed_has_no_known_licence() -> None:
 
 
 def test_each_extra_is_for_users_or_for_work_on_the_project() -> None:
-    work = {"bench", "browser", "dashboards", "dev", "fuzz", "release"}
+    work = {"bench", "broker", "browser", "dashboards", "dev", "fuzz", "release"}
     assert set(PROJECT["optional-dependencies"]) == {*FEATURES, *work}
 
 
