@@ -75,7 +75,8 @@ class Sources:
 def read_folder(folder: Path) -> dict[str, str]:
     """Return the texts of `platform.yaml`, `platform/` and `services/`, by name relative to the folder.
 
-    Raises ConfigError.
+    Raises ConfigError, also if the platform or every service is missing: what is built of half a folder would
+    take the other half out of service.
     """
     texts: dict[str, str] = {}
     problems: list[Problem] = []
@@ -84,6 +85,10 @@ def read_folder(folder: Path) -> dict[str, str]:
             texts[path.relative_to(folder).as_posix()] = read_text(path)
         except ConfigError as error:
             problems += error.problems
+    if not problems and not any(map(_is_platform, texts)):
+        problems.append(Problem(str(folder), 0, "", "has neither platform.yaml nor YAML files in platform/"))
+    if not problems and all(map(_is_platform, texts)):
+        problems.append(Problem(str(folder), 0, "", "has no YAML file in services/"))
     if problems:
         raise ConfigError(problems)
     return texts

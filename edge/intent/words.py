@@ -84,7 +84,7 @@ Label = Annotated[str, Spelled(r"[a-z][a-z0-9-]{0,62}", "checkout")]
 Address = Annotated[
     str,
     Spelled(
-        r"([A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}", "orders:8080"
+        r"([A-Za-z0-9]([A-Za-z0-9._-]{0,250}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}", "orders:8080"
     ),
     AfterValidator(_address),
 ]

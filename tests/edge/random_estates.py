@@ -83,7 +83,10 @@ def services(draw: st.DrawFn, team: str, number: int) -> dict[str, Any]:
             if methods is not None:
                 route["methods"] = methods
             who = draw(st.none() | access_blocks())
-            routes.append(route | ({} if who is None else {"who": who}) | draw(_limits_and_log()))
+            # Without a credential there is no subject to count.
+            known = who is not None and who["allow"] != "anyone"
+            pers = ["client", "all", *(["subject"] if known else [])]
+            routes.append(route | ({} if who is None else {"who": who}) | draw(_limits_and_log(pers)))
     routes = routes or [{"id": "only", "paths": [prefix]}]
     name = f"{team}-{number}"
     head = {"service": name, "owner": team, "hosts": hosts, "upstream": {"address": f"{name}.internal:80"}}
@@ -147,11 +150,11 @@ def access_blocks(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def _limits_and_log(draw: st.DrawFn) -> dict[str, Any]:
+def _limits_and_log(draw: st.DrawFn, pers: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if draw(st.booleans()):
-        pers = draw(st.lists(st.sampled_from(["subject", "client", "all"]), max_size=2, unique=True))
-        found["limits"] = [{"per": per, "requests": draw(st.integers(1, 50))} for per in pers]
+        chosen = draw(st.lists(st.sampled_from(pers), max_size=2, unique=True))
+        found["limits"] = [{"per": per, "requests": draw(st.integers(1, 50))} for per in chosen]
     if draw(st.booleans()):
         found["log"] = {"sample": draw(st.sampled_from([0.0, 0.25, 1.0]))}
     return found

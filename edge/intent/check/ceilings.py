@@ -5,6 +5,7 @@ from datetime import date
 from typing import Final
 
 from common.configfile import KeyPart, Problem
+from edge.intent.blocks import Per
 from edge.intent.model import Layer, Limit, Origin, Route, Service
 from edge.intent.platform import Platform
 from edge.intent.service_file import ExceptionConfig
@@ -151,6 +152,12 @@ class _Ceilings:
 
     def _place(self, name: str) -> str:
         return self._platform.origin(Layer.OVERRIDE, "ceilings", name).place
+
+
+def _is_limited(route: Route) -> bool:
+    """Return whether a limit refuses requests of every caller: without a credential there is no subject."""
+    limits = (one for one in route.limits if not one.shadow)
+    return any(one.per is not Per.SUBJECT or not route.access.open for one in limits)
 
 
 def _burst(limit: Limit) -> int:

@@ -9,6 +9,7 @@ from authz.policy.conditions.caller_conditions import Who, WhoConfig
 from authz.policy.types.pattern import EVERY_PATH, Template
 from common.configfile import KeyPart, Problem
 from common.redaction import folded
+from edge.intent.blocks import Per
 from edge.intent.claims import host_includes, path_includes
 from edge.intent.model import Access, Decided, DenyRule, Layer, Origin, Route, Service
 from edge.intent.platform import Platform
@@ -121,6 +122,9 @@ def _limits(route: Route, service: Service) -> Iterator[Problem]:
             default = "" if own else f" (as the platform's default in {limit.origin.place})"
             text = f"a share{default} is a part of the tier's limit, but the service has no tier: write tier"
             yield origin.problem(text, *(("share",) if own else ()))
+        if limit.origin.layer is Layer.SERVICE and limit.per is Per.SUBJECT and route.access.open:
+            message = "anyone may call the route, also without a subject, which is not limited then"
+            yield limit.origin.problem(f"{message}: write per: client", "per")
         if limit.origin.layer is not Layer.SERVICE or limit.share is not None:
             continue
         lower = [one for one in overrides if one.per is limit.per and one.per_second < limit.per_second]

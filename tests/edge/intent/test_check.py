@@ -87,6 +87,13 @@ class TestRules:
             "of 1 a second (platform.yaml:10) holds for every route; write at most that"
         )
 
+    def test_a_limit_for_each_subject_needs_a_subject(self) -> None:
+        [found] = problems(service(route("/a", f"limits: [{{per: subject, requests: 1}}], {ANYONE}")))
+        text = (
+            "anyone may call the route, also without a subject, which is not limited then: write per: client"
+        )
+        assert found == f"services/0.yaml:6: routes[0].limits[0].per: {text}"
+
     def test_redaction_of_the_platform_is_not_weakened(self) -> None:
         platform = PLATFORM + "overrides: {log: {redact: [{action: drop, headers: [x-card-number]}]}}\n"
         log = (

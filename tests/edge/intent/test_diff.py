@@ -147,8 +147,8 @@ LOWER: Final = "limit lower: shop.a"
 class TestLimitsAndLogs:
     def test_limits_are_raised_lowered_new_and_removed(self) -> None:
         limits = "{per: subject, requests: 10}, {requests: 9}, {per: client, requests: 5}"
-        old = f"limits: [{limits}], {ANYONE}"
-        new = "limits: [{per: subject, requests: 2, period: 1m, burst: 9}, {requests: 90}], " + ANYONE
+        old = f"limits: [{limits}], {SCOPED}"
+        new = "limits: [{per: subject, requests: 2, period: 1m, burst: 9}, {requests: 90}], " + SCOPED
         slow = "2 requests in 1m, 9 at once"
         assert route_changes(old, new) == [
             f"{HIGHER}: limit for all together is raised from 9 requests in 1s to 90 requests in 1s",

@@ -213,6 +213,17 @@ def test_a_folder_that_is_no_estate_is_refused(tmp_path: Path) -> None:
         load_estate(tmp_path / "none", TODAY)
 
 
+def test_half_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services/shop.yaml").write_text(service())
+    with pytest.raises(ConfigError, match=r"has neither platform.yaml nor YAML files in platform/"):
+        load_estate(tmp_path, TODAY)
+    (tmp_path / "platform.yaml").write_text(PLATFORM)
+    (tmp_path / "services/shop.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"has no YAML file in services/"):
+        load_estate(tmp_path, TODAY)
+
+
 def test_files_are_found_below_services_and_hidden_ones_are_not(tmp_path: Path) -> None:
     (tmp_path / "platform.yaml").write_text(PLATFORM)
     for name in ("services/one/shop.yaml", "services/.old/shop.yaml", "services/notes.txt", "other.yaml"):

@@ -11,6 +11,8 @@ import yaml
 from sidecars.cli import main
 from tests.edge.estates import EXAMPLE
 
+OPENED = "every method /v1/staff/{rest=**} may now be called by anyone"
+
 
 def run(*arguments: str | Path) -> int:
     with pytest.raises(SystemExit) as left:
@@ -140,20 +142,19 @@ def test_build_writes_nothing_if_the_intent_has_problems(
 def test_diff_says_what_opens_first_and_fails_if_wanted(
     estate: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change(
-        estate / "services/checkout.yaml", 'who: {allow: {scopes: ["orders:write"]}}', "who: {allow: anyone}"
-    )
+    who = '{issuers: ["https://staff.idp.example"], roles: [support, admin]}'
+    change(estate / "services/accounts.yaml", who, "anyone")
     change(estate / "services/search.yaml", "search.internal", "other.internal")
     assert run("diff", EXAMPLE, estate) == 0
-    opened = "may now be called by anyone (before: callers with scope orders:write)"
+    before = "callers with role support or admin, issuer https://staff.idp.example"
     assert capsys.readouterr().out.splitlines() == [
-        f"access wider      checkout: POST, PUT /orders and /orders/{{id}} {opened}",
+        f"access wider      accounts: {OPENED} (before: {before})",
         "other             search: the upstream is other.internal:8080 (before: search.internal:8080)",
     ]
     assert run("diff", EXAMPLE, estate, "--fail-if-wider", "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert [(one["kind"], one["subjects"], one["widens"]) for one in found] == [
-        ("access wider", ["checkout"], True),
+        ("access wider", ["accounts"], True),
         ("other", ["search"], False),
     ]
     assert run("diff", estate, EXAMPLE, "--fail-if-wider") == 0
