@@ -110,23 +110,24 @@ def _run(
     reading = on_this_machine(reading, BUILDERS if which == ALL else (which,))
     logs = Logs(reading.settings.log if reading.settings is not None else LogSettings())
     try:
-        start = start_with_bundle(reading, f"{which}-0")
-        assembly = assemble(start.reading, which, builders)
-        start.built()
-        if without_effect:
-            _log.warning("variables of envoyproxy/ratelimit that have no effect", variables=without_effect)
-        if reading.settings is not None and reading.settings.workers > 1:
-            from sidecars.workers.supervisor import supervise  # a process without workers does not need it
+        with start_with_bundle(reading, f"{which}-0") as start:
+            assembly = assemble(start.reading, which, builders)
+            start.built()
+            if without_effect:
+                text = "variables of envoyproxy/ratelimit that have no effect"
+                _log.warning(text, variables=without_effect)
+            if reading.settings is None or reading.settings.workers == 1:
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(_process(assembly, environ).run())
+                return 0
+        from sidecars.workers.supervisor import supervise  # a process without workers does not need it
 
-            del assembly  # built only to find the problems once, and not in each worker
-            module = (sys.executable, "-P", "-m", "sidecars")
-            command = (*module, "run", which, *arguments, "--worker")
-            return supervise(reading.settings, command, environ)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_process(assembly, environ).run())
+        del assembly  # built only to find the problems once, and not in each worker
+        module = (sys.executable, "-P", "-m", "sidecars")
+        command = (*module, "run", which, *arguments, "--worker")
+        return supervise(reading.settings, command, environ)
     finally:
         logs.stop()
-    return 0
 
 
 def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) -> int:
@@ -139,17 +140,18 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     structlog.contextvars.bind_contextvars(worker=worker)
     logs = Logs(settings.log)
     try:
-        start = start_with_bundle(reading_of(path, settings, environ), f"{which}-{worker}")
-        process = _process(assemble(start.reading, which, worker=worker), environ)
-        start.built()
+        with start_with_bundle(reading_of(path, settings, environ), f"{which}-{worker}") as start:
+            assembly = assemble(start.reading, which, worker=worker)
+            start.built()
+            process = _process(assembly, environ)
 
-        async def until_parent_exits() -> None:
-            at_most_seconds = drain_at_most_seconds(settings.drain)
-            on_parent_exit(sys.stdin.fileno(), process.stop, partial(force_exit_after, at_most_seconds))
-            await process.run()
+            async def until_parent_exits() -> None:
+                at_most_seconds = drain_at_most_seconds(settings.drain)
+                on_parent_exit(sys.stdin.fileno(), process.stop, partial(force_exit_after, at_most_seconds))
+                await process.run()
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(until_parent_exits())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(until_parent_exits())
     except ConfigError as error:
         # Into the log, whose lines name the worker: other workers log at the same time.
         _log.error("cannot start", problems=[str(problem) for problem in error.problems])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,7 +92,7 @@ class BundlePuller:
         self._counts = counts
         self._counts_before = dict(counts())
         """What was counted when this revision began to serve."""
-        self._accepted = accepted
+        self._accepted = self._recorded = accepted
         # A release is read again after a start: it may name a candidate.
         self._etag = "" if accepted is None or settings.staged else accepted.etag
         self._candidate: str | None = None
@@ -183,11 +183,20 @@ class BundlePuller:
             await asyncio.to_thread(store.discard, offer.digest)
             return problems
         accepted = Accepted(offer.digest, offer.revision, offer.order, etag, now, offer.release)
-        self._accepted, self._etag = accepted, etag
+        self._accepted = accepted
         self._counts_before = dict(self._counts())
         self._metrics.serves(accepted.revision, accepted.unix_seconds)
-        await asyncio.to_thread(store.accept, accepted, offer.keep)
+        await self._record(offer.keep)
+        self._etag = etag
         return ()
+
+    async def _record(self, keep: Collection[str]) -> None:
+        """Record on disk what serves. If that fails, the next pull tries again."""
+        accepted = self._accepted
+        if accepted is not None:
+            self._recorded = None
+            await asyncio.to_thread(self._store.accept, accepted, keep)
+            self._recorded = accepted
 
     async def _judge_candidate(self, target: Target | None) -> None:
         """Judge the present revision of a release in the shadow, while this edge serves the previous one.
@@ -217,11 +226,12 @@ class BundlePuller:
 
     async def _note_release(self, offer: Offer, etag: str) -> None:
         """Record a release file by which this edge serves on what it serves."""
-        self._etag = etag
         before = self._accepted
         if before is not None and offer.release != before.release:
             self._accepted = replace(before, etag=etag, release=offer.release)
-            await asyncio.to_thread(self._store.accept, self._accepted, offer.keep)
+        if self._recorded is not self._accepted:
+            await self._record(offer.keep)
+        self._etag = etag
 
     def _pause(self, took_seconds: float, *, held: bool) -> float:
         """The seconds until the next request, after one that took `took_seconds`."""

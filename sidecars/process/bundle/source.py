@@ -56,7 +56,9 @@ async def fetch(
         if response.status == 304 and etag:
             return Fetched(None, etag, long_poll)
         body = await read_body(response, max_bytes)
-        return Fetched(body, response.headers.get("etag", "")[:MAX_ETAG_CHARACTERS], long_poll)
+        sent = response.headers.get("etag", "")
+        usable = len(sent) <= MAX_ETAG_CHARACTERS and sent.isascii() and sent.isprintable()
+        return Fetched(body, sent if usable else "", long_poll)
 
 
 async def post_json(server: ServerSettings, body: bytes) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,26 +37,37 @@ class Start:
     """To be called once the sidecars are built of it: records a first bundle as accepted."""
 
 
-def start_with_bundle(reading: Reading, process: str) -> Start:
-    """Provide the bundle that `process` starts with, if the settings name a path in one.
+@contextmanager
+def start_with_bundle(reading: Reading, process: str) -> Iterator[Start]:
+    """Provide the bundle that `process` starts with, if the settings name one, and its folder until the end.
 
-    `process` names its folder, such as `all-0`. Waits for the server for at most `bundle.start_seconds`.
+    `process` names the folder, such as `all-0`. Waits for the server for at most `bundle.start_seconds`.
     Raises ConfigError.
     """
     settings = reading.settings
     if settings is None or settings.bundle is None or reading.problems:
-        return Start(reading)
+        yield Start(reading)
+        return
+    from sidecars.process.bundle.store import BundleInUseError, BundleStore
+
     own = settings.bundle.of_process(process)
     settings = settings.model_copy(update={"bundle": own})
-    if not sections_in_bundle(settings):
-        return Start(replace(reading, settings=settings))
-    from sidecars.process.bundle.store import BundleStore
+    store = BundleStore(own.folder)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.locked())
+            built = _provide(own) if sections_in_bundle(settings) else _nothing
+        except BundleInUseError:
+            raise _problem(
+                "folder", f"{own.folder} is in use by another process; give each its own"
+            ) from None
+        except OSError as error:
+            raise _problem("folder", f"{own.folder}: {in_words(error)}") from None
+        yield Start(_into(reading, settings, store.serving), built)
 
-    try:
-        built = _provide(own)
-    except OSError as error:
-        raise _problem("folder", f"{own.folder}: {in_words(error)}") from None
-    return Start(_into(reading, settings, BundleStore(own.folder).serving), built)
+
+def _nothing() -> None:
+    """Do nothing: there is no first bundle to be recorded."""
 
 
 def bundle_puller(
@@ -122,7 +134,7 @@ def _provide(settings: BundleSettings) -> Callable[[], None]:
     store = BundleStore(settings.folder)
     try:
         if store.restore(trust_of(settings), bounds_of(settings)) is not None:
-            return lambda: None
+            return _nothing
     except BundleError as error:
         _log.error("the bundle kept on disk cannot be used", folder=str(settings.folder), problem=str(error))
     return asyncio.run(_first(settings))

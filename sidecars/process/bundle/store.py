@@ -10,10 +10,12 @@ serving -> HASH   a link, swapped in one step
 What a folder holds is read as carefully as what a server sends: the signature is verified again.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,11 @@ from edge.bundle.errors import BundleError, Fault
 
 _RECORD: Final = "accepted.json"
 _LINK: Final = "serving"
+_LOCK: Final = ".lock"
+
+
+class BundleInUseError(Exception):
+    """Another process keeps its bundle in the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,17 @@ class BundleStore:
     def serving(self) -> Path:
         """The folder that the paths of policies and limits lead to."""
         return self._folder / _LINK
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes away from the folder. Raises BundleInUseError if one uses it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / _LOCK).open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BundleInUseError from None
+            yield
 
     def restore(self, trust: Trust, bounds: Bounds) -> Accepted | None:
         """Provide the files of the bundle that was accepted last; None without one.
@@ -99,7 +117,7 @@ class BundleStore:
         """Record a bundle as the one in service, and remove the others but the archives of `keep`."""
         _replace(self._folder / _RECORD, json.dumps(asdict(accepted)).encode())
         archives = {self._archive(digest).name for digest in {accepted.digest, *keep}}
-        self._remove_but({_RECORD, _LINK, accepted.digest, *archives})
+        self._remove_but({_RECORD, _LINK, _LOCK, accepted.digest, *archives})
 
     def discard(self, digest: str) -> None:
         """Remove a bundle that was put and refused."""

@@ -200,6 +200,18 @@ class TestStart:
             assert running.wait_for_exit() == 2
         assert "bundle.url: no bundle to start with: HTTP status 404, not 200" in running.stderr
 
+    def test_two_processes_do_not_share_a_folder(
+        self, running: Running, tmp_path: Path, server: BundleServer, signer: Signer
+    ) -> None:
+        folder = tmp_path / "other"
+        folder.mkdir()
+        given = settings(folder, server, signer, keys={"release": str(signer.public)})
+        given["bundle"]["folder"] = str(tmp_path / "state")
+        with Running(folder, given, program=SIDECARS) as other:
+            assert other.wait_for_exit() == 2
+        assert "all-0 is in use by another process" in other.stderr
+        assert is_allowed(tmp_path)
+
     def test_a_first_bundle_that_no_sidecar_can_use_is_not_kept(
         self, tmp_path: Path, server: BundleServer, signer: Signer
     ) -> None:
