@@ -99,9 +99,15 @@ class _Contents:
         return Built(revision, {**dict(self._files(revision)), REVISION: f"{revision}\n".encode()})
 
     def _revision(self) -> str:
+        """Return a hash of all that the files are made of."""
+        estate = self._estate
         digest = hashlib.sha256()
-        for name, content in self._files(""):
-            digest.update(f"{name} {len(content)} ".encode() + content)
+        platform = [estate.domain, estate.policy, platform_redaction(estate.services)]
+        envoy = bootstrap(estate.envoy, listener(estate.envoy, estate.domain, SOVEREIGN_RDS), Encoded(b"[]"))
+        for host, routes in self._routes.items():
+            digest.update(encode([host, len(routes)]) + routes)
+        for part in (encode([platform, envoy]), self._rules, self._limits, self._logs, *self._clusters):
+            digest.update(b"%d " % len(part) + part)
         return digest.hexdigest()[:REVISION_CHARACTERS]
 
     def _files(self, revision: str) -> Iterator[tuple[str, bytes]]:

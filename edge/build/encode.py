@@ -33,4 +33,4 @@ def document(fields: Mapping[str, Any]) -> bytes:
 
 def _lines(begin: bytes, items: Iterable[bytes], end: bytes) -> bytes:
     lines = b",\n".join(items)
-    return begin + (b"\n" + lines + b"\n" if lines else b"") + end
+    return b"".join((begin, b"\n", lines, b"\n", end)) if lines else begin + end

@@ -1,0 +1,9 @@
+"""A template of Sovereign that serves the listeners of `sidecars edge build` unchanged."""
+
+from typing import Any
+
+
+def call(edge: dict[str, Any], **_: Any) -> list[dict[str, Any]]:
+    """Return the resources; `edge` is the context of that name in sovereign.yaml."""
+    resources: list[dict[str, Any]] = edge["listeners"]
+    return resources
