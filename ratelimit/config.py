@@ -19,6 +19,7 @@ and below `rate_limit`:
   back is free again
 - `ban`: for how long a key is refused without counting after so many rejections
 - `lease`: whether a sidecar takes a part of the limit in advance, to answer from memory
+- `priority`: high, for requests that are shed last under overload
 
 Stricter than there: a key is known only where it has a meaning (`shadow_mode` below `rate_limit` is read
 by nothing there); every problem is reported at once, each with file and line; nothing is loaded then.
@@ -48,6 +49,7 @@ from ratelimit.rules import (
     Node,
     OnFailure,
     Options,
+    Priority,
     Unit,
     Wildcard,
     build_bucket,
@@ -265,7 +267,6 @@ class _Compiler:
         name = limit.text("name")
         replaces = frozenset(_replaces(limit, name))
         on_failure = limit.choice("on_failure", OnFailure, self.options.on_failure)
-        ban = read_ban(limit)
         if limit.flag("unlimited"):
             counting = self._unlimited(limit)
         elif "concurrency" in limit.data:
@@ -285,7 +286,8 @@ class _Compiler:
             metric_has_values=has_values or detailed_metric,
             metadata=metadata,
             on_failure=on_failure,
-            ban=ban,
+            ban=read_ban(limit),
+            priority=limit.choice("priority", Priority, Priority.NORMAL),
             source=source,
         )
         self.rules.append(rule)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ratelimit.request import BadInput, Descriptor, LimitRequest
-from ratelimit.rules import CompiledLimits, LimitRule
+from ratelimit.rules import CompiledLimits, LimitRule, Priority
 from ratelimit.stats import Counts
 from ratelimit.stores.store import Take
 from ratelimit.unmatched import UnmatchedShape
@@ -106,6 +106,13 @@ class LimitPlan(NamedTuple):
     """Shared by all plans that differ only in the values that are counted; None for a plan of its own."""
     is_noted: bool = False
     """Whether any of its rules limits concurrency or bans, and so notes decisions."""
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether any of its rules has high priority."""
+        rules = [charge.rule for charge in self.charges]
+        rules += [status.rule for status in self.statuses if status.rule is not None]
+        return any(rule.priority is Priority.HIGH for rule in rules)
 
 
 class LimitDecision(NamedTuple):

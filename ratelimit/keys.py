@@ -35,6 +35,7 @@ LIMIT_KEYS: Final = (
     "release_after",
     "ban",
     "lease",
+    "priority",
 )
 _ALL_KEYS: Final = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
 

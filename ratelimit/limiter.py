@@ -19,7 +19,7 @@ from ratelimit.in_flight import InFlight
 from ratelimit.leases.leases import Errand, Leases
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import LimitRequest
-from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
+from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, Priority, share_of
 from ratelimit.shapes import Shapes
 from ratelimit.stats import Stats
 from ratelimit.stores.detached import DetachedTakes
@@ -110,6 +110,8 @@ class Limiter:
         self.stats.loads += 1
         self.stats.unmatched.speak_again()
         self._limits = limits
+        self.has_urgent = any(rule.priority is Priority.HIGH for rule in limits.rules)
+        """Whether any rule has high priority."""
         self._shapes = Shapes(limits, self.plan, self._modes.bounds.max_key_length)
         self._recent: dict[bytes, LimitPlan] = {}
         self._latest: set[bytes] = set()

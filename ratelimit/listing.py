@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from common.buckets import SECOND_US, Bucket, Slots, TokenBucket
-from ratelimit.rules import UNIT_SECONDS, Algorithm, CompiledLimits, LimitRule, Unit, algorithm_of
+from ratelimit.rules import (
+    UNIT_SECONDS,
+    Algorithm,
+    CompiledLimits,
+    LimitRule,
+    Priority,
+    Unit,
+    algorithm_of,
+)
 
 _LETTERS: Final = {Unit.SECOND: "s", Unit.MINUTE: "m", Unit.HOUR: "h", Unit.DAY: "d", Unit.WEEK: "w"}
 
@@ -78,6 +86,8 @@ def _modes_and_failure(rule: LimitRule) -> Iterator[str]:
         yield "lease"
     if rule.ban is not None:
         yield f"ban {rule.ban.seconds}s after {rule.ban.rejections.limit + 1} rejections"
+    if rule.priority is Priority.HIGH:
+        yield "priority high"
     yield f"on_failure {rule.on_failure.value}"
 
 

@@ -8,14 +8,14 @@ from common.buckets import MAX_TOKENS
 from common.configfile import Document, KeyPart, Problem
 from ratelimit.keys import hint_for
 from ratelimit.metadata import MetadataError, as_metadata
-from ratelimit.rules import Algorithm, OnFailure
+from ratelimit.rules import Algorithm, OnFailure, Priority
 from ratelimit.scalars import BASE_60, as_in_go, is_base_60
 
 _SECONDS: Final = re.compile("([0-9]{1,9})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _Path = tuple[KeyPart, ...]
-_Choice = TypeVar("_Choice", Algorithm, OnFailure)
+_Choice = TypeVar("_Choice", Algorithm, OnFailure, Priority)
 
 
 class MapReader:

@@ -78,6 +78,13 @@ class OnFailure(StrEnum):
     """Count in this process: never stricter than the shared count would be, never without a limit."""
 
 
+class Priority(StrEnum):
+    """Which requests are answered first when there are more than this process can answer in time."""
+
+    NORMAL = "normal"
+    HIGH = "high"
+
+
 @dataclass(frozen=True, slots=True)
 class BanRule:
     """When a key that is refused is banned."""
@@ -115,6 +122,7 @@ class LimitRule:
     ban: BanRule | None = None
     lease: bool = False
     """Whether sidecars may take a part of the limit in advance, to answer from memory."""
+    priority: Priority = Priority.NORMAL
     source: str = ""
     """FILE:LINE."""
 

@@ -39,8 +39,12 @@ class Tally:
 
     responses: "array[float]" = field(default_factory=_times)
     """From the intended start to the reply: what a user waits for."""
+    answers: "array[float]" = field(default_factory=_times)
+    """As `responses`, of the calls that did not fail."""
     services: "array[float]" = field(default_factory=_times)
     """From the actual start to the reply: what a closed loop would report."""
+    refusals: "array[float]" = field(default_factory=_times)
+    """From the intended start to the failure, of the calls that failed."""
     lateness: "array[float]" = field(default_factory=_times)
     """From the moment when a call was due and a connection was free, to its actual start."""
     failures: Counter[str] = field(default_factory=Counter)
@@ -180,6 +184,9 @@ class Driver:
                 self.tally.services.append(now - sent)
                 if call.failure:
                     self.tally.failures[call.failure] += 1
+                    self.tally.refusals.append(now - intended)
+                else:
+                    self.tally.answers.append(now - intended)
 
     def _give_up(self, backlog: Iterable[float], period: Period) -> None:
         now = self._clock()

@@ -1,7 +1,7 @@
 """What to send, how fast and how long; and the result."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,10 @@ class Order:
     per_second: float | None = None
     seconds: float = 2.0
     warm_up_seconds: float = 0.5
+    warm_up_per_second: float | None = None
+    """The rate of the warm-up, if it is another: to measure what comes after a surge."""
+    timeout: str = "250m"
+    """The grpc-timeout of each call."""
     patience_seconds: float = 2.0
     """How long the calls in flight at the end may still take."""
     tracing: bool = False
@@ -56,6 +60,9 @@ class Order:
         return cls(**fields | {"requests": Path(fields["requests"])})
 
 
+_LATENCIES = ("latency", "service", "answers", "refusals", "lateness")
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of one load."""
@@ -76,6 +83,10 @@ class Outcome:
     unfinished: int
     cpu_share: float
     """The generator's part of its core."""
+    answers: Latency = field(default_factory=Latency)
+    """As `latency`, of the calls that did not fail."""
+    refusals: Latency = field(default_factory=Latency)
+    """As `latency`, of the calls that failed."""
 
     @property
     def failed(self) -> int:
@@ -94,7 +105,7 @@ class Outcome:
 
     def dump(self) -> dict[str, Any]:
         """Return it as JSON values; the histograms are in HdrHistogram's own format."""
-        histograms = {name: getattr(self, name).encode() for name in ("latency", "service", "lateness")}
+        histograms = {name: getattr(self, name).encode() for name in _LATENCIES}
         plain = (
             "per_second",
             "rps",
@@ -111,7 +122,7 @@ class Outcome:
     def load(cls, values: dict[str, Any]) -> "Outcome":
         """Return what `dump` returned."""
         decoded: dict[str, Any] = {
-            name: Latency.decode(value) if name in {"latency", "service", "lateness"} else value
+            name: Latency.decode(value) if name in _LATENCIES else value
             for name, value in values.items()
             if name != "bottleneck"
         }

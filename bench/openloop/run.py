@@ -15,7 +15,7 @@ from bench.openloop.grpc import OPENING, GrpcClient
 from bench.openloop.http1 import Http1Client
 from bench.openloop.latency import Latency
 from bench.openloop.order import MOST_CONNECTIONS, Order, Outcome, read_requests
-from bench.openloop.schedule import BackToBack, ConstantRate
+from bench.openloop.schedule import BackToBack, ConstantRate, InTurn, Schedule
 from bench.tools.generator import (
     CALLS_A_CONNECTION,
     HEADER_TABLE_SIZE,
@@ -87,12 +87,21 @@ def perform(order: Order) -> Outcome:
     begin = began + _LEAD_SECONDS
     measured_from = begin + order.warm_up_seconds
     end = measured_from + order.seconds
-    schedule = BackToBack() if order.per_second is None else ConstantRate(begin, order.per_second)
+    schedule = _schedule(order, begin, measured_from)
     tally = driver.run(schedule, Period(measured_from, end, end + order.patience_seconds))
     cpu_share = (time.process_time() - cpu_before) / (time.perf_counter() - began)
     gc.enable()
     sockets.close()
     return _outcome(order, tally, cpu_share)
+
+
+def _schedule(order: Order, begin: float, measured_from: float) -> Schedule:
+    if order.per_second is None:
+        return BackToBack()
+    if order.warm_up_per_second is None:
+        return ConstantRate(begin, order.per_second)
+    before = ConstantRate(begin, order.warm_up_per_second)
+    return InTurn(before, ConstantRate(measured_from, order.per_second), measured_from)
 
 
 def _outcome(order: Order, tally: Tally, cpu_share: float) -> Outcome:
@@ -107,6 +116,8 @@ def _outcome(order: Order, tally: Tally, cpu_share: float) -> Outcome:
         waited=tally.waited,
         unfinished=tally.unfinished,
         cpu_share=cpu_share,
+        answers=Latency.of_seconds(tally.answers),
+        refusals=Latency.of_seconds(tally.refusals),
     )
 
 
@@ -120,14 +131,16 @@ def _client_factory(order: Order) -> Callable[[], Client]:
         probe.sendall(OPENING)
         settings, _ = first_settings(probe)
     table_bytes = dict(SETTING.iter_unpack(settings)).get(HEADER_TABLE_SIZE, 4096)
-    blocks = header_blocks(order.path, _calls_a_connection(order), table_bytes, tracing=order.tracing)
+    count = _calls_a_connection(order)
+    blocks = header_blocks(order.path, count, table_bytes, tracing=order.tracing, timeout=order.timeout)
     return lambda: GrpcClient(blocks, requests, order.streams)
 
 
 def _calls_a_connection(order: Order) -> int:
     """Return how many header blocks to prepare, which takes longer than a short load."""
     per_second = _MOST_PER_SECOND if order.per_second is None else order.per_second
-    expected = per_second * (order.warm_up_seconds + order.seconds) / order.connections
+    before = order.warm_up_per_second or per_second
+    expected = (before * order.warm_up_seconds + per_second * order.seconds) / order.connections
     return min(CALLS_A_CONNECTION, max(_FEWEST_CALLS, round(expected)))
 
 

@@ -46,6 +46,31 @@ class ConstantRate:
         return self.begin + self._taken / self.per_second
 
 
+@dataclass(slots=True)
+class InTurn:
+    """Two schedules: the first until `switch_at`, then the second."""
+
+    first: Schedule
+    second: Schedule
+    switch_at: float
+
+    def due(self, now: float) -> int:
+        """Return how many calls should have started by `now` and have not."""
+        return self._current(now).due(now)
+
+    def take(self, now: float) -> float:
+        """Return the intended start of the next call."""
+        return self._current(now).take(now)
+
+    def next_at(self, now: float) -> float:
+        """Return the intended start of the next call without starting it."""
+        return self._current(now).next_at(now)
+
+    def _current(self, now: float) -> Schedule:
+        # What the first has not started is dropped: it is the load after a surge that counts.
+        return self.first if now < self.switch_at else self.second
+
+
 class BackToBack:
     """A closed loop: the next call starts as soon as a connection is free."""
 

@@ -44,7 +44,10 @@ class Health:
     @property
     def service(self) -> Service:
         """`grpc.health.v1.Health`."""
-        methods: dict[str, Method] = {"Check": Unary(self._check), "Watch": ServerStreaming(self._watch)}
+        methods: dict[str, Method] = {
+            "Check": Unary(self._check, urgent=lambda _: True),
+            "Watch": ServerStreaming(self._watch),
+        }
         return Service("grpc.health.v1.Health", methods)
 
     def enter(self, phase: ProcessPhase) -> None:

@@ -107,6 +107,9 @@ class CallMetrics:
             "From the whole request to the reply (unary calls).",
             labels=labels,
         )
+        shed = CounterMetricFamily(
+            "grpc_server_shed", "Unary calls refused because they had waited too long.", labels=labels
+        )
         since_1970 = self._wall_clock() - self._clock()
         for tally in self._tallies:
             started.add_metric(tally.labels, tally.in_flight + sum(tally.ended))
@@ -116,7 +119,8 @@ class CallMetrics:
                     handled.add_metric((*tally.labels, _CODE_NAMES[code]), tally.ended[code])
             if tally.labels[0] == "unary":
                 seconds.add_metric(tally.labels, tally.buckets(since_1970), tally.seconds)
-        yield from (started, handled, seconds)
+                shed.add_metric(tally.labels, tally.shed)
+        yield from (started, handled, seconds, shed)
         for service, name in self._also_timed.items():
             times = HistogramMetricFamily(name, f"Durations of calls to {service}.", labels=["grpc_method"])
             for tally in self._tallies:
@@ -128,7 +132,7 @@ class CallMetrics:
         match method:
             case Unary(handler, exemplar):
                 tally = self._tally("unary", service, name, exemplar)
-                return Unary(_unary(handler, tally, self._clock))
+                return Unary(_unary(handler, tally, self._clock), urgent=method.urgent, shed=tally.shed_one)
             case ClientStreaming(handler):
                 measured = _one_reply(handler, self._tally("client_stream", service, name))
                 return replace(method, handler=measured)
@@ -163,7 +167,9 @@ _BOUNDS: Final = (*map(str, BUCKET_SECONDS), "+Inf")
 class _Tally:
     """The counts of one method."""
 
-    __slots__ = ("_exemplars", "_labels_of", "counts", "ended", "in_flight", "kept", "labels", "seconds")
+    __slots__ = (
+        "_exemplars", "_labels_of", "counts", "ended", "in_flight", "kept", "labels", "seconds", "shed",
+    )  # fmt: skip
 
     def __init__(self, labels: tuple[str, str, str], labels_of: _LabelsOf | None = None) -> None:
         self.labels = labels
@@ -172,6 +178,8 @@ class _Tally:
         self.ended = [0] * len(Code)
         self.counts = [0] * len(_BOUNDS)
         self.seconds = 0.0
+        self.shed = 0
+        """Calls that were refused unread, because they had waited too long."""
         self._labels_of = labels_of
         self._exemplars: list[Exemplar | None] = [None] * len(_BOUNDS)
         nothing: _KeptCall = (b"", 0.0, 0.0)
@@ -191,6 +199,10 @@ class _Tally:
         self.ended[code] += 1
         self.counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
         self.seconds += seconds
+
+    def shed_one(self) -> None:
+        self.shed += 1
+        self.ended[Code.RESOURCE_EXHAUSTED] += 1
 
     def keep(self, reply: bytes, seconds: float, begun: float) -> None:
         """Keep a call as the exemplar of its bucket, if the bucket has none since the last scrape."""

@@ -252,6 +252,7 @@ _ACCESSLOG: Final = {
 
 _PROCESS: Final = {
     "build_info": MetricFacts("1", "one version in the whole fleet", ("version", "python", "transport")),
+    "grpc_server_shed_total": MetricFacts("calls", _STILL, _CALL),
     "grpc_server_handled_total": MetricFacts("calls", "nearly all are `OK`", (*_CALL, "grpc_code")),
     "grpc_server_handling_seconds": MetricFacts("seconds", "p99 far below the filter's `timeout`", _CALL),
     "grpc_server_started_total": MetricFacts("calls", _RISES, _CALL),

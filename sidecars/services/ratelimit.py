@@ -77,7 +77,7 @@ class RatelimitSidecar:
         self.services: Sequence[Service] = (
             Service(
                 "envoy.service.ratelimit.v3.RateLimitService",
-                {"ShouldRateLimit": Unary(self.should_rate_limit)},
+                {"ShouldRateLimit": Unary(self.should_rate_limit, urgent=self.is_urgent)},
             ),
         )
 
@@ -89,6 +89,15 @@ class RatelimitSidecar:
         """
         plan = self._plan(message)
         return self._limiter.answer(plan, self._responses.encode, self._budget_seconds(call))
+
+    def is_urgent(self, message: bytes) -> bool:
+        """Return whether a RateLimitRequest falls under a rule of high priority. Raises nothing."""
+        if not self._limiter.has_urgent:
+            return False
+        try:
+            return self._limiter.plan_message(message).is_urgent
+        except (DecodeError, RequestError, UnconfiguredError):
+            return False
 
     def _plan(self, message: bytes) -> LimitPlan:
         try:

@@ -71,7 +71,9 @@ def on_this_machine(
         if "upstream" in content:
             content["upstream"] = {"address": f"127.0.0.1:{upstream_port}"}
         else:
-            del content["reserved"]["upstreams"], content["teams"]["checkout"]["upstreams"]
+            content.get("reserved", {}).pop("upstreams", None)
+            for team in content["teams"].values():
+                team.pop("upstreams", None)
             content["envoy"] = {name: f"unix:{folder}/{name}.sock" for name in SIDECARS}
             for issuer in content["policy"]["credentials"]["issuers"]:
                 url = f"http://127.0.0.1:{idp_port}/.well-known/jwks.json"

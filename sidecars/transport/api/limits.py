@@ -122,6 +122,11 @@ class Limits:
     thousands of calls with small replies, and frames that cost more than their bytes. With ten such
     connections, an eleventh still gets its turn within 10 ms."""
 
+    shed_after_share: Annotated[float, Gt(0), Le(1)] | None = 0.25
+    """The part of its timeout after which a unary call that still waits to be read is refused, with
+    RESOURCE_EXHAUSTED, so that an overload does not make every answer late; null: never. Urgent calls may
+    wait for twice as long. Calls without a timeout are never refused."""
+
     resets: Rate = Rate(2_000, 1_000.0)
     """Streams reset before their reply, by the peer (rapid reset, CVE-2023-44487) or by the server for the
     peer's mistakes (CVE-2025-8671). Each call that ends otherwise earns one more, so short deadlines do not

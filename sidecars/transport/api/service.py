@@ -96,6 +96,11 @@ class Unary:
     handler: UnaryHandler
     exemplar: Callable[[bytes], Mapping[str, str]] | None = None
     """Returns the labels by which a call can be found from its reply, for the exemplars of its durations."""
+    urgent: Callable[[bytes], bool] | None = None
+    """Returns whether a call with this message may wait for longer than others before it is shed; None: no
+    call may. Raises nothing."""
+    shed: Callable[[], None] | None = None
+    """Called for each call that the transport refuses because it waited too long."""
 
 
 LateMessageHandler = Callable[[bytes, Call], bool]

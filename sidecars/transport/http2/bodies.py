@@ -4,6 +4,7 @@ from sidecars.transport.http2.control import Control
 from sidecars.transport.http2.errors import Reason, StreamResetError
 from sidecars.transport.http2.frames import END_STREAM, ErrorCode
 from sidecars.transport.http2.pending_header_block import without_padding
+from sidecars.transport.http2.shedding import refusal
 from sidecars.transport.http2.streams import Streams
 
 
@@ -41,6 +42,14 @@ class Bodies:
         streams.observer.reset_received()
         streams.flood_guard.count(Reason.RAPID_RESET, streams.now)
         streams.stream_table.remember_reset(stream_id, by_peer=True)
+
+    def refuse(self, stream_id: int, size: int) -> None:
+        """The DATA of a whole call came, which is refused unread. Raises GoAwayError."""
+        streams = self._streams
+        streams.receive_flow.received(size)
+        self.top_up()
+        streams.send_queue.put(refusal(stream_id))
+        streams.stream_table.opened += 1
 
     def top_up(self) -> None:
         """Open the connection's window again once half of it is used."""

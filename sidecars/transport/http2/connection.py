@@ -41,9 +41,10 @@ from sidecars.transport.http2.headers import ANY_LENGTH, MalformedRequestError
 from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.messages import PREFIX, PREFIX_BYTES
 from sidecars.transport.http2.observer import Observer
+from sidecars.transport.http2.shedding import Shedding
 from sidecars.transport.http2.stream import ServerCall
 from sidecars.transport.http2.streams import Streams
-from sidecars.transport.http2.timeouts import overdue
+from sidecars.transport.http2.timeouts import overdue, suspend
 from sidecars.transport.http2.unread_input import UnreadInput, preface_bytes
 
 _ODD_WITHOUT_R_BIT: Final = 0x80000001
@@ -78,6 +79,7 @@ class Connection:
         "_limits",
         "_observer",
         "_preface_seen",
+        "_shedding",
         "_stream_table",
         "_unread",
         "_whole_bytes",
@@ -113,6 +115,7 @@ class Connection:
         self._header_frames = HeaderFrames(self._blocks, self.streams, self._control, limits)
         self._preface_seen = False
         self._unread = UnreadInput(now)
+        self._shedding = Shedding(limits.shed_after_share, now)
         self._awaiting_data: dict[int, ServerCall] = {}
         """Unary calls whose HEADERS came in this read and whose DATA has not come yet."""
         self._fast_path = False
@@ -130,13 +133,11 @@ class Connection:
     # -- what the socket does ------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float, turn_seconds: float | None = None) -> None:
-        """Process the bytes of one read, for at most `turn_seconds` (default: the limit of this name).
-
-        Answers errors of the peer with GOAWAY; raises nothing.
-        """
+        """Process one read, for `turn_seconds` at most (None: the limit of that name). Raises nothing."""
         if self.over:
             return
         self._control.last_received_at = self.streams.now = now
+        self._shedding.read(len(data), now, pending=self.has_pending_input)
         self.has_pending_input = False
         unread, start = self._unread, 0
         if unread.data:
@@ -169,6 +170,7 @@ class Connection:
         if not unread.data:
             unread.began = now
         unread.keep(*unread.joined(data))
+        self._shedding.read(len(data), now, pending=self.has_pending_input)
         self._control.last_received_at = now
         self.has_pending_input = True
 
@@ -203,7 +205,9 @@ class Connection:
             return
         self.streams.now = now
         if self.streams.paused:
-            self._suspend_timeouts(now)
+            # We do not read while the socket is full; `write_stall_timeout_seconds` limits that.
+            self._control.last_received_at = self._unread.began = now
+            suspend(self.streams, now)
         try:
             self._control.check_times(now, lifetime)
             self.streams.check_held()
@@ -219,15 +223,6 @@ class Connection:
                 self.streams.reset(late.stream_id, late.code)
         except GoAwayError as fault:
             self._fail(fault)
-
-    def _suspend_timeouts(self, now: float) -> None:
-        """Restart the peer's time limits: while the socket is full we do not read, so it can end nothing.
-
-        `write_stall_timeout_seconds` limits how long the socket may stay full.
-        """
-        self._control.last_received_at = self._unread.began = now
-        for stream in self.streams.table.values():
-            stream.message_began = now
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -248,6 +243,7 @@ class Connection:
         enough = self._limits.max_bytes_per_turn
         look = pos + LOOK_AT_CLOCK_BYTES
         begun = self._awaiting_data
+        serve = self._whole_request if self._shedding.read_at == now else self._late_request
         while pos <= last_head:
             if pos > look or send_queue.bytes_this_turn > enough:
                 if send_queue.bytes_this_turn > enough or self._clock() - now > turn_seconds:
@@ -271,7 +267,7 @@ class Connection:
                     self._bodies.skip(stream_id, length)
                     stop += _RESET_BYTES
                 else:
-                    self._whole_request(stream_id, call, data, body, stop)
+                    serve(stream_id, call, data, body, stop)
             elif kind == HEADERS and flags == END_HEADERS and self._fast_path:
                 self._begin(stream_id, data[body:stop])
             else:
@@ -304,7 +300,7 @@ class Connection:
             except MalformedRequestError as error:
                 self._reset(malformed(stream_id, str(error)))
                 return
-        call = ServerCall(request, block, self.streams.peer, self.streams.now)
+        call = ServerCall(request, block, self.streams.peer, self._shedding.read_at)
         if request.unary is not None:
             self._awaiting_data[stream_id] = call
         else:
@@ -338,6 +334,13 @@ class Connection:
                 return
         self._open(stream_id, call)
         self._frame(DATA, END_STREAM, stream_id, data[body:stop])
+
+    def _late_request(self, stream_id: int, call: ServerCall, data: bytes, body: int, stop: int) -> None:
+        """As `_whole_request`, for a call that has waited in this process."""
+        if self._shedding.refuses(call, data[body + PREFIX_BYTES : stop], self._clock()):
+            self._bodies.refuse(stream_id, stop - body)
+        else:
+            self._whole_request(stream_id, call, data, body, stop)
 
     def _open_begun(self) -> None:
         """Give the calls in `_awaiting_data` a Stream, because they need more than the fast path."""

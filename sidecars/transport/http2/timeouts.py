@@ -38,6 +38,12 @@ def overdue(streams: Streams, limits: Limits, now: float) -> Iterator[StreamRese
             )
 
 
+def suspend(streams: Streams, now: float) -> None:
+    """Restart the time limits of all streams: while the peer's requests are not read, it can end none."""
+    for stream in streams.table.values():
+        stream.message_began = now
+
+
 def _within_message(stream: Stream) -> bool:
     """Whether the peer owes the rest of a message; a stream of messages may rest between two."""
     if stream.assembler is not None and stream.assembler.held_bytes:

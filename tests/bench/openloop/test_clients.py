@@ -147,9 +147,10 @@ def test_an_order_and_an_outcome_survive_json(tmp_path: Path) -> None:
     order = Order("grpc", 80, tmp_path / "requests", path=PATH, per_second=10)
     assert Order.load(order.dump()) == order
     times = Latency.of_seconds([0.001, 0.002, 3.0])
-    outcome = Outcome(10, 9.5, times, times, times, 3, {"HTTP 503": 2}, 1, 0, 0.5)
+    outcome = Outcome(10, 9.5, times, times, times, 3, {"HTTP 503": 2}, 1, 0, 0.5, times, times)
     again = Outcome.load(outcome.dump())
-    assert replace(again, latency=times, service=times, lateness=times) == outcome
+    known = replace(again, latency=times, service=times, lateness=times, answers=times, refusals=times)
+    assert known == outcome
     assert again.latency.curve() == times.curve()
     assert again.failed == 2
 

@@ -1,0 +1,68 @@
+"""Load shedding: refuses calls that have waited too long in this process, before their callers give up.
+
+Under overload a queue would make every answer late, so that none is of use. A call is refused once it has
+waited for a part of its timeout; what is left is time for those behind it, which are fresh. A refusal costs a
+tenth of a call or less, so the queue is short again at once.
+
+What waits is input: the rest of a read whose turn was over, and what the kernel holds while a connection is
+behind. A read that fills its buffer leaves more in the kernel, which has waited since that read at the
+latest, so the age of the next read counts from there.
+"""
+
+from typing import Final
+
+from sidecars.transport.api.service import Code, Status, Unary
+from sidecars.transport.http2.responses import trailers_only
+from sidecars.transport.http2.stream import ServerCall
+
+FULL_READ_BYTES: Final = 250_000
+"""A read this long fills the buffer (uvloop: 256,000 bytes; asyncio: 262,144)."""
+
+URGENT_SHARES: Final = 2
+"""Urgent calls may wait for so many times the share of others."""
+
+OVERLOADED: Final = Status(Code.RESOURCE_EXHAUSTED, "overloaded: the call waited too long")
+"""Clients do not retry it by default, as they do UNAVAILABLE: retries would feed an overload."""
+
+_REFUSAL: Final = trailers_only(0, OVERLOADED)
+_STREAM_ID: Final = slice(5, 9)
+"""In the head of a frame (RFC 9113 section 4.1)."""
+
+
+class Shedding:
+    """How long the input of a connection has waited. `share` None: nothing is refused."""
+
+    __slots__ = ("_behind", "_share", "read_at")
+
+    def __init__(self, share: float | None, now: float) -> None:
+        self._share = share
+        self._behind = False
+        """Whether the kernel may hold more than the last read took."""
+        self.read_at = now
+        """Since when the current input has waited, at the most."""
+
+    def read(self, size: int, now: float, *, pending: bool) -> None:
+        """A read of `size` bytes came; `pending`: some of the input before it still waits."""
+        if not (pending or self._behind):
+            self.read_at = now
+        if size:
+            self._behind = size >= FULL_READ_BYTES
+
+    def refuses(self, call: ServerCall, message: bytes, now: float) -> bool:
+        """Return whether a call that is complete is refused; counts it."""
+        method, timeout = call.request.method, call.request.timeout_seconds
+        if self._share is None or timeout is None or not isinstance(method, Unary):
+            return False
+        waited, most = now - self.read_at, self._share * timeout
+        if waited <= most:
+            return False
+        if method.urgent is not None and waited <= URGENT_SHARES * most and method.urgent(message):
+            return False
+        if method.shed is not None:
+            method.shed()
+        return True
+
+
+def refusal(stream_id: int) -> bytes:
+    """Return the whole reply to a call that is refused."""
+    return b"%b%b%b" % (_REFUSAL[: _STREAM_ID.start], stream_id.to_bytes(4), _REFUSAL[_STREAM_ID.stop :])
