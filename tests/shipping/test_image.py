@@ -32,9 +32,18 @@ MIRROR = r"s/^(URIs:|deb) +(\[[^]]*\] +)?([a-z]+:[^ ]+).*/\3/p"
 @pytest.fixture(scope="module")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tree of Debian 13, as the base image has it; $DEBIAN_TREE may name one."""
-    if "DEBIAN_TREE" in os.environ:
-        return Path(os.environ["DEBIAN_TREE"])
-    root = tmp_path_factory.mktemp("debian") / "root"
+    named = os.environ.get("DEBIAN_TREE")
+    root = Path(named) if named else bootstrapped(tmp_path_factory.mktemp("debian") / "root")
+    # Names, certificates and the package index of this machine, which the base image gets from Docker.
+    shutil.copy(ssl.get_default_verify_paths().cafile or CERTIFICATES, root / "etc" / "machine.pem")
+    for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf"):
+        if Path("/", name).exists():
+            shutil.copy(Path("/", name), root / name)
+    return root
+
+
+def bootstrapped(root: Path) -> Path:
+    """Install a bare Debian 13 into `root`, from the mirror of this machine, and return it."""
     lists = [str(file) for file in Path("/etc/apt").rglob("*") if file.suffix in {".list", ".sources"}]
     found = subprocess.run(["sed", "-nE", MIRROR, *lists], capture_output=True, text=True, check=True).stdout
     mirror = os.environ.get("DEBIAN_MIRROR", found.split("\n")[0])
@@ -46,11 +55,6 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    # Names, certificates and the package index of this machine, which the base image gets from Docker.
-    shutil.copy(ssl.get_default_verify_paths().cafile or CERTIFICATES, debian / "etc" / "machine.pem")
-    for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf"):
-        if Path("/", name).exists():
-            shutil.copy(Path("/", name), debian / name)
     return build(DOCKERFILE, ROOT, debian, tmp_path_factory.mktemp("stages"))
 
 

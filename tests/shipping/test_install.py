@@ -43,7 +43,9 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*command: str | Path, **variables: str | Path) -> str:
     """Return what the command prints; fail if it fails."""
-    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    # uv, which pipx uses, too, does not trust the authorities of the system by itself, as pip does.
+    own = {"UV_SYSTEM_CERTS": "true"}
+    environment = {**os.environ, **own, **{name: str(value) for name, value in variables.items()}}
     done = subprocess.run(
         command,
         env=environment,
