@@ -8,12 +8,12 @@ from common.configfile import KeyPart
 from sidecars.settings.listen import BUNDLE
 from sidecars.settings.root import Settings
 
-_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
-    "authz": ("policy",),
-    "ratelimit": ("limits",),
-    "accesslog": ("redact", "policy"),
+_PATHS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "authz": (("policy",),),
+    "ratelimit": (("limits",),),
+    "accesslog": (("redact", "policy"), ("route_rules",)),
 }
-"""The list of paths that each section may have in the bundle."""
+"""The lists of paths that each section may have in the bundle."""
 
 
 def sections_in_bundle(settings: Settings) -> tuple[str, ...]:
@@ -25,7 +25,9 @@ def in_bundle(settings: Settings, folder: Path) -> Settings:
     """The settings with each `{bundle}` replaced by `folder`."""
     changes: dict[str, Any] = {}
     for name in sections_in_bundle(settings):
-        changes[name] = _changed(getattr(settings, name), _PATHS[name], folder)
+        changes[name] = getattr(settings, name)
+        for keys in _PATHS[name]:
+            changes[name] = _changed(changes[name], keys, folder)
     return settings.model_copy(update=changes)
 
 
@@ -48,7 +50,7 @@ def validate_bundle_paths(settings: Settings) -> Iterator[tuple[tuple[KeyPart, .
 
 
 def _placed(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...], Path]]:
-    for name, keys in _PATHS.items():
+    for name, keys in ((name, keys) for name, lists in _PATHS.items() for keys in lists):
         value: Any = getattr(settings, name)
         for key in keys:
             value = None if value is None else getattr(value, key)

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
+from authz.policy.compile.load import parse_policy
+from common.configfile import parse
 from common.configfile import read as read_file
 from edge.build.build import Built, build
 from edge.build.write import write_files
 from edge.intent.estate import load_estate
+from ratelimit.config import compile_limits
+from ratelimit.rules import Options
 from sidecars.demo.configuration import http_manager
 from sidecars.demo.envoy import find_envoy, scripts_folder
 from tests.edge.build.interpreted import content
-from tests.edge.estates import EXAMPLE, TODAY, read, service
+from tests.edge.estates import EXAMPLE, PLATFORM, TODAY, read, service
+from tests.support.authority import Authority
 from tests.support.envoy_config import check_configuration
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +84,14 @@ def test_official_protos_know_every_field(folder: Path) -> None:
     assert read_by_protos(folder, *files) == "ok\n"
 
 
+def test_the_sidecars_load_it() -> None:
+    built = everything()
+    policy = parse_policy(built.files["policy.json"].decode(), "policy.json")
+    limits = compile_limits([parse(built.files["limits.json"].decode(), "limits.json")], Options())
+    assert policy.revision == limits.revision == built.revision
+    assert len(limits.rules) == 4 * 10
+
+
 def test_a_field_that_official_protos_do_not_know_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"static_resources": {"listeners": [{"no_such_field": 1}]}}')
     assert 'no field named "no_such_field"' in read_by_protos(tmp_path, BOOTSTRAP, "a.json")
@@ -98,6 +111,18 @@ def read_by_protos(folder: Path, *files: str) -> str:
     )
     assert not answer.stderr, answer.stderr
     return answer.stdout
+
+
+@pytest.mark.envoy
+async def test_envoy_accepts_a_listener_with_tls(tmp_path: Path) -> None:
+    pair = Authority("edge").sign("edge.example")
+    certificate, key = tmp_path / "edge.pem", tmp_path / "edge.key"
+    certificate.write_bytes(pair.certificate)
+    key.write_bytes(pair.key)
+    tls = f"tls: {{certificate_file: {certificate}, key_file: {key}}}"
+    write_files(build(read(service(), platform=f"{PLATFORM}envoy: {{{tls}}}\n")), tmp_path)
+    envoy = find_envoy(os.environ, scripts_folder())
+    assert await check_configuration(envoy, tmp_path / "envoy.json") == ""
 
 
 @pytest.mark.envoy

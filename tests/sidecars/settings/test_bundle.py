@@ -13,7 +13,7 @@ BUNDLE = "bundle: {url: 'https://a.example/b?sig=secret', keys: {a: a.pem}, fold
 SECTIONS = """
 authz: {listen: ["unix:a"], policy: ["{bundle}/policy", local.yaml]}
 ratelimit: {listen: ["unix:r"], limits: ["{bundle}/limits"]}
-accesslog: {listen: ["unix:l"], redact: {policy: ["{bundle}/policy"]}}
+accesslog: {listen: ["unix:l"], redact: {policy: ["{bundle}/policy"]}, route_rules: ["{bundle}/log.json"]}
 """
 
 
@@ -35,6 +35,7 @@ def test_paths_in_the_bundle_lead_to_its_folder_and_others_stay(file: Path) -> N
     assert inside.authz.policy == (Path("/b/policy"), file.parent / "local.yaml")
     assert inside.ratelimit.limits == (Path("/b/limits"),)
     assert inside.accesslog.redact.policy == (Path("/b/policy"),)
+    assert inside.accesslog.route_rules == (Path("/b/log.json"),)
 
 
 def test_commands_use_the_bundle_that_is_kept(file: Path) -> None:
@@ -53,6 +54,7 @@ def test_a_path_in_a_bundle_needs_the_section(file: Path) -> None:
         "authz.policy[0]",
         "ratelimit.limits[0]",
         "accesslog.redact.policy[0]",
+        "accesslog.route_rules[0]",
     ]
 
 
