@@ -137,7 +137,11 @@ class Broker:
         return found
 
     def _still(self, instance: Instance, kind: Kind) -> tuple[int, dict[str, Any]]:
-        """Answer a repeated request while its operation is in progress."""
+        """Answer a request while an operation is in progress, and queue that again.
+
+        Its message may be lost, if the API ended between the two writes; a second one does no harm.
+        """
+        self._send(instance)
         if instance.kind is not kind:
             raise Refusal(422, "another operation is in progress", "ConcurrencyError")
         return 202, {"operation": instance.operation}
@@ -150,13 +154,15 @@ class Broker:
             raise Refusal(422, "another operation has begun", "ConcurrencyError") from None
         except NameTakenError as error:
             raise Refusal(400, f"the service name {error} is taken") from None
-        task = orjson.dumps({"instance": begun.id, "operation": begun.operation}).decode()
+        self._send(begun)
+        return 202, {"operation": begun.operation}
+
+    def _send(self, instance: Instance) -> None:
+        task = orjson.dumps({"instance": instance.id, "operation": instance.operation}).decode()
         try:
             self._sqs.send_message(QueueUrl=self._settings.queue_url, MessageBody=task)
         except (BotoCoreError, ClientError):
-            self._instances.finish(replace(begun, state=State.FAILED, description="it could not be queued"))
-            raise Refusal(503, "the queue does not answer") from None
-        return 202, {"operation": begun.operation}
+            raise Refusal(503, "the queue does not answer; send the request again") from None
 
 
 def application() -> FastAPI:

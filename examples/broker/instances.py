@@ -115,9 +115,10 @@ class Instances:
             self._dynamodb.transact_write_items(TransactItems=[put, {"Put": held}])
         except ClientError as error:
             reasons = [reason.get("Code") for reason in error.response.get("CancellationReasons", [])]
-            if "ConditionalCheckFailed" not in reasons and "TransactionConflict" not in reasons:
+            if not {"ConditionalCheckFailed", "TransactionConflict"} & set(reasons):
                 raise
-            if reasons[0] in {None, "None"}:
+            # In the order of the items; "None" for one whose condition holds.
+            if reasons == ["None", "ConditionalCheckFailed"]:
                 raise NameTakenError(instance.wanted.service) from None
             raise ChangedError(instance.id) from None
 

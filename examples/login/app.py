@@ -140,6 +140,7 @@ class Login:
         except httpx2.HTTPError:
             return page(503, "The identity provider does not answer. Please sign in again.", return_to)
         except (OAuthError, JoseError, KeyError, ValueError):
+            # Also for all but the last of several tabs that sign in at once (findings/authlib_second_tab.sh).
             return page(400, "The login was not completed. Please sign in again.", return_to)
         finally:
             request.session.clear()

@@ -1,1 +1,1 @@
-"""A client of the admin port and of Redis, for the command line and the demo."""
+"""Clients of the admin port, of the sessions API and of Redis."""

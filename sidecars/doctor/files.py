@@ -38,6 +38,10 @@ def _secret_files(settings: Settings) -> Iterator[Path]:
     for _, address in listens(settings):
         if address.tls is not None:
             yield address.tls.key_file
+    if settings.admin.token_file is not None:
+        yield settings.admin.token_file
+    api = None if settings.authz is None else settings.authz.sessions_api
+    yield from () if api is None else (client.token_file for client in api.clients)
     for redis in (settings.redis, settings.redis_per_second):
         if redis is not None:
             yield from filter(None, (redis.password_file, redis.key_file))

@@ -201,6 +201,17 @@ class TestSignIn:
         assert (shown.claims["iss"], shown.claims["sub"]) == (ISSUER, "alice")
         assert shown.claims["sid"]
 
+    async def test_of_two_tabs_the_last_one_signs_in_and_the_other_offers_it_again(
+        self, browser: Browser
+    ) -> None:
+        tabs = [await browser.get("/auth/login?return_to=/orders") for _ in range(2)]
+        backs = [await browser.post(tab.location, {"subject": "alice"}) for tab in tabs]
+        cookies = dict(browser.cookies)
+        first = await browser.get(backs[0].location)
+        assert (first.status, "/auth/login?return_to=%2Forders" in first.text) == (400, True)
+        browser.cookies = cookies
+        assert (await browser.get(backs[1].location)).status == 303
+
 
 class TestAttacks:
     async def test_a_session_that_the_browser_had_before_is_ended(self, edge: Edge, browser: Browser) -> None:

@@ -165,6 +165,20 @@ def test_a_device_that_everyone_may_read_keeps_nothing(tmp_path: Path) -> None:
     assert [one.level for one in check_files(settings, [])] == ["ok"]
 
 
+def test_a_token_that_others_can_read_has_a_line(tmp_path: Path) -> None:
+    admin, login = tmp_path / "admin.token", tmp_path / "login.token"
+    for file in (admin, login):
+        file.write_text("t" * 32)
+        file.chmod(0o644)
+    client = {"name": "login", "token_file": str(login), "may": ["create"]}
+    api = {"listen": f"unix:{tmp_path}/sessions", "clients": [client]}
+    authz = {"listen": [f"unix:{tmp_path}/authz"], "policy": ["policy.yaml"], "sessions_api": api}
+    settings = Settings.model_validate({"admin": {"token_file": str(admin)}, "authz": authz})
+    assert lines(check_files(settings, [])) == [
+        f"fail secret {file}: mode 0644: every user of this machine can read it" for file in (admin, login)
+    ]
+
+
 def test_what_others_can_read_or_replace_has_a_line(tmp_path: Path) -> None:
     open_folder = tmp_path / "open"
     open_folder.mkdir()
