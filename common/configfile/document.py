@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 
 from common.configfile.breaks import Breathe, no_breaks
+from common.configfile.expansion import excess
 from common.configfile.problems import ConfigError, KeyPart, Problem, key_path_text
 from common.configfile.quick import Place, line_of, read_plain
 from common.configfile.yaml_words import in_our_words
@@ -174,6 +175,9 @@ def parse(
             root = loader.get_single_node()
             if root is None:
                 return Document(file, None, None)
+            too_much = excess(root, MAX_DEPTH)
+            if too_much is not None:
+                raise ConfigError([Problem(file, too_much[0], "", too_much[1])])
             duplicates = _duplicate_keys(root, file)
             if duplicates and repeated is None:
                 raise ConfigError(duplicates)

@@ -170,3 +170,35 @@ def test_a_file_over_the_size_limit_is_not_read_into_memory(tmp_path: Path) -> N
         file.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(ConfigError, match="larger than"):
         read(path)
+
+
+def repeated(levels: int, times: int, line: str) -> str:
+    """Return a file in which each level is an alias of the one before, so many times."""
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(1, levels):
+        aliases = ", ".join([f"*a{level - 1}"] * times)
+        lines.append(line.format(level=level, aliases=aliases))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "line", ["a{level}: &a{level} [{aliases}]", "a{level}: &a{level} {{<<: [{aliases}]}}"]
+)
+def test_aliases_of_aliases_are_refused_before_anything_looks_at_each_value(line: str) -> None:
+    assert error_of(repeated(9, 10, line)) == "f.yaml:6: aliases repeat more than 100000 values"
+    assert parse(repeated(3, 10, line)).data
+
+
+def test_aliases_do_not_nest_deeper_than_a_file_may() -> None:
+    text = repeated(3 * MAX_DEPTH, 1, "a{level}: &a{level} [{aliases}]")
+    assert f"nests more than {MAX_DEPTH} levels deep" in error_of(text)
+
+
+def test_an_alias_inside_its_own_anchor_is_read() -> None:
+    data = parse("a: &a [1, *a]").data
+    assert data["a"][1] is data["a"]
+
+
+def test_a_large_file_may_have_an_alias() -> None:
+    values = "\n".join(f"  - {{n: {number}}}" for number in range(60_000))
+    assert len(parse(f"a: &a 1\nb: *a\nvalues:\n{values}\n").data["values"]) == 60_000
