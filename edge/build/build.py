@@ -8,11 +8,11 @@ not change it.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from common.configfile import ConfigError
 from edge.build.encode import Encoded, document, encode, long_list, long_map
-from edge.build.envoy_bootstrap import bootstrap
+from edge.build.envoy_bootstrap import following, following_bootstrap, static_bootstrap
 from edge.build.envoy_clusters import sidecar_clusters
 from edge.build.envoy_listener import listener
 from edge.build.envoy_routes import ROUTES_NAME, route_configuration, virtual_host
@@ -21,13 +21,20 @@ from edge.build.problems import problems_of
 from edge.build.service_part import ServicePart, service_part
 from edge.build.sovereign import SOVEREIGN_RDS, sovereign_context
 from edge.build.virtual_hosts import routes_by_host
-from edge.build.xds import CLUSTER, LISTENER, ROUTES, discovery_response
+from edge.build.xds import CLUSTER, LISTENER, ROUTE_CONFIGURATION, discovery_response
 from edge.intent.model import Estate, Service
 
 POLICY: Final = "policy.json"
 LIMITS: Final = "limits.json"
 LOGS: Final = "accesslog.json"
+CLUSTERS: Final = "xds/clusters.json"
+ROUTES: Final = "xds/routes.json"
+LISTENERS: Final = "xds/listeners.json"
+FOLLOWING_LISTENERS: Final = "xds/listeners-files.json"
+"""Its listener gets routes from a file instead of a server."""
 STATIC_ENVOY: Final = "envoy.json"
+FOLLOWING_ENVOY: Final = "envoy-files.json"
+"""A bootstrap that names the files below xds/."""
 SOVEREIGN: Final = "sovereign.json"
 REVISION: Final = "revision"
 """The file with the revision alone, for scripts."""
@@ -35,9 +42,10 @@ REVISION: Final = "revision"
 REVISION_CHARACTERS: Final = 12
 """As in other revisions: enough to tell those of one estate apart, short enough to read aloud."""
 
-_ADS: Final[Mapping[str, Any]] = {
+_ADS: Final = {
     "rds": {"route_config_name": ROUTES_NAME, "config_source": {"ads": {}, "resource_api_version": "V3"}}
 }
+_FILE: Final = {"rds": {"route_config_name": ROUTES_NAME, "config_source": following(ROUTES)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,8 @@ class _Contents:
         estate = self._estate
         digest = hashlib.sha256()
         platform = [estate.domain, estate.policy, platform_redaction(estate.services)]
-        envoy = bootstrap(estate.envoy, listener(estate.envoy, estate.domain, SOVEREIGN_RDS), Encoded(b"[]"))
+        one = listener(estate.envoy, estate.domain, SOVEREIGN_RDS)
+        envoy = static_bootstrap(estate.envoy, one, Encoded(b"[]"))
         for host, routes in self._routes.items():
             digest.update(encode([host, len(routes)]) + routes)
         for part in (encode([platform, envoy]), self._rules, self._limits, self._logs, *self._clusters):
@@ -126,11 +135,14 @@ class _Contents:
         )
         routes = encode(route_configuration(Encoded(long_list(hosts)), revision))
         clusters = self._clusters
+        # In the order in which Envoy needs them: a route to a cluster that is not there yet answers 503.
+        yield CLUSTERS, discovery_response(CLUSTER, revision, clusters)
+        yield ROUTES, discovery_response(ROUTE_CONFIGURATION, revision, [routes])
+        for name, source in ((LISTENERS, _ADS), (FOLLOWING_LISTENERS, _FILE)):
+            resource = encode(listener(envoy, domain, source))
+            yield name, discovery_response(LISTENER, revision, [resource])
         static = listener(envoy, domain, {"route_config": Encoded(routes)})
-        yield STATIC_ENVOY, document(bootstrap(envoy, static, Encoded(long_list(clusters))))
-        dynamic = encode(listener(envoy, domain, _ADS))
-        yield "xds/listeners.json", discovery_response(LISTENER, revision, [dynamic])
-        yield "xds/routes.json", discovery_response(ROUTES, revision, [routes])
-        yield "xds/clusters.json", discovery_response(CLUSTER, revision, clusters)
+        yield STATIC_ENVOY, document(static_bootstrap(envoy, static, Encoded(long_list(clusters))))
+        yield FOLLOWING_ENVOY, document(following_bootstrap(envoy, FOLLOWING_LISTENERS, CLUSTERS))
         polling = encode(listener(envoy, domain, SOVEREIGN_RDS))
         yield SOVEREIGN, sovereign_context(revision, self._estate.services, polling, routes, clusters)

@@ -1,4 +1,4 @@
-"""A whole configuration for an Envoy without a control plane."""
+"""The bootstrap of an Envoy without a control plane: all resources in it, or in files that Envoy follows."""
 
 from typing import Any, Final
 
@@ -10,13 +10,28 @@ _MONITORS: Final = "envoy.resource_monitors"
 _MONITOR_TYPE: Final = "type.googleapis.com/envoy.extensions.resource_monitors"
 
 
-def bootstrap(envoy: EnvoyConfig, listener: dict[str, Any], clusters: Encoded) -> dict[str, Any]:
-    """Return the Bootstrap. Every Envoy with it has the node id `edge`; --service-node sets another one."""
+def static_bootstrap(envoy: EnvoyConfig, listener: dict[str, Any], clusters: Encoded) -> dict[str, Any]:
+    """Return a Bootstrap with all resources."""
+    return {**_bootstrap(envoy), "static_resources": {"listeners": [listener], "clusters": clusters}}
+
+
+def following_bootstrap(envoy: EnvoyConfig, listeners: str, clusters: str) -> dict[str, Any]:
+    """Return a Bootstrap that names the files with listeners and clusters, relative to where Envoy starts."""
+    resources = {"lds_config": following(listeners), "cds_config": following(clusters)}
+    return {**_bootstrap(envoy), "dynamic_resources": resources}
+
+
+def following(path: str) -> dict[str, Any]:
+    """Return a ConfigSource of a file, which Envoy reads again whenever another file is moved there."""
+    return {"path_config_source": {"path": path}, "resource_api_version": "V3"}
+
+
+def _bootstrap(envoy: EnvoyConfig) -> dict[str, Any]:
+    """Return what both have. Every Envoy has the node id `edge`; --service-node sets another one."""
     return {
         "node": {"id": "edge", "cluster": "edge"},
         # Its pages change and stop Envoy: keep it on loopback.
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9901}}},
-        "static_resources": {"listeners": [listener], "clusters": clusters},
         "layered_runtime": {
             "layers": [
                 {

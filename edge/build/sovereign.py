@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from edge.build.encode import Encoded, document, encode, long_list
 from edge.build.envoy_routes import ROUTES_NAME
-from edge.build.xds import CLUSTER, LISTENER, ROUTES, typed
+from edge.build.xds import CLUSTER, LISTENER, ROUTE_CONFIGURATION, typed
 from edge.intent.model import Service
 
 SOVEREIGN_CLUSTER: Final = "sovereign"
@@ -37,7 +37,7 @@ def sovereign_context(
         {
             "revision": revision,
             "listeners": Encoded(long_list([typed(LISTENER, listener)])),
-            "routes": Encoded(long_list([typed(ROUTES, routes)])),
+            "routes": Encoded(long_list([typed(ROUTE_CONFIGURATION, routes)])),
             "clusters": Encoded(long_list(typed(CLUSTER, cluster) for cluster in clusters)),
             "services": Encoded(long_list(encode(_about(service)) for service in services)),
         }

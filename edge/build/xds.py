@@ -6,7 +6,7 @@ from typing import Final
 from edge.build.encode import Encoded, document, encode, long_list
 
 LISTENER: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
-ROUTES: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+ROUTE_CONFIGURATION: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 
 

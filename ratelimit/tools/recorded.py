@@ -24,7 +24,7 @@ _OVERRIDE: Final = re.compile(
 
 
 class Skipped(StrEnum):
-    """Why a record is no call to ratelimit that can be made again."""
+    """Why a record cannot be made a call to ratelimit again."""
 
     NOT_JSON = "not a line of JSON"
     NO_TIME = "it has no time"
@@ -54,7 +54,7 @@ class EntryFrom(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """The descriptors that a record stands for, where it has none of its own."""
+    """The descriptors that are made of a record which has none."""
 
     domain: str
     """Empty: the recorded one."""

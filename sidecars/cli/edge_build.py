@@ -24,9 +24,9 @@ def build(
 
     Example: `sidecars edge build examples/edge --out built`
 
-    DIR gets policy.json, limits.json and accesslog.json for the sidecars, envoy.json for an Envoy without
-    a control plane, xds/*.json for xDS servers, and sovereign.json, a template context for Sovereign. Files
-    that stay the same are not written again.
+    DIR gets policy.json, limits.json and accesslog.json for the sidecars, envoy.json and envoy-files.json for
+    an Envoy without a control plane, xds/*.json for xDS servers, and sovereign.json, a template context for
+    Sovereign. Files that stay the same are not written again.
 
     Exit codes: 0 built; 1 the intent has problems, one a line, or `--check` found a difference; 2 bad usage.
     """

@@ -23,6 +23,7 @@ from sidecars.demo.process import spawn
 from sidecars.demo.until import until
 from sidecars.demo.upstream import Echo, serve_upstream
 from tests.edge.estates import TODAY
+from tests.support.redis_server import free_port
 
 READY_SECONDS = 60.0
 SIDECARS = ("authz", "ratelimit", "accesslog")
@@ -40,6 +41,14 @@ class Served:
     echo: Echo
     upstream_port: int
     idp_port: int
+    port: int
+
+    def build(self, texts: Mapping[str, str]) -> Built:
+        """Build other intent, and write it where the sidecars read it."""
+        local = on_this_machine(texts, self.folder, self.upstream_port, self.idp_port, self.port)
+        built = build(EstateReader().read(local, TODAY))
+        write_files(built, self.folder / "built")
+        return built
 
     @property
     def url(self) -> str:
@@ -62,9 +71,9 @@ class Served:
 
 
 def on_this_machine(
-    texts: Mapping[str, str], folder: Path, upstream_port: int, idp_port: int
+    texts: Mapping[str, str], folder: Path, upstream_port: int, idp_port: int, port: int
 ) -> dict[str, str]:
-    """Return intent whose upstreams, sockets and keys are here."""
+    """Return intent whose upstreams, sockets and keys are here; `port` is that of the listener."""
     local = {}
     for name, text in texts.items():
         content = yaml.safe_load(text)
@@ -74,7 +83,8 @@ def on_this_machine(
             content.get("reserved", {}).pop("upstreams", None)
             for team in content["teams"].values():
                 team.pop("upstreams", None)
-            content["envoy"] = {name: f"unix:{folder}/{name}.sock" for name in SIDECARS}
+            sockets = {name: f"unix:{folder}/{name}.sock" for name in SIDECARS}
+            content["envoy"] = {"listen": f"127.0.0.1:{port}", **sockets}
             for issuer in content["policy"]["credentials"]["issuers"]:
                 url = f"http://127.0.0.1:{idp_port}/.well-known/jwks.json"
                 issuer["audiences"] = [AUDIENCE]
@@ -85,14 +95,19 @@ def on_this_machine(
 
 
 @asynccontextmanager
-async def serve(texts: Mapping[str, str], folder: Path) -> AsyncIterator[Served]:
-    """Build the intent in `texts` and serve it in `folder` during the block."""
+async def serve(texts: Mapping[str, str], folder: Path, *, following: bool = False) -> AsyncIterator[Served]:
+    """Build the intent in `texts` and serve it in `folder` during the block.
+
+    With `following`, Envoy follows the files of the build, whose names are relative to the present folder.
+    """
     program = find_envoy(os.environ, scripts_folder())
     async with AsyncExitStack() as running:
         provider, echo = IdentityProvider(time.time), Echo()
         idp_port = await running.enter_async_context(serve_idp(provider))
         upstream_port = await running.enter_async_context(serve_upstream(echo))
-        built = build(EstateReader().read(on_this_machine(texts, folder, upstream_port, idp_port), TODAY))
+        port = free_port()
+        local = on_this_machine(texts, folder, upstream_port, idp_port, port)
+        built = build(EstateReader().read(local, TODAY))
         write_files(built, folder / "built")
         settings = folder / "sidecars.yaml"
         (folder / "hash-key").write_text(HASH_KEY)
@@ -103,8 +118,9 @@ async def serve(texts: Mapping[str, str], folder: Path) -> AsyncIterator[Served]
             spawn("the sidecars", command, folder / "sidecars.log", stop_seconds=10, environment=environment)
         )
         await sidecars.until_ready(SidecarsAdmin(folder / "admin.sock").ready, READY_SECONDS)
-        envoy = await running.enter_async_context(serve_envoy(program, _envoy(built), folder))
-        yield Served(folder, built, envoy, provider, echo, upstream_port, idp_port)
+        configuration = orjson.loads(built.files["envoy-files.json"]) if following else _envoy(built)
+        envoy = await running.enter_async_context(serve_envoy(program, configuration, folder))
+        yield Served(folder, built, envoy, provider, echo, upstream_port, idp_port, port)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

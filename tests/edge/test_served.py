@@ -7,15 +7,12 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from edge.build.build import build
-from edge.build.write import write_files
-from edge.intent.estate import EstateReader
 from edge.intent.sources import read_folder
 from sidecars.demo.ask import EdgeResponse, ask
 from sidecars.demo.rows import bearer
 from sidecars.demo.until import until
-from tests.edge.estates import EXAMPLE, TODAY
-from tests.edge.served import Served, on_this_machine, serve
+from tests.edge.estates import EXAMPLE
+from tests.edge.served import Served, serve
 
 pytestmark = pytest.mark.envoy
 
@@ -103,10 +100,8 @@ async def test_a_limit_of_one_team_refuses_no_request_of_another(edge: Served) -
 async def test_another_build_replaces_policy_limits_and_log_rules_without_a_restart(edge: Served) -> None:
     texts = intent()
     change(texts, "services/checkout.yaml", "who: {allow: anyone}", "who: {allow: {roles: [operator]}}")
-    texts = on_this_machine(texts, edge.folder, edge.upstream_port, edge.idp_port)
-    built = build(EstateReader().read(texts, TODAY))
     assert (await get(edge, CHECKOUT, "/status")).status == 200
-    write_files(built, edge.folder / "built")
+    built = edge.build(texts)
 
     async def refused() -> bool:
         return (await get(edge, CHECKOUT, "/status")).status == 401
@@ -123,3 +118,25 @@ async def test_another_build_replaces_policy_limits_and_log_rules_without_a_rest
     # Envoy still has the routes of the build before, and says so.
     assert record["tags"]["edge_revision"] == edge.built.revision
     assert orjson.loads(built.files["accesslog.json"])["revision"] == built.revision
+
+
+async def test_an_envoy_that_follows_the_files_needs_no_restart_for_a_new_route(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("f")
+    (folder / "built").mkdir()
+    monkeypatch.chdir(folder / "built")
+    async with serve(intent(), folder, following=True) as edge:
+
+        async def serves(path: str) -> bool:
+            return (await get(edge, CHECKOUT, path)).status == 200
+
+        await until(lambda: serves("/status"), "Envoy serves the first build")
+        texts = intent()
+        change(texts, "services/checkout.yaml", "paths: [/status]", "paths: [/status, /version]")
+        built = edge.build(texts)
+        await until(lambda: serves("/version"), "Envoy serves the new route")
+        record = await record_of(edge, await get(edge, CHECKOUT, "/nothing"))
+        assert record["tags"]["edge_revision"] == built.revision
+        assert await edge.envoy.counter("listener_manager.listener_modified") == 0
+        assert await edge.envoy.counter("listener_manager.listener_in_place_updated") == 0

@@ -78,8 +78,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_official_protos_know_every_field(folder: Path) -> None:
-    files = [BOOTSTRAP, "envoy.json"]
-    for name in ("listeners", "routes", "clusters"):
+    files = [BOOTSTRAP, "envoy.json", BOOTSTRAP, "envoy-files.json"]
+    for name in ("listeners", "listeners-files", "routes", "clusters"):
         files += [RESPONSE, f"xds/{name}.json"]
     assert read_by_protos(folder, *files) == "ok\n"
 
