@@ -200,3 +200,25 @@ def test_what_is_built_allows_exactly_what_the_intents_say(
             allowed = includes(who["allow"], caller) and not ("deny" in who and includes(who["deny"], caller))
             assert (decision.verdict.status == 200) == allowed, (host, method, path, caller, decision)
             assert decision.verdict.rule in {name, f"{name}.deny"}
+
+
+@settings(max_examples=40)
+@given(intents(), st.lists(REQUESTS, min_size=5, max_size=20), st.sampled_from(sorted(SERVICES)))
+def test_what_one_service_says_changes_no_answer_of_another(
+    intent: Intent, requests: Sequence[tuple[str, str, str, str]], changed: str
+) -> None:
+    """The answers about a service are the same whatever another service says, or if it is not there."""
+    others = Intent({name: routes for name, routes in intent.services.items() if name != changed})
+    if len(others.services) in {0, len(intent.services)}:
+        return
+    whole, without = (BuiltEdge.of(build(read(*one.texts()))) for one in (intent, others))
+    for host, method, prefix, rest in requests:
+        path = prefix + rest
+        found = deciding(others, host, method, path)
+        if found is None:
+            continue
+        for caller in CALLERS:
+            one, other = (edge.decide(host, method, path, caller) for edge in (whole, without))
+            assert one is not None
+            assert other is not None
+            assert (one.verdict.status, one.verdict.rule) == (other.verdict.status, other.verdict.rule)
