@@ -165,6 +165,8 @@ class PlatformFile(PolicyBlock):
     """The teams, by name."""
     reserved: ReservedConfig = ReservedConfig()
     """Hosts and paths that no service may claim."""
+    ca_files: Annotated[tuple[Text, ...], AT_LEAST_ONE] | None = None
+    """Files of certificate authorities that every edge has: services may name these as `ca_file`."""
     tiers: dict[Label, RateConfig] = Field(default_factory=dict)
     """Limits of all requests of a service, which services choose by name."""
     ceilings: CeilingsConfig = CeilingsConfig()

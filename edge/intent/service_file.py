@@ -17,7 +17,8 @@ class TlsConfig(PolicyBlock):
     server_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """The name that is sent (SNI) and that the certificate must have. Default: the host of the address."""
     ca_file: Text | None = None
-    """The file on the edge with the certificates of the authorities. Default: those of the system."""
+    """The file on the edge with the certificates of the authorities: one of the platform's `ca_files`.
+    Default: those of the system."""
 
 
 class UpstreamConfig(PolicyBlock):

@@ -10,6 +10,7 @@ from edge.intent.check.spelling import Spelling
 from edge.intent.claims import Claim, host_includes, hosts_overlap
 from edge.intent.model import Service, Team
 from edge.intent.platform import Platform
+from edge.intent.service_file import TlsConfig
 
 _MOST_LISTED: Final = 5
 """The most names that a message lists."""
@@ -51,7 +52,12 @@ def _folder(service: Service) -> Iterator[Problem]:
 
 
 def _upstream(service: Service, platform: Platform, team: Team | None) -> Iterator[Problem]:
-    address = service.upstream.address
+    address, tls = service.upstream.address, service.upstream.tls
+    ca_files = platform.content.ca_files or ()
+    if isinstance(tls, TlsConfig) and tls.ca_file is not None and tls.ca_file not in ca_files:
+        # Envoy rejects its configuration, that of all teams, for a file that it cannot read.
+        message = f"the platform has no ca_file {tls.ca_file}; its ca_files: {_listed(ca_files)}"
+        yield service.whole.problem(message, "upstream", "tls", "ca_file")
     reserved = next((one for one in platform.content.reserved.upstreams or () if one.covers(address)), None)
     if reserved is not None:
         where = platform.origin_of_reserved("upstreams")

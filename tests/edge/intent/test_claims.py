@@ -234,6 +234,14 @@ class TestUpstreams:
         assert found.startswith("platform.yaml:10: reserved.upstreams[0]: ")
 
 
+def test_a_service_names_only_files_of_authorities_that_every_edge_has() -> None:
+    text = service().replace("{address: 'up:80'}", "{address: 'up:80', tls: {ca_file: /etc/ca.pem}}")
+    [found] = problems(text)
+    message = "the platform has no ca_file /etc/ca.pem; its ca_files: none"
+    assert found == f"services/0.yaml:4: upstream.tls.ca_file: {message}"
+    assert accepted(text, platform=PLATFORM + "ca_files: [/etc/other.pem, /etc/ca.pem]\n") == 1
+
+
 def test_a_host_is_named_once() -> None:
     [found] = problems(service(hosts="one.example, ONE.example."))
     assert found == "services/0.yaml:3: hosts[1]: one.example is already hosts[0]"
