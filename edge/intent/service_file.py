@@ -5,16 +5,23 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from authz.policy.types.names import AT_LEAST_ONE, Host, Method, PathTemplate, PolicyBlock, Text
+from common.configfile import Spelled
 from edge.intent.blocks import MAX_LIMITS, AccessConfig, LimitConfig, LogConfig, ObjectivesConfig
 from edge.intent.words import Address, Day, Label
 
 CeilingName = Literal["requests_per_second", "burst", "sample", "routes", "open_routes"]
 
 
+ServerName = Annotated[
+    str, Spelled(r"[A-Za-z0-9:]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?", "accounts.example.com")
+]
+"""A host name or an IP address, without a port."""
+
+
 class TlsConfig(PolicyBlock):
     """How the certificate of the upstream is verified."""
 
-    server_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    server_name: ServerName | None = None
     """The name that is sent (SNI) and that the certificate must have. Default: the host of the address."""
     ca_file: Text | None = None
     """The file on the edge with the certificates of the authorities: one of the platform's `ca_files`.

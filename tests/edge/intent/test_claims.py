@@ -242,6 +242,13 @@ def test_a_service_names_only_files_of_authorities_that_every_edge_has() -> None
     assert accepted(text, platform=PLATFORM + "ca_files: [/etc/other.pem, /etc/ca.pem]\n") == 1
 
 
+@pytest.mark.parametrize("name", ["a b", "", "-a", "a/b", "a\\n"])
+def test_a_server_name_is_a_name(name: str) -> None:
+    text = service().replace("{address: 'up:80'}", f'{{address: "up:80", tls: {{server_name: "{name}"}}}}')
+    [found] = problems(text)
+    assert found.startswith("services/0.yaml:4: upstream.tls.server_name: ")
+
+
 def test_a_host_is_named_once() -> None:
     [found] = problems(service(hosts="one.example, ONE.example."))
     assert found == "services/0.yaml:3: hosts[1]: one.example is already hosts[0]"
