@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from common.configfile import ConfigError
 from common.os_errors import in_words
@@ -94,8 +95,15 @@ def signed(
     return pack({**unsigned, SIGNATURES: signature})
 
 
+REVISION: Final = "revision"
+"""The file in which `sidecars edge build` writes the revision that decisions and log entries have."""
+
+
 def revision_of(content: Mapping[str, bytes]) -> str:
-    """Return a revision made of the names and bytes of the files: 12 characters of their SHA-256."""
+    """Return the revision of the files: that in the file `revision`, else 12 characters of their SHA-256."""
+    stated = content.get(REVISION, b"").decode("utf-8", "replace").strip()
+    if stated:
+        return stated
     digest = hashlib.sha256()
     for name in sorted(content):
         digest.update(f"{len(name)} {name} {len(content[name])} ".encode() + content[name])

@@ -34,7 +34,8 @@ def build(
     ],
     output: Output,
     revision: Annotated[
-        str | None, typer.Option(help="Its name in logs and metrics. Default: a hash of its files.")
+        str | None,
+        typer.Option(help="Its name in logs and metrics. Default: that in its file `revision`, else a hash."),
     ] = None,
     sequence: Annotated[
         int | None,

@@ -20,7 +20,7 @@ from common.os_errors import in_words
 from common.redaction import NO_NAMES
 from sidecars.observability.logs import Logs
 from sidecars.process.assembly import BUILDERS, BoundSidecar, Builder, build, configured
-from sidecars.process.bundle.start import start_with_bundle
+from sidecars.process.bundle.start import Start, start_with_bundle
 from sidecars.process.lifecycle import Process, drain_at_most_seconds, force_exit_after
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.load import Reading, read_compat, read_settings, reading_of
@@ -82,6 +82,20 @@ def assemble(
     return Assembly(settings, bound, dependencies, located)
 
 
+def _assemble_bundle(
+    start: Start, which: str, builders: Mapping[str, Builder] = BUILDERS, worker: int = 0
+) -> Assembly:
+    """As `assemble`. If the bundle that is kept cannot be used, a newer one is fetched once."""
+    try:
+        assembly = assemble(start.reading, which, builders, worker)
+    except ConfigError:
+        if not start.replace():
+            raise
+        assembly = assemble(start.reading, which, builders, worker)
+    start.built()
+    return assembly
+
+
 def run(
     path: Path, which: str, environ: Mapping[str, str], builders: Mapping[str, Builder] = BUILDERS
 ) -> int:
@@ -111,8 +125,7 @@ def _run(
     logs = Logs(reading.settings.log if reading.settings is not None else LogSettings())
     try:
         with start_with_bundle(reading, f"{which}-0") as start:
-            assembly = assemble(start.reading, which, builders)
-            start.built()
+            assembly = _assemble_bundle(start, which, builders)
             if without_effect:
                 text = "variables of envoyproxy/ratelimit that have no effect"
                 _log.warning(text, variables=without_effect)
@@ -141,8 +154,7 @@ def run_worker(path: Path, which: str, environ: Mapping[str, str], worker: int) 
     logs = Logs(settings.log)
     try:
         with start_with_bundle(reading_of(path, settings, environ), f"{which}-{worker}") as start:
-            assembly = assemble(start.reading, which, worker=worker)
-            start.built()
+            assembly = _assemble_bundle(start, which, worker=worker)
             process = _process(assembly, environ)
 
             async def until_parent_exits() -> None:

@@ -1,6 +1,6 @@
 """Paths that begin with `{bundle}`: they lead into the folder of the bundle in service."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,12 +8,13 @@ from common.configfile import KeyPart
 from sidecars.settings.listen import BUNDLE
 from sidecars.settings.root import Settings
 
-_PATHS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
-    "authz": (("policy",),),
-    "ratelimit": (("limits",),),
-    "accesslog": (("redact", "policy"), ("route_rules",)),
-}
-"""The lists of paths that each section may have in the bundle."""
+_PATHS: Final = (
+    ("authz", "policy"),
+    ("ratelimit", "limits"),
+    ("accesslog", "redact", "policy"),
+    ("accesslog", "route_rules"),
+)
+"""The lists of paths that may lead into a bundle."""
 
 
 def sections_in_bundle(settings: Settings) -> tuple[str, ...]:
@@ -23,12 +24,11 @@ def sections_in_bundle(settings: Settings) -> tuple[str, ...]:
 
 def in_bundle(settings: Settings, folder: Path) -> Settings:
     """The settings with each `{bundle}` replaced by `folder`."""
-    changes: dict[str, Any] = {}
-    for name in sections_in_bundle(settings):
-        changes[name] = getattr(settings, name)
-        for keys in _PATHS[name]:
-            changes[name] = _changed(changes[name], keys, folder)
-    return settings.model_copy(update=changes)
+    for name, *keys in _PATHS:
+        section = getattr(settings, name)
+        if section is not None:
+            settings = settings.model_copy(update={name: _changed(section, keys, folder)})
+    return settings
 
 
 def in_kept_bundle(settings: Settings) -> Settings:
@@ -50,7 +50,7 @@ def validate_bundle_paths(settings: Settings) -> Iterator[tuple[tuple[KeyPart, .
 
 
 def _placed(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...], Path]]:
-    for name, keys in ((name, keys) for name, lists in _PATHS.items() for keys in lists):
+    for name, *keys in _PATHS:
         value: Any = getattr(settings, name)
         for key in keys:
             value = None if value is None else getattr(value, key)
@@ -59,10 +59,10 @@ def _placed(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...], Path]]:
                 yield (name, *keys, index), path
 
 
-def _changed(block: Any, keys: tuple[str, ...], folder: Path) -> Any:
+def _changed(block: Any, keys: Sequence[str], folder: Path) -> Any:
     first, *rest = keys
     value = getattr(block, first)
     if rest:
-        return block.model_copy(update={first: _changed(value, tuple(rest), folder)})
+        return block.model_copy(update={first: _changed(value, rest, folder)})
     paths = tuple(folder.joinpath(*path.parts[1:]) if path.parts[:1] == (BUNDLE,) else path for path in value)
     return block.model_copy(update={first: paths})

@@ -33,6 +33,8 @@ class Offer:
     """Digests of bundles to be kept on disk in addition: those that the release may change to."""
     new: tuple[Bundle, bytes] | None = None
     """The bundle and its archive, unless it serves already."""
+    expires_at: float | None = None
+    """The end of its signature in Unix seconds, unless a release file vouches for it."""
     candidate: Target | None = None
     """The present revision of a release, while this edge still serves the previous one."""
 
@@ -51,7 +53,13 @@ async def offer_of(
         return Offer(before.digest, before.revision, before.order)
     order = order_of(bundle, signature)
     _check_order(order, before)
-    return Offer(bundle.digest, bundle.manifest.revision, order, new=(bundle, body))
+    expires_at = None if signature is None else signature.expires_at
+    return Offer(bundle.digest, bundle.manifest.revision, order, new=(bundle, body), expires_at=expires_at)
+
+
+def record_of(offer: Offer, etag: str, now: float) -> Accepted:
+    """Return the record of an offer that serves since `now`, in Unix seconds."""
+    return Accepted(offer.digest, offer.revision, offer.order, etag, now, offer.release, offer.expires_at)
 
 
 async def _staged(
@@ -65,10 +73,19 @@ async def _staged(
     keep = frozenset(one.digest for one in (release.current, release.previous) if one is not None)
     candidate = release.current if target is not release.current else None
     if before is not None and target.digest == before.digest:
-        return Offer(before.digest, before.revision, before.order, release.sequence, keep, None, candidate)
+        return Offer(
+            before.digest, before.revision, before.order, release.sequence, keep, candidate=candidate
+        )
     bundle, archive = await bundle_of(settings, target, store)
-    order = bundle.manifest.sequence or 0
-    return Offer(bundle.digest, target.revision, order, release.sequence, keep, (bundle, archive), candidate)
+    return Offer(
+        bundle.digest,
+        target.revision,
+        bundle.manifest.sequence or 0,
+        release.sequence,
+        keep,
+        new=(bundle, archive),
+        candidate=candidate,
+    )
 
 
 async def bundle_of(settings: BundleSettings, target: Target, store: BundleStore) -> tuple[Bundle, bytes]:

@@ -16,7 +16,7 @@ from common.os_errors import in_words
 from edge.bundle.errors import BundleError
 from edge.release.model import Target
 from sidecars.observability.bundle_metrics import PullMetrics, PullOutcome
-from sidecars.process.bundle.offer import Offer, bundle_of, node_id, offer_of
+from sidecars.process.bundle.offer import Offer, bundle_of, node_id, offer_of, record_of
 from sidecars.process.bundle.source import Fetched, fetch
 from sidecars.process.bundle.status import StatusReporter
 from sidecars.process.bundle.store import Accepted, BundleStore
@@ -129,10 +129,18 @@ class BundlePuller:
             return False
         self._failures = 0
         if fetched.body is None:
-            self._note(Pull(self._wall_clock(), PullOutcome.UNCHANGED, self._revision))
+            self._note(self._unchanged())
             return fetched.long_poll
         self._note(await self._take(fetched.body, fetched.etag))
         return fetched.long_poll and self._is_good
+
+    def _unchanged(self) -> Pull:
+        """The pull that brought nothing new. Once what serves has expired, the server may hold back newer."""
+        now, serving = self._wall_clock(), self._accepted
+        if serving is not None and serving.expires_at is not None and now >= serving.expires_at:
+            text = "the signature of what serves has expired, and the server has nothing newer"
+            return Pull(now, PullOutcome.EXPIRED, serving.revision, (text,))
+        return Pull(now, PullOutcome.UNCHANGED, self._revision)
 
     async def _fetch(self) -> Fetched:
         settings = self._settings
@@ -182,10 +190,9 @@ class BundlePuller:
         if problems:
             await asyncio.to_thread(store.discard, offer.digest)
             return problems
-        accepted = Accepted(offer.digest, offer.revision, offer.order, etag, now, offer.release)
-        self._accepted = accepted
+        self._accepted = record_of(offer, etag, now)
         self._counts_before = dict(self._counts())
-        self._metrics.serves(accepted.revision, accepted.unix_seconds)
+        self._metrics.serves(offer.revision, now)
         await self._record(offer.keep)
         self._etag = etag
         return ()

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from sidecars.settings.root import Settings
 
 if TYPE_CHECKING:  # else a sidecar without bundles would load authz, 26 MB
     from sidecars.process.bundle.puller import BundlePuller
+    from sidecars.process.bundle.store import Accepted
 
 RETRY_SECONDS: Final = 1.0
 """The pause between two requests for the first bundle."""
@@ -28,13 +29,30 @@ RETRY_SECONDS: Final = 1.0
 _log = structlog.get_logger("sidecars.bundle")
 
 
-@dataclass(frozen=True, slots=True)
 class Start:
-    """Settings whose paths lead into a bundle on disk."""
+    """Settings whose paths lead into a bundle on disk, if they name one."""
 
-    reading: Reading
-    built: Callable[[], None] = lambda: None
-    """To be called once the sidecars are built of it: records a first bundle as accepted."""
+    def __init__(self, reading: Reading, bundle: BundleSettings | None = None) -> None:
+        self.reading = reading
+        self._bundle = bundle
+        self._record: Callable[[], None] | None = None
+
+    def provide(self) -> None:
+        """Make the paths lead to the bundle that is kept or, without one, the first that the server has."""
+        if self._bundle is not None and not _restored(self._bundle):
+            self._record = asyncio.run(_first(self._bundle))
+
+    def replace(self) -> bool:
+        """Make them lead to a newer bundle, as the one that is kept cannot be used; whether there is one."""
+        if self._bundle is None or self._record is not None:
+            return False
+        self._record = asyncio.run(_newer(self._bundle))
+        return self._record is not None
+
+    def built(self) -> None:
+        """Record a bundle that was fetched as accepted, once the sidecars are built of it."""
+        if self._record is not None:
+            self._record()
 
 
 @contextmanager
@@ -53,21 +71,17 @@ def start_with_bundle(reading: Reading, process: str) -> Iterator[Start]:
     own = settings.bundle.of_process(process)
     settings = settings.model_copy(update={"bundle": own})
     store = BundleStore(own.folder)
+    start = Start(_into(reading, settings, store.serving), own if sections_in_bundle(settings) else None)
     with ExitStack() as stack:
         try:
             stack.enter_context(store.locked())
-            built = _provide(own) if sections_in_bundle(settings) else _nothing
+            start.provide()
         except BundleInUseError:
-            raise _problem(
-                "folder", f"{own.folder} is in use by another process; give each its own"
-            ) from None
+            text = f"{own.folder} is in use by another process; give each its own"
+            raise _problem("folder", text) from None
         except OSError as error:
             raise _problem("folder", f"{own.folder}: {in_words(error)}") from None
-        yield Start(_into(reading, settings, store.serving), built)
-
-
-def _nothing() -> None:
-    """Do nothing: there is no first bundle to be recorded."""
+        yield start
 
 
 def bundle_puller(
@@ -125,46 +139,67 @@ def _into(reading: Reading, settings: Settings, folder: Path) -> Reading:
     return replace(reading, settings=in_bundle(settings, folder))
 
 
-def _provide(settings: BundleSettings) -> Callable[[], None]:
-    """Make `serving` lead to a bundle; what is returned records it as accepted."""
+def _restored(settings: BundleSettings) -> bool:
+    """Make `serving` lead to the bundle that is kept; whether there is one."""
     from edge.bundle.errors import BundleError
     from sidecars.process.bundle.offer import bounds_of, trust_of
     from sidecars.process.bundle.store import BundleStore
 
-    store = BundleStore(settings.folder)
     try:
-        if store.restore(trust_of(settings), bounds_of(settings)) is not None:
-            return _nothing
+        return BundleStore(settings.folder).restore(trust_of(settings), bounds_of(settings)) is not None
     except BundleError as error:
         _log.error("the bundle kept on disk cannot be used", folder=str(settings.folder), problem=str(error))
-    return asyncio.run(_first(settings))
+        return False
 
 
 async def _first(settings: BundleSettings) -> Callable[[], None]:
+    """Make `serving` lead to the first bundle that the server has; what is returned records it."""
     from authz.credentials.core.http import FetchError
     from edge.bundle.errors import BundleError
-    from sidecars.process.bundle.offer import offer_of
-    from sidecars.process.bundle.source import fetch
-    from sidecars.process.bundle.store import Accepted, BundleStore
 
     give_up_at = time.monotonic() + settings.start_seconds
-    store = BundleStore(settings.folder)
     while True:
         try:
-            fetched = await fetch(settings, max_bytes=settings.max_bytes)
-            now = time.time()
-            offer = await offer_of(settings, fetched.body or b"", None, store, now)
+            return await _fetched(settings, None) or _nothing
         except (FetchError, BundleError) as error:
             if time.monotonic() + RETRY_SECONDS >= give_up_at:
                 raise _problem("url", f"no bundle to start with: {error}") from None
             _log.warning("waiting for the first bundle", problem=str(error))
             await asyncio.sleep(RETRY_SECONDS)
-            continue
-        if offer.new is not None:
-            store.put(*offer.new)
-        store.switch(offer.digest)
-        accepted = Accepted(offer.digest, offer.revision, offer.order, fetched.etag, now, offer.release)
-        return lambda: store.accept(accepted, offer.keep)
+
+
+async def _newer(settings: BundleSettings) -> Callable[[], None] | None:
+    """Make `serving` lead to a newer bundle than the one that is kept; None if the server has none."""
+    from authz.credentials.core.http import FetchError
+    from edge.bundle.errors import BundleError
+    from sidecars.process.bundle.store import BundleStore
+
+    try:
+        return await _fetched(settings, BundleStore(settings.folder).accepted())
+    except (FetchError, BundleError) as error:
+        _log.warning("no newer bundle than the one kept on disk, which cannot be used", problem=str(error))
+        return None
+
+
+async def _fetched(settings: BundleSettings, kept: "Accepted | None") -> Callable[[], None] | None:
+    """Make `serving` lead to what the server offers; None if that is `kept`. Raises as `offer_of`."""
+    from sidecars.process.bundle.offer import offer_of, record_of
+    from sidecars.process.bundle.source import fetch
+    from sidecars.process.bundle.store import BundleStore
+
+    store = BundleStore(settings.folder)
+    fetched = await fetch(settings, max_bytes=settings.max_bytes)
+    now = time.time()
+    offer = await offer_of(settings, fetched.body or b"", kept, store, now)
+    if offer.new is None:
+        return None
+    store.put(*offer.new)
+    store.switch(offer.digest)
+    return lambda: store.accept(record_of(offer, fetched.etag, now), offer.keep)
+
+
+def _nothing() -> None:
+    """Record nothing."""
 
 
 def _problem(key: str, message: str) -> ConfigError:

@@ -46,6 +46,8 @@ class Accepted:
     """When it was accepted."""
     release: int = 0
     """The sequence of the release file that names it; 0 without one."""
+    expires_at: float | None = None
+    """The end of its signature in Unix seconds; None: never, or a release file vouches for it."""
 
 
 class BundleStore:

@@ -13,7 +13,10 @@ BUNDLE = "bundle: {url: 'https://a.example/b?sig=secret', keys: {a: a.pem}, fold
 SECTIONS = """
 authz: {listen: ["unix:a"], policy: ["{bundle}/policy", local.yaml]}
 ratelimit: {listen: ["unix:r"], limits: ["{bundle}/limits"]}
-accesslog: {listen: ["unix:l"], redact: {policy: ["{bundle}/policy"]}, route_rules: ["{bundle}/log.json"]}
+accesslog:
+  listen: ["unix:l"]
+  redact: {policy: ["{bundle}/policy"]}
+  route_rules: ["{bundle}/accesslog.json"]
 """
 
 
@@ -35,7 +38,7 @@ def test_paths_in_the_bundle_lead_to_its_folder_and_others_stay(file: Path) -> N
     assert inside.authz.policy == (Path("/b/policy"), file.parent / "local.yaml")
     assert inside.ratelimit.limits == (Path("/b/limits"),)
     assert inside.accesslog.redact.policy == (Path("/b/policy"),)
-    assert inside.accesslog.route_rules == (Path("/b/log.json"),)
+    assert inside.accesslog.route_rules == (Path("/b/accesslog.json"),)
 
 
 def test_commands_use_the_bundle_that_is_kept(file: Path) -> None:

@@ -2,12 +2,15 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge.bundle.bundle import read_bundle
+from sidecars.process.bundle.store import Accepted, BundleStore
 from tests.support.asking_allowed import is_allowed
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import LIMITS, NOW, POLICY, Signer, unsigned_archive
@@ -157,6 +160,18 @@ def test_while_the_server_is_away_the_last_good_bundle_serves_over_a_restart(
         running.wait_until(lambda: is_allowed(tmp_path))
 
 
+def test_a_server_that_holds_back_what_is_newer_is_noticed_once_what_serves_expires(
+    tmp_path: Path, signer: Signer
+) -> None:
+    with BundleServer() as server:
+        server.put(BIN, signer.archive(issued_at=1, expires_at=int(time.time()) + 4))
+        with Running(tmp_path, settings(tmp_path, server, signer), program=SIDECARS) as running:
+            running.wait_until_ready()
+            wait_for_pulls(running, "expired", 1)
+            assert running.metric("sidecars_bundle_failing") == 1
+            assert is_allowed(tmp_path)
+
+
 def test_a_held_request_brings_a_change_at_once(tmp_path: Path, signer: Signer) -> None:
     with BundleServer(long_poll=True) as server:
         server.put(BIN, signer.archive(issued_at=1))
@@ -199,6 +214,24 @@ class TestStart:
         with Running(tmp_path, given, program=SIDECARS) as running:
             assert running.wait_for_exit() == 2
         assert "bundle.url: no bundle to start with: HTTP status 404, not 200" in running.stderr
+
+    def test_a_kept_bundle_that_cannot_be_used_is_replaced_by_a_newer_one(
+        self, tmp_path: Path, server: BundleServer, signer: Signer
+    ) -> None:
+        # As after an update of the sidecars that no longer accepts what the one before accepted.
+        kept = signer.archive(content(BROKEN), "r1", 1, issued_at=1)
+        bundle = read_bundle(kept)
+        store = BundleStore(tmp_path / "state" / "all-0")
+        store.put(bundle, kept)
+        store.accept(Accepted(bundle.digest, "r1", 1, "", 1.0))
+        given = settings(tmp_path, server, signer)
+        server.put(BIN, signer.archive(content(POLICY), "r0", 0, issued_at=1))
+        with Running(tmp_path, given, program=SIDECARS) as running:
+            assert running.wait_for_exit() == 2  # an older one is no way out
+        server.put(BIN, signer.archive(content(POLICY), "r2", 2, issued_at=1))
+        with Running(tmp_path, given, program=SIDECARS) as running:
+            running.wait_until_ready()
+            assert running.config()["bundle"]["revision"] == "r2"
 
     def test_two_processes_do_not_share_a_folder(
         self, running: Running, tmp_path: Path, server: BundleServer, signer: Signer
