@@ -9,12 +9,14 @@ import typer
 from common.configfile import ConfigError
 from sidecars.cli.limits_bans import app as bans_app
 from sidecars.cli.limits_recorded import simulate, suggest
+from sidecars.cli.limits_top import top
 from sidecars.cli.report import report, warn
 
 app = typer.Typer(help="Work with rate limit files.", no_args_is_help=True)
 app.add_typer(bans_app, name="bans")
 app.command()(simulate)
 app.command()(suggest)
+app.command()(top)
 
 
 @app.command()

@@ -32,8 +32,8 @@ async def show(source: Source, query: Mapping[str, str]) -> dict[str, Any]:
     return {
         "runs": True,
         "tables": (
-            ("hottest", "Asked for most often", _merged(answers, "hottest", "hits")),
-            ("limited", "Refused most often", _merged(answers, "limited", "limited")),
+            ("hottest", "Asked for most often", merged(answers, "hottest", "hits")),
+            ("limited", "Refused most often", merged(answers, "limited", "limited")),
         ),
         "asked": {"domain": domain or next(iter(limits["domains"]), ""), "descriptor": descriptor},
         "states": states,
@@ -44,15 +44,20 @@ async def show(source: Source, query: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _merged(answers: Sequence[Mapping[str, Any]], name: str, by: str) -> list[dict[str, Any]]:
-    """Return the largest of all workers, whose counts are added up."""
+def merged(
+    answers: Sequence[Mapping[str, Any]], name: str, by: str, most: int = MAX_HOT
+) -> list[dict[str, Any]]:
+    """Return the largest of the answers of workers at `/limits/hot`, whose counts are added up.
+
+    `name` is that of a list in the answers, and `by` that of the count that orders it.
+    """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for answer in answers:
         for one in answer[name]:
             kept = found.setdefault((one["domain"], one["descriptor"]), {**one, "hits": 0, "limited": 0})
             kept["hits"] += one["hits"]
             kept["limited"] += one["limited"]
-    return sorted(found.values(), key=lambda one: -int(one[by]))[:MAX_HOT]
+    return sorted(found.values(), key=lambda one: -int(one[by]))[:most]
 
 
 async def _states(
