@@ -76,8 +76,8 @@ _NEEDS_WILDCARD: Final = (
 )
 
 
-def load_limits(paths: Sequence[Path], options: Options) -> CompiledLimits:
-    """The limits in files and folders. Raises ConfigError with every problem of every file.
+def load_limits(paths: Sequence[Path], options: Options, sent: Sequence[Document] = ()) -> CompiledLimits:
+    """The limits in files and folders, and those `sent`. Raises ConfigError with every problem of every file.
 
     `options.folder_files` says which files of a folder are read; its other entries are in `warnings`.
     """
@@ -104,6 +104,9 @@ def load_limits(paths: Sequence[Path], options: Options) -> CompiledLimits:
                 continue
             documents.append(document)
             digest.update(f"{file.name}\0{document.data!r}\0".encode())
+    for document in sent:
+        documents.append(document)
+        digest.update(f"{document.file}\0{document.data!r}\0".encode())
     try:
         limits = compile_limits(documents, options, digest.hexdigest()[:12])
     except ConfigError as error:

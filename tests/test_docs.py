@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -32,9 +33,12 @@ from ratelimit.stores.metrics import StoreCollector
 from ratelimit.stores.redis import RedisStore
 from sidecars.services.envoy_stats import EnvoyStats
 from sidecars.services.ratelimit_bans import BanCollector
+from sidecars.services.xds.client import XdsClient
+from sidecars.services.xds.source import XdsCollector
 from sidecars.settings.accesslog import AccesslogSettings
 from sidecars.settings.load import load_settings
 from sidecars.settings.ratelimit import RatelimitSettings
+from sidecars.settings.xds import XdsSettings
 from sidecars.transport.api.address import TcpAddress
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -91,7 +95,14 @@ def ratelimit_metrics() -> set[str]:
     redis = RedisStore(None, CircuitBreaker(lambda: 0.0, lambda: 0.0))  # type: ignore[arg-type]  # no call
     memory, leases = MemoryStore(lambda: 0), Leases(lambda: 0.0)
     registry.register(StoreCollector(memory, redis, redis, DenyCache(lambda: 0.0), leases))
+    registry.register(XdsCollector(xds_client()))
     return names_of(registry)
+
+
+def xds_client() -> XdsClient:
+    settings = XdsSettings(server="control-plane:18000")
+    use: Any = None  # no call
+    return XdsClient(settings, use, agent="", headers=dict, random=lambda: 0.0)
 
 
 @pytest.mark.parametrize("text", [text for text in blocks(RATELIMIT, "yaml") if text.startswith("domain")])

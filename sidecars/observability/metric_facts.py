@@ -205,6 +205,11 @@ _RATELIMIT: Final = {
         "seconds", "p99 far below the filter's `timeout`", ("grpc_method",), {"grpc_method": "1"}
     ),
     "ratelimit_service_should_rate_limit_error": MetricFacts("calls", _STILL, ("err_type",)),
+    "ratelimit_xds_connected": MetricFacts("1 or 0", "1"),
+    "ratelimit_xds_rejected": MetricFacts("1 or 0", "0"),
+    "ratelimit_xds_responses_total": MetricFacts(
+        "responses", "`rejected` does not rise", ("result",), {"result": "2"}
+    ),
     "ratelimit_service_total_requests": MetricFacts("calls", _RISES, ("grpc_method",), {"grpc_method": "1"}),
 }
 

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Middleware
 from google.protobuf.message import DecodeError
 
 from common.buckets import SECOND_US
-from common.configfile import SETTINGS, ConfigError, Problem
+from common.configfile import SETTINGS, ConfigError, Document, Problem
 from ratelimit.bans import Bans
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitPlan
@@ -40,8 +40,9 @@ from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.address import Address
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
-if TYPE_CHECKING:  # else limits in memory would load redis-py, 10 MB
+if TYPE_CHECKING:  # else limits in memory would load redis-py, 10 MB, and limits in files gRPC
     from sidecars.services.ratelimit_redis import SharedStores
+    from sidecars.services.xds.source import XdsSource
 
 ANSWER_SECONDS: Final = 0.002
 """Reserved of the caller's deadline: to fall back and answer in time."""
@@ -66,12 +67,14 @@ class RatelimitSidecar:
         limiter: Limiter,
         memory: MemoryStore,
         shared: "SharedStores | None",
+        xds: "XdsSource | None",
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._limiter = limiter
         self._memory = memory
         self._shared = shared
+        self._xds = xds
         self._clock = clock
         self._responses = _responses(settings)
         self.services: Sequence[Service] = (
@@ -185,21 +188,29 @@ class RatelimitSidecar:
         _log_warnings(self._limiter.limits)
         if self._shared is not None:
             self._shared.start()
+        if self._xds is not None:
+            self._xds.start()
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile the limits again; may run in a thread. Raises ConfigError."""
+        before = self._limiter.limits
         try:
-            limits = load_limits(self._settings.limits, self._settings.options)
-            check_reload(self._limiter.limits, limits)
+            limits = self._load()
+            check_reload(before, limits)
         except ConfigError:
             self._limiter.stats.failed_loads += 1
             raise
         _log_warnings(limits)
 
         def swap() -> None:
-            self._limiter.use(limits)
+            # A management server may have sent others since `before`.
+            self._limiter.use(limits if self._limiter.limits is before else self._load())
 
         return swap
+
+    def _load(self) -> CompiledLimits:
+        sent = () if self._xds is None else self._xds.documents
+        return load_limits(self._settings.limits, self._settings.options, sent)
 
     def describe(self) -> dict[str, Any]:
         """The revision, the rules, and the state of the store."""
@@ -218,6 +229,8 @@ class RatelimitSidecar:
         }
         if self._shared is not None:
             described |= self._shared.describe()
+        if self._xds is not None:
+            described["xds"] = self._xds.describe()
         return described
 
     def totals(self) -> dict[str, dict[str, float]]:
@@ -228,7 +241,9 @@ class RatelimitSidecar:
         """Do nothing: every call is unary."""
 
     async def stop(self) -> None:
-        """End the calls to Redis that are still under way."""
+        """End the stream to the management server, and the calls to Redis that are still under way."""
+        if self._xds is not None:
+            await self._xds.stop()
         if self._shared is not None:
             await self._shared.close()
 
@@ -237,7 +252,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     """The sidecar, its limits read and compiled. Raises ConfigError with every problem."""
     problems: list[Problem] = []
     try:
-        limits = load_limits(settings.limits, settings.options)
+        limits, sent = _first_limits(settings)
     except ConfigError as error:
         problems += error.problems
     if settings.store == "redis" and dependencies.redis is None:
@@ -290,7 +305,28 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
     redis, per_second = (None, None) if shared is None else (shared.redis, shared.per_second)
     leases = None if shared is None else shared.leases
     dependencies.registry.register(StoreCollector(memory, redis, per_second, deny_cache, leases))
-    return RatelimitSidecar(settings, limiter, memory, shared, dependencies.monotonic_clock)
+    xds = None
+    if settings.xds is not None:
+        from sidecars.services.xds.source import XdsCollector, XdsSource
+
+        xds = XdsSource(settings, settings.xds, limiter, sent, dependencies.random)
+        dependencies.registry.register(XdsCollector(xds.client))
+    return RatelimitSidecar(settings, limiter, memory, shared, xds, dependencies.monotonic_clock)
+
+
+def _first_limits(settings: RatelimitSettings) -> tuple[CompiledLimits, Sequence[Document]]:
+    """The limits to begin with, and those of a management server among them. Raises ConfigError."""
+    if settings.xds is None:
+        return load_limits(settings.limits, settings.options), ()
+    from sidecars.services.xds.source import kept_documents
+
+    sent = kept_documents(settings.xds)
+    try:
+        return load_limits(settings.limits, settings.options, sent), sent
+    except ConfigError as error:
+        limits = load_limits(settings.limits, settings.options)
+        _log.warning("kept limits are not used", error=str(error))
+        return limits, ()
 
 
 def _shared_stores(settings: RatelimitSettings, dependencies: Dependencies) -> "SharedStores | None":

@@ -22,6 +22,7 @@ from ratelimit.stores.memory import MAX_BUCKETS
 from ratelimit.stores.store import MAX_WAITING, TIMEOUT_SECONDS
 from ratelimit.unmatched import MAX_SHAPES
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
+from sidecars.settings.xds import XdsSettings
 
 MIN_HMAC_KEY_BYTES: Final = 16
 """A shorter key can be searched for."""
@@ -129,7 +130,12 @@ class RatelimitSettings(Block):
         65_536, ge=1_024, le=4_194_304, description="The largest body of /json; a larger one is 413."
     )
     limits: tuple[ConfigPath, ...] = Field(
-        min_length=1, description="Limit files in the format of envoyproxy/ratelimit, and folders of them."
+        (),
+        description="Limit files in the format of envoyproxy/ratelimit, and folders of them. Needed without "
+        "`xds`.",
+    )
+    xds: XdsSettings | None = Field(
+        None, description="A management server that sends limits, next to those in files. Default: none."
     )
     folder_files: FolderFiles = Field(
         FolderFiles.YAML,
@@ -297,6 +303,12 @@ class RatelimitSettings(Block):
     def bounds(self) -> Bounds:
         """What a request may hold at most."""
         return Bounds(self.max_descriptors, self.max_entries, self.max_key_length)
+
+    @model_validator(mode="after")
+    def _has_limits(self) -> Self:
+        if not self.limits and self.xds is None:
+            raise ValueError("limits: expected at least one file or folder, or a server in xds")
+        return self
 
     @model_validator(mode="after")
     def _header_names_differ(self) -> Self:

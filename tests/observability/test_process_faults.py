@@ -124,6 +124,7 @@ async def test_each_alert_fires_for_its_fault_and_none_in_health(
             bad_tls_files,
             wrong_clock_and_other_policy,
             ban_storm,
+            no_management_server,
             hung_worker,
             crash_loop,
             dead,
@@ -194,6 +195,20 @@ async def ban_storm(hosts: Hosts) -> None:
     hosts.two.get("/limits/bans/lift?worker=0", json.dumps({"names": names}))
     await hosts.prometheus.until_silent("BanStorm")
     (hosts.two.folder / "limits.yaml").write_text(yaml.safe_dump(LIMITS))
+
+
+async def no_management_server(hosts: Hosts) -> None:
+    port = free_port()
+    xds = {"server": f"127.0.0.1:{free_port()}", "backoff_max_seconds": 1}
+    with host(
+        hosts.folder, "four", port, ratelimit={"xds": xds, "listen": [f"unix:{hosts.folder}/4"]}
+    ) as four:
+        four.wait_until_ready()
+        found = [{"targets": [f"127.0.0.1:{port}"], "labels": {"cluster": "west", "node": "four"}}]
+        (hosts.folder / "three.json").write_text(json.dumps(found))
+        await hosts.prometheus.until_firing("SentLimitsStale")
+        (hosts.folder / "three.json").write_text("[]")
+        await hosts.prometheus.until_silent("SentLimitsStale")
 
 
 def worker(hosts: Hosts, number: int) -> int:

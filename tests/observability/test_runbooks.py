@@ -118,7 +118,12 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         settings = {
             "redis": {"url": redis.url},
             "authz": {"listen": [f"unix:{folder}/a"], "policy": ["policy.yaml"]},
-            "ratelimit": {"listen": [f"unix:{folder}/r"], "limits": ["limits.yaml"], "store": "redis"},
+            "ratelimit": {
+                "listen": [f"unix:{folder}/r"],
+                "limits": ["limits.yaml"],
+                "store": "redis",
+                "xds": {"server": "127.0.0.1:1"},
+            },
             "accesslog": {
                 "listen": [f"unix:{folder}/l"],
                 "sinks": [{"type": "file", "path": "access.jsonl", "spool": {"folder": "spool"}}],

@@ -16,7 +16,9 @@ from protos import (
     accesslog_pb2,
     authz_pb2,
     core_pb2,
+    discovery_pb2,
     health_pb2,
+    ratelimit_config_pb2,
     ratelimit_descriptor_pb2,
     ratelimit_pb2,
     types_pb2,
@@ -31,6 +33,7 @@ ENVOY_FILES = (
     "envoy/service/accesslog/v3/als.proto",
     "envoy/service/auth/v3/attribute_context.proto",
     "envoy/service/auth/v3/external_auth.proto",
+    "envoy/service/discovery/v3/discovery.proto",
     "envoy/service/ratelimit/v3/rls.proto",
     "envoy/type/v3/http_status.proto",
     "envoy/type/v3/ratelimit_unit.proto",
@@ -48,6 +51,10 @@ LEFT_OUT = {
     "envoy.config.core.v3.Node.DynamicParametersEntry",
     "envoy.config.core.v3.Node.DynamicParametersEntry.key",
     "envoy.config.core.v3.Node.DynamicParametersEntry.value",
+    # What only clients and servers of other kinds of xDS need.
+    "envoy.service.discovery.v3.DiscoveryRequest.resource_locators",
+    "envoy.service.discovery.v3.DiscoveryResponse.control_plane",
+    "envoy.service.discovery.v3.DiscoveryResponse.resource_errors",
     # gRPC added the health method List later; Envoy and Kubernetes use Check and Watch.
     "grpc.health.v1.Health.List",
 }
@@ -69,6 +76,7 @@ def ours() -> Contract:
         accesslog_pb2,
         authz_pb2,
         core_pb2,
+        discovery_pb2,
         health_pb2,
         ratelimit_descriptor_pb2,
         ratelimit_pb2,
@@ -149,3 +157,34 @@ def test_nothing_of_our_messages_in_the_envoy_binary_is_missing_but_what_is_left
 ) -> None:
     there = members(types(ours) | LEFT_OUT | {"grpc.health.v1.Health"}, built_in)
     assert there.keys() - ours.keys() <= LEFT_OUT
+
+
+def test_the_limits_of_a_management_server_have_the_numbers_of_go_control_plane() -> None:
+    """Neither source has these messages: go-control-plane, ratelimit/config/ratelimit/v3/rls_conf.pb.go."""
+    found = {
+        f"{message.name}.{field.name}": field.number
+        for message in ratelimit_config_pb2.DESCRIPTOR.message_types_by_name.values()
+        for field in message.fields
+    }
+    assert ratelimit_config_pb2.DESCRIPTOR.package == "ratelimit.config.ratelimit.v3"
+    assert found == {
+        "RateLimitConfig.name": 1,
+        "RateLimitConfig.domain": 2,
+        "RateLimitConfig.descriptors": 3,
+        "RateLimitDescriptor.key": 1,
+        "RateLimitDescriptor.value": 2,
+        "RateLimitDescriptor.rate_limit": 3,
+        "RateLimitDescriptor.descriptors": 4,
+        "RateLimitDescriptor.shadow_mode": 5,
+        "RateLimitDescriptor.detailed_metric": 6,
+        "RateLimitDescriptor.quota_mode": 7,
+        "RateLimitPolicy.unit": 1,
+        "RateLimitPolicy.requests_per_unit": 2,
+        "RateLimitPolicy.unlimited": 3,
+        "RateLimitPolicy.name": 4,
+        "RateLimitPolicy.replaces": 5,
+        "RateLimitReplace.name": 1,
+    }
+    units = dict(ratelimit_config_pb2.RateLimitUnit.items())
+    seconds = {"UNKNOWN": 0, "SECOND": 1, "MINUTE": 2, "HOUR": 3, "DAY": 4, "MONTH": 5, "YEAR": 6, "WEEK": 7}
+    assert units == seconds

@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+import orjson
+
 from common.configfile import KeyPart
 from sidecars.settings.compat.table import Values
 
@@ -17,6 +19,15 @@ LEVELS: Final = {
     **dict.fromkeys(("debug", "trace"), "debug"),
 }
 """The level of ours for each of logrus."""
+
+
+_XDS_TLS_PARTS: Final = {
+    "ca_file": "SERVER_TLS_CACERT",
+    "cert_file": "CLIENT_TLS_CERT",
+    "key_file": "CLIENT_TLS_KEY",
+    "server_name": "SERVER_TLS_SAN",
+}
+"""The variable, after CONFIG_GRPC_XDS_, of each key of `ratelimit.xds.tls`."""
 
 
 class WrongVariableError(Exception):
@@ -46,9 +57,50 @@ def _log(values: Values, _given: Collection[str]) -> Iterator[Made]:
 
 
 def _limits(values: Values, _given: Collection[str]) -> Iterator[Made]:
+    kind = values["CONFIG_TYPE"].upper()
+    if kind == "GRPC_XDS_SOTW":
+        yield from _xds(values)
+        return
+    if kind != "FILE":
+        raise WrongVariableError("CONFIG_TYPE", "expected FILE or GRPC_XDS_SOTW")
     yield ("ratelimit", "limits"), [_folder(values)], "RUNTIME_SUBDIRECTORY"
     hidden = "visible" if values["RUNTIME_IGNOREDOTFILES"] else "all"
     yield ("ratelimit", "folder_files"), hidden, "RUNTIME_IGNOREDOTFILES"
+
+
+def _xds(values: Values) -> Iterator[Made]:
+    """The section `ratelimit.xds`."""
+    xds = ("ratelimit", "xds")
+    # There a URL may begin with the scheme of a gRPC resolver.
+    server = values["CONFIG_GRPC_XDS_SERVER_URL"].removeprefix("dns:///").removeprefix("dns:")
+    yield (*xds, "server"), server, "CONFIG_GRPC_XDS_SERVER_URL"
+    yield (*xds, "node_id"), values["CONFIG_GRPC_XDS_NODE_ID"], "CONFIG_GRPC_XDS_NODE_ID"
+    name = "CONFIG_GRPC_XDS_NODE_METADATA"
+    if values[name]:
+        try:
+            metadata = orjson.loads(values[name])
+        except orjson.JSONDecodeError:
+            metadata = None
+        if not isinstance(metadata, dict):
+            raise WrongVariableError(name, 'expected a JSON object, as in {"zone": "a"}')
+        yield (*xds, "metadata"), metadata, name
+    if values["CONFIG_GRPC_XDS_SERVER_USE_TLS"]:
+        yield (*xds, "tls"), {}, "CONFIG_GRPC_XDS_SERVER_USE_TLS"
+        for key, part in _XDS_TLS_PARTS.items():
+            if values[f"CONFIG_GRPC_XDS_{part}"]:
+                path = (*xds, "tls", key)
+                yield path, values[f"CONFIG_GRPC_XDS_{part}"], f"CONFIG_GRPC_XDS_{part}"
+    for key, part in (("backoff_min_seconds", "INITIAL"), ("backoff_max_seconds", "MAX")):
+        yield (
+            (*xds, key),
+            values[f"XDS_CLIENT_BACKOFF_{part}_INTERVAL"],
+            f"XDS_CLIENT_BACKOFF_{part}_INTERVAL",
+        )
+    name = "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES"
+    if values[name]:
+        if not (values[name].isascii() and values[name].isdigit()):
+            raise WrongVariableError(name, "expected a number of bytes")
+        yield (*xds, "max_message_bytes"), int(values[name]), name
 
 
 def _address(host: str, port: Any) -> str:

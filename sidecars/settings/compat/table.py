@@ -79,7 +79,8 @@ _LIMITS: Final = PartOf("`ratelimit.limits`")
 _LISTEN: Final = PartOf("`ratelimit.listen`")
 _TLS: Final = ("REDIS_TLS", "REDIS_PERSECOND_TLS")
 _REDIS_URL: Final = PartOf("`redis.url`")
-_XDS: Final = NoEffect("limits are read from files")
+_XDS: Final = PartOf("`ratelimit.xds`, with CONFIG_TYPE=GRPC_XDS_SOTW")
+_XDS_TLS: Final = ("CONFIG_GRPC_XDS_SERVER_USE_TLS",)
 _REDIS_TYPE: Final = PartOf("`redis.sentinel` or `redis.cluster`")
 _SENTINEL_AUTH: Final = PartOf("`redis.sentinel.urls`; better `username` and `password_file` next to them")
 _WAITS: Final = Absent(
@@ -143,7 +144,7 @@ _CONFIG: Final = (
         "CONFIG_TYPE",
         "FILE",
         text,
-        Absent("limits are read from files; set CONFIG_TYPE=FILE", lambda value: value == "FILE"),
+        PartOf("`ratelimit.limits` for FILE, `ratelimit.xds` for GRPC_XDS_SOTW"),
     ),
     Variable(
         "FORCE_START_WITHOUT_INITIAL_CONFIG",
@@ -160,17 +161,29 @@ _CONFIG: Final = (
     Variable("CONFIG_GRPC_XDS_NODE_ID", "default", text, _XDS),
     Variable("CONFIG_GRPC_XDS_NODE_METADATA", "", text, _XDS),
     Variable("CONFIG_GRPC_XDS_SERVER_URL", "localhost:18000", text, _XDS),
-    Variable("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", "3s", seconds, _XDS),
-    Variable("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", "", text, _XDS),
+    Variable(
+        "CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL",
+        "3s",
+        seconds,
+        NoEffect("the wait before another stream is XDS_CLIENT_BACKOFF_INITIAL_INTERVAL"),
+    ),
+    Variable(
+        "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS",
+        "",
+        text,
+        Absent("put NAME: VALUE lines into a file and name it in SIDECARS_RATELIMIT__XDS__HEADERS_FILE"),
+    ),
     Variable("CONFIG_GRPC_XDS_SERVER_USE_TLS", "false", boolean, _XDS),
-    Variable("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", "", text, _XDS),
-    Variable("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", "", text, _XDS),
-    Variable("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", "", text, _XDS),
-    Variable("CONFIG_GRPC_XDS_SERVER_TLS_SAN", "", text, _XDS),
+    Variable("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", "", text, _XDS, _XDS_TLS),
+    Variable("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", "", text, _XDS, _XDS_TLS),
+    Variable("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", "", text, _XDS, _XDS_TLS),
+    Variable("CONFIG_GRPC_XDS_SERVER_TLS_SAN", "", text, _XDS, _XDS_TLS),
     Variable("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", "10s", seconds, _XDS),
     Variable("XDS_CLIENT_BACKOFF_MAX_INTERVAL", "60s", seconds, _XDS),
-    Variable("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "0.5", number, _XDS),
-    Variable("XDS_CLIENT_BACKOFF_JITTER", "true", boolean, _XDS),
+    Variable(
+        "XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "0.5", number, NoEffect("a random half of the wait is left out")
+    ),
+    Variable("XDS_CLIENT_BACKOFF_JITTER", "true", boolean, NoEffect("a random half of the wait is left out")),
     Variable("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", "", text, _XDS),
     Variable("RUNTIME_ROOT", "/srv/runtime_data/current", text, _LIMITS),
     Variable("RUNTIME_SUBDIRECTORY", "", text, _LIMITS),

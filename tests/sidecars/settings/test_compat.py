@@ -117,6 +117,34 @@ SECOND_SENTINEL = {
             "/srv/config",
         ),
         ({"RUNTIME_IGNOREDOTFILES": "true"}, "ratelimit.folder_files", "visible"),
+        ({"CONFIG_TYPE": "GRPC_XDS_SOTW"}, "ratelimit.limits", []),
+        ({"CONFIG_TYPE": "GRPC_XDS_SOTW"}, "ratelimit.xds.server", "localhost:18000"),
+        ({"CONFIG_TYPE": "GRPC_XDS_SOTW"}, "ratelimit.xds.backoff_min_seconds", 10),
+        ({"CONFIG_TYPE": "GRPC_XDS_SOTW"}, "ratelimit.xds.tls", None),
+        (
+            {"CONFIG_TYPE": "GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_SERVER_URL": "dns:///c:1"},
+            "ratelimit.xds.server",
+            "c:1",
+        ),
+        (
+            {"CONFIG_TYPE": "GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_NODE_METADATA": '{"zone": "a"}'},
+            "ratelimit.xds.metadata",
+            {"zone": "a"},
+        ),
+        (
+            {
+                "CONFIG_TYPE": "GRPC_XDS_SOTW",
+                "CONFIG_GRPC_XDS_SERVER_USE_TLS": "true",
+                "CONFIG_GRPC_XDS_SERVER_TLS_SAN": "control-plane",
+            },
+            "ratelimit.xds.tls.server_name",
+            "control-plane",
+        ),
+        (
+            {"CONFIG_TYPE": "GRPC_XDS_SOTW", "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": "5000000"},
+            "ratelimit.xds.max_message_bytes",
+            5_000_000,
+        ),
         ({"RESPONSE_DYNAMIC_METADATA": "true"}, "ratelimit.dynamic_metadata", "full"),
         ({"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "r:1"}, "redis.url", "redis://r:1/0"),
         (
@@ -228,6 +256,19 @@ def test_absent_things_that_are_turned_off_are_accepted() -> None:
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: expected one of panic, fatal, error,"),
         ({"RUNTIME_SUBDIRECTORY": ""}, "RUNTIME_SUBDIRECTORY: is required"),
         ({"REDIS_SOCKET_TYPE": "udp"}, "REDIS_SOCKET_TYPE: expected tcp or unix"),
+        ({"CONFIG_TYPE": "ETCD"}, "CONFIG_TYPE: expected FILE or GRPC_XDS_SOTW"),
+        (
+            {"CONFIG_TYPE": "GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_SERVER_URL": "c"},
+            "CONFIG_GRPC_XDS_SERVER_URL: ratelimit.xds.server: expected HOST:PORT",
+        ),
+        (
+            {"CONFIG_TYPE": "GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_NODE_METADATA": "zone"},
+            "CONFIG_GRPC_XDS_NODE_METADATA: expected a JSON object",
+        ),
+        (
+            {"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": "a:b"},
+            "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS: put NAME: VALUE lines into a file",
+        ),
         (
             {"REDIS_URL": "r:6379"},
             "REDIS_URL: r:6379 is not the path of a socket; for a host and port set REDIS_SOCKET_TYPE=tcp",

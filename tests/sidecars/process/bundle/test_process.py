@@ -227,7 +227,7 @@ class TestStart:
         given = settings(tmp_path, server, signer)
         server.put(BIN, signer.archive(content(POLICY), "r0", 0, issued_at=1))
         with Running(tmp_path, given, program=SIDECARS) as running:
-            assert running.wait_for_exit() == 2  # an older one is no way out
+            assert running.wait_for_exit() == 2  # an older one does not help
         server.put(BIN, signer.archive(content(POLICY), "r2", 2, issued_at=1))
         with Running(tmp_path, given, program=SIDECARS) as running:
             running.wait_until_ready()

@@ -1,0 +1,1 @@
+"""Limits from a management server: state-of-the-world ADS for RateLimitConfig."""

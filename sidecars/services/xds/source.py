@@ -1,0 +1,143 @@
+"""The limits of a ratelimit sidecar that a management server sends, next to those in its files."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from common.configfile import ConfigError, Document
+from common.pairs_file import pairs_in
+from common.tasks import cancel_and_wait
+from ratelimit.config import check_reload, load_limits
+from ratelimit.limiter import Limiter
+from ratelimit.rules import CompiledLimits
+from sidecars.observability.process_metrics import package_version
+from sidecars.services.xds.client import XdsClient
+from sidecars.services.xds.limits import SentLimits, keep, kept
+from sidecars.settings.ratelimit import RatelimitSettings
+from sidecars.settings.xds import XdsSettings
+
+_EMPTY: Final = (
+    "the server sent no limits, which would remove all that it sent before; xds.allow_empty: true permits it"
+)
+
+_log = structlog.get_logger("sidecars.ratelimit")
+
+
+def kept_documents(settings: XdsSettings) -> list[Document]:
+    """The limits that were accepted last, before this start. What cannot be read is logged and left out."""
+    if settings.state_file is None:
+        return []
+    try:
+        limits = kept(settings.state_file)
+        return [] if limits is None else limits.documents()
+    except ConfigError as error:
+        _log.warning("kept limits are not used", error=str(error))
+        return []
+
+
+class XdsSource:
+    """Puts what a management server sends into service, if it can be loaded together with the files.
+
+    `documents` are its limits in service.
+    """
+
+    def __init__(
+        self,
+        settings: RatelimitSettings,
+        xds: XdsSettings,
+        limiter: Limiter,
+        documents: Sequence[Document],
+        random: Callable[[], float],
+    ) -> None:
+        self.documents = documents
+        self._settings = settings
+        self._xds = xds
+        self._limiter = limiter
+        self.client = XdsClient(
+            xds,
+            self.use,
+            agent=package_version(),
+            headers=partial(pairs_in, xds.headers_file, ":"),
+            random=random,
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Ask the server, which may be away."""
+        self._running = asyncio.create_task(self.client.run(), name="xds")
+
+    async def stop(self) -> None:
+        """End the stream."""
+        if self._running is not None:
+            await cancel_and_wait(self._running)
+
+    async def use(self, sent: SentLimits) -> None:
+        """Put `sent` into service, and keep it. Raises ConfigError, and changes nothing then."""
+        try:
+            documents = sent.documents()
+            if not documents and self.documents and not self._xds.allow_empty:
+                raise ConfigError.of("xds", _EMPTY)
+            limits = await self._loaded(documents)
+        except ConfigError:
+            self._limiter.stats.failed_loads += 1
+            raise
+        self.documents = documents
+        self._limiter.use(limits)
+        if self._xds.state_file is not None:
+            try:
+                await asyncio.to_thread(keep, sent, self._xds.state_file)
+            except ConfigError as error:
+                _log.warning("limits of the management server are not kept", error=str(error))
+
+    async def _loaded(self, documents: Sequence[Document]) -> CompiledLimits:
+        settings = self._settings
+        while True:
+            before = self._limiter.limits
+            limits = await asyncio.to_thread(load_limits, settings.limits, settings.options, documents)
+            if self._limiter.limits is before:  # else the files have changed by now
+                check_reload(before, limits)
+                return limits
+
+    def describe(self) -> dict[str, Any]:
+        """The state for `/config`."""
+        client = self.client
+        return {
+            "server": self._xds.server,
+            "connected": client.connected,
+            "trouble": client.trouble or None,
+            "version": client.version or None,
+            "rejection": client.rejection or None,
+            "domains": len(self.documents),
+        }
+
+
+class XdsCollector(Collector):
+    """Prometheus metrics of the stream to a management server."""
+
+    def __init__(self, client: XdsClient) -> None:
+        self._client = client
+
+    def collect(self) -> Iterator[Metric]:
+        """The current metrics."""
+        client = self._client
+        yield GaugeMetricFamily(
+            "ratelimit_xds_connected",
+            "1 while a stream to the management server is open, else 0.",
+            value=client.connected,
+        )
+        yield GaugeMetricFamily(
+            "ratelimit_xds_rejected",
+            "1 while the last limits of the management server are not in service, else 0.",
+            value=bool(client.rejection),
+        )
+        responses = CounterMetricFamily(
+            "ratelimit_xds_responses", "Responses of the management server.", labels=["result"]
+        )
+        for result, times in client.responses.items():
+            responses.add_metric([result.value], times)
+        yield responses
