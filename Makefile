@@ -28,6 +28,7 @@ test-all: test
 	@if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then \
 	  echo "skipped: the Kafka sink with a real broker needs java (17 or newer) and mvn (Debian: apt install maven)"; \
 	else $(KAFKA) && KAFKA_JARS=$(CURDIR)/.cache/kafka $(BIN)/python -m pytest tests/accesslog/sinks/test_kafka.py; fi
+	@$(call install,.[release])
 	TEST_ALL=1 $(BIN)/python -m pytest tests/shipping
 	@if ! command -v prometheus >/dev/null; then \
 	  echo "skipped: the alerts under faults need prometheus (Debian: apt install prometheus)"; \
