@@ -97,7 +97,12 @@ class BanPages:
         return _answer([as_data(ban) for ban in self._limiter.bans.listed()])
 
     async def _lift(self, request: AdminRequest) -> AdminAnswer:
-        """Lift the bans that the body names: `{"names": ["ID or DESCRIPTOR"]}`. 400 for anything else."""
+        """Lift the bans that the body names: `{"names": ["ID or DESCRIPTOR"]}`. 400 for anything else.
+
+        415 for another content type: a page of another site cannot make a browser send JSON unasked.
+        """
+        if request.content_type != "application/json":
+            return AdminAnswer(415, b"expected application/json\n", "text/plain")
         try:
             names = _names(orjson.loads(request.body))
         except ValueError as error:

@@ -192,7 +192,7 @@ async def ban_storm(hosts: Hosts) -> None:
             call(channel, SHOULD_RATE_LIMIT, request({"a": str(number)}))
     await hosts.prometheus.until_firing("BanStorm")
     names = [ban["id"] for ban in json.loads(hosts.two.get("/limits/bans?worker=0")[1])]
-    hosts.two.get("/limits/bans/lift?worker=0", json.dumps({"names": names}))
+    assert hosts.two.post_json("/limits/bans/lift?worker=0", json.dumps({"names": names}))[0] == 200
     await hosts.prometheus.until_silent("BanStorm")
     (hosts.two.folder / "limits.yaml").write_text(yaml.safe_dump(LIMITS))
 

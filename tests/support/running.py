@@ -130,6 +130,17 @@ class Running:
             with error:
                 return error.code, error.read().decode()
 
+    def post_json(self, path: str, body: str) -> tuple[int, str]:
+        """Return status and body of the response of the admin server to a POST of JSON."""
+        url = f"http://127.0.0.1:{self._port_file.read_text().strip()}{path}"
+        request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
     def config(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get("/config")[1])
         return found

@@ -124,8 +124,9 @@ class Limits:
 
     shed_after_share: Annotated[float, Gt(0), Le(1)] | None = 0.25
     """The part of its timeout after which a unary call that still waits to be read is refused, with
-    RESOURCE_EXHAUSTED, so that an overload does not make every answer late; null: never. Urgent calls may
-    wait for twice as long. Calls without a timeout are never refused."""
+    RESOURCE_EXHAUSTED, so that an overload does not make every answer late; null: never. In a burst that
+    lasts no longer than the timeout, calls may wait for twice as long, and urgent calls for twice as long as
+    others. Calls without a timeout are never refused."""
 
     resets: Rate = Rate(2_000, 1_000.0)
     """Streams reset before their reply, by the peer (rapid reset, CVE-2023-44487) or by the server for the

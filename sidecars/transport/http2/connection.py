@@ -137,7 +137,10 @@ class Connection:
         if self.over:
             return
         self._control.last_received_at = self.streams.now = now
-        self._shedding.read(len(data), now, pending=self.has_pending_input)
+        if turn_seconds is None and not self.has_pending_input:  # the usual read, which is small
+            self._shedding.read_at = now
+        else:
+            self._shedding.read(len(data), now, pending=self.has_pending_input)
         self.has_pending_input = False
         unread, start = self._unread, 0
         if unread.data:
@@ -205,7 +208,6 @@ class Connection:
             return
         self.streams.now = now
         if self.streams.paused:
-            # We do not read while the socket is full; `write_stall_timeout_seconds` limits that.
             self._control.last_received_at = self._unread.began = now
             suspend(self.streams, now)
         try:
@@ -232,9 +234,8 @@ class Connection:
         Fast path: a unary call whose HEADERS and only DATA frame come in one read is served without a Stream.
         Its HEADERS wait in `_awaiting_data`, because clients write those of several calls before their DATA.
         It requires `_fast_path` here, a new odd stream and room for it in `_begin`, and one uncompressed
-        message within the windows in `_whole_request`. All else goes to `_frame`, after `_open_begun` has
-        given the waiting calls a Stream. A call whose RST_STREAM follows its DATA is not begun. Input beyond
-        the limits of one turn is left for the next `receive`.
+        message within the windows in `_whole_request`. All else goes to `_frame`, once waiting calls have a
+        Stream. A call whose RST_STREAM follows is not begun. What is left waits for the next `receive`.
         """
         end = len(data)
         last_head = end - HEAD_BYTES
@@ -309,8 +310,7 @@ class Connection:
 
     def _whole_request(self, stream_id: int, call: ServerCall, data: bytes, body: int, stop: int) -> None:
         """The only DATA frame of a unary call: almost always one complete message."""
-        streams = self.streams
-        receive_flow = streams.receive_flow
+        streams, receive_flow = self.streams, self.streams.receive_flow
         request, size = call.request, stop - body
         handler = request.unary
         if size >= PREFIX_BYTES and handler is not None:

@@ -4,11 +4,15 @@ Under overload a queue would make every answer late, so that none is of use. A c
 waited for a part of its timeout; what is left is time for those behind it, which are fresh. A refusal costs a
 tenth of a call or less, so the queue is short again at once.
 
+A burst is not an overload: until calls have been late for as long as their timeout, without a pause as long,
+they may wait for twice the part. (CoDel, RFC 8289, tells a good queue from a standing one by time, too.)
+
 What waits is input: the rest of a read whose turn was over, and what the kernel holds while a connection is
 behind. A read that fills its buffer leaves more in the kernel, which has waited since that read at the
 latest, so the age of the next read counts from there.
 """
 
+from math import inf
 from typing import Final
 
 from sidecars.transport.api.service import Code, Status, Unary
@@ -21,6 +25,9 @@ FULL_READ_BYTES: Final = 250_000
 URGENT_SHARES: Final = 2
 """Urgent calls may wait for so many times the share of others."""
 
+BURST_SHARES: Final = 2
+"""In a burst, calls may wait for so many times the share."""
+
 OVERLOADED: Final = Status(Code.RESOURCE_EXHAUSTED, "overloaded: the call waited too long")
 """Clients do not retry it by default, as they do UNAVAILABLE: retries would feed an overload."""
 
@@ -32,12 +39,14 @@ _STREAM_ID: Final = slice(5, 9)
 class Shedding:
     """How long the input of a connection has waited. `share` None: nothing is refused."""
 
-    __slots__ = ("_behind", "_share", "read_at")
+    __slots__ = ("_behind", "_late_at", "_late_since", "_share", "read_at")
 
     def __init__(self, share: float | None, now: float) -> None:
         self._share = share
         self._behind = False
         """Whether the kernel may hold more than the last read took."""
+        self._late_since = self._late_at = -inf
+        """When calls began to wait for longer than `share`, and when the last one did."""
         self.read_at = now
         """Since when the current input has waited, at the most."""
 
@@ -56,7 +65,14 @@ class Shedding:
         waited, most = now - self.read_at, self._share * timeout
         if waited <= most:
             return False
-        if method.urgent is not None and waited <= URGENT_SHARES * most and method.urgent(message):
+        if now - self._late_at > timeout:
+            self._late_since = now
+        self._late_at = now
+        if now - self._late_since < timeout:
+            most *= BURST_SHARES
+            if waited <= most:
+                return False
+        if waited <= URGENT_SHARES * most and method.urgent is not None and method.urgent(message):
             return False
         if method.shed is not None:
             method.shed()

@@ -39,7 +39,10 @@ def overdue(streams: Streams, limits: Limits, now: float) -> Iterator[StreamRese
 
 
 def suspend(streams: Streams, now: float) -> None:
-    """Restart the time limits of all streams: while the peer's requests are not read, it can end none."""
+    """Restart the time limits of all streams: while the socket is full we do not read, so the peer ends none.
+
+    `write_stall_timeout_seconds` limits how long that may be.
+    """
     for stream in streams.table.values():
         stream.message_began = now
 

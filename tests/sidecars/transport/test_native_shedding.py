@@ -1,11 +1,21 @@
 """Load shedding: a call that waited too long in this process is refused, and those behind it are answered."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import pytest
 
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Unary, UnaryHandler
 from sidecars.transport.http2.call_handler import Outcome
-from sidecars.transport.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE
+from sidecars.transport.http2.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    WINDOW_UPDATE,
+    window_update,
+)
 from sidecars.transport.http2.shedding import FULL_READ_BYTES, Shedding
 from sidecars.transport.http2.stream import ServerCall
 from tests.support.transport import wire
@@ -21,7 +31,12 @@ from tests.support.transport.wire import (
 )
 
 OK, RESOURCE_EXHAUSTED = 0, 8
-LIMITS = Limits(turn_seconds=0.001, shed_after_share=0.25)
+LIMITS = Limits(
+    turn_seconds=0.001,
+    shed_after_share=0.25,
+    connection_window_bytes=16 * 1024 * 1024,
+    max_held_bytes=32 * 1024 * 1024,
+)
 
 
 class Slow(list[tuple[str, bytes]]):
@@ -55,24 +70,52 @@ def answers(bench: Bench, data: bytes, count: int) -> list[int]:
     return [status(output, number) for number in stream_ids(count)]
 
 
+def overloaded(bench: Bench, first: int = 1) -> Iterator[list[int]]:
+    """Send 30 calls again and again; yield the statuses of each read."""
+    while True:
+        bench.feed(window_update(0, 2**20))
+        numbers = range(first, first + 60, 2)
+        first += 60
+        output = bench.feed(b"".join(call(number) for number in numbers))
+        while bench.connection.has_pending_input:
+            output += bench.feed(b"")
+        yield [status(output, number) for number in numbers]
+
+
 def test_calls_that_waited_for_a_quarter_of_their_time_are_refused() -> None:
     bench = slow()
-    found = answers(bench, b"".join(call(number) for number in stream_ids(30)), 30)
-    served = found.count(OK)
-    assert found == [OK] * served + [RESOURCE_EXHAUSTED] * (30 - served)
-    assert 5 <= served <= 7
-    assert len(bench.calls.seen) == served
+    reads = list(islice(overloaded(bench), 6))
+    for found in reads:
+        served = found.count(OK)
+        assert found == [OK] * served + [RESOURCE_EXHAUSTED] * (30 - served)
+    # A burst may wait for half of the time, until it has lasted for as long as a call may.
+    assert [10 <= found.count(OK) <= 12 for found in reads[:2]] == [True, True]
+    assert [5 <= found.count(OK) <= 7 for found in reads[3:]] == [True, True, True]
+    assert len(bench.calls.seen) == sum(found.count(OK) for found in reads)
+
+
+def test_a_burst_that_is_worked_off_in_half_of_the_time_loses_no_call() -> None:
+    bench = slow()
+    assert answers(bench, b"".join(call(number) for number in stream_ids(10)), 10) == [OK] * 10
+
+
+def test_bursts_with_a_pause_between_them_are_no_overload() -> None:
+    bench = slow()
+    for number in range(8):
+        assert 10 <= next(overloaded(bench, 1 + 100 * number)).count(OK) <= 12
+        bench.now += 0.021
 
 
 def test_what_comes_after_an_overload_is_answered() -> None:
     bench = slow()
-    answers(bench, b"".join(call(number) for number in stream_ids(30)), 30)
-    output = bench.feed(call(61))
-    assert status(output, 61) == OK
+    assert len(list(islice(overloaded(bench), 6))) == 6
+    assert status(bench.feed(call(1001)), 1001) == OK
+    bench.now += 0.021
+    assert 10 <= next(overloaded(bench, 1101)).count(OK) <= 12
 
 
 def test_calls_with_more_time_may_wait_for_longer() -> None:
-    found = answers(slow(), b"".join(call(number, timeout="80m") for number in stream_ids(30)), 30)
+    found = answers(slow(), b"".join(call(number, timeout="40m") for number in stream_ids(30)), 30)
     assert 20 <= found.count(OK) <= 22
 
 
@@ -96,20 +139,20 @@ def test_urgent_calls_wait_for_twice_as_long(monkeypatch: pytest.MonkeyPatch) ->
     found = answers(bench, b"".join(call(number, body) for number, body in bodies.items()), 40)
     served = [body for body, one in zip(bodies.values(), found, strict=True) if one == OK]
     assert served[:5] == [b"urgent", b"usual", b"urgent", b"usual", b"urgent"]
-    assert set(served[7:]) == {b"urgent"}
-    assert 10 <= len(served) <= 13
+    assert set(served[13:]) == {b"urgent"}
+    assert 14 <= len(served) <= 22
     assert len(shed) == 40 - len(served)
 
 
 def test_a_refused_call_opens_the_window_again_and_leaves_nothing_behind() -> None:
-    bench = slow()
+    bench = slow(Limits(turn_seconds=0.001, shed_after_share=0.25))
     output = bench.feed(b"".join(call(number) for number in stream_ids(600)))
     while bench.connection.has_pending_input:
         output += bench.feed(b"")
     assert any(kind == WINDOW_UPDATE and stream == 0 for kind, _, stream, _ in parse(output))
     assert bench.connection.streams.receive_flow.window > 0
     assert not bench.connection.streams.table
-    assert sum(status(output, number) == RESOURCE_EXHAUSTED for number in stream_ids(600)) > 590
+    assert sum(status(output, number) == RESOURCE_EXHAUSTED for number in stream_ids(600)) >= 585
 
 
 def test_the_deadline_of_a_call_counts_from_its_read() -> None:
@@ -130,7 +173,7 @@ def test_the_deadline_of_a_call_counts_from_its_read() -> None:
 def test_a_read_that_was_postponed_has_waited_since_it_came() -> None:
     bench = slow()
     bench.connection.postpone(call(1), bench.now)
-    bench.now += 0.006
+    bench.now += 0.011
     output = bench.feed(b"")
     assert status(output, 1) == RESOURCE_EXHAUSTED
 
