@@ -7,10 +7,14 @@ import orjson
 from pydantic import BaseModel
 
 from edge.intent.diff.change import Found, Kind
+from edge.intent.envoy_block import EnvoyConfig
 from edge.intent.model import DenyRule, Estate, Team, as_json
 from edge.intent.wording import callers_text, conditions_text
 
 _PLATFORM: Final = "platform"
+_OF_ACCESS: Final = frozenset({"authz", "tls", "trusted_hops"})
+"""Settings of the Envoys that decide on access: with too many proxies, clients choose their address."""
+_LOGGED: Final = frozenset({"log_request_headers", "log_response_headers"})
 _PLACES: Final = frozenset({"name", "answer", "owner", "ticket"})
 
 
@@ -25,6 +29,20 @@ def changes_of_platform(old: Estate, new: Estate) -> Iterator[Found]:
     yield from _settings("ceiling", old.ceilings, new.ceilings)
     yield from _settings("reserved", old.reserved, new.reserved)
     yield from _settings("exceptions", old.exception_rules, new.exception_rules)
+    yield from _envoy(old.envoy, new.envoy)
+
+
+def _envoy(old: EnvoyConfig, new: EnvoyConfig) -> Iterator[Found]:
+    """Yield changes of the Envoys: some decide whose address a client has, and who is asked for access."""
+    was, now = old.model_dump(mode="json"), new.model_dump(mode="json")
+    for key in _names(was, now):
+        before, after = was.get(key), now.get(key)
+        if before == after:
+            continue
+        kind = Kind.ACCESS_WIDER if key in _OF_ACCESS else Kind.OTHER
+        if key in _LOGGED and not set(after or ()) <= set(before or ()):
+            kind = Kind.REDACTION_WEAKER
+        yield kind, _PLATFORM, f"envoy.{key} is {_text(after)} (before: {_text(before)})"
 
 
 def _rules(old: Estate, new: Estate) -> Iterator[Found]:

@@ -238,6 +238,16 @@ class TestServicesAndPlatform:
             "other: platform: ceiling routes is 5 (before: not set)",
         ]
 
+    def test_settings_of_the_envoys_that_open_or_reveal_come_first(self) -> None:
+        new = "envoy: {listen: '0.0.0.0:8080', trusted_hops: 1, log_request_headers: [x-a], "
+        after = PLATFORM + new + "log_response_headers: [location]}\n"
+        assert [text.partition(" is ")[0] for text in changes(service(), service(), after=after)] == [
+            "redaction weaker: platform: envoy.log_request_headers",
+            "access wider: platform: envoy.trusted_hops",
+            "other: platform: envoy.listen",
+            "other: platform: envoy.log_response_headers",
+        ]
+
     def test_secrets_of_credentials_are_not_shown(self) -> None:
         keys = "    api_keys: {keys: [{id: k, sha256: %s, subject: s}]}\nteams:"
         old, new = (PLATFORM.replace("teams:", keys % (digit * 64)) for digit in ("a", "b"))
