@@ -19,7 +19,7 @@ from yarl import URL
 from sidecars.client.sessions import SessionsClient
 from sidecars.demo.edge import Edge, serve_edge
 from sidecars.demo.idp import ISSUER
-from sidecars.demo.login import MODULES, can_run
+from sidecars.demo.login import CLIENT_ID, MODULES, can_run
 from sidecars.demo.redis import find_redis, serve_redis
 from sidecars.demo.until import until
 
@@ -200,6 +200,33 @@ class TestSignIn:
         assert shown is not None
         assert (shown.claims["iss"], shown.claims["sub"]) == (ISSUER, "alice")
         assert shown.claims["sid"]
+
+    async def test_a_logout_at_the_provider_ends_the_session_at_every_sidecar(
+        self, edge: Edge, browser: Browser
+    ) -> None:
+        """OpenID Connect Back-Channel Logout 1.0: authz receives it, and the session has the `sid`."""
+
+        def accept_logouts(policy: dict[str, Any]) -> None:
+            policy["credentials"]["issuers"][0]["logout"] = {"audiences": [CLIENT_ID]}
+
+        await edge.change_policy(accept_logouts)
+        await browser.sign_in()
+        session = browser.cookies["__Host-session"]
+        content = SessionsClient(f"unix:{edge.places.sessions_socket}", edge.places.sessions_token).show(
+            session
+        )
+        assert content is not None
+        assert [await status(url, session) for url in (edge.url, edge.other_url)] == [200, 200]
+        events: dict[str, Any] = {"http://schemas.openid.net/event/backchannel-logout": {}}
+        token = edge.provider.token(
+            "alice", aud=CLIENT_ID, jti="l1", sid=content.claims["sid"], events=events
+        )
+        assert await edge.admin.log_out(token) == 200
+
+        async def is_denied_everywhere() -> bool:
+            return [await status(url, session) for url in (edge.url, edge.other_url)] == [401, 401]
+
+        await until(is_denied_everywhere, "both authz sidecars deny the session")
 
     async def test_of_two_tabs_the_last_one_signs_in_and_the_other_offers_it_again(
         self, browser: Browser

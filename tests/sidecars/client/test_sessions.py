@@ -57,8 +57,15 @@ def test_the_settings_of_the_page_and_its_python_work_together(tmp_path: Path, t
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
-        events = [line["event"] for line in running.log if line["logger"] == "sidecars.authz.sessions"]
-        assert events == ["session created", "sessions revoked", "sessions revoked"]
+
+        def events() -> list[str]:
+            return [line["event"] for line in running.log if line["logger"] == "sidecars.authz.sessions"]
+
+        assert running.wait_until(lambda: events() if len(events()) == 3 else None) == [
+            "session created",
+            "sessions revoked",
+            "sessions revoked",
+        ]
 
 
 def test_the_settings_of_the_page_are_valid() -> None:
