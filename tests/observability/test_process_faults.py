@@ -20,6 +20,8 @@ import pytest
 import yaml
 
 from tests.support.authority import Authority
+from tests.support.bundle_server import BundleServer
+from tests.support.bundles import unsigned_archive
 from tests.support.dashboards import is_of_processes, without_data
 from tests.support.prometheus import Prometheus, serve_prometheus
 from tests.support.ratelimiting import request
@@ -58,6 +60,8 @@ class Hosts:
     one: Running
     two: Running
     three: Running
+    bundles: BundleServer
+    """The server of the bundles of the first host."""
 
 
 def host(folder: Path, name: str, port: int, program: tuple[str, ...] = SIDECARS, **sections: Any) -> Running:
@@ -81,8 +85,16 @@ async def serve_hosts(folder: Path) -> AsyncIterator[Hosts]:
     ports = {name: free_port() for name in ("one", "two", "three")}
     tls = {"cert_file": "tls.pem", "key_file": "tls.key", "reload_seconds": 0.1}
     authz = {"policy": ["policy.yaml"]}
+    bundles = BundleServer()
+    bundles.put("/edge.tar.gz", unsigned_archive())
+    bundles.start()
+    pulled = {"url": f"{bundles.url}/edge.tar.gz", "allow_http": True, "allow_addresses": ["127.0.0.0/8"]}
     one = host(
-        folder, "one", ports["one"], authz={**authz, "listen": [{"address": "127.0.0.1:0", "tls": tls}]}
+        folder,
+        "one",
+        ports["one"],
+        authz={**authz, "listen": [{"address": "127.0.0.1:0", "tls": tls}]},
+        bundle={**pulled, "folder": "bundles", "signature_required": False, "interval_seconds": 0.2},
     )
     write_certificate(one.folder, 30)
     two = host(
@@ -109,7 +121,8 @@ async def serve_hosts(folder: Path) -> AsyncIterator[Hosts]:
         async with serve_prometheus(
             folder / "prometheus", {"edge-sidecars": targets}, "1s", later
         ) as prometheus:
-            yield Hosts(folder, prometheus, one, two, three)
+            yield Hosts(folder, prometheus, one, two, three, bundles)
+    bundles.stop()
 
 
 async def test_each_alert_fires_for_its_fault_and_none_in_health(
@@ -120,6 +133,7 @@ async def test_each_alert_fires_for_its_fault_and_none_in_health(
         await healthy(hosts)
         faults = (
             bad_reload,
+            bundle_failing,
             certificate_expires,
             bad_tls_files,
             wrong_clock_and_other_policy,
@@ -167,6 +181,13 @@ async def bad_reload(hosts: Hosts) -> None:
     await hosts.prometheus.until_firing("ReloadFailed")
     (hosts.one.folder / "policy.yaml").write_text(yaml.safe_dump(POLICY))
     await hosts.prometheus.until_silent("ReloadFailed")
+
+
+async def bundle_failing(hosts: Hosts) -> None:
+    hosts.bundles.status = 503
+    await hosts.prometheus.until_firing("BundleFailing")
+    hosts.bundles.status = None
+    await hosts.prometheus.until_silent("BundleFailing")
 
 
 async def wrong_clock_and_other_policy(hosts: Hosts) -> None:
