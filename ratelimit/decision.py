@@ -109,7 +109,9 @@ class LimitPlan(NamedTuple):
 
     @property
     def is_urgent(self) -> bool:
-        """Whether any of its rules has high priority."""
+        """Whether any of its rules has high priority, or it gives something back, such as a slot."""
+        if any(charge.hits < 0 for charge in self.charges):
+            return True
         rules = [charge.rule for charge in self.charges]
         rules += [status.rule for status in self.statuses if status.rule is not None]
         return any(rule.priority is Priority.HIGH for rule in rules)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Final
 
-from common.buckets import SECOND_US, FixedWindow, Taken
+from common.buckets import SECOND_US, FixedWindow, Slots, Taken
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.bans import Bans
 from ratelimit.decision import BANNED, Charge, DescriptorStatus, LimitDecision, LimitPlan
@@ -110,8 +110,10 @@ class Limiter:
         self.stats.loads += 1
         self.stats.unmatched.speak_again()
         self._limits = limits
-        self.has_urgent = any(rule.priority is Priority.HIGH for rule in limits.rules)
-        """Whether any rule has high priority."""
+        self.has_urgent = any(
+            rule.priority is Priority.HIGH or isinstance(rule.bucket, Slots) for rule in limits.rules
+        )
+        """Whether any request may be urgent (`LimitPlan.is_urgent`)."""
         self._shapes = Shapes(limits, self.plan, self._modes.bounds.max_key_length)
         self._recent: dict[bytes, LimitPlan] = {}
         self._latest: set[bytes] = set()

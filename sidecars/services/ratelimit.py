@@ -94,7 +94,7 @@ class RatelimitSidecar:
         return self._limiter.answer(plan, self._responses.encode, self._budget_seconds(call))
 
     def is_urgent(self, message: bytes) -> bool:
-        """Return whether a RateLimitRequest falls under a rule of high priority. Raises nothing."""
+        """Return whether a request is urgent: by the priority of a rule, or as a release. Raises nothing."""
         if not self._limiter.has_urgent:
             return False
         try:

@@ -18,7 +18,11 @@ from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Mode, Take
+from sidecars.process.redis import ClientMaker
+from sidecars.process.redis_cluster import RedisCluster as ClusterNodes
+from tests.support.cluster_store import PREFIX, cluster_store
 from tests.support.redis_server import RedisServer
+from tests.support.redis_topologies import RedisCluster
 
 LEASE_US = 3_600 * SECOND_US
 RATE = FixedWindow(5, MAX_WINDOW_US, charge_rejected=False)
@@ -85,17 +89,55 @@ class RedisHarness:
 
     def pass_time(self, key: str, microseconds: int) -> None:
         self._passed_us += microseconds
-        stored = self._plain.get(f"s:{key}")
-        if stored:
-            slots = [slot.split("@") for slot in stored.decode().split()]
-            moved = "".join(f"{holder}@{int(at) - microseconds:016d} " for holder, at in slots)
-            self._plain.set(f"s:{key}", moved, keepttl=True)
+        _move_past(self._plain, f"s:{key}", microseconds)
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+class ClusterHarness:
+    """Three nodes: the limits of one request are at several."""
+
+    def __init__(self, topology: RedisCluster, nodes: ClusterNodes) -> None:
+        self._topology = topology
+        self.store = cluster_store(nodes)
+        self._passed_us = 0
+
+    def now_us(self) -> int:
+        return int(time.time() * SECOND_US) + self._passed_us
+
+    async def take(self, *takes: Take) -> list[Taken]:
+        taken = self.store.take(takes)
+        outcomes = taken if isinstance(taken, list) else await taken
+        # What a refused request took is given back after its answer.
+        await self.store.settled()
+        return outcomes
+
+    def pass_time(self, key: str, microseconds: int) -> None:
+        self._passed_us += microseconds
+        with self._topology.owner(PREFIX + key).client() as plain:
+            _move_past(plain, PREFIX + key, microseconds)
+
+
+def _move_past(plain: Any, name: str, microseconds: int) -> None:
+    stored = plain.get(name)
+    if stored:
+        slots = [slot.split("@") for slot in stored.decode().split()]
+        moved = "".join(f"{holder}@{int(at) - microseconds:016d} " for holder, at in slots)
+        plain.set(name, moved, keepttl=True)
+
+
+@pytest.fixture(
+    params=["memory", *(pytest.param(name, marks=pytest.mark.redis) for name in ("redis", "cluster"))]
+)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     if request.param == "memory":
         yield MemoryHarness()
+        return
+    if request.param == "cluster":
+        topology: RedisCluster = request.getfixturevalue("redis_cluster")
+        nodes = ClusterNodes(ClientMaker(topology.settings()))
+        cluster_harness = ClusterHarness(topology, nodes)
+        yield cluster_harness
+        await cluster_harness.store.close()
+        await nodes.aclose()
         return
     server: RedisServer = request.getfixturevalue("shared_redis")
     with server.client() as plain:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.configfile import ConfigError
+from protos.ratelimit_pb2 import RateLimitRequest
 from ratelimit.listing import limit_text
 from sidecars.services.ratelimit import RatelimitSidecar, build
 from sidecars.transport.api.service import Unary
@@ -51,6 +52,15 @@ def test_what_cannot_be_answered_is_not_urgent(message: bytes, tmp_path: Path) -
     made = sidecar(tmp_path)
     assert not made.is_urgent(message)
     assert made._limiter.stats.requests == 0
+
+
+def test_the_release_of_a_slot_is_urgent_and_the_request_for_one_is_not(tmp_path: Path) -> None:
+    limits = "domain: edge\ndescriptors: [{key: id, rate_limit: {concurrency: 2}}]\n"
+    made = sidecar(tmp_path, limits)
+    assert not made.is_urgent(request({"id": "a"}))
+    release = RateLimitRequest.FromString(request({"id": "a"}))
+    release.descriptors[0].is_negative_hits = True
+    assert made.is_urgent(release.SerializeToString())
 
 
 def test_without_priorities_no_message_is_read(tmp_path: Path) -> None:
