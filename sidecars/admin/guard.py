@@ -22,6 +22,9 @@ from sidecars.settings.process import AdminSettings
 OPEN_PATHS: Final = frozenset({"/metrics", "/healthz", "/readyz", "/authz/backchannel-logout"})
 """Pages for scrapers, probes and issuers, which use other names and have no token. A logout is signed."""
 
+CHANGES: Final = frozenset({"/limits/reset", "/limits/bans/lift"})
+"""Pages that change what is refused. On TCP they need the token, on loopback, too: any user can connect."""
+
 CONSOLE: Final = "/console"
 """The path that the pages of the console are below."""
 
@@ -72,6 +75,8 @@ class Guard:
             return _text(421, "the Host header names another server; names are listed in admin.hosts")
         if self._settings.token_file is not None:
             return self._without_token(request)
+        if path in CHANGES:
+            return _text(403, "this page changes limits: it needs admin.token_file, or a unix socket")
         if self._settings.exposed and (path == CONSOLE or path.startswith(f"{CONSOLE}/")):
             return _text(
                 403, "the admin port is reachable from other machines: the console needs admin.token_file"

@@ -9,6 +9,7 @@ import typer
 from common.configfile import ConfigError
 from sidecars.cli.limits_bans import app as bans_app
 from sidecars.cli.limits_recorded import simulate, suggest
+from sidecars.cli.limits_reset import reset
 from sidecars.cli.limits_top import top
 from sidecars.cli.report import report, warn
 
@@ -17,6 +18,7 @@ app.add_typer(bans_app, name="bans")
 app.command()(simulate)
 app.command()(suggest)
 app.command()(top)
+app.command()(reset)
 
 
 @app.command()

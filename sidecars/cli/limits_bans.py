@@ -99,8 +99,7 @@ async def _ask_workers(settings: Settings, method: str, path: str, **options: An
 
     found: dict[str, dict[str, Any]] = {}
     for worker in range(settings.workers):
-        params = {"worker": f"{worker}"} if settings.workers > 1 else {}
-        for ban in await ask_running(settings, method, path, params=params, **options):
+        for ban in await ask_running(settings, method, path, worker, **options):
             found.setdefault(ban["id"], ban)
     return sorted(found.values(), key=lambda ban: -ban["since"])
 

@@ -14,6 +14,7 @@ from sidecars.settings.load import ENVIRONMENT, load_settings, read_compat
 from sidecars.settings.root import Settings
 
 BAD_REQUEST: Final = 400
+FORBIDDEN: Final = 403
 
 
 class NotRunningError(Exception):
@@ -33,24 +34,25 @@ def settings_in(config: Path, environ: Mapping[str, str]) -> Settings:
     return reading.settings
 
 
-async def ask_running(settings: Settings, method: str, path: str, **options: Any) -> Any:
+async def ask_running(settings: Settings, method: str, path: str, worker: int = 0, **options: Any) -> Any:
     """Return the JSON that the process of `settings` answers.
 
-    With workers it is that of the first, unless `params` name another: all read the same files and count in
-    the same store.
+    With workers it is that of `worker`: all read the same files and count in the same store.
 
     Raises NotRunningError, and BadParameter for what it cannot answer.
     """
     import aiohttp
 
     if settings.workers > 1:
-        options["params"] = {"worker": "0", **options.get("params", {})}
+        options["params"] = {**options.get("params", {}), "worker": str(worker)}
     try:
         async with (
             admin_session(settings.admin) as (client, base),
             client.request(method, f"{base}{path}", **options) as response,
         ):
             body = await response.read()
+            if response.status == FORBIDDEN:
+                raise NotRunningError(body.decode(errors="replace").strip())
             if response.status == BAD_REQUEST:
                 raise typer.BadParameter(body.decode().strip())
             if response.status != 200:

@@ -24,6 +24,7 @@ from ratelimit.limiter import Limiter
 from ratelimit.listing import described, limits_data
 from ratelimit.plan import Modes
 from ratelimit.request import BadInput, RequestError, UnconfiguredError
+from ratelimit.reset import ResetKey, reset
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
 from ratelimit.stores.detached import DetachedTakes
@@ -32,7 +33,7 @@ from ratelimit.stores.metrics import StoreCollector
 from ratelimit.wire import ResponseHeaders, Responses
 from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.services.ratelimit_bans import BanCollector, BanLog, BanPages
-from sidecars.services.ratelimit_explain import answer_explain
+from sidecars.services.ratelimit_explain import answer_explain, answer_reset
 from sidecars.services.ratelimit_json import answer_json
 from sidecars.services.ratelimit_unmatched import UnmatchedLog
 from sidecars.services.sidecar import Dependencies
@@ -139,6 +140,7 @@ class RatelimitSidecar:
         return (
             AdminRoute("GET", "/rlconfig", self._rlconfig),
             AdminRoute("POST", "/limits/explain", self._explain),
+            AdminRoute("POST", "/limits/reset", self._reset),
             AdminRoute("GET", "/limits/hot", self._hot),
             *BanPages(self._limiter).routes,
         )
@@ -177,6 +179,14 @@ class RatelimitSidecar:
         prefix = settings.redis_prefix if self._shared is not None else ""
         modes = Modes(bounds=settings.bounds)
         return await answer_explain(limiter.limits, modes, limiter.store, prefix, request)
+
+    async def _reset(self, request: AdminRequest) -> AdminAnswer:
+        limiter = self._limiter
+
+        def reset_keys(plan: LimitPlan) -> Awaitable[list[ResetKey]]:
+            return reset(plan, limiter.store, self._memory, limiter.deny_cache)
+
+        return await answer_reset(limiter.limits, Modes(bounds=self._settings.bounds), reset_keys, request)
 
     @property
     def warnings(self) -> Sequence[Problem]:

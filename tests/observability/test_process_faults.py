@@ -64,14 +64,19 @@ class Hosts:
     """The server of the bundles of the first host."""
 
 
+TOKEN = "a-token-of-many-characters"
+
+
 def host(folder: Path, name: str, port: int, program: tuple[str, ...] = SIDECARS, **sections: Any) -> Running:
     place = folder / name
     place.mkdir()
     (place / "policy.yaml").write_text(yaml.safe_dump(POLICY))
     (place / "limits.yaml").write_text(yaml.safe_dump(LIMITS))
-    settings = {"admin": {"listen": f"127.0.0.1:{port}", "port_file": "admin.port"}, **sections}
+    (place / "token").write_text(TOKEN)
+    admin = {"listen": f"127.0.0.1:{port}", "port_file": "admin.port", "token_file": "token"}
+    settings = {"admin": admin, **sections}
     arguments = None if program is SIDECARS else ("run", "all", "--config", str(place / "sidecars.yaml"))
-    return Running(place, settings, program=program, arguments=arguments)
+    return Running(place, settings, program=program, arguments=arguments, token=TOKEN)
 
 
 def write_certificate(folder: Path, days: int) -> None:

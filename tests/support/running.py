@@ -27,7 +27,7 @@ SIDECARS = ("-m", "sidecars", "run", "all", "--config")
 class Running:
     """`python PROGRAM SETTINGS-FILE` in its own folder, with the admin server on a free port.
 
-    `arguments` replaces the settings file.
+    `arguments` replaces the settings file. `token` is sent with each request for an admin page.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Running:
         program: Sequence[str] = PROBE,
         environ: Mapping[str, str] | None = None,
         arguments: Sequence[str] | None = None,
+        token: str = "",
     ) -> None:
         self.folder = folder
         self._arguments = arguments
@@ -47,6 +48,7 @@ class Running:
         admin = {"listen": "127.0.0.1:0", "port_file": "admin.port"}
         self.file.write_text(yaml.safe_dump({"admin": admin, "drain": quick, **settings}))
         self._program = program
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
         self._environ = {**os.environ, "SIDECARS_RELOAD__INTERVAL_SECONDS": "0.05", **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -123,23 +125,13 @@ class Running:
         """Return status and body of a page of the admin server; with `form`, of the response to its POST."""
         url = f"http://127.0.0.1:{self._port_file.read_text().strip()}{path}"
         body = None if form is None else form.encode()
-        try:
-            with urllib.request.urlopen(url, body, timeout=WAIT_SECONDS) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        return _answer(urllib.request.Request(url, body, self._headers))
 
     def post_json(self, path: str, body: str) -> tuple[int, str]:
         """Return status and body of the response of the admin server to a POST of JSON."""
         url = f"http://127.0.0.1:{self._port_file.read_text().strip()}{path}"
-        request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        headers = {"content-type": "application/json", **self._headers}
+        return _answer(urllib.request.Request(url, body.encode(), headers))
 
     def config(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get("/config")[1])
@@ -152,6 +144,16 @@ class Running:
             if name == sample:
                 return float(value)
         return None
+
+
+def _answer(request: urllib.request.Request) -> tuple[int, str]:
+    """Return status and body of the response to `request`."""
+    try:
+        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 def probe_section(folder: Path) -> dict[str, list[str]]:

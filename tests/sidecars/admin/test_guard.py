@@ -52,6 +52,17 @@ async def serve(**settings: Any) -> AsyncIterator[Get]:
     await admin.stop()
 
 
+async def test_a_page_that_changes_limits_needs_a_token_on_tcp(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    async with serve() as get:
+        assert (await get("/limits/reset"))[0] == 403
+    async with serve(token_file=tmp_path / "token") as get:
+        assert (await get("/limits/reset"))[0] == 401
+        assert (await get("/limits/reset", Authorization=f"Bearer {TOKEN}"))[0] == 404  # no ratelimit here
+    async with serve(listen=f"unix:{tmp_path}/admin") as get:
+        assert (await get("/limits/reset"))[0] == 404
+
+
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:9090", "localhost:9090", "LOCALHOST", "[::1]:9090", "10.1.2.3", "edge-1.example.com"]
 )

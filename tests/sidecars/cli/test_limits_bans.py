@@ -22,6 +22,7 @@ descriptors:
     normalise: address
     rate_limit: {unit: day, requests_per_unit: 1, ban: {after: 2, within: 1h, for: 1h}}
 """
+TOKEN = "a-token-of-many-characters"
 CLIENT = {"remote_address": "2001:db8::1"}
 SAME_CLIENT = {"remote_address": "2001:db8::2"}
 
@@ -31,10 +32,17 @@ def section(folder: Path, **more: object) -> dict[str, Any]:
     return {"listen": [f"unix:{folder}/s"], "limits": [str(folder / "edge.yaml")], **more}
 
 
+def admin(folder: Path) -> dict[str, str]:
+    """Return the settings of an admin port with a token, which lifting a ban on TCP needs."""
+    (folder / "token").write_text(TOKEN)
+    return {"listen": "127.0.0.1:0", "port_file": "admin.port", "token_file": "token"}
+
+
 @pytest.fixture
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("x")
-    with Running(folder, {"ratelimit": section(folder)}, program=SIDECARS) as process:
+    settings = {"admin": admin(folder), "ratelimit": section(folder)}
+    with Running(folder, settings, program=SIDECARS, token=TOKEN) as process:
         yield process.wait_until_ready()
 
 
@@ -106,14 +114,17 @@ def test_sidecars_with_one_redis_ban_and_lift_together(tmp_path_factory: pytest.
     folders = [tmp_path_factory.mktemp("x") for _ in range(2)]
     with RedisServer() as server:
         redis = {"url": server.url}
-        sections = [section(one, store="redis", redis_timeout_ms=5000) for one in folders]
-        _ban_and_lift(folders, [{"redis": redis, "ratelimit": one} for one in sections])
+        sections = [
+            {"admin": admin(one), "ratelimit": section(one, store="redis", redis_timeout_ms=5000)}
+            for one in folders
+        ]
+        _ban_and_lift(folders, [{"redis": redis, **one} for one in sections])
 
 
 def _ban_and_lift(folders: list[Path], settings: list[dict[str, Any]]) -> None:
     with (
-        Running(folders[0], settings[0], program=SIDECARS) as one,
-        Running(folders[1], settings[1], program=SIDECARS) as two,
+        Running(folders[0], settings[0], program=SIDECARS, token=TOKEN) as one,
+        Running(folders[1], settings[1], program=SIDECARS, token=TOKEN) as two,
     ):
         one.wait_until_ready()
         two.wait_until_ready()
