@@ -28,6 +28,7 @@ from sidecars.cli import (
 )
 from sidecars.cli.conflicts import ConflictError
 from sidecars.cli.exit import OK, USAGE, WRONG
+from sidecars.cli.printable import printable
 
 app = typer.Typer(
     name="sidecars",
@@ -84,7 +85,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except ConflictError as error:
         return _fail(f"sidecars: {error}", code=USAGE)
     except ConfigError as error:
-        return _fail(*map(str, error.problems), code=USAGE)
+        return _fail(*map(printable, error.problems), code=USAGE)
     except OSError as error:
         if error.errno == errno.EPIPE:
             # The reader of our output has gone, and Python would complain when it flushes at exit.

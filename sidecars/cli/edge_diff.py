@@ -13,6 +13,7 @@ from rich.markup import escape
 from common.configfile import ConfigError
 from sidecars.cli.edge_check import Day, day_of
 from sidecars.cli.exit import WRONG
+from sidecars.cli.printable import printable
 from sidecars.cli.report import report
 
 _COLOURS: Final = {
@@ -65,7 +66,7 @@ def diff(
             kind = change.kind.value
             colour = _COLOURS.get(kind, "dim")
             line = f"{_subjects(change.subjects)}: {change.text}"
-            out.print(f"[{colour}]{kind:16}[/]  {escape(line)}", soft_wrap=True)
+            out.print(f"[{colour}]{kind:16}[/]  {escape(printable(line))}", soft_wrap=True)
         if not changes:
             out.print("nothing differs")
     if fail_if_wider and any(change.widens for change in changes):

@@ -12,6 +12,7 @@ from rich.markup import escape
 from common.configfile import ConfigError
 from sidecars.cli.edge_check import Day, Folder, day_of
 from sidecars.cli.exit import WRONG
+from sidecars.cli.printable import printable
 from sidecars.cli.report import report
 
 
@@ -47,13 +48,15 @@ def explain(
         typer.echo(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2))
     else:
         out = Console(highlight=False)
-        out.print(f"[bold]{escape(method)} {escape(found.host + found.path)}[/]  {escape(found.route)}")
-        out.print(escape(found.verdict), soft_wrap=True)
+        out.print(
+            f"[bold]{escape(printable(f'{method} {found.host}{found.path}'))}[/]  {escape(found.route)}"
+        )
+        out.print(escape(printable(found.verdict)), soft_wrap=True)
         # Lines, not a table: a narrow terminal would tear the file names apart.
         width = max((len(reason.text) for reason in found.reasons), default=0)
         for reason in found.reasons:
             place = str(folder / Path(reason.place)) if reason.place else ""
             line = f"{reason.what:12}  {reason.text:{width}}  {reason.layer.value:8}  {place}"
-            out.print(escape(line.rstrip()), soft_wrap=True)
+            out.print(escape(printable(line.rstrip())), soft_wrap=True)
     if not found.route:
         raise typer.Exit(WRONG)

@@ -16,7 +16,7 @@ from rich.table import Table
 from ratelimit.tools.recorded import Skipped
 from ratelimit.tools.simulate import OTHERS, Key, KeyCount, Simulation
 from ratelimit.tools.suggest import Candidate, Suggestion
-from sidecars.cli.log_lines import printable
+from sidecars.cli.printable import printable
 
 COLUMNS: Final = 60
 """The bars of a chart; each is one minute or several."""

@@ -108,7 +108,7 @@ def _tables(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> "RenderableType
     from rich.markup import escape
     from rich.table import Table
 
-    from sidecars.cli.log_lines import printable
+    from sidecars.cli.printable import printable
 
     tables = []
     for name, title in (("hottest", "asked for most often"), ("limited", "refused most often")):

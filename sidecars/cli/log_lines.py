@@ -11,6 +11,7 @@ from rich.text import Text
 
 from accesslog.records.fields import FIELDS
 from accesslog.records.sample import is_notable
+from sidecars.cli.printable import printable
 
 _CONDITION: Final = re.compile(r"([A-Za-z0-9_.\-]+)(>=|<=|!=|=|>|<)(.*)", re.DOTALL)
 _ORDERS: Final = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
@@ -64,16 +65,6 @@ def is_denied(record: Mapping[str, Any]) -> bool:
 def is_limited(record: Mapping[str, Any]) -> bool:
     """Whether a rate limit refused the request."""
     return record.get("ratelimit_outcome") == "over_limit" or "RL" in record.get("response_flags", ())
-
-
-def printable(text: Any) -> str:
-    """Return `text` with control characters escaped: clients choose paths and names."""
-    text = str(text)
-    return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def line_of(record: Mapping[str, Any]) -> Text:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from accesslog.records.fields import FIELDS
 from sidecars.cli.exit import WRONG
-from sidecars.cli.log_lines import printable
+from sidecars.cli.printable import printable
 
 _TYPES: Final = {
     "text": "VARCHAR",

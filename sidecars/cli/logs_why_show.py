@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sidecars.cli.log_lines import colour_of, milliseconds, printable
+from sidecars.cli.log_lines import colour_of, milliseconds
 from sidecars.cli.logs_why import Why, flags_in
+from sidecars.cli.printable import printable
 
 _BAR = 30
 

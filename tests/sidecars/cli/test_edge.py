@@ -165,3 +165,20 @@ def test_diff_reads_an_old_folder_whose_exceptions_have_ended(capsys: pytest.Cap
     assert "the exception ended" in capsys.readouterr().err
     assert run("diff", EXAMPLE, EXAMPLE) == 0
     assert capsys.readouterr().out == "nothing differs\n"
+
+
+def test_what_a_team_writes_cannot_erase_or_reorder_what_is_shown(
+    estate: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(estate / "services/checkout.yaml", "is watched closely", "is \\e[1A\\e[2K\\u202E watched")
+    file = estate / "services/checkout.yaml"
+    reason = next(line for line in file.read_text(encoding="utf-8").splitlines() if "reason:" in line)
+    change(file, reason, reason.replace("reason: ", 'reason: "') + '"')
+    assert run("diff", EXAMPLE, estate) == 0
+    printed = capsys.readouterr().out
+    assert "\\x1b[1A\\x1b[2K\\u202e watched" in printed
+    change(file, "tier: gold", '"\\e[2K": gold')
+    assert run("check", estate) == 1
+    printed += capsys.readouterr().err
+    assert "\\x1b[2K: unknown key" in printed
+    assert printed.replace("\n", "").isprintable()
