@@ -25,29 +25,29 @@ def print_screen(console: Console, edge: Edge, session: str, console_port: int, 
 
 
 def parts_table(edge: Edge, console_port: int) -> Table:
-    """Return a table of the processes: what, its process id, its address, and what it does here."""
+    """Return a table of what runs: a name, the process id, the address. It fits into 80 columns."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name in ("part", "process", "where", "what"):
-        table.add_column(name, no_wrap=name != "what", overflow="fold")
+    for name in ("part", "process", "where"):
+        table.add_column(name, no_wrap=True)
     for row in parts(edge, console_port):
         table.add_row(*row)
     return table
 
 
-def parts(edge: Edge, console_port: int) -> Iterator[tuple[str, str, str, str]]:
+def parts(edge: Edge, console_port: int) -> Iterator[tuple[str, str, str]]:
     """Yield the rows of `parts_table`."""
     places = edge.places
     pids = {process.name: str(process.child.pid) for process in edge.processes}
-    yield "Envoy", pids["Envoy"], edge.url, "the edge: send requests here"
-    yield "the sidecars", pids["the sidecars"], f"{places.folder}/*.sock", "authz, ratelimit and accesslog"
-    yield "  console", "", f"http://127.0.0.1:{console_port}/console/", "what they decide, in a browser"
+    yield "Envoy, the edge", pids["Envoy"], edge.url
+    yield "authz, ratelimit, accesslog", pids["the sidecars"], f"{places.folder}/*.sock"
+    yield "  their console", "", f"http://127.0.0.1:{console_port}/console/"
     if places.redis_url is not None:
-        yield "second authz", pids["the second authz"], edge.other_url, "by way of Envoy; shares Redis"
-        yield "Redis", "", places.redis_url.removeprefix("unix://").partition("?")[0], "sessions, revocations"
-    yield "identity provider", "", f"http://127.0.0.1:{places.idp_port}", "signs tokens"
-    yield "upstream", "", f"http://127.0.0.1:{places.upstream_port}", "echoes what reaches it"
+        yield "second authz, through Envoy", pids["the second authz"], edge.other_url
+        yield "Redis, for both authz", "", places.redis_url.removeprefix("unix://").partition("?")[0]
+    yield "identity provider", "", f"http://127.0.0.1:{places.idp_port}"
+    yield "upstream, which echoes", "", f"http://127.0.0.1:{places.upstream_port}"
     if edge.login_url:
-        yield "login application", pids["the login application"], edge.login_url, "signs users in"
+        yield "login application", pids["the login application"], edge.login_url
 
 
 def things_to_try(edge: Edge, session: str) -> Sequence[tuple[str, Sequence[str]]]:

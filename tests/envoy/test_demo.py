@@ -125,7 +125,7 @@ async def test_the_last_screen_says_what_runs_and_its_commands_work() -> None:
         text = "\n".join(lines)
         for origin in re.findall(r"http://127\.0\.0\.1:\d+", text):
             assert is_listening(int(origin.rpartition(":")[2])), origin
-        pids = re.findall(r"^\w[\w ]+?  +(\d+)  ", text, re.MULTILINE)
+        pids = re.findall(r"^\w[\w, ]+?  +(\d+)  ", text, re.MULTILINE)
         assert len(pids) >= 3
         for pid in pids:
             os.kill(int(pid), 0)  # raises if there is no such process
