@@ -16,10 +16,29 @@ MAX_GROWTH: Final = 8
 SHORTEST_SECONDS: Final = 0.001
 """The shortest time that a rate is taken from."""
 
+MOST_SECONDS: Final = 60.0
+"""The longest time that a window makes a lease last."""
+
 _MONTH_SECONDS: Final = 28 * 86_400
 
 _new: Final = tuple.__new__
 """Makes a named tuple of all its fields, for half of what its own constructor costs."""
+
+
+def lease_seconds(bucket: RateBucket, seconds: float, window_part: float) -> float:
+    """How long a lease of `bucket` has tokens for: `seconds`, or this part of its window if that is longer.
+
+    A limit of a day loses nothing if tokens lie idle for a minute, and a key that is asked for every few
+    seconds gains from a lease only if it lasts.
+    """
+    return max(seconds, min(window_part * window_seconds(bucket), MOST_SECONDS))
+
+
+def window_seconds(bucket: RateBucket) -> float:
+    """The time that the whole limit is for; of a calendar window, at least."""
+    if isinstance(bucket, CalendarWindow):
+        return _MONTH_SECONDS
+    return (bucket.period_us if isinstance(bucket, TokenBucket) else bucket.window_us) / SECOND_US
 
 
 class Lease:
@@ -31,10 +50,12 @@ class Lease:
 
     __slots__ = (
         "_began", "_elsewhere", "_full_at", "_had", "_size", "asked", "asked_at", "bucket", "ended",
-        "ends_at", "left", "renew_at", "retry_at", "tokens",
+        "ends_at", "left", "renew_at", "retry_at", "seconds", "tokens",
     )  # fmt: skip
 
-    def __init__(self, bucket: RateBucket, remaining: int) -> None:
+    def __init__(self, bucket: RateBucket, remaining: int, seconds: float) -> None:
+        self.seconds = seconds
+        """How long it has tokens for."""
         self.bucket = bucket
         """As its requests have it."""
         self.left = 0
@@ -96,14 +117,14 @@ class Lease:
         self._elsewhere = self._size  # of the next window, for all that is known
         return lost
 
-    def measure(self, now: float, seconds: float) -> None:
-        """Set `tokens` to what `seconds` need at the rate since the last renewal."""
+    def measure(self, now: float) -> None:
+        """Set `tokens` to what its time needs at the rate since the last renewal."""
         if self._had <= 0:
             return
         rate = (self._had - self.left) / max(SHORTEST_SECONDS, now - self._began)
-        self.tokens = max(FIRST_TOKENS, min(ceil(rate * seconds), self.tokens * MAX_GROWTH))
+        self.tokens = max(FIRST_TOKENS, min(ceil(rate * self.seconds), self.tokens * MAX_GROWTH))
 
-    def renewed(self, hits: int, outcome: Taken, asked_at: float, now: float, seconds: float) -> int:
+    def renewed(self, hits: int, outcome: Taken, asked_at: float, now: float) -> int:
         """Add the `hits` that the store charged (0: none) at a time from `asked_at` to `now`.
 
         Returns how many tokens were lost, because the window that they were charged in is over.
@@ -113,7 +134,7 @@ class Lease:
         self._had, self._began = self.left, now
         self._elsewhere = max(0, min(outcome.remaining, self._size - self.left))
         self._full_at = asked_at + outcome.reset_us / SECOND_US
-        self.renew_at = min(now + seconds, self.ends_at)
+        self.renew_at = min(now + self.seconds, self.ends_at)
         return lost
 
     def _begin_window(self, hits: int, outcome: Taken, asked_at: float) -> int:
@@ -121,13 +142,10 @@ class Lease:
         bucket = self.bucket
         if isinstance(bucket, TokenBucket) or hits <= 0:
             return 0
-        window_seconds = (
-            _MONTH_SECONDS if isinstance(bucket, CalendarWindow) else bucket.window_us / SECOND_US
-        )
-        until_end = outcome.reset_us / SECOND_US
-        ends_at = asked_at + (until_end - window_seconds if isinstance(bucket, SlidingWindow) else until_end)
+        window, until_end = window_seconds(bucket), outcome.reset_us / SECOND_US
+        ends_at = asked_at + (until_end - window if isinstance(bucket, SlidingWindow) else until_end)
         # Both are estimates of the same end, unless half a window is between them.
-        is_another = self.left > 0 and ends_at - self.ends_at > window_seconds / 2
+        is_another = self.left > 0 and ends_at - self.ends_at > window / 2
         lost = self.left if is_another else 0
         self.left -= lost
         self.ends_at = ends_at

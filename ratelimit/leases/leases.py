@@ -15,7 +15,7 @@ from typing import Final
 from common.buckets import Bucket, Slots, Taken
 from ratelimit.cache import GenerationalCache
 from ratelimit.decision import Charge
-from ratelimit.leases.lease import FIRST_TOKENS, Lease
+from ratelimit.leases.lease import FIRST_TOKENS, Lease, lease_seconds
 from ratelimit.rules import goes_into_debt
 from ratelimit.stores.store import NOT_TAKEN, Failure, Mode, StoreError, Take
 from ratelimit.stores.take_all import is_refused
@@ -23,6 +23,9 @@ from ratelimit.stores.take_all import is_refused
 LEASE_SECONDS: Final = 5.0
 """Tokens for so long are leased, and unused ones are returned after it: a key with one request in a second
 still asks Redis for one of five."""
+
+WINDOW_PART: Final = 0.01
+"""The part of its window that a lease has tokens for, if that is longer."""
 
 LEASE_SHARE: Final = 0.1
 """The part of a limit that all sidecars together may hold in leases."""
@@ -82,8 +85,9 @@ class Errand:
 class Leases:
     """Answers requests from leases of keys that are asked for again within `seconds`.
 
-    A lease has tokens for `seconds` at the rate of its key, at most `share` of the limit, divided by the
-    `replicas` that share it. `clock` counts seconds, monotonic. At most `max_keys` keys have one.
+    A lease has tokens for `seconds` at the rate of its key (for `window_part` of a long window, up to a
+    minute), at most `share` of the limit, divided by the `replicas` that share it. `clock` counts seconds,
+    monotonic. At most `max_keys` keys have one.
     """
 
     def __init__(
@@ -91,11 +95,13 @@ class Leases:
         clock: Callable[[], float],
         *,
         seconds: float = LEASE_SECONDS,
+        window_part: float = WINDOW_PART,
         share: float = LEASE_SHARE,
         max_keys: int = MAX_LEASES,
         replicas: Callable[[], int] = lambda: 1,
     ) -> None:
         self.seconds = seconds
+        self._window_part = window_part
         self.answered = 0
         """Requests that were decided without the store."""
         self.taken = self.returned = self.lost = 0
@@ -259,13 +265,14 @@ class Leases:
         if lease is not None:
             return lease if lease.serves(take.bucket) else None
         seen = self._seen.get(take.key)
-        if isinstance(take.bucket, Slots) or goes_into_debt(take.bucket):
+        if isinstance(take.bucket, Slots) or goes_into_debt(take.bucket) or seen is None or self._closed:
             return None
-        if seen is None or now - seen[0] > self.seconds or self._closed:
+        seconds = lease_seconds(take.bucket, self.seconds, self._window_part)
+        if now - seen[0] > seconds:
             return None
         if len(self._leases) >= self._max_keys or self._most(take.bucket, seen[1]) < LEAST_TOKENS:
             return None
-        lease = self._leases[take.key] = Lease(take.bucket, seen[1])
+        lease = self._leases[take.key] = Lease(take.bucket, seen[1], seconds)
         self._queue.append(take.key)
         return lease
 
@@ -279,7 +286,7 @@ class Leases:
         if lease.asked_at is not None or now < lease.retry_at:
             return
         self.lost += lease.outlived(now)
-        lease.measure(now, self.seconds)
+        lease.measure(now)
         most = self._most(lease.bucket, lease.remaining)
         hits = min(lease.tokens, most) - lease.left if most >= LEAST_TOKENS else 0
         if hits < 0 and lease.ends_at - now < RETURN_SECONDS:
@@ -314,7 +321,7 @@ class Leases:
             self._returning += lease.asked
             self.returned -= lease.asked
         lease.asked, lease.asked_at = 0, None
-        self.lost += lease.renewed(max(0, charged), taken, asked_at, now, self.seconds)
+        self.lost += lease.renewed(max(0, charged), taken, asked_at, now)
         if charged > 0:
             lease.retry_at = now
 

@@ -213,8 +213,15 @@ class RatelimitSidecar:
         _log_warnings(limits)
 
         def swap() -> None:
-            # A management server may have sent others since `before`.
-            self._limiter.use(limits if self._limiter.limits is before else self._load())
+            if self._limiter.limits is before:
+                self._limiter.use(limits)
+                return
+            # A management server has sent others since `before`.
+            try:
+                self._limiter.use(self._load())
+            except ConfigError as error:
+                self._limiter.stats.failed_loads += 1
+                _log.error("changed limit files do not fit the limits of the server", error=str(error))
 
         return swap
 

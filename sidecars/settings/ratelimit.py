@@ -70,7 +70,8 @@ class LeaseSettings(Block):
         LEASE_SECONDS,
         ge=0.1,
         le=60,
-        description="A lease has tokens for so long at the rate of its key; what is unused then is returned.",
+        description="A lease has tokens for so long at the rate of its key (for 1 % of a long window, up to "
+        "a minute); what is unused then is returned.",
     )
     share: float = Field(
         LEASE_SHARE,

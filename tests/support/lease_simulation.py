@@ -88,6 +88,7 @@ class Sidecar:
         self.leases = Leases(
             lambda: (world.now_us + offset_us) / SECOND_US,
             seconds=world.lease_seconds,
+            window_part=world.window_part,
             share=world.share,
             max_keys=world.max_keys,
             replicas=lambda: len(world.sidecars),
@@ -133,6 +134,7 @@ class World:
     descriptors: str
     number: int = 3
     lease_seconds: float = 1.0
+    window_part: float = 0.0
     share: float = 1.0
     max_keys: int = 1_000
     now_us: int = 1_790_000_040 * SECOND_US

@@ -56,6 +56,16 @@ class TestHotKeys:
             world.pass_time(2 * SECOND_US)
         assert world.messages == 4
 
+    def test_a_long_window_makes_leases_last(self) -> None:
+        """One percent of an hour is 36 s."""
+        world = World(SLOW_BUCKET, window_part=0.01)
+        for _ in range(6):
+            world.ask(0, HOT)
+            world.pass_time(5 * SECOND_US)
+        assert world.messages == 2
+        world.pass_time(36 * SECOND_US)
+        assert len(world.sidecars[0].leases) == 0
+
     def test_a_rule_without_lease_has_none(self) -> None:
         world = warm(World(SLOW_BUCKET), descriptor=COLD, requests=5)
         assert (world.messages, len(world.sidecars[0].leases)) == (5, 0)

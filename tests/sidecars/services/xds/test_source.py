@@ -153,6 +153,30 @@ async def test_limits_of_files_stay_next_to_those_of_the_server(tmp_path: Path) 
             assert "duplicate domain 'own'" in await rejected(server, "1")
 
 
+async def test_files_and_limits_that_change_at_the_same_time_are_both_in_service(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    own = "domain: own\ndescriptors: [{key: user, rate_limit: {unit: day, requests_per_unit: 1}}]\n"
+    file.write_text(own)
+    async with management_server() as server:
+        server.send("1", [config("edge", "user", 2)])
+        async with sidecar_of(server.address, tmp_path, limits=[str(file)]) as sidecar:
+            await server.request()
+            await accepted(server, "1")
+            file.write_text(own.replace("unit: 1", "unit: 3"))
+            swap = sidecar.prepare()
+            server.send("2", [config("edge", "user", 1), config("more", "user", 1)])
+            await accepted(server, "2")
+            swap()
+            assert sidecar.describe()["domains"] == ["edge", "more", "own"]
+            assert codes(sidecar, "user", 4, "own") == [OK, OK, OK, OVER]
+            swap = sidecar.prepare()
+            server.send("3", [config("edge", "user", 1), config("later", "user", 1)])
+            await accepted(server, "3")
+            file.write_text(own.replace("own", "later"))
+            swap()  # the two do not fit, so the ones before stay
+            assert sidecar.describe()["domains"] == ["edge", "later", "own"]
+
+
 async def test_the_last_limits_are_kept_over_a_restart_without_the_server(tmp_path: Path) -> None:
     async with management_server() as server:
         server.send("1", [config("edge", "user", 2)])
