@@ -7,8 +7,6 @@ from typing import Annotated, Final
 
 import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from common.configfile import ConfigError
 from sidecars.cli.edge_check import Day, day_of
@@ -50,6 +48,9 @@ def diff(
     Exit codes: 0 compared; 1 with `--fail-if-wider` something is wider, or the files have problems; 2 bad
     usage.
     """
+    from rich.console import Console
+    from rich.markup import escape
+
     from edge.intent.diff.estates import diff as changes_of
     from edge.intent.estate import load_estate
 

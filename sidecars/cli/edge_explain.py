@@ -6,8 +6,6 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from common.configfile import ConfigError
 from sidecars.cli.edge_check import Day, Folder, day_of
@@ -33,6 +31,9 @@ def explain(
 
     Exit codes: 0 a route decides; 1 none does, or the files have problems; 2 bad usage.
     """
+    from rich.console import Console
+    from rich.markup import escape
+
     from edge.intent.estate import load_estate
     from edge.intent.explain import explain as explained_by
 

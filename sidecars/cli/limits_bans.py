@@ -4,7 +4,7 @@ import asyncio
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -12,7 +12,9 @@ import typer
 from common.configfile import ConfigError
 from sidecars.cli.exit import WRONG
 from sidecars.cli.report import report
-from sidecars.settings.root import Settings
+
+if TYPE_CHECKING:  # else every command would load the settings
+    from sidecars.settings.root import Settings
 
 Config = Annotated[
     Path | None,
@@ -93,7 +95,7 @@ def _ask(
         raise typer.Exit(WRONG) from None
 
 
-async def _ask_workers(settings: Settings, method: str, path: str, **options: Any) -> list[dict[str, Any]]:
+async def _ask_workers(settings: "Settings", method: str, path: str, **options: Any) -> list[dict[str, Any]]:
     """Return the bans that any worker names: without Redis, each has its own."""
     from sidecars.cli.limits_running import ask_running
 
