@@ -7,9 +7,9 @@ tenth of a call or less, so the queue is short again at once.
 A burst is not an overload: until calls have been late for as long as their timeout, without a pause as long,
 they may wait for twice the part. (CoDel, RFC 8289, tells a good queue from a standing one by time, too.)
 
-What waits is input: the rest of a read whose turn was over, and what the kernel holds while a connection is
-behind. A read that fills its buffer leaves more in the kernel, which has waited since that read at the
-latest, so the age of the next read counts from there.
+What waits is input: the rest of a read whose turn was over, and what the kernel holds until then: the
+socket is not read before that rest is done. So the age of the next read counts from the one before. A read
+that fills its buffer leaves more in the kernel, which may be as old as what it took.
 """
 
 from math import inf
@@ -21,6 +21,9 @@ from sidecars.transport.http2.stream import ServerCall
 
 FULL_READ_BYTES: Final = 250_000
 """A read this long fills the buffer (uvloop: 256,000 bytes; asyncio: 262,144)."""
+
+RESUMED_SECONDS: Final = 0.005
+"""A read so soon after the last of the input before it takes what has waited for it."""
 
 URGENT_SHARES: Final = 2
 """Urgent calls may wait for so many times the share of others."""
@@ -39,12 +42,16 @@ _STREAM_ID: Final = slice(5, 9)
 class Shedding:
     """How long the input of a connection has waited. `share` None: nothing is refused."""
 
-    __slots__ = ("_behind", "_late_at", "_late_since", "_share", "read_at")
+    __slots__ = ("_behind", "_late_at", "_late_since", "_pending_at", "_share", "_started", "read_at")
 
     def __init__(self, share: float | None, now: float) -> None:
         self._share = share
         self._behind = False
         """Whether the kernel may hold more than the last read took."""
+        self._started = now
+        """When the current input was read."""
+        self._pending_at = -inf
+        """When some of it last waited for its turn."""
         self._late_since = self._late_at = -inf
         """When calls began to wait for longer than `share`, and when the last one did."""
         self.read_at = now
@@ -52,10 +59,13 @@ class Shedding:
 
     def read(self, size: int, now: float, *, pending: bool) -> None:
         """A read of `size` bytes came; `pending`: some of the input before it still waits."""
-        if not (pending or self._behind):
-            self.read_at = now
-        if size:
-            self._behind = size >= FULL_READ_BYTES
+        if pending:
+            self._pending_at = now
+            return
+        if not self._behind:
+            self.read_at = self._started if now - self._pending_at <= RESUMED_SECONDS else now
+        self._behind = size >= FULL_READ_BYTES
+        self._started = now
 
     def refuses(self, call: ServerCall, message: bytes, now: float) -> bool:
         """Return whether a call that is complete is refused; counts it."""

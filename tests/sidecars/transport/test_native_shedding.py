@@ -190,6 +190,19 @@ def test_what_the_kernel_holds_has_waited_since_the_last_full_read() -> None:
     assert shedding.read_at == 2.5
 
 
+def test_what_came_while_the_socket_was_not_read_has_waited_since_the_last_read() -> None:
+    shedding = Shedding(0.25, 0.0)
+    shedding.read(100, 1.0, pending=False)
+    shedding.read(0, 1.5, pending=True)
+    shedding.read(100, 1.501, pending=False)
+    assert shedding.read_at == 1.0
+    shedding.read(100, 1.502, pending=False)
+    assert shedding.read_at == 1.501
+    shedding.read(0, 1.6, pending=True)
+    shedding.read(100, 2.0, pending=False)
+    assert shedding.read_at == 2.0
+
+
 def test_more_input_behind_what_is_pending_does_not_make_it_younger() -> None:
     shedding = Shedding(0.25, 0.0)
     shedding.read(100, 1.0, pending=False)
