@@ -98,10 +98,10 @@ class RedactSettings(Block):
         rules = RedactRules([*(settings.rule for settings in self.rules), *further], self.hash_key())
         return Redaction(more.headers, more.query_parameters, allow.headers, allow.query_parameters, rules)
 
-    def masking(self, names: SecretNames = NO_NAMES) -> Redaction:
+    def masking(self, names: SecretNames = NO_NAMES, further: Sequence[RedactRule] = ()) -> Redaction:
         """As `redaction`, but each rule masks what it names: to find what is still to be redacted."""
         rules = tuple(rule.model_copy(update={"action": Action.MASK}) for rule in self.rules)
-        return self.model_copy(update={"rules": rules}).redaction(names)
+        return self.model_copy(update={"rules": rules}).redaction(names, further)
 
     def hash_key(self) -> bytes:
         """The key of hashes, from its file; empty without one. Raises ValueError if it cannot be read."""

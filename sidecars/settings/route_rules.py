@@ -1,7 +1,7 @@
 """Files with rules for the access log of single routes, as `sidecars edge build` writes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from accesslog.records.fields import FIELDS
-from accesslog.records.redact_rules import RedactRule, RedactRules
+from accesslog.records.redact_rules import Action, RedactRule, RedactRules
 from accesslog.records.route_rules import RouteRule, RoutesRules
 from common.configfile import Block, Breathe, ConfigError, Problem, no_breaks, read, validate
 from sidecars.settings.accesslog import RedactRuleSettings, Share
@@ -53,8 +53,13 @@ class LoadedRouteRules:
     routes: RoutesRules | None = None
 
 
-def load_route_rules(paths: Sequence[Path], key: bytes, yield_gil: Breathe = no_breaks) -> LoadedRouteRules:
-    """Return the rules in the files; `key` is that of hashes. Raises ConfigError with every problem."""
+def load_route_rules(
+    paths: Sequence[Path], key: bytes, yield_gil: Breathe = no_breaks, *, masking: bool = False
+) -> LoadedRouteRules:
+    """Return the rules in the files; `key` is that of hashes. Raises ConfigError with every problem.
+
+    With `masking`, each rule masks what it names: to find what is still to be redacted.
+    """
     if not paths:
         return LoadedRouteRules()
     problems: list[Problem] = []
@@ -71,7 +76,7 @@ def load_route_rules(paths: Sequence[Path], key: bytes, yield_gil: Breathe = no_
         files.append(content)
         for name, one in content.routes.items():
             yield_gil()
-            wanted = tuple(settings.rule for settings in one.redact)
+            wanted = _rules(one.redact, masking=masking)
             fields = None if one.fields is None else frozenset(one.fields)
             try:
                 redact = compiled(wanted) if wanted else None
@@ -84,7 +89,7 @@ def load_route_rules(paths: Sequence[Path], key: bytes, yield_gil: Breathe = no_
         raise ConfigError(problems)
     return LoadedRouteRules(
         revision=" ".join(dict.fromkeys(one.revision for one in files if one.revision)),
-        redact=tuple(settings.rule for one in files for settings in one.redact),
+        redact=tuple(rule for one in files for rule in _rules(one.redact, masking=masking)),
         samples={
             name: one.sample
             for content in files
@@ -93,3 +98,8 @@ def load_route_rules(paths: Sequence[Path], key: bytes, yield_gil: Breathe = no_
         },
         routes=RoutesRules(rules) if rules else None,
     )
+
+
+def _rules(settings: Sequence[RedactRuleSettings], *, masking: bool) -> tuple[RedactRule, ...]:
+    rules = tuple(one.rule for one in settings)
+    return tuple(replace(rule, action=Action.MASK) for rule in rules) if masking else rules

@@ -119,3 +119,29 @@ def test_names_that_the_policy_reads_credentials_from_are_looked_for(tmp_path: P
     assert audit(file)[0] == 0
     code, output = audit(file, "--config", config)
     assert (code, output.splitlines()[0]) == (1, f"{file}:1: request_headers.x-partner")
+
+
+def test_the_rules_of_routes_must_hold_for_their_records(tmp_path: Path) -> None:
+    (tmp_path / "routes.json").write_text(
+        '{"redact": [{"action": "hash", "query_parameters": ["expand"]}],'
+        ' "routes": {"orders-read": {"redact": [{"action": "drop", "headers": ["x-user"]}]},'
+        ' "other": {"fields": ["path"]}}}'
+    )
+    config = tmp_path / "sidecars.yaml"
+    config.write_text("accesslog: {listen: ['unix:l'], route_rules: [routes.json]}\n")
+    file = tmp_path / "access.jsonl"
+    lines: list[dict[str, Any]] = [
+        {"route": "orders-read", "query": f"expand=hmac-{'0' * 32}", "request_headers": {"accept": "*"}},
+        {"route": "orders-read", "query": "expand=lines", "request_headers": {"x-user": "u"}},
+        {"route": "another", "request_headers": {"x-user": "u"}, "method": "GET"},
+        {"route": "other", "path": "/", "method": "GET"},
+    ]
+    file.write_bytes(b"\n".join(map(orjson.dumps, lines)) + b"\n")
+    code, output = audit(file, "-c", config)
+    assert code == 1
+    assert output.splitlines() == [
+        f"{file}:2: query",
+        f"{file}:2: request_headers.x-user",
+        f"{file}:4: method",
+        "4 lines, 3 findings",
+    ]
