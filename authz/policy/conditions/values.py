@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from math import isfinite
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
@@ -18,6 +19,9 @@ class Unknown(Enum):
 
 
 UNKNOWN: Final = Unknown.VALUE
+
+MAX_INT: Final = 2**63 - 1
+"""The largest whole number for a comparison: JSON libraries keep no larger ones (RFC 8259 section 6)."""
 
 MAX_MATCHED_CHARACTERS: Final = 8_192
 """Whether a longer value matches is unknown. RE2 takes linear time, but clients choose the values."""
@@ -119,7 +123,20 @@ class Comparison(PolicyBlock):
         _check_operators(self)
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise ValueError(f"nothing is at least {self.at_least} and at most {self.at_most}")
+        for key in self.model_fields_set:
+            _check_numbers(getattr(self, key))
         return self
+
+
+def _check_numbers(expected: Any) -> None:
+    for value in expected if isinstance(expected, tuple) else (expected,):
+        good = (
+            isfinite(value)
+            if isinstance(value, float)
+            else not isinstance(value, int) or abs(value) <= MAX_INT
+        )
+        if not good:
+            raise ValueError(f"{value}: expected a number of at most 64 bits, as tokens and bodies have them")
 
 
 def _check_operators(comparison: TextComparison | Comparison) -> None:

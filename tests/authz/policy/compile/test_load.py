@@ -170,6 +170,15 @@ def test_the_revision_is_the_one_that_a_file_states(tmp_path: Path) -> None:
         load_policy([tmp_path])
 
 
+@pytest.mark.parametrize(
+    "number", ["99999999999999999999", "{at_most: .inf}", "{at_least: .nan}", "[1, -.inf]"]
+)
+def test_a_number_that_no_token_can_have_is_a_problem_of_its_line(number: str) -> None:
+    """JSON has no infinite numbers, and most libraries keep 64 bits (RFC 8259 section 6)."""
+    with pytest.raises(ConfigError, match=r"<text>:1: rules\[0\]\.allow\.claims\.x: .* at most 64 bits"):
+        parse_policy(f"rules: [{{name: r, allow: {{claims: {{x: {number}}}}}}}]")
+
+
 @pytest.mark.parametrize("revision", ["", "a b", "x" * 65, "12", "{}"])
 def test_a_revision_is_a_short_name(revision: str) -> None:
     with pytest.raises(ConfigError, match="revision"):
