@@ -32,6 +32,7 @@ from ratelimit.stores.split import SplitStore
 from ratelimit.stores.store import Store
 from sidecars.cli.limits_running import ask_running, settings_in
 from sidecars.process.redis_cluster import RedisCluster, open_redis
+from sidecars.services.xds.limits import kept_documents
 from sidecars.settings.redis import RedisSettings
 
 REDIS_SECONDS: Final = 2.0
@@ -58,7 +59,9 @@ def explain(
     if ratelimit is None and config is not None:
         raise typer.BadParameter("the settings have no section ratelimit", param_hint="--config")
     options = Options() if ratelimit is None else ratelimit.options
-    limits = load_limits(files if ratelimit is None else ratelimit.limits, options)
+    xds = None if ratelimit is None else ratelimit.xds
+    sent = () if xds is None else kept_documents(xds.state_file)
+    limits = load_limits(files if ratelimit is None else ratelimit.limits, options, sent)
     modes = Modes() if ratelimit is None else Modes(bounds=ratelimit.bounds)
     plan = _plan(limits, domain, descriptors, modes)
     prefix, left = "", None

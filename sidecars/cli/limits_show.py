@@ -16,6 +16,7 @@ from ratelimit.config import load_limits
 from ratelimit.listing import limits_data
 from ratelimit.rules import Options
 from sidecars.cli.limits_running import ask_running, settings_in
+from sidecars.services.xds.limits import kept_documents
 
 
 def shown_limits(
@@ -32,7 +33,9 @@ def shown_limits(
         raise ConfigError.of(config, "has no section ratelimit")
     if running:
         return dict(asyncio.run(ask_running(settings, "GET", "/rlconfig", params={"format": "json"})))
-    return limits_data(load_limits(settings.ratelimit.limits, settings.ratelimit.options))
+    ratelimit = settings.ratelimit
+    sent = () if ratelimit.xds is None else kept_documents(ratelimit.xds.state_file)
+    return limits_data(load_limits(ratelimit.limits, ratelimit.options, sent))
 
 
 def print_limits(data: dict[str, Any], *, json: bool) -> None:

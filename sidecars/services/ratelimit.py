@@ -335,9 +335,9 @@ def _first_limits(settings: RatelimitSettings) -> tuple[CompiledLimits, Sequence
     """The limits to begin with, and those of a management server among them. Raises ConfigError."""
     if settings.xds is None:
         return load_limits(settings.limits, settings.options), ()
-    from sidecars.services.xds.source import kept_documents
+    from sidecars.services.xds.limits import kept_documents
 
-    sent = kept_documents(settings.xds)
+    sent = kept_documents(settings.xds.state_file)
     try:
         return load_limits(settings.limits, settings.options, sent), sent
     except ConfigError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
+import structlog
 import yaml
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
@@ -22,6 +23,8 @@ from protos.ratelimit_config_pb2 import (
 
 FORMAT: Final = 1
 """The format of the file that keeps them."""
+
+_log = structlog.get_logger("sidecars.ratelimit")
 
 
 class SentLimits(NamedTuple):
@@ -117,3 +120,15 @@ def kept(file: Path) -> SentLimits | None:
         raise ConfigError.of(file, f"cannot be read: {in_words(error)}") from None
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         raise ConfigError.of(file, "expected limits as this process keeps them") from None
+
+
+def kept_documents(file: Path | None) -> list[Document]:
+    """The limits in `file`, which were accepted last; none without a file. Logs what is wrong with it."""
+    if file is None:
+        return []
+    try:
+        limits = kept(file)
+        return [] if limits is None else limits.documents()
+    except ConfigError as error:
+        _log.warning("kept limits are not used", error=str(error))
+        return []

@@ -17,7 +17,7 @@ from ratelimit.limiter import Limiter
 from ratelimit.rules import CompiledLimits
 from sidecars.observability.process_metrics import package_version
 from sidecars.services.xds.client import XdsClient
-from sidecars.services.xds.limits import SentLimits, keep, kept
+from sidecars.services.xds.limits import SentLimits, keep
 from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.settings.xds import XdsSettings
 
@@ -26,18 +26,6 @@ _EMPTY: Final = (
 )
 
 _log = structlog.get_logger("sidecars.ratelimit")
-
-
-def kept_documents(settings: XdsSettings) -> list[Document]:
-    """The limits that were accepted last, before this start. What cannot be read is logged and left out."""
-    if settings.state_file is None:
-        return []
-    try:
-        limits = kept(settings.state_file)
-        return [] if limits is None else limits.documents()
-    except ConfigError as error:
-        _log.warning("kept limits are not used", error=str(error))
-        return []
 
 
 class XdsSource:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecars.services.xds.limits import SentLimits, keep
 from tests.sidecars.cli.test_limits_explain import settings_file
 from tests.sidecars.cli.test_session import command
 from tests.support.running import SIDECARS, Running
@@ -108,3 +109,14 @@ def test_bad_usage_is_2(
     done = command(file, "limits", "show", *arguments)
     assert done.returncode == 2
     assert problem in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_limits_that_a_management_server_sent_are_shown_as_they_are_kept(tmp_path: Path) -> None:
+    keep(SentLimits("7", (("edge", LIMITS),)), tmp_path / "kept.json")
+    file = tmp_path / "sidecars.yaml"
+    xds = "{server: 'control-plane:18000', state_file: kept.json}"
+    file.write_text(f"ratelimit: {{listen: ['unix:r'], xds: {xds}}}\n")
+    data = json.loads(command(file, "limits", "show", "--json").stdout)
+    assert data["rules"][0]["source"] == "xds/edge:4"
+    explained = command(file, "limits", "explain", "--domain", "edge", "address=1")
+    assert "edge.address" in explained.stdout
