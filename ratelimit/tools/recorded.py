@@ -17,6 +17,9 @@ MAX_OUT_OF_ORDER: Final = 100_000
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_LATEST_US: Final = 2**53
+"""The year 2255: buckets have as many bits for a time."""
+
 _OVERRIDE: Final = re.compile(
     r"(?:requests_per_unit:(?P<requests>\d{1,10}) )?unit:(?P<unit>[A-Z]+)"
     r"(?: unit_multiplier:\{value:(?P<multiplier>\d{1,10})\})?"
@@ -27,8 +30,9 @@ class Skipped(StrEnum):
     """Why a record cannot be made a call to ratelimit again."""
 
     NOT_JSON = "not a line of JSON"
-    NO_TIME = "it has no time"
+    NO_TIME = "it has no time, or one that cannot be"
     NO_DOMAIN = "ratelimit was not asked: no domain is recorded"
+    OTHER_DOMAIN = "of another domain"
     NO_DESCRIPTORS = "no descriptors are recorded, or none of the fields that they are made of"
     UNREADABLE = "the recorded descriptors cannot be read"
 
@@ -89,7 +93,7 @@ def call_in(record: Mapping[str, Any], mapped: Mapped | None = None) -> Recorded
     try:
         descriptors = _recorded(record) if mapped is None else _made(record, mapped)
         hits = int(record.get("ratelimit_hits", 0))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         return Skipped.UNREADABLE
     if not descriptors:
         return Skipped.NO_DESCRIPTORS
@@ -173,6 +177,7 @@ def _value(record: Mapping[str, Any], entry: EntryFrom) -> str:
 
 def _microseconds(text: Any) -> int | None:
     try:
-        return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
+        found = (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
     except (TypeError, ValueError):
         return None
+    return found if 0 <= found < _LATEST_US else None

@@ -81,6 +81,8 @@ def suggest(calls: Iterable[RecordedCall]) -> list[Suggestion]:
     for call in calls:
         seconds = call.at_us // _MICROSECONDS
         for descriptor in call.request.descriptors:
+            if not descriptor.entries:
+                continue
             shape = call.request.domain, tuple([key for key, _ in descriptor.entries])
             periods = found.get(shape)
             if periods is None:

@@ -29,7 +29,9 @@ Descriptors = Annotated[
         "ones; repeatable.",
     ),
 ]
-Domain = Annotated[str, typer.Option(help="The domain of each call, where the log has none.")]
+Domain = Annotated[
+    str, typer.Option(help="The domain of the calls to look at; with --descriptor, that of all calls.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -69,7 +71,7 @@ def simulate(
         report(error.problems)
     warn(compiled.warnings)
     skipped: Counter[Skipped] = Counter()
-    calls = in_order(_calls(log, _mapped(domain, descriptor), skipped))
+    calls = in_order(_calls(log, domain, _mapped(domain, descriptor), skipped))
     found = simulated(calls, compiled, modes)
     print_simulation(found, skipped, top, json=json)
     _need_calls(found.calls)
@@ -103,7 +105,11 @@ def suggest(
     if limits_for and limits_for not in units:
         raise typer.BadParameter(f"one of {', '.join(units)}, not {limits_for!r}", param_hint="--yaml")
     skipped: Counter[Skipped] = Counter()
-    found = suggested(in_order(_calls(log, _mapped(domain, descriptor), skipped)))
+    found = suggested(in_order(_calls(log, domain, _mapped(domain, descriptor), skipped)))
+    domains = sorted({one.domain for one in found})
+    if limits_for and len(domains) > 1:
+        text = f"a limits file has one domain, and the log has {', '.join(map(repr, domains))}: choose one"
+        raise typer.BadParameter(text, param_hint="--domain")
     if limits_for:
         print_limits_file([one for one in found if one.unit is units[limits_for]])
     else:
@@ -128,8 +134,6 @@ def _mapped(domain: str, descriptors: Sequence[str] | None) -> "Mapped | None":
     from ratelimit.tools.recorded import Mapped, entries_from
 
     if not descriptors:
-        if domain:
-            raise typer.BadParameter("needs --descriptor", param_hint="--domain")
         return None
     try:
         made = [entries_from(text) for text in descriptors]
@@ -143,9 +147,12 @@ def _mapped(domain: str, descriptors: Sequence[str] | None) -> "Mapped | None":
 
 
 def _calls(
-    files: Sequence[Path], mapped: "Mapped | None", skipped: "Counter[Skipped]"
+    files: Sequence[Path], domain: str, mapped: "Mapped | None", skipped: "Counter[Skipped]"
 ) -> "Iterator[RecordedCall]":
-    """Yield the calls of access logs; records that are none are counted in `skipped`."""
+    """Yield the calls of access logs, only those of `domain` if it is not empty.
+
+    Records that are none are counted in `skipped`.
+    """
     from ratelimit.tools.recorded import RecordedCall, Skipped, call_in
     from sidecars.cli.log_files import lines_of, record_in
 
@@ -154,6 +161,8 @@ def _calls(
             for line in lines_of(file):
                 record = record_in(line)
                 found = Skipped.NOT_JSON if record is None else call_in(record, mapped)
+                if isinstance(found, RecordedCall) and domain not in {"", found.request.domain}:
+                    found = Skipped.OTHER_DOMAIN
                 if isinstance(found, RecordedCall):
                     yield found
                 else:

@@ -84,7 +84,9 @@ def _line(counts: Sequence[int]) -> str:
 
 
 def _keys(keys: Sequence[tuple[Key, KeyCount]]) -> Table:
-    table = Table("key", "limit", "calls", "refused", "share", "worst minute", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in ("key", "limit", "calls", "refused", "share", "worst minute"):
+        table.add_column(name, overflow="fold")
     for (rule, entries), count in keys:
         name = "all others" if (rule, entries) == OTHERS else escape(printable(entries))
         worst = ""
@@ -162,15 +164,14 @@ def _candidate(candidate: Candidate) -> str:
 
 
 def print_limits_file(found: Sequence[Suggestion]) -> None:
-    """Print the 99th percentiles as limits files, one document for each domain."""
-    for domain in dict.fromkeys(one.domain for one in found):
-        root: dict[str, Any] = {"domain": domain, "descriptors": []}
-        for one in found:
-            if one.domain == domain:
-                limit = {"unit": one.unit.name.lower(), "requests_per_unit": one.p99.limit}
-                _put(root, one.keys, limit)
-        typer.echo("---")
-        typer.echo(yaml.safe_dump(root, sort_keys=False).rstrip())
+    """Print the 99th percentiles as a limits file. All are of one domain; without any it prints nothing."""
+    if not found:
+        return
+    root: dict[str, Any] = {"domain": found[0].domain, "descriptors": []}
+    for one in found:
+        limit = {"unit": one.unit.name.lower(), "requests_per_unit": one.p99.limit}
+        _put(root, one.keys, limit)
+    typer.echo(yaml.safe_dump(root, sort_keys=False).rstrip())
 
 
 def _put(parent: dict[str, Any], keys: Sequence[str], limit: Mapping[str, Any]) -> None:

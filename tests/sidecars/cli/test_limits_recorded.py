@@ -228,7 +228,6 @@ def test_a_suggestion_can_be_used_as_a_limits_file(tmp_path: Path) -> None:
         ((), "no call to ratelimit is recorded"),
         (("--descriptor", "user"), "KEY=FIELD"),
         (("--domain", "edge", "--descriptor", "user=nonesuch"), "no field 'nonesuch'"),
-        (("--domain", "edge"), "needs --descriptor"),
     ],
 )
 @pytest.mark.parametrize("name", ["simulate", "suggest"])
@@ -238,3 +237,16 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, options: tuple[s
     done = plain_command("limits", name, "--log", str(minute_log(tmp_path)), *more, *options)
     assert done.returncode == (2 if options else 1)
     assert text in " ".join(done.stderr.replace("│", "").split())
+
+
+def test_calls_of_one_domain_can_be_chosen(tmp_path: Path) -> None:
+    call = {"time": "2026-01-01T00:00:00Z", "ratelimit_descriptors": [{"entries": ["user=alice"]}]}
+    log = log_of(tmp_path, [{**call, "ratelimit_domain": name} for name in ("edge", "edge", "shop")])
+    options = ("limits", "suggest", "--log", str(log), "--yaml", "minute")
+    done = plain_command(*options)
+    assert done.returncode == 2
+    assert "the log has 'edge', 'shop': choose one" in " ".join(done.stderr.replace("│", " ").split())
+    file = tmp_path / "suggested.yaml"
+    file.write_text(plain_command(*options, "--domain", "edge").stdout)
+    [rule] = load_limits([file], Options()).rules
+    assert (rule.key, rule.requests_per_unit) == ("edge.user", 2)
