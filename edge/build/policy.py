@@ -37,11 +37,3 @@ def _covered(service: Service, route: Route) -> Mapping[str, Any]:
         covered["methods"] = list(route.methods)
     covered["paths"] = [path.text for path in route.paths]
     return covered
-
-
-def rule_names(service: Service) -> Iterator[str]:
-    """Yield the names of the rules of a service."""
-    for route in service.routes:
-        yield route.name
-        if "deny" in route.access.written:
-            yield route.name + DENY_SUFFIX

@@ -1,13 +1,12 @@
 """What Envoy or authz would reject, and with it the configuration of every team."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from common.configfile import Problem
 from edge.build.envoy_paths import program_size
 from edge.build.envoy_routes import method_regex
-from edge.build.policy import CONTEXT, ROUTE_KEY, rule_names
+from edge.build.policy import CONTEXT, ROUTE_KEY
 from edge.intent.model import Estate, Origin, Route, Service
 
 _TOO_LONG: Final = (
@@ -25,7 +24,6 @@ def problems_of(estate: Estate, services: Iterable[Service]) -> Iterator[Problem
                 yield _problem(
                     route.origin, f"{CONTEXT}.{ROUTE_KEY} has the name of the route and cannot be set"
                 )
-    yield from _names_of_routes(estate)
 
 
 def _too_long(route: Route, most: int) -> Iterator[Problem]:
@@ -34,17 +32,6 @@ def _too_long(route: Route, most: int) -> Iterator[Problem]:
             yield _problem(route.origin, _TOO_LONG.format(path, size, most), "paths", position)
     if (size := len(method_regex(route.methods or ()))) > most:
         yield _problem(route.origin, _TOO_LONG.format("methods", size, most), "methods")
-
-
-def _names_of_routes(estate: Estate) -> Iterator[Problem]:
-    """Yield the rules of the platform that have the name of a route's rule, which would be there twice."""
-    names = Counter(rule.config.name for rule in estate.rules)
-    for service in estate.services if names else ():
-        for name in rule_names(service):
-            names[name] += name in names
-    for rule in estate.rules:
-        if names[rule.config.name] > 1:
-            yield _problem(rule.origin, f"{rule.config.name!r} is the name of a route, too", "name")
 
 
 def _problem(origin: Origin, message: str, *below: str | int) -> Problem:

@@ -79,7 +79,7 @@ def test_layout_comments_and_the_names_of_files_change_nothing() -> None:
     one = texts_of(service(name="a"), service("{id: b, paths: [/one/b], who: {allow: anyone}}", name="b"))
     other = {
         "platform.yaml": f"# why\n{one['platform.yaml']}",
-        "services/z/a.yaml": one["services/0.yaml"].replace("owner: one\n", "") + "owner: one\n",
+        "services/one/a.yaml": one["services/0.yaml"].replace("owner: one\n", "") + "owner: one\n",
         "services/b.yaml": one["services/1.yaml"].replace(
             "{id: b, paths: [/one/b],", "{paths: [/one/b], id: b,"
         ),
@@ -212,14 +212,6 @@ def test_a_team_does_not_choose_the_route_of_a_rule() -> None:
     text = "{id: a, paths: [/one/a], who: {allow: anyone, context_extensions: {edge_route: shop.b}}}"
     [problem] = refused(service(text))
     assert "context_extensions.edge_route has the name of the route and cannot be set" in problem
-
-
-def test_a_rule_of_the_platform_has_a_name_of_its_own() -> None:
-    rules = "overrides: {rules: [{name: shop.all, deny: anyone, client: [192.0.2.0/24]}]}\n"
-    [problem] = refused(service(), platform=PLATFORM + rules)
-    assert problem.startswith(
-        "platform.yaml:10: overrides.rules[0].name: 'shop.all' is the name of a route, too"
-    )
 
 
 def test_only_files_that_changed_are_written(example: Built, tmp_path: Path) -> None:

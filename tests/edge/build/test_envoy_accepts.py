@@ -41,13 +41,11 @@ def everything() -> Built:
         for per in ("subject", "client", "all")
         for requests, period in ((0, "1s"), (5, "2h"), (7, "month"))
     )
-    anyone, role = (
-        "who: {allow: anyone}",
-        "who: {allow: {roles: [r]}, deny: {subjects: [s]}, client: [10.0.0.0/8]}",
-    )
+    caller = "who: {allow: authenticated}"
+    role = "who: {allow: {roles: [r]}, deny: {subjects: [s]}, client: [10.0.0.0/8]}"
     routes = (
-        f"{{id: paths, paths: {paths}, {anyone}, limits: [{limits}, {{requests: 5, burst: 9}}]}}",
-        f"{{id: methods, methods: [GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS], paths: [/m], {anyone}}}",
+        f"{{id: paths, paths: {paths}, {caller}, limits: [{limits}, {{requests: 5, burst: 9}}]}}",
+        f"{{id: methods, methods: [GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS], paths: [/m], {caller}}}",
         f"{{id: one, methods: [PURGE], paths: [/m], {role}}}",
     )
     upstreams = (
