@@ -61,6 +61,10 @@ class Guard:
         try:
             response = self.refusal(request) or await handler(request)
         except web.HTTPException as error:
+            if isinstance(error, web.HTTPNotFound):
+                error.text = "there is no such page; the page / lists all\n"
+            elif isinstance(error, web.HTTPMethodNotAllowed):
+                error.text = f"this page answers {error.headers['Allow'].replace(',', ', ')} only\n"
             _add_headers(error)
             raise
         _add_headers(response)

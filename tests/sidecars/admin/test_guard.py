@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from sidecars.admin.guard import HEADERS, is_same_origin
+from sidecars.admin.guard import HEADERS, Guard, is_same_origin
 from sidecars.admin.health import Health, ProcessPhase
 from sidecars.admin.server import Admin
 from sidecars.client.admin_client import admin_session
@@ -50,6 +50,28 @@ async def serve(**settings: Any) -> AsyncIterator[Get]:
 
         yield get
     await admin.stop()
+
+
+async def _empty(_request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def test_what_no_page_answers_says_so_in_words() -> None:
+    app = web.Application(middlewares=[Guard(AdminSettings(listen="127.0.0.1:0")).middleware])
+    app.router.add_get("/config", _empty)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
+        async with client.get("/nonesuch") as answer:
+            assert (answer.status, await answer.text()) == (
+                404,
+                "there is no such page; the page / lists all\n",
+            )
+        async with client.post("/config") as answer:
+            assert (answer.status, await answer.text()) == (405, "this page answers GET, HEAD only\n")
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    await runner.cleanup()
 
 
 async def test_a_page_that_changes_limits_needs_a_token_on_tcp(tmp_path: Path) -> None:
