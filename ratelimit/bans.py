@@ -121,7 +121,8 @@ class Bans:
     def refusal(self, plan: LimitPlan) -> list[DescriptorStatus] | None:
         """Return the status of each descriptor if a key of the request is banned, else None.
 
-        What is given back, and limits in shadow mode, are not refused.
+        What is given back, and limits in shadow mode, are not refused. What a refused request gives back
+        arrives all the same.
         """
         now = self._clock()
         statuses = list(plan.statuses)
@@ -135,8 +136,14 @@ class Bans:
                 refused = True
             else:
                 statuses[charge.position] = DescriptorStatus(False, charge.rule, 0, 0, 0, known=False)
-        self.counts.refused += refused
-        return statuses if refused else None
+        if not refused:
+            return None
+        self.counts.refused += 1
+        for take in plan.takes:
+            if take.hits < 0:
+                self._forget(take.key)
+                self._ask(take, _ignore)
+        return statuses
 
     def noting(self, finish: Callable[[LimitDecision], Result]) -> Callable[[LimitDecision], Result]:
         """Return `finish` that first counts what the limits of a decision refused."""
@@ -161,12 +168,13 @@ class Bans:
     def judge(self, plan: LimitPlan, charge: Charge, key: str, taken: Taken) -> None:
         """Ban `key` if this rejection was one too many."""
         ban = charge.rule.ban
-        if taken.allowed or ban is None or key in self.active:
+        now = self._clock()
+        known = self.active.get(key)
+        if taken.allowed or ban is None or (known is not None and known.until > now):
             return
         secrets = plan.limits.options.secrets
         entries = plan.request.descriptors[charge.position].entries
         text = shown(",".join(f"{name}={secrets.shown(name, value)}" for name, value in entries))
-        now = self._clock()
         imposed = Ban(key, now + ban.seconds, now, charge.rule.key, text[:MAX_SHOWN_CHARACTERS])
         path = charge.rule.path
         self.counts.imposed[path] = self.counts.imposed.get(path, 0) + 1
@@ -216,13 +224,15 @@ class Bans:
             self.remove(ban.key)
             rule = known.get(ban.rule)
             if rule is not None and rule.bucket is not None:
-                self._ask(Take(ban.key, rule.bucket, -MAX_HITS, Mode.SHADOW), lambda _: None)
+                self._ask(Take(ban.key, rule.bucket, -MAX_HITS, Mode.SHADOW), _ignore)
             if rule is not None and rule.ban is not None:
-                self._ask(
-                    Take(_strikes(ban.key), rule.ban.rejections, -MAX_HITS, Mode.SHADOW), lambda _: None
-                )
+                self._ask(Take(_strikes(ban.key), rule.ban.rejections, -MAX_HITS, Mode.SHADOW), _ignore)
             self.listener.lifted(ban.key)
         return found
+
+
+def _ignore(_taken: Taken) -> None:
+    """Do nothing with the outcome of what was given back."""
 
 
 def _strikes(key: str) -> str:

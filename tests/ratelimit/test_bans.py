@@ -113,6 +113,25 @@ def test_what_is_given_back_reaches_the_store_of_a_banned_key() -> None:
     assert not bench.ask(of(("a", "1"), hits=2, refund=True)).over_limit
 
 
+def test_what_a_refused_request_gives_back_arrives_although_another_of_its_keys_is_banned() -> None:
+    bench = Banning(LIMITS + "    - {key: id, rate_limit: {concurrency: 1}}")
+    assert not bench.ask(of(("id", "1"))).over_limit
+    bench.ask(B)
+    bench.refusals(5)
+    found = bench.ask(A, of(("id", "1"), hits=1, refund=True), of(("b", "1"), hits=1, refund=True))
+    assert banned(found) == [True]
+    assert not bench.ask(of(("id", "2"))).over_limit
+    assert bench.ask(B).statuses[0].remaining == 99
+
+
+def test_a_key_whose_ban_has_ended_is_banned_again() -> None:
+    bench = Banning()
+    assert banned(*bench.refusals(6))[-1]
+    bench.now_us += 600 * SECOND_US
+    assert banned(*bench.refusals(4)) == [False] * 3 + [True]
+    assert bench.bans.counts.imposed == {("d", "a"): 2}
+
+
 def test_an_outage_of_the_store_bans_no_one() -> None:
     limits = LIMITS.replace("ban:", "on_failure: closed, ban:")
     bench = Banning(limits, store=AwayStore())
