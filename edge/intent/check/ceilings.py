@@ -108,13 +108,10 @@ class _Ceilings:
             if burst is not None and most > burst:
                 key = "requests" if limit.burst is None else "burst"
                 yield self._above(limit.origin, "burst", f"{most} requests at once are", burst, key)
-        if (
-            highest is not None
-            and all(limit.shadow for limit in route.limits)
-            and self._service.limit is None
-        ):
+        if highest is not None and not _is_limited(route) and self._service.limit is None:
+            anonymous = "" if all(one.shadow for one in route.limits) else " of callers without a subject"
             message = (
-                f"the route has no limit, but the ceiling is {highest:g} requests a second "
+                f"the route has no limit{anonymous}, but the ceiling is {highest:g} requests a second "
                 f"({self._place('requests_per_second')}): write limits, or choose a tier for the service"
             )
             yield route.origin.problem(message)
@@ -143,10 +140,7 @@ class _Ceilings:
         granted = (
             one.value
             for one in self._service.exceptions
-            if one.ceiling == name
-            and one.route in {None, route}
-            and one.until >= self._today
-            and self._is_approved(one)
+            if one.ceiling == name and one.route in {None, route} and self._holds(one)
         )
         return max((ceiling, *granted))
 
@@ -155,7 +149,7 @@ class _Ceilings:
 
 
 def _is_limited(route: Route) -> bool:
-    """Return whether a limit refuses requests of every caller: without a credential there is no subject."""
+    """Return whether a limit refuses requests of each caller: anyone may come without a subject."""
     limits = (one for one in route.limits if not one.shadow)
     return any(one.per is not Per.SUBJECT or not route.access.open for one in limits)
 

@@ -105,6 +105,15 @@ class TestCeilings:
             )
         assert accepted(service(route("/a"), more="tier: gold\n"), platform=platform)
 
+    def test_a_default_limit_of_each_subject_is_none_where_anyone_may_call(self) -> None:
+        platform = PLATFORM + (
+            "ceilings: {requests_per_second: 100}\ndefaults: {limits: [{per: subject, requests: 10}]}\n"
+        )
+        [found] = problems(service(route("/a")), platform=platform)
+        text = "the route has no limit of callers without a subject, but the ceiling is 100"
+        assert found.startswith(f"services/0.yaml:6: routes[0]: {text}")
+        assert accepted(service(route("/a", "who: {allow: authenticated}")), platform=platform)
+
     def test_a_route_that_logs_everything_exceeds_the_ceiling_of_the_sample(self) -> None:
         [found] = problems(service(), platform=PLATFORM + "ceilings: {sample: 0.5}\n")
         assert "nothing says log.sample, so all requests are logged: write at most 0.5" in found
