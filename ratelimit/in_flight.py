@@ -1,27 +1,35 @@
 """Which requests hold slots of concurrency limits, as this process has seen them begin and end."""
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from common.buckets import SECOND_US, Slots
-from ratelimit.decision import LimitDecision
+from ratelimit.decision import BANNED, LimitDecision
 from ratelimit.metric_names import Path
 from ratelimit.stats import Stats
-from ratelimit.stores.store import Result, Take
+from ratelimit.stores.store import Result
 
 MAX_IN_FLIGHT: Final = 100_000
 """Slots, of about 0.2 KB each. Further ones are limited, and not shown in the metrics."""
+
+
+class _Slot(NamedTuple):
+    key: str
+    """Its bucket."""
+    holder: int
+    in_process: bool
+    """Whether it was taken from this process instead of the store, which was away."""
 
 
 class _OfRule:
     __slots__ = ("healed", "held")
 
     def __init__(self) -> None:
-        self.held: dict[tuple[str, int], float] = {}
-        """By bucket and holder: when the slot expires. In this order, as all are held for the same time."""
+        self.held: dict[_Slot, float] = {}
+        """When each slot expires. In this order, as all are held for the same time."""
         self.healed = 0
 
     def sweep(self, now: float) -> int:
@@ -55,30 +63,32 @@ class InFlight(Collector):
 
     def _note(self, decision: LimitDecision) -> None:
         plan = decision.plan
+        away = decision.failure not in ("", BANNED)
         for charge, take in zip(plan.charges, plan.takes, strict=True):
             if not isinstance(take.bucket, Slots):
                 continue
             status = decision.statuses[charge.position]
+            slot = _Slot(take.key, take.bucket.holder, away)
             if charge.hits < 0:
-                self._released(charge.rule.path, (take.key, take.bucket.holder))
+                self._released(charge.rule.path, slot)
             elif (
                 charge.hits
                 and status.known
                 and not (decision.over_limit or status.over_limit or status.shadowed)
             ):
-                self._taken(charge.rule.path, take, take.bucket)
+                self._taken(charge.rule.path, slot, take.bucket.lease_us / SECOND_US)
 
-    def _taken(self, path: Path, take: Take, slots: Slots) -> None:
+    def _taken(self, path: Path, slot: _Slot, seconds: float) -> None:
         rule = self._rules.get(path)
         if rule is None:
             rule = self._rules[path] = _OfRule()
         now = self._clock()
         self._total -= rule.sweep(now)
-        if self._total < self._most and (take.key, slots.holder) not in rule.held:
-            rule.held[take.key, slots.holder] = now + slots.lease_us / SECOND_US
+        if self._total < self._most and slot not in rule.held:
+            rule.held[slot] = now + seconds
             self._total += 1
 
-    def _released(self, path: Path, slot: tuple[str, int]) -> None:
+    def _released(self, path: Path, slot: _Slot) -> None:
         rule = self._rules.get(path)
         if rule is not None and rule.held.pop(slot, None) is not None:
             self._total -= 1

@@ -15,6 +15,7 @@ from ratelimit.limiter import Limiter
 from ratelimit.listing import limit_text, limits_data
 from ratelimit.metadata import explain
 from ratelimit.request import Descriptor
+from ratelimit.stores.memory import MemoryStore
 from ratelimit.wire import Responses
 from tests.support.limiter import NOW, AwayStore, Bench, of
 
@@ -125,6 +126,26 @@ def test_the_metrics_say_what_is_in_flight_and_what_was_freed_by_time() -> None:
     assert (bench.metric("in_flight"), bench.metric("healed_total")) == (1, 0)
     bench.now_us += 30 * SECOND_US
     assert (bench.metric("in_flight"), bench.metric("healed_total")) == (0, 1)
+
+
+@pytest.mark.parametrize("on_failure", ["open", "closed", "local"])
+def test_a_slot_whose_release_the_store_does_not_get_is_freed_by_time(on_failure: str) -> None:
+    store = MemoryStore(lambda: NOW)
+    bench = Tracked(LIMITS.replace("30s", f"30s, on_failure: {on_failure}"), store=store)
+    bench.ask(begin("a"))
+    bench.limiter.store = AwayStore()
+    bench.ask(end("a"))
+    assert (bench.metric("in_flight"), bench.metric("healed_total")) == (1, 0)
+    bench.now_us += 30 * SECOND_US
+    assert (bench.metric("in_flight"), bench.metric("healed_total")) == (0, 1)
+
+
+def test_a_slot_of_this_process_is_given_back_while_the_store_is_away() -> None:
+    bench = Tracked(store=AwayStore())
+    bench.ask(begin("a"))
+    assert bench.metric("in_flight") == 1
+    bench.ask(end("a"))
+    assert (bench.metric("in_flight"), bench.metric("healed_total")) == (0, 0)
 
 
 def test_the_metrics_follow_a_bounded_number_of_slots() -> None:
