@@ -23,6 +23,10 @@ MAX_BANS: Final = 10_000
 
 MAX_BAN_SECONDS: Final = 7 * 86_400
 
+MAX_CLOCK_SKEW_SECONDS: Final = 300.0
+"""How far the clock of a sidecar that bans may be ahead. A ban that begins later comes from a wrong clock, or from
+before the clock was set back, and would last too long."""
+
 MAX_SHOWN_CHARACTERS: Final = 512
 _KEYS: Final = ("after", "within", "for")
 
@@ -57,6 +61,10 @@ class Ban(NamedTuple):
     def id(self) -> str:
         """A short name, for operators."""
         return blake2b(self.key.encode(), digest_size=6).hexdigest()
+
+    def is_in_force(self, now: float) -> bool:
+        """Return whether it refuses requests at `now`, in Unix seconds."""
+        return self.since - MAX_CLOCK_SKEW_SECONDS <= now < self.until
 
 
 class Listener(Protocol):
@@ -129,7 +137,7 @@ class Bans:
         refused = False
         for charge, take in zip(plan.charges, plan.takes, strict=True):
             ban = self.active.get(take.key)
-            if ban is not None and ban.until > now and take.hits >= 0 and take.mode is not Mode.SHADOW:
+            if ban is not None and ban.is_in_force(now) and take.hits >= 0 and take.mode is not Mode.SHADOW:
                 seconds = max(1, round(ban.until - now))
                 statuses[charge.position] = DescriptorStatus(True, charge.rule, 0, seconds, seconds)
                 charge.counts.over_limit += charge.hits
@@ -170,7 +178,7 @@ class Bans:
         ban = charge.rule.ban
         now = self._clock()
         known = self.active.get(key)
-        if taken.allowed or ban is None or (known is not None and known.until > now):
+        if taken.allowed or ban is None or (known is not None and known.is_in_force(now)):
             return
         secrets = plan.limits.options.secrets
         entries = plan.request.descriptors[charge.position].entries
@@ -183,7 +191,7 @@ class Bans:
 
     def add(self, ban: Ban) -> None:
         """Put a ban into force, also one that another sidecar imposed."""
-        if ban.until <= self._clock():
+        if not ban.is_in_force(self._clock()):
             return
         self.active.pop(ban.key, None)
         if len(self.active) >= self._most:
@@ -201,7 +209,7 @@ class Bans:
     def sweep(self) -> None:
         """Forget the bans that have ended. Costs grow with the number of bans."""
         now = self._clock()
-        ended = [key for key, ban in self.active.items() if ban.until <= now]
+        ended = [key for key, ban in self.active.items() if not ban.is_in_force(now)]
         for key in ended:
             del self.active[key]
 

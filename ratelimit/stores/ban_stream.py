@@ -108,13 +108,16 @@ class BanStream:
 
     def _apply(self, event: bytes | str) -> None:
         """Do what an event says. What is not an event of ours does nothing."""
-        with suppress(ValueError, TypeError, KeyError):
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
             told = json.loads(event)
+            if not isinstance(told, dict):
+                return
             if told.pop("op") == "lift":
                 self._bans.remove(str(told["key"]))
                 return
             ban = Ban(**told)
-            if ban.until <= ban.since + MAX_BAN_SECONDS:
+            texts = (ban.key, ban.rule, ban.descriptor)
+            if all(isinstance(text, str) for text in texts) and ban.until <= ban.since + MAX_BAN_SECONDS:
                 self._bans.add(ban)
 
 

@@ -104,6 +104,12 @@ async def test_what_others_write_into_the_stream_does_nothing(client: Redis, clo
     for event in (
         "nonsense",
         "[]",
+        '"op"',
+        "5",
+        "null",
+        f'{{"op": "ban", "key": "x", "until": {now + 9}, "since": {now}, "rule": [], "descriptor": ""}}',
+        '{"op": "ban", "key": "x", "until": Infinity, "since": Infinity, "rule": "", "descriptor": ""}',
+        '{"op": "ban", "key": "x", "until": 1e300, "since": 1e300, "rule": "", "descriptor": ""}',
         '{"op": "ban"}',
         '{"op": "ban", "key": "x", "until": "late", "since": 0, "rule": "", "descriptor": ""}',
         f'{{"op": "ban", "key": "x", "until": {now + 1e9}, "since": {now}, "rule": "", "descriptor": ""}}',

@@ -132,6 +132,16 @@ def test_a_key_whose_ban_has_ended_is_banned_again() -> None:
     assert bench.bans.counts.imposed == {("d", "a"): 2}
 
 
+def test_a_clock_that_is_set_back_makes_no_ban_last_longer() -> None:
+    bench = Banning()
+    bench.refusals(6)
+    bench.now_us -= 300 * SECOND_US
+    assert banned(bench.ask(A)) == [True]
+    bench.now_us -= SECOND_US
+    assert banned(bench.ask(A)) == [False]
+    assert bench.bans.listed() == []
+
+
 def test_an_outage_of_the_store_bans_no_one() -> None:
     limits = LIMITS.replace("ban:", "on_failure: closed, ban:")
     bench = Banning(limits, store=AwayStore())
