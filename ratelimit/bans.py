@@ -24,8 +24,8 @@ MAX_BANS: Final = 10_000
 MAX_BAN_SECONDS: Final = 7 * 86_400
 
 MAX_CLOCK_SKEW_SECONDS: Final = 300.0
-"""How far the clock of a sidecar that bans may be ahead. A ban that begins later comes from a wrong clock, or from
-before the clock was set back, and would last too long."""
+"""How far the clock of a sidecar that bans may be ahead. A ban that begins later comes from a wrong clock, or
+from before the clock was set back, and would last too long."""
 
 MAX_SHOWN_CHARACTERS: Final = 512
 _KEYS: Final = ("after", "within", "for")
