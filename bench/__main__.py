@@ -93,7 +93,8 @@ def _bench_command(name: str) -> Callable[..., None]:
             str | None, typer.Option(help="authz, ratelimit or accesslog: what the peers are (compare).")
         ] = None,
         folder: Annotated[
-            Path | None, typer.Option(help="Keeps the key of the tokens between runs (compare).")
+            Path | None,
+            typer.Option(help="Keeps the key of the tokens between runs (compare); gets the plots (fleet)."),
         ] = None,
         baseline: Annotated[
             Path | None, typer.Option(help="The source tree to compare with (instructions).")

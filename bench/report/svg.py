@@ -6,12 +6,16 @@ from html import escape
 from math import ceil, floor, log10
 from typing import Final
 
+from bench.report.style import STYLE
+
 WIDTH: Final = 640
 HEIGHT: Final = 300
 LEFT, RIGHT, TOP, BOTTOM = 70, 34, 12, 44
 ROW: Final = 26
 LABEL: Final = 160
 VALUE: Final = 140
+_PLOT_WIDTH: Final = WIDTH - LEFT - RIGHT
+_PLOT_HEIGHT: Final = HEIGHT - TOP - BOTTOM
 
 Points = Sequence[tuple[float, float]]
 
@@ -37,6 +41,12 @@ def log_axis(title: str, values: Sequence[float], label: Callable[[float], str])
     return Axis(title, place, [(10.0**power, label(10.0**power)) for power in range(low, high + 1)])
 
 
+def linear_axis(title: str, ticks: Sequence[tuple[float, str]]) -> Axis:
+    """Return a linear axis from the first tick to the last."""
+    low, high = ticks[0][0], ticks[-1][0]
+    return Axis(title, lambda value: (value - low) / (high - low), ticks)
+
+
 def percentile_axis(most: float) -> Axis:
     """Return the axis of HdrHistogram's plots: 90, 99 and 99.9 % have equal distances."""
     nines = max(1, ceil(-log10(1 - most / 100) - 1e-9))
@@ -52,36 +62,55 @@ def percentile_axis(most: float) -> Axis:
 
 
 def lines(name: str, series: Mapping[str, Points], x: Axis, y: Axis) -> str:
-    """Return a line chart; the keys of the series are also their CSS classes."""
-    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-
-    def at(point: tuple[float, float]) -> tuple[float, float]:
-        return LEFT + x.place(point[0]) * plot_width, TOP + (1 - y.place(point[1])) * plot_height
-
-    parts = [_open(name, HEIGHT)]
-    for value, label in y.ticks:
-        row = TOP + (1 - y.place(value)) * plot_height
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{row:.1f}" y2="{row:.1f}"/>')
-        parts.append(_text(LEFT - 8, row + 4, label, "tick end"))
-    for value, label in x.ticks:
-        column = LEFT + x.place(value) * plot_width
-        parts.append(_text(column, HEIGHT - BOTTOM + 18, label, "tick middle"))
-    parts.append(_text(LEFT + plot_width / 2, HEIGHT - 6, x.title, "axis middle"))
-    parts.append(
-        f'<text class="axis middle" transform="translate(14 {TOP + plot_height / 2}) rotate(-90)">'
-        f"{escape(y.title)}</text>"
-    )
+    """Return a line chart with a dot at each point; the keys of the series are also their CSS classes."""
+    parts = [_open(name, HEIGHT), _axes(x, y)]
     for key, points in series.items():
-        path = " ".join(f"{column:.1f},{row:.1f}" for column, row in map(at, points))
-        parts.append(f'<polyline class="line s-{escape(key)}" points="{path}"/>')
+        parts.append(_line(key, points, x, y))
         for point in points:
-            column, row = at(point)
+            column, row = _place(point, x, y)
             said = f"{key}: {point[0]:g}, {point[1]:,.4g}"
             parts.append(
                 f'<circle class="dot s-{escape(key)}" cx="{column:.1f}" cy="{row:.1f}" r="3">'
                 f"<title>{escape(said)}</title></circle>"
             )
     return "".join([*parts, "</svg>", legend(list(series))])
+
+
+def image(name: str, series: Mapping[str, tuple[str, Points]], x: Axis, y: Axis) -> str:
+    """Return a line chart as a file. The series have names, and the CSS classes of their colours."""
+    start = _open(name, HEIGHT).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    parts = [start, f"<style>{STYLE}</style>", _axes(x, y)]
+    for place, (text, (kind, points)) in enumerate(series.items()):
+        parts.append(_line(kind, points, x, y))
+        top = TOP + 16 + 18 * place
+        ends = f'x1="{LEFT + 12}" x2="{LEFT + 36}" y1="{top - 4}" y2="{top - 4}"'
+        parts += [f'<line class="line s-{escape(kind)}" {ends}/>', _text(LEFT + 42, top, text, "tick")]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _axes(x: Axis, y: Axis) -> str:
+    parts = []
+    for value, label in y.ticks:
+        _, row = _place((0, value), x, y)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{row:.1f}" y2="{row:.1f}"/>')
+        parts.append(_text(LEFT - 8, row + 4, label, "tick end"))
+    for value, label in x.ticks:
+        parts.append(_text(LEFT + x.place(value) * _PLOT_WIDTH, HEIGHT - BOTTOM + 18, label, "tick middle"))
+    parts.append(_text(LEFT + _PLOT_WIDTH / 2, HEIGHT - 6, x.title, "axis middle"))
+    parts.append(
+        f'<text class="axis middle" transform="translate(14 {TOP + _PLOT_HEIGHT / 2}) rotate(-90)">'
+        f"{escape(y.title)}</text>"
+    )
+    return "".join(parts)
+
+
+def _line(kind: str, points: Points, x: Axis, y: Axis) -> str:
+    path = " ".join(f"{column:.1f},{row:.1f}" for column, row in (_place(point, x, y) for point in points))
+    return f'<polyline class="line s-{escape(kind)}" points="{path}"/>'
+
+
+def _place(point: tuple[float, float], x: Axis, y: Axis) -> tuple[float, float]:
+    return LEFT + x.place(point[0]) * _PLOT_WIDTH, TOP + (1 - y.place(point[1])) * _PLOT_HEIGHT
 
 
 def bars(name: str, values: Mapping[str, tuple[str, float]], unit: str) -> str:

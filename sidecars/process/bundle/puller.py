@@ -17,6 +17,7 @@ from edge.bundle.errors import BundleError
 from edge.release.model import Target
 from sidecars.observability.bundle_metrics import PullMetrics, PullOutcome
 from sidecars.process.bundle.offer import Offer, bundle_of, node_id, offer_of, record_of
+from sidecars.process.bundle.pause import pause_seconds
 from sidecars.process.bundle.source import Fetched, fetch
 from sidecars.process.bundle.status import StatusReporter
 from sidecars.process.bundle.store import Accepted, BundleStore
@@ -24,12 +25,6 @@ from sidecars.settings.bundle import BundleSettings, without_query
 
 MAX_HISTORY: Final = 20
 """Pulls with an outcome other than `unchanged` that `/config` shows."""
-
-RETRY_SECONDS: Final = 1.0
-"""The pause after the first failed request; it doubles up to `interval_seconds`."""
-
-MIN_LONG_POLL_SECONDS: Final = 0.5
-"""The shortest time between two long polls: a server that answers at once must not be asked in a loop."""
 
 MAX_PROBLEMS: Final = 20
 """Problems of a refused bundle that are shown; `sidecars config check` and `policy check` show all."""
@@ -117,7 +112,12 @@ class BundlePuller:
         while True:
             began = self._monotonic_clock()
             held = await self.pull()
-            await asyncio.sleep(self._pause(self._monotonic_clock() - began, held=held))
+            took = self._monotonic_clock() - began
+            await asyncio.sleep(
+                pause_seconds(
+                    self._settings, self._random(), failures=self._failures, took_seconds=took, held=held
+                )
+            )
 
     async def pull(self) -> bool:
         """Ask the server once. Returns whether the next request may follow at once, as it holds requests."""
@@ -239,16 +239,6 @@ class BundlePuller:
         if self._recorded is not self._accepted:
             await self._record(offer.keep)
         self._etag = etag
-
-    def _pause(self, took_seconds: float, *, held: bool) -> float:
-        """The seconds until the next request, after one that took `took_seconds`."""
-        interval = self._settings.interval_seconds
-        if self._failures:
-            backoff = min(interval, RETRY_SECONDS * 2.0 ** min(self._failures - 1, 16))
-            return backoff * (1 - 0.5 * self._random())
-        if held and self._settings.long_poll_seconds is not None:
-            return max(0.0, MIN_LONG_POLL_SECONDS - took_seconds)
-        return interval * (1 - 0.2 * self._random())
 
     @property
     def _is_good(self) -> bool:
