@@ -46,6 +46,11 @@ class SigningKey:
     key: Any = field(repr=False)
     algorithm: str
 
+    @property
+    def public(self) -> PublicKey:
+        """The key that verifies what this one signed, with this algorithm."""
+        return PublicKey(self.key.public_key(), frozenset({self.algorithm}))
+
 
 def public_keys(files: Mapping[str, Path]) -> dict[str, PublicKey]:
     """Return the keys in PEM files, each a public key or a certificate, by their ids.

@@ -148,11 +148,11 @@ def _refuse(file: Path, error: BundleError) -> NoReturn:
     raise typer.Exit(WRONG)
 
 
-def named_file(text: str) -> tuple[str, Path]:
-    """Return the id and the file in `ID=FILE`. Raises BadParameter."""
+def named_file(text: str, option: str = "--key") -> tuple[str, Path]:
+    """Return the id and the file in `ID=FILE`, the value of an option. Raises BadParameter."""
     key_id, separator, file = text.partition("=")
     if not (key_id and separator and file):
-        raise typer.BadParameter(f"{text!r}: expected ID=FILE, as in release=release.pem", param_hint="--key")
+        raise typer.BadParameter(f"{text!r}: expected ID=FILE, as in release=release.pem", param_hint=option)
     return key_id, Path(file)
 
 

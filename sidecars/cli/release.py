@@ -20,6 +20,14 @@ Key = Annotated[
     typer.Option("--key", metavar="FILE", help="The private key (PEM) that signs the file.", exists=True),
 ]
 KeyId = Annotated[str, typer.Option(help="The name of the key, by which sidecars find the public key.")]
+SignedBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ID=FILE",
+        help="A public key (PEM) that signed the present file, if it is not that of --key, as after a change "
+        "of keys; repeat it.",
+    ),
+]
 Why = Annotated[str, typer.Option(help="The reason, for the audit log.")]
 By = Annotated[str | None, typer.Option(help="Who does it, for the audit log. Default: the user.")]
 Reports = Annotated[
@@ -66,6 +74,7 @@ def start(
     why: Why = "",
     by: By = None,
     log: Log = None,
+    signed_by: SignedBy = None,
 ) -> None:
     """Begin to roll out a bundle. With waves, no edge serves it before the first `promote`.
 
@@ -79,7 +88,9 @@ def start(
     from sidecars.cli.release_files import Step, gates_in, target_in, waves_in
 
     target, waves, gates = target_in(bundle, url), waves_in(wave or ()), gates_in(gate or ())
-    Step(file, log, key, key_id, by).take("start", why, lambda present: begin(present, target, waves, gates))
+    Step(file, log, key, key_id, by, signed_by or ()).take(
+        "start", why, lambda present: begin(present, target, waves, gates)
+    )
 
 
 @app.command()
@@ -93,6 +104,7 @@ def promote(
     why: Why = "",
     by: By = None,
     log: Log = None,
+    signed_by: SignedBy = None,
 ) -> None:
     """Let the next wave serve the new revision. With `--reports`, only if every gate holds.
 
@@ -110,7 +122,7 @@ def promote(
             require_gates(release, reports)
         return steps.promote(release, to_all=to_all)
 
-    Step(file, log, key, key_id, by).take("promote", why, change)
+    Step(file, log, key, key_id, by, signed_by or ()).take("promote", why, change)
 
 
 @app.command()
@@ -189,6 +201,7 @@ def hold(
     key_id: KeyId = "default",
     by: By = None,
     log: Log = None,
+    signed_by: SignedBy = None,
 ) -> None:
     """Stop a roll-out where it is: edges go on to serve what they serve.
 
@@ -199,7 +212,9 @@ def hold(
     from edge.release import steps
     from sidecars.cli.release_files import Step, required
 
-    Step(file, log, key, key_id, by).take("hold", why, lambda present: steps.hold(required(present), why))
+    Step(file, log, key, key_id, by, signed_by or ()).take(
+        "hold", why, lambda present: steps.hold(required(present), why)
+    )
 
 
 @app.command()
@@ -210,6 +225,7 @@ def rollback(
     why: Why = "",
     by: By = None,
     log: Log = None,
+    signed_by: SignedBy = None,
 ) -> None:
     """Let every edge serve the previous revision. Edges keep it on disk and change at their next request.
 
@@ -220,7 +236,9 @@ def rollback(
     from edge.release import steps
     from sidecars.cli.release_files import Step, required
 
-    Step(file, log, key, key_id, by).take("rollback", why, lambda present: steps.rollback(required(present)))
+    Step(file, log, key, key_id, by, signed_by or ()).take(
+        "rollback", why, lambda present: steps.rollback(required(present))
+    )
 
 
 @app.command()

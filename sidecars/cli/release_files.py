@@ -3,7 +3,7 @@
 import getpass
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from common.configfile import ConfigError
 from common.os_errors import in_words
 from edge.bundle.errors import BundleError
-from edge.bundle.keys import public_keys, signing_key
+from edge.bundle.keys import PublicKey, public_keys, signing_key
 from edge.release.audit import FIRST, AuditError, Entry, entries, unreleased
 from edge.release.choose import target_of
 from edge.release.gate import Report, Result, check_gates
@@ -36,16 +36,22 @@ class Step:
     key: Path
     key_id: str
     by: str | None
+    signed_by: Sequence[str]
+    """`ID=FILE` of public keys that may have signed the present file, in addition to `key`."""
 
     def take(self, action: str, why: str, change: Callable[[Release | None], Release]) -> None:
         """Write the release that `change` makes of the present one, and its entry in the log before it.
 
-        Exits where the step is not possible, or the log was changed.
+        Exits where the step is not possible, the log was changed, or the present file has no valid signature:
+        it may come back from a web server, so signing what it says would make a forged one valid.
         """
         key = signing_key(self.key, self.key_id)
+        keys = {key.id: key.public} | public_keys(
+            dict(named_file(text, "--signed-by") for text in self.signed_by)
+        )
         log = log_of(self.file, self.log)
         try:
-            present = _present(self.file)
+            present = _present(self.file, keys)
             steps = list(entries(_lines(log)))
             unreleased(steps, "" if present is None else present.log_head)
             release = change(present)
@@ -176,7 +182,7 @@ def verify_log(file: Path, log: Path, keys: Sequence[str]) -> str:
     try:
         release = required(_present(file))
         if keys:
-            release = verify_release(file.read_bytes(), public_keys(dict(map(named_file, keys))), None)
+            release = required(_present(file, public_keys(dict(map(named_file, keys)))))
     except (BundleError, ReleaseError) as error:
         _refuse(file, error)
     behind = unreleased(found, release.log_head)
@@ -185,13 +191,18 @@ def verify_log(file: Path, log: Path, keys: Sequence[str]) -> str:
     return f"{log}: ok: {len(found)} entries; the release file names {names}, and {signed}"
 
 
-def _present(file: Path) -> Release | None:
+def _present(file: Path, keys: Mapping[str, PublicKey] | None = None) -> Release | None:
+    """Return the release in a file, verified by the keys that are given; None without one.
+
+    Raises ConfigError and BundleError.
+    """
     try:
-        return read_release(file.read_bytes())
+        content = file.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError.of(file, f"cannot be read: {in_words(error)}") from None
+    return read_release(content) if keys is None else verify_release(content, keys, None)
 
 
 def _lines(log: Path) -> list[str]:

@@ -95,6 +95,33 @@ def test_a_log_that_was_changed_stops_every_step(rollout: Rollout) -> None:
     assert rollout("promote").code == 0
 
 
+@pytest.mark.parametrize(
+    "step", [("start", "r1.tar.gz"), ("promote",), ("hold", "--why", "x"), ("rollback",)]
+)
+def test_no_step_signs_a_file_that_was_changed(rollout: Rollout, step: tuple[str, ...]) -> None:
+    rollout.begin()
+    content = json.loads(rollout.file.read_text())
+    content["release"]["active"] = 2
+    forged = json.dumps(content)
+    rollout.file.write_text(forged)
+    name, *more = step
+    refused = rollout(name, *(rollout.folder / one if one.endswith(".gz") else one for one in more))
+    text = "'release/data.json' is not the file that was signed"
+    assert (refused.code, refused.err) == (1, f"{rollout.file}: {text}\n")
+    assert rollout.file.read_text() == forged
+    assert len(rollout.look("log").out.splitlines()) == 2
+
+
+def test_a_new_key_signs_what_the_old_one_signed(rollout: Rollout) -> None:
+    rollout.begin()
+    (rollout.folder / "new").mkdir()
+    old, rollout.signer = rollout.signer, Signer(rollout.folder / "new", "ES256")
+    assert rollout("promote").err == f"{rollout.file}: the signature is not one of the key 'release'\n"
+    assert rollout("promote", "--signed-by", f"release={old.public}").out.endswith(
+        "release 3: r2 in 1 of 2 waves\n"
+    )
+
+
 def test_a_file_that_was_never_written_stays_in_the_log(rollout: Rollout) -> None:
     rollout.begin()
     before = rollout.file.read_bytes()
@@ -110,3 +137,4 @@ def test_bad_usage(rollout: Rollout) -> None:
     assert rollout("start", rollout.folder / "r1.tar.gz", "--wave", "canary").code == 2
     assert rollout("start", rollout.folder / "r1.tar.gz", "--url", "https://b.example/").code == 2
     assert rollout("start", rollout.signer.private).code == 1
+    assert "for --signed-by: 'x': expected ID=FILE" in rollout("promote", "--signed-by", "x").err
