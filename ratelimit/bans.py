@@ -105,26 +105,23 @@ class BanCounts:
 
 
 class Bans:
-    """The bans in force, at most `most`. `clock` is in Unix seconds; `ask` counts a rejection.
-
-    `forget` is called with a key whose ban was lifted: what else refuses it must no longer do so.
-    """
+    """The bans in force, at most `most`. `clock` is in Unix seconds; `ask` counts a rejection."""
 
     def __init__(
         self,
         clock: Callable[[], float],
         ask: Ask,
         most: int = MAX_BANS,
-        forget: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.active: dict[str, Ban] = {}
         """By key, the oldest first. May hold some that have ended; `sweep` removes them."""
         self.counts = BanCounts({})
         self.listener: Listener = NoListener()
+        self.forget: Callable[[str], None] = lambda _: None
+        """Is called with a key whose hits were given back: what else refuses it must no longer do so."""
         self._clock = clock
         self._ask = ask
         self._most = most
-        self._forget = forget
 
     def refusal(self, plan: LimitPlan) -> list[DescriptorStatus] | None:
         """Return the status of each descriptor if a key of the request is banned, else None.
@@ -149,7 +146,7 @@ class Bans:
         self.counts.refused += 1
         for take in plan.takes:
             if take.hits < 0:
-                self._forget(take.key)
+                self.forget(take.key)
                 self._ask(take, _ignore)
         return statuses
 
@@ -204,7 +201,7 @@ class Bans:
     def remove(self, key: str) -> None:
         """End a ban that another sidecar lifted."""
         self.active.pop(key, None)
-        self._forget(key)
+        self.forget(key)
 
     def sweep(self) -> None:
         """Forget the bans that have ended. Costs grow with the number of bans."""

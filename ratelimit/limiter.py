@@ -85,6 +85,7 @@ class Limiter:
         """The requests that hold slots of concurrency limits."""
         self.bans = bans or Bans(lambda: 0.0, DetachedTakes(store, fallback))
         """The keys that are refused without counting."""
+        self.bans.forget = self.forget
         self.deny_cache = deny_cache
         self.leases = leases
         """The leases, whether or not a rule has some."""
@@ -124,6 +125,13 @@ class Limiter:
             self.leases.end()
         has_leases = limits.options.lease or any(rule.lease for rule in limits.rules)
         self._leases = self.leases if has_leases else None
+
+    def forget(self, key: str) -> None:
+        """Drop what is known here of a key whose limit was given back: the store is asked about it next."""
+        if self.deny_cache is not None:
+            self.deny_cache.forget(key)
+        if self.leases is not None:
+            self.leases.drop(key)
 
     def plan(self, request: LimitRequest) -> LimitPlan:
         """The rules for `request` by the configuration in service. Charges nothing.

@@ -1,12 +1,11 @@
 """Gives keys their whole limit back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from common.buckets import MAX_HITS, CalendarWindow, FixedWindow, SlidingWindow, TokenBucket
 from ratelimit.decision import LimitPlan
-from ratelimit.deny_cache import DenyCache
 from ratelimit.metadata import entry_texts
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import Mode, Store
@@ -26,12 +25,12 @@ class ResetKey:
 
 
 async def reset(
-    plan: LimitPlan, store: Store, memory: MemoryStore, deny_cache: DenyCache | None
+    plan: LimitPlan, store: Store, memory: MemoryStore, forget: Callable[[str], None]
 ) -> list[ResetKey]:
     """Give back all hits of the keys of `plan`; return these keys. Raises StoreError.
 
     `store` is where they are counted, and `memory` the buckets of this process: `store` itself, or those for
-    the time when it is away.
+    the time when it is away. `forget` is called with each key: what is known of it without the store is old.
     """
     wanted = [
         (charge, take)
@@ -45,8 +44,8 @@ async def reset(
         memory.forget(take.key)
     answer = store.take(takes)
     taken = answer if isinstance(answer, list) else await answer
-    if deny_cache is not None:
-        deny_cache.note(takes, taken, deny_cache.clock())
+    for take in takes:
+        forget(take.key)
     return [
         ResetKey(_text(plan, charge.position), charge.rule.key, outcome.remaining)
         for (charge, _), outcome in zip(wanted, taken, strict=True)

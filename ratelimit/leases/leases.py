@@ -259,6 +259,21 @@ class Leases:
         self._queue.clear()
         self._seen.clear()
 
+    def drop(self, key: str) -> None:
+        """End the lease of a key whose whole limit was given back, and with it the tokens that are out.
+
+        So they are lost: neither handed out on top of the limit, nor returned once more.
+        """
+        self._seen.forget(key)
+        lease = self._leases.get(key)
+        if lease is None:
+            return
+        if lease.asked_at is not None:
+            self._unanswered(lease, lease.asked, charged=True)
+        lease.ends_at = -inf
+        self._queue.remove(key)
+        self._end(key, lease, self._clock())
+
     def _lease(self, take: Take, now: float) -> Lease | None:
         """The lease for `take`, a new one if its key was seen lately; None if there is none."""
         lease = self._leases.get(take.key)

@@ -184,7 +184,7 @@ class RatelimitSidecar:
         limiter = self._limiter
 
         def reset_keys(plan: LimitPlan) -> Awaitable[list[ResetKey]]:
-            return reset(plan, limiter.store, self._memory, limiter.deny_cache)
+            return reset(plan, limiter.store, self._memory, limiter.forget)
 
         return await answer_reset(limiter.limits, Modes(bounds=self._settings.bounds), reset_keys, request)
 
@@ -293,8 +293,7 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
         deny_cache = DenyCache(dependencies.monotonic_clock, settings.deny_cache_max_entries)
     heartbeat = None if shared is None else shared.heartbeat
     store = memory if shared is None else shared.store
-    forget = (lambda _: None) if deny_cache is None else deny_cache.forget
-    bans = Bans(wall_clock, DetachedTakes(store, memory), settings.max_bans, forget)
+    bans = Bans(wall_clock, DetachedTakes(store, memory), settings.max_bans)
     limiter = Limiter(
         limits,
         store,

@@ -142,6 +142,6 @@ async def test_each_algorithm_begins_again(tmp_path: Path, algorithm: str) -> No
         store.take([take])
         now_us += 10_000_000
     assert not store.take([take._replace(hits=4)])[0].allowed
-    [one] = await reset(plan, store, store, None)
+    [one] = await reset(plan, store, store, lambda _: None)
     assert (one.descriptor, one.rule, one.remaining) == ("a=1", "d.a", 4)
     assert store.take([take._replace(hits=4)])[0].allowed
