@@ -45,6 +45,8 @@ class RecordedCall(NamedTuple):
     request: LimitRequest
     refused: bool | None
     """Whether ratelimit refused the request; None if that is not recorded."""
+    duration_us: int | None = None
+    """From the start of the request to its end; None if that is not recorded."""
 
 
 class EntryFrom(NamedTuple):
@@ -99,7 +101,10 @@ def call_in(record: Mapping[str, Any], mapped: Mapped | None = None) -> Recorded
         return Skipped.NO_DESCRIPTORS
     outcome = record.get("ratelimit_outcome")
     refused = None if outcome is None else outcome == "over_limit"
-    return RecordedCall(at_us, LimitRequest(domain, descriptors, hits), refused)
+    duration_us = record.get("duration_us")
+    if not isinstance(duration_us, int) or not 0 <= duration_us < _LATEST_US - at_us:
+        duration_us = None
+    return RecordedCall(at_us, LimitRequest(domain, descriptors, hits), refused, duration_us)
 
 
 def in_order(calls: Iterable[RecordedCall], most: int = MAX_OUT_OF_ORDER) -> Iterator[RecordedCall]:

@@ -3,15 +3,21 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 from typing import Final
 
+from common.buckets import SECOND_US, Slots
+from ratelimit.bans import Bans
 from ratelimit.decision import LimitDecision
 from ratelimit.limiter import Limiter
 from ratelimit.plan import Modes
 from ratelimit.request import RequestError
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
+from ratelimit.stores.detached import DetachedTakes
 from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.store import Take
 from ratelimit.tools.recorded import RecordedCall, entry_text
 
 MAX_KEYS: Final = 100_000
@@ -71,10 +77,14 @@ def decisions(
 ) -> Iterator[tuple[RecordedCall, LimitDecision | None, MemoryStore]]:
     """Yield each of the `calls`, which are in the order of time, with the decision and the store.
 
-    None for a call that cannot be asked.
+    None for a call that cannot be asked. A request gives its slots back when it has ended, if the log says
+    when that was.
     """
     now_us = 0
     store = MemoryStore(lambda: now_us, max_buckets)
+    bans = Bans(lambda: now_us / SECOND_US, DetachedTakes(store, store))
+    releases: list[tuple[int, int, Take]] = []
+    numbers = count()
     limiter = Limiter(
         limits,
         store,
@@ -85,15 +95,24 @@ def decisions(
         quota_mode=modes.quota_mode,
         spare_others=modes.spare_others,
         bounds=modes.bounds,
+        bans=bans,
     )
     for call in calls:
+        while releases and releases[0][0] <= call.at_us:
+            now_us, _, release = heappop(releases)
+            store.take([release])
         now_us = call.at_us
         try:
-            decision = limiter.decide(limiter.plan(call.request))
+            plan = limiter.plan(call.request)
+            decision = limiter.decide(plan)
         except RequestError:
             yield call, None, store
             continue
         assert isinstance(decision, LimitDecision)  # noqa: S101  # memory answers at once
+        if plan.is_noted and call.duration_us is not None:
+            for take in plan.takes:
+                if isinstance(take.bucket, Slots) and take.hits > 0:
+                    heappush(releases, (now_us + call.duration_us, next(numbers), take._replace(hits=-1)))
         yield call, decision, store
 
 

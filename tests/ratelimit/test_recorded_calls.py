@@ -13,7 +13,7 @@ from ratelimit.rules import CompiledLimits, Options, Unit
 from ratelimit.tools import simulate as simulation
 from ratelimit.tools import suggest as suggestion
 from ratelimit.tools.recorded import RecordedCall, Skipped, call_in, in_order
-from ratelimit.tools.simulate import OTHERS, simulate
+from ratelimit.tools.simulate import OTHERS, decisions, simulate
 from ratelimit.tools.suggest import percentile, refused_share, suggest
 
 TIME = "2026-01-01T00:00:00.000001Z"
@@ -94,6 +94,51 @@ def test_calls_beyond_the_keys_that_are_kept_are_counted_together(
 
 def test_dropped_buckets_are_counted(limits: CompiledLimits) -> None:
     assert simulate([call(1, value) for value in "abc"], limits, Modes(), max_buckets=1).evicted == 2
+
+
+def loaded(tmp_path: Path, descriptors: str) -> CompiledLimits:
+    file = tmp_path / "other.yaml"
+    file.write_text(f"domain: d\ndescriptors: [{descriptors}]\n")
+    return load_limits([file], Options())
+
+
+def test_a_ban_ends_at_its_time(tmp_path: Path) -> None:
+    limits = loaded(
+        tmp_path,
+        "{key: a, rate_limit: {unit: minute, requests_per_unit: 1, ban: {after: 1, within: 1s, for: 10m}}}",
+    )
+    seconds = (0, 1, 2, 300, 602, 603)
+    found = [
+        (decision.over_limit, decision.failure)
+        for _, decision, _ in decisions([call(at * 1_000_000) for at in seconds], limits, Modes())
+        if decision is not None
+    ]
+    assert found == [(False, ""), (True, ""), (True, "banned"), (True, "banned"), (False, ""), (True, "")]
+
+
+def test_a_request_gives_its_slot_back_when_it_has_ended(tmp_path: Path) -> None:
+    limits = loaded(tmp_path, "{key: a, rate_limit: {concurrency: 1, release_after: 10s}}")
+    recorded_at = [(0, 500), (400, 100), (501, None), (9_000, 10), (10_600, 10)]
+    calls = [
+        call(at * 1_000, f"id{at}")._replace(duration_us=None if took is None else took * 1_000)
+        for at, took in recorded_at
+    ]
+    found = [decision.over_limit for _, decision, _ in decisions(calls, limits, Modes()) if decision]
+    assert found == [False, True, False, True, False]
+
+
+def test_one_request_may_take_slots_for_two_ids(tmp_path: Path) -> None:
+    limits = loaded(tmp_path, "{key: a, rate_limit: {concurrency: 2}}")
+    both = LimitRequest("d", [Descriptor((("a", "1"),)), Descriptor((("a", "2"),))])
+    calls = [RecordedCall(at, both, None, 5) for at in (1, 7, 13)]
+    assert not any(one.over_limit for _, one, _ in decisions(calls, limits, Modes()) if one)
+
+
+@pytest.mark.parametrize(("duration", "read"), [(7, 7), (-1, None), ("7", None), (2**60, None)])
+def test_the_duration_of_a_request_is_read(duration: Any, read: int | None) -> None:
+    found = call_in(recorded({"entries": ["a=1"]}, duration_us=duration))
+    assert isinstance(found, RecordedCall)
+    assert found.duration_us == read
 
 
 def test_a_request_that_ratelimit_refuses_to_read_is_counted(limits: CompiledLimits) -> None:
