@@ -1,6 +1,7 @@
 """What a server offers to this edge: the bundle itself or, in a staged roll-out, the one of its wave."""
 
 import asyncio
+import hashlib
 import socket
 from dataclasses import dataclass
 from urllib.parse import urljoin
@@ -101,9 +102,9 @@ async def bundle_of(settings: BundleSettings, target: Target, store: BundleStore
 
 
 async def _archive(settings: BundleSettings, target: Target, store: BundleStore) -> bytes:
-    """Return the archive of a target: fetched, unless the disk has it, as for a rollback."""
+    """Return the archive of a target: fetched, unless the disk has it undamaged, as for a rollback."""
     kept = await asyncio.to_thread(store.archive, target.digest)
-    if kept is not None:
+    if kept is not None and hashlib.sha256(kept).hexdigest() == target.digest:
         return kept
     server = settings.model_copy(update={"url": urljoin(settings.url, target.url)})
     fetched = await fetch(server, max_bytes=settings.max_bytes)

@@ -153,14 +153,22 @@ def _restored(settings: BundleSettings) -> bool:
 
 
 async def _first(settings: BundleSettings) -> Callable[[], None]:
-    """Make `serving` lead to the first bundle that the server has; what is returned records it."""
+    """Make `serving` lead to the first bundle that the server has; what is returned records it.
+
+    It is not older than the one that was accepted last, even if that one cannot be read from the disk.
+    """
     from authz.credentials.core.http import FetchError
     from edge.bundle.errors import BundleError
+    from sidecars.process.bundle.store import BundleStore
 
+    try:
+        known = BundleStore(settings.folder).accepted()
+    except BundleError:  # `_restored` has said so
+        known = None
     give_up_at = time.monotonic() + settings.start_seconds
     while True:
         try:
-            return await _fetched(settings, None) or _nothing
+            return await _fetched(settings, known, again=True) or _nothing
         except (FetchError, BundleError) as error:
             if time.monotonic() + RETRY_SECONDS >= give_up_at:
                 raise _problem("url", f"no bundle to start with: {error}") from None
@@ -181,8 +189,13 @@ async def _newer(settings: BundleSettings) -> Callable[[], None] | None:
         return None
 
 
-async def _fetched(settings: BundleSettings, kept: "Accepted | None") -> Callable[[], None] | None:
-    """Make `serving` lead to what the server offers; None if that is `kept`. Raises as `offer_of`."""
+async def _fetched(
+    settings: BundleSettings, kept: "Accepted | None", *, again: bool = False
+) -> Callable[[], None] | None:
+    """Make `serving` lead to what the server offers; None if that is `kept`, unless it may come `again`.
+
+    Raises as `offer_of`.
+    """
     from sidecars.process.bundle.offer import offer_of, record_of
     from sidecars.process.bundle.source import fetch
     from sidecars.process.bundle.store import BundleStore
@@ -190,7 +203,10 @@ async def _fetched(settings: BundleSettings, kept: "Accepted | None") -> Callabl
     store = BundleStore(settings.folder)
     fetched = await fetch(settings, max_bytes=settings.max_bytes)
     now = time.time()
-    offer = await offer_of(settings, fetched.body or b"", kept, store, now)
+    body = fetched.body or b""
+    offer = await offer_of(settings, body, kept, store, now)
+    if offer.new is None and again:
+        offer = await offer_of(settings, body, None, store, now)
     if offer.new is None:
         return None
     store.put(*offer.new)

@@ -75,12 +75,15 @@ class BundleStore:
     def restore(self, trust: Trust, bounds: Bounds) -> Accepted | None:
         """Provide the files of the bundle that was accepted last; None without one.
 
-        Its signature may have expired since. Raises BundleError for one that was changed.
+        Its signature may have expired since. Raises BundleError for one that is missing or
+        was changed.
         """
         accepted = self.accepted()
         if accepted is None:
             return None
-        archive = self._archive(accepted.digest).read_bytes()
+        archive = self.archive(accepted.digest)
+        if archive is None:
+            raise BundleError(Fault.UNREADABLE, "the archive of the bundle that was accepted is missing")
         bundle = read_bundle(archive, bounds)
         if bundle.digest != accepted.digest:
             raise BundleError(Fault.UNREADABLE, "the bundle kept on disk is not the one that was accepted")

@@ -233,6 +233,28 @@ class TestStart:
             running.wait_until_ready()
             assert running.config()["bundle"]["revision"] == "r2"
 
+    @pytest.mark.parametrize("damage", [b"damaged", None])
+    def test_a_kept_bundle_that_cannot_be_read_is_fetched_again_and_no_older_one(
+        self, tmp_path: Path, server: BundleServer, signer: Signer, damage: bytes | None
+    ) -> None:
+        kept = signer.archive(content(POLICY), "r2", 2, issued_at=1)
+        bundle = read_bundle(kept)
+        store = BundleStore(tmp_path / "state" / "all-0")
+        store.put(bundle, kept)
+        store.accept(Accepted(bundle.digest, "r2", 2, "", 1.0))
+        archive = store.serving.with_name(f"{bundle.digest}.tar.gz")
+        archive.unlink() if damage is None else archive.write_bytes(damage)
+        server.put(BIN, signer.archive(content(POLICY), "r1", 1, issued_at=1))
+        with Running(
+            tmp_path, settings(tmp_path, server, signer, start_seconds=0), program=SIDECARS
+        ) as running:
+            assert running.wait_for_exit() == 2
+        assert "its sequence 1 is lower than 2 of revision r2" in running.stderr
+        server.put(BIN, kept)
+        with Running(tmp_path, settings(tmp_path, server, signer), program=SIDECARS) as running:
+            running.wait_until_ready()
+            assert running.config()["bundle"]["revision"] == "r2"
+
     def test_two_processes_do_not_share_a_folder(
         self, running: Running, tmp_path: Path, server: BundleServer, signer: Signer
     ) -> None:

@@ -141,3 +141,11 @@ def test_what_the_release_does_not_name_exactly_is_refused(fleet: Fleet) -> None
     assert edge.config()["bundle"]["revision"] == "r1"
     fleet.publish(steps.start(old, target))
     fleet.wait(canary="r2", other="r2")
+
+
+def test_a_damaged_archive_on_the_disk_is_fetched_again(fleet: Fleet) -> None:
+    old = steps.start(None, put(fleet.server, fleet.signer, 1))
+    target = put(fleet.server, fleet.signer, 2)
+    (fleet.edges[OTHER].folder / f"state/all-0/{target.digest}.tar.gz").write_bytes(b"damaged")
+    fleet.publish(steps.start(old, target))
+    fleet.wait(canary="r2", other="r2")
