@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from common.buckets import MAX_HITS, SECOND_US, SlidingWindow, Taken
 from protos.lenient import shown
+from ratelimit.concurrency import lasting_entries
 from ratelimit.decision import BANNED, Charge, DescriptorStatus, LimitDecision, LimitPlan
 from ratelimit.map_reader import MapReader
 from ratelimit.rules import BanRule, LimitRule
@@ -178,7 +179,7 @@ class Bans:
         if taken.allowed or ban is None or (known is not None and known.is_in_force(now)):
             return
         secrets = plan.limits.options.secrets
-        entries = plan.request.descriptors[charge.position].entries
+        entries = lasting_entries(charge.rule, plan.request.descriptors[charge.position].entries)
         text = shown(",".join(f"{name}={secrets.shown(name, value)}" for name, value in entries))
         imposed = Ban(key, now + ban.seconds, now, charge.rule.key, text[:MAX_SHOWN_CHARACTERS])
         path = charge.rule.path

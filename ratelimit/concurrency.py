@@ -1,10 +1,13 @@
 """Concurrency limits: what a limits file says about them, and who holds a slot."""
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
 from common.buckets import MAX_SLOTS, SECOND_US, Slots
 from ratelimit.map_reader import MapReader
+from ratelimit.match import Entry
+from ratelimit.rules import LimitRule
 
 RELEASE_AFTER_SECONDS: Final = 60
 """Four times Envoy's default timeout of a route (15 s)."""
@@ -34,6 +37,11 @@ def read_concurrency(descriptor: MapReader, limit: MapReader) -> dict[str, Any]:
     most = limit.number("concurrency", 1, 1, MAX_SLOTS)
     seconds = limit.seconds("release_after", RELEASE_AFTER_SECONDS, MAX_RELEASE_AFTER_SECONDS)
     return {"bucket": Slots(most, seconds * SECOND_US), "requests_per_unit": most}
+
+
+def lasting_entries(rule: LimitRule, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Return the entries that name a key of `rule`: of a concurrency limit, all but the id of the request."""
+    return entries[:-1] if isinstance(rule.bucket, Slots) else entries
 
 
 def holder_of(request_id: str) -> int:

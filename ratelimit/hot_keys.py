@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Final
 
-from common.buckets import Slots
 from protos.lenient import shown
+from ratelimit.concurrency import lasting_entries
 from ratelimit.decision import Charge, LimitDecision, LimitPlan
 from ratelimit.stores.store import Result
 
@@ -53,9 +53,7 @@ class _Seen:
 
     def __init__(self, charge: Charge, plan: LimitPlan, error: int) -> None:
         secrets = plan.limits.options.secrets
-        entries = plan.request.descriptors[charge.position].entries
-        if isinstance(charge.rule.bucket, Slots):
-            entries = entries[:-1]  # the last is the id of one request
+        entries = lasting_entries(charge.rule, plan.request.descriptors[charge.position].entries)
         text = shown(",".join(f"{key}={secrets.shown(key, value)}" for key, value in entries))
         self.domain = plan.request.domain
         self.descriptor = text[:MAX_SHOWN_CHARACTERS]

@@ -126,9 +126,9 @@ def in_order(calls: Iterable[RecordedCall], most: int = MAX_OUT_OF_ORDER) -> Ite
         yield call._replace(at_us=latest)
 
 
-def entry_text(descriptor: Descriptor) -> str:
+def entry_text(entries: Iterable[Entry]) -> str:
     """Return the entries of a descriptor as `key=value,key=value`."""
-    return ",".join([f"{key}={value}" for key, value in descriptor.entries])
+    return ",".join([f"{key}={value}" for key, value in entries])
 
 
 def _recorded(record: Mapping[str, Any]) -> list[Descriptor]:

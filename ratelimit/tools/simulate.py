@@ -9,6 +9,7 @@ from typing import Final
 
 from common.buckets import SECOND_US, Slots
 from ratelimit.bans import Bans
+from ratelimit.concurrency import lasting_entries
 from ratelimit.decision import LimitDecision
 from ratelimit.limiter import Limiter
 from ratelimit.plan import Modes
@@ -147,7 +148,8 @@ def _count(found: Simulation, call: RecordedCall, decision: LimitDecision | None
         found.newly_passed += call.refused and not refused
     for descriptor, status in zip(call.request.descriptors, decision.statuses, strict=True):
         if status.rule is not None:
-            one = _counted(found, (status.rule.key, entry_text(descriptor)))
+            entries = lasting_entries(status.rule, descriptor.entries)
+            one = _counted(found, (status.rule.key, entry_text(entries)))
             one.calls += 1
             if refused and status.over_limit:
                 one.refused += 1

@@ -225,6 +225,16 @@ def test_bad_credentials_ban_a_client_by_a_budget_that_authz_charges() -> None:
     assert banned(bench.ask(check)) == [True]
 
 
+def test_the_ban_of_a_concurrency_limit_is_named_without_the_id_of_a_request() -> None:
+    bench = Banning("""
+    - key: subject
+      descriptors: [{key: id, rate_limit: {concurrency: 1, ban: {after: 1, for: 1m}}}]
+    """)
+    found = [bench.ask(of(("subject", "alice"), ("id", f"{number}"))) for number in range(3)]
+    assert banned(*found) == [False, False, True]
+    assert [one.descriptor for one in bench.bans.lift(["subject=alice"], bench.rules)] == ["subject=alice"]
+
+
 def test_the_listing_tells_of_the_ban() -> None:
     rule = Bench(LIMITS).limiter.limits.rules[0]
     assert limit_text(rule) == "2 per day, token_bucket, ban 600s after 3 rejections, on_failure local"

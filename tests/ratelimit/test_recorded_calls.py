@@ -127,6 +127,18 @@ def test_a_request_gives_its_slot_back_when_it_has_ended(tmp_path: Path) -> None
     assert found == [False, True, False, True, False]
 
 
+def test_the_key_of_a_concurrency_limit_is_without_the_id_of_the_request(tmp_path: Path) -> None:
+    limits = loaded(tmp_path, "{key: s, descriptors: [{key: id, rate_limit: {concurrency: 1}}]}")
+    calls = [
+        RecordedCall(at, LimitRequest("d", [Descriptor((("s", "alice"), ("id", f"{at}")))]), None)
+        for at in (1, 2)
+    ]
+    found = simulate(calls, limits, Modes())
+    assert {key: (one.calls, one.refused) for key, one in found.keys.items()} == {
+        ("d.s.id", "s=alice"): (2, 1)
+    }
+
+
 def test_one_request_may_take_slots_for_two_ids(tmp_path: Path) -> None:
     limits = loaded(tmp_path, "{key: a, rate_limit: {concurrency: 2}}")
     both = LimitRequest("d", [Descriptor((("a", "1"),)), Descriptor((("a", "2"),))])
