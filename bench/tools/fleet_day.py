@@ -1,4 +1,4 @@
-"""A simulated day: what is released when, when the server is out, and what came of it."""
+"""A simulated day: what is released when, when the server is out, and the result of it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
