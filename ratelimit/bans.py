@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from math import ceil
 from typing import Any, Final, NamedTuple, Protocol
 
 from common.buckets import MAX_HITS, SECOND_US, SlidingWindow, Taken
@@ -210,6 +211,11 @@ class Bans:
         ended = [key for key, ban in self.active.items() if not ban.is_in_force(now)]
         for key in ended:
             del self.active[key]
+
+    def seconds_left(self, key: str) -> int | None:
+        """Return for how long a key is still banned, in seconds rounded up; None if it is not."""
+        ban, now = self.active.get(key), self._clock()
+        return ceil(ban.until - now) if ban is not None and ban.is_in_force(now) else None
 
     def listed(self) -> list[Ban]:
         """Return the bans in force, the newest first."""

@@ -33,6 +33,8 @@ class ExplainedDescriptor:
     remaining: int | None
     """Hits that would pass now; None if that is unknown."""
     reset_seconds: int | None
+    banned_seconds: int | None = None
+    """For how long the key is still banned, so that nothing passes; None if it is not, or that is unknown."""
 
 
 def entries_of(text: str) -> tuple[Entry, ...]:

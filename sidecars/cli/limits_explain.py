@@ -138,6 +138,8 @@ def _block(one: ExplainedDescriptor) -> Table:
     rows += [("limit", one.limit), ("bucket", one.key)]
     if one.remaining is not None:
         rows.append(("left", f"{one.remaining}, all of it in {one.reset_seconds} s"))
+    if one.banned_seconds is not None:
+        rows.append(("banned", f"for another {one.banned_seconds} s: sidecars limits bans lift ends it"))
     block = Table.grid(padding=(0, 1))
     block.add_column(min_width=2)
     block.add_column(style="dim", no_wrap=True)

@@ -178,7 +178,7 @@ class RatelimitSidecar:
         settings, limiter = self._settings, self._limiter
         prefix = settings.redis_prefix if self._shared is not None else ""
         modes = Modes(bounds=settings.bounds)
-        return await answer_explain(limiter.limits, modes, limiter.store, prefix, request)
+        return await answer_explain(limiter.limits, modes, limiter.store, limiter.bans, prefix, request)
 
     async def _reset(self, request: AdminRequest) -> AdminAnswer:
         limiter = self._limiter

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import structlog
 
+from ratelimit.bans import Bans
 from ratelimit.decision import LimitPlan
 from ratelimit.explain_request import ask_left, explained, plan_of
 from ratelimit.plan import Modes
@@ -20,7 +21,7 @@ _log = structlog.get_logger("sidecars.ratelimit")
 
 
 async def answer_explain(
-    limits: CompiledLimits, modes: Modes, store: Store, prefix: str, request: AdminRequest
+    limits: CompiledLimits, modes: Modes, store: Store, bans: Bans, prefix: str, request: AdminRequest
 ) -> AdminAnswer:
     """The explanation of each descriptor. Nothing is charged or counted.
 
@@ -36,7 +37,12 @@ async def answer_explain(
         left = await ask_left(store, plan) if plan.takes else []
     except StoreError as error:
         return AdminAnswer(503, f"the store gives no answer: {error}\n".encode(), "text/plain")
-    answers = [asdict(one) for one in explained(plan, descriptors, prefix, left)]
+    answers = [
+        asdict(one)
+        if one.key is None
+        else asdict(one) | {"banned_seconds": bans.seconds_left(one.key.removeprefix(prefix))}
+        for one in explained(plan, descriptors, prefix, left)
+    ]
     return AdminAnswer(body=orjson.dumps(answers))
 
 

@@ -49,6 +49,20 @@ def test_what_is_left_in_the_memory_of_the_process(running: Running) -> None:
     assert "descriptor_not_found{" not in running.get("/metrics")[1]
 
 
+def test_a_banned_key_is_said_to_be_banned(folder: Path) -> None:
+    ban = "domain: edge\ndescriptors: [{key: closed, rate_limit: %s}]\n"
+    limit = "{unit: second, requests_per_unit: 1, ban: {after: 1, for: 1h}}"
+    (folder / "edge.yaml").write_text(ban % limit)
+    with Running(folder, {"ratelimit": section(folder)}, program=SIDECARS) as process:
+        process.wait_until_ready()
+        with connect(f"unix:{folder}/s") as channel:
+            call(channel, METHOD, request({"closed": "a"}, hits=2))
+        found = json.loads(explained(process, "--json", "closed=a", "closed=b", "none=1").stdout)
+        assert [one["banned_seconds"] is None for one in found] == [False, True, True]
+        assert 3_500 < found[0]["banned_seconds"] <= 3_600
+        assert "sidecars limits bans lift" in explained(process, "closed=a").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "domain", "problem"),
     [
