@@ -130,7 +130,9 @@ class XdsClient:
         if response.type_url != TYPE_URL:
             return self._reject(response, f"expected resources of {TYPE_URL}, found {response.type_url!r}")
         try:
-            await self._use(sent_limits(response.version_info, response.resources))
+            # In a thread, as thousands of limits take a second, and requests go on.
+            sent = await asyncio.to_thread(sent_limits, response.version_info, response.resources)
+            await self._use(sent)
         except ConfigError as error:
             return self._reject(response, str(error))
         self.responses[Result.ACCEPTED] += 1

@@ -24,6 +24,8 @@ from protos.ratelimit_config_pb2 import (
 FORMAT: Final = 1
 """The format of the file that keeps them."""
 
+_Dumper: Final[type[yaml.SafeDumper]] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 _log = structlog.get_logger("sidecars.ratelimit")
 
 
@@ -59,7 +61,8 @@ def sent_limits(version: str, resources: Sequence[AnyMessage]) -> SentLimits:
 def limits_text(config: RateLimitConfig) -> str:
     """The limit file of one domain, in YAML."""
     data = {"domain": config.domain, "descriptors": list(map(_descriptor, config.descriptors))}
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    # Escaped: PyYAML folds a NEL (U+0085) that it writes as it is.
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=False)
 
 
 def _descriptor(descriptor: RateLimitDescriptor) -> dict[str, Any]:

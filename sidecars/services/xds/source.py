@@ -67,7 +67,7 @@ class XdsSource:
     async def use(self, sent: SentLimits) -> None:
         """Put `sent` into service, and keep it. Raises ConfigError, and changes nothing then."""
         try:
-            documents = sent.documents()
+            documents = await asyncio.to_thread(sent.documents)
             if not documents and self.documents and not self._xds.allow_empty:
                 raise ConfigError.of("xds", _EMPTY)
             limits = await self._loaded(documents)

@@ -73,6 +73,15 @@ def test_such_a_file_is_loaded_as_any_other() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "value", ["a\x85b", "a\u2028b", "a\nb", "a\x00b", "é", "yes", "*a", "&a", "x: y", "#", "1e3"]
+)
+def test_a_value_stays_as_it_was_sent(value: str) -> None:
+    message = config()
+    message.descriptors[0].value = value
+    assert parse(limits_text(message)).data["descriptors"][0]["value"] == value
+
+
 def test_a_unit_that_is_not_known_is_named_by_its_number() -> None:
     message = config()
     message.descriptors[0].rate_limit.unit = 99  # type: ignore[assignment]

@@ -1,6 +1,7 @@
 """Limits from a state-of-the-world ADS server, which speaks the official protos."""
 
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from structlog.testing import capture_logs
 
 from protos.ratelimit_pb2 import RateLimitResponse
 from sidecars.services.ratelimit import RatelimitSidecar, build
+from sidecars.services.xds import client
+from sidecars.services.xds.limits import SentLimits, sent_limits
 from sidecars.settings.ratelimit import RatelimitSettings
 from tests.support.authority import Authority
 from tests.support.management_server import ManagementServer, config, management_server
@@ -66,6 +69,27 @@ async def test_limits_are_asked_for_put_into_service_and_acknowledged(tmp_path: 
             assert codes(sidecar, "user", 3) == [OK, OK, OVER]
             state = sidecar.describe()["xds"]
             assert (state["connected"], state["version"], state["rejection"]) == (True, "1", None)
+
+
+async def test_requests_go_on_while_limits_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[threading.Thread] = []
+
+    def noting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            readers.append(threading.current_thread())
+            return real(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(client, "sent_limits", noting(sent_limits))
+    monkeypatch.setattr(SentLimits, "documents", noting(SentLimits.documents))
+    async with management_server() as server:
+        server.send("1", [config("edge", "user", 2)])
+        async with sidecar_of(server.address, tmp_path):
+            await server.request()
+            await accepted(server, "1")
+    assert len(readers) == 2
+    assert threading.main_thread() not in readers
 
 
 async def test_a_later_set_replaces_the_one_before(tmp_path: Path) -> None:
