@@ -109,41 +109,49 @@ async def serve(texts: Mapping[str, str], folder: Path, *, following: bool = Fal
         local = on_this_machine(texts, folder, upstream_port, idp_port, port)
         built = build(EstateReader().read(local, TODAY))
         write_files(built, folder / "built")
-        settings = folder / "sidecars.yaml"
-        (folder / "hash-key").write_text(HASH_KEY)
-        settings.write_text(yaml.safe_dump(_settings(folder)))
-        command = (sys.executable, "-m", "sidecars", "run", "all", "--config", str(settings))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SIDECARS_")}
-        sidecars = await running.enter_async_context(
-            spawn("the sidecars", command, folder / "sidecars.log", stop_seconds=10, environment=environment)
-        )
-        await sidecars.until_ready(SidecarsAdmin(folder / "admin.sock").ready, READY_SECONDS)
-        configuration = orjson.loads(built.files["envoy-files.json"]) if following else _envoy(built)
+        await running.enter_async_context(serve_sidecars(folder, settings_of(folder, "built")))
+        static = built.files["envoy.json"]
+        configuration = orjson.loads(built.files["envoy-files.json"]) if following else patient(static)
         envoy = await running.enter_async_context(serve_envoy(program, configuration, folder))
         yield Served(folder, built, envoy, provider, echo, upstream_port, idp_port, port)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+@asynccontextmanager
+async def serve_sidecars(folder: Path, settings: Mapping[str, Any]) -> AsyncIterator[SidecarsAdmin]:
+    """Run the three sidecars in one process during the block, once they are ready."""
+    file, admin = folder / "sidecars.yaml", SidecarsAdmin(folder / "admin.sock")
+    (folder / "hash-key").write_text(HASH_KEY)
+    file.write_text(yaml.safe_dump(settings))
+    command = (sys.executable, "-m", "sidecars", "run", "all", "--config", str(file))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SIDECARS_")}
+    log = folder / "sidecars.log"
+    async with spawn("the sidecars", command, log, stop_seconds=10, environment=environment) as sidecars:
+        await sidecars.until_ready(admin.ready, READY_SECONDS)
+        yield admin
+
+
+def settings_of(folder: Path, built: str) -> dict[str, Any]:
+    """Return settings with sockets in `folder`, of which `built` has what was built from intent."""
     listen = {name: {"listen": [f"unix:{folder}/{name}.sock"]} for name in SIDECARS}
     return {
         "admin": {"listen": f"unix:{folder}/admin.sock"},
         "drain": {"drain_delay_seconds": 0, "grace_seconds": 2, "flush_seconds": 2},
         "reload": {"interval_seconds": 0.1},
-        "authz": {**listen["authz"], "policy": ["built/policy.json"]},
-        "ratelimit": {**listen["ratelimit"], "limits": ["built/limits.json"]},
+        "authz": {**listen["authz"], "policy": [f"{built}/policy.json"]},
+        "ratelimit": {**listen["ratelimit"], "limits": [f"{built}/limits.json"]},
         "accesslog": {
             **listen["accesslog"],
             "sinks": [{"type": "file", "path": "access.jsonl"}],
-            "route_rules": ["built/accesslog.json"],
+            "route_rules": [f"{built}/accesslog.json"],
             "redact": {"hash_key_file": "hash-key"},
             "flush_seconds": 1,
         },
     }
 
 
-def _envoy(built: Built) -> dict[str, Any]:
-    """Return the built configuration with a free port, and with the patience that a busy machine needs."""
-    configuration: dict[str, Any] = orjson.loads(built.files["envoy.json"])
+def patient(static: bytes) -> dict[str, Any]:
+    """Return a built configuration with a free port, and with the patience that a busy machine needs."""
+    configuration: dict[str, Any] = orjson.loads(static)
     [listener] = configuration["static_resources"]["listeners"]
     listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
     filters = http_filters(listener)
