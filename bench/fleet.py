@@ -46,7 +46,7 @@ def _load(lived: Lived) -> Figures:
 
 
 def _arrival(lived: Lived) -> Figures:
-    waves = [times for step, times in delays(lived) if step.action == "promote"]
+    waves = [times for step, times in delays(lived) if step.action == "promote" and times]
     return {
         "seconds_to_50_percent": at_share(max(waves, key=len), 0.5),
         "seconds_to_99_9_percent": max(at_share(times, 0.999) for times in waves),

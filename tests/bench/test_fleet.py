@@ -5,18 +5,20 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench.fleet import GOALS, figures
-from bench.tools.fleet import SETTINGS
+from bench.fleet import GOALS, run
+from bench.tools.document import missed
+from bench.tools.fleet import REGIONS, SETTINGS, Behaviour
 from bench.tools.fleet_day import DENIES, ERRS, HOUR, Day, Lived, delays, live
 from bench.tools.fleet_plot import write_plots
 from bench.tools.pipeline import WAVES
 from edge.release.choose import is_in
 
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
 NODES = 200
 CANARIES = {
     node
     for number in range(NODES)
-    if is_in(WAVES[0], node := f"edge-{number}", {"region": ("eu", "us", "ap")[number % 3]})
+    if is_in(WAVES[0], node := f"edge-{number}", {"region": REGIONS[number % len(REGIONS)]})
 }
 
 
@@ -76,16 +78,23 @@ def test_the_same_seed_gives_the_same_day() -> None:
     assert first.fleet.server == again.fleet.server
 
 
-def test_the_figures_have_the_goals_and_the_plots_are_images(day: Lived, tmp_path: Path) -> None:
-    assert figures(day).keys() >= GOALS.keys()
+def test_a_day_of_500_edges_meets_the_goals() -> None:
+    measured = run(quick=True, say=lambda _: None)
+    assert measured.figures.keys() >= GOALS.keys()
+    assert not missed(measured, GOALS)
+
+
+def test_the_plots_are_images_in_the_docs(day: Lived, tmp_path: Path) -> None:
     write_plots(tmp_path, day)
     for name in ("fleet-rollout.svg", "fleet-outage.svg"):
         drawn = ET.parse(tmp_path / name).getroot()
         namespace = "{http://www.w3.org/2000/svg}"
         assert drawn.tag == f"{namespace}svg"
         assert len(drawn.findall(f"{namespace}polyline")) == 2
-        assert (Path("docs/images") / name).exists()
+        texts = {text.text for text in drawn.iter(f"{namespace}text")}
+        assert texts & {"a good release", "refused connections"}
+        assert (IMAGES / name).exists()
 
 
-def _behaviours(day: Lived) -> dict[str, object]:
+def _behaviours(day: Lived) -> dict[str, Behaviour]:
     return {f"r{number}": does for number, (_, does) in enumerate(day.day.releases, 2)}
