@@ -7,6 +7,7 @@ from common.buckets import SECOND_US, Bucket, Slots, TokenBucket
 from ratelimit.rules import (
     UNIT_SECONDS,
     Algorithm,
+    BanRule,
     CompiledLimits,
     LimitRule,
     Priority,
@@ -122,11 +123,21 @@ def _rule_data(rule: LimitRule) -> dict[str, Any]:
         "charge_rejected": None if bucket is None else bucket.charge_rejected,
         "on_failure": rule.on_failure.value,
         "lease": rule.lease,
+        "ban": None if rule.ban is None else _ban_data(rule.ban),
+        "priority": rule.priority.value,
         "shadow_mode": rule.shadow_mode,
         "quota_mode": rule.quota_mode,
         "name": rule.name or None,
         "replaces": sorted(rule.replaces),
         "source": rule.source,
+    }
+
+
+def _ban_data(ban: BanRule) -> dict[str, int]:
+    return {
+        "after": ban.rejections.limit + 1,
+        "within_seconds": ban.rejections.window_us // SECOND_US,
+        "for_seconds": ban.seconds,
     }
 
 

@@ -64,6 +64,8 @@ def lift(
 
     Example: `sidecars limits bans lift remote_address=192.0.2.1 -c sidecars.yaml`
 
+    The command asks the admin port of the settings, which must be a unix socket or have `admin.token_file`.
+
     Exit codes: 0 lifted; 1 a key is not banned, or the process does not answer; 2 bad usage.
     """
     lifted = _ask(config, "POST", "/limits/bans/lift", compat=compat, json={"names": names})

@@ -9,7 +9,7 @@ from common.buckets import SECOND_US
 from common.configfile import ConfigError
 from ratelimit.bans import Ban, Bans
 from ratelimit.decision import LimitDecision
-from ratelimit.listing import limit_text
+from ratelimit.listing import limit_text, limits_data
 from ratelimit.metadata import explain
 from ratelimit.request import LimitRequest
 from ratelimit.rules import LimitRule
@@ -223,6 +223,13 @@ def test_bad_credentials_ban_a_client_by_a_budget_that_authz_charges() -> None:
     assert bench.ask(check).over_limit
     bench.now_us += 120 * SECOND_US
     assert banned(bench.ask(check)) == [True]
+
+
+def test_the_rule_as_data_has_the_ban_and_the_priority() -> None:
+    bench = Banning(LIMITS.replace("ban:", "priority: high, ban:"))
+    first, second = limits_data(bench.limiter.limits)["rules"]
+    assert first["ban"] == {"after": 3, "within_seconds": 60, "for_seconds": 600}
+    assert (first["priority"], second["ban"], second["priority"]) == ("high", None, "normal")
 
 
 def test_the_ban_of_a_concurrency_limit_is_named_without_the_id_of_a_request() -> None:

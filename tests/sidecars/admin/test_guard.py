@@ -74,15 +74,16 @@ async def test_what_no_page_answers_says_so_in_words() -> None:
     await runner.cleanup()
 
 
-async def test_a_page_that_changes_limits_needs_a_token_on_tcp(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["/limits/reset", "/limits/bans/lift"])
+async def test_a_page_that_changes_limits_needs_a_token_on_tcp(tmp_path: Path, page: str) -> None:
     (tmp_path / "token").write_text(TOKEN)
     async with serve() as get:
-        assert (await get("/limits/reset"))[0] == 403
+        assert (await get(page))[0] == 403
     async with serve(token_file=tmp_path / "token") as get:
-        assert (await get("/limits/reset"))[0] == 401
-        assert (await get("/limits/reset", Authorization=f"Bearer {TOKEN}"))[0] == 404  # no ratelimit here
+        assert (await get(page))[0] == 401
+        assert (await get(page, Authorization=f"Bearer {TOKEN}"))[0] == 404  # no ratelimit here
     async with serve(listen=f"unix:{tmp_path}/admin") as get:
-        assert (await get("/limits/reset"))[0] == 404
+        assert (await get(page))[0] == 404
 
 
 @pytest.mark.parametrize(
