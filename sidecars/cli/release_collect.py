@@ -62,13 +62,24 @@ class Collector:
 def read_reports(file: Path) -> list[Report]:
     """Return the reports in a file, none if there is no file.
 
-    Raises OSError, and ValueError for a line that is not a report.
+    Raises OSError, and ValueError with the number of a line that is not a report.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    return [parse_report(json.loads(line)) for line in lines]
+    return [_report(number, line) for number, line in enumerate(lines, 1)]
+
+
+def _report(number: int, line: str) -> Report:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError(f"line {number} is not JSON") from None
+    try:
+        return parse_report(content)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None
 
 
 async def serve(collector: Collector, address: TcpAddress) -> None:

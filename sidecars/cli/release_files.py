@@ -55,6 +55,8 @@ class Step:
             steps = list(entries(_lines(log)))
             unreleased(steps, "" if present is None else present.log_head)
             release = change(present)
+            if present is None and steps:  # edges know the numbers of a release file that was lost
+                release = release.model_copy(update={"sequence": steps[-1].sequence + 1})
             entry = self._entry(action, why, release, steps[-1] if steps else None)
             release = release.model_copy(update={"log_head": entry.hash})
         except (AuditError, BundleError, ReleaseError) as error:

@@ -132,6 +132,13 @@ def test_a_file_that_was_never_written_stays_in_the_log(rollout: Rollout) -> Non
     assert rollout.look("log", "--verify").out.count("4 entries; the release file names the last one") == 1
 
 
+def test_a_release_file_that_was_lost_goes_on_after_the_last_number_in_the_log(rollout: Rollout) -> None:
+    rollout.begin()
+    rollout.file.unlink()
+    assert rollout("start", rollout.folder / "r2.tar.gz").out.endswith("release 3: r2 everywhere\n")
+    assert rollout.look("log", "--verify").code == 0
+
+
 def test_bad_usage(rollout: Rollout) -> None:
     assert rollout("promote").code == 1
     assert rollout("start", rollout.folder / "r1.tar.gz", "--wave", "canary").code == 2

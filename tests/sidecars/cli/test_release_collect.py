@@ -79,8 +79,15 @@ def test_a_harmful_release_is_stopped_at_its_canaries(
     checked = rollout.look("check", *with_reports)
     assert (checked.code, checked.out.startswith("broken: max_denied_rise")) == (1, True)
     assert rollout("rollback").code == 0
-    reports.write_text("x\n")
-    assert rollout.look("check", *with_reports).code == 1
+    for line, problem in (
+        ("x", "is not JSON"),
+        ("[]", "not a status report: a JSON object with the object counts"),
+    ):
+        write(old)
+        reports.write_text(f"{reports.read_text()}{line}\n")
+        unread = rollout.look("check", *with_reports)
+        separator = " " if line == "x" else ": "
+        assert (unread.code, unread.err) == (1, f"{reports}: line 2{separator}{problem}\n")
 
 
 def test_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
