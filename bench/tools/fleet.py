@@ -52,6 +52,9 @@ class Outage:
     ended: float
 
 
+NONE: Final = Outage(0.0, 0.0)
+
+
 @dataclass(slots=True)
 class Node:
     """One edge."""
@@ -96,12 +99,13 @@ class Fleet:
     """The edges, of which each pulls by itself. `random` gives numbers in [0, 1)."""
 
     def __init__(
-        self, size: int, release: Release, random: Callable[[], float], outage: Outage | None = None
+        self, size: int, release: Release, random: Callable[[], float], outages: Sequence[Outage] = ()
     ) -> None:
         self.server = Server()
         self.changes: list[Change] = []
         self._random = random
-        self._outage = outage or Outage(0.0, 0.0)
+        self._outages = outages
+        self._now = 0.0
         serving = release.current
         self.nodes = [
             Node(
@@ -116,8 +120,10 @@ class Fleet:
         ]
 
     def advance(self, until: float, release: Release) -> None:
-        """Let all edges pull `release` until that second."""
-        server, outage, random = self.server, self._outage, self._random
+        """Let all edges pull `release` until that second. At most one outage is in that time."""
+        server, random = self.server, self._random
+        outage = next((one for one in self._outages if one.began < until and self._now < one.ended), NONE)
+        self._now = until
         for node in self.nodes:
             at = node.next_pull
             while at < until:

@@ -31,6 +31,8 @@ class Day:
         (20 * HOUR, Behaviour()),
     )
     outage: Outage = field(default_factory=lambda: Outage(13 * HOUR, 13 * HOUR + 300))
+    short_outage: Outage = field(default_factory=lambda: Outage(22 * HOUR, 22 * HOUR + 20))
+    """Shorter than the interval: edges are still at their first, fast retries when it ends."""
     seed: int = 18
 
 
@@ -57,7 +59,7 @@ class Lived:
 def live(day: Day) -> Lived:
     """Simulate a day."""
     pipeline = Pipeline(day.releases)
-    fleet = Fleet(day.nodes, pipeline.release, Random(day.seed).random, day.outage)
+    fleet = Fleet(day.nodes, pipeline.release, Random(day.seed).random, (day.outage, day.short_outage))
     now = 0.0
     while now < day.seconds:
         at = now
