@@ -20,6 +20,7 @@ from tests.sidecars.cli.test_limits_explain_running import METHOD, section
 from tests.sidecars.cli.test_session import Done, command
 from tests.support.ratelimiting import LIMITS, request
 from tests.support.redis_server import RedisServer
+from tests.support.redis_topologies import PATIENT
 from tests.support.running import SIDECARS, Running, call, connect
 
 OVER = RateLimitResponse.OVER_LIMIT
@@ -114,7 +115,9 @@ def test_a_form_of_another_site_is_refused(running: Running) -> None:
 @pytest.mark.redis
 def test_in_redis_it_passes_at_once_in_spite_of_the_deny_cache(folder: Path) -> None:
     with RedisServer() as redis:
-        more = settings(folder, store="redis", deny_cache_max_entries=100) | {"redis": {"url": redis.url}}
+        # A busy machine may not answer in the milliseconds that a request waits.
+        shared = settings(folder, store="redis", deny_cache_max_entries=100, redis_timeout_ms=1_000)
+        more = shared | {"redis": {"url": redis.url, **PATIENT}}
         with Running(folder, more, program=SIDECARS) as running:
             running.wait_until_ready()
             running.wait_until(lambda: ask(running, closed="a") == OVER)
