@@ -1,8 +1,9 @@
 """The `xds` section of ratelimit: a management server that sends limits."""
 
-from typing import Annotated, Final, Self
+import json
+from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from common.configfile import Block
 from sidecars.settings.listen import ConfigPath
@@ -16,6 +17,14 @@ def _server(server: str) -> str:
     if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError("expected HOST:PORT, as in control-plane:18000")
     return server
+
+
+def _metadata(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("expected a text, a finite number, true, false, a list or keys with such") from None
+    return value
 
 
 class XdsTlsSettings(Block):
@@ -50,7 +59,9 @@ class XdsSettings(Block):
     )
     node_id: str = Field("edge-sidecars", description="The id of this node, by which the server chooses.")
     cluster: str = Field("", description="The cluster of this node.")
-    metadata: dict[str, JsonValue] = Field({}, description="Metadata of this node, for the server.")
+    metadata: dict[str, Annotated[Any, AfterValidator(_metadata)]] = Field(
+        {}, description="Metadata of this node, for the server."
+    )
     headers_file: ConfigPath | None = Field(
         None, description="A file with NAME: VALUE lines, sent with each stream; read for each."
     )

@@ -20,6 +20,8 @@ from authz.credentials.session.model import Session
 from authz.credentials.session.redis_store import RedisSessionStore as Sessions
 from common.buckets import SECOND_US, FixedWindow, TokenBucket
 from common.circuit_breaker import CircuitBreaker
+from ratelimit.bans import Ban, Bans
+from ratelimit.stores.ban_stream import BanStream
 from ratelimit.stores.heartbeat import Heartbeat, beat_script
 from ratelimit.stores.redis import PROBE, RedisStore
 from ratelimit.stores.store import Take
@@ -75,6 +77,9 @@ async def ratelimit(client: Redis) -> None:
     heartbeat = Heartbeat(beat_script(client), "ratelimit:", "one")
     await heartbeat.beat()
     await heartbeat.leave()
+    bans = BanStream(beat_script(client), "ratelimit:", Bans(time.time, lambda _take, _then: None), 10)
+    bans.banned(Ban("key", time.time() + 60, time.time(), "rule", "key=value"))
+    await bans.sync()
     await store.close()
 
 

@@ -201,7 +201,7 @@ def test_a_page_of_one_worker_is_had_by_its_number(running: Running, tmp_path: P
     assert running.get("/no-such-page")[0] == 404
     assert links_in(running.get("/")[1]) == [
         *("/metrics", "/healthz", "/readyz", "/config", "/totals", "/version"),
-        *("/rlconfig", "/limits/hot", "/console/"),
+        *("/rlconfig", "/limits/hot", "/limits/bans", "/console/"),
     ]
 
 
