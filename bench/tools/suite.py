@@ -111,13 +111,15 @@ def _settings(folder: Path, setup: Setup, port: int, admin: Path) -> dict[str, A
         "ratelimit": {"limits": ["limits.yaml"]},
         "accesslog": {"sinks": [{"type": "file", "path": str(folder / f"{setup.label}.jsonl")}]},
     }
-    # grpcio trusts no peer.
-    trust = {"trusted": True} if setup.settings.get("transport", "native") == "native" else {}
-    listen = [{"address": f"127.0.0.1:{port}", **trust}]
+    # grpcio trusts no peer, and sheds no call. A load that saturates a sidecar measures what it can answer.
+    native = setup.settings.get("transport", "native") == "native"
+    listen = [{"address": f"127.0.0.1:{port}", **({"trusted": True} if native else {})}]
+    connections = {"connections": {"limits": {"shed_after_share": None}}} if native else {}
     return {
         "admin": {"listen": f"unix:{admin}"},
         "log": {"level": "warning"},
         "drain": {"drain_delay_seconds": 0, "grace_seconds": 2, "flush_seconds": 2},
+        **connections,
         **setup.settings,
         setup.name: {**sections[setup.name], "listen": listen, **setup.section},
     }
