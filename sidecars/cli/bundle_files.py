@@ -128,6 +128,8 @@ def write(file: Path, content: bytes) -> None:
     try:
         scratch.write_bytes(content)
         scratch.replace(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None  # the scratch file is ours to know
     finally:
         scratch.unlink(missing_ok=True)
 

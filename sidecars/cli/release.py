@@ -185,6 +185,8 @@ def collect(
     if not isinstance(address, TcpAddress):
         raise typer.BadParameter("expected HOST:PORT", param_hint="--listen")
     token = "" if token_file is None else token_file.read_text(encoding="utf-8").strip()
+    if token_file is not None and not token:
+        raise typer.BadParameter(f"{token_file} has no token", param_hint="--token-file")
 
     async def run() -> None:
         await serve(Collector(output, token, max_reports), address)

@@ -29,6 +29,7 @@ class Collector:
         self._changed = asyncio.Event()
         for report in read_reports(output):
             self._keep(report)
+        self._changed.set()  # a file that cannot be written is a problem of the start
 
     async def receive(self, request: web.Request) -> web.Response:
         """Answer one POST: 204; 401 without the token; 400 for another document."""

@@ -90,6 +90,27 @@ def test_a_harmful_release_is_stopped_at_its_canaries(
         assert (unread.code, unread.err) == (1, f"{reports}: line 2{separator}{problem}\n")
 
 
+def test_a_file_that_cannot_be_written_ends_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listen = ("--listen", f"127.0.0.1:{free_port()}")
+    done = Command(capsys)("release", "collect", *listen, "-o", tmp_path / "none" / "reports.jsonl")
+    assert done.code == 1
+    assert f"{tmp_path}/none/reports.jsonl: no such file" in done.err.lower()
+
+
+def test_a_token_file_without_a_token_is_bad_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would admit every report."""
+    empty = tmp_path / "token"
+    empty.write_text("\n")
+    collect = ("release", "collect", "--listen", f"127.0.0.1:{free_port()}", "-o", tmp_path / "a")
+    done = Command(capsys)(*collect, "--token-file", empty)
+    assert done.code == 2
+    assert "has no token" in done.err
+
+
 def test_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sidecars = Command(capsys)
     assert sidecars("release", "collect", "--listen", "unix:/a", "-o", tmp_path / "a").code == 2
