@@ -78,7 +78,7 @@ def test_the_application_is_a_layer_of_its_own(image: Stage) -> None:
     }
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert {name for name in packages if not name.endswith(".dist-info")} == set(wheel["packages"])
-    assert len(application) * 4 < len(dependencies)
+    assert len(application) * 2 < len(dependencies)
 
 
 def test_the_image_serves_with_a_read_only_root_as_its_user(image: Stage, tmp_path: Path) -> None:
