@@ -16,7 +16,7 @@ from ratelimit.decision import BANNED, Charge, DescriptorStatus, LimitDecision, 
 from ratelimit.deny_cache import DenyCache
 from ratelimit.hot_keys import HotKeys
 from ratelimit.in_flight import InFlight
-from ratelimit.leases.leases import Errand, Leases
+from ratelimit.leases.leases import Leases, StoreRequest
 from ratelimit.plan import Modes, make_plan, near_limit
 from ratelimit.request import LimitRequest
 from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, Priority, share_of
@@ -217,46 +217,50 @@ class Limiter:
             if denied is not None:
                 return finish(self._denied(plan, denied))
             asked_at = deny_cache.clock()
-        errand = None if leases is None else leases.errand(plan.takes, plan.charges)
-        takes = plan.takes if errand is None else errand.takes
+        store_request = None if leases is None else leases.store_request(plan.takes, plan.charges)
+        takes = plan.takes if store_request is None else store_request.takes
         try:
             if self._callback_store is not None:
                 return self._callback_store.take_then(
                     takes,
                     budget_seconds,
-                    lambda outcome: finish(self._answered(plan, outcome, asked_at, errand)),
+                    lambda outcome: finish(self._answered(plan, outcome, asked_at, store_request)),
                 )
             taken = self.store.take(takes, budget_seconds)
         except StoreError as error:
-            return finish(self._answered(plan, error, asked_at, errand))
+            return finish(self._answered(plan, error, asked_at, store_request))
         if isinstance(taken, list):
             return finish(
                 self._counted(plan, taken)
-                if errand is None
-                else self._answered(plan, taken, asked_at, errand)
+                if store_request is None
+                else self._answered(plan, taken, asked_at, store_request)
             )
-        return self._wait(plan, taken, asked_at, errand, finish)
+        return self._wait(plan, taken, asked_at, store_request, finish)
 
     async def _wait(
         self,
         plan: LimitPlan,
         answer: Awaitable[list[Taken]],
         asked_at: float,
-        errand: Errand | None,
+        store_request: StoreRequest | None,
         finish: Callable[[LimitDecision], Result],
     ) -> Result:
         try:
             outcome: list[Taken] | StoreError = await answer
         except StoreError as error:
             outcome = error
-        return finish(self._answered(plan, outcome, asked_at, errand))
+        return finish(self._answered(plan, outcome, asked_at, store_request))
 
     def _answered(
-        self, plan: LimitPlan, outcome: list[Taken] | StoreError, asked_at: float, errand: Errand | None
+        self,
+        plan: LimitPlan,
+        outcome: list[Taken] | StoreError,
+        asked_at: float,
+        store_request: StoreRequest | None,
     ) -> LimitDecision:
         most_seconds = inf
-        if errand is not None and self.leases is not None:
-            outcome = self.leases.settle(errand, plan.takes, outcome)
+        if store_request is not None and self.leases is not None:
+            outcome = self.leases.settle(store_request, plan.takes, outcome)
             most_seconds = self.leases.seconds  # until then, tokens come back that others have leased
         if isinstance(outcome, StoreError):
             return self._without_store(plan, outcome.failure)

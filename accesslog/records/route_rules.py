@@ -58,7 +58,7 @@ class RouteRule:
         return bool(found)
 
     def apply_to_row(self, rows: Rows, row: int) -> None:
-        """Change one of several entries, of which only the fields that rules may change are read."""
+        """Change one of several entries. Only the fields that rules may change are read."""
         columns: dict[int, Any] = rows.columns
         if self.redact is not None:
             found = {place: columns[place][row] for place in _READ_PLACES if _has(columns, place, row)}

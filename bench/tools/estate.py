@@ -55,7 +55,7 @@ _ROUTES = (
     who: {{allow: anyone}}
 """,
 )
-"""Four kinds of route, of which a team has each as often as the others."""
+"""Four kinds of route. A team has equally many of each."""
 
 
 def large_estate(teams: int = 500, routes: int = 20) -> Mapping[str, str]:

@@ -96,7 +96,7 @@ class Change:
 
 
 class Fleet:
-    """The edges, of which each pulls by itself. `random` gives numbers in [0, 1)."""
+    """The edges. Each pulls by itself. `random` gives numbers in [0, 1)."""
 
     def __init__(
         self, size: int, release: Release, random: Callable[[], float], outages: Sequence[Outage] = ()

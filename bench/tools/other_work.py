@@ -1,6 +1,7 @@
 """Uses the CPU as the console's processes do, but asks no sidecar: `python -m bench.tools.other_work`.
 
-Checks lose to it what the kernel's scheduler takes, whatever the sidecar does. It runs until it is killed.
+It shows how much the kernel's scheduler delays checks, independent of the
+sidecar. It runs until it is killed.
 """
 
 import os

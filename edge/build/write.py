@@ -1,10 +1,9 @@
 """Writes the files of a build into a folder, each at once, and only those that differ."""
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.replace_file import replace_file
 from edge.build.build import Built
 
 
@@ -28,17 +27,5 @@ def write_files(built: Built, folder: Path) -> list[str]:
     for name in changed:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, built.files[name])
+        replace_file(path, built.files[name])
     return changed
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - as a file that is created in any other way
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

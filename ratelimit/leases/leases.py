@@ -4,7 +4,7 @@ A lease is charged in the store before its tokens are handed out. So what passes
 the limit admits in it, plus the tokens that were out when it began. Tokens that are lost, with this process
 or with an answer of the store, make a limit stricter, never more generous. docs/ratelimit.md has the proof.
 
-No clock, no timer and no store of its own: it says what to ask (`Errand`, `due`) and is told the outcome.
+It has no clock, timer or store: it says what to ask (`StoreRequest`, `due`) and is told the outcome.
 """
 
 from collections import deque
@@ -58,7 +58,7 @@ _NOT_CHARGED: Final = frozenset({Failure.REFUSED, Failure.BREAKER_OPEN, Failure.
 """Failures after which nothing was charged for certain."""
 
 
-class Errand:
+class StoreRequest:
     """What to ask the store about a request: those of its takes that no lease covers, and leases."""
 
     __slots__ = ("asked_at", "held", "held_tokens", "own", "renewals", "takes")
@@ -118,8 +118,8 @@ class Leases:
         self._seen: GenerationalCache[str, tuple[float, int]] = GenerationalCache(max_keys)
         """Keys without a lease: when they were asked for, and what remained."""
         self._returns: list[Take] = []
-        self._holding: set[Errand] = set()
-        """Errands that hold tokens and have no answer yet."""
+        self._holding: set[StoreRequest] = set()
+        """StoreRequests that hold tokens and have no answer yet."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class Leases:
     @property
     def tokens_out(self) -> int:
         """Tokens that are charged, or being charged, and neither handed out nor known to be back."""
-        held = sum(errand.held_tokens for errand in self._holding)
+        held = sum(store_request.held_tokens for store_request in self._holding)
         return self._pending + self._returning + held + sum(lease.left for lease in self._leases.values())
 
     def take(self, takes: Sequence[Take]) -> list[Taken] | None:
@@ -154,7 +154,7 @@ class Leases:
         self.answered += 1
         return outcomes
 
-    def errand(self, takes: Sequence[Take], charges: Sequence[Charge]) -> Errand | None:
+    def store_request(self, takes: Sequence[Take], charges: Sequence[Charge]) -> StoreRequest | None:
         """What to ask the store instead of `takes`; None where no rule of the request has leases.
 
         `settle` has to be called with the answer.
@@ -164,59 +164,59 @@ class Leases:
                 return None
             key = takes[0].key
             if key not in self._leases and self._seen.get(key) is None:
-                return Errand(takes, self._clock())
+                return StoreRequest(takes, self._clock())
         elif True not in [charge.rule.lease for charge in charges]:
             return None
         now = self._clock()
-        errand = Errand(takes, now)
+        store_request = StoreRequest(takes, now)
         for position, (take, charge) in enumerate(zip(takes, charges, strict=True)):
             lease = self._lease(take, now) if charge.rule.lease and take.hits > 0 else None
             taken = None
             if lease is not None:
                 if now >= lease.renew_at or take.hits > lease.left:
-                    self._renew(take.key, lease, errand)
+                    self._renew(take.key, lease, store_request)
                 taken = lease.spend(take, now)
             if lease is not None and taken is not None:
-                errand.held.append((position, lease, taken, lease.ends_at))
-                errand.held_tokens += take.hits
+                store_request.held.append((position, lease, taken, lease.ends_at))
+                store_request.held_tokens += take.hits
             else:
-                errand.own.append(position)
-        if errand.held:
-            self._holding.add(errand)
-        if not errand.is_plain:
-            errand.takes = _to_ask(takes, errand)
-        return errand
+                store_request.own.append(position)
+        if store_request.held:
+            self._holding.add(store_request)
+        if not store_request.is_plain:
+            store_request.takes = _to_ask(takes, store_request)
+        return store_request
 
     def settle(
-        self, errand: Errand, takes: Sequence[Take], outcome: list[Taken] | StoreError
+        self, store_request: StoreRequest, takes: Sequence[Take], outcome: list[Taken] | StoreError
     ) -> list[Taken] | StoreError:
-        """The outcome of a request with `takes`, by the answer of the store to its errand."""
+        """The outcome of a request with `takes`, by the answer of the store to its store_request."""
         now = self._clock()
-        if errand.is_plain:
+        if store_request.is_plain:
             if isinstance(outcome, list):
                 for take, taken in zip(takes, outcome, strict=True):
                     self._seen.put(take.key, (now, taken.remaining))
             return outcome
-        puts_back = not errand.held or errand in self._holding
-        self._holding.discard(errand)
+        puts_back = not store_request.held or store_request in self._holding
+        self._holding.discard(store_request)
         outcomes = [NOT_TAKEN] * len(takes)
-        for position, _, taken, _ in errand.held:
+        for position, _, taken, _ in store_request.held:
             outcomes[position] = taken
         if isinstance(outcome, StoreError):
-            for _, lease, hits in errand.renewals:
-                if lease.asked_at == errand.asked_at:
+            for _, lease, hits in store_request.renewals:
+                if lease.asked_at == store_request.asked_at:
                     self._unanswered(lease, hits, charged=outcome.failure not in _NOT_CHARGED)
-            if not errand.own:
+            if not store_request.own:
                 return outcomes
-            for position, lease, _, ends_at in errand.held:
+            for position, lease, _, ends_at in store_request.held:
                 self._put_back(takes[position], lease, ends_at if puts_back else -inf, now)
             return outcome
-        for position, taken in zip(errand.own, outcome, strict=False):
+        for position, taken in zip(store_request.own, outcome, strict=False):
             outcomes[position] = taken
         refused = is_refused(zip(takes, outcomes, strict=True))
-        self._renewed_all(errand, outcome[len(errand.own) :], refused=refused)
+        self._renewed_all(store_request, outcome[len(store_request.own) :], refused=refused)
         if refused:
-            for position, lease, taken, ends_at in errand.held:
+            for position, lease, taken, ends_at in store_request.held:
                 if not takes[position].charges_in_refused(allowed=True):
                     self._put_back(takes[position], lease, ends_at if puts_back else -inf, now)
                     outcomes[position] = taken._replace(remaining=taken.remaining + takes[position].hits)
@@ -225,7 +225,9 @@ class Leases:
     def due(self) -> list[Take]:
         """What to return to the store now: tokens of keys that nothing asks for. `sent` has to follow."""
         now = self._clock()
-        self._holding = {errand for errand in self._holding if now - errand.asked_at <= ANSWER_SECONDS}
+        self._holding = {
+            store_request for store_request in self._holding if now - store_request.asked_at <= ANSWER_SECONDS
+        }
         queue = self._queue
         for _ in range(min(len(queue), max(LOOKED_AT_ONCE, len(queue) // PARTS_LOOKED_AT))):
             key = queue.popleft()
@@ -295,9 +297,9 @@ class Leases:
         share = int(bucket.size * self._share / max(1, self._replicas()))
         return min(share, remaining // PART_OF_REMAINING)
 
-    def _renew(self, key: str, lease: Lease, errand: Errand) -> None:
+    def _renew(self, key: str, lease: Lease, store_request: StoreRequest) -> None:
         """Ask for the tokens that the rate of the key calls for, or return those that it does not need."""
-        now = errand.asked_at
+        now = store_request.asked_at
         if lease.asked_at is not None or now < lease.retry_at:
             return
         self.lost += lease.outlived(now)
@@ -313,12 +315,12 @@ class Leases:
         else:
             lease.left += hits
             self._returning -= hits
-        errand.renewals.append((key, lease, hits))
+        store_request.renewals.append((key, lease, hits))
 
-    def _renewed_all(self, errand: Errand, outcomes: Sequence[Taken], *, refused: bool) -> None:
+    def _renewed_all(self, store_request: StoreRequest, outcomes: Sequence[Taken], *, refused: bool) -> None:
         now = self._clock()
-        for (_, lease, hits), taken in zip(errand.renewals, outcomes, strict=True):
-            if lease.asked_at != errand.asked_at:
+        for (_, lease, hits), taken in zip(store_request.renewals, outcomes, strict=True):
+            if lease.asked_at != store_request.asked_at:
                 continue  # given up
             if taken is NOT_TAKEN:
                 self._unanswered(lease, hits, charged=True)
@@ -378,10 +380,10 @@ class Leases:
         lease.left = 0
 
 
-def _to_ask(takes: Sequence[Take], errand: Errand) -> list[Take]:
+def _to_ask(takes: Sequence[Take], store_request: StoreRequest) -> list[Take]:
     """The request's own takes as the rest of it sees them, and then those of leases."""
-    own = [takes[position] for position in errand.own]
-    if any(takes[position].mode is Mode.QUOTA for position, *_ in errand.held):
+    own = [takes[position] for position in store_request.own]
+    if any(takes[position].mode is Mode.QUOTA for position, *_ in store_request.held):
         # Where one quota passes, no other refuses the request.
         own = [take._replace(mode=Mode.SHADOW) if take.mode is Mode.QUOTA else take for take in own]
-    return own + [lease.change(key, hits) for key, lease, hits in errand.renewals]
+    return own + [lease.change(key, hits) for key, lease, hits in store_request.renewals]

@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from common.replace_file import replace_file
 from sidecars.admin import routes as admin_routes
 from sidecars.admin.guard import Guard
 from sidecars.admin.health import Health, ProcessPhase
@@ -43,7 +44,8 @@ class Site:
         await self._runner.setup()
         bound = [await self._bind(address) for address in self._addresses]
         if self._port_file is not None and isinstance(bound[0], TcpAddress):
-            _write_whole(self._port_file, f"{bound[0].port}\n")
+            # A process that waits for the file must never see it empty.
+            replace_file(self._port_file, f"{bound[0].port}\n".encode())
         return ", ".join(map(str, bound))
 
     async def serve_privately(self, path: Path) -> None:
@@ -154,10 +156,3 @@ class Admin:
 def _json(value: Any) -> web.Response:
     body = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
     return web.Response(body=body + b"\n", content_type="application/json")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    # A process that waits for the file must never see it empty.
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)

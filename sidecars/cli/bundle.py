@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from common.replace_file import replace_file
+
 app = typer.Typer(help="Build, sign, verify and inspect bundles (the format of OPA).", no_args_is_help=True)
 
 Archive = Annotated[
@@ -65,11 +67,11 @@ def build(
 
     Exit codes: 0 it is written; 1 a file cannot be packed; 2 bad usage.
     """
-    from sidecars.cli.bundle_files import Signing, build_archive, write
+    from sidecars.cli.bundle_files import Signing, build_archive
 
     signing = None if key is None else Signing(key, key_id, algorithm, valid_days, scope)
     archive, summary = build_archive(folder, revision, sequence, root, signing)
-    write(output, archive)
+    replace_file(output, archive)
     typer.echo(f"{output}: {summary}")
 
 
@@ -94,10 +96,10 @@ def sign(
 
     Exit codes: 0 it is signed; 1 the bundle or the key cannot be used; 2 bad usage.
     """
-    from sidecars.cli.bundle_files import Signing, sign_archive, write
+    from sidecars.cli.bundle_files import Signing, sign_archive
 
     archive, summary = sign_archive(bundle, Signing(key, key_id, algorithm, valid_days, scope))
-    write(output or bundle, archive)
+    replace_file(output or bundle, archive)
     typer.echo(f"{output or bundle}: {summary}")
 
 

@@ -1,6 +1,5 @@
 """The work of `sidecars bundle`: reads, makes and describes the files."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,18 +119,6 @@ def inspect_archive(file: Path, *, as_json: bool) -> str:
     lines += [f"metadata   {key}: {value}" for key, value in sorted(bundle.manifest.metadata.items())]
     lines += ["signature  none"] if claims is None else [f"signature  {k}: {v}" for k, v in claims.items()]
     return "\n".join([*lines, *(f"file       {name} ({size} bytes)" for name, size in data["files"].items())])
-
-
-def write(file: Path, content: bytes) -> None:
-    """Replace `file` in one step. Raises OSError."""
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(content)
-        scratch.replace(file)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(file)) from None  # the scratch file is ours to know
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def read_file(file: Path) -> Bundle:

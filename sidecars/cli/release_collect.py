@@ -9,8 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
+from common.replace_file import replace_file
 from edge.release.gate import Report, parse_report
-from sidecars.cli.bundle_files import write
 from sidecars.transport.api.address import TcpAddress
 
 MAX_REPORT_BYTES: Final = 64 * 1024
@@ -49,7 +49,7 @@ class Collector:
             await self._changed.wait()
             self._changed.clear()
             lines = "".join(f"{json.dumps(asdict(report))}\n" for report in self._reports.values())
-            await asyncio.to_thread(write, self._output, lines.encode())
+            await asyncio.to_thread(replace_file, self._output, lines.encode())
             await asyncio.sleep(WRITE_SECONDS)
 
     def _keep(self, report: Report) -> None:

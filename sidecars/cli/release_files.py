@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from common.configfile import ConfigError
 from common.os_errors import in_words
+from common.replace_file import replace_file
 from edge.bundle.errors import BundleError
 from edge.bundle.keys import PublicKey, public_keys, signing_key
 from edge.release.audit import FIRST, AuditError, Entry, entries, unreleased
@@ -22,7 +23,7 @@ from edge.release.choose import target_of
 from edge.release.gate import Report, Result, check_gates
 from edge.release.model import Gates, Release, ReleaseError, Target, Wave, parse_gates, parse_wave
 from edge.release.signed import read_release, sign_release, verify_release
-from sidecars.cli.bundle_files import named_file, read_file, write
+from sidecars.cli.bundle_files import named_file, read_file
 from sidecars.cli.exit import WRONG
 from sidecars.cli.release_collect import read_reports
 
@@ -62,7 +63,7 @@ class Step:
         except (AuditError, BundleError, ReleaseError) as error:
             _refuse(log if isinstance(error, AuditError) else self.file, error)
         _append(log, entry.line())
-        write(self.file, sign_release(release, key, issued_at=int(time.time())))
+        replace_file(self.file, sign_release(release, key, issued_at=int(time.time())))
         typer.echo(f"{self.file}: {_summary(release)}")
 
     def _entry(self, action: str, why: str, release: Release, last: Entry | None) -> Entry:

@@ -12,7 +12,6 @@ What a folder holds is read as carefully as what a server sends: the signature i
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from common.replace_file import replace_file
 from edge.bundle.archive import Bounds
 from edge.bundle.bundle import Bundle, Trust, read_bundle
 from edge.bundle.errors import BundleError, Fault
@@ -99,7 +99,7 @@ class BundleStore:
     def put(self, bundle: Bundle, archive: bytes) -> None:
         """Write a bundle and its files, without putting it into service."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        _replace(self._archive(bundle.digest), archive)
+        replace_file(self._archive(bundle.digest), archive, durable=True)
         folder = self._folder / bundle.digest
         shutil.rmtree(folder, ignore_errors=True)
         for name, content in bundle.content.items():
@@ -120,7 +120,7 @@ class BundleStore:
 
     def accept(self, accepted: Accepted, keep: Collection[str] = ()) -> None:
         """Record a bundle as the one in service, and remove the others but the archives of `keep`."""
-        _replace(self._folder / _RECORD, json.dumps(asdict(accepted)).encode())
+        replace_file(self._folder / _RECORD, json.dumps(asdict(accepted)).encode(), durable=True)
         archives = {self._archive(digest).name for digest in {accepted.digest, *keep}}
         self._remove_but({_RECORD, _LINK, _LOCK, accepted.digest, *archives})
 
@@ -157,18 +157,3 @@ class BundleStore:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file so that after a power cut it holds the old content or the new, never a part."""
-    scratch = file.with_name(f".{file.name}")
-    with scratch.open("wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    scratch.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,8 +1,6 @@
 """Limits that a management server sent, as limit files: they are read, and kept, as these are."""
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from common.configfile import ConfigError, Document, parse
 from common.os_errors import in_words
+from common.replace_file import replace_file
 from protos.ratelimit_config_pb2 import (
     RateLimitConfig,
     RateLimitDescriptor,
@@ -98,14 +97,9 @@ def _policy(policy: RateLimitPolicy) -> dict[str, Any]:
 def keep(limits: SentLimits, file: Path) -> None:
     """Write `limits` to `file`, whole or not at all. Raises ConfigError."""
     content = {"format": FORMAT, "version": limits.version, "limits": limits.texts}
-    # Several workers write the same file.
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        draft.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-        draft.replace(file)
+        replace_file(file, orjson.dumps(content, option=orjson.OPT_INDENT_2))
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         raise ConfigError.of(file, f"cannot be written: {in_words(error)}") from None
 
 

@@ -301,8 +301,8 @@ class TestPartlyLeased:
         world = warm(World(SLOW_BUCKET, lease_seconds=10.0))
         sidecar, out = world.sidecars[0], world.tokens_out
         plan = sidecar.limiter.plan(world.request(HOT, COLD))
-        errand = sidecar.leases.errand(plan.takes, plan.charges)
-        assert errand is not None
+        store_request = sidecar.leases.store_request(plan.takes, plan.charges)
+        assert store_request is not None
         assert world.tokens_out == out
         world.pass_time(int((ANSWER_SECONDS + 1.5) * SECOND_US))
         assert world.tokens_out == out - 1
