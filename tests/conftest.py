@@ -18,3 +18,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 def pytest_report_header() -> str:
     """The Redis or Valkey server that the tests of this run use."""
     return f"redis server: {server_version()}"
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names long bytes after their parameter: what a packer makes can differ between two workers."""
+    return argname if isinstance(val, bytes) and len(val) > 16 else None
