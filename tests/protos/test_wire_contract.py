@@ -18,9 +18,11 @@ from protos import (
     core_pb2,
     discovery_pb2,
     health_pb2,
+    rate_limit_quota_pb2,
     ratelimit_config_pb2,
     ratelimit_descriptor_pb2,
     ratelimit_pb2,
+    ratelimit_strategy_pb2,
     types_pb2,
 )
 from tests.support.protos.contract import Contract, contract, embedded_files
@@ -34,10 +36,13 @@ ENVOY_FILES = (
     "envoy/service/auth/v3/attribute_context.proto",
     "envoy/service/auth/v3/external_auth.proto",
     "envoy/service/discovery/v3/discovery.proto",
+    "envoy/service/rate_limit_quota/v3/rlqs.proto",
     "envoy/service/ratelimit/v3/rls.proto",
     "envoy/type/v3/http_status.proto",
+    "envoy/type/v3/ratelimit_strategy.proto",
     "envoy/type/v3/ratelimit_unit.proto",
     "envoy/type/v3/semantic_version.proto",
+    "envoy/type/v3/token_bucket.proto",
 )
 XDS_PROTOS = Path(sys.prefix) / "xds-protos"
 """In a folder of its own, because it ships modules with the names of other packages."""
@@ -78,8 +83,10 @@ def ours() -> Contract:
         core_pb2,
         discovery_pb2,
         health_pb2,
+        rate_limit_quota_pb2,
         ratelimit_descriptor_pb2,
         ratelimit_pb2,
+        ratelimit_strategy_pb2,
         types_pb2,
     )
     files = []
@@ -139,7 +146,11 @@ def test_every_field_number_type_and_label_is_that_of_xds_protos(ours: Contract,
 def test_nothing_of_our_messages_in_xds_protos_is_missing_but_what_is_left_out(
     ours: Contract, published: Contract
 ) -> None:
-    services = {"envoy.service.auth.v3.Authorization", "envoy.service.ratelimit.v3.RateLimitService"}
+    services = {
+        "envoy.service.auth.v3.Authorization",
+        "envoy.service.rate_limit_quota.v3.RateLimitQuotaService",
+        "envoy.service.ratelimit.v3.RateLimitService",
+    }
     there = members(types(ours) | services | LEFT_OUT, published)
     assert there.keys() - ours.keys() == {name for name in LEFT_OUT if name.startswith("envoy.")}
 

@@ -1,0 +1,234 @@
+"""What each report of an Envoy leads to."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from ratelimit.quota.assignment import Abandon, Action, Assign, TokenQuota
+from ratelimit.quota.limit import Blanket, BucketId
+from ratelimit.quota.quotas import QuotaBounds, QuotaError, Quotas, Refused, Report, Subscriber, Usage
+from ratelimit.rules import CompiledLimits
+from tests.support.quota_simulation import BUCKET, DOMAIN, Clock, limits_of, login_limit
+
+LIMIT = login_limit(20, 20)
+BOUNDS = QuotaBounds(max_streams=3, max_stream_buckets=4, max_buckets=6, max_entries=3, max_id_length=64)
+
+
+@dataclass
+class Stream:
+    """One Envoy, and what it was sent."""
+
+    quotas: Quotas
+    sent: list[tuple[BucketId, Action]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.subscriber = Subscriber(lambda bucket_id, action: self.sent.append((bucket_id, action)))
+        self.quotas.open(self.subscriber)
+
+    def report(
+        self, *bucket_ids: BucketId, allowed: int = 0, denied: int = 0, domain: str = DOMAIN
+    ) -> list[Action]:
+        """Report usage, and return what was sent since the last time."""
+        usages = [Usage(bucket_id, allowed, denied) for bucket_id in bucket_ids]
+        self.quotas.report(self.subscriber, Report(domain, usages))
+        return self.take()
+
+    def take(self) -> list[Action]:
+        actions = [action for _, action in self.sent]
+        self.sent.clear()
+        return actions
+
+
+class World:
+    """Quotas, and the time."""
+
+    def __init__(self, limits: CompiledLimits = LIMIT, bounds: QuotaBounds = BOUNDS) -> None:
+        self.clock = Clock()
+        self.replicas = 1
+        self.quotas = Quotas(limits, self.clock, bounds, replicas=lambda: self.replicas)
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.clock.ticks += round(seconds / 0.05)
+
+
+def strategies(actions: list[Action]) -> list[object]:
+    assert all(isinstance(action, Assign) for action in actions)
+    return [action.strategy for action in actions if isinstance(action, Assign)]
+
+
+def rate(actions: list[Action]) -> float:
+    (strategy,) = strategies(actions)
+    assert isinstance(strategy, TokenQuota)
+    return strategy.rate
+
+
+def test_the_first_report_of_a_bucket_is_answered_at_once() -> None:
+    stream = Stream(World().quotas)
+    (action,) = stream.report(BUCKET, allowed=1)
+    assert action == Assign(TokenQuota(9, 19 * 60, 60), 20)
+
+
+def test_an_assignment_is_sent_again_before_it_expires_and_not_at_each_report() -> None:
+    world = World()
+    stream = Stream(world.quotas)
+    stream.report(BUCKET)
+    sent = []
+    for _ in range(9):
+        world.pass_seconds(5)
+        sent.append(len(stream.report(BUCKET, allowed=50)))
+    assert sent == [0, 0, 1] * 3
+
+
+def test_a_newcomer_takes_from_the_others_at_once_and_has_its_part_later() -> None:
+    world = World()
+    first, second = Stream(world.quotas), Stream(world.quotas)
+    assert rate(first.report(BUCKET)) == 19
+    world.pass_seconds(1)
+    assert rate(second.report(BUCKET)) == pytest.approx(1)
+    assert rate(first.take()) == 9.5
+    world.pass_seconds(5)
+    assert first.report(BUCKET, allowed=100) == []
+    world.pass_seconds(1)
+    assert rate(second.report(BUCKET, allowed=100)) == pytest.approx(9.5, rel=0.05)
+
+
+def test_what_an_envoy_had_counts_until_it_expires() -> None:
+    world = World()
+    first = Stream(world.quotas)
+    first.report(BUCKET)
+    world.quotas.close(first.subscriber)
+    second = Stream(world.quotas)
+    world.pass_seconds(10)
+    assert strategies(second.report(BUCKET)) == [Blanket.DENY_ALL]
+    world.pass_seconds(12)
+    assert rate(second.report(BUCKET)) == 19
+
+
+def test_a_bucket_without_a_limit_and_one_of_an_unknown_domain_allow_all() -> None:
+    quotas = World().quotas
+    assert strategies(Stream(quotas).report({"route": "other"})) == [Blanket.ALLOW_ALL]
+    assert strategies(Stream(quotas).report(BUCKET, domain="other")) == [Blanket.ALLOW_ALL]
+
+
+def test_a_limit_of_0_denies_all() -> None:
+    limits = limits_of({"key": "route", "rate_limit": {"unit": "second", "requests_per_unit": 0}})
+    assert strategies(Stream(World(limits).quotas).report(BUCKET)) == [Blanket.DENY_ALL]
+
+
+def test_shadow_mode_allows_all() -> None:
+    quotas = Quotas(LIMIT, Clock(), BOUNDS, shadow_mode=True)
+    assert strategies(Stream(quotas).report(BUCKET)) == [Blanket.ALLOW_ALL]
+
+
+def test_a_reload_assigns_at_once() -> None:
+    world = World()
+    stream = Stream(world.quotas)
+    stream.report(BUCKET)
+    world.quotas.use(login_limit(2, 20))
+    assert rate(stream.take()) == 1.9
+    world.quotas.use(limits_of({"key": "other", "rate_limit": {"unlimited": True}}))
+    assert strategies(stream.take()) == [Blanket.ALLOW_ALL]
+    world.quotas.use(LIMIT)
+    assert rate(stream.take()) == 19
+
+
+def test_a_reload_to_the_same_limit_sends_nothing() -> None:
+    world = World()
+    stream = Stream(world.quotas)
+    stream.report(BUCKET)
+    world.quotas.use(login_limit(20, 20))
+    assert stream.take() == []
+
+
+def test_more_sidecars_leave_less_for_each() -> None:
+    world = World()
+    stream, other = Stream(world.quotas), Stream(world.quotas)
+    stream.report(BUCKET)
+    world.pass_seconds(5)
+    other.report(BUCKET)
+    assert rate(stream.take()) == 9.5
+    world.pass_seconds(5)
+    world.replicas = 4
+    assert rate(stream.report(BUCKET, allowed=60)) < 5
+    assert other.take() == []  # what it has is less than its share
+
+
+def test_an_idle_bucket_is_abandoned_and_may_come_again() -> None:
+    world = World()
+    stream = Stream(world.quotas)
+    stream.report(BUCKET, {"route": "other"}, allowed=1)
+    for _ in range(11):
+        world.pass_seconds(5)
+        assert Abandon() not in stream.report(BUCKET, {"route": "other"})
+    world.pass_seconds(5)
+    assert stream.report(BUCKET, {"route": "other"}) == [Abandon(), Abandon()]
+    assert world.quotas.buckets == 0
+    world.pass_seconds(25)
+    assert rate(stream.report(BUCKET, allowed=1)) == 19
+
+
+def test_values_that_share_a_limit_share_its_quota() -> None:
+    limit = {"unit": "second", "requests_per_unit": 20}
+    limits = limits_of({"key": "path", "value": "/a/*", "share_threshold": True, "rate_limit": limit})
+    stream = Stream(World(limits).quotas)
+    first, second = strategies(stream.report({"path": "/a/1"}, {"path": "/a/2"}))[::2]
+    assert isinstance(first, TokenQuota)
+    assert isinstance(second, TokenQuota)
+    assert first.rate + second.rate <= 20
+
+
+def test_the_first_message_needs_a_domain_and_later_ones_keep_it() -> None:
+    quotas = World().quotas
+    stream = Stream(quotas)
+    with pytest.raises(QuotaError, match="needs a domain"):
+        stream.report(BUCKET, domain="")
+    stream = Stream(quotas)
+    stream.report(BUCKET)
+    stream.report(BUCKET, domain="")
+    with pytest.raises(QuotaError, match="cannot change"):
+        stream.report(BUCKET, domain="other")
+    assert (quotas.refused[Refused.NO_DOMAIN], quotas.refused[Refused.DOMAIN_CHANGED]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("bucket_id", "reason"),
+    [
+        ({}, Refused.NO_BUCKET_ID),
+        ({"": "login"}, Refused.NO_BUCKET_ID),
+        (dict.fromkeys("abcd", ""), Refused.LONG_BUCKET_ID),
+        ({"route": "x" * 64}, Refused.LONG_BUCKET_ID),
+    ],
+)
+def test_a_bad_bucket_id_is_skipped_and_counted(bucket_id: dict[str, str], reason: Refused) -> None:
+    quotas = World().quotas
+    stream = Stream(quotas)
+    assert len(stream.report(bucket_id, BUCKET)) == 1
+    assert quotas.refused[reason] == 1
+    assert quotas.buckets == 1
+
+
+def test_streams_and_buckets_have_a_limit() -> None:
+    quotas = World().quotas
+    streams = [Stream(quotas) for _ in range(3)]
+    with pytest.raises(QuotaError, match="more than 3 streams"):
+        Stream(quotas)
+    for stream in streams:
+        stream.report(*({"route": str(number)} for number in range(5)))
+    assert quotas.buckets == 6
+    assert quotas.refused[Refused.TOO_MANY_BUCKETS] == 5 + 4
+    assert quotas.refused[Refused.TOO_MANY_STREAMS] == 1
+    quotas.close(streams[0].subscriber)
+    assert Stream(quotas).report(BUCKET) != []
+
+
+def test_counts_beyond_any_limit_are_a_demand_like_others() -> None:
+    world = World()
+    stream, other = Stream(world.quotas), Stream(world.quotas)
+    for _ in range(4):
+        world.pass_seconds(5)
+        stream.report(BUCKET, allowed=2**64 - 1, denied=2**64 - 1)
+        other.report(BUCKET, allowed=60)
+    (ledger,) = world.quotas.ledgers.values()
+    rates = [holding.rate for holding in ledger.holdings]
+    assert sum(rates) <= 20
+    assert min(rates) > 5
