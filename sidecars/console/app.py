@@ -72,6 +72,7 @@ class Console:
         task = asyncio.create_task(self._overview.sample())
         yield
         task.cancel()
+        await self._sandbox.close()
 
     def _page(self, name: str, show: Show) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:

@@ -1,10 +1,9 @@
-"""Evaluates a policy that someone pasted: `python -m sidecars.console.evaluate`, started by `sandbox`.
+"""Evaluates a policy that someone pasted, in a child of `fork_server`.
 
-Reads one JSON object from standard input, and writes one to standard output. Runs with the limits that it
-sets itself before it reads, because an expression, a pattern or nested YAML may need any amount of memory.
+It reads one JSON object from standard input, and writes one to standard output. The child has limits,
+because an expression, a pattern or nested YAML may need any amount of memory.
 """
 
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,34 +12,20 @@ from typing import Any, Final
 
 import orjson
 
-from sidecars.console.priority import end_first, give_way
+from authz.policy.compile.load import load_policy, parse_policy
+from authz.request.request import BadRequestError, Request
+from authz.tools.examples import Question
+from authz.tools.explain import explain, explain_unreadable
+from authz.tools.explain_data import as_data
+from authz.tools.suites.coverage import Coverage
+from authz.tools.suites.load import parse_suite
+from authz.tools.suites.run import Runner
+from common.configfile import ConfigError, parse, validate
+from sidecars.console.fork_server import MAX_MEMORY_BYTES
 
-MAX_MEMORY_BYTES: Final = 384 * 1024 * 1024
-"""Address space. An evaluation takes 160 MiB of it, with 10,000 rules 190."""
-MOST_EXPENDABLE: Final = 1000
-MAX_CPU_SECONDS: Final = 10
-MAX_OPEN_FILES: Final = 64
 MAX_RULES_SHOWN: Final = 200
 """Rules that do not cover the request beyond these are counted, not listed."""
 MAX_CASES_SHOWN: Final = 500
-
-
-def limit_resources() -> None:
-    """Bound memory, CPU time and open files of this process; forbid it to write files or dump core.
-
-    Processes that serve have the CPU first. Where memory is short all the same, as in a small container, the
-    kernel ends this process first.
-    """
-    give_way()
-    end_first(MOST_EXPENDABLE)
-    for what, bound in (
-        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
-        (resource.RLIMIT_CPU, MAX_CPU_SECONDS),
-        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (bound, bound))
 
 
 def evaluate(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,9 +33,6 @@ def evaluate(asked: Mapping[str, Any]) -> dict[str, Any]:
 
     `policy` is a text, or absent for the files in `files`.
     """
-    from authz.policy.compile.load import load_policy, parse_policy
-    from common.configfile import ConfigError
-
     problems: dict[str, list[str]] = {}
     found: dict[str, Any] = {"problems": problems}
     try:
@@ -73,12 +55,6 @@ def evaluate(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explained(policy: Any, text: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    from authz.request.request import BadRequestError, Request
-    from authz.tools.examples import Question
-    from authz.tools.explain import explain, explain_unreadable
-    from authz.tools.explain_data import as_data
-    from common.configfile import parse, validate
-
     question = validate(parse(text, "request.yaml"), Question)
     outcome = None if question.caller is None else question.caller.outcome()
     try:
@@ -98,10 +74,6 @@ def _explained(policy: Any, text: str, asked: Mapping[str, Any]) -> dict[str, An
 
 
 def _tested(policy: Any, text: str, _asked: Mapping[str, Any]) -> dict[str, Any]:
-    from authz.tools.suites.coverage import Coverage
-    from authz.tools.suites.load import parse_suite
-    from authz.tools.suites.run import Runner
-
     suite = parse_suite(text, "suite.yaml")
     runner, covered = Runner(policy), Coverage(policy)
     cases: list[dict[str, Any]] = []
@@ -138,9 +110,8 @@ def _missing(covered: Any) -> Sequence[Mapping[str, Any]]:
     ][:MAX_RULES_SHOWN]
 
 
-def main() -> None:
-    """Answer one question, with the limits set."""
-    limit_resources()
+def answer_one() -> None:
+    """Answer one question."""
     try:
         answer = orjson.dumps(evaluate(orjson.loads(sys.stdin.buffer.read())))
     except MemoryError:
@@ -148,7 +119,3 @@ def main() -> None:
     except RecursionError:
         answer = orjson.dumps({"failure": "it is nested too deeply"})
     sys.stdout.buffer.write(answer)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,32 +8,10 @@ from typing import Any, Final
 
 import yaml
 
+from sidecars.console.examples import EXAMPLE_POLICY, EXAMPLE_QUESTION, EXAMPLE_SUITE
 from sidecars.console.pages.decisions import policy_in_service, question_of
 from sidecars.console.sandbox import MAX_TEXT_BYTES, Sandbox
 from sidecars.console.source import Source, SourceError
-
-EXAMPLE_POLICY: Final = """\
-rules:
-  - name: orders-read
-    methods: [GET]
-    paths: ["/orders", "/orders/{id}"]
-    allow: {scopes: [orders:read]}
-"""
-EXAMPLE_QUESTION: Final = """\
-request:
-  method: GET
-  url: https://api.example.com/orders
-caller:
-  subject: alice
-  scopes: [orders:read]
-"""
-EXAMPLE_SUITE: Final = """\
-tests:
-  - name: readers may read
-    requests: [{url: https://api.example.com/orders}]
-    callers: [{subject: alice, scopes: [orders:read]}]
-    expect: {outcome: allow, rule: orders-read}
-"""
 
 _CREDENTIALS: Final = re.compile(r"^credentials:.*\n?(?:(?:[ \t#].*)?\n)*", re.MULTILINE)
 """The block of a policy that may hold secrets, up to the next key at the start of a line."""

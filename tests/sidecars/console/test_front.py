@@ -9,32 +9,9 @@ import pytest
 from sidecars.console import front
 from sidecars.console.front import ConsoleFront
 from tests.support.console import Suite
+from tests.support.processes import children, has_ended
 
-
-def children(pid: int) -> list[int]:
-    """Return the processes whose parent is `pid`."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.append(int(folder.name))
-    return found
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a process ends within ten seconds; a zombie that no process waits for has ended."""
-    for _ in range(1000):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        signal.sigtimedwait([], 0.01)
-    return False
+EVALUATION = "use=loaded&question=request%3A%20%7Burl%3A%20/reports%7D"
 
 
 def test_it_starts_with_the_first_page_and_ends_with_the_sidecars(tmp_path: Path) -> None:
@@ -65,8 +42,9 @@ def test_it_gives_way_to_the_process_that_serves(tmp_path: Path) -> None:
         assert os.getpriority(os.PRIO_PROCESS, console) == 10
         if not Path("/proc/self/autogroup").exists():
             pytest.skip("the kernel does not group sessions")
-        # The niceness orders processes of one session only, and these are of two.
-        assert Path(f"/proc/{console}/autogroup").read_text().split()[1:] == ["nice", "10"]
+        # The niceness orders processes of one session only, and these are of several.
+        for process in (console, evaluator_of(suite, console)):
+            assert Path(f"/proc/{process}/autogroup").read_text().split()[1:] == ["nice", "10"]
 
 
 def test_it_ends_when_the_sidecars_are_killed(tmp_path: Path) -> None:
@@ -75,11 +53,26 @@ def test_it_ends_when_the_sidecars_are_killed(tmp_path: Path) -> None:
         running.wait_until_ready()
         suite.page()
         [console] = children(running.process.pid)
+        evaluator = evaluator_of(suite, console)
         folder = Path(Path(f"/proc/{console}/cmdline").read_text().split("\0")[-2]).parent
         running.process.kill()
         running.process.wait()
     assert has_ended(console)
+    assert has_ended(evaluator)
     assert not folder.exists()
+
+
+def test_its_evaluator_ends_when_both_are_killed(tmp_path: Path) -> None:
+    suite = Suite(tmp_path)
+    with suite.running as running:
+        running.wait_until_ready()
+        suite.page()
+        [console] = children(running.process.pid)
+        evaluator = evaluator_of(suite, console)
+        running.process.kill()
+        os.kill(console, signal.SIGKILL)
+        running.process.wait()
+    assert has_ended(evaluator)
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:
@@ -116,3 +109,10 @@ async def test_a_process_that_does_not_start_is_an_error(tmp_path: Path) -> None
         await console._running()
     await console.stop()
     assert not os.listdir(tmp_path)  # noqa: PTH208  # ruff takes a path for blocking
+
+
+def evaluator_of(suite: Suite, console: int) -> int:
+    """Return the process that evaluates policies, after an evaluation."""
+    assert "credentials_missing" in suite.post("playground", EVALUATION).text
+    [evaluator] = children(console)
+    return evaluator

@@ -1,13 +1,11 @@
 """The playground: what is pasted is evaluated in a process with caps, and changes nothing."""
 
-import sys
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
 
-from sidecars.console.pages.playground import EXAMPLE_POLICY, EXAMPLE_QUESTION, EXAMPLE_SUITE
-from sidecars.console.sandbox import MAX_TEXT_BYTES, Sandbox
+from sidecars.console.examples import EXAMPLE_POLICY, EXAMPLE_QUESTION, EXAMPLE_SUITE
+from sidecars.console.sandbox import MAX_TEXT_BYTES
 from tests.support.console import KEY, TAKEN, Page, Suite
 
 QUESTION = "request: {url: /orders}\ncaller: {subject: bob, scopes: ['orders:write']}\n"
@@ -80,64 +78,6 @@ def test_hostile_text_is_text(suite: Suite) -> None:
     page = evaluated(suite, use="pasted", policy=hostile, question=hostile, suite=hostile)
     assert "<script>alert" not in page.html
     assert page.tags.count("textarea") == 3
-
-
-async def test_an_evaluation_that_takes_long_ends() -> None:
-    command = (sys.executable, "-c", "while True: pass")
-    assert await Sandbox(command, seconds=0.5).evaluate({}) == {"failure": "it takes longer than 0.5 seconds"}
-
-
-LIMITED = "from sidecars.console.evaluate import limit_resources; limit_resources(); "
-
-
-@pytest.mark.parametrize(
-    ("program", "failure"),
-    [
-        ("bytes(1 << 30)", "it may need more memory"),
-        ("import os; os.write(1, b'1' * (5 << 20))", "more than 4 MiB"),
-        ("print('{')", "without an answer"),
-    ],
-)
-async def test_caps_hold(program: str, failure: str) -> None:
-    # On a busy machine the imports alone may take longer than the time of the product.
-    found = await Sandbox((sys.executable, "-c", LIMITED + program), seconds=60).evaluate({})
-    assert failure in found["failure"]
-
-
-async def test_an_evaluation_can_write_no_file(tmp_path: Path) -> None:
-    file = tmp_path / "written"
-    program = f"{LIMITED}open({str(file)!r}, 'w').write('x')"
-    assert "without an answer" in (await Sandbox((sys.executable, "-c", program)).evaluate({}))["failure"]
-    assert file.read_bytes() == b""
-
-
-async def test_an_evaluation_has_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("A_SECRET", "hunter2")
-    command = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
-    assert "A_SECRET" not in await Sandbox(command).evaluate({})
-
-
-async def test_an_evaluation_is_the_first_to_end_where_memory_is_short() -> None:
-    program = f"{LIMITED}import json; print(json.dumps(dict(own=open('/proc/self/oom_score_adj').read())))"
-    assert await Sandbox((sys.executable, "-c", program)).evaluate({}) == {"own": "1000\n"}
-
-
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not group sessions")
-async def test_an_evaluation_gives_way_to_processes_of_other_sessions() -> None:
-    program = f"{LIMITED}import json; print(json.dumps(dict(own=open('/proc/self/autogroup').read())))"
-    found = await Sandbox((sys.executable, "-c", program)).evaluate({})
-    assert found["own"].split()[1:] == ["nice", "10"]
-
-
-async def test_a_large_policy_is_evaluated(tmp_path: Path) -> None:
-    rules = "".join(
-        f"  - {{name: r{number}, paths: [/s{number}/orders], allow: anyone}}\n" for number in range(3_000)
-    )
-    file = tmp_path / "policy.yaml"
-    file.write_text(f"rules:\n{rules}")
-    found = await Sandbox().evaluate({"files": [str(file)], "question": "request: {url: /s7/orders}"})
-    assert (found["rules"], found["question"]["rule"]) == (3_000, "r7")
-    assert len(found["question"]["others"]) + found["question"]["more"] == 2_999
 
 
 @pytest.mark.parametrize(
