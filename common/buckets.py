@@ -241,6 +241,8 @@ class SlidingWindow:
     as if they had come evenly, so nothing jumps at the end of a window. In the worst case, where all of them
     came at its end, almost twice `limit` pass in one `window_us`.
 
+    A refund takes hits of this window back, and then those of the window before.
+
     `charge_rejected`: hits that do not pass are counted all the same.
     """
 
@@ -269,16 +271,19 @@ class SlidingWindow:
         start_us = now_us - now_us % window_us
         before, previous = self._counts(state, start_us)
         left_us = start_us + window_us - now_us
-        carried = -(-previous * left_us // window_us)
-        after = min(MAX_TOKENS, max(0, before + hits))
-        allowed = hits < 0 or before + hits + carried <= self.limit
-        count = after if allowed or self.charge_rejected else before
-        reset_us = left_us + window_us if count else left_us if previous else 0
-        retry_us = 0 if allowed else self._retry_us(count, previous, hits, left_us)
-        taken = Taken(
-            allowed, max(0, self.limit - count - carried), reset_us, min(retry_us, reset_us), before + carried
-        )
-        return taken, (count, previous, start_us) if count != before else state
+        used = before + -(-previous * left_us // window_us)
+        allowed = hits < 0 or used + hits <= self.limit
+        if hits < 0:
+            count, kept = max(0, before + hits), max(0, previous + min(0, before + hits))
+        else:
+            count, kept = before, previous
+            if allowed or self.charge_rejected:
+                count = min(MAX_TOKENS, before + hits)
+        reset_us = left_us + window_us if count else left_us if kept else 0
+        retry_us = 0 if allowed else self._retry_us(count, kept, hits, left_us)
+        remaining = max(0, self.limit - count + -kept * left_us // window_us)
+        taken = Taken(allowed, remaining, reset_us, min(retry_us, reset_us), used)
+        return taken, state if count == before and kept == previous else (count, kept, start_us)
 
     def _counts(self, state: State | None, start_us: int) -> tuple[int, int]:
         """The counts of this window and of the one before."""

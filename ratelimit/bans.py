@@ -226,8 +226,7 @@ class Bans:
         """End the bans with these ids or descriptors, here and everywhere; `rules` are those in service.
 
         What the key has used of the limit is given back, and its rejections are forgotten: else its next
-        request would be refused, and it would be banned again. Those of the window before go on to count in
-        part, until a whole window has passed.
+        request would be refused, and it would be banned again.
         """
         wanted = set(names)
         found = [ban for ban in self.listed() if ban.id in wanted or ban.descriptor in wanted]

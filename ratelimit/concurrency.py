@@ -5,6 +5,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from common.buckets import MAX_SLOTS, SECOND_US, Slots
+from ratelimit.keys import RATE_KEYS
 from ratelimit.map_reader import MapReader
 from ratelimit.match import Entry
 from ratelimit.rules import LimitRule
@@ -14,10 +15,6 @@ RELEASE_AFTER_SECONDS: Final = 60
 
 MAX_RELEASE_AFTER_SECONDS: Final = 86_400
 
-_OF_RATES: Final = (
-    "unit", "requests_per_unit", "unit_multiplier", "period", "cost", "algorithm", "burst", "charge_rejected",
-    "lease",
-)  # fmt: skip
 _HOLDER_BITS: Final = 52
 """Exact in a double of the Redis script, as every number there. Two of a thousand requests in flight share a
 holder once in 10^10 times."""
@@ -25,7 +22,7 @@ holder once in 10^10 times."""
 
 def read_concurrency(descriptor: MapReader, limit: MapReader) -> dict[str, Any]:
     """Return the fields of the rule that `concurrency` of `limit` makes, whose problems say what is wrong."""
-    for key in _OF_RATES:
+    for key in ("unit", "requests_per_unit", *RATE_KEYS):
         if key in limit.data:
             limit.problem(f"should not specify {key} with concurrency", key)
     if descriptor.text("value"):

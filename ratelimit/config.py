@@ -36,7 +36,7 @@ from common.os_errors import in_words
 from ratelimit.bans import read_ban
 from ratelimit.concurrency import read_concurrency
 from ratelimit.files import limit_files
-from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, ROOT_KEYS
+from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, RATE_KEYS, ROOT_KEYS
 from ratelimit.map_reader import MapReader
 from ratelimit.normalise import Normalisers, normalisers
 from ratelimit.period import Period, read_period, read_unit
@@ -65,11 +65,6 @@ _NO_DESCRIPTORS: Final = "domain '{}' has no descriptors, so nothing is limited;
 _NO_CONSTANT_LENGTH: Final = (
     "a calendar {} has no constant length, which {} needs: leave algorithm out, or write a period of days"
 )
-
-_OF_COUNTED: Final = (
-    "unit_multiplier", "period", "cost", "algorithm", "burst", "charge_rejected", "concurrency", "ban",
-    "lease",
-)  # fmt: skip
 
 _NEEDS_WILDCARD: Final = (
     "share_threshold can only be used with wildcard values (containing '*'), but found key"
@@ -301,7 +296,7 @@ class _Compiler:
         if limit.text("unit").upper() in Unit.__members__:
             limit.problem("should not specify rate limit unit when unlimited", "unit")
         limit.number("requests_per_unit", 0, 0)
-        for key in _OF_COUNTED:
+        for key in (*RATE_KEYS, "concurrency", "release_after", "ban"):
             if key in limit.data:
                 limit.problem(f"should not specify {key} when unlimited", key)
         return {"bucket": None}

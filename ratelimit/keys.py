@@ -37,6 +37,8 @@ LIMIT_KEYS: Final = (
     "lease",
     "priority",
 )
+RATE_KEYS: Final = ("unit_multiplier", "period", "cost", "algorithm", "burst", "charge_rejected", "lease")
+"""What only limits of hits in a period have, besides `unit` and `requests_per_unit`."""
 _ALL_KEYS: Final = (*ROOT_KEYS, *DESCRIPTOR_KEYS, *LIMIT_KEYS)
 
 

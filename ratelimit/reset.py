@@ -21,7 +21,7 @@ class ResetKey:
     """`key=value,key=value`, secret values as hashes."""
     rule: str
     remaining: int
-    """Hits that pass now. In a shared store, those of the window before a sliding window go on to count."""
+    """Hits that pass now."""
 
 
 async def reset(

@@ -9,6 +9,6 @@ if "structlog" not in sys.modules and "rich" not in sys.modules:
 
     del sys.modules["rich"]
 
-from sidecars.cli.app import main
+from sidecars.cli.entry import main
 
 __all__ = ["main"]

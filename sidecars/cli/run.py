@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sidecars.cli.root import new_root
+
 
 class Which(StrEnum):
     """What may be run."""
@@ -68,3 +70,9 @@ def run(
         return run_worker(config or ENVIRONMENT, which, os.environ, worker)
     check_environment()
     return run_process(config, which, os.environ) if config is not None else run_compat(which, os.environ)
+
+
+app = new_root()
+"""The command line with `run` alone, for a process that serves."""
+app.command("run")(run)
+app.callback()(lambda: None)  # without it Typer would take `run` for an argument

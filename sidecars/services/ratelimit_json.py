@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from google.protobuf.json_format import MessageToJson, Parse, ParseError
-
 from protos.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from sidecars.admin.routes import AdminAnswer, AdminRequest
 from sidecars.transport.api.service import StatusError, UnaryHandler
@@ -34,6 +32,8 @@ async def answer_json(handler: UnaryHandler, request: AdminRequest) -> AdminAnsw
     429 where the request is refused; 400 for what is not a RateLimitRequest, and for what gRPC answers with
     an error.
     """
+    from google.protobuf.json_format import MessageToJson, Parse, ParseError  # few processes serve `/json`
+
     try:
         message = Parse(request.body, RateLimitRequest(), max_recursion_depth=16).SerializeToString()
     except (ParseError, ValueError, RecursionError):

@@ -5,13 +5,11 @@ The protocol is grpc/grpc doc/server-reflection.md. Its version v1alpha has the 
 
 from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 
-from protos.descriptors import read_descriptors
 from protos.reflection_pb2 import (
     ErrorResponse,
     ExtensionNumberResponse,
@@ -24,6 +22,9 @@ from protos.reflection_pb2 import (
 from sidecars.services.message_reader import Reader
 from sidecars.transport.api.service import Bidirectional, Call, Code, Service, StatusError
 
+if TYPE_CHECKING:  # else each process would load the messages that describe messages, 0.8 MB
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
 MAX_STREAMS: Final = 20
 """Streams at once on an address; a tool needs one. Answers are a thousand times as large as questions."""
 
@@ -33,7 +34,7 @@ NAMES: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.
 class Files:
     """The .proto files of a descriptor set, found by their names and by what they define."""
 
-    def __init__(self, descriptors: FileDescriptorSet) -> None:
+    def __init__(self, descriptors: "FileDescriptorSet") -> None:
         self._pool = DescriptorPool()
         self._imports: dict[str, tuple[str, ...]] = {}
         self._serialized: dict[str, bytes] = {}
@@ -91,6 +92,8 @@ class Reflection:
 
     @cached_property
     def _files(self) -> Files:
+        from protos.descriptors import read_descriptors  # the first question needs it
+
         return Files(read_descriptors())
 
     async def _answer_all(self, requests: AsyncIterator[bytes], _call: Call) -> AsyncIterator[bytes]:

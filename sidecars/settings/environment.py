@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from pydantic import BaseModel, create_model
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from common.configfile import KeyPart, Problem
 
@@ -35,6 +34,16 @@ class Environment:
 
 def read_environment(environ: Mapping[str, str], model: type[BaseModel]) -> Environment:
     """The settings of `model` in `environ`, and a problem for each variable that is unknown or unreadable."""
+    names = [
+        name
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and not _KUBERNETES_SERVICE_LINK.fullmatch(name)
+    ]
+    if not names:
+        return Environment({}, {}, ())
+    # Imported here: with a second model of all settings it takes 3 MB, in every process.
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
+
     source = EnvSettingsSource(
         create_model("Settings", __base__=cast("tuple[type[BaseSettings], ...]", (model, BaseSettings))),
         env_prefix=PREFIX,
@@ -43,9 +52,7 @@ def read_environment(environ: Mapping[str, str], model: type[BaseModel]) -> Envi
     data: dict[str, Any] = {}
     variables: dict[tuple[KeyPart, ...], str] = {}
     problems = []
-    for name in sorted(environ):
-        if not name.startswith(PREFIX) or _KUBERNETES_SERVICE_LINK.fullmatch(name):
-            continue
+    for name in names:
         # One variable at a time, so that each problem can name its own; the constructor read os.environ.
         source.env_vars = {name.lower(): environ[name]}
         try:

@@ -3,9 +3,12 @@
 from fractions import Fraction
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from common.buckets import SECOND_US, SlidingWindow
-from tests.common.test_buckets import MINUTE_US, NOW, SLIDING, after, sliding_windows, steps
+from tests.common.test_buckets import MINUTE_US, NOW, SLIDING, after, sliding_windows
+
+steps_with_refunds = st.lists(st.tuples(st.integers(0, 3 * SECOND_US), st.integers(-20, 40)), max_size=60)
 
 
 class TestSlidingWindow:
@@ -31,6 +34,16 @@ class TestSlidingWindow:
         taken, _ = charged.take(state, 5, NOW)
         assert (taken.allowed, taken.remaining) == (False, 0)
 
+    def test_a_refund_takes_hits_of_this_window_back_and_then_those_of_the_one_before(self) -> None:
+        state = after(SLIDING, 8, self.START)
+        half = self.START + 90 * SECOND_US
+        _, state = SLIDING.take(state, 3, half)  # 3 and half of 8
+        for back, remaining in ((1, 4), (3, 6), (5, 7), (11, 10), (2**32 - 1, 10)):
+            taken, kept = SLIDING.take(state, -back, half)
+            assert (taken.allowed, taken.remaining, taken.used_before) == (True, remaining, 7)
+            assert SLIDING.take(kept, remaining, half)[0].allowed
+            assert not SLIDING.take(kept, remaining + 1, half)[0].allowed
+
     def test_another_limit_after_a_reload_counts_on(self) -> None:
         state = after(SLIDING, 10)
         assert SlidingWindow(15, MINUTE_US).take(state, 1, NOW)[0].remaining == 4
@@ -41,7 +54,7 @@ class TestSlidingWindow:
 
 
 class TestProperties:
-    @given(sliding_windows, steps)
+    @given(sliding_windows, steps_with_refunds)
     def test_a_sliding_window_is_that_of_exact_fractions(
         self, bucket: SlidingWindow, steps: list[tuple[int, int]]
     ) -> None:
@@ -53,7 +66,11 @@ class TestProperties:
             count = counts.get(window, 0)
             carried = counts.get(window - 1, 0) * (1 - Fraction(passed_us, bucket.window_us))
             taken, state = bucket.take(state, hits, now_us)
-            assert taken.allowed == (carried + count + hits <= bucket.limit)
+            assert taken.allowed == (hits < 0 or carried + count + hits <= bucket.limit)
             if taken.allowed or bucket.charge_rejected:
-                counts[window] = count = count + hits
+                counts[window] = max(0, count + hits)
+                if count + hits < 0:
+                    counts[window - 1] = max(0, counts.get(window - 1, 0) + count + hits)
+            count = counts.get(window, 0)
+            carried = counts.get(window - 1, 0) * (1 - Fraction(passed_us, bucket.window_us))
             assert taken.remaining == max(0, (bucket.limit - carried - count) // 1)

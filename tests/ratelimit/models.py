@@ -35,15 +35,20 @@ class WindowModel:
 
     def take(self, hits: int, now_us: int, charge: bool) -> tuple[bool, int]:
         index, passed = divmod(now_us, self.bucket.window_us)
-        count = self.counts.get(index, 0)
+        part = Fraction(self.bucket.window_us - passed, self.bucket.window_us)
+        allowed = hits < 0 or self._used(index, part) + hits <= self.bucket.limit
+        if allowed or charge:
+            count = self.counts.get(index, 0) + hits
+            self.counts[index] = max(0, count)
+            if count < 0:
+                self.counts[index - 1] = max(0, self.counts.get(index - 1, 0) + count)
+        return allowed, max(0, self.bucket.limit - self._used(index, part))
+
+    def _used(self, index: int, part: Fraction) -> int:
         carried = 0
         if isinstance(self.bucket, SlidingWindow):
-            part = Fraction(self.bucket.window_us - passed, self.bucket.window_us)
             carried = -((-self.counts.get(index - 1, 0) * part) // 1)
-        allowed = hits < 0 or count + carried + hits <= self.bucket.limit
-        if allowed or charge:
-            self.counts[index] = count = max(0, count + hits)
-        return allowed, max(0, self.bucket.limit - count - carried)
+        return self.counts.get(index, 0) + carried
 
 
 Model = TokenModel | WindowModel

@@ -186,6 +186,17 @@ def test_lifting_ends_the_ban_and_forgets_what_was_used_and_the_rejections() -> 
     assert [one.descriptor for one in bench.bans.lift(["a=1"], bench.rules)] == ["a=1"]
 
 
+def test_lifting_a_minute_later_forgets_the_rejections_of_that_minute() -> None:
+    """They are in the window before: if they went on to count, one rejection would ban the key again."""
+    bench = Banning()
+    bench.refusals(6)
+    bench.now_us += 61 * SECOND_US
+    assert len(bench.bans.lift(["a=1"], bench.rules)) == 1
+    found = bench.refusals(6)
+    assert [one.over_limit for one in found] == [False, False, True, True, True, True]
+    assert banned(*found) == [False] * 5 + [True]
+
+
 def test_there_are_never_more_bans_than_the_setting_says() -> None:
     bench = Banning(most=3)
     for number in range(5):

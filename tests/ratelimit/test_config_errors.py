@@ -68,6 +68,12 @@ class TestErrors:
         [problem] = problems_of(text)
         assert problem.endswith("should not specify rate limit unit when unlimited")
 
+    @pytest.mark.parametrize("key", ["burst: 2", "lease: true", "concurrency: 2", "release_after: 5s"])
+    def test_unlimited_with_a_key_of_a_limit(self, key: str) -> None:
+        text = f"domain: d\ndescriptors: [{{key: k, rate_limit: {{unlimited: true, {key}}}}}]"
+        [problem] = problems_of(text)
+        assert problem.endswith(f"should not specify {key.partition(':')[0]} when unlimited")
+
     def test_replaces_self(self) -> None:
         text = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, name: a, replaces: [{name: a}]}}]"
         [problem] = problems_of(text)

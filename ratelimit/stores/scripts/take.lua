@@ -266,11 +266,16 @@ local function slide_window(i, limit, hits, charge_rejected, _, window)
   if left > 0 then
     carried = carried + 1
   end
-  local after = count + hits
-  after = after < 0 and 0 or after > MAX_TOKENS and MAX_TOKENS or after
+  local after, kept = count + hits, previous
+  if after < 0 then -- a refund of hits of the window before, too
+    after, kept = 0, previous + after
+    kept = kept < 0 and 0 or kept
+  elseif after > MAX_TOKENS then
+    after = MAX_TOKENS
+  end
   local allowed = hits < 0 or count + hits + carried <= limit
-  if after ~= count and (allowed or charge_rejected) then
-    x[i], y[i], z[i] = after, previous, start
+  if (after ~= count or kept ~= previous) and (allowed or charge_rejected) then
+    x[i], y[i], z[i] = after, kept, start
     ttl_ms[i] = (start + 2 * window - clock) / 1000
   end
   return allowed

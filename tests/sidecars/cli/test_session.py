@@ -13,7 +13,7 @@ import pytest
 import yaml
 from redis import Redis
 
-from sidecars.cli.app import main
+from sidecars.cli import main
 from tests.support.redis_server import RedisServer, _session_redis, redis_server, shared_redis
 from tests.support.running import SIDECARS, Running
 

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from sidecars.cli.app import main
+from sidecars.cli import main
 from tests.support.signing import AUDIENCE, ISSUER, jwk, key_set, private_key, token
 
 AT = "2027-01-15T08:00:00Z"
