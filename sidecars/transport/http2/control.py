@@ -13,6 +13,7 @@ from sidecars.transport.http2.errors import (
 )
 from sidecars.transport.http2.frames import MAX_FRAME_BYTES, R_BIT, ErrorCode, Setting
 from sidecars.transport.http2.header_decoder import ANNOUNCED_TABLE_BYTES, HeaderDecoder
+from sidecars.transport.http2.late_messages import end_overdue, ping_answered
 from sidecars.transport.http2.stream import Stream
 from sidecars.transport.http2.streams import Streams
 
@@ -196,7 +197,9 @@ class Control:
         self._count(Reason.PING_FLOOD)
         if not flags & frames.ACK:
             self._streams.send_queue.put(frames.ping(payload, ack=True))
-        elif payload == _DRAIN_PING and self.drain_began is not None:
+        elif payload != _DRAIN_PING:
+            ping_answered(self._streams, payload)
+        elif self.drain_began is not None:
             self.end()
 
     def goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
@@ -252,6 +255,7 @@ class Control:
         limits = self._limits
         if self.drain_began is not None and now - self.drain_began > DRAIN_PING_SECONDS:
             self.end()
+        end_overdue(self._streams, now)
         if not self.settings_received and now - self._opened > limits.preface_timeout_seconds:
             raise protocol_error(Reason.SLOW_START, "no preface and SETTINGS in time")
         if self._ours_since is not None and now - self._ours_since > limits.settings_ack_seconds:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from sidecars.transport.api.limits import Limits
 from sidecars.transport.api.service import Bidirectional, ClientStreaming, Code, Status
 from sidecars.transport.http2.errors import GoAwayError, Reason, StreamResetError
-from sidecars.transport.http2.frames import DEFAULT_WINDOW_BYTES, ErrorCode, window_update
+from sidecars.transport.http2.frames import DEFAULT_WINDOW_BYTES, MAX_WINDOW_BYTES, ErrorCode, window_update
 from sidecars.transport.http2.headers import ANY_LENGTH
 from sidecars.transport.http2.held_bytes import HeldBytes
 from sidecars.transport.http2.messages import PREFIX_BYTES, MessageDeframer, inflate
@@ -150,6 +150,18 @@ class ReceiveFlow:
                 stream.late = None
                 self.forget(stream)
         return self.top_up_stream(stream) + self.top_up()
+
+    def open_wide(self, stream: Stream) -> bytes:
+        """The WINDOW_UPDATE frames by which the client of a call that ends may send all that it holds."""
+        widest = min(self._limits.max_held_bytes - self.held_bytes, MAX_WINDOW_BYTES)
+        updates = b""
+        if stream.receive_window < widest:
+            updates += window_update(stream.id, widest - stream.receive_window)
+            stream.receive_window = widest
+        if self.window < widest:
+            updates += window_update(0, widest - self.window)
+            self.window = widest
+        return updates
 
     def forget(self, stream: Stream) -> None:
         """Release what no handler will read."""

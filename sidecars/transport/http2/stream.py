@@ -1,9 +1,10 @@
 """One stream of a connection, and the call that it carries."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
-from sidecars.transport.api.service import ClientStreaming, Metadata
+from sidecars.transport.api.service import ClientStreaming, Metadata, Status
 from sidecars.transport.http2.headers import RequestHead
 from sidecars.transport.http2.messages import MessageDeframer
 
@@ -105,3 +106,19 @@ class Stream:
         method = self.request.method
         self.late = method.after_reply if isinstance(method, ClientStreaming) else None
         """What takes the messages that come after the handler has ended the call."""
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether the handler has ended the call, and its method takes what still comes."""
+        return self.late is not None and self.running is None and not self.closed
+
+
+@dataclass(slots=True)
+class Ending:
+    """A call that its handler has ended, while its client sends what it holds."""
+
+    stream: Stream
+    outcome: bytes | Status
+    give_up_at: float
+    received_bytes: int = -1
+    """Bytes of DATA until the last PING came back; -1: none has."""

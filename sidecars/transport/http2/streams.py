@@ -15,7 +15,7 @@ from sidecars.transport.http2.messages import MessageDeframer
 from sidecars.transport.http2.observer import Observer
 from sidecars.transport.http2.receive_flow import ReceiveFlow, check_length
 from sidecars.transport.http2.send_queue import SendQueue
-from sidecars.transport.http2.stream import ServerCall, Stream
+from sidecars.transport.http2.stream import Ending, ServerCall, Stream
 from sidecars.transport.http2.stream_table import StreamTable
 
 HANDLER_COST_BYTES: Final = 32 * 1024
@@ -29,13 +29,14 @@ class Streams:
         "_calls",
         "_draining",
         "_limits",
-        "_output_ready",
         "_timed",
         "_trusted",
+        "ending",
         "fault",
         "flood_guard",
         "now",
         "observer",
+        "output_ready",
         "paused",
         "peer",
         "receive_flow",
@@ -57,7 +58,7 @@ class Streams:
     ) -> None:
         self._calls = calls
         self._limits = limits
-        self._output_ready = output_ready
+        self.output_ready = output_ready
         self._trusted = trusted
         self._draining = False
         self._timed: list[Stream] | None = None
@@ -72,6 +73,8 @@ class Streams:
         self.now = 0.0
         self.paused = False
         """Whether the socket takes no more; streamed replies wait."""
+        self.ending: dict[int, Ending] = {}
+        """The calls, by stream, that end once their client has sent what it holds."""
         self.fault: GoAwayError | None = None
         """What a handler's reply did to the connection; handled when output is taken."""
 
@@ -130,7 +133,7 @@ class Streams:
         if ended:
             self.end_request(stream)
         else:
-            self._put(self.receive_flow.top_up_stream(stream))
+            self.put(self.receive_flow.top_up_stream(stream))
 
     def end_request(self, stream: Stream) -> None:
         """END_STREAM came."""
@@ -161,7 +164,7 @@ class Streams:
 
     def reset(self, stream_id: int, code: ErrorCode) -> None:
         """End a stream with RST_STREAM, whether it is open or not."""
-        self._put(frames.rst_stream(stream_id, code))
+        self.put(frames.rst_stream(stream_id, code))
         self.observer.reset_sent(code)
         self.stream_table.remember_reset(stream_id, by_peer=False)
         stream = self.table.get(stream_id)
@@ -189,7 +192,7 @@ class Streams:
 
     def our_settings_known(self) -> None:
         """The peer has acknowledged our SETTINGS."""
-        self._put(self.receive_flow.settings_acknowledged(self.table.values()))
+        self.put(self.receive_flow.settings_acknowledged(self.table.values()))
 
     def resume(self) -> None:
         """The socket takes more again."""
@@ -210,12 +213,17 @@ class Streams:
                 if stream.assembler is not None and stream.assembler.held_bytes:
                     self.observer.peer_error(Reason.TOO_MANY_HELD_BYTES)
                     self._fail(stream, responses.TOO_MANY_HELD_BYTES)
-        self._put(self.receive_flow.top_up())
+        self.put(self.receive_flow.top_up())
 
     def end_all(self) -> None:
         """The connection is over: every caller has gone."""
         for stream in list(self.table.values()):
             self._leave(stream)
+
+    def put(self, frames: bytes) -> None:
+        """Send frames other than DATA; empty if there are none."""
+        if frames:
+            self.send_queue.put(frames)
 
     # -- what handlers do ----------------------------------------------------------------------------------
 
@@ -223,11 +231,7 @@ class Streams:
         """The one reply of a call, and OK."""
         if not stream.local_closed and not stream.closed:
             self._reply(stream, message)
-            self._output_ready()
-
-    def read_on(self, stream: Stream) -> None:
-        """The handler has ended the call: its method takes what waits and what still comes."""
-        self._put(self.receive_flow.take_late(stream))
+            self.output_ready()
 
     def send(self, stream: Stream, message: bytes) -> bool:
         """One of many replies. False: send the next one in a later turn of the loop, once there is room."""
@@ -235,7 +239,7 @@ class Streams:
             return True
         self.send_queue.send(stream, message)
         self._check_unsent()
-        self._output_ready()
+        self.output_ready()
         return not (
             stream.unsent or self.paused or self.send_queue.bytes_this_turn > self._limits.max_bytes_per_turn
         )
@@ -243,8 +247,8 @@ class Streams:
     def finish(self, stream: Stream, status: Status) -> None:
         """The end of a call, after what was sent."""
         if not stream.local_closed and not stream.closed:
-            self._fail(stream, status)
-            self._output_ready()
+            self._end_with(stream, status)
+            self.output_ready()
 
     def read(self, stream: Stream) -> bytes | None:
         """The next message of the request; opens the windows again.
@@ -258,16 +262,12 @@ class Streams:
         if isinstance(message, Status):
             self._fail(stream, message)
         else:
-            self._put(self.receive_flow.top_up_stream(stream))
-        self._put(self.receive_flow.top_up())
-        self._output_ready()
+            self.put(self.receive_flow.top_up_stream(stream))
+        self.put(self.receive_flow.top_up())
+        self.output_ready()
         return message if isinstance(message, bytes) else None
 
     # -- within --------------------------------------------------------------------------------------------
-
-    def _put(self, frame: bytes) -> None:
-        if frame:
-            self.send_queue.put(frame)
 
     def _register(self, stream_id: int, call: ServerCall) -> Stream:
         stream = Stream(stream_id, call, self.receive_flow.first_window, self.send_queue.initial_window)
@@ -308,8 +308,8 @@ class Streams:
             self.check_held()
         if not messages:
             return
-        if stream.local_closed:
-            self._put(self.receive_flow.take_late(stream))
+        if stream.local_closed or stream.reads_on:
+            self.put(self.receive_flow.take_late(stream))
         elif isinstance(stream.request.method, ClientStreaming | Bidirectional):
             self._calls.resume(self, stream)
         elif assembler.whole_messages > 1:
@@ -337,10 +337,13 @@ class Streams:
         self._end(stream, responses.ok_trailers(stream.id))
 
     def _fail(self, stream: Stream, status: Status) -> None:
-        if stream.local_closed:  # a message after the reply, which nothing can answer
+        if stream.local_closed or stream.reads_on:  # a message after the reply, which nothing can answer
             stream.late = None
             self._forget_request(stream)
-            return
+        else:
+            self._end_with(stream, status)
+
+    def _end_with(self, stream: Stream, status: Status) -> None:
         build = responses.trailers if stream.headers_sent else responses.trailers_only
         self._end(stream, build(stream.id, status))
 
@@ -377,11 +380,11 @@ class Streams:
 
     def _forget_request(self, stream: Stream) -> None:
         """Let go of what no handler will read, so that it takes no window."""
-        if stream.late is not None and stream.running is None and not stream.closed:
-            return  # the handler ended the call, and its method reads on
+        if stream.reads_on:
+            return
         self.receive_flow.forget(stream)
         # What it took may be all that kept the connection's window shut.
-        self._put(self.receive_flow.top_up())
+        self.put(self.receive_flow.top_up())
 
     def _leave(self, stream: Stream) -> None:
         stream.call.cancelled = True

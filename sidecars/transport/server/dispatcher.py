@@ -16,6 +16,7 @@ from sidecars.transport.api.service import (
     Unary,
     UnaryHandler,
 )
+from sidecars.transport.http2 import late_messages
 from sidecars.transport.http2.call_handler import Outcome
 from sidecars.transport.http2.stream import ServerCall, Stream
 from sidecars.transport.http2.streams import Streams
@@ -219,19 +220,22 @@ class Dispatcher:
     def _replied(self, streams: Streams, stream: Stream, done: asyncio.Future[bytes]) -> None:
         """A future with a reply is done; its call may have ended before it."""
         self._detach(stream)
-        if stream.late is not None:  # before the reply, which closes a stream that the client has ended
-            streams.read_on(stream)
+        outcome: bytes | Status
         if done.cancelled():
-            status = _CANCELLED
+            outcome = _CANCELLED
         elif (error := done.exception()) is not None:
             # Logged even if the call has already ended.
-            status = status_of(_as_exception(error), stream.call)
+            outcome = status_of(_as_exception(error), stream.call)
         elif isinstance(reply := _anything(done.result()), bytes):
-            streams.reply(stream, reply)
-            return
+            outcome = reply
         else:
-            status = status_of(TypeError("a handler's reply must be bytes"), stream.call)
-        streams.finish(stream, status)
+            outcome = status_of(TypeError("a handler's reply must be bytes"), stream.call)
+        if stream.late is not None:
+            late_messages.end_call(streams, stream, outcome, self._clock())
+        elif isinstance(outcome, bytes):
+            streams.reply(stream, outcome)
+        else:
+            streams.finish(stream, outcome)
 
     def _pump(self, streams: Streams, stream: Stream, replies: AsyncIterator[bytes]) -> None:
         self._watch(streams, stream, self._loop.create_task(self._send_all(streams, stream, replies)))
