@@ -1,5 +1,6 @@
 """The ratelimit sidecar: `envoy.service.ratelimit.v3.RateLimitService` over the library `ratelimit`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from common.buckets import SECOND_US
 from common.configfile import SETTINGS, ConfigError, Document, Problem
+from common.tasks import cancel_and_wait
 from ratelimit.bans import Bans
 from ratelimit.config import check_reload, load_limits
 from ratelimit.decision import LimitPlan
@@ -78,6 +80,7 @@ class RatelimitSidecar:
         self._xds = xds
         self._clock = clock
         self._responses = _responses(settings)
+        self._loading: asyncio.Task[None] | None = None
         self.services: Sequence[Service] = (
             Service(
                 "envoy.service.ratelimit.v3.RateLimitService",
@@ -215,15 +218,19 @@ class RatelimitSidecar:
         def swap() -> None:
             if self._limiter.limits is before:
                 self._limiter.use(limits)
-                return
-            # A management server has sent others since `before`.
-            try:
-                self._limiter.use(self._load())
-            except ConfigError as error:
-                self._limiter.stats.failed_loads += 1
-                _log.error("changed limit files do not fit the limits of the server", error=str(error))
+            else:  # a management server has sent others since `before`
+                self._loading = asyncio.create_task(self._load_again(), name="load limits again")
 
         return swap
+
+    async def _load_again(self) -> None:
+        """Load the files with what the management server has sent by now, and not on the event loop."""
+        try:
+            swap = await asyncio.to_thread(self.prepare)
+        except ConfigError as error:
+            _log.error("changed limit files do not fit the limits of the server", error=str(error))
+        else:
+            swap()
 
     def _load(self) -> CompiledLimits:
         sent = () if self._xds is None else self._xds.documents
@@ -261,6 +268,8 @@ class RatelimitSidecar:
         """End the stream to the management server, and the calls to Redis that are still under way."""
         if self._xds is not None:
             await self._xds.stop()
+        if self._loading is not None:
+            await cancel_and_wait(self._loading)
         if self._shared is not None:
             await self._shared.close()
 

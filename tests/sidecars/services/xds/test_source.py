@@ -10,6 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from protos.ratelimit_pb2 import RateLimitResponse
+from ratelimit.config import load_limits
+from ratelimit.rules import CompiledLimits
 from sidecars.services.ratelimit import RatelimitSidecar, build
 from sidecars.services.xds import client
 from sidecars.services.xds.limits import SentLimits, sent_limits
@@ -177,7 +179,15 @@ async def test_limits_of_files_stay_next_to_those_of_the_server(tmp_path: Path) 
             assert "duplicate domain 'own'" in await rejected(server, "1")
 
 
-async def test_files_and_limits_that_change_at_the_same_time_are_both_in_service(tmp_path: Path) -> None:
+async def test_files_and_limits_that_change_at_the_same_time_are_both_in_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def noting(*arguments: Any) -> CompiledLimits:
+        threads.append(threading.current_thread())
+        return load_limits(*arguments)
+
     file = tmp_path / "own.yaml"
     own = "domain: own\ndescriptors: [{key: user, rate_limit: {unit: day, requests_per_unit: 1}}]\n"
     file.write_text(own)
@@ -190,14 +200,22 @@ async def test_files_and_limits_that_change_at_the_same_time_are_both_in_service
             swap = sidecar.prepare()
             server.send("2", [config("edge", "user", 1), config("more", "user", 1)])
             await accepted(server, "2")
+            monkeypatch.setattr("sidecars.services.ratelimit.load_limits", noting)
             swap()
+            task = sidecar._loading
+            assert task is not None
+            await task
             assert sidecar.describe()["domains"] == ["edge", "more", "own"]
             assert codes(sidecar, "user", 4, "own") == [OK, OK, OK, OVER]
+            assert threading.main_thread() not in threads, "the event loop waits for it"
             swap = sidecar.prepare()
             server.send("3", [config("edge", "user", 1), config("later", "user", 1)])
             await accepted(server, "3")
             file.write_text(own.replace("own", "later"))
-            swap()  # the two do not fit, so the ones before stay
+            with capture_logs() as logs:
+                swap()  # the two do not fit, so the ones before stay
+                await until(lambda: logs)
+            assert logs[0]["event"] == "changed limit files do not fit the limits of the server"
             assert sidecar.describe()["domains"] == ["edge", "later", "own"]
 
 
