@@ -19,11 +19,11 @@ GOALS: Final = {
     "bad_release_reached_share": Goal(at_most=0.02),
     "shadowed_release_reached_nodes": Goal(at_most=0),
     "ratio_peak_after_outage": Goal(at_most=2.0),
-    "ratio_peak_after_short_outage": Goal(at_most=7.0),
+    "ratio_peak_after_short_outage": Goal(at_most=5.0),
 }
 """Releases arrive within one poll (30 s), a bad one reaches canaries alone, no herd follows an outage.
 
-An edge makes at most seven attempts in an interval: after pauses of 1, 2, 4, 8, 16 and 30 s.
+An edge makes at most five attempts in an interval: pauses grow from 1/8 of it, less up to a half at random.
 """
 
 PEAK_WITHIN_SECONDS: Final = 120

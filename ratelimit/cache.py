@@ -1,5 +1,6 @@
 """A small cache for repeated lookups."""
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -38,6 +39,11 @@ class GenerationalCache(Generic[Key, Value]):
             self._old = self._young
             self._young = {}
         self._young[key] = value
+
+    def values(self) -> Iterator[Value]:
+        """Yield all values."""
+        yield from self._young.values()
+        yield from self._old.values()
 
     def forget(self, key: Key) -> None:
         """Drop `key`, if it is known."""

@@ -27,14 +27,15 @@ by nothing there); every problem is reported at once, each with file and line; n
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from common.configfile import ConfigError, Document, Problem, read
+from common.background import background_work, freeze_gc
+from common.configfile import Breathe, ConfigError, Document, Problem, no_breaks, read
 from common.os_errors import in_words
 from ratelimit.bans import read_ban
 from ratelimit.concurrency import read_concurrency
+from ratelimit.digest import ContentDigest
 from ratelimit.files import limit_files
 from ratelimit.keys import DESCRIPTOR_KEYS, LIMIT_KEYS, RATE_KEYS, ROOT_KEYS
 from ratelimit.map_reader import MapReader
@@ -71,15 +72,35 @@ _NEEDS_WILDCARD: Final = (
 )
 
 
-def load_limits(paths: Sequence[Path], options: Options, sent: Sequence[Document] = ()) -> CompiledLimits:
+LARGE_LIMITS_RULES: Final = 1_000
+"""From this size on, garbage collection of limits would take tens of milliseconds."""
+
+
+def load_limits(
+    paths: Sequence[Path],
+    options: Options,
+    sent: Sequence[Document] = (),
+    yield_gil: Breathe = no_breaks,
+) -> CompiledLimits:
     """The limits in files and folders, and those `sent`. Raises ConfigError with every problem of every file.
 
     `options.folder_files` says which files of a folder are read; its other entries are in `warnings`.
+    In a thread of a process with an event loop, pass `GilYielder().yield_gil`.
     """
+    with background_work():
+        limits = _load(paths, options, sent, yield_gil)
+        if len(limits.rules) >= LARGE_LIMITS_RULES:
+            freeze_gc()
+        return limits
+
+
+def _load(
+    paths: Sequence[Path], options: Options, sent: Sequence[Document], yield_gil: Breathe
+) -> CompiledLimits:
     documents: list[Document] = []
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    digest = sha256()
+    digest = ContentDigest(yield_gil)
     for path in paths:
         try:
             found = limit_files(path, options.folder_files)
@@ -93,35 +114,40 @@ def load_limits(paths: Sequence[Path], options: Options, sent: Sequence[Document
             warnings.append(found.skipped)
         for file in found.files:
             try:
-                document = read(file, repeated=problems)
+                document = read(file, yield_gil, problems)
             except ConfigError as error:
                 problems += error.problems
                 continue
             documents.append(document)
-            digest.update(f"{file.name}\0{document.data!r}\0".encode())
+            digest.add(file.name, document)
     for document in sent:
-        documents.append(document)
-        digest.update(f"{document.file}\0{document.data!r}\0".encode())
+        digest.add(document.file, document)
     try:
-        limits = compile_limits(documents, options, digest.hexdigest()[:12])
+        limits = compile_limits([*documents, *sent], options, digest.revision, yield_gil)
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(problems)
+    for document in documents:
+        document.let_go(yield_gil)
     return replace(limits, warnings=(*warnings, *limits.warnings))
 
 
-def compile_limits(documents: Sequence[Document], options: Options, revision: str = "") -> CompiledLimits:
+def compile_limits(
+    documents: Sequence[Document], options: Options, revision: str = "", yield_gil: Breathe = no_breaks
+) -> CompiledLimits:
     """The limits in `documents`. Raises ConfigError with every problem found.
 
     `revision` is that of limits whose files state none.
     """
-    compiler = _Compiler(options)
+    compiler = _Compiler(options, yield_gil)
     for document in documents:
         compiler.add(document)
     if compiler.problems:
         raise ConfigError(compiler.problems)
-    domains = {name: draft.freeze(compiler.normalisers) for name, draft in compiler.domains.items()}
+    domains = {
+        name: draft.freeze(compiler.normalisers, yield_gil) for name, draft in compiler.domains.items()
+    }
     empty = {name: compiler.empty[name] for name, node in domains.items() if not node.children}
     revision = compiler.revision.value or revision
     return CompiledLimits(domains, tuple(compiler.rules), revision, options, tuple(empty.values()), empty)
@@ -152,14 +178,18 @@ class _Draft:
     normalise: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By key of the children: host, path, address or empty, and where that was said first."""
 
-    def freeze(self, normalisers: Normalisers) -> Node:
-        children = {composite: draft.freeze(normalisers) for composite, draft in self.children.items()}
+    def freeze(self, normalisers: Normalisers, yield_gil: Breathe) -> Node:
+        yield_gil()
+        children = {
+            composite: draft.freeze(normalisers, yield_gil) for composite, draft in self.children.items()
+        }
         wildcards = tuple(
             Wildcard(tuple(composite.split("*")), node)
             for composite, node in children.items()
             if "*" in composite
         )
         normalise = {key: normalisers[kind] for key, (kind, _) in self.normalise.items() if kind}
+        self.children.clear()  # level by level: freed together, all drafts would hold up a loop
         return Node(
             children,
             wildcards,
@@ -173,8 +203,9 @@ class _Draft:
 
 
 class _Compiler:
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, yield_gil: Breathe) -> None:
         self.options = options
+        self._yield_gil = yield_gil
         self.normalisers = normalisers(options.max_path_length, options.max_host_length, options.ipv6_prefix)
         self.domains: dict[str, _Draft] = {}
         self.rules: list[LimitRule] = []
@@ -209,6 +240,7 @@ class _Compiler:
         self, parent: MapReader, into: _Draft, path: tuple[str, ...], *, has_values: bool
     ) -> None:
         for descriptor in parent.maps("descriptors"):
+            self._yield_gil()
             if not descriptor.check(DESCRIPTOR_KEYS):
                 continue
             key, written = descriptor.text("key"), descriptor.text("value")

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Final
 
-from common.buckets import SECOND_US, FixedWindow, Slots, Taken
+from common.buckets import SECOND_US, FixedWindow, Taken
 from ratelimit.bad_input import DEFAULT_BOUNDS, Bounds
 from ratelimit.bans import Bans
 from ratelimit.decision import BANNED, Charge, DescriptorStatus, LimitDecision, LimitPlan
@@ -18,10 +18,11 @@ from ratelimit.hot_keys import HotKeys
 from ratelimit.in_flight import InFlight
 from ratelimit.leases.leases import Leases, StoreRequest
 from ratelimit.plan import Modes, make_plan, near_limit
+from ratelimit.replaced import ReplacedLimits
 from ratelimit.request import LimitRequest
-from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, Priority, share_of
+from ratelimit.rules import CompiledLimits, LimitRule, OnFailure, share_of
 from ratelimit.shapes import Shapes
-from ratelimit.stats import Stats
+from ratelimit.stats import CountedRules, Stats
 from ratelimit.stores.detached import DetachedTakes
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.store import NOT_TAKEN, CallbackStore, Failure, Result, Store, StoreError, Take
@@ -98,6 +99,9 @@ class Limiter:
         self._fallback = fallback
         self._replicas = replicas
         self._modes = Modes(near_limit_ratio, shadow_mode, quota_mode, spare_others, bounds)
+        self._limits = limits
+        self._shapes = Shapes(limits, self.plan, bounds.max_key_length)
+        self._recent: dict[bytes, LimitPlan] = {}
         self.use(limits)
 
     @property
@@ -105,26 +109,28 @@ class Limiter:
         """The configuration in service."""
         return self._limits
 
-    def use(self, limits: CompiledLimits) -> None:
-        """Decide by `limits` from now on. Buckets of unchanged windows keep what is counted."""
-        self.stats.keep_rules(rule.path for rule in limits.rules)
+    def use(self, limits: CompiledLimits, counted: CountedRules | None = None) -> ReplacedLimits:
+        """Decide by `limits` from now on, and return what they replace; `counted` is that of `stats`.
+
+        Buckets of unchanged windows keep what is counted.
+        """
+        replaced = ReplacedLimits(self._limits, self._shapes, self._recent)
+        self.stats.keep_rules((rule.path for rule in limits.rules), counted)
         self.stats.loads += 1
         self.stats.unmatched.speak_again()
         self._limits = limits
-        self.has_urgent = any(
-            rule.priority is Priority.HIGH or isinstance(rule.bucket, Slots) for rule in limits.rules
-        )
+        self.has_urgent = limits.may_be_urgent
         """Whether any request may be urgent (`LimitPlan.is_urgent`)."""
         self._shapes = Shapes(limits, self.plan, self._modes.bounds.max_key_length)
-        self._recent: dict[bytes, LimitPlan] = {}
+        self._recent = {}
         self._latest: set[bytes] = set()
         """Messages that came once lately."""
         if self.deny_cache is not None:
             self.deny_cache.clear()
         if self.leases is not None:
             self.leases.end()
-        has_leases = limits.options.lease or any(rule.lease for rule in limits.rules)
-        self._leases = self.leases if has_leases else None
+        self._leases = self.leases if limits.has_leases else None
+        return replaced
 
     def forget(self, key: str) -> None:
         """Drop what is known here of a key whose limit was given back: the store is asked about it next."""

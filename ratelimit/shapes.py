@@ -9,7 +9,7 @@ Requests that bring along more than keys and values (their own limit, hits of a 
 UTF-8, or whose rules limit concurrency or have values in their metric keys are planned one by one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -208,6 +208,12 @@ class Shapes:
             if opened is None
             else _closed(opened, request, counted, self._longest)
         )
+
+    def parts(self) -> Iterator[object]:
+        """Yield the plans that are kept (`common.background.release`)."""
+        for shape in self._shapes.values():
+            yield shape
+            yield from shape.plans.values()
 
     def _plan_one(self, shape: _RequestShape, values: Sequence[str], hits: int) -> LimitPlan:
         (descriptor,) = shape.descriptors

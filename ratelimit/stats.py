@@ -15,6 +15,7 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
+from common.configfile import Breathe, no_breaks
 from ratelimit.metric_names import Path, Series, by_dots, by_level, unknown_domain_metric
 from ratelimit.request import BadInput
 from ratelimit.unmatched import MAX_SHAPES, OTHER, Unmatched
@@ -79,6 +80,22 @@ class Counts:
             self.near_limit += limit - max(near, before)
 
 
+class CountedRules:
+    """The counters of the rules of a configuration that is to serve."""
+
+    __slots__ = ("before", "gone", "new", "of_paths", "rules")
+
+    def __init__(self, before: dict[Series, Counts]) -> None:
+        self.before = before
+        """The counters of the rules in service."""
+        self.gone = dict(before)
+        """Those without a rule from then on."""
+        self.rules: dict[Series, Counts] = {}
+        self.of_paths: dict[Path, Counts] = {}
+        self.new: dict[Series, list[Path]] = {}
+        """The paths of series that no rule in service has; a request or an earlier rule may have had them."""
+
+
 class Stats(Collector):
     """The counters of all rules, and of what has no rule. Yields them when Prometheus asks.
 
@@ -119,19 +136,42 @@ class Stats(Collector):
         self.unmatched = Unmatched(max_unmatched)
         """Descriptors without a rule, and unknown domains, for the log."""
 
-    def keep_rules(self, paths: Iterable[Path]) -> None:
-        """Count for these rules from now on. Known ones go on from where they are; others are not shown."""
-        gone, self._rules, self._of_paths = self._rules, {}, {}
+    def counted(self, paths: Iterable[Path], yield_gil: Breathe = no_breaks) -> "CountedRules":
+        """Return the counters that these rules are to have: those that they have, and new ones.
+
+        May run in a thread: for thousands of rules it takes tens of milliseconds.
+        """
+        kept = CountedRules(self._rules)
+        gone = kept.gone
         for path in paths:
+            yield_gil()
             series = self.series(path)
-            counts = self._rules.get(series)
+            counts = kept.rules.get(series)
             if counts is None:
-                if len(self._rules) >= MAX_RULE_KEYS:
+                if len(kept.rules) >= MAX_RULE_KEYS:
                     continue
-                counts = gone.pop(series, None) or self._of_requests.pop(series, None) or self._again(series)
-                self._rules[series] = counts
-            self._of_paths[path] = counts
-        self._gone |= gone
+                counts = gone.pop(series, None)
+                if counts is None:
+                    counts = Counts()
+                    kept.new[series] = []
+                kept.rules[series] = counts
+            if series in kept.new:
+                kept.new[series].append(path)
+            kept.of_paths[path] = counts
+        return kept
+
+    def keep_rules(self, paths: Iterable[Path], counted: "CountedRules | None" = None) -> None:
+        """Count for these rules from now on. Known ones go on from where they are; others are not shown.
+
+        `counted`: what `counted` has returned for them; not used if other rules were kept since.
+        """
+        kept = counted if counted is not None and counted.before is self._rules else self.counted(paths)
+        self._rules, self._of_paths = kept.rules, kept.of_paths
+        for known in (self._of_requests, self._gone):
+            for series in known.keys() & kept.new.keys():
+                counts = self._rules[series] = known.pop(series)
+                self._of_paths.update(dict.fromkeys(kept.new[series], counts))
+        self._gone |= kept.gone
         while len(self._gone) > MAX_GONE_KEYS:
             del self._gone[next(iter(self._gone))]
 

@@ -77,7 +77,7 @@ class Sockets:
 
 def perform(order: Order) -> Outcome:
     """Send the load and return the outcome. Raises LoadError and OSError."""
-    new_client = _client_factory(order)
+    new_client = client_factory(order)
     allow_open_files(MOST_CONNECTIONS + 24)
     sockets = Sockets(order.host, order.port)
     driver = Driver(new_client, order.connections, sockets, time.perf_counter)
@@ -121,7 +121,8 @@ def _outcome(order: Order, tally: Tally, cpu_share: float) -> Outcome:
     )
 
 
-def _client_factory(order: Order) -> Callable[[], Client]:
+def client_factory(order: Order) -> Callable[[], Client]:
+    """Return what makes a client for each connection of an order. Raises LoadError and OSError."""
     requests = read_requests(order.requests)
     if not requests:
         raise LoadError(f"{order.requests} has no request")

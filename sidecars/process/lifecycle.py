@@ -131,7 +131,7 @@ class Process:
             RESPONSE_TIMES if of_envoyproxy else {},
             wall_clock=dependencies.wall_clock,
         )
-        self._bundles = bundle_puller(settings.bundle, self._reloader, dependencies, self._sums)
+        self._bundles = bundle_puller(settings.bundle, self._reloader, dependencies, self._reported)
         self._listen = {one.sidecar.name: one.listen for one in bound}
         self._servers: dict[str, Server] = {}
         self._reflections: list[Reflection] = []
@@ -207,6 +207,11 @@ class Process:
                 for sidecar in self._sidecars
             },
         }
+
+    def _reported(self) -> dict[str, Any]:
+        """The sums that status reports need: those of thousands of limits would hold up the loop."""
+        authz = [sidecar for sidecar in self._sidecars if sidecar.name == "authz"]
+        return {"calls": self._calls.totals(), "sidecars": totals_of(authz)}
 
     def _sums(self) -> dict[str, Any]:
         """What is summed over several processes."""

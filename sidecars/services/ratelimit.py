@@ -12,6 +12,7 @@ import structlog
 from aiohttp.typedefs import Middleware
 from google.protobuf.message import DecodeError
 
+from common.background import shorten_switch_interval
 from common.buckets import SECOND_US
 from common.configfile import SETTINGS, ConfigError, Document, Problem
 from common.tasks import cancel_and_wait
@@ -37,6 +38,7 @@ from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.services.ratelimit_bans import BanCollector, BanLog, BanPages
 from sidecars.services.ratelimit_explain import answer_explain, answer_reset
 from sidecars.services.ratelimit_json import answer_json
+from sidecars.services.ratelimit_reload import PreparedLimits, prepare_limits
 from sidecars.services.ratelimit_unmatched import UnmatchedLog
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.ratelimit import RatelimitSettings
@@ -198,6 +200,7 @@ class RatelimitSidecar:
 
     async def start(self) -> None:
         """Log what the limits say about themselves. Redis is called by the first request, and may be away."""
+        shorten_switch_interval()
         _log_warnings(self._limiter.limits)
         if self._shared is not None:
             self._shared.start()
@@ -208,16 +211,16 @@ class RatelimitSidecar:
         """Read and compile the limits again; may run in a thread. Raises ConfigError."""
         before = self._limiter.limits
         try:
-            limits = self._load()
-            check_reload(before, limits)
+            prepared = self._prepare()
+            check_reload(before, prepared.limits)
         except ConfigError:
             self._limiter.stats.failed_loads += 1
             raise
-        _log_warnings(limits)
+        _log_warnings(prepared.limits)
 
         def swap() -> None:
             if self._limiter.limits is before:
-                self._limiter.use(limits)
+                prepared.put_into_service(self._limiter)
             else:  # a management server has sent others since `before`
                 self._loading = asyncio.create_task(self._load_again(), name="load limits again")
 
@@ -232,9 +235,9 @@ class RatelimitSidecar:
         else:
             swap()
 
-    def _load(self) -> CompiledLimits:
+    def _prepare(self) -> PreparedLimits:
         sent = () if self._xds is None else self._xds.documents
-        return load_limits(self._settings.limits, self._settings.options, sent)
+        return prepare_limits(self._settings, sent, self._limiter.stats)
 
     def describe(self) -> dict[str, Any]:
         """The revision, the rules, and the state of the store."""

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from accesslog.records.fields import FIELDS
 from accesslog.records.redact_rules import Action, RedactRule, RedactRules
 from accesslog.records.route_rules import RouteRule, RoutesRules
+from common.background import background_work
 from common.configfile import Block, Breathe, ConfigError, Problem, no_breaks, read, validate
 from sidecars.settings.accesslog import RedactRuleSettings, Share
 
@@ -30,6 +31,13 @@ class OneRouteRules(Block):
     """The fields that a record has, in addition to those that identify it. Default: all."""
     redact: tuple[RedactRuleSettings, ...] = ()
     """What is dropped, masked or hashed, after the redaction of all records."""
+
+    @model_validator(mode="after")
+    def _breathe(self, info: ValidationInfo) -> Self:
+        if info.context is not None:
+            # One call of pydantic checks all the routes of a file.
+            info.context["breathe"]()
+        return self
 
 
 class RouteRulesFile(Block):
@@ -62,6 +70,11 @@ def load_route_rules(
     """
     if not paths:
         return LoadedRouteRules()
+    with background_work():
+        return _load(paths, key, yield_gil, masking=masking)
+
+
+def _load(paths: Sequence[Path], key: bytes, yield_gil: Breathe, *, masking: bool) -> LoadedRouteRules:
     problems: list[Problem] = []
     files: list[RouteRulesFile] = []
     rules: dict[str, RouteRule] = {}
@@ -69,7 +82,7 @@ def load_route_rules(
     for path in paths:
         try:
             document = read(path, yield_gil, problems)
-            content = validate(document, RouteRulesFile)
+            content = validate(document, RouteRulesFile, {"breathe": yield_gil})
         except ConfigError as error:
             problems += error.problems
             continue
@@ -85,9 +98,10 @@ def load_route_rules(
                 continue
             if redact is not None or fields is not None:
                 rules[name] = RouteRule(redact, fields)
+        document.let_go(yield_gil)
     if problems:
         raise ConfigError(problems)
-    return LoadedRouteRules(
+    loaded = LoadedRouteRules(
         revision=" ".join(dict.fromkeys(one.revision for one in files if one.revision)),
         redact=tuple(rule for one in files for rule in _rules(one.redact, masking=masking)),
         samples={
@@ -98,6 +112,11 @@ def load_route_rules(
         },
         routes=RoutesRules(rules) if rules else None,
     )
+    for content in files:
+        while content.routes:
+            content.routes.popitem()  # one by one: freed together they would hold up a loop
+            yield_gil()
+    return loaded
 
 
 def _rules(settings: Sequence[RedactRuleSettings], *, masking: bool) -> tuple[RedactRule, ...]:

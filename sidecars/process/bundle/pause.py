@@ -5,7 +5,12 @@ from typing import Final
 from sidecars.settings.bundle import BundleSettings
 
 RETRY_SECONDS: Final = 1.0
-"""The pause after the first failed request; it doubles up to `interval_seconds`."""
+"""The shortest pause after a failed request, unless the interval is shorter."""
+
+RETRY_SHARE: Final = 1 / 8
+"""The pause after the first failed request as a part of the interval; it doubles up to the interval. A short
+outage makes a few times as many requests as usual, whatever the interval is: with a fixed first pause it
+would be as many times as the pause fits into the interval."""
 
 MIN_LONG_POLL_SECONDS: Final = 0.5
 """The shortest time between two long polls: a server that answers at once must not be asked in a loop."""
@@ -26,7 +31,8 @@ def pause_seconds(
     """
     interval = settings.interval_seconds
     if failures:
-        backoff = min(interval, RETRY_SECONDS * 2.0 ** min(failures - 1, 16))
+        first = max(RETRY_SECONDS, interval * RETRY_SHARE)
+        backoff = min(interval, first * 2.0 ** min(failures - 1, 16))
         return backoff * (1 - 0.5 * random)
     if held and settings.long_poll_seconds is not None:
         return max(0.0, MIN_LONG_POLL_SECONDS - took_seconds)

@@ -12,10 +12,10 @@ from prometheus_client.registry import Collector
 from common.configfile import ConfigError, Document
 from common.pairs_file import pairs_in
 from common.tasks import cancel_and_wait
-from ratelimit.config import check_reload, load_limits
+from ratelimit.config import check_reload
 from ratelimit.limiter import Limiter
-from ratelimit.rules import CompiledLimits
 from sidecars.observability.process_metrics import package_version
+from sidecars.services.ratelimit_reload import PreparedLimits, prepare_limits
 from sidecars.services.xds.client import XdsClient
 from sidecars.services.xds.limits import SentLimits, keep
 from sidecars.settings.ratelimit import RatelimitSettings
@@ -70,26 +70,26 @@ class XdsSource:
             documents = await asyncio.to_thread(sent.documents)
             if not documents and self.documents and not self._xds.allow_empty:
                 raise ConfigError.of("xds", _EMPTY)
-            limits = await self._loaded(documents)
+            prepared = await self._prepared(documents)
         except ConfigError:
             self._limiter.stats.failed_loads += 1
             raise
         self.documents = documents
-        self._limiter.use(limits)
+        prepared.put_into_service(self._limiter)
         if self._xds.state_file is not None:
             try:
                 await asyncio.to_thread(keep, sent, self._xds.state_file)
             except ConfigError as error:
                 _log.warning("limits of the management server are not kept", error=str(error))
 
-    async def _loaded(self, documents: Sequence[Document]) -> CompiledLimits:
-        settings = self._settings
+    async def _prepared(self, documents: Sequence[Document]) -> PreparedLimits:
+        limiter = self._limiter
         while True:
-            before = self._limiter.limits
-            limits = await asyncio.to_thread(load_limits, settings.limits, settings.options, documents)
-            if self._limiter.limits is before:  # else the files have changed by now
-                check_reload(before, limits)
-                return limits
+            before = limiter.limits
+            prepared = await asyncio.to_thread(prepare_limits, self._settings, documents, limiter.stats)
+            if limiter.limits is before:  # else the files have changed by now
+                check_reload(before, prepared.limits)
+                return prepared
 
     def describe(self) -> dict[str, Any]:
         """The state for `/config`."""

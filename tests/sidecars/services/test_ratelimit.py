@@ -291,7 +291,7 @@ class TestErrors:
 
 
 class TestReload:
-    def test_new_limits_take_over_and_what_is_counted_stays(self, folder: Path) -> None:
+    async def test_new_limits_take_over_and_what_is_counted_stays(self, folder: Path) -> None:
         sidecar = build(settings_with(folder), dependencies())
         answered(sidecar, request(ADDRESS, hits=3))
         (folder / "edge.yaml").write_text(

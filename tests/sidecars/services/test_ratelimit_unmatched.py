@@ -81,7 +81,7 @@ def test_other_keys_and_domains_are_logged_apart(asked: Asked) -> None:
     assert asked.logged({"a": "3"}) == []
 
 
-def test_a_reload_lets_it_speak_again(asked: Asked) -> None:
+async def test_a_reload_lets_it_speak_again(asked: Asked) -> None:
     asked.logged({"a": "1"})
     asked.sidecar.prepare()()
     assert len(asked.logged({"a": "1"})) == 1

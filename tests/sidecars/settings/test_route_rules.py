@@ -1,6 +1,7 @@
 """Files with rules for the access log of single routes."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,19 @@ def test_the_page_names_the_fields_that_a_record_always_has() -> None:
     page = (Path(__file__).parents[3] / "docs" / "accesslog.md").read_text(encoding="utf-8")
     sentence = page.partition("A record always keeps ")[2].partition(".\n")[0]
     assert set(re.findall(r"`(\w+)`", sentence)) == ALWAYS_KEPT
+
+
+def test_loading_takes_a_break_at_every_route_in_each_of_its_stages(tmp_path: Path) -> None:
+    routes = "".join(f"  r{number}: {{sample: 0.5, fields: [path]}}\n" for number in range(50))
+    (tmp_path / "rules.yaml").write_text(f"routes:\n{routes}")
+    asked: list[str] = []
+    loaded = load_route_rules(
+        [tmp_path / "rules.yaml"], KEY, lambda: asked.append(sys._getframe(1).f_code.co_qualname)
+    )
+    assert len(loaded.samples) == 50
+    assert {stage for stage in set(asked) if asked.count(stage) >= 50} == {
+        "_follow",
+        "OneRouteRules._breathe",
+        "_load",
+        "Document.let_go",
+    }

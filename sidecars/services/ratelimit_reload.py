@@ -1,0 +1,39 @@
+"""Limits are compiled in a thread, and what they replace is freed in one: the loop answers meanwhile."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.background import GilYielder, release
+from common.configfile import Document
+from ratelimit.config import load_limits
+from ratelimit.limiter import Limiter
+from ratelimit.replaced import ReplacedLimits
+from ratelimit.rules import CompiledLimits
+from ratelimit.stats import CountedRules, Stats
+from sidecars.settings.ratelimit import RatelimitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedLimits:
+    """Limits that can be put into service at once."""
+
+    limits: CompiledLimits
+    counted: CountedRules
+
+    def put_into_service(self, limiter: Limiter) -> None:
+        """Let them decide from now on. Runs on the loop."""
+        replaced = [limiter.use(self.limits, self.counted)]
+        # In a thread that waits for work: starting one would hold the loop up until it runs.
+        asyncio.get_running_loop().run_in_executor(None, _retire, replaced)
+
+
+def prepare_limits(settings: RatelimitSettings, sent: Sequence[Document], stats: Stats) -> PreparedLimits:
+    """Return the limits of the settings and those `sent`, compiled. For a thread. Raises ConfigError."""
+    yield_gil = GilYielder().yield_gil
+    limits = load_limits(settings.limits, settings.options, sent, yield_gil)
+    return PreparedLimits(limits, stats.counted((rule.path for rule in limits.rules), yield_gil))
+
+
+def _retire(replaced: list[ReplacedLimits]) -> None:
+    release(replaced, GilYielder().yield_gil)
