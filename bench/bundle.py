@@ -32,7 +32,7 @@ GOALS: Final = {"swap_stall_ms": Goal(at_most=5), "swap_computed_ms": Goal(at_mo
 """Issue 18: a bundle of 10,000 routes is swapped under load with a stall of 5 ms at most."""
 
 CALLS_A_SECOND: Final = 500
-"""Of each sidecar: a stall is seen within 1 ms, since one of the two is called each millisecond."""
+"""Calls to each sidecar: one of the two is called each millisecond, so a stall is seen within 1 ms."""
 
 LEAD_SECONDS: Final = 1.0
 """From the start of the load to the publication of a bundle."""
@@ -122,13 +122,13 @@ class _Load:
             for name, (port, path) in places.items()
         }
 
-    def run(self, meanwhile: Callable[[], None] = lambda: None) -> _Seen:
-        """Return what callers saw; `meanwhile` runs during the load. Raises LoadError if a call fails."""
+    def run(self, during_load: Callable[[], None] = lambda: None) -> _Seen:
+        """Return what callers saw; `during_load` runs during the load. Raises LoadError if a call fails."""
         core, orders = load_core(), self._orders
         with ThreadPoolExecutor(len(orders) + 1) as threads:
             probing = threads.submit(probe_on, self._pid, list(orders.values()), core)
             loading = {name: threads.submit(perform_on, order, core) for name, order in orders.items()}
-            meanwhile()
+            during_load()
             outcomes = {name: future.result() for name, future in loading.items()}
             waited, computed = probing.result()
         for name, outcome in outcomes.items():
@@ -139,7 +139,7 @@ class _Load:
 
 
 def _swapped(load: _Load, server: BundleServer, revision: str, archive: bytes) -> tuple[float, list[_Seen]]:
-    """Return the seconds from the publication of a bundle until it serves, and what callers saw meanwhile."""
+    """Return the seconds from the publication of a bundle until it serves, and what callers saw during it."""
     published: list[float] = []
 
     def publish() -> None:

@@ -110,7 +110,7 @@ class Ledger:
         """Tokens that new assignments can be given; below 0 after the limit was lowered."""
         self.holdings: list[Holding] = []
         self._gone: list[Holding] = []
-        """Of Envoys that are away, and may still use what they were assigned."""
+        """The holdings of Envoys that are away, and may still use what they were assigned."""
         self._seconds = seconds
         self._at = now
         self._in_force = 0.0
