@@ -1,4 +1,4 @@
-"""Limits that were replaced: a loop that freed them in one step would answer nothing meanwhile."""
+"""Limits that were replaced: freeing them in one step would block the event loop."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

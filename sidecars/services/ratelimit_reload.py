@@ -1,4 +1,4 @@
-"""Limits are compiled in a thread, and what they replace is freed in one: the loop answers meanwhile."""
+"""Limits are compiled, and what they replace is freed, in a thread: the loop goes on answering."""
 
 import asyncio
 from collections.abc import Sequence
