@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 XDS_PROTOS := $(VENV)/xds-protos
 # Apache Kafka, which runs in KRaft mode without anything else.
 KAFKA := mvn -q -B -f tests/support/kafka.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/kafka
+# For two cores: half of the time, a test waits for processes that it started. Files keep the order of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 .PHONY: demo test test-all bench check format docs protos lock release clean
@@ -19,12 +21,12 @@ demo: $(VENV)/.demo-ready
 	@$(BIN)/sidecars demo $(ARGS)
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 # Adds the tests that need root or several minutes, and new examples for the Hypothesis tests. A skipped part says what
 # it needs.
 test-all: test
-	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis
+	HYPOTHESIS_PROFILE=search $(PYTEST) -m hypothesis
 	@if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then \
 	  echo "skipped: the Kafka sink with a real broker needs java (17 or newer) and mvn (Debian: apt install maven)"; \
 	else $(KAFKA) && KAFKA_JARS=$(CURDIR)/.cache/kafka $(BIN)/python -m pytest tests/accesslog/sinks/test_kafka.py; fi

@@ -1,7 +1,9 @@
 """Configuration and fixtures for all tests."""
 
 import os
+from collections import Counter
 
+import pytest
 from hypothesis import settings
 
 from tests.support.redis_server import server_version
@@ -23,3 +25,13 @@ def pytest_report_header() -> str:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Names long bytes after their parameter: what a packer makes can differ between two workers."""
     return argname if isinstance(val, bytes) and len(val) > 16 else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the files by their number of tests, least first.
+
+    Files with few tests have the slow ones, from end to end, and one that starts last would keep one worker
+    busy while the others have nothing left.
+    """
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])

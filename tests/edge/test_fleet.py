@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,6 +34,7 @@ from tests.edge.served import on_this_machine, patient, serve_sidecars, settings
 from tests.sidecars.process.bundle.test_rollout import FILE, Operator
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import Signer
+from tests.support.command import plain_command
 from tests.support.redis_server import free_port
 
 pytestmark = pytest.mark.envoy
@@ -225,8 +225,7 @@ async def _a_bad_change_is_refused_at_check(fleet: Fleet) -> None:
         file = fleet.folder / "intent" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    command = [sys.executable, "-m", "sidecars", "edge", "check", str(fleet.folder / "intent")]
-    checked = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    checked = await asyncio.to_thread(plain_command, "edge", "check", str(fleet.folder / "intent"))
     assert checked.returncode == 1
     said = f"{checked.stdout}{checked.stderr}"
     assert f"{TEAM}.yaml:" in said

@@ -155,7 +155,6 @@ class MovedMemory(MemoryStore):
 
 
 @scenarios
-@settings(max_examples=300, deadline=None)
 async def test_memory(chosen: list[Bucket], steps: list[Ask | Pass]) -> None:
     store = MovedMemory(wall_us)
 

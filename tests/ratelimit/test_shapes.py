@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.configfile import ConfigError, parse
@@ -101,7 +101,6 @@ def planned(limiter: Limiter, message: bytes, *, by_shape: bool) -> tuple[Any, .
     return comparable(plan)
 
 
-@settings(max_examples=400)
 @given(
     _descriptors().map(limiter_with).filter(bool),
     st.lists(_plain_requests() | any_requests, min_size=2, max_size=12),
@@ -111,7 +110,6 @@ def test_a_plan_by_shape_is_the_plan_made_by_itself(limiter: Limiter, messages: 
         assert planned(limiter, message, by_shape=True) == planned(limiter, message, by_shape=False)
 
 
-@settings(max_examples=100)
 @given(st.lists(_plain_requests(), min_size=2, max_size=6), st.booleans(), st.booleans(), st.booleans())
 def test_modes_are_part_of_a_plan_by_shape(
     messages: list[bytes], shadow_mode: bool, quota_mode: bool, spare_others: bool

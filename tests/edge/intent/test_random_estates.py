@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.configfile import ConfigError
@@ -17,6 +17,9 @@ from edge.intent.model import Estate
 from tests.edge.estates import TODAY
 from tests.edge.oracle import Oracle
 from tests.edge.random_estates import TEAMS, Question, access_blocks, estates, questions
+
+FEWER: Final = settings(max_examples=settings().max_examples // 2)
+"""Half of what the profile says: an estate takes a tenth of a second."""
 
 SERVICE: Final = {"service": "one-0", "owner": "one", "hosts": ["*"], "upstream": {"address": "up:80"}}
 PLATFORM_WITH_CONDITION: Final = json.dumps(
@@ -39,12 +42,14 @@ def route_of(estate: Estate, question: Question) -> str | None:
     return found[0].name if found else None
 
 
+@FEWER
 @given(estates(), st.lists(questions(), min_size=1, max_size=8))
 def test_the_route_that_decides_is_that_of_the_files(texts: dict[str, str], asked: list[Question]) -> None:
     estate, oracle = read(texts), Oracle(texts)
     assert [route_of(estate, one) for one in asked] == [oracle.answer(one).route for one in asked]
 
 
+@FEWER
 @given(estates(), estates(), st.sampled_from(TEAMS), st.lists(questions(), min_size=1, max_size=8))
 def test_the_files_of_a_team_change_nothing_of_another(
     texts: dict[str, str], others: dict[str, str], team: str, asked: list[Question]
@@ -64,6 +69,7 @@ def _of_others(estate: Estate, team: str) -> list[Any]:
     return [service for service in estate.services if service.owner != team]
 
 
+@FEWER
 @given(estates(), st.permutations(TEAMS))
 def test_a_team_does_not_take_the_hosts_of_another(texts: dict[str, str], teams: list[str]) -> None:
     team, other, _ = teams
@@ -73,6 +79,7 @@ def test_a_team_does_not_take_the_hosts_of_another(texts: dict[str, str], teams:
     assert any("does not own" in problem.message for problem in refused.value.problems)
 
 
+@FEWER
 @given(estates(), estates(), st.sampled_from(TEAMS), st.lists(questions(), min_size=1, max_size=8))
 def test_no_request_is_allowed_now_without_a_change_that_says_so(
     texts: dict[str, str], others: dict[str, str], team: str, asked: list[Question]
@@ -86,6 +93,7 @@ def test_no_request_is_allowed_now_without_a_change_that_says_so(
         assert any(change.kind is Kind.ACCESS_WIDER for change in found)
 
 
+@FEWER
 @given(access_blocks(), access_blocks(), st.lists(questions(), min_size=1, max_size=8))
 def test_access_within_another_allows_no_one_else(
     one: dict[str, Any], other: dict[str, Any], asked: list[Question]

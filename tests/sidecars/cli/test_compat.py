@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 import pytest
 
 from protos.ratelimit_pb2 import RateLimitResponse
-from tests.sidecars.cli.test_session import Done, plain_command
+from tests.support.command import Done, plain_command
 from tests.support.ratelimiting import LIMITS as BY_MINUTE
 from tests.support.ratelimiting import request
 from tests.support.redis_server import RedisServer

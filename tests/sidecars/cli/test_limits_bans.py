@@ -3,13 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from protos.ratelimit_pb2 import RateLimitResponse
-from tests.sidecars.cli.test_session import Done, command
+from tests.support.command import Done, command
 from tests.support.ratelimiting import request
 from tests.support.redis_server import RedisServer
 from tests.support.running import SIDECARS, WAIT_SECONDS, Running, call, connect
@@ -38,12 +39,25 @@ def admin(folder: Path) -> dict[str, str]:
     return {"listen": "127.0.0.1:0", "port_file": "admin.port", "token_file": "token"}
 
 
-@pytest.fixture
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("x")
+@contextmanager
+def one_process(folders: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = folders.mktemp("x")
     settings = {"admin": admin(folder), "ratelimit": section(folder)}
     with Running(folder, settings, program=SIDECARS, token=TOKEN) as process:
         yield process.wait_until_ready()
+
+
+@pytest.fixture
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with one_process(tmp_path_factory) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One process for all the requests that change nothing."""
+    with one_process(tmp_path_factory) as process:
+        yield process
 
 
 def bans(process: Running, *arguments: str) -> Done:
@@ -88,8 +102,8 @@ def test_a_ban_is_listed_and_lifted(alone: Running) -> None:
 @pytest.mark.parametrize(
     "body", ["", "{", "[]", '{"names": []}', '{"names": [1]}', '{"names": ["a"], "b": 1}']
 )
-def test_another_body_is_400(alone: Running, body: str) -> None:
-    assert alone.post_json("/limits/bans/lift", body)[0] == 400
+def test_another_body_is_400(unchanged: Running, body: str) -> None:
+    assert unchanged.post_json("/limits/bans/lift", body)[0] == 400
 
 
 def test_a_form_of_another_site_lifts_nothing(alone: Running) -> None:

@@ -13,7 +13,7 @@ from ratelimit.stores.redis import RedisStore
 from ratelimit.stores.store import Take
 from sidecars.process.redis import connect
 from sidecars.settings.redis import RedisSettings
-from tests.sidecars.cli.test_session import Done, command
+from tests.support.command import Done, command
 from tests.support.redis_server import RedisServer, _session_redis, redis_server, shared_redis
 
 __all__ = ["_session_redis", "redis_server", "shared_redis"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecars.cli.test_session import Done, command
+from tests.support.command import Done, command
 from tests.support.ratelimiting import LIMITS, request
 from tests.support.redis_server import RedisServer
 from tests.support.running import SIDECARS, Running, call, connect
@@ -28,6 +28,15 @@ def section(folder: Path, **more: object) -> dict[str, object]:
 
 @pytest.fixture
 def running(folder: Path) -> Iterator[Running]:
+    with Running(folder, {"ratelimit": section(folder)}, program=SIDECARS) as process:
+        yield process.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One process for all the requests that change nothing."""
+    folder = tmp_path_factory.mktemp("x")
+    (folder / "edge.yaml").write_text(LIMITS)
     with Running(folder, {"ratelimit": section(folder)}, program=SIDECARS) as process:
         yield process.wait_until_ready()
 
@@ -71,8 +80,8 @@ def test_a_banned_key_is_said_to_be_banned(folder: Path) -> None:
         (["closed=1"] * 257, "edge", "must not be longer than 256"),
     ],
 )
-def test_bad_usage_is_2(running: Running, arguments: list[str], domain: str, problem: str) -> None:
-    done = explained(running, *arguments, domain=domain)
+def test_bad_usage_is_2(unchanged: Running, arguments: list[str], domain: str, problem: str) -> None:
+    done = explained(unchanged, *arguments, domain=domain)
     assert done.returncode == 2
     assert problem in " ".join(done.stderr.replace("│", " ").split())
 
@@ -80,8 +89,8 @@ def test_bad_usage_is_2(running: Running, arguments: list[str], domain: str, pro
 @pytest.mark.parametrize(
     "body", ["", "{", "[]", '{"domain": "edge"}', '{"domain": "edge", "descriptors": []}', '"\\ud800"']
 )
-def test_another_body_is_400(running: Running, body: str) -> None:
-    status, text = running.get("/limits/explain", body)
+def test_another_body_is_400(unchanged: Running, body: str) -> None:
+    status, text = unchanged.get("/limits/explain", body)
     assert status == 400
     assert text
 

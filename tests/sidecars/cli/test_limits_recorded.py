@@ -18,7 +18,7 @@ from ratelimit.rules import Options
 from ratelimit.tools.recorded import RecordedCall, call_in, in_order
 from ratelimit.tools.simulate import decisions
 from sidecars.services.ratelimit import build
-from tests.sidecars.cli.test_session import plain_command
+from tests.support.command import plain_command
 from tests.support.entries import ORIGIN, http_entry
 from tests.support.ratelimiting import CALL, dependencies, settings_with
 

@@ -17,7 +17,7 @@ from ratelimit.reset import reset
 from ratelimit.rules import Options
 from ratelimit.stores.memory import MemoryStore
 from tests.sidecars.cli.test_limits_explain_running import METHOD, section
-from tests.sidecars.cli.test_session import Done, command
+from tests.support.command import Done, command
 from tests.support.ratelimiting import LIMITS, request
 from tests.support.redis_server import RedisServer
 from tests.support.redis_topologies import PATIENT
@@ -28,12 +28,16 @@ TOKEN = "a-token-of-many-characters"
 SECRETS = "  - {key: api_key, rate_limit: {unit: hour, requests_per_unit: 1}}\n"
 
 
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("x")  # short: a unix socket path has at most 107 bytes
+def folder_with_limits(folders: pytest.TempPathFactory) -> Path:
+    folder = folders.mktemp("x")  # short: a unix socket path has at most 107 bytes
     (folder / "edge.yaml").write_text(LIMITS + SECRETS)
     (folder / "token").write_text(TOKEN)
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_with_limits(tmp_path_factory)
 
 
 def settings(folder: Path, *, token: bool = True, **more: object) -> dict[str, Any]:
@@ -43,6 +47,14 @@ def settings(folder: Path, *, token: bool = True, **more: object) -> dict[str, A
 
 @pytest.fixture
 def running(folder: Path) -> Iterator[Running]:
+    with Running(folder, settings(folder), program=SIDECARS) as process:
+        yield process.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One process for all the requests that reset nothing."""
+    folder = folder_with_limits(tmp_path_factory)
     with Running(folder, settings(folder), program=SIDECARS) as process:
         yield process.wait_until_ready()
 
@@ -86,9 +98,9 @@ def test_the_log_has_secrets_as_hashes(running: Running) -> None:
     ],
 )
 def test_what_has_no_limit_is_said(
-    running: Running, descriptor: str, domain: str, code: int, text: str
+    unchanged: Running, descriptor: str, domain: str, code: int, text: str
 ) -> None:
-    done = resetting(running, descriptor, domain=domain)
+    done = resetting(unchanged, descriptor, domain=domain)
     assert done.returncode == code
     assert text in " ".join(done.stderr.replace("│", " ").split())
 
@@ -102,8 +114,8 @@ def test_without_a_token_on_tcp_it_is_refused(folder: Path) -> None:
     assert "limit reset" not in running.stderr
 
 
-def test_a_form_of_another_site_is_refused(running: Running) -> None:
-    port = int((running.folder / "admin.port").read_text())
+def test_a_form_of_another_site_is_refused(unchanged: Running) -> None:
+    port = int((unchanged.folder / "admin.port").read_text())
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "text/plain"}
     body = json.dumps({"domain": "edge", "descriptors": ["closed=a"]})

@@ -7,7 +7,7 @@ import pytest
 
 from sidecars.services.xds.limits import SentLimits, keep
 from tests.sidecars.cli.test_limits_explain import settings_file
-from tests.sidecars.cli.test_session import command
+from tests.support.command import command
 from tests.support.running import SIDECARS, Running
 
 LIMITS = """

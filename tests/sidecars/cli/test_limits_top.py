@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.sidecars.cli.test_limits_explain_running import METHOD, section
-from tests.sidecars.cli.test_session import command, plain_command
+from tests.support.command import command, plain_command
 from tests.support.ratelimiting import LIMITS, request
 from tests.support.running import SIDECARS, Running, call, connect
 

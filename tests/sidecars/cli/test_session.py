@@ -1,19 +1,15 @@
 """`sidecars session` and `sidecars token`, against a real Redis and a real process."""
 
-import contextlib
-import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import yaml
 from redis import Redis
 
-from sidecars.cli import main
+from tests.support.command import command
 from tests.support.redis_server import RedisServer, _session_redis, redis_server, shared_redis
 from tests.support.running import SIDECARS, Running
 
@@ -27,35 +23,6 @@ def policy(store: str) -> dict[str, Any]:
         "credentials": {"sessions": {"store": store}, "revocations": {"store": store}},
         "rules": RULES,
     }
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def command(config: Path, *arguments: str, stdin: str = "") -> Done:
-    """`sidecars ARGUMENTS --config CONFIG`, in this process."""
-    return plain_command(*arguments, "--config", str(config), stdin=stdin)
-
-
-def plain_command(*arguments: str, stdin: str = "") -> Done:
-    """`sidecars ARGUMENTS`, in this process."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main(list(arguments))
-    assert isinstance(ended.value.code, int)
-    texts = (stream.buffer.getvalue().decode() for stream in (out, err))
-    return Done(ended.value.code, *texts)
 
 
 def lines(text: str) -> Sequence[dict[str, Any]]:

@@ -262,8 +262,12 @@ async def test_streams_that_sent_nothing_have_a_limit_and_give_their_room_back()
         await until(lambda: log.held == 20)
 
 
+SHORT_LINGERING = Limits(lingering_timeout_seconds=0.05)
+"""A connection whose client does not close it ends soon after its last stream."""
+
+
 async def test_a_stream_that_sent_nothing_ends_at_its_deadline() -> None:
-    async with holding(Limits()) as log:
+    async with holding(SHORT_LINGERING) as log:
         await log.begin(2, ("grpc-timeout", "50m"))
         await until(lambda: log.server.open_streams == 0)
         assert log.ended == 0
@@ -278,7 +282,7 @@ async def test_a_drain_starts_the_handlers_of_streams_that_sent_nothing() -> Non
         return b""
 
     methods = services({"Log": ClientStreaming(log, waits_for_message=True)})
-    server = GrpcServer(methods, [LOOPBACK])
+    server = GrpcServer(methods, [LOOPBACK], limits=SHORT_LINGERING)
     await within(server.start())
     _, writer = await within(asyncio.open_connection("127.0.0.1", server.ports[0]))
     writer.write(OPENING + frame(frames.HEADERS, frames.END_HEADERS, 1, request(path("Log"))))

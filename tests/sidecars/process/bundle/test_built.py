@@ -1,19 +1,18 @@
 """What is built from intent, as a bundle: every sidecar serves it, under one revision."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import Signer
+from tests.support.command import plain_command
 from tests.support.running import SIDECARS, Running
 
 ESTATE = Path(__file__).parents[4] / "examples" / "edge"
 
 
 def run(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "sidecars", *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    done = plain_command(*map(str, arguments))
+    assert done.returncode == 0, done.stderr
 
 
 def test_policy_limits_and_log_rules_have_the_revision_of_the_bundle(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.sidecars.process.bundle.test_staged import CANARY, OTHER, settings, w
 from tests.support.asking_allowed import is_allowed
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import Signer
+from tests.support.command import Done, plain_command
 from tests.support.redis_server import free_port
 from tests.support.running import SIDECARS, Running
 
@@ -28,16 +29,15 @@ class Operator:
     def __init__(self, folder: Path, server: BundleServer, signer: Signer) -> None:
         self.file, self._server, self._signer = folder / "release.json", server, signer
 
-    def step(self, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def step(self, name: str, *arguments: str) -> Done:
         signing = ("--key", str(self._signer.private), "--key-id", "release", "--by", "ann")
         done = self.run(name, *arguments, *signing)
         if done.returncode == 0:
             self._server.put(FILE, self.file.read_bytes())
         return done
 
-    def run(self, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "sidecars", "release", name, str(self.file), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    def run(self, name: str, *arguments: str) -> Done:
+        return plain_command("release", name, str(self.file), *arguments)
 
     def bundle(self, number: int, policy: bytes) -> str:
         archive = self._signer.archive({"policy/edge.yaml": policy}, f"r{number}", number)
