@@ -36,6 +36,10 @@ class Offer:
     """The bundle and its archive, unless it serves already."""
     expires_at: float | None = None
     """The end of its signature in Unix seconds, unless a release file vouches for it."""
+    content: str = ""
+    """As in `Accepted`."""
+    issued_at: float | None = None
+    """As in `Accepted`."""
     candidate: Target | None = None
     """The present revision of a release, while this edge still serves the previous one."""
 
@@ -53,14 +57,34 @@ async def offer_of(
     if before is not None and bundle.digest == before.digest:
         return Offer(before.digest, before.revision, before.order)
     order = order_of(bundle, signature)
-    _check_order(order, before)
-    expires_at = None if signature is None else signature.expires_at
-    return Offer(bundle.digest, bundle.manifest.revision, order, new=(bundle, body), expires_at=expires_at)
+    if before is None or not _is_signed_again(bundle, order, before):
+        _check_order(order, before)
+    elif not _is_later(signature, before):
+        return Offer(before.digest, before.revision, before.order)
+    return Offer(
+        bundle.digest,
+        bundle.manifest.revision,
+        order,
+        new=(bundle, body),
+        expires_at=None if signature is None else signature.expires_at,
+        content=bundle.content_digest,
+        issued_at=None if signature is None else signature.issued_at,
+    )
 
 
 def record_of(offer: Offer, etag: str, now: float) -> Accepted:
     """Return the record of an offer that serves since `now`, in Unix seconds."""
-    return Accepted(offer.digest, offer.revision, offer.order, etag, now, offer.release, offer.expires_at)
+    return Accepted(
+        offer.digest,
+        offer.revision,
+        offer.order,
+        etag,
+        now,
+        offer.release,
+        offer.expires_at,
+        offer.content,
+        offer.issued_at,
+    )
 
 
 async def _staged(
@@ -134,6 +158,17 @@ def _verified(settings: BundleSettings, archive: bytes, now: float | None) -> tu
 
 def _verified_release(settings: BundleSettings, body: bytes, now: float) -> Release:
     return verify_release(body, public_keys(settings.keys), now)
+
+
+def _is_signed_again(bundle: Bundle, order: int, before: Accepted) -> bool:
+    """Return whether it is the bundle in service with another signature, as after a change of keys."""
+    return order == before.order and bundle.content_digest == before.content
+
+
+def _is_later(signature: Signature | None, before: Accepted) -> bool:
+    """Return whether a signature is as late as that in service; servers behind one name may have both."""
+    issued_at = None if signature is None else signature.issued_at
+    return issued_at is None or before.issued_at is None or issued_at >= before.issued_at
 
 
 def _check_order(order: int, before: Accepted | None) -> None:

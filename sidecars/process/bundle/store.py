@@ -48,6 +48,10 @@ class Accepted:
     """The sequence of the release file that names it; 0 without one."""
     expires_at: float | None = None
     """The end of its signature in Unix seconds; None: never, or a release file vouches for it."""
+    content: str = ""
+    """The digest of its files without the signature; empty in a record of a version that did not keep it."""
+    issued_at: float | None = None
+    """When it was signed, in Unix seconds, if its signature says so."""
 
 
 class BundleStore:

@@ -195,6 +195,35 @@ def test_each_worker_keeps_a_bundle_of_its_own(tmp_path: Path, server: BundleSer
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["all-0", "all-1"]
 
 
+def test_a_bundle_that_is_signed_again_replaces_its_signature_and_no_other_content_does(
+    tmp_path: Path, server: BundleServer, signer: Signer
+) -> None:
+    """After a change of keys: the sequence is that of the bundle in service."""
+    new = Signer(tmp_path, key_id="new", number=1)
+    keys = {"release": signer.public.name, "new": new.public.name}
+    with Running(tmp_path, settings(tmp_path, server, signer, keys=keys), program=SIDECARS) as running:
+        running.wait_until_ready()
+        again = new.archive(issued_at=2)
+        server.put(BIN, again)
+        wait_for_pulls(running, "activated", 1)
+        assert running.config()["bundle"]["digest"] == read_bundle(again).digest
+        server.put(BIN, signer.archive(issued_at=1))  # another server that has the old signature yet
+        wait_for_pulls(running, "unchanged", pulls(running, "unchanged") + 2)
+        assert pulls(running, "activated") == 1
+        for signing in (signer, new):
+            server.put(BIN, signing.archive(content(), "r1", 1, issued_at=3))
+            wait_for_pulls(running, "older", pulls(running, "older") + 1)
+        assert is_allowed(tmp_path)
+        running.signal(signal.SIGTERM)
+        assert running.wait_for_exit() == 0
+    server.stop()
+    (tmp_path / "admin.port").unlink()
+    given = settings(tmp_path, server, signer, keys={"new": new.public.name})
+    with Running(tmp_path, given, program=SIDECARS) as running:
+        running.wait_until_ready()
+        assert is_allowed(tmp_path)
+
+
 class TestStart:
     def test_it_waits_for_the_first_bundle(
         self, tmp_path: Path, server: BundleServer, signer: Signer
