@@ -1,27 +1,42 @@
 """Buckets in Redis, shared by every sidecar that names the same one."""
 
 import asyncio
-import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from hashlib import sha1
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from common.buckets import SECOND_US, Bucket, FixedWindow, State, Taken
+from common.buckets import SECOND_US, FixedWindow, Taken
 from common.circuit_breaker import CircuitBreaker, CircuitState
 from common.redis_errors import answer_in, error_text
 from ratelimit.stores.redirect import redirect_in
-from ratelimit.stores.script import encode_takes, read_state, script_text
-from ratelimit.stores.script_link import GRACE_SECONDS, LATE_SECONDS, TIMER_SECONDS, ScriptLink
-from ratelimit.stores.store import MAX_WAITING, TIMEOUT_SECONDS, Failure, StoreError, Take
-from ratelimit.stores.take_all import take_all
-from ratelimit.stores.waiting import Answer, Waiting, grouped, hand_out, refuse, split
+from ratelimit.stores.script import encode_takes, script_text, unreadable_key
+from ratelimit.stores.script_link import (
+    GRACE_SECONDS,
+    LATE_SECONDS,
+    TIMER_SECONDS,
+    Deliver,
+    Failed,
+    ScriptLink,
+)
+from ratelimit.stores.store import MAX_WAITING, TIMEOUT_SECONDS, Failure, Result, StoreError, Take
+from ratelimit.stores.waiting import (
+    Answer,
+    Waiting,
+    grouped,
+    hand_out,
+    outcomes,
+    overdue,
+    raising,
+    refuse,
+    split,
+)
 
 MAX_KEYS_PER_CALL: Final = 64
 """A script stops all of Redis while it runs: 64 buckets take it about half a millisecond."""
@@ -29,11 +44,9 @@ MAX_KEYS_PER_CALL: Final = 64
 MAX_CALLS: Final = 4
 """Calls under way at once: while some wait for Redis, the next ones gather."""
 
-
 CALL_SECONDS: Final = 1.0
 """When a call is given up, for a client without timeouts of its own. Longer than any request waits for it:
 a new connection (TLS, far away) may take longer than that, and must still be made."""
-
 
 PROBE_SECONDS: Final = 0.1
 """The time between two checks while the breaker is open: a small load, even from many processes."""
@@ -41,12 +54,6 @@ PROBE_SECONDS: Final = 0.1
 PROBE: Final = Take("probe", FixedWindow(1, SECOND_US, charge_rejected=True), 1)
 """Probes Redis while no request does. It writes, as every request does: a replica, or a server that may not
 write, would answer a command that only reads. Its key expires after two seconds."""
-
-
-Result = TypeVar("Result")
-
-_WRONG_TYPE: Final = re.compile(r"WRONGTYPE.*\(key (\d+)\)")
-"""The error text of the script."""
 
 
 class RedisStore:
@@ -99,7 +106,10 @@ class RedisStore:
         self._timed: deque[Waiting] = deque()
         """Requests that `_timer` will end, in order of their time."""
         self._timer: asyncio.TimerHandle | None = None
+        self._sent = 0
+        """Calls under way without a task."""
         self._calls: set[asyncio.Task[None]] = set()
+        """Those that a task waits for: where a connection is opened, or something failed."""
         self._probing: asyncio.Task[None] | None = None
         self._refused = refused
         self._clock = clock
@@ -107,6 +117,7 @@ class RedisStore:
         self._late_at = -inf
         """When the event loop was last seen to be late, by `clock`."""
         self._call_begins = False
+        self._closed = False
 
     @property
     def waiting(self) -> int:
@@ -115,7 +126,7 @@ class RedisStore:
 
     def take(self, takes: Sequence[Take], budget_seconds: float | None = None, /) -> Awaitable[list[Taken]]:
         """The outcome of each of `takes`. Raises StoreError, at once where waiting is useless."""
-        return _raising(self.take_then(takes, budget_seconds, _itself))
+        return raising(self.take_then(takes, budget_seconds, _itself))
 
     def take_then(
         self,
@@ -150,15 +161,14 @@ class RedisStore:
             timed.append(waiting)
             if self._timer is None:
                 self._timer = loop.call_later(seconds, self._expire_some)
-        if not self._call_begins and len(self._calls) < MAX_CALLS:
+        if not self._call_begins and self._sent + len(self._calls) < MAX_CALLS:
             self._call_begins = True
-            task = asyncio.create_task(self._call_while_some_wait())
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+            loop.call_soon(self._begin_call)
         return waiting.answer.future
 
     async def close(self) -> None:
         """End the calls under way; their callers get StoreError."""
+        self._closed = True
         tasks = self._calls if self._probing is None else {*self._calls, self._probing}
         for task in tasks:
             task.cancel()
@@ -193,16 +203,67 @@ class RedisStore:
         self.failures[failure] += 1
         return StoreError(failure)
 
-    async def _call_while_some_wait(self) -> None:
+    def _begin_call(self) -> None:
+        """Ask Redis about the requests that wait: with a task only if there is no connection yet."""
         self._call_begins = False
+        is_alone = self._group_of is None and self.breaker.state is CircuitState.CLOSED
+        if not (is_alone and self._link.is_ready):
+            self._spawn(self._call_while_some_wait())
+        elif batch := self._next_batch():
+            self._send(batch)
+
+    def _send(self, batch: list[Waiting]) -> None:
+        """Ask Redis about `batch` now. Its outcomes are handed out in the turn in which they come."""
+        begun = self._clock()
+        self._sent += 1
+
+        def settle(answer: Any) -> None:
+            self._sent -= 1
+            if not isinstance(answer, Exception):
+                try:
+                    deliver(answer)
+                except Exception as error:
+                    answer = error
+            if isinstance(answer, Exception):
+                self._sent_in_vain(batch, Failed(link, begun, answer))
+                return
+            late = self._lateness(begun)
+            if late is None:
+                self.breaker.succeeded()
+            else:
+                self._failed_call(late)
+            if self._waiting:
+                self._begin_call()
+
+        link = None
+        try:
+            command, deliver = self._command(batch, begun)
+            link = self._link.begin(command, settle)
+        except Exception as error:
+            settle(error)
+
+    def _sent_in_vain(self, batch: list[Waiting], failed: Failed) -> None:
+        if self._closed:
+            refuse(batch, Failure.UNREACHABLE, "closing")
+        else:
+            self._spawn(self._call_while_some_wait(batch, failed))
+
+    def _spawn(self, call: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _call_while_some_wait(
+        self, batch: list[Waiting] | None = None, failed: Failed | None = None
+    ) -> None:
+        """Ask about `batch`, of which a first attempt has failed, and then about those that wait."""
+        if batch is not None:
+            self._report([await self._attempt(batch, failed)])
         while self._waiting:
             if not self.breaker.allows():
                 refuse(self._drain(), Failure.BREAKER_OPEN)
-                return
-            batch = self._next_batch()
-            if not batch:
-                continue
-            await self._call(batch)
+            elif batch := self._next_batch():
+                await self._call(batch)
 
     async def _call(self, batch: list[Waiting]) -> None:
         """Ask Redis about `batch`, and tell the breaker whether it answered."""
@@ -211,21 +272,25 @@ class RedisStore:
             failures = [await self._attempt(batch)]
         else:
             failures = await asyncio.gather(*map(self._attempt, groups))
+        self._report(failures)
+
+    def _report(self, failures: Sequence[StoreError | None]) -> None:
+        """Tell the breaker whether Redis answered one of several calls, by why each failed."""
         failed = [failure for failure in failures if failure is not None]
         if len(failed) < len(failures):
             self.breaker.succeeded()
         else:
             self._failed_call(failed[0])
 
-    async def _attempt(self, batch: list[Waiting]) -> StoreError | None:
+    async def _attempt(self, batch: list[Waiting], failed: Failed | None = None) -> StoreError | None:
         """Hand out the outcomes of `batch`. Returns why Redis did not answer in time, None if it did."""
-        begun = self._clock()
+        begun = self._clock() if failed is None else failed.begun
         try:
             if self._link.has_time_limit:
-                await self._run(batch, begun)
+                await self._run(batch, begun, failed)
             else:
                 async with asyncio.timeout(CALL_SECONDS):
-                    await self._run(batch, begun)
+                    await self._run(batch, begun, failed)
         except (TimeoutError, RedisTimeoutError) as error:
             return refuse(batch, Failure.TIMEOUT, error_text(error))
         except RedisError as error:
@@ -240,8 +305,14 @@ class RedisStore:
         except BaseException as error:
             refuse(batch, Failure.UNREACHABLE, error_text(error))
             raise
+        return self._lateness(begun)
+
+    def _lateness(self, begun: float) -> StoreError | None:
+        """Return the failure of a call that was answered too late for its caller; None if it was not.
+
+        It says nothing about Redis if the event loop was late.
+        """
         seconds = self._clock() - begun
-        # Too late for its caller, which says nothing about Redis if the event loop was late.
         if seconds > self._timeout_seconds and self._late_at < begun:
             return StoreError(Failure.TIMEOUT, f"answered after {seconds * 1000:.0f} ms")
         return None
@@ -249,7 +320,7 @@ class RedisStore:
     async def _answered_no(self, batch: list[Waiting], detail: str) -> StoreError | None:
         """Redis refused a whole call, and has charged nothing: the script reads all before it writes."""
         self._refused(detail)
-        position = _unreadable_key(detail)
+        position = unreadable_key(detail)
         if position is None:
             return refuse(batch, Failure.REFUSED, detail)
         # One request must not fail for the key of another, nor all of them for that of one.
@@ -270,11 +341,9 @@ class RedisStore:
         """Ask until the breaker closes: else its state would be wrong until the next request."""
         while self.breaker.state is not CircuitState.CLOSED:
             await asyncio.sleep(PROBE_SECONDS)
-            await self._call([self._waiting_probe()])
-
-    def _waiting_probe(self) -> Waiting:
-        future = asyncio.get_running_loop().create_future()
-        return Waiting([self._probe], Answer(future, _itself, dict.fromkeys(Failure, 0)), inf)
+            future = asyncio.get_running_loop().create_future()
+            answer = Answer(future, _itself, dict.fromkeys(Failure, 0))
+            await self._call([Waiting([self._probe], answer, inf)])
 
     def _drain(self) -> list[Waiting]:
         drained = list(self._waiting)
@@ -296,54 +365,34 @@ class RedisStore:
             batch.append(self._waiting.popleft())
         return batch
 
-    async def _run(self, batch: Sequence[Waiting], begun: float) -> None:
-        """Hand out the outcomes of each request of `batch`, in the turn in which Redis answers."""
+    def _command(self, batch: Sequence[Waiting], begun: float) -> tuple[tuple[Any, ...], Deliver]:
+        """Return the call about `batch`, and what hands out the outcomes by its answer."""
         buckets = {take.key: take.bucket for waiting in batch for take in waiting.takes}
         keys = [self._prefix + key for key in buckets]
         arguments = encode_takes([waiting.takes for waiting in batch], list(buckets))
 
         def deliver(answer: Any) -> None:
             now = self._clock()
-            if now - begun > self._timeout_seconds and _overdue(batch, now):
+            if now - begun > self._timeout_seconds and overdue(batch, now, LATE_SECONDS):
                 self._late_at = now
-            hand_out(batch, _outcomes(batch, buckets, answer))
+            hand_out(batch, outcomes(batch, buckets, answer))
 
+        return ("EVALSHA", self._script_sha, len(keys), *keys, arguments), deliver
+
+    async def _run(self, batch: Sequence[Waiting], begun: float, failed: Failed | None) -> None:
+        """Hand out the outcomes of each request of `batch`, in the turn in which Redis answers."""
+        command, deliver = self._command(batch, begun)
         try:
-            await self._link.evalsha(self._script_sha, len(keys), *keys, arguments, deliver=deliver)
+            if failed is None:
+                await self._link.evalsha(*command[1:], deliver=deliver)
+            elif isinstance(failed.error, RedisError) and failed.link is not None:
+                await self._link.after(failed.link, command, deliver, failed.error)
+            else:
+                raise failed.error
         except NoScriptError:
             # Redis was restarted or failed over. EVAL runs the script and makes it known in one call.
-            await self._link.eval(self._script, len(keys), *keys, arguments, deliver=deliver)
-
-
-def _overdue(batch: Sequence[Waiting], now: float) -> bool:
-    """Whether a request still waits whose time is over: its timer is late, and so is the event loop."""
-    return any(not waiting.answer.done() and now - waiting.due > LATE_SECONDS for waiting in batch)
-
-
-def _outcomes(batch: Sequence[Waiting], buckets: Mapping[str, Bucket], answer: Any) -> list[list[Taken]]:
-    """Return the outcomes of each request of `batch` by the answer of the script."""
-    seconds, microseconds, stored = answer
-    now_us = int(seconds) * SECOND_US + int(microseconds)
-    states: dict[str, State] = {}
-    for (key, bucket), text in zip(buckets.items(), stored, strict=True):
-        state = read_state(bucket, text)
-        if state is not None:
-            states[key] = state
-    return [take_all(waiting.takes, states, now_us) for waiting in batch]
+            await self._link.eval(self._script, *command[2:], deliver=deliver)
 
 
 def _itself(outcome: list[Taken] | StoreError) -> list[Taken] | StoreError:
     return outcome
-
-
-async def _raising(answer: Awaitable[list[Taken] | StoreError]) -> list[Taken]:
-    outcome = await answer
-    if isinstance(outcome, StoreError):
-        raise outcome
-    return outcome
-
-
-def _unreadable_key(detail: str) -> int | None:
-    """Which key of a call holds something other than text, from 0; None where that is not why it failed."""
-    found = _WRONG_TYPE.search(detail)
-    return None if found is None else int(found[1]) - 1

@@ -15,6 +15,9 @@ _SPARE, _LAST = 8, 16
 _SLOTS: Final = re.compile("(?:[0-9]{16}@[0-9]{16} )*")
 _MODES: Final = {Mode.ENFORCE: 2, Mode.QUOTA: 4, Mode.SHADOW: 0}
 
+_WRONG_TYPE: Final = re.compile(r"WRONGTYPE.*\(key (\d+)\)")
+"""The error text of the script."""
+
 
 def script_text() -> str:
     """The script that takes from buckets."""
@@ -56,3 +59,9 @@ def encode_takes(requests: Sequence[Sequence[Take]], keys: Sequence[str]) -> byt
                 kind, refill, period = 1 if isinstance(bucket, FixedWindow) else 2, 0, bucket.window_us
             encoded += _TAKE.pack(positions[key], flags, kind, bucket.size, hits, refill, period)
     return bytes(encoded)
+
+
+def unreadable_key(detail: str) -> int | None:
+    """Which key of a call holds something other than text, from 0; None where that is not why it failed."""
+    found = _WRONG_TYPE.search(detail)
+    return None if found is None else int(found[1]) - 1

@@ -9,7 +9,8 @@ protocol is replaced: commands are written as they come, and hiredis reads the r
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import hiredis
 from redis._parsers import BaseParser
@@ -30,6 +31,9 @@ TIMER_SECONDS: Final = 0.001
 
 Deliver = Callable[[Any], None]
 
+Settle = Callable[[Any], None]
+"""Gets the answer to a command, or a RedisError instead. Raises nothing."""
+
 
 class ScriptLink:
     """Calls scripts in the Redis of `client`, which stays the caller's to close; its time limits hold.
@@ -44,7 +48,7 @@ class ScriptLink:
         self._client = client
         self._gathers = gathers
         self._asking = asking
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._connects = asyncio.Lock()
         self._has_failed = False
 
@@ -52,6 +56,43 @@ class ScriptLink:
     def has_time_limit(self) -> bool:
         """Whether it is connected, and gives up by itself when Redis does not answer."""
         return self._link is not None and self._link.is_usable and self._link.has_time_limit
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `begin` can write now, to a connection that has not failed."""
+        link = self._link
+        return (
+            link is not None
+            and not self._has_failed
+            and not self._asking
+            and link.has_time_limit
+            and link.is_usable
+        )
+
+    def begin(self, command: tuple[Any, ...], settle: Settle) -> "Link | None":
+        """Write `command` now, and return where, or None where a call has to wait for a connection.
+
+        If `settle` gets an error, `after` decides what follows.
+        """
+        link = self._link
+        if link is None or not self.is_ready:
+            return None
+        link.send(command, settle)
+        return link
+
+    async def after(
+        self, link: "Link", command: tuple[Any, ...], deliver: Deliver | None, error: RedisError
+    ) -> Any:
+        """Raise `error`, or return the answer to another attempt, as the connection's Retry wants it."""
+        self._has_failed = True
+        errors = [error]
+
+        async def attempt() -> Any:
+            if errors:
+                raise errors.pop()
+            return await self._ask(await self._connect(), command, deliver)
+
+        return await link.connection.retry.call_with_retry(attempt, link.fail)
 
     async def evalsha(
         self, sha: str, numkeys: int, *keys_and_arguments: Any, deliver: Deliver | None = None
@@ -80,39 +121,25 @@ class ScriptLink:
         try:
             answer = await self._ask(link, command, deliver)
         except RedisError as error:
-            self._has_failed = True
-            return await self._after(link, command, deliver, error)
+            return await self.after(link, command, deliver, error)
         if self._has_failed:
             self._has_failed = False
             await link.connection.retry.call_with_retry(lambda: _returned(answer), link.fail)
         return answer
 
-    async def _after(
-        self, link: "_Link", command: tuple[Any, ...], deliver: Deliver | None, error: RedisError
-    ) -> Any:
-        """Raise `error`, or return the answer to another attempt, as the connection's Retry wants it."""
-        errors = [error]
-
-        async def attempt() -> Any:
-            if errors:
-                raise errors.pop()
-            return await self._ask(await self._connect(), command, deliver)
-
-        return await link.connection.retry.call_with_retry(attempt, link.fail)
-
-    def _ask(self, link: "_Link", command: tuple[Any, ...], deliver: Deliver | None) -> "asyncio.Future[Any]":
+    def _ask(self, link: "Link", command: tuple[Any, ...], deliver: Deliver | None) -> "asyncio.Future[Any]":
         if self._asking and link.is_open:
-            link.ask(("ASKING",), None).cancel()  # its reply is read and dropped
+            link.send(("ASKING",), _drop)
         return link.ask(command, deliver)
 
-    async def _connect(self) -> "_Link":
+    async def _connect(self) -> "Link":
         async with self._connects:
             if self._link is not None and self._link.is_usable:
                 return self._link
             await self._give_back()
             pool: Any = self._client.connection_pool
             connection = await pool.get_connection()
-            self._link = _Link(connection, gathers=self._gathers)
+            self._link = Link(connection, gathers=self._gathers)
             return self._link
 
     async def _give_back(self) -> None:
@@ -126,7 +153,7 @@ class ScriptLink:
                 await pool.release(link.connection)
 
 
-class _Link(asyncio.Protocol):
+class Link(asyncio.Protocol):
     """A connection of redis-py with another protocol: commands go out at once, replies come in order.
 
     With `gathers`, commands go out at the end of a turn of the event loop.
@@ -142,7 +169,8 @@ class _Link(asyncio.Protocol):
         self._streams: Any = self._transport.get_protocol()
         self._transport.set_protocol(self)
         self._reader: Any = hiredis.Reader(protocolError=InvalidResponse, replyError=BaseParser.parse_error)
-        self._waiting: deque[tuple[asyncio.Future[Any], Deliver | None]] = deque()
+        self._waiting: deque[Settle] = deque()
+        """Who gets the next answers."""
         self._sent: deque[float] = deque()
         """When the command of each in `_waiting` was written."""
         self._timeout_seconds: float | None = connection.socket_timeout
@@ -170,6 +198,11 @@ class _Link(asyncio.Protocol):
         if not self.is_open:
             answer.set_exception(RedisConnectionError(self._lost or "the connection is closed"))
             return answer
+        self.send(command, partial(_settle, answer, deliver))
+        return answer
+
+    def send(self, command: tuple[Any, ...], settle: Settle) -> None:
+        """Write `command`, where the connection is open."""
         packed = hiredis.pack_command(command)
         if self._gathers:
             if not self._unwritten:
@@ -177,12 +210,11 @@ class _Link(asyncio.Protocol):
             self._unwritten.append(packed)
         else:
             self._transport.write(packed)
-        self._waiting.append((answer, deliver))
+        self._waiting.append(settle)
         if self._timeout_seconds is not None:
             self._sent.append(self._loop.time())
             if self._timer is None:
                 self._set_timer(self._timeout_seconds)
-        return answer
 
     def _write(self) -> None:
         packed, self._unwritten = self._unwritten, []
@@ -204,11 +236,10 @@ class _Link(asyncio.Protocol):
         waiting, sent = self._waiting, self._sent
         try:
             while waiting and (reply := self._reader.gets()) is not False:
-                answer, deliver = waiting.popleft()
+                settle = waiting.popleft()
                 if sent:
                     sent.popleft()
-                if not answer.done():
-                    _settle(answer, deliver, reply)
+                settle(reply)
         except InvalidResponse as error:
             self.close(f"Redis sent no reply of its protocol: {error}")
 
@@ -225,9 +256,8 @@ class _Link(asyncio.Protocol):
             self._timer = None
         self._sent.clear()
         waiting, self._waiting = self._waiting, deque()
-        for answer, _ in waiting:
-            if not answer.done():
-                answer.set_exception(type(error)(*error.args))
+        for settle in waiting:
+            settle(type(error)(*error.args))
 
     def _set_timer(self, seconds: float) -> None:
         self._timer = self._loop.call_later(seconds, self._check, self._loop.time() + seconds)
@@ -248,7 +278,19 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
 
+class Failed(NamedTuple):
+    """A first attempt that failed."""
+
+    link: Link | None
+    """Where it was written, if it was."""
+    begun: float
+    """When, by the clock of the caller."""
+    error: Exception
+
+
 def _settle(answer: "asyncio.Future[Any]", deliver: Deliver | None, reply: Any) -> None:
+    if answer.done():
+        return
     if isinstance(reply, Exception):
         answer.set_exception(reply)
         return
@@ -259,6 +301,10 @@ def _settle(answer: "asyncio.Future[Any]", deliver: Deliver | None, reply: Any) 
             answer.set_exception(error)
             return
     answer.set_result(reply)
+
+
+def _drop(_reply: Any) -> None:
+    """Do nothing with a reply."""
 
 
 async def _returned(answer: Any) -> Any:

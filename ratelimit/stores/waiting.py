@@ -1,12 +1,14 @@
 """Requests that wait for Redis."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from common.buckets import Taken
+from common.buckets import SECOND_US, Bucket, State, Taken
 from ratelimit.stores.redirect import RedirectError
+from ratelimit.stores.script import read_state
 from ratelimit.stores.store import Failure, StoreError, Take
+from ratelimit.stores.take_all import take_all
 
 Result = TypeVar("Result")
 
@@ -68,6 +70,23 @@ def grouped(batch: Sequence[Waiting], group_of: Callable[[Sequence[Take]], Hasha
     return list(groups.values())
 
 
+def overdue(batch: Sequence[Waiting], now: float, late_seconds: float) -> bool:
+    """Whether a request still waits whose time is over: its timer is late, and so is the event loop."""
+    return any(not waiting.answer.done() and now - waiting.due > late_seconds for waiting in batch)
+
+
+def outcomes(batch: Sequence[Waiting], buckets: Mapping[str, Bucket], answer: Any) -> list[list[Taken]]:
+    """Return the outcomes of each request of `batch` by the answer of the script."""
+    seconds, microseconds, stored = answer
+    now_us = int(seconds) * SECOND_US + int(microseconds)
+    states: dict[str, State] = {}
+    for (key, bucket), text in zip(buckets.items(), stored, strict=True):
+        state = read_state(bucket, text)
+        if state is not None:
+            states[key] = state
+    return [take_all(waiting.takes, states, now_us) for waiting in batch]
+
+
 def refuse(batch: Sequence[Waiting], failure: Failure, detail: str = "") -> StoreError:
     """Return the error that each request of `batch` gets, one of its own."""
     for waiting in batch:
@@ -81,3 +100,11 @@ def hand_out(batch: Sequence[Waiting], answers: Sequence[list[Taken] | StoreErro
     for waiting, answer in zip(batch, answers, strict=True):
         if not waiting.answer.done():
             waiting.answer.set_result(answer)
+
+
+async def raising(answer: Awaitable[list[Taken] | StoreError]) -> list[Taken]:
+    """Return the outcome that comes. Raises it if it is a StoreError."""
+    outcome = await answer
+    if isinstance(outcome, StoreError):
+        raise outcome
+    return outcome

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -232,3 +233,61 @@ class TestSilence:
         assert await failure_of(waiting) is Failure.UNREACHABLE
         redis_server.resume()
         await client.aclose()
+
+
+class TestWithoutTasks:
+    """Over a connection that is open, a call needs no task."""
+
+    async def test_a_call_over_an_open_connection_makes_no_task(self, redis_server: RedisServer) -> None:
+        async with timed_store(redis_server) as store:
+            await take(store, Take("k", SLOW, 1))
+            before = asyncio.all_tasks()
+            answers = [store.take_then([Take("k", SLOW, 1)], None, remaining) for _ in range(3)]
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == before
+            assert await asyncio.gather(*answers) == [8, 7, 6]
+
+    async def test_a_store_that_closes_answers_the_calls_that_are_out(
+        self, redis_server: RedisServer
+    ) -> None:
+        async with timed_store(redis_server) as store:
+            await take(store, Take("k", SLOW, 1))
+            redis_server.pause()
+            answer = asyncio.create_task(failure_of(store.take([Take("k", SLOW, 1)])))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            await store.close()
+            redis_server.resume()
+            assert await answer is Failure.UNREACHABLE
+
+    async def test_an_error_of_redis_is_handled_as_with_a_task(self, redis_server: RedisServer) -> None:
+        async with timed_store(redis_server) as store:
+            await take(store, Take("k", SLOW, 1))
+            with redis_server.client() as plain:
+                plain.script_flush()
+                plain.lpush("t:list", "a")
+            answers = [
+                asyncio.create_task(failure_of(store.take([Take("list", SLOW, 1)]))),
+                asyncio.create_task(take(store, Take("k", SLOW, 1))),
+            ]
+            refused, taken = await asyncio.gather(*answers)
+            assert refused is Failure.REFUSED
+            assert isinstance(taken, list)
+            assert taken[0].remaining == 8
+            assert store.breaker.state is CircuitState.CLOSED
+
+
+def remaining(outcome: list[Taken] | StoreError) -> int:
+    assert isinstance(outcome, list)
+    return outcome[0].remaining
+
+
+@asynccontextmanager
+async def timed_store(server: RedisServer) -> AsyncIterator[RedisStore]:
+    """A store whose connection gives up by itself, as that of the process does."""
+    retry = Retry(NoBackoff(), 0)
+    async with Redis.from_url(server.url, retry=retry, socket_timeout=10.0) as client:
+        breaker = CircuitBreaker(time.monotonic, lambda: 0.0)
+        store = RedisStore(client, breaker, prefix="t:", timeout_seconds=10.0)
+        yield store
+        await store.close()
