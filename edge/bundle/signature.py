@@ -95,14 +95,14 @@ def claims_of(files: Mapping[str, bytes]) -> dict[str, Any] | None:
     return {"alg": header.get("alg"), "kid": header.get("kid")} | shown
 
 
-def check_time(signature: Signature, now: float) -> None:
+def check_time(signature: Signature, now: float, what: str = "the signature") -> None:
     """Raise BundleError if the signature has expired or is from the future. `now`: Unix seconds."""
     if signature.expires_at is not None and now >= signature.expires_at + LEEWAY_SECONDS:
         ago = now - signature.expires_at
-        raise BundleError(Fault.EXPIRED, f"the signature expired {ago:.0f} s ago")
+        raise BundleError(Fault.EXPIRED, f"{what} expired {ago:.0f} s ago")
     if signature.issued_at is not None and now < signature.issued_at - LEEWAY_SECONDS:
         ahead = signature.issued_at - now
-        raise BundleError(Fault.EXPIRED, f"the signature is from {ahead:.0f} s in the future")
+        raise BundleError(Fault.EXPIRED, f"{what} is from {ahead:.0f} s in the future")
 
 
 def _token(document: bytes | None) -> str:

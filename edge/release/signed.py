@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from edge.bundle.digest import file_digest
 from edge.bundle.errors import BundleError, Fault
 from edge.bundle.keys import PublicKey, SigningKey
 from edge.bundle.names import SIGNATURES
-from edge.bundle.signature import check_time, sign, verify
+from edge.bundle.signature import check_time, claims_of, sign, verify
 from edge.release.model import Release
 
 MAX_BYTES: Final = 256 * 1024
@@ -17,6 +19,19 @@ MAX_BYTES: Final = 256 * 1024
 
 _SIGNED_NAME: Final = "release/data.json"
 """The name of the release in its signature. Its digest is that of its values, as of any `data.json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRelease:
+    """A release, and what its signature says."""
+
+    release: Release
+    digest: str
+    """The SHA-256 of the release without the signature."""
+    issued_at: float | None
+    """Unix seconds."""
+    expires_at: float | None
+    """Unix seconds; None: never."""
 
 
 def sign_release(
@@ -29,21 +44,40 @@ def sign_release(
 
 
 def verify_release(document: bytes, keys: Mapping[str, PublicKey], now: float | None) -> Release:
-    """Return the release in a file that one of the keys has signed. Raises BundleError.
+    """Return the release in a file that one of the keys has signed; see `verify_signed`."""
+    return verify_signed(document, keys, now).release
 
-    `now`: Unix seconds, or None for a file that was accepted before.
+
+def verify_signed(document: bytes, keys: Mapping[str, PublicKey], now: float | None) -> SignedRelease:
+    """Return the release in a file that one of the keys has signed, with its times. Raises BundleError.
+
+    `now`: Unix seconds, or None for a file that was accepted before: it may have expired.
     """
     content = _content(document)
-    signatures = json.dumps({"signatures": content.get("signatures")}).encode()
-    signature = verify({**_files(content.get("release")), SIGNATURES: signatures}, keys)
+    files = _files(content["release"])
+    signature = verify({**files, SIGNATURES: _signatures(content)}, keys)
     if now is not None:
-        check_time(signature, now)
-    return _release(content)
+        check_time(signature, now, "the signature of the release file")
+    digest = file_digest(_SIGNED_NAME, files[_SIGNED_NAME])
+    return SignedRelease(_release(content), digest, signature.issued_at, signature.expires_at)
 
 
 def read_release(document: bytes) -> Release:
     """Return the release in a file whose signature is not checked. Raises BundleError."""
     return _release(_content(document))
+
+
+def stated_end(document: bytes) -> float | None:
+    """Return when a file says that it expires, in Unix seconds, for people: nothing is verified.
+
+    None: never. Raises BundleError.
+    """
+    end = (claims_of({SIGNATURES: _signatures(_content(document))}) or {}).get("exp")
+    return end if isinstance(end, int | float) else None
+
+
+def _signatures(content: Mapping[str, Any]) -> bytes:
+    return json.dumps({"signatures": content.get("signatures")}).encode()
 
 
 def _content(document: bytes) -> dict[str, Any]:

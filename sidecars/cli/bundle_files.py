@@ -28,7 +28,7 @@ from edge.bundle.manifest import SEQUENCE, Manifest
 from edge.bundle.signature import claims_of
 from sidecars.cli.exit import WRONG
 
-_DAY_SECONDS = 86_400
+DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Signing:
         """Return the signed archive of `files`, and a summary of the signature. Raises ConfigError."""
         key: SigningKey = signing_key(self.file, self.key_id, self.algorithm)
         now = int(time.time())
-        expires = None if self.valid_days is None else now + int(self.valid_days * _DAY_SECONDS)
+        expires = None if self.valid_days is None else now + int(self.valid_days * DAY_SECONDS)
         archive = signed(files, key, issued_at=now, expires_at=expires, scope=self.scope)
-        return archive, f"signed by {key.id} ({key.algorithm}), {_validity(expires)}"
+        return archive, f"signed by {key.id} ({key.algorithm}), {validity(expires)}"
 
 
 def build_archive(
@@ -93,7 +93,7 @@ def verify_archive(file: Path, keys: Sequence[str], scope: str, *, ignore_expiry
     assert signature is not None  # noqa: S101  # it is required
     return (
         f"ok: revision {bundle.manifest.revision}, sequence {order}, {len(bundle.content)} files, signed by "
-        f"{signature.key_id} ({signature.algorithm}), {_validity(signature.expires_at)}"
+        f"{signature.key_id} ({signature.algorithm}), {validity(signature.expires_at)}"
     )
 
 
@@ -145,7 +145,8 @@ def named_file(text: str, option: str = "--key") -> tuple[str, Path]:
     return key_id, Path(file)
 
 
-def _validity(expires_at: float | None) -> str:
+def validity(expires_at: float | None) -> str:
+    """Return the end of a signature, in Unix seconds, in words."""
     if expires_at is None:
         return "without expiry"
     return f"until {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(expires_at))}"

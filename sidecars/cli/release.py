@@ -28,6 +28,12 @@ SignedBy = Annotated[
         "of keys; repeat it.",
     ),
 ]
+ValidDays = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="After so many days edges accept the file no longer, and report it. Default: never."
+    ),
+]
 Why = Annotated[str, typer.Option(help="The reason, for the audit log.")]
 By = Annotated[str | None, typer.Option(help="Who does it, for the audit log. Default: the user.")]
 Reports = Annotated[
@@ -75,6 +81,7 @@ def start(
     by: By = None,
     log: Log = None,
     signed_by: SignedBy = None,
+    valid_days: ValidDays = None,
 ) -> None:
     """Begin to roll out a bundle. With waves, no edge serves it before the first `promote`.
 
@@ -88,7 +95,7 @@ def start(
     from sidecars.cli.release_files import Step, gates_in, target_in, waves_in
 
     target, waves, gates = target_in(bundle, url), waves_in(wave or ()), gates_in(gate or ())
-    Step(file, log, key, key_id, by, signed_by or ()).take(
+    Step(file, log, key, key_id, by, signed_by or (), valid_days).take(
         "start", why, lambda present: begin(present, target, waves, gates)
     )
 
@@ -105,6 +112,7 @@ def promote(
     by: By = None,
     log: Log = None,
     signed_by: SignedBy = None,
+    valid_days: ValidDays = None,
 ) -> None:
     """Let the next wave serve the new revision. With `--reports`, only if every gate holds.
 
@@ -122,7 +130,7 @@ def promote(
             require_gates(release, reports)
         return steps.promote(release, to_all=to_all)
 
-    Step(file, log, key, key_id, by, signed_by or ()).take("promote", why, change)
+    Step(file, log, key, key_id, by, signed_by or (), valid_days).take("promote", why, change)
 
 
 @app.command()
@@ -204,6 +212,7 @@ def hold(
     by: By = None,
     log: Log = None,
     signed_by: SignedBy = None,
+    valid_days: ValidDays = None,
 ) -> None:
     """Stop a roll-out where it is: edges go on to serve what they serve.
 
@@ -214,7 +223,7 @@ def hold(
     from edge.release import steps
     from sidecars.cli.release_files import Step, required
 
-    Step(file, log, key, key_id, by, signed_by or ()).take(
+    Step(file, log, key, key_id, by, signed_by or (), valid_days).take(
         "hold", why, lambda present: steps.hold(required(present), why)
     )
 
@@ -228,6 +237,7 @@ def rollback(
     by: By = None,
     log: Log = None,
     signed_by: SignedBy = None,
+    valid_days: ValidDays = None,
 ) -> None:
     """Let every edge serve the previous revision. Edges keep it on disk and change at their next request.
 
@@ -238,9 +248,28 @@ def rollback(
     from edge.release import steps
     from sidecars.cli.release_files import Step, required
 
-    Step(file, log, key, key_id, by, signed_by or ()).take(
+    Step(file, log, key, key_id, by, signed_by or (), valid_days).take(
         "rollback", why, lambda present: steps.rollback(required(present))
     )
+
+
+@app.command()
+def sign(
+    file: File,
+    key: Key,
+    valid_days: ValidDays = None,
+    key_id: KeyId = "default",
+    signed_by: SignedBy = None,
+) -> None:
+    """Sign the file again, with another end or key. Nothing changes at the edges.
+
+    Example: `sidecars release sign release.json --key release.key --key-id release --valid-days 30`
+
+    Exit codes: 0 the file is written; 1 it cannot be read, or its signature is not good; 2 bad usage.
+    """
+    from sidecars.cli.release_files import Step
+
+    Step(file, None, key, key_id, None, signed_by or (), valid_days).sign_again()
 
 
 @app.command()

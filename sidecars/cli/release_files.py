@@ -17,13 +17,13 @@ from common.configfile import ConfigError
 from common.os_errors import in_words
 from common.replace_file import replace_file
 from edge.bundle.errors import BundleError
-from edge.bundle.keys import PublicKey, public_keys, signing_key
+from edge.bundle.keys import PublicKey, SigningKey, public_keys, signing_key
 from edge.release.audit import FIRST, AuditError, Entry, entries, unreleased
 from edge.release.choose import target_of
 from edge.release.gate import Report, Result, check_gates
 from edge.release.model import Gates, Release, ReleaseError, Target, Wave, parse_gates, parse_wave
-from edge.release.signed import read_release, sign_release, verify_release
-from sidecars.cli.bundle_files import named_file, read_file
+from edge.release.signed import read_release, sign_release, stated_end, verify_release
+from sidecars.cli.bundle_files import DAY_SECONDS, named_file, read_file, validity
 from sidecars.cli.exit import WRONG
 from sidecars.cli.release_collect import read_reports
 
@@ -39,6 +39,8 @@ class Step:
     by: str | None
     signed_by: Sequence[str]
     """`ID=FILE` of public keys that may have signed the present file, in addition to `key`."""
+    valid_days: float | None = None
+    """How long edges accept the file; None: for ever."""
 
     def take(self, action: str, why: str, change: Callable[[Release | None], Release]) -> None:
         """Write the release that `change` makes of the present one, and its entry in the log before it.
@@ -46,10 +48,7 @@ class Step:
         Exits where the step is not possible, the log was changed, or the present file has no valid signature:
         it may come back from a web server, so signing what it says would make a forged one valid.
         """
-        key = signing_key(self.key, self.key_id)
-        keys = {key.id: key.public} | public_keys(
-            dict(named_file(text, "--signed-by") for text in self.signed_by)
-        )
+        key, keys = self._keys()
         log = log_of(self.file, self.log)
         try:
             present = _present(self.file, keys)
@@ -63,8 +62,32 @@ class Step:
         except (AuditError, BundleError, ReleaseError) as error:
             _refuse(log if isinstance(error, AuditError) else self.file, error)
         _append(log, entry.line())
-        replace_file(self.file, sign_release(release, key, issued_at=int(time.time())))
-        typer.echo(f"{self.file}: {_summary(release)}")
+        self._write(release, key)
+
+    def sign_again(self) -> None:
+        """Write the present release with a signature of now.
+
+        Exits without a file, and for one without a valid signature.
+        """
+        key, keys = self._keys()
+        try:
+            release = required(_present(self.file, keys))
+        except (BundleError, ReleaseError) as error:
+            _refuse(self.file, error)
+        self._write(release, key)
+
+    def _keys(self) -> tuple[SigningKey, Mapping[str, PublicKey]]:
+        """Return the key that signs, and those that may have signed the present file."""
+        key = signing_key(self.key, self.key_id)
+        others = dict(named_file(text, "--signed-by") for text in self.signed_by)
+        return key, {key.id: key.public} | public_keys(others)
+
+    def _write(self, release: Release, key: SigningKey) -> None:
+        now = int(time.time())
+        end = None if self.valid_days is None else now + int(self.valid_days * DAY_SECONDS)
+        replace_file(self.file, sign_release(release, key, issued_at=now, expires_at=end))
+        until = "" if end is None else f", {validity(end)}"
+        typer.echo(f"{self.file}: {_summary(release)}{until}")
 
     def _entry(self, action: str, why: str, release: Release, last: Entry | None) -> Entry:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -143,9 +166,10 @@ def described(file: Path, node: str | None, *, as_json: bool) -> str:
     """Return a release as text or JSON, with what `node` serves. Exits for a file that cannot be read."""
     try:
         release = required(_present(file))
+        end = stated_end(file.read_bytes())
     except (BundleError, ReleaseError) as error:
         _refuse(file, error)
-    data: dict[str, Any] = release.model_dump(mode="json")
+    data: dict[str, Any] = {**release.model_dump(mode="json"), "expires_at": end}
     if node is not None:
         name, *pairs = node.split(",")
         metadata = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
@@ -160,6 +184,7 @@ def described(file: Path, node: str | None, *, as_json: bool) -> str:
         lines.append(
             f"wave      {'on ' if number < release.active else 'off'} {wave.name}: {wave.percent:g}%{where}"
         )
+    lines += [f"valid     {validity(end)}"] if end is not None else []
     lines += [f"node      {node} serves {data['node']}"] if node is not None else []
     return "\n".join(lines)
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urljoin
 
 from common.background import background_work
@@ -13,8 +13,8 @@ from edge.bundle.errors import BundleError, Fault
 from edge.bundle.keys import public_keys
 from edge.bundle.signature import Signature
 from edge.release.choose import target_of
-from edge.release.model import Release, Target
-from edge.release.signed import verify_release
+from edge.release.model import Target
+from edge.release.signed import SignedRelease, verify_signed
 from sidecars.process.bundle.source import fetch
 from sidecars.process.bundle.store import Accepted, BundleStore
 from sidecars.settings.bundle import BundleSettings
@@ -35,7 +35,7 @@ class Offer:
     new: tuple[Bundle, bytes] | None = None
     """The bundle and its archive, unless it serves already."""
     expires_at: float | None = None
-    """The end of its signature in Unix seconds, unless a release file vouches for it."""
+    """The end of its signature, or of the release file that names it, in Unix seconds."""
     content: str = ""
     """As in `Accepted`."""
     issued_at: float | None = None
@@ -90,27 +90,24 @@ def record_of(offer: Offer, etag: str, now: float) -> Accepted:
 async def _staged(
     settings: BundleSettings, body: bytes, before: Accepted | None, store: BundleStore, now: float
 ) -> Offer:
-    release = await asyncio.to_thread(_verified_release, settings, body, now)
-    if before is not None and release.sequence < before.release:
-        text = f"the release has the sequence {release.sequence}, lower than {before.release}, which is known"
-        raise BundleError(Fault.OLDER, text)
+    signed = await asyncio.to_thread(_verified_release, settings, body, now)
+    release = signed.release
+    _check_release(signed, before)
     target = target_of(release, node_id(settings), settings.node.metadata)
     keep = frozenset(one.digest for one in (release.current, release.previous) if one is not None)
     candidate = release.current if target is not release.current else None
     if before is not None and target.digest == before.digest:
-        return Offer(
-            before.digest, before.revision, before.order, release.sequence, keep, candidate=candidate
-        )
+        offer = Offer(before.digest, before.revision, before.order, release.sequence, keep)
+        return _signed_by(signed, replace(offer, candidate=candidate))
     bundle, archive = await bundle_of(settings, target, store)
-    return Offer(
-        bundle.digest,
-        target.revision,
-        bundle.manifest.sequence or 0,
-        release.sequence,
-        keep,
-        new=(bundle, archive),
-        candidate=candidate,
-    )
+    order = bundle.manifest.sequence or 0
+    offer = Offer(bundle.digest, target.revision, order, release.sequence, keep, new=(bundle, archive))
+    return _signed_by(signed, replace(offer, candidate=candidate))
+
+
+def _signed_by(signed: SignedRelease, offer: Offer) -> Offer:
+    """Return an offer with what the signature of the release says, which vouches for the bundle."""
+    return replace(offer, content=signed.digest, issued_at=signed.issued_at, expires_at=signed.expires_at)
 
 
 async def bundle_of(settings: BundleSettings, target: Target, store: BundleStore) -> tuple[Bundle, bytes]:
@@ -156,8 +153,21 @@ def _verified(settings: BundleSettings, archive: bytes, now: float | None) -> tu
         return bundle, trust_of(settings).check(bundle, now)
 
 
-def _verified_release(settings: BundleSettings, body: bytes, now: float) -> Release:
-    return verify_release(body, public_keys(settings.keys), now)
+def _verified_release(settings: BundleSettings, body: bytes, now: float) -> SignedRelease:
+    return verify_signed(body, public_keys(settings.keys), now)
+
+
+def _check_release(signed: SignedRelease, before: Accepted | None) -> None:
+    """Raise BundleError for a release file that does not follow the one that is known."""
+    if before is None or signed.release.sequence > before.release:
+        return
+    sequence = signed.release.sequence
+    if sequence < before.release:
+        text = f"the release has the sequence {sequence}, lower than {before.release}, which is known"
+        raise BundleError(Fault.OLDER, text)
+    if before.content and signed.digest != before.content:
+        text = f"the release has the sequence {sequence}, which is known, but other content"
+        raise BundleError(Fault.OLDER, text)
 
 
 def _is_signed_again(bundle: Bundle, order: int, before: Accepted) -> bool:

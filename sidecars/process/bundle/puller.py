@@ -138,7 +138,8 @@ class BundlePuller:
         """The pull that brought nothing new. Once what serves has expired, the server may hold back newer."""
         now, serving = self._wall_clock(), self._accepted
         if serving is not None and serving.expires_at is not None and now >= serving.expires_at:
-            text = "the signature of what serves has expired, and the server has nothing newer"
+            what = "the release file" if self._settings.staged else "the signature of what serves"
+            text = f"{what} has expired, and the server has nothing newer"
             return Pull(now, PullOutcome.EXPIRED, serving.revision, (text,))
         return Pull(now, PullOutcome.UNCHANGED, self._revision)
 
@@ -234,8 +235,16 @@ class BundlePuller:
     async def _note_release(self, offer: Offer, etag: str) -> None:
         """Record a release file by which this edge serves on what it serves."""
         before = self._accepted
-        if before is not None and offer.release != before.release:
-            self._accepted = replace(before, etag=etag, release=offer.release)
+        if before is not None and offer.content:
+            noted = replace(
+                before,
+                release=offer.release,
+                content=offer.content,
+                issued_at=offer.issued_at,
+                expires_at=offer.expires_at,
+            )
+            if noted != before:
+                self._accepted = replace(noted, etag=etag)
         if self._recorded is not self._accepted:
             await self._record(offer.keep)
         self._etag = etag

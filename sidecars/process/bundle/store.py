@@ -47,11 +47,11 @@ class Accepted:
     release: int = 0
     """The sequence of the release file that names it; 0 without one."""
     expires_at: float | None = None
-    """The end of its signature in Unix seconds; None: never, or a release file vouches for it."""
+    """The end of its signature, or of the release file that names it, in Unix seconds; None: never."""
     content: str = ""
-    """The digest of its files without the signature; empty in a record of a version that did not keep it."""
+    """The digest of what was signed: its files, or the release. Empty in a record of an older version."""
     issued_at: float | None = None
-    """When it was signed, in Unix seconds, if its signature says so."""
+    """When that was signed, in Unix seconds, if the signature says so."""
 
 
 class BundleStore:

@@ -1,10 +1,12 @@
 """`sidecars release`."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from edge.bundle.errors import BundleError
 from edge.release.signed import verify_release
 from tests.support.bundles import CONTENT, Signer
 from tests.support.command import Command, Result
@@ -61,6 +63,34 @@ def test_the_state_and_what_an_edge_serves(rollout: Rollout) -> None:
     assert shown.endswith("node      edge-1,region=eu serves r1\n")
     rollout("promote", "--all")
     assert json.loads(rollout.look("status", "--node", "edge-1", "--json").out)["node"] == "r2"
+
+
+def test_a_file_may_end_and_is_signed_again(rollout: Rollout) -> None:
+    started = rollout("start", rollout.folder / "r1.tar.gz", "--valid-days", "0")
+    assert ", until 20" in started.out
+    ended = rollout.file.read_bytes()
+    with pytest.raises(BundleError, match=r"the signature of the release file expired 1[0-9]{2} s ago"):
+        verify_release(ended, rollout.signer.keys, time.time() + 120)
+    assert verify_release(ended, rollout.signer.keys, None).sequence == 1
+    assert "valid     until 20" in rollout.look("status").out
+    signing = ("--key", rollout.signer.private, "--key-id", "release")
+    again = rollout.look("sign", *signing, "--valid-days", "30")
+    assert again.out.startswith(f"{rollout.file}: release 1: r1 everywhere, until 20")
+    verify_release(rollout.file.read_bytes(), rollout.signer.keys, time.time() + 29 * 86_400)
+    assert json.loads(rollout.look("status", "--json").out)["expires_at"] > time.time() + 29 * 86_400
+    rollout.look("sign", *signing)
+    assert json.loads(rollout.look("status", "--json").out)["expires_at"] is None
+
+
+def test_a_file_of_another_key_is_not_signed_again(rollout: Rollout, tmp_path: Path) -> None:
+    rollout.begin()
+    before = rollout.file.read_bytes()
+    other = Signer(tmp_path, key_id="new", number=1)
+    signing = ("--key", other.private, "--key-id", "new")
+    assert rollout.look("sign", *signing).code == 1
+    assert rollout.file.read_bytes() == before
+    assert rollout.look("sign", *signing, "--signed-by", f"release={rollout.signer.public}").code == 0
+    assert verify_release(rollout.file.read_bytes(), other.keys, None).sequence == 2
 
 
 def test_the_log_tells_who_released_what_and_that_it_is_whole(rollout: Rollout) -> None:

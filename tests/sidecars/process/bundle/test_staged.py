@@ -1,5 +1,6 @@
 """A staged roll-out over two real edges: waves, a rollback within one poll, and files that are refused."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -141,6 +142,26 @@ def test_what_the_release_does_not_name_exactly_is_refused(fleet: Fleet) -> None
     assert edge.config()["bundle"]["revision"] == "r1"
     fleet.publish(steps.start(old, target))
     fleet.wait(canary="r2", other="r2")
+
+
+def test_a_release_file_that_ends_or_has_a_twin_is_refused_and_serves_on(fleet: Fleet) -> None:
+    release = steps.start(
+        steps.start(None, put(fleet.server, fleet.signer, 1)), put(fleet.server, fleet.signer, 2)
+    )
+    fleet.publish(release)
+    fleet.wait(canary="r2", other="r2")
+    edge = fleet.edges[CANARY]
+    twin = release.model_copy(update={"current": release.previous, "previous": None})
+    fleet.publish(twin)
+    edge.wait_until(lambda: edge.metric('sidecars_bundle_pulls_total{outcome="older"}'))
+    fleet.server.put(
+        FILE, sign_release(release, fleet.signer.key, issued_at=2, expires_at=int(time.time()) + 2)
+    )
+    edge.wait_until(lambda: edge.metric('sidecars_bundle_pulls_total{outcome="expired"}'))
+    assert edge.config()["bundle"]["revision"] == "r2"
+    assert edge.metric("sidecars_bundle_failing") == 1
+    fleet.publish(release)  # signed again without an end
+    edge.wait_until(lambda: edge.metric("sidecars_bundle_failing") == 0)
 
 
 def test_a_damaged_archive_on_the_disk_is_fetched_again(fleet: Fleet) -> None:
