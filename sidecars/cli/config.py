@@ -94,17 +94,13 @@ def check(
 
 
 def _with_bundle(reading: "Reading") -> tuple["Reading", tuple[str, ...]]:
-    """The settings with the bundle that is kept here; without one, the sections that need it are left out.
-
-    Also returns the names of those.
-    """
-    from sidecars.settings.in_bundle import in_kept_bundle, sections_in_bundle
+    """The settings that can be checked here, and the sections that are left out (`as_far_as_kept`)."""
+    from sidecars.settings.in_bundle import as_far_as_kept
 
     if reading.settings is None:
         return reading, ()
-    settings = in_kept_bundle(reading.settings)
-    names = sections_in_bundle(settings)
-    return replace(reading, settings=settings.model_copy(update=dict.fromkeys(names))), names
+    settings, names = as_far_as_kept(reading.settings)
+    return replace(reading, settings=settings), names
 
 
 @app.command()

@@ -42,6 +42,16 @@ def in_kept_bundle(settings: Settings) -> Settings:
     return in_bundle(settings, folders[0]) if folders else settings
 
 
+def as_far_as_kept(settings: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with the bundle that is kept here; without one, the sections that need it are left out.
+
+    Also returns the names of those. Blocks on the disk.
+    """
+    settings = in_kept_bundle(settings)
+    names = sections_in_bundle(settings)
+    return settings.model_copy(update=dict.fromkeys(names)), names
+
+
 def validate_bundle_paths(settings: Settings) -> Iterator[tuple[tuple[KeyPart, ...], str]]:
     """What in `settings` leads into a bundle that no section describes: key paths and messages."""
     if settings.bundle is None:

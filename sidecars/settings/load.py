@@ -107,7 +107,8 @@ def _validated(
     if settings is not None:
         findings += validate_for_workers(settings)
         findings += validate_for_transport(settings)
-        findings += validate_bundle_paths(settings)
+        if not any(path[:1] == ("bundle",) for path, _ in findings):  # else it is there, with an error
+            findings += validate_bundle_paths(settings)
     return settings, findings
 
 

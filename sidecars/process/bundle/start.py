@@ -15,7 +15,7 @@ from common.os_errors import in_words
 from sidecars.process.reload import Reloader
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.bundle import BundleSettings
-from sidecars.settings.in_bundle import in_bundle, sections_in_bundle
+from sidecars.settings.in_bundle import as_far_as_kept, in_bundle, sections_in_bundle
 from sidecars.settings.load import Reading
 from sidecars.settings.root import Settings
 
@@ -63,7 +63,11 @@ def start_with_bundle(reading: Reading, process: str) -> Iterator[Start]:
     Raises ConfigError.
     """
     settings = reading.settings
-    if settings is None or settings.bundle is None or reading.problems:
+    if settings is not None and reading.problems:
+        # Nothing is fetched, so files in a bundle are not missing.
+        yield Start(replace(reading, settings=as_far_as_kept(settings)[0]))
+        return
+    if settings is None or settings.bundle is None:
         yield Start(reading)
         return
     from sidecars.process.bundle.store import BundleInUseError, BundleStore

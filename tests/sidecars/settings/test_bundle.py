@@ -89,3 +89,24 @@ def test_a_check_without_a_bundle_says_what_it_leaves_out(
     checked = Command(capsys)("config", "check", "--offline", file)
     assert (checked.code, checked.out) == (0, f"{file}: ok\n")
     assert "authz is not checked: its files come with a bundle, and none is here" in checked.err
+
+
+@pytest.mark.parametrize("command", [("config", "check"), ("run", "all", "--config")])
+def test_an_error_in_the_settings_is_told_without_those_that_follow_from_it(
+    file: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """Without a valid section, no bundle is fetched: its files are not missing."""
+    file.write_text(BUNDLE.replace("folder", "foldr") + SECTIONS)
+    (file.parent / "a.pem").write_text("")
+    told = Command(capsys)(*command, file)
+    assert told.code == (1 if command[0] == "config" else 2)
+    problems = [line for line in told.err.splitlines() if not line.startswith("warning")]
+    assert [line.removeprefix(f"{file}:") for line in problems] == [
+        "1: bundle.folder: is required",
+        "1: bundle.foldr: unknown key; did you mean 'folder'?",
+    ]
+    file.write_text(BUNDLE + SECTIONS.replace("local.yaml]", "local.yaml], polic: 1"))
+    told = Command(capsys)(*command, file)
+    problems = [line for line in told.err.splitlines() if not line.startswith("warning")]
+    assert "authz.polic: unknown key" in "".join(problems)
+    assert "no such file" not in told.err
