@@ -231,7 +231,13 @@ authz:
   policy: [policy.yaml]
   decisions: {log: {}}
   sessions_api: {listen: "unix:s", clients: [{name: login, token_file: secret, may: [create]}]}
-ratelimit: {listen: ["unix:r"], limits: [limits.yaml], store: redis, metrics: NAMES, xds: {server: "c:18000"}}
+ratelimit:
+  listen: ["unix:r"]
+  limits: [limits.yaml]
+  store: redis
+  metrics: NAMES
+  xds: {server: "c:18000"}
+  quota: {enabled: true}
 accesslog: {listen: ["unix:l"], envoy_admin: "unix:e"}
 bundle: {url: "https://a/edge.tar.gz", keys: {a: a.pem}, folder: bundles, status: {url: "https://a/status"}}
 redis: {url: "redis://127.0.0.1:6379"}

@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Final, NamedTuple
 
 from common.buckets import MAX_HITS
-from ratelimit.match import bucket_key
+from protos.lenient import is_marked
+from ratelimit.match import Match, bucket_key, metric_path
 from ratelimit.quota.assignment import Abandon, Action, Assign, TokenQuota
-from ratelimit.quota.ledger import Holding, Ledger
+from ratelimit.quota.ledger import DELIVERY_SECONDS, Holding, Ledger
 from ratelimit.quota.limit import Blanket, BucketId, QuotaLimit, limit_of, match_bucket
-from ratelimit.rules import CompiledLimits, LimitRule
+from ratelimit.request import Descriptor
+from ratelimit.rules import CompiledLimits, LimitRule, Node
+from ratelimit.stats import Counts, Stats
 
 SWEEP_SECONDS: Final = 10.0
 """Between two looks for ledgers that no Envoy needs."""
@@ -24,13 +28,15 @@ class Refused(StrEnum):
     NOT_A_REPORT = "not_a_report"
     """Ends the stream: the bytes are not RateLimitQuotaUsageReports."""
     NO_DOMAIN = "no_domain"
-    """Ends the stream."""
+    """Ends the stream: its first message has no domain, or one longer than `max_id_length`."""
     DOMAIN_CHANGED = "domain_changed"
     """Ends the stream."""
     TOO_MANY_STREAMS = "too_many_streams"
     """Ends the stream: there are `max_streams` already."""
     NO_BUCKET_ID = "no_bucket_id"
     """Skips the usage: its bucket has no keys, or an empty one."""
+    NOT_UTF8 = "not_utf8"
+    """Skips the usage: its bucket has bytes that are not UTF-8, which no message can name."""
     LONG_BUCKET_ID = "long_bucket_id"
     """Skips the usage: its bucket has more than `max_entries` or `max_id_length`."""
     TOO_MANY_BUCKETS = "too_many_buckets"
@@ -49,7 +55,7 @@ class QuotaError(Exception):
 class QuotaBounds:
     """How long assignments last, and what Envoys may make this process remember."""
 
-    seconds: int = 20
+    seconds: int = 15
     """The time to live of assignments. Envoy needs more than 10: it reports every 5 s."""
     idle_seconds: float = 60.0
     """After so long without requests an Envoy is told to forget a bucket."""
@@ -88,6 +94,8 @@ class _Bucket:
     busy_at: float
     """When it last had requests."""
     rule: LimitRule | None = None
+    counts: Counts | None = None
+    """The counters of the rule."""
     ledger: Ledger | None = None
     """None where no tokens are divided: the bucket has no limit, or a limit that allows or denies all."""
     holding: Holding = field(default_factory=Holding)
@@ -102,20 +110,11 @@ class Subscriber:
         self.buckets: dict[tuple[tuple[str, str], ...], _Bucket] = {}
 
 
-class UsageCounter:
-    """Counts what Envoys report, for the metrics of rules. Does nothing itself."""
-
-    def matched(self, domain: str, bucket_id: BucketId, rule: LimitRule | None, *, is_known: bool) -> None:
-        """A bucket has this rule, or none, from now on; `is_known` says whether its domain is configured."""
-
-    def used(self, domain: str, bucket_id: BucketId, rule: LimitRule | None, usage: Usage) -> None:
-        """An Envoy reports usage."""
-
-
 class Quotas:
     """Divides limits among Envoys. Pure: `clock` never steps, and subscribers deliver what is to be sent.
 
-    `replicas` is the number of sidecars that share each limit. With `shadow_mode` nothing is refused.
+    `replicas` is the number of sidecars that share each limit. With `shadow_mode` nothing is refused. What
+    Envoys report counts in `stats` as calls of the rate limit service do.
     """
 
     def __init__(
@@ -124,16 +123,19 @@ class Quotas:
         clock: Callable[[], float],
         bounds: QuotaBounds,
         *,
+        stats: Stats,
         replicas: Callable[[], int] = lambda: 1,
         shadow_mode: bool = False,
-        counter: UsageCounter | None = None,
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._bounds = bounds
+        self._stats = stats
         self._replicas = replicas
+        self._sidecars = max(1, replicas())
+        """How many sidecars share each limit."""
+        self._fewer_since = inf
         self._shadow_mode = shadow_mode
-        self._counter = counter or UsageCounter()
         self._subscribers: dict[Subscriber, None] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._owners: dict[int, tuple[Subscriber, _Bucket]] = {}
@@ -182,6 +184,9 @@ class Quotas:
         """Take a message of an Envoy and deliver what follows from it. Raises QuotaError."""
         if not (report.domain or subscriber.domain):
             raise self.refusal(Refused.NO_DOMAIN, "the first message of a stream needs a domain")
+        if len(report.domain) > self._bounds.max_id_length:
+            text = f"a domain has at most {self._bounds.max_id_length} characters"
+            raise self.refusal(Refused.NO_DOMAIN, text)
         if report.domain and subscriber.domain not in {"", report.domain}:
             raise self.refusal(Refused.DOMAIN_CHANGED, "the domain of a stream cannot change")
         subscriber.domain = subscriber.domain or report.domain
@@ -192,15 +197,28 @@ class Quotas:
         for usage in report.usages:
             self._use(subscriber, usage, now)
 
-    def use(self, limits: CompiledLimits) -> None:
-        """Divide these limits from now on, and deliver what changes at once."""
-        self._limits = limits
+    def refresh(self, limits: CompiledLimits) -> None:
+        """Deliver at once what changes if these limits, or the number of sidecars, are others than before."""
         now = self._clock()
+        sidecars = self._count_sidecars(now)
+        if limits is self._limits and sidecars == self._sidecars:
+            return
+        self._limits, self._sidecars = limits, sidecars
         for subscriber in self._subscribers:
             for bucket in subscriber.buckets.values():
                 self._match(subscriber, bucket, now)
         for ledger in self._ledgers.values():
             self._deliver(ledger, ledger.holdings, now)
+
+    def _count_sidecars(self, now: float) -> int:
+        """How many sidecars share each limit: one that has left counts until what it assigned has expired."""
+        counted = max(1, self._replicas())
+        if counted >= self._sidecars:
+            self._fewer_since = inf
+        elif now < (since := min(self._fewer_since, now)) + self._bounds.seconds + DELIVERY_SECONDS:
+            self._fewer_since = since
+            return self._sidecars
+        return counted
 
     def _use(self, subscriber: Subscriber, usage: Usage, now: float) -> None:
         name = tuple(sorted(usage.bucket_id.items()))
@@ -214,7 +232,7 @@ class Quotas:
             bucket = subscriber.buckets[name] = _Bucket(dict(name), now, now)
             self._owners[id(bucket.holding)] = subscriber, bucket
             self._match(subscriber, bucket, now)
-        self._count(subscriber, bucket, usage, now, is_new=is_new)
+        self._count(bucket, usage, now, is_new=is_new)
         if now - bucket.busy_at >= self._bounds.idle_seconds:
             self._forget(subscriber.buckets.pop(name), now)
             self._send(subscriber, bucket, _ABANDON)
@@ -222,14 +240,15 @@ class Quotas:
             self._send_blanket(subscriber, bucket, now)
         else:
             bucket.holding.settle(now)
-            # The others make room for a newcomer at once, and follow a new count of sidecars.
-            everyone = self._resize(bucket, now) or is_new
-            self._deliver(bucket.ledger, bucket.ledger.holdings if everyone else [bucket.holding], now)
+            # The others make room for a newcomer at once.
+            self._deliver(bucket.ledger, bucket.ledger.holdings if is_new else [bucket.holding], now)
 
     def _refused(self, subscriber: Subscriber, bucket_id: BucketId) -> Refused | None:
         bounds = self._bounds
         if not bucket_id or "" in bucket_id:
             return Refused.NO_BUCKET_ID
+        if any(is_marked(text) for entry in bucket_id.items() for text in entry):
+            return Refused.NOT_UTF8
         length = sum(map(len, bucket_id)) + sum(map(len, bucket_id.values()))
         if len(bucket_id) > bounds.max_entries or length > bounds.max_id_length:
             return Refused.LONG_BUCKET_ID
@@ -238,15 +257,15 @@ class Quotas:
             return Refused.TOO_MANY_BUCKETS
         return None
 
-    def _count(
-        self, subscriber: Subscriber, bucket: _Bucket, usage: Usage, now: float, *, is_new: bool
-    ) -> None:
+    def _count(self, bucket: _Bucket, usage: Usage, now: float, *, is_new: bool) -> None:
         """Learn the demand. Counts have a bound, because Envoy may send any uint64."""
         allowed, denied = min(usage.allowed, MAX_HITS), min(usage.denied, MAX_HITS)
         self.requests["allowed"] += allowed
         self.requests["denied"] += denied
-        usage = Usage(bucket.bucket_id, allowed, denied)
-        self._counter.used(subscriber.domain, bucket.bucket_id, bucket.rule, usage)
+        if bucket.counts is not None:
+            bucket.counts.total_hits += allowed + denied
+            bucket.counts.within_limit += allowed
+            bucket.counts.over_limit += denied
         if allowed or denied:
             bucket.busy_at = now
         if is_new:
@@ -254,7 +273,7 @@ class Quotas:
         demand = (allowed + denied) / max(1.0, now - bucket.reported_at)
         known = bucket.holding.demand
         # A short pause does not cost the share at once.
-        bucket.holding.demand = demand if known == float("inf") else max(demand, known / 2)
+        bucket.holding.demand = demand if known == inf else max(demand, known / 2)
         bucket.reported_at = now
 
     def _match(self, subscriber: Subscriber, bucket: _Bucket, now: float) -> None:
@@ -262,8 +281,7 @@ class Quotas:
         root = self._limits.domains.get(subscriber.domain)
         match = None if root is None else match_bucket(root, bucket.bucket_id)
         bucket.rule = None if match is None else match.rule
-        is_known = root is not None
-        self._counter.matched(subscriber.domain, bucket.bucket_id, bucket.rule, is_known=is_known)
+        bucket.counts = self._counts(subscriber.domain, bucket.bucket_id, root, match)
         limit = self._limit(bucket)
         ledger = None
         if match is not None and match.rule.bucket is not None and isinstance(limit, QuotaLimit):
@@ -284,13 +302,26 @@ class Quotas:
     def _limit(self, bucket: _Bucket) -> QuotaLimit | Blanket:
         if bucket.rule is None or self._shadow_mode:
             return Blanket.ALLOW_ALL
-        return limit_of(bucket.rule, max(1, self._replicas()))
+        return limit_of(bucket.rule, self._sidecars)
 
-    def _resize(self, bucket: _Bucket, now: float) -> bool:
-        """Follow the number of sidecars. Returns whether the limit has changed."""
-        limit = self._limit(bucket)
-        assert bucket.ledger is not None and isinstance(limit, QuotaLimit)  # noqa: S101, PT018 - see _match
-        return bucket.ledger.resize(limit, now)
+    def _counts(
+        self, domain: str, bucket_id: BucketId, root: Node | None, match: Match | None
+    ) -> Counts | None:
+        """The counters of the rule of a bucket; without a rule, the bucket is counted as unmatched."""
+        stats = self._stats
+        if root is None:
+            stats.domain_not_found(domain, 1)
+            stats.unmatched.domain(domain).count += 1
+            return None
+        if match is None:
+            descriptor = Descriptor(tuple(sorted(bucket_id.items())))
+            stats.unmatched.descriptor(domain, descriptor).count += 1
+            return None
+        rule = match.rule
+        if not rule.metric_has_values:
+            return stats.of_rule(rule.path)
+        secrets = self._limits.options.secrets
+        return stats.of_request(metric_path(root, rule, domain, match.counted, secrets=secrets))
 
     def _send_blanket(self, subscriber: Subscriber, bucket: _Bucket, now: float) -> None:
         limit, holding, seconds = self._limit(bucket), bucket.holding, self._bounds.seconds

@@ -40,7 +40,7 @@ class Step:
     signed_by: Sequence[str]
     """`ID=FILE` of public keys that may have signed the present file, in addition to `key`."""
     valid_days: float | None = None
-    """How long edges accept the file; None: for ever."""
+    """How long edges accept the file; None: forever."""
 
     def take(self, action: str, why: str, change: Callable[[Release | None], Release]) -> None:
         """Write the release that `change` makes of the present one, and its entry in the log before it.

@@ -12,6 +12,7 @@ from authz.credentials.jwt.key_source import FetchOutcome
 from authz.engine.metrics import MAX_RULES
 from authz.policy.rule import Outcome
 from authz.request.identity import CredentialKind, RefusalReason
+from ratelimit.quota.quotas import Refused
 from ratelimit.request import BadInput
 from ratelimit.stats import MAX_REQUEST_KEYS, MAX_RULE_KEYS
 from ratelimit.stores.store import Failure
@@ -177,6 +178,17 @@ _RATELIMIT: Final = {
     "ratelimit_leases": MetricFacts("keys", "below `leases.max_keys`"),
     "ratelimit_memory_buckets": MetricFacts("buckets", "below `max_buckets`"),
     "ratelimit_memory_buckets_evicted_total": MetricFacts("buckets", _STILL),
+    "ratelimit_quota_actions_total": MetricFacts(
+        "actions", "`deny_all` does not rise for limits above 0", ("action",), {"action": "4"}
+    ),
+    "ratelimit_quota_buckets": MetricFacts("buckets", "below `quota.max_buckets`"),
+    "ratelimit_quota_ledgers": MetricFacts("limits with values", "below `quota.max_buckets`"),
+    "ratelimit_quota_refused_total": MetricFacts(
+        "streams and reports of a bucket", _STILL, ("reason",), _reasons(Refused)
+    ),
+    "ratelimit_quota_reports_total": MetricFacts("messages", "rises each 5 s for each Envoy"),
+    "ratelimit_quota_requests_total": MetricFacts("requests", _RISES, ("decision",), {"decision": "2"}),
+    "ratelimit_quota_streams": MetricFacts("streams", "one for each Envoy and filter"),
     **_facts_of_redis("ratelimit_redis"),
     **_facts_of_redis("ratelimit_redis_per_second"),
     "ratelimit_service_bad_input": MetricFacts("requests", _STILL, ("reason",), _reasons(BadInput)),

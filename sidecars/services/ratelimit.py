@@ -38,6 +38,7 @@ from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.services.ratelimit_bans import BanCollector, BanLog, BanPages
 from sidecars.services.ratelimit_explain import answer_explain, answer_reset
 from sidecars.services.ratelimit_json import answer_json
+from sidecars.services.ratelimit_quota import QuotaService, quota_service
 from sidecars.services.ratelimit_reload import PreparedLimits, prepare_limits
 from sidecars.services.ratelimit_unmatched import UnmatchedLog
 from sidecars.services.sidecar import Dependencies
@@ -73,6 +74,7 @@ class RatelimitSidecar:
         memory: MemoryStore,
         shared: "SharedStores | None",
         xds: "XdsSource | None",
+        quota: QuotaService | None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -80,6 +82,7 @@ class RatelimitSidecar:
         self._memory = memory
         self._shared = shared
         self._xds = xds
+        self._quota = quota
         self._clock = clock
         self._responses = _responses(settings)
         self._loading: asyncio.Task[None] | None = None
@@ -88,6 +91,7 @@ class RatelimitSidecar:
                 "envoy.service.ratelimit.v3.RateLimitService",
                 {"ShouldRateLimit": Unary(self.should_rate_limit, urgent=self.is_urgent)},
             ),
+            *(() if quota is None else (quota.service,)),
         )
 
     def should_rate_limit(self, message: bytes, call: Call) -> bytes | Awaitable[bytes]:
@@ -206,6 +210,8 @@ class RatelimitSidecar:
             self._shared.start()
         if self._xds is not None:
             self._xds.start()
+        if self._quota is not None:
+            self._quota.start()
 
     def prepare(self) -> Callable[[], None]:
         """Read and compile the limits again; may run in a thread. Raises ConfigError."""
@@ -258,6 +264,8 @@ class RatelimitSidecar:
             described |= self._shared.describe()
         if self._xds is not None:
             described["xds"] = self._xds.describe()
+        if self._quota is not None:
+            described["quota"] = self._quota.describe()
         return described
 
     def totals(self) -> dict[str, dict[str, float]]:
@@ -265,10 +273,14 @@ class RatelimitSidecar:
         return self._limiter.stats.totals()
 
     async def finish_streams(self) -> None:
-        """Do nothing: every call is unary."""
+        """End the streams of Envoys that are assigned quotas."""
+        if self._quota is not None:
+            self._quota.finish_streams()
 
     async def stop(self) -> None:
         """End the stream to the management server, and the calls to Redis that are still under way."""
+        if self._quota is not None:
+            await self._quota.stop()
         if self._xds is not None:
             await self._xds.stop()
         if self._loading is not None:
@@ -339,7 +351,14 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
 
         xds = XdsSource(settings, settings.xds, limiter, sent, dependencies.random)
         dependencies.registry.register(XdsCollector(xds.client))
-    return RatelimitSidecar(settings, limiter, memory, shared, xds, dependencies.monotonic_clock)
+    replicas = settings.replicas or dependencies.workers
+    quota = quota_service(
+        settings,
+        limiter,
+        (lambda: replicas) if heartbeat is None else (lambda: heartbeat.replicas),
+        dependencies,
+    )
+    return RatelimitSidecar(settings, limiter, memory, shared, xds, quota, dependencies.monotonic_clock)
 
 
 def _first_limits(settings: RatelimitSettings) -> tuple[CompiledLimits, Sequence[Document]]:

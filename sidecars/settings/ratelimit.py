@@ -15,6 +15,7 @@ from ratelimit.hot_keys import MAX_KEYS
 from ratelimit.in_flight import MAX_IN_FLIGHT
 from ratelimit.leases.leases import LEASE_SECONDS, LEASE_SHARE, MAX_LEASES
 from ratelimit.normalise import IPV6_PREFIX, MAX_HOST_CHARACTERS, MAX_PATH_CHARACTERS
+from ratelimit.quota.quotas import QuotaBounds
 from ratelimit.rules import Algorithm, OnFailure, Options
 from ratelimit.secret_values import SecretValues
 from ratelimit.stats import MAX_REQUEST_KEYS
@@ -23,6 +24,8 @@ from ratelimit.stores.store import MAX_WAITING, TIMEOUT_SECONDS
 from ratelimit.unmatched import MAX_SHAPES
 from sidecars.settings.listen import ConfigPath, ListenAddress, PlainAddress
 from sidecars.settings.xds import XdsSettings
+
+QUOTA_BOUNDS: Final = QuotaBounds()
 
 MIN_HMAC_KEY_BYTES: Final = 16
 """A shorter key can be searched for."""
@@ -82,6 +85,67 @@ class LeaseSettings(Block):
     max_keys: int = Field(
         MAX_LEASES, ge=1, le=1_000_000, description="The most keys with a lease, of about 500 bytes each."
     )
+
+
+class QuotaSettings(Block):
+    """Quotas: parts of limits that Envoy's rate_limit_quota filter is assigned in advance.
+
+    Envoy marks this protocol as work in progress.
+    """
+
+    enabled: bool = Field(default=False, description="Serve RateLimitQuotaService at `listen`, too.")
+    assignment_seconds: int = Field(
+        QUOTA_BOUNDS.seconds,
+        ge=11,
+        le=3_600,
+        description="How long an assignment holds; as long, the part of an Envoy that went away is not free.",
+    )
+    idle_seconds: float = Field(
+        QUOTA_BOUNDS.idle_seconds,
+        ge=10,
+        le=86_400,
+        description="After so long without requests an Envoy is told to forget a bucket.",
+    )
+    max_streams: int = Field(
+        QUOTA_BOUNDS.max_streams, ge=1, le=100_000, description="The most streams of Envoys at once."
+    )
+    max_stream_buckets: int = Field(
+        QUOTA_BOUNDS.max_stream_buckets,
+        ge=1,
+        le=1_000_000,
+        description="The most buckets of a stream; further ones get no assignment.",
+    )
+    max_buckets: int = Field(
+        QUOTA_BOUNDS.max_buckets,
+        ge=1,
+        le=1_000_000,
+        description="The most buckets of all streams, about 1 KB each; further ones get no assignment.",
+    )
+    max_entries: int = Field(
+        QUOTA_BOUNDS.max_entries,
+        ge=1,
+        le=100,
+        description="The most keys of a bucket id; one with more gets no assignment.",
+    )
+    max_id_length: int = Field(
+        QUOTA_BOUNDS.max_id_length,
+        ge=64,
+        le=65_536,
+        description="The most characters of keys and values of a bucket id; a longer one gets no assignment.",
+    )
+
+    @property
+    def bounds(self) -> QuotaBounds:
+        """What the library takes."""
+        return QuotaBounds(
+            self.assignment_seconds,
+            self.idle_seconds,
+            self.max_streams,
+            self.max_stream_buckets,
+            self.max_buckets,
+            self.max_entries,
+            self.max_id_length,
+        )
 
 
 class HashValuesSettings(Block):
@@ -274,6 +338,8 @@ class RatelimitSettings(Block):
     )
     leases: LeaseSettings = LeaseSettings()
     """How hot keys are answered from memory, with store: redis."""
+    quota: QuotaSettings = QuotaSettings()
+    """What Envoys are assigned to decide by themselves."""
     hot_keys: int = Field(
         MAX_KEYS,
         ge=0,

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit.quota.quotas import SWEEP_SECONDS, Quotas, Report, Usage
+from ratelimit.stats import Stats
 from tests.support.quota_simulation import (
     BOUNDS,
     BUCKET,
@@ -37,7 +38,7 @@ class World:
     conformance: Conformance = field(default_factory=Conformance)
 
     def __post_init__(self) -> None:
-        self.quotas = Quotas(login_limit(self.per_second, self.burst), self.clock, BOUNDS)
+        self.quotas = Quotas(login_limit(self.per_second, self.burst), self.clock, BOUNDS, stats=Stats())
 
     def join(self, phase: int, delay: int, demand: float) -> SimulatedEnvoy:
         envoy = SimulatedEnvoy(self.clock, phase % REPORT_TICKS, delay % (MOST_DELAY_TICKS + 1), demand)
@@ -65,7 +66,7 @@ class World:
 
     def reload(self, per_second: float, burst: int) -> None:
         self.per_second, self.burst = per_second, burst
-        self.quotas.use(login_limit(per_second, burst))
+        self.quotas.refresh(login_limit(per_second, burst))
 
 
 def random_life(world: World, random: Random, steps: int) -> None:
@@ -197,7 +198,7 @@ def test_a_sidecar_that_restarts_adds_one_burst_and_what_was_assigned() -> None:
     for phase in (0, 30, 60):
         world.join(phase, 3, 60)
     world.run(40)
-    world.quotas = Quotas(login_limit(20, 20), world.clock, BOUNDS)
+    world.quotas = Quotas(login_limit(20, 20), world.clock, BOUNDS, stats=Stats())
     for envoy in world.envoys:
         envoy.disconnect(None)
     admitted = 0

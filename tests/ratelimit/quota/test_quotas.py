@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from protos.lenient import mark
 from ratelimit.quota.assignment import Abandon, Action, Assign, TokenQuota
 from ratelimit.quota.limit import Blanket, BucketId
 from ratelimit.quota.quotas import QuotaBounds, QuotaError, Quotas, Refused, Report, Subscriber, Usage
 from ratelimit.rules import CompiledLimits
+from ratelimit.stats import Stats
 from tests.support.quota_simulation import BUCKET, DOMAIN, Clock, limits_of, login_limit
 
 LIMIT = login_limit(20, 20)
@@ -45,7 +47,9 @@ class World:
     def __init__(self, limits: CompiledLimits = LIMIT, bounds: QuotaBounds = BOUNDS) -> None:
         self.clock = Clock()
         self.replicas = 1
-        self.quotas = Quotas(limits, self.clock, bounds, replicas=lambda: self.replicas)
+        self.stats = Stats()
+        self.stats.keep_rules(rule.path for rule in limits.rules)
+        self.quotas = Quotas(limits, self.clock, bounds, stats=self.stats, replicas=lambda: self.replicas)
 
     def pass_seconds(self, seconds: float) -> None:
         self.clock.ticks += round(seconds / 0.05)
@@ -65,7 +69,7 @@ def rate(actions: list[Action]) -> float:
 def test_the_first_report_of_a_bucket_is_answered_at_once() -> None:
     stream = Stream(World().quotas)
     (action,) = stream.report(BUCKET, allowed=1)
-    assert action == Assign(TokenQuota(9, 19 * 60, 60), 20)
+    assert action == Assign(TokenQuota(9, 19 * 60, 60), 15)
 
 
 def test_an_assignment_is_sent_again_before_it_expires_and_not_at_each_report() -> None:
@@ -73,10 +77,10 @@ def test_an_assignment_is_sent_again_before_it_expires_and_not_at_each_report() 
     stream = Stream(world.quotas)
     stream.report(BUCKET)
     sent = []
-    for _ in range(9):
+    for _ in range(8):
         world.pass_seconds(5)
         sent.append(len(stream.report(BUCKET, allowed=50)))
-    assert sent == [0, 0, 1] * 3
+    assert sent == [0, 1] * 4
 
 
 def test_a_newcomer_takes_from_the_others_at_once_and_has_its_part_later() -> None:
@@ -100,7 +104,7 @@ def test_what_an_envoy_had_counts_until_it_expires() -> None:
     second = Stream(world.quotas)
     world.pass_seconds(10)
     assert strategies(second.report(BUCKET)) == [Blanket.DENY_ALL]
-    world.pass_seconds(12)
+    world.pass_seconds(7)
     assert rate(second.report(BUCKET)) == 19
 
 
@@ -116,7 +120,7 @@ def test_a_limit_of_0_denies_all() -> None:
 
 
 def test_shadow_mode_allows_all() -> None:
-    quotas = Quotas(LIMIT, Clock(), BOUNDS, shadow_mode=True)
+    quotas = Quotas(LIMIT, Clock(), BOUNDS, stats=Stats(), shadow_mode=True)
     assert strategies(Stream(quotas).report(BUCKET)) == [Blanket.ALLOW_ALL]
 
 
@@ -124,11 +128,11 @@ def test_a_reload_assigns_at_once() -> None:
     world = World()
     stream = Stream(world.quotas)
     stream.report(BUCKET)
-    world.quotas.use(login_limit(2, 20))
+    world.quotas.refresh(login_limit(2, 20))
     assert rate(stream.take()) == 1.9
-    world.quotas.use(limits_of({"key": "other", "rate_limit": {"unlimited": True}}))
+    world.quotas.refresh(limits_of({"key": "other", "rate_limit": {"unlimited": True}}))
     assert strategies(stream.take()) == [Blanket.ALLOW_ALL]
-    world.quotas.use(LIMIT)
+    world.quotas.refresh(LIMIT)
     assert rate(stream.take()) == 19
 
 
@@ -136,21 +140,26 @@ def test_a_reload_to_the_same_limit_sends_nothing() -> None:
     world = World()
     stream = Stream(world.quotas)
     stream.report(BUCKET)
-    world.quotas.use(login_limit(20, 20))
+    world.quotas.refresh(login_limit(20, 20))
     assert stream.take() == []
 
 
 def test_more_sidecars_leave_less_for_each() -> None:
     world = World()
-    stream, other = Stream(world.quotas), Stream(world.quotas)
-    stream.report(BUCKET)
-    world.pass_seconds(5)
-    other.report(BUCKET)
-    assert rate(stream.take()) == 9.5
-    world.pass_seconds(5)
+    stream = Stream(world.quotas)
+    assert rate(stream.report(BUCKET)) == 19
     world.replicas = 4
-    assert rate(stream.report(BUCKET, allowed=60)) < 5
-    assert other.take() == []  # what it has is less than its share
+    world.quotas.refresh(LIMIT)
+    assert rate(stream.take()) == 4.75
+    world.replicas = 2
+    for _ in range(16):  # until what the others have assigned has expired
+        world.quotas.refresh(LIMIT)
+        assert stream.take() == []
+        world.pass_seconds(1)
+        stream.report(BUCKET, allowed=5)
+        stream.take()
+    world.quotas.refresh(LIMIT)
+    assert rate(stream.take()) == 9.5
 
 
 def test_an_idle_bucket_is_abandoned_and_may_come_again() -> None:
@@ -187,7 +196,9 @@ def test_the_first_message_needs_a_domain_and_later_ones_keep_it() -> None:
     stream.report(BUCKET, domain="")
     with pytest.raises(QuotaError, match="cannot change"):
         stream.report(BUCKET, domain="other")
-    assert (quotas.refused[Refused.NO_DOMAIN], quotas.refused[Refused.DOMAIN_CHANGED]) == (1, 1)
+    with pytest.raises(QuotaError, match="at most 64 characters"):
+        Stream(quotas).report(BUCKET, domain="x" * 65)
+    assert (quotas.refused[Refused.NO_DOMAIN], quotas.refused[Refused.DOMAIN_CHANGED]) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +208,7 @@ def test_the_first_message_needs_a_domain_and_later_ones_keep_it() -> None:
         ({"": "login"}, Refused.NO_BUCKET_ID),
         (dict.fromkeys("abcd", ""), Refused.LONG_BUCKET_ID),
         ({"route": "x" * 64}, Refused.LONG_BUCKET_ID),
+        ({"route": mark(b"\xff")}, Refused.NOT_UTF8),
     ],
 )
 def test_a_bad_bucket_id_is_skipped_and_counted(bucket_id: dict[str, str], reason: Refused) -> None:
@@ -232,3 +244,25 @@ def test_counts_beyond_any_limit_are_a_demand_like_others() -> None:
     rates = [holding.rate for holding in ledger.holdings]
     assert sum(rates) <= 20
     assert min(rates) > 5
+
+
+def test_what_envoys_report_counts_in_the_metrics_of_the_rule() -> None:
+    world = World()
+    stream = Stream(world.quotas)
+    stream.report(BUCKET, {"route": "other"}, allowed=3, denied=2)
+    counts = world.stats.of_rule((DOMAIN, "route_login"))
+    assert (counts.total_hits, counts.within_limit, counts.over_limit) == (5, 3, 2)
+    assert world.quotas.requests == {"allowed": 6, "denied": 4}
+    (shape,) = world.stats.unmatched.shapes()
+    assert (shape.domain, shape.keys) == (DOMAIN, "route")
+
+
+def test_a_detailed_metric_has_the_value_of_the_bucket() -> None:
+    limit = {
+        "key": "route",
+        "detailed_metric": True,
+        "rate_limit": {"unit": "second", "requests_per_unit": 9},
+    }
+    world = World(limits_of(limit))
+    Stream(world.quotas).report(BUCKET, allowed=3)
+    assert world.stats.of_request((DOMAIN, "route_login")).total_hits == 3
