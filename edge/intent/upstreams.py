@@ -1,11 +1,13 @@
 """Patterns of upstreams: which addresses a service may send requests to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from authz.policy.types.pattern import HostPattern, parse_host
 from edge.intent.claims import host_includes
+from edge.intent.embedded_ipv4 import embedded_addresses
 from edge.intent.words import host_of
 
 
@@ -27,9 +29,25 @@ class UpstreamPattern:
             found = ip_address(host)
         except ValueError:
             return self.host is not None and host_includes(self.host, HostPattern(host))
-        if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        return self.network is not None and found in self.network
+        return self.network is not None and any(one in self.network for one in _spellings(found))
+
+    def may_be_reached(self, address: str) -> bool:
+        """Return whether HOST:PORT is one of these, or an IPv6 address that may lead to one of them."""
+        if self.covers(address):
+            return True
+        try:
+            found = ip_address(host_of(address))
+        except ValueError:
+            return False
+        if self.network is None or not isinstance(found, IPv6Address):
+            return False
+        return any(one in self.network for one in embedded_addresses(found))
+
+
+def _spellings(address: IPv4Address | IPv6Address) -> Sequence[IPv4Address | IPv6Address]:
+    """Return the address, and that of IPv4 which a socket uses for `::ffff:a.b.c.d`."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (address,) if mapped is None else (address, mapped)
 
 
 def parse_upstream_pattern(value: Any) -> UpstreamPattern:

@@ -58,10 +58,12 @@ def _upstream(service: Service, platform: Platform, team: Team | None) -> Iterat
         # Envoy rejects its configuration, that of all teams, for a file that it cannot read.
         message = f"the platform has no ca_file {tls.ca_file}; its ca_files: {_listed(ca_files)}"
         yield service.whole.problem(message, "upstream", "tls", "ca_file")
-    reserved = next((one for one in platform.content.reserved.upstreams or () if one.covers(address)), None)
+    patterns = platform.content.reserved.upstreams or ()
+    reserved = next((one for one in patterns if one.may_be_reached(address)), None)
     if reserved is not None:
         where = platform.origin_of_reserved("upstreams")
-        message = f"{address} is reserved by the platform ({where}: {reserved})"
+        what = "is reserved by the platform" if reserved.covers(address) else "leads to what is reserved"
+        message = f"{address} {what} ({where}: {reserved})"
         yield service.whole.problem(message, "upstream", "address")
         return
     allowed = team.upstreams if team is not None else None

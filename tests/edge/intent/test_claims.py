@@ -204,6 +204,47 @@ class TestUpstreams:
         [found] = problems(text, platform=self.PLATFORM)
         assert found.startswith(f"services/0.yaml:4: upstream.address: {address} is reserved by the platform")
 
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "64:ff9b::127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1:7f00:0:100::",
+            "64:ff9b:1:7f:0:1::",
+            "64:ff9b:1:0:7f:0:100:0",
+            "64:ff9b:1::a9fe:a9fe",
+            "2002:7f00:1::5",
+            "2001:0:c000:201::80ff:fffe",
+            "2001:0:7f00:1::5",
+            "2001:db8::5efe:127.0.0.1",
+            "2001:db8::200:5efe:7f00:1",
+            "::ffff:0:127.0.0.1",
+            "::127.0.0.1",
+        ],
+    )
+    def test_an_ipv6_address_that_leads_to_a_reserved_one_is_refused(self, host: str) -> None:
+        """NAT64 (RFC 6052, RFC 8215), 6to4, Teredo, ISATAP and others carry an IPv4 address."""
+        text = service().replace("up:80", f"[{host}]:80")
+        [found] = problems(text, platform=self.PLATFORM)
+        assert f"upstream.address: [{host}]:80 leads to what is reserved (platform.yaml:" in found
+
+    @pytest.mark.parametrize(
+        "host", ["64:ff9b::8.8.8.8", "2002:808:808::1", "2001:db8::7f00:1", "64:ff9b:1:808:8:800::"]
+    )
+    def test_an_ipv6_address_that_leads_elsewhere_is_right(self, host: str) -> None:
+        assert accepted(service().replace("up:80", f"[{host}]:80"), platform=self.PLATFORM) == 1
+
+    def test_a_pattern_in_the_spelling_of_ipv6_covers_it_too(self) -> None:
+        platform = PLATFORM + "reserved: {upstreams: ['::ffff:169.254.0.0/112']}\n"
+        [found] = problems(service().replace("up:80", "[::ffff:169.254.169.254]:80"), platform=platform)
+        assert "is reserved by the platform" in found
+
+    @pytest.mark.parametrize("host", ["64:ff9b::10.1.0.1", "2002:a01:1::1"])
+    def test_a_team_with_networks_of_ipv4_has_no_way_around_them(self, host: str) -> None:
+        text = service(owner="two", hosts="a.two.example").replace("up:80", f"[{host}]:80")
+        [found] = problems(text, platform=self.PLATFORM)
+        assert "is not an upstream of the team two" in found
+
     @pytest.mark.parametrize("address", ["127.1:80", "0x7f000001:80", "2130706433:80", "a.0x1:80"])
     def test_another_spelling_of_an_address_is_refused(self, address: str) -> None:
         [found] = problems(service().replace("up:80", address), platform=self.PLATFORM)
