@@ -1,5 +1,6 @@
 """The HTTP server for operators: /metrics, /healthz, /readyz, /config, /totals, /version."""
 
+import logging
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 
 from common.replace_file import replace_file
@@ -26,6 +28,21 @@ _SHUTDOWN_SECONDS: Final = 1.0
 """An operator's request takes milliseconds; one that hangs must not hold up the end of the process."""
 
 
+_LOGGER: Final = logging.getLogger("sidecars.admin")
+
+
+class _RequestLog(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp logs about requests: one line for a malformed one, without the traceback of its parser."""
+
+    def exception(self, msg: object, *args: object, **options: Any) -> None:
+        error = options.get("exc_info")
+        if isinstance(error, HttpProcessingError):
+            # Without what was sent: it may hold a token.
+            _LOGGER.warning("admin request malformed: %s %s", error.code, type(error).__name__)
+        else:
+            super().exception(msg, *args, **options)
+
+
 class Site:
     """Serves an application on `addresses`, from `start` to `stop`.
 
@@ -37,7 +54,9 @@ class Site:
     ) -> None:
         self._addresses = tuple(addresses)
         self._port_file = port_file
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, logger=_RequestLog(_LOGGER)
+        )
 
     async def start(self) -> str:
         """Bind and serve; the addresses, with their real ports. Raises OSError that names the address."""

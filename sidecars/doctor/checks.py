@@ -14,12 +14,14 @@ from sidecars.doctor.envoy import check_envoy, read_envoy
 from sidecars.doctor.files import check_files
 from sidecars.doctor.finding import Finding, fail, warn
 from sidecars.doctor.packages import check_packages
-from sidecars.doctor.redis import RedisUses, check_redis
+from sidecars.doctor.redis import check_redis
+from sidecars.doctor.redis_rights import RedisUses
 from sidecars.doctor.sockets import check_sockets
 from sidecars.settings.in_bundle import in_kept_bundle
 from sidecars.settings.load import Reading
 from sidecars.settings.machine import on_this_machine, open_to_all
 from sidecars.settings.root import Settings
+from sidecars.settings.sinks import RedisSinkSettings
 from sidecars.transport.api.address import Address
 
 
@@ -96,8 +98,11 @@ def _uses(settings: Settings, credentials: CredentialsConfig | None) -> RedisUse
     revocations = None if credentials is None else credentials.revocations
     return RedisUses(
         ratelimit.redis_prefix if ratelimit is not None and ratelimit.store == "redis" else None,
-        sessions is not None and sessions.store == "redis",
-        revocations is not None and revocations.store == "redis",
+        sessions.prefix if sessions is not None and sessions.store == "redis" else None,
+        revocations.prefix if revocations is not None and revocations.store == "redis" else None,
+        ()
+        if settings.accesslog is None
+        else tuple(sink.stream for sink in settings.accesslog.sinks if isinstance(sink, RedisSinkSettings)),
     )
 
 

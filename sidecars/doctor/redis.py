@@ -3,16 +3,16 @@
 import statistics
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError
 
 from common.redis_errors import error_text
 from sidecars.doctor.clocks import of_skew
 from sidecars.doctor.finding import Finding, fail, ok, warn
+from sidecars.doctor.redis_rights import RedisUses, lacking_rights
 from sidecars.process.redis_cluster import RedisCluster, open_redis
 from sidecars.process.redis_fitness import ServerFacts
 from sidecars.settings.redis import RedisSettings
@@ -23,16 +23,6 @@ PATIENT_MS: Final = 2_000
 """The timeout here: how slow a Redis is can be told only by waiting longer than the sidecars do."""
 
 _ACL: Final = "docs/deployment.md lists the rights for each use"
-
-
-@dataclass(frozen=True, slots=True)
-class RedisUses:
-    """What the sidecars do with a Redis."""
-
-    ratelimit: str | None = None
-    """The prefix of its keys."""
-    sessions: bool = False
-    revocations: bool = False
 
 
 async def check_redis(settings: Settings, section: str, uses: RedisUses) -> AsyncIterator[Finding]:
@@ -114,35 +104,14 @@ async def _of_latency(check: str, client: Redis, written: RedisSettings) -> Asyn
 
 
 async def _of_rights(check: str, client: Redis, uses: RedisUses) -> AsyncIterator[Finding]:
-    """Try one harmless command for each right that a use needs."""
-    lacking = []
-    for use, command in _commands(uses):
-        try:
-            await client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except NoPermissionError:
-            lacking.append(f"{command[0].lower()} ({use})")
-        except ResponseError:
-            continue  # it was allowed, and answered
-        except (RedisError, OSError, TimeoutError):
-            return
+    try:
+        lacking = [problem async for problem in lacking_rights(client, uses)]
+    except (RedisError, OSError, TimeoutError):
+        return  # another line says that it does not answer
     if lacking:
         yield fail(f"{check} rights", f"its user may not call {', '.join(lacking)}", _ACL)
     else:
-        yield ok(f"{check} rights", "the reads and scripts of the configured uses are allowed")
-
-
-def _commands(uses: RedisUses) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    yield "every use", ("PING",)
-    if uses.ratelimit is not None:
-        yield "ratelimit", ("EVAL", "return redis.call('TIME')[1]", 0)
-        yield "ratelimit", ("GET", f"{uses.ratelimit}doctor")
-        yield "ratelimit", ("ZCARD", f"{uses.ratelimit}doctor")
-    if uses.sessions:
-        yield "sessions", ("EVAL", "return redis.call('TIME')[1]", 0)
-        yield "sessions", ("GET", "sidecars:session:doctor")
-    if uses.revocations:
-        yield "revocations", ("EVAL", "return redis.call('TIME')[1]", 0)
-        yield "revocations", ("ZSCORE", "sidecars:revoked:doctor", "doctor")
+        yield ok(f"{check} rights", "the reads, writes and scripts of the configured uses are allowed")
 
 
 def _of_access(check: str, written: RedisSettings) -> Iterator[Finding]:

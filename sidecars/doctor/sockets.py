@@ -15,6 +15,7 @@ from cryptography import x509
 from common.os_errors import in_words
 from protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from sidecars.doctor.finding import Finding, fail, ok, warn
+from sidecars.doctor.tls_relay import connect, reachable, relayed
 from sidecars.settings.per_worker import for_worker
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import Address, TcpAddress
@@ -53,44 +54,35 @@ async def _of_address(name: str, address: Address) -> Finding:
     start = f"start it (`sidecars run {name} --config FILE`), or read its log for the reason"
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            await _connect(address)
+            _, writer = await connect(address)
+        writer.close()
     except TimeoutError:
         return fail(check, f"no connection within {CONNECT_SECONDS:g} s", start)
     except ssl.SSLError as error:
         return fail(check, f"no TLS connection: {error.reason}", "compare cert_file and key_file of its tls")
     except OSError as error:
         return fail(check, in_words(error), start)
-    if address.tls is not None:
-        return ok(check, "accepts TLS connections; a health check would need a client's certificate")
-    return await _health(name, address, check)
+    if address.tls is None:
+        return await _health(name, _target(address), check)
+    async with relayed(address) as relay:
+        found = await _health(name, f"unix:{relay.target}", check)
+    if relay.refusal is not None and address.tls.client_ca_file is not None:
+        why = "its own is not one of client_ca_file, so its health is not checked"
+        return ok(check, f"accepts TLS connections and asks for a certificate; {why}")
+    return found
 
 
-async def _connect(address: Address) -> None:
-    tls = None
-    if address.tls is not None:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        tls.set_alpn_protocols(["h2"])
-    name = None if tls is None else "localhost"
-    if isinstance(address, TcpAddress):
-        _, writer = await asyncio.open_connection(
-            _reachable(address.host), address.port, ssl=tls, server_hostname=name
-        )
-    else:
-        path = "\0" + address.path[1:] if address.abstract else address.path
-        _, writer = await asyncio.open_unix_connection(path, ssl=tls, server_hostname=name)
-    writer.close()
-
-
-async def _health(name: str, address: Address, check: str) -> Finding:
+async def _health(name: str, target: str, check: str) -> Finding:
     # A proxy in the environment is not between Envoy and the sidecar.
     options = [("grpc.enable_http_proxy", 0), ("grpc.default_authority", "localhost")]
-    began = time.perf_counter()
     try:
-        async with grpc.aio.insecure_channel(_target(address), options) as channel:
+        async with grpc.aio.insecure_channel(target, options) as channel:
             ask: Any = channel.unary_unary(_CHECK)
             request = HealthCheckRequest(service=name).SerializeToString()
+            await ask(request, timeout=HEALTH_SECONDS)  # connects, which Envoy has done before
+            began = time.perf_counter()
             reply = HealthCheckResponse.FromString(await ask(request, timeout=HEALTH_SECONDS))
+            took_ms = (time.perf_counter() - began) * 1000
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             return fail(check, f"a server answers that is not {name}", "give each sidecar its own address")
@@ -99,7 +91,6 @@ async def _health(name: str, address: Address, check: str) -> Finding:
             return fail(check, hangs, "read its log, take a stack trace (py-spy dump), then start it again")
         fix = "see what listens there: ss -xlp or ss -tlnp"
         return fail(check, f"the health check ends with {error.code().name}", fix)
-    took_ms = (time.perf_counter() - began) * 1000
     if reply.status != HealthCheckResponse.SERVING:
         return fail(check, "NOT_SERVING: it starts or drains", "see /readyz on its admin port")
     if took_ms > SLOW_MS:
@@ -109,13 +100,9 @@ async def _health(name: str, address: Address, check: str) -> Finding:
 
 def _target(address: Address) -> str:
     if isinstance(address, TcpAddress):
-        host = _reachable(address.host)
+        host = reachable(address.host)
         return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
     return f"unix-abstract:{address.path[1:]}" if address.abstract else f"unix:{address.path}"
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def of_certificate(check: str, file: Path, now: float) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """The admin server over real HTTP."""
 
+import asyncio
 import socket
 import stat
 from collections.abc import AsyncIterator, Sequence
@@ -166,3 +167,31 @@ async def test_a_taken_address_is_an_error_that_names_it() -> None:
 
 async def test_stop_without_start_does_nothing() -> None:
     await Served().admin.stop()
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "GET /healthz HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+        f"GET /{'a' * 9_000} HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_a_malformed_request_has_one_line_without_a_traceback(
+    served: Served, request_text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = served.address.rpartition(":")
+    for number in range(2):
+        before = (await served.get("/healthz")).status, len(caplog.records)
+        reader, writer = await asyncio.open_connection(host, int(port))
+        # From the second request on, aiohttp logs each error of its parser.
+        first = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" if number else ""
+        writer.write(f"{first}{request_text}".encode())
+        answer = await reader.read()
+        writer.close()
+        assert b" 400 " in answer
+        assert before[0] == 200
+        for record in caplog.records[before[1] :]:
+            assert record.exc_info is None
+            assert "admin request malformed: 400" in record.getMessage()
+        assert len(caplog.records) - before[1] <= 1
+    assert caplog.records

@@ -26,7 +26,8 @@ from sidecars.doctor.clocks import check_key_servers, key_set_urls, of_skew
 from sidecars.doctor.files import check_files
 from sidecars.doctor.finding import Finding
 from sidecars.doctor.packages import check_packages
-from sidecars.doctor.redis import RedisUses, check_redis
+from sidecars.doctor.redis import check_redis
+from sidecars.doctor.redis_rights import RedisUses
 from sidecars.doctor.sockets import of_certificate
 from sidecars.observability.process_metrics import package_version
 from sidecars.settings.process import AdminSettings

@@ -14,11 +14,12 @@ import yaml
 from sidecars.demo.envoy import find_envoy, scripts_folder, serve_envoy
 from sidecars.doctor.checks import findings
 from sidecars.doctor.finding import Finding
-from sidecars.doctor.redis import RedisUses, check_redis
+from sidecars.doctor.redis import check_redis
+from sidecars.doctor.redis_rights import RedisUses
 from sidecars.settings.load import read_settings
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import UnixAddress
-from tests.support.authority import Authority
+from tests.support.authority import Authority, Pair
 from tests.support.command import Command
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.redis_topologies import (
@@ -249,7 +250,7 @@ async def test_a_redis_that_evicts_or_refuses_has_a_line(folder: Path, redis_ser
     seen(
         found,
         "fail redis: maxmemory-policy is allkeys-lru",
-        "fail redis rights: its user may not call eval (ratelimit), get (ratelimit), zcard (ratelimit)",
+        "fail redis rights: its user may not call evalsha (ratelimit), eval (ratelimit), get ",
         f"fail secret {password}: mode 0644: every user of this machine can read it",
     )
     assert {"redis latency", "redis clock"} <= {one.check for one in found if one.level == "ok"}
@@ -300,7 +301,9 @@ async def test_each_master_of_a_cluster_is_checked(redis_cluster: RedisCluster) 
 @pytest.mark.redis
 async def test_the_master_that_sentinels_name_is_checked(shared_sentinels: Sentinels) -> None:
     settings = Settings(redis=shared_sentinels.settings())
-    found = [one async for one in check_redis(settings, "redis", RedisUses("ratelimit:", sessions=True))]
+    found = [
+        one async for one in check_redis(settings, "redis", RedisUses("ratelimit:", "sidecars:session:"))
+    ]
     assert bad(found) == {}
     assert "master" in found[0].seen
 
@@ -318,14 +321,42 @@ def test_the_output_is_json_alone_though_the_parts_have_logs(
     assert result.err == ""
 
 
-async def test_an_address_with_tls_is_asked_for_its_certificate(folder: Path) -> None:
-    pair = Authority("edge").sign("authz")
-    tls = {name: str(folder / name) for name in ("cert_file", "key_file")}
-    (folder / "cert_file").write_bytes(pair.certificate)
-    (folder / "key_file").write_bytes(pair.key)
-    listen = [{"address": f"unix:{folder}/authz", "tls": tls}]
-    with suite(folder, authz={"listen": listen, "policy": ["policy.yaml"]}) as running:
-        found = await found_in(running)
-        lines = {one.check: one.seen for one in found if one.level == "ok"}
-    assert lines[f"authz unix:{folder}/authz"].startswith("accepts TLS connections")
-    assert "authz certificate" in {one.check for one in found}
+def with_tls(folder: Path, pair: Pair, **more: str) -> dict[str, Any]:
+    """The settings of authz with TLS."""
+    files = {"cert_file": pair.certificate, "key_file": pair.key}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    tls = {name: str(folder / name) for name in files} | more
+    return {"listen": [{"address": f"unix:{folder}/authz", "tls": tls}], "policy": ["policy.yaml"]}
+
+
+async def test_the_health_of_an_address_with_tls_is_checked_whatever_its_certificate(folder: Path) -> None:
+    with suite(folder, authz=with_tls(folder, Authority("edge").sign("authz"))) as running:
+        lines = {one.check: one.seen for one in await found_in(running) if one.level != "fail"}
+        assert lines[f"authz unix:{folder}/authz"].startswith("serving")  # late on a busy machine
+        assert "authz certificate" in lines
+        pid = running.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            found = await found_in(running)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    seen(found, f"fail authz unix:{folder}/authz: no connection within 2 s")
+
+
+@pytest.mark.parametrize(
+    ("signer", "said"),
+    [
+        ("edge", "serving"),
+        ("other", "accepts TLS connections and asks for a certificate; its own is not one"),
+    ],
+)
+async def test_an_address_that_asks_for_certificates_is_shown_its_own(
+    folder: Path, signer: str, said: str
+) -> None:
+    edge = Authority("edge")
+    (folder / "clients").write_bytes(edge.certificate if signer == "edge" else Authority(signer).certificate)
+    authz = with_tls(folder, edge.sign("authz"), client_ca_file=str(folder / "clients"))
+    with suite(folder, authz=authz) as running:
+        lines = {one.check: one.seen for one in await found_in(running) if one.level != "fail"}
+    assert lines[f"authz unix:{folder}/authz"].startswith(said)
