@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from cryptography.x509 import load_pem_x509_certificate
 
 from authz.credentials.jwt.algorithms import FAMILIES
-from authz.credentials.jwt.key_set import MAX_RSA_BITS, MIN_RSA_BITS
-from authz.credentials.jwt.weak_rsa import weakness
+from authz.credentials.jwt.weak_rsa import MAX_RSA_BITS, MIN_RSA_BITS, weakness
 from common.configfile import ConfigError
 from common.os_errors import in_words
 

@@ -8,19 +8,13 @@ import orjson
 
 from authz.credentials.core.types import looks_like
 from authz.credentials.jwt.algorithms import EDDSA, FAMILIES, PARSE
-from authz.credentials.jwt.weak_rsa import weakness
+from authz.credentials.jwt.weak_rsa import MAX_RSA_BITS, MIN_RSA_BITS, weakness
 
 MAX_KEYS: Final = 100
 """The most keys read. Identity providers publish 1 to 10; parsing one on the loop takes 30 us (RSA)."""
 
 MAX_KEY_ID_CHARACTERS: Final = 256
 """The longest key id. Those in use have fewer than 100 characters."""
-
-MIN_RSA_BITS: Final = 2048
-"""The smallest RSA key (RFC 7518 section 3.3)."""
-
-MAX_RSA_BITS: Final = 8192
-"""The largest RSA key. Verification time grows with the square of the size: 2 ms for 16,384 bits."""
 
 MAX_RETIRED: Final = 100
 """The most ids kept of keys that earlier sets held, latest first: their tokens were valid once."""

@@ -19,7 +19,7 @@ from sidecars.settings.in_bundle import as_far_as_kept, in_bundle, sections_in_b
 from sidecars.settings.load import Reading
 from sidecars.settings.root import Settings
 
-if TYPE_CHECKING:  # else a sidecar without bundles would load authz, 26 MB
+if TYPE_CHECKING:  # else a sidecar without bundles would load cryptography, 11 MB
     from sidecars.process.bundle.puller import BundlePuller
     from sidecars.process.bundle.store import Accepted
 

@@ -40,6 +40,25 @@ def test_a_sidecar_loads_nothing_of_another(service: str, unused: set[str]) -> N
     assert not unused & set(loaded)
 
 
+def test_bundles_need_the_keys_and_the_http_client_of_authz_alone() -> None:
+    program = PROGRAM.format(service="ratelimit") + (
+        "from sidecars.process.bundle import offer, puller, start\nprint(*sys.modules)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {name for name in loaded if name.startswith("authz.")} == {
+        "authz.credentials",
+        "authz.credentials.core",
+        "authz.credentials.core.http",
+        "authz.credentials.core.outbound",
+        "authz.credentials.jwt",
+        "authz.credentials.jwt.algorithms",
+        "authz.credentials.jwt.weak_rsa",
+    }
+    assert not {"redis", "grpc", "re2", "rich"} & loaded
+
+
 def test_the_command_line_loads_what_a_command_needs() -> None:
     """Else every command, and the completion of each word, would take a second."""
     program = "import sys, sidecars.cli.app; print(*sys.modules)"
