@@ -16,6 +16,7 @@ from edge.build.limits import rate_limit_actions
 from edge.build.policy import ROUTE_KEY
 from edge.intent.claims import specificity
 from edge.intent.model import Route, Service
+from edge.intent.words import latency_seconds
 
 ROUTES_NAME: Final = "edge"
 REVISION_KEY: Final = "edge_revision"
@@ -25,7 +26,6 @@ METADATA: Final = "edge"
 
 _PER_ROUTE: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 _EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
-_TIMEOUT: Final = "15s"
 
 
 Order = tuple[tuple[int, ...], bool, str, str]
@@ -40,7 +40,7 @@ def service_routes(service: Service) -> Iterator[tuple[Order, dict[str, Any]]]:
 
 
 def _routes(service: Service, route: Route) -> Iterator[tuple[Order, dict[str, Any]]]:
-    action: dict[str, Any] = {"cluster": upstream_name(service), "timeout": _TIMEOUT}
+    action: dict[str, Any] = {"cluster": upstream_name(service), "timeout": timeout_of(route)}
     if limits := list(rate_limit_actions(service, route)):
         action["rate_limits"] = limits
     for path in route.paths:
@@ -56,6 +56,11 @@ def _routes(service: Service, route: Route) -> Iterator[tuple[Order, dict[str, A
                 "typed_per_filter_config": _check_settings(ROUTE_KEY, route.name),
             },
         )
+
+
+def timeout_of(route: Route) -> str:
+    """Return the timeout as JSON of a Duration, which has no milliseconds: `0.3s`."""
+    return f"{latency_seconds(route.timeout.value):g}s"
 
 
 def _method(methods: Sequence[str]) -> dict[str, Any]:

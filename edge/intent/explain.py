@@ -103,6 +103,7 @@ def _reasons(estate: Estate, service: Service, route: Route, template: Template)
     if service.limit is not None:
         text = f"{limit_text(service.limit)}, on all routes of {service.name}"
         yield _reason("limit", text, service.limit.origin)
+    yield _reason("timeout", route.timeout.value, route.timeout.origin)
     log = route.log
     yield _reason("log sample", f"{log.sample.value:g} of ordinary requests", log.sample.origin)
     fields = log.fields.value

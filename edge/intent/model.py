@@ -163,6 +163,8 @@ class Route:
     """Those of the platform that override come last. All hold."""
     log: Logging
     objectives: Objectives
+    timeout: Decided[str]
+    """As written: `500ms` or `30s`."""
     origin: Origin = field(compare=False)
 
 

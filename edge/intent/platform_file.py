@@ -20,7 +20,7 @@ from edge.intent.blocks import (
 from edge.intent.claims import Claim, parse_claim
 from edge.intent.envoy_block import EnvoyConfig
 from edge.intent.upstreams import UpstreamPattern, parse_upstream_pattern
-from edge.intent.words import Label, LogField, Share
+from edge.intent.words import Label, LogField, Share, Timeout
 
 Owned = Annotated[
     Claim,
@@ -102,6 +102,8 @@ class CeilingsConfig(PolicyBlock):
     """The most requests that a limit passes at once."""
     sample: Share | None = None
     """The highest part of ordinary requests that is logged."""
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The longest timeout of a route."""
     routes: Annotated[int, Field(ge=1)] | None = None
     """The most routes of a service."""
     open_routes: Annotated[int, Field(ge=0)] | None = None
@@ -128,6 +130,8 @@ class DefaultsConfig(PolicyBlock):
     """What is logged, key by key."""
     objectives: ObjectivesConfig | None = None
     """How good a service is meant to be, key by key."""
+    timeout: Timeout | None = None
+    """How long Envoy waits for a whole response."""
 
 
 class LogOverrides(PolicyBlock):

@@ -30,6 +30,9 @@ _ISSUED: Final = frozenset({CredentialKind.JWT, CredentialKind.SESSION, Credenti
 _DENIED: Final = AccessConfig(allow=("authenticated",), deny=("anyone",))
 """What holds until a file says who may call; `check` reports that none does."""
 
+DEFAULT_TIMEOUT: Final = "15s"
+"""Envoy's own default, for routes about which no file says anything."""
+
 Layered = Sequence[tuple[Any, Origin]]
 """The blocks that may say something, the first of which wins, each with its origin."""
 
@@ -112,8 +115,15 @@ class Resolver:
             objectives=Objectives(
                 _first(objectives, "availability", None), _first(objectives, "latency", None)
             ),
+            timeout=self._timeout(service, config, origin),
             origin=origin,
         )
+
+    def _timeout(self, service: ServiceFile, config: RouteConfig, origin: Origin) -> Decided[str]:
+        whole = Origin(Layer.SERVICE, origin.document)
+        default = self._platform.origin(Layer.DEFAULT, "defaults")
+        layered = ((config, origin), (service, whole), (self._platform.content.defaults, default))
+        return _first(layered, "timeout", DEFAULT_TIMEOUT)
 
     def _fields(self, chosen: Decided[tuple[str, ...] | None]) -> Decided[tuple[str, ...] | None]:
         """Return the fields with those that the platform wants in each record."""

@@ -7,9 +7,9 @@ from pydantic import Field
 from authz.policy.types.names import AT_LEAST_ONE, Host, Method, PathTemplate, PolicyBlock, Text
 from common.configfile import Spelled
 from edge.intent.blocks import MAX_LIMITS, AccessConfig, LimitConfig, LogConfig, ObjectivesConfig
-from edge.intent.words import Address, Day, Label
+from edge.intent.words import Address, Day, Label, Timeout
 
-CeilingName = Literal["requests_per_second", "burst", "sample", "routes", "open_routes"]
+CeilingName = Literal["requests_per_second", "burst", "sample", "timeout_seconds", "routes", "open_routes"]
 
 
 ServerName = Annotated[
@@ -56,6 +56,9 @@ class RouteConfig(PolicyBlock):
     """What is logged. Default, key by key: that of the service, then `defaults.log` of the platform."""
     objectives: ObjectivesConfig | None = None
     """How good the route is meant to be. Default, key by key: those of the service, then of the platform."""
+    timeout: Timeout | None = None
+    """How long Envoy waits for the whole response, as in `500ms` or `30s`; then the client gets 504.
+    Default: that of the service, then `defaults.timeout` of the platform, then 15s."""
 
 
 class ExceptionConfig(PolicyBlock):
@@ -94,6 +97,8 @@ class ServiceFile(PolicyBlock):
     """What is logged, where a route does not say it."""
     objectives: ObjectivesConfig | None = None
     """How good the service is meant to be, where a route does not say it."""
+    timeout: Timeout | None = None
+    """How long Envoy waits for the whole response, where a route does not say it."""
     routes: Annotated[tuple[RouteConfig, ...], AT_LEAST_ONE]
     """What the service offers. Of the routes that cover a request the most specific decides."""
     exceptions: tuple[ExceptionConfig, ...] = ()

@@ -55,6 +55,16 @@ def _period(value: str) -> str:
     return value
 
 
+MAX_TIMEOUT_SECONDS: Final = 300
+"""Envoy ends a stream without a byte in either direction after that time (`stream_idle_timeout`)."""
+
+
+def _timeout(value: str) -> str:
+    if latency_seconds(value) > MAX_TIMEOUT_SECONDS:
+        raise ValueError(f"{value!r}: a timeout is {MAX_TIMEOUT_SECONDS} s at most")
+    return value
+
+
 def _day(value: Any) -> date:
     """Return the date in `value`, as YAML reads it or as text."""
     if isinstance(value, date) and not isinstance(value, datetime):
@@ -91,6 +101,8 @@ Address = Annotated[
 Period = Annotated[str, Spelled(r"[1-9][0-9]{0,8}[smhdw]|month|quarter|year", "30s"), AfterValidator(_period)]
 """A span of time, or a calendar window."""
 Latency = Annotated[str, Spelled(r"[1-9][0-9]{0,5}(ms|s)", "300ms")]
+Timeout = Annotated[str, Spelled(r"[1-9][0-9]{0,5}(ms|s)", "30s"), AfterValidator(_timeout)]
+"""How long Envoy waits for a whole response."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A part of all, from 0 to 1."""
 Percent = Annotated[

@@ -9,8 +9,9 @@ from edge.intent.blocks import Per
 from edge.intent.model import Layer, Limit, Origin, Route, Service
 from edge.intent.platform import Platform
 from edge.intent.service_file import ExceptionConfig
+from edge.intent.words import latency_seconds
 
-_OF_ROUTES: Final = ("requests_per_second", "burst", "sample")
+_OF_ROUTES: Final = ("requests_per_second", "burst", "sample", "timeout_seconds")
 """The ceilings that hold for each route, not for the service as a whole."""
 
 
@@ -22,6 +23,7 @@ def exceeded(service: Service, platform: Platform, today: date) -> Iterator[Prob
     for route in service.routes:
         yield from checking.rates(route)
         yield from checking.sample(route)
+        yield from checking.timeout(route)
 
 
 class _Ceilings:
@@ -127,6 +129,18 @@ class _Ceilings:
         elif found.origin.layer is Layer.SUITE:
             message = f"nothing says log.sample, so all requests are logged: write at most {allowed:g}"
             yield route.origin.problem(f"{message} ({self._place('sample')})")
+
+    def timeout(self, route: Route) -> Iterator[Problem]:
+        """Yield a problem if Envoy waits too long for the upstream."""
+        allowed = self._allowed("timeout_seconds", route.id)
+        found = route.timeout
+        if allowed is None or latency_seconds(found.value) <= allowed:
+            return
+        if found.origin.layer is Layer.SERVICE:
+            yield self._above(found.origin, "timeout_seconds", f"a timeout of {found.value} is", allowed)
+        elif found.origin.layer is Layer.SUITE:
+            message = f"nothing says timeout, so it is {found.value}: write at most {allowed:g}s"
+            yield route.origin.problem(f"{message} ({self._place('timeout_seconds')})")
 
     def _above(self, origin: Origin, name: str, value: str, ceiling: float, *below: KeyPart) -> Problem:
         message = f"{value} above the ceiling of {ceiling:g} ({self._place(name)}): {_remedy(name)}"

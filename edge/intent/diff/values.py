@@ -19,6 +19,10 @@ def changes_of_route(old: Route, new: Route) -> Iterator[Found]:
     yield from changes_of_limits(new.name, old.limits, new.limits)
     yield from _log(new.name, old.log, new.log)
     yield from _objectives(new.name, old.objectives, new.objectives)
+    was, now = latency_seconds(old.timeout.value), latency_seconds(new.timeout.value)
+    if was != now:
+        text = f"the timeout is {'raised' if now > was else 'lowered'} from {old.timeout.value}"
+        yield Kind.OTHER, new.name, f"{text} to {new.timeout.value}"
 
 
 def changes_of_limits(

@@ -17,7 +17,7 @@ from edge.intent.sources import read_folder
 from ratelimit.config import compile_limits
 from ratelimit.rules import Options
 from tests.edge.build.interpreted import content, envoy_route, extensions, route_configuration
-from tests.edge.estates import EXAMPLE, PLATFORM, TODAY, read, service, texts_of
+from tests.edge.estates import ANYONE, EXAMPLE, PLATFORM, TODAY, problems, read, route, service, texts_of
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +259,26 @@ def test_the_platform_says_where_envoy_listens_and_where_the_sidecars_are() -> N
 def test_an_address_of_a_sidecar_is_a_socket_or_a_host_and_port(address: str) -> None:
     with pytest.raises(ConfigError, match=r"expected unix:/PATH or HOST:PORT"):
         estate_with(f"{{authz: '{address}'}}")
+
+
+def test_envoy_waits_as_long_as_the_route_its_service_or_the_platform_says() -> None:
+    routes = [route(f"/one/{name}", f"{ANYONE}{more}", name) for name, more in TIMEOUTS.items()]
+    own = service(*routes, more="timeout: 30s\n")
+    other = service(name="other", owner="two", hosts="a.two.example")
+    for platform, default in ((PLATFORM, "15s"), (PLATFORM + "defaults: {timeout: 5s}\n", "5s")):
+        configuration = route_configuration(built(own, other, platform=platform))
+        found = {
+            one["name"]: one["route"]["timeout"]
+            for host in configuration["virtual_hosts"]
+            for one in host["routes"]
+        }
+        assert found == {"shop.a": "0.5s", "shop.b": "300s", "shop.c": "30s", "other.all": default}
+
+
+TIMEOUTS = {"a": ", timeout: 500ms", "b": ", timeout: 300s", "c": ""}
+
+
+@pytest.mark.parametrize("timeout", ["301s", "300001ms", "0s", "1m", "15", "-1s"])
+def test_a_timeout_that_envoy_cannot_keep_is_refused(timeout: str) -> None:
+    [found] = problems(service(route("/one/a", f"{ANYONE}, timeout: {timeout}")))
+    assert found.startswith("services/0.yaml:6: routes[0].timeout: ")

@@ -7,7 +7,7 @@ import pytest
 from tests.edge.estates import ANYONE, PLATFORM, accepted, problems, route, service
 
 CEILINGS = """\
-ceilings: {requests_per_second: 100, burst: 500, sample: 0.2, routes: 2, open_routes: 1}
+ceilings: {requests_per_second: 100, burst: 500, sample: 0.2, timeout_seconds: 20, routes: 2, open_routes: 1}
 defaults: {log: {sample: 0.1}, limits: [{requests: 10}]}
 """
 
@@ -21,6 +21,13 @@ class TestCeilings:
                 (
                     "limits[0].requests: 101 requests a second are above the ceiling of 100 "
                     "(platform.yaml:10): lower it, or add an exception with ceiling: requests_per_second"
+                ),
+            ),
+            (
+                "timeout: 20001ms",
+                (
+                    "timeout: a timeout of 20001ms is above the ceiling of 20 "
+                    "(platform.yaml:10): lower it, or add an exception with ceiling: timeout_seconds"
                 ),
             ),
             (
@@ -113,6 +120,18 @@ class TestCeilings:
         text = "the route has no limit of callers without a subject, but the ceiling is 100"
         assert found.startswith(f"services/0.yaml:6: routes[0]: {text}")
         assert accepted(service(route("/a", "who: {allow: authenticated}")), platform=platform)
+
+    def test_the_default_timeout_exceeds_a_lower_ceiling_unless_someone_says_less(self) -> None:
+        platform = PLATFORM + "ceilings: {timeout_seconds: 10}\n"
+        [found] = problems(service(), platform=platform)
+        assert "nothing says timeout, so it is 15s: write at most 10s (platform.yaml:10)" in found
+        assert accepted(service(more="timeout: 10s\n"), platform=platform) == 1
+        assert accepted(service(), platform=platform + "defaults: {timeout: 5s}\n") == 1
+        excepted = (
+            "exceptions: [{ceiling: timeout_seconds, route: all, value: 60, reason: x, until: 2026-07-01}]\n"
+        )
+        long = route("/one/a", f"{ANYONE}, timeout: 60s", name="all")
+        assert accepted(service(long, more=excepted), platform=platform) == 1
 
     def test_a_route_that_logs_everything_exceeds_the_ceiling_of_the_sample(self) -> None:
         [found] = problems(service(), platform=PLATFORM + "ceilings: {sample: 0.5}\n")

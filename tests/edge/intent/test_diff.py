@@ -195,6 +195,15 @@ class TestLimitsAndLogs:
             "other: shop.a: the part of ordinary requests that is logged is raised from 0.1 to 0.5",
         ]
 
+    def test_timeouts_are_compared_by_their_length(self) -> None:
+        assert route_changes(ANYONE, f"timeout: 15000ms, {ANYONE}") == []
+        assert route_changes(ANYONE, f"timeout: 60s, {ANYONE}") == [
+            "other: shop.a: the timeout is raised from 15s to 60s"
+        ]
+        assert route_changes(f"timeout: 2s, {ANYONE}", f"timeout: 500ms, {ANYONE}") == [
+            "other: shop.a: the timeout is lowered from 2s to 500ms"
+        ]
+
 
 class TestServicesAndPlatform:
     def test_services_come_and_go(self) -> None:

@@ -35,6 +35,7 @@ def test_each_reason_names_the_line_that_decided() -> None:
          "- {per: client, requests: 6000, period: 1m}"),
         ("limit", "2000 requests in 1s, 4000 at once for all together, on all routes of checkout", tier,
          "gold: {requests: 2000, period: 1s, burst: 4000}"),
+        ("timeout", "15s", Layer.SUITE, ""),
         ("log sample", "0.5 of ordinary requests", own, "sample: 0.5"),
         ("log fields", "all", Layer.SUITE, ""),
         ("redact", "header x-card-number: left out", override, "- {action: drop, headers: [x-card-number]}"),
