@@ -13,7 +13,7 @@ KAFKA := mvn -q -B -f tests/support/kafka.xml dependency:copy-dependencies -Dout
 PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
-.PHONY: demo test test-all bench check format docs protos lock release clean
+.PHONY: demo test test-all bench check format docs protos lock release compiled test-compiled clean
 # `make -j demo test` must not run pip twice at once.
 .NOTPARALLEL:
 
@@ -25,7 +25,7 @@ test: check
 
 # Adds the tests that need root or several minutes, and new examples for the Hypothesis tests. A skipped part says what
 # it needs.
-test-all: test
+test-all: test test-compiled
 	HYPOTHESIS_PROFILE=search $(PYTEST) -m hypothesis
 	@if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then \
 	  echo "skipped: the Kafka sink with a real broker needs java (17 or newer) and mvn (Debian: apt install maven)"; \
@@ -112,6 +112,21 @@ lock:
 release: $(VENV)/.dev-ready
 	@$(call install,.[release])
 	$(BIN)/python -m release $(ARGS)
+
+# Builds a wheel for this interpreter with compiled modules in dist/ (docs/compiled.md), in some minutes.
+compiled: $(VENV)/.dev-ready
+	$(BIN)/python -m release.compiled $(ARGS)
+
+# Runs the tests of what is compiled on the compiled wheel, in a copy of this tree.
+COMPILED := .cache/compiled
+COMPILED_TESTS := $(addprefix tests/,accesslog attacks authz common protos ratelimit sidecars/services sidecars/transport)
+test-compiled: $(VENV)/.dev-ready
+	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)/tree
+	@$(BIN)/python -m release.compiled --into $(COMPILED) || [ $$? = 3 ]
+	@if ls $(COMPILED)/*.whl >/dev/null 2>&1; then \
+	  git ls-files -z | tar -c --null -T - | tar -x -C $(COMPILED)/tree && \
+	  $(BIN)/python -m zipfile -e $(COMPILED)/*.whl $(COMPILED)/tree && cd $(COMPILED)/tree && \
+	  PYTHONPATH=$(CURDIR)/$(COMPILED)/tree $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist loadfile $(COMPILED_TESTS); fi
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,7 +16,7 @@ _MODULES: Final = {"CredentialsConfig": "config", "Credentials": "service"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for (PEP 562): who needs only keys or a fetch from here saves 20 MB."""
+    """Import a name when it is first used (PEP 562): a process that needs only keys saves 20 MB."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Final
 
-from authz.credentials.core.location import Place, find
+from authz.credentials.core.find import Place, find
 from authz.credentials.core.metrics import CredentialMetrics
 from authz.credentials.core.verifier import Verified, Verifier
 from authz.credentials.mtls.verifier import Certificates

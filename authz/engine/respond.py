@@ -140,7 +140,7 @@ class Responder:
         return allow_response(
             about,
             headers=headers,
-            removed_headers=sorted(self._removed_headers - headers.keys()),
+            removed_headers=sorted(self._removed_headers.difference(headers)),
             response_headers=for_client,
             query_set={_escaped(name): _escaped(value) for name, value in query.items()},
         )

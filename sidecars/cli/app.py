@@ -38,7 +38,7 @@ app.add_typer(session.token_app, name="token")
 
 @app.command()
 def version() -> None:
-    """Print the version."""
-    from sidecars.observability.process_metrics import package_version
+    """Print the version, and whether the modules of the request path are compiled."""
+    from sidecars.observability.process_metrics import is_compiled, package_version
 
-    typer.echo(package_version())
+    typer.echo(f"{package_version()} (compiled)" if is_compiled() else package_version())

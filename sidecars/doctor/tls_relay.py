@@ -79,7 +79,7 @@ async def connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.Strea
 
 
 def reachable(host: str) -> str:
-    """Return the loopback address for an address that stands for all."""
+    """Return the loopback address for an address that means all addresses."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 

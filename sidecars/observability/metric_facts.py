@@ -73,6 +73,7 @@ LABEL_BOUNDS: Final[Mapping[str, str]] = {
     "sidecar": "3",
     "sink": "`sinks`",
     "transport": "1",
+    "compiled": "1",
     "type": "2",
     "version": "1",
     "worker": "`workers`",
@@ -268,7 +269,9 @@ _ACCESSLOG: Final = {
 }
 
 _PROCESS: Final = {
-    "build_info": MetricFacts("1", "one version in the whole fleet", ("version", "python", "transport")),
+    "build_info": MetricFacts(
+        "1", "one version in the whole fleet", ("version", "python", "transport", "compiled")
+    ),
     "grpc_server_shed_total": MetricFacts("calls", _STILL, _CALL),
     "grpc_server_handled_total": MetricFacts("calls", "nearly all are `OK`", (*_CALL, "grpc_code")),
     "grpc_server_handling_seconds": MetricFacts("seconds", "p99 far below the filter's `timeout`", _CALL),

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_c
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from common import lru_cache
+
 
 @cache
 def package_version() -> str:
@@ -21,6 +23,11 @@ def package_version() -> str:
         return version("edge-sidecars")
     except PackageNotFoundError:
         return "unknown"
+
+
+def is_compiled() -> bool:
+    """Whether the modules of the request path run as C (docs/compiled.md). One speaks for all of them."""
+    return not str(lru_cache.__file__).endswith(".py")
 
 
 def process_metrics(registry: CollectorRegistry, transport: str, wall_clock: Callable[[], float]) -> None:
@@ -37,7 +44,12 @@ def process_metrics(registry: CollectorRegistry, transport: str, wall_clock: Cal
         registry=registry,
     ).set_function(wall_clock)
     Info("build", "What is running.", registry=registry).info(
-        {"version": package_version(), "python": platform.python_version(), "transport": transport}
+        {
+            "version": package_version(),
+            "python": platform.python_version(),
+            "transport": transport,
+            "compiled": "yes" if is_compiled() else "no",
+        }
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from authz.policy.compile.load import load_policy, parse_policy
 from common.background import BREAK_SECONDS, WORK_SECONDS, GilYielder, release
+from sidecars.observability.process_metrics import is_compiled
 
 
 class Clock:
@@ -56,13 +57,13 @@ def test_loading_may_take_a_break_at_every_rule_in_each_of_its_stages(tmp_path: 
         asked.append(sys._getframe(1).f_code.co_qualname)
 
     assert load_policy([tmp_path / "policy.yaml"], yield_gil).revision == parse_policy(text).revision
-    assert {stage for stage in set(asked) if asked.count(stage) >= 50} == {
+    in_frames = {"Index.compile"} if not is_compiled() else set()  # a compiled function has no frame
+    assert {stage for stage in set(asked) if asked.count(stage) >= 50} == in_frames | {
         "_follow",
         "_doubtful",
         "escapes",
         "RuleConfig._one_effect",
         "compile_policy",
-        "Index.compile",
         "_Linter.__init__",
         "lint",
         "_impossible",

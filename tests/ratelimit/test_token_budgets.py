@@ -5,12 +5,11 @@ from redis.asyncio import Redis
 
 from common.buckets import SECOND_US
 from common.circuit_breaker import CircuitBreaker
-from ratelimit import token_budgets
 from ratelimit.decision import LimitDecision
 from ratelimit.request import Descriptor, LimitRequest, Override
 from ratelimit.rules import Algorithm, Options, Unit
 from ratelimit.stores.redis import RedisStore
-from ratelimit.token_budgets import TokenBudgets
+from ratelimit.token_budgets import MAX_SHAPES, TokenBudgets
 from tests.ratelimit.test_deny_cache import Asked
 from tests.support.limiter import AwayStore, Bench, of
 from tests.support.redis_server import RedisServer
@@ -182,8 +181,7 @@ async def test_redis_counts_a_charge_as_memory_does(shared_redis: RedisServer, a
     assert refusals[::2] == [False, False, True]
 
 
-def test_what_is_learnt_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_budgets, "MAX_SHAPES", 3)
+def test_what_is_learnt_is_bounded() -> None:
     budgets = TokenBudgets()
-    budgets.learn("d", [of((f"key{number}", "1"), hits=0) for number in range(10)])
-    assert len(budgets) == 3
+    budgets.learn("d", [of((f"key{number}", "1"), hits=0) for number in range(MAX_SHAPES + 10)])
+    assert len(budgets) == MAX_SHAPES

@@ -1,24 +1,19 @@
-"""Finds the one credential that a request carries.
-
-A request that carries two is refused, because an upstream may use the other one. That applies to two
-values of one header or cookie (CVE-2021-32777: only the last one was seen), to one credential in two
-places, and to credentials of two kinds. Equal values count as one, and an empty value does not count.
+"""Where requests carry credentials: the configuration, and the places that it names.
 
 Credentials of several kinds may share a place. There the number of dots tells them apart: two in a
 JWT, one in an API key (`id.secret`), none in a session token. Opaque access tokens, which may have any
 form, share a place with JWTs only, and there everything that is not a JWT is an opaque token.
 """
 
-import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
+from authz.credentials.core.find import SCHEME, Place
 from authz.credentials.core.verifier import ThrottleCheck, Verified, Verifier, no_throttle
 from authz.request.identity import CredentialKind, Refusal, RefusalReason
 from authz.request.request import MAX_QUERY_PARAMETERS, Request
@@ -30,9 +25,6 @@ DOTS: Final[Mapping[CredentialKind, int]] = {
     CredentialKind.SESSION: 0,
 }
 
-_SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""A scheme (RFC 9110 section 5.6.2). A tab is not a separator (Keycloak GHSA-gv94-wp4h-vv8p)."""
-
 _UNREAD: Final = ("one", "another")
 """Values for a query that is not read in full: ambiguous, since the upstream may read more of it."""
 
@@ -41,9 +33,7 @@ QUOTED_NOTHING: Final = '""'
 
 _ENCODED: Final = "base64url."
 """The prefix of a WebSocket protocol name whose credential is in base64url."""
-_EMPTY: Final = ("",)
 _SHAPELESS: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "no credential of a known shape")
-_MALFORMED: Final = Refusal(RefusalReason.TOKEN_MALFORMED, "the header is not `scheme SP credential`")
 
 
 class LocationError(ValueError):
@@ -55,15 +45,13 @@ class LocationConfig(Block):
 
     header: Annotated[str, Field(max_length=128), Spelled(r"[a-z0-9][a-z0-9-]*", "x-api-key")] | None = None
     """The request header that holds the credential, in lower case."""
-    scheme: Annotated[str, Field(max_length=64), Spelled(_SCHEME.pattern, "Bearer")] | None = None
+    scheme: Annotated[str, Field(max_length=64), Spelled(SCHEME.pattern, "Bearer")] | None = None
     """The authentication scheme in front of the credential, compared without case (RFC 9110 section 11.1)."""
-    cookie: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "session")] | None = None
+    cookie: Annotated[str, Field(max_length=128), Spelled(SCHEME.pattern, "session")] | None = None
     """The cookie that holds the credential."""
     query: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """The query parameter that holds the credential. URLs end up in logs: prefer a header."""
-    websocket_protocol: Annotated[str, Field(max_length=128), Spelled(_SCHEME.pattern, "bearer")] | None = (
-        None
-    )
+    websocket_protocol: Annotated[str, Field(max_length=128), Spelled(SCHEME.pattern, "bearer")] | None = None
     """The name in front of the credential in Sec-WebSocket-Protocol, as `NAME.CREDENTIAL` or
     `NAME, CREDENTIAL`: scripts in browsers can set no other header of a WebSocket."""
 
@@ -77,17 +65,6 @@ class LocationConfig(Block):
         if self.header == "authorization" and self.scheme is None:
             raise ValueError("the authorization header needs a scheme, such as Bearer")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One place of credentials in a request. Without `schemes` the whole value is the credential."""
-
-    name: str
-    """The place in words: `cookie session`."""
-    values: Callable[[Request], Sequence[str]]
-    schemes: Mapping[str, Verifier]
-    whole: Verifier | None
 
 
 def places(
@@ -105,42 +82,6 @@ def places(
 def check_apart(locations: Mapping[CredentialKind, Sequence[LocationConfig]]) -> None:
     """Raise LocationError if two kinds of credential cannot be told apart."""
     places(locations, dict.fromkeys(locations, _NOTHING))
-
-
-def find(places: Sequence[Place], request: Request) -> tuple[Verifier, str] | Refusal | None:
-    """Return the credential and its verifier; a refusal if there are several; None if there is none."""
-    found: tuple[Verifier, str] | None = None
-    first = ""
-    for place in places:
-        values = place.values(request)
-        if not values:
-            continue
-        if len(values) > 1:
-            values = [value for value in dict.fromkeys(values) if value] or _EMPTY
-            if len(values) > 1:
-                return _ambiguous(f"{len(values)} different values of {place.name}")
-        if not values[0]:
-            continue
-        if place.whole is not None:
-            presented = place.whole, values[0]
-        else:
-            scheme, _, credential = values[0].partition(" ")
-            verifier = place.schemes.get(scheme.lower())
-            if verifier is None:
-                # Another scheme, such as `Basic`, is left to the upstream; text that is not one is refused.
-                if _SCHEME.fullmatch(scheme):
-                    continue
-                return _MALFORMED
-            # After a second space, or without one, the credential is malformed: its verifier refuses it.
-            presented = verifier, credential
-        if found is not None:
-            return _ambiguous(f"one in {first}, one in {place.name}")
-        found, first = presented, place.name
-    return found
-
-
-def _ambiguous(detail: str) -> Refusal:
-    return Refusal(RefusalReason.CREDENTIALS_AMBIGUOUS, f"more than one credential: {detail}")
 
 
 def _name(location: LocationConfig) -> tuple[str, str]:

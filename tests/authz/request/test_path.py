@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.request.path import MAX_ODD_CHARACTERS, MAX_PATH_CHARACTERS, NO_ANOMALY, PathAnomaly, split_path
+from authz.request.path import (
+    MAX_ODD_CHARACTERS,
+    MAX_PATH_CHARACTERS,
+    NO_ANOMALY,
+    PathAnomaly,
+    _split_odd,
+    split_path,
+)
 
 
 @pytest.mark.parametrize(
@@ -210,4 +217,4 @@ def test_a_plain_path_is_split_as_any_other(rest: str) -> None:
     """The test for most paths lets none pass that has an anomaly."""
     path = split_path(f"/{rest}")
     assert path.raw == f"/{rest}"
-    assert path == split_path.__globals__["_split_odd"](f"/{rest}")
+    assert path == _split_odd(f"/{rest}")
