@@ -1,6 +1,6 @@
 """Makes a wheel whose hottest modules are compiled to C by mypyc: `python -m release.compiled --into dist`.
 
-The wheel has the same version and the same files as the pure one, and an extension module beside each module
+The wheel has the same version and the same files as the pure one, and an extension module next to each module
 of `MODULES`. An interpreter that cannot load the extension modules reads the Python files. See
 docs/compiled.md.
 """
