@@ -180,19 +180,26 @@ class Ledger:
         """What to send, already accounted for; None: nothing."""
         before = holding.strategy
         if isinstance(before, TokenQuota) and holding.is_surely_in_force(now, self._seconds):
-            strategy: Strategy = self._changed(holding, before, share, now)
+            strategy: Strategy | None = self._changed(holding, before, share, now)
         else:
             strategy = self._first(holding, share, now)
-        if strategy == before and not holding.is_due(now, self._seconds):
+        if strategy is None or (strategy == before and not holding.is_due(now, self._seconds)):
             return None
         self._in_force -= holding.rate_at(now)
         holding.sent(strategy, now, self._seconds)
         self._in_force += holding.rate_at(now)
         return strategy
 
-    def _first(self, holding: Holding, share: float, now: float) -> Strategy:
-        """An assignment to an Envoy that may have none: its bucket begins full."""
+    def _first(self, holding: Holding, share: float, now: float) -> Strategy | None:
+        """An assignment to an Envoy that may have none: its bucket begins full.
+
+        None while Envoys that are away hold most of what it would get: if it is one of them, it still uses
+        what it had, and less would replace that.
+        """
         rate = min(share, self._room(holding, now, self.limit.rate))
+        equal = self.limit.rate * (1 - RESERVE) / len(self.holdings)
+        if self._gone and holding.strategy is None and rate < equal / 2:
+            return None
         burst = min(self._burst(rate), int(max(0.0, self.spare)))
         if burst < 1 or rate < LOWEST_RATE:
             return Blanket.DENY_ALL

@@ -1,6 +1,6 @@
 """Who is assigned what: the Envoys that report, their buckets, and the limits that they share."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -140,6 +140,8 @@ class Quotas:
         self._ledgers: dict[str, Ledger] = {}
         self._owners: dict[int, tuple[Subscriber, _Bucket]] = {}
         """By `id` of a holding: whose it is."""
+        self._waiting: dict[Ledger, None] = {}
+        """Ledgers with Envoys that were assigned nothing yet."""
         self._sweep_at = 0.0
         self.refused: dict[str, int] = dict.fromkeys(Refused, 0)
         self.actions: dict[str, int] = {"token_bucket": 0, "allow_all": 0, "deny_all": 0, "abandon": 0}
@@ -209,6 +211,13 @@ class Quotas:
                 self._match(subscriber, bucket, now)
         for ledger in self._ledgers.values():
             self._deliver(ledger, ledger.holdings, now)
+
+    def serve_waiting(self) -> None:
+        """Deliver to Envoys that wait for what others had, once it has expired. Call it about each second."""
+        now = self._clock()
+        ledgers, self._waiting = self._waiting, {}
+        for ledger in ledgers:
+            self._deliver(ledger, [one for one in ledger.holdings if one.strategy is None], now)
 
     def _count_sidecars(self, now: float) -> int:
         """How many sidecars share each limit: one that has left counts until what it assigned has expired."""
@@ -330,9 +339,11 @@ class Quotas:
             holding.sent(limit, now, seconds)
             self._send(subscriber, bucket, Assign(limit, seconds))
 
-    def _deliver(self, ledger: Ledger, holdings: Iterable[Holding], now: float) -> None:
+    def _deliver(self, ledger: Ledger, holdings: Sequence[Holding], now: float) -> None:
         for holding, action in ledger.assign(holdings, now):
             self._send(*self._owners[id(holding)], action)
+        if any(holding.strategy is None for holding in holdings):
+            self._waiting[ledger] = None
 
     def _send(self, subscriber: Subscriber, bucket: _Bucket, action: Action) -> None:
         if isinstance(action, Abandon):

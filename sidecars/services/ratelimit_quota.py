@@ -22,7 +22,7 @@ from sidecars.transport.api.service import Bidirectional, Call, Code, Service, S
 SERVICE: Final = "envoy.service.rate_limit_quota.v3.RateLimitQuotaService"
 
 REFRESH_SECONDS: Final = 1.0
-"""Between two looks whether the limits, or the number of sidecars, have changed."""
+"""Between two looks whether the limits, or the number of sidecars, have changed, or assignments expired."""
 
 
 class _Stream:
@@ -116,6 +116,7 @@ class QuotaService:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             self._quotas.refresh(self._limits())
+            self._quotas.serve_waiting()
 
     def finish_streams(self) -> None:
         """End every stream with OK, so that its Envoy opens one to the process that follows."""

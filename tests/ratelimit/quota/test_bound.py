@@ -51,6 +51,8 @@ class World:
         total = 0
         for _ in range(round(seconds / TICK_SECONDS)):
             self.clock.ticks += 1
+            if self.clock.ticks % 20 == 0:
+                self.quotas.serve_waiting()
             admitted = sum([envoy.step(self.quotas) for envoy in self.envoys])
             self.conformance.admitted(admitted, self.per_second, self.burst)
             self.check_ledgers()

@@ -97,15 +97,34 @@ def test_a_newcomer_takes_from_the_others_at_once_and_has_its_part_later() -> No
 
 
 def test_what_an_envoy_had_counts_until_it_expires() -> None:
+    """If it only lost its stream, it uses that until then, so nothing less is sent."""
     world = World()
     first = Stream(world.quotas)
     first.report(BUCKET)
     world.quotas.close(first.subscriber)
     second = Stream(world.quotas)
     world.pass_seconds(10)
-    assert strategies(second.report(BUCKET)) == [Blanket.DENY_ALL]
+    assert second.report(BUCKET) == []
+    world.quotas.serve_waiting()
+    assert second.take() == []
     world.pass_seconds(7)
-    assert rate(second.report(BUCKET)) == 19
+    world.quotas.serve_waiting()
+    assert rate(second.take()) == 19
+
+
+def test_where_nothing_is_spare_an_envoy_that_comes_is_refused_until_something_is() -> None:
+    world = World(login_limit(1 / 60, 1))
+    first, second = Stream(world.quotas), Stream(world.quotas)
+    first.report(BUCKET)
+    assert strategies(second.report(BUCKET)) == [Blanket.DENY_ALL]
+    world.quotas.close(first.subscriber)
+    sent: list[Action] = []
+    for _ in range(20):
+        world.pass_seconds(5)
+        sent += second.report(BUCKET, denied=1)
+    first_bucket = next(one for one in strategies(sent) if isinstance(one, TokenQuota))
+    assert first_bucket.max_tokens == 1
+    assert first_bucket.rate <= 1 / 60
 
 
 def test_a_bucket_without_a_limit_and_one_of_an_unknown_domain_allow_all() -> None:
