@@ -6,7 +6,6 @@ It serves pages on SOCKET, asks ADMIN_SOCKET, and ends with its standard input o
 import asyncio
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from sidecars.console.app import Console
 from sidecars.console.priority import end_first, give_way
 from sidecars.console.source import AdminSource
 from sidecars.observability.logs import Logs
+from sidecars.process.socket_folder import remove_folder
 from sidecars.settings.process import LogSettings
 
 IDLE_SECONDS: Final = 600.0
@@ -50,15 +50,7 @@ async def _serve(path: Path, admin: Path) -> None:
         await runner.cleanup()
         await source.close()
         if ended.is_set():
-            _remove_sockets(path.parent, admin)
-
-
-def _remove_sockets(folder: Path, admin: Path) -> None:
-    """Remove the folder of the sockets: a front that was killed could not."""
-    with suppress(OSError):
-        for socket in (admin, *folder.glob("console-*")):
-            socket.unlink(missing_ok=True)
-        folder.rmdir()
+            remove_folder(path.parent)  # a front that was killed could not
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from aiohttp import web
 from common.http_body import read_at_most
 from common.os_errors import in_words
 from sidecars.admin.guard import CONSOLE, is_same_origin
+from sidecars.process.socket_folder import SocketFolder
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """The largest form: a pasted policy of a few hundred KiB, escaped."""
@@ -55,7 +55,7 @@ class ConsoleFront:
         self._serve_admin = serve_admin
         self._parent_folder = folder
         self._command = tuple(command)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: SocketFolder | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self._starting = asyncio.Lock()
@@ -85,7 +85,7 @@ class ConsoleFront:
                 process.kill()
             await process.wait()
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.remove()
             self._folder = None
 
     async def _page(self, request: web.Request) -> web.Response:
@@ -122,16 +122,20 @@ class ConsoleFront:
             if self._session is not None:
                 await self._session.close()
             if self._folder is None:
-                folder = tempfile.TemporaryDirectory(prefix="sidecars-console-", dir=self._parent_folder)
-                await self._serve_admin(Path(folder.name, "admin"))
+                folder = await asyncio.to_thread(SocketFolder, self._parent_folder, "console-")
+                try:
+                    await self._serve_admin(folder.path / "admin")
+                except BaseException:
+                    folder.remove()
+                    raise
                 self._folder = folder
-            path = Path(self._folder.name, f"console-{self._starts}")
+            path = self._folder.path / f"console-{self._starts}"
             self._starts += 1
             # Its standard input ends with us, however we end, and it ends then.
             process = self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 str(path),
-                str(Path(self._folder.name, "admin")),
+                str(self._folder.path / "admin"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,

@@ -37,6 +37,7 @@ class Renderer:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # the templates are those of the package
         )
         self._environment.filters |= {"number": number, "duration": duration, "clock": clock, "short": short}
         self._environment.filters["json"] = as_json

@@ -8,7 +8,6 @@ import asyncio
 import math
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from sidecars.console.front import ConsoleFront, runtime_folder
 from sidecars.observability.process_metrics import package_version
 from sidecars.process.lifecycle import drain_at_most_seconds
 from sidecars.process.notify import Notifier
+from sidecars.process.socket_folder import SocketFolder
 from sidecars.settings.per_worker import PLACEHOLDER, address_of
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import UnixAddress
@@ -323,9 +323,11 @@ def _state(worker: Worker) -> str:
 def _private_folder(environ: Mapping[str, str]) -> Iterator[Path]:
     """A folder of our own for sockets: in systemd's RuntimeDirectory= where there is one."""
     try:
-        folder = tempfile.TemporaryDirectory(prefix="sidecars-", dir=runtime_folder(environ))
+        folder = SocketFolder(runtime_folder(environ))
     except OSError as error:
         text = f"workers need a folder for sockets: {in_words(error)}; set TMPDIR to one that can be written"
         raise OSError(text) from None
-    with folder as name:
-        yield Path(name)
+    try:
+        yield folder.path
+    finally:
+        folder.remove()
