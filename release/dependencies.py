@@ -21,7 +21,7 @@ PYTHONS: Final = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
 """The oldest release of each Python, since a requirement may be for some patch releases only (redis-py's
 async-timeout for those before 3.11.3)."""
 
-FEATURES: Final = ("demo", "envoy", "kafka", "login", "logs", "otel", "parquet", "spool", "zstd")
+FEATURES: Final = ("demo", "envoy", "kafka", "login", "logs", "otel", "parquet", "s3", "spool", "zstd")
 """The extras that users install. The others (dev, bench, broker, browser, fuzz, release) are for
 contributors."""
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
-from common.configfile import Block
+from common.configfile import Block, Spelled
 from common.urls import Network, ProxyUrl, check_url
 from sidecars.settings.listen import ConfigPath
 
@@ -68,9 +68,21 @@ class StatusSettings(ServerSettings):
     )
 
 
+class S3Settings(Block):
+    """How requests to a private bucket are signed (AWS Signature Version 4). Needs the extra `s3`."""
+
+    region: Annotated[str, Spelled(r"[a-z0-9-]{1,64}", "eu-central-1")]
+    """The region of the bucket."""
+    credentials_file: ConfigPath
+    """A file with lines `access_key_id: ...`, `secret_access_key: ...` and perhaps `session_token: ...`, read
+    for each request."""
+
+
 class BundleSettings(ServerSettings):
     """Signed bundles of policies and limits, pulled from a server. `{bundle}` begins a path in them."""
 
+    s3: S3Settings | None = None
+    """How requests are signed, if the URL is one of a private bucket of S3."""
     folder: ConfigPath
     """The folder that keeps the last good bundle over a restart; each process has its own folder in it."""
     staged: bool = False

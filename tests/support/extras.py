@@ -57,6 +57,18 @@ assert convert(Path("lines"), Path("out")) == 1
 assert list(Path("out").rglob("*.parquet"))
 print("worked")
 """,
+    "s3": """
+from pathlib import Path
+from sidecars.process.bundle.s3 import SigningError, signature_headers
+from sidecars.settings.bundle import S3Settings
+Path("keys").write_text("access_key_id: AKID\\nsecret_access_key: secret\\n")
+try:
+    headers = signature_headers(S3Settings(region="eu-1", credentials_file=Path("keys")), "https://s3.example/a/b")
+except SigningError as error:
+    raise ImportError(str(error)) from error
+assert headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKID/")
+print("worked")
+""",
     "spool": """
 from accesslog.spool import frames
 frame = frames.Frame("http", "edge", (b"{}\\n",))

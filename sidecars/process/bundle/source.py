@@ -20,7 +20,7 @@ from authz.credentials.core.http import (
 from authz.credentials.core.outbound import authorities, proxy_for
 from common.os_errors import in_words
 from common.pairs_file import pairs_in
-from sidecars.settings.bundle import ServerSettings
+from sidecars.settings.bundle import BundleSettings, S3Settings, ServerSettings
 
 LONG_POLL_TYPE: Final = "application/vnd.openpolicyagent.bundles"
 """The content type of a server that holds requests until something changes (OPA's documentation)."""
@@ -40,7 +40,7 @@ class Fetched:
 
 
 async def fetch(
-    server: ServerSettings, *, etag: str = "", wait_seconds: int | None = None, max_bytes: int
+    server: BundleSettings, *, etag: str = "", wait_seconds: int | None = None, max_bytes: int
 ) -> Fetched:
     """GET the URL. Raises FetchError.
 
@@ -51,6 +51,8 @@ async def fetch(
     headers = {"prefer": preferred, "accept": f"application/gzip, {LONG_POLL_TYPE}, */*"}
     if etag:
         headers["if-none-match"] = etag
+    if server.s3 is not None:
+        headers |= await asyncio.to_thread(_signature, server.s3, server.url)
     async with _asked(server, "GET", headers, wait_seconds or 0) as response:
         long_poll = response.headers.get("content-type", "").startswith(LONG_POLL_TYPE)
         if response.status == 304 and etag:
@@ -104,6 +106,16 @@ async def _asked(
         raise FetchError(f"no answer within {seconds:g} s") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise FetchError(describe_error(error)) from error
+
+
+def _signature(settings: S3Settings, url: str) -> Mapping[str, str]:
+    """Return the headers of a signed request. Blocks on the disk; raises FetchError."""
+    from sidecars.process.bundle.s3 import SigningError, signature_headers
+
+    try:
+        return signature_headers(settings, url)
+    except SigningError as error:
+        raise FetchError(str(error)) from error
 
 
 def _files(server: ServerSettings) -> tuple[ssl.SSLContext, Mapping[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from authz.credentials.core.http import FetchError
 from sidecars.process.bundle.source import fetch, post_json
-from sidecars.settings.bundle import ServerSettings
+from sidecars.settings.bundle import BundleSettings
 from tests.support.bundle_server import BundleServer
 
 LOOPBACK = ("127.0.0.0/8",)
@@ -22,9 +22,10 @@ def server() -> Iterator[BundleServer]:
         yield server
 
 
-def settings(server: BundleServer, **changes: Any) -> ServerSettings:
+def settings(server: BundleServer, **changes: Any) -> BundleSettings:
     given = {"url": f"{server.url}/a", "allow_http": True, "allow_addresses": LOOPBACK, "timeout_seconds": 5}
-    return ServerSettings(**{**given, **changes})
+    own = {"folder": "/bundles", "signature_required": False}
+    return BundleSettings(**{**given, **own, **changes})
 
 
 async def test_an_unchanged_bundle_is_not_sent_again(server: BundleServer) -> None:
