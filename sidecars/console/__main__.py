@@ -12,11 +12,11 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
+from common.socket_folder import remove_folder
 from sidecars.console.app import Console
 from sidecars.console.priority import end_first, give_way
 from sidecars.console.source import AdminSource
 from sidecars.observability.logs import Logs
-from sidecars.process.socket_folder import remove_folder
 from sidecars.settings.process import LogSettings
 
 IDLE_SECONDS: Final = 600.0

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from common.http_body import read_at_most
 from common.os_errors import in_words
+from common.socket_folder import SocketFolder
 from sidecars.admin.guard import CONSOLE, is_same_origin
-from sidecars.process.socket_folder import SocketFolder
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """The largest form: a pasted policy of a few hundred KiB, escaped."""

@@ -21,12 +21,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 
 from common.os_errors import in_words
+from common.socket_folder import SocketFolder
 from sidecars.admin.server import admin_site
 from sidecars.console.front import ConsoleFront, runtime_folder
 from sidecars.observability.process_metrics import package_version
 from sidecars.process.lifecycle import drain_at_most_seconds
 from sidecars.process.notify import Notifier
-from sidecars.process.socket_folder import SocketFolder
 from sidecars.settings.per_worker import PLACEHOLDER, address_of
 from sidecars.settings.root import Settings
 from sidecars.transport.api.address import UnixAddress

@@ -44,9 +44,8 @@ def remove_left_behind(parent: Path) -> None:
 
 
 def _remove_unlocked(folder: Path) -> None:
-    with suppress(
-        OSError
-    ):  # BlockingIOError: its process runs; FileNotFoundError: it is another's, or just begun
+    # BlockingIOError: its process runs. FileNotFoundError: another program made it, or it is about to begin.
+    with suppress(OSError):
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             return

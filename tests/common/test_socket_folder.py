@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sidecars.process.socket_folder import LOCK, SocketFolder
+from common.socket_folder import LOCK, SocketFolder
 from tests.support.console import Suite
 from tests.support.processes import children, has_ended
 
 HOLDER = """
 import sys, time
-from sidecars.process.socket_folder import SocketFolder
+from common.socket_folder import SocketFolder
 print(SocketFolder(sys.argv[1], "console-").path, flush=True)
 time.sleep(600)
 """
