@@ -232,8 +232,9 @@ class RedisStore:
                 self.breaker.succeeded()
             else:
                 self._failed_call(late)
-            if self._waiting:
-                self._begin_call()
+            if self._waiting and not self._call_begins:
+                self._call_begins = True  # in the next turn: until then, more requests gather
+                asyncio.get_running_loop().call_soon(self._begin_call)
 
         link = None
         try:

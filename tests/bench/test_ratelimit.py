@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from redis import Redis
+from redis.exceptions import NoScriptError
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -19,7 +21,8 @@ from bench.tools.load import Load, LoadError
 from bench.tools.peers import Peer, parse_peer
 from bench.tools.processes import cpu_seconds, python_server
 from bench.tools.ratelimit_limits import PATH, limits_file, request
-from bench.tools.rounds import Target, measured
+from bench.tools.redis_server import running_redis
+from bench.tools.rounds import Target, measured, scripts_run
 from protos.ratelimit_pb2 import RateLimitRequest
 from sidecars.services.ratelimit import build
 from sidecars.services.sidecar import Dependencies
@@ -108,3 +111,17 @@ def test_a_run_measures_rate_and_cpu_time_and_refuses_other_answers(tmp_path: Pa
         assert 0 < found.cpu_us * found.result.calls / 1e6 <= cpu_seconds(process.pid)
         with pytest.raises(LoadError, match="the server answered"):
             load.generator(port, replace(order, message=request("closed")))
+
+
+@pytest.mark.redis
+def test_script_calls_of_decisions_are_counted_and_heartbeats_are_not(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as redis:
+        assert redis is not None
+        assert scripts_run(redis) == 0
+        with Redis(unix_socket_path=str(redis.socket)) as client:
+            client.eval("return 1", 0)  # as a heartbeat does
+            assert scripts_run(redis) == 0
+            with pytest.raises(NoScriptError):  # a decision that Redis has to be told the script of
+                client.evalsha("0" * 40, 0)
+            client.eval("return 2", 0)
+        assert scripts_run(redis) == 1
