@@ -3,8 +3,8 @@
 Two things are handed out. The rates of all assignments that may be in force are never more than the rate of
 the limit. The tokens that an assignment lets an Envoy admit at once are paid from `spare`, which is refilled
 by the part of the rate that is not assigned, as long as it and the tokens of all assignments are less than
-the burst of the limit. So in any time t all Envoys admit at most `burst + rate * t`, whatever they report:
-reports only decide who gets which part.
+the burst of the limit. So in any time t all Envoys admit at most `burst + rate * t`: reports
+only decide who gets which part.
 
 An assignment may be in force until its time to live has passed, or its successor was applied. The
 protocol has no acknowledgement, so a smaller successor counts as applied when its Envoy reports
@@ -23,7 +23,7 @@ from ratelimit.quota.limit import Blanket, QuotaLimit
 from ratelimit.quota.shares import fair_shares
 
 REPORT_SECONDS: Final = 5.0
-"""Between two reports of Envoy 1.40, whatever `reporting_interval` says."""
+"""Between two reports of Envoy 1.40, regardless of `reporting_interval`."""
 
 DELIVERY_SECONDS: Final = 1.0
 """The longest that a message is on its way to an Envoy that still reports."""

@@ -57,7 +57,7 @@ class QuotaBounds:
 
     seconds: int = 15
     """The time to live of assignments. Envoy needs more than 10: it reports every 5 s."""
-    idle_seconds: float = 60.0
+    idle_seconds: float = 600.0
     """After so long without requests an Envoy is told to forget a bucket."""
     max_streams: int = 1_000
     max_stream_buckets: int = 1_000
@@ -134,7 +134,9 @@ class Quotas:
         self._replicas = replicas
         self._sidecars = max(1, replicas())
         """How many sidecars share each limit."""
-        self._fewer_since = inf
+        self._counted = self._sidecars
+        self._fewer_since = -inf
+        """When a sidecar left last."""
         self._shadow_mode = shadow_mode
         self._subscribers: dict[Subscriber, None] = {}
         self._ledgers: dict[str, Ledger] = {}
@@ -222,12 +224,11 @@ class Quotas:
     def _count_sidecars(self, now: float) -> int:
         """How many sidecars share each limit: one that has left counts until what it assigned has expired."""
         counted = max(1, self._replicas())
-        if counted >= self._sidecars:
-            self._fewer_since = inf
-        elif now < (since := min(self._fewer_since, now)) + self._bounds.seconds + DELIVERY_SECONDS:
-            self._fewer_since = since
-            return self._sidecars
-        return counted
+        if counted < self._counted:
+            self._fewer_since = now
+        self._counted = counted
+        expired_at = self._fewer_since + self._bounds.seconds + DELIVERY_SECONDS
+        return counted if now >= expired_at else max(counted, self._sidecars)
 
     def _use(self, subscriber: Subscriber, usage: Usage, now: float) -> None:
         name = tuple(sorted(usage.bucket_id.items()))

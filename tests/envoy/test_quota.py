@@ -39,7 +39,9 @@ def envoy_configuration(socket: Path) -> dict[str, Any]:
     [host] = manager["route_config"]["virtual_hosts"]
     host["routes"] = [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]
     [matcher] = manager["http_filters"][0]["typed_config"]["bucket_matchers"]["matcher_list"]["matchers"]
-    del matcher["on_match"]["action"]["typed_config"]["expired_assignment_behavior"]
+    settings = matcher["on_match"]["action"]["typed_config"]
+    settings["no_assignment_behavior"] = {"fallback_rate_limit": {"blanket_rule": "DENY_ALL"}}
+    del settings["expired_assignment_behavior"]
     sidecar, _upstream = resources["clusters"]
     [endpoints] = sidecar["load_assignment"]["endpoints"]
     endpoints["lb_endpoints"][0]["endpoint"]["address"]["pipe"]["path"] = str(socket)
