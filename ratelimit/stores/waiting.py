@@ -79,6 +79,10 @@ def outcomes(batch: Sequence[Waiting], buckets: Mapping[str, Bucket], answer: An
     """Return the outcomes of each request of `batch` by the answer of the script."""
     seconds, microseconds, stored = answer
     now_us = int(seconds) * SECOND_US + int(microseconds)
+    if len(batch) == 1 and len(batch[0].takes) == 1:  # by far the most, unless many requests come at once
+        _, bucket, hits, _, _ = batch[0].takes[0]
+        (text,) = stored
+        return [[bucket.take(read_state(bucket, text), hits, now_us)[0]]]
     states: dict[str, State] = {}
     for (key, bucket), text in zip(buckets.items(), stored, strict=True):
         state = read_state(bucket, text)
