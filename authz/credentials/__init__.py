@@ -16,7 +16,7 @@ _MODULES: Final = {"CredentialsConfig": "config", "Credentials": "service"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is used (PEP 562): bundles need only keys and the client, and save 11 MB."""
+    """Import a name when it is used (PEP 562): bundles need the keys and the HTTP client alone."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

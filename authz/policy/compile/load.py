@@ -30,9 +30,7 @@ def load_policy(paths: Sequence[Path], yield_gil: Breathe = no_breaks) -> Policy
         files: list[Source] = reading.files
         policy = compile_policy(files, yield_gil, reading.problems, complete=reading.complete)
         names = tuple(Path(source.document.file) for source in files)
-        for document in [source.document for source in files]:
-            document.let_go(yield_gil)
-        release(files, yield_gil)
+        _let_go(files, yield_gil)
         if len(policy.rules) >= LARGE_POLICY_RULES:
             freeze_gc()
         return replace(policy, files=names)
@@ -53,13 +51,23 @@ def load_credentials(
 
     No rule is compiled. Raises ConfigError.
     """
-    reading = _Reading(yield_gil)
-    reading.read(paths)
-    if reading.problems:
-        raise ConfigError(reading.problems)
-    blocks = [source.file.credentials for source in reading.files]
-    files = [Path(source.document.file) for source in reading.files]
-    return [one for one in blocks if one is not None], files
+    with background_work():
+        reading = _Reading(yield_gil)
+        reading.read(paths)
+        if reading.problems:
+            raise ConfigError(reading.problems)
+        files: list[Source] = reading.files
+        blocks = [source.file.credentials for source in files]
+        names = [Path(source.document.file) for source in files]
+        _let_go(files, yield_gil)
+        return [one for one in blocks if one is not None], names
+
+
+def _let_go(files: list[Source], yield_gil: Breathe) -> None:
+    """Free what was read piece by piece, so as not to delay a loop. Empties `files`."""
+    for document in [source.document for source in files]:
+        document.let_go(yield_gil)
+    release(files, yield_gil)
 
 
 class _Reading:

@@ -235,14 +235,12 @@ class BundlePuller:
     async def _note_release(self, offer: Offer, etag: str) -> None:
         """Record a release file by which this edge serves on what it serves."""
         before = self._accepted
-        if before is not None and offer.content:
-            noted = replace(
-                before,
-                release=offer.release,
-                content=offer.content,
-                issued_at=offer.issued_at,
-                expires_at=offer.expires_at,
-            )
+        if before is not None:
+            noted = replace(before, release=offer.release)
+            if offer.content:  # of a release file, which may have been signed again
+                noted = replace(
+                    noted, content=offer.content, issued_at=offer.issued_at, expires_at=offer.expires_at
+                )
             if noted != before:
                 self._accepted = replace(noted, etag=etag)
         if self._recorded is not self._accepted:
