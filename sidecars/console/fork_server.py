@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from selectors import EVENT_READ, DefaultSelector
+from selectors import EVENT_READ, BaseSelector, DefaultSelector
 from socket import AF_UNIX, SOCK_SEQPACKET, SOCK_STREAM, recv_fds, socket, socketpair
 from struct import Struct
 from typing import Final, NoReturn, Self
@@ -58,7 +58,7 @@ def serve(work: Callable[[], None]) -> None:
         while True:
             for key, _ in selector.select():
                 if key.fileobj is control:
-                    message, descriptors, _, _ = recv_fds(control, 1, SOCKETS)
+                    message, descriptors = _received(control)
                     if not message:
                         return
                     if end := children.fork(descriptors):
@@ -66,12 +66,26 @@ def serve(work: Callable[[], None]) -> None:
                 elif key.fileobj is children.woken:
                     children.woken.recv(4096)
                     for end in children.reap():
-                        with suppress(KeyError):  # the console has closed it
-                            selector.unregister(end)
+                        _unregister(selector, end)
                         end.close()
                 elif isinstance(key.fileobj, socket):  # the console sends nothing on it, so it has closed it
                     children.kill(key.fileobj)
-                    selector.unregister(key.fileobj)
+                    _unregister(selector, key.fileobj)
+
+
+def _received(control: socket) -> tuple[bytes, list[int]]:
+    """Return the next message and its sockets; nothing at the end of the console."""
+    try:
+        message, descriptors, _, _ = recv_fds(control, 1, SOCKETS)
+    except OSError:
+        return b"", []
+    return message, descriptors
+
+
+def _unregister(selector: BaseSelector, end: socket) -> None:
+    # A child may end while the console closes its socket: the second of both events finds it done.
+    with suppress(KeyError, ValueError):
+        selector.unregister(end)
 
 
 class _Children:
@@ -93,6 +107,9 @@ class _Children:
     def __exit__(self, *_: object) -> None:
         for end in self._ends.values():
             self.kill(end)
+        signal.set_wakeup_fd(-1)
+        self.woken.close()
+        self._waker.close()
 
     def fork(self, descriptors: Sequence[int]) -> socket | None:
         """Fork a child with its sockets; return that of its end, or None if the system has no more."""
