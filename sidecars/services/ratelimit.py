@@ -38,7 +38,6 @@ from sidecars.admin.routes import AdminAnswer, AdminRequest, AdminRoute
 from sidecars.services.ratelimit_bans import BanCollector, BanLog, BanPages
 from sidecars.services.ratelimit_explain import answer_explain, answer_reset
 from sidecars.services.ratelimit_json import answer_json
-from sidecars.services.ratelimit_quota import QuotaService, quota_service
 from sidecars.services.ratelimit_reload import PreparedLimits, prepare_limits
 from sidecars.services.ratelimit_unmatched import UnmatchedLog
 from sidecars.services.sidecar import Dependencies
@@ -47,6 +46,7 @@ from sidecars.transport.api.address import Address
 from sidecars.transport.api.service import Call, Code, Service, StatusError, Unary
 
 if TYPE_CHECKING:  # else limits in memory would load redis-py, 10 MB, and limits in files gRPC
+    from sidecars.services.ratelimit_quota import QuotaService
     from sidecars.services.ratelimit_redis import SharedStores
     from sidecars.services.xds.source import XdsSource
 
@@ -74,7 +74,7 @@ class RatelimitSidecar:
         memory: MemoryStore,
         shared: "SharedStores | None",
         xds: "XdsSource | None",
-        quota: QuotaService | None,
+        quota: "QuotaService | None",
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -351,13 +351,13 @@ def build(settings: RatelimitSettings, dependencies: Dependencies) -> RatelimitS
 
         xds = XdsSource(settings, settings.xds, limiter, sent, dependencies.random)
         dependencies.registry.register(XdsCollector(xds.client))
-    replicas = settings.replicas or dependencies.workers
-    quota = quota_service(
-        settings,
-        limiter,
-        (lambda: replicas) if heartbeat is None else (lambda: heartbeat.replicas),
-        dependencies,
-    )
+    quota = None
+    if settings.quota.enabled:
+        from sidecars.services.ratelimit_quota import quota_service
+
+        given = settings.replicas or dependencies.workers
+        replicas = (lambda: given) if heartbeat is None else (lambda: heartbeat.replicas)
+        quota = quota_service(settings, limiter, replicas, dependencies)
     return RatelimitSidecar(settings, limiter, memory, shared, xds, quota, dependencies.monotonic_clock)
 
 

@@ -137,13 +137,8 @@ class QuotaService:
 
 def quota_service(
     settings: RatelimitSettings, limiter: Limiter, replicas: Callable[[], int], dependencies: Dependencies
-) -> QuotaService | None:
-    """The service, with its metrics; None where the settings do not enable it.
-
-    `replicas` returns the number of sidecars that share each limit.
-    """
-    if not settings.quota.enabled:
-        return None
+) -> QuotaService:
+    """The service, with its metrics. `replicas` returns the number of sidecars that share each limit."""
     quotas = Quotas(
         limiter.limits,
         dependencies.monotonic_clock,

@@ -1,6 +1,7 @@
 """Quotas over gRPC: both transports serve the stream of an Envoy."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from prometheus_client import generate_latest
 
 from protos.rate_limit_quota_pb2 import BucketId, RateLimitQuotaResponse, RateLimitQuotaUsageReports
 from protos.ratelimit_strategy_pb2 import RateLimitStrategy
-from ratelimit.quota.quotas import Refused
+from ratelimit.quota.assignment import Action, Assign, TokenQuota
+from ratelimit.quota.quotas import Refused, Report, Subscriber
+from ratelimit.quota.quotas import Usage as ReportedUsage
 from sidecars.services.ratelimit import RatelimitSidecar, build
 from sidecars.services.ratelimit_quota import SERVICE
 from sidecars.services.sidecar import Dependencies
@@ -214,3 +217,22 @@ def test_without_the_setting_the_service_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "edge.yaml").write_text(limits(100))
     sidecar = build(settings_with(tmp_path), dependencies())
     assert [service.name for service in sidecar.services] == ["envoy.service.ratelimit.v3.RateLimitService"]
+
+
+@pytest.mark.parametrize(("given", "workers", "sidecars"), [({}, 1, 1), ({"replicas": 4}, 1, 4), ({}, 3, 3)])
+def test_a_limit_is_shared_by_the_sidecars_that_the_settings_name_or_by_the_workers(
+    tmp_path: Path, given: dict[str, int], workers: int, sidecars: int
+) -> None:
+    (tmp_path / "edge.yaml").write_text(limits(100))
+    settings = settings_with(tmp_path, quota={"enabled": True}, **given)
+    sidecar = build(settings, replace(dependencies(), workers=workers))
+    assert sidecar._quota is not None
+    quotas = sidecar._quota._quotas
+    sent: list[Action] = []
+    subscriber = Subscriber(lambda _, action: sent.append(action))
+    quotas.open(subscriber)
+    quotas.report(subscriber, Report("edge", [ReportedUsage(LOGIN, 1, 0)]))
+    (action,) = sent
+    assert isinstance(action, Assign)
+    assert isinstance(action.strategy, TokenQuota)
+    assert action.strategy.rate == pytest.approx(95 / sidecars, rel=0.001)
