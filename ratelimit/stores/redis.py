@@ -23,6 +23,7 @@ from ratelimit.stores.script_link import (
     TIMER_SECONDS,
     Deliver,
     Failed,
+    Link,
     ScriptLink,
 )
 from ratelimit.stores.store import MAX_WAITING, TIMEOUT_SECONDS, Failure, Result, StoreError, Take
@@ -206,13 +207,14 @@ class RedisStore:
     def _begin_call(self) -> None:
         """Ask Redis about the requests that wait: with a task only if there is no connection yet."""
         self._call_begins = False
-        is_alone = self._group_of is None and self.breaker.state is CircuitState.CLOSED
-        if not (is_alone and self._link.is_ready):
+        one_call = self._group_of is None and self.breaker.state is CircuitState.CLOSED
+        link = self._link.ready() if one_call else None
+        if link is None:
             self._spawn(self._call_while_some_wait())
         elif batch := self._next_batch():
-            self._send(batch)
+            self._send(link, batch)
 
-    def _send(self, batch: list[Waiting]) -> None:
+    def _send(self, link: Link, batch: list[Waiting]) -> None:
         """Ask Redis about `batch` now. Its outcomes are handed out in the turn in which they come."""
         begun = self._clock()
         self._sent += 1
@@ -225,7 +227,7 @@ class RedisStore:
                 except Exception as error:
                     answer = error
             if isinstance(answer, Exception):
-                self._sent_in_vain(batch, Failed(link, begun, answer))
+                self._try_again(batch, Failed(link, begun, answer))
                 return
             late = self._lateness(begun)
             if late is None:
@@ -236,14 +238,13 @@ class RedisStore:
                 self._call_begins = True  # in the next turn: until then, more requests gather
                 asyncio.get_running_loop().call_soon(self._begin_call)
 
-        link = None
         try:
             command, deliver = self._command(batch, begun)
-            link = self._link.begin(command, settle)
+            link.send(command, settle)
         except Exception as error:
             settle(error)
 
-    def _sent_in_vain(self, batch: list[Waiting], failed: Failed) -> None:
+    def _try_again(self, batch: list[Waiting], failed: Failed) -> None:
         if self._closed:
             refuse(batch, Failure.UNREACHABLE, "closing")
         else:
@@ -257,7 +258,7 @@ class RedisStore:
     async def _call_while_some_wait(
         self, batch: list[Waiting] | None = None, failed: Failed | None = None
     ) -> None:
-        """Ask about `batch`, of which a first attempt has failed, and then about those that wait."""
+        """Ask about `batch`, whose first attempt has failed, and then about those that wait."""
         if batch is not None:
             self._report([await self._attempt(batch, failed)])
         while self._waiting:
@@ -386,7 +387,7 @@ class RedisStore:
         try:
             if failed is None:
                 await self._link.evalsha(*command[1:], deliver=deliver)
-            elif isinstance(failed.error, RedisError) and failed.link is not None:
+            elif isinstance(failed.error, RedisError):
                 await self._link.after(failed.link, command, deliver, failed.error)
             else:
                 raise failed.error

@@ -57,28 +57,15 @@ class ScriptLink:
         """Whether it is connected, and gives up by itself when Redis does not answer."""
         return self._link is not None and self._link.is_usable and self._link.has_time_limit
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether `begin` can write now, to a connection that has not failed."""
-        link = self._link
-        return (
-            link is not None
-            and not self._has_failed
-            and not self._asking
-            and link.has_time_limit
-            and link.is_usable
-        )
+    def ready(self) -> "Link | None":
+        """Return the connection if `Link.send` can write to it now, and nothing has failed there.
 
-    def begin(self, command: tuple[Any, ...], settle: Settle) -> "Link | None":
-        """Write `command` now, and return where, or None where a call has to wait for a connection.
-
-        If `settle` gets an error, `after` decides what follows.
+        If a command that was sent so gets an error, `after` decides what follows.
         """
         link = self._link
-        if link is None or not self.is_ready:
+        if link is None or self._has_failed or self._asking:
             return None
-        link.send(command, settle)
-        return link
+        return link if link.has_time_limit and link.is_usable else None
 
     async def after(
         self, link: "Link", command: tuple[Any, ...], deliver: Deliver | None, error: RedisError
@@ -281,8 +268,8 @@ class Link(asyncio.Protocol):
 class Failed(NamedTuple):
     """A first attempt that failed."""
 
-    link: Link | None
-    """Where it was written, if it was."""
+    link: Link
+    """Where it was written."""
     begun: float
     """When, by the clock of the caller."""
     error: Exception
